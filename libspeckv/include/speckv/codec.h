@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * speckv/codec.h - frames: encode, parse, verify, decode. Format: libspeckv/codec/FORMAT.md.
+ *
+ * Stateless and thread-safe. Sizes are in bytes. No function here trusts a frame: every offset and length in it is bounded, it
+ * may change while it is read (a frame in shared memory), and then the result is an error or a CRC mismatch, never a fault.
+ */
+#ifndef SPECKV_CODEC_H
+#define SPECKV_CODEC_H
+
+#include <speckv/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SPECKV_FRAME_HEADER_BYTES 128
+#define SPECKV_SECTION_BYTES 16
+#define SPECKV_FRAME_ALIGN 64
+#define SPECKV_CALIBRATION_DIGEST_BYTES 16
+
+/** What a frame repeats of its place, so that a forged or stale one is nothing. */
+struct speckv_frame_identity {
+	uint8_t key[SPECKV_KEY_BYTES];
+	uint8_t pool_uuid[SPECKV_UUID_BYTES];
+	uint64_t generation;     /**< of the page run */
+	uint64_t pool_address;   /**< byte address of the frame in pool-virtual space */
+	uint64_t first_position; /**< position of the first token */
+};
+
+/** A parsed header: a private copy, already validated. */
+struct speckv_frame {
+	struct speckv_geometry geometry;
+	struct speckv_frame_identity identity;
+	uint8_t calibration[SPECKV_CALIBRATION_DIGEST_BYTES];
+	uint32_t codec;        /**< enum speckv_codec */
+	uint32_t sections;     /**< layers * 2 */
+	uint64_t raw_bytes;
+	uint64_t frame_bytes;  /**< header, section table and payload */
+};
+
+/** Most bytes a frame of this shape can take in this mode (0: invalid); the encoder never writes more. */
+uint64_t speckv_frame_max_bytes(const struct speckv_geometry *geometry, unsigned int codec);
+/** Fewest bytes a frame of this shape can take in this mode (0: invalid). */
+uint64_t speckv_frame_min_bytes(const struct speckv_geometry *geometry, unsigned int codec);
+
+/**
+ * Encode one block into `frame` (64-byte aligned, speckv_frame_max_bytes() long), header and section table included.
+ * Returns 0 and the frame's length. Errors: -EINVAL, -EOPNOTSUPP (mode), -ENODATA (a non-finite value, in modes that cannot
+ * hold one: the caller stores the block raw), -ENOSPC (frame_capacity).
+ */
+int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int codec, const struct speckv_frame_identity *identity,
+			const void *raw, uint64_t raw_bytes, void *frame, uint64_t frame_capacity, uint64_t *frame_bytes);
+/** Parse and validate the header found at `frame` (`available` bytes may be read). Errors: -EBADMSG (not a frame, damaged, cut short),
+ *  -EPROTONOSUPPORT (version), -EOPNOTSUPP (mode). */
+int speckv_frame_parse(const void *frame, uint64_t available, struct speckv_frame *out);
+/** Rewrite identity and header CRC of a frame that was copied to another place. The payload is not touched. */
+int speckv_frame_readdress(void *frame, uint64_t available, const struct speckv_frame_identity *identity);
+/** Verify the CRC of every section without decoding. Errors: as parse, -EBADMSG. */
+int speckv_frame_verify(const void *frame, uint64_t available);
+/**
+ * Decode layers [layer_first, layer_first + layer_count) into `raw`, verifying each section's CRC on the bytes it decodes. `parsed` came
+ * from speckv_frame_parse() of the same frame. On error `raw` is zeroed. Errors: -EBADMSG, -EINVAL, -ENOSPC (raw_capacity), -EOPNOTSUPP.
+ */
+int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,
+			unsigned int layer_count, void *raw, uint64_t raw_capacity);
+
+/** CRC-32C (Castagnoli, reflected 0x82f63b78, init and final xor 0xffffffff: RFC 3720 B.4). crc: 0, or the CRC so far. */
+uint32_t speckv_crc32c(uint32_t crc, const void *data, uint64_t bytes);
+/** Copy and return speckv_crc32c(crc, source, bytes) of the bytes that were copied, in one pass. No overlap. */
+uint32_t speckv_crc32c_copy(uint32_t crc, void *destination, const void *source, uint64_t bytes);
+
+/** Instruction sets with own kernels: force one for tests. Returns 0, -EINVAL, or -EOPNOTSUPP (not on this CPU).
+ *  Names: "portable", "sse42", "avx2", "avx512"; "auto" picks the best. Process-wide; also SPECKV_ISA in the environment. */
+int speckv_isa_force(const char *name);
+const char *speckv_isa_name(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

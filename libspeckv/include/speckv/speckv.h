@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: MIT */
+/** speckv/speckv.h - everything. See the example in libspeckv/examples/quickstart.c. */
+#ifndef SPECKV_SPECKV_H
+#define SPECKV_SPECKV_H
+
+#include <speckv/base.h>
+#include <speckv/block.h>
+#include <speckv/codec.h>
+#include <speckv/device.h>
+#include <speckv/pool.h>
+
+#endif
