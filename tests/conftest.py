@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures of every suite: no test sees, or leaves anything in, the machine's own runtime folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Timing is a benchmark's affair, and CI must fail on the same examples that a developer sees.
+hypothesis.settings.register_profile("speckv", deadline=None, derandomize=os.environ.get("CI") == "true")
+hypothesis.settings.load_profile("speckv")
+
+
+@pytest.fixture(autouse=True)
+def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A private SPECKV_RUNTIME_DIR, on tmpfs where there is one; gone after the test."""
+    shm = Path("/dev/shm")
+    parent = shm if os.access(shm, os.W_OK) else None
+    path = Path(tempfile.mkdtemp(prefix="speckv-test-", dir=parent))
+    monkeypatch.setenv("SPECKV_RUNTIME_DIR", str(path))
+    monkeypatch.delenv("SPECKV_ISA", raising=False)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of the source tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of optional real data; the test is skipped by name without it."""
+    path = Path(os.environ.get("SPECKV_SHARED", REPOSITORY.parent / "shared"))
+    if not path.is_dir():
+        pytest.skip("no real data: neither SPECKV_SHARED nor ../shared is a folder")
+    return path
