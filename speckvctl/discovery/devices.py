@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: MIT
+"""What this machine has that can hold KV pools: cards, CXL memory, dax devices, memory-only NUMA nodes."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from speckvctl.discovery import identification as ids
+
+_NODE = re.compile(r"node(\d+)")
+_MEMORY_TOTAL = re.compile(r"MemTotal:\s+(\d+) kB")
+
+
+class DiscoveryError(Exception):
+    """Devices cannot be enumerated on this machine at all (libudev or pyudev is missing)."""
+
+    errno = errno.EOPNOTSUPP
+
+
+class FoundKind(StrEnum):
+    CARD = "card"
+    FACTORY_CARD = "factory-card"
+    CXL_MEMORY = "cxl-memory"
+    DAX = "dax"
+    NUMA = "numa"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One thing that was found. `name` is what to type at the command line; `sysfs_path` tells two things apart."""
+
+    kind: FoundKind
+    name: str
+    sysfs_path: str
+    capacity_bytes: int | None = None
+    numa_node: int | None = None
+    driver: str | None = None
+    vendor_id: int | None = None
+    device_id: int | None = None
+    note: str | None = None
+    """Why it is not usable yet and what to type next; None when a pool can be made on it now."""
+
+
+def pyudev() -> Any:
+    """The pyudev module, imported here so that commands which never look for devices do not pay for it."""
+    try:
+        return importlib.import_module("pyudev")
+    except ImportError as error:  # also what pyudev raises when libudev.so.1 is missing
+        raise DiscoveryError(f"cannot look for devices: {error} (Debian, Ubuntu: apt install libudev1)") from error
+
+
+def discover(udev_context: Any | None = None, sysfs_root: str = "/sys") -> list[Found]:
+    """Everything found, cards first, in a stable order. Devices that vanish while they are looked at are left out."""
+    context = pyudev().Context() if udev_context is None else udev_context
+    dax = [_Device(device) for device in context.list_devices(subsystem="dax")]
+    found = [
+        *_cards(context),
+        *_cxl(context, dax),
+        *_dax(dax),
+        *memory_nodes(sysfs_root),
+    ]
+    order = list(FoundKind)
+    return sorted(found, key=lambda item: (order.index(item.kind), _natural(item.name)))
+
+
+def memory_nodes(sysfs_root: str = "/sys") -> list[Found]:
+    """NUMA nodes with memory and no CPUs: how the kernel shows CXL (or other) memory that it took as its own."""
+    found = []
+    for folder in Path(sysfs_root, "devices/system/node").glob("node*"):
+        match = _NODE.fullmatch(folder.name)
+        if match is None:
+            continue
+        try:
+            cpus = folder.joinpath("cpulist").read_text(encoding="ascii").strip()
+            memory = _MEMORY_TOTAL.search(folder.joinpath("meminfo").read_text(encoding="ascii"))
+        except OSError:
+            continue
+        capacity = int(memory[1]) * 1024 if memory else 0
+        if cpus or not capacity:
+            continue
+        node = int(match[1])
+        found.append(Found(FoundKind.NUMA, f"host:numa{node}", str(folder), capacity, numa_node=node))
+    return found
+
+
+class _Device:
+    """The few things read of a udev device, typed; a missing or unreadable attribute is None."""
+
+    def __init__(self, device: Any) -> None:
+        self.raw = device
+        self.path: str = device.sys_path
+        self.name: str = device.sys_name
+        self.node: str | None = device.device_node
+        self.type: str | None = device.device_type
+
+    def text(self, attribute: str) -> str | None:
+        try:
+            value = self.raw.attributes.get(attribute)
+        except OSError:
+            return None
+        return None if value is None else value.decode("utf-8", "replace").strip()
+
+    def number(self, attribute: str) -> int | None:
+        """Decimal, or hexadecimal with 0x, as the kernel writes them."""
+        value = self.text(attribute)
+        try:
+            return None if value is None else int(value, 0)
+        except ValueError:
+            return None
+
+    @property
+    def numa_node(self) -> int | None:
+        node = self.number("numa_node")
+        return None if node is None or node < 0 else node
+
+    @property
+    def driver(self) -> str | None:
+        return _link_name(self.path, "driver")
+
+
+def _cards(context: Any) -> Iterator[Found]:
+    nodes: dict[str, _Device] = {}  # PCI function's path -> its class device
+    for raw in context.list_devices(subsystem=ids.CLASS_NAME):
+        parent = raw.find_parent("pci")
+        device = _Device(raw)
+        if parent is None:
+            yield Found(
+                FoundKind.CARD,
+                device.node or f"/dev/{device.name}",
+                device.path,
+                device.number("capacity_bytes"),
+                device.numa_node,
+                ids.CLASS_NAME,
+            )
+        else:
+            nodes[parent.sys_path] = device
+    for raw in context.list_devices(subsystem="pci"):
+        function = _Device(raw)
+        vendor, device_id = function.number("vendor"), function.number("device")
+        if vendor != ids.PCI_VENDOR or device_id not in (ids.PCI_DEVICE_CARD, ids.PCI_DEVICE_FACTORY):
+            continue
+        node = nodes.get(function.path)
+        factory = device_id == ids.PCI_DEVICE_FACTORY
+        driver = function.driver
+        yield Found(
+            FoundKind.FACTORY_CARD if factory else FoundKind.CARD,
+            function.name if node is None else node.node or f"/dev/{node.name}",
+            function.path,
+            None if node is None else node.number("capacity_bytes"),
+            function.numa_node,
+            driver,
+            vendor,
+            device_id,
+            _card_note(function.name, factory, driver, node is not None),
+        )
+
+
+def _card_note(address: str, factory: bool, driver: str | None, has_node: bool) -> str | None:
+    if factory:
+        return f"holds the maker's factory image, no engine yet: speckvctl flash {address} BUNDLE"
+    if driver is None:
+        return "no driver bound: modprobe speckv"
+    if driver != ids.CLASS_NAME:
+        return (
+            f"bound to {driver}, not to our driver: echo {address} > /sys/bus/pci/drivers/{driver}/unbind, "
+            f"then echo {address} > /sys/bus/pci/drivers/{ids.CLASS_NAME}/bind"
+        )
+    return None if has_node else "the driver made no device node, so its start failed: dmesg | grep speckv"
+
+
+def _cxl(context: Any, dax: list[_Device]) -> Iterator[Found]:
+    memdevs: list[_Device] = []
+    regions: list[_Device] = []
+    endpoints: dict[str, str] = {}  # endpoint decoder -> memory device behind it
+    for raw in context.list_devices(subsystem="cxl"):
+        device = _Device(raw)
+        if device.type == "cxl_memdev":
+            memdevs.append(device)
+        elif device.type == "cxl_region":
+            regions.append(device)
+        elif device.type == "cxl_decoder_endpoint":
+            memdev = _link_name(os.path.dirname(device.path), "uport")
+            if memdev is not None:
+                endpoints[device.name] = memdev
+    owner: dict[str, _Device] = {}  # memory device -> its region
+    for region in regions:
+        for target in range(region.number("interleave_ways") or 1):
+            memdev = endpoints.get(region.text(f"target{target}") or "")
+            if memdev is not None:
+                owner[memdev] = region
+    for memdev_device in memdevs:
+        yield _memdev(memdev_device, owner.get(memdev_device.name), dax)
+    for region in regions:
+        yield Found(
+            FoundKind.CXL_MEMORY,
+            region.name,
+            region.path,
+            region.number("size"),
+            driver=region.driver,
+            note=_region_note(region, dax),
+        )
+    driven = {os.path.dirname(device.path) for device in memdevs}
+    for raw in context.list_devices(subsystem="pci"):
+        function = _Device(raw)
+        if function.number("class") == ids.PCI_CLASS_CXL_MEMORY and function.path not in driven:
+            yield Found(
+                FoundKind.CXL_MEMORY,
+                function.name,
+                function.path,
+                numa_node=function.numa_node,
+                driver=function.driver,
+                vendor_id=function.number("vendor"),
+                device_id=function.number("device"),
+                note="a CXL memory expander without its driver: modprobe cxl_pci cxl_mem",
+            )
+
+
+def _memdev(device: _Device, region: _Device | None, dax: list[_Device]) -> Found:
+    sizes = [size for kind in ("ram", "pmem") if (size := device.number(f"{kind}/size")) is not None]
+    function = device.raw.find_parent("pci")
+    pci = None if function is None else _Device(function)
+    if region is not None:
+        note = f"mapped by {region.name}: {_region_note(region, dax)}"
+    elif device.driver is None:
+        note = "the memory driver is not bound: modprobe cxl_mem"
+    else:
+        kind = "ram" if device.number("ram/size") else "pmem"
+        note = f"no region maps it yet: cxl create-region -t {kind} -m {device.name}"
+    return Found(
+        FoundKind.CXL_MEMORY,
+        device.name,
+        device.path,
+        sum(sizes) if sizes else None,
+        device.numa_node,
+        device.driver,
+        None if pci is None else pci.number("vendor"),
+        None if pci is None else pci.number("device"),
+        note,
+    )
+
+
+def _region_note(region: _Device, dax: list[_Device]) -> str:
+    below = _below(region, dax)
+    if below:
+        return f"use {_dax_name(below[0])}"
+    if region.driver is None:
+        return f"the region is not enabled: cxl enable-region {region.name}"
+    if region.text("mode") == "pmem":
+        return "persistent memory without a namespace: ndctl create-namespace -m devdax"
+    return "the region has no dax device: modprobe -a dax_cxl device_dax"
+
+
+def _below(region: _Device, dax: list[_Device]) -> list[_Device]:
+    return [device for device in dax if device.path.startswith(region.path + "/") and device.number("size")]
+
+
+def _dax(devices: list[_Device]) -> Iterator[Found]:
+    for device in devices:
+        size = device.number("size")
+        if not size:  # the empty seed of a region, or gone
+            continue
+        node = device.number("target_node")
+        node = device.numa_node if node is None or node < 0 else node
+        driver = device.driver
+        note = None
+        if driver == "kmem":
+            where = f"NUMA node {node}" if node is not None else "a NUMA node"
+            use = f"use host:numa{node}, or " if node is not None else ""
+            note = (
+                f"online as system memory, {where}: {use}give it back with "
+                f"daxctl reconfigure-device -f -m devdax {device.name}"
+            )
+        elif driver is None:
+            note = f"no driver bound: daxctl reconfigure-device -m devdax {device.name}"
+        yield Found(FoundKind.DAX, _dax_name(device), device.path, size, node, driver, note=note)
+
+
+def _dax_name(device: _Device) -> str:
+    return f"host:{device.node or f'/dev/{device.name}'}"
+
+
+def _link_name(path: str, link: str) -> str | None:
+    try:
+        return os.path.basename(os.readlink(os.path.join(path, link)))
+    except OSError:
+        return None
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """numa10 after numa9."""
+    parts: Iterable[str] = re.split(r"(\d+)", text)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
