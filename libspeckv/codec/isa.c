@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+/* Which kernels run: the best that the CPU has, unless SPECKV_ISA or speckv_isa_force() says otherwise. */
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <speckv/codec.h>
+
+#include "kernels.h"
+
+struct variant {
+	struct codec_kernels kernels;
+	bool (*usable)(void);
+};
+
+static bool portable_usable(void)
+{
+	return true;
+}
+
+#if defined(__x86_64__)
+static bool sse42_usable(void)
+{
+	return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
+}
+
+static bool avx2_usable(void)
+{
+	return sse42_usable() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+}
+
+/* The level of Ice Lake and Zen 4: earlier AVX-512 parts lack the carry-less multiply and the byte permutes. */
+static bool avx512_usable(void)
+{
+	return avx2_usable() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+	       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("vpclmulqdq");
+}
+#endif
+
+/* Slowest first. */
+static const struct variant variants[] = {
+	{ { "portable", codec_crc_portable, codec_crc_copy_portable }, portable_usable },
+#if defined(__x86_64__)
+	{ { "sse42", codec_crc_sse42, codec_crc_copy_sse42 }, sse42_usable },
+	{ { "avx2", codec_crc_sse42, codec_crc_copy_sse42 }, avx2_usable },
+	{ { "avx512", codec_crc_avx512, codec_crc_copy_avx512 }, avx512_usable },
+#endif
+};
+
+#define VARIANTS (sizeof(variants) / sizeof(variants[0]))
+
+/* NULL until the first call. Racing first calls choose the same. */
+static _Atomic(const struct codec_kernels *) current;
+
+static const struct codec_kernels *best(void)
+{
+	size_t i = VARIANTS;
+
+#if defined(__x86_64__)
+	__builtin_cpu_init();
+#endif
+	while (--i > 0)
+		if (variants[i].usable())
+			break;
+	return &variants[i].kernels;
+}
+
+static int choose(const char *name, const struct codec_kernels **out)
+{
+	if (!strcmp(name, "auto")) {
+		*out = best();
+		return 0;
+	}
+	for (size_t i = 0; i < VARIANTS; i++) {
+		if (strcmp(name, variants[i].kernels.name))
+			continue;
+#if defined(__x86_64__)
+		__builtin_cpu_init();
+#endif
+		if (!variants[i].usable())
+			return -EOPNOTSUPP;
+		*out = &variants[i].kernels;
+		return 0;
+	}
+	/* Known elsewhere, not built here. */
+	if (!strcmp(name, "sse42") || !strcmp(name, "avx2") || !strcmp(name, "avx512"))
+		return -EOPNOTSUPP;
+	return -EINVAL;
+}
+
+const struct codec_kernels *codec_kernels(void)
+{
+	const struct codec_kernels *kernels = atomic_load_explicit(&current, memory_order_acquire);
+	const struct codec_kernels *none = NULL;
+	const char *wanted;
+
+	if (__builtin_expect(kernels != NULL, 1))
+		return kernels;
+	/* A name that cannot be had here counts as "auto": there is nobody to tell, and speckv_isa_name() shows it. */
+	wanted = getenv("SPECKV_ISA");
+	if (!wanted || choose(wanted, &kernels))
+		kernels = best();
+	/* A speckv_isa_force() in between wins. */
+	if (atomic_compare_exchange_strong(&current, &none, kernels))
+		return kernels;
+	return none;
+}
+
+const struct codec_kernels *codec_kernels_variant(unsigned int index, int *usable)
+{
+	if (index >= VARIANTS)
+		return NULL;
+#if defined(__x86_64__)
+	__builtin_cpu_init();
+#endif
+	*usable = variants[index].usable();
+	return &variants[index].kernels;
+}
+
+int speckv_isa_force(const char *name)
+{
+	const struct codec_kernels *kernels;
+	int rc;
+
+	if (!name)
+		return -EINVAL;
+	rc = choose(name, &kernels);
+	if (rc)
+		return rc;
+	atomic_store_explicit(&current, kernels, memory_order_release);
+	return 0;
+}
+
+const char *speckv_isa_name(void)
+{
+	return codec_kernels()->name;
+}

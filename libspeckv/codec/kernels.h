@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The inner loops that have a variant for some instruction set, and the table they are called through.
+ *
+ * Every kernel has one portable reference. A variant gives the same bytes for every input; the tests hold each one to the
+ * reference on the machine they run on.
+ *
+ * Sources of the checksum kernels may be shared memory that another process writes at the same moment. Such a kernel loads
+ * each source byte exactly once, so that the checksum is always that of the bytes it stored; the caller decides by it.
+ */
+#ifndef SPECKV_CODEC_KERNELS_H
+#define SPECKV_CODEC_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Readers race with writers by design and decide by the checksum afterwards: keep the thread sanitizer out of these loops. */
+#define CODEC_RACING __attribute__((no_sanitize("thread")))
+
+/*
+ * Makes a loaded value opaque: without it the compiler may load the same source byte again for its second use.
+ */
+#define CODEC_LOADED_ONCE(value) __asm__ volatile("" : "+r"(value))
+
+struct codec_kernels {
+	const char *name;
+	/* CRC-32C register before -> after; neither inverted on the way in nor on the way out. */
+	uint32_t (*crc)(uint32_t state, const void *data, size_t bytes);
+	/* The same, storing what was checksummed. */
+	uint32_t (*crc_copy)(uint32_t state, void *destination, const void *source, size_t bytes);
+};
+
+/* The table in force; chosen at the first call. */
+const struct codec_kernels *codec_kernels(void);
+/* Table number `index`, slowest first, NULL past the end. `usable` says whether this CPU runs it. For tests. */
+const struct codec_kernels *codec_kernels_variant(unsigned int index, int *usable);
+
+uint32_t codec_crc_portable(uint32_t state, const void *data, size_t bytes);
+uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *source, size_t bytes);
+
+#if defined(__x86_64__)
+uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t bytes);
+uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, const void *source, size_t bytes);
+uint32_t codec_crc_avx512(uint32_t state, const void *data, size_t bytes);
+uint32_t codec_crc_copy_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
+#endif
+
+#endif

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a codec mode is to the frame around it: how long a section may be, and how one is made and read.
+ *
+ * A section is one tensor (K or V) of one layer: [kv_heads][tokens][head_dim]. Sections are read from memory that may change
+ * at any moment, so a mode reads each byte once, through the copying checksum, and works on its private copy.
+ */
+#ifndef SPECKV_CODEC_MODE_H
+#define SPECKV_CODEC_MODE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <speckv/codec.h>
+
+#define CODEC_GROUP_TOKENS 64
+#define CODEC_HEAD_DIM_MAX 256 /* of the lossy modes; raw takes any */
+
+enum codec_tensor { CODEC_K = 0, CODEC_V = 1 };
+
+/* An entry of the section table, in host order. */
+struct codec_section {
+	uint32_t offset_lines, length, crc, parameter;
+};
+
+struct codec_mode {
+	/* Does this mode hold tensors of this (valid) shape and type? */
+	bool (*supports)(const struct speckv_geometry *geometry);
+	bool (*parameter_valid)(uint32_t parameter);
+	uint64_t (*section_max)(const struct speckv_geometry *geometry, enum codec_tensor tensor);
+	uint64_t (*section_min)(const struct speckv_geometry *geometry, enum codec_tensor tensor);
+	/* `out` has room for section_max; fills in length, crc and parameter. -ENODATA: a value this mode cannot hold. */
+	int (*encode)(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
+		      struct codec_section *section);
+	/* `in` has section->length readable bytes, between section_min and section_max. -EBADMSG. */
+	int (*decode)(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section,
+		      const uint8_t *in, uint8_t *raw);
+};
+
+extern const struct codec_mode codec_mode_raw;
+extern const struct codec_mode codec_mode_int8_delta_rle;
+
+/* NULL when this build lacks the mode. */
+const struct codec_mode *codec_mode_find(unsigned int codec);
+/* Bytes of an element, 0 when the type is unknown. */
+unsigned int codec_dtype_bytes(unsigned int dtype);
+/* Raw bytes of one section of a valid shape. */
+uint64_t codec_section_raw_bytes(const struct speckv_geometry *geometry);
+/* Head sizes of the lossy modes. */
+bool codec_head_dim_lossy(unsigned int head_dim);
+
+static inline uint64_t codec_lines(uint64_t bytes)
+{
+	return (bytes + SPECKV_FRAME_ALIGN - 1) / SPECKV_FRAME_ALIGN;
+}
+
+static inline uint32_t codec_get32(const uint8_t *at)
+{
+	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+static inline uint16_t codec_get16(const uint8_t *at)
+{
+	return (uint16_t)(at[0] | at[1] << 8);
+}
+
+static inline uint64_t codec_get64(const uint8_t *at)
+{
+	return codec_get32(at) | (uint64_t)codec_get32(at + 4) << 32;
+}
+
+static inline void codec_put16(uint8_t *at, uint16_t value)
+{
+	at[0] = (uint8_t)value;
+	at[1] = (uint8_t)(value >> 8);
+}
+
+static inline void codec_put32(uint8_t *at, uint32_t value)
+{
+	codec_put16(at, (uint16_t)value);
+	codec_put16(at + 2, (uint16_t)(value >> 16));
+}
+
+static inline void codec_put64(uint8_t *at, uint64_t value)
+{
+	codec_put32(at, (uint32_t)value);
+	codec_put32(at + 4, (uint32_t)(value >> 32));
+}
+
+#endif
