@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: MIT
+"""Run the suites and print one table: what ran, what was skipped and why, how long it took.
+
+Usage: .venv/bin/python .ci/test.py [SUITE ...]     suites: --list; none named: all but `soak`
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / ".venv" / "bin"
+BUILD = ROOT / "build"
+CI = os.environ.get("CI") == "true"
+NOT_SUITES = {"accept", "bench", "vectors"}  # run by make accept and make bench; data
+
+
+@dataclass
+class Result:
+    """What one suite did."""
+
+    passed: int = 0
+    failures: list[str] = field(default_factory=list)
+    skips: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def missing(self, tool: str) -> None:
+        """A tool that is not there: an error in CI, elsewhere a skip with its name."""
+        (self.failures if CI else self.skips).append(f"{tool} is not installed")
+
+
+def run(command: Sequence[str | Path], *, env: dict[str, str] | None = None, minutes: int = 20) -> int:
+    """Run a command on this terminal; its exit status, or 124 when it hung."""
+    process = subprocess.Popen([str(c) for c in command], cwd=ROOT, env={**os.environ, **(env or {})}, process_group=0)
+    try:
+        return process.wait(minutes * 60)
+    except BaseException as error:
+        os.killpg(process.pid, 9)
+        process.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            return 124
+        raise
+
+
+def read_junit(path: Path, status: int, result: Result) -> None:
+    """Add the cases of a JUnit file; a failing run without a failing case is a failure too."""
+    cases = list(ET.parse(path).getroot().iter("testcase")) if path.exists() else []
+    for case in cases:
+        name = f"{case.get('classname', '')}.{case.get('name', '')}".strip(".")
+        skip, bad = case.find("skipped"), [*case.iter("failure"), *case.iter("error")]
+        if bad:
+            result.failures.append(name)
+        elif skip is not None:
+            output = (case.findtext("system-out") or "").strip().splitlines()
+            result.skips.append(f"{name}: {skip.get('message') or (output[-1] if output else 'no reason given')}")
+        else:
+            result.passed += 1
+    if status and not result.failures:
+        result.failures.append(f"exit status {status}" if cases else f"did not run: exit status {status}")
+    if not status and not cases:
+        result.failures.append("no test was found")
+
+
+def meson_suite(name: str, options: Sequence[str], tests: Sequence[str]) -> Callable[[Result], None]:
+    """C tests in a build folder of their own."""
+
+    def go(result: Result) -> None:
+        folder = BUILD / name
+        if not (folder / "build.ninja").exists():
+            status = run([BIN / "meson", "setup", folder, "-Dpython=disabled", *options])
+            if status:
+                shutil.rmtree(folder, ignore_errors=True)
+                result.failures.append("meson setup failed")
+                return
+        if run([BIN / "meson", "compile", "-C", folder]):
+            result.failures.append("did not compile")
+            return
+        log = folder / "meson-logs" / "junit.junit.xml"
+        log.unlink(missing_ok=True)
+        # ThreadSanitizer needs the address space where it expects it, which randomization may not leave.
+        wrap = ["--wrapper", "setarch --addr-no-randomize"] if name == "c-tsan" else []
+        environment = {
+            "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=1:detect_stack_use_after_return=1",
+            "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+            "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
+        }
+        command = [BIN / "meson", "test", "-C", folder, "--logbase", "junit", "--print-errorlogs", *wrap, *tests]
+        read_junit(log, run(command, env=environment), result)
+
+    return go
+
+
+def pytest_suite(folder: str) -> Callable[[Result], None]:
+    """One folder below tests/, against the installed package."""
+
+    def go(result: Result) -> None:
+        log = BUILD / "junit" / f"{folder.replace('/', '-')}.xml"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+        # PYTHONSAFEPATH: the package that is tested is the installed one, not the folder that happens to lie here.
+        command = [BIN / "pytest", "-q", f"--junit-xml={log}", f"tests/{folder}"]
+        read_junit(log, run(command, env={"PYTHONSAFEPATH": "1"}), result)
+
+    return go
+
+
+def tidy(result: Result) -> None:
+    """clang-tidy on every source of the plain build."""
+    tool, database = BIN / "clang-tidy", BUILD / "c" / "compile_commands.json"
+    if not tool.exists():
+        return result.missing("clang-tidy")
+    if not database.exists():
+        run([BIN / "meson", "setup", BUILD / "c", "-Dpython=disabled"])
+    entries = json.loads(database.read_text())
+    files = sorted({os.path.normpath(Path(e["directory"]) / e["file"]) for e in entries})
+
+    def check(file: str) -> tuple[str, subprocess.CompletedProcess[str]]:
+        config = f"--config-file={ROOT / '.ci' / 'clang-tidy'}"
+        command = [tool, "--quiet", config, "--extra-arg=-Wno-unknown-warning-option", "-p", database.parent, file]
+        return file, subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for file, done in pool.map(check, files):
+            if done.returncode:
+                print(done.stdout, done.stderr, flush=True)
+                result.failures.append(f"clang-tidy {os.path.relpath(file, ROOT)}")
+            else:
+                result.passed += 1
+
+
+def lint(result: Result) -> None:
+    """Formatters, type checker, static analysis; each check or file counts as one test."""
+    checks: dict[str, list[str | Path]] = {
+        "ruff check": [BIN / "ruff", "check", "-q", "."],
+        "ruff format": [BIN / "ruff", "format", "-q", "--check", "."],
+        "mypy": [BIN / "mypy"],
+    }
+    for name, command in checks.items():
+        if not Path(command[0]).exists():
+            result.missing(name)
+        elif run(command):
+            result.failures.append(name)
+        else:
+            result.passed += 1
+    tidy(result)
+
+
+def suites() -> dict[str, Callable[[Result], None]]:
+    """Every suite by name, in the order they run."""
+    folders = {
+        "/".join(p.relative_to(ROOT / "tests").parts[: 2 if p.is_relative_to(ROOT / "tests" / "unit") else 1])
+        for p in (ROOT / "tests").rglob("test_*.py")
+    }
+    plain = ["--no-suite", "soak"]
+    sanitize = ["-Db_lundef=false", "--timeout-multiplier=5"]
+    return {
+        "lint": lint,
+        "c": meson_suite("c", [], plain),
+        "c-asan": meson_suite("c-asan", ["-Db_sanitize=address,undefined", sanitize[0]], [*plain, sanitize[1]]),
+        "c-tsan": meson_suite(
+            "c-tsan", ["-Db_sanitize=thread", sanitize[0]], [*plain, "--no-suite", "no-tsan", sanitize[1]]
+        ),
+        **{f: pytest_suite(f) for f in sorted(folders) if f.split("/")[0] not in NOT_SUITES},
+        "soak": meson_suite("c", [], ["--suite", "soak", "--timeout-multiplier=0"]),
+    }
+
+
+def table(results: dict[str, Result]) -> None:
+    """The last thing on the terminal; its last line is for scripts."""
+    width = max(map(len, results), default=0) + 2
+    print(f"\n{'suite':<{width}}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>10}")
+    for name, r in results.items():
+        print(f"{name:<{width}}{r.passed:>8}{len(r.failures):>8}{len(r.skips):>9}{r.seconds:>10.1f}")
+    for title, lines in (
+        ("skipped", [f"{n}: {s}" for n, r in results.items() for s in r.skips]),
+        ("failed", [f"{n}: {f}" for n, r in results.items() for f in r.failures]),
+    ):
+        for line in lines:
+            print(f"{title}: {' '.join(line.split())}")
+    passed = sum(r.passed for r in results.values())
+    failed, skipped = sum(len(r.failures) for r in results.values()), sum(len(r.skips) for r in results.values())
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+
+
+def main() -> int:
+    known = suites()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("suite", nargs="*", help="none: all but soak")
+    parser.add_argument("--list", action="store_true", help="name the suites and stop")
+    arguments = parser.parse_args()
+    if arguments.list:
+        print("\n".join(known))
+        return 0
+    names: list[str] = arguments.suite or [n for n in known if n != "soak"]
+    if unknown := [n for n in names if n not in known]:
+        parser.error(f"no suite {', '.join(unknown)}; there are: {', '.join(known)}")
+    results: dict[str, Result] = {}
+    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="speckv-test-", dir=shm) as runtime:
+        os.environ["SPECKV_RUNTIME_DIR"] = runtime  # of C tests that make none of their own
+        for name in names:
+            print(f"\n== {name}", flush=True)
+            results[name], start = Result(), time.monotonic()
+            known[name](results[name])
+            results[name].seconds = time.monotonic() - start
+    table(results)
+    return int(any(r.failures for r in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+# The two that need nothing else first: `make demo` and `make test`.
+PREFIX ?= /usr/local
+DESTDIR ?=
+SUITE ?=
+export PREFIX DESTDIR
+PYTHON_HERE := .venv/bin/python
+
+.PHONY: help demo test lint bench accept soak install uninstall distclean test-bare
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: ## install what is missing, build, replay a trace against two pools
+	@.ci/setup demo
+	@.ci/demo
+
+test: ## all tests and lint, a table at the end; SUITE="cli parity" picks
+	@.ci/setup test
+	@$(PYTHON_HERE) .ci/test.py $(SUITE)
+
+lint: ## ruff, mypy, clang-tidy only
+	@.ci/setup test
+	@$(PYTHON_HERE) .ci/test.py lint
+
+bench: ## throughput and latency beside peers of the same run
+	@.ci/setup bench
+	@$(PYTHON_HERE) tests/bench/run.py $(if $(SUITE),--suite $(SUITE))
+
+accept: ## a row per promise: figure, bar, pass; SUITE=foundation picks
+	@.ci/setup bench
+	@$(PYTHON_HERE) tests/accept/run.py $(if $(SUITE),--suite $(SUITE))
+
+soak: ## long runs of the C tests
+	@.ci/setup test
+	@$(PYTHON_HERE) .ci/test.py soak
+
+install: ## into $(DESTDIR)$(PREFIX): library, headers, man pages, speckvctl
+	@.ci/setup demo
+	@.ci/install
+
+uninstall: ## remove what install put there
+	@.ci/install --remove
+
+test-bare: ## make demo and make test in fresh Debian and Ubuntu roots (needs root)
+	@.ci/bare
+
+distclean: ## remove everything that is not source
+	@rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -not -path './.git/*' -exec rm -rf {} +
