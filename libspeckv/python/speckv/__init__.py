@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""Pools of KV cache on CXL-attached and host memory: the Python binding of libspeckv.
+
+with speckv.Context() as context, context.open("host:DRAM", create=True) as device:
+    device.create_pool(speckv.PoolConfig("kv", 1 << 30))
+    with device.attach("kv") as pool:
+        pool.put(keys, blocks)             # (n, block_bytes) in, numpy or torch, no copy
+        statuses = pool.get(keys, blocks)  # 0, or a negative errno, per block
+"""
+
+from __future__ import annotations
+
+from speckv import codec
+from speckv._speckv import ffi as _ffi
+from speckv._speckv import lib as _lib
+from speckv.context import Context
+from speckv.device import Device, Progress
+from speckv.errors import (
+    BusyError,
+    DamagedError,
+    ExistsError,
+    InvalidError,
+    NotFoundError,
+    NothingToDoError,
+    PermissionDeniedError,
+    PoolFullError,
+    SpeckvError,
+    UnknownParameterError,
+    UnsupportedError,
+    VersionError,
+    WaitTimeoutError,
+)
+from speckv.keys import KeySpec, derive_key
+from speckv.memory import Memory
+from speckv.op import Op
+from speckv.pool import Params, Pool
+from speckv.requests import Buffers, Keys, Statuses
+from speckv.types import (
+    CheckReport,
+    ClientInfo,
+    Codec,
+    DeviceInfo,
+    DType,
+    Durability,
+    Event,
+    Eviction,
+    Geometry,
+    MediumState,
+    PoolConfig,
+    PoolInfo,
+    PoolState,
+    SelftestStep,
+    Severity,
+    Stats,
+    TenantInfo,
+    histogram_bounds,
+    histogram_quantile,
+)
+
+
+def version() -> str:
+    """Version of the C library, "major.minor.patch"."""
+    return str(_ffi.string(_lib.speckv_version()).decode())
+
+
+__all__ = [
+    "Buffers",
+    "BusyError",
+    "CheckReport",
+    "ClientInfo",
+    "Codec",
+    "Context",
+    "DType",
+    "DamagedError",
+    "Device",
+    "DeviceInfo",
+    "Durability",
+    "Event",
+    "Eviction",
+    "ExistsError",
+    "Geometry",
+    "InvalidError",
+    "KeySpec",
+    "Keys",
+    "MediumState",
+    "Memory",
+    "NotFoundError",
+    "NothingToDoError",
+    "Op",
+    "Params",
+    "PermissionDeniedError",
+    "Pool",
+    "PoolConfig",
+    "PoolFullError",
+    "PoolInfo",
+    "PoolState",
+    "Progress",
+    "SelftestStep",
+    "Severity",
+    "SpeckvError",
+    "Stats",
+    "Statuses",
+    "TenantInfo",
+    "UnknownParameterError",
+    "UnsupportedError",
+    "VersionError",
+    "WaitTimeoutError",
+    "codec",
+    "derive_key",
+    "histogram_bounds",
+    "histogram_quantile",
+    "version",
+]

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: MIT
+"""Op: the handle of a batch that is under way."""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import Any
+
+from speckv._speckv import lib
+from speckv.errors import check
+from speckv.handle import Handle, Owner
+from speckv.requests import Batch, Statuses
+
+_SLICE_NS = 100_000_000  # waits are cut into slices so that Ctrl-C is heard
+
+
+class Op(Owner):
+    """Made by Pool.submit_put() and submit_get(). It keeps keys and buffers alive until it is complete."""
+
+    def __init__(self, pointer: Any, parent: Handle, ctx: Any, batch: Batch, count: int, owner: object) -> None:
+        self._batch = batch
+        self._count = count
+        self._owner = owner
+        self._ctx = ctx
+        self._handle = Handle("the operation", pointer, lib.speckv_op_release, parent)
+
+    @property
+    def done(self) -> bool:
+        """Whether it is complete; does not wait."""
+        return self._handle.closed or lib.speckv_op_poll(self._handle.get()) == 1
+
+    def wait(self, timeout: float | None = None) -> Statuses:
+        """Wait until it is complete, `timeout` seconds at most (WaitTimeoutError). Returns every status."""
+        if not self._handle.closed:  # a closed pool has completed it
+            deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+            while True:
+                left = _SLICE_NS if deadline is None else max(0, min(_SLICE_NS, deadline - time.monotonic_ns()))
+                rc = int(lib.speckv_op_wait(self._handle.get(), left))
+                if rc != -errno.ETIMEDOUT:
+                    break
+                if deadline is not None and time.monotonic_ns() >= deadline:
+                    check(rc, what="the operation is still going on")
+            self._handle.close()
+            self._owner = None
+            check(rc, self._ctx())
+        return self._batch.status[: self._count].copy()
+
+    def __repr__(self) -> str:
+        return f"<speckv.Op of {self._count} blocks, {'done' if self.done else 'under way'}>"
