@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""speckvctl: the administrator's command line for KV-cache pools."""

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""Arguments and options that several verbs share, so that they read and behave the same everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperCommand
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_TYPE = re.compile(r"\s+<[^>]*>$")
+_REQUIRED = re.compile(r"\s*\[required\]$")
+
+
+class PlainCommand(TyperCommand):
+    """Help as manuals have it: "Usage: speckvctl pool show [OPTIONS] DEVICE POOL"."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        records: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                name, text = record
+                records[parameter.param_type_name].append((_TYPE.sub("", name), _REQUIRED.sub("", text)))
+        for kind, rows in records.items():
+            if rows:
+                with formatter.section(f"{kind.capitalize()}s"):
+                    formatter.write_dl(rows)
+
+
+class App(typer.Typer):
+    """A noun: plain help, and errors left to the one handler at the top."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            rich_markup_mode=None,
+            pretty_exceptions_enable=False,
+            add_completion=False,
+            context_settings={"help_option_names": ["-h", "--help"]},
+            **settings,
+        )
+
+    def verb(self, name: str) -> Callable[[_Function], _Function]:
+        return self.command(name, cls=PlainCommand)
+
+
+Device = Annotated[
+    str, typer.Argument(metavar="DEVICE", help="host:DRAM, host:numaN, host:/path/to/file or host:/dev/daxX.Y.")
+]
+OptionalDevice = Annotated[
+    str | None, typer.Argument(metavar="DEVICE", help="The device; without it, every host engine there is.")
+]
+PoolName = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for failures too.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask: lose what the command says will be lost.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]

@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: MIT
+"""speckvctl pool: create, list, show, resize, set, destroy, check."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from speckvctl import library, pools, results
+from speckvctl.commands.options import App, Device, DryRun, Json, OptionalDevice, PoolName, Yes
+from speckvctl.console import confirm, progress
+from speckvctl.errors import UsageError
+from speckvctl.quantities import format_size, parse_mode, parse_owner, parse_positive_size
+from speckvctl.render import finish
+
+app = App(no_args_is_help=True)
+
+Size = Annotated[str, typer.Option("--size", metavar="SIZE", help="Capacity for stored data: 4GiB, 500MB, 1048576.")]
+Quota = Annotated[
+    str | None, typer.Option("--quota", metavar="SIZE", help="Stored bytes allowed in all. Default: the capacity.")
+]
+TenantQuota = Annotated[
+    str | None,
+    typer.Option("--tenant-quota", metavar="SIZE", help="Stored bytes allowed to one tenant. Default: no limit."),
+]
+Eviction = Annotated[
+    str | None,
+    typer.Option(
+        "--eviction", metavar="lru|none", help="What a put does that finds no room: drop old blocks, or fail."
+    ),
+]
+Owner = Annotated[
+    str | None, typer.Option("--owner", metavar="USER[:GROUP]", help="Who owns the pool. Default: who creates it.")
+]
+Mode = Annotated[
+    str | None, typer.Option("--mode", metavar="OCTAL", help="Who may use it, as of a file: 0660. Default: 0600.")
+]
+
+
+@app.callback()
+def pool() -> None:
+    """Create pools, look at them, change, check and destroy them.
+
+    A pool is a named share of a device's memory with a capacity, an owner, a codec and quotas. Serving engines store
+    KV blocks in it.
+
+    \b
+    Examples:
+      speckvctl pool create host:DRAM chat --size 64MiB
+      speckvctl pool show host:DRAM chat
+    """
+
+
+@app.verb("create")
+def create_pool(
+    device: Device,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, '.', '_', '-'; at most 63 bytes.")],
+    size: Size,
+    max_size: Annotated[
+        str | None,
+        typer.Option(
+            "--max-size", metavar="SIZE", help="How far resize may go later. Default: 8 x size (fixed media: 2 x)."
+        ),
+    ] = None,
+    quota: Quota = None,
+    tenant_quota: TenantQuota = None,
+    codec: Annotated[str, typer.Option("--codec", metavar="MODE", help="How blocks are stored.")] = "raw",
+    block_bytes: Annotated[
+        str | None,
+        typer.Option(
+            "--block-bytes", metavar="SIZE", help="Raw size of one block, when its shape does not matter: 64KiB."
+        ),
+    ] = None,
+    layers: Annotated[int | None, typer.Option("--layers", metavar="N", help="Layers in a block. Default: 1.")] = None,
+    kv_heads: Annotated[int | None, typer.Option("--kv-heads", metavar="N", help="KV heads. Default: 2.")] = None,
+    head_dim: Annotated[
+        int | None, typer.Option("--head-dim", metavar="N", help="Channels of a head. Default: 128.")
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", metavar="N", help="Tokens in a block, a multiple of 64. Default: 64.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", metavar="TYPE", help="bf16, fp16, fp8_e4m3 or fp8_e5m2. Default: bf16.")
+    ] = None,
+    page_bytes: Annotated[
+        str | None,
+        typer.Option("--page-bytes", metavar="SIZE", help="Page size. Default: 1/64 of a block, 1 KiB at least."),
+    ] = None,
+    eviction: Eviction = None,
+    owner: Owner = None,
+    mode: Mode = None,
+    single_tenant: Annotated[
+        bool, typer.Option("--single-tenant", help="One trusted tenant: short engine hashes are accepted as keys.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Overwrite a medium that holds something else.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Create a pool, and the host engine under it if there is none yet.
+
+    A file or devdax node that holds something else is refused, and what was found is named; --yes overwrites it.
+    The shape of a block is given by --block-bytes alone, or by --layers, --kv-heads, --head-dim, --tokens and --dtype.
+
+    \b
+    Examples:
+      speckvctl pool create host:DRAM chat --size 64MiB
+      speckvctl pool create host:DRAM code --size 64MiB --quota 32MiB --eviction none
+      speckvctl pool create host:DRAM llama --size 64MiB --layers 2 --kv-heads 8 --head-dim 128
+      speckvctl pool create host:DRAM batch --size 64MiB --mode 0660 --dry-run
+    """
+    library.check_device_name(device)
+    wish = pools.Wish(
+        name=name,
+        capacity_bytes=parse_positive_size(size, "--size"),
+        max_bytes=parse_positive_size(max_size, "--max-size") if max_size else None,
+        quota_bytes=parse_positive_size(quota, "--quota") if quota else None,
+        tenant_quota_bytes=parse_positive_size(tenant_quota, "--tenant-quota") if tenant_quota else None,
+        codec=codec,
+        shape=pools.choose_shape(
+            block_bytes=parse_positive_size(block_bytes, "--block-bytes") if block_bytes else None,
+            layers=layers,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            tokens=tokens,
+            dtype=dtype,
+        ),
+        page_bytes=parse_positive_size(page_bytes, "--page-bytes") if page_bytes else None,
+        eviction=pools.check_eviction(eviction or "lru"),
+        owner=parse_owner(owner) if owner else None,
+        mode=parse_mode(mode) if mode else None,
+        single_tenant=single_tenant,
+    )
+    with library.context() as ctx:
+        found = ctx.probe(device)
+        library.require_permission(found)
+        replaced = None if found.state in ("ready", "absent") else found.found
+        if found.state == "foreign" and not dry_run:
+            loss = f"{device} holds {found.found}, which a new medium overwrites"
+            confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl pool create {device} {name} --size {size}")
+            yes = True
+        if dry_run:
+            created = pools.plan(ctx, found, wish, replaced)
+        else:
+            with progress(f"creating {name}") as tell:
+                tell(0, 0)
+                created = pools.create(ctx, found, wish, replaced, overwrite=yes)
+    finish(created, as_json=as_json)
+
+
+@app.verb("list")
+def list_pools(device: OptionalDevice = None, as_json: Json = False) -> None:
+    """List the pools of a device, or of all host engines.
+
+    \b
+    Examples:
+      speckvctl pool list
+      speckvctl pool list host:DRAM --json
+    """
+    with library.chosen_devices(device) as devices:
+        found = [library.pool_result(dev.name, info) for dev in devices for info in dev.pools()]
+    finish(results.PoolList(pools=found), as_json=as_json)
+
+
+@app.verb("show")
+def show_pool(device: Device, pool: PoolName, as_json: Json = False) -> None:
+    """Show one pool: settings, raw and effective capacity, tenants, and the clients attached now.
+
+    The ratio is raw bytes over stored bytes. The effective capacity is how much raw KV the whole pool would hold if all
+    of it were filled like the part in use.
+
+    \b
+    Examples:
+      speckvctl pool show host:DRAM chat
+      speckvctl pool show host:DRAM chat --json
+    """
+    with library.device(device) as dev:
+        info = dev.pool(pool)
+        tenants = dev.tenants(pool) if info.accessible else []
+        clients = dev.clients(pool) if info.accessible else []
+    document = results.PoolShow(
+        pool=library.pool_result(device, info),
+        tenants=library.tenant_results(tenants),
+        clients=library.client_results(clients, tenants),
+    )
+    finish(document, as_json=as_json)
+
+
+@app.verb("resize")
+def resize_pool(
+    device: Device,
+    pool: PoolName,
+    size: Size,
+    evict: Annotated[
+        bool, typer.Option("--evict", help="When shrinking, drop the least recently used blocks that do not fit.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Grow or shrink a pool, in use or not. Shrinking moves the blocks above the new end first.
+
+    Exit code 3 when it has that size already.
+
+    \b
+    Examples:
+      speckvctl pool resize host:DRAM chat --size 128MiB
+      speckvctl pool resize host:DRAM chat --size 32MiB --evict --dry-run
+    """
+    wanted = parse_positive_size(size, "--size")
+    with library.device(device) as dev, progress(f"resizing {pool}", "pages") as tell:
+        before = dev.pool(pool)
+        info = dev.resize_pool(pool, wanted, evict=evict, dry_run=dry_run, progress=tell)
+    document = results.PoolResize(
+        device=device,
+        dry_run=dry_run,
+        from_bytes=before.config.capacity_bytes,
+        to_bytes=wanted if dry_run else info.config.capacity_bytes,
+        blocks_dropped=None if dry_run else max(0, before.blocks - info.blocks),
+        pool=library.pool_result(device, info),
+    )
+    finish(document, as_json=as_json)
+
+
+@app.verb("set")
+def set_pool(
+    device: Device,
+    pool: PoolName,
+    quota: Quota = None,
+    tenant_quota: TenantQuota = None,
+    eviction: Eviction = None,
+    owner: Owner = None,
+    mode: Mode = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Change a pool's quotas, eviction, owner or mode. Exit code 3 when nothing would change.
+
+    \b
+    Examples:
+      speckvctl pool set host:DRAM chat --quota 32MiB
+      speckvctl pool set host:DRAM chat --eviction none --mode 0660 --dry-run
+    """
+    uid, gid = parse_owner(owner) if owner else (None, None)
+    settings = pools.Settings(
+        quota_bytes=parse_positive_size(quota, "--quota") if quota else None,
+        tenant_quota_bytes=parse_positive_size(tenant_quota, "--tenant-quota") if tenant_quota else None,
+        eviction=pools.check_eviction(eviction) if eviction else None,
+        uid=uid,
+        gid=gid,
+        mode=parse_mode(mode) if mode else None,
+    )
+    if settings.empty:
+        raise UsageError("nothing was named to set", f"speckvctl pool set {device} {pool} --quota 32MiB")
+    with library.device(device) as dev:
+        finished = pools.change(dev, pool, settings, dry_run=dry_run)
+    finish(finished, as_json=as_json)
+
+
+@app.verb("destroy")
+def destroy_pool(
+    device: Device, pool: PoolName, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False
+) -> None:
+    """Destroy a pool: zero its memory and give it back to the device. Its blocks are lost.
+
+    A pool in use is not destroyed; the error names who uses it.
+
+    \b
+    Examples:
+      speckvctl pool destroy host:DRAM chat --dry-run
+      speckvctl pool destroy host:DRAM chat --yes
+    """
+    with library.device(device) as dev:
+        info = dev.pool(pool)
+        blocks = info.blocks if info.accessible else None
+        if not dry_run:
+            held = "its blocks" if blocks is None else f"{blocks} block(s), {format_size(info.used_bytes)}"
+            loss = f"destroying {pool} on {device} loses {held}"
+            confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl pool destroy {device} {pool}")
+            with progress(f"zeroing {pool}", "units") as tell:
+                dev.destroy_pool(pool, progress=tell)
+    document = results.PoolDestroy(
+        device=device,
+        pool=pool,
+        dry_run=dry_run,
+        blocks_lost=blocks,
+        bytes_freed=info.config.capacity_bytes + info.table_bytes,
+    )
+    finish(document, as_json=as_json)
+
+
+@app.verb("check")
+def check_pool(
+    device: Device,
+    pool: PoolName,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Verify the checksum of every section of every block too.")
+    ] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Free leaked pages, find lost blocks again, drop damaged ones.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a pool, in use or not. Exit code 7 when something was found and not repaired.
+
+    \b
+    Examples:
+      speckvctl pool check host:DRAM chat
+      speckvctl pool check host:DRAM chat --deep --repair --json
+    """
+    with library.device(device) as dev, progress(f"checking {pool}", "pages") as tell:
+        report = dev.check_pool(pool, deep=deep, repair=repair, progress=tell)
+    document = results.PoolCheck(
+        device=device,
+        pool=pool,
+        deep=deep,
+        repair=repair,
+        clean=report.clean,
+        findings=report.pages_leaked + report.blocks_unindexed + report.blocks_bad + report.index_stale,
+        pages=report.pages,
+        pages_free=report.pages_free,
+        pages_used=report.pages_used,
+        pages_allocated=report.pages_allocated,
+        pages_leaked=report.pages_leaked,
+        blocks=report.blocks,
+        blocks_verified=report.blocks_verified,
+        blocks_unindexed=report.blocks_unindexed,
+        blocks_bad=report.blocks_bad,
+        index_stale=report.index_stale,
+        clients_dead=report.clients_dead,
+        repaired=report.repaired,
+    )
+    finish(document, as_json=as_json)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""speckvctl stats."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from speckvctl import library, results
+from speckvctl.commands.options import App, Device, DryRun, Json
+from speckvctl.render import finish
+
+app = App()
+
+
+@app.verb("stats")
+def stats(
+    device: Device,
+    pool: Annotated[str | None, typer.Argument(metavar="POOL", help="The pool; without it, every pool.")] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Show the counters, then set them and the histograms to zero.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Show counters, hit share, latencies and tenants of a device's pools, since creation or the last --reset.
+
+    Latencies are per block as clients measured them (lookup: per batch); a percentile is the upper bound of its
+    histogram bucket, at most a quarter above the true value.
+
+    \b
+    Examples:
+      speckvctl stats host:DRAM
+      speckvctl stats host:DRAM chat --json
+      speckvctl stats host:DRAM chat --reset
+    """
+    with library.device(device) as dev:
+        names = [pool] if pool is not None else [info.config.name for info in dev.pools() if info.accessible]
+        shown = [library.stats_result(dev.stats(name), name, dev.tenants(name)) for name in names]
+        if reset and not dry_run:
+            for name in names:
+                dev.reset_stats(name)
+    finish(results.StatsDocument(device=device, reset=reset, dry_run=dry_run, pools=shown), as_json=as_json)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""What `speckvctl doctor` looks at. Each check answers for itself, so that one that breaks hides no other."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from speckvctl.quantities import format_size, user_name
+from speckvctl.results import Check
+
+#: Below these, pools are so small that something is likely wrong.
+SMALL_MEMORY = 1 << 30
+SMALL_TMPFS = 256 << 20
+#: Open-file-description locks in every file system, and MADV_POPULATE_WRITE, are there.
+OLDEST_KERNEL = (5, 14)
+MACHINES = ("x86_64", "aarch64")
+
+
+def ok(name: str, detail: str) -> Check:
+    return Check(name=name, status="ok", detail=detail)
+
+
+def warning(name: str, detail: str, next_step: str) -> Check:
+    return Check(name=name, status="warning", detail=detail, next=next_step)
+
+
+def failed(name: str, detail: str, next_step: str) -> Check:
+    return Check(name=name, status="failed", detail=detail, next=next_step)
+
+
+def examine() -> list[Check]:
+    checks: list[Check] = []
+    for name, look in _CHECKS:
+        try:
+            checks += look(name)
+        except Exception as exc:  # a check that breaks is a finding, not the end of the examination
+            checks.append(failed(name, f"{type(exc).__name__}: {exc}", "SPECKVCTL_DEBUG=1 speckvctl device list"))
+    return checks
+
+
+def _kernel(name: str) -> Iterator[Check]:
+    system = os.uname()
+    text = f"{system.sysname} {system.release}, {system.machine}"
+    numbers = [int(part) for part in system.release.split("-")[0].split(".")[:2] if part.isdigit()]
+    if system.machine not in MACHINES:
+        yield failed(name, f"{text}: not a machine this is built for", f"use one of {', '.join(MACHINES)}")
+    elif tuple(numbers) < OLDEST_KERNEL:
+        yield warning(name, f"{text}: older than what this is tested on", "update to Linux 5.14 or newer")
+    else:
+        yield ok(name, text)
+
+
+def _extension(name: str) -> Iterator[Check]:
+    try:
+        import speckv
+    except ImportError as exc:
+        yield failed(name, f"the library cannot be loaded: {exc}", "pip install . in the source tree")
+        return
+    yield ok(name, f"libspeckv {speckv.version()}")
+
+
+def _processor(name: str) -> Iterator[Check]:
+    from speckv import codec
+
+    isa = codec.isa()
+    forced = os.environ.get("SPECKV_ISA")
+    if forced:
+        yield warning(name, f"codec kernels: {isa}, forced by SPECKV_ISA={forced}", "unset SPECKV_ISA")
+    else:
+        yield ok(name, f"codec kernels: {isa}; {len(os.sched_getaffinity(0))} CPUs for this process")
+
+
+def _runtime_dir() -> Path:
+    import speckv
+
+    with speckv.Context() as ctx:
+        return Path(ctx.runtime_dir)
+
+
+def _runtime_folder(name: str) -> Iterator[Check]:
+    folder = _runtime_dir()
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        parent = _nearest(folder)
+        if os.access(parent, os.W_OK | os.X_OK):
+            yield ok(name, f"{folder}: not there yet, the first pool makes it")
+        else:
+            yield failed(
+                name, f"{folder} cannot be made: {parent} is not writable", "export SPECKV_RUNTIME_DIR=/dev/shm/mine"
+            )
+        return
+    owner = user_name(status.st_uid)
+    if not stat.S_ISDIR(status.st_mode):
+        yield failed(name, f"{folder} is not a folder", f"remove it: rm {folder}")
+    elif status.st_uid not in (0, os.geteuid()):
+        yield failed(
+            name,
+            f"{folder} belongs to {owner}, whom this user need not trust",
+            "export SPECKV_RUNTIME_DIR=/dev/shm/mine",
+        )
+    elif status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+        yield warning(name, f"{folder} can be written by others", f"chmod go-w {folder}")
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        yield warning(name, f"{folder} belongs to {owner}: pools can be used, not created", "create pools as that user")
+    else:
+        yield ok(name, f"{folder}, owner {owner}")
+
+
+def _memory(name: str) -> Iterator[Check]:
+    values = dict(_meminfo())
+    available, total = values.get("MemAvailable"), values.get("MemTotal")
+    text = f"{format_size(available)} of {format_size(total)} available"
+    if available is not None and available < SMALL_MEMORY:
+        yield warning(name, text, "free memory, or put pools on a file: host:/path/to/file")
+    else:
+        yield ok(name, text)
+
+
+def _meminfo() -> Iterator[tuple[str, int]]:
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        key, _, value = line.partition(":")
+        if value.endswith(" kB"):
+            yield key, int(value.removesuffix(" kB")) << 10
+
+
+def _tmpfs(name: str) -> Iterator[Check]:
+    folder = _nearest(_runtime_dir())
+    kind = _file_system(folder)
+    room = os.statvfs(folder)
+    size, free = room.f_blocks * room.f_frsize, room.f_bavail * room.f_frsize
+    text = f"{folder}: {kind}, {format_size(free)} of {format_size(size)} free"
+    if kind not in ("tmpfs", "ramfs", "hugetlbfs"):
+        yield warning(
+            name, f"{text}: pools of host:DRAM would lie on a disk", "export SPECKV_RUNTIME_DIR=/dev/shm/mine"
+        )
+    elif free < SMALL_TMPFS:
+        yield warning(name, text, f"mount -o remount,size=75% {_mount_point(folder)}")
+    else:
+        yield ok(name, text)
+
+
+def _media(name: str) -> Iterator[Check]:
+    import speckv
+
+    found = False
+    with speckv.Context() as ctx:
+        for info in ctx.devices():
+            found = True
+            if info.state != "ready":
+                yield warning(name, f"{info.name}: {info.found}", f"speckvctl device show {info.name}")
+                continue
+            try:
+                with ctx.open(info.name) as dev:
+                    yield from _pools(name, dev)
+            except speckv.SpeckvError as exc:
+                yield warning(name, f"{info.name}: {exc}", f"speckvctl device show {info.name}")
+    if not found:
+        yield ok(name, "no host engine yet; speckvctl pool create host:DRAM chat --size 4GiB makes one")
+
+
+def _pools(name: str, dev: object) -> Iterator[Check]:
+    import speckv
+
+    assert isinstance(dev, speckv.Device)
+    pools = dev.pools()
+    troubled = False
+    for pool in pools:
+        check = f"speckvctl pool check {dev.name} {pool.config.name} --repair"
+        dead = sum(not client.alive for client in dev.clients(pool.config.name)) if pool.accessible else 0
+        if pool.state != "active":
+            troubled = True
+            yield warning(name, f"{dev.name}: pool {pool.config.name} is still {pool.state}", check)
+        if dead:
+            troubled = True
+            yield warning(name, f"{dev.name}: pool {pool.config.name} has {dead} client(s) that died", check)
+    if not troubled:
+        yield ok(name, f"{dev.name}: ready, {len(pools)} pool(s)")
+
+
+def _discovery(name: str) -> Iterator[Check]:
+    from speckvctl import discovery
+
+    try:
+        found = discovery.discover()
+    except discovery.DiscoveryError as exc:
+        yield warning(name, str(exc), "apt install libudev1")
+        return
+    unusable = [item for item in found if item.note]
+    for item in unusable:
+        yield warning(name, f"{item.kind} {item.name} is not usable yet", item.note or "")
+    if not unusable:
+        yield ok(name, f"works; {len(found)} card(s) or memory device(s) besides this machine's own memory")
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _mount(path: Path) -> tuple[str, str]:
+    """(mount point, file system) that holds a path."""
+    best = ("/", "unknown")
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        fields, _, rest = line.partition(" - ")
+        point = fields.split()[4].encode().decode("unicode_escape")
+        if path.is_relative_to(point) and len(point) >= len(best[0]):
+            best = (point, rest.split()[0])
+    return best
+
+
+def _file_system(path: Path) -> str:
+    return _mount(path.resolve())[1]
+
+
+def _mount_point(path: Path) -> str:
+    return _mount(path.resolve())[0]
+
+
+_CHECKS: list[tuple[str, Callable[[str], Iterator[Check]]]] = [
+    ("kernel", _kernel),
+    ("library", _extension),
+    ("processor", _processor),
+    ("memory", _memory),
+    ("runtime folder", _runtime_folder),
+    ("runtime file system", _tmpfs),
+    ("media", _media),
+    ("discovery", _discovery),
+]

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Errors that the command line finds by itself, and how any exception becomes one line, a document and an exit code.
+
+Errors of the library arrive as exceptions that carry `errno`; they are recognised by that, so that nothing has to be
+imported before it is needed.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+from speckvctl.exitcodes import ExitCode, from_errno
+from speckvctl.render.text import one_line
+from speckvctl.results import ErrorDetail, ErrorDocument
+
+
+class CliError(Exception):
+    """One clear line: what was tried and why it failed; `next_step` is what to type next."""
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, message: str, next_step: str | None = None, number: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+        self.errno = number
+
+
+class UsageError(CliError):
+    exit_code = ExitCode.USAGE
+
+
+class ConfirmationError(UsageError):
+    """A destructive verb without --yes where nobody can be asked."""
+
+
+class AbsentError(CliError):
+    exit_code = ExitCode.NOT_FOUND
+
+
+class DeniedError(CliError):
+    exit_code = ExitCode.NOT_PERMITTED
+
+
+class DamagedError(CliError):
+    exit_code = ExitCode.VERIFICATION_FAILED
+
+
+class UnsupportedError(CliError):
+    exit_code = ExitCode.UNSUPPORTED
+
+
+#: What to type next after an error of the library, whose text already says it to people; for the JSON document.
+_NEXT = {
+    ExitCode.NOT_FOUND: "speckvctl pool list",
+    ExitCode.NOT_PERMITTED: "speckvctl doctor",
+}
+
+
+def from_library(exc: BaseException) -> bool:
+    library = sys.modules.get("speckv")
+    return library is not None and isinstance(exc, library.SpeckvError)
+
+
+def describe(exc: BaseException, command_path: str) -> ErrorDocument:
+    """Turn any exception that reached the top into the document that both renderers print."""
+    number = getattr(exc, "errno", None)
+    number = abs(number) if isinstance(number, int) else None
+    message, next_step = str(exc), None
+    if isinstance(exc, CliError):
+        code, message, next_step = exc.exit_code, exc.message, exc.next_step
+    elif from_library(exc):
+        code = from_errno(number)
+        next_step = f"{command_path} --help" if code is ExitCode.USAGE else _NEXT.get(code)
+    elif callable(getattr(exc, "format_message", None)):  # typer's usage errors, whichever module it keeps them in
+        code, message = ExitCode.USAGE, exc.format_message().rstrip(".")  # type: ignore[attr-defined]
+        next_step = f"{command_path} --help"
+    elif isinstance(exc, OSError):
+        code = from_errno(number)
+        if exc.strerror and exc.filename is not None:
+            message = f"{exc.filename}: {exc.strerror}"
+    elif isinstance(exc, UnicodeError):
+        code, message = ExitCode.USAGE, f"a name that is not text: {exc}"
+        next_step = f"{command_path} --help"
+    elif isinstance(exc, ImportError):
+        code = ExitCode.UNSUPPORTED
+        message = f"a part of the installation cannot be loaded: {exc}"
+        next_step = "speckvctl doctor"
+    elif isinstance(exc, MemoryError):
+        code, message = ExitCode.FAILED, "out of memory"
+    else:
+        code = ExitCode.FAILED
+        message = f"internal error: {type(exc).__name__}: {exc}"
+        next_step = "the same with SPECKVCTL_DEBUG=1 in the environment, and report what it prints"
+    return ErrorDocument(
+        error=ErrorDetail(
+            code=code.label,
+            exit_code=int(code),
+            errno=errno.errorcode.get(number) if number is not None else None,
+            message=one_line(message),
+            next=next_step,
+        )
+    )
+
+
+def line_for_people(exc: BaseException, document: ErrorDocument, command_path: str) -> str:
+    """The one line on stderr. The library's own texts already end with what to do."""
+    error = document.error
+    hint = f"; next: {error.next}" if error.next and not from_library(exc) else ""
+    return f"{command_path}: {error.message}{hint}"

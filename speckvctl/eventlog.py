@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""The logs of devices and their pools as one stream, with hot plug events of the machine where it is followed."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from speckvctl import library, results
+from speckvctl.console import note
+from speckvctl.quantities import format_size
+
+if TYPE_CHECKING:
+    import speckv
+
+    from speckvctl.discovery import HotplugEvent
+
+POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Filter:
+    pool: str | None = None
+    since_ns: int = 0
+
+
+@dataclass
+class Reader:
+    """Reads what is new in every log since the last read."""
+
+    filters: Filter
+    matched: bool = False
+    """Whether the wanted pool was seen."""
+    _seen: dict[tuple[str, str], int] = field(default_factory=dict)  # (device uuid, pool uuid or "") -> last sequence
+
+    def read(self, devices: Iterable[speckv.Device]) -> list[results.EventRow]:
+        import speckv
+
+        rows: list[results.EventRow] = []
+        for dev in devices:
+            uuid = dev.info().uuid
+            pools = [info for info in dev.pools() if info.accessible]
+            if self.filters.pool is None:
+                rows += self._new(dev, (uuid, ""), None)
+            else:
+                pools = [info for info in pools if info.config.name == self.filters.pool]
+                self.matched = self.matched or bool(pools)
+            for info in pools:
+                try:
+                    rows += self._new(dev, (uuid, info.uuid), info.config.name)
+                except speckv.NotFoundError:
+                    continue  # destroyed since it was listed: the device's own log tells that
+        return sorted(rows, key=lambda row: (row.time_ns, row.device, row.pool or "", row.sequence or 0))
+
+    def _new(self, dev: speckv.Device, log: tuple[str, str], pool: str | None) -> list[results.EventRow]:
+        events = dev.events(pool, after=self._seen.get(log, 0))
+        if events:
+            self._seen[log] = events[-1].sequence
+        return [library.event_result(dev.name, event) for event in events if event.time_ns >= self.filters.since_ns]
+
+
+def follow(device: str | None, filters: Filter) -> Iterator[list[results.EventRow]]:
+    """Batches of events, first what the logs hold, then what happens, until the consumer stops."""
+    reader = Reader(filters)
+    first = True
+    plugged: queue.SimpleQueue[results.EventRow] = queue.SimpleQueue()
+    stop = threading.Event()
+    watcher = None if filters.pool is not None else _watch(stop, plugged)
+    try:
+        while True:
+            rows = _take(plugged) + _read_once(reader, device, warn=first)
+            first = False
+            if rows:
+                yield rows
+            stop.wait(POLL_SECONDS)
+    finally:
+        stop.set()
+        if watcher is not None:
+            watcher.join(2 * POLL_SECONDS + 1)
+
+
+def _read_once(reader: Reader, device: str | None, *, warn: bool) -> list[results.EventRow]:
+    """A named device may come later, or go and come again, while it is followed."""
+    if device is not None:
+        library.check_device_name(device)
+    with library.context() as ctx:
+        if device is None:
+            return reader.read(library.ready_devices(ctx, warn=warn))
+        info = ctx.probe(device)
+        if info.state == "absent":
+            return []
+        library.require_permission(info)
+        with ctx.open(device) as dev:
+            return reader.read([dev])
+
+
+def _take(plugged: queue.SimpleQueue[results.EventRow]) -> list[results.EventRow]:
+    rows = []
+    while not plugged.empty():
+        rows.append(plugged.get())
+    return rows
+
+
+def _watch(stop: threading.Event, plugged: queue.SimpleQueue[results.EventRow]) -> threading.Thread | None:
+    """Hear of hardware that comes and goes; None, and a warning, where the machine does not tell."""
+    from speckvctl import discovery
+
+    try:
+        heard = discovery.watch(stop, poll_seconds=POLL_SECONDS)
+    except (OSError, ImportError) as exc:  # no netlink, no pyudev or libudev
+        note(f"warning: hot plug is not followed: {exc}")
+        return None
+
+    def listen() -> None:
+        try:
+            for event in heard:
+                plugged.put(_hotplug_row(event))
+        except OSError as exc:
+            note(f"warning: hot plug is not followed any more: {exc}")
+
+    thread = threading.Thread(target=listen, name="hotplug", daemon=True)
+    thread.start()
+    return thread
+
+
+def _hotplug_row(event: HotplugEvent) -> results.EventRow:
+    found = event.found
+    gone = event.action == "remove"
+    what = f"{found.kind} {found.name}"
+    if found.capacity_bytes:
+        what += f", {format_size(found.capacity_bytes)}"
+    verb = {"add": "appeared", "remove": "went away", "change": "changed"}[event.action]
+    hint = f"; {found.note}" if found.note and not gone else ""
+    return results.EventRow(
+        time_ns=event.time_ns,
+        device=found.name,
+        pool=None,
+        sequence=None,
+        severity="warning" if gone else "info",
+        kind=f"hotplug_{event.action}",
+        pid=None,
+        text=f"{what} {verb}{hint}",
+    )

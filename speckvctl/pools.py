@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: MIT
+"""Pools as an administrator asks for them: shapes, what a dry run can foresee, and changes of settings."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from speckvctl import library, results
+from speckvctl.console import note
+from speckvctl.errors import CliError, UnsupportedError, UsageError
+from speckvctl.quantities import format_mode, format_size, group_name, user_name
+
+if TYPE_CHECKING:
+    import speckv
+
+DTYPES = ("bf16", "fp16", "fp8_e4m3", "fp8_e5m2")
+CODECS = ("raw", "int8-delta-rle", "q4x", "q5c", "e7c", "lossless")
+EVICTIONS = ("lru", "none")
+ALLOCATION_UNIT = 2 << 20
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
+#: (KV heads, channels a head) of the smallest blocks, largest first; more bytes are more layers. 64 tokens of bf16.
+_GRAINS = ((2, 128), (1, 128), (1, 64))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    layers: int = 1
+    kv_heads: int = 2
+    head_dim: int = 128
+    tokens: int = 64
+    dtype: str = "bf16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """A pool to be made; None where the library's default is wanted."""
+
+    name: str
+    capacity_bytes: int
+    max_bytes: int | None
+    quota_bytes: int | None
+    tenant_quota_bytes: int | None
+    codec: str
+    shape: Shape
+    page_bytes: int | None
+    eviction: str
+    owner: tuple[int, int | None] | None
+    mode: int | None
+    single_tenant: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings to change; None leaves one as it is."""
+
+    quota_bytes: int | None = None
+    tenant_quota_bytes: int | None = None
+    eviction: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
+
+    @property
+    def empty(self) -> bool:
+        return all(getattr(self, field.name) is None for field in fields(self))
+
+
+def check_eviction(text: str) -> str:
+    if text not in EVICTIONS:
+        raise UsageError(f"--eviction: '{text}' is neither lru nor none", "--eviction lru or --eviction none")
+    return text
+
+
+def choose_shape(
+    *,
+    block_bytes: int | None,
+    layers: int | None,
+    kv_heads: int | None,
+    head_dim: int | None,
+    tokens: int | None,
+    dtype: str | None,
+) -> Shape:
+    """The shape of a block, from its size alone or from its parts."""
+    parts = {"layers": layers, "kv_heads": kv_heads, "head_dim": head_dim, "tokens": tokens, "dtype": dtype}
+    given = {name: value for name, value in parts.items() if value is not None}
+    if block_bytes is None:
+        for name, value in given.items():
+            if isinstance(value, int) and not 0 < value < 1 << 16:
+                raise UsageError(f"--{name.replace('_', '-')}: {value} is not between 1 and 65535")
+        if dtype is not None and dtype not in DTYPES:
+            raise UsageError(f"--dtype: '{dtype}' is not one of {', '.join(DTYPES)}")
+        return replace(Shape(), **given)  # type: ignore[arg-type]
+    if given:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"--block-bytes and {names} both say how large a block is", "give one or the other")
+    for kv_heads_of, head_dim_of in _GRAINS:
+        grain = 2 * kv_heads_of * 64 * head_dim_of * 2
+        if block_bytes % grain == 0 and block_bytes // grain < 1 << 16:
+            return Shape(layers=block_bytes // grain, kv_heads=kv_heads_of, head_dim=head_dim_of)
+    raise UsageError(
+        f"--block-bytes: {block_bytes} bytes are not a multiple of 16 KiB up to 2 GiB",
+        "--block-bytes 64KiB, or --layers, --kv-heads, --head-dim, --tokens, --dtype",
+    )
+
+
+def _config(wish: Wish) -> speckv.PoolConfig:
+    import speckv
+
+    if wish.codec not in CODECS:
+        raise UsageError(f"--codec: '{wish.codec}' is not one of {', '.join(CODECS)}")
+    uid, gid = wish.owner or (None, None)
+    shape = wish.shape
+    return speckv.PoolConfig(
+        name=wish.name,
+        capacity_bytes=wish.capacity_bytes,
+        max_bytes=wish.max_bytes or 0,
+        quota_bytes=wish.quota_bytes or 0,
+        tenant_quota_bytes=wish.tenant_quota_bytes or 0,
+        geometry=speckv.Geometry(
+            layers=shape.layers,
+            kv_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            tokens=shape.tokens,
+            dtype=speckv.DType(shape.dtype),
+        ),
+        codec=speckv.Codec(wish.codec),
+        eviction=speckv.Eviction(wish.eviction),
+        page_bytes=wish.page_bytes or 0,
+        uid=uid,
+        gid=gid,
+        mode=wish.mode or 0,
+        single_tenant=wish.single_tenant,
+    )
+
+
+def _result(
+    found: speckv.DeviceInfo, config: speckv.PoolConfig, replaced: str | None, pool: results.Pool | None
+) -> results.PoolCreate:
+    capacity = -(-config.capacity_bytes // ALLOCATION_UNIT) * ALLOCATION_UNIT
+    plan = results.PoolPlan(
+        name=config.name,
+        codec=str(config.codec),
+        eviction=str(config.eviction),
+        geometry=library.geometry_result(config.geometry),
+        block_bytes=config.geometry.block_bytes,
+        capacity_bytes=capacity,
+        quota_bytes=config.quota_bytes or capacity,
+        tenant_quota_bytes=config.tenant_quota_bytes or None,
+        uid=os.geteuid() if config.uid is None else config.uid,
+        gid=os.getegid() if config.gid is None else config.gid,
+        mode=format_mode(config.mode or 0o600),
+    )
+    return results.PoolCreate(
+        device=found.name,
+        dry_run=pool is None,
+        device_created=found.state != "ready",
+        replaced=replaced,
+        plan=plan,
+        pool=pool,
+    )
+
+
+def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: str | None) -> results.PoolCreate:
+    """What create() would do, refused for the reasons that can be seen without doing it."""
+    config = _config(wish)
+    if not _NAME.fullmatch(wish.name):
+        raise UsageError(
+            f"'{wish.name}' is not a pool name: letters, digits, '.', '_' and '-', at most 63, '.' and '-' not first"
+        )
+    if not config.geometry.block_bytes:
+        raise UsageError(
+            "this shape of a block is not valid", "--tokens is a multiple of 64; see speckvctl pool create --help"
+        )
+    if config.codec not in found.codec_modes:
+        raise UnsupportedError(f"--codec: {wish.codec} is not in this build", f"one of {', '.join(found.codec_modes)}")
+    if found.state == "ready":
+        with ctx.open(found.name) as dev:
+            found = dev.info()
+            if any(pool.config.name == wish.name for pool in dev.pools()):
+                raise CliError(
+                    f"{found.name} already has a pool '{wish.name}'",
+                    f"speckvctl pool show {found.name} {wish.name}",
+                    errno.EEXIST,
+                )
+    planned = _result(found, config, replaced, None)
+    if planned.plan.capacity_bytes > found.free_bytes:
+        raise CliError(
+            f"{wish.name}: {format_size(planned.plan.capacity_bytes)} are asked for, "
+            f"{format_size(found.free_bytes)} are free on {found.name}",
+            "a smaller --size",
+            errno.ENOSPC,
+        )
+    return planned
+
+
+def create(
+    ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: str | None, *, overwrite: bool
+) -> results.PoolCreate:
+    """Make the pool, and first the host engine if there is none. A new engine that got no pool does not stay."""
+    import speckv
+
+    config = _config(wish)
+    fresh = found.state == "absent"
+    with ctx.open(found.name, create=True, format=overwrite and not fresh and found.state != "ready") as dev:
+        try:
+            pool = library.pool_result(found.name, dev.create_pool(config))
+        except speckv.SpeckvError:
+            dev.close()
+            if fresh:
+                _take_back(ctx, found.name)
+            raise
+    return _result(found, config, replaced, pool)
+
+
+def _take_back(ctx: speckv.Context, name: str) -> None:
+    """Nothing changed: the engine made a moment ago goes again, unless somebody else already put a pool on it."""
+    import speckv
+
+    try:
+        ctx.remove(name)
+    except speckv.SpeckvError as exc:
+        note(f"warning: {name} was made and stays: {exc}")
+
+
+def change(dev: speckv.Device, name: str, settings: Settings, *, dry_run: bool) -> results.PoolSet:
+    import speckv
+
+    before = dev.pool(name)
+    if dry_run:
+        config = before.config
+        wanted = {
+            field.name: value for field in fields(settings) if (value := getattr(settings, field.name)) is not None
+        }
+        after = replace(before, config=replace(config, **wanted))
+        if after.config == config:
+            raise speckv.NothingToDoError(errno.EALREADY, f"{name}: it already is as asked")
+    else:
+        after = dev.set_pool(
+            name,
+            quota_bytes=settings.quota_bytes,
+            tenant_quota_bytes=settings.tenant_quota_bytes,
+            eviction=None if settings.eviction is None else speckv.Eviction(settings.eviction),
+            uid=settings.uid,
+            gid=settings.gid,
+            mode=settings.mode,
+        )
+    old, new = _described(before.config), _described(after.config)
+    return results.PoolSet(
+        device=dev.name,
+        dry_run=dry_run,
+        changes=[results.Change(setting=key, before=old[key], after=new[key]) for key in old if old[key] != new[key]],
+        pool=library.pool_result(dev.name, after),
+    )
+
+
+def _described(config: speckv.PoolConfig) -> dict[str, str]:
+    """The settings that `pool set` can change, as text."""
+    uid, gid = config.uid or 0, config.gid or 0
+    return {
+        "quota": format_size(config.quota_bytes),
+        "tenant quota": format_size(config.tenant_quota_bytes) if config.tenant_quota_bytes else "no limit",
+        "eviction": str(config.eviction),
+        "owner": f"{user_name(uid)}:{group_name(gid)}",
+        "mode": format_mode(config.mode),
+    }

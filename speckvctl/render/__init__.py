@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""Renderers: a typed result in, text out. They know nothing of devices."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from speckvctl.exitcodes import OUTPUT_CLOSED, ExitCode
+from speckvctl.results import Document
+
+
+def write(text: str) -> None:
+    """Write to stdout now. A reader that went away (`| head`) ends the program without a word."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered must not fail again when the interpreter flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(OUTPUT_CLOSED) from None
+
+
+def show(document: Document, *, as_json: bool, compact: bool = False) -> None:
+    if as_json:
+        from speckvctl.render import json
+
+        write(json.render(document, compact=compact))
+    else:
+        from speckvctl.render import table as text
+
+        write(text.render(document))
+
+
+def finish(document: Document, *, as_json: bool) -> None:
+    """Show the result of a command and end with the exit code that it stands for."""
+    show(document, as_json=as_json)
+    if document.exit_code is not ExitCode.DONE:
+        raise typer.Exit(int(document.exit_code))

@@ -1,0 +1,486 @@
+# SPDX-License-Identifier: MIT
+"""Documents as text for people: aligned, never wrapped, the same on a terminal and in a pipe but for colour."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+
+from speckvctl import results
+from speckvctl.quantities import (
+    format_count,
+    format_duration,
+    format_ratio,
+    format_share,
+    format_size,
+    format_time,
+    group_name,
+    user_name,
+)
+from speckvctl.render.text import columns, one_line, paint, pairs, plural
+
+STATES = {
+    "ready": "green",
+    "active": "green",
+    "ok": "green",
+    "foreign": "red",
+    "other_version": "red",
+    "half_made": "red",
+    "truncated": "red",
+    "failed": "red",
+    "error": "red",
+    "denied": "yellow",
+    "warning": "yellow",
+    "creating": "yellow",
+    "resizing": "yellow",
+    "destroying": "yellow",
+}
+
+
+def render(document: results.Document) -> str:
+    lines = _lines(document)
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+@singledispatch
+def _lines(document: results.Document) -> list[str]:
+    raise NotImplementedError(f"no table for {type(document).__name__}")
+
+
+def _owner(uid: int | None, gid: int | None) -> str:
+    return "-" if uid is None or gid is None else f"{user_name(uid)}:{group_name(gid)}"
+
+
+# ---- devices ---------------------------------------------------------------------------------------------------------
+
+
+@_lines.register
+def _(document: results.DeviceList) -> list[str]:
+    lines: list[str] = []
+    if document.devices:
+        lines += columns(
+            ["DEVICE", "STATE", ">POOLS", ">CAPACITY", ">USED", ">FREE", "FOUND"],
+            [
+                [
+                    device.name,
+                    device.state,
+                    format_count(device.pools),
+                    format_size(device.capacity_bytes),
+                    format_size(device.used_bytes),
+                    format_size(device.free_bytes),
+                    "" if device.state == "ready" else device.found,
+                ]
+                for device in document.devices
+            ],
+            STATES,
+        )
+    else:
+        lines.append("No host engine yet. Next: speckvctl pool create host:DRAM NAME --size 4GiB")
+    if document.hardware:
+        lines += ["", *_hardware(document.hardware)]
+    elif document.hardware is not None:
+        lines += ["", "No cards, CXL memory, devdax nodes or memory-only NUMA nodes found."]
+    return lines
+
+
+def _hardware(found: list[results.Hardware]) -> list[str]:
+    lines = columns(
+        ["HARDWARE", "KIND", ">NODE", ">CAPACITY", "DRIVER", "USABLE"],
+        [
+            [
+                item.name,
+                item.kind,
+                format_count(item.numa_node),
+                format_size(item.capacity_bytes),
+                item.driver or "-",
+                "no" if item.note else "yes",
+            ]
+            for item in found
+        ],
+        {"yes": "green", "no": "yellow"},
+    )
+    return lines + [one_line(f"{item.name}: {item.note}") for item in found if item.note]
+
+
+@_lines.register
+def _(document: results.DeviceShow) -> list[str]:
+    device = document.device
+    manager = "nobody now"
+    if device.manager_pid is not None:
+        manager = f"process {device.manager_pid} ({device.manager_command or 'unknown'})"
+    durability = {
+        "process": "outlives every process; lost at reboot",
+        "power": "every completed put survives power loss",
+    }.get(device.durability or "", device.durability or "-")
+    lines = pairs(
+        [
+            ("Device", device.name),
+            ("State", device.state),
+            ("Found", device.found),
+            ("Path", device.path),
+            ("UUID", device.uuid or "-"),
+            ("Capacity", format_size(device.capacity_bytes)),
+            ("Used", format_size(device.used_bytes)),
+            ("Free", format_size(device.free_bytes)),
+            ("Durability", durability),
+            (
+                "Isolation",
+                "all pools in one inode, one owner" if device.single_inode else "one file a pool, with its owner",
+            ),
+            ("NUMA node", format_count(device.numa_node)),
+            ("Owner", f"{_owner(device.uid, device.gid)} {device.mode or ''}"),
+            ("Codecs", ", ".join(device.codecs)),
+            ("Created", format_time(device.created_ns)),
+            ("Manager", manager),
+        ]
+    )
+    if document.pools:
+        lines += ["", *_pool_table(document.pools, with_device=False)]
+    elif device.state == "ready":
+        lines += ["", f"No pools. Next: speckvctl pool create {device.name} NAME --size 4GiB"]
+    return lines
+
+
+@_lines.register
+def _(document: results.DeviceSelftest) -> list[str]:
+    lines = columns(
+        ["STEP", "RESULT", ">TIME", "DETAIL"],
+        [
+            [step.name, "ok" if step.passed else "failed", format_duration(step.elapsed_ns), step.detail]
+            for step in document.steps
+        ],
+        STATES,
+    )
+    bad = sum(not step.passed for step in document.steps)
+    verdict = f"{document.device}: {plural(len(document.steps), 'step')}, "
+    return [*lines, "", verdict + (paint(f"{bad} failed", "red") if bad else "all passed")]
+
+
+@_lines.register
+def _(document: results.DeviceClose) -> list[str]:
+    would = "Would close" if document.dry_run else "Closed"
+    lost = f"{plural(len(document.pools_destroyed), 'pool')} with {plural(document.blocks_lost, 'block')}"
+    names = f" ({', '.join(document.pools_destroyed)})" if document.pools_destroyed else ""
+    return [f"{would} {document.device}: {lost}{names} lost, {format_size(document.bytes_freed)} given back."]
+
+
+# ---- pools -----------------------------------------------------------------------------------------------------------
+
+
+def _pool_table(pools: list[results.Pool], *, with_device: bool) -> list[str]:
+    heads = ["POOL", "STATE", "CODEC", ">CAPACITY", ">USED", ">BLOCKS", ">RATIO", ">CLIENTS"]
+    rows = [
+        [
+            pool.name,
+            pool.state if pool.accessible else "no access",
+            pool.codec,
+            format_size(pool.capacity_bytes),
+            format_size(pool.used_bytes),
+            format_count(pool.blocks),
+            format_ratio(pool.ratio),
+            format_count(pool.clients),
+        ]
+        for pool in pools
+    ]
+    if with_device:
+        heads, rows = ["DEVICE", *heads], [[pool.device, *row] for pool, row in zip(pools, rows, strict=True)]
+    return columns(heads, rows, STATES)
+
+
+@_lines.register
+def _(document: results.PoolList) -> list[str]:
+    if not document.pools:
+        return ["No pools. Next: speckvctl pool create host:DRAM NAME --size 4GiB"]
+    return _pool_table(document.pools, with_device=True)
+
+
+def _tenant_table(tenants: list[results.Tenant]) -> list[str]:
+    return columns(
+        ["TENANT", ">CLIENTS", ">USED", ">BLOCKS", ">PUTS", ">GETS", ">HIT SHARE", ">EVICTED"],
+        [
+            [
+                tenant.name,
+                format_count(tenant.clients),
+                format_size(tenant.used_bytes),
+                format_count(tenant.blocks),
+                format_count(tenant.puts),
+                format_count(tenant.gets),
+                format_share(tenant.hit_share),
+                format_count(tenant.evicted_blocks),
+            ]
+            for tenant in tenants
+        ],
+    )
+
+
+def _shape(geometry: results.Geometry) -> str:
+    layers = plural(geometry.layers, "layer")
+    heads = plural(geometry.kv_heads, "KV head")
+    return f"{layers}, {heads}, {geometry.tokens} tokens, {geometry.head_dim} channels, {geometry.dtype}"
+
+
+@_lines.register
+def _(document: results.PoolShow) -> list[str]:
+    pool = document.pool
+    used_share = pool.used_bytes / pool.capacity_bytes if pool.used_bytes is not None else None
+    effective = "-"
+    if pool.effective_capacity_bytes is not None:
+        effective = f"{format_size(pool.effective_capacity_bytes)} of raw KV at the present mix"
+    tenant_quota = "no limit" if pool.tenant_quota_bytes is None else format_size(pool.tenant_quota_bytes)
+    lines = pairs(
+        [
+            ("Pool", pool.name),
+            ("Device", pool.device),
+            ("State", pool.state if pool.accessible else f"{pool.state}; no permission to look inside"),
+            ("UUID", pool.uuid),
+            ("Path", pool.path),
+            ("Capacity", f"{format_size(pool.capacity_bytes)} (resize up to {format_size(pool.max_bytes)})"),
+            ("Effective", effective),
+            ("Used", f"{format_size(pool.used_bytes)} ({format_share(used_share)})"),
+            ("Free", format_size(pool.free_bytes)),
+            ("Tables", format_size(pool.table_bytes)),
+            ("Blocks", format_count(pool.blocks)),
+            (
+                "Ratio",
+                f"{format_ratio(pool.ratio)} ({format_size(pool.raw_bytes)} raw, "
+                f"{format_size(pool.stored_bytes)} stored)",
+            ),
+            ("Codec", pool.codec),
+            ("Block", f"{format_size(pool.block_bytes)}: {_shape(pool.geometry)}"),
+            ("Page", format_size(pool.page_bytes)),
+            ("Eviction", pool.eviction),
+            ("Quota", f"{format_size(pool.quota_bytes)} in all, {tenant_quota} a tenant"),
+            ("Tenancy", "single tenant, short engine hashes accepted" if pool.single_tenant else "many tenants"),
+            ("Owner", f"{_owner(pool.uid, pool.gid)} {pool.mode}"),
+            ("Created", f"{format_time(pool.created_ns)}, resized {plural(pool.resizes or 0, 'time')}"),
+        ]
+    )
+    if document.tenants:
+        lines += ["", *_tenant_table(document.tenants)]
+    if document.clients:
+        lines += ["", *_client_table(document.clients)]
+    return lines
+
+
+def _client_table(clients: list[results.Client]) -> list[str]:
+    return columns(
+        [">PID", "USER", "TENANT", "STATE", ">ALLOCATED", "SINCE", "COMMAND"],
+        [
+            [
+                str(client.pid),
+                user_name(client.uid),
+                client.tenant or "-",
+                "attached" if client.alive else "died",
+                format_size(client.allocated_bytes),
+                format_time(client.attached_ns),
+                client.command,
+            ]
+            for client in clients
+        ],
+        {"died": "red"},
+    )
+
+
+@_lines.register
+def _(document: results.PoolCreate) -> list[str]:
+    plan = document.plan
+    did = "Would create" if document.dry_run else "Created"
+    lines = []
+    if document.replaced is not None:
+        overwrote = "Would overwrite" if document.dry_run else "Overwrote"
+        lines.append(f"{overwrote} on {document.device}: {one_line(document.replaced)}.")
+    if document.device_created:
+        lines.append(f"{did} the host engine {document.device}.")
+    size = format_size(document.pool.capacity_bytes if document.pool else plan.capacity_bytes)
+    lines.append(
+        f"{did} pool {plan.name} on {document.device}: {size}, {plan.codec}, blocks of {format_size(plan.block_bytes)}."
+    )
+    return lines
+
+
+@_lines.register
+def _(document: results.PoolResize) -> list[str]:
+    did = "Would resize" if document.dry_run else "Resized"
+    sizes = f"{format_size(document.from_bytes)} to {format_size(document.to_bytes)}"
+    dropped = f", {plural(document.blocks_dropped, 'block')} dropped" if document.blocks_dropped else ""
+    return [f"{did} {document.pool.name} on {document.device} from {sizes}{dropped}."]
+
+
+@_lines.register
+def _(document: results.PoolSet) -> list[str]:
+    did = "Would change" if document.dry_run else "Changed"
+    rows = [(change.setting, f"{change.before} -> {change.after}") for change in document.changes]
+    return [f"{did} {document.pool.name} on {document.device}:", *pairs(rows, indent="  ")]
+
+
+@_lines.register
+def _(document: results.PoolDestroy) -> list[str]:
+    did = "Would destroy" if document.dry_run else "Destroyed"
+    lost = "its blocks" if document.blocks_lost is None else plural(document.blocks_lost, "block")
+    return [f"{did} {document.pool} on {document.device}: {lost} lost, {format_size(document.bytes_freed)} given back."]
+
+
+@_lines.register
+def _(document: results.PoolCheck) -> list[str]:
+    lines = pairs(
+        [
+            (
+                "Pages",
+                f"{format_count(document.pages)}: {format_count(document.pages_used)} used, "
+                f"{format_count(document.pages_allocated)} allocated, {format_count(document.pages_free)} free",
+            ),
+            (
+                "Blocks",
+                f"{format_count(document.blocks)}"
+                + (f", {format_count(document.blocks_verified)} verified" if document.deep else ""),
+            ),
+            ("Leaked pages", format_count(document.pages_leaked)),
+            ("Lost blocks", format_count(document.blocks_unindexed)),
+            ("Bad blocks", format_count(document.blocks_bad)),
+            ("Stale index", format_count(document.index_stale)),
+            ("Dead clients", format_count(document.clients_dead)),
+        ]
+    )
+    where = f"{document.pool} on {document.device}"
+    if not document.clean:
+        again = (
+            "" if document.repair else f" Next: speckvctl pool check {document.device} {document.pool} --deep --repair"
+        )
+        return [*lines, "", paint(f"{where}: {plural(document.findings, 'finding')}, not repaired.", "red") + again]
+    if document.repaired:
+        return [*lines, "", f"{where}: sound, {plural(document.repaired, 'repair')} made."]
+    return [*lines, "", f"{where}: sound."]
+
+
+# ---- statistics and events -------------------------------------------------------------------------------------------
+
+
+@_lines.register
+def _(document: results.StatsDocument) -> list[str]:
+    if not document.pools:
+        return [f"No pools on {document.device}. Next: speckvctl pool create {document.device} NAME --size 4GiB"]
+    lines: list[str] = []
+    for stats in document.pools:
+        lines += [*([""] if lines else []), *_pool_stats(stats)]
+    if document.reset:
+        lines += ["", "Would set these counters to zero." if document.dry_run else "These counters are zero again."]
+    return lines
+
+
+def _pool_stats(stats: results.PoolStats) -> list[str]:
+    c = {name: format_count(value) for name, value in stats.counters.items()}
+    read, written = stats.counters["bytes_out_raw"], stats.counters["bytes_in_raw"]
+    lines = pairs(
+        [
+            ("Pool", f"{stats.pool}, since {format_time(stats.since_ns)}"),
+            ("Hit share", f"{format_share(stats.hit_share)}: {c['hits']} hits, {c['misses']} misses, {c['bad']} bad"),
+            ("Puts", f"{c['puts']} stored, {c['put_existed']} were there, {c['put_failed']} failed"),
+            ("Look-ups", f"{c['lookups']}, {c['lookup_hits']} found"),
+            ("Removed", f"{c['evictions']} evicted, {c['drops']} dropped"),
+            (
+                "Prefetch",
+                f"{c['prefetches']} asked, {c['prefetched']} staged, "
+                f"{c['prefetch_used']} used, {c['prefetch_unused']} unused",
+            ),
+            ("Bytes", f"{format_size(written)} in, {format_size(read)} out, ratio {format_ratio(stats.ratio)}"),
+        ]
+    )
+    measured = [(name, latency) for name, latency in stats.latency.items() if latency.count]
+    if measured:
+        lines += [
+            "",
+            *columns(
+                ["LATENCY", ">COUNT", ">P50", ">P90", ">P99", ">P99.9"],
+                [
+                    [
+                        name,
+                        format_count(latency.count),
+                        format_duration(latency.p50_ns),
+                        format_duration(latency.p90_ns),
+                        format_duration(latency.p99_ns),
+                        format_duration(latency.p999_ns),
+                    ]
+                    for name, latency in measured
+                ],
+            ),
+        ]
+    if stats.tenants:
+        lines += ["", *_tenant_table(stats.tenants)]
+    return lines
+
+
+@_lines.register
+def _(document: results.EventsDocument) -> list[str]:
+    # No heading: a stream of batches must look like one list.
+    return [
+        f"{format_time(event.time_ns)}  {_severity(event.severity)}  {one_line(event.device)}"
+        f"{'/' + event.pool if event.pool else ''}  {one_line(event.text)}"
+        for event in document.events
+    ]
+
+
+def _severity(severity: str) -> str:
+    padded = severity.ljust(7)
+    return paint(padded, STATES[severity]) if severity in STATES else padded
+
+
+# ---- replay ----------------------------------------------------------------------------------------------------------
+
+
+@_lines.register
+def _(document: results.Replay) -> list[str]:
+    where = f"{document.pool} on {document.device}"
+    if document.dry_run:
+        return [
+            f"Would replay {one_line(document.trace)} ({document.format}) against {where}: "
+            f"{plural(document.requests, 'request')}, {plural(document.clients, 'client')}, "
+            f"blocks of {format_size(document.block_bytes)}."
+        ]
+    lines = pairs(
+        [
+            ("Trace", f"{document.trace} ({document.format}), {plural(document.clients, 'client')}"),
+            ("Pool", f"{where}, blocks of {format_size(document.block_bytes)}"),
+            ("Requests", f"{format_count(document.requests)} in {format_duration(document.elapsed_ns)}"),
+            (
+                "Hit share",
+                f"{format_share(document.hit_share)}: {format_count(document.blocks_read)} blocks read, "
+                f"{format_count(document.blocks_written)} written",
+            ),
+            (
+                "Stored",
+                f"{format_size(document.bytes_raw)} raw in {format_size(document.bytes_stored)}, "
+                f"ratio {format_ratio(document.ratio)}",
+            ),
+            ("Get", f"p50 {format_duration(document.get_p50_ns)}, p99 {format_duration(document.get_p99_ns)}"),
+            ("Put", f"p50 {format_duration(document.put_p50_ns)}, p99 {format_duration(document.put_p99_ns)}"),
+            (
+                "Verified",
+                f"{format_count(document.verified_blocks)} blocks, {format_count(document.mismatches)} mismatches, "
+                f"{format_count(document.errors)} errors",
+            ),
+        ]
+    )
+    if document.mismatches:
+        lines += [
+            "",
+            paint(f"Wrong bytes were read. Next: speckvctl pool check {document.device} {document.pool} --deep", "red"),
+        ]
+    return lines
+
+
+# ---- doctor ----------------------------------------------------------------------------------------------------------
+
+
+@_lines.register
+def _(document: results.DoctorReport) -> list[str]:
+    lines: list[str] = []
+    width = max(len(check.name) for check in document.checks)
+    for check in document.checks:
+        status = paint(check.status.ljust(7), STATES[check.status])
+        lines.append(f"{status}  {check.name.ljust(width)}  {one_line(check.detail)}")
+        if check.next:
+            lines.append(f"{'':7}  {'':{width}}  next: {one_line(check.next)}")
+    return [
+        *lines,
+        "",
+        f"{plural(len(document.checks), 'check')}: {document.failed} failed, {plural(document.warnings, 'warning')}.",
+    ]

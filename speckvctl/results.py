@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: MIT
+"""What commands hand to a renderer: one frozen dataclass a document, fields named as in the JSON.
+
+The same object feeds the table and the JSON, so the two cannot disagree. Units stand in the names; None means that a
+value is not available. `schemas/*.json` publishes the same shapes, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from speckvctl.exitcodes import ExitCode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    schema: ClassVar[str]
+    version: ClassVar[int] = 0
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode.DONE
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorDetail:
+    code: str
+    exit_code: int
+    errno: str | None
+    message: str
+    next: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorDocument(Document):
+    schema: ClassVar[str] = "speckvctl.error"
+    error: ErrorDetail
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode(self.error.exit_code)
+
+
+# ---- devices ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A host engine; counts are None where its medium is not ready to be counted."""
+
+    name: str
+    kind: str
+    state: str
+    found: str
+    path: str
+    uuid: str | None
+    layout_version: int | None
+    durability: str | None
+    single_inode: bool
+    numa_node: int | None
+    uid: int | None
+    gid: int | None
+    mode: str | None
+    pools: int | None
+    codecs: list[str]
+    capacity_bytes: int | None
+    used_bytes: int | None
+    free_bytes: int | None
+    created_ns: int | None
+    manager_pid: int | None
+    manager_command: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """A piece of hardware that could carry an engine (or is a card), as the kernel shows it."""
+
+    kind: str
+    name: str
+    sysfs_path: str
+    driver: str | None
+    vendor_id: int | None
+    device_id: int | None
+    numa_node: int | None
+    capacity_bytes: int | None
+    note: str | None  # why it is not usable yet, and what to type next
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceList(Document):
+    schema: ClassVar[str] = "speckvctl.device-list"
+    devices: list[Device]
+    hardware: list[Hardware] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceShow(Document):
+    schema: ClassVar[str] = "speckvctl.device-show"
+    device: Device
+    pools: list[Pool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    name: str
+    passed: bool
+    errno: str | None
+    elapsed_ns: int
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSelftest(Document):
+    schema: ClassVar[str] = "speckvctl.device-selftest"
+    device: str
+    passed: bool
+    steps: list[Step]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode.DONE if self.passed else ExitCode.VERIFICATION_FAILED
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceClose(Document):
+    schema: ClassVar[str] = "speckvctl.device-close"
+    device: str
+    dry_run: bool
+    pools_destroyed: list[str]
+    blocks_lost: int
+    bytes_freed: int
+
+
+# ---- pools -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Geometry:
+    layers: int
+    kv_heads: int
+    head_dim: int
+    tokens: int
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """A pool. What is inside is None when this user may not look."""
+
+    device: str
+    name: str
+    uuid: str
+    path: str
+    state: str
+    accessible: bool
+    codec: str
+    eviction: str
+    geometry: Geometry
+    block_bytes: int
+    page_bytes: int
+    single_tenant: bool
+    uid: int
+    gid: int
+    mode: str
+    capacity_bytes: int
+    max_bytes: int
+    quota_bytes: int
+    tenant_quota_bytes: int | None
+    table_bytes: int | None
+    used_bytes: int | None
+    free_bytes: int | None
+    blocks: int | None
+    raw_bytes: int | None
+    stored_bytes: int | None
+    ratio: float | None
+    effective_capacity_bytes: int | None
+    clients: int | None
+    tenants: int | None
+    resizes: int | None
+    created_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tenant:
+    name: str
+    index: int
+    clients: int
+    used_bytes: int
+    blocks: int
+    puts: int
+    gets: int
+    hits: int
+    misses: int
+    hit_share: float | None
+    in_bytes: int
+    out_bytes: int
+    evicted_blocks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    pid: int
+    command: str
+    uid: int
+    tenant: str | None
+    alive: bool
+    attached_ns: int
+    allocated_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolList(Document):
+    schema: ClassVar[str] = "speckvctl.pool-list"
+    pools: list[Pool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolShow(Document):
+    schema: ClassVar[str] = "speckvctl.pool-show"
+    pool: Pool
+    tenants: list[Tenant]
+    clients: list[Client]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolPlan:
+    """What a new pool would be, before there is one."""
+
+    name: str
+    codec: str
+    eviction: str
+    geometry: Geometry
+    block_bytes: int
+    capacity_bytes: int
+    quota_bytes: int
+    tenant_quota_bytes: int | None
+    uid: int
+    gid: int
+    mode: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolCreate(Document):
+    schema: ClassVar[str] = "speckvctl.pool-create"
+    device: str
+    dry_run: bool
+    device_created: bool
+    replaced: str | None
+    plan: PoolPlan
+    pool: Pool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolResize(Document):
+    schema: ClassVar[str] = "speckvctl.pool-resize"
+    device: str
+    dry_run: bool
+    from_bytes: int
+    to_bytes: int
+    blocks_dropped: int | None
+    pool: Pool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    setting: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSet(Document):
+    schema: ClassVar[str] = "speckvctl.pool-set"
+    device: str
+    dry_run: bool
+    changes: list[Change]
+    pool: Pool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolDestroy(Document):
+    schema: ClassVar[str] = "speckvctl.pool-destroy"
+    device: str
+    pool: str
+    dry_run: bool
+    blocks_lost: int | None
+    bytes_freed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolCheck(Document):
+    schema: ClassVar[str] = "speckvctl.pool-check"
+    device: str
+    pool: str
+    deep: bool
+    repair: bool
+    clean: bool
+    findings: int
+    pages: int
+    pages_free: int
+    pages_used: int
+    pages_allocated: int
+    pages_leaked: int
+    blocks: int
+    blocks_verified: int
+    blocks_unindexed: int
+    blocks_bad: int
+    index_stale: int
+    clients_dead: int
+    repaired: int
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode.DONE if self.clean else ExitCode.VERIFICATION_FAILED
+
+
+# ---- statistics and events -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Quantiles are upper bounds of histogram buckets; None when nothing was measured."""
+
+    count: int
+    p50_ns: int | None
+    p90_ns: int | None
+    p99_ns: int | None
+    p999_ns: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolStats:
+    pool: str
+    taken_ns: int
+    since_ns: int
+    hit_share: float | None
+    ratio: float | None
+    counters: dict[str, int]
+    latency: dict[str, Latency]
+    tenants: list[Tenant]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatsDocument(Document):
+    schema: ClassVar[str] = "speckvctl.stats"
+    device: str
+    reset: bool
+    dry_run: bool
+    pools: list[PoolStats]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRow:
+    time_ns: int
+    device: str
+    pool: str | None
+    sequence: int | None
+    severity: str
+    kind: str
+    pid: int | None
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventsDocument(Document):
+    schema: ClassVar[str] = "speckvctl.events"
+    events: list[EventRow]
+
+
+# ---- replay ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay(Document):
+    schema: ClassVar[str] = "speckvctl.replay"
+    device: str
+    pool: str
+    trace: str
+    format: str
+    dry_run: bool
+    clients: int
+    block_bytes: int
+    requests: int
+    blocks_read: int
+    blocks_written: int
+    hit_share: float | None
+    bytes_raw: int
+    bytes_stored: int
+    ratio: float | None
+    get_p50_ns: int | None
+    get_p99_ns: int | None
+    put_p50_ns: int | None
+    put_p99_ns: int | None
+    verified_blocks: int
+    mismatches: int
+    errors: int
+    elapsed_ns: int | None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if self.mismatches:
+            return ExitCode.VERIFICATION_FAILED
+        return ExitCode.FAILED if self.errors else ExitCode.DONE
+
+
+# ---- doctor ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    name: str
+    status: str  # ok, warning or failed
+    detail: str
+    next: str | None = field(default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorReport(Document):
+    schema: ClassVar[str] = "speckvctl.doctor"
+    failed: int
+    warnings: int
+    checks: list[Check]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return ExitCode.FAILED if self.failed else ExitCode.DONE

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""The command tree: nouns, their verbs, and one line about each noun.
+
+It stands apart from the commands so that `speckvctl --help` imports none of them. DESIGN section 10 lists what the
+whole tree will be; a test holds this list, that one and the registered commands together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Noun:
+    summary: str
+    verbs: tuple[str, ...] = ()  # empty: the noun is a command itself
+
+
+NOUNS: dict[str, Noun] = {
+    "device": Noun("Find, describe, test and close devices.", ("list", "show", "selftest", "close")),
+    "pool": Noun(
+        "Create pools, look at them, change, check and destroy them.",
+        ("create", "list", "show", "resize", "set", "destroy", "check"),
+    ),
+    "replay": Noun("Drive a pool with a real serving trace and verify every byte."),
+    "stats": Noun("Show a pool's counters, hit share, latencies and tenants."),
+    "events": Noun("Show, or follow, what happened to devices and pools."),
+    "doctor": Noun("Check that this machine can run pools, and say what to do."),
+}
+
+
+def command_path(arguments: list[str]) -> str:
+    """The part of a command line that names the command: "speckvctl pool create"."""
+    words = [word for word in arguments if not word.startswith("-")]
+    path = ["speckvctl"]
+    if words and words[0] in NOUNS:
+        path.append(words[0])
+        if len(words) > 1 and words[1] in NOUNS[words[0]].verbs:
+            path.append(words[1])
+    return " ".join(path)
