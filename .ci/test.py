@@ -41,7 +41,7 @@ class Result:
         (self.failures if CI else self.skips).append(f"{tool} is not installed")
 
 
-def run(command: Sequence[str | Path], *, env: dict[str, str] | None = None, minutes: int = 20) -> int:
+def run(command: Sequence[object], *, env: dict[str, str] | None = None, minutes: int = 20) -> int:
     """Run a command on this terminal; its exit status, or 124 when it hung."""
     process = subprocess.Popen([str(c) for c in command], cwd=ROOT, env={**os.environ, **(env or {})}, process_group=0)
     try:
@@ -129,7 +129,7 @@ def tidy(result: Result) -> None:
     def check(file: str) -> tuple[str, subprocess.CompletedProcess[str]]:
         config = f"--config-file={ROOT / '.ci' / 'clang-tidy'}"
         command = [tool, "--quiet", config, "--extra-arg=-Wno-unknown-warning-option", "-p", database.parent, file]
-        return file, subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        return file, subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, check=False)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for file, done in pool.map(check, files):
