@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+/*
+ * This process as a client of a pool. A client is a slot in the pool's client table and an OFD lock on that slot's byte: the
+ * kernel drops the lock when the process dies, so "does the holder live" needs no pid, no clock and no heartbeat.
+ */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static long long slot_byte(struct region *r, unsigned int slot)
+{
+	return LAY_LOCK_CLIENT(r->dev->table->super.single_inode ? r->record : 0, r->fixed.generation, slot);
+}
+
+int client_alive(struct region *r, unsigned int slot)
+{
+	return (int)slot == r->own_slot || lock_holder(r->lock_fd, slot_byte(r, slot), NULL);
+}
+
+/* Give back every run that client `slot` of this incarnation holds. */
+static uint64_t sweep(struct region *r, unsigned int slot, uint64_t incarnation)
+{
+	uint32_t owner = lay_owner(slot, incarnation);
+	uint64_t pages = region_pages(r), back = 0;
+
+	for (uint64_t p = 0; p < pages;) {
+		uint64_t word = load(&r->page_map[p]);
+		struct run run = { .page = p, .generation = lay_generation(word), .pages = 1 };
+
+		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
+			p += lay_value(word);
+			continue;
+		}
+		if (lay_state(word) == LAY_CLAIMED && lay_value(word) == owner) {
+			while (p + run.pages < pages && load(&r->page_map[p + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
+				run.pages++;
+			pages_release(r, owner, &run);
+			back += run.pages;
+		}
+		p += run.pages;
+	}
+	return back;
+}
+
+/* Blocks that a client published and did not live to index. */
+static void reindex(struct region *r)
+{
+	uint64_t pages = region_pages(r);
+
+	for (uint64_t p = 0; p < pages;) {
+		uint64_t word = load(&r->page_map[p]);
+		struct found found, other;
+		struct speckv_key key;
+
+		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
+			p++;
+			continue;
+		}
+		if (index_entry(r, region_entry_of(r, p), &found, &key) && found.page == p && !index_find(r, &key, &other)) {
+			struct run run = { .page = p, .generation = found.generation, .pages = found.pages };
+
+			index_insert(r, &key, &run);
+		}
+		p += lay_value(word);
+	}
+}
+
+int clients_reap(struct region *r, uint64_t *pages_back)
+{
+	uint64_t back = 0;
+	int dead = 0;
+
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
+		struct lay_client *client = &r->head->clients[slot];
+		uint64_t state = load(&client->state), got;
+		struct lay_tenant *tenant;
+
+		if (!(state & 1) || client_alive(r, slot))
+			continue;
+		/* the slot's own lock keeps others from reaping it, or taking it, at the same time */
+		pthread_mutex_lock(&r->remap);
+		if (lock_byte(r->lock_fd, slot_byte(r, slot), true) != 0) {
+			pthread_mutex_unlock(&r->remap);
+			continue;
+		}
+		pthread_mutex_unlock(&r->remap);
+		state = load(&client->state);
+		if (state & 1) {
+			got = sweep(r, slot, state >> 8);
+			back += got;
+			dead++;
+			tenant = load(&client->tenant) < LAY_TENANTS ? &r->head->tenants[load(&client->tenant)] : NULL;
+			pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "client %.24s (pid %u) died; took back %llu pages",
+				   tenant ? tenant->name : "?", client->pid, (unsigned long long)got);
+			store(&client->allocated_pages, 0);
+			store(&client->state, state & ~0xffull);
+		}
+		unlock_byte(r->lock_fd, slot_byte(r, slot));
+	}
+	if (dead) {
+		reindex(r);
+		pages_recount(r);
+		add(&r->head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
+	}
+	if (pages_back)
+		*pages_back = back;
+	return dead;
+}
+
+void client_holders(struct region *r, int except, char *text, size_t bytes, unsigned int *count)
+{
+	size_t at = 0;
+
+	*count = 0;
+	text[0] = 0;
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
+		struct lay_client *client = &r->head->clients[slot];
+		char command[64];
+
+		if ((int)slot == except || !(load(&client->state) & 1) || !client_alive(r, slot))
+			continue;
+		++*count;
+		memcpy(command, client->command, sizeof(command));
+		command[63] = 0;
+		if (at + 1 < bytes)
+			at += (size_t)snprintf(text + at, bytes - at, "%spid %u (%s)", *count > 1 ? ", " : "", client->pid, command);
+	}
+}
+
+/* ---- joining -------------------------------------------------------------------------------------------------------- */
+
+int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
+{
+	struct region *r = &pool->region;
+	char name[SPECKV_NAME_BYTES], command[64];
+	unsigned int start = (unsigned int)getpid() % LAY_CLIENTS;
+	int tenant;
+
+	own_command(command);
+	if (attach && attach->tenant) {
+		if (!name_ok(attach->tenant))
+			return fail(pool->ctx, -EINVAL, "tenant name '%.64s': use 1 to 63 letters, digits, '.', '_' or '-', not beginning with '.' or '-'", attach->tenant);
+		snprintf(name, sizeof(name), "%s", attach->tenant);
+	} else {
+		char plain[40];
+		const char *base = command;
+		size_t n = 0;
+
+		for (const char *c = command; *c && *c != ' '; c++)
+			if (*c == '/')
+				base = c + 1;
+		for (; *base && *base != ' ' && n + 1 < sizeof(plain); base++)
+			plain[n++] = (*base >= 'a' && *base <= 'z') || (*base >= 'A' && *base <= 'Z') || (*base >= '0' && *base <= '9') ? *base : '_';
+		plain[n] = 0;
+		snprintf(name, sizeof(name), "%s-%d", n ? plain : "client", (int)getpid());
+	}
+	for (int pass = 0; pass < 2; pass++) {
+		for (unsigned int i = 0; i < LAY_CLIENTS; i++) {
+			unsigned int slot = (start + i) % LAY_CLIENTS;
+			struct lay_client *client = &r->head->clients[slot];
+			uint64_t state = load(&client->state);
+
+			if ((state & 1) || lock_byte(r->lock_fd, slot_byte(r, slot), true) != 0)
+				continue;
+			state = load(&client->state);
+			if (state & 1) { /* its holder died between our two looks */
+				unlock_byte(r->lock_fd, slot_byte(r, slot));
+				continue;
+			}
+			tenant = tenant_find(r, name);
+			pool->slot = slot;
+			r->own_slot = (int)slot;
+			pool->incarnation = ((state >> 8) + 1) & 0xffffffffffull;
+			pool->owner = lay_owner(slot, pool->incarnation);
+			pool->client = client;
+			pool->tenant_index = (uint32_t)tenant;
+			pool->tenant = &r->head->tenants[tenant];
+			client->pid = (uint32_t)getpid();
+			client->uid = geteuid();
+			client->attached_ns = now_ns();
+			memcpy(client->command, command, sizeof(client->command));
+			store(&client->tenant, (uint32_t)tenant);
+			store(&client->allocated_pages, 0);
+			/* clients begin far from each other */
+			store(&client->cursor, region_pages(r) / LAY_CLIENTS * ((slot * 37u) % LAY_CLIENTS));
+			store(&client->state, pool->incarnation << 8 | 1);
+			return 0;
+		}
+		clients_reap(r, NULL);
+	}
+	return fail(pool->ctx, -EUSERS, "pool %s has %d clients, as many as it can; close one ('speckvctl pool show' lists them)", r->fixed.name, LAY_CLIENTS);
+}
+
+void client_leave(struct speckv_pool *pool)
+{
+	struct region *r = &pool->region;
+
+	sweep(r, pool->slot, pool->incarnation);
+	store(&pool->client->state, pool->incarnation << 8);
+	r->own_slot = -1;
+	unlock_byte(r->lock_fd, slot_byte(r, pool->slot));
+}
+
+int speckv_pool_open(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out)
+{
+	bool read_only = attach && attach->flags & SPECKV_ATTACH_READ_ONLY;
+	struct speckv_pool *pool;
+	uint8_t boot[16];
+	int rc;
+
+	if (!dev || !out)
+		return -EINVAL;
+	*out = NULL;
+	pool = calloc(1, sizeof(*pool));
+	if (!pool)
+		return fail(dev->ctx, -ENOMEM, "out of memory");
+	pool->ctx = dev->ctx;
+	pool->read_only = read_only;
+	rc = region_open(dev, name, !read_only, &pool->region);
+	if (rc) {
+		free(pool);
+		return rc;
+	}
+	switch (load(&dev->table->pools[pool->region.record].state)) {
+	case SPECKV_POOL_CREATING:
+	case SPECKV_POOL_DESTROYING:
+		rc = fail(dev->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", name);
+		break;
+	default:
+		break;
+	}
+	pthread_mutex_init(&pool->lock, NULL);
+	if (attach)
+		pool->attach = *attach;
+	pool->attach.tenant = NULL;
+	store(&pool->prefetch_depth, 1);
+	store(&pool->codec, pool->region.fixed.codec);
+	if (!rc && !read_only)
+		rc = client_join(pool, attach);
+	if (!rc && !read_only) {
+		boot_id(boot);
+		if (memcmp(boot, pool->region.head->pool.boot_id, sizeof(boot)) != 0) {
+			rc = region_rebuild(pool); /* the machine went down since: trust page map and frames only */
+			if (rc)
+				client_leave(pool);
+		}
+		/* another manager may have begun to remove it while we joined: it sees us, or we see it */
+		if (!rc && load(&dev->table->pools[pool->region.record].state) == SPECKV_POOL_DESTROYING) {
+			client_leave(pool);
+			rc = fail(dev->ctx, -EBUSY, "pool %s is being removed", name);
+		}
+	}
+	if (rc) {
+		region_close(&pool->region);
+		pthread_mutex_destroy(&pool->lock);
+		free(pool);
+		return rc;
+	}
+	*out = pool;
+	return 0;
+}
+
+void speckv_pool_close(struct speckv_pool *pool)
+{
+	if (!pool)
+		return;
+	if (!fork_guard_stale(&pool->region.guard)) {
+		workers_destroy(pool);
+		staging_destroy(pool);
+		while (pool->allocations)
+			speckv_mem_free(pool->allocations);
+		if (!pool->read_only)
+			client_leave(pool);
+	}
+	region_close(&pool->region);
+	pthread_mutex_destroy(&pool->lock);
+	free(pool);
+}
+
+struct speckv_ctx *speckv_pool_ctx(struct speckv_pool *pool)
+{
+	return pool->ctx;
+}
+
+uint64_t speckv_pool_block_bytes(const struct speckv_pool *pool)
+{
+	return pool->region.fixed.block_bytes;
+}

@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: MIT
+/* Blocks of one pool: put, get, look up, touch, drop. See LAYOUT.md for the order of a put and what a death in the middle leaves. */
+#include "internal.h"
+
+#define READ_TRIES 4
+
+bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
+{
+	struct region *r = &pool->region;
+	struct run run = { .page = found->page, .generation = found->generation, .pages = found->pages };
+
+	if (!pages_unpublish(pool, &run)) /* from here on the block is gone, whatever happens to us */
+		return false;
+	index_orphan(r, found);
+	index_remove(r, key, found->entry, found->generation);
+	store(&r->entries[found->entry].generation, 0);
+	if (found->tenant < LAY_TENANTS) {
+		sub(&r->head->tenants[found->tenant].used_pages, found->pages);
+		sub(&r->head->tenants[found->tenant].blocks, 1);
+	}
+	pages_release(r, pool->owner, &run);
+	return true;
+}
+
+/* ---- put ----------------------------------------------------------------------------------------------------------- */
+
+static int encode(struct speckv_pool *pool, unsigned int codec, const struct speckv_request *request, struct run *run, uint64_t *frame_bytes)
+{
+	struct region *r = &pool->region;
+	const struct lay_pool *fixed = &r->fixed;
+	uint64_t most = speckv_frame_max_bytes(&fixed->geometry, codec);
+	struct speckv_frame_identity identity = { .first_position = request->first_position };
+	uint8_t *frame;
+	int rc;
+
+	rc = pages_claim(pool, (uint32_t)((most + r->page_bytes - 1) >> r->page_shift), run, 0);
+	if (rc)
+		return rc;
+	frame = r->data + (run->page << r->page_shift);
+	memcpy(identity.key, request->key.bytes, sizeof(identity.key));
+	memcpy(identity.pool_uuid, fixed->uuid, sizeof(identity.pool_uuid));
+	identity.generation = run->generation;
+	identity.pool_address = run->page << r->page_shift;
+	rc = speckv_frame_encode(&fixed->geometry, codec, &identity, request->buffer, request->buffer_bytes, frame, (uint64_t)run->pages << r->page_shift,
+				 frame_bytes);
+	if (!rc && load_relaxed(&pool->verify))
+		rc = speckv_frame_verify(frame, *frame_bytes);
+	if (rc) {
+		pages_release(r, pool->owner, run);
+		return rc;
+	}
+	pages_trim(pool, run, (uint32_t)((*frame_bytes + r->page_bytes - 1) >> r->page_shift));
+	region_flush(r, frame, *frame_bytes);
+	return 0;
+}
+
+/* Two puts of one key at once may both publish: whoever sees the other's drops the younger. */
+static void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
+{
+	struct found all[2 * LAY_BUCKET_SLOTS];
+	size_t n = index_find_all(&pool->region, key, all), oldest = 0;
+
+	for (size_t i = 1; i < n; i++)
+		if (all[i].generation < all[oldest].generation)
+			oldest = i;
+	for (size_t i = 0; i < n; i++)
+		if (i != oldest)
+			block_drop(pool, key, &all[i]);
+}
+
+int block_put(struct speckv_pool *pool, struct speckv_request *request)
+{
+	struct region *r = &pool->region;
+	struct lay_tenant *tenant = pool->tenant;
+	unsigned int codec = load_relaxed(&pool->codec);
+	uint64_t frame_bytes, raw = r->fixed.block_bytes;
+	struct found found, parent;
+	struct run run;
+	int rc;
+
+	request->flags &= ~(uint32_t)(SPECKV_REQUEST_EXISTED | SPECKV_REQUEST_STAGED);
+	if (!request->buffer || request->buffer_bytes != raw)
+		return -EINVAL;
+	if (index_find(r, &request->key, &found)) {
+		request->flags |= SPECKV_REQUEST_EXISTED;
+		index_used(r, &found, false);
+		count(pool, SPECKV_COUNT_PUT_EXISTED, 1);
+		return 0;
+	}
+	rc = encode(pool, codec, request, &run, &frame_bytes);
+	if (rc == -ENODATA) /* a non-finite value: this block is kept as it is */
+		rc = encode(pool, SPECKV_CODEC_RAW, request, &run, &frame_bytes);
+	if (rc)
+		return rc;
+	index_fill(r, &run, &request->key, request->first_position, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index);
+	rc = pages_publish(pool, &run);
+	if (rc)
+		return rc;
+	found = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index };
+	add(&tenant->used_pages, run.pages);
+	add(&tenant->blocks, 1);
+	rc = index_insert(r, &request->key, &run);
+	if (rc) { /* sixteen live blocks share both buckets: cannot happen with a seeded hash at half load, but is not a leak if it does */
+		block_drop(pool, &request->key, &found);
+		return rc;
+	}
+	settle_twins(pool, &request->key);
+	if (request->flags & SPECKV_REQUEST_HAS_PARENT && index_find(r, &request->parent, &parent) && parent.entry != found.entry)
+		index_adopt(r, &parent, &found);
+	count(pool, SPECKV_COUNT_PUTS, 1);
+	count(pool, SPECKV_COUNT_BYTES_IN_RAW, raw);
+	count(pool, SPECKV_COUNT_BYTES_IN_STORED, frame_bytes);
+	add(&tenant->puts, 1);
+	add(&tenant->bytes_in, raw);
+	return 0;
+}
+
+/* ---- get ----------------------------------------------------------------------------------------------------------- */
+
+/* Decode a found block and make sure that it was the block all the while. -EAGAIN: it is no longer. */
+int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, unsigned int layer_first, unsigned int layer_count,
+		 void *raw, uint64_t bytes)
+{
+	struct region *r = &pool->region;
+	const uint8_t *at = r->data + (found->page << r->page_shift);
+	uint64_t available = (uint64_t)found->pages << r->page_shift;
+	struct speckv_frame frame;
+	int rc;
+
+	rc = speckv_frame_parse(at, available, &frame);
+	if (!rc && (memcmp(frame.identity.key, key->bytes, sizeof(key->bytes)) != 0 || memcmp(frame.identity.pool_uuid, r->fixed.uuid, 16) != 0 ||
+		    frame.identity.generation != found->generation || frame.identity.pool_address != found->page << r->page_shift ||
+		    memcmp(&frame.geometry, &r->fixed.geometry, offsetof(struct speckv_geometry, reserved)) != 0))
+		rc = -EBADMSG;
+	if (!rc)
+		rc = speckv_frame_decode(&frame, at, available, layer_first, layer_count, raw, bytes);
+	if (!index_current(r, found))
+		return -EAGAIN;
+	return rc;
+}
+
+static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
+{
+	count(pool, SPECKV_COUNT_BAD, 1);
+	if (pool->read_only)
+		return;
+	pool_event(&pool->region, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
+		   "block %02x%02x%02x%02x%02x%02x%02x%02x at page %llu does not verify; dropped, counted as a miss", key->bytes[0], key->bytes[1], key->bytes[2],
+		   key->bytes[3], key->bytes[4], key->bytes[5], key->bytes[6], key->bytes[7], (unsigned long long)found->page);
+	block_drop(pool, key, found);
+}
+
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint)
+{
+	struct region *r = &pool->region;
+	const struct speckv_geometry *geometry = &r->fixed.geometry;
+	unsigned int layers = request->layer_count ? request->layer_count : (unsigned int)geometry->layers - request->layer_first;
+	uint64_t per_layer = r->fixed.block_bytes / geometry->layers, bytes = per_layer * layers;
+	struct found found;
+	int rc = -EAGAIN;
+
+	request->flags &= ~(uint32_t)(SPECKV_REQUEST_EXISTED | SPECKV_REQUEST_STAGED);
+	if (request->layer_first >= geometry->layers || layers > (unsigned int)geometry->layers - request->layer_first || !request->buffer ||
+	    request->buffer_bytes < bytes)
+		return -EINVAL;
+	for (int tries = 0; tries < READ_TRIES && rc == -EAGAIN; tries++) {
+		if (hint && !tries) {
+			found = *hint;
+		} else if (!index_find(r, &request->key, &found)) {
+			rc = -ENOENT;
+			break;
+		}
+		if (staging_read(pool, &found, per_layer * request->layer_first, request->buffer, bytes)) {
+			request->flags |= SPECKV_REQUEST_STAGED;
+			rc = index_current(r, &found) ? 0 : -EAGAIN;
+		} else {
+			rc = block_decode(pool, &request->key, &found, request->layer_first, layers, request->buffer, bytes);
+		}
+	}
+	if (rc == -EAGAIN)
+		rc = -ENOENT; /* it moves faster than we can read it: a miss */
+	if (rc) {
+		memset(request->buffer, 0, bytes);
+		if (rc != -ENOENT) {
+			bad_block(pool, &request->key, &found);
+			rc = -EBADMSG;
+		}
+		count(pool, SPECKV_COUNT_MISSES, 1);
+		if (pool->tenant)
+			add(&pool->tenant->misses, 1);
+		return rc;
+	}
+	if (!pool->read_only) {
+		index_used(r, &found, true);
+		count(pool, SPECKV_COUNT_HITS, 1);
+		count(pool, SPECKV_COUNT_BYTES_OUT_RAW, bytes);
+		count(pool, SPECKV_COUNT_BYTES_OUT_STORED, found.frame_bytes);
+		add(&pool->tenant->hits, 1);
+		add(&pool->tenant->bytes_out, bytes);
+	}
+	return 0;
+}
+
+/* ---- batches ------------------------------------------------------------------------------------------------------- */
+
+static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *request)
+{
+	struct region *r = &pool->region;
+	struct found found;
+
+	switch (opcode) {
+	case SPECKV_OP_LOOKUP:
+		return index_find(r, &request->key, &found) ? 0 : -ENOENT;
+	case SPECKV_OP_TOUCH:
+		if (!index_find(r, &request->key, &found))
+			return -ENOENT;
+		index_used(r, &found, false);
+		return 0;
+	case SPECKV_OP_DROP: {
+		int rc = -ENOENT;
+
+		for (int tries = 0; tries < 2 * LAY_BUCKET_SLOTS && index_find(r, &request->key, &found); tries++)
+			if (block_drop(pool, &request->key, &found))
+				rc = 0; /* and look for a twin */
+		return rc;
+	}
+	case SPECKV_OP_PREFETCH:
+		return staging_fill(pool, &request->key);
+	default:
+		return -EINVAL;
+	}
+}
+
+static int run_puts(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
+{
+	int done = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t start = clock_ns();
+
+		requests[i].status = block_put(pool, &requests[i]);
+		if (requests[i].status == 0) {
+			done++;
+			if (!(requests[i].flags & SPECKV_REQUEST_EXISTED))
+				count_time(pool, SPECKV_HIST_PUT, clock_ns() - start);
+			continue;
+		}
+		count(pool, SPECKV_COUNT_PUT_FAILED, 1);
+		if (requests[i].status == -ENOSPC)
+			pool_event(&pool->region, SPECKV_EVENT_POOL_FULL, SPECKV_WARNING, "no room for a block: the pool is full");
+	}
+	return done;
+}
+
+static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
+{
+	enum { GROUP = 32 };
+	struct found found[GROUP];
+	uint8_t present[GROUP];
+	int done = 0;
+
+	for (size_t base = 0; base < n; base += GROUP) {
+		size_t group = n - base < GROUP ? n - base : GROUP;
+
+		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, found, present);
+		for (size_t i = 0; i < group; i++) {
+			struct speckv_request *request = &requests[base + i];
+			uint64_t start = clock_ns();
+
+			request->status = block_get(pool, request, present[i] ? &found[i] : NULL);
+			if (request->status == 0) {
+				done++;
+				count_time(pool, SPECKV_HIST_GET, clock_ns() - start);
+			}
+		}
+	}
+	count(pool, SPECKV_COUNT_GETS, n);
+	if (pool->tenant)
+		add(&pool->tenant->gets, n);
+	return done;
+}
+
+int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
+{
+	int done = 0;
+
+	if (opcode == SPECKV_OP_PUT)
+		return run_puts(pool, requests, n);
+	if (opcode == SPECKV_OP_GET)
+		return run_gets(pool, requests, n);
+	for (size_t i = 0; i < n; i++) {
+		requests[i].status = one(pool, opcode, &requests[i]);
+		done += requests[i].status == 0;
+	}
+	if (opcode == SPECKV_OP_DROP)
+		count(pool, SPECKV_COUNT_DROPS, (uint64_t)done);
+	if (opcode == SPECKV_OP_TOUCH)
+		count(pool, SPECKV_COUNT_TOUCHES, (uint64_t)done);
+	return done;
+}
+
+int pool_usable(struct speckv_pool *pool, bool write)
+{
+	if (__builtin_expect(fork_guard_stale(&pool->region.guard), 0))
+		return fail(pool->ctx, -EOWNERDEAD, "this pool was opened before fork(): open it again in the child");
+	if (write && pool->read_only)
+		return fail(pool->ctx, -EROFS, "this pool was opened read-only");
+	return 0;
+}
+
+static int start(struct speckv_pool *pool, const void *items, size_t n, bool write)
+{
+	if (!pool)
+		return -EINVAL;
+	if ((n && !items) || n > INT32_MAX)
+		return fail(pool->ctx, -EINVAL, "a batch of %zu without its %s", n, items ? "limit of 2^31 - 1" : "array");
+	return pool_usable(pool, write);
+}
+
+int speckv_put(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
+{
+	int rc = start(pool, requests, n, true);
+
+	return rc ? rc : run_puts(pool, requests, n);
+}
+
+int speckv_get(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
+{
+	int rc = start(pool, requests, n, false);
+
+	return rc ? rc : run_gets(pool, requests, n);
+}
+
+int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_t n, uint8_t *present)
+{
+	uint64_t began;
+	int rc = start(pool, keys, n, false), hits = 0;
+
+	if (rc)
+		return rc;
+	if (n && !present)
+		return fail(pool->ctx, -EINVAL, "lookup without an array for its results");
+	began = clock_ns();
+	index_find_many(&pool->region, keys, sizeof(*keys), n, NULL, present);
+	for (size_t i = 0; i < n; i++)
+		hits += present[i];
+	count(pool, SPECKV_COUNT_LOOKUPS, n);
+	count(pool, SPECKV_COUNT_LOOKUP_HITS, (uint64_t)hits);
+	count_time(pool, SPECKV_HIST_LOOKUP, clock_ns() - began);
+	return hits;
+}
+
+int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
+{
+	enum { GROUP = 32 };
+	uint8_t present[GROUP];
+	int rc = start(pool, keys, n, false);
+	size_t length = 0, looked = 0;
+
+	if (rc)
+		return rc;
+	for (bool more = true; more && looked < n;) {
+		size_t group = n - looked < GROUP ? n - looked : GROUP;
+
+		index_find_many(&pool->region, keys + looked, sizeof(*keys), group, NULL, present);
+		for (size_t i = 0; i < group && more; i++) {
+			more = present[i];
+			length += present[i];
+		}
+		looked += group;
+	}
+	count(pool, SPECKV_COUNT_LOOKUPS, looked);
+	count(pool, SPECKV_COUNT_LOOKUP_HITS, length);
+	return (int)length;
+}
+
+static int each(struct speckv_pool *pool, unsigned int opcode, const struct speckv_key *keys, size_t n)
+{
+	int done = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct speckv_request request = { .key = keys[i] };
+
+		done += batch_run(pool, opcode, &request, 1);
+	}
+	return done;
+}
+
+int speckv_touch(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
+{
+	int rc = start(pool, keys, n, true);
+
+	return rc ? rc : each(pool, SPECKV_OP_TOUCH, keys, n);
+}
+
+int speckv_drop(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
+{
+	int rc = start(pool, keys, n, true);
+
+	return rc ? rc : each(pool, SPECKV_OP_DROP, keys, n);
+}
+
+int speckv_children(struct speckv_pool *pool, const struct speckv_key *key, struct speckv_key *children, size_t max)
+{
+	struct found found;
+	int rc = start(pool, key, 1, false);
+
+	if (rc)
+		return rc;
+	if (max && !children)
+		return fail(pool->ctx, -EINVAL, "children without an array for them");
+	return index_find(&pool->region, key, &found) ? (int)index_children(&pool->region, &found, children, NULL, max) : 0;
+}

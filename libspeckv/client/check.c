@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT
+/* Check, repair and rebuild: what can be told from the page map and the frames alone. */
+#include <stdlib.h>
+
+#include "internal.h"
+
+int frame_sound(struct region *r, uint64_t page, uint32_t pages, uint64_t generation, bool deep, struct speckv_frame *frame)
+{
+	const uint8_t *at = r->data + (page << r->page_shift);
+	uint64_t available = (uint64_t)pages << r->page_shift;
+	int rc = speckv_frame_parse(at, available, frame);
+
+	if (!rc && (memcmp(frame->identity.pool_uuid, r->fixed.uuid, 16) != 0 || frame->identity.generation != generation ||
+		    frame->identity.pool_address != page << r->page_shift ||
+		    memcmp(&frame->geometry, &r->fixed.geometry, offsetof(struct speckv_geometry, reserved)) != 0))
+		rc = -EBADMSG; /* a frame's bytes inside a payload, or one that was moved here */
+	if (!rc && deep)
+		rc = speckv_frame_verify(at, available);
+	return rc;
+}
+
+/* ---- rebuild --------------------------------------------------------------------------------------------------------- */
+
+static void forget_index(struct region *r)
+{
+	memset((void *)r->directory, 0, (r->fixed.bucket_mask + 1) * sizeof(struct lay_bucket));
+	for (unsigned int i = 0; i < LAY_HINTS; i++)
+		store(&r->head->hints[i], 0);
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
+		store(&r->head->clients[slot].allocated_pages, 0);
+		if ((int)slot != r->own_slot && !client_alive(r, slot))
+			store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) & ~0xffull);
+	}
+}
+
+/* Length of the run that the map shows at a head: its word, and the unbroken continuation behind it. */
+static bool run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t pages)
+{
+	uint32_t n = lay_value(word);
+
+	if (!n || n > pages - page)
+		return false;
+	for (uint32_t i = 1; i < n; i++)
+		if (load(&r->page_map[page + i]) != lay_word(LAY_CONT, i, lay_generation(word)))
+			return false;
+	return true;
+}
+
+static void rebuild(struct speckv_pool *pool, uint64_t *kept, uint64_t *lost)
+{
+	struct region *r = &pool->region;
+	uint64_t pages = region_pages(r), highest = load(&r->head->pool.next_run_generation);
+
+	*kept = *lost = 0;
+	forget_index(r);
+	for (uint64_t p = 0; p < pages;) {
+		uint64_t word = load(&r->page_map[p]);
+		struct speckv_frame frame;
+		struct found found;
+
+		if (lay_generation(word) >= highest && lay_state(word) != LAY_FREE)
+			highest = lay_generation(word) + 1;
+		if (lay_state(word) != LAY_HEAD) {
+			if (word != LAY_FREE)
+				store(&r->page_map[p], LAY_FREE);
+			p++;
+			continue;
+		}
+		if (run_whole(r, p, word, pages) && frame_sound(r, p, lay_value(word), lay_generation(word), false, &frame) == 0 &&
+		    frame.frame_bytes <= (uint64_t)lay_value(word) << r->page_shift && lay_value(word) >= r->min_run) {
+			struct run run = { .page = p, .generation = lay_generation(word), .pages = lay_value(word) };
+			struct speckv_key key;
+
+			memcpy(key.bytes, frame.identity.key, sizeof(key.bytes));
+			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, pool->tenant_index);
+			if (!index_find(r, &key, &found) && index_insert(r, &key, &run) == 0) {
+				++*kept;
+				p += run.pages;
+				continue;
+			}
+		}
+		++*lost;
+		store(&r->page_map[p++], LAY_FREE); /* its continuation follows as "not a head" */
+	}
+	store(&r->head->pool.next_run_generation, highest);
+	pages_recount(r);
+}
+
+int region_rebuild(struct speckv_pool *pool)
+{
+	struct region *r = &pool->region;
+	long long byte = LAY_LOCK_POOL(r->dev->table->super.single_inode ? r->record : 0, r->fixed.generation);
+	uint64_t start = clock_ns(), kept, lost;
+	uint8_t boot[16];
+	int rc;
+
+	while ((rc = lock_byte(r->lock_fd, byte, true)) == -EAGAIN && clock_ns() - start < 60000000000ull)
+		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+	if (rc)
+		return fail(pool->ctx, -EBUSY, "pool %s is being rebuilt by another process after a reboot; try again when it is done", r->fixed.name);
+	boot_id(boot);
+	if (memcmp(boot, r->head->pool.boot_id, sizeof(boot)) != 0) {
+		rebuild(pool, &kept, &lost);
+		memcpy(r->head->pool.boot_id, boot, sizeof(boot));
+		region_flush(r, r->head, sizeof(*r->head));
+		pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_INFO, "index rebuilt after a reboot: %llu blocks kept, %llu unfinished ones dropped",
+			   (unsigned long long)kept, (unsigned long long)lost);
+	}
+	unlock_byte(r->lock_fd, byte);
+	return 0;
+}
+
+/* ---- check ----------------------------------------------------------------------------------------------------------- */
+
+struct check {
+	struct speckv_pool *pool;
+	struct speckv_check_report *report;
+	bool deep, repair;
+};
+
+static void check_block(struct check *c, uint64_t page, uint64_t word)
+{
+	struct region *r = &c->pool->region;
+	struct run run = { .page = page, .generation = lay_generation(word), .pages = lay_value(word) };
+	struct found found, other;
+	struct speckv_frame frame;
+	struct speckv_key key;
+	bool known;
+	int rc;
+
+	c->report->blocks++;
+	rc = run_whole(r, page, word, region_pages(r)) ? frame_sound(r, page, run.pages, run.generation, c->deep, &frame) : -EBADMSG;
+	known = !rc && index_entry(r, region_entry_of(r, page), &found, &key) && found.page == page;
+	if (!rc && known && memcmp(key.bytes, frame.identity.key, sizeof(key.bytes)) != 0)
+		known = false;
+	if (load(&r->page_map[page]) != word) { /* it went, or was replaced, while we looked */
+		c->report->blocks--;
+		return;
+	}
+	if (!rc) {
+		c->report->blocks_verified += c->deep;
+		if (known && index_find(r, &key, &other))
+			return;
+		memcpy(key.bytes, frame.identity.key, sizeof(key.bytes));
+		if (load(&r->page_map[page]) != word)
+			return;
+		c->report->blocks_unindexed++;
+		if (!c->repair)
+			return;
+		if (!known)
+			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, c->pool->tenant_index);
+		c->report->repaired += index_insert(r, &key, &run) == 0;
+		return;
+	}
+	c->report->blocks_bad++;
+	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR, "check: the block at page %llu does not verify%s", (unsigned long long)page,
+		   c->repair ? "; dropped" : "");
+	if (c->repair && pages_unpublish(c->pool, &run)) {
+		if (index_entry(r, region_entry_of(r, page), &found, &key))
+			index_remove(r, &key, found.entry, found.generation);
+		pages_release(r, c->pool->owner, &run);
+		c->report->repaired++;
+	}
+}
+
+/* A claim by somebody who is not there (any more): a leak, unless it goes away while we look. */
+static uint64_t check_claim(struct check *c, uint64_t page, uint64_t word, uint64_t pages)
+{
+	struct region *r = &c->pool->region;
+	unsigned int slot = lay_value(word) >> 12;
+	uint64_t state = load(&r->head->clients[slot].state);
+	struct run run = { .page = page, .generation = lay_generation(word), .pages = 1 };
+
+	while (page + run.pages < pages && load(&r->page_map[page + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
+		run.pages++;
+	if (state & 1 && (state >> 8 & 0xfff) == (lay_value(word) & 0xfff) && client_alive(r, slot)) {
+		c->report->pages_allocated += run.pages;
+		return run.pages;
+	}
+	if (load(&r->page_map[page]) != word)
+		return 1;
+	c->report->pages_leaked += run.pages;
+	if (c->repair) {
+		pages_release(r, lay_value(word), &run);
+		c->report->repaired++;
+	}
+	return run.pages;
+}
+
+static void check_orphan(struct check *c, uint64_t page, uint64_t word)
+{
+	struct region *r = &c->pool->region;
+	uint32_t back = lay_value(word);
+	uint64_t head = back <= page ? load(&r->page_map[page - back]) : 0;
+	uint64_t expected = word;
+
+	/* it belongs to a run that was being claimed, trimmed or freed as we passed */
+	if (head && lay_generation(head) == lay_generation(word) && lay_state(head) != LAY_CONT && (lay_state(head) != LAY_HEAD || lay_value(head) > back))
+		return;
+	if (load(&r->page_map[page]) != word)
+		return;
+	c->report->pages_leaked++;
+	if (c->repair)
+		c->report->repaired += atomic_compare_exchange_strong(&r->page_map[page], &expected, LAY_FREE);
+}
+
+static void check_directory(struct check *c)
+{
+	struct region *r = &c->pool->region;
+
+	for (uint64_t b = 0; b <= r->fixed.bucket_mask; b++)
+		for (int i = 0; i < LAY_BUCKET_SLOTS; i++) {
+			_Atomic uint64_t *slot = &r->directory[b].slots[i];
+			uint64_t word = load(slot);
+			struct found found;
+			struct speckv_key key;
+
+			if (!word || index_entry(r, (uint32_t)word - 1ull, &found, &key) || load(slot) != word)
+				continue;
+			c->report->index_stale++;
+			if (c->repair)
+				c->report->repaired += atomic_compare_exchange_strong(slot, &word, 0);
+		}
+}
+
+int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int flags, speckv_progress_cb progress, void *arg,
+		      struct speckv_check_report *report)
+{
+	struct speckv_attach attach = { .tenant = "speckv-check" };
+	struct check c = { .report = report, .deep = flags & SPECKV_CHECK_DEEP, .repair = flags & SPECKV_CHECK_REPAIR };
+	uint64_t pages, told = 0;
+	unsigned int dead = 0;
+	int rc;
+
+	if (!dev || !report)
+		return -EINVAL;
+	memset(report, 0, sizeof(*report));
+	rc = speckv_pool_open(dev, name, &attach, &c.pool);
+	if (rc)
+		return rc;
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
+		dead += load(&c.pool->region.head->clients[slot].state) & 1 && !client_alive(&c.pool->region, slot);
+	report->clients_dead = dead;
+	if (c.repair && dead) {
+		uint64_t back;
+
+		clients_reap(&c.pool->region, &back);
+		report->repaired += dead;
+	}
+	pages = region_pages(&c.pool->region);
+	report->pages = pages;
+	for (uint64_t p = 0; p < pages;) {
+		uint64_t word = load(&c.pool->region.page_map[p]), step = 1;
+
+		if (progress && p >= told) {
+			told = p + pages / 200 + 1;
+			if (progress(p, pages, arg)) {
+				speckv_pool_close(c.pool);
+				return fail(dev->ctx, -ECANCELED, "check of pool %s was cancelled", name);
+			}
+		}
+		switch (lay_state(word)) {
+		case LAY_FREE:
+			report->pages_free++;
+			break;
+		case LAY_HEAD:
+			check_block(&c, p, word);
+			step = lay_value(word) && lay_value(word) <= pages - p ? lay_value(word) : 1;
+			report->pages_used += step;
+			break;
+		case LAY_CLAIMED:
+			step = check_claim(&c, p, word, pages);
+			break;
+		default:
+			check_orphan(&c, p, word);
+		}
+		p += step;
+	}
+	check_directory(&c);
+	if (progress)
+		progress(pages, pages, arg);
+	if (c.repair && report->repaired) {
+		pages_recount(&c.pool->region);
+		pool_event(&c.pool->region, SPECKV_EVENT_CHECK_REPAIRED, SPECKV_INFO, "check repaired %llu things", (unsigned long long)report->repaired);
+	}
+	speckv_pool_close(c.pool);
+	if (report->blocks_bad || report->blocks_unindexed || report->pages_leaked)
+		return c.repair ? 0 : fail(dev->ctx, -EUCLEAN,
+					   "pool %s: %llu bad blocks, %llu blocks not in the index, %llu leaked pages; 'speckvctl pool check %s %s --repair' mends it",
+					   name, (unsigned long long)report->blocks_bad, (unsigned long long)report->blocks_unindexed,
+					   (unsigned long long)report->pages_leaked, dev->medium.name, name);
+	return 0;
+}

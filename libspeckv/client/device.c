@@ -1,0 +1,444 @@
+// SPDX-License-Identifier: MIT
+/* An open device: its table of pools, the manager lock, room for pools. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+#define MANAGER_PATIENCE_NS 2000000000ull
+
+/* ---- locks: open-file-description locks, which the kernel drops when their holder dies, whatever kills it ---------- */
+
+static int lock_call(int fd, int command, short type, long long byte, struct flock *lock)
+{
+	*lock = (struct flock){ .l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+	return fcntl(fd, command, lock) == 0 ? 0 : -errno;
+}
+
+int lock_byte(int fd, long long byte, bool take)
+{
+	struct flock lock;
+	int rc;
+
+	do
+		rc = lock_call(fd, F_OFD_SETLK, take ? F_WRLCK : F_UNLCK, byte, &lock);
+	while (rc == -EINTR);
+	return rc == -EACCES ? -EAGAIN : rc;
+}
+
+int unlock_byte(int fd, long long byte)
+{
+	return lock_byte(fd, byte, false);
+}
+
+int lock_holder(int fd, long long byte, int *pid)
+{
+	struct flock lock;
+
+	if (lock_call(fd, F_OFD_GETLK, F_WRLCK, byte, &lock) != 0)
+		return 1; /* cannot tell: assume held */
+	if (pid)
+		*pid = lock.l_pid;
+	return lock.l_type != F_UNLCK;
+}
+
+void device_flush(struct speckv_device *dev)
+{
+	if (dev->table->super.durability == SPECKV_DURABLE_POWER)
+		msync(dev->table, sizeof(*dev->table), MS_SYNC);
+}
+
+/* ---- open ---------------------------------------------------------------------------------------------------------- */
+
+static int refuse(struct speckv_ctx *ctx, const struct speckv_device_info *info)
+{
+	switch (info->state) {
+	case SPECKV_MEDIUM_ABSENT:
+		return fail(ctx, -ENOENT, "%s: no host engine there yet; 'speckvctl pool create %s NAME --size SIZE' makes one", info->name, info->name);
+	case SPECKV_MEDIUM_DENIED:
+		return fail(ctx, -EACCES, "%s: cannot open %s (%s); it belongs to uid %d: run as that user or ask for access", info->name, info->path, info->found,
+			    (int)info->uid);
+	case SPECKV_MEDIUM_FOREIGN:
+		return fail(ctx, -EEXIST, "%s holds %s; 'speckvctl pool create' with --yes overwrites it", info->path, info->found);
+	case SPECKV_MEDIUM_OTHER_VERSION:
+		return fail(ctx, -EPROTONOSUPPORT, "%s holds %s; use the release that made it, or overwrite it: 'speckvctl pool create' with --yes", info->path,
+			    info->found);
+	case SPECKV_MEDIUM_HALF_MADE:
+		return fail(ctx, -EUCLEAN, "%s holds %s; make it anew: 'speckvctl pool create' with --yes", info->path, info->found);
+	case SPECKV_MEDIUM_TRUNCATED:
+		return fail(ctx, -EBADMSG, "%s holds %s; restore the file, or make it anew: 'speckvctl pool create' with --yes", info->path, info->found);
+	default:
+		return 0;
+	}
+}
+
+int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int flags, struct speckv_device **out)
+{
+	struct speckv_device_info info;
+	struct speckv_device *dev;
+	struct medium medium;
+	struct stat st;
+	int rc;
+
+	if (!ctx || !out)
+		return -EINVAL;
+	*out = NULL;
+	if (flags & ~(unsigned int)(SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT))
+		return fail(ctx, -EINVAL, "%s: unknown open flags %#x", name ? name : "(null)", flags);
+	rc = medium_parse(ctx, name, &medium);
+	if (!rc)
+		rc = medium_probe(ctx, &medium, &info);
+	if (rc)
+		return rc;
+	if (info.state != SPECKV_MEDIUM_READY) {
+		bool absent = info.state == SPECKV_MEDIUM_ABSENT;
+
+		if (!(flags & SPECKV_OPEN_CREATE) || info.state == SPECKV_MEDIUM_DENIED || (!absent && !(flags & SPECKV_OPEN_FORMAT)))
+			return refuse(ctx, &info);
+		rc = medium_make(ctx, &medium, !absent);
+		if (!rc)
+			rc = medium_probe(ctx, &medium, &info);
+		if (!rc && info.state != SPECKV_MEDIUM_READY)
+			rc = refuse(ctx, &info);
+		if (rc)
+			return rc;
+		flags |= 1u << 31; /* made here: write the event below */
+	}
+	dev = calloc(1, sizeof(*dev));
+	if (!dev)
+		return fail(ctx, -ENOMEM, "out of memory");
+	dev->ctx = ctx;
+	dev->medium = medium;
+	dev->lock_fd = -1;
+	pthread_mutex_init(&dev->managing, NULL);
+	dev->fd = open(medium.path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	dev->writable = dev->fd >= 0;
+	if (dev->fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM))
+		dev->fd = open(medium.path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (dev->fd >= 0)
+		dev->lock_fd = open(medium.path, (dev->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
+	if (dev->lock_fd < 0 || fstat(dev->fd, &st) != 0) {
+		rc = fail(ctx, -errno, "%s: cannot open %s: %s", name, medium.path, strerror(errno));
+		goto bad;
+	}
+	if (!medium.node && (uint64_t)st.st_size < sizeof(struct lay_device)) {
+		rc = fail(ctx, -EBADMSG, "%s: %s was cut short", name, medium.path);
+		goto bad;
+	}
+	dev->table = mmap(NULL, sizeof(*dev->table), PROT_READ | (dev->writable ? PROT_WRITE : 0), MAP_SHARED, dev->fd, 0);
+	if (dev->table == MAP_FAILED) {
+		dev->table = NULL;
+		rc = fail(ctx, -errno, "%s: cannot map %s: %s", name, medium.path, strerror(errno));
+		goto bad;
+	}
+	madvise(dev->table, sizeof(*dev->table), MADV_DONTFORK);
+	fork_guard_add(&dev->guard, dev->lock_fd);
+	if (dev->writable)
+		medium_register(ctx, &medium);
+	if (flags & 1u << 31)
+		device_event(dev, SPECKV_EVENT_DEVICE_CREATED, SPECKV_INFO, "%s created at %s", medium.name, medium.path);
+	*out = dev;
+	return 0;
+bad:
+	if (dev->lock_fd >= 0)
+		close(dev->lock_fd);
+	if (dev->fd >= 0)
+		close(dev->fd);
+	pthread_mutex_destroy(&dev->managing);
+	free(dev);
+	return rc;
+}
+
+void speckv_device_close(struct speckv_device *dev)
+{
+	if (!dev)
+		return;
+	if (!fork_guard_stale(&dev->guard)) {
+		fork_guard_remove(&dev->guard);
+		munmap(dev->table, sizeof(*dev->table));
+		close(dev->lock_fd);
+	}
+	close(dev->fd);
+	pthread_mutex_destroy(&dev->managing);
+	free(dev);
+}
+
+struct speckv_ctx *speckv_device_ctx(struct speckv_device *dev)
+{
+	return dev->ctx;
+}
+
+/* ---- records ------------------------------------------------------------------------------------------------------- */
+
+static bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *r)
+{
+	uint64_t medium = dev->table->super.medium_bytes;
+
+	if (memchr(r->name, 0, sizeof(r->name)) == NULL || !name_ok(r->name) || r->extents > LAY_EXTENTS)
+		return false;
+	for (unsigned int i = 0; i < r->extents; i++)
+		if (r->extent[i].offset % LAY_UNIT || r->extent[i].bytes % LAY_UNIT || r->extent[i].offset > medium ||
+		    r->extent[i].bytes > medium - r->extent[i].offset)
+			return false;
+	return true;
+}
+
+int device_find(struct speckv_device *dev, const char *name, struct lay_pool_record *copy)
+{
+	if (fork_guard_stale(&dev->guard))
+		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
+	for (int i = 0; name && i < LAY_POOLS; i++) {
+		if (load(&dev->table->pools[i].state) == 0)
+			continue;
+		memcpy((void *)copy, (const void *)&dev->table->pools[i], sizeof(*copy));
+		if (record_sane(dev, copy) && strcmp(copy->name, name) == 0)
+			return i;
+	}
+	return fail(dev->ctx, -ENOENT, "%s has no pool '%.63s'; 'speckvctl pool list %s' shows what it has", dev->medium.name, name ? name : "", dev->medium.name);
+}
+
+/* Free a record whose pool's creation or destruction did not finish. */
+static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
+{
+	char path[SPECKV_PATH_BYTES];
+	uint32_t state = load(&r->state);
+
+	if (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING) {
+		if (!dev->table->super.single_inode && memchr(r->name, 0, sizeof(r->name)) && name_ok(r->name) &&
+		    medium_pool_path(&dev->medium, r->name, path) == 0)
+			unlink(path);
+		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "finished the %s of pool %.63s, whose manager died",
+			     state == SPECKV_POOL_CREATING ? "roll-back of the creation" : "removal", r->name);
+		store(&r->state, 0);
+	} else if (state == SPECKV_POOL_RESIZING) {
+		struct region region;
+
+		/* the size in the pool's own header is the truth */
+		if (region_open(dev, r->name, true, &region) == 0) {
+			uint64_t pages = region_pages(&region);
+
+			for (uint64_t p = 0; p < pages; p++) {
+				uint64_t retired = LAY_RETIRED;
+
+				atomic_compare_exchange_strong(&region.page_map[p], &retired, 0);
+			}
+			store(&region.head->pool.claim_limit, 0);
+			r->capacity_bytes = pages * region.page_bytes;
+			region_close(&region);
+			device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "finished the resize of pool %.63s, whose manager died", r->name);
+		}
+		store(&r->state, SPECKV_POOL_ACTIVE);
+	}
+}
+
+int device_manage(struct speckv_device *dev)
+{
+	struct lay_superblock *super = &dev->table->super;
+	uint64_t start = clock_ns();
+	int rc;
+
+	if (fork_guard_stale(&dev->guard))
+		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
+	if (!dev->writable)
+		return fail(dev->ctx, -EACCES, "%s: no permission to manage it: %s is not writable for uid %u; run as its owner", dev->medium.name,
+			    dev->medium.path, (unsigned int)geteuid());
+	pthread_mutex_lock(&dev->managing);
+	while ((rc = lock_byte(dev->lock_fd, LAY_LOCK_MANAGER, true)) == -EAGAIN && clock_ns() - start < MANAGER_PATIENCE_NS)
+		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
+	if (rc) {
+		char command[64];
+
+		memcpy(command, super->manager_command, sizeof(command));
+		command[63] = 0;
+		pthread_mutex_unlock(&dev->managing);
+		return rc == -EAGAIN ? fail(dev->ctx, -EBUSY, "%s is being managed by pid %u (%s); try again when it is done", dev->medium.name,
+					    load(&super->manager_pid), command) :
+				       fail(dev->ctx, rc, "%s: cannot lock %s: %s", dev->medium.name, dev->medium.path, strerror(-rc));
+	}
+	own_command(super->manager_command);
+	store(&super->manager_pid, (uint32_t)getpid());
+	for (int i = 0; i < LAY_POOLS; i++)
+		if (load(&dev->table->pools[i].state) > SPECKV_POOL_ACTIVE)
+			record_finish(dev, &dev->table->pools[i]);
+	return 0;
+}
+
+void device_unmanage(struct speckv_device *dev)
+{
+	store(&dev->table->super.manager_pid, 0);
+	device_flush(dev);
+	unlock_byte(dev->lock_fd, LAY_LOCK_MANAGER);
+	pthread_mutex_unlock(&dev->managing);
+}
+
+/* ---- room on a single inode: first fit between the extents of the pools -------------------------------------------- */
+
+static int by_offset(const void *a, const void *b)
+{
+	const struct lay_extent *x = a, *y = b;
+
+	return x->offset < y->offset ? -1 : x->offset > y->offset;
+}
+
+static size_t taken(struct speckv_device *dev, struct lay_extent list[LAY_POOLS * LAY_EXTENTS + 1])
+{
+	size_t n = 0;
+
+	list[n++] = (struct lay_extent){ 0, (sizeof(struct lay_device) + LAY_UNIT - 1) & ~(LAY_UNIT - 1) };
+	for (int i = 0; i < LAY_POOLS; i++) {
+		struct lay_pool_record r;
+
+		if (!load(&dev->table->pools[i].state))
+			continue;
+		memcpy((void *)&r, (const void *)&dev->table->pools[i], sizeof(r));
+		for (unsigned int e = 0; record_sane(dev, &r) && e < r.extents; e++)
+			if (r.extent[e].bytes)
+				list[n++] = r.extent[e];
+	}
+	qsort(list, n, sizeof(*list), by_offset);
+	return n;
+}
+
+static uint64_t gap_after(const struct lay_extent *list, size_t n, size_t i, uint64_t medium)
+{
+	uint64_t end = list[i].offset + list[i].bytes, next = i + 1 < n ? list[i + 1].offset : medium;
+
+	return next > end ? next - end : 0;
+}
+
+int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out)
+{
+	struct lay_extent list[LAY_POOLS * LAY_EXTENTS + 1];
+	size_t n = taken(dev, list);
+
+	for (size_t i = 0; i < n; i++)
+		if (gap_after(list, n, i, dev->table->super.medium_bytes) >= bytes) {
+			*out = (struct lay_extent){ list[i].offset + list[i].bytes, bytes };
+			return 0;
+		}
+	return -ENOSPC;
+}
+
+uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free)
+{
+	struct lay_extent list[LAY_POOLS * LAY_EXTENTS + 1];
+	size_t n = taken(dev, list);
+	uint64_t largest = 0, total = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t gap = gap_after(list, n, i, dev->table->super.medium_bytes) & ~(LAY_UNIT - 1);
+
+		total += gap;
+		largest = gap > largest ? gap : largest;
+	}
+	if (total_free)
+		*total_free = total;
+	return largest;
+}
+
+int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *info)
+{
+	uint64_t used = 0;
+	int rc, pid;
+
+	if (!dev || !info)
+		return -EINVAL;
+	if (fork_guard_stale(&dev->guard))
+		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
+	rc = medium_probe(dev->ctx, &dev->medium, info);
+	if (rc)
+		return rc;
+	for (int i = 0; i < LAY_POOLS; i++) {
+		const struct lay_pool_record *r = &dev->table->pools[i];
+		uint32_t state = load(&r->state);
+
+		if (state) {
+			used += r->table_bytes + r->capacity_bytes;
+			info->pools += state != SPECKV_POOL_CREATING;
+		}
+	}
+	info->used_bytes = used;
+	if (dev->table->super.single_inode) {
+		uint64_t total;
+
+		info->free_bytes = device_largest_free(dev, &total);
+		info->capacity_bytes = dev->table->super.medium_bytes;
+		info->used_bytes = info->capacity_bytes - total;
+	}
+	if (lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, &pid)) {
+		info->manager_pid = load(&dev->table->super.manager_pid);
+		memcpy(info->manager_command, dev->table->super.manager_command, sizeof(info->manager_command));
+		info->manager_command[63] = 0;
+	}
+	return 0;
+}
+
+/* ---- closing for good ---------------------------------------------------------------------------------------------- */
+
+static int remove_pools(struct speckv_device *dev, unsigned int flags)
+{
+	unsigned int pools = 0;
+	int rc = 0;
+
+	for (int i = 0; i < LAY_POOLS; i++)
+		pools += load(&dev->table->pools[i].state) != 0;
+	if (pools && !(flags & SPECKV_REMOVE_POOLS))
+		return fail(dev->ctx, -ENOTEMPTY, "%s still has %u pool%s; destroy them first, or close it with --yes to destroy them too", dev->medium.name, pools,
+			    pools == 1 ? "" : "s");
+	for (int i = 0; i < LAY_POOLS && !rc; i++) {
+		char name[SPECKV_NAME_BYTES];
+
+		if (load(&dev->table->pools[i].state) == 0)
+			continue;
+		memcpy(name, dev->table->pools[i].name, sizeof(name));
+		name[sizeof(name) - 1] = 0;
+		rc = speckv_pool_destroy(dev, name, NULL, NULL);
+	}
+	return rc;
+}
+
+int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int flags)
+{
+	struct speckv_device *dev;
+	char pools[SPECKV_PATH_BYTES];
+	struct medium medium;
+	bool made, erase;
+	int rc;
+
+	if (!ctx)
+		return -EINVAL;
+	rc = speckv_device_open(ctx, name, 0, &dev);
+	if (rc)
+		return rc;
+	medium = dev->medium;
+	made = dev->table->super.made_file;
+	/* Media at a path keep their pools: closing them only forgets the path, unless they are empty or are to be emptied. */
+	rc = medium.runtime || (flags & SPECKV_REMOVE_POOLS) ? remove_pools(dev, flags) : 0;
+	if (!rc)
+		rc = device_manage(dev);
+	if (rc) {
+		speckv_device_close(dev);
+		return rc;
+	}
+	erase = true;
+	for (int i = 0; i < LAY_POOLS; i++)
+		erase = erase && load(&dev->table->pools[i].state) == 0;
+	if (erase) {
+		device_event(dev, SPECKV_EVENT_DEVICE_REMOVED, SPECKV_INFO, "%s closed", medium.name);
+		dev->table->super.magic = 0;
+		if (made) {
+			if (medium_pools_dir(&medium, pools) == 0)
+				rmdir(pools);
+			if (unlink(medium.path) != 0)
+				rc = fail(ctx, -errno, "cannot remove %s: %s", medium.path, strerror(errno));
+		}
+	}
+	device_unmanage(dev);
+	speckv_device_close(dev);
+	if (!rc && !medium.runtime)
+		medium_unregister(ctx, &medium);
+	return rc;
+}

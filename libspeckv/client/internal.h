@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of client/ share. Nothing here is seen outside libspeckv. */
+#ifndef SPECKV_CLIENT_INTERNAL_H
+#define SPECKV_CLIENT_INTERNAL_H
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include <speckv/speckv.h>
+
+#include "layout.h"
+
+#define load(p) atomic_load_explicit((p), memory_order_acquire)
+#define load_relaxed(p) atomic_load_explicit((p), memory_order_relaxed)
+#define store(p, v) atomic_store_explicit((p), (v), memory_order_release)
+#define store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
+#define add(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
+#define sub(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_relaxed)
+
+/* ---- ctx.c -------------------------------------------------------------------------------------------------------- */
+
+struct speckv_ctx {
+	char runtime_dir[SPECKV_PATH_BYTES];
+};
+
+/* Record the error text of this thread and return `code`. */
+int fail(struct speckv_ctx *ctx, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+uint64_t now_ns(void);          /* CLOCK_REALTIME */
+uint64_t clock_ns(void);        /* CLOCK_MONOTONIC, for intervals */
+int random_bytes(void *buffer, size_t bytes);
+void own_command(char command[64]);
+bool name_ok(const char *name);
+void boot_id(uint8_t id[16]);
+/* "1.5 GiB" into a buffer of 32; returns it. */
+const char *human(char buffer[32], uint64_t bytes);
+
+/* Handles die with fork(): the child closes their lock descriptors, or the parent's locks would outlive it. */
+struct fork_guard {
+	struct fork_guard *next;
+	int lock_fd;
+	unsigned int forks;
+};
+void fork_guard_add(struct fork_guard *guard, int lock_fd);
+void fork_guard_remove(struct fork_guard *guard);
+bool fork_guard_stale(const struct fork_guard *guard);
+
+/* ---- medium.c: what lies at a device name ------------------------------------------------------------------------- */
+
+struct medium {
+	char name[SPECKV_NAME_BYTES * 4];
+	char path[SPECKV_PATH_BYTES]; /* of the superblock's inode */
+	bool runtime;                 /* lies in the runtime folder */
+	bool node;                    /* a device node (devdax) */
+	int numa_node;                /* -1: none */
+	uint64_t node_bytes;          /* size of a device node */
+};
+int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium);
+int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info);
+int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format);
+int medium_register(struct speckv_ctx *ctx, const struct medium *medium);
+void medium_unregister(struct speckv_ctx *ctx, const struct medium *medium);
+int medium_pools_dir(const struct medium *medium, char path[SPECKV_PATH_BYTES]);
+int medium_pool_path(const struct medium *medium, const char *pool, char path[SPECKV_PATH_BYTES]);
+int medium_bind(int numa_node, void *address, uint64_t bytes);
+/* Free memory or disk that the medium's file system can still give. */
+uint64_t medium_available(const struct medium *medium);
+uint64_t medium_total(const struct medium *medium);
+
+/* ---- device.c ----------------------------------------------------------------------------------------------------- */
+
+struct speckv_device {
+	struct speckv_ctx *ctx;
+	struct medium medium;
+	int fd;      /* of the mapping */
+	int lock_fd; /* of the locks: an open file description of its own */
+	bool writable;
+	struct lay_device *table;
+	struct fork_guard guard;
+	pthread_mutex_t managing; /* OFD locks do not exclude threads of one descriptor */
+};
+
+int device_manage(struct speckv_device *dev); /* take the manager lock, finish what a dead manager left; 0 or -EBUSY... */
+void device_unmanage(struct speckv_device *dev);
+/* Copy of the record named so; its number or -ENOENT (text set) */
+int device_find(struct speckv_device *dev, const char *name, struct lay_pool_record *copy);
+int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out);
+uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free);
+void device_flush(struct speckv_device *dev);
+int lock_byte(int fd, long long byte, bool take);   /* 0 or -EAGAIN... */
+int lock_holder(int fd, long long byte, int *pid); /* 1 held by another, 0 free */
+int unlock_byte(int fd, long long byte);
+
+/* ---- region.c: a mapped pool -------------------------------------------------------------------------------------- */
+
+struct region {
+	struct speckv_device *dev;
+	int record;
+	int fd, lock_fd;
+	int own_slot; /* of the client that this mapping serves; -1: none. A lock of one's own is invisible to F_OFD_GETLK */
+	bool writable;
+	uint8_t *base;
+	uint64_t mapped_bytes;
+	uint64_t mapped_extents; /* single inode */
+	char path[SPECKV_PATH_BYTES];
+	/* private copies of what does not change; shared memory is not trusted after open */
+	struct lay_pool fixed;
+	struct lay_pool_head *head;
+	struct lay_bucket *directory;
+	_Atomic uint64_t *page_map;
+	struct lay_entry *entries;
+	uint8_t *data;
+	uint32_t page_bytes, page_shift, min_run;
+	bool durable;
+	_Atomic uint64_t pages;    /* data pages that are mapped here: never above the header's, nor max_pages */
+	_Atomic uint64_t size_sequence;
+	pthread_mutex_t remap;
+	struct fork_guard guard;
+};
+
+struct region_plan {
+	uint64_t pages, max_pages, max_entries, buckets;
+	uint64_t directory_offset, page_map_offset, entry_offset, data_offset;
+	uint64_t block_bytes, region_bytes;
+	uint32_t page_bytes, min_run;
+	uint64_t capacity_bytes, max_bytes;
+};
+int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config, bool single, struct region_plan *plan);
+int region_make(struct speckv_device *dev, int record, const struct speckv_pool_config *config, const struct region_plan *plan);
+int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *region);
+void region_close(struct region *region);
+int region_grow_backing(struct region *region, uint64_t old_pages, uint64_t new_pages, const struct lay_pool_record *record);
+void region_release_backing(struct region *region, uint64_t from_page, uint64_t to_page);
+/* Pages in use now; follows a resize by another process. */
+uint64_t region_pages(struct region *region);
+void region_flush(struct region *region, const void *address, uint64_t bytes);
+static inline uint64_t region_entry_of(const struct region *r, uint64_t page)
+{
+	return page / r->min_run;
+}
+
+/* ---- attach.c: this process as a client ---------------------------------------------------------------------------- */
+
+struct staging;
+struct workers;
+
+struct speckv_pool {
+	struct region region;
+	struct speckv_ctx *ctx;
+	bool read_only;
+	unsigned int slot;
+	uint64_t incarnation;
+	uint32_t owner; /* lay_owner() of this client */
+	struct lay_client *client;
+	struct lay_tenant *tenant;
+	uint32_t tenant_index;
+	struct speckv_attach attach;
+	pthread_mutex_t lock; /* cold paths: workers and staging are made, parameters, reaping, list of allocations */
+	struct speckv_mem *allocations;
+	_Atomic uint32_t prefetch_depth, codec, verify;
+	_Atomic uint64_t failed_freed, failed_run; /* the last search that found no run: not repeated until something was freed */
+	struct workers *_Atomic workers;
+	struct staging *_Atomic staging;
+};
+
+int client_join(struct speckv_pool *pool, const struct speckv_attach *attach);
+void client_leave(struct speckv_pool *pool);
+/* 1: a live client holds the slot, 0: nobody does. */
+int client_alive(struct region *region, unsigned int slot);
+/* Take back what dead clients held. Returns how many dead clients there were. */
+int clients_reap(struct region *region, uint64_t *pages_back);
+void client_holders(struct region *region, int except_slot, char *text, size_t bytes, unsigned int *count);
+int pool_usable(struct speckv_pool *pool, bool write);
+
+/* ---- pages.c ------------------------------------------------------------------------------------------------------- */
+
+struct run {
+	uint64_t page, generation;
+	uint32_t pages;
+};
+/* Claim `pages` in a row. 0, -ENOSPC, -EDQUOT. Evicts as the pool's policy says. */
+int pages_claim(struct speckv_pool *pool, uint32_t pages, struct run *run, uint64_t below);
+/* Drop the least recently used of a sample of windows of n pages below `limit`, if it was last used before `older_than` (ns).
+ * tenant < 0: anybody's. True when something was dropped. */
+bool pages_evict(struct speckv_pool *pool, uint32_t pages, uint64_t limit, int tenant, uint64_t older_than);
+void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages);
+int pages_publish(struct speckv_pool *pool, const struct run *run);
+void pages_release(struct region *region, uint32_t owner, const struct run *run);
+/* HEAD -> claimed by this client. True for exactly one caller. */
+bool pages_unpublish(struct speckv_pool *pool, const struct run *run);
+struct page_census {
+	uint64_t used, free, claimed, retired, orphan, blocks, raw_bytes, stored_bytes;
+	uint64_t claimed_by[LAY_CLIENTS];
+};
+void pages_census(struct region *region, struct page_census *census);
+void pages_recount(struct region *region);
+
+/* ---- index.c ------------------------------------------------------------------------------------------------------- */
+
+struct found {
+	uint64_t entry, generation, page;
+	uint32_t pages, frame_bytes, raw_bytes, tenant;
+};
+uint64_t key_hash(const struct region *region, const struct speckv_key *key);
+bool index_find(struct region *region, const struct speckv_key *key, struct found *out);
+/* Every published block of this key (two only while two puts of it race); `out` has 2 * LAY_BUCKET_SLOTS places. */
+size_t index_find_all(struct region *region, const struct speckv_key *key, struct found *out);
+/* Is this still the published run it was? */
+bool index_current(struct region *region, const struct found *found);
+/* As index_find() for many, with the cache misses overlapped. */
+void index_find_many(struct region *region, const struct speckv_key *keys, size_t stride, size_t count, struct found *out, uint8_t *present);
+void index_fill(struct region *region, const struct run *run, const struct speckv_key *key, uint64_t first_position,
+		uint32_t frame_bytes, uint32_t raw_bytes, uint32_t tenant);
+int index_insert(struct region *region, const struct speckv_key *key, const struct run *run);
+void index_remove(struct region *region, const struct speckv_key *key, uint64_t entry, uint64_t generation);
+/* Copy of entry `id` if it is a published block. */
+bool index_entry(struct region *region, uint64_t id, struct found *out, struct speckv_key *key);
+void index_adopt(struct region *region, const struct found *parent, const struct found *child);
+void index_orphan(struct region *region, const struct found *child);
+void index_used(struct region *region, const struct found *found, bool read);
+size_t index_children(struct region *region, const struct found *found, struct speckv_key *keys, struct found *out, size_t max);
+
+/* ---- blocks.c ------------------------------------------------------------------------------------------------------ */
+
+/* Drop a found block. True if this call did it. */
+bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found);
+int block_put(struct speckv_pool *pool, struct speckv_request *request);
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint);
+int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, unsigned int layer_first,
+		 unsigned int layer_count, void *raw, uint64_t bytes);
+int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t count);
+
+/* ---- staging.c, workers.c ------------------------------------------------------------------------------------------ */
+
+void staging_destroy(struct speckv_pool *pool);
+bool staging_read(struct speckv_pool *pool, const struct found *found, uint64_t offset, void *raw, uint64_t bytes);
+int staging_fill(struct speckv_pool *pool, const struct speckv_key *key);
+int staging_make(struct speckv_pool *pool);
+void workers_destroy(struct speckv_pool *pool);
+/* Queue the staging of one key; false when the queue is full. */
+bool workers_prefetch(struct speckv_pool *pool, const struct speckv_key *key);
+
+/* ---- stats.c, events.c --------------------------------------------------------------------------------------------- */
+
+void count(struct speckv_pool *pool, unsigned int counter, uint64_t n);
+void count_time(struct speckv_pool *pool, unsigned int histogram, uint64_t ns);
+void pool_event(struct region *region, unsigned int kind, unsigned int severity, const char *format, ...) __attribute__((format(printf, 4, 5)));
+void device_event(struct speckv_device *dev, unsigned int kind, unsigned int severity, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+int tenant_find(struct region *region, const char *name);
+
+/* ---- check.c ------------------------------------------------------------------------------------------------------- */
+
+/* Build the index anew from page map and frame headers; nobody else may be attached. */
+int region_rebuild(struct speckv_pool *pool);
+/* Is this run a sound frame of this pool in this place? `deep` verifies every section. */
+int frame_sound(struct region *region, uint64_t page, uint32_t pages, uint64_t generation, bool deep, struct speckv_frame *frame);
+
+#endif

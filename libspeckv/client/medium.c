@@ -1,0 +1,603 @@
+// SPDX-License-Identifier: MIT
+/* What lies at a device name: parse it, look at it, make it, find it again. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/mempolicy.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static bool read_u64(const char *path, uint64_t *value)
+{
+	FILE *file = fopen(path, "re");
+	unsigned long long v = 0;
+	bool ok = file && fscanf(file, "%llu", &v) == 1;
+
+	if (file)
+		fclose(file);
+	*value = v;
+	return ok;
+}
+
+/* A device node's size and NUMA node, from sysfs. */
+static int node_size(struct speckv_ctx *ctx, struct medium *medium, const struct stat *st)
+{
+	char path[128];
+	uint64_t node;
+
+	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/size", major(st->st_rdev), minor(st->st_rdev));
+	if (!S_ISCHR(st->st_mode) || !read_u64(path, &medium->node_bytes))
+		return fail(ctx, -EOPNOTSUPP, "%s is not a devdax node; use a /dev/dax* node, a file, host:DRAM or host:numaN", medium->path);
+	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/target_node", major(st->st_rdev), minor(st->st_rdev));
+	if (read_u64(path, &node) && node <= INT_MAX)
+		medium->numa_node = (int)node;
+	return 0;
+}
+
+int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
+{
+	const char *rest;
+	struct stat st;
+	unsigned int node;
+	char tail;
+
+	memset(medium, 0, sizeof(*medium));
+	medium->numa_node = -1;
+	if (!name || strncmp(name, "host:", 5) != 0)
+		return fail(ctx, -EOPNOTSUPP, "%s: this build knows the devices host:DRAM, host:numaN, host:/path and host:/dev/daxX.Y",
+			    name ? name : "(null)");
+	if (strlen(name) >= sizeof(medium->name))
+		return fail(ctx, -EINVAL, "device name longer than %zu bytes", sizeof(medium->name) - 1);
+	for (const char *c = name; *c; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			return fail(ctx, -EINVAL, "device name holds a control character");
+	snprintf(medium->name, sizeof(medium->name), "%s", name);
+	rest = name + 5;
+	if (strcmp(rest, "DRAM") == 0) {
+		medium->runtime = true;
+		snprintf(medium->path, sizeof(medium->path), "%.*s/DRAM", SPECKV_PATH_BYTES - 16, ctx->runtime_dir);
+		return 0;
+	}
+	if (sscanf(rest, "numa%u%c", &node, &tail) == 1 && node < 1024) {
+		char path[96];
+
+		snprintf(path, sizeof(path), "/sys/devices/system/node/node%u", node);
+		if (access(path, F_OK) != 0)
+			return fail(ctx, -ENODEV, "host:numa%u: this machine has no NUMA node %u; 'speckvctl device list' shows what it has", node, node);
+		medium->runtime = true;
+		medium->numa_node = (int)node;
+		snprintf(medium->path, sizeof(medium->path), "%.*s/numa%u", SPECKV_PATH_BYTES - 16, ctx->runtime_dir, node);
+		return 0;
+	}
+	if (*rest != '/')
+		return fail(ctx, -EINVAL, "%s: after 'host:' comes DRAM, numaN, or an absolute path", name);
+	if (rest[strlen(rest) - 1] == '/')
+		return fail(ctx, -EINVAL, "%s: names a folder; a medium is a file or a /dev/dax* node", name);
+	snprintf(medium->path, sizeof(medium->path), "%s", rest);
+	if (stat(rest, &st) != 0)
+		return errno == EACCES ? fail(ctx, -EACCES, "%s: no permission to look at it; run as a user who may search its folder", name) :
+		       strncmp(rest, "/dev/", 5) == 0 && strncmp(rest, "/dev/shm/", 9) != 0 ?
+					 fail(ctx, -ENODEV, "%s: no such node; 'speckvctl device list' shows what this machine has", name) :
+					 0;
+	if (S_ISREG(st.st_mode))
+		return 0;
+	if (S_ISDIR(st.st_mode))
+		return fail(ctx, -EOPNOTSUPP, "%s is a folder; name a file in it", rest);
+	medium->node = true;
+	return node_size(ctx, medium, &st);
+}
+
+/* ---- looking ------------------------------------------------------------------------------------------------------ */
+
+/* Name what people may have there. Offsets and magics: the formats' own documents. */
+static void describe(const uint8_t *bytes, size_t got, uint64_t size, char *text, size_t text_bytes)
+{
+	static const struct {
+		size_t offset, length;
+		const char *magic, *what;
+	} known[] = {
+		{ 1080, 2, "\x53\xef", "an ext2/3/4 file system" },
+		{ 0, 4, "XFSB", "an XFS file system" },
+		{ 65600, 8, "_BHRfS_M", "a Btrfs file system" },
+		{ 0, 6, "LUKS\xba\xbe", "a LUKS encrypted volume" },
+		{ 536, 8, "LVM2 001", "an LVM physical volume" },
+		{ 512, 8, "EFI PART", "a GPT partition table" },
+		{ 510, 2, "\x55\xaa", "an MBR partition table or FAT boot sector" },
+		{ 4086, 10, "SWAPSPACE2", "swap space" },
+		{ 0, 2, "\x1f\x8b", "gzip data" },
+		{ 0, 6, "\xfd" "7zXZ\0", "xz data" },
+		{ 0, 4, "\x28\xb5\x2f\xfd", "zstd data" },
+		{ 0, 4, "\x7f" "ELF", "an ELF file" },
+		{ 0, 15, "SQLite format 3", "an SQLite database" },
+		{ 0, 4, "PK\x03\x04", "a zip archive" },
+		{ 0, 4, "QFI\xfb", "a qcow2 disk image" },
+		{ 257, 5, "ustar", "a tar archive" },
+	};
+	char hex[3 * 16 + 1] = "", size_text[32];
+	size_t zero = 0, printable = 0, look = got < 512 ? got : 512;
+
+	human(size_text, size);
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (known[i].offset + known[i].length <= got && memcmp(bytes + known[i].offset, known[i].magic, known[i].length) == 0) {
+			snprintf(text, text_bytes, "%s, %s", known[i].what, size_text);
+			return;
+		}
+	while (zero < got && !bytes[zero])
+		zero++;
+	if (zero == got) {
+		char looked[32];
+
+		snprintf(text, text_bytes, "no superblock; its first %s are zero, %s in all", human(looked, got), size_text);
+		return;
+	}
+	for (size_t i = 0; i < look; i++)
+		printable += (bytes[i] >= 0x20 && bytes[i] < 0x7f) || bytes[i] == '\n' || bytes[i] == '\t' || bytes[i] == '\r';
+	if (printable == look) {
+		snprintf(text, text_bytes, "text, %s", size_text);
+		return;
+	}
+	for (size_t i = 0; i < 16 && i < got; i++)
+		snprintf(hex + 3 * i, 4, "%02x ", bytes[i]);
+	snprintf(text, text_bytes, "unknown data, %s, beginning %s", size_text, hex);
+}
+
+static uint32_t super_crc(const struct lay_superblock *super)
+{
+	struct lay_superblock copy;
+
+	memcpy((void *)&copy, (const void *)super, sizeof(copy));
+	atomic_init(&copy.state, LAY_MEDIUM_READY);
+	return speckv_crc32c(0, &copy, offsetof(struct lay_superblock, crc));
+}
+
+static void judge(const struct lay_superblock *super, uint64_t size, struct speckv_device_info *info)
+{
+	char have[32], want[32];
+	uint32_t state = load(&super->state);
+
+	info->layout_version = super->version;
+	if (super->version != LAY_VERSION) {
+		info->state = SPECKV_MEDIUM_OTHER_VERSION;
+		snprintf(info->found, sizeof(info->found), "a speckv medium of layout version %u; this build reads version %u", super->version, LAY_VERSION);
+	} else if (state == LAY_MEDIUM_MAKING) {
+		info->state = SPECKV_MEDIUM_HALF_MADE;
+		snprintf(info->found, sizeof(info->found), "a speckv medium whose creation did not finish");
+	} else if (state != LAY_MEDIUM_READY || super->crc != super_crc(super)) {
+		info->state = SPECKV_MEDIUM_HALF_MADE;
+		snprintf(info->found, sizeof(info->found), "a speckv superblock that is damaged (its checksum does not match)");
+	} else if (size < super->medium_bytes || super->medium_bytes < sizeof(struct lay_device)) {
+		info->state = SPECKV_MEDIUM_TRUNCATED;
+		snprintf(info->found, sizeof(info->found), "a speckv medium cut short: %s of %s are left", human(have, size), human(want, super->medium_bytes));
+	} else {
+		info->state = SPECKV_MEDIUM_READY;
+		snprintf(info->found, sizeof(info->found), "a speckv medium, layout version %u", super->version);
+	}
+	memcpy(info->uuid, super->uuid, sizeof(info->uuid));
+	info->single_inode = super->single_inode;
+	info->durability = super->durability;
+	info->numa_node = super->numa_node;
+	info->created_ns = super->created_ns;
+	info->manager_pid = 0;
+}
+
+int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info)
+{
+	const size_t look = 128 << 10;
+	uint8_t *bytes;
+	struct stat st;
+	uint64_t size;
+	ssize_t got;
+	int fd;
+
+	memset(info, 0, sizeof(*info));
+	snprintf(info->name, sizeof(info->name), "%s", medium->name);
+	snprintf(info->path, sizeof(info->path), "%s", medium->path);
+	info->numa_node = medium->numa_node;
+	info->codec_modes = speckv_codec_modes();
+	info->uid = info->gid = (uint32_t)-1;
+	info->durability = medium->runtime ? SPECKV_DURABLE_PROCESS : SPECKV_DURABLE_POWER;
+	info->capacity_bytes = medium_total(medium);
+	info->free_bytes = medium_available(medium);
+	fd = open(medium->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0) {
+		info->state = errno == ENOENT ? SPECKV_MEDIUM_ABSENT : SPECKV_MEDIUM_DENIED;
+		if (errno == ENOENT)
+			snprintf(info->found, sizeof(info->found), "nothing yet");
+		else
+			snprintf(info->found, sizeof(info->found), "%s", errno == ELOOP ? "a symbolic link: name the file itself" : strerror(errno));
+		if (stat(medium->path, &st) == 0) {
+			info->uid = st.st_uid;
+			info->gid = st.st_gid;
+			info->mode = st.st_mode & 07777;
+		}
+		return 0;
+	}
+	bytes = calloc(1, look);
+	if (!bytes || fstat(fd, &st) != 0) {
+		free(bytes);
+		close(fd);
+		return fail(ctx, -ENOMEM, "%s: out of memory", medium->path);
+	}
+	info->uid = st.st_uid;
+	info->gid = st.st_gid;
+	info->mode = st.st_mode & 07777;
+	size = medium->node ? medium->node_bytes : (uint64_t)st.st_size;
+	if (medium->node) { /* devdax has no read(), only mmap() */
+		size_t window = size < LAY_UNIT ? (size_t)size : LAY_UNIT;
+		void *map = mmap(NULL, window, PROT_READ, MAP_SHARED, fd, 0);
+
+		got = map == MAP_FAILED ? -1 : (ssize_t)(window < look ? window : look);
+		if (got > 0)
+			memcpy(bytes, map, (size_t)got);
+		if (map != MAP_FAILED)
+			munmap(map, window);
+	} else {
+		got = pread(fd, bytes, look, 0);
+		if (got < 0) { /* hugetlbfs has no read() either */
+			void *map = mmap(NULL, look, PROT_READ, MAP_SHARED, fd, 0);
+
+			got = map == MAP_FAILED ? -1 : (ssize_t)look;
+			if (got > 0)
+				memcpy(bytes, map, look);
+			if (map != MAP_FAILED)
+				munmap(map, look);
+		}
+	}
+	close(fd);
+	if (got < 0) {
+		info->state = SPECKV_MEDIUM_DENIED;
+		snprintf(info->found, sizeof(info->found), "cannot be read: %s", strerror(errno));
+	} else if (got == 0) {
+		info->state = SPECKV_MEDIUM_ABSENT;
+		snprintf(info->found, sizeof(info->found), "an empty file");
+	} else if ((size_t)got >= sizeof(uint64_t) && memcmp(bytes, &(uint64_t){ LAY_DEVICE_MAGIC }, sizeof(uint64_t)) == 0) {
+		if ((size_t)got >= sizeof(struct lay_superblock)) {
+			judge((const struct lay_superblock *)bytes, size, info);
+		} else {
+			info->state = SPECKV_MEDIUM_TRUNCATED;
+			snprintf(info->found, sizeof(info->found), "a speckv medium cut short: %zd bytes are left", got);
+		}
+	} else {
+		info->state = SPECKV_MEDIUM_FOREIGN;
+		describe(bytes, (size_t)got, size, info->found, sizeof(info->found));
+	}
+	free(bytes);
+	return 0;
+}
+
+/* ---- room --------------------------------------------------------------------------------------------------------- */
+
+static bool nearest_statvfs(const char *path, struct statvfs *vfs)
+{
+	char folder[SPECKV_PATH_BYTES];
+
+	snprintf(folder, sizeof(folder), "%s", path);
+	while (statvfs(folder, vfs) != 0) {
+		char *slash = strrchr(folder, '/');
+
+		if (!slash)
+			return false;
+		if (slash == folder) {
+			slash[1] = 0;
+			return statvfs(folder, vfs) == 0;
+		}
+		*slash = 0;
+	}
+	return true;
+}
+
+static uint64_t meminfo(const char *path, const char *key)
+{
+	FILE *file = fopen(path, "re");
+	char line[256];
+	unsigned long long kib = 0;
+
+	while (file && fgets(line, sizeof(line), file)) {
+		char *at = strstr(line, key);
+
+		if (at && sscanf(at + strlen(key), ": %llu", &kib) == 1)
+			break;
+		kib = 0;
+	}
+	if (file)
+		fclose(file);
+	return (uint64_t)kib << 10;
+}
+
+static uint64_t node_memory(int node, const char *key)
+{
+	char path[96];
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo", node);
+	return meminfo(path, key);
+}
+
+uint64_t medium_available(const struct medium *medium)
+{
+	struct statvfs vfs;
+	uint64_t room, memory;
+
+	if (medium->node)
+		return medium->node_bytes;
+	if (!nearest_statvfs(medium->path, &vfs))
+		return 0;
+	room = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+	if (medium->runtime) { /* memory-backed: what the file system promises is not all there */
+		memory = medium->numa_node >= 0 ? node_memory(medium->numa_node, "MemFree") : meminfo("/proc/meminfo", "MemAvailable");
+		memory -= memory / 16; /* leave the rest of the machine something to live on */
+		room = room < memory ? room : memory;
+	}
+	return room;
+}
+
+uint64_t medium_total(const struct medium *medium)
+{
+	struct statvfs vfs;
+	uint64_t total, memory;
+
+	if (medium->node)
+		return medium->node_bytes;
+	if (!nearest_statvfs(medium->path, &vfs))
+		return 0;
+	total = (uint64_t)vfs.f_blocks * vfs.f_frsize;
+	if (medium->runtime) {
+		memory = medium->numa_node >= 0 ? node_memory(medium->numa_node, "MemTotal") : meminfo("/proc/meminfo", "MemTotal");
+		total = total < memory ? total : memory;
+	}
+	return total;
+}
+
+int medium_bind(int numa_node, void *address, uint64_t bytes)
+{
+	unsigned long mask[1024 / (8 * sizeof(long))] = { 0 };
+
+	if (numa_node < 0)
+		return 0;
+	mask[numa_node / (8 * sizeof(long))] = 1ul << (numa_node % (8 * sizeof(long)));
+	return syscall(SYS_mbind, address, bytes, MPOL_BIND, mask, 1024ul, 0ul) == 0 ? 0 : -errno;
+}
+
+/* ---- making ------------------------------------------------------------------------------------------------------- */
+
+int medium_pools_dir(const struct medium *medium, char path[SPECKV_PATH_BYTES])
+{
+	return snprintf(path, SPECKV_PATH_BYTES, "%s.pools", medium->path) < SPECKV_PATH_BYTES ? 0 : -ENAMETOOLONG;
+}
+
+int medium_pool_path(const struct medium *medium, const char *pool, char path[SPECKV_PATH_BYTES])
+{
+	return snprintf(path, SPECKV_PATH_BYTES, "%s.pools/%s", medium->path, pool) < SPECKV_PATH_BYTES ? 0 : -ENAMETOOLONG;
+}
+
+static int make_runtime_dir(struct speckv_ctx *ctx)
+{
+	struct stat st;
+
+	if (mkdir(ctx->runtime_dir, 0755) != 0 && errno != EEXIST)
+		return fail(ctx, -errno, "cannot make the runtime folder %s: %s", ctx->runtime_dir, strerror(errno));
+	/* In a world-writable /dev/shm somebody else may have been first. */
+	if (lstat(ctx->runtime_dir, &st) != 0 || !S_ISDIR(st.st_mode))
+		return fail(ctx, -ENOTDIR, "the runtime folder %s is not a folder", ctx->runtime_dir);
+	if (st.st_uid != geteuid() && st.st_uid != 0)
+		return fail(ctx, -EACCES, "the runtime folder %s belongs to uid %u, whom this user has no reason to trust; remove it or set SPECKV_RUNTIME_DIR",
+			    ctx->runtime_dir, st.st_uid);
+	return 0;
+}
+
+static int write_super(int fd, const struct medium *medium, uint64_t medium_bytes, bool single, bool made)
+{
+	struct lay_device *table;
+	size_t bytes = (sizeof(*table) + LAY_UNIT - 1) & ~(LAY_UNIT - 1);
+	int rc;
+
+	if (!single || medium_bytes < bytes)
+		bytes = sizeof(*table);
+	table = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (table == MAP_FAILED)
+		return -errno;
+	store(&table->super.state, LAY_MEDIUM_MAKING);
+	table->super.magic = LAY_DEVICE_MAGIC;
+	table->super.version = LAY_VERSION;
+	memset((void *)table->pools, 0, sizeof(table->pools));
+	memset((void *)table->events, 0, sizeof(table->events));
+	rc = random_bytes(table->super.uuid, sizeof(table->super.uuid));
+	table->super.uuid[6] = (uint8_t)((table->super.uuid[6] & 0x0f) | 0x40); /* RFC 9562 version 4 */
+	table->super.uuid[8] = (uint8_t)((table->super.uuid[8] & 0x3f) | 0x80);
+	table->super.created_ns = now_ns();
+	table->super.table_bytes = sizeof(*table);
+	table->super.medium_bytes = medium_bytes;
+	table->super.single_inode = single;
+	table->super.durability = medium->runtime ? SPECKV_DURABLE_PROCESS : SPECKV_DURABLE_POWER;
+	table->super.numa_node = medium->numa_node;
+	table->super.made_file = made;
+	store(&table->super.next_generation, 1);
+	store(&table->super.event_sequence, 0);
+	store(&table->super.manager_pid, 0);
+	table->super.crc = super_crc(&table->super);
+	if (!rc && msync(table, bytes, MS_SYNC) != 0 && errno != EINVAL)
+		rc = -errno;
+	if (!rc)
+		store(&table->super.state, LAY_MEDIUM_READY);
+	if (!rc && msync(table, bytes, MS_SYNC) != 0 && errno != EINVAL)
+		rc = -errno;
+	munmap(table, bytes);
+	return rc;
+}
+
+/* A new file appears whole or not at all: made under a private name, then linked. */
+static int make_file(struct speckv_ctx *ctx, const struct medium *medium)
+{
+	char temporary[SPECKV_PATH_BYTES + 32], pools[SPECKV_PATH_BYTES];
+	struct statvfs vfs;
+	uint64_t bytes = sizeof(struct lay_device);
+	int fd, rc = 0;
+
+	if (medium_pools_dir(medium, pools))
+		return fail(ctx, -ENAMETOOLONG, "%s: path too long", medium->path);
+	snprintf(temporary, sizeof(temporary), "%s.%d.new", medium->path, (int)getpid());
+	unlink(temporary);
+	fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (fd < 0)
+		return fail(ctx, -errno, "cannot make %s: %s", medium->path,
+			    errno == EACCES ? "no permission to write in its folder; run as its owner, or choose another path" : strerror(errno));
+	if (fstatvfs(fd, &vfs) == 0 && vfs.f_bsize > 65536) /* hugetlbfs: whole huge pages */
+		bytes = (bytes + vfs.f_bsize - 1) / vfs.f_bsize * vfs.f_bsize;
+	if (ftruncate(fd, (off_t)bytes) != 0 || (fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP))
+		rc = -errno;
+	if (!rc)
+		rc = write_super(fd, medium, bytes, false, true);
+	if (!rc && mkdir(pools, 0755) != 0 && errno != EEXIST)
+		rc = -errno;
+	if (!rc && fchmod(fd, 0644) != 0)
+		rc = -errno;
+	if (!rc && link(temporary, medium->path) != 0 && errno != EEXIST)
+		rc = -errno;
+	unlink(temporary);
+	close(fd);
+	return rc ? fail(ctx, rc, "cannot make %s: %s", medium->path, strerror(-rc)) : 0;
+}
+
+int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format)
+{
+	struct stat st;
+	uint64_t bytes;
+	int fd, rc;
+
+	if (medium->runtime) {
+		rc = make_runtime_dir(ctx);
+		if (rc)
+			return rc;
+	}
+	if (lstat(medium->path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0 && unlink(medium->path) != 0)
+		return fail(ctx, -errno, "%s: %s", medium->path, strerror(errno));
+	if (lstat(medium->path, &st) != 0)
+		return make_file(ctx, medium);
+	if (!format)
+		return fail(ctx, -EEXIST, "%s holds something else", medium->path);
+	fd = open(medium->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return fail(ctx, -errno, "cannot write %s: %s", medium->path, strerror(errno));
+	bytes = medium->node ? medium->node_bytes : (uint64_t)st.st_size;
+	bytes &= ~(LAY_UNIT - 1);
+	if (bytes < 2 * LAY_UNIT) {
+		close(fd);
+		return fail(ctx, -ENOSPC, "%s is too small for a medium of fixed size: it needs at least 4 MiB; use a new file name to let it grow by pool",
+			    medium->path);
+	}
+	rc = lock_byte(fd, LAY_LOCK_MANAGER, true);
+	if (!rc && !medium->node && fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP)
+		rc = -errno;
+	if (!rc)
+		rc = write_super(fd, medium, bytes, true, false);
+	close(fd);
+	return rc ? fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot format %s: %s", medium->path, rc == -EAGAIN ? "another manager uses it" : strerror(-rc)) : 0;
+}
+
+/* ---- finding again: runtime_dir/media/NAME -> path, for media at paths -------------------------------------------- */
+
+static void link_name(const struct speckv_ctx *ctx, const struct medium *medium, char out[SPECKV_PATH_BYTES])
+{
+	uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a: only a file name */
+
+	for (const char *c = medium->path; *c; c++)
+		hash = (hash ^ (uint8_t)*c) * 0x100000001b3ull;
+	snprintf(out, SPECKV_PATH_BYTES, "%.*s/media/%016llx", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, (unsigned long long)hash);
+}
+
+int medium_register(struct speckv_ctx *ctx, const struct medium *medium)
+{
+	char path[SPECKV_PATH_BYTES];
+
+	if (medium->runtime)
+		return 0;
+	if (mkdir(ctx->runtime_dir, 0755) != 0 && errno != EEXIST)
+		return -errno;
+	snprintf(path, sizeof(path), "%.*s/media", SPECKV_PATH_BYTES - 16, ctx->runtime_dir);
+	if (mkdir(path, 0755) != 0 && errno != EEXIST)
+		return -errno;
+	link_name(ctx, medium, path);
+	return symlink(medium->path, path) == 0 || errno == EEXIST ? 0 : -errno;
+}
+
+void medium_unregister(struct speckv_ctx *ctx, const struct medium *medium)
+{
+	char path[SPECKV_PATH_BYTES];
+
+	link_name(ctx, medium, path);
+	unlink(path);
+}
+
+static int tell(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, void *arg)
+{
+	struct speckv_device_info info;
+	struct speckv_device *dev;
+	struct medium medium;
+	int rc;
+
+	if (medium_parse(ctx, name, &medium) || medium_probe(ctx, &medium, &info) || info.state == SPECKV_MEDIUM_ABSENT)
+		return 0;
+	if (info.state == SPECKV_MEDIUM_READY && speckv_device_open(ctx, name, 0, &dev) == 0) {
+		speckv_device_info(dev, &info);
+		speckv_device_close(dev);
+	}
+	rc = cb(&info, arg);
+	return rc;
+}
+
+int speckv_device_foreach(struct speckv_ctx *ctx, speckv_device_cb cb, void *arg)
+{
+	char path[SPECKV_PATH_BYTES], name[SPECKV_PATH_BYTES + 8], target[SPECKV_PATH_BYTES];
+	struct dirent **list = NULL;
+	int n, rc = 0;
+
+	n = scandir(ctx->runtime_dir, &list, NULL, versionsort);
+	for (int i = 0; i < n; i++) {
+		unsigned int node;
+		char tail;
+
+		if (!rc && (strcmp(list[i]->d_name, "DRAM") == 0 || sscanf(list[i]->d_name, "numa%u%c", &node, &tail) == 1)) {
+			snprintf(name, sizeof(name), "host:%s", list[i]->d_name);
+			rc = tell(ctx, name, cb, arg);
+		}
+		free(list[i]);
+	}
+	if (n >= 0)
+		free(list);
+	snprintf(path, sizeof(path), "%.*s/media", SPECKV_PATH_BYTES - 16, ctx->runtime_dir);
+	list = NULL;
+	n = scandir(path, &list, NULL, alphasort);
+	for (int i = 0; i < n; i++) {
+		ssize_t got;
+
+		snprintf(path, sizeof(path), "%.*s/media/%.20s", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, list[i]->d_name);
+		got = readlink(path, target, sizeof(target) - 1);
+		if (!rc && got > 0) {
+			target[got] = 0;
+			snprintf(name, sizeof(name), "host:%s", target);
+			rc = tell(ctx, name, cb, arg);
+		}
+		free(list[i]);
+	}
+	if (n >= 0)
+		free(list);
+	return rc;
+}
+
+int speckv_device_probe(struct speckv_ctx *ctx, const char *name, struct speckv_device_info *info)
+{
+	struct medium medium;
+	int rc;
+
+	if (!ctx || !info)
+		return -EINVAL;
+	rc = medium_parse(ctx, name, &medium);
+	return rc ? rc : medium_probe(ctx, &medium, info);
+}

@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Page runs without locks. The page map is the truth: one word a page, changed only by compare-and-swap against the exact
+ * word seen, and no word but FREE ever repeats (generations), so a late or repeated step of a stalled process fails instead
+ * of doing harm. A run is claimed head first, then page by page; it is given back from its tail, the head last: whatever the
+ * instant its owner dies, the run is "head and the unbroken continuation behind it", which any other process can give back.
+ */
+#include "internal.h"
+
+#define SAMPLES 8        /* windows looked at for one eviction (approximated LRU, as in Redis) */
+#define EVICT_TRIES 64
+#define WINDOW_STEPS 4096
+
+static bool swap(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
+{
+	return atomic_compare_exchange_strong_explicit(word, &expected, desired, memory_order_acq_rel, memory_order_acquire);
+}
+
+/* Give pages [from, from + n) of a run back, tail first. */
+static void release_tail(struct region *r, uint64_t head, uint64_t generation, uint32_t first, uint32_t end)
+{
+	for (uint32_t i = end; i-- > first;)
+		swap(&r->page_map[head + i], lay_word(LAY_CONT, i, generation), LAY_FREE);
+}
+
+static void hint_push(struct region *r, uint64_t page, uint32_t pages)
+{
+	uint64_t at = add(&r->head->pool.hint_head, 1) % LAY_HINTS;
+
+	store(&r->head->hints[at], page << 18 | pages);
+}
+
+static void freed(struct region *r, uint64_t page, uint32_t pages)
+{
+	sub(&r->head->pool.used_pages, pages);
+	hint_push(r, page, pages);
+	atomic_fetch_add(&r->head->pool.freed, 1);
+}
+
+/* Claim exactly [page, page + n); on failure nothing is held and *blocked is the first page that was not free. */
+static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struct run *run, uint64_t *blocked)
+{
+	struct region *r = &pool->region;
+	uint64_t generation;
+
+	*blocked = page;
+	if (load_relaxed(&r->page_map[page]) != LAY_FREE)
+		return false;
+	do
+		generation = add(&r->head->pool.next_run_generation, 1) & LAY_GENERATION_MASK;
+	while (!generation);
+	if (!swap(&r->page_map[page], LAY_FREE, lay_word(LAY_CLAIMED, pool->owner, generation)))
+		return false;
+	for (uint32_t i = 1; i < n; i++)
+		if (!swap(&r->page_map[page + i], LAY_FREE, lay_word(LAY_CONT, i, generation))) {
+			*blocked = page + i;
+			release_tail(r, page, generation, 1, i);
+			swap(&r->page_map[page], lay_word(LAY_CLAIMED, pool->owner, generation), LAY_FREE);
+			return false;
+		}
+	*run = (struct run){ .page = page, .generation = generation, .pages = n };
+	add(&r->head->pool.used_pages, n);
+	/* the run is ours before its bytes change: readers of what was here re-read the map after they copied */
+	atomic_thread_fence(memory_order_seq_cst);
+	return true;
+}
+
+static bool claim_hint(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t limit)
+{
+	struct region *r = &pool->region;
+	uint64_t newest = load(&r->head->pool.hint_head), blocked;
+
+	for (unsigned int i = 1; i <= 16; i++) {
+		_Atomic uint64_t *cell = &r->head->hints[(newest - i) % LAY_HINTS];
+		uint64_t hint = load(cell), page = hint >> 18;
+		uint32_t pages = hint & LAY_RUN_MAX;
+
+		if (!hint || pages < n || page >= limit || n > limit - page || !swap(cell, hint, 0))
+			continue;
+		if (!try_claim(pool, page, n, run, &blocked))
+			continue;
+		if (pages > n)
+			hint_push(r, page + n, pages - n);
+		return true;
+	}
+	return false;
+}
+
+static bool claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uint32_t n, struct run *run)
+{
+	struct region *r = &pool->region;
+	uint64_t page = from, blocked;
+
+	while (page < to && n <= to - page) {
+		uint64_t word = load_relaxed(&r->page_map[page]);
+
+		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
+			page += lay_value(word);
+		} else if (word != LAY_FREE) {
+			page++;
+		} else {
+			uint32_t free_run = 1;
+
+			while (free_run < n && load_relaxed(&r->page_map[page + free_run]) == LAY_FREE)
+				free_run++;
+			if (free_run < n) {
+				page += free_run;
+				continue;
+			}
+			if (try_claim(pool, page, n, run, &blocked)) {
+				store_relaxed(&pool->client->cursor, page + n);
+				return true;
+			}
+			page = blocked + 1;
+		}
+	}
+	return false;
+}
+
+static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t limit)
+{
+	struct region *r = &pool->region;
+	uint64_t cursor, freed_before = load(&r->head->pool.freed);
+
+	if (n > limit)
+		return false;
+	if (claim_hint(pool, n, run, limit))
+		return true;
+	if (limit == load_relaxed(&r->pages) && load_relaxed(&r->head->pool.used_pages) + n > limit)
+		return false;
+	if (load(&pool->failed_freed) == freed_before && load(&pool->failed_run) <= n)
+		return false;
+	cursor = load_relaxed(&pool->client->cursor);
+	if (cursor >= limit)
+		cursor = 0;
+	if (claim_scan(pool, cursor, limit, n, run) || claim_scan(pool, 0, cursor + n < limit ? cursor + n : limit, n, run))
+		return true;
+	store(&pool->failed_run, n);
+	store(&pool->failed_freed, freed_before);
+	return false;
+}
+
+/* ---- eviction ------------------------------------------------------------------------------------------------------ */
+
+static uint64_t next_random(void)
+{
+	static _Thread_local uint64_t state;
+
+	if (!state)
+		state = clock_ns() ^ (uintptr_t)&state << 20 ^ 0x9e3779b97f4a7c15ull;
+	state ^= state << 13; /* xorshift64 (Marsaglia 2003) */
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+/* The window of whole blocks and free pages that starts at or before `page` and holds n pages; its newest use, or 0 when there is none. */
+static uint64_t window_age(struct region *r, uint64_t page, uint32_t n, uint64_t limit, uint64_t *start, uint64_t *end, int tenant)
+{
+	uint64_t word = load(&r->page_map[page]), newest = 1, at;
+	unsigned int steps = 0;
+
+	if (lay_state(word) == LAY_CONT) {
+		if (lay_value(word) > page)
+			return 0;
+		page -= lay_value(word);
+	}
+	for (at = page; at < page + n; steps++) {
+		word = at < limit && steps < WINDOW_STEPS ? load(&r->page_map[at]) : LAY_RETIRED;
+		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
+			struct lay_entry *entry = &r->entries[region_entry_of(r, at)];
+			uint64_t used = load_relaxed(&entry->used_ns);
+
+			if (tenant >= 0 && load_relaxed(&entry->tenant) != (uint32_t)tenant)
+				return 0;
+			newest = used > newest ? used : newest;
+			at += lay_value(word);
+		} else if (word == LAY_FREE) {
+			at++;
+		} else {
+			return 0;
+		}
+	}
+	if (at > limit)
+		return 0;
+	*start = page;
+	*end = at;
+	return newest;
+}
+
+bool pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, int tenant, uint64_t older_than)
+{
+	struct region *r = &pool->region;
+	uint64_t best = older_than, best_start = 0, best_end = 0;
+	bool dropped = false;
+	unsigned int samples = tenant < 0 ? SAMPLES : SAMPLES * 32;
+
+	for (unsigned int i = 0; i < samples; i++) {
+		uint64_t start, end, age = window_age(r, next_random() % limit, n, limit, &start, &end, tenant);
+
+		if (age && age < best) {
+			best = age;
+			best_start = start;
+			best_end = end;
+		}
+	}
+	for (uint64_t at = best_start; at < best_end;) {
+		uint64_t word = load(&r->page_map[at]);
+		struct speckv_key key;
+		struct found found;
+
+		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
+			at++;
+			continue;
+		}
+		at += lay_value(word);
+		if (index_entry(r, region_entry_of(r, at - lay_value(word)), &found, &key) && block_drop(pool, &key, &found)) {
+			dropped = true;
+			count(pool, SPECKV_COUNT_EVICTIONS, 1);
+			if (found.tenant < LAY_TENANTS)
+				add(&r->head->tenants[found.tenant].evicted, 1);
+		}
+	}
+	if (dropped && best_end - best_start <= LAY_RUN_MAX) /* the newest hint: the whole window in one piece */
+		hint_push(r, best_start, (uint32_t)(best_end - best_start));
+	return dropped;
+}
+
+static int within_quotas(struct speckv_pool *pool, uint32_t n, uint64_t limit)
+{
+	struct region *r = &pool->region;
+	uint64_t quota = load_relaxed(&r->head->pool.quota_pages), tenant_quota = load_relaxed(&r->head->pool.tenant_quota_pages);
+	bool evict = load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU;
+
+	for (unsigned int tries = 0; tenant_quota && load_relaxed(&pool->tenant->used_pages) + n > tenant_quota; tries++)
+		if (!evict || n > tenant_quota || tries == EVICT_TRIES || !pages_evict(pool, n, limit, (int)pool->tenant_index, ~0ull))
+			return -EDQUOT;
+	for (unsigned int tries = 0; quota && quota < limit && load_relaxed(&r->head->pool.used_pages) + n > quota; tries++)
+		if (!evict || n > quota || tries == EVICT_TRIES || !pages_evict(pool, n, limit, -1, ~0ull))
+			return -EDQUOT;
+	return 0;
+}
+
+int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
+{
+	struct region *r = &pool->region;
+	uint64_t limit = region_pages(r), shrinking = load_relaxed(&r->head->pool.claim_limit);
+	bool reaped = false;
+	int rc;
+
+	if (shrinking && shrinking < limit)
+		limit = shrinking;
+	if (below && below < limit)
+		limit = below;
+	if (n < r->min_run)
+		n = r->min_run;
+	if (n > LAY_RUN_MAX)
+		return -EINVAL;
+	rc = below ? 0 : within_quotas(pool, n, limit);
+	if (rc)
+		return rc;
+	for (unsigned int tries = 0; tries <= EVICT_TRIES; tries++) {
+		if (claim_somewhere(pool, n, run, limit))
+			return 0;
+		if (!reaped) { /* clients that died may hold what is missing */
+			reaped = true;
+			if (clients_reap(r, NULL) > 0)
+				continue;
+		}
+		if (below || load_relaxed(&r->head->pool.eviction) != SPECKV_EVICT_LRU || n > limit)
+			break;
+		if (!pages_evict(pool, n, limit, -1, ~0ull) && tries > 8)
+			break;
+	}
+	return -ENOSPC;
+}
+
+/* ---- after the claim ----------------------------------------------------------------------------------------------- */
+
+void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages)
+{
+	struct region *r = &pool->region;
+
+	if (pages < r->min_run)
+		pages = r->min_run;
+	if (pages >= run->pages)
+		return;
+	release_tail(r, run->page, run->generation, pages, run->pages);
+	if (load_relaxed(&pool->client->cursor) == run->page + run->pages) { /* go on where the frame ends: no gap, no hint */
+		store_relaxed(&pool->client->cursor, run->page + pages);
+		sub(&r->head->pool.used_pages, run->pages - pages);
+	} else {
+		freed(r, run->page + pages, run->pages - pages);
+	}
+	run->pages = pages;
+}
+
+int pages_publish(struct speckv_pool *pool, const struct run *run)
+{
+	struct region *r = &pool->region;
+
+	atomic_thread_fence(memory_order_seq_cst); /* streaming stores of the payload, too, before the one store that publishes it */
+	if (!swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation), lay_word(LAY_HEAD, run->pages, run->generation)))
+		return -EOWNERDEAD;
+	region_flush(r, (const void *)&r->page_map[run->page], run->pages * 8ull);
+	return 0;
+}
+
+bool pages_unpublish(struct speckv_pool *pool, const struct run *run)
+{
+	struct region *r = &pool->region;
+
+	if (!swap(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation), lay_word(LAY_CLAIMED, pool->owner, run->generation)))
+		return false;
+	region_flush(r, (const void *)&r->page_map[run->page], 8);
+	return true;
+}
+
+void pages_release(struct region *r, uint32_t owner, const struct run *run)
+{
+	release_tail(r, run->page, run->generation, 1, run->pages);
+	if (swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, owner, run->generation), LAY_FREE))
+		freed(r, run->page, run->pages);
+}
+
+/* ---- counting ------------------------------------------------------------------------------------------------------ */
+
+void pages_census(struct region *r, struct page_census *census)
+{
+	uint64_t pages = region_pages(r);
+
+	memset(census, 0, sizeof(*census));
+	for (uint64_t p = 0; p < pages;) {
+		uint64_t word = load(&r->page_map[p]), run = 1;
+
+		switch (lay_state(word)) {
+		case LAY_FREE:
+			if (word == LAY_FREE)
+				census->free++;
+			else
+				census->retired++;
+			break;
+		case LAY_HEAD: {
+			struct lay_entry *entry = &r->entries[region_entry_of(r, p)];
+
+			run = lay_value(word);
+			if (!run || run > pages - p)
+				run = 1;
+			census->used += run;
+			census->blocks++;
+			census->raw_bytes += r->fixed.block_bytes;
+			if (load(&entry->generation) == lay_generation(word))
+				census->stored_bytes += load_relaxed(&entry->frame_bytes);
+			break;
+		}
+		case LAY_CLAIMED:
+			while (p + run < pages && load(&r->page_map[p + run]) == lay_word(LAY_CONT, run, lay_generation(word)))
+				run++;
+			census->claimed += run;
+			census->claimed_by[lay_value(word) >> 12] += run;
+			break;
+		default:
+			/* its run was trimmed, freed or moved while we looked, or it is a leak: check.c tells them apart */
+			census->orphan++;
+		}
+		p += run;
+	}
+}
+
+/* Bring the hints back in line with the page map, after clients died between a swap and its count. */
+void pages_recount(struct region *r)
+{
+	uint64_t used[LAY_TENANTS] = { 0 }, blocks[LAY_TENANTS] = { 0 }, all = 0, pages = region_pages(r);
+
+	for (uint64_t p = 0; p < pages;) {
+		uint64_t word = load(&r->page_map[p]), run = 1;
+
+		if (lay_state(word) == LAY_HEAD && lay_value(word) && lay_value(word) <= pages - p) {
+			uint32_t tenant = load_relaxed(&r->entries[region_entry_of(r, p)].tenant);
+
+			run = lay_value(word);
+			if (tenant < LAY_TENANTS) {
+				used[tenant] += run;
+				blocks[tenant]++;
+			}
+		}
+		all += word != LAY_FREE && word != LAY_RETIRED ? run : 0;
+		p += run;
+	}
+	store(&r->head->pool.used_pages, all);
+	for (int t = 0; t < LAY_TENANTS; t++)
+		if (load(&r->head->tenants[t].state) == 2) {
+			store(&r->head->tenants[t].used_pages, used[t]);
+			store(&r->head->tenants[t].blocks, blocks[t]);
+		}
+}

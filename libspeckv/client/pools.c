@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: MIT
+/* Pools as administrators see them: create, describe, set, destroy. Resizing is in resize.c. */
+#include <grp.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static const struct speckv_geometry default_geometry = { .layers = 1, .kv_heads = 2, .head_dim = 128, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 };
+
+static bool geometry_unset(const struct speckv_geometry *g)
+{
+	return !g->layers && !g->kv_heads && !g->head_dim && !g->tokens && !g->dtype;
+}
+
+/* Fill in the defaults and refuse what cannot be. */
+static int config_check(struct speckv_device *dev, const struct speckv_pool_config *in, struct speckv_pool_config *out, struct region_plan *plan)
+{
+	struct speckv_ctx *ctx = dev->ctx;
+	bool single = dev->table->super.single_inode;
+	char a[32], b[32];
+	int rc;
+
+	*out = *in;
+	if (!memchr(in->name, 0, sizeof(in->name)) || !name_ok(in->name))
+		return fail(ctx, -EINVAL, "pool name '%.63s': use 1 to 63 letters, digits, '.', '_' or '-', not beginning with '.' or '-'", in->name);
+	if (geometry_unset(&in->geometry))
+		out->geometry = default_geometry;
+	if (in->codec > SPECKV_CODEC_LOSSLESS || !speckv_codec_name(in->codec))
+		return fail(ctx, -EINVAL, "codec %u does not exist", in->codec);
+	if (in->eviction > SPECKV_EVICT_NONE)
+		return fail(ctx, -EINVAL, "eviction policy %u does not exist; use lru or none", in->eviction);
+	if (out->uid == (uint32_t)-1)
+		out->uid = geteuid();
+	if (out->gid == (uint32_t)-1)
+		out->gid = getegid();
+	if (!out->mode)
+		out->mode = 0600;
+	if (out->mode & ~0777u || (out->mode & 0600) != 0600)
+		return fail(ctx, -EINVAL, "mode %04o: give the owner read and write, and nothing beyond 0777", out->mode);
+	if (single && (out->uid != geteuid() || out->gid != getegid() || out->mode != 0600)) {
+		struct stat st;
+
+		if (fstat(dev->fd, &st) == 0 && (out->uid != st.st_uid || out->gid != st.st_gid || out->mode != 0600))
+			return fail(ctx, -EOPNOTSUPP, "%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s", dev->medium.name,
+				    dev->medium.path);
+	}
+	rc = region_plan(ctx, out, single, plan);
+	if (rc)
+		return rc;
+	out->capacity_bytes = plan->capacity_bytes;
+	out->max_bytes = plan->max_bytes;
+	out->page_bytes = plan->page_bytes;
+	if (!out->quota_bytes)
+		out->quota_bytes = out->capacity_bytes;
+	if (out->quota_bytes > out->max_bytes)
+		return fail(ctx, -EINVAL, "quota %s is above the largest size %s", human(a, out->quota_bytes), human(b, out->max_bytes));
+	if (out->quota_bytes < plan->block_bytes)
+		return fail(ctx, -EINVAL, "quota %s is below one block of %s", human(a, out->quota_bytes), human(b, plan->block_bytes));
+	return 0;
+}
+
+static uint64_t backing_bytes(const struct region_plan *plan)
+{
+	return plan->page_map_offset + plan->pages * 8 + (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry) + plan->capacity_bytes;
+}
+
+static int no_room(struct speckv_device *dev, const char *name, uint64_t want, uint64_t have)
+{
+	char a[32], b[32];
+
+	return fail(dev->ctx, -ENOSPC, "pool %s needs %s with its tables, and %s has %s free (%llu bytes); ask for less, or shrink another pool", name, human(a, want),
+		    dev->medium.name, human(b, have), (unsigned long long)have);
+}
+
+int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config, struct speckv_pool_info *info)
+{
+	struct speckv_pool_config full;
+	struct lay_pool_record *record;
+	struct lay_pool_record other;
+	struct region_plan plan;
+	uint64_t room;
+	int number = -1, rc;
+
+	if (!dev || !config)
+		return -EINVAL;
+	rc = config_check(dev, config, &full, &plan);
+	if (!rc)
+		rc = device_manage(dev);
+	if (rc)
+		return rc;
+	if (device_find(dev, full.name, &other) >= 0) {
+		rc = fail(dev->ctx, -EEXIST, "%s already has a pool '%s'; choose another name, or destroy it first", dev->medium.name, full.name);
+		goto out;
+	}
+	for (int i = LAY_POOLS; i-- > 0;)
+		if (load(&dev->table->pools[i].state) == 0)
+			number = i;
+	if (number < 0) {
+		rc = fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name, LAY_POOLS);
+		goto out;
+	}
+	record = &dev->table->pools[number];
+	memset((void *)record, 0, sizeof(*record));
+	memcpy(record->name, full.name, sizeof(record->name));
+	random_bytes(record->uuid, sizeof(record->uuid));
+	record->uuid[6] = (uint8_t)((record->uuid[6] & 0x0f) | 0x40);
+	record->uuid[8] = (uint8_t)((record->uuid[8] & 0x3f) | 0x80);
+	record->generation = atomic_fetch_add(&dev->table->super.next_generation, 1);
+	record->uid = full.uid;
+	record->gid = full.gid;
+	record->mode = full.mode;
+	record->codec = full.codec;
+	record->capacity_bytes = full.capacity_bytes;
+	record->max_bytes = full.max_bytes;
+	record->created_ns = now_ns();
+	if (dev->table->super.single_inode) {
+		record->table_bytes = plan.data_offset;
+		room = device_largest_free(dev, NULL);
+		/* tables and data in one piece where that fits, else in two */
+		if (device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes, &record->extent[0]) == 0) {
+			record->extent[1] = (struct lay_extent){ record->extent[0].offset + plan.data_offset, plan.capacity_bytes };
+			record->extent[0].bytes = plan.data_offset;
+		} else {
+			rc = no_room(dev, full.name, plan.data_offset + plan.capacity_bytes, room);
+			memset((void *)record, 0, sizeof(*record));
+			goto out;
+		}
+		record->extents = 2;
+	} else {
+		record->table_bytes = backing_bytes(&plan) - plan.capacity_bytes;
+		room = medium_available(&dev->medium);
+		if (backing_bytes(&plan) > room) {
+			rc = no_room(dev, full.name, backing_bytes(&plan), room);
+			memset((void *)record, 0, sizeof(*record));
+			goto out;
+		}
+	}
+	store(&record->state, SPECKV_POOL_CREATING);
+	device_flush(dev);
+	rc = region_make(dev, number, &full, &plan);
+	device_flush(dev);
+	store(&record->state, rc ? 0 : SPECKV_POOL_ACTIVE);
+	if (!rc) {
+		char size[32];
+
+		device_event(dev, SPECKV_EVENT_POOL_CREATED, SPECKV_INFO, "pool %s created: %s, codec %s", full.name, human(size, full.capacity_bytes),
+			     speckv_codec_name(full.codec));
+	}
+out:
+	device_unmanage(dev);
+	return !rc && info ? speckv_pool_info(dev, full.name, info) : rc;
+}
+
+/* ---- describing ------------------------------------------------------------------------------------------------------ */
+
+static void describe_region(struct region *r, struct speckv_pool_info *info)
+{
+	const struct lay_pool *pool = &r->head->pool;
+	struct page_census census;
+
+	pages_census(r, &census);
+	info->accessible = 1;
+	info->config.geometry = r->fixed.geometry;
+	info->config.page_bytes = r->page_bytes;
+	info->config.single_tenant = r->fixed.single_tenant;
+	info->config.max_bytes = r->fixed.max_pages * r->page_bytes;
+	info->config.capacity_bytes = region_pages(r) * r->page_bytes;
+	info->config.quota_bytes = load(&pool->quota_pages) * r->page_bytes;
+	info->config.tenant_quota_bytes = load(&pool->tenant_quota_pages) * r->page_bytes;
+	info->config.eviction = load(&pool->eviction);
+	info->block_bytes = r->fixed.block_bytes;
+	info->used_bytes = (census.used + census.claimed + census.orphan) * r->page_bytes;
+	info->free_bytes = census.free * r->page_bytes;
+	info->blocks = census.blocks;
+	info->raw_bytes = census.raw_bytes;
+	info->stored_bytes = census.stored_bytes;
+	info->resizes = load(&pool->resizes);
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
+		info->clients += load(&r->head->clients[slot].state) & 1 && client_alive(r, slot);
+	for (unsigned int i = 0; i < LAY_TENANTS; i++)
+		info->tenants += load(&r->head->tenants[i].state) == 2;
+}
+
+static void describe_record(struct speckv_device *dev, const struct lay_pool_record *record, struct speckv_pool_info *info)
+{
+	struct region region;
+
+	memset(info, 0, sizeof(*info));
+	memcpy(info->config.name, record->name, sizeof(info->config.name));
+	info->config.capacity_bytes = record->capacity_bytes;
+	info->config.max_bytes = record->max_bytes;
+	info->config.codec = record->codec;
+	info->config.uid = record->uid;
+	info->config.gid = record->gid;
+	info->config.mode = record->mode;
+	memcpy(info->uuid, record->uuid, sizeof(info->uuid));
+	info->state = load(&record->state);
+	info->table_bytes = record->table_bytes;
+	info->created_ns = record->created_ns;
+	if (dev->table->super.single_inode) {
+		struct stat st;
+
+		snprintf(info->path, sizeof(info->path), "%s", dev->medium.path);
+		if (fstat(dev->fd, &st) == 0) {
+			info->config.uid = st.st_uid;
+			info->config.gid = st.st_gid;
+			info->config.mode = st.st_mode & 0777;
+		}
+	} else {
+		medium_pool_path(&dev->medium, record->name, info->path);
+	}
+	if (region_open(dev, record->name, false, &region) == 0) {
+		describe_region(&region, info);
+		region_close(&region);
+	}
+}
+
+int speckv_pool_info(struct speckv_device *dev, const char *name, struct speckv_pool_info *info)
+{
+	struct lay_pool_record record;
+	int number;
+
+	if (!dev || !name || !info)
+		return -EINVAL;
+	number = device_find(dev, name, &record);
+	if (number < 0)
+		return number;
+	describe_record(dev, &record, info);
+	return 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	const struct lay_pool_record *x = a, *y = b;
+
+	return strcmp(x->name, y->name);
+}
+
+int speckv_pool_foreach(struct speckv_device *dev, speckv_pool_cb cb, void *arg)
+{
+	struct lay_pool_record *list;
+	struct speckv_pool_info *info;
+	size_t n = 0;
+	int rc = 0;
+
+	if (!dev || !cb)
+		return -EINVAL;
+	list = calloc(LAY_POOLS, sizeof(*list));
+	info = calloc(1, sizeof(*info));
+	if (!list || !info)
+		rc = fail(dev->ctx, -ENOMEM, "out of memory");
+	for (int i = 0; i < LAY_POOLS && !rc; i++)
+		if (load(&dev->table->pools[i].state)) {
+			memcpy((void *)&list[n], (const void *)&dev->table->pools[i], sizeof(list[n]));
+			list[n].name[sizeof(list[n].name) - 1] = 0;
+			n++;
+		}
+	if (!rc)
+		qsort(list, n, sizeof(*list), by_name);
+	for (size_t i = 0; i < n && !rc; i++) {
+		describe_record(dev, &list[i], info);
+		rc = cb(info, arg);
+	}
+	free(list);
+	free(info);
+	return rc;
+}
+
+/* ---- changing -------------------------------------------------------------------------------------------------------- */
+
+static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, struct region *r, unsigned int mask, const struct speckv_pool_config *config,
+		     unsigned int *changed)
+{
+	uint32_t uid = mask & SPECKV_SET_OWNER && config->uid != (uint32_t)-1 ? config->uid : record->uid;
+	uint32_t gid = mask & SPECKV_SET_OWNER && config->gid != (uint32_t)-1 ? config->gid : record->gid;
+	uint32_t mode = mask & SPECKV_SET_MODE ? config->mode : record->mode;
+
+	if (uid == record->uid && gid == record->gid && mode == record->mode)
+		return 0;
+	if (dev->table->super.single_inode)
+		return fail(dev->ctx, -EOPNOTSUPP, "%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s", dev->medium.name,
+			    dev->medium.path);
+	if (mode & ~0777u || (mode & 0600) != 0600)
+		return fail(dev->ctx, -EINVAL, "mode %04o: give the owner read and write, and nothing beyond 0777", mode);
+	if ((uid != record->uid || gid != record->gid) && fchown(r->fd, uid, gid) != 0)
+		return fail(dev->ctx, -errno, "cannot give pool %s to uid %u gid %u: %s", record->name, uid, gid,
+			    errno == EPERM ? "only root may give files away" : strerror(errno));
+	if (mode != record->mode && fchmod(r->fd, mode) != 0)
+		return fail(dev->ctx, -errno, "cannot change the mode of pool %s: %s", record->name, strerror(errno));
+	record->uid = uid;
+	record->gid = gid;
+	record->mode = mode;
+	++*changed;
+	return 0;
+}
+
+static int set_quotas(struct speckv_device *dev, struct region *r, unsigned int mask, const struct speckv_pool_config *config, unsigned int *changed)
+{
+	struct lay_pool *pool = &r->head->pool;
+	uint64_t quota = config->quota_bytes / r->page_bytes, tenant = config->tenant_quota_bytes / r->page_bytes;
+	char a[32], b[32];
+
+	if (mask & SPECKV_SET_QUOTA) {
+		if (!config->quota_bytes)
+			quota = region_pages(r);
+		if (config->quota_bytes && config->quota_bytes < r->fixed.block_bytes)
+			return fail(dev->ctx, -EINVAL, "quota %s is below one block of %s", human(a, config->quota_bytes), human(b, r->fixed.block_bytes));
+		if (quota > r->fixed.max_pages)
+			return fail(dev->ctx, -EINVAL, "quota %s is above the largest size %s", human(a, config->quota_bytes), human(b, r->fixed.max_pages * r->page_bytes));
+	}
+	if (mask & SPECKV_SET_TENANT_QUOTA && tenant && config->tenant_quota_bytes < r->fixed.block_bytes)
+		return fail(dev->ctx, -EINVAL, "tenant quota %s is below one block of %s", human(a, config->tenant_quota_bytes), human(b, r->fixed.block_bytes));
+	if (mask & SPECKV_SET_EVICTION && config->eviction > SPECKV_EVICT_NONE)
+		return fail(dev->ctx, -EINVAL, "eviction policy %u does not exist; use lru or none", config->eviction);
+	if (mask & SPECKV_SET_QUOTA && load(&pool->quota_pages) != quota) {
+		store(&pool->quota_pages, quota);
+		++*changed;
+	}
+	if (mask & SPECKV_SET_TENANT_QUOTA && load(&pool->tenant_quota_pages) != tenant) {
+		store(&pool->tenant_quota_pages, tenant);
+		++*changed;
+	}
+	if (mask & SPECKV_SET_EVICTION && load(&pool->eviction) != config->eviction) {
+		store(&pool->eviction, config->eviction);
+		++*changed;
+	}
+	return 0;
+}
+
+int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int mask, const struct speckv_pool_config *config, struct speckv_pool_info *info)
+{
+	struct lay_pool_record copy;
+	unsigned int changed = 0;
+	struct region region;
+	int rc;
+
+	if (!dev || !config || !name)
+		return -EINVAL;
+	rc = device_manage(dev);
+	if (rc)
+		return rc;
+	rc = region_open(dev, name, true, &region);
+	if (!rc) {
+		memcpy((void *)&copy, (const void *)&dev->table->pools[region.record], sizeof(copy));
+		rc = set_quotas(dev, &region, mask, config, &changed); /* owner last: it may cost us the permission */
+		if (!rc && mask & (SPECKV_SET_OWNER | SPECKV_SET_MODE))
+			rc = set_owner(dev, &dev->table->pools[region.record], &region, mask, config, &changed);
+		if (!rc && changed)
+			pool_event(&region, SPECKV_EVENT_POOL_SET, SPECKV_INFO, "settings changed");
+		region_flush(&region, region.head, sizeof(region.head->pool));
+		region_close(&region);
+	}
+	device_unmanage(dev);
+	if (rc)
+		return rc;
+	if (!changed)
+		return fail(dev->ctx, -EALREADY, "pool %s has these settings already", name);
+	return info ? speckv_pool_info(dev, name, info) : 0;
+}
+
+/* ---- destroying ------------------------------------------------------------------------------------------------------ */
+
+static void zero_pool(struct region *r, speckv_progress_cb progress, void *arg)
+{
+	uint64_t bytes = region_pages(r) * r->page_bytes, chunk = 64ull << 20;
+
+	for (uint64_t at = 0; at < bytes; at += chunk) {
+		uint64_t n = bytes - at < chunk ? bytes - at : chunk;
+
+		region_release_backing(r, at >> r->page_shift, (at + n) >> r->page_shift);
+		if (progress)
+			progress(at + n, bytes, arg);
+	}
+}
+
+int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_progress_cb progress, void *arg)
+{
+	struct lay_pool_record copy, *record;
+	char path[SPECKV_PATH_BYTES], holders[320];
+	unsigned int users = 0;
+	struct region region;
+	int number, rc, opened;
+
+	if (!dev || !name)
+		return -EINVAL;
+	rc = device_manage(dev);
+	if (rc)
+		return rc;
+	number = device_find(dev, name, &copy);
+	if (number < 0) {
+		rc = number;
+		goto out;
+	}
+	record = &dev->table->pools[number];
+	opened = region_open(dev, name, true, &region);
+	if (opened == -EACCES || opened == -EMFILE || opened == -ENOMEM) {
+		rc = opened;
+		goto out;
+	}
+	/* from here on nobody new gets in; whoever is in is seen below */
+	store(&record->state, SPECKV_POOL_DESTROYING);
+	if (!opened) {
+		client_holders(&region, -1, holders, sizeof(holders), &users);
+		if (users) {
+			store(&record->state, SPECKV_POOL_ACTIVE);
+			region_close(&region);
+			rc = fail(dev->ctx, -EBUSY, "pool %s is in use by %s; stop %s first", name, holders, users == 1 ? "it" : "them");
+			goto out;
+		}
+		device_flush(dev);
+		zero_pool(&region, progress, arg);
+		memset((void *)region.head, 0, sizeof(region.head->pool)); /* late openers find no pool */
+		region_close(&region);
+	}
+	if (!dev->table->super.single_inode && medium_pool_path(&dev->medium, name, path) == 0 && unlink(path) != 0 && errno != ENOENT) {
+		rc = fail(dev->ctx, -errno, "cannot remove %s: %s", path, strerror(errno));
+		goto out;
+	}
+	memset((uint8_t *)record + offsetof(struct lay_pool_record, extents), 0, sizeof(*record) - offsetof(struct lay_pool_record, extents));
+	store(&record->state, 0);
+	device_event(dev, SPECKV_EVENT_POOL_DESTROYED, SPECKV_INFO, "pool %s destroyed and zeroed", name);
+out:
+	device_unmanage(dev);
+	return rc;
+}

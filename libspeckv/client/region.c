@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: MIT
+/* A pool's region: how it is laid out, made, mapped, and follows a resize. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static uint64_t round_up(uint64_t value, uint64_t unit)
+{
+	return (value + unit - 1) / unit * unit;
+}
+
+/* ---- plan ---------------------------------------------------------------------------------------------------------- */
+
+int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config, bool single, struct region_plan *plan)
+{
+	uint64_t least, most, entries, min_frame = speckv_frame_min_bytes(&config->geometry, config->codec);
+	char a[32], b[32];
+
+	memset(plan, 0, sizeof(*plan));
+	plan->block_bytes = speckv_geometry_bytes(&config->geometry);
+	if (!plan->block_bytes || !min_frame)
+		return fail(ctx, -EINVAL,
+			    "no such block shape: layers and heads at least 1, tokens a multiple of 64, head size 64, 80, 96, 128, 192 or 256, dtype bf16, fp16 or fp8");
+	if (!(speckv_codec_modes() & 1u << config->codec))
+		return fail(ctx, -EOPNOTSUPP, "codec %s is not in this build", speckv_codec_name(config->codec) ? speckv_codec_name(config->codec) : "?");
+	plan->page_bytes = config->page_bytes;
+	if (!plan->page_bytes)
+		for (plan->page_bytes = 1024; plan->page_bytes < 65536 && plan->page_bytes * 2ull <= plan->block_bytes / 64;)
+			plan->page_bytes *= 2;
+	if (plan->page_bytes < 256 || plan->page_bytes > 65536 || (plan->page_bytes & (plan->page_bytes - 1)))
+		return fail(ctx, -EINVAL, "page size %u is not a power of two from 256 to 65536", plan->page_bytes);
+	if (config->capacity_bytes > 1ull << 56 || config->max_bytes > 1ull << 56)
+		return fail(ctx, -EINVAL, "a pool of %s is larger than any medium", human(a, config->capacity_bytes));
+	plan->capacity_bytes = round_up(config->capacity_bytes, LAY_UNIT);
+	plan->max_bytes = round_up(config->max_bytes ? config->max_bytes : plan->capacity_bytes * (single ? 2 : 8), LAY_UNIT);
+	most = (speckv_frame_max_bytes(&config->geometry, SPECKV_CODEC_RAW) + plan->page_bytes - 1) / plan->page_bytes;
+	if (most > LAY_RUN_MAX)
+		return fail(ctx, -EINVAL, "a block of %s has more than %u pages of %u bytes; use larger pages", human(a, plan->block_bytes), LAY_RUN_MAX, plan->page_bytes);
+	if (!plan->capacity_bytes || plan->capacity_bytes < most * plan->page_bytes)
+		return fail(ctx, -EINVAL, "a pool of %s cannot hold even one block of %s", human(a, config->capacity_bytes), human(b, plan->block_bytes));
+	if (plan->max_bytes < plan->capacity_bytes)
+		return fail(ctx, -EINVAL, "the largest size (%s) is below the size (%s)", human(a, plan->max_bytes), human(b, plan->capacity_bytes));
+	/* Fewest pages a run may have: entries are one per so many pages, so that a block's entry needs no allocator of its own. */
+	least = (min_frame + plan->page_bytes - 1) / plan->page_bytes;
+	if (least < most / 16)
+		least = most / 16;
+	plan->min_run = least ? (uint32_t)least : 1;
+	plan->pages = plan->capacity_bytes / plan->page_bytes;
+	plan->max_pages = plan->max_bytes / plan->page_bytes;
+	plan->max_entries = plan->max_pages / plan->min_run + 1;
+	if (plan->max_entries >= 1ull << 32)
+		return fail(ctx, -EINVAL, "a pool that may grow to %s would hold more than 2^32 blocks; use larger blocks", human(a, plan->max_bytes));
+	entries = plan->max_entries * 2; /* at most half full */
+	for (plan->buckets = 8; plan->buckets * LAY_BUCKET_SLOTS < entries;)
+		plan->buckets *= 2;
+	plan->directory_offset = sizeof(struct lay_pool_head);
+	plan->page_map_offset = round_up(plan->directory_offset + plan->buckets * sizeof(struct lay_bucket), 4096);
+	plan->entry_offset = round_up(plan->page_map_offset + plan->max_pages * 8, 4096);
+	plan->data_offset = round_up(plan->entry_offset + plan->max_entries * sizeof(struct lay_entry), LAY_UNIT);
+	plan->region_bytes = plan->data_offset + plan->max_bytes;
+	return 0;
+}
+
+static uint32_t pool_crc(const struct lay_pool *pool)
+{
+	struct lay_pool copy;
+
+	memcpy((void *)&copy, (const void *)pool, sizeof(copy));
+	atomic_init(&copy.state, LAY_MEDIUM_READY);
+	return speckv_crc32c(0, &copy, offsetof(struct lay_pool, crc));
+}
+
+/* ---- make ---------------------------------------------------------------------------------------------------------- */
+
+/* Reserve what is used now, so that a later write can never meet a full file system (SIGBUS). */
+static int reserve(int fd, uint64_t offset, uint64_t bytes)
+{
+	int rc;
+
+	do
+		rc = fallocate(fd, 0, (off_t)offset, (off_t)bytes) == 0 ? 0 : -errno;
+	while (rc == -EINTR);
+	if (rc == -EOPNOTSUPP)
+		rc = -posix_fallocate(fd, (off_t)offset, (off_t)bytes);
+	return rc;
+}
+
+static void head_init(struct lay_pool_head *head, const struct lay_pool_record *record, const struct speckv_pool_config *config,
+		      const struct region_plan *plan)
+{
+	struct lay_pool *pool = &head->pool;
+
+	memset((void *)head, 0, sizeof(*head));
+	store(&pool->state, LAY_MEDIUM_MAKING);
+	pool->magic = LAY_POOL_MAGIC;
+	pool->version = LAY_VERSION;
+	memcpy(pool->uuid, record->uuid, sizeof(pool->uuid));
+	pool->generation = record->generation;
+	memcpy(pool->name, record->name, sizeof(pool->name));
+	pool->created_ns = record->created_ns;
+	pool->geometry = config->geometry;
+	pool->block_bytes = plan->block_bytes;
+	pool->codec = config->codec;
+	pool->page_bytes = plan->page_bytes;
+	pool->single_tenant = config->single_tenant;
+	pool->min_run = plan->min_run;
+	pool->max_pages = plan->max_pages;
+	pool->max_entries = plan->max_entries;
+	pool->bucket_mask = plan->buckets - 1;
+	random_bytes(&pool->seed, sizeof(pool->seed));
+	pool->directory_offset = plan->directory_offset;
+	pool->page_map_offset = plan->page_map_offset;
+	pool->entry_offset = plan->entry_offset;
+	pool->data_offset = plan->data_offset;
+	pool->region_bytes = plan->region_bytes;
+	pool->crc = pool_crc(pool);
+	store(&pool->data_pages, plan->pages);
+	store(&pool->quota_pages, config->quota_bytes / plan->page_bytes);
+	store(&pool->tenant_quota_pages, config->tenant_quota_bytes / plan->page_bytes);
+	store(&pool->eviction, config->eviction);
+	boot_id(pool->boot_id);
+	store(&pool->stats_since_ns, record->created_ns);
+	store(&pool->next_run_generation, 1);
+}
+
+int region_make(struct speckv_device *dev, int record_number, const struct speckv_pool_config *config, const struct region_plan *plan)
+{
+	const struct lay_pool_record *record = &dev->table->pools[record_number];
+	struct speckv_ctx *ctx = dev->ctx;
+	char path[SPECKV_PATH_BYTES], size[32];
+	struct lay_pool_head *head;
+	uint64_t tables, offset = 0;
+	int fd, rc = 0;
+
+	if (dev->table->super.single_inode) {
+		/* all tables are real memory here: clear them */
+		offset = record->extent[0].offset;
+		tables = plan->data_offset;
+		fd = dev->fd;
+	} else {
+		if (medium_pool_path(&dev->medium, record->name, path))
+			return fail(ctx, -ENAMETOOLONG, "%s: path too long", record->name);
+		unlink(path); /* no record names it: a left-over */
+		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0)
+			return fail(ctx, -errno, "cannot make %s: %s", path, strerror(errno));
+		tables = plan->page_map_offset;
+		if (ftruncate(fd, (off_t)plan->region_bytes) != 0)
+			rc = -errno;
+		if (!rc && dev->medium.numa_node >= 0) {
+			void *all = mmap(NULL, plan->region_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+			rc = all == MAP_FAILED ? -errno : medium_bind(dev->medium.numa_node, all, plan->region_bytes);
+			if (all != MAP_FAILED)
+				munmap(all, plan->region_bytes);
+		}
+		if (!rc)
+			rc = reserve(fd, 0, tables);
+		if (!rc)
+			rc = reserve(fd, plan->page_map_offset, plan->pages * 8);
+		if (!rc)
+			rc = reserve(fd, plan->entry_offset, (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry));
+		if (!rc)
+			rc = reserve(fd, plan->data_offset, plan->capacity_bytes);
+	}
+	head = rc ? MAP_FAILED : mmap(NULL, tables, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+	if (head == MAP_FAILED) {
+		if (!rc)
+			rc = -errno;
+	} else {
+		if (dev->table->super.single_inode)
+			memset((uint8_t *)head + sizeof(*head), 0, tables - sizeof(*head));
+		head_init(head, record, config, plan);
+		if (dev->table->super.durability == SPECKV_DURABLE_POWER && msync(head, tables, MS_SYNC) != 0 && errno != EINVAL)
+			rc = -errno;
+		if (!rc)
+			store(&head->pool.state, LAY_MEDIUM_READY);
+		munmap(head, tables);
+	}
+	if (!dev->table->super.single_inode) {
+		if (!rc && (config->uid != geteuid() || config->gid != getegid()) && fchown(fd, config->uid, config->gid) != 0)
+			rc = -errno;
+		if (!rc && fchmod(fd, config->mode) != 0)
+			rc = -errno;
+		if (rc)
+			unlink(path);
+		close(fd);
+	}
+	if (rc == -ENOSPC)
+		return fail(ctx, rc, "%s has no room for a pool of %s", dev->medium.name, human(size, plan->capacity_bytes));
+	if (rc == -EPERM)
+		return fail(ctx, rc, "cannot give pool %s to uid %u gid %u: only root may give files away", record->name, config->uid, config->gid);
+	return rc ? fail(ctx, rc, "cannot make pool %s: %s", record->name, strerror(-rc)) : 0;
+}
+
+/* ---- map ----------------------------------------------------------------------------------------------------------- */
+
+static int map_piece(struct region *r, uint64_t region_offset, uint64_t file_offset, uint64_t bytes)
+{
+	void *at = mmap(r->base + region_offset, bytes, PROT_READ | (r->writable ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED | MAP_NORESERVE, r->fd,
+			(off_t)file_offset);
+
+	return at == MAP_FAILED ? -errno : 0;
+}
+
+/* Map the extents that are not mapped yet. Data extents lie end to end in the region. */
+static int map_extents(struct region *r, const struct lay_pool_record *record)
+{
+	uint64_t at = 0;
+	int rc = 0;
+
+	for (unsigned int i = 0; i < record->extents && !rc; i++) {
+		if (at + record->extent[i].bytes > r->fixed.region_bytes)
+			return -EUCLEAN;
+		if (at >= r->mapped_extents) {
+			rc = map_piece(r, at, record->extent[i].offset, record->extent[i].bytes);
+			if (!rc)
+				r->mapped_extents = at + record->extent[i].bytes;
+		} else if (at + record->extent[i].bytes > r->mapped_extents) { /* an extent that grew in place */
+			uint64_t skip = r->mapped_extents - at;
+
+			rc = map_piece(r, at + skip, record->extent[i].offset + skip, record->extent[i].bytes - skip);
+			if (!rc)
+				r->mapped_extents = at + record->extent[i].bytes;
+		}
+		at += record->extent[i].bytes;
+	}
+	return rc;
+}
+
+static int fixed_sane(const struct lay_pool *p, const struct lay_pool_record *record)
+{
+	uint64_t buckets = p->bucket_mask + 1;
+
+	return p->crc == pool_crc(p) && memcmp(p->uuid, record->uuid, 16) == 0 && p->generation == record->generation && p->page_bytes >= 256 &&
+	       p->page_bytes <= 65536 && !(p->page_bytes & (p->page_bytes - 1)) && p->min_run && p->max_pages && p->max_pages < 1ull << 48 &&
+	       p->max_entries >= p->max_pages / p->min_run && p->max_entries < 1ull << 32 && buckets && !(buckets & p->bucket_mask) &&
+	       p->directory_offset == sizeof(struct lay_pool_head) && p->page_map_offset >= p->directory_offset + buckets * sizeof(struct lay_bucket) &&
+	       p->entry_offset >= p->page_map_offset + p->max_pages * 8 && p->data_offset >= p->entry_offset + p->max_entries * sizeof(struct lay_entry) &&
+	       p->region_bytes == p->data_offset + p->max_pages * p->page_bytes && p->data_offset % 4096 == 0 &&
+	       p->block_bytes == speckv_geometry_bytes(&p->geometry) && p->block_bytes;
+}
+
+static int open_fds(struct speckv_device *dev, const char *name, bool writable, struct region *r)
+{
+	struct speckv_ctx *ctx = dev->ctx;
+	const char *path = r->path;
+
+	if (dev->table->super.single_inode)
+		snprintf(r->path, sizeof(r->path), "%s", dev->medium.path);
+	else if (medium_pool_path(&dev->medium, name, r->path))
+		return fail(ctx, -ENAMETOOLONG, "%s: path too long", name);
+	r->fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
+	if (r->fd < 0 && (errno == EACCES || errno == EPERM || errno == EROFS)) {
+		struct stat st = { 0 };
+
+		if (stat(path, &st) == 0)
+			return fail(ctx, -EACCES, "pool %s: no %s permission: it belongs to uid %u, gid %u, mode %04o; 'speckvctl pool set %s %s --owner or --mode' changes that",
+				    name, writable ? "write" : "read", st.st_uid, st.st_gid, st.st_mode & 07777, dev->medium.name, name);
+		return fail(ctx, -EACCES, "pool %s: no permission to open %s", name, path);
+	}
+	if (r->fd >= 0)
+		r->lock_fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
+	if (r->lock_fd < 0)
+		return errno == ENOENT ? fail(ctx, -EUCLEAN, "pool %s: its file %s is gone; 'speckvctl pool destroy' removes what is left", name, path) :
+					 fail(ctx, -errno, "pool %s: cannot open %s: %s", name, path, strerror(errno));
+	return 0;
+}
+
+int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *r)
+{
+	struct speckv_ctx *ctx = dev->ctx;
+	bool single = dev->table->super.single_inode;
+	struct lay_pool_record record;
+	struct lay_pool *probe;
+	uint64_t offset;
+	struct stat st;
+	int rc;
+
+	memset(r, 0, sizeof(*r));
+	r->dev = dev;
+	r->fd = r->lock_fd = r->own_slot = -1;
+	r->writable = writable;
+	r->record = device_find(dev, name, &record);
+	if (r->record < 0)
+		return r->record;
+	pthread_mutex_init(&r->remap, NULL);
+	rc = open_fds(dev, name, writable, r);
+	if (rc)
+		goto bad;
+	offset = single ? record.extent[0].offset : 0;
+	if (fstat(r->fd, &st) != 0 || (!dev->medium.node && (uint64_t)st.st_size < offset + sizeof(struct lay_pool))) {
+		rc = fail(ctx, -EBADMSG, "pool %s: its file %s was cut short; 'speckvctl pool destroy' removes what is left", name, r->path);
+		goto bad;
+	}
+	probe = mmap(NULL, single ? LAY_UNIT : sizeof(*probe), PROT_READ, MAP_SHARED, r->fd, (off_t)offset);
+	if (probe == MAP_FAILED) {
+		rc = fail(ctx, -errno, "pool %s: cannot map %s: %s", name, r->path, strerror(errno));
+		goto bad;
+	}
+	memcpy((void *)&r->fixed, (const void *)probe, sizeof(r->fixed));
+	munmap(probe, single ? LAY_UNIT : sizeof(*probe));
+	if (r->fixed.magic == LAY_POOL_MAGIC && r->fixed.version != LAY_VERSION) {
+		rc = fail(ctx, -EPROTONOSUPPORT, "pool %s has layout version %u; this build reads version %u: use the release that made it", name, r->fixed.version,
+			  LAY_VERSION);
+		goto bad;
+	}
+	if (r->fixed.magic != LAY_POOL_MAGIC || load(&r->fixed.state) != LAY_MEDIUM_READY || !fixed_sane(&r->fixed, &record)) {
+		rc = fail(ctx, -EUCLEAN, "pool %s: its header in %s is %s; 'speckvctl pool destroy' removes it", name, r->path,
+			  r->fixed.magic == LAY_POOL_MAGIC && load(&r->fixed.state) == LAY_MEDIUM_MAKING ? "half made" : "damaged");
+		goto bad;
+	}
+	if (!single && (uint64_t)st.st_size < r->fixed.region_bytes) {
+		char have[32], want[32];
+
+		rc = fail(ctx, -EBADMSG, "pool %s: its file %s was cut short (%s of %s); 'speckvctl pool destroy' removes what is left", name, r->path,
+			  human(have, (uint64_t)st.st_size), human(want, r->fixed.region_bytes));
+		goto bad;
+	}
+	/* One range of addresses for all that the pool may become, so that no pointer ever moves. */
+	r->mapped_bytes = r->fixed.region_bytes;
+	r->base = mmap(NULL, r->mapped_bytes + LAY_UNIT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (r->base == MAP_FAILED) {
+		r->base = NULL;
+		rc = fail(ctx, -errno, "pool %s: no address space for it: %s", name, strerror(errno));
+		goto bad;
+	}
+	{ /* aligned to the unit, as devdax wants it */
+		uint64_t skip = (LAY_UNIT - (uintptr_t)r->base % LAY_UNIT) % LAY_UNIT;
+
+		if (skip)
+			munmap(r->base, skip);
+		r->base += skip;
+		munmap(r->base + r->mapped_bytes, LAY_UNIT - skip);
+	}
+	rc = single ? map_extents(r, &record) : map_piece(r, 0, 0, r->mapped_bytes);
+	if (rc) {
+		rc = fail(ctx, rc, "pool %s: cannot map it: %s", name, strerror(-rc));
+		goto bad;
+	}
+	madvise(r->base, r->mapped_bytes, MADV_DONTFORK);
+	madvise(r->base, r->mapped_bytes, MADV_HUGEPAGE); /* where the system allows it for shared memory */
+	r->head = (struct lay_pool_head *)r->base;
+	r->directory = (struct lay_bucket *)(r->base + r->fixed.directory_offset);
+	r->page_map = (_Atomic uint64_t *)(r->base + r->fixed.page_map_offset);
+	r->entries = (struct lay_entry *)(r->base + r->fixed.entry_offset);
+	r->data = r->base + r->fixed.data_offset;
+	r->page_bytes = r->fixed.page_bytes;
+	r->page_shift = (uint32_t)__builtin_ctz(r->page_bytes);
+	r->min_run = r->fixed.min_run;
+	r->durable = dev->table->super.durability == SPECKV_DURABLE_POWER;
+	store(&r->size_sequence, ~0ull);
+	region_pages(r);
+	fork_guard_add(&r->guard, r->lock_fd);
+	return 0;
+bad:
+	if (r->base)
+		munmap(r->base, r->mapped_bytes);
+	if (r->lock_fd >= 0)
+		close(r->lock_fd);
+	if (r->fd >= 0)
+		close(r->fd);
+	pthread_mutex_destroy(&r->remap);
+	return rc;
+}
+
+void region_close(struct region *r)
+{
+	if (!fork_guard_stale(&r->guard)) {
+		fork_guard_remove(&r->guard);
+		munmap(r->base, r->mapped_bytes);
+		close(r->lock_fd);
+	}
+	close(r->fd);
+	pthread_mutex_destroy(&r->remap);
+}
+
+/* ---- size ---------------------------------------------------------------------------------------------------------- */
+
+static uint64_t follow(struct region *r)
+{
+	uint64_t sequence, pages;
+
+	pthread_mutex_lock(&r->remap);
+	sequence = load(&r->head->pool.size_sequence);
+	pages = load(&r->head->pool.data_pages);
+	if (pages > r->fixed.max_pages)
+		pages = r->fixed.max_pages;
+	if (r->dev->table->super.single_inode) {
+		struct lay_pool_record record;
+		uint64_t mapped;
+
+		memcpy((void *)&record, (const void *)&r->dev->table->pools[r->record], sizeof(record));
+		if (record.generation == r->fixed.generation && record.extents <= LAY_EXTENTS)
+			map_extents(r, &record);
+		mapped = r->mapped_extents > r->fixed.data_offset ? (r->mapped_extents - r->fixed.data_offset) / r->page_bytes : 0;
+		pages = pages < mapped ? pages : mapped;
+	}
+	store(&r->pages, pages);
+	store(&r->size_sequence, sequence);
+	pthread_mutex_unlock(&r->remap);
+	return pages;
+}
+
+uint64_t region_pages(struct region *r)
+{
+	if (__builtin_expect(load(&r->head->pool.size_sequence) != load_relaxed(&r->size_sequence), 0))
+		return follow(r);
+	return load_relaxed(&r->pages);
+}
+
+int region_grow_backing(struct region *r, uint64_t old_pages, uint64_t new_pages, const struct lay_pool_record *record)
+{
+	uint64_t first = old_pages / r->min_run, last = new_pages / r->min_run + 1;
+	int rc;
+
+	if (r->dev->table->super.single_inode)
+		return map_extents(r, record);
+	rc = reserve(r->fd, r->fixed.page_map_offset + old_pages * 8, (new_pages - old_pages) * 8);
+	if (!rc)
+		rc = reserve(r->fd, r->fixed.entry_offset + first * sizeof(struct lay_entry), (last - first) * sizeof(struct lay_entry));
+	if (!rc)
+		rc = reserve(r->fd, r->fixed.data_offset + old_pages * r->page_bytes, (new_pages - old_pages) * r->page_bytes);
+	return rc;
+}
+
+/* Zero pages and give their memory back. The mapping stays: a late reader sees zeros, never a fault. */
+void region_release_backing(struct region *r, uint64_t from_page, uint64_t to_page)
+{
+	uint64_t offset = r->fixed.data_offset + from_page * r->page_bytes, bytes = (to_page - from_page) * r->page_bytes;
+
+	if (to_page <= from_page)
+		return;
+	if (r->dev->table->super.single_inode || fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) != 0)
+		memset(r->base + offset, 0, bytes);
+}
+
+void region_flush(struct region *r, const void *address, uint64_t bytes)
+{
+	uintptr_t start = (uintptr_t)address, end = start + bytes;
+
+	if (!r->durable)
+		return;
+#if defined(__x86_64__)
+	if (r->dev->medium.node) { /* persistent memory: cache lines out, then a fence (Intel SDM, CLFLUSHOPT; every devdax machine has it) */
+		for (uintptr_t line = start & ~63ull; line < end; line += 64)
+			__asm__ volatile(".byte 0x66; clflush %0" : "+m"(*(volatile char *)line));
+		__asm__ volatile("sfence" ::: "memory");
+		return;
+	}
+#endif
+	start &= ~4095ull;
+	msync((void *)start, end - start, MS_SYNC);
+}

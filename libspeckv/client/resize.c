@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Resizing a pool in use. Growing adds backing, then publishes the new end. Shrinking retires the free pages above the new
+ * end (so that nobody can claim them), moves or drops the blocks there, publishes the new end, and gives the memory back.
+ */
+#include <unistd.h>
+
+#include "internal.h"
+
+struct job {
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+	const char *name;
+	uint64_t from, to; /* pages */
+	bool evict;
+	speckv_progress_cb progress;
+	void *arg;
+};
+
+/* Copy a block to a run below the new end, under its own key; then drop the old one. A reader finds one or the other. */
+static int move_block(struct job *job, uint64_t page)
+{
+	struct region *r = &job->pool->region;
+	struct speckv_frame_identity identity;
+	struct speckv_frame frame;
+	struct found found, moved;
+	struct speckv_key key;
+	struct run run;
+	uint8_t *to;
+	int rc;
+
+	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
+		return -EAGAIN;
+	rc = pages_claim(job->pool, found.pages, &run, job->to);
+	if (rc)
+		return rc;
+	to = r->data + (run.page << r->page_shift);
+	memcpy(to, r->data + (page << r->page_shift), (uint64_t)found.pages << r->page_shift);
+	rc = index_current(r, &found) ? speckv_frame_parse(to, (uint64_t)run.pages << r->page_shift, &frame) : -EAGAIN;
+	if (!rc) {
+		identity = frame.identity;
+		identity.generation = run.generation;
+		identity.pool_address = run.page << r->page_shift;
+		rc = speckv_frame_readdress(to, (uint64_t)run.pages << r->page_shift, &identity);
+	}
+	if (!rc)
+		rc = speckv_frame_verify(to, (uint64_t)run.pages << r->page_shift);
+	if (rc) {
+		pages_release(r, job->pool->owner, &run);
+		if (rc != -EAGAIN) { /* it was bad where it was */
+			pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR, "the block at page %llu does not verify; dropped instead of moved", (unsigned long long)page);
+			block_drop(job->pool, &key, &found);
+		}
+		return -EAGAIN;
+	}
+	region_flush(r, to, frame.frame_bytes);
+	index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, found.tenant);
+	store(&r->entries[region_entry_of(r, run.page)].used_ns, load(&r->entries[found.entry].used_ns));
+	rc = pages_publish(job->pool, &run);
+	if (rc)
+		return rc;
+	if (found.tenant < LAY_TENANTS) {
+		add(&r->head->tenants[found.tenant].used_pages, run.pages);
+		add(&r->head->tenants[found.tenant].blocks, 1);
+	}
+	if (index_insert(r, &key, &run) != 0) {
+		moved = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
+		block_drop(job->pool, &key, &moved);
+		return -ENOSPC;
+	}
+	block_drop(job->pool, &key, &found);
+	return 0;
+}
+
+static int drop_block(struct job *job, uint64_t page)
+{
+	struct region *r = &job->pool->region;
+	struct speckv_key key;
+	struct found found;
+
+	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
+		return -EAGAIN;
+	count(job->pool, SPECKV_COUNT_EVICTIONS, block_drop(job->pool, &key, &found));
+	return 0;
+}
+
+/* Start of the run that crosses or stands above the mark first. */
+static uint64_t first_above(struct region *r, uint64_t mark)
+{
+	uint64_t word = load(&r->page_map[mark]);
+
+	return lay_state(word) == LAY_CONT && lay_value(word) <= mark ? mark - lay_value(word) : mark;
+}
+
+static void unretire(struct region *r, uint64_t from, uint64_t to)
+{
+	for (uint64_t p = from; p < to; p++) {
+		uint64_t retired = LAY_RETIRED;
+
+		atomic_compare_exchange_strong(&r->page_map[p], &retired, LAY_FREE);
+	}
+}
+
+static int busy_above(struct job *job, uint64_t word)
+{
+	struct region *r = &job->pool->region;
+	struct lay_client *client = &r->head->clients[lay_value(word) >> 12];
+	char command[64];
+
+	memcpy(command, client->command, sizeof(command));
+	command[63] = 0;
+	return fail(job->dev->ctx, -EBUSY, "pool %s cannot shrink: pid %u (%s) holds an allocation above the new end; try again when it is freed", job->name, client->pid,
+		    command);
+}
+
+/* One pass over what stands above the mark. Returns how many pages are not retired yet, or an error. */
+static int64_t empty_once(struct job *job, uint64_t *busy_word)
+{
+	struct region *r = &job->pool->region;
+	uint64_t left = 0;
+	char a[32];
+
+	*busy_word = 0;
+	for (uint64_t p = first_above(r, job->to); p < job->from;) {
+		uint64_t word = load(&r->page_map[p]), seen = word;
+		uint32_t n = 1;
+		int rc;
+
+		if (job->progress && (p & 1023) == 0 && job->progress(p - job->to, job->from - job->to, job->arg))
+			return fail(job->dev->ctx, -ECANCELED, "resize of pool %s was cancelled; its size is as it was", job->name);
+		if (word == LAY_FREE) {
+			if (p >= job->to)
+				left += !atomic_compare_exchange_strong(&r->page_map[p], &seen, LAY_RETIRED);
+		} else if (lay_state(word) == LAY_HEAD && lay_value(word)) {
+			n = lay_value(word);
+			rc = move_block(job, p);
+			if (rc == -ENOSPC && job->evict) {
+				/* keep the more recently used of the two */
+				if (pages_evict(job->pool, n, job->to, -1, load_relaxed(&r->entries[region_entry_of(r, p)].used_ns)))
+					rc = move_block(job, p);
+				if (rc == -ENOSPC)
+					rc = drop_block(job, p);
+			}
+			if (rc == -ENOSPC)
+				return fail(job->dev->ctx, -ENOSPC, "pool %s holds more than %s of blocks; drop some, or let the least recently used go: --evict", job->name,
+					    human(a, job->to * r->page_bytes));
+			if (rc && rc != -EAGAIN)
+				return rc;
+			left += n; /* looked at again, and retired, in the next pass */
+		} else if (word != LAY_RETIRED) {
+			if (lay_state(word) == LAY_CLAIMED)
+				*busy_word = word;
+			left++;
+		}
+		p += n;
+	}
+	return (int64_t)left;
+}
+
+static int shrink(struct job *job)
+{
+	struct region *r = &job->pool->region;
+	uint64_t patience = clock_ns() + 2000000000ull, word;
+	int64_t left;
+
+	store(&r->head->pool.claim_limit, job->to); /* nobody claims above it any more */
+	for (;;) {
+		left = empty_once(job, &word);
+		if (left <= 0)
+			break;
+		clients_reap(r, NULL);
+		if (word && clock_ns() > patience) {
+			left = busy_above(job, word);
+			break;
+		}
+		if (word)
+			nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+	}
+	if (left < 0) {
+		unretire(r, job->to, job->from);
+		store(&r->head->pool.claim_limit, 0);
+		return (int)left;
+	}
+	return 0;
+}
+
+static void publish_size(struct region *r, uint64_t pages)
+{
+	store(&r->head->pool.data_pages, pages);
+	store(&r->head->pool.claim_limit, 0);
+	atomic_fetch_add(&r->head->pool.size_sequence, 1);
+	atomic_fetch_add(&r->head->pool.freed, 1); /* failed searches may succeed now */
+	region_flush(r, r->head, sizeof(r->head->pool));
+}
+
+static void give_back_extents(struct lay_pool_record *record, uint64_t bytes)
+{
+	while (bytes && record->extents > 1) {
+		struct lay_extent *last = &record->extent[record->extents - 1];
+		uint64_t n = last->bytes < bytes ? last->bytes : bytes;
+
+		last->bytes -= n;
+		bytes -= n;
+		if (!last->bytes)
+			record->extents--;
+	}
+}
+
+static int add_extent(struct job *job, struct lay_pool_record *record, uint64_t bytes)
+{
+	struct lay_extent extent;
+	uint64_t end = record->extent[record->extents - 1].offset + record->extent[record->extents - 1].bytes, free_bytes = device_largest_free(job->dev, NULL);
+	char a[32], b[32];
+
+	if (device_extent_alloc(job->dev, bytes, &extent) != 0)
+		return fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more in one piece, and %s has %s", job->name, human(a, bytes), job->dev->medium.name,
+			    human(b, free_bytes));
+	if (extent.offset == end) {
+		record->extent[record->extents - 1].bytes += bytes;
+		return 0;
+	}
+	if (record->extents == LAY_EXTENTS)
+		return fail(job->dev->ctx, -ENOSPC, "pool %s is in %d pieces already, as many as it can be", job->name, LAY_EXTENTS - 1);
+	record->extent[record->extents++] = extent;
+	return 0;
+}
+
+static int grow(struct job *job, struct lay_pool_record *record)
+{
+	struct region *r = &job->pool->region;
+	struct lay_pool_record old;
+	uint64_t bytes = (job->to - job->from) * r->page_bytes, room;
+	char a[32], b[32];
+	int rc;
+
+	memcpy((void *)&old, (const void *)record, sizeof(old));
+	if (job->dev->table->super.single_inode) {
+		rc = add_extent(job, record, bytes);
+		if (rc)
+			return rc;
+	} else {
+		room = medium_available(&job->dev->medium);
+		if (bytes + bytes / 64 > room)
+			return fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more, and %s has %s free", job->name, human(a, bytes), job->dev->medium.name, human(b, room));
+	}
+	rc = region_grow_backing(r, job->from, job->to, record);
+	if (rc) {
+		memcpy(record->extent, old.extent, sizeof(record->extent));
+		record->extents = old.extents;
+		return fail(job->dev->ctx, rc, "pool %s cannot grow to %s: %s", job->name, human(a, job->to * r->page_bytes), strerror(-rc));
+	}
+	if (job->dev->table->super.single_inode) /* it may have been another pool's */
+		memset(r->data + job->from * r->page_bytes, 0, bytes);
+	unretire(r, job->from, job->to);
+	publish_size(r, job->to);
+	return 0;
+}
+
+static int dry_run(struct job *job)
+{
+	struct region *r = &job->pool->region;
+	struct page_census census;
+	char a[32], b[32];
+	uint64_t bytes, room;
+
+	if (job->to > job->from) {
+		bytes = (job->to - job->from) * r->page_bytes;
+		room = job->dev->table->super.single_inode ? device_largest_free(job->dev, NULL) : medium_available(&job->dev->medium);
+		return bytes > room ? fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more, and %s has %s free", job->name, human(a, bytes), job->dev->medium.name,
+					   human(b, room)) :
+				      0;
+	}
+	pages_census(r, &census);
+	if (!job->evict && census.used > job->to)
+		return fail(job->dev->ctx, -ENOSPC, "pool %s holds %s of blocks, more than %s; let the least recently used go: --evict", job->name,
+			    human(a, census.used * r->page_bytes), human(b, job->to * r->page_bytes));
+	return 0;
+}
+
+int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t capacity_bytes, unsigned int flags, speckv_progress_cb progress, void *arg,
+		       struct speckv_pool_info *info)
+{
+	struct speckv_attach attach = { .tenant = "speckv-resize" };
+	struct job job = { .dev = dev, .name = name, .evict = flags & SPECKV_RESIZE_EVICT, .progress = progress, .arg = arg };
+	struct lay_pool_record *record;
+	uint64_t capacity, block_pages;
+	char a[32], b[32];
+	int rc;
+
+	if (!dev || !name)
+		return -EINVAL;
+	if (!capacity_bytes || capacity_bytes > 1ull << 56)
+		return fail(dev->ctx, -EINVAL, "pool %s cannot be of %llu bytes", name, (unsigned long long)capacity_bytes);
+	capacity = (capacity_bytes + LAY_UNIT - 1) / LAY_UNIT * LAY_UNIT;
+	rc = device_manage(dev);
+	if (rc)
+		return rc;
+	rc = speckv_pool_open(dev, name, &attach, &job.pool);
+	if (rc) {
+		device_unmanage(dev);
+		return rc;
+	}
+	record = &dev->table->pools[job.pool->region.record];
+	job.from = region_pages(&job.pool->region);
+	job.to = capacity >> job.pool->region.page_shift;
+	block_pages = (speckv_frame_max_bytes(&job.pool->region.fixed.geometry, SPECKV_CODEC_RAW) + job.pool->region.page_bytes - 1) >>
+		      job.pool->region.page_shift;
+	if (job.to == job.from)
+		rc = fail(dev->ctx, -EALREADY, "pool %s has that size already (%s)", name, human(a, capacity));
+	else if (job.to > job.pool->region.fixed.max_pages)
+		rc = fail(dev->ctx, -ENOSPC, "pool %s can grow to %s at most (--max-size at creation), not to %s", name,
+			  human(a, job.pool->region.fixed.max_pages * job.pool->region.page_bytes), human(b, capacity));
+	else if (job.to < block_pages)
+		rc = fail(dev->ctx, -EINVAL, "a pool of %s cannot hold even one block", human(a, capacity));
+	else if (flags & SPECKV_RESIZE_DRY_RUN)
+		rc = dry_run(&job);
+	else {
+		uint64_t quota = load(&job.pool->region.head->pool.quota_pages);
+
+		store(&record->state, SPECKV_POOL_RESIZING);
+		device_flush(dev);
+		rc = job.to > job.from ? grow(&job, record) : shrink(&job);
+		if (!rc && job.to < job.from) {
+			publish_size(&job.pool->region, job.to);
+			region_release_backing(&job.pool->region, job.to, job.from);
+			if (dev->table->super.single_inode)
+				give_back_extents(record, (job.from - job.to) << job.pool->region.page_shift);
+		}
+		if (!rc) { /* a quota that was the whole pool stays so */
+			if (quota == job.from || quota > job.to)
+				store(&job.pool->region.head->pool.quota_pages, job.to);
+			record->capacity_bytes = capacity;
+			add(&job.pool->region.head->pool.resizes, 1);
+			pool_event(&job.pool->region, SPECKV_EVENT_POOL_RESIZED, SPECKV_INFO, "resized from %s to %s", human(a, job.from << job.pool->region.page_shift),
+				   human(b, capacity));
+		}
+		device_flush(dev);
+		store(&record->state, SPECKV_POOL_ACTIVE);
+	}
+	speckv_pool_close(job.pool);
+	device_unmanage(dev);
+	return !rc && info ? speckv_pool_info(dev, name, info) : rc;
+}
