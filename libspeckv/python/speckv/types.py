@@ -84,7 +84,7 @@ _C_ENUMS: dict[type[StrEnum], tuple[str, str]] = {
 def members(enum: type[StrEnum]) -> dict[int, StrEnum]:
     """C value -> member."""
     name, prefix = _C_ENUMS[enum]
-    return {value: enum[key.removeprefix(prefix)] for value, key in ffi.typeof(f"enum {name}").elements.items()}
+    return {value: enum[key.removeprefix(prefix)] for value, key in sorted(ffi.typeof(f"enum {name}").elements.items())}
 
 
 @functools.cache
