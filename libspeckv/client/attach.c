@@ -185,6 +185,7 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 			/* clients begin far from each other */
 			store(&client->cursor, region_pages(r) / LAY_CLIENTS * ((slot * 37u) % LAY_CLIENTS));
 			store(&client->state, pool->incarnation << 8 | 1);
+			pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "client %.24s attached: %.63s", name, command);
 			return 0;
 		}
 		clients_reap(r, NULL);
@@ -197,6 +198,7 @@ void client_leave(struct speckv_pool *pool)
 	struct region *r = &pool->region;
 
 	sweep(r, pool->slot, pool->incarnation);
+	pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO, "client %.24s detached", pool->tenant->name);
 	store(&pool->client->state, pool->incarnation << 8);
 	r->own_slot = -1;
 	unlock_byte(r->lock_fd, slot_byte(r, pool->slot));
@@ -235,6 +237,7 @@ int speckv_pool_open(struct speckv_device *dev, const char *name, const struct s
 		pool->attach = *attach;
 	pool->attach.tenant = NULL;
 	store(&pool->prefetch_depth, 1);
+	store(&pool->failed_freed, ~0ull);
 	store(&pool->codec, pool->region.fixed.codec);
 	if (!rc && !read_only)
 		rc = client_join(pool, attach);

@@ -305,6 +305,27 @@ void index_adopt(struct region *r, const struct found *parent, const struct foun
 	store_relaxed(&p->recent_child, link);
 }
 
+/* `to` is the same block in another place: take over its place in the tree. */
+void index_inherit(struct region *r, const struct found *from, const struct found *to)
+{
+	struct lay_entry *old = &r->entries[from->entry], *new = &r->entries[to->entry];
+	uint64_t parent = load(&old->parent), link = load(&old->first_child);
+	struct found above;
+
+	store(&new->first_child, link);
+	store(&new->recent_child, load(&old->recent_child));
+	for (int i = 0; i < CHILD_STEPS && link; i++) {
+		struct lay_entry *child = link_entry(r, link);
+
+		if (!child)
+			break;
+		store(&child->parent, link_of(to));
+		link = load(&child->next_sibling);
+	}
+	if (entry_read(r, (parent >> 32) - 1, 0, false, NULL, &above, NULL) && (uint32_t)above.generation == (uint32_t)parent)
+		index_adopt(r, &above, to);
+}
+
 void index_orphan(struct region *r, const struct found *child)
 {
 	struct lay_entry *c = &r->entries[child->entry], *p = link_entry(r, load(&c->parent));

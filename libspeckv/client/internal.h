@@ -219,6 +219,7 @@ void index_remove(struct region *region, const struct speckv_key *key, uint64_t 
 /* Copy of entry `id` if it is a published block. */
 bool index_entry(struct region *region, uint64_t id, struct found *out, struct speckv_key *key);
 void index_adopt(struct region *region, const struct found *parent, const struct found *child);
+void index_inherit(struct region *region, const struct found *from, const struct found *to);
 void index_orphan(struct region *region, const struct found *child);
 void index_used(struct region *region, const struct found *found, bool read);
 size_t index_children(struct region *region, const struct found *found, struct speckv_key *keys, struct found *out, size_t max);

@@ -63,11 +63,12 @@ static int move_block(struct job *job, uint64_t page)
 		add(&r->head->tenants[found.tenant].used_pages, run.pages);
 		add(&r->head->tenants[found.tenant].blocks, 1);
 	}
+	moved = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
 	if (index_insert(r, &key, &run) != 0) {
-		moved = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
 		block_drop(job->pool, &key, &moved);
 		return -ENOSPC;
 	}
+	index_inherit(r, &found, &moved);
 	block_drop(job->pool, &key, &found);
 	return 0;
 }
