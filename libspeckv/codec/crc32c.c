@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* CRC-32C: the public calls and the portable kernels (slicing by 16). */
 #include <pthread.h>
+#include <stdbool.h>
 
 #include <speckv/codec.h>
 
@@ -46,8 +47,7 @@ static inline __attribute__((always_inline)) uint32_t slice(uint64_t word, unsig
 	       table[first + 1][word >> 48 & 0xff] ^ table[first][word >> 56];
 }
 
-/* `to` is NULL for a plain checksum: the compiler makes two functions of this one. */
-static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state, uint8_t *to, const uint8_t *from, size_t bytes)
+static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state, bool copy, uint8_t *to, const uint8_t *from, size_t bytes)
 {
 	pthread_once(&table_once, table_make);
 	for (; bytes >= 16; bytes -= 16, from += 16) {
@@ -55,7 +55,7 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t 
 
 		CODEC_LOADED_ONCE(low);
 		CODEC_LOADED_ONCE(high);
-		if (to) {
+		if (copy) {
 			((unaligned_u64 *)to)[0] = low;
 			((unaligned_u64 *)to)[1] = high;
 			to += 16;
@@ -66,7 +66,7 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t 
 		uint32_t byte = *from++;
 
 		CODEC_LOADED_ONCE(byte);
-		if (to)
+		if (copy)
 			*to++ = (uint8_t)byte;
 		state = (state >> 8) ^ table[0][(state ^ byte) & 0xff];
 	}
@@ -75,12 +75,12 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t 
 
 CODEC_RACING uint32_t codec_crc_portable(uint32_t state, const void *data, size_t bytes)
 {
-	return run(state, NULL, data, bytes);
+	return run(state, false, NULL, data, bytes);
 }
 
 CODEC_RACING uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *source, size_t bytes)
 {
-	return run(state, destination, source, bytes);
+	return run(state, true, destination, source, bytes);
 }
 
 uint32_t speckv_crc32c(uint32_t crc, const void *data, uint64_t bytes)

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "frame.h"
+#include "kernels.h"
 #include "mode.h"
 
 #define MAGIC 0x46564b53u /* "SKVF" */
@@ -15,6 +17,8 @@
 #define HEADER_CRC_AT (SPECKV_FRAME_HEADER_BYTES - 4)
 /* Table entries copied at a time: a page. */
 #define TABLE_CHUNK 256
+/* How much of what comes next is fetched while the present is looked at. */
+#define LEAD 8192
 
 _Static_assert(SPECKV_SECTION_BYTES == 16, "an entry is four words");
 
@@ -149,6 +153,7 @@ static int copy_header(const void *frame, uint64_t available, uint8_t header[SPE
 
 	if (!frame || available < SPECKV_FRAME_HEADER_BYTES)
 		return -EBADMSG;
+	codec_fetch(frame, least(available, LEAD));
 	crc = speckv_crc32c_copy(0, header, frame, HEADER_CRC_AT);
 	speckv_crc32c_copy(0, header + HEADER_CRC_AT, (const uint8_t *)frame + HEADER_CRC_AT, 4);
 	if (codec_get32(header) != MAGIC || codec_get32(header + HEADER_CRC_AT) != crc)
@@ -329,7 +334,7 @@ static int check_parsed(const struct speckv_frame *parsed, uint64_t available, c
 }
 
 static int decode_layers(const struct speckv_frame *parsed, const struct codec_mode *mode, const uint8_t *frame,
-			 unsigned int layer_first, unsigned int layer_count, uint8_t *raw)
+			 unsigned int layer_first, unsigned int layer_count, uint8_t *raw, bool streamed)
 {
 	uint64_t section_raw = codec_section_raw_bytes(&parsed->geometry);
 
@@ -337,9 +342,11 @@ static int decode_layers(const struct speckv_frame *parsed, const struct codec_m
 		struct codec_section section;
 		int rc = copy_section(parsed, mode, frame, i, &section);
 
+		if (!rc && i + 1 < 2 * (layer_first + layer_count))
+			codec_fetch(frame + (section.offset_lines + codec_lines(section.length)) * SPECKV_FRAME_ALIGN, LEAD);
 		if (!rc)
 			rc = mode->decode(&parsed->geometry, tensor_of(i), &section,
-					  frame + (uint64_t)section.offset_lines * SPECKV_FRAME_ALIGN, raw);
+					  frame + (uint64_t)section.offset_lines * SPECKV_FRAME_ALIGN, raw, streamed);
 		if (rc)
 			return rc;
 		raw += section_raw;
@@ -347,8 +354,8 @@ static int decode_layers(const struct speckv_frame *parsed, const struct codec_m
 	return 0;
 }
 
-int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,
-			unsigned int layer_count, void *raw, uint64_t raw_capacity)
+int codec_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,
+		       unsigned int layer_count, void *raw, uint64_t raw_capacity, bool streamed)
 {
 	const struct codec_mode *mode;
 	uint64_t bytes;
@@ -364,8 +371,22 @@ int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, ui
 	if (!rc && bytes > raw_capacity)
 		rc = -ENOSPC;
 	if (!rc)
-		rc = decode_layers(parsed, mode, frame, layer_first, layer_count, raw);
+		rc = decode_layers(parsed, mode, frame, layer_first, layer_count, raw, streamed);
 	if (rc)
 		memset(raw, 0, least(bytes, raw_capacity));
 	return rc;
+}
+
+int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,
+			unsigned int layer_count, void *raw, uint64_t raw_capacity)
+{
+	bool streamed = parsed && least(layer_count, parsed->geometry.layers) * 2 * codec_section_raw_bytes(&parsed->geometry) >=
+					  CODEC_STREAMED_BYTES;
+
+	return codec_frame_decode(parsed, frame, available, layer_first, layer_count, raw, raw_capacity, streamed);
+}
+
+void codec_frame_fetch(const void *frame)
+{
+	codec_fetch(frame, LEAD);
 }

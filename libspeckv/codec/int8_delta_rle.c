@@ -302,7 +302,7 @@ static bool group_values(const struct layout *layout, unsigned int head_dim, con
 }
 
 static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section,
-		  const uint8_t *in, uint8_t *raw)
+		  const uint8_t *in, uint8_t *raw, bool streamed)
 {
 	const struct layout *layout = layout_of(geometry);
 	size_t group_bytes = (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
@@ -310,6 +310,7 @@ static int decode(const struct speckv_geometry *geometry, enum codec_tensor tens
 	struct stream stream = { .from = in, .left = section->length };
 
 	(void)tensor;
+	(void)streamed;
 	for (uint64_t group = 0; group < groups_of(geometry); group++, raw += 2 * group_bytes) {
 		if (!stream_read(&stream, scales, sizeof(scales)))
 			return -EBADMSG;

@@ -42,11 +42,11 @@ static bool avx512_usable(void)
 
 /* Slowest first. */
 static const struct variant variants[] = {
-	{ { "portable", codec_crc_portable, codec_crc_copy_portable }, portable_usable },
+	{ { "portable", codec_crc_portable, codec_crc_copy_portable, codec_crc_copy_portable }, portable_usable },
 #if defined(__x86_64__)
-	{ { "sse42", codec_crc_sse42, codec_crc_copy_sse42 }, sse42_usable },
-	{ { "avx2", codec_crc_sse42, codec_crc_copy_sse42 }, avx2_usable },
-	{ { "avx512", codec_crc_avx512, codec_crc_copy_avx512 }, avx512_usable },
+	{ { "sse42", codec_crc_sse42, codec_crc_copy_sse42, codec_crc_copy_sse42 }, sse42_usable },
+	{ { "avx2", codec_crc_sse42, codec_crc_copy_sse42, codec_crc_copy_sse42 }, avx2_usable },
+	{ { "avx512", codec_crc_avx512, codec_crc_copy_avx512, codec_crc_stream_avx512 }, avx512_usable },
 #endif
 };
 

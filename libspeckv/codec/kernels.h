@@ -28,7 +28,16 @@ struct codec_kernels {
 	uint32_t (*crc)(uint32_t state, const void *data, size_t bytes);
 	/* The same, storing what was checksummed. */
 	uint32_t (*crc_copy)(uint32_t state, void *destination, const void *source, size_t bytes);
+	/* crc_copy to memory that is not read again soon (a frame): may go round the caches. Ordered before later stores. */
+	uint32_t (*crc_stream)(uint32_t state, void *destination, const void *source, size_t bytes);
 };
+
+/* Ask for memory that will be read soon: a hint, never a fault. */
+static inline void codec_fetch(const void *from, size_t bytes)
+{
+	for (size_t at = 0; at < bytes; at += 64)
+		__builtin_prefetch((const char *)from + at, 0, 3);
+}
 
 /* The table in force; chosen at the first call. */
 const struct codec_kernels *codec_kernels(void);
@@ -43,6 +52,7 @@ uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t bytes);
 uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, const void *source, size_t bytes);
 uint32_t codec_crc_avx512(uint32_t state, const void *data, size_t bytes);
 uint32_t codec_crc_copy_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
+uint32_t codec_crc_stream_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
 #endif
 
 #endif

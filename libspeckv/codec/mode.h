@@ -32,9 +32,9 @@ struct codec_mode {
 	/* `out` has room for section_max; fills in length, crc and parameter. -ENODATA: a value this mode cannot hold. */
 	int (*encode)(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
 		      struct codec_section *section);
-	/* `in` has section->length readable bytes, between section_min and section_max. -EBADMSG. */
+	/* `in` has section->length readable bytes, between section_min and section_max; `streamed` as in frame.h. -EBADMSG. */
 	int (*decode)(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section,
-		      const uint8_t *in, uint8_t *raw);
+		      const uint8_t *in, uint8_t *raw, bool streamed);
 };
 
 extern const struct codec_mode codec_mode_raw;

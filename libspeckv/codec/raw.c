@@ -2,6 +2,7 @@
 /* Mode raw: bytes as they are. */
 #include <errno.h>
 
+#include "kernels.h"
 #include "mode.h"
 
 static bool supports(const struct speckv_geometry *geometry)
@@ -28,16 +29,19 @@ static int encode(const struct speckv_geometry *geometry, enum codec_tensor tens
 
 	section->length = (uint32_t)bytes;
 	section->parameter = 0;
-	section->crc = speckv_crc32c_copy(0, out, raw, bytes);
+	section->crc = ~codec_kernels()->crc_stream(~0u, out, raw, bytes);
 	return 0;
 }
 
 static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section,
-		  const uint8_t *in, uint8_t *raw)
+		  const uint8_t *in, uint8_t *raw, bool streamed)
 {
+	const struct codec_kernels *kernels = codec_kernels();
+	uint32_t crc = ~(streamed ? kernels->crc_stream : kernels->crc_copy)(~0u, raw, in, section->length);
+
 	(void)geometry;
 	(void)tensor;
-	return speckv_crc32c_copy(0, raw, in, section->length) == section->crc ? 0 : -EBADMSG;
+	return crc == section->crc ? 0 : -EBADMSG;
 }
 
 const struct codec_mode codec_mode_raw = {

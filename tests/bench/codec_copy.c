@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+/*
+ * How fast checksummed copies and frame decodes are beside memcpy, in the same run, on one core: memory to memory, random block order.
+ *
+ * Usage: codec_copy [MiB of working set, default 256] [KiB a block, default 64] [rounds, default 7]
+ * Prints one line a peer: median GB/s and the share of memcpy's. Source and destination are working sets of that size each;
+ * rounds interleave the peers, so that drift of the machine hits all of them alike.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include <speckv/codec.h>
+
+struct work {
+	uint8_t *source, *destination;
+	size_t block, blocks;
+	uint32_t *from, *to; /* random orders */
+	uint8_t *frames;     /* the source blocks as raw frames */
+	size_t frame_stride;
+	struct speckv_geometry shape;
+	struct speckv_frame_identity identity;
+};
+
+static volatile uint32_t sink;
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void run_memcpy(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++)
+		memcpy(w->destination + w->to[i] * w->block, w->source + w->from[i] * w->block, w->block);
+}
+
+static void run_memcpy_reused(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++)
+		memcpy(w->destination, w->source + w->from[i] * w->block, w->block);
+}
+
+static void run_crc(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++)
+		sink += speckv_crc32c(0, w->source + w->from[i] * w->block, w->block);
+}
+
+static void run_copy(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++)
+		sink += speckv_crc32c_copy(0, w->destination + w->to[i] * w->block, w->source + w->from[i] * w->block, w->block);
+}
+
+static void run_copy_reused(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++)
+		sink += speckv_crc32c_copy(0, w->destination, w->source + w->from[i] * w->block, w->block);
+}
+
+static void run_decode(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++) {
+		const uint8_t *frame = w->frames + w->from[i] * w->frame_stride;
+		struct speckv_frame parsed;
+
+		if (speckv_frame_parse(frame, w->frame_stride, &parsed) ||
+		    speckv_frame_decode(&parsed, frame, w->frame_stride, 0, 1, w->destination + w->to[i] * w->block, w->block))
+			abort();
+	}
+}
+
+static void run_decode_reused(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++) {
+		const uint8_t *frame = w->frames + w->from[i] * w->frame_stride;
+		struct speckv_frame parsed;
+
+		if (speckv_frame_parse(frame, w->frame_stride, &parsed) ||
+		    speckv_frame_decode(&parsed, frame, w->frame_stride, 0, 1, w->destination, w->block))
+			abort();
+	}
+}
+
+static void run_encode(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++) {
+		uint64_t length;
+
+		if (speckv_frame_encode(&w->shape, SPECKV_CODEC_RAW, &w->identity, w->source + w->from[i] * w->block, w->block,
+					w->frames + w->from[i] * w->frame_stride, w->frame_stride, &length))
+			abort();
+	}
+}
+
+struct peer {
+	const char *name, *isa;
+	void (*run)(struct work *w);
+	int base; /* index of the memcpy it is measured against */
+};
+
+static const struct peer peers[] = {
+	{ "memcpy", "auto", run_memcpy, 0 },
+	{ "memcpy, one destination", "auto", run_memcpy_reused, 1 },
+	{ "crc32c", "auto", run_crc, 0 },
+	{ "crc32c_copy", "auto", run_copy, 0 },
+	{ "crc32c_copy, one destination", "auto", run_copy_reused, 1 },
+	{ "raw frame: parse, decode", "auto", run_decode, 0 },
+	{ "raw frame, one destination", "auto", run_decode_reused, 1 },
+	{ "raw frame: encode", "auto", run_encode, 0 },
+	{ "crc32c_copy avx512", "avx512", run_copy, 0 },
+	{ "crc32c_copy sse42", "sse42", run_copy, 0 },
+	{ "crc32c_copy portable", "portable", run_copy, 0 },
+};
+
+#define PEERS (sizeof(peers) / sizeof(peers[0]))
+
+static int ascending(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void *map(size_t bytes)
+{
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (at == MAP_FAILED) {
+		perror("mmap");
+		exit(1);
+	}
+	return at;
+}
+
+static uint32_t *order(size_t n)
+{
+	uint32_t *p = malloc(n * sizeof(*p));
+
+	for (size_t i = 0; i < n; i++)
+		p[i] = (uint32_t)i;
+	for (size_t i = n - 1; i > 0; i--) {
+		size_t j = (size_t)rand() % (i + 1);
+		uint32_t swap = p[i];
+
+		p[i] = p[j];
+		p[j] = swap;
+	}
+	return p;
+}
+
+int main(int argc, char **argv)
+{
+	size_t bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 256) << 20;
+	struct work w = { .block = (argc > 2 ? strtoul(argv[2], NULL, 10) : 64) << 10 };
+	size_t rounds = argc > 3 ? strtoul(argv[3], NULL, 10) : 7;
+	struct speckv_geometry shape = { .layers = 1, .kv_heads = 1, .head_dim = 128, .dtype = SPECKV_DTYPE_BF16 };
+	double *seconds;
+
+	shape.tokens = (uint16_t)(w.block / (2 * 128 * 2));
+	if (!rounds || speckv_geometry_bytes(&shape) != w.block || bytes < w.block) {
+		fprintf(stderr, "usage: codec_copy [MiB] [KiB a block: a multiple of 32] [rounds]\n");
+		return 2;
+	}
+	w.shape = shape;
+	w.identity.generation = 1;
+	w.blocks = bytes / w.block;
+	w.frame_stride = speckv_frame_max_bytes(&shape, SPECKV_CODEC_RAW);
+	w.source = map(bytes);
+	w.destination = map(bytes);
+	w.frames = map(w.blocks * w.frame_stride);
+	for (size_t i = 0; i < bytes / 8; i++)
+		((uint64_t *)(void *)w.source)[i] = i * 0x9e3779b97f4a7c15u;
+	memset(w.destination, 1, bytes);
+	w.from = order(w.blocks);
+	run_encode(&w);
+	w.to = order(w.blocks);
+	seconds = calloc(PEERS * rounds, sizeof(*seconds));
+	for (size_t round = 0; round < rounds; round++)
+		for (size_t p = 0; p < PEERS; p++) {
+			double start;
+
+			if (speckv_isa_force(peers[p].isa))
+				continue;
+			start = now();
+			peers[p].run(&w);
+			seconds[p * rounds + round] = now() - start;
+		}
+	speckv_isa_force("auto");
+	printf("%zu MiB each way, %zu KiB blocks in random order, one core, best kernels: %s\n", bytes >> 20, w.block >> 10, speckv_isa_name());
+	for (size_t p = 0; p < PEERS; p++)
+		qsort(seconds + p * rounds, rounds, sizeof(*seconds), ascending);
+	for (size_t p = 0; p < PEERS; p++) {
+		double median = seconds[p * rounds + rounds / 2], base = seconds[(size_t)peers[p].base * rounds + rounds / 2];
+
+		if (median > 0)
+			printf("%-30s %7.2f GB/s  %5.2f of memcpy\n", peers[p].name, (double)(w.blocks * w.block) / median / 1e9, base / median);
+		else
+			printf("%-30s not on this CPU\n", peers[p].name);
+	}
+	return 0;
+}
