@@ -16,6 +16,7 @@ SMALL_MEMORY = 1 << 30
 SMALL_TMPFS = 256 << 20
 #: Open-file-description locks in every file system, and MADV_POPULATE_WRITE, are there.
 OLDEST_KERNEL = (5, 14)
+INSTALL = "pip install . in the source tree"
 MACHINES = ("x86_64", "aarch64")
 
 
@@ -36,6 +37,8 @@ def examine() -> list[Check]:
     for name, look in _CHECKS:
         try:
             checks += look(name)
+        except ImportError:
+            checks.append(failed(name, "not looked at: the library cannot be loaded", INSTALL))
         except Exception as exc:  # a check that breaks is a finding, not the end of the examination
             checks.append(failed(name, f"{type(exc).__name__}: {exc}", "SPECKVCTL_DEBUG=1 speckvctl device list"))
     return checks
@@ -57,7 +60,7 @@ def _extension(name: str) -> Iterator[Check]:
     try:
         import speckv
     except ImportError as exc:
-        yield failed(name, f"the library cannot be loaded: {exc}", "pip install . in the source tree")
+        yield failed(name, f"the library cannot be loaded: {exc}", INSTALL)
         return
     yield ok(name, f"libspeckv {speckv.version()}")
 

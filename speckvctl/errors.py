@@ -76,9 +76,9 @@ def describe(exc: BaseException, command_path: str) -> ErrorDocument:
     elif callable(getattr(exc, "format_message", None)):  # typer's usage errors, whichever module it keeps them in
         code, message = ExitCode.USAGE, exc.format_message().rstrip(".")  # type: ignore[attr-defined]
         next_step = f"{command_path} --help"
-    elif isinstance(exc, OSError):
+    elif isinstance(exc, OSError) or number is not None:
         code = from_errno(number)
-        if exc.strerror and exc.filename is not None:
+        if isinstance(exc, OSError) and exc.strerror and exc.filename is not None:
             message = f"{exc.filename}: {exc.strerror}"
     elif isinstance(exc, UnicodeError):
         code, message = ExitCode.USAGE, f"a name that is not text: {exc}"

@@ -9,6 +9,7 @@ from speckvctl import library, results
 from speckvctl.commands.options import App, Device, DryRun, Json, Yes
 from speckvctl.console import confirm, progress
 from speckvctl.render import finish
+from speckvctl.render.text import plural
 
 app = App(no_args_is_help=True)
 
@@ -120,7 +121,8 @@ def close_device(device: Device, yes: Yes = False, dry_run: DryRun = False, as_j
         names = [pool.config.name for pool in pools]
         blocks = sum(pool.blocks for pool in pools)
         if pools and not dry_run:
-            loss = f"{device}: closing it destroys {len(names)} pool(s) ({', '.join(names)}) with {blocks} block(s)"
+            held = f"{plural(len(names), 'pool')} ({', '.join(names)}) with {plural(blocks, 'block')}"
+            loss = f"closing {device} destroys {held}"
             confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl device close {device}")
         if not dry_run:
             with progress(f"closing {device}") as tell:

@@ -27,7 +27,9 @@ class PlainCommand(TyperCommand):
             record = parameter.get_help_record(ctx)
             if record is not None:
                 name, text = record
-                records[parameter.param_type_name].append((_TYPE.sub("", name), _REQUIRED.sub("", text)))
+                if parameter.param_type_name == "argument":  # the usage line shows which ones are required
+                    name, text = _TYPE.sub("", name), _REQUIRED.sub("", text)
+                records[parameter.param_type_name].append((name, text))
         for kind, rows in records.items():
             if rows:
                 with formatter.section(f"{kind.capitalize()}s"):

@@ -13,6 +13,7 @@ from speckvctl.console import confirm, progress
 from speckvctl.errors import UsageError
 from speckvctl.quantities import format_size, parse_mode, parse_owner, parse_positive_size
 from speckvctl.render import finish
+from speckvctl.render.text import plural
 
 app = App(no_args_is_help=True)
 
@@ -164,7 +165,7 @@ def list_pools(device: OptionalDevice = None, as_json: Json = False) -> None:
 
 @app.verb("show")
 def show_pool(device: Device, pool: PoolName, as_json: Json = False) -> None:
-    """Show one pool: settings, raw and effective capacity, tenants, and the clients attached now.
+    """Show one pool: settings, capacity, tenants and clients.
 
     The ratio is raw bytes over stored bytes. The effective capacity is how much raw KV the whole pool would hold if all
     of it were filled like the part in use.
@@ -273,7 +274,7 @@ def destroy_pool(
         info = dev.pool(pool)
         blocks = info.blocks if info.accessible else None
         if not dry_run:
-            held = "its blocks" if blocks is None else f"{blocks} block(s), {format_size(info.used_bytes)}"
+            held = "its blocks" if blocks is None else f"{plural(blocks, 'block')}, {format_size(info.used_bytes)}"
             loss = f"destroying {pool} on {device} loses {held}"
             confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl pool destroy {device} {pool}")
             with progress(f"zeroing {pool}", "units") as tell:

@@ -158,6 +158,8 @@ def _(document: results.DeviceSelftest) -> list[str]:
 @_lines.register
 def _(document: results.DeviceClose) -> list[str]:
     would = "Would close" if document.dry_run else "Closed"
+    if not document.pools_destroyed:
+        return [f"{would} {document.device}: it has no pools."]
     lost = f"{plural(len(document.pools_destroyed), 'pool')} with {plural(document.blocks_lost, 'block')}"
     names = f" ({', '.join(document.pools_destroyed)})" if document.pools_destroyed else ""
     return [f"{would} {document.device}: {lost}{names} lost, {format_size(document.bytes_freed)} given back."]
@@ -429,42 +431,45 @@ def _severity(severity: str) -> str:
 @_lines.register
 def _(document: results.Replay) -> list[str]:
     where = f"{document.pool} on {document.device}"
+    what = f"{one_line(document.trace)} ({document.format})"
     if document.dry_run:
         return [
-            f"Would replay {one_line(document.trace)} ({document.format}) against {where}: "
-            f"{plural(document.requests, 'request')}, {plural(document.clients, 'client')}, "
-            f"blocks of {format_size(document.block_bytes)}."
+            f"Would replay {plural(document.requests_total, 'request')} of {what} against {where},",
+            f"by {plural(document.clients, 'client')}, with blocks of {format_size(document.block_bytes)}.",
         ]
+    requests = f"{format_count(document.requests)} of {format_count(document.requests_total)}"
+    blocks = f"{plural(document.blocks_read, 'block')} read, {format_count(document.blocks_written)} written"
+    refused = f", {format_count(document.blocks_refused)} refused for want of room" if document.blocks_refused else ""
+    stored = f"{format_size(document.bytes_raw)} raw in {format_size(document.bytes_stored)}"
     lines = pairs(
         [
-            ("Trace", f"{document.trace} ({document.format}), {plural(document.clients, 'client')}"),
-            ("Pool", f"{where}, blocks of {format_size(document.block_bytes)}"),
-            ("Requests", f"{format_count(document.requests)} in {format_duration(document.elapsed_ns)}"),
-            (
-                "Hit share",
-                f"{format_share(document.hit_share)}: {format_count(document.blocks_read)} blocks read, "
-                f"{format_count(document.blocks_written)} written",
-            ),
-            (
-                "Stored",
-                f"{format_size(document.bytes_raw)} raw in {format_size(document.bytes_stored)}, "
-                f"ratio {format_ratio(document.ratio)}",
-            ),
-            ("Get", f"p50 {format_duration(document.get_p50_ns)}, p99 {format_duration(document.get_p99_ns)}"),
-            ("Put", f"p50 {format_duration(document.put_p50_ns)}, p99 {format_duration(document.put_p99_ns)}"),
+            ("Trace", f"{what}, {plural(document.clients, 'client')}"),
+            ("Pool", f"{where}: {document.codec}, blocks of {format_size(document.block_bytes)}"),
+            ("Requests", f"{requests} in {format_duration(document.elapsed_ns)}"),
+            ("Hit share", f"{format_share(document.hit_share)}: {blocks}{refused}"),
+            ("Stored", f"{stored}, ratio {format_ratio(document.ratio)}"),
+            ("Get", _call(document.get_p50_ns, document.get_p99_ns, document.get_bytes_per_second)),
+            ("Put", _call(document.put_p50_ns, document.put_p99_ns, document.put_bytes_per_second)),
             (
                 "Verified",
-                f"{format_count(document.verified_blocks)} blocks, {format_count(document.mismatches)} mismatches, "
-                f"{format_count(document.errors)} errors",
+                f"{plural(document.verified_blocks, 'block')}, {format_count(document.mismatches)} wrong, "
+                f"{plural(document.errors, 'error')}",
             ),
         ]
     )
+    lines += [paint(one_line(problem), "red") for problem in document.problems]
     if document.mismatches:
-        lines += [
-            "",
-            paint(f"Wrong bytes were read. Next: speckvctl pool check {document.device} {document.pool} --deep", "red"),
-        ]
+        again = f"speckvctl pool check {document.device} {document.pool} --deep"
+        lines += ["", paint("Wrong bytes were read.", "red") + f" Next: {again}"]
+    elif document.interrupted:
+        lines += ["", "Interrupted: this is what was done until then."]
     return lines
+
+
+def _call(p50_ns: int | None, p99_ns: int | None, bytes_per_second: int | None) -> str:
+    if p50_ns is None:
+        return "-"
+    return f"p50 {format_duration(p50_ns)}, p99 {format_duration(p99_ns)} a block, {format_size(bytes_per_second)}/s"
 
 
 # ---- doctor ----------------------------------------------------------------------------------------------------------
