@@ -71,6 +71,7 @@ int clients_reap(struct region *r, uint64_t *pages_back)
 	uint64_t back = 0;
 	int dead = 0;
 
+	pthread_mutex_lock(&r->reaping);
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
 		struct lay_client *client = &r->head->clients[slot];
 		uint64_t state = load(&client->state), got;
@@ -78,13 +79,9 @@ int clients_reap(struct region *r, uint64_t *pages_back)
 
 		if (!(state & 1) || client_alive(r, slot))
 			continue;
-		/* the slot's own lock keeps others from reaping it, or taking it, at the same time */
-		pthread_mutex_lock(&r->remap);
-		if (lock_byte(r->lock_fd, slot_byte(r, slot), true) != 0) {
-			pthread_mutex_unlock(&r->remap);
+		/* the slot's own lock keeps other processes from reaping it, or taking it, at the same time */
+		if (lock_byte(r->lock_fd, slot_byte(r, slot), true) != 0)
 			continue;
-		}
-		pthread_mutex_unlock(&r->remap);
 		state = load(&client->state);
 		if (state & 1) {
 			got = sweep(r, slot, state >> 8);
@@ -94,7 +91,7 @@ int clients_reap(struct region *r, uint64_t *pages_back)
 			pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "client %.24s (pid %u) died; took back %llu pages",
 				   tenant ? tenant->name : "?", client->pid, (unsigned long long)got);
 			store(&client->allocated_pages, 0);
-			store(&client->state, state & ~0xffull);
+			atomic_compare_exchange_strong(&client->state, &state, state & ~0xffull);
 		}
 		unlock_byte(r->lock_fd, slot_byte(r, slot));
 	}
@@ -103,6 +100,7 @@ int clients_reap(struct region *r, uint64_t *pages_back)
 		pages_recount(r);
 		add(&r->head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
 	}
+	pthread_mutex_unlock(&r->reaping);
 	if (pages_back)
 		*pages_back = back;
 	return dead;

@@ -231,6 +231,13 @@ static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_requ
 	}
 }
 
+static bool full_event_due(struct speckv_pool *pool)
+{
+	uint64_t last = load_relaxed(&pool->full_event_ns), now = clock_ns();
+
+	return (!last || now - last > 1000000000u) && atomic_compare_exchange_strong(&pool->full_event_ns, &last, now);
+}
+
 static int run_puts(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
 {
 	int done = 0;
@@ -246,10 +253,19 @@ static int run_puts(struct speckv_pool *pool, struct speckv_request *requests, s
 			continue;
 		}
 		count(pool, SPECKV_COUNT_PUT_FAILED, 1);
-		if (requests[i].status == -ENOSPC)
+		if (requests[i].status == -ENOSPC && full_event_due(pool))
 			pool_event(&pool->region, SPECKV_EVENT_POOL_FULL, SPECKV_WARNING, "no room for a block: the pool is full");
 	}
 	return done;
+}
+
+/* The first lines of the next frame: its header and section table would otherwise be waited for. */
+static void prefetch_frame(struct region *r, const struct found *found)
+{
+	const uint8_t *at = r->data + (found->page << r->page_shift);
+
+	for (unsigned int line = 0; line < 8; line++)
+		__builtin_prefetch(at + line * 64);
 }
 
 static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
@@ -267,6 +283,8 @@ static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, s
 			struct speckv_request *request = &requests[base + i];
 			uint64_t start = clock_ns();
 
+			if (i + 1 < group && present[i + 1])
+				prefetch_frame(&pool->region, &found[i + 1]);
 			request->status = block_get(pool, request, present[i] ? &found[i] : NULL);
 			if (request->status == 0) {
 				done++;

@@ -133,6 +133,28 @@ bool index_find(struct region *r, const struct speckv_key *key, struct found *ou
 	return find_hashed(r, key_hash(r, key), key, out);
 }
 
+/* Bring near the entries that a key's tags point at; or, once those are near, the words of the page map that they point at. */
+static void prefetch_matches(struct region *r, uint64_t hash, bool words)
+{
+	struct lay_bucket *buckets[2] = { first_bucket(r, hash), second_bucket(r, hash) };
+
+	for (int b = 0; b < 2; b++)
+		for (int s = 0; s < LAY_BUCKET_SLOTS; s++) {
+			uint64_t word = load_relaxed(&buckets[b]->slots[s]), id = (uint32_t)word - 1ull, page;
+
+			if (!word || slot_tag(word) != slot_tag(hash) || id >= r->fixed.max_entries)
+				continue;
+			if (!words) {
+				__builtin_prefetch(&r->entries[id]);
+				__builtin_prefetch((const uint8_t *)&r->entries[id] + 64);
+				continue;
+			}
+			page = load_relaxed(&r->entries[id].page);
+			if (page < r->fixed.max_pages)
+				__builtin_prefetch((const void *)&r->page_map[page]);
+		}
+}
+
 void index_find_many(struct region *r, const struct speckv_key *keys, size_t stride, size_t count, struct found *out, uint8_t *present)
 {
 	enum { GROUP = 16 };
@@ -147,20 +169,10 @@ void index_find_many(struct region *r, const struct speckv_key *keys, size_t str
 			__builtin_prefetch(first_bucket(r, hash[i]));
 			__builtin_prefetch(second_bucket(r, hash[i]));
 		}
-		for (size_t i = 0; i < n; i++) { /* the entries that the tags point at */
-			struct lay_bucket *buckets[2] = { first_bucket(r, hash[i]), second_bucket(r, hash[i]) };
-
-			for (int b = 0; b < 2; b++)
-				for (int s = 0; s < LAY_BUCKET_SLOTS; s++) {
-					uint64_t word = load_relaxed(&buckets[b]->slots[s]), id = (uint32_t)word - 1ull;
-
-					if (word && slot_tag(word) == slot_tag(hash[i]) && id < r->fixed.max_entries) {
-						__builtin_prefetch(&r->entries[id]);
-						__builtin_prefetch((const uint8_t *)&r->entries[id] + 64);
-						__builtin_prefetch((const void *)&r->page_map[id * r->min_run]);
-					}
-				}
-		}
+		for (size_t i = 0; i < n; i++)
+			prefetch_matches(r, hash[i], false);
+		for (size_t i = 0; i < n; i++)
+			prefetch_matches(r, hash[i], true);
 		for (size_t i = 0; i < n; i++) {
 			struct found found;
 			const struct speckv_key *key = (const struct speckv_key *)((const uint8_t *)keys + (base + i) * stride);

@@ -118,6 +118,7 @@ struct region {
 	_Atomic uint64_t pages;    /* data pages that are mapped here: never above the header's, nor max_pages */
 	_Atomic uint64_t size_sequence;
 	pthread_mutex_t remap;
+	pthread_mutex_t reaping; /* threads of one descriptor do not exclude each other by its locks */
 	struct fork_guard guard;
 };
 
@@ -161,6 +162,7 @@ struct speckv_pool {
 	pthread_mutex_t lock; /* cold paths: workers and staging are made, parameters, reaping, list of allocations */
 	struct speckv_mem *allocations;
 	_Atomic uint32_t prefetch_depth, codec, verify;
+	_Atomic uint64_t reaped_ns, full_event_ns; /* when this client last did so: no more than once a second */
 	_Atomic uint64_t failed_freed, failed_run; /* the last search that found no run: not repeated until something was freed */
 	struct workers *_Atomic workers;
 	struct staging *_Atomic staging;

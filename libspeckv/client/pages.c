@@ -241,11 +241,19 @@ static int within_quotas(struct speckv_pool *pool, uint32_t n, uint64_t limit)
 	return 0;
 }
 
+/* A full cache evicts at every put: looking for the dead costs system calls, and is done once a second. */
+static bool reap_due(struct speckv_pool *pool)
+{
+	uint64_t last = load_relaxed(&pool->reaped_ns), now = clock_ns();
+
+	return now - last > 1000000000u && atomic_compare_exchange_strong(&pool->reaped_ns, &last, now);
+}
+
 int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
 {
 	struct region *r = &pool->region;
 	uint64_t limit = region_pages(r), shrinking = load_relaxed(&r->head->pool.claim_limit);
-	bool reaped = false;
+	bool lru = load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && !below, reaped = false;
 	int rc;
 
 	if (shrinking && shrinking < limit)
@@ -262,12 +270,12 @@ int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t 
 	for (unsigned int tries = 0; tries <= EVICT_TRIES; tries++) {
 		if (claim_somewhere(pool, n, run, limit))
 			return 0;
-		if (!reaped) { /* clients that died may hold what is missing */
+		if (!reaped && (!lru || reap_due(pool))) { /* clients that died may hold what is missing */
 			reaped = true;
 			if (clients_reap(r, NULL) > 0)
 				continue;
 		}
-		if (below || load_relaxed(&r->head->pool.eviction) != SPECKV_EVICT_LRU || n > limit)
+		if (!lru || n > limit)
 			break;
 		if (!pages_evict(pool, n, limit, -1, ~0ull) && tries > 8)
 			break;

@@ -289,6 +289,7 @@ int region_open(struct speckv_device *dev, const char *name, bool writable, stru
 	if (r->record < 0)
 		return r->record;
 	pthread_mutex_init(&r->remap, NULL);
+	pthread_mutex_init(&r->reaping, NULL);
 	rc = open_fds(dev, name, writable, r);
 	if (rc)
 		goto bad;
@@ -365,6 +366,7 @@ bad:
 	if (r->fd >= 0)
 		close(r->fd);
 	pthread_mutex_destroy(&r->remap);
+	pthread_mutex_destroy(&r->reaping);
 	return rc;
 }
 
@@ -377,6 +379,7 @@ void region_close(struct region *r)
 	}
 	close(r->fd);
 	pthread_mutex_destroy(&r->remap);
+	pthread_mutex_destroy(&r->reaping);
 }
 
 /* ---- size ---------------------------------------------------------------------------------------------------------- */
