@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -43,7 +42,8 @@ class Result:
 
 def run(command: Sequence[object], *, env: dict[str, str] | None = None, minutes: int = 20) -> int:
     """Run a command on this terminal; its exit status, or 124 when it hung."""
-    process = subprocess.Popen([str(c) for c in command], cwd=ROOT, env={**os.environ, **(env or {})}, process_group=0)
+    words = [str(c) for c in command]
+    process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, **(env or {})}, process_group=0)
     try:
         return process.wait(minutes * 60)
     except BaseException as error:
@@ -52,6 +52,21 @@ def run(command: Sequence[object], *, env: dict[str, str] | None = None, minutes
         if isinstance(error, subprocess.TimeoutExpired):
             return 124
         raise
+
+
+def build(folder: Path, options: Sequence[str]) -> str | None:
+    """Set up and compile a build folder, quietly when it works; otherwise what failed."""
+    steps: dict[str, list[object]] = {"meson compile": [BIN / "meson", "compile", "-C", folder]}
+    if not (folder / "build.ninja").exists():
+        steps = {"meson setup": [BIN / "meson", "setup", "--wipe", folder, "-Dpython=disabled", *options], **steps}
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, command in steps.items():
+        words = [str(c) for c in command]
+        done = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        if done.returncode:
+            print(done.stdout, flush=True)
+            return f"{name} failed"
+    return None
 
 
 def read_junit(path: Path, status: int, result: Result) -> None:
@@ -78,14 +93,8 @@ def meson_suite(name: str, options: Sequence[str], tests: Sequence[str]) -> Call
 
     def go(result: Result) -> None:
         folder = BUILD / name
-        if not (folder / "build.ninja").exists():
-            status = run([BIN / "meson", "setup", folder, "-Dpython=disabled", *options])
-            if status:
-                shutil.rmtree(folder, ignore_errors=True)
-                result.failures.append("meson setup failed")
-                return
-        if run([BIN / "meson", "compile", "-C", folder]):
-            result.failures.append("did not compile")
+        if failure := build(folder, options):
+            result.failures.append(failure)
             return
         log = folder / "meson-logs" / "junit.junit.xml"
         log.unlink(missing_ok=True)
@@ -121,8 +130,8 @@ def tidy(result: Result) -> None:
     tool, database = BIN / "clang-tidy", BUILD / "c" / "compile_commands.json"
     if not tool.exists():
         return result.missing("clang-tidy")
-    if not database.exists():
-        run([BIN / "meson", "setup", BUILD / "c", "-Dpython=disabled"])
+    if failure := build(database.parent, []):
+        return result.failures.append(f"clang-tidy: {failure}")
     entries = json.loads(database.read_text())
     files = sorted({os.path.normpath(Path(e["directory"]) / e["file"]) for e in entries})
 
@@ -170,7 +179,9 @@ def suites() -> dict[str, Callable[[Result], None]]:
         "c": meson_suite("c", [], plain),
         "c-asan": meson_suite("c-asan", ["-Db_sanitize=address,undefined", sanitize[0]], [*plain, sanitize[1]]),
         "c-tsan": meson_suite(
-            "c-tsan", ["-Db_sanitize=thread", sanitize[0]], [*plain, "--no-suite", "no-tsan", sanitize[1]]
+            "c-tsan",
+            ["-Db_sanitize=thread", "-Dc_args=-Wno-tsan", sanitize[0]],
+            [*plain, "--no-suite", "no-tsan", sanitize[1]],
         ),
         **{f: pytest_suite(f) for f in sorted(folders) if f.split("/")[0] not in NOT_SUITES},
         "soak": meson_suite("c", [], ["--suite", "soak", "--timeout-multiplier=0"]),
@@ -207,6 +218,7 @@ def main() -> int:
     if unknown := [n for n in names if n not in known]:
         parser.error(f"no suite {', '.join(unknown)}; there are: {', '.join(known)}")
     results: dict[str, Result] = {}
+    os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"  # ninja for meson; speckvctl for tests
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="speckv-test-", dir=shm) as runtime:
         os.environ["SPECKV_RUNTIME_DIR"] = runtime  # of C tests that make none of their own

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`make install` gives a library that others can build against and a command that runs; `make uninstall` leaves nothing."""
+"""`make install` gives a library to build against and a command that runs; `make uninstall` leaves nothing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_command_runs_from_its_own_environment(installed: Path) -> None:
     root = installed / PREFIX.lstrip("/")
     assert os.readlink(root / "bin" / "speckvctl") == "../lib/speckv/bin/speckvctl"
     assert (root / "bin" / "speckvctl").read_text().startswith(f"#!{PREFIX}/lib/speckv/bin/python")
-    script = [root / "lib" / "speckv" / "bin" / "python", root / "bin" / "speckvctl", "--help"]
+    script: list[Path | str] = [root / "lib" / "speckv" / "bin" / "python", root / "bin" / "speckvctl", "--help"]
     assert "pool" in subprocess.run(script, capture_output=True, text=True, check=True).stdout
 
 
