@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* What the codec's C tests share: a check that says what failed, memory with watched ends, random shapes. */
+#ifndef TEST_CODEC_CHECK_H
+#define TEST_CODEC_CHECK_H
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <speckv/codec.h>
+
+#include "../../vectors/inputs.h"
+
+#define CHECK(condition, ...)                                                  \
+	do {                                                                   \
+		if (!(condition)) {                                            \
+			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+			fprintf(stderr, __VA_ARGS__);                          \
+			fputc('\n', stderr);                                   \
+			exit(1);                                               \
+		}                                                              \
+	} while (0)
+
+/* Never NULL, on a line, exactly that long: what is behind it is the sanitizer's. */
+static inline void *line_alloc(uint64_t bytes)
+{
+	void *at;
+
+	if (posix_memalign(&at, 64, bytes ? bytes : 1)) {
+		fprintf(stderr, "out of memory\n");
+		exit(1);
+	}
+	return at;
+}
+
+/* A small shape that every mode with 16-bit input takes. */
+static inline struct speckv_geometry random_geometry(uint64_t *state)
+{
+	struct speckv_geometry g = { 0 };
+
+	g.layers = (uint16_t)(1 + random_below(state, 3));
+	g.kv_heads = (uint16_t)(1 + random_below(state, 3));
+	g.head_dim = head_dims[random_below(state, 6)];
+	g.tokens = (uint16_t)(64 * (1 + random_below(state, 2)));
+	g.dtype = (uint8_t)(random_below(state, 2) ? SPECKV_DTYPE_BF16 : SPECKV_DTYPE_FP16);
+	return g;
+}
+
+static inline struct speckv_frame_identity random_identity(uint64_t *state)
+{
+	struct speckv_frame_identity id;
+
+	for (size_t i = 0; i < sizeof(id.key); i++)
+		id.key[i] = (uint8_t)random_next(state);
+	for (size_t i = 0; i < sizeof(id.pool_uuid); i++)
+		id.pool_uuid[i] = (uint8_t)random_next(state);
+	id.generation = random_next(state);
+	id.pool_address = random_next(state);
+	id.first_position = random_next(state);
+	return id;
+}
+
+static inline uint32_t get32(const uint8_t *at)
+{
+	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+static inline void put32(uint8_t *at, uint32_t v)
+{
+	for (int i = 0; i < 4; i++)
+		at[i] = (uint8_t)(v >> (8 * i));
+}
+
+/* Make a doctored header or table hold together again. */
+static inline void reseal(uint8_t *frame)
+{
+	uint32_t sections = (uint32_t)frame[112] | (uint32_t)frame[113] << 8;
+
+	put32(frame + 116, speckv_crc32c(0, frame + 128, 16 * (uint64_t)sections));
+	put32(frame + 124, speckv_crc32c(0, frame, 124));
+}
+
+#endif

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: MIT
+"""The stored golden frames, read by a decoder written from libspeckv/codec/FORMAT.md alone.
+
+It is slow and plain on purpose: exact fractions and no library of ours, so that the C code and the specification cannot be
+wrong together.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+VECTORS = Path(__file__).resolve().parents[2] / "vectors"
+FRAMES = sorted(path.stem for path in VECTORS.glob("*.frame"))
+MODES = {0: "raw", 1: "int8-delta-rle", 2: "q4x", 3: "q5c", 4: "e7c", 5: "lossless"}
+DTYPES = {1: "bf16", 2: "fp16", 3: "fp8_e4m3", 4: "fp8_e5m2"}
+MANTISSA_BITS = {"bf16": 7, "fp16": 10}
+BIAS = {"bf16": 127, "fp16": 15}
+
+
+def _crc_table() -> list[int]:
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = (byte >> 1) ^ (0x82F63B78 if byte & 1 else 0)
+        table.append(byte)
+    return table
+
+
+CRC_TABLE = _crc_table()
+
+
+def crc32c(data: bytes) -> int:
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = (crc >> 8) ^ CRC_TABLE[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Header:
+    mode: str
+    dtype: str
+    layers: int
+    kv_heads: int
+    head_dim: int
+    tokens: int
+    raw_bytes: int
+    frame_bytes: int
+    sections: int
+    table_crc: int
+
+
+def parse(frame: bytes) -> Header:
+    magic, version, mode, dtype = struct.unpack_from("<4sHBB", frame, 0)
+    layers, kv_heads, head_dim, tokens, raw_bytes, frame_bytes = struct.unpack_from("<4H2I", frame, 8)
+    sections, flags, table_crc, reserved, header_crc = struct.unpack_from("<2H3I", frame, 112)
+    assert (magic, version, flags, reserved) == (b"SKVF", 0, 0, 0)
+    assert header_crc == crc32c(frame[:124])
+    assert frame_bytes == len(frame) and frame_bytes % 64 == 0
+    assert sections == 2 * layers
+    return Header(
+        MODES[mode], DTYPES[dtype], layers, kv_heads, head_dim, tokens, raw_bytes, frame_bytes, sections, table_crc
+    )
+
+
+def value(dtype: str, bits: int) -> Fraction:
+    mantissa = MANTISSA_BITS[dtype]
+    exponent, fraction = (bits & 0x7FFF) >> mantissa, bits & ((1 << mantissa) - 1)
+    if exponent:
+        fraction += 1 << mantissa
+    power = max(exponent, 1) - BIAS[dtype] - mantissa
+    magnitude = Fraction(fraction) * Fraction(2) ** power
+    return -magnitude if bits & 0x8000 else magnitude
+
+
+def nearest(dtype: str, target: Fraction) -> int:
+    """Bit pattern of the number nearest to `target`, ties to the even pattern; a zero is +0."""
+    low, high = 0, (0x7F80 if dtype == "bf16" else 0x7C00) - 1
+    while low < high:  # the largest pattern not above the magnitude
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if value(dtype, middle) <= abs(target) else (low, middle - 1)
+    below, above = abs(target) - value(dtype, low), value(dtype, low + 1) - abs(target)
+    if above < below or (above == below and low & 1):
+        low += 1
+    return low | 0x8000 if target < 0 and low else low
+
+
+def decode_raw(header: Header, tensor: int, parameter: int, section: bytes) -> bytes:
+    assert parameter == 0
+    return section
+
+
+def expand_runs(section: bytes, at: int, count: int) -> tuple[bytes, int]:
+    out = bytearray()
+    while len(out) < count:
+        control = section[at]
+        if control < 128:
+            out += section[at + 1 : at + 2 + control]
+            at += 2 + control
+        else:
+            out += bytes([section[at + 1]]) * (control - 125)
+            at += 2
+    assert len(out) == count
+    return bytes(out), at
+
+
+def decode_int8_delta_rle(header: Header, tensor: int, parameter: int, section: bytes) -> bytes:
+    words: list[int] = []
+    at = 0
+    for _ in range(header.kv_heads * header.tokens // 64):
+        scales = struct.unpack_from("<64H", section, at)
+        at += 128
+        if parameter == 1:
+            differences, at = expand_runs(section, at, 64 * header.head_dim)
+        else:
+            differences, at = section[at : at + 64 * header.head_dim], at + 64 * header.head_dim
+        row = [0] * header.head_dim
+        for token in range(64):
+            here = differences[token * header.head_dim : (token + 1) * header.head_dim]
+            row = [(a + d) & 0xFF for a, d in zip(row, here, strict=True)]
+            assert 128 not in row
+            largest = value(header.dtype, scales[token])
+            words += [nearest(header.dtype, largest * (q - 256 if q > 127 else q) / 127) for q in row]
+    assert at == len(section)
+    return struct.pack(f"<{len(words)}H", *words)
+
+
+DECODERS: dict[str, Callable[[Header, int, int, bytes], bytes]] = {
+    "raw": decode_raw,
+    "int8-delta-rle": decode_int8_delta_rle,
+}
+
+
+def index() -> dict[str, list[str]]:
+    return {line.split()[0]: line.split() for line in (VECTORS / "index.txt").read_text().splitlines()}
+
+
+def test_there_are_frames_of_every_mode_in_the_index() -> None:
+    stored = {index()[name][1] for name in FRAMES}
+    assert stored == {line[1] for line in index().values()}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_frame_decodes_by_the_specification(name: str) -> None:
+    frame = (VECTORS / f"{name}.frame").read_bytes()
+    line = index()[name]
+    header = parse(frame)
+    assert [header.mode, header.dtype] == line[1:3]
+    assert [header.layers, header.kv_heads, header.head_dim, header.tokens] == [int(field) for field in line[3:7]]
+    assert len(frame) == int(line[10]) and crc32c(frame) == int(line[11], 16)
+    table = frame[128 : 128 + 16 * header.sections]
+    assert crc32c(table) == header.table_crc
+    end = 128 + len(table)
+    out = b""
+    for number in range(header.sections):
+        offset, length, crc, parameter = struct.unpack_from("<4I", table, 16 * number)
+        start = (end + 63) // 64 * 64
+        assert offset * 64 == start and not any(frame[end:start])
+        end = start + length
+        assert crc32c(frame[start:end]) == crc
+        out += DECODERS[header.mode](header, number % 2, parameter, frame[start:end])
+    assert not any(frame[end:]) and len(frame) - end < 64
+    assert len(out) == header.raw_bytes
+    assert crc32c(out) == int(line[12], 16)
