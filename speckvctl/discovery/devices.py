@@ -19,7 +19,7 @@ _NODE = re.compile(r"node(\d+)")
 _MEMORY_TOTAL = re.compile(r"MemTotal:\s+(\d+) kB")
 
 
-class DiscoveryError(Exception):
+class DiscoveryError(OSError):
     """Devices cannot be enumerated on this machine at all (libudev or pyudev is missing)."""
 
     errno = errno.EOPNOTSUPP

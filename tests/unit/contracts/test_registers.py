@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +32,12 @@ OFFSETS = {
 }  # fmt: skip
 
 
+def need_generator() -> None:
+    """All four: PeakRDL is installed with fewer exporters than we use."""
+    for name, wanted in generator().VERSIONS.items():
+        need(any(metadata.distributions(name=name)), f"PyPI {name}=={wanted}")
+
+
 def need(present: bool, what: str) -> None:
     if present:
         return
@@ -53,7 +60,7 @@ def compiles(source: str, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_generated_files_are_those_of_the_description(tmp_path: Path) -> None:
-    need(importlib.util.find_spec("peakrdl") is not None, "PyPI peakrdl==1.5.0")
+    need_generator()
     module = generator()
     module.generate(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(module.OUTPUTS)
@@ -115,6 +122,7 @@ def test_the_generated_block_passes_the_simulators_lint() -> None:
 
 
 def test_the_generator_refuses_other_versions_of_its_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_generator()
     module = generator()
     monkeypatch.setattr(module, "version", lambda name: "0.0")
     with pytest.raises(module.VersionError, match=r"peakrdl is 0\.0, not 1\.5\.0"):
@@ -123,6 +131,6 @@ def test_the_generator_refuses_other_versions_of_its_tools(tmp_path: Path, monke
 
 
 def test_the_generator_runs_as_a_program(tmp_path: Path) -> None:
-    need(importlib.util.find_spec("peakrdl") is not None, "PyPI peakrdl==1.5.0")
+    need_generator()
     subprocess.run([sys.executable, str(REGS / "generate.py"), str(tmp_path)], check=True)
     assert (tmp_path / "speckv_regs.h").read_bytes() == (REGS / "speckv_regs.h").read_bytes()

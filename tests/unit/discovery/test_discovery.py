@@ -2,6 +2,7 @@
 """Discovery on recorded machines: what is found, what it is called, what the note says, and what hot plug reports."""
 
 import ctypes.util
+import errno
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from speckvctl.discovery import identification, memory_nodes
+from speckvctl.discovery import DiscoveryError, discover, identification, memory_nodes, watch
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -240,6 +241,15 @@ def test_memory_nodes_obey_the_sysfs_root_they_are_given(tmp_path: Path) -> None
 def test_importing_discovery_does_not_import_pyudev() -> None:
     code = "import sys, speckvctl.discovery; sys.exit('pyudev' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_machine_without_libudev_gets_one_line_and_an_error_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyudev", None)
+    with pytest.raises(DiscoveryError, match=r"^cannot look for devices: .*apt install libudev1\)$") as caught:
+        discover()
+    assert caught.value.errno == errno.EOPNOTSUPP
+    with pytest.raises(DiscoveryError):
+        watch(lambda: True)
 
 
 def test_identification_has_the_values_of_the_uapi_header() -> None:
