@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The stored golden frames, read by a decoder written from libspeckv/codec/FORMAT.md alone.
 
-It is slow and plain on purpose: exact fractions and no library of ours, so that the C code and the specification cannot be
-wrong together.
+It is slow and plain on purpose: exact fractions and no library of ours, so that the C code and the specification
+cannot be wrong together.
 """
 
 from __future__ import annotations
