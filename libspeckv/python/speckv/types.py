@@ -396,7 +396,11 @@ def stats_from_c(struct: Any) -> Stats:
 
     def names(enum: str, prefix: str) -> list[tuple[int, str]]:
         elements = ffi.typeof(f"enum {enum}").elements
-        return [(index, key.removeprefix(prefix).lower()) for index, key in elements.items() if key.startswith(prefix)]
+        return [
+            (index, key.removeprefix(prefix).lower())
+            for index, key in sorted(elements.items())
+            if key.startswith(prefix)
+        ]
 
     return Stats(
         taken_ns=int(struct.taken_ns),
