@@ -27,8 +27,6 @@ MAX_BYTES_OF_A_KIND = 64 << 20  # of K, and of V: more adds nothing
 MAX_HEADER_BYTES = 64 << 20
 REFERENCE_CACHE_BYTES = 64 << 20
 
-SAMPLE = Path(__file__).parent / "sample" / "kv_sample.safetensors"
-
 #: safetensors name -> (pool dtype, bytes of an element)
 _DTYPES = {
     "BF16": (speckv.DType.BF16, 2),

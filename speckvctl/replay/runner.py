@@ -17,8 +17,9 @@ import speckv
 from speckv.errors import error
 
 from speckvctl.replay.client import MAX_DESCRIBED, Failure, Mismatch, Setup, Tally, client_main
-from speckvctl.replay.contents import SAMPLE, Contents, file_digest
+from speckvctl.replay.contents import Contents, file_digest
 from speckvctl.replay.dealer import Dealer
+from speckvctl.replay.sample import KV
 from speckvctl.replay.traces import Trace, TraceError
 
 MAX_CLIENTS = 256
@@ -131,7 +132,7 @@ def plan(config: ReplayConfig) -> Plan:
             f"pool {config.pool}: its blocks have {pool.block_bytes} bytes, not {config.block_bytes}: "
             f"leave the block size out, or make a pool of that shape",
         )
-    contents = Path(config.contents or SAMPLE)
+    contents = Path(config.contents or KV)
     digest = file_digest(contents)
     scope = hashlib.sha256(b"speckv replay %d\0" % config.seed + trace.digest() + digest).digest()
     setup = Setup(

@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: MIT
+"""The trace and the KV that are shipped, for machines without real data (README.md)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TRACE = Path(__file__).parent / "trace_sample.jsonl"
+KV = Path(__file__).parent / "kv_sample.safetensors"
