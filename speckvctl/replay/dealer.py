@@ -76,13 +76,15 @@ class Dealer:
     def _client_of(self, request: Request) -> int:
         if request.session is not None:
             return self._remember(request.session, self._sessions.get(request.session))
-        # The last block of a prompt is partial and replaced as the session goes on: the one before it stays.
-        scope = request.scope
-        known = next(
-            (self._sessions[key] for block in reversed(request.ids) if (key := (scope, block)) in self._sessions), None
-        )
-        tail = request.ids[-2:-1] or request.ids
-        return self._remember((scope, tail[0]) if tail else None, known)
+        # The last block of a prompt is partial and replaced as the session goes on; the one before it, its tail, stays.
+        # A tail in the first half of a prompt, or at its own tail's place, is rather a system prompt that many share.
+        ids = request.ids
+        tail = len(ids) - 2
+        for index in range(tail - 1, (len(ids) - 1) // 2 - 1, -1):
+            known = self._sessions.get((request.scope, ids[index]))
+            if known is not None:
+                return self._remember((request.scope, ids[tail]), known)
+        return self._remember((request.scope, ids[max(tail, 0)]) if ids else None, None)
 
     def _remember(self, session: object, client: int | None) -> int:
         if client is None:

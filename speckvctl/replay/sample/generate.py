@@ -59,8 +59,8 @@ def trace_lines(seed: int = SEED) -> list[str]:
 def kv_tensors(seed: int = SEED) -> dict[str, npt.NDArray[np.uint16]]:
     """K (after rotary embedding) and V as bf16 bit patterns, [head][token][channel].
 
-    Channels follow slow walks over the tokens with noise on top. K has what real K has: a few channels, fixed for a head,
-    with a mean and a spread several times the others', and the rotation on top; V is even over its channels and small.
+    Channels follow slow walks over the tokens with noise on top. K has what real K has: a few channels, fixed for a
+    head, with a mean and a spread several times the others', and the rotation on top; V is even and small.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
 
