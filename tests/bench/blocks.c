@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Blocks in and out of a pool, beside memcpy and Redis: same blocks, same random order, same batches, same core, in turns.
+ *
+ * Usage: blocks [--mib 256] [--rounds 15] [--batch 32] [--redis SOCKET --redis-pid PID]
+ * The pool is made on host:DRAM of SPECKV_RUNTIME_DIR, and memcpy's file lies there too, so that both read one kind of memory.
+ */
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bench.h"
+#ifdef HAVE_HIREDIS
+#include "redis_peer.h"
+#endif
+
+#define BLOCK 65536
+
+struct work {
+	struct speckv_ctx *ctx;
+	struct speckv_device *device;
+	struct speckv_pool *pool;
+	struct redis_peer *redis;
+	pid_t redis_pid;
+	int core;
+	size_t blocks, batch;
+	uint8_t *source;  /* the blocks, private memory */
+	uint8_t *file;    /* the same blocks in a shared file: what memcpy reads and writes */
+	uint8_t *ring;    /* one batch of destinations */
+	uint32_t *order;
+	struct speckv_request *requests;
+};
+
+static void check(const struct work *w, const char *what, int got, size_t wanted)
+{
+	if (got < 0 || (size_t)got != wanted)
+		give_up("%s: %d of %zu: %s", what, got, wanted, speckv_strerror(w->ctx));
+}
+
+/* Fill the requests of one batch: block i of the order, to or from the place that `from_source` says. */
+static size_t load_batch(struct work *w, size_t base, int from_source)
+{
+	size_t n = w->blocks - base < w->batch ? w->blocks - base : w->batch;
+
+	for (size_t i = 0; i < n; i++) {
+		struct speckv_request *r = &w->requests[i];
+		uint32_t block = w->order[base + i];
+
+		key_of(block, &r->key);
+		r->buffer = from_source ? w->source + (size_t)block * BLOCK : w->ring + i * BLOCK;
+		r->buffer_bytes = BLOCK;
+		r->flags = 0;
+	}
+	return n;
+}
+
+/* ---- what is measured ---------------------------------------------------------------------------------------------- */
+
+static void read_memory(struct work *w)
+{
+	const uint64_t *p = (const uint64_t *)(const void *)w->source;
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < w->blocks * BLOCK / sizeof(*p); i++)
+		sum += p[i];
+	__asm__ volatile("" ::"r"(sum));
+}
+
+static void get_memcpy(struct work *w)
+{
+	for (size_t base = 0; base < w->blocks; base += w->batch) {
+		size_t n = load_batch(w, base, 0);
+
+		for (size_t i = 0; i < n; i++)
+			memcpy(w->requests[i].buffer, w->file + (size_t)w->order[base + i] * BLOCK, BLOCK);
+		__asm__ volatile("" ::"r"(w->ring) : "memory");
+	}
+}
+
+static void get_speckv(struct work *w)
+{
+	for (size_t base = 0; base < w->blocks; base += w->batch) {
+		size_t n = load_batch(w, base, 0);
+
+		check(w, "get", speckv_get(w->pool, w->requests, n), n);
+	}
+}
+
+static void put_memcpy(struct work *w)
+{
+	for (size_t base = 0; base < w->blocks; base += w->batch) {
+		size_t n = load_batch(w, base, 1);
+
+		for (size_t i = 0; i < n; i++)
+			memcpy(w->file + (size_t)w->order[base + i] * BLOCK, w->requests[i].buffer, BLOCK);
+		__asm__ volatile("" ::"r"(w->file) : "memory");
+	}
+}
+
+static void put_speckv(struct work *w)
+{
+	for (size_t base = 0; base < w->blocks; base += w->batch) {
+		size_t n = load_batch(w, base, 1);
+
+		check(w, "put", speckv_put(w->pool, w->requests, n), n);
+	}
+}
+
+static void drop_all(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++) {
+		struct speckv_key key;
+
+		key_of(i, &key);
+		check(w, "drop", speckv_drop(w->pool, &key, 1), 1);
+	}
+}
+
+#ifdef HAVE_HIREDIS
+static void get_redis(struct work *w)
+{
+	for (size_t base = 0; base < w->blocks; base += w->batch)
+		redis_peer_get(w->redis, w->requests, load_batch(w, base, 0));
+}
+
+static void put_redis(struct work *w)
+{
+	for (size_t base = 0; base < w->blocks; base += w->batch)
+		redis_peer_put(w->redis, w->requests, load_batch(w, base, 1));
+}
+#endif
+
+enum place { ANYWHERE, SERVER_HERE, SERVER_ELSEWHERE };
+
+struct peer {
+	const char *name;
+	void (*run)(struct work *w);
+	void (*before)(struct work *w); /* not timed */
+	enum place server;
+};
+
+static const struct peer peers[] = {
+	{ "memory_read", read_memory, NULL, ANYWHERE },
+	{ "memcpy_get", get_memcpy, NULL, ANYWHERE },
+	{ "speckv_get", get_speckv, NULL, ANYWHERE },
+	{ "memcpy_put", put_memcpy, NULL, ANYWHERE },
+	{ "speckv_put", put_speckv, drop_all, ANYWHERE },
+#ifdef HAVE_HIREDIS
+	{ "redis_get_one_core", get_redis, NULL, SERVER_HERE },
+	{ "redis_get_two_cores", get_redis, NULL, SERVER_ELSEWHERE },
+	{ "redis_put_one_core", put_redis, NULL, SERVER_HERE },
+	{ "redis_put_two_cores", put_redis, NULL, SERVER_ELSEWHERE },
+#endif
+};
+
+#define PEERS (sizeof(peers) / sizeof(peers[0]))
+
+/* False when this machine has no second core. */
+static int place_server(const struct work *w, enum place place)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	for (int core = 0; core < sysconf(_SC_NPROCESSORS_CONF); core++)
+		if ((core == w->core) == (place == SERVER_HERE))
+			CPU_SET((size_t)core, &set);
+	return sched_setaffinity(w->redis_pid, sizeof(set), &set) == 0;
+}
+
+/* ---- set up -------------------------------------------------------------------------------------------------------- */
+
+static void make_pool(struct work *w)
+{
+	struct speckv_pool_config config = { .name = "bench", .uid = (uint32_t)-1, .gid = (uint32_t)-1, .eviction = SPECKV_EVICT_NONE };
+
+	config.capacity_bytes = (w->blocks + 64) * (BLOCK + 1024ull); /* a frame is a block and at most a page of header */
+	config.max_bytes = config.capacity_bytes + (4ull << 20);
+	if (speckv_ctx_create(&w->ctx) || speckv_device_open(w->ctx, "host:DRAM", SPECKV_OPEN_CREATE, &w->device) ||
+	    speckv_pool_create(w->device, &config, NULL) || speckv_pool_open(w->device, "bench", NULL, &w->pool))
+		give_up("the pool: %s", w->ctx ? speckv_strerror(w->ctx) : "SPECKV_RUNTIME_DIR");
+	put_speckv(w);
+}
+
+static void make_file(struct work *w)
+{
+	char path[SPECKV_PATH_BYTES + 16];
+	size_t bytes = w->blocks * BLOCK;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/memcpy", speckv_ctx_runtime_dir(w->ctx));
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 || unlink(path) || ftruncate(fd, (off_t)bytes) || posix_fallocate(fd, 0, (off_t)bytes)) /* as the pool's file is made */
+		give_up("cannot make %s", path);
+	w->file = map_memory(fd, bytes);
+	close(fd);
+	memcpy(w->file, w->source, bytes);
+}
+
+static void verify(struct work *w)
+{
+	for (size_t base = 0; base < w->blocks; base += w->batch) {
+		size_t n = load_batch(w, base, 0);
+
+		check(w, "get", speckv_get(w->pool, w->requests, n), n);
+		for (size_t i = 0; i < n; i++)
+			if (memcmp(w->requests[i].buffer, w->source + (size_t)w->order[base + i] * BLOCK, BLOCK) != 0)
+				give_up("block %u came back different", w->order[base + i]);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static struct series series[PEERS];
+	struct work w = { .blocks = number(argc, argv, "--mib", 256) << 20 >> 16, .batch = number(argc, argv, "--batch", 32) };
+	size_t rounds = number(argc, argv, "--rounds", 15);
+	const char *redis = option(argc, argv, "--redis", NULL);
+
+	if (!w.blocks || !w.batch || !rounds || rounds > ROUNDS_MAX)
+		give_up("usage: blocks [--mib N] [--rounds 1..%d] [--batch N] [--redis SOCKET --redis-pid PID]", ROUNDS_MAX);
+	w.core = stay_on_one_core();
+	w.source = map_memory(-1, w.blocks * BLOCK);
+	for (size_t i = 0; i < w.blocks * BLOCK / 8; i++)
+		((uint64_t *)(void *)w.source)[i] = scramble(i);
+	w.ring = map_memory(-1, w.batch * BLOCK);
+	w.order = calloc(w.blocks, sizeof(*w.order));
+	w.requests = calloc(w.batch, sizeof(*w.requests));
+	if (!w.order || !w.requests)
+		give_up("no memory");
+	shuffle(w.order, w.blocks, 1);
+	make_pool(&w);
+	make_file(&w);
+#ifdef HAVE_HIREDIS
+	if (redis) {
+		w.redis = redis_peer_connect(redis);
+		w.redis_pid = (pid_t)number(argc, argv, "--redis-pid", 0);
+		put_redis(&w);
+	}
+#else
+	if (redis)
+		give_up("built without hiredis");
+#endif
+	for (size_t round = 0; round <= rounds; round++) { /* the first one warms up */
+		shuffle(w.order, w.blocks, round);
+		for (size_t p = 0; p < PEERS; p++) {
+			double start;
+
+			if (peers[p].server != ANYWHERE && (!redis || !place_server(&w, peers[p].server)))
+				continue;
+			if (peers[p].before)
+				peers[p].before(&w);
+			start = now_seconds();
+			peers[p].run(&w);
+			series[p].name = peers[p].name;
+			series[p].units = (uint64_t)w.blocks * BLOCK;
+			if (round)
+				series[p].seconds[round - 1] = now_seconds() - start;
+		}
+	}
+	verify(&w);
+	for (size_t p = 0; p < PEERS; p++)
+		if (series[p].name)
+			print_series(&series[p], rounds);
+#ifdef HAVE_HIREDIS
+	if (w.redis)
+		redis_peer_close(w.redis);
+#endif
+	speckv_pool_close(w.pool);
+	if (speckv_pool_destroy(w.device, "bench", NULL, NULL))
+		give_up("%s", speckv_strerror(w.ctx));
+	speckv_device_close(w.device);
+	if (speckv_device_remove(w.ctx, "host:DRAM", 0))
+		give_up("%s", speckv_strerror(w.ctx));
+	speckv_ctx_destroy(w.ctx);
+	return 0;
+}
