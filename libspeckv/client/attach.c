@@ -161,6 +161,10 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 
 			if ((state & 1) || lock_byte(r->lock_fd, slot_byte(r, slot), true) != 0)
 				continue;
+			if (!region_there(r)) { /* a manager that removes it sees our lock, or we see it: nothing is written to what is gone */
+				unlock_byte(r->lock_fd, slot_byte(r, slot));
+				return fail(pool->ctx, -EBUSY, "pool %s is being removed", r->fixed.name);
+			}
 			state = load(&client->state);
 			if (state & 1) { /* its holder died between our two looks */
 				unlock_byte(r->lock_fd, slot_byte(r, slot));
@@ -184,6 +188,8 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 			store(&client->cursor, region_pages(r) / LAY_CLIENTS * ((slot * 37u) % LAY_CLIENTS));
 			store(&client->state, pool->incarnation << 8 | 1);
 			pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "client %.24s attached: %.63s", name, command);
+			if (!attach || !(attach->flags & ATTACH_KEEP_DEAD))
+				clients_reap(r, NULL);
 			return 0;
 		}
 		clients_reap(r, NULL);
@@ -222,14 +228,6 @@ int speckv_pool_open(struct speckv_device *dev, const char *name, const struct s
 		free(pool);
 		return rc;
 	}
-	switch (load(&dev->table->pools[pool->region.record].state)) {
-	case SPECKV_POOL_CREATING:
-	case SPECKV_POOL_DESTROYING:
-		rc = fail(dev->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", name);
-		break;
-	default:
-		break;
-	}
 	pthread_mutex_init(&pool->lock, NULL);
 	if (attach)
 		pool->attach = *attach;
@@ -237,6 +235,8 @@ int speckv_pool_open(struct speckv_device *dev, const char *name, const struct s
 	store(&pool->prefetch_depth, 1);
 	store(&pool->failed_freed, ~0ull);
 	store(&pool->codec, pool->region.fixed.codec);
+	if (read_only && !region_there(&pool->region))
+		rc = fail(dev->ctx, -EBUSY, "pool %s is being removed", name);
 	if (!rc && !read_only)
 		rc = client_join(pool, attach);
 	if (!rc && !read_only) {
@@ -245,11 +245,6 @@ int speckv_pool_open(struct speckv_device *dev, const char *name, const struct s
 			rc = region_rebuild(pool); /* the machine went down since: trust page map and frames only */
 			if (rc)
 				client_leave(pool);
-		}
-		/* another manager may have begun to remove it while we joined: it sees us, or we see it */
-		if (!rc && load(&dev->table->pools[pool->region.record].state) == SPECKV_POOL_DESTROYING) {
-			client_leave(pool);
-			rc = fail(dev->ctx, -EBUSY, "pool %s is being removed", name);
 		}
 	}
 	if (rc) {

@@ -133,6 +133,8 @@ int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config,
 int region_make(struct speckv_device *dev, int record, const struct speckv_pool_config *config, const struct region_plan *plan);
 int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *region);
 void region_close(struct region *region);
+/* Is this still the pool of its record, and neither being made nor removed? */
+bool region_there(struct region *region);
 int region_grow_backing(struct region *region, uint64_t old_pages, uint64_t new_pages, const struct lay_pool_record *record);
 void region_release_backing(struct region *region, uint64_t from_page, uint64_t to_page);
 /* Pages in use now; follows a resize by another process. */
@@ -168,6 +170,7 @@ struct speckv_pool {
 	struct staging *_Atomic staging;
 };
 
+#define ATTACH_KEEP_DEAD (1u << 31) /* leave what dead clients hold as it is: check counts it first */
 int client_join(struct speckv_pool *pool, const struct speckv_attach *attach);
 void client_leave(struct speckv_pool *pool);
 /* 1: a live client holds the slot, 0: nobody does. */

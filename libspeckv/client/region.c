@@ -271,7 +271,7 @@ static int open_fds(struct speckv_device *dev, const char *name, bool writable, 
 	return 0;
 }
 
-int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *r)
+static int open_once(struct speckv_device *dev, const char *name, bool writable, struct region *r)
 {
 	struct speckv_ctx *ctx = dev->ctx;
 	bool single = dev->table->super.single_inode;
@@ -368,6 +368,34 @@ bad:
 	pthread_mutex_destroy(&r->remap);
 	pthread_mutex_destroy(&r->reaping);
 	return rc;
+}
+
+bool region_there(struct region *r)
+{
+	const struct lay_pool_record *record = &r->dev->table->pools[r->record];
+	uint32_t state = load(&record->state);
+
+	return (state == SPECKV_POOL_ACTIVE || state == SPECKV_POOL_RESIZING) && record->generation == r->fixed.generation;
+}
+
+int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *r)
+{
+	struct lay_pool_record record;
+	int rc, number;
+
+	if (fork_guard_stale(&dev->guard))
+		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
+	for (int tries = 0;; tries++) {
+		rc = open_once(dev, name, writable, r);
+		if ((rc != -EUCLEAN && rc != -EBADMSG) || tries == 2)
+			return rc;
+		/* not damaged, perhaps, but on its way in or out */
+		number = device_find(dev, name, &record);
+		if (number < 0)
+			return number;
+		if (load(&record.state) == SPECKV_POOL_CREATING || load(&record.state) == SPECKV_POOL_DESTROYING)
+			return fail(dev->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", name);
+	}
 }
 
 void region_close(struct region *r)
