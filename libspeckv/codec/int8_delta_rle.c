@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "float16.h"
 #include "mode.h"
 
 #define Q_MAX 127u
@@ -21,17 +22,9 @@
 
 enum form { FORM_STORED = 0, FORM_RUNS = 1 };
 
-/* How a 16-bit float is put together. */
-struct layout {
-	unsigned int mantissa_bits;
-	uint16_t infinity;
-};
-
-static const struct layout bf16 = { 7, 0x7f80 }, fp16 = { 10, 0x7c00 };
-
-static const struct layout *layout_of(const struct speckv_geometry *geometry)
+static const struct float_layout *layout_of(const struct speckv_geometry *geometry)
 {
-	return geometry->dtype == SPECKV_DTYPE_BF16 ? &bf16 : &fp16;
+	return float_layout(geometry->dtype);
 }
 
 static bool supports(const struct speckv_geometry *geometry)
@@ -61,18 +54,6 @@ static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_t
 	return groups_of(geometry) * (SCALES_BYTES + 2 * ((CODEC_GROUP_TOKENS * (uint64_t)geometry->head_dim + RUN_MAX - 1) / RUN_MAX));
 }
 
-/* Magnitude bits -> significand and exponent: value = *significand * 2^(exponent - constant). */
-static uint32_t split(const struct layout *layout, uint32_t magnitude, uint32_t *significand)
-{
-	uint32_t exponent = magnitude >> layout->mantissa_bits;
-
-	*significand = magnitude & ((1u << layout->mantissa_bits) - 1);
-	if (!exponent)
-		return 1;
-	*significand |= 1u << layout->mantissa_bits;
-	return exponent;
-}
-
 static uint32_t round_quotient(uint32_t numerator, uint32_t denominator)
 {
 	uint32_t quotient = numerator / denominator;
@@ -82,21 +63,21 @@ static uint32_t round_quotient(uint32_t numerator, uint32_t denominator)
 }
 
 /* Nearest integer to Q_MAX * magnitude / largest, ties to even. largest is not 0. */
-static uint32_t quantise(const struct layout *layout, uint32_t magnitude, uint32_t largest)
+static uint32_t quantise(const struct float_layout *layout, uint32_t magnitude, uint32_t largest)
 {
 	uint32_t significand, divisor;
-	uint32_t exponent = split(layout, magnitude, &significand);
-	uint32_t down = split(layout, largest, &divisor) - exponent;
+	uint32_t exponent = float_split(layout, magnitude, &significand);
+	uint32_t down = float_split(layout, largest, &divisor) - exponent;
 
 	/* Q_MAX * 2^11 is less than half of 2^7 << 20: such a value is 0, and below that nothing overflows. */
 	return down >= 20 ? 0 : round_quotient(Q_MAX * significand, divisor << down);
 }
 
 /* Magnitude bits of the float nearest to q * largest / Q_MAX, ties to even. */
-static uint32_t scale_back(const struct layout *layout, uint32_t q, uint32_t largest)
+static uint32_t scale_back(const struct float_layout *layout, uint32_t q, uint32_t largest)
 {
 	uint32_t significand;
-	uint32_t exponent = split(layout, largest, &significand);
+	uint32_t exponent = float_split(layout, largest, &significand);
 	uint32_t numerator = q * significand;
 
 	/* As many significant bits as the type has, unless the exponent ends first. */
@@ -111,7 +92,7 @@ static uint32_t scale_back(const struct layout *layout, uint32_t q, uint32_t lar
 }
 
 /* Scales and wrapped differences of one group: 64 tokens of one head. */
-static int group_differences(const struct layout *layout, unsigned int head_dim, const uint8_t *raw, uint8_t *scales, uint8_t *differences)
+static int group_differences(const struct float_layout *layout, unsigned int head_dim, const uint8_t *raw, uint8_t *scales, uint8_t *differences)
 {
 	uint8_t before[CODEC_HEAD_DIM_MAX] = { 0 };
 
@@ -180,7 +161,7 @@ static size_t shorten(const uint8_t *from, size_t bytes, uint8_t *to)
 /* Returns 1 when FORM_RUNS would not be shorter than FORM_STORED. */
 static int encode_form(const struct speckv_geometry *geometry, enum form form, const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
-	const struct layout *layout = layout_of(geometry);
+	const struct float_layout *layout = layout_of(geometry);
 	size_t group_bytes = (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
 	uint8_t differences[GROUP_MAX], packed[SCALES_BYTES + GROUP_MAX + GROUP_MAX / LITERALS_MAX + 1];
 	uint64_t limit = section_max(geometry, CODEC_K), length = 0;
@@ -276,7 +257,7 @@ static bool lengthen(struct stream *stream, uint8_t *to, size_t bytes)
 	return true;
 }
 
-static bool group_values(const struct layout *layout, unsigned int head_dim, const uint8_t *scales, const uint8_t *differences, uint8_t *raw)
+static bool group_values(const struct float_layout *layout, unsigned int head_dim, const uint8_t *scales, const uint8_t *differences, uint8_t *raw)
 {
 	uint8_t now[CODEC_HEAD_DIM_MAX] = { 0 };
 
@@ -304,7 +285,7 @@ static bool group_values(const struct layout *layout, unsigned int head_dim, con
 static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section,
 		  const uint8_t *in, uint8_t *raw, bool streamed)
 {
-	const struct layout *layout = layout_of(geometry);
+	const struct float_layout *layout = layout_of(geometry);
 	size_t group_bytes = (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
 	uint8_t scales[SCALES_BYTES], differences[GROUP_MAX];
 	struct stream stream = { .from = in, .left = section->length };

@@ -40,13 +40,16 @@ static bool avx512_usable(void)
 }
 #endif
 
+#define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa
+#define Q4X(isa) .q4x_encode = codec_q4x_encode_##isa, .q4x_decode = codec_q4x_decode_##isa
+
 /* Slowest first. */
 static const struct variant variants[] = {
-	{ { "portable", codec_crc_portable, codec_crc_copy_portable, codec_crc_copy_portable }, portable_usable },
+	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable) }, portable_usable },
 #if defined(__x86_64__)
-	{ { "sse42", codec_crc_sse42, codec_crc_copy_sse42, codec_crc_copy_sse42 }, sse42_usable },
-	{ { "avx2", codec_crc_sse42, codec_crc_copy_sse42, codec_crc_copy_sse42 }, avx2_usable },
-	{ { "avx512", codec_crc_avx512, codec_crc_copy_avx512, codec_crc_stream_avx512 }, avx512_usable },
+	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable) }, sse42_usable },
+	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable) }, avx2_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(portable) }, avx512_usable },
 #endif
 };
 

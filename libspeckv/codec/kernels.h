@@ -11,8 +11,11 @@
 #ifndef SPECKV_CODEC_KERNELS_H
 #define SPECKV_CODEC_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "mode.h"
 
 /* Readers race with writers by design and decide by the checksum afterwards: keep the thread sanitizer out of these loops. */
 #define CODEC_RACING __attribute__((no_sanitize("thread")))
@@ -30,6 +33,12 @@ struct codec_kernels {
 	uint32_t (*crc_copy)(uint32_t state, void *destination, const void *source, size_t bytes);
 	/* crc_copy to memory that is not read again soon (a frame): may go round the caches. Ordered before later stores. */
 	uint32_t (*crc_stream)(uint32_t state, void *destination, const void *source, size_t bytes);
+	/*
+	 * Mode q4x: one group, 64 tokens of one head, to or from a private buffer on a line, any bytes in it. Encoding gives -ENODATA
+	 * for values the mode cannot hold. `streamed`: round the caches where `raw` is on a line.
+	 */
+	int (*q4x_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group);
+	void (*q4x_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *raw, bool streamed);
 };
 
 /* Ask for memory that will be read soon: a hint, never a fault. */
@@ -46,6 +55,12 @@ const struct codec_kernels *codec_kernels_variant(unsigned int index, int *usabl
 
 uint32_t codec_crc_portable(uint32_t state, const void *data, size_t bytes);
 uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *source, size_t bytes);
+
+#define CODEC_Q4X_KERNELS(isa)                                                                                                          \
+	int codec_q4x_encode_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group); \
+	void codec_q4x_decode_##isa(const uint8_t *group, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *raw, \
+				    bool streamed)
+CODEC_Q4X_KERNELS(portable);
 
 #if defined(__x86_64__)
 uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t bytes);

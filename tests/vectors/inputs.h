@@ -35,7 +35,8 @@ enum style {
 	STYLE_TINY,     /* mostly subnormal */
 	STYLE_OUTLIER,  /* tiny, with the largest finite value here and there */
 	STYLE_ZERO,     /* zeros of both signs */
-	STYLE_MIXED,    /* a style of its own for each run of 64 values */
+	STYLE_WIDE,     /* each run of 64 values within a few octaves, anywhere from 2^-27 (2^-14 in fp16) to 2^12 */
+	STYLE_MIXED,    /* for each run of 64 values one of smooth, tiny, zero, wide */
 	STYLES
 };
 
@@ -45,13 +46,17 @@ static inline void random_values(uint64_t *state, const struct speckv_geometry *
 	uint16_t one = g->dtype == SPECKV_DTYPE_BF16 ? 0x3f80 : 0x3c00;
 	uint16_t held = (uint16_t)random_below(state, infinity);
 
+	static const enum style mix[] = { STYLE_SMOOTH, STYLE_TINY, STYLE_ZERO, STYLE_WIDE };
+	unsigned int mantissa = g->dtype == SPECKV_DTYPE_BF16 ? 7 : 10, top = 0;
 	enum style now = style;
 
 	for (uint64_t i = 0; i < count; i++) {
 		uint16_t sign = (uint16_t)(random_below(state, 2) << 15), magnitude = 0;
 
 		if (style == STYLE_MIXED && i % 64 == 0)
-			now = (enum style)random_below(state, STYLE_MIXED);
+			now = mix[random_below(state, 4)];
+		if (now == STYLE_WIDE && i % 64 == 0)
+			top = ((one >> mantissa) + 11 - random_below(state, g->dtype == SPECKV_DTYPE_BF16 ? 36 : 25)) << mantissa;
 		switch (now) {
 		case STYLE_BITS:
 			magnitude = (uint16_t)random_below(state, infinity);
@@ -68,6 +73,10 @@ static inline void random_values(uint64_t *state, const struct speckv_geometry *
 			break;
 		case STYLE_OUTLIER:
 			magnitude = random_below(state, 97) ? (uint16_t)random_below(state, 0x100) : (uint16_t)(infinity - 1);
+			break;
+		case STYLE_WIDE:
+			magnitude = (uint16_t)(top - random_below(state, 3u << mantissa));
+			magnitude = magnitude & 0x8000 ? 0 : magnitude;
 			break;
 		default:
 			break;

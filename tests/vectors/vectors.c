@@ -10,7 +10,7 @@
 
 #include "inputs.h"
 
-static const char *const style_names[] = { "bits", "smooth", "constant", "tiny", "outlier", "zero", "mixed" };
+static const char *const style_names[] = { "bits", "smooth", "constant", "tiny", "outlier", "zero", "wide", "mixed" };
 static const char *const isas[] = { "portable", "sse42", "avx2", "avx512" };
 
 struct vector {

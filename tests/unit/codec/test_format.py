@@ -85,6 +85,8 @@ def nearest(dtype: str, target: Fraction) -> int:
     while low < high:  # the largest pattern not above the magnitude
         middle = (low + high + 1) // 2
         low, high = (middle, high) if value(dtype, middle) <= abs(target) else (low, middle - 1)
+    if low == (0x7F80 if dtype == "bf16" else 0x7C00) - 1:
+        return low | 0x8000 if target < 0 else low  # saturates
     below, above = abs(target) - value(dtype, low), value(dtype, low + 1) - abs(target)
     if above < below or (above == below and low & 1):
         low += 1
@@ -131,9 +133,43 @@ def decode_int8_delta_rle(header: Header, tensor: int, parameter: int, section: 
     return struct.pack(f"<{len(words)}H", *words)
 
 
+Q4X_EIGHTHS = [2048, 2233, 2435, 2656, 2896, 3158, 3444, 3756]
+
+
+def walsh_hadamard(values: list[int]) -> list[int]:
+    return [sum(-x if (i & j).bit_count() & 1 else x for i, x in enumerate(values)) for j in range(len(values))]
+
+
+def decode_q4x(header: Header, tensor: int, parameter: int, section: bytes) -> bytes:
+    assert parameter == 0
+    bits, head_dim = (4, 3)[tensor], header.head_dim
+    token_bytes = head_dim * bits // 8
+    group_bytes = 64 + 64 * token_bytes
+    assert len(section) == header.kv_heads * header.tokens // 64 * group_bytes and group_bytes % 64 == 0
+    piece = min(128, head_dim & -head_dim)
+    words: list[int] = []
+    for group in range(0, len(section), group_bytes):
+        for token in range(64):
+            scale = section[group + token]
+            start = group + 64 + token * token_bytes
+            string = int.from_bytes(section[start : start + token_bytes], "little")
+            levels = [2 * (string >> (bits * c) & (2**bits - 1)) - 2**bits + 1 for c in range(head_dim)]
+            if tensor == 0:
+                slices = [levels[c : c + piece] for c in range(0, head_dim, piece)]
+                levels = [x for values in slices for x in walsh_hadamard(values)]
+            half_step = (
+                Fraction(Q4X_EIGHTHS[(scale - 1) % 8]) * Fraction(2) ** ((scale - 1) // 8 - 33)
+                if scale
+                else Fraction(0)
+            )
+            words += [nearest(header.dtype, x * half_step) for x in levels]
+    return struct.pack(f"<{len(words)}H", *words)
+
+
 DECODERS: dict[str, Callable[[Header, int, int, bytes], bytes]] = {
     "raw": decode_raw,
     "int8-delta-rle": decode_int8_delta_rle,
+    "q4x": decode_q4x,
 }
 
 
