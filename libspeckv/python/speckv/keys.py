@@ -51,7 +51,7 @@ def _c_spec(spec: KeySpec) -> tuple[Any, Any]:
 _TEXTS = ("rope", "scales", "tenant_secret", "cache_salt")
 
 
-def derive_key(spec: KeySpec, engine_hash: bytes) -> bytes:
+def derive_key(spec: KeySpec, engine_hash: bytes | bytearray | memoryview) -> bytes:
     """Key of an engine's block hash; a hash under 16 bytes is refused unless the spec says single_tenant."""
     out = ffi.new("struct speckv_key *")
     rc = lib.speckv_key_derive(_c_spec(spec)[0], ffi.from_buffer(engine_hash), len(engine_hash), out)

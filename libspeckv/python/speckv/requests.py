@@ -219,6 +219,8 @@ def rows(buffers: Buffers, count: int, *, write: bool) -> Rows:
         raise InvalidError(
             errno.EINVAL, f"{count} keys need an array of {count} blocks, (n, ...); this one has shape {span.shape}"
         )
+    if count == 0:
+        return Rows([], 0, span.owner)
     row_bytes = _contiguous_bytes(span, 1)
     stride = span.strides[0]
     _usable(span, row_bytes is not None and not (write and count > 1 and abs(stride) < row_bytes), write)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Frames through the binding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import speckv
+from speckv import codec
+
+SHAPE = speckv.Geometry(layers=3)
+
+
+def block(seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
+    values = np.random.default_rng(seed).standard_normal((3, 2, 2, 64, 128)).astype(np.float32)
+    return (values.view(np.uint32) >> 16).astype(np.uint16)
+
+
+@pytest.mark.parametrize("mode", codec.modes())
+def test_every_mode_frames_and_gives_back_a_block(mode: speckv.Codec) -> None:
+    raw = block()
+    identity = codec.Identity(key=b"k" * 32, generation=3, pool_address=64, first_position=128)
+    frame = codec.encode_frame(SHAPE, mode, raw, identity=identity)
+    assert codec.frame_min_bytes(SHAPE, mode) <= len(frame) <= codec.frame_max_bytes(SHAPE, mode)
+    assert frame.ctypes.data % 64 == 0
+    header = codec.parse_frame(frame)
+    assert (header.geometry, header.codec, header.identity) == (SHAPE, mode, identity)
+    assert (header.raw_bytes, header.frame_bytes, header.sections) == (raw.nbytes, len(frame), 6)
+    codec.verify_frame(frame)
+    decoded = codec.decode_frame(frame)
+    middle = codec.decode_frame(frame, layers=(1, 1))
+    assert (middle == decoded.reshape(3, -1)[1]).all()
+    out = np.zeros(raw.nbytes, np.uint8)
+    assert codec.decode_frame(frame, out=out) is out and (out == decoded).all()
+    if mode in ("raw", "lossless"):
+        assert (decoded == raw.reshape(-1).view(np.uint8)).all()
+
+
+def test_a_damaged_frame_is_found() -> None:
+    frame = codec.encode_frame(SHAPE, "raw", block())
+    for position in (0, 40, 130, 5000):
+        damaged = frame.copy()
+        damaged[position] ^= 1
+        with pytest.raises(speckv.DamagedError):
+            codec.verify_frame(damaged)
+        with pytest.raises(speckv.DamagedError):
+            codec.decode_frame(damaged)
+    with pytest.raises(speckv.DamagedError):
+        codec.parse_frame(frame[:64])
+
+
+def test_a_checksum_can_be_made_in_parts() -> None:
+    assert codec.crc32c(b"123456789") == 0xE3069283  # RFC 3720
+    assert codec.crc32c(b"6789", codec.crc32c(b"12345")) == 0xE3069283
+
+
+def test_the_instruction_set_can_be_forced() -> None:
+    best = codec.isa()
+    try:
+        codec.force_isa("portable")
+        assert codec.isa() == "portable"
+        with pytest.raises(speckv.InvalidError, match="mmx"):
+            codec.force_isa("mmx")
+    finally:
+        codec.force_isa("auto")
+    assert codec.isa() == best
+
+
+def test_a_block_of_another_size_is_refused() -> None:
+    with pytest.raises(speckv.InvalidError):
+        codec.encode_frame(SHAPE, "raw", bytes(100))
+    with pytest.raises(speckv.InvalidError):
+        codec.encode_frame(speckv.Geometry(tokens=63), "raw", bytes(100))
