@@ -93,7 +93,7 @@ def read_junit(path: Path, status: int, result: Result) -> None:
         result.failures.append("no test was found")
 
 
-def meson_suite(name: str, options: Sequence[str], tests: Sequence[str]) -> Callable[[Result], None]:
+def meson_suite(name: str, options: Sequence[str], tests: Sequence[str], minutes: int = 20) -> Callable[[Result], None]:
     """C tests in a build folder of their own."""
 
     def go(result: Result) -> None:
@@ -113,7 +113,7 @@ def meson_suite(name: str, options: Sequence[str], tests: Sequence[str]) -> Call
             "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
         }
         command = [*still, BIN / "meson", "test", "-C", folder, "--logbase", "junit", "--print-errorlogs", *tests]
-        read_junit(log, run(command, env=environment), result)
+        read_junit(log, run(command, env=environment, minutes=minutes), result)
 
     return go
 
@@ -192,7 +192,7 @@ def suites() -> dict[str, Callable[[Result], None]]:
             [*plain, "--no-suite", "no-tsan", sanitize[1]],
         ),
         **{f: pytest_suite(f) for f in sorted(folders) if f.split("/")[0] not in NOT_SUITES},
-        "soak": meson_suite("c", [], ["--suite", "soak", "--timeout-multiplier=0"]),
+        "soak": meson_suite("c", [], ["--suite", "soak", "--timeout-multiplier=0"], minutes=240),
     }
 
 
