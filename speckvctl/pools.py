@@ -107,11 +107,13 @@ def choose_shape(
     )
 
 
-def _config(wish: Wish) -> speckv.PoolConfig:
+def _config(found: speckv.DeviceInfo, wish: Wish) -> speckv.PoolConfig:
     import speckv
 
     if wish.codec not in CODECS:
         raise UsageError(f"--codec: '{wish.codec}' is not one of {', '.join(CODECS)}")
+    if wish.codec not in found.codec_modes:
+        raise UnsupportedError(f"--codec: {wish.codec} is not in this build", f"one of {', '.join(found.codec_modes)}")
     uid, gid = wish.owner or (None, None)
     shape = wish.shape
     return speckv.PoolConfig(
@@ -166,7 +168,7 @@ def _result(
 
 def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: str | None) -> results.PoolCreate:
     """What create() would do, refused for the reasons that can be seen without doing it."""
-    config = _config(wish)
+    config = _config(found, wish)
     if not _NAME.fullmatch(wish.name):
         raise UsageError(
             f"'{wish.name}' is not a pool name: letters, digits, '.', '_' and '-', at most 63, '.' and '-' not first"
@@ -175,8 +177,6 @@ def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: st
         raise UsageError(
             "this shape of a block is not valid", "--tokens is a multiple of 64; see speckvctl pool create --help"
         )
-    if config.codec not in found.codec_modes:
-        raise UnsupportedError(f"--codec: {wish.codec} is not in this build", f"one of {', '.join(found.codec_modes)}")
     if found.state == "ready":
         with ctx.open(found.name) as dev:
             found = dev.info()
@@ -203,7 +203,7 @@ def create(
     """Make the pool, and first the host engine if there is none. A new engine that got no pool does not stay."""
     import speckv
 
-    config = _config(wish)
+    config = _config(found, wish)
     fresh = found.state == "absent"
     with ctx.open(found.name, create=True, format=overwrite and not fresh and found.state != "ready") as dev:
         try:

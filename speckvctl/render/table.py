@@ -412,6 +412,8 @@ def _pool_stats(stats: results.PoolStats) -> list[str]:
 
 @_lines.register
 def _(document: results.EventsDocument) -> list[str]:
+    if not document.events:
+        return ["No events."]
     # No heading: a stream of batches must look like one list.
     return [
         f"{format_time(event.time_ns)}  {_severity(event.severity)}  {one_line(event.device)}"

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: MIT
+"""Runs the installed `speckvctl` as people and scripts do: as a process, in folders of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+SPECKVCTL = Path(sys.executable).parent / "speckvctl"
+
+
+@dataclass(frozen=True)
+class Finished:
+    arguments: tuple[str, ...]
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """What was said on stderr, which must be one line."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, f"{self.arguments}: not one line on stderr: {self.err!r}"
+        return lines[0]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        document = json.loads(self.out)
+        assert isinstance(document, dict)
+        return document
+
+
+class Cli:
+    """The command, run in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def start(self, *arguments: str | Path, **settings: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(SPECKVCTL), *map(str, arguments)],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **settings,
+        )
+
+    def __call__(self, *arguments: str | Path, **settings: Any) -> Finished:
+        with self.start(*arguments, **settings) as process:
+            out, err = process.communicate(timeout=240)
+        return Finished(tuple(map(str, arguments)), process.returncode, out, err)
+
+    def line(self, command: str) -> Finished:
+        """A command line as it stands in help."""
+        words = shlex.split(command)
+        assert words[0] == "speckvctl"
+        return self(*words[1:])
+
+    def ok(self, *arguments: str | Path) -> Finished:
+        done = self(*arguments)
+        assert done.code == 0, f"{done.arguments}: exit code {done.code}: {done.err}"
+        return done
+
+    def document(self, *arguments: str | Path) -> dict[str, Any]:
+        """The JSON document of a command that succeeds, held to its schema."""
+        done = self.ok(*arguments, "--json")
+        assert done.err == ""
+        assert done.out.endswith("}\n")
+        validate(done.document)
+        return done.document
+
+    def failure(self, *arguments: str | Path) -> dict[str, Any]:
+        """The JSON error of a command that fails, held to its schema and to what is said without --json."""
+        done = self(*arguments, "--json")
+        document = done.document
+        validate(document)
+        assert document["schema"] == "speckvctl.error", document
+        error: dict[str, Any] = document["error"]
+        assert error["exit_code"] == done.code != 0
+        assert error["message"] in done.line
+        return error
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    return Cli(tmp_path)
+
+
+# ---- schemas ---------------------------------------------------------------------------------------------------------
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    import speckvctl
+
+    path = Path(speckvctl.__file__).parent / "schemas" / f"{name.removeprefix('speckvctl.')}.json"
+    loaded = json.loads(path.read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def closed(schema: Any) -> Any:
+    """The schema with every key listed: users' copies stay open to new keys, ours must name what we print."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    strict = {key: closed(value) for key, value in schema.items()}
+    if "properties" in strict and "additionalProperties" not in strict:
+        strict["additionalProperties"] = False
+    return strict
+
+
+def validate(document: dict[str, Any]) -> None:
+    schema = schema_of(document["schema"])
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.Draft202012Validator(closed(schema)).validate(document)
+
+
+# ---- a world to run in -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chat(cli: Cli) -> Cli:
+    """A host engine with one pool, and a trace and its KV file in the folder."""
+    cli.ok("pool", "create", "host:DRAM", "chat", "--size", "64MiB")
+    write_trace(cli.folder / "trace.jsonl")
+    return cli
+
+
+def write_trace(path: Path, requests: int = 12) -> None:
+    """Sessions that come back: each request repeats the blocks of the one before it, and adds two."""
+    with path.open("w", encoding="utf-8") as stream:
+        for number in range(requests):
+            session, turn = number % 3, number // 3
+            ids = [session * 100 + block for block in range(2 * turn + 2)]
+            request = {"timestamp": 10 * number, "input_length": 512 * len(ids), "output_length": 8, "hash_ids": ids}
+            stream.write(json.dumps(request) + "\n")
+
+
+def write_kv(path: Path, dtype: str = "BF16", head_dim: int = 128) -> Path:
+    """A safetensors file with a K and a V tensor [2 heads][256 tokens][head_dim] of finite numbers."""
+    size = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1}[dtype]
+    count = 2 * 256 * head_dim * size
+    tensors = {
+        name: {"dtype": dtype, "shape": [2, 256, head_dim], "data_offsets": [index * count, (index + 1) * count]}
+        for index, name in enumerate(("layers.0.k", "layers.0.v"))
+    }
+    header = json.dumps(tensors).encode()
+    values = bytes((7 * index + index // 251) % 0x3C for index in range(2 * count))
+    path.write_bytes(struct.pack("<Q", len(header)) + header + values)
+    return path
+
+
+HOLDER = """
+import sys, numpy, speckv
+device_name, pool_name, count = sys.argv[1:]
+with speckv.Context() as c, c.open(device_name) as device, device.attach(pool_name, tenant="holder") as pool:
+    keys = [bytes([i]) * 32 for i in range(int(count))]
+    blocks = numpy.arange(len(keys) * pool.block_bytes, dtype=numpy.uint8).reshape(len(keys), pool.block_bytes)
+    assert not len(keys) or not pool.put(keys, blocks).any()
+    assert not len(keys) or not pool.get(keys, blocks).any()
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held(pool: str, device: str = "host:DRAM", blocks: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """Another process that is attached to a pool, as the tenant "holder", after it put and got some blocks."""
+    command = [sys.executable, "-c", HOLDER, device, pool, str(blocks)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdin is not None
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            if process.poll() is None:
+                process.stdin.close()
+                process.wait(30)
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    """A digest of every file under a folder: equal snapshots mean that nothing was changed, made or lost."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(folder)): digest(path.read_bytes()) for path in files}
+
+
+def digest(data: bytes) -> str:
+    """Of a medium: without the note on who held the manager lock last (bytes 80 to 152 of the superblock)."""
+    if data.startswith(b"SPECKVM\0"):
+        data = data[:80] + data[152:]
+    return hashlib.sha256(data).hexdigest()
+
+
+def described(cli: Cli) -> list[Any]:
+    """What can be seen of devices and pools; not free memory, which breathes, nor tenants, who may be visitors."""
+    devices, pools = cli.document("device", "list")["devices"], cli.document("pool", "list")["pools"]
+    for device in devices:
+        del device["free_bytes"]
+    for pool in pools:
+        del pool["tenants"]
+    return [devices, pools]
+
+
+Unchanged = Callable[[], None]
+
+
+@pytest.fixture
+def unchanged(runtime_dir: Path, tmp_path: Path) -> Callable[[], Unchanged]:
+    """Remember the state; the function that comes back asserts that it is the same."""
+
+    def remember() -> Unchanged:
+        before = snapshot(runtime_dir), snapshot(tmp_path)
+
+        def check() -> None:
+            assert (snapshot(runtime_dir), snapshot(tmp_path)) == before
+
+        return check
+
+    return remember
+
+
+def environment(**changes: str) -> dict[str, str]:
+    return {**os.environ, **changes}

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Events: the logs of devices and pools as one stream."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+
+from tests.cli.conftest import Cli, held, validate
+
+
+def test_events_of_a_device_and_its_pools_are_merged_in_time(chat: Cli) -> None:
+    with held("chat"):
+        pass
+    chat.ok("pool", "resize", "host:DRAM", "chat", "--size", "32MiB")
+    events = chat.document("events")["events"]
+    assert [event["time_ns"] for event in events] == sorted(event["time_ns"] for event in events)
+    assert {event["device"] for event in events} == {"host:DRAM"}
+    assert {event["pool"] for event in events} == {None, "chat"}
+    texts = " ".join(event["text"] for event in events)
+    assert "created" in texts and "holder" in texts
+    lines = chat.ok("events").out.splitlines()
+    assert len(lines) == len(events)
+
+
+def test_pool_and_since_choose_events(chat: Cli) -> None:
+    with held("chat"):
+        pass
+    only = chat.document("events", "host:DRAM", "--pool", "chat")["events"]
+    assert only and {event["pool"] for event in only} == {"chat"}
+    assert chat.document("events", "--since", "0s")["events"] == []
+    after = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + 120))
+    assert chat.document("events", "--since", after)["events"] == []
+    assert len(chat.document("events", "--since", "1d")["events"]) >= len(only)
+
+
+def test_follow_goes_on_with_what_happens_and_ends_by_a_signal(chat: Cli) -> None:
+    follower = chat.start("events", "host:DRAM", "--follow", "--json")
+    assert follower.stdout is not None
+    first = json.loads(follower.stdout.readline())
+    validate(first)
+    assert any("chat" in event["text"] for event in first["events"])
+    chat.ok("pool", "create", "host:DRAM", "late", "--size", "8MiB")
+    later = json.loads(follower.stdout.readline())
+    validate(later)
+    assert any("late" in event["text"] for event in later["events"])
+    known = {(event["pool"], event["sequence"]) for event in first["events"]}
+    assert not known & {(event["pool"], event["sequence"]) for event in later["events"]}
+    follower.send_signal(signal.SIGINT)
+    _, err = follower.communicate(timeout=60)
+    assert follower.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_follow_waits_for_a_device_that_is_not_there_yet(cli: Cli) -> None:
+    follower = cli.start("events", "host:DRAM", "--follow", "--json")
+    assert follower.stdout is not None
+    cli.ok("pool", "create", "host:DRAM", "chat", "--size", "8MiB")
+    seen = json.loads(follower.stdout.readline())["events"]
+    assert any("created" in event["text"] for event in seen)
+    follower.terminate()
+    follower.communicate(timeout=60)
+
+
+def test_reset_of_statistics_shows_them_once_more_and_sets_them_to_zero(chat: Cli) -> None:
+    with held("chat", blocks=3):
+        pass
+    assert chat.document("stats", "host:DRAM", "chat", "--reset", "--dry-run")["pools"][0]["counters"]["puts"] == 3
+    assert chat.document("stats", "host:DRAM", "chat", "--reset")["pools"][0]["counters"]["puts"] == 3
+    after = chat.document("stats", "host:DRAM", "chat")["pools"][0]
+    assert (after["counters"]["puts"], after["latency"]["get"]["count"]) == (0, 0)
+    assert chat.document("pool", "show", "host:DRAM", "chat")["pool"]["blocks"] == 3

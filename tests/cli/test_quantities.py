@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""Sizes, times, owners and modes as people write them."""
+
+from __future__ import annotations
+
+import os
+import pwd
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from speckvctl import pools
+from speckvctl.errors import UsageError
+from speckvctl.quantities import (
+    format_duration,
+    format_size,
+    parse_mode,
+    parse_owner,
+    parse_since,
+    parse_size,
+)
+
+FACTORS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+FACTORS |= {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+@given(st.integers(0, 10**6), st.sampled_from(sorted(FACTORS)), st.sampled_from(["", " "]))
+def test_a_size_is_its_number_times_its_unit(number: int, unit: str, space: str) -> None:
+    assert parse_size(f"{number}{space}{unit}", "--size") == number * FACTORS[unit]
+    assert parse_size(f"{number}{unit.lower()}", "--size") == number * FACTORS[unit]
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_a_shown_size_is_within_half_of_a_percent_and_never_1024_of_a_unit(size: int) -> None:
+    text = format_size(size)
+    value = float(text.split()[0])
+    assert value < 1024 or text.endswith("TiB")
+    assert abs(value * FACTORS[text.split()[1]] - size) <= size / 200
+
+
+@given(st.text(max_size=12))
+def test_text_that_is_no_size_is_refused_and_never_breaks(text: str) -> None:
+    try:
+        assert 0 <= parse_size(text, "--size") < 2**64
+    except UsageError as refusal:
+        assert text in refusal.message
+
+
+def test_fractions_are_exact_or_refused() -> None:
+    assert parse_size("1.5GiB", "--size") == 3 * 2**29
+    assert parse_size("0.1kB", "--size") == 100
+    with pytest.raises(UsageError):
+        parse_size("0.1KiB", "--size")
+
+
+def test_since_counts_back_from_now_or_names_a_local_time() -> None:
+    now = 10**18
+    assert parse_since("15m", now) == now - 900 * 10**9
+    assert parse_since("1.5h", now) == now - 5400 * 10**9
+    assert parse_since("2d", now) == now - 172800 * 10**9
+    assert parse_since("2026-11-23 14:05") - parse_since("2026-11-23 14:00") == 300 * 10**9
+    for text in ("", "soon", "15", "-5m", "2026-13-01"):
+        with pytest.raises(UsageError):
+            parse_since(text)
+
+
+def test_an_owner_is_a_name_or_numbers_and_a_user_alone_brings_the_own_group() -> None:
+    me = pwd.getpwuid(os.geteuid())
+    assert parse_owner(me.pw_name) == (me.pw_uid, me.pw_gid)
+    assert parse_owner("1234") == (1234, None)
+    assert parse_owner("1234:56") == (1234, 56)
+    for text in ("", ":56", "1234:", "4294967295:0"):
+        with pytest.raises(UsageError):
+            parse_owner(text)
+
+
+@given(st.integers(0, 0o777))
+def test_a_mode_is_octal_without_execute_bits(mode: int) -> None:
+    if mode & 0o111 or not mode:
+        with pytest.raises(UsageError):
+            parse_mode(f"{mode:04o}")
+    else:
+        assert parse_mode(f"{mode:04o}") == parse_mode(f"{mode:03o}") == mode
+
+
+@given(st.integers(1, 4096))
+def test_a_block_size_in_16_kib_steps_has_a_shape_of_that_size(grains: int) -> None:
+    shape = pools.choose_shape(
+        block_bytes=grains * 16384, layers=None, kv_heads=None, head_dim=None, tokens=None, dtype=None
+    )
+    assert shape.layers * 2 * shape.kv_heads * shape.head_dim * shape.tokens * 2 == grains * 16384
+
+
+def test_durations_keep_three_figures() -> None:
+    assert [format_duration(value) for value in (None, 999, 1500, 25_400, 1_230_000, 2 * 10**9)] == [
+        "-",
+        "999 ns",
+        "1.50 us",
+        "25.4 us",
+        "1.23 ms",
+        "2.00 s",
+    ]

@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: MIT
+"""The command tree: the verbs that exist, their examples, their JSON, their exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from speckvctl import results
+from speckvctl.app import app
+from speckvctl.exitcodes import MEANING, ExitCode
+from speckvctl.tree import NOUNS
+from tests.cli.conftest import Cli, described, held, schema_of, validate, write_kv
+
+#: DESIGN section 10, whole. A noun without verbs is a command itself.
+DESIGNED: dict[str, set[str]] = {
+    "device": {"list", "show", "reset", "selftest", "set", "drain", "sanitize", "inject", "close"},
+    "flash": set(),
+    "bitstream": {"build", "inspect", "verify", "sign", "keygen"},
+    "pool": {"create", "list", "show", "resize", "set", "destroy", "check", "migrate", "save", "restore", "diff"},
+    "train-prefetcher": set(),
+    "prefetcher": {"eval", "load", "unload", "show"},
+    "codec": {"eval", "calibrate", "compare", "encode", "decode", "vectors"},
+    "replay": set(),
+    **{
+        noun: set()
+        for noun in ("top", "stats", "events", "audit", "explain", "exporter", "report", "doctor", "bug-report")
+    },
+    "emu": {"start", "stop", "list", "status"},
+}
+BUILT: dict[str, set[str]] = {
+    "device": {"list", "show", "selftest", "close"},
+    "pool": {"create", "list", "show", "resize", "set", "destroy", "check"},
+    "replay": set(),
+    "stats": set(),
+    "events": set(),
+    "doctor": set(),
+}
+
+
+def root() -> Any:
+    return typer.main.get_command(app)
+
+
+def registered() -> dict[str, Any]:
+    """Every command by its path: "", "pool", "pool create", ..."""
+    found = {"": root()}
+    for noun in root().list_commands(None):
+        command = root().get_command(None, noun)
+        found[noun] = command
+        for verb, sub in getattr(command, "commands", {}).items():
+            found[f"{noun} {verb}"] = sub
+    return found
+
+
+COMMANDS = registered()
+VERBS = [path for path, command in COMMANDS.items() if not getattr(command, "commands", None) and path]
+
+
+def test_the_tree_is_what_is_built_of_the_design() -> None:
+    tree = {noun: set(getattr(root().get_command(None, noun), "commands", {})) for noun in root().list_commands(None)}
+    assert tree == BUILT
+    assert tree == {noun: set(entry.verbs) for noun, entry in NOUNS.items()}
+    for noun, verbs in BUILT.items():
+        assert verbs <= DESIGNED[noun]
+
+
+def test_the_design_here_is_that_of_the_house_plan(shared_dir: Path) -> None:
+    plan = (shared_dir / "DESIGN.md").read_text(encoding="utf-8")
+    block = plan[plan.index("## 10. Command line") :].split("```")[1]
+    words = set(re.findall(r"[a-z][a-z-]+", re.sub(r"\(.*?\)|drives a pool.*", "", block)))
+    ours = set(DESIGNED) | {verb for verbs in DESIGNED.values() for verb in verbs}
+    assert ours <= words
+
+
+# ---- help and its examples -------------------------------------------------------------------------------------------
+
+
+def examples(path: str) -> list[str]:
+    text = COMMANDS[path].help or ""
+    _, _, after = text.partition("Examples:\n")
+    return [line.strip() for line in after.splitlines() if line.strip()]
+
+
+#: What must be there before the examples of a command are typed, in their order. Default: the world of `chat`.
+NOTHING = ("", "pool", "pool create")
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_example_works_as_it_stands_in_the_help(path: str, cli: Cli, request: pytest.FixtureRequest) -> None:
+    lines = examples(path)
+    assert lines, f"the help of speckvctl {path} has no example"
+    if path not in NOTHING:
+        request.getfixturevalue("chat")
+    for line in lines:
+        own = line.split()[1 : 1 + len(path.split())]
+        assert path == "" or own == path.split() or path in NOUNS, f"{line}: an example of another command"
+        done = cli.line(line)
+        assert done.code == 0, f"{line}: exit code {done.code}: {done.err}"
+        assert done.out, f"{line}: printed nothing"
+        if "--json" in line:
+            validate(done.document)
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_help_shows_the_examples_and_every_option_says_what_it_does(path: str, cli: Cli) -> None:
+    help_text = cli.ok(*path.split(), "--help").out
+    for line in examples(path):
+        assert line in help_text
+    for parameter in COMMANDS[path].params:
+        assert parameter.help, f"speckvctl {path}: {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("path", VERBS)
+def test_every_verb_takes_json_and_what_writes_takes_dry_run(path: str) -> None:
+    options = {option for parameter in COMMANDS[path].params for option in parameter.opts}
+    assert "--json" in options
+    reads = {
+        "device list",
+        "device show",
+        "device selftest",
+        "pool list",
+        "pool show",
+        "pool check",
+        "events",
+        "doctor",
+    }
+    assert ("--dry-run" in options) == (path not in reads)
+    assert ("--yes" in options) == (path in {"device close", "pool destroy", "pool create"})
+
+
+# ---- JSON ------------------------------------------------------------------------------------------------------------
+
+#: verb -> (what succeeds in the world of `chat`, what fails there)
+CALLS: dict[str, tuple[list[str], list[str]]] = {
+    "device list": (["device", "list"], ["device", "list", "host:DRAM"]),
+    "device show": (["device", "show", "host:DRAM"], ["device", "show", "host:numa977"]),
+    "device selftest": (["device", "selftest", "host:DRAM"], ["device", "selftest", "emu:card"]),
+    "device close": (["device", "close", "host:DRAM", "--yes"], ["device", "close", "host:DRAM"]),
+    "pool create": (
+        ["pool", "create", "host:DRAM", "new", "--size", "8MiB"],
+        ["pool", "create", "host:DRAM", "chat", "--size", "8MiB"],
+    ),
+    "pool list": (["pool", "list"], ["pool", "list", "DRAM"]),
+    "pool show": (["pool", "show", "host:DRAM", "chat"], ["pool", "show", "host:DRAM", "none"]),
+    "pool resize": (
+        ["pool", "resize", "host:DRAM", "chat", "--size", "32MiB"],
+        ["pool", "resize", "host:DRAM", "chat", "--size", "64MiB"],
+    ),
+    "pool set": (["pool", "set", "host:DRAM", "chat", "--mode", "0660"], ["pool", "set", "host:DRAM", "chat"]),
+    "pool destroy": (["pool", "destroy", "host:DRAM", "chat", "--yes"], ["pool", "destroy", "host:DRAM", "chat"]),
+    "pool check": (["pool", "check", "host:DRAM", "chat", "--deep"], ["pool", "check", "host:DRAM", "none"]),
+    "replay": (
+        ["replay", "trace.jsonl", "--device", "host:DRAM", "--pool", "chat", "--kv", "kv.safetensors", "--max-rate"],
+        ["replay", "none.jsonl", "--device", "host:DRAM", "--pool", "chat", "--kv", "kv.safetensors"],
+    ),
+    "stats": (["stats", "host:DRAM", "chat"], ["stats", "host:DRAM", "none"]),
+    "events": (["events"], ["events", "--since", "yesterday"]),
+    "doctor": (["doctor"], ["doctor", "--fix"]),
+}
+
+
+def test_every_verb_has_its_calls() -> None:
+    assert set(CALLS) == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_json_of_success_is_one_valid_document_and_nothing_else(verb: str, chat: Cli) -> None:
+    write_kv(chat.folder / "kv.safetensors")
+    document = chat.document(*CALLS[verb][0])
+    assert document["schema"] == f"speckvctl.{verb.replace(' ', '-')}"
+
+
+@pytest.mark.parametrize(
+    "verb", [verb for verb in CALLS if "--dry-run" in {o for p in COMMANDS[verb].params for o in p.opts}]
+)
+def test_json_of_a_dry_run_is_valid_and_nothing_is_changed(
+    verb: str, chat: Cli, unchanged: Callable[[], Callable[[], None]]
+) -> None:
+    write_kv(chat.folder / "kv.safetensors")
+    check = unchanged()
+    before = described(chat)
+    document = chat.document(*CALLS[verb][0], "--dry-run")
+    assert document["dry_run"] is True
+    assert described(chat) == before
+    if verb != "pool resize":  # which looks from inside, as a client whose coming and going the pool's log tells
+        check()
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_json_of_failure_is_valid(verb: str, chat: Cli) -> None:
+    write_kv(chat.folder / "kv.safetensors")
+    error = chat.failure(*CALLS[verb][1])
+    assert error["code"] == ExitCode(error["exit_code"]).label
+
+
+def test_json_of_nothing_at_all_is_valid(cli: Cli) -> None:
+    assert cli.document("device", "list")["devices"] == []
+    assert cli.document("pool", "list")["pools"] == []
+    assert cli.document("events")["events"] == []
+    assert cli.document("doctor")["failed"] == 0
+
+
+def test_json_of_an_engine_without_pools_is_valid(cli: Cli) -> None:
+    cli.ok("pool", "create", "host:DRAM", "gone", "--size", "8MiB")
+    cli.ok("pool", "destroy", "host:DRAM", "gone", "--yes")
+    assert cli.document("device", "show", "host:DRAM")["pools"] == []
+    assert cli.document("stats", "host:DRAM")["pools"] == []
+    assert cli.document("pool", "list", "host:DRAM")["pools"] == []
+    assert cli.document("events", "host:DRAM", "--since", "0s")["events"] == []
+    assert all(step["passed"] for step in cli.document("device", "selftest", "host:DRAM")["steps"])
+    assert cli.document("device", "close", "host:DRAM")["pools_destroyed"] == []
+    assert cli.document("device", "list")["devices"] == []
+
+
+def test_json_of_a_pool_that_holds_nothing_is_valid(chat: Cli) -> None:
+    pool = chat.document("pool", "show", "host:DRAM", "chat")
+    assert (pool["tenants"], pool["clients"], pool["pool"]["ratio"]) == ([], [], None)
+    stats = chat.document("stats", "host:DRAM", "chat")["pools"][0]
+    assert (stats["hit_share"], stats["ratio"], stats["latency"]["get"]["p50_ns"]) == (None, None, None)
+    assert chat.document("pool", "check", "host:DRAM", "chat")["clean"] is True
+    assert chat.document("pool", "destroy", "host:DRAM", "chat", "--yes")["blocks_lost"] == 0
+
+
+def test_json_of_a_replay_that_does_nothing_is_valid(chat: Cli) -> None:
+    write_kv(chat.folder / "kv.safetensors")
+    replay = [
+        "replay",
+        "trace.jsonl",
+        "--device",
+        "host:DRAM",
+        "--pool",
+        "chat",
+        "--kv",
+        "kv.safetensors",
+        "--max-rate",
+    ]
+    chat.ok(*replay)
+    again = chat.document(*replay)
+    assert (again["blocks_written"], again["put_p50_ns"], again["ratio"]) == (0, None, None)
+    assert (again["hit_share"], again["mismatches"]) == (1.0, 0)
+    assert again["verified_blocks"] == again["blocks_read"] > 0
+
+
+def test_tables_and_json_show_the_same_pool_in_use(chat: Cli) -> None:
+    with held("chat", blocks=5) as holder:
+        shown = chat.document("pool", "show", "host:DRAM", "chat")
+        stats = chat.document("stats", "host:DRAM", "chat")["pools"][0]
+        text = chat.ok("pool", "show", "host:DRAM", "chat").out
+    (client,) = shown["clients"]
+    assert (client["pid"], client["tenant"], client["alive"]) == (holder.pid, "holder", True)
+    (tenant,) = shown["tenants"]
+    assert (tenant["puts"], tenant["gets"], tenant["hits"], tenant["hit_share"]) == (5, 5, 5, 1.0)
+    assert shown["pool"]["raw_bytes"] == 5 * 65536
+    assert stats["counters"]["puts"] == stats["counters"]["hits"] == stats["latency"]["get"]["count"] == 5
+    assert str(holder.pid) in text and "holder" in text
+
+
+# ---- schemas ---------------------------------------------------------------------------------------------------------
+
+DOCUMENTS = results.Document.__subclasses__()
+_JSON_TYPES = {str: "string", int: "integer", bool: "boolean", float: "number"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.schema)
+def test_a_schema_and_its_dataclass_have_the_same_shape(document: type[results.Document]) -> None:
+    schema = schema_of(document.schema)
+    properties = dict(schema["properties"])
+    assert properties.pop("schema")["const"] == document.schema
+    assert properties.pop("version")["const"] == document.version
+    same_shape(
+        document,
+        {**schema, "properties": properties, "required": schema["required"][2:]},
+        schema.get("$defs", {}),
+    )
+
+
+def test_there_is_a_schema_for_every_document_and_no_other() -> None:
+    import speckvctl
+
+    folder = Path(speckvctl.__file__).parent / "schemas"
+    assert {f"speckvctl.{path.stem}" for path in folder.glob("*.json")} == {document.schema for document in DOCUMENTS}
+    assert {f"speckvctl.{verb.replace(' ', '-')}" for verb in VERBS} | {"speckvctl.error"} == {
+        document.schema for document in DOCUMENTS
+    }
+
+
+def same_shape(kind: type, schema: dict[str, Any], definitions: dict[str, Any]) -> None:
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    assert list(schema["properties"]) == names == schema["required"]
+    for name in names:
+        entry = schema["properties"][name]
+        assert entry.get("description"), f"{kind.__name__}.{name} has no description"
+        same_type(hints[name], entry, definitions, f"{kind.__name__}.{name}")
+
+
+def same_type(hint: Any, entry: dict[str, Any], definitions: dict[str, Any], where: str) -> None:
+    nullable = False
+    if isinstance(hint, types.UnionType):
+        (hint,) = (arm for arm in typing.get_args(hint) if arm is not type(None))
+        nullable = True
+    if "anyOf" in entry:
+        assert nullable and {"type": "null"} in entry["anyOf"], where
+        (entry,) = (arm for arm in entry["anyOf"] if arm != {"type": "null"})
+        nullable = False
+    if "$ref" in entry:
+        definition = definitions[entry["$ref"].removeprefix("#/$defs/")]
+        same_shape(hint, definition, definitions)
+        return
+    expected = {list: "array", dict: "object"}.get(typing.get_origin(hint)) or _JSON_TYPES[hint]
+    assert entry["type"] == ([expected, "null"] if nullable else expected), where
+    if expected == "array":
+        same_type(typing.get_args(hint)[0], entry["items"], definitions, where)
+    if expected == "object":
+        same_type(typing.get_args(hint)[1], entry["additionalProperties"], definitions, where)
+
+
+# ---- exit codes ------------------------------------------------------------------------------------------------------
+
+
+def test_exit_codes_are_the_nine_of_the_design() -> None:
+    assert {code.label: int(code) for code in ExitCode} == {
+        "done": 0,
+        "failed": 1,
+        "usage": 2,
+        "nothing_to_do": 3,
+        "not_found": 4,
+        "not_permitted": 5,
+        "busy": 6,
+        "verification_failed": 7,
+        "unsupported": 8,
+    }
+    assert set(MEANING) == set(ExitCode)
+
+
+def test_help_documents_every_exit_code(cli: Cli) -> None:
+    text = cli.ok("--help").out
+    for code, meaning in MEANING.items():
+        assert f"  {int(code)}  {meaning}\n" in text
+
+
+def test_each_exit_code_but_permission_is_reached_by_a_command(chat: Cli) -> None:
+    # Permission needs another user: test_errors.py.
+    broken = chat.folder / "broken.jsonl"
+    broken.write_text('{"timestamp": 0}\n', encoding="utf-8")
+    with held("chat"):
+        seen = {
+            chat("pool", "list").code,
+            chat("pool", "create", "host:DRAM", "big", "--size", "900GiB").code,
+            chat("pool", "create", "host:DRAM", "a/b", "--size", "8MiB").code,
+            chat("pool", "resize", "host:DRAM", "chat", "--size", "64MiB").code,
+            chat("pool", "show", "host:DRAM", "none").code,
+            chat("pool", "destroy", "host:DRAM", "chat", "--yes").code,
+            chat("replay", "broken.jsonl", "--device", "host:DRAM", "--pool", "chat").code,
+            chat("device", "show", "emu:card").code,
+        }
+    assert seen == set(map(int, ExitCode)) - {int(ExitCode.NOT_PERMITTED)}
