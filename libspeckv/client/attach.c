@@ -10,7 +10,7 @@
 
 static long long slot_byte(struct region *r, unsigned int slot)
 {
-	return LAY_LOCK_CLIENT(r->dev->table->super.single_inode ? r->record : 0, r->fixed.generation, slot);
+	return LAY_LOCK_CLIENT(r->dev->single_inode ? r->record : 0, r->fixed.generation, slot);
 }
 
 int client_alive(struct region *r, unsigned int slot)

@@ -134,7 +134,7 @@ int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const s
 		rc = -EBADMSG;
 	if (!rc)
 		rc = speckv_frame_decode(&frame, at, available, layer_first, layer_count, raw, bytes);
-	if (!index_current(r, found))
+	if (!index_current(r, found) || (rc && region_stale(r)))
 		return -EAGAIN;
 	return rc;
 }

@@ -89,7 +89,7 @@ static void rebuild(struct speckv_pool *pool, uint64_t *kept, uint64_t *lost)
 int region_rebuild(struct speckv_pool *pool)
 {
 	struct region *r = &pool->region;
-	long long byte = LAY_LOCK_POOL(r->dev->table->super.single_inode ? r->record : 0, r->fixed.generation);
+	long long byte = LAY_LOCK_POOL(r->dev->single_inode ? r->record : 0, r->fixed.generation);
 	uint64_t start = clock_ns(), kept, lost;
 	uint8_t boot[16];
 	int rc;

@@ -47,7 +47,7 @@ int lock_holder(int fd, long long byte, int *pid)
 
 void device_flush(struct speckv_device *dev)
 {
-	if (dev->table->super.durability == SPECKV_DURABLE_POWER)
+	if (dev->durability == SPECKV_DURABLE_POWER)
 		msync(dev->table, sizeof(*dev->table), MS_SYNC);
 }
 
@@ -135,6 +135,11 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		goto bad;
 	}
 	madvise(dev->table, sizeof(*dev->table), MADV_DONTFORK);
+	dev->single_inode = info.single_inode != 0;
+	dev->durability = info.durability;
+	dev->medium_bytes = dev->table->super.medium_bytes;
+	if (dev->medium_bytes > (medium.node ? medium.node_bytes : (uint64_t)st.st_size))
+		dev->medium_bytes = medium.node ? medium.node_bytes : (uint64_t)st.st_size;
 	fork_guard_add(&dev->guard, dev->lock_fd);
 	if (dev->writable)
 		medium_register(ctx, &medium);
@@ -173,9 +178,9 @@ struct speckv_ctx *speckv_device_ctx(struct speckv_device *dev)
 
 /* ---- records ------------------------------------------------------------------------------------------------------- */
 
-static bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *r)
+bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *r)
 {
-	uint64_t medium = dev->table->super.medium_bytes;
+	uint64_t medium = dev->medium_bytes;
 
 	if (memchr(r->name, 0, sizeof(r->name)) == NULL || !name_ok(r->name) || r->extents > LAY_EXTENTS)
 		return false;
@@ -200,6 +205,18 @@ int device_find(struct speckv_device *dev, const char *name, struct lay_pool_rec
 	return fail(dev->ctx, -ENOENT, "%s has no pool '%.63s'; 'speckvctl pool list %s' shows what it has", dev->medium.name, name ? name : "", dev->medium.name);
 }
 
+void extents_cut(struct lay_pool_record *record, uint64_t bytes)
+{
+	uint32_t n = 0;
+
+	for (; n < record->extents && n < LAY_EXTENTS && bytes; n++) {
+		if (record->extent[n].bytes > bytes)
+			record->extent[n].bytes = bytes;
+		bytes -= record->extent[n].bytes;
+	}
+	record->extents = n;
+}
+
 /* Free a record whose pool's creation or destruction did not finish. */
 static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 {
@@ -207,7 +224,7 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 	uint32_t state = load(&r->state);
 
 	if (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING) {
-		if (!dev->table->super.single_inode && memchr(r->name, 0, sizeof(r->name)) && name_ok(r->name) &&
+		if (!dev->single_inode && memchr(r->name, 0, sizeof(r->name)) && name_ok(r->name) &&
 		    medium_pool_path(&dev->medium, r->name, path) == 0)
 			unlink(path);
 		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "finished the %s of pool %.63s, whose manager died",
@@ -223,10 +240,16 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 			for (uint64_t p = 0; p < pages; p++) {
 				uint64_t retired = LAY_RETIRED;
 
-				atomic_compare_exchange_strong(&region.page_map[p], &retired, 0);
+				atomic_compare_exchange_strong(&region.page_map[p], &retired, LAY_FREE);
 			}
 			store(&region.head->pool.claim_limit, 0);
+			atomic_fetch_add(&region.head->pool.size_sequence, 1);
+			atomic_fetch_add(&region.head->pool.freed, 1);
 			r->capacity_bytes = pages * region.page_bytes;
+			if (dev->single_inode)
+				extents_cut(r, region.fixed.data_offset + r->capacity_bytes);
+			else
+				region_release_backing(&region, pages, region.fixed.max_pages);
 			region_close(&region);
 			device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "finished the resize of pool %.63s, whose manager died", r->name);
 		}
@@ -315,7 +338,7 @@ int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_ex
 	size_t n = taken(dev, list);
 
 	for (size_t i = 0; i < n; i++)
-		if (gap_after(list, n, i, dev->table->super.medium_bytes) >= bytes) {
+		if (gap_after(list, n, i, dev->medium_bytes) >= bytes) {
 			*out = (struct lay_extent){ list[i].offset + list[i].bytes, bytes };
 			return 0;
 		}
@@ -329,7 +352,7 @@ uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free)
 	uint64_t largest = 0, total = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		uint64_t gap = gap_after(list, n, i, dev->table->super.medium_bytes) & ~(LAY_UNIT - 1);
+		uint64_t gap = gap_after(list, n, i, dev->medium_bytes) & ~(LAY_UNIT - 1);
 
 		total += gap;
 		largest = gap > largest ? gap : largest;
@@ -361,11 +384,11 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 		}
 	}
 	info->used_bytes = used;
-	if (dev->table->super.single_inode) {
+	if (dev->single_inode) {
 		uint64_t total;
 
 		info->free_bytes = device_largest_free(dev, &total);
-		info->capacity_bytes = dev->table->super.medium_bytes;
+		info->capacity_bytes = dev->medium_bytes;
 		info->used_bytes = info->capacity_bytes - total;
 	}
 	if (lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, &pid)) {

@@ -79,6 +79,10 @@ struct speckv_device {
 	int lock_fd; /* of the locks: an open file description of its own */
 	bool writable;
 	struct lay_device *table;
+	/* private copies, as judged at open: the table may change under us */
+	bool single_inode;
+	uint32_t durability;
+	uint64_t medium_bytes;
 	struct fork_guard guard;
 	pthread_mutex_t managing; /* OFD locks do not exclude threads of one descriptor */
 };
@@ -87,6 +91,9 @@ int device_manage(struct speckv_device *dev); /* take the manager lock, finish w
 void device_unmanage(struct speckv_device *dev);
 /* Copy of the record named so; its number or -ENOENT (text set) */
 int device_find(struct speckv_device *dev, const char *name, struct lay_pool_record *copy);
+bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *record);
+/* Keep the first `bytes` of a pool's extents. */
+void extents_cut(struct lay_pool_record *record, uint64_t bytes);
 int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out);
 uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free);
 void device_flush(struct speckv_device *dev);
@@ -104,7 +111,7 @@ struct region {
 	bool writable;
 	uint8_t *base;
 	uint64_t mapped_bytes;
-	uint64_t mapped_extents; /* single inode */
+	struct lay_extent mapped[LAY_EXTENTS]; /* single inode: what lies end to end from `base` */
 	char path[SPECKV_PATH_BYTES];
 	/* private copies of what does not change; shared memory is not trusted after open */
 	struct lay_pool fixed;
@@ -139,6 +146,11 @@ int region_grow_backing(struct region *region, uint64_t old_pages, uint64_t new_
 void region_release_backing(struct region *region, uint64_t from_page, uint64_t to_page);
 /* Pages in use now; follows a resize by another process. */
 uint64_t region_pages(struct region *region);
+/* Was the pool resized since this mapping last followed? What was found or claimed meanwhile may lie elsewhere. */
+static inline bool region_stale(struct region *r)
+{
+	return load(&r->head->pool.size_sequence) != load_relaxed(&r->size_sequence);
+}
 void region_flush(struct region *region, const void *address, uint64_t bytes);
 static inline uint64_t region_entry_of(const struct region *r, uint64_t page)
 {

@@ -249,17 +249,22 @@ static bool reap_due(struct speckv_pool *pool)
 	return now - last > 1000000000u && atomic_compare_exchange_strong(&pool->reaped_ns, &last, now);
 }
 
-int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
+static uint64_t claim_limit(struct region *r, uint64_t below)
 {
-	struct region *r = &pool->region;
 	uint64_t limit = region_pages(r), shrinking = load_relaxed(&r->head->pool.claim_limit);
-	bool lru = load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && !below, reaped = false;
-	int rc;
 
 	if (shrinking && shrinking < limit)
 		limit = shrinking;
-	if (below && below < limit)
-		limit = below;
+	return below && below < limit ? below : limit;
+}
+
+int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
+{
+	struct region *r = &pool->region;
+	uint64_t limit = claim_limit(r, below);
+	bool lru = load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && !below, reaped = false;
+	int rc;
+
 	if (n < r->min_run)
 		n = r->min_run;
 	if (n > LAY_RUN_MAX)
@@ -268,8 +273,14 @@ int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t 
 	if (rc)
 		return rc;
 	for (unsigned int tries = 0; tries <= EVICT_TRIES; tries++) {
-		if (claim_somewhere(pool, n, run, limit))
-			return 0;
+		if (claim_somewhere(pool, n, run, limit)) {
+			if (__builtin_expect(!region_stale(r), 1))
+				return 0;
+			/* resized since we looked: on a single inode these pages may lie elsewhere by now */
+			pages_release(r, pool->owner, run);
+			limit = claim_limit(r, below);
+			continue;
+		}
 		if (!reaped && (!lru || reap_due(pool))) { /* clients that died may hold what is missing */
 			reaped = true;
 			if (clients_reap(r, NULL) > 0)

@@ -19,7 +19,7 @@ static bool geometry_unset(const struct speckv_geometry *g)
 static int config_check(struct speckv_device *dev, const struct speckv_pool_config *in, struct speckv_pool_config *out, struct region_plan *plan)
 {
 	struct speckv_ctx *ctx = dev->ctx;
-	bool single = dev->table->super.single_inode;
+	bool single = dev->single_inode;
 	char a[32], b[32];
 	int rc;
 
@@ -116,7 +116,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	record->capacity_bytes = full.capacity_bytes;
 	record->max_bytes = full.max_bytes;
 	record->created_ns = now_ns();
-	if (dev->table->super.single_inode) {
+	if (dev->single_inode) {
 		record->table_bytes = plan.data_offset;
 		room = device_largest_free(dev, NULL);
 		/* tables and data in one piece where that fits, else in two */
@@ -200,7 +200,7 @@ static void describe_record(struct speckv_device *dev, const struct lay_pool_rec
 	info->state = load(&record->state);
 	info->table_bytes = record->table_bytes;
 	info->created_ns = record->created_ns;
-	if (dev->table->super.single_inode) {
+	if (dev->single_inode) {
 		struct stat st;
 
 		snprintf(info->path, sizeof(info->path), "%s", dev->medium.path);
@@ -280,7 +280,7 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 
 	if (uid == record->uid && gid == record->gid && mode == record->mode)
 		return 0;
-	if (dev->table->super.single_inode)
+	if (dev->single_inode)
 		return fail(dev->ctx, -EOPNOTSUPP, "%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s", dev->medium.name,
 			    dev->medium.path);
 	if (mode & ~0777u || (mode & 0600) != 0600)
@@ -415,7 +415,7 @@ int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_prog
 		memset((void *)region.head, 0, sizeof(region.head->pool)); /* late openers find no pool */
 		region_close(&region);
 	}
-	if (!dev->table->super.single_inode && medium_pool_path(&dev->medium, name, path) == 0 && unlink(path) != 0 && errno != ENOENT) {
+	if (!dev->single_inode && medium_pool_path(&dev->medium, name, path) == 0 && unlink(path) != 0 && errno != ENOENT) {
 		rc = fail(dev->ctx, -errno, "cannot remove %s: %s", path, strerror(errno));
 		goto out;
 	}

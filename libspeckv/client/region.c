@@ -136,7 +136,7 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 	uint64_t tables, offset = 0;
 	int fd, rc = 0;
 
-	if (dev->table->super.single_inode) {
+	if (dev->single_inode) {
 		/* all tables are real memory here: clear them */
 		offset = record->extent[0].offset;
 		tables = plan->data_offset;
@@ -172,16 +172,16 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 		if (!rc)
 			rc = -errno;
 	} else {
-		if (dev->table->super.single_inode)
+		if (dev->single_inode)
 			memset((uint8_t *)head + sizeof(*head), 0, tables - sizeof(*head));
 		head_init(head, record, config, plan);
-		if (dev->table->super.durability == SPECKV_DURABLE_POWER && msync(head, tables, MS_SYNC) != 0 && errno != EINVAL)
+		if (dev->durability == SPECKV_DURABLE_POWER && msync(head, tables, MS_SYNC) != 0 && errno != EINVAL)
 			rc = -errno;
 		if (!rc)
 			store(&head->pool.state, LAY_MEDIUM_READY);
 		munmap(head, tables);
 	}
-	if (!dev->table->super.single_inode) {
+	if (!dev->single_inode) {
 		if (!rc && (config->uid != geteuid() || config->gid != getegid()) && fchown(fd, config->uid, config->gid) != 0)
 			rc = -errno;
 		if (!rc && fchmod(fd, config->mode) != 0)
@@ -207,29 +207,42 @@ static int map_piece(struct region *r, uint64_t region_offset, uint64_t file_off
 	return at == MAP_FAILED ? -errno : 0;
 }
 
-/* Map the extents that are not mapped yet. Data extents lie end to end in the region. */
+/*
+ * Map a record's extents end to end, where they are not mapped so already. An extent may have grown in place, or have gone with a
+ * shrink and come back elsewhere with a growth, while this process saw neither.
+ */
 static int map_extents(struct region *r, const struct lay_pool_record *record)
 {
-	uint64_t at = 0;
+	uint64_t at = 0, was = 0;
 	int rc = 0;
 
-	for (unsigned int i = 0; i < record->extents && !rc; i++) {
-		if (at + record->extent[i].bytes > r->fixed.region_bytes)
-			return -EUCLEAN;
-		if (at >= r->mapped_extents) {
-			rc = map_piece(r, at, record->extent[i].offset, record->extent[i].bytes);
-			if (!rc)
-				r->mapped_extents = at + record->extent[i].bytes;
-		} else if (at + record->extent[i].bytes > r->mapped_extents) { /* an extent that grew in place */
-			uint64_t skip = r->mapped_extents - at;
+	for (unsigned int i = 0; i < LAY_EXTENTS; i++) {
+		struct lay_extent from = r->mapped[i], to = { 0 };
+		uint64_t have;
 
-			rc = map_piece(r, at + skip, record->extent[i].offset + skip, record->extent[i].bytes - skip);
-			if (!rc)
-				r->mapped_extents = at + record->extent[i].bytes;
-		}
-		at += record->extent[i].bytes;
+		if (i < record->extents && !rc)
+			to = record->extent[i];
+		have = was == at && from.offset == to.offset ? from.bytes : 0;
+		if (to.bytes > r->fixed.region_bytes - at)
+			rc = -EUCLEAN;
+		else if (to.bytes > have)
+			rc = map_piece(r, at + have, to.offset + have, to.bytes - have);
+		if (rc)
+			to.bytes = 0;
+		r->mapped[i] = to; /* what was cut off is mapped anew when it comes back */
+		was += from.bytes;
+		at += to.bytes;
 	}
 	return rc;
+}
+
+static uint64_t mapped_bytes(const struct region *r)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned int i = 0; i < LAY_EXTENTS; i++)
+		bytes += r->mapped[i].bytes;
+	return bytes;
 }
 
 static int fixed_sane(const struct lay_pool *p, const struct lay_pool_record *record)
@@ -250,7 +263,7 @@ static int open_fds(struct speckv_device *dev, const char *name, bool writable, 
 	struct speckv_ctx *ctx = dev->ctx;
 	const char *path = r->path;
 
-	if (dev->table->super.single_inode)
+	if (dev->single_inode)
 		snprintf(r->path, sizeof(r->path), "%s", dev->medium.path);
 	else if (medium_pool_path(&dev->medium, name, r->path))
 		return fail(ctx, -ENAMETOOLONG, "%s: path too long", name);
@@ -274,7 +287,7 @@ static int open_fds(struct speckv_device *dev, const char *name, bool writable, 
 static int open_once(struct speckv_device *dev, const char *name, bool writable, struct region *r)
 {
 	struct speckv_ctx *ctx = dev->ctx;
-	bool single = dev->table->super.single_inode;
+	bool single = dev->single_inode;
 	struct lay_pool_record record;
 	struct lay_pool *probe;
 	uint64_t offset;
@@ -339,6 +352,8 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 		munmap(r->base + r->mapped_bytes, LAY_UNIT - skip);
 	}
 	rc = single ? map_extents(r, &record) : map_piece(r, 0, 0, r->mapped_bytes);
+	if (!rc && single && mapped_bytes(r) < r->fixed.data_offset)
+		rc = -EUCLEAN; /* the record lost the pool's own tables */
 	if (rc) {
 		rc = fail(ctx, rc, "pool %s: cannot map it: %s", name, strerror(-rc));
 		goto bad;
@@ -353,7 +368,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	r->page_bytes = r->fixed.page_bytes;
 	r->page_shift = (uint32_t)__builtin_ctz(r->page_bytes);
 	r->min_run = r->fixed.min_run;
-	r->durable = dev->table->super.durability == SPECKV_DURABLE_POWER;
+	r->durable = dev->durability == SPECKV_DURABLE_POWER;
 	store(&r->size_sequence, ~0ull);
 	region_pages(r);
 	fork_guard_add(&r->guard, r->lock_fd);
@@ -421,14 +436,14 @@ static uint64_t follow(struct region *r)
 	pages = load(&r->head->pool.data_pages);
 	if (pages > r->fixed.max_pages)
 		pages = r->fixed.max_pages;
-	if (r->dev->table->super.single_inode) {
+	if (r->dev->single_inode) {
 		struct lay_pool_record record;
 		uint64_t mapped;
 
 		memcpy((void *)&record, (const void *)&r->dev->table->pools[r->record], sizeof(record));
-		if (record.generation == r->fixed.generation && record.extents <= LAY_EXTENTS)
+		if (record.generation == r->fixed.generation && record_sane(r->dev, &record))
 			map_extents(r, &record);
-		mapped = r->mapped_extents > r->fixed.data_offset ? (r->mapped_extents - r->fixed.data_offset) / r->page_bytes : 0;
+		mapped = (mapped_bytes(r) - r->fixed.data_offset) / r->page_bytes;
 		pages = pages < mapped ? pages : mapped;
 	}
 	store(&r->pages, pages);
@@ -449,7 +464,7 @@ int region_grow_backing(struct region *r, uint64_t old_pages, uint64_t new_pages
 	uint64_t first = old_pages / r->min_run, last = new_pages / r->min_run + 1;
 	int rc;
 
-	if (r->dev->table->super.single_inode)
+	if (r->dev->single_inode)
 		return map_extents(r, record);
 	rc = reserve(r->fd, r->fixed.page_map_offset + old_pages * 8, (new_pages - old_pages) * 8);
 	if (!rc)
@@ -466,7 +481,7 @@ void region_release_backing(struct region *r, uint64_t from_page, uint64_t to_pa
 
 	if (to_page <= from_page)
 		return;
-	if (r->dev->table->super.single_inode || fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) != 0)
+	if (r->dev->single_inode || fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) != 0)
 		memset(r->base + offset, 0, bytes);
 }
 

@@ -194,19 +194,6 @@ static void publish_size(struct region *r, uint64_t pages)
 	region_flush(r, r->head, sizeof(r->head->pool));
 }
 
-static void give_back_extents(struct lay_pool_record *record, uint64_t bytes)
-{
-	while (bytes && record->extents > 1) {
-		struct lay_extent *last = &record->extent[record->extents - 1];
-		uint64_t n = last->bytes < bytes ? last->bytes : bytes;
-
-		last->bytes -= n;
-		bytes -= n;
-		if (!last->bytes)
-			record->extents--;
-	}
-}
-
 static int add_extent(struct job *job, struct lay_pool_record *record, uint64_t bytes)
 {
 	struct lay_extent extent;
@@ -222,7 +209,9 @@ static int add_extent(struct job *job, struct lay_pool_record *record, uint64_t 
 	}
 	if (record->extents == LAY_EXTENTS)
 		return fail(job->dev->ctx, -ENOSPC, "pool %s is in %d pieces already, as many as it can be", job->name, LAY_EXTENTS - 1);
-	record->extent[record->extents++] = extent;
+	record->extent[record->extents] = extent;
+	atomic_thread_fence(memory_order_seq_cst); /* a death in between must not leave an extent that is counted and not set */
+	record->extents++;
 	return 0;
 }
 
@@ -235,7 +224,7 @@ static int grow(struct job *job, struct lay_pool_record *record)
 	int rc;
 
 	memcpy((void *)&old, (const void *)record, sizeof(old));
-	if (job->dev->table->super.single_inode) {
+	if (job->dev->single_inode) {
 		rc = add_extent(job, record, bytes);
 		if (rc)
 			return rc;
@@ -250,7 +239,7 @@ static int grow(struct job *job, struct lay_pool_record *record)
 		record->extents = old.extents;
 		return fail(job->dev->ctx, rc, "pool %s cannot grow to %s: %s", job->name, human(a, job->to * r->page_bytes), strerror(-rc));
 	}
-	if (job->dev->table->super.single_inode) /* it may have been another pool's */
+	if (job->dev->single_inode) /* it may have been another pool's */
 		memset(r->data + job->from * r->page_bytes, 0, bytes);
 	unretire(r, job->from, job->to);
 	publish_size(r, job->to);
@@ -266,7 +255,7 @@ static int dry_run(struct job *job)
 
 	if (job->to > job->from) {
 		bytes = (job->to - job->from) * r->page_bytes;
-		room = job->dev->table->super.single_inode ? device_largest_free(job->dev, NULL) : medium_available(&job->dev->medium);
+		room = job->dev->single_inode ? device_largest_free(job->dev, NULL) : medium_available(&job->dev->medium);
 		return bytes > room ? fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more, and %s has %s free", job->name, human(a, bytes), job->dev->medium.name,
 					   human(b, room)) :
 				      0;
@@ -324,8 +313,8 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		if (!rc && job.to < job.from) {
 			publish_size(&job.pool->region, job.to);
 			region_release_backing(&job.pool->region, job.to, job.from);
-			if (dev->table->super.single_inode)
-				give_back_extents(record, (job.from - job.to) << job.pool->region.page_shift);
+			if (dev->single_inode)
+				extents_cut(record, job.pool->region.fixed.data_offset + capacity);
 		}
 		if (!rc) { /* a quota that was the whole pool stays so */
 			if (quota == job.from || quota > job.to)

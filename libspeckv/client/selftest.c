@@ -107,7 +107,7 @@ static void test_memory(struct selftest *t)
 	uint8_t *map;
 	int fd, rc = 0;
 
-	if (t->dev->table->super.single_inode) {
+	if (t->dev->single_inode) {
 		report(t, "memory", start, 0, "left alone: this medium has no room that is surely free");
 		return;
 	}
