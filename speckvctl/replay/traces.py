@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -86,9 +86,7 @@ class Trace:
     def survey(self, limit: int | None = None) -> Survey:
         """Read and check the whole trace, or its first requests; raises what is wrong with it."""
         requests = blocks = 0
-        for request in self:
-            if requests == limit:
-                break
+        for request in islice(self, limit):
             requests += 1
             blocks += len(request.ids)
         if not requests:
