@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Replay from end to end on host memory: what it counts, what it verifies, and how it ends when something goes wrong."""
+"""Replay from end to end on host memory: what it counts and verifies, and how it ends when something goes wrong."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_a_broken_trace_a_wrong_kv_file_or_an_absent_pool_change_nothing(
     device.create_pool(speckv.PoolConfig("fp16", 16 << 20, geometry=speckv.Geometry(dtype=speckv.DType.FP16)))
     with pytest.raises(TraceError, match="line 2"):
         run(config(broken))
-    with pytest.raises(Exception, match="fp16, head size 128.*bf16, head size 128"):
+    with pytest.raises(Exception, match=r"fp16, head size 128.*bf16, head size 128"):
         run(config(good, pool="fp16"))
     with pytest.raises(speckv.NotFoundError):
         run(config(good, pool="absent"))
