@@ -38,6 +38,11 @@ static bool avx512_usable(void)
 	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
 	       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("vpclmulqdq");
 }
+
+static bool avx512bf16_usable(void)
+{
+	return avx512_usable() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 #define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa
@@ -49,7 +54,10 @@ static const struct variant variants[] = {
 #if defined(__x86_64__)
 	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable) }, sse42_usable },
 	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable) }, avx2_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(portable) }, avx512_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, .q4x_encode = codec_q4x_encode_portable,
+	    .q4x_decode = codec_q4x_decode_avx512 }, avx512_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, .q4x_encode = codec_q4x_encode_portable,
+	    .q4x_decode = codec_q4x_decode_avx512bf16 }, avx512bf16_usable },
 #endif
 };
 
@@ -77,18 +85,16 @@ static int choose(const char *name, const struct codec_kernels **out)
 		*out = best();
 		return 0;
 	}
-	for (size_t i = 0; i < VARIANTS; i++) {
-		if (strcmp(name, variants[i].kernels.name))
-			continue;
 #if defined(__x86_64__)
-		__builtin_cpu_init();
+	__builtin_cpu_init();
 #endif
-		if (!variants[i].usable())
-			return -EOPNOTSUPP;
-		*out = &variants[i].kernels;
-		return 0;
-	}
-	/* Known elsewhere, not built here. */
+	/* A name may have several tables; the best comes last. */
+	for (size_t i = VARIANTS; i > 0; i--)
+		if (!strcmp(name, variants[i - 1].kernels.name) && variants[i - 1].usable()) {
+			*out = &variants[i - 1].kernels;
+			return 0;
+		}
+	/* Known, not for this CPU. */
 	if (!strcmp(name, "sse42") || !strcmp(name, "avx2") || !strcmp(name, "avx512"))
 		return -EOPNOTSUPP;
 	return -EINVAL;
