@@ -201,8 +201,8 @@ struct run {
 /* Claim `pages` in a row. 0, -ENOSPC, -EDQUOT. Evicts as the pool's policy says. */
 int pages_claim(struct speckv_pool *pool, uint32_t pages, struct run *run, uint64_t below);
 /* Drop the least recently used of a sample of windows of n pages below `limit`, if it was last used before `older_than` (ns).
- * tenant < 0: anybody's. True when something was dropped. */
-bool pages_evict(struct speckv_pool *pool, uint32_t pages, uint64_t limit, int tenant, uint64_t older_than);
+ * True when there is such a window now. */
+bool pages_evict(struct speckv_pool *pool, uint32_t pages, uint64_t limit, uint64_t older_than);
 void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages);
 int pages_publish(struct speckv_pool *pool, const struct run *run);
 void pages_release(struct region *region, uint32_t owner, const struct run *run);

@@ -9,6 +9,7 @@
 
 #define SAMPLES 8        /* windows looked at for one eviction (approximated LRU, as in Redis) */
 #define EVICT_TRIES 64
+#define QUOTA_TRIES 4096
 #define WINDOW_STEPS 4096
 
 static bool swap(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
@@ -56,6 +57,7 @@ static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struc
 			*blocked = page + i;
 			release_tail(r, page, generation, 1, i);
 			swap(&r->page_map[page], lay_word(LAY_CLAIMED, pool->owner, generation), LAY_FREE);
+			atomic_fetch_add(&r->head->pool.freed, 1); /* whoever saw these pages taken may look again */
 			return false;
 		}
 	*run = (struct run){ .page = page, .generation = generation, .pages = n };
@@ -117,6 +119,14 @@ static bool claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uin
 	return false;
 }
 
+/* Counts are made after the fact, each by its own process: one that is taken off before it is put on shows as below nothing. */
+static bool beyond(_Atomic uint64_t *used, uint32_t n, uint64_t quota)
+{
+	uint64_t now = load_relaxed(used);
+
+	return (int64_t)now > 0 && now + n > quota;
+}
+
 static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t limit)
 {
 	struct region *r = &pool->region;
@@ -126,7 +136,8 @@ static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *ru
 		return false;
 	if (claim_hint(pool, n, run, limit))
 		return true;
-	if (limit == load_relaxed(&r->pages) && load_relaxed(&r->head->pool.used_pages) + n > limit)
+	/* a cache that counts as full evicts without a search; one that keeps its blocks makes sure */
+	if (load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && limit == load_relaxed(&r->pages) && beyond(&r->head->pool.used_pages, n, limit))
 		return false;
 	if (load(&pool->failed_freed) == freed_before && load(&pool->failed_run) <= n)
 		return false;
@@ -155,7 +166,7 @@ static uint64_t next_random(void)
 }
 
 /* The window of whole blocks and free pages that starts at or before `page` and holds n pages; its newest use, or 0 when there is none. */
-static uint64_t window_age(struct region *r, uint64_t page, uint32_t n, uint64_t limit, uint64_t *start, uint64_t *end, int tenant)
+static uint64_t window_age(struct region *r, uint64_t page, uint32_t n, uint64_t limit, uint64_t *start, uint64_t *end)
 {
 	uint64_t word = load(&r->page_map[page]), newest = 1, at;
 	unsigned int steps = 0;
@@ -171,8 +182,6 @@ static uint64_t window_age(struct region *r, uint64_t page, uint32_t n, uint64_t
 			struct lay_entry *entry = &r->entries[region_entry_of(r, at)];
 			uint64_t used = load_relaxed(&entry->used_ns);
 
-			if (tenant >= 0 && load_relaxed(&entry->tenant) != (uint32_t)tenant)
-				return 0;
 			newest = used > newest ? used : newest;
 			at += lay_value(word);
 		} else if (word == LAY_FREE) {
@@ -188,15 +197,28 @@ static uint64_t window_age(struct region *r, uint64_t page, uint32_t n, uint64_t
 	return newest;
 }
 
-bool pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, int tenant, uint64_t older_than)
+static bool evict_run(struct speckv_pool *pool, uint64_t page)
+{
+	struct region *r = &pool->region;
+	struct speckv_key key;
+	struct found found;
+
+	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || !block_drop(pool, &key, &found))
+		return false;
+	count(pool, SPECKV_COUNT_EVICTIONS, 1);
+	if (found.tenant < LAY_TENANTS)
+		add(&r->head->tenants[found.tenant].evicted, 1);
+	return true;
+}
+
+bool pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, uint64_t older_than)
 {
 	struct region *r = &pool->region;
 	uint64_t best = older_than, best_start = 0, best_end = 0;
-	bool dropped = false;
-	unsigned int samples = tenant < 0 ? SAMPLES : SAMPLES * 32;
+	bool dropped = false, free = true;
 
-	for (unsigned int i = 0; i < samples; i++) {
-		uint64_t start, end, age = window_age(r, next_random() % limit, n, limit, &start, &end, tenant);
+	for (unsigned int i = 0; i < SAMPLES && limit; i++) {
+		uint64_t start, end, age = window_age(r, next_random() % limit, n, limit, &start, &end);
 
 		if (age && age < best) {
 			best = age;
@@ -206,39 +228,71 @@ bool pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, int tenan
 	}
 	for (uint64_t at = best_start; at < best_end;) {
 		uint64_t word = load(&r->page_map[at]);
-		struct speckv_key key;
-		struct found found;
 
 		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
 			at++;
 			continue;
 		}
+		free = false;
+		dropped |= evict_run(pool, at);
 		at += lay_value(word);
-		if (index_entry(r, region_entry_of(r, at - lay_value(word)), &found, &key) && block_drop(pool, &key, &found)) {
-			dropped = true;
-			count(pool, SPECKV_COUNT_EVICTIONS, 1);
-			if (found.tenant < LAY_TENANTS)
-				add(&r->head->tenants[found.tenant].evicted, 1);
-		}
 	}
-	if (dropped && best_end - best_start <= LAY_RUN_MAX) /* the newest hint: the whole window in one piece */
+	free = free && best_end > best_start;
+	if ((dropped || free) && best_end - best_start <= LAY_RUN_MAX) /* the newest hint: the whole window in one piece */
 		hint_push(r, best_start, (uint32_t)(best_end - best_start));
-	return dropped;
+	return dropped || free;
 }
 
-static int within_quotas(struct speckv_pool *pool, uint32_t n, uint64_t limit)
+/* For a quota any block will do, side by side or not: the oldest of the first ones met behind a few places. tenant < 0: anybody's. */
+static bool evict_one(struct speckv_pool *pool, uint64_t limit, int tenant)
+{
+	struct region *r = &pool->region;
+	uint64_t best = ~0ull, oldest = 0, budget = 2 * limit;
+
+	for (unsigned int i = 0; i < SAMPLES && budget; i++) {
+		uint64_t page = limit ? next_random() % limit : 0;
+
+		for (; budget; budget--) {
+			uint64_t word = load_relaxed(&r->page_map[page]);
+			struct lay_entry *entry = &r->entries[region_entry_of(r, page)];
+
+			if (lay_state(word) == LAY_HEAD && lay_value(word) && (tenant < 0 || load_relaxed(&entry->tenant) == (uint32_t)tenant)) {
+				uint64_t used = load_relaxed(&entry->used_ns);
+
+				if (used < best) {
+					best = used;
+					oldest = page;
+				}
+				break;
+			}
+			page += lay_state(word) == LAY_HEAD && lay_value(word) ? lay_value(word) : 1;
+			if (page >= limit)
+				page = 0;
+		}
+	}
+	return best != ~0ull && evict_run(pool, oldest);
+}
+
+/* Is there room below the quota, made if the policy allows it? */
+static bool make_way(struct speckv_pool *pool, _Atomic uint64_t *used, uint32_t n, uint64_t quota, uint64_t limit, int tenant)
+{
+	bool evict = load_relaxed(&pool->region.head->pool.eviction) == SPECKV_EVICT_LRU;
+
+	if (n > quota)
+		return false;
+	for (unsigned int tries = 0; beyond(used, n, quota); tries++)
+		if (!evict || tries == QUOTA_TRIES || !evict_one(pool, limit, tenant))
+			return false;
+	return true;
+}
+
+static bool within_quotas(struct speckv_pool *pool, uint32_t n, uint64_t limit)
 {
 	struct region *r = &pool->region;
 	uint64_t quota = load_relaxed(&r->head->pool.quota_pages), tenant_quota = load_relaxed(&r->head->pool.tenant_quota_pages);
-	bool evict = load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU;
 
-	for (unsigned int tries = 0; tenant_quota && load_relaxed(&pool->tenant->used_pages) + n > tenant_quota; tries++)
-		if (!evict || n > tenant_quota || tries == EVICT_TRIES || !pages_evict(pool, n, limit, (int)pool->tenant_index, ~0ull))
-			return -EDQUOT;
-	for (unsigned int tries = 0; quota && quota < limit && load_relaxed(&r->head->pool.used_pages) + n > quota; tries++)
-		if (!evict || n > quota || tries == EVICT_TRIES || !pages_evict(pool, n, limit, -1, ~0ull))
-			return -EDQUOT;
-	return 0;
+	return (!tenant_quota || make_way(pool, &pool->tenant->used_pages, n, tenant_quota, limit, (int)pool->tenant_index)) &&
+	       (!quota || quota >= limit || make_way(pool, &r->head->pool.used_pages, n, quota, limit, -1));
 }
 
 /* A full cache evicts at every put: looking for the dead costs system calls, and is done once a second. */
@@ -263,15 +317,19 @@ int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t 
 	struct region *r = &pool->region;
 	uint64_t limit = claim_limit(r, below);
 	bool lru = load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && !below, reaped = false;
-	int rc;
 
 	if (n < r->min_run)
 		n = r->min_run;
 	if (n > LAY_RUN_MAX)
 		return -EINVAL;
-	rc = below ? 0 : within_quotas(pool, n, limit);
-	if (rc)
-		return rc;
+	if (!below && !within_quotas(pool, n, limit)) {
+		if (!reap_due(pool))
+			return -EDQUOT;
+		clients_reap(r, NULL); /* the dead count too, and so does what they miscounted */
+		pages_recount(r);
+		if (!within_quotas(pool, n, limit))
+			return -EDQUOT;
+	}
 	for (unsigned int tries = 0; tries <= EVICT_TRIES; tries++) {
 		if (claim_somewhere(pool, n, run, limit)) {
 			if (__builtin_expect(!region_stale(r), 1))
@@ -286,9 +344,11 @@ int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t 
 			if (clients_reap(r, NULL) > 0)
 				continue;
 		}
+		if (!lru && n <= limit && tries < 3 && load(&pool->failed_freed) != load(&r->head->pool.freed))
+			continue; /* something was given back while we looked */
 		if (!lru || n > limit)
 			break;
-		if (!pages_evict(pool, n, limit, -1, ~0ull) && tries > 8)
+		if (!pages_evict(pool, n, limit, ~0ull) && tries > 8)
 			break;
 	}
 	return -ENOSPC;
@@ -308,6 +368,7 @@ void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages)
 	if (load_relaxed(&pool->client->cursor) == run->page + run->pages) { /* go on where the frame ends: no gap, no hint */
 		store_relaxed(&pool->client->cursor, run->page + pages);
 		sub(&r->head->pool.used_pages, run->pages - pages);
+		atomic_fetch_add(&r->head->pool.freed, 1);
 	} else {
 		freed(r, run->page + pages, run->pages - pages);
 	}

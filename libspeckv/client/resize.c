@@ -137,7 +137,7 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 			rc = move_block(job, p);
 			if (rc == -ENOSPC && job->evict) {
 				/* keep the more recently used of the two */
-				if (pages_evict(job->pool, n, job->to, -1, load_relaxed(&r->entries[region_entry_of(r, p)].used_ns)))
+				if (pages_evict(job->pool, n, job->to, load_relaxed(&r->entries[region_entry_of(r, p)].used_ns)))
 					rc = move_block(job, p);
 				if (rc == -ENOSPC)
 					rc = drop_block(job, p);
