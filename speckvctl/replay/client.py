@@ -213,7 +213,7 @@ def _shown(name: bytes) -> str:
 
 def client_main(connection: Connection, setup: Setup) -> None:
     """The process: answer every chunk of work with a Tally, until the parent says stop (None) or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it came blocked, see runner.py
     try:
         with (
             speckv.Context(setup.runtime_dir) as context,

@@ -6,9 +6,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -167,7 +169,7 @@ def execute(plan: Plan, on_progress: OnProgress | None = None) -> ReplayResult:
     finally:
         crew.dismiss()
     seconds = (time.monotonic_ns() - begin) / 1e9
-    if crew.failures and not any(tally.requests for tally in crew.tallies.values()):
+    if crew.failures and not crew.interrupted and not any(tally.requests for tally in crew.tallies.values()):
         failure = crew.failures[0]
         raise error(failure.number or errno.EIO, failure.text)  # nothing was done: say why, not how little
     after = _stored(plan.setup)
@@ -234,6 +236,7 @@ class _Crew:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a handle does not survive fork
+        resource_tracker.ensure_running()  # would otherwise be started, and unblock SIGINT, in the midst of start()
         for number in range(self._plan.config.clients):
             ours, theirs = context.Pipe()
             setup = self._plan.setup
@@ -244,10 +247,16 @@ class _Crew:
                 name=f"speckv replay client {number + 1}",
                 daemon=True,
             )
-            process.start()
+            # Ctrl-C reaches the whole group, and what a client does about it is the parent's to say: from its first
+            # instruction on, for a mask is inherited.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                process.start()
+                self._processes[number] = process
+                self._connections[number] = ours
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()  # so that its end is seen when the client dies
-            self._processes[number] = process
-            self._connections[number] = ours
 
     def _answers(self, timeout: float | None) -> list[int]:
         """Wait for clients; returns those that sent a tally. Those that ended are taken off the list."""

@@ -237,6 +237,32 @@ def test_ctrl_c_ends_with_a_summary_of_what_was_done(device: speckv.Device) -> N
     assert device.clients("kv") == []
 
 
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.2])
+def test_ctrl_c_while_the_clients_begin_is_no_error_either(device: speckv.Device, delay: float) -> None:
+    program = f"""
+import multiprocessing, os, signal, threading, time
+from speckvctl.replay import ReplayConfig, run
+def press():
+    while not multiprocessing.active_children():
+        pass
+    time.sleep({delay})
+    os.killpg(0, signal.SIGINT)
+if __name__ == "__main__":
+    threading.Thread(target=press).start()
+    result = run(ReplayConfig({str(TRACE)!r}, "host:DRAM", "kv", clients=2, max_rate=1.0))
+    print(result.interrupted, result.errors, result.problems)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        start_new_session=True,
+    )
+    assert (done.stdout, done.stderr) == ("True 0 ()\n", "")
+
+
 def test_a_client_that_is_killed_is_an_error_and_never_a_hang(device: speckv.Device) -> None:
     killed = threading.Event()
 
