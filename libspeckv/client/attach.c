@@ -43,31 +43,48 @@ static uint64_t sweep(struct region *r, unsigned int slot, uint64_t incarnation)
 	return back;
 }
 
-/* Blocks that a client published and did not live to index. */
-static void reindex(struct region *r)
+void client_finish_move(struct region *r, unsigned int slot)
 {
+	struct lay_client *client = &r->head->clients[slot];
+	uint32_t owner = lay_owner(slot, load(&client->state) >> 8);
+	uint64_t pages = region_pages(r), from = load(&client->move_from), to = load(&client->move_to), generation = load(&client->move_to_generation);
+	uint64_t word = lay_word(LAY_CLAIMED, owner, generation);
+	uint32_t n = 1;
+
+	if (generation && generation <= LAY_GENERATION_MASK && to < pages && from < pages &&
+	    load(&r->page_map[from]) == lay_word(LAY_CLAIMED, owner, load(&client->move_from_generation) & LAY_GENERATION_MASK)) {
+		while (to + n < pages && n < LAY_RUN_MAX && load(&r->page_map[to + n]) == lay_word(LAY_CONT, n, generation))
+			n++;
+		atomic_compare_exchange_strong(&r->page_map[to], &word, lay_word(LAY_HEAD, n, generation));
+	}
+	store(&client->move_to_generation, 0);
+}
+
+/* Blocks that a client published and did not live to index. */
+static void reindex(struct speckv_pool *pool)
+{
+	struct region *r = &pool->region;
 	uint64_t pages = region_pages(r);
 
 	for (uint64_t p = 0; p < pages;) {
 		uint64_t word = load(&r->page_map[p]);
-		struct found found, other;
+		struct run run = { .page = p, .generation = lay_generation(word), .pages = lay_value(word) };
+		struct found found;
 		struct speckv_key key;
 
 		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
 			p++;
 			continue;
 		}
-		if (index_entry(r, region_entry_of(r, p), &found, &key) && found.page == p && !index_find(r, &key, &other)) {
-			struct run run = { .page = p, .generation = found.generation, .pages = found.pages };
-
-			index_insert(r, &key, &run);
-		}
+		if (index_entry(r, region_entry_of(r, p), &found, &key) && found.page == p && found.generation == run.generation && !block_indexed(r, &key, &run))
+			block_index(pool, &key, &run);
 		p += lay_value(word);
 	}
 }
 
-int clients_reap(struct region *r, uint64_t *pages_back)
+int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 {
+	struct region *r = &pool->region;
 	uint64_t back = 0;
 	int dead = 0;
 
@@ -75,7 +92,7 @@ int clients_reap(struct region *r, uint64_t *pages_back)
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
 		struct lay_client *client = &r->head->clients[slot];
 		uint64_t state = load(&client->state), got;
-		struct lay_tenant *tenant;
+		uint32_t tenant;
 
 		if (!(state & 1) || client_alive(r, slot))
 			continue;
@@ -84,19 +101,20 @@ int clients_reap(struct region *r, uint64_t *pages_back)
 			continue;
 		state = load(&client->state);
 		if (state & 1) {
+			client_finish_move(r, slot);
 			got = sweep(r, slot, state >> 8);
 			back += got;
 			dead++;
-			tenant = load(&client->tenant) < LAY_TENANTS ? &r->head->tenants[load(&client->tenant)] : NULL;
+			tenant = load(&client->tenant);
 			pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "client %.24s (pid %u) died; took back %llu pages",
-				   tenant ? tenant->name : "?", client->pid, (unsigned long long)got);
+				   tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?", client->pid, (unsigned long long)got);
 			store(&client->allocated_pages, 0);
 			atomic_compare_exchange_strong(&client->state, &state, state & ~0xffull);
 		}
 		unlock_byte(r->lock_fd, slot_byte(r, slot));
 	}
 	if (dead) {
-		reindex(r);
+		reindex(pool);
 		pages_recount(r);
 		add(&r->head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
 	}
@@ -184,15 +202,16 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 			memcpy(client->command, command, sizeof(client->command));
 			store(&client->tenant, (uint32_t)tenant);
 			store(&client->allocated_pages, 0);
+			store(&client->move_to_generation, 0);
 			/* clients begin far from each other */
 			store(&client->cursor, region_pages(r) / LAY_CLIENTS * ((slot * 37u) % LAY_CLIENTS));
 			store(&client->state, pool->incarnation << 8 | 1);
 			pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "client %.24s attached: %.63s", name, command);
 			if (!attach || !(attach->flags & ATTACH_KEEP_DEAD))
-				clients_reap(r, NULL);
+				clients_reap(pool, NULL);
 			return 0;
 		}
-		clients_reap(r, NULL);
+		clients_reap(pool, NULL);
 	}
 	return fail(pool->ctx, -EUSERS, "pool %s has %d clients, as many as it can; close one ('speckvctl pool show' lists them)", r->fixed.name, LAY_CLIENTS);
 }

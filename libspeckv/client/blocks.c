@@ -54,18 +54,41 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 	return 0;
 }
 
-/* Two puts of one key at once may both publish: whoever sees the other's drops the younger. */
-static void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
+/*
+ * The youngest stays: a copy that a resize makes is younger than what it replaces, so that no two that settle at once, nor one that
+ * settles and one that moves, can each drop what the other keeps.
+ */
+void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
 {
 	struct found all[2 * LAY_BUCKET_SLOTS];
-	size_t n = index_find_all(&pool->region, key, all), oldest = 0;
+	size_t n = index_find_all(&pool->region, key, all);
+	uint64_t youngest = 0;
 
-	for (size_t i = 1; i < n; i++)
-		if (all[i].generation < all[oldest].generation)
-			oldest = i;
 	for (size_t i = 0; i < n; i++)
-		if (i != oldest)
+		youngest = all[i].generation > youngest ? all[i].generation : youngest;
+	for (size_t i = 0; i < n; i++)
+		if (all[i].generation != youngest) /* one run may stand in two slots */
 			block_drop(pool, key, &all[i]);
+}
+
+bool block_indexed(struct region *r, const struct speckv_key *key, const struct run *run)
+{
+	struct found all[2 * LAY_BUCKET_SLOTS];
+	size_t n = index_find_all(r, key, all);
+
+	for (size_t i = 0; i < n; i++)
+		if (all[i].page == run->page && all[i].generation == run->generation)
+			return true;
+	return false;
+}
+
+int block_index(struct speckv_pool *pool, const struct speckv_key *key, const struct run *run)
+{
+	int rc = index_insert(&pool->region, key, run);
+
+	if (!rc)
+		settle_twins(pool, key);
+	return rc;
 }
 
 int block_put(struct speckv_pool *pool, struct speckv_request *request)
@@ -99,12 +122,11 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request)
 	found = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index };
 	add(&tenant->used_pages, run.pages);
 	add(&tenant->blocks, 1);
-	rc = index_insert(r, &request->key, &run);
+	rc = block_index(pool, &request->key, &run);
 	if (rc) { /* sixteen live blocks share both buckets: cannot happen with a seeded hash at half load, but is not a leak if it does */
 		block_drop(pool, &request->key, &found);
 		return rc;
 	}
-	settle_twins(pool, &request->key);
 	if (request->flags & SPECKV_REQUEST_HAS_PARENT && index_find(r, &request->parent, &parent) && parent.entry != found.entry)
 		index_adopt(r, &parent, &found);
 	count(pool, SPECKV_COUNT_PUTS, 1);

@@ -28,6 +28,7 @@ static void forget_index(struct region *r)
 		store(&r->head->hints[i], 0);
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
 		store(&r->head->clients[slot].allocated_pages, 0);
+		client_finish_move(r, slot);
 		if ((int)slot != r->own_slot && !client_alive(r, slot))
 			store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) & ~0xffull);
 	}
@@ -116,13 +117,30 @@ struct check {
 	struct speckv_pool *pool;
 	struct speckv_check_report *report;
 	bool deep, repair;
+	unsigned int waits; /* for clients between publishing a block and indexing it */
 };
+
+#define WAITS 200
+
+/* Found by a look-up, or not a block any more, now or when whoever is just putting it has gone on. */
+static bool indexed_soon(struct check *c, const struct speckv_key *key, const struct run *run, uint64_t word)
+{
+	struct region *r = &c->pool->region;
+
+	for (;; c->waits++) {
+		if (block_indexed(r, key, run) || load(&r->page_map[run->page]) != word)
+			return true;
+		if (c->waits >= WAITS)
+			return false;
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+}
 
 static void check_block(struct check *c, uint64_t page, uint64_t word)
 {
 	struct region *r = &c->pool->region;
 	struct run run = { .page = page, .generation = lay_generation(word), .pages = lay_value(word) };
-	struct found found, other;
+	struct found found;
 	struct speckv_frame frame;
 	struct speckv_key key;
 	bool known;
@@ -139,7 +157,7 @@ static void check_block(struct check *c, uint64_t page, uint64_t word)
 	}
 	if (!rc) {
 		c->report->blocks_verified += c->deep;
-		if (known && index_find(r, &key, &other))
+		if (known && indexed_soon(c, &key, &run, word))
 			return;
 		memcpy(key.bytes, frame.identity.key, sizeof(key.bytes));
 		if (load(&r->page_map[page]) != word)
@@ -147,9 +165,14 @@ static void check_block(struct check *c, uint64_t page, uint64_t word)
 		c->report->blocks_unindexed++;
 		if (!c->repair)
 			return;
-		if (!known)
+		if (!known) { /* the entry is written by whoever holds the head page */
+			if (!pages_unpublish(c->pool, &run))
+				return;
 			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, c->pool->tenant_index);
-		c->report->repaired += index_insert(r, &key, &run) == 0;
+			if (pages_publish(c->pool, &run))
+				return;
+		}
+		c->report->repaired += block_index(c->pool, &key, &run) == 0;
 		return;
 	}
 	c->report->blocks_bad++;
@@ -244,7 +267,7 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 	if (c.repair && dead) {
 		uint64_t back;
 
-		clients_reap(&c.pool->region, &back);
+		clients_reap(c.pool, &back);
 		report->repaired += dead;
 	}
 	pages = region_pages(&c.pool->region);

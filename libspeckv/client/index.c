@@ -7,9 +7,12 @@
  * Two-choice hashing: Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1994. Reader validation: a sequence lock whose
  * sequence is the page map's generation (Boehm, "Can seqlocks get along with programming language memory models?", 2012).
  */
+#include <sched.h>
+
 #include "internal.h"
 
 #define CHILD_STEPS 256
+#define MOVE_STEPS 1000
 
 static uint64_t mix(uint64_t x)
 {
@@ -109,12 +112,44 @@ static size_t bucket_find(struct region *r, struct lay_bucket *bucket, uint64_t 
 	return n;
 }
 
+static bool find_once(struct region *r, uint64_t hash, const uint64_t w[4], struct found *out)
+{
+	return bucket_find(r, first_bucket(r, hash), hash, w, out, 1) || bucket_find(r, second_bucket(r, hash), hash, w, out, 1);
+}
+
+/* Is a resize between the two words of this key's move? */
+static bool moving(struct region *r, const uint64_t w[4])
+{
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
+		struct lay_client *client = &r->head->clients[slot];
+		uint64_t generation = load(&client->move_to_generation), page = load_relaxed(&client->move_to);
+		struct lay_entry *e;
+		int i = 0;
+
+		if (!generation || page >= load_relaxed(&r->pages))
+			continue;
+		e = &r->entries[region_entry_of(r, page)];
+		while (i < 4 && load_relaxed(&e->key[i]) == w[i])
+			i++;
+		if (i == 4)
+			return true;
+	}
+	return false;
+}
+
 static bool find_hashed(struct region *r, uint64_t hash, const struct speckv_key *key, struct found *out)
 {
-	uint64_t w[4];
+	uint64_t w[4], shrinking = load_relaxed(&r->head->pool.claim_limit);
 
 	memcpy(w, key->bytes, sizeof(w));
-	return bucket_find(r, first_bucket(r, hash), hash, w, out, 1) || bucket_find(r, second_bucket(r, hash), hash, w, out, 1);
+	if (__builtin_expect(find_once(r, hash, w, out), 1))
+		return true;
+	atomic_thread_fence(memory_order_acquire);
+	if (__builtin_expect(!shrinking && !load_relaxed(&r->head->pool.claim_limit) && !region_stale(r), 1))
+		return false;
+	for (int i = 0; i < MOVE_STEPS && moving(r, w); i++) /* a miss for an instant only: one word is written, the other is next */
+		sched_yield();
+	return find_once(r, hash, w, out);
 }
 
 size_t index_find_all(struct region *r, const struct speckv_key *key, struct found *out)

@@ -188,7 +188,9 @@ void client_leave(struct speckv_pool *pool);
 /* 1: a live client holds the slot, 0: nobody does. */
 int client_alive(struct region *region, unsigned int slot);
 /* Take back what dead clients held. Returns how many dead clients there were. */
-int clients_reap(struct region *region, uint64_t *pages_back);
+int clients_reap(struct speckv_pool *pool, uint64_t *pages_back);
+/* What a client that died in pages_switch() began: end it. */
+void client_finish_move(struct region *region, unsigned int slot);
 void client_holders(struct region *region, int except_slot, char *text, size_t bytes, unsigned int *count);
 int pool_usable(struct speckv_pool *pool, bool write);
 
@@ -197,6 +199,10 @@ int pool_usable(struct speckv_pool *pool, bool write);
 struct run {
 	uint64_t page, generation;
 	uint32_t pages;
+};
+struct found {
+	uint64_t entry, generation, page;
+	uint32_t pages, frame_bytes, raw_bytes, tenant;
 };
 /* Claim `pages` in a row. 0, -ENOSPC, -EDQUOT. Evicts as the pool's policy says. */
 int pages_claim(struct speckv_pool *pool, uint32_t pages, struct run *run, uint64_t below);
@@ -208,6 +214,14 @@ int pages_publish(struct speckv_pool *pool, const struct run *run);
 void pages_release(struct region *region, uint32_t owner, const struct run *run);
 /* HEAD -> claimed by this client. True for exactly one caller. */
 bool pages_unpublish(struct speckv_pool *pool, const struct run *run);
+/*
+ * Move a block: `from` is published, `to` is a claimed copy of it with its entry filled. The one step that decides is from's word:
+ * where another process dropped the block before it, the copy never shows (false). Between move_begin() and move_end() readers
+ * that miss the key wait for it, and a death is settled by whoever reaps this client.
+ */
+void move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to);
+bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct run *to);
+void move_end(struct speckv_pool *pool);
 struct page_census {
 	uint64_t used, free, claimed, retired, orphan, blocks, raw_bytes, stored_bytes;
 	uint64_t claimed_by[LAY_CLIENTS];
@@ -217,10 +231,6 @@ void pages_recount(struct region *region);
 
 /* ---- index.c ------------------------------------------------------------------------------------------------------- */
 
-struct found {
-	uint64_t entry, generation, page;
-	uint32_t pages, frame_bytes, raw_bytes, tenant;
-};
 uint64_t key_hash(const struct region *region, const struct speckv_key *key);
 bool index_find(struct region *region, const struct speckv_key *key, struct found *out);
 /* Every published block of this key (two only while two puts of it race); `out` has 2 * LAY_BUCKET_SLOTS places. */
@@ -245,6 +255,12 @@ size_t index_children(struct region *region, const struct found *found, struct s
 
 /* Drop a found block. True if this call did it. */
 bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found);
+/* Two puts of one key at once may both publish. Whoever sees that drops all but the youngest. */
+void settle_twins(struct speckv_pool *pool, const struct speckv_key *key);
+/* Index a published block that is not, and settle its twins. */
+int block_index(struct speckv_pool *pool, const struct speckv_key *key, const struct run *run);
+/* Does a look-up find this very run? */
+bool block_indexed(struct region *region, const struct speckv_key *key, const struct run *run);
 int block_put(struct speckv_pool *pool, struct speckv_request *request);
 int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint);
 int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, unsigned int layer_first,

@@ -95,7 +95,9 @@ struct lay_client {
 	char command[64];
 	_Atomic uint64_t allocated_pages; /* held by allocations (speckv_mem_alloc) */
 	_Atomic uint64_t cursor;          /* next-fit hint */
-	uint8_t pad[256 - 112];
+	/* a block on its way to another place: whose death in the middle the reaper settles. Generation `to` last; 0: none */
+	_Atomic uint64_t move_from, move_from_generation, move_to, move_to_generation;
+	uint8_t pad[256 - 144];
 };
 _Static_assert(sizeof(struct lay_client) == 256, "client");
 

@@ -325,7 +325,7 @@ int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t 
 	if (!below && !within_quotas(pool, n, limit)) {
 		if (!reap_due(pool))
 			return -EDQUOT;
-		clients_reap(r, NULL); /* the dead count too, and so does what they miscounted */
+		clients_reap(pool, NULL); /* the dead count too, and so does what they miscounted */
 		pages_recount(r);
 		if (!within_quotas(pool, n, limit))
 			return -EDQUOT;
@@ -341,7 +341,7 @@ int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t 
 		}
 		if (!reaped && (!lru || reap_due(pool))) { /* clients that died may hold what is missing */
 			reaped = true;
-			if (clients_reap(r, NULL) > 0)
+			if (clients_reap(pool, NULL) > 0)
 				continue;
 		}
 		if (!lru && n <= limit && tries < 3 && load(&pool->failed_freed) != load(&r->head->pool.freed))
@@ -393,6 +393,35 @@ bool pages_unpublish(struct speckv_pool *pool, const struct run *run)
 	if (!swap(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation), lay_word(LAY_CLAIMED, pool->owner, run->generation)))
 		return false;
 	region_flush(r, (const void *)&r->page_map[run->page], 8);
+	return true;
+}
+
+void move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to)
+{
+	struct lay_client *client = pool->client;
+
+	store(&client->move_from, from->page);
+	store(&client->move_from_generation, from->generation);
+	store(&client->move_to, to->page);
+	store(&client->move_to_generation, to->generation);
+	region_flush(&pool->region, client, sizeof(*client));
+}
+
+void move_end(struct speckv_pool *pool)
+{
+	store(&pool->client->move_to_generation, 0);
+}
+
+bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct run *to)
+{
+	struct region *r = &pool->region;
+
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!swap(&r->page_map[from->page], lay_word(LAY_HEAD, from->pages, from->generation), lay_word(LAY_CLAIMED, pool->owner, from->generation)))
+		return false;
+	swap(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation), lay_word(LAY_HEAD, to->pages, to->generation));
+	region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull);
+	region_flush(r, (const void *)&r->page_map[from->page], 8);
 	return true;
 }
 

@@ -17,7 +17,7 @@ struct job {
 	void *arg;
 };
 
-/* Copy a block to a run below the new end, under its own key; then drop the old one. A reader finds one or the other. */
+/* Copy a block to a run below the new end, under its own key, and switch over. */
 static int move_block(struct job *job, uint64_t page)
 {
 	struct region *r = &job->pool->region;
@@ -25,7 +25,7 @@ static int move_block(struct job *job, uint64_t page)
 	struct speckv_frame frame;
 	struct found found, moved;
 	struct speckv_key key;
-	struct run run;
+	struct run run, old;
 	uint8_t *to;
 	int rc;
 
@@ -56,21 +56,26 @@ static int move_block(struct job *job, uint64_t page)
 	region_flush(r, to, frame.frame_bytes);
 	index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, found.tenant);
 	store(&r->entries[region_entry_of(r, run.page)].used_ns, load(&r->entries[found.entry].used_ns));
-	rc = pages_publish(job->pool, &run);
-	if (rc)
-		return rc;
-	if (found.tenant < LAY_TENANTS) {
-		add(&r->head->tenants[found.tenant].used_pages, run.pages);
-		add(&r->head->tenants[found.tenant].blocks, 1);
-	}
+	old = (struct run){ found.page, found.generation, found.pages };
 	moved = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
-	if (index_insert(r, &key, &run) != 0) {
-		block_drop(job->pool, &key, &moved);
-		return -ENOSPC;
+	move_begin(job->pool, &found, &run);
+	if (!pages_switch(job->pool, &old, &run)) { /* dropped meanwhile: it must not come back */
+		move_end(job->pool);
+		store(&r->entries[moved.entry].generation, 0);
+		pages_release(r, job->pool->owner, &run);
+		return -EAGAIN;
 	}
-	index_inherit(r, &found, &moved);
-	block_drop(job->pool, &key, &found);
-	return 0;
+	rc = block_index(job->pool, &key, &run);
+	if (!rc)
+		index_inherit(r, &found, &moved);
+	move_end(job->pool);
+	index_orphan(r, &found);
+	index_remove(r, &key, found.entry, found.generation);
+	store(&r->entries[found.entry].generation, 0);
+	pages_release(r, job->pool->owner, &old);
+	if (rc)
+		block_drop(job->pool, &key, &moved);
+	return rc;
 }
 
 static int drop_block(struct job *job, uint64_t page)
@@ -169,7 +174,7 @@ static int shrink(struct job *job)
 		left = empty_once(job, &word);
 		if (left <= 0)
 			break;
-		clients_reap(r, NULL);
+		clients_reap(job->pool, NULL);
 		if (word && clock_ns() > patience) {
 			left = busy_above(job, word);
 			break;
