@@ -191,10 +191,19 @@ bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *
 	return true;
 }
 
+int device_usable(struct speckv_device *dev)
+{
+	if (fork_guard_stale(&dev->guard)) /* and the table is not even mapped */
+		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
+	return 0;
+}
+
 int device_find(struct speckv_device *dev, const char *name, struct lay_pool_record *copy)
 {
-	if (fork_guard_stale(&dev->guard))
-		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
+	int rc = device_usable(dev);
+
+	if (rc)
+		return rc;
 	for (int i = 0; name && i < LAY_POOLS; i++) {
 		if (load(&dev->table->pools[i].state) == 0)
 			continue;
@@ -217,6 +226,24 @@ void extents_cut(struct lay_pool_record *record, uint64_t bytes)
 	record->extents = n;
 }
 
+/* Zero what a pool on a single inode held: its header and its data. */
+static void extents_zero(struct speckv_device *dev, const struct lay_pool_record *r)
+{
+	if (!record_sane(dev, r))
+		return;
+	for (unsigned int i = 0; i < r->extents; i++) {
+		uint64_t bytes = i ? r->extent[i].bytes : LAY_UNIT;
+		void *map = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, dev->fd, (off_t)r->extent[i].offset) : MAP_FAILED;
+
+		if (map == MAP_FAILED)
+			continue;
+		memset(map, 0, bytes);
+		if (dev->durability == SPECKV_DURABLE_POWER)
+			msync(map, bytes, MS_SYNC);
+		munmap(map, bytes);
+	}
+}
+
 /* Free a record whose pool's creation or destruction did not finish. */
 static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 {
@@ -227,6 +254,8 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 		if (!dev->single_inode && memchr(r->name, 0, sizeof(r->name)) && name_ok(r->name) &&
 		    medium_pool_path(&dev->medium, r->name, path) == 0)
 			unlink(path);
+		if (dev->single_inode && state == SPECKV_POOL_DESTROYING)
+			extents_zero(dev, r);
 		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "finished the %s of pool %.63s, whose manager died",
 			     state == SPECKV_POOL_CREATING ? "roll-back of the creation" : "removal", r->name);
 		store(&r->state, 0);
@@ -263,8 +292,9 @@ int device_manage(struct speckv_device *dev)
 	uint64_t start = clock_ns();
 	int rc;
 
-	if (fork_guard_stale(&dev->guard))
-		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
+	rc = device_usable(dev);
+	if (rc)
+		return rc;
 	if (!dev->writable)
 		return fail(dev->ctx, -EACCES, "%s: no permission to manage it: %s is not writable for uid %u; run as its owner", dev->medium.name,
 			    dev->medium.path, (unsigned int)geteuid());
@@ -369,8 +399,9 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 
 	if (!dev || !info)
 		return -EINVAL;
-	if (fork_guard_stale(&dev->guard))
-		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
+	rc = device_usable(dev);
+	if (rc)
+		return rc;
 	rc = medium_probe(dev->ctx, &dev->medium, info);
 	if (rc)
 		return rc;

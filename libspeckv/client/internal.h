@@ -87,6 +87,7 @@ struct speckv_device {
 	pthread_mutex_t managing; /* OFD locks do not exclude threads of one descriptor */
 };
 
+int device_usable(struct speckv_device *dev); /* 0, or -EOWNERDEAD in a forked child */
 int device_manage(struct speckv_device *dev); /* take the manager lock, finish what a dead manager left; 0 or -EBUSY... */
 void device_unmanage(struct speckv_device *dev);
 /* Copy of the record named so; its number or -ENOENT (text set) */

@@ -442,7 +442,7 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium)
 
 	if (medium_pools_dir(medium, pools))
 		return fail(ctx, -ENAMETOOLONG, "%s: path too long", medium->path);
-	snprintf(temporary, sizeof(temporary), "%s.%d.new", medium->path, (int)getpid());
+	snprintf(temporary, sizeof(temporary), "%s.%d.new", medium->path, (int)gettid()); /* of this thread: others may make it too */
 	unlink(temporary);
 	fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (fd < 0)

@@ -80,9 +80,13 @@ static const struct param *find(struct speckv_pool *pool, const char *key)
 int speckv_param_set(struct speckv_pool *pool, const char *key, const char *value)
 {
 	const struct param *param;
+	int rc;
 
 	if (!pool || !key || !value)
 		return -EINVAL;
+	rc = pool_usable(pool, false);
+	if (rc)
+		return rc;
 	param = find(pool, key);
 	return param ? param->set(pool, value) : -EINVAL;
 }
@@ -91,9 +95,13 @@ int speckv_param_get(struct speckv_pool *pool, const char *key, char *value, siz
 {
 	const struct param *param;
 	char text[32];
+	int rc;
 
 	if (!pool || !key || !value)
 		return -EINVAL;
+	rc = pool_usable(pool, false);
+	if (rc)
+		return rc;
 	param = find(pool, key);
 	if (!param)
 		return -EINVAL;

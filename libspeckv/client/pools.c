@@ -86,7 +86,9 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 
 	if (!dev || !config)
 		return -EINVAL;
-	rc = config_check(dev, config, &full, &plan);
+	rc = device_usable(dev);
+	if (!rc)
+		rc = config_check(dev, config, &full, &plan);
 	if (!rc)
 		rc = device_manage(dev);
 	if (rc)
@@ -244,10 +246,13 @@ int speckv_pool_foreach(struct speckv_device *dev, speckv_pool_cb cb, void *arg)
 	struct lay_pool_record *list;
 	struct speckv_pool_info *info;
 	size_t n = 0;
-	int rc = 0;
+	int rc;
 
 	if (!dev || !cb)
 		return -EINVAL;
+	rc = device_usable(dev);
+	if (rc)
+		return rc;
 	list = calloc(LAY_POOLS, sizeof(*list));
 	info = calloc(1, sizeof(*info));
 	if (!list || !info)

@@ -249,9 +249,13 @@ static int fixed_sane(const struct lay_pool *p, const struct lay_pool_record *re
 {
 	uint64_t buckets = p->bucket_mask + 1;
 
+	/* the bounds first: what follows them cannot wrap */
+	if (p->max_pages >= 1ull << 48 || p->max_entries >= 1ull << 32 || p->bucket_mask >= 1ull << 40 || p->directory_offset >= 1ull << 60 ||
+	    p->page_map_offset >= 1ull << 60 || p->entry_offset >= 1ull << 60 || p->data_offset >= 1ull << 60 || !memchr(p->name, 0, sizeof(p->name)))
+		return 0;
 	return p->crc == pool_crc(p) && memcmp(p->uuid, record->uuid, 16) == 0 && p->generation == record->generation && p->page_bytes >= 256 &&
-	       p->page_bytes <= 65536 && !(p->page_bytes & (p->page_bytes - 1)) && p->min_run && p->max_pages && p->max_pages < 1ull << 48 &&
-	       p->max_entries >= p->max_pages / p->min_run && p->max_entries < 1ull << 32 && buckets && !(buckets & p->bucket_mask) &&
+	       p->page_bytes <= 65536 && !(p->page_bytes & (p->page_bytes - 1)) && p->min_run && p->max_pages &&
+	       p->max_entries > p->max_pages / p->min_run && !(buckets & p->bucket_mask) && p->page_map_offset % 8 == 0 && p->entry_offset % 8 == 0 &&
 	       p->directory_offset == sizeof(struct lay_pool_head) && p->page_map_offset >= p->directory_offset + buckets * sizeof(struct lay_bucket) &&
 	       p->entry_offset >= p->page_map_offset + p->max_pages * 8 && p->data_offset >= p->entry_offset + p->max_entries * sizeof(struct lay_entry) &&
 	       p->region_bytes == p->data_offset + p->max_pages * p->page_bytes && p->data_offset % 4096 == 0 &&
@@ -398,8 +402,9 @@ int region_open(struct speckv_device *dev, const char *name, bool writable, stru
 	struct lay_pool_record record;
 	int rc, number;
 
-	if (fork_guard_stale(&dev->guard))
-		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
+	rc = device_usable(dev);
+	if (rc)
+		return rc;
 	for (int tries = 0;; tries++) {
 		rc = open_once(dev, name, writable, r);
 		if ((rc != -EUCLEAN && rc != -EBADMSG) || tries == 2)

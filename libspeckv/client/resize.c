@@ -7,6 +7,8 @@
 
 #include "internal.h"
 
+#define PATIENCE_NS 2000000000ull /* without getting on */
+
 struct job {
 	struct speckv_device *dev;
 	struct speckv_pool *pool;
@@ -166,8 +168,8 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 static int shrink(struct job *job)
 {
 	struct region *r = &job->pool->region;
-	uint64_t patience = clock_ns() + 2000000000ull, word;
-	int64_t left;
+	uint64_t patience = clock_ns() + PATIENCE_NS, word;
+	int64_t left, least = INT64_MAX;
 
 	store(&r->head->pool.claim_limit, job->to); /* nobody claims above it any more */
 	for (;;) {
@@ -175,16 +177,22 @@ static int shrink(struct job *job)
 		if (left <= 0)
 			break;
 		clients_reap(job->pool, NULL);
-		if (word && clock_ns() > patience) {
-			left = busy_above(job, word);
+		if (left < least) {
+			least = left;
+			patience = clock_ns() + PATIENCE_NS;
+		} else if (clock_ns() > patience) {
+			left = word ? busy_above(job, word) :
+				      fail(job->dev->ctx, -EUCLEAN, "pool %s cannot shrink: %lld pages above the new end are nobody's; 'speckvctl pool check %s %s --repair' mends that",
+					   job->name, (long long)left, job->dev->medium.name, job->name);
 			break;
 		}
-		if (word)
-			nanosleep(&(struct timespec){ .tv_nsec = 5000000 }, NULL);
+		nanosleep(&(struct timespec){ .tv_nsec = word ? 5000000 : 1000000 }, NULL);
 	}
 	if (left < 0) {
 		unretire(r, job->to, job->from);
 		store(&r->head->pool.claim_limit, 0);
+		atomic_fetch_add(&r->head->pool.size_sequence, 1);
+		atomic_fetch_add(&r->head->pool.freed, 1);
 		return (int)left;
 	}
 	return 0;

@@ -155,9 +155,13 @@ static void test_memory(struct selftest *t)
 int speckv_device_selftest(struct speckv_device *dev, speckv_selftest_cb cb, void *arg)
 {
 	struct selftest t = { .dev = dev, .cb = cb, .arg = arg };
+	int rc;
 
 	if (!dev)
 		return -EINVAL;
+	rc = device_usable(dev);
+	if (rc)
+		return rc;
 	test_superblock(&t);
 	if (!t.stop)
 		test_checksum(&t);

@@ -143,9 +143,12 @@ void device_event(struct speckv_device *dev, unsigned int kind, unsigned int sev
 static int tell_events(const struct lay_event *ring, unsigned int slots, uint64_t newest, uint64_t after, const char *pool, speckv_event_cb cb, void *arg)
 {
 	uint64_t first = newest > slots ? newest - slots + 1 : 1;
+	uint64_t number = first > after ? first : after + 1;
 	int rc = 0;
 
-	for (uint64_t number = first > after ? first : after + 1; number <= newest && !rc; number++) {
+	if (after >= newest)
+		return 0;
+	for (uint64_t left = newest - number + 1; left-- && !rc; number++) {
 		const struct lay_event *e = &ring[number % slots];
 		struct speckv_event out;
 
@@ -171,6 +174,9 @@ int speckv_events(struct speckv_device *dev, const char *pool, uint64_t after, s
 
 	if (!dev || !cb)
 		return -EINVAL;
+	rc = device_usable(dev);
+	if (rc)
+		return rc;
 	if (!pool)
 		return tell_events(dev->table->events, LAY_DEVICE_EVENTS, load(&dev->table->super.event_sequence), after, NULL, cb, arg);
 	rc = region_open(dev, pool, false, &region);
