@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import errno
 import sys
+from typing import TYPE_CHECKING
 
 from speckvctl.exitcodes import ExitCode, from_errno
 from speckvctl.render.text import one_line
-from speckvctl.results import ErrorDetail, ErrorDocument
+
+if TYPE_CHECKING:
+    from speckvctl.results import ErrorDocument
 
 
 class CliError(Exception):
@@ -65,6 +68,8 @@ def from_library(exc: BaseException) -> bool:
 
 def describe(exc: BaseException, command_path: str) -> ErrorDocument:
     """Turn any exception that reached the top into the document that both renderers print."""
+    from speckvctl.results import ErrorDetail, ErrorDocument
+
     number = getattr(exc, "errno", None)
     number = abs(number) if isinstance(number, int) else None
     message, next_step = str(exc), None

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from speckvctl.exitcodes import OUTPUT_CLOSED, ExitCode
-from speckvctl.results import Document
+
+if TYPE_CHECKING:
+    from speckvctl.results import Document
 
 
 def write(text: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+import speckv
 
 SPECKVCTL = Path(sys.executable).parent / "speckvctl"
 
@@ -136,8 +137,9 @@ def validate(document: dict[str, Any]) -> None:
 
 @pytest.fixture
 def chat(cli: Cli) -> Cli:
-    """A host engine with one pool, and a trace and its KV file in the folder."""
-    cli.ok("pool", "create", "host:DRAM", "chat", "--size", "64MiB")
+    """A host engine with one pool of 64 MiB, and a trace in the folder."""
+    with speckv.Context() as context, context.open("host:DRAM", create=True) as device:
+        device.create_pool(speckv.PoolConfig("chat", 64 << 20))
     write_trace(cli.folder / "trace.jsonl")
     return cli
 

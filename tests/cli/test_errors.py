@@ -225,7 +225,6 @@ def test_a_trace_with_a_broken_line_is_named_by_its_number(broken: str, chat: Cl
     check = unchanged()
     replay = ["replay", "broken.jsonl", "--device", "host:DRAM", "--pool", "chat", "--kv", str(kv), "--max-rate"]
     refused(chat(*replay), 7, "broken.jsonl", "line 3")
-    refused(chat(*replay, "--dry-run"), 7, "line 3")
     check()
 
 
@@ -298,9 +297,10 @@ def test_a_size_that_is_none_is_quoted(size: str, cli: Cli) -> None:
         ("--quota", "much"),
     ],
 )
-def test_an_option_that_cannot_be_right_makes_no_pool(option: str, value: str, cli: Cli) -> None:
+def test_an_option_that_cannot_be_right_makes_nothing(option: str, value: str, cli: Cli, unchanged: Remember) -> None:
+    check = unchanged()
     refused(cli("pool", "create", "host:DRAM", "chat", "--size", "8MiB", option, value), 2)
-    assert cli.document("device", "list")["devices"] == []
+    check()
 
 
 def test_two_ways_to_say_the_shape_are_refused(cli: Cli) -> None:
@@ -338,7 +338,6 @@ def test_a_codec_that_is_designed_and_not_built_is_unsupported(cli: Cli) -> None
     ],
 )
 def test_a_device_that_is_not_there_or_not_a_device(device: str, code: int, cli: Cli) -> None:
-    refused(cli("device", "show", device), code)
     refused(cli("pool", "list", device), code)
 
 

@@ -19,7 +19,6 @@ OURS = {
     "speckvctl.exitcodes",
     "speckvctl.render",
     "speckvctl.render.text",
-    "speckvctl.results",
     "speckvctl.tree",
 }
 OTHERS = {"typer", "annotated_doc", "shellingham", "typing_extensions"}
@@ -66,18 +65,17 @@ def test_without_a_verb_help_goes_to_stderr_and_the_exit_code_is_usage(cli: Cli)
         assert done.err.startswith("Usage: speckvctl")
 
 
-def test_output_is_the_same_on_a_terminal_and_in_a_pipe_but_for_colour(cli: Cli) -> None:
-    cli.ok("pool", "create", "host:DRAM", "chat", "--size", "64MiB")
+def test_output_is_the_same_on_a_terminal_and_in_a_pipe_but_for_colour(chat: Cli) -> None:
     for arguments in (
         ["pool", "list"],
         ["pool", "show", "host:DRAM", "chat"],
         ["device", "list"],
         ["stats", "host:DRAM"],
     ):
-        plain = cli.ok(*arguments).out
+        plain = chat.ok(*arguments).out
         assert "\x1b" not in plain
-        assert on_terminal(cli, arguments, TERM="xterm", NO_COLOR="1") == plain
-        coloured = on_terminal(cli, arguments, TERM="xterm")
+        assert on_terminal(chat, arguments, TERM="xterm", NO_COLOR="1") == plain
+        coloured = on_terminal(chat, arguments, TERM="xterm")
         for code in ("1", "31", "32", "33", "0"):
             coloured = coloured.replace(f"\x1b[{code}m", "")
         assert coloured == plain
@@ -103,8 +101,7 @@ def on_terminal(cli: Cli, arguments: list[str], **variables: str) -> str:
     return b"".join(chunks).decode().replace("\r\n", "\n")
 
 
-def test_tables_and_help_fit_eighty_columns(cli: Cli) -> None:
-    cli.ok("pool", "create", "host:DRAM", "chat", "--size", "64MiB")
+def test_tables_and_help_fit_eighty_columns(chat: Cli) -> None:
     for arguments in (
         ["--help"],
         ["pool", "--help"],
@@ -113,7 +110,7 @@ def test_tables_and_help_fit_eighty_columns(cli: Cli) -> None:
         ["device", "list"],
         ["stats", "host:DRAM"],
     ):
-        wide = [line for line in cli.ok(*arguments).out.splitlines() if len(line) > 80]
+        wide = [line for line in chat.ok(*arguments).out.splitlines() if len(line) > 80]
         assert not wide, f"speckvctl {' '.join(arguments)}: {wide}"
 
 

@@ -15,7 +15,7 @@ import pytest
 import typer
 
 from speckvctl import results
-from speckvctl.app import app
+from speckvctl.app import app, main
 from speckvctl.exitcodes import MEANING, ExitCode
 from speckvctl.tree import NOUNS
 from tests.cli.conftest import Cli, described, held, schema_of, validate, write_kv
@@ -111,8 +111,11 @@ def test_every_example_works_as_it_stands_in_the_help(path: str, cli: Cli, reque
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_help_shows_the_examples_and_every_option_says_what_it_does(path: str, cli: Cli) -> None:
-    help_text = cli.ok(*path.split(), "--help").out
+def test_help_shows_the_examples_and_every_option_says_what_it_does(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*path.split(), "--help"]) == 0
+    help_text = capsys.readouterr().out
     for line in examples(path):
         assert line in help_text
     for parameter in COMMANDS[path].params:
@@ -186,12 +189,13 @@ def test_json_of_a_dry_run_is_valid_and_nothing_is_changed(
     verb: str, chat: Cli, unchanged: Callable[[], Callable[[], None]]
 ) -> None:
     write_kv(chat.folder / "kv.safetensors")
-    check = unchanged()
-    before = described(chat)
+    visits = verb == "pool resize"  # looks from inside, as a client whose coming and going the pool's log tells
+    check, before = unchanged(), described(chat) if visits else None
     document = chat.document(*CALLS[verb][0], "--dry-run")
     assert document["dry_run"] is True
-    assert described(chat) == before
-    if verb != "pool resize":  # which looks from inside, as a client whose coming and going the pool's log tells
+    if visits:
+        assert described(chat) == before
+    else:
         check()
 
 
