@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from speckvctl.quantities import format_size, user_name
+from speckvctl.render.text import plural
 from speckvctl.results import Check
 
 #: Below these, pools are so small that something is likely wrong.
@@ -179,9 +180,9 @@ def _pools(name: str, dev: object) -> Iterator[Check]:
             yield warning(name, f"{dev.name}: pool {pool.config.name} is still {pool.state}", check)
         if dead:
             troubled = True
-            yield warning(name, f"{dev.name}: pool {pool.config.name} has {dead} client(s) that died", check)
+            yield warning(name, f"{dev.name}: pool {pool.config.name} has {plural(dead, 'client')} that died", check)
     if not troubled:
-        yield ok(name, f"{dev.name}: ready, {len(pools)} pool(s)")
+        yield ok(name, f"{dev.name}: ready, {plural(len(pools), 'pool')}")
 
 
 def _discovery(name: str) -> Iterator[Check]:
@@ -196,7 +197,7 @@ def _discovery(name: str) -> Iterator[Check]:
     for item in unusable:
         yield warning(name, f"{item.kind} {item.name} is not usable yet", item.note or "")
     if not unusable:
-        yield ok(name, f"works; {len(found)} card(s) or memory device(s) besides this machine's own memory")
+        yield ok(name, f"works; {plural(len(found), 'card or memory device')} found")
 
 
 def _nearest(path: Path) -> Path:
@@ -231,7 +232,7 @@ _CHECKS: list[tuple[str, Callable[[str], Iterator[Check]]]] = [
     ("processor", _processor),
     ("memory", _memory),
     ("runtime folder", _runtime_folder),
-    ("runtime file system", _tmpfs),
+    ("file system", _tmpfs),
     ("media", _media),
     ("discovery", _discovery),
 ]

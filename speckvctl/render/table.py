@@ -169,7 +169,7 @@ def _(document: results.DeviceClose) -> list[str]:
 
 
 def _pool_table(pools: list[results.Pool], *, with_device: bool) -> list[str]:
-    heads = ["POOL", "STATE", "CODEC", ">CAPACITY", ">USED", ">BLOCKS", ">RATIO", ">CLIENTS"]
+    heads = ["POOL", "STATE", "CODEC", ">CAPACITY", ">USED", ">RATIO", ">CLIENTS"]
     rows = [
         [
             pool.name,
@@ -177,7 +177,6 @@ def _pool_table(pools: list[results.Pool], *, with_device: bool) -> list[str]:
             pool.codec,
             format_size(pool.capacity_bytes),
             format_size(pool.used_bytes),
-            format_count(pool.blocks),
             format_ratio(pool.ratio),
             format_count(pool.clients),
         ]
@@ -445,7 +444,8 @@ def _(document: results.Replay) -> list[str]:
     stored = f"{format_size(document.bytes_raw)} raw in {format_size(document.bytes_stored)}"
     lines = pairs(
         [
-            ("Trace", f"{what}, {plural(document.clients, 'client')}"),
+            ("Trace", document.trace),
+            ("Read as", f"{document.format}, by {plural(document.clients, 'client')}"),
             ("Pool", f"{where}: {document.codec}, blocks of {format_size(document.block_bytes)}"),
             ("Requests", f"{requests} in {format_duration(document.elapsed_ns)}"),
             ("Hit share", f"{format_share(document.hit_share)}: {blocks}{refused}"),

@@ -69,7 +69,6 @@ def test_output_is_the_same_on_a_terminal_and_in_a_pipe_but_for_colour(chat: Cli
     for arguments in (
         ["pool", "list"],
         ["pool", "show", "host:DRAM", "chat"],
-        ["device", "list"],
         ["stats", "host:DRAM"],
     ):
         plain = chat.ok(*arguments).out
