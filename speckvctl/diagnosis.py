@@ -197,7 +197,7 @@ def _discovery(name: str) -> Iterator[Check]:
     for item in unusable:
         yield warning(name, f"{item.kind} {item.name} is not usable yet", item.note or "")
     if not unusable:
-        yield ok(name, f"works; {plural(len(found), 'card or memory device')} found")
+        yield ok(name, f"works; {len(found)} found: cards, CXL memory, dax, memory-only nodes")
 
 
 def _nearest(path: Path) -> Path:

@@ -58,7 +58,7 @@ def _(document: results.DeviceList) -> list[str]:
     lines: list[str] = []
     if document.devices:
         lines += columns(
-            ["DEVICE", "STATE", ">POOLS", ">CAPACITY", ">USED", ">FREE", "FOUND"],
+            ["DEVICE", "STATE", ">POOLS", ">CAPACITY", ">USED", ">FREE"],
             [
                 [
                     device.name,
@@ -67,12 +67,12 @@ def _(document: results.DeviceList) -> list[str]:
                     format_size(device.capacity_bytes),
                     format_size(device.used_bytes),
                     format_size(device.free_bytes),
-                    "" if device.state == "ready" else device.found,
                 ]
                 for device in document.devices
             ],
             STATES,
         )
+        lines += [one_line(f"{device.name}: {device.found}") for device in document.devices if device.state != "ready"]
     else:
         lines.append("No host engine yet. Next: speckvctl pool create host:DRAM NAME --size 4GiB")
     if document.hardware:
