@@ -70,11 +70,22 @@ void *map_memory(int fd, size_t bytes)
 	return at;
 }
 
-void print_series(const struct series *series, size_t rounds)
+void add_turn(struct series *series, double seconds)
+{
+	if (series->turns == series->room) {
+		series->room = series->room ? 2 * series->room : 1024;
+		series->seconds = realloc(series->seconds, series->room * sizeof(*series->seconds));
+		if (!series->seconds)
+			give_up("no memory");
+	}
+	series->seconds[series->turns++] = seconds;
+}
+
+void print_series(const struct series *series)
 {
 	printf("{\"series\": \"%s\", \"units\": %llu, \"seconds\": [", series->name, (unsigned long long)series->units);
-	for (size_t i = 0; i < rounds; i++)
-		printf("%s%.9f", i ? ", " : "", series->seconds[i]);
+	for (size_t i = 0; i < series->turns; i++)
+		printf("%s%.8f", i ? ", " : "", series->seconds[i]);
 	printf("]}\n");
 }
 

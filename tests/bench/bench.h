@@ -11,13 +11,15 @@
 
 #include <speckv/block.h>
 
-#define ROUNDS_MAX 99
-
-/* One thing measured: seconds of each round, for the same `units` (bytes, keys) of work. */
+/*
+ * One thing measured: seconds of each turn, every turn for the same `units` (bytes, keys) of work. Turns last about a
+ * millisecond and peers alternate, so that the median leaves out those in which something else had the core.
+ */
 struct series {
 	const char *name;
 	uint64_t units;
-	double seconds[ROUNDS_MAX];
+	size_t turns, room;
+	double *seconds;
 };
 
 double now_seconds(void);
@@ -31,7 +33,8 @@ void shuffle(uint32_t *order, size_t n, uint64_t seed);
 void key_of(uint64_t number, struct speckv_key *key);
 /* Private (fd -1) or shared memory, faulted in, with huge pages where the system gives them. */
 void *map_memory(int fd, size_t bytes);
-void print_series(const struct series *series, size_t rounds);
+void add_turn(struct series *series, double seconds);
+void print_series(const struct series *series);
 /* "--name value" from the command line, or `otherwise`. */
 const char *option(int argc, char **argv, const char *name, const char *otherwise);
 size_t number(int argc, char **argv, const char *name, size_t otherwise);

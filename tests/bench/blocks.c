@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Blocks in and out of a pool, beside memcpy and Redis: same blocks, same random order, same batches, same core, in turns.
+ * Blocks in and out of a pool, beside memcpy and Redis: same blocks, same random order, same batches, same core, in turns
+ * of one batch.
  *
- * Usage: blocks [--mib 256] [--rounds 15] [--batch 32] [--redis SOCKET --redis-pid PID]
+ * Usage: blocks [--mib 256] [--rounds 9] [--batch 32] [--redis SOCKET --redis-pid PID]
  * The pool is made on host:DRAM of SPECKV_RUNTIME_DIR, and memcpy's file lies there too, so that both read one kind of memory.
  */
 #include <fcntl.h>
@@ -41,11 +42,9 @@ static void check(const struct work *w, const char *what, int got, size_t wanted
 }
 
 /* Fill the requests of one batch: block i of the order, to or from the place that `from_source` says. */
-static size_t load_batch(struct work *w, size_t base, int from_source)
+static void load_batch(struct work *w, size_t base, int from_source)
 {
-	size_t n = w->blocks - base < w->batch ? w->blocks - base : w->batch;
-
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < w->batch; i++) {
 		struct speckv_request *r = &w->requests[i];
 		uint32_t block = w->order[base + i];
 
@@ -54,82 +53,69 @@ static size_t load_batch(struct work *w, size_t base, int from_source)
 		r->buffer_bytes = BLOCK;
 		r->flags = 0;
 	}
-	return n;
 }
 
 /* ---- what is measured ---------------------------------------------------------------------------------------------- */
 
-static void read_memory(struct work *w)
+static void read_memory(struct work *w, size_t base)
 {
 	const uint64_t *p = (const uint64_t *)(const void *)w->source;
 	uint64_t sum = 0;
 
-	for (size_t i = 0; i < w->blocks * BLOCK / sizeof(*p); i++)
+	for (size_t i = base * BLOCK / sizeof(*p); i < (base + w->batch) * BLOCK / sizeof(*p); i++)
 		sum += p[i];
 	__asm__ volatile("" ::"r"(sum));
 }
 
-static void get_memcpy(struct work *w)
+static void get_memcpy(struct work *w, size_t base)
 {
-	for (size_t base = 0; base < w->blocks; base += w->batch) {
-		size_t n = load_batch(w, base, 0);
-
-		for (size_t i = 0; i < n; i++)
-			memcpy(w->requests[i].buffer, w->file + (size_t)w->order[base + i] * BLOCK, BLOCK);
-		__asm__ volatile("" ::"r"(w->ring) : "memory");
-	}
+	load_batch(w, base, 0);
+	for (size_t i = 0; i < w->batch; i++)
+		memcpy(w->requests[i].buffer, w->file + (size_t)w->order[base + i] * BLOCK, BLOCK);
+	__asm__ volatile("" ::"r"(w->ring) : "memory");
 }
 
-static void get_speckv(struct work *w)
+static void get_speckv(struct work *w, size_t base)
 {
-	for (size_t base = 0; base < w->blocks; base += w->batch) {
-		size_t n = load_batch(w, base, 0);
-
-		check(w, "get", speckv_get(w->pool, w->requests, n), n);
-	}
+	load_batch(w, base, 0);
+	check(w, "get", speckv_get(w->pool, w->requests, w->batch), w->batch);
 }
 
-static void put_memcpy(struct work *w)
+static void put_memcpy(struct work *w, size_t base)
 {
-	for (size_t base = 0; base < w->blocks; base += w->batch) {
-		size_t n = load_batch(w, base, 1);
-
-		for (size_t i = 0; i < n; i++)
-			memcpy(w->file + (size_t)w->order[base + i] * BLOCK, w->requests[i].buffer, BLOCK);
-		__asm__ volatile("" ::"r"(w->file) : "memory");
-	}
+	load_batch(w, base, 1);
+	for (size_t i = 0; i < w->batch; i++)
+		memcpy(w->file + (size_t)w->order[base + i] * BLOCK, w->requests[i].buffer, BLOCK);
+	__asm__ volatile("" ::"r"(w->file) : "memory");
 }
 
-static void put_speckv(struct work *w)
+static void put_speckv(struct work *w, size_t base)
 {
-	for (size_t base = 0; base < w->blocks; base += w->batch) {
-		size_t n = load_batch(w, base, 1);
-
-		check(w, "put", speckv_put(w->pool, w->requests, n), n);
-	}
+	load_batch(w, base, 1);
+	check(w, "put", speckv_put(w->pool, w->requests, w->batch), w->batch);
 }
 
-static void drop_all(struct work *w)
+static void drop(struct work *w, size_t base)
 {
-	for (size_t i = 0; i < w->blocks; i++) {
+	for (size_t i = 0; i < w->batch; i++) {
 		struct speckv_key key;
 
-		key_of(i, &key);
+		key_of(w->order[base + i], &key);
 		check(w, "drop", speckv_drop(w->pool, &key, 1), 1);
 	}
 }
 
 #ifdef HAVE_HIREDIS
-static void get_redis(struct work *w)
+static void get_redis(struct work *w, size_t base)
 {
-	for (size_t base = 0; base < w->blocks; base += w->batch)
-		redis_peer_get(w->redis, w->requests, load_batch(w, base, 0));
+	load_batch(w, base, 0);
+	redis_peer_get(w->redis, w->requests, w->batch);
 }
 
-static void put_redis(struct work *w)
+static void put_redis(struct work *w, size_t base)
 {
-	for (size_t base = 0; base < w->blocks; base += w->batch)
-		redis_peer_put(w->redis, w->requests, load_batch(w, base, 1));
+	load_batch(w, base, 1);
+	redis_peer_put(w->redis, w->requests, w->batch);
 }
 #endif
 
@@ -137,8 +123,8 @@ enum place { ANYWHERE, SERVER_HERE, SERVER_ELSEWHERE };
 
 struct peer {
 	const char *name;
-	void (*run)(struct work *w);
-	void (*before)(struct work *w); /* not timed */
+	void (*run)(struct work *w, size_t base); /* the batch from there on in the order */
+	void (*before)(struct work *w, size_t base); /* not timed */
 	enum place server;
 };
 
@@ -147,7 +133,7 @@ static const struct peer peers[] = {
 	{ "memcpy_get", get_memcpy, NULL, ANYWHERE },
 	{ "speckv_get", get_speckv, NULL, ANYWHERE },
 	{ "memcpy_put", put_memcpy, NULL, ANYWHERE },
-	{ "speckv_put", put_speckv, drop_all, ANYWHERE },
+	{ "speckv_put", put_speckv, drop, ANYWHERE },
 #ifdef HAVE_HIREDIS
 	{ "redis_get_one_core", get_redis, NULL, SERVER_HERE },
 	{ "redis_get_two_cores", get_redis, NULL, SERVER_ELSEWHERE },
@@ -170,6 +156,24 @@ static int place_server(const struct work *w, enum place place)
 	return sched_setaffinity(w->redis_pid, sizeof(set), &set) == 0;
 }
 
+static struct series series[PEERS];
+
+/* Peers are an equal part of the order apart, so that none finds in a cache what the one before it has touched. */
+static void turn(struct work *w, size_t p, size_t base, size_t round)
+{
+	double start;
+
+	base = (base + w->blocks / w->batch * p / PEERS * w->batch) % w->blocks;
+	if (peers[p].before)
+		peers[p].before(w, base);
+	start = now_seconds();
+	peers[p].run(w, base);
+	if (round)
+		add_turn(&series[p], now_seconds() - start);
+	series[p].name = peers[p].name;
+	series[p].units = (uint64_t)w->batch * BLOCK;
+}
+
 /* ---- set up -------------------------------------------------------------------------------------------------------- */
 
 static void make_pool(struct work *w)
@@ -181,7 +185,8 @@ static void make_pool(struct work *w)
 	if (speckv_ctx_create(&w->ctx) || speckv_device_open(w->ctx, "host:DRAM", SPECKV_OPEN_CREATE, &w->device) ||
 	    speckv_pool_create(w->device, &config, NULL) || speckv_pool_open(w->device, "bench", NULL, &w->pool))
 		give_up("the pool: %s", w->ctx ? speckv_strerror(w->ctx) : "SPECKV_RUNTIME_DIR");
-	put_speckv(w);
+	for (size_t base = 0; base < w->blocks; base += w->batch)
+		put_speckv(w, base);
 }
 
 static void make_file(struct work *w)
@@ -202,10 +207,8 @@ static void make_file(struct work *w)
 static void verify(struct work *w)
 {
 	for (size_t base = 0; base < w->blocks; base += w->batch) {
-		size_t n = load_batch(w, base, 0);
-
-		check(w, "get", speckv_get(w->pool, w->requests, n), n);
-		for (size_t i = 0; i < n; i++)
+		get_speckv(w, base);
+		for (size_t i = 0; i < w->batch; i++)
 			if (memcmp(w->requests[i].buffer, w->source + (size_t)w->order[base + i] * BLOCK, BLOCK) != 0)
 				give_up("block %u came back different", w->order[base + i]);
 	}
@@ -213,13 +216,12 @@ static void verify(struct work *w)
 
 int main(int argc, char **argv)
 {
-	static struct series series[PEERS];
 	struct work w = { .blocks = number(argc, argv, "--mib", 256) << 20 >> 16, .batch = number(argc, argv, "--batch", 32) };
-	size_t rounds = number(argc, argv, "--rounds", 15);
+	size_t rounds = number(argc, argv, "--rounds", 9);
 	const char *redis = option(argc, argv, "--redis", NULL);
 
-	if (!w.blocks || !w.batch || !rounds || rounds > ROUNDS_MAX)
-		give_up("usage: blocks [--mib N] [--rounds 1..%d] [--batch N] [--redis SOCKET --redis-pid PID]", ROUNDS_MAX);
+	if (!w.blocks || !w.batch || w.blocks % w.batch || !rounds)
+		give_up("usage: blocks [--mib N] [--rounds N] [--batch N: whole batches] [--redis SOCKET --redis-pid PID]");
 	w.core = stay_on_one_core();
 	w.source = map_memory(-1, w.blocks * BLOCK);
 	for (size_t i = 0; i < w.blocks * BLOCK / 8; i++)
@@ -236,7 +238,8 @@ int main(int argc, char **argv)
 	if (redis) {
 		w.redis = redis_peer_connect(redis);
 		w.redis_pid = (pid_t)number(argc, argv, "--redis-pid", 0);
-		put_redis(&w);
+		for (size_t base = 0; base < w.blocks; base += w.batch)
+			put_redis(&w, base);
 	}
 #else
 	if (redis)
@@ -244,25 +247,19 @@ int main(int argc, char **argv)
 #endif
 	for (size_t round = 0; round <= rounds; round++) { /* the first one warms up */
 		shuffle(w.order, w.blocks, round);
-		for (size_t p = 0; p < PEERS; p++) {
-			double start;
-
-			if (peers[p].server != ANYWHERE && (!redis || !place_server(&w, peers[p].server)))
-				continue;
-			if (peers[p].before)
-				peers[p].before(&w);
-			start = now_seconds();
-			peers[p].run(&w);
-			series[p].name = peers[p].name;
-			series[p].units = (uint64_t)w.blocks * BLOCK;
-			if (round)
-				series[p].seconds[round - 1] = now_seconds() - start;
-		}
+		for (size_t base = 0; base < w.blocks; base += w.batch)
+			for (size_t p = 0; p < PEERS; p++)
+				if (peers[p].server == ANYWHERE)
+					turn(&w, p, base, round);
+		for (size_t p = 0; p < PEERS; p++) /* one after the other: a server that moves has to settle */
+			if (peers[p].server != ANYWHERE && redis && place_server(&w, peers[p].server))
+				for (size_t base = 0; base < w.blocks; base += w.batch)
+					turn(&w, p, base, round);
 	}
 	verify(&w);
 	for (size_t p = 0; p < PEERS; p++)
 		if (series[p].name)
-			print_series(&series[p], rounds);
+			print_series(&series[p]);
 #ifdef HAVE_HIREDIS
 	if (w.redis)
 		redis_peer_close(w.redis);

@@ -2,7 +2,7 @@
 /*
  * Batched look-ups in a pool of many blocks, half of them hits, in random order, beside a hash map of this process alone.
  *
- * Usage: lookups [--keys 1048576] [--rounds 15] [--batch 256]
+ * Usage: lookups [--keys 1048576] [--rounds 5] [--batch 256]
  * The blocks are the smallest there are, and constant, which int8-delta-rle stores in little: the index is as that of full blocks.
  */
 #include <stdlib.h>
@@ -15,6 +15,7 @@
 #endif
 
 #define PUT_BATCH 256
+#define TURN_KEYS 4096
 
 static struct speckv_ctx *ctx;
 
@@ -44,7 +45,7 @@ static void fill(struct speckv_pool *pool, size_t keys)
 int main(int argc, char **argv)
 {
 	static struct series pool_series = { .name = "speckv_lookup" };
-	size_t keys = number(argc, argv, "--keys", 1 << 20), rounds = number(argc, argv, "--rounds", 15);
+	size_t keys = number(argc, argv, "--keys", 1 << 20), rounds = number(argc, argv, "--rounds", 5);
 	size_t batch = number(argc, argv, "--batch", 256), hits;
 	struct speckv_pool_config config = {
 		.name = "bench",
@@ -61,8 +62,8 @@ int main(int argc, char **argv)
 	uint32_t *order;
 	uint8_t *present;
 
-	if (!keys || !batch || !rounds || rounds > ROUNDS_MAX)
-		give_up("usage: lookups [--keys N] [--rounds 1..%d] [--batch N]", ROUNDS_MAX);
+	if (!keys || keys % TURN_KEYS || !batch || TURN_KEYS % batch || !rounds)
+		give_up("usage: lookups [--keys N x %d] [--rounds N] [--batch N]", TURN_KEYS);
 	stay_on_one_core();
 	config.capacity_bytes = 1024 * keys; /* the run of pages that such a frame takes */
 	config.capacity_bytes += config.capacity_bytes / 4 + (16u << 20);
@@ -76,12 +77,13 @@ int main(int argc, char **argv)
 	present = calloc(2 * keys, 1);
 	if (!order || !asked || !present)
 		give_up("no memory");
-	pool_series.units = 2 * keys;
+	pool_series.units = TURN_KEYS;
 #ifdef HAVE_HASH_MAP
+	static uint8_t map_present[TURN_KEYS];
 	static struct series map_series = { .name = "hash_map_lookup" };
 	struct hash_map_peer *map = hash_map_peer_create(keys);
 
-	map_series.units = 2 * keys;
+	map_series.units = TURN_KEYS;
 	for (size_t i = 0; i < keys; i++) {
 		struct speckv_key key;
 
@@ -96,35 +98,32 @@ int main(int argc, char **argv)
 		for (size_t i = 0; i < 2 * keys; i++)
 			key_of(order[i], &asked[i]); /* from `keys` on: not stored */
 		memset(present, 2, 2 * keys);
-		start = now_seconds();
 		hits = 0;
-		for (size_t base = 0; base < 2 * keys; base += batch) {
-			size_t n = 2 * keys - base < batch ? 2 * keys - base : batch;
+		for (size_t turn = 0; turn < 2 * keys; turn += TURN_KEYS) {
+			start = now_seconds();
+			for (size_t base = turn; base < turn + TURN_KEYS; base += batch)
+				hits += (size_t)speckv_lookup(pool, asked + base, batch, present + base);
+			if (round)
+				add_turn(&pool_series, now_seconds() - start);
+#ifdef HAVE_HASH_MAP
+			size_t map_hits = 0;
 
-			hits += (size_t)speckv_lookup(pool, asked + base, n, present + base);
+			start = now_seconds();
+			for (size_t base = turn; base < turn + TURN_KEYS; base += batch)
+				map_hits += hash_map_peer_lookup(map, asked + base, batch, map_present + base - turn);
+			if (round)
+				add_turn(&map_series, now_seconds() - start);
+			if (memcmp(map_present, present + turn, TURN_KEYS) != 0)
+				give_up("pool and hash map disagree in a turn of %zu hits", map_hits);
+#endif
 		}
-		if (round)
-			pool_series.seconds[round - 1] = now_seconds() - start;
 		for (size_t i = 0; i < 2 * keys; i++)
 			if (hits != keys || present[i] != (order[i] < keys))
 				give_up("look-up: %zu hits of %zu, key %u wrong", hits, keys, order[i]);
-#ifdef HAVE_HASH_MAP
-		start = now_seconds();
-		hits = 0;
-		for (size_t base = 0; base < 2 * keys; base += batch) {
-			size_t n = 2 * keys - base < batch ? 2 * keys - base : batch;
-
-			hits += hash_map_peer_lookup(map, asked + base, n, present + base);
-		}
-		if (round)
-			map_series.seconds[round - 1] = now_seconds() - start;
-		if (hits != keys)
-			give_up("hash map: %zu hits of %zu", hits, keys);
-#endif
 	}
-	print_series(&pool_series, rounds);
+	print_series(&pool_series);
 #ifdef HAVE_HASH_MAP
-	print_series(&map_series, rounds);
+	print_series(&map_series);
 	hash_map_peer_destroy(map);
 #endif
 	speckv_pool_close(pool);
