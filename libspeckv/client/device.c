@@ -198,12 +198,8 @@ int device_usable(struct speckv_device *dev)
 	return 0;
 }
 
-int device_find(struct speckv_device *dev, const char *name, struct lay_pool_record *copy)
+int device_look(struct speckv_device *dev, const char *name, struct lay_pool_record *copy)
 {
-	int rc = device_usable(dev);
-
-	if (rc)
-		return rc;
 	for (int i = 0; name && i < LAY_POOLS; i++) {
 		if (load(&dev->table->pools[i].state) == 0)
 			continue;
@@ -211,7 +207,20 @@ int device_find(struct speckv_device *dev, const char *name, struct lay_pool_rec
 		if (record_sane(dev, copy) && strcmp(copy->name, name) == 0)
 			return i;
 	}
-	return fail(dev->ctx, -ENOENT, "%s has no pool '%.63s'; 'speckvctl pool list %s' shows what it has", dev->medium.name, name ? name : "", dev->medium.name);
+	return -ENOENT;
+}
+
+int device_find(struct speckv_device *dev, const char *name, struct lay_pool_record *copy)
+{
+	int rc = device_usable(dev);
+
+	if (rc)
+		return rc;
+	rc = device_look(dev, name, copy);
+	if (rc < 0)
+		rc = fail(dev->ctx, -ENOENT, "%s has no pool '%.63s'; 'speckvctl pool list %s' shows what it has", dev->medium.name, name ? name : "",
+			  dev->medium.name);
+	return rc;
 }
 
 void extents_cut(struct lay_pool_record *record, uint64_t bytes)

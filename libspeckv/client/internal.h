@@ -91,6 +91,7 @@ int device_usable(struct speckv_device *dev); /* 0, or -EOWNERDEAD in a forked c
 int device_manage(struct speckv_device *dev); /* take the manager lock, finish what a dead manager left; 0 or -EBUSY... */
 void device_unmanage(struct speckv_device *dev);
 /* Copy of the record named so; its number or -ENOENT (text set) */
+int device_look(struct speckv_device *dev, const char *name, struct lay_pool_record *copy); /* the same, and no text: a question */
 int device_find(struct speckv_device *dev, const char *name, struct lay_pool_record *copy);
 bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *record);
 /* Keep the first `bytes` of a pool's extents. */

@@ -93,7 +93,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 		rc = device_manage(dev);
 	if (rc)
 		return rc;
-	if (device_find(dev, full.name, &other) >= 0) {
+	if (device_look(dev, full.name, &other) >= 0) {
 		rc = fail(dev->ctx, -EEXIST, "%s already has a pool '%s'; choose another name, or destroy it first", dev->medium.name, full.name);
 		goto out;
 	}
