@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: MIT
+"""Tools that a test needs and a machine may lack: a skip that names them, a failure in CI."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def need(present: bool, what: str) -> None:
+    if present:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is missing")
+    pytest.skip(f"{what} is not installed")
