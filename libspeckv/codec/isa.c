@@ -36,7 +36,8 @@ static bool avx512_usable(void)
 {
 	return avx2_usable() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
 	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-	       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("vpclmulqdq");
+	       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
+	       __builtin_cpu_supports("vpclmulqdq");
 }
 
 static bool avx512bf16_usable(void)
@@ -54,10 +55,8 @@ static const struct variant variants[] = {
 #if defined(__x86_64__)
 	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable) }, sse42_usable },
 	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable) }, avx2_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, .q4x_encode = codec_q4x_encode_portable,
-	    .q4x_decode = codec_q4x_decode_avx512 }, avx512_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, .q4x_encode = codec_q4x_encode_portable,
-	    .q4x_decode = codec_q4x_decode_avx512bf16 }, avx512bf16_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512) }, avx512_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16) }, avx512bf16_usable },
 #endif
 };
 

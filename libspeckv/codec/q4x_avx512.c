@@ -16,8 +16,10 @@
 /* Built twice: a second time for processors that round to bf16 themselves. */
 #ifdef CODEC_NATIVE_BF16
 #define DECODE codec_q4x_decode_avx512bf16
+#define ENCODE codec_q4x_encode_avx512bf16
 #else
 #define DECODE codec_q4x_decode_avx512
+#define ENCODE codec_q4x_encode_avx512
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -295,4 +297,350 @@ void DECODE(const uint8_t *group, unsigned int head_dim, unsigned int dtype, enu
 	}
 	decode(group, head_dim, dtype, tensor, raw, true);
 	_mm_sfence();
+}
+
+/* ---- encode ------------------------------------------------------------------------------------------------------- */
+
+/* Largest exponents beyond these are refused or are zero tokens whatever the rest; within, powers of two are exact floats. */
+#define EXPONENT_MAX 60
+
+/* A token: registers of 16 integers, then of 32 coefficients. */
+#define WIDE_MAX (CODEC_HEAD_DIM_MAX / 16)
+#define NARROW_MAX (CODEC_HEAD_DIM_MAX / 32)
+
+INLINE __mmask32 narrow_mask(unsigned int head_dim, unsigned int i)
+{
+	return 32 * (i + 1) <= head_dim ? 0xffffffffu : 0xffffu;
+}
+
+INLINE uint32_t largest_magnitude(const uint8_t *raw, unsigned int head_dim)
+{
+	const __m512i magnitude = _mm512_set1_epi16(0x7fff);
+	__m512i most = _mm512_setzero_si512();
+	__m256i half;
+	__m128i quarter;
+
+#pragma GCC unroll 8
+	for (unsigned int i = 0; i < (head_dim + 31) / 32; i++) {
+		__m512i words = _mm512_maskz_loadu_epi16(narrow_mask(head_dim, i), raw + 64 * i);
+
+		most = _mm512_max_epu16(most, _mm512_and_si512(words, magnitude));
+	}
+	half = _mm256_max_epu16(_mm512_castsi512_si256(most), _mm512_extracti64x4_epi64(most, 1));
+	quarter = _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+	/* There is an instruction for the least word. */
+	quarter = _mm_minpos_epu16(_mm_xor_si128(quarter, _mm_set1_epi32(-1)));
+	return ~(uint32_t)_mm_cvtsi128_si32(quarter) & 0xffff;
+}
+
+INLINE __m512i butterfly32(__m512i x, __m512i partner, __mmask16 upper)
+{
+	return _mm512_mask_sub_epi32(_mm512_add_epi32(x, partner), upper, partner, x);
+}
+
+INLINE void rotate(__m512i *values, unsigned int head_dim, unsigned int slice_log2)
+{
+#pragma GCC unroll 16
+	for (unsigned int i = 0; i < head_dim / 16; i++) {
+		__m512i x = values[i];
+
+		x = butterfly32(x, _mm512_shuffle_epi32(x, _MM_PERM_CDAB), 0xaaaa);
+		x = butterfly32(x, _mm512_shuffle_epi32(x, _MM_PERM_BADC), 0xcccc);
+		x = butterfly32(x, _mm512_shuffle_i64x2(x, x, 0xb1), 0xf0f0);
+		values[i] = butterfly32(x, _mm512_shuffle_i64x2(x, x, 0x4e), 0xff00);
+	}
+#pragma GCC unroll 3
+	for (unsigned int half = 1; half < 1u << (slice_log2 - 4); half *= 2) {
+#pragma GCC unroll 16
+		for (unsigned int i = 0; i < head_dim / 16; i++)
+			if (!(i & half)) {
+				__m512i a = values[i], b = values[i + half];
+
+				values[i] = _mm512_add_epi32(a, b);
+				values[i + half] = _mm512_sub_epi32(a, b);
+			}
+	}
+}
+
+INLINE __m512i quantise(__m512i z, unsigned int t, unsigned int bits)
+{
+	__m512i q = _mm512_srai_epi16(_mm512_mulhi_epi16(z, _mm512_set1_epi16(q4x_reciprocal[t])), 8);
+
+	q = _mm512_max_epi16(q, _mm512_set1_epi16((int16_t)-(1 << (bits - 1))));
+	return _mm512_min_epi16(q, _mm512_set1_epi16((int16_t)((1 << (bits - 1)) - 1)));
+}
+
+/*
+ * The number (2q + 1) * H(t) for q = 0 .. 31, limited as q is: with a magnitude instead of a signed coefficient the error is the same, since
+ * levels are symmetric and a coefficient between two of them is as far from either.
+ */
+#define LEVEL(h, q, limit) ((int16_t)((2 * ((q) < (limit) ? (q) : (limit)) + 1) * (h)))
+#define LEVELS4(h, q, limit) LEVEL(h, q, limit), LEVEL(h, q + 1, limit), LEVEL(h, q + 2, limit), LEVEL(h, q + 3, limit)
+#define LEVELS(h, limit)                                                                                                         \
+	{                                                                                                                        \
+		LEVELS4(h, 0, limit), LEVELS4(h, 4, limit), LEVELS4(h, 8, limit), LEVELS4(h, 12, limit), LEVELS4(h, 16, limit),  \
+			LEVELS4(h, 20, limit), LEVELS4(h, 24, limit), LEVELS4(h, 28, limit)                                      \
+	}
+#define LEVEL_TABLE(limit)                                                                                                       \
+	{                                                                                                                        \
+		LEVELS(362, limit), LEVELS(395, limit), LEVELS(431, limit), LEVELS(470, limit), LEVELS(512, limit),              \
+			LEVELS(558, limit), LEVELS(609, limit), LEVELS(664, limit), LEVELS(724, limit), LEVELS(790, limit),      \
+			LEVELS(861, limit), LEVELS(939, limit), LEVELS(1024, limit)                                              \
+	}
+static const int16_t levels_k[13][32] __attribute__((aligned(64))) = LEVEL_TABLE(7);
+static const int16_t levels_v[13][32] __attribute__((aligned(64))) = LEVEL_TABLE(3);
+
+/* Eight 64-bit parts of the sum of squares. */
+INLINE __m512i squared_error(const __m512i *magnitude, unsigned int head_dim, unsigned int t, enum codec_tensor tensor)
+{
+	const __m512i levels = _mm512_load_si512(tensor == CODEC_K ? levels_k[t] : levels_v[t]), by = _mm512_set1_epi16(q4x_reciprocal[t]);
+	__m512i sum = _mm512_setzero_si512();
+
+#pragma GCC unroll 8
+	for (unsigned int i = 0; i < (head_dim + 31) / 32; i++) {
+		__m512i q = _mm512_srli_epi16(_mm512_mulhi_epi16(magnitude[i], by), 8);
+		__m512i e = _mm512_maskz_sub_epi16(narrow_mask(head_dim, i), magnitude[i], _mm512_permutexvar_epi16(q, levels));
+
+		sum = _mm512_dpwssd_epi32(sum, e, e);
+	}
+	/* Each of the 16 sums fits 31 bits, all together need not. */
+	return _mm512_add_epi64(_mm512_and_si512(sum, _mm512_set1_epi64(0xffffffff)), _mm512_srli_epi64(sum, 32));
+}
+
+/* Sums of pairs of registers, side by side in each 16-byte lane. */
+INLINE __m512i side_by_side(__m512i a, __m512i b)
+{
+	return _mm512_add_epi64(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+/* How many eighths of an octave below t the least error is; of equal ones the fewest. At most `clips`, which is Q4X_CLIPS or less. */
+INLINE unsigned int best_clip(const __m512i *z, unsigned int head_dim, unsigned int t, unsigned int clips, enum codec_tensor tensor)
+{
+	__m512i magnitude[NARROW_MAX], pair[3], low, high, keys;
+	__m256i four;
+	__m128i two;
+
+#pragma GCC unroll 8
+	for (unsigned int i = 0; i < (head_dim + 31) / 32; i++)
+		magnitude[i] = _mm512_abs_epi16(z[i]);
+	pair[0] = side_by_side(squared_error(magnitude, head_dim, t, tensor), squared_error(magnitude, head_dim, t - 1, tensor));
+	pair[1] = side_by_side(squared_error(magnitude, head_dim, t - 2, tensor), squared_error(magnitude, head_dim, t - 3, tensor));
+	pair[2] = squared_error(magnitude, head_dim, t - 4, tensor);
+	pair[2] = side_by_side(pair[2], pair[2]);
+	low = _mm512_add_epi64(_mm512_shuffle_i64x2(pair[0], pair[1], 0x44), _mm512_shuffle_i64x2(pair[0], pair[1], 0xee));
+	low = _mm512_add_epi64(low, _mm512_shuffle_i64x2(low, low, 0xb1));
+	high = _mm512_add_epi64(pair[2], _mm512_shuffle_i64x2(pair[2], pair[2], 0x4e));
+	high = _mm512_add_epi64(high, _mm512_shuffle_i64x2(high, high, 0xb1));
+	/* Lanes: 0 1 0 1 2 3 2 3; the second 0 1 makes way for 4. Error and number in one, so that the least key is the answer. */
+	keys = _mm512_mask_mov_epi64(low, 0x0c, high);
+	keys = _mm512_or_si512(_mm512_slli_epi64(keys, 3), _mm512_setr_epi64(0, 1, 4, 4, 2, 3, 2, 3));
+	keys = _mm512_mask_mov_epi64(_mm512_set1_epi64(-1), _mm512_cmple_epi64_mask(_mm512_and_si512(keys, _mm512_set1_epi64(7)),
+										    _mm512_set1_epi64(clips)), keys);
+	four = _mm256_min_epu64(_mm512_castsi512_si256(keys), _mm512_extracti64x4_epi64(keys, 1));
+	two = _mm_min_epu64(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
+	two = _mm_min_epu64(two, _mm_unpackhi_epi64(two, two));
+	return (unsigned int)_mm_cvtsi128_si32(two) & 7;
+}
+
+/* 64 codes, one a byte, to 4 or 3 bits each. */
+INLINE void pack_codes(__m512i u, unsigned int count, unsigned int bits, uint8_t *to)
+{
+	if (bits == 4) {
+		__m256i bytes = _mm512_cvtepi16_epi8(_mm512_maddubs_epi16(u, _mm512_set1_epi16(0x1001)));
+
+		_mm256_mask_storeu_epi8(to, count == 64 ? 0xffffffffu : (1u << count / 2) - 1, bytes);
+	} else {
+		const __m512i three = _mm512_castsi256_si512(_mm256_setr_epi8(0, 1, 2, 8, 9, 10, 16, 17, 18, 24, 25, 26, 32, 33, 34, 40, 41, 42, 48,
+									      49, 50, 56, 57, 58, 0, 0, 0, 0, 0, 0, 0, 0));
+		__m512i x = _mm512_maddubs_epi16(u, _mm512_set1_epi16(0x0801));
+
+		x = _mm512_madd_epi16(x, _mm512_set1_epi32(0x00400001));
+		x = _mm512_permutexvar_epi8(three, _mm512_or_si512(x, _mm512_srli_epi64(x, 20)));
+		_mm256_mask_storeu_epi8(to, (1u << count * 3 / 8) - 1, _mm512_castsi512_si256(x));
+	}
+}
+
+/*
+ * Tokens go through each step several at a time: within one, every step waits for the result of the one before.
+ */
+#define BATCH 8
+
+struct token {
+	__m512i values[WIDE_MAX]; /* integers, then coefficients */
+	__m512i z[NARROW_MAX];
+	int32_t top, bottom;      /* of the coefficients; bottom is what -top may be */
+	int unit;
+	unsigned int step;        /* t, from the table's first entry */
+	int code;                 /* scale code of that; 0: a zero token */
+};
+
+/* -ENODATA: not finite, or far beyond the largest scale. */
+INLINE int integers(struct token *token, const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor)
+{
+	const struct float_layout *layout = float_layout(dtype);
+	uint32_t largest = largest_magnitude(raw, head_dim), significand;
+	int exponent = (int)float_split(layout, largest, &significand) - layout->bias - (int)layout->mantissa_bits;
+	int length = 32 - __builtin_clz(significand | 1);
+	__m512 power;
+
+	exponent += length - 1;
+	if (largest >= layout->infinity || exponent > EXPONENT_MAX)
+		return -ENODATA;
+	token->code = significand && exponent >= -EXPONENT_MAX;
+	token->unit = exponent - (tensor == CODEC_K ? 18 : 12);
+	/* A zero token's values are all made 0. */
+	power = _mm512_castsi512_ps(_mm512_set1_epi32(token->code ? (127 - token->unit) << 23 : 0));
+#pragma GCC unroll 16
+	for (unsigned int i = 0; i < head_dim / 16; i++) {
+		__m256i words = _mm256_loadu_si256((const __m256i *)(raw + 32 * i));
+		__m512 x = dtype == SPECKV_DTYPE_BF16 ? _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(words), 16)) :
+							_mm512_cvtph_ps(words);
+
+		token->values[i] = _mm512_cvt_roundps_epi32(_mm512_mul_ps(x, power), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+	}
+	token->top = (int32_t)(significand << (13 - length));
+	token->bottom = -token->top;
+	return 0;
+}
+
+INLINE void coefficients(struct token *token, unsigned int head_dim, unsigned int slice_log2)
+{
+	__m512i values[WIDE_MAX], most, least;
+
+#pragma GCC unroll 16
+	for (unsigned int i = 0; i < head_dim / 16; i++)
+		values[i] = token->values[i];
+	rotate(values, head_dim, slice_log2);
+	most = least = values[0];
+#pragma GCC unroll 16
+	for (unsigned int i = 0; i < head_dim / 16; i++) {
+		most = _mm512_max_epi32(most, values[i]);
+		least = _mm512_min_epi32(least, values[i]);
+		token->values[i] = values[i];
+	}
+	token->top = _mm512_reduce_max_epi32(most);
+	token->bottom = _mm512_reduce_min_epi32(least);
+}
+
+/* Coefficients of K to 15 bits, all to 16-bit lanes, and the first step to try. -ENODATA: beyond the largest scale. */
+INLINE int shorten(struct token *token, unsigned int head_dim, unsigned int slice_log2, enum codec_tensor tensor)
+{
+	static const uint16_t even_words[32] = { 0,  2,  4,  6,  8,  10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30,
+						 32, 34, 36, 38, 40, 42, 44, 46, 48, 50, 52, 54, 56, 58, 60, 62 };
+	const __m512i even = _mm512_loadu_si512(even_words);
+	int down = 32 - __builtin_clz((uint32_t)(token->top > -token->bottom ? token->top : -token->bottom) | 1) - 14;
+	__m512i half = _mm512_setzero_si512();
+	__m128i count = _mm_setzero_si128();
+	int32_t largest;
+	__m256i steps;
+
+	if (tensor == CODEC_K && token->code) {
+		half = _mm512_set1_epi32(1 << (down - 1));
+		count = _mm_cvtsi32_si128(down);
+		token->unit += down - (int)slice_log2;
+		token->top = (token->top + (1 << (down - 1))) >> down;
+		token->bottom = (token->bottom + (1 << (down - 1))) >> down;
+	}
+	largest = token->top > -token->bottom ? token->top : -token->bottom;
+#pragma GCC unroll 8
+	for (unsigned int i = 0; i < (head_dim + 31) / 32; i++) {
+		__m512i a = token->values[2 * i], b = 2 * i + 1 < head_dim / 16 ? token->values[2 * i + 1] : _mm512_setzero_si512();
+
+		if (tensor == CODEC_K) {
+			a = _mm512_sra_epi32(_mm512_add_epi32(a, half), count);
+			b = _mm512_sra_epi32(_mm512_add_epi32(b, half), count);
+		}
+		token->z[i] = _mm512_permutex2var_epi16(a, even, b);
+	}
+	/* How many of the half steps from t = 0 on are too small. */
+	steps = _mm256_slli_epi16(_mm256_maskz_loadu_epi16(0x1fff, q4x_half_step), q4x_bits(tensor));
+	token->step = Q4X_CLIPS + (unsigned int)__builtin_popcount(_mm256_cmplt_epi16_mask(steps, _mm256_set1_epi16((int16_t)largest)) & 0x0ff0u);
+	if (token->code) {
+		token->code = 8 * (31 + token->unit) + 1 + (int)token->step - Q4X_CLIPS;
+		if (token->code > 255)
+			return -ENODATA;
+	}
+	return 0;
+}
+
+INLINE void choose(struct token *token, unsigned int head_dim, enum codec_tensor tensor)
+{
+	unsigned int clips = token->code > Q4X_CLIPS ? Q4X_CLIPS : token->code > 0 ? (unsigned int)token->code - 1 : 0;
+	unsigned int clip = best_clip(token->z, head_dim, token->step, clips, tensor);
+
+	token->step -= clip;
+	token->code = token->code > 0 ? token->code - (int)clip : 0;
+}
+
+INLINE void write_codes(const struct token *token, unsigned int head_dim, unsigned int bits, uint8_t *to)
+{
+	/* Zero tokens have zero codes. */
+	const __mmask32 some = token->code ? 0xffffffffu : 0;
+	const __m512i middle = _mm512_set1_epi16((int16_t)(1 << (bits - 1)));
+
+#pragma GCC unroll 4
+	for (unsigned int i = 0; i < (head_dim + 31) / 32; i += 2) {
+		__m512i low = _mm512_maskz_add_epi16(some, quantise(token->z[i], token->step, bits), middle), high = _mm512_setzero_si512();
+
+		if (i + 1 < (head_dim + 31) / 32)
+			high = _mm512_maskz_add_epi16(some, quantise(token->z[i + 1], token->step, bits), middle);
+		pack_codes(_mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(low)), _mm512_cvtepi16_epi8(high), 1),
+			   head_dim - 32 * i < 64 ? head_dim - 32 * i : 64, bits, to + 4 * i * bits);
+	}
+}
+
+INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int slice_log2, unsigned int dtype, enum codec_tensor tensor,
+			 uint8_t *group)
+{
+	struct token tokens[BATCH];
+
+	for (unsigned int first = 0; first < CODEC_GROUP_TOKENS; first += BATCH) {
+		int rc = 0;
+
+		for (unsigned int t = 0; t < BATCH; t++)
+			rc |= integers(&tokens[t], raw + 2 * (first + t) * head_dim, head_dim, dtype, tensor);
+		if (rc)
+			return -ENODATA;
+		for (unsigned int t = 0; t < BATCH && tensor == CODEC_K; t++)
+			coefficients(&tokens[t], head_dim, slice_log2);
+		for (unsigned int t = 0; t < BATCH; t++)
+			rc |= shorten(&tokens[t], head_dim, slice_log2, tensor);
+		if (rc)
+			return -ENODATA;
+		for (unsigned int t = 0; t < BATCH; t++)
+			choose(&tokens[t], head_dim, tensor);
+		for (unsigned int t = 0; t < BATCH; t++) {
+			group[first + t] = (uint8_t)tokens[t].code;
+			write_codes(&tokens[t], head_dim, q4x_bits(tensor), group + Q4X_SCALES + (first + t) * q4x_token_bytes(head_dim, tensor));
+		}
+	}
+	return 0;
+}
+
+INLINE int encode_head(const uint8_t *raw, unsigned int head_dim, unsigned int slice_log2, unsigned int dtype, enum codec_tensor tensor,
+		       uint8_t *group)
+{
+	if (dtype == SPECKV_DTYPE_BF16)
+		return tensor == CODEC_K ? encode_tokens(raw, head_dim, slice_log2, SPECKV_DTYPE_BF16, CODEC_K, group) :
+					   encode_tokens(raw, head_dim, slice_log2, SPECKV_DTYPE_BF16, CODEC_V, group);
+	return tensor == CODEC_K ? encode_tokens(raw, head_dim, slice_log2, SPECKV_DTYPE_FP16, CODEC_K, group) :
+				   encode_tokens(raw, head_dim, slice_log2, SPECKV_DTYPE_FP16, CODEC_V, group);
+}
+
+int ENCODE(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group)
+{
+	switch (head_dim) {
+	case 64:
+		return encode_head(raw, 64, 6, dtype, tensor, group);
+	case 80:
+		return encode_head(raw, 80, 4, dtype, tensor, group);
+	case 96:
+		return encode_head(raw, 96, 5, dtype, tensor, group);
+	case 128:
+		return encode_head(raw, 128, 7, dtype, tensor, group);
+	case 192:
+		return encode_head(raw, 192, 6, dtype, tensor, group);
+	default:
+		return encode_head(raw, 256, 7, dtype, tensor, group);
+	}
 }
