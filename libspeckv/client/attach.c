@@ -181,7 +181,7 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 				continue;
 			if (!region_there(r)) { /* a manager that removes it sees our lock, or we see it: nothing is written to what is gone */
 				unlock_byte(r->lock_fd, slot_byte(r, slot));
-				return fail(pool->ctx, -EBUSY, "pool %s is being removed", r->fixed.name);
+				return fail(pool->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", r->fixed.name);
 			}
 			state = load(&client->state);
 			if (state & 1) { /* its holder died between our two looks */
@@ -255,7 +255,7 @@ int speckv_pool_open(struct speckv_device *dev, const char *name, const struct s
 	store(&pool->failed_freed, ~0ull);
 	store(&pool->codec, pool->region.fixed.codec);
 	if (read_only && !region_there(&pool->region))
-		rc = fail(dev->ctx, -EBUSY, "pool %s is being removed", name);
+		rc = fail(dev->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", name);
 	if (!rc && !read_only)
 		rc = client_join(pool, attach);
 	if (!rc && !read_only) {

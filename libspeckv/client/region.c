@@ -22,11 +22,11 @@ int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config,
 
 	memset(plan, 0, sizeof(*plan));
 	plan->block_bytes = speckv_geometry_bytes(&config->geometry);
+	if (!(speckv_codec_modes() & 1u << config->codec))
+		return fail(ctx, -EOPNOTSUPP, "codec %s is not in this build", speckv_codec_name(config->codec) ? speckv_codec_name(config->codec) : "?");
 	if (!plan->block_bytes || !min_frame)
 		return fail(ctx, -EINVAL,
 			    "no such block shape: layers and heads at least 1, tokens a multiple of 64, head size 64, 80, 96, 128, 192 or 256, dtype bf16, fp16 or fp8");
-	if (!(speckv_codec_modes() & 1u << config->codec))
-		return fail(ctx, -EOPNOTSUPP, "codec %s is not in this build", speckv_codec_name(config->codec) ? speckv_codec_name(config->codec) : "?");
 	plan->page_bytes = config->page_bytes;
 	if (!plan->page_bytes)
 		for (plan->page_bytes = 1024; plan->page_bytes < 65536 && plan->page_bytes * 2ull <= plan->block_bytes / 64;)
