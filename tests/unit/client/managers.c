@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: MIT
+/* One manager at a time; dead ones are finished; and what fork() does to handles and locks. */
+#include <stdatomic.h>
+
+#include "client/internal.h"
+
+#include "harness.h"
+
+static _Atomic uint32_t *flag;
+static uint8_t *buffer;
+
+static int hold_on(uint64_t done, uint64_t total, void *arg)
+{
+	if (atomic_load(flag) == 0)
+		atomic_store(flag, 1);
+	while (atomic_load(flag) != 2)
+		sleep_us(100);
+	return 0;
+}
+
+static int slow_manager(void *arg)
+{
+	struct speckv_device *dev = open_device("host:DRAM", 0);
+
+	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, hold_on, NULL, NULL));
+	return 0;
+}
+
+static void two_managers_at_once(struct speckv_device *dev)
+{
+	struct speckv_device_info info;
+	char who[64];
+	pid_t pid;
+
+	atomic_store(flag, 0);
+	pid = spawn(slow_manager, NULL);
+	while (atomic_load(flag) != 1)
+		sleep_us(100);
+	EXPECT(0, speckv_device_info(dev, &info));
+	CHECK(info.manager_pid == (uint32_t)pid && strstr(info.manager_command, "managers"), "pid %u %s", info.manager_pid, info.manager_command);
+	snprintf(who, sizeof(who), "is being managed by pid %d (", (int)pid);
+	REFUSED(-EBUSY, who, speckv_pool_destroy(dev, "pool", NULL, NULL)); /* after a while */
+	atomic_store(flag, 2);
+	EXPECT(-EALREADY, speckv_pool_resize(dev, "pool", 4 * MIB, 0, NULL, NULL, NULL)); /* waits for its turn */
+	EXPECT(0, wait_child(pid));
+	EXPECT(0, speckv_device_info(dev, &info));
+	CHECK(info.manager_pid == 0, "nobody");
+	EXPECT(0, speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, NULL));
+}
+
+static int recovered(const struct speckv_event *event, void *arg)
+{
+	*(unsigned int *)arg += event->kind == SPECKV_EVENT_RECOVERED;
+	return 0;
+}
+
+/* A manager dies in the middle of a shrink; the next one puts things right, and the pool is whole. */
+static void a_dead_manager_is_finished(struct speckv_device *dev)
+{
+	struct speckv_pool_config same = { .eviction = SPECKV_EVICT_LRU };
+	struct speckv_pool *pool = attach_pool(dev, "pool", "a");
+	struct speckv_pool_info info;
+	unsigned int before = 0, after = 0;
+	pid_t pid;
+
+	EXPECT(0, speckv_events(dev, NULL, 0, recovered, &before));
+	atomic_store(flag, 0);
+	pid = spawn(slow_manager, NULL);
+	while (atomic_load(flag) != 1)
+		sleep_us(100);
+	kill(pid, SIGKILL);
+	EXPECT(-SIGKILL, wait_child(pid));
+	EXPECT(0, speckv_pool_info(dev, "pool", &info));
+	CHECK(info.state == SPECKV_POOL_RESIZING, "state %u", info.state);
+	EXPECT(0, put_number(pool, 900, buffer)); /* usable as it is */
+	EXPECT(0, get_number(pool, 900, buffer));
+	EXPECT(-EALREADY, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &same, NULL));
+	EXPECT(0, speckv_pool_info(dev, "pool", &info));
+	CHECK(info.state == SPECKV_POOL_ACTIVE && info.config.capacity_bytes == 8 * MIB, "as it was");
+	CHECK(info.used_bytes + info.free_bytes == 8 * MIB, "and all of it: %llu + %llu", (unsigned long long)info.used_bytes, (unsigned long long)info.free_bytes);
+	EXPECT(0, speckv_events(dev, NULL, 0, recovered, &after));
+	CHECK(after == before + 1, "and said so");
+	speckv_pool_close(pool);
+	expect_sound(dev, "pool", -1);
+}
+
+/* Records that managers left in the middle: a pool half made and one half removed are gone with the next manager. */
+static void half_done_pools_go(enum media kind)
+{
+	struct speckv_pool_config config = small_pool("half", 4 * MIB);
+	struct speckv_pool_info info;
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+	char name[300];
+	struct stat st;
+
+	dev = open_medium(kind, name);
+	for (uint32_t state = SPECKV_POOL_CREATING; state <= SPECKV_POOL_DESTROYING; state += 2) {
+		struct lay_pool_record *record = NULL;
+		uint64_t offset;
+		uint8_t *data;
+		int fd;
+
+		EXPECT(0, speckv_pool_create(dev, &config, &info));
+		pool = attach_pool(dev, "half", "a");
+		for (uint64_t i = 0; i < 100; i++)
+			EXPECT(0, put_number(pool, i, buffer));
+		speckv_pool_close(pool);
+		for (int i = 0; i < LAY_POOLS; i++)
+			if (load(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, "half") == 0)
+				record = &dev->table->pools[i];
+		CHECK(record, "record");
+		offset = record->extent[1].offset;
+		store(&record->state, state);
+		REFUSED(-EBUSY, "being made or removed", speckv_pool_open(dev, "half", NULL, &pool));
+		EXPECT(-ENOENT, speckv_pool_destroy(dev, "half", NULL, NULL));
+		EXPECT(-ENOENT, speckv_pool_info(dev, "half", &info));
+		if (kind != MEDIUM_FIXED) {
+			CHECK(stat(info.path, &st) != 0, "its file too");
+			continue;
+		}
+		fd = open(name + 5, O_RDONLY | O_CLOEXEC);
+		data = mmap(NULL, 4 * MIB, PROT_READ, MAP_SHARED, fd, (off_t)offset);
+		CHECK(fd >= 0 && data != MAP_FAILED, "map");
+		if (state == SPECKV_POOL_DESTROYING)
+			CHECK(all_bytes(data, 4 * MIB, 0), "what it held is zeroed");
+		munmap(data, 4 * MIB);
+		close(fd);
+	}
+	speckv_device_close(dev);
+	if (kind != MEDIUM_DRAM)
+		remove_device(name);
+}
+
+static int none(const struct speckv_pool_info *info, void *arg)
+{
+	return 1;
+}
+static int no_tenant(const struct speckv_tenant_info *info, void *arg)
+{
+	return 1;
+}
+static int no_client(const struct speckv_client_info *info, void *arg)
+{
+	return 1;
+}
+static int no_event(const struct speckv_event *event, void *arg)
+{
+	return 1;
+}
+
+/* In the child every call on the parent's handles is refused; the parent's go on. */
+static void handles_end_at_fork(struct speckv_device *dev)
+{
+	struct speckv_pool *pool = attach_pool(dev, "pool", "parent");
+	struct speckv_pool_config config = small_pool("new", 2 * MIB);
+	struct speckv_request request = { .key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES };
+	struct speckv_key key = key_of(1);
+	struct speckv_check_report report;
+	struct speckv_device_info info;
+	struct speckv_pool_info pool_info;
+	struct speckv_stats stats;
+	struct speckv_op *op, *done;
+	struct speckv_mem *mem, *more;
+	struct speckv_pool *other;
+	char value[32];
+	uint8_t present;
+	void *pointer;
+	pid_t pid;
+
+	EXPECT(0, put_number(pool, 1, buffer));
+	EXPECT(0, speckv_mem_alloc(pool, 1000, &mem));
+	EXPECT(0, speckv_submit(pool, SPECKV_OP_GET, &request, 1, &done));
+	EXPECT(1, speckv_op_wait(done, -1));
+	fflush(NULL);
+	pid = fork();
+	CHECK(pid >= 0, "fork");
+	if (!pid) {
+#define GONE(call) REFUSED(-EOWNERDEAD, "fork", call)
+		GONE(speckv_put(pool, &request, 1));
+		GONE(speckv_get(pool, &request, 1));
+		GONE(speckv_lookup(pool, &key, 1, &present));
+		GONE(speckv_lookup_prefix(pool, &key, 1));
+		GONE(speckv_prefetch(pool, &key, 1));
+		GONE(speckv_touch(pool, &key, 1));
+		GONE(speckv_drop(pool, &key, 1));
+		GONE(speckv_children(pool, &key, &key, 1));
+		GONE(speckv_submit(pool, SPECKV_OP_GET, &request, 1, &op));
+		GONE(speckv_param_set(pool, "verify", "on"));
+		GONE(speckv_param_get(pool, "verify", value, sizeof(value)));
+		GONE(speckv_mem_alloc(pool, 100, &more));
+		GONE(speckv_mem_access(mem, 0, 1, &pointer));
+		GONE(speckv_mem_prefetch(mem, 0, 1));
+		GONE(speckv_mem_seal(mem, &request));
+		GONE(speckv_pool_open(dev, "pool", NULL, &other));
+		GONE(speckv_pool_create(dev, &config, NULL));
+		GONE(speckv_pool_info(dev, "pool", &pool_info));
+		GONE(speckv_pool_foreach(dev, none, NULL));
+		GONE(speckv_pool_resize(dev, "pool", 4 * MIB, 0, NULL, NULL, NULL));
+		GONE(speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &config, NULL));
+		GONE(speckv_pool_check(dev, "pool", 0, NULL, NULL, &report));
+		GONE(speckv_pool_destroy(dev, "pool", NULL, NULL));
+		GONE(speckv_pool_stats(dev, "pool", &stats));
+		GONE(speckv_pool_stats_reset(dev, "pool"));
+		GONE(speckv_pool_tenants(dev, "pool", no_tenant, NULL));
+		GONE(speckv_pool_clients(dev, "pool", no_client, NULL));
+		GONE(speckv_events(dev, NULL, 0, no_event, NULL));
+		GONE(speckv_events(dev, "pool", 0, no_event, NULL));
+		GONE(speckv_device_info(dev, &info));
+		GONE(speckv_device_selftest(dev, NULL, NULL));
+		speckv_op_release(done);
+		speckv_mem_free(mem);
+		speckv_pool_close(pool); /* closing is allowed, and takes nothing from the parent */
+		speckv_device_close(dev);
+		other = attach_pool(open_device("host:DRAM", 0), "pool", "child");
+		EXPECT(0, get_number(other, 1, buffer));
+		speckv_pool_close(other);
+		_exit(0);
+	}
+	EXPECT(0, wait_child(pid));
+	EXPECT(0, get_number(pool, 1, buffer));
+	EXPECT(0, speckv_mem_access(mem, 0, 1000, &pointer));
+	CHECK(all_bytes(pointer, 1000, 0), "the allocation is the parent's still");
+	EXPECT(0, check_pool(dev, "pool", 0, &report));
+	CHECK(report.clients_dead == 0, "and it lives");
+	speckv_op_release(done);
+	speckv_pool_close(pool);
+}
+
+static int has_child_that_lives_on(void *arg)
+{
+	struct speckv_pool *pool = attach_pool(open_device("host:DRAM", 0), "pool", "gone");
+	struct speckv_mem *mem;
+
+	EXPECT(0, speckv_mem_alloc(pool, 100000, &mem));
+	if (fork() == 0) {
+		prctl(PR_SET_PDEATHSIG, 0);
+		atomic_store(flag, (uint32_t)getpid());
+		for (;;)
+			pause();
+	}
+	while (!atomic_load(flag))
+		sleep_us(100);
+	raise(SIGKILL);
+	return 0;
+}
+
+/* Locks die with the process that took them, though a forked child of it lives on. */
+static void locks_die_with_their_process(struct speckv_device *dev)
+{
+	struct speckv_check_report report;
+	pid_t child;
+
+	atomic_store(flag, 0);
+	EXPECT(-SIGKILL, wait_child(spawn(has_child_that_lives_on, NULL)));
+	child = (pid_t)atomic_load(flag);
+	CHECK(kill(child, 0) == 0, "the child lives");
+	EXPECT(-EUCLEAN, check_pool(dev, "pool", 0, &report));
+	CHECK(report.clients_dead == 1 && report.pages_leaked > 0 && report.pages_allocated == 0, "and its parent is known to be dead");
+	speckv_pool_close(attach_pool(dev, "pool", "next"));
+	expect_sound(dev, "pool", -1);
+	kill(child, SIGKILL);
+}
+
+static int sit(void *arg)
+{
+	attach_pool(open_device("host:DRAM", 0), "pool", "sitter");
+	atomic_fetch_add(flag, 1);
+	for (;;)
+		pause();
+	return 0;
+}
+
+/* All slots taken by others is said; those of the dead are taken over. */
+static void client_slots_come_back(struct speckv_device *dev)
+{
+	pid_t pids[LAY_CLIENTS];
+	struct speckv_pool *pool;
+
+	for (int turn = 0; turn < 2; turn++) {
+		atomic_store(flag, 0);
+		for (int i = 0; i < LAY_CLIENTS; i++)
+			pids[i] = spawn(sit, NULL);
+		while (atomic_load(flag) != LAY_CLIENTS)
+			sleep_us(1000);
+		REFUSED(-EUSERS, "64 clients", speckv_pool_open(dev, "pool", NULL, &pool));
+		for (int i = 0; i < LAY_CLIENTS; i++)
+			kill(pids[i], SIGKILL);
+		for (int i = 0; i < LAY_CLIENTS; i++)
+			EXPECT(-SIGKILL, wait_child(pids[i]));
+	}
+	speckv_pool_close(attach_pool(dev, "pool", "next"));
+	expect_sound(dev, "pool", -1);
+}
+
+int main(void)
+{
+	struct speckv_pool_config config;
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+
+	test_begin(90);
+	flag = shared_memory(sizeof(*flag));
+	buffer = line_alloc(2 * SMALL_BYTES);
+	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	config = small_pool("pool", 8 * MIB);
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	pool = attach_pool(dev, "pool", "a");
+	for (uint64_t i = 0; i < 200; i++)
+		EXPECT(0, put_number(pool, i, buffer));
+	speckv_pool_close(pool);
+	two_managers_at_once(dev);
+	a_dead_manager_is_finished(dev);
+	for (int kind = 0; kind < MEDIA; kind++)
+		half_done_pools_go((enum media)kind);
+	handles_end_at_fork(dev);
+	locks_die_with_their_process(dev);
+	client_slots_come_back(dev);
+	speckv_device_close(dev);
+	free(buffer);
+	test_end();
+	return 0;
+}
