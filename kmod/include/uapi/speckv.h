@@ -133,7 +133,7 @@ struct speckv_buffer_entry {
 #define SPECKV_IO_READ 0x02 /* speckv_cmd_read; result: bytes written to the buffer */
 #define SPECKV_IO_COPY 0x03 /* speckv_cmd_copy; result: bytes of the frame */
 #define SPECKV_IO_PREFETCH 0x04 /* speckv_cmd_read; result: bytes staged, 0 when it was dropped for lack of bandwidth */
-#define SPECKV_IO_INVALIDATE 0x05 /* speckv_cmd_range; completes when no agent holds a copy and the header is zeroed */
+#define SPECKV_IO_INVALIDATE 0x05 /* speckv_cmd_range; completes when no agent holds a copy and the headers are zeroed */
 #define SPECKV_IO_ACQUIRE_SHARED 0x06 /* speckv_cmd_range */
 #define SPECKV_IO_ACQUIRE_EXCLUSIVE 0x07 /* speckv_cmd_range: an unsealed fill; fails on sealed frames */
 #define SPECKV_IO_WRITEBACK 0x08 /* speckv_cmd_range */
@@ -230,11 +230,11 @@ struct speckv_cmd_range {
 	__le16 buffer; /* reserved */
 	__aligned_le64 address;
 	__aligned_le64 bytes; /* whole pages */
-	__aligned_le64 generation;
+	__aligned_le64 generation; /* INVALIDATE: 0, whatever blocks lie in the range */
 	__u8 reserved[32];
 };
 
-#define SPECKV_WRITEBACK_SEAL (1u << 2) /* the fill is complete: publish it, shared */
+#define SPECKV_WRITEBACK_SEAL (1u << 2) /* the fill holds a whole frame with its identity: publish it, shared */
 #define SPECKV_WRITEBACK_RELEASE (1u << 3) /* give up every right to the range: the answer to a recall */
 
 #define SPECKV_FEATURES 32
@@ -257,7 +257,7 @@ struct speckv_cmd_touch {
 
 #define SPECKV_NO_SESSION 0xffffffffu
 
-/* Score candidates for a session; the scores are written into the candidates. */
+/* Score candidates for a session, into the candidates. Without a model: the most recently used first. */
 struct speckv_cmd_predict {
 	__u8 opcode;
 	__u8 flags; /* SPECKV_PREDICT_* */
@@ -295,7 +295,7 @@ struct speckv_candidate {
 #define SPECKV_ADMIN_DELETE_POOL 0x05 /* speckv_cmd_pool; completes when its pages are zeroed */
 #define SPECKV_ADMIN_SANITIZE 0x06 /* speckv_cmd_pool; `action` says what; result: bytes zeroed */
 #define SPECKV_ADMIN_LOAD_MODEL 0x07 /* speckv_cmd_model; data in: a part of the model file */
-#define SPECKV_ADMIN_FW_DOWNLOAD 0x08 /* speckv_cmd_firmware; in: a piece; result: bytes received so far */
+#define SPECKV_ADMIN_FW_DOWNLOAD 0x08 /* speckv_cmd_firmware; in: a piece of a bundle; result: bytes received so far */
 #define SPECKV_ADMIN_FW_COMMIT 0x09 /* speckv_cmd_firmware; verifies, then writes the boot record last */
 #define SPECKV_ADMIN_FW_ACTIVATE 0x0a /* speckv_cmd_firmware; result: SPECKV_ACTIVATION_* */
 #define SPECKV_ADMIN_SELF_TEST 0x0b /* speckv_cmd_value: SPECKV_TEST_* bits; result: those that failed */
@@ -371,12 +371,13 @@ struct speckv_cmd_firmware {
 	__u8 flags; /* SPECKV_FW_* */
 	__le16 command_id;
 	__le16 slot; /* SPECKV_SLOT_* */
-	__le16 part; /* DOWNLOAD: SPECKV_PART_* */
-	__aligned_le64 data_address; /* DOWNLOAD; aligned to 64 */
-	__le32 data_bytes;
+	__le16 reserved;
+	__aligned_le64 data_address; /* DOWNLOAD; aligned to 64; 0, as the following, in the others */
+	__le32 data_bytes; /* 0: only tell how much was received of this bundle */
 	__le32 data_crc32c; /* of this piece */
-	__aligned_le64 offset; /* of this piece; pieces come in order, and the result says where to go on after a break */
-	__u8 digest[32]; /* SHA-256 of the bitstream, in every firmware command but ROLLBACK and GOLDEN */
+	__le32 offset; /* of this piece; pieces come in order, and the result says where to go on after a break */
+	__le32 total_bytes; /* of the bundle */
+	__u8 digest[32]; /* SHA-256 of the bundle, as it lies in a file; ACTIVATE of PREVIOUS and GOLDEN: zero */
 };
 
 #define SPECKV_FW_RESTART (1u << 2) /* DOWNLOAD: forget what was received, erase the slot */
@@ -386,8 +387,6 @@ struct speckv_cmd_firmware {
 #define SPECKV_SLOT_A 1
 #define SPECKV_SLOT_B 2
 #define SPECKV_SLOT_PREVIOUS 3 /* ACTIVATE only: the slot that ran before */
-#define SPECKV_PART_MANIFEST 0 /* signed envelope: bitstreams/FORMAT.md */
-#define SPECKV_PART_BITSTREAM 1
 #define SPECKV_ACTIVATION_DONE 0
 #define SPECKV_ACTIVATION_NEEDS_RESCAN 1
 #define SPECKV_ACTIVATION_NEEDS_POWER_CYCLE 2
@@ -430,7 +429,10 @@ struct speckv_cmd_value {
 #define SPECKV_RESET_CARD 2 /* reboots the card; the completion comes first */
 #define SPECKV_RESET_COUNTERS 3
 
-/* Let one queue pair, or all of one function, use a pool. Rights 0 takes the grant back, with DMA drained. */
+/*
+ * Let one queue pair, or all of one function, use a pool. Rights 0 takes the grant back, with DMA drained. The reset of
+ * a function takes all its grants back.
+ */
 struct speckv_cmd_grant {
 	__u8 opcode;
 	__u8 flags;
@@ -484,7 +486,7 @@ struct speckv_cmd_grant {
 #define SPECKV_STATUS_NO_FEATURE 0x207 /* EINVAL */
 #define SPECKV_STATUS_BAD_MODEL 0x208 /* EILSEQ: shape, digest or format */
 #define SPECKV_STATUS_TEST_FAILED 0x209 /* EIO: see SPECKV_LOG_SELF_TEST */
-#define SPECKV_STATUS_FW_OFFSET 0x301 /* EINVAL: a DOWNLOAD of 0 bytes tells where to go on */
+#define SPECKV_STATUS_FW_OFFSET 0x301 /* EINVAL: a DOWNLOAD of 0 bytes tells where to go on; COMMIT: not all is there */
 #define SPECKV_STATUS_FW_PART 0x302 /* EINVAL: the bundle is for another card */
 #define SPECKV_STATUS_FW_DIGEST 0x303 /* EBADMSG */
 #define SPECKV_STATUS_FW_SIGNATURE 0x304 /* EBADMSG */

@@ -208,11 +208,12 @@ SPECKV_AT(cmd_firmware, opcode, 0, 1);
 SPECKV_AT(cmd_firmware, flags, 1, 1);
 SPECKV_AT(cmd_firmware, command_id, 2, 2);
 SPECKV_AT(cmd_firmware, slot, 4, 2);
-SPECKV_AT(cmd_firmware, part, 6, 2);
+SPECKV_AT(cmd_firmware, reserved, 6, 2);
 SPECKV_AT(cmd_firmware, data_address, 8, 8);
 SPECKV_AT(cmd_firmware, data_bytes, 16, 4);
 SPECKV_AT(cmd_firmware, data_crc32c, 20, 4);
-SPECKV_AT(cmd_firmware, offset, 24, 8);
+SPECKV_AT(cmd_firmware, offset, 24, 4);
+SPECKV_AT(cmd_firmware, total_bytes, 28, 4);
 SPECKV_AT(cmd_firmware, digest, 32, 32);
 
 SPECKV_SIZE(cmd_value, 64);
