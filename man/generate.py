@@ -34,6 +34,7 @@ ENVIRONMENT = {
     "SPECKVCTL_DEBUG": "Shows where in the program an error came from.",
 }
 FILES = {
+    "/etc/speckv/keys.d": "Public keys (*.pub) whose owners may sign bundles for this machine.",
     "/dev/shm/speckv": "Media of the host engines, one file a pool.",
 }
 TOKEN = re.compile(r"(--?[a-z][a-z-]*)")

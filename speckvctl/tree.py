@@ -22,6 +22,9 @@ NOUNS: dict[str, Noun] = {
         "Create pools, look at them, change, check and destroy them.",
         ("create", "list", "show", "resize", "set", "destroy", "check"),
     ),
+    "bitstream": Noun(
+        "Build, look at, verify and sign bundles of bitstreams.", ("build", "inspect", "verify", "sign", "keygen")
+    ),
     "replay": Noun("Drive a pool with a real serving trace and verify every byte."),
     "stats": Noun("Show a pool's counters, hit share, latencies and tenants."),
     "events": Noun("Show, or follow, what happened to devices and pools."),

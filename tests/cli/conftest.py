@@ -137,11 +137,46 @@ def validate(document: dict[str, Any]) -> None:
 
 @pytest.fixture
 def chat(cli: Cli) -> Cli:
-    """A host engine with one pool of 64 MiB, and a trace in the folder."""
+    """A host engine with one pool of 64 MiB, and in the folder a trace, bundles and the key that signed one."""
     with speckv.Context() as context, context.open("host:DRAM", create=True) as device:
         device.create_pool(speckv.PoolConfig("chat", 64 << 20))
     write_trace(cli.folder / "trace.jsonl")
+    write_bundles(cli.folder)
     return cli
+
+
+def write_bundles(folder: Path, bitstream: bytes = b"no bitstream, but bytes") -> None:
+    """What a build of a bitstream leaves: bitstream and report; a bundle of them, signed and not; the key pair."""
+    report: dict[str, Any] = {
+        "report": "speckv.bitstream",
+        "version": 0,
+        "name": "speckv",
+        "configuration": "regs-only",
+        "part": "LFE5U-85F-6BG381C",
+        "tools": "none",
+        "clock_hz": 25_000_000,
+        "fmax_hz": 80_000_000,
+        "build_id": "0011223344556677",
+        "map_major": 0,
+        "map_minor": 0,
+        "rtl_major": 1,
+        "rtl_minor": 2,
+        "rtl_patch": 3,
+        "bitstream_sha256": hashlib.sha256(bitstream).hexdigest(),
+    }
+    (folder / "regs-only.bit").write_bytes(bitstream)
+    (folder / "regs-only.json").write_text(json.dumps(report), encoding="utf-8")
+    secret = bytes(range(32))
+    (folder / "test.pem").write_text(speckv.bundle.secret_to_pem(secret))
+    (folder / "test.pub").write_text(speckv.bundle.public_to_pem(speckv.bundle.public_key(secret)))
+    manifest = speckv.bundle.Manifest(
+        **{name: value for name, value in report.items() if name in speckv.bundle.Manifest.__slots__}
+        | {"build_id": bytes(8), "bitstream_sha256": bytes(32), "security_version": 4}
+    )
+    made = speckv.bundle.build(manifest, bitstream)
+    (folder / "unsigned.bundle").write_bytes(made)
+    speckv.bundle.sign(made, secret)
+    (folder / "regs-only.bundle").write_bytes(made)
 
 
 def write_trace(path: Path, requests: int = 12) -> None:

@@ -37,6 +37,7 @@ DESIGNED: dict[str, set[str]] = {
     "emu": {"start", "stop", "list", "status"},
 }
 BUILT: dict[str, set[str]] = {
+    "bitstream": {"build", "inspect", "verify", "sign", "keygen"},
     "device": {"list", "show", "selftest", "close"},
     "pool": {"create", "list", "show", "resize", "set", "destroy", "check"},
     "replay": set(),
@@ -135,6 +136,8 @@ def test_every_verb_takes_json_and_what_writes_takes_dry_run(path: str) -> None:
         "pool check",
         "events",
         "doctor",
+        "bitstream inspect",
+        "bitstream verify",
     }
     assert ("--dry-run" in options) == (path not in reads)
     assert ("--yes" in options) == (path in {"device close", "pool destroy", "pool create"})
@@ -167,6 +170,20 @@ CALLS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "stats": (["stats", "host:DRAM", "chat"], ["stats", "host:DRAM", "none"]),
     "events": (["events"], ["events", "--since", "yesterday"]),
+    "bitstream build": (
+        ["bitstream", "build", "regs-only.bit", "regs-only.json", "-o", "new.bundle", "--key", "test.pem"],
+        ["bitstream", "build", "regs-only.bit", "regs-only.json", "-o", "trace.jsonl"],
+    ),
+    "bitstream inspect": (["bitstream", "inspect", "unsigned.bundle"], ["bitstream", "inspect", "regs-only.bit"]),
+    "bitstream verify": (
+        ["bitstream", "verify", "regs-only.bundle", "--trust", "test.pub"],
+        ["bitstream", "verify", "unsigned.bundle", "--trust", "test.pub"],
+    ),
+    "bitstream sign": (
+        ["bitstream", "sign", "unsigned.bundle", "--key", "test.pem"],
+        ["bitstream", "sign", "unsigned.bundle", "--key", "test.pub"],
+    ),
+    "bitstream keygen": (["bitstream", "keygen", "release"], ["bitstream", "keygen", "test"]),
     "doctor": (["doctor"], ["doctor", "--fix"]),
 }
 

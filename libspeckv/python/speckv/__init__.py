@@ -10,7 +10,7 @@ with speckv.Context() as context, context.open("host:DRAM", create=True) as devi
 
 from __future__ import annotations
 
-from speckv import codec
+from speckv import bundle, codec
 from speckv._speckv import ffi as _ffi
 from speckv._speckv import lib as _lib
 from speckv.context import Context
@@ -105,6 +105,7 @@ __all__ = [
     "UnsupportedError",
     "VersionError",
     "WaitTimeoutError",
+    "bundle",
     "codec",
     "derive_key",
     "histogram_bounds",
