@@ -350,10 +350,12 @@ INLINE void rotate(__m512i *values, unsigned int head_dim, unsigned int slice_lo
 		values[i] = butterfly32(x, _mm512_shuffle_i64x2(x, x, 0x4e), 0xff00);
 	}
 #pragma GCC unroll 3
-	for (unsigned int half = 1; half < 1u << (slice_log2 - 4); half *= 2) {
+	for (unsigned int level = 0; level < 3; level++) {
+		unsigned int half = 1u << level;
+
 #pragma GCC unroll 16
 		for (unsigned int i = 0; i < head_dim / 16; i++)
-			if (!(i & half)) {
+			if (level + 4 < slice_log2 && !(i & half)) {
 				__m512i a = values[i], b = values[i + half];
 
 				values[i] = _mm512_add_epi32(a, b);
