@@ -2,8 +2,8 @@
 """Throughput beside named peers of the same run: medians, ratios, and the machine they hold for.
 
 Usage: .venv/bin/python tests/bench/run.py [--json] [--quick]
-The programs are built in build/bench, optimised and without sanitizers. Peers take turns of about a millisecond. A rate is
-that of the median turn, so that what else had the core does not count, for anybody.
+The programs are built in build/bench, optimised and without sanitizers. Peers take turns of about a millisecond. A rate
+is that of the median turn, so that what else had the core does not count, for anybody.
 """
 
 from __future__ import annotations

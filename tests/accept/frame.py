@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""Points of acceptance: a promise, the command that shows it, the figure in its output, the bar it must reach.
+
+A row passes only if its command ended with success, its figure was found, and the figure reaches the bar. What could
+not be measured is never a pass. A suite is a module of tests/accept/suites with a list `POINTS`.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LOGS = ROOT / "build" / "accept"
+
+
+class NotMeasuredError(Exception):
+    """The output does not hold the figure; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number; `note` is what a reader needs beside it."""
+
+    value: float
+    unit: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.value >= 1e6:
+            return f"{self.value / 1e6:.2f} M {self.unit}".rstrip()
+        text = f"{self.value:.0f}" if self.value == int(self.value) else f"{self.value:.2f}"
+        return f"{text} {self.unit}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What a figure must reach. `relation` is one of the four in RELATIONS."""
+
+    relation: str
+    value: float
+
+    def reached(self, figure: Figure) -> bool:
+        return RELATIONS[self.relation](figure.value, self.value)
+
+    def __str__(self) -> str:
+        return f"{self.relation} {Figure(self.value)}"
+
+
+RELATIONS: dict[str, Callable[[float, float], bool]] = {
+    ">=": operator.ge,
+    "<=": operator.le,
+    "<": operator.lt,
+    "==": operator.eq,
+}
+
+
+def at_least(value: float) -> Bar:
+    return Bar(">=", value)
+
+
+def below(value: float) -> Bar:
+    return Bar("<", value)
+
+
+def exactly(value: float) -> Bar:
+    return Bar("==", value)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a command did."""
+
+    status: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def output(self) -> str:
+        return f"{self.stdout}\n{self.stderr}"
+
+    def find(self, pattern: str) -> re.Match[str]:
+        """The last place where a regular expression matches the output."""
+        found = list(re.finditer(pattern, self.output, re.MULTILINE))
+        if not found:
+            raise NotMeasuredError(f"no /{pattern}/ in the output")
+        return found[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One row. `bar` None: the figure is shown, no bar was promised. `optional`: not measured is not a miss."""
+
+    text: str
+    command: str
+    measure: Callable[[Outcome], Figure]
+    bar: Bar | None
+    slow: bool = False
+    optional: bool = False
+    minutes: int = 20
+
+
+class Verdict(StrEnum):
+    PASS = "pass"
+    MISS = "MISS"
+    SHOWN = "shown"  # no bar
+    NOT_MEASURED = "NOT MEASURED"
+    LEFT_OUT = "left out"  # optional, and not measured
+    NOT_RUN = "not run"  # left out by who called
+
+
+FAILED = frozenset({Verdict.MISS, Verdict.NOT_MEASURED})
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    point: Point
+    verdict: Verdict
+    figure: Figure | None = None
+    note: str = ""
+    seconds: float = 0.0
+
+
+def judge(point: Point, outcome: Outcome) -> Row:
+    """A row from what its command did."""
+    try:
+        figure = point.measure(outcome)
+    except (NotMeasuredError, ValueError, LookupError, TypeError) as error:  # output of another shape
+        why = str(error) if isinstance(error, NotMeasuredError) else f"{type(error).__name__}: {error}"
+        if outcome.status:
+            why = f"exit status {outcome.status}: {why}"
+        verdict = Verdict.LEFT_OUT if point.optional and not outcome.status else Verdict.NOT_MEASURED
+        return Row(point, verdict, None, why, outcome.seconds)
+    if outcome.status:
+        note = f"exit status {outcome.status}" + (f"; {figure.note}" if figure.note else "")
+        return Row(point, Verdict.MISS, figure, note, outcome.seconds)
+    if point.bar is None:
+        return Row(point, Verdict.SHOWN, figure, figure.note, outcome.seconds)
+    verdict = Verdict.PASS if point.bar.reached(figure) else Verdict.MISS
+    return Row(point, verdict, figure, figure.note, outcome.seconds)
+
+
+@dataclass(slots=True)
+class Runner:
+    """Runs each command once, however many points read it, and keeps its output in build/accept."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    logs: Path = LOGS
+    announce: Callable[[str], None] = lambda text: None
+    done: dict[str, Outcome] = field(default_factory=dict)
+
+    def __call__(self, command: str, minutes: int) -> Outcome:
+        if command not in self.done:
+            self.announce(command)
+            self.done[command] = outcome = self._run(command, minutes)
+            self.logs.mkdir(parents=True, exist_ok=True)
+            log = self.logs / f"{len(self.done):02}.log"
+            log.write_text(f"$ {command}\n{outcome.output}\nexit status {outcome.status}\n")
+        return self.done[command]
+
+    def _run(self, command: str, minutes: int) -> Outcome:
+        start = time.monotonic()
+        with (
+            tempfile.TemporaryFile("w+", errors="replace") as out,
+            tempfile.TemporaryFile("w+", errors="replace") as err,
+        ):
+            process = subprocess.Popen(
+                ["bash", "-c", command],
+                cwd=ROOT,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                process_group=0,
+            )
+            late = ""
+            try:
+                status = process.wait(minutes * 60)
+            except BaseException as error:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                if not isinstance(error, subprocess.TimeoutExpired):
+                    raise
+                status, late = 124, f"\nended after {minutes} minutes\n"
+            out.seek(0)
+            err.seek(0)
+            return Outcome(status, out.read(), err.read() + late, time.monotonic() - start)
+
+
+def evaluate(points: Sequence[Point], run: Callable[[str, int], Outcome], *, skip_slow: bool = False) -> list[Row]:
+    """A row for every point, in order."""
+    return [
+        Row(point, Verdict.NOT_RUN, note="slow")
+        if skip_slow and point.slow
+        else judge(point, run(point.command, point.minutes))
+        for point in points
+    ]
