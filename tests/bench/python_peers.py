@@ -2,8 +2,8 @@
 """Blocks out of a pool, out of Redis and out of LMCache's local CPU backend, as a Python program gets them.
 
 Usage: python_peers.py [--mib 256] [--rounds 5] [--batch 32] [--redis SOCKET --redis-pid PID] [--lmcache]
-Same blocks, same random order, one core, in turns of one batch. Prints one series a line, and for a peer that cannot take
-part {"skipped": NAME, "reason": TEXT}.
+Same blocks, same random order, one core, in turns of one batch. Prints one series a line, and for a peer that cannot
+take part {"skipped": NAME, "reason": TEXT}.
 """
 
 from __future__ import annotations
