@@ -7,6 +7,7 @@ Usage: .venv/bin/python .ci/test.py [SUITE ...]     suites: --list; none named: 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -129,7 +130,15 @@ def pytest_suite(folder: str) -> Callable[[Result], None]:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         # PYTHONSAFEPATH: the package that is tested is the installed one, not the folder that happens to lie here.
-        command = [BIN / "pytest", "-q", f"--junit-xml={log}", f"tests/{folder}"]
+        # loadgroup: tests of one xdist_group share something and stay together; all others go where there is room.
+        command = [
+            BIN / "pytest",
+            "-q",
+            "--numprocesses=auto",
+            "--dist=loadgroup",
+            f"--junit-xml={log}",
+            f"tests/{folder}",
+        ]
         read_junit(log, run(command, env={"PYTHONSAFEPATH": "1"}), result)
 
     return go
@@ -146,15 +155,27 @@ def tidy(result: Result) -> None:
     files = sorted({os.path.normpath(Path(e["directory"]) / e["file"]) for e in entries})
     files = [f for f in files if Path(f).is_relative_to(ROOT / "libspeckv")]
 
-    def check(file: str) -> tuple[str, subprocess.CompletedProcess[str]]:
+    # A source is looked at again when it, a header, the configuration or the tool changed.
+    headers = sorted((ROOT / "libspeckv").rglob("*.h"))
+    surroundings = b"".join(p.read_bytes() for p in [ROOT / ".ci" / "clang-tidy", ROOT / "pyproject.toml", *headers])
+    (BUILD / "tidy").mkdir(exist_ok=True)
+
+    def check(file: str) -> tuple[str, str]:
+        clean = BUILD / "tidy" / hashlib.sha256(surroundings + file.encode() + Path(file).read_bytes()).hexdigest()
+        if clean.exists():
+            return file, ""
         config = f"--config-file={ROOT / '.ci' / 'clang-tidy'}"
         command = [tool, "--quiet", config, "--extra-arg=-Wno-unknown-warning-option", "-p", database.parent, file]
-        return file, subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=ROOT, check=False)
+        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, cwd=ROOT, check=False)
+        if done.returncode:
+            return file, done.stdout + done.stderr or "no output"
+        clean.touch()
+        return file, ""
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for file, done in pool.map(check, files):
-            if done.returncode:
-                print(done.stdout, done.stderr, flush=True)
+        for file, findings in pool.map(check, files):
+            if findings:
+                print(findings, flush=True)
                 result.failures.append(f"clang-tidy {os.path.relpath(file, ROOT)}")
             else:
                 result.passed += 1
