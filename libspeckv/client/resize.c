@@ -125,7 +125,7 @@ static int busy_above(struct job *job, uint64_t word)
 static int64_t empty_once(struct job *job, uint64_t *busy_word)
 {
 	struct region *r = &job->pool->region;
-	uint64_t left = 0;
+	uint64_t left = 0, told = 0;
 	char a[32];
 
 	*busy_word = 0;
@@ -134,8 +134,11 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 		uint32_t n = 1;
 		int rc;
 
-		if (job->progress && (p & 1023) == 0 && job->progress(p - job->to, job->from - job->to, job->arg))
-			return fail(job->dev->ctx, -ECANCELED, "resize of pool %s was cancelled; its size is as it was", job->name);
+		if (job->progress && p >= told) { /* before the first block goes, and then every so often */
+			told = p + 1024;
+			if (job->progress(p > job->to ? p - job->to : 0, job->from - job->to, job->arg))
+				return fail(job->dev->ctx, -ECANCELED, "resize of pool %s was cancelled; its size is as it was", job->name);
+		}
 		if (word == LAY_FREE) {
 			if (p >= job->to)
 				left += !atomic_compare_exchange_strong(&r->page_map[p], &seen, LAY_RETIRED);
