@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Build the bitstream of the configuration "regs-only" for an ECP5-85F, with open tools, and report what it takes.
 
-usage: python rtl/syn/build.py [FOLDER]     (default: build/bitstream)
+usage: python rtl/syn/build.py [FOLDER]              (default: build/bitstream)
+       python rtl/syn/build.py --check BUNDLE REPORT (build, and compare with these; 77: the tools are missing)
 
 Writes regs-only.bit and regs-only.json, the report that `speckvctl bitstream build` makes a manifest from. The same
 sources and the tools of VERSIONS give the same bytes; bitstreams/README.md has the whole recipe. The tools are
@@ -32,6 +33,8 @@ RTL_REVISION = (0, 1, 0)
 TOP = "speckv_ulx3s"
 CONSTRAINTS = "syn/ulx3s_85f.lpf"
 SEED = 1
+BITSTREAM_OFFSET = 4096  # bitstreams/FORMAT.md
+SKIPPED = 77  # what meson takes for a skipped test
 #: In the order in which they are read; the build id is over these and the constraints.
 SOURCES = (
     "regs/speckv_regs_pkg.sv",
@@ -143,10 +146,29 @@ def run(folder: Path, program: str, *arguments: str) -> None:
         raise BuildError(f"{program} ended with {done.returncode}:\n{done.stdout[-4000:]}")
 
 
+def check(bundle: Path, report: Path) -> None:
+    """Fail unless building now gives the bitstream in the bundle, and the report."""
+    with tempfile.TemporaryDirectory() as scratch:
+        build(Path(scratch))
+        for made, kept in (
+            ((Path(scratch) / f"{CONFIGURATION}.bit").read_bytes(), bundle.read_bytes()[BITSTREAM_OFFSET:]),
+            ((Path(scratch) / f"{CONFIGURATION}.json").read_bytes(), report.read_bytes()),
+        ):
+            if made != kept:
+                raise BuildError(
+                    f"{bundle} and {report} have drifted from the sources: bitstreams/README.md has the recipe"
+                )
+
+
 def main(arguments: list[str]) -> int:
-    folder = Path(arguments[0]) if arguments else RTL.parent / "build/bitstream"
+    if arguments[:1] == ["--check"] and missing_tools():
+        print(f"skipped: needs {' and '.join(missing_tools())}")
+        return SKIPPED
     try:
-        report = build(folder)
+        if arguments[:1] == ["--check"]:
+            check(Path(arguments[1]), Path(arguments[2]))
+            return 0
+        report = build(Path(arguments[0]) if arguments else RTL.parent / "build/bitstream")
     except BuildError as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 1
