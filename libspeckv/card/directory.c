@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The directory: what every page of a pool holds, and which queue pairs (agents) hold a block. A fill is E or M and has one owner;
+ * sealing makes it S; an invalidation recalls the holders and fences those that stay silent.
+ */
+#include "card/internal.h"
+
+static uint32_t page_bytes(const struct card_pool *pool)
+{
+	return pool->record.description.page_bytes;
+}
+
+static uint64_t block_address(const struct card_pool *pool, const struct card_block *block)
+{
+	return (uint64_t)(block - pool->blocks) * page_bytes(pool);
+}
+
+static bool is_fill(const struct card_block *block)
+{
+	return block->state == BLOCK_EXCLUSIVE || block->state == BLOCK_MODIFIED;
+}
+
+/* The block that begins at this address; NULL: beyond the pool, or not at the start of a page. */
+struct card_block *card_block_at(struct card_pool *pool, uint64_t address)
+{
+	if (address % page_bytes(pool) || address / page_bytes(pool) >= pool->pages)
+		return NULL;
+	return &pool->blocks[address / page_bytes(pool)];
+}
+
+/* A sealed block. */
+uint16_t card_block_find(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t generation,
+			 struct card_block **out)
+{
+	uint8_t *unused;
+	uint16_t status = card_map(context, pool, address, 1, &unused);
+
+	if (status)
+		return status;
+	*out = card_block_at(pool, address);
+	if (!*out || (*out)->state != BLOCK_SEALED || (*out)->generation != generation)
+		return card_at(context, address, SPECKV_STATUS_NOT_FOUND);
+	return SPECKV_STATUS_OK;
+}
+
+/* May something new be put there? `address` is at the start of a page, and the range is in the pool. */
+bool card_run_free(const struct card_pool *pool, uint64_t address, uint64_t bytes, uint16_t *status)
+{
+	uint64_t first = address / page_bytes(pool), count = (bytes + page_bytes(pool) - 1) / page_bytes(pool);
+
+	for (uint64_t i = first; i < first + count; i++) {
+		const struct card_block *block = &pool->blocks[i];
+
+		if (block->state == BLOCK_FREE)
+			continue;
+		if (block->state == BLOCK_REST)
+			block = &pool->blocks[block->head];
+		*status = block->state == BLOCK_SEALED ? SPECKV_STATUS_SEALED : SPECKV_STATUS_CONFLICT;
+		return false;
+	}
+	return true;
+}
+
+static void set_state(struct card_block *block, enum card_block_state state)
+{
+	atomic_thread_fence(memory_order_release);
+	*(volatile uint8_t *)&block->state = (uint8_t)state;
+	atomic_thread_fence(memory_order_release);
+}
+
+static void block_fill(struct speckv_card *card, struct card_pool *pool, uint64_t address, uint64_t generation, uint64_t bytes,
+		       enum card_block_state state, uint8_t owner)
+{
+	uint32_t head = (uint32_t)(address / page_bytes(pool)), count = (uint32_t)((bytes + page_bytes(pool) - 1) / page_bytes(pool));
+	struct card_block *block = &pool->blocks[head];
+
+	for (uint32_t i = 1; i < count; i++) {
+		pool->blocks[head + i].head = head;
+		set_state(&pool->blocks[head + i], BLOCK_REST);
+	}
+	block->generation = generation;
+	block->holders = 0;
+	block->recalled = 0;
+	block->used_ns = card_now(card);
+	block->pages = count;
+	block->bytes = (uint32_t)bytes;
+	block->head = head;
+	block->uses = 0;
+	block->owner = owner;
+	block->recalling = 0;
+	set_state(block, state);
+	pool->used_pages += count;
+	if (state == BLOCK_SEALED) {
+		pool->stored_bytes += bytes;
+		pool->count++;
+	}
+}
+
+void card_block_publish(struct speckv_card *card, struct card_pool *pool, uint64_t address, uint64_t generation, uint64_t bytes)
+{
+	block_fill(card, pool, address, generation, bytes, BLOCK_SEALED, CARD_AGENTS);
+}
+
+static struct card_queue *agent_queue(struct speckv_card *card, unsigned int agent)
+{
+	struct card_function *function = card->functions[card->agents[agent].function];
+
+	return card->agents[agent].used && function ? &function->pair[card->agents[agent].queue] : NULL;
+}
+
+static void let_go(struct speckv_card *card, unsigned int agent)
+{
+	struct card_queue *queue = agent_queue(card, agent);
+
+	if (!queue || --queue->held)
+		return;
+	card->agents[agent].used = false;
+	queue->agent = CARD_AGENTS;
+}
+
+static void release_all(struct speckv_card *card, struct card_block *block)
+{
+	for (unsigned int agent = 0; agent < CARD_AGENTS; agent++)
+		if (block->holders >> agent & 1)
+			let_go(card, agent);
+	block->holders = 0;
+	block->recalled = 0;
+}
+
+void card_block_free(struct speckv_card *card, struct card_pool *pool, struct card_block *block)
+{
+	uint64_t address = block_address(pool, block), entry = pool->map[address / SPECKV_CARD_PAGE_BYTES];
+	uint32_t head = (uint32_t)(block - pool->blocks), count = block->pages;
+	bool frame = block->state == BLOCK_SEALED || block->state == BLOCK_DYING;
+
+	/* The header goes, so that what is left of the frame is nothing. A page holds it whole: 256 bytes at least. */
+	if (entry & MAP_VALID)
+		memset(card->memory + (entry & ~(uint64_t)(SPECKV_CARD_PAGE_BYTES - 1)) + address % SPECKV_CARD_PAGE_BYTES, 0,
+		       SPECKV_FRAME_HEADER_BYTES);
+	card_stage_drop(card, pool->number, address, (uint64_t)count * page_bytes(pool));
+	release_all(card, block);
+	set_state(block, BLOCK_FREE);
+	for (uint32_t i = 1; i < count; i++)
+		set_state(&pool->blocks[head + i], BLOCK_FREE);
+	pool->used_pages -= count;
+	if (frame) {
+		pool->stored_bytes -= block->bytes;
+		pool->count--;
+	}
+}
+
+/* Everything that this queue pair holds in one pool (0: all) is given up. */
+void card_agent_drop(struct speckv_card *card, struct card_queue *queue, unsigned int only)
+{
+	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS && queue->held; n++) {
+		struct card_pool *pool = &card->pools[n];
+
+		if (!pool->present || (only && only != n))
+			continue;
+		for (uint64_t i = 0; i < pool->pages && queue->held; i++) {
+			struct card_block *block = &pool->blocks[i];
+			unsigned int agent = queue->agent;
+
+			if (block->state == BLOCK_FREE || block->state == BLOCK_REST || !(block->holders >> agent & 1))
+				continue;
+			if (is_fill(block)) {
+				card_block_free(card, pool, block);
+			} else {
+				block->holders &= ~(UINT64_C(1) << agent);
+				let_go(card, agent);
+				if (block->state == BLOCK_DYING && !block->holders)
+					card_block_free(card, pool, block);
+			}
+		}
+	}
+}
+
+/* After a start: nobody holds anything, fills are lost, and a frame is one only if it says so itself. */
+void card_directory_recover(struct speckv_card *card, struct card_pool *pool)
+{
+	uint64_t i = 0;
+
+	pool->used_pages = pool->stored_bytes = pool->count = 0;
+	while (i < pool->pages) {
+		struct card_block *block = &pool->blocks[i];
+		uint64_t address = i * page_bytes(pool), entry = pool->map[address / SPECKV_CARD_PAGE_BYTES];
+		const uint8_t *at = card->memory + (entry & ~(uint64_t)(SPECKV_CARD_PAGE_BYTES - 1)) + address % SPECKV_CARD_PAGE_BYTES;
+		bool good = block->state == BLOCK_SEALED && block->pages && block->pages <= pool->pages - i &&
+			    block->bytes <= (uint64_t)block->pages * page_bytes(pool) &&
+			    block->bytes >= SPECKV_FRAME_HEADER_BYTES && (entry & MAP_VALID);
+
+		/* Cheap where a header and its sections' table lie in one page, as they do unless pages are not contiguous. */
+		if (good && address % SPECKV_CARD_PAGE_BYTES + block->bytes <= SPECKV_CARD_PAGE_BYTES) {
+			struct speckv_frame frame;
+
+			good = !speckv_frame_parse(at, block->bytes, &frame) && frame.identity.generation == block->generation &&
+			       frame.identity.pool_address == address &&
+			       !memcmp(frame.identity.pool_uuid, pool->record.description.uuid, 16);
+		}
+		block->holders = block->recalled = 0;
+		block->recalling = 0;
+		if (!good) {
+			/* A fill, or one that was being invalidated: its rest pages follow and are orphans now. */
+			if (block->state != BLOCK_FREE && block->state != BLOCK_REST && (entry & MAP_VALID))
+				memset(card->memory + (at - card->memory), 0, SPECKV_FRAME_HEADER_BYTES);
+			block->state = BLOCK_FREE;
+			i++;
+			continue;
+		}
+		block->head = (uint32_t)i;
+		for (uint32_t k = 1; k < block->pages; k++) {
+			pool->blocks[i + k].state = BLOCK_REST;
+			pool->blocks[i + k].head = (uint32_t)i;
+		}
+		pool->used_pages += block->pages;
+		pool->stored_bytes += block->bytes;
+		pool->count++;
+		i += block->pages;
+	}
+}
+
+/* ---- commands ----------------------------------------------------------------------------------------------- */
+
+static uint16_t hold(struct card_context *context, struct card_block *block)
+{
+	struct speckv_card *card = context->card;
+	struct card_queue *queue = context->queue;
+
+	for (unsigned int agent = 0; agent < CARD_AGENTS && queue->agent == CARD_AGENTS; agent++) {
+		if (card->agents[agent].used)
+			continue;
+		card->agents[agent].used = true;
+		card->agents[agent].function = context->function->index;
+		card->agents[agent].queue = queue->index;
+		queue->agent = (uint16_t)agent;
+	}
+	if (queue->agent == CARD_AGENTS)
+		return SPECKV_STATUS_NO_SLOT;
+	if (!(block->holders >> queue->agent & 1))
+		queue->held++;
+	block->holders |= UINT64_C(1) << queue->agent;
+	return SPECKV_STATUS_OK;
+}
+
+static bool holds(const struct card_context *context, const struct card_block *block)
+{
+	return context->queue->agent < CARD_AGENTS && (block->holders >> context->queue->agent & 1);
+}
+
+/* Pool, rights, and a range of whole pages in it. */
+static uint16_t range_check(struct card_context *context, uint32_t right, uint8_t flags, struct card_pool **pool)
+{
+	const struct speckv_cmd_range *range = &context->entry->range;
+	uint8_t *unused;
+	uint16_t status;
+
+	if (range->flags & ~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET | flags))
+		return CARD_INVALID(context, range.flags);
+	if (CARD_RESERVED(context, range.buffer))
+		return CARD_INVALID(context, range.buffer);
+	if (CARD_RESERVED(context, range.reserved))
+		return CARD_INVALID(context, range.reserved);
+	status = card_pool_find(context, range->pool, right, pool);
+	if (status)
+		return status;
+	if (range->address % page_bytes(*pool))
+		return CARD_INVALID(context, range.address);
+	if (!range->bytes || range->bytes % page_bytes(*pool))
+		return CARD_INVALID(context, range.bytes);
+	return card_map(context, *pool, range->address, range->bytes, &unused);
+}
+
+static uint16_t acquire_shared(struct card_context *context)
+{
+	const struct speckv_cmd_range *range = &context->entry->range;
+	struct card_block *block;
+	struct card_pool *pool;
+	uint16_t status = range_check(context, SPECKV_RIGHT_READ, 0, &pool);
+
+	if (status)
+		return status;
+	block = card_block_at(pool, range->address);
+	if (is_fill(block) && block->generation == range->generation && !holds(context, block))
+		return card_at(context, range->address, SPECKV_STATUS_CONFLICT);
+	status = card_block_find(context, pool, range->address, range->generation, &block);
+	if (status)
+		return status;
+	if (range->bytes / page_bytes(pool) > block->pages)
+		return card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
+	return hold(context, block);
+}
+
+static uint16_t acquire_exclusive(struct card_context *context)
+{
+	const struct speckv_cmd_range *range = &context->entry->range;
+	struct card_block *block;
+	struct card_pool *pool;
+	uint16_t status = range_check(context, SPECKV_RIGHT_WRITE, 0, &pool);
+
+	if (status)
+		return status;
+	if (range->bytes > UINT32_MAX)
+		return CARD_INVALID(context, range.bytes);
+	block = card_block_at(pool, range->address);
+	if (is_fill(block) && holds(context, block) && block->generation == range->generation &&
+	    range->bytes / page_bytes(pool) == block->pages)
+		return SPECKV_STATUS_OK;
+	if (!card_run_free(pool, range->address, range->bytes, &status))
+		return card_at(context, range->address, status);
+	block_fill(context->card, pool, range->address, range->generation, range->bytes, BLOCK_EXCLUSIVE, CARD_AGENTS);
+	status = hold(context, block);
+	if (status)
+		card_block_free(context->card, pool, block);
+	else
+		block->owner = (uint8_t)context->queue->agent;
+	return status;
+}
+
+uint16_t card_acquire(struct card_context *context)
+{
+	return context->entry->sqe.opcode == SPECKV_IO_ACQUIRE_SHARED ? acquire_shared(context) : acquire_exclusive(context);
+}
+
+/* A fill becomes a block if a frame that says where it lies is in it. */
+static uint16_t seal(struct card_context *context, struct card_pool *pool, struct card_block *block)
+{
+	struct speckv_card *card = context->card;
+	uint64_t address = block_address(pool, block), capacity = (uint64_t)block->pages * page_bytes(pool);
+	uint64_t bytes = capacity < pool->frame_bytes ? capacity : pool->frame_bytes, quota = pool->record.description.quota_bytes;
+	uint16_t status = card_memory_read(context, pool, address, card->frame_scratch, bytes);
+	struct speckv_frame frame;
+	uint32_t keep;
+	int rc;
+
+	if (status)
+		return status;
+	rc = speckv_frame_verify(card->frame_scratch, bytes);
+	if (rc == -EOPNOTSUPP || rc == -EPROTONOSUPPORT)
+		return card_at(context, address, SPECKV_STATUS_NO_CODEC);
+	if (rc || speckv_frame_parse(card->frame_scratch, bytes, &frame))
+		return card_at(context, address, SPECKV_STATUS_CORRUPT);
+	if (frame.identity.generation != block->generation || frame.identity.pool_address != address ||
+	    memcmp(frame.identity.pool_uuid, pool->record.description.uuid, 16) ||
+	    memcmp(&frame.geometry, &pool->record.description.shape, sizeof(frame.geometry)))
+		return card_at(context, address, SPECKV_STATUS_CORRUPT);
+	if (quota && pool->stored_bytes + frame.frame_bytes > quota)
+		return SPECKV_STATUS_QUOTA;
+	keep = (uint32_t)((frame.frame_bytes + page_bytes(pool) - 1) / page_bytes(pool));
+	for (uint32_t i = block->pages; i-- > keep;)
+		set_state(block + i, BLOCK_FREE);
+	pool->used_pages -= block->pages - keep;
+	block->pages = keep;
+	block->bytes = (uint32_t)frame.frame_bytes;
+	set_state(block, BLOCK_SEALED);
+	pool->stored_bytes += block->bytes;
+	pool->count++;
+	context->command->result = block->bytes;
+	card_tally(card, pool, SPECKV_COUNT_PUTS, 1);
+	return SPECKV_STATUS_OK;
+}
+
+uint16_t card_writeback(struct card_context *context)
+{
+	const struct speckv_cmd_range *range = &context->entry->range;
+	bool sealing = range->flags & SPECKV_WRITEBACK_SEAL, releasing = range->flags & SPECKV_WRITEBACK_RELEASE;
+	struct card_block *block;
+	struct card_pool *pool;
+	/* Who may only read must still be able to answer a recall. */
+	uint16_t status = range_check(context, releasing && !sealing ? SPECKV_RIGHT_READ : SPECKV_RIGHT_WRITE,
+				      SPECKV_WRITEBACK_SEAL | SPECKV_WRITEBACK_RELEASE, &pool);
+
+	if (status == SPECKV_STATUS_DENIED && releasing && !sealing)
+		status = range_check(context, SPECKV_RIGHT_WRITE, SPECKV_WRITEBACK_RELEASE, &pool);
+	if (status)
+		return status;
+	block = card_block_at(pool, range->address);
+	if (block->state == BLOCK_FREE || block->state == BLOCK_REST || block->generation != range->generation)
+		return card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
+	if (is_fill(block)) {
+		if (!holds(context, block))
+			return card_at(context, range->address, SPECKV_STATUS_CONFLICT);
+		if (sealing) {
+			status = seal(context, pool, block);
+			if (status)
+				return status;
+		} else if (releasing) {
+			card_block_free(context->card, pool, block);
+			return SPECKV_STATUS_OK;
+		} else {
+			set_state(block, BLOCK_EXCLUSIVE);
+		}
+	} else if (sealing) {
+		return card_at(context, range->address, SPECKV_STATUS_SEALED);
+	}
+	if (releasing && holds(context, block)) {
+		block->holders &= ~(UINT64_C(1) << context->queue->agent);
+		let_go(context->card, context->queue->agent);
+		if (block->state == BLOCK_DYING && !block->holders)
+			card_block_free(context->card, pool, block);
+	}
+	return SPECKV_STATUS_OK;
+}
+
+/* Tell holders that have not been told. Notices that find no room are tried again. */
+static void recall(struct card_context *context, struct card_pool *pool, struct card_block *block)
+{
+	struct speckv_card *card = context->card;
+	uint64_t where = block_address(pool, block) | (uint64_t)pool->number << 48;
+
+	for (unsigned int agent = 0; agent < CARD_AGENTS; agent++) {
+		uint64_t bit = UINT64_C(1) << agent;
+		struct card_queue *queue;
+
+		if (!(block->holders & bit) || (block->recalled & bit))
+			continue;
+		queue = agent_queue(card, agent);
+		if (!queue || !card_notice(card->functions[card->agents[agent].function], queue, SPECKV_NOTICE_RECALL, where))
+			continue;
+		block->recalled |= bit;
+		card_count(context, COUNT_RECALLS, 1);
+	}
+}
+
+/* The first look: everything in the range must be right before anything is changed. */
+static uint16_t invalidate_check(struct card_context *context, struct card_pool *pool, uint64_t first, uint64_t end)
+{
+	const struct speckv_cmd_range *range = &context->entry->range;
+	bool any = false;
+
+	if (pool->blocks[first].state == BLOCK_REST)
+		return CARD_INVALID(context, range.address);
+	for (uint64_t i = first; i < end; i++) {
+		struct card_block *block = &pool->blocks[i];
+
+		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
+			continue;
+		if (range->generation && block->generation != range->generation)
+			return card_at(context, block_address(pool, block), SPECKV_STATUS_NOT_FOUND);
+		if (i + block->pages > end)
+			return CARD_INVALID(context, range.bytes);
+		any = true;
+	}
+	return any ? SPECKV_STATUS_OK : card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
+}
+
+/* One block of the range: true when it is gone. */
+static bool invalidate_block(struct card_context *context, struct card_pool *pool, struct card_block *block, bool first_look, bool late)
+{
+	struct speckv_card *card = context->card;
+	bool mine = holds(context, block);
+
+	if (!first_look && !block->recalling)
+		return true; /* something new lies there */
+	if (is_fill(block) && mine) {
+		card_block_free(card, pool, block);
+		return true;
+	}
+	if (mine) {
+		block->holders &= ~(UINT64_C(1) << context->queue->agent);
+		let_go(card, context->queue->agent);
+	}
+	if (late)
+		for (unsigned int agent = 0; agent < CARD_AGENTS; agent++)
+			if (block->holders >> agent & 1)
+				card_queue_fence(card, agent);
+	if (block->state == BLOCK_FREE)
+		return true; /* it was the fenced one's fill */
+	if (!block->holders) {
+		card_block_free(card, pool, block);
+		return true;
+	}
+	if (block->state == BLOCK_SEALED) {
+		set_state(block, BLOCK_DYING);
+		card_stage_drop(card, pool->number, block_address(pool, block), (uint64_t)block->pages * page_bytes(pool));
+	}
+	block->recalling = 1;
+	recall(context, pool, block);
+	return false;
+}
+
+uint16_t card_invalidate(struct card_context *context)
+{
+	const struct speckv_cmd_range *range = &context->entry->range;
+	struct card_command *command = context->command;
+	bool first_look = !command->deadline_ns, gone = true;
+	uint64_t now = card_now(context->card), first, end;
+	struct card_pool *pool;
+	uint16_t status = range_check(context, SPECKV_RIGHT_WRITE, 0, &pool);
+
+	if (status)
+		return status;
+	first = range->address / page_bytes(pool);
+	end = first + range->bytes / page_bytes(pool);
+	if (first_look) {
+		status = invalidate_check(context, pool, first, end);
+		if (status)
+			return status;
+		command->deadline_ns = now + card_feature(context->card, SPECKV_FEATURE_RECALL_TIMEOUT_MS) * 1000000;
+	}
+	for (uint64_t i = first; i < end; i++) {
+		struct card_block *block = &pool->blocks[i];
+
+		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
+			continue;
+		gone &= invalidate_block(context, pool, block, first_look, now >= command->deadline_ns && !first_look);
+	}
+	if (gone)
+		card_tally(context->card, pool, SPECKV_COUNT_DROPS, 1);
+	return gone ? SPECKV_STATUS_OK : CARD_WAIT;
+}

@@ -1,0 +1,448 @@
+// SPDX-License-Identifier: MIT
+/*
+ * FW commands and booting. The card trusts a slot only as far as the boot record says, and boots one only after it has verified it
+ * again: signature by a key of the key slots, part, bitstream. An RTL configuration without a management controller would compare a
+ * digest here and say so with CAPS.flash_signature = 0; this model always verifies signatures.
+ */
+#include <stdio.h>
+
+#include "card/bundle.h"
+#include "card/internal.h"
+
+#define TRIALS 2 /* first boots that may be cut off before an image is given up */
+
+static uint16_t from_bundle(int rc)
+{
+	switch (rc) {
+	case 0:
+		return SPECKV_STATUS_OK;
+	case -EXDEV:
+	case -EPROTONOSUPPORT:
+		return SPECKV_STATUS_FW_PART;
+	case -EILSEQ:
+		return SPECKV_STATUS_FW_DIGEST;
+	case -ENOKEY:
+	case -EKEYREJECTED:
+		return SPECKV_STATUS_FW_KEY;
+	case -ESTALE:
+		return SPECKV_STATUS_FW_DOWNGRADE;
+	case -ENOMEM:
+		return SPECKV_STATUS_INTERNAL;
+	default:
+		return SPECKV_STATUS_FW_SIGNATURE;
+	}
+}
+
+/* Verify with all keys, or with those only that may lower the security version. */
+static int verify_with(const struct speckv_card *card, unsigned int slot, uint64_t bytes, bool downgrade_keys, uint32_t floor,
+		       struct speckv_bundle_manifest *manifest)
+{
+	uint8_t keys[SPECKV_CARD_KEYS][SPECKV_BUNDLE_KEY_BYTES];
+	char part[sizeof(card->config.part) + 1] = { 0 };
+	struct speckv_bundle_keys policy = { .public_keys = keys[0], .security_version = floor, .part = part };
+
+	memcpy(part, card->config.part, sizeof(card->config.part));
+	for (unsigned int i = 0; i < card->flash.key_count; i++)
+		if (!downgrade_keys || card->flash.keys[i].downgrade)
+			memcpy(keys[policy.count++], card->flash.keys[i].key, sizeof(keys[0]));
+	if (!policy.count)
+		return -EKEYREJECTED;
+	return speckv_bundle_verify(flash_bundle(card, slot), bytes, &policy, manifest);
+}
+
+static uint16_t verify(const struct speckv_card *card, unsigned int slot, uint64_t bytes, uint32_t floor, bool *lowers,
+		       struct speckv_bundle_manifest *manifest)
+{
+	int rc = verify_with(card, slot, bytes, false, floor, manifest);
+
+	*lowers = false;
+	if (rc == -ESTALE) {
+		*lowers = !verify_with(card, slot, bytes, true, 0, manifest);
+		rc = *lowers ? 0 : -ESTALE;
+	}
+	if (!rc && manifest->map_major != SPECKV_MAP_MAJOR)
+		return SPECKV_STATUS_FW_PART;
+	return from_bundle(rc);
+}
+
+/* ---- booting ------------------------------------------------------------------------------------------------ */
+
+static struct flash_slot *slot_of(struct flash_record *record, unsigned int slot)
+{
+	return &record->slot[slot - SPECKV_SLOT_A];
+}
+
+/* Is the slot still the bundle that was committed? */
+uint16_t card_slot_intact(const struct speckv_card *card, unsigned int slot)
+{
+	const struct flash_slot *entry = &card->flash.record.slot[slot - SPECKV_SLOT_A];
+	struct speckv_bundle_manifest manifest;
+	uint8_t digest[32];
+	bool lowers;
+
+	if (!entry->bundle_bytes || entry->bundle_bytes > card->config.flash_slot_bytes)
+		return SPECKV_STATUS_FW_SLOT;
+	if (!card_sha256(flash_bundle(card, slot), entry->bundle_bytes, digest) || memcmp(digest, entry->bundle_digest, 32))
+		return SPECKV_STATUS_FW_DIGEST;
+	return verify(card, slot, entry->bundle_bytes, 0, &lowers, &manifest);
+}
+
+/* First boot of an image: begin is remembered before, health after. 0: it runs. */
+static uint16_t trial(struct speckv_card *card, unsigned int slot)
+{
+	struct flash_record record = card->flash.record;
+	struct flash_slot *entry = slot_of(&record, slot);
+
+	if (entry->boots >= TRIALS)
+		return SPECKV_STATUS_TIMEOUT;
+	entry->boots++;
+	if (flash_store(card, &record))
+		return SPECKV_STATUS_FW_FLASH;
+	if (card->fault.bad_boots) {
+		card->fault.bad_boots--;
+		return SPECKV_STATUS_TIMEOUT;
+	}
+	entry->state = SPECKV_SLOT_STATE_GOOD;
+	if (entry->lowers || entry->security_version > record.security_version)
+		record.security_version = entry->security_version;
+	/* If this cannot be written the image is on trial again next time. */
+	flash_store(card, &record);
+	return SPECKV_STATUS_OK;
+}
+
+static uint16_t try_slot(struct speckv_card *card, unsigned int slot)
+{
+	uint8_t state;
+	uint16_t status;
+
+	if (slot == SPECKV_SLOT_GOLDEN)
+		return SPECKV_STATUS_OK;
+	state = card->flash.record.slot[slot - SPECKV_SLOT_A].state;
+	if (state != SPECKV_SLOT_STATE_GOOD && state != SPECKV_SLOT_STATE_TRIAL)
+		return SPECKV_STATUS_FW_SLOT;
+	status = card_slot_intact(card, slot);
+	return status || state == SPECKV_SLOT_STATE_GOOD ? status : trial(card, slot);
+}
+
+static void reject(struct speckv_card *card, struct flash_record *record, unsigned int slot, uint16_t status)
+{
+	slot_of(record, slot)->state = SPECKV_SLOT_STATE_REJECTED;
+	slot_of(record, slot)->status = status;
+	record->fell_back = (uint8_t)slot;
+	card_event(card, SPECKV_CARD_FELL_BACK, SPECKV_ERROR, 0, 0, slot, "slot %c did not boot (status 0x%x): falling back",
+		   slot == SPECKV_SLOT_A ? 'A' : 'B', status);
+}
+
+static unsigned int choose(struct speckv_card *card)
+{
+	unsigned int wanted = card->flash.record.next, tries[3];
+	struct flash_record record;
+	unsigned int booted = SPECKV_SLOT_GOLDEN;
+
+	tries[0] = wanted;
+	tries[1] = card->flash.record.previous;
+	tries[2] = wanted == SPECKV_SLOT_A ? SPECKV_SLOT_B : SPECKV_SLOT_A;
+	for (unsigned int i = 0; i < 3; i++) {
+		uint16_t status;
+
+		/* An image that never ran well is not fallen back to; golden is what remains. */
+		if (i && (tries[i] == wanted || tries[i] == SPECKV_SLOT_GOLDEN ||
+			  card->flash.record.slot[tries[i] - SPECKV_SLOT_A].state != SPECKV_SLOT_STATE_GOOD))
+			continue;
+		status = try_slot(card, tries[i]);
+		if (!status) {
+			booted = tries[i];
+			break;
+		}
+		record = card->flash.record;
+		reject(card, &record, tries[i], status);
+		card->flash.record.slot[tries[i] - SPECKV_SLOT_A] = *slot_of(&record, tries[i]);
+		card->flash.record.fell_back = record.fell_back;
+	}
+	if (booted != wanted) {
+		record = card->flash.record;
+		record.next = (uint8_t)booted;
+		record.previous = SPECKV_SLOT_GOLDEN;
+		/* If this cannot be written, the next boot comes to the same end. */
+		flash_store(card, &record);
+		card->flash.record.next = (uint8_t)booted;
+	}
+	return booted;
+}
+
+/* Power-on, or a reset of the card: functions start anew, pools stay. */
+void card_boot(struct speckv_card *card)
+{
+	for (unsigned int f = 0; f < card->functions_max; f++)
+		if (card->functions[f])
+			card_function_reset(card->functions[f]);
+	memset(card->stages, 0, sizeof(card->stages));
+	card->stage_next = card->prefetch_free_ns = 0;
+	card->fatal = 0;
+	card->shut_down = false;
+	card->reboot_wanted = false;
+	card->model_received = 0;
+	card->boot_ns = card_now(card);
+	memset(card->counters, 0, sizeof(card->counters));
+	card->flash.running = SPECKV_SLOT_GOLDEN;
+	if (card->config.flash) {
+		flash_open(card);
+		card->flash.running = (uint8_t)choose(card);
+		card->flash.fell_back = card->flash.record.fell_back != 0;
+	}
+	card->engine = card->flash.running == SPECKV_SLOT_GOLDEN ? card->config.golden_engine : true;
+	card_features_reset(card);
+	card_event(card, SPECKV_CARD_BOOTED, SPECKV_INFO, 0, 0, card->flash.running, "booted %s, revision %x",
+		   card->flash.running == SPECKV_SLOT_GOLDEN ? "the golden image" :
+		   card->flash.running == SPECKV_SLOT_A	     ? "slot A" : "slot B",
+		   card_revision(card));
+	if (card->flash.fell_back)
+		card_notify_admins(card, SPECKV_REGS__INT_STATUS__FLASH_bm);
+}
+
+/* ---- commands ----------------------------------------------------------------------------------------------- */
+
+static uint16_t check(struct card_context *context, uint8_t flags, bool data)
+{
+	const struct speckv_cmd_firmware *command = &context->entry->firmware;
+
+	if (command->flags & ~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET | flags))
+		return CARD_INVALID(context, firmware.flags);
+	if (CARD_RESERVED(context, firmware.reserved))
+		return CARD_INVALID(context, firmware.reserved);
+	if (data)
+		return SPECKV_STATUS_OK;
+	if (CARD_RESERVED(context, firmware.data_address))
+		return CARD_INVALID(context, firmware.data_address);
+	if (CARD_RESERVED(context, firmware.data_bytes))
+		return CARD_INVALID(context, firmware.data_bytes);
+	if (CARD_RESERVED(context, firmware.data_crc32c))
+		return CARD_INVALID(context, firmware.data_crc32c);
+	if (CARD_RESERVED(context, firmware.offset))
+		return CARD_INVALID(context, firmware.offset);
+	if (CARD_RESERVED(context, firmware.total_bytes))
+		return CARD_INVALID(context, firmware.total_bytes);
+	return SPECKV_STATUS_OK;
+}
+
+static bool updatable(const struct speckv_card *card, unsigned int slot)
+{
+	return (slot == SPECKV_SLOT_A || slot == SPECKV_SLOT_B) && slot != card->flash.running;
+}
+
+static uint16_t download(struct card_context *context)
+{
+	const struct speckv_cmd_firmware *command = &context->entry->firmware;
+	struct speckv_card *card = context->card;
+	struct flash_state *flash = &card->flash;
+	bool known;
+	uint16_t status = check(context, SPECKV_FW_RESTART, true);
+
+	if (status)
+		return status;
+	if (!updatable(card, command->slot))
+		return SPECKV_STATUS_FW_SLOT;
+	if (command->data_address % 64)
+		return CARD_INVALID(context, firmware.data_address);
+	if (!command->total_bytes || command->total_bytes > card->config.flash_slot_bytes)
+		return CARD_INVALID(context, firmware.total_bytes);
+	known = flash_resume(card, command->slot) && flash->download.bundle_bytes == command->total_bytes &&
+		!memcmp(flash->download.bundle_digest, command->digest, 32) && !(command->flags & SPECKV_FW_RESTART);
+	if (!command->data_bytes) {
+		context->command->result = known ? flash->received : 0;
+		return SPECKV_STATUS_OK;
+	}
+	if (command->offset != (known ? flash->received : 0))
+		return SPECKV_STATUS_FW_OFFSET;
+	if (command->data_bytes > command->total_bytes - command->offset || command->data_bytes > card->config.transfer_bytes)
+		return CARD_INVALID(context, firmware.data_bytes);
+	if (card_scratch(card, 0, command->data_bytes))
+		return SPECKV_STATUS_NO_MEMORY;
+	status = card_data_read(context, command->data_address, card->raw_scratch, command->data_bytes);
+	if (status)
+		return status;
+	if (speckv_crc32c(0, card->raw_scratch, command->data_bytes) != command->data_crc32c)
+		return CARD_INVALID(context, firmware.data_crc32c);
+	if (!known && flash_begin(card, command->slot, command->total_bytes, command->digest))
+		return SPECKV_STATUS_FW_FLASH;
+	if (flash_receive(card, card->raw_scratch, command->data_bytes))
+		return SPECKV_STATUS_FW_FLASH;
+	context->command->result = flash->received;
+	return SPECKV_STATUS_OK;
+}
+
+static uint16_t refuse(struct card_context *context, unsigned int slot, uint16_t status, bool dry)
+{
+	struct speckv_card *card = context->card;
+	struct flash_record record = card->flash.record;
+
+	if (dry)
+		return status;
+	slot_of(&record, slot)->state = SPECKV_SLOT_STATE_REJECTED;
+	slot_of(&record, slot)->status = status;
+	flash_store(card, &record);
+	card_event(card, SPECKV_CARD_FW_REJECTED, SPECKV_ERROR, context->function->index, 0, status,
+		   "bundle in slot %c refused (status 0x%x)", slot == SPECKV_SLOT_A ? 'A' : 'B', status);
+	return status;
+}
+
+static uint16_t commit(struct card_context *context)
+{
+	const struct speckv_cmd_firmware *command = &context->entry->firmware;
+	struct speckv_card *card = context->card;
+	bool dry = command->flags & SPECKV_FW_DRY_RUN, lowers;
+	struct flash_record record = card->flash.record;
+	struct speckv_bundle_manifest manifest;
+	struct speckv_bundle inspected;
+	struct flash_slot *entry;
+	uint8_t digest[32];
+	uint64_t bytes;
+	uint16_t status = check(context, SPECKV_FW_DRY_RUN, false);
+
+	if (status)
+		return status;
+	if (!updatable(card, command->slot) || !flash_resume(card, command->slot))
+		return SPECKV_STATUS_FW_SLOT;
+	if (memcmp(card->flash.download.bundle_digest, command->digest, 32))
+		return SPECKV_STATUS_FW_DIGEST;
+	bytes = card->flash.download.bundle_bytes;
+	if (card->flash.received != bytes)
+		return SPECKV_STATUS_FW_OFFSET;
+	entry = slot_of(&record, command->slot);
+	if (entry->state >= SPECKV_SLOT_STATE_VERIFIED && entry->state <= SPECKV_SLOT_STATE_GOOD)
+		return SPECKV_STATUS_UNCHANGED;
+	if (!card_sha256(flash_bundle(card, command->slot), bytes, digest) || memcmp(digest, command->digest, 32))
+		return refuse(context, command->slot, SPECKV_STATUS_FW_DIGEST, dry);
+	status = verify(card, command->slot, bytes, record.security_version, &lowers, &manifest);
+	if (!status && speckv_bundle_inspect(flash_bundle(card, command->slot), bytes, &inspected))
+		status = SPECKV_STATUS_FW_SIGNATURE;
+	if (status)
+		return refuse(context, command->slot, status, dry);
+	if (dry)
+		return SPECKV_STATUS_OK;
+	entry->state = SPECKV_SLOT_STATE_VERIFIED;
+	entry->boots = 0;
+	entry->status = 0;
+	entry->security_version = manifest.security_version;
+	entry->lowers = lowers;
+	entry->revision = (manifest.rtl_major & 0xffff) << 16 | (manifest.rtl_minor & 0xff) << 8 | (manifest.rtl_patch & 0xff);
+	memcpy(&entry->build_id, manifest.build_id, sizeof(entry->build_id));
+	entry->bundle_bytes = bytes;
+	entry->bitstream_bytes = manifest.bitstream_bytes;
+	entry->committed_ns = card_now(card);
+	memcpy(entry->bundle_digest, digest, 32);
+	memcpy(entry->digest, manifest.bitstream_sha256, 32);
+	memcpy(entry->key_digest, inspected.key_id, 32);
+	memset(entry->version, 0, sizeof(entry->version));
+	snprintf(entry->version, sizeof(entry->version), "%u.%u.%u", manifest.rtl_major & 0xffff, manifest.rtl_minor & 0xff,
+		 manifest.rtl_patch & 0xff);
+	if (flash_store(card, &record))
+		return SPECKV_STATUS_FW_FLASH;
+	card_event(card, SPECKV_CARD_FW_COMMITTED, SPECKV_INFO, context->function->index, 0, command->slot, "revision %s committed to slot %c",
+		   record.slot[command->slot - SPECKV_SLOT_A].version, command->slot == SPECKV_SLOT_A ? 'A' : 'B');
+	return SPECKV_STATUS_OK;
+}
+
+static uint16_t activate(struct card_context *context)
+{
+	const struct speckv_cmd_firmware *command = &context->entry->firmware;
+	struct speckv_card *card = context->card;
+	struct flash_record record = card->flash.record;
+	unsigned int slot = command->slot;
+	bool engine;
+	uint16_t status = check(context, 0, false);
+
+	if (status)
+		return status;
+	if (slot > SPECKV_SLOT_PREVIOUS)
+		return CARD_INVALID(context, firmware.slot);
+	if ((slot == SPECKV_SLOT_GOLDEN || slot == SPECKV_SLOT_PREVIOUS) && CARD_RESERVED(context, firmware.digest))
+		return CARD_INVALID(context, firmware.digest);
+	if (slot == SPECKV_SLOT_PREVIOUS) {
+		slot = record.previous;
+		if (slot == card->flash.running)
+			return SPECKV_STATUS_FW_SLOT;
+	}
+	if (slot != SPECKV_SLOT_GOLDEN) {
+		struct flash_slot *entry = slot_of(&record, slot);
+
+		if (entry->state < SPECKV_SLOT_STATE_VERIFIED || entry->state > SPECKV_SLOT_STATE_GOOD)
+			return SPECKV_STATUS_FW_SLOT;
+		if (slot == command->slot && memcmp(entry->bundle_digest, command->digest, 32))
+			return SPECKV_STATUS_FW_DIGEST;
+		if (entry->state == SPECKV_SLOT_STATE_VERIFIED) {
+			entry->state = SPECKV_SLOT_STATE_TRIAL;
+			entry->boots = 0;
+		}
+	}
+	if (slot == card->flash.running && slot == record.next)
+		return SPECKV_STATUS_UNCHANGED;
+	record.next = (uint8_t)slot;
+	record.previous = card->flash.running;
+	record.fell_back = 0;
+	if (flash_store(card, &record))
+		return SPECKV_STATUS_FW_FLASH;
+	engine = slot == SPECKV_SLOT_GOLDEN ? card->config.golden_engine : true;
+	context->command->result = card->config.activation;
+	if (engine != card->engine && context->command->result == SPECKV_ACTIVATION_DONE)
+		context->command->result = SPECKV_ACTIVATION_NEEDS_RESCAN;
+	card->reboot_wanted = context->command->result == SPECKV_ACTIVATION_DONE;
+	card_event(card, SPECKV_CARD_FW_ACTIVATED, SPECKV_INFO, context->function->index, 0, slot, "%s boots next",
+		   slot == SPECKV_SLOT_GOLDEN ? "the golden image" : slot == SPECKV_SLOT_A ? "slot A" : "slot B");
+	return SPECKV_STATUS_OK;
+}
+
+uint16_t card_firmware(struct card_context *context)
+{
+	uint16_t status;
+
+	if (!context->card->config.flash)
+		return SPECKV_STATUS_INVALID_OPCODE;
+	switch (context->entry->sqe.opcode) {
+	case SPECKV_ADMIN_FW_DOWNLOAD:
+		status = download(context);
+		break;
+	case SPECKV_ADMIN_FW_COMMIT:
+		status = commit(context);
+		break;
+	default:
+		status = activate(context);
+		break;
+	}
+	card_notify(context->function, SPECKV_REGS__INT_STATUS__FLASH_bm);
+	return status;
+}
+
+void card_flash_log(const struct speckv_card *card, unsigned int slot, struct speckv_log_slot *out)
+{
+	const struct flash_slot *entry;
+	struct flash_download download;
+	uint64_t received;
+
+	memset(out, 0, sizeof(*out));
+	out->slot = (uint16_t)slot;
+	if (slot == SPECKV_SLOT_GOLDEN) {
+		out->state = SPECKV_SLOT_STATE_GOOD;
+		out->rtl_revision = card->config.golden_revision;
+		snprintf(out->version, sizeof(out->version), "%u.%u.%u", out->rtl_revision >> 16, out->rtl_revision >> 8 & 0xff,
+			 out->rtl_revision & 0xff);
+		return;
+	}
+	entry = &card->flash.record.slot[slot - SPECKV_SLOT_A];
+	out->state = entry->state;
+	out->rtl_revision = entry->revision;
+	out->build_id = entry->build_id;
+	out->bytes = entry->bitstream_bytes;
+	out->committed_ns = entry->committed_ns;
+	out->security_version = entry->security_version;
+	out->status = entry->status;
+	out->boots = entry->boots;
+	memcpy(out->digest, entry->digest, sizeof(out->digest));
+	memcpy(out->key_digest, entry->key_digest, sizeof(out->key_digest));
+	memcpy(out->version, entry->version, sizeof(out->version));
+	if (entry->state == SPECKV_SLOT_STATE_WRITING && flash_progress(card, slot, &download, &received)) {
+		out->received_bytes = card->flash.receiving == slot ? card->flash.received : received;
+		if (out->received_bytes == download.bundle_bytes)
+			out->state = SPECKV_SLOT_STATE_WRITTEN;
+	}
+}

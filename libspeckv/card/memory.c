@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Device memory: superblock, pool records, page map, allocation. All that a card has to remember lies here or in flash, and may be
+ * cut off between any two stores: a structure is written before what points at it.
+ */
+#include "card/internal.h"
+
+#define POOLS_AT 4096
+#define POOL_STRIDE 1024
+#define POOL_COPY 512
+
+static uint64_t align_up(uint64_t value, uint64_t to)
+{
+	return (value + to - 1) / to * to;
+}
+
+/* Stores before stay before: a process may be killed between them, not have them turned round. */
+static void ordered(void)
+{
+	atomic_thread_fence(memory_order_release);
+}
+
+static bool lay_out(struct speckv_card *card)
+{
+	struct memory_layout *l = &card->layout;
+	uint64_t bytes = card->config.memory_bytes, at;
+
+	l->sessions_all = (uint64_t)card->config.sessions * card->functions_max;
+	l->pools = POOLS_AT;
+	l->page_map = l->pools + (uint64_t)SPECKV_CARD_POOLS * POOL_STRIDE;
+	at = l->page_map + align_up(bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint32_t), 4096);
+	l->sessions = at;
+	at += align_up(l->sessions_all * sizeof(struct memory_session), 4096);
+	l->events = at;
+	at += MEMORY_EVENTS * sizeof(struct speckv_log_event);
+	l->errors = at;
+	at += MEMORY_ERRORS * sizeof(struct speckv_log_error);
+	l->model = at;
+	at += 2 * MEMORY_MODEL_BYTES;
+	l->stage = align_up(at, SPECKV_CARD_PAGE_BYTES);
+	l->first_page = align_up(l->stage + card->config.stage_bytes, SPECKV_CARD_PAGE_BYTES);
+	if (l->first_page + SPECKV_CARD_PAGE_BYTES > bytes)
+		return false;
+	l->pages = (bytes - l->first_page) / SPECKV_CARD_PAGE_BYTES;
+	card->page_map = (uint32_t *)(void *)(card->memory + l->page_map);
+	return true;
+}
+
+struct memory_superblock *memory_superblock(const struct speckv_card *card)
+{
+	return (struct memory_superblock *)(void *)card->memory;
+}
+
+struct memory_session *memory_session(const struct speckv_card *card, unsigned int function, uint32_t slot)
+{
+	struct memory_session *all = (struct memory_session *)(void *)(card->memory + card->layout.sessions);
+
+	return &all[(uint64_t)function * card->config.sessions + slot];
+}
+
+struct speckv_log_event *memory_event(const struct speckv_card *card, uint64_t sequence)
+{
+	return (struct speckv_log_event *)(void *)(card->memory + card->layout.events) + sequence % MEMORY_EVENTS;
+}
+
+struct speckv_log_error *memory_error(const struct speckv_card *card, uint64_t sequence)
+{
+	return (struct speckv_log_error *)(void *)(card->memory + card->layout.errors) + sequence % MEMORY_ERRORS;
+}
+
+uint8_t *memory_page(const struct speckv_card *card, uint64_t page)
+{
+	return card->memory + card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES;
+}
+
+void memory_zero_pages(struct speckv_card *card, uint64_t page, uint64_t count)
+{
+	uint64_t offset = card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES, bytes = count * SPECKV_CARD_PAGE_BYTES;
+
+	if (!card->ops.memory_zero || card->ops.memory_zero(card->arg, offset, bytes))
+		memset(card->memory + offset, 0, bytes);
+}
+
+static bool page_free(uint32_t entry)
+{
+	return !(entry & (PAGE_OWNER | PAGE_POISON));
+}
+
+static void page_assign(struct speckv_card *card, uint64_t page, uint32_t owner)
+{
+	if (card->page_map[page] & PAGE_DIRTY)
+		memory_zero_pages(card, page, 1);
+	ordered();
+	card->page_map[page] = owner;
+	card->free_pages--;
+}
+
+uint64_t memory_page_take(struct speckv_card *card, uint32_t owner)
+{
+	for (uint64_t i = 0; i < card->layout.pages; i++) {
+		uint64_t page = (card->next_page + i) % card->layout.pages;
+
+		if (!page_free(card->page_map[page]))
+			continue;
+		page_assign(card, page, owner);
+		card->next_page = page + 1;
+		return page;
+	}
+	return UINT64_MAX;
+}
+
+uint64_t memory_pages_take(struct speckv_card *card, uint64_t count, uint32_t owner)
+{
+	uint64_t run = 0;
+
+	for (uint64_t page = 0; page < card->layout.pages; page++) {
+		run = page_free(card->page_map[page]) ? run + 1 : 0;
+		if (run < count)
+			continue;
+		for (uint64_t i = page + 1 - count; i <= page; i++)
+			page_assign(card, i, owner);
+		return page + 1 - count;
+	}
+	return UINT64_MAX;
+}
+
+void memory_page_give(struct speckv_card *card, uint64_t page)
+{
+	uint32_t poison = card->page_map[page] & PAGE_POISON;
+
+	card->page_map[page] = PAGE_DIRTY | poison;
+	ordered();
+	memory_zero_pages(card, page, 1);
+	ordered();
+	card->page_map[page] = poison;
+	if (!poison)
+		card->free_pages++;
+}
+
+static struct memory_pool *pool_copy(const struct speckv_card *card, unsigned int number, unsigned int copy)
+{
+	return (struct memory_pool *)(void *)(card->memory + card->layout.pools + (number - 1) * POOL_STRIDE + copy * POOL_COPY);
+}
+
+static uint32_t pool_crc(const struct memory_pool *record)
+{
+	return speckv_crc32c(0, record, offsetof(struct memory_pool, crc));
+}
+
+static bool pool_load(const struct speckv_card *card, unsigned int number, struct memory_pool *out)
+{
+	bool found = false;
+
+	memset(out, 0, sizeof(*out));
+	for (unsigned int copy = 0; copy < 2; copy++) {
+		struct memory_pool *record = pool_copy(card, number, copy);
+
+		if (record->crc != pool_crc(record) || (found && record->sequence <= out->sequence))
+			continue;
+		*out = *record;
+		found = true;
+	}
+	return found;
+}
+
+void memory_pool_store(struct speckv_card *card, unsigned int number)
+{
+	struct memory_pool *record = &card->pools[number].record, *to;
+
+	record->sequence++;
+	record->crc = pool_crc(record);
+	to = pool_copy(card, number, record->sequence % 2);
+	to->crc = ~record->crc;
+	ordered();
+	*to = *record;
+	ordered();
+}
+
+static uint64_t map_bytes(const struct memory_pool *record)
+{
+	return align_up(record->reserve_bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint64_t), 4096);
+}
+
+bool memory_pool_attach(struct speckv_card *card, unsigned int number)
+{
+	struct card_pool *pool = &card->pools[number];
+	struct memory_pool *r = &pool->record;
+	uint64_t need;
+
+	if (!r->description.page_bytes || r->description.capacity_bytes > r->reserve_bytes || r->reserve_bytes > card->config.memory_bytes)
+		return false;
+	need = map_bytes(r) + r->reserve_bytes / r->description.page_bytes * sizeof(struct card_block);
+	if (r->table_page > card->layout.pages || r->table_pages > card->layout.pages - r->table_page ||
+	    need > r->table_pages * SPECKV_CARD_PAGE_BYTES)
+		return false;
+	for (uint64_t i = 0; i < r->table_pages; i++)
+		if ((card->page_map[r->table_page + i] & (PAGE_OWNER | PAGE_TABLE)) != (number | PAGE_TABLE))
+			return false;
+	pool->map = (uint64_t *)(void *)memory_page(card, r->table_page);
+	pool->blocks = (struct card_block *)(void *)(memory_page(card, r->table_page) + map_bytes(r));
+	pool->pages = r->description.capacity_bytes / r->description.page_bytes;
+	return true;
+}
+
+/* Give back what belongs to the pool, whatever its tables say. */
+void memory_pool_release(struct speckv_card *card, unsigned int number)
+{
+	struct card_pool *pool = &card->pools[number];
+
+	pool->record.present = 0;
+	memory_pool_store(card, number);
+	for (uint64_t page = 0; page < card->layout.pages; page++)
+		if ((card->page_map[page] & PAGE_OWNER) == number)
+			memory_page_give(card, page);
+	memset(&pool->record.description, 0, sizeof(pool->record.description));
+	pool->present = false;
+	pool->map = NULL;
+	pool->blocks = NULL;
+	card_tlb_flush(card, number);
+}
+
+/* Every mapped page is this pool's own data page, and none is mapped beyond the capacity. */
+bool memory_pool_check(const struct speckv_card *card, unsigned int number)
+{
+	const struct card_pool *pool = &card->pools[number];
+	uint64_t mapped = pool->record.description.capacity_bytes / SPECKV_CARD_PAGE_BYTES;
+	uint64_t all = pool->record.reserve_bytes / SPECKV_CARD_PAGE_BYTES;
+
+	for (uint64_t i = 0; i < all; i++) {
+		uint64_t page = (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
+
+		if (i >= mapped ? pool->map[i] != 0
+				: !(pool->map[i] & MAP_VALID) || page >= card->layout.pages ||
+					  (card->page_map[page] & (PAGE_OWNER | PAGE_TABLE)) != number)
+			return false;
+	}
+	return true;
+}
+
+/* What a resize that was cut off had mapped already, or not unmapped yet. */
+static void pool_finish(struct speckv_card *card, unsigned int number)
+{
+	struct card_pool *pool = &card->pools[number];
+	uint64_t mapped = pool->record.description.capacity_bytes / SPECKV_CARD_PAGE_BYTES;
+
+	for (uint64_t i = mapped; i < pool->record.reserve_bytes / SPECKV_CARD_PAGE_BYTES; i++)
+		pool->map[i] = 0;
+	pool->present = true;
+}
+
+/* Pages that say they are a pool's and that no table knows: a cut in the middle of an assignment. */
+static void pages_sweep(struct speckv_card *card)
+{
+	/* Mark those that are known with a bit that no other code uses, then look at the rest. */
+	const uint32_t known = 1u << 31;
+
+	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++) {
+		struct card_pool *pool = &card->pools[n];
+
+		if (!pool->present)
+			continue;
+		for (uint64_t i = 0; i < pool->record.table_pages; i++)
+			card->page_map[pool->record.table_page + i] |= known;
+		for (uint64_t i = 0; i < pool->record.description.capacity_bytes / SPECKV_CARD_PAGE_BYTES; i++) {
+			uint64_t page = (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
+
+			if (pool->map[i] && page < card->layout.pages && (card->page_map[page] & (PAGE_OWNER | PAGE_TABLE)) == n)
+				card->page_map[page] |= known;
+			else
+				pool->map[i] = 0;
+		}
+	}
+	card->free_pages = 0;
+	card->poisoned_pages = 0;
+	for (uint64_t page = 0; page < card->layout.pages; page++) {
+		uint32_t *entry = &card->page_map[page];
+
+		if (*entry & known)
+			*entry &= ~known;
+		else if (*entry & PAGE_OWNER)
+			memory_page_give(card, page);
+		else if (page_free(*entry))
+			card->free_pages++;
+		if (*entry & PAGE_POISON)
+			card->poisoned_pages++;
+	}
+}
+
+static void recover(struct speckv_card *card)
+{
+	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++) {
+		struct card_pool *pool = &card->pools[n];
+
+		pool->number = (uint16_t)n;
+		if (!pool_load(card, n, &pool->record) || !pool->record.present)
+			continue;
+		if (!memory_pool_attach(card, n))
+			memory_pool_release(card, n);
+		else
+			pool_finish(card, n);
+	}
+	pages_sweep(card);
+}
+
+static uint32_t superblock_crc(const struct memory_superblock *super)
+{
+	struct memory_superblock fixed = *super;
+
+	fixed.crc = 0;
+	return speckv_crc32c(0, &fixed, offsetof(struct memory_superblock, changing));
+}
+
+static void superblock_fill(const struct speckv_card *card, struct memory_superblock *super)
+{
+	super->magic = MEMORY_MAGIC;
+	super->version = MEMORY_VERSION;
+	memcpy(super->uuid, card->config.uuid, sizeof(super->uuid));
+	super->bytes = card->config.memory_bytes;
+	super->sessions = card->config.sessions;
+	super->functions = card->functions_max;
+	super->stage_bytes = card->config.stage_bytes;
+	super->crc = superblock_crc(super);
+}
+
+void memory_format(struct speckv_card *card)
+{
+	struct memory_superblock *super = memory_superblock(card);
+
+	memset(super, 0, 4096);
+	ordered();
+	memset(card->memory + 4096, 0, card->layout.model - 4096);
+	for (uint64_t page = 0; page < card->layout.pages; page++)
+		card->page_map[page] = PAGE_DIRTY;
+	memset(card->pools, 0, sizeof(card->pools));
+	ordered();
+	superblock_fill(card, super);
+}
+
+int memory_open(struct speckv_card *card)
+{
+	struct memory_superblock *super = memory_superblock(card), wanted = { 0 };
+	bool blank;
+
+	if (!lay_out(card))
+		return -EINVAL;
+	blank = card_zero(card->memory, 4096);
+	superblock_fill(card, &wanted);
+	if (card->config.format_memory || blank) {
+		memory_format(card);
+	} else if (super->crc != superblock_crc(super) || super->crc != wanted.crc) {
+		return -EUCLEAN;
+	} else if (!super->clean) {
+		super->unsafe_power_cycles++;
+	}
+	super->clean = 0;
+	super->power_cycles++;
+	card->uncorrected = super->uncorrected;
+	recover(card);
+	return 0;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/* What lies in device memory: MEMORY.md. Offsets only, so that it can be mapped anywhere. */
+#ifndef SPECKV_CARD_MEMORY_H
+#define SPECKV_CARD_MEMORY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <speckv.h>
+
+#define MEMORY_MAGIC UINT64_C(0x3056454d44524143) /* "CARDMEV0" */
+#define MEMORY_VERSION 0
+#define MEMORY_EVENTS 256
+#define MEMORY_ERRORS 256
+#define MEMORY_MODEL_BYTES (2u << 20) /* of one model; there are two places, so that a bad one replaces nothing */
+
+/* At offset 0. */
+struct memory_superblock {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t crc; /* of this structure with 0 here, up to `changing` */
+	uint8_t uuid[16];
+	uint64_t bytes;
+	uint32_t sessions, functions;
+	uint64_t stage_bytes;
+	/* Changes in operation, a word at a time. */
+	uint64_t changing;
+	uint64_t generation; /* of the pool made last */
+	uint64_t power_cycles, unsafe_power_cycles;
+	uint64_t uncorrected;
+	uint32_t clean; /* shut down properly */
+	uint32_t model_bytes; /* 0: no model; stored last */
+	uint32_t model_place;
+	uint32_t reserved;
+	uint8_t model_digest[32];
+};
+
+/* A pool, twice: the copy with the higher sequence and a right CRC counts. Written one after the other. */
+struct memory_pool {
+	uint64_t sequence;
+	struct speckv_pool_description description; /* without the fields that are counted */
+	uint64_t reserve_bytes; /* what the tables are made for */
+	uint64_t table_page, table_pages; /* device pages of map and directory */
+	uint32_t present;
+	uint32_t crc; /* of everything before */
+};
+
+struct memory_session {
+	uint64_t last_ns;
+	uint32_t steps;
+	uint32_t gap; /* mean of log2 of the gaps in milliseconds, 8 fractional bits */
+	int8_t features[SPECKV_FEATURES];
+	uint8_t reserved[16];
+};
+
+/* Entries of the device page map. */
+#define PAGE_OWNER 0xffffu /* pool number; 0: free */
+#define PAGE_TABLE (1u << 16) /* holds the pool's tables */
+#define PAGE_DIRTY (1u << 17) /* free, not zeroed yet */
+#define PAGE_POISON (1u << 18) /* uncorrectable error: never given to a pool again */
+
+/* Entries of a pool's map: device address of the page, and rights. */
+#define MAP_VALID 1u
+#define MAP_READ 2u
+#define MAP_WRITE 4u
+
+enum card_block_state {
+	BLOCK_FREE,
+	BLOCK_REST, /* a page of the block that starts at page `head` */
+	BLOCK_EXCLUSIVE, /* E: a fill, unchanged since its last write-back */
+	BLOCK_MODIFIED, /* M: a fill */
+	BLOCK_SEALED, /* I or S: a frame, held by `holders` */
+	BLOCK_DYING, /* being invalidated: its holders have been recalled */
+};
+
+/* One page of a pool in the directory. */
+struct card_block {
+	uint64_t generation;
+	uint64_t holders; /* bit map of agents */
+	uint64_t recalled; /* agents that have been told */
+	uint64_t used_ns;
+	uint32_t pages;
+	uint32_t bytes; /* of the frame; of a fill: of its pages */
+	uint32_t head;
+	uint32_t uses;
+	uint8_t state; /* stored last */
+	uint8_t owner; /* agent that fills */
+	uint8_t recalling; /* an invalidation wants it */
+	uint8_t reserved[13];
+};
+
+struct memory_layout {
+	uint64_t pools, page_map, sessions, events, errors, model, stage, first_page;
+	uint64_t pages; /* device pages, from first_page on */
+	uint64_t sessions_all;
+};
+
+_Static_assert(sizeof(struct card_block) == 64, "a cache line");
+_Static_assert(sizeof(struct memory_session) == 64, "a cache line");
+_Static_assert(sizeof(struct memory_pool) <= 512, "two copies in a page");
+
+struct speckv_card;
+
+/* Recover what is there, or format blank memory. 0, -EINVAL, -EUCLEAN. */
+int memory_open(struct speckv_card *card);
+void memory_format(struct speckv_card *card);
+struct memory_superblock *memory_superblock(const struct speckv_card *card);
+struct memory_session *memory_session(const struct speckv_card *card, unsigned int function, uint32_t slot);
+struct speckv_log_event *memory_event(const struct speckv_card *card, uint64_t sequence);
+struct speckv_log_error *memory_error(const struct speckv_card *card, uint64_t sequence);
+uint8_t *memory_page(const struct speckv_card *card, uint64_t page);
+void memory_zero_pages(struct speckv_card *card, uint64_t page, uint64_t count);
+/* Zeroes the page and gives it to `owner`; UINT64_MAX: none is free. */
+uint64_t memory_page_take(struct speckv_card *card, uint32_t owner);
+uint64_t memory_pages_take(struct speckv_card *card, uint64_t count, uint32_t owner);
+void memory_page_give(struct speckv_card *card, uint64_t page);
+/* Write a pool's record: from here on it is so. */
+void memory_pool_store(struct speckv_card *card, unsigned int number);
+/* Point map and directory at the record's tables. False: they are not this pool's. */
+bool memory_pool_attach(struct speckv_card *card, unsigned int number);
+void memory_pool_release(struct speckv_card *card, unsigned int number);
+bool memory_pool_check(const struct speckv_card *card, unsigned int number);
+
+#endif

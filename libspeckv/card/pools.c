@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: MIT
+/* Pools: create, resize, delete, sanitize, and who may use them. A record is written last when a pool grows, first when it shrinks. */
+#include "card/internal.h"
+
+static bool name_valid(const char name[64])
+{
+	size_t length = strnlen(name, 64);
+
+	if (!length || length == 64 || name[0] == '.' || !card_zero(name + length, 64 - length))
+		return false;
+	for (size_t i = 0; i < length; i++) {
+		char c = name[i];
+
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-'))
+			return false;
+	}
+	return true;
+}
+
+/* A pool by number and uuid: a number alone may have been given to another one. */
+uint16_t card_pool_by_uuid(struct card_context *context, unsigned int number, const uint8_t *uuid, struct card_pool **out)
+{
+	struct card_pool *pool;
+
+	if (!number || number > SPECKV_CARD_POOLS)
+		return SPECKV_STATUS_NO_POOL;
+	pool = &context->card->pools[number];
+	if (!pool->present || memcmp(pool->record.description.uuid, uuid, 16))
+		return SPECKV_STATUS_NO_POOL;
+	*out = pool;
+	return SPECKV_STATUS_OK;
+}
+
+void card_pool_describe(const struct card_pool *pool, struct speckv_pool_description *out)
+{
+	*out = pool->record.description;
+	out->pool = pool->number;
+	out->used_bytes = pool->used_pages * out->page_bytes;
+	out->stored_bytes = pool->stored_bytes;
+	out->blocks = pool->count;
+	out->raw_bytes = pool->count * pool->block_bytes;
+}
+
+/* Scratch memory only grows: a pool that exists can always be served. */
+int card_scratch(struct speckv_card *card, uint64_t frame_bytes, uint64_t raw_bytes)
+{
+	uint8_t **at[] = { &card->frame_scratch, &card->raw_scratch };
+	uint64_t *have[] = { &card->frame_scratch_bytes, &card->raw_scratch_bytes };
+	uint64_t want[] = { (frame_bytes + 63) / 64 * 64, (raw_bytes + 63) / 64 * 64 };
+
+	for (int i = 0; i < 2; i++) {
+		uint8_t *grown;
+
+		if (want[i] <= *have[i])
+			continue;
+		grown = aligned_alloc(64, want[i]);
+		if (!grown)
+			return -ENOMEM;
+		memset(grown, 0, want[i]);
+		free(*at[i]);
+		*at[i] = grown;
+		*have[i] = want[i];
+	}
+	return 0;
+}
+
+/* What follows from the description. */
+int card_pool_prepare(struct speckv_card *card, struct card_pool *pool)
+{
+	struct speckv_geometry geometry;
+
+	memcpy(&geometry, &pool->record.description.shape, sizeof(geometry));
+	pool->block_bytes = speckv_geometry_bytes(&geometry);
+	pool->frame_bytes = 0;
+	for (unsigned int codec = 0; codec < 32; codec++) {
+		uint64_t most = speckv_frame_max_bytes(&geometry, codec);
+
+		if (most > pool->frame_bytes)
+			pool->frame_bytes = most;
+	}
+	if (!pool->block_bytes || !pool->frame_bytes)
+		return -EINVAL;
+	memset(&pool->statistics, 0, sizeof(pool->statistics));
+	pool->statistics.since_ns = card_now(card);
+	pool->free_ns = 0;
+	pool->used_pages = pool->stored_bytes = pool->count = 0;
+	return card_scratch(card, pool->frame_bytes, pool->block_bytes);
+}
+
+#define DESCRIPTION_AT(member) ((uint32_t)offsetof(struct speckv_pool_description, member))
+
+/* The offset of the first member that may not be so, or CARD_NO_FIELD. */
+static uint32_t description_check(const struct speckv_card *card, const struct speckv_pool_description *d)
+{
+	struct speckv_geometry geometry;
+	uint64_t raw;
+
+	memcpy(&geometry, &d->shape, sizeof(geometry));
+	raw = card_zero(d->shape.reserved, sizeof(d->shape.reserved)) ? speckv_geometry_bytes(&geometry) : 0;
+	if (!name_valid(d->name))
+		return DESCRIPTION_AT(name);
+	if (card_zero(d->uuid, sizeof(d->uuid)))
+		return DESCRIPTION_AT(uuid);
+	if (!d->capacity_bytes || d->capacity_bytes % SPECKV_CARD_PAGE_BYTES)
+		return DESCRIPTION_AT(capacity_bytes);
+	if (d->max_bytes % SPECKV_CARD_PAGE_BYTES || (d->max_bytes && d->max_bytes < d->capacity_bytes))
+		return DESCRIPTION_AT(max_bytes);
+	if (!raw || raw > card->config.transfer_bytes)
+		return DESCRIPTION_AT(shape);
+	if (d->page_bytes < 256 || d->page_bytes > SPECKV_CARD_PAGE_BYTES || d->page_bytes & (d->page_bytes - 1))
+		return DESCRIPTION_AT(page_bytes);
+	if (!speckv_codec_name(d->codec))
+		return DESCRIPTION_AT(codec);
+	if (d->eviction > SPECKV_EVICT_NONE)
+		return DESCRIPTION_AT(eviction);
+	if (d->mode > 0777)
+		return DESCRIPTION_AT(mode);
+	if (d->pool_flags & ~SPECKV_POOL_FLAG_SINGLE_TENANT)
+		return DESCRIPTION_AT(pool_flags);
+	if (d->pool || d->state || d->generation || d->created_ns || d->used_bytes || d->stored_bytes || d->raw_bytes || d->blocks)
+		return DESCRIPTION_AT(pool);
+	if (!card_zero(d->reserved, sizeof(d->reserved)))
+		return DESCRIPTION_AT(reserved);
+	return CARD_NO_FIELD;
+}
+
+/* Map device pages to [from, to) of the pool. On failure those that were taken are given back. */
+static bool map_pages(struct speckv_card *card, struct card_pool *pool, uint64_t from, uint64_t to)
+{
+	for (uint64_t i = from; i < to; i++) {
+		uint64_t page = memory_page_take(card, pool->number);
+
+		if (page == UINT64_MAX) {
+			while (i-- > from) {
+				page = (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
+				pool->map[i] = 0;
+				memory_page_give(card, page);
+			}
+			return false;
+		}
+		pool->map[i] = (card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES) | MAP_VALID | MAP_READ | MAP_WRITE;
+	}
+	return true;
+}
+
+static uint16_t make_pool(struct speckv_card *card, struct card_pool *pool, const struct speckv_pool_description *d)
+{
+	struct memory_superblock *super = memory_superblock(card);
+	struct memory_pool *r = &pool->record;
+	uint64_t pages = d->capacity_bytes / SPECKV_CARD_PAGE_BYTES, table;
+	bool mapped;
+
+	r->description = *d;
+	r->reserve_bytes = d->max_bytes > d->capacity_bytes ? d->max_bytes : d->capacity_bytes;
+	if (r->reserve_bytes > card->config.memory_bytes)
+		return SPECKV_STATUS_NO_MEMORY;
+	table = (r->reserve_bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint64_t) + 4095) / 4096 * 4096 +
+		r->reserve_bytes / d->page_bytes * sizeof(struct card_block);
+	r->table_pages = (table + SPECKV_CARD_PAGE_BYTES - 1) / SPECKV_CARD_PAGE_BYTES;
+	if (r->table_pages + pages > card->free_pages || card_pool_prepare(card, pool))
+		return SPECKV_STATUS_NO_MEMORY;
+	r->table_page = memory_pages_take(card, r->table_pages, pool->number | PAGE_TABLE);
+	if (r->table_page == UINT64_MAX)
+		return SPECKV_STATUS_NO_MEMORY;
+	mapped = memory_pool_attach(card, pool->number) && map_pages(card, pool, 0, pages);
+	if (!mapped) {
+		for (uint64_t i = 0; i < r->table_pages; i++)
+			memory_page_give(card, r->table_page + i);
+		pool->map = NULL;
+		return SPECKV_STATUS_NO_MEMORY;
+	}
+	r->description.generation = ++super->generation;
+	r->description.state = SPECKV_POOL_ACTIVE;
+	r->description.created_ns = card_now(card);
+	r->present = 1;
+	memory_pool_store(card, pool->number);
+	pool->present = true;
+	return SPECKV_STATUS_OK;
+}
+
+uint16_t card_create_pool(struct card_context *context)
+{
+	const struct speckv_cmd_data *command = &context->entry->data;
+	struct speckv_card *card = context->card;
+	struct speckv_pool_description d;
+	struct card_pool *pool = NULL;
+	uint32_t field;
+	uint16_t status;
+
+	if (!card->engine)
+		return SPECKV_STATUS_NO_ENGINE;
+	if (command->pool)
+		return CARD_INVALID(context, data.pool);
+	if (command->data_bytes != sizeof(d))
+		return CARD_INVALID(context, data.data_bytes);
+	status = card_data_read(context, command->data_address, &d, sizeof(d));
+	if (status)
+		return status;
+	field = description_check(card, &d);
+	if (field != CARD_NO_FIELD)
+		return card_at(context, field, CARD_INVALID(context, data.data_address));
+	for (unsigned int n = SPECKV_CARD_POOLS; n; n--) {
+		struct card_pool *other = &card->pools[n];
+
+		if (!other->present)
+			pool = other;
+		else if (!memcmp(other->record.description.uuid, d.uuid, 16) || !strcmp(other->record.description.name, d.name))
+			return SPECKV_STATUS_POOL_EXISTS;
+	}
+	if (!pool)
+		return SPECKV_STATUS_NO_SLOT;
+	status = make_pool(card, pool, &d);
+	if (status)
+		return status;
+	context->command->result = pool->number;
+	card_event(card, SPECKV_CARD_POOL_CREATED, SPECKV_INFO, context->function->index, pool->number, d.capacity_bytes,
+		   "pool %s created with %llu bytes", d.name, (unsigned long long)d.capacity_bytes);
+	return SPECKV_STATUS_OK;
+}
+
+static uint16_t pool_command(struct card_context *context, uint8_t flags, struct card_pool **pool)
+{
+	const struct speckv_cmd_pool *command = &context->entry->pool;
+
+	if (command->flags & ~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET | flags))
+		return CARD_INVALID(context, pool.flags);
+	if (CARD_RESERVED(context, pool.buffer))
+		return CARD_INVALID(context, pool.buffer);
+	if (CARD_RESERVED(context, pool.reserved))
+		return CARD_INVALID(context, pool.reserved);
+	if (command->opcode != SPECKV_ADMIN_RESIZE_POOL && CARD_RESERVED(context, pool.capacity_bytes))
+		return CARD_INVALID(context, pool.capacity_bytes);
+	if (command->opcode != SPECKV_ADMIN_SANITIZE && CARD_RESERVED(context, pool.action))
+		return CARD_INVALID(context, pool.action);
+	if (!context->card->engine)
+		return SPECKV_STATUS_NO_ENGINE;
+	return pool ? card_pool_by_uuid(context, command->pool, command->uuid, pool) : SPECKV_STATUS_OK;
+}
+
+static uint16_t grow(struct speckv_card *card, struct card_pool *pool, uint64_t from, uint64_t to, bool dry)
+{
+	if (to - from > card->free_pages)
+		return SPECKV_STATUS_NO_MEMORY;
+	if (dry)
+		return SPECKV_STATUS_OK;
+	if (!map_pages(card, pool, from, to))
+		return SPECKV_STATUS_NO_MEMORY;
+	pool->record.description.capacity_bytes = to * SPECKV_CARD_PAGE_BYTES;
+	memory_pool_store(card, pool->number);
+	return SPECKV_STATUS_OK;
+}
+
+static uint16_t shrink(struct card_context *context, struct card_pool *pool, uint64_t from, uint64_t to, bool dry)
+{
+	struct speckv_card *card = context->card;
+	uint64_t first = to * SPECKV_CARD_PAGE_BYTES / pool->record.description.page_bytes;
+
+	for (uint64_t i = first; i < pool->pages; i++)
+		if (pool->blocks[i].state != BLOCK_FREE)
+			return card_at(context, i * pool->record.description.page_bytes, SPECKV_STATUS_BUSY);
+	if (dry)
+		return SPECKV_STATUS_OK;
+	pool->record.description.capacity_bytes = to * SPECKV_CARD_PAGE_BYTES;
+	memory_pool_store(card, pool->number);
+	card_tlb_flush(card, pool->number);
+	for (uint64_t i = to; i < from; i++) {
+		uint64_t page = (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
+
+		pool->map[i] = 0;
+		memory_page_give(card, page);
+	}
+	return SPECKV_STATUS_OK;
+}
+
+uint16_t card_resize_pool(struct card_context *context)
+{
+	const struct speckv_cmd_pool *command = &context->entry->pool;
+	struct speckv_card *card = context->card;
+	bool dry = command->flags & SPECKV_POOL_DRY_RUN;
+	uint64_t bytes = command->capacity_bytes, old;
+	struct card_pool *pool;
+	uint16_t status = pool_command(context, SPECKV_POOL_DRY_RUN, &pool);
+
+	if (status)
+		return status;
+	if (!bytes || bytes % SPECKV_CARD_PAGE_BYTES)
+		return CARD_INVALID(context, pool.capacity_bytes);
+	old = pool->record.description.capacity_bytes;
+	context->command->result = bytes;
+	if (bytes == old)
+		return SPECKV_STATUS_UNCHANGED;
+	if (bytes > pool->record.reserve_bytes)
+		return SPECKV_STATUS_NO_MEMORY;
+	if (bytes > old)
+		status = grow(card, pool, old / SPECKV_CARD_PAGE_BYTES, bytes / SPECKV_CARD_PAGE_BYTES, dry);
+	else
+		status = shrink(context, pool, old / SPECKV_CARD_PAGE_BYTES, bytes / SPECKV_CARD_PAGE_BYTES, dry);
+	if (status || dry)
+		return status;
+	pool->pages = bytes / pool->record.description.page_bytes;
+	card_event(card, SPECKV_CARD_POOL_RESIZED, SPECKV_INFO, context->function->index, pool->number, bytes,
+		   "pool %s resized to %llu bytes", pool->record.description.name, (unsigned long long)bytes);
+	return SPECKV_STATUS_OK;
+}
+
+/* Every right to a pool, and everything that is going on in it, ends. */
+void card_grants_drop(struct speckv_card *card, unsigned int number)
+{
+	for (unsigned int f = 0; f < card->functions_max; f++) {
+		struct card_function *function = card->functions[f];
+		uint8_t all;
+
+		if (!function)
+			continue;
+		all = function->grant[number].rights;
+		function->grant[number].rights = 0;
+		for (unsigned int q = 0; q < function->pairs; q++) {
+			struct card_queue *queue = &function->pair[q];
+			bool had = all | queue->grant[number].rights;
+
+			queue->grant[number].rights = 0;
+			if (had)
+				card_revoke(function, queue, number);
+		}
+	}
+}
+
+static void remove_pool(struct speckv_card *card, struct card_pool *pool)
+{
+	card_grants_drop(card, pool->number);
+	card_stage_drop(card, pool->number, 0, UINT64_MAX);
+	memory_pool_release(card, pool->number);
+}
+
+uint16_t card_delete_pool(struct card_context *context)
+{
+	char name[64];
+	struct card_pool *pool;
+	uint16_t status = pool_command(context, 0, &pool), number;
+
+	if (status)
+		return status;
+	memcpy(name, pool->record.description.name, sizeof(name));
+	number = pool->number;
+	remove_pool(context->card, pool);
+	card_event(context->card, SPECKV_CARD_POOL_DELETED, SPECKV_INFO, context->function->index, number, 0, "pool %s deleted", name);
+	return SPECKV_STATUS_OK;
+}
+
+static uint64_t zero_free(struct speckv_card *card)
+{
+	uint64_t zeroed = 0;
+
+	for (uint64_t page = 0; page < card->layout.pages; page++) {
+		if (card->page_map[page] & PAGE_OWNER)
+			continue;
+		memory_zero_pages(card, page, 1);
+		card->page_map[page] &= ~PAGE_DIRTY;
+		zeroed += SPECKV_CARD_PAGE_BYTES;
+	}
+	memset(card->memory + card->layout.stage, 0, card->config.stage_bytes);
+	memset(card->stages, 0, sizeof(card->stages));
+	return zeroed + card->config.stage_bytes;
+}
+
+static uint64_t zero_pool(struct speckv_card *card, struct card_pool *pool)
+{
+	uint64_t pages = pool->record.description.capacity_bytes / SPECKV_CARD_PAGE_BYTES;
+
+	card_abort_pool(card, pool->number, SPECKV_STATUS_ABORTED);
+	card_stage_drop(card, pool->number, 0, UINT64_MAX);
+	for (uint64_t i = 0; i < pool->pages; i++)
+		if (pool->blocks[i].state != BLOCK_FREE && pool->blocks[i].state != BLOCK_REST)
+			card_block_free(card, pool, &pool->blocks[i]);
+	for (uint64_t i = 0; i < pages; i++)
+		if (pool->map[i] & MAP_VALID)
+			memory_zero_pages(card, (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES, 1);
+	return pages * SPECKV_CARD_PAGE_BYTES;
+}
+
+uint16_t card_sanitize(struct card_context *context)
+{
+	const struct speckv_cmd_pool *command = &context->entry->pool;
+	struct speckv_card *card = context->card;
+	struct card_pool *pool;
+	uint16_t status = pool_command(context, 0, NULL);
+
+	if (status)
+		return status;
+	switch (command->action) {
+	case SPECKV_SANITIZE_FREE:
+		if (CARD_RESERVED(context, pool.pool))
+			return CARD_INVALID(context, pool.pool);
+		context->command->result = zero_free(card);
+		break;
+	case SPECKV_SANITIZE_POOL:
+		status = card_pool_by_uuid(context, command->pool, command->uuid, &pool);
+		if (status)
+			return status;
+		context->command->result = zero_pool(card, pool);
+		break;
+	case SPECKV_SANITIZE_ALL:
+		if (CARD_RESERVED(context, pool.pool))
+			return CARD_INVALID(context, pool.pool);
+		if (memcmp(command->uuid, card->config.uuid, 16))
+			return CARD_INVALID(context, pool.uuid);
+		for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++)
+			if (card->pools[n].present)
+				remove_pool(card, &card->pools[n]);
+		card_model_unload(card);
+		memset(card->memory + card->layout.model, 0, 2 * MEMORY_MODEL_BYTES);
+		for (unsigned int f = 0; f < card->functions_max; f++)
+			card_sessions_forget(card, f);
+		card_logs_clear(card);
+		card_statistics_reset(card);
+		context->command->result = zero_free(card);
+		break;
+	default:
+		return CARD_INVALID(context, pool.action);
+	}
+	card_event(card, SPECKV_CARD_SANITIZED, SPECKV_WARNING, context->function->index, command->pool, context->command->result,
+		   "%llu bytes zeroed", (unsigned long long)context->command->result);
+	return SPECKV_STATUS_OK;
+}
+
+static void take_back(struct card_function *function, struct card_rights *grant, uint8_t rights, struct card_queue *queue, unsigned int pool)
+{
+	bool less = grant->rights & ~rights;
+
+	grant->rights = rights;
+	grant->granted++;
+	if (!less)
+		return;
+	if (queue) {
+		card_revoke(function, queue, pool);
+		return;
+	}
+	for (unsigned int q = 0; q < function->pairs; q++)
+		card_revoke(function, &function->pair[q], pool);
+}
+
+uint16_t card_grant(struct card_context *context)
+{
+	const struct speckv_cmd_grant *command = &context->entry->grant;
+	struct speckv_card *card = context->card;
+	struct card_function *function;
+	struct card_queue *queue = NULL;
+	struct card_pool *pool;
+	uint16_t status;
+
+	if (command->flags & ~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET))
+		return CARD_INVALID(context, grant.flags);
+	if (CARD_RESERVED(context, grant.reserved0))
+		return CARD_INVALID(context, grant.reserved0);
+	if (CARD_RESERVED(context, grant.reserved1))
+		return CARD_INVALID(context, grant.reserved1);
+	if (command->rights & ~(SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE))
+		return CARD_INVALID(context, grant.rights);
+	function = command->function < card->functions_max ? card->functions[command->function] : NULL;
+	if (!function)
+		return CARD_INVALID(context, grant.function);
+	if (command->queue != SPECKV_ALL_QUEUES) {
+		if (command->queue >= function->pairs)
+			return CARD_INVALID(context, grant.queue);
+		queue = &function->pair[command->queue];
+	}
+	status = card_pool_by_uuid(context, command->pool, command->uuid, &pool);
+	if (status)
+		return status;
+	take_back(function, queue ? &queue->grant[pool->number] : &function->grant[pool->number], (uint8_t)command->rights, queue,
+		  pool->number);
+	return SPECKV_STATUS_OK;
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+/*
+ * TOUCH and PREDICT: state per session in device memory, and the return score.
+ *
+ * The score of a candidate is -256 * (log2(1 + a) + log2(1 + w)) in integer arithmetic, with eight bits behind the point of each
+ * logarithm: `a` milliseconds since the candidate's frame was last used, `w` milliseconds until the session is expected. What a
+ * session does next is taken from how long it has been away: w is its usual gap (mean of the logarithms) until that has passed, and
+ * the time it is away from then on, as with times that have no scale. Without a session, or before its second event, w is only the time
+ * away (0 without a session). A frame that is not there scores the least. That is what an answer means when no model is loaded: the
+ * most recent child, weighted with the session's own rhythm. LOAD_MODEL checks and keeps a model; this version computes with none.
+ */
+#include "card/internal.h"
+
+#define SCORE_ABSENT INT32_MIN
+
+/* log2 of v >= 1 with eight bits behind the point, rounded down. */
+static uint32_t log2_8(uint64_t v)
+{
+	unsigned int whole = 63u - (unsigned int)__builtin_clzll(v);
+	uint64_t x = whole >= 31 ? v >> (whole - 31) : v << (31 - whole); /* [1, 2) with 31 bits behind the point */
+	uint32_t bits = whole;
+
+	for (int i = 0; i < 8; i++) {
+		x = x * x >> 31;
+		bits = bits << 1 | (x >> 32 & 1);
+		if (x >> 32)
+			x >>= 1;
+	}
+	return bits;
+}
+
+static uint32_t log_ms(uint64_t from_ns, uint64_t now_ns)
+{
+	return log2_8(1 + (now_ns > from_ns ? (now_ns - from_ns) / 1000000 : 0));
+}
+
+static void step(struct card_context *context, struct memory_session *session, const int8_t *features, unsigned int count)
+{
+	uint64_t now = card_now(context->card);
+	uint32_t gap;
+
+	if (session->steps) {
+		gap = log_ms(session->last_ns, now);
+		session->gap = session->steps == 1 ? gap : (3 * session->gap + gap) / 4;
+	}
+	session->last_ns = now;
+	if (session->steps < UINT32_MAX)
+		session->steps++;
+	memset(session->features, 0, sizeof(session->features));
+	memcpy(session->features, features, count);
+	card_count(context, COUNT_INFERENCES, 1);
+}
+
+static uint32_t session_wait(const struct memory_session *session, uint64_t now)
+{
+	uint32_t away = session->steps ? log_ms(session->last_ns, now) : 0;
+
+	return session->steps > 1 && session->gap > away ? session->gap : away;
+}
+
+/* Every function has session slots of its own. */
+void card_sessions_forget(struct speckv_card *card, unsigned int function)
+{
+	memset(memory_session(card, function, 0), 0, (uint64_t)card->config.sessions * sizeof(struct memory_session));
+}
+
+static bool session_bad(const struct card_context *context, uint32_t slot, bool needed)
+{
+	return slot == SPECKV_NO_SESSION ? needed : slot >= context->card->config.sessions;
+}
+
+uint16_t card_touch(struct card_context *context)
+{
+	const struct speckv_cmd_touch *touch = &context->entry->touch;
+	struct speckv_card *card = context->card;
+	struct card_block *block;
+	struct card_pool *pool;
+	uint16_t status;
+
+	if (touch->flags & ~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET))
+		return CARD_INVALID(context, touch.flags);
+	if (CARD_RESERVED(context, touch.buffer))
+		return CARD_INVALID(context, touch.buffer);
+	if (CARD_RESERVED(context, touch.reserved))
+		return CARD_INVALID(context, touch.reserved);
+	if (touch->feature_count > SPECKV_FEATURES)
+		return CARD_INVALID(context, touch.feature_count);
+	if (session_bad(context, touch->session, touch->feature_count))
+		return CARD_INVALID(context, touch.session);
+	status = card_pool_find(context, touch->pool, SPECKV_RIGHT_READ, &pool);
+	if (!status)
+		status = card_block_find(context, pool, touch->address, touch->generation, &block);
+	if (status)
+		return status;
+	block->used_ns = card_now(card);
+	block->uses++;
+	card_tally(card, pool, SPECKV_COUNT_TOUCHES, 1);
+	if (touch->feature_count)
+		step(context, memory_session(card, context->function->index, touch->session), touch->features, touch->feature_count);
+	return SPECKV_STATUS_OK;
+}
+
+static int32_t score(struct card_pool *pool, const struct speckv_candidate *candidate, uint32_t wait, uint64_t now)
+{
+	const struct card_block *block = card_block_at(pool, candidate->address);
+
+	if (!block || block->state != BLOCK_SEALED || block->generation != candidate->generation)
+		return SCORE_ABSENT;
+	return -(int32_t)(log_ms(block->used_ns, now) + wait);
+}
+
+/* Best first, until the budget is used up; ties to the earlier candidate. A block that cannot be staged is passed over. */
+static void stage_best(struct card_context *context, struct card_pool *pool, const struct speckv_candidate *candidates, unsigned int count)
+{
+	uint64_t budget = context->entry->predict.budget_bytes, staged;
+	uint64_t done = 0;
+
+	for (unsigned int n = 0; n < count; n++) {
+		const struct speckv_candidate *best = NULL;
+
+		for (unsigned int i = 0; i < count; i++)
+			if (!(done >> i & 1) && (!best || (int32_t)candidates[i].score > (int32_t)best->score))
+				best = &candidates[i];
+		done |= UINT64_C(1) << (best - candidates);
+		if ((int32_t)best->score == SCORE_ABSENT || pool->block_bytes > budget)
+			return;
+		if (card_stage_frame(context, pool, best->address, best->generation, NULL, 0, pool->record.description.shape.layers, &staged) ||
+		    !staged)
+			continue;
+		budget -= staged;
+		context->command->result++;
+	}
+}
+
+uint16_t card_predict(struct card_context *context)
+{
+	const struct speckv_cmd_predict *predict = &context->entry->predict;
+	struct speckv_card *card = context->card;
+	struct speckv_candidate candidates[SPECKV_CANDIDATES];
+	struct memory_session *session = NULL;
+	uint64_t now = card_now(card);
+	struct card_pool *pool;
+	uint32_t wait = 0;
+	uint16_t status;
+	unsigned int n = predict->candidate_count;
+
+	if (predict->flags & ~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET | SPECKV_PREDICT_STAGE | SPECKV_PREDICT_RESET))
+		return CARD_INVALID(context, predict.flags);
+	if (CARD_RESERVED(context, predict.reserved0))
+		return CARD_INVALID(context, predict.reserved0);
+	if (CARD_RESERVED(context, predict.reserved1))
+		return CARD_INVALID(context, predict.reserved1);
+	if (!n || n > SPECKV_CANDIDATES)
+		return CARD_INVALID(context, predict.candidate_count);
+	if (predict->feature_count > SPECKV_FEATURES)
+		return CARD_INVALID(context, predict.feature_count);
+	if (!predict->depth || predict->depth > 16)
+		return CARD_INVALID(context, predict.depth);
+	if (predict->budget_bytes && !(predict->flags & SPECKV_PREDICT_STAGE))
+		return CARD_INVALID(context, predict.budget_bytes);
+	if (predict->candidates_offset % 64)
+		return CARD_INVALID(context, predict.candidates_offset);
+	if (session_bad(context, predict->session, predict->feature_count || predict->flags & SPECKV_PREDICT_RESET))
+		return CARD_INVALID(context, predict.session);
+	status = card_pool_find(context, predict->pool, SPECKV_RIGHT_READ, &pool);
+	if (!status)
+		status = card_buffer_read(context, predict->buffer, predict->candidates_offset, candidates, n * sizeof(candidates[0]));
+	if (status)
+		return status;
+	if (predict->session != SPECKV_NO_SESSION) {
+		session = memory_session(card, context->function->index, predict->session);
+		if (predict->flags & SPECKV_PREDICT_RESET)
+			memset(session, 0, sizeof(*session));
+		if (predict->feature_count)
+			step(context, session, predict->features, predict->feature_count);
+		wait = session_wait(session, now);
+	}
+	/* Only the scores are written back: the rest is the client's and may have changed. */
+	for (unsigned int i = 0; i < n; i++) {
+		uint64_t at = predict->candidates_offset + i * sizeof(candidates[0]) + offsetof(struct speckv_candidate, score);
+
+		candidates[i].score = (uint32_t)score(pool, &candidates[i], wait, now);
+		status = card_buffer_write(context, predict->buffer, at, &candidates[i].score, sizeof(candidates[i].score));
+		if (status)
+			return status;
+	}
+	if (predict->flags & SPECKV_PREDICT_STAGE)
+		stage_best(context, pool, candidates, n);
+	return SPECKV_STATUS_OK;
+}
+
+/* Known answers of the arithmetic: for the self-test. Returns how many are wrong. */
+uint32_t card_predictor_test(struct speckv_card *card)
+{
+	static const struct { uint64_t v; uint32_t log; } known[] = {
+		{ 1, 0 }, { 2, 256 }, { 3, 405 }, { 1000, 2551 }, { 1u << 20, 5120 }, { UINT64_MAX, 16383 },
+	};
+	uint32_t wrong = 0;
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		wrong += log2_8(known[i].v) != known[i].log;
+	return wrong;
+}

@@ -1,0 +1,581 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Queue pairs: fetch, start, wait, complete. An entry is copied once. One is only fetched when there is room for its completion, so
+ * that a peer that does not consume completions stops its own queue and nothing else.
+ */
+#include "card/internal.h"
+
+#define FETCH_TURN 16 /* entries of one queue pair before it is the next one's turn */
+
+struct speckv_doorbell *card_doorbell(struct card_function *function, const struct card_queue *queue)
+{
+	return &function->doorbells[queue->index / SPECKV_DOORBELL_SLOTS].slot[queue->index % SPECKV_DOORBELL_SLOTS];
+}
+
+static bool is_admin(const struct card_queue *queue)
+{
+	return queue->index == SPECKV_ALL_QUEUES;
+}
+
+static uint32_t load_doorbell(const __le32 *at)
+{
+	return __atomic_load_n(at, __ATOMIC_ACQUIRE);
+}
+
+static uint32_t tail_of(struct card_function *function, const struct card_queue *queue)
+{
+	return is_admin(queue) ? function->admin_tail : load_doorbell(&card_doorbell(function, queue)->sq_tail);
+}
+
+static uint32_t head_of(struct card_function *function, const struct card_queue *queue)
+{
+	return is_admin(queue) ? function->admin_head : load_doorbell(&card_doorbell(function, queue)->cq_head);
+}
+
+void card_queue_fail(struct card_function *function, struct card_queue *queue, uint16_t status)
+{
+	if (is_admin(queue)) {
+		card_fatal(function->card, function, SPECKV_FATAL_ADMIN_QUEUE);
+		return;
+	}
+	if (queue->state == QUEUE_FENCED || queue->state == QUEUE_DISABLED)
+		return;
+	queue->waits = 0;
+	queue->state = QUEUE_FAILED;
+	queue->status = status;
+	card_agent_drop(function->card, queue, 0);
+	card_notify(function, SPECKV_REGS__INT_STATUS__QUEUE_PAIR_bm);
+}
+
+/* Completion entries that may be written. A head that cannot be right fails the queue pair. */
+static uint32_t room(struct card_function *function, struct card_queue *queue)
+{
+	uint32_t head = head_of(function, queue), mask = queue->cq_entries - 1;
+	/* What the peer may have consumed at most: everything between what it had consumed and cq_tail. */
+	uint32_t used = (queue->cq_tail - head) & mask;
+
+	if (head > mask) {
+		card_queue_fail(function, queue, SPECKV_STATUS_INVALID);
+		return 0;
+	}
+	return mask - used;
+}
+
+static void signal_queue(struct card_function *function, struct card_queue *queue)
+{
+	queue->unsignalled = 0;
+	card_interrupt(function, queue->vector);
+}
+
+static void signal_completion(struct card_function *function, struct card_queue *queue)
+{
+	uint64_t rule = card_feature(function->card, SPECKV_FEATURE_INTERRUPT_COALESCING);
+
+	if (is_admin(queue)) {
+		card_notify(function, SPECKV_REGS__INT_STATUS__ADMIN_bm);
+		return;
+	}
+	if (!queue->interrupt)
+		return;
+	if (!queue->unsignalled++)
+		queue->first_unsignalled_ns = card_now(function->card);
+	if (queue->unsignalled >= (rule & 0xffff))
+		signal_queue(function, queue);
+}
+
+static bool post(struct card_function *function, struct card_queue *queue, uint16_t id, uint16_t status, uint64_t result, bool quiet)
+{
+	struct speckv_card *card = function->card;
+	uint64_t at = queue->cq_base + (uint64_t)queue->cq_tail * SPECKV_CQE_BYTES;
+	struct speckv_cqe cqe = { .result = result, .sq_head = (uint16_t)queue->sq_head, .command_id = id, .status = status };
+
+	if (card->ops.dma_write(card->arg, function->index, at, &cqe, offsetof(struct speckv_cqe, phase)) ||
+	    card->ops.dma_publish(card->arg, function->index, at + offsetof(struct speckv_cqe, phase), queue->phase)) {
+		card_queue_fail(function, queue, SPECKV_STATUS_DMA_ERROR);
+		return false;
+	}
+	queue->cq_tail = (queue->cq_tail + 1) & (queue->cq_entries - 1);
+	if (!queue->cq_tail)
+		queue->phase ^= 1;
+	if (!quiet)
+		signal_completion(function, queue);
+	return true;
+}
+
+bool card_notice(struct card_function *function, struct card_queue *queue, uint16_t notice, uint64_t result)
+{
+	/* A place is kept for every command in flight. */
+	if (queue->state != QUEUE_ENABLED || room(function, queue) <= queue->waits)
+		return false;
+	return post(function, queue, SPECKV_EVENT_COMMAND_ID, notice, result, false);
+}
+
+static void finish(struct card_context *context, uint16_t status)
+{
+	struct card_command *command = context->command;
+	struct card_function *function = context->function;
+	struct card_queue *queue = context->queue;
+
+	if (status)
+		card_error(context, status);
+	if (!is_admin(queue)) {
+		card_count(context, COUNT_COMMANDS, 1);
+		if (status)
+			card_count(context, COUNT_FAILED, 1);
+	}
+	post(function, queue, command->entry.sqe.command_id, status, status ? 0 : command->result,
+	     command->entry.sqe.flags & SPECKV_CMD_QUIET);
+}
+
+/* ---- enabling and disabling --------------------------------------------------------------------------------- */
+
+static uint16_t enable_check(const struct card_function *function, const struct card_queue *queue)
+{
+	const struct speckv_card *card = function->card;
+	uint32_t sq = queue->size & 0xf, cq = queue->size >> 8 & 0xf;
+	bool admin = is_admin(queue);
+
+	if (!function->ready && !admin)
+		return SPECKV_STATUS_NOT_READY;
+	if (!card->engine && !admin)
+		return SPECKV_STATUS_NO_ENGINE;
+	if (sq < 1 || sq > (admin ? CARD_ADMIN_LOG2 : CARD_IO_LOG2) || (admin ? cq < sq : cq <= sq))
+		return SPECKV_STATUS_INVALID;
+	if ((queue->sq_lo | queue->cq_lo) & 4095 || queue->table_lo & 63 || queue->buffer_count > card->config.buffers_max)
+		return SPECKV_STATUS_INVALID;
+	return SPECKV_STATUS_OK;
+}
+
+void card_queue_enable(struct card_function *function, struct card_queue *queue)
+{
+	uint16_t status = enable_check(function, queue);
+
+	queue->state = QUEUE_FAILED;
+	queue->status = status;
+	if (!status) {
+		free(queue->buffer);
+		queue->buffers = is_admin(queue) ? 0 : queue->buffer_count;
+		queue->buffer = queue->buffers ? calloc(queue->buffers, sizeof(*queue->buffer)) : NULL;
+		if (!queue->waiting)
+			queue->waiting = calloc(CARD_IN_FLIGHT, sizeof(*queue->waiting));
+		if (!queue->waiting || (queue->buffers && !queue->buffer))
+			queue->status = status = SPECKV_STATUS_NO_MEMORY;
+	}
+	if (status) {
+		card_queue_fail(function, queue, status);
+		return;
+	}
+	queue->sq_base = (uint64_t)queue->sq_hi << 32 | queue->sq_lo;
+	queue->cq_base = (uint64_t)queue->cq_hi << 32 | queue->cq_lo;
+	queue->table = (uint64_t)queue->table_hi << 32 | queue->table_lo;
+	queue->sq_entries = 1u << (queue->size & 0xf);
+	queue->cq_entries = 1u << (queue->size >> 8 & 0xf);
+	queue->vector = queue->size >> 16 & 0x7ff;
+	queue->interrupt = queue->size >> 31;
+	queue->sq_head = queue->cq_tail = 0;
+	queue->phase = 1;
+	queue->waits = queue->unsignalled = 0;
+	queue->revoked = queue->events = 0;
+	queue->state = QUEUE_ENABLED;
+}
+
+static void doorbells_zero(struct card_function *function, struct card_queue *queue)
+{
+	struct speckv_doorbell *doorbell;
+
+	if (is_admin(queue)) {
+		function->admin_tail = function->admin_head = 0;
+		return;
+	}
+	doorbell = card_doorbell(function, queue);
+	__atomic_store_n(&doorbell->sq_tail, 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&doorbell->cq_head, 0, __ATOMIC_RELEASE);
+}
+
+/* What is in flight ends ABORTED if `complete`, without a word otherwise. The next user of the pair finds its doorbells at zero. */
+void card_queue_disable(struct card_function *function, struct card_queue *queue, bool complete)
+{
+	struct card_context context = { .card = function->card, .function = function, .queue = queue };
+
+	if (queue->state == QUEUE_ENABLED && complete) {
+		queue->state = QUEUE_DRAINING;
+		for (unsigned int i = 0; i < queue->waits && queue->state == QUEUE_DRAINING; i++) {
+			context.command = &queue->waiting[i];
+			context.entry = &context.command->entry;
+			finish(&context, SPECKV_STATUS_ABORTED);
+		}
+		if (queue->unsignalled)
+			signal_queue(function, queue);
+	}
+	queue->waits = 0;
+	card_agent_drop(function->card, queue, 0);
+	doorbells_zero(function, queue);
+	free(queue->buffer);
+	queue->buffer = NULL;
+	queue->buffers = 0;
+	queue->revoked = queue->events = 0;
+	queue->state = QUEUE_DISABLED;
+	queue->status = 0;
+}
+
+/* An agent did not answer a recall: it may do nothing more until it is disabled. */
+void card_queue_fence(struct speckv_card *card, unsigned int agent)
+{
+	struct card_function *function = card->functions[card->agents[agent].function];
+	struct card_queue *queue;
+	struct card_context context;
+
+	if (!card->agents[agent].used || !function)
+		return;
+	queue = &function->pair[card->agents[agent].queue];
+	context = (struct card_context){ .card = card, .function = function, .queue = queue };
+	for (unsigned int i = 0; i < queue->waits && queue->state == QUEUE_ENABLED; i++) {
+		context.command = &queue->waiting[i];
+		context.entry = &context.command->entry;
+		finish(&context, SPECKV_STATUS_FENCED);
+	}
+	queue->waits = 0;
+	queue->state = QUEUE_FENCED;
+	queue->status = SPECKV_STATUS_FENCED;
+	card_agent_drop(card, queue, 0);
+	memset(queue->grant, 0, sizeof(queue->grant));
+	card_event(card, SPECKV_CARD_FENCED, SPECKV_WARNING, function->index, 0, queue->index,
+		   "queue pair %u of function %u did not answer a recall", queue->index, function->index);
+	card_notify(function, SPECKV_REGS__INT_STATUS__QUEUE_PAIR_bm);
+}
+
+bool card_buffer_busy(const struct card_queue *queue, uint16_t index)
+{
+	for (unsigned int i = 0; i < queue->waits; i++) {
+		const union card_entry *entry = &queue->waiting[i].entry;
+
+		switch (entry->sqe.opcode) {
+		case SPECKV_IO_WRITE:
+			if (entry->write.buffer == index || entry->write.identity_buffer == index)
+				return true;
+			break;
+		case SPECKV_IO_READ:
+		case SPECKV_IO_PREFETCH:
+		case SPECKV_IO_PREDICT:
+			if (entry->sqe.buffer == index)
+				return true;
+			break;
+		default:
+			break;
+		}
+	}
+	return false;
+}
+
+static void remove_waiting(struct card_queue *queue, unsigned int i)
+{
+	queue->waits--;
+	memmove(&queue->waiting[i], &queue->waiting[i + 1], (queue->waits - i) * sizeof(*queue->waiting));
+}
+
+/* End what waits and names this pool in one queue pair. */
+static void abort_in_queue(struct card_function *function, struct card_queue *queue, unsigned int pool, uint16_t status)
+{
+	struct card_context context = { .card = function->card, .function = function, .queue = queue };
+
+	for (unsigned int i = 0; i < queue->waits && queue->state == QUEUE_ENABLED;) {
+		struct card_command *command = &queue->waiting[i];
+
+		if (command->entry.sqe.pool != pool &&
+		    !(command->entry.sqe.opcode == SPECKV_IO_COPY && command->entry.copy.destination_pool == pool)) {
+			i++;
+			continue;
+		}
+		context.command = command;
+		context.entry = &command->entry;
+		finish(&context, status);
+		if (i < queue->waits)
+			remove_waiting(queue, i);
+	}
+}
+
+/* Rights to a pool became fewer: what is going on there ends, and what is held is given up. */
+void card_revoke(struct card_function *function, struct card_queue *queue, unsigned int pool)
+{
+	if (queue->state != QUEUE_ENABLED)
+		return;
+	abort_in_queue(function, queue, pool, SPECKV_STATUS_DENIED);
+	card_agent_drop(function->card, queue, pool);
+	if (!(function->grant[pool].rights | queue->grant[pool].rights))
+		queue->revoked |= UINT64_C(1) << (pool - 1);
+}
+
+void card_abort_pool(struct speckv_card *card, unsigned int pool, uint16_t status)
+{
+	for (unsigned int f = 0; f < card->functions_max; f++)
+		for (unsigned int q = 0; card->functions[f] && q < card->functions[f]->pairs; q++)
+			abort_in_queue(card->functions[f], &card->functions[f]->pair[q], pool, status);
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------ */
+
+static bool id_in_use(const struct card_queue *queue, uint16_t id)
+{
+	for (unsigned int i = 0; i < queue->waits; i++)
+		if (queue->waiting[i].entry.sqe.command_id == id)
+			return true;
+	return false;
+}
+
+static uint16_t execute(struct card_context *context)
+{
+	return is_admin(context->queue) ? card_admin(context) : card_io(context);
+}
+
+/* Run a command that was copied. CARD_WAIT: it stays in flight. */
+static uint16_t start(struct card_context *context, unsigned int earlier)
+{
+	struct card_command *command = context->command;
+
+	if (command->waits_for_all && earlier)
+		return CARD_WAIT;
+	command->waits_for_all = false;
+	if (command->ready_ns > card_now(context->card))
+		return CARD_WAIT;
+	return execute(context);
+}
+
+/* Faults that were asked for delay a command before it does anything. */
+static void delay(struct speckv_card *card, const struct card_queue *queue, struct card_command *command)
+{
+	if (is_admin(queue))
+		return;
+	if (card->fault.stuck) {
+		card->fault.stuck--;
+		command->ready_ns = UINT64_MAX;
+	} else if (card->fault.slow && (!card->fault.slow_pool || card->fault.slow_pool == command->entry.sqe.pool)) {
+		card->fault.slow--;
+		command->ready_ns = command->start_ns + card->fault.slow_ns;
+	}
+}
+
+/* Copy one entry and begin it. False: the queue pair cannot go on now. */
+static bool fetch(struct card_function *function, struct card_queue *queue)
+{
+	struct speckv_card *card = function->card;
+	struct card_command *command = &queue->waiting[queue->waits];
+	struct card_context context = { .card = card, .function = function, .queue = queue, .command = command, .entry = &command->entry };
+	uint32_t tail = tail_of(function, queue);
+	uint16_t status;
+
+	if (tail >= queue->sq_entries) {
+		card_queue_fail(function, queue, SPECKV_STATUS_INVALID);
+		return false;
+	}
+	if (tail == queue->sq_head || queue->waits == CARD_IN_FLIGHT - 1 || room(function, queue) <= queue->waits)
+		return false;
+	if (queue->waits && queue->waiting[queue->waits - 1].waits_for_all)
+		return false;
+	if (queue->state != QUEUE_ENABLED)
+		return false;
+	if (card->ops.dma_read(card->arg, function->index, queue->sq_base + (uint64_t)queue->sq_head * SPECKV_SQE_BYTES,
+			       command->entry.bytes, SPECKV_SQE_BYTES)) {
+		card_queue_fail(function, queue, SPECKV_STATUS_DMA_ERROR);
+		return false;
+	}
+	memset((uint8_t *)command + sizeof(command->entry), 0, sizeof(*command) - sizeof(command->entry));
+	command->field = CARD_NO_FIELD;
+	command->start_ns = card_now(card);
+	queue->sq_head = (queue->sq_head + 1) & (queue->sq_entries - 1);
+	if (command->entry.sqe.command_id == SPECKV_EVENT_COMMAND_ID) {
+		finish(&context, CARD_INVALID(&context, sqe.command_id));
+		return true;
+	}
+	if (id_in_use(queue, command->entry.sqe.command_id)) {
+		finish(&context, SPECKV_STATUS_COMMAND_ID_IN_USE);
+		return true;
+	}
+	/* FLUSH speaks of everything before it. */
+	command->waits_for_all = command->entry.sqe.flags & SPECKV_CMD_FENCE ||
+				 (!is_admin(queue) && command->entry.sqe.opcode == SPECKV_IO_FLUSH);
+	delay(card, queue, command);
+	/* In flight while it runs: a notice that it causes must leave its completion's place free. */
+	queue->waits++;
+	status = start(&context, queue->waits - 1);
+	if (queue->state != QUEUE_ENABLED)
+		return false;
+	if (status == CARD_WAIT)
+		return true;
+	queue->waits--;
+	finish(&context, status);
+	return true;
+}
+
+static unsigned int run_waiting(struct card_function *function, struct card_queue *queue)
+{
+	unsigned int done = 0;
+
+	for (unsigned int i = 0; i < queue->waits && queue->state == QUEUE_ENABLED;) {
+		struct card_context context = { .card = function->card, .function = function, .queue = queue,
+						.command = &queue->waiting[i], .entry = &queue->waiting[i].entry };
+		unsigned int before = queue->waits;
+		uint16_t status = start(&context, i);
+
+		if (queue->state != QUEUE_ENABLED)
+			break;
+		if (queue->waits != before) /* it ended others of this queue pair: look again */
+			break;
+		if (status == CARD_WAIT) {
+			i++;
+			continue;
+		}
+		finish(&context, status);
+		if (i < queue->waits)
+			remove_waiting(queue, i);
+		done++;
+	}
+	return done;
+}
+
+static void run_notices(struct card_function *function, struct card_queue *queue)
+{
+	for (unsigned int pool = 1; queue->revoked && pool <= SPECKV_CARD_POOLS; pool++) {
+		if (!(queue->revoked >> (pool - 1) & 1))
+			continue;
+		if (!card_notice(function, queue, SPECKV_NOTICE_REVOKED, pool))
+			return;
+		queue->revoked &= ~(UINT64_C(1) << (pool - 1));
+	}
+	if (queue->events && card_notice(function, queue, SPECKV_NOTICE_EVENTS, queue->events))
+		queue->events = 0;
+}
+
+static bool coalesced(const struct speckv_card *card, const struct card_queue *queue)
+{
+	uint64_t rule = card_feature(card, SPECKV_FEATURE_INTERRUPT_COALESCING);
+
+	return queue->unsignalled && card_now(card) >= queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000;
+}
+
+static unsigned int run_queue(struct card_function *function, struct card_queue *queue, unsigned int most)
+{
+	struct speckv_card *card = function->card;
+	unsigned int done = 0;
+
+	if (queue->state != QUEUE_ENABLED)
+		return 0;
+	if (queue->revoked || queue->events)
+		run_notices(function, queue);
+	if (queue->waits)
+		done += run_waiting(function, queue);
+	for (unsigned int n = 0; n < most && n < FETCH_TURN && queue->state == QUEUE_ENABLED && !card->reboot_wanted; n++) {
+		if (!fetch(function, queue))
+			break;
+		done++;
+	}
+	if (queue->unsignalled && coalesced(card, queue))
+		signal_queue(function, queue);
+	return done;
+}
+
+unsigned int speckv_card_run(struct speckv_card *card, unsigned int commands)
+{
+	unsigned int done = 0, start_at = card->next_function++ % card->functions_max;
+
+	for (unsigned int i = 0; i < card->functions_max; i++) {
+		struct card_function *function = card->functions[(start_at + i) % card->functions_max];
+
+		if (!function || !function->ready || function->fatal || card->fatal || card->shut_down)
+			continue;
+		if (function->admin && done < commands)
+			done += run_queue(function, &function->admin_queue, commands - done);
+		for (unsigned int q = 0; q < function->pairs && done < commands && function->ready; q++)
+			done += run_queue(function, &function->pair[q], commands - done);
+	}
+	if (card->reboot_wanted) {
+		card->reboot_wanted = false;
+		card->rebooted = true;
+		card_boot(card);
+	}
+	return done;
+}
+
+unsigned int speckv_card_in_flight(const struct speckv_card *card, unsigned int index)
+{
+	const struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+	unsigned int all = 0;
+
+	for (unsigned int q = 0; function && q < function->pairs; q++)
+		all += function->pair[q].waits;
+	return all;
+}
+
+uint64_t speckv_card_next_ns(const struct speckv_card *card)
+{
+	uint64_t next = UINT64_MAX;
+
+	for (unsigned int f = 0; f < card->functions_max; f++) {
+		const struct card_function *function = card->functions[f];
+
+		for (unsigned int q = 0; function && q < function->pairs; q++) {
+			const struct card_queue *queue = &function->pair[q];
+			uint64_t rule = card_feature(card, SPECKV_FEATURE_INTERRUPT_COALESCING);
+
+			if (queue->state != QUEUE_ENABLED)
+				continue;
+			for (unsigned int i = 0; i < queue->waits; i++) {
+				const struct card_command *command = &queue->waiting[i];
+				uint64_t when = command->deadline_ns ? command->deadline_ns : command->ready_ns;
+
+				if (!command->waits_for_all && when < next)
+					next = when;
+			}
+			if (queue->unsignalled && queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000 < next)
+				next = queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000;
+		}
+	}
+	return next;
+}
+
+/* Has some doorbell moved? */
+static bool work_waits(struct speckv_card *card)
+{
+	for (unsigned int f = 0; f < card->functions_max; f++) {
+		struct card_function *function = card->functions[f];
+
+		if (!function || !function->ready)
+			continue;
+		if (function->admin && function->admin_tail != function->admin_queue.sq_head)
+			return true;
+		for (unsigned int q = 0; q < function->pairs; q++) {
+			struct card_queue *queue = &function->pair[q];
+
+			/* Without room for a completion there is no work, whatever the tail says. */
+			if (queue->state == QUEUE_ENABLED && tail_of(function, queue) != queue->sq_head && room(function, queue) > queue->waits)
+				return true;
+		}
+	}
+	return false;
+}
+
+static void need_wake(struct speckv_card *card, uint32_t value)
+{
+	for (unsigned int f = 0; f < card->functions_max; f++) {
+		struct card_function *function = card->functions[f];
+
+		if (!function || function->doorbells == function->own_doorbells)
+			continue;
+		for (unsigned int p = 0; p * SPECKV_DOORBELL_SLOTS < function->pairs; p++)
+			__atomic_store_n(&function->doorbells[p].need_wake, value, __ATOMIC_RELAXED);
+	}
+}
+
+bool speckv_card_sleep(struct speckv_card *card)
+{
+	need_wake(card, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!work_waits(card))
+		return true;
+	need_wake(card, 0);
+	return false;
+}
+
+void speckv_card_wake(struct speckv_card *card)
+{
+	need_wake(card, 0);
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+/* Staging memory: a ring of decoded blocks in device memory. What is written over unread was fetched in vain, and is counted so. */
+#include "card/internal.h"
+
+#define BURST_NS 10000000 /* a prefetch that would have to wait longer for its turn is dropped */
+
+static void drop(struct speckv_card *card, struct card_stage *stage)
+{
+	if (!stage->used) {
+		card->counters[COUNT_PREFETCH_UNUSED]++;
+		card_tally(card, card->pools[stage->pool].present ? &card->pools[stage->pool] : NULL, SPECKV_COUNT_PREFETCH_UNUSED, 1);
+	}
+	stage->pool = 0;
+}
+
+const struct card_stage *card_stage_find(struct speckv_card *card, unsigned int pool, uint64_t address, uint64_t generation,
+					 uint16_t layer_first, uint16_t layer_count)
+{
+	for (unsigned int i = 0; i < CARD_STAGES; i++) {
+		const struct card_stage *stage = &card->stages[i];
+
+		if (stage->pool == pool && stage->address == address && stage->generation == generation &&
+		    stage->layer_first <= layer_first && layer_first + layer_count <= stage->layer_first + stage->layer_count)
+			return stage;
+	}
+	return NULL;
+}
+
+const uint8_t *card_stage_use(struct card_context *context, const struct card_stage *stage)
+{
+	struct speckv_card *card = context->card;
+
+	if (!stage->used)
+		card_count(context, COUNT_PREFETCH_USED, 1);
+	card->stages[stage - card->stages].used = true;
+	return card->memory + card->layout.stage + stage->at;
+}
+
+/* Where the next `bytes` go; NULL: they are too many. */
+uint8_t *card_stage_begin(struct speckv_card *card, uint64_t bytes)
+{
+	if (bytes > card->config.stage_bytes)
+		return NULL;
+	bytes = (bytes + 63) / 64 * 64;
+	if (card->stage_next + bytes > card->config.stage_bytes)
+		card->stage_next = 0;
+	for (unsigned int i = 0; i < CARD_STAGES; i++) {
+		struct card_stage *stage = &card->stages[i];
+
+		if (stage->pool && stage->at < card->stage_next + bytes && card->stage_next < stage->at + stage->bytes)
+			drop(card, stage);
+	}
+	return card->memory + card->layout.stage + card->stage_next;
+}
+
+void card_stage_end(struct card_context *context, unsigned int pool, uint64_t address, uint64_t generation, uint16_t layer_first,
+		    uint16_t layer_count, uint64_t bytes)
+{
+	struct speckv_card *card = context->card;
+	struct card_stage *stage = &card->stages[0];
+
+	for (unsigned int i = 0; i < CARD_STAGES && stage->pool; i++)
+		if (!card->stages[i].pool || card->stages[i].used_ns < stage->used_ns)
+			stage = &card->stages[i];
+	if (stage->pool)
+		drop(card, stage);
+	*stage = (struct card_stage){ .pool = (uint16_t)pool, .address = address, .generation = generation, .layer_first = layer_first,
+				      .layer_count = layer_count, .at = card->stage_next, .bytes = (bytes + 63) / 64 * 64,
+				      .used_ns = card_now(card) };
+	card->stage_next += stage->bytes;
+}
+
+/* Blocks that are no longer what was staged. */
+void card_stage_drop(struct speckv_card *card, unsigned int pool, uint64_t address, uint64_t bytes)
+{
+	for (unsigned int i = 0; i < CARD_STAGES; i++) {
+		struct card_stage *stage = &card->stages[i];
+
+		if (stage->pool != pool || stage->address < address || stage->address - address >= bytes)
+			continue;
+		/* Its bytes belong to the pool and to nobody else. */
+		memset(card->memory + card->layout.stage + stage->at, 0, stage->bytes);
+		drop(card, stage);
+	}
+}
+
+/* Prefetches give way: to their own limit, and to heat. */
+bool card_stage_budget(struct speckv_card *card, uint64_t bytes)
+{
+	uint64_t rate = card_feature(card, SPECKV_FEATURE_PREFETCH_BYTES_PER_SECOND), now = card_now(card);
+
+	if (card->throttled)
+		return false;
+	if (!rate)
+		return true;
+	if (card->prefetch_free_ns < now)
+		card->prefetch_free_ns = now;
+	if (card->prefetch_free_ns > now + BURST_NS)
+		return false;
+	card->prefetch_free_ns += bytes * 1000000000 / rate;
+	return true;
+}
