@@ -151,6 +151,7 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 	struct region *r = &pool->region;
 	char name[SPECKV_NAME_BYTES], command[64];
 	unsigned int start = (unsigned int)getpid() % LAY_CLIENTS;
+	bool manager = attach && attach->flags & ATTACH_MANAGER;
 	int tenant;
 
 	own_command(command);
@@ -188,7 +189,7 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 				unlock_byte(r->lock_fd, slot_byte(r, slot));
 				continue;
 			}
-			tenant = tenant_find(r, name);
+			tenant = manager ? LAY_TENANTS - 1 : tenant_find(r, name);
 			pool->slot = slot;
 			r->own_slot = (int)slot;
 			pool->incarnation = ((state >> 8) + 1) & 0xffffffffffull;
@@ -206,7 +207,8 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 			/* clients begin far from each other */
 			store(&client->cursor, region_pages(r) / LAY_CLIENTS * ((slot * 37u) % LAY_CLIENTS));
 			store(&client->state, pool->incarnation << 8 | 1);
-			pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "client %.24s attached: %.63s", name, command);
+			if (!manager)
+				pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "client %.24s attached: %.63s", name, command);
 			if (!attach || !(attach->flags & ATTACH_KEEP_DEAD))
 				clients_reap(pool, NULL);
 			return 0;
@@ -221,7 +223,8 @@ void client_leave(struct speckv_pool *pool)
 	struct region *r = &pool->region;
 
 	sweep(r, pool->slot, pool->incarnation);
-	pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO, "client %.24s detached", pool->tenant->name);
+	if (!(pool->attach.flags & ATTACH_MANAGER))
+		pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO, "client %.24s detached", pool->tenant->name);
 	store(&pool->client->state, pool->incarnation << 8);
 	r->own_slot = -1;
 	unlock_byte(r->lock_fd, slot_byte(r, pool->slot));

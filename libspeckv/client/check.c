@@ -249,7 +249,7 @@ static void check_directory(struct check *c)
 int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int flags, speckv_progress_cb progress, void *arg,
 		      struct speckv_check_report *report)
 {
-	struct speckv_attach attach = { .tenant = "speckv-check", .flags = ATTACH_KEEP_DEAD };
+	struct speckv_attach attach = { .flags = ATTACH_MANAGER | ATTACH_KEEP_DEAD };
 	struct check c = { .report = report, .deep = flags & SPECKV_CHECK_DEEP, .repair = flags & SPECKV_CHECK_REPAIR };
 	uint64_t pages, told = 0;
 	unsigned int dead = 0;

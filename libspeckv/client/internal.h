@@ -184,6 +184,7 @@ struct speckv_pool {
 	struct staging *_Atomic staging;
 };
 
+#define ATTACH_MANAGER (1u << 30)   /* a manager at work: no tenant of its own, nothing in the event log */
 #define ATTACH_KEEP_DEAD (1u << 31) /* leave what dead clients hold as it is: check counts it first */
 int client_join(struct speckv_pool *pool, const struct speckv_attach *attach);
 void client_leave(struct speckv_pool *pool);

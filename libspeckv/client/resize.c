@@ -286,7 +286,7 @@ static int dry_run(struct job *job)
 int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t capacity_bytes, unsigned int flags, speckv_progress_cb progress, void *arg,
 		       struct speckv_pool_info *info)
 {
-	struct speckv_attach attach = { .tenant = "speckv-resize" };
+	struct speckv_attach attach = { .flags = ATTACH_MANAGER };
 	struct job job = { .dev = dev, .name = name, .evict = flags & SPECKV_RESIZE_EVICT, .progress = progress, .arg = arg };
 	struct lay_pool_record *record;
 	uint64_t capacity, block_pages;
