@@ -9,5 +9,6 @@
 #include <speckv/codec.h>
 #include <speckv/device.h>
 #include <speckv/pool.h>
+#include <speckv/predictor.h>
 
 #endif

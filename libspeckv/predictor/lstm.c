@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: MIT */
+/* One step of a quantised LSTM with a survival head. The arithmetic, to the bit, is that of speckv/predictor.h. */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <speckv/codec.h>
+#include <speckv/predictor.h>
+
+#include "predictor/kernels.h"
+#include "predictor/sigmoid.h"
+
+#define LAYERS SPECKV_PREDICTOR_LAYERS
+#define HIDDEN SPECKV_PREDICTOR_HIDDEN
+#define ROWS (4 * HIDDEN)
+#define CRC_OFFSET 60
+#define SCALE_MAX (1 << 24)
+#define BIAS_MAX (1 << 20)
+#define EDGE_MAX 0x80000000u
+
+/* Rows of weights with what makes sums of them numbers in units of 2^-12. */
+struct rows {
+	uint32_t rows;
+	uint32_t columns; /* padded */
+	int8_t *weights;
+	int32_t scale[ROWS];
+};
+
+struct layer {
+	struct rows input;
+	struct rows recurrent;
+	int32_t bias[ROWS];
+};
+
+struct speckv_predictor {
+	uint32_t features;
+	uint32_t bins;
+	uint32_t edges_ms[SPECKV_PREDICTOR_BINS_MAX + 1];
+	struct layer layers[LAYERS];
+	struct rows head;
+	int32_t head_bias[SPECKV_PREDICTOR_BINS_MAX];
+	predictor_matvec *matvec;
+};
+
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
+
+/* What is left of the bytes; the length of the whole was checked before anything is taken. */
+struct cursor {
+	const uint8_t *at;
+	bool bad;
+};
+
+static uint32_t le16(const uint8_t *p)
+{
+	return (uint32_t)p[0] | (uint32_t)p[1] << 8;
+}
+
+static uint32_t le32(const uint8_t *p)
+{
+	return le16(p) | le16(p + 2) << 16;
+}
+
+static uint32_t round_up(uint32_t n, uint32_t to)
+{
+	return (n + to - 1) / to * to;
+}
+
+static int32_t take_i32(struct cursor *in, int32_t low, int32_t high)
+{
+	int32_t value = (int32_t)le32(in->at);
+
+	in->at += 4;
+	if (value < low || value > high)
+		in->bad = true;
+	return value;
+}
+
+static int take_weights(struct cursor *in, struct rows *out, uint32_t rows, uint32_t columns)
+{
+	out->rows = round_up(rows, 4);
+	out->columns = round_up(columns, PREDICTOR_COLUMNS);
+	out->weights = calloc(out->rows, out->columns);
+	if (!out->weights)
+		return -ENOMEM;
+	for (uint32_t r = 0; r < rows; r++, in->at += columns)
+		memcpy(out->weights + (size_t)r * out->columns, in->at, columns);
+	return 0;
+}
+
+static void take_i32s(struct cursor *in, int32_t *out, uint32_t n, int32_t low, int32_t high)
+{
+	for (uint32_t i = 0; i < n; i++)
+		out[i] = take_i32(in, low, high);
+}
+
+static uint64_t expected_bytes(uint32_t features, uint32_t bins)
+{
+	uint64_t bytes = SPECKV_PREDICTOR_HEADER_BYTES + 4 * (uint64_t)(bins + 1) + (uint64_t)bins * (HIDDEN + 8);
+
+	for (uint32_t layer = 0; layer < LAYERS; layer++)
+		bytes += (uint64_t)ROWS * ((layer ? HIDDEN : features) + HIDDEN + 12);
+	return bytes;
+}
+
+static int take_all(struct speckv_predictor *model, struct cursor *in)
+{
+	int rc;
+
+	for (uint32_t i = 0; i <= model->bins; i++, in->at += 4) {
+		model->edges_ms[i] = le32(in->at);
+		if (i ? model->edges_ms[i] <= model->edges_ms[i - 1] : model->edges_ms[i] != 0)
+			in->bad = true;
+		if (model->edges_ms[i] > EDGE_MAX)
+			in->bad = true;
+	}
+	for (uint32_t l = 0; l < LAYERS; l++) {
+		struct layer *layer = &model->layers[l];
+
+		rc = take_weights(in, &layer->input, ROWS, l ? HIDDEN : model->features);
+		if (!rc)
+			rc = take_weights(in, &layer->recurrent, ROWS, HIDDEN);
+		if (rc)
+			return rc;
+		take_i32s(in, layer->input.scale, ROWS, 0, SCALE_MAX);
+		take_i32s(in, layer->recurrent.scale, ROWS, 0, SCALE_MAX);
+		take_i32s(in, layer->bias, ROWS, -BIAS_MAX, BIAS_MAX);
+	}
+	rc = take_weights(in, &model->head, model->bins, HIDDEN);
+	if (rc)
+		return rc;
+	take_i32s(in, model->head.scale, model->bins, 0, SCALE_MAX);
+	take_i32s(in, model->head_bias, model->bins, -BIAS_MAX, BIAS_MAX);
+	return in->bad ? -EBADMSG : 0;
+}
+
+static predictor_matvec *best_matvec(void)
+{
+#if defined(__x86_64__)
+	const char *isa = speckv_isa_name(); /* so that forcing one there forces it here */
+
+	if (!strcmp(isa, "avx2") || !strcmp(isa, "avx512"))
+		return predictor_matvec_avx2;
+#endif
+	return predictor_matvec_portable;
+}
+
+int speckv_predictor_load(const void *bytes, size_t n, struct speckv_predictor **out)
+{
+	const uint8_t *header = bytes;
+	struct speckv_predictor *model;
+	uint32_t features, bins;
+	struct cursor in;
+	int rc;
+
+	if (!bytes || !out)
+		return -EINVAL;
+	if (n < SPECKV_PREDICTOR_HEADER_BYTES || memcmp(header, "SPECKVP", 8))
+		return -EBADMSG;
+	if (le32(header + 8) != SPECKV_PREDICTOR_VERSION)
+		return -EPROTONOSUPPORT;
+	if (le32(header + 12) != n)
+		return -EBADMSG;
+	if (speckv_crc32c(speckv_crc32c(0, header, CRC_OFFSET), header + SPECKV_PREDICTOR_HEADER_BYTES,
+			  n - SPECKV_PREDICTOR_HEADER_BYTES) != le32(header + CRC_OFFSET))
+		return -EBADMSG;
+	for (uint32_t i = 24; i < CRC_OFFSET; i++)
+		if (header[i])
+			return -EBADMSG;
+	features = le16(header + 16);
+	bins = le16(header + 22);
+	if (le16(header + 18) != LAYERS || le16(header + 20) != HIDDEN || features < 1 || bins < 1 ||
+	    features > SPECKV_PREDICTOR_FEATURES_MAX || bins > SPECKV_PREDICTOR_BINS_MAX)
+		return -EOPNOTSUPP;
+	if (expected_bytes(features, bins) != n)
+		return -EBADMSG;
+
+	model = calloc(1, sizeof(*model));
+	if (!model)
+		return -ENOMEM;
+	model->features = features;
+	model->bins = bins;
+	model->matvec = best_matvec();
+	in = (struct cursor){ .at = header + SPECKV_PREDICTOR_HEADER_BYTES };
+	rc = take_all(model, &in);
+	if (rc) {
+		speckv_predictor_destroy(model);
+		return rc;
+	}
+	*out = model;
+	return 0;
+}
+
+void speckv_predictor_destroy(struct speckv_predictor *model)
+{
+	if (!model)
+		return;
+	for (uint32_t l = 0; l < LAYERS; l++) {
+		free(model->layers[l].input.weights);
+		free(model->layers[l].recurrent.weights);
+	}
+	free(model->head.weights);
+	free(model);
+}
+
+uint32_t speckv_predictor_features(const struct speckv_predictor *model)
+{
+	return model->features;
+}
+
+uint32_t speckv_predictor_bins(const struct speckv_predictor *model)
+{
+	return model->bins;
+}
+
+const uint32_t *speckv_predictor_edges_ms(const struct speckv_predictor *model)
+{
+	return model->edges_ms;
+}
+
+/* ---- arithmetic -------------------------------------------------------------------------------------------------- */
+
+/* x / 2^bits, rounded down. */
+static int64_t shift_down(int64_t x, unsigned int bits)
+{
+	return x >> bits; /* arithmetic in every compiler that builds us */
+}
+
+/* The logistic function of x in units of 2^-12, in units of 2^-24: a table of 16 entries a unit, straight between. */
+static int32_t sigmoid24(int64_t x)
+{
+	int64_t below = x > 0 ? -x : x;
+	uint32_t at, part;
+	int32_t value;
+
+	if (below < -(16 << 12))
+		below = -(16 << 12);
+	at = (uint32_t)(below + (16 << 12));
+	part = at & 255;
+	value = (int32_t)sigmoid_table[at >> 8];
+	if (part)
+		value += (int32_t)(((sigmoid_table[(at >> 8) + 1] - sigmoid_table[at >> 8]) * part + 128) >> 8);
+	return x > 0 ? (1 << 24) - value : value;
+}
+
+/* Both of x in units of 2^-12, in units of 2^-15. */
+static int32_t sigmoid15(int64_t x)
+{
+	return (sigmoid24(x) + 256) >> 9;
+}
+
+static int32_t tanh15(int64_t x)
+{
+	return 2 * sigmoid15(2 * x) - (1 << 15);
+}
+
+static int64_t scaled(const struct rows *rows, const int32_t *sums, uint32_t row)
+{
+	return (int64_t)sums[row] * rows->scale[row];
+}
+
+static void step_layer(const struct speckv_predictor *model, const struct layer *layer, const int8_t *input,
+		       int16_t *cell, int8_t *hidden)
+{
+	int32_t from_input[ROWS], from_hidden[ROWS];
+	int64_t gates[ROWS];
+
+	model->matvec(layer->input.weights, ROWS, layer->input.columns, input, from_input);
+	model->matvec(layer->recurrent.weights, ROWS, HIDDEN, hidden, from_hidden);
+	for (uint32_t row = 0; row < ROWS; row++) {
+		int64_t sum = scaled(&layer->input, from_input, row) + scaled(&layer->recurrent, from_hidden, row);
+
+		gates[row] = shift_down(sum + (1 << 15), 16) + layer->bias[row];
+	}
+	for (uint32_t unit = 0; unit < HIDDEN; unit++) {
+		int64_t in = sigmoid15(gates[unit]);
+		int64_t forget = sigmoid15(gates[HIDDEN + unit]);
+		int64_t candidate = tanh15(gates[2 * HIDDEN + unit]);
+		int64_t out = sigmoid15(gates[3 * HIDDEN + unit]);
+		int64_t c = shift_down(forget * cell[unit] * 16 + in * candidate + (1 << 18), 19);
+
+		if (c > INT16_MAX)
+			c = INT16_MAX;
+		if (c < INT16_MIN)
+			c = INT16_MIN;
+		cell[unit] = (int16_t)c;
+		hidden[unit] = (int8_t)shift_down(out * tanh15(2 * c) * 127 + (1 << 29), 30);
+	}
+}
+
+int speckv_predictor_step(const struct speckv_predictor *model, const struct speckv_predictor_state *before,
+			  const int8_t *features, struct speckv_predictor_state *after, uint32_t *survival)
+{
+	int8_t input[SPECKV_PREDICTOR_FEATURES_MAX] = { 0 };
+	int32_t sums[SPECKV_PREDICTOR_BINS_MAX];
+	uint64_t left = SPECKV_PREDICTOR_ONE;
+
+	if (!model || !features || !after || !survival)
+		return -EINVAL;
+	if (!before)
+		memset(after, 0, sizeof(*after));
+	else if (before != after)
+		*after = *before;
+	memcpy(input, features, model->features);
+	for (uint32_t l = 0; l < LAYERS; l++)
+		step_layer(model, &model->layers[l], l ? after->h[l - 1] : input, after->c[l], after->h[l]);
+
+	model->matvec(model->head.weights, model->head.rows, HIDDEN, after->h[LAYERS - 1], sums);
+	survival[0] = (uint32_t)left;
+	for (uint32_t bin = 0; bin < model->bins; bin++) {
+		int64_t logit = shift_down(scaled(&model->head, sums, bin) + (1 << 15), 16) + model->head_bias[bin];
+		uint64_t stays = (1 << 24) - (uint32_t)sigmoid24(logit);
+
+		left = (left * stays + (1 << 23)) >> 24;
+		survival[bin + 1] = (uint32_t)left;
+	}
+	return 0;
+}

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SPECKV_PREDICTOR_TREE_H
+#define SPECKV_PREDICTOR_TREE_H
+
+/* A node with so many different successors is shared by sessions, as a system prompt is. */
+#define PREDICTOR_SHARED 3
+
+#endif
