@@ -68,6 +68,7 @@ uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, const void *sou
 uint32_t codec_crc_avx512(uint32_t state, const void *data, size_t bytes);
 uint32_t codec_crc_copy_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
 uint32_t codec_crc_stream_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
+CODEC_Q4X_KERNELS(avx2);
 CODEC_Q4X_KERNELS(avx512);
 CODEC_Q4X_KERNELS(avx512bf16);
 #endif
