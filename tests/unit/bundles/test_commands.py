@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,24 @@ def test_every_refusal_has_exit_code_7_and_its_own_errno(run: Run, world: Path) 
         code, document = run("verify", *arguments)
         assert (code, error(document)["errno"]) == (7, name), arguments
         assert str(arguments[0]) in str(error(document)["message"])
+
+
+def test_1000_random_mutations_of_the_release_are_refused(run: Run, world: Path) -> None:
+    good, choose = (world / "good.bundle").read_bytes(), random.Random(3)
+    bad, seen = bytearray(good), set()
+    for _ in range(1000):
+        places = [choose.randrange(choose.choice((64, 900, 4096, len(good)))) for _ in range(choose.randint(1, 3))]
+        for at in places:
+            bad[at] ^= choose.randint(1, 255)
+        if bad == good:  # the same place twice, and back
+            continue
+        (world / "bad.bundle").write_bytes(bad)
+        code, document = run("verify", "bad.bundle", "--trust", "test.pub")
+        assert code == 7, places
+        seen.add(error(document)["errno"])
+        for at in places:
+            bad[at] = good[at]
+    assert seen == {"EBADMSG", "EPROTONOSUPPORT", "EKEYREJECTED", "EILSEQ"}
 
 
 def test_the_signer_is_named_by_the_file_of_the_key_that_is_trusted(run: Run, world: Path) -> None:
