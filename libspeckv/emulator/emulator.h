@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/* speckv-emu: the card model as a process. main.c: options, state files, sockets, the loop; function.c: one connection is one
+ * PCI function; control.c: the emulator's own commands (status, faults, stop), which no card has. */
+#ifndef SPECKV_EMULATOR_EMULATOR_H
+#define SPECKV_EMULATOR_EMULATOR_H
+
+#include "card/card.h"
+#include "vfio_user.h"
+
+#define EMU_BAR0 0
+#define EMU_BAR2 2
+#define EMU_BAR4 4
+#define EMU_BAR4_BYTES 0x1000u
+#define EMU_CONFIG_BYTES 0x1000u
+#define EMU_DOORBELLS 0x10000u /* offset in BAR0 */
+#define EMU_FUNCTIONS 64
+#define EMU_CONTROLS 8
+
+struct emulator;
+
+/* One connection. */
+struct emu_function {
+	struct emulator *emulator;
+	struct vu_connection *connection;
+	int number; /* of the card's function; -1: none */
+	bool admin;
+	int doorbell_fd; /* memfd as large as BAR0; its last half is the doorbell pages */
+	uint8_t *doorbells;
+	uint8_t config[EMU_CONFIG_BYTES], config_writable[256];
+	uint8_t msix[EMU_BAR4_BYTES];
+};
+
+struct emulator {
+	struct speckv_card *card;
+	struct speckv_card_config config;
+	char name[64];
+	int memory_fd, flash_fd;
+	uint8_t *memory, *flash;
+	struct emu_function *functions[EMU_FUNCTIONS];
+	int listeners[3]; /* admin, I/O, control */
+	int controls[EMU_CONTROLS];
+	bool stop;
+	uint64_t started_ns;
+};
+
+extern const struct speckv_card_ops emu_card_ops;
+/* Serve a connection: adds a function to the card. NULL: refused (limits, memory); the socket is closed. */
+struct emu_function *emu_function_open(struct emulator *emulator, int fd, bool admin);
+void emu_function_close(struct emu_function *function);
+/* After a reboot of the card: identification follows the image that runs. */
+void emu_function_identify(struct emu_function *function);
+struct emu_function *emu_function_of(struct emulator *emulator, unsigned int number);
+
+/* Handle one line of a control connection; writes a line of JSON to `answer`. */
+void emu_control(struct emulator *emulator, const char *line, char *answer, unsigned int bytes);
+uint64_t emu_now_ns(void *arg);
+
+#endif

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: MIT
+/* One connection is one PCI function of the card: configuration space, BARs, interrupts, and its window on the peer's memory. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "emulator.h"
+
+#define VECTORS 16
+#define QUEUE_PAIRS 16 /* of one function: one doorbell page */
+
+/* ---- configuration space --------------------------------------------------------------------------------------------- */
+
+static void put16(uint8_t *at, uint16_t value)
+{
+	at[0] = (uint8_t)value;
+	at[1] = (uint8_t)(value >> 8);
+}
+
+static void put32(uint8_t *at, uint32_t value)
+{
+	put16(at, (uint16_t)value);
+	put16(at + 2, (uint16_t)(value >> 16));
+}
+
+void emu_function_identify(struct emu_function *f)
+{
+	bool engine = speckv_card_has_engine(f->emulator->card);
+
+	put16(f->config, SPECKV_PCI_VENDOR_ID);
+	put16(f->config + 2, engine ? SPECKV_PCI_DEVICE_ID_CARD : SPECKV_PCI_DEVICE_ID_FACTORY);
+}
+
+static void config_make(struct emu_function *f)
+{
+	uint8_t *c = f->config, *w = f->config_writable;
+
+	emu_function_identify(f);
+	put16(c + 0x06, 0x0010); /* status: capability list */
+	put32(c + 0x08, (uint32_t)SPECKV_PCI_CLASS << 8 | 1);
+	put32(c + 0x18, f->admin ? 0xc : 0); /* BAR2: 64-bit, prefetchable */
+	put32(c + 0x20, 0x4);                /* BAR4: 64-bit */
+	put16(c + 0x2c, SPECKV_PCI_VENDOR_ID);
+	put16(c + 0x2e, f->admin ? 1 : 2);
+	c[0x34] = 0x40;
+	/* MSI-X (PCI 3.0, 6.8.2): table at BAR4 + 0, pending bits at BAR4 + 0x800 */
+	c[0x40] = 0x11;
+	c[0x41] = 0x60;
+	put16(c + 0x42, VECTORS - 1);
+	put32(c + 0x44, EMU_BAR4);
+	put32(c + 0x48, 0x800 | EMU_BAR4);
+	/* PCI Express endpoint (PCIe 5.0, 7.5.3): role-based error reporting, function-level reset */
+	c[0x60] = 0x10;
+	put16(c + 0x62, 0x0002);
+	put32(c + 0x64, 0x10008000);
+	put32(c + 0x6c, 0x00000041);
+	/* DVSEC "PCIe DVSEC for CXL devices" (CXL 2.0, 8.1.3): vendor 0x1e98, id 0, length 0x3c; memory-capable, no HDM ranges yet */
+	put32(c + 0x100, 0x00010023);
+	put32(c + 0x104, 0x03c11e98);
+	put32(c + 0x108, 0x00000000);
+	put16(c + 0x10a, 0x0004);
+	/* what a host may write: command, BARs, cache line, interrupt line, MSI-X control, device control */
+	memset(w + 0x04, 0xff, 2);
+	w[0x0c] = w[0x3c] = 0xff;
+	memset(w + 0x10, 0xff, 24);
+	w[0x43] = 0xc0;
+	memset(w + 0x68, 0xff, 2);
+}
+
+static void config_write(struct emu_function *f, uint64_t offset, const uint8_t *data, uint32_t bytes)
+{
+	for (uint32_t i = 0; i < bytes; i++) {
+		uint64_t at = offset + i;
+		uint8_t mask = at < sizeof(f->config_writable) ? f->config_writable[at] : 0;
+
+		f->config[at] = (uint8_t)((f->config[at] & ~mask) | (data[i] & mask));
+	}
+	if (offset <= 0x69 && offset + bytes > 0x69 && f->config[0x69] & 0x80) { /* Device Control: initiate function-level reset */
+		f->config[0x69] &= 0x7f;
+		speckv_card_function_reset(f->emulator->card, (unsigned int)f->number);
+	}
+}
+
+/* ---- regions ------------------------------------------------------------------------------------------------------------ */
+
+static void region_info(void *device, unsigned int region, struct vu_region *info)
+{
+	struct emu_function *f = device;
+
+	info->fd = -1;
+	info->writable = true;
+	if (region == EMU_BAR0) {
+		info->bytes = SPECKV_CARD_BAR0_BYTES;
+		info->fd = f->doorbell_fd;
+		info->mmap_offset = EMU_DOORBELLS;
+		info->mmap_bytes = SPECKV_CARD_BAR0_BYTES - EMU_DOORBELLS;
+	} else if (region == EMU_BAR2 && f->admin) {
+		info->bytes = f->emulator->config.memory_bytes;
+		info->fd = f->emulator->memory_fd;
+	} else if (region == EMU_BAR4) {
+		info->bytes = EMU_BAR4_BYTES;
+	} else if (region == VU_CONFIG_REGION) {
+		info->bytes = EMU_CONFIG_BYTES;
+	}
+}
+
+static int region_read(void *device, unsigned int region, uint64_t offset, void *data, uint32_t bytes)
+{
+	struct emu_function *f = device;
+	uint8_t *to = data;
+
+	switch (region) {
+	case EMU_BAR0:
+		for (uint32_t at = 0; at < bytes;) { /* the card has aligned 32-bit registers; a host may ask for any bytes */
+			uint32_t value = speckv_card_read32(f->emulator->card, (unsigned int)f->number, (uint32_t)(offset + at) & ~3u);
+			uint32_t skip = (uint32_t)(offset + at) & 3, n = 4 - skip < bytes - at ? 4 - skip : bytes - at;
+
+			memcpy(to + at, (uint8_t *)&value + skip, n);
+			at += n;
+		}
+		return 0;
+	case EMU_BAR2:
+		memcpy(to, f->emulator->memory + offset, bytes);
+		return 0;
+	case EMU_BAR4:
+		memcpy(to, f->msix + offset, bytes);
+		return 0;
+	case VU_CONFIG_REGION:
+		memcpy(to, f->config + offset, bytes);
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+static int region_write(void *device, unsigned int region, uint64_t offset, const void *data, uint32_t bytes)
+{
+	struct emu_function *f = device;
+	const uint8_t *from = data;
+
+	switch (region) {
+	case EMU_BAR0:
+		for (uint32_t at = 0; at + 4 <= bytes && !(offset & 3); at += 4) { /* partial writes have no meaning to any register */
+			uint32_t value;
+
+			memcpy(&value, from + at, sizeof(value));
+			speckv_card_write32(f->emulator->card, (unsigned int)f->number, (uint32_t)offset + at, value);
+		}
+		return 0;
+	case EMU_BAR2:
+		memcpy(f->emulator->memory + offset, from, bytes);
+		return 0;
+	case EMU_BAR4:
+		memcpy(f->msix + offset, from, bytes);
+		return 0;
+	case VU_CONFIG_REGION:
+		config_write(f, offset, from, bytes);
+		return 0;
+	default:
+		return -EINVAL;
+	}
+}
+
+static void dma_unmapped(void *device, uint64_t address, uint64_t bytes)
+{
+	/* the card holds no pointers between commands: dma_direct() is asked again for each */
+	(void)device;
+	(void)address;
+	(void)bytes;
+}
+
+static int reset(void *device)
+{
+	struct emu_function *f = device;
+
+	speckv_card_function_reset(f->emulator->card, (unsigned int)f->number);
+	config_make(f);
+	memset(f->msix, 0, sizeof(f->msix));
+	return 0;
+}
+
+static const struct vu_ops ops = {
+	.region_read = region_read, .region_write = region_write, .region_info = region_info, .dma_unmapped = dma_unmapped, .reset = reset
+};
+
+struct emu_function *emu_function_open(struct emulator *e, int fd, bool admin)
+{
+	struct speckv_card_function_config config = { .admin = admin, .queue_pairs = QUEUE_PAIRS };
+	struct emu_function *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		goto bad;
+	f->emulator = e;
+	f->admin = admin;
+	f->number = -1;
+	f->doorbells = MAP_FAILED;
+	f->doorbell_fd = memfd_create("speckv-doorbells", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (f->doorbell_fd < 0 || ftruncate(f->doorbell_fd, SPECKV_CARD_BAR0_BYTES) != 0 ||
+	    fcntl(f->doorbell_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+		goto bad;
+	f->doorbells = mmap(NULL, SPECKV_CARD_BAR0_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, f->doorbell_fd, 0);
+	if (f->doorbells == MAP_FAILED)
+		goto bad;
+	config.doorbells = (struct speckv_doorbell_page *)(f->doorbells + EMU_DOORBELLS);
+	f->number = speckv_card_function_add(e->card, &config);
+	if (f->number < 0)
+		goto bad;
+	f->connection = vu_open(fd, &ops, f, VECTORS);
+	if (!f->connection)
+		goto bad;
+	config_make(f);
+	return f;
+bad:
+	close(fd);
+	if (f) {
+		if (f->number >= 0)
+			speckv_card_function_remove(e->card, (unsigned int)f->number);
+		if (f->doorbells != MAP_FAILED)
+			munmap(f->doorbells, SPECKV_CARD_BAR0_BYTES);
+		if (f->doorbell_fd >= 0)
+			close(f->doorbell_fd);
+		free(f);
+	}
+	return NULL;
+}
+
+void emu_function_close(struct emu_function *f)
+{
+	speckv_card_function_remove(f->emulator->card, (unsigned int)f->number);
+	vu_close(f->connection);
+	munmap(f->doorbells, SPECKV_CARD_BAR0_BYTES);
+	close(f->doorbell_fd);
+	free(f);
+}
+
+/* ---- what the card asks of the outside ------------------------------------------------------------------------------- */
+
+struct emu_function *emu_function_of(struct emulator *e, unsigned int number)
+{
+	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++)
+		if (e->functions[i] && e->functions[i]->number == (int)number)
+			return e->functions[i];
+	return NULL;
+}
+
+static int card_dma_read(void *arg, unsigned int function, uint64_t address, void *to, uint64_t bytes)
+{
+	struct emu_function *f = emu_function_of(arg, function);
+
+	return f ? vu_dma_read(f->connection, address, to, bytes) : -ENODEV;
+}
+
+static int card_dma_write(void *arg, unsigned int function, uint64_t address, const void *from, uint64_t bytes)
+{
+	struct emu_function *f = emu_function_of(arg, function);
+
+	return f ? vu_dma_write(f->connection, address, from, bytes) : -ENODEV;
+}
+
+static int card_dma_publish(void *arg, unsigned int function, uint64_t address, uint16_t value)
+{
+	struct emu_function *f = emu_function_of(arg, function);
+	_Atomic uint16_t *at = f && !(address & 1) ? vu_dma_pointer(f->connection, address, sizeof(value), true) : NULL;
+
+	if (at) {
+		atomic_store_explicit(at, value, memory_order_release);
+		return 0;
+	}
+	return f ? vu_dma_write(f->connection, address, &value, sizeof(value)) : -ENODEV;
+}
+
+static void *card_dma_direct(void *arg, unsigned int function, uint64_t address, uint64_t bytes, bool write)
+{
+	struct emu_function *f = emu_function_of(arg, function);
+
+	return f ? vu_dma_pointer(f->connection, address, bytes, write) : NULL;
+}
+
+static void card_interrupt(void *arg, unsigned int function, unsigned int vector)
+{
+	struct emu_function *f = emu_function_of(arg, function);
+
+	if (f)
+		vu_interrupt(f->connection, vector);
+}
+
+static int card_memory_zero(void *arg, uint64_t offset, uint64_t bytes)
+{
+	struct emulator *e = arg;
+
+	if (fallocate(e->memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) != 0)
+		memset(e->memory + offset, 0, bytes);
+	return 0;
+}
+
+static int card_flash_erase(void *arg, uint64_t offset, uint64_t bytes)
+{
+	struct emulator *e = arg;
+
+	memset(e->flash + offset, 0xff, bytes);
+	return 0;
+}
+
+static int card_flash_program(void *arg, uint64_t offset, const void *data, uint64_t bytes)
+{
+	struct emulator *e = arg;
+	const uint8_t *from = data;
+
+	for (uint64_t i = 0; i < bytes; i++) /* NOR: bits only go from 1 to 0 */
+		e->flash[offset + i] &= from[i];
+	return 0;
+}
+
+const struct speckv_card_ops emu_card_ops = {
+	.now_ns = emu_now_ns,
+	.dma_read = card_dma_read,
+	.dma_write = card_dma_write,
+	.dma_publish = card_dma_publish,
+	.dma_direct = card_dma_direct,
+	.interrupt = card_interrupt,
+	.memory_zero = card_memory_zero,
+	.flash_erase = card_flash_erase,
+	.flash_program = card_flash_program,
+};

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How software reaches a card: registers, memory that the card can reach, and queue pairs over them. A transport knows no pools.
+ * vfio_user.c: an emulated card's socket. queue.c: rings and doorbells, the same over every transport.
+ *
+ * Threads: one at a time on a transport and on each of its queues; callers lock.
+ */
+#ifndef SPECKV_TRANSPORT_TRANSPORT_H
+#define SPECKV_TRANSPORT_TRANSPORT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <speckv.h> /* the uapi */
+
+struct transport;
+
+struct transport_ops {
+	int (*read32)(struct transport *transport, uint32_t offset, uint32_t *value);
+	int (*write32)(struct transport *transport, uint32_t offset, uint32_t value);
+	/* 0 while the other side is there, else a negative errno. May make a system call. */
+	int (*alive)(struct transport *transport);
+	void (*close)(struct transport *transport);
+};
+
+struct transport {
+	const struct transport_ops *ops;
+	struct speckv_doorbell_page *doorbells; /* shared with the card; NULL: doorbells are register writes */
+	/* Memory that both sides reach; parts are taken from its start and never given back. */
+	uint8_t *arena;
+	uint64_t arena_address; /* as the card names it */
+	size_t arena_bytes, arena_taken;
+	uint16_t vendor, device; /* PCI identification */
+};
+
+/* Connect to an emulated card's socket, with an arena of this size. Errors: -ENOENT, -EACCES, -ECONNREFUSED, -EPROTO (not a card),
+ *  -ETIMEDOUT (does not answer), -ENOMEM. */
+int transport_open_vfio_user(const char *socket_path, size_t arena_bytes, struct transport **out);
+/* Take zeroed memory from the arena, aligned to `align` (a power of two). NULL: used up. */
+void *transport_take(struct transport *transport, size_t bytes, size_t align);
+static inline uint64_t transport_address(const struct transport *transport, const void *pointer)
+{
+	return transport->arena_address + (uint64_t)((const uint8_t *)pointer - transport->arena);
+}
+
+/* ---- queue pairs ------------------------------------------------------------------------------------------------------ */
+
+#define QUEUE_ADMIN 0xffffu
+
+struct queue {
+	struct transport *transport;
+	unsigned int number; /* QUEUE_ADMIN, or of the function */
+	struct speckv_sqe *sq;
+	struct speckv_cqe *cq;
+	struct speckv_buffer_entry *buffers;
+	uint32_t sq_mask, cq_mask, buffer_count;
+	uint32_t sq_tail, sq_head, cq_head; /* free-running */
+	uint32_t cq_rung;                   /* the head that the card was told */
+	uint64_t kicks;                     /* how often the card slept: each cost a system call */
+};
+
+/* Program and enable the admin queue (the function must be a privileged one), and wait until the card is ready. */
+int queue_open_admin(struct queue *queue, struct transport *transport, unsigned int sq_log2);
+/* Program and enable I/O queue pair `number`, polled, with a buffer table of `buffers` entries. */
+int queue_open_io(struct queue *queue, struct transport *transport, unsigned int number, unsigned int sq_log2, unsigned int buffers);
+/* Enter a part of the arena in the buffer table. */
+int queue_register(struct queue *queue, unsigned int index, void *pointer, uint64_t bytes, uint32_t flags);
+void queue_close(struct queue *queue);
+/* Entries that may be filled now. */
+static inline unsigned int queue_room(const struct queue *queue)
+{
+	return queue->sq_mask - (queue->sq_tail - queue->sq_head);
+}
+/* Put an entry in the ring; queue_ring() tells the card of all that were put. The caller has looked at queue_room(). */
+void queue_put(struct queue *queue, const void *entry);
+int queue_ring(struct queue *queue);
+/* One completion, if there is one: true. */
+bool queue_reap(struct queue *queue, struct speckv_cqe *out);
+/* Wait for one completion. Errors: -ETIMEDOUT, and what alive() says. */
+int queue_wait(struct queue *queue, struct speckv_cqe *out, uint64_t timeout_ns);
+/* One command, alone: put, ring, wait. Returns 0 and the result, or the errno of the completion's status, negative. */
+int queue_call(struct queue *queue, const void *entry, uint64_t timeout_ns, uint64_t *result, uint16_t *status);
+/* errno, negative, of a status code; 0 for SPECKV_STATUS_OK. */
+int status_errno(uint16_t status);
+/* "checksum did not verify", ... */
+const char *status_text(uint16_t status);
+
+#endif

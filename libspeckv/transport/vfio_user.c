@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The client's side of vfio-user: connect to an emulated card's socket, map its doorbells, give it an arena of shared memory. Registers are
+ * messages; the data path is shared memory only. Messages are answered within ANSWER_MS or the card is taken for dead.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "transport.h"
+
+enum { VERSION = 1, DMA_MAP = 2, GET_INFO = 4, GET_REGION = 5, REGION_READ = 9, REGION_WRITE = 10 };
+
+#define REPLY 1u
+#define ERROR 0x20u
+#define ANSWER_MS 5000
+#define ARENA_ADDRESS 0x100000000ull
+#define BAR0_BYTES 0x20000u
+#define DOORBELLS 0x10000u
+#define CONFIG_REGION 7
+
+struct header {
+	uint16_t id, command;
+	uint32_t bytes, flags, error;
+};
+
+struct vfio_user {
+	struct transport transport;
+	int fd;
+	uint16_t next_id;
+	int broken; /* why nothing works any more */
+};
+
+static int broken(struct vfio_user *v, int error)
+{
+	if (!v->broken)
+		v->broken = error;
+	return v->broken;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static int wait_for(struct vfio_user *v, short events, int64_t until)
+{
+	struct pollfd fd = { v->fd, events, 0 };
+	int64_t left = until - now_ms();
+
+	if (left <= 0 || poll(&fd, 1, (int)left) == 0)
+		return broken(v, -ETIMEDOUT);
+	return 0;
+}
+
+static int send_all(struct vfio_user *v, const void *data, size_t bytes, int fd, int64_t until)
+{
+	const uint8_t *from = data;
+
+	while (bytes) {
+		char control[CMSG_SPACE(sizeof(int))] = { 0 };
+		struct iovec iov = { (void *)(uintptr_t)from, bytes };
+		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+		ssize_t n;
+
+		if (fd >= 0) {
+			struct cmsghdr *rights;
+
+			message.msg_control = control;
+			message.msg_controllen = sizeof(control);
+			rights = CMSG_FIRSTHDR(&message);
+			rights->cmsg_level = SOL_SOCKET;
+			rights->cmsg_type = SCM_RIGHTS;
+			rights->cmsg_len = CMSG_LEN(sizeof(int));
+			memcpy(CMSG_DATA(rights), &fd, sizeof(fd));
+		}
+		n = sendmsg(v->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+			if (wait_for(v, POLLOUT, until))
+				return v->broken;
+			continue;
+		}
+		if (n <= 0)
+			return broken(v, -ECONNRESET);
+		from += n;
+		bytes -= (size_t)n;
+		fd = -1;
+	}
+	return 0;
+}
+
+static int receive_all(struct vfio_user *v, void *data, size_t bytes, int *fd, int64_t until)
+{
+	uint8_t *to = data;
+
+	while (bytes) {
+		char control[CMSG_SPACE(4 * sizeof(int))];
+		struct iovec iov = { to, bytes };
+		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+		ssize_t n = recvmsg(v->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+			if (wait_for(v, POLLIN, until))
+				return v->broken;
+			continue;
+		}
+		if (n <= 0)
+			return broken(v, -ECONNRESET);
+		for (struct cmsghdr *at = CMSG_FIRSTHDR(&message); at; at = CMSG_NXTHDR(&message, at)) {
+			size_t count = at->cmsg_level == SOL_SOCKET && at->cmsg_type == SCM_RIGHTS ? (at->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+
+			for (size_t i = 0; i < count; i++) {
+				int got;
+
+				memcpy(&got, CMSG_DATA(at) + i * sizeof(int), sizeof(got));
+				if (fd && *fd < 0)
+					*fd = got;
+				else
+					close(got);
+			}
+		}
+		to += n;
+		bytes -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Ask and wait for the answer, of at most `answer_bytes`; *got says how many came. */
+static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t bytes, int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
+{
+	struct header h = { v->next_id++, command, (uint32_t)(sizeof(h) + bytes), 0, 0 }, r;
+	int64_t until = now_ms() + ANSWER_MS;
+	uint8_t message[sizeof(h) + 128];
+	size_t left;
+
+	if (v->broken)
+		return v->broken;
+	if (bytes > sizeof(message) - sizeof(h))
+		return -EINVAL;
+	memcpy(message, &h, sizeof(h));
+	memcpy(message + sizeof(h), body, bytes);
+	if (send_all(v, message, sizeof(h) + bytes, send_fd, until))
+		return v->broken;
+	for (;;) {
+		if (receive_all(v, &r, sizeof(r), fd, until))
+			return v->broken;
+		if (r.bytes < sizeof(r) || r.bytes > 1u << 20)
+			return broken(v, -EPROTO);
+		left = r.bytes - sizeof(r);
+		if ((r.flags & 0xf) == REPLY && r.id == h.id && r.command == command)
+			break;
+		/* a request of the card: everything it may reach is mapped, so the answer to any is no */
+		for (size_t n; left; left -= n) {
+			uint8_t waste[4096];
+
+			n = left < sizeof(waste) ? left : sizeof(waste);
+			if (receive_all(v, waste, n, NULL, until))
+				return v->broken;
+		}
+		if ((r.flags & 0xf) == 0) {
+			struct header no = { r.id, r.command, sizeof(no), REPLY | ERROR, EFAULT };
+
+			if (send_all(v, &no, sizeof(no), -1, until))
+				return v->broken;
+		}
+	}
+	if (got)
+		*got = left < answer_bytes ? left : answer_bytes;
+	if (left > answer_bytes && !(r.flags & ERROR))
+		return broken(v, -EPROTO);
+	if (left && receive_all(v, answer, left < answer_bytes ? left : answer_bytes, fd, until))
+		return v->broken;
+	return r.flags & ERROR ? -(int)(r.error && r.error < 4096 ? r.error : EIO) : 0;
+}
+
+struct access {
+	uint64_t offset;
+	uint32_t region, bytes;
+};
+
+static int region_read(struct vfio_user *v, uint32_t region, uint64_t offset, void *data, uint32_t bytes)
+{
+	struct access access = { offset, region, bytes };
+	uint8_t answer[sizeof(access) + 64];
+	size_t got;
+	int rc = ask(v, REGION_READ, &access, sizeof(access), -1, answer, sizeof(access) + bytes, &got, NULL);
+
+	if (!rc && got != sizeof(access) + bytes)
+		rc = broken(v, -EPROTO);
+	if (!rc)
+		memcpy(data, answer + sizeof(access), bytes);
+	return rc;
+}
+
+static int read32(struct transport *t, uint32_t offset, uint32_t *value)
+{
+	return region_read((struct vfio_user *)t, 0, offset, value, sizeof(*value));
+}
+
+static int write32(struct transport *t, uint32_t offset, uint32_t value)
+{
+	struct vfio_user *v = (struct vfio_user *)t;
+	struct access access = { offset, 0, sizeof(value) };
+	uint8_t body[sizeof(access) + sizeof(value)], answer[sizeof(access)];
+
+	memcpy(body, &access, sizeof(access));
+	memcpy(body + sizeof(access), &value, sizeof(value));
+	return ask(v, REGION_WRITE, body, sizeof(body), -1, answer, sizeof(answer), NULL, NULL);
+}
+
+static int alive(struct transport *t)
+{
+	struct vfio_user *v = (struct vfio_user *)t;
+	struct pollfd fd = { v->fd, POLLIN | POLLRDHUP, 0 };
+
+	if (!v->broken && poll(&fd, 1, 0) > 0 && fd.revents & (POLLRDHUP | POLLHUP | POLLERR))
+		broken(v, -ECONNRESET);
+	return v->broken;
+}
+
+static void close_vfio_user(struct transport *t)
+{
+	struct vfio_user *v = (struct vfio_user *)t;
+
+	if (t->doorbells)
+		munmap(t->doorbells, BAR0_BYTES - DOORBELLS);
+	if (t->arena)
+		munmap(t->arena, t->arena_bytes);
+	if (v->fd >= 0)
+		close(v->fd);
+	free(v);
+}
+
+static const struct transport_ops ops = { .read32 = read32, .write32 = write32, .alive = alive, .close = close_vfio_user };
+
+static int greet(struct vfio_user *v)
+{
+	static const char hello[] = "\0\0\0\0{\"capabilities\":{\"max_msg_fds\":4}}";
+	uint8_t answer[512];
+	uint16_t major;
+	size_t got;
+	int rc = ask(v, VERSION, hello, sizeof(hello), -1, answer, sizeof(answer), &got, NULL);
+
+	if (rc)
+		return rc == -ETIMEDOUT || rc == -ECONNRESET ? rc : -EPROTO;
+	memcpy(&major, answer, sizeof(major));
+	return got < 4 || major != 0 ? -EPROTO : 0;
+}
+
+static int map_doorbells(struct vfio_user *v)
+{
+	uint32_t request[8] = { 64, 0, 0, 0 };
+	uint8_t answer[128];
+	uint64_t bytes;
+	size_t got;
+	int fd = -1, rc = ask(v, GET_REGION, request, sizeof(request), -1, answer, sizeof(answer), &got, &fd);
+	void *map;
+
+	if (!rc && got < 32)
+		rc = -EPROTO;
+	if (!rc) {
+		memcpy(&bytes, answer + 16, sizeof(bytes));
+		if (bytes != BAR0_BYTES)
+			rc = -EPROTO; /* some device, but not a card of this register map */
+	}
+	if (!rc && fd >= 0) {
+		int seals = fcntl(fd, F_GET_SEALS);
+
+		/* memory that could be cut under us is not mapped */
+		if (seals >= 0 && seals & F_SEAL_SHRINK && lseek(fd, 0, SEEK_END) >= (off_t)BAR0_BYTES) {
+			map = mmap(NULL, BAR0_BYTES - DOORBELLS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, DOORBELLS);
+			if (map != MAP_FAILED)
+				v->transport.doorbells = map;
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static int give_arena(struct vfio_user *v, size_t bytes)
+{
+	struct {
+		uint32_t argsz, flags;
+		uint64_t offset, address, bytes;
+	} map = { sizeof(map), 3, 0, ARENA_ADDRESS, bytes };
+	int fd = memfd_create("speckv-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc = 0;
+	void *at;
+
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+		rc = -errno;
+	if (!rc) {
+		at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (at == MAP_FAILED) {
+			rc = -errno;
+		} else {
+			madvise(at, bytes, MADV_DONTFORK);
+			v->transport.arena = at;
+			v->transport.arena_bytes = bytes;
+			v->transport.arena_address = ARENA_ADDRESS;
+			rc = ask(v, DMA_MAP, &map, sizeof(map), fd, NULL, 0, NULL, NULL);
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+int transport_open_vfio_user(const char *path, size_t arena_bytes, struct transport **out)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct vfio_user *v = calloc(1, sizeof(*v));
+	uint32_t id = 0;
+	int rc = 0;
+
+	*out = NULL;
+	if (!v)
+		return -ENOMEM;
+	v->transport.ops = &ops;
+	v->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (strlen(path) >= sizeof(address.sun_path))
+		rc = -ENAMETOOLONG;
+	if (!rc) {
+		memcpy(address.sun_path, path, strlen(path) + 1);
+		if (v->fd < 0 || connect(v->fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+			rc = -errno;
+	}
+	if (!rc)
+		rc = greet(v);
+	if (!rc)
+		rc = region_read(v, CONFIG_REGION, 0, &id, sizeof(id));
+	if (!rc) {
+		v->transport.vendor = (uint16_t)id;
+		v->transport.device = (uint16_t)(id >> 16);
+		if (v->transport.vendor != SPECKV_PCI_VENDOR_ID ||
+		    (v->transport.device != SPECKV_PCI_DEVICE_ID_CARD && v->transport.device != SPECKV_PCI_DEVICE_ID_FACTORY))
+			rc = -EPROTO;
+	}
+	if (!rc)
+		rc = map_doorbells(v);
+	if (!rc)
+		rc = give_arena(v, arena_bytes);
+	if (rc) {
+		close_vfio_user(&v->transport);
+		return rc;
+	}
+	*out = &v->transport;
+	return 0;
+}
