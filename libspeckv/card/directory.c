@@ -282,12 +282,9 @@ static uint16_t acquire_shared(struct card_context *context)
 	block = card_block_at(pool, range->address);
 	if (is_fill(block) && block->generation == range->generation && !holds(context, block))
 		return card_at(context, range->address, SPECKV_STATUS_CONFLICT);
+	/* The block that begins there: a client may know its run of pages only, and not how much of it the frame took. */
 	status = card_block_find(context, pool, range->address, range->generation, &block);
-	if (status)
-		return status;
-	if (range->bytes / page_bytes(pool) > block->pages)
-		return card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
-	return hold(context, block);
+	return status ? status : hold(context, block);
 }
 
 static uint16_t acquire_exclusive(struct card_context *context)
