@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * How fast checksummed copies and frame decodes are beside memcpy, in the same run, on one core: memory to memory, random block order.
+ * How fast checksummed copies, frame encodes and decodes are beside memcpy, in the same run, on one core: memory to memory, random block order.
  *
  * Usage: codec_copy [MiB of working set, default 256] [KiB a block, default 64] [rounds, default 7]
  * Prints one line a peer: median GB/s and the share of memcpy's. Source and destination are working sets of that size each;
@@ -19,7 +19,8 @@ struct work {
 	size_t block, blocks;
 	uint32_t *from, *to; /* random orders */
 	uint8_t *frames;     /* the source blocks as raw frames */
-	size_t frame_stride;
+	uint8_t *small;      /* and as q4x frames */
+	size_t frame_stride, small_stride;
 	struct speckv_geometry shape;
 	struct speckv_frame_identity identity;
 };
@@ -99,6 +100,39 @@ static void run_encode(struct work *w)
 	}
 }
 
+static void run_q4x_encode(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++) {
+		uint64_t length;
+
+		if (speckv_frame_encode(&w->shape, SPECKV_CODEC_Q4X, &w->identity, w->source + w->from[i] * w->block, w->block,
+					w->small + w->from[i] * w->small_stride, w->small_stride, &length))
+			abort();
+	}
+}
+
+static void q4x_decode(struct work *w, int spread)
+{
+	for (size_t i = 0; i < w->blocks; i++) {
+		const uint8_t *frame = w->small + w->from[i] * w->small_stride;
+		struct speckv_frame parsed;
+
+		if (speckv_frame_parse(frame, w->small_stride, &parsed) ||
+		    speckv_frame_decode(&parsed, frame, w->small_stride, 0, 1, w->destination + (spread ? w->to[i] * w->block : 0), w->block))
+			abort();
+	}
+}
+
+static void run_q4x_decode(struct work *w)
+{
+	q4x_decode(w, 1);
+}
+
+static void run_q4x_decode_reused(struct work *w)
+{
+	q4x_decode(w, 0);
+}
+
 struct peer {
 	const char *name, *isa;
 	void (*run)(struct work *w);
@@ -114,6 +148,11 @@ static const struct peer peers[] = {
 	{ "raw frame: parse, decode", "auto", run_decode, 0 },
 	{ "raw frame, one destination", "auto", run_decode_reused, 1 },
 	{ "raw frame: encode", "auto", run_encode, 0 },
+	{ "q4x frame: encode", "auto", run_q4x_encode, 0 },
+	{ "q4x frame: parse, decode", "auto", run_q4x_decode, 0 },
+	{ "q4x frame, one destination", "auto", run_q4x_decode_reused, 1 },
+	{ "q4x frame: encode avx2", "avx2", run_q4x_encode, 0 },
+	{ "q4x frame: decode avx2", "avx2", run_q4x_decode, 0 },
 	{ "crc32c_copy avx512", "avx512", run_copy, 0 },
 	{ "crc32c_copy sse42", "sse42", run_copy, 0 },
 	{ "crc32c_copy portable", "portable", run_copy, 0 },
@@ -176,10 +215,14 @@ int main(int argc, char **argv)
 	w.destination = map(bytes);
 	w.frames = map(w.blocks * w.frame_stride);
 	for (size_t i = 0; i < bytes / 8; i++)
-		((uint64_t *)(void *)w.source)[i] = i * 0x9e3779b97f4a7c15u;
+		/* bf16 numbers around 1: what the modes do with them does not depend on the values */
+		((uint64_t *)(void *)w.source)[i] = ((i + 1) * 0x9e3779b97f4a7c15u & 0x80ff80ff80ff80ffu) | 0x3f003f003f003f00u;
 	memset(w.destination, 1, bytes);
 	w.from = order(w.blocks);
+	w.small_stride = speckv_frame_max_bytes(&shape, SPECKV_CODEC_Q4X);
+	w.small = map(w.blocks * w.small_stride);
 	run_encode(&w);
+	run_q4x_encode(&w);
 	w.to = order(w.blocks);
 	seconds = calloc(PEERS * rounds, sizeof(*seconds));
 	for (size_t round = 0; round < rounds; round++)
