@@ -130,12 +130,12 @@ def pytest_suite(folder: str) -> Callable[[Result], None]:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
         # PYTHONSAFEPATH: the package that is tested is the installed one, not the folder that happens to lie here.
-        # loadgroup: tests of one xdist_group share something and stay together; all others go where there is room.
+        # loadfile: the tests of a file may share what they made, and stay together.
         command = [
             BIN / "pytest",
             "-q",
             "--numprocesses=auto",
-            "--dist=loadgroup",
+            "--dist=loadfile",
             f"--junit-xml={log}",
             f"tests/{folder}",
         ]

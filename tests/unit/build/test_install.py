@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("install")  # one build folder, one staging folder
-
 PREFIX = "/opt/speckv-test"
 PROGRAM = """
 #include <speckv/speckv.h>
