@@ -113,7 +113,7 @@ int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 		}
 		unlock_byte(r->lock_fd, slot_byte(r, slot));
 	}
-	if (dead) {
+	if (dead && !region_rebooted(r)) { /* else somebody makes the index anew, and must not find blocks in it */
 		reindex(pool);
 		pages_recount(r);
 		add(&r->head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
@@ -209,8 +209,6 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 			store(&client->state, pool->incarnation << 8 | 1);
 			if (!manager)
 				pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "client %.24s attached: %.63s", name, command);
-			if (!attach || !(attach->flags & ATTACH_KEEP_DEAD))
-				clients_reap(pool, NULL);
 			return 0;
 		}
 		clients_reap(pool, NULL);
@@ -234,7 +232,6 @@ int speckv_pool_open(struct speckv_device *dev, const char *name, const struct s
 {
 	bool read_only = attach && attach->flags & SPECKV_ATTACH_READ_ONLY;
 	struct speckv_pool *pool;
-	uint8_t boot[16];
 	int rc;
 
 	if (!dev || !out)
@@ -262,12 +259,12 @@ int speckv_pool_open(struct speckv_device *dev, const char *name, const struct s
 	if (!rc && !read_only)
 		rc = client_join(pool, attach);
 	if (!rc && !read_only) {
-		boot_id(boot);
-		if (memcmp(boot, pool->region.head->pool.boot_id, sizeof(boot)) != 0) {
+		if (region_rebooted(&pool->region))
 			rc = region_rebuild(pool); /* the machine went down since: trust page map and frames only */
-			if (rc)
-				client_leave(pool);
-		}
+		if (rc)
+			client_leave(pool);
+		else if (!attach || !(attach->flags & ATTACH_KEEP_DEAD))
+			clients_reap(pool, NULL);
 	}
 	if (rc) {
 		region_close(&pool->region);

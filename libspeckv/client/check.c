@@ -87,6 +87,14 @@ static void rebuild(struct speckv_pool *pool, uint64_t *kept, uint64_t *lost)
 	pages_recount(r);
 }
 
+bool region_rebooted(struct region *r)
+{
+	uint8_t boot[16];
+
+	boot_id(boot);
+	return memcmp(boot, r->head->pool.boot_id, sizeof(boot)) != 0;
+}
+
 int region_rebuild(struct speckv_pool *pool)
 {
 	struct region *r = &pool->region;
@@ -100,7 +108,7 @@ int region_rebuild(struct speckv_pool *pool)
 	if (rc)
 		return fail(pool->ctx, -EBUSY, "pool %s is being rebuilt by another process after a reboot; try again when it is done", r->fixed.name);
 	boot_id(boot);
-	if (memcmp(boot, r->head->pool.boot_id, sizeof(boot)) != 0) {
+	if (region_rebooted(r)) {
 		rebuild(pool, &kept, &lost);
 		memcpy(r->head->pool.boot_id, boot, sizeof(boot));
 		region_flush(r, r->head, sizeof(*r->head));

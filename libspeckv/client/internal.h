@@ -291,6 +291,8 @@ int tenant_find(struct region *region, const char *name);
 
 /* ---- check.c ------------------------------------------------------------------------------------------------------- */
 
+/* Was the pool last used in another boot of the machine? */
+bool region_rebooted(struct region *region);
 /* Build the index anew from page map and frame headers; nobody else may be attached. */
 int region_rebuild(struct speckv_pool *pool);
 /* Is this run a sound frame of this pool in this place? `deep` verifies every section. */
