@@ -50,6 +50,15 @@
 		CHECK(strstr(speckv_strerror(test_ctx), part), "'%s' lacks '%s'", speckv_strerror(test_ctx), part); \
 	} while (0)
 
+static inline bool sanitized(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	return true;
+#else
+	return false;
+#endif
+}
+
 static struct speckv_ctx *test_ctx;
 static char test_dir[256];
 static pid_t test_main_pid;
@@ -81,11 +90,10 @@ static void test_hung(int number)
 	abort();
 }
 
-/* Private runtime folder on memory, a context, and `seconds` to live (the sanitizers are slow: see meson.build). */
+/* Private runtime folder on memory, a context, and `seconds` to live, more under a sanitizer. */
 static inline void test_begin(unsigned int seconds)
 {
 	const char *base = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
-	const char *patience = getenv("SPECKV_TEST_PATIENCE");
 
 	test_main_pid = getpid();
 	snprintf(test_dir, sizeof(test_dir), "%s/speckv-client-XXXXXX", base);
@@ -93,7 +101,7 @@ static inline void test_begin(unsigned int seconds)
 	CHECK(setenv("SPECKV_RUNTIME_DIR", test_dir, 1) == 0, "setenv");
 	atexit(test_clean);
 	signal(SIGALRM, test_hung);
-	alarm(seconds * (patience ? (unsigned int)atoi(patience) : 1));
+	alarm(sanitized() ? 6 * seconds : seconds);
 	EXPECT(0, speckv_ctx_create(&test_ctx));
 }
 
@@ -350,15 +358,6 @@ static inline void *shared_memory(size_t bytes)
 
 	CHECK(at != MAP_FAILED, "mmap");
 	return at;
-}
-
-static inline bool sanitized(void)
-{
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-	return true;
-#else
-	return false;
-#endif
 }
 
 #endif
