@@ -224,7 +224,7 @@ bool pages_unpublish(struct speckv_pool *pool, const struct run *run);
  */
 void move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to);
 bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct run *to);
-void move_end(struct speckv_pool *pool);
+void move_end(struct speckv_pool *pool, const struct run *from, const struct run *to);
 struct page_census {
 	uint64_t used, free, claimed, retired, orphan, blocks, raw_bytes, stored_bytes;
 	uint64_t claimed_by[LAY_CLIENTS];

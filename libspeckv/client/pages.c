@@ -407,8 +407,12 @@ void move_begin(struct speckv_pool *pool, const struct found *from, const struct
 	region_flush(&pool->region, client, sizeof(*client));
 }
 
-void move_end(struct speckv_pool *pool)
+void move_end(struct speckv_pool *pool, const struct run *from, const struct run *to)
 {
+	struct region *r = &pool->region;
+
+	region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull);
+	region_flush(r, (const void *)&r->page_map[from->page], 8);
 	store(&pool->client->move_to_generation, 0);
 }
 
@@ -420,9 +424,7 @@ bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct
 	if (!swap(&r->page_map[from->page], lay_word(LAY_HEAD, from->pages, from->generation), lay_word(LAY_CLAIMED, pool->owner, from->generation)))
 		return false;
 	swap(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation), lay_word(LAY_HEAD, to->pages, to->generation));
-	region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull);
-	region_flush(r, (const void *)&r->page_map[from->page], 8);
-	return true;
+	return true; /* flushed in move_end(): readers wait meanwhile */
 }
 
 void pages_release(struct region *r, uint32_t owner, const struct run *run)

@@ -62,7 +62,7 @@ static int move_block(struct job *job, uint64_t page)
 	moved = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
 	move_begin(job->pool, &found, &run);
 	if (!pages_switch(job->pool, &old, &run)) { /* dropped meanwhile: it must not come back */
-		move_end(job->pool);
+		move_end(job->pool, &old, &run);
 		store(&r->entries[moved.entry].generation, 0);
 		pages_release(r, job->pool->owner, &run);
 		return -EAGAIN;
@@ -70,7 +70,7 @@ static int move_block(struct job *job, uint64_t page)
 	rc = block_index(job->pool, &key, &run);
 	if (!rc)
 		index_inherit(r, &found, &moved);
-	move_end(job->pool);
+	move_end(job->pool, &old, &run);
 	index_orphan(r, &found);
 	index_remove(r, &key, found.entry, found.generation);
 	store(&r->entries[found.entry].generation, 0);
