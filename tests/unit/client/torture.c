@@ -443,7 +443,7 @@ static unsigned int run_stage(unsigned int kills, uint64_t *random)
 
 		sleep_us((long)below(random, below(random, 8) ? 4000 : 30000));
 		if (below(random, 12) == 0)
-			stop_one(dev, (unsigned int)below(random, WRITERS));
+			stop_one(dev, (unsigned int)below(random, CHILDREN));
 		if (below(random, 10) == 0) { /* all at once */
 			for (who = 0; who < CHILDREN; who++)
 				kill(children[who], SIGKILL);
