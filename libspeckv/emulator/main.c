@@ -321,7 +321,7 @@ int main(int argc, char **argv)
 	e.config.flash = e.flash;
 	snprintf(e.config.model, sizeof(e.config.model), "speckv-emu");
 	snprintf(e.config.serial, sizeof(e.config.serial), "%.31s", e.name);
-	snprintf(e.config.part, sizeof(e.config.part), "LFE5U-85F");
+	snprintf(e.config.part, sizeof(e.config.part), "LFE5U-85F-6BG381C"); /* what the bundles of bitstreams/ are for */
 	for (unsigned int i = 0; i < EMU_CONTROLS; i++)
 		e.controls[i] = -1;
 	signal(SIGPIPE, SIG_IGN);
