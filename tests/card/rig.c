@@ -95,6 +95,12 @@ static int memory_sync(void *arg)
 	return 0;
 }
 
+static void note(struct rig *rig, uint64_t bytes)
+{
+	if (rig->flash_log && rig->flash_op_count < 1024)
+		rig->flash_ops[rig->flash_op_count++] = bytes;
+}
+
 /* Power is cut after so many bytes; the byte at the cut is left with some of its bits changed. */
 static int nor_erase(void *arg, uint64_t offset, uint64_t bytes)
 {
@@ -103,6 +109,7 @@ static int nor_erase(void *arg, uint64_t offset, uint64_t bytes)
 	CHECK(offset % FLASH_SECTOR == 0 && bytes % FLASH_SECTOR == 0 && offset + bytes <= rig->config.flash_bytes, "whole sectors");
 	if (rig->dark)
 		return -EIO;
+	note(rig, bytes);
 	for (uint64_t i = 0; i < bytes; i++) {
 		if (!rig->flash_budget) {
 			rig->flash[offset + i] |= (uint8_t)rig_random(rig);
@@ -124,6 +131,7 @@ static int nor_program(void *arg, uint64_t offset, const void *data, uint64_t by
 	CHECK(offset + bytes <= rig->config.flash_bytes, "inside the flash");
 	if (rig->dark)
 		return -EIO;
+	note(rig, bytes);
 	for (uint64_t i = 0; i < bytes; i++) {
 		if (!rig->flash_budget) {
 			rig->flash[offset + i] &= (uint8_t)(from[i] | rig_random(rig));

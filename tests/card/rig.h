@@ -54,6 +54,9 @@ struct rig {
 	uint64_t foreign; /* accesses outside a function's own memory */
 	uint64_t flash_budget; /* bytes until power is cut; UINT64_MAX: never */
 	bool dark;
+	uint64_t flash_ops[1024]; /* bytes of each erase and program, when flash_log is set */
+	unsigned int flash_op_count;
+	bool flash_log;
 	unsigned int syncs;
 	uint64_t random;
 	/* Called with every access to host memory: what a hostile peer does meanwhile. */

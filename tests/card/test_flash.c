@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Flashing: download, commit, activate, boot, fall back; every kind of bad bundle; power cut at any byte.
+ * usage: test_card_flash [CUTS]
+ */
+#include <speckv/bundle.h>
+
+#include "rig.h"
+
+#define STREAM 150000 /* more than two chunks */
+#define BUNDLE (SPECKV_BUNDLE_BITSTREAM_OFFSET + STREAM)
+
+static uint8_t secret[32] = { 1 }, lowering[32] = { 2 }, foreign[32] = { 3 };
+
+struct bundle {
+	uint8_t bytes[BUNDLE];
+	uint8_t digest[32];
+	uint32_t revision;
+};
+
+static struct bundle *make(uint32_t minor, uint32_t security, const char *part, const uint8_t *key)
+{
+	struct bundle *b = calloc(1, sizeof(*b));
+	struct speckv_bundle_manifest m = { .map_major = SPECKV_MAP_MAJOR, .rtl_major = 1, .rtl_minor = minor, .rtl_patch = 2,
+					    .security_version = security, .clock_hz = 100000000, .fmax_hz = 120000000 };
+	uint8_t *stream = malloc(STREAM);
+
+	strcpy(m.name, "speckv");
+	strcpy(m.configuration, "test");
+	strcpy(m.tools, "none");
+	strcpy(m.part, part);
+	m.build_id[0] = (uint8_t)minor;
+	for (uint32_t i = 0; i < STREAM; i++)
+		stream[i] = (uint8_t)(i * 7 + minor + (i >> 8));
+	EQUAL(speckv_bundle_build(&m, stream, STREAM, b->bytes, BUNDLE), 0);
+	if (key)
+		EQUAL(speckv_bundle_sign(b->bytes, BUNDLE, key), 0);
+	CHECK(card_sha256(b->bytes, BUNDLE, b->digest), "digest");
+	b->revision = 1u << 16 | minor << 8 | 2;
+	free(stream);
+	return b;
+}
+
+static struct bundle *old, *new;
+
+/* A card that trusts two keys; what it runs is the golden image. */
+static struct rig *fresh(void)
+{
+	struct rig *rig = rig_new();
+	struct speckv_card_key keys[2] = { { .downgrade = false }, { .downgrade = true } };
+
+	EQUAL(speckv_bundle_key_public(secret, keys[0].key), 0);
+	EQUAL(speckv_bundle_key_public(lowering, keys[1].key), 0);
+	EQUAL(speckv_card_flash_provision(&rig->ops, rig, rig->config.flash_bytes, keys, 2), 0);
+	rig->config.golden_engine = false;
+	rig_power_on(rig);
+	return rig;
+}
+
+static struct client administer(struct rig *rig)
+{
+	if (!rig->card->functions[0])
+		rig_function(rig, true, 1);
+	rig->host_used[0] = 0;
+	return rig_admin(rig, 0);
+}
+
+static union card_entry firmware(uint8_t opcode, unsigned int slot, const struct bundle *bundle)
+{
+	union card_entry e = { .firmware = { .opcode = opcode, .slot = (uint16_t)slot } };
+
+	if (bundle)
+		memcpy(e.firmware.digest, bundle->digest, 32);
+	return e;
+}
+
+/* From wherever the card says, in pieces of this size. */
+static uint16_t download(struct client *admin, unsigned int slot, const struct bundle *bundle, uint32_t piece, uint8_t flags)
+{
+	union card_entry e = firmware(SPECKV_ADMIN_FW_DOWNLOAD, slot, bundle);
+	uint64_t data = rig_alloc(admin->rig, admin->function, piece), at = 0;
+	uint16_t status = 0;
+
+	e.firmware.total_bytes = BUNDLE;
+	if (!flags)
+		status = client_run(admin, &e, &at);
+	while (!status && at < BUNDLE) {
+		uint32_t n = BUNDLE - at < piece ? (uint32_t)(BUNDLE - at) : piece;
+
+		e.firmware.flags = at ? 0 : flags;
+		e.firmware.data_address = data;
+		e.firmware.data_bytes = n;
+		e.firmware.offset = (uint32_t)at;
+		e.firmware.data_crc32c = speckv_crc32c(0, bundle->bytes + at, n);
+		memcpy(rig_at(admin->rig, admin->function, data), bundle->bytes + at, n);
+		status = client_run(admin, &e, &at);
+	}
+	admin->rig->host_used[admin->function] -= (piece + 4095) / 4096 * 4096;
+	return status;
+}
+
+static uint16_t commit(struct client *admin, unsigned int slot, const struct bundle *bundle)
+{
+	union card_entry e = firmware(SPECKV_ADMIN_FW_COMMIT, slot, bundle);
+
+	return client_run(admin, &e, NULL);
+}
+
+static uint16_t activate(struct client *admin, unsigned int slot, const struct bundle *bundle, uint64_t *how)
+{
+	union card_entry e = firmware(SPECKV_ADMIN_FW_ACTIVATE, slot, slot == SPECKV_SLOT_A || slot == SPECKV_SLOT_B ? bundle : NULL);
+
+	return client_run(admin, &e, how);
+}
+
+static void reset_card(struct client *admin)
+{
+	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_CARD } };
+
+	EQUAL(client_run(admin, &e, NULL), 0);
+	CHECK(speckv_card_rebooted(admin->rig->card), "rebooted");
+}
+
+/* All of it: the status of the first step that failed. */
+static uint16_t flash(struct rig *rig, unsigned int slot, const struct bundle *bundle)
+{
+	struct client admin = administer(rig);
+	uint16_t status = download(&admin, slot, bundle, 50000, 0);
+	uint64_t how = 0;
+
+	if (!status)
+		status = commit(&admin, slot, bundle);
+	if (!status || status == SPECKV_STATUS_UNCHANGED)
+		status = activate(&admin, slot, bundle, &how);
+	if (!status && how == SPECKV_ACTIVATION_NEEDS_RESCAN)
+		reset_card(&admin);
+	speckv_card_rebooted(rig->card);
+	return status;
+}
+
+static uint32_t revision(struct rig *rig)
+{
+	return rig_read(rig, 0, REG(RTL_REVISION));
+}
+
+static void the_whole_way_from_the_factory(void)
+{
+	struct rig *rig = fresh();
+	struct client admin = administer(rig);
+	struct speckv_log_header header;
+	struct speckv_log_slot slots[3];
+	uint64_t how;
+
+	EQUAL(rig_read(rig, 0, REG(CAPS)) & SPECKV_CAP_ENGINE, 0);
+	EQUAL(download(&admin, SPECKV_SLOT_A, old, 7777, 0), 0);
+	CHECK(!memcmp(flash_bundle(rig->card, SPECKV_SLOT_A), old->bytes, BUNDLE), "byte for byte");
+	rig_log(&admin, SPECKV_LOG_FLASH, 0, 0, slots, sizeof(slots), &header);
+	EQUAL(header.entries, 3);
+	EQUAL(slots[1].state, SPECKV_SLOT_STATE_WRITTEN);
+	EQUAL(slots[1].received_bytes, BUNDLE);
+	EQUAL(activate(&admin, SPECKV_SLOT_A, old, NULL), SPECKV_STATUS_FW_SLOT);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), 0);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), SPECKV_STATUS_UNCHANGED);
+	EQUAL(activate(&admin, SPECKV_SLOT_A, new, NULL), SPECKV_STATUS_FW_DIGEST);
+	EQUAL(activate(&admin, SPECKV_SLOT_A, old, &how), 0);
+	EQUAL(how, SPECKV_ACTIVATION_NEEDS_RESCAN); /* another personality */
+	CHECK(rig_read(rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__REBOOT_PENDING_bm, "pending");
+	EQUAL(revision(rig), 0x100);
+	reset_card(&admin);
+	EQUAL(revision(rig), old->revision);
+	CHECK(rig_read(rig, 0, REG(CAPS)) & SPECKV_CAP_ENGINE, "an engine");
+	EQUAL(speckv_card_running_slot(rig->card), SPECKV_SLOT_A);
+	EQUAL(rig_read(rig, 0, REG(FLASH_SLOT[0])), SPECKV_SLOT_STATE_GOOD | (old->revision & 0xffffff00));
+	EQUAL(rig_read(rig, 0, REG(FLASH_SECURITY)), 5);
+	/* The running slot is not written; the other one takes effect by itself. */
+	admin = administer(rig);
+	EQUAL(download(&admin, SPECKV_SLOT_A, new, 50000, 0), SPECKV_STATUS_FW_SLOT);
+	EQUAL(download(&admin, SPECKV_SLOT_GOLDEN, new, 50000, 0), SPECKV_STATUS_FW_SLOT);
+	EQUAL(download(&admin, SPECKV_SLOT_B, new, 50000, 0), 0);
+	EQUAL(commit(&admin, SPECKV_SLOT_B, new), 0);
+	EQUAL(activate(&admin, SPECKV_SLOT_B, new, &how), 0);
+	EQUAL(how, SPECKV_ACTIVATION_DONE);
+	CHECK(speckv_card_rebooted(rig->card), "rebooted");
+	EQUAL(revision(rig), new->revision);
+	EQUAL(rig_read(rig, 0, REG(FLASH_SECURITY)), 6);
+	/* Back, and to golden. */
+	admin = administer(rig);
+	EQUAL(activate(&admin, SPECKV_SLOT_B, new, NULL), SPECKV_STATUS_UNCHANGED);
+	EQUAL(activate(&admin, SPECKV_SLOT_PREVIOUS, NULL, NULL), 0);
+	EQUAL(revision(rig), old->revision);
+	admin = administer(rig);
+	EQUAL(activate(&admin, SPECKV_SLOT_GOLDEN, NULL, &how), 0);
+	EQUAL(how, SPECKV_ACTIVATION_NEEDS_RESCAN);
+	reset_card(&admin);
+	EQUAL(revision(rig), 0x100);
+	rig_restart(rig);
+	rig_function(rig, true, 1);
+	EQUAL(revision(rig), 0x100);
+	rig_free(rig);
+}
+
+static void bad_bundles_are_refused_and_change_nothing(void)
+{
+	static const struct { uint32_t security; const char *part; const uint8_t *key; uint16_t expected; } bad[] = {
+		{ 6, "XC7A100T", secret, SPECKV_STATUS_FW_PART },
+		{ 6, "LFE5U-85F", foreign, SPECKV_STATUS_FW_KEY },
+		{ 6, "LFE5U-85F", NULL, SPECKV_STATUS_FW_KEY },
+		{ 4, "LFE5U-85F", secret, SPECKV_STATUS_FW_DOWNGRADE },
+		{ 4, "LFE5U-85F", lowering, SPECKV_STATUS_OK },
+	};
+	struct rig *rig = fresh();
+	struct client admin;
+	struct bundle *b;
+
+	EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+	admin = administer(rig);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		b = make(9, bad[i].security, bad[i].part, bad[i].key);
+		EQUAL(download(&admin, SPECKV_SLOT_B, b, 60000, 0), 0);
+		EQUAL(commit(&admin, SPECKV_SLOT_B, b), bad[i].expected);
+		EQUAL(rig_read(rig, 0, REG(FLASH_SLOT[1])) & 7, bad[i].expected ? SPECKV_SLOT_STATE_REJECTED : SPECKV_SLOT_STATE_VERIFIED);
+		if (bad[i].expected)
+			EQUAL(activate(&admin, SPECKV_SLOT_B, b, NULL), SPECKV_STATUS_FW_SLOT);
+		EQUAL(revision(rig), old->revision);
+		free(b);
+	}
+	/* Bytes that were changed on the way: the digest of the command, then the signature, then the bitstream's own digest. */
+	for (uint64_t at = 0; at < BUNDLE; at += at < 2048 ? 61 : 9973) {
+		uint16_t status;
+
+		b = malloc(sizeof(*b));
+		*b = *new;
+		b->bytes[at] ^= 0x20;
+		EQUAL(download(&admin, SPECKV_SLOT_B, b, 60000, SPECKV_FW_RESTART), 0);
+		EQUAL(commit(&admin, SPECKV_SLOT_B, b), SPECKV_STATUS_FW_DIGEST);
+		CHECK(card_sha256(b->bytes, BUNDLE, b->digest), "digest");
+		EQUAL(download(&admin, SPECKV_SLOT_B, b, 60000, SPECKV_FW_RESTART), 0);
+		status = commit(&admin, SPECKV_SLOT_B, b);
+		CHECK(status >= SPECKV_STATUS_FW_PART && status <= SPECKV_STATUS_FW_KEY, "byte %llu: 0x%x", (unsigned long long)at, status);
+		free(b);
+	}
+	rig_free(rig);
+}
+
+#define WRONG(member, value, expected)                                         \
+	do {                                                                   \
+		union card_entry wrong = good;                                 \
+		wrong.member = (value);                                        \
+		EQUAL(client_run(&admin, &wrong, NULL), expected);             \
+	} while (0)
+
+static void pieces_come_in_order_and_go_on_after_a_break(void)
+{
+	struct rig *rig = fresh();
+	struct client admin = administer(rig);
+	uint64_t data = rig_alloc(rig, 0, 70000), at;
+	union card_entry good = firmware(SPECKV_ADMIN_FW_DOWNLOAD, SPECKV_SLOT_A, old), ask;
+
+	memcpy(rig_at(rig, 0, data), old->bytes, 70000);
+	good.firmware.total_bytes = BUNDLE;
+	ask = good;
+	good.firmware.data_address = data;
+	good.firmware.data_bytes = 70000;
+	good.firmware.data_crc32c = speckv_crc32c(0, old->bytes, 70000);
+	WRONG(firmware.data_crc32c, 1, SPECKV_STATUS_INVALID);
+	WRONG(firmware.total_bytes, 0, SPECKV_STATUS_INVALID);
+	WRONG(firmware.total_bytes, RIG_SLOT_BYTES + 1, SPECKV_STATUS_INVALID);
+	WRONG(firmware.total_bytes, 60000, SPECKV_STATUS_INVALID);
+	WRONG(firmware.offset, 64, SPECKV_STATUS_FW_OFFSET);
+	WRONG(firmware.slot, 3, SPECKV_STATUS_FW_SLOT);
+	WRONG(firmware.slot, 77, SPECKV_STATUS_FW_SLOT);
+	WRONG(firmware.data_address, data + 1, SPECKV_STATUS_INVALID);
+	WRONG(firmware.reserved, 1, SPECKV_STATUS_INVALID);
+	WRONG(firmware.flags, SPECKV_FW_DRY_RUN, SPECKV_STATUS_INVALID);
+	EQUAL(client_run(&admin, &good, &at), 0);
+	EQUAL(at, 70000);
+	EQUAL(client_run(&admin, &good, NULL), SPECKV_STATUS_FW_OFFSET);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), SPECKV_STATUS_FW_OFFSET);
+	EQUAL(client_run(&admin, &ask, &at), 0);
+	EQUAL(at, 70000);
+	/* What is not a whole chunk is received again after a power cycle. */
+	rig_restart(rig);
+	admin = administer(rig);
+	EQUAL(client_run(&admin, &ask, &at), 0);
+	EQUAL(at, FLASH_CHUNK);
+	EQUAL(download(&admin, SPECKV_SLOT_A, old, 50000, 0), 0);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), 0);
+	rig_free(rig);
+}
+
+static void flash_faults_fail_the_command_and_can_be_repeated(void)
+{
+	struct rig *rig = fresh();
+	struct client admin = administer(rig);
+
+	for (uint64_t k = 0; k < 60000; k += 4999) {
+		speckv_card_inject(rig->card, k & 1 ? SPECKV_CARD_FAULT_TORN_PROGRAM : SPECKV_CARD_FAULT_TORN_ERASE, 0, k, 1);
+		EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, SPECKV_FW_RESTART), SPECKV_STATUS_FW_FLASH);
+	}
+	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, 0), 0);
+	speckv_card_inject(rig->card, SPECKV_CARD_FAULT_TORN_PROGRAM, 0, 100, 1);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), SPECKV_STATUS_FW_FLASH);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), 0);
+	rig_free(rig);
+}
+
+static void a_first_boot_that_is_not_healthy_falls_back(void)
+{
+	struct rig *rig = fresh();
+	struct speckv_log_header header;
+	struct speckv_log_health health;
+	struct client admin;
+
+	EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+	speckv_card_inject(rig->card, SPECKV_CARD_FAULT_BAD_BOOT, 0, 0, 1);
+	EQUAL(flash(rig, SPECKV_SLOT_B, new), 0);
+	EQUAL(revision(rig), old->revision);
+	CHECK(rig_read(rig, 0, REG(FLASH_STATUS)) & SPECKV_REGS__FLASH_STATUS__FELL_BACK_bm, "says so");
+	EQUAL(rig_read(rig, 0, REG(FLASH_SLOT[1])) & 7, SPECKV_SLOT_STATE_REJECTED);
+	EQUAL(rig_read(rig, 0, REG(FLASH_SECURITY)), 5); /* an image that never ran raises nothing */
+	admin = administer(rig);
+	rig_log(&admin, SPECKV_LOG_HEALTH, 0, 0, &health, sizeof(health), &header);
+	EQUAL(health.state, SPECKV_HEALTH_FELL_BACK);
+	rig_restart(rig);
+	rig_function(rig, true, 1);
+	EQUAL(revision(rig), old->revision);
+	/* Both slots damaged: golden. */
+	rig->flash[flash_slot_offset(rig->card, SPECKV_SLOT_A) + FLASH_SECTOR + 9000] ^= 1;
+	rig_restart(rig);
+	rig_function(rig, true, 1);
+	EQUAL(speckv_card_running_slot(rig->card), SPECKV_SLOT_GOLDEN);
+	EQUAL(revision(rig), 0x100);
+	rig_free(rig);
+}
+
+/* ---- power cuts --------------------------------------------------------------------------------------------- */
+
+/* Somewhere in the sequence: half of the time evenly over its bytes, half evenly over its operations. */
+static uint64_t choose_cut(struct rig *rig, const uint64_t *ops, unsigned int count, uint64_t total)
+{
+	unsigned int op = rig_below(rig, count);
+	uint64_t at = 0;
+
+	if (rig_below(rig, 2))
+		return rig_random(rig) % total;
+	for (unsigned int i = 0; i < op; i++)
+		at += ops[i];
+	return at + rig_random(rig) % (ops[op] + 1);
+}
+
+static void cuts(unsigned long wanted, bool from_factory)
+{
+	struct rig *rig = fresh();
+	const struct bundle *before = from_factory ? NULL : old;
+	uint32_t old_revision = before ? old->revision : 0x100;
+	uint64_t ops[1024], total = 0, bytes = rig->config.flash_bytes;
+	uint8_t *base = malloc(bytes);
+	unsigned int count, seen[2] = { 0 };
+
+	if (before)
+		EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+	memcpy(base, rig->flash, bytes);
+	rig->flash_log = true;
+	EQUAL(flash(rig, SPECKV_SLOT_B, new), 0);
+	EQUAL(revision(rig), new->revision);
+	rig->flash_log = false;
+	count = rig->flash_op_count;
+	CHECK(count < 1024, "room for all operations");
+	memcpy(ops, rig->flash_ops, sizeof(ops));
+	for (unsigned int i = 0; i < count; i++)
+		total += ops[i];
+	for (unsigned long n = 0; n < wanted; n++) {
+		uint64_t cut = choose_cut(rig, ops, count, total);
+
+		speckv_card_destroy(rig->card);
+		memcpy(rig->flash, base, bytes);
+		rig_power_on(rig);
+		rig->flash_budget = cut;
+		flash(rig, SPECKV_SLOT_B, new);
+		/* Sometimes power goes again while the card starts. */
+		rig->flash_budget = rig_below(rig, 3) ? UINT64_MAX : rig_below(rig, 12000);
+		rig_restart(rig);
+		rig->flash_budget = UINT64_MAX;
+		rig_restart(rig);
+		rig_function(rig, true, 1);
+		CHECK(revision(rig) == old_revision || revision(rig) == new->revision, "cut at %llu: revision %x", (unsigned long long)cut,
+		      revision(rig));
+		seen[revision(rig) == new->revision]++;
+		/* And the update can be finished. */
+		if (revision(rig) != new->revision) {
+			uint16_t status = flash(rig, SPECKV_SLOT_B, new);
+
+			if (status == SPECKV_STATUS_FW_DIGEST || status == SPECKV_STATUS_FW_OFFSET || status == SPECKV_STATUS_FW_SLOT) {
+				struct client admin = administer(rig);
+
+				EQUAL(download(&admin, SPECKV_SLOT_B, new, 60000, SPECKV_FW_RESTART), 0);
+				status = flash(rig, SPECKV_SLOT_B, new);
+			}
+			CHECK(!status, "cut at %llu: 0x%x", (unsigned long long)cut, status);
+			EQUAL(revision(rig), new->revision);
+		}
+	}
+	printf("%lu cuts %s: %u old, %u new\n", wanted, from_factory ? "from the factory" : "of an update", seen[0], seen[1]);
+	CHECK(seen[0] && seen[1], "both ends were seen");
+	free(base);
+	rig_free(rig);
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long wanted = argc > 1 ? strtoul(argv[1], NULL, 10) : 600;
+
+	old = make(3, 5, "LFE5U-85F", secret);
+	new = make(4, 6, "LFE5U-85F", secret);
+	the_whole_way_from_the_factory();
+	bad_bundles_are_refused_and_change_nothing();
+	pieces_come_in_order_and_go_on_after_a_break();
+	flash_faults_fail_the_command_and_can_be_repeated();
+	a_first_boot_that_is_not_healthy_falls_back();
+	cuts(wanted / 2, false);
+	cuts(wanted - wanted / 2, true);
+	free(old);
+	free(new);
+	return 0;
+}
