@@ -195,7 +195,7 @@ def measure(quick: bool) -> Measured:
         with redis_server(folder) as redis:
             in_c = ["redis_get_one_core", "redis_get_two_cores", "redis_put_one_core", "redis_put_two_cores"]
             if not redis:
-                measured.lacks([*in_c, "python_redis_get"], "redis-server")
+                measured.lacks([*in_c, "python_redis_get", "python_redis_plain_get"], "redis-server")
             elif not has_hiredis():
                 measured.lacks(in_c, "libhiredis-dev")
             run(measured, folder, programs / "blocks", *size, "--rounds", rounds, *(redis if has_hiredis() else []))
@@ -219,7 +219,8 @@ RATES = {
     "redis_put_one_core": ("bytes", "Redis SET, pipelined; server and client share one core"),
     "redis_put_two_cores": ("bytes", "Redis SET, pipelined; the server has a core of its own"),
     "python_speckv_get": ("bytes", "get from Python into a numpy array"),
-    "python_redis_get": ("bytes", "redis-py MGET from Python; server and client share one core"),
+    "python_redis_get": ("bytes", "redis-py with hiredis, MGET, from Python; server and client share one core"),
+    "python_redis_plain_get": ("bytes", "the same without hiredis: as `pip install redis` has it"),
     "lmcache_get": ("bytes", "LMCache 0.5.6, local CPU backend: get and copy into a buffer, no CRC"),
     "speckv_lookup": ("keys", "batched look-ups, half of them hits"),
     "hash_map_lookup": ("keys", "std::unordered_map of this process, the same keys"),
@@ -229,10 +230,12 @@ RATIOS = {
     "get_vs_roofline": ("speckv_get", "memory_read"),
     "put_vs_memcpy": ("speckv_put", "memcpy_put"),
     "get_vs_redis_one_core": ("speckv_get", "redis_get_one_core"),
+    "memcpy_vs_redis_one_core": ("memcpy_get", "redis_get_one_core"),
     "get_vs_redis_two_cores": ("speckv_get", "redis_get_two_cores"),
     "put_vs_redis_one_core": ("speckv_put", "redis_put_one_core"),
     "put_vs_redis_two_cores": ("speckv_put", "redis_put_two_cores"),
     "python_get_vs_redis_py": ("python_speckv_get", "python_redis_get"),
+    "python_get_vs_plain_redis_py": ("python_speckv_get", "python_redis_plain_get"),
     "python_get_vs_lmcache": ("python_speckv_get", "lmcache_get"),
     "lookup_vs_hash_map": ("speckv_lookup", "hash_map_lookup"),
 }
