@@ -28,7 +28,7 @@ class LazyRoot(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in NOUNS:
             return None
-        module = importlib.import_module(f"speckvctl.commands.{cmd_name}")
+        module = importlib.import_module(f"speckvctl.commands.{cmd_name.replace('-', '_')}")
         command = typer.main.get_command(module.app)
         command.name = cmd_name
         return command

@@ -25,6 +25,8 @@ NOUNS: dict[str, Noun] = {
     "bitstream": Noun(
         "Build, look at, verify and sign bundles of bitstreams.", ("build", "inspect", "verify", "sign", "keygen")
     ),
+    "train-prefetcher": Noun("Train a prefetcher on serving traces."),
+    "prefetcher": Noun("Judge prefetchers on real traces, and look at models.", ("eval", "show")),
     "replay": Noun("Drive a pool with a real serving trace and verify every byte."),
     "stats": Noun("Show a pool's counters, hit share, latencies and tenants."),
     "events": Noun("Show, or follow, what happened to devices and pools."),

@@ -441,9 +441,9 @@ static void arrive(struct sim *sim, uint32_t request, uint64_t now)
 			block->weight_ms = now / MS;
 		}
 		put_in(sim, chain[k - 1], scored ? block_score(sim, block, own, now) : 0);
-		while (sim->cached_count > sim->config->capacity_blocks)
-			evict(sim, now);
 	}
+	while (sim->cached_count > sim->config->capacity_blocks)
+		evict(sim, now);
 	if (length && sim->config->prefetch == SPECKV_SIM_FETCH_CHILD)
 		queue_children(sim, chain[length - 1]);
 }
@@ -500,12 +500,18 @@ static bool config_valid(const struct speckv_trace *trace, const struct speckv_s
 static int sim_alloc(struct sim *sim)
 {
 	uint64_t blocks = (uint64_t)sim->trace->blocks + 1, requests = (uint64_t)sim->trace->requests + 1;
-	uint64_t kept = sim->config->capacity_blocks < blocks ? sim->config->capacity_blocks : blocks;
+	uint64_t kept = blocks, longest = 0;
 
+	for (uint32_t i = 0; i < sim->trace->requests; i++)
+		if (sim->trace->first[i + 1] - sim->trace->first[i] > longest)
+			longest = sim->trace->first[i + 1] - sim->trace->first[i];
+	/* A request's blocks are all in the cache for a moment, before others go. */
+	if (sim->config->capacity_blocks + longest < kept)
+		kept = sim->config->capacity_blocks + longest;
 	sim->room = 4 * (kept + 1) + 1024;
 	sim->blocks = calloc(blocks, sizeof(*sim->blocks));
 	sim->heap = malloc(sim->room * sizeof(*sim->heap));
-	sim->cached = malloc((kept + 1) * sizeof(*sim->cached)); /* one too many for a moment */
+	sim->cached = malloc((kept + 1) * sizeof(*sim->cached));
 	sim->done = calloc(requests, 1);
 	sim->missing = calloc(requests, sizeof(*sim->missing));
 	sim->live = malloc(requests * sizeof(*sim->live));

@@ -16,6 +16,7 @@ from speckvctl.quantities import (
     group_name,
     user_name,
 )
+from speckvctl.render import prefetcher
 from speckvctl.render.text import columns, one_line, paint, pairs, plural
 
 STATES = {
@@ -472,6 +473,13 @@ def _call(p50_ns: int | None, p99_ns: int | None, bytes_per_second: int | None) 
     if p50_ns is None:
         return "-"
     return f"p50 {format_duration(p50_ns)}, p99 {format_duration(p99_ns)} a block, {format_size(bytes_per_second)}/s"
+
+
+# ---- prefetchers -----------------------------------------------------------------------------------------------------
+
+_lines.register(prefetcher.evaluated)
+_lines.register(prefetcher.trained)
+_lines.register(prefetcher.shown)
 
 
 # ---- doctor ----------------------------------------------------------------------------------------------------------

@@ -54,6 +54,10 @@ class Request:
     session_clock: bool  # time_ms counts from the session's beginning
     scope: str  # ids compare only within one scope; empty: the whole file
     ids: tuple[int, ...]
+    input_tokens: int = 0
+    output_tokens: int = 0
+    stop: str | None = None  # why the answer ended, where the trace says so
+    answer_ms: float | None = None  # time until it ended, where the trace says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,10 +233,18 @@ def _shown(value: object) -> str:
 
 
 def _mooncake(line: _Line) -> Iterator[Request]:
-    line.count("input_length")
-    line.count("output_length")
-    session = line.text("session_id") if "session_id" in line.value else None
-    yield Request(line.number, line.time("timestamp"), session, False, "", line.ids("hash_ids"))
+    yield Request(
+        line=line.number,
+        time_ms=line.time("timestamp"),
+        session=line.text("session_id") if "session_id" in line.value else None,
+        session_clock=False,
+        scope="",
+        ids=line.ids("hash_ids"),
+        input_tokens=line.count("input_length"),
+        output_tokens=line.count("output_length"),
+        stop=line.text("stop") if line.value.get("stop") else None,
+        answer_ms=1000 * line.time("api_time") if line.value.get("api_time") is not None else None,
+    )
 
 
 def _fleet(line: _Line) -> Iterator[Request]:

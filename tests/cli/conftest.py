@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import struct
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from typing import Any
 import jsonschema
 import pytest
 import speckv
+
+from speckvctl.prefetcher import model
 
 SPECKVCTL = Path(sys.executable).parent / "speckvctl"
 
@@ -137,12 +140,22 @@ def validate(document: dict[str, Any]) -> None:
 
 @pytest.fixture
 def chat(cli: Cli) -> Cli:
-    """A host engine with one pool of 64 MiB, and in the folder a trace, bundles and the key that signed one."""
+    """A host engine with one pool of 64 MiB, and in the folder what commands take: traces, a model, bundles, a key."""
     with speckv.Context() as context, context.open("host:DRAM", create=True) as device:
         device.create_pool(speckv.PoolConfig("chat", 64 << 20))
     write_trace(cli.folder / "trace.jsonl")
     write_bundles(cli.folder)
+    write_model(cli.folder)
     return cli
+
+
+def write_model(folder: Path) -> None:
+    """The trace that is shipped, and a model of the right shape that has learned nothing."""
+    from speckvctl.replay import sample
+    from tests.unit.prefetcher.blank import blank_model
+
+    shutil.copy(sample.TRACE, folder / "conversations.jsonl")
+    model.save(blank_model(), folder / "model.safetensors")
 
 
 def write_bundles(folder: Path, bitstream: bytes = b"no bitstream, but bytes") -> None:

@@ -40,6 +40,8 @@ BUILT: dict[str, set[str]] = {
     "bitstream": {"build", "inspect", "verify", "sign", "keygen"},
     "device": {"list", "show", "selftest", "close"},
     "pool": {"create", "list", "show", "resize", "set", "destroy", "check"},
+    "train-prefetcher": set(),
+    "prefetcher": {"eval", "show"},
     "replay": set(),
     "stats": set(),
     "events": set(),
@@ -136,6 +138,8 @@ def test_every_verb_takes_json_and_what_writes_takes_dry_run(path: str) -> None:
         "pool check",
         "events",
         "doctor",
+        "prefetcher eval",
+        "prefetcher show",
         "bitstream inspect",
         "bitstream verify",
     }
@@ -164,6 +168,18 @@ CALLS: dict[str, tuple[list[str], list[str]]] = {
     "pool set": (["pool", "set", "host:DRAM", "chat", "--mode", "0660"], ["pool", "set", "host:DRAM", "chat"]),
     "pool destroy": (["pool", "destroy", "host:DRAM", "chat", "--yes"], ["pool", "destroy", "host:DRAM", "chat"]),
     "pool check": (["pool", "check", "host:DRAM", "chat", "--deep"], ["pool", "check", "host:DRAM", "none"]),
+    "train-prefetcher": (
+        ["train-prefetcher", "conversations.jsonl", "-o", "new.safetensors", "--minutes", "0.05"],
+        ["train-prefetcher", "conversations.jsonl", "-o", "trace.jsonl"],
+    ),
+    "prefetcher eval": (
+        ["prefetcher", "eval", "model.safetensors", "conversations.jsonl"],
+        ["prefetcher", "eval", "model.safetensors", "none.jsonl"],
+    ),
+    "prefetcher show": (
+        ["prefetcher", "show", "model.safetensors"],
+        ["prefetcher", "show", "conversations.jsonl"],
+    ),
     "replay": (
         ["replay", "trace.jsonl", "--device", "host:DRAM", "--pool", "chat", "--kv", "kv.safetensors", "--max-rate"],
         ["replay", "none.jsonl", "--device", "host:DRAM", "--pool", "chat", "--kv", "kv.safetensors"],
@@ -194,6 +210,8 @@ def test_every_verb_has_its_calls() -> None:
 
 @pytest.mark.parametrize("verb", CALLS)
 def test_json_of_success_is_one_valid_document_and_nothing_else(verb: str, chat: Cli) -> None:
+    if verb == "train-prefetcher":
+        pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[train]'")
     write_kv(chat.folder / "kv.safetensors")
     document = chat.document(*CALLS[verb][0])
     assert document["schema"] == f"speckvctl.{verb.replace(' ', '-')}"

@@ -156,8 +156,8 @@ struct speckv_sim_event {
 };
 
 /**
- * Play a trace against a cache of `capacity_blocks`. Every request demands its stored blocks; all its blocks are in the
- * cache afterwards. At most `capacity` events are written to `events` (NULL when 0). A block's score is its last
+ * Play a trace against a cache of `capacity_blocks`. Every request demands its stored blocks, then all its blocks are in
+ * the cache, then blocks go (its own too) until the rest fits. Only demands, prefetches and evictions are events. At most `capacity` events are written to `events` (NULL when 0). A block's score is its last
  * request's, 0 once another request continued that one; blocks with three successors or more have at least the score of
  * their own recent rate (half-life 300 s). Errors: -EINVAL (NULL, an index or time out of place, a setting out of its
  * range), -ENOMEM.

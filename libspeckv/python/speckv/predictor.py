@@ -76,7 +76,9 @@ class Predictor:
 
     def step(self, before: bytes | None, features: Int8) -> tuple[bytes, UInt32]:
         """One turn: the state after it, and the survival curve."""
-        (states, curves) = self.run(features.reshape(1, -1), None if before is None else np.frombuffer(before, np.uint8))
+        (states, curves) = self.run(
+            features.reshape(1, -1), None if before is None else np.frombuffer(before, np.uint8)
+        )
         return states[0].tobytes(), curves[0]
 
     def run(
@@ -85,12 +87,14 @@ class Predictor:
         before: npt.NDArray[np.uint8] | None = None,
         parent: UInt32 | None = None,
     ) -> tuple[npt.NDArray[np.uint8], UInt32]:
-        """Turns in order, (n, features) in; states and curves out. Turn i goes on from turn parent[i], or from `before`."""
+        """Turns in order, (n, features) in; states and curves out. Turn i goes on from parent[i], or from `before`."""
         features = np.ascontiguousarray(features, np.int8)
         if features.ndim != 2 or features.shape[1] != self.features:
             raise ValueError(f"features of shape {features.shape}; (n, {self.features}) were expected")
         count = len(features)
-        if parent is not None and (len(parent) != count or bool(np.any((parent >= np.arange(count)) & (parent != NO_REQUEST)))):
+        if parent is not None and (
+            len(parent) != count or bool(np.any((parent >= np.arange(count)) & (parent != NO_REQUEST)))
+        ):
             raise ValueError("parent: one for each turn, earlier than the turn")
         states = np.zeros((count, STATE_BYTES), np.uint8)
         curves = np.zeros((count, self.bins + 1), np.uint32)
@@ -208,7 +212,9 @@ def simulate_logged(trace: LinkedTrace, config: SimConfig) -> tuple[SimResult, n
 
 
 def _simulate(trace: LinkedTrace, config: SimConfig, log: npt.NDArray[np.void]) -> SimResult:
-    keep = [np.ascontiguousarray(array) for array in (trace.time_ns, trace.first, trace.nodes, trace.stored, trace.parent)]
+    keep = [
+        np.ascontiguousarray(array) for array in (trace.time_ns, trace.first, trace.nodes, trace.stored, trace.parent)
+    ]
     kinds = ("uint64_t", "uint64_t", "uint32_t", "uint32_t", "uint32_t")
     arrays = [_at(array, kind) for array, kind in zip(keep, kinds, strict=True)]
     c_trace = ffi.new("struct speckv_trace *", [trace.requests, trace.blocks, *arrays])

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_EVEN, Decimal
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -167,7 +168,7 @@ def link(chains: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[int], l
         count = sum(node < known for node in nodes)
         end = nodes[count - 1] if count else -1
         parents.append(last[end] if count and len(successors.get(end, ())) < 3 else NONE)
-        for node, following in zip(nodes, nodes[1:], strict=False):
+        for node, following in pairwise(nodes):
             successors.setdefault(node, set()).add(following)
         last |= dict.fromkeys(nodes, request)
         out.append(nodes)
@@ -344,8 +345,8 @@ class Sim:
             if self.scored:
                 self.weight[node] = self.decayed(node, now) + 0x10000, now // MS
             self.put(node, self.block_score(node, now) if self.scored else 0)
-            while len(self.cache) > self.capacity:
-                self.evict(now)
+        while len(self.cache) > self.capacity:
+            self.evict(now)
         if chain and self.prefetch == "child":
             node = chain[-1]
             for _ in range(16):

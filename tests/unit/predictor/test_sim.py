@@ -215,7 +215,12 @@ def test_every_count_and_every_event_is_that_of_the_reference(
     assert dataclasses.asdict(result) == expected
     assert result.issued == result.useful + result.late + result.unused
     for event, (now, ready, node, value, action) in zip(log, slow.log, strict=True):
-        assert (event["time_ns"], event["ready_ns"], event["node"], event["action"]) == (now, ready, node, ACTIONS[action])
+        assert (event["time_ns"], event["ready_ns"], event["node"], event["action"]) == (
+            now,
+            ready,
+            node,
+            ACTIONS[action],
+        )
         assert value in (-1, event["score"])  # what is not in the cache has no score that means anything
 
 
@@ -250,8 +255,9 @@ def test_scores_by_age_are_those_of_the_reference(kind: Curve, values: list[int]
 )
 def test_a_trace_whose_numbers_cannot_be_is_refused(change: dict[str, list[int]]) -> None:
     good = trace((0, [1]), (1, [1]))
-    kinds = {"time_ns": np.uint64, "first": np.uint64}
-    bad = dataclasses.replace(good, **{name: np.array(value, kinds.get(name, np.uint32)) for name, value in change.items()})
+    kinds: dict[str, Any] = {"time_ns": np.uint64, "first": np.uint64}
+    arrays: dict[str, Any] = {name: np.array(value, kinds.get(name, np.uint32)) for name, value in change.items()}
+    bad = dataclasses.replace(good, **arrays)
     predictor.simulate(good, SimConfig(capacity_blocks=1))
     with pytest.raises(speckv.InvalidError):
         predictor.simulate(bad, SimConfig(capacity_blocks=1))

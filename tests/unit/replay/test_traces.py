@@ -40,7 +40,16 @@ def test_what_is_written_is_read_back(
     trace = Trace(path)
     assert trace.format == "mooncake"
     assert list(trace) == [
-        Request(2 * number + 1, float(request["timestamp"]), None, False, "", tuple(request["hash_ids"]))
+        Request(
+            line=2 * number + 1,
+            time_ms=float(request["timestamp"]),
+            session=None,
+            session_clock=False,
+            scope="",
+            ids=tuple(request["hash_ids"]),
+            input_tokens=request["input_length"],
+            output_tokens=request["output_length"],
+        )
         for number, request in enumerate(requests)
     ]
     assert trace.survey() == Survey(len(requests), sum(len(request["hash_ids"]) for request in requests))

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""A trace as the predictor sees it: one event a turn of a session, sessions found by the prefix tree, ids opaque."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from speckv import predictor
+
+from speckvctl.replay.traces import Trace, TraceError
+
+Floats = npt.NDArray[np.float64]
+
+#: A model is trained on the first 60% of a trace's time, chosen by the next 20% and judged by the last 20%.
+TRAIN_SHARE, CHOOSE_SHARE = 0.6, 0.8
+
+
+class DatasetError(Exception):
+    """A trace that holds too little, or cannot be put on one clock."""
+
+    errno = errno.EINVAL
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A trace in memory, requests in the order of time. Parent -1: a session's first turn."""
+
+    path: Path
+    digest: str
+    linked: predictor.LinkedTrace
+    block_ids: npt.NDArray[np.uint64]  # of each node, as the file has them
+    times: Floats  # seconds
+    parent: npt.NDArray[np.int64]
+    returned: Floats  # seconds, when the session came back; inf: not within the trace
+    blocks: npt.NDArray[np.int64]
+    stored: npt.NDArray[np.int64]
+    input_tokens: npt.NDArray[np.int64]
+    output_tokens: npt.NDArray[np.int64]
+    stops: list[str | None]
+    answers: Floats  # seconds until the answer ended; nan: the trace does not say
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def end(self) -> float:
+        return float(self.times[-1])
+
+
+def read(path: Path, on_request: Callable[[int], None] = lambda count: None) -> Dataset:
+    """Read, check and link a whole trace."""
+    trace = Trace(path)
+    requests = []
+    for request in trace:
+        if request.session_clock:
+            raise DatasetError(f"{path}: each session has a clock of its own; a trace with one clock is needed")
+        requests.append(request)
+        if len(requests) % 1000 == 0:
+            on_request(len(requests))
+    if not requests:
+        raise TraceError(path, None, "holds no request")
+    requests.sort(key=lambda request: request.time_ms)  # stable: the file's order where times are equal
+    first = np.cumsum([0, *(len(request.ids) for request in requests)]).astype(np.uint64)
+    ids = np.fromiter((block for request in requests for block in request.ids), np.uint64, int(first[-1]))
+    times_ns = np.array([round(request.time_ms * 1e6) for request in requests], np.uint64)
+    linked = predictor.link(times_ns, first, ids)
+    if not linked.blocks:
+        raise DatasetError(f"{path}: holds no block id")
+    block_ids = np.zeros(linked.blocks, np.uint64)
+    block_ids[linked.nodes] = ids
+    times = times_ns.astype(np.float64) / 1e9
+    parent = np.where(linked.parent == predictor.NO_REQUEST, -1, linked.parent.astype(np.int64))
+    return Dataset(
+        path=path,
+        digest=trace.digest().hex(),
+        linked=linked,
+        block_ids=block_ids,
+        times=times,
+        parent=parent,
+        returned=_returned(times, parent),
+        blocks=np.array([len(request.ids) for request in requests], np.int64),
+        stored=linked.stored.astype(np.int64),
+        input_tokens=np.array([request.input_tokens for request in requests], np.int64),
+        output_tokens=np.array([request.output_tokens for request in requests], np.int64),
+        stops=[request.stop for request in requests],
+        answers=np.array([np.nan if r.answer_ms is None else r.answer_ms / 1000 for r in requests]),
+    )
+
+
+def _returned(times: Floats, parent: npt.NDArray[np.int64]) -> Floats:
+    """When the first turn that continues each one came."""
+    returned = np.full(len(times), np.inf)
+    turns = np.nonzero(parent >= 0)[0][::-1]  # of several, the earliest is written last
+    returned[parent[turns]] = times[turns]
+    return returned

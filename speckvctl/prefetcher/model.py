@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MIT
+"""Model files: safetensors with int8 weights, their scales, and metadata that says what the model was made from.
+
+The tensors and the arithmetic are those of speckv/predictor.h; `flat` is the form that the C library loads.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import struct
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import speckv
+from speckv import codec, predictor
+
+from speckvctl.prefetcher import features, survival
+
+FORMAT = "speckv-return-model"
+ARCHITECTURE = f"lstm {predictor.LAYERS} x {predictor.HIDDEN}, int8; survival head of {survival.BINS} bins"
+MAX_BYTES = 64 << 20
+ROWS = 4 * predictor.HIDDEN
+FRACTION = 1 << 12  # sums are in units of 2^-12
+SHIFT = 1 << 16  # that is taken off a scaled sum
+
+Floats = npt.NDArray[np.float64]
+Tensors = dict[str, npt.NDArray[Any]]
+
+
+class ModelError(Exception):
+    """A file that is no model, or not one that this version can run."""
+
+    def __init__(self, path: Path, reason: str, number: int = errno.EBADMSG) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.errno = number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a model comes from."""
+
+    traces: list[str]  # names
+    trace_digests: list[str]  # SHA-256 of the files
+    seed: int
+    split: str
+    train_until_s: list[float]  # of each trace: no turn after this was learned from
+    chosen_until_s: list[float]  # nor any after this looked at
+    train_turns: int
+    epochs: int
+    validation_loss: float | None
+    trained_with: str
+
+
+@dataclass(frozen=True)
+class Model:
+    tensors: Tensors
+    mean: Floats
+    deviation: Floats
+    window_ms: int
+    provenance: Provenance
+
+    def flat(self) -> bytes:
+        """For speckv.predictor.Predictor."""
+        body = b"".join(self.tensors[name].astype(_stored(dtype)).tobytes() for name, dtype, _ in layout())
+        head = (b"SPECKVP", predictor.VERSION, predictor.HEADER_BYTES + len(body), len(features.NAMES))
+        header = struct.pack("<8sIIHHHH36x", *head, predictor.LAYERS, predictor.HIDDEN, survival.BINS)
+        return header + struct.pack("<I", codec.crc32c(body, codec.crc32c(header))) + body
+
+    def predictor(self) -> predictor.Predictor:
+        return predictor.Predictor(self.flat())
+
+    def has_seen(self, trace_digest: str, from_s: float) -> bool:
+        """True: something of that trace from that time on was learned from, or chosen by."""
+        made = zip(self.provenance.trace_digests, self.provenance.chosen_until_s, strict=True)
+        return any(digest == trace_digest and from_s < until for digest, until in made)
+
+
+def layout() -> list[tuple[str, str, tuple[int, ...]]]:
+    """Name, type and shape of each tensor, in the order of the flat form."""
+    hidden, bins = predictor.HIDDEN, survival.BINS
+    wanted: list[tuple[str, str, tuple[int, ...]]] = [("edges_ms", "u4", (bins + 1,))]
+    for layer in range(predictor.LAYERS):
+        inputs = hidden if layer else len(features.NAMES)
+        wanted += [(f"layers.{layer}.input", "i1", (ROWS, inputs)), (f"layers.{layer}.recurrent", "i1", (ROWS, hidden))]
+        wanted += [(f"layers.{layer}.{name}", "i4", (ROWS,)) for name in ("input_scale", "recurrent_scale", "bias")]
+    return [*wanted, ("head", "i1", (bins, hidden)), ("head_scale", "i4", (bins,)), ("head_bias", "i4", (bins,))]
+
+
+def _stored(dtype: str) -> str:
+    return dtype if dtype == "i1" else f"<{dtype}"
+
+
+# ---- quantisation ----------------------------------------------------------------------------------------------------
+
+
+def quantise(weights: dict[str, Floats]) -> Tensors:
+    """A trained LSTM and head (torch's names and gate order) as int8 with one scale a row."""
+    tensors: Tensors = {"edges_ms": survival.EDGES_MS}
+    for layer in range(predictor.LAYERS):
+        step = 1 / features.PER_DEVIATION if layer == 0 else 1 / 127
+        name = f"layers.{layer}"
+        tensors[f"{name}.input"], tensors[f"{name}.input_scale"] = _rows(weights[f"lstm.weight_ih_l{layer}"], step)
+        tensors[f"{name}.recurrent"], tensors[f"{name}.recurrent_scale"] = _rows(
+            weights[f"lstm.weight_hh_l{layer}"], 1 / 127
+        )
+        tensors[f"{name}.bias"] = _bias(weights[f"lstm.bias_ih_l{layer}"] + weights[f"lstm.bias_hh_l{layer}"])
+    tensors["head"], tensors["head_scale"] = _rows(weights["head.weight"], 1 / 127)
+    tensors["head_bias"] = _bias(weights["head.bias"])
+    return tensors
+
+
+def _rows(weights: Floats, input_step: float) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int32]]:
+    step = np.abs(weights).max(axis=1, keepdims=True) / 127
+    whole = np.rint(weights / np.where(step == 0, 1, step)).astype(np.int8)
+    scale = np.rint(step[:, 0] * input_step * FRACTION * SHIFT)
+    return whole, np.minimum(scale, 1 << 24).astype(np.int32)
+
+
+def _bias(bias: Floats) -> npt.NDArray[np.int32]:
+    return np.clip(np.rint(bias * FRACTION), -(1 << 20), 1 << 20).astype(np.int32)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def save(model: Model, path: Path) -> None:
+    """Written beside its place, then moved there: a file of that name is a whole model, or the one that was there."""
+    from safetensors.numpy import save as serialise
+
+    metadata = {
+        "format": FORMAT,
+        "version": "0",
+        "architecture": ARCHITECTURE,
+        "features": json.dumps(features.NAMES),
+        "feature_mean": json.dumps(model.mean.tolist()),
+        "feature_deviation": json.dumps(model.deviation.tolist()),
+        "window_ms": str(model.window_ms),
+        "provenance": json.dumps(asdict(model.provenance)),
+    }
+    tensors = {name: np.ascontiguousarray(model.tensors[name], dtype) for name, dtype, _ in layout()}
+    data = serialise(tensors, metadata=metadata)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path) -> Model:
+    """Read and check a model file, down to what the C library says of it."""
+    with path.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    metadata, shapes = _table(path, data)
+    if metadata.get("format") != FORMAT:
+        raise ModelError(path, "safetensors, but not a model of speckvctl train-prefetcher")
+    if metadata.get("version") != "0":
+        raise ModelError(
+            path, f"a model of version {metadata.get('version')}; this build runs 0", errno.EPROTONOSUPPORT
+        )
+    for name, dtype, shape in layout():
+        expected = {"i1": "I8", "i4": "I32", "u4": "U32"}[dtype], list(shape)
+        if shapes.get(name) != expected:
+            found = "is missing" if name not in shapes else f"is {shapes[name][0]} {shapes[name][1]}"
+            raise ModelError(path, f"{name} {found}; {expected[0]} {expected[1]} was expected", errno.EOPNOTSUPP)
+    if len(shapes) != len(layout()):
+        extra = sorted(shapes.keys() - {name for name, _, _ in layout()})
+        raise ModelError(path, f"{extra[0][:80]} is no tensor of this kind of model", errno.EOPNOTSUPP)
+    model = Model(_tensors(path, data), *_described(path, metadata))
+    try:
+        loaded = model.predictor()
+    except speckv.SpeckvError as exc:
+        raise ModelError(path, f"its numbers are not those of a model: {exc}") from exc
+    if loaded.edges_ms.tolist() != survival.EDGES_MS.tolist():
+        raise ModelError(path, "its bins are not those of this build", errno.EOPNOTSUPP)
+    return model
+
+
+def _table(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, tuple[str, list[int]]]]:
+    """Metadata, and type and shape of each tensor, of a safetensors file."""
+    if len(data) > MAX_BYTES:
+        raise ModelError(path, f"larger than {MAX_BYTES >> 20} MiB: not a model")
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 10 or not 2 <= size <= len(data) - 8:
+        raise ModelError(path, "not a safetensors file, or cut short")
+    try:
+        table = json.loads(data[8 : 8 + size])
+        metadata = table.pop("__metadata__", {})
+        shapes = {str(name): (str(entry["dtype"]), list(entry["shape"])) for name, entry in table.items()}
+        if not isinstance(metadata, dict):
+            raise TypeError("__metadata__")
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+        raise ModelError(path, "not a safetensors file: its table cannot be read") from exc
+    return metadata, shapes
+
+
+def _tensors(path: Path, data: bytes) -> Tensors:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as parse
+
+    try:
+        return dict(parse(data))
+    except SafetensorError as exc:
+        raise ModelError(path, f"damaged or cut short: {exc}") from exc
+
+
+def _described(path: Path, metadata: dict[str, Any]) -> tuple[Floats, Floats, int, Provenance]:
+    try:
+        if tuple(json.loads(metadata["features"])) != features.NAMES:
+            raise ModelError(path, "made for other features than this build computes", errno.EOPNOTSUPP)
+        mean = np.array(json.loads(metadata["feature_mean"]), np.float64)
+        deviation = np.array(json.loads(metadata["feature_deviation"]), np.float64)
+        window_ms = int(metadata["window_ms"])
+        provenance = Provenance(**json.loads(metadata["provenance"]))
+        if not all(map(str.isalnum, provenance.trace_digests)) or len(provenance.trace_digests) != len(
+            provenance.chosen_until_s
+        ):
+            raise ValueError("provenance")
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as exc:
+        raise ModelError(path, f"its metadata cannot be used: {exc}") from exc
+    count = (len(features.NAMES),)
+    if mean.shape != count or deviation.shape != count or not np.isfinite([mean, deviation]).all():
+        raise ModelError(path, "its feature scales are not numbers, one a feature")
+    if (deviation <= 0).any() or not 1 <= window_ms <= 1 << 31:
+        raise ModelError(path, "a feature scale or the window is not above 0")
+    return mean, deviation, window_ms, provenance
