@@ -313,21 +313,23 @@ static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, s
 
 	for (size_t base = 0; base < n; base += GROUP) {
 		size_t group = n - base < GROUP ? n - base : GROUP;
+		uint64_t start, end;
 
 		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, found, present);
 		for (size_t i = 0; i < group; i++)
 			if (present[i])
 				prefetch_pages(&pool->region, &found[i]);
-		for (size_t i = 0; i < group; i++) {
+		start = clock_ns();
+		for (size_t i = 0; i < group; i++, start = end) {
 			struct speckv_request *request = &requests[base + i];
-			uint64_t start = clock_ns();
 
 			if (i + 1 < group && present[i + 1])
 				prefetch_frame(&pool->region, &found[i + 1]);
 			request->status = block_get(pool, request, present[i] ? &found[i] : NULL);
+			end = clock_ns();
 			if (request->status == 0) {
 				done++;
-				count_time(pool, SPECKV_HIST_GET, clock_ns() - start);
+				count_time(pool, SPECKV_HIST_GET, end - start);
 			}
 		}
 	}

@@ -18,7 +18,7 @@
 /* Table entries copied at a time: a page. */
 #define TABLE_CHUNK 256
 /* How much of what comes next is fetched while the present is looked at. */
-#define LEAD 8192
+#define LEAD 2048
 
 _Static_assert(SPECKV_SECTION_BYTES == 16, "an entry is four words");
 
