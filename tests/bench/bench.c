@@ -73,10 +73,13 @@ void *map_memory(int fd, size_t bytes)
 void add_turn(struct series *series, double seconds)
 {
 	if (series->turns == series->room) {
-		series->room = series->room ? 2 * series->room : 1024;
-		series->seconds = realloc(series->seconds, series->room * sizeof(*series->seconds));
-		if (!series->seconds)
+		size_t room = series->room ? 2 * series->room : 1024;
+		double *more = realloc(series->seconds, room * sizeof(*more));
+
+		if (!more)
 			give_up("no memory");
+		series->seconds = more;
+		series->room = room;
 	}
 	series->seconds[series->turns++] = seconds;
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * How fast checksummed copies, frame encodes and decodes are beside memcpy, in the same run, on one core: memory to memory, random block order.
+ * How fast checksummed copies, frame encodes and decodes are beside memcpy, in the same run, on one core: memory to memory,
+ * random block order.
  *
- * Usage: codec_copy [MiB of working set, default 256] [KiB a block, default 64] [rounds, default 7]
+ * Usage: codec_copy [--mib 256, of working set] [--block-kib 64] [--rounds 7]
  * Prints one line a peer: median GB/s and the share of memcpy's. Source and destination are working sets of that size each;
  * rounds interleave the peers, so that drift of the machine hits all of them alike.
  */
@@ -10,9 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include <speckv/codec.h>
+
+#include "bench.h"
 
 struct work {
 	uint8_t *source, *destination;
@@ -26,14 +28,6 @@ struct work {
 };
 
 static volatile uint32_t sink;
-
-static double now(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void run_memcpy(struct work *w)
 {
@@ -178,35 +172,26 @@ static void *map(size_t bytes)
 	return at;
 }
 
-static uint32_t *order(size_t n)
+static uint32_t *order(size_t n, uint64_t seed)
 {
-	uint32_t *p = malloc(n * sizeof(*p));
+	uint32_t *p = calloc(n, sizeof(*p));
 
-	for (size_t i = 0; i < n; i++)
-		p[i] = (uint32_t)i;
-	for (size_t i = n - 1; i > 0; i--) {
-		size_t j = (size_t)rand() % (i + 1);
-		uint32_t swap = p[i];
-
-		p[i] = p[j];
-		p[j] = swap;
-	}
+	if (!p)
+		give_up("no memory");
+	shuffle(p, n, seed);
 	return p;
 }
 
 int main(int argc, char **argv)
 {
-	size_t bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 256) << 20;
-	struct work w = { .block = (argc > 2 ? strtoul(argv[2], NULL, 10) : 64) << 10 };
-	size_t rounds = argc > 3 ? strtoul(argv[3], NULL, 10) : 7;
+	size_t bytes = number(argc, argv, "--mib", 256) << 20, rounds = number(argc, argv, "--rounds", 7);
+	struct work w = { .block = number(argc, argv, "--block-kib", 64) << 10 };
 	struct speckv_geometry shape = { .layers = 1, .kv_heads = 1, .head_dim = 128, .dtype = SPECKV_DTYPE_BF16 };
 	double *seconds;
 
 	shape.tokens = (uint16_t)(w.block / (2 * 128 * 2));
-	if (!rounds || speckv_geometry_bytes(&shape) != w.block || bytes < w.block) {
-		fprintf(stderr, "usage: codec_copy [MiB] [KiB a block: a multiple of 32] [rounds]\n");
-		return 2;
-	}
+	if (!rounds || !w.block || speckv_geometry_bytes(&shape) != w.block || bytes < w.block)
+		give_up("usage: codec_copy [--mib N] [--block-kib N: a multiple of 32] [--rounds N]");
 	w.shape = shape;
 	w.identity.generation = 1;
 	w.blocks = bytes / w.block;
@@ -218,22 +203,24 @@ int main(int argc, char **argv)
 		/* bf16 numbers around 1: what the modes do with them does not depend on the values */
 		((uint64_t *)(void *)w.source)[i] = ((i + 1) * 0x9e3779b97f4a7c15u & 0x80ff80ff80ff80ffu) | 0x3f003f003f003f00u;
 	memset(w.destination, 1, bytes);
-	w.from = order(w.blocks);
+	w.from = order(w.blocks, 1);
 	w.small_stride = speckv_frame_max_bytes(&shape, SPECKV_CODEC_Q4X);
 	w.small = map(w.blocks * w.small_stride);
 	run_encode(&w);
 	run_q4x_encode(&w);
-	w.to = order(w.blocks);
+	w.to = order(w.blocks, 2);
 	seconds = calloc(PEERS * rounds, sizeof(*seconds));
+	if (!seconds)
+		give_up("no memory");
 	for (size_t round = 0; round < rounds; round++)
 		for (size_t p = 0; p < PEERS; p++) {
 			double start;
 
 			if (speckv_isa_force(peers[p].isa))
 				continue;
-			start = now();
+			start = now_seconds();
 			peers[p].run(&w);
-			seconds[p * rounds + round] = now() - start;
+			seconds[p * rounds + round] = now_seconds() - start;
 		}
 	speckv_isa_force("auto");
 	printf("%zu MiB each way, %zu KiB blocks in random order, one core, best kernels: %s\n", bytes >> 20, w.block >> 10, speckv_isa_name());
