@@ -306,6 +306,44 @@ static void features_have_bounds(void)
 	bench_end(&b);
 }
 
+static void pool_features_are_kept_with_the_pool(void)
+{
+	static const struct { uint16_t feature; uint64_t value, bad; } all[] = {
+		{ SPECKV_FEATURE_POOL_QUOTA_BYTES, 1u << 19, 0 },
+		{ SPECKV_FEATURE_POOL_GUARANTEED_BYTES_PER_SECOND, 123456, 0 },
+		{ SPECKV_FEATURE_POOL_BURST_BYTES_PER_SECOND, UINT64_C(1) << 33, 0 },
+		{ SPECKV_FEATURE_POOL_EVICTION, SPECKV_EVICT_NONE, 2 },
+		{ SPECKV_FEATURE_POOL_OWNER, UINT64_C(1000) << 32 | 1001, 0 },
+		{ SPECKV_FEATURE_POOL_MODE, 0640, 01777 },
+	};
+	struct bench b;
+	uint64_t value;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	for (int restarted = 0; restarted < 2; restarted++) {
+		for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+			union card_entry e = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE, .pool = 1, .feature = all[i].feature, .value = all[i].value } };
+
+			if (!restarted)
+				EQUAL(client_run(&b.admin, &e, NULL), 0);
+			e.value.value = all[i].bad;
+			if (!restarted && all[i].bad)
+				EQUAL(client_run(&b.admin, &e, NULL), SPECKV_STATUS_INVALID);
+			e.value.opcode = SPECKV_ADMIN_GET_FEATURE;
+			e.value.value = 0;
+			EQUAL(client_run(&b.admin, &e, &value), 0);
+			EQUAL(value, all[i].value);
+			e.value.pool = 2;
+			EQUAL(client_run(&b.admin, &e, NULL), SPECKV_STATUS_NO_POOL);
+		}
+		if (!restarted) {
+			rig_restart(b.rig);
+			bench_connect(&b);
+		}
+	}
+	bench_end(&b);
+}
+
 static void models_are_checked_whole(void)
 {
 	static const char table[] = "{\"__metadata__\":{\"a\":\"b\"},\"w\":{\"dtype\":\"I8\",\"shape\":[4,8],\"data_offsets\":[0,32]}}";
@@ -447,6 +485,7 @@ int main(void)
 	sanitize_zeroes_what_it_says();
 	logs_page_through_and_say_what_was_lost();
 	features_have_bounds();
+	pool_features_are_kept_with_the_pool();
 	models_are_checked_whole();
 	self_test_passes_and_finds_damage();
 	resets_do_what_they_say();

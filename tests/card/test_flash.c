@@ -333,6 +333,37 @@ static void a_first_boot_that_is_not_healthy_falls_back(void)
 	rig_free(rig);
 }
 
+static void what_waits_to_boot_can_be_replaced(void)
+{
+	union card_entry dry = firmware(SPECKV_ADMIN_FW_COMMIT, SPECKV_SLOT_A, new), set;
+	struct rig *rig = fresh();
+	struct client admin = administer(rig);
+
+	EQUAL(download(&admin, SPECKV_SLOT_A, new, 60000, 0), 0);
+	dry.firmware.flags = SPECKV_FW_DRY_RUN;
+	EQUAL(client_run(&admin, &dry, NULL), 0);
+	EQUAL(rig_read(rig, 0, REG(FLASH_SLOT[0])) & 7, SPECKV_SLOT_STATE_WRITING);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, new), 0);
+	EQUAL(activate(&admin, SPECKV_SLOT_A, new, NULL), 0);
+	CHECK(rig_read(rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__REBOOT_PENDING_bm, "waits");
+	/* Another bundle into the slot that would boot next: nothing waits any more. */
+	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, 0), 0);
+	CHECK(!(rig_read(rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__REBOOT_PENDING_bm), "does not wait");
+	rig_restart(rig);
+	admin = administer(rig);
+	EQUAL(revision(rig), 0x100);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), 0);
+	dry.firmware.data_bytes = 1;
+	EQUAL(client_run(&admin, &dry, NULL), SPECKV_STATUS_INVALID);
+	/* A setting that cannot be kept is not made. */
+	set = (union card_entry){ .value = { .opcode = SPECKV_ADMIN_SET_FEATURE, .flags = SPECKV_FEATURE_SAVE, .value = 9,
+					     .feature = SPECKV_FEATURE_PREFETCH_DEPTH } };
+	speckv_card_inject(rig->card, SPECKV_CARD_FAULT_TORN_ERASE, 0, 0, 1);
+	EQUAL(client_run(&admin, &set, NULL), SPECKV_STATUS_FW_FLASH);
+	EQUAL(card_feature(rig->card, SPECKV_FEATURE_PREFETCH_DEPTH), 0);
+	rig_free(rig);
+}
+
 /* ---- power cuts --------------------------------------------------------------------------------------------- */
 
 /* Somewhere in the sequence: half of the time evenly over its bytes, half evenly over its operations. */
@@ -417,6 +448,7 @@ int main(int argc, char **argv)
 	pieces_come_in_order_and_go_on_after_a_break();
 	flash_faults_fail_the_command_and_can_be_repeated();
 	a_first_boot_that_is_not_healthy_falls_back();
+	what_waits_to_boot_can_be_replaced();
 	cuts(wanted / 2, false);
 	cuts(wanted - wanted / 2, true);
 	free(old);

@@ -389,6 +389,61 @@ static void holders_are_recalled(bool answers)
 	bench_end(&b);
 }
 
+/* What a queue pair holds itself is no obstacle to it; what it writes back is clean until it writes again. */
+static void own_holds_are_given_up_silently(void)
+{
+	union card_entry share = range(SPECKV_IO_ACQUIRE_SHARED, RUN, RUN, 6, 0), fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, 3 * RUN, RUN, 7, 0);
+	union card_entry back = range(SPECKV_IO_WRITEBACK, 3 * RUN, RUN, 7, 0), drop = range(SPECKV_IO_INVALIDATE, 0, 5 * RUN, 0, 0);
+	union card_entry e = { .write = { .opcode = SPECKV_IO_WRITE, .flags = SPECKV_WRITE_FILL, .pool = 1, .buffer = BUFFER_RAW,
+					  .address = 3 * RUN + BENCH_PAGE, .bytes = 100, .capacity = 100 } };
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	EQUAL(bench_put(&b, RUN, 6, 3, NULL), 0);
+	EQUAL(client_run(&b.client, &share, NULL), 0);
+	EQUAL(client_run(&b.client, &fill, NULL), 0);
+	EQUAL(client_run(&b.client, &e, NULL), 0);
+	EQUAL(b.rig->card->pools[1].blocks[30].state, BLOCK_MODIFIED);
+	EQUAL(client_run(&b.client, &back, NULL), 0);
+	EQUAL(b.rig->card->pools[1].blocks[30].state, BLOCK_EXCLUSIVE);
+	EQUAL(b.rig->card->functions[1]->pair[0].held, 2);
+	EQUAL(client_run(&b.client, &drop, NULL), 0);
+	EQUAL(b.rig->card->functions[1]->pair[0].held, 0);
+	EQUAL(b.rig->card->pools[1].used_pages, 0);
+	bench_end(&b);
+}
+
+/* A recall of a fill: its owner is told, and the fill goes with the owner's answer. */
+static void fills_of_others_are_recalled(void)
+{
+	union card_entry fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, RUN, RUN, 6, 0), drop = range(SPECKV_IO_INVALIDATE, RUN, RUN, 6, 0);
+	union card_entry give = range(SPECKV_IO_WRITEBACK, RUN, RUN, 6, SPECKV_WRITEBACK_RELEASE), nop = { .bare = { .opcode = SPECKV_IO_NOP } };
+	struct speckv_cqe cqe;
+	struct client owner;
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	owner = rig_queue(b.rig, 1, 1, 1, 2);
+	EQUAL(client_run(&owner, &fill, NULL), 0);
+	/* Its completion ring is full: the notice waits for room, and is not lost. */
+	for (int i = 0; i < 3; i++) {
+		client_submit(&owner, &nop);
+		speckv_card_run(b.rig->card, 1);
+	}
+	EQUAL(client_run(&b.client, &drop, NULL), CARD_WAIT);
+	for (int i = 0; i < 3; i++) {
+		CHECK(client_poll(&owner, &cqe), "no-op %d", i);
+		EQUAL(cqe.status, 0);
+	}
+	speckv_card_run(b.rig->card, 10);
+	CHECK(client_poll(&owner, &cqe) && cqe.status == SPECKV_NOTICE_RECALL, "the notice");
+	EQUAL(client_run(&owner, &give, NULL), 0);
+	speckv_card_run(b.rig->card, 10);
+	CHECK(client_poll(&b.client, &cqe) && !cqe.status, "done");
+	EQUAL(b.rig->card->pools[1].used_pages, 0);
+	bench_end(&b);
+}
+
 static void prefetched_blocks_are_used_or_counted(void)
 {
 	struct bench b;
@@ -526,6 +581,8 @@ int main(void)
 	fills_are_sealed_as_frames();
 	holders_are_recalled(true);
 	holders_are_recalled(false);
+	own_holds_are_given_up_silently();
+	fills_of_others_are_recalled();
 	prefetched_blocks_are_used_or_counted();
 	candidates_are_scored_by_recency();
 	quota_and_bandwidth_are_kept();
