@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every exported function of the pools' and the codec's headers is called by a C test. Usage: called.py MAP INCLUDE FOLDER ..."""
+"""Every exported function of pools and codec is called by a C test. Usage: called.py MAP INCLUDE FOLDER ..."""
 
 from __future__ import annotations
 
