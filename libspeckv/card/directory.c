@@ -225,20 +225,21 @@ static uint16_t hold(struct card_context *context, struct card_block *block)
 {
 	struct speckv_card *card = context->card;
 	struct card_queue *queue = context->queue;
+	unsigned int agent = queue->agent;
 
-	for (unsigned int agent = 0; agent < CARD_AGENTS && queue->agent == CARD_AGENTS; agent++) {
-		if (card->agents[agent].used)
-			continue;
+	if (agent >= CARD_AGENTS) {
+		for (agent = 0; agent < CARD_AGENTS && card->agents[agent].used; agent++)
+			;
+		if (agent == CARD_AGENTS)
+			return SPECKV_STATUS_NO_SLOT;
 		card->agents[agent].used = true;
 		card->agents[agent].function = context->function->index;
 		card->agents[agent].queue = queue->index;
 		queue->agent = (uint16_t)agent;
 	}
-	if (queue->agent == CARD_AGENTS)
-		return SPECKV_STATUS_NO_SLOT;
-	if (!(block->holders >> queue->agent & 1))
+	if (!(block->holders >> agent & 1))
 		queue->held++;
-	block->holders |= UINT64_C(1) << queue->agent;
+	block->holders |= UINT64_C(1) << agent;
 	return SPECKV_STATUS_OK;
 }
 
