@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -63,15 +64,24 @@ static struct speckv_ctx *test_ctx;
 static char test_dir[256];
 static pid_t test_main_pid;
 
+static inline int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	return at->level ? remove(path) : 0;
+}
+
+/* Everything below the private folder. */
+static inline void empty_test_dir(void)
+{
+	if (nftw(test_dir, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
+		fprintf(stderr, "left behind: %s\n", test_dir);
+}
+
 static inline void test_clean(void)
 {
-	char command[320];
-
 	if (getpid() != test_main_pid || !*test_dir)
 		return;
-	snprintf(command, sizeof(command), "rm -rf '%s'", test_dir);
-	if (system(command) != 0)
-		fprintf(stderr, "left behind: %s\n", test_dir);
+	empty_test_dir();
+	rmdir(test_dir);
 }
 
 __attribute__((noreturn)) static inline void test_failed(void)

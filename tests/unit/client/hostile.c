@@ -277,7 +277,6 @@ static void one_round(uint8_t *buffer)
 	struct speckv_pool_config config = small_pool("victim", 4 * MIB);
 	struct speckv_device *dev;
 	struct speckv_pool *pool;
-	char command[600];
 	pid_t pid;
 
 	medium = (enum media)(round_number % MEDIA);
@@ -299,8 +298,7 @@ static void one_round(uint8_t *buffer)
 	EXPECT(-SIGKILL, wait_child(pid));
 	speckv_pool_close(pool);
 	speckv_device_close(dev);
-	snprintf(command, sizeof(command), "rm -rf '%s'/*", test_dir);
-	CHECK(system(command) == 0, "rm");
+	empty_test_dir();
 }
 
 int main(int argc, char **argv)

@@ -26,6 +26,18 @@ static int creator(void *arg)
 	return 0;
 }
 
+__attribute__((noreturn)) static void work_until_killed(struct speckv_pool *pool, uint8_t *buffer)
+{
+	uint64_t random = 1;
+
+	for (;;) {
+		struct speckv_key key = key_of(50000 + below(&random, 200));
+
+		if (put_number(pool, 50000 + below(&random, 200), buffer) == 0)
+			speckv_drop(pool, &key, 1);
+	}
+}
+
 static int filler(void *arg)
 {
 	unsigned int me = *(const unsigned int *)arg;
@@ -42,9 +54,8 @@ static int filler(void *arg)
 			while (atomic_load(&shared->go) < 2)
 				sleep_us(50);
 	}
-	while (me == 0) /* to be killed in the middle of something */
-		if (put_number(pool, 50000 + below(&(uint64_t){ now_nanoseconds() }, 200), buffer) == 0)
-			speckv_drop(pool, &(struct speckv_key[]){ key_of(50000 + below(&(uint64_t){ now_nanoseconds() }, 200)) }[0], 1);
+	if (me == 0)
+		work_until_killed(pool, buffer);
 	speckv_pool_close(pool);
 	speckv_device_close(dev);
 	free(buffer);

@@ -483,7 +483,7 @@ static unsigned int run_stage(unsigned int kills, uint64_t *random)
 
 int main(int argc, char **argv)
 {
-	unsigned int kills = argc > 1 ? (unsigned int)atoi(argv[1]) : 40, done = 0, only = argc > 3 ? (unsigned int)atoi(argv[3]) : ~0u;
+	unsigned int kills = argc > 1 ? (unsigned int)atoi(argv[1]) : 40, done = 0, count = sizeof(stages) / sizeof(stages[0]);
 	uint64_t random;
 
 	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : now_nanoseconds();
@@ -494,9 +494,9 @@ int main(int argc, char **argv)
 	known = shared_memory(KNOWN * sizeof(*known));
 	got = line_alloc(SMALL_BYTES);
 	for (unsigned int i = 0; done < kills; i++) {
-		unsigned int left = kills - done, share = kills / (sizeof(stages) / sizeof(stages[0]));
+		unsigned int left = kills - done, share = kills / count;
 
-		stage = &stages[(only != ~0u ? only : i) % (sizeof(stages) / sizeof(stages[0]))];
+		stage = &stages[i % count];
 		share = share < KILLS_PER_STAGE ? share : KILLS_PER_STAGE;
 		done += run_stage(left < share ? left : share ? share : 1, &random);
 	}
