@@ -118,8 +118,8 @@ static uint16_t write_raw(struct card_context *context, struct card_pool *pool)
 	if (!status && to != contiguous)
 		status = card_memory_write(context, pool, write->address, to, frame_bytes);
 	if (status) {
-		if (to == contiguous)
-			memset(to, 0, SPECKV_FRAME_HEADER_BYTES);
+		if (contiguous && to == contiguous)
+			memset(contiguous, 0, SPECKV_FRAME_HEADER_BYTES);
 		return card_at(context, write->address, status);
 	}
 	publish(context, pool, write->address, identity.generation, write->bytes, frame_bytes);
