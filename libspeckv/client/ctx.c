@@ -17,7 +17,7 @@ static _Thread_local struct {
 	char text[512];
 } last_error;
 
-int fail(struct speckv_ctx *ctx, int code, const char *format, ...)
+void fail_text(struct speckv_ctx *ctx, const char *format, ...)
 {
 	va_list args;
 
@@ -25,7 +25,6 @@ int fail(struct speckv_ctx *ctx, int code, const char *format, ...)
 	last_error.ctx = ctx;
 	vsnprintf(last_error.text, sizeof(last_error.text), format, args);
 	va_end(args);
-	return code;
 }
 
 const char *speckv_strerror(const struct speckv_ctx *ctx)

@@ -120,7 +120,7 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		dev->fd = open(medium.path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (dev->fd >= 0)
 		dev->lock_fd = open(medium.path, (dev->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
-	if (dev->lock_fd < 0 || fstat(dev->fd, &st) != 0) {
+	if (dev->fd < 0 || dev->lock_fd < 0 || fstat(dev->fd, &st) != 0) {
 		rc = fail(ctx, -errno, "%s: cannot open %s: %s", name, medium.path, strerror(errno));
 		goto bad;
 	}
@@ -474,7 +474,7 @@ int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int 
 	if (!ctx)
 		return -EINVAL;
 	rc = speckv_device_open(ctx, name, 0, &dev);
-	if (rc)
+	if (rc || !dev)
 		return rc;
 	medium = dev->medium;
 	made = dev->table->super.made_file;

@@ -27,8 +27,14 @@ struct speckv_ctx {
 	char runtime_dir[SPECKV_PATH_BYTES];
 };
 
-/* Record the error text of this thread and return `code`. */
-int fail(struct speckv_ctx *ctx, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* Record the error text of this thread. The value is `code`: a macro, so that static analysis sees it. */
+#define fail(ctx, code, ...)                               \
+	__extension__({                                    \
+		int fail_code_ = (code);                   \
+		fail_text((ctx), __VA_ARGS__);             \
+		fail_code_;                                \
+	})
+void fail_text(struct speckv_ctx *ctx, const char *format, ...) __attribute__((format(printf, 2, 3)));
 uint64_t now_ns(void);          /* CLOCK_REALTIME */
 uint64_t clock_ns(void);        /* CLOCK_MONOTONIC, for intervals */
 int random_bytes(void *buffer, size_t bytes);

@@ -311,7 +311,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	if (rc)
 		goto bad;
 	offset = single ? record.extent[0].offset : 0;
-	if (fstat(r->fd, &st) != 0 || (!dev->medium.node && (uint64_t)st.st_size < offset + sizeof(struct lay_pool))) {
+	if (r->fd < 0 || fstat(r->fd, &st) != 0 || (!dev->medium.node && (uint64_t)st.st_size < offset + sizeof(struct lay_pool))) {
 		rc = fail(ctx, -EBADMSG, "pool %s: its file %s was cut short; 'speckvctl pool destroy' removes what is left", name, r->path);
 		goto bad;
 	}

@@ -287,7 +287,7 @@ static int decode(const struct speckv_geometry *geometry, enum codec_tensor tens
 {
 	const struct float_layout *layout = layout_of(geometry);
 	size_t group_bytes = (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
-	uint8_t scales[SCALES_BYTES], differences[GROUP_MAX];
+	uint8_t scales[SCALES_BYTES], differences[GROUP_MAX] = { 0 };
 	struct stream stream = { .from = in, .left = section->length };
 
 	(void)tensor;

@@ -193,7 +193,7 @@ static void decode_token(const struct float_layout *layout, unsigned int scale, 
 			 enum codec_tensor tensor, uint8_t *raw)
 {
 	unsigned int bits = q4x_bits(tensor);
-	int32_t v[CODEC_HEAD_DIM_MAX];
+	int32_t v[CODEC_HEAD_DIM_MAX] = { 0 };
 
 	if (!scale) {
 		memset(raw, 0, 2 * head_dim);

@@ -377,7 +377,7 @@ INLINE __m512i quantise(__m512i z, unsigned int t, unsigned int bits)
  * levels are symmetric and a coefficient between two of them is as far from either.
  */
 #define LEVEL(h, q, limit) ((int16_t)((2 * ((q) < (limit) ? (q) : (limit)) + 1) * (h)))
-#define LEVELS4(h, q, limit) LEVEL(h, q, limit), LEVEL(h, q + 1, limit), LEVEL(h, q + 2, limit), LEVEL(h, q + 3, limit)
+#define LEVELS4(h, q, limit) LEVEL(h, q, limit), LEVEL(h, (q) + 1, limit), LEVEL(h, (q) + 2, limit), LEVEL(h, (q) + 3, limit)
 #define LEVELS(h, limit)                                                                                                         \
 	{                                                                                                                        \
 		LEVELS4(h, 0, limit), LEVELS4(h, 4, limit), LEVELS4(h, 8, limit), LEVELS4(h, 12, limit), LEVELS4(h, 16, limit),  \

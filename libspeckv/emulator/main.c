@@ -62,7 +62,7 @@ static uint8_t *state_file(const char *folder, const char *name, uint64_t bytes,
 
 	snprintf(path, sizeof(path), "%s/%s", folder, name);
 	*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (*fd < 0 || fstat(*fd, &st) != 0)
+	if (*fd < 0 || !bytes || fstat(*fd, &st) != 0)
 		die("cannot open", path, errno);
 	*made = st.st_size == 0;
 	if (*made && ftruncate(*fd, (off_t)bytes) != 0)

@@ -195,8 +195,8 @@ struct access {
 static int region_read(struct vfio_user *v, uint32_t region, uint64_t offset, void *data, uint32_t bytes)
 {
 	struct access access = { offset, region, bytes };
-	uint8_t answer[sizeof(access) + 64];
-	size_t got;
+	uint8_t answer[sizeof(access) + 64] = { 0 };
+	size_t got = 0;
 	int rc = ask(v, REGION_READ, &access, sizeof(access), -1, answer, sizeof(access) + bytes, &got, NULL);
 
 	if (!rc && got != sizeof(access) + bytes)
@@ -250,9 +250,9 @@ static const struct transport_ops ops = { .read32 = read32, .write32 = write32, 
 static int greet(struct vfio_user *v)
 {
 	static const char hello[] = "\0\0\0\0{\"capabilities\":{\"max_msg_fds\":4}}";
-	uint8_t answer[512];
+	uint8_t answer[512] = { 0 };
 	uint16_t major;
-	size_t got;
+	size_t got = 0;
 	int rc = ask(v, VERSION, hello, sizeof(hello), -1, answer, sizeof(answer), &got, NULL);
 
 	if (rc)
@@ -264,9 +264,9 @@ static int greet(struct vfio_user *v)
 static int map_doorbells(struct vfio_user *v)
 {
 	uint32_t request[8] = { 64, 0, 0, 0 };
-	uint8_t answer[128];
-	uint64_t bytes;
-	size_t got;
+	uint8_t answer[128] = { 0 };
+	uint64_t bytes = 0;
+	size_t got = 0;
 	int fd = -1, rc = ask(v, GET_REGION, request, sizeof(request), -1, answer, sizeof(answer), &got, &fd);
 	void *map;
 
