@@ -156,7 +156,8 @@ static int queue(struct vu_connection *c, const void *data, size_t bytes)
 
 		if (want > OUT_BYTES)
 			return over(c, -ENOBUFS); /* it asks and does not read */
-		memmove(c->out, c->out + c->out_first, c->out_bytes);
+		if (c->out_bytes)
+			memmove(c->out, c->out + c->out_first, c->out_bytes);
 		c->out_first = 0;
 		if (want > c->out_capacity) {
 			grown = realloc(c->out, want + 65536);
