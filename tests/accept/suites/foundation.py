@@ -192,8 +192,8 @@ POINTS = [
     Point("get of 64 KiB raw blocks with CRC, of memcpy", BENCH, bench("get_vs_memcpy", "x"), at_least(0.8)),
     Point("batched look-ups, one core", BENCH, bench("speckv_lookup_keys_per_s", "keys/s"), at_least(3e6)),
     Point("steady state: no system call and no heap allocation", STEADY, meson_failures, exactly(0)),
-    # 10x was expected. Fairest to both: one core for everything, Redis's fastest client. There memcpy itself, which no get
-    # can beat, stays below 10x: shown, not barred. The bar stands where a Python engine meets it.
+    # 10x was expected. Fairest to both: one core for everything, Redis's fastest client. There memcpy itself, which no
+    # get can beat, stays below 10x: shown, not barred. The bar stands where a Python engine meets it.
     Point(
         "get, of Redis on a Unix socket: C, pipelined, all on one core",
         BENCH,
