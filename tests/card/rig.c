@@ -180,8 +180,8 @@ struct rig *rig_new(void)
 	rig->config.flash = rig->flash;
 	for (int i = 0; i < RIG_FUNCTIONS; i++) {
 		rig->host[i] = aligned_alloc(4096, HOST_BYTES); /* as pages are: frames want 64 bytes */
-		memset(rig->host[i], 0, HOST_BYTES);
 		CHECK(rig->host[i], "memory");
+		memset(rig->host[i], 0, HOST_BYTES);
 	}
 	return rig;
 }
