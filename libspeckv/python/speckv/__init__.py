@@ -10,7 +10,10 @@ with speckv.Context() as context, context.open("host:DRAM", create=True) as devi
 
 from __future__ import annotations
 
-from speckv import bundle, codec
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+from speckv import bundle
 from speckv._speckv import ffi as _ffi
 from speckv._speckv import lib as _lib
 from speckv.context import Context
@@ -31,10 +34,6 @@ from speckv.errors import (
     WaitTimeoutError,
 )
 from speckv.keys import KeySpec, derive_key
-from speckv.memory import Memory
-from speckv.op import Op
-from speckv.pool import Params, Pool
-from speckv.requests import Buffers, Keys, Statuses
 from speckv.types import (
     CheckReport,
     ClientInfo,
@@ -56,6 +55,36 @@ from speckv.types import (
     histogram_bounds,
     histogram_quantile,
 )
+
+if TYPE_CHECKING:
+    from speckv import codec
+    from speckv.memory import Memory
+    from speckv.op import Op
+    from speckv.pool import Params, Pool
+    from speckv.requests import Buffers, Keys, Statuses
+else:
+    #: What needs numpy, which takes longer to import than most administration takes: imported at its first use.
+    _ON_DEMAND = {
+        "Buffers": "requests",
+        "Keys": "requests",
+        "Memory": "memory",
+        "Op": "op",
+        "Params": "pool",
+        "Pool": "pool",
+        "Statuses": "requests",
+        "codec": "codec",
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _ON_DEMAND:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = _import_module(f"{__name__}.{_ON_DEMAND[name]}")
+        found = module if name == _ON_DEMAND[name] else getattr(module, name)
+        globals()[name] = found
+        return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_ON_DEMAND})
 
 
 def version() -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from speckv import callbacks
 from speckv._speckv import ffi, lib
 from speckv.errors import check
 from speckv.handle import Handle, Owner
-from speckv.pool import Pool
 from speckv.types import (
     CheckReport,
     ClientInfo,
@@ -29,6 +28,9 @@ from speckv.types import (
     put_number,
     stats_from_c,
 )
+
+if TYPE_CHECKING:
+    from speckv.pool import Pool
 
 #: Called with units done and total; return True to cancel where that is safe.
 Progress = Callable[[int, int], bool | None]
@@ -176,6 +178,8 @@ class Device(Owner):
         staging_bytes: int = 0,
     ) -> Pool:
         """Attach this process to a pool, to put and get blocks."""
+        from speckv.pool import Pool  # here: it needs numpy, and administration does not
+
         name = ffi.NULL if tenant is None else ffi.new("char[]", c_text(tenant))
         attach = ffi.new("struct speckv_attach *", {"tenant": name})
         attach.flags = lib.SPECKV_ATTACH_READ_ONLY if read_only else 0
