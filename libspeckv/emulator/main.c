@@ -77,18 +77,17 @@ static uint8_t *state_file(const char *folder, const char *name, uint64_t bytes,
 	return map;
 }
 
-static int listener(const char *folder, const char *name, mode_t mode)
+static int listener(const char *folder, int folder_fd, const char *name, mode_t mode)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", folder, name) >= (int)sizeof(address.sun_path)) {
-		fprintf(stderr, "speckv-emu: the path %s/%s is too long for a socket\n", folder, name);
-		exit(1);
-	}
-	unlink(address.sun_path); /* ours: the folder's lock is held */
-	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || chmod(address.sun_path, mode) != 0 || listen(fd, 16) != 0)
-		die("cannot listen at", address.sun_path, errno);
+	/* an address holds 107 bytes of path: a longer one goes through the folder's descriptor */
+	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", folder, name) >= (int)sizeof(address.sun_path))
+		snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder_fd, name);
+	unlinkat(folder_fd, name, 0); /* ours: the folder's lock is held */
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || fchmodat(folder_fd, name, mode, 0) != 0 || listen(fd, 16) != 0)
+		die("cannot listen at", name, errno);
 	return fd;
 }
 
@@ -330,9 +329,9 @@ int main(int argc, char **argv)
 	rc = speckv_card_create(&emu_card_ops, &e, &e.config, &e.card);
 	if (rc)
 		die("the card does not start from the state in", folder, -rc);
-	e.listeners[0] = listener(folder, "admin", 0600);
-	e.listeners[1] = listener(folder, "io", 0660);
-	e.listeners[2] = listener(folder, "control", 0600);
+	e.listeners[0] = listener(folder, folder_fd, "admin", 0600);
+	e.listeners[1] = listener(folder, folder_fd, "io", 0660);
+	e.listeners[2] = listener(folder, folder_fd, "control", 0600);
 	e.started_ns = emu_now_ns(&e);
 	printf("ready\n");
 	fflush(stdout);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -320,9 +321,36 @@ static int give_arena(struct vfio_user *v, size_t bytes)
 	return rc;
 }
 
-int transport_open_vfio_user(const char *path, size_t arena_bytes, struct transport **out)
+/* An address of a socket holds 107 bytes of path; a longer one is reached through a descriptor of its folder. */
+static int dial(int fd, const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct timeval patience = { .tv_sec = ANSWER_MS / 1000 };
+	const char *name = strrchr(path, '/');
+	int folder_fd = -1, rc = 0;
+
+	if (strlen(path) < sizeof(address.sun_path)) {
+		memcpy(address.sun_path, path, strlen(path) + 1);
+	} else if (!name || strlen(name) > 64) {
+		return -ENAMETOOLONG;
+	} else {
+		char *folder = strndup(path, (size_t)(name - path));
+
+		folder_fd = folder ? open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+		rc = folder_fd < 0 ? -errno : 0;
+		free(folder);
+		snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d%s", folder_fd, name);
+	}
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)); /* a card that accepts nobody lets its queue run full */
+	if (!rc && connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+		rc = errno == EAGAIN ? -ETIMEDOUT : -errno;
+	if (folder_fd >= 0)
+		close(folder_fd);
+	return rc;
+}
+
+int transport_open_vfio_user(const char *path, size_t arena_bytes, struct transport **out)
+{
 	struct vfio_user *v = calloc(1, sizeof(*v));
 	uint32_t id = 0;
 	int rc = 0;
@@ -332,13 +360,7 @@ int transport_open_vfio_user(const char *path, size_t arena_bytes, struct transp
 		return -ENOMEM;
 	v->transport.ops = &ops;
 	v->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (strlen(path) >= sizeof(address.sun_path))
-		rc = -ENAMETOOLONG;
-	if (!rc) {
-		memcpy(address.sun_path, path, strlen(path) + 1);
-		if (v->fd < 0 || connect(v->fd, (struct sockaddr *)&address, sizeof(address)) != 0)
-			rc = -errno;
-	}
+	rc = v->fd < 0 ? -errno : dial(v->fd, path);
 	if (!rc)
 		rc = greet(v);
 	if (!rc)

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: MIT
+/* A card's folder and sockets, and its privileged queue pair. */
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "card.h"
+#include "internal.h"
+
+#include <speckv_regs.h>
+
+#define ADMIN_LOG2 3
+#define ARENA_BYTES (CARD_DATA_BYTES + (64u << 10)) /* data and rings */
+#define NO_STATUS 0xffffu
+
+struct card_admin {
+	struct speckv_ctx *ctx;
+	char name[SPECKV_NAME_BYTES * 4];
+	struct transport *transport;
+	struct queue queue;
+	uint8_t *data;
+	pthread_mutex_t lock;
+	int broken; /* why nothing is sent any more: an answer that is still on its way would be taken for another's */
+	struct speckv_identify identity;
+};
+
+int card_folder(struct speckv_ctx *ctx, const char *device_name, char path[SPECKV_PATH_BYTES])
+{
+	const char *name;
+	struct stat st;
+	int bytes;
+
+	if (!device_name || strncmp(device_name, "emu:", 4) != 0)
+		return fail(ctx, -EOPNOTSUPP, "%s is not an emulated card; those are named emu:NAME", device_name ? device_name : "(null)");
+	name = device_name + 4;
+	if (!name_ok(name))
+		return fail(ctx, -EINVAL, "%.80s: after 'emu:' comes a name of letters, digits, '.', '_' and '-'", device_name);
+	bytes = snprintf(path, SPECKV_PATH_BYTES, "%s/emu/%s", ctx->runtime_dir, name);
+	if (bytes < 0 || bytes >= SPECKV_PATH_BYTES)
+		return fail(ctx, -ENAMETOOLONG, "%s: the path of its folder is too long", device_name);
+	if (stat(path, &st) == 0)
+		return S_ISDIR(st.st_mode) ? 0 : fail(ctx, -ENOTDIR, "%s is not the folder of a card", path);
+	if (errno == EACCES)
+		return fail(ctx, -EACCES, "%s: no permission to look at %s; run as its owner", device_name, path);
+	if (errno == ENOENT && lstat(path, &st) == 0)
+		return fail(ctx, -ENOENT, "%s: the folder that %s leads to is gone; 'speckvctl emu stop %s --remove' forgets the card", device_name, path, name);
+	if (errno == ENOENT)
+		return fail(ctx, -ENOENT, "no emulated card %s: 'speckvctl emu start %s' makes one", name, name);
+	return fail(ctx, -errno, "%s: cannot look at %s: %s", device_name, path, strerror(errno));
+}
+
+int card_socket(struct speckv_ctx *ctx, const char *device_name, const char *socket, char path[SPECKV_PATH_BYTES])
+{
+	int rc = card_folder(ctx, device_name, path);
+	size_t used = rc ? 0 : strlen(path);
+
+	if (rc)
+		return rc;
+	if ((size_t)snprintf(path + used, SPECKV_PATH_BYTES - used, "/%s", socket) >= SPECKV_PATH_BYTES - used)
+		return fail(ctx, -ENAMETOOLONG, "%s: the path of its sockets is too long", device_name);
+	return 0;
+}
+
+static int not_connected(struct speckv_ctx *ctx, const char *device_name, const char *path, int rc)
+{
+	switch (rc) {
+	case -ENOENT:
+	case -ECONNREFUSED:
+		return fail(ctx, -ENXIO, "%s is not running: 'speckvctl emu start %s'", device_name, device_name + 4);
+	case -EACCES:
+	case -EPERM: {
+		struct stat st;
+
+		if (stat(path, &st) != 0)
+			return fail(ctx, -EACCES, "%s: no permission to reach %s; run as its owner", device_name, path);
+		return fail(ctx, -EACCES, "%s: no permission on %s, which belongs to uid %u; run as that user", device_name, path, st.st_uid);
+	}
+	case -ETIMEDOUT:
+		return fail(ctx, rc, "%s does not answer; 'speckvctl emu stop %s' and start it again", device_name, device_name + 4);
+	case -EPROTO:
+	case -EPROTOTYPE:
+	case -ENOTSOCK:
+		return fail(ctx, -EOPNOTSUPP, "%s: what listens at %s is not a card", device_name, path);
+	case -ECONNRESET:
+		return fail(ctx, rc, "%s closed the connection; it has as many as it takes, or stopped: 'speckvctl emu status %s'", device_name,
+			    device_name + 4);
+	default:
+		return fail(ctx, rc, "%s: cannot connect to %s: %s", device_name, path, strerror(-rc));
+	}
+}
+
+int card_dial(struct speckv_ctx *ctx, const char *device_name, const char *socket, size_t arena_bytes, struct transport **out)
+{
+	char path[SPECKV_PATH_BYTES];
+	uint32_t magic = 0, version = 0;
+	struct transport *t;
+	int rc;
+
+	*out = NULL;
+	rc = card_socket(ctx, device_name, socket, path);
+	if (rc)
+		return rc;
+	rc = transport_open_vfio_user(path, arena_bytes, &t);
+	if (rc)
+		return not_connected(ctx, device_name, path, rc);
+	rc = t->ops->read32(t, offsetof(speckv_regs_t, MAGIC), &magic);
+	if (!rc)
+		rc = t->ops->read32(t, offsetof(speckv_regs_t, MAP_VERSION), &version);
+	if (!rc && magic != SPECKV_MAGIC)
+		rc = -EPROTO;
+	if (rc)
+		rc = not_connected(ctx, device_name, path, rc);
+	else if (version >> 16 != SPECKV_MAP_MAJOR)
+		rc = fail(ctx, -EPROTONOSUPPORT, "%s has a register map of version %u.%u; this build knows %u.x: use the release that it belongs to", device_name,
+			  version >> 16, version & 0xffff, SPECKV_MAP_MAJOR);
+	if (rc)
+		t->ops->close(t);
+	else
+		*out = t;
+	return rc;
+}
+
+int card_admin_open(struct speckv_ctx *ctx, const char *device_name, struct card_admin **out)
+{
+	struct card_admin *admin;
+	int rc;
+
+	*out = NULL;
+	admin = calloc(1, sizeof(*admin));
+	if (!admin)
+		return fail(ctx, -ENOMEM, "out of memory");
+	admin->ctx = ctx;
+	snprintf(admin->name, sizeof(admin->name), "%s", device_name ? device_name : "");
+	rc = card_dial(ctx, device_name, "admin", ARENA_BYTES, &admin->transport);
+	if (rc) {
+		free(admin);
+		return rc;
+	}
+	pthread_mutex_init(&admin->lock, NULL);
+	rc = queue_open_admin(&admin->queue, admin->transport, ADMIN_LOG2);
+	if (rc == -ETIMEDOUT) {
+		uint32_t status = 0;
+
+		if (admin->transport->ops->read32(admin->transport, offsetof(speckv_regs_t, STATUS), &status) == 0 && status & SPECKV_REGS__STATUS__FATAL_bm)
+			rc = fail(ctx, -EIO, "%s stopped on a fatal error; 'speckvctl emu stop %s' and start it again", admin->name, admin->name + 4);
+		else
+			rc = fail(ctx, rc, "%s does not become ready", admin->name);
+	} else if (rc) {
+		rc = fail(ctx, rc, "%s: cannot open its admin queue: %s", admin->name, strerror(-rc));
+	}
+	admin->data = transport_take(admin->transport, CARD_DATA_BYTES, 4096);
+	if (!rc && !admin->data)
+		rc = fail(ctx, -ENOMEM, "out of memory");
+	if (!rc)
+		rc = card_identify(admin, &admin->identity);
+	if (rc)
+		card_admin_close(admin);
+	else
+		*out = admin;
+	return rc;
+}
+
+void card_admin_close(struct card_admin *admin)
+{
+	if (!admin)
+		return;
+	admin->transport->ops->close(admin->transport);
+	pthread_mutex_destroy(&admin->lock);
+	free(admin);
+}
+
+static int not_answered(const struct card_admin *admin, int rc)
+{
+	if (rc == -ETIMEDOUT)
+		return fail(admin->ctx, rc, "%s does not answer a command", admin->name);
+	return fail(admin->ctx, rc == -ECONNRESET || rc == -EPROTO ? -ECONNRESET : rc, "%s went away in the middle of a command; 'speckvctl emu status %s'", admin->name,
+		    admin->name + 4);
+}
+
+int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes, void *out, size_t out_bytes, uint64_t timeout_ns,
+		   uint64_t *result, uint16_t *status)
+{
+	struct speckv_cmd_data command; /* every command with data has it in the same place */
+	uint16_t answered = NO_STATUS;
+	int rc;
+
+	if (status)
+		*status = NO_STATUS;
+	if (in_bytes > CARD_DATA_BYTES || out_bytes > CARD_DATA_BYTES)
+		return fail(admin->ctx, -EINVAL, "%s: a command's data has at most %u bytes", admin->name, CARD_DATA_BYTES);
+	memcpy(&command, entry, sizeof(command));
+	pthread_mutex_lock(&admin->lock);
+	if (admin->broken) {
+		rc = admin->broken;
+		pthread_mutex_unlock(&admin->lock);
+		return not_answered(admin, rc);
+	}
+	if (in_bytes || out_bytes) {
+		command.data_address = transport_address(admin->transport, admin->data);
+		command.data_bytes = (uint32_t)(in_bytes > out_bytes ? in_bytes : out_bytes);
+		if (in_bytes)
+			memcpy(admin->data, in, in_bytes);
+	}
+	rc = queue_call(&admin->queue, &command, timeout_ns ? timeout_ns : CARD_PATIENCE_NS, result, &answered);
+	if (rc && answered == NO_STATUS)
+		admin->broken = rc;
+	else if (!rc && out_bytes)
+		memcpy(out, admin->data, out_bytes);
+	pthread_mutex_unlock(&admin->lock);
+	if (status)
+		*status = answered;
+	if (rc && answered == NO_STATUS)
+		return not_answered(admin, rc);
+	return rc ? fail(admin->ctx, rc, "%s: %s", admin->name, status_text(answered)) : 0;
+}
+
+int card_admin_call(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes, void *out, size_t out_bytes, uint64_t timeout_ns,
+		    uint64_t *result)
+{
+	return card_admin_ask(admin, entry, in, in_bytes, out, out_bytes, timeout_ns, result, NULL);
+}
+
+const struct speckv_identify *card_identity(const struct card_admin *admin)
+{
+	return &admin->identity;
+}
+
+int card_identify(struct card_admin *admin, struct speckv_identify *out)
+{
+	struct speckv_cmd_data command = { .opcode = SPECKV_ADMIN_IDENTIFY };
+	int rc = card_admin_call(admin, &command, NULL, 0, out, sizeof(*out), 0, NULL);
+
+	if (!rc && out->version != 0)
+		rc = fail(admin->ctx, -EPROTONOSUPPORT, "%s describes itself in version %u, which this build does not know", admin->name, out->version);
+	return rc;
+}
+
+struct speckv_ctx *card_ctx(const struct card_admin *admin)
+{
+	return admin->ctx;
+}
+
+const char *card_name(const struct card_admin *admin)
+{
+	return admin->name;
+}
+
+/* ---- logs ----------------------------------------------------------------------------------------------------------- */
+
+static size_t entry_bytes(unsigned int log)
+{
+	switch (log) {
+	case SPECKV_LOG_HEALTH:
+		return sizeof(struct speckv_log_health);
+	case SPECKV_LOG_ERRORS:
+		return sizeof(struct speckv_log_error);
+	case SPECKV_LOG_EVENTS:
+		return sizeof(struct speckv_log_event);
+	case SPECKV_LOG_POOLS:
+		return sizeof(struct speckv_pool_description);
+	case SPECKV_LOG_FLASH:
+		return sizeof(struct speckv_log_slot);
+	case SPECKV_LOG_SELF_TEST:
+		return sizeof(struct speckv_log_test);
+	case SPECKV_LOG_GRANTS:
+		return sizeof(struct speckv_log_grant);
+	case SPECKV_LOG_COUNTERS:
+		return sizeof(struct speckv_log_counters);
+	default:
+		return SIZE_MAX;
+	}
+}
+
+int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint64_t after, card_log_cb cb, void *arg)
+{
+	bool sequences = log == SPECKV_LOG_ERRORS || log == SPECKV_LOG_EVENTS;
+	uint8_t *page = malloc(CARD_DATA_BYTES); /* not the arena, which a card may change while it is read */
+	uint64_t end = UINT64_MAX;
+	int rc = page ? 0 : fail(admin->ctx, -ENOMEM, "out of memory");
+
+	while (!rc && after < end) {
+		struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG, .log = (uint16_t)log, .pool = (uint16_t)pool, .after = after };
+		struct speckv_log_header header;
+
+		rc = card_admin_call(admin, &command, NULL, 0, page, CARD_DATA_BYTES, 0, NULL);
+		if (rc)
+			break;
+		memcpy(&header, page, sizeof(header));
+		if (!header.entries)
+			break;
+		if (header.entry_bytes < entry_bytes(log) || header.entries > (CARD_DATA_BYTES - sizeof(header)) / header.entry_bytes) {
+			rc = fail(admin->ctx, -EBADMSG, "%s: a log that is none", admin->name);
+			break;
+		}
+		if (end == UINT64_MAX)
+			end = header.last; /* what comes while we read is for the next time */
+		for (uint32_t i = 0; !rc && i < header.entries; i++) {
+			const uint8_t *entry = page + sizeof(header) + (size_t)i * header.entry_bytes;
+			uint64_t sequence = after + 1;
+
+			if (sequences)
+				memcpy(&sequence, entry, sizeof(sequence));
+			if (sequence <= after || sequence > end) { /* never backwards: this loop has to end */
+				after = end;
+				break;
+			}
+			after = sequence;
+			rc = cb(&header, entry, arg);
+		}
+	}
+	free(page);
+	return rc;
+}
