@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+"""A Llama model as far as judging a codec needs it: hidden states from token ids, with the KV cache in the open.
+
+Weights are kept, and everything is computed, in float32; K and V are rounded to the cache's dtype, K after RoPE, as a
+serving engine stores them. Needs torch; takes whatever device it is given.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+MAX_JSON_BYTES = 16 << 20
+ROWS = 256  # query rows of one attention call where nothing makes it shorter
+
+Tensor = Any  # torch.Tensor
+KV = tuple[Tensor, Tensor]  # each [document][KV head][token][channel]
+#: What the cache makes of the K and V of one layer's first tokens: (layer, K, V) -> K and V as they come back.
+Store = Callable[[int, Tensor, Tensor], KV]
+
+
+class ModelError(Exception):
+    """A folder that holds no model, or not one that can be run here."""
+
+    def __init__(self, path: Path, reason: str, number: int = errno.EBADMSG) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.errno = number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
+    intermediate: int
+    vocabulary: int
+    context: int
+    epsilon: float
+    rope_theta: float
+    tied: bool
+
+
+@dataclass(frozen=True)
+class Llama:
+    shape: Shape
+    weights: dict[str, Tensor]
+    dtype: Any  # of the cache: torch.bfloat16 or torch.float16
+    device: str = "cpu"
+
+    def hidden(
+        self,
+        ids: Tensor,
+        *,
+        past: list[KV] | None = None,
+        store: Store | None = None,
+        block: int = 64,
+        keep: Callable[[int, Tensor, Tensor], None] | None = None,
+    ) -> Tensor:
+        """Final hidden states [document][token][channel] of token ids [document][token].
+
+        `past`: K and V of the tokens before these, layer by layer, as they came back from wherever they were.
+        `store`: every full block of these tokens goes through it; a token sees blocks before its own as they come
+        back, and its own block as it was. `keep` is shown each layer's K and V as they go into the cache.
+        """
+        before = past[0][0].shape[2] if past else 0
+        tokens = ids.shape[1]
+        cos, sin = self._rotation(before, tokens)
+        full = tokens // block * block
+        x = self.weights["model.embed_tokens.weight"][ids]
+        for layer in range(self.shape.layers):
+            q, k, v = self._project(layer, x, cos, sin)
+            if keep is not None:
+                keep(layer, k, v)
+            stored = None
+            if store is not None and full:
+                stored = store(layer, k[:, :, :full].contiguous(), v[:, :, :full].contiguous())
+            if past is not None:
+                k, v = (torch.cat(pair, 2) for pair in zip(past[layer], (k, v), strict=True))
+            x = x + self._linear(layer, "self_attn.o_proj", self._attend(q, k, v, stored, block, before))
+            x = x + self._feed(layer, x)
+        return self._norm(x, "model.norm.weight")
+
+    def losses(self, hidden: Tensor, targets: Tensor) -> list[float]:
+        """Mean negative log-likelihood, one a document, of the tokens that follow."""
+        head = self.weights["model.embed_tokens.weight" if self.shape.tied else "lm_head.weight"]
+        rows = zip(hidden, targets, strict=True)
+        return [float(F.cross_entropy(F.linear(row, head), target)) for row, target in rows]
+
+    def _rotation(self, first: int, count: int) -> KV:
+        half = self.shape.head_dim // 2
+        exponents = torch.arange(half, dtype=torch.float64, device=self.device) / half
+        angles = torch.outer(
+            torch.arange(first, first + count, dtype=torch.float64, device=self.device),
+            self.shape.rope_theta**-exponents,
+        )
+        both = torch.cat((angles, angles), 1)
+        return both.cos().float(), both.sin().float()
+
+    def _project(self, layer: int, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Q in float32; K and V as float32 that the cache's dtype holds. K is rounded before and after RoPE."""
+        documents, tokens, _ = x.shape
+        h = self._norm(x, f"model.layers.{layer}.input_layernorm.weight")
+
+        def heads(name: str) -> Tensor:
+            made = self._linear(layer, f"self_attn.{name}_proj", h)
+            return made.view(documents, tokens, -1, self.shape.head_dim).transpose(1, 2)
+
+        q, k, v = heads("q"), self._rounded(heads("k")), self._rounded(heads("v"))
+        return q * cos + _turned(q) * sin, self._rounded(k * cos + _turned(k) * sin), v
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, stored: KV | None, block: int, before: int) -> Tensor:
+        """Causal attention [document][token][head * channel]. Before a row's own block it sees what `stored` has."""
+        documents, heads, tokens, width = q.shape
+        group = heads // self.shape.kv_heads
+        step = block if stored is not None else ROWS
+        out = torch.empty(documents, tokens, heads * width, device=q.device)
+        for begin in range(0, tokens, step):
+            end = min(begin + step, tokens)
+            keys, values = k[:, :, : before + end], v[:, :, : before + end]
+            if stored is not None and begin:
+                keys = torch.cat((stored[0][:, :, :begin], k[:, :, begin:end]), 2)
+                values = torch.cat((stored[1][:, :, :begin], v[:, :, begin:end]), 2)
+            count = end - begin
+            seen = torch.ones(count, before + end, dtype=torch.bool, device=q.device).tril(before + begin)
+            # The query heads of one KV head are rows of one matrix.
+            rows = q[:, :, begin:end].reshape(documents, self.shape.kv_heads, group * count, width)
+            mixed = F.scaled_dot_product_attention(rows, keys, values, attn_mask=seen.repeat(group, 1))
+            mixed = mixed.view(documents, heads, count, width).transpose(1, 2)
+            out[:, begin:end] = mixed.reshape(documents, count, heads * width)
+        return out
+
+    def _feed(self, layer: int, x: Tensor) -> Tensor:
+        h = self._norm(x, f"model.layers.{layer}.post_attention_layernorm.weight")
+        gate = F.silu(self._linear(layer, "mlp.gate_proj", h))
+        return self._linear(layer, "mlp.down_proj", gate * self._linear(layer, "mlp.up_proj", h))
+
+    def _linear(self, layer: int, name: str, x: Tensor) -> Tensor:
+        return F.linear(x, self.weights[f"model.layers.{layer}.{name}.weight"])
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.shape.epsilon) * self.weights[name]
+
+    def _rounded(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype).float()
+
+
+def _turned(x: Tensor) -> Tensor:
+    """Channel i and i + half as the parts of a complex number, times the imaginary unit."""
+    half = x.shape[-1] // 2
+    return torch.cat((-x[..., half:], x[..., :half]), -1)
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def load(folder: Path, dtype: str = "bf16", device: str = "cpu") -> Llama:
+    """A model from config.json and safetensors, in one file or several with an index."""
+    shape = _shape(folder / "config.json")
+    wanted = _wanted(shape)
+    weights: dict[str, Tensor] = {}
+    for path, names in _files(folder, wanted).items():
+        weights |= _read(path, {name: wanted[name] for name in names}, device)
+    cache = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    return Llama(shape, weights, cache, device)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    with path.open("rb") as stream:
+        text = stream.read(MAX_JSON_BYTES + 1)
+    try:
+        if len(text) > MAX_JSON_BYTES:
+            raise ValueError(f"larger than {MAX_JSON_BYTES >> 20} MiB")
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("not an object")
+    except (ValueError, RecursionError) as exc:
+        raise ModelError(path, f"cannot be read: {exc}") from exc
+    return found
+
+
+def _shape(path: Path) -> Shape:
+    config = _json(path)
+    if config.get("model_type") != "llama":
+        raise ModelError(path, f"a model of type {str(config.get('model_type'))[:40]}, not llama", errno.EOPNOTSUPP)
+    rope = config.get("rope_parameters") or {}
+    scaling = config.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
+    if scaling or config.get("attention_bias") or config.get("mlp_bias") or config.get("hidden_act", "silu") != "silu":
+        raise ModelError(path, "rope scaling, biases and activations but silu are not run here", errno.EOPNOTSUPP)
+    try:
+        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
+        shape = Shape(
+            layers=int(config["num_hidden_layers"]),
+            heads=heads,
+            kv_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or hidden // heads),
+            hidden=hidden,
+            intermediate=int(config["intermediate_size"]),
+            vocabulary=int(config["vocab_size"]),
+            context=int(config["max_position_embeddings"]),
+            epsilon=float(config["rms_norm_eps"]),
+            rope_theta=float(config.get("rope_theta") or rope["rope_theta"]),
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+        sizes = (shape.layers, shape.kv_heads, shape.head_dim, shape.hidden, shape.intermediate, shape.vocabulary)
+        sound = min(*sizes, shape.context) > 0 and shape.heads % shape.kv_heads == 0 and shape.head_dim % 2 == 0
+        if not sound or not 0 < shape.epsilon < 1 or not 1 < shape.rope_theta < math.inf:
+            raise ValueError("its sizes do not make a model")
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as exc:
+        raise ModelError(path, f"not a usable description: {type(exc).__name__} {exc}") from exc
+    return shape
+
+
+def _wanted(shape: Shape) -> dict[str, list[int]]:
+    inner, outer = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    layer = {
+        "input_layernorm": [shape.hidden],
+        "post_attention_layernorm": [shape.hidden],
+        "self_attn.q_proj": [inner, shape.hidden],
+        "self_attn.k_proj": [outer, shape.hidden],
+        "self_attn.v_proj": [outer, shape.hidden],
+        "self_attn.o_proj": [shape.hidden, inner],
+        "mlp.gate_proj": [shape.intermediate, shape.hidden],
+        "mlp.up_proj": [shape.intermediate, shape.hidden],
+        "mlp.down_proj": [shape.hidden, shape.intermediate],
+    }
+    wanted = {f"model.layers.{i}.{name}.weight": size for i in range(shape.layers) for name, size in layer.items()}
+    wanted |= {"model.embed_tokens.weight": [shape.vocabulary, shape.hidden], "model.norm.weight": [shape.hidden]}
+    return wanted if shape.tied else wanted | {"lm_head.weight": [shape.vocabulary, shape.hidden]}
+
+
+def _files(folder: Path, wanted: dict[str, list[int]]) -> dict[Path, list[str]]:
+    """Which file has which of the tensors."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        return {single: list(wanted)}
+    table = _json(index).get("weight_map")
+    places: dict[Path, list[str]] = {}
+    for name in wanted:
+        place = table.get(name) if isinstance(table, dict) else None
+        if not isinstance(place, str) or "/" in place or place.startswith("."):
+            raise ModelError(index, f"names no file of this folder for {name}")
+        places.setdefault(folder / place, []).append(name)
+    return places
+
+
+def _read(path: Path, wanted: dict[str, list[int]], device: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise ModelError(path, "is missing", errno.ENOENT)
+    found = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name, size in wanted.items():
+                tensor = file.get_tensor(name)
+                if list(tensor.shape) != size or not tensor.is_floating_point():
+                    raise ModelError(path, f"{name} is {tensor.dtype} {list(tensor.shape)}; {size} was expected")
+                if not tensor.isfinite().all():
+                    raise ModelError(path, f"{name} holds values that are not numbers")
+                found[name] = tensor.float().to(device)
+    except SafetensorError as exc:
+        raise ModelError(path, f"not a whole safetensors file, or a tensor is missing: {exc}") from exc
+    return found
