@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 # Timing is a benchmark's affair, and CI must fail on the same examples that a developer sees.
 hypothesis.settings.register_profile("speckv", deadline=None, derandomize=os.environ.get("CI") == "true")
 hypothesis.settings.load_profile("speckv")
+
+
+# Under nohup, or as a background job of a script, Ctrl-C is ignored, and so it would be in every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

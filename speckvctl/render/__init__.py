@@ -20,10 +20,12 @@ def write(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as failure:
         # What is still buffered must not fail again when the interpreter flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(OUTPUT_CLOSED) from None
+        if isinstance(failure, BrokenPipeError):
+            raise typer.Exit(OUTPUT_CLOSED) from None
+        raise
 
 
 def show(document: Document, *, as_json: bool, compact: bool = False) -> None:
