@@ -147,3 +147,19 @@ uint16_t card_admin(struct card_context *context)
 		return SPECKV_STATUS_INVALID_OPCODE;
 	}
 }
+
+void speckv_card_info(const struct speckv_card *card, struct speckv_ioc_info *out)
+{
+	memset(out, 0, sizeof(*out));
+	out->map_version = SPECKV_MAP_MAJOR << 16 | SPECKV_MAP_MINOR;
+	out->rtl_revision = card_revision(card);
+	out->codec_modes = card->engine ? card->config.codec_modes : 0;
+	out->memory_bytes = card->layout.pages * SPECKV_CARD_PAGE_BYTES;
+	out->memory_free_bytes = card->free_pages * SPECKV_CARD_PAGE_BYTES;
+	memcpy(out->uuid, card->config.uuid, sizeof(out->uuid));
+	out->sessions = card->config.sessions;
+	out->transfer_bytes = card->config.transfer_bytes;
+	out->buffers = card->config.buffers_max;
+	out->numa_node = -1;
+	out->queue_log2_max = CARD_IO_LOG2;
+}

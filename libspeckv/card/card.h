@@ -123,6 +123,15 @@ bool speckv_card_has_engine(const struct speckv_card *card);
 /* SPECKV_SLOT_* of the running image. */
 unsigned int speckv_card_running_slot(const struct speckv_card *card);
 
+/* ---- what a driver in front of the card does -------------------------------------------------------------------- */
+
+/* The pool of this uuid, as SPECKV_LOG_POOLS tells it. False: there is none. */
+bool speckv_card_pool(const struct speckv_card *card, const uint8_t uuid[16], struct speckv_pool_description *out);
+/* SPECKV_ADMIN_GRANT for all queue pairs of a function. -ENOENT: no such function or pool. */
+int speckv_card_grant(struct speckv_card *card, unsigned int function, unsigned int pool, uint32_t rights);
+/* What the driver would tell: everything but `size`, `flags`, `queue_pairs` and `doorbell_offset`. */
+void speckv_card_info(const struct speckv_card *card, struct speckv_ioc_info *out);
+
 /* ---- flash, as it leaves the factory ------------------------------------------------------------------------ */
 
 /* A key that may sign bundles. */

@@ -262,6 +262,41 @@ static uint16_t log_counters(struct writer *w)
 	return SPECKV_STATUS_OK;
 }
 
+static uint16_t log_blocks(struct writer *w)
+{
+	const struct speckv_cmd_log *command = &w->context->entry->log;
+	struct speckv_card *card = w->context->card;
+	uint32_t page_bytes;
+	struct card_pool *pool;
+
+	if (!command->pool || command->pool > SPECKV_CARD_POOLS || !card->pools[command->pool].present)
+		return SPECKV_STATUS_NO_POOL;
+	pool = &card->pools[command->pool];
+	page_bytes = pool->record.description.page_bytes;
+	for (uint64_t at = w->after / page_bytes + (w->after % page_bytes != 0); at < pool->pages; at++) {
+		const struct card_block *block = &pool->blocks[at];
+		struct speckv_log_block entry = { .address = at * page_bytes, .generation = block->generation, .used_ns = block->used_ns,
+						  .bytes = block->bytes, .uses = block->uses };
+		struct speckv_frame parsed;
+		struct card_block *found;
+		const uint8_t *frame;
+		uint32_t before = w->header.entries;
+
+		if (block->state != BLOCK_SEALED || card_frame_find(w->context, pool, entry.address, entry.generation, NULL, &found, &frame, &parsed))
+			continue; /* one that does not verify is none; the event log has it */
+		entry.first_position = parsed.identity.first_position;
+		memcpy(entry.key, parsed.identity.key, sizeof(entry.key));
+		emit(w, &entry);
+		if (w->status)
+			break;
+		if (w->header.entries == before) {
+			w->header.last = entry.address;
+			break;
+		}
+	}
+	return SPECKV_STATUS_OK;
+}
+
 static uint32_t entry_bytes(uint16_t log)
 {
 	switch (log) {
@@ -281,6 +316,8 @@ static uint32_t entry_bytes(uint16_t log)
 		return sizeof(struct speckv_log_grant);
 	case SPECKV_LOG_COUNTERS:
 		return sizeof(struct speckv_log_counters);
+	case SPECKV_LOG_BLOCKS:
+		return sizeof(struct speckv_log_block);
 	default:
 		return 0;
 	}
@@ -321,6 +358,8 @@ static uint16_t collect(struct writer *w, uint16_t log)
 	case SPECKV_LOG_GRANTS:
 		log_grants(w);
 		break;
+	case SPECKV_LOG_BLOCKS:
+		return log_blocks(w);
 	default:
 		return log_counters(w);
 	}
@@ -343,7 +382,7 @@ uint16_t card_get_log(struct card_context *context)
 		return CARD_INVALID(context, log.reserved0);
 	if (CARD_RESERVED(context, log.reserved1))
 		return CARD_INVALID(context, log.reserved1);
-	if (command->pool && !counters)
+	if (command->pool && !counters && command->log != SPECKV_LOG_BLOCKS)
 		return CARD_INVALID(context, log.pool);
 	if (command->data_address % 64)
 		return CARD_INVALID(context, log.data_address);

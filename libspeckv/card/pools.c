@@ -471,3 +471,25 @@ uint16_t card_grant(struct card_context *context)
 		  pool->number);
 	return SPECKV_STATUS_OK;
 }
+
+/* ---- what a driver in front of the card does ---------------------------------------------------------------- */
+
+bool speckv_card_pool(const struct speckv_card *card, const uint8_t uuid[16], struct speckv_pool_description *out)
+{
+	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++)
+		if (card->pools[n].present && !memcmp(card->pools[n].record.description.uuid, uuid, 16)) {
+			card_pool_describe(&card->pools[n], out);
+			return true;
+		}
+	return false;
+}
+
+int speckv_card_grant(struct speckv_card *card, unsigned int index, unsigned int pool, uint32_t rights)
+{
+	struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+
+	if (!function || !pool || pool > SPECKV_CARD_POOLS || !card->pools[pool].present)
+		return -ENOENT;
+	take_back(function, &function->grant[pool], (uint8_t)rights, NULL, pool);
+	return 0;
+}

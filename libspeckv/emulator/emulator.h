@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* speckv-emu: the card model as a process. main.c: options, state files, sockets, the loop; function.c: one connection is one
- * PCI function; control.c: the emulator's own commands (status, faults, stop), which no card has. */
+ * PCI function; control.c: the emulator's own commands (status, faults, stop), which no card has; driver.c: stands in for
+ * the driver that a real card has in front of it. */
 #ifndef SPECKV_EMULATOR_EMULATOR_H
 #define SPECKV_EMULATOR_EMULATOR_H
 
@@ -14,6 +15,7 @@
 #define EMU_CONFIG_BYTES 0x1000u
 #define EMU_DOORBELLS 0x10000u /* offset in BAR0 */
 #define EMU_FUNCTIONS 64
+#define EMU_QUEUE_PAIRS 16 /* of one function: one doorbell page */
 #define EMU_CONTROLS 8
 
 struct emulator;
@@ -28,6 +30,9 @@ struct emu_function {
 	uint8_t *doorbells;
 	uint8_t config[EMU_CONFIG_BYTES], config_writable[256];
 	uint8_t msix[EMU_BAR4_BYTES];
+	uint8_t driver[SPECKV_DRIVER_BYTES]; /* the answer to the last call of SPECKV_DRIVER_REGION */
+	uint32_t uid, gid, groups[256];
+	unsigned int group_count;
 };
 
 struct emulator {
@@ -50,6 +55,11 @@ void emu_function_close(struct emu_function *function);
 /* After a reboot of the card: identification follows the image that runs. */
 void emu_function_identify(struct emu_function *function);
 struct emu_function *emu_function_of(struct emulator *emulator, unsigned int number);
+
+/* Who is the peer of this socket? */
+void emu_driver_peer(struct emu_function *function, int fd);
+/* A call of SPECKV_DRIVER_REGION; the answer lies in function->driver. */
+void emu_driver_call(struct emu_function *function, const void *request, uint32_t bytes);
 
 /* Handle one line of a control connection; writes a line of JSON to `answer`. */
 void emu_control(struct emulator *emulator, const char *line, char *answer, unsigned int bytes);

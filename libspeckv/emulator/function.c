@@ -11,7 +11,6 @@
 #include "emulator.h"
 
 #define VECTORS 16
-#define QUEUE_PAIRS 16 /* of one function: one doorbell page */
 
 /* ---- configuration space --------------------------------------------------------------------------------------------- */
 
@@ -105,6 +104,8 @@ static void region_info(void *device, unsigned int region, struct vu_region *inf
 		info->bytes = EMU_BAR4_BYTES;
 	} else if (region == VU_CONFIG_REGION) {
 		info->bytes = EMU_CONFIG_BYTES;
+	} else if (region == SPECKV_DRIVER_REGION) {
+		info->bytes = SPECKV_DRIVER_BYTES;
 	}
 }
 
@@ -131,6 +132,9 @@ static int region_read(void *device, unsigned int region, uint64_t offset, void 
 		return 0;
 	case VU_CONFIG_REGION:
 		memcpy(to, f->config + offset, bytes);
+		return 0;
+	case SPECKV_DRIVER_REGION:
+		memcpy(to, f->driver + offset, bytes);
 		return 0;
 	default:
 		return -EINVAL;
@@ -159,6 +163,10 @@ static int region_write(void *device, unsigned int region, uint64_t offset, cons
 		return 0;
 	case VU_CONFIG_REGION:
 		config_write(f, offset, from, bytes);
+		return 0;
+	case SPECKV_DRIVER_REGION:
+		if (!offset)
+			emu_driver_call(f, from, bytes);
 		return 0;
 	default:
 		return -EINVAL;
@@ -189,7 +197,7 @@ static const struct vu_ops ops = {
 
 struct emu_function *emu_function_open(struct emulator *e, int fd, bool admin)
 {
-	struct speckv_card_function_config config = { .admin = admin, .queue_pairs = QUEUE_PAIRS };
+	struct speckv_card_function_config config = { .admin = admin, .queue_pairs = EMU_QUEUE_PAIRS };
 	struct emu_function *f = calloc(1, sizeof(*f));
 
 	if (!f)
@@ -198,6 +206,7 @@ struct emu_function *emu_function_open(struct emulator *e, int fd, bool admin)
 	f->admin = admin;
 	f->number = -1;
 	f->doorbells = MAP_FAILED;
+	emu_driver_peer(f, fd);
 	f->doorbell_fd = memfd_create("speckv-doorbells", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (f->doorbell_fd < 0 || ftruncate(f->doorbell_fd, SPECKV_CARD_BAR0_BYTES) != 0 ||
 	    fcntl(f->doorbell_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -75,6 +76,43 @@ static uint8_t *state_file(const char *folder, const char *name, uint64_t bytes,
 	if (map == MAP_FAILED)
 		die("cannot map", path, errno);
 	return map;
+}
+
+/* The card's uuid, text in a file beside its memory, so that whoever has no right to talk to the card can tell which it is. Made once. */
+static void card_uuid(const char *folder, uint8_t uuid[16])
+{
+	char path[4096], temporary[4096 + 8], text[64] = "";
+	unsigned int at = 0, byte;
+	FILE *file;
+	int n;
+
+	snprintf(path, sizeof(path), "%s/uuid", folder);
+	snprintf(temporary, sizeof(temporary), "%s.new", path);
+	file = fopen(path, "re");
+	if (file) {
+		if (!fgets(text, sizeof(text), file))
+			text[0] = 0;
+		fclose(file);
+		for (unsigned int i = 0; i < 16; i++) {
+			at += text[at] == '-';
+			if (sscanf(text + at, "%2x%n", &byte, &n) != 1 || n != 2) {
+				fprintf(stderr, "speckv-emu: %s holds no uuid\n", path);
+				exit(1);
+			}
+			uuid[i] = (uint8_t)byte;
+			at += 2;
+		}
+		return;
+	}
+	if (getrandom(uuid, 16, 0) != 16)
+		die("no random bytes for", path, errno);
+	uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x40); /* RFC 9562 version 4 */
+	uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
+	for (unsigned int i = 0; i < 16; i++)
+		at += (unsigned int)snprintf(text + at, sizeof(text) - at, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+	file = fopen(temporary, "we");
+	if (!file || fprintf(file, "%s\n", text) < 0 || fclose(file) != 0 || chmod(temporary, 0644) != 0 || rename(temporary, path) != 0)
+		die("cannot write", path, errno);
 }
 
 static int listener(const char *folder, int folder_fd, const char *name, mode_t mode)
@@ -317,6 +355,9 @@ int main(int argc, char **argv)
 	if (flash_made && speckv_card_flash_provision(&emu_card_ops, &e, e.config.flash_bytes, keys, key_count) != 0)
 		die("cannot provision the flash in", folder, EIO);
 	e.config.memory = e.memory;
+	card_uuid(folder, e.config.uuid);
+	e.config.functions_max = EMU_FUNCTIONS;
+	e.config.queue_pairs_max = EMU_FUNCTIONS * EMU_QUEUE_PAIRS;
 	e.config.flash = e.flash;
 	snprintf(e.config.model, sizeof(e.config.model), "speckv-emu");
 	snprintf(e.config.serial, sizeof(e.config.serial), "%.31s", e.name);

@@ -34,7 +34,6 @@ void *transport_take(struct transport *t, size_t bytes, size_t align)
 	if (at > t->arena_bytes || bytes > t->arena_bytes - at)
 		return NULL;
 	t->arena_taken = at + bytes;
-	memset(t->arena + at, 0, bytes);
 	return t->arena + at;
 }
 

@@ -3,7 +3,7 @@
  * How software reaches a card: registers, memory that the card can reach, and queue pairs over them. A transport knows no pools.
  * vfio_user.c: an emulated card's socket. queue.c: rings and doorbells, the same over every transport.
  *
- * Threads: one at a time on a transport and on each of its queues; callers lock.
+ * Threads: one at a time on each queue; callers lock. Queues of one transport may be used by threads at the same time, once it is open.
  */
 #ifndef SPECKV_TRANSPORT_TRANSPORT_H
 #define SPECKV_TRANSPORT_TRANSPORT_H
@@ -19,6 +19,8 @@ struct transport;
 struct transport_ops {
 	int (*read32)(struct transport *transport, uint32_t offset, uint32_t *value);
 	int (*write32)(struct transport *transport, uint32_t offset, uint32_t value);
+	/* A call that the driver answers: SPECKV_IOC_INFO, POOL_OPEN, POOL_CLOSE with their structures. Negative errno. */
+	int (*driver)(struct transport *transport, uint32_t request, void *argument, size_t bytes);
 	/* 0 while the other side is there, else a negative errno. May make a system call. */
 	int (*alive)(struct transport *transport);
 	void (*close)(struct transport *transport);
@@ -37,7 +39,7 @@ struct transport {
 /* Connect to an emulated card's socket, with an arena of this size. Errors: -ENOENT, -EACCES, -ECONNREFUSED, -EPROTO (not a card),
  *  -ETIMEDOUT (does not answer), -ENOMEM. */
 int transport_open_vfio_user(const char *socket_path, size_t arena_bytes, struct transport **out);
-/* Take zeroed memory from the arena, aligned to `align` (a power of two). NULL: used up. */
+/* Take memory from the arena, zero because nobody had it before, aligned to `align` (a power of two). NULL: used up. */
 void *transport_take(struct transport *transport, size_t bytes, size_t align);
 static inline uint64_t transport_address(const struct transport *transport, const void *pointer)
 {

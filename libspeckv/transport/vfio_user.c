@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ enum { VERSION = 1, DMA_MAP = 2, GET_INFO = 4, GET_REGION = 5, REGION_READ = 9, 
 #define BAR0_BYTES 0x20000u
 #define DOORBELLS 0x10000u
 #define CONFIG_REGION 7
+#define ACCESS_BYTES 512 /* most data of one region access */
 
 struct header {
 	uint16_t id, command;
@@ -35,8 +37,9 @@ struct header {
 struct vfio_user {
 	struct transport transport;
 	int fd;
+	pthread_mutex_t asking; /* one message and its answer at a time */
 	uint16_t next_id;
-	int broken; /* why nothing works any more */
+	_Atomic int broken; /* why nothing works any more */
 };
 
 static int broken(struct vfio_user *v, int error)
@@ -141,11 +144,11 @@ static int receive_all(struct vfio_user *v, void *data, size_t bytes, int *fd, i
 }
 
 /* Ask and wait for the answer, of at most `answer_bytes`; *got says how many came. */
-static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t bytes, int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
+static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, size_t bytes, int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
 {
 	struct header h = { v->next_id++, command, (uint32_t)(sizeof(h) + bytes), 0, 0 }, r;
 	int64_t until = now_ms() + ANSWER_MS;
-	uint8_t message[sizeof(h) + 128];
+	uint8_t message[sizeof(h) + 16 + ACCESS_BYTES];
 	size_t left;
 
 	if (v->broken)
@@ -188,6 +191,16 @@ static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t b
 	return r.flags & ERROR ? -(int)(r.error && r.error < 4096 ? r.error : EIO) : 0;
 }
 
+static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t bytes, int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
+{
+	int rc;
+
+	pthread_mutex_lock(&v->asking);
+	rc = ask_locked(v, command, body, bytes, send_fd, answer, answer_bytes, got, fd);
+	pthread_mutex_unlock(&v->asking);
+	return rc;
+}
+
 struct access {
 	uint64_t offset;
 	uint32_t region, bytes;
@@ -196,7 +209,7 @@ struct access {
 static int region_read(struct vfio_user *v, uint32_t region, uint64_t offset, void *data, uint32_t bytes)
 {
 	struct access access = { offset, region, bytes };
-	uint8_t answer[sizeof(access) + 64] = { 0 };
+	uint8_t answer[sizeof(access) + ACCESS_BYTES] = { 0 };
 	size_t got = 0;
 	int rc = ask(v, REGION_READ, &access, sizeof(access), -1, answer, sizeof(access) + bytes, &got, NULL);
 
@@ -207,6 +220,16 @@ static int region_read(struct vfio_user *v, uint32_t region, uint64_t offset, vo
 	return rc;
 }
 
+static int region_write(struct vfio_user *v, uint32_t region, uint64_t offset, const void *data, uint32_t bytes)
+{
+	struct access access = { offset, region, bytes };
+	uint8_t body[sizeof(access) + ACCESS_BYTES], answer[sizeof(access)];
+
+	memcpy(body, &access, sizeof(access));
+	memcpy(body + sizeof(access), data, bytes);
+	return ask(v, REGION_WRITE, body, sizeof(access) + bytes, -1, answer, sizeof(answer), NULL, NULL);
+}
+
 static int read32(struct transport *t, uint32_t offset, uint32_t *value)
 {
 	return region_read((struct vfio_user *)t, 0, offset, value, sizeof(*value));
@@ -215,12 +238,31 @@ static int read32(struct transport *t, uint32_t offset, uint32_t *value)
 static int write32(struct transport *t, uint32_t offset, uint32_t value)
 {
 	struct vfio_user *v = (struct vfio_user *)t;
-	struct access access = { offset, 0, sizeof(value) };
-	uint8_t body[sizeof(access) + sizeof(value)], answer[sizeof(access)];
 
-	memcpy(body, &access, sizeof(access));
-	memcpy(body + sizeof(access), &value, sizeof(value));
-	return ask(v, REGION_WRITE, body, sizeof(body), -1, answer, sizeof(answer), NULL, NULL);
+	return region_write(v, 0, offset, &value, sizeof(value));
+}
+
+static int driver(struct transport *t, uint32_t request, void *argument, size_t bytes)
+{
+	struct vfio_user *v = (struct vfio_user *)t;
+	struct speckv_driver_call call = { .request = request };
+	uint8_t data[SPECKV_DRIVER_BYTES];
+	int rc;
+
+	if (bytes > sizeof(data) - sizeof(call))
+		return -EINVAL;
+	memcpy(data, &call, sizeof(call));
+	memcpy(data + sizeof(call), argument, bytes);
+	rc = region_write(v, SPECKV_DRIVER_REGION, 0, data, (uint32_t)(sizeof(call) + bytes));
+	if (!rc)
+		rc = region_read(v, SPECKV_DRIVER_REGION, 0, data, (uint32_t)(sizeof(call) + bytes));
+	if (rc)
+		return rc;
+	memcpy(&call, data, sizeof(call));
+	if (call.request != request || call.error > 4095)
+		return broken(v, -EPROTO);
+	memcpy(argument, data + sizeof(call), bytes);
+	return -(int)call.error;
 }
 
 static int alive(struct transport *t)
@@ -243,10 +285,11 @@ static void close_vfio_user(struct transport *t)
 		munmap(t->arena, t->arena_bytes);
 	if (v->fd >= 0)
 		close(v->fd);
+	pthread_mutex_destroy(&v->asking);
 	free(v);
 }
 
-static const struct transport_ops ops = { .read32 = read32, .write32 = write32, .alive = alive, .close = close_vfio_user };
+static const struct transport_ops ops = { .read32 = read32, .write32 = write32, .driver = driver, .alive = alive, .close = close_vfio_user };
 
 static int greet(struct vfio_user *v)
 {
@@ -359,6 +402,7 @@ int transport_open_vfio_user(const char *path, size_t arena_bytes, struct transp
 	if (!v)
 		return -ENOMEM;
 	v->transport.ops = &ops;
+	pthread_mutex_init(&v->asking, NULL);
 	v->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	rc = v->fd < 0 ? -errno : dial(v->fd, path);
 	if (!rc)

@@ -320,13 +320,14 @@ struct speckv_cmd_log {
 	__u8 opcode;
 	__u8 flags; /* SPECKV_LOG_CLEAR */
 	__le16 command_id;
-	__le16 pool; /* SPECKV_LOG_COUNTERS: of this pool; 0: of the card */
+	__le16 pool; /* SPECKV_LOG_COUNTERS: of this pool, 0: of the card; SPECKV_LOG_BLOCKS: of this pool */
 	__le16 buffer; /* reserved */
 	__aligned_le64 data_address; /* aligned to 64 */
 	__le32 data_bytes; /* whole entries only are written */
 	__le16 log; /* SPECKV_LOG_* */
 	__le16 reserved0;
-	__aligned_le64 after; /* entries with a larger sequence only; logs without sequences: entries to skip */
+	/* Entries with a larger sequence only; logs without sequences: entries to skip; SPECKV_LOG_BLOCKS: the first address. */
+	__aligned_le64 after;
 	__u8 reserved1[32];
 };
 
@@ -580,6 +581,7 @@ struct speckv_pool_description {
 #define SPECKV_LOG_SELF_TEST 0x06 /* struct speckv_log_test, of the last run */
 #define SPECKV_LOG_GRANTS 0x07 /* struct speckv_log_grant */
 #define SPECKV_LOG_COUNTERS 0x08 /* one struct speckv_log_counters */
+#define SPECKV_LOG_BLOCKS 0x09 /* struct speckv_log_block: the sealed blocks of `pool`, by address */
 
 struct speckv_log_header {
 	__le16 log;
@@ -587,7 +589,7 @@ struct speckv_log_header {
 	__le32 entry_bytes; /* a newer card's entries may be longer: step by this */
 	__le32 entries; /* that follow */
 	__le32 lost; /* entries that a ring dropped since `after` */
-	__aligned_le64 last; /* sequence of the newest entry there is */
+	__aligned_le64 last; /* sequence of the newest entry there is; SPECKV_LOG_BLOCKS: the address to go on from, 0: that was all */
 	__aligned_le64 time_ns; /* the card's clock */
 };
 
@@ -691,6 +693,17 @@ struct speckv_log_grant {
 	__le32 granted; /* how many times it was set */
 };
 
+/* What a client needs to make its index of a pool anew. */
+struct speckv_log_block {
+	__aligned_le64 address;
+	__aligned_le64 generation;
+	__aligned_le64 first_position;
+	__aligned_le64 used_ns;
+	__le32 bytes; /* of the frame */
+	__le32 uses;
+	__u8 key[32];
+};
+
 /* struct speckv_stats of libspeckv: the same counters and buckets, so that one code shows both. */
 struct speckv_log_counters {
 	__aligned_le64 taken_ns;
@@ -723,7 +736,8 @@ struct speckv_ioc_info {
 	__s32 numa_node;
 	__u32 queue_log2_max;
 	__aligned_u64 doorbell_offset; /* for mmap: this file's doorbell page */
-	__u8 reserved[48];
+	__aligned_u64 memory_free_bytes; /* a hint: for new pools and their tables */
+	__u8 reserved[40];
 };
 
 /* Ask for rights to a pool for all queue pairs of this file: the driver compares uid, gid and mode, then grants. */
@@ -806,6 +820,19 @@ struct speckv_ioc_admin {
 #define SPECKV_IOC_KICK _IOWR('S', 0x07, struct speckv_ioc_kick)
 #define SPECKV_IOC_EVENTS _IOWR('S', 0x08, struct speckv_ioc_events)
 #define SPECKV_IOC_ADMIN _IOWR('S', 0x09, struct speckv_ioc_admin)
+
+/*
+ * An emulated card has no driver in front of it. Its emulator stands in: a region of the vfio-user device takes this, followed by
+ * the argument of INFO, POOL_OPEN or POOL_CLOSE, as one write at offset 0, and a read of the same bytes returns the answer. Who
+ * asks is the peer of the socket.
+ */
+#define SPECKV_DRIVER_REGION 9
+#define SPECKV_DRIVER_BYTES 512
+
+struct speckv_driver_call {
+	__le32 request; /* SPECKV_IOC_* */
+	__le32 error; /* out: a positive errno; 0: done */
+};
 
 #include "speckv_layout.h"
 

@@ -383,6 +383,15 @@ SPECKV_AT(log_grant, reserved, 6, 2);
 SPECKV_AT(log_grant, rights, 8, 4);
 SPECKV_AT(log_grant, granted, 12, 4);
 
+SPECKV_SIZE(log_block, 72);
+SPECKV_AT(log_block, address, 0, 8);
+SPECKV_AT(log_block, generation, 8, 8);
+SPECKV_AT(log_block, first_position, 16, 8);
+SPECKV_AT(log_block, used_ns, 24, 8);
+SPECKV_AT(log_block, bytes, 32, 4);
+SPECKV_AT(log_block, uses, 36, 4);
+SPECKV_AT(log_block, key, 40, 32);
+
 SPECKV_SIZE(log_counters, 5392);
 SPECKV_AT(log_counters, taken_ns, 0, 8);
 SPECKV_AT(log_counters, since_ns, 8, 8);
@@ -405,7 +414,8 @@ SPECKV_AT(ioc_info, buffers, 60, 4);
 SPECKV_AT(ioc_info, numa_node, 64, 4);
 SPECKV_AT(ioc_info, queue_log2_max, 68, 4);
 SPECKV_AT(ioc_info, doorbell_offset, 72, 8);
-SPECKV_AT(ioc_info, reserved, 80, 48);
+SPECKV_AT(ioc_info, memory_free_bytes, 80, 8);
+SPECKV_AT(ioc_info, reserved, 88, 40);
 
 SPECKV_SIZE(ioc_pool, 64);
 SPECKV_AT(ioc_pool, size, 0, 4);
@@ -465,6 +475,10 @@ SPECKV_AT(ioc_admin, timeout_ms, 84, 4);
 SPECKV_AT(ioc_admin, result, 88, 8);
 SPECKV_AT(ioc_admin, status, 96, 4);
 SPECKV_AT(ioc_admin, reserved, 100, 4);
+
+SPECKV_SIZE(driver_call, 8);
+SPECKV_AT(driver_call, request, 0, 4);
+SPECKV_AT(driver_call, error, 4, 4);
 
 #undef SPECKV_SIZE
 #undef SPECKV_AT
