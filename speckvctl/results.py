@@ -371,6 +371,99 @@ class EventsDocument(Document):
     events: list[EventRow]
 
 
+# ---- top -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopDevice:
+    """A device at one tick; health, temperature, link and queue depth are a card's and None on a host engine."""
+
+    name: str
+    kind: str
+    state: str
+    found: str
+    health: str | None
+    temperature_millicelsius: int | None
+    link: str | None
+    queue_depth: int | None
+    pools: int | None
+    clients: int | None
+    capacity_bytes: int | None
+    used_bytes: int | None
+    free_bytes: int | None
+    in_bytes_per_second: int | None
+    out_bytes_per_second: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefetching:
+    """What a pool's counters say of prefetches. Shares are None where there is nothing to divide by, or no counter."""
+
+    asked: int
+    staged: int
+    used: int
+    unused: int
+    accuracy: float | None
+    coverage: float | None
+    unused_share: float | None
+    late_share: float | None
+    depth: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TenantRates:
+    name: str
+    index: int
+    hit_share: float | None
+    in_bytes_per_second: int
+    out_bytes_per_second: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolInterval:
+    """What happened in a pool between two ticks; the differences of what PoolStats has in sum."""
+
+    elapsed_ns: int
+    in_bytes_per_second: int
+    out_bytes_per_second: int
+    gets_per_second: float
+    puts_per_second: float
+    hit_share: float | None
+    counters: dict[str, int]
+    latency: dict[str, Latency]
+    prefetching: Prefetching
+    tenants: list[TenantRates]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistogramBucket:
+    up_to_ns: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopPool:
+    """A pool at one tick; what is inside is None, or empty, when this user may not look."""
+
+    pool: Pool
+    stats: PoolStats | None
+    prefetching: Prefetching | None
+    interval: PoolInterval | None
+    clients: list[Client]
+    histograms: dict[str, list[HistogramBucket]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Top(Document):
+    schema: ClassVar[str] = "speckvctl.top"
+    tick: int
+    time_ns: int
+    interval_ns: int | None
+    devices: list[TopDevice]
+    pools: list[TopPool]
+    events: list[EventRow]
+
+
 # ---- replay ----------------------------------------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ NOUNS: dict[str, Noun] = {
     "train-prefetcher": Noun("Train a prefetcher on serving traces."),
     "prefetcher": Noun("Judge prefetchers on real traces, and look at models.", ("eval", "show")),
     "replay": Noun("Drive a pool with a real serving trace and verify every byte."),
+    "top": Noun("Watch devices, pools, tenants and prefetchers live."),
     "stats": Noun("Show a pool's counters, hit share, latencies and tenants."),
     "events": Noun("Show, or follow, what happened to devices and pools."),
     "doctor": Noun("Check that this machine can run pools, and say what to do."),

@@ -43,6 +43,7 @@ BUILT: dict[str, set[str]] = {
     "train-prefetcher": set(),
     "prefetcher": {"eval", "show"},
     "replay": set(),
+    "top": set(),
     "stats": set(),
     "events": set(),
     "doctor": set(),
@@ -138,6 +139,7 @@ def test_every_verb_takes_json_and_what_writes_takes_dry_run(path: str) -> None:
         "pool check",
         "events",
         "doctor",
+        "top",
         "prefetcher eval",
         "prefetcher show",
         "bitstream inspect",
@@ -184,6 +186,7 @@ CALLS: dict[str, tuple[list[str], list[str]]] = {
         ["replay", "trace.jsonl", "--device", "host:DRAM", "--pool", "chat", "--kv", "kv.safetensors", "--max-rate"],
         ["replay", "none.jsonl", "--device", "host:DRAM", "--pool", "chat", "--kv", "kv.safetensors"],
     ),
+    "top": (["top", "--once"], ["top", "--once", "--device", "host:numa977"]),
     "stats": (["stats", "host:DRAM", "chat"], ["stats", "host:DRAM", "none"]),
     "events": (["events"], ["events", "--since", "yesterday"]),
     "bitstream build": (

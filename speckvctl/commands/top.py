@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""speckvctl top."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from speckvctl.commands.options import App
+from speckvctl.errors import UsageError
+from speckvctl.render import show, write
+
+if TYPE_CHECKING:
+    from speckvctl import results
+    from speckvctl.top.model import Model
+    from speckvctl.top.state import State
+
+app = App()
+
+#: Between two ticks, and between the two looks of --once.
+INTERVAL_SECONDS = 2.0
+ONCE_SECONDS = 0.5
+
+
+@app.verb("top")
+def top(
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="DEVICE", help="Only this device. Default: all there are.")
+    ] = None,
+    sort: Annotated[
+        str,
+        typer.Option("--sort", metavar="COLUMN", help="Order of pools: name, used, raw, ratio, hit, in, out or p99."),
+    ] = "name",
+    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    interval: Annotated[
+        float | None,
+        typer.Option("--interval", metavar="S", help="Seconds from tick to tick. Default: 2; with --once 0.5."),
+    ] = None,
+    count: Annotated[int | None, typer.Option("--count", metavar="N", help="End after N ticks.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one tick, from two looks, and end.")] = False,
+    columns: Annotated[
+        int, typer.Option("--columns", metavar="N", help="Width of what --once prints, whatever the terminal's.")
+    ] = 80,
+    record: Annotated[
+        str | None,
+        typer.Option("--record", metavar="FILE", help="Append the document of each tick to FILE, one a line."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON document a tick, one a line, instead of drawing.")
+    ] = False,
+) -> None:
+    """Watch devices, pools, tenants and prefetchers while they work.
+
+    Keys: arrows choose a pool, enter looks into it (tenants, clients, histograms), escape leads back; s sorts,
+    r reverses, / filters, p pauses, t changes hit shares and latencies from the last interval to totals, ? explains
+    keys and columns, q leaves.
+
+    Rates need two looks. --json and --once begin with one that is not shown, so that each of their documents has
+    rates; the first frame of the screen has none. Every figure of a frame is one of the document of its tick: --record
+    keeps them. A figure that nobody measures is "-", and null in JSON: a host engine has no temperature, link or queue.
+
+    Prefetcher: accuracy is the staged blocks that a get was served from over the blocks asked to be staged; coverage
+    is the same over gets that found their block; unused is staged blocks thrown out unread over staged blocks. Late
+    prefetches are not counted by pools yet.
+
+    \b
+    Examples:
+      speckvctl top --once
+      speckvctl top --once --sort out --columns 200
+      speckvctl top --once --device host:DRAM --json
+      speckvctl top --json --count 1 --interval 0.2 --record ticks.jsonl
+    """
+    from speckvctl.top.model import Model
+    from speckvctl.top.sampling import Sampler
+    from speckvctl.top.state import ORDERS, State
+
+    if sort not in ORDERS:
+        raise UsageError(f"--sort: '{sort}' is not one of {', '.join(ORDERS)}")
+    seconds = interval if interval is not None else ONCE_SECONDS if once else INTERVAL_SECONDS
+    if not 0.05 <= seconds <= 86400:
+        raise UsageError(f"--interval: {seconds:g} is not between 0.05 and 86400 seconds")
+    if count is not None and count < 1:
+        raise UsageError(f"--count: {count} is not 1 or more")
+    if once and count is not None:
+        raise UsageError("--once and --count both say how many ticks", "give one or the other")
+    if columns < 20:
+        raise UsageError(f"--columns: {columns} is not 20 or more")
+    sampler = Sampler(device)
+    sampler.require()
+    model, chosen = Model(sampler), State(order=sort, backwards=reverse)
+    with _recording(record) as keep:
+        if once or as_json:
+            _stream(model, chosen, seconds, 1 if once else count, keep, columns=columns, once=once, as_json=as_json)
+        else:
+            from speckvctl.top import terminal
+
+            terminal.require()
+            terminal.run(model, chosen, interval=seconds, count=count, record=keep)
+
+
+@contextmanager
+def _recording(path: str | None) -> Iterator[Callable[[results.Top], None]]:
+    """What appends the document of a tick to a file, if one was asked for."""
+    if path is None:
+        yield lambda document: None
+        return
+    from speckvctl.render import json
+
+    with open(path, "a", encoding="utf-8") as stream:
+
+        def record(document: results.Top) -> None:
+            stream.write(json.render(document, compact=True))
+            stream.flush()
+
+        yield record
+
+
+def _stream(
+    model: Model,
+    chosen: State,
+    seconds: float,
+    count: int | None,
+    keep: Callable[[results.Top], None],
+    *,
+    columns: int,
+    once: bool,
+    as_json: bool,
+) -> None:
+    """Ticks on stdout; the pools in the order that was asked for."""
+    from speckvctl.top.state import Window
+
+    model.baseline()
+    chosen.window = Window.TOTAL
+    done = 0
+    while count is None or done < count:
+        time.sleep(seconds)
+        document = model.tick()
+        document = replace(document, pools=chosen.pools(document))
+        keep(document)
+        if as_json:
+            show(document, as_json=True, compact=not once)
+        else:
+            write(_text(document, chosen, columns))
+        done += 1
+
+
+def _text(document: results.Top, chosen: State, columns: int) -> str:
+    """Plain in a pipe, in colour on a terminal; the same otherwise."""
+    import io
+
+    from rich.console import Console
+
+    from speckvctl.render.text import colour_wanted
+    from speckvctl.top import views
+
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=colour_wanted(), color_system="auto" if colour_wanted() else None)
+    for line in views.once(document, chosen, columns):
+        line.rstrip()
+        console.print(line, no_wrap=True, overflow="ignore", crop=False, highlight=False)
+    return stream.getvalue()

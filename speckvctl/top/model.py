@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+"""From looks to ticks: the document of each, rates from two, and what sparklines need of the last ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from speckvctl import library, results
+from speckvctl.top.sampling import DeviceSample, PoolSample, Sample, Sampler
+
+if TYPE_CHECKING:
+    import speckv
+
+#: Ticks that a sparkline can show, and events that are remembered.
+HISTORY = 120
+EVENTS = 200
+#: Events of the first tick, which has no tick before it to be newer than.
+FIRST_EVENTS = 20
+OPERATIONS = ("get", "put", "lookup", "stage")
+
+
+@dataclass
+class Trend:
+    """A pool's last ticks, the newest last; None where there was nothing to measure."""
+
+    read: deque[int | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    written: deque[int | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    p99: deque[int | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
+
+    def add(self, interval: results.PoolInterval | None) -> None:
+        self.read.append(interval.out_bytes_per_second if interval else None)
+        self.written.append(interval.in_bytes_per_second if interval else None)
+        self.p99.append(interval.latency["get"].p99_ns if interval else None)
+
+
+@dataclass
+class Model:
+    """Ticks of one sampler."""
+
+    sampler: Sampler
+    trends: dict[str, Trend] = field(default_factory=dict)
+    """By uuid of the pool."""
+    events: deque[results.EventRow] = field(default_factory=lambda: deque(maxlen=EVENTS))
+    ticks: int = 0
+    _last: Sample | None = None
+
+    def baseline(self) -> None:
+        """Look, and tell nobody: the tick that follows has rates."""
+        self._last = self.sampler.look()
+        self.events.extend(self._last.events[-FIRST_EVENTS:])
+
+    def tick(self) -> results.Top:
+        last, sample = self._last, self.sampler.look()
+        self._last = sample
+        self.ticks += 1
+        before = {pool.info.uuid: pool for device in last.devices for pool in device.pools} if last else {}
+        devices, pools = [], []
+        for device in sample.devices:
+            own = [top_pool(device.device.name, pool, before.get(pool.info.uuid)) for pool in device.pools]
+            devices.append(top_device(device, own, told=last is not None))
+            pools += own
+        new = sample.events if last is not None else sample.events[-FIRST_EVENTS:]
+        shown = [*self.events, *new] if self.ticks == 1 else new
+        self.events.extend(new)
+        self._follow(pools)
+        return results.Top(
+            tick=self.ticks,
+            time_ns=sample.time_ns,
+            interval_ns=sample.at_ns - last.at_ns if last else None,
+            devices=devices,
+            pools=pools,
+            events=shown,
+        )
+
+    def _follow(self, pools: list[results.TopPool]) -> None:
+        there = {top.pool.uuid for top in pools}
+        for gone in self.trends.keys() - there:
+            del self.trends[gone]
+        for top in pools:
+            self.trends.setdefault(top.pool.uuid, Trend()).add(top.interval)
+
+
+# ---- the parts of a tick ---------------------------------------------------------------------------------------------
+
+
+def top_device(sample: DeviceSample, pools: list[results.TopPool], *, told: bool) -> results.TopDevice:
+    device = sample.device
+    inside = [top for top in pools if top.stats is not None]
+    intervals = [top.interval for top in pools if top.interval is not None]
+    return results.TopDevice(
+        name=device.name,
+        kind=device.kind,
+        state=device.state,
+        found=device.found,
+        health=None,
+        temperature_millicelsius=None,
+        link=None,
+        queue_depth=None,
+        pools=device.pools,
+        clients=sum(len(top.clients) for top in inside) if device.state == "ready" else None,
+        capacity_bytes=device.capacity_bytes,
+        used_bytes=device.used_bytes,
+        free_bytes=device.free_bytes,
+        in_bytes_per_second=sum(each.in_bytes_per_second for each in intervals) if told else None,
+        out_bytes_per_second=sum(each.out_bytes_per_second for each in intervals) if told else None,
+    )
+
+
+def top_pool(device: str, now: PoolSample, before: PoolSample | None) -> results.TopPool:
+    stats = now.stats
+    pool = library.pool_result(device, now.info)
+    if stats is None:
+        return results.TopPool(pool=pool, stats=None, prefetching=None, interval=None, clients=[], histograms={})
+    return results.TopPool(
+        pool=pool,
+        stats=library.stats_result(stats, pool.name, now.tenants),
+        prefetching=prefetching(stats.counters),
+        interval=interval(before, now),
+        clients=library.client_results(now.clients, now.tenants),
+        histograms={operation: buckets(stats, operation) for operation in OPERATIONS},
+    )
+
+
+def prefetching(counters: dict[str, int]) -> results.Prefetching:
+    asked, staged = counters["prefetches"], counters["prefetched"]
+    used, unused = counters["prefetch_used"], counters["prefetch_unused"]
+    return results.Prefetching(
+        asked=asked,
+        staged=staged,
+        used=used,
+        unused=unused,
+        accuracy=library.share(used, asked),
+        coverage=library.share(used, counters["hits"]),
+        unused_share=library.share(unused, staged),
+        late_share=None,
+        depth=None,
+    )
+
+
+def buckets(stats: speckv.Stats, operation: str) -> list[results.HistogramBucket]:
+    import speckv
+
+    counted = zip(speckv.histogram_bounds(), stats.histograms[operation], strict=True)
+    return [results.HistogramBucket(up_to_ns=bound, count=count) for bound, count in counted if count]
+
+
+def interval(before: PoolSample | None, now: PoolSample) -> results.PoolInterval | None:
+    """What happened between two looks; None where the counters began anew in between."""
+    if before is None or before.stats is None or now.stats is None or now.at_ns <= before.at_ns:
+        return None
+    grown = growth(before.stats, now.stats)
+    if grown is None:
+        return None
+    elapsed, counters = now.at_ns - before.at_ns, grown.counters
+    return results.PoolInterval(
+        elapsed_ns=elapsed,
+        in_bytes_per_second=per_second(counters["bytes_in_raw"], elapsed),
+        out_bytes_per_second=per_second(counters["bytes_out_raw"], elapsed),
+        gets_per_second=round(counters["gets"] * 1e9 / elapsed, 3),
+        puts_per_second=round(counters["puts"] * 1e9 / elapsed, 3),
+        hit_share=library.share(counters["hits"], counters["gets"]),
+        counters=counters,
+        latency={operation: library.latency_result(grown, operation) for operation in OPERATIONS},
+        prefetching=prefetching(counters),
+        tenants=tenant_rates(before.tenants, now.tenants, elapsed),
+    )
+
+
+def growth(before: speckv.Stats, now: speckv.Stats) -> speckv.Stats | None:
+    import speckv
+
+    counters = {name: value - before.counters[name] for name, value in now.counters.items()}
+    histograms = {
+        name: tuple(new - old for new, old in zip(after, before.histograms[name], strict=True))
+        for name, after in now.histograms.items()
+    }
+    lowest = min(min(counters.values()), *(min(each) for each in histograms.values()))
+    if before.since_ns != now.since_ns or lowest < 0:
+        return None
+    return speckv.Stats(now.taken_ns, before.taken_ns, counters, histograms)
+
+
+def tenant_rates(
+    before: list[speckv.TenantInfo], now: list[speckv.TenantInfo], elapsed: int
+) -> list[results.TenantRates]:
+    """A slot that another tenant took, or whose counts began anew, has no rates yet."""
+    known = {(tenant.index, tenant.name): tenant for tenant in before}
+    rates = []
+    for tenant in now:
+        old = known.get((tenant.index, tenant.name))
+        if old is None or any(
+            getattr(tenant, name) < getattr(old, name) for name in ("gets", "hits", "bytes_in", "bytes_out")
+        ):
+            continue
+        rates.append(
+            results.TenantRates(
+                name=tenant.name,
+                index=tenant.index,
+                hit_share=library.share(tenant.hits - old.hits, tenant.gets - old.gets),
+                in_bytes_per_second=per_second(tenant.bytes_in - old.bytes_in, elapsed),
+                out_bytes_per_second=per_second(tenant.bytes_out - old.bytes_out, elapsed),
+            )
+        )
+    return rates
+
+
+def per_second(amount: int, elapsed_ns: int) -> int:
+    return round(amount * 10**9 / elapsed_ns)

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""The loop that holds a terminal: keys in, frames out, a tick when its time has come.
+
+Whatever ends it, the terminal is given back as it was: a key, an exception, a signal, a stop by Ctrl-Z. Signals only
+wake the loop, by a byte in a pipe; what they ask for is done between two frames.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from speckvctl import results
+from speckvctl.errors import UsageError
+from speckvctl.top import views
+from speckvctl.top.keys import Decoder
+from speckvctl.top.model import Model
+from speckvctl.top.state import State, Wish
+
+#: Alternate screen, no cursor, no wrapping at the right edge; and all of it back.
+_ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
+_LEAVE = "\x1b[?7h\x1b[?25h\x1b[0m\x1b[?1049l"
+#: How long after an escape a sequence may still go on.
+_ESCAPE_SECONDS = 0.05
+_FATAL = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_HEARD = (*_FATAL, signal.SIGINT, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
+#: For terminals that are not of UTF-8.
+_ASCII = str.maketrans("▁▂▃▄▅▆▇█…▲▼", "_.,-~=*#~^v")
+
+Record = Callable[[results.Top], None]
+
+
+def require() -> None:
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("top draws on a terminal, and here is none", "speckvctl top --once, or speckvctl top --json")
+
+
+class Screen:
+    """Lines on a terminal, of which only those are written that changed."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._encoding = sys.stdout.encoding or "utf-8"
+        self._shown: list[str] = []
+        self._size = (0, 0)
+        self._buffer = io.StringIO()
+        plain = "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") == "dumb"
+        self._console = Console(
+            file=self._buffer,
+            force_terminal=True,
+            no_color=plain,
+            color_system=None if plain else "auto",
+            legacy_windows=False,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            soft_wrap=True,
+        )
+
+    def size(self) -> tuple[int, int]:
+        """Columns and lines; a terminal that does not know its size is taken for the classic one."""
+        try:
+            columns, lines = os.get_terminal_size(self._descriptor)
+        except OSError:
+            columns, lines = 0, 0
+        return (columns, lines) if columns > 0 and lines > 0 else (80, 24)
+
+    def show(self, lines: list[Text], size: tuple[int, int]) -> None:
+        out = ""
+        if size != self._size:
+            self._size, self._shown = size, []
+            out = "\x1b[0m\x1b[2J"
+        drawn = [self._render(line) for line in lines]
+        for row, text in enumerate(drawn):
+            if row >= len(self._shown) or self._shown[row] != text:
+                out += f"\x1b[{row + 1};1H{text}"
+        self._shown = drawn
+        self.write(out)
+
+    def enter(self) -> None:
+        self._size = (0, 0)
+        self.write(_ENTER)
+
+    def leave(self) -> None:
+        self.write(_LEAVE)
+
+    def write(self, text: str) -> None:
+        data = text.encode(self._encoding, "backslashreplace")
+        if "utf" not in self._encoding.lower():
+            data = text.translate(_ASCII).encode(self._encoding, "replace")
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+
+    def _render(self, line: Text) -> str:
+        self._buffer.seek(0)
+        self._buffer.truncate()
+        self._console.print(line, end="", no_wrap=True, overflow="ignore", crop=False)
+        return self._buffer.getvalue()
+
+
+class Signals:
+    """Signals as bytes in a pipe, for select() to wake up by."""
+
+    def __init__(self) -> None:
+        self.descriptor, self._in = os.pipe()
+        for end in (self.descriptor, self._in):
+            os.set_blocking(end, False)
+        self._wakeup = signal.set_wakeup_fd(self._in, warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, _nothing) for number in _HEARD}
+
+    def take(self) -> set[int]:
+        try:
+            return set(os.read(self.descriptor, 512))
+        except BlockingIOError:
+            return set()
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self.descriptor)
+        os.close(self._in)
+
+    @staticmethod
+    def pass_on(number: int) -> None:
+        """What this signal does to a program that does not hear it."""
+        handler = signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        signal.signal(number, handler)  # of a stop: reached when it goes on
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """The byte in the pipe says it all."""
+
+
+def run(model: Model, chosen: State, *, interval: float, count: int | None, record: Record) -> None:
+    """Until a key or a signal ends it, or `count` ticks were shown. A fatal signal ends the process after clean-up."""
+    keyboard, screen = sys.stdin.fileno(), Screen(sys.stdout.fileno())
+    signals = Signals()
+    fatal: int | None = None
+    try:
+        before = termios.tcgetattr(keyboard)
+        try:
+            tty.setcbreak(keyboard, termios.TCSANOW)
+            screen.enter()
+            fatal = _Loop(model, chosen, screen, signals, keyboard, before, interval, count, record).run()
+        finally:
+            try:
+                screen.leave()
+                termios.tcsetattr(keyboard, termios.TCSANOW, before)
+            except (OSError, termios.error):
+                pass  # the terminal itself is gone
+    finally:
+        signals.close()
+    if fatal is not None:
+        Signals.pass_on(fatal)
+
+
+class _Loop:
+    def __init__(
+        self,
+        model: Model,
+        chosen: State,
+        screen: Screen,
+        signals: Signals,
+        keyboard: int,
+        before: list[Any],
+        interval: float,
+        count: int | None,
+        record: Record,
+    ) -> None:
+        self.model, self.chosen, self.screen, self.signals = model, chosen, screen, signals
+        self.keyboard, self.before = keyboard, before
+        self.interval, self.count, self.record = interval, count, record
+        self.decoder = Decoder()
+        self.document = self._tick()
+
+    def run(self) -> int | None:
+        """Returns the fatal signal that ended it; None: a key did."""
+        self._draw()
+        due = time.monotonic() + self.interval
+        while True:
+            timeout = _ESCAPE_SECONDS if self.decoder.waiting else None
+            if timeout is None and not self.chosen.paused:
+                timeout = max(0.0, due - time.monotonic())
+            ready, _, _ = select.select([self.keyboard, self.signals.descriptor], [], [], timeout)
+            keys: list[str] = []
+            if self.signals.descriptor in ready:
+                heard = self.signals.take()
+                fatal = next((number for number in _FATAL if number in heard), None)
+                if fatal is not None:
+                    return fatal
+                if signal.SIGINT in heard:
+                    keys.append("ctrl-c")
+                self._stop(heard)
+            if self.keyboard in ready:
+                data = os.read(self.keyboard, 4096)
+                if not data:  # the terminal went away
+                    return signal.SIGHUP
+                keys += self.decoder.feed(data)
+            elif not ready and self.decoder.waiting:
+                keys += self.decoder.settle()
+            wishes = {self.chosen.press(key, self.document) for key in keys}
+            if Wish.QUIT in wishes:
+                return None
+            if Wish.TICK in wishes or (not self.chosen.paused and time.monotonic() >= due):
+                if self.count is not None and self.document.tick >= self.count:
+                    return None
+                self.document = self._tick()
+                due = time.monotonic() + self.interval
+                wishes.add(Wish.DRAW)
+            if Wish.DRAW in wishes or self.signals.descriptor in ready:
+                self._draw()
+
+    def _tick(self) -> results.Top:
+        document = self.model.tick()
+        self.record(document)
+        return document
+
+    def _draw(self) -> None:
+        size = self.screen.size()
+        lines = views.frame(self.document, self.chosen, self.model.trends, list(self.model.events), *size)
+        self.screen.show(lines, size)
+
+    def _stop(self, heard: set[int]) -> None:
+        """Ctrl-Z: the shell gets its terminal, and we get ours again when we go on."""
+        if signal.SIGTSTP in heard:
+            self.screen.leave()
+            termios.tcsetattr(self.keyboard, termios.TCSANOW, self.before)
+            self.signals.pass_on(signal.SIGTSTP)
+        if heard & {signal.SIGTSTP, signal.SIGCONT}:
+            tty.setcbreak(self.keyboard, termios.TCSANOW)
+            self.screen.enter()
