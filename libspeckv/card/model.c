@@ -93,9 +93,9 @@ static void tensor(struct scan *s)
 		if (is(key, length, "dtype")) {
 			string(s, &value, &length);
 			size = is(value, length, "I8") || is(value, length, "U8") || is(value, length, "BOOL") ? 1 :
-			       is(value, length, "I16") || is(value, length, "F16") || is(value, length, "BF16") ? 2 :
-			       is(value, length, "I32") || is(value, length, "F32") ? 4 :
-			       is(value, length, "I64") || is(value, length, "F64") ? 8 : 0;
+			       is(value, length, "I16") || is(value, length, "U16") || is(value, length, "F16") || is(value, length, "BF16") ? 2 :
+			       is(value, length, "I32") || is(value, length, "U32") || is(value, length, "F32") ? 4 :
+			       is(value, length, "I64") || is(value, length, "U64") || is(value, length, "F64") ? 8 : 0;
 		} else if (is(key, length, "shape")) {
 			shape = true;
 			expect(s, '[');

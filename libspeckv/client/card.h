@@ -27,6 +27,9 @@ int card_socket(struct speckv_ctx *ctx, const char *device_name, const char *soc
  */
 int card_dial(struct speckv_ctx *ctx, const char *device_name, const char *socket, size_t arena_bytes, struct transport **out);
 
+/* The text for why a socket at `path` was not reached, or answers as no card does; returns the error that it stands for. */
+int card_unreachable(struct speckv_ctx *ctx, const char *device_name, const char *path, int rc);
+
 /* The privileged queue pair. Threads: any; one command at a time. */
 struct card_admin;
 
@@ -54,5 +57,13 @@ const char *card_name(const struct card_admin *admin);
 typedef int (*card_log_cb)(const struct speckv_log_header *header, const void *entry, void *arg);
 /* Entries of a log after a sequence number (logs without: after so many), up to those that are there now. */
 int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint64_t after, card_log_cb cb, void *arg);
+
+/* An administrator, as <speckv/card.h> hands him out. */
+struct speckv_admin {
+	struct card_admin *card;
+	struct speckv_ctx *ctx;
+	int lock_fd; /* holds the firmware lock; -1: does not */
+};
+int card_digest(struct speckv_ctx *ctx, const void *data, uint64_t bytes, uint8_t digest[32]);
 
 #endif

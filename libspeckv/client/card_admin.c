@@ -61,7 +61,7 @@ int card_socket(struct speckv_ctx *ctx, const char *device_name, const char *soc
 	return 0;
 }
 
-static int not_connected(struct speckv_ctx *ctx, const char *device_name, const char *path, int rc)
+int card_unreachable(struct speckv_ctx *ctx, const char *device_name, const char *path, int rc)
 {
 	switch (rc) {
 	case -ENOENT:
@@ -102,14 +102,14 @@ int card_dial(struct speckv_ctx *ctx, const char *device_name, const char *socke
 		return rc;
 	rc = transport_open_vfio_user(path, arena_bytes, &t);
 	if (rc)
-		return not_connected(ctx, device_name, path, rc);
+		return card_unreachable(ctx, device_name, path, rc);
 	rc = t->ops->read32(t, offsetof(speckv_regs_t, MAGIC), &magic);
 	if (!rc)
 		rc = t->ops->read32(t, offsetof(speckv_regs_t, MAP_VERSION), &version);
 	if (!rc && magic != SPECKV_MAGIC)
 		rc = -EPROTO;
 	if (rc)
-		rc = not_connected(ctx, device_name, path, rc);
+		rc = card_unreachable(ctx, device_name, path, rc);
 	else if (version >> 16 != SPECKV_MAP_MAJOR)
 		rc = fail(ctx, -EPROTONOSUPPORT, "%s has a register map of version %u.%u; this build knows %u.x: use the release that it belongs to", device_name,
 			  version >> 16, version & 0xffff, SPECKV_MAP_MAJOR);

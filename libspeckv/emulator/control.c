@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 /*
  * The emulator's own commands, a line each: `status`, `stop`, `temperature MILLICELSIUS`, `inject FAULT POOL VALUE COUNT`. The answer is a line of
- * JSON: {"error": 0, ...}, or {"error": errno, "message": "..."}.
+ * JSON: {"error": 0, ...}, or {"error": errno, "message": "..."}. Faults: those of card/faults.c; `temperature` (value: millidegrees Celsius); and
+ * `power-cut`: the process ends, as killed, when `value` more bytes of flash were written or erased.
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "emulator.h"
@@ -33,18 +36,53 @@ static void failed(char *answer, unsigned int bytes, int error, const char *mess
 	snprintf(answer, bytes, "{\"error\": %d, \"message\": \"%s\"}\n", error, message);
 }
 
+static unsigned int say(char *answer, unsigned int bytes, unsigned int at, const char *format, ...)
+{
+	va_list list;
+	int n;
+
+	va_start(list, format);
+	n = at < bytes ? vsnprintf(answer + at, bytes - at, format, list) : 0;
+	va_end(list);
+	return n > 0 ? at + (unsigned int)n : at;
+}
+
+/* Who is connected: the process that connected, as the kernel saw it then. */
 static void status(struct emulator *e, char *answer, unsigned int bytes)
 {
-	unsigned int admin = 0, io = 0;
+	const char *separator = "";
+	unsigned int at;
 
-	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++)
-		if (e->functions[i])
-			*(e->functions[i]->admin ? &admin : &io) += 1;
-	snprintf(answer, bytes,
-		 "{\"error\": 0, \"name\": \"%s\", \"pid\": %d, \"memory_bytes\": %" PRIu64 ", \"engine\": %s, \"running_slot\": %u, "
-		 "\"admin_connections\": %u, \"io_connections\": %u, \"started_ns\": %" PRIu64 "}\n",
-		 e->name, (int)getpid(), e->config.memory_bytes, speckv_card_has_engine(e->card) ? "true" : "false", speckv_card_running_slot(e->card), admin,
-		 io, e->started_ns);
+	at = say(answer, bytes, 0,
+		 "{\"error\": 0, \"name\": \"%s\", \"pid\": %d, \"memory_bytes\": %" PRIu64 ", \"engine\": %s, \"running_slot\": %u, \"started_ns\": %" PRIu64
+		 ", \"connections\": [",
+		 e->name, (int)getpid(), e->config.memory_bytes, speckv_card_has_engine(e->card) ? "true" : "false", speckv_card_running_slot(e->card),
+		 e->started_ns);
+	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++) {
+		struct emu_function *f = e->functions[i];
+		struct ucred peer = { .pid = 0, .uid = (uid_t)-1 };
+		socklen_t length = sizeof(peer);
+
+		if (!f)
+			continue;
+		getsockopt(vu_fd(f->connection), SOL_SOCKET, SO_PEERCRED, &peer, &length);
+		at = say(answer, bytes, at, "%s{\"function\": %d, \"admin\": %s, \"pid\": %d, \"uid\": %u}", separator, f->number, f->admin ? "true" : "false",
+			 (int)peer.pid, (unsigned int)peer.uid);
+		separator = ", ";
+	}
+	at = say(answer, bytes, at, "]}\n");
+	if (at >= bytes)
+		failed(answer, bytes, ENOSPC, "the answer does not fit");
+}
+
+static void set_temperature(struct emulator *e, int64_t millicelsius, char *answer, unsigned int bytes)
+{
+	if (millicelsius < -273150 || millicelsius > 1000000) {
+		failed(answer, bytes, EINVAL, "a temperature in millidegrees Celsius, from -273150 to 1000000");
+		return;
+	}
+	speckv_card_set_temperature(e->card, (int32_t)millicelsius);
+	snprintf(answer, bytes, "{\"error\": 0}\n");
 }
 
 static void inject(struct emulator *e, const char *arguments, char *answer, unsigned int bytes)
@@ -58,12 +96,22 @@ static void inject(struct emulator *e, const char *arguments, char *answer, unsi
 		failed(answer, bytes, EINVAL, "inject FAULT POOL VALUE COUNT");
 		return;
 	}
+	if (strcmp(name, "temperature") == 0) {
+		set_temperature(e, (int64_t)value, answer, bytes);
+		return;
+	}
+	if (strcmp(name, "power-cut") == 0) {
+		e->cut = true;
+		e->cut_bytes = value;
+		snprintf(answer, bytes, "{\"error\": 0}\n");
+		return;
+	}
 	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
 		if (strcmp(faults[i].name, name) == 0) {
 			int rc = speckv_card_inject(e->card, faults[i].fault, pool, value, count);
 
 			if (rc)
-				failed(answer, bytes, -rc, "the card has no such pool, page or cause");
+				failed(answer, bytes, -rc, rc == -ENOENT ? "the card has no such pool or page" : "no such value");
 			else
 				snprintf(answer, bytes, "{\"error\": 0}\n");
 			return;
@@ -82,8 +130,7 @@ void emu_control(struct emulator *e, const char *line, char *answer, unsigned in
 		e->stop = true;
 		snprintf(answer, bytes, "{\"error\": 0}\n");
 	} else if (sscanf(line, "temperature %d %c", &millicelsius, &tail) == 1) {
-		speckv_card_set_temperature(e->card, millicelsius);
-		snprintf(answer, bytes, "{\"error\": 0}\n");
+		set_temperature(e, millicelsius, answer, bytes);
 	} else if (strncmp(line, "inject ", 7) == 0) {
 		inject(e, line + 7, answer, bytes);
 	} else {

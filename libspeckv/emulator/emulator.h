@@ -17,6 +17,7 @@
 #define EMU_FUNCTIONS 64
 #define EMU_QUEUE_PAIRS 16 /* of one function: one doorbell page */
 #define EMU_CONTROLS 8
+#define EMU_ANSWER_BYTES 8192 /* of a control command */
 
 struct emulator;
 
@@ -45,6 +46,8 @@ struct emulator {
 	int listeners[3]; /* admin, I/O, control */
 	int controls[EMU_CONTROLS];
 	bool stop;
+	bool cut;           /* the process ends, as at a loss of power, when this many more bytes of flash were written or erased */
+	uint64_t cut_bytes;
 	uint64_t started_ns;
 };
 

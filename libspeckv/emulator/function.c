@@ -2,6 +2,7 @@
 /* One connection is one PCI function of the card: configuration space, BARs, interrupts, and its window on the peer's memory. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -306,11 +307,27 @@ static int card_memory_zero(void *arg, uint64_t offset, uint64_t bytes)
 	return 0;
 }
 
+/* How many of `bytes` are written before power is lost. */
+static uint64_t before_cut(const struct emulator *e, uint64_t bytes)
+{
+	return e->cut && e->cut_bytes < bytes ? e->cut_bytes : bytes;
+}
+
+static void after_write(struct emulator *e, uint64_t written, uint64_t bytes)
+{
+	if (written < bytes)
+		raise(SIGKILL); /* no handler, no farewell */
+	if (e->cut)
+		e->cut_bytes -= bytes;
+}
+
 static int card_flash_erase(void *arg, uint64_t offset, uint64_t bytes)
 {
 	struct emulator *e = arg;
+	uint64_t n = before_cut(e, bytes);
 
-	memset(e->flash + offset, 0xff, bytes);
+	memset(e->flash + offset, 0xff, n);
+	after_write(e, n, bytes);
 	return 0;
 }
 
@@ -318,9 +335,11 @@ static int card_flash_program(void *arg, uint64_t offset, const void *data, uint
 {
 	struct emulator *e = arg;
 	const uint8_t *from = data;
+	uint64_t n = before_cut(e, bytes);
 
-	for (uint64_t i = 0; i < bytes; i++) /* NOR: bits only go from 1 to 0 */
+	for (uint64_t i = 0; i < n; i++) /* NOR: bits only go from 1 to 0 */
 		e->flash[offset + i] &= from[i];
+	after_write(e, n, bytes);
 	return 0;
 }
 

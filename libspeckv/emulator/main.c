@@ -160,7 +160,7 @@ static void accept_control(struct emulator *e)
 /* One line in, one line out; what does not come in one piece is not one of our commands. */
 static void serve_control(struct emulator *e, unsigned int slot)
 {
-	char line[256], answer[512];
+	char line[256], answer[EMU_ANSWER_BYTES];
 	ssize_t n = recv(e->controls[slot], line, sizeof(line) - 1, MSG_DONTWAIT);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -285,8 +285,10 @@ static void parse_key(const char *text, struct speckv_card_key *key)
 static void usage(int status)
 {
 	fprintf(status ? stderr : stdout,
-		"usage: speckv-emu --dir FOLDER [--name NAME] [--memory 1G] [--factory] [--key HEX]...\n"
+		"usage: speckv-emu --dir FOLDER [--name NAME] [--memory 1G] [--factory] [--power-cycle] [--key HEX]...\n"
 		"An emulated CXL-SpecKV card. Its memory and flash are files in FOLDER, its sockets are FOLDER/admin and FOLDER/io (vfio-user).\n"
+		"--factory: the golden image has no engine; --power-cycle: a new image boots when the process is started again; --key: a public\n"
+		"key, 64 hexadecimal digits, whose owner may sign bundles; written when the card is made.\n"
 		"'speckvctl emu start' runs it for you.\n");
 	exit(status);
 }
@@ -295,7 +297,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = { { "dir", 1, NULL, 'd' },     { "name", 1, NULL, 'n' }, { "memory", 1, NULL, 'm' },
 						 { "factory", 0, NULL, 'f' }, { "key", 1, NULL, 'k' },	{ "help", 0, NULL, 'h' },
-						 { NULL, 0, NULL, 0 } };
+						 { "power-cycle", 0, NULL, 'p' }, { NULL, 0, NULL, 0 } };
 	static struct emulator e = { .memory_fd = -1, .flash_fd = -1 };
 	struct speckv_card_key keys[SPECKV_CARD_KEYS] = { 0 };
 	unsigned int key_count = 0;
@@ -306,7 +308,7 @@ int main(int argc, char **argv)
 	snprintf(e.name, sizeof(e.name), "emu");
 	e.config.memory_bytes = 1ull << 30;
 	e.config.golden_engine = true;
-	while ((option = getopt_long(argc, argv, "d:n:m:fk:h", options, NULL)) >= 0)
+	while ((option = getopt_long(argc, argv, "d:n:m:fk:hp", options, NULL)) >= 0)
 		switch (option) {
 		case 'd':
 			folder = optarg;
@@ -323,6 +325,9 @@ int main(int argc, char **argv)
 			break;
 		case 'f':
 			e.config.golden_engine = false;
+			break;
+		case 'p':
+			e.config.activation = SPECKV_ACTIVATION_NEEDS_POWER_CYCLE;
 			break;
 		case 'k':
 			if (key_count == SPECKV_CARD_KEYS) {

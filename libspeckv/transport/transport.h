@@ -39,6 +39,9 @@ struct transport {
 /* Connect to an emulated card's socket, with an arena of this size. Errors: -ENOENT, -EACCES, -ECONNREFUSED, -EPROTO (not a card),
  *  -ETIMEDOUT (does not answer), -ENOMEM. */
 int transport_open_vfio_user(const char *socket_path, size_t arena_bytes, struct transport **out);
+/* Connect a stream socket to a path of any length: an address holds 107 bytes, a longer path goes through a descriptor of its folder.
+ * 0, or a negative errno; -ETIMEDOUT when nobody accepts. */
+int transport_dial(int fd, const char *path);
 /* Take memory from the arena, zero because nobody had it before, aligned to `align` (a power of two). NULL: used up. */
 void *transport_take(struct transport *transport, size_t bytes, size_t align);
 static inline uint64_t transport_address(const struct transport *transport, const void *pointer)

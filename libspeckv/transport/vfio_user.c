@@ -364,8 +364,7 @@ static int give_arena(struct vfio_user *v, size_t bytes)
 	return rc;
 }
 
-/* An address of a socket holds 107 bytes of path; a longer one is reached through a descriptor of its folder. */
-static int dial(int fd, const char *path)
+int transport_dial(int fd, const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct timeval patience = { .tv_sec = ANSWER_MS / 1000 };
@@ -404,7 +403,7 @@ int transport_open_vfio_user(const char *path, size_t arena_bytes, struct transp
 	v->transport.ops = &ops;
 	pthread_mutex_init(&v->asking, NULL);
 	v->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	rc = v->fd < 0 ? -errno : dial(v->fd, path);
+	rc = v->fd < 0 ? -errno : transport_dial(v->fd, path);
 	if (!rc)
 		rc = greet(v);
 	if (!rc)

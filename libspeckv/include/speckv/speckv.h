@@ -6,6 +6,7 @@
 #include <speckv/base.h>
 #include <speckv/block.h>
 #include <speckv/bundle.h>
+#include <speckv/card.h>
 #include <speckv/codec.h>
 #include <speckv/device.h>
 #include <speckv/pool.h>

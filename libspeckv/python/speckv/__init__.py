@@ -57,13 +57,14 @@ from speckv.types import (
 )
 
 if TYPE_CHECKING:
-    from speckv import codec
+    from speckv import card, codec
     from speckv.memory import Memory
     from speckv.op import Op
     from speckv.pool import Params, Pool
     from speckv.requests import Buffers, Keys, Statuses
 else:
-    #: What needs numpy, which takes longer to import than most administration takes: imported at its first use.
+    #: What needs numpy, which takes longer to import than most administration takes, and what few need: imported at
+    #: its first use.
     _ON_DEMAND = {
         "Buffers": "requests",
         "Keys": "requests",
@@ -72,6 +73,7 @@ else:
         "Params": "pool",
         "Pool": "pool",
         "Statuses": "requests",
+        "card": "card",
         "codec": "codec",
     }
 
@@ -135,6 +137,7 @@ __all__ = [
     "VersionError",
     "WaitTimeoutError",
     "bundle",
+    "card",
     "codec",
     "derive_key",
     "histogram_bounds",

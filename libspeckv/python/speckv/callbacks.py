@@ -42,7 +42,7 @@ def _relay_progress(done: int, total: int, arg: Any) -> int:
 
 
 # error=1: should even the relay fail, C stops rather than goes on.
-for _name in ("device", "selftest", "pool", "tenant", "client", "event"):
+for _name in ("device", "selftest", "pool", "tenant", "client", "event", "card_event", "card_error", "card_slot"):
     ffi.def_extern(name=f"speckv_{_name}_cb_python", error=1)(_relay_item)
 ffi.def_extern(name="speckv_progress_cb_python", error=1)(_relay_progress)
 
@@ -52,4 +52,7 @@ POOL = lib.speckv_pool_cb_python
 TENANT = lib.speckv_tenant_cb_python
 CLIENT = lib.speckv_client_cb_python
 EVENT = lib.speckv_event_cb_python
+CARD_EVENT = lib.speckv_card_event_cb_python
+CARD_ERROR = lib.speckv_card_error_cb_python
+CARD_SLOT = lib.speckv_card_slot_cb_python
 PROGRESS = lib.speckv_progress_cb_python

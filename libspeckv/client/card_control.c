@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+/* <speckv/card.h>: the process behind an emulated card, spoken to in lines over its `control` socket. */
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <speckv/card.h>
+
+#include "card.h"
+#include "internal.h"
+
+#define PATIENCE_MS 5000
+
+/* One line, whole. */
+static int exchange(int fd, const char *command, char *answer, size_t bytes)
+{
+	char line[256];
+	size_t got = 0;
+	int n = snprintf(line, sizeof(line), "%s\n", command);
+
+	if (n < 0 || (size_t)n >= sizeof(line) || strchr(command, '\n'))
+		return -EINVAL;
+	if (send(fd, line, (size_t)n, MSG_NOSIGNAL) != n)
+		return -ECONNRESET;
+	for (;;) {
+		struct pollfd poll_fd = { fd, POLLIN, 0 };
+		ssize_t came;
+
+		if (got + 1 >= bytes)
+			return -ENOSPC;
+		if (poll(&poll_fd, 1, PATIENCE_MS) <= 0)
+			return -ETIMEDOUT;
+		came = recv(fd, answer + got, bytes - got - 1, MSG_DONTWAIT);
+		if (came <= 0)
+			return -ECONNRESET;
+		got += (size_t)came;
+		answer[got] = 0;
+		if (answer[got - 1] == '\n') {
+			answer[got - 1] = 0;
+			return 0;
+		}
+	}
+}
+
+int speckv_emu_control(struct speckv_ctx *ctx, const char *card, const char *command, char *answer, size_t bytes)
+{
+	char path[SPECKV_PATH_BYTES], why[256] = "";
+	int fd = -1, error = 0, rc;
+
+	if (!ctx || !command || !answer || !bytes)
+		return -EINVAL;
+	answer[0] = 0;
+	rc = card_socket(ctx, card, "control", path);
+	if (rc)
+		return rc;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	rc = fd < 0 ? -errno : transport_dial(fd, path);
+	if (!rc)
+		rc = exchange(fd, command, answer, bytes);
+	if (fd >= 0)
+		close(fd);
+	if (rc)
+		return card_unreachable(ctx, card, path, rc);
+	if (sscanf(answer, "{\"error\": %d", &error) != 1)
+		return card_unreachable(ctx, card, path, -EPROTO);
+	if (!error)
+		return 0;
+	if (sscanf(answer, "{\"error\": %*d, \"message\": \"%255[^\"]\"", why) != 1)
+		snprintf(why, sizeof(why), "%s", strerror(error));
+	return fail(ctx, error > 0 && error < 4096 ? -error : -EIO, "%s: %s", card, why);
+}
