@@ -30,6 +30,7 @@ static const struct codec_mode *const modes[] = {
 	[SPECKV_CODEC_RAW] = &codec_mode_raw,
 	[SPECKV_CODEC_INT8_DELTA_RLE] = &codec_mode_int8_delta_rle,
 	[SPECKV_CODEC_Q4X] = &codec_mode_q4x,
+	[SPECKV_CODEC_LOSSLESS] = &codec_mode_lossless,
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

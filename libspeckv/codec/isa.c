@@ -49,14 +49,18 @@ static bool avx512bf16_usable(void)
 #define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa
 #define Q4X(isa) .q4x_encode = codec_q4x_encode_##isa, .q4x_decode = codec_q4x_decode_##isa
 
+#define LOSSLESS(decode, encode)                                                                                    \
+	.lossless_symbols = codec_lossless_symbols_##decode, .lossless_merge = codec_lossless_merge_##decode,         \
+	.lossless_split = codec_lossless_split_##encode, .lossless_code = codec_lossless_code_##encode
+
 /* Slowest first. */
 static const struct variant variants[] = {
-	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable) }, portable_usable },
+	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable), LOSSLESS(portable, portable) }, portable_usable },
 #if defined(__x86_64__)
-	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable) }, sse42_usable },
-	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(avx2) }, avx2_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512) }, avx512_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16) }, avx512bf16_usable },
+	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable), LOSSLESS(portable, portable) }, sse42_usable },
+	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512), LOSSLESS(avx512, portable) }, avx512_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16), LOSSLESS(avx512, portable) }, avx512bf16_usable },
 #endif
 };
 

@@ -25,6 +25,8 @@
  */
 #define CODEC_LOADED_ONCE(value) __asm__ volatile("" : "+r"(value))
 
+struct lossless_table;
+
 struct codec_kernels {
 	const char *name;
 	/* CRC-32C register before -> after; neither inverted on the way in nor on the way out. */
@@ -39,6 +41,19 @@ struct codec_kernels {
 	 */
 	int (*q4x_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group);
 	void (*q4x_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *raw, bool streamed);
+	/*
+	 * Mode lossless: one group, in the pieces that lossless.c says. Symbols of `runs` times 64 elements from `bytes` of code, with
+	 * LOSSLESS_SLACK readable behind; states in and out. false: the code does not end there.
+	 */
+	bool (*lossless_symbols)(const struct lossless_table *table, const uint8_t *code, uint32_t bytes, unsigned int runs, uint32_t *states,
+				 uint8_t *symbols);
+	/* Elements from symbols, plain bits (with slack) and escapes, of which there are as many as symbols call for. */
+	void (*lossless_merge)(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base, unsigned int head_dim,
+			       unsigned int dtype, uint8_t *raw, bool streamed);
+	/* The reverse. Returns how many escapes there are; more than LOSSLESS_ESCAPES_MAX are not written. `plain` has slack. */
+	uint32_t (*lossless_split)(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base, unsigned int head_dim,
+				   unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes);
+	uint32_t (*lossless_code)(const struct lossless_table *table, const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end);
 };
 
 /* Ask for memory that will be read soon: a hint, never a fault. */
@@ -62,6 +77,19 @@ uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *
 				    bool streamed)
 CODEC_Q4X_KERNELS(portable);
 
+#define CODEC_LOSSLESS_DECODE(isa)                                                                                                           \
+	bool codec_lossless_symbols_##isa(const struct lossless_table *table, const uint8_t *code, uint32_t bytes, unsigned int runs, \
+					  uint32_t *states, uint8_t *symbols);                                                             \
+	void codec_lossless_merge_##isa(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base,            \
+					unsigned int head_dim, unsigned int dtype, uint8_t *raw, bool streamed)
+#define CODEC_LOSSLESS_ENCODE(isa)                                                                                                           \
+	uint32_t codec_lossless_split_##isa(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base,                     \
+					    unsigned int head_dim, unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes); \
+	uint32_t codec_lossless_code_##isa(const struct lossless_table *table, const uint8_t *symbols, unsigned int runs, uint32_t *states,   \
+					   uint8_t *end)
+CODEC_LOSSLESS_DECODE(portable);
+CODEC_LOSSLESS_ENCODE(portable);
+
 #if defined(__x86_64__)
 uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t bytes);
 uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, const void *source, size_t bytes);
@@ -71,6 +99,8 @@ uint32_t codec_crc_stream_avx512(uint32_t state, void *destination, const void *
 CODEC_Q4X_KERNELS(avx2);
 CODEC_Q4X_KERNELS(avx512);
 CODEC_Q4X_KERNELS(avx512bf16);
+CODEC_LOSSLESS_DECODE(avx2);
+CODEC_LOSSLESS_DECODE(avx512);
 #endif
 
 #endif

@@ -40,6 +40,7 @@ struct codec_mode {
 extern const struct codec_mode codec_mode_raw;
 extern const struct codec_mode codec_mode_int8_delta_rle;
 extern const struct codec_mode codec_mode_q4x;
+extern const struct codec_mode codec_mode_lossless;
 
 /* NULL when this build lacks the mode. */
 const struct codec_mode *codec_mode_find(unsigned int codec);

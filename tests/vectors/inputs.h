@@ -37,6 +37,7 @@ enum style {
 	STYLE_ZERO,     /* zeros of both signs */
 	STYLE_WIDE,     /* each run of 64 values within a few octaves, anywhere from 2^-27 (2^-14 in fp16) to 2^12 */
 	STYLE_MIXED,    /* for each run of 64 values one of smooth, tiny, zero, wide */
+	STYLE_CHANNELS, /* each channel within two octaves, at a level of its own among eleven; now and then a subnormal */
 	STYLES
 };
 
@@ -77,6 +78,10 @@ static inline void random_values(uint64_t *state, const struct speckv_geometry *
 		case STYLE_WIDE:
 			magnitude = (uint16_t)(top - random_below(state, 3u << mantissa));
 			magnitude = magnitude & 0x8000 ? 0 : magnitude;
+			break;
+		case STYLE_CHANNELS:
+			magnitude = (uint16_t)(one - ((i % g->head_dim * 5 % 11) << mantissa) + random_below(state, 2u << mantissa));
+			magnitude = random_below(state, 150) ? magnitude : (uint16_t)random_below(state, 0x40);
 			break;
 		default:
 			break;

@@ -10,7 +10,7 @@
 
 #include "inputs.h"
 
-static const char *const style_names[] = { "bits", "smooth", "constant", "tiny", "outlier", "zero", "wide", "mixed" };
+static const char *const style_names[] = { "bits", "smooth", "constant", "tiny", "outlier", "zero", "wide", "mixed", "channels" };
 static const char *const isas[] = { "portable", "sse42", "avx2", "avx512" };
 
 struct vector {
@@ -112,7 +112,7 @@ static int each(visitor see, void *arg)
 	int rc = 0;
 
 	for (unsigned int codec = 0; codec < 8 && !rc; codec++) {
-		unsigned int types = codec ? SPECKV_DTYPE_FP16 : SPECKV_DTYPE_FP8_E5M2;
+		unsigned int types = codec && codec != SPECKV_CODEC_LOSSLESS ? SPECKV_DTYPE_FP16 : SPECKV_DTYPE_FP8_E5M2;
 
 		if (!(speckv_codec_modes() >> codec & 1))
 			continue;
@@ -120,11 +120,14 @@ static int each(visitor see, void *arg)
 			for (int h = 0; h < 6 && !rc; h++)
 				for (int style = 0; style < STYLES && !rc; style++) {
 					struct speckv_geometry g = { 1, 1, head_dims[h], 64, (uint8_t)dtype, { 0 } };
-					bool mixed = style == STYLE_MIXED;
+					bool mixed = style == STYLE_MIXED, stored = mixed && (h == 0 || (codec && h == 1 && dtype == 1));
 
 					if (!codec && !mixed) /* bytes are bytes */
 						continue;
-					rc = visit(codec, g, (enum style)style, mixed && (h == 0 || (codec && h == 1 && dtype == 1)), see, arg);
+					if (codec == SPECKV_CODEC_LOSSLESS) /* its three forms */
+						stored = h == 0 && (mixed || (dtype <= SPECKV_DTYPE_FP16 &&
+									      (style == STYLE_OUTLIER || style == STYLE_CHANNELS)));
+					rc = visit(codec, g, (enum style)style, stored, see, arg);
 					g.layers = 2;
 					g.kv_heads = 3;
 					g.tokens = 128;

@@ -166,10 +166,86 @@ def decode_q4x(header: Header, tensor: int, parameter: int, section: bytes) -> b
     return struct.pack(f"<{len(words)}H", *words)
 
 
+LOSSLESS_PLAIN = {"bf16": 7, "fp16": 10, "fp8_e4m3": 3, "fp8_e5m2": 2}
+
+
+class BitString:
+    """Items of a few bits each, the lowest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        self.value = int.from_bytes(data, "little")
+
+    def take(self, bits: int) -> int:
+        item = self.value & (1 << bits) - 1
+        self.value >>= bits
+        return item
+
+
+def lossless_symbols(frequencies: bytes, states: list[int], code: bytes, runs: int) -> list[int]:
+    """Symbols of one group in the order of its elements; the states are left as the last step leaves them."""
+    starts = [sum(frequencies[:s]) for s in range(32)]
+    owner = [s for s in range(32) for _ in range(frequencies[s])]
+    symbols = [0] * (64 * runs)
+    taken = 0
+    for run in range(runs):
+        for k in range(64):
+            high, low = divmod(states[k], 256)
+            s = owner[low]
+            symbols[64 * run + 4 * (k % 16) + k // 16] = s
+            states[k] = frequencies[s] * high + low - starts[s]
+            if states[k] < 1 << 15:
+                states[k] = 256 * states[k] + code[taken]
+                taken += 1
+    assert taken == len(code)
+    return symbols
+
+
+def decode_lossless(header: Header, tensor: int, parameter: int, section: bytes) -> bytes:
+    if parameter == 0:
+        return section
+    assert parameter in (1, 2)
+    plain, width = LOSSLESS_PLAIN[header.dtype], 8 if header.dtype.startswith("fp8") else 16
+    frequencies, (origin,), at = section[:32], struct.unpack_from("<H", section, 32), 34
+    assert sum(frequencies) == 256
+    out = bytearray()
+    for _ in range(header.kv_heads):
+        base = [origin] * header.head_dim
+        if parameter == 2:
+            offsets = BitString(section[at : at + header.head_dim // 2])
+            base = [origin + 2 * offsets.take(4) for _ in base]
+            at += header.head_dim // 2
+        for _ in range(header.tokens // 64):
+            code_bytes, escape_count = struct.unpack_from("<2H", section, at)
+            powers_string = BitString(section[at + 4 : at + 28])
+            powers = [15 + powers_string.take(3) for _ in range(64)]
+            at += 28
+            states_bytes = (sum(powers) + 7) // 8
+            states_string = BitString(section[at : at + states_bytes])
+            states = [(1 << power) + states_string.take(power) for power in powers]
+            at += states_bytes
+            symbols = lossless_symbols(frequencies, states, section[at : at + code_bytes], header.head_dim)
+            at += code_bytes
+            escapes = list(struct.unpack_from(f"<{escape_count}H", section, at))
+            at += 2 * escape_count
+            plain_bytes = 8 * plain * header.head_dim - 120
+            assert symbols.count(31) == escape_count and all(1 << 15 <= state < 1 << 16 for state in states)
+            last = sum((state - (1 << 15)) << 15 * k for k, state in enumerate(states)).to_bytes(120, "little")
+            bits = BitString(section[at : at + plain_bytes] + last)
+            at += plain_bytes
+            for element, symbol in enumerate(symbols):
+                value = escapes.pop(0) if symbol == 31 else base[element % header.head_dim] + symbol
+                value %= 1 << width - plain
+                rest, sign = bits.take(plain - 1), bits.take(1)
+                out += (sign << width - 1 | value << plain - 1 | rest).to_bytes(width // 8, "little")
+    assert at == len(section)
+    return bytes(out)
+
+
 DECODERS: dict[str, Callable[[Header, int, int, bytes], bytes]] = {
     "raw": decode_raw,
     "int8-delta-rle": decode_int8_delta_rle,
     "q4x": decode_q4x,
+    "lossless": decode_lossless,
 }
 
 

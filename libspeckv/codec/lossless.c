@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Mode lossless: every bit comes back. Exponents, and the top bit of the mantissa, are coded by how often they occur in the section
+ * (range coding with 64 interleaved states); signs and the rest of the mantissa are as good as noise and stay as they are. What does
+ * not become smaller is stored as it is. FORMAT.md section 6 is the definition; the portable kernels follow it word by word.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "kernels.h"
+#include "lossless.h"
+
+static bool supports(const struct speckv_geometry *geometry)
+{
+	return codec_head_dim_lossy(geometry->head_dim);
+}
+
+static bool parameter_valid(uint32_t parameter)
+{
+	return parameter == LOSSLESS_STORED || parameter == LOSSLESS_CODED || parameter == LOSSLESS_SHIFTED;
+}
+
+static uint64_t section_max(const struct speckv_geometry *geometry, enum codec_tensor tensor)
+{
+	(void)tensor;
+	return codec_section_raw_bytes(geometry);
+}
+
+static uint64_t groups_of(const struct speckv_geometry *geometry)
+{
+	return (uint64_t)geometry->kv_heads * (geometry->tokens / CODEC_GROUP_TOKENS);
+}
+
+static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_tensor tensor)
+{
+	uint32_t plain = lossless_plain_bytes(geometry->head_dim, lossless_layout(geometry->dtype).plain);
+
+	(void)tensor;
+	/* The least states take as many bytes as they hold; less than the raw bytes for every dtype and head size. */
+	return LOSSLESS_HEADER_BYTES + groups_of(geometry) * (LOSSLESS_COUNTS_BYTES + plain);
+}
+
+/* ---- tables ------------------------------------------------------------------------------------------------------- */
+
+/* false when the frequencies do not sum to 256. */
+bool codec_lossless_table(const uint8_t *frequency, struct lossless_table *table)
+{
+	unsigned int start = 0;
+
+	for (unsigned int s = 0; s < LOSSLESS_SYMBOLS; s++) {
+		table->frequency[s] = frequency[s];
+		table->start[s] = (uint8_t)start;
+		table->entry[s] = frequency[s] | (uint32_t)(uint16_t)-start << 16;
+		for (unsigned int i = 0; i < frequency[s] && start + i < 256; i++) {
+			table->symbol[start + i] = (uint8_t)s;
+			table->slot[start + i] = frequency[s] | s << 8 | i << 16;
+		}
+		start += frequency[s];
+	}
+	return start == 256;
+}
+
+/* Base of every channel: the section's origin, and so many octaves as the head's offsets say. `offsets` NULL: none. */
+void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int head_dim, uint16_t *base)
+{
+	for (unsigned int c = 0; c < head_dim; c++)
+		base[c] = (uint16_t)(origin + (offsets ? 2 * (offsets[c / 2] >> 4 * (c % 2) & 15) : 0));
+	/* Runs of 64 elements may begin in any channel: loads go on with the first ones. */
+	memcpy(base + head_dim, base, 2 * LOSSLESS_STATES);
+}
+
+/* ---- portable kernels --------------------------------------------------------------------------------------------- */
+
+bool codec_lossless_symbols_portable(const struct lossless_table *table, const uint8_t *code, uint32_t bytes, unsigned int runs, uint32_t *states,
+				     uint8_t *symbols)
+{
+	uint32_t at = 0;
+
+	for (unsigned int run = 0; run < runs; run++, symbols += LOSSLESS_STATES) {
+		if (at > bytes)
+			return false;
+		for (unsigned int k = 0; k < LOSSLESS_STATES; k++) {
+			uint32_t state = states[k], slot = table->slot[state % 256];
+
+			symbols[lossless_element(k)] = (uint8_t)(slot >> 8);
+			state = (slot & 255) * (state >> 8) + (slot >> 16);
+			if (state < LOSSLESS_STATE_MIN)
+				state = state << 8 | code[at++];
+			states[k] = state;
+		}
+	}
+	return at == bytes;
+}
+
+unsigned int codec_lossless_merge_run(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base, unsigned int head_dim,
+				      struct lossless_layout layout, unsigned int first, uint8_t *raw)
+{
+	unsigned int low = layout.plain - 1, taken = 0;
+
+	for (unsigned int e = first; e < first + LOSSLESS_STATES; e++) {
+		uint32_t bits = lossless_get_bits(plain, e * layout.plain, layout.plain), value, word;
+
+		if (symbols[e] == LOSSLESS_ESCAPE)
+			value = codec_get16(escapes + 2 * (size_t)taken++);
+		else
+			value = (uint32_t)base[e % head_dim] + symbols[e];
+		word = bits >> low << (8 * layout.bytes - 1) | (value & lossless_value_mask(layout)) << low | (bits & ((1u << low) - 1));
+		if (layout.bytes == 1)
+			raw[e] = (uint8_t)word;
+		else
+			codec_put16(raw + 2 * (size_t)e, (uint16_t)word);
+	}
+	return taken;
+}
+
+void codec_lossless_merge_portable(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base, unsigned int head_dim,
+				   unsigned int dtype, uint8_t *raw, bool streamed)
+{
+	(void)streamed;
+	for (unsigned int run = 0; run < head_dim; run++)
+		escapes += 2 * (size_t)codec_lossless_merge_run(symbols, plain, escapes, base, head_dim, lossless_layout(dtype),
+								run * LOSSLESS_STATES, raw);
+}
+
+uint32_t codec_lossless_split_portable(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base, unsigned int head_dim,
+				       unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes)
+{
+	struct lossless_layout layout = lossless_layout(dtype);
+	unsigned int low = layout.plain - 1;
+	uint32_t taken = 0, most = LOSSLESS_ESCAPES_MAX(head_dim);
+
+	memset(plain, 0, lossless_plain_bytes(head_dim, layout.plain) + 3);
+	for (unsigned int e = 0; e < CODEC_GROUP_TOKENS * head_dim; e++) {
+		uint32_t word = layout.bytes == 1 ? raw[e] : codec_get16(raw + 2 * (size_t)e), mask = lossless_value_mask(layout);
+		uint32_t value = word >> low & mask, symbol = (value - base[e % head_dim]) & mask;
+
+		lossless_put_bits(plain, e * layout.plain, word >> (8 * layout.bytes - 1) << low | (word & ((1u << low) - 1)));
+		if (symbol >= LOSSLESS_ESCAPE || !table->frequency[symbol]) {
+			symbol = LOSSLESS_ESCAPE;
+			if (taken < most)
+				codec_put16(escapes + 2 * (size_t)taken, (uint16_t)value);
+			taken++;
+		}
+		symbols[e] = (uint8_t)symbol;
+	}
+	return taken;
+}
+
+/* The decoder's steps backwards, from the last one on. Returns the bytes of code, which end where `end` points. */
+uint32_t codec_lossless_code_portable(const struct lossless_table *table, const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end)
+{
+	uint64_t reciprocal[LOSSLESS_SYMBOLS];
+	const uint8_t *from = end;
+
+	for (unsigned int s = 0; s < LOSSLESS_SYMBOLS; s++)
+		reciprocal[s] = table->frequency[s] ? (UINT64_C(1) << 32) / table->frequency[s] + 1 : 0;
+	for (unsigned int run = runs; run-- > 0;)
+		for (unsigned int k = LOSSLESS_STATES; k-- > 0;) {
+			unsigned int s = symbols[run * LOSSLESS_STATES + lossless_element(k)];
+			uint32_t state = states[k], frequency = table->frequency[s];
+
+			if (state >= frequency * LOSSLESS_STATE_MIN) {
+				*--end = (uint8_t)state;
+				state >>= 8;
+			}
+			/* state / frequency: exact for states below 2^23 */
+			states[k] = state + (uint32_t)(state * reciprocal[s] >> 32) * (256 - frequency) + table->start[s];
+		}
+	return (uint32_t)(from - end);
+}
+
+/* ---- decoding ----------------------------------------------------------------------------------------------------- */
+
+/* A section that is read once, piece by piece, each through the copying checksum. */
+struct source {
+	const uint8_t *from;
+	uint64_t left;
+	uint32_t state;
+};
+
+static bool take(struct source *source, uint8_t *to, uint64_t bytes)
+{
+	if (bytes > source->left)
+		return false;
+	source->state = codec_kernels()->crc_copy(source->state, to, source->from, bytes);
+	source->from += bytes;
+	source->left -= bytes;
+	return true;
+}
+
+static bool decode_group(struct source *source, const struct lossless_table *table, const uint16_t *base, const struct speckv_geometry *geometry,
+			 uint8_t *raw, bool streamed)
+{
+	const struct codec_kernels *kernels = codec_kernels();
+	unsigned int head_dim = geometry->head_dim;
+	uint32_t plain_bytes = lossless_plain_bytes(head_dim, lossless_layout(geometry->dtype).plain), states[LOSSLESS_STATES], code, escapes;
+	uint32_t state_bits = 0, seen = 0;
+	uint8_t record[LOSSLESS_RECORD_MAX + LOSSLESS_SLACK], symbols[LOSSLESS_ELEMENTS_MAX] __attribute__((aligned(64))), counts[LOSSLESS_COUNTS_BYTES + 3] = { 0 }, *at, *last;
+
+	if (!take(source, counts, LOSSLESS_COUNTS_BYTES))
+		return false;
+	code = codec_get16(counts);
+	escapes = codec_get16(counts + 2);
+	if (code > CODEC_GROUP_TOKENS * head_dim || escapes > LOSSLESS_ESCAPES_MAX(head_dim))
+		return false;
+	for (unsigned int k = 0; k < LOSSLESS_STATES; k++)
+		state_bits += 15 + lossless_get_bits(counts + 4, 3 * k, 3);
+	if (!take(source, record, (state_bits + 7) / 8 + code + 2 * escapes + plain_bytes - LOSSLESS_LAST_BYTES))
+		return false;
+	at = record + (state_bits + 7) / 8;
+	state_bits = 0;
+	for (unsigned int k = 0; k < LOSSLESS_STATES; k++) {
+		unsigned int bits = 15 + lossless_get_bits(counts + 4, 3 * k, 3);
+
+		states[k] = 1u << bits | lossless_get_bits(record, state_bits, bits);
+		state_bits += bits;
+	}
+	if (!kernels->lossless_symbols(table, at, code, head_dim, states, symbols))
+		return false;
+	for (unsigned int e = 0; e < CODEC_GROUP_TOKENS * head_dim; e++)
+		seen += symbols[e] == LOSSLESS_ESCAPE;
+	if (seen != escapes)
+		return false;
+	at += code + 2 * escapes;
+	last = at + plain_bytes - LOSSLESS_LAST_BYTES;
+	memset(last, 0, LOSSLESS_LAST_BYTES + LOSSLESS_SLACK);
+	for (unsigned int k = 0; k < LOSSLESS_STATES; k++) {
+		if (states[k] >= LOSSLESS_STATE_MIN << 1)
+			return false;
+		lossless_put_bits(last, LOSSLESS_LAST_BITS * k, states[k] - LOSSLESS_STATE_MIN);
+	}
+	kernels->lossless_merge(symbols, at, at - 2 * escapes, base, head_dim, geometry->dtype, raw, streamed);
+	return true;
+}
+
+static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section, const uint8_t *in,
+		  uint8_t *raw, bool streamed)
+{
+	struct source source = { in, section->length, ~0u };
+	uint64_t group_raw = (uint64_t)CODEC_GROUP_TOKENS * geometry->head_dim * codec_dtype_bytes(geometry->dtype);
+	uint8_t header[LOSSLESS_HEADER_BYTES], offsets[CODEC_HEAD_DIM_MAX / 2];
+	uint16_t base[CODEC_HEAD_DIM_MAX + LOSSLESS_STATES];
+	struct lossless_table table;
+
+	(void)tensor;
+	if (section->parameter == LOSSLESS_STORED) {
+		const struct codec_kernels *kernels = codec_kernels();
+
+		if (section->length != codec_section_raw_bytes(geometry))
+			return -EBADMSG;
+		source.state = (streamed ? kernels->crc_stream : kernels->crc_copy)(~0u, raw, in, section->length);
+		return ~source.state == section->crc ? 0 : -EBADMSG;
+	}
+	if (!take(&source, header, sizeof(header)) || !codec_lossless_table(header, &table))
+		return -EBADMSG;
+	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
+		if (section->parameter == LOSSLESS_SHIFTED && !take(&source, offsets, geometry->head_dim / 2))
+			return -EBADMSG;
+		codec_lossless_base(codec_get16(header + LOSSLESS_SYMBOLS), section->parameter == LOSSLESS_SHIFTED ? offsets : NULL, geometry->head_dim, base);
+		for (unsigned int t = 0; t < geometry->tokens; t += CODEC_GROUP_TOKENS, raw += group_raw)
+			if (!decode_group(&source, &table, base, geometry, raw, streamed))
+				return -EBADMSG;
+	}
+	return !source.left && ~source.state == section->crc ? 0 : -EBADMSG;
+}
+
+const struct codec_mode codec_mode_lossless = {
+	.supports = supports,
+	.parameter_valid = parameter_valid,
+	.section_max = section_max,
+	.section_min = section_min,
+	.encode = codec_lossless_encode,
+	.decode = decode,
+};

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT
+/* Mode lossless, the encoder's choices: frequencies, origin, offsets of channels, and whether to code a section at all. */
+#include <string.h>
+
+#include "kernels.h"
+#include "lossless.h"
+
+/* An offset is one of 16 octaves. */
+#define OFFSET_MAX 15
+/* Values less twice the offset, and so much more that they are not negative. */
+#define VALUES_LEAST (2 * OFFSET_MAX)
+#define VALUES (512 + VALUES_LEAST)
+#define WINDOW LOSSLESS_ESCAPE
+/* What an escape costs beside its symbol. */
+#define ESCAPE_BITS 16
+
+struct counts {
+	uint32_t of[2][VALUES]; /* neighbours apart: equal ones would wait for each other */
+};
+
+struct plan {
+	uint8_t frequency[LOSSLESS_SYMBOLS];
+	uint16_t origin;
+	uint64_t cost; /* 1/256 bit */
+};
+
+struct shape {
+	struct lossless_layout layout;
+	unsigned int heads, tokens, head_dim;
+	uint32_t mask;
+};
+
+static uint32_t value_at(const struct shape *shape, const uint8_t *raw, size_t element)
+{
+	uint32_t word = shape->layout.bytes == 1 ? raw[element] : codec_get16(raw + 2 * element);
+
+	return word >> (shape->layout.plain - 1) & shape->mask;
+}
+
+/* Mean octave of each channel of a head, to nearest. */
+static void mean_octaves(const struct shape *shape, const uint8_t *raw, uint32_t *octaves)
+{
+	uint32_t sum[CODEC_HEAD_DIM_MAX] = { 0 };
+
+	for (unsigned int t = 0; t < shape->tokens; t++)
+		for (unsigned int c = 0; c < shape->head_dim; c++)
+			sum[c] += value_at(shape, raw, (size_t)t * shape->head_dim + c);
+	for (unsigned int c = 0; c < shape->head_dim; c++)
+		octaves[c] = (sum[c] + shape->tokens) / (2 * shape->tokens);
+}
+
+/* Offsets of a head's channels above the lowest mean of the section, two a byte. */
+static void make_offsets(const struct shape *shape, const uint8_t *raw, uint32_t lowest, uint8_t *offsets)
+{
+	uint32_t octaves[CODEC_HEAD_DIM_MAX];
+
+	mean_octaves(shape, raw, octaves);
+	memset(offsets, 0, shape->head_dim / 2);
+	for (unsigned int c = 0; c < shape->head_dim; c++) {
+		uint32_t above = octaves[c] > lowest ? octaves[c] - lowest : 0;
+
+		offsets[c / 2] |= (uint8_t)((above < OFFSET_MAX ? above : OFFSET_MAX) << 4 * (c % 2));
+	}
+}
+
+/* How often each value occurs in a head, as it is and less its channel's offset. */
+static void count_head(const struct shape *shape, const uint8_t *raw, const uint8_t *offsets, struct counts *as_is, struct counts *shifted)
+{
+	uint16_t least[CODEC_HEAD_DIM_MAX];
+
+	for (unsigned int c = 0; c < shape->head_dim; c++)
+		least[c] = (uint16_t)(VALUES_LEAST - 2 * (offsets[c / 2] >> 4 * (c % 2) & 15));
+	for (unsigned int t = 0; t < shape->tokens; t++)
+		for (unsigned int c = 0; c < shape->head_dim; c++) {
+			uint32_t value = value_at(shape, raw, (size_t)t * shape->head_dim + c);
+
+			as_is->of[c % 2][value + VALUES_LEAST]++;
+			shifted->of[c % 2][value + least[c]]++;
+		}
+}
+
+/* 256 * log2(256 / frequency), rounded up. */
+static uint32_t symbol_cost(uint32_t frequency)
+{
+	uint32_t above = 31u - (uint32_t)__builtin_clz(frequency), log2 = above;
+	uint64_t x = (uint64_t)frequency << (31 - above);
+
+	for (int bit = 0; bit < 8; bit++) {
+		x = x * x >> 31;
+		log2 = 2 * log2 + (uint32_t)(x >> 32);
+		x >>= x >> 32;
+	}
+	return 256 * 8 - log2;
+}
+
+/*
+ * Shares of 256 for each symbol that occurs, as near to optimal as shares can be: rounded, at least 1, then given or taken one by one
+ * where it costs least. A symbol that is rarer than an escape is dear is left to the escapes.
+ */
+static void make_frequencies(const uint64_t *count, uint64_t all, uint8_t *frequency)
+{
+	uint64_t kept[LOSSLESS_SYMBOLS] = { 0 };
+	uint32_t share[LOSSLESS_SYMBOLS] = { 0 }, sum = 0;
+
+	kept[LOSSLESS_ESCAPE] = all;
+	for (unsigned int s = 0; s < LOSSLESS_ESCAPE; s++)
+		if (count[s] * 2048 >= all) {
+			kept[s] = count[s];
+			kept[LOSSLESS_ESCAPE] -= count[s];
+		}
+	for (unsigned int s = 0; s < LOSSLESS_SYMBOLS; s++) {
+		if (kept[s] || s == LOSSLESS_ESCAPE) {
+			share[s] = (uint32_t)((kept[s] * 256 + all / 2) / all);
+			share[s] += !share[s];
+		}
+		sum += share[s];
+	}
+	while (sum != 256) {
+		unsigned int best = LOSSLESS_SYMBOLS;
+		bool fewer = sum > 256;
+
+		for (unsigned int s = 0; s < LOSSLESS_SYMBOLS; s++) {
+			if (share[s] <= fewer)
+				continue;
+			/* Loss of the last one, gain of the next one: about count / (share -+ 1/2). */
+			if (best == LOSSLESS_SYMBOLS ||
+			    (fewer ? kept[s] * (2 * share[best] - 1) < kept[best] * (2 * share[s] - 1) :
+				     kept[s] * (2 * share[best] + 1) > kept[best] * (2 * share[s] + 1)))
+				best = s;
+		}
+		share[best] += fewer ? -1u : 1u;
+		sum += fewer ? -1u : 1u;
+	}
+	for (unsigned int s = 0; s < LOSSLESS_SYMBOLS; s++)
+		frequency[s] = (uint8_t)share[s];
+}
+
+/* The best window of 31 values, frequencies for it, and what coding by them takes. */
+static void make_plan(const struct counts *counts, struct plan *plan)
+{
+	uint64_t count[VALUES], window = 0, most = 0, all = 0;
+	unsigned int first = 0;
+
+	for (unsigned int v = 0; v < VALUES; v++) {
+		count[v] = (uint64_t)counts->of[0][v] + counts->of[1][v];
+		all += count[v];
+		window += count[v];
+		if (v >= WINDOW)
+			window -= count[v - WINDOW];
+		if (v + 1 >= WINDOW && window > most) {
+			most = window;
+			first = v + 1 - WINDOW;
+		}
+	}
+	plan->origin = (uint16_t)(first - VALUES_LEAST);
+	make_frequencies(count + first, all, plan->frequency);
+	plan->cost = all * (symbol_cost(plan->frequency[LOSSLESS_ESCAPE]) + 256 * ESCAPE_BITS);
+	for (unsigned int s = 0; s < LOSSLESS_ESCAPE; s++)
+		if (plan->frequency[s]) {
+			plan->cost += count[first + s] * symbol_cost(plan->frequency[s]);
+			plan->cost -= count[first + s] * (symbol_cost(plan->frequency[LOSSLESS_ESCAPE]) + 256 * ESCAPE_BITS);
+		}
+}
+
+/* Returns the form, and all that the header needs. */
+static enum lossless_form choose(const struct shape *shape, const uint8_t *raw, struct plan *plan, uint32_t *lowest)
+{
+	size_t head_bytes = (size_t)shape->tokens * shape->head_dim * shape->layout.bytes;
+	struct counts as_is = { 0 }, shifted = { 0 };
+	struct plan other;
+
+	*lowest = UINT32_MAX;
+	for (unsigned int head = 0; head < shape->heads; head++) {
+		uint32_t octaves[CODEC_HEAD_DIM_MAX];
+
+		mean_octaves(shape, raw + head * head_bytes, octaves);
+		for (unsigned int c = 0; c < shape->head_dim; c++)
+			*lowest = octaves[c] < *lowest ? octaves[c] : *lowest;
+	}
+	for (unsigned int head = 0; head < shape->heads; head++) {
+		uint8_t offsets[CODEC_HEAD_DIM_MAX / 2];
+
+		make_offsets(shape, raw + head * head_bytes, *lowest, offsets);
+		count_head(shape, raw + head * head_bytes, offsets, &as_is, &shifted);
+	}
+	make_plan(&as_is, plan);
+	make_plan(&shifted, &other);
+	if (other.cost + (uint64_t)shape->heads * shape->head_dim * 4 * 256 >= plan->cost)
+		return LOSSLESS_CODED;
+	*plan = other;
+	return LOSSLESS_SHIFTED;
+}
+
+/* Where the section has come to. */
+struct sink {
+	uint8_t *to;
+	uint64_t used, most;
+	uint32_t state;
+};
+
+static bool give(struct sink *sink, const uint8_t *from, uint64_t bytes)
+{
+	if (bytes >= sink->most - sink->used)
+		return false;
+	sink->state = codec_kernels()->crc_stream(sink->state, sink->to + sink->used, from, bytes);
+	sink->used += bytes;
+	return true;
+}
+
+/* false when the group is not worth it. */
+static bool encode_group(struct sink *sink, const struct lossless_table *table, const uint16_t *base, const struct speckv_geometry *geometry,
+			 const uint8_t *raw)
+{
+	const struct codec_kernels *kernels = codec_kernels();
+	unsigned int head_dim = geometry->head_dim;
+	uint32_t plain_bytes = lossless_plain_bytes(head_dim, lossless_layout(geometry->dtype).plain), states[LOSSLESS_STATES], escapes, code;
+	uint8_t symbols[LOSSLESS_ELEMENTS_MAX] __attribute__((aligned(64))), codes[LOSSLESS_ELEMENTS_MAX];
+	uint8_t plain[LOSSLESS_PLAIN_MAX + LOSSLESS_SLACK], escaped[2 * LOSSLESS_ESCAPES_MAX(CODEC_HEAD_DIM_MAX)];
+	uint8_t record[LOSSLESS_COUNTS_BYTES + LOSSLESS_RECORD_MAX], *at = record;
+	uint32_t state_bits = 0;
+
+	memset(record, 0, LOSSLESS_COUNTS_BYTES + LOSSLESS_STATES_MAX + 3);
+	escapes = kernels->lossless_split(raw, table, base, head_dim, geometry->dtype, symbols, plain, escaped);
+	if (escapes > LOSSLESS_ESCAPES_MAX(head_dim))
+		return false;
+	plain_bytes -= LOSSLESS_LAST_BYTES;
+	for (unsigned int k = 0; k < LOSSLESS_STATES; k++)
+		states[k] = LOSSLESS_STATE_MIN + lossless_get_bits(plain + plain_bytes, LOSSLESS_LAST_BITS * k, LOSSLESS_LAST_BITS);
+	code = kernels->lossless_code(table, symbols, head_dim, states, codes + sizeof(codes));
+	codec_put16(at, (uint16_t)code);
+	codec_put16(at + 2, (uint16_t)escapes);
+	for (unsigned int k = 0; k < LOSSLESS_STATES; k++) {
+		uint32_t bits = 31u - (uint32_t)__builtin_clz(states[k]);
+
+		lossless_put_bits(at + 4, 3 * k, bits - 15);
+		lossless_put_bits(at + LOSSLESS_COUNTS_BYTES, state_bits, states[k] - (1u << bits));
+		state_bits += bits;
+	}
+	at += LOSSLESS_COUNTS_BYTES + (state_bits + 7) / 8;
+	memcpy(at, codes + sizeof(codes) - code, code);
+	memcpy(at + code, escaped, 2 * escapes);
+	memcpy(at + code + 2 * escapes, plain, plain_bytes);
+	return give(sink, record, (uint64_t)(at - record) + code + 2 * escapes + plain_bytes);
+}
+
+static bool encode_coded(const struct speckv_geometry *geometry, const uint8_t *raw, struct sink *sink, enum lossless_form *form)
+{
+	const struct shape shape = { lossless_layout(geometry->dtype), geometry->kv_heads, geometry->tokens, geometry->head_dim,
+				     lossless_value_mask(lossless_layout(geometry->dtype)) };
+	size_t head_bytes = (size_t)shape.tokens * shape.head_dim * shape.layout.bytes, group_bytes = head_bytes / shape.tokens * CODEC_GROUP_TOKENS;
+	uint8_t header[LOSSLESS_HEADER_BYTES], offsets[CODEC_HEAD_DIM_MAX / 2];
+	uint16_t base[CODEC_HEAD_DIM_MAX + LOSSLESS_STATES];
+	struct lossless_table table;
+	struct plan plan;
+	uint32_t lowest;
+
+	*form = choose(&shape, raw, &plan, &lowest);
+	if (plan.cost / (8 * 256) + shape.heads * (uint64_t)lossless_plain_bytes(shape.head_dim, shape.layout.plain) *
+					    (shape.tokens / CODEC_GROUP_TOKENS) >= sink->most)
+		return false;
+	memcpy(header, plan.frequency, sizeof(plan.frequency));
+	codec_put16(header + LOSSLESS_SYMBOLS, plan.origin);
+	if (!codec_lossless_table(header, &table) || !give(sink, header, sizeof(header)))
+		return false;
+	for (unsigned int head = 0; head < shape.heads; head++) {
+		if (*form == LOSSLESS_SHIFTED) {
+			make_offsets(&shape, raw + head * head_bytes, lowest, offsets);
+			if (!give(sink, offsets, shape.head_dim / 2))
+				return false;
+		}
+		codec_lossless_base(plan.origin, *form == LOSSLESS_SHIFTED ? offsets : NULL, shape.head_dim, base);
+		for (size_t at = 0; at < head_bytes; at += group_bytes)
+			if (!encode_group(sink, &table, base, geometry, raw + head * head_bytes + at))
+				return false;
+	}
+	return true;
+}
+
+int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
+			  struct codec_section *section)
+{
+	struct sink sink = { out, 0, codec_section_raw_bytes(geometry), ~0u };
+	enum lossless_form form;
+
+	(void)tensor;
+	if (!encode_coded(geometry, raw, &sink, &form)) {
+		sink.used = sink.most;
+		sink.state = codec_kernels()->crc_stream(~0u, out, raw, sink.most);
+		form = LOSSLESS_STORED;
+	}
+	section->length = (uint32_t)sink.used;
+	section->crc = ~sink.state;
+	section->parameter = form;
+	return 0;
+}
