@@ -9,6 +9,7 @@
 #include <speckv/predictor.h>
 
 #include "predictor/kernels.h"
+#include "predictor/model.h"
 #include "predictor/sigmoid.h"
 
 #define LAYERS SPECKV_PREDICTOR_LAYERS
@@ -36,6 +37,7 @@ struct layer {
 struct speckv_predictor {
 	uint32_t features;
 	uint32_t bins;
+	uint32_t window_ms;
 	uint32_t edges_ms[SPECKV_PREDICTOR_BINS_MAX + 1];
 	struct layer layers[LAYERS];
 	struct rows head;
@@ -180,6 +182,7 @@ int speckv_predictor_load(const void *bytes, size_t n, struct speckv_predictor *
 		return -ENOMEM;
 	model->features = features;
 	model->bins = bins;
+	model->window_ms = SPECKV_PREDICTOR_WINDOW_MS;
 	model->matvec = best_matvec();
 	in = (struct cursor){ .at = header + SPECKV_PREDICTOR_HEADER_BYTES };
 	rc = take_all(model, &in);
@@ -216,6 +219,16 @@ uint32_t speckv_predictor_bins(const struct speckv_predictor *model)
 const uint32_t *speckv_predictor_edges_ms(const struct speckv_predictor *model)
 {
 	return model->edges_ms;
+}
+
+uint32_t speckv_predictor_window_ms(const struct speckv_predictor *model)
+{
+	return model->window_ms;
+}
+
+void predictor_set_window(struct speckv_predictor *model, uint32_t window_ms)
+{
+	model->window_ms = window_ms;
 }
 
 /* ---- arithmetic -------------------------------------------------------------------------------------------------- */
@@ -288,24 +301,15 @@ static void step_layer(const struct speckv_predictor *model, const struct layer 
 	}
 }
 
-int speckv_predictor_step(const struct speckv_predictor *model, const struct speckv_predictor_state *before,
-			  const int8_t *features, struct speckv_predictor_state *after, uint32_t *survival)
+int speckv_predictor_curve(const struct speckv_predictor *model, const struct speckv_predictor_state *state,
+			   uint32_t *survival)
 {
-	int8_t input[SPECKV_PREDICTOR_FEATURES_MAX] = { 0 };
 	int32_t sums[SPECKV_PREDICTOR_BINS_MAX];
 	uint64_t left = SPECKV_PREDICTOR_ONE;
 
-	if (!model || !features || !after || !survival)
+	if (!model || !state || !survival)
 		return -EINVAL;
-	if (!before)
-		memset(after, 0, sizeof(*after));
-	else if (before != after)
-		*after = *before;
-	memcpy(input, features, model->features);
-	for (uint32_t l = 0; l < LAYERS; l++)
-		step_layer(model, &model->layers[l], l ? after->h[l - 1] : input, after->c[l], after->h[l]);
-
-	model->matvec(model->head.weights, model->head.rows, HIDDEN, after->h[LAYERS - 1], sums);
+	model->matvec(model->head.weights, model->head.rows, HIDDEN, state->h[LAYERS - 1], sums);
 	survival[0] = (uint32_t)left;
 	for (uint32_t bin = 0; bin < model->bins; bin++) {
 		int64_t logit = shift_down(scaled(&model->head, sums, bin) + (1 << 15), 16) + model->head_bias[bin];
@@ -315,4 +319,21 @@ int speckv_predictor_step(const struct speckv_predictor *model, const struct spe
 		survival[bin + 1] = (uint32_t)left;
 	}
 	return 0;
+}
+
+int speckv_predictor_step(const struct speckv_predictor *model, const struct speckv_predictor_state *before,
+			  const int8_t *features, struct speckv_predictor_state *after, uint32_t *survival)
+{
+	int8_t input[SPECKV_PREDICTOR_FEATURES_MAX] = { 0 };
+
+	if (!model || !features || !after)
+		return -EINVAL;
+	if (!before)
+		memset(after, 0, sizeof(*after));
+	else if (before != after)
+		*after = *before;
+	memcpy(input, features, model->features);
+	for (uint32_t l = 0; l < LAYERS; l++)
+		step_layer(model, &model->layers[l], l ? after->h[l - 1] : input, after->c[l], after->h[l]);
+	return survival ? speckv_predictor_curve(model, after, survival) : 0;
 }

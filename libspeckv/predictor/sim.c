@@ -14,7 +14,6 @@
 #define ONE ((uint32_t)SPECKV_PREDICTOR_ONE)
 #define MS 1000000ull
 #define HALF_LIFE_MS 300000
-#define WORTH_FETCHING (ONE / 10000)
 #define CHILDREN 4
 #define CHILD_DEPTH 16
 #define QUEUE_MAX 4096
@@ -264,7 +263,7 @@ static uint32_t rank(struct sim *sim, uint64_t now)
 		if (sim->config->policy == SPECKV_SIM_SCORE && !sim->missing[request])
 			continue;
 		score = request_score(sim, request, now);
-		if (score > WORTH_FETCHING)
+		if (score > SPECKV_PREDICTOR_WORTH)
 			sim->candidates[ranked++] = (struct candidate){ score, request };
 	}
 	sim->live_count = kept;

@@ -21,6 +21,8 @@ extern "C" {
 #define SPECKV_PREDICTOR_BINS_MAX 64
 #define SPECKV_PREDICTOR_HEADER_BYTES 64
 #define SPECKV_PREDICTOR_ONE (1 << 30)
+#define SPECKV_PREDICTOR_WINDOW_MS 30000 /**< how far a score looks ahead, where a model does not say it */
+#define SPECKV_PREDICTOR_WORTH 107374 /**< ONE / 10000: a smaller score is not worth a prefetch */
 #define SPECKV_NO_REQUEST 0xffffffff
 
 /** A loaded model. */
@@ -48,20 +50,33 @@ struct speckv_predictor_state {
  * -EOPNOTSUPP (another shape), -EINVAL (NULL), -ENOMEM.
  */
 int speckv_predictor_load(const void *bytes, size_t n, struct speckv_predictor **out);
+/**
+ * Load a model file, as train-prefetcher writes it, from memory; it is copied. Safetensors whose tensors are exactly
+ * edges_ms (U32), layers.0 and layers.1 .input .recurrent (I8) .input_scale .recurrent_scale .bias (I32), head (I8),
+ * head_scale and head_bias (I32), of the shapes above, with no byte shared or left over; metadata: "format"
+ * "speckv-return-model", "version" "0" and "window_ms" (1 to 2^31); other metadata is not looked at.
+ * Errors: those of speckv_predictor_load().
+ */
+int speckv_predictor_parse(const void *file, size_t n, struct speckv_predictor **out);
 /** Free a model. NULL is allowed. */
 void speckv_predictor_destroy(struct speckv_predictor *model);
 /** Inputs of one step, bins of its answer; and the bins' edges (bins + 1 of them, valid as long as the model). */
 uint32_t speckv_predictor_features(const struct speckv_predictor *model);
 uint32_t speckv_predictor_bins(const struct speckv_predictor *model);
 const uint32_t *speckv_predictor_edges_ms(const struct speckv_predictor *model);
+/** How far ahead the model's scores look: what its file says, else SPECKV_PREDICTOR_WINDOW_MS. */
+uint32_t speckv_predictor_window_ms(const struct speckv_predictor *model);
 
 /**
  * One turn of one session: `features` in, `survival` out: at each edge the share of such sessions that have not come
  * back by then; survival[0] is 1, and it never rises. `before` is the state after the session's last turn, NULL at its
- * first; `after` may be the same. Allocates nothing. Errors: -EINVAL (NULL).
+ * first; `after` may be the same; `survival` may be NULL. Allocates nothing. Errors: -EINVAL (NULL).
  */
 int speckv_predictor_step(const struct speckv_predictor *model, const struct speckv_predictor_state *before,
 			  const int8_t *features, struct speckv_predictor_state *after, uint32_t *survival);
+/** The survival that the step to this state answered. Allocates nothing. Errors: -EINVAL (NULL). */
+int speckv_predictor_curve(const struct speckv_predictor *model, const struct speckv_predictor_state *state,
+			   uint32_t *survival);
 
 /** What a curve says. */
 enum speckv_curve {
@@ -76,6 +91,63 @@ enum speckv_curve {
  */
 uint32_t speckv_curve_score(enum speckv_curve kind, const uint32_t *edges_ms, const uint32_t *values, uint32_t n,
 			    uint64_t age_ms, uint32_t window_ms);
+
+/* ---- how far ahead, and whether at all --------------------------------------------------------------------------- */
+
+#define SPECKV_PACE_DEPTH_MAX 16
+#define SPECKV_PACE_OPEN 64 /**< contests that wait for an answer; the oldest gives way */
+
+/**
+ * What became of the last prefetches and predictions of one pool: how many blocks ahead are worth fetching, and whether
+ * the model does worse than recency, so that it is to be left aside. All zero: nothing yet, and depth 4. It belongs to
+ * the caller, with the lock around it; the same calls give the same answers. Look at it through the functions.
+ */
+struct speckv_pace {
+	uint64_t outcomes; /**< bit 0 the last: it was used */
+	uint64_t contests; /**< bit 0 the last: the model was right */
+	uint64_t open;
+	uint64_t by_model[SPECKV_PACE_OPEN];
+	uint64_t by_recency[SPECKV_PACE_OPEN];
+	uint32_t settled;
+	uint32_t since_move;
+	uint32_t depth;
+	uint32_t decided;
+	uint32_t next;
+	uint32_t guarded;
+	uint32_t engaged;
+	uint32_t reserved;
+};
+
+struct speckv_pace_figures {
+	uint32_t depth;   /**< blocks ahead, 1 to 16 */
+	uint32_t guarded; /**< 1: recency instead of the model */
+	uint32_t engaged; /**< how many times the guard took over */
+	uint32_t settled; /**< prefetches that `used` is out of, at most 16 */
+	uint32_t used;
+	uint32_t decided; /**< contests that `won` is out of, at most 64 */
+	uint32_t won;     /**< by the model */
+};
+
+/**
+ * What became of a prefetch that the model asked for: used, or thrown out unread. One that came too late is neither. Of
+ * the last 16, at every eighth: with 12 used or more the depth grows by 1, with less than 8 it is halved.
+ */
+void speckv_pace_settle(struct speckv_pace *pace, int used);
+/** Blocks ahead that are worth fetching now: 1 to SPECKV_PACE_DEPTH_MAX. */
+uint32_t speckv_pace_depth(const struct speckv_pace *pace);
+/**
+ * The model and recency disagree about who comes back first (session, block: any number that is never given to
+ * another). It does not matter whose word was followed. A pair that waits for its answer is not entered again.
+ */
+void speckv_pace_contest(struct speckv_pace *pace, uint64_t model, uint64_t recency);
+/**
+ * This one came back: its contests are decided. Once 64 are, of the last 64: with less than 24 won by the model the
+ * guard takes over, with 32 or more it lets go again.
+ */
+void speckv_pace_came(struct speckv_pace *pace, uint64_t id);
+void speckv_pace_figures(const struct speckv_pace *pace, struct speckv_pace_figures *out);
+
+/* ---- the simulator ----------------------------------------------------------------------------------------------- */
 
 /** Who makes room, and what is fetched ahead. */
 enum speckv_sim_policy {

@@ -153,6 +153,51 @@ def half(x: int) -> int:
     return (0x10000 - (part * (44033 - (part * 11265 >> 16)) >> 16)) >> (x >> 16)
 
 
+# ---- how far ahead, and whether at all -------------------------------------------------------------------------------
+
+
+@dataclass
+class Pace:
+    """Depth by the last 16 prefetches, and the guard by the last 64 contests, as lists."""
+
+    depth: int = 4
+    guarded: bool = False
+    engaged: int = 0
+    outcomes: list[bool] = field(default_factory=list)
+    since_move: int = 0
+    open: list[tuple[int, int] | None] = field(default_factory=lambda: [None] * 64)
+    following: int = 0
+    contests: list[bool] = field(default_factory=list)
+
+    def settle(self, used: bool) -> None:
+        self.outcomes = [*self.outcomes, used][-16:]
+        self.since_move += 1
+        if len(self.outcomes) < 16 or self.since_move < 8:
+            return
+        self.since_move = 0
+        if sum(self.outcomes) >= 12:
+            self.depth = min(16, self.depth + 1)
+        elif sum(self.outcomes) < 8:
+            self.depth = max(1, self.depth // 2)
+
+    def contest(self, model: int, recency: int) -> None:
+        if model != recency and (model, recency) not in self.open:
+            self.open[self.following % 64] = (model, recency)
+            self.following += 1
+
+    def came(self, name: int) -> None:
+        for at, pair in enumerate(self.open):
+            if pair is None or name not in pair:
+                continue
+            self.open[at] = None
+            self.contests = [*self.contests, pair[0] == name][-64:]
+            if len(self.contests) == 64 and not self.guarded and sum(self.contests) < 24:
+                self.guarded = True
+                self.engaged += 1
+            elif len(self.contests) == 64 and self.guarded and sum(self.contests) >= 32:
+                self.guarded = False
+
+
 # ---- the prefix tree -------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SPECKV_PREDICTOR_MODEL_H
+#define SPECKV_PREDICTOR_MODEL_H
+
+#include <speckv/predictor.h>
+
+/* How far ahead a score of this model looks. */
+void predictor_set_window(struct speckv_predictor *model, uint32_t window_ms);
+
+#endif

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* How far ahead to fetch, and whether to believe the model: counts of what happened, so that it can be replayed. */
+#include <speckv/predictor.h>
+
+/*
+ * Depth. A prefetch that nobody uses costs its transfer and the place of something else, and the next one costs it
+ * again; one that is used saves a single wait. So deeper only where three of four are used, and half as deep where less
+ * than half are: as with congestion, all sessions share one channel. 16 outcomes are few enough to follow a change
+ * within two moves; 8 between moves let each depth be judged by outcomes of its own.
+ */
+#define DEPTH_START 4
+#define OUTCOMES 16
+#define MOVE_EVERY 8
+#define DEEPER (OUTCOMES * 3 / 4)
+#define SHALLOWER (OUTCOMES / 2)
+
+/*
+ * Guard. Where model and recency agree nothing can be learned about either. Of 64 disagreements a model that is no
+ * better than a coin wins less than 24 (3/8) in 1.6 of 100 windows, and then nothing is lost by recency; one that wins
+ * 60 of 100 does so in 1 of 3,000. Given up only when it wins as often as it loses, so that it does not flutter.
+ */
+#define CONTESTS 64
+#define ENGAGE (CONTESTS * 3 / 8)
+#define RELEASE (CONTESTS / 2)
+
+static uint32_t ones(uint64_t bits)
+{
+	return (uint32_t)__builtin_popcountll(bits);
+}
+
+uint32_t speckv_pace_depth(const struct speckv_pace *pace)
+{
+	return pace->depth ? pace->depth : DEPTH_START;
+}
+
+void speckv_pace_settle(struct speckv_pace *pace, int used)
+{
+	uint32_t depth = speckv_pace_depth(pace), hits;
+
+	pace->outcomes = (pace->outcomes << 1 | !!used) & ((UINT64_C(1) << OUTCOMES) - 1);
+	if (pace->settled < OUTCOMES)
+		pace->settled++;
+	if (++pace->since_move < MOVE_EVERY || pace->settled < OUTCOMES)
+		return;
+	pace->since_move = 0;
+	hits = ones(pace->outcomes);
+	if (hits >= DEEPER && depth < SPECKV_PACE_DEPTH_MAX)
+		depth++;
+	else if (hits < SHALLOWER && depth > 1)
+		depth /= 2;
+	pace->depth = depth;
+}
+
+void speckv_pace_contest(struct speckv_pace *pace, uint64_t model, uint64_t recency)
+{
+	uint32_t at = pace->next % SPECKV_PACE_OPEN;
+
+	if (model == recency)
+		return;
+	/* Asked often is not more often right: a pair counts once until it is decided. */
+	for (uint32_t i = 0; i < SPECKV_PACE_OPEN; i++)
+		if (pace->open >> i & 1 && pace->by_model[i] == model && pace->by_recency[i] == recency)
+			return;
+	pace->by_model[at] = model;
+	pace->by_recency[at] = recency;
+	pace->open |= UINT64_C(1) << at;
+	pace->next = at + 1;
+}
+
+static void decide(struct speckv_pace *pace, int model_won)
+{
+	pace->contests = pace->contests << 1 | (uint64_t)!!model_won;
+	if (pace->decided < CONTESTS)
+		pace->decided++;
+	if (pace->decided < CONTESTS)
+		return;
+	if (!pace->guarded && ones(pace->contests) < ENGAGE) {
+		pace->guarded = 1;
+		pace->engaged++;
+	} else if (pace->guarded && ones(pace->contests) >= RELEASE) {
+		pace->guarded = 0;
+	}
+}
+
+void speckv_pace_came(struct speckv_pace *pace, uint64_t id)
+{
+	for (uint64_t left = pace->open; left; left &= left - 1) {
+		unsigned int i = (unsigned int)__builtin_ctzll(left);
+
+		if (pace->by_model[i] != id && pace->by_recency[i] != id)
+			continue;
+		pace->open &= ~(UINT64_C(1) << i);
+		decide(pace, pace->by_model[i] == id);
+	}
+}
+
+void speckv_pace_figures(const struct speckv_pace *pace, struct speckv_pace_figures *out)
+{
+	*out = (struct speckv_pace_figures){
+		.depth = speckv_pace_depth(pace), .guarded = pace->guarded, .engaged = pace->engaged,
+		.settled = pace->settled, .used = ones(pace->outcomes),
+		.decided = pace->decided, .won = ones(pace->contests),
+	};
+}
