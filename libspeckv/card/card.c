@@ -15,14 +15,16 @@ static void set_defaults(struct speckv_card_config *config)
 		config->queue_pairs_max = 256;
 	if (!config->buffers_max)
 		config->buffers_max = 1024;
-	if (!config->sessions)
-		config->sessions = 1024;
 	if (!config->stage_bytes) {
 		config->stage_bytes = config->memory_bytes / 16;
 		if (config->stage_bytes > 64u << 20)
 			config->stage_bytes = 64u << 20;
 	}
 	config->stage_bytes = config->stage_bytes / SPECKV_CARD_PAGE_BYTES * SPECKV_CARD_PAGE_BYTES;
+	/* What sessions remember takes at most 1/16 of device memory. */
+	for (uint32_t n = 1024; !config->sessions; n /= 2)
+		if (n == 1 || (uint64_t)n * config->functions_max * sizeof(struct memory_session) <= config->memory_bytes / 16)
+			config->sessions = n;
 	if (!config->throttle_millicelsius)
 		config->throttle_millicelsius = 85000;
 	if (!config->trip_millicelsius)
@@ -66,8 +68,7 @@ static int recover(struct speckv_card *card)
 		card_directory_recover(card, pool);
 	}
 	/* Sessions belong to connections, and there are none yet. */
-	for (unsigned int f = 0; f < card->functions_max; f++)
-		card_sessions_forget(card, f);
+	memory_sessions_clear(card);
 	return 0;
 }
 
@@ -105,6 +106,7 @@ void speckv_card_destroy(struct speckv_card *card)
 	for (unsigned int f = 0; f < 64; f++)
 		if (card->functions[f])
 			card_function_free(card->functions[f]);
+	speckv_predictor_destroy(card->predictor);
 	free(card->frame_scratch);
 	free(card->raw_scratch);
 	free(card);

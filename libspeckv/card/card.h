@@ -65,7 +65,7 @@ struct speckv_card_config {
 	uint16_t functions_max; /* default 16, at most 64 */
 	uint16_t queue_pairs_max; /* of the card; default 256 */
 	uint16_t buffers_max; /* of a queue pair; default 1024 */
-	uint32_t sessions; /* of one function; default 1024 */
+	uint32_t sessions; /* of one function; default 1024, or half as often until all take at most 1/16 of memory */
 	uint64_t stage_bytes; /* device memory for decoded, prefetched blocks; default: 1/16 of it, at most 64 MiB */
 	int32_t throttle_millicelsius; /* default 85000 */
 	int32_t trip_millicelsius; /* default 105000 */

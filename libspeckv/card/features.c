@@ -98,6 +98,16 @@ static uint64_t get_pool(const struct speckv_pool_description *d, unsigned int f
 	}
 }
 
+/* SPECKV_FEATURE_POOL_PREFETCH */
+static uint64_t get_prefetch(const struct speckv_card *card, const struct card_pool *pool)
+{
+	struct speckv_pace_figures f;
+
+	speckv_pace_figures(&pool->pace, &f);
+	return card_depth(card, pool) | (uint64_t)f.guarded << 8 | (uint64_t)f.settled << 16 | (uint64_t)f.used << 24 | (uint64_t)f.decided << 32 |
+	       (uint64_t)f.won << 40 | (uint64_t)(f.engaged & 0xffff) << 48;
+}
+
 static uint16_t set_pool(struct card_context *context)
 {
 	const struct speckv_cmd_value *command = &context->entry->value;
@@ -148,7 +158,7 @@ static uint16_t check(struct card_context *context, uint8_t flags)
 	if (CARD_RESERVED(context, value.reserved))
 		return CARD_INVALID(context, value.reserved);
 	if (!(command->feature >= FIRST && command->feature <= LAST) &&
-	    !(command->feature >= SPECKV_FEATURE_POOL_QUOTA_BYTES && command->feature <= SPECKV_FEATURE_POOL_MODE))
+	    !(command->feature >= SPECKV_FEATURE_POOL_QUOTA_BYTES && command->feature <= SPECKV_FEATURE_POOL_PREFETCH))
 		return SPECKV_STATUS_NO_FEATURE;
 	return SPECKV_STATUS_OK;
 }
@@ -159,6 +169,8 @@ uint16_t card_set_feature(struct card_context *context)
 
 	if (status)
 		return status;
+	if (context->entry->value.feature == SPECKV_FEATURE_POOL_PREFETCH)
+		return CARD_INVALID(context, value.feature); /* to look at only */
 	return context->entry->value.feature <= LAST ? set_card(context) : set_pool(context);
 }
 
@@ -180,6 +192,7 @@ uint16_t card_get_feature(struct card_context *context)
 	}
 	if (!command->pool || command->pool > SPECKV_CARD_POOLS || !card->pools[command->pool].present)
 		return SPECKV_STATUS_NO_POOL;
-	context->command->result = get_pool(&card->pools[command->pool].record.description, command->feature);
+	context->command->result = command->feature == SPECKV_FEATURE_POOL_PREFETCH ? get_prefetch(card, &card->pools[command->pool]) :
+				   get_pool(&card->pools[command->pool].record.description, command->feature);
 	return SPECKV_STATUS_OK;
 }

@@ -11,6 +11,7 @@
 
 #include <speckv/codec.h>
 #include <speckv/pool.h>
+#include <speckv/predictor.h>
 #include <speckv_regs.h>
 
 #include "card/card.h"
@@ -169,12 +170,15 @@ struct card_pool {
 	uint64_t used_pages, stored_bytes, count;
 	uint64_t free_ns; /* the bandwidth limit lets commands start from here on */
 	struct card_statistics statistics;
+	struct speckv_pace pace;
+	struct { uint64_t life; uint16_t function; uint32_t slot; } rival; /* the session that was asked about last */
 };
 
 struct card_stage {
 	uint16_t pool; /* 0: free */
 	uint16_t layer_first, layer_count;
 	bool used;
+	bool predicted; /* by PREDICT: what becomes of it tells how far ahead to look */
 	uint64_t address, generation, at, bytes;
 	uint64_t used_ns;
 };
@@ -205,6 +209,9 @@ struct speckv_card {
 	uint64_t stage_next;
 	uint64_t prefetch_free_ns;
 	uint32_t model_received;
+	struct speckv_predictor *predictor; /* the model in force, read from device memory; NULL: none */
+	uint32_t predictor_number; /* of the model, since power-on: state of another one is none */
+	uint64_t lives; /* sessions begun since power-on */
 	struct card_statistics statistics;
 	uint64_t counters[CARD_COUNTERS];
 	uint8_t *frame_scratch, *raw_scratch;
@@ -366,10 +373,12 @@ uint16_t card_touch(struct card_context *context);
 uint16_t card_predict(struct card_context *context);
 void card_sessions_forget(struct speckv_card *card, unsigned int function);
 uint32_t card_predictor_test(struct speckv_card *card);
+/* Blocks ahead that one PREDICT may stage. */
+uint32_t card_depth(const struct speckv_card *card, const struct card_pool *pool);
 
 /* model.c, digest.c */
 uint16_t card_load_model(struct card_context *context);
-bool card_model_valid(const uint8_t *file, uint64_t bytes);
+bool card_model_intact(const struct speckv_card *card);
 const uint8_t *card_model(const struct speckv_card *card, uint64_t *bytes);
 void card_model_unload(struct speckv_card *card);
 void card_model_recover(struct speckv_card *card);

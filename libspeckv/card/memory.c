@@ -58,6 +58,14 @@ struct memory_session *memory_session(const struct speckv_card *card, unsigned i
 	return &all[(uint64_t)function * card->config.sessions + slot];
 }
 
+void memory_sessions_clear(struct speckv_card *card)
+{
+	uint64_t at = card->layout.sessions, bytes = card->layout.events - at;
+
+	if (!card->ops.memory_zero || card->ops.memory_zero(card->arg, at, bytes))
+		memset(card->memory + at, 0, bytes);
+}
+
 struct speckv_log_event *memory_event(const struct speckv_card *card, uint64_t sequence)
 {
 	return (struct speckv_log_event *)(void *)(card->memory + card->layout.events) + sequence % MEMORY_EVENTS;
@@ -319,6 +327,7 @@ static void superblock_fill(const struct speckv_card *card, struct memory_superb
 	super->sessions = card->config.sessions;
 	super->functions = card->functions_max;
 	super->stage_bytes = card->config.stage_bytes;
+	super->first_page = card->layout.first_page;
 	super->crc = superblock_crc(super);
 }
 

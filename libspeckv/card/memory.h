@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include <speckv.h>
+#include <speckv/predictor.h>
 
 #define MEMORY_MAGIC UINT64_C(0x3056454d44524143) /* "CARDMEV0" */
 #define MEMORY_VERSION 0
@@ -23,6 +24,7 @@ struct memory_superblock {
 	uint64_t bytes;
 	uint32_t sessions, functions;
 	uint64_t stage_bytes;
+	uint64_t first_page; /* where the layout ends: another version of the card has another */
 	/* Changes in operation, a word at a time. */
 	uint64_t changing;
 	uint64_t generation; /* of the pool made last */
@@ -45,12 +47,15 @@ struct memory_pool {
 	uint32_t crc; /* of everything before */
 };
 
+/* A slot of a function's sessions. Forgotten with the connection, and so at every start. */
 struct memory_session {
 	uint64_t last_ns;
-	uint32_t steps;
+	uint64_t life; /* a number that no other session has had */
+	uint32_t steps; /* 0: nobody's */
 	uint32_t gap; /* mean of log2 of the gaps in milliseconds, 8 fractional bits */
-	int8_t features[SPECKV_FEATURES];
-	uint8_t reserved[16];
+	uint32_t model; /* whose state it is: speckv_card.predictor_number; 0: nobody's */
+	uint8_t reserved[36];
+	struct speckv_predictor_state state;
 };
 
 /* Entries of the device page map. */
@@ -96,7 +101,7 @@ struct memory_layout {
 };
 
 _Static_assert(sizeof(struct card_block) == 64, "a cache line");
-_Static_assert(sizeof(struct memory_session) == 64, "a cache line");
+_Static_assert(sizeof(struct memory_session) == 832, "whole cache lines: 64 bytes, 512 of cells, 256 of outputs");
 _Static_assert(sizeof(struct memory_pool) <= 512, "two copies in a page");
 
 struct speckv_card;
@@ -105,6 +110,8 @@ struct speckv_card;
 int memory_open(struct speckv_card *card);
 void memory_format(struct speckv_card *card);
 struct memory_superblock *memory_superblock(const struct speckv_card *card);
+/* All of every function. */
+void memory_sessions_clear(struct speckv_card *card);
 struct memory_session *memory_session(const struct speckv_card *card, unsigned int function, uint32_t slot);
 struct speckv_log_event *memory_event(const struct speckv_card *card, uint64_t sequence);
 struct speckv_log_error *memory_error(const struct speckv_card *card, uint64_t sequence);

@@ -1,175 +1,34 @@
 // SPDX-License-Identifier: MIT
 /*
- * LOAD_MODEL: the file of a prefetcher arrives in parts, is checked whole and kept in device memory. A model file is safetensors; its
- * table must be right in every offset before any part of the card computes with it.
+ * LOAD_MODEL: the file of a prefetcher arrives in parts, is checked whole and kept in device memory. It is the file that train-prefetcher
+ * writes; libspeckv/predictor reads it, here as in the client, and what it does not take is no model.
  */
 #include "card/internal.h"
 
-#define TABLE_MOST (1u << 20)
-#define TENSORS_MOST 256
-
-struct scan {
-	const char *at, *end;
-	uint64_t data_bytes;
-	uint64_t covered;
-	unsigned int tensors;
-	bool bad;
-};
-
-static char peek(struct scan *s)
+/* A model that this card can run, or NULL: features travel in a submission entry. */
+static struct speckv_predictor *parse(const uint8_t *file, uint64_t bytes, bool *no_memory)
 {
-	while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r'))
-		s->at++;
-	return s->at < s->end ? *s->at : 0;
-}
+	struct speckv_predictor *model;
+	int rc = speckv_predictor_parse(file, bytes, &model);
 
-static bool take(struct scan *s, char c)
-{
-	if (peek(s) != c)
-		return false;
-	s->at++;
-	return true;
-}
-
-static void expect(struct scan *s, char c)
-{
-	if (!take(s, c))
-		s->bad = true;
-}
-
-/* A string without looking into its escapes. */
-static void string(struct scan *s, const char **text, size_t *length)
-{
-	expect(s, '"');
-	*text = s->at;
-	while (!s->bad && s->at < s->end && *s->at != '"') {
-		if ((unsigned char)*s->at < 0x20)
-			s->bad = true;
-		s->at += *s->at == '\\' ? 2 : 1;
+	*no_memory = rc == -ENOMEM;
+	if (rc)
+		return NULL;
+	if (speckv_predictor_features(model) > SPECKV_FEATURES) {
+		speckv_predictor_destroy(model);
+		return NULL;
 	}
-	if (s->at >= s->end) {
-		s->bad = true;
-		s->at = s->end;
-		*length = 0;
-		return;
-	}
-	*length = (size_t)(s->at - *text);
-	s->at++;
+	return model;
 }
 
-static uint64_t number(struct scan *s)
+/* From here on this one computes. What sessions remember is another model's: they begin anew. */
+static void put_in_force(struct speckv_card *card, struct speckv_predictor *model)
 {
-	uint64_t value = 0;
-	bool any = false;
-
-	peek(s);
-	while (s->at < s->end && *s->at >= '0' && *s->at <= '9' && value < UINT64_C(1) << 40) {
-		value = value * 10 + (uint64_t)(*s->at++ - '0');
-		any = true;
-	}
-	if (!any || value >= UINT64_C(1) << 40)
-		s->bad = true;
-	return value;
-}
-
-static bool is(const char *text, size_t length, const char *what)
-{
-	return length == strlen(what) && !memcmp(text, what, length);
-}
-
-/* {"dtype": "I8", "shape": [128, 64], "data_offsets": [0, 8192]} */
-static void tensor(struct scan *s)
-{
-	uint64_t elements = 1, size = 0, begin = 0, end = 0;
-	bool offsets = false, shape = false;
-
-	expect(s, '{');
-	do {
-		const char *key, *value;
-		size_t length;
-
-		string(s, &key, &length);
-		expect(s, ':');
-		if (is(key, length, "dtype")) {
-			string(s, &value, &length);
-			size = is(value, length, "I8") || is(value, length, "U8") || is(value, length, "BOOL") ? 1 :
-			       is(value, length, "I16") || is(value, length, "U16") || is(value, length, "F16") || is(value, length, "BF16") ? 2 :
-			       is(value, length, "I32") || is(value, length, "U32") || is(value, length, "F32") ? 4 :
-			       is(value, length, "I64") || is(value, length, "U64") || is(value, length, "F64") ? 8 : 0;
-		} else if (is(key, length, "shape")) {
-			shape = true;
-			expect(s, '[');
-			if (!take(s, ']')) {
-				do {
-					uint64_t n = number(s);
-
-					/* Products beyond what a file can hold need not be exact. */
-					elements = n && elements > (UINT64_C(1) << 40) / n ? UINT64_C(1) << 41 : elements * n;
-				} while (!s->bad && take(s, ','));
-				expect(s, ']');
-			}
-		} else if (is(key, length, "data_offsets")) {
-			offsets = true;
-			expect(s, '[');
-			begin = number(s);
-			expect(s, ',');
-			end = number(s);
-			expect(s, ']');
-		} else {
-			s->bad = true;
-		}
-	} while (!s->bad && take(s, ','));
-	expect(s, '}');
-	if (!size || !shape || !offsets || end < begin || end > s->data_bytes || elements > UINT64_C(1) << 40 || end - begin != elements * size)
-		s->bad = true;
-	s->covered += end - begin;
-	if (++s->tensors > TENSORS_MOST)
-		s->bad = true;
-}
-
-/* {"__metadata__": {"name": "text"}}: all values are strings. */
-static void metadata(struct scan *s)
-{
-	const char *text;
-	size_t length;
-
-	expect(s, '{');
-	if (take(s, '}'))
-		return;
-	do {
-		string(s, &text, &length);
-		expect(s, ':');
-		string(s, &text, &length);
-	} while (!s->bad && take(s, ','));
-	expect(s, '}');
-}
-
-/* A table whose tensors fill the data exactly, each as long as its shape says. */
-bool card_model_valid(const uint8_t *file, uint64_t bytes)
-{
-	uint64_t table;
-	struct scan s;
-
-	if (bytes < 10)
-		return false;
-	memcpy(&table, file, sizeof(table));
-	if (table > bytes - 8 || table > TABLE_MOST)
-		return false;
-	s = (struct scan){ .at = (const char *)file + 8, .end = (const char *)file + 8 + table, .data_bytes = bytes - 8 - table };
-	expect(&s, '{');
-	do {
-		const char *name;
-		size_t length;
-
-		string(&s, &name, &length);
-		expect(&s, ':');
-		if (is(name, length, "__metadata__"))
-			metadata(&s);
-		else
-			tensor(&s);
-	} while (!s.bad && take(&s, ','));
-	expect(&s, '}');
-	return !s.bad && !peek(&s) && s.at == s.end && s.tensors && s.covered == s.data_bytes;
+	speckv_predictor_destroy(card->predictor);
+	card->predictor = model;
+	card->predictor_number++;
+	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++)
+		memset(&card->pools[n].pace, 0, sizeof(card->pools[n].pace));
 }
 
 static uint8_t *place(const struct speckv_card *card, uint32_t which)
@@ -194,18 +53,32 @@ void card_model_unload(struct speckv_card *card)
 	atomic_thread_fence(memory_order_release);
 	memset(super->model_digest, 0, sizeof(super->model_digest));
 	card->model_received = 0;
+	put_in_force(card, NULL);
+}
+
+/* What lies in device memory is still what was loaded. */
+bool card_model_intact(const struct speckv_card *card)
+{
+	const struct memory_superblock *super = memory_superblock(card);
+	uint8_t digest[32];
+
+	return card_sha256(place(card, super->model_place), super->model_bytes, digest) && !memcmp(digest, super->model_digest, 32);
 }
 
 /* After a start: a model that is not whole is none. */
 void card_model_recover(struct speckv_card *card)
 {
 	struct memory_superblock *super = memory_superblock(card);
-	uint8_t digest[32];
+	bool no_memory;
 
 	if (!super->model_bytes)
 		return;
-	if (super->model_place > 1 || super->model_bytes > MEMORY_MODEL_BYTES ||
-	    !card_sha256(place(card, super->model_place), super->model_bytes, digest) || memcmp(digest, super->model_digest, 32))
+	if (super->model_place > 1 || super->model_bytes > MEMORY_MODEL_BYTES || !card_model_intact(card)) {
+		card_model_unload(card);
+		return;
+	}
+	put_in_force(card, parse(place(card, super->model_place), super->model_bytes, &no_memory));
+	if (!card->predictor)
 		card_model_unload(card);
 }
 
@@ -215,18 +88,23 @@ static uint16_t whole(struct card_context *context)
 	struct speckv_card *card = context->card;
 	struct memory_superblock *super = memory_superblock(card);
 	uint32_t at = !super->model_place;
+	struct speckv_predictor *model;
 	uint8_t digest[32];
+	bool no_memory;
 
 	card->model_received = 0;
-	if (!card_sha256(place(card, at), command->total_bytes, digest) || memcmp(digest, command->digest, 32) ||
-	    !card_model_valid(place(card, at), command->total_bytes))
+	if (!card_sha256(place(card, at), command->total_bytes, digest) || memcmp(digest, command->digest, 32))
 		return SPECKV_STATUS_BAD_MODEL;
+	model = parse(place(card, at), command->total_bytes, &no_memory);
+	if (!model)
+		return no_memory ? SPECKV_STATUS_INTERNAL : SPECKV_STATUS_BAD_MODEL;
 	super->model_bytes = 0;
 	atomic_thread_fence(memory_order_release);
 	memcpy(super->model_digest, digest, 32);
 	super->model_place = at;
 	atomic_thread_fence(memory_order_release);
 	super->model_bytes = command->total_bytes;
+	put_in_force(card, model);
 	card_event(card, SPECKV_CARD_MODEL_LOADED, SPECKV_INFO, context->function->index, 0, command->total_bytes,
 		   "prefetcher of %u bytes loaded", command->total_bytes);
 	return SPECKV_STATUS_OK;

@@ -81,6 +81,8 @@ int card_pool_prepare(struct speckv_card *card, struct card_pool *pool)
 	if (!pool->block_bytes || !pool->frame_bytes)
 		return -EINVAL;
 	memset(&pool->statistics, 0, sizeof(pool->statistics));
+	memset(&pool->pace, 0, sizeof(pool->pace));
+	memset(&pool->rival, 0, sizeof(pool->rival));
 	pool->statistics.since_ns = card_now(card);
 	pool->free_ns = 0;
 	pool->used_pages = pool->stored_bytes = pool->count = 0;

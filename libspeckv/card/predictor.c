@@ -2,12 +2,17 @@
 /*
  * TOUCH and PREDICT: state per session in device memory, and the return score.
  *
- * The score of a candidate is -256 * (log2(1 + a) + log2(1 + w)) in integer arithmetic, with eight bits behind the point of each
- * logarithm: `a` milliseconds since the candidate's frame was last used, `w` milliseconds until the session is expected. What a
+ * With a model, once the session has taken a step with it, a candidate's score is the chance that the session comes back within the
+ * model's window, of 2^30 (speckv_curve_score): one for all blocks of a session, comparable between sessions. No step is taken for it.
+ *
+ * Otherwise it is recency, and never above 0: -256 * (log2(1 + a) + log2(1 + w)) in integer arithmetic, with eight bits behind the point
+ * of each logarithm: `a` milliseconds since the candidate's frame was last used, `w` milliseconds until the session is expected. What a
  * session does next is taken from how long it has been away: w is its usual gap (mean of the logarithms) until that has passed, and
  * the time it is away from then on, as with times that have no scale. Without a session, or before its second event, w is only the time
- * away (0 without a session). A frame that is not there scores the least. That is what an answer means when no model is loaded: the
- * most recent child, weighted with the session's own rhythm. LOAD_MODEL checks and keeps a model; this version computes with none.
+ * away (0 without a session): the most recent child, weighted with the session's own rhythm. So it is where no model is loaded, and where
+ * the pool's guard holds (speckv_pace_came).
+ *
+ * A frame that is not there scores the least.
  */
 #include "card/internal.h"
 
@@ -34,21 +39,81 @@ static uint32_t log_ms(uint64_t from_ns, uint64_t now_ns)
 	return log2_8(1 + (now_ns > from_ns ? (now_ns - from_ns) / 1000000 : 0));
 }
 
-static void step(struct card_context *context, struct memory_session *session, const int8_t *features, unsigned int count)
+static bool has_state(const struct speckv_card *card, const struct memory_session *session)
 {
-	uint64_t now = card_now(context->card);
+	return card->predictor && session->steps && session->model == card->predictor_number;
+}
+
+/* Who came back decides who was right about it: that is told of the pool where it came. */
+static void came_back(struct card_context *context, struct card_pool *pool, const struct memory_session *session)
+{
+	struct speckv_pace_figures before, after;
+
+	speckv_pace_figures(&pool->pace, &before);
+	speckv_pace_came(&pool->pace, session->life);
+	speckv_pace_figures(&pool->pace, &after);
+	if (before.guarded == after.guarded)
+		return;
+	card_event(context->card, after.guarded ? SPECKV_CARD_GUARD_ENGAGED : SPECKV_CARD_GUARD_RELEASED,
+		   after.guarded ? SPECKV_WARNING : SPECKV_INFO, context->function->index, pool->number, after.won,
+		   "the prefetcher won %u of %u contests with recency%s", after.won, after.decided,
+		   after.guarded ? ": recency takes over" : ": it is believed again");
+}
+
+static void step(struct card_context *context, struct card_pool *pool, struct memory_session *session, const int8_t *features)
+{
+	struct speckv_card *card = context->card;
+	uint64_t now = card_now(card);
 	uint32_t gap;
 
 	if (session->steps) {
+		came_back(context, pool, session);
 		gap = log_ms(session->last_ns, now);
 		session->gap = session->steps == 1 ? gap : (3 * session->gap + gap) / 4;
+	} else {
+		session->life = ++card->lives;
+	}
+	if (card->predictor) {
+		speckv_predictor_step(card->predictor, has_state(card, session) ? &session->state : NULL, features, &session->state, NULL);
+		session->model = card->predictor_number;
 	}
 	session->last_ns = now;
 	if (session->steps < UINT32_MAX)
 		session->steps++;
-	memset(session->features, 0, sizeof(session->features));
-	memcpy(session->features, features, count);
 	card_count(context, COUNT_INFERENCES, 1);
+}
+
+/* How likely it comes back within the window. */
+static uint32_t chance(const struct speckv_card *card, const struct memory_session *session, uint64_t now)
+{
+	uint32_t survival[SPECKV_PREDICTOR_BINS_MAX + 1];
+
+	speckv_predictor_curve(card->predictor, &session->state, survival);
+	return speckv_curve_score(SPECKV_CURVE_SURVIVAL, speckv_predictor_edges_ms(card->predictor), survival,
+				  speckv_predictor_bins(card->predictor) + 1,
+				  now > session->last_ns ? (now - session->last_ns) / 1000000 : 0,
+				  speckv_predictor_window_ms(card->predictor));
+}
+
+/* Model and recency on who comes back first: this session, or the other that was asked about before it. */
+static void contest(struct card_context *context, struct card_pool *pool, const struct memory_session *session, uint32_t score,
+		    uint64_t now)
+{
+	const struct speckv_card *card = context->card;
+	const struct memory_session *rival = memory_session(card, pool->rival.function, pool->rival.slot), *recent, *likely;
+	uint32_t other;
+
+	if (pool->rival.life != session->life) {
+		if (pool->rival.life && rival->life == pool->rival.life && has_state(card, rival)) {
+			other = chance(card, rival, now);
+			recent = session->last_ns >= rival->last_ns ? session : rival;
+			likely = score > other ? session : score < other ? rival : recent;
+			speckv_pace_contest(&pool->pace, likely->life, recent->life);
+		}
+		pool->rival.life = session->life;
+		pool->rival.function = context->function->index;
+		pool->rival.slot = context->entry->predict.session;
+	}
 }
 
 static uint32_t session_wait(const struct memory_session *session, uint64_t now)
@@ -69,6 +134,19 @@ static bool session_bad(const struct card_context *context, uint32_t slot, bool 
 	return slot == SPECKV_NO_SESSION ? needed : slot >= context->card->config.sessions;
 }
 
+/* A model takes as many features as it was made for. */
+static bool features_bad(const struct speckv_card *card, uint8_t count)
+{
+	return count > SPECKV_FEATURES || (count && card->predictor && count != speckv_predictor_features(card->predictor));
+}
+
+uint32_t card_depth(const struct speckv_card *card, const struct card_pool *pool)
+{
+	uint64_t fixed = card_feature(card, SPECKV_FEATURE_PREFETCH_DEPTH);
+
+	return fixed ? (uint32_t)fixed : speckv_pace_depth(&pool->pace);
+}
+
 uint16_t card_touch(struct card_context *context)
 {
 	const struct speckv_cmd_touch *touch = &context->entry->touch;
@@ -83,7 +161,7 @@ uint16_t card_touch(struct card_context *context)
 		return CARD_INVALID(context, touch.buffer);
 	if (CARD_RESERVED(context, touch.reserved))
 		return CARD_INVALID(context, touch.reserved);
-	if (touch->feature_count > SPECKV_FEATURES)
+	if (features_bad(context->card, touch->feature_count))
 		return CARD_INVALID(context, touch.feature_count);
 	if (session_bad(context, touch->session, touch->feature_count))
 		return CARD_INVALID(context, touch.session);
@@ -96,26 +174,43 @@ uint16_t card_touch(struct card_context *context)
 	block->uses++;
 	card_tally(card, pool, SPECKV_COUNT_TOUCHES, 1);
 	if (touch->feature_count)
-		step(context, memory_session(card, context->function->index, touch->session), touch->features, touch->feature_count);
+		step(context, pool, memory_session(card, context->function->index, touch->session), touch->features);
 	return SPECKV_STATUS_OK;
 }
 
-static int32_t score(struct card_pool *pool, const struct speckv_candidate *candidate, uint32_t wait, uint64_t now)
+/* What all candidates of one PREDICT have in common. */
+struct outlook {
+	uint64_t now;
+	bool learned;
+	uint32_t chance; /* learned */
+	uint32_t wait; /* otherwise */
+};
+
+static int32_t score(struct card_pool *pool, const struct speckv_candidate *candidate, const struct outlook *outlook)
 {
 	const struct card_block *block = card_block_at(pool, candidate->address);
 
 	if (!block || block->state != BLOCK_SEALED || block->generation != candidate->generation)
 		return SCORE_ABSENT;
-	return -(int32_t)(log_ms(block->used_ns, now) + wait);
+	return outlook->learned ? (int32_t)outlook->chance : -(int32_t)(log_ms(block->used_ns, outlook->now) + outlook->wait);
 }
 
-/* Best first, until the budget is used up; ties to the earlier candidate. A block that cannot be staged is passed over. */
-static void stage_best(struct card_context *context, struct card_pool *pool, const struct speckv_candidate *candidates, unsigned int count)
+/*
+ * Best first, ties to the earlier candidate, until the budget is used up or it is as far ahead as is worth it. A block that cannot be
+ * staged is passed over.
+ */
+static void stage_best(struct card_context *context, struct card_pool *pool, const struct speckv_candidate *candidates, unsigned int count,
+		       const struct outlook *outlook)
 {
 	uint64_t budget = context->entry->predict.budget_bytes, staged;
+	uint32_t depth = card_depth(context->card, pool);
 	uint64_t done = 0;
 
-	for (unsigned int n = 0; n < count; n++) {
+	if (outlook->learned && outlook->chance <= SPECKV_PREDICTOR_WORTH)
+		return;
+	if (depth > context->entry->predict.depth)
+		depth = context->entry->predict.depth;
+	for (unsigned int n = 0; n < count && context->command->result < depth; n++) {
 		const struct speckv_candidate *best = NULL;
 
 		for (unsigned int i = 0; i < count; i++)
@@ -138,9 +233,8 @@ uint16_t card_predict(struct card_context *context)
 	struct speckv_card *card = context->card;
 	struct speckv_candidate candidates[SPECKV_CANDIDATES];
 	struct memory_session *session = NULL;
-	uint64_t now = card_now(card);
+	struct outlook outlook = { 0 };
 	struct card_pool *pool;
-	uint32_t wait = 0;
 	uint16_t status;
 	unsigned int n = predict->candidate_count;
 
@@ -152,7 +246,7 @@ uint16_t card_predict(struct card_context *context)
 		return CARD_INVALID(context, predict.reserved1);
 	if (!n || n > SPECKV_CANDIDATES)
 		return CARD_INVALID(context, predict.candidate_count);
-	if (predict->feature_count > SPECKV_FEATURES)
+	if (features_bad(card, predict->feature_count))
 		return CARD_INVALID(context, predict.feature_count);
 	if (!predict->depth || predict->depth > 16)
 		return CARD_INVALID(context, predict.depth);
@@ -172,24 +266,31 @@ uint16_t card_predict(struct card_context *context)
 		if (predict->flags & SPECKV_PREDICT_RESET)
 			memset(session, 0, sizeof(*session));
 		if (predict->feature_count)
-			step(context, session, predict->features, predict->feature_count);
-		wait = session_wait(session, now);
+			step(context, pool, session, predict->features);
 	}
+	outlook.now = card_now(card);
+	if (session && has_state(card, session)) {
+		outlook.chance = chance(card, session, outlook.now);
+		contest(context, pool, session, outlook.chance, outlook.now);
+		outlook.learned = !pool->pace.guarded;
+	}
+	if (session && !outlook.learned)
+		outlook.wait = session_wait(session, outlook.now);
 	/* Only the scores are written back: the rest is the client's and may have changed. */
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t at = predict->candidates_offset + i * sizeof(candidates[0]) + offsetof(struct speckv_candidate, score);
 
-		candidates[i].score = (uint32_t)score(pool, &candidates[i], wait, now);
+		candidates[i].score = (uint32_t)score(pool, &candidates[i], &outlook);
 		status = card_buffer_write(context, predict->buffer, at, &candidates[i].score, sizeof(candidates[i].score));
 		if (status)
 			return status;
 	}
 	if (predict->flags & SPECKV_PREDICT_STAGE)
-		stage_best(context, pool, candidates, n);
+		stage_best(context, pool, candidates, n, &outlook);
 	return SPECKV_STATUS_OK;
 }
 
-/* Known answers of the arithmetic: for the self-test. Returns how many are wrong. */
+/* Known answers of the arithmetic, and the model is what was loaded: for the self-test. Returns how many are wrong. */
 uint32_t card_predictor_test(struct speckv_card *card)
 {
 	static const struct { uint64_t v; uint32_t log; } known[] = {
@@ -199,5 +300,5 @@ uint32_t card_predictor_test(struct speckv_card *card)
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		wrong += log2_8(known[i].v) != known[i].log;
-	return wrong;
+	return wrong + (card->predictor && !card_model_intact(card));
 }

@@ -117,7 +117,7 @@ static void test_predictor(struct card_context *context, struct card_test *test)
 {
 	bool good = !card_predictor_test(context->card);
 
-	say(test, good, good ? "known scores" : "a known score is wrong");
+	say(test, good, good ? "known scores, and the model that was loaded" : "a known score is wrong, or the model is damaged");
 }
 
 static void test_flash(struct card_context *context, struct card_test *test)

@@ -4,9 +4,16 @@
 
 #define BURST_NS 10000000 /* a prefetch that would have to wait longer for its turn is dropped */
 
+static void settle(struct speckv_card *card, const struct card_stage *stage, bool used)
+{
+	if (stage->predicted && card->pools[stage->pool].present)
+		speckv_pace_settle(&card->pools[stage->pool].pace, used);
+}
+
 static void drop(struct speckv_card *card, struct card_stage *stage)
 {
 	if (!stage->used) {
+		settle(card, stage, false);
 		card->counters[COUNT_PREFETCH_UNUSED]++;
 		card_tally(card, card->pools[stage->pool].present ? &card->pools[stage->pool] : NULL, SPECKV_COUNT_PREFETCH_UNUSED, 1);
 	}
@@ -30,8 +37,10 @@ const uint8_t *card_stage_use(struct card_context *context, const struct card_st
 {
 	struct speckv_card *card = context->card;
 
-	if (!stage->used)
+	if (!stage->used) {
+		settle(card, stage, true);
 		card_count(context, COUNT_PREFETCH_USED, 1);
+	}
 	card->stages[stage - card->stages].used = true;
 	return card->memory + card->layout.stage + stage->at;
 }
@@ -66,7 +75,7 @@ void card_stage_end(struct card_context *context, unsigned int pool, uint64_t ad
 		drop(card, stage);
 	*stage = (struct card_stage){ .pool = (uint16_t)pool, .address = address, .generation = generation, .layer_first = layer_first,
 				      .layer_count = layer_count, .at = card->stage_next, .bytes = (bytes + 63) / 64 * 64,
-				      .used_ns = card_now(card) };
+				      .used_ns = card_now(card), .predicted = context->entry->sqe.opcode == SPECKV_IO_PREDICT };
 	card->stage_next += stage->bytes;
 }
 

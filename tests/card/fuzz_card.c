@@ -6,7 +6,7 @@
  * The first byte: bit 0, the peer has the admin queue too. Without it nothing that the peer does may touch another client's pool; with
  * it the card's own accounts must hold.
  */
-#include "rig.h"
+#include "models.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -52,11 +52,14 @@ static union card_entry io_entry(struct bench *b, struct input *in)
 		memset(e.copy.key_prefix, 1, 16);
 		break;
 	case SPECKV_IO_TOUCH:
-		e = (union card_entry){ .touch = { .pool = 1, .address = address, .generation = generation, .session = slot, .feature_count = 3 } };
+		e = (union card_entry){ .touch = { .pool = 1, .address = address, .generation = generation, .session = slot,
+						   .feature_count = slot % 4 } };
+		memset(e.touch.features, slot & 8 ? 100 : -100, sizeof(e.touch.features));
 		break;
 	case SPECKV_IO_PREDICT:
-		e = (union card_entry){ .predict = { .pool = 1, .buffer = BUFFER_BOTH, .session = slot, .candidate_count = 5, .depth = 1,
-						     .flags = SPECKV_PREDICT_STAGE, .budget_bytes = 1u << 17 } };
+		e = (union card_entry){ .predict = { .pool = 1, .buffer = BUFFER_BOTH, .session = slot, .candidate_count = 5,
+						     .feature_count = slot & 1 ? 2 : 0, .depth = 1 + slot % 4, .flags = SPECKV_PREDICT_STAGE,
+						     .budget_bytes = 1u << 17 } };
 		break;
 	case SPECKV_IO_NOP:
 	case SPECKV_IO_FLUSH:
@@ -67,6 +70,33 @@ static union card_entry io_entry(struct bench *b, struct input *in)
 		break;
 	}
 	e.sqe.opcode = kind % 12;
+	return e;
+}
+
+/* A model file, mostly as it should be: with its digest, in whole or in parts. */
+static union card_entry model_entry(struct bench *b, struct input *in, uint64_t data)
+{
+	const struct speckv_card *card = b->rig->card;
+	struct model_file model = model_of_rule();
+	union card_entry e = { .model = { .opcode = SPECKV_ADMIN_LOAD_MODEL, .total_bytes = (uint32_t)model.length, .data_address = data } };
+	uint8_t how = (uint8_t)take(in, 1);
+
+	for (unsigned int n = how & 3; n; n--)
+		model.bytes[take(in, 3) % (how & 4 ? 8 + model.table : model.length)] ^= (uint8_t)take(in, 1);
+	CHECK(card_sha256(model.bytes, model.length, e.model.digest), "digest");
+	if (how & 8) {
+		e.model.offset = card->model_received < model.length ? card->model_received : 0;
+		e.model.data_address += e.model.offset;
+	}
+	e.model.data_bytes = (uint32_t)model.length - e.model.offset;
+	if (how & 16 && e.model.data_bytes > 65536)
+		e.model.data_bytes = 65536;
+	memcpy(rig_at(b->rig, 0, data), model.bytes, model.length);
+	free(model.bytes);
+	if (how >= 240) {
+		e = (union card_entry){ .sqe = { .opcode = SPECKV_ADMIN_LOAD_MODEL } };
+		e.model.flags = SPECKV_MODEL_UNLOAD;
+	}
 	return e;
 }
 
@@ -104,6 +134,7 @@ static union card_entry admin_entry(struct bench *b, struct input *in, uint64_t 
 		memcpy(e.pool.uuid, b->rig->card->pools[e.pool.pool].record.description.uuid, 16);
 		break;
 	case SPECKV_ADMIN_LOAD_MODEL:
+		return model_entry(b, in, data);
 	case SPECKV_ADMIN_FW_DOWNLOAD:
 		e.firmware.data_address = data;
 		e.firmware.data_bytes = (uint32_t)take(in, 2);
@@ -146,10 +177,12 @@ static void poke(struct bench *b, struct input *in, unsigned int function)
 static void accounts_hold(struct speckv_card *card)
 {
 	uint64_t free_pages = 0, held[CARD_AGENTS] = { 0 };
+	struct speckv_pace_figures pace;
 
 	for (uint64_t i = 0; i < card->layout.pages; i++)
 		free_pages += !(card->page_map[i] & (PAGE_OWNER | PAGE_POISON));
 	EQUAL(card->free_pages, free_pages);
+	EQUAL(card->predictor != NULL, memory_superblock(card)->model_bytes != 0);
 	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++) {
 		struct card_pool *pool = &card->pools[n];
 		uint64_t used = 0, stored = 0;
@@ -168,6 +201,9 @@ static void accounts_hold(struct speckv_card *card)
 			for (unsigned int a = 0; a < CARD_AGENTS; a++)
 				held[a] += block->holders >> a & 1;
 		}
+		speckv_pace_figures(&pool->pace, &pace);
+		CHECK(pace.depth >= 1 && pace.depth <= 16 && pace.used <= pace.settled && pace.settled <= 16 && pace.won <= pace.decided &&
+		      pace.decided <= 64 && pace.guarded <= 1, "figures of pool %u", n);
 		EQUAL(pool->used_pages, used);
 		EQUAL(pool->stored_bytes, stored);
 	}
@@ -209,7 +245,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		e.write.codec = SPECKV_CODEC_RAW;
 		EQUAL(client_run(&victim.client, &e, NULL), 0);
 	}
-	scratch = rig_alloc(b.rig, 0, 1u << 16);
+	scratch = rig_alloc(b.rig, 0, 1u << 19);
+	if (size & 2) {
+		struct model_file model = model_of_rule();
+
+		EQUAL(model_load(&b.admin, &model), 0);
+		free(model.bytes);
+	}
 	b.rig->foreign = 0;
 	while (in.at < in.end) {
 		uint8_t what = (uint8_t)take(&in, 1);

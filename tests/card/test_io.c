@@ -493,7 +493,7 @@ static void candidates_are_scored_by_recency(void)
 	struct bench b;
 	struct speckv_candidate *c;
 	union card_entry touch, good = { .predict = { .opcode = SPECKV_IO_PREDICT, .pool = 1, .buffer = BUFFER_BOTH, .session = 2,
-						      .candidate_count = 4, .depth = 1 } };
+						      .candidate_count = 4, .depth = 2 } };
 	uint64_t issued;
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
@@ -520,6 +520,11 @@ static void candidates_are_scored_by_recency(void)
 	EQUAL((int32_t)c[3].score, INT32_MIN); /* nothing there */
 	EQUAL(c[1].tag, 101);
 	good.predict.flags = SPECKV_PREDICT_STAGE;
+	good.predict.depth = 1;
+	good.predict.budget_bytes = (uint32_t)(3 * b.block_bytes);
+	EQUAL(client_run(&b.client, &good, &issued), 0);
+	EQUAL(issued, 1);
+	good.predict.depth = 3;
 	good.predict.budget_bytes = (uint32_t)(2 * b.block_bytes + 1);
 	EQUAL(client_run(&b.client, &good, &issued), 0);
 	EQUAL(issued, 2);

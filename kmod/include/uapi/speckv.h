@@ -250,14 +250,18 @@ struct speckv_cmd_touch {
 	__aligned_le64 address;
 	__aligned_le64 generation;
 	__le32 session; /* slot; SPECKV_NO_SESSION: only the frame is touched */
-	__u8 feature_count; /* 0: no step */
+	__u8 feature_count; /* 0: no step; otherwise as many as the model that is loaded takes */
 	__u8 reserved[3];
 	__s8 features[SPECKV_FEATURES];
 };
 
 #define SPECKV_NO_SESSION 0xffffffffu
 
-/* Score candidates for a session, into the candidates. Without a model: the most recently used first. */
+/*
+ * Score candidates for a session, into the candidates. With a model, and a session that has taken a step with it: the
+ * chance that the session comes back within the model's window, of 2^30, the same for all that are there. Without, or
+ * while the pool's guard holds (SPECKV_FEATURE_POOL_PREFETCH): the most recently used first, never above 0.
+ */
 struct speckv_cmd_predict {
 	__u8 opcode;
 	__u8 flags; /* SPECKV_PREDICT_* */
@@ -267,8 +271,8 @@ struct speckv_cmd_predict {
 	__aligned_le64 candidates_offset; /* struct speckv_candidate[candidate_count], aligned to 64 */
 	__le32 session;
 	__u8 candidate_count; /* at most SPECKV_CANDIDATES */
-	__u8 feature_count; /* 0: score with the state as it is */
-	__u8 depth; /* unrolled steps, 1..16 */
+	__u8 feature_count; /* 0: score with the state as it is; otherwise a step first, as in TOUCH */
+	__u8 depth; /* 1..16: at most so many blocks are staged; the pool's own depth may be less */
 	__u8 reserved0;
 	__s8 features[SPECKV_FEATURES];
 	__le32 budget_bytes; /* SPECKV_PREDICT_STAGE: raw bytes to stage at most */
@@ -283,7 +287,7 @@ struct speckv_candidate {
 	__aligned_le64 address;
 	__aligned_le64 generation;
 	__le32 bytes; /* of the frame */
-	__le32 score; /* out, signed: larger is more likely */
+	__le32 score; /* out, signed: larger is more likely; -2^31: not there */
 };
 
 /* ---- admin commands: the privileged queue pair only ---------------------------------------------------------- */
@@ -362,7 +366,7 @@ struct speckv_cmd_model {
 	__le32 offset; /* of this part in the file; parts come in order */
 	__le32 total_bytes;
 	__le32 reserved;
-	__u8 digest[32]; /* SHA-256 of the whole file, checked with the last part */
+	__u8 digest[32]; /* SHA-256 of the whole file (of train-prefetcher), checked with the last part */
 };
 
 #define SPECKV_MODEL_UNLOAD (1u << 2) /* no data: sessions go back to LRU */
@@ -408,7 +412,7 @@ struct speckv_cmd_value {
 #define SPECKV_FEATURE_INTERRUPT_COALESCING 0x02 /* bits 15:0 completions, 31:16 microseconds */
 #define SPECKV_FEATURE_SCRUB_SECONDS 0x03 /* memory scrubbed once in so long; 0: off */
 #define SPECKV_FEATURE_PREFETCH_BYTES_PER_SECOND 0x04
-#define SPECKV_FEATURE_PREFETCH_DEPTH 0x05 /* 1..16; 0: adapts by itself */
+#define SPECKV_FEATURE_PREFETCH_DEPTH 0x05 /* 1..16; 0: every pool's adapts by itself */
 #define SPECKV_FEATURE_RECALL_TIMEOUT_MS 0x06 /* an agent silent for so long is fenced */
 #define SPECKV_FEATURE_POLL_MICROSECONDS 0x07 /* how long doorbell memory is polled before need_wake; 0: never sleeps */
 #define SPECKV_FEATURE_POOL_QUOTA_BYTES 0x10 /* of a pool, as the following */
@@ -417,6 +421,12 @@ struct speckv_cmd_value {
 #define SPECKV_FEATURE_POOL_EVICTION 0x13
 #define SPECKV_FEATURE_POOL_OWNER 0x14 /* bits 31:0 uid, 63:32 gid */
 #define SPECKV_FEATURE_POOL_MODE 0x15 /* permission bits */
+/*
+ * Read only. Bits 7:0 depth in force, 8 the guard holds: recency instead of the model; of the last prefetches (at most
+ * 16) 23:16 settled, 31:24 of these used; of the last contests with recency (at most 64) 39:32 decided, 47:40 won by
+ * the model; 63:48 how many times the guard has taken over.
+ */
+#define SPECKV_FEATURE_POOL_PREFETCH 0x16
 
 #define SPECKV_TEST_MEMORY (1u << 0)
 #define SPECKV_TEST_DMA (1u << 1)
@@ -659,6 +669,8 @@ struct speckv_log_event {
 #define SPECKV_CARD_FW_COMMITTED 16 /* value: slot */
 #define SPECKV_CARD_FW_REJECTED 17 /* value: status */
 #define SPECKV_CARD_FW_ACTIVATED 18 /* value: slot */
+#define SPECKV_CARD_GUARD_ENGAGED 19 /* the prefetcher does worse than recency in a pool. value: contests won of 64 */
+#define SPECKV_CARD_GUARD_RELEASED 20
 
 struct speckv_log_slot {
 	__le16 slot;
