@@ -226,6 +226,8 @@ const char *speckv_card_event_name(unsigned int kind)
 		[SPECKV_CARD_FW_COMMITTED] = "firmware_committed",
 		[SPECKV_CARD_FW_REJECTED] = "firmware_rejected",
 		[SPECKV_CARD_FW_ACTIVATED] = "firmware_activated",
+		[SPECKV_CARD_GUARD_ENGAGED] = "guard_engaged",
+		[SPECKV_CARD_GUARD_RELEASED] = "guard_released",
 	};
 
 	return kind < sizeof(names) / sizeof(names[0]) ? names[kind] : NULL;
