@@ -30,4 +30,39 @@ static inline uint32_t float_split(const struct float_layout *layout, uint32_t m
 	return field;
 }
 
+static inline int bit_length(uint32_t value)
+{
+	return value ? 32 - __builtin_clz(value) : 0;
+}
+
+/* magnitude * 2^(shift), to nearest, ties to even */
+static inline int32_t float_align(uint32_t magnitude, int shift)
+{
+	uint32_t quotient, rest, half;
+
+	if (shift >= 0)
+		return (int32_t)(magnitude << shift);
+	if (shift < -30)
+		return 0;
+	quotient = magnitude >> -shift;
+	rest = magnitude - (quotient << -shift);
+	half = 1u << (-shift - 1);
+	return (int32_t)(quotient + (rest > half || (rest == half && (quotient & 1))));
+}
+
+/* Bits of the number nearest to magnitude * 2^exponent, ties to even; too large becomes the largest finite one. */
+static inline uint32_t float_nearest(const struct float_layout *layout, uint32_t magnitude, int exponent)
+{
+	int least = 1 - layout->bias - (int)layout->mantissa_bits, down = bit_length(magnitude) - 1 - (int)layout->mantissa_bits;
+	uint32_t bits;
+
+	if (!magnitude)
+		return 0;
+	if (exponent + down < least) /* subnormal */
+		down = least - exponent;
+	/* The implicit bit, and a carry of the rounding, add to the exponent field. */
+	bits = (uint32_t)float_align(magnitude, -down) + ((uint32_t)(exponent + down - least) << layout->mantissa_bits);
+	return bits < layout->infinity ? bits : layout->infinity - 1u;
+}
+
 #endif

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "calibration.h"
 #include "frame.h"
 #include "kernels.h"
 #include "mode.h"
@@ -88,8 +89,10 @@ static void zero_to_line(uint8_t *frame, uint64_t from)
 	memset(frame + from, 0, codec_lines(from) * SPECKV_FRAME_ALIGN - from);
 }
 
-int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int codec, const struct speckv_frame_identity *identity,
-			const void *raw, uint64_t raw_bytes, void *frame, uint64_t frame_capacity, uint64_t *frame_bytes)
+/* `parameter`: of section 0, in calibrated modes. */
+static int encode_frame(const struct speckv_geometry *geometry, unsigned int codec, const struct speckv_calibration *calibration,
+			uint32_t parameter, const struct speckv_frame_identity *identity, const void *raw, uint64_t raw_bytes, void *frame,
+			uint64_t frame_capacity, uint64_t *frame_bytes)
 {
 	uint8_t header[SPECKV_FRAME_HEADER_BYTES] = { 0 };
 	const struct codec_mode *mode;
@@ -104,8 +107,10 @@ int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int cod
 	rc = mode_for(geometry, codec, &mode);
 	if (rc)
 		return rc;
-	if (raw_bytes != speckv_geometry_bytes(geometry))
+	if (raw_bytes != speckv_geometry_bytes(geometry) || !calibration != !mode->encode_calibrated)
 		return -EINVAL;
+	if (calibration && !calibration_covers(calibration, codec, geometry, parameter))
+		return -ERANGE;
 	if (frame_capacity < speckv_frame_max_bytes(geometry, codec))
 		return -ENOSPC;
 	sections = 2u * geometry->layers;
@@ -115,7 +120,15 @@ int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int cod
 		uint8_t entry[SPECKV_SECTION_BYTES];
 		struct codec_section section = { .offset_lines = (uint32_t)line };
 
-		rc = mode->encode(geometry, tensor_of(i), (const uint8_t *)raw + i * section_raw, to + line * SPECKV_FRAME_ALIGN, &section);
+		if (calibration) {
+			struct codec_calibrated by = { .calibration = calibration, .position = identity->first_position };
+
+			section.parameter = parameter + i / 2;
+			rc = mode->encode_calibrated(&by, geometry, tensor_of(i), (const uint8_t *)raw + i * section_raw,
+						     to + line * SPECKV_FRAME_ALIGN, &section);
+		} else {
+			rc = mode->encode(geometry, tensor_of(i), (const uint8_t *)raw + i * section_raw, to + line * SPECKV_FRAME_ALIGN, &section);
+		}
 		if (rc)
 			return rc;
 		zero_to_line(to, line * SPECKV_FRAME_ALIGN + section.length);
@@ -138,12 +151,32 @@ int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int cod
 	codec_put32(header + 16, (uint32_t)raw_bytes);
 	codec_put32(header + 20, (uint32_t)(line * SPECKV_FRAME_ALIGN));
 	put_identity(header, identity);
+	if (calibration)
+		memcpy(header + 96, calibration->digest, sizeof(calibration->digest));
 	codec_put16(header + 112, (uint16_t)sections);
 	codec_put32(header + 116, table_crc);
 	seal_header(header);
 	memcpy(to, header, sizeof(header));
 	*frame_bytes = line * SPECKV_FRAME_ALIGN;
 	return 0;
+}
+
+int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int codec, const struct speckv_frame_identity *identity,
+			const void *raw, uint64_t raw_bytes, void *frame, uint64_t frame_capacity, uint64_t *frame_bytes)
+{
+	return encode_frame(geometry, codec, NULL, 0, identity, raw, raw_bytes, frame, frame_capacity, frame_bytes);
+}
+
+int speckv_frame_encode_calibrated(const struct speckv_geometry *geometry, unsigned int codec, const struct speckv_calibration *calibration,
+				   unsigned int layer_first, unsigned int head_first, const struct speckv_frame_identity *identity,
+				   const void *raw, uint64_t raw_bytes, void *frame, uint64_t frame_capacity, uint64_t *frame_bytes)
+{
+	if (!calibration)
+		return -EINVAL;
+	if (layer_first > UINT16_MAX || head_first > UINT16_MAX)
+		return -ERANGE;
+	return encode_frame(geometry, codec, calibration, calibration_parameter(layer_first, head_first), identity, raw, raw_bytes, frame,
+			    frame_capacity, frame_bytes);
 }
 
 /* A private copy of the header, magic, checksum and version looked at. */
@@ -243,8 +276,8 @@ int speckv_frame_parse(const void *frame, uint64_t available, struct speckv_fram
 	    parsed.frame_bytes < speckv_frame_min_bytes(&parsed.geometry, parsed.codec) ||
 	    parsed.frame_bytes > speckv_frame_max_bytes(&parsed.geometry, parsed.codec))
 		return -EBADMSG;
-	/* No mode of this version takes a calibration, a flag or the reserved word. */
-	if (memcmp(parsed.calibration, zero, sizeof(zero)) || codec_get16(header + 114) || codec_get32(header + 120))
+	/* Only calibrated modes name a calibration; no mode of this version has a flag or the reserved word. */
+	if (!memcmp(parsed.calibration, zero, sizeof(zero)) != !mode->decode_calibrated || codec_get16(header + 114) || codec_get32(header + 120))
 		return -EBADMSG;
 	rc = check_table(&parsed, mode, frame, codec_get32(header + 116));
 	if (rc)
@@ -333,8 +366,21 @@ static int check_parsed(const struct speckv_frame *parsed, uint64_t available, c
 	return parsed->frame_bytes <= available ? 0 : -EBADMSG;
 }
 
-static int decode_layers(const struct speckv_frame *parsed, const struct codec_mode *mode, const uint8_t *frame,
-			 unsigned int layer_first, unsigned int layer_count, uint8_t *raw, bool streamed)
+/* One section of a calibrated mode; the calibration is the frame's. */
+static int decode_calibrated(const struct speckv_frame *parsed, const struct codec_mode *mode, const struct speckv_calibration *calibration,
+			     const uint8_t *frame, uint32_t index, const struct codec_section *section, uint8_t *raw)
+{
+	struct codec_calibrated by = { .calibration = calibration, .position = parsed->identity.first_position };
+
+	if (!calibration_covers(calibration, parsed->codec, &parsed->geometry, section->parameter - index / 2) ||
+	    section->parameter % (UINT32_C(1) << 16) < index / 2)
+		return -EBADMSG;
+	return mode->decode_calibrated(&by, &parsed->geometry, tensor_of(index), section,
+				       frame + (uint64_t)section->offset_lines * SPECKV_FRAME_ALIGN, raw);
+}
+
+static int decode_layers(const struct speckv_frame *parsed, const struct codec_mode *mode, const struct speckv_calibration *calibration,
+			 const uint8_t *frame, unsigned int layer_first, unsigned int layer_count, uint8_t *raw, bool streamed)
 {
 	uint64_t section_raw = codec_section_raw_bytes(&parsed->geometry);
 
@@ -344,7 +390,9 @@ static int decode_layers(const struct speckv_frame *parsed, const struct codec_m
 
 		if (!rc && i + 1 < 2 * (layer_first + layer_count))
 			codec_fetch(frame + (section.offset_lines + codec_lines(section.length)) * SPECKV_FRAME_ALIGN, LEAD);
-		if (!rc)
+		if (!rc && calibration)
+			rc = decode_calibrated(parsed, mode, calibration, frame, i, &section, raw);
+		else if (!rc)
 			rc = mode->decode(&parsed->geometry, tensor_of(i), &section,
 					  frame + (uint64_t)section.offset_lines * SPECKV_FRAME_ALIGN, raw, streamed);
 		if (rc)
@@ -354,8 +402,8 @@ static int decode_layers(const struct speckv_frame *parsed, const struct codec_m
 	return 0;
 }
 
-int codec_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,
-		       unsigned int layer_count, void *raw, uint64_t raw_capacity, bool streamed)
+static int decode_frame(const struct speckv_frame *parsed, const struct speckv_calibration *calibration, const void *frame, uint64_t available,
+			unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity, bool streamed)
 {
 	const struct codec_mode *mode;
 	uint64_t bytes;
@@ -368,13 +416,31 @@ int codec_frame_decode(const struct speckv_frame *parsed, const void *frame, uin
 	rc = check_parsed(parsed, available, &mode);
 	if (!rc && (layer_first > parsed->geometry.layers || layer_count > parsed->geometry.layers - layer_first))
 		rc = -EINVAL;
+	if (!rc && !calibration != !mode->decode_calibrated)
+		rc = -EINVAL;
+	if (!rc && calibration && memcmp(parsed->calibration, calibration->digest, sizeof(calibration->digest)))
+		rc = -EILSEQ;
 	if (!rc && bytes > raw_capacity)
 		rc = -ENOSPC;
 	if (!rc)
-		rc = decode_layers(parsed, mode, frame, layer_first, layer_count, raw, streamed);
+		rc = decode_layers(parsed, mode, calibration, frame, layer_first, layer_count, raw, streamed);
 	if (rc)
 		memset(raw, 0, least(bytes, raw_capacity));
 	return rc;
+}
+
+int codec_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,
+		       unsigned int layer_count, void *raw, uint64_t raw_capacity, bool streamed)
+{
+	return decode_frame(parsed, NULL, frame, available, layer_first, layer_count, raw, raw_capacity, streamed);
+}
+
+int speckv_frame_decode_calibrated(const struct speckv_frame *parsed, const struct speckv_calibration *calibration, const void *frame,
+				   uint64_t available, unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity)
+{
+	if (!calibration)
+		return -EINVAL;
+	return decode_frame(parsed, calibration, frame, available, layer_first, layer_count, raw, raw_capacity, false);
 }
 
 int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,

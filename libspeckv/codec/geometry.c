@@ -31,6 +31,7 @@ static const struct codec_mode *const modes[] = {
 	[SPECKV_CODEC_INT8_DELTA_RLE] = &codec_mode_int8_delta_rle,
 	[SPECKV_CODEC_Q4X] = &codec_mode_q4x,
 	[SPECKV_CODEC_LOSSLESS] = &codec_mode_lossless,
+	[SPECKV_CODEC_Q5C] = &codec_mode_q5c,
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -78,7 +79,7 @@ uint32_t speckv_codec_modes(void)
 	uint32_t map = 0;
 
 	for (unsigned int codec = 0; codec < COUNT(modes); codec++)
-		if (modes[codec])
+		if (modes[codec] && modes[codec]->encode)
 			map |= UINT32_C(1) << codec;
 	return map;
 }

@@ -47,6 +47,7 @@ static bool avx512bf16_usable(void)
 #endif
 
 #define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa
+#define Q5C(isa) .q5c_encode = codec_q5c_encode_##isa, .q5c_decode = codec_q5c_decode_##isa
 #define Q4X(isa) .q4x_encode = codec_q4x_encode_##isa, .q4x_decode = codec_q4x_decode_##isa
 
 #define LOSSLESS(decode, encode)                                                                                    \
@@ -55,12 +56,12 @@ static bool avx512bf16_usable(void)
 
 /* Slowest first. */
 static const struct variant variants[] = {
-	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable), LOSSLESS(portable, portable) }, portable_usable },
+	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable), Q5C(portable), LOSSLESS(portable, portable) }, portable_usable },
 #if defined(__x86_64__)
-	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable), LOSSLESS(portable, portable) }, sse42_usable },
-	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512), LOSSLESS(avx512, portable) }, avx512_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16), LOSSLESS(avx512, portable) }, avx512bf16_usable },
+	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable), Q5C(portable), LOSSLESS(portable, portable) }, sse42_usable },
+	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(avx2), Q5C(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512), Q5C(avx512), LOSSLESS(avx512, portable) }, avx512_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16), Q5C(avx512), LOSSLESS(avx512, portable) }, avx512bf16_usable },
 #endif
 };
 

@@ -17,6 +17,9 @@
 
 #include "mode.h"
 
+struct q5c_tables;
+struct q5c_rotation;
+
 /* Readers race with writers by design and decide by the checksum afterwards: keep the thread sanitizer out of these loops. */
 #define CODEC_RACING __attribute__((no_sanitize("thread")))
 
@@ -54,6 +57,11 @@ struct codec_kernels {
 	uint32_t (*lossless_split)(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base, unsigned int head_dim,
 				   unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes);
 	uint32_t (*lossless_code)(const struct lossless_table *table, const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end);
+	/* Mode q5c: the same, by the tables of the head; `rotation` is NULL where there is none. Decoding: false where a scale is none. */
+	int (*q5c_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
+			  const struct q5c_rotation *rotation, uint8_t *group);
+	bool (*q5c_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
+			   const struct q5c_rotation *rotation, uint8_t *raw);
 };
 
 /* Ask for memory that will be read soon: a hint, never a fault. */
@@ -89,6 +97,12 @@ CODEC_Q4X_KERNELS(portable);
 					   uint8_t *end)
 CODEC_LOSSLESS_DECODE(portable);
 CODEC_LOSSLESS_ENCODE(portable);
+#define CODEC_Q5C_KERNELS(isa)                                                                                                          \
+	int codec_q5c_encode_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,           \
+				   const struct q5c_rotation *rotation, uint8_t *group);                                                     \
+	bool codec_q5c_decode_##isa(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,        \
+				    const struct q5c_rotation *rotation, uint8_t *raw)
+CODEC_Q5C_KERNELS(portable);
 
 #if defined(__x86_64__)
 uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t bytes);
@@ -101,6 +115,8 @@ CODEC_Q4X_KERNELS(avx512);
 CODEC_Q4X_KERNELS(avx512bf16);
 CODEC_LOSSLESS_DECODE(avx2);
 CODEC_LOSSLESS_DECODE(avx512);
+CODEC_Q5C_KERNELS(avx2);
+CODEC_Q5C_KERNELS(avx512);
 #endif
 
 #endif

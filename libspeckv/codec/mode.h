@@ -23,6 +23,12 @@ struct codec_section {
 	uint32_t offset_lines, length, crc, parameter;
 };
 
+/* What calibrated modes need beside the shape. */
+struct codec_calibrated {
+	const struct speckv_calibration *calibration;
+	uint64_t position; /* of the block's first token */
+};
+
 struct codec_mode {
 	/* Does this mode hold tensors of this (valid) shape and type? */
 	bool (*supports)(const struct speckv_geometry *geometry);
@@ -35,12 +41,18 @@ struct codec_mode {
 	/* `in` has section->length readable bytes, between section_min and section_max; `streamed` as in frame.h. -EBADMSG. */
 	int (*decode)(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section,
 		      const uint8_t *in, uint8_t *raw, bool streamed);
+	/* Calibrated modes have these instead. section->parameter is given, and its layer and heads are in the calibration. */
+	int (*encode_calibrated)(const struct codec_calibrated *by, const struct speckv_geometry *geometry, enum codec_tensor tensor,
+				 const uint8_t *raw, uint8_t *out, struct codec_section *section);
+	int (*decode_calibrated)(const struct codec_calibrated *by, const struct speckv_geometry *geometry, enum codec_tensor tensor,
+				 const struct codec_section *section, const uint8_t *in, uint8_t *raw);
 };
 
 extern const struct codec_mode codec_mode_raw;
 extern const struct codec_mode codec_mode_int8_delta_rle;
 extern const struct codec_mode codec_mode_q4x;
 extern const struct codec_mode codec_mode_lossless;
+extern const struct codec_mode codec_mode_q5c;
 
 /* NULL when this build lacks the mode. */
 const struct codec_mode *codec_mode_find(unsigned int codec);

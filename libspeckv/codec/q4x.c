@@ -45,26 +45,6 @@ static void rotate(int32_t *values, unsigned int head_dim, unsigned int slice)
 			}
 }
 
-static int bit_length(uint32_t value)
-{
-	return value ? 32 - __builtin_clz(value) : 0;
-}
-
-/* magnitude * 2^(shift), to nearest, ties to even */
-static int32_t align(uint32_t magnitude, int shift)
-{
-	uint32_t quotient, rest, half;
-
-	if (shift >= 0)
-		return (int32_t)(magnitude << shift);
-	if (shift < -30)
-		return 0;
-	quotient = magnitude >> -shift;
-	rest = magnitude - (quotient << -shift);
-	half = 1u << (-shift - 1);
-	return (int32_t)(quotient + (rest > half || (rest == half && (quotient & 1))));
-}
-
 static int32_t quantise(int32_t z, unsigned int t, unsigned int bits)
 {
 	int32_t limit = 1 << (bits - 1), q = (z * q4x_reciprocal[t]) >> 24;
@@ -113,7 +93,7 @@ static int encode_token(const struct float_layout *layout, const uint8_t *raw, u
 		uint32_t word = codec_get16(raw + 2 * c);
 		int field = (int)float_split(layout, word & 0x7fff, &significand);
 
-		z[c] = align(significand, field - layout->bias - (int)layout->mantissa_bits - unit);
+		z[c] = float_align(significand, field - layout->bias - (int)layout->mantissa_bits - unit);
 		if (word & 0x8000)
 			z[c] = -z[c];
 	}
@@ -174,21 +154,6 @@ int codec_q4x_encode_portable(const uint8_t *raw, unsigned int head_dim, unsigne
 	return 0;
 }
 
-/* Bits of the number nearest to magnitude * 2^exponent, ties to even; too large becomes the largest finite one. */
-static uint32_t to_float(const struct float_layout *layout, uint32_t magnitude, int exponent)
-{
-	int least = 1 - layout->bias - (int)layout->mantissa_bits, down = bit_length(magnitude) - 1 - (int)layout->mantissa_bits;
-	uint32_t bits;
-
-	if (!magnitude)
-		return 0;
-	if (exponent + down < least) /* subnormal */
-		down = least - exponent;
-	/* The implicit bit, and a carry of the rounding, add to the exponent field. */
-	bits = (uint32_t)align(magnitude, -down) + ((uint32_t)(exponent + down - least) << layout->mantissa_bits);
-	return bits < layout->infinity ? bits : layout->infinity - 1u;
-}
-
 static void decode_token(const struct float_layout *layout, unsigned int scale, const uint8_t *codes, unsigned int head_dim,
 			 enum codec_tensor tensor, uint8_t *raw)
 {
@@ -213,7 +178,7 @@ static void decode_token(const struct float_layout *layout, unsigned int scale, 
 	for (unsigned int c = 0; c < head_dim; c++) {
 		uint32_t magnitude = (uint32_t)(v[c] < 0 ? -v[c] : v[c]);
 
-		magnitude = to_float(layout, magnitude * q4x_eighths[(scale - 1) % 8], (int)(scale - 1) / 8 - 33);
+		magnitude = float_nearest(layout, magnitude * q4x_eighths[(scale - 1) % 8], (int)(scale - 1) / 8 - 33);
 		codec_put16(raw + 2 * c, (uint16_t)(magnitude | (v[c] < 0 ? 0x8000 : 0)));
 	}
 }

@@ -97,7 +97,7 @@ int speckv_codec_from_name(const char *name);
 const char *speckv_dtype_name(unsigned int dtype);
 /** dtype of that name, or -EINVAL. */
 int speckv_dtype_from_name(const char *name);
-/** Bit map (1 << enum speckv_codec) of the modes that this build's host engine can encode and decode. */
+/** Bit map (1 << enum speckv_codec) of the modes that this build's host engine can encode and decode without a calibration. */
 uint32_t speckv_codec_modes(void);
 
 #ifdef __cplusplus

@@ -47,7 +47,7 @@ uint64_t speckv_frame_min_bytes(const struct speckv_geometry *geometry, unsigned
 /**
  * Encode one block into `frame` (64-byte aligned, speckv_frame_max_bytes() long), header and section table included.
  * Returns 0 and the frame's length. Errors: -EINVAL, -EOPNOTSUPP (mode), -ENODATA (a non-finite value, in modes that cannot
- * hold one: the caller stores the block raw), -ENOSPC (frame_capacity).
+ * hold one: the caller stores the block raw), -ENOSPC (frame_capacity). Calibrated modes: -EINVAL, see below.
  */
 int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int codec, const struct speckv_frame_identity *identity,
 			const void *raw, uint64_t raw_bytes, void *frame, uint64_t frame_capacity, uint64_t *frame_bytes);
@@ -64,6 +64,41 @@ int speckv_frame_verify(const void *frame, uint64_t available);
  */
 int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,
 			unsigned int layer_count, void *raw, uint64_t raw_capacity);
+
+/** A calibration of the modes q5c and e7c: a safetensors file made by `speckvctl codec calibrate`. Constant once loaded. */
+struct speckv_calibration;
+
+/** What a calibration is for. */
+struct speckv_calibration_info {
+	uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES]; /**< names it in frames: the first bytes of the file's SHA-256 */
+	uint32_t codecs;   /**< bit map (1 << enum speckv_codec) of the modes it has tables for */
+	uint32_t layers;
+	uint32_t kv_heads; /**< of the whole model */
+	uint32_t head_dim;
+};
+
+/**
+ * Load a calibration from `bytes` bytes of its file; they may be freed afterwards. Every number in it is checked.
+ * Errors: -EBADMSG (not a calibration, or damaged), -EOPNOTSUPP (made for a later version, or an unknown rotary embedding), -EFBIG
+ * (over 1 GiB), -EINVAL, -ENOMEM.
+ */
+int speckv_calibration_load(const void *file, uint64_t bytes, struct speckv_calibration **out);
+/** NULL is allowed. No frame may be in work with it. */
+void speckv_calibration_free(struct speckv_calibration *calibration);
+/** Errors: -EINVAL. */
+int speckv_calibration_describe(const struct speckv_calibration *calibration, struct speckv_calibration_info *out);
+/**
+ * speckv_frame_encode() in a calibrated mode. The block's layers and KV heads are those of the calibration from `layer_first` and
+ * `head_first` on; identity->first_position must be the true position where the calibration has a rotary embedding.
+ * Errors: as there, -ENODATA also for values far beyond those of the calibration, -ERANGE (shape, layers or heads that the calibration
+ * does not have, or a mode without tables in it), -EINVAL (a mode that takes no calibration).
+ */
+int speckv_frame_encode_calibrated(const struct speckv_geometry *geometry, unsigned int codec, const struct speckv_calibration *calibration,
+				   unsigned int layer_first, unsigned int head_first, const struct speckv_frame_identity *identity,
+				   const void *raw, uint64_t raw_bytes, void *frame, uint64_t frame_capacity, uint64_t *frame_bytes);
+/** speckv_frame_decode() of a frame of a calibrated mode. Errors: as there, -EILSEQ (the frame names another calibration). */
+int speckv_frame_decode_calibrated(const struct speckv_frame *parsed, const struct speckv_calibration *calibration, const void *frame,
+				   uint64_t available, unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity);
 
 /** CRC-32C (Castagnoli, reflected 0x82f63b78, init and final xor 0xffffffff: RFC 3720 B.4). crc: 0, or the CRC so far. */
 uint32_t speckv_crc32c(uint32_t crc, const void *data, uint64_t bytes);

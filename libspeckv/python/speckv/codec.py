@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,25 @@ class Frame:
     frame_bytes: int
 
 
+class Calibration:
+    """A calibration of the modes q5c and e7c, from the bytes of its file; every number in it is checked."""
+
+    def __init__(self, file: Any) -> None:
+        where = rows(file, 1, write=False)
+        out = ffi.new("struct speckv_calibration **")
+        check(lib.speckv_calibration_load(_pointer(where), where.row_bytes, out), what="loading a calibration")
+        self._handle = ffi.gc(out[0], lib.speckv_calibration_free)
+        info = ffi.new("struct speckv_calibration_info *")
+        check(lib.speckv_calibration_describe(self._handle, info), what="describing a calibration")
+        self.digest = bytes(ffi.buffer(info.digest))
+        self.codecs = _codecs(int(info.codecs))
+        self.layers, self.kv_heads, self.head_dim = int(info.layers), int(info.kv_heads), int(info.head_dim)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Calibration:
+        return cls(Path(path).read_bytes())
+
+
 def frame_max_bytes(geometry: Geometry, codec: Codec | str) -> int:
     """Most bytes that a frame of this shape can take; 0: not a valid shape or mode."""
     return int(lib.speckv_frame_max_bytes(geometry.to_c(), c_value(Codec, codec)))
@@ -52,8 +73,20 @@ def frame_min_bytes(geometry: Geometry, codec: Codec | str) -> int:
     return int(lib.speckv_frame_min_bytes(geometry.to_c(), c_value(Codec, codec)))
 
 
-def encode_frame(geometry: Geometry, codec: Codec | str, raw: Any, *, identity: Identity | None = None) -> Bytes:
-    """One block, in C order in anything that holds bytes, as a frame (uint8, 64-byte aligned)."""
+def encode_frame(
+    geometry: Geometry,
+    codec: Codec | str,
+    raw: Any,
+    *,
+    identity: Identity | None = None,
+    calibration: Calibration | None = None,
+    first_layer: int = 0,
+    first_head: int = 0,
+) -> Bytes:
+    """One block, in C order in anything that holds bytes, as a frame (uint8, 64-byte aligned).
+
+    Calibrated modes need the calibration, and which of its layers and KV heads the block begins with.
+    """
     identity = identity or Identity()
     place = ffi.new(
         "struct speckv_frame_identity *",
@@ -71,16 +104,15 @@ def encode_frame(geometry: Geometry, codec: Codec | str, raw: Any, *, identity: 
         raise InvalidError(errno.EINVAL, f"{codec} has no frame for {geometry}")
     frame = _aligned(capacity)
     length = ffi.new("uint64_t *")
-    rc = lib.speckv_frame_encode(
-        geometry.to_c(),
-        c_value(Codec, codec),
-        place,
-        _pointer(where),
-        where.row_bytes,
-        ffi.from_buffer(frame),
-        capacity,
-        length,
-    )
+    block = (place, _pointer(where), where.row_bytes, ffi.from_buffer(frame), capacity, length)
+    if calibration is None:
+        rc = lib.speckv_frame_encode(geometry.to_c(), c_value(Codec, codec), *block)
+    elif min(first_layer, first_head) < 0:
+        rc = -errno.ERANGE
+    else:
+        rc = lib.speckv_frame_encode_calibrated(
+            geometry.to_c(), c_value(Codec, codec), calibration._handle, first_layer, first_head, *block
+        )
     check(rc, what=f"encoding {where.row_bytes} bytes as {codec}")
     return frame[: int(length[0])]
 
@@ -96,7 +128,9 @@ def verify_frame(frame: Any) -> None:
     check(lib.speckv_frame_verify(_pointer(where), where.row_bytes), what="verifying a frame")
 
 
-def decode_frame(frame: Any, *, layers: tuple[int, int] | None = None, out: Any = None) -> Any:
+def decode_frame(
+    frame: Any, *, layers: tuple[int, int] | None = None, out: Any = None, calibration: Calibration | None = None
+) -> Any:
     """The raw bytes of a frame, or of its layers (first, how many), verified; into `out` where given."""
     where = rows(frame, 1, write=False)
     parsed = _parse(where)
@@ -106,9 +140,11 @@ def decode_frame(frame: Any, *, layers: tuple[int, int] | None = None, out: Any 
     if out is None:
         out = np.empty(int(parsed.raw_bytes) // int(parsed.geometry.layers) * count, np.uint8)
     target = rows(out, 1, write=True)
-    rc = lib.speckv_frame_decode(
-        parsed, _pointer(where), where.row_bytes, first, count, _pointer(target), target.row_bytes
-    )
+    block = (_pointer(where), where.row_bytes, first, count, _pointer(target), target.row_bytes)
+    if calibration is None:
+        rc = lib.speckv_frame_decode(parsed, *block)
+    else:
+        rc = lib.speckv_frame_decode_calibrated(parsed, calibration._handle, *block)
     check(rc, what="decoding a frame")
     return out
 
@@ -120,9 +156,8 @@ def crc32c(data: Any, crc: int = 0) -> int:
 
 
 def modes() -> tuple[Codec, ...]:
-    """The codec modes that this build can encode and decode."""
-    bits = int(lib.speckv_codec_modes())
-    return tuple(Codec(member) for bit, member in members(Codec).items() if bits >> bit & 1)
+    """The codec modes that this build can encode and decode without a calibration."""
+    return _codecs(int(lib.speckv_codec_modes()))
 
 
 def isa() -> str:
@@ -133,6 +168,10 @@ def isa() -> str:
 def force_isa(name: str) -> None:
     """Use the kernels of one instruction set, process-wide: portable, sse42, avx2, avx512, or auto for the best."""
     check(lib.speckv_isa_force(c_text(name)), what=f"instruction set {name}")
+
+
+def _codecs(bits: int) -> tuple[Codec, ...]:
+    return tuple(Codec(member) for bit, member in members(Codec).items() if bits >> bit & 1)
 
 
 def _aligned(size: int) -> Bytes:

@@ -1,0 +1,463 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Calibration files: safetensors, read once, copied into tables of known size and checked number by number. FORMAT.md section 6 is the
+ * definition. Nothing of the file is trusted and nothing of it is kept.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/evp.h>
+
+#include "calibration.h"
+
+#define FILE_MOST (UINT64_C(1) << 30)
+#define TABLE_MOST (UINT64_C(1) << 20)
+#define DIMENSIONS 4
+#define LAYERS_MOST 32767
+#define HEADS_MOST 65535
+
+/* ---- the table of a safetensors file ------------------------------------------------------------------------------ */
+
+struct text {
+	const char *at;
+	size_t length;
+};
+
+struct tensor {
+	const char *name, *dtype;
+	unsigned int dimensions;
+	uint64_t shape[DIMENSIONS];
+	const uint8_t *data;
+	bool found;
+};
+
+struct scan {
+	const char *at, *end;
+	const uint8_t *data;
+	uint64_t data_bytes, covered;
+	struct tensor *wanted;
+	unsigned int tensors;
+	struct text format, version, rotary;
+	bool bad;
+};
+
+static char peek(struct scan *s)
+{
+	while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r'))
+		s->at++;
+	return s->at < s->end ? *s->at : 0;
+}
+
+static bool take(struct scan *s, char c)
+{
+	if (s->bad || peek(s) != c)
+		return false;
+	s->at++;
+	return true;
+}
+
+static void expect(struct scan *s, char c)
+{
+	if (!take(s, c))
+		s->bad = true;
+}
+
+/* Escapes stay as they are: no name or value that matters has one. */
+static struct text string(struct scan *s)
+{
+	struct text out = { .at = "" };
+
+	expect(s, '"');
+	if (s->bad)
+		return out;
+	out.at = s->at;
+	while (s->at < s->end && *s->at != '"') {
+		if ((unsigned char)*s->at < 0x20 || (*s->at == '\\' && s->end - s->at < 2)) {
+			s->bad = true;
+			return out;
+		}
+		s->at += *s->at == '\\' ? 2 : 1;
+	}
+	out.length = (size_t)(s->at - out.at);
+	expect(s, '"');
+	return out;
+}
+
+static uint64_t number(struct scan *s)
+{
+	uint64_t value = 0;
+	bool any = false;
+
+	peek(s);
+	while (s->at < s->end && *s->at >= '0' && *s->at <= '9' && value <= FILE_MOST) {
+		value = value * 10 + (uint64_t)(*s->at++ - '0');
+		any = true;
+	}
+	if (!any || value > FILE_MOST)
+		s->bad = true;
+	return value;
+}
+
+static bool is(struct text text, const char *what)
+{
+	return text.length == strlen(what) && !memcmp(text.at, what, text.length);
+}
+
+static struct tensor *tensor_named(struct scan *s, struct text name)
+{
+	for (struct tensor *t = s->wanted; t->name; t++)
+		if (is(name, t->name))
+			return t;
+	return NULL;
+}
+
+static unsigned int dtype_bytes(struct text name)
+{
+	static const struct {
+		const char *name;
+		unsigned int bytes;
+	} known[] = { { "U8", 1 }, { "I8", 1 }, { "I16", 2 }, { "U64", 8 } };
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (is(name, known[i].name))
+			return known[i].bytes;
+	return 0;
+}
+
+/* {"dtype": "I16", "shape": [8, 2, 2, 128], "data_offsets": [0, 8192]}; the tensor must be a wanted one, and come once. */
+static void tensor(struct scan *s, struct tensor *out)
+{
+	uint64_t elements = 1, begin = 0, end = 0;
+	bool offsets = false, shape = false;
+	unsigned int size = 0;
+
+	if (!out || out->found) {
+		s->bad = true;
+		return;
+	}
+	expect(s, '{');
+	do {
+		struct text key = string(s);
+
+		expect(s, ':');
+		if (is(key, "dtype") && !size) {
+			struct text value = string(s);
+
+			size = dtype_bytes(value);
+			if (!is(value, out->dtype))
+				s->bad = true;
+		} else if (is(key, "shape") && !shape) {
+			shape = true;
+			expect(s, '[');
+			for (out->dimensions = 0; !s->bad && (out->dimensions ? take(s, ',') : peek(s) != ']'); out->dimensions++) {
+				if (out->dimensions == DIMENSIONS) {
+					s->bad = true;
+					break;
+				}
+				out->shape[out->dimensions] = number(s);
+				/* Factors and product stay below 2^31 and 2^62. */
+				elements *= out->shape[out->dimensions];
+				if (!elements || elements > FILE_MOST)
+					s->bad = true;
+			}
+			expect(s, ']');
+		} else if (is(key, "data_offsets") && !offsets) {
+			offsets = true;
+			expect(s, '[');
+			begin = number(s);
+			expect(s, ',');
+			end = number(s);
+			expect(s, ']');
+		} else {
+			s->bad = true;
+		}
+	} while (!s->bad && take(s, ','));
+	expect(s, '}');
+	if (s->bad || !size || !shape || !offsets || end < begin || end > s->data_bytes || end - begin != elements * size) {
+		s->bad = true;
+		return;
+	}
+	s->covered += end - begin;
+	out->data = s->data + begin;
+	out->found = true;
+}
+
+/* {"format": "text", ...}: all values are strings; those that say how the file was made are for people. */
+static void metadata(struct scan *s)
+{
+	expect(s, '{');
+	if (take(s, '}'))
+		return;
+	do {
+		struct text key = string(s), value;
+
+		expect(s, ':');
+		value = string(s);
+		if (is(key, "format"))
+			s->format = value;
+		else if (is(key, "version"))
+			s->version = value;
+		else if (is(key, "rotary"))
+			s->rotary = value;
+	} while (!s->bad && take(s, ','));
+	expect(s, '}');
+}
+
+static int scan_file(struct scan *s, const uint8_t *file, uint64_t bytes)
+{
+	uint64_t table;
+
+	if (bytes < 10)
+		return -EBADMSG;
+	table = codec_get64(file);
+	if (table > bytes - 8 || table > TABLE_MOST)
+		return -EBADMSG;
+	s->at = (const char *)file + 8;
+	s->end = s->at + table;
+	s->data = file + 8 + table;
+	s->data_bytes = bytes - 8 - table;
+	expect(s, '{');
+	do {
+		struct text name = string(s);
+
+		expect(s, ':');
+		if (s->bad)
+			break;
+		if (is(name, "__metadata__"))
+			metadata(s);
+		else
+			tensor(s, tensor_named(s, name));
+	} while (take(s, ','));
+	expect(s, '}');
+	/* Tensors that fill the data exactly and are all different do not overlap unless they leave a gap elsewhere. */
+	if (s->bad || peek(s) || s->at != s->end || s->covered != s->data_bytes || !is(s->format, "speckv-calibration"))
+		return -EBADMSG;
+	return is(s->version, "0") ? 0 : -EOPNOTSUPP;
+}
+
+/* ---- tables ------------------------------------------------------------------------------------------------------- */
+
+enum { TURNS, BITS, UNIT, MEAN, LEVELS, SHAPING, TENSORS };
+
+static bool shape_is(const struct tensor *t, unsigned int dimensions, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+	const uint64_t shape[DIMENSIONS] = { a, b, c, d };
+
+	return t->found && t->dimensions == dimensions && !memcmp(t->shape, shape, dimensions * sizeof(shape[0]));
+}
+
+static int16_t *words_of(const struct tensor *t, uint64_t count)
+{
+	int16_t *out = malloc(count * sizeof(*out));
+
+	for (uint64_t i = 0; out && i < count; i++)
+		out[i] = (int16_t)codec_get16(t->data + 2 * i);
+	return out;
+}
+
+static bool mean_valid(const int16_t *mean, unsigned int head_dim)
+{
+	for (unsigned int c = 0; c < head_dim; c++)
+		if (mean[c] > Q5C_INPUT_MAX || mean[c] < -Q5C_INPUT_MAX)
+			return false;
+	return true;
+}
+
+static bool levels_valid(const int16_t *levels, unsigned int bits)
+{
+	for (unsigned int i = 0; i < Q5C_LEVELS_MAX; i++)
+		if (i >> bits ? levels[i] != 0
+			      : levels[i] > Q5C_LEVEL_MAX || levels[i] < -Q5C_LEVEL_MAX || (i && levels[i] <= levels[i - 1]))
+			return false;
+	return true;
+}
+
+static bool shaping_valid(const int16_t *shaping, unsigned int head_dim)
+{
+	for (unsigned int row = 1; row < head_dim; row++) {
+		uint32_t sum = 0;
+
+		for (unsigned int c = 0; c < row; c++, shaping++)
+			sum += (uint32_t)(*shaping < 0 ? -*shaping : *shaping);
+		if (sum > Q5C_SHAPING_MAX)
+			return false;
+	}
+	return true;
+}
+
+static int load_q5c(struct speckv_calibration *c, const struct tensor *wanted)
+{
+	uint64_t heads = (uint64_t)c->layers * 2 * c->kv_heads;
+	uint64_t triangle = (uint64_t)c->head_dim * (c->head_dim - 1) / 2;
+
+	if (!shape_is(&wanted[BITS], 3, c->layers, 2, c->kv_heads, 0) || !shape_is(&wanted[UNIT], 3, c->layers, 2, c->kv_heads, 0) ||
+	    !shape_is(&wanted[LEVELS], 4, c->layers, 2, c->kv_heads, Q5C_LEVELS_MAX) ||
+	    !shape_is(&wanted[SHAPING], 4, c->layers, 2, c->kv_heads, triangle))
+		return -EBADMSG;
+	c->q5c.bits = malloc(heads);
+	c->q5c.unit = malloc(heads);
+	c->q5c.mean = words_of(&wanted[MEAN], heads * c->head_dim);
+	c->q5c.levels = words_of(&wanted[LEVELS], heads * Q5C_LEVELS_MAX);
+	c->q5c.shaping = words_of(&wanted[SHAPING], heads * triangle);
+	if (!c->q5c.bits || !c->q5c.unit || !c->q5c.mean || !c->q5c.levels || !c->q5c.shaping)
+		return -ENOMEM;
+	memcpy(c->q5c.bits, wanted[BITS].data, heads);
+	memcpy(c->q5c.unit, wanted[UNIT].data, heads);
+	for (uint64_t i = 0; i < heads; i++)
+		if (c->q5c.bits[i] < 1 || c->q5c.bits[i] > Q5C_BITS_MAX || c->q5c.unit[i] < Q5C_UNIT_MIN || c->q5c.unit[i] > Q5C_UNIT_MAX ||
+		    !mean_valid(c->q5c.mean + i * c->head_dim, c->head_dim) ||
+		    !levels_valid(c->q5c.levels + i * Q5C_LEVELS_MAX, c->q5c.bits[i]) ||
+		    !shaping_valid(c->q5c.shaping + i * triangle, c->head_dim))
+			return -EBADMSG;
+	c->has_q5c = true;
+	return 0;
+}
+
+static int load_rotary(struct speckv_calibration *c, struct text kind, const struct tensor *turns)
+{
+	unsigned int pairs = c->head_dim / 2;
+
+	if (is(kind, "none")) {
+		c->rotary = ROTARY_NONE;
+		return turns->found ? -EBADMSG : 0;
+	}
+	if (is(kind, "halves"))
+		c->rotary = ROTARY_HALVES;
+	else if (is(kind, "neighbours"))
+		c->rotary = ROTARY_NEIGHBOURS;
+	else
+		return -EOPNOTSUPP;
+	if (!shape_is(turns, 1, pairs, 0, 0, 0))
+		return -EBADMSG;
+	c->turns = malloc(pairs * sizeof(*c->turns));
+	c->steps = malloc(pairs * sizeof(*c->steps));
+	if (!c->turns || !c->steps)
+		return -ENOMEM;
+	for (unsigned int pair = 0; pair < pairs; pair++) {
+		c->turns[pair] = codec_get64(turns->data + 8 * pair);
+		for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++)
+			c->steps[pair][t] = rotary_angle(t * c->turns[pair]);
+	}
+	return 0;
+}
+
+static int load(const uint8_t *file, uint64_t bytes, struct speckv_calibration *c)
+{
+	struct tensor wanted[TENSORS + 1] = {
+		[TURNS] = { .name = "rotary.turns", .dtype = "U64" },	  [BITS] = { .name = "q5c.bits", .dtype = "U8" },
+		[UNIT] = { .name = "q5c.unit", .dtype = "I8" },		  [MEAN] = { .name = "q5c.mean", .dtype = "I16" },
+		[LEVELS] = { .name = "q5c.levels", .dtype = "I16" },	  [SHAPING] = { .name = "q5c.shaping", .dtype = "I16" },
+	};
+	struct scan s = { .wanted = wanted };
+	const struct tensor *mean = &wanted[MEAN];
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	int rc = scan_file(&s, file, bytes);
+
+	if (rc)
+		return rc;
+	if (!mean->found || mean->dimensions != DIMENSIONS || mean->shape[0] > LAYERS_MOST || mean->shape[1] != 2 ||
+	    mean->shape[2] > HEADS_MOST || mean->shape[3] > CODEC_HEAD_DIM_MAX || !codec_head_dim_lossy((unsigned int)mean->shape[3]))
+		return -EBADMSG;
+	c->layers = (unsigned int)mean->shape[0];
+	c->kv_heads = (unsigned int)mean->shape[2];
+	c->head_dim = (unsigned int)mean->shape[3];
+	rc = load_rotary(c, s.rotary, &wanted[TURNS]);
+	if (!rc)
+		rc = load_q5c(c, wanted);
+	if (rc)
+		return rc;
+	if (EVP_Digest(file, bytes, digest, NULL, EVP_sha256(), NULL) != 1)
+		return -ENOMEM;
+	memcpy(c->digest, digest, sizeof(c->digest));
+	return 0;
+}
+
+int speckv_calibration_load(const void *file, uint64_t bytes, struct speckv_calibration **out)
+{
+	struct speckv_calibration *c;
+	int rc;
+
+	if (!file || !out)
+		return -EINVAL;
+	if (bytes > FILE_MOST)
+		return -EFBIG;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	rc = load(file, bytes, c);
+	if (rc) {
+		speckv_calibration_free(c);
+		return rc;
+	}
+	*out = c;
+	return 0;
+}
+
+void speckv_calibration_free(struct speckv_calibration *calibration)
+{
+	if (!calibration)
+		return;
+	free(calibration->turns);
+	free(calibration->steps);
+	free(calibration->q5c.bits);
+	free(calibration->q5c.unit);
+	free(calibration->q5c.mean);
+	free(calibration->q5c.levels);
+	free(calibration->q5c.shaping);
+	free(calibration);
+}
+
+int speckv_calibration_describe(const struct speckv_calibration *calibration, struct speckv_calibration_info *out)
+{
+	if (!calibration || !out)
+		return -EINVAL;
+	*out = (struct speckv_calibration_info){
+		.codecs = calibration->has_q5c ? UINT32_C(1) << SPECKV_CODEC_Q5C : 0,
+		.layers = calibration->layers,
+		.kv_heads = calibration->kv_heads,
+		.head_dim = calibration->head_dim,
+	};
+	memcpy(out->digest, calibration->digest, sizeof(out->digest));
+	return 0;
+}
+
+bool calibration_covers(const struct speckv_calibration *calibration, unsigned int codec, const struct speckv_geometry *geometry,
+			uint32_t parameter)
+{
+	uint32_t layer = parameter & 0xffff, head = parameter >> 16;
+
+	return codec == SPECKV_CODEC_Q5C && calibration->has_q5c && geometry->head_dim == calibration->head_dim &&
+	       layer + geometry->layers <= calibration->layers && head + geometry->kv_heads <= calibration->kv_heads;
+}
+
+void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32_t parameter, enum codec_tensor tensor, unsigned int head,
+			    struct q5c_tables *out)
+{
+	uint64_t head_dim = calibration->head_dim;
+	uint64_t at = ((parameter & 0xffff) * 2 + (uint64_t)tensor) * calibration->kv_heads + (parameter >> 16) + head;
+
+	out->bits = calibration->q5c.bits[at];
+	out->unit = calibration->q5c.unit[at];
+	out->mean = calibration->q5c.mean + at * head_dim;
+	out->levels = calibration->q5c.levels + at * Q5C_LEVELS_MAX;
+	out->shaping = calibration->q5c.shaping + at * (head_dim * (head_dim - 1) / 2);
+}
+
+bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct q5c_rotation *out)
+{
+	if (calibration->rotary == ROTARY_NONE)
+		return false;
+	out->kind = calibration->rotary;
+	for (unsigned int pair = 0; pair < calibration->head_dim / 2; pair++) {
+		struct rotary_angle base = rotary_angle(position * calibration->turns[pair]);
+
+		for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++) {
+			struct rotary_angle step = calibration->steps[pair][t];
+
+			out->cosine[pair][t] = (int16_t)((base.cosine * step.cosine - base.sine * step.sine + 16384) >> 15);
+			out->sine[pair][t] = (int16_t)((base.sine * step.cosine + base.cosine * step.sine + 16384) >> 15);
+		}
+	}
+	return true;
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Mode q5c: fixed rate, calibrated. Values minus a static mean (K: with the rotary embedding taken off) are rotated by a Hadamard
+ * transform and held in 1 to 5 bits a channel, as the calibration says for each head. FORMAT.md section 7 is the definition.
+ */
+#include <errno.h>
+
+#include "calibration.h"
+#include "kernels.h"
+#include "q5c.h"
+
+static bool supports(const struct speckv_geometry *geometry)
+{
+	return (geometry->dtype == SPECKV_DTYPE_BF16 || geometry->dtype == SPECKV_DTYPE_FP16) && codec_head_dim_lossy(geometry->head_dim);
+}
+
+/* Any layer and head: only the calibration knows how many there are. */
+static bool parameter_valid(uint32_t parameter)
+{
+	return true;
+}
+
+static uint64_t section_bytes(const struct speckv_geometry *geometry, unsigned int bits)
+{
+	return (uint64_t)geometry->kv_heads * (geometry->tokens / CODEC_GROUP_TOKENS) * q5c_group_bytes(geometry->head_dim, bits);
+}
+
+static uint64_t section_max(const struct speckv_geometry *geometry, enum codec_tensor tensor)
+{
+	return section_bytes(geometry, Q5C_BITS_MAX);
+}
+
+static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_tensor tensor)
+{
+	return section_bytes(geometry, 1);
+}
+
+static bool rotation_of(const struct codec_calibrated *from, const struct speckv_geometry *geometry, enum codec_tensor tensor,
+			unsigned int group, struct q5c_rotation *out)
+{
+	return tensor == CODEC_K && calibration_rotation(from->calibration, from->position + (uint64_t)group * CODEC_GROUP_TOKENS, out);
+}
+
+static int encode(const struct codec_calibrated *by, const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw,
+		  uint8_t *out, struct codec_section *section)
+{
+	const struct codec_kernels *kernels = codec_kernels();
+	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS;
+	uint8_t group[Q5C_GROUP_MAX] __attribute__((aligned(64)));
+	struct q5c_rotation rotation;
+	uint32_t state = ~0u;
+	uint64_t length = 0;
+
+	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
+		struct q5c_tables tables;
+
+		calibration_q5c_tables(by->calibration, section->parameter, tensor, head, &tables);
+		for (unsigned int i = 0; i < groups; i++) {
+			uint32_t bytes = q5c_group_bytes(geometry->head_dim, tables.bits);
+			bool rotated = rotation_of(by, geometry, tensor, i, &rotation);
+			int rc = kernels->q5c_encode(raw, geometry->head_dim, geometry->dtype, &tables, rotated ? &rotation : NULL, group);
+
+			if (rc)
+				return rc;
+			state = kernels->crc_stream(state, out + length, group, bytes);
+			raw += 2 * CODEC_GROUP_TOKENS * geometry->head_dim;
+			length += bytes;
+		}
+	}
+	section->length = (uint32_t)length;
+	section->crc = ~state;
+	return 0;
+}
+
+static int decode(const struct codec_calibrated *by, const struct speckv_geometry *geometry, enum codec_tensor tensor,
+		  const struct codec_section *section, const uint8_t *in, uint8_t *raw)
+{
+	const struct codec_kernels *kernels = codec_kernels();
+	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS;
+	uint8_t group[Q5C_GROUP_MAX] __attribute__((aligned(64)));
+	struct q5c_rotation rotation;
+	uint32_t state = ~0u;
+	uint64_t length = 0;
+
+	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
+		struct q5c_tables tables;
+
+		calibration_q5c_tables(by->calibration, section->parameter, tensor, head, &tables);
+		for (unsigned int i = 0; i < groups; i++) {
+			uint32_t bytes = q5c_group_bytes(geometry->head_dim, tables.bits);
+			bool rotated = rotation_of(by, geometry, tensor, i, &rotation);
+
+			if (bytes > section->length - length)
+				return -EBADMSG;
+			state = kernels->crc_copy(state, group, in + length, bytes);
+			if (!kernels->q5c_decode(group, geometry->head_dim, geometry->dtype, &tables, rotated ? &rotation : NULL, raw))
+				return -EBADMSG;
+			raw += 2 * CODEC_GROUP_TOKENS * geometry->head_dim;
+			length += bytes;
+		}
+	}
+	return length == section->length && ~state == section->crc ? 0 : -EBADMSG;
+}
+
+const struct codec_mode codec_mode_q5c = {
+	.supports = supports,
+	.parameter_valid = parameter_valid,
+	.section_max = section_max,
+	.section_min = section_min,
+	.encode_calibrated = encode,
+	.decode_calibrated = decode,
+};

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/* Mode q5c: the numbers of FORMAT.md section 7 that the kernels share, and the tables of one head. */
+#ifndef SPECKV_CODEC_Q5C_H
+#define SPECKV_CODEC_Q5C_H
+
+#include <stdint.h>
+
+#include "mode.h"
+#include "rotary.h"
+
+#define Q5C_BITS_MAX 5
+#define Q5C_LEVELS_MAX (1 << Q5C_BITS_MAX)
+#define Q5C_SCALES CODEC_GROUP_TOKENS
+/* Scale codes an encoder can make; a larger one is damage. */
+#define Q5C_SCALE_MAX 224
+
+/* Limits of a calibration: with them no sum below can leave 32 bits. */
+#define Q5C_INPUT_MAX 16383 /* magnitude of an input, in units, and of a mean */
+#define Q5C_LEVEL_MAX 2047
+#define Q5C_SHAPING_MAX 65535 /* sum of a row's magnitudes, 1/512 each */
+#define Q5C_UNIT_MIN (-60)
+#define Q5C_UNIT_MAX 40
+
+/* What the calibration says of one head of one tensor of one layer. */
+struct q5c_tables {
+	unsigned int bits;
+	int unit;		/* inputs become integers, in 2^unit */
+	const int16_t *mean;	/* of a channel, before rotation, in units */
+	const int16_t *levels;	/* 2^bits, rising, 256 the standard deviation */
+	const int16_t *shaping;	/* below the diagonal, row by row: how errors of earlier channels move later ones, in 1/512 */
+};
+
+/* The rotary embedding of one group of tokens: cosine and sine by pair and token; NULL for tensors without one. */
+struct q5c_rotation {
+	int16_t cosine[ROTARY_PAIRS_MAX][CODEC_GROUP_TOKENS], sine[ROTARY_PAIRS_MAX][CODEC_GROUP_TOKENS];
+	enum rotary_kind kind;
+};
+
+/* A group: its scales, then a row of 64 codes, bit plane by bit plane, for each channel. */
+static inline uint32_t q5c_group_bytes(unsigned int head_dim, unsigned int bits)
+{
+	return Q5C_SCALES + CODEC_GROUP_TOKENS / 8 * head_dim * bits;
+}
+
+#define Q5C_GROUP_MAX (Q5C_SCALES + CODEC_GROUP_TOKENS / 8 * CODEC_HEAD_DIM_MAX * Q5C_BITS_MAX)
+
+#endif

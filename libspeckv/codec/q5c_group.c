@@ -1,0 +1,400 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Mode q5c: the kernels of one group, 64 tokens of one head. FORMAT.md section 7 is the definition.
+ *
+ * This one source is compiled for every instruction set (CODEC_ISA): all arithmetic is on integers, row by row with a token in
+ * each lane, so that compilers vectorise it and no variant can differ.
+ */
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+#if defined(__AVX512BW__)
+#include <immintrin.h>
+#endif
+
+#include "float16.h"
+#include "kernels.h"
+#include "q4x.h"
+#include "q5c.h"
+
+#define TOKENS CODEC_GROUP_TOKENS
+#define NAME_OF(stem, isa) stem##isa
+#define NAME(stem, isa) NAME_OF(stem, isa)
+
+typedef int32_t row_t[TOKENS] __attribute__((aligned(64)));
+typedef int16_t row16_t[TOKENS] __attribute__((aligned(64)));
+
+/* 2^(8 + t/8), rounded, t = 0..47: the candidates for a scale. */
+#define STEPS 48
+static const int16_t steps[STEPS] = { 256,  279,  304,	332,  362,  395,  431,	470,  512,  558,  609,	664,	724,   790,   861,   939,
+				      1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878, 2048, 2233, 2435, 2656,	2896,  3158,  3444,  3756,
+				      4096, 4467, 4871, 5312, 5793, 6317, 6889, 7512, 8192, 8933, 9742, 10624, 11585, 12634, 13777, 15024 };
+/* 2^22 / steps, rounded. */
+static const int16_t reciprocals[STEPS] = { 16384, 15033, 13797, 12633, 11586, 10618, 9732, 8924, 8192, 7517, 6887, 6317, 5793, 5309, 4871, 4467,
+					    4096,  3755,  3444,	 3158,	2897,  2656,  2436, 2233, 2048, 1878, 1723, 1579, 1448, 1328, 1218, 1117,
+					    1024,  939,	  861,	 790,	724,   664,   609,  558,  512,	470,  431,  395,  362,	332,  304,  279 };
+
+static int32_t limit(int32_t value, int32_t most)
+{
+	return value > most ? most : value < -most ? -most : value;
+}
+
+/* Rows are channels. */
+static void hadamard(row_t *rows, unsigned int head_dim)
+{
+	unsigned int slice = 1u << q4x_slice_log2(head_dim);
+
+	for (unsigned int half = 1; half < slice; half *= 2)
+		for (unsigned int i = 0; i < head_dim; i++)
+			if (!(i & half))
+				for (unsigned int t = 0; t < TOKENS; t++) {
+					int32_t a = rows[i][t], b = rows[i + half][t];
+
+					rows[i][t] = a + b;
+					rows[i + half][t] = a - b;
+				}
+}
+
+static void pair_of(enum rotary_kind kind, unsigned int head_dim, unsigned int pair, unsigned int *first, unsigned int *second)
+{
+	*first = kind == ROTARY_HALVES ? pair : 2 * pair;
+	*second = kind == ROTARY_HALVES ? pair + head_dim / 2 : 2 * pair + 1;
+}
+
+/* ---- encode ------------------------------------------------------------------------------------------------------- */
+
+static float power_of_two(int exponent)
+{
+	uint32_t bits = (uint32_t)(exponent + 127) << 23;
+	float value;
+
+	memcpy(&value, &bits, sizeof(value));
+	return value;
+}
+
+static float to_binary32(unsigned int dtype, uint16_t word)
+{
+	uint32_t bits = (uint32_t)word << 16, significand, field;
+	float value;
+
+	if (dtype == SPECKV_DTYPE_BF16) {
+		memcpy(&value, &bits, sizeof(value));
+		return value;
+	}
+	if ((word & 0x7fff) >= float_fp16.infinity)
+		return INFINITY;
+	field = float_split(&float_fp16, word & 0x7fff, &significand);
+	value = (float)significand * power_of_two((int)field - float_fp16.bias - (int)float_fp16.mantissa_bits);
+	return word & 0x8000 ? -value : value;
+}
+
+/* Inputs as integers; false where one is not finite or too large. Every operation on binary32 here is exact but the one rounding. */
+static bool load(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit, row_t *rows)
+{
+	const float scale = power_of_two(-unit), magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, ties to even */
+	bool good = true;
+
+	for (unsigned int t = 0; t < TOKENS; t++)
+		for (unsigned int c = 0; c < head_dim; c++) {
+			float x = to_binary32(dtype, codec_get16(raw + 2 * (t * head_dim + c))) * scale;
+			bool inside = x > -16384.0f && x < 16384.0f; /* a NaN is not */
+			int32_t q = (int32_t)(((inside ? x : 0.0f) + magic) - magic);
+
+			good &= inside && q <= Q5C_INPUT_MAX && q >= -Q5C_INPUT_MAX;
+			rows[c][t] = q;
+		}
+	return good;
+}
+
+static void unrotate(row_t *rows, unsigned int head_dim, const struct q5c_rotation *rotation)
+{
+	for (unsigned int pair = 0; pair < head_dim / 2; pair++) {
+		const int16_t *cosine = rotation->cosine[pair], *sine = rotation->sine[pair];
+		unsigned int first, second;
+
+		pair_of(rotation->kind, head_dim, pair, &first, &second);
+		for (unsigned int t = 0; t < TOKENS; t++) {
+			int32_t a = rows[first][t], b = rows[second][t];
+
+			rows[first][t] = (a * cosine[t] + b * sine[t] + 16384) >> 15;
+			rows[second][t] = (b * cosine[t] - a * sine[t] + 16384) >> 15;
+		}
+	}
+}
+
+/* Each token's coefficients to 13 bits and a sign for the largest; `down` says by how many bits. All-zero tokens: down = INT32_MIN. */
+static void normalise(row_t *rows, unsigned int head_dim, int32_t *down)
+{
+	row_t most = { 0 }, left, right, half;
+
+	for (unsigned int c = 0; c < head_dim; c++)
+		for (unsigned int t = 0; t < TOKENS; t++) {
+			int32_t magnitude = rows[c][t] < 0 ? -rows[c][t] : rows[c][t];
+
+			most[t] = magnitude > most[t] ? magnitude : most[t];
+		}
+	for (unsigned int t = 0; t < TOKENS; t++) {
+		int32_t by = most[t] ? 32 - __builtin_clz((uint32_t)most[t]) - 13 : 0;
+
+		down[t] = most[t] ? by : INT32_MIN;
+		left[t] = by < 0 ? -by : 0;
+		right[t] = by > 0 ? by : 0;
+		half[t] = by > 0 ? 1 << (by - 1) : 0;
+	}
+	for (unsigned int c = 0; c < head_dim; c++)
+		for (unsigned int t = 0; t < TOKENS; t++)
+			rows[c][t] = ((int32_t)((uint32_t)rows[c][t] << left[t]) + half[t]) >> right[t];
+}
+
+/* The levels and what lies between them, in the order in which a value climbs them. */
+struct ladder {
+	int32_t least, threshold[Q5C_LEVELS_MAX], rise[Q5C_LEVELS_MAX];
+	unsigned int rungs;
+};
+
+static void ladder_of(const struct q5c_tables *tables, struct ladder *ladder)
+{
+	ladder->rungs = (1u << tables->bits) - 1;
+	ladder->least = tables->levels[0];
+	for (unsigned int i = 0; i < ladder->rungs; i++) {
+		ladder->threshold[i] = (tables->levels[i] + tables->levels[i + 1] + 1) >> 1;
+		ladder->rise[i] = tables->levels[i + 1] - tables->levels[i];
+	}
+}
+
+/* The nearest level of each value, and its number where wanted. */
+static void quantise(const struct ladder *ladder, const int32_t *values, const int32_t *reciprocal, int32_t *level, int32_t *code)
+{
+	row_t n;
+
+	for (unsigned int t = 0; t < TOKENS; t++) {
+		n[t] = (values[t] * reciprocal[t] + 8192) >> 14;
+		level[t] = ladder->least;
+	}
+	if (code)
+		memset(code, 0, sizeof(row_t));
+	for (unsigned int i = 0; i < ladder->rungs; i++)
+		for (unsigned int t = 0; t < TOKENS; t++) {
+			int32_t above = -(n[t] >= ladder->threshold[i]);
+
+			level[t] += above & ladder->rise[i];
+			if (code)
+				code[t] -= above;
+		}
+}
+
+/* The step of each token: the one, of five round its root mean square, with the least squared error. */
+static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder *ladder, int32_t *chosen)
+{
+	uint64_t least[TOKENS] = { 0 }, energy[TOKENS] = { 0 };
+	row_t first;
+
+	for (unsigned int c = 0; c < head_dim; c++)
+		for (unsigned int t = 0; t < TOKENS; t++)
+			energy[t] += (uint32_t)(rows[c][t] * rows[c][t]);
+	for (unsigned int t = 0; t < TOKENS; t++) {
+		int32_t at = 0;
+
+		while (at < STEPS - 2 && (uint64_t)((uint32_t)steps[at] * (uint32_t)steps[at]) * head_dim < energy[t])
+			at++;
+		first[t] = at + 1;
+	}
+	for (int32_t candidate = 0; candidate < 5; candidate++) {
+		uint64_t error[TOKENS] = { 0 };
+		row_t step, reciprocal, level;
+
+		for (unsigned int t = 0; t < TOKENS; t++) {
+			int32_t at = first[t] > candidate ? first[t] - candidate : 0;
+
+			step[t] = steps[at];
+			reciprocal[t] = reciprocals[at];
+		}
+		for (unsigned int c = 0; c < head_dim; c++) {
+			quantise(ladder, rows[c], reciprocal, level, NULL);
+			for (unsigned int t = 0; t < TOKENS; t++) {
+				int32_t e = limit(rows[c][t] - ((level[t] * step[t] + 128) >> 8), 32767);
+
+				error[t] += (uint32_t)(e * e);
+			}
+		}
+		for (unsigned int t = 0; t < TOKENS; t++)
+			if (!candidate || error[t] < least[t]) {
+				least[t] = error[t];
+				chosen[t] = first[t] > candidate ? first[t] - candidate : 0;
+			}
+	}
+}
+
+/*
+ * Codes, channel by channel: each channel's target is moved by what the errors of the channels before it make worth while, so that
+ * the errors end up where attention does not look. The decoder knows nothing of it.
+ */
+static void shape(row_t *rows, unsigned int head_dim, const struct q5c_tables *tables, const struct ladder *ladder, const int32_t *chosen,
+		  uint8_t *planes)
+{
+	row16_t errors[CODEC_HEAD_DIM_MAX];
+	const int16_t *weights = tables->shaping;
+	row_t step, reciprocal;
+
+	for (unsigned int t = 0; t < TOKENS; t++) {
+		step[t] = steps[chosen[t]];
+		reciprocal[t] = reciprocals[chosen[t]];
+	}
+	for (unsigned int c = 0; c < head_dim; c++) {
+		row_t target = { 0 }, level, code;
+
+		for (unsigned int before = 0; before < c; before++)
+			for (unsigned int t = 0; t < TOKENS; t++)
+				target[t] += weights[before] * errors[before][t];
+		weights += c;
+		for (unsigned int t = 0; t < TOKENS; t++)
+			target[t] = limit(rows[c][t] + ((target[t] + 256) >> 9), 16383);
+		quantise(ladder, target, reciprocal, level, code);
+		for (unsigned int t = 0; t < TOKENS; t++)
+			errors[c][t] = (int16_t)limit(rows[c][t] - ((level[t] * step[t] + 128) >> 8), 16383);
+		for (unsigned int bit = 0; bit < tables->bits; bit++) {
+			uint64_t plane = 0;
+
+			for (unsigned int t = 0; t < TOKENS; t++)
+				plane |= (uint64_t)(code[t] >> bit & 1) << t;
+			codec_put64(planes, plane);
+			planes += 8;
+		}
+	}
+}
+
+int NAME(codec_q5c_encode_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
+				       const struct q5c_rotation *rotation, uint8_t *group)
+{
+	int32_t slice_log2 = (int32_t)q4x_slice_log2(head_dim);
+	row_t rows[CODEC_HEAD_DIM_MAX], down, chosen;
+	struct ladder ladder;
+
+	if (!load(raw, head_dim, dtype, tables->unit, rows))
+		return -ENODATA;
+	if (rotation)
+		unrotate(rows, head_dim, rotation);
+	for (unsigned int c = 0; c < head_dim; c++)
+		for (unsigned int t = 0; t < TOKENS; t++)
+			rows[c][t] -= tables->mean[c];
+	hadamard(rows, head_dim);
+	normalise(rows, head_dim, down);
+	ladder_of(tables, &ladder);
+	choose_steps(rows, head_dim, &ladder, chosen);
+	for (unsigned int t = 0; t < TOKENS; t++)
+		group[t] = down[t] == INT32_MIN ? 0 : (uint8_t)(1 + chosen[t] + 8 * (down[t] - slice_log2 + 19));
+	shape(rows, head_dim, tables, &ladder, chosen, group + Q5C_SCALES);
+	return 0;
+}
+
+/* ---- decode ------------------------------------------------------------------------------------------------------- */
+
+/* The level of each token's code. */
+static void look_up(const int16_t *levels, const uint8_t *planes, unsigned int bits, int32_t *row)
+{
+#if defined(__AVX512BW__)
+	__m512i code = _mm512_setzero_si512(), table = _mm512_loadu_si512(levels);
+
+	for (unsigned int bit = 0; bit < bits; bit++)
+		code = _mm512_or_si512(code, _mm512_maskz_set1_epi8(codec_get64(planes + 8 * bit), (char)(1 << bit)));
+	for (unsigned int half = 0; half < 2; half++) {
+		__m512i wide = _mm512_cvtepu8_epi16(half ? _mm512_extracti64x4_epi64(code, 1) : _mm512_castsi512_si256(code));
+
+		wide = _mm512_permutexvar_epi16(wide, table);
+		_mm512_store_si512(row + 32 * half, _mm512_cvtepi16_epi32(_mm512_castsi512_si256(wide)));
+		_mm512_store_si512(row + 32 * half + 16, _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(wide, 1)));
+	}
+#else
+	uint64_t plane[Q5C_BITS_MAX] = { 0 };
+
+	for (unsigned int bit = 0; bit < bits; bit++)
+		plane[bit] = codec_get64(planes + 8 * bit);
+	for (unsigned int t = 0; t < TOKENS; t++) {
+		unsigned int code = 0;
+
+		for (unsigned int bit = 0; bit < Q5C_BITS_MAX; bit++)
+			code |= (unsigned int)(plane[bit] >> t & 1) << bit;
+		row[t] = levels[code];
+	}
+#endif
+}
+
+/* A row of 64 results, in 2^(unit - 8), as bits of the type. */
+static void to_words(const int32_t *row, unsigned int dtype, int unit, uint16_t *words)
+{
+	if (dtype == SPECKV_DTYPE_BF16) {
+		float scale = power_of_two(unit - 8);
+
+		/* Below 2^24: exact in binary32, and never subnormal. */
+		for (unsigned int t = 0; t < TOKENS; t++) {
+			float value = (float)row[t] * scale;
+			uint32_t bits;
+
+			memcpy(&bits, &value, sizeof(bits));
+			words[t] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+		}
+		return;
+	}
+	for (unsigned int t = 0; t < TOKENS; t++) {
+		uint32_t magnitude = (uint32_t)(row[t] < 0 ? -row[t] : row[t]);
+
+		words[t] = (uint16_t)(float_nearest(&float_fp16, magnitude, unit - 8) | (row[t] < 0 ? 0x8000 : 0));
+	}
+}
+
+/* What lies on pairs of rows goes back to its angle; everything comes out in 1/256 units. */
+static void rotate(row_t *rows, unsigned int head_dim, const struct q5c_rotation *rotation)
+{
+	for (unsigned int pair = 0; pair < head_dim / 2; pair++) {
+		const int16_t *cosine = rotation->cosine[pair], *sine = rotation->sine[pair];
+		unsigned int first, second;
+
+		pair_of(rotation->kind, head_dim, pair, &first, &second);
+		for (unsigned int t = 0; t < TOKENS; t++) {
+			int32_t a = rows[first][t], b = rows[second][t];
+
+			rows[first][t] = (a * cosine[t] - b * sine[t] + 64) >> 7;
+			rows[second][t] = (b * cosine[t] + a * sine[t] + 64) >> 7;
+		}
+	}
+}
+
+bool NAME(codec_q5c_decode_, CODEC_ISA)(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
+					const struct q5c_rotation *rotation, uint8_t *raw)
+{
+	row_t rows[CODEC_HEAD_DIM_MAX], mantissa, shift, half;
+	uint16_t words[CODEC_HEAD_DIM_MAX][TOKENS] __attribute__((aligned(64)));
+	uint8_t largest = 0;
+
+	for (unsigned int t = 0; t < TOKENS; t++) {
+		unsigned int scale = group[t];
+
+		largest = scale > largest ? (uint8_t)scale : largest;
+		mantissa[t] = scale ? q4x_eighths[(scale - 1) % 8] : 0;
+		shift[t] = scale && scale <= Q5C_SCALE_MAX ? 30 - (int32_t)(scale - 1) / 8 : 30;
+		half[t] = 1 << (shift[t] - 1);
+	}
+	if (largest > Q5C_SCALE_MAX)
+		return false;
+	for (unsigned int c = 0; c < head_dim; c++)
+		look_up(tables->levels, group + Q5C_SCALES + 8 * tables->bits * c, tables->bits, rows[c]);
+	hadamard(rows, head_dim);
+	for (unsigned int c = 0; c < head_dim; c++)
+		for (unsigned int t = 0; t < TOKENS; t++) {
+			int32_t y = limit((rows[c][t] * mantissa[t] + half[t]) >> shift[t], 32767);
+
+			rows[c][t] = limit(y + tables->mean[c], 32767);
+		}
+	if (rotation)
+		rotate(rows, head_dim, rotation);
+	else
+		for (unsigned int c = 0; c < head_dim; c++)
+			for (unsigned int t = 0; t < TOKENS; t++)
+				rows[c][t] *= 256;
+	for (unsigned int c = 0; c < head_dim; c++)
+		to_words(rows[c], dtype, tables->unit, words[c]);
+	for (unsigned int t = 0; t < TOKENS; t++)
+		for (unsigned int c = 0; c < head_dim; c++)
+			codec_put16(raw + 2 * (t * head_dim + c), words[c][t]);
+	return true;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* Rotary position embedding in integers: the one sine table of all modes that un-rotate K. */
+#ifndef SPECKV_CODEC_ROTARY_H
+#define SPECKV_CODEC_ROTARY_H
+
+#include <stdint.h>
+
+#include "mode.h"
+
+#define ROTARY_PAIRS_MAX (CODEC_HEAD_DIM_MAX / 2)
+
+/* Which channels make a pair. */
+enum rotary_kind {
+	ROTARY_NONE = 0,
+	ROTARY_HALVES = 1,	/* i and i + head_dim / 2 */
+	ROTARY_NEIGHBOURS = 2,	/* 2i and 2i + 1 */
+};
+
+/* Cosine and sine of one angle, times 32767. */
+struct rotary_angle {
+	int16_t cosine, sine;
+};
+
+/* Of the angle `phase`, in 2^-64 turns. */
+struct rotary_angle rotary_angle(uint64_t phase);
+
+#endif
