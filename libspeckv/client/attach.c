@@ -18,12 +18,14 @@ int client_alive(struct region *r, unsigned int slot)
 	return (int)slot == r->own_slot || lock_holder(r->lock_fd, slot_byte(r, slot), NULL);
 }
 
-/* Give back every run that client `slot` of this incarnation holds. */
-static uint64_t sweep(struct region *r, unsigned int slot, uint64_t incarnation)
+/* Give back every run that client `slot` of this incarnation holds. False: not all, a card does not answer. */
+static bool sweep(struct region *r, unsigned int slot, uint64_t incarnation, bool dead, uint64_t *back)
 {
 	uint32_t owner = lay_owner(slot, incarnation);
-	uint64_t pages = region_pages(r), back = 0;
+	uint64_t pages = region_pages(r);
+	bool all = true;
 
+	*back = 0;
 	for (uint64_t p = 0; p < pages;) {
 		uint64_t word = load(&r->page_map[p]);
 		struct run run = { .page = p, .generation = lay_generation(word), .pages = 1 };
@@ -35,12 +37,17 @@ static uint64_t sweep(struct region *r, unsigned int slot, uint64_t incarnation)
 		if (lay_state(word) == LAY_CLAIMED && lay_value(word) == owner) {
 			while (p + run.pages < pages && load(&r->page_map[p + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
 				run.pages++;
-			pages_release(r, owner, &run);
-			back += run.pages;
+			/* a block that was being dropped may still lie there, and would rise from a card when its index is made anew */
+			if (dead && card_io_clear(r, run.page, run.pages) != 0) {
+				all = false;
+			} else {
+				pages_release(r, owner, &run);
+				*back += run.pages;
+			}
 		}
 		p += run.pages;
 	}
-	return back;
+	return all;
 }
 
 void client_finish_move(struct region *r, unsigned int slot)
@@ -102,7 +109,10 @@ int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 		state = load(&client->state);
 		if (state & 1) {
 			client_finish_move(r, slot);
-			got = sweep(r, slot, state >> 8);
+			if (!sweep(r, slot, state >> 8, true, &got)) {
+				unlock_byte(r->lock_fd, slot_byte(r, slot));
+				continue; /* the next who looks may reach the card */
+			}
 			back += got;
 			dead++;
 			tenant = load(&client->tenant);
@@ -220,7 +230,9 @@ void client_leave(struct speckv_pool *pool)
 {
 	struct region *r = &pool->region;
 
-	sweep(r, pool->slot, pool->incarnation);
+	uint64_t back;
+
+	sweep(r, pool->slot, pool->incarnation, false, &back);
 	if (!(pool->attach.flags & ATTACH_MANAGER))
 		pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO, "client %.24s detached", pool->tenant->name);
 	store(&pool->client->state, pool->incarnation << 8);

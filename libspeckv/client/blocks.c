@@ -3,14 +3,21 @@
 #include "internal.h"
 
 #define READ_TRIES 4
+#define PUT_TRIES 8
 
 bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
 {
 	struct region *r = &pool->region;
 	struct run run = { .page = found->page, .generation = found->generation, .pages = found->pages };
+	int rc;
 
 	if (!pages_unpublish(pool, &run)) /* from here on the block is gone, whatever happens to us */
 		return false;
+	rc = card_io_invalidate(r, &run);
+	if (rc && rc != -EIO) { /* a card that does not answer would bring it back some day: it stays */
+		pages_publish(pool, &run);
+		return false;
+	}
 	index_orphan(r, found);
 	index_remove(r, key, found->entry, found->generation);
 	store(&r->entries[found->entry].generation, 0);
@@ -18,7 +25,10 @@ bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const st
 		sub(&r->head->tenants[found->tenant].used_pages, found->pages);
 		sub(&r->head->tenants[found->tenant].blocks, 1);
 	}
-	pages_release(r, pool->owner, &run);
+	if (rc)
+		pages_retire(pool, &run);
+	else
+		pages_release(r, pool->owner, &run);
 	return true;
 }
 
@@ -33,24 +43,38 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 	uint8_t *frame;
 	int rc;
 
+	if (r->card) { /* before something is evicted for it */
+		rc = card_io_connect(r);
+		if (rc)
+			return rc;
+	}
 	rc = pages_claim(pool, (uint32_t)((most + r->page_bytes - 1) >> r->page_shift), run, 0);
 	if (rc)
 		return rc;
-	frame = r->data + (run->page << r->page_shift);
 	memcpy(identity.key, request->key.bytes, sizeof(identity.key));
 	memcpy(identity.pool_uuid, fixed->uuid, sizeof(identity.pool_uuid));
 	identity.generation = run->generation;
 	identity.pool_address = run->page << r->page_shift;
-	rc = speckv_frame_encode(&fixed->geometry, codec, &identity, request->buffer, request->buffer_bytes, frame, (uint64_t)run->pages << r->page_shift,
-				 frame_bytes);
-	if (!rc && load_relaxed(&pool->verify))
-		rc = speckv_frame_verify(frame, *frame_bytes);
+	if (r->card) { /* it verifies what it reads back, and says the true length */
+		rc = card_io_write(r, run, codec, &identity, request->buffer, request->buffer_bytes, frame_bytes);
+	} else {
+		frame = r->data + (run->page << r->page_shift);
+		rc = speckv_frame_encode(&fixed->geometry, codec, &identity, request->buffer, request->buffer_bytes, frame,
+					 (uint64_t)run->pages << r->page_shift, frame_bytes);
+		if (!rc && load_relaxed(&pool->verify))
+			rc = speckv_frame_verify(frame, *frame_bytes);
+		if (!rc)
+			region_flush(r, frame, *frame_bytes);
+	}
+	if (rc == -EIO) {
+		pages_retire(pool, run);
+		return rc;
+	}
 	if (rc) {
 		pages_release(r, pool->owner, run);
 		return rc;
 	}
 	pages_trim(pool, run, (uint32_t)((*frame_bytes + r->page_bytes - 1) >> r->page_shift));
-	region_flush(r, frame, *frame_bytes);
 	return 0;
 }
 
@@ -99,7 +123,7 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request)
 	uint64_t frame_bytes, raw = r->fixed.block_bytes;
 	struct found found, parent;
 	struct run run;
-	int rc;
+	int rc = -EIO;
 
 	request->flags &= ~(uint32_t)(SPECKV_REQUEST_EXISTED | SPECKV_REQUEST_STAGED);
 	if (!request->buffer || request->buffer_bytes != raw)
@@ -110,7 +134,8 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request)
 		count(pool, SPECKV_COUNT_PUT_EXISTED, 1);
 		return 0;
 	}
-	rc = encode(pool, codec, request, &run, &frame_bytes);
+	for (int tries = 0; tries < PUT_TRIES && rc == -EIO; tries++) /* elsewhere, where a card's memory went bad */
+		rc = encode(pool, codec, request, &run, &frame_bytes);
 	if (rc == -ENODATA) /* a non-finite value: this block is kept as it is */
 		rc = encode(pool, SPECKV_CODEC_RAW, request, &run, &frame_bytes);
 	if (rc)
@@ -139,9 +164,33 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request)
 
 /* ---- get ----------------------------------------------------------------------------------------------------------- */
 
+/* What a card's answer says of a block that the index has. */
+static int card_judged(struct region *r, const struct found *found, int rc)
+{
+	if (rc == -ENODEV || rc == -EACCES || rc == -EBUSY)
+		return rc; /* the block may be as sound as ever */
+	if (!index_current(r, found) || (rc && region_stale(r)))
+		return -EAGAIN;
+	return rc ? -EBADMSG : 0;
+}
+
+/* The answer to a READ that was sent ahead, in a lane of this thread; or a READ now, in the same lane. */
+static int card_fetch(struct card_reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, unsigned int first,
+		      unsigned int layers, void *raw, uint64_t bytes)
+{
+	struct region *r = reads->region;
+	int rc = 0;
+
+	if (!card_io_read_under_way(reads, slot, found, first, layers)) {
+		card_io_read_end(reads, slot, key, raw, bytes); /* whatever it is: the slot is wanted */
+		rc = card_io_read_begin(reads, slot, key, found, first, layers, false);
+	}
+	return card_judged(r, found, rc ? rc : card_io_read_end(reads, slot, key, raw, bytes));
+}
+
 /* Decode a found block and make sure that it was the block all the while. -EAGAIN: it is no longer. */
 int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, unsigned int layer_first, unsigned int layer_count,
-		 void *raw, uint64_t bytes)
+		 bool ahead, void *raw, uint64_t bytes)
 {
 	struct region *r = &pool->region;
 	const uint8_t *at = r->data + (found->page << r->page_shift);
@@ -149,6 +198,8 @@ int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const s
 	struct speckv_frame frame;
 	int rc;
 
+	if (r->card)
+		return card_judged(r, found, card_io_read(r, key, found, layer_first, layer_count, ahead, raw, bytes));
 	rc = speckv_frame_parse(at, available, &frame);
 	if (!rc && (memcmp(frame.identity.key, key->bytes, sizeof(key->bytes)) != 0 || memcmp(frame.identity.pool_uuid, r->fixed.uuid, 16) != 0 ||
 		    frame.identity.generation != found->generation || frame.identity.pool_address != found->page << r->page_shift ||
@@ -172,7 +223,7 @@ static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, co
 	block_drop(pool, key, found);
 }
 
-int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint)
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct card_reads *reads, unsigned int slot)
 {
 	struct region *r = &pool->region;
 	const struct speckv_geometry *geometry = &r->fixed.geometry;
@@ -195,14 +246,18 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request, const st
 		if (staging_read(pool, &found, per_layer * request->layer_first, request->buffer, bytes)) {
 			request->flags |= SPECKV_REQUEST_STAGED;
 			rc = index_current(r, &found) ? 0 : -EAGAIN;
+		} else if (reads) {
+			rc = card_fetch(reads, slot, &request->key, &found, request->layer_first, layers, request->buffer, bytes);
 		} else {
-			rc = block_decode(pool, &request->key, &found, request->layer_first, layers, request->buffer, bytes);
+			rc = block_decode(pool, &request->key, &found, request->layer_first, layers, false, request->buffer, bytes);
 		}
 	}
 	if (rc == -EAGAIN)
 		rc = -ENOENT; /* it moves faster than we can read it: a miss */
 	if (rc) {
 		memset(request->buffer, 0, bytes);
+		if (rc == -ENODEV || rc == -EACCES)
+			return rc; /* the card does not answer: nothing is known of the block */
 		if (rc != -ENOENT) {
 			bad_block(pool, &request->key, &found);
 			rc = -EBADMSG;
@@ -304,6 +359,56 @@ static void prefetch_pages(struct region *r, const struct found *found)
 		__builtin_prefetch(at + offset);
 }
 
+static bool layers_asked(struct speckv_pool *pool, const struct speckv_request *request, unsigned int *layers)
+{
+	unsigned int all = pool->region.fixed.geometry.layers;
+
+	*layers = request->layer_count ? request->layer_count : all - request->layer_first;
+	return request->layer_first < all && *layers <= all - request->layer_first;
+}
+
+/* From a card: as many reads under way as a lane holds, so that it decodes the next ones while one is copied out. */
+static int run_card_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
+{
+	enum { GROUP = 32 };
+	struct found found[GROUP];
+	uint8_t present[GROUP];
+	struct card_reads reads;
+	int done = 0;
+
+	for (size_t base = 0; base < n; base += GROUP) {
+		size_t group = n - base < GROUP ? n - base : GROUP, sent = 0;
+		unsigned int depth, layers;
+		uint64_t start, end;
+
+		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, found, present);
+		depth = card_io_reads_begin(&pool->region, &reads);
+		start = clock_ns();
+		for (size_t i = 0; i < group; i++, start = end) {
+			struct speckv_request *request = &requests[base + i];
+
+			for (; depth && sent < group && sent < i + depth; sent++)
+				if (present[sent] && layers_asked(pool, &requests[base + sent], &layers))
+					card_io_read_begin(&reads, (unsigned int)(sent % depth), &requests[base + sent].key, &found[sent],
+							requests[base + sent].layer_first, layers, false);
+			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, depth ? &reads : NULL, depth ? (unsigned int)(i % depth) : 0);
+			if (request->status == -ENODEV && depth) { /* once more, over a connection that is made anew */
+				card_io_reads_end(&reads);
+				request->status = block_get(pool, request, NULL, NULL, 0);
+				depth = card_io_reads_begin(&pool->region, &reads);
+				sent = i + 1;
+			}
+			end = clock_ns();
+			if (request->status == 0) {
+				done++;
+				count_time(pool, SPECKV_HIST_GET, end - start);
+			}
+		}
+		card_io_reads_end(&reads);
+	}
+	return done;
+}
+
 static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
 {
 	enum { GROUP = 32 };
@@ -311,7 +416,9 @@ static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, s
 	uint8_t present[GROUP];
 	int done = 0;
 
-	for (size_t base = 0; base < n; base += GROUP) {
+	if (pool->region.card)
+		done = run_card_gets(pool, requests, n);
+	for (size_t base = 0; base < n && !pool->region.card; base += GROUP) {
 		size_t group = n - base < GROUP ? n - base : GROUP;
 		uint64_t start, end;
 
@@ -325,7 +432,7 @@ static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, s
 
 			if (i + 1 < group && present[i + 1])
 				prefetch_frame(&pool->region, &found[i + 1]);
-			request->status = block_get(pool, request, present[i] ? &found[i] : NULL);
+			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, NULL, 0);
 			end = clock_ns();
 			if (request->status == 0) {
 				done++;

@@ -8,6 +8,7 @@
 
 #include "internal.h"
 
+#define ADOPT (1u << 30) /* an open flag of our own: the table was made just now */
 #define MANAGER_PATIENCE_NS 2000000000ull
 
 /* ---- locks: open-file-description locks, which the kernel drops when their holder dies, whatever kills it ---------- */
@@ -93,7 +94,16 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		rc = medium_probe(ctx, &medium, &info);
 	if (rc)
 		return rc;
-	if (info.state != SPECKV_MEDIUM_READY) {
+	if (medium.card && info.state != SPECKV_MEDIUM_READY) {
+		if (!medium.path[0] || info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE)
+			return fail(ctx, info.state == SPECKV_MEDIUM_DENIED ? -EACCES : info.state == SPECKV_MEDIUM_OFFLINE ? -ENXIO : -ENOENT, "%s", info.found);
+		rc = medium_make(ctx, &medium, false); /* the card is the truth: this is only what we know of it */
+		if (!rc)
+			rc = medium_probe(ctx, &medium, &info);
+		if (rc)
+			return rc;
+		flags |= ADOPT;
+	} else if (info.state != SPECKV_MEDIUM_READY) {
 		bool absent = info.state == SPECKV_MEDIUM_ABSENT;
 
 		if (!(flags & SPECKV_OPEN_CREATE) || info.state == SPECKV_MEDIUM_DENIED || (!absent && !(flags & SPECKV_OPEN_FORMAT)))
@@ -143,6 +153,15 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	fork_guard_add(&dev->guard, dev->lock_fd);
 	if (dev->writable)
 		medium_register(ctx, &medium);
+	if (flags & ADOPT) { /* its pools; only who may manage the card may look */
+		rc = device_manage(dev);
+		if (rc) {
+			unlink(medium.path);
+			speckv_device_close(dev);
+			return rc;
+		}
+		device_unmanage(dev);
+	}
 	if (flags & 1u << 31)
 		device_event(dev, SPECKV_EVENT_DEVICE_CREATED, SPECKV_INFO, "%s created at %s", medium.name, medium.path);
 	*out = dev;
@@ -322,6 +341,13 @@ int device_manage(struct speckv_device *dev)
 	}
 	own_command(super->manager_command);
 	store(&super->manager_pid, (uint32_t)getpid());
+	if (dev->medium.card) {
+		rc = card_manage(dev);
+		if (rc) {
+			device_unmanage(dev);
+			return rc;
+		}
+	}
 	for (int i = 0; i < LAY_POOLS; i++)
 		if (load(&dev->table->pools[i].state) > SPECKV_POOL_ACTIVE)
 			record_finish(dev, &dev->table->pools[i]);
@@ -330,6 +356,8 @@ int device_manage(struct speckv_device *dev)
 
 void device_unmanage(struct speckv_device *dev)
 {
+	if (dev->admin)
+		card_unmanage(dev);
 	store(&dev->table->super.manager_pid, 0);
 	device_flush(dev);
 	unlock_byte(dev->lock_fd, LAY_LOCK_MANAGER);
@@ -423,7 +451,8 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 			info->pools += state != SPECKV_POOL_CREATING;
 		}
 	}
-	info->used_bytes = used;
+	if (!dev->medium.card)
+		info->used_bytes = used;
 	if (dev->single_inode) {
 		uint64_t total;
 

@@ -61,6 +61,7 @@ struct medium {
 	char path[SPECKV_PATH_BYTES]; /* of the superblock's inode */
 	bool runtime;                 /* lies in the runtime folder */
 	bool node;                    /* a device node (devdax) */
+	bool card;                    /* path: this machine's table of a card's pools */
 	int numa_node;                /* -1: none */
 	uint64_t node_bytes;          /* size of a device node */
 };
@@ -89,6 +90,7 @@ struct speckv_device {
 	bool single_inode;
 	uint32_t durability;
 	uint64_t medium_bytes;
+	struct card_admin *admin; /* a card's, while it is being managed */
 	struct fork_guard guard;
 	pthread_mutex_t managing; /* OFD locks do not exclude threads of one descriptor */
 };
@@ -127,7 +129,8 @@ struct region {
 	struct lay_bucket *directory;
 	_Atomic uint64_t *page_map;
 	struct lay_entry *entries;
-	uint8_t *data;
+	uint8_t *data;        /* NULL: */
+	struct card_io *card; /* the bytes lie in a card */
 	uint32_t page_bytes, page_shift, min_run;
 	bool durable;
 	_Atomic uint64_t pages;    /* data pages that are mapped here: never above the header's, nor max_pages */
@@ -221,6 +224,8 @@ bool pages_evict(struct speckv_pool *pool, uint32_t pages, uint64_t limit, uint6
 void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages);
 int pages_publish(struct speckv_pool *pool, const struct run *run);
 void pages_release(struct region *region, uint32_t owner, const struct run *run);
+/* Instead of a release: memory behind a claimed run went bad, and nobody shall have it. */
+void pages_retire(struct speckv_pool *pool, const struct run *run);
 /* HEAD -> claimed by this client. True for exactly one caller. */
 bool pages_unpublish(struct speckv_pool *pool, const struct run *run);
 /*
@@ -271,10 +276,63 @@ int block_index(struct speckv_pool *pool, const struct speckv_key *key, const st
 /* Does a look-up find this very run? */
 bool block_indexed(struct region *region, const struct speckv_key *key, const struct run *run);
 int block_put(struct speckv_pool *pool, struct speckv_request *request);
-int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint);
+struct card_reads;
+/* `reads`, `slot`: a card's READ of the hint that may be under way. */
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct card_reads *reads, unsigned int slot);
 int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, unsigned int layer_first,
-		 unsigned int layer_count, void *raw, uint64_t bytes);
+		 unsigned int layer_count, bool ahead, void *raw, uint64_t bytes);
 int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t count);
+
+/* ---- card_io.c: the bytes of a pool that lies in a card. -ENODEV: it does not answer; nothing was changed ---------------- */
+
+#define CARD_READS 16 /* commands under way in one lane */
+
+struct lane;
+struct card_reads { /* a lane of this thread's own, and what was asked for in it */
+	struct region *region;
+	struct lane *lane;
+	unsigned int depth;
+	int error; /* why there is no lane */
+	struct found found[CARD_READS];
+	uint16_t first[CARD_READS], count[CARD_READS];
+	bool frame[CARD_READS];
+};
+int card_io_make(struct region *region);
+void card_io_end(struct region *region);
+/* Is the card there, and this pool with these rights? Text set. */
+int card_io_connect(struct region *region);
+/* Encode one raw block into a run that this process holds. -ENODATA: non-finite. Nothing is there when it fails. */
+int card_io_write(struct region *region, const struct run *run, unsigned int codec, const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes,
+	       uint64_t *frame_bytes);
+int card_io_copy(struct region *region, const struct speckv_key *key, const struct found *from, const struct run *to, uint64_t *frame_bytes);
+/* Take the block of this run away; everything in these pages. Both do nothing where the bytes are mapped. */
+int card_io_invalidate(struct region *region, const struct run *run);
+int card_io_clear(struct region *region, uint64_t page, uint64_t pages);
+/* Layers of a block. `ahead`: of need, and -EBUSY when there is no bandwidth for that. -ENOENT: the card has no such block. */
+int card_io_read(struct region *region, const struct speckv_key *key, const struct found *found, unsigned int first, unsigned int layers, bool ahead, void *raw,
+	      uint64_t bytes);
+/* The frame as it lies there, verified by the card. */
+int card_io_frame(struct region *region, const struct speckv_key *key, uint64_t page, uint64_t generation, void *frame, uint64_t room, uint64_t *bytes);
+/* Several reads at once: how many, 0 when the card does not answer. Between begin and end no other call of this thread may want a lane. */
+unsigned int card_io_reads_begin(struct region *region, struct card_reads *reads);
+void card_io_reads_end(struct card_reads *reads);
+int card_io_read_begin(struct card_reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, unsigned int layer_first,
+		    unsigned int layer_count, bool ahead);
+int card_io_read_end(struct card_reads *reads, unsigned int slot, const struct speckv_key *key, void *raw, uint64_t bytes);
+bool card_io_read_under_way(const struct card_reads *reads, unsigned int slot, const struct found *found, unsigned int first, unsigned int layers);
+
+/* ---- card_pools.c: a card's pools; between device_manage() and device_unmanage() only ------------------------------------ */
+
+/* Connect to the admin queue and bring this machine's table in line with the card's. */
+int card_manage(struct speckv_device *dev);
+void card_unmanage(struct speckv_device *dev);
+/* The record gets the card's generation. */
+int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config, const struct region_plan *plan, struct lay_pool_record *record);
+int card_pool_delete(struct speckv_device *dev, const uint8_t uuid[16]);
+int card_pool_resize(struct speckv_device *dev, const uint8_t uuid[16], uint64_t capacity_bytes, bool dry_run);
+int card_pool_owner(struct speckv_device *dev, const struct lay_pool_record *record, uint32_t uid, uint32_t gid, uint32_t mode);
+/* Page map and index of a pool from the card's blocks; nobody else uses it. */
+int card_rebuild(struct region *region, uint16_t number, uint64_t *kept, uint64_t *lost);
 
 /* ---- staging.c, workers.c ------------------------------------------------------------------------------------------ */
 

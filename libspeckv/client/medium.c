@@ -13,6 +13,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "card.h"
 #include "internal.h"
 
 static bool read_u64(const char *path, uint64_t *value)
@@ -42,6 +43,78 @@ static int node_size(struct speckv_ctx *ctx, struct medium *medium, const struct
 	return 0;
 }
 
+/* A card: its uuid names what this machine keeps of it, so that another card of the same name finds nothing. */
+static int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
+{
+	char folder[SPECKV_PATH_BYTES], path[SPECKV_PATH_BYTES + 8], uuid[64] = "";
+	FILE *file;
+	int rc = card_folder(ctx, name, folder);
+
+	if (rc && rc != -ENOENT)
+		return rc;
+	medium->card = medium->runtime = true;
+	snprintf(medium->name, sizeof(medium->name), "%s", name);
+	if (rc)
+		return 0; /* no path: nothing is there */
+	snprintf(path, sizeof(path), "%s/uuid", folder);
+	file = fopen(path, "re");
+	if (file) {
+		if (!fgets(uuid, sizeof(uuid), file) || strspn(uuid, "0123456789abcdef-") != 36)
+			uuid[0] = 0;
+		fclose(file);
+	}
+	uuid[strcspn(uuid, "\n")] = 0;
+	if (uuid[0] && uuid[0] != '-')
+		snprintf(medium->path, sizeof(medium->path), "%.*s/cards/%.36s", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, uuid);
+	return 0;
+}
+
+/* The uuid that is the last part of a card's path. */
+static void card_uuid(const struct medium *medium, uint8_t uuid[16])
+{
+	const char *text = strrchr(medium->path, '/');
+	unsigned int byte;
+
+	memset(uuid, 0, 16);
+	for (unsigned int i = 0; text && i < 16; i++) {
+		text += i == 0 || *text == '-';
+		if (sscanf(text, "%2x", &byte) != 1)
+			return;
+		uuid[i] = (uint8_t)byte;
+		text += 2;
+	}
+}
+
+/* What the card itself says. */
+static void card_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info)
+{
+	struct speckv_ioc_info said = { .size = sizeof(said) };
+	struct transport *transport;
+	char folder[SPECKV_PATH_BYTES];
+	int rc = card_folder(ctx, medium->name, folder);
+
+	snprintf(info->path, sizeof(info->path), "%s", folder);
+	rc = rc ? rc : card_dial(ctx, medium->name, "io", 1 << 16, &transport);
+	if (!rc) {
+		rc = transport->ops->driver(transport, SPECKV_IOC_INFO, &said, sizeof(said));
+		transport->ops->close(transport);
+		if (rc)
+			fail(ctx, rc, "%s: %s", medium->name, strerror(-rc));
+	}
+	info->capacity_bytes = said.memory_bytes;
+	info->free_bytes = said.memory_free_bytes;
+	info->used_bytes = said.memory_bytes - said.memory_free_bytes;
+	info->codec_modes = said.codec_modes;
+	info->durability = SPECKV_DURABLE_PROCESS;
+	card_uuid(medium, info->uuid);
+	if (rc) {
+		info->state = rc == -EACCES ? SPECKV_MEDIUM_DENIED : SPECKV_MEDIUM_OFFLINE;
+		snprintf(info->found, sizeof(info->found), "%s", speckv_strerror(ctx));
+	} else if (info->state == SPECKV_MEDIUM_READY) {
+		snprintf(info->found, sizeof(info->found), said.codec_modes ? "a card" : "a card with its factory image: flash it");
+	}
+}
+
 int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 {
 	const char *rest;
@@ -51,8 +124,10 @@ int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium
 
 	memset(medium, 0, sizeof(*medium));
 	medium->numa_node = -1;
+	if (name && strncmp(name, "emu:", 4) == 0)
+		return card_parse(ctx, name, medium);
 	if (!name || strncmp(name, "host:", 5) != 0)
-		return fail(ctx, -EOPNOTSUPP, "%s: this build knows the devices host:DRAM, host:numaN, host:/path and host:/dev/daxX.Y",
+		return fail(ctx, -EOPNOTSUPP, "%s: this build knows the devices emu:NAME, host:DRAM, host:numaN, host:/path and host:/dev/daxX.Y",
 			    name ? name : "(null)");
 	if (strlen(name) >= sizeof(medium->name))
 		return fail(ctx, -EINVAL, "device name longer than %zu bytes", sizeof(medium->name) - 1);
@@ -204,6 +279,17 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 	info->codec_modes = speckv_codec_modes();
 	info->uid = info->gid = (uint32_t)-1;
 	info->durability = medium->runtime ? SPECKV_DURABLE_PROCESS : SPECKV_DURABLE_POWER;
+	if (medium->card && !medium->path[0]) {
+		char folder[SPECKV_PATH_BYTES];
+
+		if (card_folder(ctx, medium->name, folder) == 0) {
+			card_probe(ctx, medium, info); /* a folder, and no card was ever started in it */
+			info->state = info->state == SPECKV_MEDIUM_DENIED ? info->state : SPECKV_MEDIUM_OFFLINE;
+		} else {
+			snprintf(info->found, sizeof(info->found), "%s", speckv_strerror(ctx));
+		}
+		return 0;
+	}
 	info->capacity_bytes = medium_total(medium);
 	info->free_bytes = medium_available(medium);
 	fd = open(medium->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -218,6 +304,8 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 			info->gid = st.st_gid;
 			info->mode = st.st_mode & 07777;
 		}
+		if (medium->card)
+			card_probe(ctx, medium, info);
 		return 0;
 	}
 	bytes = calloc(1, look);
@@ -270,6 +358,8 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 		describe(bytes, (size_t)got, size, info->found, sizeof(info->found));
 	}
 	free(bytes);
+	if (medium->card)
+		card_probe(ctx, medium, info);
 	return 0;
 }
 
@@ -411,6 +501,8 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 	rc = random_bytes(table->super.uuid, sizeof(table->super.uuid));
 	table->super.uuid[6] = (uint8_t)((table->super.uuid[6] & 0x0f) | 0x40); /* RFC 9562 version 4 */
 	table->super.uuid[8] = (uint8_t)((table->super.uuid[8] & 0x3f) | 0x80);
+	if (medium->card)
+		card_uuid(medium, table->super.uuid);
 	table->super.created_ns = now_ns();
 	table->super.table_bytes = sizeof(*table);
 	table->super.medium_bytes = medium_bytes;
@@ -475,6 +567,14 @@ int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format
 		rc = make_runtime_dir(ctx);
 		if (rc)
 			return rc;
+	}
+	if (medium->card) {
+		char folder[SPECKV_PATH_BYTES];
+
+		snprintf(folder, sizeof(folder), "%.*s/cards", SPECKV_PATH_BYTES - 16, ctx->runtime_dir);
+		if (mkdir(folder, 0755) != 0 && errno != EEXIST)
+			return fail(ctx, -errno, "cannot make %s: %s", folder, strerror(errno));
+		unlink(medium->path); /* only what this machine knew of it, and could not read */
 	}
 	if (lstat(medium->path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0 && unlink(medium->path) != 0)
 		return fail(ctx, -errno, "%s: %s", medium->path, strerror(errno));
@@ -558,6 +658,18 @@ int speckv_device_foreach(struct speckv_ctx *ctx, speckv_device_cb cb, void *arg
 	struct dirent **list = NULL;
 	int n, rc = 0;
 
+	snprintf(path, sizeof(path), "%.*s/emu", SPECKV_PATH_BYTES - 16, ctx->runtime_dir);
+	n = scandir(path, &list, NULL, versionsort);
+	for (int i = 0; i < n; i++) {
+		if (!rc && name_ok(list[i]->d_name)) {
+			snprintf(name, sizeof(name), "emu:%s", list[i]->d_name);
+			rc = tell(ctx, name, cb, arg);
+		}
+		free(list[i]);
+	}
+	if (n >= 0)
+		free(list);
+	list = NULL;
 	n = scandir(ctx->runtime_dir, &list, NULL, versionsort);
 	for (int i = 0; i < n; i++) {
 		unsigned int node;

@@ -9,6 +9,7 @@ struct speckv_mem {
 	struct speckv_pool *pool;
 	struct run run;
 	uint64_t bytes;
+	uint8_t *shadow; /* of an extent of a card: its bytes go there when it is sealed */
 	struct speckv_mem *next;
 };
 
@@ -37,9 +38,18 @@ int speckv_mem_alloc(struct speckv_pool *pool, uint64_t bytes, struct speckv_mem
 		free(mem);
 		return fail(pool->ctx, rc, "no %s in one piece for an allocation (%s)", human(text, bytes), rc == -EDQUOT ? "a quota is reached" : "the pool is full");
 	}
-	memset(pool->region.data + mem->run.page * pool->region.page_bytes, 0, (uint64_t)mem->run.pages * pool->region.page_bytes);
 	mem->pool = pool;
 	mem->bytes = bytes;
+	if (pool->region.card) {
+		mem->shadow = mmap(NULL, (uint64_t)mem->run.pages * pool->region.page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (mem->shadow == MAP_FAILED) {
+			pages_release(&pool->region, pool->owner, &mem->run);
+			free(mem);
+			return fail(pool->ctx, -ENOMEM, "out of memory");
+		}
+	} else {
+		memset(pool->region.data + mem->run.page * pool->region.page_bytes, 0, (uint64_t)mem->run.pages * pool->region.page_bytes);
+	}
 	add(&pool->client->allocated_pages, mem->run.pages);
 	count(pool, SPECKV_COUNT_ALLOCATIONS, 1);
 	pthread_mutex_lock(&pool->lock);
@@ -64,6 +74,8 @@ void speckv_mem_free(struct speckv_mem *mem)
 			break;
 		}
 	pthread_mutex_unlock(&pool->lock);
+	if (mem->shadow)
+		munmap(mem->shadow, (uint64_t)mem->run.pages * pool->region.page_bytes);
 	if (!fork_guard_stale(&pool->region.guard)) {
 		sub(&pool->client->allocated_pages, mem->run.pages);
 		pages_release(&pool->region, pool->owner, &mem->run);
@@ -79,6 +91,11 @@ uint64_t speckv_mem_bytes(const struct speckv_mem *mem)
 uint64_t speckv_mem_address(const struct speckv_mem *mem)
 {
 	return mem->run.page * mem->pool->region.page_bytes;
+}
+
+static uint8_t *bytes_of(struct speckv_mem *mem)
+{
+	return mem->shadow ? mem->shadow : mem->pool->region.data + speckv_mem_address(mem);
 }
 
 static int range(struct speckv_mem *mem, uint64_t offset, uint64_t bytes)
@@ -102,7 +119,7 @@ int speckv_mem_access(struct speckv_mem *mem, uint64_t offset, uint64_t bytes, v
 	*pointer = NULL;
 	rc = range(mem, offset, bytes);
 	if (!rc)
-		*pointer = mem->pool->region.data + speckv_mem_address(mem) + offset;
+		*pointer = bytes_of(mem) + offset;
 	return rc;
 }
 
@@ -116,7 +133,7 @@ int speckv_mem_prefetch(struct speckv_mem *mem, uint64_t offset, uint64_t bytes)
 	rc = range(mem, offset, bytes);
 	if (rc)
 		return rc;
-	start = (uintptr_t)(mem->pool->region.data + speckv_mem_address(mem) + offset);
+	start = (uintptr_t)(bytes_of(mem) + offset);
 	end = start + bytes;
 	madvise((void *)(start & ~4095ul), end - (start & ~4095ul), MADV_WILLNEED);
 	for (uintptr_t line = start; line < end && line < start + (1 << 20); line += 64)
@@ -139,7 +156,7 @@ int speckv_mem_seal(struct speckv_mem *mem, const struct speckv_request *request
 		return fail(mem->pool->ctx, -EINVAL, "an allocation of %llu bytes is not one block of %llu", (unsigned long long)mem->bytes,
 			    (unsigned long long)mem->pool->region.fixed.block_bytes);
 	put = *request;
-	put.buffer = mem->pool->region.data + speckv_mem_address(mem);
+	put.buffer = bytes_of(mem);
 	put.buffer_bytes = mem->bytes;
 	rc = batch_run(mem->pool, SPECKV_OP_PUT, &put, 1);
 	if (rc != 1)

@@ -47,7 +47,7 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 			return fail(ctx, -EOPNOTSUPP, "%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s", dev->medium.name,
 				    dev->medium.path);
 	}
-	rc = region_plan(ctx, out, single, plan);
+	rc = region_plan(ctx, out, single || dev->medium.card, plan);
 	if (rc)
 		return rc;
 	out->capacity_bytes = plan->capacity_bytes;
@@ -132,17 +132,24 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 		}
 		record->extents = 2;
 	} else {
+		uint64_t here = backing_bytes(&plan) - (dev->medium.card ? plan.capacity_bytes : 0);
+
 		record->table_bytes = backing_bytes(&plan) - plan.capacity_bytes;
 		room = medium_available(&dev->medium);
-		if (backing_bytes(&plan) > room) {
-			rc = no_room(dev, full.name, backing_bytes(&plan), room);
+		if (here > room) {
+			rc = no_room(dev, full.name, here, room);
 			memset((void *)record, 0, sizeof(*record));
 			goto out;
 		}
 	}
 	store(&record->state, SPECKV_POOL_CREATING);
 	device_flush(dev);
-	rc = region_make(dev, number, &full, &plan);
+	rc = dev->medium.card ? card_pool_create(dev, &full, &plan, record) : 0;
+	if (!rc) {
+		rc = region_make(dev, number, &full, &plan);
+		if (rc && dev->medium.card)
+			card_pool_delete(dev, record->uuid);
+	}
 	device_flush(dev);
 	store(&record->state, rc ? 0 : SPECKV_POOL_ACTIVE);
 	if (!rc) {
@@ -290,6 +297,12 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 			    dev->medium.path);
 	if (mode & ~0777u || (mode & 0600) != 0600)
 		return fail(dev->ctx, -EINVAL, "mode %04o: give the owner read and write, and nothing beyond 0777", mode);
+	if (dev->medium.card) {
+		int rc = card_pool_owner(dev, record, uid, gid, mode);
+
+		if (rc)
+			return rc;
+	}
 	if ((uid != record->uid || gid != record->gid) && fchown(r->fd, uid, gid) != 0)
 		return fail(dev->ctx, -errno, "cannot give pool %s to uid %u gid %u: %s", record->name, uid, gid,
 			    errno == EPERM ? "only root may give files away" : strerror(errno));
@@ -419,6 +432,11 @@ int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_prog
 		zero_pool(&region, progress, arg);
 		memset((void *)region.head, 0, sizeof(region.head->pool)); /* late openers find no pool */
 		region_close(&region);
+	}
+	if (dev->medium.card) {
+		rc = card_pool_delete(dev, record->uuid); /* it zeroes the pages before they are anybody else's */
+		if (rc)
+			goto out;
 	}
 	if (!dev->single_inode && medium_pool_path(&dev->medium, name, path) == 0 && unlink(path) != 0 && errno != ENOENT) {
 		rc = fail(dev->ctx, -errno, "cannot remove %s: %s", path, strerror(errno));

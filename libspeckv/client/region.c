@@ -149,7 +149,7 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 		if (fd < 0)
 			return fail(ctx, -errno, "cannot make %s: %s", path, strerror(errno));
 		tables = plan->page_map_offset;
-		if (ftruncate(fd, (off_t)plan->region_bytes) != 0)
+		if (ftruncate(fd, (off_t)(dev->medium.card ? plan->data_offset : plan->region_bytes)) != 0)
 			rc = -errno;
 		if (!rc && dev->medium.numa_node >= 0) {
 			void *all = mmap(NULL, plan->region_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
@@ -164,7 +164,7 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 			rc = reserve(fd, plan->page_map_offset, plan->pages * 8);
 		if (!rc)
 			rc = reserve(fd, plan->entry_offset, (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry));
-		if (!rc)
+		if (!rc && !dev->medium.card)
 			rc = reserve(fd, plan->data_offset, plan->capacity_bytes);
 	}
 	head = rc ? MAP_FAILED : mmap(NULL, tables, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
@@ -332,15 +332,15 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 			  r->fixed.magic == LAY_POOL_MAGIC && load(&r->fixed.state) == LAY_MEDIUM_MAKING ? "half made" : "damaged");
 		goto bad;
 	}
-	if (!single && (uint64_t)st.st_size < r->fixed.region_bytes) {
+	r->mapped_bytes = dev->medium.card ? r->fixed.data_offset : r->fixed.region_bytes;
+	if (!single && (uint64_t)st.st_size < r->mapped_bytes) {
 		char have[32], want[32];
 
 		rc = fail(ctx, -EBADMSG, "pool %s: its file %s was cut short (%s of %s); 'speckvctl pool destroy' removes what is left", name, r->path,
-			  human(have, (uint64_t)st.st_size), human(want, r->fixed.region_bytes));
+			  human(have, (uint64_t)st.st_size), human(want, r->mapped_bytes));
 		goto bad;
 	}
 	/* One range of addresses for all that the pool may become, so that no pointer ever moves. */
-	r->mapped_bytes = r->fixed.region_bytes;
 	r->base = mmap(NULL, r->mapped_bytes + LAY_UNIT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (r->base == MAP_FAILED) {
 		r->base = NULL;
@@ -368,11 +368,15 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	r->directory = (struct lay_bucket *)(r->base + r->fixed.directory_offset);
 	r->page_map = (_Atomic uint64_t *)(r->base + r->fixed.page_map_offset);
 	r->entries = (struct lay_entry *)(r->base + r->fixed.entry_offset);
-	r->data = r->base + r->fixed.data_offset;
+	r->data = dev->medium.card ? NULL : r->base + r->fixed.data_offset;
 	r->page_bytes = r->fixed.page_bytes;
 	r->page_shift = (uint32_t)__builtin_ctz(r->page_bytes);
 	r->min_run = r->fixed.min_run;
 	r->durable = dev->durability == SPECKV_DURABLE_POWER;
+	if (dev->medium.card && card_io_make(r) != 0) {
+		rc = fail(ctx, -ENOMEM, "out of memory");
+		goto bad;
+	}
 	store(&r->size_sequence, ~0ull);
 	region_pages(r);
 	fork_guard_add(&r->guard, r->lock_fd);
@@ -425,6 +429,7 @@ void region_close(struct region *r)
 		munmap(r->base, r->mapped_bytes);
 		close(r->lock_fd);
 	}
+	card_io_end(r);
 	close(r->fd);
 	pthread_mutex_destroy(&r->remap);
 	pthread_mutex_destroy(&r->reaping);
@@ -474,7 +479,7 @@ int region_grow_backing(struct region *r, uint64_t old_pages, uint64_t new_pages
 	rc = reserve(r->fd, r->fixed.page_map_offset + old_pages * 8, (new_pages - old_pages) * 8);
 	if (!rc)
 		rc = reserve(r->fd, r->fixed.entry_offset + first * sizeof(struct lay_entry), (last - first) * sizeof(struct lay_entry));
-	if (!rc)
+	if (!rc && !r->card)
 		rc = reserve(r->fd, r->fixed.data_offset + old_pages * r->page_bytes, (new_pages - old_pages) * r->page_bytes);
 	return rc;
 }
@@ -484,7 +489,7 @@ void region_release_backing(struct region *r, uint64_t from_page, uint64_t to_pa
 {
 	uint64_t offset = r->fixed.data_offset + from_page * r->page_bytes, bytes = (to_page - from_page) * r->page_bytes;
 
-	if (to_page <= from_page)
+	if (to_page <= from_page || r->card)
 		return;
 	if (r->dev->single_inode || fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) != 0)
 		memset(r->base + offset, 0, bytes);

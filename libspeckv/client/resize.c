@@ -19,16 +19,45 @@ struct job {
 	void *arg;
 };
 
+/* The copy's header says where it lies. -EAGAIN: it is not that block any more. */
+static int copy_mapped(struct region *r, const struct found *found, const struct run *run)
+{
+	uint64_t room = (uint64_t)run->pages << r->page_shift;
+	uint8_t *to = r->data + (run->page << r->page_shift);
+	struct speckv_frame_identity identity;
+	struct speckv_frame frame;
+	int rc;
+
+	memcpy(to, r->data + (found->page << r->page_shift), (uint64_t)found->pages << r->page_shift);
+	rc = index_current(r, found) ? speckv_frame_parse(to, room, &frame) : -EAGAIN;
+	if (!rc) {
+		identity = frame.identity;
+		identity.generation = run->generation;
+		identity.pool_address = run->page << r->page_shift;
+		rc = speckv_frame_readdress(to, room, &identity);
+	}
+	if (!rc)
+		rc = speckv_frame_verify(to, room);
+	if (!rc)
+		region_flush(r, to, frame.frame_bytes);
+	return rc;
+}
+
+static int copy_in_card(struct region *r, const struct speckv_key *key, const struct found *found, const struct run *run)
+{
+	uint64_t bytes;
+	int rc = card_io_copy(r, key, found, run, &bytes);
+
+	return rc && rc != -ENODEV && rc != -EACCES && !index_current(r, found) ? -EAGAIN : rc;
+}
+
 /* Copy a block to a run below the new end, under its own key, and switch over. */
 static int move_block(struct job *job, uint64_t page)
 {
 	struct region *r = &job->pool->region;
-	struct speckv_frame_identity identity;
-	struct speckv_frame frame;
 	struct found found, moved;
 	struct speckv_key key;
 	struct run run, old;
-	uint8_t *to;
 	int rc;
 
 	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
@@ -36,17 +65,11 @@ static int move_block(struct job *job, uint64_t page)
 	rc = pages_claim(job->pool, found.pages, &run, job->to);
 	if (rc)
 		return rc;
-	to = r->data + (run.page << r->page_shift);
-	memcpy(to, r->data + (page << r->page_shift), (uint64_t)found.pages << r->page_shift);
-	rc = index_current(r, &found) ? speckv_frame_parse(to, (uint64_t)run.pages << r->page_shift, &frame) : -EAGAIN;
-	if (!rc) {
-		identity = frame.identity;
-		identity.generation = run.generation;
-		identity.pool_address = run.page << r->page_shift;
-		rc = speckv_frame_readdress(to, (uint64_t)run.pages << r->page_shift, &identity);
+	rc = r->card ? copy_in_card(r, &key, &found, &run) : copy_mapped(r, &found, &run);
+	if (rc == -ENODEV || rc == -EACCES) {
+		pages_release(r, job->pool->owner, &run);
+		return fail(job->dev->ctx, rc, "pool %s: %s does not answer", job->name, job->dev->medium.name);
 	}
-	if (!rc)
-		rc = speckv_frame_verify(to, (uint64_t)run.pages << r->page_shift);
 	if (rc) {
 		pages_release(r, job->pool->owner, &run);
 		if (rc != -EAGAIN) { /* it was bad where it was */
@@ -55,8 +78,7 @@ static int move_block(struct job *job, uint64_t page)
 		}
 		return -EAGAIN;
 	}
-	region_flush(r, to, frame.frame_bytes);
-	index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, found.tenant);
+	index_fill(r, &run, &key, load(&r->entries[found.entry].first_position), found.frame_bytes, found.raw_bytes, found.tenant);
 	store(&r->entries[region_entry_of(r, run.page)].used_ns, load(&r->entries[found.entry].used_ns));
 	old = (struct run){ found.page, found.generation, found.pages };
 	moved = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
@@ -64,6 +86,7 @@ static int move_block(struct job *job, uint64_t page)
 	if (!pages_switch(job->pool, &old, &run)) { /* dropped meanwhile: it must not come back */
 		move_end(job->pool, &old, &run);
 		store(&r->entries[moved.entry].generation, 0);
+		card_io_invalidate(r, &run);
 		pages_release(r, job->pool->owner, &run);
 		return -EAGAIN;
 	}
@@ -74,6 +97,7 @@ static int move_block(struct job *job, uint64_t page)
 	index_orphan(r, &found);
 	index_remove(r, &key, found.entry, found.generation);
 	store(&r->entries[found.entry].generation, 0);
+	card_io_invalidate(r, &old); /* what it misses goes when the tail is cleared */
 	pages_release(r, job->pool->owner, &old);
 	if (rc)
 		block_drop(job->pool, &key, &moved);
@@ -240,7 +264,11 @@ static int grow(struct job *job, struct lay_pool_record *record)
 	int rc;
 
 	memcpy((void *)&old, (const void *)record, sizeof(old));
-	if (job->dev->single_inode) {
+	if (r->card) {
+		rc = card_pool_resize(job->dev, record->uuid, job->to * r->page_bytes, false);
+		if (rc)
+			return rc;
+	} else if (job->dev->single_inode) {
 		rc = add_extent(job, record, bytes);
 		if (rc)
 			return rc;
@@ -269,6 +297,8 @@ static int dry_run(struct job *job)
 	char a[32], b[32];
 	uint64_t bytes, room;
 
+	if (job->to > job->from && r->card)
+		return card_pool_resize(job->dev, r->fixed.uuid, job->to * r->page_bytes, true);
 	if (job->to > job->from) {
 		bytes = (job->to - job->from) * r->page_bytes;
 		room = job->dev->single_inode ? device_largest_free(job->dev, NULL) : medium_available(&job->dev->medium);
@@ -329,6 +359,10 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		if (!rc && job.to < job.from) {
 			publish_size(&job.pool->region, job.to);
 			region_release_backing(&job.pool->region, job.to, job.from);
+			if (job.pool->region.card) { /* where it cannot now, the next manager makes the card follow */
+				card_io_clear(&job.pool->region, job.to, job.from - job.to);
+				card_pool_resize(dev, record->uuid, capacity, false);
+			}
 			if (dev->single_inode)
 				extents_cut(record, job.pool->region.fixed.data_offset + capacity);
 		}

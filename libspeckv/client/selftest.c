@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "card.h"
 #include "internal.h"
 
 #define SCRATCH (32ull << 20)
@@ -152,6 +153,49 @@ static void test_memory(struct selftest *t)
 	report(t, "memory", start, rc, detail);
 }
 
+static int test_said(const struct speckv_log_header *header, const void *entry, void *arg)
+{
+	static const char *const names[SPECKV_TESTS] = { "card memory", "card DMA", "card codec", "card translation", "card predictor", "card flash" };
+	struct selftest *t = arg;
+	struct speckv_selftest_step step;
+	struct speckv_log_test test;
+	unsigned int number;
+
+	(void)header;
+	memcpy(&test, entry, sizeof(test));
+	memset(&step, 0, sizeof(step));
+	number = test.test ? (unsigned int)__builtin_ctz(test.test) : SPECKV_TESTS;
+	snprintf(step.name, sizeof(step.name), "%s", number < SPECKV_TESTS ? names[number] : "card");
+	snprintf(step.detail, sizeof(step.detail), "%.*s", (int)sizeof(test.text), test.text);
+	step.result = status_errno((uint16_t)test.status);
+	step.elapsed_ns = test.elapsed_ns;
+	if (step.result && !t->first_error)
+		t->first_error = step.result;
+	if (t->cb && t->cb(&step, t->arg))
+		t->stop = true;
+	return t->stop;
+}
+
+/* The card's own tests; only who may manage it may ask for them. */
+static void test_card(struct selftest *t)
+{
+	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SELF_TEST, .value = (1u << SPECKV_TESTS) - 1 };
+	uint64_t start = clock_ns();
+	struct card_admin *admin;
+	int rc = card_admin_open(t->dev->ctx, t->dev->medium.name, &admin);
+
+	if (rc) {
+		report(t, "card", start, rc, speckv_strerror(t->dev->ctx));
+		return;
+	}
+	rc = card_admin_call(admin, &command, NULL, 0, NULL, 0, 60000000000ull, NULL);
+	if (!rc || rc == -EIO) /* a failed test: the log says which */
+		card_log(admin, SPECKV_LOG_SELF_TEST, 0, 0, test_said, t);
+	else
+		report(t, "card", start, rc, speckv_strerror(t->dev->ctx));
+	card_admin_close(admin);
+}
+
 int speckv_device_selftest(struct speckv_device *dev, speckv_selftest_cb cb, void *arg)
 {
 	struct selftest t = { .dev = dev, .cb = cb, .arg = arg };
@@ -168,7 +212,9 @@ int speckv_device_selftest(struct speckv_device *dev, speckv_selftest_cb cb, voi
 	for (unsigned int codec = 0; codec < 32 && !t.stop; codec++)
 		if (speckv_codec_modes() >> codec & 1)
 			test_codec(&t, codec);
-	if (!t.stop)
+	if (!t.stop && !dev->medium.card)
 		test_memory(&t);
+	if (!t.stop && dev->medium.card)
+		test_card(&t);
 	return t.first_error;
 }

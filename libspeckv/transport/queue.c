@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Queue pairs: rings, doorbells, completions. The rules are in kmod/include/uapi/speckv.h. */
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
@@ -143,6 +144,14 @@ int queue_register(struct queue *q, unsigned int index, void *pointer, uint64_t 
 	return rc ? rc : wait_register(q->transport, PAIR(q, BUFFER_INVALIDATE), 1u << 31, 0, 5000000000u);
 }
 
+int queue_check(struct queue *q)
+{
+	uint32_t status = 0;
+	int rc = q->number == QUEUE_ADMIN ? 0 : q->transport->ops->read32(q->transport, PAIR(q, STATUS), &status);
+
+	return rc || q->number == QUEUE_ADMIN || (status & 7) == 1 ? rc : -ECANCELED;
+}
+
 void queue_close(struct queue *q)
 {
 	if (!q->transport || q->number == QUEUE_ADMIN)
@@ -232,6 +241,7 @@ int queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns)
 			return queue_reap(q, out) ? 0 : rc;
 		if (now_ns() - start > timeout_ns)
 			return -ETIMEDOUT;
+		sched_yield(); /* the card may be a process that wants this very core */
 		if (now_ns() - start > 2000000) /* not a matter of microseconds: let others run */
 			nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
 	}

@@ -2,7 +2,8 @@
 /**
  * speckv/device.h - devices: find, open, describe, test, close.
  *
- * Device names: host:DRAM, host:numaN, host:/path/to/file, host:/dev/daxX.Y.
+ * Device names: emu:NAME, host:DRAM, host:numaN, host:/path/to/file, host:/dev/daxX.Y.
+ *   emu:NAME               an emulated card; a small table in the runtime folder says what this machine knows of its pools
  *   host:DRAM, host:numaN  the engine's table is a small file in the runtime folder, every pool a file of its own beside it
  *   host:/path (new file)  the same, at that path: the table is /path, the pools are /path.pools/NAME
  *   host:/path (a file that already has a size) and host:/dev/dax*   one medium of fixed size that holds table and pools
@@ -29,6 +30,7 @@ enum speckv_medium_state {
 	SPECKV_MEDIUM_HALF_MADE = 4,    /**< ours, but its creation did not finish */
 	SPECKV_MEDIUM_TRUNCATED = 5,    /**< ours, but shorter than its superblock says */
 	SPECKV_MEDIUM_DENIED = 6,       /**< no permission to look */
+	SPECKV_MEDIUM_OFFLINE = 7,      /**< a card that does not answer: `found` says why */
 };
 
 enum speckv_durability {

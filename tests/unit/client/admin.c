@@ -312,7 +312,7 @@ static void destroy_zeroes(struct speckv_device *dev)
 	snprintf(kept, sizeof(kept), "%s/kept", test_dir);
 	CHECK(link(info.path, kept) == 0, "link");
 	fill_block(&key, buffer, SMALL_BYTES);
-	CHECK(file_holds(kept, buffer, 4096), "it is there before");
+	CHECK(test_on_card() || file_holds(kept, buffer, 4096), "it is there before"); /* a card's bytes are elsewhere */
 	EXPECT(0, speckv_pool_destroy(dev, "pool", count_progress, &calls));
 	CHECK(!file_holds(kept, buffer, 64) && calls > 0, "and not after");
 	CHECK(unlink(kept) == 0, "unlink");
@@ -353,7 +353,7 @@ int main(void)
 	buffer = line_alloc(2 * SMALL_BYTES);
 	CHECK(strcmp(speckv_ctx_runtime_dir(test_ctx), test_dir) == 0 && *speckv_version(), "context");
 	histogram_bounds();
-	for (int kind = 0; kind < MEDIA; kind++) {
+	for (int kind = 0; kind < test_media(); kind++) {
 		struct speckv_device *dev = open_medium((enum media)kind, device_name);
 		struct speckv_pool_config config = small_pool("pool", 8 * MIB);
 

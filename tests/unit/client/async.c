@@ -219,7 +219,7 @@ int main(void)
 	test_begin(90);
 	blocks = line_alloc(N * SMALL_BYTES);
 	scratch = line_alloc(2 * SMALL_BYTES);
-	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	config = small_pool("pool", 8 * MIB);
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	pool = attach_pool(dev, "pool", "a");

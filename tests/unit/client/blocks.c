@@ -173,7 +173,7 @@ static void one_medium(enum media kind)
 /* int8-delta-rle cannot hold what is not finite: such a block is kept as it is, others come back as their frame decodes. */
 static void packed(void)
 {
-	struct speckv_device *dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	struct speckv_device *dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	struct speckv_pool_config config = small_pool("packed", 4 * MIB);
 	struct speckv_frame_identity identity = { .generation = 1 };
 	struct speckv_key plain = key_of(1), odd = key_of(2);
@@ -206,7 +206,7 @@ static void packed(void)
 	free(frame);
 	free(want);
 	speckv_device_close(dev);
-	remove_device("host:DRAM");
+	remove_device(MEMORY);
 }
 
 int main(void)
@@ -214,7 +214,7 @@ int main(void)
 	test_begin(60);
 	in = line_alloc(N * SMALL_BYTES);
 	out = line_alloc(N * SMALL_BYTES);
-	for (int kind = 0; kind < MEDIA; kind++)
+	for (int kind = 0; kind < test_media(); kind++)
 		one_medium((enum media)kind);
 	packed();
 	free(in);

@@ -130,7 +130,7 @@ static void *own_attachment(void *arg)
 
 static void *resizer(void *arg)
 {
-	struct speckv_device *dev = open_device("host:DRAM", 0);
+	struct speckv_device *dev = open_device(MEMORY, 0);
 	uint64_t random = 5;
 
 	while (!atomic_load(&shared->stop)) {
@@ -147,7 +147,7 @@ static int process(void *arg)
 {
 	pthread_t threads[THREADS + 2];
 
-	device = open_device("host:DRAM", 0);
+	device = open_device(MEMORY, 0);
 	common = attach_pool(device, "pool", "common");
 	for (uintptr_t i = 0; i < THREADS; i++)
 		CHECK(pthread_create(&threads[i], NULL, i % 2 ? own_attachment : shared_attachment, (void *)i) == 0, "thread");
@@ -164,7 +164,7 @@ static int process(void *arg)
 static void run(uint32_t eviction, unsigned int milliseconds)
 {
 	struct speckv_pool_config config = small_pool("pool", 6 * MIB);
-	struct speckv_device *dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	struct speckv_device *dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	pid_t children[PROCESSES];
 
 	memset(shared, 0, sizeof(*shared));

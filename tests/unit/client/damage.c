@@ -268,7 +268,7 @@ int main(void)
 {
 	test_begin(120);
 	buffer = line_alloc(2 * SMALL_BYTES);
-	for (int kind = 0; kind < MEDIA; kind++)
+	for (int kind = 0; kind < test_media(); kind++)
 		one_medium((enum media)kind);
 	free(buffer);
 	test_end();

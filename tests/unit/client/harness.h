@@ -60,9 +60,19 @@ static inline bool sanitized(void)
 #endif
 }
 
+__attribute__((noreturn)) static inline void test_failed(void);
+
 static struct speckv_ctx *test_ctx;
 static char test_dir[256];
-static pid_t test_main_pid;
+static pid_t test_main_pid, test_card_pid;
+
+/* The device that a test runs on unless it is about one kind of medium: memory of this machine, or, where SPECKV_TEST_EMULATOR names
+ * speckv-emu, an emulated card that was started for it. */
+static inline bool test_on_card(void)
+{
+	return getenv("SPECKV_TEST_EMULATOR") != NULL;
+}
+#define MEMORY (test_on_card() ? "emu:card" : "host:DRAM")
 
 static inline int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
@@ -76,10 +86,47 @@ static inline void empty_test_dir(void)
 		fprintf(stderr, "left behind: %s\n", test_dir);
 }
 
+/* A card of 512 MiB in the private folder; it keeps its state there when it is started again. */
+static inline void test_card_start(void)
+{
+	char folder[300], line[16];
+	int ready[2];
+
+	snprintf(folder, sizeof(folder), "%s/emu", test_dir);
+	CHECK(mkdir(folder, 0700) == 0 || errno == EEXIST, "mkdir");
+	snprintf(folder, sizeof(folder), "%s/emu/card", test_dir);
+	CHECK(pipe2(ready, O_CLOEXEC) == 0, "pipe");
+	test_card_pid = fork();
+	CHECK(test_card_pid >= 0, "fork");
+	if (test_card_pid == 0) {
+		const char *program = getenv("SPECKV_TEST_EMULATOR");
+
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(ready[1], STDOUT_FILENO);
+		execl(program, program, "--dir", folder, "--memory", "512M", (char *)NULL);
+		_exit(127);
+	}
+	close(ready[1]);
+	CHECK(read(ready[0], line, sizeof(line)) > 0 && strncmp(line, "ready", 5) == 0, "the emulator did not start");
+	close(ready[0]);
+}
+
+static inline void test_card_stop(int number)
+{
+	int status;
+
+	if (test_card_pid > 0) {
+		kill(test_card_pid, number);
+		waitpid(test_card_pid, &status, 0);
+	}
+	test_card_pid = 0;
+}
+
 static inline void test_clean(void)
 {
 	if (getpid() != test_main_pid || !*test_dir)
 		return;
+	test_card_stop(SIGKILL);
 	empty_test_dir();
 	rmdir(test_dir);
 }
@@ -112,6 +159,8 @@ static inline void test_begin(unsigned int seconds)
 	atexit(test_clean);
 	signal(SIGALRM, test_hung);
 	alarm(sanitized() ? 6 * seconds : seconds);
+	if (test_on_card())
+		test_card_start();
 	EXPECT(0, speckv_ctx_create(&test_ctx));
 }
 
@@ -119,6 +168,7 @@ static inline void test_end(void)
 {
 	speckv_ctx_destroy(test_ctx);
 	test_ctx = NULL;
+	test_card_stop(SIGKILL);
 }
 
 /* ---- chance: seeded, so that a failure can be run again ------------------------------------------------------------- */
@@ -240,6 +290,11 @@ static inline struct speckv_pool *attach_pool(struct speckv_device *dev, const c
 }
 
 enum media { MEDIUM_DRAM, MEDIUM_FILE, MEDIUM_FIXED, MEDIA };
+/* How many kinds there are to try: a card is one. */
+static inline int test_media(void)
+{
+	return test_on_card() ? 1 : MEDIA;
+}
 
 /* A device of each kind, made if need be; the fixed one has 96 MiB. */
 static inline struct speckv_device *open_medium(enum media kind, char name[300])
@@ -248,7 +303,7 @@ static inline struct speckv_device *open_medium(enum media kind, char name[300])
 	struct stat st;
 
 	if (kind == MEDIUM_DRAM)
-		snprintf(name, 300, "host:DRAM");
+		snprintf(name, 300, "%s", MEMORY);
 	else
 		snprintf(name, 300, "host:%s/%s", test_dir, leaf[kind]);
 	if (kind == MEDIUM_FIXED && stat(name + 5, &st) != 0) {

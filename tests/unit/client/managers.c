@@ -20,7 +20,7 @@ static int hold_on(uint64_t done, uint64_t total, void *arg)
 
 static int slow_manager(void *arg)
 {
-	struct speckv_device *dev = open_device("host:DRAM", 0);
+	struct speckv_device *dev = open_device(MEMORY, 0);
 
 	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, hold_on, NULL, NULL));
 	return 0;
@@ -212,7 +212,7 @@ static void handles_end_at_fork(struct speckv_device *dev)
 		speckv_mem_free(mem);
 		speckv_pool_close(pool); /* closing is allowed, and takes nothing from the parent */
 		speckv_device_close(dev);
-		other = attach_pool(open_device("host:DRAM", 0), "pool", "child");
+		other = attach_pool(open_device(MEMORY, 0), "pool", "child");
 		EXPECT(0, get_number(other, 1, buffer));
 		speckv_pool_close(other);
 		_exit(0);
@@ -229,7 +229,7 @@ static void handles_end_at_fork(struct speckv_device *dev)
 
 static int has_child_that_lives_on(void *arg)
 {
-	struct speckv_pool *pool = attach_pool(open_device("host:DRAM", 0), "pool", "gone");
+	struct speckv_pool *pool = attach_pool(open_device(MEMORY, 0), "pool", "gone");
 	struct speckv_mem *mem;
 
 	EXPECT(0, speckv_mem_alloc(pool, 100000, &mem));
@@ -264,7 +264,7 @@ static void locks_die_with_their_process(struct speckv_device *dev)
 
 static int sit(void *arg)
 {
-	attach_pool(open_device("host:DRAM", 0), "pool", "sitter");
+	attach_pool(open_device(MEMORY, 0), "pool", "sitter");
 	atomic_fetch_add(flag, 1);
 	for (;;)
 		pause();
@@ -302,7 +302,7 @@ int main(void)
 	test_begin(90);
 	flag = shared_memory(sizeof(*flag));
 	buffer = line_alloc(2 * SMALL_BYTES);
-	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	config = small_pool("pool", 8 * MIB);
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	pool = attach_pool(dev, "pool", "a");
@@ -311,7 +311,7 @@ int main(void)
 	speckv_pool_close(pool);
 	two_managers_at_once(dev);
 	a_dead_manager_is_finished(dev);
-	for (int kind = 0; kind < MEDIA; kind++)
+	for (int kind = 0; kind < test_media(); kind++)
 		half_done_pools_go((enum media)kind);
 	handles_end_at_fork(dev);
 	locks_die_with_their_process(dev);

@@ -6,7 +6,7 @@
 
 static int die_holding(void *arg)
 {
-	struct speckv_pool *pool = attach_pool(open_device("host:DRAM", 0), "memory", "dead");
+	struct speckv_pool *pool = attach_pool(open_device(MEMORY, 0), "memory", "dead");
 	struct speckv_mem *mem;
 
 	EXPECT(0, speckv_mem_alloc(pool, MIB, &mem));
@@ -28,7 +28,7 @@ int main(void)
 
 	test_begin(60);
 	buffer = line_alloc(2 * SMALL_BYTES);
-	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	config = small_pool("memory", 4 * MIB);
 	config.eviction = SPECKV_EVICT_NONE;
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));

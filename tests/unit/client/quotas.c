@@ -178,7 +178,7 @@ int main(void)
 
 	test_begin(60);
 	buffer = line_alloc(2 * SMALL_BYTES);
-	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	a_full_pool_that_keeps_says_enospc(dev);
 	a_full_cache_drops_what_was_not_used(dev);
 	the_pools_quota_holds(dev);

@@ -228,7 +228,7 @@ int main(void)
 	buffer = line_alloc(2 * SMALL_BYTES);
 	refusals();
 	a_sleeper_follows_its_extents();
-	for (int kind = 0; kind < MEDIA; kind++)
+	for (int kind = 0; kind < test_media(); kind++)
 		with_traffic((enum media)kind);
 	free(buffer);
 	test_end();

@@ -17,7 +17,7 @@ static struct shared *shared;
 
 static int creator(void *arg)
 {
-	struct speckv_device *dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	struct speckv_device *dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	struct speckv_pool_config config = small_pool("kv", 48 * MIB);
 
 	config.eviction = SPECKV_EVICT_NONE;
@@ -41,7 +41,7 @@ __attribute__((noreturn)) static void work_until_killed(struct speckv_pool *pool
 static int filler(void *arg)
 {
 	unsigned int me = *(const unsigned int *)arg;
-	struct speckv_device *dev = open_device("host:DRAM", 0);
+	struct speckv_device *dev = open_device(MEMORY, 0);
 	struct speckv_pool *pool = attach_pool(dev, "kv", me ? "right" : "left");
 	uint8_t *buffer = line_alloc(SMALL_BYTES);
 
@@ -75,7 +75,7 @@ static int seen(const struct speckv_tenant_info *info, void *arg)
 
 static int onlooker(void *arg)
 {
-	struct speckv_device *dev = open_device("host:DRAM", 0);
+	struct speckv_device *dev = open_device(MEMORY, 0);
 	unsigned int mask = 0;
 
 	for (; mask != 3; sleep_us(1000)) {
@@ -127,7 +127,7 @@ int main(void)
 	EXPECT(-SIGKILL, wait_child(fillers[0]));
 
 	/* resized both ways with the other one still at it */
-	dev = open_device("host:DRAM", 0);
+	dev = open_device(MEMORY, 0);
 	EXPECT(0, speckv_pool_resize(dev, "kv", 64 * MIB, 0, NULL, NULL, &info));
 	CHECK(info.config.capacity_bytes == 64 * MIB, "grown");
 	EXPECT(0, wait_child(fillers[1]));
@@ -145,7 +145,7 @@ int main(void)
 	CHECK(stat(path, &st) != 0, "its memory is given back");
 	REFUSED(-ENOENT, "no pool 'kv'", speckv_pool_info(dev, "kv", &info));
 	speckv_device_close(dev);
-	remove_device("host:DRAM");
+	remove_device(MEMORY);
 	free(buffer);
 	test_end();
 	return 0;

@@ -100,7 +100,7 @@ static void say(const char *text)
 static int measure(void *arg)
 {
 	struct speckv_pool_config config = small_pool("steady", 16 * MIB);
-	struct speckv_device *dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	struct speckv_device *dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	struct speckv_request *puts = calloc(OPERATIONS, sizeof(*puts));
 	struct speckv_key *keys = calloc(OPERATIONS, sizeof(*keys));
 	uint8_t *block = line_alloc(SMALL_BYTES), *out = line_alloc(SMALL_BYTES), *present = calloc(OPERATIONS, 1);

@@ -483,7 +483,7 @@ static unsigned int run_stage(unsigned int kills, uint64_t *random)
 
 int main(int argc, char **argv)
 {
-	unsigned int kills = argc > 1 ? (unsigned int)atoi(argv[1]) : 40, done = 0, count = sizeof(stages) / sizeof(stages[0]);
+	unsigned int kills = argc > 1 ? (unsigned int)atoi(argv[1]) : 40, done = 0, count = test_on_card() ? 3 : sizeof(stages) / sizeof(stages[0]);
 	uint64_t random;
 
 	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : now_nanoseconds();

@@ -13,7 +13,7 @@ static uint8_t *buffer;
 
 static int die_attached(void *arg)
 {
-	attach_pool(open_device("host:DRAM", 0), "twins", "dead");
+	attach_pool(open_device(MEMORY, 0), "twins", "dead");
 	raise(SIGKILL);
 	return 0;
 }
@@ -123,11 +123,18 @@ static void half_move(uint64_t n, struct found *from, struct run *to)
 	struct speckv_key key = key_of(n);
 	struct speckv_frame_identity identity;
 	struct speckv_frame frame;
+	uint64_t bytes;
 	uint8_t *at;
 
 	EXPECT(0, put_number(pool, n, buffer));
 	find(&key, from);
 	EXPECT(0, pages_claim(pool, from->pages, to, 0));
+	if (r->card) {
+		EXPECT(0, card_io_copy(r, &key, from, to, &bytes));
+		index_fill(r, to, &key, 0, from->frame_bytes, from->raw_bytes, from->tenant);
+		move_begin(pool, from, to);
+		return;
+	}
 	at = r->data + to->page * r->page_bytes;
 	memcpy(at, r->data + from->page * r->page_bytes, (size_t)from->pages * r->page_bytes);
 	EXPECT(0, speckv_frame_parse(at, (uint64_t)to->pages * r->page_bytes, &frame));
@@ -147,7 +154,7 @@ static int die_moving(void *arg)
 	struct found from;
 	struct run to, old;
 
-	dev = open_device("host:DRAM", 0);
+	dev = open_device(MEMORY, 0);
 	pool = attach_pool(dev, "twins", "mover");
 	half_move(100 + moment, &from, &to);
 	old = (struct run){ from.page, from.generation, from.pages };
@@ -192,7 +199,7 @@ int main(void)
 
 	test_begin(60);
 	buffer = line_alloc(2 * SMALL_BYTES);
-	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	config = small_pool("twins", 4 * MIB);
 	config.eviction = SPECKV_EVICT_NONE;
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: MIT
+/*
+ * What can happen to a card under its clients: it is killed and started again, this machine forgets what it knew of it, a command never
+ * comes back, a page goes bad, a user has no right to a pool. Never a wrong byte, never a hang, nothing lost.
+ */
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "harness.h"
+
+#define BLOCKS 60
+
+static struct speckv_device *dev;
+static struct speckv_pool *pool;
+static uint8_t *buffer;
+
+/* One of the emulator's own commands. */
+__attribute__((format(printf, 1, 2))) static void control(const char *format, ...)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	char line[128], answer[600] = "";
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), n;
+	va_list list;
+
+	va_start(list, format);
+	n = vsnprintf(line, sizeof(line), format, list);
+	va_end(list);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%.80s/emu/card/control", test_dir);
+	CHECK(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, "control");
+	CHECK(send(fd, line, (size_t)n, 0) == n && recv(fd, answer, sizeof(answer) - 1, 0) > 0, "control");
+	CHECK(strstr(answer, "\"error\": 0"), "%s: %s", line, answer);
+	close(fd);
+}
+
+static void begin(const char *name, uint32_t codec)
+{
+	struct speckv_pool_config config = small_pool(name, 8 * MIB);
+
+	config.codec = codec;
+	dev = open_device("emu:card", 0);
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	pool = attach_pool(dev, name, "a");
+	for (uint64_t n = 0; n < BLOCKS; n++)
+		EXPECT(0, put_number(pool, n, buffer));
+}
+
+static void end(const char *name)
+{
+	speckv_pool_close(pool);
+	EXPECT(0, speckv_pool_destroy(dev, name, NULL, NULL));
+	speckv_device_close(dev);
+}
+
+static void a_card_that_is_killed_comes_back_with_its_blocks(void)
+{
+	struct speckv_key key = key_of(7);
+
+	begin("killed", SPECKV_CODEC_RAW);
+	for (int round = 0; round < 3; round++) {
+		test_card_stop(SIGKILL);
+		for (uint64_t n = 0; n < 4; n++)
+			EXPECT(-ENODEV, get_number(pool, n, buffer));
+		EXPECT(-ENODEV, put_number(pool, 1000, buffer));
+		EXPECT(0, speckv_drop(pool, &key, 1)); /* not dropped: it would be there again */
+		test_card_start();
+		sleep_us(150000);
+		for (uint64_t n = 0; n < BLOCKS; n++)
+			EXPECT(0, get_number(pool, n, buffer));
+		EXPECT(0, put_number(pool, 2000 + (uint64_t)round, buffer));
+	}
+	expect_sound(dev, "killed", BLOCKS + 3);
+	end("killed");
+}
+
+/* Blocks put and dropped while the card dies at random instants. */
+static int busy(void *arg)
+{
+	struct speckv_pool *mine = attach_pool(open_device("emu:card", 0), "dying", arg);
+	uint64_t seed = (uintptr_t)arg;
+
+	for (unsigned int i = 0; i < 4000; i++) {
+		uint64_t n = 100 + below(&seed, 200);
+		struct speckv_key key = key_of(n);
+		int rc;
+
+		if (below(&seed, 4) == 0) {
+			rc = speckv_drop(mine, &key, 1);
+			CHECK(rc >= 0, "%d", rc);
+			continue;
+		}
+		rc = below(&seed, 2) ? put_number(mine, n, buffer) : get_number(mine, n, buffer);
+		CHECK(rc == 0 || rc == -ENODEV || rc == -ENOENT, "%d", rc);
+		if (rc == -ENODEV)
+			sleep_us(20000);
+	}
+	speckv_pool_close(mine);
+	return 0;
+}
+
+static void a_card_that_dies_under_traffic_gives_no_wrong_byte(void)
+{
+	pid_t child[2];
+	uint64_t seed = now_nanoseconds();
+
+	begin("dying", SPECKV_CODEC_RAW);
+	child[0] = spawn(busy, "one");
+	child[1] = spawn(busy, "two");
+	for (int i = 0; i < 8; i++) {
+		sleep_us(20000 + (long)below(&seed, 60000));
+		test_card_stop(SIGKILL);
+		sleep_us((long)below(&seed, 20000));
+		test_card_start();
+	}
+	EXPECT(0, wait_child(child[0]));
+	EXPECT(0, wait_child(child[1]));
+	sleep_us(150000);
+	for (uint64_t n = 0; n < BLOCKS; n++)
+		EXPECT(0, get_number(pool, n, buffer));
+	expect_sound(dev, "dying", -1);
+	end("dying");
+}
+
+static void forget_what_this_machine_knew(void)
+{
+	char path[300];
+
+	snprintf(path, sizeof(path), "rm -rf '%s/cards'", test_dir);
+	CHECK(system(path) == 0, "rm");
+}
+
+static void an_index_that_is_gone_is_made_anew_from_the_card(void)
+{
+	struct speckv_pool_info info;
+	struct speckv_key key;
+
+	begin("known", SPECKV_CODEC_INT8_DELTA_RLE);
+	for (uint64_t n = 0; n < BLOCKS; n += 3) {
+		key = key_of(n);
+		EXPECT(1, speckv_drop(pool, &key, 1));
+	}
+	speckv_pool_close(pool);
+	speckv_device_close(dev);
+	forget_what_this_machine_knew(); /* as a reboot does */
+	dev = open_device("emu:card", 0);
+	EXPECT(0, speckv_pool_info(dev, "known", &info));
+	CHECK(info.blocks == BLOCKS - BLOCKS / 3 && info.config.codec == SPECKV_CODEC_INT8_DELTA_RLE, "%llu blocks", (unsigned long long)info.blocks);
+	pool = attach_pool(dev, "known", "a");
+	for (uint64_t n = 0; n < BLOCKS; n++)
+		EXPECT(n % 3 ? 0 : -ENOENT, get_number(pool, n, buffer));
+	expect_sound(dev, "known", BLOCKS - BLOCKS / 3);
+	for (uint64_t n = 0; n < BLOCKS; n += 3)
+		EXPECT(0, put_number(pool, n, buffer));
+	expect_sound(dev, "known", BLOCKS);
+	end("known");
+}
+
+static void a_pool_that_is_gone_from_the_card_is_forgotten(void)
+{
+	struct speckv_pool_info info;
+	char path[300];
+
+	begin("gone", SPECKV_CODEC_RAW);
+	speckv_pool_close(pool);
+	speckv_device_close(dev);
+	test_card_stop(SIGKILL);
+	snprintf(path, sizeof(path), "%s/emu/card/memory", test_dir);
+	CHECK(unlink(path) == 0, "unlink"); /* the same card, its memory blank */
+	test_card_start();
+	begin("next", SPECKV_CODEC_RAW);
+	EXPECT(-ENOENT, speckv_pool_info(dev, "gone", &info));
+	end("next");
+}
+
+static void a_command_that_never_comes_back_is_an_error_and_no_hang(void)
+{
+	begin("stuck", SPECKV_CODEC_RAW);
+	control("inject stuck 0 0 %llu\n", 1ull);
+	EXPECT(0, get_number(pool, 3, buffer)); /* given up, and asked again over another connection */
+	control("inject slow 0 %llu 2\n", 30000000ull);
+	EXPECT(0, get_number(pool, 4, buffer));
+	for (uint64_t n = 0; n < BLOCKS; n++)
+		EXPECT(0, get_number(pool, n, buffer));
+	end("stuck");
+}
+
+static void a_page_that_went_bad_is_a_miss(void)
+{
+	unsigned int lost = 0;
+
+	begin("poisoned", SPECKV_CODEC_RAW);
+	for (uint64_t at = 0; at < 8 * MIB; at += MIB / 4) /* clients begin anywhere */
+		control("inject poison 1 %llu 1\n", (unsigned long long)at);
+	for (uint64_t n = 0; n < BLOCKS; n++) {
+		int rc = get_number(pool, n, buffer);
+
+		CHECK(rc == 0 || rc == -EBADMSG, "%d", rc);
+		lost += rc != 0;
+	}
+	CHECK(lost > 0 && lost < BLOCKS, "%u lost", lost);
+	for (uint64_t n = 0; n < BLOCKS; n++) {
+		int rc = get_number(pool, n, buffer);
+
+		CHECK(rc == 0 || rc == -ENOENT, "%d", rc);
+	}
+	for (uint64_t n = 1000; n < 1000 + BLOCKS; n++) /* what is stored from now on lies elsewhere */
+		EXPECT(0, put_number(pool, n, buffer));
+	for (uint64_t n = 1000; n < 1000 + BLOCKS; n++)
+		EXPECT(0, get_number(pool, n, buffer));
+	end("poisoned");
+}
+
+static int as_nobody(void *arg)
+{
+	struct speckv_device *mine;
+	struct speckv_pool *theirs;
+
+	CHECK(setgid(65534) == 0 && setuid(65534) == 0, "setuid");
+	EXPECT(0, speckv_device_open(test_ctx, "emu:card", 0, &mine));
+	EXPECT(-EACCES, speckv_pool_open(mine, "private", NULL, &theirs));
+	REFUSED(-EACCES, "", speckv_pool_destroy(mine, "private", NULL, NULL));
+	return 0;
+}
+
+/* A user whose copy of the index is writable is still not let at the card's bytes. */
+static int with_a_stolen_index(void *arg)
+{
+	struct speckv_pool *theirs = NULL;
+	struct speckv_device *mine;
+	struct speckv_key key = key_of(1);
+
+	CHECK(setgid(65534) == 0 && setuid(65534) == 0, "setuid");
+	EXPECT(0, speckv_device_open(test_ctx, "emu:card", 0, &mine));
+	EXPECT(0, speckv_pool_open(mine, "private", NULL, &theirs));
+	EXPECT(-EACCES, get_block(theirs, &key, buffer, SMALL_BYTES));
+	CHECK(all_bytes(buffer, SMALL_BYTES, 0), "nothing was let out");
+	return 0;
+}
+
+static void a_pool_of_another_user_is_out_of_reach(void)
+{
+	char path[600], command[700];
+
+	if (geteuid() != 0)
+		return;
+	begin("private", SPECKV_CODEC_RAW);
+	snprintf(path, sizeof(path), "%s/emu/card/io", test_dir);
+	CHECK(chmod(test_dir, 0755) == 0 && chmod(path, 0666) == 0, "chmod");
+	snprintf(path, sizeof(path), "%s/emu", test_dir);
+	CHECK(chmod(path, 0755) == 0, "chmod");
+	snprintf(path, sizeof(path), "%s/emu/card", test_dir);
+	CHECK(chmod(path, 0755) == 0, "chmod");
+	EXPECT(0, wait_child(spawn(as_nobody, NULL)));
+	snprintf(command, sizeof(command), "chmod 0666 '%s'/cards/*.pools/private", test_dir);
+	CHECK(system(command) == 0, "chmod");
+	EXPECT(0, wait_child(spawn(with_a_stolen_index, NULL)));
+	end("private");
+}
+
+static void what_does_not_fit_is_said_with_what_does(void)
+{
+	struct speckv_pool_config config = small_pool("large", 4096 * MIB);
+
+	dev = open_device("emu:card", 0);
+	REFUSED(-ENOSPC, "free", speckv_pool_create(dev, &config, NULL));
+	EXPECT(-ENOENT, speckv_pool_info(dev, "large", &(struct speckv_pool_info){ 0 }));
+	speckv_device_close(dev);
+}
+
+int main(void)
+{
+	struct speckv_device *none;
+
+	test_begin(120);
+	buffer = line_alloc(2 * SMALL_BYTES);
+	REFUSED(-ENOENT, "emu start other", speckv_device_open(test_ctx, "emu:other", 0, &none));
+	a_card_that_is_killed_comes_back_with_its_blocks();
+	a_card_that_dies_under_traffic_gives_no_wrong_byte();
+	an_index_that_is_gone_is_made_anew_from_the_card();
+	a_pool_that_is_gone_from_the_card_is_forgotten();
+	a_command_that_never_comes_back_is_an_error_and_no_hang();
+	a_page_that_went_bad_is_a_miss();
+	a_pool_of_another_user_is_out_of_reach();
+	what_does_not_fit_is_said_with_what_does();
+	test_card_stop(SIGKILL);
+	REFUSED(-ENXIO, "emu start card", speckv_device_open(test_ctx, "emu:card", 0, &none));
+	free(buffer);
+	test_end();
+	return 0;
+}
