@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Calibration files: safetensors, read once, copied into tables of known size and checked number by number. FORMAT.md section 6 is the
+ * Calibration files: safetensors, read once, copied into tables of known size and checked number by number. FORMAT.md section 7 is the
  * definition. Nothing of the file is trusted and nothing of it is kept.
  */
 #include <errno.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Mode q5c: fixed rate, calibrated. Values minus a static mean (K: with the rotary embedding taken off) are rotated by a Hadamard
- * transform and held in 1 to 5 bits a channel, as the calibration says for each head. FORMAT.md section 7 is the definition.
+ * transform and held in 1 to 5 bits a channel, as the calibration says for each head. FORMAT.md section 8 is the definition.
  */
 #include <errno.h>
 

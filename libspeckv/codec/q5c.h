@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Mode q5c: the numbers of FORMAT.md section 7 that the kernels share, and the tables of one head. */
+/* Mode q5c: the numbers of FORMAT.md section 8 that the kernels share, and the tables of one head. */
 #ifndef SPECKV_CODEC_Q5C_H
 #define SPECKV_CODEC_Q5C_H
 

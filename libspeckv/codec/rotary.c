@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* FORMAT.md section 6.2. */
+/* FORMAT.md section 7.2. */
 #include "rotary.h"
 
 #define QUARTER 512

@@ -7,6 +7,9 @@ cannot be wrong together.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +57,8 @@ class Header:
     frame_bytes: int
     sections: int
     table_crc: int
+    first_position: int
+    calibration: bytes
 
 
 def parse(frame: bytes) -> Header:
@@ -65,7 +70,18 @@ def parse(frame: bytes) -> Header:
     assert frame_bytes == len(frame) and frame_bytes % 64 == 0
     assert sections == 2 * layers
     return Header(
-        MODES[mode], DTYPES[dtype], layers, kv_heads, head_dim, tokens, raw_bytes, frame_bytes, sections, table_crc
+        MODES[mode],
+        DTYPES[dtype],
+        layers,
+        kv_heads,
+        head_dim,
+        tokens,
+        raw_bytes,
+        frame_bytes,
+        sections,
+        table_crc,
+        int.from_bytes(frame[24:32], "little"),
+        frame[96:112],
     )
 
 
@@ -239,6 +255,126 @@ def decode_lossless(header: Header, tensor: int, parameter: int, section: bytes)
                 out += (sign << width - 1 | value << plain - 1 | rest).to_bytes(width // 8, "little")
     assert at == len(section)
     return bytes(out)
+
+
+# ---- q5c: sections 7 and 8 -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tables:
+    """A calibration, by the specification of safetensors."""
+
+    rotary: str
+    shapes: dict[str, list[int]]
+    numbers: dict[str, list[int]]
+
+    def of(self, name: str, layer: int, tensor: int, head: int) -> list[int]:
+        """The innermost row."""
+        shape = self.shapes[name]
+        width = shape[3] if len(shape) == 4 else 1
+        at = ((layer * 2 + tensor) * shape[2] + head) * width
+        return self.numbers[name][at : at + width]
+
+
+def read_calibration(file: bytes) -> Tables:
+    length = int.from_bytes(file[:8], "little")
+    table, data = json.loads(file[8 : 8 + length]), file[8 + length :]
+    metadata = table.pop("__metadata__")
+    assert metadata["format"] == "speckv-calibration" and metadata["version"] == "0"
+    numbers = {}
+    for name, entry in table.items():
+        begin, end = entry["data_offsets"]
+        letter = {"U64": "Q", "I16": "h", "U8": "B", "I8": "b"}[entry["dtype"]]
+        numbers[name] = list(struct.unpack(f"<{math.prod(entry['shape'])}{letter}", data[begin:end]))
+    return Tables(metadata["rotary"], {name: entry["shape"] for name, entry in table.items()}, numbers)
+
+
+SINES = [round(32767 * math.sin(math.pi * i / 1024)) for i in range(513)]
+SINES += SINES[511::-1]
+SINES += [-x for x in SINES[1:1024]]
+
+
+def test_the_sine_table_is_the_specified_one() -> None:
+    assert len(SINES) == 2048 and sum(SINES[:513]) == 10696746
+    assert all(abs(math.fmod(32767 * math.sin(math.pi * i / 1024), 1) - 0.5) > 1e-6 for i in range(513))
+
+
+def angle(phase: int) -> tuple[int, int]:
+    """Cosine and sine."""
+    step = (phase + 2**52) % 2**64 >> 53
+    return SINES[(step + 512) % 2048], SINES[step]
+
+
+def limit(x: int, most: int) -> int:
+    return max(-most, min(most, x))
+
+
+def decode_q5c(header: Header, tensor: int, parameter: int, section: bytes, tables: Tables) -> bytes:
+    layer, first_head, head_dim = parameter & 0xFFFF, parameter >> 16, header.head_dim
+    piece = min(128, head_dim & -head_dim)
+    words: list[int] = []
+    at = 0
+    for head in range(first_head, first_head + header.kv_heads):
+        (bits,), (unit,) = tables.of("q5c.bits", layer, tensor, head), tables.of("q5c.unit", layer, tensor, head)
+        mean, levels = tables.of("q5c.mean", layer, tensor, head), tables.of("q5c.levels", layer, tensor, head)
+        for group in range(header.tokens // 64):
+            scales, planes = section[at : at + 64], section[at + 64 : at + 64 + 8 * head_dim * bits]
+            at += 64 + 8 * head_dim * bits
+            strings = [int.from_bytes(planes[i : i + 8], "little") for i in range(0, len(planes), 8)]
+            for token, scale in enumerate(scales):
+                assert scale <= 224
+                codes = [sum((strings[c * bits + k] >> token & 1) << k for k in range(bits)) for c in range(head_dim)]
+                found = [levels[u] for u in codes]
+                found = [x for c in range(0, head_dim, piece) for x in walsh_hadamard(found[c : c + piece])]
+                k = 30 - (scale - 1) // 8
+                found = [
+                    limit((v * Q4X_EIGHTHS[(scale - 1) % 8] + 2 ** (k - 1)) >> k, 32767) if scale else 0 for v in found
+                ]
+                found = [limit(y + m, 32767) for y, m in zip(found, mean, strict=True)]
+                if tensor or tables.rotary == "none":
+                    found = [256 * z for z in found]
+                else:
+                    found = rotated(found, header.first_position + 64 * group, token, tables)
+                words += [nearest(header.dtype, r * Fraction(2) ** (unit - 8)) for r in found]
+    assert at == len(section)
+    return struct.pack(f"<{len(words)}H", *words)
+
+
+def rotated(z: list[int], base: int, token: int, tables: Tables) -> list[int]:
+    out = [0] * len(z)
+    for pair, turns in enumerate(tables.numbers["rotary.turns"]):
+        first, second = (pair, pair + len(z) // 2) if tables.rotary == "halves" else (2 * pair, 2 * pair + 1)
+        (big_c, big_s), (c, s) = angle(base * turns % 2**64), angle(token * turns % 2**64)
+        cosine, sine = (big_c * c - big_s * s + 2**14) >> 15, (big_s * c + big_c * s + 2**14) >> 15
+        out[first] = (z[first] * cosine - z[second] * sine + 64) >> 7
+        out[second] = (z[second] * cosine + z[first] * sine + 64) >> 7
+    return out
+
+
+CALIBRATED = sorted(path.stem for path in (VECTORS / "calibrated").glob("*.frame"))
+
+
+def test_calibrated_frames_are_there() -> None:
+    assert len(CALIBRATED) >= 3
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_calibrated_frame_decodes_by_the_specification(name: str) -> None:
+    folder = VECTORS / "calibrated"
+    frame, file = (folder / f"{name}.frame").read_bytes(), (folder / f"{name}.safetensors").read_bytes()
+    line = next(line.split() for line in (folder / "index.txt").read_text().splitlines() if line.split()[0] == name)
+    header = parse(frame)
+    assert header.mode == line[1] == "q5c" and header.dtype == line[2]
+    assert [header.layers, header.kv_heads, header.head_dim, header.tokens] == [int(field) for field in line[3:7]]
+    assert header.calibration == hashlib.sha256(file).digest()[:16] and crc32c(file) == int(line[9], 16)
+    assert len(frame) == int(line[11]) and crc32c(frame) == int(line[12], 16)
+    tables, out = read_calibration(file), b""
+    for number in range(header.sections):
+        offset, length, crc, parameter = struct.unpack_from("<4I", frame, 128 + 16 * number)
+        section = frame[64 * offset : 64 * offset + length]
+        assert crc32c(section) == crc
+        out += decode_q5c(header, number % 2, parameter, section, tables)
+    assert crc32c(out) == int(line[13], 16)
 
 
 DECODERS: dict[str, Callable[[Header, int, int, bytes], bytes]] = {

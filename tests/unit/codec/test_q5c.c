@@ -2,7 +2,7 @@
 /* Mode q5c: every kernel against the portable one, frames with their calibration, and calibrations that lie. */
 #include <math.h>
 
-#include "calibration.h"
+#include "../../vectors/calibration.h"
 #include "check.h"
 #include "codec/calibration.h"
 #include "codec/kernels.h"

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* A random valid calibration file, as bytes, for tests and golden vectors: every table differs from every other. */
-#ifndef TEST_CODEC_CALIBRATION_H
-#define TEST_CODEC_CALIBRATION_H
+/* A valid calibration file made from a seed, as bytes, for tests and golden vectors, which depend on every line of this. */
+#ifndef SPECKV_VECTOR_CALIBRATION_H
+#define SPECKV_VECTOR_CALIBRATION_H
 
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../vectors/inputs.h"
+#include "inputs.h"
 
 struct calibration_shape {
 	unsigned int layers, kv_heads, head_dim, bits; /* bits: of every head; 0: all widths in turn */
