@@ -8,9 +8,9 @@
 #include <speckv/codec.h>
 #include <speckv/predictor.h>
 
+#include "predictor/cells.h"
 #include "predictor/kernels.h"
 #include "predictor/model.h"
-#include "predictor/sigmoid.h"
 
 #define LAYERS SPECKV_PREDICTOR_LAYERS
 #define HIDDEN SPECKV_PREDICTOR_HIDDEN
@@ -22,9 +22,10 @@
 
 /* Rows of weights with what makes sums of them numbers in units of 2^-12. */
 struct rows {
-	uint32_t rows;
-	uint32_t columns; /* padded */
-	int8_t *weights;
+	uint32_t rows; /* padded, as the columns */
+	uint32_t columns;
+	void *weights; /* as the kernels want them */
+	int32_t offsets[ROWS];
 	int32_t scale[ROWS];
 };
 
@@ -42,7 +43,7 @@ struct speckv_predictor {
 	struct layer layers[LAYERS];
 	struct rows head;
 	int32_t head_bias[SPECKV_PREDICTOR_BINS_MAX];
-	predictor_matvec *matvec;
+	const struct predictor_kernels *kernels;
 };
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */
@@ -78,15 +79,23 @@ static int32_t take_i32(struct cursor *in, int32_t low, int32_t high)
 	return value;
 }
 
-static int take_weights(struct cursor *in, struct rows *out, uint32_t rows, uint32_t columns)
+static int take_weights(struct cursor *in, const struct predictor_kernels *kernels, struct rows *out, uint32_t rows,
+			uint32_t columns)
 {
-	out->rows = round_up(rows, 4);
+	int8_t *padded;
+
+	out->rows = round_up(rows, PREDICTOR_ROWS);
 	out->columns = round_up(columns, PREDICTOR_COLUMNS);
-	out->weights = calloc(out->rows, out->columns);
-	if (!out->weights)
+	out->weights = aligned_alloc(64, (size_t)out->rows * out->columns * kernels->weight_bytes);
+	padded = calloc(out->rows, out->columns);
+	if (!out->weights || !padded) {
+		free(padded);
 		return -ENOMEM;
+	}
 	for (uint32_t r = 0; r < rows; r++, in->at += columns)
-		memcpy(out->weights + (size_t)r * out->columns, in->at, columns);
+		memcpy(padded + (size_t)r * out->columns, in->at, columns);
+	kernels->pack(padded, out->rows, out->columns, out->weights, out->offsets);
+	free(padded);
 	return 0;
 }
 
@@ -119,16 +128,16 @@ static int take_all(struct speckv_predictor *model, struct cursor *in)
 	for (uint32_t l = 0; l < LAYERS; l++) {
 		struct layer *layer = &model->layers[l];
 
-		rc = take_weights(in, &layer->input, ROWS, l ? HIDDEN : model->features);
+		rc = take_weights(in, model->kernels, &layer->input, ROWS, l ? HIDDEN : model->features);
 		if (!rc)
-			rc = take_weights(in, &layer->recurrent, ROWS, HIDDEN);
+			rc = take_weights(in, model->kernels, &layer->recurrent, ROWS, HIDDEN);
 		if (rc)
 			return rc;
 		take_i32s(in, layer->input.scale, ROWS, 0, SCALE_MAX);
 		take_i32s(in, layer->recurrent.scale, ROWS, 0, SCALE_MAX);
 		take_i32s(in, layer->bias, ROWS, -BIAS_MAX, BIAS_MAX);
 	}
-	rc = take_weights(in, &model->head, model->bins, HIDDEN);
+	rc = take_weights(in, model->kernels, &model->head, model->bins, HIDDEN);
 	if (rc)
 		return rc;
 	take_i32s(in, model->head.scale, model->bins, 0, SCALE_MAX);
@@ -136,15 +145,19 @@ static int take_all(struct speckv_predictor *model, struct cursor *in)
 	return in->bad ? -EBADMSG : 0;
 }
 
-static predictor_matvec *best_matvec(void)
+static const struct predictor_kernels *best_kernels(void)
 {
 #if defined(__x86_64__)
+	static const struct predictor_kernels *const variants[] = {
+		&predictor_kernels_sse42, &predictor_kernels_avx2, &predictor_kernels_avx512,
+	};
 	const char *isa = speckv_isa_name(); /* so that forcing one there forces it here */
 
-	if (!strcmp(isa, "avx2") || !strcmp(isa, "avx512"))
-		return predictor_matvec_avx2;
+	for (size_t i = 0; i < sizeof(variants) / sizeof(variants[0]); i++)
+		if (!strcmp(variants[i]->isa, isa))
+			return variants[i];
 #endif
-	return predictor_matvec_portable;
+	return &predictor_kernels_portable;
 }
 
 int speckv_predictor_load(const void *bytes, size_t n, struct speckv_predictor **out)
@@ -183,7 +196,7 @@ int speckv_predictor_load(const void *bytes, size_t n, struct speckv_predictor *
 	model->features = features;
 	model->bins = bins;
 	model->window_ms = SPECKV_PREDICTOR_WINDOW_MS;
-	model->matvec = best_matvec();
+	model->kernels = best_kernels();
 	in = (struct cursor){ .at = header + SPECKV_PREDICTOR_HEADER_BYTES };
 	rc = take_all(model, &in);
 	if (rc) {
@@ -233,72 +246,20 @@ void predictor_set_window(struct speckv_predictor *model, uint32_t window_ms)
 
 /* ---- arithmetic -------------------------------------------------------------------------------------------------- */
 
-/* x / 2^bits, rounded down. */
-static int64_t shift_down(int64_t x, unsigned int bits)
+static void multiply(const struct speckv_predictor *model, const struct rows *rows, const int8_t *vector, int32_t *sums)
 {
-	return x >> bits; /* arithmetic in every compiler that builds us */
-}
-
-/* The logistic function of x in units of 2^-12, in units of 2^-24: a table of 16 entries a unit, straight between. */
-static int32_t sigmoid24(int64_t x)
-{
-	int64_t below = x > 0 ? -x : x;
-	uint32_t at, part;
-	int32_t value;
-
-	if (below < -(16 << 12))
-		below = -(16 << 12);
-	at = (uint32_t)(below + (16 << 12));
-	part = at & 255;
-	value = (int32_t)sigmoid_table[at >> 8];
-	if (part)
-		value += (int32_t)(((sigmoid_table[(at >> 8) + 1] - sigmoid_table[at >> 8]) * part + 128) >> 8);
-	return x > 0 ? (1 << 24) - value : value;
-}
-
-/* Both of x in units of 2^-12, in units of 2^-15. */
-static int32_t sigmoid15(int64_t x)
-{
-	return (sigmoid24(x) + 256) >> 9;
-}
-
-static int32_t tanh15(int64_t x)
-{
-	return 2 * sigmoid15(2 * x) - (1 << 15);
-}
-
-static int64_t scaled(const struct rows *rows, const int32_t *sums, uint32_t row)
-{
-	return (int64_t)sums[row] * rows->scale[row];
+	model->kernels->matvec(rows->weights, rows->offsets, rows->rows, rows->columns, vector, sums);
 }
 
 static void step_layer(const struct speckv_predictor *model, const struct layer *layer, const int8_t *input,
 		       int16_t *cell, int8_t *hidden)
 {
-	int32_t from_input[ROWS], from_hidden[ROWS];
-	int64_t gates[ROWS];
+	int32_t from_input[ROWS], from_hidden[ROWS], gates[ROWS];
 
-	model->matvec(layer->input.weights, ROWS, layer->input.columns, input, from_input);
-	model->matvec(layer->recurrent.weights, ROWS, HIDDEN, hidden, from_hidden);
-	for (uint32_t row = 0; row < ROWS; row++) {
-		int64_t sum = scaled(&layer->input, from_input, row) + scaled(&layer->recurrent, from_hidden, row);
-
-		gates[row] = shift_down(sum + (1 << 15), 16) + layer->bias[row];
-	}
-	for (uint32_t unit = 0; unit < HIDDEN; unit++) {
-		int64_t in = sigmoid15(gates[unit]);
-		int64_t forget = sigmoid15(gates[HIDDEN + unit]);
-		int64_t candidate = tanh15(gates[2 * HIDDEN + unit]);
-		int64_t out = sigmoid15(gates[3 * HIDDEN + unit]);
-		int64_t c = shift_down(forget * cell[unit] * 16 + in * candidate + (1 << 18), 19);
-
-		if (c > INT16_MAX)
-			c = INT16_MAX;
-		if (c < INT16_MIN)
-			c = INT16_MIN;
-		cell[unit] = (int16_t)c;
-		hidden[unit] = (int8_t)shift_down(out * tanh15(2 * c) * 127 + (1 << 29), 30);
-	}
+	multiply(model, &layer->input, input, from_input);
+	multiply(model, &layer->recurrent, hidden, from_hidden);
+	model->kernels->gates(from_input, layer->input.scale, from_hidden, layer->recurrent.scale, layer->bias, gates);
+	model->kernels->cells(gates, cell, hidden);
 }
 
 int speckv_predictor_curve(const struct speckv_predictor *model, const struct speckv_predictor_state *state,
@@ -309,10 +270,10 @@ int speckv_predictor_curve(const struct speckv_predictor *model, const struct sp
 
 	if (!model || !state || !survival)
 		return -EINVAL;
-	model->matvec(model->head.weights, model->head.rows, HIDDEN, state->h[LAYERS - 1], sums);
+	multiply(model, &model->head, state->h[LAYERS - 1], sums);
 	survival[0] = (uint32_t)left;
 	for (uint32_t bin = 0; bin < model->bins; bin++) {
-		int64_t logit = shift_down(scaled(&model->head, sums, bin) + (1 << 15), 16) + model->head_bias[bin];
+		int32_t logit = scaled_sum((int64_t)sums[bin] * model->head.scale[bin], model->head_bias[bin]);
 		uint64_t stays = (1 << 24) - (uint32_t)sigmoid24(logit);
 
 		left = (left * stays + (1 << 23)) >> 24;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Models and traces that somebody else made: refused or played, in buffers that end where they are said to. */
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 #include <speckv/predictor.h>
 
 #include "predictor/kernels.h"
+#include "predictor/sigmoid.h"
 
 #define CHECK(condition)                                                                   \
 	do {                                                                               \
@@ -177,28 +179,105 @@ static void traces(void)
 	free(events);
 }
 
-/* The kernel for this machine gives the sums of the portable one. */
-static void kernels(void)
-{
-#if defined(__x86_64__)
-	uint32_t rows = 4 * (1 + below(16)), columns = PREDICTOR_COLUMNS * (1 + below(4));
-	int8_t *weights = of((size_t)rows * columns), *vector = of(columns);
-	int32_t *a = of(rows * sizeof(*a)), *b = of(rows * sizeof(*b));
+/* ---- kernels ----------------------------------------------------------------------------------------------------- */
 
-	__builtin_cpu_init();
-	if (__builtin_cpu_supports("avx2")) {
-		for (uint32_t i = 0; i < rows * columns; i++)
-			weights[i] = (int8_t)next();
-		for (uint32_t i = 0; i < columns; i++)
-			vector[i] = (int8_t)next();
-		predictor_matvec_portable(weights, rows, columns, vector, a);
-		predictor_matvec_avx2(weights, rows, columns, vector, b);
-		CHECK(!memcmp(a, b, rows * sizeof(*a)));
+#define UNITS SPECKV_PREDICTOR_HIDDEN
+
+/* As speckv/predictor.h says it, with room for everything. */
+static int64_t plain_sigmoid15(int64_t x)
+{
+	int64_t at = 65536 - (x > 65536 ? 65536 : x < -65536 ? 65536 : x > 0 ? x : -x), value = sigmoid_table[at >> 8];
+
+	if (at & 255)
+		value += ((sigmoid_table[(at >> 8) + 1] - value) * (at & 255) + 128) >> 8;
+	return ((x > 0 ? (1 << 24) - value : value) + 256) >> 9;
+}
+
+static int64_t plain_tanh15(int64_t x)
+{
+	return 2 * plain_sigmoid15(2 * x) - (1 << 15);
+}
+
+static void plain_cells(const int64_t *gates, int16_t *cell, int8_t *hidden)
+{
+	for (int unit = 0; unit < UNITS; unit++) {
+		int64_t in = plain_sigmoid15(gates[unit]), forget = plain_sigmoid15(gates[UNITS + unit]);
+		int64_t c = (forget * cell[unit] * 16 + in * plain_tanh15(gates[2 * UNITS + unit]) + (1 << 18)) >> 19;
+
+		cell[unit] = (int16_t)(c > INT16_MAX ? INT16_MAX : c < INT16_MIN ? INT16_MIN : c);
+		hidden[unit] = (int8_t)((plain_sigmoid15(gates[3 * UNITS + unit]) * plain_tanh15(2 * cell[unit]) * 127 + (1 << 29)) >> 30);
 	}
+}
+
+/* What a whole byte can be; every fourth time only its ends. */
+static void draw_bytes(int8_t *to, size_t n)
+{
+	bool ends = !below(4);
+
+	for (size_t i = 0; i < n; i++)
+		to[i] = (int8_t)(ends ? (next() & 1 ? 127 : -128) : (int)next());
+}
+
+/* Every variant computes what the words of the header say, at the ends of every range too. */
+static void kernels(const struct predictor_kernels *k)
+{
+	uint32_t rows = PREDICTOR_ROWS * (1 + below(3)), columns = PREDICTOR_COLUMNS * (1 + below(4));
+	int8_t *weights = of((size_t)rows * columns), *vector = of(columns), hidden[UNITS], expected_hidden[UNITS];
+	int32_t *sums = of(rows * sizeof(*sums)), *offsets = of(rows * sizeof(*offsets));
+	void *packed = aligned_alloc(64, (size_t)rows * columns * k->weight_bytes);
+	int32_t a[4 * UNITS], b[4 * UNITS], scale_a[4 * UNITS], scale_b[4 * UNITS], bias[4 * UNITS], gates[4 * UNITS];
+	int16_t cell[UNITS], expected_cell[UNITS];
+	int64_t plain[4 * UNITS];
+	uint32_t most = 1 + below(1 << 21), scale = 1 + below(1 << below(25));
+
+	CHECK(packed);
+	draw_bytes(weights, (size_t)rows * columns);
+	draw_bytes(vector, columns);
+	k->pack(weights, rows, columns, packed, offsets);
+	k->matvec(packed, offsets, rows, columns, vector, sums);
+	for (uint32_t row = 0; row < rows; row++) {
+		int64_t sum = 0;
+
+		for (uint32_t i = 0; i < columns; i++)
+			sum += (int64_t)weights[row * columns + i] * vector[i];
+		CHECK(sum == sums[row]);
+	}
+
+	for (int i = 0; i < 4 * UNITS; i++) {
+		a[i] = (int32_t)below(2 * most + 1) - (int32_t)most;
+		b[i] = (int32_t)below(2 * most + 1) - (int32_t)most;
+		scale_a[i] = below(8) ? (int32_t)below(scale + 1) : 1 << 24;
+		scale_b[i] = below(8) ? (int32_t)below(scale + 1) : 1 << 24;
+		bias[i] = below(8) ? (int32_t)below(65536) - 32768 : (next() & 1 ? 1 << 20 : -(1 << 20));
+		if (!below(16))
+			a[i] = b[i] = next() & 1 ? 1 << 21 : -(1 << 21);
+		plain[i] = (((int64_t)a[i] * scale_a[i] + (int64_t)b[i] * scale_b[i] + (1 << 15)) >> 16) + bias[i];
+	}
+	for (int i = 0; i < UNITS; i++)
+		cell[i] = expected_cell[i] = (int16_t)(below(8) ? (int)next() : next() & 1 ? INT16_MAX : INT16_MIN);
+	k->gates(a, scale_a, b, scale_b, bias, gates);
+	k->cells(gates, cell, hidden);
+	plain_cells(plain, expected_cell, expected_hidden);
+	CHECK(!memcmp(cell, expected_cell, sizeof(cell)));
+	CHECK(!memcmp(hidden, expected_hidden, sizeof(hidden)));
 	free(weights);
 	free(vector);
-	free(a);
-	free(b);
+	free(sums);
+	free(offsets);
+	free(packed);
+}
+
+static void every_variant(void)
+{
+	kernels(&predictor_kernels_portable);
+#if defined(__x86_64__)
+	if (!speckv_isa_force("sse42"))
+		kernels(&predictor_kernels_sse42);
+	if (!speckv_isa_force("avx2"))
+		kernels(&predictor_kernels_avx2);
+	if (!speckv_isa_force("avx512"))
+		kernels(&predictor_kernels_avx512);
+	CHECK(!speckv_isa_force("auto"));
 #endif
 }
 
@@ -211,7 +290,7 @@ int main(int argc, char **argv)
 			models();
 		for (int k = 0; k < 20; k++)
 			traces();
-		kernels();
+		every_variant();
 	}
 	CHECK(speckv_predictor_load(NULL, 0, NULL) == -EINVAL);
 	speckv_predictor_destroy(NULL);

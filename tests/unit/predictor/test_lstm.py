@@ -18,7 +18,7 @@ from speckv import codec, predictor
 from tests.unit.predictor import reference
 
 
-@pytest.fixture(params=["portable", "avx2"])
+@pytest.fixture(params=["portable", "sse42", "avx2", "avx512"])
 def isa(request: pytest.FixtureRequest) -> str:
     try:
         codec.force_isa(request.param)
