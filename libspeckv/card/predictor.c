@@ -103,17 +103,15 @@ static void contest(struct card_context *context, struct card_pool *pool, const 
 	const struct memory_session *rival = memory_session(card, pool->rival.function, pool->rival.slot), *recent, *likely;
 	uint32_t other;
 
-	if (pool->rival.life != session->life) {
-		if (pool->rival.life && rival->life == pool->rival.life && has_state(card, rival)) {
-			other = chance(card, rival, now);
-			recent = session->last_ns >= rival->last_ns ? session : rival;
-			likely = score > other ? session : score < other ? rival : recent;
-			speckv_pace_contest(&pool->pace, likely->life, recent->life);
-		}
-		pool->rival.life = session->life;
-		pool->rival.function = context->function->index;
-		pool->rival.slot = context->entry->predict.session;
+	if (pool->rival.life && pool->rival.life != session->life && rival->life == pool->rival.life && has_state(card, rival)) {
+		other = chance(card, rival, now);
+		recent = session->last_ns >= rival->last_ns ? session : rival;
+		likely = score > other ? session : score < other ? rival : recent;
+		speckv_pace_contest(&pool->pace, likely->life, recent->life);
 	}
+	pool->rival.life = session->life;
+	pool->rival.function = context->function->index;
+	pool->rival.slot = context->entry->predict.session;
 }
 
 static uint32_t session_wait(const struct memory_session *session, uint64_t now)

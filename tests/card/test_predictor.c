@@ -232,6 +232,7 @@ static void the_model_outlives_power_and_sessions_do_not(void)
 		if (round)
 			break;
 		rig_restart(b.rig);
+		EQUAL(memory_session(b.rig->card, 1, 1)->steps, 0);
 		bench_connect(&b);
 		EQUAL(rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, 1, b.uuid, 3), 0);
 	}
@@ -533,6 +534,33 @@ static void a_model_that_does_worse_than_recency_is_left_aside(void)
 	free(rule.bytes);
 }
 
+/* Who left does not come back as somebody else in its slot. */
+static void a_session_that_was_forgotten_is_in_no_contest(void)
+{
+	struct model_file rule = model_of_rule();
+	struct bench b = with_model(&rule);
+	static const int8_t soon[2] = { SOON }, never[2] = { NEVER };
+
+	for (int forget = 0; forget < 2; forget++) {
+		score(&b, 1, soon, 2, 0);
+		if (forget)
+			score(&b, 1, NULL, 0, SPECKV_PREDICT_RESET);
+		EQUAL(touch(&b, 0, 1, soon, 2), 0);
+		b.rig->now += SECOND;
+		score(&b, 2, never, 2, 0);
+		EQUAL(touch(&b, 0, 1, soon, 2), 0);
+		EQUAL(figure(&b, DECIDED), 1);
+	}
+	score(&b, 1, soon, 2, 0);
+	b.rig->now += SECOND;
+	score(&b, 2, never, 2, 0);
+	score(&b, 1, NULL, 0, SPECKV_PREDICT_RESET);
+	EQUAL(touch(&b, 0, 1, soon, 2), 0);
+	EQUAL(figure(&b, DECIDED), 1);
+	bench_end(&b);
+	free(rule.bytes);
+}
+
 static void its_figures_are_only_to_look_at(void)
 {
 	struct bench b = with_model(NULL);
@@ -586,6 +614,7 @@ int main(int argc, char **argv)
 	depth_follows_what_became_of_prefetches();
 	what_is_not_worth_it_is_not_staged();
 	a_model_that_does_worse_than_recency_is_left_aside();
+	a_session_that_was_forgotten_is_in_no_contest();
 	its_figures_are_only_to_look_at();
 	sessions_take_a_sixteenth_of_memory_at_most();
 	return 0;
