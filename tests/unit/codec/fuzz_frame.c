@@ -1,119 +1,127 @@
 // SPDX-License-Identifier: MIT
 /*
- * Fuzzing the frame reader. LLVMFuzzerTestOneInput is libFuzzer's entry: build with -fsanitize=fuzzer,address. With -DSTANDALONE a main of
- * its own runs it: over files named on the command line, or over a given number of frames made by mutation.
+ * Fuzzing the frame reader and every decoder, with headers that change under the reader. Guided by guided.c, or by libFuzzer.
  *
- * The first byte of an input says how the rest is treated: bit 0 makes the checksums right before reading, so that the fuzzer gets
- * behind them; bits 1 and 2 pick the kernels.
+ * The first bytes of an input say how the rest, a frame, is treated:
+ *   0     bit 0: make the checksums right first, so that the fuzzer gets behind them; bits 1, 2: kernels; bit 3: read some layers only
+ *   1, 2  after so many steps of the reader (0: never) ..
+ *   3, 4  .. the byte at this place of the frame ..
+ *   5     .. changes by this
  */
 #include "check.h"
+#include "guided.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+enum { CONTROL = 6 };
+
+struct edit {
+	uint8_t *at;
+	uint8_t by;
+};
+
+static void apply(void *context)
+{
+	const struct edit *edit = context;
+
+	*edit->at ^= edit->by;
+}
+
+static void seal(uint8_t *frame, size_t size)
+{
+	uint64_t sections = (uint64_t)frame[112] | (uint64_t)frame[113] << 8;
+
+	for (uint64_t s = 0; s < sections && 128 + 16 * (s + 1) <= size; s++) {
+		uint8_t *entry = frame + 128 + 16 * s;
+		uint64_t at = 64 * (uint64_t)get32(entry), length = get32(entry + 4);
+
+		if (at <= size && length <= size - at)
+			put32(entry + 8, speckv_crc32c(0, frame + at, length));
+	}
+	if (128 + 16 * sections <= size)
+		reseal(frame);
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const char *const isas[] = { "portable", "sse42", "avx2", "avx512" };
 	struct speckv_frame parsed;
-	uint8_t *frame, *out;
+	struct edit edit;
+	uint64_t begun, work = 0;
+	uint8_t *frame;
 
-	if (size < 1)
+	if (size < CONTROL)
 		return 0;
 	if (speckv_isa_force(isas[data[0] >> 1 & 3]))
 		speckv_isa_force("auto");
-	frame = line_alloc(size - 1);
-	memcpy(frame, data + 1, size - 1);
-	size--;
-	if ((data[0] & 1) && size >= 128) {
-		uint64_t sections = (uint64_t)frame[112] | (uint64_t)frame[113] << 8;
-
-		for (uint64_t s = 0; s < sections && 128 + 16 * (s + 1) <= size; s++) {
-			uint8_t *entry = frame + 128 + 16 * s;
-			uint64_t at = 64 * (uint64_t)get32(entry), length = get32(entry + 4);
-
-			if (at <= size && length <= size - at)
-				put32(entry + 8, speckv_crc32c(0, frame + at, length));
-		}
-		if (128 + 16 * sections <= size)
-			reseal(frame);
+	frame = line_alloc(size - CONTROL);
+	memcpy(frame, data + CONTROL, size - CONTROL);
+	size -= CONTROL;
+	if (data[0] & 1 && size >= 128)
+		seal(frame, size);
+	if ((data[1] || data[2]) && size) {
+		edit.at = frame + (data[3] | (size_t)data[4] << 8) % size;
+		edit.by = data[5];
+		guided_interrupt(data[1] | (uint64_t)data[2] << 8, apply, &edit);
 	}
+	begun = guided_steps();
 	speckv_frame_verify(frame, size);
 	if (!speckv_frame_parse(frame, size, &parsed) && parsed.raw_bytes <= 16u << 20) {
-		out = line_alloc(parsed.raw_bytes);
-		if (speckv_frame_decode(&parsed, frame, size, 0, parsed.geometry.layers, out, parsed.raw_bytes))
-			for (uint64_t i = 0; i < parsed.raw_bytes; i++)
+		unsigned int layer = data[0] & 8 ? data[5] % parsed.geometry.layers : 0, layers = data[0] & 8 ? 1 : parsed.geometry.layers;
+		uint64_t bytes = parsed.raw_bytes / parsed.geometry.layers * layers;
+		uint8_t *out = line_alloc(bytes);
+
+		memset(out, 0xee, bytes);
+		if (speckv_frame_decode(&parsed, frame, size, layer, layers, out, bytes))
+			for (uint64_t i = 0; i < bytes; i++)
 				CHECK(!out[i], "zeroed after an error");
 		free(out);
+		work = parsed.raw_bytes;
 	}
+	work = guided_steps() - begun > 100000 + 100 * (size + work);
+	CHECK(!work, "%llu steps for %zu bytes", (unsigned long long)(guided_steps() - begun), size);
+	guided_interrupt(UINT64_MAX - guided_steps() - 2, apply, NULL);
 	free(frame);
 	return 0;
 }
 
-#ifdef STANDALONE
-static void mutations(unsigned long count)
+void guided_seeds(void (*add)(const uint8_t *data, size_t size))
 {
 	uint64_t seed = 99;
-	unsigned long done = 0;
 
-	while (done < count) {
-		struct speckv_geometry g = random_geometry(&seed);
-		struct speckv_frame_identity id = random_identity(&seed);
-		unsigned int codec = random_below(&seed, 8);
-		uint64_t bytes, most, length;
-		uint8_t *raw, *input;
+	for (unsigned int codec = 0; codec < 8; codec++)
+		for (int i = 0; i < 24 && speckv_codec_modes() >> codec & 1; i++) {
+			struct speckv_geometry g = random_geometry(&seed);
+			struct speckv_frame_identity id = random_identity(&seed);
+			uint64_t bytes, most, length;
+			uint8_t *raw, *input;
 
-		if (!(speckv_codec_modes() >> codec & 1))
-			continue;
-		g.kv_heads = 1;
-		g.layers = 1;
-		bytes = speckv_geometry_bytes(&g);
-		most = speckv_frame_max_bytes(&g, codec);
-		raw = line_alloc(bytes);
-		input = line_alloc(64 + most);
-		random_values(&seed, &g, (enum style)random_below(&seed, STYLES), (uint16_t *)(void *)raw, bytes / 2);
-		if (!speckv_frame_encode(&g, codec, &id, raw, bytes, input + 64, most, &length)) {
-			for (int i = 0; i < 50 && done < count; i++, done++) {
-				uint8_t *copy = line_alloc(length + 1);
-				uint32_t changes = random_below(&seed, 6);
-
-				memcpy(copy + 1, input + 64, length);
-				copy[0] = (uint8_t)random_next(&seed);
-				for (uint32_t k = 0; k < changes; k++) {
-					uint32_t at = random_below(&seed, random_below(&seed, 2) ? 192 : (uint32_t)length);
-
-					copy[1 + at] = (uint8_t)random_next(&seed);
-				}
-				LLVMFuzzerTestOneInput(copy, 1 + (random_below(&seed, 8) ? length : random_below(&seed, (uint32_t)length)));
-				free(copy);
+			/* Small, so that changes meet something: other shapes come of themselves. */
+			g.kv_heads = g.layers = 1;
+			g.tokens = 64;
+			if (i % 4) {
+				g.head_dim = 64;
+				g.kv_heads = (uint16_t)(1 + i % 2);
+				g.layers = (uint16_t)(1 + i % 3 / 2);
 			}
+			if (codec == SPECKV_CODEC_RAW || codec == SPECKV_CODEC_LOSSLESS)
+				g.dtype = (uint8_t)(1 + i % 4);
+			bytes = speckv_geometry_bytes(&g);
+			most = speckv_frame_max_bytes(&g, codec);
+			if (!most)
+				continue;
+			raw = line_alloc(bytes);
+			input = line_alloc(64 + most);
+			memset(input, 0, 64);
+			random_values(&seed, &g, (enum style)(i % STYLES), (uint16_t *)(void *)raw, bytes / 2);
+			if (!speckv_frame_encode(&g, codec, &id, raw, bytes, input + 64, most, &length)) {
+				input[64 - CONTROL] = (uint8_t)(1 | (i & 3) << 1);
+				if (i % 3 == 0) {
+					input[64 - CONTROL + 1] = (uint8_t)random_next(&seed);
+					input[64 - CONTROL + 3] = (uint8_t)random_next(&seed);
+					input[64 - CONTROL + 5] = (uint8_t)random_next(&seed);
+				}
+				add(input + 64 - CONTROL, CONTROL + length);
+			}
+			free(raw);
+			free(input);
 		}
-		free(raw);
-		free(input);
-	}
-	printf("%lu frames\n", done);
 }
-
-int main(int argc, char **argv)
-{
-	char *end;
-	unsigned long count = argc == 2 ? strtoul(argv[1], &end, 10) : 0;
-
-	if (argc == 2 && !*end && count) {
-		mutations(count);
-		return 0;
-	}
-	for (int i = 1; i < argc; i++) {
-		static uint8_t input[1 << 22];
-		FILE *file = fopen(argv[i], "rb");
-		size_t size;
-
-		if (!file) {
-			perror(argv[i]);
-			return 1;
-		}
-		size = fread(input, 1, sizeof(input), file);
-		fclose(file);
-		LLVMFuzzerTestOneInput(input, size);
-	}
-	return 0;
-}
-#endif
