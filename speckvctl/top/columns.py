@@ -46,14 +46,15 @@ def table(
 ) -> list[Text]:
     """Titles, and `count` rows from `first` on. Widths are those of all rows, so that scrolling moves nothing.
 
-    `marked`: title of the column that orders the rows; `note`: stands behind the titles where there is room.
+    `marked`: title of the column that orders the rows; `note`: stands behind the titles.
     """
     texts = [[column.cell(row) if column.trend else one_line(column.cell(row)) for column in columns] for row in rows]
     natural = [
         max(column.least, cell_len(column.title), *(cell_len(row[i]) for row in texts), 0)
         for i, column in enumerate(columns)
     ]
-    chosen, widths, gap = _fit(columns, natural, width)
+    room = width - WIDE_GAP - cell_len(note) if note else width
+    chosen, widths, gap = _fit(columns, natural, room)
     lines = [_titles(columns, chosen, widths, gap, marked, note, width)]
     last = len(rows) if count is None else min(len(rows), first + count)
     for index in range(first, last):
@@ -100,9 +101,13 @@ def _fit(columns: Sequence[Column[Row]], natural: list[int], width: int) -> tupl
     """Which columns, how wide each, and the gap between them."""
     chosen = list(range(len(columns)))
 
+    least = [
+        wide if column.cut is None else min(wide, max(column.cut, cell_len(column.title)))
+        for column, wide in zip(columns, natural, strict=True)
+    ]
+
     def needed(gap: int) -> int:
-        least = (natural[i] if (cut := columns[i].cut) is None else min(natural[i], cut) for i in chosen)
-        return sum(least) + gap * (len(chosen) - 1)
+        return sum(least[i] for i in chosen) + gap * (len(chosen) - 1)
 
     while len(chosen) > 1 and needed(GAP) > width:
         weakest = max(columns[i].rank for i in chosen)
@@ -111,11 +116,9 @@ def _fit(columns: Sequence[Column[Row]], natural: list[int], width: int) -> tupl
     widths = {i: natural[i] for i in chosen}
     excess = sum(widths.values()) + gap * (len(chosen) - 1) - width
     for i in chosen:
-        cut = columns[i].cut
-        if excess > 0 and cut is not None:
-            taken = min(excess, widths[i] - min(cut, widths[i]))
-            widths[i] -= taken
-            excess -= taken
+        taken = max(0, min(excess, widths[i] - least[i]))
+        widths[i] -= taken
+        excess -= taken
     return chosen, widths, gap
 
 

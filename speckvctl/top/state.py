@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from speckvctl import results
@@ -150,7 +150,9 @@ class State:
     """Lines of a page; who draws knows."""
     last_offset: int = 0
     """The offset that shows the last line; who draws knows."""
-    _back: View = field(default=View.OVERVIEW)
+    lines: int = 0
+    """How many the view has; who draws knows."""
+    _back: tuple[View, int] = (View.OVERVIEW, 0)
 
     # -- what is shown
 
@@ -176,14 +178,14 @@ class State:
             return self._edit(key)
         if self.view is View.HELP:
             if key in ("?", "escape", "enter", "q"):
-                self.view, self.offset = self._back, 0
+                self.view, self.offset = self._back
                 return Wish.DRAW
             return self._scroll(key)
         match key:
             case "q" | "ctrl-c":
                 return Wish.QUIT
             case "?" | "h":
-                self._back, self.view, self.offset = self.view, View.HELP, 0
+                self._back, self.view, self.offset = (self.view, self.offset), View.HELP, 0
             case "p":
                 self.paused = not self.paused
                 return Wish.DRAW if self.paused else Wish.TICK

@@ -197,14 +197,6 @@ class _Loop:
                 timeout = max(0.0, due - time.monotonic())
             ready, _, _ = select.select([self.keyboard, self.signals.descriptor], [], [], timeout)
             keys: list[str] = []
-            if self.signals.descriptor in ready:
-                heard = self.signals.take()
-                fatal = next((number for number in _FATAL if number in heard), None)
-                if fatal is not None:
-                    return fatal
-                if signal.SIGINT in heard:
-                    keys.append("ctrl-c")
-                self._stop(heard)
             if self.keyboard in ready:
                 data = os.read(self.keyboard, 4096)
                 if not data:  # the terminal went away
@@ -212,6 +204,13 @@ class _Loop:
                 keys += self.decoder.feed(data)
             elif not ready and self.decoder.waiting:
                 keys += self.decoder.settle()
+            if self.signals.descriptor in ready:
+                heard = self.signals.take()
+                fatal = next((number for number in _FATAL if number in heard), None)
+                if fatal is not None:
+                    return fatal
+                keys += ["ctrl-c"] if signal.SIGINT in heard else []
+                self._stop(heard)
             wishes = {self.chosen.press(key, self.document) for key in keys}
             if Wish.QUIT in wishes:
                 return None

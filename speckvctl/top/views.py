@@ -102,7 +102,7 @@ def _scrolled(lines: list[Text], chosen: State, room: int) -> list[Text]:
     fixed = 2 if chosen.view is View.POOL and len(lines) > 2 and room > 4 else 0
     rest, room = lines[fixed:], room - fixed
     chosen.page = max(1, room - 1)
-    chosen.last_offset = max(0, len(rest) - room)
+    chosen.lines, chosen.last_offset = len(rest), max(0, len(rest) - room)
     chosen.offset = min(chosen.offset, chosen.last_offset)
     return lines[:fixed] + rest[chosen.offset : chosen.offset + room]
 
@@ -143,6 +143,9 @@ def _footing(chosen: State, width: int) -> Text:
         line.append("filter: ", "bold").append(before)
         line.append(after[:1] or " ", "reverse").append(after[1:])
         return line
+    if chosen.view is not View.OVERVIEW and chosen.last_offset:
+        last = chosen.lines - chosen.last_offset + chosen.offset
+        line.append(f"{chosen.offset + 1} to {last} of {chosen.lines}")
     for key, what in _KEYS[chosen.view]:
         if line.cell_len + len(f"  {key} {what}") > width:
             break
