@@ -67,8 +67,6 @@ static int recover(struct speckv_card *card)
 			return rc == -EINVAL ? -EUCLEAN : rc;
 		card_directory_recover(card, pool);
 	}
-	/* Sessions belong to connections, and there are none yet. */
-	memory_sessions_clear(card);
 	return 0;
 }
 

@@ -58,14 +58,6 @@ struct memory_session *memory_session(const struct speckv_card *card, unsigned i
 	return &all[(uint64_t)function * card->config.sessions + slot];
 }
 
-void memory_sessions_clear(struct speckv_card *card)
-{
-	uint64_t at = card->layout.sessions, bytes = card->layout.events - at;
-
-	if (!card->ops.memory_zero || card->ops.memory_zero(card->arg, at, bytes))
-		memset(card->memory + at, 0, bytes);
-}
-
 struct speckv_log_event *memory_event(const struct speckv_card *card, uint64_t sequence)
 {
 	return (struct speckv_log_event *)(void *)(card->memory + card->layout.events) + sequence % MEMORY_EVENTS;
@@ -337,7 +329,9 @@ void memory_format(struct speckv_card *card)
 
 	memset(super, 0, 4096);
 	ordered();
-	memset(card->memory + 4096, 0, card->layout.model - 4096);
+	/* Sessions are cleared where a connection begins: memory that nobody uses need not even be there. */
+	memset(card->memory + 4096, 0, card->layout.sessions - 4096);
+	memset(card->memory + card->layout.events, 0, card->layout.model - card->layout.events);
 	for (uint64_t page = 0; page < card->layout.pages; page++)
 		card->page_map[page] = PAGE_DIRTY;
 	memset(card->pools, 0, sizeof(card->pools));

@@ -110,8 +110,6 @@ struct speckv_card;
 int memory_open(struct speckv_card *card);
 void memory_format(struct speckv_card *card);
 struct memory_superblock *memory_superblock(const struct speckv_card *card);
-/* All of every function. */
-void memory_sessions_clear(struct speckv_card *card);
 struct memory_session *memory_session(const struct speckv_card *card, unsigned int function, uint32_t slot);
 struct speckv_log_event *memory_event(const struct speckv_card *card, uint64_t sequence);
 struct speckv_log_error *memory_error(const struct speckv_card *card, uint64_t sequence);
