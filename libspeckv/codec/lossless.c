@@ -92,58 +92,93 @@ bool codec_lossless_symbols_portable(const struct lossless_table *table, const u
 	return at == bytes;
 }
 
-unsigned int codec_lossless_merge_run(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base, unsigned int head_dim,
-				      struct lossless_layout layout, unsigned int first, uint8_t *raw)
+/* Inlined for each dtype: shifts by constants. */
+#define INLINE static inline __attribute__((always_inline))
+
+#define FOR_LAYOUT(dtype, call)                                          \
+	do {                                                             \
+		switch (dtype) {                                         \
+		case SPECKV_DTYPE_BF16:                                  \
+			call(((struct lossless_layout){ 2, 7 }));        \
+			break;                                           \
+		case SPECKV_DTYPE_FP16:                                  \
+			call(((struct lossless_layout){ 2, 10 }));       \
+			break;                                           \
+		case SPECKV_DTYPE_FP8_E4M3:                              \
+			call(((struct lossless_layout){ 1, 3 }));        \
+			break;                                           \
+		default:                                                 \
+			call(((struct lossless_layout){ 1, 2 }));        \
+			break;                                           \
+		}                                                        \
+	} while (0)
+
+INLINE void merge(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base, unsigned int head_dim,
+		  struct lossless_layout layout, uint8_t *raw)
 {
-	unsigned int low = layout.plain - 1, taken = 0;
+	uint32_t low = layout.plain - 1, mask = lossless_value_mask(layout);
 
-	for (unsigned int e = first; e < first + LOSSLESS_STATES; e++) {
-		uint32_t bits = lossless_get_bits(plain, e * layout.plain, layout.plain), value, word;
+	for (unsigned int t = 0, e = 0; t < CODEC_GROUP_TOKENS; t++)
+		for (unsigned int c = 0; c < head_dim; c++, e++) {
+			uint32_t bits = lossless_get_bits(plain, e * layout.plain, layout.plain), value = (uint32_t)base[c] + symbols[e], word;
 
-		if (symbols[e] == LOSSLESS_ESCAPE)
-			value = codec_get16(escapes + 2 * (size_t)taken++);
-		else
-			value = (uint32_t)base[e % head_dim] + symbols[e];
-		word = bits >> low << (8 * layout.bytes - 1) | (value & lossless_value_mask(layout)) << low | (bits & ((1u << low) - 1));
-		if (layout.bytes == 1)
-			raw[e] = (uint8_t)word;
-		else
-			codec_put16(raw + 2 * (size_t)e, (uint16_t)word);
-	}
-	return taken;
+			if (__builtin_expect(symbols[e] == LOSSLESS_ESCAPE, 0)) {
+				value = codec_get16(escapes);
+				escapes += 2;
+			}
+			word = bits >> low << (8 * layout.bytes - 1) | (value & mask) << low | (bits & ((1u << low) - 1));
+			if (layout.bytes == 1)
+				raw[e] = (uint8_t)word;
+			else
+				codec_put16(raw + 2 * (size_t)e, (uint16_t)word);
+		}
 }
+
+#define MERGE(layout) merge(symbols, plain, escapes, base, head_dim, layout, raw)
 
 void codec_lossless_merge_portable(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base, unsigned int head_dim,
 				   unsigned int dtype, uint8_t *raw, bool streamed)
 {
 	(void)streamed;
-	for (unsigned int run = 0; run < head_dim; run++)
-		escapes += 2 * (size_t)codec_lossless_merge_run(symbols, plain, escapes, base, head_dim, lossless_layout(dtype),
-								run * LOSSLESS_STATES, raw);
+	FOR_LAYOUT(dtype, MERGE);
 }
+
+INLINE uint32_t split(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base, unsigned int head_dim,
+		      struct lossless_layout layout, uint8_t *symbols, uint8_t *plain, uint8_t *escapes)
+{
+	uint32_t low = layout.plain - 1, mask = lossless_value_mask(layout), taken = 0, most = LOSSLESS_ESCAPES_MAX(head_dim);
+	unsigned int filled = 0;
+	uint64_t string = 0;
+
+	for (unsigned int t = 0, e = 0; t < CODEC_GROUP_TOKENS; t++)
+		for (unsigned int c = 0; c < head_dim; c++, e++) {
+			uint32_t word = layout.bytes == 1 ? raw[e] : codec_get16(raw + 2 * (size_t)e);
+			uint32_t value = word >> low & mask, symbol = (value - base[c]) & mask;
+
+			/* Eight elements' bits at most before whole bytes are written: 8 * 7, or 4 * 10. */
+			string |= (uint64_t)(word >> (8 * layout.bytes - 1) << low | (word & ((1u << low) - 1))) << filled;
+			filled += layout.plain;
+			if (e % 4 == 3 && filled % 8 == 0) {
+				for (; filled; filled -= 8, string >>= 8)
+					*plain++ = (uint8_t)string;
+			}
+			if (__builtin_expect(symbol >= LOSSLESS_ESCAPE || !table->frequency[symbol & 31], 0)) {
+				symbol = LOSSLESS_ESCAPE;
+				if (taken < most)
+					codec_put16(escapes + 2 * (size_t)taken, (uint16_t)value);
+				taken++;
+			}
+			symbols[e] = (uint8_t)symbol;
+		}
+	return taken;
+}
+
+#define SPLIT(layout) return split(raw, table, base, head_dim, layout, symbols, plain, escapes)
 
 uint32_t codec_lossless_split_portable(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base, unsigned int head_dim,
 				       unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes)
 {
-	struct lossless_layout layout = lossless_layout(dtype);
-	unsigned int low = layout.plain - 1;
-	uint32_t taken = 0, most = LOSSLESS_ESCAPES_MAX(head_dim);
-
-	memset(plain, 0, lossless_plain_bytes(head_dim, layout.plain) + 3);
-	for (unsigned int e = 0; e < CODEC_GROUP_TOKENS * head_dim; e++) {
-		uint32_t word = layout.bytes == 1 ? raw[e] : codec_get16(raw + 2 * (size_t)e), mask = lossless_value_mask(layout);
-		uint32_t value = word >> low & mask, symbol = (value - base[e % head_dim]) & mask;
-
-		lossless_put_bits(plain, e * layout.plain, word >> (8 * layout.bytes - 1) << low | (word & ((1u << low) - 1)));
-		if (symbol >= LOSSLESS_ESCAPE || !table->frequency[symbol]) {
-			symbol = LOSSLESS_ESCAPE;
-			if (taken < most)
-				codec_put16(escapes + 2 * (size_t)taken, (uint16_t)value);
-			taken++;
-		}
-		symbols[e] = (uint8_t)symbol;
-	}
-	return taken;
+	FOR_LAYOUT(dtype, SPLIT);
 }
 
 /* The decoder's steps backwards, from the last one on. Returns the bytes of code, which end where `end` points. */

@@ -102,10 +102,24 @@ int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_ten
 			  struct codec_section *section);
 
 /*
- * 64 elements from `first` on put together, as the format says it. `base` is the head's, one a channel; returns how many escapes were
- * taken from `escapes`, of which there are enough.
+ * Puts the escaped values into 64 elements that were put together as if they were none, where `set` has bits. Returns where the
+ * next escapes are.
  */
-unsigned int codec_lossless_merge_run(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base, unsigned int head_dim,
-				      struct lossless_layout layout, unsigned int first, uint8_t *raw);
+static inline const uint8_t *lossless_patch(uint8_t *elements, uint64_t set, const uint8_t *escapes, struct lossless_layout layout)
+{
+	unsigned int low = layout.plain - 1;
+	uint32_t mask = lossless_value_mask(layout);
+
+	for (; set; set &= set - 1, escapes += 2) {
+		unsigned int e = (unsigned int)__builtin_ctzll(set);
+		uint32_t value = (codec_get16(escapes) & mask) << low;
+
+		if (layout.bytes == 1)
+			elements[e] = (uint8_t)((elements[e] & ~(mask << low)) | value);
+		else
+			codec_put16(elements + 2 * (size_t)e, (uint16_t)((codec_get16(elements + 2 * (size_t)e) & ~(mask << low)) | value));
+	}
+	return escapes;
+}
 
 #endif

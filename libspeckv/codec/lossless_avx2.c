@@ -110,26 +110,31 @@ INLINE void merge(const uint8_t *symbols, const uint8_t *plain, const uint8_t *e
 
 	for (unsigned int first = 0; first < CODEC_GROUP_TOKENS * head_dim; first += 64) {
 		const __m256i escape = _mm256_set1_epi8(LOSSLESS_ESCAPE);
-		__m256i any = _mm256_or_si256(_mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *)(symbols + first)), escape),
-					      _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *)(symbols + first + 32)), escape));
+		__m256i low = _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *)(symbols + first)), escape), quarter[4];
+		__m256i high = _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *)(symbols + first + 32)), escape);
+		uint64_t escaped = (uint32_t)_mm256_movemask_epi8(low) | (uint64_t)(uint32_t)_mm256_movemask_epi8(high) << 32;
+		uint8_t *to = raw + (size_t)first * layout.bytes;
 
-		if (__builtin_expect(!_mm256_testz_si256(any, any), 0)) {
-			escapes += 2 * (size_t)codec_lossless_merge_run(symbols, plain, escapes, base, head_dim, layout, first, raw);
-		} else {
-			__m256i quarter[4];
+		for (unsigned int i = 0; i < 4; i++)
+			quarter[i] = put_together(symbols + first + 16 * i, plain + (size_t)(first / 8 + 2 * i) * layout.plain,
+						  base + channel + 16 * i, layout.plain, 8 * layout.bytes, &places);
+		if (layout.bytes == 1)
+			for (unsigned int i = 0; i < 2; i++)
+				quarter[i] = _mm256_permute4x64_epi64(_mm256_packus_epi16(quarter[2 * i], quarter[2 * i + 1]), 0xd8);
+		if (__builtin_expect(escaped != 0, 0)) {
+			uint8_t here[128] __attribute__((aligned(64)));
 
 			for (unsigned int i = 0; i < 4; i++)
-				quarter[i] = put_together(symbols + first + 16 * i, plain + (size_t)(first / 8 + 2 * i) * layout.plain,
-							  base + channel + 16 * i, layout.plain, 8 * layout.bytes, &places);
-			for (unsigned int i = 0; i < 4 && layout.bytes == 1; i += 2)
-				_mm256_storeu_si256((__m256i *)(raw + first + 16 * i),
-						    _mm256_permute4x64_epi64(_mm256_packus_epi16(quarter[i], quarter[i + 1]), 0xd8));
-			for (unsigned int i = 0; i < 4 && layout.bytes == 2; i++)
-				if (streamed)
-					_mm256_stream_si256((__m256i *)(void *)(raw + 2 * (size_t)first + 32 * i), quarter[i]);
-				else
-					_mm256_storeu_si256((__m256i *)(raw + 2 * (size_t)first + 32 * i), quarter[i]);
+				_mm256_store_si256((__m256i *)(void *)(here + 32 * i), quarter[i]);
+			escapes = lossless_patch(here, escaped, escapes, layout);
+			for (unsigned int i = 0; i < 4; i++)
+				quarter[i] = _mm256_load_si256((const __m256i *)(const void *)(here + 32 * i));
 		}
+		for (unsigned int i = 0; i < 2 * layout.bytes; i++)
+			if (streamed)
+				_mm256_stream_si256((__m256i *)(void *)(to + 32 * (size_t)i), quarter[i]);
+			else
+				_mm256_storeu_si256((__m256i *)(void *)(to + 32 * (size_t)i), quarter[i]);
 		channel = (channel + 64) % head_dim;
 	}
 	if (streamed)
@@ -148,10 +153,10 @@ void codec_lossless_merge_avx2(const uint8_t *symbols, const uint8_t *plain, con
 		merge(symbols, plain, escapes, base, head_dim, (struct lossless_layout){ 2, 10 }, raw, streamed);
 		break;
 	case SPECKV_DTYPE_FP8_E4M3:
-		merge(symbols, plain, escapes, base, head_dim, (struct lossless_layout){ 1, 3 }, raw, false);
+		merge(symbols, plain, escapes, base, head_dim, (struct lossless_layout){ 1, 3 }, raw, streamed);
 		break;
 	default:
-		merge(symbols, plain, escapes, base, head_dim, (struct lossless_layout){ 1, 2 }, raw, false);
+		merge(symbols, plain, escapes, base, head_dim, (struct lossless_layout){ 1, 2 }, raw, streamed);
 		break;
 	}
 }

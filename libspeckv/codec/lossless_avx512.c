@@ -90,25 +90,29 @@ INLINE void merge(const uint8_t *symbols, const uint8_t *plain, const uint8_t *e
 	unsigned int channel = 0;
 
 	for (unsigned int first = 0; first < CODEC_GROUP_TOKENS * head_dim; first += 64) {
-		__m512i here = _mm512_loadu_si512(symbols + first), half[2];
+		uint64_t escaped = _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(symbols + first), _mm512_set1_epi8(LOSSLESS_ESCAPE));
+		uint8_t *to = raw + (size_t)first * layout.bytes;
+		__m512i half[2];
 
-		if (__builtin_expect(_mm512_cmpeq_epi8_mask(here, _mm512_set1_epi8(LOSSLESS_ESCAPE)) != 0, 0)) {
-			escapes += 2 * (size_t)codec_lossless_merge_run(symbols, plain, escapes, base, head_dim, layout, first, raw);
-		} else {
-			for (unsigned int i = 0; i < 2; i++)
-				half[i] = put_together(symbols + first + 32 * i, plain + (size_t)(first / 8 + 4 * i) * layout.plain,
-						       base + channel + 32 * i, layout.plain, 8 * layout.bytes, &places);
-			if (layout.bytes == 1) {
-				_mm256_storeu_si256((__m256i *)(raw + first), _mm512_cvtepi16_epi8(half[0]));
-				_mm256_storeu_si256((__m256i *)(raw + first + 32), _mm512_cvtepi16_epi8(half[1]));
-			} else if (streamed) {
-				_mm512_stream_si512((__m512i *)(void *)(raw + 2 * (size_t)first), half[0]);
-				_mm512_stream_si512((__m512i *)(void *)(raw + 2 * (size_t)first + 64), half[1]);
-			} else {
-				_mm512_storeu_si512(raw + 2 * (size_t)first, half[0]);
-				_mm512_storeu_si512(raw + 2 * (size_t)first + 64, half[1]);
-			}
+		for (unsigned int i = 0; i < 2; i++)
+			half[i] = put_together(symbols + first + 32 * i, plain + (size_t)(first / 8 + 4 * i) * layout.plain, base + channel + 32 * i,
+					       layout.plain, 8 * layout.bytes, &places);
+		if (layout.bytes == 1)
+			half[0] = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi16_epi8(half[0])), _mm512_cvtepi16_epi8(half[1]), 1);
+		if (__builtin_expect(escaped != 0, 0)) {
+			uint8_t here[128] __attribute__((aligned(64)));
+
+			_mm512_store_si512(here, half[0]);
+			_mm512_store_si512(here + 64, half[1]);
+			escapes = lossless_patch(here, escaped, escapes, layout);
+			half[0] = _mm512_load_si512(here);
+			half[1] = _mm512_load_si512(here + 64);
 		}
+		for (unsigned int i = 0; i < layout.bytes; i++)
+			if (streamed)
+				_mm512_stream_si512((__m512i *)(void *)(to + 64 * (size_t)i), half[i]);
+			else
+				_mm512_storeu_si512(to + 64 * (size_t)i, half[i]);
 		channel = (channel + 64) % head_dim;
 	}
 	if (streamed)
@@ -127,10 +131,10 @@ void codec_lossless_merge_avx512(const uint8_t *symbols, const uint8_t *plain, c
 		merge(symbols, plain, escapes, base, head_dim, (struct lossless_layout){ 2, 10 }, raw, streamed);
 		break;
 	case SPECKV_DTYPE_FP8_E4M3:
-		merge(symbols, plain, escapes, base, head_dim, (struct lossless_layout){ 1, 3 }, raw, false);
+		merge(symbols, plain, escapes, base, head_dim, (struct lossless_layout){ 1, 3 }, raw, streamed);
 		break;
 	default:
-		merge(symbols, plain, escapes, base, head_dim, (struct lossless_layout){ 1, 2 }, raw, false);
+		merge(symbols, plain, escapes, base, head_dim, (struct lossless_layout){ 1, 2 }, raw, streamed);
 		break;
 	}
 }

@@ -30,21 +30,32 @@ struct shape {
 	uint32_t mask;
 };
 
-static uint32_t value_at(const struct shape *shape, const uint8_t *raw, size_t element)
+/* The values of a token. */
+static void token_values(const struct shape *shape, const uint8_t *raw, unsigned int token, uint16_t *values)
 {
-	uint32_t word = shape->layout.bytes == 1 ? raw[element] : codec_get16(raw + 2 * element);
+	const unsigned int down = shape->layout.plain - 1, head_dim = shape->head_dim;
+	const uint16_t mask = (uint16_t)shape->mask;
 
-	return word >> (shape->layout.plain - 1) & shape->mask;
+	raw += (size_t)token * head_dim * shape->layout.bytes;
+	if (shape->layout.bytes == 1)
+		for (unsigned int c = 0; c < head_dim; c++)
+			values[c] = (uint16_t)(raw[c] >> down & mask);
+	else
+		for (unsigned int c = 0; c < head_dim; c++)
+			values[c] = (uint16_t)(codec_get16(raw + 2 * (size_t)c) >> down & mask);
 }
 
 /* Mean octave of each channel of a head, to nearest. */
 static void mean_octaves(const struct shape *shape, const uint8_t *raw, uint32_t *octaves)
 {
 	uint32_t sum[CODEC_HEAD_DIM_MAX] = { 0 };
+	uint16_t values[CODEC_HEAD_DIM_MAX];
 
-	for (unsigned int t = 0; t < shape->tokens; t++)
+	for (unsigned int t = 0; t < shape->tokens; t++) {
+		token_values(shape, raw, t, values);
 		for (unsigned int c = 0; c < shape->head_dim; c++)
-			sum[c] += value_at(shape, raw, (size_t)t * shape->head_dim + c);
+			sum[c] += values[c];
+	}
 	for (unsigned int c = 0; c < shape->head_dim; c++)
 		octaves[c] = (sum[c] + shape->tokens) / (2 * shape->tokens);
 }
@@ -66,17 +77,17 @@ static void make_offsets(const struct shape *shape, const uint8_t *raw, uint32_t
 /* How often each value occurs in a head, as it is and less its channel's offset. */
 static void count_head(const struct shape *shape, const uint8_t *raw, const uint8_t *offsets, struct counts *as_is, struct counts *shifted)
 {
-	uint16_t least[CODEC_HEAD_DIM_MAX];
+	uint16_t least[CODEC_HEAD_DIM_MAX], values[CODEC_HEAD_DIM_MAX];
 
 	for (unsigned int c = 0; c < shape->head_dim; c++)
 		least[c] = (uint16_t)(VALUES_LEAST - 2 * (offsets[c / 2] >> 4 * (c % 2) & 15));
-	for (unsigned int t = 0; t < shape->tokens; t++)
+	for (unsigned int t = 0; t < shape->tokens; t++) {
+		token_values(shape, raw, t, values);
 		for (unsigned int c = 0; c < shape->head_dim; c++) {
-			uint32_t value = value_at(shape, raw, (size_t)t * shape->head_dim + c);
-
-			as_is->of[c % 2][value + VALUES_LEAST]++;
-			shifted->of[c % 2][value + least[c]]++;
+			as_is->of[c % 2][values[c] + VALUES_LEAST]++;
+			shifted->of[c % 2][values[c] + least[c]]++;
 		}
+	}
 }
 
 /* 256 * log2(256 / frequency), rounded up. */
