@@ -6,7 +6,7 @@ SUITE ?=
 export PREFIX DESTDIR
 PYTHON_HERE := .venv/bin/python
 
-.PHONY: help demo test lint bench accept soak install uninstall distclean test-bare
+.PHONY: help demo test lint bench accept soak install uninstall distclean readme-shots test-bare
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -40,6 +40,10 @@ install: ## into $(DESTDIR)$(PREFIX): library, headers, man pages, speckvctl
 
 uninstall: ## remove what install put there
 	@.ci/install --remove
+
+readme-shots: ## take the pictures that README.md shows, from a real run
+	@.ci/setup test
+	@$(PYTHON_HERE) man/pictures/generate.py
 
 test-bare: ## make demo and make test in fresh Debian and Ubuntu roots (needs root)
 	@.ci/bare

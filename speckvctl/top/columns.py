@@ -61,7 +61,7 @@ def table(
         line = Text(no_wrap=True)
         for place, i in enumerate(chosen):
             column = columns[i]
-            style = column.style(rows[index]) if column.style else ""
+            style = column.style(rows[index]) if column.style and index != selected else ""
             line.append(" " * gap if place else "")
             line.append(_padded(texts[index][i], widths[i], column.right), style)
         if index == selected:

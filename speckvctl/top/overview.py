@@ -58,7 +58,7 @@ def device_columns() -> list[Column[results.TopDevice]]:
         Column("DEVICE", lambda d: d.name, right=False, cut=10),
         Column("STATE", lambda d: d.health or d.state, 1, right=False, style=lambda d: shade(d.health or d.state)),
         Column("TEMP", lambda d: figures.temperature(d.temperature_millicelsius), 3, least=5),
-        Column("LINK", lambda d: d.link or "-", 6, right=False),
+        Column("LINK", lambda d: d.link or "-", 6),
         Column("QUEUE", lambda d: format_count(d.queue_depth), 5),
         Column("POOLS", lambda d: format_count(d.pools), 4),
         Column("CLIENTS", lambda d: format_count(d.clients), 7),
