@@ -38,8 +38,16 @@ class ConfirmationError(UsageError):
     """A destructive verb without --yes where nobody can be asked."""
 
 
+class NothingToDoError(CliError):
+    exit_code = ExitCode.NOTHING_TO_DO
+
+
 class AbsentError(CliError):
     exit_code = ExitCode.NOT_FOUND
+
+
+class BusyError(CliError):
+    exit_code = ExitCode.BUSY
 
 
 class DeniedError(CliError):

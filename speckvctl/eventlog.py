@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from speckvctl import library, results
+from speckvctl.cards.description import opened
 from speckvctl.console import note
 from speckvctl.quantities import format_size
 
 if TYPE_CHECKING:
     import speckv
+    from speckv import card
 
     from speckvctl.discovery import HotplugEvent
 
@@ -36,15 +38,18 @@ class Reader:
     """Whether the wanted pool was seen."""
     _seen: dict[tuple[str, str], int] = field(default_factory=dict)  # (device uuid, pool uuid or "") -> last sequence
 
-    def read(self, devices: Iterable[speckv.Device]) -> list[results.EventRow]:
+    def read(self, devices: Iterable[speckv.Device], cards: Iterable[card.Admin] = ()) -> list[results.EventRow]:
+        """`cards`: those whose own log is read too; their pools' logs are a device's."""
         import speckv
 
         rows: list[results.EventRow] = []
+        for admin in cards:
+            rows += self._new_of_card(admin)
         for dev in devices:
             uuid = dev.info().uuid
             pools = [info for info in dev.pools() if info.accessible]
             if self.filters.pool is None:
-                rows += self._new(dev, (uuid, ""), None)
+                rows += [] if library.is_card(dev.name) else self._new(dev, (uuid, ""), None)
             else:
                 pools = [info for info in pools if info.config.name == self.filters.pool]
                 self.matched = self.matched or bool(pools)
@@ -60,6 +65,70 @@ class Reader:
         if events:
             self._seen[log] = events[-1].sequence
         return [library.event_result(dev.name, event) for event in events if event.time_ns >= self.filters.since_ns]
+
+    def _new_of_card(self, admin: card.Admin) -> list[results.EventRow]:
+        if self.filters.pool is not None:
+            return []
+        log = admin.info().uuid, "card"
+        events = admin.events(after=self._seen.get(log, 0))
+        if events:
+            self._seen[log] = events[-1].sequence
+        return [card_event(admin.name, event) for event in events if event.time_ns >= self.filters.since_ns]
+
+
+def read(
+    ctx: speckv.Context, device: str | None, reader: Reader, *, warn: bool = True, strict: bool = True
+) -> list[results.EventRow]:
+    """What is new in every log, or in those of one device; `strict`: that device must be there."""
+    if device is None:
+        return reader.read(library.ready_devices(ctx, warn=warn), _every_card(ctx))
+    if library.is_card(device):
+        return _read_card(ctx, device, reader, strict=strict)
+    info = ctx.probe(device)
+    if info.state == "absent" and not strict:
+        return []
+    library.require_ready(info)
+    with ctx.open(device) as dev:
+        return reader.read([dev])
+
+
+def _every_card(ctx: speckv.Context) -> Iterator[card.Admin]:
+    """Cards that this user may administer, and that run."""
+    import speckv
+
+    for name in speckv.card.emulated(ctx):
+        try:
+            admin = speckv.card.Admin(ctx, name)
+        except speckv.SpeckvError:
+            continue
+        with admin:
+            yield admin
+
+
+def _read_card(ctx: speckv.Context, device: str, reader: Reader, *, strict: bool) -> list[results.EventRow]:
+    import speckv
+
+    try:
+        admin = speckv.card.Admin(ctx, device)
+    except speckv.SpeckvError:
+        if strict:
+            raise
+        return []
+    with admin, opened(ctx, admin) as devices:
+        return reader.read(devices, [admin])
+
+
+def card_event(device: str, event: card.CardEvent) -> results.EventRow:
+    return results.EventRow(
+        time_ns=event.time_ns,
+        device=device,
+        pool=None,
+        sequence=event.sequence,
+        severity=str(event.severity),
+        kind=event.kind,
+        pid=None,
+        text=event.text,
+    )
 
 
 def follow(device: str | None, filters: Filter) -> Iterator[list[results.EventRow]]:
@@ -87,14 +156,7 @@ def _read_once(reader: Reader, device: str | None, *, warn: bool) -> list[result
     if device is not None:
         library.check_device_name(device)
     with library.context() as ctx:
-        if device is None:
-            return reader.read(library.ready_devices(ctx, warn=warn))
-        info = ctx.probe(device)
-        if info.state == "absent":
-            return []
-        library.require_permission(info)
-        with ctx.open(device) as dev:
-            return reader.read([dev])
+        return read(ctx, device, reader, warn=warn, strict=False)
 
 
 def _take(plugged: queue.SimpleQueue[results.EventRow]) -> list[results.EventRow]:

@@ -30,21 +30,29 @@ def context() -> Iterator[speckv.Context]:
         yield ctx
 
 
+def is_card(name: str) -> bool:
+    return name.startswith("emu:")
+
+
 def check_device_name(name: str) -> str:
     """Refuse what is no device name, or a kind of device that this build does not have, before anything is touched."""
-    if name.startswith("host:") and len(name) > len("host:"):
+    if name.startswith(("host:", "emu:")) and not name.endswith(":"):
         return name
-    if name.startswith("emu:"):
-        raise UnsupportedError(f"{name}: emulated cards are not supported by this build", "use host:DRAM")
     if name.startswith("/dev/speckv"):
-        raise UnsupportedError(f"{name}: cards are not supported by this build", "use host:DRAM")
+        raise UnsupportedError(f"{name}: cards are not supported by this build", "use host:DRAM, or emu:NAME")
     raise UsageError(
-        f"'{name}' is not a device name", "name host:DRAM, host:numaN, host:/path/to/file or host:/dev/daxX.Y"
+        f"'{name}' is not a device name", "name host:DRAM, host:numaN, host:/path/to/file, host:/dev/daxX.Y or emu:NAME"
     )
 
 
 def require_ready(info: speckv.DeviceInfo) -> None:
-    """Say plainly what stands in the way of opening a device; the library's own errors cover the rest."""
+    """Say plainly what stands in the way of opening a device; the library's own errors cover the rest.
+
+    A card that is there has no medium before its first pool: opening it says what is wrong with it.
+    """
+    if is_card(info.name):
+        require_permission(info)
+        return
     if info.state == "absent":
         raise AbsentError(
             f"{info.name}: no host engine there yet",
@@ -59,6 +67,8 @@ def require_permission(info: speckv.DeviceInfo) -> None:
         raise DeniedError(
             f"{info.name}: no permission to look at {info.path}: {info.found}", "speckvctl doctor", errno.EACCES
         )
+    if info.state == "offline" or (info.state == "absent" and is_card(info.name) and not info.capacity_bytes):
+        raise AbsentError(info.found, None, errno.ENXIO)
 
 
 @contextmanager
@@ -77,7 +87,7 @@ def ready_devices(ctx: speckv.Context, *, warn: bool = True) -> Iterator[speckv.
 
     for info in ctx.devices():
         reason = info.found
-        if info.state == "ready":
+        if info.state == "ready" or (info.state == "absent" and is_card(info.name)):
             try:
                 dev = ctx.open(info.name)
             except speckv.SpeckvError as exc:

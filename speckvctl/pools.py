@@ -159,7 +159,7 @@ def _result(
     return results.PoolCreate(
         device=found.name,
         dry_run=pool is None,
-        device_created=found.state != "ready",
+        device_created=found.state != "ready" and not library.is_card(found.name),
         replaced=replaced,
         plan=plan,
         pool=pool,
@@ -204,7 +204,7 @@ def create(
     import speckv
 
     config = _config(found, wish)
-    fresh = found.state == "absent"
+    fresh = found.state == "absent" and not library.is_card(found.name)  # a card is there without a pool
     with ctx.open(found.name, create=True, format=overwrite and not fresh and found.state != "ready") as dev:
         try:
             pool = library.pool_result(found.name, dev.create_pool(config))

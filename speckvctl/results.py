@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from speckvctl.cards.facts import Card, EmulatedCard
 from speckvctl.exitcodes import ExitCode
 
 
@@ -50,7 +51,7 @@ class ErrorDocument(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A host engine; counts are None where its medium is not ready to be counted."""
+    """A host engine or a card; counts are None where it is not ready to be counted."""
 
     name: str
     kind: str
@@ -102,6 +103,7 @@ class DeviceShow(Document):
     schema: ClassVar[str] = "speckvctl.device-show"
     device: Device
     pools: list[Pool]
+    card: Card | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +135,99 @@ class DeviceClose(Document):
     pools_destroyed: list[str]
     blocks_lost: int
     bytes_freed: int
+
+
+# ---- cards -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    setting: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceSet(Document):
+    schema: ClassVar[str] = "speckvctl.device-set"
+    device: str
+    dry_run: bool
+    saved: bool
+    changes: list[Change]
+    settings: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceReset(Document):
+    schema: ClassVar[str] = "speckvctl.device-reset"
+    device: str
+    dry_run: bool
+    what: str
+    running_image: str
+    functions_lost: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceInject(Document):
+    schema: ClassVar[str] = "speckvctl.device-inject"
+    device: str
+    dry_run: bool
+    fault: str
+    pool: str | None
+    value: int
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flash(Document):
+    """What is in the running image is read back from the card, after it was started again."""
+
+    schema: ClassVar[str] = "speckvctl.flash"
+    device: str
+    dry_run: bool
+    action: str
+    bundle: str | None
+    bundle_bytes: int | None
+    bundle_sha256: str | None
+    bundle_revision: str | None
+    image: str
+    resumed_bytes: int
+    activation: str | None
+    before_image: str
+    before_revision: str
+    running_image: str
+    running_revision: str
+    verified: bool
+    audit: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmuStart(Document):
+    schema: ClassVar[str] = "speckvctl.emu-start"
+    dry_run: bool
+    card: EmulatedCard
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmuStop(Document):
+    schema: ClassVar[str] = "speckvctl.emu-stop"
+    dry_run: bool
+    name: str
+    stopped: bool
+    killed: bool
+    removed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmuList(Document):
+    schema: ClassVar[str] = "speckvctl.emu-list"
+    cards: list[EmulatedCard]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmuStatus(Document):
+    schema: ClassVar[str] = "speckvctl.emu-status"
+    card: EmulatedCard
 
 
 # ---- pools -----------------------------------------------------------------------------------------------------------
@@ -263,13 +358,6 @@ class PoolResize(Document):
     to_bytes: int
     blocks_dropped: int | None
     pool: Pool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    setting: str
-    before: str
-    after: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -607,6 +695,24 @@ class PrefetcherShow(Document):
     epochs: int
     validation_loss: float | None
     trained_with: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefetcherLoad(Document):
+    schema: ClassVar[str] = "speckvctl.prefetcher-load"
+    device: str
+    dry_run: bool
+    model: str
+    digest: str
+    replaced_digest: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefetcherUnload(Document):
+    schema: ClassVar[str] = "speckvctl.prefetcher-unload"
+    device: str
+    dry_run: bool
+    digest: str
 
 
 # ---- doctor ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,11 @@ class Noun:
 
 
 NOUNS: dict[str, Noun] = {
-    "device": Noun("Find, describe, test and close devices.", ("list", "show", "selftest", "close")),
+    "device": Noun(
+        "Find, describe, change, test and close devices.",
+        ("list", "show", "reset", "selftest", "set", "inject", "close"),
+    ),
+    "flash": Noun("Put a signed bitstream into a card, and start it."),
     "pool": Noun(
         "Create pools, look at them, change, check and destroy them.",
         ("create", "list", "show", "resize", "set", "destroy", "check"),
@@ -26,11 +30,14 @@ NOUNS: dict[str, Noun] = {
         "Build, look at, verify and sign bundles of bitstreams.", ("build", "inspect", "verify", "sign", "keygen")
     ),
     "train-prefetcher": Noun("Train a prefetcher on serving traces."),
-    "prefetcher": Noun("Judge prefetchers on real traces, and look at models.", ("eval", "show")),
+    "prefetcher": Noun(
+        "Judge prefetchers on real traces, load them into cards, look at models.", ("eval", "load", "unload", "show")
+    ),
     "replay": Noun("Drive a pool with a real serving trace and verify every byte."),
     "top": Noun("Watch devices, pools, tenants and prefetchers live."),
     "stats": Noun("Show a pool's counters, hit share, latencies and tenants."),
     "events": Noun("Show, or follow, what happened to devices and pools."),
+    "emu": Noun("Run emulated cards.", ("start", "stop", "list", "status")),
     "doctor": Noun("Check that this machine can run pools, and say what to do."),
 }
 

@@ -33,7 +33,20 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("SPECKV_RUNTIME_DIR", str(path))
     monkeypatch.delenv("SPECKV_ISA", raising=False)
     yield path
+    end_cards(path)
     shutil.rmtree(path, ignore_errors=True)
+
+
+def end_cards(runtime_dir: Path) -> None:
+    """End the emulated cards that a test has left running: whoever holds the lock of a card's folder."""
+    folders = [os.stat(folder) for folder in runtime_dir.glob("emu/*") if folder.is_dir()]
+    if not folders:
+        return
+    held = {f"{os.major(s.st_dev):02x}:{os.minor(s.st_dev):02x}:{s.st_ino}" for s in folders}
+    for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+        words = line.split()
+        if words[1] == "FLOCK" and words[5] in held:
+            os.kill(int(words[4]), signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")

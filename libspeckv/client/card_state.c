@@ -168,6 +168,35 @@ int speckv_admin_stats(struct speckv_admin *admin, unsigned int pool, struct spe
 	return card_log(admin->card, SPECKV_LOG_COUNTERS, pool, 0, take_stats, stats);
 }
 
+struct named_pool {
+	const char *name;
+	uint32_t number;
+};
+
+static int compare_name(const struct speckv_log_header *header, const void *entry, void *arg)
+{
+	struct named_pool *wanted = arg;
+	struct speckv_pool_description pool;
+
+	(void)header;
+	memcpy(&pool, entry, sizeof(pool));
+	if (strncmp(pool.name, wanted->name, sizeof(pool.name)) == 0)
+		wanted->number = pool.pool;
+	return 0;
+}
+
+int speckv_admin_pool(struct speckv_admin *admin, const char *name, uint32_t *number)
+{
+	struct named_pool wanted = { .name = name };
+	int rc = card_log(admin->card, SPECKV_LOG_POOLS, 0, 0, compare_name, &wanted);
+
+	*number = wanted.number;
+	if (!rc && !wanted.number)
+		rc = fail(admin->ctx, -ENOENT, "%s has no pool '%.63s'; 'speckvctl pool list %s' shows what it has", card_name(admin->card), name,
+			  card_name(admin->card));
+	return rc;
+}
+
 struct relay {
 	struct speckv_admin *admin;
 	speckv_card_event_cb event;

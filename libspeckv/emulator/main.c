@@ -349,7 +349,11 @@ int main(int argc, char **argv)
 	folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (folder_fd < 0)
 		die("cannot open", folder, errno);
-	if (flock(folder_fd, LOCK_EX | LOCK_NB) != 0) {
+	for (int tries = 0; flock(folder_fd, LOCK_EX | LOCK_NB) != 0; tries++) {
+		if (tries < 10) { /* somebody may just be looking whether a card runs here */
+			nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
+			continue;
+		}
 		fprintf(stderr, "speckv-emu: a card runs in %s already\n", folder);
 		return 1;
 	}

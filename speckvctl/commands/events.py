@@ -30,7 +30,8 @@ def events(
 ) -> None:
     """Show what happened to devices and pools, oldest first.
 
-    The logs are rings: a device keeps its last 256 events and a pool its last 128. With --follow, hot plug and
+    The logs are rings: a device keeps its last 256 events and a pool its last 128; a card's log is its own and tells
+    of boots, firmware, heat and errors. With --follow, hot plug and
     unplug of cards and memory are shown too, and --json prints one document a line.
 
     \b
@@ -41,9 +42,11 @@ def events(
     """
     filters = eventlog.Filter(pool=pool, since_ns=parse_since(since) if since else 0)
     if not follow:
-        with library.chosen_devices(device) as devices:
+        if device is not None:
+            library.check_device_name(device)
+        with library.context() as ctx:
             reader = eventlog.Reader(filters)
-            rows = reader.read(devices)
+            rows = eventlog.read(ctx, device, reader)
         if pool is not None and not reader.matched:
             raise AbsentError(f"no pool '{pool}'" + (f" on {device}" if device else ""), "speckvctl pool list")
         finish(results.EventsDocument(events=rows), as_json=as_json)

@@ -53,10 +53,11 @@ class App(typer.Typer):
 
 
 Device = Annotated[
-    str, typer.Argument(metavar="DEVICE", help="host:DRAM, host:numaN, host:/path/to/file or host:/dev/daxX.Y.")
+    str,
+    typer.Argument(metavar="DEVICE", help="host:DRAM, host:numaN, host:/path/to/file, host:/dev/daxX.Y or emu:NAME."),
 ]
 OptionalDevice = Annotated[
-    str | None, typer.Argument(metavar="DEVICE", help="The device; without it, every host engine there is.")
+    str | None, typer.Argument(metavar="DEVICE", help="The device; without it, every one there is.")
 ]
 PoolName = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for failures too.")]

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""speckvctl prefetcher: eval, show."""
+"""speckvctl prefetcher: eval, load, unload, show."""
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from speckvctl import results
-from speckvctl.commands.options import App, Json
+from speckvctl.cards import description
+from speckvctl.commands.options import App, Device, DryRun, Json
 from speckvctl.console import progress
-from speckvctl.errors import UsageError
+from speckvctl.errors import NothingToDoError, UnsupportedError, UsageError
 from speckvctl.render import finish
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ app = App(no_args_is_help=True)
 
 @app.callback()
 def prefetcher() -> None:
-    """Judge prefetchers on real traces, and look at model files.
+    """Judge prefetchers on real traces, put them into cards, and look at model files.
 
     A prefetcher says which idle session comes back, and when. That decides what stays in the GPU's cache and what is
     fetched ahead.
@@ -158,6 +160,64 @@ def _scorer(data: Dataset, model: Model | None, baseline: str | None, learn_unti
             return training.mlp_baseline(data, learn_until)
         case _:
             return evaluation.lru()
+
+
+@app.verb("load")
+def load_prefetcher(
+    device: Device,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file.")],
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Put a model into a card; the one before decides until it is whole. Exit code 3 when it is there already.
+
+    \b
+    Examples:
+      speckvctl prefetcher load emu:card0 model.safetensors --dry-run
+      speckvctl prefetcher load emu:card0 model.safetensors
+    """
+    import hashlib
+
+    from speckvctl.prefetcher import model as models
+
+    path = Path(model)
+    models.load(path)  # the card checks no more than its form
+    data = path.read_bytes()
+    with description.administered(device) as admin, progress(f"loading into {device}", "bytes") as tell:
+        info = admin.info()
+        digest = hashlib.sha256(data).digest()
+        if info.model_digest == digest:
+            raise NothingToDoError(f"{device} has this prefetcher loaded", None, errno.EALREADY)
+        if "predictor" not in info.abilities:
+            raise UnsupportedError(f"{device} has no engine for prefetchers yet", f"speckvctl flash {device} BUNDLE")
+        if not dry_run:
+            admin.load_model(data, tell)
+    document = results.PrefetcherLoad(
+        device=device,
+        dry_run=dry_run,
+        model=model,
+        digest=digest.hex(),
+        replaced_digest=info.model_digest.hex() if info.model_digest else None,
+    )
+    finish(document, as_json=as_json)
+
+
+@app.verb("unload")
+def unload_prefetcher(device: Device, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Take the model out of a card: least recently used decides again. Exit code 3 when there is none.
+
+    \b
+    Examples:
+      speckvctl prefetcher unload emu:card0 --dry-run
+      speckvctl prefetcher unload emu:card0
+    """
+    with description.administered(device) as admin:
+        digest = admin.info().model_digest
+        if digest is None:
+            raise NothingToDoError(f"{device} has no prefetcher loaded", None, errno.EALREADY)
+        if not dry_run:
+            admin.unload_model()
+    finish(results.PrefetcherUnload(device=device, dry_run=dry_run, digest=digest.hex()), as_json=as_json)
 
 
 @app.verb("show")

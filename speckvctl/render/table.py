@@ -16,7 +16,7 @@ from speckvctl.quantities import (
     group_name,
     user_name,
 )
-from speckvctl.render import prefetcher
+from speckvctl.render import cards, prefetcher
 from speckvctl.render.text import columns, one_line, paint, pairs, plural
 
 STATES = {
@@ -34,6 +34,9 @@ STATES = {
     "creating": "yellow",
     "resizing": "yellow",
     "destroying": "yellow",
+    "factory": "yellow",
+    "offline": "yellow",
+    **cards.STATES,
 }
 
 
@@ -75,7 +78,7 @@ def _(document: results.DeviceList) -> list[str]:
         )
         lines += [one_line(f"{device.name}: {device.found}") for device in document.devices if device.state != "ready"]
     else:
-        lines.append("No host engine yet. Next: speckvctl pool create host:DRAM NAME --size 4GiB")
+        lines.append("No device yet. Next: speckvctl pool create host:DRAM NAME --size 4GiB")
     if document.hardware:
         lines += ["", *_hardware(document.hardware)]
     elif document.hardware is not None:
@@ -105,6 +108,8 @@ def _hardware(found: list[results.Hardware]) -> list[str]:
 @_lines.register
 def _(document: results.DeviceShow) -> list[str]:
     device = document.device
+    if device.kind == "card":
+        return _card(document)
     manager = "nobody now"
     if device.manager_pid is not None:
         manager = f"process {device.manager_pid} ({device.manager_command or 'unknown'})"
@@ -138,6 +143,33 @@ def _(document: results.DeviceShow) -> list[str]:
         lines += ["", *_pool_table(document.pools, with_device=False)]
     elif device.state == "ready":
         lines += ["", f"No pools. Next: speckvctl pool create {device.name} NAME --size 4GiB"]
+    return lines
+
+
+def _card(document: results.DeviceShow) -> list[str]:
+    device = document.device
+    lines = pairs(
+        [
+            ("Device", device.name),
+            ("State", device.state),
+            ("Found", device.found),
+            ("Path", device.path),
+            ("UUID", device.uuid or "-"),
+            ("Capacity", format_size(device.capacity_bytes)),
+            ("Used", format_size(device.used_bytes)),
+            ("Free", format_size(device.free_bytes)),
+            ("Owner", f"{_owner(device.uid, device.gid)} {device.mode or ''}"),
+            ("Codecs", ", ".join(device.codecs) or "-"),
+            *(cards.facts_of(document.card) if document.card else []),
+        ]
+    )
+    lines += cards.tables_of(document.card) if document.card else []
+    if document.pools:
+        lines += ["", *_pool_table(document.pools, with_device=False)]
+    elif device.state == "ready":
+        lines += ["", f"No pools. Next: speckvctl pool create {device.name} NAME --size 4GiB"]
+    elif device.state == "factory":
+        lines += ["", f"It has no engine yet. Next: speckvctl flash {device.name} BUNDLE"]
     return lines
 
 
@@ -473,6 +505,20 @@ def _call(p50_ns: int | None, p99_ns: int | None, bytes_per_second: int | None) 
     if p50_ns is None:
         return "-"
     return f"p50 {format_duration(p50_ns)}, p99 {format_duration(p99_ns)} a block, {format_size(bytes_per_second)}/s"
+
+
+# ---- cards -----------------------------------------------------------------------------------------------------------
+
+_lines.register(cards.changed)
+_lines.register(cards.reset)
+_lines.register(cards.injected)
+_lines.register(cards.flashed)
+_lines.register(cards.started)
+_lines.register(cards.stopped)
+_lines.register(cards.listed)
+_lines.register(cards.status)
+_lines.register(cards.loaded)
+_lines.register(cards.unloaded)
 
 
 # ---- prefetchers -----------------------------------------------------------------------------------------------------

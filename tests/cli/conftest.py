@@ -149,6 +149,13 @@ def chat(cli: Cli) -> Cli:
     return cli
 
 
+@pytest.fixture
+def card(chat: Cli) -> Cli:
+    """The world of `chat`, and emu:card0: an emulated card that trusts the key which signed the bundles there."""
+    chat.ok("emu", "start", "card0", "--memory", "64MiB", "--key", "test.pub")
+    return chat
+
+
 def write_model(folder: Path) -> None:
     """The trace that is shipped, and a model of the right shape that has learned nothing."""
     from speckvctl.replay import sample

@@ -333,7 +333,7 @@ def test_a_codec_that_is_designed_and_not_built_is_unsupported(cli: Cli) -> None
         ("host:numa977", 4),
         ("host:DRAM", 4),
         ("host:/nowhere/medium", 4),
-        ("emu:card0", 8),
+        ("emu:card0", 4),
         ("/dev/speckv0", 8),
     ],
 )

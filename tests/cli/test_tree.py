@@ -38,14 +38,16 @@ DESIGNED: dict[str, set[str]] = {
 }
 BUILT: dict[str, set[str]] = {
     "bitstream": {"build", "inspect", "verify", "sign", "keygen"},
-    "device": {"list", "show", "selftest", "close"},
+    "device": {"list", "show", "reset", "selftest", "set", "inject", "close"},
+    "flash": set(),
     "pool": {"create", "list", "show", "resize", "set", "destroy", "check"},
     "train-prefetcher": set(),
-    "prefetcher": {"eval", "show"},
+    "prefetcher": {"eval", "load", "unload", "show"},
     "replay": set(),
     "top": set(),
     "stats": set(),
     "events": set(),
+    "emu": {"start", "stop", "list", "status"},
     "doctor": set(),
 }
 
@@ -96,6 +98,19 @@ def examples(path: str) -> list[str]:
 
 #: What must be there before the examples of a command are typed, in their order. Default: the world of `chat`.
 NOTHING = ("", "pool", "pool create")
+#: Those that need a card, emu:card0.
+WITH_CARD = {
+    *("device", "device list", "device show", "device reset", "device selftest", "device set", "device inject"),
+    *("flash", "prefetcher load", "prefetcher unload", "emu stop", "emu list", "emu status"),
+}
+
+
+def world(path: str, request: pytest.FixtureRequest) -> Cli:
+    """Where the calls of a command make sense."""
+    cli: Cli = request.getfixturevalue("card" if path in WITH_CARD else "chat")
+    if path == "prefetcher unload":
+        cli.ok("prefetcher", "load", "emu:card0", "model.safetensors")
+    return cli
 
 
 @pytest.mark.parametrize("path", COMMANDS)
@@ -103,7 +118,7 @@ def test_every_example_works_as_it_stands_in_the_help(path: str, cli: Cli, reque
     lines = examples(path)
     assert lines, f"the help of speckvctl {path} has no example"
     if path not in NOTHING:
-        request.getfixturevalue("chat")
+        world(path, request)
     for line in lines:
         own = line.split()[1 : 1 + len(path.split())]
         assert path == "" or own == path.split() or path in NOUNS, f"{line}: an example of another command"
@@ -144,9 +159,11 @@ def test_every_verb_takes_json_and_what_writes_takes_dry_run(path: str) -> None:
         "prefetcher show",
         "bitstream inspect",
         "bitstream verify",
+        "emu list",
+        "emu status",
     }
     assert ("--dry-run" in options) == (path not in reads)
-    assert ("--yes" in options) == (path in {"device close", "pool destroy", "pool create"})
+    assert ("--yes" in options) == (path in {"device close", "pool destroy", "pool create", "emu stop"})
 
 
 # ---- JSON ------------------------------------------------------------------------------------------------------------
@@ -157,6 +174,17 @@ CALLS: dict[str, tuple[list[str], list[str]]] = {
     "device show": (["device", "show", "host:DRAM"], ["device", "show", "host:numa977"]),
     "device selftest": (["device", "selftest", "host:DRAM"], ["device", "selftest", "emu:card"]),
     "device close": (["device", "close", "host:DRAM", "--yes"], ["device", "close", "host:DRAM"]),
+    "device reset": (["device", "reset", "emu:card0"], ["device", "reset", "host:DRAM"]),
+    "device set": (["device", "set", "emu:card0", "--prefetch-depth", "4"], ["device", "set", "emu:card0"]),
+    "device inject": (
+        ["device", "inject", "emu:card0", "temperature", "--value", "50000"],
+        ["device", "inject", "emu:card0", "gremlins"],
+    ),
+    "flash": (["flash", "emu:card0", "regs-only.bundle"], ["flash", "emu:card0", "unsigned.bundle"]),
+    "emu start": (["emu", "start", "card1", "--memory", "64MiB"], ["emu", "start", "a/b"]),
+    "emu stop": (["emu", "stop", "card0"], ["emu", "stop", "none"]),
+    "emu list": (["emu", "list"], ["emu", "list", "card0"]),
+    "emu status": (["emu", "status", "card0"], ["emu", "status", "none"]),
     "pool create": (
         ["pool", "create", "host:DRAM", "new", "--size", "8MiB"],
         ["pool", "create", "host:DRAM", "chat", "--size", "8MiB"],
@@ -178,6 +206,11 @@ CALLS: dict[str, tuple[list[str], list[str]]] = {
         ["prefetcher", "eval", "model.safetensors", "conversations.jsonl"],
         ["prefetcher", "eval", "model.safetensors", "none.jsonl"],
     ),
+    "prefetcher load": (
+        ["prefetcher", "load", "emu:card0", "model.safetensors"],
+        ["prefetcher", "load", "emu:card0", "conversations.jsonl"],
+    ),
+    "prefetcher unload": (["prefetcher", "unload", "emu:card0"], ["prefetcher", "unload", "emu:none"]),
     "prefetcher show": (
         ["prefetcher", "show", "model.safetensors"],
         ["prefetcher", "show", "conversations.jsonl"],
@@ -212,7 +245,8 @@ def test_every_verb_has_its_calls() -> None:
 
 
 @pytest.mark.parametrize("verb", CALLS)
-def test_json_of_success_is_one_valid_document_and_nothing_else(verb: str, chat: Cli) -> None:
+def test_json_of_success_is_one_valid_document_and_nothing_else(verb: str, request: pytest.FixtureRequest) -> None:
+    chat = world(verb, request)
     if verb == "train-prefetcher":
         pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[train]'")
     write_kv(chat.folder / "kv.safetensors")
@@ -224,8 +258,9 @@ def test_json_of_success_is_one_valid_document_and_nothing_else(verb: str, chat:
     "verb", [verb for verb in CALLS if "--dry-run" in {o for p in COMMANDS[verb].params for o in p.opts}]
 )
 def test_json_of_a_dry_run_is_valid_and_nothing_is_changed(
-    verb: str, chat: Cli, unchanged: Callable[[], Callable[[], None]]
+    verb: str, request: pytest.FixtureRequest, unchanged: Callable[[], Callable[[], None]]
 ) -> None:
+    chat = world(verb, request)
     write_kv(chat.folder / "kv.safetensors")
     visits = verb == "pool resize"  # looks from inside, as a client whose coming and going the pool's log tells
     check, before = unchanged(), described(chat) if visits else None
@@ -238,7 +273,8 @@ def test_json_of_a_dry_run_is_valid_and_nothing_is_changed(
 
 
 @pytest.mark.parametrize("verb", CALLS)
-def test_json_of_failure_is_valid(verb: str, chat: Cli) -> None:
+def test_json_of_failure_is_valid(verb: str, request: pytest.FixtureRequest) -> None:
+    chat = world(verb, request)
     write_kv(chat.folder / "kv.safetensors")
     error = chat.failure(*CALLS[verb][1])
     assert error["code"] == ExitCode(error["exit_code"]).label
@@ -248,6 +284,7 @@ def test_json_of_nothing_at_all_is_valid(cli: Cli) -> None:
     assert cli.document("device", "list")["devices"] == []
     assert cli.document("pool", "list")["pools"] == []
     assert cli.document("events")["events"] == []
+    assert cli.document("emu", "list")["cards"] == []
     assert cli.document("doctor")["failed"] == 0
 
 
@@ -403,6 +440,6 @@ def test_each_exit_code_but_permission_is_reached_by_a_command(chat: Cli) -> Non
             chat("pool", "show", "host:DRAM", "none").code,
             chat("pool", "destroy", "host:DRAM", "chat", "--yes").code,
             chat("replay", "broken.jsonl", "--device", "host:DRAM", "--pool", "chat").code,
-            chat("device", "show", "emu:card").code,
+            chat("device", "show", "/dev/speckv0").code,
         }
     assert seen == set(map(int, ExitCode)) - {int(ExitCode.NOT_PERMITTED)}

@@ -106,6 +106,9 @@ int speckv_admin_health(struct speckv_admin *admin, struct speckv_card_health *h
 /** Counters and latencies of the card, or of one pool by its number; names as those of a pool: pool.h. */
 int speckv_admin_stats(struct speckv_admin *admin, unsigned int pool, struct speckv_stats *stats);
 
+/** Number of the pool of this name, as logs and statistics of the card have it. Errors: -ENOENT. */
+int speckv_admin_pool(struct speckv_admin *admin, const char *name, uint32_t *number);
+
 /* ---- logs ------------------------------------------------------------------------------------------------------------ */
 
 struct speckv_card_event {

@@ -293,6 +293,12 @@ class Admin(Owner):
         self._check(lib.speckv_admin_stats(self._handle.get(), pool, c))
         return stats_from_c(c)
 
+    def pool_number(self, name: str) -> int:
+        """The number by which the card knows a pool."""
+        out = ffi.new("uint32_t *")
+        self._check(lib.speckv_admin_pool(self._handle.get(), c_text(name), out))
+        return int(out[0])
+
     # ---- logs
 
     def events(self, after: int = 0) -> list[CardEvent]:

@@ -43,6 +43,7 @@ class MediumState(StrEnum):
     HALF_MADE = "half_made"
     TRUNCATED = "truncated"
     DENIED = "denied"
+    OFFLINE = "offline"  # a card that does not answer
 
 
 class Durability(StrEnum):

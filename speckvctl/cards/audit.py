@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""The record of what was done to cards: a line of JSON each, only ever appended to."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from speckvctl.console import note
+from speckvctl.quantities import user_name
+
+
+def path(runtime_dir: str) -> Path:
+    return Path(runtime_dir, "audit.jsonl")
+
+
+def record(runtime_dir: str, action: str, device: str, result: str, **facts: Any) -> Path | None:
+    """Append who did what to which card, and how it ended. None, and a warning, where that cannot be written."""
+    line = {
+        "time_ns": time.time_ns(),
+        "uid": os.getuid(),
+        "user": user_name(os.getuid()),
+        "pid": os.getpid(),
+        "command": " ".join(["speckvctl", *sys.argv[1:]]),
+        "action": action,
+        "device": device,
+        "result": result,
+        **facts,
+    }
+    file = path(runtime_dir)
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            os.write(descriptor, (json.dumps(line) + "\n").encode())  # one write: lines of two never mix
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as exc:
+        note(f"warning: not recorded in {file}: {exc.strerror}")
+        return None
+    return file

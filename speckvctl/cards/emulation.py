@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: MIT
+"""Emulated cards as processes: found, started, stopped. The lock on a card's folder says whether it runs, and who.
+
+RUNTIME/emu/NAME is the folder, or a link to it: memory, flash and uuid are the card's own; `card.json` says how it was
+made, `keys.d` which keys it was given, `log` what its process said.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from speckvctl.cards import description
+from speckvctl.cards.facts import EmulatedCard
+from speckvctl.cards.testkey import TEST_PUBLIC_KEY
+from speckvctl.errors import AbsentError, CliError, DeniedError, NothingToDoError, UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import speckv
+
+PROGRAM = "speckv-emu"
+MEMORY_BYTES = 1 << 30
+START_SECONDS = 30
+STOP_SECONDS = 5
+#: What lies in a card's folder; nothing else is ever removed from it.
+KEPT = ("memory", "flash", "uuid", "card.json", "log", "flash.lock")
+SOCKETS = ("admin", "io", "control")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """How a card was made; it cannot be changed afterwards."""
+
+    memory_bytes: int
+    factory: bool
+    power_cycle: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What was asked for at a start; None: whatever it was made with, or the default."""
+
+    folder: Path | None = None
+    memory_bytes: int | None = None
+    factory: bool | None = None
+    power_cycle: bool | None = None
+    keys: tuple[bytes, ...] = ()
+
+
+def name_of(text: str) -> str:
+    """The name of a card, given as NAME or as emu:NAME."""
+    name = text.removeprefix("emu:")
+    good = name and name[0] not in ".-" and len(name) < 64
+    if not good or not all(c.isascii() and (c.isalnum() or c in "._-") for c in name):
+        raise UsageError(
+            f"'{text}' is not a card's name: letters, digits, '.', '_' and '-', at most 63, '.' and '-' not first"
+        )
+    return name
+
+
+def place(ctx: speckv.Context, name: str) -> Path:
+    return Path(ctx.runtime_dir, "emu", name)
+
+
+# ---- who holds a folder ----------------------------------------------------------------------------------------------
+
+
+def is_running(folder: Path) -> bool:
+    """A card that runs holds the lock of its folder, whatever became of its sockets."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def holder(folder: Path) -> int | None:
+    """The process that holds the lock of a folder, as the kernel lists it."""
+    try:
+        status = folder.stat()
+        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    for line in lines:
+        words = line.split()
+        if len(words) > 5 and words[1:2] == ["FLOCK"] and words[5] == wanted:
+            pid = int(words[4])
+            return pid if pid > 0 else None
+    return None
+
+
+# ---- looking ---------------------------------------------------------------------------------------------------------
+
+
+def find(ctx: speckv.Context, name: str) -> EmulatedCard:
+    """A card by its name, running or not."""
+    folder = place(ctx, name)
+    if not os.path.lexists(folder):
+        raise AbsentError(f"no emulated card {name}", f"speckvctl emu start {name}", errno.ENOENT)
+    return describe(ctx, name)
+
+
+def all_cards(ctx: speckv.Context) -> list[EmulatedCard]:
+    from speckv import card
+
+    return [describe(ctx, device.removeprefix("emu:")) for device in card.emulated(ctx)]
+
+
+def describe(ctx: speckv.Context, name: str) -> EmulatedCard:
+    import speckv
+
+    link = place(ctx, name)
+    folder = Path(os.path.realpath(link))
+    making, status, pid = _read_making(folder), None, None
+    state, detail = "stopped", f"speckvctl emu start {name}"
+    if not folder.is_dir():
+        state, detail = "lost", f"its folder is gone; speckvctl emu stop {name} --remove forgets it"
+    elif is_running(folder):
+        pid = holder(folder)
+        try:
+            status = speckv.card.status(ctx, f"emu:{name}")
+            state, detail, pid = "running", "", status.pid
+        except speckv.PermissionDeniedError as exc:
+            state, detail = "running", str(exc)
+        except speckv.SpeckvError as exc:
+            state, detail = "hung", str(exc)
+    return EmulatedCard(
+        name=name,
+        device=f"emu:{name}",
+        state=state,
+        detail=detail,
+        folder=str(folder),
+        log=str(folder / "log"),
+        pid=pid,
+        memory_bytes=status.memory_bytes if status else making.memory_bytes if making else None,
+        factory=making.factory if making else None,
+        engine=status.engine if status else None,
+        running_image=str(status.running) if status else None,
+        started_ns=status.started_ns if status else None,
+        functions=description.function_results(status) if status else [],
+    )
+
+
+def _read_making(folder: Path) -> Making | None:
+    try:
+        known = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        return Making(**known)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+# ---- starting --------------------------------------------------------------------------------------------------------
+
+
+def program() -> Path:
+    """speckv-emu, installed beside speckvctl."""
+    folders = [Path(sys.executable).parent, Path(sysconfig.get_path("scripts")), Path(sys.argv[0]).resolve().parent]
+    for folder in folders:
+        if os.access(folder / PROGRAM, os.X_OK):
+            return folder / PROGRAM
+    found = shutil.which(PROGRAM)
+    if found is None:
+        raise UnsupportedError(f"{PROGRAM} is not installed beside speckvctl", "pip install . in the source tree")
+    return Path(found)
+
+
+def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool]:
+    """Where and how a card would be started, and whether it is new; refused for what can be seen without doing it."""
+    link = place(ctx, name)
+    folder = Path(os.path.realpath(link))
+    if os.path.lexists(link) and not folder.is_dir():
+        raise AbsentError(
+            f"the folder of emu:{name}, {folder}, is gone", f"speckvctl emu stop {name} --remove", errno.ENOENT
+        )
+    if wish.folder is not None:
+        wanted = Path(os.path.realpath(wish.folder))
+        if os.path.lexists(link) and wanted != folder:
+            raise UsageError(f"emu:{name} lives in {folder}, not in {wanted}; nothing was changed", "another NAME")
+        folder = wanted
+    if is_running(folder):
+        pid = holder(folder)
+        raise NothingToDoError(
+            f"emu:{name} is running already" + (f", as process {pid}" if pid else ""),
+            f"speckvctl emu status {name}",
+            errno.EALREADY,
+        )
+    fresh = not (folder / "memory").exists()
+    if fresh and folder.is_dir() and any(entry.name not in (*KEPT, *SOCKETS, "keys.d") for entry in folder.iterdir()):
+        raise UsageError(
+            f"{folder} holds something else than a card; nothing was changed", "an empty folder with --dir"
+        )
+    return folder, _agree(name, folder, wish, fresh), fresh
+
+
+def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:
+    """What the card is, and is asked to be. A card that was made stays what it is."""
+    made = None if fresh else _read_making(folder)
+    if made is None and not fresh:  # started by hand: its files tell the size
+        made = Making(memory_bytes=(folder / "memory").stat().st_size, factory=bool(wish.factory), power_cycle=False)
+    if made is None:
+        return Making(
+            memory_bytes=wish.memory_bytes or MEMORY_BYTES,
+            factory=bool(wish.factory),
+            power_cycle=bool(wish.power_cycle),
+        )
+    for field, option in (("memory_bytes", "--memory"), ("factory", "--factory"), ("power_cycle", "--power-cycle")):
+        wanted = getattr(wish, field)
+        if wanted is not None and wanted != getattr(made, field):
+            raise UsageError(
+                f"{option}: emu:{name} was made otherwise ({field} {getattr(made, field)}); nothing was changed",
+                f"speckvctl emu stop {name} --remove, and start it anew",
+            )
+    if wish.keys:
+        raise UsageError(
+            f"--key: the keys of emu:{name} were written when it was made; nothing was changed",
+            f"speckvctl emu stop {name} --remove, and start it anew",
+        )
+    return made
+
+
+def start(ctx: speckv.Context, name: str, wish: Wish) -> EmulatedCard:
+    """Start a card in the background, and come back when it is ready."""
+    folder, making, fresh = plan(ctx, name, wish)
+    executable = program()
+    keys = wish.keys or (TEST_PUBLIC_KEY,)
+    with _undone_unless_started(ctx, name, folder, fresh):
+        _make_folders(ctx, name, folder)
+        if fresh:
+            _write_keys(folder, keys)
+            _write_whole(folder / "card.json", json.dumps(asdict(making)) + "\n")
+        _launch(executable, name, folder, making, keys if fresh else ())
+    return describe(ctx, name)
+
+
+@contextmanager
+def _undone_unless_started(ctx: speckv.Context, name: str, folder: Path, fresh: bool) -> Iterator[None]:
+    existed = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if fresh and not is_running(folder):
+            _empty(folder)
+            if not existed:
+                with suppress(OSError):
+                    folder.rmdir()
+            link = place(ctx, name)
+            if link.is_symlink():
+                link.unlink()
+        raise
+
+
+def _make_folders(ctx: speckv.Context, name: str, folder: Path) -> None:
+    runtime = Path(ctx.runtime_dir)
+    for path in (runtime, runtime / "emu"):
+        path.mkdir(mode=0o755, exist_ok=True)
+        if path.stat().st_uid not in (0, os.geteuid()):
+            raise DeniedError(
+                f"{path} belongs to another user, whom this one has no reason to trust",
+                "export SPECKV_RUNTIME_DIR=/dev/shm/mine",
+                errno.EACCES,
+            )
+    folder.mkdir(mode=0o755, exist_ok=True)
+    link = place(ctx, name)
+    if not os.path.lexists(link):
+        link.symlink_to(folder)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+
+
+def _write_keys(folder: Path, keys: tuple[bytes, ...]) -> None:
+    from speckv import bundle
+
+    (folder / "keys.d").mkdir(mode=0o755, exist_ok=True)
+    for key in keys:
+        _write_whole(folder / "keys.d" / f"{bundle.key_id(key).hex()[:16]}.pub", bundle.public_to_pem(key))
+
+
+def _launch(executable: Path, name: str, folder: Path, making: Making, keys: tuple[bytes, ...]) -> None:
+    command = [str(executable), "--dir", str(folder), "--name", name, "--memory", str(making.memory_bytes)]
+    command += ["--factory"] if making.factory else []
+    command += ["--power-cycle"] if making.power_cycle else []
+    for key in keys:
+        command += ["--key", key.hex()]
+    with open(folder / "log", "a+", encoding="utf-8", errors="replace") as log:
+        said = log.seek(0, os.SEEK_END)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd="/", start_new_session=True
+        )
+        if _became_ready(process):
+            process.returncode = 0  # it lives on: nobody waits for it here
+            return
+        ended = process.poll()
+        if ended is None:
+            process.kill()
+        process.wait()
+        log.seek(said)
+        why = log.read().strip().splitlines()
+    raise CliError(
+        why[-1].removeprefix(f"{PROGRAM}: ") if why else f"emu:{name} did not become ready (exit status {ended})",
+        f"speckvctl emu status {name}",
+    )
+
+
+def _became_ready(process: subprocess.Popen[bytes]) -> bool:
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        if not select.select([stdout], [], [], START_SECONDS)[0]:
+            return False
+        return os.read(stdout.fileno(), 64) == b"ready\n"
+
+
+# ---- stopping --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stopped:
+    stopped: bool
+    killed: bool
+
+
+def stop(ctx: speckv.Context, name: str) -> Stopped:
+    """Ask a card to end; end it if it does not."""
+    import speckv
+
+    folder = Path(os.path.realpath(place(ctx, name)))
+    if not is_running(folder):
+        return Stopped(False, False)
+    pid = holder(folder)
+    try:
+        speckv.card.stop(ctx, f"emu:{name}")
+    except speckv.PermissionDeniedError:
+        raise
+    except speckv.SpeckvError:
+        pass  # it hangs, or goes at this moment
+    if _ends(folder):
+        return Stopped(True, False)
+    if pid is None:
+        raise CliError(
+            f"emu:{name} does not stop, and the kernel does not say which process it is", f"end what holds {folder}"
+        )
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal(pid, number)
+        if _ends(folder):
+            return Stopped(True, number == signal.SIGKILL)
+    raise CliError(f"emu:{name}: process {pid} does not end", f"kill -9 {pid}")
+
+
+def _signal(pid: int, number: int) -> None:
+    """To this very process: a number may have been given to another since."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip() == PROGRAM:
+            signal.pidfd_send_signal(descriptor, number)
+    except (ProcessLookupError, FileNotFoundError):
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _ends(folder: Path) -> bool:
+    until = time.monotonic() + STOP_SECONDS
+    pause = 0.002
+    while is_running(folder):
+        if time.monotonic() > until:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+    return True
+
+
+def remove(ctx: speckv.Context, name: str) -> None:
+    """Forget a card that does not run: its memory, its flash, its keys."""
+    link = place(ctx, name)
+    folder = Path(os.path.realpath(link))
+    if folder.is_dir():
+        _forget_pools(ctx, folder)
+        _empty(folder)
+        with suppress(OSError):  # what is not ours stays, and the folder with it
+            folder.rmdir()
+    if link.is_symlink():
+        link.unlink()
+
+
+def _forget_pools(ctx: speckv.Context, folder: Path) -> None:
+    """What this machine knows of the card's pools, under the card's uuid."""
+    try:
+        known = Path(ctx.runtime_dir, "cards", str(uuid.UUID((folder / "uuid").read_text(encoding="ascii").strip())))
+    except (OSError, ValueError):
+        return
+    known.unlink(missing_ok=True)
+    shutil.rmtree(f"{known}.pools", ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    for name in (*KEPT, *SOCKETS):
+        (folder / name).unlink(missing_ok=True)
+    for key in (folder / "keys.d").glob("*.pub"):
+        key.unlink()
+    with suppress(OSError):
+        (folder / "keys.d").rmdir()
+
+
+def trusted_keys(folder: Path) -> list[Path]:
+    """Keys that a card was given when it was made."""
+    return sorted((folder / "keys.d").glob("*.pub"))

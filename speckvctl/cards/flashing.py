@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: MIT
+"""The way of a bundle into a card: judged here, sent, judged by the card, started, and read back from what runs."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speckvctl import results
+from speckvctl.bundles import files, trust
+from speckvctl.cards import audit, description, emulation
+from speckvctl.console import ProgressCallback
+from speckvctl.errors import BusyError, CliError, DamagedError, NothingToDoError, UnsupportedError
+
+if TYPE_CHECKING:
+    import speckv
+    from speckv import card
+    from speckv.bundle import Manifest
+
+BOOT_SECONDS = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What was asked for: a bundle for a slot, or to go back to what is there."""
+
+    device: str
+    path: Path | None = None
+    image: str | None = None
+    back_to: str | None = None  # "previous" or "golden"
+    trusted: list[Path] = field(default_factory=list)
+    dry_run: bool = False
+
+    @property
+    def action(self) -> str:
+        return {"previous": "rollback", "golden": "golden"}.get(self.back_to or "", "flash")
+
+
+@dataclass(frozen=True)
+class Bundle:
+    path: Path
+    data: bytes
+    manifest: Manifest
+    key_id: bytes
+    sha256: str
+
+
+def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback) -> results.Flash:
+    import speckv
+
+    with speckv.card.Admin(ctx, wish.device) as admin:
+        info, slots = admin.info(), admin.slots()
+        if not slots:
+            raise UnsupportedError(f"{wish.device} has no flash")
+        bundle = None if wish.path is None else _judged(wish, info)
+        image = _choose(wish, admin, slots, bundle)
+        refuse_clients(ctx, wish.device)
+        if wish.dry_run:
+            held = admin.firmware_received(image, bundle.data) if bundle is not None else 0
+            return _document(wish, info, bundle, image, held)
+        admin.lock_firmware()
+        facts = {
+            "uuid": info.uuid,
+            "image": image,
+            "bundle": bundle
+            and {
+                "path": str(bundle.path.absolute()),
+                "sha256": bundle.sha256,
+                "key_id": bundle.key_id.hex(),
+                "rtl_revision": _revision(bundle.manifest),
+                "security_version": bundle.manifest.security_version,
+            },
+            "before": {"image": str(info.running), "rtl_revision": info.rtl_revision},
+        }
+        with _recorded(ctx, wish, facts) as finish:
+            resumed = _send(admin, image, bundle, progress) if bundle is not None else 0
+            refuse_clients(ctx, wish.device, committed=bundle is not None)
+            activation, running = _activate(ctx, admin, image, bundle)
+            if running is not None:
+                _compare(wish, info, image, bundle, running)
+            file = finish(str(activation), running)
+    return _document(wish, info, bundle, image, resumed, activation=str(activation), running=running, file=file)
+
+
+# ---- before anything is written --------------------------------------------------------------------------------------
+
+
+def _judged(wish: Wish, info: card.CardInfo) -> Bundle:
+    from speckv import bundle
+
+    assert wish.path is not None
+    data = files.read_bundle(wish.path)
+    keys = _keys(wish, info)
+    with files.refusals(wish.path):
+        manifest = bundle.verify(data, keys, part=info.part, security_version=info.security_version)
+        key_id = bundle.inspect(data).key_id
+    if key_id not in info.key_ids:
+        raise DamagedError(
+            f"{wish.path}: {wish.device} does not trust its signer, {(key_id or b'').hex()[:16]}",
+            f"speckvctl device show {wish.device}, for the keys that it trusts",
+            errno.EKEYREJECTED,
+        )
+    return Bundle(wish.path, data, manifest, key_id, sha256(data).hexdigest())
+
+
+def _keys(wish: Wish, info: card.CardInfo) -> list[bytes]:
+    """An emulated card's own keys, and the test key, may sign for it; for others only what this machine trusts."""
+    from speckvctl.cards.testkey import TEST_PUBLIC_KEY
+
+    if wish.trusted:
+        return [key.public for key in trust.trusted(wish.trusted)]
+    if "emulated" not in info.abilities:
+        return [key.public for key in trust.trusted(None)]
+    own = [files.read_public_key(path) for path in emulation.trusted_keys(Path(info.path))]
+    machine = [key.public for key in trust.trusted(None)] if any(trust.FOLDER.glob("*.pub")) else []
+    return [*own, TEST_PUBLIC_KEY, *machine]
+
+
+def _choose(wish: Wish, admin: card.Admin, slots: list[card.Slot], bundle: Bundle | None) -> str:
+    """The image to start next: a slot that does not run, preferably the one that already has some of this bundle."""
+    running = next(slot for slot in slots if slot.running)
+    if bundle is None:
+        if wish.back_to == "golden" and running.image == "golden":
+            raise NothingToDoError(f"{wish.device} runs its golden image already", None, errno.EALREADY)
+        assert wish.back_to is not None
+        return wish.back_to
+    if running.bitstream_sha256 == bundle.manifest.bitstream_sha256:
+        raise NothingToDoError(
+            f"{wish.device} runs this bitstream already, in slot {running.image.upper()}; nothing to do",
+            f"speckvctl device show {wish.device}",
+            errno.EALREADY,
+        )
+    if wish.image is not None:
+        if wish.image == running.image:
+            other = "b" if wish.image == "a" else "a"
+            raise BusyError(
+                f"slot {wish.image.upper()} of {wish.device} is the one that runs", f"--slot {other}", errno.EBUSY
+            )
+        return wish.image
+    free = [slot for slot in slots if not slot.running and slot.image != "golden"]
+    spare = ("empty", "rejected", "writing", "written")
+    return max(
+        free,
+        key=lambda slot: (
+            admin.firmware_received(slot.image, bundle.data),
+            slot.state in spare,
+            -slot.committed_ns,
+            slot.image == "a",
+        ),
+    ).image
+
+
+def refuse_clients(ctx: speckv.Context, device: str, *, committed: bool = False) -> None:
+    """A card that starts again takes its clients' queues away: they have to stop first."""
+    holders = description.clients(ctx, device)
+    if holders:
+        state = "; the bundle is in its slot, and waits" if committed else "; nothing was changed"
+        raise BusyError(
+            f"{device} is in use by {description.named(holders)}{state}",
+            "end them, and type the same again",
+            errno.EBUSY,
+        )
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def _send(admin: card.Admin, image: str, bundle: Bundle, progress: ProgressCallback) -> int:
+    held = admin.firmware_received(image, bundle.data)
+    admin.download_firmware(image, bundle.data, progress)
+    admin.commit_firmware(image, bundle.data)
+    return held
+
+
+def _activate(
+    ctx: speckv.Context, admin: card.Admin, image: str, bundle: Bundle | None
+) -> tuple[card.Activation, card.CardInfo | None]:
+    """Start the image; what runs afterwards, or None when only a power cycle starts it."""
+    from speckv.card import Activation, Restart
+
+    events = admin.events()
+    after = events[-1].sequence if events else 0
+    activation = admin.activate_firmware(image, None if bundle is None else bundle.data)
+    if activation is Activation.NEEDS_POWER_CYCLE:
+        return activation, None
+    if activation is Activation.NEEDS_RESCAN:
+        admin.reset(Restart.CARD)
+    return activation, wait_for_boot(ctx, admin.name, after)
+
+
+def wait_for_boot(ctx: speckv.Context, device: str, after: int) -> card.CardInfo:
+    """What runs once the card has started again: an event of its own log says that it has."""
+    import speckv
+
+    until = time.monotonic() + BOOT_SECONDS
+    pause, last = 0.005, "it does not say that it has started again"
+    while time.monotonic() < until:
+        try:
+            with speckv.card.Admin(ctx, device) as admin:
+                if any(event.kind == "booted" for event in admin.events(after)):
+                    return admin.info()
+        except (speckv.PermissionDeniedError, speckv.UnsupportedError):
+            raise
+        except speckv.SpeckvError as exc:
+            last = str(exc)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.25)
+    raise CliError(f"{device} did not come back within {BOOT_SECONDS} s: {last}", f"speckvctl device show {device}")
+
+
+def _compare(wish: Wish, before: card.CardInfo, image: str, bundle: Bundle | None, running: card.CardInfo) -> None:
+    """Is what runs what was asked for? The card may have fallen back."""
+    if bundle is not None:
+        right = running.running == image and running.build_id == bundle.manifest.build_id
+        right = right and running.rtl_revision == _revision(bundle.manifest)
+    else:
+        right = running.running == image or (image == "previous" and running.running != before.running)
+    if not right:
+        raise DamagedError(
+            f"{wish.device} runs image {running.running}, revision {running.rtl_revision}, not what was asked for:"
+            " the image did not report healthy, and the card fell back",
+            f"speckvctl device show {wish.device}",
+            errno.EBADMSG,
+        )
+
+
+# ---- telling ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _recorded(
+    ctx: speckv.Context, wish: Wish, facts: dict[str, Any]
+) -> Iterator[Callable[[str, card.CardInfo | None], Path | None]]:
+    """The audit record: that it was begun, and how it ended."""
+    audit.record(ctx.runtime_dir, wish.action, wish.device, "begun", **facts)
+
+    def finish(activation: str, running: card.CardInfo | None) -> Path | None:
+        after = running and {"image": str(running.running), "rtl_revision": running.rtl_revision}
+        return audit.record(
+            ctx.runtime_dir, wish.action, wish.device, "done", **facts, activation=activation, after=after
+        )
+
+    try:
+        yield finish
+    except BaseException as exc:
+        why = str(exc) or type(exc).__name__
+        audit.record(ctx.runtime_dir, wish.action, wish.device, "failed", **facts, reason=why)
+        raise
+
+
+def _revision(manifest: Manifest) -> str:
+    return f"{manifest.rtl_major}.{manifest.rtl_minor}.{manifest.rtl_patch}"
+
+
+def _document(
+    wish: Wish,
+    before: card.CardInfo,
+    bundle: Bundle | None,
+    image: str,
+    resumed: int,
+    *,
+    activation: str | None = None,
+    running: card.CardInfo | None = None,
+    file: Path | None = None,
+) -> results.Flash:
+    now = running or before
+    return results.Flash(
+        device=wish.device,
+        dry_run=wish.dry_run,
+        action=wish.action,
+        bundle=None if bundle is None else str(bundle.path),
+        bundle_bytes=None if bundle is None else len(bundle.data),
+        bundle_sha256=None if bundle is None else bundle.sha256,
+        bundle_revision=None if bundle is None else _revision(bundle.manifest),
+        image=image,
+        resumed_bytes=resumed,
+        activation=activation,
+        before_image=str(before.running),
+        before_revision=before.rtl_revision,
+        running_image=str(now.running),
+        running_revision=now.rtl_revision,
+        verified=running is not None,
+        audit=None if file is None else str(file),
+    )

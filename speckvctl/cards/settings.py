@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""What `device set` changes on a card, and how it is written for people."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from speckvctl import results
+from speckvctl.errors import NothingToDoError
+from speckvctl.quantities import format_size
+
+if TYPE_CHECKING:
+    from speckv import card
+
+
+#: What people call them.
+LABELS = {
+    "throttle_millicelsius": "throttle",
+    "interrupt_coalescing": "interrupts",
+    "scrub_seconds": "scrub",
+    "prefetch_bytes_per_second": "prefetch rate",
+    "prefetch_depth": "prefetch depth",
+    "recall_timeout_ms": "recall timeout",
+    "poll_microseconds": "poll",
+}
+
+
+def change(admin: card.Admin, wanted: dict[str, int], *, save: bool, dry_run: bool) -> results.DeviceSet:
+    """Set what differs from what is. Saving writes every one that was named, for it may not have been saved before."""
+    from speckvctl.cards import description
+
+    before = description.settings(admin)
+    changed = {name: value for name, value in wanted.items() if before[name] != value}
+    if not changed and not save:
+        raise NothingToDoError(f"{admin.name}: it already is as asked", None, errno.EALREADY)
+    if not dry_run:
+        for name, value in (wanted if save else changed).items():
+            admin.set(name, value, save=save)
+    return results.DeviceSet(
+        device=admin.name,
+        dry_run=dry_run,
+        saved=save and not dry_run,
+        changes=[
+            results.Change(setting=LABELS[name], before=as_text(name, before[name]), after=as_text(name, value))
+            for name, value in changed.items()
+        ],
+        settings={**before, **wanted} if dry_run else description.settings(admin),
+    )
+
+
+def as_text(name: str, value: int) -> str:
+    match name:
+        case "throttle_millicelsius":
+            return f"{value / 1000:g} C"
+        case "prefetch_bytes_per_second":
+            return f"{format_size(value)}/s" if value else "no limit"
+        case "prefetch_depth":
+            return str(value) if value else "adapts"
+        case "scrub_seconds":
+            return f"every {value} s" if value else "off"
+        case "interrupt_coalescing":
+            return f"{value & 0xFFFF} completions or {value >> 16} us" if value else "off"
+        case "poll_microseconds":
+            return f"{value} us" if value else "for ever"
+        case "recall_timeout_ms":
+            return f"{value} ms"
+        case _:
+            return str(value)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""speckvctl flash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speckvctl import library
+from speckvctl.cards import flashing
+from speckvctl.commands.options import App, Device, DryRun, Json
+from speckvctl.console import progress
+from speckvctl.errors import UnsupportedError, UsageError
+from speckvctl.render import finish
+
+app = App()
+
+
+@app.verb("flash")
+def flash(
+    device: Device,
+    bundle: Annotated[
+        Path | None, typer.Argument(metavar="BUNDLE", help="File of a signed bundle; none with --rollback or --golden.")
+    ] = None,
+    slot: Annotated[
+        str | None, typer.Option("--slot", metavar="a|b", help="Where to write it. Default: where nothing runs.")
+    ] = None,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Start the image that ran before.")] = False,
+    golden: Annotated[bool, typer.Option("--golden", help="Start the built-in image.")] = False,
+    trusted: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--trust",
+            metavar="PUBLIC",
+            help="Trust this key, or the *.pub of this folder, instead of /etc/speckv/keys.d. May be repeated.",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Put a signed bitstream into a card, start it, and compare what runs then. Exit code 3 when it runs already.
+
+    This machine and the card both verify the bundle: its signer, its part, its security version, its bitstream. The
+    slot that runs is not touched until the new one has started well; a card that does not start it goes back by
+    itself. What was interrupted goes on where it stopped when the same is typed again.
+
+    Clients have to end first: the card starts again. "activation" in the JSON says what that took: done,
+    needs_rescan (the card became another device, and was looked for again), or needs_power_cycle (it runs the old
+    image until the machine, or the emulated card, is started again).
+
+    Emulated cards trust the keys they were made with; other cards only those in /etc/speckv/keys.d.
+
+    \b
+    Examples:
+      speckvctl flash emu:card0 regs-only.bundle --dry-run
+      speckvctl flash emu:card0 regs-only.bundle --json
+      speckvctl flash emu:card0 --rollback
+    """
+    library.check_device_name(device)
+    if not library.is_card(device):
+        raise UnsupportedError(f"{device} is a host engine: there is nothing to flash", "speckvctl device list")
+    if slot is not None and slot.lower() not in ("a", "b"):
+        raise UsageError(f"--slot: '{slot}' is neither a nor b", "--slot a")
+    if rollback + golden + (bundle is not None) != 1:
+        raise UsageError("one of BUNDLE, --rollback and --golden is needed", f"speckvctl flash {device} BUNDLE")
+    if slot is not None and bundle is None:
+        raise UsageError("--slot says where a bundle goes; there is none", f"speckvctl flash {device} BUNDLE --slot a")
+    wish = flashing.Wish(
+        device=device,
+        path=bundle,
+        image=slot.lower() if slot else None,
+        back_to="previous" if rollback else "golden" if golden else None,
+        trusted=trusted or [],
+        dry_run=dry_run,
+    )
+    with library.context() as ctx, progress(f"flashing {device}", "bytes") as tell:
+        document = flashing.flash(ctx, wish, tell)
+    finish(document, as_json=as_json)

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""Documents about cards as text for people."""
+
+from __future__ import annotations
+
+from speckvctl import results
+from speckvctl.cards import facts, settings
+from speckvctl.quantities import format_count, format_duration, format_size, format_time, user_name
+from speckvctl.render.text import columns, one_line, paint, pairs, plural
+
+STATES = {
+    "running": "green",
+    "good": "green",
+    "verified": "green",
+    "trial": "yellow",
+    "writing": "yellow",
+    "hung": "red",
+    "lost": "red",
+    "rejected": "red",
+}
+
+
+def facts_of(card: facts.Card) -> list[tuple[str, str]]:
+    """What `device show` says of a card, after what it says of every device."""
+    temperature = f"{card.temperature_millicelsius / 1000:g} C"
+    limits = f"slows at {card.throttle_millicelsius / 1000:g} C, stops at {card.trip_millicelsius / 1000:g} C"
+    memory = f"{plural(card.corrected_errors, 'corrected error')}, {format_count(card.uncorrected_errors)} not, "
+    memory += plural(card.poisoned_pages, "poisoned page")
+    cycles = f"{plural(card.power_cycles, 'power cycle')}, {format_count(card.unsafe_power_cycles)} without a shutdown"
+    return [
+        ("Model", f"{card.model}, serial {card.serial}"),
+        ("Part", card.part),
+        ("Runs", f"image {card.running_image}, revision {card.rtl_revision}, build {card.build_id}"),
+        ("Register map", card.map_version),
+        ("Personality", card.personality),
+        ("Can", ", ".join(card.abilities)),
+        ("Health", "healthy" if card.healthy else ", ".join(card.conditions)),
+        ("Temperature", f"{temperature}; {limits}"),
+        ("Up", f"{format_duration(card.uptime_ns)}; {cycles}"),
+        ("Memory", memory),
+        ("Prefetcher", card.prefetcher_digest or "none loaded"),
+        ("Security", f"version {card.security_version} at least"),
+        *(("Trusts" if not index else "", key) for index, key in enumerate(card.key_ids)),
+        *(
+            (settings.LABELS.get(name, name).capitalize(), settings.as_text(name, value))
+            for name, value in card.settings.items()
+        ),
+    ]
+
+
+def tables_of(card: facts.Card) -> list[str]:
+    """Its slots, and who is connected."""
+    lines = ["", *_slots(card.slots)] if card.slots else []
+    return [*lines, "", *_functions(card.functions)] if card.functions else lines
+
+
+def _slots(slots: list[facts.CardSlot]) -> list[str]:
+    lines = columns(
+        ["SLOT", "STATE", "RUNS", "REVISION", "BUILD", ">BYTES", "COMMITTED"],
+        [
+            [
+                slot.image,
+                slot.state,
+                "yes" if slot.running else "no",
+                slot.rtl_revision or "-",
+                slot.build_id or "-",
+                format_count(slot.bitstream_bytes or slot.received_bytes),
+                format_time(slot.committed_ns),
+            ]
+            for slot in slots
+        ],
+        STATES,
+    )
+    return lines + [f"slot {slot.image}: {one_line(slot.reason)}" for slot in slots if slot.reason]
+
+
+def _functions(functions: list[facts.CardFunction]) -> list[str]:
+    return columns(
+        [">FUNCTION", "RIGHTS", ">PROCESS", "USER", "COMMAND"],
+        [
+            [
+                str(one.function),
+                "admin" if one.admin else "I/O",
+                str(one.pid),
+                user_name(one.uid),
+                one.command or "-",
+            ]
+            for one in functions
+        ],
+    )
+
+
+def changed(document: results.DeviceSet) -> list[str]:
+    would = "Would set" if document.dry_run else "Set"
+    lines = [f"{would} {one.setting} of {document.device}: {one.before} -> {one.after}" for one in document.changes]
+    kept = ", and kept over a power cycle" if document.saved else ""
+    return lines or [f"{document.device}: it was as asked already{kept}."]
+
+
+def reset(document: results.DeviceReset) -> list[str]:
+    what = {"card": "", "engine": "the engine of ", "counters": "the statistics of "}[document.what]
+    if document.dry_run:
+        return [f"Would reset {what}{document.device}; {plural(document.functions_lost, 'connection')} would be lost."]
+    runs = f"; it runs image {document.running_image}" if document.what == "card" else ""
+    return [f"Reset {what}{document.device}{runs}."]
+
+
+def injected(document: results.DeviceInject) -> list[str]:
+    would = "Would inject" if document.dry_run else "Injected"
+    where = f" in pool {document.pool}" if document.pool else ""
+    return [f"{would} {document.fault}{where} into {document.device}: value {document.value}, count {document.count}."]
+
+
+def flashed(document: results.Flash) -> list[str]:
+    what = {"flash": one_line(document.bundle or ""), "rollback": "the image before", "golden": "the golden image"}
+    what_text = what[document.action]
+    runs = f"image {document.running_image}, revision {document.running_revision}"
+    if document.dry_run:
+        lines = [f"Would start {what_text} on {document.device}, in place of {runs}."]
+        if document.bundle is not None:
+            sent = (document.bundle_bytes or 0) - document.resumed_bytes
+            lines = [
+                f"Would write {what_text}, revision {document.bundle_revision}, to slot {document.image.upper()}"
+                f" of {document.device}:",
+                f"{format_size(sent)} to send. It runs {runs}.",
+            ]
+        return lines
+    lines = pairs(
+        [
+            ("Card", document.device),
+            ("Before", f"image {document.before_image}, revision {document.before_revision}"),
+            ("Runs", f"{runs}{', as read back' if document.verified else ', until it is started again'}"),
+            ("Activation", document.activation or "-"),
+            *([("Resumed", f"{format_size(document.resumed_bytes)} were there")] if document.resumed_bytes else []),
+            *([("Record", document.audit)] if document.audit else []),
+        ]
+    )
+    if document.activation == "needs_power_cycle":
+        again = f"speckvctl emu stop {document.device.removeprefix('emu:')}, and start"
+        return [*lines, "", f"{paint('Needs a power cycle', 'yellow')} to run {what_text}. Next: {again}"]
+    return [*lines, "", f"{paint('Verified', 'green')}: {document.device} runs {what_text}."]
+
+
+def _card(card: facts.EmulatedCard) -> list[str]:
+    factory = {True: "as delivered, without an engine", False: "with an engine", None: "-"}[card.factory]
+    lines = pairs(
+        [
+            ("Card", card.device),
+            ("State", card.state),
+            ("Process", str(card.pid) if card.pid is not None else "-"),
+            ("Memory", format_size(card.memory_bytes)),
+            ("Golden image", factory),
+            ("Runs", f"image {card.running_image}" if card.running_image else "-"),
+            ("Started", format_time(card.started_ns)),
+            ("Folder", card.folder),
+            ("Log", card.log),
+        ]
+    )
+    if card.detail:
+        lines.append(f"Next: {one_line(card.detail)}" if card.state == "stopped" else one_line(card.detail))
+    if card.functions:
+        lines += ["", *_functions(card.functions)]
+    return lines
+
+
+def started(document: results.EmuStart) -> list[str]:
+    card = document.card
+    if document.dry_run:
+        kind = "as delivered" if card.factory else "with an engine"
+        return [f"Would start {card.device}, {kind}, with {format_size(card.memory_bytes)}, in {card.folder}."]
+    next_step = f"speckvctl device show {card.device}"
+    return [f"Started {card.device}, process {card.pid}, in {one_line(card.folder)}. Next: {next_step}"]
+
+
+def stopped(document: results.EmuStop) -> list[str]:
+    name = f"emu:{document.name}"
+    if document.dry_run:
+        return [f"Would {'stop and remove' if document.removed else 'stop'} {name}."]
+    how = "Killed" if document.killed else "Stopped"
+    if not document.stopped:
+        return [f"Removed {name}."]
+    return [f"{how} {name}{', and removed it' if document.removed else ''}."]
+
+
+def listed(document: results.EmuList) -> list[str]:
+    if not document.cards:
+        return ["No emulated card. Next: speckvctl emu start card0"]
+    lines = columns(
+        ["CARD", "STATE", ">PROCESS", ">MEMORY", "RUNS", ">CONNECTIONS"],
+        [
+            [
+                card.device,
+                card.state,
+                str(card.pid) if card.pid is not None else "-",
+                format_size(card.memory_bytes),
+                card.running_image or "-",
+                format_count(len(card.functions)) if card.running_image else "-",
+            ]
+            for card in document.cards
+        ],
+        STATES,
+    )
+    return lines + [one_line(f"{card.device}: {card.detail}") for card in document.cards if card.detail]
+
+
+def status(document: results.EmuStatus) -> list[str]:
+    return _card(document.card)
+
+
+def loaded(document: results.PrefetcherLoad) -> list[str]:
+    would = "Would load" if document.dry_run else "Loaded"
+    instead = f", in place of {document.replaced_digest}" if document.replaced_digest else ""
+    return [f"{would} {one_line(document.model)} into {document.device}{instead}:", document.digest]
+
+
+def unloaded(document: results.PrefetcherUnload) -> list[str]:
+    would = "Would unload" if document.dry_run else "Unloaded"
+    return [f"{would} the prefetcher of {document.device}:", document.digest]
