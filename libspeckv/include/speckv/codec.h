@@ -100,6 +100,35 @@ int speckv_frame_encode_calibrated(const struct speckv_geometry *geometry, unsig
 int speckv_frame_decode_calibrated(const struct speckv_frame *parsed, const struct speckv_calibration *calibration, const void *frame,
 				   uint64_t available, unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity);
 
+/** What the frames of a batch have in common. */
+struct speckv_frame_batch {
+	struct speckv_geometry geometry;
+	const struct speckv_calibration *calibration; /**< NULL: none */
+	uint32_t codec;                               /**< to encode in; a frame says itself what it is in */
+	uint32_t layer_first, head_first;             /**< of the blocks in the calibration, to encode */
+	uint32_t threads;                             /**< with the caller's; 0: one for each CPU that the process may use. At most 64 */
+	uint64_t reserved;                            /**< 0 */
+};
+
+/** One of them. */
+struct speckv_frame_job {
+	struct speckv_frame_identity identity; /**< to encode; found in the frame when decoded */
+	void *raw;
+	uint64_t raw_bytes;      /**< of the block, and of the room for it */
+	void *frame;             /**< 64-byte aligned to encode */
+	uint64_t frame_capacity; /**< bytes there, to write or to read */
+	uint64_t frame_bytes;    /**< out: the frame's length */
+	int32_t status;          /**< out: 0 or the error of the single call; -EINVAL also for a frame of another shape */
+	uint32_t reserved;
+};
+
+/**
+ * Encode, or parse and decode, `count` blocks over several threads. Each job is as a single call; one that fails leaves the others
+ * alone. Decoded blocks that are large together are stored round the caches. Returns how many failed. Errors: -EINVAL.
+ */
+int64_t speckv_frame_encode_batch(const struct speckv_frame_batch *batch, struct speckv_frame_job *jobs, uint64_t count);
+int64_t speckv_frame_decode_batch(const struct speckv_frame_batch *batch, struct speckv_frame_job *jobs, uint64_t count);
+
 /** CRC-32C (Castagnoli, reflected 0x82f63b78, init and final xor 0xffffffff: RFC 3720 B.4). crc: 0, or the CRC so far. */
 uint32_t speckv_crc32c(uint32_t crc, const void *data, uint64_t bytes);
 /** Copy and return speckv_crc32c(crc, source, bytes) of the bytes that were copied, in one pass. No overlap. */
