@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
-import math
-import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -22,33 +19,25 @@ import numpy as np
 import numpy.typing as npt
 import speckv
 
+from speckvctl.codecs.tensors import (
+    DamagedTensorsError,
+    TensorsError,
+    describe,
+    element_bytes,
+    kind_of,
+    read_header,
+)
+
 WINDOW_TOKENS = 32
 MAX_BYTES_OF_A_KIND = 64 << 20  # of K, and of V: more adds nothing
-MAX_HEADER_BYTES = 64 << 20
 REFERENCE_CACHE_BYTES = 64 << 20
 
-#: safetensors name -> (pool dtype, bytes of an element)
-_DTYPES = {
-    "BF16": (speckv.DType.BF16, 2),
-    "F16": (speckv.DType.FP16, 2),
-    "F8_E4M3": (speckv.DType.FP8_E4M3, 1),
-    "F8_E5M2": (speckv.DType.FP8_E5M2, 1),
-}
 _EXACT = (speckv.Codec.RAW, speckv.Codec.LOSSLESS)
 
 Bytes = npt.NDArray[np.uint8]
 
-
-class ContentsError(Exception):
-    """A KV file that cannot fill this pool's blocks."""
-
-    errno = errno.EINVAL
-
-
-class DamagedContentsError(ContentsError):
-    """Not a safetensors file, or a broken one."""
-
-    errno = errno.EBADMSG
+ContentsError = TensorsError  # a KV file that cannot fill this pool's blocks
+DamagedContentsError = DamagedTensorsError
 
 
 class Contents:
@@ -60,7 +49,7 @@ class Contents:
         self.codec = speckv.Codec(codec)
         self.block_bytes = geometry.block_bytes
         self._scope = scope
-        self._row_bytes = geometry.head_dim * _element_bytes(geometry.dtype)
+        self._row_bytes = geometry.head_dim * element_bytes(geometry.dtype)
         self._windows = {kind: _Windows(tensors, self._row_bytes) for kind, tensors in self._tensors().items()}
         self._references: OrderedDict[bytes, Bytes] = OrderedDict()
 
@@ -108,7 +97,7 @@ class Contents:
 
     def _tensors(self) -> dict[str, list[Bytes]]:
         """Rows [heads * tokens][bytes] of the file's K and V tensors of the pool's dtype and head size."""
-        header, offset = _read_header(self.path)
+        header, offset = read_header(self.path)
         found: dict[str, list[Bytes]] = {"k": [], "v": []}
         left = {"k": MAX_BYTES_OF_A_KIND, "v": MAX_BYTES_OF_A_KIND}
         others: set[str] = set()
@@ -116,7 +105,7 @@ class Contents:
             kind = kind_of(name)
             if kind is None:
                 continue
-            dtype, shape, begin, end = _tensor(self.path, name, header[name])
+            dtype, shape, begin, end = describe(self.path, name, header[name])
             if dtype != self.geometry.dtype or len(shape) != 3 or shape[2] != self.geometry.head_dim:
                 others.add(f"{dtype}, head size {shape[-1]}" if len(shape) == 3 else f"{dtype} of shape {shape}")
                 continue
@@ -161,51 +150,6 @@ class _Windows:
         out[...] = self._view[self._starts[numbers % np.uint64(len(self._starts))]]
 
 
-def kind_of(name: str) -> str | None:
-    """Whether a tensor of that name is K or V; None: neither, or K before its rotation."""
-    words = set(re.split(r"[^a-z0-9]+", name.lower()))
-    if words & {"prerope", "pre"}:
-        return None
-    is_k, is_v = bool(words & {"k", "key", "keys"}), bool(words & {"v", "value", "values"})
-    return None if is_k == is_v else "k" if is_k else "v"
-
-
 def file_digest(path: str | Path) -> bytes:
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
-
-
-def _element_bytes(dtype: speckv.DType) -> int:
-    return next(size for known, size in _DTYPES.values() if known == dtype)
-
-
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The tensors' descriptions and where their data begins."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            raise DamagedContentsError(f"{path}: not a safetensors file: it gives its header {length} bytes")
-        try:
-            header = json.loads(stream.read(length))
-        except (ValueError, RecursionError) as exc:
-            raise DamagedContentsError(f"{path}: not a safetensors file: its header is not JSON ({exc})") from exc
-    if not isinstance(header, dict):
-        raise DamagedContentsError(f"{path}: not a safetensors file: its header is not an object")
-    header.pop("__metadata__", None)
-    return header, 8 + length
-
-
-def _tensor(path: Path, name: str, entry: Any) -> tuple[str, list[int], int, int]:
-    """dtype (the pool's name for it where there is one), shape, first and last byte."""
-    try:
-        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        sound = all(type(number) is int and number >= 0 for number in (*shape, begin, end)) and begin <= end
-    except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound or not isinstance(dtype, str):
-        raise DamagedContentsError(f"{path}: tensor {name}: its description is broken")
-    known = _DTYPES.get(dtype)
-    if known is not None and math.prod(shape) * known[1] != end - begin:
-        raise DamagedContentsError(f"{path}: tensor {name}: {end - begin} bytes for shape {shape} of {dtype}")
-    return (str(known[0]) if known else dtype.lower()), shape, begin, end

@@ -73,6 +73,11 @@ def frame_min_bytes(geometry: Geometry, codec: Codec | str) -> int:
     return int(lib.speckv_frame_min_bytes(geometry.to_c(), c_value(Codec, codec)))
 
 
+def frame_room(geometry: Geometry, codec: Codec | str) -> Bytes:
+    """Memory that any frame of this shape fits in, for encode_frame()."""
+    return _aligned(frame_max_bytes(geometry, codec))
+
+
 def encode_frame(
     geometry: Geometry,
     codec: Codec | str,
@@ -82,10 +87,12 @@ def encode_frame(
     calibration: Calibration | None = None,
     first_layer: int = 0,
     first_head: int = 0,
+    out: Bytes | None = None,
 ) -> Bytes:
     """One block, in C order in anything that holds bytes, as a frame (uint8, 64-byte aligned).
 
     Calibrated modes need the calibration, and which of its layers and KV heads the block begins with.
+    `out`: room for it, frame_room() of that shape; what is returned is a part of it.
     """
     identity = identity or Identity()
     place = ffi.new(
@@ -102,7 +109,9 @@ def encode_frame(
     capacity = frame_max_bytes(geometry, codec)
     if not capacity:
         raise InvalidError(errno.EINVAL, f"{codec} has no frame for {geometry}")
-    frame = _aligned(capacity)
+    frame = _aligned(capacity) if out is None else out
+    if frame.nbytes < capacity or not frame.flags.c_contiguous:
+        raise InvalidError(errno.EINVAL, f"a frame of this shape needs room for {capacity} bytes in one piece")
     length = ffi.new("uint64_t *")
     block = (place, _pointer(where), where.row_bytes, ffi.from_buffer(frame), capacity, length)
     if calibration is None:

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import speckv
 
-from speckvctl.replay.contents import WINDOW_TOKENS, Contents, ContentsError, DamagedContentsError, kind_of
+from speckvctl.codecs.tensors import kind_of
+from speckvctl.replay.contents import WINDOW_TOKENS, Contents, ContentsError, DamagedContentsError
 from speckvctl.replay.sample import KV
 
 SHAPE = speckv.Geometry()

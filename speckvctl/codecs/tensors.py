@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: MIT
+"""Files of K and V tensors (safetensors), read and written to the byte; no value is interpreted here.
+
+A tensor is K or V by the words of its name (`doc3.layer0.k`, `layers.0.value`), has the shape [head][token][channel],
+and belongs to the tensor of the other kind whose name is the same but for that word.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import speckv
+
+from speckvctl.errors import UsageError
+
+MAX_HEADER_BYTES = 64 << 20
+MAX_TENSOR_BYTES = 1 << 31  # of a block, and enough for a million tokens of eight heads
+
+#: safetensors name -> (dtype, bytes of an element)
+DTYPES = {
+    "BF16": (speckv.DType.BF16, 2),
+    "F16": (speckv.DType.FP16, 2),
+    "F8_E4M3": (speckv.DType.FP8_E4M3, 1),
+    "F8_E5M2": (speckv.DType.FP8_E5M2, 1),
+}
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class TensorsError(Exception):
+    """A file whose tensors cannot serve here."""
+
+    errno = errno.EINVAL
+
+
+class DamagedTensorsError(TensorsError):
+    """Not a safetensors file, or a broken one."""
+
+    errno = errno.EBADMSG
+
+
+class ForeignTensorsError(TensorsError):
+    """K or V in numbers that no KV cache holds."""
+
+    errno = errno.EOPNOTSUPP
+
+
+@dataclass(frozen=True)
+class Pair:
+    """K and V of one layer of one document."""
+
+    k_name: str
+    v_name: str
+    layer: int | None  # where the name tells it
+    dtype: speckv.DType
+    k: Bytes  # [head][token][byte]
+    v: Bytes
+
+    @property
+    def heads(self) -> int:
+        return int(self.k.shape[0])
+
+    @property
+    def tokens(self) -> int:
+        return int(self.k.shape[1])
+
+    @property
+    def head_dim(self) -> int:
+        return int(self.k.shape[2]) // element_bytes(self.dtype)
+
+    @property
+    def raw_bytes(self) -> int:
+        return self.k.nbytes + self.v.nbytes
+
+    def geometry(self, tokens: int) -> speckv.Geometry:
+        return speckv.Geometry(1, self.heads, self.head_dim, tokens, self.dtype)
+
+    def blocks(self, tokens: int) -> Iterator[Bytes]:
+        """The raw bytes [K, V][head][token][byte] of one run of tokens after the other."""
+        for begin in range(0, self.tokens, tokens):
+            yield np.stack((self.k[:, begin : begin + tokens], self.v[:, begin : begin + tokens]))
+
+    def with_blocks(self, blocks: list[Bytes]) -> Pair:
+        """The same pair with other values, put together from blocks of its bytes."""
+        shape = (2, self.heads, -1, self.k.shape[2])
+        k, v = np.concatenate([block.reshape(shape) for block in blocks], 2)
+        return Pair(self.k_name, self.v_name, self.layer, self.dtype, k, v)
+
+
+def element_bytes(dtype: speckv.DType) -> int:
+    return next(size for known, size in DTYPES.values() if known == dtype)
+
+
+def floats(values: Bytes, dtype: speckv.DType) -> npt.NDArray[np.float32]:
+    """Numbers of [..., byte] as [..., channel]."""
+    if dtype == speckv.DType.BF16:
+        words = np.ascontiguousarray(values).view("<u2").astype(np.uint32) << np.uint32(16)
+        wide: npt.NDArray[np.float32] = words.view(np.float32)
+        return wide
+    if dtype == speckv.DType.FP16:
+        halves: npt.NDArray[np.float32] = np.ascontiguousarray(values).view("<f2").astype(np.float32)
+        return halves
+    found: npt.NDArray[np.float32] = _fp8_values(dtype)[values]
+    return found
+
+
+def _fp8_values(dtype: speckv.DType) -> npt.NDArray[np.float32]:
+    code = np.arange(256)
+    mantissa_bits, bias = (3, 7) if dtype == speckv.DType.FP8_E4M3 else (2, 15)
+    exponent, mantissa = (code & 127) >> mantissa_bits, code & ((1 << mantissa_bits) - 1)
+    plain = np.where(exponent > 0, (1 << mantissa_bits) + mantissa, mantissa)
+    value = np.ldexp(plain.astype(np.float64), np.maximum(exponent, 1) - bias - mantissa_bits)
+    if dtype == speckv.DType.FP8_E4M3:
+        value[code & 127 == 127] = np.nan
+    else:
+        value[exponent == 31] = np.nan
+        value[code & 127 == 0x7C] = np.inf
+    signed: npt.NDArray[np.float32] = np.where(code & 128, -value, value).astype(np.float32)
+    return signed
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def kind_of(name: str) -> str | None:
+    """Whether a tensor of that name is K or V; None: neither, or K before its rotation."""
+    words = set(re.split(r"[^a-z0-9]+", name.lower()))
+    if words & {"prerope", "pre"}:
+        return None
+    is_k, is_v = bool(words & {"k", "key", "keys"}), bool(words & {"v", "value", "values"})
+    return None if is_k == is_v else "k" if is_k else "v"
+
+
+def _place(name: str) -> str:
+    """The name with the word that says K or V taken out."""
+    parts = re.split(r"([^A-Za-z0-9]+)", name)
+    return "".join("*" if part.lower() in ("k", "key", "keys", "v", "value", "values") else part for part in parts)
+
+
+def layer_of(name: str) -> int | None:
+    found = re.search(r"(?:^|[^a-z])layers?[._]?(\d{1,5})(?!\d)", name.lower())
+    return int(found[1]) if found else None
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The tensors' descriptions and where their data begins."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            raise DamagedTensorsError(f"{path}: not a safetensors file: it gives its header {length} bytes")
+        try:
+            header = json.loads(stream.read(length))
+        except (ValueError, RecursionError) as exc:
+            raise DamagedTensorsError(f"{path}: not a safetensors file: its header is not JSON ({exc})") from exc
+    if not isinstance(header, dict):
+        raise DamagedTensorsError(f"{path}: not a safetensors file: its header is not an object")
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def describe(path: Path, name: str, entry: Any) -> tuple[str, list[int], int, int]:
+    """dtype (the pool's name for it where there is one), shape, first and last byte."""
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        sound = all(type(number) is int and number >= 0 for number in (*shape, begin, end)) and begin <= end
+    except (KeyError, TypeError, ValueError):
+        sound = False
+    if not sound or not isinstance(dtype, str):
+        raise DamagedTensorsError(f"{path}: tensor {name}: its description is broken")
+    known = DTYPES.get(dtype)
+    if known is not None and math.prod(shape) * known[1] != end - begin:
+        raise DamagedTensorsError(f"{path}: tensor {name}: {end - begin} bytes for shape {shape} of {dtype}")
+    return (str(known[0]) if known else dtype.lower()), shape, begin, end
+
+
+def read_pairs(path: Path, multiple: int) -> tuple[list[Pair], list[str]]:
+    """All K and V of a file, in the order of their names, and the names of the tensors that are neither.
+
+    Every tensor has a whole number of blocks of `multiple` tokens. Values are mapped, not read.
+    """
+    header, offset = read_header(path)
+    size = path.stat().st_size
+    halves: dict[str, dict[str, tuple[str, speckv.DType, Bytes]]] = {}
+    others = []
+    for name in sorted(header):
+        kind = kind_of(name)
+        if kind is None:
+            others.append(name)
+            continue
+        dtype, shape, begin, end = describe(path, name, header[name])
+        _check(path, name, dtype, shape, multiple)
+        if offset + end > size:
+            raise DamagedTensorsError(f"{path}: cut short: tensor {name} lies beyond its end")
+        width = shape[2] * element_bytes(speckv.DType(dtype))
+        mapped = np.memmap(path, np.uint8, "r", offset + begin, (shape[0], shape[1], width))
+        half = halves.setdefault(_place(name), {})
+        if kind in half:
+            raise TensorsError(f"{path}: {half[kind][0]} and {name} are both the {kind.upper()} of the same place")
+        half[kind] = name, speckv.DType(dtype), np.asarray(mapped)
+    pairs = [_pair(path, half) for half in halves.values()]
+    if not pairs:
+        raise TensorsError(f"{path}: holds no tensors named k and v of shape [head][token][channel]")
+    return pairs, others
+
+
+def _check(path: Path, name: str, dtype: str, shape: list[int], multiple: int) -> None:
+    if dtype not in {known for known, _ in DTYPES.values()}:
+        raise ForeignTensorsError(f"{path}: tensor {name} is {dtype}; K and V are bf16, fp16 or fp8")
+    if len(shape) != 3:
+        raise TensorsError(f"{path}: tensor {name} has shape {shape}; K and V are [head][token][channel]")
+    if not all(shape):
+        raise TensorsError(f"{path}: tensor {name} is empty: shape {shape}")
+    if math.prod(shape) * element_bytes(speckv.DType(dtype)) > MAX_TENSOR_BYTES or max(shape[0], shape[2]) > 0xFFFF:
+        raise TensorsError(f"{path}: tensor {name} is too large: shape {shape}, more than a block can have")
+    if shape[1] % multiple:
+        raise TensorsError(
+            f"{path}: tensor {name} has {shape[1]} tokens, no whole number of {multiple}: cut it, or pad it"
+        )
+
+
+def _pair(path: Path, half: dict[str, tuple[str, speckv.DType, Bytes]]) -> Pair:
+    for here, there in ("kv", "vk"):
+        if there not in half:
+            raise TensorsError(f"{path}: tensor {half[here][0]} has no {there.upper()} beside it")
+    (k_name, dtype, k), (v_name, v_dtype, v) = half["k"], half["v"]
+    if dtype != v_dtype or k.shape != v.shape:
+        raise TensorsError(f"{path}: {k_name} and {v_name} do not have the same shape and dtype")
+    return Pair(k_name, v_name, layer_of(k_name), dtype, k, v)
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its place only when it is whole; until then, and after a failure, what was there stays."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def write_tensors(
+    path: Path, shapes: Mapping[str, tuple[speckv.DType, tuple[int, int, int]]], fill: Callable[[str], Bytes]
+) -> None:
+    """A safetensors file of these tensors, in this order; `fill` gives the bytes of each."""
+    codes = {dtype: code for code, (dtype, _) in DTYPES.items()}
+    header: dict[str, Any] = {}
+    end = 0
+    for name, (dtype, shape) in shapes.items():
+        begin, end = end, end + math.prod(shape) * element_bytes(dtype)
+        header[name] = {"dtype": codes[dtype], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in shapes:
+            stream.write(np.ascontiguousarray(fill(name)).data)
+
+
+def check_replaceable(path: Path) -> None:
+    """A safetensors file may be written over, anything else may not."""
+    if not os.path.lexists(path):
+        return
+    try:
+        if not path.is_file():
+            raise DamagedTensorsError
+        read_header(path)
+    except DamagedTensorsError:
+        raise UsageError(
+            f"{path} is something else than a safetensors file; nothing was changed", "name another with --output"
+        ) from None
