@@ -33,6 +33,10 @@ NOUNS: dict[str, Noun] = {
     "prefetcher": Noun(
         "Judge prefetchers on real traces, load them into cards, look at models.", ("eval", "load", "unload", "show")
     ),
+    "codec": Noun(
+        "Judge codecs on real K and V, and turn tensors into frames and back.",
+        ("eval", "compare", "encode", "decode", "vectors"),
+    ),
     "replay": Noun("Drive a pool with a real serving trace and verify every byte."),
     "top": Noun("Watch devices, pools, tenants and prefetchers live."),
     "stats": Noun("Show a pool's counters, hit share, latencies and tenants."),

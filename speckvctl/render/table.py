@@ -16,7 +16,7 @@ from speckvctl.quantities import (
     group_name,
     user_name,
 )
-from speckvctl.render import cards, prefetcher
+from speckvctl.render import cards, codec, prefetcher
 from speckvctl.render.text import columns, one_line, paint, pairs, plural
 
 STATES = {
@@ -526,6 +526,15 @@ _lines.register(cards.unloaded)
 _lines.register(prefetcher.evaluated)
 _lines.register(prefetcher.trained)
 _lines.register(prefetcher.shown)
+
+
+# ---- codecs ----------------------------------------------------------------------------------------------------------
+
+_lines.register(codec.evaluated)
+_lines.register(codec.compared)
+_lines.register(codec.encoded)
+_lines.register(codec.decoded)
+_lines.register(codec.vectors)
 
 
 # ---- doctor ----------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import jsonschema
 import pytest
 import speckv
 
+from speckvctl.codecs import frames, modes, tensors
 from speckvctl.prefetcher import model
 
 SPECKVCTL = Path(sys.executable).parent / "speckvctl"
@@ -146,6 +147,7 @@ def chat(cli: Cli) -> Cli:
     write_trace(cli.folder / "trace.jsonl")
     write_bundles(cli.folder)
     write_model(cli.folder)
+    write_frames(cli.folder)
     return cli
 
 
@@ -221,6 +223,20 @@ def write_kv(path: Path, dtype: str = "BF16", head_dim: int = 128) -> Path:
     values = bytes((7 * index + index // 251) % 0x3C for index in range(2 * count))
     path.write_bytes(struct.pack("<Q", len(header)) + header + values)
     return path
+
+
+def write_frames(folder: Path) -> None:
+    """K and V, the same as frames, and some golden frames."""
+    write_kv(folder / "kv.safetensors")
+    pairs, _ = tensors.read_pairs(folder / "kv.safetensors", 64)
+    frames.write(folder / "kv.frames", pairs, 64, (modes.mode("q4x").encode(pair, 64) for pair in pairs))
+    golden = Path(__file__).resolve().parent.parent / "vectors"
+    lines = (golden / "index.txt").read_text("ascii").splitlines(keepends=True)
+    kept = [line for line in lines if "-h64-mixed" in line and line.startswith(("raw", "q4x"))]
+    (folder / "vectors").mkdir()
+    (folder / "vectors" / "index.txt").write_text("".join(kept), "ascii")
+    for line in kept:
+        shutil.copy(golden / f"{line.split()[0]}.frame", folder / "vectors")
 
 
 HOLDER = """

@@ -43,6 +43,7 @@ BUILT: dict[str, set[str]] = {
     "pool": {"create", "list", "show", "resize", "set", "destroy", "check"},
     "train-prefetcher": set(),
     "prefetcher": {"eval", "load", "unload", "show"},
+    "codec": {"eval", "compare", "encode", "decode", "vectors"},
     "replay": set(),
     "top": set(),
     "stats": set(),
@@ -161,6 +162,8 @@ def test_every_verb_takes_json_and_what_writes_takes_dry_run(path: str) -> None:
         "bitstream verify",
         "emu list",
         "emu status",
+        "codec eval",
+        "codec compare",
     }
     assert ("--dry-run" in options) == (path not in reads)
     assert ("--yes" in options) == (path in {"device close", "pool destroy", "pool create", "emu stop"})
@@ -236,6 +239,20 @@ CALLS: dict[str, tuple[list[str], list[str]]] = {
         ["bitstream", "sign", "unsigned.bundle", "--key", "test.pub"],
     ),
     "bitstream keygen": (["bitstream", "keygen", "release"], ["bitstream", "keygen", "test"]),
+    "codec eval": (["codec", "eval", "kv.safetensors"], ["codec", "eval", "trace.jsonl"]),
+    "codec compare": (
+        ["codec", "compare", "kv.safetensors", "--no-peers"],
+        ["codec", "compare", "kv.safetensors", "--codec", "none"],
+    ),
+    "codec encode": (
+        ["codec", "encode", "kv.safetensors", "-o", "new.frames"],
+        ["codec", "encode", "kv.safetensors", "-o", "trace.jsonl"],
+    ),
+    "codec decode": (
+        ["codec", "decode", "kv.frames", "-o", "new.safetensors"],
+        ["codec", "decode", "kv.safetensors", "-o", "new.safetensors"],
+    ),
+    "codec vectors": (["codec", "vectors", "vectors", "--write"], ["codec", "vectors", "none"]),
     "doctor": (["doctor"], ["doctor", "--fix"]),
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -12,8 +13,6 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
-
-import itertools
 
 from speckvctl.codecs import llama, perplexity  # noqa: E402
 from speckvctl.codecs.perplexity import Cost, Rule  # noqa: E402

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""All modes and all peers on the same tensors and the same documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speckv import Codec
+
+from speckvctl import results
+from speckvctl.codecs import judge as judging
+from speckvctl.codecs import modes, peers
+from speckvctl.codecs.judge import Tally
+from speckvctl.codecs.modes import CALIBRATED, Mode, Rates
+from speckvctl.codecs.tensors import Pair
+from speckvctl.errors import CliError, UnsupportedError
+
+if TYPE_CHECKING:
+    from speckvctl.codecs.perplexity import Cost
+    from speckvctl.codecs.running import Model
+
+Progress = Callable[[int, int], None]
+Coder = Mode | peers.Compressor | peers.Quantiser | peers.CacheGen
+
+
+@dataclass
+class Row:
+    coder: Coder
+    tally: Tally
+    rates: Rates
+    blocks: Cost | None = None
+    prefix: Cost | None = None
+    run: bool = False  # with a model
+
+    @property
+    def kind(self) -> str:
+        match self.coder:
+            case Mode():
+                return "mode"
+            case peers.Compressor():
+                return "compressor"
+            case peers.Quantiser():
+                return "quantiser"
+            case _:
+                return "coder"
+
+    def result(self) -> results.CodecRow:
+        # What gives back every bit gives back the reference.
+        none: float | None = 0.0 if self.run and self.tally.exact else None
+        blocks, prefix = self.blocks, self.prefix
+        return results.CodecRow(
+            name=self.coder.name,
+            kind=self.kind,
+            exact=self.tally.exact,
+            ratio=self.tally.ratio,
+            encode_bytes_per_second=self.rates.encode,
+            decode_bytes_per_second=self.rates.decode,
+            k_relative_rmse=self.tally.k.relative_rmse,
+            v_relative_rmse=self.tally.v.relative_rmse,
+            perplexity_increase_percent=blocks.increase_percent if blocks else none,
+            perplexity_standard_error_percent=blocks.standard_error_percent if blocks else none,
+            prefix_perplexity_increase_percent=prefix.increase_percent if prefix else none,
+            prefix_perplexity_standard_error_percent=prefix.standard_error_percent if prefix else none,
+        )
+
+
+def coders(only: list[str] | None, calibration: Path | None, *, peers: bool) -> tuple[list[Coder], dict[str, str]]:
+    """What to compare, and what not, with the reason."""
+    found: list[Coder] = []
+    left_out: dict[str, str] = {}
+    for name in only or [str(mode) for mode in Codec]:
+        if only is None and calibration is None and name in CALIBRATED:
+            left_out[name] = "needs --calibration"
+        else:
+            try:
+                found.append(modes.mode(name, calibration if name in CALIBRATED else None))
+            except CliError as exc:
+                if only is not None:
+                    raise
+                left_out[name] = exc.message
+    return found + (_peers(left_out) if peers else []), left_out
+
+
+def _peers(left_out: dict[str, str]) -> list[Coder]:
+    found: list[Coder] = []
+    for name, make in (("zstd, lz4", peers.compressors), ("fp8, MXFP4, KIVI, CacheGen-style", peers.quantisers)):
+        try:
+            found += make()
+        except UnsupportedError as exc:
+            left_out[name] = exc.message
+    return found
+
+
+def judge(coders: list[Coder], pairs: list[Pair], left_out: dict[str, str], progress: Progress) -> list[Row]:
+    """Every coder on every tensor; one that cannot hold them is left out and says why."""
+    rows = []
+    for done, coder in enumerate(coders):
+        progress(done, len(coders))
+        try:
+            if isinstance(coder, Mode):
+                tally, _ = judging.judge(coder, pairs, modes.BLOCK_TOKENS, lambda _, __: None)
+                rows.append(Row(coder, tally, coder.rates(pairs)))
+            else:
+                rows.append(Row(coder, *coder.judge(pairs)))
+        except UnsupportedError as exc:
+            left_out[coder.name] = exc.message
+    return rows
+
+
+def run(rows: list[Row], model: Model, progress: Progress) -> None:
+    """Perplexity of every row that loses something, all on the same documents."""
+    layers = model.llama.shape.layers
+    stores: dict[str, Any] = {}
+    for row in rows:
+        row.run = True
+        match row.coder:
+            case Mode() if not row.tally.exact:
+                stores[row.coder.name] = row.coder.store(model.dtype)
+            case peers.Quantiser():
+                stores[row.coder.name] = row.coder.store
+            case peers.CacheGen():
+                stores[row.coder.name] = peers.CacheGen(layers).store
+    costs = model.measure(stores, progress) if stores else {}
+    for row in rows:
+        row.blocks, row.prefix = costs.get(row.coder.name, (None, None))

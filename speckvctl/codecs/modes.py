@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""The modes of the C library as this package judges and uses them: blocks of one layer, frames, and back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import speckv
+from speckv import Codec, codec
+
+from speckvctl.codecs.tensors import Bytes, Pair, element_bytes
+from speckvctl.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    from speckvctl.codecs.llama import KV
+
+BLOCK_TOKENS = 64
+CALIBRATED = (Codec.Q5C, Codec.E7C)
+
+MAX_CALIBRATION_BYTES = 1 << 30
+
+TIMED_BYTES = 64 << 20  # of a file: more would say the same
+TIMED_SECONDS = 1.0  # each way, once every tensor had its turn
+TIMED_TURNS = 15
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Raw bytes a second on one core; None where it would say nothing."""
+
+    encode: float | None
+    decode: float | None
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One mode of this build, with its calibration where it needs one."""
+
+    codec: Codec
+    calibration: speckv.codec.Calibration | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.codec)
+
+    @property
+    def calibration_digest(self) -> str | None:
+        """Hexadecimal; None in modes without a calibration."""
+        return self.calibration.digest.hex() if self.calibration else None
+
+    def encode(self, pair: Pair, block_tokens: int) -> list[Bytes]:
+        """Frames of successive runs of tokens, the first at position 0."""
+        geometry = pair.geometry(block_tokens)
+        frames = []
+        for index, block in enumerate(pair.blocks(block_tokens)):
+            try:
+                frames.append(self.frame(geometry, block, self._layer(pair), index * block_tokens))
+            except speckv.SpeckvError as exc:
+                raise self._explained(exc, pair) from exc
+        return frames
+
+    def decode(self, frames: Iterable[Bytes]) -> list[Bytes]:
+        return [codec.decode_frame(frame, calibration=self.calibration) for frame in frames]
+
+    def rates(self, pairs: list[Pair]) -> Rates:
+        """Of whole tensors, one after the other, memory to memory; the median turn of each."""
+        timed: list[Pair] = []
+        for pair in pairs:
+            if sum(other.raw_bytes for other in timed) < TIMED_BYTES:
+                timed.append(pair)
+        encodes: list[Callable[[], Any]] = []
+        decodes: list[Callable[[], Any]] = []
+        for pair in timed:
+            tokens = pair.tokens
+            while tokens > 0x8000 and tokens % 128 == 0:
+                tokens //= 2
+            geometry, raw = pair.geometry(tokens), next(pair.blocks(tokens))
+            room, out = codec.frame_room(geometry, self.codec), np.zeros(raw.nbytes, np.uint8)
+            room.fill(0)
+            frame = self.frame(geometry, raw, self._layer(pair), 0, room)
+            encodes.append(partial(self.frame, geometry, raw, self._layer(pair), 0, room))
+            decodes.append(partial(codec.decode_frame, frame, out=out, calibration=self.calibration))
+        raw_bytes = sum(pair.raw_bytes for pair in timed)
+        return Rates(raw_bytes / _median_seconds(encodes), raw_bytes / _median_seconds(decodes))
+
+    def store(self, dtype: speckv.DType) -> Stored:
+        """What perplexity is measured with."""
+        return Stored(self, dtype)
+
+    def frame(
+        self, geometry: speckv.Geometry, raw: Bytes, layer: int, position: int, out: Bytes | None = None
+    ) -> Bytes:
+        """One block of one layer."""
+        return codec.encode_frame(
+            geometry,
+            self.codec,
+            raw,
+            identity=codec.Identity(first_position=position),
+            calibration=self.calibration,
+            first_layer=layer if self.calibration else 0,
+            out=out,
+        )
+
+    def _layer(self, pair: Pair) -> int:
+        if pair.layer is None and self.calibration is not None:
+            reason = f"{pair.k_name}: {self.name} needs the number of its layer, and the name does not tell it"
+            raise UsageError(reason, "a name such as layers.3.k")
+        return pair.layer or 0
+
+    def _explained(self, exc: speckv.SpeckvError, pair: Pair) -> Exception:
+        """The library's refusal in terms of the file."""
+        where = f"{pair.k_name} and {pair.v_name}"
+        if exc.errno == errno.ENODATA:
+            reason = f"{where}: a value is not finite, or beyond what {self.name} can hold"
+            return UnsupportedError(reason, "--codec lossless or raw", exc.errno)
+        if exc.errno == errno.EINVAL and not codec.frame_max_bytes(pair.geometry(BLOCK_TOKENS), self.codec):
+            reason = f"{where}: {self.name} takes no {pair.dtype} with head size {pair.head_dim}"
+            return UnsupportedError(reason, "--codec raw", errno.EOPNOTSUPP)
+        return exc
+
+
+@dataclass
+class Stored:
+    """A mode as the cache of a running model; it counts what its frames take. A block that it refuses is kept raw."""
+
+    mode: Mode
+    dtype: speckv.DType
+    raw_bytes: int = 0
+    stored_bytes: int = 0
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(os.cpu_count()))
+
+    @property
+    def ratio(self) -> float:
+        return self.raw_bytes / self.stored_bytes
+
+    def __call__(self, layer: int, k: Any, v: Any) -> KV:
+        import torch
+
+        cache = torch.bfloat16 if self.dtype == speckv.DType.BF16 else torch.float16
+        width = k.shape[-1] * element_bytes(self.dtype)
+        raw = torch.stack((k, v), 1).to("cpu", cache).contiguous()  # [document][K, V][head][token][channel]
+        rows = raw.view(torch.uint8).numpy().reshape(*raw.shape[:4], width)
+        out = np.empty_like(rows)
+        pieces = [(d, t) for d in range(rows.shape[0]) for t in range(0, rows.shape[3], BLOCK_TOKENS)]
+        geometry = speckv.Geometry(1, rows.shape[2], k.shape[-1], BLOCK_TOKENS, self.dtype)
+
+        def code(piece: tuple[int, int]) -> int:
+            document, first = piece
+            place = document, slice(None), slice(None), slice(first, first + BLOCK_TOKENS)
+            block = np.ascontiguousarray(rows[place])
+            try:
+                frame = self.mode.frame(geometry, block, layer, first)
+            except speckv.SpeckvError as exc:
+                if exc.errno != errno.ENODATA:
+                    raise
+                frame = codec.encode_frame(geometry, Codec.RAW, block)
+            out[place] = self.mode.decode([frame])[0].reshape(block.shape)
+            return int(frame.nbytes)
+
+        self.stored_bytes += sum(self._pool.map(code, pieces))
+        self.raw_bytes += rows.nbytes
+        back = torch.from_numpy(out).view(cache).float().to(k.device)
+        return back[:, 0], back[:, 1]
+
+
+def _median_seconds(works: list[Callable[[], Any]]) -> float:
+    """Sum over the works of the median of their turns, which interleave."""
+    turns: list[list[float]] = [[] for _ in works]
+    end = time.perf_counter() + TIMED_SECONDS
+    while not turns[0] or (len(turns[0]) < TIMED_TURNS and time.perf_counter() < end):
+        for work, seconds in zip(works, turns, strict=True):
+            begin = time.perf_counter()
+            work()
+            seconds.append(time.perf_counter() - begin)
+    return sum(map(statistics.median, turns))
+
+
+def mode(name: str, calibration: Path | None = None, *, of_frames: bool = False) -> Mode:
+    """A mode by its name; `of_frames`: one that frames are in, which may need no calibration though one is given."""
+    built = ", ".join([*codec.modes(), *CALIBRATED])
+    try:
+        wanted = Codec(name)
+    except ValueError:
+        raise UsageError(f"--codec: '{name}' is no mode", f"--codec with one of {built}") from None
+    if wanted not in CALIBRATED:
+        if wanted not in codec.modes():
+            raise UnsupportedError(f"this build has no mode {name}", f"--codec with one of {built}")
+        if calibration is not None and not of_frames:
+            raise UsageError(f"mode {name} takes no calibration", f"--codec with one of {', '.join(CALIBRATED)}")
+        return Mode(wanted)
+    if calibration is None:
+        raise UsageError(f"mode {name} needs a calibration", "--calibration FILE, made by codec calibrate")
+    loaded = _calibration(calibration)
+    if wanted not in loaded.codecs:
+        has = ", ".join(loaded.codecs) or "no mode of this build"
+        raise UnsupportedError(f"{calibration}: a calibration for {has}, not for {name}", "another --calibration")
+    return Mode(wanted, loaded)
+
+
+def _calibration(path: Path) -> codec.Calibration:
+    if path.stat().st_size > MAX_CALIBRATION_BYTES:
+        raise UsageError(f"{path}: larger than {MAX_CALIBRATION_BYTES >> 20} MiB: no calibration")
+    return codec.Calibration.load(path)

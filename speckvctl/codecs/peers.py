@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""What others do with K and V, in the same run: byte compressors, casts and quantisers without a calibration.
+
+Byte compressors see the same blocks as our modes and are timed; the rest is arithmetic on floats that shows loss and
+size, not speed. Sizes count every scale and offset, but no header, table or checksum: they flatter the peers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from speckvctl.codecs import cachegen
+from speckvctl.codecs.judge import Tally, compare
+from speckvctl.codecs.modes import BLOCK_TOKENS, Rates
+from speckvctl.codecs.tensors import Bytes, Pair, element_bytes, floats
+from speckvctl.errors import UnsupportedError
+
+Tensor = Any  # torch.Tensor, float32 [document][head][token][channel]
+
+
+@dataclass(frozen=True)
+class Compressor:
+    """Bytes in, fewer bytes out, nothing lost."""
+
+    name: str
+    pack: Callable[[bytes], bytes]
+    unpack: Callable[[bytes], bytes]
+    shuffled: bool = False  # all low bytes, then all high bytes
+
+    def code(self, pair: Pair) -> tuple[Tally, list[float]]:
+        """What it saves, and the seconds each way."""
+        stored, times, blocks = 0, [0.0, 0.0], []
+        width = element_bytes(pair.dtype) if self.shuffled else 1
+        for block in pair.blocks(BLOCK_TOKENS):
+            begin = time.perf_counter()
+            small = self.pack(_planes(block, width).tobytes())
+            middle = time.perf_counter()
+            back = _woven(np.frombuffer(self.unpack(small), np.uint8), width).reshape(block.shape)
+            times[1] += time.perf_counter() - middle
+            times[0] += middle - begin
+            stored += len(small)
+            blocks.append(back)
+        return compare(pair, pair.with_blocks(blocks), stored), times
+
+    def judge(self, pairs: list[Pair]) -> tuple[Tally, Rates]:
+        total, median = Tally(), [0.0, 0.0]
+        for pair in pairs:
+            turns = [self.code(pair) for _ in range(3)]
+            total.merge(turns[0][0])
+            for way in (0, 1):
+                median[way] += sorted(times[way] for _, times in turns)[1]
+        return total, Rates(total.raw_bytes / median[0], total.raw_bytes / median[1])
+
+
+def _planes(block: Bytes, width: int) -> Bytes:
+    return block.reshape(-1, width).T if width > 1 else block
+
+
+def _woven(data: Bytes, width: int) -> Bytes:
+    return np.ascontiguousarray(data.reshape(width, -1).T) if width > 1 else data
+
+
+@dataclass(frozen=True)
+class Quantiser:
+    """Floats in, nearby floats out."""
+
+    name: str
+    k_bits: float  # of a value, scales and offsets included
+    v_bits: float
+    k: Callable[[Tensor], Tensor]
+    v: Callable[[Tensor], Tensor]
+
+    def store(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """As the cache of a model whose KV is bf16."""
+        return self.k(k).bfloat16().float(), self.v(v).bfloat16().float()
+
+    def judge(self, pairs: list[Pair]) -> tuple[Tally, Rates]:
+        total = Tally()
+        for pair in pairs:
+            if pair.head_dim % 64:
+                reason = f"{pair.k_name}: {self.name} takes groups of 64 channels, not a head size of {pair.head_dim}"
+                raise UnsupportedError(reason)
+            k, v = rounded(pair, self.k(tensor(pair, pair.k))), rounded(pair, self.v(tensor(pair, pair.v)))
+            values = pair.heads * pair.tokens * pair.head_dim
+            stored = round(values * (self.k_bits + self.v_bits) / 8)
+            decoded = Pair(pair.k_name, pair.v_name, pair.layer, pair.dtype, k, v)
+            total.merge(compare(pair, decoded, stored))
+        return total, Rates(None, None)
+
+
+@dataclass(frozen=True)
+class CacheGen:
+    """The coder of speckvctl/codecs/cachegen.py. Ratio and loss are of whole tensors: its unit is a long chunk.
+
+    `layers` of the model that the tensors are from; None: as many as the tensors' names tell.
+    """
+
+    layers: int | None = None
+    name: str = "CacheGen-style"
+
+    def store(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        both = (cachegen.quantised(x, cachegen.levels(layer, self.layers or layer + 1))[0] for x in (k, v))
+        k, v = (x.bfloat16().float() for x in both)
+        return k, v
+
+    def judge(self, pairs: list[Pair]) -> tuple[Tally, Rates]:
+        total = Tally()
+        layers = self.layers or 1 + max(pair.layer or 0 for pair in pairs)
+        for pair in pairs:
+            bins = cachegen.levels(pair.layer or 0, layers)
+            coded = [cachegen.code(tensor(pair, half), bins) for half in (pair.k, pair.v)]
+            k, v = (rounded(pair, back) for back, _ in coded)
+            decoded = Pair(pair.k_name, pair.v_name, pair.layer, pair.dtype, k, v)
+            total.merge(compare(pair, decoded, sum(size for _, size in coded)))
+        return total, Rates(None, None)
+
+
+Peer = Compressor | Quantiser | CacheGen
+
+
+def tensor(pair: Pair, half: Bytes) -> Tensor:
+    import torch
+
+    return torch.from_numpy(floats(half, pair.dtype))[None]
+
+
+def rounded(pair: Pair, values: Tensor) -> Bytes:
+    """As the pair's dtype, in its bytes."""
+    import torch
+
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8_e4m3": torch.float8_e4m3fn}
+    made = values[0].to(dtypes.get(pair.dtype, torch.float8_e5m2)).contiguous().view(torch.uint8).numpy()
+    found: Bytes = made.reshape(pair.k.shape)
+    return found
+
+
+# ---- the quantisers --------------------------------------------------------------------------------------------------
+
+
+def fp8(x: Tensor) -> Tensor:
+    """A cast to e4m3 without a scale; beyond 448 it saturates."""
+    import torch
+
+    return x.clamp(-448, 448).to(torch.float8_e4m3fn).float()
+
+
+def mxfp4(x: Tensor) -> Tensor:
+    """OCP MX: 32 channels share a power of two, each is e2m1."""
+    import torch
+
+    groups = x.unflatten(-1, (-1, 32))
+    most = groups.abs().amax(-1, keepdim=True)
+    scale = torch.exp2(torch.floor(torch.log2(most.clamp_min(2.0**-120))) - 2)
+    scaled = (groups / scale).clamp(-6, 6)
+    size = scaled.abs()
+    step = torch.where(size < 2, 0.5, torch.where(size < 4, 1.0, 2.0))
+    return ((size / step).round() * step * scaled.sign() * scale).flatten(-2)
+
+
+def kivi_k(x: Tensor) -> Tensor:
+    """KIVI: 4 bits, each channel of 64 successive tokens with its least value and step in fp16."""
+    return _asymmetric(x.unflatten(-2, (-1, 64)), -2).flatten(-3, -2)
+
+
+def kivi_v(x: Tensor) -> Tensor:
+    """KIVI: 4 bits, 64 channels of each token with their least value and step in fp16."""
+    return _asymmetric(x.unflatten(-1, (-1, 64)), -1).flatten(-2)
+
+
+def _asymmetric(x: Tensor, axis: int) -> Tensor:
+    least = x.amin(axis, keepdim=True).half().float()
+    step = ((x.amax(axis, keepdim=True) - least) / 15).clamp_min(6e-8).half().float()
+    return ((x - least) / step).round().clamp(0, 15) * step + least
+
+
+def compressors() -> list[Compressor]:
+    try:
+        import lz4.frame
+        import zstandard
+    except ImportError as exc:
+        raise UnsupportedError(f"the peers need zstandard and lz4: {exc}", "pip install 'speckv[codec]'") from exc
+    unpack = zstandard.ZstdDecompressor().decompress
+    fast, usual = zstandard.ZstdCompressor(1).compress, zstandard.ZstdCompressor(3).compress
+    return [
+        Compressor("zstd -1", fast, unpack),
+        Compressor("zstd -3", usual, unpack),
+        Compressor("lz4", lz4.frame.compress, lz4.frame.decompress),
+        Compressor("byte shuffle + zstd -1", fast, unpack, shuffled=True),
+    ]
+
+
+def quantisers() -> list[Quantiser | CacheGen]:
+    try:
+        import torch  # noqa: F401
+    except ImportError as exc:
+        raise UnsupportedError(f"these peers need torch: {exc}", "pip install 'speckv[codec]'") from exc
+    return [
+        Quantiser("fp8 e4m3 cast", 8, 8, fp8, fp8),
+        Quantiser("MXFP4", 4.25, 4.25, mxfp4, mxfp4),
+        Quantiser("KIVI 4-bit", 4.5, 4.5, kivi_k, kivi_v),
+        CacheGen(),
+    ]

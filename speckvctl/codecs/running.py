@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""A model and documents as the commands name them, and the perplexities of codecs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import speckv
+
+from speckvctl.errors import UnsupportedError, UsageError
+
+if TYPE_CHECKING:
+    from speckvctl.codecs.llama import Llama
+    from speckvctl.codecs.perplexity import Cost
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Model:
+    llama: Llama
+    ids: Any
+    prefix: int
+    dtype: speckv.DType = speckv.DType.BF16
+    reference: float | None = None  # perplexities with nothing lost, once measured
+    prefix_reference: float | None = None
+
+    def measure(self, stores: Mapping[str, Any], progress: Progress) -> dict[str, tuple[Cost, Cost]]:
+        """What each store costs, by the rule of blocks and by that of a prefix."""
+        from speckvctl.codecs import perplexity
+        from speckvctl.codecs.perplexity import Rule
+
+        costs = perplexity.measure(self.llama, self.ids, stores, prefix=self.prefix, progress=progress)
+        found = {name: (costs[name, Rule.BLOCKS], costs[name, Rule.PREFIX]) for name in stores}
+        for blocks, prefix in found.values():
+            self.reference, self.prefix_reference = blocks.perplexity_reference, prefix.perplexity_reference
+        return found
+
+
+def check_options(model: Path | None, tokens: Path | None, documents: int | None, prefix_tokens: int | None) -> None:
+    """Before anything takes time."""
+    if (model is None) != (tokens is None):
+        raise UsageError("--model and --tokens go together", "both of them, or neither")
+    if model is None and (documents is not None or prefix_tokens is not None):
+        raise UsageError("--documents and --prefix-tokens say how a model is run", "--model DIR --tokens FILE")
+    if prefix_tokens is not None and prefix_tokens % 64:
+        raise UsageError(f"--prefix-tokens: {prefix_tokens} is no multiple of 64", "--prefix-tokens 1024")
+    if model is not None:
+        require_torch()
+
+
+def require_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError as exc:
+        raise UnsupportedError(
+            f"running a model needs torch, which cannot be loaded: {exc}", "pip install 'speckv[codec]'"
+        ) from exc
+
+
+def load(folder: Path, tokens: Path, documents: int | None, prefix_tokens: int | None) -> Model:
+    from speckvctl.codecs import llama, perplexity
+
+    model = llama.load(folder)
+    ids = perplexity.read_tokens(tokens, model, documents)
+    prefix = prefix_tokens or ids.shape[1] // 2 // 64 * 64
+    if prefix + 2 > ids.shape[1]:
+        raise UsageError(
+            f"--prefix-tokens: nothing of {ids.shape[1]} tokens is left behind {prefix}", "a smaller --prefix-tokens"
+        )
+    return Model(model, ids, prefix)

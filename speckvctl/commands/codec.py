@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: MIT
+"""speckvctl codec: eval, compare, encode, decode, vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from speckvctl import results
+from speckvctl.commands.options import App, DryRun, Json
+from speckvctl.console import ProgressCallback, progress
+from speckvctl.errors import UsageError
+from speckvctl.render import finish
+
+if TYPE_CHECKING:
+    from speckvctl.codecs.judge import Tally
+    from speckvctl.codecs.modes import Mode
+    from speckvctl.codecs.running import Model
+    from speckvctl.codecs.tensors import Pair
+
+app = App(no_args_is_help=True)
+
+BLOCK_TOKENS = 64
+
+File = Annotated[
+    Path, typer.Argument(metavar="FILE", help="safetensors with tensors named k and v, [head][token][channel].")
+]
+Frames = Annotated[Path, typer.Argument(metavar="FRAMES", help="A file of frames, as codec encode writes it.")]
+CodecName = Annotated[str, typer.Option("--codec", metavar="MODE", help="One of this build's modes.")]
+Calibration = Annotated[
+    Path | None, typer.Option("--calibration", metavar="FILE", help="For the modes that need one: codec calibrate.")
+]
+BlockTokens = Annotated[
+    int, typer.Option("--block-tokens", metavar="N", min=64, max=65472, help="Tokens of a frame, a multiple of 64.")
+]
+ModelFolder = Annotated[
+    Path | None, typer.Option("--model", metavar="DIR", help="Llama model, as published: run it on decoded KV.")
+]
+Tokens = Annotated[
+    Path | None, typer.Option("--tokens", metavar="FILE", help="Token ids to run it on, .npy [document][token].")
+]
+Documents = Annotated[
+    int | None, typer.Option("--documents", metavar="N", min=1, max=1 << 20, help="Only the first N of them.")
+]
+PrefixTokens = Annotated[
+    int | None,
+    typer.Option("--prefix-tokens", metavar="N", min=64, help="Restored in the rule of a prefix. Default: half."),
+]
+
+
+@app.callback()
+def codec() -> None:
+    """Judge codecs on real K and V, and turn tensors into frames and back.
+
+    Ratios are against what the cache holds (16 bits a value in bf16 and fp16) and count every header, table and
+    checksum of what codec encode writes.
+
+    \b
+    Examples:
+      speckvctl codec eval kv.safetensors
+      speckvctl codec compare kv.safetensors --no-peers
+    """
+
+
+@app.verb("eval")
+def eval_codec(
+    file: File,
+    codec_name: CodecName = "q4x",
+    calibration: Calibration = None,
+    block_tokens: BlockTokens = BLOCK_TOKENS,
+    model: ModelFolder = None,
+    tokens: Tokens = None,
+    documents: Documents = None,
+    prefix_tokens: PrefixTokens = None,
+    as_json: Json = False,
+) -> None:
+    """Judge one mode on a file's K and V: ratio, errors, speed, and with a model what it costs in perplexity.
+
+    With --model and --tokens the model is run on what comes out of the codec, by two rules. Blocks: every full block
+    of 64 tokens, of every layer, is the decoded one for all tokens after it. Prefix: the first tokens' K and V were
+    stored and come back decoded, and only what follows is counted, as when a serving engine restores a prefix. The
+    error of the increase is over documents. This needs torch.
+
+    Speeds are of one core on this file's tensors, which caches may hold.
+
+    \b
+    Examples:
+      speckvctl codec eval kv.safetensors
+      speckvctl codec eval kv.safetensors --codec int8-delta-rle --json
+    """
+    from speckv import codec as library
+
+    from speckvctl.codecs import judge, modes, running, tensors
+
+    mode = modes.mode(codec_name, calibration)
+    running.check_options(model, tokens, documents, prefix_tokens)
+    pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
+    with progress("coding", "tensors") as tell:
+        total, rows = judge.judge(mode, pairs, block_tokens, tell)
+    rates = mode.rates(pairs)
+    run = cost = prefix = stored = None
+    if model is not None and tokens is not None:
+        run = running.load(model, tokens, documents, prefix_tokens)
+        stored = mode.store(run.dtype)
+        with progress("running the model", "documents") as tell:
+            cost, prefix = run.measure({mode.name: stored}, tell)[mode.name]
+    document = results.CodecEval(
+        file=str(file),
+        codec=mode.name,
+        calibration=str(calibration) if calibration else None,
+        calibration_digest=mode.calibration_digest,
+        isa=library.isa(),
+        block_tokens=block_tokens,
+        raw_bytes=total.raw_bytes,
+        stored_bytes=total.stored_bytes,
+        ratio=total.ratio,
+        exact=total.exact,
+        encode_bytes_per_second=rates.encode,
+        decode_bytes_per_second=rates.decode,
+        k_relative_rmse=total.k.relative_rmse,
+        v_relative_rmse=total.v.relative_rmse,
+        model=str(model) if model else None,
+        tokens=str(tokens) if tokens else None,
+        documents=len(run.ids) if run else None,
+        perplexity_reference=cost.perplexity_reference if cost else None,
+        perplexity=cost.perplexity if cost else None,
+        perplexity_increase_percent=cost.increase_percent if cost else None,
+        perplexity_standard_error_percent=cost.standard_error_percent if cost else None,
+        prefix_tokens=run.prefix if run else None,
+        prefix_perplexity_reference=prefix.perplexity_reference if prefix else None,
+        prefix_perplexity=prefix.perplexity if prefix else None,
+        prefix_perplexity_increase_percent=prefix.increase_percent if prefix else None,
+        prefix_perplexity_standard_error_percent=prefix.standard_error_percent if prefix else None,
+        run_ratio=stored.ratio if stored else None,
+        tensors=[_tensors(pair, row) for pair, row in zip(pairs, rows, strict=True)],
+        skipped=others,
+    )
+    finish(document, as_json=as_json)
+
+
+def _blocks_of(block_tokens: int) -> int:
+    if block_tokens % BLOCK_TOKENS:
+        raise UsageError(f"--block-tokens: {block_tokens} is no multiple of {BLOCK_TOKENS}", "--block-tokens 64")
+    return block_tokens
+
+
+def _tensors(pair: Pair, tally: Tally) -> results.CodecTensors:
+    return results.CodecTensors(
+        k=pair.k_name,
+        v=pair.v_name,
+        layer=pair.layer,
+        dtype=pair.dtype,
+        heads=pair.heads,
+        tokens=pair.tokens,
+        head_dim=pair.head_dim,
+        raw_bytes=tally.raw_bytes,
+        stored_bytes=tally.stored_bytes,
+        ratio=tally.ratio,
+        k_relative_rmse=tally.k.relative_rmse,
+        v_relative_rmse=tally.v.relative_rmse,
+    )
+
+
+@app.verb("compare")
+def compare_codecs(
+    file: File,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--codec", metavar="MODE", help="Only this mode. May be repeated. Default: all of this build."),
+    ] = None,
+    calibration: Calibration = None,
+    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Show peers beside our modes.")] = True,
+    model: ModelFolder = None,
+    tokens: Tokens = None,
+    documents: Documents = None,
+    prefix_tokens: PrefixTokens = None,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Draw ratio and loss, an SVG; a file there is lost.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show all modes and what others do in one table: ratio, errors, speed, and with a model perplexity.
+
+    Peers: zstd -1 and -3, lz4, byte shuffle with zstd, a cast to fp8, MXFP4, KIVI with 4 bits, and a CacheGen-style
+    coder, which is our own from the paper. Compressors of bytes get the same blocks of 64 tokens and lose nothing. The
+    sizes of the others count scales, offsets and entropy-coded bits, but no headers. Perplexity is that of codec eval.
+
+    \b
+    Examples:
+      speckvctl codec compare kv.safetensors --no-peers
+      speckvctl codec compare kv.safetensors --codec raw --codec q4x --svg plot.svg --json
+    """
+    from speckv import codec as library
+
+    from speckvctl.codecs import comparison, plot, running, tensors
+
+    running.check_options(model, tokens, documents, prefix_tokens)
+    pairs, _ = tensors.read_pairs(file, BLOCK_TOKENS)
+    coders, left_out = comparison.coders(only, calibration, peers=peers)
+    with progress("coding", "codecs") as tell:
+        rows = comparison.judge(coders, pairs, left_out, tell)
+    run: Model | None = None
+    if model is not None and tokens is not None:
+        run = running.load(model, tokens, documents, prefix_tokens)
+        with progress("running the model", "documents") as tell:
+            comparison.run(rows, run, tell)
+    document = results.CodecCompare(
+        file=str(file),
+        isa=library.isa(),
+        raw_bytes=sum(pair.raw_bytes for pair in pairs),
+        block_tokens=BLOCK_TOKENS,
+        model=str(model) if model else None,
+        tokens=str(tokens) if tokens else None,
+        documents=len(run.ids) if run else None,
+        perplexity_reference=run.reference if run else None,
+        prefix_tokens=run.prefix if run else None,
+        prefix_perplexity_reference=run.prefix_reference if run else None,
+        rows=[row.result() for row in rows],
+        left_out=[results.CodecLeftOut(name=name, reason=reason) for name, reason in left_out.items()],
+        plot=str(svg) if svg else None,
+    )
+    if svg is not None:
+        plot.write(svg, document)
+    finish(document, as_json=as_json)
+
+
+@app.verb("encode")
+def encode_file(
+    file: File,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FRAMES", help="File of frames to write.")],
+    codec_name: CodecName = "q4x",
+    calibration: Calibration = None,
+    block_tokens: BlockTokens = BLOCK_TOKENS,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a file's K and V into frames. Tensors that are neither are left out, and named.
+
+    The size of FRAMES is what codec eval calls stored. Another file of frames is written over, another file is not; a
+    failure leaves what was there.
+
+    \b
+    Examples:
+      speckvctl codec encode kv.safetensors -o new.frames --dry-run
+      speckvctl codec encode kv.safetensors -o new.frames --codec int8-delta-rle --json
+    """
+    from speckvctl.codecs import frames, modes, tensors
+
+    mode = modes.mode(codec_name, calibration)
+    pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
+    frames.check_replaceable(output)
+    with progress("encoding", "tensors") as tell:
+        stored = _encode(mode, pairs, block_tokens, output, dry_run, tell)
+    raw = sum(pair.raw_bytes for pair in pairs)
+    document = results.CodecEncode(
+        file=str(file),
+        frames=str(output),
+        dry_run=dry_run,
+        codec=mode.name,
+        calibration_digest=mode.calibration_digest,
+        block_tokens=block_tokens,
+        tensors=2 * len(pairs),
+        frame_count=sum(pair.tokens for pair in pairs) // block_tokens,
+        raw_bytes=raw,
+        stored_bytes=stored,
+        ratio=raw / stored,
+        skipped=others,
+    )
+    finish(document, as_json=as_json)
+
+
+def _encode(
+    mode: Mode, pairs: list[Pair], block_tokens: int, output: Path, dry_run: bool, tell: ProgressCallback
+) -> int:
+    from speckvctl.codecs import frames
+
+    def coded() -> frames.Coded:
+        for done, pair in enumerate(pairs):
+            tell(done, len(pairs))
+            yield mode.encode(pair, block_tokens)
+
+    if dry_run:
+        return frames.overhead(pairs, block_tokens) + sum(frame.nbytes for of_pair in coded() for frame in of_pair)
+    return frames.write(output, pairs, block_tokens, coded())
+
+
+@app.verb("decode")
+def decode_file(
+    source: Frames,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="safetensors file to write.")],
+    calibration: Calibration = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Turn a file of frames back into K and V, names, shapes and dtypes as they were. Every checksum is verified.
+
+    Another safetensors file is written over, another file is not; a failure leaves what was there.
+
+    \b
+    Examples:
+      speckvctl codec decode kv.frames -o new.safetensors --dry-run
+      speckvctl codec decode kv.frames -o new.safetensors --json
+    """
+    from speckvctl.codecs import frames, modes, tensors
+
+    reader = frames.Reader(source)
+    codecs = [modes.mode(name, calibration, of_frames=True) for name in reader.modes]
+    tensors.check_replaceable(output)
+    with progress("decoding", "tensors") as tell:
+        raw = frames.decode(reader, {mode.codec: mode for mode in codecs}, None if dry_run else output, tell)
+    document = results.CodecDecode(
+        frames=str(source),
+        file=str(output),
+        dry_run=dry_run,
+        codecs=list(reader.modes),
+        tensors=2 * len(reader.entries),
+        frame_count=sum(len(entry.frames) for entry in reader.entries),
+        raw_bytes=raw,
+        stored_bytes=reader.size,
+    )
+    finish(document, as_json=as_json)
+
+
+@app.verb("vectors")
+def golden_vectors(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Golden frames: index.txt and NAME.frame.")],
+    write: Annotated[bool, typer.Option("--write", help="Write them as this build makes them.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Hold this build to golden frames, with every set of kernels that this machine has; exit code 7 where it differs.
+
+    Every line of index.txt is made anew: its input by its style and seed, its frame, and what that decodes to. With
+    --write the checksums in index.txt and the stored frames become those of this build; its lines, which say what
+    there is, stay.
+
+    \b
+    Examples:
+      speckvctl codec vectors vectors
+      speckvctl codec vectors vectors --write --dry-run --json
+    """
+    from speckvctl.codecs import vectors
+
+    with progress("checking", "vectors") as tell:
+        found = vectors.update(folder, dry_run, tell) if write else vectors.check(folder, tell)
+    document = results.CodecVectors(
+        folder=str(folder),
+        written=write and not dry_run,
+        dry_run=dry_run,
+        isas=found.isas,
+        modes=[results.VectorModes(codec=name, vectors=n, stored_frames=m) for name, (n, m) in found.modes.items()],
+        differences=found.differences,
+    )
+    finish(document, as_json=as_json)

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Documents about codecs as text for people."""
+
+from __future__ import annotations
+
+from speckvctl import results
+from speckvctl.quantities import format_count, format_ratio, format_size
+from speckvctl.render.text import columns, one_line, pairs, plural
+
+_RULES = [
+    "Blocks: every full block of 64 tokens of every layer is the decoded one for all tokens after it.",
+    "Prefix: the first tokens were stored and come back decoded; only what follows is counted.",
+]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}%"
+
+
+def _rate(rate: float | None) -> str:
+    return "-" if rate is None else f"{rate / 1e9:.2f} GB/s"
+
+
+def _increase(percent: float | None, error: float | None) -> str:
+    if percent is None:
+        return "-"
+    return f"{percent:+.3f}%" + (f" ± {error:.3f}" if error is not None else "")
+
+
+def evaluated(document: results.CodecEval) -> list[str]:
+    sizes = f"{format_size(document.raw_bytes)} raw, {format_size(document.stored_bytes)} stored"
+    sizes += f" in frames of {document.block_tokens} tokens"
+    errors = "nothing: every bit comes back"
+    if not document.exact:
+        errors = f"K {_percent(document.k_relative_rmse)}, V {_percent(document.v_relative_rmse)} relative error"
+    speed = f"{_rate(document.encode_bytes_per_second)} in, {_rate(document.decode_bytes_per_second)} out"
+    rows = [
+        ("File", document.file),
+        ("Codec", document.codec),
+        *([("Calibration", f"{document.calibration} ({document.calibration_digest})")] if document.calibration else []),
+        ("Ratio", f"{document.ratio:.3f}x ({sizes})"),
+        ("Loses", errors),
+        ("Speed", f"{speed}, one core, {document.isa}"),
+    ]
+    lines = pairs(rows)
+    lines += [
+        "",
+        *columns(
+            ["LAYER", "K", ">RATIO", ">K ERROR", ">V ERROR"],
+            [
+                [
+                    "-" if row.layer is None else str(row.layer),
+                    row.k,
+                    f"{row.ratio:.3f}x",
+                    _percent(row.k_relative_rmse),
+                    _percent(row.v_relative_rmse),
+                ]
+                for row in document.tensors
+            ],
+        ),
+    ]
+    if document.skipped:
+        lines += ["", f"Neither K nor V: {one_line(', '.join(document.skipped))}."]
+    if document.perplexity is None:
+        return lines
+    lines += [
+        "",
+        f"Perplexity of {one_line(document.model or '')} on {plural(document.documents or 0, 'document')}:",
+        *columns(
+            ["RULE", ">RAW", ">DECODED", ">INCREASE"],
+            [
+                [
+                    "blocks",
+                    f"{document.perplexity_reference:.4f}",
+                    f"{document.perplexity:.4f}",
+                    _increase(document.perplexity_increase_percent, document.perplexity_standard_error_percent),
+                ],
+                [
+                    f"prefix of {document.prefix_tokens}",
+                    f"{document.prefix_perplexity_reference:.4f}",
+                    f"{document.prefix_perplexity:.4f}",
+                    _increase(
+                        document.prefix_perplexity_increase_percent, document.prefix_perplexity_standard_error_percent
+                    ),
+                ],
+            ],
+        ),
+        f"Ratio of the model's own K and V: {document.run_ratio:.3f}x.",
+        "",
+        *_RULES,
+    ]
+    return lines
+
+
+def compared(document: results.CodecCompare) -> list[str]:
+    with_model = document.perplexity_reference is not None
+    lines = columns(
+        ["NAME", ">RATIO", ">ENCODE", ">DECODE", ">K ERROR", ">V ERROR"] + [">BLOCKS", ">PREFIX"] * with_model,
+        [
+            [
+                row.name,
+                format_ratio(row.ratio),
+                _rate(row.encode_bytes_per_second),
+                _rate(row.decode_bytes_per_second),
+                "exact" if row.exact else _percent(row.k_relative_rmse),
+                "exact" if row.exact else _percent(row.v_relative_rmse),
+            ]
+            + [
+                _increase(row.perplexity_increase_percent, row.perplexity_standard_error_percent),
+                _increase(row.prefix_perplexity_increase_percent, row.prefix_perplexity_standard_error_percent),
+            ]
+            * 1
+            * with_model
+            for row in document.rows
+        ],
+    )
+    if document.left_out:
+        lines += ["", *(one_line(f"Left out: {left.name}: {left.reason}.") for left in document.left_out)]
+    if with_model:
+        lines += [
+            "",
+            f"Increase of perplexity on {plural(document.documents or 0, 'document')} of "
+            f"{document.perplexity_reference:.4f} (blocks) and {document.prefix_perplexity_reference:.4f} (a prefix of "
+            f"{document.prefix_tokens} tokens), with its standard error.",
+            *_RULES,
+        ]
+    if document.plot is not None:
+        lines += ["", f"Wrote {one_line(document.plot)}."]
+    return lines
+
+
+def encoded(document: results.CodecEncode) -> list[str]:
+    lines = pairs(
+        [
+            ("Codec", document.codec),
+            ("Tensors", f"{format_count(document.tensors)}, in {plural(document.frame_count, 'frame')}"),
+            ("Raw", format_size(document.raw_bytes)),
+            ("Frames", f"{format_size(document.stored_bytes)}, ratio {document.ratio:.3f}x"),
+        ]
+    )
+    if document.skipped:
+        lines.append(f"Neither K nor V, left out: {one_line(', '.join(document.skipped))}.")
+    return [*lines, f"{'Would write' if document.dry_run else 'Wrote'} {one_line(document.frames)}."]
+
+
+def decoded(document: results.CodecDecode) -> list[str]:
+    return [
+        *pairs(
+            [
+                ("Codec", ", ".join(document.codecs)),
+                ("Frames", f"{format_count(document.frame_count)}, {format_size(document.stored_bytes)}"),
+                ("Tensors", f"{format_count(document.tensors)}, {format_size(document.raw_bytes)}"),
+            ]
+        ),
+        f"{'Would write' if document.dry_run else 'Wrote'} {one_line(document.file)}.",
+    ]
+
+
+def vectors(document: results.CodecVectors) -> list[str]:
+    lines = columns(
+        ["MODE", ">VECTORS", ">STORED"],
+        [[row.codec, format_count(row.vectors), format_count(row.stored_frames)] for row in document.modes],
+    )
+    kernels = ", ".join(document.isas)
+    if document.differences:
+        return [*lines, "", *map(one_line, document.differences), f"This build differs ({kernels} kernels)."]
+    if document.written or document.dry_run:
+        return [*lines, f"{'Wrote' if document.written else 'Would write'} {one_line(document.folder)}."]
+    return [*lines, f"This build makes and reads all of them, with {kernels} kernels."]

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""speckvctl codec: figures that a third party finds again, and a clear refusal of everything that is not K and V."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from speckv import codec
+
+from tests.cli.conftest import Cli
+from tests.unit.codec_eval import kv, tiny
+
+SHAPE = (2, 256, 128)
+
+
+@pytest.fixture
+def cache(cli: Cli) -> Cli:
+    """A folder with K and V in fp16, which numpy reads too."""
+    kv.pairs(cli.folder / "kv16.safetensors", shape=SHAPE, dtype="F16")
+    return cli
+
+
+def relative_rmse(was: dict[str, Any], now: dict[str, Any], kind: str) -> float:
+    names = [name for name in now if name.endswith(f".{kind}")]
+    errors = sum(((now[name].astype(np.float64) - was[name]) ** 2).sum() for name in names)
+    return float(np.sqrt(errors / sum((was[name].astype(np.float64) ** 2).sum() for name in names)))
+
+
+@pytest.mark.parametrize("mode", codec.modes())
+def test_a_third_party_finds_the_figures_of_eval_in_the_files(mode: str, cache: Cli) -> None:
+    said = cache.document("codec", "eval", "kv16.safetensors", "--codec", mode)
+    made = cache.document("codec", "encode", "kv16.safetensors", "-o", "kv16.frames", "--codec", mode)
+    cache.document("codec", "decode", "kv16.frames", "-o", "back.safetensors")
+    was, now = (load_file(cache.folder / name) for name in ("kv16.safetensors", "back.safetensors"))
+    assert sorted(now) == [f"doc.layer{layer}.{kind}" for layer in (0, 1) for kind in "kv"]
+    size = (cache.folder / "kv16.frames").stat().st_size
+    assert said["ratio"] == sum(tensor.nbytes for tensor in now.values()) / size == made["ratio"]
+    assert said["k_relative_rmse"] == pytest.approx(relative_rmse(was, now, "k"), rel=1e-9)
+    assert said["v_relative_rmse"] == pytest.approx(relative_rmse(was, now, "v"), rel=1e-9)
+    assert said["exact"] == all(np.array_equal(now[name], was[name]) for name in now)
+    assert said["exact"] == (mode in ("raw", "lossless"))
+    assert said["encode_bytes_per_second"] > 0 and said["decode_bytes_per_second"] > 0
+
+
+def test_the_shared_model_is_run_on_what_was_decoded(cache: Cli) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
+    tiny.write(cache.folder / "model")
+    np.save(cache.folder / "tokens.npy", tiny.documents(3, 200))
+    run = ("--model", "model", "--tokens", "tokens.npy")
+    lossy = cache.document("codec", "eval", "kv16.safetensors", *run, "--documents", "2", "--prefix-tokens", "64")
+    assert (lossy["documents"], lossy["prefix_tokens"]) == (2, 64)
+    for key in ("perplexity", "prefix_perplexity"):
+        increase = 100 * (lossy[key] / lossy[f"{key}_reference"] - 1)
+        assert increase != 0
+        assert lossy[f"{key}_increase_percent"] == pytest.approx(increase, abs=1e-9)
+        assert lossy[f"{key}_standard_error_percent"] > 0
+    assert 3.5 < lossy["run_ratio"] < 4.5
+    raw = cache.document("codec", "eval", "kv16.safetensors", "--codec", "raw", *run)
+    assert raw["documents"] == 3
+    assert abs(raw["perplexity_increase_percent"]) < 1e-3
+    assert raw["prefix_perplexity_increase_percent"] == 0
+    table = cache.document("codec", "compare", "kv16.safetensors", *run, "--documents", "2", "--prefix-tokens", "64")
+    rows = {row["name"]: row for row in table["rows"]}
+    for key in ("perplexity_increase_percent", "prefix_perplexity_increase_percent"):
+        assert rows["q4x"][key] == pytest.approx(lossy[key], rel=1e-6)
+        assert rows["raw"][key] == rows["zstd -1"][key] == 0
+        assert rows["KIVI 4-bit"][key] not in (None, 0)
+    assert "± " in cache.ok("codec", "eval", "kv16.safetensors", *run).out
+
+
+def test_the_plot_is_written_with_the_table(cache: Cli) -> None:
+    text = cache.ok("codec", "compare", "kv16.safetensors", "--codec", "q4x", "--no-peers", "--svg", "plot.svg").out
+    assert "Wrote plot.svg." in text
+    assert (cache.folder / "plot.svg").read_text("utf-8").startswith("<svg ")
+
+
+def test_frames_of_more_tokens_save_more(cache: Cli) -> None:
+    by_64 = cache.document("codec", "eval", "kv16.safetensors")
+    by_256 = cache.document("codec", "eval", "kv16.safetensors", "--block-tokens", "256")
+    assert by_64["ratio"] < by_256["ratio"] < 4.5
+    assert by_64["k_relative_rmse"] == by_256["k_relative_rmse"]
+
+
+def test_a_golden_frame_that_differs_is_a_failed_verification(chat: Cli) -> None:
+    assert "makes and reads all of them" in chat.ok("codec", "vectors", "vectors").out
+    index = chat.folder / "vectors" / "index.txt"
+    index.write_text(index.read_text("ascii").replace(" mixed ", " smooth ", 1), "ascii")
+    done = chat("codec", "vectors", "vectors")
+    assert done.code == 7
+    assert "This build differs" in done.out
+
+
+BITS = kv.like_kv(SHAPE)
+INFINITE = BITS.copy()
+INFINITE[1, 100, 7] = 0xFF80
+
+
+def cut(data: bytes) -> bytes:
+    return data[:-100]
+
+
+def flipped(data: bytes) -> bytes:
+    place = data.index(b"SKVF", 64) + 1000
+    return data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
+
+
+def later(data: bytes, offset: int = 4) -> bytes:
+    """The first frame, of a version or mode that is not known yet."""
+    begin = data.index(b"SKVF", 64)
+    header = bytearray(data[begin : begin + 124])
+    header[offset] = 9
+    return data[:begin] + header + struct.pack("<I", codec.crc32c(bytes(header))) + data[begin + 128 :]
+
+
+BAD_TENSORS: dict[str, tuple[dict[str, tuple[str, Any]], int, str]] = {
+    "integers": ({"k": ("I8", BITS.view(np.int8)), "v": ("I8", BITS.view(np.int8))}, 8, "k is i8"),
+    "empty": ({"k": ("BF16", BITS[:0]), "v": ("BF16", BITS[:0])}, 2, "k is empty"),
+    "odd-sized": ({"k": ("BF16", BITS[:, :250]), "v": ("BF16", BITS[:, :250])}, 2, "250 tokens"),
+    "not finite": ({"k": ("BF16", INFINITE), "v": ("BF16", BITS)}, 8, "not finite"),
+    "an odd head": ({"k": ("BF16", BITS[..., :50]), "v": ("BF16", BITS[..., :50])}, 8, "head size 50"),
+    "neither": ({"weights": ("BF16", BITS)}, 2, "no tensors named k and v"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TENSORS)
+def test_bad_tensors_are_refused_and_the_output_stays(case: str, chat: Cli) -> None:
+    held, code, reason = BAD_TENSORS[case]
+    kv.write(chat.folder / "bad.safetensors", held)
+    before = (chat.folder / "kv.frames").read_bytes()
+    error = chat.failure("codec", "encode", "bad.safetensors", "-o", "kv.frames")
+    assert error["exit_code"] == code
+    assert reason in error["message"]
+    assert (chat.folder / "kv.frames").read_bytes() == before
+    assert not [path for path in chat.folder.iterdir() if path.name.startswith(".")]
+
+
+def test_what_a_mode_cannot_hold_is_left_out_of_the_table(chat: Cli) -> None:
+    kv.write(chat.folder / "bad.safetensors", BAD_TENSORS["not finite"][0])
+    assert chat.failure("codec", "eval", "bad.safetensors")["exit_code"] == 8
+    table = chat.document("codec", "compare", "bad.safetensors", "--no-peers")
+    assert {row["name"] for row in table["rows"]} == {"raw", "lossless"}
+    assert any(left["name"] == "q4x" and "not finite" in left["reason"] for left in table["left_out"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "reason"),
+    [(cut, 7, "frame"), (flipped, 7, "frame 0 of"), (later, 8, "version"), (lambda d: later(d, 6), 8, "mode")],
+    ids=["cut short", "flipped bit", "later version", "later mode"],
+)
+def test_bad_frames_are_refused_and_the_output_stays(spoil: Any, code: int, reason: str, chat: Cli) -> None:
+    (chat.folder / "bad.frames").write_bytes(spoil((chat.folder / "kv.frames").read_bytes()))
+    before = (chat.folder / "kv.safetensors").read_bytes()
+    error = chat.failure("codec", "decode", "bad.frames", "-o", "kv.safetensors")
+    assert error["exit_code"] == code
+    assert reason in error["message"]
+    assert (chat.folder / "kv.safetensors").read_bytes() == before
+    assert not [path for path in chat.folder.iterdir() if path.name.startswith(".")]
+
+
+def test_another_file_is_not_written_over(chat: Cli) -> None:
+    for command in (
+        ("encode", "kv.safetensors", "-o", "kv.safetensors"),
+        ("encode", "kv.safetensors", "-o", "trace.jsonl"),
+        ("decode", "kv.frames", "-o", "kv.frames"),
+        ("decode", "kv.frames", "-o", "vectors"),
+    ):
+        assert chat.failure("codec", *command)["exit_code"] == 2
+    assert chat.failure("codec", "encode", "kv.safetensors", "-o", "none/new.frames")["exit_code"] == 4
+
+
+WRONG_OPTIONS = [
+    (["--codec", "zip"], 2),
+    (["--codec", "q5c"], 2),
+    (["--codec", "q5c", "--calibration", "kv.safetensors"], 7),
+    (["--calibration", "kv.safetensors"], 2),
+    (["--block-tokens", "100"], 2),
+    (["--model", "model"], 2),
+    (["--prefix-tokens", "100", "--model", "m", "--tokens", "t"], 2),
+    (["--model", "none", "--tokens", "none.npy"], 4),
+]
+
+
+@pytest.mark.parametrize(("options", "code"), WRONG_OPTIONS, ids=lambda value: " ".join(map(str, np.atleast_1d(value))))
+def test_options_that_cannot_be_are_refused_before_anything_runs(options: list[str], code: int, chat: Cli) -> None:
+    assert chat.failure("codec", "eval", "kv.safetensors", *options)["exit_code"] == code
+
+
+@pytest.mark.shared
+def test_the_published_tensors_give_the_promised_ratio(cli: Cli, shared_dir: Path) -> None:
+    said = cli.document("codec", "eval", shared_dir / "model" / "kv_dev.safetensors")
+    assert said["ratio"] >= 4.35
+    assert len(said["tensors"]) == 8 and len(said["skipped"]) == 4
+    assert json.dumps(said)
