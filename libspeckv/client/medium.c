@@ -63,7 +63,6 @@ static int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *m
 			uuid[0] = 0;
 		fclose(file);
 	}
-	uuid[strcspn(uuid, "\n")] = 0;
 	if (uuid[0] && uuid[0] != '-')
 		snprintf(medium->path, sizeof(medium->path), "%.*s/cards/%.36s", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, uuid);
 	return 0;

@@ -3,14 +3,19 @@
  * Blocks in and out of a pool, beside memcpy and Redis: same blocks, same random order, same batches, same core, in turns
  * of one batch.
  *
- * Usage: blocks [--mib 256] [--rounds 9] [--batch 32] [--redis SOCKET --redis-pid PID]
+ * Usage: blocks [--mib 256] [--rounds 9] [--batch 32] [--redis SOCKET --redis-pid PID] [--card SPECKV-EMU]
+ * With --card the same blocks lie in an emulated card too, whose process has the other cores.
  * The pool is made on host:DRAM of SPECKV_RUNTIME_DIR, and memcpy's file lies there too, so that both read one kind of memory.
  */
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "bench.h"
@@ -24,6 +29,9 @@ struct work {
 	struct speckv_ctx *ctx;
 	struct speckv_device *device;
 	struct speckv_pool *pool;
+	struct speckv_device *card;
+	struct speckv_pool *card_pool;
+	pid_t card_pid;
 	struct redis_peer *redis;
 	pid_t redis_pid;
 	int core;
@@ -95,6 +103,28 @@ static void put_speckv(struct work *w, size_t base)
 	check(w, "put", speckv_put(w->pool, w->requests, w->batch), w->batch);
 }
 
+static void get_card(struct work *w, size_t base)
+{
+	load_batch(w, base, 0);
+	check(w, "get from the card", speckv_get(w->card_pool, w->requests, w->batch), w->batch);
+}
+
+static void put_card(struct work *w, size_t base)
+{
+	load_batch(w, base, 1);
+	check(w, "put to the card", speckv_put(w->card_pool, w->requests, w->batch), w->batch);
+}
+
+static void drop_card(struct work *w, size_t base)
+{
+	for (size_t i = 0; i < w->batch; i++) {
+		struct speckv_key key;
+
+		key_of(w->order[base + i], &key);
+		check(w, "drop from the card", speckv_drop(w->card_pool, &key, 1), 1);
+	}
+}
+
 static void drop(struct work *w, size_t base)
 {
 	for (size_t i = 0; i < w->batch; i++) {
@@ -119,7 +149,7 @@ static void put_redis(struct work *w, size_t base)
 }
 #endif
 
-enum place { ANYWHERE, SERVER_HERE, SERVER_ELSEWHERE };
+enum place { ANYWHERE, SERVER_HERE, SERVER_ELSEWHERE, CARD };
 
 struct peer {
 	const char *name;
@@ -134,6 +164,8 @@ static const struct peer peers[] = {
 	{ "speckv_get", get_speckv, NULL, ANYWHERE },
 	{ "memcpy_put", put_memcpy, NULL, ANYWHERE },
 	{ "speckv_put", put_speckv, drop, ANYWHERE },
+	{ "card_get", get_card, NULL, CARD },
+	{ "card_put", put_card, drop_card, CARD },
 #ifdef HAVE_HIREDIS
 	{ "redis_get_one_core", get_redis, NULL, SERVER_HERE },
 	{ "redis_get_two_cores", get_redis, NULL, SERVER_ELSEWHERE },
@@ -145,7 +177,7 @@ static const struct peer peers[] = {
 #define PEERS (sizeof(peers) / sizeof(peers[0]))
 
 /* False when this machine has no second core. */
-static int place_server(const struct work *w, enum place place)
+static int place_process(const struct work *w, pid_t process, enum place place)
 {
 	cpu_set_t set;
 
@@ -153,7 +185,7 @@ static int place_server(const struct work *w, enum place place)
 	for (int core = 0; core < sysconf(_SC_NPROCESSORS_CONF); core++)
 		if ((core == w->core) == (place == SERVER_HERE))
 			CPU_SET((size_t)core, &set);
-	return sched_setaffinity(w->redis_pid, sizeof(set), &set) == 0;
+	return sched_setaffinity(process, sizeof(set), &set) == 0;
 }
 
 static struct series series[PEERS];
@@ -187,6 +219,38 @@ static void make_pool(struct work *w)
 		give_up("the pool: %s", w->ctx ? speckv_strerror(w->ctx) : "SPECKV_RUNTIME_DIR");
 	for (size_t base = 0; base < w->blocks; base += w->batch)
 		put_speckv(w, base);
+}
+
+static void make_card(struct work *w, const char *program)
+{
+	struct speckv_pool_config config = { .name = "bench", .uid = (uint32_t)-1, .gid = (uint32_t)-1, .eviction = SPECKV_EVICT_NONE };
+	char folder[SPECKV_PATH_BYTES + 16], bytes[32], line[16];
+	int ready[2];
+
+	snprintf(folder, sizeof(folder), "%s/emu", speckv_ctx_runtime_dir(w->ctx));
+	if (mkdir(folder, 0700) || pipe(ready))
+		give_up("cannot make %s", folder);
+	snprintf(folder, sizeof(folder), "%s/emu/bench", speckv_ctx_runtime_dir(w->ctx));
+	config.capacity_bytes = (w->blocks + 64) * (BLOCK + 1024ull);
+	config.max_bytes = config.capacity_bytes + (4ull << 20);
+	snprintf(bytes, sizeof(bytes), "%lluM", (unsigned long long)(config.capacity_bytes / 4 * 5 >> 20) + 64);
+	w->card_pid = fork();
+	if (w->card_pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		dup2(ready[1], STDOUT_FILENO);
+		execl(program, program, "--dir", folder, "--memory", bytes, (char *)NULL);
+		_exit(127);
+	}
+	close(ready[1]);
+	if (w->card_pid < 0 || read(ready[0], line, sizeof(line)) <= 0)
+		give_up("cannot start %s", program);
+	close(ready[0]);
+	place_process(w, w->card_pid, SERVER_ELSEWHERE);
+	if (speckv_device_open(w->ctx, "emu:bench", 0, &w->card) || speckv_pool_create(w->card, &config, NULL) ||
+	    speckv_pool_open(w->card, "bench", NULL, &w->card_pool))
+		give_up("the card's pool: %s", speckv_strerror(w->ctx));
+	for (size_t base = 0; base < w->blocks; base += w->batch)
+		put_card(w, base);
 }
 
 static void make_file(struct work *w)
@@ -234,6 +298,8 @@ int main(int argc, char **argv)
 	shuffle(w.order, w.blocks, 1);
 	make_pool(&w);
 	make_file(&w);
+	if (option(argc, argv, "--card", NULL))
+		make_card(&w, option(argc, argv, "--card", NULL));
 #ifdef HAVE_HIREDIS
 	if (redis) {
 		w.redis = redis_peer_connect(redis);
@@ -249,10 +315,10 @@ int main(int argc, char **argv)
 		shuffle(w.order, w.blocks, round);
 		for (size_t base = 0; base < w.blocks; base += w.batch)
 			for (size_t p = 0; p < PEERS; p++)
-				if (peers[p].server == ANYWHERE)
+				if (peers[p].server == ANYWHERE || (peers[p].server == CARD && w.card_pool))
 					turn(&w, p, base, round);
 		for (size_t p = 0; p < PEERS; p++) /* one after the other: a server that moves has to settle */
-			if (peers[p].server != ANYWHERE && redis && place_server(&w, peers[p].server))
+			if ((peers[p].server == SERVER_HERE || peers[p].server == SERVER_ELSEWHERE) && redis && place_process(&w, w.redis_pid, peers[p].server))
 				for (size_t base = 0; base < w.blocks; base += w.batch)
 					turn(&w, p, base, round);
 	}
@@ -264,6 +330,12 @@ int main(int argc, char **argv)
 	if (w.redis)
 		redis_peer_close(w.redis);
 #endif
+	if (w.card_pool) {
+		speckv_pool_close(w.card_pool);
+		speckv_device_close(w.card);
+		kill(w.card_pid, SIGKILL);
+		waitpid(w.card_pid, NULL, 0);
+	}
 	speckv_pool_close(w.pool);
 	if (speckv_pool_destroy(w.device, "bench", NULL, NULL))
 		give_up("%s", speckv_strerror(w.ctx));

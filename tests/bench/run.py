@@ -189,6 +189,7 @@ def measure(quick: bool) -> Measured:
     build()
     install_peers()
     programs = BUILD / "tests" / "bench"
+    card = ["--card", BUILD / "libspeckv" / "emulator" / "speckv-emu"]
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="speckv-bench-", dir=shm) as name:
         folder = Path(name)
@@ -198,7 +199,7 @@ def measure(quick: bool) -> Measured:
                 measured.lacks([*in_c, "python_redis_get", "python_redis_plain_get"], "redis-server")
             elif not has_hiredis():
                 measured.lacks(in_c, "libhiredis-dev")
-            run(measured, folder, programs / "blocks", *size, "--rounds", rounds, *(redis if has_hiredis() else []))
+            run(measured, folder, programs / "blocks", *size, "--rounds", rounds, *card, *(redis if has_hiredis() else []))
         with redis_server(folder) as redis:  # a fresh one, without the blocks of the last
             program = [BIN / "python", HERE / "python_peers.py"]
             run(measured, folder, *program, *size, "--rounds", rounds, "--lmcache", *redis)
@@ -214,6 +215,8 @@ RATES = {
     "speckv_get": ("bytes", "get of the same blocks with CRC"),
     "memcpy_put": ("bytes", "memcpy of the same blocks the other way"),
     "speckv_put": ("bytes", "put of the same blocks"),
+    "card_get": ("bytes", "get of the same blocks from an emulated card, whose process has a core of its own"),
+    "card_put": ("bytes", "put of the same blocks to it"),
     "redis_get_one_core": ("bytes", "Redis, hiredis, pipelined; server and client share one core"),
     "redis_get_two_cores": ("bytes", "Redis, hiredis, pipelined; the server has a core of its own"),
     "redis_put_one_core": ("bytes", "Redis SET, pipelined; server and client share one core"),
@@ -229,6 +232,7 @@ RATIOS = {
     "get_vs_memcpy": ("speckv_get", "memcpy_get"),
     "get_vs_roofline": ("speckv_get", "memory_read"),
     "put_vs_memcpy": ("speckv_put", "memcpy_put"),
+    "card_get_vs_host_get": ("card_get", "speckv_get"),
     "get_vs_redis_one_core": ("speckv_get", "redis_get_one_core"),
     "memcpy_vs_redis_one_core": ("memcpy_get", "redis_get_one_core"),
     "get_vs_redis_two_cores": ("speckv_get", "redis_get_two_cores"),
