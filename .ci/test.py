@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 BUILD = ROOT / "build"
 CI = os.environ.get("CI") == "true"
+# What runs once more with an emulated card in the place of memory: every pool, block, replay and CLI test.
+ON_CARD = ("parity", "unit/python", "unit/replay/test_replay.py", "cli")
 NOT_SUITES = {"accept", "bench", "vectors"}  # run by make accept and make bench; data
 
 
@@ -122,8 +124,8 @@ def meson_suite(name: str, options: Sequence[str], tests: Sequence[str], minutes
     return go
 
 
-def pytest_suite(folder: str) -> Callable[[Result], None]:
-    """One folder below tests/, against the installed package."""
+def pytest_suite(folder: str, *files: str, on_card: bool = False) -> Callable[[Result], None]:
+    """One folder below tests/, or some files, against the installed package; on an emulated card instead of memory."""
 
     def go(result: Result) -> None:
         log = BUILD / "junit" / f"{folder.replace('/', '-')}.xml"
@@ -137,9 +139,10 @@ def pytest_suite(folder: str) -> Callable[[Result], None]:
             "--numprocesses=auto",
             "--dist=loadfile",
             f"--junit-xml={log}",
-            f"tests/{folder}",
+            *(f"tests/{name}" for name in files or [folder]),
         ]
-        read_junit(log, run(command, env={"PYTHONSAFEPATH": "1"}), result)
+        card = {"SPECKV_TEST_EMULATOR": str(BIN / "speckv-emu")} if on_card else {}
+        read_junit(log, run(command, env={"PYTHONSAFEPATH": "1", **card}), result)
 
     return go
 
@@ -216,6 +219,7 @@ def suites() -> dict[str, Callable[[Result], None]]:
             [*plain, "--no-suite", "no-tsan", sanitize[1]],
         ),
         **{f: pytest_suite(f) for f in sorted(folders) if f.split("/")[0] not in NOT_SUITES},
+        "on-card": pytest_suite("on-card", *ON_CARD, on_card=True),
         "soak": meson_suite("c", [], ["--suite", "soak", "--timeout-multiplier=0"], minutes=240),
     }
 

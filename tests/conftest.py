@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import hypothesis
@@ -20,8 +22,29 @@ hypothesis.settings.register_profile("speckv", deadline=None, derandomize=os.env
 hypothesis.settings.load_profile("speckv")
 
 
-# Under nohup, or as a background job of a script, Ctrl-C is ignored, and so it would be in every program that a test starts.
+# Under nohup, or as a background job of a script, Ctrl-C is ignored, and so it would be in every program we start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Where SPECKV_TEST_EMULATOR names speckv-emu, tests that run on host:DRAM run on an emulated card of their own instead.
+EMULATOR = os.environ.get("SPECKV_TEST_EMULATOR")
+MEMORY = "emu:card" if EMULATOR else "host:DRAM"
+
+
+@contextmanager
+def emulated_card(runtime: Path, name: str = "card", memory: str = "640M") -> Iterator[subprocess.Popen[str]]:
+    """A card that runs as emu:NAME in a runtime folder."""
+    assert EMULATOR is not None
+    folder = runtime / "emu" / name
+    folder.parent.mkdir(mode=0o755, exist_ok=True)
+    with subprocess.Popen(
+        [EMULATOR, "--dir", str(folder), "--memory", memory], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +55,8 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="speckv-test-", dir=parent))
     monkeypatch.setenv("SPECKV_RUNTIME_DIR", str(path))
     monkeypatch.delenv("SPECKV_ISA", raising=False)
-    yield path
+    with emulated_card(path) if EMULATOR else nullcontext():
+        yield path
     end_cards(path)
     shutil.rmtree(path, ignore_errors=True)
 

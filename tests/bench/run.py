@@ -199,7 +199,16 @@ def measure(quick: bool) -> Measured:
                 measured.lacks([*in_c, "python_redis_get", "python_redis_plain_get"], "redis-server")
             elif not has_hiredis():
                 measured.lacks(in_c, "libhiredis-dev")
-            run(measured, folder, programs / "blocks", *size, "--rounds", rounds, *card, *(redis if has_hiredis() else []))
+            run(
+                measured,
+                folder,
+                programs / "blocks",
+                *size,
+                "--rounds",
+                rounds,
+                *card,
+                *(redis if has_hiredis() else []),
+            )
         with redis_server(folder) as redis:  # a fresh one, without the blocks of the last
             program = [BIN / "python", HERE / "python_peers.py"]
             run(measured, folder, *program, *size, "--rounds", rounds, "--lmcache", *redis)

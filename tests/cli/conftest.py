@@ -23,6 +23,7 @@ import speckv
 
 from speckvctl.codecs import frames, modes, tensors
 from speckvctl.prefetcher import model
+from tests.conftest import MEMORY
 
 SPECKVCTL = Path(sys.executable).parent / "speckvctl"
 
@@ -56,7 +57,7 @@ class Cli:
 
     def start(self, *arguments: str | Path, **settings: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [str(SPECKVCTL), *map(str, arguments)],
+            [str(SPECKVCTL), *(str(word).replace("host:DRAM", MEMORY) for word in arguments)],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -68,6 +69,8 @@ class Cli:
     def __call__(self, *arguments: str | Path, **settings: Any) -> Finished:
         with self.start(*arguments, **settings) as process:
             out, err = process.communicate(timeout=240)
+        # what is said of a card is said of it in the words of the test
+        out, err = (text.replace(MEMORY, "host:DRAM") for text in (out, err))
         return Finished(tuple(map(str, arguments)), process.returncode, out, err)
 
     def line(self, command: str) -> Finished:
@@ -142,7 +145,7 @@ def validate(document: dict[str, Any]) -> None:
 @pytest.fixture
 def chat(cli: Cli) -> Cli:
     """A host engine with one pool of 64 MiB, and in the folder what commands take: traces, a model, bundles, a key."""
-    with speckv.Context() as context, context.open("host:DRAM", create=True) as device:
+    with speckv.Context() as context, context.open(MEMORY, create=True) as device:
         device.create_pool(speckv.PoolConfig("chat", 64 << 20))
     write_trace(cli.folder / "trace.jsonl")
     write_bundles(cli.folder)
@@ -253,7 +256,7 @@ with speckv.Context() as c, c.open(device_name) as device, device.attach(pool_na
 
 
 @contextmanager
-def held(pool: str, device: str = "host:DRAM", blocks: int = 0) -> Iterator[subprocess.Popen[str]]:
+def held(pool: str, device: str = MEMORY, blocks: int = 0) -> Iterator[subprocess.Popen[str]]:
     """Another process that is attached to a pool, as the tenant "holder", after it put and got some blocks."""
     command = [sys.executable, "-c", HOLDER, device, pool, str(blocks)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

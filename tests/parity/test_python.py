@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import speckv
 
+from tests.conftest import MEMORY
+
 
 @pytest.fixture
 def device(runtime_dir: object) -> Iterator[speckv.Device]:
-    with speckv.Context() as context, context.open("host:DRAM", create=True) as opened:
+    with speckv.Context() as context, context.open(MEMORY, create=True) as opened:
         opened.create_pool(speckv.PoolConfig("parity", 32 << 20))
         yield opened
 

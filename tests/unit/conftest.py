@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import MEMORY
+
 
 @pytest.fixture
 def device(runtime_dir: Path) -> Iterator[object]:
-    """host:DRAM, open, without pools."""
+    """This machine's memory, or a card, open, without pools."""
     import speckv  # here: some suites run without the package
 
-    with speckv.Context() as context, context.open("host:DRAM", create=True) as opened:
+    with speckv.Context() as context, context.open(MEMORY, create=True) as opened:
         yield opened
 
 

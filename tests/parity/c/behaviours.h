@@ -22,7 +22,10 @@
 
 #define POOL_BYTES (64ull << 20)
 
-/* A pool on host:DRAM in the runtime folder of the test, attached. */
+/* This machine's memory, or the emulated card that was started for the test. */
+#define MEMORY (getenv("SPECKV_TEST_EMULATOR") ? "emu:card" : "host:DRAM")
+
+/* A pool on MEMORY in the runtime folder of the test, attached. */
 static struct {
 	struct speckv_ctx *ctx;
 	struct speckv_device *device;
@@ -40,7 +43,7 @@ static void set_up(void)
 	struct speckv_pool_info info;
 
 	HOLDS(speckv_ctx_create(&fixture.ctx) == 0);
-	HOLDS(speckv_device_open(fixture.ctx, "host:DRAM", SPECKV_OPEN_CREATE, &fixture.device) == 0);
+	HOLDS(speckv_device_open(fixture.ctx, MEMORY, SPECKV_OPEN_CREATE, &fixture.device) == 0);
 	HOLDS(speckv_pool_create(fixture.device, &config, &info) == 0);
 	HOLDS(speckv_pool_open(fixture.device, "parity", NULL, &fixture.pool) == 0);
 }
@@ -50,7 +53,7 @@ static void tear_down(void)
 	speckv_pool_close(fixture.pool);
 	HOLDS(speckv_pool_destroy(fixture.device, "parity", NULL, NULL) == 0);
 	speckv_device_close(fixture.device);
-	HOLDS(speckv_device_remove(fixture.ctx, "host:DRAM", 0) == 0);
+	HOLDS(speckv_device_remove(fixture.ctx, MEMORY, 0) == 0);
 	speckv_ctx_destroy(fixture.ctx);
 }
 

@@ -11,7 +11,7 @@ static void open_and_close_twice_in_one_process(void)
 		struct speckv_device_info info;
 
 		HOLDS(speckv_ctx_create(&ctx) == 0);
-		HOLDS(speckv_device_open(ctx, "host:DRAM", 0, &device) == 0);
+		HOLDS(speckv_device_open(ctx, MEMORY, 0, &device) == 0);
 		HOLDS(speckv_device_info(device, &info) == 0);
 		HOLDS(info.state == SPECKV_MEDIUM_READY && info.pools == 1);
 		HOLDS(speckv_pool_open(device, "parity", NULL, &pool) == 0);

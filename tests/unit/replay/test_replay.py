@@ -23,12 +23,13 @@ from speckvctl.replay import ReplayConfig, ReplayProgress, ReplayResult, TraceEr
 from speckvctl.replay.client import Client, Work, _serve_chunk
 from speckvctl.replay.contents import Contents
 from speckvctl.replay.sample import KV, TRACE
+from tests.conftest import MEMORY
 
 CHAIN = [[0, 1, 2], [0, 1, 3, 4], [0, 1, 2], [9]]
 
 
 def config(trace: Path, **settings: Any) -> ReplayConfig:
-    return dataclasses.replace(ReplayConfig(trace, "host:DRAM", "kv"), **settings)
+    return dataclasses.replace(ReplayConfig(trace, MEMORY, "kv"), **settings)
 
 
 def stored_at(device: speckv.Device, content: bytes) -> tuple[Path, int]:
@@ -156,7 +157,7 @@ def test_speckvctl_ends_with_exit_code_7_on_a_mismatch(device: speckv.Device, wr
     with path.open("r+b") as stream:
         stream.seek(offset + 5)
         stream.write(b"\xaa\x55\xaa\x55")
-    command = [sys.executable, "-m", "speckvctl", "replay", str(trace), "--device", "host:DRAM", "--pool", "kv"]
+    command = [sys.executable, "-m", "speckvctl", "replay", str(trace), "--device", MEMORY, "--pool", "kv"]
     done = subprocess.run([*command, "--max-rate", "--json"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 7, done.stderr
     assert json.loads(done.stdout)["mismatches"] == 1
@@ -249,7 +250,7 @@ def press():
     os.killpg(0, signal.SIGINT)
 if __name__ == "__main__":
     threading.Thread(target=press).start()
-    result = run(ReplayConfig({str(TRACE)!r}, "host:DRAM", "kv", clients=2, max_rate=1.0))
+    result = run(ReplayConfig({str(TRACE)!r}, {MEMORY!r}, "kv", clients=2, max_rate=1.0))
     print(result.interrupted, result.errors, result.problems)
 """
     done = subprocess.run(
@@ -299,7 +300,7 @@ def progress(now):
     if now.requests:
         os.kill(os.getpid(), signal.SIGKILL)
 if __name__ == "__main__":
-    run(ReplayConfig({str(TRACE)!r}, "host:DRAM", "kv", clients=2, max_rate=50.0, contents={str(KV)!r}), progress)
+    run(ReplayConfig({str(TRACE)!r}, {MEMORY!r}, "kv", clients=2, max_rate=50.0, contents={str(KV)!r}), progress)
 """
     done = subprocess.run([sys.executable, "-c", program], timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
