@@ -24,6 +24,7 @@
 #include "emulator.h"
 
 #define BATCH 256          /* commands between two looks at the sockets */
+#define SOCKETS_NS 50000u  /* between two looks at the sockets while there are commands */
 #define LOOKS 64           /* idle rounds between two looks at the sockets */
 #define SLOT_BYTES (8u << 20)
 
@@ -214,16 +215,19 @@ static int sleep_ms(struct emulator *e)
 
 static void loop(struct emulator *e)
 {
-	uint64_t idle_since = emu_now_ns(e);
+	uint64_t idle_since = emu_now_ns(e), served = 0;
 	unsigned int idle = 0;
 
 	while (!e->stop && !interrupted) {
 		uint64_t poll_ns = speckv_card_poll_ns(e->card);
 
 		if (speckv_card_run(e->card, BATCH)) {
-			serve(e, 0);
 			idle = 0;
 			idle_since = emu_now_ns(e);
+			if (idle_since - served > SOCKETS_NS) { /* looking at the sockets costs as much as a command or two */
+				serve(e, 0);
+				served = idle_since;
+			}
 		} else if (++idle % LOOKS == 0) {
 			serve(e, 0);
 			if (poll_ns && emu_now_ns(e) - idle_since > poll_ns && speckv_card_sleep(e->card)) {
