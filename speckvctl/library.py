@@ -208,6 +208,7 @@ def pool_result(device_name: str, info: speckv.PoolInfo) -> results.Pool:
         state=str(info.state),
         accessible=inside,
         codec=str(config.codec),
+        placement=str(info.placement),
         eviction=str(config.eviction),
         geometry=geometry_result(config.geometry),
         block_bytes=info.block_bytes,

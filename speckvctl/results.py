@@ -253,6 +253,7 @@ class Pool:
     state: str
     accessible: bool
     codec: str
+    placement: str
     eviction: str
     geometry: Geometry
     block_bytes: int

@@ -90,6 +90,7 @@ struct speckv_device {
 	bool single_inode;
 	uint32_t durability;
 	uint64_t medium_bytes;
+	uint32_t codec_modes;     /* of a card */
 	struct card_admin *admin; /* a card's, while it is being managed */
 	struct fork_guard guard;
 	pthread_mutex_t managing; /* OFD locks do not exclude threads of one descriptor */

@@ -209,6 +209,7 @@ static void describe_record(struct speckv_device *dev, const struct lay_pool_rec
 	info->state = load(&record->state);
 	info->table_bytes = record->table_bytes;
 	info->created_ns = record->created_ns;
+	info->placement = record->codec < 32 && dev->codec_modes >> record->codec & 1 ? SPECKV_PLACED_CARD : SPECKV_PLACED_HOST;
 	if (dev->single_inode) {
 		struct stat st;
 

@@ -39,6 +39,9 @@ STATES = {
     **cards.STATES,
 }
 
+#: How a pool's placement reads beside its codec.
+_PLACEMENTS = {"card": "by the card", "host": "by this machine"}
+
 
 def render(document: results.Document) -> str:
     lines = _lines(document)
@@ -278,7 +281,7 @@ def _(document: results.PoolShow) -> list[str]:
                 f"{format_ratio(pool.ratio)} ({format_size(pool.raw_bytes)} raw, "
                 f"{format_size(pool.stored_bytes)} stored)",
             ),
-            ("Codec", pool.codec),
+            ("Codec", f"{pool.codec}, {_PLACEMENTS[pool.placement]}"),
             ("Block", f"{format_size(pool.block_bytes)}: {_shape(pool.geometry)}"),
             ("Page", format_size(pool.page_bytes)),
             ("Eviction", pool.eviction),

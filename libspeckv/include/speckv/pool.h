@@ -46,6 +46,12 @@ enum speckv_pool_set_mask {
 	SPECKV_SET_MODE = 1u << 4,
 };
 
+/** Where blocks are encoded and decoded. */
+enum speckv_placement {
+	SPECKV_PLACED_HOST = 0, /**< by this library: host engines; cards that lack the pool's codec */
+	SPECKV_PLACED_CARD = 1,
+};
+
 struct speckv_pool_info {
 	struct speckv_pool_config config; /**< with the defaults filled in */
 	uint8_t uuid[SPECKV_UUID_BYTES];
@@ -62,6 +68,8 @@ struct speckv_pool_info {
 	uint64_t created_ns;
 	uint64_t resizes;
 	uint32_t clients, tenants;
+	uint32_t placement;           /**< enum speckv_placement */
+	uint32_t reserved;
 };
 
 typedef int (*speckv_pool_cb)(const struct speckv_pool_info *info, void *arg);

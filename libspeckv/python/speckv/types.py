@@ -63,6 +63,11 @@ class PoolState(StrEnum):
     DESTROYING = "destroying"
 
 
+class Placement(StrEnum):
+    HOST = "host"
+    CARD = "card"
+
+
 class Severity(StrEnum):
     INFO = "info"
     WARNING = "warning"
@@ -77,6 +82,7 @@ _C_ENUMS: dict[type[StrEnum], tuple[str, str]] = {
     Durability: ("speckv_durability", "SPECKV_DURABLE_"),
     Eviction: ("speckv_eviction", "SPECKV_EVICT_"),
     PoolState: ("speckv_pool_state", "SPECKV_POOL_"),
+    Placement: ("speckv_placement", "SPECKV_PLACED_"),
     Severity: ("speckv_severity", "SPECKV_"),
 }
 
@@ -206,6 +212,7 @@ class PoolInfo:
     resizes: int
     clients: int
     tenants: int
+    placement: Placement
 
     @property
     def name(self) -> str:
