@@ -9,6 +9,7 @@
 #include <speckv/codec.h>
 
 #include "kernels.h"
+#include "lossless.h"
 
 struct variant {
 	struct codec_kernels kernels;
@@ -60,8 +61,8 @@ static const struct variant variants[] = {
 #if defined(__x86_64__)
 	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(portable), Q5C(portable), LOSSLESS(portable, portable) }, sse42_usable },
 	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_copy_sse42, Q4X(avx2), Q5C(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512), Q5C(avx512), LOSSLESS(avx512, portable) }, avx512_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16), Q5C(avx512), LOSSLESS(avx512, portable) }, avx512bf16_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512), Q5C(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16), Q5C(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
 #endif
 };
 

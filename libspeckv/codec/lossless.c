@@ -81,12 +81,14 @@ bool codec_lossless_symbols_portable(const struct lossless_table *table, const u
 			return false;
 		for (unsigned int k = 0; k < LOSSLESS_STATES; k++) {
 			uint32_t state = states[k], slot = table->slot[state % 256];
+			/* Whether a byte is taken is a matter of chance: no branch would guess it. */
+			uint32_t small;
 
 			symbols[lossless_element(k)] = (uint8_t)(slot >> 8);
 			state = (slot & 255) * (state >> 8) + (slot >> 16);
-			if (state < LOSSLESS_STATE_MIN)
-				state = state << 8 | code[at++];
-			states[k] = state;
+			small = state < LOSSLESS_STATE_MIN;
+			states[k] = state << 8 * small | (code[at] & -small);
+			at += small;
 		}
 	}
 	return at == bytes;
@@ -192,12 +194,12 @@ uint32_t codec_lossless_code_portable(const struct lossless_table *table, const 
 	for (unsigned int run = runs; run-- > 0;)
 		for (unsigned int k = LOSSLESS_STATES; k-- > 0;) {
 			unsigned int s = symbols[run * LOSSLESS_STATES + lossless_element(k)];
-			uint32_t state = states[k], frequency = table->frequency[s];
+			uint32_t state = states[k], frequency = table->frequency[s], large = state >= frequency * LOSSLESS_STATE_MIN;
 
-			if (state >= frequency * LOSSLESS_STATE_MIN) {
-				*--end = (uint8_t)state;
-				state >>= 8;
-			}
+			/* Written in any case, kept where it is due. */
+			end[-1] = (uint8_t)state;
+			end -= large;
+			state >>= 8 * large;
 			/* state / frequency: exact for states below 2^23 */
 			states[k] = state + (uint32_t)(state * reciprocal[s] >> 32) * (256 - frequency) + table->start[s];
 		}

@@ -122,4 +122,9 @@ static inline const uint8_t *lossless_patch(uint8_t *elements, uint64_t set, con
 	return escapes;
 }
 
+/* As the portable ones in kernels.h. */
+uint32_t codec_lossless_split_avx512(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base, unsigned int head_dim,
+				     unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes);
+uint32_t codec_lossless_code_avx512(const struct lossless_table *table, const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end);
+
 #endif

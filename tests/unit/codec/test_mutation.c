@@ -132,7 +132,7 @@ static void versions_and_modes(void)
 		uint8_t value;
 		int error;
 	} cases[] = {
-		{ 0, 'X', -EBADMSG },      { 4, 1, -EPROTONOSUPPORT }, { 5, 255, -EPROTONOSUPPORT }, { 6, 3, -EOPNOTSUPP },
+		{ 0, 'X', -EBADMSG },      { 4, 1, -EPROTONOSUPPORT }, { 5, 255, -EPROTONOSUPPORT }, { 6, 7, -EOPNOTSUPP },
 		{ 6, 200, -EOPNOTSUPP },   { 7, 0, -EBADMSG },         { 7, 9, -EBADMSG },           { 8, 2, -EBADMSG },
 		{ 10, 0, -EBADMSG },       { 14, 63, -EBADMSG },       { 16, 1, -EBADMSG },          { 20, 1, -EBADMSG },
 		{ 23, 255, -EBADMSG },     { 96, 1, -EBADMSG },        { 112, 3, -EBADMSG },         { 114, 1, -EBADMSG },
