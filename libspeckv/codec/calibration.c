@@ -10,6 +10,7 @@
 #include <openssl/evp.h>
 
 #include "calibration.h"
+#include "kernels.h"
 
 #define FILE_MOST (UINT64_C(1) << 30)
 #define TABLE_MOST (UINT64_C(1) << 20)
@@ -336,8 +337,12 @@ static int load_rotary(struct speckv_calibration *c, struct text kind, const str
 		return -ENOMEM;
 	for (unsigned int pair = 0; pair < pairs; pair++) {
 		c->turns[pair] = codec_get64(turns->data + 8 * pair);
-		for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++)
-			c->steps[pair][t] = rotary_angle(t * c->turns[pair]);
+		for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++) {
+			struct rotary_angle angle = rotary_angle(t * c->turns[pair]);
+
+			c->steps[pair].cosine[t] = angle.cosine;
+			c->steps[pair].sine[t] = angle.sine;
+		}
 	}
 	return 0;
 }
@@ -446,18 +451,13 @@ void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32
 
 bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct q5c_rotation *out)
 {
+	struct rotary_angle bases[ROTARY_PAIRS_MAX];
+
 	if (calibration->rotary == ROTARY_NONE)
 		return false;
 	out->kind = calibration->rotary;
-	for (unsigned int pair = 0; pair < calibration->head_dim / 2; pair++) {
-		struct rotary_angle base = rotary_angle(position * calibration->turns[pair]);
-
-		for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++) {
-			struct rotary_angle step = calibration->steps[pair][t];
-
-			out->cosine[pair][t] = (int16_t)((base.cosine * step.cosine - base.sine * step.sine + 16384) >> 15);
-			out->sine[pair][t] = (int16_t)((base.sine * step.cosine + base.cosine * step.sine + 16384) >> 15);
-		}
-	}
+	for (unsigned int pair = 0; pair < calibration->head_dim / 2; pair++)
+		bases[pair] = rotary_angle(position * calibration->turns[pair]);
+	codec_kernels()->q5c_turn(bases, calibration->steps, calibration->head_dim / 2, out);
 	return true;
 }

@@ -23,7 +23,7 @@ struct speckv_calibration {
 	unsigned int layers, kv_heads, head_dim;
 	enum rotary_kind rotary;
 	uint64_t *turns; /* of each pair a position, in 2^-64 turns; NULL without an embedding */
-	struct rotary_angle (*steps)[CODEC_GROUP_TOKENS]; /* of each pair, by token in a group */
+	struct q5c_steps *steps; /* of each pair */
 	struct calibration_q5c q5c;
 	bool has_q5c;
 };

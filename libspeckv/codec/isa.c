@@ -48,7 +48,8 @@ static bool avx512bf16_usable(void)
 #endif
 
 #define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa
-#define Q5C(isa) .q5c_encode = codec_q5c_encode_##isa, .q5c_decode = codec_q5c_decode_##isa
+#define Q5C(isa) \
+	.q5c_encode = codec_q5c_encode_##isa, .q5c_decode = codec_q5c_decode_##isa, .q5c_turn = codec_q5c_turn_##isa
 #define Q4X(isa) .q4x_encode = codec_q4x_encode_##isa, .q4x_decode = codec_q4x_decode_##isa
 
 #define LOSSLESS(decode, encode)                                                                                    \

@@ -19,6 +19,8 @@
 
 struct q5c_tables;
 struct q5c_rotation;
+struct q5c_steps;
+struct rotary_angle;
 
 /* Readers race with writers by design and decide by the checksum afterwards: keep the thread sanitizer out of these loops. */
 #define CODEC_RACING __attribute__((no_sanitize("thread")))
@@ -60,6 +62,8 @@ struct codec_kernels {
 	/* Mode q5c: the same, by the tables of the head; `rotation` is NULL where there is none. Decoding: false where a scale is none. */
 	int (*q5c_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
 			  const struct q5c_rotation *rotation, uint8_t *group);
+	/* The rotation of a group from the angles of its first token and those within it. */
+	void (*q5c_turn)(const struct rotary_angle *bases, const struct q5c_steps *steps, unsigned int pairs, struct q5c_rotation *out);
 	bool (*q5c_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
 			   const struct q5c_rotation *rotation, uint8_t *raw);
 };
@@ -100,6 +104,8 @@ CODEC_LOSSLESS_ENCODE(portable);
 #define CODEC_Q5C_KERNELS(isa)                                                                                                          \
 	int codec_q5c_encode_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,           \
 				   const struct q5c_rotation *rotation, uint8_t *group);                                                     \
+	void codec_q5c_turn_##isa(const struct rotary_angle *bases, const struct q5c_steps *steps, unsigned int pairs,                       \
+				  struct q5c_rotation *out);                                                                                 \
 	bool codec_q5c_decode_##isa(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,        \
 				    const struct q5c_rotation *rotation, uint8_t *raw)
 CODEC_Q5C_KERNELS(portable);

@@ -30,9 +30,14 @@ struct q5c_tables {
 	const int16_t *shaping;	/* below the diagonal, row by row: how errors of earlier channels move later ones, in 1/512 */
 };
 
-/* The rotary embedding of one group of tokens: cosine and sine by pair and token; NULL for tensors without one. */
+/* Angles by which a pair turns within a group: cosine and sine by token. */
+struct q5c_steps {
+	int16_t cosine[CODEC_GROUP_TOKENS], sine[CODEC_GROUP_TOKENS];
+};
+
+/* The rotary embedding of one group of tokens: the angles of each pair; NULL for tensors without one. */
 struct q5c_rotation {
-	int16_t cosine[ROTARY_PAIRS_MAX][CODEC_GROUP_TOKENS], sine[ROTARY_PAIRS_MAX][CODEC_GROUP_TOKENS];
+	struct q5c_steps pairs[ROTARY_PAIRS_MAX];
 	enum rotary_kind kind;
 };
 

@@ -8,7 +8,7 @@
 #include <errno.h>
 #include <math.h>
 #include <string.h>
-#if defined(__AVX512BW__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -26,10 +26,10 @@ typedef int16_t row16_t[TOKENS] __attribute__((aligned(64)));
 
 /* 2^(8 + t/8), rounded, t = 0..47: the candidates for a scale. */
 #define STEPS 48
-static const int16_t steps[STEPS] = { 256,  279,  304,	332,  362,  395,  431,	470,  512,  558,  609,	664,	724,   790,   861,   939,
+static const int16_t sizes[STEPS] = { 256,  279,  304,	332,  362,  395,  431,	470,  512,  558,  609,	664,	724,   790,   861,   939,
 				      1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878, 2048, 2233, 2435, 2656,	2896,  3158,  3444,  3756,
 				      4096, 4467, 4871, 5312, 5793, 6317, 6889, 7512, 8192, 8933, 9742, 10624, 11585, 12634, 13777, 15024 };
-/* 2^22 / steps, rounded. */
+/* 2^22 / sizes, rounded. */
 static const int16_t reciprocals[STEPS] = { 16384, 15033, 13797, 12633, 11586, 10618, 9732, 8924, 8192, 7517, 6887, 6317, 5793, 5309, 4871, 4467,
 					    4096,  3755,  3444,	 3158,	2897,  2656,  2436, 2233, 2048, 1878, 1723, 1579, 1448, 1328, 1218, 1117,
 					    1024,  939,	  861,	 790,	724,   664,   609,  558,  512,	470,  431,  395,  362,	332,  304,  279 };
@@ -59,6 +59,19 @@ static void pair_of(enum rotary_kind kind, unsigned int head_dim, unsigned int p
 {
 	*first = kind == ROTARY_HALVES ? pair : 2 * pair;
 	*second = kind == ROTARY_HALVES ? pair + head_dim / 2 : 2 * pair + 1;
+}
+
+void NAME(codec_q5c_turn_, CODEC_ISA)(const struct rotary_angle *bases, const struct q5c_steps *steps, unsigned int pairs, struct q5c_rotation *out)
+{
+	for (unsigned int pair = 0; pair < pairs; pair++) {
+		const int16_t *cosine = steps[pair].cosine, *sine = steps[pair].sine;
+		int32_t c = bases[pair].cosine, s = bases[pair].sine;
+
+		for (unsigned int t = 0; t < TOKENS; t++) {
+			out->pairs[pair].cosine[t] = (int16_t)((c * cosine[t] - s * sine[t] + 16384) >> 15);
+			out->pairs[pair].sine[t] = (int16_t)((s * cosine[t] + c * sine[t] + 16384) >> 15);
+		}
+	}
 }
 
 /* ---- encode ------------------------------------------------------------------------------------------------------- */
@@ -109,7 +122,7 @@ static bool load(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, 
 static void unrotate(row_t *rows, unsigned int head_dim, const struct q5c_rotation *rotation)
 {
 	for (unsigned int pair = 0; pair < head_dim / 2; pair++) {
-		const int16_t *cosine = rotation->cosine[pair], *sine = rotation->sine[pair];
+		const int16_t *cosine = rotation->pairs[pair].cosine, *sine = rotation->pairs[pair].sine;
 		unsigned int first, second;
 
 		pair_of(rotation->kind, head_dim, pair, &first, &second);
@@ -195,7 +208,7 @@ static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder
 	for (unsigned int t = 0; t < TOKENS; t++) {
 		int32_t at = 0;
 
-		while (at < STEPS - 2 && (uint64_t)((uint32_t)steps[at] * (uint32_t)steps[at]) * head_dim < energy[t])
+		while (at < STEPS - 2 && (uint64_t)((uint32_t)sizes[at] * (uint32_t)sizes[at]) * head_dim < energy[t])
 			at++;
 		first[t] = at + 1;
 	}
@@ -206,7 +219,7 @@ static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder
 		for (unsigned int t = 0; t < TOKENS; t++) {
 			int32_t at = first[t] > candidate ? first[t] - candidate : 0;
 
-			step[t] = steps[at];
+			step[t] = sizes[at];
 			reciprocal[t] = reciprocals[at];
 		}
 		for (unsigned int c = 0; c < head_dim; c++) {
@@ -237,7 +250,7 @@ static void shape(row_t *rows, unsigned int head_dim, const struct q5c_tables *t
 	row_t step, reciprocal;
 
 	for (unsigned int t = 0; t < TOKENS; t++) {
-		step[t] = steps[chosen[t]];
+		step[t] = sizes[chosen[t]];
 		reciprocal[t] = reciprocals[chosen[t]];
 	}
 	for (unsigned int c = 0; c < head_dim; c++) {
@@ -342,11 +355,38 @@ static void to_words(const int32_t *row, unsigned int dtype, int unit, uint16_t 
 	}
 }
 
+/* Eight by eight words: columns of `from` become rows of `to`; rows are so many words apart. */
+static void transpose(const uint16_t *from, unsigned int from_wide, uint8_t *to, unsigned int to_wide)
+{
+#if defined(__SSE2__)
+	__m128i row[8], half[8];
+
+	for (unsigned int i = 0; i < 8; i++)
+		row[i] = _mm_load_si128((const __m128i *)(const void *)(from + i * from_wide));
+	for (unsigned int i = 0; i < 4; i++) {
+		half[2 * i] = _mm_unpacklo_epi16(row[i], row[i + 4]);
+		half[2 * i + 1] = _mm_unpackhi_epi16(row[i], row[i + 4]);
+	}
+	for (unsigned int i = 0; i < 4; i++) {
+		row[2 * i] = _mm_unpacklo_epi16(half[i], half[i + 4]);
+		row[2 * i + 1] = _mm_unpackhi_epi16(half[i], half[i + 4]);
+	}
+	for (unsigned int i = 0; i < 4; i++) {
+		_mm_storeu_si128((__m128i *)(void *)(to + 4 * i * to_wide), _mm_unpacklo_epi16(row[i], row[i + 4]));
+		_mm_storeu_si128((__m128i *)(void *)(to + (4 * i + 2) * to_wide), _mm_unpackhi_epi16(row[i], row[i + 4]));
+	}
+#else
+	for (unsigned int t = 0; t < 8; t++)
+		for (unsigned int c = 0; c < 8; c++)
+			codec_put16(to + 2 * (t * to_wide + c), from[c * from_wide + t]);
+#endif
+}
+
 /* What lies on pairs of rows goes back to its angle; everything comes out in 1/256 units. */
 static void rotate(row_t *rows, unsigned int head_dim, const struct q5c_rotation *rotation)
 {
 	for (unsigned int pair = 0; pair < head_dim / 2; pair++) {
-		const int16_t *cosine = rotation->cosine[pair], *sine = rotation->sine[pair];
+		const int16_t *cosine = rotation->pairs[pair].cosine, *sine = rotation->pairs[pair].sine;
 		unsigned int first, second;
 
 		pair_of(rotation->kind, head_dim, pair, &first, &second);
@@ -393,8 +433,8 @@ bool NAME(codec_q5c_decode_, CODEC_ISA)(const uint8_t *group, unsigned int head_
 				rows[c][t] *= 256;
 	for (unsigned int c = 0; c < head_dim; c++)
 		to_words(rows[c], dtype, tables->unit, words[c]);
-	for (unsigned int t = 0; t < TOKENS; t++)
-		for (unsigned int c = 0; c < head_dim; c++)
-			codec_put16(raw + 2 * (t * head_dim + c), words[c][t]);
+	for (unsigned int t = 0; t < TOKENS; t += 8)
+		for (unsigned int c = 0; c < head_dim; c += 8)
+			transpose(&words[c][t], TOKENS, raw + 2 * (t * head_dim + c), head_dim);
 	return true;
 }
