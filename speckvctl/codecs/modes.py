@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 BLOCK_TOKENS = 64
 CALIBRATED = (Codec.Q5C, Codec.E7C)
 
+HEADER_BYTES, SECTION_BYTES = 128, 16
+
 MAX_CALIBRATION_BYTES = 1 << 30
 
 TIMED_BYTES = 64 << 20  # of a file: more would say the same
@@ -136,12 +138,16 @@ class Stored:
     mode: Mode
     dtype: speckv.DType
     raw_bytes: int = 0
-    stored_bytes: int = 0
+    layer_bytes: int = 0  # of frames of one layer each
+    frames: int = 0
+    layers: int = 0
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(os.cpu_count()))
 
     @property
     def ratio(self) -> float:
-        return self.raw_bytes / self.stored_bytes
+        """Of frames that hold all layers of a block, as a pool's do: sections are the same, there are fewer headers."""
+        blocks = self.frames // self.layers
+        return self.raw_bytes / (self.layer_bytes + blocks * _front(self.layers) - self.frames * _front(1))
 
     def __call__(self, layer: int, k: Any, v: Any) -> KV:
         import torch
@@ -167,10 +173,17 @@ class Stored:
             out[place] = self.mode.decode([frame])[0].reshape(block.shape)
             return int(frame.nbytes)
 
-        self.stored_bytes += sum(self._pool.map(code, pieces))
+        self.layer_bytes += sum(self._pool.map(code, pieces))
+        self.frames += len(pieces)
+        self.layers = max(self.layers, layer + 1)
         self.raw_bytes += rows.nbytes
         back = torch.from_numpy(out).view(cache).float().to(k.device)
         return back[:, 0], back[:, 1]
+
+
+def _front(layers: int) -> int:
+    """Bytes of a frame before its first section."""
+    return (HEADER_BYTES + 2 * layers * SECTION_BYTES + 63) // 64 * 64
 
 
 def _median_seconds(works: list[Callable[[], Any]]) -> float:

@@ -85,7 +85,7 @@ def evaluated(document: results.CodecEval) -> list[str]:
                 ],
             ],
         ),
-        f"Ratio of the model's own K and V: {document.run_ratio:.3f}x.",
+        f"Ratio of the model's own K and V, all layers of a block in a frame: {document.run_ratio:.3f}x.",
         "",
         *_RULES,
     ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import speckv
 from safetensors.numpy import load_file
 from speckv import codec
 
@@ -197,3 +198,15 @@ def test_the_published_tensors_give_the_promised_ratio(cli: Cli, shared_dir: Pat
     assert said["ratio"] >= 4.35
     assert len(said["tensors"]) == 8 and len(said["skipped"]) == 4
     assert json.dumps(said)
+
+
+def test_replay_reports_the_ratio_of_the_frames_that_it_stored(chat: Cli) -> None:
+    chat.ok("pool", "create", "host:DRAM", "small", "--size", "64MiB", "--codec", "q4x")
+    replay = ["replay", "trace.jsonl", "--device", "host:DRAM", "--pool", "small", "--kv", "kv.safetensors"]
+    said = chat.document(*replay, "--max-rate")
+    one = speckv.Geometry()
+    assert said["blocks_written"] > 0
+    assert said["bytes_raw"] == said["blocks_written"] * one.block_bytes
+    assert said["bytes_stored"] == said["blocks_written"] * codec.frame_max_bytes(one, "q4x")
+    assert said["ratio"] == said["bytes_raw"] / said["bytes_stored"]
+    assert chat.document("pool", "show", "host:DRAM", "small")["pool"]["ratio"] == pytest.approx(said["ratio"])

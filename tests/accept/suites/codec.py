@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""The codec: what it saves, what it costs a model, how fast it is, and that others can check all of it.
+
+Needs the optional real data (../shared/model). A mode that this build lacks is a row that is not measured: a miss.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.accept.frame import Bar, Figure, NotMeasuredError, Outcome, Point, at_least, exactly
+from tests.accept.suites.foundation import PYTEST, Measure, counted, meson, meson_failures, pytest_failures, said
+
+KV = "../shared/model/kv_dev.safetensors"
+MODEL = "../shared/model"
+TOKENS = "../shared/model/eval_dev.npy"
+SPECKVCTL = ".venv/bin/speckvctl"
+
+#: Documents that a calibration is made from are not those that it is judged on.
+JUDGED = 64
+LOSSY_PEERS = {"fp8 e4m3 cast", "MXFP4", "KIVI 4-bit", "CacheGen-style"}
+EXACT_PEERS = {"zstd -1", "zstd -3", "lz4", "byte shuffle + zstd -1"}
+FIXED_RATE = {"q4x", "q5c"}
+
+
+def at_most(value: float) -> Bar:
+    return Bar("<=", value)
+
+
+# -- how figures are read
+
+
+def document(outcome: Outcome) -> dict[str, Any]:
+    """The JSON document of the command, or why there is none."""
+    if not outcome.stdout.strip().startswith("{"):
+        raise NotMeasuredError((outcome.stderr.strip().splitlines() or ["it said nothing"])[-1])
+    found: dict[str, Any] = json.loads(outcome.stdout[outcome.stdout.index("{") :])
+    if found["schema"] == "speckvctl.error":
+        raise NotMeasuredError(found["error"]["message"])
+    return found
+
+
+def key(name: str, unit: str = "", scale: float = 1.0) -> Measure:
+    return lambda outcome: Figure(scale * document(outcome)[name], unit)
+
+
+def increase(rule: str = "", above: float = 0.0) -> Measure:
+    """Of perplexity, in percent; not measured where the ratio is not `above`."""
+
+    def measure(outcome: Outcome) -> Figure:
+        said = document(outcome)
+        if said["run_ratio"] < above:
+            raise NotMeasuredError(f"the ratio is {said['run_ratio']:.3f}, below {above}")
+        error, count = said[f"{rule}perplexity_standard_error_percent"], said["documents"]
+        note = f"± {error:.3f}, {count} documents, ratio {said['run_ratio']:.3f}x"
+        return Figure(said[f"{rule}perplexity_increase_percent"], "%", note)
+
+    return measure
+
+
+def ratio_of(dtype: str) -> Measure:
+    """Of the tensors of one dtype, in frames of one layer."""
+
+    def measure(outcome: Outcome) -> Figure:
+        rows = [row for row in document(outcome)["tensors"] if row["dtype"] == dtype]
+        return Figure(sum(row["raw_bytes"] for row in rows) / sum(row["stored_bytes"] for row in rows), "x")
+
+    return measure
+
+
+def rows_of(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in document(outcome)["rows"]}
+
+
+def absent(names: set[str]) -> Measure:
+    """How many of these are not in the table."""
+
+    def measure(outcome: Outcome) -> Figure:
+        missing = sorted(names - set(rows_of(outcome)))
+        return Figure(len(missing), "absent", ", ".join(missing))
+
+    return measure
+
+
+def not_beating_zstd(names: set[str], keys: tuple[str, ...]) -> Measure:
+    """How many of these modes are absent, or behind zstd -1 in one of the keys."""
+
+    def measure(outcome: Outcome) -> Figure:
+        rows = rows_of(outcome)
+        behind = {name for name in names if any(_value(rows, name, k) <= _value(rows, "zstd -1", k) for k in keys)}
+        return Figure(len(behind), "modes", ", ".join(sorted(behind)))
+
+    return measure
+
+
+def _value(rows: dict[str, dict[str, Any]], name: str, key: str) -> float:
+    return float(rows[name][key] or 0) if name in rows else 0.0
+
+
+def of_memcpy(line: str) -> Measure:
+    return counted(rf"^{line} +[\d.]+ GB/s +([\d.]+) of memcpy", "of memcpy")
+
+
+# -- the commands
+
+
+def evaluated(mode: str, more: str = "") -> str:
+    return f"{SPECKVCTL} codec eval {KV} --codec {mode} --json{more}"
+
+
+def run(mode: str, more: str = "") -> str:
+    return evaluated(mode, f" --model {MODEL} --tokens {TOKENS}{more}")
+
+
+def calibrated(mode: str, ratio: float) -> str:
+    """A calibration for at least that ratio from the last documents, judged on the others."""
+    file = f"build/accept/{mode}-{ratio}.safetensors"
+    make = f"{SPECKVCTL} codec calibrate {MODEL} {TOKENS} --skip-documents {JUDGED} --codec {mode} --ratio {ratio}"
+    return (
+        f"mkdir -p build/accept && {make} -o {file} >&2 && {run(mode, f' --calibration {file} --documents {JUDGED}')}"
+    )
+
+
+COMPARE = f"{SPECKVCTL} codec compare {KV} --json"
+BUILD = (
+    "{ test -f build/bench/build.ninja || .venv/bin/meson setup build/bench -Dpython=disabled --buildtype=release "
+    "-Dwerror=false; } >&2 && .venv/bin/meson compile -C build/bench bench >&2"
+)
+COPY = f"{BUILD} && build/bench/tests/bench/codec_copy --mib 256"
+CLI = f"{PYTEST} tests/cli/test_codec.py"
+FORMAT = f"{PYTEST} tests/unit/codec_eval/test_frames.py"
+
+
+def targets(mode: str, bars: list[tuple[float, float]]) -> list[Point]:
+    """Two rows for each ratio and the increase that it may cost."""
+    rows = []
+    for ratio, most in bars:
+        command = calibrated(mode, ratio)
+        text = f"{mode}, calibrated for {ratio}x, all layers of a block in a frame"
+        rows += [
+            Point(f"{text}: ratio", command, key("run_ratio", "x"), at_least(ratio), True, minutes=240),
+            Point(
+                "... perplexity increase, rule of blocks, documents it was not made from",
+                command,
+                increase(above=ratio),
+                at_most(most),
+                True,
+                minutes=240,
+            ),
+            Point("... rule of a prefix", command, increase("prefix_", above=ratio), None, True, minutes=240),
+        ]
+    return rows
+
+
+POINTS = [
+    # what is saved, and what it costs
+    Point("q4x: ratio, frames of one layer and 64 tokens", evaluated("q4x"), key("ratio", "x"), at_least(4.35)),
+    Point("q4x: perplexity increase, rule of blocks", run("q4x"), increase(), at_most(0.30), True, minutes=120),
+    Point("... rule of a prefix", run("q4x"), increase("prefix_"), None, True, minutes=120),
+    *targets("q5c", [(5.0, 0.35), (5.5, 0.50)]),
+    *targets("e7c", [(5.6, 0.35), (6.3, 0.50)]),
+    Point("lossless: ratio of bf16", evaluated("lossless"), ratio_of("bf16"), at_least(1.40)),
+    Point("lossless: ratio of fp16", evaluated("lossless"), ratio_of("fp16"), at_least(1.12)),
+    Point("lossless: every bit comes back", evaluated("lossless"), key("exact"), exactly(1)),
+    Point(
+        "int8-delta-rle and every peer stand in one table",
+        COMPARE,
+        absent({"int8-delta-rle", *LOSSY_PEERS, *EXACT_PEERS}),
+        exactly(0),
+    ),
+    Point(
+        "zstd -1: behind every lossy fixed-rate mode in ratio and decode",
+        COMPARE,
+        not_beating_zstd(FIXED_RATE, ("ratio", "decode_bytes_per_second")),
+        exactly(0),
+    ),
+    Point("zstd -1: behind lossless in ratio", COMPARE, not_beating_zstd({"lossless"}, ("ratio",)), exactly(0)),
+    # speed, one core, memory to memory
+    Point("q4x: decode, of memcpy", COPY, of_memcpy("q4x frame: parse, decode"), at_least(0.8)),
+    Point("q4x: encode with clip search, of memcpy", COPY, of_memcpy("q4x frame: encode"), at_least(0.25)),
+    Point(
+        "e7c: decode, one core",
+        calibrated("e7c", 5.6),
+        key("decode_bytes_per_second", "GB/s", 1e-9),
+        at_least(1.0),
+        True,
+        minutes=240,
+    ),
+    # the same everywhere
+    Point(
+        "reference = AVX2 = AVX-512 on 100 million groups",
+        meson("codec agree long"),
+        meson_failures,
+        exactly(0),
+        True,
+        minutes=600,
+    ),
+    Point(
+        "golden frames: made and read by every set of kernels, from inputs of another making",
+        f"{SPECKVCTL} codec vectors tests/vectors --json",
+        lambda outcome: Figure(len(document(outcome)["differences"]), "differences"),
+        exactly(0),
+    ),
+    Point(
+        "a third party finds ratio and loss of eval in the files of encode and decode",
+        f"{CLI} -k third_party",
+        pytest_failures,
+        exactly(0),
+    ),
+    # bad input
+    Point("fuzzing of every decoder, bounded", meson("codec fuzz"), meson_failures, exactly(0)),
+    Point("... for 30 CPU minutes", meson("codec fuzz long"), meson_failures, exactly(0), True, minutes=90),
+    Point("bad tensors, frames and options: a named error, output untouched", CLI, pytest_failures, exactly(0)),
+    Point("files of frames with any byte changed or cut: never tensors", FORMAT, pytest_failures, exactly(0)),
+    # in use
+    Point("make demo: a pool with q4x", "make demo", said("--codec q4x"), exactly(1)),
+    Point("replay reports the true ratio", f"{CLI} -k replay", pytest_failures, exactly(0)),
+]
