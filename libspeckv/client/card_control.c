@@ -24,24 +24,25 @@ static int exchange(int fd, const char *command, char *answer, size_t bytes)
 		return -EINVAL;
 	if (send(fd, line, (size_t)n, MSG_NOSIGNAL) != n)
 		return -ECONNRESET;
-	for (;;) {
+	memset(answer, 0, bytes);
+	while (got + 1 < bytes) {
 		struct pollfd poll_fd = { fd, POLLIN, 0 };
 		ssize_t came;
+		char *end;
 
-		if (got + 1 >= bytes)
-			return -ENOSPC;
 		if (poll(&poll_fd, 1, PATIENCE_MS) <= 0)
 			return -ETIMEDOUT;
 		came = recv(fd, answer + got, bytes - got - 1, MSG_DONTWAIT);
 		if (came <= 0)
 			return -ECONNRESET;
 		got += (size_t)came;
-		answer[got] = 0;
-		if (answer[got - 1] == '\n') {
-			answer[got - 1] = 0;
+		end = strchr(answer, '\n');
+		if (end) {
+			*end = 0;
 			return 0;
 		}
 	}
+	return -ENOSPC;
 }
 
 int speckv_emu_control(struct speckv_ctx *ctx, const char *card, const char *command, char *answer, size_t bytes)

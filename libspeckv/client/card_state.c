@@ -203,10 +203,33 @@ struct relay {
 	speckv_card_error_cb error;
 	speckv_card_slot_cb slot;
 	speckv_selftest_cb step;
+	speckv_card_grant_cb grant;
 	void *arg;
 	unsigned int running;
 	int failed;
 };
+
+static int relay_grant(const struct speckv_log_header *header, const void *entry, void *arg)
+{
+	const struct relay *relay = arg;
+	struct speckv_card_grant grant = { 0 };
+	struct speckv_log_grant log;
+
+	(void)header;
+	memcpy(&log, entry, sizeof(log));
+	grant.function = log.function;
+	grant.queue = log.queue;
+	grant.pool = log.pool;
+	grant.can_write = !!(log.rights & SPECKV_RIGHT_WRITE);
+	return relay->grant(&grant, relay->arg);
+}
+
+int speckv_admin_grants(struct speckv_admin *admin, speckv_card_grant_cb cb, void *arg)
+{
+	struct relay relay = { .admin = admin, .grant = cb, .arg = arg };
+
+	return card_log(admin->card, SPECKV_LOG_GRANTS, 0, 0, relay_grant, &relay);
+}
 
 static int relay_event(const struct speckv_log_header *header, const void *entry, void *arg)
 {

@@ -254,9 +254,10 @@ def command_of(pid: int) -> str | None:
     return b" ".join(words).decode("utf-8", "replace")[:63] or None
 
 
-def clients(ctx: speckv.Context, name: str) -> list[CardFunction]:
-    """The other processes that use a card's queues: whom a reboot of the card would stop."""
-    return [one for one in functions(ctx, name) if not one.admin]
+def clients(ctx: speckv.Context, admin: card.Admin) -> list[CardFunction]:
+    """The other processes that have rights to a card's pools: whom a reboot of the card would stop."""
+    using = {grant.function for grant in admin.grants()}
+    return [one for one in functions(ctx, admin.name) if one.function in using]
 
 
 def named(holders: list[CardFunction]) -> str:

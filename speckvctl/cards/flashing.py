@@ -60,7 +60,7 @@ def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback) -> result
             raise UnsupportedError(f"{wish.device} has no flash")
         bundle = None if wish.path is None else _judged(wish, info)
         image = _choose(wish, admin, slots, bundle)
-        refuse_clients(ctx, wish.device)
+        refuse_clients(ctx, admin)
         if wish.dry_run:
             held = admin.firmware_received(image, bundle.data) if bundle is not None else 0
             return _document(wish, info, bundle, image, held)
@@ -80,7 +80,7 @@ def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback) -> result
         }
         with _recorded(ctx, wish, facts) as finish:
             resumed = _send(admin, image, bundle, progress) if bundle is not None else 0
-            refuse_clients(ctx, wish.device, committed=bundle is not None)
+            refuse_clients(ctx, admin, committed=bundle is not None)
             activation, running = _activate(ctx, admin, image, bundle)
             if running is not None:
                 _compare(wish, info, image, bundle, running)
@@ -156,13 +156,13 @@ def _choose(wish: Wish, admin: card.Admin, slots: list[card.Slot], bundle: Bundl
     ).image
 
 
-def refuse_clients(ctx: speckv.Context, device: str, *, committed: bool = False) -> None:
+def refuse_clients(ctx: speckv.Context, admin: card.Admin, *, committed: bool = False) -> None:
     """A card that starts again takes its clients' queues away: they have to stop first."""
-    holders = description.clients(ctx, device)
+    holders = description.clients(ctx, admin)
     if holders:
         state = "; the bundle is in its slot, and waits" if committed else "; nothing was changed"
         raise BusyError(
-            f"{device} is in use by {description.named(holders)}{state}",
+            f"{admin.name} is in use by {description.named(holders)}{state}",
             "end them, and type the same again",
             errno.EBUSY,
         )

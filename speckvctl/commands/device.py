@@ -110,9 +110,9 @@ def reset_device(
         raise UsageError("--engine and --counters exclude each other", f"speckvctl device reset {device} --engine")
     what = "engine" if engine else "counters" if counters else "card"
     with description.administered(device) as admin, library.context() as ctx:
-        lost = 0 if counters else len(description.clients(ctx, device))
+        lost = 0 if counters else len(description.clients(ctx, admin))
         if lost and not force:
-            flashing.refuse_clients(ctx, device)
+            flashing.refuse_clients(ctx, admin)
         info = admin.info()
         if not dry_run:
             events = admin.events()

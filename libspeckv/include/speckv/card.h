@@ -109,6 +109,17 @@ int speckv_admin_stats(struct speckv_admin *admin, unsigned int pool, struct spe
 /** Number of the pool of this name, as logs and statistics of the card have it. Errors: -ENOENT. */
 int speckv_admin_pool(struct speckv_admin *admin, const char *name, uint32_t *number);
 
+/** Rights of one function to one pool. */
+struct speckv_card_grant {
+	uint32_t function;
+	uint32_t queue;    /**< 0xffff: every queue pair of the function */
+	uint32_t pool;     /**< its number */
+	uint32_t can_write;
+};
+typedef int (*speckv_card_grant_cb)(const struct speckv_card_grant *grant, void *arg);
+/** Who may use which pool now: whose work a reset of the card would stop. Non-zero from the callback stops and is returned. */
+int speckv_admin_grants(struct speckv_admin *admin, speckv_card_grant_cb cb, void *arg);
+
 /* ---- logs ------------------------------------------------------------------------------------------------------------ */
 
 struct speckv_card_event {

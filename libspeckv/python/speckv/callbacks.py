@@ -42,7 +42,18 @@ def _relay_progress(done: int, total: int, arg: Any) -> int:
 
 
 # error=1: should even the relay fail, C stops rather than goes on.
-for _name in ("device", "selftest", "pool", "tenant", "client", "event", "card_event", "card_error", "card_slot"):
+for _name in (
+    "device",
+    "selftest",
+    "pool",
+    "tenant",
+    "client",
+    "event",
+    "card_event",
+    "card_error",
+    "card_slot",
+    "card_grant",
+):
     ffi.def_extern(name=f"speckv_{_name}_cb_python", error=1)(_relay_item)
 ffi.def_extern(name="speckv_progress_cb_python", error=1)(_relay_progress)
 
@@ -54,5 +65,6 @@ CLIENT = lib.speckv_client_cb_python
 EVENT = lib.speckv_event_cb_python
 CARD_EVENT = lib.speckv_card_event_cb_python
 CARD_ERROR = lib.speckv_card_error_cb_python
+CARD_GRANT = lib.speckv_card_grant_cb_python
 CARD_SLOT = lib.speckv_card_slot_cb_python
 PROGRESS = lib.speckv_progress_cb_python

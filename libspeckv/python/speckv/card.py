@@ -213,6 +213,16 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """Rights of one function to one pool."""
+
+    function: int
+    queue: int  # 0xffff: every queue pair of the function
+    pool: int
+    can_write: bool
+
+
+@dataclass(frozen=True, slots=True)
 class CardEvent:
     sequence: int
     time_ns: int
@@ -298,6 +308,14 @@ class Admin(Owner):
         out = ffi.new("uint32_t *")
         self._check(lib.speckv_admin_pool(self._handle.get(), c_text(name), out))
         return int(out[0])
+
+    def grants(self) -> list[Grant]:
+        """Who may use which pool now."""
+
+        def convert(c: Any) -> Grant:
+            return Grant(can_write=bool(c.can_write), **_numbers(c, "function", "queue", "pool"))
+
+        return self._collect(lib.speckv_admin_grants, callbacks.CARD_GRANT, convert)
 
     # ---- logs
 
