@@ -63,10 +63,12 @@ bool codec_lossless_table(const uint8_t *frequency, struct lossless_table *table
 /* Base of every channel: the section's origin, and so many octaves as the head's offsets say. `offsets` NULL: none. */
 void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int head_dim, uint16_t *base)
 {
-	for (unsigned int c = 0; c < head_dim; c++)
-		base[c] = (uint16_t)(origin + (offsets ? 2 * (offsets[c / 2] >> 4 * (c % 2) & 15) : 0));
 	/* Runs of 64 elements may begin in any channel: loads go on with the first ones. */
-	memcpy(base + head_dim, base, 2 * LOSSLESS_STATES);
+	for (unsigned int i = 0; i < head_dim + LOSSLESS_STATES; i++) {
+		unsigned int c = i % head_dim;
+
+		base[i] = (uint16_t)(origin + (offsets ? 2 * (offsets[c / 2] >> 4 * (c % 2) & 15) : 0));
+	}
 }
 
 /* ---- portable kernels --------------------------------------------------------------------------------------------- */

@@ -60,18 +60,21 @@ static void mean_octaves(const struct shape *shape, const uint8_t *raw, uint32_t
 		octaves[c] = (sum[c] + shape->tokens) / (2 * shape->tokens);
 }
 
+static uint8_t offset_of(uint32_t octave, uint32_t lowest)
+{
+	uint32_t above = octave > lowest ? octave - lowest : 0;
+
+	return (uint8_t)(above < OFFSET_MAX ? above : OFFSET_MAX);
+}
+
 /* Offsets of a head's channels above the lowest mean of the section, two a byte. */
 static void make_offsets(const struct shape *shape, const uint8_t *raw, uint32_t lowest, uint8_t *offsets)
 {
-	uint32_t octaves[CODEC_HEAD_DIM_MAX];
+	uint32_t octaves[CODEC_HEAD_DIM_MAX] = { 0 };
 
 	mean_octaves(shape, raw, octaves);
-	memset(offsets, 0, shape->head_dim / 2);
-	for (unsigned int c = 0; c < shape->head_dim; c++) {
-		uint32_t above = octaves[c] > lowest ? octaves[c] - lowest : 0;
-
-		offsets[c / 2] |= (uint8_t)((above < OFFSET_MAX ? above : OFFSET_MAX) << 4 * (c % 2));
-	}
+	for (unsigned int c = 0; c < shape->head_dim; c += 2)
+		offsets[c / 2] = (uint8_t)(offset_of(octaves[c], lowest) | offset_of(octaves[c + 1], lowest) << 4);
 }
 
 /* How often each value occurs in a head, as it is and less its channel's offset. */

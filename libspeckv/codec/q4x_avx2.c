@@ -41,13 +41,12 @@ INLINE uint32_t largest_magnitude(const uint8_t *raw, unsigned int head_dim)
 #define WIDE_MAX (CODEC_HEAD_DIM_MAX / 8)
 #define NARROW_MAX (CODEC_HEAD_DIM_MAX / 16)
 
-/* A butterfly of one lane bit with two registers at once: which of them, a or b, takes the place of the bit that it moves out. */
-#define EXCHANGE(a, b, low, high)                                \
-	do {                                                     \
-		__m256i exchange_low = low, exchange_high = high; \
-		a = _mm256_add_epi32(exchange_low, exchange_high); \
-		b = _mm256_sub_epi32(exchange_low, exchange_high); \
-	} while (0)
+/* A butterfly of one lane bit with two registers at once, whose halves are given: which of the two takes the bit's place. */
+INLINE void exchange(__m256i *a, __m256i *b, __m256i low, __m256i high)
+{
+	*a = _mm256_add_epi32(low, high);
+	*b = _mm256_sub_epi32(low, high);
+}
 
 /*
  * Channel bits 3 and up register by register, in natural order; then bits 1, 0, 2, each of which changes places. In the end the registers
@@ -66,9 +65,9 @@ INLINE void rotate32(__m256i *values, unsigned int head_dim, unsigned int slice)
 	for (unsigned int i = 0; i < head_dim / 8; i += 2) {
 		__m256i a = values[i], b = values[i + 1];
 
-		EXCHANGE(a, b, _mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-		EXCHANGE(a, b, _mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-		EXCHANGE(a, b, _mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+		exchange(&a, &b, _mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+		exchange(&a, &b, _mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+		exchange(&a, &b, _mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
 		values[i] = a;
 		values[i + 1] = b;
 	}

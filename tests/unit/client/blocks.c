@@ -209,6 +209,37 @@ static void packed(void)
 	remove_device(MEMORY);
 }
 
+/* lossless holds every block, bit for bit, in less where there is less in it. */
+static void exact(void)
+{
+	struct speckv_device *dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
+	struct speckv_pool_config config = small_pool("exact", 4 * MIB);
+	struct speckv_key plain = key_of(1), odd = key_of(2);
+	struct speckv_pool_info info;
+	struct speckv_pool *pool;
+
+	config.codec = SPECKV_CODEC_LOSSLESS;
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	pool = attach_pool(dev, "exact", "tester");
+	fill_numbers(&plain, in, SMALL_BYTES);
+	for (size_t i = 0; i < SMALL_BYTES; i += 512)
+		memcpy(in + i, "\xc1\x7f\x00\x80\x01\x80\x80\xff", 8); /* a NaN, -0, a subnormal, -infinity */
+	EXPECT(0, put_block(pool, &plain, in, SMALL_BYTES));
+	EXPECT(0, get_block(pool, &plain, out, SMALL_BYTES));
+	CHECK(memcmp(out, in, SMALL_BYTES) == 0, "every bit");
+	EXPECT(0, speckv_pool_info(dev, "exact", &info));
+	CHECK(info.stored_bytes < SMALL_BYTES, "stored %llu", (unsigned long long)info.stored_bytes);
+	for (uint32_t i = 0, noise = 1; i < SMALL_BYTES; i++)
+		in[i] = (uint8_t)((noise = noise * 1664525 + 1013904223) >> 24);
+	EXPECT(0, put_block(pool, &odd, in, SMALL_BYTES));
+	EXPECT(0, get_block(pool, &odd, out, SMALL_BYTES));
+	CHECK(memcmp(out, in, SMALL_BYTES) == 0, "noise too");
+	speckv_pool_close(pool);
+	expect_sound(dev, "exact", 2);
+	speckv_device_close(dev);
+	remove_device(MEMORY);
+}
+
 int main(void)
 {
 	test_begin(60);
@@ -217,6 +248,7 @@ int main(void)
 	for (int kind = 0; kind < test_media(); kind++)
 		one_medium((enum media)kind);
 	packed();
+	exact();
 	free(in);
 	free(out);
 	test_end();
