@@ -150,8 +150,8 @@ def _batches(ids: Ints, size: int) -> Iterator[Ints]:
         yield ids[begin : begin + size]
 
 
-def read_tokens(path: Path, model: Llama, documents: int | None = None) -> Ints:
-    """Token ids [document][token] of a .npy file, checked against the model; at most the first `documents`."""
+def read_tokens(path: Path, model: Llama, documents: int | None = None, *, skip: int = 0) -> Ints:
+    """Token ids [document][token] of a .npy file, checked against the model; at most `documents` behind the first."""
     if path.stat().st_size > MAX_TOKENS_FILE_BYTES:
         raise TokensError(path, f"larger than {MAX_TOKENS_FILE_BYTES >> 20} MiB: not token ids")
     try:
@@ -164,7 +164,9 @@ def read_tokens(path: Path, model: Llama, documents: int | None = None) -> Ints:
         raise TokensError(
             path, f"shape {list(found.shape)}: {2 * BLOCK + 1} to {model.shape.context} tokens a document are needed"
         )
-    ids: Ints = np.asarray(found[:documents]).astype(np.int64)
+    ids: Ints = np.asarray(found[skip:][:documents]).astype(np.int64)
+    if not len(ids):
+        raise TokensError(path, f"holds {len(found)} documents, and {skip} are skipped")
     if ids.min() < 0 or ids.max() >= model.shape.vocabulary:
         raise TokensError(path, f"holds ids outside the model's {model.shape.vocabulary} tokens")
     return ids

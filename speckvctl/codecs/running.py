@@ -40,12 +40,16 @@ class Model:
         return found
 
 
-def check_options(model: Path | None, tokens: Path | None, documents: int | None, prefix_tokens: int | None) -> None:
+def check_options(
+    model: Path | None, tokens: Path | None, documents: int | None, skip: int, prefix_tokens: int | None
+) -> None:
     """Before anything takes time."""
     if (model is None) != (tokens is None):
         raise UsageError("--model and --tokens go together", "both of them, or neither")
-    if model is None and (documents is not None or prefix_tokens is not None):
-        raise UsageError("--documents and --prefix-tokens say how a model is run", "--model DIR --tokens FILE")
+    if model is None and (documents is not None or skip or prefix_tokens is not None):
+        raise UsageError(
+            "--documents, --skip-documents and --prefix-tokens say how a model is run", "--model DIR --tokens FILE"
+        )
     if prefix_tokens is not None and prefix_tokens % 64:
         raise UsageError(f"--prefix-tokens: {prefix_tokens} is no multiple of 64", "--prefix-tokens 1024")
     if model is not None:
@@ -61,11 +65,11 @@ def require_torch() -> None:
         ) from exc
 
 
-def load(folder: Path, tokens: Path, documents: int | None, prefix_tokens: int | None) -> Model:
+def load(folder: Path, tokens: Path, documents: int | None, skip: int, prefix_tokens: int | None) -> Model:
     from speckvctl.codecs import llama, perplexity
 
     model = llama.load(folder)
-    ids = perplexity.read_tokens(tokens, model, documents)
+    ids = perplexity.read_tokens(tokens, model, documents, skip=skip)
     prefix = prefix_tokens or ids.shape[1] // 2 // 64 * 64
     if prefix + 2 > ids.shape[1]:
         raise UsageError(

@@ -41,8 +41,9 @@ ModelFolder = Annotated[
 Tokens = Annotated[
     Path | None, typer.Option("--tokens", metavar="FILE", help="Token ids to run it on, .npy [document][token].")
 ]
-Documents = Annotated[
-    int | None, typer.Option("--documents", metavar="N", min=1, max=1 << 20, help="Only the first N of them.")
+Documents = Annotated[int | None, typer.Option("--documents", metavar="N", min=1, max=1 << 20, help="Only N of them.")]
+SkipDocuments = Annotated[
+    int, typer.Option("--skip-documents", metavar="N", min=0, max=1 << 20, help="Not the first N: of a calibration.")
 ]
 PrefixTokens = Annotated[
     int | None,
@@ -73,6 +74,7 @@ def eval_codec(
     model: ModelFolder = None,
     tokens: Tokens = None,
     documents: Documents = None,
+    skip_documents: SkipDocuments = 0,
     prefix_tokens: PrefixTokens = None,
     as_json: Json = False,
 ) -> None:
@@ -95,14 +97,14 @@ def eval_codec(
     from speckvctl.codecs import judge, modes, running, tensors
 
     mode = modes.mode(codec_name, calibration)
-    running.check_options(model, tokens, documents, prefix_tokens)
+    running.check_options(model, tokens, documents, skip_documents, prefix_tokens)
     pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
     with progress("coding", "tensors") as tell:
         total, rows = judge.judge(mode, pairs, block_tokens, tell)
     rates = mode.rates(pairs)
     run = cost = prefix = stored = None
     if model is not None and tokens is not None:
-        run = running.load(model, tokens, documents, prefix_tokens)
+        run = running.load(model, tokens, documents, skip_documents, prefix_tokens)
         stored = mode.store(run.dtype)
         with progress("running the model", "documents") as tell:
             cost, prefix = run.measure({mode.name: stored}, tell)[mode.name]
@@ -175,6 +177,7 @@ def compare_codecs(
     model: ModelFolder = None,
     tokens: Tokens = None,
     documents: Documents = None,
+    skip_documents: SkipDocuments = 0,
     prefix_tokens: PrefixTokens = None,
     svg: Annotated[
         Path | None, typer.Option("--svg", metavar="FILE", help="Draw ratio and loss, an SVG; a file there is lost.")
@@ -196,14 +199,14 @@ def compare_codecs(
 
     from speckvctl.codecs import comparison, plot, running, tensors
 
-    running.check_options(model, tokens, documents, prefix_tokens)
+    running.check_options(model, tokens, documents, skip_documents, prefix_tokens)
     pairs, _ = tensors.read_pairs(file, BLOCK_TOKENS)
     coders, left_out = comparison.coders(only, calibration, peers=peers)
     with progress("coding", "codecs") as tell:
         rows = comparison.judge(coders, pairs, left_out, tell)
     run: Model | None = None
     if model is not None and tokens is not None:
-        run = running.load(model, tokens, documents, prefix_tokens)
+        run = running.load(model, tokens, documents, skip_documents, prefix_tokens)
         with progress("running the model", "documents") as tell:
             comparison.run(rows, run, tell)
     document = results.CodecCompare(

@@ -17,8 +17,8 @@ MODEL = "../shared/model"
 TOKENS = "../shared/model/eval_dev.npy"
 SPECKVCTL = ".venv/bin/speckvctl"
 
-#: Documents that a calibration is made from are not those that it is judged on.
-JUDGED = 64
+#: A calibration is made from the first documents and judged on the others.
+CALIBRATED = 16
 LOSSY_PEERS = {"fp8 e4m3 cast", "MXFP4", "KIVI 4-bit", "CacheGen-style"}
 EXACT_PEERS = {"zstd -1", "zstd -3", "lz4", "byte shuffle + zstd -1"}
 FIXED_RATE = {"q4x", "q5c"}
@@ -114,12 +114,11 @@ def run(mode: str, more: str = "") -> str:
 
 
 def calibrated(mode: str, ratio: float) -> str:
-    """A calibration for at least that ratio from the last documents, judged on the others."""
+    """A calibration for at least that ratio, and what it gives."""
     file = f"build/accept/{mode}-{ratio}.safetensors"
-    make = f"{SPECKVCTL} codec calibrate {MODEL} {TOKENS} --skip-documents {JUDGED} --codec {mode} --ratio {ratio}"
-    return (
-        f"mkdir -p build/accept && {make} -o {file} >&2 && {run(mode, f' --calibration {file} --documents {JUDGED}')}"
-    )
+    make = f"{SPECKVCTL} codec calibrate --model {MODEL} --tokens {TOKENS} --documents {CALIBRATED} --ratio {ratio}"
+    judge = run(mode, f" --calibration {file} --skip-documents {CALIBRATED}")
+    return f"mkdir -p build/accept && {make} -o {file} >&2 && {judge}"
 
 
 COMPARE = f"{SPECKVCTL} codec compare {KV} --json"

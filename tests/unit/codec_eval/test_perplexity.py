@@ -178,6 +178,17 @@ def test_tokens_that_the_model_cannot_be_run_on_are_refused(case: str, tmp_path:
         perplexity.read_tokens(tmp_path / "tokens.npy", llama.load(tmp_path))
 
 
+def test_documents_are_skipped_and_counted_from_there(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    ids = tiny.documents(5, 200)
+    np.save(tmp_path / "tokens.npy", ids)
+    model = llama.load(tmp_path)
+    assert np.array_equal(perplexity.read_tokens(tmp_path / "tokens.npy", model, 2, skip=1), ids[1:3])
+    assert np.array_equal(perplexity.read_tokens(tmp_path / "tokens.npy", model, skip=3), ids[3:])
+    with pytest.raises(perplexity.TokensError, match="5 are skipped"):
+        perplexity.read_tokens(tmp_path / "tokens.npy", model, skip=5)
+
+
 def test_a_file_that_is_no_npy_is_refused(tmp_path: Path) -> None:
     tiny.write(tmp_path)
     (tmp_path / "tokens.npy").write_bytes(b"\x93NUMPY\x01\x00")
