@@ -24,10 +24,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speckvctl.bundles import files
 from speckvctl.cards import description
 from speckvctl.cards.facts import EmulatedCard
 from speckvctl.cards.testkey import TEST_PUBLIC_KEY
-from speckvctl.errors import AbsentError, CliError, DeniedError, NothingToDoError, UnsupportedError, UsageError
+from speckvctl.errors import (
+    AbsentError,
+    BusyError,
+    CliError,
+    DeniedError,
+    NothingToDoError,
+    UnsupportedError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -243,16 +252,39 @@ def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:
 
 def start(ctx: speckv.Context, name: str, wish: Wish) -> EmulatedCard:
     """Start a card in the background, and come back when it is ready."""
-    folder, making, fresh = plan(ctx, name, wish)
     executable = program()
-    keys = wish.keys or (TEST_PUBLIC_KEY,)
-    with _undone_unless_started(ctx, name, folder, fresh):
-        _make_folders(ctx, name, folder)
-        if fresh:
-            _write_keys(folder, keys)
-            _write_whole(folder / "card.json", json.dumps(asdict(making)) + "\n")
-        _launch(executable, name, folder, making, keys if fresh else ())
+    with _managing(ctx):
+        folder, making, fresh = plan(ctx, name, wish)
+        with _undone_unless_started(ctx, name, folder, fresh):
+            folder.mkdir(mode=0o755, exist_ok=True)
+            link = place(ctx, name)
+            if not os.path.lexists(link):
+                link.symlink_to(folder)
+            if fresh:
+                _write_keys(folder, wish.keys or (TEST_PUBLIC_KEY,))
+                _write_whole(folder / "card.json", json.dumps(asdict(making)) + "\n")
+            _launch(executable, name, folder, making)
     return describe(ctx, name)
+
+
+@contextmanager
+def _managing(ctx: speckv.Context) -> Iterator[None]:
+    """The runtime folder, made where there is none, and held: cards are made and removed one at a time."""
+    runtime = Path(ctx.runtime_dir)
+    for path in (runtime, runtime / "emu"):
+        path.mkdir(mode=0o755, exist_ok=True)
+        if path.stat().st_uid not in (0, os.geteuid()):
+            raise DeniedError(
+                f"{path} belongs to another user, whom this one has no reason to trust",
+                "export SPECKV_RUNTIME_DIR=/dev/shm/mine",
+                errno.EACCES,
+            )
+    descriptor = os.open(runtime / "emu", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -272,22 +304,6 @@ def _undone_unless_started(ctx: speckv.Context, name: str, folder: Path, fresh: 
         raise
 
 
-def _make_folders(ctx: speckv.Context, name: str, folder: Path) -> None:
-    runtime = Path(ctx.runtime_dir)
-    for path in (runtime, runtime / "emu"):
-        path.mkdir(mode=0o755, exist_ok=True)
-        if path.stat().st_uid not in (0, os.geteuid()):
-            raise DeniedError(
-                f"{path} belongs to another user, whom this one has no reason to trust",
-                "export SPECKV_RUNTIME_DIR=/dev/shm/mine",
-                errno.EACCES,
-            )
-    folder.mkdir(mode=0o755, exist_ok=True)
-    link = place(ctx, name)
-    if not os.path.lexists(link):
-        link.symlink_to(folder)
-
-
 def _write_whole(path: Path, text: str) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8")
@@ -302,12 +318,12 @@ def _write_keys(folder: Path, keys: tuple[bytes, ...]) -> None:
         _write_whole(folder / "keys.d" / f"{bundle.key_id(key).hex()[:16]}.pub", bundle.public_to_pem(key))
 
 
-def _launch(executable: Path, name: str, folder: Path, making: Making, keys: tuple[bytes, ...]) -> None:
+def _launch(executable: Path, name: str, folder: Path, making: Making) -> None:
     command = [str(executable), "--dir", str(folder), "--name", name, "--memory", str(making.memory_bytes)]
     command += ["--factory"] if making.factory else []
     command += ["--power-cycle"] if making.power_cycle else []
-    for key in keys:
-        command += ["--key", key.hex()]
+    for path in trusted_keys(folder):  # written to the flash when that is made, and never again
+        command += ["--key", files.read_public_key(path).hex()]
     with open(folder / "log", "a+", encoding="utf-8", errors="replace") as log:
         said = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(
@@ -402,13 +418,16 @@ def remove(ctx: speckv.Context, name: str) -> None:
     """Forget a card that does not run: its memory, its flash, its keys."""
     link = place(ctx, name)
     folder = Path(os.path.realpath(link))
-    if folder.is_dir():
-        _forget_pools(ctx, folder)
-        _empty(folder)
-        with suppress(OSError):  # what is not ours stays, and the folder with it
-            folder.rmdir()
-    if link.is_symlink():
-        link.unlink()
+    with _managing(ctx):
+        if is_running(folder):
+            raise BusyError(f"emu:{name} was started again; nothing was removed", f"speckvctl emu stop {name} --remove")
+        if folder.is_dir():
+            _forget_pools(ctx, folder)
+            _empty(folder)
+            with suppress(OSError):  # what is not ours stays, and the folder with it
+                folder.rmdir()
+        if link.is_symlink():
+            link.unlink()
 
 
 def _forget_pools(ctx: speckv.Context, folder: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator
 from hashlib import sha256
@@ -12,7 +13,7 @@ import pytest
 import speckv
 
 from tests.cli.cards import RELEASED, SLOT_A, Card
-from tests.cli.conftest import Cli, held, write_model
+from tests.cli.conftest import Cli, held, validate, write_model
 from tests.cli.test_errors import refused
 
 
@@ -74,6 +75,21 @@ def test_heat_is_felt_shown_and_told(card: Card, cli: Cli) -> None:
     shown = cli.document("device", "show", "emu:card0")
     assert shown["device"]["state"] == "failed" and "fatal" in shown["device"]["found"]
     refused(cli("device", "selftest", "emu:card0"), 1, "fatal")
+
+
+def test_events_of_a_card_are_followed_through_its_death(card: Card, cli: Cli) -> None:
+    follower = cli.start("events", "emu:card0", "--follow", "--json")
+    assert follower.stdout is not None
+    first = json.loads(follower.stdout.readline())
+    validate(first)
+    assert [event["kind"] for event in first["events"]] == ["booted"]
+    card.kill()
+    card.again()
+    later = json.loads(follower.stdout.readline())["events"]
+    assert [(event["kind"], event["sequence"]) for event in later] == [("booted", 2)]
+    follower.send_signal(signal.SIGINT)
+    follower.communicate(timeout=60)
+    assert follower.returncode == 130
 
 
 # ---- changing --------------------------------------------------------------------------------------------------------

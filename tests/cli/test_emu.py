@@ -41,6 +41,29 @@ def test_a_card_starts_once_is_found_and_stops(cli: Cli, context: speckv.Context
     assert (card["state"], card["pid"], card["memory_bytes"], card["engine"]) == ("stopped", None, 64 << 20, None)
 
 
+def test_of_several_starts_at_once_one_makes_the_card(cli: Cli, context: speckv.Context) -> None:
+    sizes = [64, 80, 96]
+    started = [cli.start("emu", "start", "card0", "--memory", f"{size}MiB") for size in sizes]
+    codes = []
+    for process in started:
+        process.communicate(timeout=120)
+        codes.append(process.returncode)
+    assert sorted(codes) == [0, 3, 3]
+    (card,) = emulation.all_cards(context)
+    assert (card.state, card.memory_bytes) == ("running", sizes[codes.index(0)] << 20)
+    emulation.stop(context, "card0")
+    emulation.start(context, "card0", emulation.Wish())
+
+
+def test_a_card_that_died_while_it_was_made_is_made_whole_by_the_next_start(context: speckv.Context) -> None:
+    card = Card(context)
+    card.kill()
+    (card.folder / "flash").unlink()
+    card.again()
+    with card.administer() as admin:
+        assert len(admin.info().key_ids) == 1
+
+
 def test_what_a_card_holds_outlives_its_process(context: speckv.Context) -> None:
     card = Card(context)
     with context.open(card.name) as device:
