@@ -697,6 +697,27 @@ class CodecCompare(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodecCalibrate(Document):
+    """k_bits and v_bits: of each layer, of each KV head."""
+
+    schema: ClassVar[str] = "speckvctl.codec-calibrate"
+    file: str
+    dry_run: bool
+    codec: str
+    calibration_digest: str
+    file_bytes: int
+    model: str
+    tokens: str
+    documents: int
+    document_tokens: int
+    ratio: float
+    perplexity_reference: float
+    expected_increase_percent: float
+    k_bits: list[list[int]]
+    v_bits: list[list[int]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CodecEncode(Document):
     schema: ClassVar[str] = "speckvctl.codec-encode"
     file: str

@@ -129,6 +129,29 @@ def compared(document: results.CodecCompare) -> list[str]:
     return lines
 
 
+def calibrated(document: results.CodecCalibrate) -> list[str]:
+    text = f"{plural(document.documents, 'document')} of {one_line(document.tokens)}"
+    rows = [
+        [str(layer), " ".join(map(str, k)), " ".join(map(str, v))]
+        for layer, (k, v) in enumerate(zip(document.k_bits, document.v_bits, strict=True))
+    ]
+    return [
+        *pairs(
+            [
+                ("Codec", f"{document.codec}, ratio {document.ratio:.3f}x in frames of 64 tokens"),
+                ("Model", one_line(document.model)),
+                ("Text", f"{text}, perplexity {document.perplexity_reference:.4f}"),
+                ("Expected", f"{document.expected_increase_percent:+.3f}% perplexity on this text"),
+                ("Digest", document.calibration_digest),
+            ]
+        ),
+        "",
+        *columns(["LAYER", "K BITS", "V BITS"], rows),
+        "",
+        f"{'Would write' if document.dry_run else 'Wrote'} {one_line(document.file)}.",
+    ]
+
+
 def encoded(document: results.CodecEncode) -> list[str]:
     lines = pairs(
         [

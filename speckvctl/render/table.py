@@ -535,6 +535,7 @@ _lines.register(prefetcher.shown)
 
 _lines.register(codec.evaluated)
 _lines.register(codec.compared)
+_lines.register(codec.calibrated)
 _lines.register(codec.encoded)
 _lines.register(codec.decoded)
 _lines.register(codec.vectors)

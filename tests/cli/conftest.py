@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 import speckv
 
 from speckvctl.codecs import frames, modes, tensors
 from speckvctl.prefetcher import model
 from tests.conftest import MEMORY
+from tests.unit.codec_eval import tiny
 
 SPECKVCTL = Path(sys.executable).parent / "speckvctl"
 
@@ -236,6 +238,8 @@ def write_frames(folder: Path) -> None:
     golden = Path(__file__).resolve().parent.parent / "vectors"
     lines = (golden / "index.txt").read_text("ascii").splitlines(keepends=True)
     kept = [line for line in lines if "-h64-mixed" in line and line.startswith(("raw", "q4x"))]
+    tiny.write(folder / "model", num_hidden_layers=1)
+    np.save(folder / "tokens.npy", tiny.documents(1, 130))
     (folder / "vectors").mkdir()
     (folder / "vectors" / "index.txt").write_text("".join(kept), "ascii")
     for line in kept:

@@ -43,7 +43,7 @@ BUILT: dict[str, set[str]] = {
     "pool": {"create", "list", "show", "resize", "set", "destroy", "check"},
     "train-prefetcher": set(),
     "prefetcher": {"eval", "load", "unload", "show"},
-    "codec": {"eval", "compare", "encode", "decode", "vectors"},
+    "codec": {"eval", "calibrate", "compare", "encode", "decode", "vectors"},
     "replay": set(),
     "top": set(),
     "stats": set(),
@@ -240,6 +240,10 @@ CALLS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "bitstream keygen": (["bitstream", "keygen", "release"], ["bitstream", "keygen", "test"]),
     "codec eval": (["codec", "eval", "kv.safetensors"], ["codec", "eval", "trace.jsonl"]),
+    "codec calibrate": (
+        ["codec", "calibrate", "--model", "model", "--tokens", "tokens.npy", "-o", "new.safetensors"],
+        ["codec", "calibrate", "--model", "model", "--tokens", "tokens.npy", "-o", "trace.jsonl"],
+    ),
     "codec compare": (
         ["codec", "compare", "kv.safetensors", "--no-peers"],
         ["codec", "compare", "kv.safetensors", "--codec", "none"],
