@@ -465,7 +465,7 @@ class EventsDocument(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class TopDevice:
-    """A device at one tick; health, temperature, link and queue depth are a card's and None on a host engine."""
+    """A device at one tick; health, temperature, link and queue depth are a card's, None where nobody measures them."""
 
     name: str
     kind: str

@@ -58,7 +58,7 @@ class Model:
         before = {pool.info.uuid: pool for device in last.devices for pool in device.pools} if last else {}
         devices, pools = [], []
         for device in sample.devices:
-            own = [top_pool(device.device.name, pool, before.get(pool.info.uuid)) for pool in device.pools]
+            own = [top_pool(device, pool, before.get(pool.info.uuid)) for pool in device.pools]
             devices.append(top_device(device, own, told=last is not None))
             pools += own
         new = sample.events if last is not None else sample.events[-FIRST_EVENTS:]
@@ -89,41 +89,42 @@ def top_device(sample: DeviceSample, pools: list[results.TopPool], *, told: bool
     device = sample.device
     inside = [top for top in pools if top.stats is not None]
     intervals = [top.interval for top in pools if top.interval is not None]
+    known = told and (device.state == "ready" or bool(inside))
     return results.TopDevice(
         name=device.name,
         kind=device.kind,
         state=device.state,
         found=device.found,
-        health=None,
-        temperature_millicelsius=None,
+        health=sample.health,
+        temperature_millicelsius=sample.temperature_millicelsius,
         link=None,
         queue_depth=None,
         pools=device.pools,
-        clients=sum(len(top.clients) for top in inside) if device.state == "ready" else None,
+        clients=sum(len(top.clients) for top in inside) if device.state == "ready" or inside else None,
         capacity_bytes=device.capacity_bytes,
         used_bytes=device.used_bytes,
         free_bytes=device.free_bytes,
-        in_bytes_per_second=sum(each.in_bytes_per_second for each in intervals) if told else None,
-        out_bytes_per_second=sum(each.out_bytes_per_second for each in intervals) if told else None,
+        in_bytes_per_second=sum(each.in_bytes_per_second for each in intervals) if known else None,
+        out_bytes_per_second=sum(each.out_bytes_per_second for each in intervals) if known else None,
     )
 
 
-def top_pool(device: str, now: PoolSample, before: PoolSample | None) -> results.TopPool:
-    stats = now.stats
-    pool = library.pool_result(device, now.info)
+def top_pool(device: DeviceSample, now: PoolSample, before: PoolSample | None) -> results.TopPool:
+    stats, depth = now.stats, device.prefetch_depth
+    pool = library.pool_result(device.device.name, now.info)
     if stats is None:
         return results.TopPool(pool=pool, stats=None, prefetching=None, interval=None, clients=[], histograms={})
     return results.TopPool(
         pool=pool,
         stats=library.stats_result(stats, pool.name, now.tenants),
-        prefetching=prefetching(stats.counters),
-        interval=interval(before, now),
+        prefetching=prefetching(stats.counters, depth),
+        interval=interval(before, now, depth),
         clients=library.client_results(now.clients, now.tenants),
         histograms={operation: buckets(stats, operation) for operation in OPERATIONS},
     )
 
 
-def prefetching(counters: dict[str, int]) -> results.Prefetching:
+def prefetching(counters: dict[str, int], depth: int | None) -> results.Prefetching:
     asked, staged = counters["prefetches"], counters["prefetched"]
     used, unused = counters["prefetch_used"], counters["prefetch_unused"]
     return results.Prefetching(
@@ -135,7 +136,7 @@ def prefetching(counters: dict[str, int]) -> results.Prefetching:
         coverage=library.share(used, counters["hits"]),
         unused_share=library.share(unused, staged),
         late_share=None,
-        depth=None,
+        depth=depth,
     )
 
 
@@ -146,7 +147,7 @@ def buckets(stats: speckv.Stats, operation: str) -> list[results.HistogramBucket
     return [results.HistogramBucket(up_to_ns=bound, count=count) for bound, count in counted if count]
 
 
-def interval(before: PoolSample | None, now: PoolSample) -> results.PoolInterval | None:
+def interval(before: PoolSample | None, now: PoolSample, depth: int | None) -> results.PoolInterval | None:
     """What happened between two looks; None where the counters began anew in between."""
     if before is None or before.stats is None or now.stats is None or now.at_ns <= before.at_ns:
         return None
@@ -163,7 +164,7 @@ def interval(before: PoolSample | None, now: PoolSample) -> results.PoolInterval
         hit_share=library.share(counters["hits"], counters["gets"]),
         counters=counters,
         latency={operation: library.latency_result(grown, operation) for operation in OPERATIONS},
-        prefetching=prefetching(counters),
+        prefetching=prefetching(counters, depth),
         tenants=tenant_rates(before.tenants, now.tenants, elapsed),
     )
 

@@ -19,11 +19,13 @@ from speckvctl.top.state import State, Window
 
 TREND_CELLS = 8
 _GOOD = {"ready", "active", "healthy", "info"}
-_BAD = {"foreign", "other_version", "half_made", "truncated", "failed", "error", "fatal", "tripped"}
+_BAD = {"foreign", "other_version", "half_made", "truncated", "failed", "error", "fatal", "tripped", "memory"}
 
 
-def shade(word: str) -> str:
-    return "green" if word in _GOOD else "red" if word in _BAD else "yellow"
+def shade(words: str) -> str:
+    """The colour of a state, or of conditions with commas between them."""
+    each = set(words.split(","))
+    return "" if words == "-" else "green" if each <= _GOOD else "red" if each & _BAD else "yellow"
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -56,7 +58,8 @@ def tenant_rows(pools: Sequence[results.TopPool]) -> list[TenantRow]:
 def device_columns() -> list[Column[results.TopDevice]]:
     return [
         Column("DEVICE", lambda d: d.name, right=False, cut=10),
-        Column("STATE", lambda d: d.health or d.state, 1, right=False, style=lambda d: shade(d.health or d.state)),
+        Column("STATE", lambda d: d.state, 1, right=False, style=lambda d: shade(d.state)),
+        Column("HEALTH", lambda d: d.health or "-", 2, right=False, cut=7, style=lambda d: shade(d.health or "-")),
         Column("TEMP", lambda d: figures.temperature(d.temperature_millicelsius), 3, least=5),
         Column("LINK", lambda d: d.link or "-", 6),
         Column("QUEUE", lambda d: format_count(d.queue_depth), 5),
@@ -68,6 +71,13 @@ def device_columns() -> list[Column[results.TopDevice]]:
         Column("IN/s", lambda d: figures.size(d.in_bytes_per_second), 1, least=5),
         Column("OUT/s", lambda d: figures.size(d.out_bytes_per_second), 1, least=5),
         Column("FOUND", lambda d: d.found, 9, right=False, cut=12),
+    ]
+
+
+def wrong_columns() -> list[Column[results.TopDevice]]:
+    return [
+        Column("NOT READY", lambda d: d.name, right=False, cut=10),
+        Column("WHY", lambda d: d.found, right=False, cut=20),
     ]
 
 
@@ -194,16 +204,23 @@ def sections(
 ) -> list[Section]:
     pools = chosen.pools(document)
     if not document.devices:
-        return [sentence("No host engine yet. Next: speckvctl pool create host:DRAM NAME --size 4GiB"), *log(events)]
+        return [
+            sentence("No device yet. Next: speckvctl pool create host:DRAM NAME --size 4GiB"),
+            *log(events),
+        ]
     devices = document.devices
     parts = [rows_of(device_columns(), devices, 1)]
+    if wrong := [device for device in devices if device.state not in ("ready", "factory")]:
+        parts.append(rows_of(wrong_columns(), wrong, 5))
     if pools:
         parts.append(pool_section(document, chosen, trends, pools))
     elif document.pools:
         wanted = chosen.editor.text if chosen.editor else chosen.filter
         parts.append(sentence(f"No pool has '{wanted}' in its name. Escape forgets the filter."))
     else:
-        parts.append(sentence(f"No pools yet. Next: speckvctl pool create {devices[0].name} NAME --size 4GiB"))
+        ready = [device.name for device in devices if device.state == "ready"]
+        where = ready[0] if ready else "host:DRAM"
+        parts.append(sentence(f"No pools to see. Next: speckvctl pool create {where} NAME --size 4GiB"))
     asked = [top for top in pools if top.prefetching is not None and top.prefetching.asked]
     if asked:
         parts.append(rows_of(prefetch_columns(chosen.window), asked, 3))

@@ -46,14 +46,15 @@ COLUMNS
   P50 to P99.9  latency of a get a block, as clients measured it: the upper
                 bound of a histogram's bucket, at most a quarter too high
   TREND         the last ticks, the highest full height
-  TEMP LINK QUEUE   a card's: "-" on a host engine
+  HEALTH TEMP   a card's; LINK and QUEUE too: "-" where nobody measures it
 PREFETCHER
   ACCURACY      staged blocks that a get was served from, over blocks asked
                 to be staged
   COVERAGE      the same, over gets that found their block
   LATE          arrived after the demand: "-", pools do not count them yet
   UNUSED        staged blocks thrown out unread, over staged blocks
-  DEPTH         blocks ahead along a chain: "-" where each client chooses
+  DEPTH         blocks ahead along a chain, as the card is set; "-" on a host
+                engine: each client chooses
 """
 
 

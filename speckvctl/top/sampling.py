@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from speckvctl import eventlog, library, results
+from speckvctl.cards import description
 
 if TYPE_CHECKING:
     import speckv
@@ -26,8 +28,13 @@ class PoolSample:
 
 @dataclass(frozen=True)
 class DeviceSample:
+    """A device; the last three are a card's."""
+
     device: results.Device
     pools: list[PoolSample] = field(default_factory=list)
+    health: str | None = None
+    temperature_millicelsius: int | None = None
+    prefetch_depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,23 +56,37 @@ class Sampler:
 
     def require(self) -> None:
         """A device that was named must be there when the command starts; later it may go and come again."""
-        if self.device is not None:
-            with library.device(self.device):
-                pass
+        if self.device is None:
+            return
+        if library.is_card(self.device):
+            with library.context() as ctx:
+                description.look(ctx, self.device, refuse=("absent",))
+            return
+        with library.device(self.device):
+            pass
 
     def look(self) -> Sample:
         time_ns, at_ns = time.time_ns(), time.monotonic_ns()
         devices: list[DeviceSample] = []
         events: list[results.EventRow] = []
         with library.context() as ctx:
-            for info in self._found(ctx):
-                devices.append(self._look_at(ctx, info, events))
+            devices += [self._look_at(ctx, info, events) for info in self._engines(ctx)]
+            devices += [self._look_at_card(ctx, name, events) for name in self._cards(ctx)]
         events.sort(key=lambda row: (row.time_ns, row.device, row.pool or "", row.sequence or 0))
         return Sample(time_ns, at_ns, devices, events)
 
-    def _found(self, ctx: speckv.Context) -> Iterable[speckv.DeviceInfo]:
-        found = ctx.devices() if self.device is None else [ctx.probe(self.device)]
+    def _engines(self, ctx: speckv.Context) -> Iterable[speckv.DeviceInfo]:
+        if self.device is None:
+            found = [info for info in ctx.devices() if not library.is_card(info.name)]
+        else:
+            found = [] if library.is_card(self.device) else [ctx.probe(self.device)]
         return sorted((info for info in found if info.state != "absent"), key=lambda info: info.name)
+
+    def _cards(self, ctx: speckv.Context) -> Iterable[str]:
+        import speckv
+
+        found = speckv.card.emulated(ctx)
+        return [name for name in found if self.device in (None, name)]
 
     def _look_at(self, ctx: speckv.Context, info: speckv.DeviceInfo, events: list[results.EventRow]) -> DeviceSample:
         import speckv
@@ -76,14 +97,41 @@ class Sampler:
         pools: list[PoolSample] = []
         try:
             with ctx.open(info.name) as dev:
-                for pool in dev.pools():
-                    sampled = _look_into(dev, pool)
-                    if sampled is not None:
-                        pools.append(sampled)
+                pools += _pools_of(dev)
                 events += self._log.read([dev])
         except speckv.SpeckvError as exc:  # it went away, or is being made anew: said in its row, and looked at again
-            return DeviceSample(_failed(described, str(exc)), pools)
+            return DeviceSample(replace(described, state="failed", found=str(exc)), pools)
         return DeviceSample(described, pools)
+
+    def _look_at_card(self, ctx: speckv.Context, name: str, events: list[results.EventRow]) -> DeviceSample:
+        import speckv
+
+        try:
+            with speckv.card.Admin(ctx, name) as admin:
+                info, health = admin.info(), admin.health()
+                depth = admin.setting(speckv.card.Setting.PREFETCH_DEPTH)
+                with description.opened(ctx, admin) as devices:
+                    pools = [pool for dev in devices for pool in _pools_of(dev)]
+                    events += self._log.read(devices, [admin])
+                return DeviceSample(
+                    description.device_result(info),
+                    pools,
+                    health=",".join(map(str, health.conditions)) or "healthy",
+                    temperature_millicelsius=health.temperature_millicelsius,
+                    prefetch_depth=depth,
+                )
+        except speckv.SpeckvError as exc:
+            described = description.unreachable(ctx, name, exc)
+        pools = []
+        if described.state == "denied":  # who may not administer it may still have pools on it
+            with suppress(speckv.SpeckvError), ctx.open(name) as dev:
+                pools += _pools_of(dev)
+        return DeviceSample(described, pools)
+
+
+def _pools_of(dev: speckv.Device) -> list[PoolSample]:
+    looked = (_look_into(dev, info) for info in dev.pools())
+    return [sample for sample in looked if sample is not None]
 
 
 def _look_into(dev: speckv.Device, info: speckv.PoolInfo) -> PoolSample | None:
@@ -99,9 +147,3 @@ def _look_into(dev: speckv.Device, info: speckv.PoolInfo) -> PoolSample | None:
         return None  # destroyed since it was listed
     except speckv.SpeckvError:
         return PoolSample(info, time.monotonic_ns())  # its permissions changed, or it is being destroyed
-
-
-def _failed(device: results.Device, why: str) -> results.Device:
-    from dataclasses import replace
-
-    return replace(device, state="failed", found=why)

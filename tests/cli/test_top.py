@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import signal
 import subprocess
@@ -167,8 +168,9 @@ def pool_cells(entry: Document, window: str) -> dict[str, str]:
 def device_cells(device: Document) -> dict[str, str]:
     return {
         "DEVICE": device["name"],
-        "STATE": device["health"] or device["state"],
-        "TEMP": "-",
+        "STATE": device["state"],
+        "HEALTH": device["health"] or "-",
+        "TEMP": "-" if (degrees := device["temperature_millicelsius"]) is None else f"{degrees / 1000:.1f}C",
         "LINK": device["link"] or "-",
         "QUEUE": format_count(device["queue_depth"]),
         "POOLS": format_count(device["pools"]),
@@ -237,8 +239,8 @@ def picture(values: list[int | None]) -> str:
 
 # ---- a screen, read back ---------------------------------------------------------------------------------------------
 
-FIRST_TITLES = {"DEVICE", "POOL", "PREFETCHER", "TENANT", "TIME", "TRAFFIC", "LATENCY", "COUNTER", "PID"}
-FREE_TEXT = {"FOUND", "EVENT", "COMMAND"}
+FIRST_TITLES = {"DEVICE", "POOL", "PREFETCHER", "TENANT", "TIME", "TRAFFIC", "LATENCY", "COUNTER", "PID", "NOT_READY"}
+FREE_TEXT = {"FOUND", "EVENT", "COMMAND", "WHY"}
 TRENDS = {"P99 TREND": "P99_TREND", "IN TREND": "IN_TREND", "OUT TREND": "OUT_TREND"}
 
 
@@ -248,7 +250,7 @@ def tables(lines: list[str]) -> dict[str, list[dict[str, str]]]:
     header: list[str] = []
     ends: dict[str, int] = {}
     for line in lines:
-        titles = line
+        titles = line.replace("NOT READY", "NOT_READY")
         for name, word in TRENDS.items():
             titles = titles.replace(name, word)
         words = re.sub(r"  \d+ to \d+ of \d+$", "", titles).split()
@@ -774,7 +776,7 @@ def test_without_a_device_it_names_the_next_step_and_waits_for_one(cli: Cli) -> 
         cli.ok("pool", "destroy", "host:DRAM", "first", "--yes")
         terminal.see("This pool is gone.")
         terminal.press("escape")
-        terminal.see("No pools yet. Next: speckvctl pool create host:DRAM NAME --size 4GiB")
+        terminal.see("No pools to see. Next: speckvctl pool create host:DRAM NAME --size 4GiB")
         cli.ok("device", "close", "host:DRAM")
         terminal.see(next_step)
     assert next_step in cli.ok("top", "--once").out
@@ -869,3 +871,83 @@ def test_a_tick_needs_neither_numpy_nor_discovery(world: Cli) -> None:
     command = [sys.executable, "-c", IMPORTED, "top", "--once"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment())
     assert not set(json.loads(done.stderr)) & {"numpy", "torch", "pyudev", "speckvctl.discovery", "asyncio"}
+
+
+# ---- cards -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cards(world: Cli) -> Iterator[Cli]:
+    """The world, and emu:card0 with a pool that a client has used."""
+    world.ok("emu", "start", "card0", "--memory", "64MiB")
+    try:
+        world.ok("pool", "create", "emu:card0", "on-card", "--size", "16MiB")
+        keys = [number.to_bytes(32, "big") for number in range(20)]
+        with (
+            speckv.Context() as context,
+            context.open("emu:card0") as device,
+            device.attach("on-card", tenant="real") as pool,
+        ):
+            assert not pool.put(keys, np.ones((len(keys), pool.block_bytes), np.uint8)).any()
+            assert not pool.get(keys, np.empty((len(keys), pool.block_bytes), np.uint8)).any()
+        yield world
+    finally:
+        world("emu", "stop", "card0")
+
+
+@SIZES
+def test_a_card_is_shown_with_its_health_its_temperature_and_its_pools(columns: int, lines: int, cards: Cli) -> None:
+    with top(cards, columns, lines) as terminal:
+
+        def row() -> dict[str, str]:
+            return next(row for row in tables(terminal.lines[1:-1])["DEVICE"] if row["DEVICE"] == "emu:card0")
+
+        terminal.see("on-card", "healthy")
+        document = pause(terminal, cards)
+        devices = {device["name"]: device for device in document["devices"]}
+        assert row()["HEALTH"] == "healthy" and row()["TEMP"] != "-"
+        same(row(), device_cells(devices["emu:card0"]))
+        assert devices["emu:card0"]["temperature_millicelsius"] > 0
+        assert (devices["host:DRAM"]["health"], devices["host:DRAM"]["temperature_millicelsius"]) == (None, None)
+        entry = pools_of(document)["on-card"]
+        assert entry["stats"]["counters"]["gets"] == 20 and entry["prefetching"]["depth"] is not None
+        for shown in tables(terminal.lines[1:-1])["POOL"]:
+            trends = {title for title in shown if title in TRENDS.values()}
+            same(
+                {k: v for k, v in shown.items() if k not in trends},
+                pool_cells(pools_of(document)[shown["POOL"]], "now"),
+            )
+        stats = cards.document("stats", "emu:card0")["pools"][0]
+        assert {**entry["stats"], "taken_ns": 0} == {**stats, "taken_ns": 0}
+
+        cards.ok("device", "inject", "emu:card0", "temperature", "--value", "91500")
+        terminal.press(" ")
+        terminal.see("91.5C", "throttled")
+        same(row(), device_cells({d["name"]: d for d in shown_tick(terminal, cards)["devices"]}["emu:card0"]))
+
+        terminal.press("p")
+        cards.ok("emu", "stop", "card0")
+        terminal.see("offline")
+        terminal.until(lambda: "on-card" not in pool_names(terminal))
+        assert {"chat", "empty", "replayed"} == set(pool_names(terminal))
+        cards.ok("emu", "start", "card0")
+        terminal.see("on-card", "healthy")
+        terminal.press("q")
+        assert terminal.end() == 0
+    alone = cards.document("top", "--once", "--device", "emu:card0")
+    assert [device["name"] for device in alone["devices"]] == ["emu:card0"]
+
+
+def test_a_card_that_dies_takes_nothing_else_with_it(cards: Cli) -> None:
+    pid = cards.document("emu", "status", "card0")["card"]["pid"]
+    with traffic(), top(cards, 80, 24) as terminal:
+        terminal.see("on-card")
+        os.kill(pid, signal.SIGKILL)
+        terminal.see("offline", "NOT READY")
+        tick = shown_tick(terminal, cards)["tick"]
+        terminal.see(f"tick {tick + 2}")
+        document = pause(terminal, cards)
+    states = {device["name"]: device["state"] for device in document["devices"]}
+    assert states == {"host:DRAM": "ready", "emu:card0": "offline"}
+    assert pools_of(document)["chat"]["interval"]["out_bytes_per_second"] > 0
+    assert cards("top", "--device", "emu:none", "--once").code == 4
