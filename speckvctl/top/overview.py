@@ -12,6 +12,7 @@ from rich.text import Text
 
 from speckvctl import results
 from speckvctl.quantities import format_count, format_ratio, format_share
+from speckvctl.render.text import one_line
 from speckvctl.top import figures, state
 from speckvctl.top.columns import Column, Row, table
 from speckvctl.top.model import Trend
@@ -264,9 +265,17 @@ def rows_of(columns: Sequence[Column[Row]], rows: Sequence[Row], need: int) -> S
 
 def sentence(text: str) -> Section:
     def draw(width: int, count: int) -> list[Text]:
-        return [Text(line) for line in textwrap.wrap(text, max(1, width))][: count + 1]
+        return folded(text, width)[: count + 1]
 
     return Section(3, draw, 0)
+
+
+def folded(text: str, width: int, style: str = "") -> list[Text]:
+    """A sentence in lines that fit."""
+    lines = [Text(line, style, no_wrap=True) for line in textwrap.wrap(one_line(text), max(1, width))]
+    for line in lines:
+        line.truncate(width)
+    return lines
 
 
 def more(total: int, count: int, first: int = 0) -> str:

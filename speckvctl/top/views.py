@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
 
@@ -69,7 +68,7 @@ def once(document: results.Top, chosen: State, width: int) -> list[Text]:
         f"Rates are of the last {document.interval_ns / 1e9:.2f} s, between two looks; "
         "shares and latencies are since creation or the last reset."
     )
-    return [*lines, Text(), *(Text(part, "dim") for part in textwrap.wrap(told, width))]
+    return [*lines, Text(), *overview.folded(told, width, "dim")]
 
 
 def _of_interest(
