@@ -402,7 +402,7 @@ def golden_vectors(
 
     Every line of index.txt is made anew: its input by its style and seed, its frame, and what that decodes to. With
     --write the checksums in index.txt and the stored frames become those of this build; its lines, which say what
-    there is, stay.
+    there is, stay. Of modes with a calibration the stored frames are read, no others are made.
 
     \b
     Examples:

@@ -60,6 +60,21 @@ def test_writing_mends_it_and_a_dry_run_does_not(folder: Path) -> None:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
 
 
+def test_frames_with_a_calibration_are_read_and_never_written(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "calibrated"
+    shutil.copytree(repository / "tests" / "vectors" / "calibrated", folder)
+    found = check(folder)
+    assert found.differences == []
+    assert found.modes["q5c"] == (3, 3)
+    frame = next(folder.glob("q5c-*.frame"))
+    data = bytearray(frame.read_bytes())
+    data[-100] ^= 1
+    frame.write_bytes(data)
+    assert check(folder).differences[0].startswith(f"{frame.stem}: portable kernels read ")
+    with pytest.raises(VectorsError, match=r"calibrated\.c"):
+        vectors.update(folder, False, lambda _, __: None)
+
+
 @pytest.mark.parametrize(
     "line",
     [
