@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import numpy as np
 import pytest
 import speckv
@@ -71,3 +74,39 @@ def test_a_block_of_another_size_is_refused() -> None:
         codec.encode_frame(SHAPE, "raw", bytes(100))
     with pytest.raises(speckv.InvalidError):
         codec.encode_frame(speckv.Geometry(tokens=63), "raw", bytes(100))
+
+
+CALIBRATED = Path(__file__).resolve().parents[2] / "vectors" / "calibrated"
+
+
+def test_a_calibrated_frame_is_read_with_its_calibration_only() -> None:
+    names = sorted(path.stem for path in CALIBRATED.glob("*.frame"))
+    assert len(names) >= 2
+    own, other = (codec.Calibration.load(CALIBRATED / f"{name}.safetensors") for name in names[:2])
+    frame = np.fromfile(CALIBRATED / f"{names[0]}.frame", np.uint8)
+    parsed = codec.parse_frame(frame)
+    assert parsed.codec == speckv.Codec.Q5C and parsed.calibration == own.digest
+    assert own.codecs == (speckv.Codec.Q5C,) and own.head_dim == parsed.geometry.head_dim
+    raw = codec.decode_frame(frame, calibration=own)
+    told = {line.split()[0]: line.split()[-1] for line in (CALIBRATED / "index.txt").read_text().splitlines()}
+    assert codec.crc32c(raw) == int(told[names[0]], 16)
+    with pytest.raises(speckv.DamagedError):
+        codec.decode_frame(frame, calibration=other)
+    with pytest.raises(speckv.InvalidError):
+        codec.decode_frame(frame)
+
+
+def test_a_calibrated_mode_wants_a_calibration_and_layers_that_it_has() -> None:
+    own = codec.Calibration.load(next(CALIBRATED.glob("*-h64-*.safetensors")))
+    shape = speckv.Geometry(1, 1, 64, 64)
+    raw = np.zeros(shape.block_bytes, np.uint8)
+    frame = codec.encode_frame(shape, "q5c", raw, calibration=own, first_layer=1)
+    assert len(codec.decode_frame(frame, calibration=own)) == shape.block_bytes
+    for layer, head in ((own.layers, 0), (0, own.kv_heads), (-1, 0)):
+        with pytest.raises(speckv.SpeckvError) as refused:
+            codec.encode_frame(shape, "q5c", raw, calibration=own, first_layer=layer, first_head=head)
+        assert refused.value.errno == errno.ERANGE
+    with pytest.raises(speckv.InvalidError):
+        codec.encode_frame(shape, "q5c", raw)
+    with pytest.raises(speckv.DamagedError):
+        codec.Calibration(b"no calibration, whatever it says")
