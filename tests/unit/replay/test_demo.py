@@ -70,7 +70,7 @@ def test_two_demos_at_once_end_with_a_summary_and_leave_nothing(
         output, _ = one.communicate(timeout=300)
         assert one.returncode == 0, output
         assert "== Summary" in output and "What to type next" in output
-        assert output.count("0 wrong, 0 errors") == 2
+        assert output.count("0 wrong, 0 errors") == 3
         assert "sound." in output
     assert left_behind(tmp_path, demo) == []
 
