@@ -33,6 +33,7 @@ struct transport {
 	uint8_t *arena;
 	uint64_t arena_address; /* as the card names it */
 	size_t arena_bytes, arena_taken;
+	_Atomic uint64_t system_calls; /* made since it was opened, by messages and by waits that were long */
 	uint16_t vendor, device; /* PCI identification */
 };
 

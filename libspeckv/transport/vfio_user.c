@@ -196,6 +196,7 @@ static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t b
 	int rc;
 
 	pthread_mutex_lock(&v->asking);
+	v->transport.system_calls += 2; /* at least: one to send, one to receive */
 	rc = ask_locked(v, command, body, bytes, send_fd, answer, answer_bytes, got, fd);
 	pthread_mutex_unlock(&v->asking);
 	return rc;

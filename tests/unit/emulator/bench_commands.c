@@ -22,7 +22,7 @@ int main(int argc, char **argv)
 	struct admin admin;
 	unsigned int pool, commands = 2000000, done = 0, sent = 0, trips = 100000, reads = 20000;
 	struct speckv_cqe cqe;
-	uint64_t kicks;
+	uint64_t kicks, calls;
 	uint8_t uuid[16];
 	struct io io;
 	double start;
@@ -34,6 +34,7 @@ int main(int argc, char **argv)
 	io_open(&io, &card);
 	admin_grant(&admin, pool, uuid, io.function, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE);
 	kicks = io.queue.kicks;
+	calls = io.transport->system_calls;
 	start = now();
 	while (done < commands) {
 		while (sent < commands && sent - done < 64 && queue_room(&io.queue)) {
@@ -46,7 +47,8 @@ int main(int argc, char **argv)
 		while (queue_reap(&io.queue, &cqe))
 			done++;
 	}
-	printf("no-op, depth 64: %.0f k/s, %llu kicks\n", commands / (now() - start) / 1e3, (unsigned long long)(io.queue.kicks - kicks));
+	printf("no-op, depth 64: %.0f k/s, %llu kicks, %llu system calls for %u commands\n", commands / (now() - start) / 1e3,
+	       (unsigned long long)(io.queue.kicks - kicks), (unsigned long long)(io.transport->system_calls - calls), commands);
 	start = now();
 	for (unsigned int i = 0; i < trips; i++)
 		HOLDS(queue_call(&io.queue, &nop, 5000000000ull, NULL, NULL) == 0);
