@@ -25,7 +25,12 @@ BIN = ROOT / ".venv" / "bin"
 BUILD = ROOT / "build"
 CI = os.environ.get("CI") == "true"
 # What runs once more with an emulated card in the place of memory: every pool, block, replay and CLI test.
-ON_CARD = ("parity", "unit/python", "unit/replay/test_replay.py", "cli")
+ON_CARD = (
+    "parity",
+    "unit/python",
+    "unit/replay/test_replay.py",
+    *(f"cli/test_{name}.py" for name in ("errors", "events", "listing", "tree")),
+)
 NOT_SUITES = {"accept", "bench", "vectors"}  # run by make accept and make bench; data
 
 

@@ -7,8 +7,10 @@ import errno
 import hashlib
 import multiprocessing
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -176,6 +178,27 @@ def execute(plan: Plan, on_progress: OnProgress | None = None) -> ReplayResult:
     return _summary(plan, crew, seconds, (after[0] - before[0], after[1] - before[1]))
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A client is started whole or not at all.
+
+    Ctrl-C reaches the whole group, and what a client does about it is the parent's to say: from its first instruction
+    on, for a mask is inherited. Another thread may take the signal all the same, and the main one would be interrupted.
+    """
+    pressed: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number)) if main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if main:
+            signal.signal(signal.SIGINT, before)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
+
+
 class _Crew:
     """The client processes, seen from the parent."""
 
@@ -247,15 +270,10 @@ class _Crew:
                 name=f"speckv replay client {number + 1}",
                 daemon=True,
             )
-            # Ctrl-C reaches the whole group, and what a client does about it is the parent's to say: from its first
-            # instruction on, for a mask is inherited.
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
+            with _uninterrupted():
                 process.start()
                 self._processes[number] = process
                 self._connections[number] = ours
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             theirs.close()  # so that its end is seen when the client dies
 
     def _answers(self, timeout: float | None) -> list[int]:

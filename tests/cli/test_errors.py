@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli, Finished, Unchanged, described, environment, held, write_kv
+from tests.conftest import MEMORY
 
 Remember = Callable[[], Unchanged]
 
@@ -63,7 +64,8 @@ def test_destroying_a_pool_in_use_names_its_users(chat: Cli) -> None:
         refused(chat("pool", "destroy", "host:DRAM", "chat", "--yes"), 6, str(holder.pid), "python")
         error = chat.failure("pool", "destroy", "host:DRAM", "chat", "--yes")
         assert (error["code"], error["errno"]) == ("busy", "EBUSY")
-        refused(chat("device", "close", "host:DRAM", "--yes"), 6, str(holder.pid))
+        if MEMORY == "host:DRAM":  # a card is stopped, not closed
+            refused(chat("device", "close", "host:DRAM", "--yes"), 6, str(holder.pid))
     assert chat.document("pool", "show", "host:DRAM", "chat")["pool"]["blocks"] == 3
     assert chat.document("pool", "check", "host:DRAM", "chat", "--deep")["clean"] is True
 
@@ -238,12 +240,12 @@ def test_a_kv_file_of_another_dtype_or_head_size(dtype: str, head_dim: int, chat
     check()
 
 
-MANAGER = """
+MANAGER = f"""
 import sys, speckv
 def hold(done, total):
     print("holding", flush=True)
     sys.stdin.readline()
-with speckv.Context() as context, context.open("host:DRAM") as device:
+with speckv.Context() as context, context.open("{MEMORY}") as device:
     device.destroy_pool(sys.argv[1], progress=hold)
 """
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tests.cli.conftest import SPECKVCTL, Cli, environment
+from tests.conftest import MEMORY
 
 OURS = {
     "speckvctl",
@@ -85,7 +86,8 @@ def on_terminal(cli: Cli, arguments: list[str], **variables: str) -> str:
     env = {
         key: value for key, value in environment(**variables).items() if key != "NO_COLOR" or "NO_COLOR" in variables
     }
-    with subprocess.Popen([SPECKVCTL, *arguments], cwd=cli.folder, stdin=theirs, stdout=theirs, stderr=theirs, env=env):
+    command = [str(SPECKVCTL), *(word.replace("host:DRAM", MEMORY) for word in arguments)]
+    with subprocess.Popen(command, cwd=cli.folder, stdin=theirs, stdout=theirs, stderr=theirs, env=env):
         os.close(theirs)
         chunks = []
         while True:
@@ -97,7 +99,7 @@ def on_terminal(cli: Cli, arguments: list[str], **variables: str) -> str:
                 break
             chunks.append(chunk)
     os.close(ours)
-    return b"".join(chunks).decode().replace("\r\n", "\n")
+    return b"".join(chunks).decode().replace("\r\n", "\n").replace(MEMORY, "host:DRAM")
 
 
 def test_tables_and_help_fit_eighty_columns(chat: Cli) -> None:

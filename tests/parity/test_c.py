@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The behaviours of C API, allocator and parameters, shown by programs compiled against the installed library."""
+"""The behaviours of transfers, prefetch, C API, allocator and parameters, shown by programs compiled against the installed library."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ BEHAVIOURS = {
         "ten_of_growing_size_are_distinct_and_freed_in_any_order",
         "access_at_several_offsets_of_one_allocation",
         "prefetch_from_an_allocation",
+    ],
+    "dma": ["a_batch_of_mixed_transfers_completes_with_the_right_data"],
+    "prefetch": [
+        "a_request_with_a_history_of_16_and_depth_4_stages_what_follows",
+        "ten_requests_of_different_ids_are_each_seen_in_the_statistics",
     ],
     "parameters": [
         "every_prefetch_depth_is_accepted_and_read_back",
