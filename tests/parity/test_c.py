@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The behaviours of transfers, prefetch, C API, allocator and parameters, shown by programs compiled against the installed library."""
+"""Transfers, prefetch, C API, allocator and parameters, by programs built on the installed library."""
 
 from __future__ import annotations
 
