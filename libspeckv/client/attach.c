@@ -242,6 +242,16 @@ void client_leave(struct speckv_pool *pool)
 
 int speckv_pool_open(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out)
 {
+	if (!dev || !out)
+		return -EINVAL;
+	*out = NULL;
+	if (attach && attach->flags & ~(uint32_t)SPECKV_ATTACH_READ_ONLY)
+		return fail(dev->ctx, -EINVAL, "pool %s: unknown attach flags %#x", name ? name : "(null)", attach->flags);
+	return pool_attach(dev, name, attach, out);
+}
+
+int pool_attach(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out)
+{
 	bool read_only = attach && attach->flags & SPECKV_ATTACH_READ_ONLY;
 	struct speckv_pool *pool;
 	int rc;

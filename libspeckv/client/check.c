@@ -291,7 +291,7 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 	if (!dev || !report)
 		return -EINVAL;
 	memset(report, 0, sizeof(*report));
-	rc = speckv_pool_open(dev, name, &attach, &c.pool);
+	rc = pool_attach(dev, name, &attach, &c.pool);
 	if (rc)
 		return rc;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)

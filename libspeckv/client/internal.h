@@ -196,6 +196,8 @@ struct speckv_pool {
 
 #define ATTACH_MANAGER (1u << 30)   /* a manager at work: no tenant of its own, nothing in the event log */
 #define ATTACH_KEEP_DEAD (1u << 31) /* leave what dead clients hold as it is: check counts it first */
+/* speckv_pool_open() with the flags above too. */
+int pool_attach(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out);
 int client_join(struct speckv_pool *pool, const struct speckv_attach *attach);
 void client_leave(struct speckv_pool *pool);
 /* 1: a live client holds the slot, 0: nobody does. */

@@ -331,7 +331,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 	rc = device_manage(dev);
 	if (rc)
 		return rc;
-	rc = speckv_pool_open(dev, name, &attach, &job.pool);
+	rc = pool_attach(dev, name, &attach, &job.pool);
 	if (rc) {
 		device_unmanage(dev);
 		return rc;

@@ -230,7 +230,7 @@ static void event_logs(struct speckv_device *dev)
 static void a_reader_writes_nothing(struct speckv_device *dev)
 {
 	struct speckv_attach reader = { .flags = SPECKV_ATTACH_READ_ONLY };
-	struct speckv_pool *pool, *writer = attach_pool(dev, "pool", "writer");
+	struct speckv_pool *pool, *other, *writer = attach_pool(dev, "pool", "writer");
 	struct speckv_request request = { .key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES };
 	struct speckv_stats before, after;
 	struct speckv_pool_info info;
@@ -251,6 +251,8 @@ static void a_reader_writes_nothing(struct speckv_device *dev)
 	EXPECT(1, speckv_op_wait(op, -1));
 	speckv_op_release(op);
 	REFUSED(-EROFS, "read-only", speckv_put(pool, &request, 1));
+	reader.flags = 1u << 30;
+	REFUSED(-EINVAL, "unknown attach flags", speckv_pool_open(dev, "pool", &reader, &other));
 	EXPECT(-EROFS, speckv_touch(pool, &key, 1));
 	EXPECT(-EROFS, speckv_drop(pool, &key, 1));
 	EXPECT(-EROFS, speckv_prefetch(pool, &key, 1));
