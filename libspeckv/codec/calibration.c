@@ -27,9 +27,9 @@ struct text {
 
 struct tensor {
 	const char *name, *dtype;
-	unsigned int dimensions;
 	uint64_t shape[DIMENSIONS];
 	const uint8_t *data;
+	unsigned int dimensions;
 	bool found;
 };
 
