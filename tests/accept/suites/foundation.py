@@ -131,7 +131,8 @@ POINTS = [
     Point(
         "make test: nothing fails", TEST, counted(r"^\d+ passed, (\d+) failed", "failed"), exactly(0), True, minutes=60
     ),
-    Point("make test: under 10 minutes warm", TEST, table_seconds, below(600), True, minutes=60),
+    # The foundation alone was to take less than 10 minutes, and took 399 s; the whole project has 30.
+    Point("make test: under 30 minutes warm", TEST, table_seconds, below(1800), True, minutes=60),
     Point("make test: every skip has its reason", TEST, skips_without_reason, exactly(0), True, minutes=60),
     Point("make demo: ends with a summary", "make demo", said("^What to type next"), exactly(1)),
     Point("make demo: safe to run twice", "make demo && make demo", said("^What to type next"), exactly(2)),
