@@ -453,7 +453,8 @@ static uint64_t follow(struct region *r)
 		memcpy((void *)&record, (const void *)&r->dev->table->pools[r->record], sizeof(record));
 		if (record.generation == r->fixed.generation && record_sane(r->dev, &record))
 			map_extents(r, &record);
-		mapped = (mapped_bytes(r) - r->fixed.data_offset) / r->page_bytes;
+		mapped = mapped_bytes(r);
+		mapped = mapped > r->fixed.data_offset ? (mapped - r->fixed.data_offset) / r->page_bytes : 0;
 		pages = pages < mapped ? pages : mapped;
 	}
 	store(&r->pages, pages);

@@ -355,7 +355,12 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 
 		store(&record->state, SPECKV_POOL_RESIZING);
 		device_flush(dev);
+		/* a quota that was the whole pool stays so, and is never seen below a size that grew */
+		if (job.to > job.from && quota == job.from)
+			store(&job.pool->region.head->pool.quota_pages, job.to);
 		rc = job.to > job.from ? grow(&job, record) : shrink(&job);
+		if (rc)
+			store(&job.pool->region.head->pool.quota_pages, quota);
 		if (!rc && job.to < job.from) {
 			publish_size(&job.pool->region, job.to);
 			region_release_backing(&job.pool->region, job.to, job.from);
@@ -366,7 +371,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 			if (dev->single_inode)
 				extents_cut(record, job.pool->region.fixed.data_offset + capacity);
 		}
-		if (!rc) { /* a quota that was the whole pool stays so */
+		if (!rc) {
 			if (quota == job.from || quota > job.to)
 				store(&job.pool->region.head->pool.quota_pages, job.to);
 			record->capacity_bytes = capacity;
