@@ -8,7 +8,7 @@ from tests.accept.suites.foundation import BENCH, PYTEST, bench, counted, meson,
 
 COMMANDS = "build/c/tests/unit/emulator/bench_emulator build/c/libspeckv/emulator/speckv-emu"
 CUTS = "build/c/tests/card/test_card_flash 1000"
-KILLS = meson("client on a card: 1,000 kills at random instants")
+KILLS = meson("client on a card, 1,000 kills at random instants")
 DEATHS = meson("client a card is killed, restarted, forgotten, stuck and poisoned")
 FLASH = f"{PYTEST} tests/cli/test_flash.py"
 TOP = f"{PYTEST} tests/cli/test_top.py"
