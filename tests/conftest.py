@@ -30,34 +30,39 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 EMULATOR = os.environ.get("SPECKV_TEST_EMULATOR")
 MEMORY = "emu:card" if EMULATOR else "host:DRAM"
 
-#: Tests that look at, spoil, close or create a medium of this machine: a card has none, keeps its bytes and is stopped.
-NOT_ON_CARD = (
-    "test_a_first_pool_that_is_refused_leaves_no_engine_behind",
-    "test_no_permission",
-    "test_two_managers_at_once",
-    "test_an_option_that_cannot_be_right_makes_nothing",
-    "test_a_codec_that_is_designed_and_not_built_is_unsupported",
-    "test_a_device_that_is_not_there_or_not_a_device[host:DRAM",
-    "test_destructive_verbs_without_yes",
-    "test_on_a_terminal_the_answer_decides",
-    "test_a_check_that_finds_something",
-    "test_a_replay_that_reads_wrong_bytes",
-    "test_a_byte_changed_in_the_pools_file",
-    "test_speckvctl_ends_with_exit_code_7",
-    "test_an_engine_that_cannot_be_opened_hides_no_other",
-    "test_engines_in_memory_and_in_a_file",
-    "[device close]",
-    "test_json_of_failure_is_valid[device selftest]",
-    "test_json_of_failure_is_valid[device reset]",
-    "test_json_of_nothing_at_all",
-    "test_json_of_an_engine_without_pools",
-)
+_MEDIUM = "about the bytes of a medium of this machine, or about making and closing one"
+_TABLE = "not run on a card: opening it writes this machine's table of its pools before the refusal"
+_OURS = "not run on a card: the test starts speckvctl itself, on host:DRAM"
+#: What does not run with a card in the place of memory, and why. An entry that is no _MEDIUM is a gap to be closed.
+NOT_ON_CARD = {
+    "test_a_first_pool_that_is_refused_leaves_no_engine_behind": _MEDIUM,
+    "test_no_permission": _OURS,
+    "test_two_managers_at_once": "not so on a card yet: device show does not name who manages it",
+    "test_an_option_that_cannot_be_right_makes_nothing": _TABLE,
+    "test_a_codec_that_is_designed_and_not_built_is_unsupported": _TABLE,
+    "test_a_device_that_is_not_there_or_not_a_device[host:DRAM": _MEDIUM,
+    "test_destructive_verbs_without_yes": _MEDIUM,
+    "test_on_a_terminal_the_answer_decides": _OURS,
+    "test_a_check_that_finds_something": _MEDIUM,
+    "test_a_replay_that_reads_wrong_bytes": _MEDIUM,
+    "test_a_byte_changed_in_the_pools_file": _MEDIUM,
+    "test_speckvctl_ends_with_exit_code_7": _MEDIUM,
+    "test_an_engine_that_cannot_be_opened_hides_no_other": _MEDIUM,
+    "test_engines_in_memory_and_in_a_file": _MEDIUM,
+    "[device close]": _MEDIUM,
+    "test_json_of_failure_is_valid[device selftest]": "names emu:card as a card that is not there",
+    "test_json_of_failure_is_valid[device reset]": _MEDIUM,
+    "test_json_of_nothing_at_all": _MEDIUM,
+    "test_json_of_an_engine_without_pools": _MEDIUM,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items if EMULATOR else []:
-        if any(name in item.nodeid for name in NOT_ON_CARD):
-            item.add_marker(pytest.mark.skip(reason="about a medium of this machine"))
+        for name, reason in NOT_ON_CARD.items():
+            if name in item.nodeid:
+                item.add_marker(pytest.mark.skip(reason=reason))
+                break
 
 
 @contextmanager
