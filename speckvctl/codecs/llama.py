@@ -135,7 +135,7 @@ class Llama:
             # The query heads of one KV head are rows of one matrix.
             rows = q[:, :, begin:end].reshape(documents, self.shape.kv_heads, group * count, width)
             mixed = F.scaled_dot_product_attention(rows, keys, values, attn_mask=seen.repeat(group, 1))
-            mixed = mixed.view(documents, heads, count, width).transpose(1, 2)
+            mixed = mixed.reshape(documents, heads, count, width).transpose(1, 2)
             out[:, begin:end] = mixed.reshape(documents, count, heads * width)
         return out
 
