@@ -41,19 +41,25 @@ class Model:
 
 
 def check_options(
-    model: Path | None, tokens: Path | None, documents: int | None, skip: int, prefix_tokens: int | None
+    model: Path | None,
+    tokens: Path | None,
+    documents: int | None,
+    skip: int,
+    prefix_tokens: int | None,
+    compute: str = "cpu",
 ) -> None:
     """Before anything takes time."""
     if (model is None) != (tokens is None):
         raise UsageError("--model and --tokens go together", "both of them, or neither")
-    if model is None and (documents is not None or skip or prefix_tokens is not None):
+    if model is None and (documents is not None or skip or prefix_tokens is not None or compute != "cpu"):
         raise UsageError(
-            "--documents, --skip-documents and --prefix-tokens say how a model is run", "--model DIR --tokens FILE"
+            "--documents, --skip-documents, --prefix-tokens and --compute say how a model is run",
+            "--model DIR --tokens FILE",
         )
     if prefix_tokens is not None and prefix_tokens % 64:
         raise UsageError(f"--prefix-tokens: {prefix_tokens} is no multiple of 64", "--prefix-tokens 1024")
     if model is not None:
-        require_torch()
+        check_compute(compute)
 
 
 def require_torch() -> None:
@@ -65,10 +71,27 @@ def require_torch() -> None:
         ) from exc
 
 
-def load(folder: Path, tokens: Path, documents: int | None, skip: int, prefix_tokens: int | None) -> Model:
+def check_compute(name: str) -> None:
+    """That torch is there, and has this device."""
+    require_torch()
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--compute: '{name}' is neither cpu nor a GPU", "--compute cpu, cuda or cuda:1")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UnsupportedError(f"torch {torch.__version__} finds no {name} here", "--compute cpu")
+
+
+def load(
+    folder: Path, tokens: Path, documents: int | None, skip: int, prefix_tokens: int | None, compute: str = "cpu"
+) -> Model:
     from speckvctl.codecs import llama, perplexity
 
-    model = llama.load(folder)
+    model = llama.load(folder, device=compute)
     ids = perplexity.read_tokens(tokens, model, documents, skip=skip)
     prefix = prefix_tokens or ids.shape[1] // 2 // 64 * 64
     if prefix + 2 > ids.shape[1]:

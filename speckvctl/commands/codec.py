@@ -45,6 +45,9 @@ Documents = Annotated[int | None, typer.Option("--documents", metavar="N", min=1
 SkipDocuments = Annotated[
     int, typer.Option("--skip-documents", metavar="N", min=0, max=1 << 20, help="Not the first N: of a calibration.")
 ]
+Compute = Annotated[
+    str, typer.Option("--compute", metavar="DEVICE", help="Where the model is run: cpu, or a GPU, cuda or cuda:1.")
+]
 PrefixTokens = Annotated[
     int | None,
     typer.Option("--prefix-tokens", metavar="N", min=64, help="Restored in the rule of a prefix. Default: half."),
@@ -76,6 +79,7 @@ def eval_codec(
     documents: Documents = None,
     skip_documents: SkipDocuments = 0,
     prefix_tokens: PrefixTokens = None,
+    compute: Compute = "cpu",
     as_json: Json = False,
 ) -> None:
     """Judge one mode on a file's K and V: ratio, errors, speed, and with a model what it costs in perplexity.
@@ -97,14 +101,14 @@ def eval_codec(
     from speckvctl.codecs import judge, modes, running, tensors
 
     mode = modes.mode(codec_name, calibration)
-    running.check_options(model, tokens, documents, skip_documents, prefix_tokens)
+    running.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute)
     pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
     with progress("coding", "tensors") as tell:
         total, rows = judge.judge(mode, pairs, block_tokens, tell)
     rates = mode.rates(pairs)
     run = cost = prefix = stored = None
     if model is not None and tokens is not None:
-        run = running.load(model, tokens, documents, skip_documents, prefix_tokens)
+        run = running.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
         stored = mode.store(run.dtype)
         with progress("running the model", "documents") as tell:
             cost, prefix = run.measure({mode.name: stored}, tell)[mode.name]
@@ -179,6 +183,7 @@ def compare_codecs(
     documents: Documents = None,
     skip_documents: SkipDocuments = 0,
     prefix_tokens: PrefixTokens = None,
+    compute: Compute = "cpu",
     svg: Annotated[
         Path | None, typer.Option("--svg", metavar="FILE", help="Draw ratio and loss, an SVG; a file there is lost.")
     ] = None,
@@ -199,14 +204,14 @@ def compare_codecs(
 
     from speckvctl.codecs import comparison, plot, running, tensors
 
-    running.check_options(model, tokens, documents, skip_documents, prefix_tokens)
+    running.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute)
     pairs, _ = tensors.read_pairs(file, BLOCK_TOKENS)
     coders, left_out = comparison.coders(only, calibration, peers=peers)
     with progress("coding", "codecs") as tell:
         rows = comparison.judge(coders, pairs, left_out, tell)
     run: Model | None = None
     if model is not None and tokens is not None:
-        run = running.load(model, tokens, documents, skip_documents, prefix_tokens)
+        run = running.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
         with progress("running the model", "documents") as tell:
             comparison.run(rows, run, tell)
     document = results.CodecCompare(
@@ -338,6 +343,7 @@ def calibrate(
     ] = 6.0,
     documents: Documents = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, max=1 << 62, help="Of what is drawn.")] = 0,
+    compute: Compute = "cpu",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -359,11 +365,11 @@ def calibrate(
 
     from speckvctl.codecs import running, tensors
 
-    running.require_torch()
+    running.check_compute(compute)
     tensors.check_replaceable(output)
     from speckvctl.codecs import calibration, llama, perplexity
 
-    loaded = llama.load(model)
+    loaded = llama.load(model, device=compute)
     ids = perplexity.read_tokens(tokens, loaded, documents)
     with progress("calibrating", "documents") as tell:
         made = calibration.make(

@@ -185,6 +185,9 @@ WRONG_OPTIONS = [
     (["--skip-documents", "3"], 2),
     (["--prefix-tokens", "100", "--model", "m", "--tokens", "t"], 2),
     (["--model", "none", "--tokens", "none.npy"], 4),
+    (["--compute", "cuda"], 2),
+    (["--model", "m", "--tokens", "t", "--compute", "abacus"], 2),
+    (["--model", "m", "--tokens", "t", "--compute", "cuda:99"], 8),
 ]
 
 
