@@ -276,7 +276,9 @@ int pool_attach(struct speckv_device *dev, const char *name, const struct speckv
 	store(&pool->prefetch_depth, 1);
 	store(&pool->failed_freed, ~0ull);
 	store(&pool->codec, pool->region.fixed.codec);
-	if (read_only && !region_there(&pool->region))
+	if (!attach || !(attach->flags & ATTACH_MANAGER)) /* managers move blocks and check them, and need not read them */
+		rc = region_calibrate(&pool->region);
+	if (!rc && read_only && !region_there(&pool->region))
 		rc = fail(dev->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", name);
 	if (!rc && !read_only)
 		rc = client_join(pool, attach);

@@ -59,8 +59,7 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 		rc = card_io_write(r, run, codec, &identity, request->buffer, request->buffer_bytes, frame_bytes);
 	} else {
 		frame = r->data + (run->page << r->page_shift);
-		rc = speckv_frame_encode(&fixed->geometry, codec, &identity, request->buffer, request->buffer_bytes, frame,
-					 (uint64_t)run->pages << r->page_shift, frame_bytes);
+		rc = frame_encode(r, codec, &identity, request->buffer, request->buffer_bytes, frame, (uint64_t)run->pages << r->page_shift, frame_bytes);
 		if (!rc && load_relaxed(&pool->verify))
 			rc = speckv_frame_verify(frame, *frame_bytes);
 		if (!rc)
@@ -195,18 +194,11 @@ int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const s
 	struct region *r = &pool->region;
 	const uint8_t *at = r->data + (found->page << r->page_shift);
 	uint64_t available = (uint64_t)found->pages << r->page_shift;
-	struct speckv_frame frame;
 	int rc;
 
 	if (r->card)
 		return card_judged(r, found, card_io_read(r, key, found, layer_first, layer_count, ahead, raw, bytes));
-	rc = speckv_frame_parse(at, available, &frame);
-	if (!rc && (memcmp(frame.identity.key, key->bytes, sizeof(key->bytes)) != 0 || memcmp(frame.identity.pool_uuid, r->fixed.uuid, 16) != 0 ||
-		    frame.identity.generation != found->generation || frame.identity.pool_address != found->page << r->page_shift ||
-		    memcmp(&frame.geometry, &r->fixed.geometry, offsetof(struct speckv_geometry, reserved)) != 0))
-		rc = -EBADMSG;
-	if (!rc)
-		rc = speckv_frame_decode(&frame, at, available, layer_first, layer_count, raw, bytes);
+	rc = frame_decode(r, key, found, at, available, layer_first, layer_count, raw, bytes);
 	if (!index_current(r, found) || (rc && region_stale(r)))
 		return -EAGAIN;
 	return rc;

@@ -111,7 +111,7 @@ static int granted(struct card_io *io)
 	if (call.generation != r->fixed.generation || call.page_bytes != r->page_bytes)
 		return -ESTALE;
 	io->pool = (uint16_t)call.pool;
-	io->modes = info.codec_modes;
+	io->modes = info.codec_modes & ~speckv_codec_calibrated_modes(); /* it cannot be given a calibration */
 	return 0;
 }
 
@@ -359,7 +359,7 @@ static int write_once(struct region *r, const struct run *run, unsigned int code
 	if (io->modes >> codec & 1) {
 		memcpy(lane->data, raw, bytes);
 	} else { /* the card lacks this mode: it keeps what the host encodes */
-		rc = speckv_frame_encode(&r->fixed.geometry, codec, identity, raw, bytes, lane->data, io->slot_bytes, frame_bytes);
+		rc = frame_encode(r, codec, identity, raw, bytes, lane->data, io->slot_bytes, frame_bytes);
 		write.flags = SPECKV_WRITE_FRAME;
 		write.bytes = (uint32_t)*frame_bytes;
 	}
@@ -478,19 +478,6 @@ int card_io_read_begin(struct card_reads *reads, unsigned int slot, const struct
 	return 0;
 }
 
-/* The frame that a slot's READ brought is this block's, whatever else may have been said about it. */
-static int decode_frame(struct region *r, const struct speckv_key *key, const struct found *found, const uint8_t *at, uint64_t available, unsigned int first,
-			unsigned int layers, void *raw, uint64_t bytes)
-{
-	struct speckv_frame frame;
-	int rc = speckv_frame_parse(at, available, &frame);
-
-	if (!rc && (memcmp(frame.identity.key, key->bytes, sizeof(key->bytes)) != 0 || memcmp(frame.identity.pool_uuid, r->fixed.uuid, 16) != 0 ||
-		    frame.identity.generation != found->generation || frame.identity.pool_address != found->page << r->page_shift))
-		rc = -EBADMSG;
-	return rc ? rc : speckv_frame_decode(&frame, at, available, first, layers, raw, bytes);
-}
-
 int card_io_read_end(struct card_reads *reads, unsigned int slot, const struct speckv_key *key, void *raw, uint64_t bytes)
 {
 	struct region *r = reads->region;
@@ -508,7 +495,7 @@ int card_io_read_end(struct card_reads *reads, unsigned int slot, const struct s
 	got = lane->slots[slot].result;
 	if (reads->frame[slot])
 		return got > r->card->slot_bytes ? -EBADMSG :
-						   decode_frame(r, key, &reads->found[slot], data, got, reads->first[slot], reads->count[slot], raw, bytes);
+						   frame_decode(r, key, &reads->found[slot], data, got, reads->first[slot], reads->count[slot], raw, bytes);
 	if (got != bytes)
 		return got ? -EBADMSG : -EBUSY; /* a prefetch that there was no bandwidth for */
 	memcpy(raw, data, bytes);

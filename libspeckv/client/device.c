@@ -147,7 +147,8 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	madvise(dev->table, sizeof(*dev->table), MADV_DONTFORK);
 	dev->single_inode = info.single_inode != 0;
 	dev->durability = info.durability;
-	dev->codec_modes = medium.card ? info.codec_modes : 0;
+	/* There is no command that gives a card a calibration: modes that need one are this machine's. */
+	dev->codec_modes = medium.card ? info.codec_modes & ~speckv_codec_calibrated_modes() : 0;
 	dev->medium_bytes = dev->table->super.medium_bytes;
 	if (dev->medium_bytes > (medium.node ? medium.node_bytes : (uint64_t)st.st_size))
 		dev->medium_bytes = medium.node ? medium.node_bytes : (uint64_t)st.st_size;

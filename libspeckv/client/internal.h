@@ -115,17 +115,18 @@ int unlock_byte(int fd, long long byte);
 /* ---- region.c: a mapped pool -------------------------------------------------------------------------------------- */
 
 struct region {
+	/* private copies of what does not change; shared memory is not trusted after open */
+	struct lay_pool fixed;
+	uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES]; /* of the record: which calibration the pool's frames name */
+	struct speckv_calibration *calibration;          /* NULL: none, or not loaded: managers need none */
 	struct speckv_device *dev;
 	int record;
 	int fd, lock_fd;
 	int own_slot; /* of the client that this mapping serves; -1: none. A lock of one's own is invisible to F_OFD_GETLK */
-	bool writable;
 	uint8_t *base;
 	uint64_t mapped_bytes;
 	struct lay_extent mapped[LAY_EXTENTS]; /* single inode: what lies end to end from `base` */
 	char path[SPECKV_PATH_BYTES];
-	/* private copies of what does not change; shared memory is not trusted after open */
-	struct lay_pool fixed;
 	struct lay_pool_head *head;
 	struct lay_bucket *directory;
 	_Atomic uint64_t *page_map;
@@ -133,7 +134,7 @@ struct region {
 	uint8_t *data;        /* NULL: */
 	struct card_io *card; /* the bytes lie in a card */
 	uint32_t page_bytes, page_shift, min_run;
-	bool durable;
+	bool writable, durable;
 	_Atomic uint64_t pages;    /* data pages that are mapped here: never above the header's, nor max_pages */
 	_Atomic uint64_t size_sequence;
 	pthread_mutex_t remap;
@@ -143,8 +144,8 @@ struct region {
 
 struct region_plan {
 	uint64_t pages, max_pages, max_entries, buckets;
-	uint64_t directory_offset, page_map_offset, entry_offset, data_offset;
-	uint64_t block_bytes, region_bytes;
+	uint64_t directory_offset, page_map_offset, entry_offset, calibration_offset, data_offset;
+	uint64_t block_bytes, region_bytes, calibration_bytes;
 	uint32_t page_bytes, min_run;
 	uint64_t capacity_bytes, max_bytes;
 };
@@ -267,6 +268,20 @@ void index_inherit(struct region *region, const struct found *from, const struct
 void index_orphan(struct region *region, const struct found *child);
 void index_used(struct region *region, const struct found *found, bool read);
 size_t index_children(struct region *region, const struct found *found, struct speckv_key *keys, struct found *out, size_t max);
+
+/* ---- frames.c: frames in this pool's mode, and the calibration that it may need ------------------------------------- */
+
+/* Is this a calibration for such a pool? Its digest. Text set. */
+int calibration_judge(struct speckv_ctx *ctx, const struct speckv_pool_config *config, struct speckv_calibration_info *info);
+/* Load the pool's calibration where its mode needs one. Text set. */
+int region_calibrate(struct region *region);
+/* Can this pool hold frames of a mode? The reason: -EOPNOTSUPP, text set. */
+int frame_possible(struct region *region, unsigned int codec);
+int frame_encode(struct region *region, unsigned int codec, const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes, void *frame,
+		 uint64_t capacity, uint64_t *frame_bytes);
+/* Layers of the frame at `at`, if it is this block's frame in this place of this pool. */
+int frame_decode(struct region *region, const struct speckv_key *key, const struct found *found, const void *at, uint64_t available, unsigned int first,
+		 unsigned int layers, void *raw, uint64_t bytes);
 
 /* ---- blocks.c ------------------------------------------------------------------------------------------------------ */
 

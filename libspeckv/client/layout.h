@@ -74,7 +74,8 @@ struct lay_pool_record {
 	uint64_t capacity_bytes, max_bytes, table_bytes; /* table_bytes: of the pool's own tables */
 	uint64_t created_ns;
 	struct lay_extent extent[LAY_EXTENTS];
-	uint8_t pad[512 - 288];
+	uint8_t calibration[SPECKV_CALIBRATION_DIGEST_BYTES]; /* its digest, in modes that need one */
+	uint8_t pad[512 - 304];
 };
 _Static_assert(sizeof(struct lay_pool_record) == 512, "pool record");
 
@@ -111,6 +112,14 @@ struct lay_tenant {
 };
 _Static_assert(sizeof(struct lay_tenant) == 256, "tenant");
 
+/* Where the pool's calibration lies: the bytes of its file. Made with the pool; all zero where there is none. */
+struct lay_calibration {
+	uint64_t offset, bytes; /* from the start of the region */
+	uint16_t first_layer, first_head; /* of the pool's blocks, in the calibration */
+	uint32_t crc;			  /* CRC-32C of what stands before it */
+};
+_Static_assert(sizeof(struct lay_calibration) == 24, "calibration");
+
 struct lay_pool {
 	uint64_t magic;
 	uint32_t version;
@@ -143,7 +152,8 @@ struct lay_pool {
 	_Atomic uint64_t freed;      /* runs freed so far: lets a failed search wait for the next one */
 	_Atomic uint64_t event_sequence;
 	_Atomic uint64_t hint_head, hint_tail;
-	uint8_t pad1[4096 - 432];
+	struct lay_calibration calibration;
+	uint8_t pad1[4096 - 456];
 };
 _Static_assert(sizeof(struct lay_pool) == 4096, "pool header");
 

@@ -19,18 +19,16 @@ static int set_codec(struct speckv_pool *pool, const char *value)
 {
 	int codec = speckv_codec_from_name(value);
 	char known[160] = "";
+	int rc;
 
 	for (unsigned int i = 0; i < 32; i++)
-		if (speckv_codec_name(i) && speckv_codec_modes() >> i & 1)
+		if (speckv_codec_name(i) && (speckv_codec_modes() | speckv_codec_calibrated_modes()) >> i & 1)
 			snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s%s", *known ? ", " : "", speckv_codec_name(i));
 	if (codec < 0)
 		return fail(pool->ctx, -EINVAL, "codec is one of %s, not '%.32s'", known, value);
-	if (!(speckv_codec_modes() >> codec & 1))
-		return fail(pool->ctx, -EOPNOTSUPP, "codec %s is not in this build; it has %s", value, known);
-	/* a run of this pool has at least min_run pages, and one of this mode may not have more than the largest */
-	if (speckv_frame_max_bytes(&pool->region.fixed.geometry, (unsigned int)codec) == 0)
-		return fail(pool->ctx, -EOPNOTSUPP, "codec %s cannot hold blocks of this pool's shape (%s)", value,
-			    speckv_dtype_name(pool->region.fixed.geometry.dtype));
+	rc = frame_possible(&pool->region, (unsigned int)codec);
+	if (rc)
+		return rc;
 	store(&pool->codec, (uint32_t)codec);
 	return 0;
 }

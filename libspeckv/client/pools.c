@@ -16,7 +16,8 @@ static bool geometry_unset(const struct speckv_geometry *g)
 }
 
 /* Fill in the defaults and refuse what cannot be. */
-static int config_check(struct speckv_device *dev, const struct speckv_pool_config *in, struct speckv_pool_config *out, struct region_plan *plan)
+static int config_check(struct speckv_device *dev, const struct speckv_pool_config *in, struct speckv_pool_config *out, struct region_plan *plan,
+			struct speckv_calibration_info *calibration)
 {
 	struct speckv_ctx *ctx = dev->ctx;
 	bool single = dev->single_inode;
@@ -26,10 +27,22 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 	*out = *in;
 	if (!memchr(in->name, 0, sizeof(in->name)) || !name_ok(in->name))
 		return fail(ctx, -EINVAL, "pool name '%.63s': use 1 to 63 letters, digits, '.', '_' or '-', not beginning with '.' or '-'", in->name);
-	if (geometry_unset(&in->geometry))
-		out->geometry = default_geometry;
 	if (in->codec > SPECKV_CODEC_LOSSLESS || !speckv_codec_name(in->codec))
 		return fail(ctx, -EINVAL, "codec %u does not exist", in->codec);
+	rc = calibration_judge(ctx, in, calibration);
+	if (rc)
+		return rc;
+	if (geometry_unset(&in->geometry)) {
+		out->geometry = default_geometry;
+		if (in->calibration) { /* blocks of all that it was made for, or of the rest of it */
+			if (in->first_layer >= calibration->layers || in->first_head >= calibration->kv_heads)
+				return fail(ctx, -ERANGE, "the calibration is of a model with %u layers and %u KV heads; there is none from layer %u, head %u on",
+					    calibration->layers, calibration->kv_heads, in->first_layer, in->first_head);
+			out->geometry.layers = (uint16_t)(calibration->layers - in->first_layer);
+			out->geometry.kv_heads = (uint16_t)(calibration->kv_heads - in->first_head);
+			out->geometry.head_dim = (uint16_t)calibration->head_dim;
+		}
+	}
 	if (in->eviction > SPECKV_EVICT_NONE)
 		return fail(ctx, -EINVAL, "eviction policy %u does not exist; use lru or none", in->eviction);
 	if (out->uid == (uint32_t)-1)
@@ -64,7 +77,8 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 
 static uint64_t backing_bytes(const struct region_plan *plan)
 {
-	return plan->page_map_offset + plan->pages * 8 + (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry) + plan->capacity_bytes;
+	return plan->page_map_offset + plan->pages * 8 + (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry) + plan->calibration_bytes +
+	       plan->capacity_bytes;
 }
 
 static int no_room(struct speckv_device *dev, const char *name, uint64_t want, uint64_t have)
@@ -77,6 +91,7 @@ static int no_room(struct speckv_device *dev, const char *name, uint64_t want, u
 
 int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config, struct speckv_pool_info *info)
 {
+	struct speckv_calibration_info calibration;
 	struct speckv_pool_config full;
 	struct lay_pool_record *record;
 	struct lay_pool_record other;
@@ -88,7 +103,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 		return -EINVAL;
 	rc = device_usable(dev);
 	if (!rc)
-		rc = config_check(dev, config, &full, &plan);
+		rc = config_check(dev, config, &full, &plan, &calibration);
 	if (!rc)
 		rc = device_manage(dev);
 	if (rc)
@@ -118,6 +133,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	record->capacity_bytes = full.capacity_bytes;
 	record->max_bytes = full.max_bytes;
 	record->created_ns = now_ns();
+	memcpy(record->calibration, calibration.digest, sizeof(record->calibration));
 	if (dev->single_inode) {
 		record->table_bytes = plan.data_offset;
 		room = device_largest_free(dev, NULL);
@@ -175,6 +191,9 @@ static void describe_region(struct region *r, struct speckv_pool_info *info)
 	info->config.geometry = r->fixed.geometry;
 	info->config.page_bytes = r->page_bytes;
 	info->config.single_tenant = r->fixed.single_tenant;
+	info->config.first_layer = r->fixed.calibration.first_layer;
+	info->config.first_head = r->fixed.calibration.first_head;
+	info->config.calibration_bytes = r->fixed.calibration.bytes;
 	info->config.max_bytes = r->fixed.max_pages * r->page_bytes;
 	info->config.capacity_bytes = region_pages(r) * r->page_bytes;
 	info->config.quota_bytes = load(&pool->quota_pages) * r->page_bytes;
@@ -206,6 +225,7 @@ static void describe_record(struct speckv_device *dev, const struct lay_pool_rec
 	info->config.gid = record->gid;
 	info->config.mode = record->mode;
 	memcpy(info->uuid, record->uuid, sizeof(info->uuid));
+	memcpy(info->calibration, record->calibration, sizeof(info->calibration));
 	info->state = load(&record->state);
 	info->table_bytes = record->table_bytes;
 	info->created_ns = record->created_ns;

@@ -22,7 +22,7 @@ int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config,
 
 	memset(plan, 0, sizeof(*plan));
 	plan->block_bytes = speckv_geometry_bytes(&config->geometry);
-	if (!(speckv_codec_modes() & 1u << config->codec))
+	if (!((speckv_codec_modes() | speckv_codec_calibrated_modes()) & 1u << config->codec))
 		return fail(ctx, -EOPNOTSUPP, "codec %s is not in this build", speckv_codec_name(config->codec) ? speckv_codec_name(config->codec) : "?");
 	if (!plan->block_bytes || !min_frame)
 		return fail(ctx, -EINVAL,
@@ -60,7 +60,9 @@ int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config,
 	plan->directory_offset = sizeof(struct lay_pool_head);
 	plan->page_map_offset = round_up(plan->directory_offset + plan->buckets * sizeof(struct lay_bucket), 4096);
 	plan->entry_offset = round_up(plan->page_map_offset + plan->max_pages * 8, 4096);
-	plan->data_offset = round_up(plan->entry_offset + plan->max_entries * sizeof(struct lay_entry), LAY_UNIT);
+	plan->calibration_offset = round_up(plan->entry_offset + plan->max_entries * sizeof(struct lay_entry), 4096);
+	plan->calibration_bytes = config->calibration ? config->calibration_bytes : 0;
+	plan->data_offset = round_up(plan->calibration_offset + plan->calibration_bytes, LAY_UNIT);
 	plan->region_bytes = plan->data_offset + plan->max_bytes;
 	return 0;
 }
@@ -118,6 +120,14 @@ static void head_init(struct lay_pool_head *head, const struct lay_pool_record *
 	pool->data_offset = plan->data_offset;
 	pool->region_bytes = plan->region_bytes;
 	pool->crc = pool_crc(pool);
+	if (plan->calibration_bytes) {
+		struct lay_calibration *place = &pool->calibration;
+
+		*place = (struct lay_calibration){ .offset = plan->calibration_offset, .bytes = plan->calibration_bytes, .first_layer = config->first_layer,
+						   .first_head = config->first_head };
+		place->crc = speckv_crc32c(0, place, offsetof(struct lay_calibration, crc));
+		memcpy((uint8_t *)head + plan->calibration_offset, config->calibration, plan->calibration_bytes);
+	}
 	store(&pool->data_pages, plan->pages);
 	store(&pool->quota_pages, config->quota_bytes / plan->page_bytes);
 	store(&pool->tenant_quota_pages, config->tenant_quota_bytes / plan->page_bytes);
@@ -164,6 +174,10 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 			rc = reserve(fd, plan->page_map_offset, plan->pages * 8);
 		if (!rc)
 			rc = reserve(fd, plan->entry_offset, (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry));
+		if (!rc && plan->calibration_bytes) {
+			tables = plan->data_offset; /* of what is mapped below */
+			rc = reserve(fd, plan->calibration_offset, plan->calibration_bytes);
+		}
 		if (!rc && !dev->medium.card)
 			rc = reserve(fd, plan->data_offset, plan->capacity_bytes);
 	}
@@ -305,6 +319,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	r->record = device_find(dev, name, &record);
 	if (r->record < 0)
 		return r->record;
+	memcpy(r->digest, record.calibration, sizeof(r->digest));
 	pthread_mutex_init(&r->remap, NULL);
 	pthread_mutex_init(&r->reaping, NULL);
 	rc = open_fds(dev, name, writable, r);
@@ -430,6 +445,7 @@ void region_close(struct region *r)
 		close(r->lock_fd);
 	}
 	card_io_end(r);
+	speckv_calibration_free(r->calibration);
 	close(r->fd);
 	pthread_mutex_destroy(&r->remap);
 	pthread_mutex_destroy(&r->reaping);

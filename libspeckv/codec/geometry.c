@@ -84,6 +84,16 @@ uint32_t speckv_codec_modes(void)
 	return map;
 }
 
+uint32_t speckv_codec_calibrated_modes(void)
+{
+	uint32_t map = 0;
+
+	for (unsigned int codec = 0; codec < COUNT(modes); codec++)
+		if (modes[codec] && modes[codec]->encode_calibrated)
+			map |= UINT32_C(1) << codec;
+	return map;
+}
+
 unsigned int codec_dtype_bytes(unsigned int dtype)
 {
 	switch (dtype) {

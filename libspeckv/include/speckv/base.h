@@ -23,6 +23,7 @@ extern "C" {
 #define SPECKV_NAME_BYTES 64  /**< pool and tenant names: at most 63 bytes and a NUL; [A-Za-z0-9._-], no leading dot */
 #define SPECKV_KEY_BYTES 32   /**< a block key is a SHA-256 */
 #define SPECKV_UUID_BYTES 16
+#define SPECKV_CALIBRATION_DIGEST_BYTES 16
 #define SPECKV_PATH_BYTES 4096
 
 /** Element type of a KV tensor. The values are part of the frame format (codec/FORMAT.md). */
@@ -99,6 +100,8 @@ const char *speckv_dtype_name(unsigned int dtype);
 int speckv_dtype_from_name(const char *name);
 /** Bit map (1 << enum speckv_codec) of the modes that this build's host engine can encode and decode without a calibration. */
 uint32_t speckv_codec_modes(void);
+/** The same, of the modes that need a calibration (speckv/codec.h). */
+uint32_t speckv_codec_calibrated_modes(void);
 
 #ifdef __cplusplus
 }

@@ -29,7 +29,8 @@ struct speckv_attach {
 	uint64_t staging_bytes;  /**< staging buffer (tier L2) for prefetch; 0: 64 MiB, made at the first prefetch */
 };
 /** Attach to a pool. `attach` may be NULL. Errors: -ENOENT, -EACCES, -EUSERS (all client slots taken), -EBADMSG (truncated),
- *  -EUCLEAN, -EPROTONOSUPPORT, -EBUSY (being created or destroyed). */
+ *  -EUCLEAN, -EPROTONOSUPPORT, -EBUSY (being created or destroyed); of the pool's calibration, which is loaded here: -EBADMSG
+ *  (not the bytes that its digest names), -EUCLEAN (lost). */
 int speckv_pool_open(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out);
 /** Detach: waits for operations in flight, frees this client's allocations. NULL is allowed. */
 void speckv_pool_close(struct speckv_pool *pool);
@@ -48,7 +49,7 @@ struct speckv_request {
 	struct speckv_key parent;
 	void *buffer;            /**< put: raw bytes in; get: raw bytes out */
 	uint64_t buffer_bytes;   /**< put: block bytes exactly; get: at least the bytes of the layer range */
-	uint64_t first_position; /**< put: position of the block's first token in its sequence */
+	uint64_t first_position; /**< put: position of the block's first token in its sequence; calibrated modes decode by it */
 	uint16_t layer_first, layer_count; /**< get: layer range; count 0: all */
 	uint32_t flags;          /**< enum speckv_request_flags, in and out */
 	int32_t status;          /**< out: 0; put: -ENOSPC, -EDQUOT, -EINVAL, -ENODATA...; get: -ENOENT (miss), -EBADMSG (did not verify) */

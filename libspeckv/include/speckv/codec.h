@@ -17,7 +17,6 @@ extern "C" {
 #define SPECKV_FRAME_HEADER_BYTES 128
 #define SPECKV_SECTION_BYTES 16
 #define SPECKV_FRAME_ALIGN 64
-#define SPECKV_CALIBRATION_DIGEST_BYTES 16
 
 /** What a frame repeats of its place, so that a forged or stale one is nothing. */
 struct speckv_frame_identity {

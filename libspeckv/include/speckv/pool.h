@@ -35,7 +35,12 @@ struct speckv_pool_config {
 	uint32_t uid, gid;            /**< owner; (uint32_t)-1: the caller's */
 	uint32_t mode;                /**< permission bits; 0: 0600 */
 	uint32_t single_tenant;       /**< 1: short engine hashes are acceptable as keys */
-	uint32_t reserved;
+	/** First layer and KV head of the pool's blocks in the calibration: not 0 where a pool holds a later part of the model. */
+	uint16_t first_layer, first_head;
+	/** Modes that need a calibration (speckv_codec_calibrated_modes()): the bytes of its file, which the pool keeps. In a
+	 *  description the pointer is NULL: speckv_pool_calibration() gives the bytes. */
+	const void *calibration;
+	uint64_t calibration_bytes;
 };
 
 enum speckv_pool_set_mask {
@@ -70,17 +75,24 @@ struct speckv_pool_info {
 	uint32_t clients, tenants;
 	uint32_t placement;           /**< enum speckv_placement */
 	uint32_t reserved;
+	uint8_t calibration[SPECKV_CALIBRATION_DIGEST_BYTES]; /**< digest of the calibration; zero: none */
 };
 
 typedef int (*speckv_pool_cb)(const struct speckv_pool_info *info, void *arg);
 /** Progress of a long call: units done of total. Return non-zero to cancel where that is safe (-ECANCELED). */
 typedef int (*speckv_progress_cb)(uint64_t done, uint64_t total, void *arg);
 
-/** Errors: -EEXIST, -EINVAL (name, shape), -ENOSPC (larger than what is free: the text says how much is), -EACCES, -EBUSY
- *  (another manager: pid and command), -EOPNOTSUPP (codec not in this build). On failure nothing is left behind. */
+/** With a calibration and no geometry the blocks are of the calibration's layers, KV heads and head size.
+ *  Errors: -EEXIST, -EINVAL (name, shape; a calibration that is missing, or given for a mode without one), -ENOSPC (larger than
+ *  what is free: the text says how much is), -EACCES, -EBUSY (another manager: pid and command), -EOPNOTSUPP (codec not in this
+ *  build, calibration of a later version), -EBADMSG (no calibration, or damaged), -EFBIG (calibration), -ERANGE (a shape that the
+ *  calibration was not made for). On failure nothing is left behind. */
 int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config, struct speckv_pool_info *info);
 /** Errors: -ENOENT, -EACCES. */
 int speckv_pool_info(struct speckv_device *dev, const char *name, struct speckv_pool_info *info);
+/** The file of a pool's calibration, verified, into `buffer`; its length into `bytes`, also with -ENOSPC (buffer too small).
+ *  Errors: -ENOENT (no such pool, or no calibration), -EACCES, -EBADMSG (not the bytes that its digest names), -EUCLEAN (lost). */
+int speckv_pool_calibration(struct speckv_device *dev, const char *name, void *buffer, uint64_t capacity, uint64_t *bytes);
 int speckv_pool_foreach(struct speckv_device *dev, speckv_pool_cb cb, void *arg);
 
 enum speckv_resize_flags {

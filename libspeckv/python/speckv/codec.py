@@ -54,6 +54,7 @@ class Calibration:
         self._handle = ffi.gc(out[0], lib.speckv_calibration_free)
         info = ffi.new("struct speckv_calibration_info *")
         check(lib.speckv_calibration_describe(self._handle, info), what="describing a calibration")
+        self.file = bytes(ffi.buffer(_pointer(where), where.row_bytes))
         self.digest = bytes(ffi.buffer(info.digest))
         self.codecs = _codecs(int(info.codecs))
         self.layers, self.kv_heads, self.head_dim = int(info.layers), int(info.kv_heads), int(info.head_dim)
@@ -167,6 +168,11 @@ def crc32c(data: Any, crc: int = 0) -> int:
 def modes() -> tuple[Codec, ...]:
     """The codec modes that this build can encode and decode without a calibration."""
     return _codecs(int(lib.speckv_codec_modes()))
+
+
+def calibrated_modes() -> tuple[Codec, ...]:
+    """The same, of the modes that need a calibration."""
+    return _codecs(int(lib.speckv_codec_calibrated_modes()))
 
 
 def isa() -> str:

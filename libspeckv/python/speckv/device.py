@@ -76,6 +76,17 @@ class Device(Owner):
         self._check(lib.speckv_pool_info(self._handle.get(), c_text(name), info))
         return from_c(PoolInfo, info)
 
+    def calibration(self, name: str) -> bytes:
+        """The file of a pool's calibration, verified. NotFoundError for a pool whose codec needs none."""
+        size = ffi.new("uint64_t *")
+        rc = lib.speckv_pool_calibration(self._handle.get(), c_text(name), ffi.NULL, 0, size)
+        if rc != -errno.ENOSPC:
+            self._check(rc)
+        file = bytearray(int(size[0]))
+        where = ffi.from_buffer(file)
+        self._check(lib.speckv_pool_calibration(self._handle.get(), c_text(name), where, len(file), size))
+        return bytes(file[: int(size[0])])
+
     def pools(self) -> list[PoolInfo]:
         return self._collect(lib.speckv_pool_foreach, callbacks.POOL, PoolInfo)
 

@@ -177,9 +177,12 @@ class PoolConfig:
     gid: int | None = None
     mode: int = 0
     single_tenant: bool = False
+    first_layer: int = 0  # of the pool's blocks in the calibration, and first_head
+    first_head: int = 0
+    calibration: bytes | None = None  # its file; None in what the library tells: Device.calibration() gives it
 
     def to_c(self) -> Any:
-        """A new struct speckv_pool_config."""
+        """A new struct speckv_pool_config, good for as long as this object lives: it points to `calibration`."""
         config = ffi.new("struct speckv_pool_config *")
         put_text(config, "name", self.name)
         config.geometry = self.geometry.to_c()[0]
@@ -188,6 +191,11 @@ class PoolConfig:
         config.single_tenant = bool(self.single_tenant)
         for field in ("capacity_bytes", "max_bytes", "quota_bytes", "tenant_quota_bytes", "page_bytes", "mode"):
             put_number(config, field, getattr(self, field))
+        for field in ("first_layer", "first_head"):
+            put_number(config, field, getattr(self, field))
+        if self.calibration is not None:
+            config.calibration = ffi.cast("void *", ffi.from_buffer(self.calibration))
+            config.calibration_bytes = len(self.calibration)
         for field in ("uid", "gid"):
             number = getattr(self, field)
             put_number(config, field, 0xFFFFFFFF if number is None else number)
@@ -213,6 +221,7 @@ class PoolInfo:
     clients: int
     tenants: int
     placement: Placement
+    calibration: bytes | None  # digest of the pool's calibration; None in modes without one
 
     @property
     def name(self) -> str:
@@ -375,6 +384,8 @@ def _convert(hint: Any, name: str, struct: Any) -> object:
     value = getattr(struct, name)
     if name == "uuid":
         return str(uuid.UUID(bytes=bytes(ffi.buffer(value))))
+    if name == "calibration":
+        return _digest(value)
     if name == "codec_modes":
         return tuple(codec for bit, codec in members(Codec).items() if value >> bit & 1)
     if name == "kind":
@@ -389,6 +400,14 @@ def _convert(hint: Any, name: str, struct: Any) -> object:
     if isinstance(hint, type) and issubclass(hint, StrEnum):
         return members(hint).get(int(value)) or _unknown(hint, int(value))
     return from_c(hint, value)
+
+
+def _digest(field: Any) -> bytes | None:
+    """A digest, where there is one; of a configuration there is only a pointer, which the library leaves NULL."""
+    if ffi.typeof(field).kind == "pointer":
+        return None
+    digest = bytes(ffi.buffer(field))
+    return digest if any(digest) else None
 
 
 def _unknown(enum: type[StrEnum], value: int) -> StrEnum:

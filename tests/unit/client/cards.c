@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "../../vectors/calibration.h"
 #include "harness.h"
 
 #define BLOCKS 60
@@ -156,6 +157,37 @@ static void an_index_that_is_gone_is_made_anew_from_the_card(void)
 	end("known");
 }
 
+/* The card keeps frames that only this machine's tables could read. */
+static void a_calibration_goes_with_what_this_machine_knew(void)
+{
+	struct calibration_shape shape = { .layers = 2, .kv_heads = 1, .head_dim = 64, .bits = 3, .rotary = "none", .unit = -12 };
+	struct speckv_pool_config config = small_pool("calibrated", 8 * MIB);
+	uint64_t seed = 3;
+	struct calibration_file file = random_calibration(&seed, &shape);
+	struct speckv_check_report report;
+	struct speckv_key key = key_of(1);
+
+	config.codec = SPECKV_CODEC_Q5C;
+	config.calibration = file.bytes;
+	config.calibration_bytes = file.length;
+	dev = open_device("emu:card", 0);
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	pool = attach_pool(dev, "calibrated", "a");
+	memset(buffer, 0x3f, SMALL_BYTES);
+	EXPECT(0, put_block(pool, &key, buffer, SMALL_BYTES));
+	EXPECT(0, get_block(pool, &key, buffer, SMALL_BYTES));
+	speckv_pool_close(pool);
+	speckv_device_close(dev);
+	forget_what_this_machine_knew();
+	dev = open_device("emu:card", 0);
+	REFUSED(-EUCLEAN, "its calibration (its digest is not known) is not on this machine", speckv_pool_open(dev, "calibrated", NULL, &pool));
+	EXPECT(0, check_pool(dev, "calibrated", SPECKV_CHECK_DEEP, &report));
+	CHECK(report.blocks == 1 && report.blocks_verified == 1, "it is there all the same");
+	EXPECT(0, speckv_pool_destroy(dev, "calibrated", NULL, NULL));
+	speckv_device_close(dev);
+	free(file.bytes);
+}
+
 static void a_pool_that_is_gone_from_the_card_is_forgotten(void)
 {
 	struct speckv_pool_info info;
@@ -278,6 +310,7 @@ int main(void)
 	a_card_that_is_killed_comes_back_with_its_blocks();
 	a_card_that_dies_under_traffic_gives_no_wrong_byte();
 	an_index_that_is_gone_is_made_anew_from_the_card();
+	a_calibration_goes_with_what_this_machine_knew();
 	a_pool_that_is_gone_from_the_card_is_forgotten();
 	a_command_that_never_comes_back_is_an_error_and_no_hang();
 	a_page_that_went_bad_is_a_miss();

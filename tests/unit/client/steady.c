@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <sys/syscall.h>
 
+#include "../../vectors/calibration.h"
 #include "harness.h"
 
 #define OPERATIONS 10000
@@ -99,7 +100,9 @@ static void say(const char *text)
 /* In a child of its own: the filter cannot be taken off. */
 static int measure(void *arg)
 {
-	struct speckv_pool_config config = small_pool("steady", 16 * MIB);
+	bool calibrated = arg != NULL;
+	const char *name = calibrated ? "calibrated" : "steady";
+	struct speckv_pool_config config = small_pool(name, calibrated ? 4 * MIB : 16 * MIB);
 	struct speckv_device *dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	struct speckv_request *puts = calloc(OPERATIONS, sizeof(*puts));
 	struct speckv_key *keys = calloc(OPERATIONS, sizeof(*keys));
@@ -109,8 +112,15 @@ static int measure(void *arg)
 	struct timespec t;
 	char text[200];
 
+	if (calibrated) {
+		const struct calibration_file *file = arg;
+
+		config.codec = SPECKV_CODEC_Q5C;
+		config.calibration = file->bytes;
+		config.calibration_bytes = file->length;
+	}
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
-	pool = attach_pool(dev, "steady", "a");
+	pool = attach_pool(dev, name, "a");
 	memset(block, 5, SMALL_BYTES);
 	for (unsigned int i = 0; i < OPERATIONS; i++) {
 		keys[i] = key_of(i);
@@ -167,6 +177,9 @@ static int measure(void *arg)
 
 int main(void)
 {
+	uint64_t seed = 5;
+	struct calibration_file file =
+		random_calibration(&seed, &(struct calibration_shape){ .layers = 2, .kv_heads = 1, .head_dim = 64, .bits = 3, .rotary = "halves", .unit = -10 });
 	int status;
 
 	if (!COUNTED) {
@@ -175,7 +188,10 @@ int main(void)
 	}
 	test_begin(60);
 	status = wait_child(spawn(measure, NULL));
+	if (!status)
+		status = wait_child(spawn(measure, &file));
 	test_end();
+	free(file.bytes);
 	if (status == SKIP)
 		puts("no seccomp filter here, or a clock that is a system call");
 	return status == SKIP ? SKIP : status != 0;

@@ -110,3 +110,36 @@ def test_a_calibrated_mode_wants_a_calibration_and_layers_that_it_has() -> None:
         codec.encode_frame(shape, "q5c", raw)
     with pytest.raises(speckv.DamagedError):
         codec.Calibration(b"no calibration, whatever it says")
+
+
+def test_a_pool_codes_with_the_calibration_that_it_was_made_with(device: speckv.Device) -> None:
+    path = next(CALIBRATED.glob("*-h64-halves-*.safetensors"))
+    own, file = codec.Calibration.load(path), path.read_bytes()
+    shape = speckv.Geometry(1, 1, 64, 64)
+    info = device.create_pool(
+        speckv.PoolConfig("kv", 8 << 20, geometry=shape, codec=speckv.Codec.Q5C, first_layer=1, calibration=file)
+    )
+    assert info.calibration == own.digest and info.config.calibration is None and info.config.first_layer == 1
+    assert device.calibration("kv") == file == own.file
+    rng = np.random.default_rng(3)
+    raw = (rng.integers(0x3C00, 0x3F80, (4, shape.block_bytes // 2)).astype(np.uint16)).view(np.uint8)
+    keys, positions = [bytes([n]) * 32 for n in range(4)], [0, 64, 6400, 1 << 40]
+    with device.attach("kv") as pool:
+        assert not pool.put(keys, raw, positions=positions).any()
+        back = np.empty_like(raw)
+        assert not pool.get(keys, back).any()
+    for block, got, position in zip(raw, back, positions, strict=True):
+        place = codec.Identity(first_position=position)
+        frame = codec.encode_frame(shape, "q5c", block, identity=place, calibration=own, first_layer=1)
+        assert np.array_equal(codec.decode_frame(frame, calibration=own), got)
+    assert speckv.Codec.Q5C in codec.calibrated_modes() and not set(codec.calibrated_modes()) & set(codec.modes())
+
+
+def test_a_pool_without_a_calibration_has_none_to_give(device: speckv.Device) -> None:
+    assert device.create_pool(speckv.PoolConfig("kv", 8 << 20)).calibration is None
+    with pytest.raises(speckv.NotFoundError, match="has no calibration"):
+        device.calibration("kv")
+    for wrong in (None, b"", b"no calibration"):
+        with pytest.raises(speckv.SpeckvError) as refused:
+            device.create_pool(speckv.PoolConfig("q5c", 8 << 20, codec=speckv.Codec.Q5C, calibration=wrong))
+        assert refused.value.errno in (errno.EINVAL, errno.EBADMSG)
