@@ -274,6 +274,7 @@ int pool_attach(struct speckv_device *dev, const char *name, const struct speckv
 		pool->attach = *attach;
 	pool->attach.tenant = NULL;
 	store(&pool->prefetch_depth, 1);
+	store(&pool->threads, 1);
 	store(&pool->failed_freed, ~0ull);
 	store(&pool->codec, pool->region.fixed.codec);
 	if (!attach || !(attach->flags & ATTACH_MANAGER)) /* managers move blocks and check them, and need not read them */

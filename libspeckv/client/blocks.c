@@ -114,13 +114,29 @@ int block_index(struct speckv_pool *pool, const struct speckv_key *key, const st
 	return rc;
 }
 
+static void adopt(struct speckv_pool *pool, const struct speckv_request *request, const struct found *found)
+{
+	struct found parent;
+
+	if (request->flags & SPECKV_REQUEST_HAS_PARENT && index_find(&pool->region, &request->parent, &parent) && parent.entry != found->entry)
+		index_adopt(&pool->region, &parent, found);
+}
+
+void block_adopt(struct speckv_pool *pool, const struct speckv_request *request)
+{
+	struct found found;
+
+	if (index_find(&pool->region, &request->key, &found) && !load(&pool->region.entries[found.entry].parent))
+		adopt(pool, request, &found);
+}
+
 int block_put(struct speckv_pool *pool, struct speckv_request *request)
 {
 	struct region *r = &pool->region;
 	struct lay_tenant *tenant = pool->tenant;
 	unsigned int codec = load_relaxed(&pool->codec);
 	uint64_t frame_bytes, raw = r->fixed.block_bytes;
-	struct found found, parent;
+	struct found found;
 	struct run run;
 	int rc = -EIO;
 
@@ -151,8 +167,7 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request)
 		block_drop(pool, &request->key, &found);
 		return rc;
 	}
-	if (request->flags & SPECKV_REQUEST_HAS_PARENT && index_find(r, &request->parent, &parent) && parent.entry != found.entry)
-		index_adopt(r, &parent, &found);
+	adopt(pool, request, &found);
 	count(pool, SPECKV_COUNT_PUTS, 1);
 	count(pool, SPECKV_COUNT_BYTES_IN_RAW, raw);
 	count(pool, SPECKV_COUNT_BYTES_IN_STORED, frame_bytes);
@@ -475,18 +490,25 @@ static int start(struct speckv_pool *pool, const void *items, size_t n, bool wri
 	return pool_usable(pool, write);
 }
 
+static int run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
+{
+	unsigned int threads = load_relaxed(&pool->threads);
+
+	return __builtin_expect(threads > 1 && n > 1, 0) ? workers_share(pool, opcode, requests, n, threads) : batch_run(pool, opcode, requests, n);
+}
+
 int speckv_put(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
 {
 	int rc = start(pool, requests, n, true);
 
-	return rc ? rc : run_puts(pool, requests, n);
+	return rc ? rc : run(pool, SPECKV_OP_PUT, requests, n);
 }
 
 int speckv_get(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
 {
 	int rc = start(pool, requests, n, false);
 
-	return rc ? rc : run_gets(pool, requests, n);
+	return rc ? rc : run(pool, SPECKV_OP_GET, requests, n);
 }
 
 int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_t n, uint8_t *present)

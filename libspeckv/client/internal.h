@@ -188,7 +188,7 @@ struct speckv_pool {
 	struct speckv_attach attach;
 	pthread_mutex_t lock; /* cold paths: workers and staging are made, parameters, reaping, list of allocations */
 	struct speckv_mem *allocations;
-	_Atomic uint32_t prefetch_depth, codec, verify;
+	_Atomic uint32_t prefetch_depth, codec, verify, threads;
 	_Atomic uint64_t reaped_ns, full_event_ns; /* when this client last did so: no more than once a second */
 	_Atomic uint64_t failed_freed, failed_run; /* the last search that found no run: not repeated until something was freed */
 	struct workers *_Atomic workers;
@@ -294,6 +294,8 @@ int block_index(struct speckv_pool *pool, const struct speckv_key *key, const st
 /* Does a look-up find this very run? */
 bool block_indexed(struct region *region, const struct speckv_key *key, const struct run *run);
 int block_put(struct speckv_pool *pool, struct speckv_request *request);
+/* Link a stored block that has no parent yet to its own, if that is stored. */
+void block_adopt(struct speckv_pool *pool, const struct speckv_request *request);
 struct card_reads;
 /* `reads`, `slot`: a card's READ of the hint that may be under way. */
 int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct card_reads *reads, unsigned int slot);
@@ -359,6 +361,8 @@ bool staging_read(struct speckv_pool *pool, const struct found *found, uint64_t 
 int staging_fill(struct speckv_pool *pool, const struct speckv_key *key);
 int staging_make(struct speckv_pool *pool);
 void workers_destroy(struct speckv_pool *pool);
+/* batch_run() of a put or a get over the caller and as many workers as make `threads`. */
+int workers_share(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n, unsigned int threads);
 /* Queue the staging of one key; false when the queue is full. */
 bool workers_prefetch(struct speckv_pool *pool, const struct speckv_key *key);
 

@@ -33,6 +33,17 @@ static int set_codec(struct speckv_pool *pool, const char *value)
 	return 0;
 }
 
+static int set_threads(struct speckv_pool *pool, const char *value)
+{
+	char *end;
+	unsigned long threads = strtoul(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end || threads < 1 || threads > 64)
+		return fail(pool->ctx, -EINVAL, "threads is a number from 1 to 64, not '%.32s'", value);
+	store(&pool->threads, (uint32_t)threads);
+	return 0;
+}
+
 static int set_verify(struct speckv_pool *pool, const char *value)
 {
 	if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
@@ -44,6 +55,11 @@ static int set_verify(struct speckv_pool *pool, const char *value)
 static void get_depth(struct speckv_pool *pool, char text[32])
 {
 	snprintf(text, 32, "%u", load(&pool->prefetch_depth));
+}
+
+static void get_threads(struct speckv_pool *pool, char text[32])
+{
+	snprintf(text, 32, "%u", load(&pool->threads));
 }
 
 static void get_codec(struct speckv_pool *pool, char text[32])
@@ -64,6 +80,7 @@ static const struct param {
 	{ "prefetch_depth", set_depth, get_depth },
 	{ "codec", set_codec, get_codec },
 	{ "verify", set_verify, get_verify },
+	{ "threads", set_threads, get_threads },
 };
 
 static const struct param *find(struct speckv_pool *pool, const char *key)
@@ -71,7 +88,7 @@ static const struct param *find(struct speckv_pool *pool, const char *key)
 	for (size_t i = 0; i < sizeof(params) / sizeof(params[0]); i++)
 		if (strcmp(params[i].key, key) == 0)
 			return &params[i];
-	fail(pool->ctx, -EINVAL, "no parameter '%.32s'; there are prefetch_depth, codec, verify", key);
+	fail(pool->ctx, -EINVAL, "no parameter '%.32s'; there are prefetch_depth, codec, verify, threads", key);
 	return NULL;
 }
 

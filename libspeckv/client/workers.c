@@ -82,7 +82,7 @@ static void *work(void *arg)
 static struct workers *workers_get(struct speckv_pool *pool)
 {
 	struct workers *w = load(&pool->workers);
-	unsigned int n = pool->attach.workers ? pool->attach.workers : DEFAULT_WORKERS;
+	unsigned int others = load(&pool->threads) - 1, n = pool->attach.workers ? pool->attach.workers : others > DEFAULT_WORKERS ? others : DEFAULT_WORKERS;
 	pthread_condattr_t monotonic;
 
 	if (w)
@@ -208,6 +208,35 @@ int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 	pthread_mutex_unlock(&w->lock);
 	*out = op;
 	return 0;
+}
+
+int workers_share(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n, unsigned int threads)
+{
+	struct workers *w = workers_get(pool);
+	unsigned int parts = !w ? 1 : threads > w->threads + 1 ? w->threads + 1 : threads;
+	struct speckv_op *ops[MOST_WORKERS];
+	size_t begin[MOST_WORKERS + 1];
+	int done, got;
+
+	parts = parts > n ? (unsigned int)n : parts > MOST_WORKERS ? MOST_WORKERS : parts;
+	if (parts < 2)
+		return batch_run(pool, opcode, requests, n);
+	for (unsigned int i = 0; i <= parts; i++)
+		begin[i] = n / parts * i + (i < n % parts ? i : n % parts);
+	for (unsigned int i = 1; i < parts; i++)
+		if (speckv_submit(pool, opcode, requests + begin[i], begin[i + 1] - begin[i], &ops[i]) != 0)
+			ops[i] = NULL;
+	done = batch_run(pool, opcode, requests, begin[1]);
+	for (unsigned int i = 1; i < parts; i++) {
+		got = ops[i] ? speckv_op_wait(ops[i], -1) : batch_run(pool, opcode, requests + begin[i], begin[i + 1] - begin[i]);
+		speckv_op_release(ops[i]);
+		done += got > 0 ? got : 0;
+	}
+	/* a chain was cut where another thread had not yet put the block before */
+	for (unsigned int i = 1; i < parts && opcode == SPECKV_OP_PUT; i++)
+		if (requests[begin[i]].status == 0 && !(requests[begin[i]].flags & SPECKV_REQUEST_EXISTED))
+			block_adopt(pool, &requests[begin[i]]);
+	return done;
 }
 
 int speckv_op_poll(struct speckv_op *op)

@@ -25,7 +25,7 @@ enum speckv_attach_flags {
 struct speckv_attach {
 	const char *tenant;      /**< accounting name; NULL: "<command>-<pid>" */
 	uint32_t flags;
-	uint32_t workers;        /**< threads for asynchronous calls, started at the first one; 0: 2 */
+	uint32_t workers;        /**< threads for asynchronous and shared calls, started at the first one; 0: 2, or one less than `threads` */
 	uint64_t staging_bytes;  /**< staging buffer (tier L2) for prefetch; 0: 64 MiB, made at the first prefetch */
 };
 /** Attach to a pool. `attach` may be NULL. Errors: -ENOENT, -EACCES, -EUSERS (all client slots taken), -EBADMSG (truncated),
@@ -94,6 +94,7 @@ void speckv_op_release(struct speckv_op *op);
  * prefetch_depth  1..16   how far speckv_prefetch() follows the chain (default 1: only the keys named)
  * codec           name    mode for puts through this attachment (default: the pool's)
  * verify          on|off  reading back what a put encoded before it is published (default off)
+ * threads         1..64   how many share the blocks of one put or get: the caller and worker threads (default 1: the caller)
  * Errors: -EINVAL with a text that lists the keys, or the values, that would be accepted; -EOPNOTSUPP.
  */
 int speckv_param_set(struct speckv_pool *pool, const char *key, const char *value);

@@ -209,9 +209,9 @@ class Pool(Owner):
 
 
 class Params(MutableMapping[str, str]):
-    """Parameters of one attachment: prefetch_depth, codec, verify (block.h says what they take)."""
+    """Parameters of one attachment: prefetch_depth, codec, verify, threads (block.h says what they take)."""
 
-    NAMES = ("prefetch_depth", "codec", "verify")
+    NAMES = ("prefetch_depth", "codec", "verify", "threads")
 
     def __init__(self, pool: Pool) -> None:
         self._handle = pool._handle

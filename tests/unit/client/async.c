@@ -192,7 +192,7 @@ static void parameters(struct speckv_pool *pool)
 	}
 	REFUSED(-EINVAL, "raw, int8-delta-rle", speckv_param_set(pool, "codec", "zip"));
 	REFUSED(-EINVAL, "on or off", speckv_param_set(pool, "verify", "yes"));
-	REFUSED(-EINVAL, "prefetch_depth, codec, verify", speckv_param_set(pool, "speed", "11"));
+	REFUSED(-EINVAL, "prefetch_depth, codec, verify, threads", speckv_param_set(pool, "speed", "11"));
 	REFUSED(-EINVAL, "prefetch_depth, codec, verify", speckv_param_get(pool, "speed", value, sizeof(value)));
 	EXPECT(0, speckv_param_set(pool, "codec", "int8-delta-rle"));
 	EXPECT(0, speckv_param_set(pool, "verify", "on"));
@@ -208,6 +208,61 @@ static void parameters(struct speckv_pool *pool)
 		EXPECT(0, get_block(pool, &key, scratch + SMALL_BYTES, SMALL_BYTES));
 		CHECK(i % 2 == 0 || memcmp(scratch, scratch + SMALL_BYTES, SMALL_BYTES) == 0, "raw is exact");
 	}
+}
+
+/* One put and one get over several threads: the same blocks, statuses, counters and links as over one. */
+static void shared_batches(struct speckv_device *dev)
+{
+	struct speckv_attach attach = { .tenant = "shared", .workers = 3 };
+	struct speckv_stats before, after;
+	struct speckv_pool *pool;
+	struct speckv_key child;
+	char value[32];
+
+	EXPECT(0, speckv_pool_open(dev, "pool", &attach, &pool));
+	EXPECT(0, speckv_param_get(pool, "threads", value, sizeof(value)));
+	CHECK(strcmp(value, "1") == 0, "%s", value);
+	for (const char *const *bad = (const char *const[]){ "0", "65", "-1", "", "two", NULL }; *bad; bad++)
+		REFUSED(-EINVAL, "1 to 64", speckv_param_set(pool, "threads", *bad));
+	for (const char *const *threads = (const char *const[]){ "64", "4", "2", "3", NULL }; *threads; threads++) {
+		uint64_t from = 10000 + (uint64_t)(*threads)[0] * 1000;
+		size_t n = *threads[0] == '2' ? 3 : N;
+
+		EXPECT(0, speckv_param_set(pool, "threads", *threads));
+		EXPECT(0, speckv_pool_stats(dev, "pool", &before));
+		for (size_t i = 0; i < n; i++) {
+			requests[i] = (struct speckv_request){ .key = key_of(from + i), .buffer = blocks + i * SMALL_BYTES, .buffer_bytes = SMALL_BYTES };
+			fill_block(&requests[i].key, requests[i].buffer, SMALL_BYTES);
+			if (i) {
+				requests[i].parent = requests[i - 1].key;
+				requests[i].flags = SPECKV_REQUEST_HAS_PARENT;
+			}
+		}
+		requests[1].buffer_bytes--;
+		EXPECT((long long)n - 1, speckv_put(pool, requests, n));
+		CHECK(requests[0].status == 0 && requests[1].status == -EINVAL && requests[n - 1].status == 0, "each its own");
+		requests[1].buffer_bytes++;
+		EXPECT((long long)n, speckv_put(pool, requests, n));
+		CHECK(!(requests[1].flags & SPECKV_REQUEST_EXISTED) && requests[0].flags & SPECKV_REQUEST_EXISTED, "put anew, and there before");
+		for (size_t i = 2; i + 1 < n; i++) { /* the whole chain but for the one that was late */
+			EXPECT(1, speckv_children(pool, &requests[i].key, &child, 1));
+			CHECK(memcmp(&child, &requests[i + 1].key, sizeof(child)) == 0, "link %zu", i);
+		}
+		memset(blocks, 0, n * SMALL_BYTES);
+		EXPECT((long long)n, speckv_get(pool, requests, n));
+		for (size_t i = 0; i < n; i++) {
+			fill_block(&requests[i].key, scratch, SMALL_BYTES);
+			CHECK(memcmp(scratch, requests[i].buffer, SMALL_BYTES) == 0, "block %zu", i);
+		}
+		EXPECT(0, speckv_pool_stats(dev, "pool", &after));
+		CHECK(after.counters[SPECKV_COUNT_PUTS] - before.counters[SPECKV_COUNT_PUTS] == n, "puts");
+		CHECK(after.counters[SPECKV_COUNT_GETS] - before.counters[SPECKV_COUNT_GETS] == n, "gets");
+		CHECK(after.counters[SPECKV_COUNT_HITS] - before.counters[SPECKV_COUNT_HITS] == n, "hits");
+		for (size_t i = 0; i < n; i++)
+			EXPECT(1, speckv_drop(pool, &requests[i].key, 1));
+	}
+	EXPECT(0, speckv_put(pool, requests, 0));
+	speckv_pool_close(pool);
 }
 
 int main(void)
@@ -228,6 +283,7 @@ int main(void)
 	prefetch_stages(dev);
 	parameters(pool);
 	speckv_pool_close(pool);
+	shared_batches(dev);
 	expect_sound(dev, "pool", -1);
 	speckv_device_close(dev);
 	free(blocks);

@@ -342,9 +342,9 @@ def test_a_read_only_attachment_reads_and_cannot_put(device: speckv.Device, pool
 
 
 def test_parameters_behave_as_a_mapping(pool: speckv.Pool) -> None:
-    assert set(pool.params) == {"prefetch_depth", "codec", "verify"} and len(pool.params) == 3
+    assert set(pool.params) == {"prefetch_depth", "codec", "verify", "threads"} and len(pool.params) == 4
     pool.params.update(prefetch_depth="8", verify="on")
-    assert dict(pool.params) == {"prefetch_depth": "8", "codec": "raw", "verify": "on"}
+    assert dict(pool.params) == {"prefetch_depth": "8", "codec": "raw", "verify": "on", "threads": "1"}
     assert "no_such" not in pool.params and pool.params.get("no_such") is None
     with pytest.raises(TypeError):
         del pool.params["codec"]
