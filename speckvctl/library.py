@@ -208,6 +208,7 @@ def pool_result(device_name: str, info: speckv.PoolInfo) -> results.Pool:
         state=str(info.state),
         accessible=inside,
         codec=str(config.codec),
+        calibration_digest=info.calibration.hex() if info.calibration else None,
         placement=str(info.placement),
         eviction=str(config.eviction),
         geometry=geometry_result(config.geometry),

@@ -7,6 +7,7 @@ import errno
 import os
 import re
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speckvctl import library, results
@@ -36,6 +37,18 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """A calibration, read and checked, and the part of its model that the pool's blocks begin with."""
+
+    path: Path
+    file: bytes
+    digest: str
+    first_layer: int | None  # None: not said, so that the blocks must be of all there is
+    first_head: int | None
+    rest: Shape  # of that part, to the model's end
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wish:
     """A pool to be made; None where the library's default is wanted."""
 
@@ -51,6 +64,7 @@ class Wish:
     owner: tuple[int, int | None] | None
     mode: int | None
     single_tenant: bool
+    calibrated: Calibrated | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +89,58 @@ def check_eviction(text: str) -> str:
     return text
 
 
+def read_calibration(
+    codec_name: str, path: Path | None, *, first_layer: int | None, first_head: int | None
+) -> Calibrated | None:
+    """What --calibration names, for a codec that needs one; for the others None, and nothing may be named."""
+    from speckv import codec
+
+    from speckvctl.codecs import modes
+
+    needed = codec_name in codec.calibrated_modes()
+    for option, value in (("--first-layer", first_layer), ("--first-head", first_head)):
+        if value is not None and not needed:
+            raise UsageError(f"{option}: {codec_name} takes no calibration", "leave it out")
+        if value is not None and value < 0:
+            raise UsageError(f"{option}: {value} is below 0")
+    if not needed and path is None:
+        return None
+    mode = modes.mode(codec_name, path)
+    loaded = mode.calibration
+    assert loaded is not None and path is not None
+    layers, kv_heads = loaded.layers - (first_layer or 0), loaded.kv_heads - (first_head or 0)
+    if layers < 1 or kv_heads < 1:
+        raise UsageError(
+            f"{path} is of a model with {loaded.layers} layers and {loaded.kv_heads} KV heads: "
+            f"none is left from layer {first_layer or 0} and head {first_head or 0} on",
+            "a smaller --first-layer or --first-head",
+        )
+    return Calibrated(
+        path=path,
+        file=loaded.file,
+        digest=loaded.digest.hex(),
+        first_layer=first_layer,
+        first_head=first_head,
+        rest=Shape(layers=layers, kv_heads=kv_heads, head_dim=loaded.head_dim),
+    )
+
+
+def check_fit(shape: Shape, calibrated: Calibrated) -> None:
+    """Blocks must be of the model that was calibrated; a part of it is named, so that nobody gets one by mistake."""
+    rest = calibrated.rest
+    for what, asked, there, part in (
+        ("head size", shape.head_dim, rest.head_dim, None),
+        ("layers", shape.layers, rest.layers, ("--first-layer", calibrated.first_layer)),
+        ("KV heads", shape.kv_heads, rest.kv_heads, ("--first-head", calibrated.first_head)),
+    ):
+        if asked == there or (part is not None and part[1] is not None and asked < there):
+            continue
+        hint = "the calibration of the model that the pool serves, or leave the shape out"
+        if part is not None and asked < there:
+            hint = f"{part[0]} N, where the pool holds a part of the model"
+        raise UsageError(f"{calibrated.path} has {what} {there}, the blocks have {asked}", hint, errno.ERANGE)
+
+
 def choose_shape(
     *,
     block_bytes: int | None,
@@ -83,8 +149,9 @@ def choose_shape(
     head_dim: int | None,
     tokens: int | None,
     dtype: str | None,
+    base: Shape | None = None,
 ) -> Shape:
-    """The shape of a block, from its size alone or from its parts."""
+    """The shape of a block, from its size alone or from its parts; what is not given is that of `base`."""
     parts = {"layers": layers, "kv_heads": kv_heads, "head_dim": head_dim, "tokens": tokens, "dtype": dtype}
     given = {name: value for name, value in parts.items() if value is not None}
     if block_bytes is None:
@@ -93,7 +160,7 @@ def choose_shape(
                 raise UsageError(f"--{name.replace('_', '-')}: {value} is not between 1 and 65535")
         if dtype is not None and dtype not in DTYPES:
             raise UsageError(f"--dtype: '{dtype}' is not one of {', '.join(DTYPES)}")
-        return replace(Shape(), **given)  # type: ignore[arg-type]
+        return replace(base or Shape(), **given)  # type: ignore[arg-type]
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(f"--block-bytes and {names} both say how large a block is", "give one or the other")
@@ -112,8 +179,9 @@ def _config(found: speckv.DeviceInfo, wish: Wish) -> speckv.PoolConfig:
 
     if wish.codec not in CODECS:
         raise UsageError(f"--codec: '{wish.codec}' is not one of {', '.join(CODECS)}")
-    if wish.codec not in found.codec_modes:
-        raise UnsupportedError(f"--codec: {wish.codec} is not in this build", f"one of {', '.join(found.codec_modes)}")
+    built = (*speckv.codec.modes(), *speckv.codec.calibrated_modes())
+    if wish.codec not in built:
+        raise UnsupportedError(f"--codec: {wish.codec} is not in this build", f"one of {', '.join(built)}")
     uid, gid = wish.owner or (None, None)
     shape = wish.shape
     return speckv.PoolConfig(
@@ -136,16 +204,21 @@ def _config(found: speckv.DeviceInfo, wish: Wish) -> speckv.PoolConfig:
         gid=gid,
         mode=wish.mode or 0,
         single_tenant=wish.single_tenant,
+        first_layer=(wish.calibrated.first_layer or 0) if wish.calibrated else 0,
+        first_head=(wish.calibrated.first_head or 0) if wish.calibrated else 0,
+        calibration=wish.calibrated.file if wish.calibrated else None,
     )
 
 
 def _result(
-    found: speckv.DeviceInfo, config: speckv.PoolConfig, replaced: str | None, pool: results.Pool | None
+    found: speckv.DeviceInfo, wish: Wish, config: speckv.PoolConfig, replaced: str | None, pool: results.Pool | None
 ) -> results.PoolCreate:
     capacity = -(-config.capacity_bytes // ALLOCATION_UNIT) * ALLOCATION_UNIT
     plan = results.PoolPlan(
         name=config.name,
         codec=str(config.codec),
+        calibration_digest=wish.calibrated.digest if wish.calibrated else None,
+        placement="card" if _card_codes(found, wish) else "host",
         eviction=str(config.eviction),
         geometry=library.geometry_result(config.geometry),
         block_bytes=config.geometry.block_bytes,
@@ -186,7 +259,7 @@ def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: st
                     f"speckvctl pool show {found.name} {wish.name}",
                     errno.EEXIST,
                 )
-    planned = _result(found, config, replaced, None)
+    planned = _result(found, wish, config, replaced, None)
     if planned.plan.capacity_bytes > found.free_bytes:
         raise CliError(
             f"{wish.name}: {format_size(planned.plan.capacity_bytes)} are asked for, "
@@ -213,7 +286,12 @@ def create(
             if fresh:
                 _take_back(ctx, found.name)
             raise
-    return _result(found, config, replaced, pool)
+    return _result(found, wish, config, replaced, pool)
+
+
+def _card_codes(found: speckv.DeviceInfo, wish: Wish) -> bool:
+    """Where blocks will be encoded and decoded: a card has no way to a calibration."""
+    return library.is_card(found.name) and wish.calibrated is None and wish.codec in found.codec_modes
 
 
 def _take_back(ctx: speckv.Context, name: str) -> None:

@@ -253,6 +253,7 @@ class Pool:
     state: str
     accessible: bool
     codec: str
+    calibration_digest: str | None
     placement: str
     eviction: str
     geometry: Geometry
@@ -328,6 +329,8 @@ class PoolPlan:
 
     name: str
     codec: str
+    calibration_digest: str | None
+    placement: str
     eviction: str
     geometry: Geometry
     block_bytes: int

@@ -19,7 +19,7 @@ import speckv
 from speckv import Codec, codec
 
 from speckvctl.codecs.tensors import Bytes, Pair, element_bytes
-from speckvctl.errors import UnsupportedError, UsageError
+from speckvctl.errors import DamagedError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from speckvctl.codecs.llama import KV
@@ -223,4 +223,11 @@ def mode(name: str, calibration: Path | None = None, *, of_frames: bool = False)
 def _calibration(path: Path) -> codec.Calibration:
     if path.stat().st_size > MAX_CALIBRATION_BYTES:
         raise UsageError(f"{path}: larger than {MAX_CALIBRATION_BYTES >> 20} MiB: no calibration")
-    return codec.Calibration.load(path)
+    try:
+        return codec.Calibration.load(path)
+    except speckv.DamagedError as exc:
+        reason = f"{path}: not a calibration, or a damaged one"
+        raise DamagedError(reason, "a file that codec calibrate made", exc.errno) from exc
+    except speckv.UnsupportedError as exc:
+        reason = f"{path}: a calibration of a later version, or of a rotary embedding that this build does not know"
+        raise UnsupportedError(reason, "another --calibration", exc.errno) from exc

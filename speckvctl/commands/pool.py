@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,6 +68,20 @@ def create_pool(
     quota: Quota = None,
     tenant_quota: TenantQuota = None,
     codec: Annotated[str, typer.Option("--codec", metavar="MODE", help="How blocks are stored.")] = "raw",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration", metavar="FILE", help="For a codec that needs one, q5c; the pool keeps it: codec calibrate."
+        ),
+    ] = None,
+    first_layer: Annotated[
+        int | None,
+        typer.Option("--first-layer", metavar="N", help="Blocks hold the calibrated model's layers from N on only."),
+    ] = None,
+    first_head: Annotated[
+        int | None,
+        typer.Option("--first-head", metavar="N", help="Blocks hold its KV heads from N on only."),
+    ] = None,
     block_bytes: Annotated[
         str | None,
         typer.Option(
@@ -103,34 +118,45 @@ def create_pool(
     A file or devdax node that holds something else is refused, and what was found is named; --yes overwrites it.
     The shape of a block is given by --block-bytes alone, or by --layers, --kv-heads, --head-dim, --tokens and --dtype.
 
+    A codec that needs a calibration takes the shape from it. The pool keeps the calibration's file for as long as it
+    lives: whoever may use the pool needs no other copy. A card has no place for it, so this machine does the coding.
+
     \b
     Examples:
       speckvctl pool create host:DRAM chat --size 64MiB
       speckvctl pool create host:DRAM code --size 64MiB --quota 32MiB --eviction none
       speckvctl pool create host:DRAM llama --size 64MiB --layers 2 --kv-heads 8 --head-dim 128
       speckvctl pool create host:DRAM batch --size 64MiB --mode 0660 --dry-run
+      speckvctl pool create host:DRAM small --size 64MiB --codec q5c --calibration calibration.safetensors
     """
     library.check_device_name(device)
+    capacity_bytes = parse_positive_size(size, "--size")
+    calibrated = pools.read_calibration(codec, calibration, first_layer=first_layer, first_head=first_head)
+    shape = pools.choose_shape(
+        block_bytes=parse_positive_size(block_bytes, "--block-bytes") if block_bytes else None,
+        layers=layers,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        tokens=tokens,
+        dtype=dtype,
+        base=calibrated.rest if calibrated else None,
+    )
+    if calibrated:
+        pools.check_fit(shape, calibrated)
     wish = pools.Wish(
         name=name,
-        capacity_bytes=parse_positive_size(size, "--size"),
+        capacity_bytes=capacity_bytes,
         max_bytes=parse_positive_size(max_size, "--max-size") if max_size else None,
         quota_bytes=parse_positive_size(quota, "--quota") if quota else None,
         tenant_quota_bytes=parse_positive_size(tenant_quota, "--tenant-quota") if tenant_quota else None,
         codec=codec,
-        shape=pools.choose_shape(
-            block_bytes=parse_positive_size(block_bytes, "--block-bytes") if block_bytes else None,
-            layers=layers,
-            kv_heads=kv_heads,
-            head_dim=head_dim,
-            tokens=tokens,
-            dtype=dtype,
-        ),
+        shape=shape,
         page_bytes=parse_positive_size(page_bytes, "--page-bytes") if page_bytes else None,
         eviction=pools.check_eviction(eviction or "lru"),
         owner=parse_owner(owner) if owner else None,
         mode=parse_mode(mode) if mode else None,
         single_tenant=single_tenant,
+        calibrated=calibrated,
     )
     with library.context() as ctx:
         found = ctx.probe(device)

@@ -282,6 +282,7 @@ def _(document: results.PoolShow) -> list[str]:
                 f"{format_size(pool.stored_bytes)} stored)",
             ),
             ("Codec", f"{pool.codec}, {_PLACEMENTS[pool.placement]}"),
+            *([("Calibration", pool.calibration_digest)] if pool.calibration_digest else []),
             ("Block", f"{format_size(pool.block_bytes)}: {_shape(pool.geometry)}"),
             ("Page", format_size(pool.page_bytes)),
             ("Eviction", pool.eviction),
@@ -331,6 +332,10 @@ def _(document: results.PoolCreate) -> list[str]:
     lines.append(
         f"{did} pool {plan.name} on {document.device}: {size}, {plan.codec}, blocks of {format_size(plan.block_bytes)}."
     )
+    if plan.calibration_digest is not None:
+        lines.append(f"Its calibration is {plan.calibration_digest}; the pool keeps the file.")
+    if plan.placement == "host" and not document.device.startswith("host:"):
+        lines.append(f"The card cannot code {plan.codec}: this machine does, and the card stores what it makes.")
     return lines
 
 

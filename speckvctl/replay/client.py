@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import speckv
 
-from speckvctl.replay.contents import Contents
+from speckvctl.replay.contents import Calibrated, Contents
 
 BATCH_BYTES = 1 << 20
 MAX_BATCH = 64
@@ -41,6 +41,7 @@ class Setup:
     codec: str
     scope: bytes
     model_digest: bytes
+    calibrated: Calibrated | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +100,27 @@ class Client:
     def __init__(self, setup: Setup, pool: speckv.Pool) -> None:
         self.tally = Tally()
         self._pool = pool
-        self._contents = Contents(setup.contents, setup.geometry, setup.codec, setup.scope)
+        self._contents = Contents(setup.contents, setup.geometry, setup.codec, setup.scope, setup.calibrated)
         self._tokens = setup.geometry.tokens
         self._bounds = speckv.histogram_bounds()
         self._batch = max(1, min(MAX_BATCH, BATCH_BYTES // pool.block_bytes))
         self._buffers = np.empty((self._batch, pool.block_bytes), np.uint8)
         spec = speckv.KeySpec(setup.model_digest, setup.geometry, cache_salt=f"replay {setup.codec}")
         scope = setup.scope
+        placed = setup.calibrated is not None
 
         @functools.lru_cache(maxsize=1 << 17)
-        def key(name: bytes) -> bytes:
-            return speckv.derive_key(spec, hashlib.sha256(scope + name).digest())
+        def key(name: bytes, index: int = 0) -> bytes:
+            # An engine's hash is of all tokens up to the block: it tells the position, by which such codecs decode.
+            where = b"\0%d" % index if placed else b""
+            return speckv.derive_key(spec, hashlib.sha256(scope + name + where).digest())
 
         self._key = key
 
     def serve(self, work: Work) -> None:
         """Read the longest prefix that is there, check every byte of it, and put the rest."""
         names = [_name(work.scope, block) for block in work.ids]
-        keys = [self._key(name) for name in names]
+        keys = [self._key(name, index) for index, name in enumerate(names)]
         tally = self.tally
         tally.requests += 1
         tally.blocks_asked += len(keys)

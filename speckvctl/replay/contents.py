@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,26 @@ ContentsError = TensorsError  # a KV file that cannot fill this pool's blocks
 DamagedContentsError = DamagedTensorsError
 
 
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """A pool's calibration, and where in it the pool's blocks begin."""
+
+    file: bytes
+    first_layer: int
+    first_head: int
+
+
 class Contents:
     """Blocks of one pool's shape. The same file, scope and id give the same bytes everywhere."""
 
-    def __init__(self, path: str | Path, geometry: speckv.Geometry, codec: speckv.Codec | str, scope: bytes) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        geometry: speckv.Geometry,
+        codec: speckv.Codec | str,
+        scope: bytes,
+        calibrated: Calibrated | None = None,
+    ) -> None:
         self.path = Path(path)
         self.geometry = geometry
         self.codec = speckv.Codec(codec)
@@ -51,7 +68,9 @@ class Contents:
         self._scope = scope
         self._row_bytes = geometry.head_dim * element_bytes(geometry.dtype)
         self._windows = {kind: _Windows(tensors, self._row_bytes) for kind, tensors in self._tensors().items()}
-        self._references: OrderedDict[bytes, Bytes] = OrderedDict()
+        self._references: OrderedDict[tuple[bytes, int], Bytes] = OrderedDict()
+        self._calibrated = calibrated
+        self._calibration = speckv.codec.Calibration(calibrated.file) if calibrated else None
 
     @property
     def exact(self) -> bool:
@@ -70,16 +89,16 @@ class Contents:
 
     def expected(self, block: bytes, position: int) -> Bytes:
         """What a get must give: the raw bytes, or for a lossy codec what its encode and decode make of them."""
-        known = self._references.get(block)
+        known = self._references.get((block, position))
         if known is not None:
-            self._references.move_to_end(block)
+            self._references.move_to_end((block, position))
             return known
         raw = np.empty(self.block_bytes, np.uint8)
         self.fill(block, raw)
         if self.exact:
             return raw
         decoded = self._reference(raw, position)
-        self._references[block] = decoded
+        self._references[block, position] = decoded
         if len(self._references) * self.block_bytes > REFERENCE_CACHE_BYTES:
             self._references.popitem(last=False)
         return decoded
@@ -87,12 +106,20 @@ class Contents:
     def _reference(self, raw: Bytes, position: int) -> Bytes:
         identity = speckv.codec.Identity(first_position=position)
         try:
-            frame = speckv.codec.encode_frame(self.geometry, self.codec, raw, identity=identity)
+            frame = speckv.codec.encode_frame(
+                self.geometry,
+                self.codec,
+                raw,
+                identity=identity,
+                calibration=self._calibration,
+                first_layer=self._calibrated.first_layer if self._calibrated else 0,
+                first_head=self._calibrated.first_head if self._calibrated else 0,
+            )
         except speckv.SpeckvError as exc:
             if exc.errno == errno.ENODATA:  # not finite: the library stores such a block raw
                 return raw
             raise
-        decoded: Bytes = speckv.codec.decode_frame(frame)
+        decoded: Bytes = speckv.codec.decode_frame(frame, calibration=self._calibration)
         return decoded
 
     def _tensors(self) -> dict[str, list[Bytes]]:

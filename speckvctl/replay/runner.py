@@ -21,7 +21,7 @@ import speckv
 from speckv.errors import error
 
 from speckvctl.replay.client import MAX_DESCRIBED, Failure, Mismatch, Setup, Tally, client_main
-from speckvctl.replay.contents import Contents, file_digest
+from speckvctl.replay.contents import Calibrated, Contents, file_digest
 from speckvctl.replay.dealer import Dealer
 from speckvctl.replay.sample import KV
 from speckvctl.replay.traces import Trace, TraceError
@@ -130,6 +130,11 @@ def plan(config: ReplayConfig) -> Plan:
         runtime_dir = context.runtime_dir
         with context.open(config.device) as device:
             pool = device.pool(config.pool)
+            calibrated = None
+            if pool.calibration is not None:
+                calibrated = Calibrated(
+                    device.calibration(config.pool), pool.config.first_layer, pool.config.first_head
+                )
     if config.block_bytes not in (None, pool.block_bytes):
         raise error(
             errno.EINVAL,
@@ -149,8 +154,9 @@ def plan(config: ReplayConfig) -> Plan:
         codec=str(pool.config.codec),
         scope=scope,
         model_digest=digest,
+        calibrated=calibrated,
     )
-    Contents(contents, setup.geometry, setup.codec, scope)  # fails here rather than in every client
+    Contents(contents, setup.geometry, setup.codec, scope, calibrated)  # fails here rather than in every client
     return Plan(config, trace, setup, survey.requests, survey.blocks)
 
 

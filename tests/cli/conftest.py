@@ -153,6 +153,7 @@ def chat(cli: Cli) -> Cli:
     write_bundles(cli.folder)
     write_model(cli.folder)
     write_frames(cli.folder)
+    write_calibration(cli.folder)
     return cli
 
 
@@ -244,6 +245,12 @@ def write_frames(folder: Path) -> None:
     (folder / "vectors" / "index.txt").write_text("".join(kept), "ascii")
     for line in kept:
         shutil.copy(golden / f"{line.split()[0]}.frame", folder / "vectors")
+
+
+def write_calibration(folder: Path) -> None:
+    """Of a model with two layers of one KV head of 64 channels."""
+    golden = Path(__file__).resolve().parent.parent / "vectors" / "calibrated"
+    shutil.copy(golden / "q5c-bf16-h64-halves-smooth-5.safetensors", folder / "calibration.safetensors")
 
 
 HOLDER = """

@@ -18,7 +18,7 @@ from speckvctl import results
 from speckvctl.app import app, main
 from speckvctl.exitcodes import MEANING, ExitCode
 from speckvctl.tree import NOUNS
-from tests.cli.conftest import Cli, described, held, schema_of, validate, write_kv
+from tests.cli.conftest import Cli, described, held, schema_of, validate, write_calibration, write_kv
 
 #: DESIGN section 10, whole. A noun without verbs is a command itself.
 DESIGNED: dict[str, set[str]] = {
@@ -120,6 +120,8 @@ def test_every_example_works_as_it_stands_in_the_help(path: str, cli: Cli, reque
     assert lines, f"the help of speckvctl {path} has no example"
     if path not in NOTHING:
         world(path, request)
+    else:
+        write_calibration(cli.folder)
     for line in lines:
         own = line.split()[1 : 1 + len(path.split())]
         assert path == "" or own == path.split() or path in NOUNS, f"{line}: an example of another command"

@@ -98,6 +98,7 @@ def pool_named(name: str, **figures: int | None) -> results.Pool:
         state="active",
         accessible=True,
         codec="q4x",
+        calibration_digest=None,
         placement="host",
         eviction="lru",
         geometry=results.Geometry(layers=1, kv_heads=2, head_dim=128, tokens=64, dtype="bf16"),
