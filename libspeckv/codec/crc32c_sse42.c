@@ -22,6 +22,8 @@
 
 typedef uint64_t __attribute__((may_alias, aligned(1))) unaligned_u64;
 
+enum stores { STORES_NONE, STORES_CACHED, STORES_STREAMED };
+
 static inline __attribute__((always_inline)) uint32_t shift(uint32_t state, uint32_t by)
 {
 	__m128i product = _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)state), _mm_cvtsi32_si128((int)by), 0);
@@ -39,10 +41,21 @@ static inline __attribute__((always_inline)) CODEC_RACING uint64_t step(uint64_t
 	return _mm_crc32_u64(state, word);
 }
 
-/* Three streams of n bytes; what lies LEAD bytes on, up to `end`, is fetched meanwhile. */
-static inline __attribute__((always_inline)) CODEC_RACING uint32_t streams(uint32_t state, bool copy, uint8_t *to, const uint8_t *from, size_t n,
-									     uint32_t shift_one, uint32_t shift_two, const uint8_t *end)
+/* The same of 16 bytes, past the caches; `to` is aligned so. */
+static inline __attribute__((always_inline)) CODEC_RACING uint64_t step_past(uint64_t state, uint8_t *to, const uint8_t *from)
 {
+	__m128i words = _mm_loadu_si128((const __m128i *)(const void *)from);
+
+	__asm__ volatile("" : "+x"(words)); /* loaded once: see CODEC_LOADED_ONCE */
+	_mm_stream_si128((__m128i *)(void *)to, words);
+	return _mm_crc32_u64(_mm_crc32_u64(state, (uint64_t)_mm_cvtsi128_si64(words)), (uint64_t)_mm_extract_epi64(words, 1));
+}
+
+/* Three streams of n bytes; what lies LEAD bytes on, up to `end`, is fetched meanwhile. */
+static inline __attribute__((always_inline)) CODEC_RACING uint32_t streams(uint32_t state, enum stores stores, uint8_t *to, const uint8_t *from,
+									     size_t n, uint32_t shift_one, uint32_t shift_two, const uint8_t *end)
+{
+	bool copy = stores == STORES_CACHED;
 	uint64_t a = state, b = 0, c = 0;
 
 	if ((size_t)(end - from) > LEAD) {
@@ -51,7 +64,12 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t streams(uint3
 		for (size_t i = 0; i < 3 * n && i < ahead; i += 64)
 			_mm_prefetch((const char *)from + LEAD + i, _MM_HINT_T0);
 	}
-	for (size_t i = 0; i < n; i += 8) {
+	for (size_t i = 0; stores == STORES_STREAMED && i < n; i += 16) {
+		a = step_past(a, to + i, from + i);
+		b = step_past(b, to + n + i, from + n + i);
+		c = step_past(c, to + 2 * n + i, from + 2 * n + i);
+	}
+	for (size_t i = 0; stores != STORES_STREAMED && i < n; i += 8) {
 		a = step(a, copy, copy ? to + i : NULL, from + i);
 		b = step(b, copy, copy ? to + n + i : NULL, from + n + i);
 		c = step(c, copy, copy ? to + 2 * n + i : NULL, from + 2 * n + i);
@@ -59,25 +77,30 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t streams(uint3
 	return shift((uint32_t)a, shift_two) ^ shift((uint32_t)b, shift_one) ^ (uint32_t)c;
 }
 
-static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state, bool copy, uint8_t *to, const uint8_t *from, size_t bytes)
+/* STORES_STREAMED: `to` is on a line. */
+static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state, enum stores stores, uint8_t *to, const uint8_t *from,
+									size_t bytes)
 {
+	bool copy = stores != STORES_NONE;
 	const uint8_t *end = from + bytes;
 	uint64_t wide;
 
 	for (size_t i = 0; i < LEAD && i < bytes; i += 64)
 		_mm_prefetch((const char *)from + i, _MM_HINT_T0);
 	for (; bytes >= 3 * LONG_STREAM; bytes -= 3 * LONG_STREAM) {
-		state = streams(state, copy, to, from, LONG_STREAM, SHIFT_1024, SHIFT_2048, end);
+		state = streams(state, stores, to, from, LONG_STREAM, SHIFT_1024, SHIFT_2048, end);
 		from += 3 * LONG_STREAM;
 		if (copy)
 			to += 3 * LONG_STREAM;
 	}
 	for (; bytes >= 3 * SHORT_STREAM; bytes -= 3 * SHORT_STREAM) {
-		state = streams(state, copy, to, from, SHORT_STREAM, SHIFT_128, SHIFT_256, end);
+		state = streams(state, stores, to, from, SHORT_STREAM, SHIFT_128, SHIFT_256, end);
 		from += 3 * SHORT_STREAM;
 		if (copy)
 			to += 3 * SHORT_STREAM;
 	}
+	if (stores == STORES_STREAMED)
+		_mm_sfence(); /* what is published afterwards is published after these */
 	wide = state;
 	for (; bytes >= 8; bytes -= 8) {
 		wide = step(wide, copy, to, from);
@@ -99,10 +122,18 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t 
 
 CODEC_RACING uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t bytes)
 {
-	return run(state, false, NULL, data, bytes);
+	return run(state, STORES_NONE, NULL, data, bytes);
 }
 
 CODEC_RACING uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, const void *source, size_t bytes)
 {
-	return run(state, true, destination, source, bytes);
+	return run(state, STORES_CACHED, destination, source, bytes);
+}
+
+CODEC_RACING uint32_t codec_crc_stream_sse42(uint32_t state, void *destination, const void *source, size_t bytes)
+{
+	/* Short ones are read back soon, and the fence would cost more than it saves. */
+	if (bytes < 4096 || (uintptr_t)destination % 64)
+		return run(state, STORES_CACHED, destination, source, bytes);
+	return run(state, STORES_STREAMED, destination, source, bytes);
 }

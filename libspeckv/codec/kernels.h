@@ -113,6 +113,7 @@ CODEC_Q5C_KERNELS(portable);
 #if defined(__x86_64__)
 uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t bytes);
 uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, const void *source, size_t bytes);
+uint32_t codec_crc_stream_sse42(uint32_t state, void *destination, const void *source, size_t bytes);
 uint32_t codec_crc_avx512(uint32_t state, const void *data, size_t bytes);
 uint32_t codec_crc_copy_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
 uint32_t codec_crc_stream_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
