@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* READ and PREFETCH: find a frame, verify it, decode layers of it. What a frame is, the codec knows. */
 #include "card/internal.h"
+#include "codec/frame.h"
 
 uint16_t card_frame_damaged(struct card_context *context, struct card_pool *pool, uint64_t address)
 {
@@ -43,14 +44,18 @@ static uint64_t layers_bytes(const struct card_pool *pool, uint16_t count)
 	return pool->block_bytes / pool->record.description.shape.layers * count;
 }
 
+/*
+ * `to_host`: the destination is the peer's memory. What a card writes there goes round its own caches, as over a bus: the peer read these
+ * lines last, so that to store into them is to fetch each from its core first, which takes longer than all the rest.
+ */
 static uint16_t decode(struct card_context *context, struct card_pool *pool, uint64_t address, const struct speckv_frame *parsed,
-		       const uint8_t *frame, uint16_t first, uint16_t count, uint8_t *to, uint64_t capacity)
+		       const uint8_t *frame, uint16_t first, uint16_t count, uint8_t *to, uint64_t capacity, bool to_host)
 {
 	int rc;
 
 	if (!(context->card->config.codec_modes >> parsed->codec & 1))
 		return card_at(context, address, SPECKV_STATUS_NO_CODEC);
-	rc = speckv_frame_decode(parsed, frame, parsed->frame_bytes, first, count, to, capacity);
+	rc = codec_frame_decode(parsed, frame, parsed->frame_bytes, first, count, to, capacity, to_host);
 	if (rc == -EBADMSG)
 		return card_frame_damaged(context, pool, address);
 	return rc ? SPECKV_STATUS_INTERNAL : SPECKV_STATUS_OK;
@@ -174,9 +179,9 @@ static uint16_t read_layers(struct card_context *context, struct card_pool *pool
 		if (!status)
 			card_tally(card, pool, SPECKV_COUNT_PREFETCH_USED, 1);
 	} else if (to) {
-		status = decode(context, pool, read->address, &parsed, frame, layers->first, layers->count, to, bytes);
+		status = decode(context, pool, read->address, &parsed, frame, layers->first, layers->count, to, bytes, true);
 	} else {
-		status = decode(context, pool, read->address, &parsed, frame, layers->first, layers->count, card->raw_scratch, bytes);
+		status = decode(context, pool, read->address, &parsed, frame, layers->first, layers->count, card->raw_scratch, bytes, false);
 		if (!status)
 			status = card_buffer_write(context, read->buffer, read->buffer_offset, card->raw_scratch, bytes);
 	}
@@ -223,7 +228,7 @@ uint16_t card_stage_frame(struct card_context *context, struct card_pool *pool, 
 	to = card_stage_begin(card, bytes);
 	if (!to)
 		return SPECKV_STATUS_OK;
-	status = decode(context, pool, address, &parsed, frame, layer_first, layer_count, to, bytes);
+	status = decode(context, pool, address, &parsed, frame, layer_first, layer_count, to, bytes, false);
 	if (status)
 		return status;
 	card_stage_end(context, pool->number, address, generation, layer_first, layer_count, bytes);
