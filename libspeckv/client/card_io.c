@@ -235,6 +235,22 @@ static void lane_leave(struct card_io *io, struct lane *lane)
 	pthread_rwlock_unlock(&io->use);
 }
 
+/*
+ * memcpy() of a whole block is one string instruction, and that is nine times slower on some processors where the destination stands a
+ * little further into its page than the source does into its own: a slot starts at a page, what malloc() gives 16 bytes behind one.
+ */
+static void copy_block(uint8_t *to, const uint8_t *from, uint64_t bytes)
+{
+	enum { LINE = 64 };
+	uint64_t at = 0;
+
+	for (; bytes - at >= LINE; at += LINE) {
+		memcpy(to + at, from + at, LINE);
+		__asm__ volatile("" ::: "memory"); /* or the compiler makes one memcpy() of it */
+	}
+	memcpy(to + at, from + at, bytes - at);
+}
+
 /* ---- commands -------------------------------------------------------------------------------------------------------- */
 
 static int submit(struct lane *lane, unsigned int slot, void *entry)
@@ -357,7 +373,7 @@ static int write_once(struct region *r, const struct run *run, unsigned int code
 		return rc;
 	write.pool = io->pool;
 	if (io->modes >> codec & 1) {
-		memcpy(lane->data, raw, bytes);
+		copy_block(lane->data, raw, bytes);
 	} else { /* the card lacks this mode: it keeps what the host encodes */
 		rc = frame_encode(r, codec, identity, raw, bytes, lane->data, io->slot_bytes, frame_bytes);
 		write.flags = SPECKV_WRITE_FRAME;
@@ -498,7 +514,7 @@ int card_io_read_end(struct card_reads *reads, unsigned int slot, const struct s
 						   frame_decode(r, key, &reads->found[slot], data, got, reads->first[slot], reads->count[slot], raw, bytes);
 	if (got != bytes)
 		return got ? -EBADMSG : -EBUSY; /* a prefetch that there was no bandwidth for */
-	memcpy(raw, data, bytes);
+	copy_block(raw, data, bytes);
 	return 0;
 }
 
