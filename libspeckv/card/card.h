@@ -113,7 +113,7 @@ bool speckv_card_sleep(struct speckv_card *card);
 void speckv_card_wake(struct speckv_card *card);
 /* Completions of this function that a peer has made no room for, or commands in flight: 0 when idle. For limits and shutdown. */
 unsigned int speckv_card_in_flight(const struct speckv_card *card, unsigned int function);
-/* How long doorbell memory is to be polled before speckv_card_sleep(); 0: for ever. SPECKV_FEATURE_POLL_MICROSECONDS. */
+/* How long, at least, doorbell memory is to be polled before speckv_card_sleep(); 0: for ever. SPECKV_FEATURE_POLL_MICROSECONDS. */
 uint64_t speckv_card_poll_ns(const struct speckv_card *card);
 
 /* The card was rebooted by a command (RESET_CARD, an activation). Read and cleared: the caller re-enumerates what changed. */

@@ -8,6 +8,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@
 #define BATCH 256          /* commands between two looks at the sockets */
 #define SOCKETS_NS 50000u  /* between two looks at the sockets while there are commands */
 #define LOOKS 64           /* idle rounds between two looks at the sockets */
+#define PATIENCE_NS 2000000u /* most time without a command before the card sleeps, unless its setting says more */
 #define SLOT_BYTES (8u << 20)
 
 static volatile sig_atomic_t interrupted;
@@ -213,27 +215,40 @@ static int sleep_ms(struct emulator *e)
 	return next <= now ? 0 : (int)((next - now) / 1000000 < 1000 ? (next - now) / 1000000 + 1 : 1000);
 }
 
+/*
+ * A card that sleeps costs its clients a system call to wake it. It looks at doorbells for as long as its setting says before it sleeps,
+ * and longer after a sleep that turned out short: a client that was off its core for a moment, and not one that had no more to ask.
+ */
 static void loop(struct emulator *e)
 {
-	uint64_t idle_since = emu_now_ns(e), served = 0;
+	uint64_t idle_since = emu_now_ns(e), served = 0, patience = 0, waited = 0;
 	unsigned int idle = 0;
 
 	while (!e->stop && !interrupted) {
 		uint64_t poll_ns = speckv_card_poll_ns(e->card);
 
 		if (speckv_card_run(e->card, BATCH)) {
-			idle = 0;
+			if (waited) /* a doorbell ended the sleep */
+				patience = waited >= PATIENCE_NS ? patience / 2 : 2 * waited < PATIENCE_NS ? 2 * waited : PATIENCE_NS;
+			waited = idle = 0;
 			idle_since = emu_now_ns(e);
 			if (idle_since - served > SOCKETS_NS) { /* looking at the sockets costs as much as a command or two */
 				serve(e, 0);
 				served = idle_since;
 			}
 		} else if (++idle % LOOKS == 0) {
+			uint64_t now = emu_now_ns(e), enough = poll_ns > patience ? poll_ns : patience;
+
+			waited = 0;
 			serve(e, 0);
-			if (poll_ns && emu_now_ns(e) - idle_since > poll_ns && speckv_card_sleep(e->card)) {
+			if (poll_ns && now - idle_since > enough && speckv_card_sleep(e->card)) {
 				serve(e, sleep_ms(e));
 				speckv_card_wake(e->card);
-				idle_since = emu_now_ns(e);
+				waited = emu_now_ns(e) - idle_since;
+				idle_since += waited;
+				idle = 0;
+			} else {
+				sched_yield(); /* the next command's client may want this very core */
 			}
 		}
 		if (speckv_card_rebooted(e->card))

@@ -9,7 +9,8 @@
 #include <speckv_regs.h>
 #include "transport.h"
 
-#define SPINS 4096 /* looks at a completion ring between two looks at the clock and the peer */
+#define SPINS 4096 /* looks at a completion ring before the first look at the clock and the peer; then twice as many, and so on */
+#define SPINS_MOST (8 * SPINS)
 
 static uint64_t now_ns(void)
 {
@@ -230,8 +231,8 @@ int queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns)
 	uint64_t start = now_ns();
 	int rc;
 
-	for (;;) {
-		for (unsigned int i = 0; i < SPINS; i++) {
+	for (unsigned int spins = SPINS;; spins = spins < SPINS_MOST ? 2 * spins : spins) {
+		for (unsigned int i = 0; i < spins; i++) {
 			if (queue_reap(q, out))
 				return 0;
 			relax();
@@ -243,8 +244,11 @@ int queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns)
 			return -ETIMEDOUT;
 		q->transport->system_calls += 2; /* alive() and this */
 		sched_yield(); /* the card may be a process that wants this very core */
-		if (now_ns() - start > 2000000) /* not a matter of microseconds: let others run */
+		if (now_ns() - start > 2000000) { /* not a matter of microseconds: let others run */
+			q->transport->system_calls++;
 			nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
+			spins = SPINS / 2;
+		}
 	}
 }
 

@@ -217,7 +217,7 @@ enum speckv_setting {
 	SPECKV_SETTING_PREFETCH_BYTES_PER_SECOND = 4,   /**< 0: no limit */
 	SPECKV_SETTING_PREFETCH_DEPTH = 5,              /**< 1..16; 0: adapts by itself */
 	SPECKV_SETTING_RECALL_TIMEOUT_MS = 6,
-	SPECKV_SETTING_POLL_MICROSECONDS = 7,           /**< how long doorbells are polled before the card sleeps; 0: for ever */
+	SPECKV_SETTING_POLL_MICROSECONDS = 7,           /**< how long, at least, doorbells are polled before the card sleeps; 0: for ever */
 };
 int speckv_admin_setting(struct speckv_admin *admin, unsigned int setting, int64_t *value);
 enum speckv_set_flags {
