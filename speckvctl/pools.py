@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,6 @@ DTYPES = ("bf16", "fp16", "fp8_e4m3", "fp8_e5m2")
 CODECS = ("raw", "int8-delta-rle", "q4x", "q5c", "e7c", "lossless")
 EVICTIONS = ("lru", "none")
 ALLOCATION_UNIT = 2 << 20
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,62}")
 #: (KV heads, channels a head) of the smallest blocks, largest first; more bytes are more layers. 64 tokens of bf16.
 _GRAINS = ((2, 128), (1, 128), (1, 64))
 
@@ -242,14 +240,7 @@ def _result(
 def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: str | None) -> results.PoolCreate:
     """What create() would do, refused for the reasons that can be seen without doing it."""
     config = _config(found, wish)
-    if not _NAME.fullmatch(wish.name):
-        raise UsageError(
-            f"'{wish.name}' is not a pool name: letters, digits, '.', '_' and '-', at most 63, '.' and '-' not first"
-        )
-    if not config.geometry.block_bytes:
-        raise UsageError(
-            "this shape of a block is not valid", "--tokens is a multiple of 64; see speckvctl pool create --help"
-        )
+    ctx.plan_pool(found.name, config)
     if found.state == "ready":
         with ctx.open(found.name) as dev:
             found = dev.info()
@@ -277,6 +268,7 @@ def create(
     import speckv
 
     config = _config(found, wish)
+    ctx.plan_pool(found.name, config)  # refuses what cannot be right before anything is opened, and so made
     fresh = found.state == "absent" and not library.is_card(found.name)  # a card is there without a pool
     with ctx.open(found.name, create=True, format=overwrite and not fresh and found.state != "ready") as dev:
         try:

@@ -75,6 +75,25 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 	return 0;
 }
 
+int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct speckv_pool_config *config, struct speckv_pool_config *planned)
+{
+	struct speckv_device dev = { .ctx = ctx, .fd = -1 };
+	struct speckv_calibration_info calibration;
+	struct speckv_device_info info;
+	struct region_plan plan;
+	int rc;
+
+	if (!ctx || !config || !planned)
+		return -EINVAL;
+	rc = medium_parse(ctx, device, &dev.medium);
+	if (!rc)
+		rc = medium_probe(ctx, &dev.medium, &info);
+	if (rc)
+		return rc;
+	dev.single_inode = info.single_inode != 0;
+	return config_check(&dev, config, planned, &plan, &calibration);
+}
+
 static uint64_t backing_bytes(const struct region_plan *plan)
 {
 	return plan->page_map_offset + plan->pages * 8 + (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry) + plan->calibration_bytes +

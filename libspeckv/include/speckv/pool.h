@@ -82,6 +82,12 @@ typedef int (*speckv_pool_cb)(const struct speckv_pool_info *info, void *arg);
 /** Progress of a long call: units done of total. Return non-zero to cancel where that is safe (-ECANCELED). */
 typedef int (*speckv_progress_cb)(uint64_t done, uint64_t total, void *arg);
 
+/**
+ * What speckv_pool_create() would make of `config` on a device of this name, the defaults filled in; refused for all that can be told
+ * without opening the device. Nothing is opened or made. Errors: -EINVAL (name, shape, sizes, mode), those of a calibration as in
+ * speckv_pool_create(), and those of speckv_device_probe().
+ */
+int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct speckv_pool_config *config, struct speckv_pool_config *planned);
 /** With a calibration and no geometry the blocks are of the calibration's layers, KV heads and head size.
  *  Errors: -EEXIST, -EINVAL (name, shape; a calibration that is missing, or given for a mode without one), -ENOSPC (larger than
  *  what is free: the text says how much is), -EACCES, -EBUSY (another manager: pid and command), -EOPNOTSUPP (codec not in this

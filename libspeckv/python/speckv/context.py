@@ -11,7 +11,7 @@ from speckv._speckv import ffi, lib
 from speckv.device import Device
 from speckv.errors import check
 from speckv.handle import Handle, Owner
-from speckv.types import DeviceInfo, c_text, from_c
+from speckv.types import DeviceInfo, PoolConfig, c_text, from_c
 
 _environment = threading.Lock()
 
@@ -66,6 +66,13 @@ class Context(Owner):
         out = ffi.new("struct speckv_device **")
         check(lib.speckv_device_open(ctx, c_text(name), flags, out), ctx)
         return Device(name, out[0], self._handle)
+
+    def plan_pool(self, device: str, config: PoolConfig) -> PoolConfig:
+        """What Device.create_pool() would make of `config`, the defaults filled in: nothing is opened or made."""
+        ctx = self._handle.get()
+        planned = ffi.new("struct speckv_pool_config *")
+        check(lib.speckv_pool_plan(ctx, c_text(device), config.to_c(), planned), ctx)
+        return from_c(PoolConfig, planned)
 
     def remove(self, name: str, *, pools: bool = False) -> None:
         """Close a host engine for good; `pools` destroys its pools too, zeroing them."""

@@ -349,17 +349,40 @@ static void pools_are_listed(struct speckv_device *dev)
 	EXPECT(0, speckv_pool_destroy(dev, "alpha", NULL, NULL));
 }
 
+/* Before there is a device to open, and the same that a pool gets that is made. */
+static void plans_make_nothing(const char *device)
+{
+	struct speckv_pool_config config = small_pool("planned", 8 * MIB), planned, wrong = config;
+	struct speckv_device_info before, after;
+
+	EXPECT(0, speckv_device_probe(test_ctx, device, &before));
+	EXPECT(0, speckv_pool_plan(test_ctx, device, &config, &planned));
+	CHECK(planned.capacity_bytes >= config.capacity_bytes && planned.max_bytes >= planned.capacity_bytes && planned.page_bytes && planned.mode == 0600 &&
+		      planned.uid == geteuid() && planned.quota_bytes == planned.capacity_bytes,
+	      "defaults");
+	strcpy(wrong.name, "a/b");
+	REFUSED(-EINVAL, "a/b", speckv_pool_plan(test_ctx, device, &wrong, &planned));
+	wrong = config;
+	wrong.mode = 0077;
+	REFUSED(-EINVAL, "mode 0077", speckv_pool_plan(test_ctx, device, &wrong, &planned));
+	EXPECT(-EOPNOTSUPP, speckv_pool_plan(test_ctx, "nothing:here", &config, &planned));
+	EXPECT(0, speckv_device_probe(test_ctx, device, &after));
+	CHECK(before.state == after.state, "%u was %u", after.state, before.state);
+}
+
 int main(void)
 {
 	test_begin(90);
 	buffer = line_alloc(2 * SMALL_BYTES);
 	CHECK(strcmp(speckv_ctx_runtime_dir(test_ctx), test_dir) == 0 && *speckv_version(), "context");
 	histogram_bounds();
+	plans_make_nothing(MEMORY);
 	for (int kind = 0; kind < test_media(); kind++) {
 		struct speckv_device *dev = open_medium((enum media)kind, device_name);
 		struct speckv_pool_config config = small_pool("pool", 8 * MIB);
 
 		EXPECT(0, speckv_pool_create(dev, &config, NULL));
+		plans_make_nothing(device_name);
 		pools_are_listed(dev);
 		settings(dev, (enum media)kind);
 		statistics(dev);

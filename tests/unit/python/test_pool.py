@@ -169,6 +169,16 @@ def test_statistics_tenants_clients_and_events_tell_what_happened(device: speckv
     assert device.stats("kv").counters["puts"] == 0
 
 
+def test_a_plan_fills_in_the_defaults_and_refuses_what_cannot_be(device: speckv.Device) -> None:
+    with speckv.Context() as context:
+        planned = context.plan_pool(device.name, speckv.PoolConfig("new", 5 << 20))
+        assert (planned.name, planned.capacity_bytes, planned.mode) == ("new", 6 << 20, 0o600)
+        assert planned.page_bytes and planned.geometry.block_bytes
+        with pytest.raises(speckv.InvalidError, match="a/b"):
+            context.plan_pool(device.name, speckv.PoolConfig("a/b", 1 << 20))
+    assert device.pools() == []
+
+
 def test_errors_carry_the_librarys_text_and_the_right_type(device: speckv.Device, pool: speckv.Pool) -> None:
     with pytest.raises(speckv.NotFoundError, match="'absent'"):
         device.pool("absent")
