@@ -7,6 +7,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,12 @@ def look(
 
     try:
         with speckv.card.Admin(ctx, name) as admin:
-            return device_result(admin.info()), card_result(ctx, admin), pool_results(ctx, admin)
+            device, inside = device_result(admin.info()), list[results.Pool]()
+            with opened(ctx, admin) as devices:
+                for dev in devices:
+                    device = managed(device, dev.info())
+                    inside = [library.pool_result(name, pool) for pool in dev.pools()]
+            return device, card_result(ctx, admin), inside
     except speckv.SpeckvError as exc:
         denied = isinstance(exc, speckv.PermissionDeniedError)
         device = (as_client(ctx, name) if denied else None) or unreachable(ctx, name, exc)
@@ -101,9 +107,9 @@ def opened(ctx: speckv.Context, admin: card.Admin) -> Iterator[list[speckv.Devic
         yield [dev]
 
 
-def pool_results(ctx: speckv.Context, admin: card.Admin) -> list[results.Pool]:
-    with opened(ctx, admin) as devices:
-        return [library.pool_result(admin.name, pool) for dev in devices for pool in dev.pools()]
+def managed(device: results.Device, info: speckv.DeviceInfo) -> results.Device:
+    """With the name of who manages the card's pools now: this machine's table of them has the lock."""
+    return replace(device, manager_pid=info.manager_pid or None, manager_command=info.manager_command or None)
 
 
 def device_result(info: card.CardInfo) -> results.Device:
