@@ -24,12 +24,14 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 BUILD = ROOT / "build"
 CI = os.environ.get("CI") == "true"
-# What runs once more with an emulated card in the place of memory: every pool, block, replay and CLI test.
+# What runs once more with an emulated card in the place of memory: every pool, block, replay and CLI test, the examples
+# of the help among them. Not cli/test_discovery.py and cli/test_manual.py: they look at a machine's hardware and at
+# texts, and at no device.
 ON_CARD = (
     "parity",
     "unit/python",
     "unit/replay/test_replay.py",
-    *(f"cli/test_{name}.py" for name in ("errors", "events", "listing", "tree")),
+    *(f"cli/test_{name}.py" for name in ("errors", "events", "help", "listing", "tree")),
 )
 NOT_SUITES = {"accept", "bench", "vectors"}  # run by make accept and make bench; data
 

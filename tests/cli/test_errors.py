@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Cli, Finished, Unchanged, described, environment, held, write_kv
-from tests.conftest import MEMORY
+from tests.conftest import MEMORY, stored
 
 Remember = Callable[[], Unchanged]
 
@@ -44,8 +44,9 @@ def test_a_pool_larger_than_what_is_free_says_how_much_is(chat: Cli) -> None:
 
 
 def test_a_first_pool_that_is_refused_leaves_no_engine_behind(cli: Cli) -> None:
+    before = described(cli)
     refused(cli("pool", "create", "host:DRAM", "big", "--size", "900GiB"), 1, "free")
-    assert cli.document("device", "list")["devices"] == []
+    assert described(cli) == before
 
 
 @pytest.mark.parametrize("name", ["a/b", "../chat", ".hidden", "-dash", "", "x" * 64, "sp ace", "new\nline", "ümlaut"])
@@ -179,10 +180,12 @@ sys.exit(main())
 
 def as_nobody(cli: Cli, *arguments: str) -> Finished:
     """The command as nobody, who may not be able to read our modules: a call that is refused first imports them."""
+    words = [word.replace("host:DRAM", MEMORY) for word in arguments]
     done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, *arguments], cwd="/", capture_output=True, text=True, check=False
+        [sys.executable, "-c", AS_NOBODY, *words], cwd="/", capture_output=True, text=True, check=False
     )
-    return Finished(arguments, done.returncode, done.stdout, done.stderr)
+    out, err = (text.replace(MEMORY, "host:DRAM") for text in (done.stdout, done.stderr))
+    return Finished(arguments, done.returncode, out, err)
 
 
 @pytest.mark.root
@@ -197,11 +200,15 @@ def test_no_permission(chat: Cli, runtime_dir: Path, unchanged: Remember) -> Non
     refused(as_nobody(chat, "pool", "destroy", "host:DRAM", "chat", "--yes"), 5)
     refused(as_nobody(chat, "pool", "check", "host:DRAM", "chat"), 5)
     refused(as_nobody(chat, "stats", "host:DRAM", "chat"), 5)
-    refused(as_nobody(chat, "device", "close", "host:DRAM", "--yes"), 5)
+    closes = MEMORY == "host:DRAM"  # a card is stopped, by whoever may, and not closed by anybody
+    refused(as_nobody(chat, "device", "close", "host:DRAM", "--yes"), 5 if closes else 8)
     seen = as_nobody(chat, "pool", "list", "host:DRAM", "--json")
-    assert seen.code == 0, seen.err
-    (pool,) = seen.document["pools"]
-    assert (pool["accessible"], pool["blocks"], pool["used_bytes"]) == (False, None, None)
+    if MEMORY == "host:DRAM":
+        assert seen.code == 0, seen.err
+        (pool,) = seen.document["pools"]
+        assert (pool["accessible"], pool["blocks"], pool["used_bytes"]) == (False, None, None)
+    else:  # nobody may not even see what a card's folder holds
+        assert seen.code == 5, seen.err
     check()
     runtime_dir.chmod(0o700)
     refused(as_nobody(chat, "pool", "list", "host:DRAM"), 5)
@@ -316,9 +323,10 @@ def test_an_unknown_owner_is_not_found(cli: Cli) -> None:
 
 
 def test_a_codec_that_is_designed_and_not_built_is_unsupported(cli: Cli) -> None:
+    before = described(cli)
     for dry_run in ([], ["--dry-run"]):
         refused(cli("pool", "create", "host:DRAM", "chat", "--size", "8MiB", "--codec", "e7c", *dry_run), 8, "e7c")
-    assert cli.document("device", "list")["devices"] == []
+    assert described(cli) == before
 
 
 @pytest.mark.parametrize(
@@ -365,7 +373,8 @@ def test_a_pool_that_exists_already(chat: Cli, unchanged: Remember) -> None:
 def test_destructive_verbs_without_yes_and_without_a_terminal_change_nothing(chat: Cli, unchanged: Remember) -> None:
     check = unchanged()
     refused(chat("pool", "destroy", "host:DRAM", "chat"), 2, "--yes", "nothing was changed")
-    refused(chat("device", "close", "host:DRAM"), 2, "--yes", "chat", "nothing was changed")
+    if MEMORY == "host:DRAM":  # a card is stopped, not closed
+        refused(chat("device", "close", "host:DRAM"), 2, "--yes", "chat", "nothing was changed")
     error = chat.failure("pool", "destroy", "host:DRAM", "chat")
     assert error["next"] == "speckvctl pool destroy host:DRAM chat --yes"
     check()
@@ -380,7 +389,7 @@ def test_on_a_terminal_the_answer_decides(answer: str, code: int, chat: Cli) -> 
     ours, theirs = pty.openpty()
     os.write(ours, f"{answer}\n".encode())
     done = subprocess.run(
-        [SPECKVCTL, "pool", "destroy", "host:DRAM", "chat"],
+        [SPECKVCTL, "pool", "destroy", MEMORY, "chat"],
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=theirs,
@@ -408,9 +417,7 @@ def test_what_already_is_as_asked_is_nothing_to_do(chat: Cli, unchanged: Remembe
 def test_a_check_that_finds_something_says_what_and_repairs_it_when_asked(chat: Cli) -> None:
     with held("chat", blocks=4):
         pass
-    path = Path(chat.document("pool", "show", "host:DRAM", "chat")["pool"]["path"])
-    ramp = bytes(range(256)) * 4
-    where = path.read_bytes().index(ramp)
+    path, where = stored("chat", bytes(range(256)) * 4)
     overwrite(path, where, b"\xff")
     found = chat("pool", "check", "host:DRAM", "chat", "--deep", "--json")
     assert (found.code, found.document["clean"], found.document["blocks_bad"]) == (7, False, 1)
@@ -425,11 +432,9 @@ def test_a_replay_that_reads_wrong_bytes_ends_with_seven(chat: Cli) -> None:
     kv = write_kv(chat.folder / "kv.safetensors")
     replay = ["replay", "trace.jsonl", "--device", "host:DRAM", "--pool", "chat", "--kv", str(kv), "--max-rate"]
     chat.ok(*replay)
-    path = Path(chat.document("pool", "show", "host:DRAM", "chat")["pool"]["path"])
-    data = bytearray(path.read_bytes())
     # Any run of the KV file's own bytes lies in the payload of some block.
-    where = data.index(bytes((7 * index + index // 251) % 0x3C for index in range(251))[:64])
-    overwrite(path, where, bytes([data[where] ^ 1]))
+    run = bytes((7 * index + index // 251) % 0x3C for index in range(251))[:64]
+    overwrite(*stored("chat", run), bytes([run[0] ^ 1]))
     done = chat(*replay, "--json")
     assert done.code == 7, done.err
     assert done.document["mismatches"] >= 1

@@ -19,6 +19,7 @@ from speckvctl.app import app, main
 from speckvctl.exitcodes import MEANING, ExitCode
 from speckvctl.tree import NOUNS
 from tests.cli.conftest import Cli, described, held, schema_of, validate, write_calibration, write_kv
+from tests.conftest import MEMORY
 
 #: DESIGN section 10, whole. A noun without verbs is a command itself.
 DESIGNED: dict[str, set[str]] = {
@@ -177,9 +178,9 @@ def test_every_verb_takes_json_and_what_writes_takes_dry_run(path: str) -> None:
 CALLS: dict[str, tuple[list[str], list[str]]] = {
     "device list": (["device", "list"], ["device", "list", "host:DRAM"]),
     "device show": (["device", "show", "host:DRAM"], ["device", "show", "host:numa977"]),
-    "device selftest": (["device", "selftest", "host:DRAM"], ["device", "selftest", "emu:card"]),
+    "device selftest": (["device", "selftest", "host:DRAM"], ["device", "selftest", "emu:none"]),
     "device close": (["device", "close", "host:DRAM", "--yes"], ["device", "close", "host:DRAM"]),
-    "device reset": (["device", "reset", "emu:card0"], ["device", "reset", "host:DRAM"]),
+    "device reset": (["device", "reset", "emu:card0"], ["device", "reset", "host:numa977"]),
     "device set": (["device", "set", "emu:card0", "--prefetch-depth", "4"], ["device", "set", "emu:card0"]),
     "device inject": (
         ["device", "inject", "emu:card0", "temperature", "--value", "50000"],
@@ -319,8 +320,9 @@ def test_json_of_an_engine_without_pools_is_valid(cli: Cli) -> None:
     assert cli.document("pool", "list", "host:DRAM")["pools"] == []
     assert cli.document("events", "host:DRAM", "--since", "0s")["events"] == []
     assert all(step["passed"] for step in cli.document("device", "selftest", "host:DRAM")["steps"])
-    assert cli.document("device", "close", "host:DRAM")["pools_destroyed"] == []
-    assert cli.document("device", "list")["devices"] == []
+    if MEMORY == "host:DRAM":  # a card is stopped, not closed
+        assert cli.document("device", "close", "host:DRAM")["pools_destroyed"] == []
+        assert cli.document("device", "list")["devices"] == []
 
 
 def test_json_of_a_pool_that_holds_nothing_is_valid(chat: Cli) -> None:

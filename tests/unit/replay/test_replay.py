@@ -23,21 +23,13 @@ from speckvctl.replay import ReplayConfig, ReplayProgress, ReplayResult, TraceEr
 from speckvctl.replay.client import Client, Work, _serve_chunk
 from speckvctl.replay.contents import Contents
 from speckvctl.replay.sample import KV, TRACE
-from tests.conftest import MEMORY
+from tests.conftest import MEMORY, stored
 
 CHAIN = [[0, 1, 2], [0, 1, 3, 4], [0, 1, 2], [9]]
 
 
 def config(trace: Path, **settings: Any) -> ReplayConfig:
     return dataclasses.replace(ReplayConfig(trace, MEMORY, "kv"), **settings)
-
-
-def stored_at(device: speckv.Device, content: bytes) -> tuple[Path, int]:
-    """Where in the pool's file these bytes lie."""
-    path = Path(device.pool("kv").path)
-    offset = path.read_bytes().find(content)
-    assert offset >= 0
-    return path, offset
 
 
 def content_of(trace: Path, block: int, **settings: Any) -> bytes:
@@ -124,7 +116,7 @@ def test_a_full_pool_without_eviction_refuses_and_that_is_no_error(device: speck
 def test_a_byte_changed_in_the_pools_file_is_a_mismatch(device: speckv.Device, write_trace: Any) -> None:
     trace = write_trace([5, 6])
     run(config(trace))
-    path, offset = stored_at(device, content_of(trace, 6))
+    path, offset = stored("kv", content_of(trace, 6))
     with path.open("r+b") as stream:
         stream.seek(offset + 100)
         byte = stream.read(1)[0]
@@ -153,7 +145,7 @@ def test_other_bytes_under_a_blocks_key_are_a_mismatch_with_its_offset(device: s
 def test_speckvctl_ends_with_exit_code_7_on_a_mismatch(device: speckv.Device, write_trace: Any) -> None:
     trace = write_trace([5, 6])
     run(config(trace))
-    path, offset = stored_at(device, content_of(trace, 5))
+    path, offset = stored("kv", content_of(trace, 5))
     with path.open("r+b") as stream:
         stream.seek(offset + 5)
         stream.write(b"\xaa\x55\xaa\x55")
