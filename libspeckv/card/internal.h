@@ -310,6 +310,8 @@ void card_buffer_forget(struct card_queue *queue, uint16_t index);
 /* Posts if there is room: false, try again later. */
 bool card_notice(struct card_function *function, struct card_queue *queue, uint16_t notice, uint64_t result);
 void card_revoke(struct card_function *function, struct card_queue *queue, unsigned int pool);
+/* I/O commands that were submitted and are not completed, of all functions. */
+uint32_t card_outstanding(struct speckv_card *card);
 void card_abort_pool(struct speckv_card *card, unsigned int pool, uint16_t status);
 
 /* buffers.c: registered buffers and admin data. Return a status. */

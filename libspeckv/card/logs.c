@@ -180,6 +180,7 @@ static void log_health(struct writer *w)
 	for (int i = 0; i < 2; i++)
 		if (card->flash.record.slot[i].erases > health.flash_erases)
 			health.flash_erases = card->flash.record.slot[i].erases;
+	health.outstanding = card_outstanding(w->context->card);
 	emit_counted(w, &health);
 }
 

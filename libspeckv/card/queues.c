@@ -532,6 +532,20 @@ uint64_t speckv_card_next_ns(const struct speckv_card *card)
 	return next;
 }
 
+uint32_t card_outstanding(struct speckv_card *card)
+{
+	uint32_t all = 0;
+
+	for (unsigned int f = 0; f < card->functions_max; f++)
+		for (unsigned int q = 0; card->functions[f] && q < card->functions[f]->pairs; q++) {
+			struct card_queue *queue = &card->functions[f]->pair[q];
+
+			if (queue->state == QUEUE_ENABLED)
+				all += queue->waits + ((tail_of(card->functions[f], queue) - queue->sq_head) & (queue->sq_entries - 1));
+		}
+	return all;
+}
+
 /* Has some doorbell moved? */
 static bool work_waits(struct speckv_card *card)
 {

@@ -48,6 +48,7 @@ int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, 
 		   uint64_t *result, uint16_t *status);
 /* What the card said when it was opened; valid as long as `admin`. */
 const struct speckv_identify *card_identity(const struct card_admin *admin);
+int card_link(struct card_admin *admin, struct transport_link *out);
 /* What it says now: memory and pools change. */
 int card_identify(struct card_admin *admin, struct speckv_identify *out);
 struct speckv_ctx *card_ctx(const struct card_admin *admin);

@@ -235,6 +235,13 @@ int card_identify(struct card_admin *admin, struct speckv_identify *out)
 	return rc;
 }
 
+int card_link(struct card_admin *admin, struct transport_link *out)
+{
+	int rc = transport_link(admin->transport, out);
+
+	return rc ? fail(admin->ctx, rc, "%s: cannot read its configuration space: %s", admin->name, strerror(-rc)) : 0;
+}
+
 struct speckv_ctx *card_ctx(const struct card_admin *admin)
 {
 	return admin->ctx;

@@ -131,11 +131,14 @@ static int take_health(const struct speckv_log_header *header, const void *entry
 
 int speckv_admin_health(struct speckv_admin *admin, struct speckv_card_health *health)
 {
+	struct transport_link link;
 	struct speckv_log_health log;
 	int rc;
 
 	memset(&log, 0, sizeof(log));
 	rc = card_log(admin->card, SPECKV_LOG_HEALTH, 0, 0, take_health, &log);
+	if (!rc)
+		rc = card_link(admin->card, &link);
 	if (rc)
 		return rc;
 	*health = (struct speckv_card_health){
@@ -151,6 +154,11 @@ int speckv_admin_health(struct speckv_admin *admin, struct speckv_card_health *h
 		.poisoned_pages = log.poisoned_pages,
 		.throttled_ns = log.throttled_ns,
 		.flash_erases = log.flash_erases,
+		.outstanding = log.outstanding,
+		.link_megatransfers = link.speed,
+		.link_lanes = link.lanes,
+		.link_megatransfers_most = link.speed_most,
+		.link_lanes_most = link.lanes_most,
 	};
 	return 0;
 }

@@ -57,7 +57,8 @@ static void config_make(struct emu_function *f)
 	c[0x60] = 0x10;
 	put16(c + 0x62, 0x0002);
 	put32(c + 0x64, 0x10008000);
-	put32(c + 0x6c, 0x00000041);
+	put32(c + 0x6c, 0x00000041); /* link capabilities: 2.5 GT/s, four lanes */
+	put16(c + 0x72, 0x0041);     /* link status: trained to both */
 	/* DVSEC "PCIe DVSEC for CXL devices" (CXL 2.0, 8.1.3): vendor 0x1e98, id 0, length 0x3c; memory-capable, no HDM ranges yet */
 	put32(c + 0x100, 0x00010023);
 	put32(c + 0x104, 0x03c11e98);

@@ -21,6 +21,7 @@ struct transport_ops {
 	int (*write32)(struct transport *transport, uint32_t offset, uint32_t value);
 	/* A call that the driver answers: SPECKV_IOC_INFO, POOL_OPEN, POOL_CLOSE with their structures. Negative errno. */
 	int (*driver)(struct transport *transport, uint32_t request, void *argument, size_t bytes);
+	int (*read_config)(struct transport *transport, uint32_t offset, void *data, uint32_t bytes);
 	/* 0 while the other side is there, else a negative errno. May make a system call. */
 	int (*alive)(struct transport *transport);
 	void (*close)(struct transport *transport);
@@ -49,6 +50,13 @@ static inline uint64_t transport_address(const struct transport *transport, cons
 {
 	return transport->arena_address + (uint64_t)((const uint8_t *)pointer - transport->arena);
 }
+
+/* The PCI Express link: megatransfers a second and lanes, as trained and at most. 0 where the other side does not say. */
+struct transport_link {
+	uint32_t speed, lanes, speed_most, lanes_most;
+};
+/* Errors: what read_config() says. A function that has no such capability has no such link: all zero. */
+int transport_link(struct transport *transport, struct transport_link *out);
 
 /* ---- queue pairs ------------------------------------------------------------------------------------------------------ */
 

@@ -243,6 +243,11 @@ static int write32(struct transport *t, uint32_t offset, uint32_t value)
 	return region_write(v, 0, offset, &value, sizeof(value));
 }
 
+static int read_config(struct transport *t, uint32_t offset, void *data, uint32_t bytes)
+{
+	return bytes > ACCESS_BYTES ? -EINVAL : region_read((struct vfio_user *)t, CONFIG_REGION, offset, data, bytes);
+}
+
 static int driver(struct transport *t, uint32_t request, void *argument, size_t bytes)
 {
 	struct vfio_user *v = (struct vfio_user *)t;
@@ -290,7 +295,7 @@ static void close_vfio_user(struct transport *t)
 	free(v);
 }
 
-static const struct transport_ops ops = { .read32 = read32, .write32 = write32, .driver = driver, .alive = alive, .close = close_vfio_user };
+static const struct transport_ops ops = { .read32 = read32, .write32 = write32, .read_config = read_config, .driver = driver, .alive = alive, .close = close_vfio_user };
 
 static int greet(struct vfio_user *v)
 {

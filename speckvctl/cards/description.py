@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speckvctl import library, results
-from speckvctl.cards.facts import Card, CardFunction, CardSlot
+from speckvctl.cards.facts import Card, CardFunction, CardLink, CardSlot
 from speckvctl.errors import UnsupportedError
 from speckvctl.quantities import format_mode
 
@@ -200,11 +200,25 @@ def card_result(ctx: speckv.Context, admin: card.Admin) -> Card:
         uncorrected_errors=health.uncorrected_errors,
         poisoned_pages=health.poisoned_pages,
         flash_erases=health.flash_erases,
+        link=link_result(health),
+        outstanding_commands=health.outstanding,
         prefetcher_digest=info.model_digest.hex() if info.model_digest else None,
         key_ids=[key_id.hex() for key_id in info.key_ids],
         settings=settings(admin),
         slots=[slot_result(slot) for slot in admin.slots()],
         functions=functions(ctx, admin.name),
+    )
+
+
+def link_result(health: card.Health) -> CardLink | None:
+    """None where the card does not tell."""
+    if not health.link_lanes or not health.link_megatransfers:
+        return None
+    return CardLink(
+        megatransfers_per_second=health.link_megatransfers,
+        lanes=health.link_lanes,
+        megatransfers_per_second_most=health.link_megatransfers_most,
+        lanes_most=health.link_lanes_most,
     )
 
 

@@ -36,6 +36,19 @@ class CardFunction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CardLink:
+    """The PCI Express link to a card: as trained, and at most."""
+
+    megatransfers_per_second: int
+    lanes: int
+    megatransfers_per_second_most: int
+    lanes_most: int
+
+    def __str__(self) -> str:
+        return f"{self.lanes}x{self.megatransfers_per_second / 1000:g}GT/s"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Card:
     model: str
     serial: str
@@ -60,6 +73,8 @@ class Card:
     uncorrected_errors: int
     poisoned_pages: int
     flash_erases: int
+    link: CardLink | None
+    outstanding_commands: int
     prefetcher_digest: str | None
     key_ids: list[str]
     settings: dict[str, int]

@@ -62,8 +62,8 @@ def top(
 
     Rates need two looks. --json and --once begin with one that is not shown, so that each of their documents has
     rates; the first frame of the screen has none. Every figure of a frame is one of the document of its tick: --record
-    keeps them. A figure that nobody measures is "-", and null in JSON: health and temperature are a card's, link and
-    queue depth are those of cards that tell them, which emulated ones do not.
+    keeps them. A figure that nobody measures is "-", and null in JSON: health, temperature, link and queue depth, which
+    is the commands under way, are a card's.
 
     Prefetcher: accuracy is the staged blocks that a get was served from over the blocks asked to be staged; coverage
     is the same over gets that found their block; unused is staged blocks thrown out unread over staged blocks. Late

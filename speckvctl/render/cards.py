@@ -36,6 +36,8 @@ def facts_of(card: facts.Card) -> list[tuple[str, str]]:
         ("Can", ", ".join(card.abilities)),
         ("Health", "healthy" if card.healthy else ", ".join(card.conditions)),
         ("Temperature", f"{temperature}; {limits}"),
+        ("Link", link_text(card.link)),
+        ("Under way", plural(card.outstanding_commands, "command")),
         ("Up", f"{format_duration(card.uptime_ns)}; {cycles}"),
         ("Memory", memory),
         ("Prefetcher", card.prefetcher_digest or "none loaded"),
@@ -46,6 +48,13 @@ def facts_of(card: facts.Card) -> list[tuple[str, str]]:
             for name, value in card.settings.items()
         ),
     ]
+
+
+def link_text(link: facts.CardLink | None) -> str:
+    if link is None:
+        return "not told"
+    most = f"{link.lanes_most}x{link.megatransfers_per_second_most / 1000:g}GT/s"
+    return str(link) + ("" if most == str(link) else f", at most {most}")
 
 
 def tables_of(card: facts.Card) -> list[str]:

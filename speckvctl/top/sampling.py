@@ -28,13 +28,15 @@ class PoolSample:
 
 @dataclass(frozen=True)
 class DeviceSample:
-    """A device; the last three are a card's."""
+    """A device; what stands after the pools is a card's."""
 
     device: results.Device
     pools: list[PoolSample] = field(default_factory=list)
     health: str | None = None
     temperature_millicelsius: int | None = None
     prefetch_depth: int | None = None
+    link: str | None = None
+    queue_depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ class Sampler:
                     health=",".join(map(str, health.conditions)) or "healthy",
                     temperature_millicelsius=health.temperature_millicelsius,
                     prefetch_depth=depth,
+                    link=str(link) if (link := description.link_result(health)) else None,
+                    queue_depth=health.outstanding,
                 )
         except speckv.SpeckvError as exc:
             described = description.unreachable(ctx, name, exc)

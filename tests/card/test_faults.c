@@ -163,6 +163,15 @@ static void poisoned_pages_fail_and_are_retired(void)
 	bench_end(&b);
 }
 
+static uint32_t outstanding(struct bench *b)
+{
+	struct speckv_log_header header;
+	struct speckv_log_health health = { 0 };
+
+	EQUAL(rig_log(&b->admin, SPECKV_LOG_HEALTH, 0, 0, &health, sizeof(health), &header), 0);
+	return health.outstanding;
+}
+
 static void slow_commands_are_overtaken(void)
 {
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
@@ -189,7 +198,9 @@ static void slow_commands_are_overtaken(void)
 
 		speckv_card_inject(b.rig->card, SPECKV_CARD_FAULT_STUCK, 0, 0, 1);
 		client_submit(&b.client, &read);
+		EQUAL(outstanding(&b), 1);
 		speckv_card_run(b.rig->card, 10);
+		EQUAL(outstanding(&b), 1);
 		rig_write(b.rig, 1, PAIR(0, BUFFER_INVALIDATE), BUFFER_OUT | 1u << 31);
 		EQUAL(rig_read(b.rig, 1, PAIR(0, BUFFER_INVALIDATE)), BUFFER_OUT | 1u << 31);
 		rig_write(b.rig, 1, PAIR(0, BUFFER_INVALIDATE), BUFFER_RAW | 1u << 31);
@@ -198,6 +209,7 @@ static void slow_commands_are_overtaken(void)
 		CHECK(client_poll(&b.client, &cqe), "aborted");
 		EQUAL(cqe.status, SPECKV_STATUS_ABORTED);
 		EQUAL(rig_read(b.rig, 1, PAIR(0, STATUS)), QUEUE_DISABLED);
+		EQUAL(outstanding(&b), 0);
 	}
 	bench_end(&b);
 }

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -44,6 +47,53 @@ def test_a_card_is_shown_as_it_says_itself(card: Card, cli: Cli) -> None:
     assert [slot["image"] for slot in facts["slots"]] == ["golden", "a", "b"]
     text = cli.ok("device", "show", "emu:card0").out
     assert info.uuid in text and "45 C" in text and info.part in text
+
+
+def test_the_link_to_a_card_and_the_commands_under_way_are_shown(card: Card, cli: Cli) -> None:
+    cli.ok("pool", "create", "emu:card0", "busy", "--size", "16MiB")
+    facts = cli.document("device", "show", "emu:card0")["card"]
+    assert facts["link"] == {
+        "megatransfers_per_second": 2500,
+        "lanes": 4,
+        "megatransfers_per_second_most": 2500,
+        "lanes_most": 4,
+    }
+    assert facts["outstanding_commands"] == 0
+    assert "4x2.5GT/s" in cli.ok("device", "show", "emu:card0").out
+
+    speckv.card.inject(card.context, card.name, "stuck", count=1000)
+    with writer("emu:card0", "busy") as client:  # tries again where a command does not complete
+        assert any(shown_under_way(cli) == (1, 1) for _ in range(30)), "never shown while it waits"
+        assert client.poll() is None
+        speckv.card.inject(card.context, card.name, "stuck", count=0)
+        speckv.card.inject(card.context, card.name, "unstick")
+    assert shown_under_way(cli) == (0, 0)
+
+
+def shown_under_way(cli: Cli) -> tuple[int, int]:
+    shown = cli.document("device", "show", "emu:card0")["card"]["outstanding_commands"]
+    (device,) = cli.document("top", "--once", "--device", "emu:card0")["devices"]
+    return shown, device["queue_depth"]
+
+
+WRITER = """
+import sys, numpy, speckv
+with speckv.Context() as c, c.open(sys.argv[1]) as device, device.attach(sys.argv[2]) as pool:
+    blocks = numpy.zeros((1, pool.block_bytes), dtype=numpy.uint8)
+    while pool.put([bytes(32)], blocks).any():
+        pass
+"""
+
+
+@contextmanager
+def writer(device: str, pool: str) -> Iterator[subprocess.Popen[str]]:
+    """A client that puts one block, until it is put."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, device, pool], text=True) as process:
+        try:
+            yield process
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
 
 
 def test_devices_that_run_wait_and_are_as_delivered_are_listed(context: speckv.Context, cli: Cli) -> None:

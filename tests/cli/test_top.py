@@ -908,6 +908,8 @@ def test_a_card_is_shown_with_its_health_its_temperature_and_its_pools(columns: 
         assert row()["HEALTH"] == "healthy" and row()["TEMP"] != "-"
         same(row(), device_cells(devices["emu:card0"]))
         assert devices["emu:card0"]["temperature_millicelsius"] > 0
+        assert (devices["emu:card0"]["link"], devices["emu:card0"]["queue_depth"]) == ("4x2.5GT/s", 0)
+        assert (devices["host:DRAM"]["link"], devices["host:DRAM"]["queue_depth"]) == (None, None)
         assert (devices["host:DRAM"]["health"], devices["host:DRAM"]["temperature_millicelsius"]) == (None, None)
         entry = pools_of(document)["on-card"]
         assert entry["stats"]["counters"]["gets"] == 20 and entry["prefetching"]["depth"] is not None

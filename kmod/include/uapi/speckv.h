@@ -616,7 +616,8 @@ struct speckv_log_health {
 	__aligned_le64 throttled_ns;
 	__aligned_le64 poisoned_pages;
 	__aligned_le64 flash_erases; /* of the slot that was erased most often */
-	__u8 reserved[48];
+	__le32 outstanding; /* I/O commands submitted and not completed, of all functions */
+	__u8 reserved[44];
 };
 
 #define SPECKV_HEALTH_THROTTLED (1u << 0)

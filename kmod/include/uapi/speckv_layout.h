@@ -327,7 +327,8 @@ SPECKV_AT(log_health, uncorrected_errors, 48, 8);
 SPECKV_AT(log_health, throttled_ns, 56, 8);
 SPECKV_AT(log_health, poisoned_pages, 64, 8);
 SPECKV_AT(log_health, flash_erases, 72, 8);
-SPECKV_AT(log_health, reserved, 80, 48);
+SPECKV_AT(log_health, outstanding, 80, 4);
+SPECKV_AT(log_health, reserved, 84, 44);
 
 SPECKV_SIZE(log_error, 64);
 SPECKV_AT(log_error, sequence, 0, 8);

@@ -100,6 +100,10 @@ struct speckv_card_health {
 	uint64_t corrected_errors, uncorrected_errors, poisoned_pages;
 	uint64_t throttled_ns;
 	uint64_t flash_erases; /**< of the slot that was erased most often */
+	uint32_t outstanding;  /**< I/O commands under way: submitted by any client, and not completed */
+	/** The link, as trained and at most; 0: not told. */
+	uint32_t link_megatransfers, link_lanes, link_megatransfers_most, link_lanes_most;
+	uint32_t reserved;
 };
 int speckv_admin_health(struct speckv_admin *admin, struct speckv_card_health *health);
 

@@ -193,6 +193,11 @@ class Health:
     poisoned_pages: int
     throttled_ns: int
     flash_erases: int
+    outstanding: int
+    link_megatransfers: int  # the link: 0 where the card does not tell
+    link_lanes: int
+    link_megatransfers_most: int
+    link_lanes_most: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,7 @@ devices = st.builds(
     found=any_text,
     health=st.none() | st.sampled_from(["healthy", "throttled,memory"]),
     temperature_millicelsius=st.none() | st.integers(-50_000, 200_000),
-    link=st.none(),
+    link=st.sampled_from([None, "4x2.5GT/s", "16x64GT/s"]),
     **dict.fromkeys(("queue_depth", "pools", "clients", "capacity_bytes", "used_bytes", "free_bytes"), maybe),
     **dict.fromkeys(("in_bytes_per_second", "out_bytes_per_second"), maybe),
 )
