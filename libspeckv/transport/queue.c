@@ -196,7 +196,7 @@ static int ring(struct queue *q, bool completion, uint32_t value)
 	if (__builtin_expect(atomic_load_explicit((_Atomic uint32_t *)&page->need_wake, memory_order_relaxed) == 0, 1))
 		return 0;
 	q->kicks++;
-	return t->ops->write32(t, offsetof(speckv_regs_t, KICK), q->number / SPECKV_DOORBELL_SLOTS);
+	return t->ops->post32(t, offsetof(speckv_regs_t, KICK), q->number / SPECKV_DOORBELL_SLOTS);
 }
 
 int queue_ring(struct queue *q)

@@ -21,6 +21,8 @@ struct transport_ops {
 	int (*write32)(struct transport *transport, uint32_t offset, uint32_t value);
 	/* A call that the driver answers: SPECKV_IOC_INFO, POOL_OPEN, POOL_CLOSE with their structures. Negative errno. */
 	int (*driver)(struct transport *transport, uint32_t request, void *argument, size_t bytes);
+	/* The same, and nobody waits until it has arrived: for registers of which only the next look matters. */
+	int (*post32)(struct transport *transport, uint32_t offset, uint32_t value);
 	int (*read_config)(struct transport *transport, uint32_t offset, void *data, uint32_t bytes);
 	/* 0 while the other side is there, else a negative errno. May make a system call. */
 	int (*alive)(struct transport *transport);

@@ -21,6 +21,7 @@
 enum { VERSION = 1, DMA_MAP = 2, GET_INFO = 4, GET_REGION = 5, REGION_READ = 9, REGION_WRITE = 10 };
 
 #define REPLY 1u
+#define NO_REPLY 0x10u
 #define ERROR 0x20u
 #define ANSWER_MS 5000
 #define ARENA_ADDRESS 0x100000000ull
@@ -243,6 +244,24 @@ static int write32(struct transport *t, uint32_t offset, uint32_t value)
 	return region_write(v, 0, offset, &value, sizeof(value));
 }
 
+static int post32(struct transport *t, uint32_t offset, uint32_t value)
+{
+	struct vfio_user *v = (struct vfio_user *)t;
+	struct access access = { offset, 0, sizeof(value) };
+	struct header h = { 0, REGION_WRITE, sizeof(h) + sizeof(access) + sizeof(value), NO_REPLY, 0 };
+	uint8_t message[sizeof(h) + sizeof(access) + sizeof(value)];
+	int rc;
+
+	memcpy(message, &h, sizeof(h));
+	memcpy(message + sizeof(h), &access, sizeof(access));
+	memcpy(message + sizeof(h) + sizeof(access), &value, sizeof(value));
+	pthread_mutex_lock(&v->asking);
+	v->transport.system_calls++;
+	rc = v->broken ? v->broken : send_all(v, message, sizeof(message), -1, now_ms() + ANSWER_MS);
+	pthread_mutex_unlock(&v->asking);
+	return rc;
+}
+
 static int read_config(struct transport *t, uint32_t offset, void *data, uint32_t bytes)
 {
 	return bytes > ACCESS_BYTES ? -EINVAL : region_read((struct vfio_user *)t, CONFIG_REGION, offset, data, bytes);
@@ -295,7 +314,7 @@ static void close_vfio_user(struct transport *t)
 	free(v);
 }
 
-static const struct transport_ops ops = { .read32 = read32, .write32 = write32, .read_config = read_config, .driver = driver, .alive = alive, .close = close_vfio_user };
+static const struct transport_ops ops = { .read32 = read32, .write32 = write32, .post32 = post32, .read_config = read_config, .driver = driver, .alive = alive, .close = close_vfio_user };
 
 static int greet(struct vfio_user *v)
 {
