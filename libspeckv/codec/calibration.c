@@ -260,7 +260,7 @@ static int16_t *words_of(const struct tensor *t, uint64_t count)
 static bool mean_valid(const int16_t *mean, unsigned int head_dim)
 {
 	for (unsigned int c = 0; c < head_dim; c++)
-		if (mean[c] > Q5C_INPUT_MAX || mean[c] < -Q5C_INPUT_MAX)
+		if (mean[c] > CODEC_INPUT_MAX || mean[c] < -CODEC_INPUT_MAX)
 			return false;
 	return true;
 }
@@ -306,7 +306,7 @@ static int load_q5c(struct speckv_calibration *c, const struct tensor *wanted)
 	memcpy(c->q5c.bits, wanted[BITS].data, heads);
 	memcpy(c->q5c.unit, wanted[UNIT].data, heads);
 	for (uint64_t i = 0; i < heads; i++)
-		if (c->q5c.bits[i] < 1 || c->q5c.bits[i] > Q5C_BITS_MAX || c->q5c.unit[i] < Q5C_UNIT_MIN || c->q5c.unit[i] > Q5C_UNIT_MAX ||
+		if (c->q5c.bits[i] < 1 || c->q5c.bits[i] > Q5C_BITS_MAX || c->q5c.unit[i] < CODEC_UNIT_MIN || c->q5c.unit[i] > CODEC_UNIT_MAX ||
 		    !mean_valid(c->q5c.mean + i * c->head_dim, c->head_dim) ||
 		    !levels_valid(c->q5c.levels + i * Q5C_LEVELS_MAX, c->q5c.bits[i]) ||
 		    !shaping_valid(c->q5c.shaping + i * triangle, c->head_dim))
@@ -449,7 +449,7 @@ void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32
 	out->shaping = calibration->q5c.shaping + at * (head_dim * (head_dim - 1) / 2);
 }
 
-bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct q5c_rotation *out)
+bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct rotary_rotation *out)
 {
 	struct rotary_angle bases[ROTARY_PAIRS_MAX];
 
@@ -458,6 +458,6 @@ bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t
 	out->kind = calibration->rotary;
 	for (unsigned int pair = 0; pair < calibration->head_dim / 2; pair++)
 		bases[pair] = rotary_angle(position * calibration->turns[pair]);
-	codec_kernels()->q5c_turn(bases, calibration->steps, calibration->head_dim / 2, out);
+	codec_kernels()->rotary_turn(bases, calibration->steps, calibration->head_dim / 2, out);
 	return true;
 }

@@ -23,7 +23,7 @@ struct speckv_calibration {
 	unsigned int layers, kv_heads, head_dim;
 	enum rotary_kind rotary;
 	uint64_t *turns; /* of each pair a position, in 2^-64 turns; NULL without an embedding */
-	struct q5c_steps *steps; /* of each pair */
+	struct rotary_steps *steps; /* of each pair */
 	struct calibration_q5c q5c;
 	bool has_q5c;
 };
@@ -41,6 +41,6 @@ bool calibration_covers(const struct speckv_calibration *calibration, unsigned i
 void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32_t parameter, enum codec_tensor tensor, unsigned int head,
 			    struct q5c_tables *out);
 /* False: K is stored as it is. */
-bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct q5c_rotation *out);
+bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct rotary_rotation *out);
 
 #endif

@@ -9,7 +9,6 @@
 #include <speckv/codec.h>
 
 #include "kernels.h"
-#include "lossless.h"
 
 struct variant {
 	struct codec_kernels kernels;
@@ -48,22 +47,22 @@ static bool avx512bf16_usable(void)
 #endif
 
 #define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa
-#define Q5C(isa) \
-	.q5c_encode = codec_q5c_encode_##isa, .q5c_decode = codec_q5c_decode_##isa, .q5c_turn = codec_q5c_turn_##isa
+#define CALIBRATED(isa)                                                                                              \
+	.rotary_turn = codec_rotary_turn_##isa, .q5c_encode = codec_q5c_encode_##isa, .q5c_decode = codec_q5c_decode_##isa
 #define Q4X(isa) .q4x_encode = codec_q4x_encode_##isa, .q4x_decode = codec_q4x_decode_##isa
 
 #define LOSSLESS(decode, encode)                                                                                    \
-	.lossless_symbols = codec_lossless_symbols_##decode, .lossless_merge = codec_lossless_merge_##decode,         \
-	.lossless_split = codec_lossless_split_##encode, .lossless_code = codec_lossless_code_##encode
+	.range_symbols = codec_range_symbols_##decode, .lossless_merge = codec_lossless_merge_##decode,         \
+	.lossless_split = codec_lossless_split_##encode, .range_code = codec_range_code_##encode
 
 /* Slowest first. */
 static const struct variant variants[] = {
-	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable), Q5C(portable), LOSSLESS(portable, portable) }, portable_usable },
+	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, portable_usable },
 #if defined(__x86_64__)
-	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(portable), Q5C(portable), LOSSLESS(portable, portable) }, sse42_usable },
-	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(avx2), Q5C(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512), Q5C(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16), Q5C(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
+	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, sse42_usable },
+	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
 #endif
 };
 

@@ -18,9 +18,10 @@
 #include "mode.h"
 
 struct q5c_tables;
-struct q5c_rotation;
-struct q5c_steps;
+struct range_table;
 struct rotary_angle;
+struct rotary_rotation;
+struct rotary_steps;
 
 /* Readers race with writers by design and decide by the checksum afterwards: keep the thread sanitizer out of these loops. */
 #define CODEC_RACING __attribute__((no_sanitize("thread")))
@@ -29,8 +30,6 @@ struct rotary_angle;
  * Makes a loaded value opaque: without it the compiler may load the same source byte again for its second use.
  */
 #define CODEC_LOADED_ONCE(value) __asm__ volatile("" : "+r"(value))
-
-struct lossless_table;
 
 struct codec_kernels {
 	const char *name;
@@ -47,25 +46,30 @@ struct codec_kernels {
 	int (*q4x_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group);
 	void (*q4x_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *raw, bool streamed);
 	/*
-	 * Mode lossless: one group, in the pieces that lossless.c says. Symbols of `runs` times 64 elements from `bytes` of code, with
-	 * LOSSLESS_SLACK readable behind; states in and out. false: the code does not end there.
+	 * Range coding: symbols of `runs` times 64 elements from `bytes` of code, with RANGE_SLACK readable behind; states in and out. A run's
+	 * table is tables[which[run]], or the only one where `which` is NULL. false: the code does not end there. And the reverse, which
+	 * returns the bytes of code that it wrote up to `end`.
 	 */
-	bool (*lossless_symbols)(const struct lossless_table *table, const uint8_t *code, uint32_t bytes, unsigned int runs, uint32_t *states,
-				 uint8_t *symbols);
-	/* Elements from symbols, plain bits (with slack) and escapes, of which there are as many as symbols call for. */
+	bool (*range_symbols)(const struct range_table *tables, const uint8_t *which, const uint8_t *code, uint32_t bytes, unsigned int runs,
+			      uint32_t *states, uint8_t *symbols);
+	uint32_t (*range_code)(const struct range_table *tables, const uint8_t *which, const uint8_t *symbols, unsigned int runs, uint32_t *states,
+			       uint8_t *end);
+	/*
+	 * Mode lossless: one group, in the pieces that lossless.c says. Elements from symbols, plain bits (with slack) and escapes, of which
+	 * there are as many as symbols call for.
+	 */
 	void (*lossless_merge)(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base, unsigned int head_dim,
 			       unsigned int dtype, uint8_t *raw, bool streamed);
 	/* The reverse. Returns how many escapes there are; more than LOSSLESS_ESCAPES_MAX are not written. `plain` has slack. */
-	uint32_t (*lossless_split)(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base, unsigned int head_dim,
+	uint32_t (*lossless_split)(const uint8_t *raw, const struct range_table *table, const uint16_t *base, unsigned int head_dim,
 				   unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes);
-	uint32_t (*lossless_code)(const struct lossless_table *table, const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end);
-	/* Mode q5c: the same, by the tables of the head; `rotation` is NULL where there is none. Decoding: false where a scale is none. */
-	int (*q5c_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
-			  const struct q5c_rotation *rotation, uint8_t *group);
 	/* The rotation of a group from the angles of its first token and those within it. */
-	void (*q5c_turn)(const struct rotary_angle *bases, const struct q5c_steps *steps, unsigned int pairs, struct q5c_rotation *out);
+	void (*rotary_turn)(const struct rotary_angle *bases, const struct rotary_steps *steps, unsigned int pairs, struct rotary_rotation *out);
+	/* Mode q5c: as q4x, by the tables of the head; `rotation` is NULL where there is none. Decoding: false where a scale is none. */
+	int (*q5c_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
+			  const struct rotary_rotation *rotation, uint8_t *group);
 	bool (*q5c_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
-			   const struct q5c_rotation *rotation, uint8_t *raw);
+			   const struct rotary_rotation *rotation, uint8_t *raw);
 };
 
 /* Ask for memory that will be read soon: a hint, never a fault. */
@@ -89,26 +93,31 @@ uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *
 				    bool streamed)
 CODEC_Q4X_KERNELS(portable);
 
-#define CODEC_LOSSLESS_DECODE(isa)                                                                                                           \
-	bool codec_lossless_symbols_##isa(const struct lossless_table *table, const uint8_t *code, uint32_t bytes, unsigned int runs, \
-					  uint32_t *states, uint8_t *symbols);                                                             \
-	void codec_lossless_merge_##isa(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base,            \
+#define CODEC_RANGE_DECODE(isa)                                                                                                        \
+	bool codec_range_symbols_##isa(const struct range_table *tables, const uint8_t *which, const uint8_t *code, uint32_t bytes,          \
+				       unsigned int runs, uint32_t *states, uint8_t *symbols)
+#define CODEC_RANGE_ENCODE(isa)                                                                                                        \
+	uint32_t codec_range_code_##isa(const struct range_table *tables, const uint8_t *which, const uint8_t *symbols, unsigned int runs,   \
+					uint32_t *states, uint8_t *end)
+#define CODEC_LOSSLESS_DECODE(isa)                                                                                                     \
+	void codec_lossless_merge_##isa(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes, const uint16_t *base,          \
 					unsigned int head_dim, unsigned int dtype, uint8_t *raw, bool streamed)
-#define CODEC_LOSSLESS_ENCODE(isa)                                                                                                           \
-	uint32_t codec_lossless_split_##isa(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base,                     \
-					    unsigned int head_dim, unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes); \
-	uint32_t codec_lossless_code_##isa(const struct lossless_table *table, const uint8_t *symbols, unsigned int runs, uint32_t *states,   \
-					   uint8_t *end)
+#define CODEC_LOSSLESS_ENCODE(isa)                                                                                                     \
+	uint32_t codec_lossless_split_##isa(const uint8_t *raw, const struct range_table *table, const uint16_t *base,                       \
+					    unsigned int head_dim, unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes)
+CODEC_RANGE_DECODE(portable);
+CODEC_RANGE_ENCODE(portable);
 CODEC_LOSSLESS_DECODE(portable);
 CODEC_LOSSLESS_ENCODE(portable);
-#define CODEC_Q5C_KERNELS(isa)                                                                                                          \
+/* The calibrated modes. */
+#define CODEC_CALIBRATED_KERNELS(isa)                                                                                                  \
+	void codec_rotary_turn_##isa(const struct rotary_angle *bases, const struct rotary_steps *steps, unsigned int pairs,                 \
+				     struct rotary_rotation *out);                                                                           \
 	int codec_q5c_encode_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,           \
-				   const struct q5c_rotation *rotation, uint8_t *group);                                                     \
-	void codec_q5c_turn_##isa(const struct rotary_angle *bases, const struct q5c_steps *steps, unsigned int pairs,                       \
-				  struct q5c_rotation *out);                                                                                 \
+				   const struct rotary_rotation *rotation, uint8_t *group);                                                  \
 	bool codec_q5c_decode_##isa(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,        \
-				    const struct q5c_rotation *rotation, uint8_t *raw)
-CODEC_Q5C_KERNELS(portable);
+				    const struct rotary_rotation *rotation, uint8_t *raw)
+CODEC_CALIBRATED_KERNELS(portable);
 
 #if defined(__x86_64__)
 uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t bytes);
@@ -120,10 +129,14 @@ uint32_t codec_crc_stream_avx512(uint32_t state, void *destination, const void *
 CODEC_Q4X_KERNELS(avx2);
 CODEC_Q4X_KERNELS(avx512);
 CODEC_Q4X_KERNELS(avx512bf16);
+CODEC_RANGE_DECODE(avx2);
+CODEC_RANGE_DECODE(avx512);
+CODEC_RANGE_ENCODE(avx512);
 CODEC_LOSSLESS_DECODE(avx2);
 CODEC_LOSSLESS_DECODE(avx512);
-CODEC_Q5C_KERNELS(avx2);
-CODEC_Q5C_KERNELS(avx512);
+CODEC_LOSSLESS_ENCODE(avx512);
+CODEC_CALIBRATED_KERNELS(avx2);
+CODEC_CALIBRATED_KERNELS(avx512);
 #endif
 
 #endif

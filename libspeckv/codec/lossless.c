@@ -9,6 +9,7 @@
 
 #include "kernels.h"
 #include "lossless.h"
+#include "piece.h"
 
 static bool supports(const struct speckv_geometry *geometry)
 {
@@ -42,29 +43,11 @@ static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_t
 
 /* ---- tables ------------------------------------------------------------------------------------------------------- */
 
-/* false when the frequencies do not sum to 256. */
-bool codec_lossless_table(const uint8_t *frequency, struct lossless_table *table)
-{
-	unsigned int start = 0;
-
-	for (unsigned int s = 0; s < LOSSLESS_SYMBOLS; s++) {
-		table->frequency[s] = frequency[s];
-		table->start[s] = (uint8_t)start;
-		table->entry[s] = frequency[s] | (uint32_t)(uint16_t)-start << 16;
-		for (unsigned int i = 0; i < frequency[s] && start + i < 256; i++) {
-			table->symbol[start + i] = (uint8_t)s;
-			table->slot[start + i] = frequency[s] | s << 8 | i << 16;
-		}
-		start += frequency[s];
-	}
-	return start == 256;
-}
-
 /* Base of every channel: the section's origin, and so many octaves as the head's offsets say. `offsets` NULL: none. */
 void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int head_dim, uint16_t *base)
 {
 	/* Runs of 64 elements may begin in any channel: loads go on with the first ones. */
-	for (unsigned int i = 0; i < head_dim + LOSSLESS_STATES; i++) {
+	for (unsigned int i = 0; i < head_dim + RANGE_STATES; i++) {
 		unsigned int c = i % head_dim;
 
 		base[i] = (uint16_t)(origin + (offsets ? 2 * (offsets[c / 2] >> 4 * (c % 2) & 15) : 0));
@@ -72,29 +55,6 @@ void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int h
 }
 
 /* ---- portable kernels --------------------------------------------------------------------------------------------- */
-
-bool codec_lossless_symbols_portable(const struct lossless_table *table, const uint8_t *code, uint32_t bytes, unsigned int runs, uint32_t *states,
-				     uint8_t *symbols)
-{
-	uint32_t at = 0;
-
-	for (unsigned int run = 0; run < runs; run++, symbols += LOSSLESS_STATES) {
-		if (at > bytes)
-			return false;
-		for (unsigned int k = 0; k < LOSSLESS_STATES; k++) {
-			uint32_t state = states[k], slot = table->slot[state % 256];
-			/* Whether a byte is taken is a matter of chance: no branch would guess it. */
-			uint32_t small;
-
-			symbols[lossless_element(k)] = (uint8_t)(slot >> 8);
-			state = (slot & 255) * (state >> 8) + (slot >> 16);
-			small = state < LOSSLESS_STATE_MIN;
-			states[k] = state << 8 * small | (code[at] & -small);
-			at += small;
-		}
-	}
-	return at == bytes;
-}
 
 /* Inlined for each dtype: shifts by constants. */
 #define INLINE static inline __attribute__((always_inline))
@@ -124,9 +84,9 @@ INLINE void merge(const uint8_t *symbols, const uint8_t *plain, const uint8_t *e
 
 	for (unsigned int t = 0, e = 0; t < CODEC_GROUP_TOKENS; t++)
 		for (unsigned int c = 0; c < head_dim; c++, e++) {
-			uint32_t bits = lossless_get_bits(plain, e * layout.plain, layout.plain), value = (uint32_t)base[c] + symbols[e], word;
+			uint32_t bits = range_get_bits(plain, e * layout.plain, layout.plain), value = (uint32_t)base[c] + symbols[e], word;
 
-			if (__builtin_expect(symbols[e] == LOSSLESS_ESCAPE, 0)) {
+			if (__builtin_expect(symbols[e] == RANGE_ESCAPE, 0)) {
 				value = codec_get16(escapes);
 				escapes += 2;
 			}
@@ -147,7 +107,7 @@ void codec_lossless_merge_portable(const uint8_t *symbols, const uint8_t *plain,
 	FOR_LAYOUT(dtype, MERGE);
 }
 
-INLINE uint32_t split(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base, unsigned int head_dim,
+INLINE uint32_t split(const uint8_t *raw, const struct range_table *table, const uint16_t *base, unsigned int head_dim,
 		      struct lossless_layout layout, uint8_t *symbols, uint8_t *plain, uint8_t *escapes)
 {
 	uint32_t low = layout.plain - 1, mask = lossless_value_mask(layout), taken = 0, most = LOSSLESS_ESCAPES_MAX(head_dim);
@@ -166,8 +126,8 @@ INLINE uint32_t split(const uint8_t *raw, const struct lossless_table *table, co
 				for (; filled; filled -= 8, string >>= 8)
 					*plain++ = (uint8_t)string;
 			}
-			if (__builtin_expect(symbol >= LOSSLESS_ESCAPE || !table->frequency[symbol & 31], 0)) {
-				symbol = LOSSLESS_ESCAPE;
+			if (__builtin_expect(symbol >= RANGE_ESCAPE || !table->frequency[symbol & 31], 0)) {
+				symbol = RANGE_ESCAPE;
 				if (taken < most)
 					codec_put16(escapes + 2 * (size_t)taken, (uint16_t)value);
 				taken++;
@@ -179,95 +139,45 @@ INLINE uint32_t split(const uint8_t *raw, const struct lossless_table *table, co
 
 #define SPLIT(layout) return split(raw, table, base, head_dim, layout, symbols, plain, escapes)
 
-uint32_t codec_lossless_split_portable(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base, unsigned int head_dim,
+uint32_t codec_lossless_split_portable(const uint8_t *raw, const struct range_table *table, const uint16_t *base, unsigned int head_dim,
 				       unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes)
 {
 	FOR_LAYOUT(dtype, SPLIT);
 }
 
-/* The decoder's steps backwards, from the last one on. Returns the bytes of code, which end where `end` points. */
-uint32_t codec_lossless_code_portable(const struct lossless_table *table, const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end)
-{
-	uint64_t reciprocal[LOSSLESS_SYMBOLS];
-	const uint8_t *from = end;
-
-	for (unsigned int s = 0; s < LOSSLESS_SYMBOLS; s++)
-		reciprocal[s] = table->frequency[s] ? (UINT64_C(1) << 32) / table->frequency[s] + 1 : 0;
-	for (unsigned int run = runs; run-- > 0;)
-		for (unsigned int k = LOSSLESS_STATES; k-- > 0;) {
-			unsigned int s = symbols[run * LOSSLESS_STATES + lossless_element(k)];
-			uint32_t state = states[k], frequency = table->frequency[s], large = state >= frequency * LOSSLESS_STATE_MIN;
-
-			/* Written in any case, kept where it is due. */
-			end[-1] = (uint8_t)state;
-			end -= large;
-			state >>= 8 * large;
-			/* state / frequency: exact for states below 2^23 */
-			states[k] = state + (uint32_t)(state * reciprocal[s] >> 32) * (256 - frequency) + table->start[s];
-		}
-	return (uint32_t)(from - end);
-}
-
 /* ---- decoding ----------------------------------------------------------------------------------------------------- */
 
-/* A section that is read once, piece by piece, each through the copying checksum. */
-struct source {
-	const uint8_t *from;
-	uint64_t left;
-	uint32_t state;
-};
-
-static bool take(struct source *source, uint8_t *to, uint64_t bytes)
-{
-	if (bytes > source->left)
-		return false;
-	source->state = codec_kernels()->crc_copy(source->state, to, source->from, bytes);
-	source->from += bytes;
-	source->left -= bytes;
-	return true;
-}
-
-static bool decode_group(struct source *source, const struct lossless_table *table, const uint16_t *base, const struct speckv_geometry *geometry,
+static bool decode_group(struct piece_source *source, const struct range_table *table, const uint16_t *base, const struct speckv_geometry *geometry,
 			 uint8_t *raw, bool streamed)
 {
 	const struct codec_kernels *kernels = codec_kernels();
 	unsigned int head_dim = geometry->head_dim;
-	uint32_t plain_bytes = lossless_plain_bytes(head_dim, lossless_layout(geometry->dtype).plain), states[LOSSLESS_STATES], code, escapes;
-	uint32_t state_bits = 0, seen = 0;
-	uint8_t record[LOSSLESS_RECORD_MAX + LOSSLESS_SLACK], symbols[LOSSLESS_ELEMENTS_MAX] __attribute__((aligned(64))), counts[LOSSLESS_COUNTS_BYTES + 3] = { 0 }, *at, *last;
+	uint32_t plain_bytes = lossless_plain_bytes(head_dim, lossless_layout(geometry->dtype).plain), states[RANGE_STATES], code, escapes;
+	uint32_t state_bytes, seen = 0;
+	uint8_t record[LOSSLESS_RECORD_MAX + RANGE_SLACK], symbols[LOSSLESS_ELEMENTS_MAX] __attribute__((aligned(64))), counts[LOSSLESS_COUNTS_BYTES + 3] = { 0 }, *at, *last;
 
-	if (!take(source, counts, LOSSLESS_COUNTS_BYTES))
+	if (!piece_take(source, counts, LOSSLESS_COUNTS_BYTES))
 		return false;
 	code = codec_get16(counts);
 	escapes = codec_get16(counts + 2);
 	if (code > CODEC_GROUP_TOKENS * head_dim || escapes > LOSSLESS_ESCAPES_MAX(head_dim))
 		return false;
-	for (unsigned int k = 0; k < LOSSLESS_STATES; k++)
-		state_bits += 15 + lossless_get_bits(counts + 4, 3 * k, 3);
-	if (!take(source, record, (state_bits + 7) / 8 + code + 2 * escapes + plain_bytes - LOSSLESS_LAST_BYTES))
+	state_bytes = range_states_bytes(counts + 4);
+	if (!piece_take(source, record, state_bytes + code + 2 * escapes + plain_bytes - RANGE_LAST_BYTES))
 		return false;
-	at = record + (state_bits + 7) / 8;
-	state_bits = 0;
-	for (unsigned int k = 0; k < LOSSLESS_STATES; k++) {
-		unsigned int bits = 15 + lossless_get_bits(counts + 4, 3 * k, 3);
-
-		states[k] = 1u << bits | lossless_get_bits(record, state_bits, bits);
-		state_bits += bits;
-	}
-	if (!kernels->lossless_symbols(table, at, code, head_dim, states, symbols))
+	at = record + state_bytes;
+	range_read_states(counts + 4, record, states);
+	if (!kernels->range_symbols(table, NULL, at, code, head_dim, states, symbols))
 		return false;
 	for (unsigned int e = 0; e < CODEC_GROUP_TOKENS * head_dim; e++)
-		seen += symbols[e] == LOSSLESS_ESCAPE;
+		seen += symbols[e] == RANGE_ESCAPE;
 	if (seen != escapes)
 		return false;
 	at += code + 2 * escapes;
-	last = at + plain_bytes - LOSSLESS_LAST_BYTES;
-	memset(last, 0, LOSSLESS_LAST_BYTES + LOSSLESS_SLACK);
-	for (unsigned int k = 0; k < LOSSLESS_STATES; k++) {
-		if (states[k] >= LOSSLESS_STATE_MIN << 1)
-			return false;
-		lossless_put_bits(last, LOSSLESS_LAST_BITS * k, states[k] - LOSSLESS_STATE_MIN);
-	}
+	last = at + plain_bytes - RANGE_LAST_BYTES;
+	memset(last, 0, RANGE_LAST_BYTES + RANGE_SLACK);
+	if (!range_end(states, last))
+		return false;
 	kernels->lossless_merge(symbols, at, at - 2 * escapes, base, head_dim, geometry->dtype, raw, streamed);
 	return true;
 }
@@ -275,11 +185,11 @@ static bool decode_group(struct source *source, const struct lossless_table *tab
 static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section, const uint8_t *in,
 		  uint8_t *raw, bool streamed)
 {
-	struct source source = { in, section->length, ~0u };
+	struct piece_source source = { in, section->length, ~0u };
 	uint64_t group_raw = (uint64_t)CODEC_GROUP_TOKENS * geometry->head_dim * codec_dtype_bytes(geometry->dtype);
 	uint8_t header[LOSSLESS_HEADER_BYTES], offsets[CODEC_HEAD_DIM_MAX / 2];
-	uint16_t base[CODEC_HEAD_DIM_MAX + LOSSLESS_STATES];
-	struct lossless_table table;
+	uint16_t base[CODEC_HEAD_DIM_MAX + RANGE_STATES];
+	struct range_table table;
 
 	(void)tensor;
 	if (section->parameter == LOSSLESS_STORED) {
@@ -290,12 +200,12 @@ static int decode(const struct speckv_geometry *geometry, enum codec_tensor tens
 		source.state = (streamed ? kernels->crc_stream : kernels->crc_copy)(~0u, raw, in, section->length);
 		return ~source.state == section->crc ? 0 : -EBADMSG;
 	}
-	if (!take(&source, header, sizeof(header)) || !codec_lossless_table(header, &table))
+	if (!piece_take(&source, header, sizeof(header)) || !codec_range_table(header, &table))
 		return -EBADMSG;
 	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
-		if (section->parameter == LOSSLESS_SHIFTED && !take(&source, offsets, geometry->head_dim / 2))
+		if (section->parameter == LOSSLESS_SHIFTED && !piece_take(&source, offsets, geometry->head_dim / 2))
 			return -EBADMSG;
-		codec_lossless_base(codec_get16(header + LOSSLESS_SYMBOLS), section->parameter == LOSSLESS_SHIFTED ? offsets : NULL, geometry->head_dim, base);
+		codec_lossless_base(codec_get16(header + RANGE_SYMBOLS), section->parameter == LOSSLESS_SHIFTED ? offsets : NULL, geometry->head_dim, base);
 		for (unsigned int t = 0; t < geometry->tokens; t += CODEC_GROUP_TOKENS, raw += group_raw)
 			if (!decode_group(&source, &table, base, geometry, raw, streamed))
 				return -EBADMSG;

@@ -7,35 +7,22 @@
 #include <stdint.h>
 
 #include "mode.h"
-
-#define LOSSLESS_STATES 64
-#define LOSSLESS_SYMBOLS 32
-#define LOSSLESS_ESCAPE 31
-/* Coder states lie from here to 256 times that. */
-#define LOSSLESS_STATE_MIN (1u << 15)
-/* In a group: three bits each for the power of two that a state reaches, then the bits below that. */
-#define LOSSLESS_POWERS_BYTES (3 * LOSSLESS_STATES / 8)
-#define LOSSLESS_STATES_MAX (22 * LOSSLESS_STATES / 8)
-/* The last plain bits of a group: 15 in the first state of each coder. */
-#define LOSSLESS_LAST_BITS 15
-#define LOSSLESS_LAST_BYTES (LOSSLESS_STATES * LOSSLESS_LAST_BITS / 8)
+#include "range.h"
 
 #define LOSSLESS_ELEMENTS_MAX (CODEC_GROUP_TOKENS * CODEC_HEAD_DIM_MAX)
-/* Vector loads may begin on the last byte. */
-#define LOSSLESS_SLACK 64
 
 /* What the section's parameter says. */
 enum lossless_form { LOSSLESS_STORED = 0, LOSSLESS_CODED = 1, LOSSLESS_SHIFTED = 2 };
 
 /* Frequencies and origin. */
-#define LOSSLESS_HEADER_BYTES (LOSSLESS_SYMBOLS + 2)
+#define LOSSLESS_HEADER_BYTES (RANGE_SYMBOLS + 2)
 /* In front of a group: how many bytes of code, how many escapes, powers of the states. */
-#define LOSSLESS_COUNTS_BYTES (4 + LOSSLESS_POWERS_BYTES)
+#define LOSSLESS_COUNTS_BYTES (4 + RANGE_POWERS_BYTES)
 /* More are no group: 4 a channel. */
 #define LOSSLESS_ESCAPES_MAX(head_dim) (4u * (head_dim))
 #define LOSSLESS_PLAIN_MAX (LOSSLESS_ELEMENTS_MAX * 10 / 8)
 #define LOSSLESS_RECORD_MAX \
-	(LOSSLESS_STATES_MAX + LOSSLESS_ELEMENTS_MAX + 2 * LOSSLESS_ESCAPES_MAX(CODEC_HEAD_DIM_MAX) + LOSSLESS_PLAIN_MAX)
+	(RANGE_STATES_MAX + LOSSLESS_ELEMENTS_MAX + 2 * LOSSLESS_ESCAPES_MAX(CODEC_HEAD_DIM_MAX) + LOSSLESS_PLAIN_MAX)
 
 /* How an element is taken apart: sign and all but the top bit of the mantissa stay as they are, the rest is coded. */
 struct lossless_layout {
@@ -68,34 +55,6 @@ static inline uint32_t lossless_value_mask(struct lossless_layout layout)
 	return (1u << (8 * layout.bytes - layout.plain)) - 1;
 }
 
-/* Which of 64 elements is coder `k`'s: four neighbours are the bytes of one 32-bit lane. */
-static inline unsigned int lossless_element(unsigned int k)
-{
-	return 4 * (k % 16) + k / 16;
-}
-
-/* The same frequencies, out of 256, in the forms that decoders and encoders look them up in. */
-struct lossless_table {
-	uint32_t slot[256];               /* frequency | symbol << 8 | (slot - start) << 16 */
-	uint32_t entry[LOSSLESS_SYMBOLS]; /* frequency | (-start mod 2^16) << 16 */
-	uint8_t symbol[256];
-	uint8_t frequency[LOSSLESS_SYMBOLS], start[LOSSLESS_SYMBOLS];
-};
-
-/* `count` bits, 25 at most, from bit `at` on; three bytes behind the first may be looked at. */
-static inline uint32_t lossless_get_bits(const uint8_t *string, uint32_t at, unsigned int count)
-{
-	return codec_get32(string + at / 8) >> at % 8 & ((1u << count) - 1);
-}
-
-/* To a string that is zero from there on, for the same three bytes. */
-static inline void lossless_put_bits(uint8_t *string, uint32_t at, uint32_t bits)
-{
-	codec_put32(string + at / 8, codec_get32(string + at / 8) | bits << at % 8);
-}
-
-/* false when the frequencies do not sum to 256. */
-bool codec_lossless_table(const uint8_t *frequency, struct lossless_table *table);
 /* Base of every channel: the section's origin, and so many octaves as the head's offsets say. `offsets` NULL: none. */
 void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int head_dim, uint16_t *base);
 int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
@@ -121,10 +80,5 @@ static inline const uint8_t *lossless_patch(uint8_t *elements, uint64_t set, con
 	}
 	return escapes;
 }
-
-/* As the portable ones in kernels.h. */
-uint32_t codec_lossless_split_avx512(const uint8_t *raw, const struct lossless_table *table, const uint16_t *base, unsigned int head_dim,
-				     unsigned int dtype, uint8_t *symbols, uint8_t *plain, uint8_t *escapes);
-uint32_t codec_lossless_code_avx512(const struct lossless_table *table, const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end);
 
 #endif

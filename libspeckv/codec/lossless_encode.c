@@ -4,13 +4,14 @@
 
 #include "kernels.h"
 #include "lossless.h"
+#include "piece.h"
 
 /* An offset is one of 16 octaves. */
 #define OFFSET_MAX 15
 /* Values less twice the offset, and so much more that they are not negative. */
 #define VALUES_LEAST (2 * OFFSET_MAX)
 #define VALUES (512 + VALUES_LEAST)
-#define WINDOW LOSSLESS_ESCAPE
+#define WINDOW RANGE_ESCAPE
 /* What an escape costs beside its symbol. */
 #define ESCAPE_BITS 16
 
@@ -19,7 +20,7 @@ struct counts {
 };
 
 struct plan {
-	uint8_t frequency[LOSSLESS_SYMBOLS];
+	uint8_t frequency[RANGE_SYMBOLS];
 	uint16_t origin;
 	uint64_t cost; /* 1/256 bit */
 };
@@ -113,31 +114,31 @@ static uint32_t symbol_cost(uint32_t frequency)
  */
 static void make_frequencies(const uint64_t *count, uint64_t all, uint8_t *frequency)
 {
-	uint64_t kept[LOSSLESS_SYMBOLS] = { 0 };
-	uint32_t share[LOSSLESS_SYMBOLS] = { 0 }, sum = 0;
+	uint64_t kept[RANGE_SYMBOLS] = { 0 };
+	uint32_t share[RANGE_SYMBOLS] = { 0 }, sum = 0;
 
-	kept[LOSSLESS_ESCAPE] = all;
-	for (unsigned int s = 0; s < LOSSLESS_ESCAPE; s++)
+	kept[RANGE_ESCAPE] = all;
+	for (unsigned int s = 0; s < RANGE_ESCAPE; s++)
 		if (count[s] * 2048 >= all) {
 			kept[s] = count[s];
-			kept[LOSSLESS_ESCAPE] -= count[s];
+			kept[RANGE_ESCAPE] -= count[s];
 		}
-	for (unsigned int s = 0; s < LOSSLESS_SYMBOLS; s++) {
-		if (kept[s] || s == LOSSLESS_ESCAPE) {
+	for (unsigned int s = 0; s < RANGE_SYMBOLS; s++) {
+		if (kept[s] || s == RANGE_ESCAPE) {
 			share[s] = (uint32_t)((kept[s] * 256 + all / 2) / all);
 			share[s] += !share[s];
 		}
 		sum += share[s];
 	}
 	while (sum != 256) {
-		unsigned int best = LOSSLESS_SYMBOLS;
+		unsigned int best = RANGE_SYMBOLS;
 		bool fewer = sum > 256;
 
-		for (unsigned int s = 0; s < LOSSLESS_SYMBOLS; s++) {
+		for (unsigned int s = 0; s < RANGE_SYMBOLS; s++) {
 			if (share[s] <= fewer)
 				continue;
 			/* Loss of the last one, gain of the next one: about count / (share -+ 1/2). */
-			if (best == LOSSLESS_SYMBOLS ||
+			if (best == RANGE_SYMBOLS ||
 			    (fewer ? kept[s] * (2 * share[best] - 1) < kept[best] * (2 * share[s] - 1) :
 				     kept[s] * (2 * share[best] + 1) > kept[best] * (2 * share[s] + 1)))
 				best = s;
@@ -145,7 +146,7 @@ static void make_frequencies(const uint64_t *count, uint64_t all, uint8_t *frequ
 		share[best] += fewer ? -1u : 1u;
 		sum += fewer ? -1u : 1u;
 	}
-	for (unsigned int s = 0; s < LOSSLESS_SYMBOLS; s++)
+	for (unsigned int s = 0; s < RANGE_SYMBOLS; s++)
 		frequency[s] = (uint8_t)share[s];
 }
 
@@ -168,11 +169,11 @@ static void make_plan(const struct counts *counts, struct plan *plan)
 	}
 	plan->origin = (uint16_t)(first - VALUES_LEAST);
 	make_frequencies(count + first, all, plan->frequency);
-	plan->cost = all * (symbol_cost(plan->frequency[LOSSLESS_ESCAPE]) + 256 * ESCAPE_BITS);
-	for (unsigned int s = 0; s < LOSSLESS_ESCAPE; s++)
+	plan->cost = all * (symbol_cost(plan->frequency[RANGE_ESCAPE]) + 256 * ESCAPE_BITS);
+	for (unsigned int s = 0; s < RANGE_ESCAPE; s++)
 		if (plan->frequency[s]) {
 			plan->cost += count[first + s] * symbol_cost(plan->frequency[s]);
-			plan->cost -= count[first + s] * (symbol_cost(plan->frequency[LOSSLESS_ESCAPE]) + 256 * ESCAPE_BITS);
+			plan->cost -= count[first + s] * (symbol_cost(plan->frequency[RANGE_ESCAPE]) + 256 * ESCAPE_BITS);
 		}
 }
 
@@ -205,81 +206,56 @@ static enum lossless_form choose(const struct shape *shape, const uint8_t *raw, 
 	return LOSSLESS_SHIFTED;
 }
 
-/* Where the section has come to. */
-struct sink {
-	uint8_t *to;
-	uint64_t used, most;
-	uint32_t state;
-};
-
-static bool give(struct sink *sink, const uint8_t *from, uint64_t bytes)
-{
-	if (bytes >= sink->most - sink->used)
-		return false;
-	sink->state = codec_kernels()->crc_stream(sink->state, sink->to + sink->used, from, bytes);
-	sink->used += bytes;
-	return true;
-}
-
 /* false when the group is not worth it. */
-static bool encode_group(struct sink *sink, const struct lossless_table *table, const uint16_t *base, const struct speckv_geometry *geometry,
+static bool encode_group(struct piece_sink *sink, const struct range_table *table, const uint16_t *base, const struct speckv_geometry *geometry,
 			 const uint8_t *raw)
 {
 	const struct codec_kernels *kernels = codec_kernels();
 	unsigned int head_dim = geometry->head_dim;
-	uint32_t plain_bytes = lossless_plain_bytes(head_dim, lossless_layout(geometry->dtype).plain), states[LOSSLESS_STATES], escapes, code;
+	uint32_t plain_bytes = lossless_plain_bytes(head_dim, lossless_layout(geometry->dtype).plain), states[RANGE_STATES], escapes, code;
 	uint8_t symbols[LOSSLESS_ELEMENTS_MAX] __attribute__((aligned(64))), codes[LOSSLESS_ELEMENTS_MAX];
-	uint8_t plain[LOSSLESS_PLAIN_MAX + LOSSLESS_SLACK], escaped[2 * LOSSLESS_ESCAPES_MAX(CODEC_HEAD_DIM_MAX)];
+	uint8_t plain[LOSSLESS_PLAIN_MAX + RANGE_SLACK], escaped[2 * LOSSLESS_ESCAPES_MAX(CODEC_HEAD_DIM_MAX)];
 	uint8_t record[LOSSLESS_COUNTS_BYTES + LOSSLESS_RECORD_MAX], *at = record;
-	uint32_t state_bits = 0;
 
-	memset(record, 0, LOSSLESS_COUNTS_BYTES + LOSSLESS_STATES_MAX + 3);
+	memset(record, 0, LOSSLESS_COUNTS_BYTES + RANGE_STATES_MAX + 3);
 	escapes = kernels->lossless_split(raw, table, base, head_dim, geometry->dtype, symbols, plain, escaped);
 	if (escapes > LOSSLESS_ESCAPES_MAX(head_dim))
 		return false;
-	plain_bytes -= LOSSLESS_LAST_BYTES;
-	for (unsigned int k = 0; k < LOSSLESS_STATES; k++)
-		states[k] = LOSSLESS_STATE_MIN + lossless_get_bits(plain + plain_bytes, LOSSLESS_LAST_BITS * k, LOSSLESS_LAST_BITS);
-	code = kernels->lossless_code(table, symbols, head_dim, states, codes + sizeof(codes));
+	plain_bytes -= RANGE_LAST_BYTES;
+	range_begin(plain + plain_bytes, states);
+	code = kernels->range_code(table, NULL, symbols, head_dim, states, codes + sizeof(codes));
 	codec_put16(at, (uint16_t)code);
 	codec_put16(at + 2, (uint16_t)escapes);
-	for (unsigned int k = 0; k < LOSSLESS_STATES; k++) {
-		uint32_t bits = 31u - (uint32_t)__builtin_clz(states[k]);
-
-		lossless_put_bits(at + 4, 3 * k, bits - 15);
-		lossless_put_bits(at + LOSSLESS_COUNTS_BYTES, state_bits, states[k] - (1u << bits));
-		state_bits += bits;
-	}
-	at += LOSSLESS_COUNTS_BYTES + (state_bits + 7) / 8;
+	at += LOSSLESS_COUNTS_BYTES + range_write_states(states, at + 4, at + LOSSLESS_COUNTS_BYTES);
 	memcpy(at, codes + sizeof(codes) - code, code);
 	memcpy(at + code, escaped, 2 * escapes);
 	memcpy(at + code + 2 * escapes, plain, plain_bytes);
-	return give(sink, record, (uint64_t)(at - record) + code + 2 * escapes + plain_bytes);
+	return piece_give(sink, record, (uint64_t)(at - record) + code + 2 * escapes + plain_bytes);
 }
 
-static bool encode_coded(const struct speckv_geometry *geometry, const uint8_t *raw, struct sink *sink, enum lossless_form *form)
+static bool encode_coded(const struct speckv_geometry *geometry, const uint8_t *raw, struct piece_sink *sink, enum lossless_form *form)
 {
 	const struct shape shape = { lossless_layout(geometry->dtype), geometry->kv_heads, geometry->tokens, geometry->head_dim,
 				     lossless_value_mask(lossless_layout(geometry->dtype)) };
 	size_t head_bytes = (size_t)shape.tokens * shape.head_dim * shape.layout.bytes, group_bytes = head_bytes / shape.tokens * CODEC_GROUP_TOKENS;
 	uint8_t header[LOSSLESS_HEADER_BYTES], offsets[CODEC_HEAD_DIM_MAX / 2];
-	uint16_t base[CODEC_HEAD_DIM_MAX + LOSSLESS_STATES];
-	struct lossless_table table;
+	uint16_t base[CODEC_HEAD_DIM_MAX + RANGE_STATES];
+	struct range_table table;
 	struct plan plan;
 	uint32_t lowest;
 
 	*form = choose(&shape, raw, &plan, &lowest);
 	if (plan.cost / (8 * 256) + shape.heads * (uint64_t)lossless_plain_bytes(shape.head_dim, shape.layout.plain) *
-					    (shape.tokens / CODEC_GROUP_TOKENS) >= sink->most)
+					    (shape.tokens / CODEC_GROUP_TOKENS) > sink->most)
 		return false;
 	memcpy(header, plan.frequency, sizeof(plan.frequency));
-	codec_put16(header + LOSSLESS_SYMBOLS, plan.origin);
-	if (!codec_lossless_table(header, &table) || !give(sink, header, sizeof(header)))
+	codec_put16(header + RANGE_SYMBOLS, plan.origin);
+	if (!codec_range_table(header, &table) || !piece_give(sink, header, sizeof(header)))
 		return false;
 	for (unsigned int head = 0; head < shape.heads; head++) {
 		if (*form == LOSSLESS_SHIFTED) {
 			make_offsets(&shape, raw + head * head_bytes, lowest, offsets);
-			if (!give(sink, offsets, shape.head_dim / 2))
+			if (!piece_give(sink, offsets, shape.head_dim / 2))
 				return false;
 		}
 		codec_lossless_base(plan.origin, *form == LOSSLESS_SHIFTED ? offsets : NULL, shape.head_dim, base);
@@ -293,13 +269,14 @@ static bool encode_coded(const struct speckv_geometry *geometry, const uint8_t *
 int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
 			  struct codec_section *section)
 {
-	struct sink sink = { out, 0, codec_section_raw_bytes(geometry), ~0u };
+	uint64_t raw_bytes = codec_section_raw_bytes(geometry);
+	struct piece_sink sink = { out, 0, raw_bytes - 1, ~0u };
 	enum lossless_form form;
 
 	(void)tensor;
 	if (!encode_coded(geometry, raw, &sink, &form)) {
-		sink.used = sink.most;
-		sink.state = codec_kernels()->crc_stream(~0u, out, raw, sink.most);
+		sink.used = raw_bytes;
+		sink.state = codec_kernels()->crc_stream(~0u, out, raw, raw_bytes);
 		form = LOSSLESS_STORED;
 	}
 	section->length = (uint32_t)sink.used;

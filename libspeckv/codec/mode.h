@@ -23,6 +23,11 @@ struct codec_section {
 	uint32_t offset_lines, length, crc, parameter;
 };
 
+/* Calibrated modes work on integers of at most this magnitude, in units of 2^unit that the calibration says; means too. */
+#define CODEC_INPUT_MAX 16383
+#define CODEC_UNIT_MIN (-60)
+#define CODEC_UNIT_MAX 40
+
 /* What calibrated modes need beside the shape. */
 struct codec_calibrated {
 	const struct speckv_calibration *calibration;

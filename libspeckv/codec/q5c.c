@@ -36,7 +36,7 @@ static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_t
 }
 
 static bool rotation_of(const struct codec_calibrated *from, const struct speckv_geometry *geometry, enum codec_tensor tensor,
-			unsigned int group, struct q5c_rotation *out)
+			unsigned int group, struct rotary_rotation *out)
 {
 	return tensor == CODEC_K && calibration_rotation(from->calibration, from->position + (uint64_t)group * CODEC_GROUP_TOKENS, out);
 }
@@ -47,7 +47,7 @@ static int encode(const struct codec_calibrated *by, const struct speckv_geometr
 	const struct codec_kernels *kernels = codec_kernels();
 	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS;
 	uint8_t group[Q5C_GROUP_MAX] __attribute__((aligned(64)));
-	struct q5c_rotation rotation;
+	struct rotary_rotation rotation;
 	uint32_t state = ~0u;
 	uint64_t length = 0;
 
@@ -78,7 +78,7 @@ static int decode(const struct codec_calibrated *by, const struct speckv_geometr
 	const struct codec_kernels *kernels = codec_kernels();
 	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS;
 	uint8_t group[Q5C_GROUP_MAX] __attribute__((aligned(64)));
-	struct q5c_rotation rotation;
+	struct rotary_rotation rotation;
 	uint32_t state = ~0u;
 	uint64_t length = 0;
 

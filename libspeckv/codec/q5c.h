@@ -6,7 +6,6 @@
 #include <stdint.h>
 
 #include "mode.h"
-#include "rotary.h"
 
 #define Q5C_BITS_MAX 5
 #define Q5C_LEVELS_MAX (1 << Q5C_BITS_MAX)
@@ -15,11 +14,8 @@
 #define Q5C_SCALE_MAX 224
 
 /* Limits of a calibration: with them no sum below can leave 32 bits. */
-#define Q5C_INPUT_MAX 16383 /* magnitude of an input, in units, and of a mean */
 #define Q5C_LEVEL_MAX 2047
 #define Q5C_SHAPING_MAX 65535 /* sum of a row's magnitudes, 1/512 each */
-#define Q5C_UNIT_MIN (-60)
-#define Q5C_UNIT_MAX 40
 
 /* What the calibration says of one head of one tensor of one layer. */
 struct q5c_tables {
@@ -28,17 +24,6 @@ struct q5c_tables {
 	const int16_t *mean;	/* of a channel, before rotation, in units */
 	const int16_t *levels;	/* 2^bits, rising, 256 the standard deviation */
 	const int16_t *shaping;	/* below the diagonal, row by row: how errors of earlier channels move later ones, in 1/512 */
-};
-
-/* Angles by which a pair turns within a group: cosine and sine by token. */
-struct q5c_steps {
-	int16_t cosine[CODEC_GROUP_TOKENS], sine[CODEC_GROUP_TOKENS];
-};
-
-/* The rotary embedding of one group of tokens: the angles of each pair; NULL for tensors without one. */
-struct q5c_rotation {
-	struct q5c_steps pairs[ROTARY_PAIRS_MAX];
-	enum rotary_kind kind;
 };
 
 /* A group: its scales, then a row of 64 codes, bit plane by bit plane, for each channel. */

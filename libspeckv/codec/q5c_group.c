@@ -6,23 +6,15 @@
  * each lane, so that compilers vectorise it and no variant can differ.
  */
 #include <errno.h>
-#include <math.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-#include "float16.h"
 #include "kernels.h"
 #include "q4x.h"
 #include "q5c.h"
-
-#define TOKENS CODEC_GROUP_TOKENS
-#define NAME_OF(stem, isa) stem##isa
-#define NAME(stem, isa) NAME_OF(stem, isa)
-
-typedef int32_t row_t[TOKENS] __attribute__((aligned(64)));
-typedef int16_t row16_t[TOKENS] __attribute__((aligned(64)));
+#include "rows.h"
 
 /* 2^(8 + t/8), rounded, t = 0..47: the candidates for a scale. */
 #define STEPS 48
@@ -33,11 +25,6 @@ static const int16_t sizes[STEPS] = { 256,  279,  304,	332,  362,  395,  431,	47
 static const int16_t reciprocals[STEPS] = { 16384, 15033, 13797, 12633, 11586, 10618, 9732, 8924, 8192, 7517, 6887, 6317, 5793, 5309, 4871, 4467,
 					    4096,  3755,  3444,	 3158,	2897,  2656,  2436, 2233, 2048, 1878, 1723, 1579, 1448, 1328, 1218, 1117,
 					    1024,  939,	  861,	 790,	724,   664,   609,  558,  512,	470,  431,  395,  362,	332,  304,  279 };
-
-static int32_t limit(int32_t value, int32_t most)
-{
-	return value > most ? most : value < -most ? -most : value;
-}
 
 /* Rows are channels. */
 static void hadamard(row_t *rows, unsigned int head_dim)
@@ -55,85 +42,7 @@ static void hadamard(row_t *rows, unsigned int head_dim)
 				}
 }
 
-static void pair_of(enum rotary_kind kind, unsigned int head_dim, unsigned int pair, unsigned int *first, unsigned int *second)
-{
-	*first = kind == ROTARY_HALVES ? pair : 2 * pair;
-	*second = kind == ROTARY_HALVES ? pair + head_dim / 2 : 2 * pair + 1;
-}
-
-void NAME(codec_q5c_turn_, CODEC_ISA)(const struct rotary_angle *bases, const struct q5c_steps *steps, unsigned int pairs, struct q5c_rotation *out)
-{
-	for (unsigned int pair = 0; pair < pairs; pair++) {
-		const int16_t *cosine = steps[pair].cosine, *sine = steps[pair].sine;
-		int32_t c = bases[pair].cosine, s = bases[pair].sine;
-
-		for (unsigned int t = 0; t < TOKENS; t++) {
-			out->pairs[pair].cosine[t] = (int16_t)((c * cosine[t] - s * sine[t] + 16384) >> 15);
-			out->pairs[pair].sine[t] = (int16_t)((s * cosine[t] + c * sine[t] + 16384) >> 15);
-		}
-	}
-}
-
 /* ---- encode ------------------------------------------------------------------------------------------------------- */
-
-static float power_of_two(int exponent)
-{
-	uint32_t bits = (uint32_t)(exponent + 127) << 23;
-	float value;
-
-	memcpy(&value, &bits, sizeof(value));
-	return value;
-}
-
-static float to_binary32(unsigned int dtype, uint16_t word)
-{
-	uint32_t bits = (uint32_t)word << 16, significand, field;
-	float value;
-
-	if (dtype == SPECKV_DTYPE_BF16) {
-		memcpy(&value, &bits, sizeof(value));
-		return value;
-	}
-	if ((word & 0x7fff) >= float_fp16.infinity)
-		return INFINITY;
-	field = float_split(&float_fp16, word & 0x7fff, &significand);
-	value = (float)significand * power_of_two((int)field - float_fp16.bias - (int)float_fp16.mantissa_bits);
-	return word & 0x8000 ? -value : value;
-}
-
-/* Inputs as integers; false where one is not finite or too large. Every operation on binary32 here is exact but the one rounding. */
-static bool load(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit, row_t *rows)
-{
-	const float scale = power_of_two(-unit), magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, ties to even */
-	bool good = true;
-
-	for (unsigned int t = 0; t < TOKENS; t++)
-		for (unsigned int c = 0; c < head_dim; c++) {
-			float x = to_binary32(dtype, codec_get16(raw + 2 * (t * head_dim + c))) * scale;
-			bool inside = x > -16384.0f && x < 16384.0f; /* a NaN is not */
-			int32_t q = (int32_t)(((inside ? x : 0.0f) + magic) - magic);
-
-			good &= inside && q <= Q5C_INPUT_MAX && q >= -Q5C_INPUT_MAX;
-			rows[c][t] = q;
-		}
-	return good;
-}
-
-static void unrotate(row_t *rows, unsigned int head_dim, const struct q5c_rotation *rotation)
-{
-	for (unsigned int pair = 0; pair < head_dim / 2; pair++) {
-		const int16_t *cosine = rotation->pairs[pair].cosine, *sine = rotation->pairs[pair].sine;
-		unsigned int first, second;
-
-		pair_of(rotation->kind, head_dim, pair, &first, &second);
-		for (unsigned int t = 0; t < TOKENS; t++) {
-			int32_t a = rows[first][t], b = rows[second][t];
-
-			rows[first][t] = (a * cosine[t] + b * sine[t] + 16384) >> 15;
-			rows[second][t] = (b * cosine[t] - a * sine[t] + 16384) >> 15;
-		}
-	}
-}
 
 /* Each token's coefficients to 13 bits and a sign for the largest; `down` says by how many bits. All-zero tokens: down = INT32_MIN. */
 static void normalise(row_t *rows, unsigned int head_dim, int32_t *down)
@@ -277,19 +186,14 @@ static void shape(row_t *rows, unsigned int head_dim, const struct q5c_tables *t
 }
 
 int NAME(codec_q5c_encode_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
-				       const struct q5c_rotation *rotation, uint8_t *group)
+				       const struct rotary_rotation *rotation, uint8_t *group)
 {
 	int32_t slice_log2 = (int32_t)q4x_slice_log2(head_dim);
 	row_t rows[CODEC_HEAD_DIM_MAX], down, chosen;
 	struct ladder ladder;
 
-	if (!load(raw, head_dim, dtype, tables->unit, rows))
+	if (!rows_load(raw, head_dim, dtype, tables->unit, tables->mean, rotation, rows))
 		return -ENODATA;
-	if (rotation)
-		unrotate(rows, head_dim, rotation);
-	for (unsigned int c = 0; c < head_dim; c++)
-		for (unsigned int t = 0; t < TOKENS; t++)
-			rows[c][t] -= tables->mean[c];
 	hadamard(rows, head_dim);
 	normalise(rows, head_dim, down);
 	ladder_of(tables, &ladder);
@@ -332,78 +236,10 @@ static void look_up(const int16_t *levels, const uint8_t *planes, unsigned int b
 #endif
 }
 
-/* A row of 64 results, in 2^(unit - 8), as bits of the type. */
-static void to_words(const int32_t *row, unsigned int dtype, int unit, uint16_t *words)
-{
-	if (dtype == SPECKV_DTYPE_BF16) {
-		float scale = power_of_two(unit - 8);
-
-		/* Below 2^24: exact in binary32, and never subnormal. */
-		for (unsigned int t = 0; t < TOKENS; t++) {
-			float value = (float)row[t] * scale;
-			uint32_t bits;
-
-			memcpy(&bits, &value, sizeof(bits));
-			words[t] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-		}
-		return;
-	}
-	for (unsigned int t = 0; t < TOKENS; t++) {
-		uint32_t magnitude = (uint32_t)(row[t] < 0 ? -row[t] : row[t]);
-
-		words[t] = (uint16_t)(float_nearest(&float_fp16, magnitude, unit - 8) | (row[t] < 0 ? 0x8000 : 0));
-	}
-}
-
-/* Eight by eight words: columns of `from` become rows of `to`; rows are so many words apart. */
-static void transpose(const uint16_t *from, unsigned int from_wide, uint8_t *to, unsigned int to_wide)
-{
-#if defined(__SSE2__)
-	__m128i row[8], half[8];
-
-	for (unsigned int i = 0; i < 8; i++)
-		row[i] = _mm_load_si128((const __m128i *)(const void *)(from + i * from_wide));
-	for (unsigned int i = 0; i < 4; i++) {
-		half[2 * i] = _mm_unpacklo_epi16(row[i], row[i + 4]);
-		half[2 * i + 1] = _mm_unpackhi_epi16(row[i], row[i + 4]);
-	}
-	for (unsigned int i = 0; i < 4; i++) {
-		row[2 * i] = _mm_unpacklo_epi16(half[i], half[i + 4]);
-		row[2 * i + 1] = _mm_unpackhi_epi16(half[i], half[i + 4]);
-	}
-	for (unsigned int i = 0; i < 4; i++) {
-		_mm_storeu_si128((__m128i *)(void *)(to + 4 * i * to_wide), _mm_unpacklo_epi16(row[i], row[i + 4]));
-		_mm_storeu_si128((__m128i *)(void *)(to + (4 * i + 2) * to_wide), _mm_unpackhi_epi16(row[i], row[i + 4]));
-	}
-#else
-	for (unsigned int t = 0; t < 8; t++)
-		for (unsigned int c = 0; c < 8; c++)
-			codec_put16(to + 2 * (t * to_wide + c), from[c * from_wide + t]);
-#endif
-}
-
-/* What lies on pairs of rows goes back to its angle; everything comes out in 1/256 units. */
-static void rotate(row_t *rows, unsigned int head_dim, const struct q5c_rotation *rotation)
-{
-	for (unsigned int pair = 0; pair < head_dim / 2; pair++) {
-		const int16_t *cosine = rotation->pairs[pair].cosine, *sine = rotation->pairs[pair].sine;
-		unsigned int first, second;
-
-		pair_of(rotation->kind, head_dim, pair, &first, &second);
-		for (unsigned int t = 0; t < TOKENS; t++) {
-			int32_t a = rows[first][t], b = rows[second][t];
-
-			rows[first][t] = (a * cosine[t] - b * sine[t] + 64) >> 7;
-			rows[second][t] = (b * cosine[t] + a * sine[t] + 64) >> 7;
-		}
-	}
-}
-
 bool NAME(codec_q5c_decode_, CODEC_ISA)(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
-					const struct q5c_rotation *rotation, uint8_t *raw)
+					const struct rotary_rotation *rotation, uint8_t *raw)
 {
 	row_t rows[CODEC_HEAD_DIM_MAX], mantissa, shift, half;
-	uint16_t words[CODEC_HEAD_DIM_MAX][TOKENS] __attribute__((aligned(64)));
 	uint8_t largest = 0;
 
 	for (unsigned int t = 0; t < TOKENS; t++) {
@@ -425,16 +261,6 @@ bool NAME(codec_q5c_decode_, CODEC_ISA)(const uint8_t *group, unsigned int head_
 
 			rows[c][t] = limit(y + tables->mean[c], 32767);
 		}
-	if (rotation)
-		rotate(rows, head_dim, rotation);
-	else
-		for (unsigned int c = 0; c < head_dim; c++)
-			for (unsigned int t = 0; t < TOKENS; t++)
-				rows[c][t] *= 256;
-	for (unsigned int c = 0; c < head_dim; c++)
-		to_words(rows[c], dtype, tables->unit, words[c]);
-	for (unsigned int t = 0; t < TOKENS; t += 8)
-		for (unsigned int c = 0; c < head_dim; c += 8)
-			transpose(&words[c][t], TOKENS, raw + 2 * (t * head_dim + c), head_dim);
+	rows_store(rows, head_dim, dtype, tables->unit, rotation, raw);
 	return true;
 }

@@ -21,6 +21,17 @@ struct rotary_angle {
 	int16_t cosine, sine;
 };
 
+/* Angles by which a pair turns within a group: cosine and sine by token. */
+struct rotary_steps {
+	int16_t cosine[CODEC_GROUP_TOKENS], sine[CODEC_GROUP_TOKENS];
+};
+
+/* The rotary embedding of one group of tokens: the angles of each pair; NULL for tensors without one. */
+struct rotary_rotation {
+	struct rotary_steps pairs[ROTARY_PAIRS_MAX];
+	enum rotary_kind kind;
+};
+
 /* Of the angle `phase`, in 2^-64 turns. */
 struct rotary_angle rotary_angle(uint64_t phase);
 

@@ -115,23 +115,23 @@ static void kernels_agree(uint64_t *seed, const struct codec_kernels *kernels)
 {
 	static const uint8_t dtypes[] = { SPECKV_DTYPE_BF16, SPECKV_DTYPE_FP16, SPECKV_DTYPE_FP8_E4M3, SPECKV_DTYPE_FP8_E5M2 };
 	unsigned int hd = head_dims[random_below(seed, 6)], dtype = dtypes[random_below(seed, 4)], left = 256, n = CODEC_GROUP_TOKENS * hd;
-	uint32_t states[3][LOSSLESS_STATES], escapes, code_bytes, cut;
-	uint8_t frequency[LOSSLESS_SYMBOLS] = { 0 }, offsets[CODEC_HEAD_DIM_MAX / 2];
-	uint8_t *symbols = line_alloc(n), *again = line_alloc(n), *plain = line_alloc(LOSSLESS_PLAIN_MAX + LOSSLESS_SLACK);
-	uint8_t *plain_too = line_alloc(LOSSLESS_PLAIN_MAX + LOSSLESS_SLACK), *code = line_alloc(n + LOSSLESS_SLACK);
+	uint32_t states[3][RANGE_STATES], escapes, code_bytes, cut;
+	uint8_t frequency[RANGE_SYMBOLS] = { 0 }, offsets[CODEC_HEAD_DIM_MAX / 2];
+	uint8_t *symbols = line_alloc(n), *again = line_alloc(n), *plain = line_alloc(LOSSLESS_PLAIN_MAX + RANGE_SLACK);
+	uint8_t *plain_too = line_alloc(LOSSLESS_PLAIN_MAX + RANGE_SLACK), *code = line_alloc(n + RANGE_SLACK);
 	uint8_t *escaped = line_alloc(2 * n), *escaped_too = line_alloc(2 * n), *raw = line_alloc(2 * n), *back = line_alloc(2 * n);
-	uint16_t base[CODEC_HEAD_DIM_MAX + LOSSLESS_STATES];
-	struct lossless_table table;
+	uint16_t base[CODEC_HEAD_DIM_MAX + RANGE_STATES];
+	struct range_table table;
 	bool good;
 
 	while (left) {
-		unsigned int s = random_below(seed, LOSSLESS_SYMBOLS), share = 1 + random_below(seed, random_below(seed, 2) ? left : 1 + left / 8);
+		unsigned int s = random_below(seed, RANGE_SYMBOLS), share = 1 + random_below(seed, random_below(seed, 2) ? left : 1 + left / 8);
 
 		share = frequency[s] + share > 255 ? 255u - frequency[s] : share;
 		frequency[s] = (uint8_t)(frequency[s] + share);
 		left -= share;
 	}
-	CHECK(codec_lossless_table(frequency, &table), "256");
+	CHECK(codec_range_table(frequency, &table), "256");
 	for (unsigned int i = 0; i < sizeof(offsets); i++)
 		offsets[i] = (uint8_t)random_next(seed);
 	codec_lossless_base((uint16_t)random_next(seed), offsets, hd, base);
@@ -149,26 +149,26 @@ static void kernels_agree(uint64_t *seed, const struct codec_kernels *kernels)
 	/* code: symbols as they would be, by their frequencies */
 	for (unsigned int i = 0; i < n; i++)
 		symbols[i] = table.symbol[random_below(seed, 256)];
-	for (unsigned int k = 0; k < LOSSLESS_STATES; k++)
-		states[0][k] = states[1][k] = LOSSLESS_STATE_MIN + random_below(seed, LOSSLESS_STATE_MIN);
+	for (unsigned int k = 0; k < RANGE_STATES; k++)
+		states[0][k] = states[1][k] = RANGE_STATE_MIN + random_below(seed, RANGE_STATE_MIN);
 	memcpy(states[2], states[0], sizeof(states[0]));
-	code_bytes = codec_lossless_code_portable(&table, symbols, hd, states[0], code + n);
-	CHECK(kernels->lossless_code(&table, symbols, hd, states[1], back + n) == code_bytes, "%s: code", kernels->name);
+	code_bytes = codec_range_code_portable(&table, NULL, symbols, hd, states[0], code + n);
+	CHECK(kernels->range_code(&table, NULL, symbols, hd, states[1], back + n) == code_bytes, "%s: code", kernels->name);
 	CHECK(!memcmp(states[0], states[1], sizeof(states[0])) && !memcmp(code + n - code_bytes, back + n - code_bytes, code_bytes),
 	      "%s: code", kernels->name);
-	CHECK(kernels->lossless_symbols(&table, code + n - code_bytes, code_bytes, hd, states[0], again) && !memcmp(symbols, again, n) &&
+	CHECK(kernels->range_symbols(&table, NULL, code + n - code_bytes, code_bytes, hd, states[0], again) && !memcmp(symbols, again, n) &&
 		      !memcmp(states[0], states[2], sizeof(states[0])),
 	      "%s: symbols", kernels->name);
 
 	/* any bytes, which end where they happen to */
-	for (unsigned int i = 0; i < n + LOSSLESS_SLACK; i++)
+	for (unsigned int i = 0; i < n + RANGE_SLACK; i++)
 		code[i] = (uint8_t)random_next(seed);
 	cut = random_below(seed, 2) ? code_bytes : random_below(seed, n);
 	memcpy(states[0], states[1], sizeof(states[0]));
 	memset(symbols, 0xee, n);
 	memset(again, 0xee, n);
-	good = codec_lossless_symbols_portable(&table, code, cut, hd, states[0], symbols);
-	CHECK(kernels->lossless_symbols(&table, code, cut, hd, states[1], again) == good, "%s: the end of the code", kernels->name);
+	good = codec_range_symbols_portable(&table, NULL, code, cut, hd, states[0], symbols);
+	CHECK(kernels->range_symbols(&table, NULL, code, cut, hd, states[1], again) == good, "%s: the end of the code", kernels->name);
 	CHECK(!memcmp(symbols, again, n), "%s: symbols of any bytes", kernels->name);
 
 	/* merge */

@@ -56,7 +56,7 @@ static void fill(uint64_t *seed, const struct speckv_geometry *g, uint16_t *word
 static void kernels_agree(uint64_t *seed, unsigned long groups)
 {
 	const struct codec_kernels *portable, *kernels;
-	struct q5c_rotation rotation;
+	struct rotary_rotation rotation;
 	int usable;
 
 	portable = codec_kernels_variant(0, &usable);
