@@ -11,231 +11,10 @@
 
 #include "calibration.h"
 #include "kernels.h"
+#include "safetensors.h"
 
-#define FILE_MOST (UINT64_C(1) << 30)
-#define TABLE_MOST (UINT64_C(1) << 20)
-#define DIMENSIONS 4
 #define LAYERS_MOST 32767
 #define HEADS_MOST 65535
-
-/* ---- the table of a safetensors file ------------------------------------------------------------------------------ */
-
-struct text {
-	const char *at;
-	size_t length;
-};
-
-struct tensor {
-	const char *name, *dtype;
-	uint64_t shape[DIMENSIONS];
-	const uint8_t *data;
-	unsigned int dimensions;
-	bool found;
-};
-
-struct scan {
-	const char *at, *end;
-	const uint8_t *data;
-	uint64_t data_bytes, covered;
-	struct tensor *wanted;
-	unsigned int tensors;
-	struct text format, version, rotary;
-	bool bad;
-};
-
-static char peek(struct scan *s)
-{
-	while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r'))
-		s->at++;
-	return s->at < s->end ? *s->at : 0;
-}
-
-static bool take(struct scan *s, char c)
-{
-	if (s->bad || peek(s) != c)
-		return false;
-	s->at++;
-	return true;
-}
-
-static void expect(struct scan *s, char c)
-{
-	if (!take(s, c))
-		s->bad = true;
-}
-
-/* Escapes stay as they are: no name or value that matters has one. */
-static struct text string(struct scan *s)
-{
-	struct text out = { .at = "" };
-
-	expect(s, '"');
-	if (s->bad)
-		return out;
-	out.at = s->at;
-	while (s->at < s->end && *s->at != '"') {
-		if ((unsigned char)*s->at < 0x20 || (*s->at == '\\' && s->end - s->at < 2)) {
-			s->bad = true;
-			return out;
-		}
-		s->at += *s->at == '\\' ? 2 : 1;
-	}
-	out.length = (size_t)(s->at - out.at);
-	expect(s, '"');
-	return out;
-}
-
-static uint64_t number(struct scan *s)
-{
-	uint64_t value = 0;
-	bool any = false;
-
-	peek(s);
-	while (s->at < s->end && *s->at >= '0' && *s->at <= '9' && value <= FILE_MOST) {
-		value = value * 10 + (uint64_t)(*s->at++ - '0');
-		any = true;
-	}
-	if (!any || value > FILE_MOST)
-		s->bad = true;
-	return value;
-}
-
-static bool is(struct text text, const char *what)
-{
-	return text.length == strlen(what) && !memcmp(text.at, what, text.length);
-}
-
-static struct tensor *tensor_named(struct scan *s, struct text name)
-{
-	for (struct tensor *t = s->wanted; t->name; t++)
-		if (is(name, t->name))
-			return t;
-	return NULL;
-}
-
-static unsigned int dtype_bytes(struct text name)
-{
-	static const struct {
-		const char *name;
-		unsigned int bytes;
-	} known[] = { { "U8", 1 }, { "I8", 1 }, { "I16", 2 }, { "U64", 8 } };
-
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		if (is(name, known[i].name))
-			return known[i].bytes;
-	return 0;
-}
-
-/* {"dtype": "I16", "shape": [8, 2, 2, 128], "data_offsets": [0, 8192]}; the tensor must be a wanted one, and come once. */
-static void tensor(struct scan *s, struct tensor *out)
-{
-	uint64_t elements = 1, begin = 0, end = 0;
-	bool offsets = false, shape = false;
-	unsigned int size = 0;
-
-	if (!out || out->found) {
-		s->bad = true;
-		return;
-	}
-	expect(s, '{');
-	do {
-		struct text key = string(s);
-
-		expect(s, ':');
-		if (is(key, "dtype") && !size) {
-			struct text value = string(s);
-
-			size = dtype_bytes(value);
-			if (!is(value, out->dtype))
-				s->bad = true;
-		} else if (is(key, "shape") && !shape) {
-			shape = true;
-			expect(s, '[');
-			for (out->dimensions = 0; !s->bad && (out->dimensions ? take(s, ',') : peek(s) != ']'); out->dimensions++) {
-				if (out->dimensions == DIMENSIONS) {
-					s->bad = true;
-					break;
-				}
-				out->shape[out->dimensions] = number(s);
-				/* Factors and product stay below 2^31 and 2^62. */
-				elements *= out->shape[out->dimensions];
-				if (!elements || elements > FILE_MOST)
-					s->bad = true;
-			}
-			expect(s, ']');
-		} else if (is(key, "data_offsets") && !offsets) {
-			offsets = true;
-			expect(s, '[');
-			begin = number(s);
-			expect(s, ',');
-			end = number(s);
-			expect(s, ']');
-		} else {
-			s->bad = true;
-		}
-	} while (!s->bad && take(s, ','));
-	expect(s, '}');
-	if (s->bad || !size || !shape || !offsets || end < begin || end > s->data_bytes || end - begin != elements * size) {
-		s->bad = true;
-		return;
-	}
-	s->covered += end - begin;
-	out->data = s->data + begin;
-	out->found = true;
-}
-
-/* {"format": "text", ...}: all values are strings; those that say how the file was made are for people. */
-static void metadata(struct scan *s)
-{
-	expect(s, '{');
-	if (take(s, '}'))
-		return;
-	do {
-		struct text key = string(s), value;
-
-		expect(s, ':');
-		value = string(s);
-		if (is(key, "format"))
-			s->format = value;
-		else if (is(key, "version"))
-			s->version = value;
-		else if (is(key, "rotary"))
-			s->rotary = value;
-	} while (!s->bad && take(s, ','));
-	expect(s, '}');
-}
-
-static int scan_file(struct scan *s, const uint8_t *file, uint64_t bytes)
-{
-	uint64_t table;
-
-	if (bytes < 10)
-		return -EBADMSG;
-	table = codec_get64(file);
-	if (table > bytes - 8 || table > TABLE_MOST)
-		return -EBADMSG;
-	s->at = (const char *)file + 8;
-	s->end = s->at + table;
-	s->data = file + 8 + table;
-	s->data_bytes = bytes - 8 - table;
-	expect(s, '{');
-	do {
-		struct text name = string(s);
-
-		expect(s, ':');
-		if (s->bad)
-			break;
-		if (is(name, "__metadata__"))
-			metadata(s);
-		else
-			tensor(s, tensor_named(s, name));
-	} while (take(s, ','));
-	expect(s, '}');
-	/* Tensors that fill the data exactly and are all different do not overlap unless they leave a gap elsewhere. */
-	if (s->bad || peek(s) || s->at != s->end || s->covered != s->data_bytes || !is(s->format, "speckv-calibration"))
-		return -EBADMSG;
-	return is(s->version, "0") ? 0 : -EOPNOTSUPP;
-}
 
 /* ---- tables ------------------------------------------------------------------------------------------------------- */
 
@@ -243,7 +22,7 @@ enum { TURNS, BITS, UNIT, MEAN, LEVELS, SHAPING, TENSORS };
 
 static bool shape_is(const struct tensor *t, unsigned int dimensions, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
-	const uint64_t shape[DIMENSIONS] = { a, b, c, d };
+	const uint64_t shape[SAFETENSORS_DIMENSIONS] = { a, b, c, d };
 
 	return t->found && t->dimensions == dimensions && !memcmp(t->shape, shape, dimensions * sizeof(shape[0]));
 }
@@ -319,13 +98,13 @@ static int load_rotary(struct speckv_calibration *c, struct text kind, const str
 {
 	unsigned int pairs = c->head_dim / 2;
 
-	if (is(kind, "none")) {
+	if (text_is(kind, "none")) {
 		c->rotary = ROTARY_NONE;
 		return turns->found ? -EBADMSG : 0;
 	}
-	if (is(kind, "halves"))
+	if (text_is(kind, "halves"))
 		c->rotary = ROTARY_HALVES;
-	else if (is(kind, "neighbours"))
+	else if (text_is(kind, "neighbours"))
 		c->rotary = ROTARY_NEIGHBOURS;
 	else
 		return -EOPNOTSUPP;
@@ -354,20 +133,22 @@ static int load(const uint8_t *file, uint64_t bytes, struct speckv_calibration *
 		[UNIT] = { .name = "q5c.unit", .dtype = "I8" },		  [MEAN] = { .name = "q5c.mean", .dtype = "I16" },
 		[LEVELS] = { .name = "q5c.levels", .dtype = "I16" },	  [SHAPING] = { .name = "q5c.shaping", .dtype = "I16" },
 	};
-	struct scan s = { .wanted = wanted };
+	struct safetensors_about about = { 0 };
 	const struct tensor *mean = &wanted[MEAN];
 	uint8_t digest[EVP_MAX_MD_SIZE];
-	int rc = scan_file(&s, file, bytes);
+	int rc = safetensors_scan(file, bytes, wanted, &about);
 
-	if (rc)
-		return rc;
-	if (!mean->found || mean->dimensions != DIMENSIONS || mean->shape[0] > LAYERS_MOST || mean->shape[1] != 2 ||
+	if (rc || !text_is(about.format, "speckv-calibration"))
+		return -EBADMSG;
+	if (!text_is(about.version, "0"))
+		return -EOPNOTSUPP;
+	if (!mean->found || mean->dimensions != 4 || mean->shape[0] > LAYERS_MOST || mean->shape[1] != 2 ||
 	    mean->shape[2] > HEADS_MOST || mean->shape[3] > CODEC_HEAD_DIM_MAX || !codec_head_dim_lossy((unsigned int)mean->shape[3]))
 		return -EBADMSG;
 	c->layers = (unsigned int)mean->shape[0];
 	c->kv_heads = (unsigned int)mean->shape[2];
 	c->head_dim = (unsigned int)mean->shape[3];
-	rc = load_rotary(c, s.rotary, &wanted[TURNS]);
+	rc = load_rotary(c, about.rotary, &wanted[TURNS]);
 	if (!rc)
 		rc = load_q5c(c, wanted);
 	if (rc)
@@ -385,7 +166,7 @@ int speckv_calibration_load(const void *file, uint64_t bytes, struct speckv_cali
 
 	if (!file || !out)
 		return -EINVAL;
-	if (bytes > FILE_MOST)
+	if (bytes > SAFETENSORS_FILE_MOST)
 		return -EFBIG;
 	c = calloc(1, sizeof(*c));
 	if (!c)
