@@ -11,23 +11,21 @@
 
 #include "calibration.h"
 #include "kernels.h"
-#include "safetensors.h"
 
 #define LAYERS_MOST 32767
 #define HEADS_MOST 65535
 
 /* ---- tables ------------------------------------------------------------------------------------------------------- */
 
-enum { TURNS, BITS, UNIT, MEAN, LEVELS, SHAPING, TENSORS };
+/* Where in the list of all tensors those of a mode begin. */
+enum { TURNS = 0, Q5C = 1, E7C = Q5C + Q5C_TENSORS, TENSORS = E7C + E7C_TENSORS };
 
-static bool shape_is(const struct tensor *t, unsigned int dimensions, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+bool calibration_shape_is(const struct tensor *t, unsigned int dimensions, const uint64_t *shape)
 {
-	const uint64_t shape[SAFETENSORS_DIMENSIONS] = { a, b, c, d };
-
 	return t->found && t->dimensions == dimensions && !memcmp(t->shape, shape, dimensions * sizeof(shape[0]));
 }
 
-static int16_t *words_of(const struct tensor *t, uint64_t count)
+int16_t *calibration_words(const struct tensor *t, uint64_t count)
 {
 	int16_t *out = malloc(count * sizeof(*out));
 
@@ -36,7 +34,7 @@ static int16_t *words_of(const struct tensor *t, uint64_t count)
 	return out;
 }
 
-static bool mean_valid(const int16_t *mean, unsigned int head_dim)
+bool calibration_mean_valid(const int16_t *mean, unsigned int head_dim)
 {
 	for (unsigned int c = 0; c < head_dim; c++)
 		if (mean[c] > CODEC_INPUT_MAX || mean[c] < -CODEC_INPUT_MAX)
@@ -71,26 +69,28 @@ static int load_q5c(struct speckv_calibration *c, const struct tensor *wanted)
 	uint64_t heads = (uint64_t)c->layers * 2 * c->kv_heads;
 	uint64_t triangle = (uint64_t)c->head_dim * (c->head_dim - 1) / 2;
 
-	if (!shape_is(&wanted[BITS], 3, c->layers, 2, c->kv_heads, 0) || !shape_is(&wanted[UNIT], 3, c->layers, 2, c->kv_heads, 0) ||
-	    !shape_is(&wanted[LEVELS], 4, c->layers, 2, c->kv_heads, Q5C_LEVELS_MAX) ||
-	    !shape_is(&wanted[SHAPING], 4, c->layers, 2, c->kv_heads, triangle))
+	const uint64_t mean[4] = { c->layers, 2, c->kv_heads, c->head_dim }, levels[4] = { c->layers, 2, c->kv_heads, Q5C_LEVELS_MAX };
+	const uint64_t shaping[4] = { c->layers, 2, c->kv_heads, triangle };
+
+	if (!calibration_shape_is(&wanted[Q5C_BITS], 3, mean) || !calibration_shape_is(&wanted[Q5C_UNIT], 3, mean) ||
+	    !calibration_shape_is(&wanted[Q5C_MEAN], 4, mean) || !calibration_shape_is(&wanted[Q5C_LEVELS], 4, levels) ||
+	    !calibration_shape_is(&wanted[Q5C_SHAPING], 4, shaping))
 		return -EBADMSG;
 	c->q5c.bits = malloc(heads);
 	c->q5c.unit = malloc(heads);
-	c->q5c.mean = words_of(&wanted[MEAN], heads * c->head_dim);
-	c->q5c.levels = words_of(&wanted[LEVELS], heads * Q5C_LEVELS_MAX);
-	c->q5c.shaping = words_of(&wanted[SHAPING], heads * triangle);
+	c->q5c.mean = calibration_words(&wanted[Q5C_MEAN], heads * c->head_dim);
+	c->q5c.levels = calibration_words(&wanted[Q5C_LEVELS], heads * Q5C_LEVELS_MAX);
+	c->q5c.shaping = calibration_words(&wanted[Q5C_SHAPING], heads * triangle);
 	if (!c->q5c.bits || !c->q5c.unit || !c->q5c.mean || !c->q5c.levels || !c->q5c.shaping)
 		return -ENOMEM;
-	memcpy(c->q5c.bits, wanted[BITS].data, heads);
-	memcpy(c->q5c.unit, wanted[UNIT].data, heads);
+	memcpy(c->q5c.bits, wanted[Q5C_BITS].data, heads);
+	memcpy(c->q5c.unit, wanted[Q5C_UNIT].data, heads);
 	for (uint64_t i = 0; i < heads; i++)
 		if (c->q5c.bits[i] < 1 || c->q5c.bits[i] > Q5C_BITS_MAX || c->q5c.unit[i] < CODEC_UNIT_MIN || c->q5c.unit[i] > CODEC_UNIT_MAX ||
-		    !mean_valid(c->q5c.mean + i * c->head_dim, c->head_dim) ||
+		    !calibration_mean_valid(c->q5c.mean + i * c->head_dim, c->head_dim) ||
 		    !levels_valid(c->q5c.levels + i * Q5C_LEVELS_MAX, c->q5c.bits[i]) ||
 		    !shaping_valid(c->q5c.shaping + i * triangle, c->head_dim))
 			return -EBADMSG;
-	c->has_q5c = true;
 	return 0;
 }
 
@@ -108,7 +108,7 @@ static int load_rotary(struct speckv_calibration *c, struct text kind, const str
 		c->rotary = ROTARY_NEIGHBOURS;
 	else
 		return -EOPNOTSUPP;
-	if (!shape_is(turns, 1, pairs, 0, 0, 0))
+	if (!turns->found || turns->dimensions != 1 || turns->shape[0] != pairs)
 		return -EBADMSG;
 	c->turns = malloc(pairs * sizeof(*c->turns));
 	c->steps = malloc(pairs * sizeof(*c->steps));
@@ -126,15 +126,37 @@ static int load_rotary(struct speckv_calibration *c, struct text kind, const str
 	return 0;
 }
 
+static bool any_found(const struct tensor *wanted, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++)
+		if (wanted[i].found)
+			return true;
+	return false;
+}
+
 static int load(const uint8_t *file, uint64_t bytes, struct speckv_calibration *c)
 {
 	struct tensor wanted[TENSORS + 1] = {
-		[TURNS] = { .name = "rotary.turns", .dtype = "U64" },	  [BITS] = { .name = "q5c.bits", .dtype = "U8" },
-		[UNIT] = { .name = "q5c.unit", .dtype = "I8" },		  [MEAN] = { .name = "q5c.mean", .dtype = "I16" },
-		[LEVELS] = { .name = "q5c.levels", .dtype = "I16" },	  [SHAPING] = { .name = "q5c.shaping", .dtype = "I16" },
+		[TURNS] = { .name = "rotary.turns", .dtype = "U64" },
+		[Q5C + Q5C_BITS] = { .name = "q5c.bits", .dtype = "U8" },
+		[Q5C + Q5C_UNIT] = { .name = "q5c.unit", .dtype = "I8" },
+		[Q5C + Q5C_MEAN] = { .name = "q5c.mean", .dtype = "I16" },
+		[Q5C + Q5C_LEVELS] = { .name = "q5c.levels", .dtype = "I16" },
+		[Q5C + Q5C_SHAPING] = { .name = "q5c.shaping", .dtype = "I16" },
+		[E7C + E7C_RANK] = { .name = "e7c.rank", .dtype = "I16" },
+		[E7C + E7C_UNIT] = { .name = "e7c.unit", .dtype = "I8" },
+		[E7C + E7C_SHIFT] = { .name = "e7c.shift", .dtype = "U8" },
+		[E7C + E7C_MEAN] = { .name = "e7c.mean", .dtype = "I16" },
+		[E7C + E7C_SYNTHESIS] = { .name = "e7c.synthesis", .dtype = "I16" },
+		[E7C + E7C_ANALYSIS] = { .name = "e7c.analysis", .dtype = "I16" },
+		[E7C + E7C_DOWN] = { .name = "e7c.down", .dtype = "U8" },
+		[E7C + E7C_ROUNDING] = { .name = "e7c.rounding", .dtype = "U8" },
+		[E7C + E7C_LOW] = { .name = "e7c.low", .dtype = "U8" },
+		[E7C + E7C_TABLE] = { .name = "e7c.table", .dtype = "U8" },
+		[E7C + E7C_FREQUENCIES] = { .name = "e7c.frequencies", .dtype = "U8" },
 	};
 	struct safetensors_about about = { 0 };
-	const struct tensor *mean = &wanted[MEAN];
+	const struct tensor *mean;
 	uint8_t digest[EVP_MAX_MD_SIZE];
 	int rc = safetensors_scan(file, bytes, wanted, &about);
 
@@ -142,15 +164,21 @@ static int load(const uint8_t *file, uint64_t bytes, struct speckv_calibration *
 		return -EBADMSG;
 	if (!text_is(about.version, "0"))
 		return -EOPNOTSUPP;
-	if (!mean->found || mean->dimensions != 4 || mean->shape[0] > LAYERS_MOST || mean->shape[1] != 2 ||
-	    mean->shape[2] > HEADS_MOST || mean->shape[3] > CODEC_HEAD_DIM_MAX || !codec_head_dim_lossy((unsigned int)mean->shape[3]))
+	c->has_q5c = any_found(wanted + Q5C, Q5C_TENSORS);
+	c->has_e7c = any_found(wanted + E7C, E7C_TENSORS);
+	/* Both modes' means have the shape that everything else follows; that they agree is looked at in turn. */
+	mean = &wanted[c->has_q5c ? (int)Q5C + Q5C_MEAN : (int)E7C + E7C_MEAN];
+	if (!mean->found || mean->dimensions != 4 || mean->shape[0] > LAYERS_MOST || mean->shape[1] != 2 || mean->shape[2] > HEADS_MOST ||
+	    mean->shape[3] > CODEC_HEAD_DIM_MAX || !codec_head_dim_lossy((unsigned int)mean->shape[3]))
 		return -EBADMSG;
 	c->layers = (unsigned int)mean->shape[0];
 	c->kv_heads = (unsigned int)mean->shape[2];
 	c->head_dim = (unsigned int)mean->shape[3];
 	rc = load_rotary(c, about.rotary, &wanted[TURNS]);
-	if (!rc)
-		rc = load_q5c(c, wanted);
+	if (!rc && c->has_q5c)
+		rc = load_q5c(c, wanted + Q5C);
+	if (!rc && c->has_e7c)
+		rc = calibration_load_e7c(c, wanted + E7C);
 	if (rc)
 		return rc;
 	if (EVP_Digest(file, bytes, digest, NULL, EVP_sha256(), NULL) != 1)
@@ -191,6 +219,7 @@ void speckv_calibration_free(struct speckv_calibration *calibration)
 	free(calibration->q5c.mean);
 	free(calibration->q5c.levels);
 	free(calibration->q5c.shaping);
+	calibration_free_e7c(&calibration->e7c);
 	free(calibration);
 }
 
@@ -199,7 +228,8 @@ int speckv_calibration_describe(const struct speckv_calibration *calibration, st
 	if (!calibration || !out)
 		return -EINVAL;
 	*out = (struct speckv_calibration_info){
-		.codecs = calibration->has_q5c ? UINT32_C(1) << SPECKV_CODEC_Q5C : 0,
+		.codecs = (calibration->has_q5c ? UINT32_C(1) << SPECKV_CODEC_Q5C : 0) |
+			  (calibration->has_e7c ? UINT32_C(1) << SPECKV_CODEC_E7C : 0),
 		.layers = calibration->layers,
 		.kv_heads = calibration->kv_heads,
 		.head_dim = calibration->head_dim,
@@ -213,7 +243,8 @@ bool calibration_covers(const struct speckv_calibration *calibration, unsigned i
 {
 	uint32_t layer = parameter & 0xffff, head = parameter >> 16;
 
-	return codec == SPECKV_CODEC_Q5C && calibration->has_q5c && geometry->head_dim == calibration->head_dim &&
+	return ((codec == SPECKV_CODEC_Q5C && calibration->has_q5c) || (codec == SPECKV_CODEC_E7C && calibration->has_e7c)) &&
+	       geometry->head_dim == calibration->head_dim &&
 	       layer + geometry->layers <= calibration->layers && head + geometry->kv_heads <= calibration->kv_heads;
 }
 

@@ -5,9 +5,11 @@
 
 #include <stdbool.h>
 
+#include "e7c.h"
 #include "mode.h"
 #include "q5c.h"
 #include "rotary.h"
+#include "safetensors.h"
 
 /* Tables of mode q5c: of layer l, tensor x, head h at ((l * 2 + x) * kv_heads + h). */
 struct calibration_q5c {
@@ -18,6 +20,19 @@ struct calibration_q5c {
 	int16_t *shaping; /* [head_dim * (head_dim - 1) / 2] */
 };
 
+/* Of mode e7c, in the same order. */
+struct calibration_e7c {
+	uint16_t *rank;
+	int8_t *unit;
+	uint8_t *shift;
+	int16_t *mean;	    /* [head_dim] */
+	int16_t *synthesis; /* [head_dim][stride] */
+	int16_t *analysis;  /* [stride][head_dim] */
+	uint8_t *down, *rounding, *low, *which; /* [stride] */
+	struct range_table *coders;
+	unsigned int stride;
+};
+
 struct speckv_calibration {
 	uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES];
 	unsigned int layers, kv_heads, head_dim;
@@ -25,7 +40,8 @@ struct speckv_calibration {
 	uint64_t *turns; /* of each pair a position, in 2^-64 turns; NULL without an embedding */
 	struct rotary_steps *steps; /* of each pair */
 	struct calibration_q5c q5c;
-	bool has_q5c;
+	struct calibration_e7c e7c;
+	bool has_q5c, has_e7c;
 };
 
 /* A section's parameter in calibrated modes: which layer and which head of the calibration come first. */
@@ -40,7 +56,36 @@ bool calibration_covers(const struct speckv_calibration *calibration, unsigned i
 
 void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32_t parameter, enum codec_tensor tensor, unsigned int head,
 			    struct q5c_tables *out);
+void calibration_e7c_tables(const struct speckv_calibration *calibration, uint32_t parameter, enum codec_tensor tensor, unsigned int head,
+			    struct e7c_tables *out);
 /* False: K is stored as it is. */
 bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct rotary_rotation *out);
+
+/* ---- loading, of the parts of a file ---- */
+
+enum calibration_q5c_tensor { Q5C_BITS, Q5C_UNIT, Q5C_MEAN, Q5C_LEVELS, Q5C_SHAPING, Q5C_TENSORS };
+enum calibration_e7c_tensor {
+	E7C_RANK,
+	E7C_UNIT,
+	E7C_SHIFT,
+	E7C_MEAN,
+	E7C_SYNTHESIS,
+	E7C_ANALYSIS,
+	E7C_DOWN,
+	E7C_ROUNDING,
+	E7C_LOW,
+	E7C_TABLE,
+	E7C_FREQUENCIES,
+	E7C_TENSORS
+};
+
+/* Is the tensor there, of this shape? */
+bool calibration_shape_is(const struct tensor *t, unsigned int dimensions, const uint64_t *shape);
+/* Its first `count` numbers of 16 bits; NULL without memory. */
+int16_t *calibration_words(const struct tensor *t, uint64_t count);
+bool calibration_mean_valid(const int16_t *mean, unsigned int head_dim);
+/* Layers, heads and head size are known. -EBADMSG, -ENOMEM; what there is by then is freed with the calibration. */
+int calibration_load_e7c(struct speckv_calibration *c, const struct tensor *wanted);
+void calibration_free_e7c(struct calibration_e7c *tables);
 
 #endif

@@ -32,6 +32,7 @@ static const struct codec_mode *const modes[] = {
 	[SPECKV_CODEC_Q4X] = &codec_mode_q4x,
 	[SPECKV_CODEC_LOSSLESS] = &codec_mode_lossless,
 	[SPECKV_CODEC_Q5C] = &codec_mode_q5c,
+	[SPECKV_CODEC_E7C] = &codec_mode_e7c,
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

@@ -28,7 +28,7 @@ static bool sse42_usable(void)
 
 static bool avx2_usable(void)
 {
-	return sse42_usable() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+	return sse42_usable() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
 }
 
 /* The level of Ice Lake and Zen 4: earlier AVX-512 parts lack the carry-less multiply and the byte permutes. */
@@ -48,7 +48,9 @@ static bool avx512bf16_usable(void)
 
 #define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa
 #define CALIBRATED(isa)                                                                                              \
-	.rotary_turn = codec_rotary_turn_##isa, .q5c_encode = codec_q5c_encode_##isa, .q5c_decode = codec_q5c_decode_##isa
+	.rotary_turn = codec_rotary_turn_##isa, .q5c_encode = codec_q5c_encode_##isa, .q5c_decode = codec_q5c_decode_##isa, \
+	.e7c_restore = codec_e7c_restore_##isa, .e7c_analyse = codec_e7c_analyse_##isa, .e7c_join = codec_e7c_join_##isa,   \
+	.e7c_part = codec_e7c_part_##isa
 #define Q4X(isa) .q4x_encode = codec_q4x_encode_##isa, .q4x_decode = codec_q4x_decode_##isa
 
 #define LOSSLESS(decode, encode)                                                                                    \

@@ -17,6 +17,7 @@
 
 #include "mode.h"
 
+struct e7c_tables;
 struct q5c_tables;
 struct range_table;
 struct rotary_angle;
@@ -70,6 +71,20 @@ struct codec_kernels {
 			  const struct rotary_rotation *rotation, uint8_t *group);
 	bool (*q5c_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
 			   const struct rotary_rotation *rotation, uint8_t *raw);
+	/*
+	 * Mode e7c, in the same way: the levels of each coefficient, `rank` rows of 64 tokens on lines, to values; and from values, -ENODATA
+	 * as above, E7C_TO_BE_STORED where the group has none.
+	 */
+	void (*e7c_restore)(const int16_t *levels, unsigned int head_dim, unsigned int dtype, const struct e7c_tables *tables,
+			    const struct rotary_rotation *rotation, uint8_t *raw);
+	int (*e7c_analyse)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct e7c_tables *tables,
+			   const struct rotary_rotation *rotation, int16_t *levels);
+	/* Levels from symbols, plain bits (with slack) and as many escapes as symbols call for; false where those do not fit. */
+	bool (*e7c_join)(const uint8_t *symbols, const uint8_t *plain, uint32_t plain_bytes, const uint8_t *escapes, const struct e7c_tables *tables,
+			 int16_t *levels);
+	/* The reverse, as lossless_split. `plain` has eight bytes more. */
+	uint32_t (*e7c_part)(const int16_t *levels, unsigned int head_dim, const struct e7c_tables *tables, uint8_t *symbols,
+			     uint8_t *plain, uint32_t *plain_bytes, uint8_t *escapes);
 };
 
 /* Ask for memory that will be read soon: a hint, never a fault. */
@@ -116,7 +131,15 @@ CODEC_LOSSLESS_ENCODE(portable);
 	int codec_q5c_encode_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,           \
 				   const struct rotary_rotation *rotation, uint8_t *group);                                                  \
 	bool codec_q5c_decode_##isa(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,        \
-				    const struct rotary_rotation *rotation, uint8_t *raw)
+				    const struct rotary_rotation *rotation, uint8_t *raw);                                                   \
+	void codec_e7c_restore_##isa(const int16_t *levels, unsigned int head_dim, unsigned int dtype,                 \
+				     const struct e7c_tables *tables, const struct rotary_rotation *rotation, uint8_t *raw);                 \
+	int codec_e7c_analyse_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct e7c_tables *tables,          \
+				    const struct rotary_rotation *rotation, int16_t *levels);                          \
+	bool codec_e7c_join_##isa(const uint8_t *symbols, const uint8_t *plain, uint32_t plain_bytes, const uint8_t *escapes,                \
+				  const struct e7c_tables *tables, int16_t *levels);                                   \
+	uint32_t codec_e7c_part_##isa(const int16_t *levels, unsigned int head_dim, const struct e7c_tables *tables,   \
+				      uint8_t *symbols, uint8_t *plain, uint32_t *plain_bytes, uint8_t *escapes)
 CODEC_CALIBRATED_KERNELS(portable);
 
 #if defined(__x86_64__)

@@ -58,6 +58,7 @@ extern const struct codec_mode codec_mode_int8_delta_rle;
 extern const struct codec_mode codec_mode_q4x;
 extern const struct codec_mode codec_mode_lossless;
 extern const struct codec_mode codec_mode_q5c;
+extern const struct codec_mode codec_mode_e7c;
 
 /* NULL when this build lacks the mode. */
 const struct codec_mode *codec_mode_find(unsigned int codec);

@@ -13,6 +13,7 @@ bool codec_range_table(const uint8_t *frequency, struct range_table *table)
 
 	for (unsigned int s = 0; s < RANGE_SYMBOLS; s++) {
 		table->frequency[s] = frequency[s];
+		table->reciprocal[s] = frequency[s] ? (UINT64_C(1) << 32) / frequency[s] + 1 : 0;
 		table->start[s] = (uint8_t)start;
 		table->entry[s] = frequency[s] | (uint32_t)(uint16_t)-start << 16;
 		for (unsigned int i = 0; i < frequency[s] && start + i < 256; i++) {
@@ -53,16 +54,11 @@ bool codec_range_symbols_portable(const struct range_table *tables, const uint8_
 uint32_t codec_range_code_portable(const struct range_table *tables, const uint8_t *which, const uint8_t *symbols, unsigned int runs,
 				   uint32_t *states, uint8_t *end)
 {
-	const struct range_table *table = NULL;
-	uint64_t reciprocal[RANGE_SYMBOLS];
 	const uint8_t *from = end;
 
 	for (unsigned int run = runs; run-- > 0;) {
-		const struct range_table *its = which ? tables + which[run] : tables;
+		const struct range_table *table = which ? tables + which[run] : tables;
 
-		for (unsigned int s = 0; table != its && s < RANGE_SYMBOLS; s++)
-			reciprocal[s] = its->frequency[s] ? (UINT64_C(1) << 32) / its->frequency[s] + 1 : 0;
-		table = its;
 		for (unsigned int k = RANGE_STATES; k-- > 0;) {
 			unsigned int s = symbols[run * RANGE_STATES + range_element(k)];
 			uint32_t state = states[k], frequency = table->frequency[s], large = state >= frequency * RANGE_STATE_MIN;
@@ -72,7 +68,7 @@ uint32_t codec_range_code_portable(const struct range_table *tables, const uint8
 			end -= large;
 			state >>= 8 * large;
 			/* state / frequency: exact for states below 2^23 */
-			states[k] = state + (uint32_t)(state * reciprocal[s] >> 32) * (256 - frequency) + table->start[s];
+			states[k] = state + (uint32_t)(state * table->reciprocal[s] >> 32) * (256 - frequency) + table->start[s];
 		}
 	}
 	return (uint32_t)(from - end);

@@ -32,6 +32,7 @@ static inline unsigned int range_element(unsigned int k)
 struct range_table {
 	uint32_t slot[256];            /* frequency | symbol << 8 | (slot - start) << 16 */
 	uint32_t entry[RANGE_SYMBOLS]; /* frequency | (-start mod 2^16) << 16 */
+	uint64_t reciprocal[RANGE_SYMBOLS]; /* of the frequency, in 2^-32, a little more */
 	uint8_t symbol[256];
 	uint8_t frequency[RANGE_SYMBOLS], start[RANGE_SYMBOLS];
 };

@@ -197,13 +197,13 @@ class BitString:
         return item
 
 
-def lossless_symbols(frequencies: bytes, states: list[int], code: bytes, runs: int) -> list[int]:
-    """Symbols of one group in the order of its elements; the states are left as the last step leaves them."""
-    starts = [sum(frequencies[:s]) for s in range(32)]
-    owner = [s for s in range(32) for _ in range(frequencies[s])]
-    symbols = [0] * (64 * runs)
+def range_symbols(tables: list[bytes], states: list[int], code: bytes) -> list[int]:
+    """Symbols of one group, a table a run, in the order of its elements; the states are left as the last step does."""
+    symbols = [0] * (64 * len(tables))
     taken = 0
-    for run in range(runs):
+    for run, frequencies in enumerate(tables):
+        starts = [sum(frequencies[:s]) for s in range(32)]
+        owner = [s for s in range(32) for _ in range(frequencies[s])]
         for k in range(64):
             high, low = divmod(states[k], 256)
             s = owner[low]
@@ -214,6 +214,19 @@ def lossless_symbols(frequencies: bytes, states: list[int], code: bytes, runs: i
                 taken += 1
     assert taken == len(code)
     return symbols
+
+
+def range_states(section: bytes, at: int) -> tuple[list[int], int]:
+    """States from their powers on, and where they end."""
+    powers_string = BitString(section[at : at + 24])
+    powers = [15 + powers_string.take(3) for _ in range(64)]
+    end = at + 24 + (sum(powers) + 7) // 8
+    string = BitString(section[at + 24 : end])
+    return [(1 << power) + string.take(power) for power in powers], end
+
+
+def last_plain(states: list[int]) -> bytes:
+    return sum((state - (1 << 15)) << 15 * k for k, state in enumerate(states)).to_bytes(120, "little")
 
 
 def decode_lossless(header: Header, tensor: int, parameter: int, section: bytes) -> bytes:
@@ -232,21 +245,14 @@ def decode_lossless(header: Header, tensor: int, parameter: int, section: bytes)
             at += header.head_dim // 2
         for _ in range(header.tokens // 64):
             code_bytes, escape_count = struct.unpack_from("<2H", section, at)
-            powers_string = BitString(section[at + 4 : at + 28])
-            powers = [15 + powers_string.take(3) for _ in range(64)]
-            at += 28
-            states_bytes = (sum(powers) + 7) // 8
-            states_string = BitString(section[at : at + states_bytes])
-            states = [(1 << power) + states_string.take(power) for power in powers]
-            at += states_bytes
-            symbols = lossless_symbols(frequencies, states, section[at : at + code_bytes], header.head_dim)
+            states, at = range_states(section, at + 4)
+            symbols = range_symbols([frequencies] * header.head_dim, states, section[at : at + code_bytes])
             at += code_bytes
             escapes = list(struct.unpack_from(f"<{escape_count}H", section, at))
             at += 2 * escape_count
             plain_bytes = 8 * plain * header.head_dim - 120
             assert symbols.count(31) == escape_count and all(1 << 15 <= state < 1 << 16 for state in states)
-            last = sum((state - (1 << 15)) << 15 * k for k, state in enumerate(states)).to_bytes(120, "little")
-            bits = BitString(section[at : at + plain_bytes] + last)
+            bits = BitString(section[at : at + plain_bytes] + last_plain(states))
             at += plain_bytes
             for element, symbol in enumerate(symbols):
                 value = escapes.pop(0) if symbol == 31 else base[element % header.head_dim] + symbol
@@ -269,9 +275,9 @@ class Tables:
     numbers: dict[str, list[int]]
 
     def of(self, name: str, layer: int, tensor: int, head: int) -> list[int]:
-        """The innermost row."""
+        """What there is of a head."""
         shape = self.shapes[name]
-        width = shape[3] if len(shape) == 4 else 1
+        width = math.prod(shape[3:])
         at = ((layer * 2 + tensor) * shape[2] + head) * width
         return self.numbers[name][at : at + width]
 
@@ -331,13 +337,18 @@ def decode_q5c(header: Header, tensor: int, parameter: int, section: bytes, tabl
                     limit((v * Q4X_EIGHTHS[(scale - 1) % 8] + 2 ** (k - 1)) >> k, 32767) if scale else 0 for v in found
                 ]
                 found = [limit(y + m, 32767) for y, m in zip(found, mean, strict=True)]
-                if tensor or tables.rotary == "none":
-                    found = [256 * z for z in found]
-                else:
-                    found = rotated(found, header.first_position + 64 * group, token, tables)
-                words += [nearest(header.dtype, r * Fraction(2) ** (unit - 8)) for r in found]
+                words += turned(found, header, tensor, group, token, unit, tables)
     assert at == len(section)
     return struct.pack(f"<{len(words)}H", *words)
+
+
+def turned(z: list[int], header: Header, tensor: int, group: int, token: int, unit: int, tables: Tables) -> list[int]:
+    """The words of a token whose values are z units before they were rotated."""
+    if tensor or tables.rotary == "none":
+        turned = [256 * x for x in z]
+    else:
+        turned = rotated(z, header.first_position + 64 * group, token, tables)
+    return [nearest(header.dtype, r * Fraction(2) ** (unit - 8)) for r in turned]
 
 
 def rotated(z: list[int], base: int, token: int, tables: Tables) -> list[int]:
@@ -351,11 +362,69 @@ def rotated(z: list[int], base: int, token: int, tables: Tables) -> list[int]:
     return out
 
 
+# ---- e7c: section 9 --------------------------------------------------------------------------------------------------
+
+
+def decode_e7c(header: Header, tensor: int, parameter: int, section: bytes, tables: Tables) -> bytes:
+    layer, first_head, head_dim = parameter & 0xFFFF, parameter >> 16, header.head_dim
+    frequencies = [bytes(tables.numbers["e7c.frequencies"][i : i + 32]) for i in range(0, 32 * 256, 32)]
+    out = b""
+    at = 0
+    for head in range(first_head, first_head + header.kv_heads):
+        own = {
+            name: tables.of(f"e7c.{name}", layer, tensor, head)
+            for name in ("rank", "unit", "shift", "mean", "synthesis")
+        }
+        coefficients = {name: tables.of(f"e7c.{name}", layer, tensor, head) for name in ("low", "table")}
+        (rank,), (unit,), (shift,) = own["rank"], own["unit"], own["shift"]
+        for group in range(header.tokens // 64):
+            if section[at : at + 2] == b"\xff\xff":
+                out += section[at + 2 : at + 2 + 128 * head_dim]
+                at += 2 + 128 * head_dim
+                continue
+            begin = at
+            levels, at = e7c_levels(
+                section, at, coefficients["low"][:rank], [frequencies[i] for i in coefficients["table"][:rank]]
+            )
+            assert at - begin < 2 + 128 * head_dim
+            for token in range(64):
+                z = []
+                for c in range(head_dim):
+                    total = sum(levels[64 * i + token] * own["synthesis"][i * head_dim + c] for i in range(rank))
+                    z.append(limit((total + 2 ** (shift - 1) >> shift) + own["mean"][c], 32767))
+                out += struct.pack(f"<{head_dim}H", *turned(z, header, tensor, group, token, unit, tables))
+    assert at == len(section)
+    return out
+
+
+def e7c_levels(section: bytes, at: int, low: list[int], tables: list[bytes]) -> tuple[list[int], int]:
+    """Levels of a group, [coefficient][token], and where it ends."""
+    code_bytes, escape_count, plain_bytes = struct.unpack_from("<3H", section, at)
+    states, at = range_states(section, at + 6)
+    symbols = range_symbols(tables, states, section[at : at + code_bytes])
+    at += code_bytes
+    escapes = list(struct.unpack_from(f"<{escape_count}H", section, at))
+    at += 2 * escape_count
+    assert symbols.count(31) == escape_count and all(1 << 15 <= state < 1 << 16 for state in states)
+    plain = section[at : at + plain_bytes] + last_plain(states)
+    planes = BitString(plain[: 8 * sum(low)])
+    magnitudes = []
+    for i, p in enumerate(low):
+        strings = [planes.take(64) for _ in range(p)]
+        for token, symbol in enumerate(symbols[64 * i : 64 * i + 64]):
+            high = escapes.pop(0) if symbol == 31 else symbol
+            magnitudes.append((high << p) + sum((string >> token & 1) << j for j, string in enumerate(strings)))
+            assert magnitudes[-1] <= 2047
+    signs = BitString(plain[8 * sum(low) :])
+    assert len(plain) == max(120, 8 * sum(low) + (sum(map(bool, magnitudes)) + 7) // 8)
+    return [-x if x and signs.take(1) else x for x in magnitudes], at + plain_bytes
+
+
 CALIBRATED = sorted(path.stem for path in (VECTORS / "calibrated").glob("*.frame"))
 
 
 def test_calibrated_frames_are_there() -> None:
-    assert len(CALIBRATED) >= 3
+    assert {name.split("-")[0] for name in CALIBRATED} == {"q5c", "e7c"} and len(CALIBRATED) >= 6
 
 
 @pytest.mark.parametrize("name", CALIBRATED)
@@ -364,7 +433,7 @@ def test_calibrated_frame_decodes_by_the_specification(name: str) -> None:
     frame, file = (folder / f"{name}.frame").read_bytes(), (folder / f"{name}.safetensors").read_bytes()
     line = next(line.split() for line in (folder / "index.txt").read_text().splitlines() if line.split()[0] == name)
     header = parse(frame)
-    assert header.mode == line[1] == "q5c" and header.dtype == line[2]
+    assert header.mode == line[1] and header.dtype == line[2]
     assert [header.layers, header.kv_heads, header.head_dim, header.tokens] == [int(field) for field in line[3:7]]
     assert header.calibration == hashlib.sha256(file).digest()[:16] and crc32c(file) == int(line[9], 16)
     assert len(frame) == int(line[11]) and crc32c(frame) == int(line[12], 16)
@@ -373,7 +442,7 @@ def test_calibrated_frame_decodes_by_the_specification(name: str) -> None:
         offset, length, crc, parameter = struct.unpack_from("<4I", frame, 128 + 16 * number)
         section = frame[64 * offset : 64 * offset + length]
         assert crc32c(section) == crc
-        out += decode_q5c(header, number % 2, parameter, section, tables)
+        out += {"q5c": decode_q5c, "e7c": decode_e7c}[header.mode](header, number % 2, parameter, section, tables)
     assert crc32c(out) == int(line[13], 16)
 
 

@@ -65,7 +65,7 @@ def test_frames_with_a_calibration_are_read_and_never_written(repository: Path, 
     shutil.copytree(repository / "tests" / "vectors" / "calibrated", folder)
     found = check(folder)
     assert found.differences == []
-    assert found.modes["q5c"] == (3, 3)
+    assert found.modes == {"q5c": (3, 3), "e7c": (3, 3)}
     frame = next(folder.glob("q5c-*.frame"))
     data = bytearray(frame.read_bytes())
     data[-100] ^= 1

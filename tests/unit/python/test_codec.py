@@ -79,14 +79,15 @@ def test_a_block_of_another_size_is_refused() -> None:
 CALIBRATED = Path(__file__).resolve().parents[2] / "vectors" / "calibrated"
 
 
-def test_a_calibrated_frame_is_read_with_its_calibration_only() -> None:
-    names = sorted(path.stem for path in CALIBRATED.glob("*.frame"))
+@pytest.mark.parametrize("mode", ["q5c", "e7c"])
+def test_a_calibrated_frame_is_read_with_its_calibration_only(mode: str) -> None:
+    names = sorted(path.stem for path in CALIBRATED.glob(f"{mode}-*.frame"))
     assert len(names) >= 2
     own, other = (codec.Calibration.load(CALIBRATED / f"{name}.safetensors") for name in names[:2])
     frame = np.fromfile(CALIBRATED / f"{names[0]}.frame", np.uint8)
     parsed = codec.parse_frame(frame)
-    assert parsed.codec == speckv.Codec.Q5C and parsed.calibration == own.digest
-    assert own.codecs == (speckv.Codec.Q5C,) and own.head_dim == parsed.geometry.head_dim
+    assert parsed.codec == mode and parsed.calibration == own.digest
+    assert own.codecs == (mode,) and own.head_dim == parsed.geometry.head_dim
     raw = codec.decode_frame(frame, calibration=own)
     told = {line.split()[0]: line.split()[-1] for line in (CALIBRATED / "index.txt").read_text().splitlines()}
     assert codec.crc32c(raw) == int(told[names[0]], 16)
@@ -96,18 +97,19 @@ def test_a_calibrated_frame_is_read_with_its_calibration_only() -> None:
         codec.decode_frame(frame)
 
 
-def test_a_calibrated_mode_wants_a_calibration_and_layers_that_it_has() -> None:
-    own = codec.Calibration.load(next(CALIBRATED.glob("*-h64-*.safetensors")))
+@pytest.mark.parametrize("mode", ["q5c", "e7c"])
+def test_a_calibrated_mode_wants_a_calibration_and_layers_that_it_has(mode: str) -> None:
+    own = codec.Calibration.load(next(CALIBRATED.glob(f"{mode}-*-h64-*.safetensors")))
     shape = speckv.Geometry(1, 1, 64, 64)
     raw = np.zeros(shape.block_bytes, np.uint8)
-    frame = codec.encode_frame(shape, "q5c", raw, calibration=own, first_layer=1)
+    frame = codec.encode_frame(shape, mode, raw, calibration=own, first_layer=1)
     assert len(codec.decode_frame(frame, calibration=own)) == shape.block_bytes
     for layer, head in ((own.layers, 0), (0, own.kv_heads), (-1, 0)):
         with pytest.raises(speckv.SpeckvError) as refused:
-            codec.encode_frame(shape, "q5c", raw, calibration=own, first_layer=layer, first_head=head)
+            codec.encode_frame(shape, mode, raw, calibration=own, first_layer=layer, first_head=head)
         assert refused.value.errno == errno.ERANGE
     with pytest.raises(speckv.InvalidError):
-        codec.encode_frame(shape, "q5c", raw)
+        codec.encode_frame(shape, mode, raw)
     with pytest.raises(speckv.DamagedError):
         codec.Calibration(b"no calibration, whatever it says")
 
