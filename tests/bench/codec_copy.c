@@ -16,6 +16,7 @@
 
 #include <speckv/codec.h>
 
+#include "../vectors/calibration_e7c.h"
 #include "bench.h"
 
 struct work {
@@ -25,7 +26,9 @@ struct work {
 	uint8_t *frames;     /* the source blocks as raw frames */
 	uint8_t *small;      /* and as q4x frames */
 	uint8_t *exact;      /* and as lossless frames */
-	size_t frame_stride, small_stride;
+	uint8_t *learned;    /* and as e7c frames */
+	struct speckv_calibration *calibration;
+	size_t frame_stride, small_stride, learned_stride;
 	struct speckv_frame_job *jobs;
 	struct speckv_geometry shape;
 	struct speckv_frame_identity identity;
@@ -169,6 +172,29 @@ static void run_lossless_decode(struct work *w)
 	}
 }
 
+static void run_e7c_encode(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++) {
+		uint64_t length;
+
+		if (speckv_frame_encode_calibrated(&w->shape, SPECKV_CODEC_E7C, w->calibration, 0, 0, &w->identity, w->source + w->from[i] * w->block,
+						   w->block, w->learned + w->from[i] * w->learned_stride, w->learned_stride, &length))
+			abort();
+	}
+}
+
+static void run_e7c_decode(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++) {
+		const uint8_t *frame = w->learned + w->from[i] * w->learned_stride;
+		struct speckv_frame parsed;
+
+		if (speckv_frame_parse(frame, w->learned_stride, &parsed) ||
+		    speckv_frame_decode_calibrated(&parsed, w->calibration, frame, w->learned_stride, 0, 1, w->destination + w->to[i] * w->block, w->block))
+			abort();
+	}
+}
+
 struct peer {
 	const char *name, *isa;
 	void (*run)(struct work *w);
@@ -195,6 +221,9 @@ static const struct peer peers[] = {
 	{ "lossless frame: parse, decode", "auto", run_lossless_decode, 0 },
 	{ "lossless frame: decode avx2", "avx2", run_lossless_decode, 0 },
 	{ "lossless: decode portable", "portable", run_lossless_decode, 0 },
+	{ "e7c frame: encode", "auto", run_e7c_encode, 0 },
+	{ "e7c frame: parse, decode", "auto", run_e7c_decode, 0 },
+	{ "e7c frame: decode avx2", "avx2", run_e7c_decode, 0 },
 	{ "crc32c_copy avx512", "avx512", run_copy, 0 },
 	{ "crc32c_copy sse42", "sse42", run_copy, 0 },
 	{ "crc32c_copy portable", "portable", run_copy, 0 },
@@ -235,6 +264,20 @@ static void fill(uint16_t *to, size_t count)
 		memcpy(&bits, &sum, sizeof(bits));
 		to[i] = (uint16_t)(bits >> 16);
 	}
+}
+
+/* Tables for such numbers: three in four coefficients are coded, and none are stored. */
+static struct speckv_calibration *calibration(void)
+{
+	struct calibration_shape learned = { 1, 1, 128, 96, "halves", -8 };
+	struct speckv_calibration *loaded = NULL;
+	uint64_t seed = 3;
+	struct calibration_file file = random_e7c_calibration(&seed, &learned);
+
+	if (speckv_calibration_load(file.bytes, file.length, &loaded))
+		give_up("its calibration does not load");
+	free(file.bytes);
+	return loaded;
 }
 
 static double own_seconds(void)
@@ -278,12 +321,16 @@ int main(int argc, char **argv)
 	w.small_stride = speckv_frame_max_bytes(&shape, SPECKV_CODEC_Q4X);
 	w.small = map(w.blocks * w.small_stride);
 	w.exact = map(w.blocks * w.frame_stride);
+	w.learned_stride = speckv_frame_max_bytes(&shape, SPECKV_CODEC_E7C);
+	w.learned = map(w.blocks * w.learned_stride);
+	w.calibration = calibration();
 	w.jobs = calloc(w.blocks, sizeof(*w.jobs));
 	if (!w.jobs)
 		give_up("no memory");
 	run_encode(&w);
 	run_q4x_encode(&w);
 	run_lossless_encode(&w);
+	run_e7c_encode(&w);
 	w.to = order(w.blocks, 2);
 	seconds = calloc(PEERS * rounds, sizeof(*seconds));
 	if (!seconds)
