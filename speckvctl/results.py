@@ -716,8 +716,8 @@ class CodecCalibrate(Document):
     ratio: float
     perplexity_reference: float
     expected_increase_percent: float
-    k_bits: list[list[int]]
-    v_bits: list[list[int]]
+    k_bits: list[list[float]]
+    v_bits: list[list[float]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -338,33 +338,48 @@ def calibrate(
         Path, typer.Option("--tokens", metavar="FILE", help="Token ids to run it on, .npy [document][token].")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Calibration to write.")],
+    codec_name: Annotated[str, typer.Option("--codec", metavar="MODE", help="q5c or e7c.")] = "q5c",
     ratio: Annotated[
-        float, typer.Option("--ratio", metavar="R", min=1, max=64, help="How much smaller frames are to be, at least.")
-    ] = 6.0,
+        float | None,
+        typer.Option(
+            "--ratio",
+            metavar="R",
+            min=1,
+            max=64,
+            help="How much smaller frames are to be, at least. Default: 6 in q5c, 7.5 in e7c.",
+        ),
+    ] = None,
     documents: Documents = None,
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, max=1 << 62, help="Of what is drawn.")] = 0,
     compute: Compute = "cpu",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Make a calibration of a model for the mode q5c, from text like what it will serve.
+    """Make a calibration of a model for the mode q5c or e7c, from text like what it will serve.
 
-    The model is run, forwards and back, to learn where in K and V small errors change its predictions. Heads that
-    matter get more bits, and the encoder moves errors to where they do not matter. Some ten documents of 2048 tokens
-    are enough; a calibration should not be judged on the text it was made from. This needs torch.
+    The model is run, forwards and back, to learn where in K and V small errors change its predictions. In q5c heads
+    that matter get more bits, and the encoder moves errors to where they do not matter. In e7c each head gets a
+    transform that puts what matters into few coefficients; its ratio is that of the text, other text may take more.
+    Some ten documents of 2048 tokens are enough; a calibration should not be judged on the text it was made from. This
+    needs torch.
 
     Pools and frames name the calibration by its digest. Without the very file, frames cannot be read: keep it.
 
     \b
     Examples:
       speckvctl codec calibrate --model model --tokens tokens.npy -o new.safetensors --documents 1 --json
+      speckvctl codec calibrate --model model --tokens tokens.npy -o new.safetensors --documents 1 --codec e7c --ratio 4
     """
     import math
 
     from speckv.codec import Calibration as Loaded
 
-    from speckvctl.codecs import running, tensors
+    from speckvctl.codecs import modes, running, tensors
 
+    if codec_name not in modes.CALIBRATED:
+        raise UsageError(
+            f"--codec: {codec_name} takes no calibration", f"--codec with one of {', '.join(modes.CALIBRATED)}"
+        )
     running.check_compute(compute)
     tensors.check_replaceable(output)
     from speckvctl.codecs import calibration, llama, perplexity
@@ -373,7 +388,7 @@ def calibrate(
     ids = perplexity.read_tokens(tokens, loaded, documents)
     with progress("calibrating", "documents") as tell:
         made = calibration.make(
-            loaded, ids, ratio=ratio, seed=seed, source=f"{model.name} {tokens.name}", progress=tell
+            loaded, ids, ratio=ratio, codec=codec_name, seed=seed, source=f"{model.name} {tokens.name}", progress=tell
         )
     if not dry_run:
         with tensors.replacing(output) as stream:
@@ -381,7 +396,7 @@ def calibrate(
     document = results.CodecCalibrate(
         file=str(output),
         dry_run=dry_run,
-        codec="q5c",
+        codec=codec_name,
         calibration_digest=Loaded(made.file).digest.hex(),
         file_bytes=len(made.file),
         model=str(model),
@@ -391,8 +406,8 @@ def calibrate(
         ratio=made.ratio,
         perplexity_reference=math.exp(made.reference_nats),
         expected_increase_percent=100 * math.expm1(made.loss_nats),
-        k_bits=made.widths[:, 0].tolist(),
-        v_bits=made.widths[:, 1].tolist(),
+        k_bits=made.bits[:, 0].tolist(),
+        v_bits=made.bits[:, 1].tolist(),
     )
     finish(document, as_json=as_json)
 

@@ -132,7 +132,7 @@ def compared(document: results.CodecCompare) -> list[str]:
 def calibrated(document: results.CodecCalibrate) -> list[str]:
     text = f"{plural(document.documents, 'document')} of {one_line(document.tokens)}"
     rows = [
-        [str(layer), " ".join(map(str, k)), " ".join(map(str, v))]
+        [str(layer), " ".join(f"{bits:.3g}" for bits in k), " ".join(f"{bits:.3g}" for bits in v)]
         for layer, (k, v) in enumerate(zip(document.k_bits, document.v_bits, strict=True))
     ]
     return [

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: MIT
+"""Tables of the mode e7c: a transform of every head, one step for all of them, and how often levels occur.
+
+With the covariance C of a head's values and the sensitivity S of the loss to errors in them, S = L L', the rows of
+U' L' are a transform whose coefficients do not depend on each other (U: eigenvectors of L' C L), and in which an error
+costs its square, wherever it is. So one step serves all coefficients of all heads; those that mostly stay below it are
+left out. The step is the one with which the codec itself meets the ratio.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import speckv
+import torch
+from speckv.codec import Calibration
+
+from speckvctl.codecs import study
+from speckvctl.codecs.llama import Llama
+from speckvctl.codecs.perplexity import BLOCK
+from speckvctl.codecs.study import Array, CalibrationError, Place, Study
+
+CODEC = speckv.Codec.E7C
+RATIO = 7.5
+DAMPING = 0.3  # of the mean sensitivity, added to that of every direction: few documents do not know all of them
+ROUNDING = 115  # of 256: a level is the next one from 1 - 115/256 of a step on
+LEVEL_MAX = 2047
+SYMBOLS, ESCAPE, ESCAPE_BITS = 32, 31, 16
+LOW_MAX = 6
+TABLES, TABLE_ROUNDS = 64, 12
+#: What a bit is worth, in squared steps: a coefficient that takes more than it saves is left out.
+BIT_WORTH = 0.1
+SAMPLE_BYTES = 256 << 20  # of coefficients, as float32
+TRIAL_BYTES = 48 << 20  # of blocks to find the step with
+STEP_ROUNDS, STEP_CLOSE = 24, 0.002
+FRACTION = 256  # coefficients come in so many fractions of a step
+ROW_MAX, COLUMN_MAX, WORD_MAX = (1 << 18) - 1, (1 << 20) - 1, 32767
+DOWN_MAX, SHIFT_MAX = 18, 20
+STEP_MAX = 16000  # in units
+
+
+@dataclass
+class _Transform:
+    """Of a head: to coefficients of which an error costs its square, and back; and coefficients of some tokens."""
+
+    forward: Array  # [coefficient][channel]
+    back: Array  # [coefficient][channel]
+    sample: Array  # [token][coefficient]
+
+
+def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], Array, float, float]:
+    """The tables, the bits of a value of every head, the frames' ratio and the expected loss of a token in nats."""
+    transforms = _transforms(model, found)
+    common = study.tables(model, found, "e7c")
+    trial = Study(blocks=_some(found.blocks, max(1, TRIAL_BYTES // study.raw_bytes(model))))
+    coarse = max(float(np.sqrt((t.sample**2).mean(0).max())) for t in transforms.values())
+    low, high = coarse * 2.0**-12, coarse * 2
+    reached = _ratio(trial, _tables(model, common, transforms, high)[0])
+    if reached < ratio:
+        raise CalibrationError(f"a ratio of {ratio:g} is out of reach: {reached:.2f} is the most for this model")
+    for _ in range(STEP_ROUNDS):
+        step = float(np.sqrt(low * high))
+        reached = _ratio(trial, _tables(model, common, transforms, step)[0])
+        low, high = (step, high) if reached < ratio else (low, step)
+        if ratio <= reached < ratio * (1 + STEP_CLOSE):
+            break
+    made, bits = _tables(model, common, transforms, high)
+    loss, raw, stored = study.losses(found, CODEC, Calibration(study.file(made)))
+    return made, bits, raw / stored, float(loss.sum())
+
+
+def _some(blocks: list[Any], count: int) -> list[Any]:
+    """As many, evenly."""
+    return [blocks[i * len(blocks) // count] for i in range(count)] if count < len(blocks) else blocks
+
+
+def _ratio(trial: Study, made: dict[str, Array]) -> float:
+    _, raw, stored = study.losses(trial, CODEC, Calibration(study.file(made)))
+    return raw / stored
+
+
+# ---- transforms ------------------------------------------------------------------------------------------------------
+
+
+def _transforms(model: Llama, found: Study) -> dict[Place, _Transform]:
+    shape = model.shape
+    of_block = 4 * shape.layers * 2 * shape.kv_heads * BLOCK * shape.head_dim
+    blocks = _some(found.blocks, max(1, SAMPLE_BYTES // of_block))
+    values = torch.stack([block.float() for _, block, _ in blocks])
+    values[:, :, 0] = torch.stack(
+        [study.unrotated(model, x, first) for (first, _, _), x in zip(blocks, values[:, :, 0], strict=True)]
+    )
+    made = {}
+    for place, head in found.heads.items():
+        forward, back = _transform(head.covariance, head.sensitivity.cpu().numpy() / head.count)
+        tokens = values[(slice(None), *place)].reshape(-1, shape.head_dim).numpy() - head.mean
+        made[place] = _Transform(forward, back, (tokens @ forward.T).astype(np.float32))
+    return made
+
+
+def _transform(covariance: Array, sensitivity: Array) -> tuple[Array, Array]:
+    """Forward and back, [coefficient][channel], those with the largest variance first."""
+    scale = float(np.trace(sensitivity)) / len(sensitivity)
+    damped = sensitivity + DAMPING * (scale if scale > 0 else 1.0) * np.eye(len(sensitivity))
+    root = np.linalg.cholesky(damped)
+    _, vectors = np.linalg.eigh(root.T @ covariance @ root)
+    vectors = vectors[:, ::-1]
+    return vectors.T @ root.T, np.linalg.solve(root.T, vectors).T
+
+
+# ---- tables of a step ------------------------------------------------------------------------------------------------
+
+
+def _tables(
+    model: Llama, common: dict[str, Array], transforms: dict[Place, _Transform], step: float
+) -> tuple[dict[str, Array], Array]:
+    """All tables for this step, and the bits of a value of every head."""
+    size = common["e7c.unit"].shape
+    width = model.shape.head_dim
+    counted = {place: _counted(transform.sample / step) for place, transform in transforms.items()}
+    most = max(len(low) for low, _, _ in counted.values())
+    histograms = np.concatenate([symbols for _, symbols, _ in counted.values()])
+    frequencies, which = _cluster(histograms)
+    costs = np.take_along_axis(histograms @ _symbol_bits(frequencies).T, which[:, None], 1)[:, 0]
+    made = common | {
+        "e7c.rank": np.zeros(size, np.int16),
+        "e7c.shift": np.zeros(size, np.uint8),
+        "e7c.synthesis": np.zeros((*size, most, width), np.int16),
+        "e7c.analysis": np.zeros((*size, most, width), np.int16),
+        "e7c.down": np.zeros((*size, most), np.uint8),
+        "e7c.rounding": np.full((*size, most), ROUNDING, np.uint8),
+        "e7c.low": np.zeros((*size, most), np.uint8),
+        "e7c.table": np.zeros((*size, most), np.uint8),
+        "e7c.frequencies": frequencies.astype(np.uint8),
+    }
+    bits = np.zeros(size)
+    at = 0
+    for place, (low, symbols, plain) in counted.items():
+        rank, unit = len(low), 2.0 ** int(common["e7c.unit"][place])
+        transform = transforms[place]
+        made["e7c.rank"][place] = rank
+        made["e7c.low"][place][:rank] = low
+        made["e7c.table"][place][:rank] = which[at : at + rank]
+        # A step beyond all values is as good as one just beyond them, and fits a word.
+        back = transform.back[:rank] * step / unit
+        reach = np.maximum(np.abs(back).max(1, keepdims=True) / STEP_MAX, 1.0)
+        made["e7c.analysis"][place][:rank], made["e7c.down"][place][:rank] = _analysis(
+            transform.forward[:rank] * unit / step * reach
+        )
+        made["e7c.synthesis"][place][:rank], made["e7c.shift"][place] = _synthesis(back / reach)
+        bits[place] = round(float((costs[at : at + rank] / symbols.sum(1) + plain).sum()) / width, 3)
+        at += rank
+    return made, bits
+
+
+def _counted(sample: Array) -> tuple[Array, Array, Array]:
+    """Of the coefficients that are worth it: plain low bits, counts of symbols, and plain bits a level."""
+    magnitudes = np.minimum(np.floor(np.abs(sample) + ROUNDING / FRACTION), LEVEL_MAX)
+    saved = (sample**2 - (np.abs(sample) - magnitudes) ** 2).mean(0)
+    width = sample.shape[1]
+    places = magnitudes.astype(np.int64) + (LEVEL_MAX + 1) * np.arange(width)
+    counts = np.bincount(places.ravel(), minlength=width * (LEVEL_MAX + 1)).reshape(width, -1)
+    signs = 1 - counts[:, 0] / len(sample)
+    best = None
+    for low in range(LOW_MAX + 1):
+        symbols = _symbols(counts, low)
+        shares = symbols / len(sample)
+        entropy = -(shares * np.log2(np.maximum(shares, 1e-12))).sum(1)
+        bits = entropy + low + shares[:, ESCAPE] * ESCAPE_BITS
+        if best is None:
+            best = bits, np.zeros(len(bits), np.uint8), symbols
+        else:
+            better = bits < best[0]
+            best = (
+                np.where(better, bits, best[0]),
+                np.where(better, low, best[1]),
+                np.where(better[:, None], symbols, best[2]),
+            )
+    assert best is not None
+    bits, lows, symbols = best
+    worth = saved > BIT_WORTH * (bits + signs)
+    worth[0] |= not worth.any()  # a head has at least one
+    rank = int(np.flatnonzero(worth).max()) + 1
+    return lows[:rank].astype(np.uint8), symbols[:rank], (signs + lows)[:rank]
+
+
+def _symbols(counts: Array, low: int) -> Array:
+    """Counts of the 32 symbols from those of levels."""
+    bounds = np.minimum(np.arange(SYMBOLS) << low, LEVEL_MAX + 1)
+    cumulative = np.concatenate((np.zeros((len(counts), 1), np.int64), counts.cumsum(1)), 1)
+    edges = cumulative[:, np.append(bounds, LEVEL_MAX + 1)]
+    return np.diff(edges, axis=1).astype(np.float64)
+
+
+def _analysis(exact: Array) -> tuple[Array, Array]:
+    """A matrix of steps as integers of fractions, and how many bits more each row has: as many as fit."""
+    scaled = exact * FRACTION
+    room = np.minimum(ROW_MAX / np.abs(scaled).sum(1), WORD_MAX / np.abs(scaled).max(1)) * 0.999
+    down = np.minimum(np.floor(np.log2(room)), DOWN_MAX)
+    if down.min() < 1:
+        raise CalibrationError("a head is so sensitive that its steps are finer than its values")
+    return np.rint(scaled * 2.0 ** down[:, None]).astype(np.int16), down.astype(np.uint8)
+
+
+def _synthesis(exact: Array) -> tuple[Array, int]:
+    room = min(COLUMN_MAX / np.abs(exact).sum(0).max(), WORD_MAX / np.abs(exact).max()) * 0.999
+    shift = min(int(np.floor(np.log2(room))), SHIFT_MAX)
+    if shift < 1:
+        raise CalibrationError("a head is so insensitive that its steps are larger than any value")
+    return np.rint(exact * 2.0**shift).astype(np.int16), shift
+
+
+# ---- tables of frequencies -------------------------------------------------------------------------------------------
+
+
+def _symbol_bits(frequencies: Array) -> Array:
+    """What each symbol takes by each table; one without a share is escaped."""
+    shares = np.maximum(frequencies, 1e-9) / 256
+    escaped = -np.log2(shares[:, ESCAPE:]) + ESCAPE_BITS
+    bits = np.where(frequencies > 0, -np.log2(shares), escaped)
+    bits[:, ESCAPE] = escaped[:, 0]
+    return np.asarray(bits)
+
+
+def _cluster(histograms: Array) -> tuple[Array, Array]:
+    """Tables, and which of them each histogram goes by: those by which all take the fewest bits."""
+    count = min(TABLES, len(histograms))
+    shares = histograms / histograms.sum(1, keepdims=True)
+    order = np.argsort(shares @ np.arange(SYMBOLS), kind="stable")
+    which = np.empty(len(histograms), np.int64)
+    which[order] = np.arange(len(histograms)) * count // len(histograms)
+    for _ in range(TABLE_ROUNDS):
+        used = np.unique(which)
+        frequencies = np.stack([_frequencies(histograms[which == i].sum(0)) for i in used])
+        which = np.argmin(histograms @ _symbol_bits(frequencies).T, 1)
+    used, which = np.unique(which, return_inverse=True)
+    return frequencies[used], which
+
+
+def _frequencies(counts: Array) -> Array:
+    """Shares of 256, one at least for 0, what occurs and the escape; what is rarer than an escape is dear has none."""
+    total = counts.sum()
+    kept = np.where(counts * 2048 >= total, counts, 0.0)
+    kept[ESCAPE] = total - kept[:ESCAPE].sum()
+    shares = np.floor(kept * 256 / total + 0.5)
+    shares = np.maximum(shares, kept > 0)
+    shares[[0, ESCAPE]] = np.maximum(shares[[0, ESCAPE]], 1)
+    while (excess := int(shares.sum()) - 256) != 0:
+        if excess > 0:
+            loss = np.where(shares > 1, kept / (2 * shares - 1), np.inf)
+            shares[int(loss.argmin())] -= 1
+        else:
+            gain = np.where(shares > 0, kept / (2 * shares + 1), -1.0)
+            shares[int(gain.argmax())] += 1
+    return np.asarray(shares)

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""What a model's KV looks like, and where errors in it hurt: what calibrations are made from.
+
+The model is run on text that it is not judged on later. A target drawn from the model's own prediction at every place
+makes the squared gradient of the loss an estimate of how much a small error in any stored value costs (Fisher
+information).
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import speckv
+import torch
+import torch.nn.functional as F
+from speckv.codec import Calibration
+
+from speckvctl.codecs.llama import KV, Llama
+from speckvctl.codecs.perplexity import BLOCK
+
+Array = npt.NDArray[Any]
+Progress = Callable[[int, int], None]
+Place = tuple[int, int, int]  # layer, K or V, KV head
+
+FORMAT, VERSION = "speckv-calibration", "0"
+HEAD_DIMS = (64, 80, 96, 128, 192, 256)
+INPUT_MAX = 16383  # of an integer input; a quarter of it for the largest value seen
+HEADROOM = 4
+SAMPLE_BYTES = 1 << 30  # of blocks kept to try codecs on
+
+
+class CalibrationError(Exception):
+    """A calibration that cannot be made, or not as asked."""
+
+    def __init__(self, reason: str, number: int = errno.EINVAL) -> None:
+        super().__init__(reason)
+        self.errno = number
+
+
+@dataclass
+class Head:
+    """Sums over the tokens of one head of one tensor of one layer, K without its rotary embedding."""
+
+    total: Any
+    products: Any  # of values: the sum of their outer products
+    sensitivity: Any  # of gradients, likewise
+    count: int = 0
+    largest: float = 0.0
+
+    @property
+    def mean(self) -> Array:
+        found: Array = self.total.cpu().numpy() / self.count
+        return found
+
+    @property
+    def covariance(self) -> Array:
+        mean = self.mean
+        found: Array = self.products.cpu().numpy() / self.count - np.outer(mean, mean)
+        return found
+
+    @property
+    def unit(self) -> int:
+        """The exponent of the unit in which values are integers."""
+        return min(max(math.ceil(math.log2(max(self.largest, 1e-9) * HEADROOM / INPUT_MAX)), -60), 40)
+
+
+@dataclass
+class Study:
+    """What the model's KV showed."""
+
+    heads: dict[Place, Head] = field(default_factory=dict)
+    tokens: int = 0
+    documents: int = 0
+    nats: float = 0.0
+    blocks: list[tuple[int, Any, Any]] = field(default_factory=list)  # first position, values, gradients; all layers
+
+
+def raw_bytes(model: Llama) -> int:
+    """Of a block of all layers."""
+    shape = model.shape
+    return shape.layers * 2 * shape.kv_heads * BLOCK * shape.head_dim * 2
+
+
+def study(model: Llama, ids: Array, seed: int, progress: Progress | None) -> Study:
+    found = Study()
+    shape = model.shape
+    rng = np.random.default_rng(seed)
+    generator = torch.Generator(device=model.device).manual_seed(seed)
+    block_bytes = 2 * raw_bytes(model)
+    per_document = max(1, min(ids.shape[1] // BLOCK, SAMPLE_BYTES // block_bytes // len(ids)))
+    for number, document in enumerate(ids):
+        if progress is not None:
+            progress(number, len(ids))
+        leaves: list[KV] = []
+
+        def capture(_layer: int, k: Any, v: Any) -> KV:
+            pair = (k.detach().clone().requires_grad_(), v.detach().clone().requires_grad_())
+            leaves.append(pair)  # noqa: B023 - used up within the iteration
+            return pair
+
+        tokens = torch.from_numpy(document[None]).to(model.device)
+        hidden = model.hidden(tokens, store=capture, block=BLOCK)
+        logits = F.linear(hidden[0], model.weights["model.embed_tokens.weight" if shape.tied else "lm_head.weight"])
+        likelihood = F.log_softmax(logits, -1)
+        with torch.no_grad():
+            drawn = torch.multinomial(likelihood.exp(), 1, generator=generator)
+            found.nats += float(F.nll_loss(likelihood[:-1], tokens[0, 1:], reduction="sum"))
+        gradients = torch.autograd.grad(
+            likelihood[:-1].gather(1, drawn[:-1]).sum(), [leaf for pair in leaves for leaf in pair]
+        )
+        found.tokens += len(document) - 1
+        found.documents += 1
+        with torch.no_grad():
+            _add(model, found, leaves, gradients)
+            full = leaves[0][0].shape[2] // BLOCK
+            for block in rng.choice(full, min(per_document, full), replace=False):
+                part = slice(int(block) * BLOCK, (int(block) + 1) * BLOCK)
+                values = torch.stack([torch.stack([x[0, :, part] for x in pair]) for pair in leaves])
+                slopes = torch.stack([x[0, :, part] for x in gradients]).view(values.shape)
+                found.blocks.append((int(block) * BLOCK, values.to(model.dtype).cpu(), slopes.bfloat16().cpu()))
+    if progress is not None:
+        progress(len(ids), len(ids))
+    return found
+
+
+def _add(model: Llama, found: Study, leaves: list[KV], gradients: Any) -> None:
+    for layer, pair in enumerate(leaves):
+        for tensor, values in enumerate(pair):
+            slopes = gradients[2 * layer + tensor]
+            largest = values.abs().amax((0, 2, 3))
+            if tensor == 0:
+                values, slopes = (unrotated(model, x) for x in (values, slopes))
+            for head in range(model.shape.kv_heads):
+                x, g = values[0, head].double(), slopes[0, head].double()
+                sums = found.heads.setdefault((layer, tensor, head), Head(0, 0, 0))
+                sums.total, sums.products = sums.total + x.sum(0), sums.products + x.T @ x
+                sums.sensitivity = sums.sensitivity + g.T @ g
+                sums.count += len(x)
+                sums.largest = max(sums.largest, float(largest[head]))
+
+
+def unrotated(model: Llama, x: Any, first: int = 0) -> Any:
+    """Without its rotary embedding; [...][token from `first` on][channel]."""
+    half = x.shape[-1] // 2
+    turns = model.shape.rope_theta ** -(torch.arange(half, dtype=torch.float64, device=x.device) / half)
+    places = torch.arange(first, first + x.shape[-2], dtype=torch.float64, device=x.device)
+    angles = torch.outer(places, turns).repeat(1, 2)
+    return x * angles.cos().float() + torch.cat((x[..., half:], -x[..., :half]), -1) * angles.sin().float()
+
+
+def tables(model: Llama, found: Study, prefix: str) -> dict[str, Array]:
+    """What every mode's tables have: the rotary embedding, and the units and means of heads."""
+    shape = model.shape
+    unit = np.zeros((shape.layers, 2, shape.kv_heads), np.int8)
+    mean = np.zeros((*unit.shape, shape.head_dim), np.int16)
+    for place, head in found.heads.items():
+        unit[place] = head.unit
+        mean[place] = np.clip(np.rint(head.mean * 2.0**-head.unit), -INPUT_MAX, INPUT_MAX)
+    half = shape.head_dim // 2
+    turns = [round(shape.rope_theta ** -(i / half) / (2 * math.pi) * 2**64) for i in range(half)]
+    return {"rotary.turns": np.array(turns, np.uint64), f"{prefix}.unit": unit, f"{prefix}.mean": mean}
+
+
+def file(tables: dict[str, Array], **about: str) -> bytes:
+    from safetensors.numpy import save
+
+    metadata = {"format": FORMAT, "version": VERSION, "rotary": "halves", **about}
+    return bytes(save(tables, metadata=metadata))
+
+
+def losses(found: Study, codec: speckv.Codec, calibration: Calibration) -> tuple[Array, int, int]:
+    """Expected loss a token, in nats, [layer][K, V][KV head], by the codec's own errors; bytes of blocks and frames."""
+    total: Any = 0
+    tokens = raw = stored = 0
+    for values, slopes, decoded, frame_bytes in through(found, codec, calibration):
+        errors = ((decoded.float() - values.float()) * slopes.float()).sum(-1)
+        total = total + errors.double().pow(2).sum(-1) / 2
+        tokens += values.shape[-2]
+        raw += values.numel() * values.element_size()
+        stored += frame_bytes
+    return (total / tokens).numpy(), raw, stored
+
+
+def through(found: Study, codec: speckv.Codec, calibration: Calibration) -> Iterator[tuple[Any, Any, Any, int]]:
+    """Values, gradients, decoded values and bytes of each block's frame."""
+    for position, values, slopes in found.blocks:
+        dtype = "bf16" if values.dtype == torch.bfloat16 else "fp16"
+        layers, _, heads, tokens, width = values.shape
+        geometry = speckv.Geometry(layers, heads, width, tokens, speckv.DType(dtype))
+        raw = values.contiguous().view(torch.int16).numpy()
+        frame = speckv.codec.encode_frame(
+            geometry, codec, raw, identity=speckv.codec.Identity(first_position=position), calibration=calibration
+        )
+        out = np.empty(raw.shape, np.int16)
+        speckv.codec.decode_frame(frame, out=out, calibration=calibration)
+        yield values, slopes, torch.from_numpy(out).view(values.dtype), frame.nbytes
