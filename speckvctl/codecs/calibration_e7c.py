@@ -9,18 +9,18 @@ left out. The step is the one with which the codec itself meets the ratio.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import speckv
 import torch
-from speckv.codec import Calibration
 
 from speckvctl.codecs import study
 from speckvctl.codecs.llama import Llama
 from speckvctl.codecs.perplexity import BLOCK
-from speckvctl.codecs.study import Array, CalibrationError, Place, Study
+from speckvctl.codecs.study import Array, CalibrationError, Head, Place, Study
 
 CODEC = speckv.Codec.E7C
 RATIO = 7.5
@@ -34,7 +34,7 @@ TABLES, TABLE_ROUNDS = 64, 12
 BIT_WORTH = 0.1
 SAMPLE_BYTES = 256 << 20  # of coefficients, as float32
 TRIAL_BYTES = 48 << 20  # of blocks to find the step with
-STEP_ROUNDS, STEP_CLOSE = 24, 0.002
+STEP_ROUNDS, STEP_CLOSE = 24, 0.003
 FRACTION = 256  # coefficients come in so many fractions of a step
 ROW_MAX, COLUMN_MAX, WORD_MAX = (1 << 18) - 1, (1 << 20) - 1, 32767
 DOWN_MAX, SHIFT_MAX = 18, 20
@@ -51,24 +51,38 @@ class _Transform:
 
 
 def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], Array, float, float]:
-    """The tables, the bits of a value of every head, the frames' ratio and the expected loss of a token in nats."""
-    transforms = _transforms(model, found)
+    """The tables, the bits of a value of every head, the frames' ratio and the expected loss of a token in nats.
+
+    Transforms fit the text that they are made from better than any other. So the step is found with those of some
+    documents and frames of others, and goes with the transforms of all of them.
+    """
     common = study.tables(model, found, "e7c")
-    trial = Study(blocks=_some(found.blocks, max(1, TRIAL_BYTES // study.raw_bytes(model))))
+    early = _transforms(model, found.early, found.blocks)
+    trial = _some(found.late, max(1, TRIAL_BYTES // study.raw_bytes(model)))
+    step, reached = _step(ratio, early, lambda step: study.ratio(trial, CODEC, _tables(model, common, early, step)[0]))
+    made, bits = _tables(model, common, _transforms(model, found.heads, found.blocks), step)
+    return made, bits, reached, float(study.losses(found, CODEC, made).sum())
+
+
+def _step(ratio: float, transforms: dict[Place, _Transform], reaches: Callable[[float], float]) -> tuple[float, float]:
+    """The least step that reaches the ratio, nearly, and what it reaches: by false position, of logarithms."""
     coarse = max(float(np.sqrt((t.sample**2).mean(0).max())) for t in transforms.values())
-    low, high = coarse * 2.0**-12, coarse * 2
-    reached = _ratio(trial, _tables(model, common, transforms, high)[0])
-    if reached < ratio:
-        raise CalibrationError(f"a ratio of {ratio:g} is out of reach: {reached:.2f} is the most for this model")
+    high = np.log(coarse * 2), np.log(reaches(coarse * 2) / ratio)
+    if high[1] < 0:
+        most = ratio * np.exp(high[1])
+        raise CalibrationError(f"a ratio of {ratio:g} is out of reach: {most:.2f} is the most for this model")
+    low = high
+    while low[1] >= 0:
+        high, low = low, (low[0] - np.log(4), np.log(reaches(float(np.exp(low[0] - np.log(4)))) / ratio))
     for _ in range(STEP_ROUNDS):
-        step = float(np.sqrt(low * high))
-        reached = _ratio(trial, _tables(model, common, transforms, step)[0])
-        low, high = (step, high) if reached < ratio else (low, step)
-        if ratio <= reached < ratio * (1 + STEP_CLOSE):
+        if high[1] < STEP_CLOSE:
             break
-    made, bits = _tables(model, common, transforms, high)
-    loss, raw, stored = study.losses(found, CODEC, Calibration(study.file(made)))
-    return made, bits, raw / stored, float(loss.sum())
+        # A little towards the end that must be reached; never so near an end that nothing is gained.
+        share = min(max((STEP_CLOSE / 2 - low[1]) / (high[1] - low[1]), 0.1), 0.9)
+        at = low[0] + share * (high[0] - low[0])
+        found = at, np.log(reaches(float(np.exp(at))) / ratio)
+        low, high = (found, high) if found[1] < 0 else (low, found)
+    return float(np.exp(high[0])), float(ratio * np.exp(high[1]))
 
 
 def _some(blocks: list[Any], count: int) -> list[Any]:
@@ -76,24 +90,19 @@ def _some(blocks: list[Any], count: int) -> list[Any]:
     return [blocks[i * len(blocks) // count] for i in range(count)] if count < len(blocks) else blocks
 
 
-def _ratio(trial: Study, made: dict[str, Array]) -> float:
-    _, raw, stored = study.losses(trial, CODEC, Calibration(study.file(made)))
-    return raw / stored
-
-
 # ---- transforms ------------------------------------------------------------------------------------------------------
 
 
-def _transforms(model: Llama, found: Study) -> dict[Place, _Transform]:
+def _transforms(model: Llama, heads: dict[Place, Head], blocks: list[Any]) -> dict[Place, _Transform]:
     shape = model.shape
     of_block = 4 * shape.layers * 2 * shape.kv_heads * BLOCK * shape.head_dim
-    blocks = _some(found.blocks, max(1, SAMPLE_BYTES // of_block))
+    blocks = _some(blocks, max(1, SAMPLE_BYTES // of_block))
     values = torch.stack([block.float() for _, block, _ in blocks])
     values[:, :, 0] = torch.stack(
         [study.unrotated(model, x, first) for (first, _, _), x in zip(blocks, values[:, :, 0], strict=True)]
     )
     made = {}
-    for place, head in found.heads.items():
+    for place, head in heads.items():
         forward, back = _transform(head.covariance, head.sensitivity.cpu().numpy() / head.count)
         tokens = values[(slice(None), *place)].reshape(-1, shape.head_dim).numpy() - head.mean
         made[place] = _Transform(forward, back, (tokens @ forward.T).astype(np.float32))

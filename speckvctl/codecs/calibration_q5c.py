@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import speckv
 import torch
-from speckv.codec import Calibration
 
 from speckvctl.codecs import study
 from speckvctl.codecs.llama import Llama
@@ -129,5 +128,4 @@ def _losses(model: Llama, found: Study, common: dict[str, Array], width: int) ->
     """Expected loss if every head had this width."""
     shape = model.shape
     every = np.full((shape.layers, 2, shape.kv_heads), width, np.uint8)
-    calibration = Calibration(study.file(_with_widths(common, every)))
-    return study.losses(found, CODEC, calibration)[0]
+    return study.losses(found, CODEC, _with_widths(common, every))

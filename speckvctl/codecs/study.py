@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,14 @@ class Study:
     documents: int = 0
     nats: float = 0.0
     blocks: list[tuple[int, Any, Any]] = field(default_factory=list)  # first position, values, gradients; all layers
+    # Without the last quarter of the documents: what is made of that can be tried on the rest.
+    early: dict[Place, Head] = field(default_factory=dict)
+    early_blocks: int = 0
+
+    @property
+    def late(self) -> list[tuple[int, Any, Any]]:
+        """Blocks of the documents that `early` lacks; of one document, all."""
+        return self.blocks[self.early_blocks :] or self.blocks
 
 
 def raw_bytes(model: Llama) -> int:
@@ -124,6 +132,9 @@ def study(model: Llama, ids: Array, seed: int, progress: Progress | None) -> Stu
                 values = torch.stack([torch.stack([x[0, :, part] for x in pair]) for pair in leaves])
                 slopes = torch.stack([x[0, :, part] for x in gradients]).view(values.shape)
                 found.blocks.append((int(block) * BLOCK, values.to(model.dtype).cpu(), slopes.bfloat16().cpu()))
+        if number + 1 == max(1, len(ids) * 3 // 4):
+            found.early = {place: replace(head) for place, head in found.heads.items()}
+            found.early_blocks = len(found.blocks)
     if progress is not None:
         progress(len(ids), len(ids))
     return found
@@ -174,29 +185,35 @@ def file(tables: dict[str, Array], **about: str) -> bytes:
     return bytes(save(tables, metadata=metadata))
 
 
-def losses(found: Study, codec: speckv.Codec, calibration: Calibration) -> tuple[Array, int, int]:
-    """Expected loss a token, in nats, [layer][K, V][KV head], by the codec's own errors; bytes of blocks and frames."""
+def ratio(blocks: list[tuple[int, Any, Any]], codec: speckv.Codec, tables: dict[str, Array]) -> float:
+    """Bytes of blocks over those of their frames."""
+    calibration = Calibration(file(tables))
+    frames = [_frame(position, values, codec, calibration).nbytes for position, values, _ in blocks]
+    return float(sum(values.numel() * values.element_size() for _, values, _ in blocks) / sum(frames))
+
+
+def losses(found: Study, codec: speckv.Codec, tables: dict[str, Array]) -> Array:
+    """Expected loss a token, in nats, [layer][K, V][KV head], by the codec's own errors."""
+    calibration = Calibration(file(tables))
     total: Any = 0
-    tokens = raw = stored = 0
-    for values, slopes, decoded, frame_bytes in through(found, codec, calibration):
+    tokens = 0
+    for position, values, slopes in found.blocks:
+        out = np.empty(values.shape, np.int16)
+        speckv.codec.decode_frame(_frame(position, values, codec, calibration), out=out, calibration=calibration)
+        decoded = torch.from_numpy(out).view(values.dtype)
         errors = ((decoded.float() - values.float()) * slopes.float()).sum(-1)
         total = total + errors.double().pow(2).sum(-1) / 2
         tokens += values.shape[-2]
-        raw += values.numel() * values.element_size()
-        stored += frame_bytes
-    return (total / tokens).numpy(), raw, stored
+    return np.asarray((total / tokens).numpy())
 
 
-def through(found: Study, codec: speckv.Codec, calibration: Calibration) -> Iterator[tuple[Any, Any, Any, int]]:
-    """Values, gradients, decoded values and bytes of each block's frame."""
-    for position, values, slopes in found.blocks:
-        dtype = "bf16" if values.dtype == torch.bfloat16 else "fp16"
-        layers, _, heads, tokens, width = values.shape
-        geometry = speckv.Geometry(layers, heads, width, tokens, speckv.DType(dtype))
-        raw = values.contiguous().view(torch.int16).numpy()
-        frame = speckv.codec.encode_frame(
-            geometry, codec, raw, identity=speckv.codec.Identity(first_position=position), calibration=calibration
-        )
-        out = np.empty(raw.shape, np.int16)
-        speckv.codec.decode_frame(frame, out=out, calibration=calibration)
-        yield values, slopes, torch.from_numpy(out).view(values.dtype), frame.nbytes
+def _frame(position: int, values: Any, codec: speckv.Codec, calibration: Calibration) -> Any:
+    dtype = "bf16" if values.dtype == torch.bfloat16 else "fp16"
+    layers, _, heads, tokens, width = values.shape
+    return speckv.codec.encode_frame(
+        speckv.Geometry(layers, heads, width, tokens, speckv.DType(dtype)),
+        codec,
+        values.contiguous().view(torch.int16).numpy(),
+        identity=speckv.codec.Identity(first_position=position),
+        calibration=calibration,
+    )

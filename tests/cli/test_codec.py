@@ -178,6 +178,7 @@ def test_another_file_is_not_written_over(chat: Cli) -> None:
 WRONG_OPTIONS = [
     (["--codec", "zip"], 2),
     (["--codec", "q5c"], 2),
+    (["--codec", "e7c"], 2),
     (["--codec", "q5c", "--calibration", "kv.safetensors"], 7),
     (["--calibration", "kv.safetensors"], 2),
     (["--block-tokens", "100"], 2),
@@ -194,6 +195,16 @@ WRONG_OPTIONS = [
 @pytest.mark.parametrize(("options", "code"), WRONG_OPTIONS, ids=lambda value: " ".join(map(str, np.atleast_1d(value))))
 def test_options_that_cannot_be_are_refused_before_anything_runs(options: list[str], code: int, chat: Cli) -> None:
     assert chat.failure("codec", "eval", "kv.safetensors", *options)["exit_code"] == code
+
+
+def test_a_calibration_is_made_for_the_mode_that_is_asked_for(chat: Cli) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
+    command = ["calibrate", "--model", "model", "--tokens", "tokens.npy", "-o", "new.safetensors", "--ratio", "4"]
+    said = chat.document("codec", *command, "--codec", "e7c")
+    assert said["codec"] == "e7c" and said["ratio"] >= 4
+    wrong = chat.failure("codec", "eval", "kv.safetensors", "--codec", "q5c", "--calibration", "new.safetensors")
+    assert "for e7c, not for q5c" in wrong["message"]
+    assert chat.failure("codec", *command, "--codec", "q4x")["exit_code"] == 2
 
 
 @pytest.mark.shared
