@@ -359,9 +359,9 @@ def calibrate(
 
     The model is run, forwards and back, to learn where in K and V small errors change its predictions. In q5c heads
     that matter get more bits, and the encoder moves errors to where they do not matter. In e7c each head gets a
-    transform that puts what matters into few coefficients; its ratio is that of the text, other text may take more.
-    Some ten documents of 2048 tokens are enough; a calibration should not be judged on the text it was made from. This
-    needs torch.
+    transform that puts what matters into few coefficients; its ratio is that of the last documents with what the first
+    ones taught, and other text may take more or less. Some ten documents of 2048 tokens are enough; a calibration
+    should not be judged on the text it was made from. This needs torch.
 
     Pools and frames name the calibration by its digest. Without the very file, frames cannot be read: keep it.
 

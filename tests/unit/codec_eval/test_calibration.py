@@ -166,6 +166,24 @@ def test_e7c_costs_less_than_q5c_at_the_same_ratio(made: calibration.Made, made_
     assert made_e7c.loss_nats < made.loss_nats
 
 
+def test_one_file_may_serve_both_modes(model: llama.Llama, made: calibration.Made, made_e7c: calibration.Made) -> None:
+    both = study.file(load(made.file) | load(made_e7c.file))
+    loaded = Calibration(both)
+    assert loaded.codecs == (speckv.Codec.Q5C, speckv.Codec.E7C)
+    words = block(model, 64)
+    for codec, alone in (("q5c", made), ("e7c", made_e7c)):
+        frames = [
+            encode_frame(SHAPE, codec, words, identity=Identity(first_position=64), calibration=each)
+            for each in (loaded, Calibration(alone.file))
+        ]
+        # All but the digest, and the header's checksum.
+        assert frames[0][128:].tobytes() == frames[1][128:].tobytes()
+    smaller = load(made_e7c.file)
+    smaller["e7c.mean"] = smaller["e7c.mean"][:1]
+    with pytest.raises(speckv.DamagedError):
+        Calibration(study.file(load(made.file) | smaller))
+
+
 def test_transforms_decorrelate_and_make_errors_cost_their_square() -> None:
     rng = np.random.default_rng(3)
     width = 16
