@@ -11,7 +11,7 @@
 #include "kernels.h"
 #include "rows.h"
 
-/* Two rows of 16-bit numbers, token by token: what one multiply-add takes. */
+/* Two rows of 16-bit numbers: what one multiply-add takes. */
 #define PAIR (2 * TOKENS)
 
 /* Bytes of the planes of plain low bits, which come before the signs. */
@@ -105,12 +105,18 @@ static inline void spread(uint64_t mask, int16_t number, int16_t *row)
 
 /* ---- the product -------------------------------------------------------------------------------------------------- */
 
-static inline void interleave(const int16_t *first, const int16_t *second, int16_t *out)
+/* Two rows as the product wants them: with multiply-adds token by token, otherwise one behind the other. */
+static inline void couple(const int16_t *first, const int16_t *second, int16_t *out)
 {
+#if defined(__AVX2__)
 	for (unsigned int t = 0; t < TOKENS; t++) {
 		out[2 * t] = first[t];
 		out[2 * t + 1] = second[t];
 	}
+#else
+	memcpy(out, first, TOKENS * sizeof(*out));
+	memcpy(out + TOKENS, second, TOKENS * sizeof(*out));
+#endif
 }
 
 #if defined(__AVX2__)
@@ -181,11 +187,15 @@ static void product(const int16_t *matrix, unsigned int stride, unsigned int out
 #else
 	for (unsigned int o = 0; o < outs; o++) {
 		const int16_t *row = matrix + (size_t)o * stride;
+		row_t sum = { 0 };
 
-		memset(out[o], 0, sizeof(row_t));
-		for (unsigned int p = 0; p < pairs; p++)
+		for (unsigned int i = 0; i < 2 * pairs; i++) {
+			const int16_t *tokens = in + (size_t)i * TOKENS, by = row[i];
+
 			for (unsigned int t = 0; t < TOKENS; t++)
-				out[o][t] += row[2 * p] * in[p * PAIR + 2 * t] + row[2 * p + 1] * in[p * PAIR + 2 * t + 1];
+				sum[t] += by * tokens[t];
+		}
+		memcpy(out[o], sum, sizeof(sum));
 	}
 #endif
 }
@@ -211,7 +221,7 @@ int NAME(codec_e7c_analyse_, CODEC_ISA)(const uint8_t *raw, unsigned int head_di
 				most = magnitude > most ? magnitude : most;
 				two_rows[i][t] = (int16_t)x;
 			}
-		interleave(two_rows[0], two_rows[1], pairs + (size_t)c / 2 * PAIR);
+		couple(two_rows[0], two_rows[1], pairs + (size_t)c / 2 * PAIR);
 	}
 	if (most > E7C_DEVIATION_MAX)
 		return E7C_TO_BE_STORED;
@@ -343,7 +353,7 @@ void NAME(codec_e7c_restore_, CODEC_ISA)(const int16_t *levels, unsigned int hea
 	row_t rows[CODEC_HEAD_DIM_MAX];
 
 	for (unsigned int p = 0; p < count; p++)
-		interleave(levels + (size_t)p * PAIR, 2 * p + 1 < tables->rank ? levels + (size_t)p * PAIR + TOKENS : zero, pairs + (size_t)p * PAIR);
+		couple(levels + (size_t)p * PAIR, 2 * p + 1 < tables->rank ? levels + (size_t)p * PAIR + TOKENS : zero, pairs + (size_t)p * PAIR);
 	product(tables->synthesis, tables->stride, head_dim, pairs, count, rows);
 	for (unsigned int c = 0; c < head_dim; c++)
 		for (unsigned int t = 0; t < TOKENS; t++)
