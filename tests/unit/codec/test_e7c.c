@@ -523,6 +523,8 @@ int main(int argc, char **argv)
 	int usable;
 
 	kernels_agree(&seed, groups, &tally);
+	/* The same, however many those were. */
+	seed = 5;
 	values_come_back(&seed);
 	outliers_are_stored(&seed);
 	modes_need_their_tables(&seed);
