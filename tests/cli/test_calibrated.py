@@ -73,6 +73,23 @@ def test_replay_verifies_every_byte_and_reports_the_true_ratio(small: Cli) -> No
     assert pool["effective_capacity_bytes"] > 2 * pool["capacity_bytes"]
 
 
+def test_a_pool_holds_blocks_whose_length_their_content_decides(chat: Cli) -> None:
+    """e7c is entropy coded: a block claims the most it could need, and gives back what it does not."""
+    golden = Path(__file__).resolve().parent.parent / "vectors" / "calibrated"
+    loaded = codec.Calibration.load(golden / "e7c-bf16-h64-halves-channels-13.safetensors")
+    chat.ok(*CREATE, "--codec", "e7c", "--calibration", golden / "e7c-bf16-h64-halves-channels-13.safetensors")
+    write_kv(chat.folder / "kv64.safetensors", head_dim=64)
+    said = chat.document(*REPLAY)
+    assert said["blocks_written"] > 0 and said["blocks_read"] > 0
+    assert (said["verified_blocks"], said["mismatches"], said["errors"]) == (said["blocks_read"], 0, 0)
+    shape = speckv.Geometry(layers=loaded.layers, kv_heads=loaded.kv_heads, head_dim=64)
+    assert said["bytes_raw"] == said["blocks_written"] * shape.block_bytes
+    assert said["bytes_stored"] <= said["blocks_written"] * codec.frame_max_bytes(shape, "e7c")
+    pool = chat.document("pool", "show", "host:DRAM", "small")["pool"]
+    assert (pool["codec"], pool["ratio"]) == ("e7c", said["ratio"])
+    assert chat.document("pool", "check", "host:DRAM", "small", "--deep")
+
+
 def test_an_id_at_two_positions_is_two_blocks(small: Cli) -> None:
     """What comes back depends on the position; an engine's hash depends on it too."""
     lines = [
