@@ -125,6 +125,9 @@ class Mode:
         if exc.errno == errno.ENODATA:
             reason = f"{where}: a value is not finite, or beyond what {self.name} can hold"
             return UnsupportedError(reason, "--codec lossless or raw", exc.errno)
+        if exc.errno == errno.ERANGE:
+            shape = f"layer {pair.layer} with {pair.heads} KV heads of size {pair.head_dim}"
+            return UsageError(f"{where}: the calibration has no {shape}", "a --calibration of this model", exc.errno)
         if exc.errno == errno.EINVAL and not codec.frame_max_bytes(pair.geometry(BLOCK_TOKENS), self.codec):
             reason = f"{where}: {self.name} takes no {pair.dtype} with head size {pair.head_dim}"
             return UnsupportedError(reason, "--codec raw", errno.EOPNOTSUPP)

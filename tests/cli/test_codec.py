@@ -207,6 +207,12 @@ def test_a_calibration_is_made_for_the_mode_that_is_asked_for(chat: Cli) -> None
     assert chat.failure("codec", *command, "--codec", "q4x")["exit_code"] == 2
 
 
+def test_tensors_of_another_model_than_the_calibrations_are_refused(chat: Cli, repository: Path) -> None:
+    of = repository / "tests" / "vectors" / "calibrated" / "e7c-bf16-h64-none-tiny-29.safetensors"
+    error = chat.failure("codec", "eval", "kv.safetensors", "--codec", "e7c", "--calibration", of)
+    assert "the calibration has no layer" in error["message"] and error["errno"] == "ERANGE"
+
+
 @pytest.mark.shared
 def test_the_published_tensors_give_the_promised_ratio(cli: Cli, shared_dir: Path) -> None:
     said = cli.document("codec", "eval", shared_dir / "model" / "kv_dev.safetensors")
