@@ -62,9 +62,9 @@ static const struct variant variants[] = {
 	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, portable_usable },
 #if defined(__x86_64__)
 	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, sse42_usable },
-	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
+	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(portable), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(portable), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(portable), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
 #endif
 };
 

@@ -17,6 +17,9 @@
 #define Q5C_LEVEL_MAX 2047
 #define Q5C_SHAPING_MAX 65535 /* sum of a row's magnitudes, 1/512 each */
 
+/* 2^(i/8) * 2^11, rounded. */
+static const uint16_t q5c_eighths[8] = { 2048, 2233, 2435, 2656, 2896, 3158, 3444, 3756 };
+
 /* What the calibration says of one head of one tensor of one layer. */
 struct q5c_tables {
 	unsigned int bits;

@@ -246,7 +246,7 @@ bool NAME(codec_q5c_decode_, CODEC_ISA)(const uint8_t *group, unsigned int head_
 		unsigned int scale = group[t];
 
 		largest = scale > largest ? (uint8_t)scale : largest;
-		mantissa[t] = scale ? q4x_eighths[(scale - 1) % 8] : 0;
+		mantissa[t] = scale ? q5c_eighths[(scale - 1) % 8] : 0;
 		shift[t] = scale && scale <= Q5C_SCALE_MAX ? 30 - (int32_t)(scale - 1) / 8 : 30;
 		half[t] = 1 << (shift[t] - 1);
 	}

@@ -124,6 +124,8 @@ static int each(visitor see, void *arg)
 
 					if (!codec && !mixed) /* bytes are bytes */
 						continue;
+					if (codec == SPECKV_CODEC_Q4X && style == STYLE_CHANNELS) /* groups with a mean */
+						stored = h == 0 || (h == 1 && dtype == 1);
 					if (codec == SPECKV_CODEC_LOSSLESS) /* its three forms */
 						stored = h == 0 && (mixed || (dtype <= SPECKV_DTYPE_FP16 &&
 									      (style == STYLE_OUTLIER || style == STYLE_CHANNELS)));

@@ -180,7 +180,7 @@ POINTS = [
     Point("zstd -1: behind lossless in ratio", COMPARE, not_beating_zstd({"lossless"}, ("ratio",)), exactly(0)),
     # speed, one core, memory to memory
     Point("q4x: decode, of memcpy", COPY, of_memcpy("q4x frame: parse, decode"), at_least(0.8)),
-    Point("q4x: encode with clip search, of memcpy", COPY, of_memcpy("q4x frame: encode"), at_least(0.25)),
+    Point("q4x: encode, of memcpy", COPY, of_memcpy("q4x frame: encode"), at_least(0.25)),
     Point(
         "e7c: decode, one core",
         calibrated("e7c", 5.6),

@@ -4,7 +4,7 @@
  *
  * Usage: test_codec_agree [GROUPS [SEED]]      groups of 64 tokens; each token of a head has a scale of its own
  *
- * Groups are made by words, a kind for each token, so that 100 million are a matter of an hour: values over the whole range of
+ * Groups are made by words, a kind for each token or one for all, so that 100 million are a matter of an hour: values over the whole range of
  * exponents or a slice of it, constants, single outliers, subnormals, zeros of both signs, values on the borders of rounding and of the
  * scale range, now and then one that is not finite. Decoders also get groups of any bytes.
  */
@@ -17,17 +17,17 @@ enum { TOKENS = CODEC_GROUP_TOKENS, MOST = CODEC_HEAD_DIM_MAX, WORDS = TOKENS * 
 #define EACH UINT64_C(0x0001000100010001)
 
 struct tally {
-	uint64_t groups, tokens, refused, any_bytes;
+	uint64_t groups, tokens, refused, any_bytes, means;
 	uint64_t kinds[8];
 };
 
-/* One token: head_dim 16-bit values, four a word. */
-static void make_token(uint64_t *seed, unsigned int dtype, unsigned int head_dim, uint64_t *words, struct tally *tally)
+/* One token: head_dim 16-bit values, four a word. `alike` is NULL or how all tokens of the group are made, but for the octave. */
+static void make_token(uint64_t *seed, unsigned int dtype, unsigned int head_dim, const uint64_t *alike, uint64_t *words, struct tally *tally)
 {
 	unsigned int mantissa = dtype == SPECKV_DTYPE_BF16 ? 7 : 10, exponents = dtype == SPECKV_DTYPE_BF16 ? 255 : 31;
 	/* Scales reach from about 2^-22 to 2^12.75: most exponents lie there, or all would be zeros and refusals. */
 	unsigned int first = dtype == SPECKV_DTYPE_BF16 ? 127 - 26 : 0, span = dtype == SPECKV_DTYPE_BF16 ? 38 : 27;
-	uint64_t how = random_next(seed), fraction = EACH * ((1u << mantissa) - 1), sign = EACH * 0x8000;
+	uint64_t how = alike ? *alike + (random_next(seed) & 3) * 256 : random_next(seed), fraction = EACH * ((1u << mantissa) - 1), sign = EACH * 0x8000;
 	uint64_t exponent = first + (how >> 8 & 0xff) % span, open = 0, mask, kind = how & 7;
 
 	if ((how >> 16 & 0xfff) == 0)
@@ -92,7 +92,7 @@ static void compare(uint64_t *seed, const struct codec_kernels *const *kernels, 
 	static uint64_t words[WORDS + 8] __attribute__((aligned(64)));
 	static uint8_t reference[Q4X_GROUP_MAX] __attribute__((aligned(64))), mine[Q4X_GROUP_MAX] __attribute__((aligned(64)));
 	static uint8_t decoded[2 * TOKENS * MOST] __attribute__((aligned(64))), expected[2 * TOKENS * MOST] __attribute__((aligned(64)));
-	uint64_t how = random_next(seed);
+	uint64_t how = random_next(seed), alike = random_next(seed) & ~UINT64_C(0xffff000000000000);
 	enum codec_tensor tensor = how & 1 ? CODEC_K : CODEC_V;
 	unsigned int dtype = how & 2 ? SPECKV_DTYPE_BF16 : SPECKV_DTYPE_FP16, head_dim = head_dims[(how >> 2 & 0xff) % 6];
 	uint32_t bytes = q4x_group_bytes(head_dim, tensor);
@@ -100,7 +100,13 @@ static void compare(uint64_t *seed, const struct codec_kernels *const *kernels, 
 	int rc;
 
 	for (unsigned int t = 0; t < TOKENS; t++)
-		make_token(seed, dtype, head_dim, words + t * head_dim / 4, tally);
+		make_token(seed, dtype, head_dim, how >> 14 & 1 ? &alike : NULL, words + t * head_dim / 4, tally);
+	for (unsigned int c = 0; c < head_dim && (how >> 14 & 3) == 3; c++) /* some channels the same in all tokens, or of one sign */
+		for (unsigned int t = 0, what = random_below(seed, 8); t < TOKENS && what < 2; t++) {
+			uint16_t *at = (uint16_t *)(void *)words + t * head_dim + c;
+
+			*at = what ? (uint16_t)(*at & 0x7fff) : *((uint16_t *)(void *)words + c);
+		}
 	rc = codec_q4x_encode_portable(raw, head_dim, dtype, tensor, reference);
 	for (unsigned int k = 0; kernels[k]; k++) {
 		int got = kernels[k]->q4x_encode(raw, head_dim, dtype, tensor, mine);
@@ -112,6 +118,7 @@ static void compare(uint64_t *seed, const struct codec_kernels *const *kernels, 
 	tally->groups++;
 	tally->tokens += TOKENS;
 	tally->refused += !!rc;
+	tally->means += !rc && tensor == CODEC_K && reference[Q4X_SCALES + head_dim / 2 - 1];
 	if (rc || !(how >> 10 & 7)) {
 		tally->any_bytes++;
 		for (uint32_t i = 0; i < bytes; i += 8) {
@@ -151,8 +158,10 @@ int main(int argc, char **argv)
 	}
 	CHECK(tally.refused < tally.groups / 2, "%llu of %llu refused: too few are compared", (unsigned long long)tally.refused,
 	      (unsigned long long)tally.groups);
-	printf("%llu groups, %llu tokens, equal in every bit; %llu groups refused alike, %llu decoded from any bytes; tokens by kind", (unsigned long long)tally.groups,
-	       (unsigned long long)tally.tokens, (unsigned long long)tally.refused, (unsigned long long)tally.any_bytes);
+	printf("%llu groups, %llu tokens, equal in every bit; %llu groups refused alike, %llu with a mean, %llu decoded from any bytes; tokens by kind",
+	       (unsigned long long)tally.groups, (unsigned long long)tally.tokens, (unsigned long long)tally.refused, (unsigned long long)tally.means,
+	       (unsigned long long)tally.any_bytes);
+	CHECK(tally.means > tally.groups / 10, "too few groups have a mean");
 	for (int i = 0; i < 8; i++)
 		printf(" %llu", (unsigned long long)tally.kinds[i]);
 	printf("\n");

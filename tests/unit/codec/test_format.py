@@ -149,36 +149,67 @@ def decode_int8_delta_rle(header: Header, tensor: int, parameter: int, section: 
     return struct.pack(f"<{len(words)}H", *words)
 
 
-Q4X_EIGHTHS = [2048, 2233, 2435, 2656, 2896, 3158, 3444, 3756]
+Q4X_EIGHTHS = [1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878]
+Q4X_LEVELS = [[1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 22, 26, 30, 34, 38, 42], [1, 3, 5, 7, 9, 12, 16, 20]]
 
 
 def walsh_hadamard(values: list[int]) -> list[int]:
     return [sum(-x if (i & j).bit_count() & 1 else x for i, x in enumerate(values)) for j in range(len(values))]
 
 
+def transformed(values: list[int]) -> list[int]:
+    """Slice by slice."""
+    piece = min(128, len(values) & -len(values))
+    return [x for c in range(0, len(values), piece) for x in walsh_hadamard(values[c : c + piece])]
+
+
+def half_step(scale: int) -> Fraction:
+    return Fraction(Q4X_EIGHTHS[(scale - 1) % 8]) * Fraction(2) ** ((scale - 1) // 8 - 32) if scale else Fraction(0)
+
+
+def binary32(x: Fraction) -> Fraction:
+    """The nearest number with 24 significant bits; none here is too large or too small for the type."""
+    unit = Fraction(2) ** (math.frexp(float(abs(x)))[1] - 24)
+    if abs(x) >= unit * 2**24:  # the double was rounded up, or down, to a power of two
+        unit *= 2
+    elif abs(x) < unit * 2**23:
+        unit /= 2
+    return round(x / unit) * unit  # ties to even
+
+
+def levels_q4x(string: int, head_dim: int, tensor: int) -> list[int]:
+    bits, positive = (4, 3)[tensor], Q4X_LEVELS[tensor]
+    every = [-x for x in reversed(positive)] + positive
+    paths, levels = [0, 0], []
+    for c in range(head_dim):
+        path, place = divmod(string >> bits * c & (2**bits - 1), 2 ** (bits - 1))
+        levels.append(every[4 * place + 2 * (path ^ paths[-2]) + paths[-1]])
+        paths.append(path)
+    return levels
+
+
 def decode_q4x(header: Header, tensor: int, parameter: int, section: bytes) -> bytes:
     assert parameter == 0
     bits, head_dim = (4, 3)[tensor], header.head_dim
-    token_bytes = head_dim * bits // 8
-    group_bytes = 64 + 64 * token_bytes
+    token_bytes, mean_bytes = head_dim * bits // 8, (head_dim // 2 + 63) // 64 * 64 if tensor == 0 else 0
+    group_bytes = 64 + mean_bytes + 64 * token_bytes
     assert len(section) == header.kv_heads * header.tokens // 64 * group_bytes and group_bytes % 64 == 0
-    piece = min(128, head_dim & -head_dim)
     words: list[int] = []
     for group in range(0, len(section), group_bytes):
+        means = [Fraction(0)] * head_dim
+        if tensor == 0:
+            part = section[group + 64 : group + 64 + head_dim // 2]
+            assert not any(section[group + 64 + head_dim // 2 : group + 64 + mean_bytes])
+            nibbles = [byte >> shift & 15 for byte in part[:-1] for shift in (0, 4)]
+            if part[-1]:
+                means = [w * half_step(part[-1]) for w in transformed([x - 8 for x in nibbles] + [0, 0])]
         for token in range(64):
-            scale = section[group + token]
-            start = group + 64 + token * token_bytes
+            start = group + 64 + mean_bytes + token * token_bytes
             string = int.from_bytes(section[start : start + token_bytes], "little")
-            levels = [2 * (string >> (bits * c) & (2**bits - 1)) - 2**bits + 1 for c in range(head_dim)]
-            if tensor == 0:
-                slices = [levels[c : c + piece] for c in range(0, head_dim, piece)]
-                levels = [x for values in slices for x in walsh_hadamard(values)]
-            half_step = (
-                Fraction(Q4X_EIGHTHS[(scale - 1) % 8]) * Fraction(2) ** ((scale - 1) // 8 - 33)
-                if scale
-                else Fraction(0)
-            )
-            words += [nearest(header.dtype, x * half_step) for x in levels]
+            levels = levels_q4x(string, head_dim, tensor)
+            values = transformed(levels) if tensor == 0 else levels
+            step = half_step(section[group + token])
+            words += [nearest(header.dtype, binary32(v * step + mean)) for v, mean in zip(values, means, strict=True)]
     return struct.pack(f"<{len(words)}H", *words)
 
 
@@ -315,9 +346,11 @@ def limit(x: int, most: int) -> int:
     return max(-most, min(most, x))
 
 
+Q5C_EIGHTHS = [2048, 2233, 2435, 2656, 2896, 3158, 3444, 3756]
+
+
 def decode_q5c(header: Header, tensor: int, parameter: int, section: bytes, tables: Tables) -> bytes:
     layer, first_head, head_dim = parameter & 0xFFFF, parameter >> 16, header.head_dim
-    piece = min(128, head_dim & -head_dim)
     words: list[int] = []
     at = 0
     for head in range(first_head, first_head + header.kv_heads):
@@ -331,10 +364,10 @@ def decode_q5c(header: Header, tensor: int, parameter: int, section: bytes, tabl
                 assert scale <= 224
                 codes = [sum((strings[c * bits + k] >> token & 1) << k for k in range(bits)) for c in range(head_dim)]
                 found = [levels[u] for u in codes]
-                found = [x for c in range(0, head_dim, piece) for x in walsh_hadamard(found[c : c + piece])]
+                found = transformed(found)
                 k = 30 - (scale - 1) // 8
                 found = [
-                    limit((v * Q4X_EIGHTHS[(scale - 1) % 8] + 2 ** (k - 1)) >> k, 32767) if scale else 0 for v in found
+                    limit((v * Q5C_EIGHTHS[(scale - 1) % 8] + 2 ** (k - 1)) >> k, 32767) if scale else 0 for v in found
                 ]
                 found = [limit(y + m, 32767) for y, m in zip(found, mean, strict=True)]
                 words += turned(found, header, tensor, group, token, unit, tables)
