@@ -28,7 +28,7 @@ static bool sse42_usable(void)
 
 static bool avx2_usable(void)
 {
-	return sse42_usable() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
+	return sse42_usable() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
 }
 
 /* The level of Ice Lake and Zen 4: earlier AVX-512 parts lack the carry-less multiply and the byte permutes. */
@@ -62,9 +62,9 @@ static const struct variant variants[] = {
 	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, portable_usable },
 #if defined(__x86_64__)
 	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, sse42_usable },
-	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(portable), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(portable), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(portable), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
+	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx2), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx2), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
 #endif
 };
 
