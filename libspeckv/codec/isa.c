@@ -51,7 +51,7 @@ static bool avx512bf16_usable(void)
 	.rotary_turn = codec_rotary_turn_##isa, .q5c_encode = codec_q5c_encode_##isa, .q5c_decode = codec_q5c_decode_##isa, \
 	.e7c_restore = codec_e7c_restore_##isa, .e7c_analyse = codec_e7c_analyse_##isa, .e7c_join = codec_e7c_join_##isa,   \
 	.e7c_part = codec_e7c_part_##isa
-#define Q4X(isa) .q4x_encode = codec_q4x_encode_##isa, .q4x_decode = codec_q4x_decode_##isa
+#define Q4X(decode, encode) .q4x_encode = codec_q4x_encode_##encode, .q4x_decode = codec_q4x_decode_##decode
 
 #define LOSSLESS(decode, encode)                                                                                    \
 	.range_symbols = codec_range_symbols_##decode, .lossless_merge = codec_lossless_merge_##decode,         \
@@ -59,12 +59,12 @@ static bool avx512bf16_usable(void)
 
 /* Slowest first. */
 static const struct variant variants[] = {
-	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, portable_usable },
+	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, portable_usable },
 #if defined(__x86_64__)
-	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, sse42_usable },
-	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx2), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx2), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
+	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, sse42_usable },
+	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
+	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
 #endif
 };
 

@@ -102,11 +102,13 @@ const struct codec_kernels *codec_kernels_variant(unsigned int index, int *usabl
 uint32_t codec_crc_portable(uint32_t state, const void *data, size_t bytes);
 uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *source, size_t bytes);
 
-#define CODEC_Q4X_KERNELS(isa)                                                                                                          \
-	int codec_q4x_encode_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group); \
+#define CODEC_Q4X_ENCODE(isa)                                                                                                         \
+	int codec_q4x_encode_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group)
+#define CODEC_Q4X_DECODE(isa)                                                                                                         \
 	void codec_q4x_decode_##isa(const uint8_t *group, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *raw, \
 				    bool streamed)
-CODEC_Q4X_KERNELS(portable);
+CODEC_Q4X_ENCODE(portable);
+CODEC_Q4X_DECODE(portable);
 
 #define CODEC_RANGE_DECODE(isa)                                                                                                        \
 	bool codec_range_symbols_##isa(const struct range_table *tables, const uint8_t *which, const uint8_t *code, uint32_t bytes,          \
@@ -149,9 +151,11 @@ uint32_t codec_crc_stream_sse42(uint32_t state, void *destination, const void *s
 uint32_t codec_crc_avx512(uint32_t state, const void *data, size_t bytes);
 uint32_t codec_crc_copy_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
 uint32_t codec_crc_stream_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
-CODEC_Q4X_KERNELS(avx2);
-CODEC_Q4X_KERNELS(avx512);
-CODEC_Q4X_KERNELS(avx512bf16);
+CODEC_Q4X_ENCODE(avx2);
+CODEC_Q4X_ENCODE(avx512);
+CODEC_Q4X_DECODE(avx2);
+CODEC_Q4X_DECODE(avx512);
+CODEC_Q4X_DECODE(avx512bf16);
 CODEC_RANGE_DECODE(avx2);
 CODEC_RANGE_DECODE(avx512);
 CODEC_RANGE_ENCODE(avx512);
