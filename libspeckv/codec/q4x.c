@@ -201,7 +201,7 @@ int codec_q4x_encode_portable(const uint8_t *raw, unsigned int head_dim, unsigne
 	const struct float_layout *layout = float_layout(dtype);
 	int precision = tensor == CODEC_K ? Q4X_K_PRECISION : Q4X_V_PRECISION, most = INT_MIN, least = INT_MAX;
 	struct extent extents[CODEC_GROUP_TOKENS];
-	int32_t values[CODEC_HEAD_DIM_MAX], mean[CODEC_HEAD_DIM_MAX];
+	int32_t values[CODEC_HEAD_DIM_MAX], mean[CODEC_HEAD_DIM_MAX] = { 0 };
 	bool alike = tensor == CODEC_K;
 	uint8_t *codes = group + q4x_codes_at(head_dim, tensor);
 
@@ -272,14 +272,15 @@ static uint32_t nearest_sum(int64_t first, int first_exponent, int64_t second, i
 {
 	uint64_t magnitude, rest;
 	int64_t sum;
-	int down;
+	int down = 0;
 
 	/* Exponents lie 31 apart at most, numbers below 2^24. */
 	*exponent = first_exponent < second_exponent ? first_exponent : second_exponent;
 	sum = first * (INT64_C(1) << (first_exponent - *exponent)) + second * (INT64_C(1) << (second_exponent - *exponent));
 	*negative = sum < 0;
 	magnitude = (uint64_t)(sum < 0 ? -sum : sum);
-	down = magnitude >> 24 ? 64 - __builtin_clzll(magnitude) - 24 : 0;
+	while (magnitude >> down >> 24)
+		down++;
 	if (!down)
 		return (uint32_t)magnitude;
 	rest = magnitude & ((UINT64_C(1) << down) - 1);

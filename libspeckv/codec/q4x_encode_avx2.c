@@ -473,9 +473,9 @@ INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *
 	}
 	search(&trellis, order, head_dim, tensor);
 	name(&trellis, order, head_dim, tensor);
-	for (unsigned int at = 0; at < bytes; at += 16) {
+	for (unsigned int block = 0; block < (bytes + 15) / 16; block++) {
 		/* The last 16 may be some of those before once more. */
-		unsigned int first = at + 16 <= bytes ? at : bytes - 16;
+		unsigned int first = 16 * block + 16 <= bytes ? 16 * block : bytes - 16;
 		__m256i x[16];
 
 #pragma GCC unroll 16
