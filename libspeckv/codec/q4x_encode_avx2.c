@@ -473,6 +473,8 @@ INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *
 	}
 	search(&trellis, order, head_dim, tensor);
 	name(&trellis, order, head_dim, tensor);
+	if (bytes < 16 || bytes > CODEC_HEAD_DIM_MAX / 2) /* what head sizes give, which no reader of this function alone can see */
+		__builtin_unreachable();
 	for (unsigned int block = 0; block < (bytes + 15) / 16; block++) {
 		/* The last 16 may be some of those before once more. */
 		unsigned int first = 16 * block + 16 <= bytes ? 16 * block : bytes - 16;
@@ -488,6 +490,17 @@ INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *
 			_mm_storeu_si128((__m128i *)(void *)(codes + (i + 16) * bytes + first), _mm256_extracti128_si256(x[i], 1));
 		}
 	}
+}
+
+/* Once for each tensor and not for each head size: nothing in it is laid out for one, and compilers took minutes over 24 copies. */
+static __attribute__((noinline)) void quantise_k(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *order, unsigned int head_dim, uint8_t *codes)
+{
+	quantise(cells, order, head_dim, CODEC_K, codes);
+}
+
+static __attribute__((noinline)) void quantise_v(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *order, unsigned int head_dim, uint8_t *codes)
+{
+	quantise(cells, order, head_dim, CODEC_V, codes);
 }
 
 INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *out)
@@ -529,8 +542,8 @@ INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int
 	for (unsigned int c = 0; c < head_dim; c++)
 		order[c] = (uint8_t)cell_at(c, dtype, tensor);
 	for (unsigned int first = 0; first < CODEC_GROUP_TOKENS; first += LANES)
-		quantise((const uint8_t(*)[CODEC_HEAD_DIM_MAX])group.cells + first, order, head_dim, tensor,
-			 codes + (size_t)first * q4x_token_bytes(head_dim, tensor));
+		(tensor == CODEC_K ? quantise_k : quantise_v)((const uint8_t(*)[CODEC_HEAD_DIM_MAX])group.cells + first, order, head_dim,
+							      codes + (size_t)first * q4x_token_bytes(head_dim, tensor));
 	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++)
 		if (!out[t]) /* zero tokens have zero codes */
 			memset(codes + (size_t)t * q4x_token_bytes(head_dim, tensor), 0, q4x_token_bytes(head_dim, tensor));
