@@ -93,8 +93,6 @@ def read_calibration(
     """What --calibration names, for a codec that needs one; for the others None, and nothing may be named."""
     from speckv import codec
 
-    from speckvctl.codecs import modes
-
     needed = codec_name in codec.calibrated_modes()
     for option, value in (("--first-layer", first_layer), ("--first-head", first_head)):
         if value is not None and not needed:
@@ -103,6 +101,8 @@ def read_calibration(
             raise UsageError(f"{option}: {value} is below 0")
     if not needed and path is None:
         return None
+    from speckvctl.codecs import modes
+
     mode = modes.mode(codec_name, path)
     loaded = mode.calibration
     assert loaded is not None and path is not None
