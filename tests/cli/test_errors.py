@@ -166,7 +166,7 @@ def test_a_foreign_medium_is_shown_and_refused_without_yes(cli: Cli, unchanged: 
 
 AS_NOBODY = """
 import contextlib, io, os, sys
-import speckv, speckv.card, speckvctl.console, speckvctl.eventlog, speckvctl.pools
+import numpy, speckv, speckv.card, speckv.codec, speckvctl.console, speckvctl.eventlog, speckvctl.pools
 import speckvctl.render.json, speckvctl.render.table
 from speckvctl.app import main
 with contextlib.redirect_stderr(open(os.devnull, "w")):
