@@ -153,7 +153,7 @@ def run(model: Model, chosen: State, *, interval: float, count: int | None, reco
     try:
         before = termios.tcgetattr(keyboard)
         try:
-            tty.setcbreak(keyboard, termios.TCSANOW)
+            _take_over(keyboard)
             screen.enter()
             fatal = _Loop(model, chosen, screen, signals, keyboard, before, interval, count, record).run()
         finally:
@@ -166,6 +166,20 @@ def run(model: Model, chosen: State, *, interval: float, count: int | None, reco
         signals.close()
     if fatal is not None:
         Signals.pass_on(fatal)
+
+
+def _take_over(keyboard: int) -> None:
+    """Keys as they are typed. A read never waits: Ctrl-C throws away what select() has seen, and no more may come."""
+    tty.setcbreak(keyboard, termios.TCSANOW)
+    modes = termios.tcgetattr(keyboard)
+    modes[6][termios.VMIN] = 0
+    termios.tcsetattr(keyboard, termios.TCSANOW, modes)
+
+
+def _gone(keyboard: int) -> bool:
+    poll = select.poll()
+    poll.register(keyboard, select.POLLIN)
+    return any(events & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, events in poll.poll(0))
 
 
 class _Loop:
@@ -199,7 +213,7 @@ class _Loop:
             keys: list[str] = []
             if self.keyboard in ready:
                 data = os.read(self.keyboard, 4096)
-                if not data:  # the terminal went away
+                if not data and _gone(self.keyboard):
                     return signal.SIGHUP
                 keys += self.decoder.feed(data)
             elif not ready and self.decoder.waiting:
@@ -240,5 +254,5 @@ class _Loop:
             termios.tcsetattr(self.keyboard, termios.TCSANOW, self.before)
             self.signals.pass_on(signal.SIGTSTP)
         if heard & {signal.SIGTSTP, signal.SIGCONT}:
-            tty.setcbreak(self.keyboard, termios.TCSANOW)
+            _take_over(self.keyboard)
             self.screen.enter()

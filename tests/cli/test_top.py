@@ -798,6 +798,24 @@ def test_leaving_gives_the_terminal_back(key: str, view: str, world: Cli) -> Non
         assert terminal.restored()
 
 
+HASTY = """
+import os, pty, select, sys, termios, tty
+from speckvctl.top import terminal
+ours, theirs = pty.openpty()
+terminal._take_over(theirs)
+os.write(ours, b"p")
+assert select.select([theirs], [], [], 60)[0]
+termios.tcflush(theirs, termios.TCIFLUSH)  # as the kernel does at Ctrl-C
+assert os.read(theirs, 16) == b"" and not terminal._gone(theirs)
+os.close(ours)
+assert terminal._gone(theirs)
+"""
+
+
+def test_a_key_that_ctrl_c_threw_away_is_not_waited_for() -> None:
+    subprocess.run([sys.executable, "-c", HASTY], check=True, timeout=120)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_ends_it_and_the_terminal_is_given_back(number: signal.Signals, world: Cli) -> None:
     with top(world, 80, 24) as terminal:
