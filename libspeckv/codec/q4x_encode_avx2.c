@@ -184,7 +184,7 @@ INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_di
 INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit, uint8_t *part)
 {
 	const __m256 power = power_of_two(-unit);
-	int32_t sums[CODEC_HEAD_DIM_MAX], mean[CODEC_HEAD_DIM_MAX];
+	int32_t sums[CODEC_HEAD_DIM_MAX] = { 0 }, mean[CODEC_HEAD_DIM_MAX] = { 0 }; /* of which head_dim are used */
 
 	for (unsigned int c = 0; c < head_dim; c += 16) {
 		__m256i sum[2] = { _mm256_setzero_si256(), _mm256_setzero_si256() };

@@ -192,7 +192,7 @@ INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_di
 INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit, uint8_t *part)
 {
 	const __m512 power = power_of_two(-unit);
-	int32_t sums[CODEC_HEAD_DIM_MAX + 16], mean[CODEC_HEAD_DIM_MAX];
+	int32_t sums[CODEC_HEAD_DIM_MAX + 16] = { 0 }, mean[CODEC_HEAD_DIM_MAX] = { 0 }; /* of which head_dim are used */
 
 	for (unsigned int i = 0; i < BLOCKS(head_dim); i++) {
 		__m512i sum[2] = { _mm512_setzero_si512(), _mm512_setzero_si512() };
