@@ -31,13 +31,18 @@ static bool avx2_usable(void)
 	return sse42_usable() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
 }
 
+/* The level of Zen 3, and of Intel's processors without AVX-512. */
+static bool vpclmul_usable(void)
+{
+	return avx2_usable() && __builtin_cpu_supports("vpclmulqdq");
+}
+
 /* The level of Ice Lake and Zen 4: earlier AVX-512 parts lack the carry-less multiply and the byte permutes. */
 static bool avx512_usable(void)
 {
-	return avx2_usable() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+	return vpclmul_usable() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
 	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-	       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni") &&
-	       __builtin_cpu_supports("vpclmulqdq");
+	       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
 }
 
 static bool avx512bf16_usable(void)
@@ -46,7 +51,7 @@ static bool avx512bf16_usable(void)
 }
 #endif
 
-#define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa
+#define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa, .crc_stream = codec_crc_stream_##isa
 #define CALIBRATED(isa)                                                                                              \
 	.rotary_turn = codec_rotary_turn_##isa, .q5c_encode = codec_q5c_encode_##isa, .q5c_decode = codec_q5c_decode_##isa, \
 	.e7c_restore = codec_e7c_restore_##isa, .e7c_analyse = codec_e7c_analyse_##isa, .e7c_join = codec_e7c_join_##isa,   \
@@ -59,12 +64,14 @@ static bool avx512bf16_usable(void)
 
 /* Slowest first. */
 static const struct variant variants[] = {
-	{ { "portable", CRC(portable), .crc_stream = codec_crc_copy_portable, Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, portable_usable },
+	{ { "portable", .crc = codec_crc_portable, .crc_copy = codec_crc_copy_portable, .crc_stream = codec_crc_copy_portable,
+	    Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, portable_usable },
 #if defined(__x86_64__)
-	{ { "sse42", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, sse42_usable },
-	{ { "avx2", CRC(sse42), .crc_stream = codec_crc_stream_sse42, Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
-	{ { "avx512", CRC(avx512), .crc_stream = codec_crc_stream_avx512, Q4X(avx512bf16, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
+	{ { "sse42", CRC(sse42), Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, sse42_usable },
+	{ { "avx2", CRC(sse42), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
+	{ { "avx2", CRC(vpclmul), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, vpclmul_usable },
+	{ { "avx512", CRC(avx512), Q4X(avx512, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
+	{ { "avx512", CRC(avx512), Q4X(avx512bf16, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
 #endif
 };
 

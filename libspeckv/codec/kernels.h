@@ -145,12 +145,13 @@ CODEC_LOSSLESS_ENCODE(portable);
 CODEC_CALIBRATED_KERNELS(portable);
 
 #if defined(__x86_64__)
-uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t bytes);
-uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, const void *source, size_t bytes);
-uint32_t codec_crc_stream_sse42(uint32_t state, void *destination, const void *source, size_t bytes);
-uint32_t codec_crc_avx512(uint32_t state, const void *data, size_t bytes);
-uint32_t codec_crc_copy_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
-uint32_t codec_crc_stream_avx512(uint32_t state, void *destination, const void *source, size_t bytes);
+#define CODEC_CRC(isa)                                                                                         \
+	uint32_t codec_crc_##isa(uint32_t state, const void *data, size_t bytes);                              \
+	uint32_t codec_crc_copy_##isa(uint32_t state, void *destination, const void *source, size_t bytes);    \
+	uint32_t codec_crc_stream_##isa(uint32_t state, void *destination, const void *source, size_t bytes)
+CODEC_CRC(sse42);
+CODEC_CRC(vpclmul);
+CODEC_CRC(avx512);
 CODEC_Q4X_ENCODE(avx2);
 CODEC_Q4X_ENCODE(avx512);
 CODEC_Q4X_DECODE(avx2);

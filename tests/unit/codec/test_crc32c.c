@@ -93,6 +93,18 @@ static void pieces_are_the_whole(uint64_t seed)
 	}
 }
 
+/* A name may have several sets: it can be forced where one of them runs. */
+static bool any_usable(const char *name)
+{
+	const struct codec_kernels *kernels;
+	bool found = false;
+	int usable;
+
+	for (unsigned int i = 0; (kernels = codec_kernels_variant(i, &usable)); i++)
+		found |= usable && !strcmp(kernels->name, name);
+	return found;
+}
+
 int main(void)
 {
 	const struct codec_kernels *kernels;
@@ -101,7 +113,7 @@ int main(void)
 
 	CHECK(speckv_isa_force("vax") == -EINVAL && speckv_isa_force(NULL) == -EINVAL, "unknown names");
 	for (unsigned int i = 0; (kernels = codec_kernels_variant(i, &usable)); i++) {
-		CHECK(speckv_isa_force(kernels->name) == (usable ? 0 : -EOPNOTSUPP), "%s", kernels->name);
+		CHECK(speckv_isa_force(kernels->name) == (any_usable(kernels->name) ? 0 : -EOPNOTSUPP), "%s", kernels->name);
 		if (!usable)
 			continue;
 		CHECK(!strcmp(speckv_isa_name(), kernels->name), "%s is in force", kernels->name);
