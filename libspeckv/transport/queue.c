@@ -9,8 +9,13 @@
 #include <speckv_regs.h>
 #include "transport.h"
 
-#define SPINS 4096 /* looks at a completion ring before the first look at the clock and the peer; then twice as many, and so on */
-#define SPINS_MOST (8 * SPINS)
+/*
+ * Looks at a completion ring before the first look at the clock and the peer, which are system calls: the least and the most. Each wait
+ * in which looking was enough allows the next one a few more, up to some milliseconds, for which a hypervisor may have the card's core;
+ * one in which it was not halves them: where the two share a core, looking only keeps the card from it.
+ */
+#define SPINS_LEAST 2048u
+#define SPINS_MOST 131072u
 
 static uint64_t now_ns(void)
 {
@@ -77,7 +82,7 @@ int queue_open_admin(struct queue *q, struct transport *t, unsigned int sq_log2)
 {
 	int rc;
 
-	*q = (struct queue){ .transport = t, .number = QUEUE_ADMIN };
+	*q = (struct queue){ .transport = t, .number = QUEUE_ADMIN, .spins = SPINS_LEAST };
 	rc = take_rings(q, sq_log2);
 	if (!rc) /* whatever ran here before is gone */
 		rc = t->ops->write32(t, offsetof(speckv_regs_t, CONTROL), SPECKV_REGS__CONTROL__RESET_bm);
@@ -106,7 +111,7 @@ int queue_open_io(struct queue *q, struct transport *t, unsigned int number, uns
 	uint32_t value;
 	int rc;
 
-	*q = (struct queue){ .transport = t, .number = number, .buffer_count = buffers };
+	*q = (struct queue){ .transport = t, .number = number, .buffer_count = buffers, .spins = SPINS_LEAST };
 	rc = take_rings(q, sq_log2);
 	q->buffers = transport_take(t, buffers * sizeof(*q->buffers), 64);
 	if (!rc && !q->buffers)
@@ -228,26 +233,34 @@ bool queue_reap(struct queue *q, struct speckv_cqe *out)
 
 int queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns)
 {
-	uint64_t start = now_ns();
+	uint64_t start = 0, now;
 	int rc;
 
-	for (unsigned int spins = SPINS;; spins = spins < SPINS_MOST ? 2 * spins : spins) {
+	for (unsigned int spins = q->spins;; spins = SPINS_LEAST) {
 		for (unsigned int i = 0; i < spins; i++) {
-			if (queue_reap(q, out))
+			if (queue_reap(q, out)) {
+				if (!start && q->spins < SPINS_MOST)
+					q->spins += q->spins / 64;
 				return 0;
+			}
 			relax();
 		}
 		rc = q->transport->ops->alive(q->transport);
 		if (rc)
 			return queue_reap(q, out) ? 0 : rc;
-		if (now_ns() - start > timeout_ns)
+		now = now_ns();
+		if (!start) {
+			start = now;
+			if (q->spins > SPINS_LEAST)
+				q->spins /= 2;
+		}
+		if (now - start > timeout_ns)
 			return -ETIMEDOUT;
 		q->transport->system_calls += 2; /* alive() and this */
 		sched_yield(); /* the card may be a process that wants this very core */
-		if (now_ns() - start > 2000000) { /* not a matter of microseconds: let others run */
+		if (now - start > 2000000) { /* not a matter of microseconds: let others run */
 			q->transport->system_calls++;
 			nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
-			spins = SPINS / 2;
 		}
 	}
 }

@@ -74,6 +74,7 @@ struct queue {
 	uint32_t sq_tail, sq_head, cq_head; /* free-running */
 	uint32_t cq_rung;                   /* the head that the card was told */
 	uint64_t kicks;                     /* how often the card slept: each cost a system call */
+	unsigned int spins;                 /* how long a wait looks before it makes a system call: see queue_wait() */
 };
 
 /* Program and enable the admin queue (the function must be a privileged one), and wait until the card is ready. */
