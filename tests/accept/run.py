@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Acceptance: one row per promise, with the command that shows it, the figure, the bar, and whether it is reached.
 
-Usage: .venv/bin/python tests/accept/run.py [--suite NAME] [--skip-slow] [--json]     no suite: all that are built
+Usage: .venv/bin/python tests/accept/run.py [--suite NAME] [--skip-slow] [--only REGEX] [--json]; no suite: all built
 Exit status 1 when a row misses its bar or could not be measured. Output of the commands: build/accept/NN.log.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -67,16 +68,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--suite", action="append", choices=suites(), help="may be given more than once; none: all")
     parser.add_argument("--skip-slow", action="store_true", help="slow rows say `not run`, which is not a pass")
+    parser.add_argument("--only", metavar="REGEX", help="rows of other commands say `not run`")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     arguments = parser.parse_args(argv)
     results: dict[str, list[Row]] = {}
+
+    def leave_out(point: Point) -> str:
+        if arguments.skip_slow and point.slow:
+            return "slow"
+        return "" if re.search(arguments.only or "", point.command) else "another command"
+
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="speckv-accept-", dir=shm) as runtime:
         # PYTHONSAFEPATH: what is accepted is the installed package, not the folder that happens to lie here.
         environment = {"SPECKV_RUNTIME_DIR": runtime, "PYTHONSAFEPATH": "1"}
         run = Runner(environment, announce=lambda text: print(f"accept: {text}", file=sys.stderr, flush=True))
         for suite in arguments.suite or suites():
-            results[suite] = evaluate(points(suite), run, skip_slow=arguments.skip_slow)
+            results[suite] = evaluate(points(suite), run, leave_out)
     rows = [row for suite in results.values() for row in suite]
     if arguments.json:
         document = [as_json(suite, row) for suite, found in results.items() for row in found]

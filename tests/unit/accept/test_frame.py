@@ -102,7 +102,7 @@ def test_skipped_slow_points_are_neither_run_nor_passed() -> None:
     def never(command: str, minutes: int) -> Outcome:
         raise AssertionError(command)
 
-    assert [row.verdict for row in evaluate([point(None, slow=True)], never, skip_slow=True)] == [Verdict.NOT_RUN]
+    assert [row.verdict for row in evaluate([point(None)], never, lambda point: "slow")] == [Verdict.NOT_RUN]
 
 
 def test_the_exit_status_is_one_for_a_single_miss(
