@@ -1,22 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Mode e7c: every kernel against the portable one, frames with their calibration, groups that are stored, and calibrations that lie. */
-#include "../../vectors/calibration_e7c.h"
-#include "check.h"
-#include "codec/calibration.h"
-#include "codec/kernels.h"
-
-enum { TOKENS = CODEC_GROUP_TOKENS, MOST = CODEC_HEAD_DIM_MAX };
-
-static const char *const rotaries[] = { "none", "halves", "neighbours" };
-
-static struct speckv_calibration *loaded(const struct calibration_file *file)
-{
-	struct speckv_calibration *calibration = NULL;
-	int rc = speckv_calibration_load(file->bytes, file->length, &calibration);
-
-	CHECK(!rc && calibration, "load: %d", rc);
-	return calibration;
-}
+#include "calibrated.h"
 
 /* Values that the units of the calibration can hold, of every kind: near each other, far apart, at the limits, with zeros. */
 static void fill(uint64_t *seed, const struct speckv_geometry *g, uint16_t *words, uint64_t count, int unit)
@@ -69,40 +53,10 @@ static void extremes(uint64_t *seed, const struct e7c_tables *tables, unsigned i
 		}
 }
 
-/* What one set of kernels makes of a group. */
-struct made {
-	int rc;
-	uint32_t escapes, plain_bytes, code_bytes;
-	int16_t levels[MOST * TOKENS] __attribute__((aligned(64)));
-	uint8_t symbols[MOST * TOKENS], plain[E7C_PLAIN_MAX + 8], escaped[2 * E7C_ESCAPES_MAX(MOST)], code[MOST * TOKENS];
-	uint32_t states[RANGE_STATES];
-};
-
 static void make(const struct codec_kernels *k, const uint8_t *raw, const struct speckv_geometry *g, const struct e7c_tables *tables,
 		 const struct rotary_rotation *rotation, struct made *m)
 {
 	m->rc = k->e7c_analyse(raw, g->head_dim, g->dtype, tables, rotation, m->levels);
-}
-
-static void pack(const struct codec_kernels *k, const struct speckv_geometry *g, const struct e7c_tables *tables, struct made *m)
-{
-	m->escapes = k->e7c_part(m->levels, g->head_dim, tables, m->symbols, m->plain, &m->plain_bytes, m->escaped);
-	range_begin(m->plain + m->plain_bytes - RANGE_LAST_BYTES, m->states);
-	m->code_bytes = k->range_code(tables->coders, tables->which, m->symbols, tables->rank, m->states, m->code + sizeof(m->code));
-}
-
-static void same_packing(const char *name, const struct made *a, const struct made *b, unsigned int rank, unsigned int head_dim)
-{
-	uint32_t listed = a->escapes < E7C_ESCAPES_MAX(head_dim) ? a->escapes : E7C_ESCAPES_MAX(head_dim);
-
-	CHECK(a->escapes == b->escapes && a->plain_bytes == b->plain_bytes, "%s: %u and %u, not %u and %u", name, b->escapes, b->plain_bytes, a->escapes,
-	      a->plain_bytes);
-	CHECK(!memcmp(a->symbols, b->symbols, (size_t)rank * TOKENS), "%s: symbols", name);
-	CHECK(!memcmp(a->plain, b->plain, a->plain_bytes), "%s: plain bits", name);
-	CHECK(!memcmp(a->escaped, b->escaped, 2 * listed), "%s: escapes", name);
-	CHECK(a->code_bytes == b->code_bytes && !memcmp(a->states, b->states, sizeof(a->states)) &&
-		      !memcmp(a->code + sizeof(a->code) - a->code_bytes, b->code + sizeof(b->code) - b->code_bytes, a->code_bytes),
-	      "%s: code", name);
 }
 
 /* Reading back: the code, and what lies beside it, damaged now and then. */
@@ -162,19 +116,6 @@ struct tally {
 	unsigned long groups, stored, refused, escaped, packed;
 };
 
-static void any_levels(uint64_t *seed, const struct e7c_tables *tables, int16_t *levels)
-{
-	for (unsigned int i = 0; i < tables->rank; i++) {
-		uint32_t bound = 1u + (random_below(seed, 4) ? random_below(seed, 4) : random_below(seed, 2048));
-
-		for (unsigned int t = 0; t < TOKENS; t++) {
-			int16_t x = (int16_t)random_below(seed, bound);
-
-			levels[i * TOKENS + t] = (int16_t)(random_below(seed, 2) ? -x : x);
-		}
-	}
-}
-
 static void kernels_agree(uint64_t *seed, unsigned long groups, struct tally *tally)
 {
 	static int16_t synthesis[MOST * MOST], analysis[MOST * MOST];
@@ -227,13 +168,13 @@ static void kernels_agree(uint64_t *seed, unsigned long groups, struct tally *ta
 				for (unsigned int e = 0; e < tables.rank * TOKENS; e++)
 					reference.levels[e] = (int16_t)(e % TOKENS < 32 || random_below(seed, 2) ? E7C_LEVEL_MAX : -E7C_LEVEL_MAX);
 			memcpy(mine.levels, reference.levels, sizeof(mine.levels));
-			pack(portable, &g, &tables, &reference);
+			pack(portable, g.head_dim, &tables, &reference);
 			portable->e7c_restore(reference.levels, g.head_dim, g.dtype, &tables, rotated ? &rotation : NULL, out[0]);
 			tally->escaped += reference.escapes > 0;
 			for (unsigned int i = 1; (kernels = codec_kernels_variant(i, &usable)); i++) {
 				if (!usable)
 					continue;
-				pack(kernels, &g, &tables, &mine);
+				pack(kernels, g.head_dim, &tables, &mine);
 				same_packing(kernels->name, &reference, &mine, tables.rank, g.head_dim);
 				kernels->e7c_restore(reference.levels, g.head_dim, g.dtype, &tables, rotated ? &rotation : NULL, out[1]);
 				CHECK(!memcmp(out[0], out[1], bytes), "%s restores otherwise: head size %u, rank %u", kernels->name, g.head_dim, tables.rank);

@@ -2,21 +2,7 @@
 /* Mode q5c: every kernel against the portable one, frames with their calibration, and calibrations that lie. */
 #include <math.h>
 
-#include "../../vectors/calibration.h"
-#include "check.h"
-#include "codec/calibration.h"
-#include "codec/kernels.h"
-
-static const char *const rotaries[] = { "none", "halves", "neighbours" };
-
-static struct speckv_calibration *loaded(const struct calibration_file *file)
-{
-	struct speckv_calibration *calibration = NULL;
-	int rc = speckv_calibration_load(file->bytes, file->length, &calibration);
-
-	CHECK(!rc && calibration, "load: %d", rc);
-	return calibration;
-}
+#include "calibrated.h"
 
 /* Values that the units of the calibration can hold, of every kind: near each other, far apart, at the limit, with zeros. */
 static void fill(uint64_t *seed, const struct speckv_geometry *g, uint16_t *words, uint64_t count, int unit)
