@@ -42,7 +42,7 @@ static int verify_with(const struct speckv_card *card, unsigned int slot, uint64
 	struct speckv_bundle_keys policy = { .public_keys = keys[0], .security_version = floor, .part = part };
 
 	memcpy(part, card->config.part, sizeof(card->config.part));
-	for (unsigned int i = 0; i < card->flash.key_count; i++)
+	for (unsigned int i = 0; i < card->flash.key_count && i < SPECKV_CARD_KEYS; i++)
 		if (!downgrade_keys || card->flash.keys[i].downgrade)
 			memcpy(keys[policy.count++], card->flash.keys[i].key, sizeof(keys[0]));
 	if (!policy.count)

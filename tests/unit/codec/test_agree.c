@@ -9,6 +9,7 @@
  * it, constants, single outliers, subnormals, zeros of both signs, values on the borders of rounding and of the scale range, now and then
  * one that is not finite. Decoders also get groups of any bytes. Most heads have 64 channels, which are tried soonest.
  */
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -30,6 +31,7 @@ struct worker {
 	uint64_t groups, seed;
 	struct tally modes[MODES];
 	uint64_t kinds[AGREE_KINDS];
+	pid_t process;
 	bool done;
 };
 
@@ -40,6 +42,8 @@ struct head {
 	struct rotary_rotation rotation;
 	bool rotated;
 };
+
+#define STALE 0xee /* filled with before each call: what one set leaves out is not to be had from the set before */
 
 enum { HEADS = 12, HEAD_GROUPS = 512 }; /* of each mode, and for how many groups one is kept */
 
@@ -93,6 +97,7 @@ static void compare_q4x(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	rc = sets[0]->q4x_encode(raw, s.head_dim, s.dtype, tensor, reference);
 	FOR_EACH_SET(k, q4x_encode)
 	{
+		memset(mine, STALE, bytes);
 		hold(sets[k]->q4x_encode(raw, s.head_dim, s.dtype, tensor, mine) == rc, k, "status", &s);
 		hold(rc || !memcmp(mine, reference, bytes), k, "codes", &s);
 	}
@@ -105,8 +110,56 @@ static void compare_q4x(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	sets[0]->q4x_decode(reference, s.head_dim, s.dtype, tensor, expected, false);
 	FOR_EACH_SET(k, q4x_decode)
 	{
+		memset(decoded, STALE, 2u * TOKENS * s.head_dim);
 		sets[k]->q4x_decode(reference, s.head_dim, s.dtype, tensor, decoded, how >> 16 & 1);
 		hold(!memcmp(decoded, expected, 2u * TOKENS * s.head_dim), k, "values", &s);
+	}
+}
+
+/* As much as a loader takes of means and levels, and of weights in a row: no sum may leave its 32 bits, nor any limit be missed. */
+static void q5c_to_limits(uint64_t *seed, struct speckv_calibration *c)
+{
+	bool one_sign = random_next(seed) & 1;
+	int16_t *weight = c->q5c.shaping;
+
+	for (unsigned int i = 0; i < 2 * c->head_dim; i++)
+		c->q5c.mean[i] = (int16_t)(random_below(seed, 2) ? CODEC_INPUT_MAX : -CODEC_INPUT_MAX);
+	for (unsigned int tensor = 0; tensor < 2; tensor++) {
+		int most = (1 << c->q5c.bits[tensor]) - 1;
+
+		for (int i = 0; i <= most; i++)
+			c->q5c.levels[(int)tensor * Q5C_LEVELS_MAX + i] =
+				(int16_t)(one_sign ? Q5C_LEVEL_MAX - most + i : i * 2 * Q5C_LEVEL_MAX / most - Q5C_LEVEL_MAX);
+		for (int row = 1; row < (int)c->head_dim; row++)
+			for (int before = 0; before < row; before++) {
+				int size = row < 3 ? 32767 / row : Q5C_SHAPING_MAX / row;
+
+				*weight++ = (int16_t)(!one_sign && random_below(seed, 2) ? -size : size);
+			}
+	}
+}
+
+/* Steps and shifts of every size; with them matrices of the largest sums, which no loader takes for each other's inverse. */
+static void e7c_to_limits(uint64_t *seed, struct speckv_calibration *c)
+{
+	struct calibration_e7c *e = &c->e7c;
+	bool one_sign = random_next(seed) & 1, matrices = random_below(seed, 3);
+	unsigned int least = random_below(seed, 2) ? 8 : 1;
+
+	for (unsigned int tensor = 0; tensor < 2; tensor++) {
+		int column = E7C_COLUMN_MAX / e->rank[tensor], row = E7C_ROW_MAX / (int)c->head_dim;
+
+		column = column > 32767 ? 32767 : column;
+		e->shift[tensor] = (uint8_t)(1 + random_below(seed, E7C_SHIFT_MAX));
+		for (unsigned int i = 0; i < e->rank[tensor]; i++) {
+			e->down[tensor * e->stride + i] = (uint8_t)(least + random_below(seed, E7C_DOWN_MAX + 1 - least));
+			for (unsigned int channel = 0; matrices && channel < c->head_dim; channel++) {
+				bool down = !one_sign && random_below(seed, 2), up = one_sign || random_below(seed, 2);
+
+				e->synthesis[(tensor * c->head_dim + channel) * e->stride + i] = (int16_t)(down ? -column : column);
+				e->analysis[(tensor * e->stride + i) * c->head_dim + channel] = (int16_t)(up ? row : -row);
+			}
+		}
 	}
 }
 
@@ -130,6 +183,8 @@ static struct head *any_head(uint64_t *seed)
 	shape.bits = 1 + random_below(seed, mode == Q5C ? Q5C_BITS_MAX : shape.head_dim);
 	file = mode == Q5C ? random_calibration(seed, &shape) : random_e7c_calibration(seed, &shape);
 	h->calibration = loaded(&file);
+	if (!random_below(seed, 8))
+		(mode == Q5C ? q5c_to_limits : e7c_to_limits)(seed, h->calibration);
 	h->rotated = calibration_rotation(h->calibration, random_next(seed), &h->rotation);
 	free(file.bytes);
 	return h;
@@ -161,6 +216,7 @@ static const struct rotary_rotation *turned(uint64_t *seed, struct head *h, cons
 	sets[0]->rotary_turn(bases, h->calibration->steps, pairs, &h->rotation);
 	FOR_EACH_SET(k, rotary_turn)
 	{
+		memset(&mine, STALE, sizeof(mine));
 		sets[k]->rotary_turn(bases, h->calibration->steps, pairs, &mine);
 		hold(!memcmp(mine.pairs, h->rotation.pairs, pairs * sizeof(mine.pairs[0])), k, "angles", s);
 	}
@@ -188,6 +244,7 @@ static void compare_q5c(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	rc = sets[0]->q5c_encode(raw, s.head_dim, s.dtype, &tables, rotation, reference);
 	FOR_EACH_SET(k, q5c_encode)
 	{
+		memset(mine, STALE, bytes);
 		hold(sets[k]->q5c_encode(raw, s.head_dim, s.dtype, &tables, rotation, mine) == rc, k, "status", &s);
 		hold(rc || !memcmp(mine, reference, bytes), k, "codes", &s);
 	}
@@ -201,6 +258,7 @@ static void compare_q5c(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	taken = sets[0]->q5c_decode(reference, s.head_dim, s.dtype, &tables, rotation, expected);
 	FOR_EACH_SET(k, q5c_decode)
 	{
+		memset(decoded, STALE, 2u * TOKENS * s.head_dim);
 		hold(sets[k]->q5c_decode(reference, s.head_dim, s.dtype, &tables, rotation, decoded) == taken, k, "status of decoding", &s);
 		hold(!taken || !memcmp(decoded, expected, 2u * TOKENS * s.head_dim), k, "values", &s);
 	}
@@ -211,15 +269,18 @@ static void read_back_e7c(const struct made *m, const struct e7c_tables *tables,
 {
 	static uint8_t code[MOST * TOKENS + RANGE_SLACK], plain[E7C_PLAIN_MAX + RANGE_SLACK], symbols[MOST * TOKENS] __attribute__((aligned(64)));
 	static int16_t levels[MOST * TOKENS] __attribute__((aligned(64)));
-	uint32_t states[RANGE_STATES];
+	uint32_t states[RANGE_STATES], last[RANGE_STATES];
 
+	range_begin(m->plain + m->plain_bytes - RANGE_LAST_BYTES, last);
 	memcpy(code, m->code + sizeof(m->code) - m->code_bytes, m->code_bytes);
 	memcpy(plain, m->plain, m->plain_bytes);
 	for (unsigned int k = 0; k < set_count; k++) {
 		memcpy(states, m->states, sizeof(states));
+		memset(symbols, STALE, (size_t)tables->rank * TOKENS);
+		memset(levels, STALE, 2 * (size_t)tables->rank * TOKENS);
 		if (!k || (sets[k]->range_symbols != sets[0]->range_symbols && sets[k]->range_symbols != sets[k - 1]->range_symbols))
 			hold(sets[k]->range_symbols(tables->coders, tables->which, code, m->code_bytes, tables->rank, states, symbols) &&
-				     !memcmp(symbols, m->symbols, (size_t)tables->rank * TOKENS),
+				     !memcmp(states, last, sizeof(last)) && !memcmp(symbols, m->symbols, (size_t)tables->rank * TOKENS),
 			     k, "symbols that come back", s);
 		if (!k || (sets[k]->e7c_join != sets[0]->e7c_join && sets[k]->e7c_join != sets[k - 1]->e7c_join))
 			hold(sets[k]->e7c_join(m->symbols, plain, m->plain_bytes, m->escaped, tables, levels) &&
@@ -231,6 +292,7 @@ static void read_back_e7c(const struct made *m, const struct e7c_tables *tables,
 static void compare_e7c(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 {
 	static struct made reference, mine;
+	char where[96];
 	struct head *h = any_head(seed);
 	uint64_t how = random_next(seed);
 	const struct rotary_rotation *rotation;
@@ -248,6 +310,7 @@ static void compare_e7c(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	rc = sets[0]->e7c_analyse(raw, s.head_dim, s.dtype, &tables, rotation, reference.levels);
 	FOR_EACH_SET(k, e7c_analyse)
 	{
+		memset(mine.levels, STALE, bytes);
 		hold(sets[k]->e7c_analyse(raw, s.head_dim, s.dtype, &tables, rotation, mine.levels) == rc, k, "status", &s);
 		hold(rc || !memcmp(mine.levels, reference.levels, bytes), k, "levels", &s);
 	}
@@ -260,9 +323,12 @@ static void compare_e7c(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	pack(sets[0], s.head_dim, &tables, &reference);
 	for (unsigned int k = 1; k < set_count; k++)
 		if (sets[k]->e7c_part != sets[k - 1]->e7c_part || sets[k]->range_code != sets[k - 1]->range_code) {
+			memset(&mine, STALE, sizeof(mine));
 			memcpy(mine.levels, reference.levels, bytes);
 			pack(sets[k], s.head_dim, &tables, &mine);
-			same_packing(sets[k]->name, &reference, &mine, tables.rank, s.head_dim);
+			snprintf(where, sizeof(where), "%s: group %llu of a worker with seed %llu", sets[k]->name, (unsigned long long)group,
+				 (unsigned long long)who->seed);
+			same_packing(where, &reference, &mine, tables.rank, s.head_dim);
 		}
 	tally->escaped += reference.escapes > 0;
 	if (reference.escapes <= E7C_ESCAPES_MAX(s.head_dim))
@@ -270,6 +336,7 @@ static void compare_e7c(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	sets[0]->e7c_restore(reference.levels, s.head_dim, s.dtype, &tables, rotation, expected);
 	FOR_EACH_SET(k, e7c_restore)
 	{
+		memset(decoded, STALE, 2u * TOKENS * s.head_dim);
 		sets[k]->e7c_restore(reference.levels, s.head_dim, s.dtype, &tables, rotation, decoded);
 		hold(!memcmp(decoded, expected, 2u * TOKENS * s.head_dim), k, "values", &s);
 	}
@@ -299,9 +366,11 @@ static uint64_t done(const struct worker *workers, unsigned int count)
 	return groups;
 }
 
+/* The first that fails ends the others: they may have hours to go. */
 static void start(struct worker *workers, unsigned int count)
 {
 	uint64_t said = 0;
+	int status = 0;
 
 	fflush(stdout);
 	for (unsigned int i = 0; i < count; i++) {
@@ -312,12 +381,18 @@ static void start(struct worker *workers, unsigned int count)
 			work(&workers[i]);
 			_exit(0);
 		}
+		workers[i].process = child;
 	}
 	for (unsigned int left = count; left;) {
-		pid_t child = waitpid(-1, NULL, WNOHANG);
+		pid_t child = waitpid(-1, &status, WNOHANG);
 
 		CHECK(child >= 0, "waitpid");
 		left -= child > 0;
+		if (child > 0 && status)
+			for (unsigned int i = 0; i < count; i++)
+				if (!workers[i].done && workers[i].process != child)
+					kill(workers[i].process, SIGTERM);
+		CHECK(child <= 0 || !status, "process %d: status %d", (int)child, status);
 		if (!child)
 			usleep(20000);
 		if (done(workers, count) / 10000000 > said) {
