@@ -253,7 +253,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("suite", nargs="*", help="none: all but soak")
     parser.add_argument("--list", action="store_true", help="name the suites and stop")
+    parser.add_argument("--build", action="store_true", help="build the C tests and stop")
     arguments = parser.parse_args()
+    os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"  # ninja for meson; speckvctl for tests
+    if arguments.build:
+        why = build(ROOT / "build" / "c", [])
+        print(why or "build/c is built")
+        return int(why is not None)
     if arguments.list:
         print("\n".join(known))
         return 0
@@ -261,7 +267,6 @@ def main() -> int:
     if unknown := [n for n in names if n not in known]:
         parser.error(f"no suite {', '.join(unknown)}; there are: {', '.join(known)}")
     results: dict[str, Result] = {}
-    os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"  # ninja for meson; speckvctl for tests
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="speckv-test-", dir=shm) as runtime:
         os.environ["SPECKV_RUNTIME_DIR"] = runtime  # of C tests that make none of their own

@@ -168,20 +168,20 @@ struct lanes {
 	wide a, b, c, d;
 };
 
-INLINE CODEC_RACING wide step_one(wide sum, enum stores stores, uint8_t *to, const uint8_t *from)
+INLINE CODEC_RACING wide step_at(size_t at, wide sum, enum stores stores, uint8_t *to, const uint8_t *from)
 {
-	wide next = load(from);
+	wide next = load(from + at);
 
-	put(stores, to, 0, next);
+	put(stores, to, at, next);
 	return fold(sum, FOLD_2048, next);
 }
 
 INLINE CODEC_RACING struct lanes step(struct lanes lanes, enum stores stores, uint8_t *to, const uint8_t *from)
 {
-	lanes.a = step_one(lanes.a, stores, to, from);
-	lanes.b = step_one(lanes.b, stores, to ? to + 64 : NULL, from + 64);
-	lanes.c = step_one(lanes.c, stores, to ? to + 128 : NULL, from + 128);
-	lanes.d = step_one(lanes.d, stores, to ? to + 192 : NULL, from + 192);
+	lanes.a = step_at(0, lanes.a, stores, to, from);
+	lanes.b = step_at(64, lanes.b, stores, to, from);
+	lanes.c = step_at(128, lanes.c, stores, to, from);
+	lanes.d = step_at(192, lanes.d, stores, to, from);
 	return lanes;
 }
 

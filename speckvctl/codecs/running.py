@@ -73,16 +73,13 @@ def require_torch() -> None:
 
 def check_compute(name: str) -> None:
     """That torch is there, and has this device."""
+    kind, _, index = name.partition(":")
+    if not (name == "cpu" or (kind == "cuda" and (name == kind or (index.isascii() and index.isdigit())))):
+        raise UsageError(f"--compute: '{name}' is neither cpu nor a GPU", "--compute cpu, cuda or cuda:1")
     require_torch()
     import torch
 
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--compute: '{name}' is neither cpu nor a GPU", "--compute cpu, cuda or cuda:1")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UnsupportedError(f"torch {torch.__version__} finds no {name} here", "--compute cpu")
 
 

@@ -97,6 +97,10 @@ class Outcome:
         return found[-1]
 
 
+#: What the `make accept SUITE=x` around us tells a `make` that a row runs: not its business.
+OF_MAKE = frozenset({"SUITE", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"})
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One row. `bar` None: the figure is shown, no bar was promised. `optional`: not measured is not a miss."""
@@ -177,7 +181,7 @@ class Runner:
             process = subprocess.Popen(
                 ["bash", "-c", command],
                 cwd=ROOT,
-                env={**os.environ, **self.environment},
+                env={k: v for k, v in os.environ.items() if k not in OF_MAKE} | dict(self.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

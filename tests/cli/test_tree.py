@@ -107,6 +107,11 @@ WITH_CARD = {
 }
 
 
+def need_torch(path: str) -> None:
+    if path in ("train-prefetcher", "codec calibrate"):
+        pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
+
+
 def world(path: str, request: pytest.FixtureRequest) -> Cli:
     """Where the calls of a command make sense."""
     cli: Cli = request.getfixturevalue("card" if path in WITH_CARD else "chat")
@@ -119,6 +124,8 @@ def world(path: str, request: pytest.FixtureRequest) -> Cli:
 def test_every_example_works_as_it_stands_in_the_help(path: str, cli: Cli, request: pytest.FixtureRequest) -> None:
     lines = examples(path)
     assert lines, f"the help of speckvctl {path} has no example"
+    if any(line.split()[1:3] == ["codec", "calibrate"] for line in lines):
+        need_torch(path)
     if path not in NOTHING:
         world(path, request)
     else:
@@ -271,8 +278,7 @@ def test_every_verb_has_its_calls() -> None:
 @pytest.mark.parametrize("verb", CALLS)
 def test_json_of_success_is_one_valid_document_and_nothing_else(verb: str, request: pytest.FixtureRequest) -> None:
     chat = world(verb, request)
-    if verb == "train-prefetcher":
-        pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[train]'")
+    need_torch(verb)
     write_kv(chat.folder / "kv.safetensors")
     document = chat.document(*CALLS[verb][0])
     assert document["schema"] == f"speckvctl.{verb.replace(' ', '-')}"
@@ -284,6 +290,8 @@ def test_json_of_success_is_one_valid_document_and_nothing_else(verb: str, reque
 def test_json_of_a_dry_run_is_valid_and_nothing_is_changed(
     verb: str, request: pytest.FixtureRequest, unchanged: Callable[[], Callable[[], None]]
 ) -> None:
+    if verb == "codec calibrate":  # looks at the model, and for its GPU
+        need_torch(verb)
     chat = world(verb, request)
     write_kv(chat.folder / "kv.safetensors")
     visits = verb == "pool resize"  # looks from inside, as a client whose coming and going the pool's log tells

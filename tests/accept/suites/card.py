@@ -4,10 +4,20 @@
 from __future__ import annotations
 
 from tests.accept.frame import Point, at_least, below, exactly
-from tests.accept.suites.foundation import BENCH, PYTEST, bench, counted, meson, meson_failures, pytest_failures, said
+from tests.accept.suites.foundation import (
+    BENCH,
+    C_BUILD,
+    PYTEST,
+    bench,
+    counted,
+    meson,
+    meson_failures,
+    pytest_failures,
+    said,
+)
 
-COMMANDS = "build/c/tests/unit/emulator/bench_emulator build/c/libspeckv/emulator/speckv-emu"
-CUTS = "build/c/tests/card/test_card_flash 1000"
+COMMANDS = f"{C_BUILD} && build/c/tests/unit/emulator/bench_emulator build/c/libspeckv/emulator/speckv-emu"
+CUTS = f"{C_BUILD} && build/c/tests/card/test_card_flash 1000"
 KILLS = meson("client on a card, 1,000 kills at random instants")
 DEATHS = meson("client a card is killed, restarted, forgotten, stuck and poisoned")
 FLASH = f"{PYTEST} tests/cli/test_flash.py"

@@ -109,8 +109,12 @@ PYTEST = ".venv/bin/pytest -q"
 TREE = f"{PYTEST} tests/cli/test_tree.py"
 
 
+#: The folder of the C tests, which `make test` has made or nobody yet.
+C_BUILD = ".venv/bin/python .ci/test.py --build >&2"
+
+
 def meson(test: str) -> str:
-    return f".venv/bin/meson test -C build/c -v {test!r}"
+    return f"{C_BUILD} && .venv/bin/meson test -C build/c --no-rebuild -v {test!r}"
 
 
 KILLS = meson("client 1,000 kills at random instants")

@@ -98,6 +98,15 @@ def test_a_command_runs_once_for_all_points_that_read_it_and_leaves_a_log(tmp_pa
     assert "figure 4" in (tmp_path / "01.log").read_text()
 
 
+def test_what_make_was_told_of_suites_is_not_told_to_the_makes_of_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SUITE", "foundation")
+    monkeypatch.setenv("MAKEFLAGS", " -- SUITE=foundation")
+    rows = evaluate([point(exactly(4), command="echo figure ${SUITE-${MAKEFLAGS-4}}")], Runner(logs=tmp_path))
+    assert [row.verdict for row in rows] == [Verdict.PASS]
+
+
 def test_skipped_slow_points_are_neither_run_nor_passed() -> None:
     def never(command: str, minutes: int) -> Outcome:
         raise AssertionError(command)
