@@ -162,6 +162,7 @@ enum speckv_card_fault {
 	SPECKV_CARD_FAULT_UNSTICK, /* those that hang go on */
 	SPECKV_CARD_FAULT_BAD_BOOT, /* the next `count` first boots do not report healthy */
 	SPECKV_CARD_FAULT_FATAL, /* value: cause of register FATAL_CAUSE */
+	SPECKV_CARD_FAULT_LOST_COMPLETION, /* the next `count` I/O commands are carried out and not answered */
 	SPECKV_CARD_FAULTS,
 };
 /* Returns 0, -EINVAL (fault), -ENOENT (no such pool or page). */

@@ -102,6 +102,9 @@ int speckv_card_inject(struct speckv_card *card, enum speckv_card_fault fault, u
 	case SPECKV_CARD_FAULT_UNSTICK:
 		unstick(card);
 		return 0;
+	case SPECKV_CARD_FAULT_LOST_COMPLETION:
+		card->fault.unanswered = count;
+		return 0;
 	case SPECKV_CARD_FAULT_BAD_BOOT:
 		card->fault.bad_boots = count;
 		return 0;

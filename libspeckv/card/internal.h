@@ -236,7 +236,7 @@ struct speckv_card {
 	struct flash_state flash;
 
 	struct {
-		uint32_t lost, duplicate, slow, stuck, bad_boots;
+		uint32_t lost, duplicate, slow, stuck, unanswered, bad_boots;
 		uint16_t slow_pool;
 		uint64_t slow_ns, torn_program, torn_erase;
 		bool program_torn, erase_torn;

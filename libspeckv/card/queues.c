@@ -122,6 +122,10 @@ static void finish(struct card_context *context, uint16_t status)
 		card_count(context, COUNT_COMMANDS, 1);
 		if (status)
 			card_count(context, COUNT_FAILED, 1);
+		if (!status && context->card->fault.unanswered) {
+			context->card->fault.unanswered--;
+			return;
+		}
 	}
 	post(function, queue, command->entry.sqe.command_id, status, status ? 0 : command->result,
 	     command->entry.sqe.flags & SPECKV_CMD_QUIET);

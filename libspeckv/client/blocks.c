@@ -15,7 +15,10 @@ bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const st
 		return false;
 	rc = card_io_invalidate(r, &run);
 	if (rc && rc != -EIO) { /* a card that does not answer would bring it back some day: it stays */
-		pages_publish(pool, &run);
+		if (rc == -EINPROGRESS)
+			index_doubt(r, found);
+		if (!pages_publish(pool, &run) && !block_indexed(r, key, &run)) /* somebody took its slot for a stale one meanwhile */
+			index_insert(r, key, &run);
 		return false;
 	}
 	index_orphan(r, found);
@@ -78,7 +81,7 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 }
 
 /*
- * The youngest stays: a copy that a resize makes is younger than what it replaces, so that no two that settle at once, nor one that
+ * The youngest that may be found stays: a copy that a resize makes is younger than what it replaces, so that no two that settle at once, nor one that
  * settles and one that moves, can each drop what the other keeps.
  */
 void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
@@ -88,7 +91,8 @@ void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
 	uint64_t youngest = 0;
 
 	for (size_t i = 0; i < n; i++)
-		youngest = all[i].generation > youngest ? all[i].generation : youngest;
+		if (!index_doubtful(&pool->region, &all[i]) && all[i].generation > youngest)
+			youngest = all[i].generation;
 	for (size_t i = 0; i < n; i++)
 		if (all[i].generation != youngest) /* one run may stand in two slots */
 			block_drop(pool, key, &all[i]);
@@ -301,8 +305,13 @@ static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_requ
 		index_used(r, &found, false);
 		return 0;
 	case SPECKV_OP_DROP: {
+		struct found all[2 * LAY_BUCKET_SLOTS];
+		size_t n = index_find_all(r, &request->key, all);
 		int rc = -ENOENT;
 
+		for (size_t i = 0; i < n; i++) /* those first that a drop before left in doubt */
+			if (index_doubtful(r, &all[i]) && block_drop(pool, &request->key, &all[i]))
+				rc = 0;
 		for (int tries = 0; tries < 2 * LAY_BUCKET_SLOTS && index_find(r, &request->key, &found); tries++)
 			if (block_drop(pool, &request->key, &found))
 				rc = 0; /* and look for a twin */

@@ -296,11 +296,18 @@ static int collect(struct card_io *io, struct lane *lane, unsigned int slot)
 	}
 	lane->slots[slot].busy = false;
 	switch (lane->slots[slot].status) {
+	/* Neither of these says anything of the block: whoever takes them for a bad one drops what is sound. */
 	case SPECKV_STATUS_DENIED: /* the rights of a function go with a reset of the card */
 	case SPECKV_STATUS_ABORTED:
 	case SPECKV_STATUS_NOT_READY:
 	case SPECKV_STATUS_NO_POOL:
+	case SPECKV_STATUS_NO_ENGINE:
+	case SPECKV_STATUS_FENCED:
 		store(&io->broken, true);
+		return -ENODEV;
+	case SPECKV_STATUS_DMA_ERROR:
+	case SPECKV_STATUS_INTERNAL:
+	case SPECKV_STATUS_TIMEOUT:
 		return -ENODEV;
 	default:
 		return status_errno(lane->slots[slot].status);
@@ -321,7 +328,8 @@ static int call(struct card_io *io, struct lane *lane, unsigned int slot, void *
 	return rc;
 }
 
-static int invalidate(struct region *r, uint64_t page, uint64_t pages, uint64_t generation)
+/* `lost`: set when the card may have done it although the answer says otherwise. */
+static int invalidate(struct region *r, uint64_t page, uint64_t pages, uint64_t generation, bool *lost)
 {
 	struct card_io *io = r->card;
 	struct speckv_cmd_range range = { .opcode = SPECKV_IO_INVALIDATE, .address = page << r->page_shift, .bytes = pages << r->page_shift,
@@ -335,6 +343,7 @@ static int invalidate(struct region *r, uint64_t page, uint64_t pages, uint64_t 
 			return rc;
 		range.pool = io->pool;
 		rc = call(io, lane, 0, &range, NULL);
+		*lost |= rc == -ENODEV;
 		lane_leave(io, lane);
 	}
 	return rc == -ENOENT ? 0 : rc; /* it has no such block: as it shall be */
@@ -342,12 +351,17 @@ static int invalidate(struct region *r, uint64_t page, uint64_t pages, uint64_t 
 
 int card_io_invalidate(struct region *r, const struct run *run)
 {
-	return r->card ? invalidate(r, run->page, run->pages, run->generation) : 0;
+	bool lost = false;
+	int rc = r->card ? invalidate(r, run->page, run->pages, run->generation, &lost) : 0;
+
+	return lost && (rc == -ENODEV || rc == -EACCES) ? -EINPROGRESS : rc;
 }
 
 int card_io_clear(struct region *r, uint64_t page, uint64_t pages)
 {
-	return r->card && pages ? invalidate(r, page, pages, 0) : 0;
+	bool lost = false; /* asked again by whoever needs these pages */
+
+	return r->card && pages ? invalidate(r, page, pages, 0, &lost) : 0;
 }
 
 int card_io_connect(struct region *r)

@@ -72,10 +72,12 @@ static bool run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t p
 	return true;
 }
 
-static void rebuild(struct speckv_pool *pool, uint64_t *kept, uint64_t *lost)
+/* -ENODEV, -EACCES: the card does not answer; nothing is known of the rest, which stays as it is. */
+static int rebuild(struct speckv_pool *pool, uint64_t *kept, uint64_t *lost)
 {
 	struct region *r = &pool->region;
 	uint64_t pages = region_pages(r), highest = load(&r->head->pool.next_run_generation);
+	int rc;
 
 	*kept = *lost = 0;
 	forget_index(r);
@@ -92,8 +94,10 @@ static void rebuild(struct speckv_pool *pool, uint64_t *kept, uint64_t *lost)
 			p++;
 			continue;
 		}
-		if (run_whole(r, p, word, pages) && frame_sound(r, p, lay_value(word), lay_generation(word), false, &frame) == 0 &&
-		    frame.frame_bytes <= (uint64_t)lay_value(word) << r->page_shift && lay_value(word) >= r->min_run) {
+		rc = run_whole(r, p, word, pages) ? frame_sound(r, p, lay_value(word), lay_generation(word), false, &frame) : -EBADMSG;
+		if (rc == -ENODEV || rc == -EACCES)
+			return rc;
+		if (!rc && frame.frame_bytes <= (uint64_t)lay_value(word) << r->page_shift && lay_value(word) >= r->min_run) {
 			struct run run = { .page = p, .generation = lay_generation(word), .pages = lay_value(word) };
 			struct speckv_key key;
 
@@ -110,6 +114,7 @@ static void rebuild(struct speckv_pool *pool, uint64_t *kept, uint64_t *lost)
 	}
 	store(&r->head->pool.next_run_generation, highest);
 	pages_recount(r);
+	return 0;
 }
 
 bool region_rebooted(struct region *r)
@@ -134,14 +139,18 @@ int region_rebuild(struct speckv_pool *pool)
 		return fail(pool->ctx, -EBUSY, "pool %s is being rebuilt by another process after a reboot; try again when it is done", r->fixed.name);
 	boot_id(boot);
 	if (region_rebooted(r)) {
-		rebuild(pool, &kept, &lost);
-		memcpy(r->head->pool.boot_id, boot, sizeof(boot));
-		region_flush(r, r->head, sizeof(*r->head));
-		pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_INFO, "index rebuilt after a reboot: %llu blocks kept, %llu unfinished ones dropped",
-			   (unsigned long long)kept, (unsigned long long)lost);
+		rc = rebuild(pool, &kept, &lost);
+		if (rc) {
+			fail(pool->ctx, rc, "pool %s: %s went away while its index was made anew; try again when it is back", r->fixed.name, r->dev->medium.name);
+		} else {
+			memcpy(r->head->pool.boot_id, boot, sizeof(boot));
+			region_flush(r, r->head, sizeof(*r->head));
+			pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_INFO, "index rebuilt after a reboot: %llu blocks kept, %llu unfinished ones dropped",
+				   (unsigned long long)kept, (unsigned long long)lost);
+		}
 	}
 	unlock_byte(r->lock_fd, byte);
-	return 0;
+	return rc;
 }
 
 /* ---- check ----------------------------------------------------------------------------------------------------------- */
@@ -169,7 +178,21 @@ static bool indexed_soon(struct check *c, const struct speckv_key *key, const st
 	}
 }
 
-static void check_block(struct check *c, uint64_t page, uint64_t word)
+/* Told to a card to be forgotten, there or not: nobody finds it, and its pages are not lost. */
+static bool check_doubtful(struct check *c, uint64_t page)
+{
+	struct region *r = &c->pool->region;
+	struct found found;
+	struct speckv_key key;
+
+	if (!r->card || !index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || !index_doubtful(r, &found))
+		return false;
+	c->report->repaired += c->repair && block_drop(c->pool, &key, &found);
+	return true;
+}
+
+/* -ENODEV, -EACCES: the card does not answer, and nothing is known of the block. */
+static int check_block(struct check *c, uint64_t page, uint64_t word)
 {
 	struct region *r = &c->pool->region;
 	struct run run = { .page = page, .generation = lay_generation(word), .pages = lay_value(word) };
@@ -179,34 +202,38 @@ static void check_block(struct check *c, uint64_t page, uint64_t word)
 	bool known;
 	int rc;
 
+	if (check_doubtful(c, page))
+		return 0;
 	c->report->blocks++;
 	rc = run_whole(r, page, word, region_pages(r)) ? frame_sound(r, page, run.pages, run.generation, c->deep, &frame) : -EBADMSG;
 	known = !rc && index_entry(r, region_entry_of(r, page), &found, &key) && found.page == page;
 	if (!rc && known && memcmp(key.bytes, frame.identity.key, sizeof(key.bytes)) != 0)
 		known = false;
-	if (load(&r->page_map[page]) != word) { /* it went, or was replaced, while we looked */
+	if (rc == -ENODEV || rc == -EACCES)
+		return rc;
+	if (load(&r->page_map[page]) != word || (rc && check_doubtful(c, page))) { /* it went, or was replaced, while we looked */
 		c->report->blocks--;
-		return;
+		return 0;
 	}
 	if (!rc) {
 		c->report->blocks_verified += c->deep;
 		if (known && indexed_soon(c, &key, &run, word))
-			return;
+			return 0;
 		memcpy(key.bytes, frame.identity.key, sizeof(key.bytes));
 		if (load(&r->page_map[page]) != word)
-			return;
+			return 0;
 		c->report->blocks_unindexed++;
 		if (!c->repair)
-			return;
+			return 0;
 		if (!known) { /* the entry is written by whoever holds the head page */
 			if (!pages_unpublish(c->pool, &run))
-				return;
+				return 0;
 			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, c->pool->tenant_index);
 			if (pages_publish(c->pool, &run))
-				return;
+				return 0;
 		}
 		c->report->repaired += block_index(c->pool, &key, &run) == 0;
-		return;
+		return 0;
 	}
 	c->report->blocks_bad++;
 	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR, "check: the block at page %llu does not verify%s", (unsigned long long)page,
@@ -217,6 +244,7 @@ static void check_block(struct check *c, uint64_t page, uint64_t word)
 		pages_release(r, c->pool->owner, &run);
 		c->report->repaired++;
 	}
+	return 0;
 }
 
 /* A claim by somebody who is not there (any more): a leak, unless it goes away while we look. */
@@ -320,7 +348,11 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 			report->pages_free++;
 			break;
 		case LAY_HEAD:
-			check_block(&c, p, word);
+			rc = check_block(&c, p, word);
+			if (rc) {
+				speckv_pool_close(c.pool);
+				return fail(dev->ctx, rc, "pool %s: %s went away during the check; check it again when it is back", name, dev->medium.name);
+			}
 			step = lay_value(word) && lay_value(word) <= pages - p ? lay_value(word) : 1;
 			report->pages_used += step;
 			break;

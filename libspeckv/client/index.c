@@ -95,7 +95,18 @@ static bool entry_read(struct region *r, uint64_t id, uint64_t want, bool low20,
 bool index_current(struct region *r, const struct found *found)
 {
 	atomic_thread_fence(memory_order_acquire);
-	return load(&r->page_map[found->page]) == lay_word(LAY_HEAD, found->pages, found->generation);
+	return load(&r->page_map[found->page]) == lay_word(LAY_HEAD, found->pages, found->generation) && !index_doubtful(r, found);
+}
+
+bool index_doubtful(struct region *r, const struct found *found)
+{
+	return load_relaxed(&r->entries[found->entry].doubtful) == found->generation;
+}
+
+void index_doubt(struct region *r, const struct found *found)
+{
+	store_relaxed(&r->entries[found->entry].used_ns, 0); /* the first to be evicted */
+	store(&r->entries[found->entry].doubtful, found->generation);
 }
 
 /* Matches in one bucket, at most `max`. Low 20 bits of a generation may be zero: entry_read() then takes any, and the key decides. */
@@ -112,9 +123,40 @@ static size_t bucket_find(struct region *r, struct lay_bucket *bucket, uint64_t 
 	return n;
 }
 
+static size_t find_all_hashed(struct region *r, uint64_t hash, const uint64_t w[4], struct found *out)
+{
+	size_t n = bucket_find(r, first_bucket(r, hash), hash, w, out, LAY_BUCKET_SLOTS);
+
+	return n + bucket_find(r, second_bucket(r, hash), hash, w, out + n, LAY_BUCKET_SLOTS);
+}
+
+size_t index_find_all(struct region *r, const struct speckv_key *key, struct found *out)
+{
+	uint64_t w[4];
+
+	memcpy(w, key->bytes, sizeof(w));
+	return find_all_hashed(r, key_hash(r, key), w, out);
+}
+
+/* Another one of this key, beside one that nobody shall find. */
+static bool find_beside(struct region *r, uint64_t hash, const uint64_t w[4], struct found *out)
+{
+	struct found all[2 * LAY_BUCKET_SLOTS];
+	size_t n = find_all_hashed(r, hash, w, all);
+
+	for (size_t i = 0; i < n; i++)
+		if (!index_doubtful(r, &all[i])) {
+			*out = all[i];
+			return true;
+		}
+	return false;
+}
+
 static bool find_once(struct region *r, uint64_t hash, const uint64_t w[4], struct found *out)
 {
-	return bucket_find(r, first_bucket(r, hash), hash, w, out, 1) || bucket_find(r, second_bucket(r, hash), hash, w, out, 1);
+	if (!bucket_find(r, first_bucket(r, hash), hash, w, out, 1) && !bucket_find(r, second_bucket(r, hash), hash, w, out, 1))
+		return false;
+	return __builtin_expect(!index_doubtful(r, out), 1) || find_beside(r, hash, w, out);
 }
 
 /* Is a resize between the two words of this key's move? */
@@ -150,16 +192,6 @@ static bool find_hashed(struct region *r, uint64_t hash, const struct speckv_key
 	for (int i = 0; i < MOVE_STEPS && moving(r, w); i++) /* a miss for an instant only: one word is written, the other is next */
 		sched_yield();
 	return find_once(r, hash, w, out);
-}
-
-size_t index_find_all(struct region *r, const struct speckv_key *key, struct found *out)
-{
-	uint64_t w[4], hash = key_hash(r, key);
-	size_t n;
-
-	memcpy(w, key->bytes, sizeof(w));
-	n = bucket_find(r, first_bucket(r, hash), hash, w, out, LAY_BUCKET_SLOTS);
-	return n + bucket_find(r, second_bucket(r, hash), hash, w, out + n, LAY_BUCKET_SLOTS);
 }
 
 bool index_find(struct region *r, const struct speckv_key *key, struct found *out)
@@ -401,7 +433,7 @@ static bool child_read(struct region *r, uint64_t link, struct found *out, struc
 {
 	uint64_t id = (link >> 32) - 1, w[4];
 
-	if (!link || !entry_read(r, id, 0, false, NULL, out, w) || (uint32_t)out->generation != (uint32_t)link)
+	if (!link || !entry_read(r, id, 0, false, NULL, out, w) || (uint32_t)out->generation != (uint32_t)link || index_doubtful(r, out))
 		return false;
 	if (key)
 		memcpy(key->bytes, w, sizeof(w));

@@ -253,8 +253,12 @@ uint64_t key_hash(const struct region *region, const struct speckv_key *key);
 bool index_find(struct region *region, const struct speckv_key *key, struct found *out);
 /* Every published block of this key (two only while two puts of it race); `out` has 2 * LAY_BUCKET_SLOTS places. */
 size_t index_find_all(struct region *region, const struct speckv_key *key, struct found *out);
-/* Is this still the published run it was? */
+/* Is this still the published run it was, and may it be found? */
 bool index_current(struct region *region, const struct found *found);
+/* A card was told to forget this block and its answer was lost. Nobody finds it from now on; it goes when it is evicted (the first to
+ * be), when its key is dropped or put again, or when a check repairs. Call index_doubt() between pages_unpublish() and pages_publish(). */
+bool index_doubtful(struct region *region, const struct found *found);
+void index_doubt(struct region *region, const struct found *found);
 /* As index_find() for many, with the cache misses overlapped. */
 void index_find_many(struct region *region, const struct speckv_key *keys, size_t stride, size_t count, struct found *out, uint8_t *present);
 void index_fill(struct region *region, const struct run *run, const struct speckv_key *key, uint64_t first_position,
@@ -325,7 +329,8 @@ int card_io_connect(struct region *region);
 int card_io_write(struct region *region, const struct run *run, unsigned int codec, const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes,
 	       uint64_t *frame_bytes);
 int card_io_copy(struct region *region, const struct speckv_key *key, const struct found *from, const struct run *to, uint64_t *frame_bytes);
-/* Take the block of this run away; everything in these pages. Both do nothing where the bytes are mapped. */
+/* Take the block of this run away; everything in these pages. Both do nothing where the bytes are mapped. -EINPROGRESS: the card was told,
+ * and whether it did so is not known. */
 int card_io_invalidate(struct region *region, const struct run *run);
 int card_io_clear(struct region *region, uint64_t page, uint64_t pages);
 /* Layers of a block. `ahead`: of need, and -EBUSY when there is no bandwidth for that. -ENOENT: the card has no such block. */

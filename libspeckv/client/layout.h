@@ -193,7 +193,8 @@ struct lay_entry {
 	_Atomic uint32_t tenant;
 	/* Prefix tree. Link: (entry + 1) << 32 | low 32 bits of its generation; 0: none. Hints: validated wherever they are used. */
 	_Atomic uint64_t parent, first_child, next_sibling, recent_child;
-	uint8_t pad[128 - 112];
+	_Atomic uint64_t doubtful; /* generation of the block that a card was told to forget and whose answer was lost: nobody finds it */
+	uint8_t pad[128 - 120];
 };
 _Static_assert(sizeof(struct lay_entry) == 128, "index entry");
 

@@ -2,8 +2,11 @@
 /*
  * Page runs without locks. The page map is the truth: one word a page, changed only by compare-and-swap against the exact
  * word seen, and no word but FREE ever repeats (generations), so a late or repeated step of a stalled process fails instead
- * of doing harm. A run is claimed head first, then page by page; it is given back from its tail, the head last: whatever the
- * instant its owner dies, the run is "head and the unbroken continuation behind it", which any other process can give back.
+ * of doing harm. (The HEAD that a drop puts back because a card did not answer does repeat: a slot or twin that somebody
+ * judged by the word in between may go, or stay, once too often; a put of the key or a check mends either.)
+ *
+ * A run is claimed head first, then page by page; it is given back from its tail, the head last: whatever the instant its
+ * owner dies, the run is "head and the unbroken continuation behind it", which any other process can give back.
  */
 #include "internal.h"
 

@@ -62,6 +62,11 @@ static int move_block(struct job *job, uint64_t page)
 
 	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
 		return -EAGAIN;
+	if (index_doubtful(r, &found)) {
+		if (!block_drop(job->pool, &key, &found) && index_entry(r, found.entry, &moved, &key) && moved.generation == found.generation)
+			return fail(job->dev->ctx, -ENODEV, "pool %s: %s does not answer", job->name, job->dev->medium.name);
+		return -EAGAIN;
+	}
 	rc = pages_claim(job->pool, found.pages, &run, job->to);
 	if (rc)
 		return rc;

@@ -34,7 +34,7 @@ enum stores { STORES_NONE, STORES_CACHED, STORES_STREAMED };
 
 /* ---- 64 bytes ----------------------------------------------------------------------------------------------------------- */
 
-#if defined(__AVX512F__)
+#if CODEC_FOLD_BYTES == 64
 #define NAMED(kernel) kernel##_avx512
 
 typedef __m512i wide;

@@ -29,6 +29,7 @@ static const struct {
 	{ "unstick", SPECKV_CARD_FAULT_UNSTICK },
 	{ "bad-boot", SPECKV_CARD_FAULT_BAD_BOOT },
 	{ "fatal", SPECKV_CARD_FAULT_FATAL },
+	{ "lost-completion", SPECKV_CARD_FAULT_LOST_COMPLETION },
 };
 
 static void failed(char *answer, unsigned int bytes, int error, const char *message)

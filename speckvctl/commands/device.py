@@ -248,6 +248,7 @@ def inject_fault(
     torn-erase           the next flash erase stops after VALUE bytes
     slow                 COUNT commands (of POOL) take VALUE nanoseconds longer
     stuck, unstick       COUNT commands never complete; those that hang go on
+    lost-completion      the next COUNT commands are done and not answered
     bad-boot             the next COUNT first boots do not report healthy
     fatal                the card stops, with cause VALUE of FATAL_CAUSE
     temperature          the card is VALUE millidegrees Celsius warm

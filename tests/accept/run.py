@@ -71,6 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="REGEX", help="rows of other commands say `not run`")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     arguments = parser.parse_args(argv)
+    wanted = [point.command for suite in arguments.suite or suites() for point in points(suite)]
+    try:
+        if not any(re.search(arguments.only or "", command) for command in wanted):
+            parser.error(f"no row has a command that matches '{arguments.only}'")
+    except re.error as e:
+        parser.error(f"--only {arguments.only}: {e}")
     results: dict[str, list[Row]] = {}
 
     def leave_out(point: Point) -> str:

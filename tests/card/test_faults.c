@@ -214,6 +214,24 @@ static void slow_commands_are_overtaken(void)
 	bench_end(&b);
 }
 
+static void a_command_whose_completion_is_lost_was_carried_out(void)
+{
+	union card_entry range = { .range = { .opcode = SPECKV_IO_INVALIDATE, .pool = 1, .bytes = RUN, .generation = 1 } };
+	struct bench b;
+	struct speckv_cqe cqe;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
+	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
+	speckv_card_inject(b.rig->card, SPECKV_CARD_FAULT_LOST_COMPLETION, 0, 0, 1);
+	client_submit(&b.client, &range);
+	speckv_card_run(b.rig->card, 10);
+	CHECK(!client_poll(&b.client, &cqe), "no answer");
+	EQUAL(outstanding(&b), 0);
+	EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_NOT_FOUND);
+	bench_end(&b);
+}
+
 static void heat_slows_and_then_stops_the_card(void)
 {
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
@@ -391,6 +409,7 @@ int main(void)
 	interrupts_are_gathered();
 	poisoned_pages_fail_and_are_retired();
 	slow_commands_are_overtaken();
+	a_command_whose_completion_is_lost_was_carried_out();
 	heat_slows_and_then_stops_the_card();
 	what_was_completed_outlives_the_card();
 	damaged_memory_hurts_nobody();

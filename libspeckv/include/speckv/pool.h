@@ -132,7 +132,7 @@ struct speckv_check_report {
 	uint64_t repaired;
 	uint64_t clients_dead;
 };
-/** Check a pool in use or not. Returns 0 when sound (or repaired), -EUCLEAN when it found something. */
+/** Check a pool in use or not. Returns 0 when sound (or repaired), -EUCLEAN when it found something, -ENODEV when a card went away meanwhile. */
 int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int flags, speckv_progress_cb progress, void *arg,
 		      struct speckv_check_report *report);
 

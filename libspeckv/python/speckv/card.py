@@ -585,6 +585,7 @@ FAULTS: dict[str, str] = {
     "slow": "the next COUNT I/O commands take VALUE nanoseconds longer; POOL: only that one's",
     "stuck": "the next COUNT I/O commands never complete",
     "unstick": "commands that hang go on",
+    "lost-completion": "the next COUNT I/O commands are carried out and not answered",
     "bad-boot": "the next COUNT first boots of an image do not report healthy",
     "fatal": "the card stops; VALUE: cause of register FATAL_CAUSE",
     "temperature": "the card is VALUE millidegrees Celsius warm",

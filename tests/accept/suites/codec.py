@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 from tests.accept.frame import Bar, Figure, NotMeasuredError, Outcome, Point, at_least, exactly
@@ -86,6 +87,18 @@ def with_vnni(measure: Measure) -> Measure:
     return measured
 
 
+def agreement(outcome: Outcome) -> Figure:
+    """Groups of all modes that two sets of vector kernels and the reference gave the same bits for."""
+    failed = meson_failures(outcome)
+    if failed.value:
+        return Figure(0, "groups", "they differ: see the log")
+    sets = re.search(r"beside the portable reference(.*)", outcome.output)
+    if not sets or not {"avx2", "avx512"} <= set(sets[1].split()):
+        raise NotMeasuredError(f"this processor has{sets[1] if sets else ' none'} beside the reference")
+    modes = re.findall(r"^(\w+): (\d+) groups, \d+ tokens, equal in every bit", outcome.output, re.M)
+    return Figure(sum(int(n) for _, n in modes), "groups", ", ".join(f"{name} {n}" for name, n in modes))
+
+
 def rows_of(outcome: Outcome) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in document(outcome)["rows"]}
 
@@ -145,7 +158,8 @@ def calibrated(mode: str, ratio: float) -> str:
 
 
 Q5C, MAKE_Q5C = calibration("q5c", 5.0)
-COMPARE = f"{{ test -f {Q5C} || {{ {MAKE_Q5C}; }}; }} && {SPECKVCTL} codec compare {KV} --calibration {Q5C} --json"
+COMPARE = f"{SPECKVCTL} codec compare {KV} --json"
+COMPARE_Q5C = f"{MAKE_Q5C} && {SPECKVCTL} codec compare {KV} --calibration {Q5C} --json"
 BUILD = (
     "{ test -f build/bench/build.ninja || .venv/bin/meson setup build/bench -Dpython=disabled --buildtype=release "
     "-Dwerror=false; } >&2 && .venv/bin/meson compile -C build/bench bench >&2"
@@ -195,7 +209,7 @@ POINTS = [
     ),
     Point(
         "zstd -1: behind every lossy fixed-rate mode in ratio and decode",
-        COMPARE,
+        COMPARE_Q5C,
         not_beating_zstd(FIXED_RATE, ("ratio", "decode_bytes_per_second")),
         exactly(0),
         minutes=60,
@@ -218,8 +232,8 @@ POINTS = [
     Point(
         "reference = AVX2 = AVX-512 on 100 million groups",
         meson("codec agree long"),
-        meson_failures,
-        exactly(0),
+        agreement,
+        at_least(100e6),
         True,
         minutes=600,
     ),

@@ -337,6 +337,104 @@ static void a_command_that_never_comes_back_is_an_error_and_no_hang(void)
 	end("stuck");
 }
 
+/* Blocks that the card dropped, and commands that it has and has not answered. */
+static void card_counts(uint64_t *drops, uint64_t *outstanding)
+{
+	struct speckv_card_health health;
+	struct speckv_admin *admin;
+	struct speckv_stats stats;
+	uint32_t number;
+
+	EXPECT(0, speckv_admin_open(test_ctx, "emu:card", &admin));
+	EXPECT(0, speckv_admin_pool(admin, "doubtful", &number));
+	EXPECT(0, speckv_admin_stats(admin, number, &stats));
+	EXPECT(0, speckv_admin_health(admin, &health));
+	speckv_admin_close(admin);
+	*drops = stats.counters[SPECKV_COUNT_DROPS];
+	*outstanding = health.outstanding;
+}
+
+static void *drop_seven(void *arg)
+{
+	struct speckv_key key = key_of(7);
+
+	EXPECT(0, speckv_drop(pool, &key, 1)); /* nobody answers: not dropped, for all that is known */
+	return arg;
+}
+
+/* The card dies with the order to drop a block: carried out and not answered, or not even begun. */
+static void die_while_dropping(bool carried_out)
+{
+	uint64_t before, drops, outstanding;
+	pthread_t thread;
+
+	card_counts(&before, &outstanding);
+	control("inject %s 0 0 1\n", carried_out ? "lost-completion" : "stuck");
+	CHECK(pthread_create(&thread, NULL, drop_seven, NULL) == 0, "thread");
+	do {
+		sleep_us(1000);
+		card_counts(&drops, &outstanding);
+	} while (carried_out ? drops == before : outstanding == 0);
+	test_card_stop(SIGKILL);
+	CHECK(pthread_join(thread, NULL) == 0, "join");
+	test_card_start();
+	sleep_us(150000);
+}
+
+static void a_drop_whose_answer_is_lost_leaves_a_miss(void)
+{
+	enum { REPAIR, PUT, DROP, WAYS };
+	struct speckv_check_report report;
+	struct speckv_stats stats;
+	struct speckv_key key = key_of(7);
+
+	begin("doubtful", SPECKV_CODEC_RAW);
+	for (int round = 0; round < 2 * WAYS; round++) {
+		die_while_dropping(round < WAYS);
+		EXPECT(-ENOENT, get_number(pool, 7, buffer));
+		expect_sound(dev, "doubtful", BLOCKS - 1);
+		if (round % WAYS == DROP)
+			EXPECT(1, speckv_drop(pool, &key, 1));
+		if (round % WAYS == PUT) /* and is not told that it is there */
+			EXPECT(0, put_number(pool, 7, buffer));
+		EXPECT(0, check_pool(dev, "doubtful", SPECKV_CHECK_REPAIR, &report));
+		CHECK(report.repaired == (round % WAYS == REPAIR), "%llu repaired", (unsigned long long)report.repaired);
+		EXPECT(0, put_number(pool, 7, buffer));
+		for (uint64_t n = 0; n < BLOCKS; n++)
+			EXPECT(0, get_number(pool, n, buffer));
+		expect_sound(dev, "doubtful", BLOCKS);
+	}
+	EXPECT(0, speckv_pool_stats(dev, "doubtful", &stats));
+	CHECK(stats.counters[SPECKV_COUNT_BAD] == 0, "no block was bad");
+	end("doubtful");
+}
+
+static int kill_the_card(uint64_t done, uint64_t total, void *arg)
+{
+	bool *killed = arg;
+
+	(void)done, (void)total;
+	if (!*killed)
+		test_card_stop(SIGKILL);
+	*killed = true;
+	return 0;
+}
+
+static void a_card_that_dies_during_a_repair_keeps_its_blocks(void)
+{
+	struct speckv_check_report report;
+	bool killed = false;
+
+	begin("repaired", SPECKV_CODEC_RAW);
+	REFUSED(-ENODEV, "went away during the check", speckv_pool_check(dev, "repaired", SPECKV_CHECK_REPAIR, kill_the_card, &killed, &report));
+	test_card_start();
+	sleep_us(150000);
+	for (uint64_t n = 0; n < BLOCKS; n++)
+		EXPECT(0, get_number(pool, n, buffer));
+	expect_sound(dev, "repaired", BLOCKS);
+	end("repaired");
+}
+
 static void a_page_that_went_bad_is_a_miss(void)
 {
 	unsigned int lost = 0;
@@ -434,6 +532,8 @@ int main(void)
 	a_calibration_goes_with_what_this_machine_knew();
 	a_pool_that_is_gone_from_the_card_is_forgotten();
 	a_command_that_never_comes_back_is_an_error_and_no_hang();
+	a_drop_whose_answer_is_lost_leaves_a_miss();
+	a_card_that_dies_during_a_repair_keeps_its_blocks();
 	a_page_that_went_bad_is_a_miss();
 	a_pool_of_another_user_is_out_of_reach();
 	what_does_not_fit_is_said_with_what_does();
