@@ -274,12 +274,36 @@ static void extents_zero(struct speckv_device *dev, const struct lay_pool_record
 	}
 }
 
+/*
+ * A manager that removes a pool lets nobody new in, and only then looks who is in. If it died before it saw them the pool is as it was:
+ * what is theirs must not become another pool's. True: it stays.
+ */
+static bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
+{
+	unsigned int users = 0;
+	struct region region;
+	char holders[320];
+	int rc = region_open(dev, r->name, true, &region);
+
+	if (rc == -EACCES || rc == -EMFILE || rc == -ENOMEM)
+		return true; /* for the next manager to see to: it says so itself where it needs the pool */
+	if (rc)
+		return false; /* zeroed already */
+	client_holders(&region, -1, holders, sizeof(holders), &users);
+	region_close(&region);
+	if (users)
+		store(&r->state, SPECKV_POOL_ACTIVE);
+	return users != 0;
+}
+
 /* Free a record whose pool's creation or destruction did not finish. */
 static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 {
 	char path[SPECKV_PATH_BYTES];
 	uint32_t state = load(&r->state);
 
+	if (state == SPECKV_POOL_DESTROYING && removal_undone(dev, r))
+		return;
 	if (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING) {
 		if (!dev->single_inode && memchr(r->name, 0, sizeof(r->name)) && name_ok(r->name) &&
 		    medium_pool_path(&dev->medium, r->name, path) == 0)
