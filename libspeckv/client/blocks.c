@@ -254,7 +254,7 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request, const st
 			rc = -ENOENT;
 			break;
 		}
-		if (staging_read(pool, &found, per_layer * request->layer_first, request->buffer, bytes)) {
+		if (staging_read(pool, &request->key, &found, per_layer * request->layer_first, request->buffer, bytes)) {
 			request->flags |= SPECKV_REQUEST_STAGED;
 			rc = index_current(r, &found) ? 0 : -EAGAIN;
 		} else if (reads) {

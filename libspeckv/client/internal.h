@@ -362,7 +362,7 @@ int card_rebuild(struct region *region, uint16_t number, uint64_t *kept, uint64_
 /* ---- staging.c, workers.c ------------------------------------------------------------------------------------------ */
 
 void staging_destroy(struct speckv_pool *pool);
-bool staging_read(struct speckv_pool *pool, const struct found *found, uint64_t offset, void *raw, uint64_t bytes);
+bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, uint64_t offset, void *raw, uint64_t bytes);
 int staging_fill(struct speckv_pool *pool, const struct speckv_key *key);
 int staging_make(struct speckv_pool *pool);
 void workers_destroy(struct speckv_pool *pool);

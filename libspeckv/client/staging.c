@@ -15,6 +15,7 @@
 struct slot {
 	_Atomic uint64_t sequence; /* odd: being filled */
 	_Atomic uint64_t entry, generation;
+	_Atomic uint64_t key[4]; /* believed, where a hostile writer may make a generation come again */
 	_Atomic uint64_t used; /* reads since it was filled */
 	_Atomic uint64_t age;
 };
@@ -25,6 +26,17 @@ struct staging {
 	uint8_t *data;
 	_Atomic uint64_t clock;
 };
+
+static bool holds(const struct slot *slot, const struct speckv_key *key, const struct found *found)
+{
+	uint64_t w[4];
+	bool same = load(&slot->generation) == found->generation && load(&slot->entry) == found->entry;
+
+	memcpy(w, key->bytes, sizeof(w));
+	for (int i = 0; i < 4; i++)
+		same &= load_relaxed(&slot->key[i]) == w[i];
+	return same;
+}
 
 static struct slot *set_of(struct staging *s, const struct found *found)
 {
@@ -87,7 +99,7 @@ __attribute__((no_sanitize("thread"))) static void racing_copy(uint8_t *to, cons
 	(void)speckv_crc32c_copy(0, to, from, bytes);
 }
 
-bool staging_read(struct speckv_pool *pool, const struct found *found, uint64_t offset, void *raw, uint64_t bytes)
+bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, uint64_t offset, void *raw, uint64_t bytes)
 {
 	struct staging *s = load(&pool->staging);
 	struct slot *set;
@@ -99,7 +111,7 @@ bool staging_read(struct speckv_pool *pool, const struct found *found, uint64_t 
 		struct slot *slot = &set[i];
 		uint64_t sequence = load(&slot->sequence);
 
-		if (sequence & 1 || load(&slot->generation) != found->generation || load(&slot->entry) != found->entry)
+		if (sequence & 1 || !holds(slot, key, found))
 			continue;
 		racing_copy(raw, slot_data(pool, s, slot) + offset, bytes);
 		atomic_thread_fence(memory_order_acquire);
@@ -112,12 +124,12 @@ bool staging_read(struct speckv_pool *pool, const struct found *found, uint64_t 
 	return false;
 }
 
-static bool staged(struct staging *s, const struct found *found)
+static bool staged(struct staging *s, const struct speckv_key *key, const struct found *found)
 {
 	struct slot *set = set_of(s, found);
 
 	for (int i = 0; i < WAYS; i++)
-		if (load(&set[i].generation) == found->generation && load(&set[i].entry) == found->entry)
+		if (holds(&set[i], key, found))
 			return true;
 	return false;
 }
@@ -126,10 +138,10 @@ static int stage(struct speckv_pool *pool, const struct speckv_key *key, const s
 {
 	struct staging *s = load(&pool->staging);
 	struct slot *set = set_of(s, found), *slot = NULL;
-	uint64_t start = clock_ns(), sequence;
+	uint64_t start = clock_ns(), sequence, w[4];
 	int rc;
 
-	if (staged(s, found))
+	if (staged(s, key, found))
 		return 0;
 	for (int i = 0; i < WAYS; i++) /* an empty one, else one that was read, else the oldest */
 		if (!slot || !load(&set[i].generation) ||
@@ -147,6 +159,9 @@ static int stage(struct speckv_pool *pool, const struct speckv_key *key, const s
 	if (!rc) {
 		store(&slot->used, 0);
 		store(&slot->age, add(&s->clock, 1));
+		memcpy(w, key->bytes, sizeof(w));
+		for (int i = 0; i < 4; i++)
+			store_relaxed(&slot->key[i], w[i]);
 		store(&slot->entry, found->entry);
 		store(&slot->generation, found->generation);
 		count(pool, SPECKV_COUNT_PREFETCHED, 1);
