@@ -67,7 +67,7 @@ void client_finish_move(struct region *r, unsigned int slot)
 	store(&client->move_to_generation, 0);
 }
 
-/* Blocks that a client published and did not live to index. */
+/* Blocks that a client published and did not live to index, and twins that it did not live to settle. */
 static void reindex(struct speckv_pool *pool)
 {
 	struct region *r = &pool->region;
@@ -83,8 +83,12 @@ static void reindex(struct speckv_pool *pool)
 			p++;
 			continue;
 		}
-		if (index_entry(r, region_entry_of(r, p), &found, &key) && found.page == p && found.generation == run.generation && !block_indexed(r, &key, &run))
-			block_index(pool, &key, &run);
+		if (index_entry(r, region_entry_of(r, p), &found, &key) && found.page == p && found.generation == run.generation) {
+			if (block_indexed(r, &key, &run))
+				settle_twins(pool, &key);
+			else
+				block_index(pool, &key, &run);
+		}
 		p += lay_value(word);
 	}
 }

@@ -77,6 +77,27 @@ static void a_hidden_twin_does_not_rise(void)
 	expect_sound(dev, "twins", 0);
 }
 
+/* Whoever put the second died between its slot and a look for the first. */
+static void a_twin_of_the_dead_goes(void)
+{
+	struct speckv_key key = key_of(9);
+	struct found first, all[2 * LAY_BUCKET_SLOTS];
+	struct run run;
+
+	EXPECT(0, put_number(pool, 9, buffer));
+	find(&key, &first);
+	run = (struct run){ first.page, first.generation, first.pages };
+	index_remove(&pool->region, &key, first.entry, first.generation);
+	EXPECT(0, put_number(pool, 9, buffer));
+	EXPECT(0, index_insert(&pool->region, &key, &run));
+	CHECK(index_find_all(&pool->region, &key, all) == 2, "two blocks");
+	reap();
+	expect_sound(dev, "twins", 1);
+	EXPECT(0, get_number(pool, 9, buffer));
+	EXPECT(1, speckv_drop(pool, &key, 1));
+	expect_sound(dev, "twins", 0);
+}
+
 static void repair_settles_twins_too(void)
 {
 	struct speckv_key key = key_of(3);
@@ -206,6 +227,7 @@ int main(void)
 	pool = attach_pool(dev, "twins", "tester");
 	a_block_without_a_slot_is_indexed();
 	a_hidden_twin_does_not_rise();
+	a_twin_of_the_dead_goes();
 	repair_settles_twins_too();
 	a_slot_written_twice_costs_nothing();
 	a_move_ends_as_one_block_or_none();
