@@ -299,6 +299,10 @@ int card_manage(struct speckv_device *dev)
 
 		if (!state)
 			continue;
+		if (pool && state == SPECKV_POOL_DESTROYING && removal_undone(dev, record)) {
+			pool->pool = 0;
+			continue;
+		}
 		if (pool && (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING)) { /* its manager died: device.c ends it here */
 			rc = card_pool_delete(dev, record->uuid);
 			pool->pool = 0;

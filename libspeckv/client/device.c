@@ -274,11 +274,7 @@ static void extents_zero(struct speckv_device *dev, const struct lay_pool_record
 	}
 }
 
-/*
- * A manager that removes a pool lets nobody new in, and only then looks who is in. If it died before it saw them the pool is as it was:
- * what is theirs must not become another pool's. True: it stays.
- */
-static bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
+bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 {
 	unsigned int users = 0;
 	struct region region;

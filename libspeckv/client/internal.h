@@ -103,6 +103,11 @@ void device_unmanage(struct speckv_device *dev);
 int device_look(struct speckv_device *dev, const char *name, struct lay_pool_record *copy); /* the same, and no text: a question */
 int device_find(struct speckv_device *dev, const char *name, struct lay_pool_record *copy);
 bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *record);
+/*
+ * A manager that removes a pool lets nobody new in, and only then looks who is in. If it died before it saw them the pool is as it was:
+ * what is theirs must not become another pool's. True: the record of this removal is not to be finished (now).
+ */
+bool removal_undone(struct speckv_device *dev, struct lay_pool_record *record);
 /* Keep the first `bytes` of a pool's extents. */
 void extents_cut(struct lay_pool_record *record, uint64_t bytes);
 int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out);
