@@ -197,8 +197,8 @@ POINTS = [
     Point("get of 64 KiB raw blocks with CRC, of memcpy", BENCH, bench("get_vs_memcpy", "x"), at_least(0.8)),
     Point("batched look-ups, one core", BENCH, bench("speckv_lookup_keys_per_s", "keys/s"), at_least(3e6)),
     Point("steady state: no system call and no heap allocation", STEADY, meson_failures, exactly(0)),
-    # 10x was expected, not promised: it hangs on how fast the machine's memory is beside its system calls. memcpy
-    # itself, which no get can beat, is near it on one core. Shown.
+    # 10x is expected where the server has a core of its own; it hangs on how fast the machine's memory is beside its
+    # system calls (12.9x, 12.6x and 9.0x on three EPYCs). On one core memcpy itself is below it.
     Point(
         "get, of Redis on a Unix socket: C, pipelined, all on one core",
         BENCH,
@@ -206,7 +206,7 @@ POINTS = [
         None,
     ),
     Point("... what memcpy itself reaches there", BENCH, bench("memcpy_vs_redis_one_core", "x"), None),
-    Point("... C, pipelined, a second core for the server", BENCH, bench("get_vs_redis_two_cores", "x"), None),
+    Point("... C, pipelined, a second core for the server", BENCH, bench("get_vs_redis_two_cores", "x"), at_least(10)),
     Point("... Python, redis-py with hiredis", BENCH, bench("python_get_vs_redis_py", "x"), None),
     Point("... Python, redis-py as pip installs it", BENCH, bench("python_get_vs_plain_redis_py", "x"), None),
     Point(
