@@ -202,12 +202,21 @@ static void product(const int16_t *matrix, unsigned int stride, unsigned int out
 
 /* ---- encode ------------------------------------------------------------------------------------------------------- */
 
+static inline int32_t greatest(const int32_t *row)
+{
+	int32_t most = row[0];
+
+	for (unsigned int t = 1; t < TOKENS; t++)
+		most = row[t] > most ? row[t] : most;
+	return most;
+}
+
 int NAME(codec_e7c_analyse_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct e7c_tables *tables,
 					const struct rotary_rotation *rotation, int16_t *levels)
 {
 	int16_t pairs[CODEC_HEAD_DIM_MAX / 2 * PAIR] __attribute__((aligned(64)));
 	row_t rows[CODEC_HEAD_DIM_MAX];
-	int32_t most = 0, largest = 0;
+	row_t most = { 0 }, largest = { 0 };
 
 	if (!rows_load(raw, head_dim, dtype, tables->unit, tables->mean, rotation, rows))
 		return -ENODATA;
@@ -218,12 +227,12 @@ int NAME(codec_e7c_analyse_, CODEC_ISA)(const uint8_t *raw, unsigned int head_di
 			for (unsigned int t = 0; t < TOKENS; t++) {
 				int32_t x = rows[c + i][t], magnitude = x < 0 ? -x : x;
 
-				most = magnitude > most ? magnitude : most;
+				most[t] = magnitude > most[t] ? magnitude : most[t];
 				two_rows[i][t] = (int16_t)x;
 			}
 		couple(two_rows[0], two_rows[1], pairs + (size_t)c / 2 * PAIR);
 	}
-	if (most > E7C_DEVIATION_MAX)
+	if (greatest(most) > E7C_DEVIATION_MAX)
 		return E7C_TO_BE_STORED;
 	product(tables->analysis, head_dim, e7c_padded(tables->rank), pairs, head_dim / 2, rows);
 	for (unsigned int i = 0; i < tables->rank; i++, levels += TOKENS) {
@@ -232,11 +241,11 @@ int NAME(codec_e7c_analyse_, CODEC_ISA)(const uint8_t *raw, unsigned int head_di
 		for (unsigned int t = 0; t < TOKENS; t++) {
 			int32_t y = (rows[i][t] + half) >> down, magnitude = ((y < 0 ? -y : y) + rounding) >> E7C_FRACTION_BITS;
 
-			largest = magnitude > largest ? magnitude : largest;
+			largest[t] = magnitude > largest[t] ? magnitude : largest[t];
 			levels[t] = (int16_t)(y < 0 ? -magnitude : magnitude);
 		}
 	}
-	return largest > E7C_LEVEL_MAX ? E7C_TO_BE_STORED : 0;
+	return greatest(largest) > E7C_LEVEL_MAX ? E7C_TO_BE_STORED : 0;
 }
 
 uint32_t NAME(codec_e7c_part_, CODEC_ISA)(const int16_t *levels, unsigned int head_dim, const struct e7c_tables *tables,
@@ -248,10 +257,10 @@ uint32_t NAME(codec_e7c_part_, CODEC_ISA)(const int16_t *levels, unsigned int he
 	uint32_t taken = 0;
 
 	for (unsigned int i = 0; i < tables->rank; i++, symbols += TOKENS, levels += TOKENS) {
-		const uint8_t *frequency = tables->coders[tables->which[i]].frequency;
+		uint32_t held = tables->coders[tables->which[i]].held;
 		unsigned int low = tables->low[i], count;
-		row16_t magnitude, minus;
-		uint64_t set, its;
+		row16_t magnitude, minus, over;
+		uint64_t set, its, escaped;
 
 		for (unsigned int t = 0; t < TOKENS; t++) {
 			magnitude[t] = (int16_t)(levels[t] < 0 ? -levels[t] : levels[t]);
@@ -260,16 +269,15 @@ uint32_t NAME(codec_e7c_part_, CODEC_ISA)(const int16_t *levels, unsigned int he
 		for (unsigned int k = 0; k < low; k++, planes += 8)
 			codec_put64(planes, with_bit(magnitude, k));
 		for (unsigned int t = 0; t < TOKENS; t++) {
-			uint32_t high = (uint32_t)magnitude[t] >> low;
+			uint32_t high = (uint32_t)magnitude[t] >> low, symbol = high < RANGE_ESCAPE ? high : RANGE_ESCAPE;
 
-			symbols[t] = (uint8_t)high;
-			if (__builtin_expect(high >= RANGE_ESCAPE || !frequency[high], 0)) {
-				symbols[t] = RANGE_ESCAPE;
-				if (taken < E7C_ESCAPES_MAX(head_dim))
-					codec_put16(escapes + 2 * (size_t)taken, (uint16_t)high);
-				taken++;
-			}
+			symbol = held >> symbol & 1 ? symbol : RANGE_ESCAPE;
+			symbols[t] = (uint8_t)symbol;
+			over[t] = (int16_t)(RANGE_ESCAPE - 1 - (int32_t)symbol);
 		}
+		for (escaped = negative(over); __builtin_expect(escaped != 0, 0); escaped &= escaped - 1, taken++)
+			if (taken < E7C_ESCAPES_MAX(head_dim))
+				codec_put16(escapes + 2 * (size_t)taken, (uint16_t)(magnitude[__builtin_ctzll(escaped)] >> low));
 		set = negative(minus);
 		its = extract(negative(levels), set);
 		count = (unsigned int)__builtin_popcountll(set);

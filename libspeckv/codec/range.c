@@ -11,10 +11,12 @@ bool codec_range_table(const uint8_t *frequency, struct range_table *table)
 {
 	unsigned int start = 0;
 
+	table->held = 0;
 	for (unsigned int s = 0; s < RANGE_SYMBOLS; s++) {
 		table->frequency[s] = frequency[s];
 		table->reciprocal[s] = frequency[s] ? (UINT64_C(1) << 32) / frequency[s] + 1 : 0;
 		table->start[s] = (uint8_t)start;
+		table->held |= (uint32_t)!!frequency[s] << s;
 		table->entry[s] = frequency[s] | (uint32_t)(uint16_t)-start << 16;
 		for (unsigned int i = 0; i < frequency[s] && start + i < 256; i++) {
 			table->symbol[start + i] = (uint8_t)s;

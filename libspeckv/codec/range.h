@@ -35,6 +35,7 @@ struct range_table {
 	uint64_t reciprocal[RANGE_SYMBOLS]; /* of the frequency, in 2^-32, a little more */
 	uint8_t symbol[256];
 	uint8_t frequency[RANGE_SYMBOLS], start[RANGE_SYMBOLS];
+	uint32_t held; /* bit by bit: which symbols have a share */
 };
 
 /* false when the frequencies do not sum to 256. */

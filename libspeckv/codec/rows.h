@@ -9,6 +9,7 @@
 #ifndef SPECKV_CODEC_ROWS_H
 #define SPECKV_CODEC_ROWS_H
 
+#include <endian.h>
 #include <math.h>
 #include <string.h>
 #if defined(__x86_64__)
@@ -45,38 +46,98 @@ static inline float power_of_two(int exponent)
 	return value;
 }
 
-static inline float to_binary32(unsigned int dtype, uint16_t word)
+/* A channel's words, as they lie in memory, as numbers of binary32, which is exact; not finite ones stay so. */
+static inline void to_floats(const uint16_t *words, unsigned int dtype, float *values)
 {
-	uint32_t bits = (uint32_t)word << 16, significand, field;
-	float value;
-
 	if (dtype == SPECKV_DTYPE_BF16) {
-		memcpy(&value, &bits, sizeof(value));
-		return value;
+		for (unsigned int t = 0; t < TOKENS; t++) {
+			uint32_t bits = (uint32_t)le16toh(words[t]) << 16;
+
+			memcpy(values + t, &bits, sizeof(bits));
+		}
+		return;
 	}
-	if ((word & 0x7fff) >= float_fp16.infinity)
-		return INFINITY;
-	field = float_split(&float_fp16, word & 0x7fff, &significand);
-	value = (float)significand * power_of_two((int)field - float_fp16.bias - (int)float_fp16.mantissa_bits);
-	return word & 0x8000 ? -value : value;
+#if defined(__F16C__)
+	for (unsigned int t = 0; t < TOKENS; t += 8)
+		_mm256_storeu_ps(values + t, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(words + t))));
+#else
+	for (unsigned int t = 0; t < TOKENS; t++) {
+		uint32_t word = le16toh(words[t]), significand, field = float_split(&float_fp16, word & 0x7fff, &significand);
+		float value = (float)significand * power_of_two((int)field - float_fp16.bias - (int)float_fp16.mantissa_bits);
+
+		value = (word & 0x7fff) >= float_fp16.infinity ? INFINITY : value;
+		values[t] = word & 0x8000 ? -value : value;
+	}
+#endif
 }
 
-/* Inputs as integers; false where one is not finite or too large. Every operation on binary32 here is exact but the one rounding. */
-static inline bool rows_of(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit, row_t *rows)
+/* Eight by eight words, moved as they are: columns of `from` become rows of `to`; rows are so many words apart. */
+static inline void transpose(const void *from, unsigned int from_wide, void *to, unsigned int to_wide)
+{
+	const char *in = from;
+	char *out = to;
+#if defined(__SSE2__)
+	__m128i row[8], half[8];
+
+	for (unsigned int i = 0; i < 8; i++)
+		row[i] = _mm_loadu_si128((const __m128i *)(const void *)(in + 2 * i * from_wide));
+	for (unsigned int i = 0; i < 4; i++) {
+		half[2 * i] = _mm_unpacklo_epi16(row[i], row[i + 4]);
+		half[2 * i + 1] = _mm_unpackhi_epi16(row[i], row[i + 4]);
+	}
+	for (unsigned int i = 0; i < 4; i++) {
+		row[2 * i] = _mm_unpacklo_epi16(half[i], half[i + 4]);
+		row[2 * i + 1] = _mm_unpackhi_epi16(half[i], half[i + 4]);
+	}
+	for (unsigned int i = 0; i < 4; i++) {
+		_mm_storeu_si128((__m128i *)(void *)(out + 4 * i * to_wide), _mm_unpacklo_epi16(row[i], row[i + 4]));
+		_mm_storeu_si128((__m128i *)(void *)(out + (4 * i + 2) * to_wide), _mm_unpackhi_epi16(row[i], row[i + 4]));
+	}
+#else
+	for (unsigned int t = 0; t < 8; t++)
+		for (unsigned int c = 0; c < 8; c++)
+			memcpy(out + 2 * (t * to_wide + c), in + 2 * (c * from_wide + t), 2);
+#endif
+}
+
+/* A channel's words as integers; where one is not finite or too large `outside` becomes negative. All binary32 is exact but the one rounding. */
+static inline void row_of(const uint16_t *words, unsigned int dtype, int unit, int32_t *row, int32_t *outside)
 {
 	const float scale = power_of_two(-unit), magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, ties to even */
-	bool good = true;
+	float values[TOKENS];
 
+	to_floats(words, dtype, values);
+	for (unsigned int t = 0; t < TOKENS; t++) {
+		float x = values[t] * scale;
+		uint32_t bits;
+		int32_t inside, q;
+
+		memcpy(&bits, &x, sizeof(bits));
+		inside = -((int32_t)(bits & 0x7fffffff) < 0x46800000); /* 16384; what is not finite is larger */
+		bits &= (uint32_t)inside;
+		memcpy(&x, &bits, sizeof(x));
+		q = (int32_t)(x + magic - magic);
+		row[t] = q;
+		outside[t] |= ~inside | (CODEC_INPUT_MAX - q) | (CODEC_INPUT_MAX + q);
+	}
+}
+
+/* Inputs as integers; false where one is not finite or too large. */
+static inline bool rows_of(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit, row_t *rows)
+{
+	uint16_t words[8][TOKENS] __attribute__((aligned(64)));
+	row_t outside = { 0 };
+	int32_t any = 0;
+
+	for (unsigned int c = 0; c < head_dim; c += 8) {
+		for (unsigned int t = 0; t < TOKENS; t += 8)
+			transpose(raw + 2 * (t * head_dim + c), head_dim, &words[0][t], TOKENS);
+		for (unsigned int i = 0; i < 8; i++)
+			row_of(words[i], dtype, unit, rows[c + i], outside);
+	}
 	for (unsigned int t = 0; t < TOKENS; t++)
-		for (unsigned int c = 0; c < head_dim; c++) {
-			float x = to_binary32(dtype, codec_get16(raw + 2 * (t * head_dim + c))) * scale;
-			bool inside = x > -16384.0f && x < 16384.0f; /* a NaN is not */
-			int32_t q = (int32_t)(((inside ? x : 0.0f) + magic) - magic);
-
-			good &= inside && q <= CODEC_INPUT_MAX && q >= -CODEC_INPUT_MAX;
-			rows[c][t] = q;
-		}
-	return good;
+		any |= outside[t];
+	return any >= 0;
 }
 
 static inline void unrotate(row_t *rows, unsigned int head_dim, const struct rotary_rotation *rotation)
@@ -109,53 +170,36 @@ static inline bool rows_load(const uint8_t *raw, unsigned int head_dim, unsigned
 	return true;
 }
 
-/* A row of 64 results, in 2^(unit - 8), as bits of the type. */
+/* A row of 64 results, in 2^(unit - 8), as words of the type. Below 2^24: exact in binary32, and never subnormal there. */
 static inline void to_words(const int32_t *row, unsigned int dtype, int unit, uint16_t *words)
 {
-	if (dtype == SPECKV_DTYPE_BF16) {
-		float scale = power_of_two(unit - 8);
+	const float scale = power_of_two(unit - 8);
 
-		/* Below 2^24: exact in binary32, and never subnormal. */
+	if (dtype == SPECKV_DTYPE_BF16) {
 		for (unsigned int t = 0; t < TOKENS; t++) {
 			float value = (float)row[t] * scale;
 			uint32_t bits;
 
 			memcpy(&bits, &value, sizeof(bits));
-			words[t] = (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+			words[t] = htole16((uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16));
 		}
 		return;
 	}
+#if defined(__F16C__)
+	for (unsigned int t = 0; t < TOKENS; t += 8) {
+		const __m128i most = _mm_set1_epi16((short)(float_fp16.infinity - 1)), sign = _mm_set1_epi16((short)0x8000);
+		__m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(const void *)(row + t))), _mm256_set1_ps(scale));
+		__m128i word = _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+
+		word = _mm_or_si128(_mm_min_epi16(_mm_andnot_si128(sign, word), most), _mm_and_si128(word, sign));
+		_mm_storeu_si128((__m128i *)(void *)(words + t), word);
+	}
+#else
 	for (unsigned int t = 0; t < TOKENS; t++) {
 		uint32_t magnitude = (uint32_t)(row[t] < 0 ? -row[t] : row[t]);
 
-		words[t] = (uint16_t)(float_nearest(&float_fp16, magnitude, unit - 8) | (row[t] < 0 ? 0x8000 : 0));
+		words[t] = htole16((uint16_t)(float_nearest(&float_fp16, magnitude, unit - 8) | (row[t] < 0 ? 0x8000 : 0)));
 	}
-}
-
-/* Eight by eight words: columns of `from` become rows of `to`; rows are so many words apart. */
-static inline void transpose(const uint16_t *from, unsigned int from_wide, uint8_t *to, unsigned int to_wide)
-{
-#if defined(__SSE2__)
-	__m128i row[8], half[8];
-
-	for (unsigned int i = 0; i < 8; i++)
-		row[i] = _mm_load_si128((const __m128i *)(const void *)(from + i * from_wide));
-	for (unsigned int i = 0; i < 4; i++) {
-		half[2 * i] = _mm_unpacklo_epi16(row[i], row[i + 4]);
-		half[2 * i + 1] = _mm_unpackhi_epi16(row[i], row[i + 4]);
-	}
-	for (unsigned int i = 0; i < 4; i++) {
-		row[2 * i] = _mm_unpacklo_epi16(half[i], half[i + 4]);
-		row[2 * i + 1] = _mm_unpackhi_epi16(half[i], half[i + 4]);
-	}
-	for (unsigned int i = 0; i < 4; i++) {
-		_mm_storeu_si128((__m128i *)(void *)(to + 4 * i * to_wide), _mm_unpacklo_epi16(row[i], row[i + 4]));
-		_mm_storeu_si128((__m128i *)(void *)(to + (4 * i + 2) * to_wide), _mm_unpackhi_epi16(row[i], row[i + 4]));
-	}
-#else
-	for (unsigned int t = 0; t < 8; t++)
-		for (unsigned int c = 0; c < 8; c++)
-			codec_put16(to + 2 * (t * to_wide + c), from[c * from_wide + t]);
 #endif
 }
 

@@ -3,7 +3,8 @@
  * Every set of kernels gives, to the bit, what the portable reference gives: the same groups, the same refusals, the same values. Half of
  * the groups are q4x's, a quarter each q5c's and e7c's.
  *
- * Usage: test_codec_agree [GROUPS [SEED [WORKERS]]]      groups of 64 tokens; workers: processes, 0 for one on each core
+ * Usage: test_codec_agree [GROUPS [SEED [WORKERS [MODE]]]]      groups of 64 tokens; workers: processes, 0 for one on each core; of
+ * one mode only
  *
  * Groups are made by words (agree.h), so that 100 million are a matter of hours: values over the whole range of exponents or a slice of
  * it, constants, single outliers, subnormals, zeros of both signs, values on the borders of rounding and of the scale range, now and then
@@ -50,7 +51,7 @@ enum { HEADS = 12, HEAD_GROUPS = 512 }; /* of each mode, and for how many groups
 static const struct codec_kernels *sets[8]; /* the portable one, then what this processor has, slowest first */
 static unsigned int set_count;
 static const struct worker *who;
-static enum mode mode;
+static enum mode mode, only = MODES;
 static uint64_t group;
 
 /* Neighbours in the table share functions: each is tried once. */
@@ -349,7 +350,7 @@ static void work(struct worker *w)
 
 	who = w;
 	for (group = 0; group < w->groups; group++) {
-		mode = group & 1 ? Q4X : group & 2 ? Q5C : E7C;
+		mode = only != MODES ? only : group & 1 ? Q4X : group & 2 ? Q5C : E7C;
 		compare[mode](&seed, &w->modes[mode], w->kinds);
 		w->modes[mode].groups++;
 	}
@@ -453,6 +454,11 @@ int main(int argc, char **argv)
 	int usable;
 
 	count = count ? count : (unsigned int)sysconf(_SC_NPROCESSORS_ONLN);
+	if (argc > 4) {
+		for (only = 0; only < MODES && strcmp(names[only], argv[4]);)
+			only++;
+		CHECK(only < MODES, "no mode %s here", argv[4]);
+	}
 	printf("seed %llu, %u processes; beside the portable reference", (unsigned long long)seed, count);
 	for (unsigned int i = 0; (one = codec_kernels_variant(i, &usable)); i++)
 		if (usable) {
