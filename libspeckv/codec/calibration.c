@@ -273,3 +273,17 @@ bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t
 	codec_kernels()->rotary_turn(bases, calibration->steps, calibration->head_dim / 2, out);
 	return true;
 }
+
+const struct rotary_rotation *calibration_turn(const struct codec_calibrated *by, enum codec_tensor tensor, unsigned int group,
+					       struct calibration_turn *turn)
+{
+	uint64_t position = by->position + (uint64_t)group * CODEC_GROUP_TOKENS;
+
+	if (tensor != CODEC_K)
+		return NULL;
+	if (!turn->known || turn->position != position) {
+		turn->known = calibration_rotation(by->calibration, position, &turn->rotation);
+		turn->position = position;
+	}
+	return turn->known ? &turn->rotation : NULL;
+}

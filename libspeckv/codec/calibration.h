@@ -61,6 +61,17 @@ void calibration_e7c_tables(const struct speckv_calibration *calibration, uint32
 /* False: K is stored as it is. */
 bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct rotary_rotation *out);
 
+/* A rotation that is found once for all heads of a group. */
+struct calibration_turn {
+	struct rotary_rotation rotation;
+	uint64_t position;
+	bool known;
+};
+
+/* Of group number `group` of a block's tensor; NULL where there is none. `turn` begins as not known. */
+const struct rotary_rotation *calibration_turn(const struct codec_calibrated *by, enum codec_tensor tensor, unsigned int group,
+					       struct calibration_turn *turn);
+
 /* ---- loading, of the parts of a file ---- */
 
 enum calibration_q5c_tensor { Q5C_BITS, Q5C_UNIT, Q5C_MEAN, Q5C_LEVELS, Q5C_SHAPING, Q5C_TENSORS };

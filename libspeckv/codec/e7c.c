@@ -84,15 +84,16 @@ static int encode(const struct codec_calibrated *by, const struct speckv_geometr
 		  uint8_t *out, struct codec_section *section)
 {
 	struct piece_sink sink = { out, 0, section_max(geometry, tensor), ~0u };
+	struct calibration_turn turn;
 
+	turn.known = false;
 	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
 		struct e7c_tables tables;
 
 		calibration_e7c_tables(by->calibration, section->parameter, tensor, head, &tables);
-		for (unsigned int t = 0; t < geometry->tokens; t += CODEC_GROUP_TOKENS) {
-			struct rotary_rotation rotation;
-			bool rotated = tensor == CODEC_K && calibration_rotation(by->calibration, by->position + t, &rotation);
-			int rc = encode_group(&sink, &tables, rotated ? &rotation : NULL, geometry, raw);
+		for (unsigned int i = 0; i < geometry->tokens / CODEC_GROUP_TOKENS; i++) {
+			const struct rotary_rotation *rotation = calibration_turn(by, tensor, i, &turn);
+			int rc = encode_group(&sink, &tables, rotation, geometry, raw);
 
 			if (rc)
 				return rc;
@@ -157,16 +158,17 @@ static int decode(const struct codec_calibrated *by, const struct speckv_geometr
 		  const struct codec_section *section, const uint8_t *in, uint8_t *raw)
 {
 	struct piece_source source = { in, section->length, ~0u };
+	struct calibration_turn turn;
 
+	turn.known = false;
 	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
 		struct e7c_tables tables;
 
 		calibration_e7c_tables(by->calibration, section->parameter, tensor, head, &tables);
-		for (unsigned int t = 0; t < geometry->tokens; t += CODEC_GROUP_TOKENS) {
-			struct rotary_rotation rotation;
-			bool rotated = tensor == CODEC_K && calibration_rotation(by->calibration, by->position + t, &rotation);
+		for (unsigned int i = 0; i < geometry->tokens / CODEC_GROUP_TOKENS; i++) {
+			const struct rotary_rotation *rotation = calibration_turn(by, tensor, i, &turn);
 
-			if (!decode_group(&source, &tables, rotated ? &rotation : NULL, geometry, raw))
+			if (!decode_group(&source, &tables, rotation, geometry, raw))
 				return -EBADMSG;
 			raw += 2 * (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
 		}

@@ -35,30 +35,25 @@ static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_t
 	return section_bytes(geometry, 1);
 }
 
-static bool rotation_of(const struct codec_calibrated *from, const struct speckv_geometry *geometry, enum codec_tensor tensor,
-			unsigned int group, struct rotary_rotation *out)
-{
-	return tensor == CODEC_K && calibration_rotation(from->calibration, from->position + (uint64_t)group * CODEC_GROUP_TOKENS, out);
-}
-
 static int encode(const struct codec_calibrated *by, const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw,
 		  uint8_t *out, struct codec_section *section)
 {
 	const struct codec_kernels *kernels = codec_kernels();
 	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS;
 	uint8_t group[Q5C_GROUP_MAX] __attribute__((aligned(64)));
-	struct rotary_rotation rotation;
+	struct calibration_turn turn;
 	uint32_t state = ~0u;
 	uint64_t length = 0;
 
+	turn.known = false;
 	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
 		struct q5c_tables tables;
 
 		calibration_q5c_tables(by->calibration, section->parameter, tensor, head, &tables);
 		for (unsigned int i = 0; i < groups; i++) {
 			uint32_t bytes = q5c_group_bytes(geometry->head_dim, tables.bits);
-			bool rotated = rotation_of(by, geometry, tensor, i, &rotation);
-			int rc = kernels->q5c_encode(raw, geometry->head_dim, geometry->dtype, &tables, rotated ? &rotation : NULL, group);
+			const struct rotary_rotation *rotation = calibration_turn(by, tensor, i, &turn);
+			int rc = kernels->q5c_encode(raw, geometry->head_dim, geometry->dtype, &tables, rotation, group);
 
 			if (rc)
 				return rc;
@@ -78,22 +73,23 @@ static int decode(const struct codec_calibrated *by, const struct speckv_geometr
 	const struct codec_kernels *kernels = codec_kernels();
 	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS;
 	uint8_t group[Q5C_GROUP_MAX] __attribute__((aligned(64)));
-	struct rotary_rotation rotation;
+	struct calibration_turn turn;
 	uint32_t state = ~0u;
 	uint64_t length = 0;
 
+	turn.known = false;
 	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
 		struct q5c_tables tables;
 
 		calibration_q5c_tables(by->calibration, section->parameter, tensor, head, &tables);
 		for (unsigned int i = 0; i < groups; i++) {
 			uint32_t bytes = q5c_group_bytes(geometry->head_dim, tables.bits);
-			bool rotated = rotation_of(by, geometry, tensor, i, &rotation);
+			const struct rotary_rotation *rotation = calibration_turn(by, tensor, i, &turn);
 
 			if (bytes > section->length - length)
 				return -EBADMSG;
 			state = kernels->crc_copy(state, group, in + length, bytes);
-			if (!kernels->q5c_decode(group, geometry->head_dim, geometry->dtype, &tables, rotated ? &rotation : NULL, raw))
+			if (!kernels->q5c_decode(group, geometry->head_dim, geometry->dtype, &tables, rotation, raw))
 				return -EBADMSG;
 			raw += 2 * CODEC_GROUP_TOKENS * geometry->head_dim;
 			length += bytes;
