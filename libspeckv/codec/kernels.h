@@ -87,11 +87,24 @@ struct codec_kernels {
 			     uint8_t *plain, uint32_t *plain_bytes, uint8_t *escapes);
 };
 
-/* Ask for memory that will be read soon: a hint, never a fault. */
-static inline void codec_fetch(const void *from, size_t bytes)
+/*
+ * Ask for memory that will be read soon: a hint, never a fault. Inlined always: GCC takes a function that only asks for one without effect, and
+ * drops calls of it.
+ */
+static inline __attribute__((always_inline)) void codec_fetch(const void *from, size_t bytes)
 {
 	for (size_t at = 0; at < bytes; at += 64)
 		__builtin_prefetch((const char *)from + at, 0, 3);
+}
+
+/*
+ * Of a token's 16-bit values: encoders ask a little before they look at them, and for the next group, which mostly lies behind this one,
+ * while they are at work, few lines at a time.
+ */
+#define CODEC_FETCH_TOKENS 16
+static inline __attribute__((always_inline)) void codec_fetch_token(const uint8_t *raw, unsigned int head_dim, unsigned int token)
+{
+	codec_fetch(raw + 2 * (size_t)token * head_dim, 2 * (size_t)head_dim);
 }
 
 /* The table in force; chosen at the first call. */

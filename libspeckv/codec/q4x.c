@@ -354,6 +354,7 @@ static int decode(const struct speckv_geometry *geometry, enum codec_tensor tens
 
 	for (uint64_t i = 0; i < groups_of(geometry); i++) {
 		state = kernels->crc_copy(state, group, in, bytes);
+		codec_fetch(in + bytes, bytes);
 		kernels->q4x_decode(group, geometry->head_dim, geometry->dtype, tensor, raw, streamed);
 		raw += 2 * CODEC_GROUP_TOKENS * geometry->head_dim;
 		in += bytes;

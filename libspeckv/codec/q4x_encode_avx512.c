@@ -173,6 +173,7 @@ INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_di
 		uint32_t largest = largest_magnitude(raw + 2 * (size_t)t * head_dim, head_dim), significand;
 		int exponent = (int)float_split(layout, largest, &significand) - layout->bias - (int)layout->mantissa_bits;
 
+		codec_fetch_token(raw, head_dim, t + CODEC_FETCH_TOKENS);
 		group->largest[t] = (int32_t)(significand << Q4X_V_PRECISION >> (31 - __builtin_clz(significand | 1)));
 		exponent += 31 - __builtin_clz(significand | 1);
 		if (largest >= layout->infinity || exponent > EXPONENT_MAX)
@@ -534,6 +535,7 @@ INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int
 		for (unsigned int t = 0; t < BATCH; t++) {
 			struct token *token = &tokens[t];
 
+			codec_fetch_token(raw, head_dim, CODEC_GROUP_TOKENS + first + t);
 			token->zero = group.zero[first + t];
 			token->unit = tensor == CODEC_V ? group.exponent[first + t] - Q4X_V_PRECISION :
 							  (alike ? top : group.exponent[first + t]) - Q4X_K_PRECISION;

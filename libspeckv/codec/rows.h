@@ -17,6 +17,7 @@
 #endif
 
 #include "float16.h"
+#include "kernels.h"
 #include "rotary.h"
 
 #define TOKENS CODEC_GROUP_TOKENS
@@ -130,6 +131,8 @@ static inline bool rows_of(const uint8_t *raw, unsigned int head_dim, unsigned i
 	int32_t any = 0;
 
 	for (unsigned int c = 0; c < head_dim; c += 8) {
+		/* As much of the next group, which mostly lies behind this one. */
+		codec_fetch(raw + 2 * TOKENS * (size_t)(head_dim + c), 2 * TOKENS * 8);
 		for (unsigned int t = 0; t < TOKENS; t += 8)
 			transpose(raw + 2 * (t * head_dim + c), head_dim, &words[0][t], TOKENS);
 		for (unsigned int i = 0; i < 8; i++)
