@@ -68,14 +68,17 @@ struct medium {
 int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium);
 int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info);
 int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format);
-int medium_register(struct speckv_ctx *ctx, const struct medium *medium);
-void medium_unregister(struct speckv_ctx *ctx, const struct medium *medium);
 int medium_pools_dir(const struct medium *medium, char path[SPECKV_PATH_BYTES]);
 int medium_pool_path(const struct medium *medium, const char *pool, char path[SPECKV_PATH_BYTES]);
-int medium_bind(int numa_node, void *address, uint64_t bytes);
-/* Free memory or disk that the medium's file system can still give. */
+
+/* medium_room.c. Free memory or disk that the medium's file system can still give; all of it. */
 uint64_t medium_available(const struct medium *medium);
 uint64_t medium_total(const struct medium *medium);
+int medium_bind(int numa_node, void *address, uint64_t bytes);
+
+/* medium_find.c: media that do not lie in the runtime folder are remembered there. */
+int medium_register(struct speckv_ctx *ctx, const struct medium *medium);
+void medium_unregister(struct speckv_ctx *ctx, const struct medium *medium);
 
 /* ---- device.c ----------------------------------------------------------------------------------------------------- */
 

@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* What lies at a device name: parse it, look at it, make it, find it again. */
-#include <dirent.h>
+/* What lies at a device name: parse it, look at it, make it. */
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/mempolicy.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
-#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -362,98 +358,6 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 	return 0;
 }
 
-/* ---- room --------------------------------------------------------------------------------------------------------- */
-
-static bool nearest_statvfs(const char *path, struct statvfs *vfs)
-{
-	char folder[SPECKV_PATH_BYTES];
-
-	snprintf(folder, sizeof(folder), "%s", path);
-	while (statvfs(folder, vfs) != 0) {
-		char *slash = strrchr(folder, '/');
-
-		if (!slash)
-			return false;
-		if (slash == folder) {
-			slash[1] = 0;
-			return statvfs(folder, vfs) == 0;
-		}
-		*slash = 0;
-	}
-	return true;
-}
-
-static uint64_t meminfo(const char *path, const char *key)
-{
-	FILE *file = fopen(path, "re");
-	char line[256];
-	unsigned long long kib = 0;
-
-	while (file && fgets(line, sizeof(line), file)) {
-		char *at = strstr(line, key);
-
-		if (at && sscanf(at + strlen(key), ": %llu", &kib) == 1)
-			break;
-		kib = 0;
-	}
-	if (file)
-		fclose(file);
-	return (uint64_t)kib << 10;
-}
-
-static uint64_t node_memory(int node, const char *key)
-{
-	char path[96];
-
-	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo", node);
-	return meminfo(path, key);
-}
-
-uint64_t medium_available(const struct medium *medium)
-{
-	struct statvfs vfs;
-	uint64_t room, memory;
-
-	if (medium->node)
-		return medium->node_bytes;
-	if (!nearest_statvfs(medium->path, &vfs))
-		return 0;
-	room = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-	if (medium->runtime) { /* memory-backed: what the file system promises is not all there */
-		memory = medium->numa_node >= 0 ? node_memory(medium->numa_node, "MemFree") : meminfo("/proc/meminfo", "MemAvailable");
-		memory -= memory / 16; /* leave the rest of the machine something to live on */
-		room = room < memory ? room : memory;
-	}
-	return room;
-}
-
-uint64_t medium_total(const struct medium *medium)
-{
-	struct statvfs vfs;
-	uint64_t total, memory;
-
-	if (medium->node)
-		return medium->node_bytes;
-	if (!nearest_statvfs(medium->path, &vfs))
-		return 0;
-	total = (uint64_t)vfs.f_blocks * vfs.f_frsize;
-	if (medium->runtime) {
-		memory = medium->numa_node >= 0 ? node_memory(medium->numa_node, "MemTotal") : meminfo("/proc/meminfo", "MemTotal");
-		total = total < memory ? total : memory;
-	}
-	return total;
-}
-
-int medium_bind(int numa_node, void *address, uint64_t bytes)
-{
-	unsigned long mask[1024 / (8 * sizeof(long))] = { 0 };
-
-	if (numa_node < 0)
-		return 0;
-	mask[numa_node / (8 * sizeof(long))] = 1ul << (numa_node % (8 * sizeof(long)));
-	return syscall(SYS_mbind, address, bytes, MPOL_BIND, mask, 1024ul, 0ul) == 0 ? 0 : -errno;
-}
-
 /* ---- making ------------------------------------------------------------------------------------------------------- */
 
 int medium_pools_dir(const struct medium *medium, char path[SPECKV_PATH_BYTES])
@@ -598,117 +502,4 @@ int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format
 		rc = write_super(fd, medium, bytes, true, false);
 	close(fd);
 	return rc ? fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot format %s: %s", medium->path, rc == -EAGAIN ? "another manager uses it" : strerror(-rc)) : 0;
-}
-
-/* ---- finding again: runtime_dir/media/NAME -> path, for media at paths -------------------------------------------- */
-
-static void link_name(const struct speckv_ctx *ctx, const struct medium *medium, char out[SPECKV_PATH_BYTES])
-{
-	uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a: only a file name */
-
-	for (const char *c = medium->path; *c; c++)
-		hash = (hash ^ (uint8_t)*c) * 0x100000001b3ull;
-	snprintf(out, SPECKV_PATH_BYTES, "%.*s/media/%016llx", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, (unsigned long long)hash);
-}
-
-int medium_register(struct speckv_ctx *ctx, const struct medium *medium)
-{
-	char path[SPECKV_PATH_BYTES];
-
-	if (medium->runtime)
-		return 0;
-	if (mkdir(ctx->runtime_dir, 0755) != 0 && errno != EEXIST)
-		return -errno;
-	snprintf(path, sizeof(path), "%.*s/media", SPECKV_PATH_BYTES - 16, ctx->runtime_dir);
-	if (mkdir(path, 0755) != 0 && errno != EEXIST)
-		return -errno;
-	link_name(ctx, medium, path);
-	return symlink(medium->path, path) == 0 || errno == EEXIST ? 0 : -errno;
-}
-
-void medium_unregister(struct speckv_ctx *ctx, const struct medium *medium)
-{
-	char path[SPECKV_PATH_BYTES];
-
-	link_name(ctx, medium, path);
-	unlink(path);
-}
-
-static int tell(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, void *arg)
-{
-	struct speckv_device_info info;
-	struct speckv_device *dev;
-	struct medium medium;
-	int rc;
-
-	if (medium_parse(ctx, name, &medium) || medium_probe(ctx, &medium, &info) || info.state == SPECKV_MEDIUM_ABSENT)
-		return 0;
-	if (info.state == SPECKV_MEDIUM_READY && speckv_device_open(ctx, name, 0, &dev) == 0) {
-		speckv_device_info(dev, &info);
-		speckv_device_close(dev);
-	}
-	rc = cb(&info, arg);
-	return rc;
-}
-
-int speckv_device_foreach(struct speckv_ctx *ctx, speckv_device_cb cb, void *arg)
-{
-	char path[SPECKV_PATH_BYTES], name[SPECKV_PATH_BYTES + 8], target[SPECKV_PATH_BYTES];
-	struct dirent **list = NULL;
-	int n, rc = 0;
-
-	snprintf(path, sizeof(path), "%.*s/emu", SPECKV_PATH_BYTES - 16, ctx->runtime_dir);
-	n = scandir(path, &list, NULL, versionsort);
-	for (int i = 0; i < n; i++) {
-		if (!rc && name_ok(list[i]->d_name)) {
-			snprintf(name, sizeof(name), "emu:%s", list[i]->d_name);
-			rc = tell(ctx, name, cb, arg);
-		}
-		free(list[i]);
-	}
-	if (n >= 0)
-		free(list);
-	list = NULL;
-	n = scandir(ctx->runtime_dir, &list, NULL, versionsort);
-	for (int i = 0; i < n; i++) {
-		unsigned int node;
-		char tail;
-
-		if (!rc && (strcmp(list[i]->d_name, "DRAM") == 0 || sscanf(list[i]->d_name, "numa%u%c", &node, &tail) == 1)) {
-			snprintf(name, sizeof(name), "host:%s", list[i]->d_name);
-			rc = tell(ctx, name, cb, arg);
-		}
-		free(list[i]);
-	}
-	if (n >= 0)
-		free(list);
-	snprintf(path, sizeof(path), "%.*s/media", SPECKV_PATH_BYTES - 16, ctx->runtime_dir);
-	list = NULL;
-	n = scandir(path, &list, NULL, alphasort);
-	for (int i = 0; i < n; i++) {
-		ssize_t got;
-
-		snprintf(path, sizeof(path), "%.*s/media/%.20s", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, list[i]->d_name);
-		got = readlink(path, target, sizeof(target) - 1);
-		if (!rc && got > 0) {
-			target[got] = 0;
-			snprintf(name, sizeof(name), "host:%s", target);
-			rc = tell(ctx, name, cb, arg);
-		}
-		free(list[i]);
-	}
-	if (n >= 0)
-		free(list);
-	return rc;
-}
-
-int speckv_device_probe(struct speckv_ctx *ctx, const char *name, struct speckv_device_info *info)
-{
-	struct medium medium;
-	int rc;
-
-	if (!ctx || !info)
-		return -EINVAL;
-	rc = medium_parse(ctx, name, &medium);
-	return rc ? rc : medium_probe(ctx, &medium, info);
 }
