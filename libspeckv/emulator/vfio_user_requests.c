@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT
+/* Requests of a vfio-user peer: memory that it lends, regions, interrupts. */
+#include "vfio_user_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct dma_map {
+	uint32_t argsz, flags;
+	uint64_t offset, address, bytes;
+};
+
+/* Memory that its owner can cut under us is not mapped: it is read and written by message. */
+static bool sealed(int fd, uint64_t offset, uint64_t bytes)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+
+	return seals >= 0 && seals & F_SEAL_SHRINK && fstat(fd, &st) == 0 && st.st_size >= 0 && offset <= (uint64_t)st.st_size &&
+	       bytes <= (uint64_t)st.st_size - offset;
+}
+
+static int dma_map(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+{
+	struct dma_map map;
+	struct mapping *m;
+
+	if (bytes < sizeof(map))
+		return vu_refuse(c, h, -EINVAL);
+	memcpy(&map, body, sizeof(map));
+	if (map.argsz < sizeof(map) || map.flags & ~3u || !map.flags || !map.bytes || map.address + map.bytes - 1 < map.address || map.bytes > 1ull << 46 ||
+	    map.offset > 1ull << 62)
+		return vu_refuse(c, h, -EINVAL);
+	if (c->map_count == VU_DMA_MAPS)
+		return vu_refuse(c, h, -ENOSPC);
+	for (unsigned int i = 0; i < c->map_count; i++)
+		if (map.address < c->maps[i].address + c->maps[i].bytes && c->maps[i].address < map.address + map.bytes)
+			return vu_refuse(c, h, -EEXIST);
+	m = &c->maps[c->map_count];
+	*m = (struct mapping){ .address = map.address, .bytes = map.bytes, .read = map.flags & 1, .write = map.flags & 2 };
+	if (c->with_fds && sealed(c->fds[0], map.offset, map.bytes)) {
+		m->memory = mmap(NULL, map.bytes, (m->read ? PROT_READ : 0) | (m->write ? PROT_WRITE : 0), MAP_SHARED, c->fds[0], (off_t)map.offset);
+		if (m->memory == MAP_FAILED)
+			return vu_refuse(c, h, -errno);
+	}
+	c->map_count++;
+	return vu_reply(c, h, NULL, 0);
+}
+
+static int dma_unmap(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+{
+	struct {
+		uint32_t argsz, flags;
+		uint64_t address, bytes;
+	} unmap;
+
+	if (bytes < sizeof(unmap))
+		return vu_refuse(c, h, -EINVAL);
+	memcpy(&unmap, body, sizeof(unmap));
+	for (unsigned int i = 0; i < c->map_count; i++) {
+		struct mapping *m = &c->maps[i];
+
+		if (m->address != unmap.address || m->bytes != unmap.bytes)
+			continue;
+		c->ops->dma_unmapped(c->device, m->address, m->bytes);
+		if (m->memory)
+			munmap(m->memory, m->bytes);
+		*m = c->maps[--c->map_count];
+		return vu_reply(c, h, &unmap, sizeof(unmap));
+	}
+	return vu_refuse(c, h, -ENOENT);
+}
+
+static int get_region(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+{
+	struct {
+		uint32_t argsz, flags, index, cap_offset;
+		uint64_t bytes, offset;
+		uint16_t cap_id, cap_version; /* VFIO_REGION_INFO_CAP_SPARSE_MMAP */
+		uint32_t cap_next, areas, reserved;
+		uint64_t area_offset, area_bytes;
+	} info;
+	struct vu_region region = { .fd = -1 };
+	uint32_t index, room;
+
+	if (bytes < 32)
+		return vu_refuse(c, h, -EINVAL);
+	memcpy(&room, body, 4);
+	memcpy(&index, body + 8, 4);
+	if (index >= VU_REGIONS)
+		return vu_refuse(c, h, -EINVAL);
+	memset(&info, 0, sizeof(info));
+	c->ops->region_info(c->device, index, &region);
+	info.argsz = 32;
+	info.index = index;
+	info.bytes = region.bytes;
+	if (region.bytes)
+		info.flags = 1u | (region.writable ? 2u : 0) | (region.fd >= 0 ? 4u : 0);
+	if (region.fd >= 0 && region.mmap_bytes) { /* only a part may be mapped */
+		info.flags |= 8u;
+		info.argsz = sizeof(info);
+		if (room >= sizeof(info)) {
+			info.cap_offset = 32;
+			info.cap_id = 1;
+			info.cap_version = 1;
+			info.areas = 1;
+			info.area_offset = region.mmap_offset;
+			info.area_bytes = region.mmap_bytes;
+		}
+	}
+	return vu_reply_with(c, h, &info, info.cap_offset ? sizeof(info) : 32, region.fd);
+}
+
+static int set_irqs(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+{
+	struct {
+		uint32_t argsz, flags, index, start, count;
+	} set;
+	unsigned int given_fds;
+
+	if (bytes < sizeof(set))
+		return vu_refuse(c, h, -EINVAL);
+	memcpy(&set, body, sizeof(set));
+	if (set.index >= VU_IRQ_TYPES)
+		return vu_refuse(c, h, -EINVAL);
+	if (set.index != VU_MSIX || !(set.flags & 0x20)) /* only MSI-X is there, and only triggers can be set */
+		return set.count ? vu_refuse(c, h, -EINVAL) : vu_reply(c, h, NULL, 0);
+	if (set.start > c->vectors || set.count > c->vectors - set.start)
+		return vu_refuse(c, h, -EINVAL);
+	if (set.flags & 1 && set.count == 0) { /* all off */
+		for (unsigned int i = 0; i < VU_VECTORS; i++)
+			if (c->irq[i] >= 0) {
+				close(c->irq[i]);
+				c->irq[i] = -1;
+			}
+		return vu_reply(c, h, NULL, 0);
+	}
+	if (set.flags & 1) { /* a test: trigger them */
+		for (uint32_t i = 0; i < set.count; i++)
+			vu_interrupt(c, set.start + i);
+		return vu_reply(c, h, NULL, 0);
+	}
+	given_fds = c->with_fds ? c->fd_count : 0;
+	if (!(set.flags & 4) || given_fds > set.count)
+		return vu_refuse(c, h, -EINVAL);
+	for (uint32_t i = 0; i < set.count; i++) {
+		unsigned int vector = set.start + i;
+		bool given = i < given_fds;
+
+		/* a descriptor that could block us is not taken */
+		if (given && fcntl(c->fds[i], F_SETFL, O_NONBLOCK) != 0)
+			return vu_refuse(c, h, -errno);
+		if (c->irq[vector] >= 0)
+			close(c->irq[vector]);
+		c->irq[vector] = given ? c->fds[i] : -1;
+		if (given)
+			c->fds[i] = -1;
+	}
+	return vu_reply(c, h, NULL, 0);
+}
+
+struct access {
+	uint64_t offset;
+	uint32_t region, bytes;
+};
+
+static int region_access(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+{
+	struct vu_region region = { .fd = -1 };
+	struct access access;
+	uint8_t *answer;
+	int rc;
+
+	if (bytes < sizeof(access))
+		return vu_refuse(c, h, -EINVAL);
+	memcpy(&access, body, sizeof(access));
+	if (access.region >= VU_REGIONS || access.bytes > VU_TRANSFER_BYTES || (h->command == REGION_WRITE && bytes - sizeof(access) < access.bytes))
+		return vu_refuse(c, h, -EINVAL);
+	c->ops->region_info(c->device, access.region, &region);
+	if (access.offset > region.bytes || access.bytes > region.bytes - access.offset)
+		return vu_refuse(c, h, -EINVAL);
+	if (h->command == REGION_WRITE) {
+		/* the data is the message's own, and the reply goes first: QEMU answers no DMA while it waits for one */
+		rc = vu_reply(c, h, &access, sizeof(access));
+		if (!rc && access.bytes)
+			c->ops->region_write(c->device, access.region, access.offset, body + sizeof(access), access.bytes);
+		return rc;
+	}
+	answer = malloc(sizeof(access) + access.bytes);
+	if (!answer)
+		return vu_refuse(c, h, -ENOMEM);
+	memcpy(answer, &access, sizeof(access));
+	memset(answer + sizeof(access), 0, access.bytes);
+	rc = c->ops->region_read(c->device, access.region, access.offset, answer + sizeof(access), access.bytes);
+	rc = rc ? vu_refuse(c, h, rc) : vu_reply(c, h, answer, sizeof(access) + access.bytes);
+	free(answer);
+	return rc;
+}
+
+static int version(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+{
+	static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"pgsizes\":4096,\"max_dma_maps\":256}}";
+	uint8_t answer[4 + sizeof(capabilities)] = { 0 };
+	uint16_t major;
+
+	if (bytes < 4)
+		return vu_over(c, -EPROTO);
+	memcpy(&major, body, 2);
+	if (major != 0)
+		return vu_refuse(c, h, -EINVAL);
+	c->greeted = true;
+	memcpy(answer + 4, capabilities, sizeof(capabilities));
+	return vu_reply(c, h, answer, sizeof(answer));
+}
+
+static int get_irq(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+{
+	uint32_t info[4] = { 16, 0, 0, 0 };
+
+	if (bytes < 16)
+		return vu_refuse(c, h, -EINVAL);
+	memcpy(&info[2], body + 8, 4);
+	if (info[2] >= VU_IRQ_TYPES)
+		return vu_refuse(c, h, -EINVAL);
+	info[1] = info[2] == VU_MSIX ? 1 : 0; /* eventfd */
+	info[3] = info[2] == VU_MSIX ? c->vectors : 0;
+	return vu_reply(c, h, info, sizeof(info));
+}
+
+int vu_handle(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+{
+	static const uint32_t info[4] = { 16, 1 | 2, VU_REGIONS, VU_IRQ_TYPES }; /* reset, PCI */
+
+	if (!c->greeted && h->command != VERSION)
+		return vu_over(c, -EPROTO);
+	switch (h->command) {
+	case VERSION:
+		return version(c, h, body, bytes);
+	case DMA_MAP:
+		return dma_map(c, h, body, bytes);
+	case DMA_UNMAP:
+		return dma_unmap(c, h, body, bytes);
+	case GET_INFO:
+		return vu_reply(c, h, info, sizeof(info));
+	case GET_REGION:
+		return get_region(c, h, body, bytes);
+	case GET_IRQ:
+		return get_irq(c, h, body, bytes);
+	case SET_IRQS:
+		return set_irqs(c, h, body, bytes);
+	case REGION_READ:
+	case REGION_WRITE:
+		return region_access(c, h, body, bytes);
+	case RESET: {
+		int rc = c->ops->reset(c->device);
+
+		return rc ? vu_refuse(c, h, rc) : vu_reply(c, h, NULL, 0);
+	}
+	default:
+		return vu_refuse(c, h, -EOPNOTSUPP);
+	}
+}
