@@ -451,8 +451,3 @@ int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, ui
 
 	return codec_frame_decode(parsed, frame, available, layer_first, layer_count, raw, raw_capacity, streamed);
 }
-
-void codec_frame_fetch(const void *frame)
-{
-	codec_fetch(frame, LEAD);
-}

@@ -18,7 +18,4 @@
 int codec_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,
 		       unsigned int layer_count, void *raw, uint64_t raw_capacity, bool streamed);
 
-/* Ask for the start of the frame that will be parsed next, while there is still other work to do. A hint, never a fault. */
-void codec_frame_fetch(const void *frame);
-
 #endif
