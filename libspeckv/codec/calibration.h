@@ -61,7 +61,7 @@ void calibration_e7c_tables(const struct speckv_calibration *calibration, uint32
 /* False: K is stored as it is. */
 bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct rotary_rotation *out);
 
-/* A rotation that is found once for all heads of a group. */
+/* A rotation that is kept until another is asked for: blocks of 64 tokens find theirs once for all heads. */
 struct calibration_turn {
 	struct rotary_rotation rotation;
 	uint64_t position;

@@ -2,7 +2,7 @@
 /*
  * Mode e7c: the kernels of one group, 64 tokens of one head. FORMAT.md section 9 is the definition.
  *
- * This one source is compiled for every instruction set (CODEC_ISA): all arithmetic is on integers. What matters to speed, the product
+ * This one source is compiled for every instruction set (CODEC_ISA), as rows.h says. What matters to speed, the product
  * of a matrix with rows of tokens and the signs, is written out for each; the rest is left to the compiler.
  */
 #include <errno.h>

@@ -2,8 +2,8 @@
 /*
  * Mode q5c: the kernels of one group, 64 tokens of one head. FORMAT.md section 8 is the definition.
  *
- * This one source is compiled for every instruction set (CODEC_ISA): all arithmetic is on integers, row by row with a token in
- * each lane, so that compilers vectorise it and no variant can differ.
+ * This one source is compiled for every instruction set (CODEC_ISA), as rows.h says: row by row with a token in each lane, so that compilers
+ * vectorise it.
  */
 #include <errno.h>
 #include <string.h>

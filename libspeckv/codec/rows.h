@@ -3,8 +3,8 @@
  * Calibrated modes: a group, 64 tokens of one head, as rows of integers, a channel a row and a token a lane, from values and back.
  * FORMAT.md 8.2 and 8.3 are the definition.
  *
- * For sources that are compiled once for every instruction set (CODEC_ISA): all arithmetic is on integers, and loops are left to the
- * compiler, so that no variant can differ.
+ * For sources that are compiled once for every instruction set (CODEC_ISA): arithmetic is on integers, or on binary32 where that is exact but
+ * for one rounding that is defined, and most loops are left to the compiler, so that no variant can differ.
  */
 #ifndef SPECKV_CODEC_ROWS_H
 #define SPECKV_CODEC_ROWS_H

@@ -64,4 +64,42 @@ static inline void any_levels(uint64_t *seed, const struct e7c_tables *tables, i
 	}
 }
 
+/* A block of two heads comes back as blocks of each of them alone do: what heads share is theirs. Either has one group of K and one of V. */
+static inline void heads_share(uint64_t *seed, unsigned int codec, struct calibration_file (*make)(uint64_t *, const struct calibration_shape *))
+{
+	enum { GROUP = 2 * TOKENS * 64 };
+	static uint8_t raw[4 * GROUP], out[4 * GROUP], one[2 * GROUP], one_out[2 * GROUP];
+
+	for (int r = 0; r < 3; r++) {
+		struct calibration_shape shape = { 1, 2, 64, 0, rotaries[r], -9 };
+		struct speckv_geometry both = { 1, 2, 64, TOKENS, SPECKV_DTYPE_BF16, { 0 } }, alone = { 1, 1, 64, TOKENS, SPECKV_DTYPE_BF16, { 0 } };
+		struct calibration_file file = make(seed, &shape);
+		struct speckv_calibration *calibration = loaded(&file);
+		struct speckv_frame_identity id = random_identity(seed);
+		uint64_t most = speckv_frame_max_bytes(&both, codec), length;
+		uint8_t *frame = line_alloc(most);
+		struct speckv_frame parsed;
+
+		random_values(seed, &both, STYLE_CHANNELS, (uint16_t *)(void *)raw, sizeof(raw) / 2);
+		CHECK(!speckv_frame_encode_calibrated(&both, codec, calibration, 0, 0, &id, raw, sizeof(raw), frame, most, &length) &&
+			      !speckv_frame_parse(frame, length, &parsed) &&
+			      !speckv_frame_decode_calibrated(&parsed, calibration, frame, length, 0, 1, out, sizeof(out)),
+		      "both heads");
+		for (unsigned int head = 0; head < 2; head++) {
+			for (unsigned int tensor = 0; tensor < 2; tensor++)
+				memcpy(one + tensor * GROUP, raw + (2 * tensor + head) * GROUP, GROUP);
+			CHECK(!speckv_frame_encode_calibrated(&alone, codec, calibration, 0, head, &id, one, sizeof(one), frame, most, &length) &&
+				      !speckv_frame_parse(frame, length, &parsed) &&
+				      !speckv_frame_decode_calibrated(&parsed, calibration, frame, length, 0, 1, one_out, sizeof(one_out)),
+			      "head %u", head);
+			for (unsigned int tensor = 0; tensor < 2; tensor++)
+				CHECK(!memcmp(one_out + tensor * GROUP, out + (2 * tensor + head) * GROUP, GROUP), "%s: head %u, tensor %u", rotaries[r],
+				      head, tensor);
+		}
+		speckv_calibration_free(calibration);
+		free(file.bytes);
+		free(frame);
+	}
+}
+
 #endif

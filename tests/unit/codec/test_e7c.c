@@ -467,6 +467,7 @@ int main(int argc, char **argv)
 	/* The same, however many those were. */
 	seed = 5;
 	values_come_back(&seed);
+	heads_share(&seed, SPECKV_CODEC_E7C, random_e7c_calibration);
 	outliers_are_stored(&seed);
 	modes_need_their_tables(&seed);
 	damaged_frames_do_no_harm(&seed, 2000);

@@ -429,6 +429,7 @@ int main(int argc, char **argv)
 	/* The same, however many those were. */
 	seed = 5;
 	values_come_back(&seed);
+	heads_share(&seed, SPECKV_CODEC_Q5C, random_calibration);
 	frames_need_their_calibration(&seed);
 	values_it_cannot_hold_are_refused(&seed);
 	mutated_frames_do_no_harm(&seed);
