@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+/* One vfio-user connection: messages in and out, and the memory of the peer. What requests mean is in vfio_user_requests.c. */
 #include "vfio_user_internal.h"
 
 #include <errno.h>

@@ -54,9 +54,7 @@ struct vu_connection {
 	uint16_t wait_id;
 	uint8_t *wait_body;
 	size_t wait_bytes;
-	int wait_result; /* 1: still waiting */
-	/* messages that came while waiting are handled after it */
-	unsigned int depth;
+	int wait_result; /* 1: still waiting; other messages that come meanwhile are handled after it */
 };
 
 /* The connection is over: the first reason stays. All of these return 0, or that reason. */

@@ -198,7 +198,7 @@ POINTS = [
     Point("batched look-ups, one core", BENCH, bench("speckv_lookup_keys_per_s", "keys/s"), at_least(3e6)),
     Point("steady state: no system call and no heap allocation", STEADY, meson_failures, exactly(0)),
     # 10x is expected where the server has a core of its own; it hangs on how fast the machine's memory is beside its
-    # system calls (12.9x, 12.6x and 9.0x on three EPYCs). On one core memcpy itself is below it.
+    # system calls (12.9x, 12.6x and 9.0x on three EPYCs). On one core memcpy itself is at 7x to 11x.
     Point(
         "get, of Redis on a Unix socket: C, pipelined, all on one core",
         BENCH,
