@@ -8,6 +8,8 @@
 
 #include "internal.h"
 
+#define JOIN_TRIES 200 /* of a millisecond: for a client that has its slot's lock to enter itself there */
+
 static long long slot_byte(struct region *r, unsigned int slot)
 {
 	return LAY_LOCK_CLIENT(r->dev->single_inode ? r->record : 0, r->fixed.generation, slot);
@@ -138,6 +140,24 @@ int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 	return dead;
 }
 
+/*
+ * Is a client attached through this slot? client_join() takes the slot's lock, sees that the pool is not being removed, and only then enters
+ * itself: a lock without an entry is waited for until it is one or the other. A process that was stopped in between counts as attached.
+ */
+static bool slot_taken(struct region *r, unsigned int slot)
+{
+	const struct lay_client *client = &r->head->clients[slot];
+
+	for (unsigned int tries = 0; tries < JOIN_TRIES; tries++) {
+		if (!client_alive(r, slot))
+			return false;
+		if (load(&client->state) & 1)
+			return true;
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+	return true;
+}
+
 void client_holders(struct region *r, int except, char *text, size_t bytes, unsigned int *count)
 {
 	size_t at = 0;
@@ -148,13 +168,17 @@ void client_holders(struct region *r, int except, char *text, size_t bytes, unsi
 		struct lay_client *client = &r->head->clients[slot];
 		char command[64];
 
-		if ((int)slot == except || !(load(&client->state) & 1) || !client_alive(r, slot))
+		if ((int)slot == except || !slot_taken(r, slot))
 			continue;
 		++*count;
 		memcpy(command, client->command, sizeof(command));
 		command[63] = 0;
-		if (at + 1 < bytes)
+		if (at + 1 >= bytes)
+			continue;
+		if (load(&client->state) & 1)
 			at += (size_t)snprintf(text + at, bytes - at, "%spid %u (%s)", *count > 1 ? ", " : "", client->pid, command);
+		else
+			at += (size_t)snprintf(text + at, bytes - at, "%sa client that is attaching", *count > 1 ? ", " : "");
 	}
 }
 

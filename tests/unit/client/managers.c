@@ -140,6 +140,25 @@ static void half_done_pools_go(enum media kind)
 		remove_device(name);
 }
 
+/* A client holds its slot's lock before it is entered there: a manager that looks in between must not take the pool for unused. */
+static void who_is_attaching_is_seen(struct speckv_device *dev)
+{
+	struct speckv_pool_config config = small_pool("joining", 2 * MIB);
+	struct speckv_pool *pool;
+	uint64_t entered;
+
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	pool = attach_pool(dev, "joining", "a");
+	EXPECT(0, put_number(pool, 1, buffer));
+	entered = load(&pool->client->state);
+	store(&pool->client->state, entered & ~1ull);
+	REFUSED(-EBUSY, "a client that is attaching", speckv_pool_destroy(dev, "joining", NULL, NULL));
+	store(&pool->client->state, entered);
+	EXPECT(0, get_number(pool, 1, buffer));
+	speckv_pool_close(pool);
+	EXPECT(0, speckv_pool_destroy(dev, "joining", NULL, NULL));
+}
+
 static int none(const struct speckv_pool_info *info, void *arg)
 {
 	return 1;
@@ -318,6 +337,7 @@ int main(void)
 		EXPECT(0, put_number(pool, i, buffer));
 	speckv_pool_close(pool);
 	two_managers_at_once(dev);
+	who_is_attaching_is_seen(dev);
 	a_dead_manager_is_finished(dev);
 	for (int kind = 0; kind < test_media(); kind++)
 		half_done_pools_go((enum media)kind);
