@@ -2,11 +2,16 @@
 /*
  * Writers and a manager are killed at random instants, again and again, and nothing is lost, wrong, risen or leaked.
  *
- * torture KILLS [SEED]. Every writer owns some keys and says in shared memory, before and after each call, what it does to
- * them; so the parent knows of every key of a dead writer whether it must be there, must not, or may. A further set of keys is
- * everybody's: of those only the bytes are judged. The manager resizes the pool, and makes and destroys another one.
+ * torture KILLS [SEED [mixed]]. Every writer owns some keys and records in shared memory, before and after each call, what it does
+ * to them; so the parent knows of every key of a dead writer whether it must be there, must not, or may. A further set of keys is
+ * shared by all: of those only the bytes are judged. The manager resizes the pool, and makes and destroys another one.
+ *
+ * mixed: each writer runs several threads over one pool handle, forks children that use and close the handles they inherited, and
+ * the wall clock is stepped back, forward and to 1970 throughout.
  */
+#include <pthread.h>
 #include <stdatomic.h>
+#include <sys/syscall.h>
 
 #include "harness.h"
 
@@ -17,6 +22,7 @@
 #define CHILDREN (WRITERS + 1)
 #define CAPACITY (6 * MIB)
 #define KILLS_PER_STAGE 25
+#define MIXED_THREADS 3
 
 enum belief { ABSENT, PRESENT, PUTTING, DROPPING };
 
@@ -24,7 +30,8 @@ struct ledger {
 	_Atomic uint8_t belief[WRITERS][OWN_KEYS];
 	_Atomic uint64_t steps[CHILDREN];
 	_Atomic uint32_t running; /* 0: writers leave in good order */
-	_Atomic uint64_t deaths_in_put, stored, dropped, resized;
+	_Atomic uint64_t deaths_in_put, stored, dropped, resized, forked;
+	_Atomic int64_t clock_step_s; /* added to the wall clock of every process of the test */
 };
 
 struct stage {
@@ -44,6 +51,17 @@ static struct ledger *ledger;
 static const struct stage *stage;
 static char device_name[300];
 static uint64_t seed;
+static bool mixed;
+
+/* Stands before libc's: the library under test sees a wall clock that the parent steps. */
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+	int rc = (int)syscall(SYS_clock_gettime, id, t);
+
+	if (!rc && id == CLOCK_REALTIME && ledger)
+		t->tv_sec += atomic_load(&ledger->clock_step_s);
+	return rc;
+}
 
 static struct speckv_key common_key(unsigned int i)
 {
@@ -90,13 +108,16 @@ static void make_known(void)
 	free(frame);
 }
 
-static uint8_t *got;
+static _Thread_local uint8_t *got;
 
 /* 1: there, with its bytes; 0: a miss. Anything else ends the test. */
 static int look(struct speckv_pool *pool, const struct speckv_key *key)
 {
-	int rc = get_block(pool, key, got, SMALL_BYTES);
+	int rc;
 
+	if (!got)
+		got = line_alloc(SMALL_BYTES);
+	rc = get_block(pool, key, got, SMALL_BYTES);
 	if (rc == -ENOENT)
 		return 0;
 	EXPECT(0, rc);
@@ -126,9 +147,10 @@ static int store_block(struct speckv_pool *pool, const struct speckv_key *key, u
 	return rc;
 }
 
-static void own_step(struct speckv_pool *pool, unsigned int me, uint64_t *random)
+/* Thread `thread` of `threads` owns every `threads`th key of its writer. */
+static void own_step(struct speckv_pool *pool, unsigned int me, unsigned int thread, unsigned int threads, uint64_t *random)
 {
-	unsigned int i = (unsigned int)below(random, OWN_KEYS);
+	unsigned int i = (unsigned int)below(random, OWN_KEYS / threads) * threads + thread;
 	_Atomic uint8_t *belief = &ledger->belief[me][i];
 	struct speckv_key key = own_key(me, i);
 	bool kept = stage->eviction == SPECKV_EVICT_NONE;
@@ -220,26 +242,55 @@ static void scratch_step(struct speckv_device *dev, uint64_t *random)
 	speckv_pool_close(pool);
 }
 
-static int writer(void *arg)
+/* A child that inherited the handles in the middle of other threads' calls: they refuse, they close, and the parent's stay as they are. */
+static void fork_step(struct speckv_device *dev, struct speckv_pool *pool, uint64_t *random)
 {
-	unsigned int me = *(const unsigned int *)arg;
-	uint64_t random = seed ^ (uint64_t)getpid() << 20;
-	struct speckv_device *dev = open_device(device_name, 0);
-	struct speckv_pool *pool = attach_pool(dev, "pool", "writer");
+	struct speckv_key key = common_key((unsigned int)below(random, COMMON_KEYS));
+	pid_t pid = fork();
 
-	alarm(sanitized() ? 240 : 60);
+	CHECK(pid >= 0, "fork");
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		alarm(30);
+		if (get_block(pool, &key, got, SMALL_BYTES) != -EOWNERDEAD)
+			_exit(4);
+		speckv_pool_close(pool);
+		speckv_device_close(dev);
+		_exit(0);
+	}
+	EXPECT(0, wait_child(pid));
+	ledger->forked++;
+}
+
+struct body {
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+	unsigned int me, thread, threads;
+};
+
+static void *writer_thread(void *arg)
+{
+	struct body *b = arg;
+	uint64_t random = seed ^ (uint64_t)getpid() << 20 ^ (uint64_t)b->thread << 50;
+
+	if (!got)
+		got = line_alloc(SMALL_BYTES);
 	while (atomic_load(&ledger->running)) {
 		switch (below(&random, 32)) {
 		case 0:
-			scratch_step(dev, &random);
+			scratch_step(b->dev, &random);
 			break;
 		case 1:
 		case 2:
-			memory_step(pool, &random);
+			memory_step(b->pool, &random);
 			break;
 		case 3:
-			speckv_pool_close(pool);
-			pool = attach_pool(dev, "pool", below(&random, 2) ? "writer" : "other");
+			if (mixed) {
+				fork_step(b->dev, b->pool, &random);
+			} else {
+				speckv_pool_close(b->pool);
+				b->pool = attach_pool(b->dev, "pool", below(&random, 2) ? "writer" : "other");
+			}
 			break;
 		case 4:
 		case 5:
@@ -247,14 +298,35 @@ static int writer(void *arg)
 		case 7:
 		case 8:
 		case 9:
-			common_step(pool, &random);
+			common_step(b->pool, &random);
 			break;
 		default:
-			own_step(pool, me, &random);
+			own_step(b->pool, b->me, b->thread, b->threads, &random);
 		}
-		atomic_fetch_add(&ledger->steps[me], 1);
+		atomic_fetch_add(&ledger->steps[b->me], 1);
 	}
-	speckv_pool_close(pool);
+	free(got);
+	got = NULL;
+	return NULL;
+}
+
+static int writer(void *arg)
+{
+	unsigned int me = *(const unsigned int *)arg, threads = mixed ? MIXED_THREADS : 1;
+	struct speckv_device *dev = open_device(device_name, 0);
+	struct speckv_pool *pool = attach_pool(dev, "pool", "writer");
+	pthread_t thread[MIXED_THREADS];
+	struct body body[MIXED_THREADS];
+
+	alarm(sanitized() ? 240 : 60);
+	for (unsigned int t = 0; t < threads; t++)
+		body[t] = (struct body){ dev, pool, me, t, threads };
+	for (unsigned int t = 1; t < threads; t++)
+		EXPECT(0, pthread_create(&thread[t], NULL, writer_thread, &body[t]));
+	writer_thread(&body[0]);
+	for (unsigned int t = 1; t < threads; t++)
+		pthread_join(thread[t], NULL);
+	speckv_pool_close(body[0].pool);
 	speckv_device_close(dev);
 	speckv_ctx_destroy(test_ctx);
 	return 0;
@@ -422,6 +494,22 @@ static void stop_one(struct speckv_device *dev, unsigned int who)
 	kill(children[who], SIGCONT);
 }
 
+static uint64_t now_ns_wall(void)
+{
+	struct timespec t;
+
+	syscall(SYS_clock_gettime, CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The wall clock goes back an hour, forward a day, to 1970, or right again. */
+static void step_clock(uint64_t *random)
+{
+	const int64_t steps[] = { -3600, 86400, -(int64_t)(now_ns_wall() / 1000000000u), 0 };
+
+	atomic_store(&ledger->clock_step_s, steps[below(random, 4)]);
+}
+
 static unsigned int run_stage(unsigned int kills, uint64_t *random)
 {
 	struct speckv_device *dev = open_medium(stage->medium, device_name);
@@ -442,6 +530,8 @@ static unsigned int run_stage(unsigned int kills, uint64_t *random)
 		struct speckv_pool *pool;
 
 		sleep_us((long)below(random, below(random, 8) ? 4000 : 30000));
+		if (mixed && below(random, 4) == 0)
+			step_clock(random);
 		if (below(random, 12) == 0)
 			stop_one(dev, (unsigned int)below(random, CHILDREN));
 		if (below(random, 10) == 0) { /* all at once */
@@ -471,8 +561,9 @@ static unsigned int run_stage(unsigned int kills, uint64_t *random)
 		children[who] = 0;
 	}
 	verify_quiet(dev);
-	fprintf(stderr, "%s: %u kills, %llu puts, %llu drops, %llu resizes, %llu died in a put\n", stage->name, done, (unsigned long long)ledger->stored,
-		(unsigned long long)ledger->dropped, (unsigned long long)ledger->resized, (unsigned long long)ledger->deaths_in_put);
+	fprintf(stderr, "%s: %u kills, %llu puts, %llu drops, %llu resizes, %llu forks, %llu died in a put\n", stage->name, done,
+		(unsigned long long)ledger->stored, (unsigned long long)ledger->dropped, (unsigned long long)ledger->resized,
+		(unsigned long long)ledger->forked, (unsigned long long)ledger->deaths_in_put);
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
 	speckv_device_close(dev);
 	remove_device(device_name);
@@ -486,13 +577,15 @@ int main(int argc, char **argv)
 	unsigned int kills = argc > 1 ? (unsigned int)atoi(argv[1]) : 40, done = 0, count = test_on_card() ? 3 : sizeof(stages) / sizeof(stages[0]);
 	uint64_t random;
 
-	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : now_nanoseconds();
+	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 0; /* 0: another one each time */
+	mixed = argc > 3 && strcmp(argv[3], "mixed") == 0;
+	CHECK(argc <= 3 || mixed, "usage: torture [KILLS [SEED [mixed]]]");
+	seed = seed ? seed : now_nanoseconds();
 	random = seed;
-	fprintf(stderr, "seed %#llx\n", (unsigned long long)seed);
+	fprintf(stderr, "seed %#llx%s\n", (unsigned long long)seed, mixed ? ", mixed with threads, forks and clock steps" : "");
 	test_begin(60 + kills);
 	ledger = shared_memory(sizeof(*ledger));
 	known = shared_memory(KNOWN * sizeof(*known));
-	got = line_alloc(SMALL_BYTES);
 	for (unsigned int i = 0; done < kills; i++) {
 		unsigned int left = kills - done, share = kills / count;
 
@@ -500,7 +593,7 @@ int main(int argc, char **argv)
 		share = share < KILLS_PER_STAGE ? share : KILLS_PER_STAGE;
 		done += run_stage(left < share ? left : share ? share : 1, &random);
 	}
-	fprintf(stderr, "%u kills: nothing lost, nothing wrong, nothing risen, nothing leaked\n", done);
+	fprintf(stderr, "%u%s kills: nothing lost, nothing wrong, nothing risen, nothing leaked\n", done, mixed ? " mixed" : "");
 	free(got);
 	test_end();
 	return 0;
