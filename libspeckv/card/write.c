@@ -75,6 +75,8 @@ static uint16_t read_identity(struct card_context *context, const struct card_po
 	identity->generation = said.generation;
 	identity->first_position = said.first_position;
 	identity->pool_address = write->address;
+	identity->tenant = said.tenant;
+	identity->reserved = 0;
 	return SPECKV_STATUS_OK;
 }
 

@@ -129,7 +129,7 @@ int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 		}
 		unlock_byte(r->lock_fd, slot_byte(r, slot));
 	}
-	if (dead && !region_rebooted(r)) { /* else somebody makes the index anew, and must not find blocks in it */
+	if (dead) {
 		reindex(pool);
 		pages_recount(r);
 		add(&r->head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
@@ -182,71 +182,153 @@ void client_holders(struct region *r, int except, char *text, size_t bytes, unsi
 	}
 }
 
-/* ---- joining -------------------------------------------------------------------------------------------------------- */
+/* ---- who is in ------------------------------------------------------------------------------------------------------ */
 
-int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
+#define ENTER_PATIENCE_NS 60000000000ull
+
+static long long pool_byte(struct region *r)
+{
+	return LAY_LOCK_POOL(r->dev->single_inode ? r->record : 0, r->fixed.generation);
+}
+
+static bool known(const uint8_t boot[16])
+{
+	static const uint8_t unknown[16];
+
+	return memcmp(boot, unknown, sizeof(unknown)) != 0;
+}
+
+static bool same_boot(struct region *r, const uint8_t boot[16])
+{
+	return known(boot) && memcmp(boot, r->head->pool.boot_id, sizeof(r->head->pool.boot_id)) == 0;
+}
+
+/* Alone with a pool of another boot, or of one that cannot be told. After a crash its tables may be any mixture of old and new. */
+static int settle(struct speckv_pool *pool, const uint8_t boot[16])
 {
 	struct region *r = &pool->region;
-	char name[SPECKV_NAME_BYTES], command[64];
-	unsigned int start = (unsigned int)getpid() % LAY_CLIENTS;
-	bool manager = attach && attach->flags & ATTACH_MANAGER;
-	int tenant;
+	bool rebooted = known(boot) && known(r->head->pool.boot_id), closed = load(&r->head->pool.closed) == 1;
+	uint64_t kept = 0, lost = 0;
+	int rc = closed ? 0 : region_rebuild(r, &kept, &lost);
 
-	own_command(command);
+	for (unsigned int slot = 0; slot < LAY_CLIENTS && closed; slot++) /* that the slots were left may not have reached the medium */
+		store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) & ~0xffull);
+
+	if (rc)
+		return fail(pool->ctx, rc, "pool %s: %s went away while its index was rebuilt; try again when it is back", r->fixed.name, r->dev->medium.name);
+	memcpy(r->head->pool.boot_id, boot, sizeof(r->head->pool.boot_id));
+	rc = region_flush(r, r->head, sizeof(*r->head));
+	if (!rc && !closed)
+		pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_INFO, "index rebuilt %s: %llu blocks kept, %llu unfinished ones dropped",
+			   rebooted ? "after a reboot" : "after a crash, of a client or of the machine", (unsigned long long)kept, (unsigned long long)lost);
+	return rc;
+}
+
+/* Hold the pool's byte: alone, where it has to be settled and nobody else is in; else with others. */
+static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
+{
+	struct region *r = &pool->region;
+	uint64_t start = clock_ns();
+	int rc;
+
+	for (;;) {
+		*alone = !same_boot(r, boot) && lock_byte(r->lock_fd, pool_byte(r), true) == 0;
+		rc = *alone ? 0 : lock_byte_shared(r->lock_fd, pool_byte(r));
+		if (rc != -EAGAIN || clock_ns() - start >= ENTER_PATIENCE_NS)
+			break;
+		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL); /* another process has it alone: it rebuilds it, or closes it */
+	}
+	if (rc)
+		return fail(pool->ctx, rc == -EAGAIN ? -EBUSY : rc, "pool %s is being rebuilt or closed by another process; try again when it is done",
+			    r->fixed.name);
+	return 0;
+}
+
+/* In, with a slot's lock held: from here on a manager that would remove the pool sees this client. */
+static int entered(struct speckv_pool *pool, const uint8_t boot[16], bool alone)
+{
+	struct region *r = &pool->region;
+	struct lay_pool *head = &r->head->pool;
+	int rc = alone && !same_boot(r, boot) ? settle(pool, boot) : 0;
+
+	if (!rc && alone)
+		rc = lock_byte_shared(r->lock_fd, pool_byte(r));
+	if (rc)
+		return rc;
+	/* Clients live, and say that they run in another boot: containers. Whether the next crash is one of the machine, no id will tell. */
+	if (!same_boot(r, boot) && known(boot) && known(head->boot_id))
+		memset(head->boot_id, 0, sizeof(head->boot_id));
+	if (load(&head->closed)) {
+		store(&head->closed, 0);
+		rc = region_flush(r, head, sizeof(*head));
+	}
+	return rc ? fail(pool->ctx, rc, "pool %s: %s cannot be written: %s", r->fixed.name, r->path, strerror(-rc)) : 0;
+}
+
+/* The last one to leave marks the pool as closed, with its slot still held. */
+static void close_behind(struct speckv_pool *pool)
+{
+	struct region *r = &pool->region;
+	bool others = false;
+
+	if (lock_byte(r->lock_fd, pool_byte(r), true) != 0 || !region_there(r))
+		return;
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) /* nobody is in: those are dead, and what they hold is not given back */
+		others |= slot != pool->slot && load(&r->head->clients[slot].state) & 1;
+	if (!others && region_flush_tables(r) == 0) {
+		store(&r->head->pool.closed, 1);
+		region_flush(r, &r->head->pool, sizeof(r->head->pool));
+	}
+}
+
+/* ---- joining -------------------------------------------------------------------------------------------------------- */
+
+/* The name to charge: as the caller said, or of this program and process. */
+static int tenant_name(struct speckv_pool *pool, const struct speckv_attach *attach, const char *command, char name[SPECKV_NAME_BYTES])
+{
+	const char *base = command;
+	char plain[40];
+	size_t n = 0;
+
 	if (attach && attach->tenant) {
 		if (!name_ok(attach->tenant))
 			return fail(pool->ctx, -EINVAL, "tenant name '%.64s': use 1 to 63 letters, digits, '.', '_' or '-', not beginning with '.' or '-'", attach->tenant);
-		snprintf(name, sizeof(name), "%s", attach->tenant);
-	} else {
-		char plain[40];
-		const char *base = command;
-		size_t n = 0;
-
-		for (const char *c = command; *c && *c != ' '; c++)
-			if (*c == '/')
-				base = c + 1;
-		for (; *base && *base != ' ' && n + 1 < sizeof(plain); base++)
-			plain[n++] = (*base >= 'a' && *base <= 'z') || (*base >= 'A' && *base <= 'Z') || (*base >= '0' && *base <= '9') ? *base : '_';
-		plain[n] = 0;
-		snprintf(name, sizeof(name), "%s-%d", n ? plain : "client", (int)getpid());
+		snprintf(name, SPECKV_NAME_BYTES, "%s", attach->tenant);
+		return 0;
 	}
+	for (const char *c = command; *c && *c != ' '; c++)
+		if (*c == '/')
+			base = c + 1;
+	for (; *base && *base != ' ' && n + 1 < sizeof(plain); base++)
+		plain[n++] = (*base >= 'a' && *base <= 'z') || (*base >= 'A' && *base <= 'Z') || (*base >= '0' && *base <= '9') ? *base : '_';
+	plain[n] = 0;
+	snprintf(name, SPECKV_NAME_BYTES, "%s-%d", n ? plain : "client", (int)getpid());
+	return 0;
+}
+
+/* Lock a free slot, and write nothing yet. Alone, no slot is anybody's. */
+static int slot_take(struct speckv_pool *pool, bool alone)
+{
+	struct region *r = &pool->region;
+	unsigned int start = (unsigned int)getpid() % LAY_CLIENTS;
+
 	for (int pass = 0; pass < 2; pass++) {
 		for (unsigned int i = 0; i < LAY_CLIENTS; i++) {
 			unsigned int slot = (start + i) % LAY_CLIENTS;
 			struct lay_client *client = &r->head->clients[slot];
-			uint64_t state = load(&client->state);
 
-			if ((state & 1) || lock_byte(r->lock_fd, slot_byte(r, slot), true) != 0)
+			if ((!alone && load(&client->state) & 1) || lock_byte(r->lock_fd, slot_byte(r, slot), true) != 0)
 				continue;
 			if (!region_there(r)) { /* a manager that removes it sees our lock, or we see it: nothing is written to what is gone */
 				unlock_byte(r->lock_fd, slot_byte(r, slot));
 				return fail(pool->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", r->fixed.name);
 			}
-			state = load(&client->state);
-			if (state & 1) { /* its holder died between our two looks */
+			if (!alone && load(&client->state) & 1) { /* its holder died between our two looks */
 				unlock_byte(r->lock_fd, slot_byte(r, slot));
 				continue;
 			}
-			tenant = manager ? LAY_TENANTS - 1 : tenant_find(r, name);
 			pool->slot = slot;
 			r->own_slot = (int)slot;
-			pool->incarnation = ((state >> 8) + 1) & 0xffffffffffull;
-			pool->owner = lay_owner(slot, pool->incarnation);
-			pool->client = client;
-			pool->tenant_index = (uint32_t)tenant;
-			pool->tenant = &r->head->tenants[tenant];
-			client->pid = (uint32_t)getpid();
-			client->uid = geteuid();
-			client->attached_ns = now_ns();
-			memcpy(client->command, command, sizeof(client->command));
-			store(&client->tenant, (uint32_t)tenant);
-			store(&client->allocated_pages, 0);
-			store(&client->move_to_generation, 0);
-			/* clients begin far from each other */
-			store(&client->cursor, region_pages(r) / LAY_CLIENTS * ((slot * 37u) % LAY_CLIENTS));
-			store(&client->state, pool->incarnation << 8 | 1);
-			if (!manager)
-				pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "client %.24s attached: %.63s", name, command);
 			return 0;
 		}
 		clients_reap(pool, NULL);
@@ -254,18 +336,75 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 	return fail(pool->ctx, -EUSERS, "pool %s has %d clients, as many as it can; close one ('speckvctl pool show' lists them)", r->fixed.name, LAY_CLIENTS);
 }
 
-void client_leave(struct speckv_pool *pool)
+static void slot_give(struct speckv_pool *pool)
 {
 	struct region *r = &pool->region;
 
+	r->own_slot = -1;
+	unlock_byte(r->lock_fd, slot_byte(r, pool->slot));
+	unlock_byte(r->lock_fd, pool_byte(r));
+}
+
+int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
+{
+	bool manager = attach && attach->flags & ATTACH_MANAGER, alone;
+	struct region *r = &pool->region;
+	char name[SPECKV_NAME_BYTES], command[64];
+	struct lay_client *client;
+	uint8_t boot[16];
+	int tenant, rc;
+
+	own_command(command);
+	rc = tenant_name(pool, attach, command, name);
+	if (rc)
+		return rc;
+	boot_id(boot);
+	rc = enter(pool, boot, &alone);
+	if (rc)
+		return rc;
+	rc = slot_take(pool, alone);
+	if (rc) {
+		unlock_byte(r->lock_fd, pool_byte(r));
+		return rc;
+	}
+	rc = entered(pool, boot, alone);
+	tenant = rc || manager ? LAY_TENANTS - 1 : tenant_find(r, name);
+	if (rc || tenant < 0) {
+		slot_give(pool);
+		return rc ? rc : fail(pool->ctx, tenant, "pool %s: %s cannot be written: %s", r->fixed.name, r->path, strerror(-tenant));
+	}
+	client = &r->head->clients[pool->slot];
+	pool->incarnation = ((load(&client->state) >> 8) + 1) & 0xffffffffffull;
+	pool->owner = lay_owner(pool->slot, pool->incarnation);
+	pool->client = client;
+	pool->tenant_index = (uint32_t)tenant;
+	pool->tenant = &r->head->tenants[tenant];
+	client->pid = (uint32_t)getpid();
+	client->uid = geteuid();
+	client->attached_ns = now_ns();
+	memcpy(client->command, command, sizeof(client->command));
+	store(&client->tenant, (uint32_t)tenant);
+	store(&client->allocated_pages, 0);
+	store(&client->move_to_generation, 0);
+	/* clients begin far from each other */
+	store(&client->cursor, region_pages(r) / LAY_CLIENTS * ((pool->slot * 37u) % LAY_CLIENTS));
+	store(&client->state, pool->incarnation << 8 | 1);
+	if (!manager)
+		pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "client %.24s attached: %.63s", name, command);
+	return 0;
+}
+
+void client_leave(struct speckv_pool *pool)
+{
+	struct region *r = &pool->region;
 	uint64_t back;
 
 	sweep(r, pool->slot, pool->incarnation, false, &back);
 	if (!(pool->attach.flags & ATTACH_MANAGER))
 		pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO, "client %.24s detached", pool->tenant->name);
+	close_behind(pool);
 	store(&pool->client->state, pool->incarnation << 8);
-	r->own_slot = -1;
-	unlock_byte(r->lock_fd, slot_byte(r, pool->slot));
+	slot_give(pool);
 }
 
 int speckv_pool_open(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out)
@@ -311,14 +450,8 @@ int pool_attach(struct speckv_device *dev, const char *name, const struct speckv
 		rc = fail(dev->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", name);
 	if (!rc && !read_only)
 		rc = client_join(pool, attach);
-	if (!rc && !read_only) {
-		if (region_rebooted(&pool->region))
-			rc = region_rebuild(pool); /* the machine went down since: trust page map and frames only */
-		if (rc)
-			client_leave(pool);
-		else if (!attach || !(attach->flags & ATTACH_KEEP_DEAD))
-			clients_reap(pool, NULL);
-	}
+	if (!rc && !read_only && (!attach || !(attach->flags & ATTACH_KEEP_DEAD)))
+		clients_reap(pool, NULL);
 	if (rc) {
 		region_close(&pool->region);
 		pthread_mutex_destroy(&pool->lock);

@@ -42,7 +42,7 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 	struct region *r = &pool->region;
 	const struct lay_pool *fixed = &r->fixed;
 	uint64_t most = speckv_frame_max_bytes(&fixed->geometry, codec);
-	struct speckv_frame_identity identity = { .first_position = request->first_position };
+	struct speckv_frame_identity identity = { .first_position = request->first_position, .tenant = pool->tenant_index + 1 };
 	uint8_t *frame;
 	int rc;
 

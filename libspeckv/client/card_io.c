@@ -397,6 +397,7 @@ static int write_once(struct region *r, const struct run *run, unsigned int code
 	memcpy(lane->identities->key, identity->key, sizeof(lane->identities->key));
 	lane->identities->generation = identity->generation;
 	lane->identities->first_position = identity->first_position;
+	lane->identities->tenant = identity->tenant;
 	if (!rc)
 		rc = call(io, lane, 0, &write, frame_bytes);
 	lane_leave(io, lane);

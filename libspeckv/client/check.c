@@ -54,8 +54,12 @@ static void forget_index(struct region *r)
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
 		store(&r->head->clients[slot].allocated_pages, 0);
 		client_finish_move(r, slot);
-		if ((int)slot != r->own_slot && !client_alive(r, slot))
-			store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) & ~0xffull);
+		store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) & ~0xffull);
+	}
+	for (unsigned int i = 0; i < LAY_TENANTS; i++) {
+		uint32_t naming = 1;
+
+		atomic_compare_exchange_strong(&r->head->tenants[i].state, &naming, 0);
 	}
 }
 
@@ -72,10 +76,37 @@ static bool run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t p
 	return true;
 }
 
-/* -ENODEV, -EACCES: the card does not answer; nothing is known of the rest, which stays as it is. */
-static int rebuild(struct speckv_pool *pool, uint64_t *kept, uint64_t *lost)
+/* Whom the pool charges for a block: as its frame says, where that is a tenant still. */
+static uint32_t tenant_of(struct region *r, const struct speckv_frame *frame)
 {
-	struct region *r = &pool->region;
+	uint32_t number = frame->identity.tenant - 1; /* 0, not said: beyond the table */
+
+	return number < LAY_TENANTS && load(&r->head->tenants[number].state) == 2 ? number : tenant_others(r);
+}
+
+/* The entry of a sound frame. What it says of this very block beyond the frame (last use, links) stays. */
+static void entry_restore(struct region *r, const struct run *run, const struct speckv_key *key, const struct speckv_frame *frame)
+{
+	struct lay_entry *entry = &r->entries[region_entry_of(r, run->page)];
+	uint32_t tenant = tenant_of(r, frame);
+	uint64_t w[4];
+	bool same = load(&entry->generation) == run->generation && load_relaxed(&entry->page) == run->page;
+
+	memcpy(w, key->bytes, sizeof(w));
+	for (int i = 0; i < 4; i++)
+		same &= load_relaxed(&entry->key[i]) == w[i];
+	if (!same) {
+		index_fill(r, run, key, frame->identity.first_position, (uint32_t)frame->frame_bytes, (uint32_t)frame->raw_bytes, tenant);
+		return;
+	}
+	store_relaxed(&entry->first_position, frame->identity.first_position);
+	store_relaxed(&entry->frame_bytes, (uint32_t)frame->frame_bytes);
+	store_relaxed(&entry->raw_bytes, (uint32_t)frame->raw_bytes);
+	store_relaxed(&entry->tenant, tenant);
+}
+
+int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
+{
 	uint64_t pages = region_pages(r), highest = load(&r->head->pool.next_run_generation);
 	int rc;
 
@@ -102,7 +133,7 @@ static int rebuild(struct speckv_pool *pool, uint64_t *kept, uint64_t *lost)
 			struct speckv_key key;
 
 			memcpy(key.bytes, frame.identity.key, sizeof(key.bytes));
-			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, pool->tenant_index);
+			entry_restore(r, &run, &key, &frame);
 			if (!index_find(r, &key, &found) && index_insert(r, &key, &run) == 0) {
 				++*kept;
 				p += run.pages;
@@ -115,42 +146,6 @@ static int rebuild(struct speckv_pool *pool, uint64_t *kept, uint64_t *lost)
 	store(&r->head->pool.next_run_generation, highest);
 	pages_recount(r);
 	return 0;
-}
-
-bool region_rebooted(struct region *r)
-{
-	uint8_t boot[16];
-
-	boot_id(boot);
-	return memcmp(boot, r->head->pool.boot_id, sizeof(boot)) != 0;
-}
-
-int region_rebuild(struct speckv_pool *pool)
-{
-	struct region *r = &pool->region;
-	long long byte = LAY_LOCK_POOL(r->dev->single_inode ? r->record : 0, r->fixed.generation);
-	uint64_t start = clock_ns(), kept, lost;
-	uint8_t boot[16];
-	int rc;
-
-	while ((rc = lock_byte(r->lock_fd, byte, true)) == -EAGAIN && clock_ns() - start < 60000000000ull)
-		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
-	if (rc)
-		return fail(pool->ctx, -EBUSY, "pool %s is being rebuilt by another process after a reboot; try again when it is done", r->fixed.name);
-	boot_id(boot);
-	if (region_rebooted(r)) {
-		rc = rebuild(pool, &kept, &lost);
-		if (rc) {
-			fail(pool->ctx, rc, "pool %s: %s went away while its index was made anew; try again when it is back", r->fixed.name, r->dev->medium.name);
-		} else {
-			memcpy(r->head->pool.boot_id, boot, sizeof(boot));
-			region_flush(r, r->head, sizeof(*r->head));
-			pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_INFO, "index rebuilt after a reboot: %llu blocks kept, %llu unfinished ones dropped",
-				   (unsigned long long)kept, (unsigned long long)lost);
-		}
-	}
-	unlock_byte(r->lock_fd, byte);
-	return rc;
 }
 
 /* ---- check ----------------------------------------------------------------------------------------------------------- */
@@ -228,7 +223,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 		if (!known) { /* the entry is written by whoever holds the head page */
 			if (!pages_unpublish(c->pool, &run))
 				return 0;
-			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, c->pool->tenant_index);
+			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, tenant_of(r, &frame));
 			if (pages_publish(c->pool, &run))
 				return 0;
 		}
@@ -310,7 +305,8 @@ static void check_directory(struct check *c)
 int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int flags, speckv_progress_cb progress, void *arg,
 		      struct speckv_check_report *report)
 {
-	struct speckv_attach attach = { .flags = ATTACH_MANAGER | ATTACH_KEEP_DEAD };
+	/* One that only looks is no client: it maps the pool to read it, and leaves it as it is. */
+	struct speckv_attach attach = { .flags = ATTACH_MANAGER | (flags & SPECKV_CHECK_REPAIR ? ATTACH_KEEP_DEAD : SPECKV_ATTACH_READ_ONLY) };
 	struct check c = { .report = report, .deep = flags & SPECKV_CHECK_DEEP, .repair = flags & SPECKV_CHECK_REPAIR };
 	uint64_t pages, told = 0;
 	unsigned int dead = 0;

@@ -30,6 +30,17 @@ int lock_byte(int fd, long long byte, bool take)
 	return rc == -EACCES ? -EAGAIN : rc;
 }
 
+int lock_byte_shared(int fd, long long byte)
+{
+	struct flock lock;
+	int rc;
+
+	do
+		rc = lock_call(fd, F_OFD_SETLK, F_RDLCK, byte, &lock);
+	while (rc == -EINTR);
+	return rc == -EACCES ? -EAGAIN : rc;
+}
+
 int unlock_byte(int fd, long long byte)
 {
 	return lock_byte(fd, byte, false);

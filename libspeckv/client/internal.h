@@ -40,6 +40,7 @@ uint64_t clock_ns(void);        /* CLOCK_MONOTONIC, for intervals */
 int random_bytes(void *buffer, size_t bytes);
 void own_command(char command[64]);
 bool name_ok(const char *name);
+/* Which boot of the machine this is, as far as this process can see it: all zero where it cannot. Containers may have their own. */
 void boot_id(uint8_t id[16]);
 /* "1.5 GiB" into a buffer of 32; returns it. */
 const char *human(char buffer[32], uint64_t bytes);
@@ -117,6 +118,7 @@ int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_ex
 uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free);
 void device_flush(struct speckv_device *dev);
 int lock_byte(int fd, long long byte, bool take);   /* 0 or -EAGAIN... */
+int lock_byte_shared(int fd, long long byte);       /* the same, with others; turns one's own lock into a shared one */
 int lock_holder(int fd, long long byte, int *pid); /* 1 held by another, 0 free */
 int unlock_byte(int fd, long long byte);
 
@@ -172,7 +174,10 @@ static inline bool region_stale(struct region *r)
 {
 	return load(&r->head->pool.size_sequence) != load_relaxed(&r->size_sequence);
 }
-void region_flush(struct region *region, const void *address, uint64_t bytes);
+/* Nothing that the medium must keep over a power loss is acknowledged before this returned 0. */
+int region_flush(struct region *region, const void *address, uint64_t bytes);
+/* All that stands before the data, on whatever medium. */
+int region_flush_tables(struct region *region);
 static inline uint64_t region_entry_of(const struct region *r, uint64_t page)
 {
 	return page / r->min_run;
@@ -207,6 +212,10 @@ struct speckv_pool {
 #define ATTACH_KEEP_DEAD (1u << 31) /* leave what dead clients hold as it is: check counts it first */
 /* speckv_pool_open() with the flags above too. */
 int pool_attach(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out);
+/*
+ * Every client holds the pool's lock byte shared. Only where it is had alone, so that no client lives and none comes meanwhile, is an index rebuilt,
+ * or a pool marked as closed. Text set.
+ */
 int client_join(struct speckv_pool *pool, const struct speckv_attach *attach);
 void client_leave(struct speckv_pool *pool);
 /* 1: a live client holds the slot, 0: nobody does. */
@@ -387,13 +396,13 @@ void pool_event(struct region *region, unsigned int kind, unsigned int severity,
 void device_event(struct speckv_device *dev, unsigned int kind, unsigned int severity, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 int tenant_find(struct region *region, const char *name);
+uint32_t tenant_others(struct region *region);
 
 /* ---- check.c ------------------------------------------------------------------------------------------------------- */
 
-/* Was the pool last used in another boot of the machine? */
-bool region_rebooted(struct region *region);
-/* Build the index anew from page map and frame headers; nobody else may be attached. */
-int region_rebuild(struct speckv_pool *pool);
+/* Rebuild the index from page map and frame headers; no client may be attached. What an entry knows beyond its frame is kept. -ENODEV, -EACCES: the
+ * card does not answer, and nothing is known of the rest, which stays as it is. */
+int region_rebuild(struct region *region, uint64_t *kept, uint64_t *lost);
 /* Is this run a sound frame of this pool in this place? `deep` verifies every section. */
 int frame_sound(struct region *region, uint64_t page, uint32_t pages, uint64_t generation, bool deep, struct speckv_frame *frame);
 

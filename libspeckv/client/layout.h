@@ -144,7 +144,7 @@ struct lay_pool {
 	_Atomic uint64_t quota_pages, tenant_quota_pages;
 	_Atomic uint64_t claim_limit; /* pages; 0: none. Below data_pages while a shrink is under way */
 	_Atomic uint32_t eviction, resizes;
-	uint8_t boot_id[16];  /* of the boot that wrote last: another one means a rebuild */
+	uint8_t boot_id[16];  /* of the boot that wrote last; zero: not known */
 	_Atomic uint64_t stats_since_ns;
 	/* changed by everybody */
 	_Atomic uint64_t next_run_generation __attribute__((aligned(64)));
@@ -153,7 +153,8 @@ struct lay_pool {
 	_Atomic uint64_t event_sequence;
 	_Atomic uint64_t hint_head, hint_tail;
 	struct lay_calibration calibration;
-	uint8_t pad1[4096 - 456];
+	_Atomic uint64_t closed; /* 1: the last client left, and the tables were flushed before: nothing to rebuild */
+	uint8_t pad1[4096 - 464];
 };
 _Static_assert(sizeof(struct lay_pool) == 4096, "pool header");
 

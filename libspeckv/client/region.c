@@ -512,20 +512,29 @@ void region_release_backing(struct region *r, uint64_t from_page, uint64_t to_pa
 		memset(r->base + offset, 0, bytes);
 }
 
-void region_flush(struct region *r, const void *address, uint64_t bytes)
+/* Out of the caches of the processor, or to the disk. */
+static int flush(struct region *r, const void *address, uint64_t bytes)
 {
 	uintptr_t start = (uintptr_t)address, end = start + bytes;
 
-	if (!r->durable)
-		return;
 #if defined(__x86_64__)
 	if (r->dev->medium.node) { /* persistent memory: cache lines out, then a fence (Intel SDM, CLFLUSHOPT; every devdax machine has it) */
 		for (uintptr_t line = start & ~63ull; line < end; line += 64)
 			__asm__ volatile(".byte 0x66; clflush %0" : "+m"(*(volatile char *)line));
 		__asm__ volatile("sfence" ::: "memory");
-		return;
+		return 0;
 	}
 #endif
 	start &= ~4095ull;
-	msync((void *)start, end - start, MS_SYNC);
+	return msync((void *)start, end - start, MS_SYNC) == 0 ? 0 : -errno;
+}
+
+int region_flush(struct region *r, const void *address, uint64_t bytes)
+{
+	return r->durable ? flush(r, address, bytes) : 0;
+}
+
+int region_flush_tables(struct region *r)
+{
+	return flush(r, r->base, r->fixed.data_offset);
 }

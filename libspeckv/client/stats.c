@@ -72,10 +72,23 @@ static bool tenant_idle(struct region *r, uint32_t index)
 	return true;
 }
 
-/* Index of the tenant of that name, made if need be. When the table is full of tenants with blocks, the last one takes all comers. */
+/* The last one: of blocks whose tenant is not known, and of all comers when the table is full of tenants with blocks. */
+uint32_t tenant_others(struct region *r)
+{
+	struct lay_tenant *others = &r->head->tenants[LAY_TENANTS - 1];
+
+	if (load(&others->state) != 2) {
+		snprintf(others->name, sizeof(others->name), "others");
+		store(&others->state, 2);
+	}
+	return LAY_TENANTS - 1;
+}
+
+/* Index of the tenant of that name, made if need be. Negative: its name did not reach the medium. */
 int tenant_find(struct region *r, const char *name)
 {
 	struct lay_tenant *tenants = r->head->tenants;
+	int rc;
 
 	for (int i = 0; i < LAY_TENANTS; i++)
 		if (load(&tenants[i].state) == 2 && strncmp(tenants[i].name, name, sizeof(tenants[i].name)) == 0)
@@ -90,11 +103,10 @@ int tenant_find(struct region *r, const char *name)
 			memset((uint8_t *)&tenants[i] + offsetof(struct lay_tenant, name), 0, sizeof(tenants[i]) - offsetof(struct lay_tenant, name));
 			snprintf(tenants[i].name, sizeof(tenants[i].name), "%s", name);
 			store(&tenants[i].state, 2);
-			return i;
+			rc = region_flush(r, &tenants[i], sizeof(tenants[i])); /* frames will say its number */
+			return rc ? rc : i;
 		}
-	snprintf(tenants[LAY_TENANTS - 1].name, sizeof(tenants[0].name), "others");
-	store(&tenants[LAY_TENANTS - 1].state, 2);
-	return LAY_TENANTS - 1;
+	return (int)tenant_others(r);
 }
 
 /* ---- events: rings whose slots carry their own sequence number ------------------------------------------------------- */

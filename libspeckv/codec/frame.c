@@ -77,6 +77,7 @@ static void put_identity(uint8_t *header, const struct speckv_frame_identity *id
 	codec_put64(header + 48, identity->generation);
 	codec_put64(header + 56, identity->pool_address);
 	memcpy(header + 64, identity->key, SPECKV_KEY_BYTES);
+	codec_put32(header + 120, identity->tenant);
 }
 
 static void seal_header(uint8_t *header)
@@ -264,6 +265,7 @@ int speckv_frame_parse(const void *frame, uint64_t available, struct speckv_fram
 	parsed.identity.generation = codec_get64(header + 48);
 	parsed.identity.pool_address = codec_get64(header + 56);
 	memcpy(parsed.identity.key, header + 64, SPECKV_KEY_BYTES);
+	parsed.identity.tenant = codec_get32(header + 120);
 	memcpy(parsed.calibration, header + 96, SPECKV_CALIBRATION_DIGEST_BYTES);
 	parsed.sections = codec_get16(header + 112);
 	if (!codec_mode_find(parsed.codec))
@@ -276,8 +278,8 @@ int speckv_frame_parse(const void *frame, uint64_t available, struct speckv_fram
 	    parsed.frame_bytes < speckv_frame_min_bytes(&parsed.geometry, parsed.codec) ||
 	    parsed.frame_bytes > speckv_frame_max_bytes(&parsed.geometry, parsed.codec))
 		return -EBADMSG;
-	/* Only calibrated modes name a calibration; no mode of this version has a flag or the reserved word. */
-	if (!memcmp(parsed.calibration, zero, sizeof(zero)) != !mode->decode_calibrated || codec_get16(header + 114) || codec_get32(header + 120))
+	/* Only calibrated modes name a calibration; no mode of this version has a flag. */
+	if (!memcmp(parsed.calibration, zero, sizeof(zero)) != !mode->decode_calibrated || codec_get16(header + 114))
 		return -EBADMSG;
 	rc = check_table(&parsed, mode, frame, codec_get32(header + 116));
 	if (rc)

@@ -100,9 +100,9 @@ static void bad_writes_publish_nothing(void)
 	WRONG(write.codec, SPECKV_CODEC_E7C, SPECKV_STATUS_NO_CODEC);
 	WRONG(write.codec, 200, SPECKV_STATUS_NO_CODEC);
 	identity = rig_at(b.rig, 1, b.identity);
-	identity->reserved[15] = 1;
+	identity->reserved[11] = 1;
 	EQUAL(client_run(&b.client, &good, NULL), SPECKV_STATUS_INVALID);
-	identity->reserved[15] = 0;
+	identity->reserved[11] = 0;
 	/* Values that the codec cannot hold. */
 	raw = rig_at(b.rig, 1, b.raw);
 	raw[b.block_bytes / 2 - 1] = 0x7f80;

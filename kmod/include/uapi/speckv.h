@@ -178,7 +178,8 @@ struct speckv_block_identity {
 	__u8 key[32];
 	__aligned_le64 generation; /* of the page run */
 	__aligned_le64 first_position; /* position of the first token */
-	__u8 reserved[16];
+	__le32 tenant; /* whom the host charges for the block: kept in the frame, no meaning to the card */
+	__u8 reserved[12];
 };
 
 /*

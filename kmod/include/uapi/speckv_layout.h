@@ -77,7 +77,8 @@ SPECKV_SIZE(block_identity, 64);
 SPECKV_AT(block_identity, key, 0, 32);
 SPECKV_AT(block_identity, generation, 32, 8);
 SPECKV_AT(block_identity, first_position, 40, 8);
-SPECKV_AT(block_identity, reserved, 48, 16);
+SPECKV_AT(block_identity, tenant, 48, 4);
+SPECKV_AT(block_identity, reserved, 52, 12);
 
 SPECKV_SIZE(cmd_read, 64);
 SPECKV_AT(cmd_read, opcode, 0, 1);

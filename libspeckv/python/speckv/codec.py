@@ -29,6 +29,7 @@ class Identity:
     generation: int = 0
     pool_address: int = 0
     first_position: int = 0
+    tenant: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,7 @@ def encode_frame(
             "generation": identity.generation,
             "pool_address": identity.pool_address,
             "first_position": identity.first_position,
+            "tenant": identity.tenant,
         },
     )
     where = rows(raw, 1, write=False)
@@ -216,6 +218,7 @@ def _frame(parsed: Any) -> Frame:
             generation=int(place.generation),
             pool_address=int(place.pool_address),
             first_position=int(place.first_position),
+            tenant=int(place.tenant),
         ),
         calibration=bytes(ffi.buffer(parsed.calibration)),
         codec=Codec(members(Codec)[int(parsed.codec)]),

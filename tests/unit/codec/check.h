@@ -59,6 +59,8 @@ static inline struct speckv_frame_identity random_identity(uint64_t *state)
 	id.generation = random_next(state);
 	id.pool_address = random_next(state);
 	id.first_position = random_next(state);
+	id.tenant = (uint32_t)random_next(state);
+	id.reserved = 0;
 	return id;
 }
 

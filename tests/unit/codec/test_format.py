@@ -64,8 +64,8 @@ class Header:
 def parse(frame: bytes) -> Header:
     magic, version, mode, dtype = struct.unpack_from("<4sHBB", frame, 0)
     layers, kv_heads, head_dim, tokens, raw_bytes, frame_bytes = struct.unpack_from("<4H2I", frame, 8)
-    sections, flags, table_crc, reserved, header_crc = struct.unpack_from("<2H3I", frame, 112)
-    assert (magic, version, flags, reserved) == (b"SKVF", 0, 0, 0)
+    sections, flags, table_crc, tenant, header_crc = struct.unpack_from("<2H3I", frame, 112)
+    assert (magic, version, flags, tenant) == (b"SKVF", 0, 0, 0)
     assert header_crc == crc32c(frame[:124])
     assert frame_bytes == len(frame) and frame_bytes % 64 == 0
     assert sections == 2 * layers

@@ -136,8 +136,8 @@ static void versions_and_modes(void)
 		{ 6, 200, -EOPNOTSUPP },   { 7, 0, -EBADMSG },         { 7, 9, -EBADMSG },           { 8, 2, -EBADMSG },
 		{ 10, 0, -EBADMSG },       { 14, 63, -EBADMSG },       { 16, 1, -EBADMSG },          { 20, 1, -EBADMSG },
 		{ 23, 255, -EBADMSG },     { 96, 1, -EBADMSG },        { 112, 3, -EBADMSG },         { 114, 1, -EBADMSG },
-		{ 120, 1, -EBADMSG },      { 128, 4, -EBADMSG },       { 128, 2, -EBADMSG },         { 131, 255, -EBADMSG },
-		{ 132, 1, -EBADMSG },      { 140, 1, -EBADMSG },       { 144, 7, -EBADMSG },
+		{ 128, 4, -EBADMSG },      { 128, 2, -EBADMSG },       { 131, 255, -EBADMSG },       { 132, 1, -EBADMSG },
+		{ 140, 1, -EBADMSG },      { 144, 7, -EBADMSG },
 	};
 
 	memset(raw, 1, bytes);

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: MIT
+/*
+ * When an index is rebuilt, and what a rebuild keeps. Containers have boot ids of their own, and some cannot read any: nothing is rebuilt under a
+ * living client, nor where the last one closed the pool; a check that does not repair changes no byte.
+ */
+#include "client/internal.h"
+
+#include "harness.h"
+
+#define N 24
+
+static uint8_t *buffer;
+static const char *boot; /* what this process reads as its boot id; NULL: the machine's */
+
+#define BOOT_A "11111111-2222-3333-4444-555555555555\n"
+#define BOOT_B "66666666-7777-8888-9999-aaaaaaaaaaaa\n"
+#define HIDDEN ""
+
+/* In front of the C library's: a container's view of one file. */
+FILE *fopen(const char *path, const char *mode)
+{
+	int fd;
+
+	if (boot && strcmp(path, "/proc/sys/kernel/random/boot_id") == 0)
+		return *boot ? fmemopen((void *)(uintptr_t)boot, strlen(boot), "r") : NULL;
+	fd = open(path, strchr(mode, 'w') ? O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0666);
+	return fd < 0 ? NULL : fdopen(fd, strchr(mode, 'w') ? "w" : "r");
+}
+
+struct visit {
+	const char *name, *boot, *tenant;
+	unsigned int puts; /* of blocks from `first` on */
+	uint64_t first;
+	bool killed;
+};
+
+static int visit(void *arg)
+{
+	const struct visit *v = arg;
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+
+	boot = v->boot;
+	dev = open_device(v->name, 0);
+	pool = attach_pool(dev, "pool", v->tenant);
+	for (uint64_t i = 0; i < v->puts; i++)
+		EXPECT(0, put_number(pool, v->first + i, buffer));
+	if (v->killed)
+		raise(SIGKILL);
+	speckv_pool_close(pool);
+	speckv_device_close(dev);
+	return 0;
+}
+
+static void visited(const char *name, const char *as, const char *tenant, uint64_t first, unsigned int puts, bool killed)
+{
+	struct visit v = { name, as, tenant, puts, first, killed };
+
+	EXPECT(killed ? -SIGKILL : 0, wait_child(spawn(visit, &v)));
+}
+
+struct rebuilds {
+	unsigned int reboots, crashes;
+};
+
+static int rebuilt(const struct speckv_event *event, void *arg)
+{
+	struct rebuilds *seen = arg;
+
+	seen->reboots += strstr(event->text, "rebuilt after a reboot") != NULL;
+	seen->crashes += strstr(event->text, "rebuilt after a crash") != NULL;
+	return 0;
+}
+
+static struct rebuilds rebuilds(struct speckv_device *dev)
+{
+	struct rebuilds seen = { 0 };
+
+	EXPECT(0, speckv_events(dev, "pool", 0, rebuilt, &seen));
+	return seen;
+}
+
+struct charged {
+	const char *name;
+	uint64_t blocks;
+};
+
+static int charged_one(const struct speckv_tenant_info *tenant, void *arg)
+{
+	struct charged *c = arg;
+
+	if (strcmp(tenant->name, c->name) == 0)
+		c->blocks += tenant->blocks;
+	return 0;
+}
+
+static uint64_t charged(struct speckv_device *dev, const char *name)
+{
+	struct charged c = { .name = name };
+
+	EXPECT(0, speckv_pool_tenants(dev, "pool", charged_one, &c));
+	return c.blocks;
+}
+
+static struct speckv_device *fresh(enum media kind, char name[300])
+{
+	struct speckv_device *dev;
+	struct speckv_pool_config config = small_pool("pool", 8 * MIB);
+
+	boot = BOOT_A;
+	dev = open_medium(kind, name);
+	config.eviction = SPECKV_EVICT_NONE;
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	return dev;
+}
+
+static void ended(struct speckv_device *dev, const char *name)
+{
+	speckv_device_close(dev);
+	remove_device(name);
+	unlink(name + strlen("host:")); /* a file of fixed size stays */
+}
+
+/* A client lives, others of all boots come and go: it loses nothing, its allocation is its own. */
+static void under_a_living_client(enum media kind)
+{
+	static const char *const boots[] = { BOOT_B, HIDDEN, BOOT_A, BOOT_B };
+	char name[300];
+	struct speckv_device *dev = fresh(kind, name);
+	struct speckv_pool *pool = attach_pool(dev, "pool", "lives");
+	struct speckv_mem *mem;
+	struct rebuilds seen;
+	void *bytes;
+
+	EXPECT(0, speckv_mem_alloc(pool, 100000, &mem));
+	EXPECT(0, speckv_mem_access(mem, 0, 100000, &bytes));
+	memset(bytes, 0x5a, 100000);
+	for (uint64_t i = 0; i < N; i++) {
+		EXPECT(0, put_number(pool, i, buffer));
+		visited(name, boots[i % 4], "comes", 1000 + i, 1, i % 3 == 0);
+	}
+	for (uint64_t i = 0; i < N; i++) {
+		EXPECT(0, get_number(pool, i, buffer));
+		EXPECT(0, get_number(pool, 1000 + i, buffer));
+	}
+	CHECK(all_bytes(bytes, 100000, 0x5a), "the allocation was given to others");
+	seen = rebuilds(dev);
+	CHECK(!seen.reboots && !seen.crashes, "rebuilt %u and %u times under a living client", seen.reboots, seen.crashes);
+	speckv_mem_free(mem);
+	speckv_pool_close(pool);
+	expect_sound(dev, "pool", 2 * N);
+	ended(dev, name);
+}
+
+/* Containers that take turns, each of which closes what it opened: there is nothing to rebuild. */
+static void in_turns(enum media kind)
+{
+	static const char *const boots[] = { BOOT_A, BOOT_B, HIDDEN };
+	char name[300];
+	struct speckv_device *dev = fresh(kind, name);
+	struct speckv_pool *pool;
+	struct rebuilds seen;
+
+	for (uint64_t i = 0; i < N; i++)
+		visited(name, boots[i % 3], "turns", i, 1, false);
+	seen = rebuilds(dev);
+	CHECK(!seen.reboots && !seen.crashes, "rebuilt %u and %u times", seen.reboots, seen.crashes);
+	pool = attach_pool(dev, "pool", "turns");
+	for (uint64_t i = 0; i < N; i++)
+		EXPECT(0, get_number(pool, i, buffer));
+	speckv_pool_close(pool);
+	ended(dev, name);
+}
+
+/* The machine went down with a client in it: the index is rebuilt once, and each block is charged to whom it was. */
+static void after_a_reboot(enum media kind, const char *as)
+{
+	char name[300];
+	struct speckv_device *dev = fresh(kind, name);
+	struct speckv_pool_config config = { .tenant_quota_bytes = 1 * MIB };
+	struct speckv_pool *pool;
+	struct rebuilds seen;
+	struct found found;
+	struct speckv_key key = key_of(3);
+	uint64_t used_ns;
+	int rc = 0;
+
+	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_TENANT_QUOTA, &config, NULL));
+	visited(name, BOOT_A, "alice", 0, N, false);
+	pool = attach_pool(dev, "pool", "lives");
+	for (int i = 0; i < 5; i++)
+		EXPECT(0, get_number(pool, 3, buffer));
+	CHECK(index_find(&pool->region, &key, &found), "3");
+	used_ns = load(&pool->region.entries[found.entry].used_ns);
+	visited(name, BOOT_A, "bob", 100, 5, true);
+	memset((void *)pool->region.directory, 0, (pool->region.fixed.bucket_mask + 1) * sizeof(struct lay_bucket)); /* it had not reached the medium */
+	for (unsigned int i = 0; i < LAY_TENANTS; i++) {
+		store(&pool->region.head->tenants[i].blocks, 0);
+		store(&pool->region.head->tenants[i].used_pages, 0);
+	}
+	/* all of it went down: its locks are gone, its slot says that it is in */
+	close(pool->region.lock_fd);
+	pool->region.lock_fd = open(pool->region.path, O_RDWR | O_CLOEXEC);
+	pool->region.guard.lock_fd = pool->region.lock_fd;
+	visited(name, as, "carol", 0, 0, false);
+	seen = rebuilds(dev);
+	CHECK(seen.reboots == (strcmp(as, HIDDEN) != 0) && seen.crashes == (strcmp(as, HIDDEN) == 0), "rebuilt %u and %u times", seen.reboots, seen.crashes);
+	CHECK(charged(dev, "alice") == N && charged(dev, "bob") == 5 && charged(dev, "carol") == 0, "charged: alice %llu, bob %llu, carol %llu",
+	      (unsigned long long)charged(dev, "alice"), (unsigned long long)charged(dev, "bob"), (unsigned long long)charged(dev, "carol"));
+	CHECK(index_find(&pool->region, &key, &found), "3");
+	CHECK(load(&pool->region.entries[found.entry].used_ns) == used_ns && load(&pool->region.entries[found.entry].uses) == 5, "its last use was forgotten");
+	speckv_pool_close(pool);
+	pool = attach_pool(dev, "pool", "alice");
+	for (uint64_t i = 0; i < 100 && !rc; i++)
+		rc = put_number(pool, 200 + i, buffer);
+	EXPECT(-EDQUOT, rc);
+	CHECK(charged(dev, "alice") < 80, "the quota counts what she had");
+	speckv_pool_close(pool);
+	expect_sound(dev, "pool", -1);
+	ended(dev, name);
+}
+
+static uint64_t hash_file(const char *path, const struct stat *st, uint64_t hash)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint64_t words[512];
+	ssize_t got;
+
+	CHECK(fd >= 0, "%s", path);
+	hash ^= (uint64_t)st->st_size;
+	while ((got = read(fd, words, sizeof(words))) > 0)
+		for (ssize_t i = 0; i < got / 8; i++)
+			hash = (hash ^ words[i]) * 0x100000001b3ull;
+	close(fd);
+	return hash;
+}
+
+static uint64_t tree_hash;
+
+static int hash_one(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+	for (const char *c = path; *c; c++)
+		tree_hash = (tree_hash ^ (uint8_t)*c) * 0x100000001b3ull;
+	if (kind == FTW_F)
+		tree_hash = hash_file(path, st, tree_hash);
+	return 0;
+}
+
+static uint64_t hash_all(void)
+{
+	tree_hash = 0xcbf29ce484222325ull;
+	CHECK(nftw(test_dir, hash_one, 16, FTW_PHYS) == 0, "nftw");
+	return tree_hash;
+}
+
+/* With all that a check can find, and from another boot: not a byte changes until it is told to repair. */
+static void a_check_changes_nothing(enum media kind)
+{
+	static const char *const boots[] = { BOOT_A, BOOT_B, HIDDEN };
+	char name[300];
+	struct speckv_device *dev = fresh(kind, name);
+	struct speckv_check_report report;
+	struct region region;
+	uint64_t before;
+
+	visited(name, BOOT_A, "dies", 0, N, true);
+	EXPECT(0, region_open(dev, "pool", true, &region));
+	for (uint64_t p = 0, bad = 0; p < region_pages(&region) && bad < 2; p++)
+		if (lay_state(load(&region.page_map[p])) == LAY_HEAD) {
+			memset(region.data + p * region.page_bytes, (int)(0xff * bad), 64);
+			bad++;
+		}
+	store(&region.page_map[region_pages(&region) - 1], lay_word(LAY_CLAIMED, 77, 99)); /* a leak */
+	memset((void *)region.directory, 0x11, 4096);
+	region_close(&region);
+	speckv_device_close(dev);
+	before = hash_all();
+	for (int i = 0; i < 3; i++) {
+		boot = boots[i];
+		dev = open_device(name, 0);
+		EXPECT(-EUCLEAN, check_pool(dev, "pool", SPECKV_CHECK_DEEP, &report));
+		CHECK(report.blocks_bad == 2 && report.pages_leaked && report.clients_dead == 1 && !report.repaired, "bad %llu leaked %llu dead %llu",
+		      (unsigned long long)report.blocks_bad, (unsigned long long)report.pages_leaked, (unsigned long long)report.clients_dead);
+		speckv_device_close(dev);
+		CHECK(hash_all() == before, "a check without repair changed the medium");
+	}
+	dev = open_device(name, 0);
+	EXPECT(0, check_pool(dev, "pool", SPECKV_CHECK_DEEP | SPECKV_CHECK_REPAIR, &report));
+	CHECK(hash_all() != before, "repaired");
+	expect_sound(dev, "pool", N - 2);
+	ended(dev, name);
+}
+
+int main(void)
+{
+	test_begin(100);
+	buffer = line_alloc(2 * SMALL_BYTES);
+	for (int kind = 0; kind < test_media(); kind++) {
+		under_a_living_client((enum media)kind);
+		in_turns((enum media)kind);
+		after_a_reboot((enum media)kind, BOOT_B);
+		after_a_reboot((enum media)kind, HIDDEN);
+		a_check_changes_nothing((enum media)kind);
+	}
+	free(buffer);
+	test_end();
+	return 0;
+}
