@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Files of bundles and keys: read whole and bounded, written whole or not at all."""
+"""Files of bundles and keys."""
 
 from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from speckvctl.errors import CliError, DamagedError, UsageError
+from speckvctl.errors import DamagedError, UsageError
+from speckvctl.files import read
 
 KEY_BYTES_MAX = 1 << 16
 
@@ -35,17 +35,17 @@ def refusals(path: Path) -> Iterator[None]:
 def read_bundle(path: Path) -> bytes:
     from speckv import bundle
 
-    return _read(path, bundle.BYTES_MAX)
+    return read(path, bundle.BYTES_MAX)
 
 
 def read_bitstream(path: Path) -> bytes:
     from speckv import bundle
 
-    return _read(path, bundle.BYTES_MAX)
+    return read(path, bundle.BYTES_MAX)
 
 
 def read_text(path: Path) -> bytes:
-    return _read(path, KEY_BYTES_MAX)
+    return read(path, KEY_BYTES_MAX)
 
 
 def read_secret_key(path: Path) -> bytes:
@@ -74,20 +74,6 @@ def refusals_of_keys(path: Path) -> Iterator[None]:
         raise UsageError(f"{path}: {exc}", "speckvctl bitstream keygen NAME", exc.errno) from exc
 
 
-def _read(path: Path, most: int) -> bytes:
-    with path.open("rb") as stream:
-        data = stream.read(most + 1)
-    if len(data) > most:
-        raise CliError(f"{path}: more than {most} bytes", number=errno.EFBIG)
-    return data
-
-
-def check_new(path: Path) -> None:
-    """Keys are never written over."""
-    if os.path.lexists(path):
-        raise CliError(f"{path} is there already; nothing was changed", "name another", errno.EEXIST)
-
-
 def check_replaceable(path: Path) -> None:
     """A bundle may be written over, anything else may not."""
     if not os.path.lexists(path):
@@ -99,34 +85,3 @@ def check_replaceable(path: Path) -> None:
             raise UsageError(
                 f"{path} is something else than a bundle; nothing was changed", "name another with --output"
             )
-
-
-def write(path: Path, data: bytes | bytearray, *, mode: int | None = None, new: bool = False) -> None:
-    """Write a file so that it is seen whole, or not at all. `new`: fail when something is there."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fchmod(stream.fileno(), _mode(path) if mode is None else mode)
-            os.fsync(stream.fileno())
-        if new:
-            os.link(name, path)
-        else:
-            os.replace(name, path)
-            return
-    except FileExistsError:
-        check_new(path)
-        raise
-    finally:
-        if os.path.lexists(name):
-            os.unlink(name)
-
-
-def _mode(path: Path) -> int:
-    """That of the file that is replaced, or what the process's mask leaves."""
-    if path.exists():
-        return path.stat().st_mode & 0o7777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

@@ -37,6 +37,7 @@ from speckvctl.errors import (
     UnsupportedError,
     UsageError,
 )
+from speckvctl.files import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -262,7 +263,7 @@ def start(ctx: speckv.Context, name: str, wish: Wish) -> EmulatedCard:
                 link.symlink_to(folder)
             if fresh:
                 _write_keys(folder, wish.keys or (TEST_PUBLIC_KEY,))
-                _write_whole(folder / "card.json", json.dumps(asdict(making)) + "\n")
+                write(folder / "card.json", f"{json.dumps(asdict(making))}\n".encode())
             _launch(executable, name, folder, making)
     return describe(ctx, name)
 
@@ -304,18 +305,12 @@ def _undone_unless_started(ctx: speckv.Context, name: str, folder: Path, fresh: 
         raise
 
 
-def _write_whole(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)
-
-
 def _write_keys(folder: Path, keys: tuple[bytes, ...]) -> None:
     from speckv import bundle
 
     (folder / "keys.d").mkdir(mode=0o755, exist_ok=True)
     for key in keys:
-        _write_whole(folder / "keys.d" / f"{bundle.key_id(key).hex()[:16]}.pub", bundle.public_to_pem(key))
+        write(folder / "keys.d" / f"{bundle.key_id(key).hex()[:16]}.pub", bundle.public_to_pem(key).encode())
 
 
 def _launch(executable: Path, name: str, folder: Path, making: Making) -> None:

@@ -17,8 +17,9 @@ import numpy as np
 from speckv import Codec, SpeckvError, codec
 
 from speckvctl.codecs.modes import Mode
-from speckvctl.codecs.tensors import Bytes, Pair, replacing, write_tensors
+from speckvctl.codecs.tensors import Bytes, Pair, write_tensors
 from speckvctl.errors import UsageError
+from speckvctl.files import replacing
 
 MAGIC = b"SKVFILE\0"
 VERSION = 0

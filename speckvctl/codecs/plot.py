@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from speckvctl import results
-from speckvctl.codecs.tensors import replacing
+from speckvctl.files import replacing
 
 WIDTH, HEIGHT = 760, 460
 LEFT, RIGHT, TOP, BOTTOM = 70, 170, 40, 50

@@ -13,16 +13,16 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import speckv
 
 from speckvctl.errors import UsageError
+from speckvctl.files import replacing
 
 MAX_HEADER_BYTES = 64 << 20
 MAX_TENSOR_BYTES = 1 << 31  # of a block, and enough for a million tokens of eight heads
@@ -244,21 +244,6 @@ def _pair(path: Path, half: dict[str, tuple[str, speckv.DType, Bytes]]) -> Pair:
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its place only when it is whole; until then, and after a failure, what was there stays."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("xb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def write_tensors(

@@ -14,7 +14,7 @@ import speckv
 from speckv import Codec, Geometry, codec
 
 from speckvctl.codecs.modes import CALIBRATED
-from speckvctl.codecs.tensors import replacing
+from speckvctl.files import write
 
 ISAS = ("portable", "sse42", "avx2", "avx512")
 STYLES = ("bits", "smooth", "constant", "tiny", "outlier", "zero", "wide", "mixed", "channels")
@@ -117,8 +117,7 @@ def update(folder: Path, dry_run: bool, progress: Progress) -> Found:
             frames[folder / f"{vector.name}.frame"] = frame.tobytes()
         _count(found, vector, stored)
     for path, data in ({} if dry_run else frames | {index: "".join(lines).encode()}).items():
-        with replacing(path) as stream:
-            stream.write(data)
+        write(path, data)
     return found
 
 

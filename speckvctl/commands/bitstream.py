@@ -12,6 +12,7 @@ from speckvctl import results
 from speckvctl.bundles import files, reports, trust
 from speckvctl.commands.options import App, DryRun, Json
 from speckvctl.errors import UsageError
+from speckvctl.files import check_new, check_place, write
 from speckvctl.render import finish
 
 if TYPE_CHECKING:
@@ -66,9 +67,10 @@ def build_bundle(
     made = bundle.build(reports.manifest_of(report, bitstream, data, security_version), data)
     if key is not None:
         bundle.sign(made, files.read_secret_key(key))
+    check_place(output)
     files.check_replaceable(output)
     if not dry_run:
-        files.write(output, made)
+        write(output, made)
     seen = bundle.inspect(made)
     document = results.BitstreamBuild(
         bundle=str(output),
@@ -180,10 +182,11 @@ def sign_bundle(
         signed = bytearray(data)
         bundle.sign(signed, secret)
     target = output or bundle_path
+    check_place(target)
     files.check_replaceable(target)
     changed = output is not None or signed != data
     if changed and not dry_run:
-        files.write(target, signed)
+        write(target, signed)
     document = results.BitstreamSign(
         bundle=str(target),
         dry_run=dry_run,
@@ -215,15 +218,16 @@ def make_key(
     if not name or name.endswith("/"):
         raise UsageError(f"'{name}' names no file", "speckvctl bitstream keygen release")
     secret_path, public_path = Path(f"{name}.pem"), Path(f"{name}.pub")
+    check_place(secret_path, "NAME")
     for path in (secret_path, public_path):
-        files.check_new(path)
+        check_new(path)
     key_id = None
     if not dry_run:
         secret = bundle.generate_key()
         public = bundle.public_key(secret)
         key_id = bundle.key_id(public).hex()
-        files.write(secret_path, bundle.secret_to_pem(secret).encode(), mode=0o600, new=True)
-        files.write(public_path, bundle.public_to_pem(public).encode(), mode=0o644, new=True)
+        write(secret_path, bundle.secret_to_pem(secret).encode(), mode=0o600, new=True)
+        write(public_path, bundle.public_to_pem(public).encode(), mode=0o644, new=True)
     document = results.BitstreamKeygen(
         secret_key=str(secret_path), public_key=str(public_path), dry_run=dry_run, key_id=key_id
     )

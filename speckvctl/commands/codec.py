@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speckvctl import results
+from speckvctl import files, results
 from speckvctl.commands.options import App, DryRun, Json
 from speckvctl.console import ProgressCallback, progress
 from speckvctl.errors import UsageError
@@ -205,6 +205,8 @@ def compare_codecs(
     from speckvctl.codecs import comparison, plot, running, tensors
 
     running.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute)
+    if svg is not None:
+        files.check_place(svg, "--svg")
     pairs, _ = tensors.read_pairs(file, BLOCK_TOKENS)
     coders, left_out = comparison.coders(only, calibration, peers=peers)
     with progress("coding", "codecs") as tell:
@@ -258,6 +260,7 @@ def encode_file(
 
     mode = modes.mode(codec_name, calibration)
     pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
+    files.check_place(output)
     frames.check_replaceable(output)
     with progress("encoding", "tensors") as tell:
         stored = _encode(mode, pairs, block_tokens, output, dry_run, tell)
@@ -315,6 +318,7 @@ def decode_file(
 
     reader = frames.Reader(source)
     codecs = [modes.mode(name, calibration, of_frames=True) for name in reader.modes]
+    files.check_place(output)
     tensors.check_replaceable(output)
     with progress("decoding", "tensors") as tell:
         raw = frames.decode(reader, {mode.codec: mode for mode in codecs}, None if dry_run else output, tell)
@@ -381,6 +385,7 @@ def calibrate(
             f"--codec: {codec_name} takes no calibration", f"--codec with one of {', '.join(modes.CALIBRATED)}"
         )
     running.check_compute(compute)
+    files.check_place(output)
     tensors.check_replaceable(output)
     from speckvctl.codecs import calibration, llama, perplexity
 
@@ -391,8 +396,7 @@ def calibrate(
             loaded, ids, ratio=ratio, codec=codec_name, seed=seed, source=f"{model.name} {tokens.name}", progress=tell
         )
     if not dry_run:
-        with tensors.replacing(output) as stream:
-            stream.write(made.file)
+        files.write(output, made.file)
     document = results.CodecCalibrate(
         file=str(output),
         dry_run=dry_run,

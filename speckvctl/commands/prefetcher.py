@@ -14,6 +14,7 @@ from speckvctl.cards import description
 from speckvctl.commands.options import App, Device, DryRun, Json
 from speckvctl.console import progress
 from speckvctl.errors import NothingToDoError, UnsupportedError, UsageError
+from speckvctl.files import check_place
 from speckvctl.render import finish
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def eval_prefetcher(
     if len(files) != wanted:
         what = "a trace alone" if baseline is not None else "a model and a trace, or --baseline NAME and a trace"
         raise UsageError(f"{len(files)} files were given; {what} is needed", "speckvctl prefetcher eval --help")
+    if scores is not None:
+        check_place(Path(scores), "--scores")
     loaded = model.load(Path(files[0])) if baseline is None else None
     with progress("evaluating", "requests") as tell:
         tell(0, 0)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ import typer
 from speckvctl import results
 from speckvctl.commands.options import App, DryRun, Json
 from speckvctl.console import progress
-from speckvctl.errors import AbsentError, DeniedError, UsageError
+from speckvctl.files import check_place
 from speckvctl.render import finish
 
 app = App()
@@ -48,12 +47,7 @@ def train_prefetcher(
     from speckvctl.prefetcher import dataset, model, training
 
     path = Path(output)
-    if not path.parent.is_dir():
-        raise AbsentError(f"--output: {path.parent} is not a folder", "-o with a file in a folder that is there")
-    if path.is_dir():
-        raise UsageError(f"--output: {path} is a folder", "-o with the name of a file")
-    if not os.access(path.parent, os.W_OK):
-        raise DeniedError(f"--output: no permission to write in {path.parent}", "-o with a file in another folder")
+    check_place(path)
     if path.exists():
         model.load(path)  # another model is written over, another file is not
     version = training.torch_version()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from speckv import predictor
 from speckv.predictor import Curve, Policy, Prefetch, SimConfig, SimResult
 
+from speckvctl.files import replacing
 from speckvctl.prefetcher import features, survival
 from speckvctl.prefetcher.dataset import Dataset
 from speckvctl.prefetcher.model import Model
@@ -165,21 +165,15 @@ def write_log(data: Dataset, scorer: Scorer, settings: Settings, path: Path) -> 
     _, log = predictor.simulate_logged(data.linked, settings.config(data, scorer))
     scored = scorer.policy is Policy.SCORE
     blocks = data.block_ids[log["node"]]
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("x", encoding="ascii") as stream:
-            for block, event in zip(blocks.tolist(), log, strict=True):
-                line = {
-                    "t_ms": int(event["time_ns"]) / 1e6,
-                    "block": block,
-                    "action": _ACTIONS[event["action"]],
-                    "score": int(event["score"]) / predictor.ONE if scored else None,
-                }
-                if event["action"] == predictor.Action.PREFETCH:
-                    line["ready_ms"] = int(event["ready_ns"]) / 1e6
-                stream.write(json.dumps(line) + "\n")
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with replacing(path) as stream:
+        for block, event in zip(blocks.tolist(), log, strict=True):
+            line = {
+                "t_ms": int(event["time_ns"]) / 1e6,
+                "block": block,
+                "action": _ACTIONS[event["action"]],
+                "score": int(event["score"]) / predictor.ONE if scored else None,
+            }
+            if event["action"] == predictor.Action.PREFETCH:
+                line["ready_ms"] = int(event["ready_ns"]) / 1e6
+            stream.write(f"{json.dumps(line)}\n".encode())
     return len(log)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy.typing as npt
 import speckv
 from speckv import codec, predictor
 
+from speckvctl import files
 from speckvctl.prefetcher import features, survival
 
 FORMAT = "speckv-return-model"
@@ -144,16 +144,7 @@ def save(model: Model, path: Path) -> None:
     }
     tensors = {name: np.ascontiguousarray(model.tensors[name], dtype) for name, dtype, _ in layout()}
     data = serialise(tensors, metadata=metadata)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    files.write(path, data)
 
 
 def load(path: Path) -> Model:

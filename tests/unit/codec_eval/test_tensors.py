@@ -105,13 +105,3 @@ def test_a_tensor_that_claims_a_terabyte_is_refused_before_any_memory_is_taken(t
     path.write_bytes(len(text).to_bytes(8, "little") + text)
     with pytest.raises(TensorsError, match="is too large"):
         tensors.read_pairs(path, 64)
-
-
-def test_a_file_that_fails_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "kept"
-    path.write_bytes(b"before")
-    with pytest.raises(RuntimeError), tensors.replacing(path) as stream:
-        stream.write(b"half")
-        raise RuntimeError
-    assert [child.name for child in tmp_path.iterdir()] == ["kept"]
-    assert path.read_bytes() == b"before"
