@@ -26,6 +26,12 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def note_sorted(trace: str, moved: int) -> None:
+    """That a trace's lines were not used in their order, if so."""
+    if moved:
+        note(f"{trace}: {moved:,} requests stood behind later ones, and were sorted by time")
+
+
 def confirm(loss: str, *, yes: bool, as_json: bool, command: str) -> None:
     """Go on only when the person agreed: by --yes, or by typing yes after reading what will be lost.
 

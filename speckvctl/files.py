@@ -30,7 +30,7 @@ def check_place(path: Path, option: str = "--output") -> None:
     """That a file can be written there, before anything takes time."""
     folder = path.parent
     if not folder.is_dir():
-        raise AbsentError(f"{option}: {folder} is not a folder", f"mkdir -p {folder}", errno.ENOENT)
+        raise AbsentError(f"{option}: {path}: {folder} is not a folder", f"mkdir -p {folder}", errno.ENOENT)
     if path.is_dir():
         raise UsageError(f"{option}: {path} is a folder", f"{option} with the name of a file", errno.EISDIR)
     if not os.access(path if _is_stream(path) else folder, os.W_OK):

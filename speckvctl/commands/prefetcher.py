@@ -12,7 +12,7 @@ import typer
 from speckvctl import results
 from speckvctl.cards import description
 from speckvctl.commands.options import App, Device, DryRun, Json
-from speckvctl.console import progress
+from speckvctl.console import note_sorted, progress
 from speckvctl.errors import NothingToDoError, UnsupportedError, UsageError
 from speckvctl.files import check_place
 from speckvctl.render import finish
@@ -59,7 +59,12 @@ def eval_prefetcher(
     ] = 50,
     score_from_ms: Annotated[
         float | None,
-        typer.Option("--score-from-ms", metavar="T", min=0, help="Count from here on. Default: at 80% of the time."),
+        typer.Option(
+            "--score-from-ms",
+            metavar="T",
+            min=0,
+            help="Count from this time after the first request on. Default: at 80%.",
+        ),
     ] = None,
     scores: Annotated[
         str | None,
@@ -100,6 +105,7 @@ def eval_prefetcher(
     with progress("evaluating", "requests") as tell:
         tell(0, 0)
         data = dataset.read(Path(files[-1]), lambda count: tell(count, 0))
+        note_sorted(files[-1], data.moved)
         start_ms = dataset.CHOOSE_SHARE * data.end * 1000 if score_from_ms is None else score_from_ms
         if start_ms > data.end * 1000:
             raise UsageError(

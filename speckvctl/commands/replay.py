@@ -10,7 +10,7 @@ import typer
 
 from speckvctl import library, results
 from speckvctl.commands.options import App, DryRun, Json
-from speckvctl.console import progress
+from speckvctl.console import note_sorted, progress
 from speckvctl.errors import UsageError
 from speckvctl.quantities import parse_positive_size
 from speckvctl.render import finish
@@ -23,7 +23,9 @@ app = App()
 
 @app.verb("replay")
 def replay(
-    trace: Annotated[str, typer.Argument(metavar="TRACE", help="Trace file; .gz and .xz are read as they are.")],
+    trace: Annotated[
+        str, typer.Argument(metavar="TRACE", help="Trace, or - for stdin; gzip and xz are read as they are.")
+    ],
     device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="Device that has the pool.")],
     pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="Pool to drive.")],
     trace_format: Annotated[
@@ -49,7 +51,7 @@ def replay(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Only the first N requests.")] = None,
     until_ms: Annotated[
-        float | None, typer.Option("--until-ms", metavar="MS", help="Only requests up to this time of the trace.")
+        float | None, typer.Option("--until-ms", metavar="MS", help="Only requests up to this time after the first.")
     ] = None,
     tenant: Annotated[
         str | None, typer.Option("--tenant", metavar="NAME", help="Client n is the tenant NAME-n. Default: replay.")
@@ -96,6 +98,7 @@ def replay(
     with progress("replay", "requests") as tell:
         tell(0, 0)
         plan = player.plan(config)
+        note_sorted(trace, plan.moved)
         if not dry_run:
             result = player.execute(plan, lambda now: tell(now.requests, now.requests_total))
     finish(_planned(plan) if dry_run else _replayed(plan, result), as_json=as_json)

@@ -10,7 +10,7 @@ import typer
 
 from speckvctl import results
 from speckvctl.commands.options import App, DryRun, Json
-from speckvctl.console import progress
+from speckvctl.console import note_sorted, progress
 from speckvctl.files import check_place
 from speckvctl.render import finish
 
@@ -57,6 +57,7 @@ def train_prefetcher(
         tell(0, 0)
         splits = [training.Split.of(dataset.read(Path(trace), lambda count: tell(count, 0))) for trace in traces]
     for split in splits:
+        note_sorted(str(split.data.path), split.data.moved)
         split.check()
     outcome = None
     if not dry_run:

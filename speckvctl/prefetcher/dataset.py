@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from speckv import predictor
 
-from speckvctl.replay.traces import Trace, TraceError
+from speckvctl.replay.traces import Trace
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,9 +32,10 @@ class Dataset:
 
     path: Path
     digest: str
+    moved: int  # requests that stood behind later ones in the file
     linked: predictor.LinkedTrace
     block_ids: npt.NDArray[np.uint64]  # of each node, as the file has them
-    times: Floats  # seconds
+    times: Floats  # seconds since the first request
     parent: npt.NDArray[np.int64]
     returned: Floats  # seconds, when the session came back; inf: not within the trace
     blocks: npt.NDArray[np.int64]
@@ -55,16 +56,9 @@ class Dataset:
 def read(path: Path, on_request: Callable[[int], None] = lambda count: None) -> Dataset:
     """Read, check and link a whole trace."""
     trace = Trace(path)
-    requests = []
-    for request in trace:
-        if request.session_clock:
-            raise DatasetError(f"{path}: each session has a clock of its own; a trace with one clock is needed")
-        requests.append(request)
-        if len(requests) % 1000 == 0:
-            on_request(len(requests))
-    if not requests:
-        raise TraceError(path, None, "holds no request")
-    requests.sort(key=lambda request: request.time_ms)  # stable: the file's order where times are equal
+    if trace.format == "weka-sessions":
+        raise DatasetError(f"{path}: each session has a clock of its own; a trace with one clock is needed")
+    requests, moved = trace.load(lambda count: None if count % 1000 else on_request(count))
     first = np.cumsum([0, *(len(request.ids) for request in requests)]).astype(np.uint64)
     ids = np.fromiter((block for request in requests for block in request.ids), np.uint64, int(first[-1]))
     times_ns = np.array([round(request.time_ms * 1e6) for request in requests], np.uint64)
@@ -78,6 +72,7 @@ def read(path: Path, on_request: Callable[[int], None] = lambda count: None) -> 
     return Dataset(
         path=path,
         digest=trace.digest().hex(),
+        moved=moved,
         linked=linked,
         block_ids=block_ids,
         times=times,

@@ -113,6 +113,7 @@ class Plan:
     setup: Setup
     requests: int
     blocks: int
+    moved: int  # requests of the trace that stood behind later ones
 
 
 def plan(config: ReplayConfig) -> Plan:
@@ -157,7 +158,7 @@ def plan(config: ReplayConfig) -> Plan:
         calibrated=calibrated,
     )
     Contents(contents, setup.geometry, setup.codec, scope, calibrated)  # fails here rather than in every client
-    return Plan(config, trace, setup, survey.requests, survey.blocks)
+    return Plan(config, trace, setup, survey.requests, survey.blocks, survey.moved)
 
 
 def run(config: ReplayConfig, on_progress: OnProgress | None = None) -> ReplayResult:

@@ -51,6 +51,25 @@ def test_every_session_of_a_trace_is_found_again(sessions: Sessions) -> None:
     assert data.parent.tolist() == expected
 
 
+@pytest.mark.parametrize("begin", [3_600_000, 1_733_054_400_000])
+def test_where_the_clock_began_changes_nothing(sessions: Sessions, tmp_path: Path, begin: int) -> None:
+    path = sessions()
+    lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+    first = lines[0]["timestamp"]
+    here = dataset.read(write(tmp_path / "zero", *({**line, "timestamp": line["timestamp"] - first} for line in lines)))
+    there = dataset.read(
+        write(tmp_path / "late", *({**line, "timestamp": line["timestamp"] + begin} for line in lines))
+    )
+    assert np.array_equal(here.times, there.times) and here.end == there.end
+    assert np.array_equal(features.matrix(here), features.matrix(there))
+
+
+def test_lines_out_of_order_are_counted(tmp_path: Path) -> None:
+    lines: list[dict[str, object]] = [{"timestamp": time, "hash_ids": [time]} for time in (5, 9, 7, 8, 3)]
+    assert dataset.read(write(tmp_path / "t", *lines)).moved == 3
+    assert dataset.read(write(tmp_path / "u", *lines[:2])).moved == 0
+
+
 def test_renaming_every_block_changes_nothing(sessions: Sessions, tmp_path: Path) -> None:
     path = sessions()
     lines = [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
