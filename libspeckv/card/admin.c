@@ -97,11 +97,16 @@ static uint16_t reset(struct card_context *context)
 		return CARD_INVALID(context, value.feature);
 	if (CARD_RESERVED(context, value.reserved))
 		return CARD_INVALID(context, value.reserved);
+	if (card->fatal && command->value != SPECKV_RESET_CARD)
+		return SPECKV_STATUS_NOT_READY;
 	switch (command->value) {
 	case SPECKV_RESET_ENGINE:
 		reset_engine(context);
 		return SPECKV_STATUS_OK;
 	case SPECKV_RESET_CARD:
+		if (card->temperature >= card->config.trip_millicelsius)
+			return SPECKV_STATUS_NOT_READY; /* what stopped it is still there */
+		card->fatal = 0;
 		card->reboot_wanted = true;
 		card_event(card, SPECKV_CARD_RESET, SPECKV_WARNING, context->function->index, 0, SPECKV_RESET_CARD, "card reset");
 		return SPECKV_STATUS_OK;
@@ -113,8 +118,16 @@ static uint16_t reset(struct card_context *context)
 	}
 }
 
+/* A card that stopped says why, and can be reset. */
+static bool in_fatal(uint8_t opcode)
+{
+	return opcode == SPECKV_ADMIN_IDENTIFY || opcode == SPECKV_ADMIN_GET_LOG || opcode == SPECKV_ADMIN_GET_FEATURE || opcode == SPECKV_ADMIN_RESET;
+}
+
 uint16_t card_admin(struct card_context *context)
 {
+	if (context->card->fatal && !in_fatal(context->entry->sqe.opcode))
+		return SPECKV_STATUS_NOT_READY;
 	switch (context->entry->sqe.opcode) {
 	case SPECKV_ADMIN_IDENTIFY:
 	case SPECKV_ADMIN_CREATE_POOL:

@@ -2,6 +2,48 @@
 /* Registered buffers: index and offset become bus addresses here, and nowhere else. Table entries are copied once and kept. */
 #include "card/internal.h"
 
+/* Which command a transfer belongs to: ids are a queue pair's own. Never 0. */
+static uint64_t transfer_of(const struct card_queue *queue, uint16_t id)
+{
+	return UINT64_C(1) << 32 | (uint64_t)queue->index << 16 | id;
+}
+
+int card_dma_read(struct card_function *function, struct card_queue *queue, uint16_t id, uint64_t address, void *to, uint64_t bytes)
+{
+	struct speckv_card *card = function->card;
+	int rc;
+
+	if (function->transfer && function->transfer != transfer_of(queue, id))
+		return -EAGAIN;
+	rc = card->ops.dma_read(card->arg, function->index, address, to, bytes);
+	if (rc == -EAGAIN)
+		function->transfer = transfer_of(queue, id);
+	return rc;
+}
+
+void card_dma_end(struct card_function *function, const struct card_queue *queue, uint16_t id, bool all)
+{
+	struct speckv_card *card = function->card;
+
+	if (!function->transfer || (all ? (uint16_t)(function->transfer >> 16) != queue->index : function->transfer != transfer_of(queue, id)))
+		return;
+	function->transfer = 0;
+	if (card->ops.dma_end)
+		card->ops.dma_end(card->arg, function->index);
+	speckv_card_dma_answered(card, function->index);
+}
+
+/* What a command reads, or CARD_WAIT. */
+static uint16_t host_read(struct card_context *context, uint64_t at, uint64_t address, void *to, uint64_t bytes)
+{
+	int rc = card_dma_read(context->function, context->queue, context->entry->sqe.command_id, address, to, bytes);
+
+	if (rc != -EAGAIN)
+		return rc ? card_at(context, at, SPECKV_STATUS_DMA_ERROR) : SPECKV_STATUS_OK;
+	context->command->asked = context->function->answers;
+	return CARD_WAIT;
+}
+
 void card_buffer_forget(struct card_queue *queue, uint16_t index)
 {
 	if (index < queue->buffers && queue->buffer)
@@ -16,7 +58,6 @@ static uint16_t bad(struct card_context *context, uint64_t offset)
 uint16_t card_buffer_find(struct card_context *context, uint16_t index, uint64_t offset, uint64_t bytes, uint32_t rights, uint64_t *address)
 {
 	struct card_queue *queue = context->queue;
-	struct speckv_card *card = context->card;
 	struct card_buffer *buffer;
 
 	if (index >= queue->buffers)
@@ -25,8 +66,10 @@ uint16_t card_buffer_find(struct card_context *context, uint16_t index, uint64_t
 	if (!buffer->known) {
 		struct speckv_buffer_entry entry;
 
-		if (card->ops.dma_read(card->arg, context->function->index, queue->table + index * sizeof(entry), &entry, sizeof(entry)))
-			return card_at(context, queue->table, SPECKV_STATUS_DMA_ERROR);
+		uint16_t status = host_read(context, queue->table, queue->table + index * sizeof(entry), &entry, sizeof(entry));
+
+		if (status)
+			return status;
 		buffer->entry = entry;
 		/* An entry that is not in use, or not right, is looked at again: it may be filled in later without an invalidation. */
 		buffer->known = entry.flags && !(entry.flags & ~(SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES | SPECKV_BUFFER_PEER)) &&
@@ -70,9 +113,7 @@ uint8_t *card_buffer_direct(struct card_context *context, uint16_t index, uint64
 
 uint16_t card_data_read(struct card_context *context, uint64_t address, void *to, uint64_t bytes)
 {
-	if (context->card->ops.dma_read(context->card->arg, context->function->index, address, to, bytes))
-		return card_at(context, address, SPECKV_STATUS_DMA_ERROR);
-	return SPECKV_STATUS_OK;
+	return host_read(context, address, address, to, bytes);
 }
 
 uint16_t card_data_write(struct card_context *context, uint64_t address, const void *from, uint64_t bytes)

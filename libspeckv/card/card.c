@@ -37,7 +37,7 @@ static bool config_valid(const struct speckv_card_ops *ops, const struct speckv_
 		return false;
 	if (!config->memory || (uintptr_t)config->memory % 4096 || config->memory_bytes > UINT64_C(1) << 47)
 		return false;
-	if (config->functions_max > 64 || config->sessions > 1u << 20 || config->activation > SPECKV_ACTIVATION_NEEDS_POWER_CYCLE ||
+	if (config->functions_max > CARD_FUNCTIONS || config->sessions > 1u << 20 || config->activation > SPECKV_ACTIVATION_NEEDS_POWER_CYCLE ||
 	    config->transfer_bytes > 1u << 30 || config->stage_bytes > config->memory_bytes ||
 	    config->throttle_millicelsius >= config->trip_millicelsius)
 		return false;
@@ -101,10 +101,11 @@ void speckv_card_destroy(struct speckv_card *card)
 	if (!card)
 		return;
 	/* Power is off: tables stay as they are, and fills are found unfinished by the next start. */
-	for (unsigned int f = 0; f < 64; f++)
+	for (unsigned int f = 0; f < CARD_FUNCTIONS; f++)
 		if (card->functions[f])
 			card_function_free(card->functions[f]);
 	speckv_predictor_destroy(card->predictor);
+	free(card->backed);
 	free(card->frame_scratch);
 	free(card->raw_scratch);
 	free(card);

@@ -29,8 +29,16 @@ struct speckv_card;
 
 /* What the card needs from outside. Functions return 0 or a negative errno; `function` says whose addresses are meant. */
 struct speckv_card_ops {
-	uint64_t (*now_ns)(void *arg); /* never goes back; stamps are meant to be CLOCK_REALTIME */
+	uint64_t (*now_ns)(void *arg); /* never goes back and goes on while the machine sleeps: for ages, rates, deadlines and latencies */
+	uint64_t (*wall_ns)(void *arg); /* CLOCK_REALTIME, for stamps that people read; may be NULL: now_ns() */
+	/*
+	 * -EAGAIN: the bytes are on their way. The command waits until speckv_card_dma_answered() and is run again from its start, asks for the
+	 * same bytes and finds them; the other commands of its function that read host memory wait until dma_end().
+	 */
 	int (*dma_read)(void *arg, unsigned int function, uint64_t address, void *to, uint64_t bytes);
+	/* May be NULL where dma_read() never says -EAGAIN: the command that began to read is over; forget what was read for it. */
+	void (*dma_end)(void *arg, unsigned int function);
+	/* Posted: what could not be written after all is told by speckv_card_dma_failed(). */
 	int (*dma_write)(void *arg, unsigned int function, uint64_t address, const void *from, uint64_t bytes);
 	/* A 16-bit store with release order: after every dma_write() before it. */
 	int (*dma_publish)(void *arg, unsigned int function, uint64_t address, uint16_t value);
@@ -42,8 +50,10 @@ struct speckv_card_ops {
 	void (*interrupt)(void *arg, unsigned int function, unsigned int vector);
 	/* May be NULL: make device memory durable. */
 	int (*memory_sync)(void *arg);
-	/* May be NULL: zero whole device pages faster than memset(). */
+	/* May be NULL: zero device memory that is free now, and let what backs it go. */
 	int (*memory_zero)(void *arg, uint64_t offset, uint64_t bytes);
+	/* May be NULL: make sure that what backs this part of device memory is there before it is promised to a pool. -ENOSPC: it is not. */
+	int (*memory_take)(void *arg, uint64_t offset, uint64_t bytes);
 	/* NOR: erase sets whole sectors to 0xff, program can only clear bits. Both may fail, or never return to us, at any byte. */
 	int (*flash_erase)(void *arg, uint64_t offset, uint64_t bytes);
 	int (*flash_program)(void *arg, uint64_t offset, const void *data, uint64_t bytes);
@@ -104,7 +114,21 @@ void speckv_card_function_reset(struct speckv_card *card, unsigned int function)
 uint32_t speckv_card_read32(struct speckv_card *card, unsigned int function, uint32_t offset);
 void speckv_card_write32(struct speckv_card *card, unsigned int function, uint32_t offset, uint32_t value);
 
-/* Look at every queue once and run at most `commands`. Returns how many commands were started or completed. */
+/* What a function read arrived: commands that waited for it are run again. */
+void speckv_card_dma_answered(struct speckv_card *card, unsigned int function);
+/* What was posted to a function was refused: its queue pairs fail with SPECKV_STATUS_DMA_ERROR. */
+void speckv_card_dma_failed(struct speckv_card *card, unsigned int function);
+/* No command of this function is begun or ended while it is held: its connection takes no more now. */
+void speckv_card_hold(struct speckv_card *card, unsigned int function, bool held);
+/* Time that was spent on a function outside of the card, answering its register accesses: it counts against its share. */
+void speckv_card_spend(struct speckv_card *card, unsigned int function, uint64_t ns);
+/* Time spent on a function lately; halved every few milliseconds. */
+uint64_t speckv_card_spent(const struct speckv_card *card, unsigned int function);
+
+/*
+ * Run at most `commands`, for some tens of microseconds. Functions on which less time was spent lately come first, so that one with a
+ * command now and then does not wait for those that always have many. Returns how many commands were started or completed.
+ */
 unsigned int speckv_card_run(struct speckv_card *card, unsigned int commands);
 /* When a command that waits wants to be looked at again; UINT64_MAX: only a doorbell can give the card work. */
 uint64_t speckv_card_next_ns(const struct speckv_card *card);
@@ -113,6 +137,8 @@ bool speckv_card_sleep(struct speckv_card *card);
 void speckv_card_wake(struct speckv_card *card);
 /* Completions of this function that a peer has made no room for, or commands in flight: 0 when idle. For limits and shutdown. */
 unsigned int speckv_card_in_flight(const struct speckv_card *card, unsigned int function);
+/* Has this function a queue pair that is enabled? */
+bool speckv_card_in_use(const struct speckv_card *card, unsigned int function);
 /* How long, at least, doorbell memory is to be polled before speckv_card_sleep(); 0: for ever. SPECKV_FEATURE_POLL_MICROSECONDS. */
 uint64_t speckv_card_poll_ns(const struct speckv_card *card);
 

@@ -12,7 +12,7 @@ static void throttle(struct speckv_card *card, bool on)
 	else
 		card->throttled_ns += card_now(card) - card->throttled_since_ns;
 	card_event(card, on ? SPECKV_CARD_THROTTLED : SPECKV_CARD_COOLED, on ? SPECKV_WARNING : SPECKV_INFO, 0, 0,
-		   (uint64_t)(int64_t)card->temperature, "%d millidegrees: %s", card->temperature, on ? "slowed down" : "at full speed again");
+		   (uint64_t)(int64_t)card->temperature, "%g C: %s", card->temperature / 1000.0, on ? "slowed down" : "at full speed again");
 	card_notify_admins(card, SPECKV_REGS__INT_STATUS__THERMAL_bm);
 }
 

@@ -192,10 +192,10 @@ void card_boot(struct speckv_card *card)
 	}
 	card->engine = card->flash.running == SPECKV_SLOT_GOLDEN ? card->config.golden_engine : true;
 	card_features_reset(card);
-	card_event(card, SPECKV_CARD_BOOTED, SPECKV_INFO, 0, 0, card->flash.running, "booted %s, revision %x",
+	card_event(card, SPECKV_CARD_BOOTED, SPECKV_INFO, 0, 0, card->flash.running, "booted %s, revision %u.%u.%u",
 		   card->flash.running == SPECKV_SLOT_GOLDEN ? "the golden image" :
 		   card->flash.running == SPECKV_SLOT_A	     ? "slot A" : "slot B",
-		   card_revision(card));
+		   card_revision(card) >> 16, card_revision(card) >> 8 & 0xff, card_revision(card) & 0xff);
 	if (card->flash.fell_back)
 		card_notify_admins(card, SPECKV_REGS__INT_STATUS__FLASH_bm);
 }
@@ -329,7 +329,7 @@ static uint16_t commit(struct card_context *context)
 	memcpy(&entry->build_id, manifest.build_id, sizeof(entry->build_id));
 	entry->bundle_bytes = bytes;
 	entry->bitstream_bytes = manifest.bitstream_bytes;
-	entry->committed_ns = card_now(card);
+	entry->committed_ns = card_wall(card);
 	memcpy(entry->bundle_digest, digest, 32);
 	memcpy(entry->digest, manifest.bitstream_sha256, 32);
 	memcpy(entry->key_digest, inspected.key_id, 32);

@@ -44,9 +44,6 @@ void card_function_reset(struct card_function *function)
 	function->reset_count++;
 	if (!function->admin)
 		return;
-	/* Who administers the card may start it again, unless what stopped it is still there. */
-	if (card->fatal && card->temperature < card->config.trip_millicelsius)
-		card->fatal = 0;
 	if (card->shut_down) {
 		card->shut_down = false;
 		memory_superblock(card)->clean = 0;
@@ -96,7 +93,9 @@ int speckv_card_function_add(struct speckv_card *card, const struct speckv_card_
 		function->pair[q].agent = CARD_AGENTS;
 	}
 	function->doorbells = config->doorbells ? config->doorbells : function->own_doorbells;
+	function->answers = 1;
 	card->functions[index] = function;
+	card->order[card->order_count++] = (uint8_t)index;
 	card->pairs_used += function->pairs;
 	card_sessions_forget(card, index);
 	return (int)index;
@@ -113,6 +112,12 @@ void speckv_card_function_remove(struct speckv_card *card, unsigned int index)
 	card_function_reset(function);
 	card->pairs_used -= function->pairs;
 	card->functions[index] = NULL;
+	for (unsigned int i = 0, n = card->order_count; i < n; i++)
+		if (card->order[i] == index) {
+			memmove(&card->order[i], &card->order[i + 1], n - i - 1);
+			card->order_count--;
+			break;
+		}
 	card_function_free(function);
 }
 

@@ -96,6 +96,7 @@ struct card_command {
 	uint64_t result;
 	uint64_t address; /* for the error log */
 	uint32_t field;
+	uint32_t asked; /* function->answers when it began to wait for host memory; 0: it does not */
 	bool waits_for_all;
 	bool throttled; /* waited for its pool's bandwidth already */
 };
@@ -122,6 +123,7 @@ struct card_queue {
 	uint32_t sq_entries, cq_entries, buffers, vector;
 	bool interrupt;
 	uint32_t sq_head, cq_tail;
+	uint32_t asked; /* as a command's, for the next entry */
 	uint16_t phase;
 	struct card_buffer *buffer;
 	struct card_command *waiting; /* CARD_IN_FLIGHT, in the order of submission */
@@ -139,7 +141,7 @@ struct card_function {
 	uint16_t index;
 	bool admin;
 	bool ready;
-	uint16_t pairs;
+	uint16_t pairs, next_pair;
 	uint32_t control, shutdown, int_status, int_enable, reset_count, counter_snapshot, scratch_lo, scratch_hi;
 	uint8_t fatal;
 	uint32_t admin_sq_lo, admin_sq_hi, admin_cq_lo, admin_cq_hi, admin_size, admin_tail, admin_head;
@@ -149,7 +151,22 @@ struct card_function {
 	struct card_rights grant[SPECKV_CARD_POOLS + 1];
 	uint64_t counters[CARD_COUNTERS];
 	uint64_t snapshot[CARD_COUNTERS + 1];
+	uint32_t answers;  /* of host memory that was not to be had at once; never 0 */
+	uint64_t transfer; /* whose command reads such memory; 0: none */
+	bool held;
 };
+
+/* What is known of a number of a function, whoever has it. */
+struct card_place {
+	uint64_t spent_ns;     /* lately */
+	bool sessions;         /* its sessions are not all zero */
+	struct card_allowance {
+		uint64_t since_ns;
+		uint32_t used, left_out;
+	} events, errors;
+};
+#define CARD_FUNCTIONS 64
+
 
 struct card_statistics {
 	uint64_t since_ns;
@@ -197,11 +214,18 @@ struct speckv_card {
 	uint8_t *memory;
 	struct memory_layout layout;
 	uint32_t *page_map; /* one entry per device page */
+	uint8_t *backed;    /* a bit per device page: it is known that what backs it is there */
+	uint64_t stage_backed; /* bytes of the staging memory that are */
 	uint64_t free_pages;
 	uint64_t next_page; /* where the search for free pages goes on */
 
-	struct card_function *functions[64];
-	unsigned int functions_max, pairs_used, next_function;
+	struct card_function *functions[CARD_FUNCTIONS];
+	unsigned int functions_max, pairs_used;
+	struct card_place places[CARD_FUNCTIONS];
+	struct card_allowance all_events, all_errors; /* of all functions that do not administer */
+	uint8_t order[CARD_FUNCTIONS]; /* numbers of the functions there are, by time spent, least first */
+	unsigned int order_count;
+	uint64_t halved_ns;
 	struct card_pool pools[SPECKV_CARD_POOLS + 1]; /* by number; 0 is none */
 	struct { uint16_t function, queue; bool used; } agents[SPECKV_CARD_AGENTS];
 	struct { uint64_t page, entry; uint16_t pool; } tlb[CARD_TLB];
@@ -255,6 +279,11 @@ struct card_context {
 static inline uint64_t card_now(const struct speckv_card *card)
 {
 	return card->ops.now_ns(card->arg);
+}
+
+static inline uint64_t card_wall(const struct speckv_card *card)
+{
+	return card->ops.wall_ns ? card->ops.wall_ns(card->arg) : card_now(card);
 }
 
 /* Where a field lies in the entry, for the error log. */
@@ -314,7 +343,10 @@ void card_revoke(struct card_function *function, struct card_queue *queue, unsig
 uint32_t card_outstanding(struct speckv_card *card);
 void card_abort_pool(struct speckv_card *card, unsigned int pool, uint16_t status);
 
-/* buffers.c: registered buffers and admin data. Return a status. */
+/* buffers.c: host memory, registered buffers and admin data. Return a status; CARD_WAIT: not to be had now. */
+int card_dma_read(struct card_function *function, struct card_queue *queue, uint16_t id, uint64_t address, void *to, uint64_t bytes);
+/* The command `id` of a queue pair is over, or, if `all`, whatever it was reading. */
+void card_dma_end(struct card_function *function, const struct card_queue *queue, uint16_t id, bool all);
 uint16_t card_buffer_find(struct card_context *context, uint16_t index, uint64_t offset, uint64_t bytes, uint32_t rights, uint64_t *address);
 uint16_t card_buffer_read(struct card_context *context, uint16_t index, uint64_t offset, void *to, uint64_t bytes);
 uint16_t card_buffer_write(struct card_context *context, uint16_t index, uint64_t offset, const void *from, uint64_t bytes);
@@ -402,6 +434,9 @@ int card_scratch(struct speckv_card *card, uint64_t frame_bytes, uint64_t raw_by
 void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsigned int function, unsigned int pool, uint64_t value,
 		const char *format, ...) __attribute__((format(printf, 7, 8)));
 void card_error(struct card_context *context, uint16_t status);
+/* "256 MiB", "1.5 GiB", "300 bytes" */
+#define CARD_SIZE_TEXT 32
+const char *card_size(char text[CARD_SIZE_TEXT], uint64_t bytes);
 uint16_t card_get_log(struct card_context *context);
 void card_statistics_reset(struct speckv_card *card);
 void card_count(struct card_context *context, enum card_counter counter, uint64_t n);

@@ -5,17 +5,78 @@
 
 #include "card/internal.h"
 
+/* Entries of a log that one function, or all of them, may cause at once, and how soon there is room for one more. */
+struct rule {
+	uint32_t burst;
+	uint64_t each_ns;
+};
+static const struct rule event_rule = { 8, UINT64_C(30000000000) }, all_events_rule = { 64, UINT64_C(10000000000) };
+static const struct rule error_rule = { 64, UINT64_C(1000000000) }, all_errors_rule = { 192, UINT64_C(250000000) };
+
+static bool has_room(struct card_allowance *a, const struct rule *rule, uint64_t now)
+{
+	uint64_t back = (now - a->since_ns) / rule->each_ns;
+
+	a->used = back < a->used ? a->used - (uint32_t)back : 0;
+	a->since_ns = a->used ? a->since_ns + back * rule->each_ns : now;
+	return a->used < rule->burst;
+}
+
+/* The rings keep 256 entries: who can cause as many as it likes would push out those of the others. */
+static bool allowed(const struct speckv_card *card, struct card_allowance *own, const struct rule *own_rule, struct card_allowance *all,
+		    const struct rule *all_rule)
+{
+	uint64_t now = card_now(card);
+	bool one = has_room(own, own_rule, now), any = has_room(all, all_rule, now);
+
+	own->left_out += !(one && any);
+	own->used += one && any;
+	all->used += one && any;
+	return one && any;
+}
+
+/* Those that commands of I/O functions cause, each time. */
+static bool by_io(uint16_t kind)
+{
+	return kind == SPECKV_CARD_CORRUPT || kind == SPECKV_CARD_FENCED || kind == SPECKV_CARD_GUARD_ENGAGED || kind == SPECKV_CARD_GUARD_RELEASED;
+}
+
+const char *card_size(char text[CARD_SIZE_TEXT], uint64_t bytes)
+{
+	static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB" };
+	unsigned int unit = 0;
+	uint64_t one = 1;
+
+	while (unit + 1 < sizeof(units) / sizeof(units[0]) && bytes / one >= 1024) {
+		one *= 1024;
+		unit++;
+	}
+	if (bytes % one)
+		snprintf(text, CARD_SIZE_TEXT, "%.1f %s", (double)bytes / (double)one, units[unit]);
+	else
+		snprintf(text, CARD_SIZE_TEXT, "%llu %s", (unsigned long long)(bytes / one), units[unit]);
+	return text;
+}
+
 void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsigned int function, unsigned int pool, uint64_t value,
 		const char *format, ...)
 {
-	struct speckv_log_event event = { .sequence = card->event_sequence + 1, .time_ns = card_now(card), .kind = kind,
+	struct speckv_log_event event = { .sequence = card->event_sequence + 1, .time_ns = card_wall(card), .kind = kind,
 					  .severity = severity, .function = (uint16_t)function, .pool = (uint16_t)pool, .value = value };
 	struct speckv_log_event *to = memory_event(card, event.sequence);
+	struct card_allowance *own = by_io(kind) && function < CARD_FUNCTIONS ? &card->places[function].events : NULL;
 	va_list list;
+	int n;
 
+	if (own && !allowed(card, own, &event_rule, &card->all_events, &all_events_rule))
+		return;
 	va_start(list, format);
-	vsnprintf(event.text, sizeof(event.text), format, list);
+	n = vsnprintf(event.text, sizeof(event.text), format, list);
 	va_end(list);
+	if (own && own->left_out && n > 0 && (size_t)n < sizeof(event.text))
+		snprintf(event.text + n, sizeof(event.text) - (size_t)n, " (%u more events of function %u left out)", own->left_out, function);
+	if (own)
+		own->left_out = 0;
 	to->sequence = 0;
 	atomic_thread_fence(memory_order_release);
 	memcpy((uint8_t *)to + sizeof(to->sequence), (uint8_t *)&event + sizeof(event.sequence), sizeof(event) - sizeof(event.sequence));
@@ -37,13 +98,16 @@ void card_error(struct card_context *context, uint16_t status)
 {
 	struct speckv_card *card = context->card;
 	const struct card_command *command = context->command;
-	struct speckv_log_error error = { .sequence = ++card->error_sequence, .time_ns = card_now(card),
+	struct speckv_log_error error = { .sequence = card->error_sequence + 1, .time_ns = card_wall(card),
 					  .function = context->function->index, .queue = context->queue->index,
 					  .command_id = command->entry.sqe.command_id, .status = status,
 					  .opcode = command->entry.sqe.opcode, .pool = command->entry.sqe.pool,
 					  .field = status == SPECKV_STATUS_INVALID && command->field != CARD_NO_FIELD ? command->field : 0,
 					  .address = command->address };
 
+	if (!context->function->admin && !allowed(card, &card->places[context->function->index].errors, &error_rule, &card->all_errors, &all_errors_rule))
+		return;
+	card->error_sequence = error.sequence;
 	*memory_error(card, error.sequence) = error;
 }
 
@@ -107,7 +171,7 @@ void card_latency(struct speckv_card *card, struct card_pool *pool, unsigned int
 static void statistics_clear(struct speckv_card *card, struct card_statistics *statistics)
 {
 	memset(statistics, 0, sizeof(*statistics));
-	statistics->since_ns = card_now(card);
+	statistics->since_ns = card_wall(card);
 }
 
 void card_statistics_reset(struct speckv_card *card)
@@ -253,7 +317,7 @@ static uint16_t log_counters(struct writer *w)
 			return SPECKV_STATUS_NO_POOL;
 		statistics = &card->pools[command->pool].statistics;
 	}
-	out.taken_ns = card_now(card);
+	out.taken_ns = card_wall(card);
 	out.since_ns = statistics->since_ns;
 	memcpy(out.counters, statistics->counters, sizeof(out.counters));
 	memcpy(out.histograms, statistics->histograms, sizeof(out.histograms));
@@ -391,7 +455,7 @@ uint16_t card_get_log(struct card_context *context)
 		return CARD_INVALID(context, log.data_bytes);
 	w.header.log = command->log;
 	w.header.entry_bytes = entry_bytes(command->log);
-	w.header.time_ns = card_now(context->card);
+	w.header.time_ns = card_wall(context->card);
 	if (!w.header.entry_bytes)
 		return SPECKV_STATUS_NO_LOG;
 	status = collect(&w, command->log);

@@ -8,6 +8,7 @@
 #define POOLS_AT 4096
 #define POOL_STRIDE 1024
 #define POOL_COPY 512
+#define RESERVE_STEP 8 /* pages that are backed before others have their turn */
 
 static uint64_t align_up(uint64_t value, uint64_t to)
 {
@@ -73,26 +74,116 @@ uint8_t *memory_page(const struct speckv_card *card, uint64_t page)
 	return card->memory + card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES;
 }
 
+static bool backed(const struct speckv_card *card, uint64_t page)
+{
+	return card->backed[page / 8] >> page % 8 & 1;
+}
+
+static void set_backed(struct speckv_card *card, uint64_t page, bool is)
+{
+	card->backed[page / 8] = (uint8_t)((card->backed[page / 8] & ~(1u << page % 8)) | (unsigned int)is << page % 8);
+}
+
+int memory_take(struct speckv_card *card, uint64_t offset, uint64_t bytes)
+{
+	return card->ops.memory_take && bytes ? card->ops.memory_take(card->arg, offset, bytes) : 0;
+}
+
+static bool page_back(struct speckv_card *card, uint64_t page)
+{
+	if (!backed(card, page) && memory_take(card, card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES, SPECKV_CARD_PAGE_BYTES))
+		return false;
+	set_backed(card, page, true);
+	return true;
+}
+
 void memory_zero_pages(struct speckv_card *card, uint64_t page, uint64_t count)
 {
 	uint64_t offset = card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES, bytes = count * SPECKV_CARD_PAGE_BYTES;
+	bool gone = card->ops.memory_zero && card->ops.memory_zero(card->arg, offset, bytes) == 0;
 
-	if (!card->ops.memory_zero || card->ops.memory_zero(card->arg, offset, bytes))
+	for (uint64_t i = 0; i < count; i++)
+		if (gone)
+			set_backed(card, page + i, false);
+		else if (page_back(card, page + i)) /* else there is nothing to zero */
+			memset(memory_page(card, page + i), 0, SPECKV_CARD_PAGE_BYTES);
+}
+
+void memory_clear(struct speckv_card *card, uint64_t offset, uint64_t bytes)
+{
+	if (bytes && (!card->ops.memory_zero || card->ops.memory_zero(card->arg, offset, bytes)))
 		memset(card->memory + offset, 0, bytes);
 }
+
 
 static bool page_free(uint32_t entry)
 {
 	return !(entry & (PAGE_OWNER | PAGE_POISON));
 }
 
-static void page_assign(struct speckv_card *card, uint64_t page, uint32_t owner)
+/* Clean, and backed. */
+static bool page_ready(struct speckv_card *card, uint64_t page)
 {
-	if (card->page_map[page] & PAGE_DIRTY)
+	if (card->page_map[page] & PAGE_DIRTY) {
 		memory_zero_pages(card, page, 1);
+		ordered();
+		card->page_map[page] &= ~PAGE_DIRTY;
+	}
+	return page_back(card, page);
+}
+
+static bool page_assign(struct speckv_card *card, uint64_t page, uint32_t owner)
+{
+	if (!page_ready(card, page))
+		return false;
 	ordered();
 	card->page_map[page] = owner;
 	card->free_pages--;
+	return true;
+}
+
+static uint64_t run_find(const struct speckv_card *card, uint64_t count)
+{
+	uint64_t run = 0;
+
+	for (uint64_t page = 0; page < card->layout.pages; page++) {
+		run = page_free(card->page_map[page]) ? run + 1 : 0;
+		if (run == count)
+			return page + 1 - count;
+	}
+	return UINT64_MAX;
+}
+
+static void unreserve(struct speckv_card *card)
+{
+	for (uint64_t page = 0; page < card->layout.pages; page++)
+		if (page_free(card->page_map[page]) && backed(card, page))
+			memory_zero_pages(card, page, 1);
+}
+
+int memory_reserve(struct speckv_card *card, uint64_t run, uint64_t more)
+{
+	uint64_t first = run ? run_find(card, run) : 0, start = card->next_page % card->layout.pages, found = 0;
+	unsigned int made = 0;
+
+	if (first == UINT64_MAX || run + more > card->free_pages)
+		return -ENOSPC;
+	for (uint64_t i = 0; i < run + card->layout.pages && found < run + more; i++) {
+		uint64_t page = i < run ? first + i : (start + i - run) % card->layout.pages;
+
+		if (!page_free(card->page_map[page]) || (i >= run && page >= first && page < first + run))
+			continue;
+		found++;
+		if (backed(card, page) && !(card->page_map[page] & PAGE_DIRTY))
+			continue;
+		if (made++ == RESERVE_STEP)
+			return -EAGAIN;
+		if (!page_ready(card, page)) {
+			unreserve(card);
+			return -ENOSPC;
+		}
+	}
+	return 0;
 }
 
 uint64_t memory_page_take(struct speckv_card *card, uint32_t owner)
@@ -102,7 +193,8 @@ uint64_t memory_page_take(struct speckv_card *card, uint32_t owner)
 
 		if (!page_free(card->page_map[page]))
 			continue;
-		page_assign(card, page, owner);
+		if (!page_assign(card, page, owner))
+			break;
 		card->next_page = page + 1;
 		return page;
 	}
@@ -111,17 +203,16 @@ uint64_t memory_page_take(struct speckv_card *card, uint32_t owner)
 
 uint64_t memory_pages_take(struct speckv_card *card, uint64_t count, uint32_t owner)
 {
-	uint64_t run = 0;
+	uint64_t first = run_find(card, count);
 
-	for (uint64_t page = 0; page < card->layout.pages; page++) {
-		run = page_free(card->page_map[page]) ? run + 1 : 0;
-		if (run < count)
+	for (uint64_t i = 0; first != UINT64_MAX && i < count; i++) {
+		if (page_assign(card, first + i, owner))
 			continue;
-		for (uint64_t i = page + 1 - count; i <= page; i++)
-			page_assign(card, i, owner);
-		return page + 1 - count;
+		while (i--)
+			memory_page_give(card, first + i);
+		return UINT64_MAX;
 	}
-	return UINT64_MAX;
+	return first;
 }
 
 void memory_page_give(struct speckv_card *card, uint64_t page)
@@ -302,6 +393,15 @@ static void recover(struct speckv_card *card)
 	pages_sweep(card);
 }
 
+/* What a pool has been promised is there, also where an earlier version of the card left holes. */
+static int back_owned(struct speckv_card *card)
+{
+	for (uint64_t page = 0; page < card->layout.pages; page++)
+		if (card->page_map[page] & PAGE_OWNER && !page_back(card, page))
+			return -ENOSPC;
+	return 0;
+}
+
 static uint32_t superblock_crc(const struct memory_superblock *super)
 {
 	struct memory_superblock fixed = *super;
@@ -346,6 +446,12 @@ int memory_open(struct speckv_card *card)
 
 	if (!lay_out(card))
 		return -EINVAL;
+	card->backed = calloc(1, card->layout.pages / 8 + 1);
+	if (!card->backed)
+		return -ENOMEM;
+	/* Before the first look: to read memory that is not there takes it, too. The rest is taken where it is first used. */
+	if (memory_take(card, 0, card->layout.sessions) || memory_take(card, card->layout.events, card->layout.model - card->layout.events))
+		return -ENOSPC;
 	blank = card_zero(card->memory, 4096);
 	superblock_fill(card, &wanted);
 	if (card->config.format_memory || blank) {
@@ -358,6 +464,10 @@ int memory_open(struct speckv_card *card)
 	super->clean = 0;
 	super->power_cycles++;
 	card->uncorrected = super->uncorrected;
+	for (unsigned int f = 0; f < card->functions_max; f++)
+		card->places[f].sessions = true; /* of another run */
+	if (back_owned(card))
+		return -ENOSPC;
 	recover(card);
 	return 0;
 }

@@ -106,7 +106,7 @@ _Static_assert(sizeof(struct memory_pool) <= 512, "two copies in a page");
 
 struct speckv_card;
 
-/* Recover what is there, or format blank memory. 0, -EINVAL, -EUCLEAN. */
+/* Recover what is there, or format blank memory. 0, -EINVAL, -EUCLEAN, -ENOSPC (what backs the memory has no room), -ENOMEM. */
 int memory_open(struct speckv_card *card);
 void memory_format(struct speckv_card *card);
 struct memory_superblock *memory_superblock(const struct speckv_card *card);
@@ -114,8 +114,18 @@ struct memory_session *memory_session(const struct speckv_card *card, unsigned i
 struct speckv_log_event *memory_event(const struct speckv_card *card, uint64_t sequence);
 struct speckv_log_error *memory_error(const struct speckv_card *card, uint64_t sequence);
 uint8_t *memory_page(const struct speckv_card *card, uint64_t page);
+/* Pages that are free: what backs them may go. */
 void memory_zero_pages(struct speckv_card *card, uint64_t page, uint64_t count);
-/* Zeroes the page and gives it to `owner`; UINT64_MAX: none is free. */
+/* Zero a part of device memory outside of the pages; what backs it may go. */
+void memory_clear(struct speckv_card *card, uint64_t offset, uint64_t bytes);
+/* What backs a part of device memory outside of the pages: 0, -ENOSPC. */
+int memory_take(struct speckv_card *card, uint64_t offset, uint64_t bytes);
+/*
+ * Back a run of `run` free pages and `more` of the others, a little at a time. 0: they are there, and taking them cannot fail; -EAGAIN: call
+ * again; -ENOSPC: not so many are free, or what backs them has no room. Pages that were backed in vain are given up again.
+ */
+int memory_reserve(struct speckv_card *card, uint64_t run, uint64_t more);
+/* Gives a zeroed page to `owner`; UINT64_MAX: none is free, or none that can be backed. */
 uint64_t memory_page_take(struct speckv_card *card, uint32_t owner);
 uint64_t memory_pages_take(struct speckv_card *card, uint64_t count, uint32_t owner);
 void memory_page_give(struct speckv_card *card, uint64_t page);

@@ -89,6 +89,7 @@ static uint16_t whole(struct card_context *context)
 	struct memory_superblock *super = memory_superblock(card);
 	uint32_t at = !super->model_place;
 	struct speckv_predictor *model;
+	char size[CARD_SIZE_TEXT];
 	uint8_t digest[32];
 	bool no_memory;
 
@@ -106,7 +107,7 @@ static uint16_t whole(struct card_context *context)
 	super->model_bytes = command->total_bytes;
 	put_in_force(card, model);
 	card_event(card, SPECKV_CARD_MODEL_LOADED, SPECKV_INFO, context->function->index, 0, command->total_bytes,
-		   "prefetcher of %u bytes loaded", command->total_bytes);
+		   "prefetcher of %s loaded", card_size(size, command->total_bytes));
 	return SPECKV_STATUS_OK;
 }
 
@@ -141,6 +142,8 @@ uint16_t card_load_model(struct card_context *context)
 		return CARD_INVALID(context, model.data_bytes);
 	if (command->offset && command->offset != card->model_received)
 		return CARD_INVALID(context, model.offset);
+	if (!command->offset && memory_take(card, card->layout.model + (memory_superblock(card)->model_place ? 0 : MEMORY_MODEL_BYTES), MEMORY_MODEL_BYTES))
+		return SPECKV_STATUS_NO_MEMORY;
 	status = card_data_read(context, command->data_address, place(card, !memory_superblock(card)->model_place) + command->offset,
 				command->data_bytes);
 	if (status)

@@ -83,7 +83,7 @@ int card_pool_prepare(struct speckv_card *card, struct card_pool *pool)
 	memset(&pool->statistics, 0, sizeof(pool->statistics));
 	memset(&pool->pace, 0, sizeof(pool->pace));
 	memset(&pool->rival, 0, sizeof(pool->rival));
-	pool->statistics.since_ns = card_now(card);
+	pool->statistics.since_ns = card_wall(card);
 	pool->free_ns = 0;
 	pool->used_pages = pool->stored_bytes = pool->count = 0;
 	return card_scratch(card, pool->frame_bytes, pool->block_bytes);
@@ -159,7 +159,15 @@ static uint16_t make_pool(struct speckv_card *card, struct card_pool *pool, cons
 	table = (r->reserve_bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint64_t) + 4095) / 4096 * 4096 +
 		r->reserve_bytes / d->page_bytes * sizeof(struct card_block);
 	r->table_pages = (table + SPECKV_CARD_PAGE_BYTES - 1) / SPECKV_CARD_PAGE_BYTES;
-	if (r->table_pages + pages > card->free_pages || card_pool_prepare(card, pool))
+	switch (memory_reserve(card, r->table_pages, pages)) {
+	case -EAGAIN:
+		return CARD_WAIT; /* others have their turn: much of it takes a while */
+	case 0:
+		break;
+	default:
+		return SPECKV_STATUS_NO_MEMORY;
+	}
+	if (card_pool_prepare(card, pool))
 		return SPECKV_STATUS_NO_MEMORY;
 	r->table_page = memory_pages_take(card, r->table_pages, pool->number | PAGE_TABLE);
 	if (r->table_page == UINT64_MAX)
@@ -173,7 +181,7 @@ static uint16_t make_pool(struct speckv_card *card, struct card_pool *pool, cons
 	}
 	r->description.generation = ++super->generation;
 	r->description.state = SPECKV_POOL_ACTIVE;
-	r->description.created_ns = card_now(card);
+	r->description.created_ns = card_wall(card);
 	r->present = 1;
 	memory_pool_store(card, pool->number);
 	pool->present = true;
@@ -186,6 +194,7 @@ uint16_t card_create_pool(struct card_context *context)
 	struct speckv_card *card = context->card;
 	struct speckv_pool_description d;
 	struct card_pool *pool = NULL;
+	char size[CARD_SIZE_TEXT];
 	uint32_t field;
 	uint16_t status;
 
@@ -216,7 +225,7 @@ uint16_t card_create_pool(struct card_context *context)
 		return status;
 	context->command->result = pool->number;
 	card_event(card, SPECKV_CARD_POOL_CREATED, SPECKV_INFO, context->function->index, pool->number, d.capacity_bytes,
-		   "pool %s created with %llu bytes", d.name, (unsigned long long)d.capacity_bytes);
+		   "pool %s created with %s", d.name, card_size(size, d.capacity_bytes));
 	return SPECKV_STATUS_OK;
 }
 
@@ -241,10 +250,15 @@ static uint16_t pool_command(struct card_context *context, uint8_t flags, struct
 
 static uint16_t grow(struct speckv_card *card, struct card_pool *pool, uint64_t from, uint64_t to, bool dry)
 {
+	int rc;
+
 	if (to - from > card->free_pages)
 		return SPECKV_STATUS_NO_MEMORY;
 	if (dry)
 		return SPECKV_STATUS_OK;
+	rc = memory_reserve(card, 0, to - from);
+	if (rc)
+		return rc == -EAGAIN ? CARD_WAIT : SPECKV_STATUS_NO_MEMORY;
 	if (!map_pages(card, pool, from, to))
 		return SPECKV_STATUS_NO_MEMORY;
 	pool->record.description.capacity_bytes = to * SPECKV_CARD_PAGE_BYTES;
@@ -280,6 +294,7 @@ uint16_t card_resize_pool(struct card_context *context)
 	struct speckv_card *card = context->card;
 	bool dry = command->flags & SPECKV_POOL_DRY_RUN;
 	uint64_t bytes = command->capacity_bytes, old;
+	char before[CARD_SIZE_TEXT], after[CARD_SIZE_TEXT];
 	struct card_pool *pool;
 	uint16_t status = pool_command(context, SPECKV_POOL_DRY_RUN, &pool);
 
@@ -301,7 +316,7 @@ uint16_t card_resize_pool(struct card_context *context)
 		return status;
 	pool->pages = bytes / pool->record.description.page_bytes;
 	card_event(card, SPECKV_CARD_POOL_RESIZED, SPECKV_INFO, context->function->index, pool->number, bytes,
-		   "pool %s resized to %llu bytes", pool->record.description.name, (unsigned long long)bytes);
+		   "pool %s resized from %s to %s", pool->record.description.name, card_size(before, old), card_size(after, bytes));
 	return SPECKV_STATUS_OK;
 }
 
@@ -360,7 +375,8 @@ static uint64_t zero_free(struct speckv_card *card)
 		card->page_map[page] &= ~PAGE_DIRTY;
 		zeroed += SPECKV_CARD_PAGE_BYTES;
 	}
-	memset(card->memory + card->layout.stage, 0, card->config.stage_bytes);
+	memory_clear(card, card->layout.stage, card->stage_backed);
+	card->stage_backed = 0;
 	memset(card->stages, 0, sizeof(card->stages));
 	return zeroed + card->config.stage_bytes;
 }
@@ -375,8 +391,8 @@ static uint64_t zero_pool(struct speckv_card *card, struct card_pool *pool)
 		if (pool->blocks[i].state != BLOCK_FREE && pool->blocks[i].state != BLOCK_REST)
 			card_block_free(card, pool, &pool->blocks[i]);
 	for (uint64_t i = 0; i < pages; i++)
-		if (pool->map[i] & MAP_VALID)
-			memory_zero_pages(card, (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES, 1);
+		if (pool->map[i] & MAP_VALID) /* it stays the pool's, and backed */
+			memset(memory_page(card, (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES), 0, SPECKV_CARD_PAGE_BYTES);
 	return pages * SPECKV_CARD_PAGE_BYTES;
 }
 
@@ -384,6 +400,7 @@ uint16_t card_sanitize(struct card_context *context)
 {
 	const struct speckv_cmd_pool *command = &context->entry->pool;
 	struct speckv_card *card = context->card;
+	char size[CARD_SIZE_TEXT];
 	struct card_pool *pool;
 	uint16_t status = pool_command(context, 0, NULL);
 
@@ -410,7 +427,7 @@ uint16_t card_sanitize(struct card_context *context)
 			if (card->pools[n].present)
 				remove_pool(card, &card->pools[n]);
 		card_model_unload(card);
-		memset(card->memory + card->layout.model, 0, 2 * MEMORY_MODEL_BYTES);
+		memory_clear(card, card->layout.model, 2 * MEMORY_MODEL_BYTES);
 		for (unsigned int f = 0; f < card->functions_max; f++)
 			card_sessions_forget(card, f);
 		card_logs_clear(card);
@@ -421,7 +438,7 @@ uint16_t card_sanitize(struct card_context *context)
 		return CARD_INVALID(context, pool.action);
 	}
 	card_event(card, SPECKV_CARD_SANITIZED, SPECKV_WARNING, context->function->index, command->pool, context->command->result,
-		   "%llu bytes zeroed", (unsigned long long)context->command->result);
+		   "%s zeroed", card_size(size, context->command->result));
 	return SPECKV_STATUS_OK;
 }
 

@@ -124,7 +124,22 @@ static uint32_t session_wait(const struct memory_session *session, uint64_t now)
 /* Every function has session slots of its own. */
 void card_sessions_forget(struct speckv_card *card, unsigned int function)
 {
-	memset(memory_session(card, function, 0), 0, (uint64_t)card->config.sessions * sizeof(struct memory_session));
+	if (card->places[function].sessions)
+		memory_clear(card, (uint64_t)((uint8_t *)memory_session(card, function, 0) - card->memory),
+			     (uint64_t)card->config.sessions * sizeof(struct memory_session));
+	card->places[function].sessions = false;
+}
+
+/* They are memory only where a function has used one. */
+static bool sessions_there(struct card_context *context)
+{
+	struct speckv_card *card = context->card;
+	struct card_place *place = &card->places[context->function->index];
+
+	if (!place->sessions && memory_take(card, (uint64_t)((uint8_t *)memory_session(card, context->function->index, 0) - card->memory),
+					    (uint64_t)card->config.sessions * sizeof(struct memory_session)))
+		return false;
+	return place->sessions = true;
 }
 
 static bool session_bad(const struct card_context *context, uint32_t slot, bool needed)
@@ -166,6 +181,8 @@ uint16_t card_touch(struct card_context *context)
 	status = card_pool_find(context, touch->pool, SPECKV_RIGHT_READ, &pool);
 	if (!status)
 		status = card_block_find(context, pool, touch->address, touch->generation, &block);
+	if (!status && touch->feature_count && !sessions_there(context))
+		status = SPECKV_STATUS_NO_MEMORY;
 	if (status)
 		return status;
 	block->used_ns = card_now(card);
@@ -260,6 +277,8 @@ uint16_t card_predict(struct card_context *context)
 	if (status)
 		return status;
 	if (predict->session != SPECKV_NO_SESSION) {
+		if (!sessions_there(context))
+			return SPECKV_STATUS_NO_MEMORY;
 		session = memory_session(card, context->function->index, predict->session);
 		if (predict->flags & SPECKV_PREDICT_RESET)
 			memset(session, 0, sizeof(*session));

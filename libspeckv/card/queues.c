@@ -6,6 +6,9 @@
 #include "card/internal.h"
 
 #define FETCH_TURN 16 /* entries of one queue pair before it is the next one's turn */
+#define SLICE_NS 20000u /* after which it is another function's turn */
+#define RUN_NS 60000u   /* of one run: the sockets are looked at in between */
+#define HALVE_NS 4000000u
 
 struct speckv_doorbell *card_doorbell(struct card_function *function, const struct card_queue *queue)
 {
@@ -43,6 +46,7 @@ void card_queue_fail(struct card_function *function, struct card_queue *queue, u
 	queue->waits = 0;
 	queue->state = QUEUE_FAILED;
 	queue->status = status;
+	card_dma_end(function, queue, 0, true);
 	card_agent_drop(function->card, queue, 0);
 	card_notify(function, SPECKV_REGS__INT_STATUS__QUEUE_PAIR_bm);
 }
@@ -116,6 +120,7 @@ static void finish(struct card_context *context, uint16_t status)
 	struct card_function *function = context->function;
 	struct card_queue *queue = context->queue;
 
+	card_dma_end(function, queue, command->entry.sqe.command_id, false);
 	if (status)
 		card_error(context, status);
 	if (!is_admin(queue)) {
@@ -180,6 +185,7 @@ void card_queue_enable(struct card_function *function, struct card_queue *queue)
 	queue->phase = 1;
 	queue->waits = queue->unsignalled = 0;
 	queue->revoked = queue->events = 0;
+	queue->asked = 0;
 	queue->state = QUEUE_ENABLED;
 }
 
@@ -212,6 +218,7 @@ void card_queue_disable(struct card_function *function, struct card_queue *queue
 			signal_queue(function, queue);
 	}
 	queue->waits = 0;
+	card_dma_end(function, queue, 0, true);
 	card_agent_drop(function->card, queue, 0);
 	doorbells_zero(function, queue);
 	free(queue->buffer);
@@ -239,6 +246,7 @@ void card_queue_fence(struct speckv_card *card, unsigned int agent)
 		finish(&context, SPECKV_STATUS_FENCED);
 	}
 	queue->waits = 0;
+	card_dma_end(function, queue, 0, true);
 	queue->state = QUEUE_FENCED;
 	queue->status = SPECKV_STATUS_FENCED;
 	card_agent_drop(card, queue, 0);
@@ -318,6 +326,39 @@ void card_abort_pool(struct speckv_card *card, unsigned int pool, uint16_t statu
 
 /* ---- running ------------------------------------------------------------------------------------------------ */
 
+/* Does this wait for host memory that has not come yet? */
+static bool parked(const struct card_function *function, uint32_t asked)
+{
+	return asked && asked == function->answers;
+}
+
+void speckv_card_dma_answered(struct speckv_card *card, unsigned int index)
+{
+	struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+
+	if (function && !++function->answers)
+		function->answers = 1;
+}
+
+void speckv_card_dma_failed(struct speckv_card *card, unsigned int index)
+{
+	struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+
+	if (!function)
+		return;
+	if (function->admin && function->ready)
+		card_queue_fail(function, &function->admin_queue, SPECKV_STATUS_DMA_ERROR);
+	for (unsigned int q = 0; q < function->pairs; q++)
+		if (function->pair[q].state == QUEUE_ENABLED)
+			card_queue_fail(function, &function->pair[q], SPECKV_STATUS_DMA_ERROR);
+}
+
+void speckv_card_hold(struct speckv_card *card, unsigned int index, bool held)
+{
+	if (index < card->functions_max && card->functions[index])
+		card->functions[index]->held = held;
+}
+
 static bool id_in_use(const struct card_queue *queue, uint16_t id)
 {
 	for (unsigned int i = 0; i < queue->waits; i++)
@@ -336,7 +377,7 @@ static uint16_t start(struct card_context *context, unsigned int earlier)
 {
 	struct card_command *command = context->command;
 
-	if (command->waits_for_all && earlier)
+	if ((command->waits_for_all && earlier) || parked(context->function, command->asked))
 		return CARD_WAIT;
 	command->waits_for_all = false;
 	if (command->ready_ns > card_now(context->card))
@@ -366,22 +407,32 @@ static bool fetch(struct card_function *function, struct card_queue *queue)
 	struct card_context context = { .card = card, .function = function, .queue = queue, .command = command, .entry = &command->entry };
 	uint32_t tail = tail_of(function, queue);
 	uint16_t status;
+	int rc;
 
 	if (tail >= queue->sq_entries) {
 		card_queue_fail(function, queue, SPECKV_STATUS_INVALID);
 		return false;
 	}
+	if (parked(function, queue->asked))
+		return false;
 	if (tail == queue->sq_head || queue->waits == CARD_IN_FLIGHT - 1 || room(function, queue) <= queue->waits)
 		return false;
 	if (queue->waits && queue->waiting[queue->waits - 1].waits_for_all)
 		return false;
 	if (queue->state != QUEUE_ENABLED)
 		return false;
-	if (card->ops.dma_read(card->arg, function->index, queue->sq_base + (uint64_t)queue->sq_head * SPECKV_SQE_BYTES,
-			       command->entry.bytes, SPECKV_SQE_BYTES)) {
+	rc = card_dma_read(function, queue, SPECKV_EVENT_COMMAND_ID, queue->sq_base + (uint64_t)queue->sq_head * SPECKV_SQE_BYTES,
+			   command->entry.bytes, SPECKV_SQE_BYTES);
+	if (rc == -EAGAIN) {
+		queue->asked = function->answers;
+		return false;
+	}
+	if (rc) {
 		card_queue_fail(function, queue, SPECKV_STATUS_DMA_ERROR);
 		return false;
 	}
+	card_dma_end(function, queue, SPECKV_EVENT_COMMAND_ID, false);
+	queue->asked = 0;
 	memset((uint8_t *)command + sizeof(command->entry), 0, sizeof(*command) - sizeof(command->entry));
 	command->field = CARD_NO_FIELD;
 	command->start_ns = card_now(card);
@@ -477,19 +528,80 @@ static unsigned int run_queue(struct card_function *function, struct card_queue 
 	return done;
 }
 
+/* A turn of one function: each of its queue pairs in turn, from where the last one ended. */
+static unsigned int run_function(struct card_function *function, unsigned int commands, uint64_t *now)
+{
+	struct speckv_card *card = function->card;
+	unsigned int done = 0, pair = function->next_pair;
+	uint64_t start = *now;
+
+	if (function->admin && (done = run_queue(function, &function->admin_queue, commands)) != 0)
+		*now = card_now(card);
+	for (unsigned int q = 0; q < function->pairs && done < commands && function->ready && !card->fatal; q++) {
+		unsigned int n;
+
+		if (pair >= function->pairs)
+			pair = 0;
+		n = run_queue(function, &function->pair[pair++], commands - done);
+		done += n;
+		if (!n)
+			continue;
+		*now = card_now(card);
+		if (*now - start > SLICE_NS)
+			break;
+	}
+	function->next_pair = (uint16_t)pair;
+	card->places[function->index].spent_ns += *now - start;
+	return done;
+}
+
+/* Least first. What changed since the last time is little. */
+static void order(struct speckv_card *card)
+{
+	for (unsigned int i = 1; i < card->order_count; i++) {
+		uint8_t function = card->order[i];
+		unsigned int at = i;
+
+		for (; at && card->places[card->order[at - 1]].spent_ns > card->places[function].spent_ns; at--)
+			card->order[at] = card->order[at - 1];
+		card->order[at] = function;
+	}
+}
+
+static void halve(struct speckv_card *card, uint64_t now)
+{
+	uint64_t times = (now - card->halved_ns) / HALVE_NS;
+
+	if (!times)
+		return;
+	card->halved_ns = now;
+	for (unsigned int f = 0; f < card->functions_max; f++)
+		card->places[f].spent_ns = times < 64 ? card->places[f].spent_ns >> times : 0;
+}
+
+void speckv_card_spend(struct speckv_card *card, unsigned int function, uint64_t ns)
+{
+	if (function < card->functions_max)
+		card->places[function].spent_ns += ns;
+}
+
+uint64_t speckv_card_spent(const struct speckv_card *card, unsigned int function)
+{
+	return function < card->functions_max ? card->places[function].spent_ns : 0;
+}
+
 unsigned int speckv_card_run(struct speckv_card *card, unsigned int commands)
 {
-	unsigned int done = 0, start_at = card->next_function++ % card->functions_max;
+	uint64_t start = card_now(card), now = start;
+	unsigned int done = 0;
 
-	for (unsigned int i = 0; i < card->functions_max; i++) {
-		struct card_function *function = card->functions[(start_at + i) % card->functions_max];
+	halve(card, now);
+	order(card);
+	for (unsigned int i = 0; i < card->order_count && done < commands && now - start < RUN_NS; i++) {
+		struct card_function *function = card->functions[card->order[i]];
 
-		if (!function || !function->ready || function->fatal || card->fatal || card->shut_down)
-			continue;
-		if (function->admin && done < commands)
-			done += run_queue(function, &function->admin_queue, commands - done);
-		for (unsigned int q = 0; q < function->pairs && done < commands && function->ready; q++)
-			done += run_queue(function, &function->pair[q], commands - done);
+		if (function->ready && !function->fatal && !function->held && !card->shut_down && (!card->fatal || function->admin))
+			done += run_function(function, commands - done, &now);
 	}
 	if (card->reboot_wanted) {
 		card->reboot_wanted = false;
@@ -509,28 +621,53 @@ unsigned int speckv_card_in_flight(const struct speckv_card *card, unsigned int 
 	return all;
 }
 
+bool speckv_card_in_use(const struct speckv_card *card, unsigned int index)
+{
+	const struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+
+	if (!function)
+		return false;
+	if (function->admin && function->ready)
+		return true;
+	for (unsigned int q = 0; q < function->pairs; q++)
+		if (function->pair[q].state == QUEUE_ENABLED)
+			return true;
+	return false;
+}
+
+/* When a queue pair has something to do that no doorbell tells of. */
+static uint64_t next_of(const struct speckv_card *card, const struct card_function *function, const struct card_queue *queue)
+{
+	uint64_t rule = card_feature(card, SPECKV_FEATURE_INTERRUPT_COALESCING), next = UINT64_MAX;
+
+	if (queue->state != QUEUE_ENABLED)
+		return next;
+	for (unsigned int i = 0; i < queue->waits; i++) {
+		const struct card_command *command = &queue->waiting[i];
+		uint64_t when = command->deadline_ns ? command->deadline_ns : command->ready_ns;
+
+		if (!command->waits_for_all && !parked(function, command->asked) && when < next)
+			next = when;
+	}
+	if (queue->unsignalled && queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000 < next)
+		next = queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000;
+	return next;
+}
+
 uint64_t speckv_card_next_ns(const struct speckv_card *card)
 {
-	uint64_t next = UINT64_MAX;
+	uint64_t next = UINT64_MAX, other;
 
-	for (unsigned int f = 0; f < card->functions_max; f++) {
-		const struct card_function *function = card->functions[f];
+	for (unsigned int i = 0; i < card->order_count; i++) {
+		const struct card_function *function = card->functions[card->order[i]];
 
-		for (unsigned int q = 0; function && q < function->pairs; q++) {
-			const struct card_queue *queue = &function->pair[q];
-			uint64_t rule = card_feature(card, SPECKV_FEATURE_INTERRUPT_COALESCING);
-
-			if (queue->state != QUEUE_ENABLED)
-				continue;
-			for (unsigned int i = 0; i < queue->waits; i++) {
-				const struct card_command *command = &queue->waiting[i];
-				uint64_t when = command->deadline_ns ? command->deadline_ns : command->ready_ns;
-
-				if (!command->waits_for_all && when < next)
-					next = when;
-			}
-			if (queue->unsignalled && queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000 < next)
-				next = queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000;
+		if (function->held)
+			continue;
+		for (unsigned int q = card->fatal ? function->pairs : 0; q <= function->pairs; q++) {
+			if (q == function->pairs && !function->admin)
+				break;
+			other = next_of(card, function, q < function->pairs ? &function->pair[q] : &function->admin_queue);
+			next = other < next ? other : next;
 		}
 	}
 	return next;
@@ -556,15 +693,16 @@ static bool work_waits(struct speckv_card *card)
 	for (unsigned int f = 0; f < card->functions_max; f++) {
 		struct card_function *function = card->functions[f];
 
-		if (!function || !function->ready)
+		if (!function || !function->ready || function->held || function->fatal || card->shut_down || (card->fatal && !function->admin))
 			continue;
-		if (function->admin && function->admin_tail != function->admin_queue.sq_head)
+		if (function->admin && function->admin_tail != function->admin_queue.sq_head && !parked(function, function->admin_queue.asked))
 			return true;
-		for (unsigned int q = 0; q < function->pairs; q++) {
+		for (unsigned int q = 0; q < function->pairs && !card->fatal; q++) {
 			struct card_queue *queue = &function->pair[q];
 
 			/* Without room for a completion there is no work, whatever the tail says. */
-			if (queue->state == QUEUE_ENABLED && tail_of(function, queue) != queue->sq_head && room(function, queue) > queue->waits)
+			if (queue->state == QUEUE_ENABLED && tail_of(function, queue) != queue->sq_head && !parked(function, queue->asked) &&
+			    room(function, queue) > queue->waits)
 				return true;
 		}
 	}

@@ -42,6 +42,15 @@ void card_notify_admins(struct speckv_card *card, uint32_t bits)
 			card_notify(card->functions[i], bits);
 }
 
+/* What the causes mean, as in rtl/regs/speckv.rdl. */
+static const char *const causes[] = {
+	[SPECKV_FATAL_MEMORY] = "device memory that holds tables failed",
+	[SPECKV_FATAL_DMA] = "a transfer of its own tables failed",
+	[SPECKV_FATAL_INTERNAL] = "a consistency check of the engine failed",
+	[SPECKV_FATAL_ADMIN_QUEUE] = "the admin queue cannot be reached",
+	[SPECKV_FATAL_ADMIN_DOORBELL] = "a wrong value was written to the admin queue's doorbell",
+};
+
 /* `function` NULL: the whole card stops. */
 void card_fatal(struct speckv_card *card, struct card_function *function, uint8_t cause)
 {
@@ -56,7 +65,12 @@ void card_fatal(struct speckv_card *card, struct card_function *function, uint8_
 	if (card->fatal)
 		return;
 	card->fatal = cause;
-	card_event(card, SPECKV_CARD_FATAL, SPECKV_ERROR, 0, 0, cause, "the card stopped: fatal cause %u", cause);
+	if (cause == SPECKV_FATAL_THERMAL)
+		card_event(card, SPECKV_CARD_FATAL, SPECKV_ERROR, 0, 0, cause, "the card stopped: too hot, %g C (it stops at %g C)",
+			   card->temperature / 1000.0, card->config.trip_millicelsius / 1000.0);
+	else
+		card_event(card, SPECKV_CARD_FATAL, SPECKV_ERROR, 0, 0, cause, "the card stopped: %s",
+			   cause < sizeof(causes) / sizeof(causes[0]) && causes[cause] ? causes[cause] : "fatal error");
 	for (unsigned int i = 0; i < card->functions_max; i++)
 		if (card->functions[i])
 			card_notify(card->functions[i], SPECKV_REGS__INT_STATUS__FATAL_bm);
@@ -102,7 +116,7 @@ static uint32_t status(const struct card_function *function)
 	const struct speckv_card *card = function->card;
 	uint32_t value = 0;
 
-	if (function->ready && !card->fatal && !card->shut_down)
+	if (function->ready && !function->fatal && (!card->fatal || function->admin) && !card->shut_down)
 		value |= SPECKV_REGS__STATUS__READY_bm;
 	if (function->fatal || card->fatal)
 		value |= SPECKV_REGS__STATUS__FATAL_bm;
@@ -342,7 +356,8 @@ static void set_enable(struct card_function *function, bool enable)
 		card_function_disable(function);
 		return;
 	}
-	if (function->ready || function->fatal || card->fatal || card->shut_down)
+	/* Who administers a card that stopped can still ask it why. */
+	if (function->ready || function->fatal || (card->fatal && !function->admin) || card->shut_down)
 		return;
 	if (function->admin) {
 		queue->sq_lo = function->admin_sq_lo;

@@ -45,7 +45,9 @@ const uint8_t *card_stage_use(struct card_context *context, const struct card_st
 	return card->memory + card->layout.stage + stage->at;
 }
 
-/* Where the next `bytes` go; NULL: they are too many. */
+#define STAGE_STEP (1u << 20) /* of memory that is taken for it at a time */
+
+/* Where the next `bytes` go; NULL: they are too many, or there is no memory for them. */
 uint8_t *card_stage_begin(struct speckv_card *card, uint64_t bytes)
 {
 	if (bytes > card->config.stage_bytes)
@@ -53,6 +55,14 @@ uint8_t *card_stage_begin(struct speckv_card *card, uint64_t bytes)
 	bytes = (bytes + 63) / 64 * 64;
 	if (card->stage_next + bytes > card->config.stage_bytes)
 		card->stage_next = 0;
+	if (card->stage_next + bytes > card->stage_backed) {
+		uint64_t end = (card->stage_next + bytes + STAGE_STEP - 1) / STAGE_STEP * STAGE_STEP;
+
+		end = end < card->config.stage_bytes ? end : card->config.stage_bytes;
+		if (memory_take(card, card->layout.stage + card->stage_backed, end - card->stage_backed))
+			return NULL;
+		card->stage_backed = end;
+	}
 	for (unsigned int i = 0; i < CARD_STAGES; i++) {
 		struct card_stage *stage = &card->stages[i];
 

@@ -235,9 +235,12 @@ static void a_command_whose_completion_is_lost_was_carried_out(void)
 static void heat_slows_and_then_stops_the_card(void)
 {
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
+	union card_entry reset = { .value = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_CARD } };
+	union card_entry forget = { .value = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_COUNTERS } };
 	struct bench b;
 	struct speckv_log_header header;
 	struct speckv_log_health health;
+	struct speckv_log_event events[16];
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
 	speckv_card_set_temperature(b.rig->card, 86000);
@@ -249,12 +252,21 @@ static void heat_slows_and_then_stops_the_card(void)
 	speckv_card_set_temperature(b.rig->card, 106000);
 	EQUAL(rig_read(b.rig, 1, REG(FATAL_CAUSE)), SPECKV_FATAL_THERMAL);
 	EQUAL(client_run(&b.client, &nop, NULL), CARD_WAIT);
+	/* who administers it can ask why, and nothing else, until it is reset, which helps when the cause is gone */
 	rig_write(b.rig, 0, REG(CONTROL), 1u << 31);
-	EQUAL(rig_read(b.rig, 0, REG(FATAL_CAUSE)), SPECKV_FATAL_THERMAL); /* still too hot */
+	EQUAL(rig_read(b.rig, 0, REG(FATAL_CAUSE)), SPECKV_FATAL_THERMAL);
+	b.admin = rig_admin(b.rig, 0);
+	EQUAL(rig_read(b.rig, 0, REG(STATUS)), 1 | SPECKV_REGS__STATUS__FATAL_bm | SPECKV_REGS__STATUS__THROTTLED_bm);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_HEALTH, 0, 0, &health, sizeof(health), &header), 0);
+	CHECK(health.state & SPECKV_HEALTH_FATAL && health.temperature_millicelsius == 106000, "why");
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, sizeof(events), &header), 0);
+	CHECK(strcmp(events[header.entries - 1].text, "the card stopped: too hot, 106 C (it stops at 105 C)") == 0, "an event says so");
+	EQUAL(client_run(&b.admin, &forget, NULL), SPECKV_STATUS_NOT_READY);
+	EQUAL(client_run(&b.admin, &reset, NULL), SPECKV_STATUS_NOT_READY); /* still too hot */
 	speckv_card_set_temperature(b.rig->card, 50000);
 	rig_write(b.rig, 1, REG(CONTROL), 1u << 31);
 	EQUAL(rig_read(b.rig, 0, REG(FATAL_CAUSE)), SPECKV_FATAL_THERMAL); /* a client cannot start the card again */
-	rig_write(b.rig, 0, REG(CONTROL), 1u << 31);
+	EQUAL(client_run(&b.admin, &reset, NULL), 0);
 	EQUAL(rig_read(b.rig, 0, REG(FATAL_CAUSE)), 0);
 	b.admin = rig_admin(b.rig, 0);
 	EQUAL(rig_log(&b.admin, SPECKV_LOG_HEALTH, 0, 0, &health, sizeof(health), &header), 0);
