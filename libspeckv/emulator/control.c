@@ -60,7 +60,7 @@ static void status(struct emulator *e, char *answer, unsigned int bytes)
 		 e->name, (int)getpid(), e->config.memory_bytes, speckv_card_has_engine(e->card) ? "true" : "false", speckv_card_running_slot(e->card),
 		 e->started_ns);
 	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++) {
-		struct emu_function *f = e->functions[i];
+		struct emu_function *f = e->functions[i]; /* those that have not greeted are none */
 		struct ucred peer = { .pid = 0, .uid = (uid_t)-1 };
 		socklen_t length = sizeof(peer);
 

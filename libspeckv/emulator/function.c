@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "emulator.h"
+#include "guard.h"
 
 #define VECTORS 16
 
@@ -193,88 +194,131 @@ static int reset(void *device)
 	return 0;
 }
 
-static const struct vu_ops ops = {
-	.region_read = region_read, .region_write = region_write, .region_info = region_info, .dma_unmapped = dma_unmapped, .reset = reset
-};
-
-struct emu_function *emu_function_open(struct emulator *e, int fd, bool admin)
+/* Now it is one: registers, doorbells, queue pairs. */
+static int greeted(void *device)
 {
-	struct speckv_card_function_config config = { .admin = admin, .queue_pairs = EMU_QUEUE_PAIRS };
-	struct emu_function *f = calloc(1, sizeof(*f));
+	struct emu_function *f = device;
+	struct emulator *e = f->emulator;
+	struct speckv_card_function_config config = { .admin = f->admin, .queue_pairs = EMU_QUEUE_PAIRS };
+	int rc = emu_peers_admit(e, f);
 
-	if (!f)
-		goto bad;
-	f->emulator = e;
-	f->admin = admin;
-	f->number = -1;
-	f->doorbells = MAP_FAILED;
-	emu_driver_peer(f, fd);
+	if (rc)
+		return rc;
 	f->doorbell_fd = memfd_create("speckv-doorbells", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (f->doorbell_fd < 0 || ftruncate(f->doorbell_fd, SPECKV_CARD_BAR0_BYTES) != 0 ||
 	    fcntl(f->doorbell_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
-		goto bad;
+		return -errno;
 	f->doorbells = mmap(NULL, SPECKV_CARD_BAR0_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, f->doorbell_fd, 0);
 	if (f->doorbells == MAP_FAILED)
-		goto bad;
+		return -errno;
+	if (!guard_add(f->doorbells, SPECKV_CARD_BAR0_BYTES, vu_error_at(f->connection), false)) /* the peer can punch holes in it */
+		return -EUSERS;
 	config.doorbells = (struct speckv_doorbell_page *)(f->doorbells + EMU_DOORBELLS);
 	f->number = speckv_card_function_add(e->card, &config);
 	if (f->number < 0)
-		goto bad;
-	f->connection = vu_open(fd, &ops, f, VECTORS);
-	if (!f->connection)
-		goto bad;
+		return f->number;
+	e->functions[f->number] = f;
 	config_make(f);
-	return f;
-bad:
-	close(fd);
-	if (f) {
-		if (f->number >= 0)
-			speckv_card_function_remove(e->card, (unsigned int)f->number);
-		if (f->doorbells != MAP_FAILED)
-			munmap(f->doorbells, SPECKV_CARD_BAR0_BYTES);
-		if (f->doorbell_fd >= 0)
-			close(f->doorbell_fd);
-		free(f);
+	return 0;
+}
+
+static void dma_answered(void *device)
+{
+	struct emu_function *f = device;
+
+	speckv_card_dma_answered(f->emulator->card, (unsigned int)f->number);
+}
+
+static void dma_failed(void *device)
+{
+	struct emu_function *f = device;
+
+	speckv_card_dma_failed(f->emulator->card, (unsigned int)f->number);
+}
+
+static const struct vu_ops ops = {
+	.region_read = region_read,
+	.region_write = region_write,
+	.region_info = region_info,
+	.dma_unmapped = dma_unmapped,
+	.reset = reset,
+	.greeted = greeted,
+	.dma_answered = dma_answered,
+	.dma_failed = dma_failed,
+};
+
+struct emu_function *emu_function_open(struct emulator *e, int fd, bool admin, struct vu_user *user)
+{
+	struct emu_function *f = calloc(1, sizeof(*f));
+
+	if (!f) {
+		close(fd);
+		return NULL;
 	}
-	return NULL;
+	f->emulator = e;
+	f->admin = admin;
+	f->user = user;
+	f->number = f->doorbell_fd = -1;
+	f->doorbells = MAP_FAILED;
+	emu_driver_peer(f, fd);
+	f->connection = vu_open(fd, &ops, f, VECTORS, user);
+	if (!f->connection) {
+		close(fd);
+		free(f);
+		return NULL;
+	}
+	return f;
 }
 
 void emu_function_close(struct emu_function *f)
 {
-	speckv_card_function_remove(f->emulator->card, (unsigned int)f->number);
+	if (f->number >= 0) {
+		speckv_card_function_remove(f->emulator->card, (unsigned int)f->number);
+		f->emulator->functions[f->number] = NULL;
+	}
 	vu_close(f->connection);
-	munmap(f->doorbells, SPECKV_CARD_BAR0_BYTES);
-	close(f->doorbell_fd);
+	if (f->doorbells != MAP_FAILED) {
+		guard_remove(f->doorbells);
+		munmap(f->doorbells, SPECKV_CARD_BAR0_BYTES);
+	}
+	if (f->doorbell_fd >= 0)
+		close(f->doorbell_fd);
 	free(f);
 }
 
 /* ---- what the card asks of the outside ------------------------------------------------------------------------------- */
 
-struct emu_function *emu_function_of(struct emulator *e, unsigned int number)
+static struct emu_function *function_of(struct emulator *e, unsigned int number)
 {
-	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++)
-		if (e->functions[i] && e->functions[i]->number == (int)number)
-			return e->functions[i];
-	return NULL;
+	return number < EMU_FUNCTIONS ? e->functions[number] : NULL;
 }
 
 static int card_dma_read(void *arg, unsigned int function, uint64_t address, void *to, uint64_t bytes)
 {
-	struct emu_function *f = emu_function_of(arg, function);
+	struct emu_function *f = function_of(arg, function);
 
 	return f ? vu_dma_read(f->connection, address, to, bytes) : -ENODEV;
 }
 
+static void card_dma_end(void *arg, unsigned int function)
+{
+	struct emu_function *f = function_of(arg, function);
+
+	if (f)
+		vu_dma_end(f->connection);
+}
+
 static int card_dma_write(void *arg, unsigned int function, uint64_t address, const void *from, uint64_t bytes)
 {
-	struct emu_function *f = emu_function_of(arg, function);
+	struct emu_function *f = function_of(arg, function);
 
 	return f ? vu_dma_write(f->connection, address, from, bytes) : -ENODEV;
 }
 
 static int card_dma_publish(void *arg, unsigned int function, uint64_t address, uint16_t value)
 {
-	struct emu_function *f = emu_function_of(arg, function);
+	struct emulator *e = arg;
+	struct emu_function *f = e->memory_error ? NULL : function_of(e, function); /* nothing is confirmed that was written into the void */
 	_Atomic uint16_t *at = f && !(address & 1) ? vu_dma_pointer(f->connection, address, sizeof(value), true) : NULL;
 
 	if (at) {
@@ -286,14 +330,14 @@ static int card_dma_publish(void *arg, unsigned int function, uint64_t address, 
 
 static void *card_dma_direct(void *arg, unsigned int function, uint64_t address, uint64_t bytes, bool write)
 {
-	struct emu_function *f = emu_function_of(arg, function);
+	struct emu_function *f = function_of(arg, function);
 
 	return f ? vu_dma_pointer(f->connection, address, bytes, write) : NULL;
 }
 
 static void card_interrupt(void *arg, unsigned int function, unsigned int vector)
 {
-	struct emu_function *f = emu_function_of(arg, function);
+	struct emu_function *f = function_of(arg, function);
 
 	if (f)
 		vu_interrupt(f->connection, vector);
@@ -303,9 +347,19 @@ static int card_memory_zero(void *arg, uint64_t offset, uint64_t bytes)
 {
 	struct emulator *e = arg;
 
-	if (fallocate(e->memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) != 0)
-		memset(e->memory + offset, 0, bytes);
-	return 0;
+	return fallocate(e->memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) == 0 ? 0 : -errno;
+}
+
+/* Zeros, where there was nothing. */
+static int card_memory_take(void *arg, uint64_t offset, uint64_t bytes)
+{
+	struct emulator *e = arg;
+	int rc;
+
+	do
+		rc = posix_fallocate(e->memory_fd, (off_t)offset, (off_t)bytes);
+	while (rc == EINTR);
+	return -rc;
 }
 
 /* How many of `bytes` are written before power is lost. */
@@ -346,12 +400,15 @@ static int card_flash_program(void *arg, uint64_t offset, const void *data, uint
 
 const struct speckv_card_ops emu_card_ops = {
 	.now_ns = emu_now_ns,
+	.wall_ns = emu_wall_ns,
 	.dma_read = card_dma_read,
+	.dma_end = card_dma_end,
 	.dma_write = card_dma_write,
 	.dma_publish = card_dma_publish,
 	.dma_direct = card_dma_direct,
 	.interrupt = card_interrupt,
 	.memory_zero = card_memory_zero,
+	.memory_take = card_memory_take,
 	.flash_erase = card_flash_erase,
 	.flash_program = card_flash_program,
 };

@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -16,19 +15,20 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "emulator.h"
+#include "guard.h"
 
 #define BATCH 256          /* commands between two looks at the sockets */
 #define SOCKETS_NS 50000u  /* between two looks at the sockets while there are commands */
 #define LOOKS 64           /* idle rounds between two looks at the sockets */
 #define PATIENCE_NS 2000000u /* most time without a command before the card sleeps, unless its setting says more */
 #define SLOT_BYTES (8u << 20)
+#define FATAL_MEMORY 1 /* of register FATAL_CAUSE */
 
 static volatile sig_atomic_t interrupted;
 
@@ -38,23 +38,57 @@ static void on_signal(int number)
 	interrupted = 1;
 }
 
-uint64_t emu_now_ns(void *arg)
+static uint64_t read_clock(clockid_t clock)
 {
-	static uint64_t last; /* never goes back, whatever the wall clock does */
 	struct timespec t;
-	uint64_t now;
 
-	(void)arg;
-	clock_gettime(CLOCK_REALTIME, &t);
-	now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-	last = now > last ? now : last;
-	return last;
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static void die(const char *what, const char *path, int error)
+/* Nobody can set it, and it goes on while the machine sleeps. */
+uint64_t emu_now_ns(void *arg)
 {
-	fprintf(stderr, "speckv-emu: %s %s: %s\n", what, path, strerror(error));
+	(void)arg;
+	return read_clock(CLOCK_BOOTTIME);
+}
+
+uint64_t emu_wall_ns(void *arg)
+{
+	(void)arg;
+	return read_clock(CLOCK_REALTIME);
+}
+
+void emu_die(const char *what, const char *path, int error)
+{
+	struct statvfs room;
+
+	fprintf(stderr, "speckv-emu: %s %s: %s", what, path, strerror(error));
+	if (error == ENOSPC && statvfs(path, &room) == 0 && !room.f_favail && room.f_files)
+		fprintf(stderr, " (its file system has no inode left)");
+	fprintf(stderr, "\n");
 	exit(1);
+}
+
+/* A file system has no room: say how much is wanted of it, and how much it has. */
+__attribute__((noreturn)) static void no_room(const char *path, uint64_t bytes)
+{
+	struct statvfs room = { 0 };
+
+	statvfs(path, &room);
+	fprintf(stderr, "speckv-emu: no room for %s: up to %" PRIu64 " bytes are wanted now, its file system has %" PRIu64 " left; free some, or use another folder\n",
+		path, bytes, (uint64_t)room.f_bavail * room.f_frsize);
+	exit(1);
+}
+
+static int card_take(int fd, uint64_t bytes)
+{
+	int rc;
+
+	do
+		rc = posix_fallocate(fd, 0, (off_t)bytes);
+	while (rc == EINTR);
+	return rc;
 }
 
 /* Open or make a state file of exactly this size. */
@@ -67,17 +101,21 @@ static uint8_t *state_file(const char *folder, const char *name, uint64_t bytes,
 	snprintf(path, sizeof(path), "%s/%s", folder, name);
 	*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (*fd < 0 || !bytes || fstat(*fd, &st) != 0)
-		die("cannot open", path, errno);
+		emu_die("cannot open", path, errno);
 	*made = st.st_size == 0;
-	if (*made && ftruncate(*fd, (off_t)bytes) != 0)
-		die("cannot make", path, errno);
+	if (*made && ftruncate(*fd, (off_t)bytes) != 0) {
+		int error = errno;
+
+		unlink(path); /* nothing is in it */
+		emu_die(error == EFBIG ? "the largest file that may be written (ulimit -f) is smaller than" : "cannot make", path, error);
+	}
 	if (!*made && (uint64_t)st.st_size != bytes) {
 		fprintf(stderr, "speckv-emu: %s has %lld bytes, not %" PRIu64 ": start with the size that the card was made with\n", path, (long long)st.st_size, bytes);
 		exit(1);
 	}
 	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
 	if (map == MAP_FAILED)
-		die("cannot map", path, errno);
+		emu_die("cannot map", path, errno);
 	return map;
 }
 
@@ -108,111 +146,28 @@ static void card_uuid(const char *folder, uint8_t uuid[16])
 		return;
 	}
 	if (getrandom(uuid, 16, 0) != 16)
-		die("no random bytes for", path, errno);
+		emu_die("no random bytes for", path, errno);
 	uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x40); /* RFC 9562 version 4 */
 	uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
 	for (unsigned int i = 0; i < 16; i++)
 		at += (unsigned int)snprintf(text + at, sizeof(text) - at, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
 	file = fopen(temporary, "we");
 	if (!file || fprintf(file, "%s\n", text) < 0 || fclose(file) != 0 || chmod(temporary, 0644) != 0 || rename(temporary, path) != 0)
-		die("cannot write", path, errno);
-}
-
-static int listener(const char *folder, int folder_fd, const char *name, mode_t mode)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	/* an address holds 107 bytes of path: a longer one goes through the folder's descriptor */
-	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", folder, name) >= (int)sizeof(address.sun_path))
-		snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder_fd, name);
-	unlinkat(folder_fd, name, 0); /* ours: the folder's lock is held */
-	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || fchmodat(folder_fd, name, mode, 0) != 0 || listen(fd, 16) != 0)
-		die("cannot listen at", name, errno);
-	return fd;
-}
-
-static void accept_function(struct emulator *e, int listening, bool admin)
-{
-	int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	unsigned int slot = 0;
-
-	if (fd < 0)
-		return;
-	while (slot < EMU_FUNCTIONS && e->functions[slot])
-		slot++;
-	if (slot == EMU_FUNCTIONS)
-		close(fd);
-	else
-		e->functions[slot] = emu_function_open(e, fd, admin);
-}
-
-static void accept_control(struct emulator *e)
-{
-	int fd = accept4(e->listeners[2], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-	for (unsigned int i = 0; fd >= 0 && i < EMU_CONTROLS; i++)
-		if (e->controls[i] < 0) {
-			e->controls[i] = fd;
-			return;
-		}
-	if (fd >= 0)
-		close(fd);
-}
-
-/* One line in, one line out; what does not come in one piece is not one of our commands. */
-static void serve_control(struct emulator *e, unsigned int slot)
-{
-	char line[256], answer[EMU_ANSWER_BYTES];
-	ssize_t n = recv(e->controls[slot], line, sizeof(line) - 1, MSG_DONTWAIT);
-
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n > 1 && line[n - 1] == '\n') {
-		line[n - 1] = 0;
-		emu_control(e, line, answer, sizeof(answer));
-		if (send(e->controls[slot], answer, strlen(answer), MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
-			return;
-	}
-	close(e->controls[slot]);
-	e->controls[slot] = -1;
-}
-
-static void serve(struct emulator *e, int timeout_ms)
-{
-	struct pollfd fds[3 + EMU_FUNCTIONS + EMU_CONTROLS];
-
-	for (unsigned int i = 0; i < 3; i++)
-		fds[i] = (struct pollfd){ e->listeners[i], POLLIN, 0 };
-	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++)
-		fds[3 + i] = e->functions[i] ? (struct pollfd){ vu_fd(e->functions[i]->connection), vu_events(e->functions[i]->connection), 0 } :
-					       (struct pollfd){ -1, 0, 0 };
-	for (unsigned int i = 0; i < EMU_CONTROLS; i++)
-		fds[3 + EMU_FUNCTIONS + i] = (struct pollfd){ e->controls[i], POLLIN, 0 };
-	if (poll(fds, sizeof(fds) / sizeof(fds[0]), timeout_ms) <= 0)
-		return;
-	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++)
-		if (fds[3 + i].revents && vu_serve(e->functions[i]->connection) != 0) {
-			emu_function_close(e->functions[i]);
-			e->functions[i] = NULL;
-		}
-	for (unsigned int i = 0; i < EMU_CONTROLS; i++)
-		if (fds[3 + EMU_FUNCTIONS + i].revents)
-			serve_control(e, i);
-	for (unsigned int i = 0; i < 2; i++)
-		if (fds[i].revents)
-			accept_function(e, e->listeners[i], i == 0);
-	if (fds[2].revents)
-		accept_control(e);
+		emu_die("cannot write", path, errno);
 }
 
 static int sleep_ms(struct emulator *e)
 {
 	uint64_t next = speckv_card_next_ns(e->card), now = emu_now_ns(e);
+	int64_t peers = emu_peers_deadline_ms(e), left = 1000;
 
-	if (next == UINT64_MAX)
-		return 1000;
-	return next <= now ? 0 : (int)((next - now) / 1000000 < 1000 ? (next - now) / 1000000 + 1 : 1000);
+	if (next != UINT64_MAX)
+		left = next <= now ? 0 : (int64_t)((next - now) / 1000000) + 1;
+	if (peers != INT64_MAX) {
+		peers -= (int64_t)(read_clock(CLOCK_MONOTONIC) / 1000000);
+		left = peers < left ? peers : left;
+	}
+	return left < 0 ? 0 : left < 1000 ? (int)left : 1000;
 }
 
 /*
@@ -233,16 +188,16 @@ static void loop(struct emulator *e)
 			waited = idle = 0;
 			idle_since = emu_now_ns(e);
 			if (idle_since - served > SOCKETS_NS) { /* looking at the sockets costs as much as a command or two */
-				serve(e, 0);
+				emu_peers_serve(e, 0);
 				served = idle_since;
 			}
 		} else if (++idle % LOOKS == 0) {
 			uint64_t now = emu_now_ns(e), enough = poll_ns > patience ? poll_ns : patience;
 
 			waited = 0;
-			serve(e, 0);
+			emu_peers_serve(e, 0);
 			if (poll_ns && now - idle_since > enough && speckv_card_sleep(e->card)) {
-				serve(e, sleep_ms(e));
+				emu_peers_serve(e, sleep_ms(e));
 				speckv_card_wake(e->card);
 				waited = emu_now_ns(e) - idle_since;
 				idle_since += waited;
@@ -251,6 +206,8 @@ static void loop(struct emulator *e)
 				sched_yield(); /* the next command's client may want this very core */
 			}
 		}
+		if (e->memory_error) /* what was written there is lost: nothing more is, until the process is started again */
+			speckv_card_inject(e->card, SPECKV_CARD_FAULT_FATAL, 0, FATAL_MEMORY, 1);
 		if (speckv_card_rebooted(e->card))
 			for (unsigned int i = 0; i < EMU_FUNCTIONS; i++)
 				if (e->functions[i])
@@ -364,10 +321,10 @@ int main(int argc, char **argv)
 	if (!folder || optind != argc)
 		usage(2);
 	if (mkdir(folder, 0700) != 0 && errno != EEXIST)
-		die("cannot make", folder, errno);
+		emu_die("cannot make", folder, errno);
 	folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (folder_fd < 0)
-		die("cannot open", folder, errno);
+		emu_die("cannot open", folder, errno);
 	for (int tries = 0; flock(folder_fd, LOCK_EX | LOCK_NB) != 0; tries++) {
 		if (tries < 10) { /* somebody may just be looking whether a card runs here */
 			nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
@@ -376,12 +333,22 @@ int main(int argc, char **argv)
 		fprintf(stderr, "speckv-emu: a card runs in %s already\n", folder);
 		return 1;
 	}
+	guard_begin();
+	signal(SIGXFSZ, SIG_IGN); /* an error of the call is enough */
 	e.memory = state_file(folder, "memory", e.config.memory_bytes, &e.memory_fd, &made);
 	e.config.flash_slot_bytes = SLOT_BYTES;
 	e.config.flash_bytes = speckv_card_flash_bytes(SLOT_BYTES);
 	e.flash = state_file(folder, "flash", e.config.flash_bytes, &e.flash_fd, &flash_made);
+	if (flash_made && card_take(e.flash_fd, e.config.flash_bytes) != 0) {
+		unlinkat(folder_fd, "flash", 0);
+		if (made)
+			unlinkat(folder_fd, "memory", 0);
+		no_room(folder, e.config.flash_bytes);
+	}
 	if (flash_made && speckv_card_flash_provision(&emu_card_ops, &e, e.config.flash_bytes, keys, key_count) != 0)
-		die("cannot provision the flash in", folder, EIO);
+		emu_die("cannot provision the flash in", folder, EIO);
+	if (!guard_add(e.memory, e.config.memory_bytes, &e.memory_error, true))
+		emu_die("cannot watch the memory in", folder, EUSERS);
 	e.config.memory = e.memory;
 	card_uuid(folder, e.config.uuid);
 	e.config.functions_max = EMU_FUNCTIONS;
@@ -390,24 +357,23 @@ int main(int argc, char **argv)
 	snprintf(e.config.model, sizeof(e.config.model), "speckv-emu");
 	snprintf(e.config.serial, sizeof(e.config.serial), "%.31s", e.name);
 	snprintf(e.config.part, sizeof(e.config.part), "LFE5U-85F-6BG381C"); /* what the bundles of bitstreams/ are for */
-	for (unsigned int i = 0; i < EMU_CONTROLS; i++)
-		e.controls[i] = -1;
 	signal(SIGPIPE, SIG_IGN);
 	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = on_signal }, NULL);
 	sigaction(SIGINT, &(struct sigaction){ .sa_handler = on_signal }, NULL);
 	rc = speckv_card_create(&emu_card_ops, &e, &e.config, &e.card);
+	if (rc == -ENOSPC) {
+		struct stat st;
+
+		no_room(folder, fstat(e.memory_fd, &st) == 0 ? e.config.memory_bytes - (uint64_t)st.st_blocks * 512 : e.config.memory_bytes);
+	}
 	if (rc)
-		die("the card does not start from the state in", folder, -rc);
-	e.listeners[0] = listener(folder, folder_fd, "admin", 0600);
-	e.listeners[1] = listener(folder, folder_fd, "io", 0660);
-	e.listeners[2] = listener(folder, folder_fd, "control", 0600);
-	e.started_ns = emu_now_ns(&e);
+		emu_die("the card does not start from the state in", folder, -rc);
+	emu_peers_begin(&e, folder, folder_fd);
+	e.started_ns = emu_wall_ns(&e);
 	printf("ready\n");
 	fflush(stdout);
 	loop(&e);
-	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++)
-		if (e.functions[i])
-			emu_function_close(e.functions[i]);
+	emu_peers_end(&e);
 	speckv_card_destroy(e.card);
 	return 0;
 }

@@ -3,15 +3,25 @@
 #include "vfio_user_internal.h"
 
 #include <errno.h>
+#include <linux/aio_abi.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, unsigned int vectors)
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, unsigned int vectors, struct vu_user *user)
 {
 	struct vu_connection *c = calloc(1, sizeof(*c));
 
@@ -25,7 +35,9 @@ struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, un
 	c->fd = fd;
 	c->ops = ops;
 	c->device = device;
+	c->user = user;
 	c->vectors = vectors < VU_VECTORS ? vectors : VU_VECTORS;
+	c->opened_ms = now_ms();
 	for (unsigned int i = 0; i < VU_VECTORS; i++)
 		c->irq[i] = -1;
 	return c;
@@ -35,7 +47,7 @@ static void close_fds(struct vu_connection *c)
 {
 	for (unsigned int i = 0; i < c->fd_count; i++)
 		if (c->fds[i] >= 0)
-			close(c->fds[i]);
+			vu_release(c->fds[i]);
 	c->fd_count = 0;
 }
 
@@ -44,15 +56,19 @@ void vu_close(struct vu_connection *c)
 	if (!c)
 		return;
 	close_fds(c);
-	for (unsigned int i = 0; i < c->map_count; i++)
-		if (c->maps[i].memory)
-			munmap(c->maps[i].memory, c->maps[i].bytes);
+	while (c->map_count)
+		vu_unmap(c, &c->maps[c->map_count - 1]);
 	for (unsigned int i = 0; i < VU_VECTORS; i++)
 		if (c->irq[i] >= 0)
-			close(c->irq[i]);
-	close(c->fd);
+			vu_release(c->irq[i]);
+	shutdown(c->fd, SHUT_RDWR); /* its peer hears of it at once */
+	vu_release(c->fd);          /* and what was sent over it and not taken is closed with it */
+	c->user->out_bytes -= c->out_capacity;
 	free(c->in);
 	free(c->out);
+	free(c->reads);
+	free(c->read_data);
+	free(c->pieces);
 	free(c);
 }
 
@@ -61,9 +77,29 @@ int vu_fd(const struct vu_connection *c)
 	return c->fd;
 }
 
+bool vu_greeted(const struct vu_connection *c)
+{
+	return c->greeted;
+}
+
+int vu_error(const struct vu_connection *c)
+{
+	return c->error;
+}
+
+int *vu_error_at(struct vu_connection *c)
+{
+	return &c->error;
+}
+
+bool vu_full(const struct vu_connection *c)
+{
+	return c->out_bytes > OUT_PAUSE;
+}
+
 short vu_events(const struct vu_connection *c)
 {
-	return (short)(POLLIN | (c->out_bytes ? POLLOUT : 0));
+	return (short)((vu_full(c) ? 0 : POLLIN) | (c->out_bytes ? POLLOUT : 0));
 }
 
 int vu_over(struct vu_connection *c, int error)
@@ -73,11 +109,35 @@ int vu_over(struct vu_connection *c, int error)
 	return c->error;
 }
 
+/* ---- time ------------------------------------------------------------------------------------------------------------ */
+
+static void sooner(int64_t *first, bool is, int64_t since, int64_t patience)
+{
+	if (is && since + patience < *first)
+		*first = since + patience;
+}
+
+int64_t vu_deadline_ms(const struct vu_connection *c)
+{
+	int64_t first = INT64_MAX;
+
+	sooner(&first, !c->greeted, c->opened_ms, GREETING_MS);
+	sooner(&first, c->in_bytes, c->part_ms, MESSAGE_MS);
+	sooner(&first, c->out_bytes, c->out_ms, UNREAD_MS);
+	sooner(&first, c->in_flight, c->asked_ms, DMA_TIMEOUT_MS);
+	return first;
+}
+
+int vu_expire(struct vu_connection *c, int64_t now)
+{
+	return vu_deadline_ms(c) <= now ? vu_over(c, -ETIMEDOUT) : c->error;
+}
+
 /* ---- out --------------------------------------------------------------------------------------------------------- */
 
-static int flush(struct vu_connection *c)
+int vu_flush(struct vu_connection *c)
 {
-	while (c->out_bytes) {
+	while (c->out_bytes && !c->error) {
 		ssize_t n = send(c->fd, c->out + c->out_first, c->out_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n < 0 && errno == EINTR)
@@ -86,38 +146,50 @@ static int flush(struct vu_connection *c)
 			return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : vu_over(c, -ECONNRESET);
 		c->out_first += (size_t)n;
 		c->out_bytes -= (size_t)n;
+		c->out_ms = now_ms();
 	}
 	c->out_first = 0;
-	return 0;
+	if (c->out_capacity > OUT_PAUSE && !c->out_bytes) { /* memory of a burst is not kept */
+		c->user->out_bytes -= c->out_capacity;
+		c->out_capacity = 0;
+		free(c->out);
+		c->out = NULL;
+	}
+	return c->error;
 }
 
 static int queue(struct vu_connection *c, const void *data, size_t bytes)
 {
 	if (c->out_first + c->out_bytes + bytes > c->out_capacity) {
-		size_t want = c->out_bytes + bytes;
+		size_t want = c->out_bytes + bytes, room = want + want / 2 + 4096;
 		uint8_t *grown;
 
-		if (want > OUT_BYTES)
-			return vu_over(c, -ENOBUFS); /* it asks and does not read */
 		if (c->out_bytes)
 			memmove(c->out, c->out + c->out_first, c->out_bytes);
 		c->out_first = 0;
 		if (want > c->out_capacity) {
-			grown = realloc(c->out, want + 65536);
+			if (want > OUT_BYTES || c->user->out_bytes + room - c->out_capacity > vu_limits.user_out_bytes)
+				return vu_over(c, -ENOBUFS); /* it asks and does not read */
+			grown = realloc(c->out, room);
 			if (!grown)
 				return vu_over(c, -ENOMEM);
+			c->user->out_bytes += room - c->out_capacity;
 			c->out = grown;
-			c->out_capacity = want + 65536;
+			c->out_capacity = room;
 		}
 	}
+	if (!c->out_bytes)
+		c->out_ms = now_ms();
 	memcpy(c->out + c->out_first + c->out_bytes, data, bytes);
 	c->out_bytes += bytes;
 	return 0;
 }
 
-/* A message, with at most one descriptor. */
+/* A message, with at most one descriptor. Goes out at the end of a turn, with all others. */
 static int post(struct vu_connection *c, const struct header *header, const void *body, size_t bytes, int fd)
 {
+	if (c->error)
+		return c->error;
 	if (fd >= 0) { /* a descriptor rides on bytes of its own message: everything before must be out */
 		char control[CMSG_SPACE(sizeof(int))] = { 0 };
 		struct iovec iov[2] = { { (void *)(uintptr_t)header, sizeof(*header) }, { (void *)(uintptr_t)body, bytes } };
@@ -125,7 +197,7 @@ static int post(struct vu_connection *c, const struct header *header, const void
 		struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
 		ssize_t n;
 
-		if (flush(c) || c->out_bytes)
+		if (vu_flush(c) || c->out_bytes)
 			return vu_over(c, -ENOBUFS);
 		rights->cmsg_level = SOL_SOCKET;
 		rights->cmsg_type = SCM_RIGHTS;
@@ -136,7 +208,7 @@ static int post(struct vu_connection *c, const struct header *header, const void
 	}
 	if (queue(c, header, sizeof(*header)) || (bytes && queue(c, body, bytes)))
 		return c->error;
-	return flush(c);
+	return 0;
 }
 
 int vu_reply_with(struct vu_connection *c, const struct header *to, const void *body, size_t bytes, int fd)
@@ -168,6 +240,17 @@ static struct mapping *mapping_at(struct vu_connection *c, uint64_t address)
 	return NULL;
 }
 
+void vu_unmap(struct vu_connection *c, struct mapping *m)
+{
+	if (m->memory) {
+		guard_remove(m->memory);
+		munmap(m->memory, m->bytes);
+		c->user->mapped_bytes -= m->bytes;
+		c->mapped_bytes -= m->bytes;
+	}
+	*m = c->maps[--c->map_count];
+}
+
 void *vu_dma_pointer(struct vu_connection *c, uint64_t address, uint64_t bytes, bool write)
 {
 	struct mapping *m = mapping_at(c, address);
@@ -177,84 +260,159 @@ void *vu_dma_pointer(struct vu_connection *c, uint64_t address, uint64_t bytes, 
 	return m->memory + (address - m->address);
 }
 
-static int64_t now_ms(void)
+/* A place for the answer to a message of ours; its number is the message's id. */
+static struct piece *piece_take(struct vu_connection *c, uint16_t *id)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-static int receive(struct vu_connection *c);
-static int handle_all(struct vu_connection *c, bool replies_only);
-
-/* Ask the peer, and wait for its answer; other messages of this peer stay where they are until then. */
-static int ask(struct vu_connection *c, unsigned int command, const void *body, size_t bytes, void *answer, size_t answer_bytes)
-{
-	struct header header = { (uint16_t)(0x8000u | (c->next_id++ & 0x7fffu)), (uint16_t)command, (uint32_t)(sizeof(header) + bytes), 0, 0 };
-	int64_t until = now_ms() + DMA_TIMEOUT_MS;
-
-	if (c->error || c->waiting)
-		return c->error ? c->error : -EBUSY;
-	if (post(c, &header, body, bytes, -1))
-		return c->error;
-	c->waiting = true;
-	c->wait_id = header.id;
-	c->wait_body = answer;
-	c->wait_bytes = answer_bytes;
-	c->wait_result = 1;
-	while (c->wait_result == 1 && !c->error) {
-		struct pollfd poll_fd = { c->fd, vu_events(c), 0 };
-		int64_t left = until - now_ms();
-
-		if (handle_all(c, true) || c->wait_result != 1)
-			break;
-		if (left <= 0 || poll(&poll_fd, 1, (int)left) == 0) {
-			vu_over(c, -ETIMEDOUT);
-			break;
-		}
-		if (poll_fd.revents & POLLOUT)
-			flush(c);
-		receive(c);
+	if (!c->pieces)
+		c->pieces = calloc(PIECES, sizeof(*c->pieces));
+	if (!c->pieces) {
+		vu_over(c, -ENOMEM);
+		return NULL;
 	}
-	c->waiting = false;
-	return c->error ? c->error : c->wait_result;
+	for (unsigned int i = 0; c->in_flight < PIECES && i < PIECES; i++) {
+		unsigned int at = c->next_piece++ % PIECES;
+
+		if (c->pieces[at].kind != PIECE_FREE)
+			continue;
+		if (!c->in_flight++)
+			c->asked_ms = now_ms();
+		*id = (uint16_t)(0x8000u | at);
+		return &c->pieces[at];
+	}
+	vu_over(c, -ENOBUFS);
+	return NULL;
 }
 
-static int transfer(struct vu_connection *c, uint64_t address, uint8_t *data, uint64_t bytes, bool write)
+/* One message of ours to the peer's memory. Nothing waits for its answer here. */
+static int ask(struct vu_connection *c, unsigned int command, uint64_t address, const uint8_t *data, uint64_t bytes, uint32_t read, uint64_t at)
 {
+	uint8_t body[16 + DMA_PIECE];
+	struct header header = { .command = (uint16_t)command };
+	struct piece *piece = piece_take(c, &header.id);
+	size_t size = 16;
+
+	if (!piece)
+		return c->error;
+	*piece = (struct piece){ .kind = data ? PIECE_WRITE : PIECE_READ, .read = read, .bytes = (uint32_t)bytes, .at = at };
+	memcpy(body, &address, 8);
+	memcpy(body + 8, &bytes, 8);
+	if (data) {
+		memcpy(body + 16, data, bytes);
+		size += bytes;
+	}
+	header.bytes = (uint32_t)(sizeof(header) + size);
+	return post(c, &header, body, size, -1);
+}
+
+/* What a command has read already, or asked for. They come in the same order each time that it is run. */
+static struct read *read_find(struct vu_connection *c, uint64_t address, uint64_t bytes)
+{
+	for (unsigned int i = 0; i < c->read_count; i++) {
+		struct read *r = &c->reads[(c->read_next + i) % c->read_count];
+
+		if (r->address == address && r->bytes == bytes) {
+			c->read_next = (c->read_next + i + 1) % c->read_count;
+			return r;
+		}
+	}
+	return NULL;
+}
+
+static int read_begin(struct vu_connection *c, uint64_t address, uint64_t bytes)
+{
+	uint64_t at = c->read_bytes;
+	struct read *reads;
+	uint8_t *data;
+
+	if (bytes > READ_BYTES - c->read_bytes || c->read_count == READS)
+		return -EFAULT;
+	reads = realloc(c->reads, (c->read_count + 1) * sizeof(*reads));
+	if (!reads)
+		return vu_over(c, -ENOMEM);
+	c->reads = reads;
+	data = realloc(c->read_data, c->read_bytes + bytes);
+	if (!data)
+		return vu_over(c, -ENOMEM);
+	c->read_data = data;
+	c->read_bytes += bytes;
+	c->reads[c->read_count] = (struct read){ .address = address, .bytes = bytes, .at = at, .missing = (bytes + DMA_PIECE - 1) / DMA_PIECE };
+	for (uint64_t n = 0; n < bytes; n += DMA_PIECE)
+		if (ask(c, DMA_READ, address + n, NULL, bytes - n < DMA_PIECE ? bytes - n : DMA_PIECE, c->read_count, at + n))
+			return c->error;
+	c->read_count++;
+	return 0;
+}
+
+int vu_dma_read(struct vu_connection *c, uint64_t address, void *to, uint64_t bytes)
+{
+	uint8_t *data = to;
+	bool wait = false;
+
 	while (bytes) {
 		struct mapping *m = mapping_at(c, address);
-		uint64_t n, chunk = 4096;
+		struct read *r;
+		uint64_t n;
 		int rc;
 
-		if (!m || (write ? !m->write : !m->read))
+		if (c->error || !m || !m->read)
 			return -EFAULT;
 		n = m->bytes - (address - m->address);
 		n = n < bytes ? n : bytes;
 		if (m->memory) {
-			if (write)
-				memcpy(m->memory + (address - m->address), data, n);
-			else
-				memcpy(data, m->memory + (address - m->address), n);
+			memcpy(data, m->memory + (address - m->address), n);
 		} else {
-			uint8_t message[16 + 4096];
-
-			n = n < chunk ? n : chunk;
-			memcpy(message, &address, 8);
-			memcpy(message + 8, &n, 8);
-			if (write) {
-				memcpy(message + 16, data, n);
-				rc = ask(c, DMA_WRITE, message, 16 + n, NULL, 0);
+			r = read_find(c, address, n);
+			if (!r) {
+				rc = read_begin(c, address, n);
+				if (rc)
+					return rc;
+				wait = true;
+			} else if (r->failed) {
+				return -EFAULT;
+			} else if (r->missing) {
+				wait = true;
 			} else {
-				uint8_t answer[16 + 4096];
-
-				rc = ask(c, DMA_READ, message, 16, answer, 16 + n);
-				if (!rc)
-					memcpy(data, answer + 16, n);
+				memcpy(data, c->read_data + r->at, n);
 			}
-			if (rc)
-				return rc;
+		}
+		address += n;
+		data += n;
+		bytes -= n;
+	}
+	return wait ? -EAGAIN : 0;
+}
+
+void vu_dma_end(struct vu_connection *c)
+{
+	for (unsigned int i = 0; c->in_flight && c->read_count && i < PIECES; i++)
+		if (c->pieces[i].kind == PIECE_READ)
+			c->pieces[i].kind = PIECE_DROPPED;
+	free(c->reads);
+	free(c->read_data);
+	c->reads = NULL;
+	c->read_data = NULL;
+	c->read_bytes = 0;
+	c->read_count = c->read_next = 0;
+}
+
+int vu_dma_write(struct vu_connection *c, uint64_t address, const void *from, uint64_t bytes)
+{
+	const uint8_t *data = from;
+
+	while (bytes) {
+		struct mapping *m = mapping_at(c, address);
+		uint64_t n;
+
+		if (c->error || !m || !m->write)
+			return -EFAULT;
+		n = m->bytes - (address - m->address);
+		n = n < bytes ? n : bytes;
+		if (m->memory) {
+			memcpy(m->memory + (address - m->address), data, n);
+		} else {
+			n = n < DMA_PIECE ? n : DMA_PIECE;
+			if (ask(c, DMA_WRITE, address, data, n, 0, 0))
+				return c->error;
 		}
 		address += n;
 		data += n;
@@ -263,48 +421,88 @@ static int transfer(struct vu_connection *c, uint64_t address, uint8_t *data, ui
 	return 0;
 }
 
-int vu_dma_read(struct vu_connection *c, uint64_t address, void *data, uint64_t bytes)
+/*
+ * An eventfd is counted up by the kernel's completion of a read of our own: write() would wait where the peer, who shares the descriptor's
+ * flags, fills the counter and makes it block. What is no eventfd is not signalled.
+ */
+static bool signal_by_kernel(int fd)
 {
-	return transfer(c, address, data, bytes, false);
-}
+	static aio_context_t context;
+	static int ours = -1;
+	static bool tried;
+	struct io_event done[2];
+	char byte;
+	struct iocb read = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_buf = (uintptr_t)&byte, .aio_nbytes = 1, .aio_flags = IOCB_FLAG_RESFD,
+			     .aio_resfd = (uint32_t)fd };
+	struct iocb *list[1] = { &read };
 
-int vu_dma_write(struct vu_connection *c, uint64_t address, const void *data, uint64_t bytes)
-{
-	return transfer(c, address, (uint8_t *)(uintptr_t)data, bytes, true);
+	if (!tried) {
+		tried = true;
+		ours = memfd_create("speckv-signal", MFD_CLOEXEC);
+		if (ours >= 0 && (ftruncate(ours, 1) != 0 || syscall(SYS_io_setup, 8, &context) != 0)) {
+			close(ours);
+			ours = -1;
+		}
+	}
+	if (ours < 0)
+		return false;
+	read.aio_fildes = (uint32_t)ours;
+	syscall(SYS_io_submit, context, 1, list);
+	syscall(SYS_io_getevents, context, 0, 2, done, NULL);
+	return true;
 }
 
 void vu_interrupt(struct vu_connection *c, unsigned int vector)
 {
 	uint64_t one = 1;
 
-	if (vector < c->vectors && c->irq[vector] >= 0 && write(c->irq[vector], &one, sizeof(one)) < 0) {
+	if (vector < c->vectors && c->irq[vector] >= 0 && !signal_by_kernel(c->irq[vector]) && write(c->irq[vector], &one, sizeof(one)) < 0) {
 		/* a full counter is a signal as well; anything else is the peer's loss */
 	}
 }
 
 /* ---- in -------------------------------------------------------------------------------------------------------------- */
 
+/* An answer to a message of ours; one that nobody asked for is nothing. */
 static void answered(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
 {
-	if (!c->waiting || h->id != c->wait_id) /* late, or never asked for */
+	struct piece *piece = c->pieces && h->id & 0x8000 ? &c->pieces[(h->id & 0x7fff) % PIECES] : NULL;
+	struct piece was;
+
+	if (!piece || piece->kind == PIECE_FREE)
 		return;
-	if (h->flags & ERROR || bytes < c->wait_bytes) {
-		c->wait_result = -EFAULT;
+	was = *piece;
+	piece->kind = PIECE_FREE;
+	c->in_flight--;
+	c->asked_ms = now_ms();
+	if (was.kind == PIECE_WRITE && h->flags & ERROR)
+		c->ops->dma_failed(c->device);
+	if (was.kind != PIECE_READ)
 		return;
-	}
-	if (c->wait_bytes)
-		memcpy(c->wait_body, body, c->wait_bytes);
-	c->wait_result = 0;
+	if (h->flags & ERROR || bytes < 16 + (size_t)was.bytes)
+		c->reads[was.read].failed = true;
+	else
+		memcpy(c->read_data + was.at, body + 16, was.bytes);
+	if (!--c->reads[was.read].missing)
+		c->ops->dma_answered(c->device);
 }
 
 static int receive(struct vu_connection *c)
 {
-	char control[CMSG_SPACE(FDS * sizeof(int))];
-	struct iovec iov = { c->in + c->in_bytes, MESSAGE_BYTES - c->in_bytes };
+	char control[CMSG_SPACE(SENT_FDS * sizeof(int))];
+	struct iovec iov;
 	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	size_t room;
 	ssize_t n;
 
-	if (c->error || !iov.iov_len)
+	if (c->in_first && (!c->in_bytes || MESSAGE_BYTES - c->in_first - c->in_bytes < RECEIVE_BYTES)) {
+		memmove(c->in, c->in + c->in_first, c->in_bytes);
+		c->fd_end = c->fd_end > c->in_first ? c->fd_end - c->in_first : 0;
+		c->in_first = 0;
+	}
+	room = MESSAGE_BYTES - c->in_first - c->in_bytes;
+	iov = (struct iovec){ c->in + c->in_first + c->in_bytes, room < RECEIVE_BYTES ? room : RECEIVE_BYTES };
+	if (c->error || !room)
 		return c->error;
 	n = recvmsg(c->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0)
@@ -316,75 +514,68 @@ static int receive(struct vu_connection *c)
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(at) + i * sizeof(int), sizeof(fd));
-			if (c->fd_count < FDS)
+			if (c->fd_count < FDS && c->greeted)
 				c->fds[c->fd_count++] = fd;
 			else
-				close(fd);
+				vu_release(fd);
 		}
 	}
 	if (n == 0)
 		return vu_over(c, -ECONNRESET);
 	if (message.msg_flags & MSG_CTRUNC)
 		return vu_over(c, -EPROTO);
+	if (!c->in_bytes)
+		c->part_ms = now_ms();
 	c->in_bytes += (size_t)n;
 	if (c->fd_count)
-		c->fd_end = c->in_bytes;
+		c->fd_end = c->in_first + c->in_bytes;
 	return 0;
 }
 
-/* Take a message out of the middle of what came in. */
-static void consume(struct vu_connection *c, size_t at, size_t bytes)
+/* The next message, if all of it is there. */
+static bool whole(struct vu_connection *c, struct header *h)
 {
-	c->in_bytes -= bytes;
-	memmove(c->in + at, c->in + at + bytes, c->in_bytes - at);
-	c->fd_end = c->fd_end > bytes ? c->fd_end - bytes : 0;
+	if (c->error || c->in_bytes < sizeof(*h))
+		return false;
+	memcpy(h, c->in + c->in_first, sizeof(*h));
+	if (h->bytes < sizeof(*h) || h->bytes > (c->greeted ? MESSAGE_BYTES : GREETING_BYTES)) {
+		vu_over(c, -EPROTO);
+		return false;
+	}
+	return c->in_bytes >= h->bytes;
 }
 
-/* Handle the whole messages that are there. replies_only: a DMA message waits; take its answer out, leave requests in their order. */
-static int handle_all(struct vu_connection *c, bool replies_only)
+bool vu_pending(const struct vu_connection *c)
 {
-	size_t at = 0;
+	uint32_t bytes;
 
-	while (!c->error && c->in_bytes - at >= sizeof(struct header)) {
-		struct header h;
-		size_t body;
+	if (c->in_bytes < sizeof(struct header) || vu_full(c))
+		return false;
+	memcpy(&bytes, c->in + c->in_first + offsetof(struct header, bytes), sizeof(bytes));
+	return c->in_bytes >= bytes;
+}
 
-		memcpy(&h, c->in + at, sizeof(h));
-		if (h.bytes < sizeof(h) || h.bytes > MESSAGE_BYTES)
-			return vu_over(c, -EPROTO);
-		if (c->in_bytes - at < h.bytes)
-			break;
-		body = h.bytes - sizeof(h);
+int vu_serve(struct vu_connection *c, unsigned int messages)
+{
+	struct header h;
+
+	if (vu_flush(c) == 0 && !vu_full(c) && !vu_pending(c))
+		receive(c);
+	for (; messages && !vu_full(c) && whole(c, &h); messages--) {
+		const uint8_t *body = c->in + c->in_first + sizeof(h);
+
+		c->in_first += h.bytes;
+		c->in_bytes -= h.bytes;
+		c->part_ms = c->in_bytes ? now_ms() : 0;
 		if ((h.flags & TYPE_MASK) == REPLY) {
-			answered(c, &h, c->in + at + sizeof(h), body);
-		} else if (replies_only) {
-			at += h.bytes;
-			continue;
-		} else {
-			uint8_t *copy = malloc(body ? body : 1); /* a request may make us receive more into `in` */
-
-			if (!copy)
-				return vu_over(c, -ENOMEM);
-			memcpy(copy, c->in + at + sizeof(h), body);
-			c->with_fds = c->fd_count && c->fd_end <= at + h.bytes; /* sent with this message, not a later one */
-			consume(c, at, h.bytes);
-			vu_handle(c, &h, copy, body);
-			if (c->with_fds)
-				close_fds(c);
-			c->with_fds = false;
-			free(copy);
+			answered(c, &h, body, h.bytes - sizeof(h));
 			continue;
 		}
-		consume(c, at, h.bytes);
-		if (replies_only && c->wait_result != 1)
-			break;
+		c->with_fds = c->fd_count && c->fd_end <= c->in_first; /* sent with this message, not a later one */
+		vu_handle(c, &h, body, h.bytes - sizeof(h));
+		if (c->with_fds)
+			close_fds(c);
+		c->with_fds = false;
 	}
-	return c->error;
-}
-
-int vu_serve(struct vu_connection *c)
-{
-	if (flush(c) == 0 && receive(c) == 0)
-		handle_all(c, false);
-	return c->error;
+	return vu_flush(c);
 }

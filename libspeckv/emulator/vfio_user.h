@@ -3,8 +3,9 @@
  * vfio-user, the device's side of one connection: messages in, replies out, DMA by mapping or by message. Knows nothing
  * of cards. Protocol: QEMU docs/interop/vfio-user.rst, version 0.0 as QEMU 11 speaks it.
  *
- * One thread drives all connections; nothing here blocks except a DMA by message, which waits at most `dma_timeout_ms` for
- * its peer, once: a peer that lets it run out is disconnected.
+ * One thread drives all connections, and nothing here waits for a peer. What a device reads of memory that is not mapped is asked for by
+ * message, and the device asks again when it is there (-EAGAIN); what it writes is posted. A peer that takes too long for its greeting,
+ * for the rest of a message, for an answer or for what waits for it to read, and one that takes more than vu_limits, is disconnected.
  */
 #ifndef SPECKV_EMULATOR_VFIO_USER_H
 #define SPECKV_EMULATOR_VFIO_USER_H
@@ -37,21 +38,56 @@ struct vu_ops {
 	/* A mapping is about to go: stop using it. */
 	void (*dma_unmapped)(void *device, uint64_t address, uint64_t bytes);
 	int (*reset)(void *device);
+	/* The peer has said what it speaks: 0, or why it may not come in. */
+	int (*greeted)(void *device);
+	/* What vu_dma_read() asked for has come, or will not; what vu_dma_write() posted was refused. */
+	void (*dma_answered)(void *device);
+	void (*dma_failed)(void *device);
 };
 
 struct vu_connection;
 
-/* Serve an accepted, non-blocking stream socket, which the connection owns from now on. NULL: out of memory. */
-struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, unsigned int vectors);
+/* What the connections of one user hold together. */
+struct vu_user {
+	uint32_t uid;
+	unsigned int connections;
+	uint64_t mapped_bytes, out_bytes;
+};
+
+/* Set once, before the first connection. */
+struct vu_limits {
+	uint64_t connection_mapped_bytes, user_mapped_bytes, user_out_bytes;
+};
+extern struct vu_limits vu_limits;
+
+/* Serve an accepted, non-blocking stream socket, which the connection owns from now on. NULL: out of memory; the socket is still the caller's. */
+struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, unsigned int vectors, struct vu_user *user);
 void vu_close(struct vu_connection *connection);
 int vu_fd(const struct vu_connection *connection);
-/* Events to poll for: POLLIN, and POLLOUT while replies wait. */
+bool vu_greeted(const struct vu_connection *connection);
+/* Events to poll for: POLLIN unless replies wait that the peer should read first, and POLLOUT while any wait. */
 short vu_events(const struct vu_connection *connection);
-/* Read and handle what is there. 0, or a negative errno: the connection is over (-ECONNRESET: the peer went; -EPROTO: it broke the rules). */
-int vu_serve(struct vu_connection *connection);
+/* Read, and handle at most so many messages. 0, or a negative errno: the connection is over (-ECONNRESET: the peer went; -EPROTO: it broke the
+ * rules; -ENOBUFS: it takes too much; -ETIMEDOUT: it takes too long). */
+int vu_serve(struct vu_connection *connection, unsigned int messages);
+/* A message is there that was not handled yet: no event will tell. */
+bool vu_pending(const struct vu_connection *connection);
+/* So much waits for the peer to read that nothing should be begun for it. */
+bool vu_full(const struct vu_connection *connection);
+int vu_flush(struct vu_connection *connection);
+int vu_error(const struct vu_connection *connection);
+/* Where to say that the connection is over, from a signal handler. */
+int *vu_error_at(struct vu_connection *connection);
+/* On CLOCK_MONOTONIC: when the peer has taken too long; INT64_MAX: it has nothing to do. vu_expire() ends the connection then. */
+int64_t vu_deadline_ms(const struct vu_connection *connection);
+int vu_expire(struct vu_connection *connection, int64_t now_ms);
+/* Close a descriptor that a peer had a hand in, where it cannot hold anything up. */
+void vu_release(int fd);
 
-/* Copy between the peer's memory and ours. 0, -EFAULT (not mapped, or not for that), -ETIMEDOUT, -ECONNRESET. */
+/* Copy between the peer's memory and ours. 0, -EFAULT (not mapped, or not for that), -EAGAIN (vu_dma_read() only: when dma_answered() was
+ * called, the same reads find it, until vu_dma_end()), or why the connection is over. */
 int vu_dma_read(struct vu_connection *connection, uint64_t address, void *data, uint64_t bytes);
+void vu_dma_end(struct vu_connection *connection);
 int vu_dma_write(struct vu_connection *connection, uint64_t address, const void *data, uint64_t bytes);
 /* Address here of peer memory that is mapped whole, or NULL. Valid until dma_unmapped(). */
 void *vu_dma_pointer(struct vu_connection *connection, uint64_t address, uint64_t bytes, bool write);

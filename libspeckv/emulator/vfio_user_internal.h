@@ -3,6 +3,7 @@
 #ifndef SPECKV_EMULATOR_VFIO_USER_INTERNAL_H
 #define SPECKV_EMULATOR_VFIO_USER_INTERNAL_H
 
+#include "guard.h"
 #include "vfio_user.h"
 
 enum { VERSION = 1, DMA_MAP, DMA_UNMAP, GET_INFO, GET_REGION, GET_REGION_FDS, GET_IRQ, SET_IRQS, REGION_READ, REGION_WRITE, DMA_READ, DMA_WRITE, RESET };
@@ -13,8 +14,20 @@ enum { VERSION = 1, DMA_MAP, DMA_UNMAP, GET_INFO, GET_REGION, GET_REGION_FDS, GE
 #define ERROR 0x20u
 #define MESSAGE_BYTES (VU_TRANSFER_BYTES + 64)
 #define FDS 16                 /* of one message */
-#define OUT_BYTES (8u << 20)   /* replies that may wait for a peer that does not read */
-#define DMA_TIMEOUT_MS 500
+#define SENT_FDS 253           /* as many as the kernel takes along (SCM_MAX_FD): none is left for it to close */
+#define RECEIVE_BYTES (64u << 10)
+#define GREETING_BYTES 4096    /* a message before the greeting */
+#define OUT_BYTES (24u << 20)  /* messages that may wait for a peer: what one command of a card writes at most, and replies */
+#define OUT_PAUSE (256u << 10) /* with more than this nothing new is begun for it */
+#define DMA_PIECE 4096u        /* bytes of one message to the peer's memory */
+#define PIECES 8192            /* such messages under way */
+#define READS 4096             /* of one command */
+#define READ_BYTES (32u << 20) /* of one command */
+/* How long a peer may take: to greet, to end a message that it began, to read some of what waits for it, to answer a message. */
+#define GREETING_MS 2000
+#define MESSAGE_MS 5000
+#define UNREAD_MS 5000
+#define DMA_TIMEOUT_MS 2000
 
 struct header {
 	uint16_t id, command;
@@ -28,20 +41,38 @@ struct mapping {
 	bool read, write;
 };
 
+enum piece_kind { PIECE_FREE, PIECE_READ, PIECE_WRITE, PIECE_DROPPED };
+
+/* A message to the peer's memory that was not answered yet. */
+struct piece {
+	uint8_t kind;
+	uint32_t read, bytes;
+	uint64_t at; /* where its bytes go, in read_data */
+};
+
+/* Memory of the peer that a command asked for, in one piece of its own address space. */
+struct read {
+	uint64_t address, bytes, at, missing;
+	bool failed;
+};
+
 struct vu_connection {
 	int fd;
 	const struct vu_ops *ops;
 	void *device;
+	struct vu_user *user;
 	unsigned int vectors;
 	bool greeted;
 	int error; /* why it is over */
-	uint16_t next_id;
+	int64_t opened_ms;
 	struct mapping maps[VU_DMA_MAPS];
 	unsigned int map_count;
+	uint64_t mapped_bytes;
 	int irq[VU_VECTORS];
-	/* in */
+	/* in: bytes [in_first, in_first + in_bytes) */
 	uint8_t *in;
-	size_t in_bytes;
+	size_t in_first, in_bytes;
+	int64_t part_ms; /* since when a part of a message has been there */
 	int fds[FDS];
 	unsigned int fd_count;
 	bool with_fds;  /* the message being handled came with them */
@@ -49,12 +80,15 @@ struct vu_connection {
 	/* out: bytes [out_first, out_first + out_bytes) of a growing buffer; descriptors go with the message they belong to */
 	uint8_t *out;
 	size_t out_first, out_bytes, out_capacity;
-	/* the reply that a DMA message waits for */
-	bool waiting;
-	uint16_t wait_id;
-	uint8_t *wait_body;
-	size_t wait_bytes;
-	int wait_result; /* 1: still waiting; other messages that come meanwhile are handled after it */
+	int64_t out_ms; /* when some of it was taken last */
+	/* messages to the peer's memory, and what the command that reads it has of it */
+	struct piece *pieces;
+	unsigned int next_piece, in_flight;
+	int64_t asked_ms; /* when the peer answered last, or had to begin to */
+	struct read *reads;
+	unsigned int read_count, read_next;
+	uint8_t *read_data;
+	uint64_t read_bytes;
 };
 
 /* The connection is over: the first reason stays. All of these return 0, or that reason. */
@@ -63,6 +97,7 @@ int vu_over(struct vu_connection *c, int error);
 int vu_reply_with(struct vu_connection *c, const struct header *to, const void *body, size_t bytes, int fd);
 int vu_reply(struct vu_connection *c, const struct header *to, const void *body, size_t bytes);
 int vu_refuse(struct vu_connection *c, const struct header *to, int error);
+void vu_unmap(struct vu_connection *c, struct mapping *m);
 /* A request of the peer, whole. Descriptors that came with it are taken out of c->fds or closed afterwards. */
 int vu_handle(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes);
 

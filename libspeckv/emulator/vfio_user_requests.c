@@ -25,6 +25,15 @@ static bool sealed(int fd, uint64_t offset, uint64_t bytes)
 	       bytes <= (uint64_t)st.st_size - offset;
 }
 
+struct vu_limits vu_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX };
+
+/* Memory is only mapped within what a connection, and a user, may have. */
+static bool within(const struct vu_connection *c, uint64_t bytes)
+{
+	return bytes <= vu_limits.connection_mapped_bytes && c->mapped_bytes <= vu_limits.connection_mapped_bytes - bytes &&
+	       bytes <= vu_limits.user_mapped_bytes && c->user->mapped_bytes <= vu_limits.user_mapped_bytes - bytes;
+}
+
 static int dma_map(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
 {
 	struct dma_map map;
@@ -39,14 +48,22 @@ static int dma_map(struct vu_connection *c, const struct header *h, const uint8_
 	if (c->map_count == VU_DMA_MAPS)
 		return vu_refuse(c, h, -ENOSPC);
 	for (unsigned int i = 0; i < c->map_count; i++)
-		if (map.address < c->maps[i].address + c->maps[i].bytes && c->maps[i].address < map.address + map.bytes)
+		if (map.address <= c->maps[i].address + (c->maps[i].bytes - 1) && c->maps[i].address <= map.address + (map.bytes - 1))
 			return vu_refuse(c, h, -EEXIST);
 	m = &c->maps[c->map_count];
 	*m = (struct mapping){ .address = map.address, .bytes = map.bytes, .read = map.flags & 1, .write = map.flags & 2 };
 	if (c->with_fds && sealed(c->fds[0], map.offset, map.bytes)) {
+		if (!within(c, map.bytes))
+			return vu_refuse(c, h, -EDQUOT);
 		m->memory = mmap(NULL, map.bytes, (m->read ? PROT_READ : 0) | (m->write ? PROT_WRITE : 0), MAP_SHARED, c->fds[0], (off_t)map.offset);
 		if (m->memory == MAP_FAILED)
 			return vu_refuse(c, h, -errno);
+		if (!guard_add(m->memory, map.bytes, &c->error, false)) { /* its pages may be taken away all the same: a hole in a file of huge pages */
+			munmap(m->memory, map.bytes);
+			return vu_refuse(c, h, -ENOSPC);
+		}
+		c->mapped_bytes += map.bytes;
+		c->user->mapped_bytes += map.bytes;
 	}
 	c->map_count++;
 	return vu_reply(c, h, NULL, 0);
@@ -68,9 +85,7 @@ static int dma_unmap(struct vu_connection *c, const struct header *h, const uint
 		if (m->address != unmap.address || m->bytes != unmap.bytes)
 			continue;
 		c->ops->dma_unmapped(c->device, m->address, m->bytes);
-		if (m->memory)
-			munmap(m->memory, m->bytes);
-		*m = c->maps[--c->map_count];
+		vu_unmap(c, m);
 		return vu_reply(c, h, &unmap, sizeof(unmap));
 	}
 	return vu_refuse(c, h, -ENOENT);
@@ -135,7 +150,7 @@ static int set_irqs(struct vu_connection *c, const struct header *h, const uint8
 	if (set.flags & 1 && set.count == 0) { /* all off */
 		for (unsigned int i = 0; i < VU_VECTORS; i++)
 			if (c->irq[i] >= 0) {
-				close(c->irq[i]);
+				vu_release(c->irq[i]);
 				c->irq[i] = -1;
 			}
 		return vu_reply(c, h, NULL, 0);
@@ -156,7 +171,7 @@ static int set_irqs(struct vu_connection *c, const struct header *h, const uint8
 		if (given && fcntl(c->fds[i], F_SETFL, O_NONBLOCK) != 0)
 			return vu_refuse(c, h, -errno);
 		if (c->irq[vector] >= 0)
-			close(c->irq[vector]);
+			vu_release(c->irq[vector]);
 		c->irq[vector] = given ? c->fds[i] : -1;
 		if (given)
 			c->fds[i] = -1;
@@ -207,12 +222,19 @@ static int version(struct vu_connection *c, const struct header *h, const uint8_
 	static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"pgsizes\":4096,\"max_dma_maps\":256}}";
 	uint8_t answer[4 + sizeof(capabilities)] = { 0 };
 	uint16_t major;
+	int rc;
 
-	if (bytes < 4)
+	if (bytes < 4 || c->greeted)
 		return vu_over(c, -EPROTO);
 	memcpy(&major, body, 2);
 	if (major != 0)
 		return vu_refuse(c, h, -EINVAL);
+	rc = c->ops->greeted(c->device);
+	if (rc) {
+		vu_refuse(c, h, rc);
+		vu_flush(c);
+		return vu_over(c, rc);
+	}
 	c->greeted = true;
 	memcpy(answer + 4, capabilities, sizeof(capabilities));
 	return vu_reply(c, h, answer, sizeof(answer));
