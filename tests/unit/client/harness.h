@@ -122,6 +122,36 @@ static inline void test_card_stop(int number)
 	test_card_pid = 0;
 }
 
+/* What became of the card, for who reads of a failure: ended, and how; or what its process does. */
+static inline void test_card_report(void)
+{
+	static const char *const files[] = { "stat", "wchan" };
+	char path[64], text[400];
+	int status;
+
+	if (test_card_pid <= 0)
+		return;
+	if (getpid() == test_main_pid && waitpid(test_card_pid, &status, WNOHANG) == test_card_pid) {
+		fprintf(stderr, "the card's process ended: %s %d\n", WIFSIGNALED(status) ? "signal" : "exit status",
+			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		test_card_pid = 0;
+		return;
+	}
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		FILE *file;
+		size_t n = 0;
+
+		snprintf(path, sizeof(path), "/proc/%d/%s", (int)test_card_pid, files[i]);
+		file = fopen(path, "re");
+		if (file) {
+			n = fread(text, 1, sizeof(text) - 1, file);
+			fclose(file);
+		}
+		text[n] = 0;
+		fprintf(stderr, "the card's process, %s: %s\n", files[i], n ? text : "gone");
+	}
+}
+
 static inline void test_clean(void)
 {
 	if (getpid() != test_main_pid || !*test_dir)
@@ -134,6 +164,7 @@ static inline void test_clean(void)
 __attribute__((noreturn)) static inline void test_failed(void)
 {
 	fflush(NULL);
+	test_card_report();
 	test_clean();
 	_exit(1);
 }
