@@ -490,6 +490,11 @@ int pool_usable(struct speckv_pool *pool, bool write)
 		return fail(pool->ctx, -EOWNERDEAD, "this pool was opened before fork(): open it again in the child");
 	if (write && pool->read_only)
 		return fail(pool->ctx, -EROFS, "this pool was opened read-only");
+	if (pool->read_only) { /* who has a client slot keeps the pool from being removed */
+		region_pages(&pool->region);
+		if (load_relaxed(&pool->region.gone))
+			return fail(pool->ctx, -ESTALE, "pool %s was destroyed since it was opened here: open it again", pool->region.fixed.name);
+	}
 	return 0;
 }
 

@@ -11,16 +11,15 @@
 
 #include <speckv/base.h>
 
+#include "folder.h"
 #include "transport/transport.h"
 
 #define CARD_DATA_BYTES (256u << 10) /* most bytes of one command's data, in or out */
 #define CARD_PATIENCE_NS 10000000000ull
 
-/* Folder of an emulated card: its sockets admin, io and control, and what it keeps. `device_name` is "emu:NAME". Errors: -EINVAL,
- * -ENOENT (no such card), -EACCES, -ENOTDIR. */
-int card_folder(struct speckv_ctx *ctx, const char *device_name, char path[SPECKV_PATH_BYTES]);
-/* The path of a card's socket. Errors as card_folder(). */
-int card_socket(struct speckv_ctx *ctx, const char *device_name, const char *socket, char path[SPECKV_PATH_BYTES]);
+/* Folder of an emulated card: its sockets admin, io and control, and what it keeps. `device_name` is "emu:NAME". The caller closes
+ * `folder`. Errors: -EINVAL, -ENOENT (no such card), -EACCES (no permission, or not trusted), -ENOTDIR. */
+int card_folder(struct speckv_ctx *ctx, const char *device_name, char path[SPECKV_PATH_BYTES], struct folder *folder);
 /*
  * Connect to one of a card's sockets (`admin`, `io`) and hold it against the register map. Errors: those of card_folder(), -ENXIO (not
  * running), -EACCES, -EOPNOTSUPP (not a card), -EPROTONOSUPPORT (register map of another major version), -ETIMEDOUT, -ENOMEM.

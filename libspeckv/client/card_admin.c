@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* A card's folder and sockets, and its privileged queue pair. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,12 +25,14 @@ struct card_admin {
 	struct speckv_identify identity;
 };
 
-int card_folder(struct speckv_ctx *ctx, const char *device_name, char path[SPECKV_PATH_BYTES])
+int card_folder(struct speckv_ctx *ctx, const char *device_name, char path[SPECKV_PATH_BYTES], struct folder *folder)
 {
 	const char *name;
+	struct folder emulated;
 	struct stat st;
-	int bytes;
+	int bytes, rc;
 
+	*folder = (struct folder){ .fd = -1, .owner = NO_OWNER };
 	if (!device_name || strncmp(device_name, "emu:", 4) != 0)
 		return fail(ctx, -EOPNOTSUPP, "%s is not an emulated card; those are named emu:NAME", device_name ? device_name : "(null)");
 	name = device_name + 4;
@@ -38,27 +41,15 @@ int card_folder(struct speckv_ctx *ctx, const char *device_name, char path[SPECK
 	bytes = snprintf(path, SPECKV_PATH_BYTES, "%s/emu/%s", ctx->runtime_dir, name);
 	if (bytes < 0 || bytes >= SPECKV_PATH_BYTES)
 		return fail(ctx, -ENAMETOOLONG, "%s: the path of its folder is too long", device_name);
-	if (stat(path, &st) == 0)
-		return S_ISDIR(st.st_mode) ? 0 : fail(ctx, -ENOTDIR, "%s is not the folder of a card", path);
-	if (errno == EACCES)
-		return fail(ctx, -EACCES, "%s: no permission to look at %s; run as its owner", device_name, path);
-	if (errno == ENOENT && lstat(path, &st) == 0)
-		return fail(ctx, -ENOENT, "%s: the folder that %s leads to is gone; 'speckvctl emu stop %s --remove' forgets the card", device_name, path, name);
-	if (errno == ENOENT)
-		return fail(ctx, -ENOENT, "no emulated card %s: 'speckvctl emu start %s' makes one", name, name);
-	return fail(ctx, -errno, "%s: cannot look at %s: %s", device_name, path, strerror(errno));
-}
-
-int card_socket(struct speckv_ctx *ctx, const char *device_name, const char *socket, char path[SPECKV_PATH_BYTES])
-{
-	int rc = card_folder(ctx, device_name, path);
-	size_t used = rc ? 0 : strlen(path);
-
-	if (rc)
-		return rc;
-	if ((size_t)snprintf(path + used, SPECKV_PATH_BYTES - used, "/%s", socket) >= SPECKV_PATH_BYTES - used)
-		return fail(ctx, -ENAMETOOLONG, "%s: the path of its sockets is too long", device_name);
-	return 0;
+	rc = runtime_folder(ctx, "emu", 0, &emulated);
+	if (!rc)
+		rc = folder_enter(ctx, &emulated, path, FOLDER_LINK | (ctx->runtime_named ? FOLDER_GROUP : 0), folder);
+	if (rc == -ENOENT && emulated.fd >= 0 && fstatat(emulated.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		rc = fail(ctx, -ENOENT, "%s: the folder that %s leads to is gone; 'speckvctl emu stop %s --remove' forgets the card", device_name, path, name);
+	else if (rc == -ENOENT)
+		rc = fail(ctx, -ENOENT, "no emulated card %s: 'speckvctl emu start %s' makes one", name, name);
+	folder_close(&emulated);
+	return rc;
 }
 
 int card_unreachable(struct speckv_ctx *ctx, const char *device_name, const char *path, int rc)
@@ -75,6 +66,9 @@ int card_unreachable(struct speckv_ctx *ctx, const char *device_name, const char
 			return fail(ctx, -EACCES, "%s: no permission to reach %s; run as its owner", device_name, path);
 		return fail(ctx, -EACCES, "%s: no permission on %s, which belongs to uid %u; run as that user", device_name, path, st.st_uid);
 	}
+	case -EKEYREJECTED:
+		return fail(ctx, -EACCES, "%s: what listens at %s is another user's process: 'speckvctl emu stop %s' and start it again", device_name, path,
+			    device_name + 4);
 	case -ETIMEDOUT:
 		return fail(ctx, rc, "%s does not answer; 'speckvctl emu stop %s' and start it again", device_name, device_name + 4);
 	case -EPROTO:
@@ -93,14 +87,17 @@ int card_dial(struct speckv_ctx *ctx, const char *device_name, const char *socke
 {
 	char path[SPECKV_PATH_BYTES];
 	uint32_t magic = 0, version = 0;
+	struct folder folder;
 	struct transport *t;
 	int rc;
 
 	*out = NULL;
-	rc = card_socket(ctx, device_name, socket, path);
+	rc = card_folder(ctx, device_name, path, &folder);
 	if (rc)
 		return rc;
-	rc = transport_open_vfio_user(path, arena_bytes, &t);
+	snprintf(path + strlen(path), sizeof(path) - strlen(path), "/%s", socket);
+	rc = transport_open_vfio_user((struct transport_place){ folder.fd, path, folder.owner }, arena_bytes, &t);
+	folder_close(&folder);
 	if (rc)
 		return card_unreachable(ctx, device_name, path, rc);
 	rc = t->ops->read32(t, offsetof(speckv_regs_t, MAGIC), &magic);

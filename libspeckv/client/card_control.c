@@ -49,15 +49,18 @@ int speckv_emu_control(struct speckv_ctx *ctx, const char *card, const char *com
 {
 	char path[SPECKV_PATH_BYTES], why[256] = "";
 	int fd = -1, error = 0, rc;
+	struct folder folder;
 
 	if (!ctx || !command || !answer || !bytes)
 		return -EINVAL;
 	answer[0] = 0;
-	rc = card_socket(ctx, card, "control", path);
+	rc = card_folder(ctx, card, path, &folder);
 	if (rc)
 		return rc;
+	snprintf(path + strlen(path), sizeof(path) - strlen(path), "/control");
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	rc = fd < 0 ? -errno : transport_dial(fd, path);
+	rc = fd < 0 ? -errno : transport_dial(fd, (struct transport_place){ folder.fd, path, folder.owner });
+	folder_close(&folder);
 	if (!rc)
 		rc = exchange(fd, command, answer, bytes);
 	if (fd >= 0)

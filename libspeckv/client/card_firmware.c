@@ -23,16 +23,19 @@ _Static_assert((int)SPECKV_ACTIVATED == SPECKV_ACTIVATION_DONE && (int)SPECKV_AC
 int speckv_admin_firmware_lock(struct speckv_admin *admin)
 {
 	char path[SPECKV_PATH_BYTES], holder[128] = "", command[64], note[128];
+	struct folder folder;
 	int fd, rc;
 
 	if (admin->lock_fd >= 0)
 		return 0;
-	rc = card_socket(admin->ctx, card_name(admin->card), LOCK_NAME, path);
+	rc = card_folder(admin->ctx, card_name(admin->card), path, &folder);
 	if (rc)
 		return rc;
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	snprintf(path + strlen(path), sizeof(path) - strlen(path), "/" LOCK_NAME);
+	fd = file_open(admin->ctx, &folder, path, O_RDWR | O_CREAT, 0600, &private_file); /* not for others to read, and so to lock */
+	folder_close(&folder);
 	if (fd < 0)
-		return fail(admin->ctx, -errno, "%s: cannot open %s: %s", card_name(admin->card), path, strerror(errno));
+		return fd;
 	rc = lock_byte(fd, 0, true);
 	if (rc) {
 		ssize_t got = pread(fd, holder, sizeof(holder) - 1, 0);

@@ -104,6 +104,8 @@ static int granted(struct card_io *io)
 
 	memcpy(call.uuid, r->fixed.uuid, sizeof(call.uuid));
 	rc = io->transport->ops->driver(io->transport, SPECKV_IOC_INFO, &info, sizeof(info));
+	if (!rc && memcmp(info.uuid, r->dev->uuid, sizeof(info.uuid)) != 0) /* another card of that name */
+		rc = -ESTALE;
 	if (!rc)
 		rc = io->transport->ops->driver(io->transport, SPECKV_IOC_POOL_OPEN, &call, sizeof(call));
 	if (rc)

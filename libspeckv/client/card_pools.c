@@ -272,11 +272,8 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 
 static void forget(struct speckv_device *dev, struct lay_pool_record *record)
 {
-	char path[SPECKV_PATH_BYTES];
-
 	store(&record->state, SPECKV_POOL_DESTROYING);
-	if (medium_pool_path(&dev->medium, record->name, path) == 0)
-		unlink(path);
+	region_remove(dev, record, false);
 	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "pool %.63s is not on the card any more: forgotten here too", record->name);
 	store(&record->state, 0);
 }
@@ -288,6 +285,11 @@ int card_manage(struct speckv_device *dev)
 
 	if (rc) {
 		dev->admin = NULL;
+		return rc;
+	}
+	if (memcmp(card_identity(dev->admin)->uuid, dev->uuid, sizeof(dev->uuid)) != 0) {
+		rc = fail(dev->ctx, -ESTALE, "%s is another card than the one that was opened here: open the device again", dev->medium.name);
+		card_unmanage(dev);
 		return rc;
 	}
 	list = malloc(sizeof(*list));

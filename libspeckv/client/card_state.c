@@ -75,15 +75,17 @@ static void text(char *to, size_t room, const char *from, size_t bytes)
 int speckv_admin_info(struct speckv_admin *admin, struct speckv_card_info *info)
 {
 	struct speckv_identify id;
+	struct folder folder;
 	int rc = card_identify(admin->card, &id);
 
 	if (rc)
 		return rc;
 	memset(info, 0, sizeof(*info));
 	snprintf(info->name, sizeof(info->name), "%s", card_name(admin->card));
-	rc = card_folder(admin->ctx, info->name, info->path);
+	rc = card_folder(admin->ctx, info->name, info->path, &folder);
 	if (rc)
 		return rc;
+	folder_close(&folder);
 	text(info->model, sizeof(info->model), id.model, sizeof(id.model));
 	text(info->serial, sizeof(info->serial), id.serial, sizeof(id.serial));
 	text(info->part, sizeof(info->part), id.part, sizeof(id.part));

@@ -55,7 +55,8 @@ int speckv_ctx_create(struct speckv_ctx **out)
 			return -EINVAL;
 		}
 		snprintf(ctx->runtime_dir, sizeof(ctx->runtime_dir), "%s", dir);
-	} else if (geteuid() == 0 || (stat(RUNTIME_DIR, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == 0)) {
+		ctx->runtime_named = true;
+	} else if (geteuid() == 0 || (lstat(RUNTIME_DIR, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == 0)) {
 		snprintf(ctx->runtime_dir, sizeof(ctx->runtime_dir), "%s", RUNTIME_DIR);
 	} else {
 		snprintf(ctx->runtime_dir, sizeof(ctx->runtime_dir), "%s-%u", RUNTIME_DIR, (unsigned int)geteuid());

@@ -65,14 +65,62 @@ void device_flush(struct speckv_device *dev)
 
 /* ---- open ---------------------------------------------------------------------------------------------------------- */
 
+/* The table, mapped, and what is fixed of it. */
+static int open_table(struct speckv_device *dev, const struct speckv_device_info *info)
+{
+	struct speckv_ctx *ctx = dev->ctx;
+	const char *name = dev->medium.name, *path = dev->medium.path;
+	struct stat st;
+	int rc;
+
+	rc = medium_folder(ctx, &dev->medium, 0, &dev->folder);
+	if (rc)
+		return rc;
+	dev->fd = medium_open(ctx, &dev->medium, &dev->folder, O_RDWR);
+	dev->writable = dev->fd >= 0;
+	if (dev->fd == -EACCES || dev->fd == -EROFS)
+		dev->fd = medium_open(ctx, &dev->medium, &dev->folder, O_RDONLY);
+	if (dev->fd < 0)
+		return dev->fd;
+	dev->lock_fd = medium_open(ctx, &dev->medium, &dev->folder, dev->writable ? O_RDWR : O_RDONLY);
+	if (dev->lock_fd < 0)
+		return dev->lock_fd;
+	if (fstat(dev->fd, &st) != 0)
+		return fail(ctx, -errno, "%s: cannot look at %s: %s", name, path, strerror(errno));
+	if (!dev->medium.node && (uint64_t)st.st_size < sizeof(struct lay_device))
+		return fail(ctx, -EBADMSG, "%s: %s was cut short", name, path);
+	dev->table = mmap(NULL, sizeof(*dev->table), PROT_READ | (dev->writable ? PROT_WRITE : 0), MAP_SHARED, dev->fd, 0);
+	if (dev->table == MAP_FAILED) {
+		dev->table = NULL;
+		return fail(ctx, -errno, "%s: cannot map %s: %s", name, path, strerror(errno));
+	}
+	madvise(dev->table, sizeof(*dev->table), MADV_DONTFORK);
+	memcpy(dev->uuid, dev->table->super.uuid, sizeof(dev->uuid));
+	if (memcmp(dev->uuid, info->uuid, sizeof(dev->uuid)) != 0 || !file_same(&dev->folder, path, dev->lock_fd))
+		return fail(ctx, -ESTALE, "%s was made again while it was opened: open it again", name);
+	dev->owner = st.st_uid;
+	if (!dev->medium.runtime) /* what lies beside the table is its owner's */
+		dev->folder.owner = st.st_uid;
+	dev->single_inode = info->single_inode != 0;
+	if (!dev->single_inode && st.st_mode & S_IWGRP)
+		return fail(ctx, -EACCES, "%s: %s can be written by its group (gid %u, mode %04o): 'chmod go-w %s' ends that", name, path, st.st_gid,
+			    st.st_mode & 07777, path);
+	dev->durability = info->durability;
+	/* There is no command that gives a card a calibration: modes that need one are this machine's. */
+	dev->codec_modes = dev->medium.card ? info->codec_modes & ~speckv_codec_calibrated_modes() : 0;
+	dev->medium_bytes = dev->table->super.medium_bytes;
+	if (dev->medium_bytes > (dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size))
+		dev->medium_bytes = dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size;
+	return 0;
+}
+
 static int refuse(struct speckv_ctx *ctx, const struct speckv_device_info *info)
 {
 	switch (info->state) {
 	case SPECKV_MEDIUM_ABSENT:
 		return fail(ctx, -ENOENT, "%s: no host engine there yet; 'speckvctl pool create %s NAME --size SIZE' makes one", info->name, info->name);
 	case SPECKV_MEDIUM_DENIED:
-		return fail(ctx, -EACCES, "%s: cannot open %s (%s); it belongs to uid %d: run as that user or ask for access", info->name, info->path, info->found,
-			    (int)info->uid);
+		return fail(ctx, -EACCES, "%s: %s", info->name, info->found);
 	case SPECKV_MEDIUM_FOREIGN:
 		return fail(ctx, -EEXIST, "%s holds %s; 'speckvctl pool create' with --yes overwrites it", info->path, info->found);
 	case SPECKV_MEDIUM_OTHER_VERSION:
@@ -92,7 +140,6 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	struct speckv_device_info info;
 	struct speckv_device *dev;
 	struct medium medium;
-	struct stat st;
 	int rc;
 
 	if (!ctx || !out)
@@ -133,43 +180,18 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		return fail(ctx, -ENOMEM, "out of memory");
 	dev->ctx = ctx;
 	dev->medium = medium;
-	dev->lock_fd = -1;
+	dev->fd = dev->lock_fd = dev->folder.fd = -1;
 	pthread_mutex_init(&dev->managing, NULL);
-	dev->fd = open(medium.path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	dev->writable = dev->fd >= 0;
-	if (dev->fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM))
-		dev->fd = open(medium.path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	if (dev->fd >= 0)
-		dev->lock_fd = open(medium.path, (dev->writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
-	if (dev->fd < 0 || dev->lock_fd < 0 || fstat(dev->fd, &st) != 0) {
-		rc = fail(ctx, -errno, "%s: cannot open %s: %s", name, medium.path, strerror(errno));
+	rc = open_table(dev, &info);
+	if (rc)
 		goto bad;
-	}
-	if (!medium.node && (uint64_t)st.st_size < sizeof(struct lay_device)) {
-		rc = fail(ctx, -EBADMSG, "%s: %s was cut short", name, medium.path);
-		goto bad;
-	}
-	dev->table = mmap(NULL, sizeof(*dev->table), PROT_READ | (dev->writable ? PROT_WRITE : 0), MAP_SHARED, dev->fd, 0);
-	if (dev->table == MAP_FAILED) {
-		dev->table = NULL;
-		rc = fail(ctx, -errno, "%s: cannot map %s: %s", name, medium.path, strerror(errno));
-		goto bad;
-	}
-	madvise(dev->table, sizeof(*dev->table), MADV_DONTFORK);
-	dev->single_inode = info.single_inode != 0;
-	dev->durability = info.durability;
-	/* There is no command that gives a card a calibration: modes that need one are this machine's. */
-	dev->codec_modes = medium.card ? info.codec_modes & ~speckv_codec_calibrated_modes() : 0;
-	dev->medium_bytes = dev->table->super.medium_bytes;
-	if (dev->medium_bytes > (medium.node ? medium.node_bytes : (uint64_t)st.st_size))
-		dev->medium_bytes = medium.node ? medium.node_bytes : (uint64_t)st.st_size;
 	fork_guard_add(&dev->guard, dev->lock_fd);
 	if (dev->writable)
 		medium_register(ctx, &medium);
 	if (flags & ADOPT) { /* its pools; only who may manage the card may look */
 		rc = device_manage(dev);
 		if (rc) {
-			unlink(medium.path);
+			unlinkat(dev->folder.fd, path_name(medium.path), 0);
 			speckv_device_close(dev);
 			return rc;
 		}
@@ -180,10 +202,13 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	*out = dev;
 	return 0;
 bad:
+	if (dev->table)
+		munmap(dev->table, sizeof(*dev->table));
 	if (dev->lock_fd >= 0)
 		close(dev->lock_fd);
 	if (dev->fd >= 0)
 		close(dev->fd);
+	folder_close(&dev->folder);
 	pthread_mutex_destroy(&dev->managing);
 	free(dev);
 	return rc;
@@ -199,6 +224,7 @@ void speckv_device_close(struct speckv_device *dev)
 		close(dev->lock_fd);
 	}
 	close(dev->fd);
+	folder_close(&dev->folder);
 	pthread_mutex_destroy(&dev->managing);
 	free(dev);
 }
@@ -223,11 +249,22 @@ bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *
 	return true;
 }
 
+/* Is what is open here still the table that the device's name leads to, by way of this folder? */
+static int table_current(struct speckv_device *dev, const struct folder *in)
+{
+	const struct lay_superblock *super = &dev->table->super;
+
+	if (super->magic == LAY_DEVICE_MAGIC && load(&super->state) == LAY_MEDIUM_READY && memcmp(super->uuid, dev->uuid, sizeof(dev->uuid)) == 0 &&
+	    file_same(in, dev->medium.path, dev->fd))
+		return 0;
+	return fail(dev->ctx, -ESTALE, "%s was closed, or made again, since it was opened here: open the device again", dev->medium.name);
+}
+
 int device_usable(struct speckv_device *dev)
 {
 	if (fork_guard_stale(&dev->guard)) /* and the table is not even mapped */
 		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
-	return 0;
+	return table_current(dev, &dev->folder);
 }
 
 int device_look(struct speckv_device *dev, const char *name, struct lay_pool_record *copy)
@@ -306,15 +343,13 @@ bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 /* Free a record whose pool's creation or destruction did not finish. */
 static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 {
-	char path[SPECKV_PATH_BYTES];
 	uint32_t state = load(&r->state);
 
 	if (state == SPECKV_POOL_DESTROYING && removal_undone(dev, r))
 		return;
 	if (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING) {
-		if (!dev->single_inode && memchr(r->name, 0, sizeof(r->name)) && name_ok(r->name) &&
-		    medium_pool_path(&dev->medium, r->name, path) == 0)
-			unlink(path);
+		if (!dev->single_inode)
+			region_remove(dev, r, false); /* a file there that is not this pool's stays: it is not this record's to remove */
 		if (dev->single_inode && state == SPECKV_POOL_DESTROYING)
 			extents_zero(dev, r);
 		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "finished the %s of pool %.63s, whose manager died",
@@ -347,6 +382,20 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 	}
 }
 
+/* table_current(), by the whole path. */
+static int still_named(struct speckv_device *dev)
+{
+	struct folder in;
+	int rc = medium_folder(dev->ctx, &dev->medium, 0, &in);
+
+	if (rc == -ENOENT)
+		rc = fail(dev->ctx, -ESTALE, "the folder of %s is gone: open the device again", dev->medium.name);
+	if (!rc)
+		rc = table_current(dev, &in);
+	folder_close(&in);
+	return rc;
+}
+
 int device_manage(struct speckv_device *dev)
 {
 	struct lay_superblock *super = &dev->table->super;
@@ -356,9 +405,9 @@ int device_manage(struct speckv_device *dev)
 	rc = device_usable(dev);
 	if (rc)
 		return rc;
-	if (!dev->writable)
-		return fail(dev->ctx, -EACCES, "%s: no permission to manage it: %s is not writable for uid %u; run as its owner", dev->medium.name,
-			    dev->medium.path, (unsigned int)geteuid());
+	if (!dev->writable || (!dev->single_inode && dev->owner != 0 && dev->owner != geteuid()))
+		return fail(dev->ctx, -EACCES, "%s: no permission to manage it: %s belongs to uid %u; run as 'sudo -u \\#%u'", dev->medium.name, dev->medium.path,
+			    dev->owner, dev->owner);
 	pthread_mutex_lock(&dev->managing);
 	while ((rc = lock_byte(dev->lock_fd, LAY_LOCK_MANAGER, true)) == -EAGAIN && clock_ns() - start < MANAGER_PATIENCE_NS)
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
@@ -371,6 +420,12 @@ int device_manage(struct speckv_device *dev)
 		return rc == -EAGAIN ? fail(dev->ctx, -EBUSY, "%s is being managed by pid %u (%s); try again when it is done", dev->medium.name,
 					    load(&super->manager_pid), command) :
 				       fail(dev->ctx, rc, "%s: cannot lock %s: %s", dev->medium.name, dev->medium.path, strerror(-rc));
+	}
+	rc = still_named(dev); /* whoever held the lock may have closed the device */
+	if (rc) {
+		unlock_byte(dev->lock_fd, LAY_LOCK_MANAGER);
+		pthread_mutex_unlock(&dev->managing);
+		return rc;
 	}
 	own_command(super->manager_command);
 	store(&super->manager_pid, (uint32_t)getpid());
@@ -528,7 +583,7 @@ static int remove_pools(struct speckv_device *dev, unsigned int flags)
 int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int flags)
 {
 	struct speckv_device *dev;
-	char pools[SPECKV_PATH_BYTES];
+	char pools[SPECKV_PATH_BYTES + 8];
 	struct medium medium;
 	bool made, erase;
 	int rc;
@@ -555,9 +610,9 @@ int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int 
 		device_event(dev, SPECKV_EVENT_DEVICE_REMOVED, SPECKV_INFO, "%s closed", medium.name);
 		dev->table->super.magic = 0;
 		if (made) {
-			if (medium_pools_dir(&medium, pools) == 0)
-				rmdir(pools);
-			if (unlink(medium.path) != 0)
+			snprintf(pools, sizeof(pools), "%s.pools", path_name(medium.path));
+			unlinkat(dev->folder.fd, pools, AT_REMOVEDIR);
+			if (unlinkat(dev->folder.fd, path_name(medium.path), 0) != 0)
 				rc = fail(ctx, -errno, "cannot remove %s: %s", medium.path, strerror(errno));
 		}
 	}

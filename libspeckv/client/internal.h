@@ -12,6 +12,7 @@
 
 #include <speckv/speckv.h>
 
+#include "folder.h"
 #include "layout.h"
 
 #define load(p) atomic_load_explicit((p), memory_order_acquire)
@@ -25,6 +26,7 @@
 
 struct speckv_ctx {
 	char runtime_dir[SPECKV_PATH_BYTES];
+	bool runtime_named; /* by SPECKV_RUNTIME_DIR: this user's choice, not the library's */
 };
 
 /* Record the error text of this thread. The value is `code`: a macro, so that static analysis sees it. */
@@ -69,8 +71,14 @@ struct medium {
 int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium);
 int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info);
 int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format);
-int medium_pools_dir(const struct medium *medium, char path[SPECKV_PATH_BYTES]);
+/* The folder of the superblock's inode, and that inode in it: a descriptor. Errors: those of folder.h. */
+int medium_folder(struct speckv_ctx *ctx, const struct medium *medium, unsigned int flags, struct folder *out);
+int medium_open(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, int flags);
+/* The folder of pools that are files of their own. */
+int medium_pools(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, unsigned int flags, struct folder *out);
 int medium_pool_path(const struct medium *medium, const char *pool, char path[SPECKV_PATH_BYTES]);
+/* This machine's folder of emulated cards, of tables of cards, or of media at paths, in the runtime folder. */
+int runtime_folder(struct speckv_ctx *ctx, const char *name, unsigned int flags, struct folder *out);
 
 /* medium_room.c. Free memory or disk that the medium's file system can still give; all of it. */
 uint64_t medium_available(const struct medium *medium);
@@ -86,7 +94,8 @@ void medium_unregister(struct speckv_ctx *ctx, const struct medium *medium);
 struct speckv_device {
 	struct speckv_ctx *ctx;
 	struct medium medium;
-	int fd;      /* of the mapping */
+	struct folder folder; /* that holds the table */
+	int fd;               /* of the mapping */
 	int lock_fd; /* of the locks: an open file description of its own */
 	bool writable;
 	struct lay_device *table;
@@ -94,13 +103,16 @@ struct speckv_device {
 	bool single_inode;
 	uint32_t durability;
 	uint64_t medium_bytes;
+	uint8_t uuid[SPECKV_UUID_BYTES];
+	uid_t owner; /* of the table */
 	uint32_t codec_modes;     /* of a card */
 	struct card_admin *admin; /* a card's, while it is being managed */
 	struct fork_guard guard;
 	pthread_mutex_t managing; /* OFD locks do not exclude threads of one descriptor */
 };
 
-int device_usable(struct speckv_device *dev); /* 0, or -EOWNERDEAD in a forked child */
+/* 0, -EOWNERDEAD in a forked child, -ESTALE where the device's name leads to another table (or none) by now. Makes system calls. */
+int device_usable(struct speckv_device *dev);
 int device_manage(struct speckv_device *dev); /* take the manager lock, finish what a dead manager left; 0 or -EBUSY... */
 void device_unmanage(struct speckv_device *dev);
 /* Copy of the record named so; its number or -ENOENT (text set) */
@@ -146,6 +158,7 @@ struct region {
 	uint32_t page_bytes, page_shift, min_run;
 	bool writable, durable;
 	_Atomic uint64_t pages;    /* data pages that are mapped here: never above the header's, nor max_pages */
+	_Atomic bool gone;         /* seen to be no more, or another pool */
 	_Atomic uint64_t size_sequence;
 	pthread_mutex_t remap;
 	pthread_mutex_t reaping; /* threads of one descriptor do not exclude each other by its locks */
@@ -163,6 +176,11 @@ int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config,
 int region_make(struct speckv_device *dev, int record, const struct speckv_pool_config *config, const struct region_plan *plan);
 int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *region);
 void region_close(struct region *region);
+/* Remove the file of a record's pool, or what there is of it; 0 too where there is none. -EEXIST: a file that is not that pool's lies there.
+ * `dry_run`: only see whether it could be. */
+int region_remove(struct speckv_device *dev, const struct lay_pool_record *record, bool dry_run);
+/* Tell who has it mapped that this pool is no more. Its data may be another pool's next. */
+void region_end(struct region *region);
 /* Is this still the pool of its record, and neither being made nor removed? */
 bool region_there(struct region *region);
 int region_grow_backing(struct region *region, uint64_t old_pages, uint64_t new_pages, const struct lay_pool_record *record);

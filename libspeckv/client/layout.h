@@ -24,7 +24,7 @@
 #define LAY_DEVICE_EVENTS 256
 #define LAY_HINTS 512
 
-enum lay_medium_state { LAY_MEDIUM_MAKING = 1, LAY_MEDIUM_READY = 2 };
+enum lay_medium_state { LAY_MEDIUM_MAKING = 1, LAY_MEDIUM_READY = 2, LAY_MEDIUM_GONE = 3 /* a pool that is being removed */ };
 
 /* ---- the device's table ------------------------------------------------------------------------------------------- */
 
@@ -140,7 +140,7 @@ struct lay_pool {
 	uint8_t pad0[24];
 	/* changed by managers */
 	_Atomic uint64_t data_pages; /* the pool's size now */
-	_Atomic uint64_t size_sequence;
+	_Atomic uint64_t size_sequence; /* changes with the size, and when the pool ends; begins at random, so that no two pools agree in it */
 	_Atomic uint64_t quota_pages, tenant_quota_pages;
 	_Atomic uint64_t claim_limit; /* pages; 0: none. Below data_pages while a shrink is under way */
 	_Atomic uint32_t eviction, resizes;

@@ -42,9 +42,10 @@ static int node_size(struct speckv_ctx *ctx, struct medium *medium, const struct
 /* A card: its uuid names what this machine keeps of it, so that another card of the same name finds nothing. */
 static int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 {
-	char folder[SPECKV_PATH_BYTES], path[SPECKV_PATH_BYTES + 8], uuid[64] = "";
-	FILE *file;
-	int rc = card_folder(ctx, name, folder);
+	char path[SPECKV_PATH_BYTES], text[64] = "";
+	struct folder folder;
+	ssize_t got;
+	int rc = card_folder(ctx, name, path, &folder), fd;
 
 	if (rc && rc != -ENOENT)
 		return rc;
@@ -52,15 +53,14 @@ static int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *m
 	snprintf(medium->name, sizeof(medium->name), "%s", name);
 	if (rc)
 		return 0; /* no path: nothing is there */
-	snprintf(path, sizeof(path), "%s/uuid", folder);
-	file = fopen(path, "re");
-	if (file) {
-		if (!fgets(uuid, sizeof(uuid), file) || strspn(uuid, "0123456789abcdef-") != 36)
-			uuid[0] = 0;
-		fclose(file);
-	}
-	if (uuid[0] && uuid[0] != '-')
-		snprintf(medium->path, sizeof(medium->path), "%.*s/cards/%.36s", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, uuid);
+	fd = file_open(ctx, &folder, "uuid", O_RDONLY, 0, &private_file);
+	got = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
+	if (fd >= 0)
+		close(fd);
+	folder_close(&folder);
+	text[got > 0 ? got : 0] = 0;
+	if (strspn(text, "0123456789abcdef-") == 36 && text[0] != '-')
+		snprintf(medium->path, sizeof(medium->path), "%.*s/cards/%.36s", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, text);
 	return 0;
 }
 
@@ -85,11 +85,9 @@ static void card_probe(struct speckv_ctx *ctx, const struct medium *medium, stru
 {
 	struct speckv_ioc_info said = { .size = sizeof(said) };
 	struct transport *transport;
-	char folder[SPECKV_PATH_BYTES];
-	int rc = card_folder(ctx, medium->name, folder);
+	int rc = card_dial(ctx, medium->name, "io", 1 << 16, &transport);
 
-	snprintf(info->path, sizeof(info->path), "%s", folder);
-	rc = rc ? rc : card_dial(ctx, medium->name, "io", 1 << 16, &transport);
+	snprintf(info->path, sizeof(info->path), "%.*s/emu/%s", SPECKV_PATH_BYTES / 2, ctx->runtime_dir, medium->name + 4);
 	if (!rc) {
 		rc = transport->ops->driver(transport, SPECKV_IOC_INFO, &said, sizeof(said));
 		transport->ops->close(transport);
@@ -152,7 +150,7 @@ int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium
 	if (rest[strlen(rest) - 1] == '/')
 		return fail(ctx, -EINVAL, "%s: names a folder; a medium is a file or a /dev/dax* node", name);
 	snprintf(medium->path, sizeof(medium->path), "%s", rest);
-	if (stat(rest, &st) != 0)
+	if (lstat(rest, &st) != 0) /* what it is; whose it is, and whether it is trusted, is seen where it is opened */
 		return errno == EACCES ? fail(ctx, -EACCES, "%s: no permission to look at it; run as a user who may search its folder", name) :
 		       strncmp(rest, "/dev/", 5) == 0 && strncmp(rest, "/dev/shm/", 9) != 0 ?
 					 fail(ctx, -ENODEV, "%s: no such node; 'speckvctl device list' shows what this machine has", name) :
@@ -161,6 +159,8 @@ int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium
 		return 0;
 	if (S_ISDIR(st.st_mode))
 		return fail(ctx, -EOPNOTSUPP, "%s is a folder; name a file in it", rest);
+	if (S_ISLNK(st.st_mode))
+		return 0;
 	medium->node = true;
 	return node_size(ctx, medium, &st);
 }
@@ -258,14 +258,29 @@ static void judge(const struct lay_superblock *super, uint64_t size, struct spec
 	info->manager_pid = 0;
 }
 
+/* Its superblock's inode cannot be opened, or is not trusted: why, and whose it is. */
+static void probe_denied(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, int rc, struct speckv_device_info *info)
+{
+	struct stat st;
+
+	if (in->fd >= 0 && fstatat(in->fd, path_name(medium->path), &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		info->uid = st.st_uid;
+		info->gid = st.st_gid;
+		info->mode = st.st_mode & 07777;
+	}
+	info->state = rc == -ENOENT ? SPECKV_MEDIUM_ABSENT : SPECKV_MEDIUM_DENIED;
+	snprintf(info->found, sizeof(info->found), "%s", rc == -ENOENT ? "nothing yet" : speckv_strerror(ctx));
+}
+
 int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info)
 {
 	const size_t look = 128 << 10;
+	struct folder in;
 	uint8_t *bytes;
 	struct stat st;
 	uint64_t size;
 	ssize_t got;
-	int fd;
+	int fd, rc;
 
 	memset(info, 0, sizeof(*info));
 	snprintf(info->name, sizeof(info->name), "%s", medium->name);
@@ -275,9 +290,11 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 	info->uid = info->gid = (uint32_t)-1;
 	info->durability = medium->runtime ? SPECKV_DURABLE_PROCESS : SPECKV_DURABLE_POWER;
 	if (medium->card && !medium->path[0]) {
-		char folder[SPECKV_PATH_BYTES];
+		char path[SPECKV_PATH_BYTES];
 
-		if (card_folder(ctx, medium->name, folder) == 0) {
+		rc = card_folder(ctx, medium->name, path, &in);
+		if (rc == 0) {
+			folder_close(&in);
 			card_probe(ctx, medium, info); /* a folder, and no card was ever started in it */
 			info->state = info->state == SPECKV_MEDIUM_DENIED ? info->state : SPECKV_MEDIUM_OFFLINE;
 		} else {
@@ -287,22 +304,16 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 	}
 	info->capacity_bytes = medium_total(medium);
 	info->free_bytes = medium_available(medium);
-	fd = open(medium->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	rc = medium_folder(ctx, medium, 0, &in);
+	fd = rc ? rc : medium_open(ctx, medium, &in, O_RDONLY);
 	if (fd < 0) {
-		info->state = errno == ENOENT ? SPECKV_MEDIUM_ABSENT : SPECKV_MEDIUM_DENIED;
-		if (errno == ENOENT)
-			snprintf(info->found, sizeof(info->found), "nothing yet");
-		else
-			snprintf(info->found, sizeof(info->found), "%s", errno == ELOOP ? "a symbolic link: name the file itself" : strerror(errno));
-		if (stat(medium->path, &st) == 0) {
-			info->uid = st.st_uid;
-			info->gid = st.st_gid;
-			info->mode = st.st_mode & 07777;
-		}
-		if (medium->card)
+		probe_denied(ctx, medium, &in, fd, info);
+		folder_close(&in);
+		if (medium->card && info->state == SPECKV_MEDIUM_ABSENT)
 			card_probe(ctx, medium, info);
 		return 0;
 	}
+	folder_close(&in);
 	bytes = calloc(1, look);
 	if (!bytes || fstat(fd, &st) != 0) {
 		free(bytes);
@@ -360,29 +371,48 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 
 /* ---- making ------------------------------------------------------------------------------------------------------- */
 
-int medium_pools_dir(const struct medium *medium, char path[SPECKV_PATH_BYTES])
+int runtime_folder(struct speckv_ctx *ctx, const char *name, unsigned int flags, struct folder *out)
 {
-	return snprintf(path, SPECKV_PATH_BYTES, "%s.pools", medium->path) < SPECKV_PATH_BYTES ? 0 : -ENAMETOOLONG;
+	char path[SPECKV_PATH_BYTES];
+	struct folder runtime;
+	int rc;
+
+	flags |= ctx->runtime_named ? FOLDER_GROUP : 0;
+	rc = folder_open(ctx, ctx->runtime_dir, flags, name ? &runtime : out);
+	if (rc || !name)
+		return rc;
+	snprintf(path, sizeof(path), "%.*s/%s", SPECKV_PATH_BYTES - 16, ctx->runtime_dir, name);
+	rc = folder_enter(ctx, &runtime, path, flags, out);
+	folder_close(&runtime);
+	return rc;
+}
+
+int medium_folder(struct speckv_ctx *ctx, const struct medium *medium, unsigned int flags, struct folder *out)
+{
+	return medium->runtime ? runtime_folder(ctx, medium->card ? "cards" : NULL, flags, out) : folder_holding(ctx, medium->path, out);
+}
+
+int medium_open(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, int flags)
+{
+	/* a medium of fixed size may be shared with those of its group; its pools are */
+	struct file_rule rule = { .owner = NO_OWNER, .writers = medium->runtime ? 0 : S_IWGRP, .group = !medium->runtime, .node = medium->node };
+
+	return file_open(ctx, in, medium->path, flags, 0, &rule);
+}
+
+int medium_pools(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, unsigned int flags, struct folder *out)
+{
+	char path[SPECKV_PATH_BYTES];
+
+	*out = (struct folder){ .fd = -1, .owner = NO_OWNER };
+	if (snprintf(path, sizeof(path), "%s.pools", medium->path) >= (int)sizeof(path))
+		return fail(ctx, -ENAMETOOLONG, "%s: path too long", medium->path);
+	return folder_enter(ctx, in, path, flags, out);
 }
 
 int medium_pool_path(const struct medium *medium, const char *pool, char path[SPECKV_PATH_BYTES])
 {
 	return snprintf(path, SPECKV_PATH_BYTES, "%s.pools/%s", medium->path, pool) < SPECKV_PATH_BYTES ? 0 : -ENAMETOOLONG;
-}
-
-static int make_runtime_dir(struct speckv_ctx *ctx)
-{
-	struct stat st;
-
-	if (mkdir(ctx->runtime_dir, 0755) != 0 && errno != EEXIST)
-		return fail(ctx, -errno, "cannot make the runtime folder %s: %s", ctx->runtime_dir, strerror(errno));
-	/* In a world-writable /dev/shm somebody else may have been first. */
-	if (lstat(ctx->runtime_dir, &st) != 0 || !S_ISDIR(st.st_mode))
-		return fail(ctx, -ENOTDIR, "the runtime folder %s is not a folder", ctx->runtime_dir);
-	if (st.st_uid != geteuid() && st.st_uid != 0)
-		return fail(ctx, -EACCES, "the runtime folder %s belongs to uid %u, whom this user has no reason to trust; remove it or set SPECKV_RUNTIME_DIR",
-			    ctx->runtime_dir, st.st_uid);
-	return 0;
 }
 
 static int write_super(int fd, const struct medium *medium, uint64_t medium_bytes, bool single, bool made)
@@ -428,18 +458,21 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 }
 
 /* A new file appears whole or not at all: made under a private name, then linked. */
-static int make_file(struct speckv_ctx *ctx, const struct medium *medium)
+static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in)
 {
-	char temporary[SPECKV_PATH_BYTES + 32], pools[SPECKV_PATH_BYTES];
-	struct statvfs vfs;
+	char temporary[SPECKV_PATH_BYTES + 32];
 	uint64_t bytes = sizeof(struct lay_device);
+	struct folder pools;
+	struct statvfs vfs;
 	int fd, rc = 0;
 
-	if (medium_pools_dir(medium, pools))
-		return fail(ctx, -ENAMETOOLONG, "%s: path too long", medium->path);
+	rc = medium_pools(ctx, medium, in, FOLDER_MAKE, &pools);
+	folder_close(&pools);
+	if (rc)
+		return rc;
 	snprintf(temporary, sizeof(temporary), "%s.%d.new", medium->path, (int)gettid()); /* of this thread: others may make it too */
-	unlink(temporary);
-	fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+	unlinkat(in->fd, path_name(temporary), 0);
+	fd = openat(in->fd, path_name(temporary), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (fd < 0)
 		return fail(ctx, -errno, "cannot make %s: %s", medium->path,
 			    errno == EACCES ? "no permission to write in its folder; run as its owner, or choose another path" : strerror(errno));
@@ -449,57 +482,64 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium)
 		rc = -errno;
 	if (!rc)
 		rc = write_super(fd, medium, bytes, false, true);
-	if (!rc && mkdir(pools, 0755) != 0 && errno != EEXIST)
-		rc = -errno;
 	if (!rc && fchmod(fd, 0644) != 0)
 		rc = -errno;
-	if (!rc && link(temporary, medium->path) != 0 && errno != EEXIST)
+	if (!rc && linkat(in->fd, path_name(temporary), in->fd, path_name(medium->path), 0) != 0 && errno != EEXIST)
 		rc = -errno;
-	unlink(temporary);
+	unlinkat(in->fd, path_name(temporary), 0);
 	close(fd);
 	return rc ? fail(ctx, rc, "cannot make %s: %s", medium->path, strerror(-rc)) : 0;
 }
 
-int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format)
+/* Overwrite a medium of fixed size. */
+static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int fd)
 {
 	struct stat st;
 	uint64_t bytes;
-	int fd, rc;
+	int rc;
 
-	if (medium->runtime) {
-		rc = make_runtime_dir(ctx);
-		if (rc)
-			return rc;
-	}
-	if (medium->card) {
-		char folder[SPECKV_PATH_BYTES];
-
-		snprintf(folder, sizeof(folder), "%.*s/cards", SPECKV_PATH_BYTES - 16, ctx->runtime_dir);
-		if (mkdir(folder, 0755) != 0 && errno != EEXIST)
-			return fail(ctx, -errno, "cannot make %s: %s", folder, strerror(errno));
-		unlink(medium->path); /* only what this machine knew of it, and could not read */
-	}
-	if (lstat(medium->path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0 && unlink(medium->path) != 0)
+	if (fstat(fd, &st) != 0)
 		return fail(ctx, -errno, "%s: %s", medium->path, strerror(errno));
-	if (lstat(medium->path, &st) != 0)
-		return make_file(ctx, medium);
-	if (!format)
-		return fail(ctx, -EEXIST, "%s holds something else", medium->path);
-	fd = open(medium->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-	if (fd < 0)
-		return fail(ctx, -errno, "cannot write %s: %s", medium->path, strerror(errno));
 	bytes = medium->node ? medium->node_bytes : (uint64_t)st.st_size;
 	bytes &= ~(LAY_UNIT - 1);
-	if (bytes < 2 * LAY_UNIT) {
-		close(fd);
+	if (bytes < 2 * LAY_UNIT)
 		return fail(ctx, -ENOSPC, "%s is too small for a medium of fixed size: it needs at least 4 MiB; use a new file name to let it grow by pool",
 			    medium->path);
-	}
 	rc = lock_byte(fd, LAY_LOCK_MANAGER, true);
 	if (!rc && !medium->node && fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP)
 		rc = -errno;
 	if (!rc)
 		rc = write_super(fd, medium, bytes, true, false);
-	close(fd);
 	return rc ? fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot format %s: %s", medium->path, rc == -EAGAIN ? "another manager uses it" : strerror(-rc)) : 0;
+}
+
+int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format)
+{
+	struct folder in;
+	struct stat st;
+	int fd, rc;
+
+	rc = medium_folder(ctx, medium, FOLDER_MAKE, &in);
+	if (rc == -ENOENT)
+		return fail(ctx, rc, "cannot make %s: its folder is not there", medium->path);
+	if (rc)
+		return rc;
+	if (medium->card)
+		unlinkat(in.fd, path_name(medium->path), 0); /* only what this machine knew of it, and could not read */
+	fd = medium_open(ctx, medium, &in, O_RDWR);
+	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0) {
+		rc = unlinkat(in.fd, path_name(medium->path), 0) != 0 ? fail(ctx, -errno, "%s: %s", medium->path, strerror(errno)) : -ENOENT;
+		close(fd);
+		fd = rc;
+	}
+	if (fd == -ENOENT)
+		rc = make_file(ctx, medium, &in);
+	else if (fd < 0)
+		rc = fd;
+	else
+		rc = format ? format_fixed(ctx, medium, fd) : fail(ctx, -EEXIST, "%s holds something else", medium->path);
+	if (fd >= 0)
+		close(fd);
+	folder_close(&in);
+	return rc;
 }

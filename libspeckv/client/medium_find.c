@@ -2,41 +2,46 @@
 /* The devices of a runtime folder: its own media, emulated cards, and runtime_dir/media/NAME -> path for media that lie elsewhere. */
 #include <dirent.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "internal.h"
 
-static void link_name(const struct speckv_ctx *ctx, const struct medium *medium, char out[SPECKV_PATH_BYTES])
+static void link_name(const struct medium *medium, char name[20])
 {
 	uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a: only a file name */
 
 	for (const char *c = medium->path; *c; c++)
 		hash = (hash ^ (uint8_t)*c) * 0x100000001b3ull;
-	snprintf(out, SPECKV_PATH_BYTES, "%.*s/media/%016llx", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, (unsigned long long)hash);
+	snprintf(name, 20, "%016llx", (unsigned long long)hash);
 }
 
 int medium_register(struct speckv_ctx *ctx, const struct medium *medium)
 {
-	char path[SPECKV_PATH_BYTES];
+	struct folder media;
+	char name[20];
+	int rc;
 
 	if (medium->runtime)
 		return 0;
-	if (mkdir(ctx->runtime_dir, 0755) != 0 && errno != EEXIST)
-		return -errno;
-	snprintf(path, sizeof(path), "%.*s/media", SPECKV_PATH_BYTES - 16, ctx->runtime_dir);
-	if (mkdir(path, 0755) != 0 && errno != EEXIST)
-		return -errno;
-	link_name(ctx, medium, path);
-	return symlink(medium->path, path) == 0 || errno == EEXIST ? 0 : -errno;
+	rc = runtime_folder(ctx, "media", FOLDER_MAKE, &media);
+	if (rc)
+		return rc;
+	link_name(medium, name);
+	rc = symlinkat(medium->path, media.fd, name) == 0 || errno == EEXIST ? 0 : -errno;
+	folder_close(&media);
+	return rc;
 }
 
 void medium_unregister(struct speckv_ctx *ctx, const struct medium *medium)
 {
-	char path[SPECKV_PATH_BYTES];
+	struct folder media;
+	char name[20];
 
-	link_name(ctx, medium, path);
-	unlink(path);
+	if (runtime_folder(ctx, "media", 0, &media) != 0)
+		return;
+	link_name(medium, name);
+	unlinkat(media.fd, name, 0);
+	folder_close(&media);
 }
 
 static int tell(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, void *arg)
@@ -55,50 +60,53 @@ static int tell(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, v
 }
 
 /* The device name of an entry of a folder; false where it is none. */
-typedef bool (*namer)(const struct speckv_ctx *ctx, const char *entry, char name[SPECKV_PATH_BYTES + 8]);
+typedef bool (*namer)(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8]);
 
-static bool name_emulated(const struct speckv_ctx *ctx, const char *entry, char name[SPECKV_PATH_BYTES + 8])
+static bool name_emulated(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8])
 {
+	(void)folder;
 	snprintf(name, SPECKV_PATH_BYTES + 8, "emu:%s", entry);
 	return name_ok(entry);
 }
 
-static bool name_runtime(const struct speckv_ctx *ctx, const char *entry, char name[SPECKV_PATH_BYTES + 8])
+static bool name_runtime(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8])
 {
 	unsigned int node;
 	char tail;
 
+	(void)folder;
 	snprintf(name, SPECKV_PATH_BYTES + 8, "host:%s", entry);
 	return strcmp(entry, "DRAM") == 0 || sscanf(entry, "numa%u%c", &node, &tail) == 1;
 }
 
-static bool name_linked(const struct speckv_ctx *ctx, const char *entry, char name[SPECKV_PATH_BYTES + 8])
+static bool name_linked(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8])
 {
-	char path[SPECKV_PATH_BYTES], target[SPECKV_PATH_BYTES];
-	ssize_t got;
+	char target[SPECKV_PATH_BYTES];
+	ssize_t got = readlinkat(folder->fd, entry, target, sizeof(target) - 1);
 
-	snprintf(path, sizeof(path), "%.*s/media/%.20s", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, entry);
-	got = readlink(path, target, sizeof(target) - 1);
 	target[got > 0 ? got : 0] = 0;
 	snprintf(name, SPECKV_PATH_BYTES + 8, "host:%s", target);
 	return got > 0;
 }
 
-/* Those of runtime_dir/`folder`, until the callback has had enough. */
+/* Those of a folder of the runtime folder (NULL: itself), until the callback has had enough. One that is not trusted has none. */
 static int each(struct speckv_ctx *ctx, const char *folder, namer name_of, speckv_device_cb cb, void *arg)
 {
-	char path[SPECKV_PATH_BYTES], name[SPECKV_PATH_BYTES + 8];
+	char name[SPECKV_PATH_BYTES + 8];
 	struct dirent **list = NULL;
+	struct folder in;
 	int n, rc = 0;
 
-	snprintf(path, sizeof(path), "%.*s/%s", SPECKV_PATH_BYTES - 16, ctx->runtime_dir, folder);
-	n = scandir(path, &list, NULL, versionsort);
+	if (runtime_folder(ctx, folder, 0, &in) != 0)
+		return 0;
+	n = scandirat(in.fd, ".", &list, NULL, versionsort);
 	for (int i = 0; i < n; i++) {
-		if (!rc && name_of(ctx, list[i]->d_name, name))
+		if (!rc && name_of(&in, list[i]->d_name, name))
 			rc = tell(ctx, name, cb, arg);
 		free(list[i]);
 	}
 	free(list);
+	folder_close(&in);
 	return rc;
 }
 
@@ -107,7 +115,7 @@ int speckv_device_foreach(struct speckv_ctx *ctx, speckv_device_cb cb, void *arg
 	int rc = each(ctx, "emu", name_emulated, cb, arg);
 
 	if (!rc)
-		rc = each(ctx, "", name_runtime, cb, arg);
+		rc = each(ctx, NULL, name_runtime, cb, arg);
 	return rc ? rc : each(ctx, "media", name_linked, cb, arg);
 }
 

@@ -437,7 +437,7 @@ static void zero_pool(struct region *r, speckv_progress_cb progress, void *arg)
 int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_progress_cb progress, void *arg)
 {
 	struct lay_pool_record copy, *record;
-	char path[SPECKV_PATH_BYTES], holders[320];
+	char holders[320];
 	unsigned int users = 0;
 	struct region region;
 	int number, rc, opened;
@@ -453,6 +453,9 @@ int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_prog
 		goto out;
 	}
 	record = &dev->table->pools[number];
+	rc = dev->single_inode ? 0 : region_remove(dev, record, true);
+	if (rc)
+		goto out;
 	opened = region_open(dev, name, true, &region);
 	if (opened == -EACCES || opened == -EMFILE || opened == -ENOMEM) {
 		rc = opened;
@@ -470,7 +473,7 @@ int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_prog
 		}
 		device_flush(dev);
 		zero_pool(&region, progress, arg);
-		memset((void *)region.head, 0, sizeof(region.head->pool)); /* late openers find no pool */
+		region_end(&region); /* late openers find no pool, and readers without a client slot are told */
 		region_close(&region);
 	}
 	if (dev->medium.card) {
@@ -478,9 +481,10 @@ int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_prog
 		if (rc)
 			goto out;
 	}
-	if (!dev->single_inode && medium_pool_path(&dev->medium, name, path) == 0 && unlink(path) != 0 && errno != ENOENT) {
-		rc = fail(dev->ctx, -errno, "cannot remove %s: %s", path, strerror(errno));
-		goto out;
+	if (!dev->single_inode) {
+		rc = region_remove(dev, record, false);
+		if (rc)
+			goto out;
 	}
 	memset((uint8_t *)record + offsetof(struct lay_pool_record, extents), 0, sizeof(*record) - offsetof(struct lay_pool_record, extents));
 	store(&record->state, 0);

@@ -95,6 +95,7 @@ static void head_init(struct lay_pool_head *head, const struct lay_pool_record *
 		      const struct region_plan *plan)
 {
 	struct lay_pool *pool = &head->pool;
+	uint64_t sequence = 0;
 
 	memset((void *)head, 0, sizeof(*head));
 	store(&pool->state, LAY_MEDIUM_MAKING);
@@ -135,58 +136,169 @@ static void head_init(struct lay_pool_head *head, const struct lay_pool_record *
 	boot_id(pool->boot_id);
 	store(&pool->stats_since_ns, record->created_ns);
 	store(&pool->next_run_generation, 1);
+	random_bytes(&sequence, sizeof(sequence));
+	store(&pool->size_sequence, sequence);
+}
+
+/* ---- files of pools ------------------------------------------------------------------------------------------------- */
+
+/* A pool is made under this name: no pool's begins with a dot. */
+static void draft_name(const struct lay_pool_record *record, char name[48])
+{
+	unsigned int at = 0;
+
+	name[at++] = '.';
+	for (unsigned int i = 0; i < sizeof(record->uuid); i++)
+		at += (unsigned int)snprintf(name + at, 48 - at, "%02x", record->uuid[i]);
+	snprintf(name + at, 48 - at, ".new");
+}
+
+/* The pool's file, owned and writable as its record says. */
+static int pool_file(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record, int flags)
+{
+	struct file_rule rule = { .owner = record->uid, .writers = record->mode & (S_IWGRP | S_IWOTH) };
+	char path[SPECKV_PATH_BYTES];
+
+	if (medium_pool_path(&dev->medium, record->name, path))
+		return fail(dev->ctx, -ENAMETOOLONG, "%s: path too long", record->name);
+	return file_open(dev->ctx, pools, path, flags, 0, &rule);
+}
+
+/* Does the file hold this record's pool, or nothing at all? What was cut short or damaged behind its uuid is that pool still. */
+static bool file_of_record(int fd, const struct lay_pool_record *record)
+{
+	struct stat st;
+	bool same;
+	void *map;
+
+	if (fstat(fd, &st) != 0)
+		return false;
+	if (!st.st_size)
+		return true;
+	if ((uint64_t)st.st_size < offsetof(struct lay_pool, uuid) + sizeof(record->uuid))
+		return false;
+	map = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0); /* hugetlbfs has no read() */
+	if (map == MAP_FAILED)
+		return false;
+	same = memcmp(((const struct lay_pool *)map)->uuid, record->uuid, sizeof(record->uuid)) == 0;
+	munmap(map, 4096);
+	return same;
+}
+
+int region_remove(struct speckv_device *dev, const struct lay_pool_record *record, bool dry_run)
+{
+	struct folder pools;
+	char draft[48];
+	int fd, rc;
+
+	if (!memchr(record->name, 0, sizeof(record->name)) || !name_ok(record->name))
+		return fail(dev->ctx, -EUCLEAN, "%s: a record with a name that no pool can have", dev->medium.name);
+	rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &pools);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	draft_name(record, draft);
+	if (!dry_run)
+		unlinkat(pools.fd, draft, 0);
+	fd = pool_file(dev, &pools, record, O_RDONLY);
+	if (fd < 0) {
+		rc = fd == -ENOENT ? 0 : fd;
+	} else {
+		if (!file_of_record(fd, record))
+			rc = fail(dev->ctx, -EEXIST, "%s.pools/%s is not the file of pool %s: move it away, 'mv %s.pools/%s /var/tmp/', and destroy the pool again",
+				  dev->medium.path, record->name, record->name, dev->medium.path, record->name);
+		else if (!dry_run && unlinkat(pools.fd, record->name, 0) != 0 && errno != ENOENT)
+			rc = fail(dev->ctx, -errno, "cannot remove %s.pools/%s: %s", dev->medium.path, record->name, strerror(errno));
+		close(fd);
+	}
+	folder_close(&pools);
+	return rc;
+}
+
+void region_end(struct region *r)
+{
+	store(&r->head->pool.state, LAY_MEDIUM_GONE);
+	atomic_fetch_add(&r->head->pool.size_sequence, 1);
+}
+
+/* Back what the pool needs now. */
+static int reserve_all(struct speckv_device *dev, int fd, const struct region_plan *plan)
+{
+	int rc = ftruncate(fd, (off_t)(dev->medium.card ? plan->data_offset : plan->region_bytes)) != 0 ? -errno : 0;
+
+	if (!rc && dev->medium.numa_node >= 0) {
+		void *all = mmap(NULL, plan->region_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+		rc = all == MAP_FAILED ? -errno : medium_bind(dev->medium.numa_node, all, plan->region_bytes);
+		if (all != MAP_FAILED)
+			munmap(all, plan->region_bytes);
+	}
+	if (!rc)
+		rc = reserve(fd, 0, plan->page_map_offset);
+	if (!rc)
+		rc = reserve(fd, plan->page_map_offset, plan->pages * 8);
+	if (!rc)
+		rc = reserve(fd, plan->entry_offset, (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry));
+	if (!rc && plan->calibration_bytes)
+		rc = reserve(fd, plan->calibration_offset, plan->calibration_bytes);
+	if (!rc && !dev->medium.card)
+		rc = reserve(fd, plan->data_offset, plan->capacity_bytes);
+	return rc;
+}
+
+/* The draft gets the pool's name, unless that is taken: by a file that is not this machine's to remove. */
+static int publish_file(struct speckv_device *dev, const struct folder *pools, const char *draft, const struct lay_pool_record *record)
+{
+	struct lay_pool_record cached;
+	int fd;
+
+	if (linkat(pools->fd, draft, pools->fd, record->name, 0) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return fail(dev->ctx, -errno, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, strerror(errno));
+	memcpy((void *)&cached, (const void *)record, sizeof(cached));
+	fd = dev->medium.card ? pool_file(dev, pools, &cached, O_RDONLY) : -EEXIST;
+	if (fd >= 0) { /* what this machine knew of that pool of the card */
+		bool same = file_of_record(fd, record);
+
+		close(fd);
+		if (same && unlinkat(pools->fd, record->name, 0) == 0 && linkat(pools->fd, draft, pools->fd, record->name, 0) == 0)
+			return 0;
+	}
+	return fail(dev->ctx, -EEXIST, "%s.pools/%s is there, and no pool of %s: move it away, 'mv %s.pools/%s /var/tmp/', or choose another name", dev->medium.path,
+		    record->name, dev->medium.name, dev->medium.path, record->name);
 }
 
 int region_make(struct speckv_device *dev, int record_number, const struct speckv_pool_config *config, const struct region_plan *plan)
 {
 	const struct lay_pool_record *record = &dev->table->pools[record_number];
+	uint64_t tables = plan->calibration_bytes || dev->single_inode ? plan->data_offset : plan->page_map_offset, offset = 0; /* to be mapped */
+	struct folder pools = { .fd = -1 };
 	struct speckv_ctx *ctx = dev->ctx;
-	char path[SPECKV_PATH_BYTES], size[32];
 	struct lay_pool_head *head;
-	uint64_t tables, offset = 0;
-	int fd, rc = 0;
+	char draft[48], size[32];
+	int fd = dev->fd, rc = 0;
 
 	if (dev->single_inode) {
-		/* all tables are real memory here: clear them */
 		offset = record->extent[0].offset;
-		tables = plan->data_offset;
-		fd = dev->fd;
 	} else {
-		if (medium_pool_path(&dev->medium, record->name, path))
-			return fail(ctx, -ENAMETOOLONG, "%s: path too long", record->name);
-		unlink(path); /* no record names it: a left-over */
-		fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (fd < 0)
-			return fail(ctx, -errno, "cannot make %s: %s", path, strerror(errno));
-		tables = plan->page_map_offset;
-		if (ftruncate(fd, (off_t)(dev->medium.card ? plan->data_offset : plan->region_bytes)) != 0)
-			rc = -errno;
-		if (!rc && dev->medium.numa_node >= 0) {
-			void *all = mmap(NULL, plan->region_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
-
-			rc = all == MAP_FAILED ? -errno : medium_bind(dev->medium.numa_node, all, plan->region_bytes);
-			if (all != MAP_FAILED)
-				munmap(all, plan->region_bytes);
+		rc = medium_pools(ctx, &dev->medium, &dev->folder, FOLDER_MAKE, &pools);
+		if (rc)
+			return rc;
+		draft_name(record, draft);
+		fd = openat(pools.fd, draft, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0) {
+			rc = fail(ctx, -errno, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, strerror(errno));
+			folder_close(&pools);
+			return rc;
 		}
-		if (!rc)
-			rc = reserve(fd, 0, tables);
-		if (!rc)
-			rc = reserve(fd, plan->page_map_offset, plan->pages * 8);
-		if (!rc)
-			rc = reserve(fd, plan->entry_offset, (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry));
-		if (!rc && plan->calibration_bytes) {
-			tables = plan->data_offset; /* of what is mapped below */
-			rc = reserve(fd, plan->calibration_offset, plan->calibration_bytes);
-		}
-		if (!rc && !dev->medium.card)
-			rc = reserve(fd, plan->data_offset, plan->capacity_bytes);
+		rc = reserve_all(dev, fd, plan);
 	}
 	head = rc ? MAP_FAILED : mmap(NULL, tables, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
 	if (head == MAP_FAILED) {
 		if (!rc)
 			rc = -errno;
 	} else {
-		if (dev->single_inode)
+		if (dev->single_inode) /* all tables are real memory here: clear them */
 			memset((uint8_t *)head + sizeof(*head), 0, tables - sizeof(*head));
 		head_init(head, record, config, plan);
 		if (dev->durability == SPECKV_DURABLE_POWER && msync(head, tables, MS_SYNC) != 0 && errno != EINVAL)
@@ -200,9 +312,15 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 			rc = -errno;
 		if (!rc && fchmod(fd, config->mode) != 0)
 			rc = -errno;
-		if (rc)
-			unlink(path);
 		close(fd);
+		if (!rc) {
+			rc = publish_file(dev, &pools, draft, record);
+			unlinkat(pools.fd, draft, 0);
+			folder_close(&pools);
+			return rc;
+		}
+		unlinkat(pools.fd, draft, 0);
+		folder_close(&pools);
 	}
 	if (rc == -ENOSPC)
 		return fail(ctx, rc, "%s has no room for a pool of %s", dev->medium.name, human(size, plan->capacity_bytes));
@@ -276,30 +394,36 @@ static int fixed_sane(const struct lay_pool *p, const struct lay_pool_record *re
 	       p->block_bytes == speckv_geometry_bytes(&p->geometry) && p->block_bytes;
 }
 
-static int open_fds(struct speckv_device *dev, const char *name, bool writable, struct region *r)
+static int open_fds(struct speckv_device *dev, const struct lay_pool_record *record, bool writable, struct region *r)
 {
+	int flags = writable ? O_RDWR : O_RDONLY;
 	struct speckv_ctx *ctx = dev->ctx;
-	const char *path = r->path;
+	const char *name = record->name;
+	struct stat st = { 0 };
+	struct folder pools;
+	int rc;
 
-	if (dev->single_inode)
+	if (dev->single_inode) {
 		snprintf(r->path, sizeof(r->path), "%s", dev->medium.path);
-	else if (medium_pool_path(&dev->medium, name, r->path))
-		return fail(ctx, -ENAMETOOLONG, "%s: path too long", name);
-	r->fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
-	if (r->fd < 0 && (errno == EACCES || errno == EPERM || errno == EROFS)) {
-		struct stat st = { 0 };
-
-		if (stat(path, &st) == 0)
-			return fail(ctx, -EACCES, "pool %s: no %s permission: it belongs to uid %u, gid %u, mode %04o; 'speckvctl pool set %s %s --owner or --mode' changes that",
-				    name, writable ? "write" : "read", st.st_uid, st.st_gid, st.st_mode & 07777, dev->medium.name, name);
-		return fail(ctx, -EACCES, "pool %s: no permission to open %s", name, path);
+		r->fd = medium_open(ctx, &dev->medium, &dev->folder, flags);
+		r->lock_fd = r->fd < 0 ? r->fd : medium_open(ctx, &dev->medium, &dev->folder, flags);
+		if (r->lock_fd >= 0 && !file_same(&dev->folder, dev->medium.path, dev->fd))
+			return fail(ctx, -ESTALE, "%s was made again since it was opened here: open the device again", dev->medium.name);
+		return r->lock_fd < 0 ? r->lock_fd : 0;
 	}
-	if (r->fd >= 0)
-		r->lock_fd = open(path, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
-	if (r->lock_fd < 0)
-		return errno == ENOENT ? fail(ctx, -EUCLEAN, "pool %s: its file %s is gone; 'speckvctl pool destroy' removes what is left", name, path) :
-					 fail(ctx, -errno, "pool %s: cannot open %s: %s", name, path, strerror(errno));
-	return 0;
+	if (medium_pool_path(&dev->medium, name, r->path))
+		return fail(ctx, -ENAMETOOLONG, "%s: path too long", name);
+	rc = medium_pools(ctx, &dev->medium, &dev->folder, 0, &pools);
+	if (!rc) {
+		r->fd = pool_file(dev, &pools, record, flags);
+		r->lock_fd = r->fd < 0 ? r->fd : pool_file(dev, &pools, record, flags);
+		rc = r->lock_fd < 0 ? r->lock_fd : 0;
+		if (rc == -EACCES && fstatat(pools.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_uid == record->uid && st.st_uid != geteuid())
+			rc = fail(ctx, -EACCES, "pool %s: no %s permission: it belongs to uid %u, gid %u, mode %04o; 'speckvctl pool set %s %s --owner or --mode' changes that",
+				  name, writable ? "write" : "read", st.st_uid, st.st_gid, st.st_mode & 07777, dev->medium.name, name);
+		folder_close(&pools);
+	}
+	return rc == -ENOENT ? fail(ctx, -EUCLEAN, "pool %s: its file %s is gone; 'speckvctl pool destroy' removes what is left", name, r->path) : rc;
 }
 
 static int open_once(struct speckv_device *dev, const char *name, bool writable, struct region *r)
@@ -322,7 +446,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	memcpy(r->digest, record.calibration, sizeof(r->digest));
 	pthread_mutex_init(&r->remap, NULL);
 	pthread_mutex_init(&r->reaping, NULL);
-	rc = open_fds(dev, name, writable, r);
+	rc = open_fds(dev, &record, writable, r);
 	if (rc)
 		goto bad;
 	offset = single ? record.extent[0].offset : 0;
@@ -460,9 +584,13 @@ static uint64_t follow(struct region *r)
 	pthread_mutex_lock(&r->remap);
 	sequence = load(&r->head->pool.size_sequence);
 	pages = load(&r->head->pool.data_pages);
+	if (load(&r->head->pool.state) != LAY_MEDIUM_READY || memcmp(r->head->pool.uuid, r->fixed.uuid, sizeof(r->fixed.uuid)) != 0) {
+		store(&r->gone, true);
+		pages = 0;
+	}
 	if (pages > r->fixed.max_pages)
 		pages = r->fixed.max_pages;
-	if (r->dev->single_inode) {
+	if (r->dev->single_inode && pages) {
 		struct lay_pool_record record;
 		uint64_t mapped;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Does this machine compute what the format says, and does the medium hold what it is given? Changes nothing that is stored. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -103,7 +104,7 @@ static void test_codec(struct selftest *t, unsigned int codec)
 static void test_memory(struct selftest *t)
 {
 	uint64_t start = clock_ns(), bytes = SCRATCH, elapsed;
-	char path[SPECKV_PATH_BYTES + 32], detail[96];
+	char name[64], detail[96];
 	uint32_t crc;
 	uint8_t *map;
 	int fd, rc = 0;
@@ -112,17 +113,13 @@ static void test_memory(struct selftest *t)
 		report(t, "memory", start, 0, "left alone: this medium has no room that is surely free");
 		return;
 	}
-	snprintf(path, sizeof(path), "%s.%d.selftest", t->dev->medium.path, (int)getpid());
-	fd = memfd_create("speckv-selftest", MFD_CLOEXEC);
-	if (!t->dev->medium.runtime) {
+	if (t->dev->medium.runtime) {
+		fd = memfd_create("speckv-selftest", MFD_CLOEXEC);
+	} else {
+		snprintf(name, sizeof(name), ".speckv.%d.selftest", (int)gettid());
+		fd = openat(t->dev->folder.fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (fd >= 0)
-			close(fd);
-		FILE *file = fopen(path, "w+xe");
-
-		fd = file ? dup(fileno(file)) : -1;
-		if (file)
-			fclose(file);
-		unlink(path);
+			unlinkat(t->dev->folder.fd, name, 0);
 	}
 	if (fd < 0 || ftruncate(fd, (off_t)bytes) != 0) {
 		rc = -errno;

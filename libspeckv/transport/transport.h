@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <speckv.h> /* the uapi */
 
@@ -40,12 +41,19 @@ struct transport {
 	uint16_t vendor, device; /* PCI identification */
 };
 
-/* Connect to an emulated card's socket, with an arena of this size. Errors: -ENOENT, -EACCES, -ECONNREFUSED, -EPROTO (not a card),
+/* Where a socket is: its folder's descriptor (-1: only the path is known), its whole path, and the user whose process listens there, who is
+ * trusted beside root and this user. */
+struct transport_place {
+	int folder;
+	const char *path;
+	uid_t owner;
+};
+/* Connect to an emulated card's socket, with an arena of this size. Errors: those of transport_dial(), -EPROTO (not a card),
  *  -ETIMEDOUT (does not answer), -ENOMEM. */
-int transport_open_vfio_user(const char *socket_path, size_t arena_bytes, struct transport **out);
-/* Connect a stream socket to a path of any length: an address holds 107 bytes, a longer path goes through a descriptor of its folder.
- * 0, or a negative errno; -ETIMEDOUT when nobody accepts. */
-int transport_dial(int fd, const char *path);
+int transport_open_vfio_user(struct transport_place place, size_t arena_bytes, struct transport **out);
+/* Connect a stream socket, through its folder's descriptor: a path may lead elsewhere by now, and an address holds 107 bytes of one.
+ * 0, or a negative errno: -ENOENT, -EACCES, -ECONNREFUSED, -ETIMEDOUT (does not accept), -EKEYREJECTED (another user's process). */
+int transport_dial(int fd, struct transport_place place);
 /* Take memory from the arena, zero because nobody had it before, aligned to `align` (a power of two). NULL: used up. */
 void *transport_take(struct transport *transport, size_t bytes, size_t align);
 static inline uint64_t transport_address(const struct transport *transport, const void *pointer)

@@ -389,34 +389,49 @@ static int give_arena(struct vfio_user *v, size_t bytes)
 	return rc;
 }
 
-int transport_dial(int fd, const char *path)
+/* Was this the process of a user whom to trust that began to listen? */
+static int peer_trusted(int fd, uid_t owner)
+{
+	struct ucred peer = { .uid = (uid_t)-1 };
+	socklen_t bytes = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) != 0)
+		return -errno;
+	return peer.uid == 0 || peer.uid == geteuid() || peer.uid == owner ? 0 : -EKEYREJECTED;
+}
+
+int transport_dial(int fd, struct transport_place place)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct timeval patience = { .tv_sec = ANSWER_MS / 1000 };
-	const char *name = strrchr(path, '/');
-	int folder_fd = -1, rc = 0;
+	const char *name = strrchr(place.path, '/');
+	int folder = place.folder, n, rc = 0;
 
-	if (strlen(path) < sizeof(address.sun_path)) {
-		memcpy(address.sun_path, path, strlen(path) + 1);
-	} else if (!name || strlen(name) > 64) {
-		return -ENAMETOOLONG;
-	} else {
-		char *folder = strndup(path, (size_t)(name - path));
+	name = name ? name + 1 : place.path;
+	if (folder < 0 && strlen(place.path) >= sizeof(address.sun_path)) {
+		char *path = strndup(place.path, (size_t)(name - place.path));
 
-		folder_fd = folder ? open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
-		rc = folder_fd < 0 ? -errno : 0;
-		free(folder);
-		snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d%s", folder_fd, name);
+		folder = path ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+		rc = folder < 0 ? -errno : 0;
+		free(path);
 	}
+	if (folder >= 0 && access("/proc/self/fd", X_OK) == 0)
+		n = snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder, name);
+	else
+		n = snprintf(address.sun_path, sizeof(address.sun_path), "%s", place.path);
+	if (n >= (int)sizeof(address.sun_path))
+		rc = -ENAMETOOLONG;
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)); /* a card that accepts nobody lets its queue run full */
 	if (!rc && connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
 		rc = errno == EAGAIN ? -ETIMEDOUT : -errno;
-	if (folder_fd >= 0)
-		close(folder_fd);
+	if (!rc)
+		rc = peer_trusted(fd, place.owner);
+	if (folder >= 0 && folder != place.folder)
+		close(folder);
 	return rc;
 }
 
-int transport_open_vfio_user(const char *path, size_t arena_bytes, struct transport **out)
+int transport_open_vfio_user(struct transport_place place, size_t arena_bytes, struct transport **out)
 {
 	struct vfio_user *v = calloc(1, sizeof(*v));
 	uint32_t id = 0;
@@ -428,7 +443,7 @@ int transport_open_vfio_user(const char *path, size_t arena_bytes, struct transp
 	v->transport.ops = &ops;
 	pthread_mutex_init(&v->asking, NULL);
 	v->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	rc = v->fd < 0 ? -errno : transport_dial(v->fd, path);
+	rc = v->fd < 0 ? -errno : transport_dial(v->fd, place);
 	if (!rc)
 		rc = greet(v);
 	if (!rc)

@@ -41,7 +41,7 @@ enum speckv_durability {
 struct speckv_device_info {
 	char name[SPECKV_NAME_BYTES * 4];  /**< as given: "host:DRAM" */
 	char path[SPECKV_PATH_BYTES];      /**< file or device node that holds the superblock */
-	char found[256];                   /**< what lies there, one line, for people */
+	char found[512];                   /**< what lies there, one line, for people */
 	uint8_t uuid[SPECKV_UUID_BYTES];
 	uint32_t state;                    /**< enum speckv_medium_state */
 	uint32_t layout_version;
@@ -68,6 +68,8 @@ int speckv_device_probe(struct speckv_ctx *ctx, const char *name, struct speckv_
  * overwritten with SPECKV_OPEN_FORMAT too.
  * Errors: -ENOENT, -EACCES, -EEXIST (foreign), -EPROTONOSUPPORT (other version), -EUCLEAN (half-made or damaged),
  * -EBADMSG (truncated), -EBUSY (another manager), -EINVAL, -ENODEV, -ENOSPC.
+ * -EACCES too where the runtime folder, the medium or its folder of pools belongs to another user or can be written by others.
+ * Every call on a handle whose medium was closed, removed or made again meanwhile fails with -ESTALE.
  */
 int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int flags, struct speckv_device **out);
 /** Close; pools opened through it must have been closed. NULL is allowed. */

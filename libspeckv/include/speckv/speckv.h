@@ -9,6 +9,7 @@
 #include <speckv/card.h>
 #include <speckv/codec.h>
 #include <speckv/device.h>
+#include <speckv/folder.h>
 #include <speckv/pool.h>
 #include <speckv/predictor.h>
 

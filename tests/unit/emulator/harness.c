@@ -67,7 +67,7 @@ struct transport *card_connect(const struct card_process *card, const char *sock
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/%s", card->folder, socket);
-	rc = transport_open_vfio_user(path, arena_bytes, &transport);
+	rc = transport_open_vfio_user((struct transport_place){ -1, path, (uid_t)-1 }, arena_bytes, &transport);
 	if (rc)
 		fprintf(stderr, "connect %s: %s\n", path, strerror(-rc));
 	HOLDS(rc == 0);

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: MIT
+/* Folders and files by descriptor, refused where another user could have made or can change them. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "folder.h"
+#include "internal.h"
+
+#define LINKS_MOST 40 /* as the kernel's own limit */
+
+const struct file_rule private_file = { .owner = NO_OWNER };
+
+const char *path_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+static bool own(uid_t uid)
+{
+	return uid == 0 || uid == geteuid();
+}
+
+static bool in_group(gid_t gid)
+{
+	gid_t *groups;
+	int n = getgroups(0, NULL);
+	bool found = gid == getegid();
+
+	if (found || n <= 0)
+		return found;
+	groups = calloc((size_t)n, sizeof(*groups));
+	n = groups ? getgroups(n, groups) : 0;
+	for (int i = 0; i < n; i++)
+		found = found || groups[i] == gid;
+	free(groups);
+	return found;
+}
+
+/* Another user's, shared with a group that this process is in. Root shares nothing so: what it does is beyond any group. */
+static bool group_shares(const struct stat *st)
+{
+	mode_t need = S_ISDIR(st->st_mode) ? S_IRGRP | S_IXGRP : S_IRGRP;
+
+	return geteuid() != 0 && (st->st_mode & need) == need && in_group(st->st_gid);
+}
+
+static int refuse_owner(struct speckv_ctx *ctx, const char *path, const struct stat *st)
+{
+	const char *what = S_ISDIR(st->st_mode) ? "folder" : S_ISLNK(st->st_mode) ? "link" : "file";
+
+	if (strcmp(path, ctx->runtime_dir) != 0)
+		return fail(ctx, -EACCES, "the %s %s belongs to uid %u, not to root or uid %u: run as 'sudo -u \\#%u', or remove it with 'rm -r %s' if it is not meant to be there",
+			    what, path, st->st_uid, (unsigned int)geteuid(), st->st_uid, path);
+	if (geteuid() == 0 && !ctx->runtime_named)
+		return fail(ctx, -EACCES, "the runtime folder %s belongs to uid %u, not to root: remove it with 'rm -r %s'", path, st->st_uid, path);
+	return fail(ctx, -EACCES,
+		    "the runtime folder %s belongs to uid %u, not to root or uid %u: choose another, 'export SPECKV_RUNTIME_DIR=$(mktemp -d /dev/shm/speckv-XXXXXX)'", path,
+		    st->st_uid, (unsigned int)geteuid());
+}
+
+static int refuse_writers(struct speckv_ctx *ctx, const char *path, const struct stat *st)
+{
+	if (st->st_mode & S_ISVTX)
+		return fail(ctx, -EACCES, "%s is a folder of all users (mode %04o): choose one in it, 'export SPECKV_RUNTIME_DIR=$(mktemp -d %s/speckv-XXXXXX)'", path,
+			    st->st_mode & 07777, path);
+	return fail(ctx, -EACCES, "%s can be written by other users (uid %u, gid %u, mode %04o): 'chmod go-w %s' ends that", path, st->st_uid, st->st_gid,
+		    st->st_mode & 07777, path);
+}
+
+static int refuse_kind(struct speckv_ctx *ctx, const char *path, const struct stat *st, bool folder)
+{
+	const char *what = S_ISLNK(st->st_mode)  ? "a symbolic link" :
+			   S_ISDIR(st->st_mode)  ? "a folder" :
+			   S_ISFIFO(st->st_mode) ? "a FIFO" :
+			   S_ISSOCK(st->st_mode) ? "a socket" :
+			   S_ISREG(st->st_mode)  ? "a file" :
+						   "a device node";
+
+	return fail(ctx, folder && !S_ISLNK(st->st_mode) ? -ENOTDIR : -EACCES, "%s is %s, not a %s: remove it with 'rm %s%s'", path, what,
+		    folder ? "folder" : "regular file", S_ISDIR(st->st_mode) ? "-r " : "", path);
+}
+
+/* Could any user exchange what has a name in the folder of the first `length` bytes of a path? */
+static int exchangeable(struct speckv_ctx *ctx, const char *path, size_t length, const struct stat *st)
+{
+	int shown = length ? (int)length : 1;
+
+	if (!(st->st_mode & S_IWOTH) || st->st_mode & S_ISVTX)
+		return 0;
+	return fail(ctx, -EACCES, "any user can exchange what lies in %.*s (mode %04o): 'chmod +t %.*s' ends that", shown, length ? path : "/", st->st_mode & 07777,
+		    shown, length ? path : "/");
+}
+
+static int denied(struct speckv_ctx *ctx, const char *path, int error)
+{
+	switch (error) {
+	case ENOENT:
+		return -ENOENT;
+	case EACCES:
+	case EPERM:
+		return fail(ctx, -EACCES, "no permission to open %s as uid %u: run as its owner", path, (unsigned int)geteuid());
+	default:
+		return fail(ctx, -error, "cannot open %s: %s", path, strerror(error));
+	}
+}
+
+/* ---- walking a path ------------------------------------------------------------------------------------------------- */
+
+struct walk {
+	struct speckv_ctx *ctx;
+	const char *path; /* for texts */
+	char rest[2 * SPECKV_PATH_BYTES]; /* still to go: links are replaced by what they lead to */
+	int fd;                           /* O_PATH: the folder that was reached */
+	size_t length;                    /* of what was to go at first */
+	unsigned int links;
+};
+
+/* Put what a link says before the rest. */
+static int take_link(struct walk *w, int link_fd, const struct stat *st, const char *rest)
+{
+	char target[SPECKV_PATH_BYTES], joined[sizeof(w->rest)];
+	ssize_t got;
+
+	if (!own(st->st_uid))
+		return fail(w->ctx, -EACCES, "%s leads through a symbolic link that uid %u made: name the folder itself", w->path, st->st_uid);
+	if (++w->links > LINKS_MOST)
+		return fail(w->ctx, -EACCES, "%s leads through more than %d symbolic links", w->path, LINKS_MOST);
+	got = readlinkat(link_fd, "", target, sizeof(target) - 1);
+	if (got < 0)
+		return denied(w->ctx, w->path, errno);
+	target[got] = 0;
+	if ((size_t)snprintf(joined, sizeof(joined), "%s/%s", target, rest) >= sizeof(joined))
+		return fail(w->ctx, -ENAMETOOLONG, "%s: the path is too long", w->path);
+	memcpy(w->rest, joined, sizeof(w->rest));
+	if (*target != '/')
+		return 0;
+	close(w->fd);
+	w->fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return w->fd < 0 ? denied(w->ctx, "/", errno) : 0;
+}
+
+/* One step. 1: arrived. */
+static int step(struct walk *w)
+{
+	char name[256], *at = w->rest;
+	size_t length;
+	struct stat st;
+	int fd, rc = 0;
+
+	at += strspn(at, "/");
+	length = strcspn(at, "/");
+	if (!length)
+		return 1;
+	if (length >= sizeof(name))
+		return fail(w->ctx, -ENAMETOOLONG, "%s: the path is too long", w->path);
+	memcpy(name, at, length);
+	name[length] = 0;
+	if (fstat(w->fd, &st) == 0) /* after a link the place in the text is a guess: the whole path then */
+		rc = exchangeable(w->ctx, w->path, w->links || strlen(w->rest) > w->length ? strlen(w->path) : w->length - strlen(w->rest), &st);
+	fd = rc ? -1 : openat(w->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (!rc && fd < 0)
+		rc = denied(w->ctx, w->path, errno);
+	if (!rc && fstat(fd, &st) != 0)
+		rc = denied(w->ctx, w->path, errno);
+	if (!rc && S_ISLNK(st.st_mode)) {
+		rc = take_link(w, fd, &st, at + length);
+	} else if (!rc && !S_ISDIR(st.st_mode)) {
+		rc = refuse_kind(w->ctx, w->path, &st, true);
+	} else if (!rc) {
+		close(w->fd);
+		w->fd = fd;
+		memmove(w->rest, at + length, strlen(at + length) + 1);
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+/* The folder of the first `length` bytes of a path, as an O_PATH descriptor. `from`: where it begins, -1: at the root. */
+static int walk(struct speckv_ctx *ctx, int from, const char *path, size_t length, const char *text)
+{
+	struct walk w = { .ctx = ctx, .path = text, .length = length };
+	int rc = 0;
+
+	if (length >= sizeof(w.rest))
+		return fail(ctx, -ENAMETOOLONG, "%s: the path is too long", path);
+	memcpy(w.rest, path, length);
+	w.rest[length] = 0;
+	w.fd = from < 0 ? open("/", O_PATH | O_DIRECTORY | O_CLOEXEC) : openat(from, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (w.fd < 0)
+		return denied(ctx, path, errno);
+	while (!rc)
+		rc = step(&w);
+	if (rc == 1)
+		return w.fd;
+	if (w.fd >= 0)
+		close(w.fd);
+	return rc;
+}
+
+/* ---- folders ---------------------------------------------------------------------------------------------------------- */
+
+/* Look at a folder that is open as O_PATH, and open it for use. */
+static int take_folder(struct speckv_ctx *ctx, int path_fd, uid_t above, const char *path, unsigned int flags, struct folder *out)
+{
+	struct stat st;
+
+	if (fstat(path_fd, &st) != 0)
+		return denied(ctx, path, errno);
+	if (!S_ISDIR(st.st_mode))
+		return refuse_kind(ctx, path, &st, true);
+	if (!own(st.st_uid) && st.st_uid != above && !(flags & FOLDER_GROUP && group_shares(&st)))
+		return refuse_owner(ctx, path, &st);
+	if (st.st_mode & (S_IWGRP | S_IWOTH))
+		return refuse_writers(ctx, path, &st);
+	out->fd = openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (out->fd < 0 && errno == EACCES) /* search permission is enough for names that are known */
+		out->fd = openat(path_fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (out->fd < 0)
+		return denied(ctx, path, errno);
+	out->owner = st.st_uid;
+	out->trusted = true;
+	return 0;
+}
+
+int folder_holding(struct speckv_ctx *ctx, const char *path, struct folder *out)
+{
+	struct stat st;
+	int fd, rc;
+
+	*out = (struct folder){ .fd = -1, .owner = NO_OWNER };
+	fd = walk(ctx, -1, path, (size_t)(path_name(path) - path), path);
+	if (fd < 0)
+		return fd;
+	rc = fstat(fd, &st) != 0 ? denied(ctx, path, errno) : exchangeable(ctx, path, (size_t)(path_name(path) - path), &st);
+	if (rc) {
+		close(fd);
+		return rc;
+	}
+	out->fd = fd;
+	out->trusted = own(st.st_uid) && !(st.st_mode & (S_IWGRP | S_IWOTH));
+	return 0;
+}
+
+int folder_enter(struct speckv_ctx *ctx, const struct folder *in, const char *path, unsigned int flags, struct folder *out)
+{
+	const char *name = path_name(path);
+	struct stat st;
+	int fd, rc = 0;
+
+	*out = (struct folder){ .fd = -1, .owner = NO_OWNER };
+	if (flags & FOLDER_MAKE && mkdirat(in->fd, name, 0755) != 0 && errno != EEXIST)
+		return fail(ctx, -errno, "cannot make the folder %s: %s", path, strerror(errno));
+	fd = openat(in->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return denied(ctx, path, errno);
+	if (fstat(fd, &st) != 0)
+		rc = denied(ctx, path, errno);
+	if (!rc && S_ISLNK(st.st_mode) && flags & FOLDER_LINK) {
+		close(fd);
+		fd = walk(ctx, in->fd, name, strlen(name), path);
+		if (fd < 0)
+			return fd;
+	}
+	if (!rc)
+		rc = take_folder(ctx, fd, in->owner, path, flags, out);
+	close(fd);
+	return rc;
+}
+
+int folder_open(struct speckv_ctx *ctx, const char *path, unsigned int flags, struct folder *out)
+{
+	struct folder above;
+	int rc;
+
+	*out = (struct folder){ .fd = -1, .owner = NO_OWNER };
+	if (!path_name(path)[0]) { /* ends with a slash, or is the root */
+		int fd = walk(ctx, -1, path, strlen(path), path);
+
+		rc = fd < 0 ? fd : take_folder(ctx, fd, NO_OWNER, path, flags, out);
+		if (fd >= 0)
+			close(fd);
+		return rc;
+	}
+	rc = folder_holding(ctx, path, &above);
+	if (rc == -ENOENT)
+		return fail(ctx, rc, "the folder that is to hold %s is not there", path);
+	if (!rc)
+		rc = folder_enter(ctx, &above, path, flags | FOLDER_LINK, out);
+	folder_close(&above);
+	return rc;
+}
+
+void folder_close(struct folder *folder)
+{
+	if (folder->fd >= 0)
+		close(folder->fd);
+	folder->fd = -1;
+}
+
+/* ---- files ------------------------------------------------------------------------------------------------------------ */
+
+static int judge_file(struct speckv_ctx *ctx, const struct folder *in, const char *path, const struct stat *st, const struct file_rule *rule)
+{
+	if (!S_ISREG(st->st_mode) && !(rule->node && S_ISCHR(st->st_mode)))
+		return refuse_kind(ctx, path, st, false);
+	if (!own(st->st_uid) && st->st_uid != in->owner && st->st_uid != rule->owner && !(rule->group && group_shares(st)))
+		return refuse_owner(ctx, path, st);
+	if (st->st_mode & (S_IWGRP | S_IWOTH) & ~rule->writers)
+		return refuse_writers(ctx, path, st);
+	if (!in->trusted && S_ISREG(st->st_mode) && st->st_nlink > 1) /* a name that another user may have given to a file of ours */
+		return fail(ctx, -EACCES, "%s has %lu names (hard links): remove the others, 'find / -xdev -samefile %s' lists them", path,
+			    (unsigned long)st->st_nlink, path);
+	return 0;
+}
+
+int file_open(struct speckv_ctx *ctx, const struct folder *in, const char *path, int flags, mode_t mode, const struct file_rule *rule)
+{
+	const char *name = path_name(path);
+	struct stat st;
+	int fd, rc;
+
+	/* opening a device or a FIFO may do something: look before, and again at what was opened */
+	if (fstatat(in->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		if (!S_ISREG(st.st_mode) && !(rule->node && S_ISCHR(st.st_mode)))
+			return flags & O_EXCL ? -EEXIST : refuse_kind(ctx, path, &st, false);
+	}
+	fd = openat(in->fd, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, mode);
+	if (fd < 0)
+		return errno == EEXIST ? -EEXIST : errno == EROFS ? fail(ctx, -EROFS, "%s lies on a read-only file system", path) : denied(ctx, path, errno);
+	rc = fstat(fd, &st) != 0 ? denied(ctx, path, errno) : judge_file(ctx, in, path, &st, rule);
+	if (rc) {
+		close(fd);
+		return rc;
+	}
+	return fd;
+}
+
+bool file_same(const struct folder *in, const char *path, int fd)
+{
+	struct stat named, held;
+
+	return fstat(fd, &held) == 0 && fstatat(in->fd, path_name(path), &named, AT_SYMLINK_NOFOLLOW) == 0 && named.st_dev == held.st_dev &&
+	       named.st_ino == held.st_ino;
+}
+
+/* ---- <speckv/folder.h> ------------------------------------------------------------------------------------------------ */
+
+int speckv_folder_open(struct speckv_ctx *ctx, const char *path, unsigned int flags)
+{
+	struct folder folder;
+	int rc;
+
+	if (!ctx || !path)
+		return -EINVAL;
+	if (*path != '/' || flags & ~(unsigned int)(SPECKV_FOLDER_MAKE | SPECKV_FOLDER_GROUP))
+		return fail(ctx, -EINVAL, "%s: not an absolute path, or unknown flags %#x", path, flags);
+	rc = folder_open(ctx, path, flags, &folder);
+	if (rc == -ENOENT)
+		fail_text(ctx, "there is no folder %s", path);
+	return rc ? rc : folder.fd;
+}
+
+int speckv_file_open(struct speckv_ctx *ctx, int folder, const char *path, int flags, unsigned int mode)
+{
+	struct folder in = { .fd = folder, .trusted = true };
+	struct stat st;
+	int fd;
+
+	if (!ctx || !path || !*path_name(path))
+		return -EINVAL;
+	if (fstat(folder, &st) != 0 || !S_ISDIR(st.st_mode))
+		return fail(ctx, -ENOTDIR, "%s: descriptor %d is not a folder's", path, folder);
+	in.owner = st.st_uid;
+	fd = file_open(ctx, &in, path, flags, mode, &private_file);
+	if (fd == -ENOENT || fd == -EEXIST)
+		fail_text(ctx, "%s %s", path, fd == -ENOENT ? "is not there" : "is there already");
+	return fd;
+}
