@@ -45,6 +45,7 @@ _FROM_ERRNO: dict[int, ExitCode] = {
     errno.ENOENT: ExitCode.NOT_FOUND,
     errno.ENODEV: ExitCode.NOT_FOUND,
     errno.ENXIO: ExitCode.NOT_FOUND,
+    errno.ESTALE: ExitCode.NOT_FOUND,
     errno.EPERM: ExitCode.NOT_PERMITTED,
     errno.EACCES: ExitCode.NOT_PERMITTED,
     errno.EROFS: ExitCode.NOT_PERMITTED,

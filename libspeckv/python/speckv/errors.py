@@ -32,6 +32,10 @@ class BusyError(SpeckvError):
     """In use; the text says by whom."""
 
 
+class StaleError(SpeckvError):
+    """The device or pool was closed, destroyed or made again since this handle was opened: open it again."""
+
+
 class PoolFullError(SpeckvError):
     """No room: the pool, its quota or the tenant's quota is used up."""
 
@@ -79,6 +83,7 @@ _BY_ERRNO: dict[int, type[SpeckvError]] = {
     errno.EAGAIN: BusyError,
     errno.EUSERS: BusyError,
     errno.ETXTBSY: BusyError,
+    errno.ESTALE: StaleError,
     errno.ENOSPC: PoolFullError,
     errno.EDQUOT: PoolFullError,
     errno.EEXIST: ExistsError,
