@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,8 +128,9 @@ def _memory(name: str) -> Iterator[Check]:
 def _meminfo() -> Iterator[tuple[str, int]]:
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         key, _, value = line.partition(":")
-        if value.endswith(" kB"):
-            yield key, int(value.removesuffix(" kB")) << 10
+        number, _, unit = value.strip().partition(" ")
+        if unit == "kB" and number.isascii() and number.isdecimal() and len(number) < 18:
+            yield key, int(number) << 10
 
 
 def _tmpfs(name: str) -> Iterator[Check]:
@@ -212,7 +214,7 @@ def _mount(path: Path) -> tuple[str, str]:
     best = ("/", "unknown")
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         fields, _, rest = line.partition(" - ")
-        point = fields.split()[4].encode().decode("unicode_escape")
+        point = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), fields.split()[4])
         if path.is_relative_to(point) and len(point) >= len(best[0]):
             best = (point, rest.split()[0])
     return best

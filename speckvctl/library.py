@@ -112,14 +112,15 @@ def chosen_devices(name: str | None) -> Iterator[Iterator[speckv.Device]]:
 
 
 def hardware() -> list[results.Hardware] | None:
-    """What the kernel shows that could carry an engine; None when it cannot be asked."""
+    """What the kernel shows that could carry an engine; without libudev its NUMA nodes alone, None without those."""
     from speckvctl import discovery
 
     try:
         found = discovery.discover()
     except discovery.DiscoveryError as exc:
-        note(f"warning: {exc}")
-        return None
+        note(f"warning: {exc}; of hardware, only memory-only NUMA nodes are listed")
+        nodes = discovery.memory_nodes()
+        return [hardware_result(item) for item in nodes] if nodes else None
     return [hardware_result(item) for item in found]
 
 

@@ -15,8 +15,11 @@ from typing import Any
 
 from speckvctl.discovery import identification as ids
 
-_NODE = re.compile(r"node(\d+)")
-_MEMORY_TOTAL = re.compile(r"MemTotal:\s+(\d+) kB")
+_NODE = re.compile(r"node([0-9]{1,9})")
+_MEMORY_TOTAL = re.compile(r"MemTotal:\s+([0-9]{1,18}) kB")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,19}|0x[0-9a-fA-F]{1,16}")
+_NODE_MAX = 1 << 15
+_INTERLEAVE_MAX = 64  # ways; the CXL specification has 16
 
 
 class DiscoveryError(OSError):
@@ -53,8 +56,10 @@ def pyudev() -> Any:
     """The pyudev module, imported here so that commands which never look for devices do not pay for it."""
     try:
         return importlib.import_module("pyudev")
-    except ImportError as error:  # also what pyudev raises when libudev.so.1 is missing
-        raise DiscoveryError(f"cannot look for devices: {error} (Debian, Ubuntu: apt install libudev1)") from error
+    except (ImportError, OSError, AttributeError) as error:  # no pyudev; no libudev.so.1, or one that is not whole
+        missing = "pyudev" if isinstance(error, ModuleNotFoundError) else "libudev"
+        advice = "pip install pyudev" if missing == "pyudev" else "Debian, Ubuntu: apt install libudev1"
+        raise DiscoveryError(f"cannot look for devices: {missing} cannot be loaded ({advice})") from error
 
 
 def discover(udev_context: Any | None = None, sysfs_root: str = "/sys") -> list[Found]:
@@ -64,7 +69,7 @@ def discover(udev_context: Any | None = None, sysfs_root: str = "/sys") -> list[
     found = [
         *_cards(context),
         *_cxl(context, dax),
-        *_dax(dax),
+        *_dax(dax, sysfs_root),
         *memory_nodes(sysfs_root),
     ]
     order = list(FoundKind)
@@ -79,16 +84,21 @@ def memory_nodes(sysfs_root: str = "/sys") -> list[Found]:
         if match is None:
             continue
         try:
-            cpus = folder.joinpath("cpulist").read_text(encoding="ascii").strip()
-            memory = _MEMORY_TOTAL.search(folder.joinpath("meminfo").read_text(encoding="ascii"))
+            cpus = folder.joinpath("cpulist").read_text(encoding="ascii", errors="replace").strip()
+            memory = _MEMORY_TOTAL.search(folder.joinpath("meminfo").read_text(encoding="ascii", errors="replace"))
         except OSError:
             continue
-        capacity = int(memory[1]) * 1024 if memory else 0
-        if cpus or not capacity:
-            continue
+        capacity = _size(int(memory[1]) * 1024) if memory else None
         node = int(match[1])
+        if cpus or not capacity or node > _NODE_MAX:
+            continue
         found.append(Found(FoundKind.NUMA, f"host:numa{node}", str(folder), capacity, numa_node=node))
     return found
+
+
+def _size(value: int | None) -> int | None:
+    """Bytes as they can be; None for what no machine has."""
+    return None if value is None or value >= 1 << 60 else value
 
 
 class _Device:
@@ -109,17 +119,25 @@ class _Device:
         return None if value is None else value.decode("utf-8", "replace").strip()
 
     def number(self, attribute: str) -> int | None:
-        """Decimal, or hexadecimal with 0x, as the kernel writes them."""
+        """Decimal, or hexadecimal with 0x, as the kernel writes them; not below 0."""
         value = self.text(attribute)
-        try:
-            return None if value is None else int(value, 0)
-        except ValueError:
-            return None
+        return int(value, 0) if value is not None and _NUMBER.fullmatch(value) else None
+
+    def size(self, attribute: str = "size") -> int | None:
+        return _size(self.number(attribute))
+
+    def short(self, attribute: str) -> int | None:
+        """An id of 16 bits."""
+        value = self.number(attribute)
+        return None if value is None or value > 0xFFFF else value
+
+    def node_number(self, attribute: str) -> int | None:
+        node = self.number(attribute)
+        return None if node is None or node > _NODE_MAX else node
 
     @property
     def numa_node(self) -> int | None:
-        node = self.number("numa_node")
-        return None if node is None or node < 0 else node
+        return self.node_number("numa_node")
 
     @property
     def driver(self) -> str | None:
@@ -136,7 +154,7 @@ def _cards(context: Any) -> Iterator[Found]:
                 FoundKind.CARD,
                 device.node or f"/dev/{device.name}",
                 device.path,
-                device.number("capacity_bytes"),
+                device.size("capacity_bytes"),
                 device.numa_node,
                 ids.CLASS_NAME,
             )
@@ -154,7 +172,7 @@ def _cards(context: Any) -> Iterator[Found]:
             FoundKind.FACTORY_CARD if factory else FoundKind.CARD,
             function.name if node is None else node.node or f"/dev/{node.name}",
             function.path,
-            None if node is None else node.number("capacity_bytes"),
+            None if node is None else node.size("capacity_bytes"),
             function.numa_node,
             driver,
             vendor,
@@ -192,7 +210,7 @@ def _cxl(context: Any, dax: list[_Device]) -> Iterator[Found]:
                 endpoints[device.name] = memdev
     owner: dict[str, _Device] = {}  # memory device -> its region
     for region in regions:
-        for target in range(region.number("interleave_ways") or 1):
+        for target in range(min(region.number("interleave_ways") or 1, _INTERLEAVE_MAX)):
             memdev = endpoints.get(region.text(f"target{target}") or "")
             if memdev is not None:
                 owner[memdev] = region
@@ -203,7 +221,7 @@ def _cxl(context: Any, dax: list[_Device]) -> Iterator[Found]:
             FoundKind.CXL_MEMORY,
             region.name,
             region.path,
-            region.number("size"),
+            region.size(),
             driver=region.driver,
             note=_region_note(region, dax),
         )
@@ -217,14 +235,14 @@ def _cxl(context: Any, dax: list[_Device]) -> Iterator[Found]:
                 function.path,
                 numa_node=function.numa_node,
                 driver=function.driver,
-                vendor_id=function.number("vendor"),
-                device_id=function.number("device"),
+                vendor_id=function.short("vendor"),
+                device_id=function.short("device"),
                 note="a CXL memory expander without its driver: modprobe cxl_pci cxl_mem",
             )
 
 
 def _memdev(device: _Device, region: _Device | None, dax: list[_Device]) -> Found:
-    sizes = [size for kind in ("ram", "pmem") if (size := device.number(f"{kind}/size")) is not None]
+    sizes = [size for kind in ("ram", "pmem") if (size := device.size(f"{kind}/size")) is not None]
     function = device.raw.find_parent("pci")
     pci = None if function is None else _Device(function)
     if region is not None:
@@ -241,8 +259,8 @@ def _memdev(device: _Device, region: _Device | None, dax: list[_Device]) -> Foun
         sum(sizes) if sizes else None,
         device.numa_node,
         device.driver,
-        None if pci is None else pci.number("vendor"),
-        None if pci is None else pci.number("device"),
+        None if pci is None else pci.short("vendor"),
+        None if pci is None else pci.short("device"),
         note,
     )
 
@@ -259,28 +277,44 @@ def _region_note(region: _Device, dax: list[_Device]) -> str:
 
 
 def _below(region: _Device, dax: list[_Device]) -> list[_Device]:
-    return [device for device in dax if device.path.startswith(region.path + "/") and device.number("size")]
+    return [device for device in dax if device.path.startswith(region.path + "/") and device.size()]
 
 
-def _dax(devices: list[_Device]) -> Iterator[Found]:
+def _dax(devices: list[_Device], sysfs_root: str) -> Iterator[Found]:
     for device in devices:
-        size = device.number("size")
+        size = device.size()
         if not size:  # the empty seed of a region, or gone
             continue
-        node = device.number("target_node")
-        node = device.numa_node if node is None or node < 0 else node
+        node = device.node_number("target_node")
+        node = device.numa_node if node is None else node
         driver = device.driver
         note = None
         if driver == "kmem":
-            where = f"NUMA node {node}" if node is not None else "a NUMA node"
-            use = f"use host:numa{node}, or " if node is not None else ""
-            note = (
-                f"online as system memory, {where}: {use}give it back with "
-                f"daxctl reconfigure-device -f -m devdax {device.name}"
-            )
+            note = _kmem_note(device.name, node, sysfs_root)
         elif driver is None:
             note = f"no driver bound: daxctl reconfigure-device -m devdax {device.name}"
         yield Found(FoundKind.DAX, _dax_name(device), device.path, size, node, driver, note=note)
+
+
+def _kmem_note(name: str, node: int | None, sysfs_root: str) -> str:
+    """Of a device that kmem made system memory, whose blocks need not be online."""
+    where = "a NUMA node" if node is None else f"NUMA node {node}"
+    back = f"give it back with daxctl reconfigure-device -f -m devdax {name}"
+    has = None if node is None else _node_has_memory(node, sysfs_root)
+    if has is None:
+        return f"taken as system memory, {where}: {back}"
+    if not has:
+        return f"taken as system memory, {where}, which has none online: daxctl online-memory {name}, or {back}"
+    return f"online as system memory, {where}: use host:numa{node}, or {back}"
+
+
+def _node_has_memory(node: int, sysfs_root: str) -> bool | None:
+    try:
+        text = Path(sysfs_root, f"devices/system/node/node{node}/meminfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    memory = _MEMORY_TOTAL.search(text)
+    return None if memory is None else int(memory[1]) > 0
 
 
 def _dax_name(device: _Device) -> str:

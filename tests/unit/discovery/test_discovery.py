@@ -243,13 +243,99 @@ def test_importing_discovery_does_not_import_pyudev() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_machine_without_libudev_gets_one_line_and_an_error_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyudev", None)
-    with pytest.raises(DiscoveryError, match=r"^cannot look for devices: .*apt install libudev1\)$") as caught:
+class Broken:
+    """A pyudev whose libudev is not there, is not whole, or is for another machine."""
+
+    def __init__(self, failure: Exception) -> None:
+        self.failure = failure
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pyudev":
+            raise self.failure
+
+
+@pytest.mark.parametrize(
+    ("failure", "package"),
+    [
+        (ModuleNotFoundError("No module named 'pyudev'"), r"pip install pyudev"),
+        (ImportError("No library named udev"), r"apt install libudev1"),
+        (OSError("libudev.so.1: cannot open shared object file: No such file or directory"), r"apt install libudev1"),
+        (AttributeError("libudev.so.1: undefined symbol: udev_new"), r"apt install libudev1"),
+    ],
+)
+def test_a_machine_without_libudev_gets_one_line_and_an_error_number(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, package: str
+) -> None:
+    monkeypatch.delitem(sys.modules, "pyudev", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(failure), *sys.meta_path])
+    with pytest.raises(
+        DiscoveryError, match=rf"^cannot look for devices: .* cannot be loaded \(.*{package}\)$"
+    ) as caught:
         discover()
     assert caught.value.errno == errno.EOPNOTSUPP
     with pytest.raises(DiscoveryError):
         watch(lambda: True)
+
+
+def test_without_libudev_only_what_needs_it_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from speckvctl import discovery, library
+
+    node = discovery.Found(discovery.FoundKind.NUMA, "host:numa7", "/sys/devices/system/node/node7", 1 << 30)
+    monkeypatch.delitem(sys.modules, "pyudev", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(OSError("libudev.so.1")), *sys.meta_path])
+    monkeypatch.setattr(discovery, "memory_nodes", lambda: [node])
+    assert [item.name for item in library.hardware() or []] == ["host:numa7"]
+    assert "apt install libudev1" in capsys.readouterr().err
+    monkeypatch.setattr(discovery, "memory_nodes", list)
+    assert library.hardware() is None
+
+
+# ---- figures that cannot be ------------------------------------------------------------------------------------------
+
+ABSURD = ["-1", "-17179869184", str(1 << 60), str(1 << 64), "1" * 400, "0x" + "f" * 16, "many", "", "1e9", "1_000", "٣"]
+
+
+@pytest.mark.parametrize("value", ABSURD)
+def test_a_size_that_no_memory_has_is_not_told(tmp_path: Path, value: str) -> None:
+    steps = [["attribute", DAX, "size", value], ["attribute", REGION, "size", value]]
+    steps += [["attribute", DAX, "target_node", value], ["attribute", REGION, "interleave_ways", value]]
+    for item in found(tmp_path, "cxl-expanders", *steps):
+        assert item["capacity_bytes"] is None or 0 < item["capacity_bytes"] < 1 << 60
+        assert item["numa_node"] is None or 0 <= item["numa_node"] < 1 << 16
+        assert value not in (item["note"] or "") or len(value) < 2
+
+
+@pytest.mark.parametrize("value", [*ABSURD, "0"])
+def test_a_node_without_a_size_that_can_be_is_left_out(tmp_path: Path, value: str) -> None:
+    node = tmp_path / "devices/system/node/node7"
+    node.mkdir(parents=True)
+    (node / "cpulist").write_text("\n", encoding="ascii")
+    (node / "meminfo").write_text(f"Node 7 MemTotal:       {value} kB\n", encoding="utf-8")
+    assert memory_nodes(str(tmp_path)) == []
+    (node / "meminfo").write_bytes(b"Node 7 MemTotal:       1024 kB\n\xff\xfe")
+    assert [item.capacity_bytes for item in memory_nodes(str(tmp_path))] == [1 << 20]
+    (tmp_path / "devices/system/node/node99999999").symlink_to(node)
+    assert len(memory_nodes(str(tmp_path))) == 1
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "words", "use"),
+    [
+        ("Node 2 MemTotal:  0 kB\n", "none online: daxctl online-memory dax0.0", False),
+        ("Node 2 MemTotal:  4194304 kB\n", "online as system memory", True),
+        ("rubbish\n", "taken as system memory, NUMA node 2: give it back", False),
+    ],
+)
+def test_memory_that_kmem_took_is_called_online_only_where_it_is(
+    tmp_path: Path, meminfo: str, words: str, use: bool
+) -> None:
+    items = found(tmp_path, "memory-nodes", ["attribute", "/devices/system/node/node2", "meminfo", meminfo])
+    (dax,) = (item for item in items if item["kind"] == "dax")
+    assert words in dax["note"] and ("use host:numa2" in dax["note"]) == use
+    assert "reconfigure-device" in dax["note"]
+    assert ("host:numa2" in {item["name"] for item in items}) == use
 
 
 def test_identification_has_the_values_of_the_uapi_header() -> None:
