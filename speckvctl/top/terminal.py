@@ -43,8 +43,11 @@ Record = Callable[[results.Top], None]
 
 
 def require() -> None:
+    instead = "speckvctl top --once, or speckvctl top --json"
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("top draws on a terminal, and here is none", "speckvctl top --once, or speckvctl top --json")
+        raise UsageError("top draws on a terminal, and here is none", instead)
+    if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
+        raise UsageError("top needs a terminal with a cursor, and TERM names none", instead)
 
 
 class Screen:
@@ -56,12 +59,12 @@ class Screen:
         self._shown: list[str] = []
         self._size = (0, 0)
         self._buffer = io.StringIO()
-        plain = "NO_COLOR" in os.environ or os.environ.get("TERM", "dumb") == "dumb"
+        plain = bool(os.environ.get("NO_COLOR"))
         self._console = Console(
             file=self._buffer,
             force_terminal=True,
-            no_color=plain,
-            color_system=None if plain else "auto",
+            no_color=plain,  # bold, underlined and reversed stay: they show what is chosen
+            color_system="standard" if plain else "auto",
             legacy_windows=False,
             highlight=False,
             markup=False,

@@ -53,8 +53,8 @@ class Terminal:
         self.modes = termios.tcgetattr(theirs)
         """As the terminal was before the command had it."""
         self._theirs = theirs
-        env = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8", **variables}
-        env.pop("NO_COLOR", None)
+        plain = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+        env = {**plain, "TERM": "xterm-256color", "LANG": "C.UTF-8", **variables}
         self.process = subprocess.Popen(
             ["setsid", "--ctty", *map(str, command)], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=env
         )

@@ -765,3 +765,28 @@ def test_a_card_that_dies_takes_nothing_else_with_it(cards: Cli) -> None:
     assert states == {"host:DRAM": "ready", "emu:card0": "offline"}
     assert pools_of(document)["chat"]["interval"]["out_bytes_per_second"] > 0
     assert cards("top", "--device", "emu:none", "--once").code == 4
+
+
+@pytest.mark.parametrize("kind", ["dumb", "unknown", ""])
+def test_a_terminal_without_a_cursor_is_refused_as_none(cli: Cli, kind: str) -> None:
+    cli.ok("pool", "create", "host:DRAM", "chat", "--size", "8MiB")
+    command = [SPECKVCTL, "top", "--count", "1", "--interval", "0.2"]
+    with Terminal(command, cli.folder, 80, 24, TERM=kind) as terminal:
+        assert terminal.end() == 2
+        assert b"\x1b" not in terminal.sent
+        assert b"speckvctl top --once" in terminal.sent
+
+
+def test_without_colour_the_selected_pool_and_the_titles_still_stand_out(world: Cli) -> None:
+    command = [SPECKVCTL, "top", "--interval", "0.2"]
+    with Terminal(command, world.folder, 80, 24, NO_COLOR="1") as terminal:
+        terminal.see("speckvctl top")
+        terminal.see("replayed")
+        (first,) = terminal.marked()
+        cells = [terminal.screen.buffer[row][column] for row in range(24) for column in range(80)]
+        assert any(cell.bold for cell in cells[:80])
+        assert {cell.fg for cell in cells} == {"default"}
+        terminal.press("down")
+        terminal.until(lambda: terminal.marked() and terminal.marked() != [first])
+        terminal.press("q")
+        assert terminal.end() == 0
