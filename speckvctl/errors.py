@@ -8,6 +8,7 @@ imported before it is needed.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,17 @@ class UnsupportedError(CliError):
     exit_code = ExitCode.UNSUPPORTED
 
 
+class InterruptedByUserError(CliError):
+    """Ctrl-C."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+    def __init__(self) -> None:
+        super().__init__("interrupted")
+
+
+MAX_MESSAGE = 600
+
 #: What to type next after an error of the library, whose text already says it to people; for the JSON document.
 _NEXT = {
     ExitCode.NOT_FOUND: "speckvctl pool list",
@@ -91,10 +103,16 @@ def describe(exc: BaseException, command_path: str) -> ErrorDocument:
         next_step = f"{command_path} --help"
     elif isinstance(exc, OSError) or number is not None:
         code = from_errno(number)
-        if isinstance(exc, OSError) and exc.strerror and exc.filename is not None:
-            message = f"{exc.filename}: {exc.strerror}"
+        if isinstance(exc, OSError) and exc.strerror:
+            names = [os.fsdecode(name) for name in (exc.filename, exc.filename2) if isinstance(name, str | bytes)]
+            message = ": ".join([*names, exc.strerror])
     elif isinstance(exc, UnicodeError):
-        code, message = ExitCode.USAGE, f"a name that is not text: {exc}"
+        code, message = (
+            ExitCode.USAGE,
+            f"a name that is not UTF-8: {ascii(exc.object)[:80]}"
+            if isinstance(exc, UnicodeEncodeError | UnicodeDecodeError)
+            else "a name that is not UTF-8",
+        )
         next_step = f"{command_path} --help"
     elif isinstance(exc, ImportError):
         code = ExitCode.UNSUPPORTED
@@ -111,14 +129,21 @@ def describe(exc: BaseException, command_path: str) -> ErrorDocument:
             code=code.label,
             exit_code=int(code),
             errno=errno.errorcode.get(number) if number is not None else None,
-            message=one_line(message),
+            message=_bounded(one_line(message)),
             next=next_step,
         )
     )
 
 
+def _bounded(message: str) -> str:
+    """Names and values come from others, and may be as long as they like."""
+    return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE // 2]}...{message[-MAX_MESSAGE // 3 :]}"
+
+
 def line_for_people(exc: BaseException, document: ErrorDocument, command_path: str) -> str:
     """The one line on stderr. The library's own texts already end with what to do."""
     error = document.error
-    hint = f"; next: {error.next}" if error.next and not from_library(exc) else ""
-    return f"{command_path}: {error.message}{hint}"
+    message = error.message
+    if error.next and not from_library(exc):
+        message += f" Next: {error.next}" if message.endswith("?") else f"; next: {error.next}"
+    return f"{command_path}: {message}"

@@ -16,6 +16,22 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _UINT64_MAX = (1 << 64) - 1
 
 
+def parse_whole(text: str, option: str, least: int, most: int) -> int:
+    if re.fullmatch(r"[+-]?[0-9]{1,20}", text.strip()) and least <= int(text) <= most:
+        return int(text)
+    raise UsageError(f"{option}: '{text[:40]}' is not a whole number from {least} to {most}")
+
+
+def parse_decimal(text: str, option: str, least: float, most: float, *, or_zero: bool = False) -> float:
+    """`or_zero`: 0 is taken too, where the least is above it."""
+    if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip()) and len(text) < 400:
+        value = float(text)
+        if least <= value <= most or (or_zero and value == 0):
+            return value
+    zero = "0 or " if or_zero else ""
+    raise UsageError(f"{option}: '{text[:40]}' is not {zero}a number from {least:.15g} to {most:.15g}")
+
+
 def parse_size(text: str, option: str) -> int:
     """Bytes of "4GiB", "1.5 TiB", "500kB" or "65536"."""
     advice = f"{option} 4GiB (units: KiB MiB GiB TiB, kB MB GB TB, or plain bytes)"

@@ -183,7 +183,9 @@ def compressors() -> list[Compressor]:
         import lz4.frame
         import zstandard
     except ImportError as exc:
-        raise UnsupportedError(f"the peers need zstandard and lz4: {exc}", "pip install 'speckv[codec]'") from exc
+        raise UnsupportedError(
+            f"the peers need zstandard and lz4: {exc}", "pip install '.[codec]' in the source tree"
+        ) from exc
     unpack = zstandard.ZstdDecompressor().decompress
     fast, usual = zstandard.ZstdCompressor(1).compress, zstandard.ZstdCompressor(3).compress
     return [
@@ -198,7 +200,7 @@ def quantisers() -> list[Quantiser | CacheGen]:
     try:
         import torch  # noqa: F401
     except ImportError as exc:
-        raise UnsupportedError(f"these peers need torch: {exc}", "pip install 'speckv[codec]'") from exc
+        raise UnsupportedError(f"these peers need torch: {exc}", "pip install '.[codec]' in the source tree") from exc
     return [
         Quantiser("fp8 e4m3 cast", 8, 8, fp8, fp8),
         Quantiser("MXFP4", 4.25, 4.25, mxfp4, mxfp4),

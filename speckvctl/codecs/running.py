@@ -67,7 +67,7 @@ def require_torch() -> None:
         import torch  # noqa: F401
     except ImportError as exc:
         raise UnsupportedError(
-            f"running a model needs torch, which cannot be loaded: {exc}", "pip install 'speckv[codec]'"
+            "running a model needs torch, which is not installed", "pip install '.[codec]' in the source tree"
         ) from exc
 
 

@@ -10,7 +10,7 @@ import typer
 
 from speckvctl import results
 from speckvctl.bundles import files, reports, trust
-from speckvctl.commands.options import App, DryRun, Json
+from speckvctl.commands.options import App, DryRun, Json, whole
 from speckvctl.errors import UsageError
 from speckvctl.files import check_new, check_place, write
 from speckvctl.render import finish
@@ -22,7 +22,7 @@ app = App(no_args_is_help=True)
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="File of a bundle.")]
 SecurityVersion = Annotated[
-    int, typer.Option("--security-version", metavar="N", min=0, max=2**32 - 1, help="Counts fixes of security holes.")
+    int, whole("--security-version", metavar="N", least=0, most=2**32 - 1, help="Counts fixes of security holes.")
 ]
 
 
@@ -121,8 +121,12 @@ def verify_bundle(
     ] = None,
     security_version: Annotated[
         int,
-        typer.Option(
-            "--security-version", metavar="N", min=0, max=2**32 - 1, help="Refuse a lower security version than this."
+        whole(
+            "--security-version",
+            metavar="N",
+            least=0,
+            most=2**32 - 1,
+            help="Refuse a lower security version than this.",
         ),
     ] = 0,
     as_json: Json = False,

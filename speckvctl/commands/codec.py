@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speckvctl import files, results
-from speckvctl.commands.options import App, DryRun, Json
+from speckvctl.commands.options import App, DryRun, Json, decimal, whole
 from speckvctl.console import ProgressCallback, progress
 from speckvctl.errors import UsageError
 from speckvctl.render import finish
@@ -33,7 +33,7 @@ Calibration = Annotated[
     Path | None, typer.Option("--calibration", metavar="FILE", help="For the modes that need one: codec calibrate.")
 ]
 BlockTokens = Annotated[
-    int, typer.Option("--block-tokens", metavar="N", min=64, max=65472, help="Tokens of a frame, a multiple of 64.")
+    int, whole("--block-tokens", metavar="N", least=64, most=65472, help="Tokens of a frame, a multiple of 64.")
 ]
 ModelFolder = Annotated[
     Path | None, typer.Option("--model", metavar="DIR", help="Llama model, as published: run it on decoded KV.")
@@ -41,16 +41,18 @@ ModelFolder = Annotated[
 Tokens = Annotated[
     Path | None, typer.Option("--tokens", metavar="FILE", help="Token ids to run it on, .npy [document][token].")
 ]
-Documents = Annotated[int | None, typer.Option("--documents", metavar="N", min=1, max=1 << 20, help="Only N of them.")]
+Documents = Annotated[int | None, whole("--documents", metavar="N", least=1, most=1 << 20, help="Only N of them.")]
 SkipDocuments = Annotated[
-    int, typer.Option("--skip-documents", metavar="N", min=0, max=1 << 20, help="Not the first N: of a calibration.")
+    int, whole("--skip-documents", metavar="N", least=0, most=1 << 20, help="Not the first N: of a calibration.")
 ]
 Compute = Annotated[
     str, typer.Option("--compute", metavar="DEVICE", help="Where the model is run: cpu, or a GPU, cuda or cuda:1.")
 ]
 PrefixTokens = Annotated[
     int | None,
-    typer.Option("--prefix-tokens", metavar="N", min=64, help="Restored in the rule of a prefix. Default: half."),
+    whole(
+        "--prefix-tokens", metavar="N", least=64, most=1 << 24, help="Restored in the rule of a prefix. Default: half."
+    ),
 ]
 
 
@@ -345,16 +347,16 @@ def calibrate(
     codec_name: Annotated[str, typer.Option("--codec", metavar="MODE", help="q5c or e7c.")] = "q5c",
     ratio: Annotated[
         float | None,
-        typer.Option(
+        decimal(
             "--ratio",
             metavar="R",
-            min=1,
-            max=64,
+            least=1,
+            most=64,
             help="How much smaller frames are to be, at least. Default: 6 in q5c, 7.5 in e7c.",
         ),
     ] = None,
     documents: Documents = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, max=1 << 62, help="Of what is drawn.")] = 0,
+    seed: Annotated[int, whole("--seed", metavar="N", least=0, most=1 << 62, help="Of what is drawn.")] = 0,
     compute: Compute = "cpu",
     dry_run: DryRun = False,
     as_json: Json = False,

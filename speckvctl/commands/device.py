@@ -11,7 +11,7 @@ import typer
 
 from speckvctl import library, results
 from speckvctl.cards import description
-from speckvctl.commands.options import App, Device, DryRun, Json, Yes
+from speckvctl.commands.options import App, Device, DryRun, Json, Yes, decimal, whole
 from speckvctl.console import confirm, progress
 from speckvctl.errors import UnsupportedError, UsageError
 from speckvctl.quantities import parse_size
@@ -167,7 +167,7 @@ def set_device(
     device: Device,
     prefetch_depth: Annotated[
         int | None,
-        typer.Option("--prefetch-depth", metavar="N", min=0, max=16, help="Steps ahead, 1 to 16; 0: adapts by itself."),
+        whole("--prefetch-depth", metavar="N", least=0, most=16, help="Steps ahead, 1 to 16; 0: adapts by itself."),
     ] = None,
     prefetch_rate: Annotated[
         str | None,
@@ -175,27 +175,26 @@ def set_device(
     ] = None,
     poll: Annotated[
         int | None,
-        typer.Option(
+        whole(
             "--poll-microseconds",
             metavar="N",
-            min=0,
-            max=1_000_000,
+            least=0,
+            most=1_000_000,
             help="How long doorbells are polled before it sleeps; 0: for ever.",
         ),
     ] = None,
     throttle: Annotated[
-        float | None, typer.Option("--throttle-celsius", metavar="T", help="Slow down from this temperature on.")
+        float | None,
+        decimal("--throttle-celsius", metavar="T", least=0, most=104.999, help="Slow down from this temperature on."),
     ] = None,
     scrub: Annotated[
         int | None,
-        typer.Option(
-            "--scrub-seconds", metavar="N", min=0, max=2**32 - 1, help="Scrub memory once in so long; 0: never."
-        ),
+        whole("--scrub-seconds", metavar="N", least=0, most=2**32 - 1, help="Scrub memory once in so long; 0: never."),
     ] = None,
     recall: Annotated[
         int | None,
-        typer.Option(
-            "--recall-timeout-ms", metavar="N", min=1, max=600_000, help="Fence a client that is silent for so long."
+        whole(
+            "--recall-timeout-ms", metavar="N", least=1, most=600_000, help="Fence a client that is silent for so long."
         ),
     ] = None,
     save: Annotated[bool, typer.Option("--save", help="Keep it when the card is started again.")] = False,
@@ -232,8 +231,8 @@ def inject_fault(
     device: Device,
     fault: Annotated[str, typer.Argument(metavar="FAULT", help="Which one; the list is above.")],
     pool: Annotated[str | None, typer.Option("--pool", metavar="POOL", help="The pool that it is about.")] = None,
-    value: Annotated[int, typer.Option("--value", metavar="N", help="As the fault says.")] = 0,
-    count: Annotated[int, typer.Option("--count", metavar="N", min=0, max=2**32 - 1, help="How many times.")] = 1,
+    value: Annotated[int, whole("--value", metavar="N", least=0, most=2**64 - 1, help="As the fault says.")] = 0,
+    count: Annotated[int, whole("--count", metavar="N", least=0, most=2**32 - 1, help="How many times.")] = 1,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
+from speckvctl.quantities import parse_decimal, parse_whole
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _TYPE = re.compile(r"\s+<[^>]*>$")
 _REQUIRED = re.compile(r"\s*\[required\]$")
@@ -19,7 +21,16 @@ class PlainCommand(TyperCommand):
     """Help as manuals have it: "Usage: speckvctl pool show [OPTIONS] DEVICE POOL"."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+        pieces = ["[OPTIONS]"]
+        for parameter in self.get_params(ctx):
+            if parameter.param_type_name != "argument":
+                continue
+            piece = parameter.metavar or (parameter.name or "").upper()
+            if " " not in piece:  # others say themselves what is optional and what is repeated
+                piece += "..." if parameter.nargs != 1 and not piece.endswith("...") else ""
+                piece = piece if parameter.required else f"[{piece}]"
+            pieces.append(piece)
+        return pieces
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         records: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
@@ -50,6 +61,24 @@ class App(typer.Typer):
 
     def verb(self, name: str) -> Callable[[_Function], _Function]:
         return self.command(name, cls=PlainCommand)
+
+
+def whole(*names: str, metavar: str, least: int, most: int, help: str) -> Any:
+    """An option that is a whole number from `least` to `most`."""
+
+    def parse(text: Any) -> int:
+        return parse_whole(str(text), names[0], least, most)
+
+    return typer.Option(*names, metavar=metavar, help=help, parser=parse)
+
+
+def decimal(*names: str, metavar: str, least: float, most: float, help: str, or_zero: bool = False) -> Any:
+    """An option that is a number from `least` to `most`; `or_zero`: 0 has a meaning of its own."""
+
+    def parse(text: Any) -> float:
+        return parse_decimal(str(text), names[0], least, most, or_zero=or_zero)
+
+    return typer.Option(*names, metavar=metavar, help=help, parser=parse)
 
 
 Device = Annotated[

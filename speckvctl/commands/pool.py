@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from speckvctl import library, pools, results
-from speckvctl.commands.options import App, Device, DryRun, Json, OptionalDevice, PoolName, Yes
+from speckvctl.commands.options import App, Device, DryRun, Json, OptionalDevice, PoolName, Yes, whole
 from speckvctl.console import confirm, progress
 from speckvctl.errors import UsageError
 from speckvctl.quantities import format_size, parse_mode, parse_owner, parse_positive_size
@@ -76,11 +76,17 @@ def create_pool(
     ] = None,
     first_layer: Annotated[
         int | None,
-        typer.Option("--first-layer", metavar="N", help="Blocks hold the calibrated model's layers from N on only."),
+        whole(
+            "--first-layer",
+            metavar="N",
+            least=0,
+            most=65535,
+            help="Blocks hold the calibrated model's layers from N on only.",
+        ),
     ] = None,
     first_head: Annotated[
         int | None,
-        typer.Option("--first-head", metavar="N", help="Blocks hold its KV heads from N on only."),
+        whole("--first-head", metavar="N", least=0, most=65535, help="Blocks hold its KV heads from N on only."),
     ] = None,
     block_bytes: Annotated[
         str | None,
@@ -88,13 +94,18 @@ def create_pool(
             "--block-bytes", metavar="SIZE", help="Raw size of one block, when its shape does not matter: 64KiB."
         ),
     ] = None,
-    layers: Annotated[int | None, typer.Option("--layers", metavar="N", help="Layers in a block. Default: 1.")] = None,
-    kv_heads: Annotated[int | None, typer.Option("--kv-heads", metavar="N", help="KV heads. Default: 2.")] = None,
+    layers: Annotated[
+        int | None, whole("--layers", metavar="N", least=1, most=65535, help="Layers in a block. Default: 1.")
+    ] = None,
+    kv_heads: Annotated[
+        int | None, whole("--kv-heads", metavar="N", least=1, most=65535, help="KV heads. Default: 2.")
+    ] = None,
     head_dim: Annotated[
-        int | None, typer.Option("--head-dim", metavar="N", help="Channels of a head. Default: 128.")
+        int | None, whole("--head-dim", metavar="N", least=1, most=65535, help="Channels of a head. Default: 128.")
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option("--tokens", metavar="N", help="Tokens in a block, a multiple of 64. Default: 64.")
+        int | None,
+        whole("--tokens", metavar="N", least=64, most=65472, help="Tokens in a block, a multiple of 64. Default: 64."),
     ] = None,
     dtype: Annotated[
         str | None, typer.Option("--dtype", metavar="TYPE", help="bf16, fp16, fp8_e4m3 or fp8_e5m2. Default: bf16.")

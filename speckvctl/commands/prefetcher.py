@@ -11,11 +11,12 @@ import typer
 
 from speckvctl import results
 from speckvctl.cards import description
-from speckvctl.commands.options import App, Device, DryRun, Json
+from speckvctl.commands.options import App, Device, DryRun, Json, decimal
 from speckvctl.console import note_sorted, progress
 from speckvctl.errors import NothingToDoError, UnsupportedError, UsageError
 from speckvctl.files import check_place
 from speckvctl.render import finish
+from speckvctl.render.text import plural
 
 if TYPE_CHECKING:
     from speckvctl.prefetcher.dataset import Dataset
@@ -51,18 +52,26 @@ def eval_prefetcher(
     ] = None,
     cache_share: Annotated[
         float,
-        typer.Option("--cache-share", metavar="F", min=0, max=1, help="GPU's cache, as a share of the trace's blocks."),
+        decimal("--cache-share", metavar="F", least=0, most=1, help="GPU's cache, as a share of the trace's blocks."),
     ] = 0.05,
     blocks_per_second: Annotated[
         float,
-        typer.Option("--prefetch-blocks-per-second", metavar="N", min=0, max=1e9, help="Budget; 0 fetches nothing."),
+        decimal(
+            "--prefetch-blocks-per-second",
+            metavar="N",
+            least=1e-6,
+            most=1e9,
+            or_zero=True,
+            help="Budget; 0 fetches nothing.",
+        ),
     ] = 50,
     score_from_ms: Annotated[
         float | None,
-        typer.Option(
+        decimal(
             "--score-from-ms",
             metavar="T",
-            min=0,
+            least=0,
+            most=1e12,
             help="Count from this time after the first request on. Default: at 80%.",
         ),
     ] = None,
@@ -98,7 +107,7 @@ def eval_prefetcher(
     wanted = 1 if baseline is not None else 2
     if len(files) != wanted:
         what = "a trace alone" if baseline is not None else "a model and a trace, or --baseline NAME and a trace"
-        raise UsageError(f"{len(files)} files were given; {what} is needed", "speckvctl prefetcher eval --help")
+        raise UsageError(f"{plural(len(files), 'file')} given; {what} is needed", "speckvctl prefetcher eval --help")
     if scores is not None:
         check_place(Path(scores), "--scores")
     loaded = model.load(Path(files[0])) if baseline is None else None

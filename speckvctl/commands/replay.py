@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speckvctl import library, results
-from speckvctl.commands.options import App, DryRun, Json
+from speckvctl.commands.options import App, DryRun, Json, decimal, whole
 from speckvctl.console import note_sorted, progress
 from speckvctl.errors import UsageError
 from speckvctl.quantities import parse_positive_size
@@ -39,24 +39,31 @@ def replay(
         str | None,
         typer.Option("--block-bytes", metavar="SIZE", help="Raw size of one block, to be sure that it is the pool's."),
     ] = None,
-    clients: Annotated[int, typer.Option("--clients", metavar="N", help="Client processes.")] = 1,
+    clients: Annotated[int, whole("--clients", metavar="N", least=1, most=256, help="Client processes.")] = 1,
     speed: Annotated[
-        float | None, typer.Option("--speed", metavar="X", help="X times as fast as the trace. Default: 1.")
+        float | None,
+        decimal("--speed", metavar="X", least=1e-6, most=1e9, help="X times as fast as the trace. Default: 1."),
     ] = None,
     max_rate: Annotated[
         bool, typer.Option("--max-rate", help="As fast as the clients can, whatever the trace's times say.")
     ] = False,
     rate: Annotated[
-        float | None, typer.Option("--rate", metavar="N", help="At most N requests a second, all clients together.")
+        float | None,
+        decimal("--rate", metavar="N", least=1e-6, most=1e9, help="At most N requests a second, all clients together."),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", help="Only the first N requests.")] = None,
+    limit: Annotated[
+        int | None, whole("--limit", metavar="N", least=1, most=1 << 53, help="Only the first N requests.")
+    ] = None,
     until_ms: Annotated[
-        float | None, typer.Option("--until-ms", metavar="MS", help="Only requests up to this time after the first.")
+        float | None,
+        decimal("--until-ms", metavar="MS", least=0, most=1e12, help="Only requests up to this time after the first."),
     ] = None,
     tenant: Annotated[
         str | None, typer.Option("--tenant", metavar="NAME", help="Client n is the tenant NAME-n. Default: replay.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Another one gives other keys and contents.")] = 0,
+    seed: Annotated[
+        int, whole("--seed", metavar="N", least=0, most=2**63 - 1, help="Another one gives other keys and contents.")
+    ] = 0,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speckvctl.commands.options import App
+from speckvctl.commands.options import App, decimal, whole
 from speckvctl.errors import UsageError
 from speckvctl.render import show, write
 
@@ -39,12 +39,27 @@ def top(
     reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
     interval: Annotated[
         float | None,
-        typer.Option("--interval", metavar="S", help="Seconds from tick to tick. Default: 2; with --once 0.5."),
+        decimal(
+            "--interval",
+            metavar="S",
+            least=0.05,
+            most=86400,
+            help="Seconds from tick to tick. Default: 2; with --once 0.5.",
+        ),
     ] = None,
-    count: Annotated[int | None, typer.Option("--count", metavar="N", help="End after N ticks.")] = None,
+    count: Annotated[
+        int | None, whole("--count", metavar="N", least=1, most=1 << 53, help="End after N ticks.")
+    ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one tick, from two looks, and end.")] = False,
     columns: Annotated[
-        int, typer.Option("--columns", metavar="N", help="Width of what --once prints, whatever the terminal's.")
+        int,
+        whole(
+            "--columns",
+            metavar="N",
+            least=20,
+            most=10_000,
+            help="Width of what --once prints, whatever the terminal's.",
+        ),
     ] = 80,
     record: Annotated[
         str | None,
@@ -83,14 +98,8 @@ def top(
     if sort not in ORDERS:
         raise UsageError(f"--sort: '{sort}' is not one of {', '.join(ORDERS)}")
     seconds = interval if interval is not None else ONCE_SECONDS if once else INTERVAL_SECONDS
-    if not 0.05 <= seconds <= 86400:
-        raise UsageError(f"--interval: {seconds:g} is not between 0.05 and 86400 seconds")
-    if count is not None and count < 1:
-        raise UsageError(f"--count: {count} is not 1 or more")
     if once and count is not None:
         raise UsageError("--once and --count both say how many ticks", "give one or the other")
-    if columns < 20:
-        raise UsageError(f"--columns: {columns} is not 20 or more")
     sampler = Sampler(device)
     sampler.require()
     model, chosen = Model(sampler), State(order=sort, backwards=reverse)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from speckvctl import results
-from speckvctl.commands.options import App, DryRun, Json
+from speckvctl.commands.options import App, DryRun, Json, decimal, whole
 from speckvctl.console import note_sorted, progress
 from speckvctl.files import check_place
 from speckvctl.render import finish
@@ -25,9 +25,9 @@ def train_prefetcher(
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="MODEL", help="Model file to write.")],
     minutes: Annotated[
-        float, typer.Option("--minutes", metavar="M", min=0.01, max=10_000, help="Train no longer than this.")
+        float, decimal("--minutes", metavar="M", least=0.01, most=10_000, help="Train no longer than this.")
     ] = 10,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, max=2**31 - 1, help="Of weights and order.")] = 0,
+    seed: Annotated[int, whole("--seed", metavar="S", least=0, most=2**31 - 1, help="Of weights and order.")] = 0,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:

@@ -51,7 +51,7 @@ def require_torch() -> None:
         import torch  # noqa: F401
     except ImportError as exc:
         raise UnsupportedError(
-            f"training needs torch, which cannot be loaded: {exc}", "pip install 'speckv[train]'"
+            f"training needs torch, which cannot be loaded: {exc}", "pip install '.[train]' in the source tree"
         ) from exc
 
 

@@ -21,9 +21,10 @@ def evaluated(document: results.PrefetcherEval) -> list[str]:
     issued = f"{format_count(document.issued_blocks)} blocks: {format_count(document.useful_blocks)} useful, "
     issued += f"{format_count(document.late_blocks)} late, {format_count(document.unused_blocks)} unused"
     chain = f"top 1 {format_share(document.chain_top1)}, top 4 {format_share(document.chain_top4)}"
-    step = "-"
-    if document.p50_latency_ns is not None:
-        step = f"p50 {format_duration(document.p50_latency_ns)}, p99 {format_duration(document.p99_latency_ns)}"
+    step = []
+    if document.p50_latency_ns is not None:  # a model's
+        text = f"p50 {format_duration(document.p50_latency_ns)}, p99 {format_duration(document.p99_latency_ns)}"
+        step.append(("A step", text))
     lines = pairs(
         [
             ("Model", document.model or f"baseline {document.baseline}"),
@@ -41,7 +42,7 @@ def evaluated(document: results.PrefetcherEval) -> list[str]:
             ("Late", format_share(document.late_share)),
             ("Coverage", format_share(document.coverage)),
             ("Chain", chain),
-            ("A step", step),
+            *step,
         ]
     )
     if document.seen_in_training:
@@ -69,7 +70,7 @@ def trained(document: results.TrainPrefetcher) -> list[str]:
     if document.dry_run:
         end = f"Would learn from this for at most {document.minutes:g} minutes and write {one_line(document.output)}."
         if document.torch is None:
-            end = "Training needs torch, which is not installed. Next: pip install 'speckv[train]'"
+            end = "Training needs torch, which is not installed. Next: pip install '.[train]' in the source tree"
         return [*lines, "", end]
     rows = columns(
         ["TRACE", "BY", ">LOSS", ">GPU HITS", ">USEFUL", ">LATE", ">COVERAGE"],

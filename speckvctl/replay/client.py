@@ -25,6 +25,7 @@ from speckvctl.replay.contents import Calibrated, Contents
 BATCH_BYTES = 1 << 20
 MAX_BATCH = 64
 MAX_DESCRIBED = 8
+MAX_WAIT_SECONDS = 3600.0  # in one call of poll(), which cannot count to a month
 _FULL = (-errno.ENOSPC, -errno.EDQUOT)
 
 
@@ -242,7 +243,9 @@ def client_main(connection: Connection, setup: Setup) -> None:
 def _serve_chunk(client: Client, chunk: Iterable[Work], connection: Connection) -> None:
     """Serve the requests when they are due; what the parent sends meanwhile, or its end, cuts the chunk short."""
     for work in chunk:
-        wait = max(0, work.due_ns - time.monotonic_ns()) / 1e9 if work.due_ns else 0
-        if connection.poll(wait):
+        while (wait := (work.due_ns - time.monotonic_ns()) / 1e9) > MAX_WAIT_SECONDS:
+            if connection.poll(MAX_WAIT_SECONDS):
+                return
+        if connection.poll(max(0.0, wait)):
             return
         client.serve(work)

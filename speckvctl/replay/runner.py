@@ -27,6 +27,7 @@ from speckvctl.replay.sample import KV
 from speckvctl.replay.traces import Trace, TraceError
 
 MAX_CLIENTS = 256
+MIN_SPEED, MAX_SPEED = 1e-6, 1e9  # of the trace's clock, and requests a second
 _GRACE_SECONDS = 10.0
 
 
@@ -120,9 +121,11 @@ def plan(config: ReplayConfig) -> Plan:
     """Check everything that can be checked before the first block is put: the whole trace, the KV file, the pool."""
     if not 1 <= config.clients <= MAX_CLIENTS:
         raise error(errno.EINVAL, f"{config.clients} clients: 1 to {MAX_CLIENTS} are possible")
-    for name, value in (("speed", config.speed), ("max rate", config.max_rate), ("limit", config.limit)):
-        if value is not None and not 0 < value < float("inf"):
-            raise error(errno.EINVAL, f"{name} {value}: it must be above 0")
+    for name, value in (("speed", config.speed), ("max rate", config.max_rate)):
+        if value is not None and not MIN_SPEED <= value <= MAX_SPEED:
+            raise error(errno.EINVAL, f"{name} {value}: {MIN_SPEED:g} to {MAX_SPEED:g} are possible")
+    if config.limit is not None and config.limit < 1:
+        raise error(errno.EINVAL, f"limit {config.limit}: it must be above 0")
     trace = Trace(config.trace, until_ms=config.until_ms)
     if config.trace_format not in (None, trace.format):
         raise TraceError(trace.path, None, f"its format is {trace.format}, not {config.trace_format}")
