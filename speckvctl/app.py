@@ -11,16 +11,33 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from speckvctl.errors import describe, line_for_people
-from speckvctl.exitcodes import INTERRUPTED, MEANING
+from speckvctl import streams
+from speckvctl.errors import CliError, InterruptedByUserError, describe, line_for_people
+from speckvctl.exitcodes import MEANING
 from speckvctl.render import show
 from speckvctl.tree import NOUNS, command_path
 
 EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {int(code)}  {text}" for code, text in MEANING.items())
 
 
+class _CarriedError(Exception):
+    """A failure of a command on its way past typer, which would end without a word on some."""
+
+    def __init__(self, carried: Exception) -> None:
+        super().__init__(str(carried))
+        self.carried = carried
+
+
 class LazyRoot(TyperGroup):
     """Imports the module of a noun only when that noun is used."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (OSError, EOFError) as exc:
+            raise _CarriedError(exc) from exc
+        except KeyboardInterrupt as exc:
+            raise InterruptedByUserError from exc
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(NOUNS)
@@ -81,24 +98,17 @@ def root(
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     debug = bool(os.environ.get("SPECKVCTL_DEBUG"))
     try:
+        streams.prepare()
         result = typer.main.get_command(app).main(arguments, prog_name="speckvctl", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
-        if code == INTERRUPTED:
-            sys.stderr.write("speckvctl: interrupted\n")
-        return code
+        return result if isinstance(result, int) else 0
     except KeyboardInterrupt:
-        sys.stderr.write("speckvctl: interrupted\n")
-        return INTERRUPTED
-    except typer.Exit as stop:  # raised while a failure was shown
-        return stop.exit_code
+        return _fail(InterruptedByUserError(), arguments)
     except Exception as exc:
         if debug:
             raise
-        return _fail(exc, arguments)
+        return _fail(exc.carried if isinstance(exc, _CarriedError) else exc, arguments)
 
 
 def _fail(exc: Exception, arguments: list[str]) -> int:
@@ -109,9 +119,11 @@ def _fail(exc: Exception, arguments: list[str]) -> int:
         return 2
     document = describe(exc, path)
     sys.stderr.write(line_for_people(exc, document, path) + "\n")
-    if "--json" in arguments:
+    if "--json" in arguments and sys.stdout is not None:
         try:
             show(document, as_json=True)
         except typer.Exit as stop:
             return stop.exit_code
+        except CliError:  # stdout is what failed
+            pass
     return document.error.exit_code

@@ -17,6 +17,7 @@ class ExitCode(IntEnum):
     BUSY = 6
     VERIFICATION_FAILED = 7
     UNSUPPORTED = 8
+    INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended
 
     @property
     def label(self) -> str:
@@ -34,10 +35,10 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.BUSY: "busy: in use by others, whom the message names",
     ExitCode.VERIFICATION_FAILED: "verification failed: data is damaged or does not match",
     ExitCode.UNSUPPORTED: "unsupported by this build, machine or version",
+    ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
-#: What a shell reports for a program that ended by that signal; not codes of ours.
-INTERRUPTED = 130
+#: What a shell reports for a program that SIGPIPE ended; not a code of ours.
 OUTPUT_CLOSED = 141
 
 _FROM_ERRNO: dict[int, ExitCode] = {

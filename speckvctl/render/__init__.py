@@ -3,29 +3,21 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
 import typer
 
-from speckvctl.exitcodes import OUTPUT_CLOSED, ExitCode
+from speckvctl.exitcodes import ExitCode
 
 if TYPE_CHECKING:
     from speckvctl.results import Document
 
 
 def write(text: str) -> None:
-    """Write to stdout now. A reader that went away (`| head`) ends the program without a word."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as failure:
-        # What is still buffered must not fail again when the interpreter flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(failure, BrokenPipeError):
-            raise typer.Exit(OUTPUT_CLOSED) from None
-        raise
+    """Write to stdout now."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def show(document: Document, *, as_json: bool, compact: bool = False) -> None:

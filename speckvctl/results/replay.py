@@ -48,4 +48,6 @@ class Replay(Document):
     def exit_code(self) -> ExitCode:
         if self.mismatches:
             return ExitCode.VERIFICATION_FAILED
-        return ExitCode.FAILED if self.errors or self.interrupted else ExitCode.DONE
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
+        return ExitCode.FAILED if self.errors else ExitCode.DONE

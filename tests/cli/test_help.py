@@ -20,6 +20,7 @@ OURS = {
     "speckvctl.exitcodes",
     "speckvctl.render",
     "speckvctl.render.text",
+    "speckvctl.streams",
     "speckvctl.tree",
 }
 OTHERS = {"typer", "annotated_doc", "shellingham", "typing_extensions"}
