@@ -80,6 +80,7 @@ struct speckv_card_config {
 	int32_t throttle_millicelsius; /* default 85000 */
 	int32_t trip_millicelsius; /* default 105000 */
 	uint32_t golden_revision; /* register RTL_REVISION of the golden image */
+	uint32_t golden_security_version; /* of the golden image: below that of the card, it runs without an engine */
 	bool golden_engine; /* the golden image has an engine; false: factory personality, only flash and identification */
 	bool format_memory; /* forget what device memory holds */
 	uint8_t activation; /* SPECKV_ACTIVATION_*: what an activation needs where the personality stays the same */

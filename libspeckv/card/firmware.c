@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * FW commands and booting. The card trusts a slot only as far as the boot record says, and boots one only after it has verified it
- * again: signature by a key of the key slots, part, bitstream. An RTL configuration without a management controller would compare a
- * digest here and say so with CAPS.flash_signature = 0; this model always verifies signatures.
+ * again: signature by a key of the key slots, part, bitstream, security version (bitstreams/FORMAT.md, section 5). An RTL
+ * configuration without a management controller would compare a digest here and say so with CAPS.flash_signature = 0; this model
+ * always verifies signatures.
  */
 #include <stdio.h>
 
@@ -72,6 +73,24 @@ static struct flash_slot *slot_of(struct flash_record *record, unsigned int slot
 	return &record->slot[slot - SPECKV_SLOT_A];
 }
 
+/* Below the security version of the card. A key may lower that once for each commit: until the image has reported healthy. */
+static bool too_old(const struct flash_record *record, const struct flash_slot *entry)
+{
+	return entry->security_version < record->security_version && !(entry->lowers && entry->state != SPECKV_SLOT_STATE_GOOD);
+}
+
+static bool committed(const struct flash_slot *entry)
+{
+	return entry->state >= SPECKV_SLOT_STATE_VERIFIED && entry->state <= SPECKV_SLOT_STATE_GOOD;
+}
+
+/* Golden below the security version of the card is for recovery only: it identifies itself and takes bundles, without an engine. */
+static bool has_engine(const struct speckv_card *card, unsigned int slot)
+{
+	return slot != SPECKV_SLOT_GOLDEN ||
+	       (card->config.golden_engine && card->config.golden_security_version >= card->flash.record.security_version);
+}
+
 /* Is the slot still the bundle that was committed? */
 uint16_t card_slot_intact(const struct speckv_card *card, unsigned int slot)
 {
@@ -87,7 +106,22 @@ uint16_t card_slot_intact(const struct speckv_card *card, unsigned int slot)
 	return verify(card, slot, entry->bundle_bytes, 0, &lowers, &manifest);
 }
 
-/* First boot of an image: begin is remembered before, health after. 0: it runs. */
+/* The image runs. What it raises or lowers is written now; if that fails, it is done at the next boot. */
+static void healthy(struct speckv_card *card, unsigned int slot)
+{
+	struct flash_record record = card->flash.record;
+	struct flash_slot *entry = slot_of(&record, slot);
+
+	if (entry->state == SPECKV_SLOT_STATE_GOOD && entry->security_version <= record.security_version)
+		return;
+	if (entry->lowers || entry->security_version > record.security_version)
+		record.security_version = entry->security_version;
+	entry->lowers = 0;
+	entry->state = SPECKV_SLOT_STATE_GOOD;
+	flash_store(card, &record);
+}
+
+/* First boot of an image: that it was begun is remembered before, its health after. 0: it runs. */
 static uint16_t trial(struct speckv_card *card, unsigned int slot)
 {
 	struct flash_record record = card->flash.record;
@@ -102,35 +136,49 @@ static uint16_t trial(struct speckv_card *card, unsigned int slot)
 		card->fault.bad_boots--;
 		return SPECKV_STATUS_TIMEOUT;
 	}
-	entry->state = SPECKV_SLOT_STATE_GOOD;
-	if (entry->lowers || entry->security_version > record.security_version)
-		record.security_version = entry->security_version;
-	/* If this cannot be written the image is on trial again next time. */
-	flash_store(card, &record);
 	return SPECKV_STATUS_OK;
 }
 
 static uint16_t try_slot(struct speckv_card *card, unsigned int slot)
 {
-	uint8_t state;
+	struct flash_slot *entry;
 	uint16_t status;
 
 	if (slot == SPECKV_SLOT_GOLDEN)
 		return SPECKV_STATUS_OK;
-	state = card->flash.record.slot[slot - SPECKV_SLOT_A].state;
-	if (state != SPECKV_SLOT_STATE_GOOD && state != SPECKV_SLOT_STATE_TRIAL)
+	entry = slot_of(&card->flash.record, slot);
+	if (entry->state != SPECKV_SLOT_STATE_GOOD && entry->state != SPECKV_SLOT_STATE_TRIAL)
 		return SPECKV_STATUS_FW_SLOT;
+	if (too_old(&card->flash.record, entry))
+		return SPECKV_STATUS_FW_DOWNGRADE;
 	status = card_slot_intact(card, slot);
-	return status || state == SPECKV_SLOT_STATE_GOOD ? status : trial(card, slot);
+	if (!status && entry->state == SPECKV_SLOT_STATE_TRIAL)
+		status = trial(card, slot);
+	if (!status)
+		healthy(card, slot);
+	return status;
 }
 
 static void reject(struct speckv_card *card, struct flash_record *record, unsigned int slot, uint16_t status)
 {
-	slot_of(record, slot)->state = SPECKV_SLOT_STATE_REJECTED;
-	slot_of(record, slot)->status = status;
+	if (status != SPECKV_STATUS_FW_DOWNGRADE) { /* that is no fault of the slot */
+		slot_of(record, slot)->state = SPECKV_SLOT_STATE_REJECTED;
+		slot_of(record, slot)->status = status;
+	}
 	record->fell_back = (uint8_t)slot;
 	card_event(card, SPECKV_CARD_FELL_BACK, SPECKV_ERROR, 0, 0, slot, "slot %c did not boot (status 0x%x): falling back",
 		   slot == SPECKV_SLOT_A ? 'A' : 'B', status);
+}
+
+/* An image that never ran well, or is too old, is not fallen back to; golden is what remains. */
+static bool may_fall_back(struct speckv_card *card, unsigned int slot)
+{
+	struct flash_slot *entry;
+
+	if (slot == SPECKV_SLOT_GOLDEN)
+		return false;
+	entry = slot_of(&card->flash.record, slot);
+	return entry->state == SPECKV_SLOT_STATE_GOOD && !too_old(&card->flash.record, entry);
 }
 
 static unsigned int choose(struct speckv_card *card)
@@ -145,9 +193,7 @@ static unsigned int choose(struct speckv_card *card)
 	for (unsigned int i = 0; i < 3; i++) {
 		uint16_t status;
 
-		/* An image that never ran well is not fallen back to; golden is what remains. */
-		if (i && (tries[i] == wanted || tries[i] == SPECKV_SLOT_GOLDEN ||
-			  card->flash.record.slot[tries[i] - SPECKV_SLOT_A].state != SPECKV_SLOT_STATE_GOOD))
+		if (i && (tries[i] == wanted || !may_fall_back(card, tries[i])))
 			continue;
 		status = try_slot(card, tries[i]);
 		if (!status) {
@@ -190,7 +236,7 @@ void card_boot(struct speckv_card *card)
 		card->flash.running = (uint8_t)choose(card);
 		card->flash.fell_back = card->flash.record.fell_back != 0;
 	}
-	card->engine = card->flash.running == SPECKV_SLOT_GOLDEN ? card->config.golden_engine : true;
+	card->engine = has_engine(card, card->flash.running);
 	card_features_reset(card);
 	card_event(card, SPECKV_CARD_BOOTED, SPECKV_INFO, 0, 0, card->flash.running, "booted %s, revision %u.%u.%u",
 		   card->flash.running == SPECKV_SLOT_GOLDEN ? "the golden image" :
@@ -230,6 +276,12 @@ static bool updatable(const struct speckv_card *card, unsigned int slot)
 	return (slot == SPECKV_SLOT_A || slot == SPECKV_SLOT_B) && slot != card->flash.running;
 }
 
+/* What the slot holds has been found not to be what was sent: it comes again from the start. */
+static bool rotten(const struct flash_slot *entry)
+{
+	return entry->state == SPECKV_SLOT_STATE_REJECTED && entry->status == SPECKV_STATUS_FW_DIGEST;
+}
+
 static uint16_t download(struct card_context *context)
 {
 	const struct speckv_cmd_firmware *command = &context->entry->firmware;
@@ -246,7 +298,8 @@ static uint16_t download(struct card_context *context)
 		return CARD_INVALID(context, firmware.data_address);
 	if (!command->total_bytes || command->total_bytes > card->config.flash_slot_bytes)
 		return CARD_INVALID(context, firmware.total_bytes);
-	known = flash_resume(card, command->slot) && flash->download.bundle_bytes == command->total_bytes &&
+	known = !rotten(slot_of(&flash->record, command->slot)) && flash_resume(card, command->slot) &&
+		flash->download.bundle_bytes == command->total_bytes &&
 		!memcmp(flash->download.bundle_digest, command->digest, 32) && !(command->flags & SPECKV_FW_RESTART);
 	if (!command->data_bytes) {
 		context->command->result = known ? flash->received : 0;
@@ -290,7 +343,7 @@ static uint16_t commit(struct card_context *context)
 {
 	const struct speckv_cmd_firmware *command = &context->entry->firmware;
 	struct speckv_card *card = context->card;
-	bool dry = command->flags & SPECKV_FW_DRY_RUN, lowers;
+	bool dry = command->flags & SPECKV_FW_DRY_RUN, lowers, again;
 	struct flash_record record = card->flash.record;
 	struct speckv_bundle_manifest manifest;
 	struct speckv_bundle inspected;
@@ -309,15 +362,17 @@ static uint16_t commit(struct card_context *context)
 	if (card->flash.received != bytes)
 		return SPECKV_STATUS_FW_OFFSET;
 	entry = slot_of(&record, command->slot);
-	if (entry->state >= SPECKV_SLOT_STATE_VERIFIED && entry->state <= SPECKV_SLOT_STATE_GOOD)
+	again = committed(entry);
+	if (again && !too_old(&record, entry))
 		return SPECKV_STATUS_UNCHANGED;
 	if (!card_sha256(flash_bundle(card, command->slot), bytes, digest) || memcmp(digest, command->digest, 32))
 		return refuse(context, command->slot, SPECKV_STATUS_FW_DIGEST, dry);
 	status = verify(card, command->slot, bytes, record.security_version, &lowers, &manifest);
 	if (!status && speckv_bundle_inspect(flash_bundle(card, command->slot), bytes, &inspected))
 		status = SPECKV_STATUS_FW_SIGNATURE;
+	/* Too old since it was committed: that is no fault of the slot. */
 	if (status)
-		return refuse(context, command->slot, status, dry);
+		return refuse(context, command->slot, status, dry || (again && status == SPECKV_STATUS_FW_DOWNGRADE));
 	if (dry)
 		return SPECKV_STATUS_OK;
 	entry->state = SPECKV_SLOT_STATE_VERIFIED;
@@ -348,9 +403,8 @@ static uint16_t activate(struct card_context *context)
 	const struct speckv_cmd_firmware *command = &context->entry->firmware;
 	struct speckv_card *card = context->card;
 	struct flash_record record = card->flash.record;
-	unsigned int slot = command->slot;
-	bool engine;
-	uint16_t status = check(context, 0, false);
+	unsigned int slot = command->slot, how = card->config.activation;
+	uint16_t status = check(context, SPECKV_FW_DRY_RUN, false);
 
 	if (status)
 		return status;
@@ -366,10 +420,12 @@ static uint16_t activate(struct card_context *context)
 	if (slot != SPECKV_SLOT_GOLDEN) {
 		struct flash_slot *entry = slot_of(&record, slot);
 
-		if (entry->state < SPECKV_SLOT_STATE_VERIFIED || entry->state > SPECKV_SLOT_STATE_GOOD)
+		if (!committed(entry))
 			return SPECKV_STATUS_FW_SLOT;
 		if (slot == command->slot && memcmp(entry->bundle_digest, command->digest, 32))
 			return SPECKV_STATUS_FW_DIGEST;
+		if (too_old(&record, entry))
+			return SPECKV_STATUS_FW_DOWNGRADE;
 		if (entry->state == SPECKV_SLOT_STATE_VERIFIED) {
 			entry->state = SPECKV_SLOT_STATE_TRIAL;
 			entry->boots = 0;
@@ -377,16 +433,18 @@ static uint16_t activate(struct card_context *context)
 	}
 	if (slot == card->flash.running && slot == record.next)
 		return SPECKV_STATUS_UNCHANGED;
+	if (how == SPECKV_ACTIVATION_DONE && has_engine(card, slot) != card->engine)
+		how = SPECKV_ACTIVATION_NEEDS_RESCAN;
+	context->command->result = how | slot << SPECKV_ACTIVATION_SLOT_SHIFT |
+				   (has_engine(card, slot) ? SPECKV_ACTIVATION_ENGINE : 0);
+	if (command->flags & SPECKV_FW_DRY_RUN)
+		return SPECKV_STATUS_OK;
 	record.next = (uint8_t)slot;
 	record.previous = card->flash.running;
 	record.fell_back = 0;
 	if (flash_store(card, &record))
 		return SPECKV_STATUS_FW_FLASH;
-	engine = slot == SPECKV_SLOT_GOLDEN ? card->config.golden_engine : true;
-	context->command->result = card->config.activation;
-	if (engine != card->engine && context->command->result == SPECKV_ACTIVATION_DONE)
-		context->command->result = SPECKV_ACTIVATION_NEEDS_RESCAN;
-	card->reboot_wanted = context->command->result == SPECKV_ACTIVATION_DONE;
+	card->reboot_wanted = how == SPECKV_ACTIVATION_DONE;
 	card_event(card, SPECKV_CARD_FW_ACTIVATED, SPECKV_INFO, context->function->index, 0, slot, "%s boots next",
 		   slot == SPECKV_SLOT_GOLDEN ? "the golden image" : slot == SPECKV_SLOT_A ? "slot A" : "slot B");
 	return SPECKV_STATUS_OK;
@@ -424,6 +482,7 @@ void card_flash_log(const struct speckv_card *card, unsigned int slot, struct sp
 	if (slot == SPECKV_SLOT_GOLDEN) {
 		out->state = SPECKV_SLOT_STATE_GOOD;
 		out->rtl_revision = card->config.golden_revision;
+		out->security_version = card->config.golden_security_version;
 		snprintf(out->version, sizeof(out->version), "%u.%u.%u", out->rtl_revision >> 16, out->rtl_revision >> 8 & 0xff,
 			 out->rtl_revision & 0xff);
 		return;

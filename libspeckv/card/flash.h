@@ -20,7 +20,7 @@ struct flash_slot {
 	uint32_t security_version;
 	uint32_t revision;
 	uint32_t erases;
-	uint32_t lowers; /* signed by a key that may lower the security version */
+	uint32_t lowers; /* committed below the security version, by a key that may lower it; 0 once it has reported healthy */
 	uint32_t reserved;
 	uint64_t build_id;
 	uint64_t bundle_bytes, bitstream_bytes;
@@ -34,7 +34,7 @@ struct flash_record {
 	uint32_t magic;
 	uint32_t version;
 	uint64_t sequence;
-	uint32_t security_version; /* the lowest that a commit accepts */
+	uint32_t security_version; /* the lowest that is committed, activated or booted */
 	uint8_t next; /* SPECKV_SLOT_* to boot */
 	uint8_t previous; /* that ran before `next` */
 	uint8_t fell_back; /* slot that failed its boot, since the last activation */

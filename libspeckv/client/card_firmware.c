@@ -159,9 +159,11 @@ int speckv_admin_firmware_commit(struct speckv_admin *admin, unsigned int image,
 	return status == SPECKV_STATUS_UNCHANGED ? 0 : explain(admin, rc, status, image);
 }
 
-int speckv_admin_firmware_activate(struct speckv_admin *admin, unsigned int image, const void *bundle, uint64_t bytes, uint32_t *activation)
+int speckv_admin_firmware_activate(struct speckv_admin *admin, unsigned int image, const void *bundle, uint64_t bytes, unsigned int flags,
+				   struct speckv_activation *out)
 {
-	struct speckv_cmd_firmware command = { .opcode = SPECKV_ADMIN_FW_ACTIVATE, .slot = (uint16_t)image };
+	struct speckv_cmd_firmware command = { .opcode = SPECKV_ADMIN_FW_ACTIVATE, .slot = (uint16_t)image,
+					       .flags = flags & SPECKV_ACTIVATE_DRY_RUN ? SPECKV_FW_DRY_RUN : 0 };
 	const char *name = card_name(admin->card);
 	uint64_t result = 0;
 	uint16_t status;
@@ -172,13 +174,25 @@ int speckv_admin_firmware_activate(struct speckv_admin *admin, unsigned int imag
 	if (rc)
 		return rc;
 	rc = card_admin_ask(admin->card, &command, NULL, 0, NULL, 0, 0, &result, &status);
-	if (activation)
-		*activation = (uint32_t)result;
-	if (status == SPECKV_STATUS_UNCHANGED)
+	if (out)
+		*out = (struct speckv_activation){ .need = result & SPECKV_ACTIVATION_MASK,
+						   .image = result >> SPECKV_ACTIVATION_SLOT_SHIFT & 0xff,
+						   .engine = !!(result & SPECKV_ACTIVATION_ENGINE) };
+	switch (status) {
+	case SPECKV_STATUS_UNCHANGED:
 		return fail(admin->ctx, -EALREADY, "%s runs that image already", name);
-	if (status == SPECKV_STATUS_FW_SLOT && image == SPECKV_IMAGE_PREVIOUS)
-		return fail(admin->ctx, rc, "%s: there is no image that ran before, to go back to; 'speckvctl device show %s' shows its slots", name, name);
-	if (status == SPECKV_STATUS_INVALID_OPCODE)
+	case SPECKV_STATUS_FW_DOWNGRADE:
+		return fail(admin->ctx, rc, "%s: the security version of %s is below the card's, so it does not boot; 'speckvctl device show %s' shows both",
+			    name, image == SPECKV_IMAGE_A ? "slot A" : image == SPECKV_IMAGE_B ? "slot B" : "the image that ran before", name);
+	case SPECKV_STATUS_FW_SLOT:
+		if (image == SPECKV_IMAGE_PREVIOUS)
+			return fail(admin->ctx, -EALREADY, "%s: there is no image that ran before, to go back to; 'speckvctl device show %s' shows its slots", name, name);
+		return rc;
+	case SPECKV_STATUS_FW_FLASH:
+		return fail(admin->ctx, rc, "%s: writing the boot record failed; the image before still boots next; the same command tries again", name);
+	case SPECKV_STATUS_INVALID_OPCODE:
 		return explain(admin, rc, status, image);
-	return rc;
+	default:
+		return rc;
+	}
 }

@@ -17,6 +17,7 @@ from speckvctl.bundles import files, trust
 from speckvctl.cards import audit, description, emulation
 from speckvctl.console import ProgressCallback
 from speckvctl.errors import BusyError, CliError, DamagedError, NothingToDoError, UnsupportedError
+from speckvctl.render.text import plural
 
 if TYPE_CHECKING:
     import speckv
@@ -51,7 +52,8 @@ class Bundle:
     sha256: str
 
 
-def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback) -> results.Flash:
+def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback, agree: Callable[[str], None]) -> results.Flash:
+    """`agree` is asked before pools go out of service, and raises when the answer is no."""
     import speckv
 
     with speckv.card.Admin(ctx, wish.device) as admin:
@@ -61,10 +63,17 @@ def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback) -> result
         bundle = None if wish.path is None else _judged(wish, info)
         image = _choose(wish, admin, slots, bundle)
         refuse_clients(ctx, admin)
-        if wish.dry_run:
-            held = admin.firmware_received(image, bundle.data) if bundle is not None else 0
-            return _document(wish, info, bundle, image, held)
         admin.lock_firmware()
+        held = admin.firmware_received(image, bundle.data) if bundle is not None else 0
+        back = None if bundle is not None else _back(wish, admin, info, image)
+        next_image = image if back is None else str(back.image)
+        pools = [] if back is None else _pools(ctx, admin)
+        if wish.dry_run:
+            if bundle is not None and held == len(bundle.data):
+                admin.commit_firmware(image, bundle.data, dry_run=True)
+            return _document(wish, info, bundle, next_image, held, pools)
+        if back is not None and pools:
+            agree(_loss(wish, slots, back, pools))
         facts = {
             "uuid": info.uuid,
             "image": image,
@@ -79,13 +88,17 @@ def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback) -> result
             "before": {"image": str(info.running), "rtl_revision": info.rtl_revision},
         }
         with _recorded(ctx, wish, facts) as finish:
-            resumed = _send(admin, image, bundle, progress) if bundle is not None else 0
+            if bundle is not None:
+                admin.download_firmware(image, bundle.data, progress)
+                admin.commit_firmware(image, bundle.data)
             refuse_clients(ctx, admin, committed=bundle is not None)
             activation, running = _activate(ctx, admin, image, bundle)
             if running is not None:
-                _compare(wish, info, image, bundle, running)
+                _compare(wish, next_image, bundle, running)
             file = finish(str(activation), running)
-    return _document(wish, info, bundle, image, resumed, activation=str(activation), running=running, file=file)
+    return _document(
+        wish, info, bundle, next_image, held, pools, activation=str(activation), running=running, file=file
+    )
 
 
 # ---- before anything is written --------------------------------------------------------------------------------------
@@ -97,9 +110,14 @@ def _judged(wish: Wish, info: card.CardInfo) -> Bundle:
     assert wish.path is not None
     data = files.read_bundle(wish.path)
     keys = _keys(wish, info)
-    with files.refusals(wish.path):
-        manifest = bundle.verify(data, keys, part=info.part, security_version=info.security_version)
-        key_id = bundle.inspect(data).key_id
+    try:
+        with files.refusals(wish.path):
+            manifest = bundle.verify(data, keys, part=info.part, security_version=info.security_version)
+            key_id = bundle.inspect(data).key_id
+    except DamagedError as exc:
+        if exc.errno != errno.ESTALE:
+            raise
+        raise _too_old(wish, str(exc), info) from exc
     if key_id not in info.key_ids:
         raise DamagedError(
             f"{wish.path}: {wish.device} does not trust its signer, {(key_id or b'').hex()[:16]}",
@@ -156,6 +174,39 @@ def _choose(wish: Wish, admin: card.Admin, slots: list[card.Slot], bundle: Bundl
     ).image
 
 
+def _back(wish: Wish, admin: card.Admin, info: card.CardInfo, image: str) -> card.Started:
+    """What going back would start. The card makes the checks that it makes when it is done."""
+    import speckv
+
+    try:
+        return admin.activate_firmware(image, dry_run=True)
+    except speckv.PermissionDeniedError as exc:
+        raise _too_old(wish, str(exc), info) from exc
+
+
+def _too_old(wish: Wish, why: str, info: card.CardInfo) -> DamagedError:
+    return DamagedError(
+        f"{why}; {wish.device} accepts security version {info.security_version} at least",
+        f"speckvctl flash {wish.device} BUNDLE, with one of that version",
+        errno.ESTALE,
+    )
+
+
+def _pools(ctx: speckv.Context, admin: card.Admin) -> list[str]:
+    """Names of the pools that are in service now: none on a card without an engine."""
+    if not admin.info().pools:
+        return []
+    with description.opened(ctx, admin) as devices:
+        return [pool.config.name for device in devices for pool in device.pools()]
+
+
+def _loss(wish: Wish, slots: list[card.Slot], back: card.Started, pools: list[str]) -> str:
+    revision = next(slot.rtl_revision for slot in slots if slot.image == back.image)
+    until = "while the card starts" if back.has_engine else "until an image with an engine is flashed: it has none"
+    what = f"{plural(len(pools), 'pool')} of {wish.device} ({', '.join(pools)})"
+    return f"starting image {back.image}, revision {revision}, takes {what} out of service {until}"
+
+
 def refuse_clients(ctx: speckv.Context, admin: card.Admin, *, committed: bool = False) -> None:
     """A card that starts again takes its clients' queues away: they have to stop first."""
     holders = description.clients(ctx, admin)
@@ -171,13 +222,6 @@ def refuse_clients(ctx: speckv.Context, admin: card.Admin, *, committed: bool = 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def _send(admin: card.Admin, image: str, bundle: Bundle, progress: ProgressCallback) -> int:
-    held = admin.firmware_received(image, bundle.data)
-    admin.download_firmware(image, bundle.data, progress)
-    admin.commit_firmware(image, bundle.data)
-    return held
-
-
 def _activate(
     ctx: speckv.Context, admin: card.Admin, image: str, bundle: Bundle | None
 ) -> tuple[card.Activation, card.CardInfo | None]:
@@ -186,7 +230,7 @@ def _activate(
 
     events = admin.events()
     after = events[-1].sequence if events else 0
-    activation = admin.activate_firmware(image, None if bundle is None else bundle.data)
+    activation = admin.activate_firmware(image, None if bundle is None else bundle.data).activation
     if activation is Activation.NEEDS_POWER_CYCLE:
         return activation, None
     if activation is Activation.NEEDS_RESCAN:
@@ -214,13 +258,12 @@ def wait_for_boot(ctx: speckv.Context, device: str, after: int) -> card.CardInfo
     raise CliError(f"{device} did not come back within {BOOT_SECONDS} s: {last}", f"speckvctl device show {device}")
 
 
-def _compare(wish: Wish, before: card.CardInfo, image: str, bundle: Bundle | None, running: card.CardInfo) -> None:
+def _compare(wish: Wish, image: str, bundle: Bundle | None, running: card.CardInfo) -> None:
     """Is what runs what was asked for? The card may have fallen back."""
+    right = running.running == image
     if bundle is not None:
-        right = running.running == image and running.build_id == bundle.manifest.build_id
+        right = right and running.build_id == bundle.manifest.build_id
         right = right and running.rtl_revision == _revision(bundle.manifest)
-    else:
-        right = running.running == image or (image == "previous" and running.running != before.running)
     if not right:
         raise DamagedError(
             f"{wish.device} runs image {running.running}, revision {running.rtl_revision}, not what was asked for:"
@@ -264,6 +307,7 @@ def _document(
     bundle: Bundle | None,
     image: str,
     resumed: int,
+    pools: list[str],
     *,
     activation: str | None = None,
     running: card.CardInfo | None = None,
@@ -280,6 +324,7 @@ def _document(
         bundle_revision=None if bundle is None else _revision(bundle.manifest),
         image=image,
         resumed_bytes=resumed,
+        pools_out_of_service=pools,
         activation=activation,
         before_image=str(before.running),
         before_revision=before.rtl_revision,

@@ -11,7 +11,7 @@ import typer
 from speckvctl import library
 from speckvctl.cards import flashing
 from speckvctl.commands.options import App, Device, DryRun, Json
-from speckvctl.console import progress
+from speckvctl.console import confirm, progress
 from speckvctl.errors import UnsupportedError, UsageError
 from speckvctl.render import finish
 
@@ -37,6 +37,7 @@ def flash(
             help="Trust this key, or the *.pub of this folder, instead of /etc/speckv/keys.d. May be repeated.",
         ),
     ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before pools go out of service.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -45,6 +46,10 @@ def flash(
     This machine and the card both verify the bundle: its signer, its part, its security version, its bitstream. The
     slot that runs is not touched until the new one has started well; a card that does not start it goes back by
     itself. What was interrupted goes on where it stopped when the same is typed again.
+
+    A card never starts an image whose security version is below the highest that has run well on it, unless a key that
+    the card was made with for that signed it. --golden always starts; below that version it comes up without an engine,
+    to be flashed. Going back on a card with pools says which go out of service, and needs --yes.
 
     Clients have to end first: the card starts again. "activation" in the JSON says what that took: done,
     needs_rescan (the card became another device, and was looked for again), or needs_power_cycle (it runs the old
@@ -63,8 +68,11 @@ def flash(
         raise UnsupportedError(f"{device} is a host engine: there is nothing to flash", "speckvctl device list")
     if slot is not None and slot.lower() not in ("a", "b"):
         raise UsageError(f"--slot: '{slot}' is neither a nor b", "--slot a")
-    if rollback + golden + (bundle is not None) != 1:
-        raise UsageError("one of BUNDLE, --rollback and --golden is needed", f"speckvctl flash {device} BUNDLE")
+    given = rollback + golden + (bundle is not None)
+    if given != 1:
+        which = "one of BUNDLE, --rollback and --golden"
+        problem = f"{which} is needed" if not given else f"give only {which}"
+        raise UsageError(problem, f"speckvctl flash {device} BUNDLE")
     if slot is not None and bundle is None:
         raise UsageError("--slot says where a bundle goes; there is none", f"speckvctl flash {device} BUNDLE --slot a")
     wish = flashing.Wish(
@@ -75,6 +83,11 @@ def flash(
         trusted=trusted or [],
         dry_run=dry_run,
     )
+    option = "--rollback" if rollback else "--golden"
+
+    def agree(loss: str) -> None:
+        confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl flash {device} {option}")
+
     with library.context() as ctx, progress(f"flashing {device}", "bytes") as tell:
-        document = flashing.flash(ctx, wish, tell)
+        document = flashing.flash(ctx, wish, tell, agree)
     finish(document, as_json=as_json)

@@ -120,12 +120,21 @@ def injected(document: results.DeviceInject) -> list[str]:
     return [f"{would} {document.fault}{where} into {document.device}: value {document.value}, count {document.count}."]
 
 
+ACTIVATIONS = {
+    "done": "done",
+    "needs_rescan": "done; the card was found again",
+    "needs_power_cycle": "when the card is started again",
+}
+
+
 def flashed(document: results.Flash) -> list[str]:
     what = {"flash": one_line(document.bundle or ""), "rollback": "the image before", "golden": "the golden image"}
     what_text = what[document.action]
     runs = f"image {document.running_image}, revision {document.running_revision}"
     if document.dry_run:
-        lines = [f"Would start {what_text} on {document.device}, in place of {runs}."]
+        lines = [f"Would start {what_text} ({document.image}) on {document.device}, in place of {runs}."]
+        if document.pools_out_of_service:
+            lines.append(f"Out of service then: {', '.join(document.pools_out_of_service)}.")
         if document.bundle is not None:
             sent = (document.bundle_bytes or 0) - document.resumed_bytes
             lines = [
@@ -139,7 +148,7 @@ def flashed(document: results.Flash) -> list[str]:
             ("Card", document.device),
             ("Before", f"image {document.before_image}, revision {document.before_revision}"),
             ("Runs", f"{runs}{', as read back' if document.verified else ', until it is started again'}"),
-            ("Activation", document.activation or "-"),
+            ("Activation", ACTIVATIONS.get(document.activation or "", "-")),
             *([("Resumed", f"{format_size(document.resumed_bytes)} were there")] if document.resumed_bytes else []),
             *([("Record", document.audit)] if document.audit else []),
         ]

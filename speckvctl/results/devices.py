@@ -145,6 +145,7 @@ class Flash(Document):
     bundle_revision: str | None
     image: str
     resumed_bytes: int
+    pools_out_of_service: list[str]
     activation: str | None
     before_image: str
     before_revision: str

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Flashing: download, commit, activate, boot, fall back; every kind of bad bundle; power cut at any byte.
+ * Flashing: download, commit, activate, boot, fall back; every kind of bad bundle; the security version; power cut at any byte.
  * usage: test_card_flash [CUTS]
  */
 #include <speckv/bundle.h>
@@ -61,6 +61,8 @@ static struct client administer(struct rig *rig)
 {
 	if (!rig->card->functions[0])
 		rig_function(rig, true, 1);
+	else
+		speckv_card_function_reset(rig->card, 0); /* a new administrator, whether the card rebooted or not */
 	rig->host_used[0] = 0;
 	return rig_admin(rig, 0);
 }
@@ -109,8 +111,12 @@ static uint16_t commit(struct client *admin, unsigned int slot, const struct bun
 static uint16_t activate(struct client *admin, unsigned int slot, const struct bundle *bundle, uint64_t *how)
 {
 	union card_entry e = firmware(SPECKV_ADMIN_FW_ACTIVATE, slot, slot == SPECKV_SLOT_A || slot == SPECKV_SLOT_B ? bundle : NULL);
+	uint64_t result = 0;
+	uint16_t status = client_run(admin, &e, &result);
 
-	return client_run(admin, &e, how);
+	if (how)
+		*how = result & SPECKV_ACTIVATION_MASK;
+	return status;
 }
 
 static void reset_card(struct client *admin)
@@ -183,12 +189,11 @@ static void the_whole_way_from_the_factory(void)
 	CHECK(speckv_card_rebooted(rig->card), "rebooted");
 	EQUAL(revision(rig), new->revision);
 	EQUAL(rig_read(rig, 0, REG(FLASH_SECURITY)), 6);
-	/* Back, and to golden. */
+	/* Not back below the security version; to golden. */
 	admin = administer(rig);
 	EQUAL(activate(&admin, SPECKV_SLOT_B, new, NULL), SPECKV_STATUS_UNCHANGED);
-	EQUAL(activate(&admin, SPECKV_SLOT_PREVIOUS, NULL, NULL), 0);
-	EQUAL(revision(rig), old->revision);
-	admin = administer(rig);
+	EQUAL(activate(&admin, SPECKV_SLOT_PREVIOUS, NULL, NULL), SPECKV_STATUS_FW_DOWNGRADE);
+	EQUAL(revision(rig), new->revision);
 	EQUAL(activate(&admin, SPECKV_SLOT_GOLDEN, NULL, &how), 0);
 	EQUAL(how, SPECKV_ACTIVATION_NEEDS_RESCAN);
 	reset_card(&admin);
@@ -239,6 +244,176 @@ static void bad_bundles_are_refused_and_change_nothing(void)
 		CHECK(status >= SPECKV_STATUS_FW_PART && status <= SPECKV_STATUS_FW_KEY, "byte %llu: 0x%x", (unsigned long long)at, status);
 		free(b);
 	}
+	rig_free(rig);
+}
+
+/* ---- security version --------------------------------------------------------------------------------------- */
+
+static uint32_t floor_of(struct rig *rig)
+{
+	return rig_read(rig, 0, REG(FLASH_SECURITY));
+}
+
+/* Commit a bundle to a slot and leave it there. */
+static void put(struct rig *rig, unsigned int slot, const struct bundle *bundle)
+{
+	struct client admin = administer(rig);
+
+	EQUAL(download(&admin, slot, bundle, 60000, 0), 0);
+	EQUAL(commit(&admin, slot, bundle), 0);
+}
+
+static void an_image_below_the_security_version_is_not_started_by_any_way(void)
+{
+	union card_entry dry = firmware(SPECKV_ADMIN_FW_ACTIVATE, SPECKV_SLOT_PREVIOUS, NULL);
+	struct rig *rig = fresh();
+	struct client admin;
+	uint8_t state;
+
+	/* Committed early and never started: A waits while B raises the version. */
+	put(rig, SPECKV_SLOT_A, old);
+	EQUAL(flash(rig, SPECKV_SLOT_B, new), 0);
+	EQUAL(floor_of(rig), 6);
+	admin = administer(rig);
+	state = rig->card->flash.record.slot[0].state;
+	EQUAL(state, SPECKV_SLOT_STATE_VERIFIED);
+	EQUAL(activate(&admin, SPECKV_SLOT_A, old, NULL), SPECKV_STATUS_FW_DOWNGRADE);
+	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, 0), 0); /* it is there already: a resumed download */
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), SPECKV_STATUS_FW_DOWNGRADE);
+	EQUAL(rig->card->flash.record.slot[0].state, state);
+	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, SPECKV_FW_RESTART), 0);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), SPECKV_STATUS_FW_DOWNGRADE);
+	/* By way of golden. */
+	EQUAL(activate(&admin, SPECKV_SLOT_GOLDEN, NULL, NULL), 0);
+	reset_card(&admin);
+	EQUAL(revision(rig), 0x100);
+	EQUAL(floor_of(rig), 6);
+	EQUAL(flash(rig, SPECKV_SLOT_A, old), SPECKV_STATUS_FW_DOWNGRADE);
+	/* Rolled back to while another runs: what a dry run says too. */
+	rig_free(rig);
+	rig = fresh();
+	EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+	EQUAL(flash(rig, SPECKV_SLOT_B, new), 0);
+	admin = administer(rig);
+	dry.firmware.flags = SPECKV_FW_DRY_RUN;
+	EQUAL(client_run(&admin, &dry, NULL), SPECKV_STATUS_FW_DOWNGRADE);
+	EQUAL(activate(&admin, SPECKV_SLOT_PREVIOUS, NULL, NULL), SPECKV_STATUS_FW_DOWNGRADE);
+	EQUAL(activate(&admin, SPECKV_SLOT_A, old, NULL), SPECKV_STATUS_FW_DOWNGRADE);
+	/* A boot record that asks for it, of a card that did not check. */
+	rig->card->flash.record.next = SPECKV_SLOT_A;
+	EQUAL(flash_store(rig->card, &rig->card->flash.record), 0);
+	rig_restart(rig);
+	rig_function(rig, true, 1);
+	EQUAL(revision(rig), new->revision);
+	CHECK(rig_read(rig, 0, REG(FLASH_STATUS)) & SPECKV_REGS__FLASH_STATUS__FELL_BACK_bm, "says so");
+	EQUAL(rig->card->flash.record.slot[0].state, SPECKV_SLOT_STATE_GOOD);
+	rig_free(rig);
+	/* Fallen back to when the newer one has rotted. */
+	rig = fresh();
+	EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+	EQUAL(flash(rig, SPECKV_SLOT_B, new), 0);
+	rig->flash[flash_slot_offset(rig->card, SPECKV_SLOT_B) + FLASH_SECTOR + 9000] ^= 1;
+	rig_restart(rig);
+	rig_function(rig, true, 1);
+	EQUAL(speckv_card_running_slot(rig->card), SPECKV_SLOT_GOLDEN);
+	EQUAL(floor_of(rig), 6);
+	EQUAL(rig->card->flash.record.slot[0].state, SPECKV_SLOT_STATE_GOOD);
+	EQUAL(flash(rig, SPECKV_SLOT_B, new), 0); /* never bricked */
+	EQUAL(revision(rig), new->revision);
+	rig_free(rig);
+}
+
+static void going_back_within_the_security_version_works_and_a_dry_run_says_where_to(void)
+{
+	union card_entry dry = firmware(SPECKV_ADMIN_FW_ACTIVATE, SPECKV_SLOT_PREVIOUS, NULL);
+	struct bundle *same = make(7, 5, "LFE5U-85F", secret);
+	struct rig *rig = fresh();
+	struct flash_record before;
+	struct client admin;
+	uint64_t result = 0;
+
+	EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+	EQUAL(flash(rig, SPECKV_SLOT_B, same), 0);
+	admin = administer(rig);
+	before = rig->card->flash.record;
+	dry.firmware.flags = SPECKV_FW_DRY_RUN;
+	EQUAL(client_run(&admin, &dry, &result), 0);
+	EQUAL(result, SPECKV_ACTIVATION_DONE | SPECKV_SLOT_A << SPECKV_ACTIVATION_SLOT_SHIFT | SPECKV_ACTIVATION_ENGINE);
+	dry.firmware.slot = SPECKV_SLOT_GOLDEN;
+	EQUAL(client_run(&admin, &dry, &result), 0);
+	EQUAL(result, SPECKV_ACTIVATION_NEEDS_RESCAN);
+	CHECK(!memcmp(&before, &rig->card->flash.record, sizeof(before)) && !speckv_card_rebooted(rig->card), "a dry run changes nothing");
+	EQUAL(activate(&admin, SPECKV_SLOT_PREVIOUS, NULL, NULL), 0);
+	EQUAL(revision(rig), old->revision);
+	rig_free(rig);
+	free(same);
+}
+
+static void only_the_key_for_it_lowers_the_security_version_and_once_a_commit(void)
+{
+	struct bundle *lower = make(8, 4, "LFE5U-85F", lowering);
+	struct rig *rig = fresh();
+	struct client admin;
+
+	EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+	put(rig, SPECKV_SLOT_B, lower);
+	EQUAL(floor_of(rig), 5); /* not before it runs well */
+	speckv_card_inject(rig->card, SPECKV_CARD_FAULT_BAD_BOOT, 0, 0, 1);
+	admin = administer(rig);
+	EQUAL(activate(&admin, SPECKV_SLOT_B, lower, NULL), 0);
+	speckv_card_rebooted(rig->card);
+	EQUAL(revision(rig), old->revision);
+	EQUAL(floor_of(rig), 5);
+	admin = administer(rig);
+	EQUAL(download(&admin, SPECKV_SLOT_B, lower, 60000, SPECKV_FW_RESTART), 0);
+	EQUAL(flash(rig, SPECKV_SLOT_B, lower), 0);
+	EQUAL(revision(rig), lower->revision);
+	EQUAL(floor_of(rig), 4);
+	/* The newer image raises it again, by running; then the older one is too old, though its key could lower it. */
+	admin = administer(rig);
+	EQUAL(activate(&admin, SPECKV_SLOT_A, old, NULL), 0);
+	speckv_card_rebooted(rig->card);
+	EQUAL(floor_of(rig), 5);
+	admin = administer(rig);
+	EQUAL(activate(&admin, SPECKV_SLOT_PREVIOUS, NULL, NULL), SPECKV_STATUS_FW_DOWNGRADE);
+	/* Committed again, it is meant. */
+	EQUAL(flash(rig, SPECKV_SLOT_B, lower), 0);
+	EQUAL(revision(rig), lower->revision);
+	EQUAL(floor_of(rig), 4);
+	rig_free(rig);
+	free(lower);
+}
+
+static void golden_always_starts_and_has_an_engine_only_within_the_security_version(void)
+{
+	struct rig *rig = fresh();
+	struct client admin;
+	uint64_t how;
+
+	rig->config.golden_engine = true;
+	rig->config.golden_security_version = 5;
+	rig_restart(rig);
+	EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+	admin = administer(rig);
+	EQUAL(activate(&admin, SPECKV_SLOT_GOLDEN, NULL, &how), 0);
+	EQUAL(how, SPECKV_ACTIVATION_DONE);
+	speckv_card_rebooted(rig->card);
+	EQUAL(revision(rig), 0x100);
+	CHECK(speckv_card_has_engine(rig->card), "version 5 is the card's");
+	EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+	EQUAL(flash(rig, SPECKV_SLOT_B, new), 0);
+	admin = administer(rig);
+	EQUAL(activate(&admin, SPECKV_SLOT_GOLDEN, NULL, &how), 0);
+	EQUAL(how, SPECKV_ACTIVATION_NEEDS_RESCAN);
+	reset_card(&admin);
+	EQUAL(revision(rig), 0x100);
+	CHECK(!speckv_card_has_engine(rig->card), "version 5 is below the card's");
+	EQUAL(rig_read(rig, 0, REG(CAPS)) & SPECKV_CAP_ENGINE, 0);
+	rig_restart(rig);
+	rig_function(rig, true, 1);
+	CHECK(!speckv_card_has_engine(rig->card), "nor after power was off");
+	EQUAL(flash(rig, SPECKV_SLOT_B, new), 0); /* and it takes what is new enough */
+	CHECK(speckv_card_has_engine(rig->card), "an engine");
 	rig_free(rig);
 }
 
@@ -437,6 +612,86 @@ static void cuts(unsigned long wanted, bool from_factory)
 	rig_free(rig);
 }
 
+/*
+ * Random steps, each of which power may cut: flash, go back, go to golden, a download that stops and goes on, a commit that waits. What
+ * runs is never below the security version, which falls only to an image of the key for it.
+ */
+static void walks(unsigned long wanted)
+{
+	struct bundle *choice[] = { old, new, make(5, 6, "LFE5U-85F", secret), make(6, 7, "LFE5U-85F", secret),
+				    make(7, 4, "LFE5U-85F", lowering) };
+	enum { CHOICES = sizeof(choice) / sizeof(choice[0]) };
+	unsigned long cut = 0, refused = 0, back = 0, golden = 0;
+	struct rig *rig = NULL;
+	uint32_t lowest = 0;
+
+	for (unsigned long n = 0; n < wanted; n++) {
+		const struct bundle *bundle;
+		unsigned int slot, step;
+		struct client admin;
+		uint16_t status = 0;
+
+		if (n % 40 == 0) {
+			if (rig)
+				rig_free(rig);
+			rig = fresh();
+			rig->config.golden_engine = rig_below(rig, 2);
+			rig->config.golden_security_version = 5;
+			rig_restart(rig);
+			lowest = 0;
+		}
+		bundle = choice[rig_below(rig, n % 40 < 30 ? CHOICES - 1 : CHOICES)];
+		slot = speckv_card_running_slot(rig->card) == SPECKV_SLOT_A ? SPECKV_SLOT_B : SPECKV_SLOT_A;
+		step = (unsigned int)rig_below(rig, 8);
+		admin = administer(rig);
+		rig->flash_budget = rig_below(rig, 3) ? rig_below(rig, step < 5 ? 400000 : 20000) : UINT64_MAX;
+		if (step == 0) { /* stops in the middle; a later step goes on */
+			union card_entry e = firmware(SPECKV_ADMIN_FW_DOWNLOAD, slot, bundle);
+			uint64_t data = rig_alloc(rig, 0, 70000);
+
+			memcpy(rig_at(rig, 0, data), bundle->bytes, 70000);
+			e.firmware.total_bytes = BUNDLE;
+			e.firmware.data_address = data;
+			e.firmware.data_bytes = 70000;
+			e.firmware.data_crc32c = speckv_crc32c(0, bundle->bytes, 70000);
+			status = client_run(&admin, &e, NULL);
+		} else if (step < 2) {
+			status = download(&admin, slot, bundle, 60000, SPECKV_FW_RESTART);
+			status = status ? status : commit(&admin, slot, bundle);
+		} else if (step < 5) {
+			status = flash(rig, slot, bundle);
+		} else if (step == 5) {
+			status = activate(&admin, slot, bundle, NULL);
+		} else {
+			status = activate(&admin, step == 6 ? SPECKV_SLOT_PREVIOUS : SPECKV_SLOT_GOLDEN, NULL, NULL);
+			back += step == 6 && !status;
+		}
+		refused += status == SPECKV_STATUS_FW_DOWNGRADE;
+		cut += rig->dark;
+		rig->flash_budget = rig->flash_budget && rig_below(rig, 3) ? UINT64_MAX : rig_below(rig, 12000);
+		rig_restart(rig);
+		rig->flash_budget = UINT64_MAX;
+		rig_restart(rig);
+		rig_function(rig, true, 1);
+		slot = speckv_card_running_slot(rig->card);
+		if (slot == SPECKV_SLOT_GOLDEN) {
+			golden++;
+			EQUAL(speckv_card_has_engine(rig->card), rig->config.golden_engine && floor_of(rig) <= 5);
+		} else {
+			CHECK(rig->card->flash.record.slot[slot - SPECKV_SLOT_A].security_version >= floor_of(rig), "step %lu: version %u runs, %u at least",
+			      n, rig->card->flash.record.slot[slot - SPECKV_SLOT_A].security_version, floor_of(rig));
+		}
+		CHECK(floor_of(rig) >= lowest || (floor_of(rig) == 4 && n % 40 >= 30), "step %lu: from %u to %u", n, lowest, floor_of(rig));
+		lowest = floor_of(rig);
+	}
+	printf("%lu steps: %lu cut, %lu too old, %lu back, golden ran after %lu\n", wanted, cut, refused, back, golden);
+	CHECK(wanted < 200 || (cut && refused && back && golden), "every kind was seen");
+	if (rig)
+		rig_free(rig);
+	for (unsigned int i = 2; i < CHOICES; i++)
+		free(choice[i]);
+}
+
 int main(int argc, char **argv)
 {
 	unsigned long wanted = argc > 1 ? strtoul(argv[1], NULL, 10) : 600;
@@ -449,6 +704,11 @@ int main(int argc, char **argv)
 	flash_faults_fail_the_command_and_can_be_repeated();
 	a_first_boot_that_is_not_healthy_falls_back();
 	what_waits_to_boot_can_be_replaced();
+	an_image_below_the_security_version_is_not_started_by_any_way();
+	going_back_within_the_security_version_works_and_a_dry_run_says_where_to();
+	only_the_key_for_it_lowers_the_security_version_and_once_a_commit();
+	golden_always_starts_and_has_an_engine_only_within_the_security_version();
+	walks(wanted);
 	cuts(wanted / 2, false);
 	cuts(wanted - wanted / 2, true);
 	free(old);

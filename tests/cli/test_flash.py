@@ -94,15 +94,84 @@ def test_a_dry_run_says_it_and_writes_nothing(factory: Card, cli: Cli) -> None:
 
 def test_rollback_and_golden_go_back(card: Card, cli: Cli) -> None:
     refused(cli("flash", "emu:card0", "--golden"), 3, "golden")
-    refused(cli("flash", "emu:card0", "--rollback"), 6, "before")
+    refused(cli("flash", "emu:card0", "--rollback"), 3, "before")
+    refused(cli("flash", "emu:card0", "--rollback", "--dry-run"), 3, "before")
     cli.ok("flash", "emu:card0", make_bundle(cli.folder / "first.bundle", revision=(1, 0, 0)))
     cli.ok("flash", "emu:card0", make_bundle(cli.folder / "second.bundle", revision=(2, 0, 0)))
+    before = card.flash_digest()
+    would = cli.document("flash", "emu:card0", "--rollback", "--dry-run")
+    assert (would["image"], would["running_image"], would["verified"]) == ("a", "b", False)
+    assert card.flash_digest() == before and card.running() == ("b", "2.0.0")
     back = cli.document("flash", "emu:card0", "--rollback")
     assert (back["action"], back["running_image"], back["running_revision"]) == ("rollback", "a", "1.0.0")
     golden = cli.document("flash", "emu:card0", "--golden")
     assert (golden["before_image"], golden["running_image"]) == ("a", "golden")
     done = [line["action"] for line in audit(card.context) if line["result"] == "done"]
     assert done == ["flash", "flash", "rollback", "golden"]
+
+
+def test_no_way_leads_below_the_security_version(factory: Card, cli: Cli) -> None:
+    first = make_bundle(cli.folder / "sv1.bundle", security_version=1, revision=(1, 0, 0))
+    newer = make_bundle(cli.folder / "sv9.bundle", security_version=9, revision=(9, 0, 0))
+    cli.ok("flash", "emu:card0", first)
+    cli.ok("flash", "emu:card0", newer)
+    before = factory.flash_digest()
+    for arguments in ([first], ["--rollback"], [first, "--dry-run"], ["--rollback", "--dry-run"]):
+        refused(cli("flash", "emu:card0", *arguments), 7, "security version", "9")
+    with factory.administer() as admin:  # nor past this tool
+        admin.lock_firmware()
+        admin.download_firmware("a", first.read_bytes())
+        for call in (
+            lambda: admin.commit_firmware("a", first.read_bytes()),
+            lambda: admin.activate_firmware("a", first.read_bytes()),
+            lambda: admin.activate_firmware("previous"),
+        ):
+            with pytest.raises(speckv.PermissionDeniedError, match="security version"):
+                call()
+    assert factory.flash_digest() == before and factory.running() == ("b", "9.0.0")
+    golden = cli.document("flash", "emu:card0", "--golden")
+    assert (golden["running_image"], golden["verified"]) == ("golden", True)
+    refused(cli("flash", "emu:card0", first), 7, "security version")
+    factory.kill()
+    factory.again()
+    assert factory.running()[0] == "golden"
+    with factory.administer() as admin:
+        assert admin.info().security_version == 9
+    cli.ok("flash", "emu:card0", newer)
+
+
+def test_golden_below_the_security_version_has_no_engine(card: Card, cli: Cli) -> None:
+    cli.ok("flash", "emu:card0", make_bundle(cli.folder / "sv1.bundle", security_version=1, revision=(1, 0, 0)))
+    cli.ok("flash", "emu:card0", "--golden")
+    refused(cli("pool", "create", "emu:card0", "chat", "--size", "8MiB"), 8, "flash")
+    with card.administer() as admin:
+        assert not admin.info().has_engine
+    card.kill()
+    card.again()
+    with card.administer() as admin:
+        assert not admin.info().has_engine
+
+
+def test_going_back_says_which_pools_go_out_of_service(card: Card, cli: Cli) -> None:
+    cli.ok("flash", "emu:card0", make_bundle(cli.folder / "sv1.bundle", security_version=1, revision=(1, 0, 0)))
+    cli.ok("pool", "create", "emu:card0", "chat", "--size", "8MiB")
+    before = card.flash_digest()
+    for way in ("--golden", "--rollback"):
+        line = refused(cli("flash", "emu:card0", way), 2, "chat", "out of service", "nothing was changed")
+        assert f"speckvctl flash emu:card0 {way} --yes" in line
+        would = cli.document("flash", "emu:card0", way, "--dry-run")
+        assert (would["image"], would["pools_out_of_service"]) == ("golden", ["chat"])
+    assert card.flash_digest() == before and card.running() == ("a", "1.0.0")
+    done = cli.document("flash", "emu:card0", "--golden", "--yes")
+    assert (done["running_image"], done["pools_out_of_service"]) == ("golden", ["chat"])
+    cli.ok("flash", "emu:card0", make_bundle(cli.folder / "next.bundle", security_version=1, revision=(1, 1, 0)))
+    with card.context.open(card.name) as device:
+        assert device.check_pool("chat").clean
+
+
+def test_a_card_that_was_found_again_is_not_left_as_a_task(factory: Card, cli: Cli) -> None:
+    text = cli.ok("flash", "emu:card0", RELEASED).out
+    assert "done; the card was found again" in text and "needs_rescan" not in text
 
 
 def test_a_card_that_needs_a_power_cycle_runs_the_old_image_until_then(context: speckv.Context, cli: Cli) -> None:
@@ -245,7 +314,8 @@ def test_a_second_writer_is_told_who_the_first_is(card: Card, cli: Cli) -> None:
     before = card.flash_digest()
     with card.administer() as admin:
         admin.lock_firmware()
-        refused(cli("flash", "emu:card0", RELEASED), 6, f"process {os.getpid()} ")
+        for more in ([], ["--dry-run"]):
+            refused(cli("flash", "emu:card0", RELEASED, *more), 6, f"process {os.getpid()} ")
     assert card.flash_digest() == before
     cli.ok("flash", "emu:card0", RELEASED)
 
@@ -307,4 +377,6 @@ def test_what_is_no_card_is_not_flashed(context: speckv.Context, cli: Cli) -> No
     ids=" ".join,
 )
 def test_what_cannot_be_meant_is_usage(arguments: list[str], cli: Cli) -> None:
-    refused(cli("flash", "emu:card0", *arguments), 2)
+    line = refused(cli("flash", "emu:card0", *arguments), 2)
+    if len(arguments) == 2 and "--rollback" in arguments:
+        assert "give only one of" in line

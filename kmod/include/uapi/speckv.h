@@ -302,7 +302,7 @@ struct speckv_candidate {
 #define SPECKV_ADMIN_LOAD_MODEL 0x07 /* speckv_cmd_model; data in: a part of the model file */
 #define SPECKV_ADMIN_FW_DOWNLOAD 0x08 /* speckv_cmd_firmware; in: a piece of a bundle; result: bytes received so far */
 #define SPECKV_ADMIN_FW_COMMIT 0x09 /* speckv_cmd_firmware; verifies, then writes the boot record last */
-#define SPECKV_ADMIN_FW_ACTIVATE 0x0a /* speckv_cmd_firmware; result: SPECKV_ACTIVATION_* */
+#define SPECKV_ADMIN_FW_ACTIVATE 0x0a /* speckv_cmd_firmware; result: SPECKV_ACTIVATION_*, and which slot */
 #define SPECKV_ADMIN_SELF_TEST 0x0b /* speckv_cmd_value: SPECKV_TEST_* bits; result: those that failed */
 #define SPECKV_ADMIN_SET_FEATURE 0x0c /* speckv_cmd_value */
 #define SPECKV_ADMIN_GET_FEATURE 0x0d /* speckv_cmd_value; result: the value */
@@ -387,15 +387,19 @@ struct speckv_cmd_firmware {
 };
 
 #define SPECKV_FW_RESTART (1u << 2) /* DOWNLOAD: forget what was received, erase the slot */
-#define SPECKV_FW_DRY_RUN (1u << 3) /* COMMIT: verify only */
+#define SPECKV_FW_DRY_RUN (1u << 3) /* COMMIT, ACTIVATE: every check and the result, nothing is written */
 
 #define SPECKV_SLOT_GOLDEN 0 /* ACTIVATE only */
 #define SPECKV_SLOT_A 1
 #define SPECKV_SLOT_B 2
 #define SPECKV_SLOT_PREVIOUS 3 /* ACTIVATE only: the slot that ran before */
+/* Result of ACTIVATE: bits 7:0 what it needs, bits 15:8 the slot that boots next (never PREVIOUS), bit 16 whether it has an engine. */
 #define SPECKV_ACTIVATION_DONE 0
 #define SPECKV_ACTIVATION_NEEDS_RESCAN 1
 #define SPECKV_ACTIVATION_NEEDS_POWER_CYCLE 2
+#define SPECKV_ACTIVATION_MASK 0xffu
+#define SPECKV_ACTIVATION_SLOT_SHIFT 8
+#define SPECKV_ACTIVATION_ENGINE (1u << 16)
 
 struct speckv_cmd_value {
 	__u8 opcode;

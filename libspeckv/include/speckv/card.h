@@ -200,17 +200,28 @@ enum speckv_commit_flags {
  * all is there), -EBADMSG (digest, signature), -EPERM (signer not trusted, or security version too low), -EIO (flash). Committed before: 0.
  */
 int speckv_admin_firmware_commit(struct speckv_admin *admin, unsigned int image, const void *bundle, uint64_t bytes, unsigned int flags);
-enum speckv_activation {
+enum speckv_activation_need {
 	SPECKV_ACTIVATED = 0,                    /**< the card reboots into it now */
 	SPECKV_ACTIVATED_NEEDS_RESCAN = 1,       /**< it becomes another PCI device: reset the card and enumerate again */
 	SPECKV_ACTIVATED_NEEDS_POWER_CYCLE = 2,
 };
+struct speckv_activation {
+	uint32_t need;   /**< enum speckv_activation_need */
+	uint32_t image;  /**< enum speckv_image that boots next; never SPECKV_IMAGE_PREVIOUS */
+	uint32_t engine; /**< 1: pools can be used once it runs; 0: it comes up without an engine */
+	uint32_t reserved;
+};
+enum speckv_activate_flags {
+	SPECKV_ACTIVATE_DRY_RUN = 1 << 0, /**< the card's checks and answer; nothing is written */
+};
 /**
  * Boot an image: a committed bundle's slot, the golden image, or the one that ran before; `bundle` may be NULL for the latter two.
- * Every queue pair of the card goes when it reboots. Errors: -EALREADY (runs already), -EBUSY (nothing committed there), -EBADMSG (holds
- * another bundle).
+ * Every queue pair of the card goes when it reboots. Golden always boots; below the card's security version it comes up without an
+ * engine. Errors: -EALREADY (runs already, or no image ran before), -EBUSY (nothing committed there), -EBADMSG (holds another
+ * bundle), -EPERM (its security version is below the card's), -EIO (flash). `out` may be NULL.
  */
-int speckv_admin_firmware_activate(struct speckv_admin *admin, unsigned int image, const void *bundle, uint64_t bytes, uint32_t *activation);
+int speckv_admin_firmware_activate(struct speckv_admin *admin, unsigned int image, const void *bundle, uint64_t bytes, unsigned int flags,
+				   struct speckv_activation *out);
 
 /* ---- settings, tests, resets ----------------------------------------------------------------------------------------- */
 

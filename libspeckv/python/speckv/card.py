@@ -218,6 +218,15 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """What an activation takes, and what boots next."""
+
+    activation: Activation
+    image: Image
+    has_engine: bool  # False: pools wait until an image with an engine runs
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """Rights of one function to one pool."""
 
@@ -405,14 +414,21 @@ class Admin(Owner):
             )
         )
 
-    def activate_firmware(self, image: str, bundle: bytes | None = None) -> Activation:
-        """Boot an image: a committed bundle's slot, the golden image, or the one that ran before."""
-        out = ffi.new("uint32_t *")
+    def activate_firmware(self, image: str, bundle: bytes | None = None, *, dry_run: bool = False) -> Started:
+        """Boot a committed bundle's slot, the golden image or the one that ran before; or say what that takes."""
+        out = ffi.new("struct speckv_activation *")
         data = ffi.NULL if bundle is None else ffi.from_buffer(bundle)
+        flags = lib.SPECKV_ACTIVATE_DRY_RUN if dry_run else 0
         self._check(
-            lib.speckv_admin_firmware_activate(self._handle.get(), _value(Image, image), data, len(bundle or b""), out)
+            lib.speckv_admin_firmware_activate(
+                self._handle.get(), _value(Image, image), data, len(bundle or b""), flags, out
+            )
         )
-        return _ACTIVATIONS[int(out[0])]
+        return Started(
+            activation=_ACTIVATIONS[int(out.need)],
+            image=_values(Image)[int(out.image)],
+            has_engine=bool(out.engine),
+        )
 
     # ---- settings, resets, tests
 
