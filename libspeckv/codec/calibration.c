@@ -12,6 +12,7 @@
 #include "calibration.h"
 #include "kernels.h"
 
+#define FILE_MOST (UINT64_C(1) << 30)
 #define LAYERS_MOST 32767
 #define HEADS_MOST 65535
 
@@ -134,7 +135,28 @@ static bool any_found(const struct tensor *wanted, unsigned int count)
 	return false;
 }
 
-static int load(const uint8_t *file, uint64_t bytes, struct speckv_calibration *c)
+/* A calibration has nothing else in it, and nothing that is empty. `wanted` ends with a nameless one. */
+static int collect(const struct safetensors *file, struct tensor *wanted)
+{
+	size_t found = 0;
+
+	for (struct tensor *to = wanted; to->name; to++) {
+		const struct safetensors_tensor *t = safetensors_find(file, to->name);
+
+		if (!t)
+			continue;
+		if (strcmp(t->dtype, to->dtype) != 0 || t->dimensions > SAFETENSORS_DIMENSIONS || !t->elements)
+			return -EBADMSG;
+		memcpy(to->shape, t->shape, sizeof(to->shape));
+		to->dimensions = (unsigned int)t->dimensions;
+		to->data = file->data + t->begin;
+		to->found = true;
+		found++;
+	}
+	return found == file->count ? 0 : -EBADMSG;
+}
+
+static int load(const struct safetensors *file, struct speckv_calibration *c)
 {
 	struct tensor wanted[TENSORS + 1] = {
 		[TURNS] = { .name = "rotary.turns", .dtype = "U64" },
@@ -155,14 +177,12 @@ static int load(const uint8_t *file, uint64_t bytes, struct speckv_calibration *
 		[E7C + E7C_TABLE] = { .name = "e7c.table", .dtype = "U8" },
 		[E7C + E7C_FREQUENCIES] = { .name = "e7c.frequencies", .dtype = "U8" },
 	};
-	struct safetensors_about about = { 0 };
 	const struct tensor *mean;
-	uint8_t digest[EVP_MAX_MD_SIZE];
-	int rc = safetensors_scan(file, bytes, wanted, &about);
+	int rc = collect(file, wanted);
 
-	if (rc || !text_is(about.format, "speckv-calibration"))
+	if (rc || !text_is(safetensors_about(file, "format"), "speckv-calibration"))
 		return -EBADMSG;
-	if (!text_is(about.version, "0"))
+	if (!text_is(safetensors_about(file, "version"), "0"))
 		return -EOPNOTSUPP;
 	c->has_q5c = any_found(wanted + Q5C, Q5C_TENSORS);
 	c->has_e7c = any_found(wanted + E7C, E7C_TENSORS);
@@ -174,11 +194,23 @@ static int load(const uint8_t *file, uint64_t bytes, struct speckv_calibration *
 	c->layers = (unsigned int)mean->shape[0];
 	c->kv_heads = (unsigned int)mean->shape[2];
 	c->head_dim = (unsigned int)mean->shape[3];
-	rc = load_rotary(c, about.rotary, &wanted[TURNS]);
+	rc = load_rotary(c, safetensors_about(file, "rotary"), &wanted[TURNS]);
 	if (!rc && c->has_q5c)
 		rc = load_q5c(c, wanted + Q5C);
 	if (!rc && c->has_e7c)
 		rc = calibration_load_e7c(c, wanted + E7C);
+	return rc;
+}
+
+static int load_file(const uint8_t *file, uint64_t bytes, struct speckv_calibration *c)
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	struct safetensors table;
+	int rc = safetensors_open(file, bytes, &table);
+
+	if (!rc)
+		rc = load(&table, c);
+	safetensors_close(&table);
 	if (rc)
 		return rc;
 	if (EVP_Digest(file, bytes, digest, NULL, EVP_sha256(), NULL) != 1)
@@ -194,12 +226,12 @@ int speckv_calibration_load(const void *file, uint64_t bytes, struct speckv_cali
 
 	if (!file || !out)
 		return -EINVAL;
-	if (bytes > SAFETENSORS_FILE_MOST)
+	if (bytes > FILE_MOST)
 		return -EFBIG;
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
-	rc = load(file, bytes, c);
+	rc = load_file(file, bytes, c);
 	if (rc) {
 		speckv_calibration_free(c);
 		return rc;

@@ -90,6 +90,15 @@ enum calibration_e7c_tensor {
 	E7C_TENSORS
 };
 
+/* One that a calibration may have, by name and type; what is found is its shape and its bytes. */
+struct tensor {
+	const char *name, *dtype;
+	uint64_t shape[SAFETENSORS_DIMENSIONS];
+	const uint8_t *data;
+	unsigned int dimensions;
+	bool found;
+};
+
 /* Is the tensor there, of this shape? */
 bool calibration_shape_is(const struct tensor *t, unsigned int dimensions, const uint64_t *shape);
 /* Its first `count` numbers of 16 bits; NULL without memory. */

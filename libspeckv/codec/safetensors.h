@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The table of a calibration's safetensors file: which tensors there are, and where. FORMAT.md 7.1 is the definition. */
+/*
+ * The one reader of safetensors files: as strict as the format's reference reader, no stricter (a test holds both to the same verdict on
+ * mutated files). What a calibration or a model wants of the tensors is looked at by their own readers.
+ */
 #ifndef SPECKV_CODEC_SAFETENSORS_H
 #define SPECKV_CODEC_SAFETENSORS_H
 
@@ -7,38 +10,56 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SAFETENSORS_FILE_MOST (UINT64_C(1) << 30)
+#define SAFETENSORS_HEADER_MOST UINT64_C(100000000)
 #define SAFETENSORS_DIMENSIONS 5
 
-/* A piece of the file; escapes stay as they are. */
+/* UTF-8 without its escapes; not terminated. NULL: there is none. */
 struct text {
 	const char *at;
 	size_t length;
 };
 
-/* One that is looked for by name, of a type; what is found is its shape and its bytes, as many as those ask for. */
-struct tensor {
-	const char *name, *dtype;
-	uint64_t shape[SAFETENSORS_DIMENSIONS];
-	const uint8_t *data;
-	unsigned int dimensions;
-	bool found;
+struct safetensors_tensor {
+	struct text name;
+	const char *dtype; /* "BF16" */
+	uint64_t shape[SAFETENSORS_DIMENSIONS]; /* the first ones */
+	uint64_t dimensions; /* all of them */
+	uint64_t begin, end; /* offsets in the data: the bytes that dtype and shape ask for */
+	uint64_t elements; /* the product of all */
+	size_t place; /* among the members of the header */
+	uint32_t bits; /* of an element */
+	bool overflow; /* the product has more than 64 bits: not in a sound file */
 };
 
-/* What `__metadata__` says that matters. */
-struct safetensors_about {
-	struct text format, version, rotary;
+struct safetensors_entry {
+	struct text key, value;
+};
+
+/* A sound file. All pointers are into the file, or owned by this. */
+struct safetensors {
+	const uint8_t *data;
+	uint64_t data_bytes;
+	struct safetensors_tensor *tensors; /* in the order of their data, which they fill without holes */
+	size_t count;
+	struct safetensors_entry *metadata; /* in the order of the file; of a key that comes twice the last one counts */
+	size_t entries;
+	char *strings; /* those that had escapes */
 };
 
 /*
- * Looks through a file for the tensors in `wanted`, which a nameless one ends. -EBADMSG: not such a file, or it has others, or they do not
- * fill it.
+ * Reads the header of a whole file and checks all that the format asks for. `out` is valid until the file changes, and closed by
+ * safetensors_close(), also after an error. Memory: at most a few times the header. Errors: -EBADMSG (not a sound file), -ENOMEM.
  */
-int safetensors_scan(const uint8_t *file, uint64_t bytes, struct tensor *wanted, struct safetensors_about *about);
+int safetensors_open(const uint8_t *file, uint64_t bytes, struct safetensors *out);
+void safetensors_close(struct safetensors *file);
+/* NULL: no tensor of this name. */
+const struct safetensors_tensor *safetensors_find(const struct safetensors *file, const char *name);
+/* What `__metadata__` says under this key. */
+struct text safetensors_about(const struct safetensors *file, const char *key);
 
 static inline bool text_is(struct text text, const char *what)
 {
-	return text.length == __builtin_strlen(what) && !__builtin_memcmp(text.at, what, text.length);
+	return text.at && text.length == __builtin_strlen(what) && !__builtin_memcmp(text.at, what, text.length);
 }
 
 #endif

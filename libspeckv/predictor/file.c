@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A model file: safetensors, as train-prefetcher writes it, to the flat form that lstm.c loads. The table is JSON of
- * which only what such files have is understood: nothing is believed before it was compared with the file's length.
+ * A model file: safetensors, as train-prefetcher writes it, to the flat form that lstm.c loads. Nothing is believed before it was
+ * compared with what such a model has.
  */
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <speckv/codec.h>
 #include <speckv/predictor.h>
 
+#include "codec/safetensors.h"
 #include "predictor/model.h"
 
-#define TABLE_MOST (1u << 20)
-#define NUMBER_MOST ((uint64_t)1 << 32)
+#define FILE_MOST (UINT64_C(128) << 20) /* a header of the format's limit, and room for any model */
 #define ROWS (4 * SPECKV_PREDICTOR_HIDDEN)
 #define HIDDEN SPECKV_PREDICTOR_HIDDEN
 #define FEATURES 0xfffe /* a dimension that the file chooses, and so are the bins */
@@ -46,183 +45,6 @@ static const struct wanted tensors[] = {
 
 #define TENSORS (sizeof(tensors) / sizeof(tensors[0]))
 
-struct found {
-	bool there;
-	uint64_t begin, end;
-	uint64_t shape[2];
-	unsigned int dimensions;
-	bool dtype_right;
-};
-
-struct text {
-	const char *at;
-	size_t length;
-};
-
-struct scan {
-	const char *at, *end;
-	struct found found[TENSORS];
-	struct text format, version, window;
-	int rc; /* the first thing that is wrong */
-};
-
-static void wrong(struct scan *s, int rc)
-{
-	if (!s->rc)
-		s->rc = rc;
-}
-
-/* ---- JSON -------------------------------------------------------------------------------------------------------- */
-
-static char peek(struct scan *s)
-{
-	while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r'))
-		s->at++;
-	return s->at < s->end ? *s->at : 0;
-}
-
-static bool take(struct scan *s, char c)
-{
-	if (s->rc || peek(s) != c)
-		return false;
-	s->at++;
-	return true;
-}
-
-static void expect(struct scan *s, char c)
-{
-	if (!take(s, c))
-		wrong(s, -EBADMSG);
-}
-
-/* A string as it is written: escapes are passed over, so that a name with one is no name of ours. */
-static struct text string(struct scan *s)
-{
-	struct text text;
-
-	expect(s, '"');
-	text.at = s->at;
-	while (!s->rc && s->at < s->end && *s->at != '"') {
-		if ((unsigned char)*s->at < 0x20 || (*s->at == '\\' && s->end - s->at < 2))
-			wrong(s, -EBADMSG);
-		else
-			s->at += *s->at == '\\' ? 2 : 1;
-	}
-	text.length = (size_t)(s->at - text.at);
-	expect(s, '"');
-	return s->rc ? (struct text){ "", 0 } : text;
-}
-
-static uint64_t number(struct scan *s)
-{
-	uint64_t value = 0;
-	bool any = false;
-
-	peek(s);
-	while (s->at < s->end && *s->at >= '0' && *s->at <= '9' && value < NUMBER_MOST) {
-		value = value * 10 + (uint64_t)(*s->at++ - '0');
-		any = true;
-	}
-	if (!any || value >= NUMBER_MOST)
-		wrong(s, -EBADMSG);
-	return value;
-}
-
-static bool is(struct text text, const char *what)
-{
-	return text.length == strlen(what) && !memcmp(text.at, what, text.length);
-}
-
-/* ---- the table --------------------------------------------------------------------------------------------------- */
-
-/* {"dtype": "I8", "shape": [128, 64], "data_offsets": [0, 8192]} */
-static void scan_tensor(struct scan *s, struct found *found, const char *dtype)
-{
-	bool offsets = false;
-
-	expect(s, '{');
-	do {
-		struct text key = string(s);
-
-		expect(s, ':');
-		if (is(key, "dtype")) {
-			found->dtype_right = is(string(s), dtype);
-		} else if (is(key, "shape")) {
-			found->dimensions = 0;
-			expect(s, '[');
-			do {
-				uint64_t n = number(s);
-
-				if (found->dimensions < 2)
-					found->shape[found->dimensions] = n;
-				found->dimensions++;
-			} while (found->dimensions <= 2 && take(s, ','));
-			expect(s, ']');
-		} else if (is(key, "data_offsets")) {
-			expect(s, '[');
-			found->begin = number(s);
-			expect(s, ',');
-			found->end = number(s);
-			expect(s, ']');
-			offsets = true;
-		} else {
-			wrong(s, -EBADMSG);
-		}
-	} while (take(s, ','));
-	expect(s, '}');
-	if (!offsets)
-		wrong(s, -EBADMSG);
-}
-
-/* {"__metadata__": {"name": "text"}}: all values are strings. */
-static void scan_metadata(struct scan *s)
-{
-	expect(s, '{');
-	if (take(s, '}'))
-		return;
-	do {
-		struct text name = string(s), value;
-
-		expect(s, ':');
-		value = string(s);
-		if (is(name, "format"))
-			s->format = value;
-		else if (is(name, "version"))
-			s->version = value;
-		else if (is(name, "window_ms"))
-			s->window = value;
-	} while (take(s, ','));
-	expect(s, '}');
-}
-
-static void scan_table(struct scan *s)
-{
-	expect(s, '{');
-	do {
-		struct text name = string(s);
-		size_t i = 0;
-
-		expect(s, ':');
-		if (is(name, "__metadata__")) {
-			scan_metadata(s);
-			continue;
-		}
-		while (i < TENSORS && !is(name, tensors[i].name))
-			i++;
-		if (i == TENSORS) {
-			wrong(s, -EOPNOTSUPP); /* a tensor of some other kind of model */
-		} else if (s->found[i].there) {
-			wrong(s, -EBADMSG);
-		} else {
-			s->found[i].there = true;
-			scan_tensor(s, &s->found[i], tensors[i].dtype);
-		}
-	} while (take(s, ','));
-	expect(s, '}');
-	if (peek(s) || s->at != s->end)
-		wrong(s, -EBADMSG);
-}
-
 /* ---- what it says ------------------------------------------------------------------------------------------------ */
 
 static uint64_t dimension(uint32_t wanted, uint64_t features, uint64_t bins)
@@ -239,51 +61,40 @@ static uint64_t dimension(uint32_t wanted, uint64_t features, uint64_t bins)
 	}
 }
 
-/* Every tensor is there, of its type and shape, as long as that says, and no two share a byte or leave one over. */
-static int check_tensors(const struct scan *s, uint64_t data_bytes, uint64_t *features, uint64_t *bins)
+/* Every tensor is there, of its type and shape, and there is no other. */
+static int check_tensors(const struct safetensors *file, const struct safetensors_tensor **found, uint64_t *features, uint64_t *bins)
 {
-	uint64_t covered = 0;
-
-	*features = s->found[1].shape[1];
-	*bins = s->found[11].shape[0];
 	for (size_t i = 0; i < TENSORS; i++) {
-		const struct found *found = &s->found[i];
-		const struct wanted *wanted = &tensors[i];
-		uint64_t bytes = strcmp(wanted->dtype, "I8") ? 4 : 1;
-
-		if (!found->there || !found->dtype_right || found->dimensions != (wanted->shape[1] ? 2u : 1u))
+		found[i] = safetensors_find(file, tensors[i].name);
+		if (!found[i] || strcmp(found[i]->dtype, tensors[i].dtype) != 0 || found[i]->dimensions != (tensors[i].shape[1] ? 2u : 1u))
 			return -EOPNOTSUPP;
-		for (unsigned int d = 0; d < found->dimensions; d++) {
-			if (found->shape[d] != dimension(wanted->shape[d], *features, *bins))
-				return -EOPNOTSUPP;
-			bytes *= found->shape[d];
-		}
-		if (*features > SPECKV_PREDICTOR_FEATURES_MAX || *bins > SPECKV_PREDICTOR_BINS_MAX)
-			return -EOPNOTSUPP;
-		if (found->end < found->begin || found->end > data_bytes || found->end - found->begin != bytes)
-			return -EBADMSG;
-		for (size_t k = 0; k < i; k++)
-			if (found->begin < s->found[k].end && s->found[k].begin < found->end)
-				return -EBADMSG;
-		covered += bytes;
 	}
-	return covered == data_bytes ? 0 : -EBADMSG;
+	*features = found[1]->shape[1];
+	*bins = found[11]->shape[0];
+	if (file->count != TENSORS || *features > SPECKV_PREDICTOR_FEATURES_MAX || *bins > SPECKV_PREDICTOR_BINS_MAX)
+		return -EOPNOTSUPP;
+	for (size_t i = 0; i < TENSORS; i++)
+		for (unsigned int d = 0; d < found[i]->dimensions; d++)
+			if (found[i]->shape[d] != dimension(tensors[i].shape[d], *features, *bins))
+				return -EOPNOTSUPP;
+	return 0;
 }
 
-static int check_metadata(const struct scan *s, uint32_t *window_ms)
+static int check_metadata(const struct safetensors *file, uint32_t *window_ms)
 {
+	struct text window = safetensors_about(file, "window_ms");
 	uint64_t value = 0;
 
-	if (!s->format.at || !is(s->format, "speckv-return-model"))
+	if (!text_is(safetensors_about(file, "format"), "speckv-return-model"))
 		return -EOPNOTSUPP;
-	if (!s->version.at || !is(s->version, "0"))
+	if (!text_is(safetensors_about(file, "version"), "0"))
 		return -EPROTONOSUPPORT;
-	if (!s->window.at || !s->window.length || s->window.length > 10)
+	if (!window.at || !window.length || window.length > 10)
 		return -EBADMSG;
-	for (size_t i = 0; i < s->window.length; i++) {
-		if (s->window.at[i] < '0' || s->window.at[i] > '9')
+	for (size_t i = 0; i < window.length; i++) {
+		if (window.at[i] < '0' || window.at[i] > '9')
 			return -EBADMSG;
-		value = value * 10 + (uint64_t)(s->window.at[i] - '0');
+		value = value * 10 + (uint64_t)(window.at[i] - '0');
 	}
 	if (!value || value > (uint64_t)1 << 31)
 		return -EBADMSG;
@@ -303,10 +114,10 @@ static void put32(uint8_t *at, uint64_t value)
 	put16(at + 2, value >> 16);
 }
 
-static int load_flat(const struct scan *s, const uint8_t *data, uint64_t data_bytes, uint64_t features, uint64_t bins,
+static int load_flat(const struct safetensors *file, const struct safetensors_tensor *const *found, uint64_t features, uint64_t bins,
 		     struct speckv_predictor **out)
 {
-	size_t n = SPECKV_PREDICTOR_HEADER_BYTES + (size_t)data_bytes, at = SPECKV_PREDICTOR_HEADER_BYTES;
+	size_t n = SPECKV_PREDICTOR_HEADER_BYTES + (size_t)file->data_bytes, at = SPECKV_PREDICTOR_HEADER_BYTES;
 	uint8_t *flat = calloc(1, n);
 	uint32_t crc;
 	int rc;
@@ -314,9 +125,9 @@ static int load_flat(const struct scan *s, const uint8_t *data, uint64_t data_by
 	if (!flat)
 		return -ENOMEM;
 	for (size_t i = 0; i < TENSORS; i++) {
-		size_t bytes = (size_t)(s->found[i].end - s->found[i].begin);
+		size_t bytes = (size_t)(found[i]->end - found[i]->begin);
 
-		memcpy(flat + at, data + s->found[i].begin, bytes);
+		memcpy(flat + at, file->data + found[i]->begin, bytes);
 		at += bytes;
 	}
 	memcpy(flat, "SPECKVP", 8);
@@ -335,31 +146,24 @@ static int load_flat(const struct scan *s, const uint8_t *data, uint64_t data_by
 
 int speckv_predictor_parse(const void *file, size_t n, struct speckv_predictor **out)
 {
-	const uint8_t *bytes = file;
-	uint64_t table = 0, data_bytes, features, bins;
-	struct scan s = { .rc = 0 };
+	const struct safetensors_tensor *found[TENSORS];
+	struct safetensors table;
+	uint64_t features, bins;
 	uint32_t window_ms;
 	int rc;
 
 	if (!file || !out)
 		return -EINVAL;
-	if (n < 10)
-		return -EBADMSG;
-	for (int i = 7; i >= 0; i--)
-		table = table << 8 | bytes[i];
-	if (table > n - 8 || table > TABLE_MOST)
-		return -EBADMSG;
-	s.at = (const char *)bytes + 8;
-	s.end = s.at + table;
-	data_bytes = n - 8 - table;
-	scan_table(&s);
-	rc = s.rc;
+	if (n > FILE_MOST)
+		return -EFBIG;
+	rc = safetensors_open(file, n, &table);
 	if (!rc)
-		rc = check_metadata(&s, &window_ms);
+		rc = check_metadata(&table, &window_ms);
 	if (!rc)
-		rc = check_tensors(&s, data_bytes, &features, &bins);
+		rc = check_tensors(&table, found, &features, &bins);
 	if (!rc)
-		rc = load_flat(&s, bytes + 8 + table, data_bytes, features, bins, out);
+		rc = load_flat(&table, found, features, bins, out);
+	safetensors_close(&table);
 	if (!rc)
 		predictor_set_window(*out, window_ms);
 	return rc;

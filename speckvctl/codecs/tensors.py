@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import speckv
 
+from speckvctl import tensorfiles
 from speckvctl.errors import UsageError
 from speckvctl.files import replacing
 
-MAX_HEADER_BYTES = 64 << 20
 MAX_TENSOR_BYTES = 1 << 31  # of a block, and enough for a million tokens of eight heads
 
 #: safetensors name -> (dtype, bytes of an element)
@@ -156,36 +156,18 @@ def layer_of(name: str) -> int | None:
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The tensors' descriptions and where their data begins."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-            raise DamagedTensorsError(f"{path}: not a safetensors file: it gives its header {length} bytes")
-        try:
-            header = json.loads(stream.read(length))
-        except (ValueError, RecursionError) as exc:
-            raise DamagedTensorsError(f"{path}: not a safetensors file: its header is not JSON ({exc})") from exc
-    if not isinstance(header, dict):
-        raise DamagedTensorsError(f"{path}: not a safetensors file: its header is not an object")
-    header.pop("__metadata__", None)
-    return header, 8 + length
-
-
-def describe(path: Path, name: str, entry: Any) -> tuple[str, list[int], int, int]:
-    """dtype (the pool's name for it where there is one), shape, first and last byte."""
+def read_header(path: Path) -> dict[str, tensorfiles.Entry]:
+    """The tensors of a file that is sound, by name."""
     try:
-        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-        sound = all(type(number) is int and number >= 0 for number in (*shape, begin, end)) and begin <= end
-    except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound or not isinstance(dtype, str):
-        raise DamagedTensorsError(f"{path}: tensor {name}: its description is broken")
-    known = DTYPES.get(dtype)
-    if known is not None and math.prod(shape) * known[1] != end - begin:
-        raise DamagedTensorsError(f"{path}: tensor {name}: {end - begin} bytes for shape {shape} of {dtype}")
-    return (str(known[0]) if known else dtype.lower()), shape, begin, end
+        return tensorfiles.entries(path)
+    except tensorfiles.UnsoundError as exc:
+        raise DamagedTensorsError(f"{path}: {exc}") from exc
+
+
+def dtype_of(entry: tensorfiles.Entry) -> str:
+    """The pool's name for it, where there is one."""
+    known = DTYPES.get(entry.dtype)
+    return str(known[0]) if known else entry.dtype.lower()
 
 
 def read_pairs(path: Path, multiple: int) -> tuple[list[Pair], list[str]]:
@@ -193,8 +175,7 @@ def read_pairs(path: Path, multiple: int) -> tuple[list[Pair], list[str]]:
 
     Every tensor has a whole number of blocks of `multiple` tokens. Values are mapped, not read.
     """
-    header, offset = read_header(path)
-    size = path.stat().st_size
+    header = read_header(path)
     halves: dict[str, dict[str, tuple[str, speckv.DType, Bytes]]] = {}
     others = []
     for name in sorted(header):
@@ -202,12 +183,10 @@ def read_pairs(path: Path, multiple: int) -> tuple[list[Pair], list[str]]:
         if kind is None:
             others.append(name)
             continue
-        dtype, shape, begin, end = describe(path, name, header[name])
+        dtype, shape = dtype_of(header[name]), header[name].shape
         _check(path, name, dtype, shape, multiple)
-        if offset + end > size:
-            raise DamagedTensorsError(f"{path}: cut short: tensor {name} lies beyond its end")
         width = shape[2] * element_bytes(speckv.DType(dtype))
-        mapped = np.memmap(path, np.uint8, "r", offset + begin, (shape[0], shape[1], width))
+        mapped = np.memmap(path, np.uint8, "r", header[name].offset, (shape[0], shape[1], width))
         half = halves.setdefault(_place(name), {})
         if kind in half:
             raise TensorsError(f"{path}: {half[kind][0]} and {name} are both the {kind.upper()} of the same place")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import speckv
 from speckv import codec, predictor
 
-from speckvctl import files
+from speckvctl import files, tensorfiles
 from speckvctl.prefetcher import features, survival
 
 FORMAT = "speckv-return-model"
@@ -149,9 +149,7 @@ def save(model: Model, path: Path) -> None:
 
 def load(path: Path) -> Model:
     """Read and check a model file, down to what the C library says of it."""
-    with path.open("rb") as stream:
-        data = stream.read(MAX_BYTES + 1)
-    metadata, shapes = _table(path, data)
+    metadata, shapes, tensors = _read(path)
     if metadata.get("format") != FORMAT:
         raise ModelError(path, "safetensors, but not a model of speckvctl train-prefetcher")
     if metadata.get("version") != "0":
@@ -166,7 +164,7 @@ def load(path: Path) -> Model:
     if len(shapes) != len(layout()):
         extra = sorted(shapes.keys() - {name for name, _, _ in layout()})
         raise ModelError(path, f"{extra[0][:80]} is no tensor of this kind of model", errno.EOPNOTSUPP)
-    model = Model(_tensors(path, data), *_described(path, metadata))
+    model = Model(tensors, *_described(path, metadata))
     try:
         loaded = model.predictor()
     except speckv.SpeckvError as exc:
@@ -176,32 +174,20 @@ def load(path: Path) -> Model:
     return model
 
 
-def _table(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, tuple[str, list[int]]]]:
-    """Metadata, and type and shape of each tensor, of a safetensors file."""
-    if len(data) > MAX_BYTES:
-        raise ModelError(path, f"larger than {MAX_BYTES >> 20} MiB: not a model")
-    size = int.from_bytes(data[:8], "little")
-    if len(data) < 10 or not 2 <= size <= len(data) - 8:
-        raise ModelError(path, "not a safetensors file, or cut short")
+def _read(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, list[int]]], Tensors]:
+    """Metadata, type and shape of each tensor, and those that a model may have."""
+    wanted = {name for name, _, _ in layout()}
     try:
-        table = json.loads(data[8 : 8 + size])
-        metadata = table.pop("__metadata__", {})
-        shapes = {str(name): (str(entry["dtype"]), list(entry["shape"])) for name, entry in table.items()}
-        if not isinstance(metadata, dict):
-            raise TypeError("__metadata__")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
-        raise ModelError(path, "not a safetensors file: its table cannot be read") from exc
-    return metadata, shapes
-
-
-def _tensors(path: Path, data: bytes) -> Tensors:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as parse
-
-    try:
-        return dict(parse(data))
-    except SafetensorError as exc:
-        raise ModelError(path, f"damaged or cut short: {exc}") from exc
+        with tensorfiles.opened(path) as file:
+            if path.stat().st_size > MAX_BYTES:
+                raise ModelError(path, f"larger than {MAX_BYTES >> 20} MiB: not a model", errno.EFBIG)
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: (str(one.get_dtype()), list(one.get_shape())) for name, one in slices.items()}
+            known = {dtype for dtype, _ in shapes.values()} <= {"I8", "I32", "U32"}
+            tensors = {name: file.get_tensor(name) for name in shapes if name in wanted} if known else {}
+            return file.metadata() or {}, shapes, tensors
+    except tensorfiles.UnsoundError as exc:
+        raise ModelError(path, str(exc)) from exc
 
 
 def _described(path: Path, metadata: dict[str, Any]) -> tuple[Floats, Floats, int, Provenance]:

@@ -23,7 +23,7 @@ import speckv
 from speckvctl.codecs.tensors import (
     DamagedTensorsError,
     TensorsError,
-    describe,
+    dtype_of,
     element_bytes,
     kind_of,
     read_header,
@@ -124,7 +124,7 @@ class Contents:
 
     def _tensors(self) -> dict[str, list[Bytes]]:
         """Rows [heads * tokens][bytes] of the file's K and V tensors of the pool's dtype and head size."""
-        header, offset = read_header(self.path)
+        header = read_header(self.path)
         found: dict[str, list[Bytes]] = {"k": [], "v": []}
         left = {"k": MAX_BYTES_OF_A_KIND, "v": MAX_BYTES_OF_A_KIND}
         others: set[str] = set()
@@ -132,7 +132,7 @@ class Contents:
             kind = kind_of(name)
             if kind is None:
                 continue
-            dtype, shape, begin, end = describe(self.path, name, header[name])
+            dtype, shape = dtype_of(header[name]), header[name].shape
             if dtype != self.geometry.dtype or len(shape) != 3 or shape[2] != self.geometry.head_dim:
                 others.add(f"{dtype}, head size {shape[-1]}" if len(shape) == 3 else f"{dtype} of shape {shape}")
                 continue
@@ -140,10 +140,8 @@ class Contents:
             tokens = min(tokens, left[kind] // max(1, heads * self._row_bytes))
             if tokens < WINDOW_TOKENS or not heads:
                 continue
-            if offset + end > self.path.stat().st_size:
-                raise DamagedContentsError(f"{self.path}: cut short: tensor {name} lies beyond its end")
             left[kind] -= heads * tokens * self._row_bytes
-            rows = np.memmap(self.path, np.uint8, "r", offset + begin, (heads, shape[1], self._row_bytes))
+            rows = np.memmap(self.path, np.uint8, "r", header[name].offset, (heads, shape[1], self._row_bytes))
             found[kind] += list(np.asarray(rows)[:, :tokens])
         if not (found["k"] and found["v"]):
             wanted = f"{self.geometry.dtype}, head size {self.geometry.head_dim}"

@@ -55,7 +55,7 @@ int speckv_predictor_load(const void *bytes, size_t n, struct speckv_predictor *
  * edges_ms (U32), layers.0 and layers.1 .input .recurrent (I8) .input_scale .recurrent_scale .bias (I32), head (I8),
  * head_scale and head_bias (I32), of the shapes above, with no byte shared or left over; metadata: "format"
  * "speckv-return-model", "version" "0" and "window_ms" (1 to 2^31); other metadata is not looked at.
- * Errors: those of speckv_predictor_load().
+ * Errors: those of speckv_predictor_load(), -EFBIG (more than 128 MiB).
  */
 int speckv_predictor_parse(const void *file, size_t n, struct speckv_predictor **out);
 /** Free a model. NULL is allowed. */

@@ -103,5 +103,5 @@ def test_a_tensor_that_claims_a_terabyte_is_refused_before_any_memory_is_taken(t
     text = b'{"k":{"dtype":"BF16","shape":[8,536870912,128],"data_offsets":[0,1099511627776]}}'
     path = tmp_path / "kv.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text)
-    with pytest.raises(TensorsError, match="is too large"):
+    with pytest.raises(TensorsError, match="cut short"):
         tensors.read_pairs(path, 64)
