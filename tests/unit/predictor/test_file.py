@@ -95,6 +95,17 @@ def test_the_window_is_the_files(data: bytes) -> None:
     assert lib.speckv_predictor_window_ms(parse(join(table, body))) == 1 << 31
 
 
+def test_a_member_that_the_format_does_not_know_is_passed_over(data: bytes) -> None:
+    table, body = split(data)
+    table["head_bias"]["more"] = [1, {"deep": None}]
+    assert lib.speckv_predictor_bins(parse(join(table, body))) > 0
+
+
+def empty(table: dict[str, Any]) -> dict[str, Any]:
+    end = max(entry["data_offsets"][1] for name, entry in table.items() if name != "__metadata__")
+    return {"dtype": "I8", "shape": [0], "data_offsets": [end, end]}
+
+
 CHANGES: dict[str, tuple[int, Callable[[dict[str, Any]], Any]]] = {
     "another format": (errno.EOPNOTSUPP, lambda t: t["__metadata__"].update(format="pt")),
     "no format": (errno.EOPNOTSUPP, lambda t: t["__metadata__"].pop("format")),
@@ -104,18 +115,18 @@ CHANGES: dict[str, tuple[int, Callable[[dict[str, Any]], Any]]] = {
     "a window of 0": (errno.EBADMSG, lambda t: t["__metadata__"].update(window_ms="0")),
     "a window of words": (errno.EBADMSG, lambda t: t["__metadata__"].update(window_ms="30s")),
     "too long a window": (errno.EBADMSG, lambda t: t["__metadata__"].update(window_ms="2147483649")),
-    "a tensor less": (errno.EOPNOTSUPP, lambda t: t.pop("head_bias")),
-    "a tensor more": (errno.EOPNOTSUPP, lambda t: t.update(extra=t["head_bias"])),
+    "an empty tensor more": (errno.EOPNOTSUPP, lambda t: t.update(extra=empty(t))),
     "another type": (errno.EOPNOTSUPP, lambda t: t["head_bias"].update(dtype="F32")),
-    "another shape": (errno.EOPNOTSUPP, lambda t: t["layers.0.bias"].update(shape=[513])),
+    "another shape": (errno.EOPNOTSUPP, lambda t: t["layers.1.input"].update(shape=[256, 256])),
     "a dimension more": (errno.EOPNOTSUPP, lambda t: t["layers.0.bias"].update(shape=[512, 1])),
-    "a dimension of 2^31": (errno.EOPNOTSUPP, lambda t: t["layers.0.input"].update(shape=[512, 1 << 31])),
-    "other bins": (errno.EOPNOTSUPP, lambda t: t["head_scale"].update(shape=[21])),
+    "a tensor of another name": (errno.EOPNOTSUPP, lambda t: t.update(extra=t.pop("head_bias"))),
+    "more than its bytes": (errno.EBADMSG, lambda t: t["layers.0.bias"].update(shape=[513])),
+    "a dimension of 2^31": (errno.EBADMSG, lambda t: t["layers.0.input"].update(shape=[512, 1 << 31])),
+    "a tensor's bytes, and no tensor": (errno.EBADMSG, lambda t: t.pop("head_bias")),
     "beyond the end": (errno.EBADMSG, lambda t: t["head_bias"].update(data_offsets=[1 << 30, (1 << 30) + 88])),
     "backwards": (errno.EBADMSG, lambda t: t["head_bias"].update(data_offsets=[88, 0])),
     "shorter": (errno.EBADMSG, lambda t: t["head_bias"].update(data_offsets=[0, 84])),
     "shared bytes": (errno.EBADMSG, lambda t: t["head_bias"].update(data_offsets=t["head_scale"]["data_offsets"])),
-    "an unknown member": (errno.EBADMSG, lambda t: t["head_bias"].update(more=[1])),
     "no offsets": (errno.EBADMSG, lambda t: t["head_bias"].pop("data_offsets")),
     "a negative offset": (errno.EBADMSG, lambda t: t["head_bias"].update(data_offsets=[-1, 87])),
 }
