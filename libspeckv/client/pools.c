@@ -72,6 +72,8 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 		return fail(ctx, -EINVAL, "quota %s is above the largest size %s", human(a, out->quota_bytes), human(b, out->max_bytes));
 	if (out->quota_bytes < plan->block_bytes)
 		return fail(ctx, -EINVAL, "quota %s is below one block of %s", human(a, out->quota_bytes), human(b, plan->block_bytes));
+	if (out->tenant_quota_bytes && out->tenant_quota_bytes < plan->block_bytes)
+		return fail(ctx, -EINVAL, "tenant quota %s is below one block of %s", human(a, out->tenant_quota_bytes), human(b, plan->block_bytes));
 	return 0;
 }
 
@@ -369,7 +371,7 @@ static int set_quotas(struct speckv_device *dev, struct region *r, unsigned int 
 		if (quota > r->fixed.max_pages)
 			return fail(dev->ctx, -EINVAL, "quota %s is above the largest size %s", human(a, config->quota_bytes), human(b, r->fixed.max_pages * r->page_bytes));
 	}
-	if (mask & SPECKV_SET_TENANT_QUOTA && tenant && config->tenant_quota_bytes < r->fixed.block_bytes)
+	if (mask & SPECKV_SET_TENANT_QUOTA && config->tenant_quota_bytes && config->tenant_quota_bytes < r->fixed.block_bytes)
 		return fail(dev->ctx, -EINVAL, "tenant quota %s is below one block of %s", human(a, config->tenant_quota_bytes), human(b, r->fixed.block_bytes));
 	if (mask & SPECKV_SET_EVICTION && config->eviction > SPECKV_EVICT_NONE)
 		return fail(dev->ctx, -EINVAL, "eviction policy %u does not exist; use lru or none", config->eviction);
