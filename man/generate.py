@@ -20,19 +20,10 @@ import typer
 
 from speckvctl.app import app
 from speckvctl.exitcodes import MEANING
-from speckvctl.tree import NOUNS
+from speckvctl.tree import ENVIRONMENT, NOUNS
 
 DATE = "November 23, 2026"  # of the interface that the pages describe
 FOLDER = Path(__file__).resolve().parent
-ENVIRONMENT = {
-    "SPECKV_RUNTIME_DIR": (
-        "Folder of the media of host:DRAM and host:numaN. Default: /dev/shm/speckv; for a user without one that root "
-        "made, /dev/shm/speckv-UID."
-    ),
-    "SPECKV_ISA": "Forces the kernels of checksums and codecs, for tests. Default: the best that the processor has.",
-    "NO_COLOR": "No colour, on a terminal too.",
-    "SPECKVCTL_DEBUG": "Shows where in the program an error came from.",
-}
 FILES = {
     "/etc/speckv/keys.d": "Public keys (*.pub) whose owners may sign bundles for this machine.",
     "/dev/shm/speckv": "Media of the host engines, one file a pool.",

@@ -12,12 +12,14 @@ import typer
 from typer.core import TyperGroup
 
 from speckvctl import streams
-from speckvctl.errors import CliError, InterruptedByUserError, describe, line_for_people
+from speckvctl.errors import CliError, InterruptedByUserError, UsageError, describe, line_for_people
 from speckvctl.exitcodes import MEANING
 from speckvctl.render import show
-from speckvctl.tree import NOUNS, command_path
+from speckvctl.tree import ENVIRONMENT, NOUNS, command_path, normalized, suggestions
 
-EXIT_CODES = "\b\nExit codes:\n" + "\n".join(f"  {int(code)}  {text}" for code, text in MEANING.items())
+EXIT_CODES = "Exit codes:\n" + "\n".join(f"  {int(code)}  {text}" for code, text in MEANING.items())
+#: The commands import no module for the sake of help; as wide as theirs.
+HELP_COLUMNS = 110
 
 
 class _CarriedError(Exception):
@@ -50,9 +52,28 @@ class LazyRoot(TyperGroup):
         command.name = cmd_name
         return command
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Without typer's own options for completion: theirs breaks words at colons, which device names have."""
+        return [p for p in super().get_params(ctx) if p.name not in ("install_completion", "show_completion")]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        word = args[0]
+        if word not in NOUNS and not word.startswith("-") and not ctx.resilient_parsing:
+            near = suggestions(word)
+            hint = f". Did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
+            raise UsageError(
+                f"there is no command '{word}'{hint}", f"speckvctl {near[0]} --help" if near else "speckvctl --help"
+            )
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, noun.summary) for name, noun in NOUNS.items()])
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Environment"):
+            formatter.write_dl(list(ENVIRONMENT.items()))
+        super().format_epilog(ctx, formatter)
 
 
 app = typer.Typer(
@@ -61,7 +82,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     subcommand_metavar="NOUN [VERB] [ARGS]...",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_COLUMNS},
 )
 
 
@@ -75,16 +96,45 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-@app.callback(epilog=EXIT_CODES)
+def _print_completion(shell: str | None) -> None:
+    if shell is not None:
+        from speckvctl import completion
+        from speckvctl.render import write
+
+        if shell not in completion.SHELLS:
+            shells = ", ".join(completion.SHELLS)
+            raise UsageError(f"--completion: '{shell}' is not one of {shells}", 'eval "$(speckvctl --completion bash)"')
+        write(completion.script(shell))
+        raise typer.Exit()
+
+
+@app.callback(epilog="\b\n" + EXIT_CODES)
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", "-j", help="Print one JSON document; before the noun or after the verb.")
+    ] = False,
+    completion: Annotated[
+        str | None,
+        typer.Option(
+            "--completion",
+            metavar="SHELL",
+            callback=_print_completion,
+            is_eager=True,
+            help="Print what completes words in bash, zsh or fish, and exit.",
+        ),
+    ] = None,
 ) -> None:
     """Run compressed KV-cache pools for serving language models, on host memory or on CXL-SpecKV cards.
 
     Every command takes --json, which prints one document that a published schema describes, for failures too.
-    Data goes to stdout; warnings, questions and progress go to stderr.
+    Data goes to stdout; warnings, questions and progress go to stderr. DEVICE and POOL may be given as --device and
+    --pool too. Sizes are 4G, 4Gi or 4GiB (4 x 1024^3 bytes), 4GB (4 x 1000^3), or plain bytes.
+
+    "speckvctl help NOUN VERB" is "speckvctl NOUN VERB --help"; every noun has a man page, such as speckvctl-pool(1).
 
     \b
     Examples:
@@ -97,7 +147,7 @@ def root(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = normalized(sys.argv[1:] if arguments is None else arguments)
     debug = bool(os.environ.get("SPECKVCTL_DEBUG"))
     try:
         streams.prepare()
@@ -119,7 +169,7 @@ def _fail(exc: Exception, arguments: list[str]) -> int:
         return 2
     document = describe(exc, path)
     sys.stderr.write(line_for_people(exc, document, path) + "\n")
-    if "--json" in arguments and sys.stdout is not None:
+    if {"--json", "-j"} & set(arguments) and sys.stdout is not None:
         try:
             show(document, as_json=True)
         except typer.Exit as stop:

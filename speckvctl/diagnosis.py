@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from speckvctl import library
 from speckvctl.quantities import format_size, user_name
 from speckvctl.render.text import plural
 from speckvctl.results import Check
@@ -22,8 +23,8 @@ INSTALL = "pip install . in the source tree"
 MACHINES = ("x86_64", "aarch64")
 
 
-def ok(name: str, detail: str) -> Check:
-    return Check(name=name, status="ok", detail=detail)
+def ok(name: str, detail: str, next_step: str | None = None) -> Check:
+    return Check(name=name, status="ok", detail=detail, next=next_step)
 
 
 def warning(name: str, detail: str, next_step: str) -> Check:
@@ -165,7 +166,8 @@ def _media(name: str) -> Iterator[Check]:
             except speckv.SpeckvError as exc:
                 yield warning(name, f"{info.name}: {exc}", f"speckvctl device show {info.name}")
     if not found:
-        yield ok(name, "no host engine yet; speckvctl pool create host:DRAM chat --size 4GiB makes one")
+        with speckv.Context() as ctx:
+            yield ok(name, "no device yet", library.first_pool(ctx).replace("NAME", "chat"))
 
 
 def _pools(name: str, dev: object) -> Iterator[Check]:

@@ -86,6 +86,24 @@ def from_library(exc: BaseException) -> bool:
     return library is not None and isinstance(exc, library.SpeckvError)
 
 
+def _usage(exc: BaseException) -> str:
+    """What a usage error of typer says, in the words of the others."""
+    option = getattr(exc, "option_name", None)
+    if option is not None and hasattr(exc, "possibilities"):
+        from difflib import get_close_matches
+
+        context = getattr(exc, "ctx", None)
+        siblings = getattr(getattr(getattr(context, "parent", None), "command", None), "commands", {})
+        others = [
+            verb for verb, command in siblings.items() if any(option in parameter.opts for parameter in command.params)
+        ]
+        if others:
+            return f"there is no option {option} here; it belongs to {', '.join(others)}"
+        near = get_close_matches(str(option), exc.possibilities or [], 1, 0.7)
+        return f"there is no option {option}" + (f". Did you mean {near[0]}?" if near else "")
+    return str(exc.format_message()).rstrip(".")  # type: ignore[attr-defined]
+
+
 def describe(exc: BaseException, command_path: str) -> ErrorDocument:
     """Turn any exception that reached the top into the document that both renderers print."""
     from speckvctl.results import ErrorDetail, ErrorDocument
@@ -99,7 +117,7 @@ def describe(exc: BaseException, command_path: str) -> ErrorDocument:
         code = from_errno(number)
         next_step = f"{command_path} --help" if code is ExitCode.USAGE else _NEXT.get(code)
     elif callable(getattr(exc, "format_message", None)):  # typer's usage errors, whichever module it keeps them in
-        code, message = ExitCode.USAGE, exc.format_message().rstrip(".")  # type: ignore[attr-defined]
+        code, message = ExitCode.USAGE, _usage(exc)
         next_step = f"{command_path} --help"
     elif isinstance(exc, OSError) or number is not None:
         code = from_errno(number)

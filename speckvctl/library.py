@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from speckvctl import results
 from speckvctl.console import note
 from speckvctl.errors import AbsentError, DeniedError, UnsupportedError, UsageError
-from speckvctl.quantities import format_mode
+from speckvctl.quantities import format_mode, suggested_size
 
 if TYPE_CHECKING:
     import speckv
@@ -45,6 +45,16 @@ def check_device_name(name: str) -> str:
     )
 
 
+def first_pool(ctx: speckv.Context, name: str = "host:DRAM") -> str:
+    """The command that makes a pool on a device, with a size that fits what is free."""
+    import speckv
+
+    free: int | None = None
+    with suppress(speckv.SpeckvError):
+        free = ctx.probe(name).free_bytes
+    return f"speckvctl pool create {name} NAME --size {suggested_size(free)}"
+
+
 def require_ready(info: speckv.DeviceInfo) -> None:
     """Say plainly what stands in the way of opening a device; the library's own errors cover the rest.
 
@@ -55,8 +65,8 @@ def require_ready(info: speckv.DeviceInfo) -> None:
         return
     if info.state == "absent":
         raise AbsentError(
-            f"{info.name}: no host engine there yet",
-            f"speckvctl pool create {info.name} NAME --size 4GiB",
+            f"{info.name} does not exist yet: its first pool creates it",
+            f"speckvctl pool create {info.name} NAME --size {suggested_size(info.free_bytes or None)}",
             errno.ENOENT,
         )
     require_permission(info)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from speckvctl import library, results
 from speckvctl.console import note
-from speckvctl.errors import CliError, UnsupportedError, UsageError
-from speckvctl.quantities import format_mode, format_size, group_name, user_name
+from speckvctl.errors import CliError, NothingToDoError, UnsupportedError, UsageError
+from speckvctl.quantities import format_mode, format_size, group_name, suggested_size, user_name
 
 if TYPE_CHECKING:
     import speckv
@@ -211,7 +211,6 @@ def _config(found: speckv.DeviceInfo, wish: Wish) -> speckv.PoolConfig:
 def _result(
     found: speckv.DeviceInfo, wish: Wish, config: speckv.PoolConfig, replaced: str | None, pool: results.Pool | None
 ) -> results.PoolCreate:
-    capacity = -(-config.capacity_bytes // ALLOCATION_UNIT) * ALLOCATION_UNIT
     plan = results.PoolPlan(
         name=config.name,
         codec=str(config.codec),
@@ -220,12 +219,13 @@ def _result(
         eviction=str(config.eviction),
         geometry=library.geometry_result(config.geometry),
         block_bytes=config.geometry.block_bytes,
-        capacity_bytes=capacity,
-        quota_bytes=config.quota_bytes or capacity,
+        asked_bytes=wish.capacity_bytes,
+        capacity_bytes=config.capacity_bytes,
+        quota_bytes=config.quota_bytes,
         tenant_quota_bytes=config.tenant_quota_bytes or None,
         uid=os.geteuid() if config.uid is None else config.uid,
         gid=os.getegid() if config.gid is None else config.gid,
-        mode=format_mode(config.mode or 0o600),
+        mode=format_mode(config.mode),
     )
     return results.PoolCreate(
         device=found.name,
@@ -239,26 +239,54 @@ def _result(
 
 def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: str | None) -> results.PoolCreate:
     """What create() would do, refused for the reasons that can be seen without doing it."""
-    config = _config(found, wish)
-    ctx.plan_pool(found.name, config)
+    planned = ctx.plan_pool(found.name, _config(found, wish))
     if found.state == "ready":
         with ctx.open(found.name) as dev:
             found = dev.info()
-            if any(pool.config.name == wish.name for pool in dev.pools()):
-                raise CliError(
-                    f"{found.name} already has a pool '{wish.name}'",
-                    f"speckvctl pool show {found.name} {wish.name}",
-                    errno.EEXIST,
-                )
-    planned = _result(found, wish, config, replaced, None)
-    if planned.plan.capacity_bytes > found.free_bytes:
+            refuse_existing(dev, wish, planned)
+    if planned.capacity_bytes > found.free_bytes:
         raise CliError(
-            f"{wish.name}: {format_size(planned.plan.capacity_bytes)} are asked for, "
-            f"{format_size(found.free_bytes)} are free on {found.name}",
-            "a smaller --size",
+            f"pool {wish.name} needs {format_size(planned.capacity_bytes)}, and {found.name} has "
+            f"{format_size(found.free_bytes)} free",
+            f"--size {suggested_size(found.free_bytes)}, or shrink another pool",
             errno.ENOSPC,
         )
-    return planned
+    return _result(found, wish, planned, replaced, None)
+
+
+def refuse_existing(dev: speckv.Device, wish: Wish, planned: speckv.PoolConfig) -> None:
+    """A pool of that name: nothing to do where it is the same, an error that says what differs where it is not."""
+    found = next((pool for pool in dev.pools() if pool.config.name == wish.name), None)
+    if found is None:
+        return
+    have, want = _compared(found.config), _compared(planned)
+    have["calibration"] = found.calibration.hex() if found.calibration else "none"
+    want["calibration"] = wish.calibrated.digest if wish.calibrated else "none"
+    if not found.accessible:
+        where = f"{dev.name} already has a pool '{wish.name}', which this user may not look into"
+        raise CliError(where, "another name", errno.EEXIST)
+    differing = [f"{name} {have[name]}, not {want[name]}" for name in want if have[name] != want[name]]
+    if not differing:
+        raise NothingToDoError(f"pool {wish.name} of {dev.name} exists already, as asked", None, errno.EALREADY)
+    raise CliError(
+        f"{dev.name} already has a pool '{wish.name}' with other settings: {', '.join(differing)}",
+        f"speckvctl pool show {dev.name} {wish.name}",
+        errno.EEXIST,
+    )
+
+
+def _compared(config: speckv.PoolConfig) -> dict[str, str]:
+    """What two pools of one name must have in common to be the same."""
+    shape = config.geometry
+    return {
+        "size": f"{config.capacity_bytes >> 20} MiB",  # multiples of 2 MiB
+        "largest size": f"{config.max_bytes >> 20} MiB",
+        "codec": str(config.codec),
+        "block": f"{shape.layers}x{shape.kv_heads}x{shape.tokens}x{shape.head_dim} {shape.dtype}",
+        "page": format_size(config.page_bytes),
+        "tenancy": "single tenant" if config.single_tenant else "many tenants",
+        **described(config),
+    }
 
 
 def create(
@@ -268,9 +296,10 @@ def create(
     import speckv
 
     config = _config(found, wish)
-    ctx.plan_pool(found.name, config)  # refuses what cannot be right before anything is opened, and so made
+    planned = ctx.plan_pool(found.name, config)  # refuses what cannot be right before anything is opened, and so made
     fresh = found.state == "absent" and not library.is_card(found.name)  # a card is there without a pool
     with ctx.open(found.name, create=True, format=overwrite and not fresh and found.state != "ready") as dev:
+        refuse_existing(dev, wish, planned)
         try:
             pool = library.pool_result(found.name, dev.create_pool(config))
         except speckv.SpeckvError:
@@ -278,7 +307,7 @@ def create(
             if fresh:
                 _take_back(ctx, found.name)
             raise
-    return _result(found, wish, config, replaced, pool)
+    return _result(found, wish, planned, replaced, pool)
 
 
 def _card_codes(found: speckv.DeviceInfo, wish: Wish) -> bool:
@@ -287,7 +316,7 @@ def _card_codes(found: speckv.DeviceInfo, wish: Wish) -> bool:
 
 
 def _take_back(ctx: speckv.Context, name: str) -> None:
-    """Nothing changed: the engine made a moment ago goes again, unless somebody else already put a pool on it."""
+    """Undo the creation of a device that got no pool, unless another process has put one on it."""
     import speckv
 
     try:
@@ -305,6 +334,8 @@ def change(dev: speckv.Device, name: str, settings: Settings, *, dry_run: bool) 
         wanted = {
             field.name: value for field in fields(settings) if (value := getattr(settings, field.name)) is not None
         }
+        if wanted.get("quota_bytes") == 0:
+            wanted["quota_bytes"] = config.capacity_bytes
         after = replace(before, config=replace(config, **wanted))
         if after.config == config:
             raise speckv.NothingToDoError(errno.EALREADY, f"{name}: it already is as asked")
@@ -318,7 +349,7 @@ def change(dev: speckv.Device, name: str, settings: Settings, *, dry_run: bool) 
             gid=settings.gid,
             mode=settings.mode,
         )
-    old, new = _described(before.config), _described(after.config)
+    old, new = described(before.config), described(after.config)
     return results.PoolSet(
         device=dev.name,
         dry_run=dry_run,
@@ -327,12 +358,12 @@ def change(dev: speckv.Device, name: str, settings: Settings, *, dry_run: bool) 
     )
 
 
-def _described(config: speckv.PoolConfig) -> dict[str, str]:
+def described(config: speckv.PoolConfig) -> dict[str, str]:
     """The settings that `pool set` can change, as text."""
     uid, gid = config.uid or 0, config.gid or 0
     return {
-        "quota": format_size(config.quota_bytes),
-        "tenant quota": format_size(config.tenant_quota_bytes) if config.tenant_quota_bytes else "no limit",
+        "quota": format_size(config.quota_bytes) if config.quota_bytes != config.capacity_bytes else "none",
+        "tenant quota": format_size(config.tenant_quota_bytes) if config.tenant_quota_bytes else "none",
         "eviction": str(config.eviction),
         "owner": f"{user_name(uid)}:{group_name(gid)}",
         "mode": format_mode(config.mode),

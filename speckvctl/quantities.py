@@ -7,13 +7,18 @@ import re
 import time
 from decimal import Decimal, InvalidOperation
 
-from speckvctl.errors import AbsentError, UsageError
+from speckvctl.errors import UsageError
 
-_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-_BY_LOWER = {unit.lower(): factor for unit, factor in _UNITS.items()}
+#: Powers of two for one letter, with or without "i", as lvcreate, truncate and qemu have it; of ten for "kB", "MB", ...
+_POWERS = {letter: index for index, letter in enumerate("KMGTPE", 1)}
+_BY_LOWER = {"": 1, "b": 1}
+for _letter, _power in _POWERS.items():
+    _BY_LOWER |= {_letter.lower(): 1 << 10 * _power, f"{_letter}i".lower(): 1 << 10 * _power}
+    _BY_LOWER |= {f"{_letter}iB".lower(): 1 << 10 * _power, f"{_letter}B".lower(): 1000**_power}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 _UINT64_MAX = (1 << 64) - 1
+#: What takes a limit away.
+NO_LIMIT = ("none", "unlimited")
 
 
 def parse_whole(text: str, option: str, least: int, most: int) -> int:
@@ -33,8 +38,8 @@ def parse_decimal(text: str, option: str, least: float, most: float, *, or_zero:
 
 
 def parse_size(text: str, option: str) -> int:
-    """Bytes of "4GiB", "1.5 TiB", "500kB" or "65536"."""
-    advice = f"{option} 4GiB (units: KiB MiB GiB TiB, kB MB GB TB, or plain bytes)"
+    """Bytes of "4G", "4Gi", "4GiB" (all 4 << 30), "1.5 TiB", "500kB" (500,000) or "65536"."""
+    advice = f"{option} 4GiB (K M G T or KiB MiB GiB TiB are powers of 1024, kB MB GB TB of 1000; or plain bytes)"
     match = _SIZE.fullmatch(text.strip())
     factor = _BY_LOWER.get(match[2].lower()) if match else None
     if match is None or factor is None:
@@ -43,17 +48,27 @@ def parse_size(text: str, option: str) -> int:
         size = Decimal(match[1]) * factor
     except InvalidOperation:
         raise UsageError(f"{option}: '{text}' is not a size", advice) from None
-    if size != size.to_integral_value():
-        raise UsageError(f"{option}: '{text}' is not a whole number of bytes", advice)
     if size > _UINT64_MAX:
         raise UsageError(f"{option}: '{text}' is more than this machine can address", advice)
+    if size != size.to_integral_value():
+        raise UsageError(f"{option}: '{text}' is not a whole number of bytes", advice)
     return int(size)
 
 
 def parse_positive_size(text: str, option: str) -> int:
     size = parse_size(text, option)
     if size == 0:
-        raise UsageError(f"{option}: '{text}' is nothing; a size greater than 0 is needed", f"{option} 4GiB")
+        raise UsageError(f"{option}: '{text}' is 0 bytes; a size above 0 is needed", f"{option} 4GiB")
+    return size
+
+
+def parse_limit(text: str, option: str) -> int:
+    """Bytes of a limit, 0 for "none"."""
+    if text.strip().lower() in NO_LIMIT:
+        return 0
+    size = parse_size(text, option)
+    if size == 0:
+        raise UsageError(f"{option}: '{text}' would allow nothing", f"{option} none, for no limit")
     return size
 
 
@@ -61,14 +76,22 @@ def format_size(size: int | None) -> str:
     """Three significant figures and a binary unit; exact below 1 KiB."""
     if size is None:
         return "-"
-    for unit, shift in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+    for letter, power in reversed(_POWERS.items()):
         # The rounded figure decides, so that 1023.7 MiB is shown as 1 GiB and never as "1024 MiB".
-        if size >= (1 << shift) * 1023.5 / 1024:
-            value = size / (1 << shift)
+        if size >= (1 << 10 * power) * 1023.5 / 1024:
+            value = size / (1 << 10 * power)
             digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
             text = f"{value:.{digits}f}"
-            return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {unit}"
+            return f"{text.rstrip('0').rstrip('.') if '.' in text else text} {letter}iB"
     return f"{size} B"
+
+
+def suggested_size(free_bytes: int | None) -> str:
+    """A size for a first pool that fits with its tables: 4GiB, or the power of two that does."""
+    size = 4 << 30
+    while free_bytes is not None and size > 4 << 20 and size > free_bytes * 9 // 10:
+        size >>= 1
+    return format_size(size).replace(" ", "")
 
 
 def parse_mode(text: str) -> int:
@@ -103,12 +126,12 @@ def parse_owner(text: str) -> tuple[int, int | None]:
             entry = pwd.getpwnam(user)
             uid, gid = entry.pw_uid, entry.pw_gid
     except KeyError:
-        raise AbsentError(f"--owner: there is no user '{user}'", advice) from None
+        raise UsageError(f"--owner: there is no user '{user}'", advice) from None
     try:
         if group:
             gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
     except KeyError:
-        raise AbsentError(f"--owner: there is no group '{group}'", advice) from None
+        raise UsageError(f"--owner: there is no group '{group}'", advice) from None
     if max(uid, gid or 0) >= 0xFFFFFFFF:
         raise UsageError(f"--owner: '{text}' is beyond the largest user or group number", advice)
     return uid, gid

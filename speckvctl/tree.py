@@ -7,51 +7,106 @@ whole tree will be; a test holds this list, that one and the registered commands
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 
 @dataclass(frozen=True)
 class Noun:
     summary: str
     verbs: tuple[str, ...] = ()  # empty: the noun is a command itself
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other words for its verbs
 
 
 NOUNS: dict[str, Noun] = {
     "device": Noun(
         "Find, describe, change, test and close devices.",
         ("list", "show", "reset", "selftest", "set", "inject", "close"),
+        {"ls": "list"},
     ),
     "flash": Noun("Put a signed bitstream into a card, and start it."),
     "pool": Noun(
         "Create pools, look at them, change, check and destroy them.",
         ("create", "list", "show", "resize", "set", "destroy", "check"),
+        {"ls": "list", "rm": "destroy", "delete": "destroy"},
     ),
     "bitstream": Noun(
-        "Build, look at, verify and sign bundles of bitstreams.", ("build", "inspect", "verify", "sign", "keygen")
+        "Build, look at, verify and sign bundles of bitstreams.",
+        ("build", "inspect", "verify", "sign", "keygen"),
+        {"show": "inspect"},
     ),
     "train-prefetcher": Noun("Train a prefetcher on serving traces."),
     "prefetcher": Noun(
-        "Judge prefetchers on real traces, load them into cards, look at models.", ("eval", "load", "unload", "show")
+        "Evaluate prefetchers on real traces, load them into cards, look at models.", ("eval", "load", "unload", "show")
     ),
     "codec": Noun(
-        "Judge codecs on real K and V, and turn tensors into frames and back.",
+        "Evaluate codecs on real K and V, and turn tensors into frames and back.",
         ("eval", "calibrate", "compare", "encode", "decode", "vectors"),
     ),
     "replay": Noun("Drive a pool with a real serving trace and verify every byte."),
     "top": Noun("Watch devices, pools, tenants and prefetchers live."),
     "stats": Noun("Show a pool's counters, hit share, latencies and tenants."),
     "events": Noun("Show, or follow, what happened to devices and pools."),
-    "emu": Noun("Run emulated cards.", ("start", "stop", "list", "status")),
+    "emu": Noun("Run emulated cards.", ("start", "stop", "list", "status"), {"ls": "list", "show": "status"}),
     "doctor": Noun("Check that this machine can run pools, and say what to do."),
 }
 
 
-def command_path(arguments: list[str]) -> str:
+#: What the environment decides, for help and manual pages.
+ENVIRONMENT = {
+    "SPECKV_RUNTIME_DIR": (
+        "Directory that holds host:DRAM, host:numaN and emulated cards. Default: /dev/shm/speckv; for a user without "
+        "one that root made, /dev/shm/speckv-UID."
+    ),
+    "SPECKV_ISA": "Forces the kernels of checksums and codecs, for tests. Default: the best that the processor has.",
+    "NO_COLOR": "No colour, on a terminal too.",
+    "COLUMNS": "Width of help and of wrapped messages, in place of the terminal's.",
+    "SPECKVCTL_DEBUG": "Shows where in the program an error came from.",
+}
+
+
+def command_path(arguments: Sequence[str]) -> str:
     """The part of a command line that names the command: "speckvctl pool create"."""
     words = [word for word in arguments if not word.startswith("-")]
     path = ["speckvctl"]
     if words and words[0] in NOUNS:
+        noun = NOUNS[words[0]]
         path.append(words[0])
-        if len(words) > 1 and words[1] in NOUNS[words[0]].verbs:
-            path.append(words[1])
+        if len(words) > 1 and (verb := noun.aliases.get(words[1], words[1])) in noun.verbs:
+            path.append(verb)
     return " ".join(path)
+
+
+def normalized(arguments: Sequence[str]) -> list[str]:
+    """A command line with the words that hands type in the places where the commands take them.
+
+    "help pool create" and "pool help create" are "pool create --help"; "version" is "--version"; --json before the noun
+    is an option of the verb.
+    """
+    words = list(arguments)
+    as_json: list[str] = []
+    while words and words[0] in ("--json", "-j"):
+        as_json = [words.pop(0)]
+    if words[:1] == ["help"]:
+        return [*words[1:], "--help"]
+    if words[1:2] == ["help"] and words[0] in NOUNS and NOUNS[words[0]].verbs:
+        return [words[0], *words[2:], "--help"]
+    if words == ["version"]:
+        return ["--version"]
+    if as_json and words:
+        at = 2 if words[0] in NOUNS and NOUNS[words[0]].verbs else 1
+        return [*words[:at], *as_json, *words[at:]]
+    return words
+
+
+def suggestions(word: str) -> list[str]:
+    """Commands that a word which names none may have meant, without "speckvctl"."""
+    with_verb = [f"{noun} {word}" for noun, entry in NOUNS.items() if word in entry.verbs or word in entry.aliases]
+    return with_verb or get_close_matches(word, [*NOUNS, "help", "version"], 2)
+
+
+def verb_suggestions(noun: str, word: str) -> list[str]:
+    entry = NOUNS[noun]
+    near = get_close_matches(word, [*entry.verbs, *entry.aliases], 2)
+    return list(dict.fromkeys(f"{noun} {entry.aliases.get(verb, verb)}" for verb in near))

@@ -7,7 +7,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from speckvctl import results
-from speckvctl.errors import NothingToDoError
+from speckvctl.errors import NothingToDoError, UsageError
 from speckvctl.quantities import format_size
 
 if TYPE_CHECKING:
@@ -24,6 +24,16 @@ LABELS = {
     "recall_timeout_ms": "recall timeout",
     "poll_microseconds": "poll",
 }
+
+
+def check_throttle(admin: card.Admin, celsius: float) -> None:
+    """Refuse a temperature that the card would refuse with fewer words."""
+    trip = admin.health().trip_millicelsius
+    if not 0 <= celsius * 1000 < trip:
+        raise UsageError(
+            f"--throttle-celsius: {celsius:g} is not between 0 and {trip / 1000:g}, where {admin.name} stops",
+            "--throttle-celsius 80",
+        )
 
 
 def change(admin: card.Admin, wanted: dict[str, int], *, save: bool, dry_run: bool) -> results.DeviceSet:
@@ -56,13 +66,13 @@ def as_text(name: str, value: int) -> str:
         case "prefetch_bytes_per_second":
             return f"{format_size(value)}/s" if value else "no limit"
         case "prefetch_depth":
-            return str(value) if value else "adapts"
+            return str(value) if value else "adaptive"
         case "scrub_seconds":
             return f"every {value} s" if value else "off"
         case "interrupt_coalescing":
             return f"{value & 0xFFFF} completions or {value >> 16} us" if value else "off"
         case "poll_microseconds":
-            return f"{value} us" if value else "for ever"
+            return f"{value} us" if value else "no limit"
         case "recall_timeout_ms":
             return f"{value} ms"
         case _:

@@ -84,7 +84,7 @@ def build_bundle(
 
 @app.verb("inspect")
 def inspect_bundle(bundle_path: Bundle, as_json: Json = False) -> None:
-    """Show what a bundle says of itself. Its form and its bitstream are checked, its signer is not.
+    """Show a bundle's manifest ("show" is the same). Form and bitstream are checked, the signature is not.
 
     \b
     Examples:

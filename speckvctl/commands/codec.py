@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speckvctl import files, results
+from speckvctl import completion, files, results
 from speckvctl.commands.options import App, DryRun, Json, decimal, whole
 from speckvctl.console import ProgressCallback, progress
 from speckvctl.errors import UsageError
+from speckvctl.pools import CODECS
 from speckvctl.render import finish
 
 if TYPE_CHECKING:
@@ -28,9 +29,17 @@ File = Annotated[
     Path, typer.Argument(metavar="FILE", help="safetensors with tensors named k and v, [head][token][channel].")
 ]
 Frames = Annotated[Path, typer.Argument(metavar="FRAMES", help="A file of frames, as codec encode writes it.")]
-CodecName = Annotated[str, typer.Option("--codec", metavar="MODE", help="One of this build's modes.")]
+CodecName = Annotated[
+    str,
+    typer.Option(
+        "--codec",
+        metavar="CODEC",
+        help=f"{', '.join(CODECS[:-1])} or {CODECS[-1]}.",
+        autocompletion=completion.codecs,
+    ),
+]
 Calibration = Annotated[
-    Path | None, typer.Option("--calibration", metavar="FILE", help="For the modes that need one: codec calibrate.")
+    Path | None, typer.Option("--calibration", metavar="FILE", help="For q5c and e7c: codec calibrate makes it.")
 ]
 BlockTokens = Annotated[
     int, whole("--block-tokens", metavar="N", least=64, most=65472, help="Tokens of a frame, a multiple of 64.")
@@ -41,24 +50,31 @@ ModelFolder = Annotated[
 Tokens = Annotated[
     Path | None, typer.Option("--tokens", metavar="FILE", help="Token ids to run it on, .npy [document][token].")
 ]
-Documents = Annotated[int | None, whole("--documents", metavar="N", least=1, most=1 << 20, help="Only N of them.")]
+Documents = Annotated[
+    int | None, whole("--documents", metavar="N", least=1, most=1 << 20, help="Use at most N documents.")
+]
 SkipDocuments = Annotated[
-    int, whole("--skip-documents", metavar="N", least=0, most=1 << 20, help="Not the first N: of a calibration.")
+    int,
+    whole(
+        "--skip-documents",
+        metavar="N",
+        least=0,
+        most=1 << 20,
+        help="Skip the first N documents (those used for calibration).",
+    ),
 ]
 Compute = Annotated[
-    str, typer.Option("--compute", metavar="DEVICE", help="Where the model is run: cpu, or a GPU, cuda or cuda:1.")
+    str, typer.Option("--compute", metavar="DEVICE", help="Where the model runs: cpu, or a GPU: cuda, cuda:1.")
 ]
 PrefixTokens = Annotated[
     int | None,
-    whole(
-        "--prefix-tokens", metavar="N", least=64, most=1 << 24, help="Restored in the rule of a prefix. Default: half."
-    ),
+    whole("--prefix-tokens", metavar="N", least=64, most=1 << 24, help="Length of the restored prefix. Default: half."),
 ]
 
 
 @app.callback()
 def codec() -> None:
-    """Judge codecs on real K and V, and turn tensors into frames and back.
+    """Evaluate codecs on real K and V, and turn tensors into frames and back.
 
     Ratios are against what the cache holds (16 bits a value in bf16 and fp16) and count every header, table and
     checksum of what codec encode writes.
@@ -84,7 +100,7 @@ def eval_codec(
     compute: Compute = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Judge one mode on a file's K and V: ratio, errors, speed, and with a model what it costs in perplexity.
+    """Evaluate one codec on a file's K and V: ratio, errors, speed, and with a model its cost in perplexity.
 
     With --model and --tokens the model is run on what comes out of the codec, by two rules. Blocks: every full block
     of 64 tokens, of every layer, is the decoded one for all tokens after it. Prefix: the first tokens' K and V were
@@ -176,10 +192,15 @@ def compare_codecs(
     file: File,
     only: Annotated[
         list[str] | None,
-        typer.Option("--codec", metavar="MODE", help="Only this mode. May be repeated. Default: all of this build."),
+        typer.Option(
+            "--codec",
+            metavar="CODEC",
+            help="Only this codec. May be repeated. Default: all.",
+            autocompletion=completion.codecs,
+        ),
     ] = None,
     calibration: Calibration = None,
-    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Show peers beside our modes.")] = True,
+    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Show peers beside our codecs.")] = True,
     model: ModelFolder = None,
     tokens: Tokens = None,
     documents: Documents = None,
@@ -187,11 +208,12 @@ def compare_codecs(
     prefix_tokens: PrefixTokens = None,
     compute: Compute = "cpu",
     svg: Annotated[
-        Path | None, typer.Option("--svg", metavar="FILE", help="Draw ratio and loss, an SVG; a file there is lost.")
+        Path | None,
+        typer.Option("--svg", metavar="FILE", help="Draw ratio and loss as an SVG; a file there is replaced."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show all modes and what others do in one table: ratio, errors, speed, and with a model perplexity.
+    """Compare all codecs and their peers in one table: ratio, errors, speed, and with a model perplexity.
 
     Peers: zstd -1 and -3, lz4, byte shuffle with zstd, a cast to fp8, MXFP4, KIVI with 4 bits, and a CacheGen-style
     coder, which is our own from the paper. Compressors of bytes get the same blocks of 64 tokens and lose nothing. The
@@ -344,7 +366,10 @@ def calibrate(
         Path, typer.Option("--tokens", metavar="FILE", help="Token ids to run it on, .npy [document][token].")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Calibration to write.")],
-    codec_name: Annotated[str, typer.Option("--codec", metavar="MODE", help="q5c or e7c.")] = "q5c",
+    codec_name: Annotated[
+        str,
+        typer.Option("--codec", metavar="CODEC", help="q5c or e7c.", autocompletion=completion.calibrated_codecs),
+    ] = "q5c",
     ratio: Annotated[
         float | None,
         decimal(
@@ -352,24 +377,25 @@ def calibrate(
             metavar="R",
             least=1,
             most=64,
-            help="How much smaller frames are to be, at least. Default: 6 in q5c, 7.5 in e7c.",
+            help="Least compression ratio. Default: 6 in q5c, 7.5 in e7c.",
         ),
     ] = None,
     documents: Documents = None,
-    seed: Annotated[int, whole("--seed", metavar="N", least=0, most=1 << 62, help="Of what is drawn.")] = 0,
+    seed: Annotated[int, whole("--seed", metavar="N", least=0, most=1 << 62, help="Seed for what is drawn.")] = 0,
     compute: Compute = "cpu",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Make a calibration of a model for the mode q5c or e7c, from text like what it will serve.
+    """Make a calibration of a model for q5c or e7c, from text like what it will serve.
 
     The model is run, forwards and back, to learn where in K and V small errors change its predictions. In q5c heads
     that matter get more bits, and the encoder moves errors to where they do not matter. In e7c each head gets a
     transform that puts what matters into few coefficients; its ratio is that of the last documents with what the first
     ones taught, and other text may take more or less. Some ten documents of 2048 tokens are enough; a calibration
-    should not be judged on the text it was made from. This needs torch.
+    should not be evaluated on the text it was made from. This needs torch, and minutes of CPU; --dry-run checks what
+    can be checked before that.
 
-    Pools and frames name the calibration by its digest. Without the very file, frames cannot be read: keep it.
+    Pools and frames name the calibration by its digest. Frames cannot be read without that file: keep it.
 
     \b
     Examples:
@@ -425,11 +451,11 @@ def golden_vectors(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Hold this build to golden frames, with every set of kernels that this machine has; exit code 7 where it differs.
+    """Compare this build with golden frames, with every kernel set of this machine; exit code 7 where it differs.
 
-    Every line of index.txt is made anew: its input by its style and seed, its frame, and what that decodes to. With
-    --write the checksums in index.txt and the stored frames become those of this build; its lines, which say what
-    there is, stay. Of modes with a calibration the stored frames are read, no others are made.
+    Every line of index.txt is computed again: its input from style and seed, its frame, and what that decodes to. With
+    --write the checksums in index.txt and the stored frames become those of this build; the lines themselves stay. Of
+    codecs with a calibration the stored frames are read, no others are made.
 
     \b
     Examples:

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import errno
+import math
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speckvctl import library, results
+from speckvctl import completion, library, results
 from speckvctl.cards import description
-from speckvctl.commands.options import App, Device, DryRun, Json, Yes, decimal, whole
+from speckvctl.commands.options import App, Card, Device, DryRun, HostDevice, Json, Yes, decimal, whole
 from speckvctl.console import confirm, progress
 from speckvctl.errors import UnsupportedError, UsageError
-from speckvctl.quantities import parse_size
+from speckvctl.quantities import NO_LIMIT, parse_size
 from speckvctl.render import finish
 from speckvctl.render.text import plural
 
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
 
 app = App(no_args_is_help=True)
 
+#: Causes of the register FATAL_CAUSE.
+FATAL_CAUSES = {1: "memory", 2: "DMA", 3: "temperature", 4: "internal", 5: "admin queue", 6: "admin doorbell"}
+
 
 @app.callback()
 def device() -> None:
     """Find, describe, change, test and close devices.
 
-    A device is a host engine (host:DRAM, host:numaN, host:/path/to/file, host:/dev/daxX.Y) or a card (emu:NAME). Its
-    first pool makes a host engine: see speckvctl pool create. For emulated cards see speckvctl emu.
+    A device is memory of this host (host:DRAM, host:numaN, host:/path/to/file, host:/dev/daxX.Y) or a card (emu:NAME).
+    The first "pool create" creates a host device; "emu start" an emulated card.
 
     \b
     Examples:
@@ -40,10 +44,11 @@ def device() -> None:
 
 @app.verb("list")
 def list_devices(as_json: Json = False) -> None:
-    """List the host engines and cards there are, and the hardware that could carry one.
+    """List devices, and the hardware that could carry one.
 
-    Hardware is what the kernel shows: memory-only NUMA nodes, devdax nodes, CXL memory and cards. The last column says
-    what to type before it can be used.
+    ALLOCATED is what pools and their tables take of a device, whether blocks fill it or not; FREE is what a new pool
+    can get now, which for DRAM is also limited by the machine's free memory. Hardware is what the kernel shows:
+    memory-only NUMA nodes, devdax nodes, CXL memory and cards; a line below says what to type before it can be used.
 
     \b
     Examples:
@@ -53,15 +58,16 @@ def list_devices(as_json: Json = False) -> None:
     with library.context() as ctx:
         engines = [library.device_result(info) for info in ctx.devices() if not library.is_card(info.name)]
         devices = [*engines, *description.devices(ctx)]
-    finish(results.DeviceList(devices=devices, hardware=library.hardware()), as_json=as_json)
+        next_step = None if devices else library.first_pool(ctx)
+    finish(results.DeviceList(devices=devices, hardware=library.hardware(), next=next_step), as_json=as_json)
 
 
 @app.verb("show")
 def show_device(device: Device, as_json: Json = False) -> None:
-    """Show one device: what lies there, its room, its pools, and who manages it now.
+    """Show one device: what it holds, its space, its pools, and the process that is changing it, if any.
 
-    A medium that is not ready (foreign, of another version, half made, cut short) is shown too: nothing is changed.
-    Of a card: health, temperature, slots and what runs, settings, and who is connected.
+    A device that is not ready (foreign, of another version, incomplete, truncated) is shown too: nothing is changed.
+    Of a card: health, temperature, slots and what runs, settings, and the clients that are connected.
 
     \b
     Examples:
@@ -87,16 +93,18 @@ def show_device(device: Device, as_json: Json = False) -> None:
 
 @app.verb("reset")
 def reset_device(
-    device: Device,
-    engine: Annotated[bool, typer.Option("--engine", help="Only its queue pairs and transfers.")] = False,
-    counters: Annotated[bool, typer.Option("--counters", help="Only its statistics, and those of its pools.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Take their queues from clients, too.")] = False,
+    device: Card,
+    engine: Annotated[bool, typer.Option("--engine", help="Reset only its queue pairs and transfers.")] = False,
+    counters: Annotated[
+        bool, typer.Option("--counters", help="Reset only its statistics, and those of its pools.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Disconnect clients that use it.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Start a card again: its image is booted, and every connection has to begin anew. Pools and blocks stay.
+    """Restart a card: its image is booted, and every client has to reconnect. Pools and blocks stay.
 
-    A card that clients use is not reset, and the error names them; --force does it, and their calls fail.
+    A card that clients use is not reset, and the error names them; with --force it is, and their calls fail.
 
     \b
     Examples:
@@ -127,9 +135,9 @@ def reset_device(
 
 @app.verb("selftest")
 def selftest_device(device: Device, as_json: Json = False) -> None:
-    """Test a device: superblock, checksum kernels, codec modes, and its memory. Nothing that is stored is changed.
+    """Test a device: superblock, checksum kernels, codecs, and its memory. Nothing that is stored is changed.
 
-    A card tests itself: memory, DMA, codec modes, translation, predictor and flash. Exit code 7 when a step fails.
+    A card tests itself: memory, DMA, codecs, translation, predictor and flash. Exit code 7 when a step fails.
 
     \b
     Examples:
@@ -164,14 +172,14 @@ def selftest_device(device: Device, as_json: Json = False) -> None:
 
 @app.verb("set")
 def set_device(
-    device: Device,
+    device: Card,
     prefetch_depth: Annotated[
         int | None,
-        whole("--prefetch-depth", metavar="N", least=0, most=16, help="Steps ahead, 1 to 16; 0: adapts by itself."),
+        whole("--prefetch-depth", metavar="N", least=0, most=16, help="Steps ahead, 1 to 16; 0: adaptive."),
     ] = None,
     prefetch_rate: Annotated[
         str | None,
-        typer.Option("--prefetch-rate", metavar="SIZE", help="Most bytes a second fetched ahead; 0: no limit."),
+        typer.Option("--prefetch-rate", metavar="SIZE", help="Most bytes per second prefetched; none: no limit."),
     ] = None,
     poll: Annotated[
         int | None,
@@ -180,7 +188,7 @@ def set_device(
             metavar="N",
             least=0,
             most=1_000_000,
-            help="How long doorbells are polled before it sleeps; 0: for ever.",
+            help="How long doorbells are polled before it sleeps; 0: it never sleeps.",
         ),
     ] = None,
     throttle: Annotated[
@@ -189,15 +197,19 @@ def set_device(
     ] = None,
     scrub: Annotated[
         int | None,
-        whole("--scrub-seconds", metavar="N", least=0, most=2**32 - 1, help="Scrub memory once in so long; 0: never."),
+        whole("--scrub-seconds", metavar="N", least=0, most=2**32 - 1, help="Interval between memory scrubs; 0: none."),
     ] = None,
     recall: Annotated[
         int | None,
         whole(
-            "--recall-timeout-ms", metavar="N", least=1, most=600_000, help="Fence a client that is silent for so long."
+            "--recall-timeout-ms",
+            metavar="N",
+            least=1,
+            most=600_000,
+            help="Fence a client that does not answer within it.",
         ),
     ] = None,
-    save: Annotated[bool, typer.Option("--save", help="Keep it when the card is started again.")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Persist across restarts.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -212,31 +224,45 @@ def set_device(
 
     wanted = {
         "prefetch_depth": prefetch_depth,
-        "prefetch_bytes_per_second": None if prefetch_rate is None else parse_size(prefetch_rate, "--prefetch-rate"),
+        "prefetch_bytes_per_second": None if prefetch_rate is None else _rate(prefetch_rate),
         "poll_microseconds": poll,
-        "throttle_millicelsius": None if throttle is None else round(throttle * 1000),
+        "throttle_millicelsius": None if throttle is None or not math.isfinite(throttle) else round(throttle * 1000),
         "scrub_seconds": scrub,
         "recall_timeout_ms": recall,
     }
     named = {name: value for name, value in wanted.items() if value is not None}
-    if not named:
-        raise UsageError("nothing was named to set", f"speckvctl device set {device} --prefetch-depth 4")
+    if not named and throttle is None:
+        raise UsageError("nothing to set was named", f"speckvctl device set {device} --prefetch-depth 4")
     with description.administered(device) as admin:
+        if throttle is not None:
+            settings.check_throttle(admin, throttle)
         document = settings.change(admin, named, save=save, dry_run=dry_run)
     finish(document, as_json=as_json)
 
 
+def _rate(text: str) -> int:
+    return 0 if text.strip().lower() in NO_LIMIT else parse_size(text, "--prefetch-rate")
+
+
 @app.verb("inject")
 def inject_fault(
-    device: Device,
-    fault: Annotated[str, typer.Argument(metavar="FAULT", help="Which one; the list is above.")],
-    pool: Annotated[str | None, typer.Option("--pool", metavar="POOL", help="The pool that it is about.")] = None,
-    value: Annotated[int, whole("--value", metavar="N", least=0, most=2**64 - 1, help="As the fault says.")] = 0,
-    count: Annotated[int, whole("--count", metavar="N", least=0, most=2**32 - 1, help="How many times.")] = 1,
+    device: Card,
+    fault: Annotated[
+        str, typer.Argument(metavar="FAULT", help="A fault of the list above.", autocompletion=completion.faults)
+    ],
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", metavar="POOL", help="The pool it affects.", autocompletion=completion.pools),
+    ] = None,
+    value: Annotated[
+        int | None,
+        whole("--value", metavar="N", least=0, most=2**64 - 1, help="Meaning and default: see the fault."),
+    ] = None,
+    count: Annotated[int, whole("--count", metavar="N", least=0, most=2**32 - 1, help="How often.")] = 1,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Make an emulated card fail, to see what the others do then. No other device can.
+    """Inject a fault into an emulated card, to see how its clients handle it. No other device can.
 
     \b
     lost-interrupt       the next COUNT interrupts do not arrive
@@ -249,7 +275,7 @@ def inject_fault(
     stuck, unstick       COUNT commands never complete; those that hang go on
     lost-completion      the next COUNT commands are done and not answered
     bad-boot             the next COUNT first boots do not report healthy
-    fatal                the card stops, with cause VALUE of FATAL_CAUSE
+    fatal                the card stops with cause VALUE: 1 memory, 2 DMA, 3 temperature (default), 4 internal
     temperature          the card is VALUE millidegrees Celsius warm
     power-cut            power is lost after VALUE more bytes of flash
 
@@ -265,6 +291,7 @@ def inject_fault(
         raise UnsupportedError(f"{device}: only emulated cards fail when they are asked to", "speckvctl emu list")
     if fault not in speckv.card.FAULTS:
         raise UsageError(f"there is no fault '{fault}'", f"one of {', '.join(speckv.card.FAULTS)}")
+    value = _fault_value(fault, value)
     with description.administered(device) as admin, library.context() as ctx:
         number = admin.pool_number(pool) if pool is not None else 0
         if not dry_run:
@@ -273,12 +300,26 @@ def inject_fault(
     finish(document, as_json=as_json)
 
 
-@app.verb("close")
-def close_device(device: Device, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Close a host engine for good, with every pool on it, and give its memory back.
+def _fault_value(fault: str, value: int | None) -> int:
+    """What was given, if the fault takes it; what it means when nothing was."""
+    if fault == "temperature" and value is None:
+        raise UsageError("--value: the temperature in millidegrees Celsius is needed", "--value 90000")
+    if fault == "fatal" and value is not None and value not in FATAL_CAUSES:
+        causes = ", ".join(f"{number} {cause}" for number, cause in FATAL_CAUSES.items())
+        raise UsageError(f"--value: {value} is no cause of a fatal error; there are {causes}", "--value 3")
+    least = -(2**31) if fault == "temperature" else 0
+    most = 2**31 - 1 if fault == "temperature" else 2**64 - 1
+    if value is not None and not least <= value <= most:
+        raise UsageError(f"--value: {value} is not between {least} and {most}")
+    return (3 if fault == "fatal" else 0) if value is None else value
 
-    What its pools hold is zeroed and lost, so --yes is needed when there are any. Pools in use keep the device open:
-    the error names their users.
+
+@app.verb("close")
+def close_device(device: HostDevice, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Remove a host device with every pool on it, and return its memory.
+
+    What its pools hold is zeroed and lost, so --yes is needed when there are any. While any of its pools is in use
+    nothing is changed; the error names the users.
 
     \b
     Examples:

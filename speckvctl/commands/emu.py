@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from speckvctl import library, results
+from speckvctl import completion, library, results
 from speckvctl.bundles import files
 from speckvctl.cards import emulation
 from speckvctl.cards.facts import EmulatedCard
@@ -21,14 +21,21 @@ from speckvctl.render import finish
 
 app = App(no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the card; its device name is emu:NAME.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="Name of the card, or emu:NAME, which is its device name.",
+        autocompletion=completion.card_names,
+    ),
+]
 
 
 @app.callback()
 def emu() -> None:
     """Run emulated cards: processes that are cards, down to registers, flash and DMA.
 
-    A card keeps its memory and its flash in a folder, so that it may be stopped, or die, and be started again.
+    A card keeps its memory and its flash in a folder, so that it survives being stopped or killed.
 
     \b
     Examples:
@@ -42,29 +49,29 @@ def start_card(
     name: Name,
     folder: Annotated[
         Path | None,
-        typer.Option("--dir", metavar="FOLDER", help="Where it keeps its state. Default: in the runtime folder."),
+        typer.Option("--dir", metavar="FOLDER", help="Folder of its state. Default: in the runtime folder."),
     ] = None,
     memory: Annotated[
         str | None, typer.Option("--memory", metavar="SIZE", help="Device memory of a new card. Default: 1GiB.")
     ] = None,
     factory: Annotated[
-        bool, typer.Option("--factory", help="A new card as delivered: no engine, until it is flashed.")
+        bool, typer.Option("--factory", help="A new card in factory state: no engine until it is flashed.")
     ] = False,
     power_cycle: Annotated[
-        bool, typer.Option("--power-cycle", help="A new card that starts another image only when it is started again.")
+        bool, typer.Option("--power-cycle", help="A new card that starts another image only after a restart.")
     ] = False,
     key: Annotated[
         list[Path] | None,
         typer.Option(
-            "--key", metavar="PUBLIC", help="Key that may sign bundles for a new card, up to 4. Default: the test key."
+            "--key", metavar="PUBLIC", help="Key that may sign bundles for a new card; up to 4. Default: the test key."
         ),
     ] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Start a card in the background, and come back when it is ready. Exit code 3 when it is running already.
+    """Start a card in the background, and return when it is ready. Exit code 3 when it is running already.
 
-    A card that was there before is started with what it was made with. Its memory takes room as it is used.
+    A card that exists is started with the settings it was created with.
 
     \b
     Examples:
@@ -110,14 +117,14 @@ def _planned(name: str, folder: Path, making: emulation.Making) -> EmulatedCard:
 @app.verb("stop")
 def stop_card(
     name: Name,
-    remove: Annotated[bool, typer.Option("--remove", help="Forget the card: its memory, its flash, its keys.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete the card: its memory, its flash, its keys.")] = False,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Stop a card. What it holds stays, unless --remove is given. Exit code 3 when it is not running.
 
-    Who is connected loses the connection, and no block. A card that does not end by itself is killed.
+    Clients lose their connection, and no block. A card that does not end by itself is killed.
 
     \b
     Examples:
@@ -158,7 +165,7 @@ def list_cards(as_json: Json = False) -> None:
 
 @app.verb("status")
 def show_status(name: Name, as_json: Json = False) -> None:
-    """Show an emulated card: its process, its folder, and who is connected. speckvctl device show tells what is in it.
+    """Show an emulated card: its process, its folder, and its clients. For its contents: speckvctl device show.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from speckvctl import eventlog, library, results
-from speckvctl.commands.options import App, Json, OptionalDevice
+from speckvctl.commands.options import App, Json, OptionalDevice, OptionalPool
 from speckvctl.errors import AbsentError
 from speckvctl.quantities import parse_since
 from speckvctl.render import finish, show
@@ -19,16 +19,19 @@ app = App()
 @app.verb("events")
 def events(
     device: OptionalDevice = None,
-    pool: Annotated[str | None, typer.Option("--pool", metavar="POOL", help="Only the events of this pool.")] = None,
+    pool: OptionalPool = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Only newer ones: 15m, 2h, 1d, or 2026-11-23 14:05.")
+        str | None,
+        typer.Option(
+            "--since", metavar="TIME", help="Only newer ones: 15m, 2h, 1d, or local time as 2026-11-23 14:05."
+        ),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on: new events, and devices that come and go. Ends by Ctrl-C.")
+        bool, typer.Option("--follow", "-f", help="Go on with new events, and devices that come and go, until Ctrl-C.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what happened to devices and pools, oldest first.
+    """Show what happened to devices and pools, oldest first, in local time.
 
     The logs are rings: a device keeps its last 256 events and a pool its last 128; a card's log is its own and tells
     of boots, firmware, heat and errors. With --follow, hot plug and
@@ -37,7 +40,7 @@ def events(
     \b
     Examples:
       speckvctl events
-      speckvctl events host:DRAM --pool chat --since 1h
+      speckvctl events host:DRAM chat --since 1h
       speckvctl events --since 2026-01-31 --json
     """
     filters = eventlog.Filter(pool=pool, since_ns=parse_since(since) if since else 0)

@@ -10,7 +10,7 @@ import typer
 
 from speckvctl import library
 from speckvctl.cards import flashing
-from speckvctl.commands.options import App, Device, DryRun, Json
+from speckvctl.commands.options import App, Card, DryRun, Json
 from speckvctl.console import confirm, progress
 from speckvctl.errors import UnsupportedError, UsageError
 from speckvctl.render import finish
@@ -20,7 +20,7 @@ app = App()
 
 @app.verb("flash")
 def flash(
-    device: Device,
+    device: Card,
     bundle: Annotated[
         Path | None, typer.Argument(metavar="BUNDLE", help="File of a signed bundle; none with --rollback or --golden.")
     ] = None,

@@ -4,40 +4,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from speckvctl import library, pools, results
+from speckvctl import completion, library, pools, results
 from speckvctl.commands.options import App, Device, DryRun, Json, OptionalDevice, PoolName, Yes, whole
 from speckvctl.console import confirm, progress
 from speckvctl.errors import UsageError
-from speckvctl.quantities import format_size, parse_mode, parse_owner, parse_positive_size
+from speckvctl.quantities import format_size, parse_limit, parse_mode, parse_owner, parse_positive_size
 from speckvctl.render import finish
 from speckvctl.render.text import plural
 
 app = App(no_args_is_help=True)
 
-Size = Annotated[str, typer.Option("--size", metavar="SIZE", help="Capacity for stored data: 4GiB, 500MB, 1048576.")]
-Quota = Annotated[
-    str | None, typer.Option("--quota", metavar="SIZE", help="Stored bytes allowed in all. Default: the capacity.")
-]
-TenantQuota = Annotated[
-    str | None,
-    typer.Option("--tenant-quota", metavar="SIZE", help="Stored bytes allowed to one tenant. Default: no limit."),
-]
-Eviction = Annotated[
-    str | None,
-    typer.Option(
-        "--eviction", metavar="lru|none", help="What a put does that finds no room: drop old blocks, or fail."
-    ),
-]
-Owner = Annotated[
-    str | None, typer.Option("--owner", metavar="USER[:GROUP]", help="Who owns the pool. Default: who creates it.")
-]
-Mode = Annotated[
-    str | None, typer.Option("--mode", metavar="OCTAL", help="Who may use it, as of a file: 0660. Default: 0600.")
-]
+Size = Annotated[str, typer.Option("--size", metavar="SIZE", help="Capacity for stored data: 4G, 500MB, 1048576.")]
+
+
+def _option(flag: str, metavar: str, what: str, default: str, complete: completion.Completer | None = None) -> Any:
+    """An option of create, with its default."""
+    text = f"{what} Default: {default}." if default else what
+    return typer.Option(flag, metavar=metavar, help=text, autocompletion=complete)
+
+
+_QUOTA = ("--quota", "SIZE", "Stored bytes allowed in total, or none.")
+_TENANT_QUOTA = ("--tenant-quota", "SIZE", "Stored bytes allowed to one tenant, or none.")
+_EVICTION = ("--eviction", "lru|none", "What a put does that finds no room: drop the oldest blocks, or fail.")
+_OWNER = ("--owner", "USER[:GROUP]", "Owner of the pool.")
+_MODE = ("--mode", "OCTAL", "Permissions, as of a file: 0660 lets the group use it.")
+_evictions = completion.words(*pools.EVICTIONS)
 
 
 @app.callback()
@@ -45,7 +40,7 @@ def pool() -> None:
     """Create pools, look at them, change, check and destroy them.
 
     A pool is a named share of a device's memory with a capacity, an owner, a codec and quotas. Serving engines store
-    KV blocks in it.
+    KV blocks in it. "pool ls", "pool rm" and "pool delete" are list and destroy.
 
     \b
     Examples:
@@ -57,17 +52,25 @@ def pool() -> None:
 @app.verb("create")
 def create_pool(
     device: Device,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, '.', '_', '-'; at most 63 bytes.")],
+    pool: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, '.', '_', '-'; at most 63 bytes.")],
     size: Size,
     max_size: Annotated[
         str | None,
         typer.Option(
-            "--max-size", metavar="SIZE", help="How far resize may go later. Default: 8 x size (fixed media: 2 x)."
+            "--max-size", metavar="SIZE", help="Largest size for a later resize. Default: 8 x size (2 x on a device)."
         ),
     ] = None,
-    quota: Quota = None,
-    tenant_quota: TenantQuota = None,
-    codec: Annotated[str, typer.Option("--codec", metavar="MODE", help="How blocks are stored.")] = "raw",
+    quota: Annotated[str | None, _option(*_QUOTA, "the capacity")] = None,
+    tenant_quota: Annotated[str | None, _option(*_TENANT_QUOTA, "none")] = None,
+    codec: Annotated[
+        str,
+        typer.Option(
+            "--codec",
+            metavar="CODEC",
+            help=f"How blocks are stored: {', '.join(pools.CODECS)}.",
+            autocompletion=completion.codecs,
+        ),
+    ] = "raw",
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -108,29 +111,39 @@ def create_pool(
         whole("--tokens", metavar="N", least=64, most=65472, help="Tokens in a block, a multiple of 64. Default: 64."),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", metavar="TYPE", help="bf16, fp16, fp8_e4m3 or fp8_e5m2. Default: bf16.")
+        str | None,
+        typer.Option(
+            "--dtype",
+            metavar="TYPE",
+            help="bf16, fp16, fp8_e4m3 or fp8_e5m2. Default: bf16.",
+            autocompletion=completion.dtypes,
+        ),
     ] = None,
     page_bytes: Annotated[
         str | None,
         typer.Option("--page-bytes", metavar="SIZE", help="Page size. Default: 1/64 of a block, 1 KiB at least."),
     ] = None,
-    eviction: Eviction = None,
-    owner: Owner = None,
-    mode: Mode = None,
+    eviction: Annotated[str | None, _option(*_EVICTION, "lru", _evictions)] = None,
+    owner: Annotated[str | None, _option(*_OWNER, "the user who creates it")] = None,
+    mode: Annotated[str | None, _option(*_MODE, "0600")] = None,
     single_tenant: Annotated[
         bool, typer.Option("--single-tenant", help="One trusted tenant: short engine hashes are accepted as keys.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Overwrite a medium that holds something else.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Overwrite a file or device that holds something else.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Create a pool, and the host engine under it if there is none yet.
+    """Create a pool; the first one on a host device creates the device.
+
+    Exit code 3 when the pool exists with these settings already.
 
     A file or devdax node that holds something else is refused, and what was found is named; --yes overwrites it.
     The shape of a block is given by --block-bytes alone, or by --layers, --kv-heads, --head-dim, --tokens and --dtype.
 
-    A codec that needs a calibration takes the shape from it. The pool keeps the calibration's file for as long as it
-    lives: whoever may use the pool needs no other copy. A card has no place for it, so this machine does the coding.
+    A codec that needs a calibration (q5c, e7c) takes the shape from it. The pool keeps the calibration's file for as
+    long as it exists, so that its users need no other copy. On a card this machine does the coding then.
 
     \b
     Examples:
@@ -155,11 +168,11 @@ def create_pool(
     if calibrated:
         pools.check_fit(shape, calibrated)
     wish = pools.Wish(
-        name=name,
+        name=pool,
         capacity_bytes=capacity_bytes,
         max_bytes=parse_positive_size(max_size, "--max-size") if max_size else None,
-        quota_bytes=parse_positive_size(quota, "--quota") if quota else None,
-        tenant_quota_bytes=parse_positive_size(tenant_quota, "--tenant-quota") if tenant_quota else None,
+        quota_bytes=parse_limit(quota, "--quota") if quota else None,
+        tenant_quota_bytes=parse_limit(tenant_quota, "--tenant-quota") if tenant_quota else None,
         codec=codec,
         shape=shape,
         page_bytes=parse_positive_size(page_bytes, "--page-bytes") if page_bytes else None,
@@ -175,12 +188,12 @@ def create_pool(
         replaced = None if found.state in ("ready", "absent") else found.found
         if found.state == "foreign" and not dry_run:
             loss = f"{device} holds {found.found}, which a new medium overwrites"
-            confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl pool create {device} {name} --size {size}")
+            confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl pool create {device} {pool} --size {size}")
             yes = True
         if dry_run:
             created = pools.plan(ctx, found, wish, replaced)
         else:
-            with progress(f"creating {name}") as tell:
+            with progress(f"creating {pool}") as tell:
                 tell(0, 0)
                 created = pools.create(ctx, found, wish, replaced, overwrite=yes)
     finish(created, as_json=as_json)
@@ -188,7 +201,7 @@ def create_pool(
 
 @app.verb("list")
 def list_pools(device: OptionalDevice = None, as_json: Json = False) -> None:
-    """List the pools of a device, or of all host engines.
+    """List the pools of a device, or of all devices.
 
     \b
     Examples:
@@ -197,7 +210,11 @@ def list_pools(device: OptionalDevice = None, as_json: Json = False) -> None:
     """
     with library.chosen_devices(device) as devices:
         found = [library.pool_result(dev.name, info) for dev in devices for info in dev.pools()]
-    finish(results.PoolList(pools=found), as_json=as_json)
+    next_step = None
+    if not found:
+        with library.context() as ctx:
+            next_step = library.first_pool(ctx, device or "host:DRAM")
+    finish(results.PoolList(pools=found, next=next_step), as_json=as_json)
 
 
 @app.verb("show")
@@ -263,25 +280,28 @@ def resize_pool(
 def set_pool(
     device: Device,
     pool: PoolName,
-    quota: Quota = None,
-    tenant_quota: TenantQuota = None,
-    eviction: Eviction = None,
-    owner: Owner = None,
-    mode: Mode = None,
+    quota: Annotated[str | None, _option(*_QUOTA, "")] = None,
+    tenant_quota: Annotated[str | None, _option(*_TENANT_QUOTA, "")] = None,
+    eviction: Annotated[str | None, _option(*_EVICTION, "", _evictions)] = None,
+    owner: Annotated[str | None, _option(*_OWNER, "")] = None,
+    mode: Annotated[str | None, _option(*_MODE, "")] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Change a pool's quotas, eviction, owner or mode. Exit code 3 when nothing would change.
 
+    What is not named stays as it is. --quota none and --tenant-quota none take a limit away.
+
     \b
     Examples:
       speckvctl pool set host:DRAM chat --quota 32MiB
+      speckvctl pool set host:DRAM chat --quota none
       speckvctl pool set host:DRAM chat --eviction none --mode 0660 --dry-run
     """
     uid, gid = parse_owner(owner) if owner else (None, None)
     settings = pools.Settings(
-        quota_bytes=parse_positive_size(quota, "--quota") if quota else None,
-        tenant_quota_bytes=parse_positive_size(tenant_quota, "--tenant-quota") if tenant_quota else None,
+        quota_bytes=parse_limit(quota, "--quota") if quota else None,
+        tenant_quota_bytes=parse_limit(tenant_quota, "--tenant-quota") if tenant_quota else None,
         eviction=pools.check_eviction(eviction) if eviction else None,
         uid=uid,
         gid=gid,
@@ -298,7 +318,7 @@ def set_pool(
 def destroy_pool(
     device: Device, pool: PoolName, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False
 ) -> None:
-    """Destroy a pool: zero its memory and give it back to the device. Its blocks are lost.
+    """Destroy a pool: zero its memory and return it to the device. Its blocks are lost.
 
     A pool in use is not destroyed; the error names who uses it.
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speckvctl import results
+from speckvctl import completion, results
 from speckvctl.cards import description
-from speckvctl.commands.options import App, Device, DryRun, Json, decimal
+from speckvctl.commands.options import App, Card, DryRun, Json, decimal
 from speckvctl.console import note_sorted, progress
 from speckvctl.errors import NothingToDoError, UnsupportedError, UsageError
 from speckvctl.files import check_place
@@ -28,10 +28,10 @@ app = App(no_args_is_help=True)
 
 @app.callback()
 def prefetcher() -> None:
-    """Judge prefetchers on real traces, put them into cards, and look at model files.
+    """Evaluate prefetchers on real traces, load them into cards, and look at model files.
 
-    A prefetcher says which idle session comes back, and when. That decides what stays in the GPU's cache and what is
-    fetched ahead.
+    A prefetcher predicts which idle session returns, and when. That decides what stays in the GPU's cache and what is
+    prefetched.
 
     \b
     Examples:
@@ -48,7 +48,12 @@ def eval_prefetcher(
     ],
     baseline: Annotated[
         str | None,
-        typer.Option("--baseline", metavar="NAME", help="No model: lru, child, popularity, age or mlp (needs torch)."),
+        typer.Option(
+            "--baseline",
+            metavar="NAME",
+            help="No model: lru, child, popularity, age or mlp (needs torch).",
+            autocompletion=completion.baselines,
+        ),
     ] = None,
     cache_share: Annotated[
         float,
@@ -81,7 +86,7 @@ def eval_prefetcher(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Play a trace against a GPU's cache in front of a pool, decided by a model or a baseline, beside LRU.
+    """Evaluate a model, or a baseline, beside LRU: a trace against a GPU's cache in front of a pool.
 
     Every block that a request needs and that was seen before is in the pool. A block that is fetched ahead takes
     1/budget seconds to arrive, one after the other. Scores are renewed, and prefetches issued, once a second of the
@@ -103,7 +108,7 @@ def eval_prefetcher(
     from speckvctl.prefetcher import dataset, evaluation, model
 
     if baseline is not None and baseline not in evaluation.BASELINES:
-        raise UsageError(f"--baseline: '{baseline}' is none", f"--baseline {', '.join(evaluation.BASELINES)}")
+        raise UsageError(f"--baseline: there is no '{baseline}'", f"--baseline {', '.join(evaluation.BASELINES)}")
     wanted = 1 if baseline is not None else 2
     if len(files) != wanted:
         what = "a trace alone" if baseline is not None else "a model and a trace, or --baseline NAME and a trace"
@@ -182,12 +187,12 @@ def _scorer(data: Dataset, model: Model | None, baseline: str | None, learn_unti
 
 @app.verb("load")
 def load_prefetcher(
-    device: Device,
+    device: Card,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model file.")],
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Put a model into a card; the one before decides until it is whole. Exit code 3 when it is there already.
+    """Load a model into a card; the previous one decides until it is complete. Exit code 3 when it is loaded already.
 
     \b
     Examples:
@@ -221,8 +226,8 @@ def load_prefetcher(
 
 
 @app.verb("unload")
-def unload_prefetcher(device: Device, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Take the model out of a card: least recently used decides again. Exit code 3 when there is none.
+def unload_prefetcher(device: Card, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Unload a card's model: least recently used decides again. Exit code 3 when there is none.
 
     \b
     Examples:

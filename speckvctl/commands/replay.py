@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speckvctl import library, results
-from speckvctl.commands.options import App, DryRun, Json, decimal, whole
+from speckvctl import completion, library, results
+from speckvctl.commands.options import App, Device, DryRun, Json, PoolName, decimal, whole
 from speckvctl.console import note_sorted, progress
 from speckvctl.errors import UsageError
 from speckvctl.quantities import parse_positive_size
@@ -26,18 +26,26 @@ def replay(
     trace: Annotated[
         str, typer.Argument(metavar="TRACE", help="Trace, or - for stdin; gzip and xz are read as they are.")
     ],
-    device: Annotated[str, typer.Option("--device", metavar="DEVICE", help="Device that has the pool.")],
-    pool: Annotated[str, typer.Option("--pool", metavar="POOL", help="Pool to drive.")],
+    device: Device,
+    pool: PoolName,
     trace_format: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="Format of the trace; auto looks at its first line.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Format of the trace; auto looks at its first line.",
+            autocompletion=completion.words("auto", "mooncake", "fleet", "weka-sessions"),
+        ),
     ] = "auto",
     kv: Annotated[
         str | None,
-        typer.Option("--kv", metavar="FILE", help="Safetensors file of real KV that block contents are drawn from."),
+        typer.Option(
+            "--kv", metavar="FILE", help="Safetensors file of real KV for block contents. Default: the sample."
+        ),
     ] = None,
     block_bytes: Annotated[
         str | None,
-        typer.Option("--block-bytes", metavar="SIZE", help="Raw size of one block, to be sure that it is the pool's."),
+        typer.Option("--block-bytes", metavar="SIZE", help="Refuse a pool whose raw block size is another."),
     ] = None,
     clients: Annotated[int, whole("--clients", metavar="N", least=1, most=256, help="Client processes.")] = 1,
     speed: Annotated[
@@ -61,9 +69,7 @@ def replay(
     tenant: Annotated[
         str | None, typer.Option("--tenant", metavar="NAME", help="Client n is the tenant NAME-n. Default: replay.")
     ] = None,
-    seed: Annotated[
-        int, whole("--seed", metavar="N", least=0, most=2**63 - 1, help="Another one gives other keys and contents.")
-    ] = 0,
+    seed: Annotated[int, whole("--seed", metavar="N", least=0, most=2**63 - 1, help="Seed for keys and contents.")] = 0,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -77,9 +83,9 @@ def replay(
 
     \b
     Examples:
-      speckvctl replay trace.jsonl --device host:DRAM --pool chat --max-rate
-      speckvctl replay trace.jsonl --device host:DRAM --pool chat --clients 2 --speed 100 --json
-      speckvctl replay trace.jsonl --device host:DRAM --pool chat --limit 10 --dry-run
+      speckvctl replay trace.jsonl host:DRAM chat --max-rate
+      speckvctl replay trace.jsonl host:DRAM chat --clients 2 --speed 100 --json
+      speckvctl replay trace.jsonl host:DRAM chat --limit 10 --dry-run
     """
     from speckvctl import replay as player
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from speckvctl import library, results
-from speckvctl.commands.options import App, Device, DryRun, Json
+from speckvctl.commands.options import App, Device, DryRun, Json, OptionalPool
 from speckvctl.render import finish
 
 app = App()
@@ -17,7 +17,7 @@ app = App()
 @app.verb("stats")
 def stats(
     device: Device,
-    pool: Annotated[str | None, typer.Argument(metavar="POOL", help="The pool; without it, every pool.")] = None,
+    pool: OptionalPool = None,
     reset: Annotated[
         bool, typer.Option("--reset", help="Show the counters, then set them and the histograms to zero.")
     ] = False,
@@ -41,4 +41,9 @@ def stats(
         if reset and not dry_run:
             for name in names:
                 dev.reset_stats(name)
-    finish(results.StatsDocument(device=device, reset=reset, dry_run=dry_run, pools=shown), as_json=as_json)
+    next_step = None
+    if not shown:
+        with library.context() as ctx:
+            next_step = library.first_pool(ctx, device)
+    document = results.StatsDocument(device=device, reset=reset, dry_run=dry_run, pools=shown, next=next_step)
+    finish(document, as_json=as_json)

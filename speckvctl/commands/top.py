@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speckvctl.commands.options import App, decimal, whole
+from speckvctl import completion
+from speckvctl.commands.options import App, OptionalDevice, decimal, whole
 from speckvctl.errors import UsageError
 from speckvctl.render import show, write
 
@@ -29,14 +31,17 @@ ONCE_SECONDS = 0.5
 
 @app.verb("top")
 def top(
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="DEVICE", help="Only this device. Default: all there are.")
-    ] = None,
+    device: OptionalDevice = None,
     sort: Annotated[
         str,
-        typer.Option("--sort", metavar="COLUMN", help="Order of pools: name, used, raw, ratio, hit, in, out or p99."),
+        typer.Option(
+            "--sort",
+            metavar="COLUMN",
+            help="Order of pools: name, used, raw, ratio, hit, in, out or p99.",
+            autocompletion=completion.orders,
+        ),
     ] = "name",
-    reverse: Annotated[bool, typer.Option("--reverse", help="The other way round.")] = False,
+    reverse: Annotated[bool, typer.Option("--reverse", help="Reverse the order.")] = False,
     interval: Annotated[
         float | None,
         decimal(
@@ -52,21 +57,21 @@ def top(
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one tick, from two looks, and end.")] = False,
     columns: Annotated[
-        int,
+        int | None,
         whole(
             "--columns",
             metavar="N",
             least=20,
             most=10_000,
-            help="Width of what --once prints, whatever the terminal's.",
+            help="Width of what --once prints. Default: the terminal's; 80 in a pipe.",
         ),
-    ] = 80,
+    ] = None,
     record: Annotated[
         str | None,
         typer.Option("--record", metavar="FILE", help="Append the document of each tick to FILE, one a line."),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print a JSON document a tick, one a line, instead of drawing.")
+        bool, typer.Option("--json", "-j", help="Print a JSON document per tick, one a line, instead of drawing.")
     ] = False,
 ) -> None:
     """Watch devices, pools, tenants and prefetchers while they work.
@@ -77,7 +82,7 @@ def top(
 
     Rates need two looks. --json and --once begin with one that is not shown, so that each of their documents has
     rates; the first frame of the screen has none. Every figure of a frame is one of the document of its tick: --record
-    keeps them. A figure that nobody measures is "-", and null in JSON: health, temperature, link and queue depth, which
+    keeps them. A figure that is unavailable is "-", and null in JSON: health, temperature, link and queue depth, which
     is the commands under way, are a card's.
 
     Prefetcher: accuracy is the staged blocks that a get was served from over the blocks asked to be staged; coverage
@@ -88,7 +93,7 @@ def top(
     Examples:
       speckvctl top --once
       speckvctl top --once --sort out --columns 200
-      speckvctl top --once --device host:DRAM --json
+      speckvctl top host:DRAM --once --json
       speckvctl top --json --count 1 --interval 0.2 --record ticks.jsonl
     """
     from speckvctl.top.model import Model
@@ -100,6 +105,8 @@ def top(
     seconds = interval if interval is not None else ONCE_SECONDS if once else INTERVAL_SECONDS
     if once and count is not None:
         raise UsageError("--once and --count both say how many ticks", "give one or the other")
+    if columns is None:
+        columns = max(20, shutil.get_terminal_size().columns)
     sampler = Sampler(device)
     sampler.require()
     model, chosen = Model(sampler), State(order=sort, backwards=reverse)

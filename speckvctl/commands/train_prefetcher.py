@@ -21,13 +21,13 @@ app = App()
 def train_prefetcher(
     traces: Annotated[
         list[str],
-        typer.Argument(metavar="TRACE...", help="Traces with one clock each; .gz and .xz are read as they are."),
+        typer.Argument(metavar="TRACE", help="Traces with one clock each; .gz and .xz are read as they are."),
     ],
     output: Annotated[str, typer.Option("--output", "-o", metavar="MODEL", help="Model file to write.")],
     minutes: Annotated[
         float, decimal("--minutes", metavar="M", least=0.01, most=10_000, help="Train no longer than this.")
     ] = 10,
-    seed: Annotated[int, whole("--seed", metavar="S", least=0, most=2**31 - 1, help="Of weights and order.")] = 0,
+    seed: Annotated[int, whole("--seed", metavar="S", least=0, most=2**31 - 1, help="Seed for weights and order.")] = 0,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:

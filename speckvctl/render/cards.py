@@ -24,8 +24,8 @@ def facts_of(card: facts.Card) -> list[tuple[str, str]]:
     """What `device show` says of a card, after what it says of every device."""
     temperature = f"{card.temperature_millicelsius / 1000:g} C"
     limits = f"slows at {card.throttle_millicelsius / 1000:g} C, stops at {card.trip_millicelsius / 1000:g} C"
-    memory = f"{plural(card.corrected_errors, 'corrected error')}, {format_count(card.uncorrected_errors)} not, "
-    memory += plural(card.poisoned_pages, "poisoned page")
+    memory = f"{format_count(card.corrected_errors)} corrected, {format_count(card.uncorrected_errors)} uncorrected "
+    memory += f"errors, {plural(card.poisoned_pages, 'poisoned page')}"
     cycles = f"{plural(card.power_cycles, 'power cycle')}, {format_count(card.unsafe_power_cycles)} without a shutdown"
     return [
         ("Model", f"{card.model}, serial {card.serial}"),
@@ -41,7 +41,7 @@ def facts_of(card: facts.Card) -> list[tuple[str, str]]:
         ("Up", f"{format_duration(card.uptime_ns)}; {cycles}"),
         ("Memory", memory),
         ("Prefetcher", card.prefetcher_digest or "none loaded"),
-        ("Security", f"version {card.security_version} at least"),
+        ("Security", f"minimum security version {card.security_version}"),
         *(("Trusts" if not index else "", key) for index, key in enumerate(card.key_ids)),
         *(
             (settings.LABELS.get(name, name).capitalize(), settings.as_text(name, value))
@@ -52,7 +52,7 @@ def facts_of(card: facts.Card) -> list[tuple[str, str]]:
 
 def link_text(link: facts.CardLink | None) -> str:
     if link is None:
-        return "not told"
+        return "not reported"
     most = f"{link.lanes_most}x{link.megatransfers_per_second_most / 1000:g}GT/s"
     return str(link) + ("" if most == str(link) else f", at most {most}")
 
@@ -102,8 +102,8 @@ def _functions(functions: list[facts.CardFunction]) -> list[str]:
 def changed(document: results.DeviceSet) -> list[str]:
     would = "Would set" if document.dry_run else "Set"
     lines = [f"{would} {one.setting} of {document.device}: {one.before} -> {one.after}" for one in document.changes]
-    kept = ", and kept over a power cycle" if document.saved else ""
-    return lines or [f"{document.device}: it was as asked already{kept}."]
+    kept = ", and saved over a power cycle" if document.saved else ""
+    return lines or [f"{document.device}: already as asked{kept}."]
 
 
 def reset(document: results.DeviceReset) -> list[str]:
@@ -115,9 +115,10 @@ def reset(document: results.DeviceReset) -> list[str]:
 
 
 def injected(document: results.DeviceInject) -> list[str]:
-    would = "Would inject" if document.dry_run else "Injected"
+    would = "would inject" if document.dry_run else "injected"
     where = f" in pool {document.pool}" if document.pool else ""
-    return [f"{would} {document.fault}{where} into {document.device}: value {document.value}, count {document.count}."]
+    value = f"value {document.value}, " if document.value else ""
+    return [f"{document.device}: {would} fault '{document.fault}'{where} ({value}count {document.count})."]
 
 
 ACTIVATIONS = {
@@ -128,7 +129,7 @@ ACTIVATIONS = {
 
 
 def flashed(document: results.Flash) -> list[str]:
-    what = {"flash": one_line(document.bundle or ""), "rollback": "the image before", "golden": "the golden image"}
+    what = {"flash": one_line(document.bundle or ""), "rollback": "the previous image", "golden": "the golden image"}
     what_text = what[document.action]
     runs = f"image {document.running_image}, revision {document.running_revision}"
     if document.dry_run:
@@ -160,7 +161,7 @@ def flashed(document: results.Flash) -> list[str]:
 
 
 def _card(card: facts.EmulatedCard) -> list[str]:
-    factory = {True: "as delivered, without an engine", False: "with an engine", None: "-"}[card.factory]
+    factory = {True: "factory state, without an engine", False: "with an engine", None: "-"}[card.factory]
     lines = pairs(
         [
             ("Card", card.device),
@@ -184,7 +185,7 @@ def _card(card: facts.EmulatedCard) -> list[str]:
 def started(document: results.EmuStart) -> list[str]:
     card = document.card
     if document.dry_run:
-        kind = "as delivered" if card.factory else "with an engine"
+        kind = "in factory state" if card.factory else "with an engine"
         return [f"Would start {card.device}, {kind}, with {format_size(card.memory_bytes)}, in {card.folder}."]
     next_step = f"speckvctl device show {card.device}"
     return [f"Started {card.device}, process {card.pid}, in {one_line(card.folder)}. Next: {next_step}"]

@@ -14,6 +14,7 @@ from speckvctl.quantities import (
     format_size,
     format_time,
     group_name,
+    suggested_size,
     user_name,
 )
 from speckvctl.render import cards, codec, prefetcher
@@ -53,6 +54,10 @@ def _lines(document: results.Document) -> list[str]:
     raise NotImplementedError(f"no table for {type(document).__name__}")
 
 
+def _next(step: str | None) -> str:
+    return f" Next: {step}" if step else ""
+
+
 def _owner(uid: int | None, gid: int | None) -> str:
     return "-" if uid is None or gid is None else f"{user_name(uid)}:{group_name(gid)}"
 
@@ -65,7 +70,7 @@ def _(document: results.DeviceList) -> list[str]:
     lines: list[str] = []
     if document.devices:
         lines += columns(
-            ["DEVICE", "STATE", ">POOLS", ">CAPACITY", ">USED", ">FREE"],
+            ["DEVICE", "STATE", ">POOLS", ">CAPACITY", ">ALLOCATED", ">FREE"],
             [
                 [
                     device.name,
@@ -81,7 +86,7 @@ def _(document: results.DeviceList) -> list[str]:
         )
         lines += [one_line(f"{device.name}: {device.found}") for device in document.devices if device.state != "ready"]
     else:
-        lines.append("No device yet. Next: speckvctl pool create host:DRAM NAME --size 4GiB")
+        lines.append("No device yet." + _next(document.next))
     if document.hardware:
         lines += ["", *_hardware(document.hardware)]
     elif document.hardware is not None:
@@ -113,9 +118,9 @@ def _(document: results.DeviceShow) -> list[str]:
     device = document.device
     if device.kind == "card":
         return _card(document)
-    manager = "nobody now"
+    manager = "none"
     if device.manager_pid is not None:
-        manager = f"process {device.manager_pid} ({device.manager_command or 'unknown'})"
+        manager = f"process {device.manager_pid} ({device.manager_command or 'unknown'}) now"
     durability = {
         "process": "outlives every process; lost at reboot",
         "power": "every completed put survives power loss",
@@ -128,24 +133,25 @@ def _(document: results.DeviceShow) -> list[str]:
             ("Path", device.path),
             ("UUID", device.uuid or "-"),
             ("Capacity", format_size(device.capacity_bytes)),
-            ("Used", format_size(device.used_bytes)),
+            ("Allocated", format_size(device.used_bytes)),
             ("Free", format_size(device.free_bytes)),
             ("Durability", durability),
             (
                 "Isolation",
-                "all pools in one inode, one owner" if device.single_inode else "one file a pool, with its owner",
+                "all pools in one file, one owner" if device.single_inode else "one file per pool, with its own owner",
             ),
             ("NUMA node", format_count(device.numa_node)),
             ("Owner", f"{_owner(device.uid, device.gid)} {device.mode or ''}"),
             ("Codecs", ", ".join(device.codecs)),
             ("Created", format_time(device.created_ns)),
-            ("Manager", manager),
+            *([("Changed by", manager)] if device.manager_pid is not None else []),
         ]
     )
     if document.pools:
         lines += ["", *_pool_table(document.pools, with_device=False)]
     elif device.state == "ready":
-        lines += ["", f"No pools. Next: speckvctl pool create {device.name} NAME --size 4GiB"]
+        size = suggested_size(device.free_bytes)
+        lines += ["", f"No pools. Next: speckvctl pool create {device.name} NAME --size {size}"]
     return lines
 
 
@@ -159,7 +165,7 @@ def _card(document: results.DeviceShow) -> list[str]:
             ("Path", device.path),
             ("UUID", device.uuid or "-"),
             ("Capacity", format_size(device.capacity_bytes)),
-            ("Used", format_size(device.used_bytes)),
+            ("Allocated", format_size(device.used_bytes)),
             ("Free", format_size(device.free_bytes)),
             ("Owner", f"{_owner(device.uid, device.gid)} {device.mode or ''}"),
             ("Codecs", ", ".join(device.codecs) or "-"),
@@ -170,7 +176,8 @@ def _card(document: results.DeviceShow) -> list[str]:
     if document.pools:
         lines += ["", *_pool_table(document.pools, with_device=False)]
     elif device.state == "ready":
-        lines += ["", f"No pools. Next: speckvctl pool create {device.name} NAME --size 4GiB"]
+        size = suggested_size(device.free_bytes)
+        lines += ["", f"No pools. Next: speckvctl pool create {device.name} NAME --size {size}"]
     elif device.state == "factory":
         lines += ["", f"It has no engine yet. Next: speckvctl flash {device.name} BUNDLE"]
     return lines
@@ -198,7 +205,7 @@ def _(document: results.DeviceClose) -> list[str]:
         return [f"{would} {document.device}: it has no pools."]
     lost = f"{plural(len(document.pools_destroyed), 'pool')} with {plural(document.blocks_lost, 'block')}"
     names = f" ({', '.join(document.pools_destroyed)})" if document.pools_destroyed else ""
-    return [f"{would} {document.device}: {lost}{names} lost, {format_size(document.bytes_freed)} given back."]
+    return [f"{would} {document.device}: {lost}{names} lost, {format_size(document.bytes_freed)} returned."]
 
 
 # ---- pools -----------------------------------------------------------------------------------------------------------
@@ -226,7 +233,7 @@ def _pool_table(pools: list[results.Pool], *, with_device: bool) -> list[str]:
 @_lines.register
 def _(document: results.PoolList) -> list[str]:
     if not document.pools:
-        return ["No pools. Next: speckvctl pool create host:DRAM NAME --size 4GiB"]
+        return ["No pools." + _next(document.next)]
     return _pool_table(document.pools, with_device=True)
 
 
@@ -261,7 +268,7 @@ def _(document: results.PoolShow) -> list[str]:
     used_share = pool.used_bytes / pool.capacity_bytes if pool.used_bytes is not None else None
     effective = "-"
     if pool.effective_capacity_bytes is not None:
-        effective = f"{format_size(pool.effective_capacity_bytes)} of raw KV at the present mix"
+        effective = f"{format_size(pool.effective_capacity_bytes)} of raw KV (estimated)"
     tenant_quota = "no limit" if pool.tenant_quota_bytes is None else format_size(pool.tenant_quota_bytes)
     lines = pairs(
         [
@@ -286,7 +293,7 @@ def _(document: results.PoolShow) -> list[str]:
             ("Block", f"{format_size(pool.block_bytes)}: {_shape(pool.geometry)}"),
             ("Page", format_size(pool.page_bytes)),
             ("Eviction", pool.eviction),
-            ("Quota", f"{format_size(pool.quota_bytes)} in all, {tenant_quota} a tenant"),
+            ("Quota", f"{format_size(pool.quota_bytes)} in total, {tenant_quota} per tenant"),
             ("Tenancy", "single tenant, short engine hashes accepted" if pool.single_tenant else "many tenants"),
             ("Owner", f"{_owner(pool.uid, pool.gid)} {pool.mode}"),
             ("Created", f"{format_time(pool.created_ns)}, resized {plural(pool.resizes or 0, 'time')}"),
@@ -327,8 +334,10 @@ def _(document: results.PoolCreate) -> list[str]:
         overwrote = "Would overwrite" if document.dry_run else "Overwrote"
         lines.append(f"{overwrote} on {document.device}: {one_line(document.replaced)}.")
     if document.device_created:
-        lines.append(f"{did} the host engine {document.device}.")
+        lines.append(f"{did} the device {document.device}.")
     size = format_size(document.pool.capacity_bytes if document.pool else plan.capacity_bytes)
+    if plan.capacity_bytes != plan.asked_bytes:
+        size += f" (rounded up from {format_size(plan.asked_bytes)})"
     lines.append(
         f"{did} pool {plan.name} on {document.device}: {size}, {plan.codec}, blocks of {format_size(plan.block_bytes)}."
     )
@@ -358,7 +367,7 @@ def _(document: results.PoolSet) -> list[str]:
 def _(document: results.PoolDestroy) -> list[str]:
     did = "Would destroy" if document.dry_run else "Destroyed"
     lost = "its blocks" if document.blocks_lost is None else plural(document.blocks_lost, "block")
-    return [f"{did} {document.pool} on {document.device}: {lost} lost, {format_size(document.bytes_freed)} given back."]
+    return [f"{did} {document.pool} on {document.device}: {lost} lost, {format_size(document.bytes_freed)} returned."]
 
 
 @_lines.register
@@ -399,7 +408,7 @@ def _(document: results.PoolCheck) -> list[str]:
 @_lines.register
 def _(document: results.StatsDocument) -> list[str]:
     if not document.pools:
-        return [f"No pools on {document.device}. Next: speckvctl pool create {document.device} NAME --size 4GiB"]
+        return [f"No pools on {document.device}." + _next(document.next)]
     lines: list[str] = []
     for stats in document.pools:
         lines += [*([""] if lines else []), *_pool_stats(stats)]
@@ -481,7 +490,7 @@ def _(document: results.Replay) -> list[str]:
         ]
     requests = f"{format_count(document.requests)} of {format_count(document.requests_total)}"
     blocks = f"{plural(document.blocks_read, 'block')} read, {format_count(document.blocks_written)} written"
-    refused = f", {format_count(document.blocks_refused)} refused for want of room" if document.blocks_refused else ""
+    refused = f", {format_count(document.blocks_refused)} refused: no space" if document.blocks_refused else ""
     stored = f"{format_size(document.bytes_raw)} raw in {format_size(document.bytes_stored)}"
     lines = pairs(
         [
@@ -512,7 +521,7 @@ def _(document: results.Replay) -> list[str]:
 def _call(p50_ns: int | None, p99_ns: int | None, bytes_per_second: int | None) -> str:
     if p50_ns is None:
         return "-"
-    return f"p50 {format_duration(p50_ns)}, p99 {format_duration(p99_ns)} a block, {format_size(bytes_per_second)}/s"
+    return f"p50 {format_duration(p50_ns)}, p99 {format_duration(p99_ns)} per block, {format_size(bytes_per_second)}/s"
 
 
 # ---- cards -----------------------------------------------------------------------------------------------------------
@@ -597,7 +606,7 @@ def _(document: results.BitstreamBuild) -> list[str]:
 @_lines.register
 def _(document: results.BitstreamInspect) -> list[str]:
     lines = _bundle(document.bundle, document.bundle_bytes, document.key_id, document.manifest)
-    return [*lines, "", "Who signed it was not verified. Next: speckvctl bitstream verify " + one_line(document.bundle)]
+    return [*lines, "", "The signature was not verified. Next: speckvctl bitstream verify " + one_line(document.bundle)]
 
 
 @_lines.register

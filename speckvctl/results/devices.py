@@ -59,6 +59,7 @@ class DeviceList(Document):
     schema: ClassVar[str] = "speckvctl.device-list"
     devices: list[Device]
     hardware: list[Hardware] | None
+    next: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,6 +90,7 @@ class Client:
 class PoolList(Document):
     schema: ClassVar[str] = "speckvctl.pool-list"
     pools: list[Pool]
+    next: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +112,7 @@ class PoolPlan:
     eviction: str
     geometry: Geometry
     block_bytes: int
+    asked_bytes: int
     capacity_bytes: int
     quota_bytes: int
     tenant_quota_bytes: int | None

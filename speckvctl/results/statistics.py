@@ -40,6 +40,7 @@ class StatsDocument(Document):
     reset: bool
     dry_run: bool
     pools: list[PoolStats]
+    next: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from speckvctl import results
-from speckvctl.quantities import format_count, format_ratio, format_share
+from speckvctl.quantities import format_count, format_ratio, format_share, suggested_size
 from speckvctl.render.text import one_line
 from speckvctl.top import figures, state
 from speckvctl.top.columns import Column, Row, table
@@ -66,7 +66,7 @@ def device_columns() -> list[Column[results.TopDevice]]:
         Column("QUEUE", lambda d: format_count(d.queue_depth), 5),
         Column("POOLS", lambda d: format_count(d.pools), 4),
         Column("CLIENTS", lambda d: format_count(d.clients), 7),
-        Column("USED", lambda d: figures.size(d.used_bytes), 2, least=5),
+        Column("ALLOC", lambda d: figures.size(d.used_bytes), 2, least=5),
         Column("SIZE", lambda d: figures.size(d.capacity_bytes), 2, least=5),
         Column("FREE", lambda d: figures.size(d.free_bytes), 8, least=5),
         Column("IN/s", lambda d: figures.size(d.in_bytes_per_second), 1, least=5),
@@ -206,7 +206,7 @@ def sections(
     pools = chosen.pools(document)
     if not document.devices:
         return [
-            sentence("No device yet. Next: speckvctl pool create host:DRAM NAME --size 4GiB"),
+            sentence("No device yet. Next: speckvctl pool create host:DRAM NAME --size 64MiB"),
             *log(events),
         ]
     devices = document.devices
@@ -219,9 +219,9 @@ def sections(
         wanted = chosen.editor.text if chosen.editor else chosen.filter
         parts.append(sentence(f"No pool has '{wanted}' in its name. Escape forgets the filter."))
     else:
-        ready = [device.name for device in devices if device.state == "ready"]
-        where = ready[0] if ready else "host:DRAM"
-        parts.append(sentence(f"No pools to see. Next: speckvctl pool create {where} NAME --size 4GiB"))
+        ready = [device for device in devices if device.state == "ready"]
+        where, size = (ready[0].name, suggested_size(ready[0].free_bytes)) if ready else ("host:DRAM", "64MiB")
+        parts.append(sentence(f"No pools to see. Next: speckvctl pool create {where} NAME --size {size}"))
     asked = [top for top in pools if top.prefetching is not None and top.prefetching.asked]
     if asked:
         parts.append(rows_of(prefetch_columns(chosen.window), asked, 3))

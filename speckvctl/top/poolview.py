@@ -122,7 +122,7 @@ def _summary(top: results.TopPool, trend: Trend | None, width: int) -> list[Text
         ("Blocks", format_count(pool.blocks)),
         ("Raw", f"{figures.size(pool.raw_bytes)} in {figures.size(pool.stored_bytes)}"),
         ("Ratio", format_ratio(pool.ratio)),
-        ("Would hold", figures.size(pool.effective_capacity_bytes)),
+        ("Effective", figures.size(pool.effective_capacity_bytes)),
         ("Counts since", format_time(stats.since_ns)),
     ]
     lines = _pairs(facts, width)
@@ -262,7 +262,7 @@ def client_columns() -> list[Column[results.Client]]:
         Column("TENANT", lambda c: c.tenant or "-", 1, right=False, cut=8),
         Column("ALIVE", lambda c: "yes" if c.alive else "no", 2, right=False),
         Column("UID", lambda c: str(c.uid), 4),
-        Column("SINCE", lambda c: format_time(c.attached_ns).replace(" ", "T"), 3, right=False),
+        Column("SINCE", lambda c: format_time(c.attached_ns), 3, right=False),
         Column("HOLDS", lambda c: figures.size(c.allocated_bytes), 3),
         Column("COMMAND", lambda c: c.command, 1, right=False, cut=8),
     ]

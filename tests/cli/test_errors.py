@@ -318,8 +318,10 @@ def test_two_ways_to_say_the_shape_are_refused(cli: Cli) -> None:
     refused(done, 2, "--block-bytes", "--layers")
 
 
-def test_an_unknown_owner_is_not_found(cli: Cli) -> None:
-    refused(cli("pool", "create", "host:DRAM", "chat", "--size", "8MiB", "--owner", "nobody-of-that-name"), 4)
+def test_an_unknown_owner_is_a_wrong_value(cli: Cli) -> None:
+    for owner in ("nobody-of-that-name", "root:nobody-of-that-name"):
+        done = cli("pool", "create", "host:DRAM", "chat", "--size", "8MiB", "--owner", owner)
+        refused(done, 2, "--owner", "nobody-of-that-name")
 
 
 @pytest.mark.parametrize("codec", ["q5c", "e7c"])
@@ -367,8 +369,76 @@ def test_a_pool_that_is_not_there_is_not_found_and_says_where_to_look(chat: Cli)
 def test_a_pool_that_exists_already(chat: Cli, unchanged: Remember) -> None:
     check = unchanged()
     for dry_run in ([], ["--dry-run"]):
-        refused(chat("pool", "create", "host:DRAM", "chat", "--size", "8MiB", *dry_run), 1, "chat")
+        refused(chat("pool", "create", "host:DRAM", "chat", "--size", "8MiB", *dry_run), 1, "chat", "64 MiB, not 8 MiB")
+        refused(
+            chat("pool", "create", "host:DRAM", "chat", "--size", "64M", "--mode", "0660", *dry_run), 1, "mode 0600"
+        )
+        refused(
+            chat("pool", "create", "host:DRAM", "chat", "--size", "64M", "--codec", "q4x", *dry_run), 1, "codec raw"
+        )
     check()
+
+
+def test_the_same_pool_again_is_nothing_to_do(chat: Cli, unchanged: Remember) -> None:
+    check = unchanged()
+    for dry_run in ([], ["--dry-run"]):
+        refused(chat("pool", "create", "host:DRAM", "chat", "--size", "64MiB", *dry_run), 3, "exists already")
+    check()
+
+
+def test_limits_are_set_and_taken_away_again(chat: Cli) -> None:
+    free = [
+        chat.document("pool", "show", "host:DRAM", "chat")["pool"][key] for key in ("quota_bytes", "tenant_quota_bytes")
+    ]
+    set_pool = ["pool", "set", "host:DRAM", "chat"]
+    changed = chat.document(*set_pool, "--quota", "8M", "--tenant-quota", "4Mi")["pool"]
+    assert (changed["quota_bytes"], changed["tenant_quota_bytes"]) == (8 << 20, 4 << 20)
+    planned = chat.document(*set_pool, "--quota", "none", "--tenant-quota", "none", "--dry-run")
+    for document in (planned, chat.document(*set_pool, "--quota", "none", "--tenant-quota", "none")):
+        assert [change["after"] for change in document["changes"]] == ["none", "none"]
+        assert [document["pool"][key] for key in ("quota_bytes", "tenant_quota_bytes")] == free
+    refused(chat(*set_pool, "--quota", "none", "--tenant-quota", "none"), 3)
+    refused(chat(*set_pool, "--quota", "0"), 2, "--quota", "none")
+    refused(chat(*set_pool, "--tenant-quota", "100"), 2, "below one block")
+
+
+def test_a_size_that_is_rounded_up_says_so(cli: Cli) -> None:
+    assert (
+        "2 MiB (rounded up from 1 B)"
+        in cli.ok("pool", "create", "host:DRAM", "chat", "--size", "1", "--block-bytes", "16KiB").out
+    )
+    assert cli.document("pool", "list")["pools"][0]["capacity_bytes"] == 2 << 20
+
+
+def test_what_is_suggested_for_a_first_pool_fits(chat: Cli) -> None:
+    chat.ok("pool", "destroy", "host:DRAM", "chat", "--yes")
+    step = chat.document("stats", "host:DRAM")["next"]
+    assert step == chat.document("pool", "list", "host:DRAM")["next"]
+    chat.ok(*step.replace("NAME", "first").split()[1:], "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["pool", "create", "host:DRAM", "new", "--size", "8M", "--layers", "x"],
+            ["--layers", "'x' is not a whole number"],
+        ),
+        (
+            ["device", "set", "emu:none", "--prefetch-depth", "99"],
+            ["--prefetch-depth", "'99' is not a whole number from 0 to 16"],
+        ),
+        (
+            ["train-prefetcher", "x", "-o", "y", "--minutes", "0"],
+            ["--minutes", "'0' is not a number from 0.01 to 10000"],
+        ),
+        (["pool", "set", "host:DRAM", "chat", "--codec", "raw"], ["no option --codec here", "create"]),
+    ],
+)
+def test_a_value_out_of_range_is_told_in_our_words(arguments: list[str], words: list[str], chat: Cli) -> None:
+    done = chat(*arguments)
+    refused(done, 2, *words)
+    assert "Input should" not in done.line and "?;" not in done.line
 
 
 def test_destructive_verbs_without_yes_and_without_a_terminal_change_nothing(chat: Cli, unchanged: Remember) -> None:
@@ -443,7 +513,8 @@ def test_a_replay_that_reads_wrong_bytes_ends_with_seven(chat: Cli) -> None:
 
 def test_an_option_of_no_command_is_usage_and_names_the_help(cli: Cli) -> None:
     refused(cli("pool", "list", "--sise"), 2, "--sise", "speckvctl pool list --help")
-    refused(cli("pool", "lsit"), 2, "lsit", "speckvctl pool --help")
+    refused(cli("pool", "lsit"), 2, "lsit", "speckvctl pool list --help")
+    refused(cli("pool", "juggle"), 2, "juggle", "speckvctl pool --help")
     refused(cli("nothing"), 2, "nothing", "speckvctl --help")
     assert cli.failure("pool", "list", "--sise")["code"] == "usage"
 

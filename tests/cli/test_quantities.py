@@ -15,17 +15,22 @@ from speckvctl.errors import UsageError
 from speckvctl.quantities import (
     format_duration,
     format_size,
+    parse_limit,
     parse_mode,
     parse_owner,
     parse_since,
     parse_size,
 )
+from speckvctl.top import figures
 
-FACTORS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-FACTORS |= {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+LETTERS = "KMGTPE"
+FACTORS = {"": 1, "B": 1}
+for power, letter in enumerate(LETTERS, 1):
+    FACTORS |= {f"{letter}{suffix}": 1024**power for suffix in ("", "i", "iB")}
+    FACTORS |= {f"{'k' if letter == 'K' else letter}B": 1000**power}
 
 
-@given(st.integers(0, 10**6), st.sampled_from(sorted(FACTORS)), st.sampled_from(["", " "]))
+@given(st.integers(0, 15), st.sampled_from(sorted(FACTORS)), st.sampled_from(["", " "]))
 def test_a_size_is_its_number_times_its_unit(number: int, unit: str, space: str) -> None:
     assert parse_size(f"{number}{space}{unit}", "--size") == number * FACTORS[unit]
     assert parse_size(f"{number}{unit.lower()}", "--size") == number * FACTORS[unit]
@@ -35,8 +40,21 @@ def test_a_size_is_its_number_times_its_unit(number: int, unit: str, space: str)
 def test_a_shown_size_is_within_half_of_a_percent_and_never_1024_of_a_unit(size: int) -> None:
     text = format_size(size)
     value = float(text.split()[0])
-    assert value < 1024 or text.endswith("TiB")
+    assert value < 1024
     assert abs(value * FACTORS[text.split()[1]] - size) <= size / 200
+
+
+@given(st.integers(0, 2**63))
+def test_what_is_shown_can_be_typed_back(size: int) -> None:
+    for shown in (format_size(size), figures.size(size)):
+        assert abs(parse_size(shown, "--size") - size) <= max(size / 15, 1)
+
+
+def test_a_limit_can_be_taken_away_and_is_never_nothing() -> None:
+    assert [parse_limit(text, "--quota") for text in ("none", "NONE", "unlimited", "1M")] == [0, 0, 0, 1 << 20]
+    with pytest.raises(UsageError, match="would allow nothing") as refusal:
+        parse_limit("0", "--quota")
+    assert "--quota none" in str(refusal.value.next_step)
 
 
 @given(st.text(max_size=12))

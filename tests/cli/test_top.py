@@ -146,7 +146,7 @@ def check_summary(terminal: Terminal, entry: Document) -> None:
         f"Blocks {format_count(pool['blocks'])}",
         f"Raw {size(pool['raw_bytes'])} in {size(pool['stored_bytes'])}",
         f"Ratio {format_ratio(pool['ratio'])}",
-        f"Would hold {size(pool['effective_capacity_bytes'])}",
+        f"Effective {size(pool['effective_capacity_bytes'])}",
         f"Counts since {format_time(stats['since_ns'])}",
         f"Codec {pool['codec']}, eviction {pool['eviction']}",
         f"Block {size(pool['block_bytes'])}: ",

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
+import subprocess
 import types
 import typing
 from collections.abc import Callable
@@ -18,7 +20,7 @@ from speckvctl import results
 from speckvctl.app import app, main
 from speckvctl.exitcodes import MEANING, ExitCode
 from speckvctl.tree import NOUNS
-from tests.cli.conftest import Cli, described, held, schema_of, validate, write_calibration, write_kv
+from tests.cli.conftest import SPECKVCTL, Cli, described, held, schema_of, validate, write_calibration, write_kv
 from tests.conftest import MEMORY
 
 #: DESIGN section 10, whole. A noun without verbs is a command itself.
@@ -177,6 +179,125 @@ def test_every_verb_takes_json_and_what_writes_takes_dry_run(path: str) -> None:
     }
     assert ("--dry-run" in options) == (path not in reads)
     assert ("--yes" in options) == (path in {"device close", "pool destroy", "pool create", "emu stop"})
+
+
+# ---- other words for the same ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["help"], ["--help"]),
+        (["help", "pool", "create"], ["pool", "create", "--help"]),
+        (["pool", "help", "create"], ["pool", "create", "--help"]),
+        (["-V"], ["--version"]),
+        (["version"], ["--version"]),
+        (["pool", "ls"], ["pool", "list"]),
+        (["--json", "pool", "list"], ["pool", "list", "--json"]),
+        (["-j", "pool", "list", "host:DRAM"], ["pool", "list", "host:DRAM", "--json"]),
+        (["device", "ls", "-j"], ["device", "list", "--json"]),
+        (["bitstream", "show", "unsigned.bundle"], ["bitstream", "inspect", "unsigned.bundle"]),
+        (["pool", "list", "--device", "host:DRAM"], ["pool", "list", "host:DRAM"]),
+        (["pool", "show", "--pool", "chat", "host:DRAM"], ["pool", "show", "host:DRAM", "chat"]),
+        (["pool", "show", "--device=host:DRAM", "chat"], ["pool", "show", "host:DRAM", "chat"]),
+        (["stats", "--pool=chat", "--device", "host:DRAM"], ["stats", "host:DRAM", "chat"]),
+        (["events", "host:DRAM", "--pool", "chat"], ["events", "host:DRAM", "chat"]),
+        (["pool", "rm", "host:DRAM", "chat", "--dry-run"], ["pool", "destroy", "host:DRAM", "chat", "--dry-run"]),
+        (
+            ["replay", "--pool", "chat", "--limit", "1", "trace.jsonl", "--device", "host:DRAM", "--dry-run"],
+            ["replay", "trace.jsonl", "host:DRAM", "chat", "--limit", "1", "--dry-run"],
+        ),
+    ],
+    ids=" ".join,
+)
+def test_two_ways_to_type_a_command_do_the_same(typed: list[str], meant: list[str], chat: Cli) -> None:
+    first, second = chat.ok(*typed), chat.ok(*meant)
+    assert _still(first.out) == _still(second.out)
+
+
+def _still(text: str) -> str:
+    """Without what changes from one moment to the next."""
+    return re.sub(r'"free_bytes": [0-9]+|[0-9.]+ [KMGT]iB$', "", text, flags=re.MULTILINE)
+
+
+def test_the_events_of_a_pool_are_found_on_every_device(chat: Cli) -> None:
+    chat.ok("pool", "create", "host:DRAM", "other", "--size", "8M")
+    pools = {event["pool"] for event in chat.document("events", "--pool", "chat")["events"]}
+    assert pools <= {"chat", None} and pools
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["pol"], "speckvctl pool --help"),
+        (["topp"], "speckvctl top --help"),
+        (["evnts"], "speckvctl events --help"),
+        (["devices"], "speckvctl device --help"),
+        (["create"], "speckvctl pool create --help"),
+        (["pool", "lst"], "speckvctl pool list --help"),
+    ],
+)
+def test_a_mistyped_command_is_suggested(typed: list[str], meant: str, cli: Cli) -> None:
+    error = cli.failure(*typed)
+    assert (error["exit_code"], error["next"]) == (2, meant)
+    assert "Did you mean" in error["message"]
+
+
+def test_what_is_given_twice_is_refused(chat: Cli) -> None:
+    error = chat.failure("pool", "show", "host:DRAM", "chat", "--device", "host:DRAM")
+    assert error["exit_code"] == 2 and "--device" in error["message"]
+
+
+def test_usage_lines_are_those_of_manuals(cli: Cli) -> None:
+    for path, usage in {
+        "train-prefetcher": "[OPTIONS] TRACE...",
+        "prefetcher eval": "[OPTIONS] [MODEL] TRACE",
+        "events": "[OPTIONS] [DEVICE] [POOL]",
+        "replay": "[OPTIONS] TRACE DEVICE POOL",
+        "flash": "[OPTIONS] DEVICE [BUNDLE]",
+    }.items():
+        assert cli.ok(*path.split(), "--help").out.startswith(f"Usage: speckvctl {path} {usage}\n")
+
+
+# ---- completion ------------------------------------------------------------------------------------------------------
+
+
+def completed(cli: Cli, line: str) -> list[str]:
+    """What bash offers at the end of a line, with the script that is installed."""
+    script = """
+eval "$("$1" --completion bash)"
+COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
+COMP_LINE=$2 COMP_POINT=${#2}
+_speckvctl "$1"
+printf "%s\\n" "${COMPREPLY[@]}"
+"""
+    command = ["bash", "-c", script, "bash", str(SPECKVCTL), line]
+    done = subprocess.run(command, cwd=cli.folder, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_values_are_completed(card: Cli) -> None:
+    device = MEMORY.partition(":")[2]
+    assert device in completed(card, f"speckvctl pool show {MEMORY.partition(':')[0]}:")
+    assert completed(card, "speckvctl pool show host:D")[0] == "DRAM"
+    assert completed(card, f"speckvctl pool show {MEMORY} ") == ["chat"]
+    assert completed(card, f"speckvctl pool show {MEMORY} none") == []
+    assert completed(card, "speckvctl events --pool c") == ["chat"]
+    assert "q4x" in completed(card, f"speckvctl pool create {MEMORY} x --codec ")
+    assert completed(card, "speckvctl device inject emu:card0 fat") == ["fatal"]
+    assert "card0" in completed(card, "speckvctl emu stop ")
+    assert completed(card, "speckvctl po") == ["pool"]
+    assert "destroy" in completed(card, "speckvctl pool ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_there_is_a_completion_for_each_shell(shell: str, cli: Cli) -> None:
+    script = cli.ok("--completion", shell).out
+    assert "speckvctl" in script
+    if (program := shutil.which(shell)) is not None:
+        subprocess.run([program, "-n"], input=script, text=True, check=True)
+    assert cli.failure("--completion", "csh")["exit_code"] == 2
 
 
 # ---- JSON ------------------------------------------------------------------------------------------------------------
