@@ -466,16 +466,16 @@ void speckv_pool_close(struct speckv_pool *pool)
 {
 	if (!pool)
 		return;
+	workers_destroy(pool);
 	if (!fork_guard_stale(&pool->region.guard)) {
-		workers_destroy(pool);
 		staging_destroy(pool);
 		while (pool->allocations)
 			speckv_mem_free(pool->allocations);
 		if (!pool->read_only)
 			client_leave(pool);
+		pthread_mutex_destroy(&pool->lock);
 	}
 	region_close(&pool->region);
-	pthread_mutex_destroy(&pool->lock);
 	free(pool);
 }
 

@@ -12,6 +12,7 @@
 #include <speckv/base.h>
 
 #include "folder.h"
+#include "transport/fork.h"
 #include "transport/transport.h"
 
 #define CARD_DATA_BYTES (256u << 10) /* most bytes of one command's data, in or out */
@@ -35,6 +36,8 @@ struct card_admin;
 /* Connect, open the admin queue, IDENTIFY. Errors: those of card_dial(), and of card_admin_call(). */
 int card_admin_open(struct speckv_ctx *ctx, const char *device_name, struct card_admin **out);
 void card_admin_close(struct card_admin *admin);
+/* 0, or -EOWNERDEAD in a forked child, text set. */
+int card_admin_usable(struct card_admin *admin);
 /*
  * One command. Data goes through the arena: `in` before, `out` after; the entry's data_address and data_bytes are filled in here.
  * timeout_ns 0: CARD_PATIENCE_NS. Errors: the errno of the completion's status, negative; -ETIMEDOUT and -ECONNRESET, after which the
@@ -63,6 +66,7 @@ struct speckv_admin {
 	struct card_admin *card;
 	struct speckv_ctx *ctx;
 	int lock_fd; /* holds the firmware lock; -1: does not */
+	struct fork_guard lock; /* of lock_fd */
 };
 int card_digest(struct speckv_ctx *ctx, const void *data, uint64_t bytes, uint8_t digest[32]);
 

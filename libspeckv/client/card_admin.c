@@ -20,6 +20,7 @@ struct card_admin {
 	struct transport *transport;
 	struct queue queue;
 	uint8_t *data;
+	struct fork_guard guard; /* of nothing: tells a forked child */
 	pthread_mutex_t lock;
 	int broken; /* why nothing is sent any more: an answer that is still on its way would be taken for another's */
 	struct speckv_identify identity;
@@ -134,6 +135,7 @@ int card_admin_open(struct speckv_ctx *ctx, const char *device_name, struct card
 		return rc;
 	}
 	pthread_mutex_init(&admin->lock, NULL);
+	fork_guard_add(&admin->guard, -1, NULL, 0);
 	rc = queue_open_admin(&admin->queue, admin->transport, ADMIN_LOG2);
 	if (rc == -ETIMEDOUT) {
 		uint32_t status = 0;
@@ -162,8 +164,17 @@ void card_admin_close(struct card_admin *admin)
 	if (!admin)
 		return;
 	admin->transport->ops->close(admin->transport);
-	pthread_mutex_destroy(&admin->lock);
+	if (!fork_guard_stale(&admin->guard)) /* another thread may have held it at fork() */
+		pthread_mutex_destroy(&admin->lock);
+	fork_guard_release(&admin->guard);
 	free(admin);
+}
+
+int card_admin_usable(struct card_admin *admin)
+{
+	if (fork_guard_stale(&admin->guard))
+		return fail(admin->ctx, -EOWNERDEAD, "%s was connected to before fork(): connect again in the child", admin->name);
+	return 0;
 }
 
 static int not_answered(const struct card_admin *admin, int rc)
@@ -185,6 +196,9 @@ int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, 
 		*status = NO_STATUS;
 	if (in_bytes > CARD_DATA_BYTES || out_bytes > CARD_DATA_BYTES)
 		return fail(admin->ctx, -EINVAL, "%s: a command's data has at most %u bytes", admin->name, CARD_DATA_BYTES);
+	rc = card_admin_usable(admin);
+	if (rc)
+		return rc;
 	memcpy(&command, entry, sizeof(command));
 	pthread_mutex_lock(&admin->lock);
 	if (admin->broken) {
@@ -234,8 +248,11 @@ int card_identify(struct card_admin *admin, struct speckv_identify *out)
 
 int card_link(struct card_admin *admin, struct transport_link *out)
 {
-	int rc = transport_link(admin->transport, out);
+	int rc = card_admin_usable(admin);
 
+	if (rc)
+		return rc;
+	rc = transport_link(admin->transport, out);
 	return rc ? fail(admin->ctx, rc, "%s: cannot read its configuration space: %s", admin->name, strerror(-rc)) : 0;
 }
 

@@ -26,8 +26,9 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin)
 	struct folder folder;
 	int fd, rc;
 
-	if (admin->lock_fd >= 0)
-		return 0;
+	rc = card_admin_usable(admin->card);
+	if (rc || admin->lock_fd >= 0)
+		return rc;
 	rc = card_folder(admin->ctx, card_name(admin->card), path, &folder);
 	if (rc)
 		return rc;
@@ -52,6 +53,7 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin)
 		/* a holder without a name is a holder */
 	}
 	admin->lock_fd = fd;
+	fork_guard_add(&admin->lock, fd, NULL, 0);
 	return 0;
 }
 

@@ -78,17 +78,20 @@ static void disconnect(struct card_io *io)
 	}
 }
 
-void card_io_end(struct region *r)
+/* In a forked child another thread may have been anywhere in here: the guards have closed what is shared, and the rest is left alone. */
+void card_io_end(struct region *r, bool child)
 {
 	struct card_io *io = r->card;
 
 	if (!io)
 		return;
-	disconnect(io);
-	for (unsigned int i = 0; i < LANES; i++)
-		pthread_mutex_destroy(&io->lanes[i].lock);
-	pthread_mutex_destroy(&io->opening);
-	pthread_rwlock_destroy(&io->use);
+	if (!child) {
+		disconnect(io);
+		for (unsigned int i = 0; i < LANES; i++)
+			pthread_mutex_destroy(&io->lanes[i].lock);
+		pthread_mutex_destroy(&io->opening);
+		pthread_rwlock_destroy(&io->use);
+	}
 	free(io);
 	r->card = NULL;
 }

@@ -58,7 +58,7 @@ void speckv_admin_close(struct speckv_admin *admin)
 		return;
 	card_admin_close(admin->card);
 	if (admin->lock_fd >= 0)
-		close(admin->lock_fd);
+		fork_guard_release(&admin->lock);
 	free(admin);
 }
 

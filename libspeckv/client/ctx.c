@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Contexts, error texts, clocks, and what must happen at fork(). */
+/* Contexts, error texts, clocks. */
 #include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -167,64 +167,4 @@ const char *human(char buffer[32], uint64_t bytes)
 		value /= 1024;
 	snprintf(buffer, 32, i && value < 100 && value != (double)(uint64_t)value ? "%.1f %s" : "%.0f %s", value, unit[i]);
 	return buffer;
-}
-
-/* ---- fork --------------------------------------------------------------------------------------------------------- */
-
-static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct fork_guard *fork_list;
-static _Atomic unsigned int forks;
-static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
-
-static void fork_prepare(void)
-{
-	pthread_mutex_lock(&fork_lock);
-}
-
-static void fork_parent(void)
-{
-	pthread_mutex_unlock(&fork_lock);
-}
-
-static void fork_child(void)
-{
-	for (struct fork_guard *g = fork_list; g; g = g->next) {
-		close(g->lock_fd);
-		g->lock_fd = -1;
-	}
-	fork_list = NULL;
-	atomic_fetch_add(&forks, 1);
-	pthread_mutex_unlock(&fork_lock);
-}
-
-static void fork_watch(void)
-{
-	pthread_atfork(fork_prepare, fork_parent, fork_child);
-}
-
-void fork_guard_add(struct fork_guard *guard, int lock_fd)
-{
-	pthread_once(&fork_once, fork_watch);
-	pthread_mutex_lock(&fork_lock);
-	guard->lock_fd = lock_fd;
-	guard->forks = load_relaxed(&forks);
-	guard->next = fork_list;
-	fork_list = guard;
-	pthread_mutex_unlock(&fork_lock);
-}
-
-void fork_guard_remove(struct fork_guard *guard)
-{
-	pthread_mutex_lock(&fork_lock);
-	for (struct fork_guard **g = &fork_list; *g; g = &(*g)->next)
-		if (*g == guard) {
-			*g = guard->next;
-			break;
-		}
-	pthread_mutex_unlock(&fork_lock);
-}
-
-bool fork_guard_stale(const struct fork_guard *guard)
-{
-	return guard->forks != load_relaxed(&forks);
 }

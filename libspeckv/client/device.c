@@ -94,7 +94,6 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 		dev->table = NULL;
 		return fail(ctx, -errno, "%s: cannot map %s: %s", name, path, strerror(errno));
 	}
-	madvise(dev->table, sizeof(*dev->table), MADV_DONTFORK);
 	memcpy(dev->uuid, dev->table->super.uuid, sizeof(dev->uuid));
 	if (memcmp(dev->uuid, info->uuid, sizeof(dev->uuid)) != 0 || !file_same(&dev->folder, path, dev->lock_fd))
 		return fail(ctx, -ESTALE, "%s was made again while it was opened: open it again", name);
@@ -185,7 +184,7 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	rc = open_table(dev, &info);
 	if (rc)
 		goto bad;
-	fork_guard_add(&dev->guard, dev->lock_fd);
+	fork_guard_add(&dev->guard, dev->lock_fd, dev->table, sizeof(*dev->table));
 	if (dev->writable)
 		medium_register(ctx, &medium);
 	if (flags & ADOPT) { /* its pools; only who may manage the card may look */
@@ -218,14 +217,11 @@ void speckv_device_close(struct speckv_device *dev)
 {
 	if (!dev)
 		return;
-	if (!fork_guard_stale(&dev->guard)) {
-		fork_guard_remove(&dev->guard);
-		munmap(dev->table, sizeof(*dev->table));
-		close(dev->lock_fd);
-	}
+	if (!fork_guard_stale(&dev->guard)) /* another thread may have held it at fork() */
+		pthread_mutex_destroy(&dev->managing);
+	fork_guard_release(&dev->guard);
 	close(dev->fd);
 	folder_close(&dev->folder);
-	pthread_mutex_destroy(&dev->managing);
 	free(dev);
 }
 
@@ -262,7 +258,7 @@ static int table_current(struct speckv_device *dev, const struct folder *in)
 
 int device_usable(struct speckv_device *dev)
 {
-	if (fork_guard_stale(&dev->guard)) /* and the table is not even mapped */
+	if (fork_guard_stale(&dev->guard))
 		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
 	return table_current(dev, &dev->folder);
 }

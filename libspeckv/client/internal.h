@@ -14,6 +14,7 @@
 
 #include "folder.h"
 #include "layout.h"
+#include "transport/fork.h"
 
 #define load(p) atomic_load_explicit((p), memory_order_acquire)
 #define load_relaxed(p) atomic_load_explicit((p), memory_order_relaxed)
@@ -46,16 +47,6 @@ bool name_ok(const char *name);
 void boot_id(uint8_t id[16]);
 /* "1.5 GiB" into a buffer of 32; returns it. */
 const char *human(char buffer[32], uint64_t bytes);
-
-/* Handles die with fork(): the child closes their lock descriptors, or the parent's locks would outlive it. */
-struct fork_guard {
-	struct fork_guard *next;
-	int lock_fd;
-	unsigned int forks;
-};
-void fork_guard_add(struct fork_guard *guard, int lock_fd);
-void fork_guard_remove(struct fork_guard *guard);
-bool fork_guard_stale(const struct fork_guard *guard);
 
 /* ---- medium.c: what lies at a device name ------------------------------------------------------------------------- */
 
@@ -96,9 +87,9 @@ struct speckv_device {
 	struct medium medium;
 	struct folder folder; /* that holds the table */
 	int fd;               /* of the mapping */
-	int lock_fd; /* of the locks: an open file description of its own */
+	int lock_fd; /* of the locks: an open file description of its own; the guard's */
 	bool writable;
-	struct lay_device *table;
+	struct lay_device *table; /* the guard's */
 	/* private copies, as judged at open: the table may change under us */
 	bool single_inode;
 	uint32_t durability;
@@ -357,7 +348,7 @@ struct card_reads { /* a lane of this thread's own, and what was asked for in it
 	bool frame[CARD_READS];
 };
 int card_io_make(struct region *region);
-void card_io_end(struct region *region);
+void card_io_end(struct region *region, bool child);
 /* Is the card there, and this pool with these rights? Text set. */
 int card_io_connect(struct region *region);
 /* Encode one raw block into a run that this process holds. -ENODATA: non-finite. Nothing is there when it fails. */

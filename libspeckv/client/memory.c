@@ -67,16 +67,16 @@ void speckv_mem_free(struct speckv_mem *mem)
 	if (!mem)
 		return;
 	pool = mem->pool;
-	pthread_mutex_lock(&pool->lock);
-	for (struct speckv_mem **at = &pool->allocations; *at; at = &(*at)->next)
-		if (*at == mem) {
-			*at = mem->next;
-			break;
-		}
-	pthread_mutex_unlock(&pool->lock);
 	if (mem->shadow)
 		munmap(mem->shadow, (uint64_t)mem->run.pages * pool->region.page_bytes);
-	if (!fork_guard_stale(&pool->region.guard)) {
+	if (!fork_guard_stale(&pool->region.guard)) { /* in a child another thread may have held the lock, or been about to change the list */
+		pthread_mutex_lock(&pool->lock);
+		for (struct speckv_mem **at = &pool->allocations; *at; at = &(*at)->next)
+			if (*at == mem) {
+				*at = mem->next;
+				break;
+			}
+		pthread_mutex_unlock(&pool->lock);
 		sub(&pool->client->allocated_pages, mem->run.pages);
 		pages_release(&pool->region, pool->owner, &mem->run);
 	}

@@ -336,7 +336,10 @@ static int map_piece(struct region *r, uint64_t region_offset, uint64_t file_off
 	void *at = mmap(r->base + region_offset, bytes, PROT_READ | (r->writable ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED | MAP_NORESERVE, r->fd,
 			(off_t)file_offset);
 
-	return at == MAP_FAILED ? -errno : 0;
+	if (at == MAP_FAILED)
+		return -errno;
+	madvise(at, bytes, MADV_DONTFORK); /* as the range that it is a piece of */
+	return 0;
 }
 
 /*
@@ -501,7 +504,6 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 		rc = fail(ctx, rc, "pool %s: cannot map it: %s", name, strerror(-rc));
 		goto bad;
 	}
-	madvise(r->base, r->mapped_bytes, MADV_DONTFORK);
 	madvise(r->base, r->mapped_bytes, MADV_HUGEPAGE); /* where the system allows it for shared memory */
 	r->head = (struct lay_pool_head *)r->base;
 	r->directory = (struct lay_bucket *)(r->base + r->fixed.directory_offset);
@@ -518,7 +520,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	}
 	store(&r->size_sequence, ~0ull);
 	region_pages(r);
-	fork_guard_add(&r->guard, r->lock_fd);
+	fork_guard_add(&r->guard, r->lock_fd, r->base, r->mapped_bytes);
 	return 0;
 bad:
 	if (r->base)
@@ -563,14 +565,14 @@ int region_open(struct speckv_device *dev, const char *name, bool writable, stru
 
 void region_close(struct region *r)
 {
-	if (!fork_guard_stale(&r->guard)) {
-		fork_guard_remove(&r->guard);
-		munmap(r->base, r->mapped_bytes);
-		close(r->lock_fd);
-	}
-	card_io_end(r);
+	bool child = fork_guard_stale(&r->guard);
+
+	fork_guard_release(&r->guard);
+	card_io_end(r, child);
 	speckv_calibration_free(r->calibration);
 	close(r->fd);
+	if (child) /* another thread may have held them at fork() */
+		return;
 	pthread_mutex_destroy(&r->remap);
 	pthread_mutex_destroy(&r->reaping);
 }

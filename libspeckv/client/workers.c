@@ -121,6 +121,10 @@ void workers_destroy(struct speckv_pool *pool)
 
 	if (!w)
 		return;
+	if (fork_guard_stale(&pool->region.guard)) { /* its threads are the parent's, and one of them may have held its lock */
+		free(w);
+		return;
+	}
 	pthread_mutex_lock(&w->lock);
 	w->stop = true;
 	w->prefetch_queued = 0;
@@ -239,9 +243,19 @@ int workers_share(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 	return done;
 }
 
+/* Not in a forked child: the lock may be held there by a thread that is not, and what is not complete never will be. */
+static bool usable(const struct speckv_op *op)
+{
+	struct speckv_pool *pool = op->workers->pool;
+
+	return !fork_guard_stale(&pool->region.guard) || fail(pool->ctx, 0, "the operation was started before fork(): start it again in the child");
+}
+
 int speckv_op_poll(struct speckv_op *op)
 {
-	return op && load(&op->complete);
+	if (!op)
+		return 0;
+	return usable(op) ? load(&op->complete) : -EOWNERDEAD;
 }
 
 int speckv_op_wait(struct speckv_op *op, int64_t timeout_ns)
@@ -252,11 +266,11 @@ int speckv_op_wait(struct speckv_op *op, int64_t timeout_ns)
 
 	if (!op)
 		return -EINVAL;
+	if (!usable(op))
+		return -EOWNERDEAD;
 	if (load(&op->complete))
 		return op->result;
 	w = op->workers;
-	if (fork_guard_stale(&w->pool->region.guard))
-		return -EOWNERDEAD;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	if (timeout_ns > 0) {
 		uint64_t ns = (uint64_t)until.tv_nsec + (uint64_t)timeout_ns % 1000000000u;

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fork.h"
 #include "transport.h"
 
 enum { VERSION = 1, DMA_MAP = 2, GET_INFO = 4, GET_REGION = 5, REGION_READ = 9, REGION_WRITE = 10 };
@@ -37,7 +38,8 @@ struct header {
 
 struct vfio_user {
 	struct transport transport;
-	int fd;
+	int fd; /* the connection's guard's */
+	struct fork_guard connection, memory;
 	pthread_mutex_t asking; /* one message and its answer at a time */
 	uint16_t next_id;
 	_Atomic int broken; /* why nothing works any more */
@@ -196,6 +198,8 @@ static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t b
 {
 	int rc;
 
+	if (fork_guard_stale(&v->connection))
+		return -EOWNERDEAD;
 	pthread_mutex_lock(&v->asking);
 	v->transport.system_calls += 2; /* at least: one to send, one to receive */
 	rc = ask_locked(v, command, body, bytes, send_fd, answer, answer_bytes, got, fd);
@@ -252,6 +256,8 @@ static int post32(struct transport *t, uint32_t offset, uint32_t value)
 	uint8_t message[sizeof(h) + sizeof(access) + sizeof(value)];
 	int rc;
 
+	if (fork_guard_stale(&v->connection))
+		return -EOWNERDEAD;
 	memcpy(message, &h, sizeof(h));
 	memcpy(message + sizeof(h), &access, sizeof(access));
 	memcpy(message + sizeof(h) + sizeof(access), &value, sizeof(value));
@@ -295,6 +301,8 @@ static int alive(struct transport *t)
 	struct vfio_user *v = (struct vfio_user *)t;
 	struct pollfd fd = { v->fd, POLLIN | POLLRDHUP, 0 };
 
+	if (fork_guard_stale(&v->connection))
+		return -EOWNERDEAD;
 	if (!v->broken && poll(&fd, 1, 0) > 0 && fd.revents & (POLLRDHUP | POLLHUP | POLLERR))
 		broken(v, -ECONNRESET);
 	return v->broken;
@@ -306,11 +314,11 @@ static void close_vfio_user(struct transport *t)
 
 	if (t->doorbells)
 		munmap(t->doorbells, BAR0_BYTES - DOORBELLS);
+	if (!fork_guard_stale(&v->connection)) /* another thread may have held it at fork() */
+		pthread_mutex_destroy(&v->asking);
 	if (t->arena)
-		munmap(t->arena, t->arena_bytes);
-	if (v->fd >= 0)
-		close(v->fd);
-	pthread_mutex_destroy(&v->asking);
+		fork_guard_release(&v->memory);
+	fork_guard_release(&v->connection);
 	free(v);
 }
 
@@ -377,7 +385,7 @@ static int give_arena(struct vfio_user *v, size_t bytes)
 		if (at == MAP_FAILED) {
 			rc = -errno;
 		} else {
-			madvise(at, bytes, MADV_DONTFORK);
+			fork_guard_add(&v->memory, -1, at, bytes);
 			v->transport.arena = at;
 			v->transport.arena_bytes = bytes;
 			v->transport.arena_address = ARENA_ADDRESS;
@@ -443,7 +451,10 @@ int transport_open_vfio_user(struct transport_place place, size_t arena_bytes, s
 	v->transport.ops = &ops;
 	pthread_mutex_init(&v->asking, NULL);
 	v->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	rc = v->fd < 0 ? -errno : transport_dial(v->fd, place);
+	rc = v->fd < 0 ? -errno : 0;
+	fork_guard_add(&v->connection, v->fd, NULL, 0);
+	if (!rc)
+		rc = transport_dial(v->fd, place);
 	if (!rc)
 		rc = greet(v);
 	if (!rc)

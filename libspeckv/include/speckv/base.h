@@ -5,9 +5,12 @@
  * Errors:   functions return 0 (or a count) on success and a negative errno on failure; speckv_strerror() gives the text
  *           that says which of several causes it was, and what to do next.
  * Units:    every size is in bytes, every time in nanoseconds (CLOCK_REALTIME for stamps), unless the name says otherwise.
- * Threads:  handles may be shared by threads unless a function says otherwise; destroying a handle while another thread
- *           uses it is the caller's error.
- * Fork:     handles do not survive fork(); in the child every call on them fails with -EOWNERDEAD.
+ * Threads:  handles may be shared by threads unless a function says otherwise. A handle is destroyed when no other thread is
+ *           in a call on it or on what was made from it: a count of users would cost every get a contended cache line, so the
+ *           caller sees to that (the Python package counts). Batches that were submitted need no care: closing waits for them.
+ * Fork:     handles do not survive fork(); in the child every call on them fails with -EOWNERDEAD and takes no lock that
+ *           another thread may have held. Destroying them there is allowed, in the usual order, and takes nothing from the
+ *           parent. Memory of the parent's allocations reads as zeros in the child, and what is written to it goes nowhere.
  */
 #ifndef SPECKV_BASE_H
 #define SPECKV_BASE_H

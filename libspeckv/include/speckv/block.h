@@ -32,7 +32,8 @@ struct speckv_attach {
  *  -EUCLEAN, -EPROTONOSUPPORT, -EBUSY (being created or destroyed); of the pool's calibration, which is loaded here: -EBADMSG
  *  (not the bytes that its digest names), -EUCLEAN (lost). */
 int speckv_pool_open(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out);
-/** Detach: waits for operations in flight, frees this client's allocations. NULL is allowed. */
+/** Detach: waits for submitted operations, frees this client's allocations. No other thread may be in a call on the pool, its
+ *  operations or its allocations, nor begin one (base.h, Threads). NULL is allowed. */
 void speckv_pool_close(struct speckv_pool *pool);
 struct speckv_ctx *speckv_pool_ctx(struct speckv_pool *pool);
 /** Raw bytes of one block of this pool. */
@@ -81,11 +82,11 @@ enum speckv_opcode { SPECKV_OP_PUT = 1, SPECKV_OP_GET = 2, SPECKV_OP_DROP = 3, S
  *  Errors: -EAGAIN (too many in flight: SPECKV_OPS_MAX), -EINVAL. */
 #define SPECKV_OPS_MAX 1024
 int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t count, struct speckv_op **out);
-/** 1: complete, 0: not yet. */
+/** 1: complete, 0: not yet. Errors: -EOWNERDEAD. */
 int speckv_op_poll(struct speckv_op *op);
 /** Wait at most timeout_ns (-1: for ever). Returns what the synchronous call would, or -ETIMEDOUT. */
 int speckv_op_wait(struct speckv_op *op, int64_t timeout_ns);
-/** Give the handle back; waits if it is not complete. */
+/** Give the handle back; waits if it is not complete, but not in a forked child. Before speckv_pool_close(). */
 void speckv_op_release(struct speckv_op *op);
 
 /* ---- parameters of this attachment ------------------------------------------------------------------------------- */

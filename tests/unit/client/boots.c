@@ -201,7 +201,7 @@ static void after_a_reboot(enum media kind, const char *as)
 	/* all of it went down: its locks are gone, its slot says that it is in */
 	close(pool->region.lock_fd);
 	pool->region.lock_fd = open(pool->region.path, O_RDWR | O_CLOEXEC);
-	pool->region.guard.lock_fd = pool->region.lock_fd;
+	pool->region.guard.fd = pool->region.lock_fd;
 	visited(name, as, "carol", 0, 0, false);
 	seen = rebuilds(dev);
 	CHECK(seen.reboots == (strcmp(as, HIDDEN) != 0) && seen.crashes == (strcmp(as, HIDDEN) == 0), "rebuilt %u and %u times", seen.reboots, seen.crashes);

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/* What of a handle must not reach a forked child: descriptors whose locks or connections would outlive the parent, and shared mappings. */
+#ifndef SPECKV_TRANSPORT_FORK_H
+#define SPECKV_TRANSPORT_FORK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/*
+ * A handle ends at fork(). In the child its descriptor is closed, and private zero pages stand where its mapping was, so that a pointer into
+ * it is no fault, and the range belongs to nothing else until the handle is closed. Threads: any; a guard belongs to one handle.
+ */
+struct fork_guard {
+	struct fork_guard *next;
+	int fd;    /* -1: none */
+	void *map; /* NULL: none */
+	size_t map_bytes;
+	unsigned int forks;
+};
+
+/* From now on `fd` (or -1) and the mapping (or NULL) are the guard's. */
+void fork_guard_add(struct fork_guard *guard, int fd, void *map, size_t map_bytes);
+/* Close the descriptor and unmap the memory, in the parent or in a child. */
+void fork_guard_release(struct fork_guard *guard);
+/* Was fork() called since fork_guard_add(), and is this the child? */
+bool fork_guard_stale(const struct fork_guard *guard);
+
+#endif
