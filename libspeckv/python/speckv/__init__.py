@@ -20,8 +20,10 @@ from speckv.context import Context
 from speckv.device import Device, Progress
 from speckv.errors import (
     BusyError,
+    ClosedError,
     DamagedError,
     ExistsError,
+    ForkedError,
     InvalidError,
     NotFoundError,
     NothingToDoError,
@@ -101,6 +103,7 @@ __all__ = [
     "BusyError",
     "CheckReport",
     "ClientInfo",
+    "ClosedError",
     "Codec",
     "Context",
     "DType",
@@ -111,6 +114,7 @@ __all__ = [
     "Event",
     "Eviction",
     "ExistsError",
+    "ForkedError",
     "Geometry",
     "InvalidError",
     "KeySpec",

@@ -270,14 +270,18 @@ class Admin(Owner):
 
     def __init__(self, context: Context, name: str) -> None:
         self.name = name
-        self._ctx = context._handle.get()
-        out = ffi.new("struct speckv_admin **")
-        check(lib.speckv_admin_open(self._ctx, c_text(name), out), self._ctx)
-        self._handle = Handle(f"administration of {name}", out[0], lib.speckv_admin_close, context._handle)
+        self._ctx = context._ctx
+
+        def connected(ctx: Any) -> Handle:
+            out = ffi.new("struct speckv_admin **")
+            self._check(lib.speckv_admin_open(ctx, c_text(name), out))
+            return Handle(f"administration of {name}", out[0], lib.speckv_admin_close, context._handle)
+
+        self._handle = context._handle.call(connected)
 
     def info(self) -> CardInfo:
         c = ffi.new("struct speckv_card_info *")
-        self._check(lib.speckv_admin_info(self._handle.get(), c))
+        self._check(self._handle.call(lib.speckv_admin_info, c))
         ids = bytes(ffi.buffer(c.key_ids))
         return CardInfo(
             name=text_of(c.name),
@@ -307,20 +311,20 @@ class Admin(Owner):
 
     def health(self) -> Health:
         c = ffi.new("struct speckv_card_health *")
-        self._check(lib.speckv_admin_health(self._handle.get(), c))
+        self._check(self._handle.call(lib.speckv_admin_health, c))
         numbers = {name: int(getattr(c, name)) for name in Health.__slots__ if name != "conditions"}
         return Health(conditions=_bits(Condition, c.conditions), **numbers)
 
     def stats(self, pool: int = 0) -> Stats:
         """Counters and latencies of the card, or of one pool by its number."""
         c = ffi.new("struct speckv_stats *")
-        self._check(lib.speckv_admin_stats(self._handle.get(), pool, c))
+        self._check(self._handle.call(lib.speckv_admin_stats, pool, c))
         return stats_from_c(c)
 
     def pool_number(self, name: str) -> int:
         """The number by which the card knows a pool."""
         out = ffi.new("uint32_t *")
-        self._check(lib.speckv_admin_pool(self._handle.get(), c_text(name), out))
+        self._check(self._handle.call(lib.speckv_admin_pool, c_text(name), out))
         return int(out[0])
 
     def grants(self) -> list[Grant]:
@@ -379,14 +383,14 @@ class Admin(Owner):
 
     def lock_firmware(self) -> None:
         """Be the only one who writes this card's flash, until close; BusyError says who else does."""
-        self._check(lib.speckv_admin_firmware_lock(self._handle.get()))
+        self._check(self._handle.call(lib.speckv_admin_firmware_lock))
 
     def firmware_received(self, image: str, bundle: bytes) -> int:
         """How many bytes of this very bundle a slot holds."""
         out = ffi.new("uint64_t *")
         self._check(
-            lib.speckv_admin_firmware_received(
-                self._handle.get(), _value(Image, image), ffi.from_buffer(bundle), len(bundle), out
+            self._handle.call(
+                lib.speckv_admin_firmware_received, _value(Image, image), ffi.from_buffer(bundle), len(bundle), out
             )
         )
         return int(out[0])
@@ -394,8 +398,8 @@ class Admin(Owner):
     def download_firmware(self, image: str, bundle: bytes, progress: Progress | None = None) -> None:
         """Send a bundle to a slot, going on where an earlier download of it stopped. Needs the lock."""
         relay = callbacks.Relay(progress or (lambda done, total: None))
-        rc = lib.speckv_admin_firmware_download(
-            self._handle.get(),
+        rc = self._handle.call(
+            lib.speckv_admin_firmware_download,
             _value(Image, image),
             ffi.from_buffer(bundle),
             len(bundle),
@@ -409,8 +413,8 @@ class Admin(Owner):
         """Have the card verify a downloaded bundle and enter it in its boot record. Needs the lock."""
         flags = lib.SPECKV_COMMIT_DRY_RUN if dry_run else 0
         self._check(
-            lib.speckv_admin_firmware_commit(
-                self._handle.get(), _value(Image, image), ffi.from_buffer(bundle), len(bundle), flags
+            self._handle.call(
+                lib.speckv_admin_firmware_commit, _value(Image, image), ffi.from_buffer(bundle), len(bundle), flags
             )
         )
 
@@ -420,8 +424,8 @@ class Admin(Owner):
         data = ffi.NULL if bundle is None else ffi.from_buffer(bundle)
         flags = lib.SPECKV_ACTIVATE_DRY_RUN if dry_run else 0
         self._check(
-            lib.speckv_admin_firmware_activate(
-                self._handle.get(), _value(Image, image), data, len(bundle or b""), flags, out
+            self._handle.call(
+                lib.speckv_admin_firmware_activate, _value(Image, image), data, len(bundle or b""), flags, out
             )
         )
         return Started(
@@ -434,21 +438,21 @@ class Admin(Owner):
 
     def setting(self, setting: str) -> int:
         out = ffi.new("int64_t *")
-        self._check(lib.speckv_admin_setting(self._handle.get(), _value(Setting, setting), out))
+        self._check(self._handle.call(lib.speckv_admin_setting, _value(Setting, setting), out))
         return int(out[0])
 
     def set(self, setting: str, value: int, *, save: bool = False) -> None:
         """Change a setting; `save` keeps it over a power cycle."""
         flags = lib.SPECKV_SET_SAVE if save else 0
         try:
-            rc = lib.speckv_admin_set(self._handle.get(), _value(Setting, setting), value, flags)
+            rc = self._handle.call(lib.speckv_admin_set, _value(Setting, setting), value, flags)
         except OverflowError as exc:
             raise InvalidError(errno.EINVAL, f"{setting} cannot be {value}") from exc
         self._check(rc)
 
     def reset(self, what: str = Restart.CARD) -> None:
         """Reset; after Restart.CARD this connection is of no use any more."""
-        self._check(lib.speckv_admin_reset(self._handle.get(), _value(Restart, what)))
+        self._check(self._handle.call(lib.speckv_admin_reset, _value(Restart, what)))
 
     def selftest(self, on_step: Callable[[SelftestStep], None] | None = None) -> list[SelftestStep]:
         """Run every self-test; a step that fails is in the list, not an exception. Changes nothing that is stored."""
@@ -460,7 +464,7 @@ class Admin(Owner):
                 on_step(steps[-1])
 
         relay = callbacks.Relay(collect)
-        rc = lib.speckv_admin_selftest(self._handle.get(), callbacks.SELFTEST, relay.arg)
+        rc = self._handle.call(lib.speckv_admin_selftest, callbacks.SELFTEST, relay.arg)
         relay.finish()
         if all(step.passed for step in steps):
             self._check(rc)  # it could not even begin
@@ -471,8 +475,8 @@ class Admin(Owner):
     def load_model(self, file: bytes, progress: Progress | None = None) -> None:
         """Load a prefetcher; the one before stays in force until this one is whole."""
         relay = callbacks.Relay(progress or (lambda done, total: None))
-        rc = lib.speckv_admin_model_load(
-            self._handle.get(),
+        rc = self._handle.call(
+            lib.speckv_admin_model_load,
             ffi.from_buffer(file),
             len(file),
             callbacks.PROGRESS if progress else ffi.NULL,
@@ -482,7 +486,7 @@ class Admin(Owner):
         self._check(rc)
 
     def unload_model(self) -> None:
-        self._check(lib.speckv_admin_model_unload(self._handle.get()))
+        self._check(self._handle.call(lib.speckv_admin_model_unload))
 
     # ----
 
@@ -492,7 +496,7 @@ class Admin(Owner):
     def _collect(self, function: Any, callback: Any, convert: Callable[[Any], _Item], *arguments: int) -> list[_Item]:
         found: list[_Item] = []
         relay = callbacks.Relay(lambda item: found.append(convert(item)))
-        rc = function(self._handle.get(), *arguments, callback, relay.arg)
+        rc = self._handle.call(function, *arguments, callback, relay.arg)
         relay.finish()
         self._check(rc)
         return found
@@ -550,9 +554,9 @@ def emulated(context: Context) -> list[str]:
 
 def control(context: Context, name: str, command: str) -> dict[str, Any]:
     """One command of the emulator, and its answer."""
-    ctx = context._handle.get()
     answer = ffi.new("char[]", _ANSWER_BYTES)
-    check(lib.speckv_emu_control(ctx, c_text(name), c_text(command), answer, _ANSWER_BYTES), ctx)
+    rc = context._handle.call(lib.speckv_emu_control, c_text(name), c_text(command), answer, _ANSWER_BYTES)
+    check(rc, context._ctx)
     try:
         said = json.loads(text_of(answer))
         if not isinstance(said, dict):

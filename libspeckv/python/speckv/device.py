@@ -43,11 +43,12 @@ class Device(Owner):
 
     def __init__(self, name: str, pointer: Any, parent: Handle) -> None:
         self.name = name
+        self._ctx = lib.speckv_device_ctx(pointer)  # for its texts only, which outlive it
         self._handle = Handle(f"device {name}", pointer, lib.speckv_device_close, parent)
 
     def info(self) -> DeviceInfo:
         info = ffi.new("struct speckv_device_info *")
-        self._check(lib.speckv_device_info(self._handle.get(), info))
+        self._check(self._handle.call(lib.speckv_device_info, info))
         return from_c(DeviceInfo, info)
 
     def selftest(self, on_step: Callable[[SelftestStep], None] | None = None) -> list[SelftestStep]:
@@ -60,7 +61,7 @@ class Device(Owner):
                 on_step(steps[-1])
 
         relay = callbacks.Relay(collect)
-        rc = lib.speckv_device_selftest(self._handle.get(), callbacks.SELFTEST, relay.arg)
+        rc = self._handle.call(lib.speckv_device_selftest, callbacks.SELFTEST, relay.arg)
         relay.finish()
         if all(step.passed for step in steps):
             self._check(rc)  # it could not even begin
@@ -68,23 +69,23 @@ class Device(Owner):
 
     def create_pool(self, config: PoolConfig) -> PoolInfo:
         info = ffi.new("struct speckv_pool_info *")
-        self._check(lib.speckv_pool_create(self._handle.get(), config.to_c(), info))
+        self._check(self._handle.call(lib.speckv_pool_create, config.to_c(), info))
         return from_c(PoolInfo, info)
 
     def pool(self, name: str) -> PoolInfo:
         info = ffi.new("struct speckv_pool_info *")
-        self._check(lib.speckv_pool_info(self._handle.get(), c_text(name), info))
+        self._check(self._handle.call(lib.speckv_pool_info, c_text(name), info))
         return from_c(PoolInfo, info)
 
     def calibration(self, name: str) -> bytes:
         """The file of a pool's calibration, verified. NotFoundError for a pool whose codec needs none."""
         size = ffi.new("uint64_t *")
-        rc = lib.speckv_pool_calibration(self._handle.get(), c_text(name), ffi.NULL, 0, size)
+        rc = self._handle.call(lib.speckv_pool_calibration, c_text(name), ffi.NULL, 0, size)
         if rc != -errno.ENOSPC:
             self._check(rc)
         file = bytearray(int(size[0]))
         where = ffi.from_buffer(file)
-        self._check(lib.speckv_pool_calibration(self._handle.get(), c_text(name), where, len(file), size))
+        self._check(self._handle.call(lib.speckv_pool_calibration, c_text(name), where, len(file), size))
         return bytes(file[: int(size[0])])
 
     def pools(self) -> list[PoolInfo]:
@@ -142,7 +143,7 @@ class Device(Owner):
             config.eviction = c_value(Eviction, eviction)
             mask |= lib.SPECKV_SET_EVICTION
         info = ffi.new("struct speckv_pool_info *")
-        self._check(lib.speckv_pool_set(self._handle.get(), c_text(name), mask, config, info))
+        self._check(self._handle.call(lib.speckv_pool_set, c_text(name), mask, config, info))
         return from_c(PoolInfo, info)
 
     def destroy_pool(self, name: str, *, progress: Progress | None = None) -> None:
@@ -162,11 +163,11 @@ class Device(Owner):
 
     def stats(self, pool: str) -> Stats:
         stats = ffi.new("struct speckv_stats *")
-        self._check(lib.speckv_pool_stats(self._handle.get(), c_text(pool), stats))
+        self._check(self._handle.call(lib.speckv_pool_stats, c_text(pool), stats))
         return stats_from_c(stats)
 
     def reset_stats(self, pool: str) -> None:
-        self._check(lib.speckv_pool_stats_reset(self._handle.get(), c_text(pool)))
+        self._check(self._handle.call(lib.speckv_pool_stats_reset, c_text(pool)))
 
     def tenants(self, pool: str) -> list[TenantInfo]:
         return self._collect(lib.speckv_pool_tenants, callbacks.TENANT, TenantInfo, c_text(pool))
@@ -197,19 +198,24 @@ class Device(Owner):
         put_number(attach, "workers", workers)
         put_number(attach, "staging_bytes", staging_bytes)
         out = ffi.new("struct speckv_pool **")
-        self._check(lib.speckv_pool_open(self._handle.get(), c_text(pool), attach, out))
-        return Pool(pool, out[0], self._handle)
+
+        def attached(device: Any) -> Pool:
+            self._check(lib.speckv_pool_open(device, c_text(pool), attach, out))
+            return Pool(pool, out[0], self._handle)
+
+        made: Pool = self._handle.call(attached)
+        return made
 
     def __repr__(self) -> str:
         return f"<speckv.Device {self.name}{' closed' if self._handle.closed else ''}>"
 
     def _check(self, rc: int) -> int:
-        return check(rc, lib.speckv_device_ctx(self._handle.get()))
+        return check(rc, self._ctx)
 
     def _collect(self, function: Any, callback: Any, kind: type[_Item], *arguments: Any) -> list[_Item]:
         items: list[_Item] = []
         relay = callbacks.Relay(lambda item: items.append(from_c(kind, item)))
-        rc = function(self._handle.get(), *arguments, callback, relay.arg)
+        rc = self._handle.call(function, *arguments, callback, relay.arg)
         relay.finish()
         self._check(rc)
         return items
@@ -219,9 +225,9 @@ class Device(Owner):
     ) -> int:
         """Call `function` with a progress callback; `accept` is a negative code that is no failure."""
         if progress is None:
-            rc = function(self._handle.get(), *arguments, ffi.NULL, ffi.NULL, *result)
+            rc = self._handle.call(function, *arguments, ffi.NULL, ffi.NULL, *result)
         else:
             relay = callbacks.Relay(progress)
-            rc = function(self._handle.get(), *arguments, callbacks.PROGRESS, relay.arg, *result)
+            rc = self._handle.call(function, *arguments, callbacks.PROGRESS, relay.arg, *result)
             relay.finish()
         return int(rc) if rc == accept else self._check(rc)

@@ -68,6 +68,14 @@ class UnknownParameterError(InvalidError, KeyError):
     """No parameter of that name; the text lists the names."""
 
 
+class ClosedError(SpeckvError):
+    """The object was closed, perhaps by another thread."""
+
+
+class ForkedError(SpeckvError):
+    """The object was opened before fork(), and is the parent's: open it again in the child."""
+
+
 class WaitTimeoutError(SpeckvError, TimeoutError):
     """The operation is still going on."""
 
@@ -95,6 +103,8 @@ _BY_ERRNO: dict[int, type[SpeckvError]] = {
     errno.EUCLEAN: DamagedError,
     errno.EINVAL: InvalidError,
     errno.ERANGE: InvalidError,
+    errno.EBADF: ClosedError,
+    errno.EOWNERDEAD: ForkedError,
     errno.ETIMEDOUT: WaitTimeoutError,
 }
 

@@ -1,68 +1,182 @@
 # SPDX-License-Identifier: MIT
-"""Ownership of C handles: children are destroyed before their parent, and nothing while an array shows its memory."""
+"""Ownership of C handles: destroyed after their children, and never under a call or an array that uses them."""
 
 from __future__ import annotations
 
 import errno
+import os
+import time
 from collections.abc import Callable
+from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
 
 from speckv.errors import error
 
+_POLL_SECONDS = 0.0005
+
+#: How many forks lie between the first process and this one, and the thread that came through the last of them.
+_forks = 0
+_survivor = 0
+
+
+def _count_fork() -> None:
+    global _forks, _survivor
+    _forks += 1
+    _survivor = get_ident()
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
 
 class Handle:
     """A pointer to a C object with the function that destroys it.
 
-    close() destroys the children first. A handle that is pinned (an array over its memory is alive) is destroyed when
-    the last pin goes, and its parents with it: closing early never leaves a pointer that dangles.
+    Every call on the object goes through call(), which any thread may use. close() ends it: calls that begin later
+    raise ClosedError, the children are closed first, and calls that other threads are in are waited for. What cannot be
+    waited for (an array over its memory, a call of this very thread further up its stack) delays the end instead: the
+    object, and its parents with it, is destroyed when the last of these is gone. In a forked child calls raise
+    ForkedError.
+
+    No lock is held, as close() also runs in finalizers and signal handlers: `_users`, `_pins`, `_owned` and `children`
+    are changed by single operations of lists and sets, which threads cannot interrupt.
     """
 
-    __slots__ = ("__weakref__", "_destroy", "children", "closed", "parent", "pins", "pointer", "what")
+    __slots__ = (
+        "__weakref__",
+        "_born",
+        "_destroy",
+        "_owned",
+        "_pins",
+        "_users",
+        "children",
+        "closed",
+        "ended",
+        "parent",
+        "pointer",
+        "what",
+    )
 
     def __init__(self, what: str, pointer: Any, destroy: Callable[[Any], object], parent: Handle | None = None) -> None:
+        """Made within a call of the parent. ClosedError when that was closed meanwhile."""
         self.what = what
-        self.pointer = pointer
+        self.pointer = pointer  # None from the moment on that no call may begin
         self.parent = parent
         self.children: set[Handle] = set()
-        self.pins = 0
         self.closed = False
+        self.ended = False  # destroyed
+        self._users: list[int] = []  # the thread of every call under way
+        self._pins: list[None] = []
+        self._owned = [pointer]  # who takes it out destroys it
+        self._born = _forks
         self._destroy = destroy
         if parent is not None:
             parent.children.add(self)
+            if parent.closed:
+                self.close()
+                parent.check()
 
-    def get(self) -> Any:
-        """The pointer; fails when the handle was closed."""
-        if self.closed:
+    # -- use
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function(pointer, *arguments); the object is not destroyed before it returns."""
+        users, thread = self._users, get_ident()
+        if self._born != _forks:
+            self.check()
+        try:
+            users.append(thread)
+            pointer = self.pointer
+            if pointer is None:
+                self.check()
+            return function(pointer, *arguments)
+        finally:
+            users.remove(thread)
+            if self.closed:
+                self._settle()
+
+    def spend(self, function: Callable[..., int], *arguments: Any) -> int:
+        """call() of a function that destroys the object itself, unless it returns an error."""
+        self.check()
+        owned, rc, thread = None, -errno.EBADF, get_ident()
+        try:
+            self._users.append(thread)
+            try:
+                owned = self._owned.pop()
+            except IndexError:  # another thread spends it, or has closed it
+                raise error(errno.EBADF, f"{self.what} is closed") from None
+            self.pointer = None  # no other call may begin
+            self._wait_for_others()
+            rc = function(owned, *arguments)
+        finally:
+            if rc >= 0:
+                self.closed = True
+                self._end()
+            elif owned is not None:
+                self.pointer = owned
+                if self.closed:  # by another thread, which left the end to this one
+                    self.pointer = None
+                self._owned.append(owned)
+            self._users.remove(thread)
+            self._settle()
+        return rc
+
+    def check(self) -> None:
+        """Raise what a call would that may not begin."""
+        if self._born != _forks:
+            raise error(errno.EOWNERDEAD, f"{self.what} is of before fork(): open it again in the child")
+        if self.pointer is None:
             raise error(errno.EBADF, f"{self.what} is closed")
-        return self.pointer
+
+    @property
+    def pins(self) -> int:
+        return len(self._pins)
+
+    def pin(self) -> None:
+        self._pins.append(None)
+
+    def unpin(self) -> None:
+        self._pins.pop()
+        self._settle()
+
+    # -- the end
 
     def close(self) -> None:
         """Destroy now, or as soon as nothing needs it. More than once is harmless."""
         self.closed = True
+        self.pointer = None
         for child in tuple(self.children):
             child.close()
+        if get_ident() not in self._users:
+            self._wait_for_others()
         self._settle()
 
-    def forget(self) -> None:
-        """The C library has destroyed the object itself."""
-        self.closed = True
-        self.pointer = None
-        if self.parent is not None:
-            self.parent.children.discard(self)
+    def _busy(self) -> bool:
+        """Whether a call is under way. A child has only the thread of its parent that forked."""
+        return bool(self._users) if self._born == _forks else _survivor in self._users
 
-    def pin(self) -> None:
-        self.pins += 1
-
-    def unpin(self) -> None:
-        self.pins -= 1
-        self._settle()
+    def _wait_for_others(self) -> None:
+        """Until no other thread is in a call, or is ending it. A child has no other threads of its parent's."""
+        me = get_ident()
+        while self._born == _forks and any(user != me for user in tuple(self._users)):
+            time.sleep(_POLL_SECONDS)
 
     def _settle(self) -> None:
-        if not self.closed or self.children or self.pins or self.pointer is None:
+        if not self.closed or self.children or self._pins or self._busy():
             return
-        pointer, self.pointer = self.pointer, None
-        self._destroy(pointer)
+        try:
+            pointer = self._owned.pop()
+        except IndexError:
+            return  # another thread's affair
+        thread = get_ident()
+        try:
+            self._users.append(thread)  # who closes it, or its parent, waits
+            self._destroy(pointer)
+        finally:
+            self._end()
+            self._users.remove(thread)
+
+    def _end(self) -> None:
+        self.ended = True
         if self.parent is not None:
             self.parent.children.discard(self)
             self.parent._settle()
@@ -74,7 +188,10 @@ class Owner:
     _handle: Handle
 
     def close(self) -> None:
-        """Give it back, and what was made through it; more than once is harmless."""
+        """Give it back, and what was made through it; more than once is harmless.
+
+        Threads that are in a call on it finish that call first, and their next one raises ClosedError.
+        """
         self._handle.close()
 
     def __enter__(self) -> Self:

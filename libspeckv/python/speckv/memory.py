@@ -24,9 +24,9 @@ class Memory(Owner):
 
     def __init__(self, pool: Pool, pointer: Any, parent: Handle) -> None:
         self._pool = pool
-        self._handle = Handle("the allocation", pointer, lib.speckv_mem_free, parent)
         self.nbytes = int(lib.speckv_mem_bytes(pointer))
         self.address = int(lib.speckv_mem_address(pointer))
+        self._handle = Handle("the allocation", pointer, lib.speckv_mem_free, parent)  # last: others may close it now
         self._array: weakref.ref[npt.NDArray[np.uint8]] | None = None
 
     def __len__(self) -> int:
@@ -35,8 +35,9 @@ class Memory(Owner):
     @property
     def array(self) -> npt.NDArray[np.uint8]:
         """The whole allocation as uint8, no copy."""
+        self._handle.check()
         alive = self._array() if self._array is not None else None
-        if alive is not None and not self._handle.closed:
+        if alive is not None:
             return alive
         array = self.access(0, self.nbytes)
         self._array = weakref.ref(array)
@@ -44,19 +45,24 @@ class Memory(Owner):
 
     def access(self, offset: int, nbytes: int) -> npt.NDArray[np.uint8]:
         """A range of the allocation as uint8, no copy."""
-        out = ffi.new("void **")
-        self._check(lib.speckv_mem_access(self._handle.get(), _size(offset), _size(nbytes), out))
-        buffer = ffi.buffer(out[0], nbytes)
-        self._handle.pin()
-        weakref.finalize(buffer, self._handle.unpin).atexit = False
-        return np.frombuffer(buffer, np.uint8)
+
+        def pinned(memory: Any) -> Any:
+            out = ffi.new("void **")
+            self._check(lib.speckv_mem_access(memory, _size(offset), _size(nbytes), out))
+            buffer = ffi.buffer(out[0], nbytes)
+            self._handle.pin()
+            weakref.finalize(buffer, self._handle.unpin).atexit = False
+            return buffer
+
+        return np.frombuffer(self._handle.call(pinned), np.uint8)
 
     def prefetch(self, offset: int, nbytes: int) -> None:
         """Bring a range near: a hint."""
-        self._check(lib.speckv_mem_prefetch(self._handle.get(), _size(offset), _size(nbytes)))
+        self._check(self._handle.call(lib.speckv_mem_prefetch, _size(offset), _size(nbytes)))
 
     def seal(self, key: bytes, *, parent: bytes | None = None, position: int = 0) -> None:
         """Publish the contents, one raw block, under `key`. The allocation is gone then: leave no array over it."""
+        self._handle.check()
         if self._handle.pins:
             raise BusyError(errno.EBUSY, "an array over this allocation is still alive: drop it (del) before sealing")
         request = ffi.new("struct speckv_request *", {"first_position": _size(position)})
@@ -67,8 +73,7 @@ class Memory(Owner):
                 raise InvalidError(errno.EINVAL, f"a key has {KEY_BYTES} bytes, not {len(value)}")
             ffi.memmove(field.bytes, value, KEY_BYTES)
         request.flags = HAS_PARENT if parent is not None else 0
-        self._check(lib.speckv_mem_seal(self._handle.get(), request))
-        self._handle.forget()
+        self._check(self._handle.spend(lib.speckv_mem_seal, request))
 
     def free(self) -> None:
         self.close()
@@ -77,7 +82,7 @@ class Memory(Owner):
         return f"<speckv.Memory {self.nbytes} bytes{' freed' if self._handle.closed else ''}>"
 
     def _check(self, rc: int) -> int:
-        return check(rc, self._pool._ctx())
+        return check(rc, self._pool._ctx)
 
 
 def _size(number: int) -> int:

@@ -8,11 +8,12 @@ import time
 from typing import Any
 
 from speckv._speckv import lib
-from speckv.errors import check
+from speckv.errors import ClosedError, check
 from speckv.handle import Handle, Owner
 from speckv.requests import Batch, Statuses
 
 _SLICE_NS = 100_000_000  # waits are cut into slices so that Ctrl-C is heard
+_CLOSING_SECONDS = 0.001
 
 
 class Op(Owner):
@@ -28,22 +29,30 @@ class Op(Owner):
     @property
     def done(self) -> bool:
         """Whether it is complete; does not wait."""
-        return self._handle.closed or lib.speckv_op_poll(self._handle.get()) == 1
+        try:
+            return self._handle.ended or check(int(self._handle.call(lib.speckv_op_poll)), self._ctx) == 1
+        except ClosedError:  # another thread is about to end it
+            return self._handle.ended
 
     def wait(self, timeout: float | None = None) -> Statuses:
         """Wait until it is complete, `timeout` seconds at most (WaitTimeoutError). Returns every status."""
-        if not self._handle.closed:  # a closed pool has completed it
-            deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
-            while True:
-                left = _SLICE_NS if deadline is None else max(0, min(_SLICE_NS, deadline - time.monotonic_ns()))
-                rc = int(lib.speckv_op_wait(self._handle.get(), left))
-                if rc != -errno.ETIMEDOUT:
-                    break
-                if deadline is not None and time.monotonic_ns() >= deadline:
-                    check(rc, what="the operation is still going on")
+        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        rc = 0
+        while not self._handle.ended:  # closing it, or its pool, completes it
+            left = _SLICE_NS if deadline is None else max(0, min(_SLICE_NS, deadline - time.monotonic_ns()))
+            try:
+                rc = int(self._handle.call(lib.speckv_op_wait, left))
+            except ClosedError:  # another thread is about to end it
+                rc = -errno.ETIMEDOUT
+                time.sleep(min(_CLOSING_SECONDS, left / 1e9))
+            if rc != -errno.ETIMEDOUT:
+                break
+            if deadline is not None and time.monotonic_ns() >= deadline:
+                check(rc, what="the operation is still going on")
+        if rc != -errno.ETIMEDOUT:
             self._handle.close()
             self._owner = None
-            check(rc, self._ctx())
+            check(rc, self._ctx)
         return self._batch.status[: self._count].copy()
 
     def __repr__(self) -> str:

@@ -45,6 +45,7 @@ class Pool(Owner):
     def __init__(self, name: str, pointer: Any, parent: Handle) -> None:
         self.name = name
         self.block_bytes = int(lib.speckv_pool_block_bytes(pointer))
+        self._ctx = lib.speckv_pool_ctx(pointer)  # for its texts only, which outlive it
         self._handle = Handle(f"pool {name}", pointer, lib.speckv_pool_close, parent)
         self.params: MutableMapping[str, str] = Params(self)
 
@@ -64,7 +65,7 @@ class Pool(Owner):
         batch = take(len(array))
         try:
             self._fill_put(batch, array, buffers, parents, positions)
-            self._check(_put(self._handle.get(), batch.c, len(array)))
+            self._check(self._handle.call(_put, batch.c, len(array)))
             return batch.status[: len(array)].copy()
         finally:
             give(batch)
@@ -79,7 +80,7 @@ class Pool(Owner):
         batch = take(len(array))
         try:
             self._fill_get(batch, array, buffers, layers)
-            self._check(_get(self._handle.get(), batch.c, len(array)))
+            self._check(self._handle.call(_get, batch.c, len(array)))
             return batch.status[: len(array)].copy()
         finally:
             give(batch)
@@ -102,24 +103,24 @@ class Pool(Owner):
         """Which of the keys are stored."""
         memory, count = key_memory(keys)
         present = np.zeros(count, np.bool_)
-        self._check(lib.speckv_lookup(self._handle.get(), memory, count, _from_buffer("uint8_t[]", present)))
+        self._check(self._handle.call(lib.speckv_lookup, memory, count, _from_buffer("uint8_t[]", present)))
         return present
 
     def lookup_prefix(self, keys: Keys) -> int:
         """How many of the keys, from the first on, are stored without a gap."""
-        return self._check(lib.speckv_lookup_prefix(self._handle.get(), *key_memory(keys)))
+        return self._check(self._handle.call(lib.speckv_lookup_prefix, *key_memory(keys)))
 
     def prefetch(self, keys: Keys) -> int:
         """Stage blocks in the background, params["prefetch_depth"] deep along their chains. How many were accepted."""
-        return self._check(lib.speckv_prefetch(self._handle.get(), *key_memory(keys)))
+        return self._check(self._handle.call(lib.speckv_prefetch, *key_memory(keys)))
 
     def touch(self, keys: Keys) -> int:
         """Mark as just used. How many were found."""
-        return self._check(lib.speckv_touch(self._handle.get(), *key_memory(keys)))
+        return self._check(self._handle.call(lib.speckv_touch, *key_memory(keys)))
 
     def drop(self, keys: Keys) -> int:
         """Drop blocks. How many were found."""
-        return self._check(lib.speckv_drop(self._handle.get(), *key_memory(keys)))
+        return self._check(self._handle.call(lib.speckv_drop, *key_memory(keys)))
 
     def children(self, key: bytes, limit: int = 64) -> list[bytes]:
         """Keys of the blocks that followed `key`, the most recent first."""
@@ -127,7 +128,7 @@ class Pool(Owner):
         if count != 1:
             raise InvalidError(errno.EINVAL, f"children of one key, not of {count}")
         found = ffi.new(KEYS, max(0, limit))
-        number = self._check(lib.speckv_children(self._handle.get(), memory, found, max(0, limit)))
+        number = self._check(self._handle.call(lib.speckv_children, memory, found, max(0, limit)))
         return [bytes(ffi.buffer(found[index].bytes)) for index in range(number)]
 
     # -- memory
@@ -137,20 +138,21 @@ class Pool(Owner):
         if not 0 <= nbytes < 1 << 64:
             raise InvalidError(errno.EINVAL, f"{nbytes} is not a size")
         out = ffi.new("struct speckv_mem **")
-        self._check(lib.speckv_mem_alloc(self._handle.get(), nbytes, out))
-        return Memory(self, out[0], self._handle)
+
+        def allocated(pool: Any) -> Memory:
+            self._check(lib.speckv_mem_alloc(pool, nbytes, out))
+            return Memory(self, out[0], self._handle)
+
+        memory: Memory = self._handle.call(allocated)
+        return memory
 
     def __repr__(self) -> str:
         return f"<speckv.Pool {self.name}{' closed' if self._handle.closed else ''}>"
 
     # -- inside
 
-    def _ctx(self) -> Any:
-        pointer = self._handle.pointer
-        return None if pointer is None else lib.speckv_pool_ctx(pointer)
-
     def _check(self, rc: int) -> int:
-        return check(rc, self._ctx())
+        return check(rc, self._ctx)
 
     def _one(self, function: Any, key: bytes, buffer: npt.NDArray[Any], write: bool) -> Statuses | None:
         """The short way for one block in a contiguous array; None: take the general way, which words the errors too."""
@@ -160,7 +162,6 @@ class Pool(Owner):
             memory = _from_buffer(CHARS, buffer, write)
         except (BufferError, ValueError):
             return None
-        pointer = self._handle.get()
         batch = take(1)
         request = batch.first
         _memmove(batch.first_key, key, KEY_BYTES)
@@ -170,7 +171,7 @@ class Pool(Owner):
         request.layer_first = 0
         request.layer_count = 0
         request.flags = 0
-        rc = function(pointer, request, 1)
+        rc = self._handle.call(function, request, 1)
         statuses = batch.status[:1].copy()
         give(batch)
         if rc < 0:
@@ -204,8 +205,13 @@ class Pool(Owner):
 
     def _submit(self, opcode: int, batch: Batch, count: int, owner: object) -> Op:
         out = ffi.new("struct speckv_op **")
-        self._check(lib.speckv_submit(self._handle.get(), opcode, batch.c, count, out))
-        return Op(out[0], self._handle, self._ctx, batch, count, owner)
+
+        def submitted(pool: Any) -> Op:
+            self._check(lib.speckv_submit(pool, opcode, batch.c, count, out))
+            return Op(out[0], self._handle, self._ctx, batch, count, owner)
+
+        op: Op = self._handle.call(submitted)
+        return op
 
 
 class Params(MutableMapping[str, str]):
@@ -215,21 +221,22 @@ class Params(MutableMapping[str, str]):
 
     def __init__(self, pool: Pool) -> None:
         self._handle = pool._handle
+        self._ctx = pool._ctx
 
     def __getitem__(self, name: str) -> str:
         value = ffi.new("char[]", 256)
-        rc = lib.speckv_param_get(self._handle.get(), c_text(name), value, ffi.sizeof(value))
+        rc = self._handle.call(lib.speckv_param_get, c_text(name), value, ffi.sizeof(value))
         if rc == -errno.EINVAL:
             raise UnknownParameterError(rc, self._text())
-        check(rc, lib.speckv_pool_ctx(self._handle.get()))
+        check(rc, self._ctx)
         return str(ffi.string(value).decode())
 
     def __setitem__(self, name: str, value: str | int) -> None:
         """InvalidError with the accepted names, or the accepted values, in its text."""
-        rc = lib.speckv_param_set(self._handle.get(), c_text(name), c_text(str(value)))
+        rc = self._handle.call(lib.speckv_param_set, c_text(name), c_text(str(value)))
         if rc == -errno.EINVAL and name not in self:
             raise UnknownParameterError(rc, self._text())
-        check(rc, lib.speckv_pool_ctx(self._handle.get()))
+        check(rc, self._ctx)
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("a parameter cannot be deleted, only set")
@@ -244,4 +251,4 @@ class Params(MutableMapping[str, str]):
         return f"<speckv.Params {dict(self)}>"
 
     def _text(self) -> str:
-        return str(ffi.string(lib.speckv_strerror(lib.speckv_pool_ctx(self._handle.get()))).decode("utf-8", "replace"))
+        return str(ffi.string(lib.speckv_strerror(self._ctx)).decode("utf-8", "replace"))
