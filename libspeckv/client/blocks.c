@@ -122,7 +122,11 @@ static void adopt(struct speckv_pool *pool, const struct speckv_request *request
 {
 	struct found parent;
 
-	if (request->flags & SPECKV_REQUEST_HAS_PARENT && index_find(&pool->region, &request->parent, &parent) && parent.entry != found->entry)
+	if (!(request->flags & SPECKV_REQUEST_HAS_PARENT))
+		return;
+	if (!index_find(&pool->region, &request->parent, &parent))
+		evict_orphan(pool, found);
+	else if (parent.entry != found->entry)
 		index_adopt(&pool->region, &parent, found);
 }
 
@@ -130,11 +134,13 @@ void block_adopt(struct speckv_pool *pool, const struct speckv_request *request)
 {
 	struct found found;
 
-	if (index_find(&pool->region, &request->key, &found) && !load(&pool->region.entries[found.entry].parent))
+	if (index_find(&pool->region, &request->key, &found) && !index_adopted(&pool->region, &found)) {
+		index_used(&pool->region, &found, false, use_tick(&pool->region));
 		adopt(pool, request, &found);
+	}
 }
 
-int block_put(struct speckv_pool *pool, struct speckv_request *request)
+int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t tick)
 {
 	struct region *r = &pool->region;
 	struct lay_tenant *tenant = pool->tenant;
@@ -149,7 +155,9 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request)
 		return -EINVAL;
 	if (index_find(r, &request->key, &found)) {
 		request->flags |= SPECKV_REQUEST_EXISTED;
-		index_used(r, &found, false);
+		index_used(r, &found, false, tick);
+		if (request->flags & SPECKV_REQUEST_HAS_PARENT && !index_adopted(r, &found)) /* its parent was evicted, and is back */
+			adopt(pool, request, &found);
 		count(pool, SPECKV_COUNT_PUT_EXISTED, 1);
 		return 0;
 	}
@@ -159,7 +167,7 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request)
 		rc = encode(pool, SPECKV_CODEC_RAW, request, &run, &frame_bytes);
 	if (rc)
 		return rc;
-	index_fill(r, &run, &request->key, request->first_position, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index);
+	index_fill(r, &run, &request->key, request->first_position, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index, tick);
 	rc = pages_publish(pool, &run);
 	if (rc)
 		return rc;
@@ -225,7 +233,6 @@ int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const s
 
 static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
 {
-	count(pool, SPECKV_COUNT_BAD, 1);
 	if (pool->read_only)
 		return;
 	pool_event(&pool->region, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
@@ -234,13 +241,15 @@ static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, co
 	block_drop(pool, key, found);
 }
 
-int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct card_reads *reads, unsigned int slot)
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct card_reads *reads, unsigned int slot,
+	      struct tally *tally)
 {
 	struct region *r = &pool->region;
 	const struct speckv_geometry *geometry = &r->fixed.geometry;
 	unsigned int layers = request->layer_count ? request->layer_count : (unsigned int)geometry->layers - request->layer_first;
-	uint64_t per_layer = r->fixed.block_bytes / geometry->layers, bytes = per_layer * layers;
+	uint64_t per_layer = r->fixed.block_bytes / geometry->layers, bytes = per_layer * layers, tick = tally->tick--;
 	struct found found;
+	bool first = false;
 	int rc = -EAGAIN;
 
 	request->flags &= ~(uint32_t)(SPECKV_REQUEST_EXISTED | SPECKV_REQUEST_STAGED);
@@ -254,7 +263,7 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request, const st
 			rc = -ENOENT;
 			break;
 		}
-		if (staging_read(pool, &request->key, &found, per_layer * request->layer_first, request->buffer, bytes)) {
+		if (staging_read(pool, &request->key, &found, per_layer * request->layer_first, request->buffer, bytes, &first)) {
 			request->flags |= SPECKV_REQUEST_STAGED;
 			rc = index_current(r, &found) ? 0 : -EAGAIN;
 		} else if (reads) {
@@ -267,42 +276,68 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request, const st
 		rc = -ENOENT; /* it moves faster than we can read it: a miss */
 	if (rc) {
 		memset(request->buffer, 0, bytes);
+		tally->misses++;
 		if (rc == -ENODEV || rc == -EACCES)
 			return rc; /* the card does not answer: nothing is known of the block */
 		if (rc != -ENOENT) {
+			tally->bad++;
 			bad_block(pool, &request->key, &found);
 			rc = -EBADMSG;
 		}
-		count(pool, SPECKV_COUNT_MISSES, 1);
-		if (pool->tenant)
-			add(&pool->tenant->misses, 1);
 		return rc;
 	}
-	if (!pool->read_only) {
-		index_used(r, &found, true);
-		count(pool, SPECKV_COUNT_HITS, 1);
-		count(pool, SPECKV_COUNT_BYTES_OUT_RAW, bytes);
-		count(pool, SPECKV_COUNT_BYTES_OUT_STORED, found.frame_bytes);
-		add(&pool->tenant->hits, 1);
-		add(&pool->tenant->bytes_out, bytes);
-	}
+	tally->hits++;
+	tally->staged += first;
+	tally->raw += bytes;
+	tally->stored += found.frame_bytes;
+	if (!pool->read_only)
+		index_used(r, &found, true, tick);
 	return 0;
+}
+
+/* What is a part of another count comes after it: whoever reads the part first sees no share above one. */
+static void count_gets(struct speckv_pool *pool, const struct tally *tally)
+{
+	count(pool, SPECKV_COUNT_HITS, tally->hits);
+	count(pool, SPECKV_COUNT_MISSES, tally->misses);
+	count(pool, SPECKV_COUNT_BAD, tally->bad);
+	count(pool, SPECKV_COUNT_PREFETCH_USED, tally->staged);
+	count(pool, SPECKV_COUNT_BYTES_OUT_RAW, tally->raw);
+	count(pool, SPECKV_COUNT_BYTES_OUT_STORED, tally->stored);
+	if (pool->read_only)
+		return;
+	if (tally->hits) {
+		add(&pool->tenant->hits, tally->hits);
+		add(&pool->tenant->bytes_out, tally->raw);
+	}
+	if (tally->misses)
+		add(&pool->tenant->misses, tally->misses);
+}
+
+/* Blocks that a look-up was for: those found are wanted when they are fetched, the others now. */
+static void count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, uint64_t began)
+{
+	if (pool->read_only)
+		return;
+	count(pool, SPECKV_COUNT_LOOKUP_HITS, hits);
+	count(pool, SPECKV_COUNT_LOOKUP_MISSES, n - hits);
+	if (n > hits)
+		add(&pool->tenant->lookup_misses, n - hits);
+	count_time(pool, SPECKV_HIST_LOOKUP, clock_ns() - began);
 }
 
 /* ---- batches ------------------------------------------------------------------------------------------------------- */
 
-static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *request)
+static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *request, uint64_t tick)
 {
 	struct region *r = &pool->region;
 	struct found found;
 
 	switch (opcode) {
-	case SPECKV_OP_LOOKUP:
-		return index_find(r, &request->key, &found) ? 0 : -ENOENT;
 	case SPECKV_OP_TOUCH:
 		if (!index_find(r, &request->key, &found))
 			return -ENOENT;
-		index_used(r, &found, false);
+		index_used(r, &found, false, tick);
 		return 0;
 	case SPECKV_OP_DROP: {
 		struct found all[2 * LAY_BUCKET_SLOTS];
@@ -333,12 +368,13 @@ static bool full_event_due(struct speckv_pool *pool)
 
 static int run_puts(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
 {
+	uint64_t tick = use_ticks(&pool->region, n);
 	int done = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		uint64_t start = clock_ns();
 
-		requests[i].status = block_put(pool, &requests[i]);
+		requests[i].status = block_put(pool, &requests[i], tick--);
 		if (requests[i].status == 0) {
 			done++;
 			if (!(requests[i].flags & SPECKV_REQUEST_EXISTED))
@@ -387,7 +423,7 @@ static bool layers_asked(struct speckv_pool *pool, const struct speckv_request *
 }
 
 /* From a card: as many reads under way as a lane holds, so that it decodes the next ones while one is copied out. */
-static int run_card_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
+static int run_card_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n, uint64_t tick)
 {
 	enum { GROUP = 32 };
 	struct found found[GROUP];
@@ -397,6 +433,7 @@ static int run_card_gets(struct speckv_pool *pool, struct speckv_request *reques
 
 	for (size_t base = 0; base < n; base += GROUP) {
 		size_t group = n - base < GROUP ? n - base : GROUP, sent = 0;
+		struct tally tally = { .tick = tick - base };
 		unsigned int depth, layers;
 		uint64_t start, end;
 
@@ -410,10 +447,13 @@ static int run_card_gets(struct speckv_pool *pool, struct speckv_request *reques
 				if (present[sent] && layers_asked(pool, &requests[base + sent], &layers))
 					card_io_read_begin(&reads, (unsigned int)(sent % depth), &requests[base + sent].key, &found[sent],
 							requests[base + sent].layer_first, layers, false);
-			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, depth ? &reads : NULL, depth ? (unsigned int)(i % depth) : 0);
+			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, depth ? &reads : NULL, depth ? (unsigned int)(i % depth) : 0,
+						    &tally);
 			if (request->status == -ENODEV && depth) { /* once more, over a connection that is made anew */
 				card_io_reads_end(&reads);
-				request->status = block_get(pool, request, NULL, NULL, 0);
+				tally.misses--;
+				request->status = block_get(pool, request, NULL, NULL, 0, &tally);
+				tally.tick++;
 				depth = card_io_reads_begin(&pool->region, &reads);
 				sent = i + 1;
 			}
@@ -424,6 +464,7 @@ static int run_card_gets(struct speckv_pool *pool, struct speckv_request *reques
 			}
 		}
 		card_io_reads_end(&reads);
+		count_gets(pool, &tally);
 	}
 	return done;
 }
@@ -432,13 +473,15 @@ static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, s
 {
 	enum { GROUP = 32 };
 	struct found found[GROUP];
+	uint64_t tick = pool->read_only ? 0 : use_ticks(&pool->region, n);
 	uint8_t present[GROUP];
 	int done = 0;
 
 	if (pool->region.card)
-		done = run_card_gets(pool, requests, n);
-	for (size_t base = 0; base < n && !pool->region.card; base += GROUP) {
+		return run_card_gets(pool, requests, n, tick);
+	for (size_t base = 0; base < n; base += GROUP) {
 		size_t group = n - base < GROUP ? n - base : GROUP;
+		struct tally tally = { .tick = tick - base };
 		uint64_t start, end;
 
 		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, found, present);
@@ -451,30 +494,52 @@ static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, s
 
 			if (i + 1 < group && present[i + 1])
 				prefetch_frame(&pool->region, &found[i + 1]);
-			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, NULL, 0);
+			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, NULL, 0, &tally);
 			end = clock_ns();
 			if (request->status == 0) {
 				done++;
 				count_time(pool, SPECKV_HIST_GET, end - start);
 			}
 		}
+		count_gets(pool, &tally);
 	}
-	count(pool, SPECKV_COUNT_GETS, n);
-	if (pool->tenant)
-		add(&pool->tenant->gets, n);
+	return done;
+}
+
+static int run_lookups(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
+{
+	enum { GROUP = 32 };
+	uint64_t began = clock_ns();
+	uint8_t present[GROUP];
+	int done = 0;
+
+	for (size_t base = 0; base < n; base += GROUP) {
+		size_t group = n - base < GROUP ? n - base : GROUP;
+
+		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, NULL, present);
+		for (size_t i = 0; i < group; i++) {
+			requests[base + i].status = present[i] ? 0 : -ENOENT;
+			done += present[i];
+		}
+	}
+	count_lookups(pool, n, (uint64_t)done, began);
 	return done;
 }
 
 int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
 {
+	uint64_t tick;
 	int done = 0;
 
 	if (opcode == SPECKV_OP_PUT)
 		return run_puts(pool, requests, n);
 	if (opcode == SPECKV_OP_GET)
 		return run_gets(pool, requests, n);
+	if (opcode == SPECKV_OP_LOOKUP)
+		return run_lookups(pool, requests, n);
+	tick = opcode == SPECKV_OP_TOUCH ? use_ticks(&pool->region, n) : 0;
 	for (size_t i = 0; i < n; i++) {
-		requests[i].status = one(pool, opcode, &requests[i]);
+		requests[i].status = one(pool, opcode, &requests[i], tick--);
 		done += requests[i].status == 0;
 	}
 	if (opcode == SPECKV_OP_DROP)
@@ -541,9 +606,7 @@ int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_
 	index_find_many(&pool->region, keys, sizeof(*keys), n, NULL, present);
 	for (size_t i = 0; i < n; i++)
 		hits += present[i];
-	count(pool, SPECKV_COUNT_LOOKUPS, n);
-	count(pool, SPECKV_COUNT_LOOKUP_HITS, (uint64_t)hits);
-	count_time(pool, SPECKV_HIST_LOOKUP, clock_ns() - began);
+	count_lookups(pool, n, (uint64_t)hits, began);
 	return hits;
 }
 
@@ -553,9 +616,11 @@ int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys
 	uint8_t present[GROUP];
 	int rc = start(pool, keys, n, false);
 	size_t length = 0, looked = 0;
+	uint64_t began;
 
 	if (rc)
 		return rc;
+	began = clock_ns();
 	for (bool more = true; more && looked < n;) {
 		size_t group = n - looked < GROUP ? n - looked : GROUP;
 
@@ -566,19 +631,22 @@ int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys
 		}
 		looked += group;
 	}
-	count(pool, SPECKV_COUNT_LOOKUPS, looked);
-	count(pool, SPECKV_COUNT_LOOKUP_HITS, length);
+	count_lookups(pool, n, length, began); /* behind the first that is missing none is of use */
 	return (int)length;
 }
 
 static int each(struct speckv_pool *pool, unsigned int opcode, const struct speckv_key *keys, size_t n)
 {
+	enum { GROUP = 16 };
+	struct speckv_request requests[GROUP] = { 0 };
 	int done = 0;
 
-	for (size_t i = 0; i < n; i++) {
-		struct speckv_request request = { .key = keys[i] };
+	for (size_t base = 0; base < n; base += GROUP) {
+		size_t group = n - base < GROUP ? n - base : GROUP;
 
-		done += batch_run(pool, opcode, &request, 1);
+		for (size_t i = 0; i < group; i++)
+			requests[i].key = keys[base + i];
+		done += batch_run(pool, opcode, requests, group);
 	}
 	return done;
 }

@@ -159,8 +159,8 @@ static bool enter_block(struct region *r, const struct speckv_log_block *block, 
 	memcpy(key.bytes, block->key, sizeof(key.bytes));
 	if (index_find(r, &key, &found))
 		return false; /* a twin: one of them is enough */
-	index_fill(r, &run, &key, block->first_position, block->bytes, (uint32_t)r->fixed.block_bytes, tenant);
-	store(&r->entries[region_entry_of(r, page)].used_ns, block->used_ns);
+	index_fill(r, &run, &key, block->first_position, block->bytes, (uint32_t)r->fixed.block_bytes, tenant,
+		   use_seen(r, block->used_ns)); /* the card's own order of uses: the pool's goes on from it */
 	for (uint32_t i = run.pages; --i > 0;)
 		store(&r->page_map[page + i], lay_word(LAY_CONT, i, run.generation));
 	store(&r->page_map[page], lay_word(LAY_HEAD, run.pages, run.generation));

@@ -96,13 +96,15 @@ static void entry_restore(struct region *r, const struct run *run, const struct 
 	for (int i = 0; i < 4; i++)
 		same &= load_relaxed(&entry->key[i]) == w[i];
 	if (!same) {
-		index_fill(r, run, key, frame->identity.first_position, (uint32_t)frame->frame_bytes, (uint32_t)frame->raw_bytes, tenant);
+		index_fill(r, run, key, frame->identity.first_position, (uint32_t)frame->frame_bytes, (uint32_t)frame->raw_bytes, tenant,
+			   use_tick(r));
 		return;
 	}
 	store_relaxed(&entry->first_position, frame->identity.first_position);
 	store_relaxed(&entry->frame_bytes, (uint32_t)frame->frame_bytes);
 	store_relaxed(&entry->raw_bytes, (uint32_t)frame->raw_bytes);
 	store_relaxed(&entry->tenant, tenant);
+	store_relaxed(&entry->used, use_seen(r, load_relaxed(&entry->used)));
 }
 
 int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
@@ -141,6 +143,7 @@ int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
 			}
 		}
 		++*lost;
+		store(&r->entries[region_entry_of(r, p)].generation, 0);
 		store(&r->page_map[p++], LAY_FREE); /* its continuation follows as "not a head" */
 	}
 	store(&r->head->pool.next_run_generation, highest);
@@ -223,7 +226,8 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 		if (!known) { /* the entry is written by whoever holds the head page */
 			if (!pages_unpublish(c->pool, &run))
 				return 0;
-			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, tenant_of(r, &frame));
+			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, tenant_of(r, &frame),
+				   use_tick(r));
 			if (pages_publish(c->pool, &run))
 				return 0;
 		}

@@ -12,6 +12,7 @@
 #include "internal.h"
 
 #define CHILD_STEPS 256
+#define CHILDREN_COMPARED 8
 #define MOVE_STEPS 1000
 
 static uint64_t mix(uint64_t x)
@@ -105,7 +106,7 @@ bool index_doubtful(struct region *r, const struct found *found)
 
 void index_doubt(struct region *r, const struct found *found)
 {
-	store_relaxed(&r->entries[found->entry].used_ns, 0); /* the first to be evicted */
+	store_relaxed(&r->entries[found->entry].used, 0); /* the first to be evicted */
 	store(&r->entries[found->entry].doubtful, found->generation);
 }
 
@@ -262,7 +263,7 @@ bool index_entry(struct region *r, uint64_t id, struct found *out, struct speckv
 /* ---- changing ------------------------------------------------------------------------------------------------------ */
 
 void index_fill(struct region *r, const struct run *run, const struct speckv_key *key, uint64_t first_position, uint32_t frame_bytes, uint32_t raw_bytes,
-		uint32_t tenant)
+		uint32_t tenant, uint64_t used)
 {
 	struct lay_entry *e = &r->entries[region_entry_of(r, run->page)];
 	uint64_t w[4];
@@ -276,13 +277,14 @@ void index_fill(struct region *r, const struct run *run, const struct speckv_key
 	store_relaxed(&e->first_position, first_position);
 	store_relaxed(&e->frame_bytes, frame_bytes);
 	store_relaxed(&e->raw_bytes, raw_bytes);
-	store_relaxed(&e->used_ns, now_ns());
+	store_relaxed(&e->used, used);
 	store_relaxed(&e->uses, 0);
 	store_relaxed(&e->tenant, tenant);
 	store_relaxed(&e->parent, 0);
 	store_relaxed(&e->first_child, 0);
 	store_relaxed(&e->next_sibling, 0);
 	store_relaxed(&e->recent_child, 0);
+	store_relaxed(&e->previous_sibling, 0);
 	store(&e->generation, run->generation);
 }
 
@@ -337,14 +339,12 @@ void index_remove(struct region *r, const struct speckv_key *key, uint64_t entry
 		}
 }
 
-void index_used(struct region *r, const struct found *found, bool read)
+void index_used(struct region *r, const struct found *found, bool read, uint64_t tick)
 {
 	struct lay_entry *e = &r->entries[found->entry];
 	uint64_t link = (found->entry + 1) << 32 | (uint32_t)found->generation, parent = load_relaxed(&e->parent);
-	struct timespec t;
 
-	clock_gettime(CLOCK_REALTIME_COARSE, &t); /* milliseconds will do, and it costs next to nothing */
-	store_relaxed(&e->used_ns, (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec);
+	store_relaxed(&e->used, tick);
 	if (read)
 		add(&e->uses, 1);
 	if (parent) {
@@ -358,11 +358,6 @@ void index_used(struct region *r, const struct found *found, bool read)
 
 /* ---- the prefix tree: links are hints, validated at every use; a race may lose a link, never invent a block ---------- */
 
-static uint64_t link_of(const struct found *found)
-{
-	return (found->entry + 1) << 32 | (uint32_t)found->generation;
-}
-
 static struct lay_entry *link_entry(struct region *r, uint64_t link)
 {
 	uint64_t id = (link >> 32) - 1;
@@ -374,14 +369,86 @@ static struct lay_entry *link_entry(struct region *r, uint64_t link)
 
 void index_adopt(struct region *r, const struct found *parent, const struct found *child)
 {
-	struct lay_entry *p = &r->entries[parent->entry], *c = &r->entries[child->entry];
-	uint64_t first = load(&p->first_child), link = link_of(child);
+	struct lay_entry *p = &r->entries[parent->entry], *c = &r->entries[child->entry], *sibling;
+	uint64_t first = load(&p->first_child), link = index_link(child);
 
-	store(&c->parent, link_of(parent));
-	do
-		store(&c->next_sibling, first == link ? 0 : first);
-	while (!atomic_compare_exchange_weak(&p->first_child, &first, link));
+	store(&c->parent, index_link(parent));
 	store_relaxed(&p->recent_child, link);
+	store(&c->previous_sibling, 0);
+	do {
+		if (first == link)
+			return;
+		store(&c->next_sibling, first);
+	} while (!atomic_compare_exchange_weak(&p->first_child, &first, link));
+	sibling = link_entry(r, first);
+	if (sibling)
+		store(&sibling->previous_sibling, link);
+}
+
+bool index_adopted(struct region *r, const struct found *child)
+{
+	return link_entry(r, load(&r->entries[child->entry].parent)) != NULL;
+}
+
+uint64_t index_parent(struct region *r, const struct found *child)
+{
+	return load(&r->entries[child->entry].parent);
+}
+
+bool index_link_page(struct region *r, uint64_t link, uint64_t *page)
+{
+	struct lay_entry *e = link_entry(r, link);
+	uint64_t word;
+
+	if (!e)
+		return false;
+	*page = load_relaxed(&e->page);
+	if (*page >= load_relaxed(&r->pages) || region_entry_of(r, *page) != (link >> 32) - 1)
+		return false;
+	word = load(&r->page_map[*page]);
+	return lay_state(word) == LAY_HEAD && lay_value(word) && (uint32_t)lay_generation(word) == (uint32_t)link;
+}
+
+bool index_child(struct region *r, uint64_t entry, uint64_t start, uint64_t end, int tenant, uint64_t *page)
+{
+	struct lay_entry *e = &r->entries[entry];
+	uint64_t link = load(&e->first_child), oldest = 0, at;
+	bool there = false;
+
+	if (!link || load_relaxed(&e->doubtful) == load_relaxed(&e->generation))
+		return false;
+	for (int i = 0; i < CHILDREN_COMPARED && link; i++) {
+		struct lay_entry *child = link_entry(r, link);
+		uint64_t used;
+
+		if (!child)
+			break;
+		used = load_relaxed(&child->used);
+		if (index_link_page(r, link, &at) && (at < start || at >= end) && (tenant < 0 || load_relaxed(&child->tenant) == (uint32_t)tenant) &&
+		    (!there || used < oldest)) {
+			there = true;
+			oldest = used;
+			*page = at;
+		}
+		link = load(&child->next_sibling);
+	}
+	return there;
+}
+
+bool index_abandon(struct region *r, uint64_t link)
+{
+	bool any = false;
+
+	for (int i = 0; i < CHILD_STEPS && link; i++) {
+		struct lay_entry *child = link_entry(r, link);
+
+		if (!child)
+			break;
+		store_relaxed(&child->used, 0);
+		any = true;
+		link = load(&child->next_sibling);
+	}
+	return any;
 }
 
 /* `to` is the same block in another place: take over its place in the tree. */
@@ -398,7 +465,7 @@ void index_inherit(struct region *r, const struct found *from, const struct foun
 
 		if (!child)
 			break;
-		store(&child->parent, link_of(to));
+		store(&child->parent, index_link(to));
 		link = load(&child->next_sibling);
 	}
 	if (entry_read(r, (parent >> 32) - 1, 0, false, NULL, &above, NULL) && (uint32_t)above.generation == (uint32_t)parent)
@@ -407,11 +474,16 @@ void index_inherit(struct region *r, const struct found *from, const struct foun
 
 void index_orphan(struct region *r, const struct found *child)
 {
-	struct lay_entry *c = &r->entries[child->entry], *p = link_entry(r, load(&c->parent));
-	uint64_t link = link_of(child), next = load(&c->next_sibling), expected = link;
+	struct lay_entry *c = &r->entries[child->entry], *p = link_entry(r, load(&c->parent)), *before = link_entry(r, load(&c->previous_sibling));
+	uint64_t link = index_link(child), next = load(&c->next_sibling), expected = link;
+	struct lay_entry *after = link_entry(r, next);
 	_Atomic uint64_t *at;
 
 	if (!p)
+		return;
+	if (after)
+		store(&after->previous_sibling, load(&c->previous_sibling));
+	if (before && atomic_compare_exchange_strong(&before->next_sibling, &expected, next))
 		return;
 	at = &p->first_child;
 	for (int i = 0; i < CHILD_STEPS; i++) {

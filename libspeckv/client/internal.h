@@ -38,7 +38,7 @@ struct speckv_ctx {
 		fail_code_;                                \
 	})
 void fail_text(struct speckv_ctx *ctx, const char *format, ...) __attribute__((format(printf, 2, 3)));
-uint64_t now_ns(void);          /* CLOCK_REALTIME */
+uint64_t now_ns(void);          /* CLOCK_REALTIME: stamps that people read, and nothing else */
 uint64_t clock_ns(void);        /* CLOCK_MONOTONIC, for intervals */
 int random_bytes(void *buffer, size_t bytes);
 void own_command(char command[64]);
@@ -187,6 +187,27 @@ static inline bool region_stale(struct region *r)
 int region_flush(struct region *region, const void *address, uint64_t bytes);
 /* All that stands before the data, on whatever medium. */
 int region_flush_tables(struct region *region);
+/*
+ * Uses are ordered by ticks of a counter in the medium, not by a time: no clock that is set, no reboot and no time namespace turns
+ * them round. A batch takes its ticks at once, and its first block the latest: it is the nearest to the root of a chain.
+ */
+static inline uint64_t use_ticks(struct region *r, uint64_t n)
+{
+	return add(&r->head->stats.use_clock, n) + n;
+}
+static inline uint64_t use_tick(struct region *r)
+{
+	return use_ticks(r, 1);
+}
+/* A tick that was found while nobody else uses the pool: the counter goes on behind it, as it may have been written back before. */
+static inline uint64_t use_seen(struct region *r, uint64_t tick)
+{
+	if (tick >> 63) /* no pool was used that often: damage */
+		return 0;
+	if (tick > load(&r->head->stats.use_clock))
+		store(&r->head->stats.use_clock, tick);
+	return tick;
+}
 static inline uint64_t region_entry_of(const struct region *r, uint64_t page)
 {
 	return page / r->min_run;
@@ -213,6 +234,7 @@ struct speckv_pool {
 	_Atomic uint32_t prefetch_depth, codec, verify, threads;
 	_Atomic uint64_t reaped_ns, full_event_ns; /* when this client last did so: no more than once a second */
 	_Atomic uint64_t failed_freed, failed_run; /* the last search that found no run: not repeated until something was freed */
+	_Atomic uint64_t evict_parent, evict_orphan; /* links to blocks worth a look at the next eviction: see evict.c */
 	struct workers *_Atomic workers;
 	struct staging *_Atomic staging;
 };
@@ -248,9 +270,6 @@ struct found {
 };
 /* Claim `pages` in a row. 0, -ENOSPC, -EDQUOT. Evicts as the pool's policy says. */
 int pages_claim(struct speckv_pool *pool, uint32_t pages, struct run *run, uint64_t below);
-/* Drop the least recently used of a sample of windows of n pages below `limit`, if it was last used before `older_than` (ns).
- * True when there is such a window now. */
-bool pages_evict(struct speckv_pool *pool, uint32_t pages, uint64_t limit, uint64_t older_than);
 void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages);
 int pages_publish(struct speckv_pool *pool, const struct run *run);
 void pages_release(struct region *region, uint32_t owner, const struct run *run);
@@ -273,6 +292,17 @@ struct page_census {
 void pages_census(struct region *region, struct page_census *census);
 void pages_recount(struct region *region);
 
+/* ---- evict.c: leaves of the prefix tree, the least recently used first ------------------------------------------------ */
+
+/* Make a window of n pages below `limit` by dropping its blocks, if they were all last used before tick `older_than`. True when there
+ * is such a window now. */
+bool pages_evict(struct speckv_pool *pool, uint32_t pages, uint64_t limit, uint64_t older_than);
+/* Drop one block below `limit`, of this tenant (below 0: of any). */
+bool evict_one(struct speckv_pool *pool, uint64_t limit, int tenant);
+/* No prefix look-up reaches this block, whose parent is not stored: it is the first to go, until it is used again. */
+void evict_orphan(struct speckv_pool *pool, const struct found *found);
+void hint_push(struct region *region, uint64_t page, uint32_t pages);
+
 /* ---- index.c ------------------------------------------------------------------------------------------------------- */
 
 uint64_t key_hash(const struct region *region, const struct speckv_key *key);
@@ -288,7 +318,7 @@ void index_doubt(struct region *region, const struct found *found);
 /* As index_find() for many, with the cache misses overlapped. */
 void index_find_many(struct region *region, const struct speckv_key *keys, size_t stride, size_t count, struct found *out, uint8_t *present);
 void index_fill(struct region *region, const struct run *run, const struct speckv_key *key, uint64_t first_position,
-		uint32_t frame_bytes, uint32_t raw_bytes, uint32_t tenant);
+		uint32_t frame_bytes, uint32_t raw_bytes, uint32_t tenant, uint64_t used);
 int index_insert(struct region *region, const struct speckv_key *key, const struct run *run);
 void index_remove(struct region *region, const struct speckv_key *key, uint64_t entry, uint64_t generation);
 /* Copy of entry `id` if it is a published block. */
@@ -296,7 +326,23 @@ bool index_entry(struct region *region, uint64_t id, struct found *out, struct s
 void index_adopt(struct region *region, const struct found *parent, const struct found *child);
 void index_inherit(struct region *region, const struct found *from, const struct found *to);
 void index_orphan(struct region *region, const struct found *child);
-void index_used(struct region *region, const struct found *found, bool read);
+void index_used(struct region *region, const struct found *found, bool read, uint64_t tick);
+/* A link of the tree: which entry, and of which block. */
+static inline uint64_t index_link(const struct found *found)
+{
+	return (found->entry + 1) << 32 | (uint32_t)found->generation;
+}
+/* Is the block linked to a parent that is stored? The link to it, whatever it is worth. */
+bool index_adopted(struct region *region, const struct found *child);
+uint64_t index_parent(struct region *region, const struct found *child);
+/* Head page of the block that a link names, if that is still it. */
+bool index_link_page(struct region *region, uint64_t link, uint64_t *page);
+/* Head page of a stored child of the block of `entry` that lies outside of [start, end), and is the tenant's (below 0: anyone's): of
+ * the first few the one used longest ago. */
+bool index_child(struct region *region, uint64_t entry, uint64_t start, uint64_t end, int tenant, uint64_t *page);
+/* The block before these siblings (a link to the first) is gone: no prefix look-up reaches them, and they are the first to be evicted
+ * until they are used again. False: none is stored. */
+bool index_abandon(struct region *region, uint64_t link);
 size_t index_children(struct region *region, const struct found *found, struct speckv_key *keys, struct found *out, size_t max);
 
 /* ---- frames.c: frames in this pool's mode, and the calibration that it may need ------------------------------------- */
@@ -323,12 +369,18 @@ void settle_twins(struct speckv_pool *pool, const struct speckv_key *key);
 int block_index(struct speckv_pool *pool, const struct speckv_key *key, const struct run *run);
 /* Does a look-up find this very run? */
 bool block_indexed(struct region *region, const struct speckv_key *key, const struct run *run);
-int block_put(struct speckv_pool *pool, struct speckv_request *request);
+int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t tick);
 /* Link a stored block that has no parent yet to its own, if that is stored. */
 void block_adopt(struct speckv_pool *pool, const struct speckv_request *request);
 struct card_reads;
+/* What the gets of a batch came to. Every block wanted is a hit or a miss. */
+struct tally {
+	uint64_t tick; /* of the next block */
+	uint64_t hits, misses, bad, staged, raw, stored;
+};
 /* `reads`, `slot`: a card's READ of the hint that may be under way. */
-int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct card_reads *reads, unsigned int slot);
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct card_reads *reads, unsigned int slot,
+	      struct tally *tally);
 int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, unsigned int layer_first,
 		 unsigned int layer_count, bool ahead, void *raw, uint64_t bytes);
 int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t count);
@@ -388,7 +440,8 @@ int card_rebuild(struct region *region, uint16_t number, uint64_t *kept, uint64_
 /* ---- staging.c, workers.c ------------------------------------------------------------------------------------------ */
 
 void staging_destroy(struct speckv_pool *pool);
-bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, uint64_t offset, void *raw, uint64_t bytes);
+/* `first`: nothing was read from that slot before. */
+bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, uint64_t offset, void *raw, uint64_t bytes, bool *first);
 int staging_fill(struct speckv_pool *pool, const struct speckv_key *key);
 int staging_make(struct speckv_pool *pool);
 void workers_destroy(struct speckv_pool *pool);

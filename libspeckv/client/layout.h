@@ -107,7 +107,7 @@ struct lay_tenant {
 	uint32_t reserved0;
 	char name[SPECKV_NAME_BYTES];
 	_Atomic uint64_t used_pages, blocks;
-	_Atomic uint64_t puts, gets, hits, misses, bytes_in, bytes_out, evicted;
+	_Atomic uint64_t puts, hits, misses, lookup_misses, bytes_in, bytes_out, evicted;
 	uint8_t pad[256 - 144];
 };
 _Static_assert(sizeof(struct lay_tenant) == 256, "tenant");
@@ -159,9 +159,10 @@ struct lay_pool {
 _Static_assert(sizeof(struct lay_pool) == 4096, "pool header");
 
 struct lay_stats {
+	_Atomic uint64_t use_clock; /* ticks of use: what lay_entry.used is read from. Never goes back, and counts no time */
 	_Atomic uint64_t counters[SPECKV_COUNTERS];
 	_Atomic uint64_t histograms[SPECKV_HISTOGRAMS][SPECKV_HIST_BUCKETS];
-	uint8_t pad[8192 - 256 - 5120];
+	uint8_t pad[8192 - 8 - 256 - 5120];
 };
 _Static_assert(sizeof(struct lay_stats) == 8192, "statistics page");
 
@@ -189,13 +190,13 @@ struct lay_entry {
 	_Atomic uint64_t key[4];
 	_Atomic uint64_t first_position;
 	_Atomic uint32_t frame_bytes, raw_bytes;
-	_Atomic uint64_t used_ns; /* last put, get or touch */
+	_Atomic uint64_t used; /* use_clock at the last put, get or touch; 0: the first to be evicted */
 	_Atomic uint32_t uses;
 	_Atomic uint32_t tenant;
 	/* Prefix tree. Link: (entry + 1) << 32 | low 32 bits of its generation; 0: none. Hints: validated wherever they are used. */
 	_Atomic uint64_t parent, first_child, next_sibling, recent_child;
 	_Atomic uint64_t doubtful; /* generation of the block that a card was told to forget and whose answer was lost: nobody finds it */
-	uint8_t pad[128 - 120];
+	_Atomic uint64_t previous_sibling;
 };
 _Static_assert(sizeof(struct lay_entry) == 128, "index entry");
 

@@ -10,10 +10,8 @@
  */
 #include "internal.h"
 
-#define SAMPLES 8        /* windows looked at for one eviction (approximated LRU, as in Redis) */
 #define EVICT_TRIES 64
 #define QUOTA_TRIES 4096
-#define WINDOW_STEPS 4096
 
 static bool swap(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
 {
@@ -27,7 +25,7 @@ static void release_tail(struct region *r, uint64_t head, uint64_t generation, u
 		swap(&r->page_map[head + i], lay_word(LAY_CONT, i, generation), LAY_FREE);
 }
 
-static void hint_push(struct region *r, uint64_t page, uint32_t pages)
+void hint_push(struct region *r, uint64_t page, uint32_t pages)
 {
 	uint64_t at = add(&r->head->pool.hint_head, 1) % LAY_HINTS;
 
@@ -154,127 +152,7 @@ static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *ru
 	return false;
 }
 
-/* ---- eviction ------------------------------------------------------------------------------------------------------ */
-
-static uint64_t next_random(void)
-{
-	static _Thread_local uint64_t state;
-
-	if (!state)
-		state = clock_ns() ^ (uintptr_t)&state << 20 ^ 0x9e3779b97f4a7c15ull;
-	state ^= state << 13; /* xorshift64 (Marsaglia 2003) */
-	state ^= state >> 7;
-	state ^= state << 17;
-	return state;
-}
-
-/* The window of whole blocks and free pages that starts at or before `page` and holds n pages; its newest use, or 0 when there is none. */
-static uint64_t window_age(struct region *r, uint64_t page, uint32_t n, uint64_t limit, uint64_t *start, uint64_t *end)
-{
-	uint64_t word = load(&r->page_map[page]), newest = 1, at;
-	unsigned int steps = 0;
-
-	if (lay_state(word) == LAY_CONT) {
-		if (lay_value(word) > page)
-			return 0;
-		page -= lay_value(word);
-	}
-	for (at = page; at < page + n; steps++) {
-		word = at < limit && steps < WINDOW_STEPS ? load(&r->page_map[at]) : LAY_RETIRED;
-		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
-			struct lay_entry *entry = &r->entries[region_entry_of(r, at)];
-			uint64_t used = load_relaxed(&entry->used_ns);
-
-			newest = used > newest ? used : newest;
-			at += lay_value(word);
-		} else if (word == LAY_FREE) {
-			at++;
-		} else {
-			return 0;
-		}
-	}
-	if (at > limit)
-		return 0;
-	*start = page;
-	*end = at;
-	return newest;
-}
-
-static bool evict_run(struct speckv_pool *pool, uint64_t page)
-{
-	struct region *r = &pool->region;
-	struct speckv_key key;
-	struct found found;
-
-	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || !block_drop(pool, &key, &found))
-		return false;
-	count(pool, SPECKV_COUNT_EVICTIONS, 1);
-	if (found.tenant < LAY_TENANTS)
-		add(&r->head->tenants[found.tenant].evicted, 1);
-	return true;
-}
-
-bool pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, uint64_t older_than)
-{
-	struct region *r = &pool->region;
-	uint64_t best = older_than, best_start = 0, best_end = 0;
-	bool dropped = false, free = true;
-
-	for (unsigned int i = 0; i < SAMPLES && limit; i++) {
-		uint64_t start, end, age = window_age(r, next_random() % limit, n, limit, &start, &end);
-
-		if (age && age < best) {
-			best = age;
-			best_start = start;
-			best_end = end;
-		}
-	}
-	for (uint64_t at = best_start; at < best_end;) {
-		uint64_t word = load(&r->page_map[at]);
-
-		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
-			at++;
-			continue;
-		}
-		free = false;
-		dropped |= evict_run(pool, at);
-		at += lay_value(word);
-	}
-	free = free && best_end > best_start;
-	if ((dropped || free) && best_end - best_start <= LAY_RUN_MAX) /* the newest hint: the whole window in one piece */
-		hint_push(r, best_start, (uint32_t)(best_end - best_start));
-	return dropped || free;
-}
-
-/* For a quota any block will do, side by side or not: the oldest of the first ones met behind a few places. tenant < 0: anybody's. */
-static bool evict_one(struct speckv_pool *pool, uint64_t limit, int tenant)
-{
-	struct region *r = &pool->region;
-	uint64_t best = ~0ull, oldest = 0, budget = 2 * limit;
-
-	for (unsigned int i = 0; i < SAMPLES && budget; i++) {
-		uint64_t page = limit ? next_random() % limit : 0;
-
-		for (; budget; budget--) {
-			uint64_t word = load_relaxed(&r->page_map[page]);
-			struct lay_entry *entry = &r->entries[region_entry_of(r, page)];
-
-			if (lay_state(word) == LAY_HEAD && lay_value(word) && (tenant < 0 || load_relaxed(&entry->tenant) == (uint32_t)tenant)) {
-				uint64_t used = load_relaxed(&entry->used_ns);
-
-				if (used < best) {
-					best = used;
-					oldest = page;
-				}
-				break;
-			}
-			page += lay_state(word) == LAY_HEAD && lay_value(word) ? lay_value(word) : 1;
-			if (page >= limit)
-				page = 0;
-		}
-	}
-	return best != ~0ull && evict_run(pool, oldest);
-}
+/* ---- room for a claim -------------------------------------------------------------------------------------------------- */
 
 /* Is there room below the quota, made if the policy allows it? */
 static bool make_way(struct speckv_pool *pool, _Atomic uint64_t *used, uint32_t n, uint64_t quota, uint64_t limit, int tenant)

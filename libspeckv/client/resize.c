@@ -83,8 +83,8 @@ static int move_block(struct job *job, uint64_t page)
 		}
 		return -EAGAIN;
 	}
-	index_fill(r, &run, &key, load(&r->entries[found.entry].first_position), found.frame_bytes, found.raw_bytes, found.tenant);
-	store(&r->entries[region_entry_of(r, run.page)].used_ns, load(&r->entries[found.entry].used_ns));
+	index_fill(r, &run, &key, load(&r->entries[found.entry].first_position), found.frame_bytes, found.raw_bytes, found.tenant,
+		   load(&r->entries[found.entry].used));
 	old = (struct run){ found.page, found.generation, found.pages };
 	moved = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
 	move_begin(job->pool, &found, &run);
@@ -176,7 +176,7 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 			rc = move_block(job, p);
 			if (rc == -ENOSPC && job->evict) {
 				/* keep the more recently used of the two */
-				if (pages_evict(job->pool, n, job->to, load_relaxed(&r->entries[region_entry_of(r, p)].used_ns)))
+				if (pages_evict(job->pool, n, job->to, load_relaxed(&r->entries[region_entry_of(r, p)].used)))
 					rc = move_block(job, p);
 				if (rc == -ENOSPC)
 					rc = drop_block(job, p);

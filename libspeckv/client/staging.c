@@ -99,7 +99,7 @@ __attribute__((no_sanitize("thread"))) static void racing_copy(uint8_t *to, cons
 	(void)speckv_crc32c_copy(0, to, from, bytes);
 }
 
-bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, uint64_t offset, void *raw, uint64_t bytes)
+bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, uint64_t offset, void *raw, uint64_t bytes, bool *first)
 {
 	struct staging *s = load(&pool->staging);
 	struct slot *set;
@@ -117,8 +117,7 @@ bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const 
 		atomic_thread_fence(memory_order_acquire);
 		if (load(&slot->sequence) != sequence)
 			return false;
-		if (atomic_fetch_add(&slot->used, 1) == 0)
-			count(pool, SPECKV_COUNT_PREFETCH_USED, 1);
+		*first = atomic_fetch_add(&slot->used, 1) == 0;
 		return true;
 	}
 	return false;

@@ -9,7 +9,7 @@
 void count(struct speckv_pool *pool, unsigned int counter, uint64_t n)
 {
 	if (n && !pool->read_only)
-		add(&pool->region.head->stats.counters[counter], n);
+		atomic_fetch_add_explicit(&pool->region.head->stats.counters[counter], n, memory_order_release);
 }
 
 /* Log-linear: four buckets to a power of two, as HdrHistogram with two significant bits. */
@@ -216,6 +216,14 @@ const char *speckv_event_kind_name(unsigned int kind)
 
 /* ---- what administrators read ---------------------------------------------------------------------------------------- */
 
+/* Sums are not stored beside their parts: they cannot disagree with them. */
+static void add_up(uint64_t counters[SPECKV_COUNTERS])
+{
+	counters[SPECKV_COUNT_GETS] = counters[SPECKV_COUNT_HITS] + counters[SPECKV_COUNT_MISSES];
+	counters[SPECKV_COUNT_LOOKUPS] = counters[SPECKV_COUNT_LOOKUP_HITS] + counters[SPECKV_COUNT_LOOKUP_MISSES];
+	counters[SPECKV_COUNT_WANTED] = counters[SPECKV_COUNT_GETS] + counters[SPECKV_COUNT_LOOKUP_MISSES];
+}
+
 int speckv_pool_stats(struct speckv_device *dev, const char *name, struct speckv_stats *stats)
 {
 	struct region region;
@@ -229,8 +237,9 @@ int speckv_pool_stats(struct speckv_device *dev, const char *name, struct speckv
 	memset(stats, 0, sizeof(*stats));
 	stats->taken_ns = now_ns();
 	stats->since_ns = load(&region.head->pool.stats_since_ns);
-	for (unsigned int i = 0; i < SPECKV_COUNTERS; i++)
-		stats->counters[i] = load_relaxed(&region.head->stats.counters[i]);
+	for (unsigned int i = SPECKV_COUNTERS; i-- > 0;) /* backwards: parts before what they are parts of (LOOKUP_MISSES is of no other) */
+		stats->counters[i] = load(&region.head->stats.counters[i]);
+	add_up(stats->counters);
 	for (unsigned int h = 0; h < SPECKV_HISTOGRAMS; h++)
 		for (unsigned int i = 0; i < SPECKV_HIST_BUCKETS; i++)
 			stats->histograms[h][i] = load_relaxed(&region.head->stats.histograms[h][i]);
@@ -290,9 +299,11 @@ int speckv_pool_tenants(struct speckv_device *dev, const char *name, speckv_tena
 		info.used_bytes = load_relaxed(&t->used_pages) * region.page_bytes;
 		info.blocks = load_relaxed(&t->blocks);
 		info.puts = load_relaxed(&t->puts);
-		info.gets = load_relaxed(&t->gets);
 		info.hits = load_relaxed(&t->hits);
 		info.misses = load_relaxed(&t->misses);
+		info.lookup_misses = load_relaxed(&t->lookup_misses);
+		info.gets = info.hits + info.misses;
+		info.wanted = info.gets + info.lookup_misses;
 		info.bytes_in = load_relaxed(&t->bytes_in);
 		info.bytes_out = load_relaxed(&t->bytes_out);
 		info.evicted_blocks = load_relaxed(&t->evicted);

@@ -149,6 +149,7 @@ bool workers_prefetch(struct speckv_pool *pool, const struct speckv_key *key)
 	pthread_mutex_lock(&w->lock);
 	room = w->prefetch_queued < PREFETCH_QUEUE && !w->stop;
 	if (room) {
+		count(pool, SPECKV_COUNT_PREFETCHES, 1); /* before it can be staged and used: shares of it are never above one */
 		w->prefetch[(w->prefetch_first + w->prefetch_queued++) % PREFETCH_QUEUE] = *key;
 		if (w->asleep)
 			pthread_cond_signal(&w->work);
@@ -168,7 +169,6 @@ int speckv_prefetch(struct speckv_pool *pool, const struct speckv_key *keys, siz
 		return rc;
 	for (size_t i = 0; i < n && workers_prefetch(pool, &keys[i]); i++)
 		accepted++;
-	count(pool, SPECKV_COUNT_PREFETCHES, (uint64_t)accepted);
 	return accepted;
 }
 

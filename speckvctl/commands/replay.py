@@ -77,7 +77,8 @@ def replay(
 
     Each id of the trace is one block. A request looks its blocks up, gets those that are there, and puts the others.
     Contents are a function of the id, so that every block read is compared with what was stored; lossy modes are
-    compared with the reference decode. Exit code 7 when a byte was wrong.
+    compared with the reference decode. Exit code 7 when a byte was wrong. The hit share is that of "stats": blocks
+    served over blocks that the requests wanted.
 
     The trace and the KV file are checked whole before the first block is put; a broken line is named by its number.
 

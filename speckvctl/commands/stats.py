@@ -26,6 +26,9 @@ def stats(
 ) -> None:
     """Show counters, hit share, latencies and tenants of a device's pools, since creation or the last --reset.
 
+    The hit share is blocks served over blocks wanted: a get counts itself, and a look-up each block that it did not
+    find. A block that was found and never fetched is not wanted.
+
     Latencies are per block as clients measured them (lookup: per batch); a percentile is the upper bound of its
     histogram bucket, at most a quarter above the true value.
 

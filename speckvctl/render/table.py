@@ -239,7 +239,7 @@ def _(document: results.PoolList) -> list[str]:
 
 def _tenant_table(tenants: list[results.Tenant]) -> list[str]:
     return columns(
-        ["TENANT", ">CLIENTS", ">USED", ">BLOCKS", ">PUTS", ">GETS", ">HIT SHARE", ">EVICTED"],
+        ["TENANT", ">CLIENTS", ">USED", ">BLOCKS", ">PUTS", ">WANTED", ">HIT SHARE", ">EVICTED"],
         [
             [
                 tenant.name,
@@ -247,7 +247,7 @@ def _tenant_table(tenants: list[results.Tenant]) -> list[str]:
                 format_size(tenant.used_bytes),
                 format_count(tenant.blocks),
                 format_count(tenant.puts),
-                format_count(tenant.gets),
+                format_count(tenant.wanted),
                 format_share(tenant.hit_share),
                 format_count(tenant.evicted_blocks),
             ]
@@ -423,7 +423,8 @@ def _pool_stats(stats: results.PoolStats) -> list[str]:
     lines = pairs(
         [
             ("Pool", f"{stats.pool}, since {format_time(stats.since_ns)}"),
-            ("Hit share", f"{format_share(stats.hit_share)}: {c['hits']} hits, {c['misses']} misses, {c['bad']} bad"),
+            ("Hit share", f"{format_share(stats.hit_share)}: {c['hits']} of {c['wanted']} wanted blocks served"),
+            ("Gets", f"{c['gets']}, {c['misses']} not there, {c['bad']} of them bad"),
             ("Puts", f"{c['puts']} stored, {c['put_existed']} were there, {c['put_failed']} failed"),
             ("Look-ups", f"{c['lookups']}, {c['lookup_hits']} found"),
             ("Removed", f"{c['evictions']} evicted, {c['drops']} dropped"),

@@ -69,6 +69,8 @@ class Tenant:
     gets: int
     hits: int
     misses: int
+    lookup_misses: int
+    wanted: int
     hit_share: float | None
     in_bytes: int
     out_bytes: int

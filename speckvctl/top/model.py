@@ -125,6 +125,7 @@ def top_pool(device: DeviceSample, now: PoolSample, before: PoolSample | None) -
 
 
 def prefetching(counters: dict[str, int], depth: int | None) -> results.Prefetching:
+    """Shares of an interval: what was asked for, or staged, before it and used in it is not counted above the whole."""
     asked, staged = counters["prefetches"], counters["prefetched"]
     used, unused = counters["prefetch_used"], counters["prefetch_unused"]
     return results.Prefetching(
@@ -132,9 +133,9 @@ def prefetching(counters: dict[str, int], depth: int | None) -> results.Prefetch
         staged=staged,
         used=used,
         unused=unused,
-        accuracy=library.share(used, asked),
-        coverage=library.share(used, counters["hits"]),
-        unused_share=library.share(unused, staged),
+        accuracy=library.share(min(used, asked), asked),
+        coverage=library.share(min(used, counters["hits"]), counters["hits"]),
+        unused_share=library.share(min(unused, staged), staged),
         late_share=None,
         depth=depth,
     )
@@ -161,7 +162,7 @@ def interval(before: PoolSample | None, now: PoolSample, depth: int | None) -> r
         out_bytes_per_second=per_second(counters["bytes_out_raw"], elapsed),
         gets_per_second=round(counters["gets"] * 1e9 / elapsed, 3),
         puts_per_second=round(counters["puts"] * 1e9 / elapsed, 3),
-        hit_share=library.share(counters["hits"], counters["gets"]),
+        hit_share=library.share(counters["hits"], counters["wanted"]),
         counters=counters,
         latency={operation: library.latency_result(grown, operation) for operation in OPERATIONS},
         prefetching=prefetching(counters, depth),
@@ -192,14 +193,14 @@ def tenant_rates(
     for tenant in now:
         old = known.get((tenant.index, tenant.name))
         if old is None or any(
-            getattr(tenant, name) < getattr(old, name) for name in ("gets", "hits", "bytes_in", "bytes_out")
+            getattr(tenant, name) < getattr(old, name) for name in ("wanted", "hits", "bytes_in", "bytes_out")
         ):
             continue
         rates.append(
             results.TenantRates(
                 name=tenant.name,
                 index=tenant.index,
-                hit_share=library.share(tenant.hits - old.hits, tenant.gets - old.gets),
+                hit_share=library.share(tenant.hits - old.hits, tenant.wanted - old.wanted),
                 in_bytes_per_second=per_second(tenant.bytes_in - old.bytes_in, elapsed),
                 out_bytes_per_second=per_second(tenant.bytes_out - old.bytes_out, elapsed),
             )

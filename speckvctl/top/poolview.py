@@ -42,7 +42,8 @@ COLUMNS
   USED SIZE     stored bytes in whole pages, of the pool's capacity
   RAW RATIO     bytes before compression, and how many of them a stored
                 byte holds, with headers and checksums
-  HIT           gets that found their block, over gets
+  HIT           blocks served, over blocks wanted: gets, and
+                look-ups that found nothing
   P50 to P99.9  latency of a get a block, as clients measured it: the upper
                 bound of a histogram's bucket, at most a quarter too high
   TREND         the last ticks, the highest full height

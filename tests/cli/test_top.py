@@ -271,7 +271,7 @@ def test_intervals_are_the_differences_of_two_ticks(world: Cli) -> None:
         assert interval["counters"] == grown and grown["gets"] > 0
         assert interval["out_bytes_per_second"] == round(grown["bytes_out_raw"] * 10**9 / interval["elapsed_ns"])
         assert interval["in_bytes_per_second"] == round(grown["bytes_in_raw"] * 10**9 / interval["elapsed_ns"])
-        assert interval["hit_share"] == grown["hits"] / grown["gets"]
+        assert interval["hit_share"] == grown["hits"] / grown["wanted"]
         samples = new["stats"]["latency"]["get"]["count"] - old["stats"]["latency"]["get"]["count"]
         assert interval["latency"]["get"]["count"] == samples > 0
         (device,) = after["devices"]

@@ -138,16 +138,23 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 
 /* ---- statistics ------------------------------------------------------------------------------------------------- */
 
+/**
+ * Hit share, wherever it is told, is HITS / WANTED: blocks served over blocks wanted. A block that a look-up found and a get then
+ * fetched is wanted once; one that a look-up missed is wanted and not served; a get without a look-up counts itself. A block that was
+ * found and never fetched is not wanted. A client that gets what its look-up missed, or looks up again, wants it twice. Read-only
+ * attachments count nothing. Every wanted block is counted in one of HITS, MISSES and LOOKUP_MISSES, whose sums the other counters
+ * are: no share of them, in total or of an interval, is ever above one, whatever is counted while they are read.
+ */
 enum speckv_counter {
 	SPECKV_COUNT_PUTS = 0,      /**< blocks stored */
 	SPECKV_COUNT_PUT_EXISTED,   /**< puts of a key that was there: no-ops */
 	SPECKV_COUNT_PUT_FAILED,
-	SPECKV_COUNT_GETS,          /**< blocks asked for */
-	SPECKV_COUNT_HITS,
-	SPECKV_COUNT_MISSES,
+	SPECKV_COUNT_GETS,          /**< blocks asked for: hits and misses */
+	SPECKV_COUNT_HITS,          /**< gets that were served */
+	SPECKV_COUNT_MISSES,        /**< gets that were not */
 	SPECKV_COUNT_BAD,           /**< blocks or sections that did not verify: counted as misses too */
-	SPECKV_COUNT_LOOKUPS,
-	SPECKV_COUNT_LOOKUP_HITS,
+	SPECKV_COUNT_LOOKUPS,       /**< blocks looked up: found or not */
+	SPECKV_COUNT_LOOKUP_HITS,   /**< found; by prefix: in the prefix that is stored */
 	SPECKV_COUNT_DROPS,
 	SPECKV_COUNT_EVICTIONS,
 	SPECKV_COUNT_TOUCHES,
@@ -161,12 +168,14 @@ enum speckv_counter {
 	SPECKV_COUNT_BYTES_OUT_STORED,
 	SPECKV_COUNT_ALLOCATIONS,
 	SPECKV_COUNT_RECLAIMED_PAGES,/**< pages taken back from clients that died */
+	SPECKV_COUNT_LOOKUP_MISSES, /**< not found; by prefix: all from the first that is missing */
+	SPECKV_COUNT_WANTED,        /**< blocks that clients wanted: gets and look-up misses */
 	SPECKV_COUNTERS = 32,
 };
 enum speckv_histogram {
 	SPECKV_HIST_GET = 0,   /**< nanoseconds per block */
 	SPECKV_HIST_PUT = 1,
-	SPECKV_HIST_LOOKUP = 2,/**< nanoseconds per batch */
+	SPECKV_HIST_LOOKUP = 2,/**< nanoseconds per batch, of every kind of look-up */
 	SPECKV_HIST_STAGE = 3, /**< nanoseconds per block staged */
 	SPECKV_HISTOGRAMS = 4,
 };
@@ -191,7 +200,7 @@ struct speckv_tenant_info {
 	char name[SPECKV_NAME_BYTES];
 	uint32_t index, clients;  /**< clients: attached now */
 	uint64_t used_bytes, blocks;
-	uint64_t puts, gets, hits, misses, bytes_in, bytes_out, evicted_blocks;
+	uint64_t puts, gets, hits, misses, lookup_misses, wanted, bytes_in, bytes_out, evicted_blocks; /**< as in enum speckv_counter */
 };
 struct speckv_client_info {
 	uint32_t slot, pid, uid, tenant; /**< tenant: its index */

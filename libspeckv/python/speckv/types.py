@@ -243,6 +243,8 @@ class TenantInfo:
     gets: int
     hits: int
     misses: int
+    lookup_misses: int
+    wanted: int
     bytes_in: int
     bytes_out: int
     evicted_blocks: int

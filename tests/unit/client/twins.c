@@ -152,7 +152,7 @@ static void half_move(uint64_t n, struct found *from, struct run *to)
 	EXPECT(0, pages_claim(pool, from->pages, to, 0));
 	if (r->card) {
 		EXPECT(0, card_io_copy(r, &key, from, to, &bytes));
-		index_fill(r, to, &key, 0, from->frame_bytes, from->raw_bytes, from->tenant);
+		index_fill(r, to, &key, 0, from->frame_bytes, from->raw_bytes, from->tenant, 0);
 		move_begin(pool, from, to);
 		return;
 	}
@@ -163,7 +163,7 @@ static void half_move(uint64_t n, struct found *from, struct run *to)
 	identity.generation = to->generation;
 	identity.pool_address = to->page * r->page_bytes;
 	EXPECT(0, speckv_frame_readdress(at, (uint64_t)to->pages * r->page_bytes, &identity));
-	index_fill(r, to, &key, 0, from->frame_bytes, from->raw_bytes, from->tenant);
+	index_fill(r, to, &key, 0, from->frame_bytes, from->raw_bytes, from->tenant, 0);
 	move_begin(pool, from, to);
 }
 

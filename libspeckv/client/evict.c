@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Which blocks go when there is no room: the least recently used leaf of the prefix tree, of a sample. A block whose children are
+ * stored is kept, because without it no prefix look-up reaches them; the block that goes in its place is the end of its chain.
+ *
+ * A sample of places, the oldest first (approximated LRU, as in Redis). One that has children is followed down to a leaf, which
+ * counts with its own last use. Two links help to find leaves without a search: the parent of the last block that went, which is a
+ * leaf now, and the last block that came without its parent, which no look-up can reach. All links are hints; where none leads to a
+ * leaf, the oldest of the sample goes, and what is behind it becomes the first to follow.
+ */
+#include "internal.h"
+
+#define SAMPLES 8
+#define DESCENTS 2 /* chains followed for one eviction */
+#define STEPS 1024 /* blocks looked at in them */
+#define WINDOW_STEPS 4096
+
+/* Whole blocks and free pages in a row. used: the latest use among them, 1 at least. */
+struct window {
+	uint64_t start, end, used;
+};
+
+struct search {
+	struct region *r;
+	uint32_t n;
+	uint64_t limit;
+	int tenant; /* below 0: any */
+	unsigned int descents, steps;
+	bool found, cut;
+	struct window best; /* of those that leave no child behind */
+	struct window worst; /* the last resort */
+};
+
+static uint64_t next_random(void)
+{
+	static _Thread_local uint64_t state;
+
+	if (!state)
+		state = clock_ns() ^ (uintptr_t)&state << 20 ^ 0x9e3779b97f4a7c15ull;
+	state ^= state << 13; /* xorshift64 (Marsaglia 2003) */
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+/* The window that starts at or before `page`, holds n pages and does not end before `reach`. */
+static bool window_at(struct region *r, uint64_t page, uint32_t n, uint64_t reach, uint64_t limit, struct window *window)
+{
+	uint64_t word = load(&r->page_map[page]), at;
+	unsigned int steps = 0;
+
+	if (lay_state(word) == LAY_CONT) {
+		if (lay_value(word) > page)
+			return false;
+		page -= lay_value(word);
+	}
+	window->start = page;
+	window->used = 1;
+	for (at = page; at < page + n || at < reach; steps++) {
+		word = at < limit && steps < WINDOW_STEPS ? load(&r->page_map[at]) : LAY_RETIRED;
+		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
+			uint64_t used = load_relaxed(&r->entries[region_entry_of(r, at)].used);
+
+			window->used = used > window->used ? used : window->used;
+			at += lay_value(word);
+		} else if (word == LAY_FREE) {
+			at++;
+		} else {
+			return false;
+		}
+	}
+	window->end = at;
+	return at <= limit;
+}
+
+/* A block of the window with a child elsewhere. */
+static bool leaves_child(const struct search *s, const struct window *window, uint64_t *page)
+{
+	struct region *r = s->r;
+	uint64_t child;
+
+	for (uint64_t at = window->start; at < window->end;) {
+		uint64_t word = load_relaxed(&r->page_map[at]);
+
+		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
+			at++;
+			continue;
+		}
+		if (index_child(r, region_entry_of(r, at), window->start, window->end, -1, &child)) {
+			*page = at;
+			return true;
+		}
+		at += lay_value(word);
+	}
+	return false;
+}
+
+static void consider(struct search *s, const struct window *window)
+{
+	uint64_t page;
+
+	if (leaves_child(s, window, &page)) {
+		if (!s->cut || window->used < s->worst.used)
+			s->worst = *window;
+		s->cut = true;
+	} else if (!s->found || window->used < s->best.used) {
+		s->best = *window;
+		s->found = true;
+	}
+}
+
+/* The windows that the block at `page` begins and ends: beside the end of a chain lies, more often than not, what came before it. */
+static void consider_around(struct search *s, uint64_t page, bool unreachable)
+{
+	uint64_t word = load(&s->r->page_map[page]), end = page + lay_value(word);
+	struct window window;
+
+	if (lay_state(word) != LAY_HEAD || !lay_value(word) || end > s->limit)
+		return;
+	if (window_at(s->r, page, s->n, end, s->limit, &window)) {
+		window.used = unreachable ? 1 : window.used;
+		consider(s, &window);
+	}
+	if (end - page < s->n && end >= s->n && window_at(s->r, end - s->n, s->n, end, s->limit, &window)) {
+		window.used = unreachable ? 1 : window.used;
+		consider(s, &window);
+	}
+}
+
+/* Follow a chain from the block at `page` to a leaf, through blocks of the tenant. */
+static void descend(struct search *s, uint64_t page, bool unreachable)
+{
+	uint64_t child;
+
+	while (s->steps && index_child(s->r, region_entry_of(s->r, page), 0, 0, s->tenant, &child) && child < s->limit) {
+		page = child;
+		s->steps--;
+	}
+	consider_around(s, page, unreachable);
+}
+
+static void add_sample(struct window *samples, size_t *count, const struct window *window)
+{
+	size_t at = (*count)++;
+
+	for (; at && samples[at - 1].used > window->used; at--)
+		samples[at] = samples[at - 1];
+	samples[at] = *window;
+}
+
+/* A window at a random place; for one block, the first of the tenant's behind it. */
+static bool take_sample(const struct search *s, bool block, uint64_t *budget, struct window *window)
+{
+	struct region *r = s->r;
+	uint64_t page = next_random() % s->limit;
+
+	if (!block)
+		return window_at(r, page, s->n, 0, s->limit, window);
+	for (; *budget; --*budget) {
+		uint64_t word = load_relaxed(&r->page_map[page]);
+		bool head = lay_state(word) == LAY_HEAD && lay_value(word);
+
+		if (head && (s->tenant < 0 || load_relaxed(&r->entries[region_entry_of(r, page)].tenant) == (uint32_t)s->tenant))
+			return window_at(r, page, 1, 0, s->limit, window);
+		page += head ? lay_value(word) : 1;
+		if (page >= s->limit)
+			page = 0;
+	}
+	return false;
+}
+
+/* Of one block (n is 1) or of n pages; the result in s->best. */
+static bool choose(struct speckv_pool *pool, struct search *s, bool block)
+{
+	_Atomic uint64_t *hints[] = { &pool->evict_orphan, &pool->evict_parent };
+	struct region *r = s->r;
+	struct window samples[SAMPLES];
+	uint64_t budget = 2 * s->limit, page;
+	size_t count = 0;
+
+	if (!s->limit)
+		return false;
+	for (unsigned int i = 0; i < 2; i++) {
+		uint64_t link = load_relaxed(hints[i]);
+		struct lay_entry *e;
+
+		if (!link)
+			continue;
+		if (!index_link_page(r, link, &page) || page >= s->limit) {
+			store_relaxed(hints[i], 0);
+			continue;
+		}
+		e = &r->entries[region_entry_of(r, page)];
+		if (s->tenant >= 0 && load_relaxed(&e->tenant) != (uint32_t)s->tenant)
+			continue;
+		if (!load_relaxed(&e->used))
+			descend(s, page, true);
+		else
+			consider_around(s, page, false);
+	}
+	if (s->found && s->best.used == 1)
+		return true;
+	for (unsigned int i = 0; i < SAMPLES; i++) {
+		struct window window;
+
+		if (take_sample(s, block, &budget, &window))
+			add_sample(samples, &count, &window);
+	}
+	for (size_t i = 0; i < count && !(s->found && s->best.used <= samples[i].used); i++) {
+		if (!leaves_child(s, &samples[i], &page)) {
+			s->best = samples[i];
+			s->found = true;
+		} else if (s->descents) {
+			s->descents--;
+			descend(s, page, samples[i].used == 1);
+		}
+	}
+	if (!s->found && (s->cut || count)) {
+		s->best = s->cut ? s->worst : samples[0];
+		s->found = true;
+	}
+	return s->found;
+}
+
+static bool evict_run(struct speckv_pool *pool, uint64_t page)
+{
+	struct region *r = &pool->region;
+	struct speckv_key key;
+	struct found found;
+	uint64_t parent, children;
+
+	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
+		return false;
+	parent = index_parent(r, &found);
+	children = load_relaxed(&r->entries[found.entry].first_child);
+	if (!block_drop(pool, &key, &found))
+		return false;
+	if (parent)
+		store_relaxed(&pool->evict_parent, parent);
+	if (children && index_abandon(r, children))
+		store_relaxed(&pool->evict_orphan, children);
+	count(pool, SPECKV_COUNT_EVICTIONS, 1);
+	if (found.tenant < LAY_TENANTS)
+		add(&r->head->tenants[found.tenant].evicted, 1);
+	return true;
+}
+
+void evict_orphan(struct speckv_pool *pool, const struct found *found)
+{
+	store_relaxed(&pool->region.entries[found->entry].used, 0);
+	store_relaxed(&pool->evict_orphan, index_link(found));
+}
+
+bool pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, uint64_t older_than)
+{
+	struct region *r = &pool->region;
+	struct search search = { .r = r, .n = n, .limit = limit, .tenant = -1, .descents = DESCENTS, .steps = STEPS };
+	const struct window *best = &search.best;
+	bool dropped = false, free = true;
+
+	if (!choose(pool, &search, false) || best->used >= older_than)
+		return false;
+	for (uint64_t at = best->start; at < best->end;) {
+		uint64_t word = load(&r->page_map[at]);
+
+		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
+			at++;
+			continue;
+		}
+		free = false;
+		dropped |= evict_run(pool, at);
+		at += lay_value(word);
+	}
+	if ((dropped || free) && best->end - best->start <= LAY_RUN_MAX) /* the newest hint: the whole window in one piece */
+		hint_push(r, best->start, (uint32_t)(best->end - best->start));
+	return dropped || free;
+}
+
+bool evict_one(struct speckv_pool *pool, uint64_t limit, int tenant)
+{
+	struct search search = { .r = &pool->region, .n = 1, .limit = limit, .tenant = tenant, .descents = DESCENTS, .steps = STEPS };
+
+	return choose(pool, &search, true) && evict_run(pool, search.best.start);
+}
