@@ -182,7 +182,7 @@ static void after_a_reboot(enum media kind, const char *as)
 	struct rebuilds seen;
 	struct found found;
 	struct speckv_key key = key_of(3);
-	uint64_t used_ns;
+	uint64_t used;
 	int rc = 0;
 
 	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_TENANT_QUOTA, &config, NULL));
@@ -191,7 +191,7 @@ static void after_a_reboot(enum media kind, const char *as)
 	for (int i = 0; i < 5; i++)
 		EXPECT(0, get_number(pool, 3, buffer));
 	CHECK(index_find(&pool->region, &key, &found), "3");
-	used_ns = load(&pool->region.entries[found.entry].used_ns);
+	used = load(&pool->region.entries[found.entry].used);
 	visited(name, BOOT_A, "bob", 100, 5, true);
 	memset((void *)pool->region.directory, 0, (pool->region.fixed.bucket_mask + 1) * sizeof(struct lay_bucket)); /* it had not reached the medium */
 	for (unsigned int i = 0; i < LAY_TENANTS; i++) {
@@ -208,7 +208,7 @@ static void after_a_reboot(enum media kind, const char *as)
 	CHECK(charged(dev, "alice") == N && charged(dev, "bob") == 5 && charged(dev, "carol") == 0, "charged: alice %llu, bob %llu, carol %llu",
 	      (unsigned long long)charged(dev, "alice"), (unsigned long long)charged(dev, "bob"), (unsigned long long)charged(dev, "carol"));
 	CHECK(index_find(&pool->region, &key, &found), "3");
-	CHECK(load(&pool->region.entries[found.entry].used_ns) == used_ns && load(&pool->region.entries[found.entry].uses) == 5, "its last use was forgotten");
+	CHECK(load(&pool->region.entries[found.entry].used) == used && load(&pool->region.entries[found.entry].uses) == 5, "its last use was forgotten");
 	speckv_pool_close(pool);
 	pool = attach_pool(dev, "pool", "alice");
 	for (uint64_t i = 0; i < 100 && !rc; i++)
