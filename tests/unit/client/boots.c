@@ -198,6 +198,7 @@ static void after_a_reboot(enum media kind, const char *as)
 		store(&pool->region.head->tenants[i].blocks, 0);
 		store(&pool->region.head->tenants[i].used_pages, 0);
 	}
+	store(&pool->region.head->stats.use_clock, 1); /* nor had this */
 	/* all of it went down: its locks are gone, its slot says that it is in */
 	close(pool->region.lock_fd);
 	pool->region.lock_fd = open(pool->region.path, O_RDWR | O_CLOEXEC);
@@ -209,6 +210,7 @@ static void after_a_reboot(enum media kind, const char *as)
 	      (unsigned long long)charged(dev, "alice"), (unsigned long long)charged(dev, "bob"), (unsigned long long)charged(dev, "carol"));
 	CHECK(index_find(&pool->region, &key, &found), "3");
 	CHECK(load(&pool->region.entries[found.entry].used) == used && load(&pool->region.entries[found.entry].uses) == 5, "its last use was forgotten");
+	CHECK(load(&pool->region.head->stats.use_clock) >= used, "what is used from now on would be older");
 	speckv_pool_close(pool);
 	pool = attach_pool(dev, "pool", "alice");
 	for (uint64_t i = 0; i < 100 && !rc; i++)
