@@ -49,7 +49,8 @@ tenants = st.builds(
     name=any_text,
     index=st.integers(0, 3),
     hit_share=shares,
-    **dict.fromkeys(("clients", "used_bytes", "blocks", "puts", "gets", "hits", "misses", "lookup_misses", "wanted"), counts),
+    **dict.fromkeys(("clients", "used_bytes", "blocks", "puts", "gets"), counts),
+    **dict.fromkeys(("hits", "misses", "lookup_misses", "wanted"), counts),
     **dict.fromkeys(("in_bytes", "out_bytes", "evicted_blocks"), counts),
 )
 clients = st.builds(
