@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any, NoReturn
 
 #: Marks at the beginning of a text, and what they say of it.
@@ -42,6 +43,18 @@ def loads(data: bytes | str) -> Any:
         raise JsonError("a number has more digits than any that is read here") from exc
     except RecursionError as exc:
         raise JsonError("nested too deeply") from exc
+
+
+def read(path: Path, most: int) -> dict[str, Any]:
+    """The object that a file of at most so many bytes holds; JsonError where it holds none."""
+    with path.open("rb") as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise JsonError(f"larger than {most >> 10} KiB")
+    found = loads(data.removeprefix(BYTE_ORDER_MARK))
+    if not isinstance(found, dict):
+        raise JsonError("not a JSON object")
+    return found
 
 
 def decode(data: bytes) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from speckv import Codec, SpeckvError, codec
 
+from speckvctl import jsontext
 from speckvctl.codecs.modes import Mode
 from speckvctl.codecs.tensors import Bytes, Pair, write_tensors
 from speckvctl.errors import UsageError
@@ -124,24 +125,26 @@ class Reader:
         if codec.crc32c(text) != crc:
             raise FramesError(self.path, "damaged: its directory does not match its checksum")
         try:
-            found = json.loads(text)
-            block_tokens, listed = found["block_tokens"], found["pairs"]
-            sound = type(block_tokens) is int and 64 <= block_tokens <= 0xFFFF and isinstance(listed, list) and listed
-            if not sound:
-                raise ValueError("block_tokens or pairs")
-        except (ValueError, KeyError, TypeError, RecursionError) as exc:
-            raise FramesError(self.path, f"its directory is none: {exc}") from exc
+            found = jsontext.loads(text)
+        except jsontext.JsonError as exc:
+            raise FramesError(self.path, f"its directory is {exc}") from exc
+        block_tokens, listed = (found.get("block_tokens"), found.get("pairs")) if isinstance(found, dict) else (0, 0)
+        if type(block_tokens) is not int or not 64 <= block_tokens <= 0xFFFF or not isinstance(listed, list):
+            raise FramesError(self.path, "its directory has no block_tokens from 64 to 65535, or no list of pairs")
+        if not listed:
+            raise FramesError(self.path, "its directory lists no pair")
         return block_tokens, listed, _lines(HEAD_BYTES + length)
 
     def _entry(self, item: Any, begin: int) -> tuple[Entry, int]:
-        try:
-            k_name, v_name, layer, tokens = item["k"], item["v"], item["layer"], item["tokens"]
-            sound = isinstance(k_name, str) and isinstance(v_name, str) and type(tokens) is int
-            sound = sound and (layer is None or (type(layer) is int and 0 <= layer < 1 << 15))
-            if not sound or not 0 < tokens <= MAX_TOKENS or tokens % self.block_tokens:
-                raise ValueError(f"{str(k_name)[:80]}: {tokens} tokens")
-        except (KeyError, TypeError, ValueError) as exc:
-            raise FramesError(self.path, f"a line of its directory is broken: {exc}") from exc
+        wanted = ("k", "v", "layer", "tokens")
+        if not isinstance(item, dict) or any(name not in item for name in wanted):
+            raise FramesError(self.path, "a pair in its directory lacks k, v, layer or tokens")
+        k_name, v_name, layer, tokens = (item[name] for name in wanted)
+        sound = all(isinstance(name, str) and not jsontext.has_surrogate(name) for name in (k_name, v_name))
+        sound = sound and (layer is None or (type(layer) is int and 0 <= layer < 1 << 15)) and type(tokens) is int
+        if not sound or not 0 < tokens <= MAX_TOKENS or tokens % self.block_tokens:
+            shown = jsontext.shown(k_name) if isinstance(k_name, str) else "without a name"
+            raise FramesError(self.path, f"a pair in its directory cannot be: {shown}")
         frames: list[codec.Frame] = []
         position = begin
         for index in range(tokens // self.block_tokens):

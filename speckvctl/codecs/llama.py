@@ -8,8 +8,6 @@ serving engine stores them. Needs torch; takes whatever device it is given.
 from __future__ import annotations
 
 import errno
-import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from speckvctl import jsontext
 
 MAX_JSON_BYTES = 16 << 20
 ROWS = 256  # query rows of one attention call where nothing makes it shorter
@@ -175,17 +175,10 @@ def load(folder: Path, dtype: str = "bf16", device: str = "cpu") -> Llama:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        text = stream.read(MAX_JSON_BYTES + 1)
     try:
-        if len(text) > MAX_JSON_BYTES:
-            raise ValueError(f"larger than {MAX_JSON_BYTES >> 20} MiB")
-        found = json.loads(text)
-        if not isinstance(found, dict):
-            raise ValueError("not an object")
-    except (ValueError, RecursionError) as exc:
+        return jsontext.read(path, MAX_JSON_BYTES)
+    except jsontext.JsonError as exc:
         raise ModelError(path, f"cannot be read: {exc}") from exc
-    return found
 
 
 def _shape(path: Path) -> Shape:
@@ -193,30 +186,40 @@ def _shape(path: Path) -> Shape:
     if config.get("model_type") != "llama":
         raise ModelError(path, f"a model of type {str(config.get('model_type'))[:40]}, not llama", errno.EOPNOTSUPP)
     rope = config.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        raise ModelError(path, "rope_parameters is no object")
     scaling = config.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
     if scaling or config.get("attention_bias") or config.get("mlp_bias") or config.get("hidden_act", "silu") != "silu":
         raise ModelError(path, "rope scaling, biases and activations but silu are not run here", errno.EOPNOTSUPP)
-    try:
-        heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-        shape = Shape(
-            layers=int(config["num_hidden_layers"]),
-            heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or hidden // heads),
-            hidden=hidden,
-            intermediate=int(config["intermediate_size"]),
-            vocabulary=int(config["vocab_size"]),
-            context=int(config["max_position_embeddings"]),
-            epsilon=float(config["rms_norm_eps"]),
-            rope_theta=float(config.get("rope_theta") or rope["rope_theta"]),
-            tied=bool(config.get("tie_word_embeddings", False)),
-        )
-        sizes = (shape.layers, shape.kv_heads, shape.head_dim, shape.hidden, shape.intermediate, shape.vocabulary)
-        sound = min(*sizes, shape.context) > 0 and shape.heads % shape.kv_heads == 0 and shape.head_dim % 2 == 0
-        if not sound or not 0 < shape.epsilon < 1 or not 1 < shape.rope_theta < math.inf:
-            raise ValueError("its sizes do not make a model")
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError) as exc:
-        raise ModelError(path, f"not a usable description: {type(exc).__name__} {exc}") from exc
+
+    def size(name: str, most: int, default: int | None = None) -> int:
+        value = config.get(name)
+        value = default if value is None and default is not None else value
+        if type(value) is not int or not 1 <= value <= most:
+            raise ModelError(path, f"{name}: a whole number from 1 to {most} is needed")
+        return value
+
+    def number(name: str, value: object, least: float, most: float) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least < value < most:
+            raise ModelError(path, f"{name}: a number from {least:g} to {most:g} is needed")
+        return float(value)
+
+    heads, hidden = size("num_attention_heads", 1 << 16), size("hidden_size", 1 << 20)
+    shape = Shape(
+        layers=size("num_hidden_layers", 1 << 12),
+        heads=heads,
+        kv_heads=size("num_key_value_heads", 1 << 16, heads),
+        head_dim=size("head_dim", 1 << 16, hidden // heads),
+        hidden=hidden,
+        intermediate=size("intermediate_size", 1 << 22),
+        vocabulary=size("vocab_size", 1 << 26),
+        context=size("max_position_embeddings", 1 << 30),
+        epsilon=number("rms_norm_eps", config.get("rms_norm_eps"), 0, 1),
+        rope_theta=number("rope_theta", config.get("rope_theta") or rope.get("rope_theta"), 1, 1e30),
+        tied=config.get("tie_word_embeddings", False) is True,
+    )
+    if shape.heads % shape.kv_heads or shape.head_dim % 2:
+        raise ModelError(path, "its sizes do not make a model: heads of keys and values, or the size of a head")
     return shape
 
 

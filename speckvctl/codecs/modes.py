@@ -18,6 +18,7 @@ import numpy as np
 import speckv
 from speckv import Codec, codec
 
+from speckvctl import files
 from speckvctl.codecs.tensors import Bytes, Pair, element_bytes
 from speckvctl.errors import DamagedError, UnsupportedError, UsageError
 
@@ -224,10 +225,9 @@ def mode(name: str, calibration: Path | None = None, *, of_frames: bool = False)
 
 
 def _calibration(path: Path) -> codec.Calibration:
-    if path.stat().st_size > MAX_CALIBRATION_BYTES:
-        raise UsageError(f"{path}: larger than {MAX_CALIBRATION_BYTES >> 20} MiB: no calibration")
+    file = files.read(path, MAX_CALIBRATION_BYTES)
     try:
-        return codec.Calibration.load(path)
+        return codec.Calibration(file)
     except speckv.DamagedError as exc:
         reason = f"{path}: not a calibration, or a damaged one"
         raise DamagedError(reason, "a file that codec calibrate made", exc.errno) from exc

@@ -156,8 +156,8 @@ def read_tokens(path: Path, model: Llama, documents: int | None = None, *, skip:
         raise TokensError(path, f"larger than {MAX_TOKENS_FILE_BYTES >> 20} MiB: not token ids")
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as exc:
-        raise TokensError(path, f"not a .npy file of token ids: {exc}", errno.EBADMSG) from exc
+    except (ValueError, EOFError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as exc:
+        raise TokensError(path, "not a .npy file of token ids, or one that is cut short", errno.EBADMSG) from exc
     if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "iu":
         raise TokensError(path, "not integers of shape [document][token]")
     if not 2 * BLOCK < found.shape[1] <= model.shape.context or not len(found):

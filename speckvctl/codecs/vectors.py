@@ -14,7 +14,7 @@ import speckv
 from speckv import Codec, Geometry, codec
 
 from speckvctl.codecs.modes import CALIBRATED
-from speckvctl.files import write
+from speckvctl.files import read, write
 
 ISAS = ("portable", "sse42", "avx2", "avx512")
 STYLES = ("bits", "smooth", "constant", "tiny", "outlier", "zero", "wide", "mixed", "channels")
@@ -88,7 +88,7 @@ def check(folder: Path, progress: Progress) -> Found:
 
 def _read(folder: Path, vector: Vector, frame: bytes) -> str:
     """What a stored frame says of itself, of a mode whose inputs are made with their calibration, in C only."""
-    file = (folder / f"{vector.name}.safetensors").read_bytes()
+    file = read(folder / f"{vector.name}.safetensors", MAX_BLOCK_BYTES)
     words = [f"{codec.crc32c(file):08x}", vector.told.split()[1], str(len(frame)), f"{codec.crc32c(frame):08x}"]
     try:
         decoded = codec.decode_frame(frame, calibration=codec.Calibration(file))

@@ -52,19 +52,20 @@ class Found:
     """Why it is not usable yet and what to type next; None when a pool can be made on it now."""
 
 
-def pyudev() -> Any:
-    """The pyudev module, imported here so that commands which never look for devices do not pay for it."""
+def udev_context() -> Any:
+    """A connection to udev. pyudev is imported here, so that commands which never look for devices do not pay for it,
+    and loads libudev only now."""
     try:
-        return importlib.import_module("pyudev")
+        return importlib.import_module("pyudev").Context()
     except (ImportError, OSError, AttributeError) as error:  # no pyudev; no libudev.so.1, or one that is not whole
         missing = "pyudev" if isinstance(error, ModuleNotFoundError) else "libudev"
         advice = "pip install pyudev" if missing == "pyudev" else "Debian, Ubuntu: apt install libudev1"
         raise DiscoveryError(f"cannot look for devices: {missing} cannot be loaded ({advice})") from error
 
 
-def discover(udev_context: Any | None = None, sysfs_root: str = "/sys") -> list[Found]:
+def discover(context: Any | None = None, sysfs_root: str = "/sys") -> list[Found]:
     """Everything found, cards first, in a stable order. Devices that vanish while they are looked at are left out."""
-    context = pyudev().Context() if udev_context is None else udev_context
+    context = udev_context() if context is None else context
     dax = [_Device(device) for device in context.list_devices(subsystem="dax")]
     found = [
         *_cards(context),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import threading
 import time
@@ -13,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from speckvctl.discovery import identification as ids
-from speckvctl.discovery.devices import Found, discover, pyudev
+from speckvctl.discovery.devices import Found, discover, udev_context
 
 _SUBSYSTEMS = ("pci", "cxl", "dax", ids.CLASS_NAME, "node", "memory")  # memory: a node's blocks come online one by one
 _BATCH = 4096
@@ -46,10 +47,10 @@ def watch(
 
     `source`: "udev" hears events after udev's rules ran, "kernel" before; by default udev where its daemon runs.
     """
-    context = pyudev().Context() if context is None else context
+    context = udev_context() if context is None else context
     if source is None:
         source = "udev" if os.path.exists("/run/udev/control") else "kernel"
-    monitor = pyudev().Monitor.from_netlink(context, source)
+    monitor = importlib.import_module("pyudev").Monitor.from_netlink(context, source)
     for subsystem in _SUBSYSTEMS:
         monitor.filter_by(subsystem)
     monitor.start()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 import speckv
 from speckv import codec, predictor
 
-from speckvctl import files, tensorfiles
+from speckvctl import files, jsontext, tensorfiles
 from speckvctl.prefetcher import features, survival
 
 FORMAT = "speckv-return-model"
@@ -191,22 +192,56 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, list[int]]],
 
 
 def _described(path: Path, metadata: dict[str, Any]) -> tuple[Floats, Floats, int, Provenance]:
-    try:
-        if tuple(json.loads(metadata["features"])) != features.NAMES:
-            raise ModelError(path, "made for other features than this build computes", errno.EOPNOTSUPP)
-        mean = np.array(json.loads(metadata["feature_mean"]), np.float64)
-        deviation = np.array(json.loads(metadata["feature_deviation"]), np.float64)
-        window_ms = int(metadata["window_ms"])
-        provenance = Provenance(**json.loads(metadata["provenance"]))
-        if not all(map(str.isalnum, provenance.trace_digests)) or len(provenance.trace_digests) != len(
-            provenance.chosen_until_s
-        ):
-            raise ValueError("provenance")
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as exc:
-        raise ModelError(path, f"its metadata cannot be used: {exc}") from exc
-    count = (len(features.NAMES),)
-    if mean.shape != count or deviation.shape != count or not np.isfinite([mean, deviation]).all():
+    def value(name: str) -> Any:
+        if name not in metadata:
+            raise ModelError(path, f"its metadata has no {name}")
+        try:
+            return jsontext.loads(metadata[name])
+        except jsontext.JsonError as exc:
+            raise ModelError(path, f"its metadata {name} is {exc}") from exc
+
+    if value("features") != list(features.NAMES):
+        raise ModelError(path, "made for other features than this build computes", errno.EOPNOTSUPP)
+    mean, deviation, window_ms = value("feature_mean"), value("feature_deviation"), value("window_ms")
+    if not all(_numbers(scales) and len(scales) == len(features.NAMES) for scales in (mean, deviation)):
         raise ModelError(path, "its feature scales are not numbers, one a feature")
-    if (deviation <= 0).any() or not 1 <= window_ms <= 1 << 31:
+    if min(deviation) <= 0 or type(window_ms) is not int or not 1 <= window_ms <= 1 << 31:
         raise ModelError(path, "a feature scale or the window is not above 0")
-    return mean, deviation, window_ms, provenance
+    return (
+        np.array(mean, np.float64),
+        np.array(deviation, np.float64),
+        window_ms,
+        _provenance(path, value("provenance")),
+    )
+
+
+def _provenance(path: Path, told: Any) -> Provenance:
+    names = [field.name for field in fields(Provenance)]
+    if not isinstance(told, dict) or sorted(told) != sorted(names):
+        raise ModelError(path, f"its provenance does not say {', '.join(names)}")
+    digests = told["trace_digests"]
+    sound = (
+        _texts(told["traces"])
+        and _texts(digests)
+        and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in digests)
+        and _texts([told["split"], told["trained_with"]])
+        and all(
+            _numbers(told[name]) and len(told[name]) == len(digests) for name in ("train_until_s", "chosen_until_s")
+        )
+        and all(type(told[name]) is int and 0 <= told[name] < 1 << 63 for name in ("seed", "train_turns", "epochs"))
+        and (told["validation_loss"] is None or _numbers([told["validation_loss"]]))
+    )
+    if not sound:
+        raise ModelError(path, "its provenance has a value that cannot be")
+    return Provenance(**told)
+
+
+def _texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(v, str) and not jsontext.has_surrogate(v) for v in values)
+
+
+def _numbers(values: object) -> bool:
+    """A list of numbers that float64 holds."""
+    if not isinstance(values, list):
+        return False
+    return all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e300 for v in values)

@@ -182,10 +182,15 @@ def test_a_report_must_be_of_the_bitstream(run: Run, world: Path) -> None:
         ({"build_id": "xyz"}, 2),
         ({"build_id": "00"}, 2),
         ({"name": ""}, 2),
+        ({"name": "\ud800"}, 2),
+        ({"clock_hz": 1 << 64}, 2),
+        ({"rtl_major": 1 << 40}, 2),
+        ({"fmax_hz": float("nan")}, 2),
     ):
         (world / "c.json").write_text(json.dumps({**report, **change}))
         assert run("build", "a.bit", "c.json", *build)[0] == code, change
-    for text in (b"", b"[]", b"{", b"\xff"):
+    twice = json.dumps(report).replace("{", '{"version": 0, ', 1).encode()
+    for text in (b"", b"[]", b"{", b"\xff", twice, b"[" * 60_000, b" " * 70_000):
         (world / "c.json").write_bytes(text)
         assert run("build", "a.bit", "c.json", *build)[0] == 2, text
     assert not (world / "new.bundle").exists()

@@ -98,13 +98,21 @@ def rewritten(path: Path, version: int = 0, text: bytes | None = None) -> None:
 
 ENTRY = '{"block_tokens":64,"pairs":[{"k":"a.k","v":"a.v","layer":0,"tokens":%s}]}'
 DIRECTORIES: dict[str, tuple[str | bytes, str]] = {
-    "not JSON": (b"{", "its directory is none"),
-    "deep": (b"[" * 20000, "its directory is none"),
-    "no pairs": (b'{"block_tokens":64,"pairs":[]}', "its directory is none"),
-    "odd blocks": (b'{"block_tokens":63,"pairs":[{}]}', "its directory is none"),
-    "no tokens": (ENTRY % "0", "a line of its directory is broken"),
-    "odd tokens": (ENTRY % "65", "a line of its directory is broken"),
-    "endless tokens": (ENTRY % "6400000000000", "a line of its directory is broken"),
+    "not JSON": (b"{", "its directory is not JSON"),
+    "not text": (b"\xff", "its directory is not UTF-8"),
+    "deep": (b"[" * 20000, "its directory is nested too deeply"),
+    "a list": (b"[]", "its directory has no block_tokens"),
+    "a key twice": (b'{"block_tokens":64,"block_tokens":64,"pairs":[]}', "stands twice"),
+    "no pairs": (b'{"block_tokens":64,"pairs":[]}', "its directory lists no pair"),
+    "odd blocks": (b'{"block_tokens":63,"pairs":[{}]}', "no block_tokens from 64"),
+    "a pair without a name": (b'{"block_tokens":64,"pairs":[{}]}', "lacks k, v"),
+    "no pair at all": (b'{"block_tokens":64,"pairs":[7]}', "lacks k, v"),
+    "half a surrogate pair": ((ENTRY % "128").replace("a.k", r"\ud800.k"), "a pair in its directory cannot be"),
+    "no tokens": (ENTRY % "0", "a pair in its directory cannot be"),
+    "odd tokens": (ENTRY % "65", "a pair in its directory cannot be"),
+    "endless tokens": (ENTRY % "6400000000000", "a pair in its directory cannot be"),
+    "more digits than any": (ENTRY % ("9" * 5000), "more digits"),
+    "NaN tokens": (ENTRY % "NaN", "NaN is not a number of JSON"),
     "fewer tokens": (ENTRY % "64", "lie behind the last frame"),
     "more tokens": (ENTRY % "640", "frame 2 of a.k is out of its place"),
 }

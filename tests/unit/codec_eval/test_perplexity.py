@@ -120,8 +120,15 @@ BROKEN_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "scaled rope": ({"rope_scaling": {"rope_type": "yarn"}}, "rope scaling"),
     "biases": ({"attention_bias": True}, "biases"),
     "heads that do not divide": ({"num_key_value_heads": 3}, "do not make a model"),
-    "no layers": ({"num_hidden_layers": 0}, "do not make a model"),
-    "no number": ({"hidden_size": "many"}, "not a usable description"),
+    "an odd head": ({"head_dim": 63}, "do not make a model"),
+    "no layers": ({"num_hidden_layers": 0}, "num_hidden_layers: a whole number from 1"),
+    "more layers than any model": ({"num_hidden_layers": 10**12}, "num_hidden_layers: a whole number from 1"),
+    "no number": ({"hidden_size": "many"}, "hidden_size: a whole number"),
+    "a truth value": ({"hidden_size": True}, "hidden_size: a whole number"),
+    "a fraction": ({"vocab_size": 50.5}, "vocab_size: a whole number"),
+    "no epsilon": ({"rms_norm_eps": None}, "rms_norm_eps: a number"),
+    "an endless theta": ({"rope_theta": 1e31}, "rope_theta: a number"),
+    "rope of another kind": ({"rope_parameters": [1]}, "rope_parameters is no object"),
     "other weights": ({"hidden_size": 64}, "was expected"),
     "more layers than weights": ({"num_hidden_layers": 3}, "a tensor is missing"),
 }
@@ -154,9 +161,11 @@ def test_damaged_model_files_are_refused_by_name(tmp_path: Path) -> None:
     index.write_text(json.dumps(table), "utf-8")
     with pytest.raises(llama.ModelError, match="names no file of this folder"):
         llama.load(tmp_path)
-    index.write_text("[", "utf-8")
-    with pytest.raises(llama.ModelError, match="cannot be read"):
-        llama.load(tmp_path)
+    for text in (b"[", b"[]", b"\xff", b'{"weight_map": 1, "weight_map": 2}', b"[" * 100_000, b'{"a": NaN}'):
+        index.write_bytes(text)
+        with pytest.raises(llama.ModelError, match="cannot be read") as caught:
+            llama.load(tmp_path)
+        assert "Expecting" not in str(caught.value)
 
 
 BROKEN_TOKENS: dict[str, Any] = {
@@ -191,6 +200,16 @@ def test_documents_are_skipped_and_counted_from_there(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_npy_is_refused(tmp_path: Path) -> None:
     tiny.write(tmp_path)
-    (tmp_path / "tokens.npy").write_bytes(b"\x93NUMPY\x01\x00")
-    with pytest.raises(perplexity.TokensError, match=r"not a \.npy file"):
-        perplexity.read_tokens(tmp_path / "tokens.npy", llama.load(tmp_path))
+    model = llama.load(tmp_path)
+    heads = (
+        b"",
+        b"{",
+        b"(" * 5000,
+        b"-" * 9000 + b"1",
+        b"{'descr': '<u2', 'fortran_order': False, 'shape': (2, 10**9)}",
+    )
+    files = [b"\x93NUMPY\x01\x00", b"PK\x03\x04", b"", b"\x80\x04."]
+    for data in files + [b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head for head in heads]:
+        (tmp_path / "tokens.npy").write_bytes(data)
+        with pytest.raises(perplexity.TokensError, match=r"not a \.npy file of token ids, or one that is cut short$"):
+            perplexity.read_tokens(tmp_path / "tokens.npy", model)

@@ -254,6 +254,17 @@ class Broken:
             raise self.failure
 
 
+class Late:
+    """A pyudev that finds out only when it is used."""
+
+    def __init__(self, failure: Exception) -> None:
+        self.failure = failure
+
+    def Context(self) -> None:
+        raise self.failure
+
+
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize(
     ("failure", "package"),
     [
@@ -264,10 +275,13 @@ class Broken:
     ],
 )
 def test_a_machine_without_libudev_gets_one_line_and_an_error_number(
-    monkeypatch: pytest.MonkeyPatch, failure: Exception, package: str
+    monkeypatch: pytest.MonkeyPatch, failure: Exception, package: str, late: bool
 ) -> None:
     monkeypatch.delitem(sys.modules, "pyudev", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Broken(failure), *sys.meta_path])
+    if late:
+        monkeypatch.setitem(sys.modules, "pyudev", Late(failure))
+    else:
+        monkeypatch.setattr(sys, "meta_path", [Broken(failure), *sys.meta_path])
     with pytest.raises(
         DiscoveryError, match=rf"^cannot look for devices: .* cannot be loaded \(.*{package}\)$"
     ) as caught:

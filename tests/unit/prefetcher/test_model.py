@@ -149,7 +149,11 @@ ZEROS = json.dumps([0.0] * len(features.NAMES))
         ({"feature_deviation": ZEROS}, errno.EBADMSG, "above 0"),
         ({"window_ms": "0"}, errno.EBADMSG, "above 0"),
         ({"window_ms": "soon"}, errno.EBADMSG, "metadata"),
-        ({"provenance": "{}"}, errno.EBADMSG, "metadata"),
+        ({"window_ms": "1e3"}, errno.EBADMSG, "window"),
+        ({"feature_mean": "[[1], [2, 3]]"}, errno.EBADMSG, "scales"),
+        ({"feature_mean": '{"a": 1, "a": 2}'}, errno.EBADMSG, "stands twice"),
+        ({"provenance": "{}"}, errno.EBADMSG, "provenance does not say"),
+        ({"provenance": "[" * 100_000}, errno.EBADMSG, "nested too deeply"),
         ({"provenance": None}, errno.EBADMSG, "metadata"),
     ],
 )
@@ -158,6 +162,35 @@ def test_metadata_of_something_else_is_refused(
 ) -> None:
     error = refused(tmp_path / "m", with_metadata(whole, **changes))
     assert (error.errno, said in str(error)) == (number, True), str(error)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("traces", [1]),
+        ("traces", "none"),
+        ("traces", ["\ud800"]),
+        ("trace_digests", ["xyz"]),
+        ("trace_digests", [7]),
+        ("seed", -1),
+        ("seed", 1 << 64),
+        ("seed", True),
+        ("split", None),
+        ("train_until_s", ["0"]),
+        ("train_until_s", []),
+        ("chosen_until_s", [1e301]),
+        ("epochs", 1.5),
+        ("validation_loss", "small"),
+        ("trained_with", {}),
+    ],
+)
+def test_a_provenance_that_no_document_could_tell_is_refused(
+    tmp_path: Path, whole: bytes, field: str, value: object
+) -> None:
+    size = int.from_bytes(whole[:8], "little")
+    made = json.loads(json.loads(whole[8 : 8 + size])["__metadata__"]["provenance"])
+    changed = with_metadata(whole, provenance=json.dumps({**made, field: value}))
+    assert "provenance has a value that cannot be" in str(refused(tmp_path / "m", changed))
 
 
 def test_another_shape_is_named(tmp_path: Path) -> None:
