@@ -127,7 +127,7 @@ class Reader:
         try:
             found = jsontext.loads(text)
         except jsontext.JsonError as exc:
-            raise FramesError(self.path, f"its directory is {exc}") from exc
+            raise FramesError(self.path, f"its directory: {exc}") from exc
         block_tokens, listed = (found.get("block_tokens"), found.get("pairs")) if isinstance(found, dict) else (0, 0)
         if type(block_tokens) is not int or not 64 <= block_tokens <= 0xFFFF or not isinstance(listed, list):
             raise FramesError(self.path, "its directory has no block_tokens from 64 to 65535, or no list of pairs")

@@ -155,10 +155,12 @@ def read_tokens(path: Path, model: Llama, documents: int | None = None, *, skip:
     if path.stat().st_size > MAX_TOKENS_FILE_BYTES:
         raise TokensError(path, f"larger than {MAX_TOKENS_FILE_BYTES >> 20} MiB: not token ids")
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, TypeError, KeyError, OverflowError, RecursionError, MemoryError) as exc:
+        found = np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as exc:  # numpy's own, tokenize's, those of a Python parser
         raise TokensError(path, "not a .npy file of token ids, or one that is cut short", errno.EBADMSG) from exc
-    if not isinstance(found, np.ndarray) or found.ndim != 2 or found.dtype.kind not in "iu":
+    if found.ndim != 2 or found.dtype.kind not in "iu":
         raise TokensError(path, "not integers of shape [document][token]")
     if not 2 * BLOCK < found.shape[1] <= model.shape.context or not len(found):
         raise TokensError(

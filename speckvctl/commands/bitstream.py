@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from speckvctl import results
 from speckvctl.bundles import files, reports, trust
 from speckvctl.commands.options import App, DryRun, Json, whole
-from speckvctl.errors import UsageError
+from speckvctl.errors import DamagedError, UsageError
 from speckvctl.files import check_new, check_place, write
 from speckvctl.render import finish
 
@@ -145,8 +146,15 @@ def verify_bundle(
     data = files.read_bundle(bundle_path)
     keys = trust.trusted(trusted)
     with files.refusals(bundle_path):
-        manifest = bundle.verify(data, [key.public for key in keys], part=part, security_version=security_version)
-        key_id = bundle.inspect(data).key_id
+        seen = bundle.inspect(data)
+        try:
+            manifest = bundle.verify(data, [key.public for key in keys], part=part, security_version=security_version)
+        except bundle.RefusedError as exc:
+            if exc.errno != errno.EXDEV:
+                raise
+            reason = f"{bundle_path}: for the part {seen.manifest.part}, not for {part}"
+            raise DamagedError(reason, f"a bundle for {part}", exc.errno) from exc
+        key_id = seen.key_id
     (signer, *_) = [key for key in keys if key.key_id == key_id]
     document = results.BitstreamVerify(
         bundle=str(bundle_path),

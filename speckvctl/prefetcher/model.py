@@ -198,7 +198,7 @@ def _described(path: Path, metadata: dict[str, Any]) -> tuple[Floats, Floats, in
         try:
             return jsontext.loads(metadata[name])
         except jsontext.JsonError as exc:
-            raise ModelError(path, f"its metadata {name} is {exc}") from exc
+            raise ModelError(path, f"its metadata {name}: {exc}") from exc
 
     if value("features") != list(features.NAMES):
         raise ModelError(path, "made for other features than this build computes", errno.EOPNOTSUPP)

@@ -98,9 +98,9 @@ def rewritten(path: Path, version: int = 0, text: bytes | None = None) -> None:
 
 ENTRY = '{"block_tokens":64,"pairs":[{"k":"a.k","v":"a.v","layer":0,"tokens":%s}]}'
 DIRECTORIES: dict[str, tuple[str | bytes, str]] = {
-    "not JSON": (b"{", "its directory is not JSON"),
-    "not text": (b"\xff", "its directory is not UTF-8"),
-    "deep": (b"[" * 20000, "its directory is nested too deeply"),
+    "not JSON": (b"{", "its directory: not JSON"),
+    "not text": (b"\xff", "its directory: not UTF-8"),
+    "deep": (b"[" * 20000, "its directory: nested too deeply"),
     "a list": (b"[]", "its directory has no block_tokens"),
     "a key twice": (b'{"block_tokens":64,"block_tokens":64,"pairs":[]}', "stands twice"),
     "no pairs": (b'{"block_tokens":64,"pairs":[]}', "its directory lists no pair"),

@@ -145,7 +145,7 @@ ZEROS = json.dumps([0.0] * len(features.NAMES))
         ({"features": '["age"]'}, errno.EOPNOTSUPP, "other features"),
         ({"features": "["}, errno.EBADMSG, "metadata"),
         ({"feature_mean": "[1, 2]"}, errno.EBADMSG, "scales"),
-        ({"feature_mean": NAN}, errno.EBADMSG, "scales"),
+        ({"feature_mean": NAN}, errno.EBADMSG, "feature_mean: NaN is not a number"),
         ({"feature_deviation": ZEROS}, errno.EBADMSG, "above 0"),
         ({"window_ms": "0"}, errno.EBADMSG, "above 0"),
         ({"window_ms": "soon"}, errno.EBADMSG, "metadata"),
