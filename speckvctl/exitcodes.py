@@ -57,6 +57,7 @@ _FROM_ERRNO: dict[int, ExitCode] = {
     errno.EBADMSG: ExitCode.VERIFICATION_FAILED,
     errno.EILSEQ: ExitCode.VERIFICATION_FAILED,
     errno.EUCLEAN: ExitCode.VERIFICATION_FAILED,
+    errno.ENOLCK: ExitCode.VERIFICATION_FAILED,
     errno.EOPNOTSUPP: ExitCode.UNSUPPORTED,
     errno.EPROTONOSUPPORT: ExitCode.UNSUPPORTED,
     errno.EINVAL: ExitCode.USAGE,

@@ -95,6 +95,35 @@ static void reindex(struct speckv_pool *pool)
 	}
 }
 
+/* Give back what the dead client of this slot held; whoever calls keeps others from the slot. True: a client was, and is settled. */
+static bool slot_reap(struct region *r, unsigned int slot, uint64_t *back)
+{
+	struct lay_client *client = &r->head->clients[slot];
+	uint64_t state = load(&client->state), got;
+	uint32_t tenant;
+
+	if (!(state & 1))
+		return false;
+	client_finish_move(r, slot);
+	if (!sweep(r, slot, state >> 8, true, &got))
+		return false; /* the next who looks may reach the card */
+	*back += got;
+	tenant = load(&client->tenant);
+	pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "client %.24s (pid %u) died; took back %llu pages",
+		   tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?", client->pid, (unsigned long long)got);
+	store(&client->allocated_pages, 0);
+	atomic_compare_exchange_strong(&client->state, &state, state & ~0xffull);
+	return true;
+}
+
+/* After slot_reap(). */
+static void reaped(struct speckv_pool *pool, uint64_t back)
+{
+	reindex(pool);
+	pages_recount(&pool->region);
+	add(&pool->region.head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
+}
+
 int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 {
 	struct region *r = &pool->region;
@@ -103,37 +132,16 @@ int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 
 	pthread_mutex_lock(&r->reaping);
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
-		struct lay_client *client = &r->head->clients[slot];
-		uint64_t state = load(&client->state), got;
-		uint32_t tenant;
-
-		if (!(state & 1) || client_alive(r, slot))
+		if (!(load(&r->head->clients[slot].state) & 1) || client_alive(r, slot))
 			continue;
 		/* the slot's own lock keeps other processes from reaping it, or taking it, at the same time */
-		if (lock_byte(r->lock_fd, slot_byte(r, slot), true) != 0)
+		if (lock_byte(r->lock_fd, slot_byte(r, slot)) != 0)
 			continue;
-		state = load(&client->state);
-		if (state & 1) {
-			client_finish_move(r, slot);
-			if (!sweep(r, slot, state >> 8, true, &got)) {
-				unlock_byte(r->lock_fd, slot_byte(r, slot));
-				continue; /* the next who looks may reach the card */
-			}
-			back += got;
-			dead++;
-			tenant = load(&client->tenant);
-			pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "client %.24s (pid %u) died; took back %llu pages",
-				   tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?", client->pid, (unsigned long long)got);
-			store(&client->allocated_pages, 0);
-			atomic_compare_exchange_strong(&client->state, &state, state & ~0xffull);
-		}
+		dead += slot_reap(r, slot, &back);
 		unlock_byte(r->lock_fd, slot_byte(r, slot));
 	}
-	if (dead) {
-		reindex(pool);
-		pages_recount(r);
-		add(&r->head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
-	}
+	if (dead)
+		reaped(pool, back);
 	pthread_mutex_unlock(&r->reaping);
 	if (pages_back)
 		*pages_back = back;
@@ -232,7 +240,7 @@ static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 	int rc;
 
 	for (;;) {
-		*alone = !same_boot(r, boot) && lock_byte(r->lock_fd, pool_byte(r), true) == 0;
+		*alone = !same_boot(r, boot) && lock_byte(r->lock_fd, pool_byte(r)) == 0;
 		rc = *alone ? 0 : lock_byte_shared(r->lock_fd, pool_byte(r));
 		if (rc != -EAGAIN || clock_ns() - start >= ENTER_PATIENCE_NS)
 			break;
@@ -271,7 +279,7 @@ static void close_behind(struct speckv_pool *pool)
 	struct region *r = &pool->region;
 	bool others = false;
 
-	if (lock_byte(r->lock_fd, pool_byte(r), true) != 0 || !region_there(r))
+	if (lock_byte(r->lock_fd, pool_byte(r)) != 0 || !region_there(r))
 		return;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) /* nobody is in: those are dead, and what they hold is not given back */
 		others |= slot != pool->slot && load(&r->head->clients[slot].state) & 1;
@@ -306,25 +314,67 @@ static int tenant_name(struct speckv_pool *pool, const struct speckv_attach *att
 	return 0;
 }
 
-/* Lock a free slot, and write nothing yet. Alone, no slot is anybody's. */
-static int slot_take(struct speckv_pool *pool, bool alone)
+/* A manager that removes the pool sees our slot's lock, or we see it: nothing is written to what is gone. */
+static int slot_check(struct speckv_pool *pool)
+{
+	if (region_there(&pool->region))
+		return 0;
+	return fail(pool->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", pool->region.fixed.name);
+}
+
+/*
+ * The slot that is kept for managers: its lock lies with the manager's, where no user of the pool can hold it. A lock on its byte in the
+ * pool's file shows to others that it lives; where a client holds that byte, it shows the same. -EAGAIN: another manager has it.
+ */
+static int manager_slot_take(struct speckv_pool *pool, bool alone)
 {
 	struct region *r = &pool->region;
-	unsigned int start = (unsigned int)getpid() % LAY_CLIENTS;
+	uint64_t bit = 1ull << r->record, back = 0;
+	int rc;
 
+	if (r->dev->lock_fd < 0 || atomic_fetch_or(&r->dev->manager_slots, bit) & bit) /* threads of one descriptor share its locks */
+		return -EAGAIN;
+	rc = lock_byte(r->dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record));
+	if (!rc) {
+		lock_byte(r->lock_fd, slot_byte(r, LAY_SLOT_MANAGER));
+		rc = slot_check(pool);
+		if (!rc && !alone && slot_reap(r, LAY_SLOT_MANAGER, &back))
+			reaped(pool, back);
+		if (rc)
+			unlock_byte(r->lock_fd, slot_byte(r, LAY_SLOT_MANAGER));
+		if (rc)
+			unlock_byte(r->dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record));
+	}
+	if (rc) {
+		atomic_fetch_and(&r->dev->manager_slots, ~bit);
+		return rc;
+	}
+	pool->slot = LAY_SLOT_MANAGER;
+	r->own_slot = LAY_SLOT_MANAGER;
+	return 0;
+}
+
+/* Lock a free slot, and write nothing yet. Alone, no slot is anybody's. */
+static int slot_take(struct speckv_pool *pool, bool alone, bool manager)
+{
+	struct region *r = &pool->region;
+	unsigned int start = (unsigned int)getpid() % LAY_SLOT_MANAGER;
+	int rc = manager ? manager_slot_take(pool, alone) : -EAGAIN;
+
+	if (rc != -EAGAIN)
+		return rc;
 	for (int pass = 0; pass < 2; pass++) {
-		for (unsigned int i = 0; i < LAY_CLIENTS; i++) {
-			unsigned int slot = (start + i) % LAY_CLIENTS;
+		for (unsigned int i = 0; i < LAY_SLOT_MANAGER; i++) {
+			unsigned int slot = (start + i) % LAY_SLOT_MANAGER;
 			struct lay_client *client = &r->head->clients[slot];
 
-			if ((!alone && load(&client->state) & 1) || lock_byte(r->lock_fd, slot_byte(r, slot), true) != 0)
+			if ((!alone && load(&client->state) & 1) || lock_byte(r->lock_fd, slot_byte(r, slot)) != 0)
 				continue;
-			if (!region_there(r)) { /* a manager that removes it sees our lock, or we see it: nothing is written to what is gone */
+			rc = slot_check(pool);
+			if (rc || (!alone && load(&client->state) & 1)) { /* its holder died between our two looks */
 				unlock_byte(r->lock_fd, slot_byte(r, slot));
-				return fail(pool->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", r->fixed.name);
-			}
-			if (!alone && load(&client->state) & 1) { /* its holder died between our two looks */
-				unlock_byte(r->lock_fd, slot_byte(r, slot));
+				if (rc)
+					return rc;
 				continue;
 			}
 			pool->slot = slot;
@@ -333,7 +383,8 @@ static int slot_take(struct speckv_pool *pool, bool alone)
 		}
 		clients_reap(pool, NULL);
 	}
-	return fail(pool->ctx, -EUSERS, "pool %s has %d clients, as many as it can; close one ('speckvctl pool show' lists them)", r->fixed.name, LAY_CLIENTS);
+	return fail(pool->ctx, -EUSERS, "pool %s has %d clients, as many as it can; close one ('speckvctl pool show' lists them)", r->fixed.name,
+		    LAY_SLOT_MANAGER);
 }
 
 static void slot_give(struct speckv_pool *pool)
@@ -342,6 +393,10 @@ static void slot_give(struct speckv_pool *pool)
 
 	r->own_slot = -1;
 	unlock_byte(r->lock_fd, slot_byte(r, pool->slot));
+	if (pool->slot == LAY_SLOT_MANAGER) {
+		unlock_byte(r->dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record));
+		atomic_fetch_and(&r->dev->manager_slots, ~(1ull << r->record));
+	}
 	unlock_byte(r->lock_fd, pool_byte(r));
 }
 
@@ -362,7 +417,7 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 	rc = enter(pool, boot, &alone);
 	if (rc)
 		return rc;
-	rc = slot_take(pool, alone);
+	rc = slot_take(pool, alone, manager);
 	if (rc) {
 		unlock_byte(r->lock_fd, pool_byte(r));
 		return rc;

@@ -76,6 +76,8 @@ int card_unreachable(struct speckv_ctx *ctx, const char *device_name, const char
 	case -EPROTOTYPE:
 	case -ENOTSOCK:
 		return fail(ctx, -EOPNOTSUPP, "%s: what listens at %s is not a card", device_name, path);
+	case -EUSERS:
+		return fail(ctx, rc, "%s has as many connections as it takes: 'speckvctl emu status %s' lists them", device_name, device_name + 4);
 	case -ECONNRESET:
 		return fail(ctx, rc, "%s closed the connection; it has as many as it takes, or stopped: 'speckvctl emu status %s'", device_name,
 			    device_name + 4);

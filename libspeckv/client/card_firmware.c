@@ -37,7 +37,7 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin)
 	folder_close(&folder);
 	if (fd < 0)
 		return fd;
-	rc = lock_byte(fd, 0, true);
+	rc = lock_byte(fd, 0);
 	if (rc) {
 		ssize_t got = pread(fd, holder, sizeof(holder) - 1, 0);
 

@@ -320,6 +320,12 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 		return -EINVAL;
 	memset(report, 0, sizeof(*report));
 	rc = pool_attach(dev, name, &attach, &c.pool);
+	if (rc == -ENOLCK && c.repair) {
+		rc = pool_lock_restore(dev, name);
+		if (!rc)
+			rc = pool_attach(dev, name, &attach, &c.pool);
+		report->repaired += !rc;
+	}
 	if (rc)
 		return rc;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)

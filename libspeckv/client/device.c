@@ -11,52 +11,6 @@
 #define ADOPT (1u << 30) /* an open flag of our own: the table was made just now */
 #define MANAGER_PATIENCE_NS 2000000000ull
 
-/* ---- locks: open-file-description locks, which the kernel drops when their holder dies, whatever kills it ---------- */
-
-static int lock_call(int fd, int command, short type, long long byte, struct flock *lock)
-{
-	*lock = (struct flock){ .l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
-	return fcntl(fd, command, lock) == 0 ? 0 : -errno;
-}
-
-int lock_byte(int fd, long long byte, bool take)
-{
-	struct flock lock;
-	int rc;
-
-	do
-		rc = lock_call(fd, F_OFD_SETLK, take ? F_WRLCK : F_UNLCK, byte, &lock);
-	while (rc == -EINTR);
-	return rc == -EACCES ? -EAGAIN : rc;
-}
-
-int lock_byte_shared(int fd, long long byte)
-{
-	struct flock lock;
-	int rc;
-
-	do
-		rc = lock_call(fd, F_OFD_SETLK, F_RDLCK, byte, &lock);
-	while (rc == -EINTR);
-	return rc == -EACCES ? -EAGAIN : rc;
-}
-
-int unlock_byte(int fd, long long byte)
-{
-	return lock_byte(fd, byte, false);
-}
-
-int lock_holder(int fd, long long byte, int *pid)
-{
-	struct flock lock;
-
-	if (lock_call(fd, F_OFD_GETLK, F_WRLCK, byte, &lock) != 0)
-		return 1; /* cannot tell: assume held */
-	if (pid)
-		*pid = lock.l_pid;
-	return lock.l_type != F_UNLCK;
-}
-
 void device_flush(struct speckv_device *dev)
 {
 	if (dev->durability == SPECKV_DURABLE_POWER)
@@ -82,9 +36,6 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 		dev->fd = medium_open(ctx, &dev->medium, &dev->folder, O_RDONLY);
 	if (dev->fd < 0)
 		return dev->fd;
-	dev->lock_fd = medium_open(ctx, &dev->medium, &dev->folder, dev->writable ? O_RDWR : O_RDONLY);
-	if (dev->lock_fd < 0)
-		return dev->lock_fd;
 	if (fstat(dev->fd, &st) != 0)
 		return fail(ctx, -errno, "%s: cannot look at %s: %s", name, path, strerror(errno));
 	if (!dev->medium.node && (uint64_t)st.st_size < sizeof(struct lay_device))
@@ -95,7 +46,7 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 		return fail(ctx, -errno, "%s: cannot map %s: %s", name, path, strerror(errno));
 	}
 	memcpy(dev->uuid, dev->table->super.uuid, sizeof(dev->uuid));
-	if (memcmp(dev->uuid, info->uuid, sizeof(dev->uuid)) != 0 || !file_same(&dev->folder, path, dev->lock_fd))
+	if (memcmp(dev->uuid, info->uuid, sizeof(dev->uuid)) != 0 || !file_same(&dev->folder, path, dev->fd))
 		return fail(ctx, -ESTALE, "%s was made again while it was opened: open it again", name);
 	dev->owner = st.st_uid;
 	if (!dev->medium.runtime) /* what lies beside the table is its owner's */
@@ -110,6 +61,8 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 	dev->medium_bytes = dev->table->super.medium_bytes;
 	if (dev->medium_bytes > (dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size))
 		dev->medium_bytes = dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size;
+	if (device_may_manage(dev))
+		dev->lock_fd = device_lock_open(dev); /* asked for again, and its error told, when it is needed */
 	return 0;
 }
 
@@ -184,7 +137,9 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	rc = open_table(dev, &info);
 	if (rc)
 		goto bad;
-	fork_guard_add(&dev->guard, dev->lock_fd, dev->table, sizeof(*dev->table));
+	dev->lock_fd = dev->lock_fd < 0 ? -1 : dev->lock_fd;
+	fork_guard_add(&dev->guard, -1, dev->table, sizeof(*dev->table));
+	fork_guard_add(&dev->locks, dev->lock_fd, NULL, 0);
 	if (dev->writable)
 		medium_register(ctx, &medium);
 	if (flags & ADOPT) { /* its pools; only who may manage the card may look */
@@ -219,6 +174,7 @@ void speckv_device_close(struct speckv_device *dev)
 		return;
 	if (!fork_guard_stale(&dev->guard)) /* another thread may have held it at fork() */
 		pthread_mutex_destroy(&dev->managing);
+	fork_guard_release(&dev->locks);
 	fork_guard_release(&dev->guard);
 	close(dev->fd);
 	folder_close(&dev->folder);
@@ -401,11 +357,11 @@ int device_manage(struct speckv_device *dev)
 	rc = device_usable(dev);
 	if (rc)
 		return rc;
-	if (!dev->writable || (!dev->single_inode && dev->owner != 0 && dev->owner != geteuid()))
+	if (!device_may_manage(dev))
 		return fail(dev->ctx, -EACCES, "%s: no permission to manage it: %s belongs to uid %u; run as 'sudo -u \\#%u'", dev->medium.name, dev->medium.path,
 			    dev->owner, dev->owner);
 	pthread_mutex_lock(&dev->managing);
-	while ((rc = lock_byte(dev->lock_fd, LAY_LOCK_MANAGER, true)) == -EAGAIN && clock_ns() - start < MANAGER_PATIENCE_NS)
+	while ((rc = device_lock(dev)) == -EAGAIN && clock_ns() - start < MANAGER_PATIENCE_NS)
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
 	if (rc) {
 		char command[64];
@@ -415,7 +371,7 @@ int device_manage(struct speckv_device *dev)
 		pthread_mutex_unlock(&dev->managing);
 		return rc == -EAGAIN ? fail(dev->ctx, -EBUSY, "%s is being managed by pid %u (%s); try again when it is done", dev->medium.name,
 					    load(&super->manager_pid), command) :
-				       fail(dev->ctx, rc, "%s: cannot lock %s: %s", dev->medium.name, dev->medium.path, strerror(-rc));
+				       rc;
 	}
 	rc = still_named(dev); /* whoever held the lock may have closed the device */
 	if (rc) {
@@ -544,7 +500,7 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 		info->capacity_bytes = dev->medium_bytes;
 		info->used_bytes = info->capacity_bytes - total;
 	}
-	if (lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, &pid)) {
+	if (dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, &pid)) {
 		info->manager_pid = load(&dev->table->super.manager_pid);
 		memcpy(info->manager_command, dev->table->super.manager_command, sizeof(info->manager_command));
 		info->manager_command[63] = 0;
@@ -579,7 +535,7 @@ static int remove_pools(struct speckv_device *dev, unsigned int flags)
 int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int flags)
 {
 	struct speckv_device *dev;
-	char pools[SPECKV_PATH_BYTES + 8];
+	char pools[SPECKV_PATH_BYTES + 16];
 	struct medium medium;
 	bool made, erase;
 	int rc;
@@ -606,6 +562,8 @@ int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int 
 		device_event(dev, SPECKV_EVENT_DEVICE_REMOVED, SPECKV_INFO, "%s closed", medium.name);
 		dev->table->super.magic = 0;
 		if (made) {
+			snprintf(pools, sizeof(pools), "%s.pools/.lock", path_name(medium.path));
+			unlinkat(dev->folder.fd, pools, 0);
 			snprintf(pools, sizeof(pools), "%s.pools", path_name(medium.path));
 			unlinkat(dev->folder.fd, pools, AT_REMOVEDIR);
 			if (unlinkat(dev->folder.fd, path_name(medium.path), 0) != 0)

@@ -95,10 +95,11 @@ struct speckv_device {
 	uint32_t durability;
 	uint64_t medium_bytes;
 	uint8_t uuid[SPECKV_UUID_BYTES];
-	uid_t owner; /* of the table */
+	uid_t owner;                     /* of the table */
+	_Atomic uint64_t manager_slots;  /* pools, by record, whose manager's slot a thread of this handle holds */
 	uint32_t codec_modes;     /* of a card */
 	struct card_admin *admin; /* a card's, while it is being managed */
-	struct fork_guard guard;
+	struct fork_guard guard, locks; /* of the table; of the locks */
 	pthread_mutex_t managing; /* OFD locks do not exclude threads of one descriptor */
 };
 
@@ -120,10 +121,30 @@ void extents_cut(struct lay_pool_record *record, uint64_t bytes);
 int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out);
 uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free);
 void device_flush(struct speckv_device *dev);
-int lock_byte(int fd, long long byte, bool take);   /* 0 or -EAGAIN... */
-int lock_byte_shared(int fd, long long byte);       /* the same, with others; turns one's own lock into a shared one */
-int lock_holder(int fd, long long byte, int *pid); /* 1 held by another, 0 free */
+
+/* ---- locks.c ------------------------------------------------------------------------------------------------------ */
+
+int lock_byte(int fd, long long byte);             /* 0 or -EAGAIN... */
+int lock_byte_shared(int fd, long long byte);      /* the same, with others; turns one's own lock into a shared one */
+int lock_holder(int fd, long long byte, int *pid); /* 1 held by another, or not to be told; 0 free */
 int unlock_byte(int fd, long long byte);
+/* Permissions of users who may read and not write. */
+mode_t readers_only(mode_t mode);
+/* May this user manage the device, as far as files say? */
+bool device_may_manage(const struct speckv_device *dev);
+/* The descriptor that holds a manager's locks: of a file in the folder of pools, or of the single inode itself. Text set. */
+int device_lock_open(struct speckv_device *dev);
+/* Take the manager's lock, in the file that others find too. -EAGAIN: held. */
+int device_lock(struct speckv_device *dev);
+/* ".UUID.suffix": names in the folder of pools that no pool can have. */
+void pool_hidden_name(const struct lay_pool_record *record, const char *suffix, char name[48]);
+/* The file of a pool's locks: for those who may read and write the pool. */
+mode_t pool_lock_mode(mode_t pool_mode);
+int pool_lock_make(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record);
+/* -ENOLCK: it is gone. Not writable: -1 where this user may not open it. */
+int pool_lock_open(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record, bool writable);
+/* Make it again. What lives unseen, with locks in the file that is gone, is taken for dead: its blocks stay whole. */
+int pool_lock_restore(struct speckv_device *dev, const char *pool);
 
 /* ---- region.c: a mapped pool -------------------------------------------------------------------------------------- */
 

@@ -19,6 +19,7 @@
 #define LAY_POOLS 64
 #define LAY_EXTENTS 9 /* [0] tables, [1..8] data; single-inode media only */
 #define LAY_CLIENTS 64
+#define LAY_SLOT_MANAGER (LAY_CLIENTS - 1) /* kept for who manages the device */
 #define LAY_TENANTS 64
 #define LAY_POOL_EVENTS 512
 #define LAY_DEVICE_EVENTS 256
@@ -236,8 +237,9 @@ static inline uint32_t lay_owner(unsigned int slot, uint64_t incarnation)
 	return (uint32_t)(slot << 12 | (incarnation & 0xfff));
 }
 
-/* OFD lock bytes, far beyond any end of file. */
+/* OFD lock bytes, far beyond any end of file. The first two in the device's file of locks, the others in the pool's. */
 #define LAY_LOCK_MANAGER (1ll << 60)
+#define LAY_LOCK_MANAGER_SLOT(record) (LAY_LOCK_MANAGER + 1 + (record))
 #define LAY_LOCK_POOL(record, generation) ((1ll << 61) + ((long long)((generation) & 0xffffff) << 20) + (long long)(record) * 256)
 #define LAY_LOCK_CLIENT(record, generation, slot) (LAY_LOCK_POOL(record, generation) + 1 + (slot))
 

@@ -505,7 +505,9 @@ static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int
 	if (bytes < 2 * LAY_UNIT)
 		return fail(ctx, -ENOSPC, "%s is too small for a medium of fixed size: it needs at least 4 MiB; use a new file name to let it grow by pool",
 			    medium->path);
-	rc = lock_byte(fd, LAY_LOCK_MANAGER, true);
+	rc = lock_byte(fd, LAY_LOCK_MANAGER);
+	if (!rc && !medium->node && readers_only(st.st_mode) && fchmod(fd, st.st_mode & 0777 & ~readers_only(st.st_mode)) != 0)
+		rc = -errno; /* its locks lie in it: see locks.c */
 	if (!rc && !medium->node && fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP)
 		rc = -errno;
 	if (!rc)

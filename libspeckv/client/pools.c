@@ -345,7 +345,8 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 		if (rc)
 			return rc;
 	}
-	if ((uid != record->uid || gid != record->gid) && fchown(r->fd, uid, gid) != 0)
+	if (((uid != record->uid || gid != record->gid) && fchown(r->lock_fd, uid, gid) != 0) || fchmod(r->lock_fd, pool_lock_mode(mode)) != 0 ||
+	    ((uid != record->uid || gid != record->gid) && fchown(r->fd, uid, gid) != 0))
 		return fail(dev->ctx, -errno, "cannot give pool %s to uid %u gid %u: %s", record->name, uid, gid,
 			    errno == EPERM ? "only root may give files away" : strerror(errno));
 	if (mode != record->mode && fchmod(r->fd, mode) != 0)

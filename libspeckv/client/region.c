@@ -142,17 +142,6 @@ static void head_init(struct lay_pool_head *head, const struct lay_pool_record *
 
 /* ---- files of pools ------------------------------------------------------------------------------------------------- */
 
-/* A pool is made under this name: no pool's begins with a dot. */
-static void draft_name(const struct lay_pool_record *record, char name[48])
-{
-	unsigned int at = 0;
-
-	name[at++] = '.';
-	for (unsigned int i = 0; i < sizeof(record->uuid); i++)
-		at += (unsigned int)snprintf(name + at, 48 - at, "%02x", record->uuid[i]);
-	snprintf(name + at, 48 - at, ".new");
-}
-
 /* The pool's file, owned and writable as its record says. */
 static int pool_file(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record, int flags)
 {
@@ -188,7 +177,7 @@ static bool file_of_record(int fd, const struct lay_pool_record *record)
 int region_remove(struct speckv_device *dev, const struct lay_pool_record *record, bool dry_run)
 {
 	struct folder pools;
-	char draft[48];
+	char draft[48], lock[48];
 	int fd, rc;
 
 	if (!memchr(record->name, 0, sizeof(record->name)) || !name_ok(record->name))
@@ -196,7 +185,8 @@ int region_remove(struct speckv_device *dev, const struct lay_pool_record *recor
 	rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &pools);
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
-	draft_name(record, draft);
+	pool_hidden_name(record, "new", draft);
+	pool_hidden_name(record, "lock", lock);
 	if (!dry_run)
 		unlinkat(pools.fd, draft, 0);
 	fd = pool_file(dev, &pools, record, O_RDONLY);
@@ -210,6 +200,8 @@ int region_remove(struct speckv_device *dev, const struct lay_pool_record *recor
 			rc = fail(dev->ctx, -errno, "cannot remove %s.pools/%s: %s", dev->medium.path, record->name, strerror(errno));
 		close(fd);
 	}
+	if (!rc && !dry_run)
+		unlinkat(pools.fd, lock, 0); /* after the file: there is none without */
 	folder_close(&pools);
 	return rc;
 }
@@ -284,7 +276,7 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 		rc = medium_pools(ctx, &dev->medium, &dev->folder, FOLDER_MAKE, &pools);
 		if (rc)
 			return rc;
-		draft_name(record, draft);
+		pool_hidden_name(record, "new", draft);
 		fd = openat(pools.fd, draft, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (fd < 0) {
 			rc = fail(ctx, -errno, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, strerror(errno));
@@ -313,9 +305,15 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 		if (!rc && fchmod(fd, config->mode) != 0)
 			rc = -errno;
 		close(fd);
+		if (!rc)
+			rc = pool_lock_make(dev, &pools, record);
 		if (!rc) {
 			rc = publish_file(dev, &pools, draft, record);
 			unlinkat(pools.fd, draft, 0);
+			if (rc && !dev->medium.card) {
+				pool_hidden_name(record, "lock", draft);
+				unlinkat(pools.fd, draft, 0);
+			}
 			folder_close(&pools);
 			return rc;
 		}
@@ -409,7 +407,7 @@ static int open_fds(struct speckv_device *dev, const struct lay_pool_record *rec
 	if (dev->single_inode) {
 		snprintf(r->path, sizeof(r->path), "%s", dev->medium.path);
 		r->fd = medium_open(ctx, &dev->medium, &dev->folder, flags);
-		r->lock_fd = r->fd < 0 ? r->fd : medium_open(ctx, &dev->medium, &dev->folder, flags);
+		r->lock_fd = r->fd < 0 ? r->fd : pool_lock_open(dev, NULL, record, writable);
 		if (r->lock_fd >= 0 && !file_same(&dev->folder, dev->medium.path, dev->fd))
 			return fail(ctx, -ESTALE, "%s was made again since it was opened here: open the device again", dev->medium.name);
 		return r->lock_fd < 0 ? r->lock_fd : 0;
@@ -419,8 +417,8 @@ static int open_fds(struct speckv_device *dev, const struct lay_pool_record *rec
 	rc = medium_pools(ctx, &dev->medium, &dev->folder, 0, &pools);
 	if (!rc) {
 		r->fd = pool_file(dev, &pools, record, flags);
-		r->lock_fd = r->fd < 0 ? r->fd : pool_file(dev, &pools, record, flags);
-		rc = r->lock_fd < 0 ? r->lock_fd : 0;
+		r->lock_fd = r->fd < 0 ? r->fd : pool_lock_open(dev, &pools, record, writable);
+		rc = r->fd < 0 ? r->fd : writable && r->lock_fd < 0 ? r->lock_fd : 0;
 		if (rc == -EACCES && fstatat(pools.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_uid == record->uid && st.st_uid != geteuid())
 			rc = fail(ctx, -EACCES, "pool %s: no %s permission: it belongs to uid %u, gid %u, mode %04o; 'speckvctl pool set %s %s --owner or --mode' changes that",
 				  name, writable ? "write" : "read", st.st_uid, st.st_gid, st.st_mode & 07777, dev->medium.name, name);

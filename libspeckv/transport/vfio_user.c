@@ -333,7 +333,7 @@ static int greet(struct vfio_user *v)
 	int rc = ask(v, VERSION, hello, sizeof(hello), -1, answer, sizeof(answer), &got, NULL);
 
 	if (rc)
-		return rc == -ETIMEDOUT || rc == -ECONNRESET ? rc : -EPROTO;
+		return rc == -ETIMEDOUT || rc == -ECONNRESET || rc == -EUSERS ? rc : -EPROTO;
 	memcpy(&major, answer, sizeof(major));
 	return got < 4 || major != 0 ? -EPROTO : 0;
 }

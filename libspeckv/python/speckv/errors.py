@@ -101,6 +101,7 @@ _BY_ERRNO: dict[int, type[SpeckvError]] = {
     errno.EBADMSG: DamagedError,
     errno.EILSEQ: DamagedError,
     errno.EUCLEAN: DamagedError,
+    errno.ENOLCK: DamagedError,
     errno.EINVAL: InvalidError,
     errno.ERANGE: InvalidError,
     errno.EBADF: ClosedError,

@@ -492,7 +492,7 @@ static int with_a_stolen_index(void *arg)
 
 static void a_pool_of_another_user_is_out_of_reach(void)
 {
-	char path[600], command[700];
+	char path[600], command[1000];
 
 	if (geteuid() != 0)
 		return;
@@ -504,7 +504,7 @@ static void a_pool_of_another_user_is_out_of_reach(void)
 	snprintf(path, sizeof(path), "%s/emu/card", test_dir);
 	CHECK(chmod(path, 0755) == 0, "chmod");
 	EXPECT(0, wait_child(spawn(as_nobody, NULL)));
-	snprintf(command, sizeof(command), "chmod 0666 '%s'/cards/*.pools/private", test_dir);
+	snprintf(command, sizeof(command), "chmod 0666 '%s'/cards/*.pools/private '%s'/cards/*.pools/.*.lock", test_dir, test_dir);
 	CHECK(system(command) == 0, "chmod");
 	for (int i = 0; i < LAY_POOLS; i++)
 		if (load(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, "private") == 0)

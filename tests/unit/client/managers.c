@@ -298,22 +298,45 @@ static int sit(void *arg)
 	return 0;
 }
 
+/* A share of the client slots is the manager's. */
+static void managed_with_all_slots_taken(struct speckv_device *dev)
+{
+	struct speckv_pool_config none = { .eviction = SPECKV_EVICT_NONE }, lru = { .eviction = SPECKV_EVICT_LRU };
+	struct speckv_check_report report;
+	struct speckv_pool_info info;
+	struct speckv_device_info device;
+	struct speckv_stats stats;
+
+	EXPECT(0, speckv_device_info(dev, &device));
+	EXPECT(0, speckv_pool_info(dev, "pool", &info));
+	CHECK(info.clients == LAY_SLOT_MANAGER, "%u", info.clients);
+	EXPECT(0, check_pool(dev, "pool", SPECKV_CHECK_DEEP, &report));
+	EXPECT(0, check_pool(dev, "pool", SPECKV_CHECK_REPAIR, &report));
+	EXPECT(0, speckv_pool_resize(dev, "pool", info.config.capacity_bytes / 2, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
+	EXPECT(0, speckv_pool_resize(dev, "pool", info.config.capacity_bytes, 0, NULL, NULL, NULL));
+	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &none, NULL));
+	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &lru, NULL));
+	EXPECT(0, speckv_pool_stats(dev, "pool", &stats));
+	REFUSED(-EBUSY, "in use by", speckv_pool_destroy(dev, "pool", NULL, NULL));
+}
+
 /* All slots taken by others is said; those of the dead are taken over. */
 static void client_slots_come_back(struct speckv_device *dev)
 {
-	pid_t pids[LAY_CLIENTS];
+	pid_t pids[LAY_SLOT_MANAGER];
 	struct speckv_pool *pool;
 
 	for (int turn = 0; turn < 2; turn++) {
 		atomic_store(flag, 0);
-		for (int i = 0; i < LAY_CLIENTS; i++)
+		for (int i = 0; i < LAY_SLOT_MANAGER; i++)
 			pids[i] = spawn(sit, NULL);
-		while (atomic_load(flag) != LAY_CLIENTS)
+		while (atomic_load(flag) != LAY_SLOT_MANAGER)
 			sleep_us(1000);
-		REFUSED(-EUSERS, "64 clients", speckv_pool_open(dev, "pool", NULL, &pool));
-		for (int i = 0; i < LAY_CLIENTS; i++)
+		REFUSED(-EUSERS, "63 clients", speckv_pool_open(dev, "pool", NULL, &pool));
+		managed_with_all_slots_taken(dev);
+		for (int i = 0; i < LAY_SLOT_MANAGER; i++)
 			kill(pids[i], SIGKILL);
-		for (int i = 0; i < LAY_CLIENTS; i++)
+		for (int i = 0; i < LAY_SLOT_MANAGER; i++)
 			EXPECT(-SIGKILL, wait_child(pids[i]));
 	}
 	speckv_pool_close(attach_pool(dev, "pool", "next"));
@@ -343,7 +366,8 @@ int main(void)
 		half_done_pools_go((enum media)kind);
 	handles_end_at_fork(dev);
 	locks_die_with_their_process(dev);
-	client_slots_come_back(dev);
+	if (!test_on_card()) /* it has fewer functions than a pool has slots: its own limit is the emulator's to keep */
+		client_slots_come_back(dev);
 	speckv_device_close(dev);
 	free(buffer);
 	test_end();

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * What another user made or can change is refused, with the command that mends it, and nothing is made, removed or written through it. Needs
- * root: the other user is uid 65534.
+ * What another user made or can change is refused, with the command that mends it, and nothing is made, removed or written through it; what
+ * another user can hold stops no manager. Needs root: the other user is uid 65534, or 4242 where it has a pool.
  */
 #include <grp.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -154,7 +155,7 @@ static void tables_are_of_this_user_or_root(void)
 		REFUSED(-EACCES, "DRAM.pools belongs to uid 65534", speckv_device_open(test_ctx, "host:DRAM", SPECKV_OPEN_CREATE, &dev));
 		CHECK(stat(table, &st) != 0, "no table without a folder for its pools");
 	}
-	CHECK(rmdir(in(runtime, "DRAM.pools")) == 0, "rmdir");
+	CHECK(chown(in(runtime, "DRAM.pools"), 0, 0) == 0, "chown");
 }
 
 /* A record of a pool whose manager died, and a folder of pools that leads elsewhere: nothing there is touched. */
@@ -419,6 +420,192 @@ static void a_group_may_share_and_root_is_in_none(void)
 	REFUSED(-EACCES, "belongs to uid 4242", speckv_device_open(test_ctx, "host:DRAM", 0, &dev));
 }
 
+/* ---- locks ---------------------------------------------------------------------------------------------------------- */
+
+static _Atomic uint32_t *ready;
+
+/* A user who may read everything that a mode lets be read, and holds every byte of it that can be held. */
+static int holds_all_it_can(void *arg)
+{
+	static const char *const names[] = { "DRAM", "DRAM.pools/passwd", "DRAM.pools/.lock", "DRAM.pools", "." };
+	unsigned int held = 0;
+	char command[800];
+
+	(void)arg;
+	CHECK(setgroups(0, NULL) == 0 && setgid(STRANGER) == 0 && setuid(STRANGER) == 0, "setuid");
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		struct flock all = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
+		int fd = open(in(runtime, names[i]), O_RDONLY | O_CLOEXEC);
+
+		held += fd >= 0 && fcntl(fd, F_OFD_SETLK, &all) == 0;
+	}
+	snprintf(command, sizeof(command), "test -z \"$(find '%s'/DRAM.pools -name '.*.lock' -readable)\"", runtime);
+	CHECK(held >= 2 && system(command) == 0, "%u held, and no file of locks may be read", held);
+	atomic_store(ready, 1);
+	for (;;)
+		pause();
+	return 0;
+}
+
+static void locks_of_readers_stop_no_one(void)
+{
+	struct speckv_pool_config lru = { .eviction = SPECKV_EVICT_NONE };
+	uint8_t *buffer = line_alloc(2 * SMALL_BYTES);
+	struct speckv_check_report report;
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+	pid_t pid, client;
+
+	fresh();
+	CHECK(chmod(test_dir, 0755) == 0, "chmod");
+	config.mode = 0644; /* for all to read */
+	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	atomic_store(ready, 0);
+	pid = spawn(holds_all_it_can, NULL);
+	while (!atomic_load(ready))
+		sleep_us(1000);
+	client = fork(); /* dies in its slot: seen at once, whatever others hold */
+	CHECK(client >= 0, "fork");
+	if (!client) {
+		pool = attach_pool(open_device("host:DRAM", 0), "passwd", "dies");
+		EXPECT(0, put_number(pool, 1, buffer));
+		raise(SIGKILL);
+	}
+	EXPECT(-SIGKILL, wait_child(client));
+	EXPECT(0, check_pool(dev, "passwd", 0, &report));
+	CHECK(report.clients_dead == 1, "%llu dead", (unsigned long long)report.clients_dead);
+	pool = attach_pool(dev, "passwd", "a");
+	EXPECT(0, put_number(pool, 2, buffer));
+	speckv_pool_close(pool);
+	EXPECT(0, speckv_pool_set(dev, "passwd", SPECKV_SET_EVICTION, &lru, NULL));
+	EXPECT(0, speckv_pool_resize(dev, "passwd", 4 * MIB, 0, NULL, NULL, NULL));
+	EXPECT(0, check_pool(dev, "passwd", SPECKV_CHECK_REPAIR, &report));
+	EXPECT(0, speckv_pool_destroy(dev, "passwd", NULL, NULL));
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	speckv_device_close(dev);
+	remove_device("host:DRAM");
+	kill(pid, SIGKILL);
+	EXPECT(-SIGKILL, wait_child(pid));
+	free(buffer);
+}
+
+static void locks_of_a_pool_are_for_those_who_may_write_it(void)
+{
+	struct speckv_pool_config set = { .uid = 4242, .gid = 5000, .mode = 0640 };
+	struct speckv_check_report report;
+	struct speckv_pool_info info;
+	char path[900] = "", command[800];
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+	struct stat st;
+	FILE *found;
+
+	fresh();
+	config.mode = 0660;
+	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	EXPECT(0, speckv_pool_create(dev, &config, &info));
+	snprintf(command, sizeof(command), "ls -A '%s'/DRAM.pools | grep '^[.].*[.]lock$'", runtime);
+	found = popen(command, "r");
+	CHECK(found, "popen");
+	snprintf(path, sizeof(path), "%s/DRAM.pools/", runtime);
+	CHECK(fgets(path + strlen(path), 200, found), "its file of locks");
+	path[strcspn(path, "\n")] = 0;
+	pclose(found);
+	CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0660 && st.st_uid == 0, "mode %o", st.st_mode);
+	EXPECT(0, speckv_pool_set(dev, "passwd", SPECKV_SET_OWNER | SPECKV_SET_MODE, &set, NULL));
+	CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0600 && st.st_uid == 4242 && st.st_gid == 5000, "mode %o", st.st_mode);
+
+	/* a file of locks that is gone is not made again by the way: who lives could not be seen */
+	CHECK(unlink(path) == 0, "unlink");
+	REFUSED(-ENOLCK, "pool check host:DRAM passwd --repair", speckv_pool_open(dev, "passwd", NULL, &pool));
+	EXPECT(0, check_pool(dev, "passwd", SPECKV_CHECK_REPAIR, &report));
+	CHECK(report.repaired == 1 && stat(path, &st) == 0 && (st.st_mode & 0777) == 0600 && st.st_uid == 4242, "made again by a repair");
+	speckv_pool_close(attach_pool(dev, "passwd", "a"));
+	EXPECT(0, speckv_pool_destroy(dev, "passwd", NULL, NULL));
+	CHECK(stat(path, &st) != 0, "and goes with its pool");
+	speckv_device_close(dev);
+}
+
+/* All pools of a medium of fixed size lie in one inode, and so do their locks. */
+static void a_fixed_medium_is_not_for_readers(void)
+{
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+	char name[800];
+	struct stat st;
+	int fd;
+
+	fresh();
+	snprintf(name, sizeof(name), "host:%s/fixed.kv", test_dir);
+	fd = open(name + 5, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	CHECK(fd >= 0 && fchmod(fd, 0644) == 0 && ftruncate(fd, 32 * MIB) == 0, "file");
+	close(fd);
+	dev = open_device(name, SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT);
+	CHECK(stat(name + 5, &st) == 0 && (st.st_mode & 0777) == 0600, "mode %o", st.st_mode);
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	speckv_device_close(dev);
+	CHECK(chmod(name + 5, 0644) == 0, "chmod");
+	dev = open_device(name, 0);
+	REFUSED(-EACCES, "chmod go-r", speckv_pool_open(dev, "passwd", NULL, &pool));
+	REFUSED(-EACCES, "chmod go-r", speckv_pool_destroy(dev, "passwd", NULL, NULL));
+	CHECK(chmod(name + 5, 0600) == 0, "chmod");
+	speckv_pool_close(attach_pool(dev, "passwd", "a"));
+	speckv_device_close(dev);
+	remove_device(name);
+}
+
+/* A user of the pool holds all that a user can: all slots, marked and locked. The manager's work goes on. */
+static int takes_every_slot(void *arg)
+{
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+	struct region *r;
+
+	(void)arg;
+	CHECK(setgroups(0, NULL) == 0 && setgid(4242) == 0 && setuid(4242) == 0, "setuid");
+	dev = open_device("host:DRAM", 0);
+	pool = attach_pool(dev, "passwd", "greedy");
+	r = &pool->region;
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
+		store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) | 1);
+		if (slot != pool->slot)
+			EXPECT(0, lock_byte(r->lock_fd, LAY_LOCK_CLIENT(0, r->fixed.generation, slot)));
+	}
+	atomic_store(ready, 1);
+	for (;;)
+		pause();
+	return 0;
+}
+
+static void a_share_of_the_slots_is_the_managers(void)
+{
+	struct speckv_check_report report;
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+	pid_t pid;
+
+	fresh();
+	CHECK(chmod(test_dir, 0755) == 0, "chmod");
+	config.uid = config.gid = 4242;
+	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	atomic_store(ready, 0);
+	pid = spawn(takes_every_slot, NULL);
+	while (!atomic_load(ready))
+		sleep_us(1000);
+	REFUSED(-EUSERS, "63 clients", speckv_pool_open(dev, "passwd", NULL, &pool));
+	EXPECT(0, check_pool(dev, "passwd", SPECKV_CHECK_DEEP, &report));
+	EXPECT(0, check_pool(dev, "passwd", SPECKV_CHECK_REPAIR, &report));
+	EXPECT(0, speckv_pool_resize(dev, "passwd", 4 * MIB, 0, NULL, NULL, NULL));
+	EXPECT(0, speckv_pool_resize(dev, "passwd", 2 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
+	kill(pid, SIGKILL);
+	EXPECT(-SIGKILL, wait_child(pid));
+	speckv_pool_close(attach_pool(dev, "passwd", "a"));
+	EXPECT(0, speckv_pool_destroy(dev, "passwd", NULL, NULL));
+	speckv_device_close(dev);
+}
+
 static void folders_and_files_for_programs(void)
 {
 	char file[700];
@@ -449,7 +636,8 @@ int main(void)
 		fprintf(stderr, "not root: another user's files cannot be made\n");
 		return SKIPPED;
 	}
-	test_begin(60);
+	test_begin(100);
+	ready = shared_memory(sizeof(*ready));
 	the_runtime_folder_is_of_this_user_or_root();
 	tables_are_of_this_user_or_root();
 	the_folder_of_pools_leads_nowhere_else();
@@ -458,6 +646,10 @@ int main(void)
 	media_at_paths_are_of_this_user_or_root();
 	cards_are_of_this_user_or_root();
 	a_group_may_share_and_root_is_in_none();
+	locks_of_readers_stop_no_one();
+	locks_of_a_pool_are_for_those_who_may_write_it();
+	a_fixed_medium_is_not_for_readers();
+	a_share_of_the_slots_is_the_managers();
 	folders_and_files_for_programs();
 	test_end();
 	return 0;

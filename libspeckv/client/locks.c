@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Open-file-description locks, which the kernel drops when their holder dies, whatever kills it. A shared lock needs read permission only,
+ * and blocks an exclusive one: locks lie in files that only users who may write what they guard can open.
+ */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+static int lock_call(int fd, int command, short type, long long byte, struct flock *lock)
+{
+	*lock = (struct flock){ .l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1 };
+	return fcntl(fd, command, lock) == 0 ? 0 : -errno;
+}
+
+static int lock_set(int fd, short type, long long byte)
+{
+	struct flock lock;
+	int rc;
+
+	do
+		rc = lock_call(fd, F_OFD_SETLK, type, byte, &lock);
+	while (rc == -EINTR);
+	return rc == -EACCES ? -EAGAIN : rc;
+}
+
+int lock_byte(int fd, long long byte)
+{
+	return lock_set(fd, F_WRLCK, byte);
+}
+
+int lock_byte_shared(int fd, long long byte)
+{
+	return lock_set(fd, F_RDLCK, byte);
+}
+
+int unlock_byte(int fd, long long byte)
+{
+	return lock_set(fd, F_UNLCK, byte);
+}
+
+int lock_holder(int fd, long long byte, int *pid)
+{
+	struct flock lock;
+
+	if (lock_call(fd, F_OFD_GETLK, F_WRLCK, byte, &lock) != 0)
+		return 1; /* cannot tell: assume held */
+	if (pid)
+		*pid = lock.l_pid;
+	return lock.l_type != F_UNLCK;
+}
+
+/* ---- a device's ------------------------------------------------------------------------------------------------------- */
+
+mode_t readers_only(mode_t mode)
+{
+	return (mode & S_IRGRP && !(mode & S_IWGRP) ? S_IRGRP : 0) | (mode & S_IROTH && !(mode & S_IWOTH) ? S_IROTH : 0);
+}
+
+/* The medium's own inode holds the locks: nobody may open it who may not write it. */
+static int lock_inode(struct speckv_device *dev, int flags)
+{
+	int fd = medium_open(dev->ctx, &dev->medium, &dev->folder, flags);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) != 0 || !readers_only(st.st_mode) || (flags & O_ACCMODE) == O_RDONLY)
+		return fd;
+	close(fd);
+	return fail(dev->ctx, -EACCES, "%s: users who may only read %s (mode %04o) could hold its locks: 'chmod go-rw %s' ends that", dev->medium.name,
+		    dev->medium.path, st.st_mode & 07777, dev->medium.path);
+}
+
+bool device_may_manage(const struct speckv_device *dev)
+{
+	return dev->writable && (dev->single_inode || dev->owner == 0 || dev->owner == geteuid());
+}
+
+int device_lock_open(struct speckv_device *dev)
+{
+	char path[SPECKV_PATH_BYTES];
+	struct folder pools;
+	int rc;
+
+	if (dev->single_inode)
+		return lock_inode(dev, O_RDWR);
+	rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, FOLDER_MAKE, &pools);
+	if (!rc)
+		rc = medium_pool_path(&dev->medium, ".lock", path) ? -ENAMETOOLONG :
+								      file_open(dev->ctx, &pools, path, O_RDWR | O_CREAT, 0600, &private_file);
+	folder_close(&pools);
+	return rc;
+}
+
+/* Is the lock's file still the one that others find? */
+static bool lock_current(struct speckv_device *dev)
+{
+	struct folder pools;
+	bool same;
+
+	if (dev->single_inode)
+		return true;
+	if (medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &pools) != 0)
+		return false;
+	same = file_same(&pools, ".lock", dev->lock_fd);
+	folder_close(&pools);
+	return same;
+}
+
+int device_lock(struct speckv_device *dev)
+{
+	for (unsigned int tries = 0; tries < 8; tries++) {
+		int rc = dev->lock_fd < 0 ? -EBADF : lock_byte(dev->lock_fd, LAY_LOCK_MANAGER);
+
+		if (rc && rc != -EBADF)
+			return rc;
+		if (!rc && lock_current(dev))
+			return 0;
+		fork_guard_release(&dev->locks);
+		rc = device_lock_open(dev);
+		dev->lock_fd = rc < 0 ? -1 : rc;
+		fork_guard_add(&dev->locks, dev->lock_fd, NULL, 0);
+		if (rc < 0)
+			return rc;
+	}
+	return -EAGAIN;
+}
+
+/* ---- a pool's --------------------------------------------------------------------------------------------------------- */
+
+void pool_hidden_name(const struct lay_pool_record *record, const char *suffix, char name[48])
+{
+	unsigned int at = 0;
+
+	name[at++] = '.';
+	for (unsigned int i = 0; i < sizeof(record->uuid); i++)
+		at += (unsigned int)snprintf(name + at, 48 - at, "%02x", record->uuid[i]);
+	snprintf(name + at, 48 - at, ".%s", suffix);
+}
+
+mode_t pool_lock_mode(mode_t mode)
+{
+	mode_t both = 0;
+
+	for (unsigned int shift = 0; shift <= 6; shift += 3)
+		if ((mode >> shift & 6) == 6)
+			both |= 6u << shift;
+	return both;
+}
+
+int pool_lock_make(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record)
+{
+	char name[48];
+	int fd, rc = 0;
+
+	pool_hidden_name(record, "lock", name);
+	fd = openat(pools->fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	if (((record->uid != geteuid() || record->gid != getegid()) && fchown(fd, record->uid, record->gid) != 0) ||
+	    fchmod(fd, pool_lock_mode(record->mode)) != 0)
+		rc = -errno;
+	close(fd);
+	return rc;
+}
+
+int pool_lock_open(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record, bool writable)
+{
+	struct file_rule rule = { .owner = record->uid, .writers = record->mode & (S_IWGRP | S_IWOTH) };
+	char name[48], path[SPECKV_PATH_BYTES];
+	int fd;
+
+	if (dev->single_inode)
+		return lock_inode(dev, writable ? O_RDWR : O_RDONLY);
+	pool_hidden_name(record, "lock", name);
+	if (medium_pool_path(&dev->medium, name, path))
+		return fail(dev->ctx, -ENAMETOOLONG, "%s: path too long", record->name);
+	fd = file_open(dev->ctx, pools, path, writable ? O_RDWR : O_RDONLY, 0, &rule);
+	if (!writable) /* a reader without a right to it cannot tell who lives, and takes them for living */
+		return fd < 0 ? -1 : fd;
+	if (fd == -ENOENT)
+		return fail(dev->ctx, -ENOLCK, "pool %s: its locks, %s, are gone: stop its clients, then 'speckvctl pool check %s %s --repair'", record->name, path,
+			    dev->medium.name, record->name);
+	return fd;
+}
+
+int pool_lock_restore(struct speckv_device *dev, const char *pool)
+{
+	struct lay_pool_record record;
+	struct folder pools;
+	int rc = device_manage(dev);
+
+	if (rc)
+		return rc;
+	rc = device_find(dev, pool, &record);
+	if (rc >= 0)
+		rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &pools);
+	if (!rc) {
+		rc = pool_lock_make(dev, &pools, &record);
+		if (rc)
+			fail(dev->ctx, rc, "pool %s: cannot make its locks: %s", pool, strerror(-rc));
+		folder_close(&pools);
+	}
+	device_unmanage(dev);
+	return rc;
+}
