@@ -20,6 +20,7 @@
 #define VU_MSIX 2
 #define VU_VECTORS 32
 #define VU_DMA_MAPS 256
+#define VU_SMALL_BYTES (1ull << 30) /* that each connection may have mapped */
 #define VU_TRANSFER_BYTES (1u << 20) /* most bytes of one region access or DMA message */
 
 struct vu_region {

@@ -27,9 +27,11 @@ static bool sealed(int fd, uint64_t offset, uint64_t bytes)
 
 struct vu_limits vu_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX };
 
-/* Memory is only mapped within what a connection, and a user, may have. */
+/* Memory is only mapped within what a connection, and a user, may have. A little is everyone's, whatever the user's others hold. */
 static bool within(const struct vu_connection *c, uint64_t bytes)
 {
+	if (bytes <= VU_SMALL_BYTES && c->mapped_bytes <= VU_SMALL_BYTES - bytes)
+		return true;
 	return bytes <= vu_limits.connection_mapped_bytes && c->mapped_bytes <= vu_limits.connection_mapped_bytes - bytes &&
 	       bytes <= vu_limits.user_mapped_bytes && c->user->mapped_bytes <= vu_limits.user_mapped_bytes - bytes;
 }
