@@ -153,10 +153,16 @@ def _tmpfs(name: str) -> Iterator[Check]:
 def _media(name: str) -> Iterator[Check]:
     import speckv
 
+    from speckvctl.cards import description
+
     found = False
     with speckv.Context() as ctx:
+        stopped = {card.name: card.found for card in description.devices(ctx) if card.state == "failed"}
         for info in ctx.devices():
             found = True
+            if info.name in stopped:
+                yield warning(name, f"{info.name}: {stopped[info.name]}", f"speckvctl device show {info.name}")
+                continue
             if info.state != "ready":
                 yield warning(name, f"{info.name}: {info.found}", f"speckvctl device show {info.name}")
                 continue

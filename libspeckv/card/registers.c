@@ -45,6 +45,7 @@ void card_notify_admins(struct speckv_card *card, uint32_t bits)
 /* What the causes mean, as in rtl/regs/speckv.rdl. */
 static const char *const causes[] = {
 	[SPECKV_FATAL_MEMORY] = "device memory that holds tables failed",
+	[SPECKV_FATAL_THERMAL] = "its temperature reached the limit",
 	[SPECKV_FATAL_DMA] = "a transfer of its own tables failed",
 	[SPECKV_FATAL_INTERNAL] = "a consistency check of the engine failed",
 	[SPECKV_FATAL_ADMIN_QUEUE] = "the admin queue cannot be reached",
@@ -65,7 +66,7 @@ void card_fatal(struct speckv_card *card, struct card_function *function, uint8_
 	if (card->fatal)
 		return;
 	card->fatal = cause;
-	if (cause == SPECKV_FATAL_THERMAL)
+	if (cause == SPECKV_FATAL_THERMAL && card->temperature >= card->config.trip_millicelsius)
 		card_event(card, SPECKV_CARD_FATAL, SPECKV_ERROR, 0, 0, cause, "the card stopped: too hot, %g C (it stops at %g C)",
 			   card->temperature / 1000.0, card->config.trip_millicelsius / 1000.0);
 	else

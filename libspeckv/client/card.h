@@ -27,6 +27,8 @@ int card_folder(struct speckv_ctx *ctx, const char *device_name, char path[SPECK
  */
 int card_dial(struct speckv_ctx *ctx, const char *device_name, const char *socket, size_t arena_bytes, struct transport **out);
 
+/* Has the card stopped on a fatal error? -EIO, with why and what helps; 0: it has not. */
+int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transport *transport);
 /* The text for why a socket at `path` was not reached, or answers as no card does; returns the error that it stands for. */
 int card_unreachable(struct speckv_ctx *ctx, const char *device_name, const char *path, int rc);
 

@@ -13,6 +13,7 @@
 #define ADMIN_LOG2 3
 #define ARENA_BYTES (CARD_DATA_BYTES + (64u << 10)) /* data and rings */
 #define NO_STATUS 0xffffu
+#define FATAL_THERMAL 3 /* of FATAL_CAUSE */
 
 struct card_admin {
 	struct speckv_ctx *ctx;
@@ -77,7 +78,7 @@ int card_unreachable(struct speckv_ctx *ctx, const char *device_name, const char
 	case -ENOTSOCK:
 		return fail(ctx, -EOPNOTSUPP, "%s: what listens at %s is not a card", device_name, path);
 	case -EUSERS:
-		return fail(ctx, rc, "%s has as many connections as it takes: 'speckvctl emu status %s' lists them", device_name, device_name + 4);
+		return fail(ctx, rc, "%s has as many connections as it takes of this user: 'speckvctl emu status %s' lists them", device_name, device_name + 4);
 	case -ECONNRESET:
 		return fail(ctx, rc, "%s closed the connection; it has as many as it takes, or stopped: 'speckvctl emu status %s'", device_name,
 			    device_name + 4);
@@ -120,6 +121,27 @@ int card_dial(struct speckv_ctx *ctx, const char *device_name, const char *socke
 	return rc;
 }
 
+int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transport *t)
+{
+	static const char *const causes[] = { NULL, "its memory failed", "a transfer of its own tables failed", "it was too hot", "its engine failed a check of itself" };
+	uint32_t status = 0, cause = 0, temperature = 0, trip = 0;
+	char heat[64] = "";
+	int rc = t->ops->read32(t, offsetof(speckv_regs_t, STATUS), &status);
+
+	if (rc || !(status & SPECKV_REGS__STATUS__FATAL_bm))
+		return 0; /* what fails otherwise is said by who meets it */
+	t->ops->read32(t, offsetof(speckv_regs_t, FATAL_CAUSE), &cause);
+	cause &= SPECKV_REGS__FATAL_CAUSE__CAUSE_bm;
+	if (cause == FATAL_THERMAL && t->ops->read32(t, offsetof(speckv_regs_t, HEALTH_TEMPERATURE), &temperature) == 0 &&
+	    t->ops->read32(t, offsetof(speckv_regs_t, HEALTH_TRIP), &trip) == 0 && trip) {
+		snprintf(heat, sizeof(heat), " (%g C now, it stops at %g C)", (int32_t)temperature / 1000.0, (int32_t)trip / 1000.0);
+		if ((int32_t)temperature >= (int32_t)trip)
+			return fail(ctx, -EIO, "%s has stopped: it is too hot%s; let it cool, then 'speckvctl device reset %s'", device_name, heat, device_name);
+	}
+	return fail(ctx, -EIO, "%s has stopped: %s%s; 'speckvctl device reset %s' starts it again, 'speckvctl events %s' says more", device_name,
+		    cause < sizeof(causes) / sizeof(causes[0]) && causes[cause] ? causes[cause] : "a fatal error", heat, device_name, device_name);
+}
+
 int card_admin_open(struct speckv_ctx *ctx, const char *device_name, struct card_admin **out)
 {
 	struct card_admin *admin;
@@ -139,13 +161,10 @@ int card_admin_open(struct speckv_ctx *ctx, const char *device_name, struct card
 	pthread_mutex_init(&admin->lock, NULL);
 	fork_guard_add(&admin->guard, -1, NULL, 0);
 	rc = queue_open_admin(&admin->queue, admin->transport, ADMIN_LOG2);
-	if (rc == -ETIMEDOUT) {
-		uint32_t status = 0;
+	if (rc == -ETIMEDOUT || rc == -EIO) {
+		int why = card_stopped(ctx, admin->name, admin->transport);
 
-		if (admin->transport->ops->read32(admin->transport, offsetof(speckv_regs_t, STATUS), &status) == 0 && status & SPECKV_REGS__STATUS__FATAL_bm)
-			rc = fail(ctx, -EIO, "%s stopped on a fatal error; 'speckvctl emu stop %s' and start it again", admin->name, admin->name + 4);
-		else
-			rc = fail(ctx, rc, "%s does not become ready", admin->name);
+		rc = why ? why : fail(ctx, rc, "%s does not become ready", admin->name);
 	} else if (rc) {
 		rc = fail(ctx, rc, "%s: cannot open its admin queue: %s", admin->name, strerror(-rc));
 	}
@@ -224,6 +243,8 @@ int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, 
 		*status = answered;
 	if (rc && answered == NO_STATUS)
 		return not_answered(admin, rc);
+	if (answered == SPECKV_STATUS_NOT_READY && card_stopped(admin->ctx, admin->name, admin->transport))
+		return -EIO;
 	return rc ? fail(admin->ctx, rc, "%s: %s", admin->name, status_text(answered)) : 0;
 }
 

@@ -15,7 +15,7 @@
 #define ARENA_MOST (64ull << 20)
 #define LANE_LOG2 6
 #define RINGS_BYTES (64u << 10) /* of one lane: rings, buffer table, identities */
-#define PATIENCE_NS 5000000000ull
+#define PATIENCE_NS 10000000000ull
 #define SLICE_NS 20000000ull
 #define RETRY_NS 100000000ull
 #define SETTLE_TRIES 200 /* of a millisecond: for other threads to leave a connection that broke */
@@ -140,6 +140,11 @@ static int connect_card(struct card_io *io)
 		io->transport = NULL;
 		io->error = rc == -EACCES ? rc : -ENODEV;
 		return io->error;
+	}
+	rc = card_stopped(r->dev->ctx, r->dev->medium.name, io->transport);
+	if (rc) {
+		disconnect(io);
+		return io->error = -ENODEV;
 	}
 	rc = granted(io);
 	if (rc == -EACCES)

@@ -86,10 +86,12 @@ static void card_probe(struct speckv_ctx *ctx, const struct medium *medium, stru
 	struct speckv_ioc_info said = { .size = sizeof(said) };
 	struct transport *transport;
 	int rc = card_dial(ctx, medium->name, "io", 1 << 16, &transport);
+	bool stopped = false;
 
 	snprintf(info->path, sizeof(info->path), "%.*s/emu/%s", SPECKV_PATH_BYTES / 2, ctx->runtime_dir, medium->name + 4);
 	if (!rc) {
 		rc = transport->ops->driver(transport, SPECKV_IOC_INFO, &said, sizeof(said));
+		stopped = !rc && card_stopped(ctx, medium->name, transport);
 		transport->ops->close(transport);
 		if (rc)
 			fail(ctx, rc, "%s: %s", medium->name, strerror(-rc));
@@ -104,7 +106,8 @@ static void card_probe(struct speckv_ctx *ctx, const struct medium *medium, stru
 		info->state = rc == -EACCES ? SPECKV_MEDIUM_DENIED : SPECKV_MEDIUM_OFFLINE;
 		snprintf(info->found, sizeof(info->found), "%s", speckv_strerror(ctx));
 	} else if (info->state == SPECKV_MEDIUM_READY) {
-		snprintf(info->found, sizeof(info->found), said.codec_modes ? "a card" : "a card with its factory image: flash it");
+		snprintf(info->found, sizeof(info->found), "%s",
+			 stopped ? speckv_strerror(ctx) : said.codec_modes ? "a card" : "a card with its factory image: flash it");
 	}
 }
 

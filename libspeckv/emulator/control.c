@@ -112,7 +112,8 @@ static void inject(struct emulator *e, const char *arguments, char *answer, unsi
 			int rc = speckv_card_inject(e->card, faults[i].fault, pool, value, count);
 
 			if (rc)
-				failed(answer, bytes, -rc, rc == -ENOENT ? "the card has no such pool or page" : "no such value");
+				failed(answer, bytes, -rc, rc == -ENOENT ? "the card has no such pool or page" :
+								     "a fatal error has a cause from 1 to 6: memory, DMA, thermal, internal, admin queue, admin doorbell");
 			else
 				snprintf(answer, bytes, "{\"error\": 0}\n");
 			return;

@@ -51,7 +51,13 @@ static int write64(struct transport *t, uint32_t offset, uint64_t value)
 	return rc ? rc : t->ops->write32(t, offset + 4, (uint32_t)(value >> 32));
 }
 
-/* Wait until a register's masked bits have a value. */
+/* A card that stopped: to an I/O function it will not be ready, whatever is waited for. An admin function can still ask why. */
+static bool stopped(uint32_t status)
+{
+	return status & SPECKV_REGS__STATUS__FATAL_bm && !(status & SPECKV_REGS__STATUS__READY_bm);
+}
+
+/* Wait until a register's masked bits have a value. -EIO: the card stopped on a fatal error. */
 static int wait_register(struct transport *t, uint32_t offset, uint32_t mask, uint32_t want, uint64_t timeout_ns)
 {
 	uint64_t until = now_ns() + timeout_ns;
@@ -64,6 +70,8 @@ static int wait_register(struct transport *t, uint32_t offset, uint32_t mask, ui
 			return rc;
 		if ((value & mask) == want)
 			return 0;
+		if (offset == offsetof(speckv_regs_t, STATUS) && mask == SPECKV_REGS__STATUS__READY_bm && stopped(value))
+			return -EIO;
 		nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
 	} while (now_ns() < until);
 	return -ETIMEDOUT;
@@ -152,10 +160,13 @@ int queue_register(struct queue *q, unsigned int index, void *pointer, uint64_t 
 
 int queue_check(struct queue *q)
 {
-	uint32_t status = 0;
-	int rc = q->number == QUEUE_ADMIN ? 0 : q->transport->ops->read32(q->transport, PAIR(q, STATUS), &status);
+	uint32_t status = 0, pair = 1;
+	int rc = q->number == QUEUE_ADMIN ? 0 : q->transport->ops->read32(q->transport, PAIR(q, STATUS), &pair);
 
-	return rc || q->number == QUEUE_ADMIN || (status & 7) == 1 ? rc : -ECANCELED;
+	if (!rc && (pair & 7) != 1)
+		return -ECANCELED;
+	rc = rc ? rc : q->transport->ops->read32(q->transport, offsetof(speckv_regs_t, STATUS), &status);
+	return !rc && stopped(status) ? -EIO : rc;
 }
 
 void queue_close(struct queue *q)

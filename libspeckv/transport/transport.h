@@ -91,7 +91,7 @@ int queue_open_admin(struct queue *queue, struct transport *transport, unsigned 
 int queue_open_io(struct queue *queue, struct transport *transport, unsigned int number, unsigned int sq_log2, unsigned int buffers);
 /* Enter a part of the arena in the buffer table. */
 int queue_register(struct queue *queue, unsigned int index, void *pointer, uint64_t bytes, uint32_t flags);
-/* Is the pair still enabled? 0, -ECANCELED after a reset, or why it cannot be told. Makes system calls. */
+/* Is the pair still enabled? 0, -ECANCELED after a reset, -EIO: the card stopped on a fatal error, or why it cannot be told. Makes system calls. */
 int queue_check(struct queue *queue);
 void queue_close(struct queue *queue);
 /* Entries that may be filled now. */

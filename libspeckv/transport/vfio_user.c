@@ -24,7 +24,7 @@ enum { VERSION = 1, DMA_MAP = 2, GET_INFO = 4, GET_REGION = 5, REGION_READ = 9, 
 #define REPLY 1u
 #define NO_REPLY 0x10u
 #define ERROR 0x20u
-#define ANSWER_MS 5000
+#define ANSWER_MS 10000
 #define ARENA_ADDRESS 0x100000000ull
 #define BAR0_BYTES 0x20000u
 #define DOORBELLS 0x10000u

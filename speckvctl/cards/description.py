@@ -50,7 +50,7 @@ def look(
 
     try:
         with speckv.card.Admin(ctx, name) as admin:
-            device, inside = device_result(admin.info()), list[results.Pool]()
+            device, inside = device_result(admin.info(), stopped(admin)), list[results.Pool]()
             with opened(ctx, admin) as devices:
                 for dev in devices:
                     device = managed(device, dev.info())
@@ -72,7 +72,7 @@ def devices(ctx: speckv.Context) -> list[results.Device]:
     for name in speckv.card.emulated(ctx):
         try:
             with speckv.card.Admin(ctx, name) as admin:
-                found.append(device_result(admin.info()))
+                found.append(device_result(admin.info(), stopped(admin)))
         except speckv.PermissionDeniedError as exc:
             found.append(as_client(ctx, name) or unreachable(ctx, name, exc))
         except speckv.SpeckvError as exc:
@@ -112,12 +112,21 @@ def managed(device: results.Device, info: speckv.DeviceInfo) -> results.Device:
     return replace(device, manager_pid=info.manager_pid or None, manager_command=info.manager_command or None)
 
 
-def device_result(info: card.CardInfo) -> results.Device:
+def stopped(admin: card.Admin, health: card.Health | None = None) -> str | None:
+    """Why a card stopped on a fatal error, as its own log has it; None: it goes on."""
+    if "fatal" not in map(str, (health or admin.health()).conditions):
+        return None
+    said = [event.text for event in admin.events() if str(event.kind) == "fatal"]
+    why = said[-1] if said else "the card stopped on a fatal error"
+    return f"{why}; speckvctl device reset {admin.name}"
+
+
+def device_result(info: card.CardInfo, why_stopped: str | None = None) -> results.Device:
     return _device(
         info.name,
         info.path,
-        state="ready" if info.has_engine else "factory",
-        found=f"{info.model} {info.serial}, {info.part}",
+        state="failed" if why_stopped else "ready" if info.has_engine else "factory",
+        found=why_stopped or f"{info.model} {info.serial}, {info.part}",
         uuid=info.uuid,
         pools=info.pools,
         codecs=[str(codec) for codec in info.codec_modes],

@@ -38,9 +38,10 @@ from speckvctl.errors import (
     UsageError,
 )
 from speckvctl.files import write
+from speckvctl.quantities import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import speckv
 
@@ -212,6 +213,7 @@ def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool
         folder = wanted
     if is_running(folder):
         pid = holder(folder)
+        _agree(name, folder, wish, False)
         raise NothingToDoError(
             f"emu:{name} is running already" + (f", as process {pid}" if pid else ""),
             f"speckvctl emu status {name}",
@@ -239,8 +241,10 @@ def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:
     for field, option in (("memory_bytes", "--memory"), ("factory", "--factory"), ("power_cycle", "--power-cycle")):
         wanted = getattr(wish, field)
         if wanted is not None and wanted != getattr(made, field):
+            has = getattr(made, field)
+            is_so = f"has {format_size(has)} of memory" if field == "memory_bytes" else f"was made {_with(option, has)}"
             raise UsageError(
-                f"{option}: emu:{name} was made otherwise ({field} {getattr(made, field)}); nothing was changed",
+                f"{option}: emu:{name} {is_so}, and cannot be changed; nothing was done",
                 f"speckvctl emu stop {name} --remove, and start it anew",
             )
     if wish.keys:
@@ -251,8 +255,26 @@ def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:
     return made
 
 
-def start(ctx: speckv.Context, name: str, wish: Wish) -> EmulatedCard:
-    """Start a card in the background, and come back when it is ready."""
+def _with(option: str, has: bool) -> str:
+    return f"with {option}" if has else f"without {option}"
+
+
+def _too_large(name: str, folder: Path, making: Making) -> str | None:
+    """Said of a card whose memory does not fit in its file system: it starts, and pools that do not fit are refused."""
+    room = os.statvfs(folder)
+    free, machine = room.f_bavail * room.f_frsize, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError):  # what it holds already is not wanted again
+        free += (folder / "memory").stat().st_blocks * 512
+    if making.memory_bytes <= free:
+        return None
+    return (
+        f"emu:{name} has {format_size(making.memory_bytes)} of memory, more than {folder} has free "
+        f"({format_size(free)}; the machine has {format_size(machine)}): pools that do not fit are refused"
+    )
+
+
+def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], None] | None = None) -> EmulatedCard:
+    """Start a card in the background, and come back when it is ready. `warn` is told of one that is too large."""
     executable = program()
     with _managing(ctx):
         folder, making, fresh = plan(ctx, name, wish)
@@ -265,6 +287,8 @@ def start(ctx: speckv.Context, name: str, wish: Wish) -> EmulatedCard:
                 _write_keys(folder, wish.keys or (TEST_PUBLIC_KEY,))
                 write(folder / "card.json", f"{json.dumps(asdict(making))}\n".encode())
             _launch(executable, name, folder, making)
+            if warn and (large := _too_large(name, folder, making)):
+                warn(large)
     return describe(ctx, name)
 
 

@@ -14,7 +14,7 @@ from speckvctl.bundles import files
 from speckvctl.cards import emulation
 from speckvctl.cards.facts import EmulatedCard
 from speckvctl.commands.options import App, DryRun, Json, Yes
-from speckvctl.console import confirm
+from speckvctl.console import confirm, note
 from speckvctl.errors import NothingToDoError
 from speckvctl.quantities import parse_positive_size
 from speckvctl.render import finish
@@ -71,7 +71,7 @@ def start_card(
 ) -> None:
     """Start a card in the background, and return when it is ready. Exit code 3 when it is running already.
 
-    A card that exists is started with the settings it was created with.
+    A card that exists is started with the settings it was created with. Its memory takes room as pools are made.
 
     \b
     Examples:
@@ -92,7 +92,7 @@ def start_card(
             emulation.program()
             card = _planned(name, where, making)
         else:
-            card = emulation.start(ctx, name, wish)
+            card = emulation.start(ctx, name, wish, warn=note)
     finish(results.EmuStart(dry_run=dry_run, card=card), as_json=as_json)
 
 

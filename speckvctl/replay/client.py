@@ -24,6 +24,8 @@ from speckvctl.replay.contents import Calibrated, Contents
 
 BATCH_BYTES = 1 << 20
 MAX_BATCH = 64
+#: What only a card says, of itself or by its silence.
+_CARD_GONE = "the card has stopped, or does not answer; 'speckvctl device list' says which and why"
 MAX_DESCRIBED = 8
 MAX_WAIT_SECONDS = 3600.0  # in one call of poll(), which cannot count to a month
 _FULL = (-errno.ENOSPC, -errno.EDQUOT)
@@ -203,7 +205,8 @@ class Client:
     def _problem(self, what: str, status: int) -> None:
         self.tally.errors += 1
         if len(self.tally.problems) < MAX_DESCRIBED:
-            self.tally.problems.append(f"{what}: {speckv.SpeckvError(status)}")
+            why = _CARD_GONE if abs(status) == errno.ENODEV else str(speckv.SpeckvError(status))
+            self.tally.problems.append(f"{what}: {why}")
 
 
 def _name(scope: str, block: int) -> bytes:

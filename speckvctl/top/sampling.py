@@ -116,7 +116,7 @@ class Sampler:
                     pools = [pool for dev in devices for pool in _pools_of(dev)]
                     events += self._log.read(devices, [admin])
                 return DeviceSample(
-                    description.device_result(info),
+                    description.device_result(info, description.stopped(admin, health)),
                     pools,
                     health=",".join(map(str, health.conditions)) or "healthy",
                     temperature_millicelsius=health.temperature_millicelsius,

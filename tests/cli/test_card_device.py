@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -123,8 +124,32 @@ def test_heat_is_felt_shown_and_told(card: Card, cli: Cli) -> None:
     assert {row["device"] for row in cli.document("events")["events"]} == {"emu:card0"}
     speckv.card.inject(card.context, card.name, "temperature", value=200000)
     shown = cli.document("device", "show", "emu:card0")
-    assert shown["device"]["state"] == "failed" and "fatal" in shown["device"]["found"]
-    refused(cli("device", "selftest", "emu:card0"), 1, "fatal")
+    assert shown["device"]["state"] == "failed" and "too hot, 200 C" in shown["device"]["found"]
+    assert "fatal" in shown["card"]["conditions"] and shown["card"]["temperature_millicelsius"] == 200000
+    refused(cli("device", "selftest", "emu:card0"), 1, "too hot")
+
+
+def test_a_card_that_stopped_says_why_and_what_helps(card: Card, cli: Cli) -> None:
+    cli.ok("pool", "create", "emu:card0", "chat", "--size", "8MiB")
+    cli.ok("device", "inject", "emu:card0", "temperature", "--value", "110000")
+    listed = cli.document("device", "list")["devices"]
+    assert [device["state"] for device in listed if device["name"] == "emu:card0"] == ["failed"]
+    why = "too hot, 110 C (it stops at 105 C)"
+    assert why in cli.document("events", "emu:card0")["events"][-1]["text"]
+    assert why in cli("doctor").out
+    refused(cli("pool", "create", "emu:card0", "more", "--size", "8MiB"), 1, "too hot", "device reset emu:card0")
+    refused(cli("device", "reset", "emu:card0"), 1, "too hot", "let it cool")
+    with card.context.open(card.name) as device, device.attach("chat") as pool:
+        block = bytearray(pool.block_bytes)
+        assert pool.put([bytes(32)], [block])[0] == -errno.ENODEV  # at once, not after a wait for an answer
+        cli.ok("device", "inject", "emu:card0", "temperature", "--value", "40000")
+        cli.ok("device", "reset", "emu:card0")
+        assert pool.put([bytes(32)], [block])[0] == 0
+    cli.ok("device", "inject", "emu:card0", "fatal")
+    assert "temperature reached the limit" in cli.document("device", "show", "emu:card0")["device"]["found"]
+    cli.ok("device", "reset", "emu:card0")
+    assert cli.document("device", "show", "emu:card0")["device"]["state"] == "ready"
+    refused(cli("device", "set", "emu:card0", "--throttle-celsius", "1000"), 2, "--throttle-celsius", "105")
 
 
 def test_events_of_a_card_are_followed_through_its_death(card: Card, cli: Cli) -> None:
