@@ -178,7 +178,7 @@ def device_result(info: speckv.DeviceInfo) -> results.Device:
         pools=info.pools if ready else None,
         codecs=[str(codec) for codec in info.codec_modes],
         capacity_bytes=info.capacity_bytes or None,
-        used_bytes=info.used_bytes if ready else None,
+        allocated_bytes=info.allocated_bytes if ready else None,
         free_bytes=info.free_bytes,
         created_ns=info.created_ns if ready else None,
         manager_pid=info.manager_pid or None,

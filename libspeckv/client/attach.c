@@ -100,6 +100,7 @@ static bool slot_reap(struct region *r, unsigned int slot, uint64_t *back)
 {
 	struct lay_client *client = &r->head->clients[slot];
 	uint64_t state = load(&client->state), got;
+	char command[64], size[32];
 	uint32_t tenant;
 
 	if (!(state & 1))
@@ -109,8 +110,10 @@ static bool slot_reap(struct region *r, unsigned int slot, uint64_t *back)
 		return false; /* the next who looks may reach the card */
 	*back += got;
 	tenant = load(&client->tenant);
-	pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "client %.24s (pid %u) died; took back %llu pages",
-		   tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?", client->pid, (unsigned long long)got);
+	memcpy(command, client->command, sizeof(command));
+	command[63] = 0;
+	pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "pid %u (%s) died, tenant %.40s; %s taken back", client->pid, command,
+		   tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?", human(size, got * r->page_bytes));
 	store(&client->allocated_pages, 0);
 	atomic_compare_exchange_strong(&client->state, &state, state & ~0xffull);
 	return true;
@@ -445,7 +448,7 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 	store(&client->cursor, region_pages(r) / LAY_CLIENTS * ((pool->slot * 37u) % LAY_CLIENTS));
 	store(&client->state, pool->incarnation << 8 | 1);
 	if (!manager)
-		pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "client %.24s attached: %.63s", name, command);
+		pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "pid %d (%s) attached, tenant %s", (int)getpid(), command, name);
 	return 0;
 }
 
@@ -456,7 +459,8 @@ void client_leave(struct speckv_pool *pool)
 
 	sweep(r, pool->slot, pool->incarnation, false, &back);
 	if (!(pool->attach.flags & ATTACH_MANAGER))
-		pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO, "client %.24s detached", pool->tenant->name);
+		pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO, "pid %d (%.63s) detached, tenant %.63s", (int)getpid(), pool->client->command,
+			   pool->tenant->name);
 	close_behind(pool);
 	store(&pool->client->state, pool->incarnation << 8);
 	slot_give(pool);

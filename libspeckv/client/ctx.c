@@ -113,15 +113,21 @@ static size_t read_small(const char *path, char *text, size_t bytes)
 
 void own_command(char command[64])
 {
-	char line[256];
-	size_t got = read_small("/proc/self/cmdline", line, sizeof(line));
+	const char *name = program_invocation_short_name; /* of a script it is its interpreter's */
+	char comm[32];
+	size_t got = read_small("/proc/self/comm", comm, sizeof(comm));
 
-	/* arguments are parted by NUL; control bytes never reach a terminal through us */
-	for (size_t i = 0; i + 1 < got; i++)
-		if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-			line[i] = ' ';
+	if (got && comm[got - 1] == '\n')
+		comm[--got] = 0;
+	if (!name || !*name)
+		name = "?";
+	if (got && !(got == 15 && strncmp(name, comm, got) == 0)) /* the kernel cuts what is longer */
+		name = comm;
 	memset(command, 0, 64);
-	snprintf(command, 64, "%.63s", got ? line : "?");
+	snprintf(command, 64, "%.63s", name);
+	for (char *c = command; *c; c++) /* control bytes never reach a terminal through us */
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = ' ';
 }
 
 void boot_id(uint8_t id[16])

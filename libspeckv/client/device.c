@@ -492,13 +492,13 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 		}
 	}
 	if (!dev->medium.card)
-		info->used_bytes = used;
+		info->allocated_bytes = used;
 	if (dev->single_inode) {
 		uint64_t total;
 
 		info->free_bytes = device_largest_free(dev, &total);
 		info->capacity_bytes = dev->medium_bytes;
-		info->used_bytes = info->capacity_bytes - total;
+		info->allocated_bytes = info->capacity_bytes - total;
 	}
 	if (dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, &pid)) {
 		info->manager_pid = load(&dev->table->super.manager_pid);

@@ -41,7 +41,7 @@ void fail_text(struct speckv_ctx *ctx, const char *format, ...) __attribute__((f
 uint64_t now_ns(void);          /* CLOCK_REALTIME: stamps that people read, and nothing else */
 uint64_t clock_ns(void);        /* CLOCK_MONOTONIC, for intervals */
 int random_bytes(void *buffer, size_t bytes);
-void own_command(char command[64]);
+void own_command(char command[64]); /* the program's name, without arguments: those may hold secrets, and say little */
 bool name_ok(const char *name);
 /* Which boot of the machine this is, as far as this process can see it: all zero where it cannot. Containers may have their own. */
 void boot_id(uint8_t id[16]);

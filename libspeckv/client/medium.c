@@ -98,7 +98,7 @@ static void card_probe(struct speckv_ctx *ctx, const struct medium *medium, stru
 	}
 	info->capacity_bytes = said.memory_bytes;
 	info->free_bytes = said.memory_free_bytes;
-	info->used_bytes = said.memory_bytes - said.memory_free_bytes;
+	info->allocated_bytes = said.memory_bytes - said.memory_free_bytes;
 	info->codec_modes = said.codec_modes;
 	info->durability = SPECKV_DURABLE_PROCESS;
 	card_uuid(medium, info->uuid);

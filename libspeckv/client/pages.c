@@ -318,13 +318,14 @@ void pages_release(struct region *r, uint32_t owner, const struct run *run)
 void pages_retire(struct speckv_pool *pool, const struct run *run)
 {
 	struct region *r = &pool->region;
+	char size[32];
 
 	for (uint32_t i = run->pages; --i > 0;)
 		swap(&r->page_map[run->page + i], lay_word(LAY_CONT, i, run->generation), LAY_RETIRED);
 	if (swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation), LAY_RETIRED))
 		sub(&r->head->pool.used_pages, run->pages);
-	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR, "memory of the card went bad: %u pages at page %llu are not used any more", run->pages,
-		   (unsigned long long)run->page);
+	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR, "memory of the card went bad: %s at page %llu are not used any more",
+		   human(size, (uint64_t)run->pages * r->page_bytes), (unsigned long long)run->page);
 }
 
 /* ---- counting ------------------------------------------------------------------------------------------------------ */

@@ -391,6 +391,28 @@ static int set_quotas(struct speckv_device *dev, struct region *r, unsigned int 
 	return 0;
 }
 
+/* What was asked for, as it is now. */
+static void set_event(struct region *r, unsigned int mask)
+{
+	const struct lay_pool_record *record = &r->dev->table->pools[r->record];
+	struct lay_pool *pool = &r->head->pool;
+	uint64_t tenant = load(&pool->tenant_quota_pages);
+	char text[160] = "", size[32];
+	size_t at = 0;
+
+	if (mask & SPECKV_SET_QUOTA)
+		at += (size_t)snprintf(text + at, sizeof(text) - at, ", quota %s", human(size, load(&pool->quota_pages) * r->page_bytes));
+	if (mask & SPECKV_SET_TENANT_QUOTA)
+		at += (size_t)snprintf(text + at, sizeof(text) - at, ", tenant quota %s", tenant ? human(size, tenant * r->page_bytes) : "none");
+	if (mask & SPECKV_SET_EVICTION)
+		at += (size_t)snprintf(text + at, sizeof(text) - at, ", eviction %s", load(&pool->eviction) == SPECKV_EVICT_LRU ? "lru" : "none");
+	if (mask & SPECKV_SET_OWNER)
+		at += (size_t)snprintf(text + at, sizeof(text) - at, ", uid %u, gid %u", record->uid, record->gid);
+	if (mask & SPECKV_SET_MODE)
+		snprintf(text + at, sizeof(text) - at, ", mode %04o", record->mode);
+	pool_event(r, SPECKV_EVENT_POOL_SET, SPECKV_INFO, "settings changed: %s", text + 2);
+}
+
 int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int mask, const struct speckv_pool_config *config, struct speckv_pool_info *info)
 {
 	struct lay_pool_record copy;
@@ -410,7 +432,7 @@ int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int ma
 		if (!rc && mask & (SPECKV_SET_OWNER | SPECKV_SET_MODE))
 			rc = set_owner(dev, &dev->table->pools[region.record], &region, mask, config, &changed);
 		if (!rc && changed)
-			pool_event(&region, SPECKV_EVENT_POOL_SET, SPECKV_INFO, "settings changed");
+			set_event(&region, mask);
 		region_flush(&region, region.head, sizeof(region.head->pool));
 		region_close(&region);
 	}

@@ -175,7 +175,7 @@ def _device(
         pools=pools,
         codecs=codecs or [],
         capacity_bytes=capacity,
-        used_bytes=None if capacity is None or free is None else capacity - free,
+        allocated_bytes=None if capacity is None or free is None else capacity - free,
         free_bytes=free,
         created_ns=None,
         manager_pid=None,

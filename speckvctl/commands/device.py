@@ -346,7 +346,7 @@ def close_device(device: HostDevice, yes: Yes = False, dry_run: DryRun = False, 
                 ctx.remove(device, pools=bool(pools))
     finish(
         results.DeviceClose(
-            device=device, dry_run=dry_run, pools_destroyed=names, blocks_lost=blocks, bytes_freed=info.used_bytes
+            device=device, dry_run=dry_run, pools_destroyed=names, blocks_lost=blocks, bytes_freed=info.allocated_bytes
         ),
         as_json=as_json,
     )

@@ -77,7 +77,7 @@ def _(document: results.DeviceList) -> list[str]:
                     device.state,
                     format_count(device.pools),
                     format_size(device.capacity_bytes),
-                    format_size(device.used_bytes),
+                    format_size(device.allocated_bytes),
                     format_size(device.free_bytes),
                 ]
                 for device in document.devices
@@ -133,7 +133,7 @@ def _(document: results.DeviceShow) -> list[str]:
             ("Path", device.path),
             ("UUID", device.uuid or "-"),
             ("Capacity", format_size(device.capacity_bytes)),
-            ("Allocated", format_size(device.used_bytes)),
+            ("Allocated", format_size(device.allocated_bytes)),
             ("Free", format_size(device.free_bytes)),
             ("Durability", durability),
             (
@@ -165,7 +165,7 @@ def _card(document: results.DeviceShow) -> list[str]:
             ("Path", device.path),
             ("UUID", device.uuid or "-"),
             ("Capacity", format_size(device.capacity_bytes)),
-            ("Allocated", format_size(device.used_bytes)),
+            ("Allocated", format_size(device.allocated_bytes)),
             ("Free", format_size(device.free_bytes)),
             ("Owner", f"{_owner(device.uid, device.gid)} {device.mode or ''}"),
             ("Codecs", ", ".join(device.codecs) or "-"),

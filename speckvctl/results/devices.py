@@ -32,7 +32,7 @@ class Device:
     pools: int | None
     codecs: list[str]
     capacity_bytes: int | None
-    used_bytes: int | None
+    allocated_bytes: int | None
     free_bytes: int | None
     created_ns: int | None
     manager_pid: int | None

@@ -76,7 +76,7 @@ class TopDevice:
     pools: int | None
     clients: int | None
     capacity_bytes: int | None
-    used_bytes: int | None
+    allocated_bytes: int | None
     free_bytes: int | None
     in_bytes_per_second: int | None
     out_bytes_per_second: int | None

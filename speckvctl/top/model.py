@@ -102,7 +102,7 @@ def top_device(sample: DeviceSample, pools: list[results.TopPool], *, told: bool
         pools=device.pools,
         clients=sum(len(top.clients) for top in inside) if device.state == "ready" or inside else None,
         capacity_bytes=device.capacity_bytes,
-        used_bytes=device.used_bytes,
+        allocated_bytes=device.allocated_bytes,
         free_bytes=device.free_bytes,
         in_bytes_per_second=sum(each.in_bytes_per_second for each in intervals) if known else None,
         out_bytes_per_second=sum(each.out_bytes_per_second for each in intervals) if known else None,

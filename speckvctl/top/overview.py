@@ -66,7 +66,7 @@ def device_columns() -> list[Column[results.TopDevice]]:
         Column("QUEUE", lambda d: format_count(d.queue_depth), 5),
         Column("POOLS", lambda d: format_count(d.pools), 4),
         Column("CLIENTS", lambda d: format_count(d.clients), 7),
-        Column("ALLOC", lambda d: figures.size(d.used_bytes), 2, least=5),
+        Column("ALLOC", lambda d: figures.size(d.allocated_bytes), 2, least=5),
         Column("SIZE", lambda d: figures.size(d.capacity_bytes), 2, least=5),
         Column("FREE", lambda d: figures.size(d.free_bytes), 8, least=5),
         Column("IN/s", lambda d: figures.size(d.in_bytes_per_second), 1, least=5),

@@ -77,7 +77,7 @@ def device_cells(device: Document) -> dict[str, str]:
         "QUEUE": format_count(device["queue_depth"]),
         "POOLS": format_count(device["pools"]),
         "CLIENTS": format_count(device["clients"]),
-        "USED": size(device["used_bytes"]),
+        "ALLOC": size(device["allocated_bytes"]),
         "SIZE": size(device["capacity_bytes"]),
         "FREE": size(device["free_bytes"]),
         "IN/s": size(device["in_bytes_per_second"]),

@@ -52,7 +52,7 @@ struct speckv_device_info {
 	uint32_t codec_modes;              /**< bit map of modes */
 	int32_t numa_node;                 /**< -1: none */
 	uint64_t capacity_bytes;           /**< what pools may take in all */
-	uint64_t used_bytes;               /**< taken by pools, their tables included */
+	uint64_t allocated_bytes;           /**< taken by pools, full or empty, and by their tables; what pools hold is their used_bytes */
 	uint64_t free_bytes;               /**< what the largest new pool may take, its tables included */
 	uint64_t created_ns;
 	uint32_t manager_pid;              /**< who holds the manager lock now; 0: nobody */

@@ -153,7 +153,7 @@ class DeviceInfo:
     codec_modes: tuple[Codec, ...]
     numa_node: int  # -1: none
     capacity_bytes: int
-    used_bytes: int
+    allocated_bytes: int
     free_bytes: int
     created_ns: int
     manager_pid: int  # 0: nobody

@@ -191,6 +191,15 @@ static int see_event(const struct speckv_event *event, void *arg)
 	CHECK(event->sequence > log->last, "order");
 	CHECK(log->pool ? strcmp(event->pool, "pool") == 0 : !*event->pool, "%s", event->pool);
 	CHECK(event->time_ns && event->pid && *event->text && speckv_event_kind_name(event->kind), "whole");
+	if (event->kind == SPECKV_EVENT_CLIENT_ATTACHED || event->kind == SPECKV_EVENT_CLIENT_DETACHED) { /* the pid first, the program's name, no more */
+		char begins[64];
+
+		snprintf(begins, sizeof(begins), "pid %u (client_admin) %s, tenant ", event->pid,
+			 event->kind == SPECKV_EVENT_CLIENT_ATTACHED ? "attached" : "detached");
+		CHECK(strncmp(event->text, begins, strlen(begins)) == 0, "%s", event->text);
+	}
+	if (event->kind == SPECKV_EVENT_POOL_SET)
+		CHECK(strstr(event->text, "settings changed: ") == event->text && strlen(event->text) > 20, "%s", event->text);
 	log->last = event->sequence;
 	log->n++;
 	log->attached += event->kind == SPECKV_EVENT_CLIENT_ATTACHED && strstr(event->text, "visitor");
@@ -345,7 +354,7 @@ static void pools_are_listed(struct speckv_device *dev)
 	EXPECT(0, speckv_pool_foreach(dev, see_pool, &names));
 	CHECK(names.n == 2 && !strcmp(names.name[0], "alpha") && !strcmp(names.name[1], "pool"), "by name");
 	EXPECT(0, speckv_device_info(dev, &info));
-	CHECK(info.pools == 2 && info.used_bytes >= 10 * MIB && info.free_bytes > 0 && info.codec_modes == speckv_codec_modes(), "device");
+	CHECK(info.pools == 2 && info.allocated_bytes >= 10 * MIB && info.free_bytes > 0 && info.codec_modes == speckv_codec_modes(), "device");
 	EXPECT(0, speckv_pool_destroy(dev, "alpha", NULL, NULL));
 }
 

@@ -156,7 +156,7 @@ devices = st.builds(
     health=st.none() | st.sampled_from(["healthy", "throttled,memory"]),
     temperature_millicelsius=st.none() | st.integers(-50_000, 200_000),
     link=st.sampled_from([None, "4x2.5GT/s", "16x64GT/s"]),
-    **dict.fromkeys(("queue_depth", "pools", "clients", "capacity_bytes", "used_bytes", "free_bytes"), maybe),
+    **dict.fromkeys(("queue_depth", "pools", "clients", "capacity_bytes", "allocated_bytes", "free_bytes"), maybe),
     **dict.fromkeys(("in_bytes_per_second", "out_bytes_per_second"), maybe),
 )
 events = st.builds(
