@@ -71,7 +71,7 @@ static void test_codec(struct selftest *t, unsigned int codec)
 	uint16_t *raw = aligned_alloc(64, raw_bytes), *back = aligned_alloc(64, raw_bytes);
 	uint8_t *frame = aligned_alloc(64, (most + 63) & ~63ull);
 	struct speckv_frame parsed;
-	char name[48], detail[96] = "out of memory";
+	char name[48], detail[96] = "out of memory", a[32], b[32];
 	int rc = raw && back && frame ? 0 : -ENOMEM;
 
 	for (uint64_t i = 0; !rc && i < raw_bytes / 2; i++) /* bf16 between -2 and 2 */
@@ -91,8 +91,7 @@ static void test_codec(struct selftest *t, unsigned int codec)
 		rc = speckv_frame_verify(frame, frame_bytes) == -EBADMSG ? 0 : -EUCLEAN;
 	}
 	if (raw && back && frame)
-		snprintf(detail, sizeof(detail), "%llu bytes to %llu and back%s", (unsigned long long)raw_bytes, (unsigned long long)frame_bytes,
-			 rc ? ": wrong" : "");
+		snprintf(detail, sizeof(detail), "%s to %s and back%s", human(a, raw_bytes), human(b, frame_bytes), rc ? ": wrong" : "");
 	free(raw);
 	free(back);
 	free(frame);
@@ -104,7 +103,7 @@ static void test_codec(struct selftest *t, unsigned int codec)
 static void test_memory(struct selftest *t)
 {
 	uint64_t start = clock_ns(), bytes = SCRATCH, elapsed;
-	char name[64], detail[96];
+	char name[64], detail[96], a[32], b[32];
 	uint32_t crc;
 	uint8_t *map;
 	int fd, rc = 0;
@@ -145,8 +144,8 @@ static void test_memory(struct selftest *t)
 		rc = -EIO;
 	munmap(map, bytes);
 	elapsed = clock_ns() - start;
-	snprintf(detail, sizeof(detail), "%llu MiB written and read twice, %.1f GB/s over all", (unsigned long long)(bytes >> 20),
-		 4.0 * (double)bytes / (double)(elapsed ? elapsed : 1));
+	snprintf(detail, sizeof(detail), "%s written and read twice, %s/s overall", human(a, bytes),
+		 human(b, (uint64_t)(4e9 * (double)bytes / (double)(elapsed ? elapsed : 1))));
 	report(t, "memory", start, rc, detail);
 }
 
