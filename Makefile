@@ -34,8 +34,8 @@ soak: ## long runs of the C tests
 	@.ci/setup test
 	@$(PYTHON_HERE) .ci/test.py soak
 
-install: ## into $(DESTDIR)$(PREFIX): library, headers, man pages, speckvctl
-	@.ci/setup demo
+install: ## into $(DESTDIR)$(PREFIX): library, headers, man pages, completion, speckvctl
+	@.ci/setup install
 	@.ci/install
 
 uninstall: ## remove what install put there
