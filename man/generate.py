@@ -25,8 +25,8 @@ from speckvctl.tree import ENVIRONMENT, NOUNS
 DATE = "November 23, 2026"  # of the interface that the pages describe
 FOLDER = Path(__file__).resolve().parent
 FILES = {
-    "/etc/speckv/keys.d": "Public keys (*.pub) whose owners may sign bundles for this machine.",
-    "/dev/shm/speckv": "Media of the host engines, one file a pool.",
+    "/etc/speckv/keys.d": "Trusted signing keys (*.pub) for bundles.",
+    "/dev/shm/speckv": "Devices in host memory, one file per pool.",
 }
 TOKEN = re.compile(r"(--?[a-z][a-z-]*)")
 
@@ -120,8 +120,11 @@ def head(name: str, summary: str) -> Iterator[str]:
     yield '.\\" SPDX-License-Identifier: MIT'
     yield '.\\" Written by man/generate.py from the help of the commands; change that, and run it again.'
     yield f".Dd {DATE}"
+    yield ".ds doc-volume-operating-system SpecKV"
+    yield ".ds doc-default-operating-system SpecKV"
     yield f".Dt {name.upper()} 1"
     yield ".Os"
+    yield ".nh"
     yield ".Sh NAME"
     yield f".Nm {name}"
     yield f".Nd {escape(summary.rstrip('.')[0].lower() + summary.rstrip('.')[1:])}"
