@@ -15,6 +15,7 @@ from speckvctl import streams
 from speckvctl.errors import CliError, InterruptedByUserError, UsageError, describe, line_for_people
 from speckvctl.exitcodes import MEANING
 from speckvctl.render import show
+from speckvctl.render.text import room, wrapped
 from speckvctl.tree import ENVIRONMENT, NOUNS, command_path, normalized, suggestions
 
 EXIT_CODES = "Exit codes:\n" + "\n".join(f"  {int(code)}  {text}" for code, text in MEANING.items())
@@ -168,7 +169,9 @@ def _fail(exc: Exception, arguments: list[str]) -> int:
         sys.stderr.write(f"{exc}\n")
         return 2
     document = describe(exc, path)
-    sys.stderr.write(line_for_people(exc, document, path) + "\n")
+    line = line_for_people(exc, document, path)
+    width = room(sys.stderr) if sys.stderr.isatty() else None
+    sys.stderr.write("\n".join(wrapped(line, width, "  ")) + "\n")
     if {"--json", "-j"} & set(arguments) and sys.stdout is not None:
         try:
             show(document, as_json=True)

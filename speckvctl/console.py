@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from speckvctl.errors import ConfirmationError
-from speckvctl.render.text import one_line
+from speckvctl.render.text import one_line, room, wrapped
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -41,7 +41,9 @@ def confirm(loss: str, *, yes: bool, as_json: bool, command: str) -> None:
         return
     if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ConfirmationError(f"{loss}; nothing was changed", f"{command} --yes")
-    sys.stderr.write(f"{one_line(loss)}.\nType yes to go on: ")
+    said = one_line(loss)
+    lines = wrapped(f"{said[:1].upper()}{said[1:]}.", room(sys.stderr))
+    sys.stderr.write("\n".join(lines) + "\nGo on? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise ConfirmationError("not confirmed; nothing was changed")

@@ -208,7 +208,8 @@ def _check(path: Path, name: str, dtype: str, shape: list[int], multiple: int) -
         raise TensorsError(f"{path}: tensor {name} is too large: shape {shape}, more than a block can have")
     if shape[1] % multiple:
         raise TensorsError(
-            f"{path}: tensor {name} has {shape[1]} tokens, no whole number of {multiple}: cut it, or pad it"
+            f"{path}: tensor {name} has {shape[1]} tokens, not a multiple of {multiple}: frames hold whole groups; "
+            f"keep the first {shape[1] // multiple * multiple}, or pad to {-(-shape[1] // multiple) * multiple}"
         )
 
 

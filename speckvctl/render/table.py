@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents as text for people: aligned, never wrapped, the same on a terminal and in a pipe but for colour."""
+"""Documents as text for people: aligned; on a terminal in lines that fit it, in a pipe never wrapped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from speckvctl.quantities import (
     user_name,
 )
 from speckvctl.render import cards, codec, prefetcher
-from speckvctl.render.text import columns, one_line, paint, pairs, plural
+from speckvctl.render.text import Row, columns, hung, one_line, paint, pairs, plural, room, wrapped
 
 STATES = {
     "ready": "green",
@@ -45,7 +45,8 @@ _PLACEMENTS = {"card": "by the card", "host": "by this machine"}
 
 
 def render(document: results.Document) -> str:
-    lines = _lines(document)
+    width = room()
+    lines = [part for line in _lines(document) for part in ([line] if isinstance(line, Row) else wrapped(line, width))]
     return "\n".join(lines) + "\n" if lines else ""
 
 
@@ -84,13 +85,17 @@ def _(document: results.DeviceList) -> list[str]:
             ],
             STATES,
         )
-        lines += [one_line(f"{device.name}: {device.found}") for device in document.devices if device.state != "ready"]
+        lines += [
+            one_line(f"{device.name} is {device.state}: {device.found}")
+            for device in document.devices
+            if device.state != "ready"
+        ]
     else:
         lines.append("No device yet." + _next(document.next))
     if document.hardware:
         lines += ["", *_hardware(document.hardware)]
     elif document.hardware is not None:
-        lines += ["", "No cards, CXL memory, devdax nodes or memory-only NUMA nodes found."]
+        lines += ["", "No hardware found that could carry one: no cards, CXL memory, devdax or memory-only NUMA nodes."]
     return lines
 
 
@@ -465,11 +470,13 @@ def _(document: results.EventsDocument) -> list[str]:
     if not document.events:
         return ["No events."]
     # No heading: a stream of batches must look like one list.
-    return [
-        f"{format_time(event.time_ns)}  {_severity(event.severity)}  {one_line(event.device)}"
-        f"{'/' + event.pool if event.pool else ''}  {one_line(event.text)}"
-        for event in document.events
-    ]
+    width = room()
+    lines: list[str] = []
+    for event in document.events:
+        where = f"{one_line(event.device)}{'/' + event.pool if event.pool else ''}"
+        head = f"{format_time(event.time_ns)}  {_severity(event.severity)}  {where}  "
+        lines += hung(head, one_line(event.text), width)
+    return lines
 
 
 def _severity(severity: str) -> str:
@@ -565,9 +572,9 @@ def _(document: results.DoctorReport) -> list[str]:
     width = max(len(check.name) for check in document.checks)
     for check in document.checks:
         status = paint(check.status.ljust(7), STATES[check.status])
-        lines.append(f"{status}  {check.name.ljust(width)}  {one_line(check.detail)}")
+        lines += hung(f"{status}  {check.name.ljust(width)}  ", one_line(check.detail), room())
         if check.next:
-            lines.append(f"{'':7}  {'':{width}}  next: {one_line(check.next)}")
+            lines += hung(f"{'':7}  {'':{width}}  next: ", one_line(check.next), room())
     return [
         *lines,
         "",

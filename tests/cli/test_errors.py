@@ -451,7 +451,7 @@ def test_destructive_verbs_without_yes_and_without_a_terminal_change_nothing(cha
     check()
 
 
-@pytest.mark.parametrize(("answer", "code"), [("yes", 0), ("no", 2), ("", 2)])
+@pytest.mark.parametrize(("answer", "code"), [("yes", 0), ("Y", 0), ("no", 2), ("", 2)])
 def test_on_a_terminal_the_answer_decides(answer: str, code: int, chat: Cli) -> None:
     import pty
 
@@ -472,7 +472,7 @@ def test_on_a_terminal_the_answer_decides(answer: str, code: int, chat: Cli) -> 
     os.close(ours)
     os.close(theirs)
     assert done.returncode == code
-    assert "loses 0 blocks" in asked and "Type yes" in asked
+    assert "loses 0 blocks" in asked and "[y/N]" in asked and asked.startswith("Destroying")
     assert bool(done.stdout) == (code == 0)
     assert len(chat.document("pool", "list")["pools"]) == (code != 0)
 
