@@ -87,9 +87,9 @@ def pool_columns(
 ) -> list[Column[results.TopPool]]:
     """Titles that end in "/s" are of the last interval always; HIT and latencies are of the window."""
 
-    def quantile(name: str) -> Callable[[results.TopPool], str]:
+    def quantile(operation: str, name: str) -> Callable[[results.TopPool], str]:
         def cell(top: results.TopPool) -> str:
-            found = state.latency(top, window, "get")
+            found = state.latency(top, window, operation)
             return figures.duration(getattr(found, name) if found else None)
 
         return cell
@@ -126,10 +126,11 @@ def pool_columns(
         *trend("IN TREND", "written", 14),
         Column("OUT/s", told("out_bytes_per_second", figures.size), 2, least=5),
         *trend("OUT TREND", "read", 13),
-        Column("P50", quantile("p50_ns"), 5, least=6),
-        Column("P90", quantile("p90_ns"), 10, least=6),
-        Column("P99", quantile("p99_ns"), 5, least=6),
-        Column("P99.9", quantile("p999_ns"), 10, least=6),
+        Column("GETp50", quantile("get", "p50_ns"), 7, least=6),
+        Column("GETp99", quantile("get", "p99_ns"), 5, least=6),
+        Column("GETp99.9", quantile("get", "p999_ns"), 12, least=6),
+        Column("PUTp50", quantile("put", "p50_ns"), 10, least=6),
+        Column("PUTp99", quantile("put", "p99_ns"), 5, least=6),
         *trend("P99 TREND", "p99", 6),
     ]
     return pool
@@ -178,7 +179,7 @@ def tenant_columns(window: Window) -> list[Column[TenantRow]]:
 def event_columns() -> list[Column[results.EventRow]]:
     return [
         Column("TIME", lambda e: time.strftime("%H:%M:%S", time.localtime(e.time_ns // 10**9)), right=False),
-        Column("SEVERITY", lambda e: e.severity, 2, right=False, style=lambda e: shade(e.severity)),
+        Column("LEVEL", lambda e: e.severity, 2, right=False, style=lambda e: shade(e.severity)),
         Column("WHERE", lambda e: f"{e.device}/{e.pool}" if e.pool else e.device, 1, right=False, cut=14),
         Column("EVENT", lambda e: e.text, right=False, cut=8),
     ]
@@ -232,7 +233,7 @@ def sections(
 
 
 #: Orders whose column has another title.
-_TITLES = {"name": "POOL", "in": "IN/s", "out": "OUT/s"}
+_TITLES = {"name": "POOL", "in": "IN/s", "out": "OUT/s", "p99": "GETp99"}
 
 
 def pool_section(

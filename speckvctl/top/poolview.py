@@ -44,10 +44,12 @@ COLUMNS
                 byte holds, with headers and checksums
   HIT           blocks served, over blocks wanted: gets, and
                 look-ups that found nothing
-  P50 to P99.9  latency of a get a block, as clients measured it: the upper
-                bound of a histogram's bucket, at most a quarter too high
+  GETp50 ...    latency of a get, or of a put, per block, as clients measured
+                it: the upper bound of a histogram's bucket, at most a quarter
+                too high
+  ALLOC         of a device: what its pools take, full or not
   TREND         the last ticks, the highest full height
-  HEALTH TEMP   a card's; LINK and QUEUE too: "-" where nobody measures it
+  HEALTH TEMP   a card's; LINK and QUEUE too: "-" where unavailable
 PREFETCHER
   ACCURACY      staged blocks that a get was served from, over blocks asked
                 to be staged

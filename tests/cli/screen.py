@@ -62,8 +62,9 @@ def pool_cells(entry: Document, window: str) -> dict[str, str]:
         "IN/s": size(part(interval, "in_bytes_per_second")),
         "OUT/s": size(part(interval, "out_bytes_per_second")),
     }
-    for title, name in (("P50", "p50_ns"), ("P90", "p90_ns"), ("P99", "p99_ns"), ("P99.9", "p999_ns")):
-        cells[title] = duration(part(source, "latency", "get", name))
+    for operation in ("get", "put"):
+        for title, name in (("p50", "p50_ns"), ("p99", "p99_ns"), ("p99.9", "p999_ns")):
+            cells[f"{operation.upper()}{title}"] = duration(part(source, "latency", operation, name))
     return cells
 
 
@@ -122,7 +123,7 @@ def tenant_cells(entry: Document, tenant: Document, window: str) -> dict[str, st
 def event_cells(event: Document) -> dict[str, str]:
     return {
         "TIME": clock(event["time_ns"]),
-        "SEVERITY": event["severity"],
+        "LEVEL": event["severity"],
         "WHERE": f"{event['device']}/{event['pool']}" if event["pool"] else event["device"],
         "EVENT": event["text"],
     }
