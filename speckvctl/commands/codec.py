@@ -419,15 +419,33 @@ def calibrate(
 
     loaded = llama.load(model, device=compute)
     ids = perplexity.read_tokens(tokens, loaded, documents)
+    if dry_run:
+        planned = results.CodecCalibrate(
+            file=str(output),
+            dry_run=True,
+            codec=codec_name,
+            calibration_digest=None,
+            file_bytes=None,
+            model=str(model),
+            tokens=str(tokens),
+            documents=len(ids),
+            document_tokens=int(ids.shape[1]),
+            ratio=None,
+            perplexity_reference=None,
+            expected_increase_percent=None,
+            k_bits=[],
+            v_bits=[],
+        )
+        finish(planned, as_json=as_json)
+        return
     with progress("calibrating", "documents") as tell:
         made = calibration.make(
             loaded, ids, ratio=ratio, codec=codec_name, seed=seed, source=f"{model.name} {tokens.name}", progress=tell
         )
-    if not dry_run:
-        files.write(output, made.file)
+    files.write(output, made.file)
     document = results.CodecCalibrate(
         file=str(output),
-        dry_run=dry_run,
+        dry_run=False,
         codec=codec_name,
         calibration_digest=Loaded(made.file).digest.hex(),
         file_bytes=len(made.file),

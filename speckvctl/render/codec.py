@@ -131,6 +131,9 @@ def compared(document: results.CodecCompare) -> list[str]:
 
 def calibrated(document: results.CodecCalibrate) -> list[str]:
     text = f"{plural(document.documents, 'document')} of {one_line(document.tokens)}"
+    if document.dry_run:
+        what = f"calibrate {document.codec} for {one_line(document.model)}"
+        return [f"Would {what} with {text}, {document.document_tokens:,} tokens each, into {one_line(document.file)}."]
     rows = [
         [str(layer), " ".join(f"{bits:.3g}" for bits in k), " ".join(f"{bits:.3g}" for bits in v)]
         for layer, (k, v) in enumerate(zip(document.k_bits, document.v_bits, strict=True))
@@ -148,7 +151,7 @@ def calibrated(document: results.CodecCalibrate) -> list[str]:
         "",
         *columns(["LAYER", "K BITS", "V BITS"], rows),
         "",
-        f"{'Would write' if document.dry_run else 'Wrote'} {one_line(document.file)}.",
+        f"Wrote {one_line(document.file)}.",
     ]
 
 

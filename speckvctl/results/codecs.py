@@ -108,21 +108,21 @@ class CodecCompare(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class CodecCalibrate(Document):
-    """k_bits and v_bits: of each layer, of each KV head."""
+    """k_bits and v_bits: of each layer, of each KV head. A dry run calibrates nothing, and knows none of them."""
 
     schema: ClassVar[str] = "speckvctl.codec-calibrate"
     file: str
     dry_run: bool
     codec: str
-    calibration_digest: str
-    file_bytes: int
+    calibration_digest: str | None
+    file_bytes: int | None
     model: str
     tokens: str
     documents: int
     document_tokens: int
-    ratio: float
-    perplexity_reference: float
-    expected_increase_percent: float
+    ratio: float | None
+    perplexity_reference: float | None
+    expected_increase_percent: float | None
     k_bits: list[list[float]]
     v_bits: list[list[float]]
 

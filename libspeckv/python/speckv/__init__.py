@@ -98,6 +98,9 @@ def version() -> str:
     return str(_ffi.string(_lib.speckv_version()).decode())
 
 
+__version__ = version()
+
+
 __all__ = [
     "Buffers",
     "BusyError",
