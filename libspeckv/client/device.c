@@ -70,7 +70,7 @@ static int refuse(struct speckv_ctx *ctx, const struct speckv_device_info *info)
 {
 	switch (info->state) {
 	case SPECKV_MEDIUM_ABSENT:
-		return fail(ctx, -ENOENT, "%s: no host engine there yet; 'speckvctl pool create %s NAME --size SIZE' makes one", info->name, info->name);
+		return fail(ctx, -ENOENT, "%s: no such device yet; 'speckvctl pool create %s NAME --size SIZE' creates it", info->name, info->name);
 	case SPECKV_MEDIUM_DENIED:
 		return fail(ctx, -EACCES, "%s: %s", info->name, info->found);
 	case SPECKV_MEDIUM_FOREIGN:

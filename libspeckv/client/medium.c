@@ -239,19 +239,19 @@ static void judge(const struct lay_superblock *super, uint64_t size, struct spec
 	info->layout_version = super->version;
 	if (super->version != LAY_VERSION) {
 		info->state = SPECKV_MEDIUM_OTHER_VERSION;
-		snprintf(info->found, sizeof(info->found), "a speckv medium of layout version %u; this build reads version %u", super->version, LAY_VERSION);
+		snprintf(info->found, sizeof(info->found), "SpecKV format, layout version %u; this build reads version %u", super->version, LAY_VERSION);
 	} else if (state == LAY_MEDIUM_MAKING) {
 		info->state = SPECKV_MEDIUM_HALF_MADE;
-		snprintf(info->found, sizeof(info->found), "a speckv medium whose creation did not finish");
+		snprintf(info->found, sizeof(info->found), "SpecKV format, creation not finished");
 	} else if (state != LAY_MEDIUM_READY || super->crc != super_crc(super)) {
 		info->state = SPECKV_MEDIUM_HALF_MADE;
 		snprintf(info->found, sizeof(info->found), "a speckv superblock that is damaged (its checksum does not match)");
 	} else if (size < super->medium_bytes || super->medium_bytes < sizeof(struct lay_device)) {
 		info->state = SPECKV_MEDIUM_TRUNCATED;
-		snprintf(info->found, sizeof(info->found), "a speckv medium cut short: %s of %s are left", human(have, size), human(want, super->medium_bytes));
+		snprintf(info->found, sizeof(info->found), "SpecKV format, truncated: %s of %s are left", human(have, size), human(want, super->medium_bytes));
 	} else {
 		info->state = SPECKV_MEDIUM_READY;
-		snprintf(info->found, sizeof(info->found), "a speckv medium, layout version %u", super->version);
+		snprintf(info->found, sizeof(info->found), "SpecKV format, layout version %u", super->version);
 	}
 	memcpy(info->uuid, super->uuid, sizeof(info->uuid));
 	info->single_inode = super->single_inode;
@@ -360,7 +360,7 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 			judge((const struct lay_superblock *)bytes, size, info);
 		} else {
 			info->state = SPECKV_MEDIUM_TRUNCATED;
-			snprintf(info->found, sizeof(info->found), "a speckv medium cut short: %zd bytes are left", got);
+			snprintf(info->found, sizeof(info->found), "SpecKV format, truncated: %zd bytes are left", got);
 		}
 	} else {
 		info->state = SPECKV_MEDIUM_FOREIGN;

@@ -214,7 +214,7 @@ static int shrink(struct job *job)
 			patience = clock_ns() + PATIENCE_NS;
 		} else if (clock_ns() > patience) {
 			left = word ? busy_above(job, word) :
-				      fail(job->dev->ctx, -EUCLEAN, "pool %s cannot shrink: %lld pages above the new end are nobody's; 'speckvctl pool check %s %s --repair' mends that",
+				      fail(job->dev->ctx, -EUCLEAN, "pool %s cannot shrink: %lld pages above the new end are leaked; 'speckvctl pool check %s %s --repair' mends that",
 					   job->name, (long long)left, job->dev->medium.name, job->name);
 			break;
 		}

@@ -81,13 +81,13 @@ static void a_fixed_medium(void)
 	refused(-EPROTONOSUPPORT, SPECKV_MEDIUM_OTHER_VERSION, "layout version 7");
 	write_at(path, 0, &super, sizeof(super));
 	write_at(path, offsetof(struct lay_superblock, state), &state, 4);
-	refused(-EUCLEAN, SPECKV_MEDIUM_HALF_MADE, "did not finish");
+	refused(-EUCLEAN, SPECKV_MEDIUM_HALF_MADE, "not finished");
 	write_at(path, 0, &super, sizeof(super));
 	write_at(path, offsetof(struct lay_superblock, created_ns), &zero, 8);
 	refused(-EUCLEAN, SPECKV_MEDIUM_HALF_MADE, "checksum");
 	write_at(path, 0, &super, sizeof(super));
 	CHECK(truncate(path, 5 * MIB) == 0, "cut");
-	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "cut short: 5 MiB of 16 MiB");
+	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "truncated: 5 MiB of 16 MiB");
 	CHECK(truncate(path, 1000) == 0, "cut");
 	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "1000 bytes are left");
 	CHECK(truncate(path, 16 * MIB) == 0, "whole again");
