@@ -60,6 +60,59 @@ def test_the_command_runs_from_its_own_environment(installed: Path) -> None:
     assert "pool" in subprocess.run(script, capture_output=True, text=True, check=True).stdout
 
 
+def test_what_shells_people_and_programs_read_is_there(installed: Path) -> None:
+    share = installed / PREFIX.lstrip("/") / "share"
+    for name in (
+        "bash-completion/completions/speckvctl",
+        "zsh/site-functions/_speckvctl",
+        "fish/vendor_completions.d/speckvctl.fish",
+        "man/man1/speckvctl-pool.1",
+        "speckv/schemas/pool-list.json",
+        "speckv/examples/quickstart.c",
+    ):
+        assert (share / name).is_file(), name
+
+
+def test_every_user_can_read_it(installed: Path) -> None:
+    closed = [
+        path
+        for path in (installed / PREFIX.lstrip("/")).rglob("*")
+        if not path.is_symlink()
+        and path.stat().st_mode & (0o5 if path.is_dir() else 0o4) != (0o5 if path.is_dir() else 0o4)
+    ]
+    assert not closed
+
+
+def test_the_list_names_every_file_outside_its_folder(installed: Path) -> None:
+    root = installed / PREFIX.lstrip("/")
+    listed = (root / "lib" / "speckv" / "installed-files").read_text().splitlines()
+    there = {
+        f"/{path.relative_to(installed)}"
+        for path in root.rglob("*")
+        if (path.is_symlink() or path.is_file()) and not path.is_relative_to(root / "lib" / "speckv")
+    }
+    assert there - {f"{PREFIX}/include/other.h"} == set(listed)
+    assert len(listed) == len(set(listed))
+
+
+def test_an_installation_that_was_interrupted_can_be_removed(repository: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PREFIX": PREFIX, "DESTDIR": str(tmp_path)}
+    # pip has nothing to install from: that ends it after the library's files are in place
+    cut = {**environment, "PIP_INDEX_URL": "file:///nowhere", "PIP_EXTRA_INDEX_URL": "", "PIP_NO_CACHE_DIR": "1"}
+    done = subprocess.run(["make", "-C", repository, "install"], env=cut, check=False, timeout=550)
+    assert done.returncode != 0
+    assert list(tmp_path.rglob("libspeckv.so"))
+    make("uninstall", repository, tmp_path)
+    assert files_below(tmp_path) == {"opt", PREFIX.lstrip("/")}
+
+
+def test_installing_takes_no_torch(repository: Path) -> None:
+    setup = subprocess.run(
+        ["bash", "-x", repository / ".ci" / "setup", "install"], capture_output=True, text=True, check=True, timeout=550
+    )
+    assert "torch" not in "".join(line for line in setup.stderr.splitlines() if "pip install" in line)
+
+
 def test_nothing_installed_names_the_staging_folder(installed: Path) -> None:
     texts = [p for p in installed.rglob("*") if p.is_file() and p.suffix in {"", ".pc", ".cfg", ".fish", ".csh"}]
     assert texts
