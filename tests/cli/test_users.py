@@ -6,16 +6,31 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import speckvctl
 from speckvctl.replay import sample
 from tests.cli.conftest import SPECKVCTL, Cli, Finished
 from tests.conftest import EMULATOR
 
 #: uid: one without a name on any machine, and one that has one on most; the group that shares a pool; a stranger.
 FIRST, SECOND, TEAM, STRANGER = 4242, 65534, 4300, 4343
+
+
+def interpreter() -> Path | None:
+    """One of this version that other users may run; that of the environment may lie in root's home."""
+    version = "{}.{}".format(*sys.version_info)
+    for path in (Path(sys.executable), Path(f"/usr/bin/python{version}")):
+        places = [path.resolve(), *path.resolve().parents]
+        if all(place.exists() and place.stat().st_mode & 0o001 for place in places):
+            return path
+    return None
+
+
+INTERPRETER = interpreter()
 
 pytestmark = [
     pytest.mark.root,
@@ -26,9 +41,15 @@ pytestmark = [
 
 def as_user(uid: int, runtime: Path, *arguments: str, groups: tuple[int, ...] = ()) -> Finished:
     """The installed command, run by another user from the root folder."""
-    environment = {"PATH": os.environ["PATH"], "HOME": "/", "SPECKV_RUNTIME_DIR": str(runtime), "LC_ALL": "C.UTF-8"}
+    environment = {
+        "PATH": f"{SPECKVCTL.parent}:{os.environ['PATH']}",
+        "HOME": "/",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONPATH": str(Path(speckvctl.__file__).parent.parent),
+        "SPECKV_RUNTIME_DIR": str(runtime),
+    }
     done = subprocess.run(
-        [str(SPECKVCTL), *arguments],
+        [str(INTERPRETER), "-P", "-m", "speckvctl", *arguments],
         user=uid,
         group=uid,
         extra_groups=groups,
@@ -47,12 +68,8 @@ def as_user(uid: int, runtime: Path, *arguments: str, groups: tuple[int, ...] = 
 def shared(cli: Cli, runtime_dir: Path) -> Path:
     """A runtime folder of root's, as /dev/shm/speckv is, with a pool of a group and one of root's alone."""
     runtime_dir.chmod(0o755)
-    try:
-        reached = as_user(FIRST, runtime_dir, "--version")
-    except PermissionError:
-        reached = None
-    if reached is None or reached.code:
-        pytest.skip(f"other users cannot run {SPECKVCTL}: its folder is closed to them")
+    if INTERPRETER is None or as_user(FIRST, runtime_dir, "--version").code:
+        pytest.skip(f"other users can reach no interpreter, or not {SPECKVCTL}")
     team = ["--owner", f"0:{TEAM}", "--mode", "0660"]
     cli.ok("pool", "create", "host:DRAM", "team", "--size", "64M", *team)
     cli.ok("pool", "create", "host:DRAM", "mine", "--size", "8M")
