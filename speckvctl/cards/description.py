@@ -37,7 +37,7 @@ def administered(name: str) -> Iterator[card.Admin]:
 
     library.check_device_name(name)
     if not library.is_card(name):
-        raise UnsupportedError(f"{name} is a host engine, not a card", "speckvctl device list")
+        raise UnsupportedError(f"{name} is host memory, not a card", "speckvctl device list")
     with library.context() as ctx, speckv.card.Admin(ctx, name) as admin:
         yield admin
 

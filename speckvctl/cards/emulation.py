@@ -245,12 +245,12 @@ def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:
             is_so = f"has {format_size(has)} of memory" if field == "memory_bytes" else f"was made {_with(option, has)}"
             raise UsageError(
                 f"{option}: emu:{name} {is_so}, and cannot be changed; nothing was done",
-                f"speckvctl emu stop {name} --remove, and start it anew",
+                f"speckvctl emu stop {name} --remove, and start it again",
             )
     if wish.keys:
         raise UsageError(
             f"--key: the keys of emu:{name} were written when it was made; nothing was changed",
-            f"speckvctl emu stop {name} --remove, and start it anew",
+            f"speckvctl emu stop {name} --remove, and start it again",
         )
     return made
 

@@ -208,10 +208,10 @@ def mode(name: str, calibration: Path | None = None, *, of_frames: bool = False)
     try:
         wanted = Codec(name)
     except ValueError:
-        raise UsageError(f"--codec: '{name}' is no mode", f"--codec with one of {built}") from None
+        raise UsageError(f"--codec: '{name}' is not a codec", f"--codec with one of {built}") from None
     if wanted not in CALIBRATED:
         if wanted not in codec.modes():
-            raise UnsupportedError(f"this build has no mode {name}", f"--codec with one of {built}")
+            raise UnsupportedError(f"this build has no codec {name}", f"--codec with one of {built}")
         if calibration is not None and not of_frames:
             raise UsageError(f"mode {name} takes no calibration", f"--codec with one of {', '.join(CALIBRATED)}")
         return Mode(wanted)
@@ -219,7 +219,7 @@ def mode(name: str, calibration: Path | None = None, *, of_frames: bool = False)
         raise UsageError(f"mode {name} needs a calibration", "--calibration FILE, made by codec calibrate")
     loaded = _calibration(calibration)
     if wanted not in loaded.codecs:
-        has = ", ".join(loaded.codecs) or "no mode of this build"
+        has = ", ".join(loaded.codecs) or "no codec of this build"
         raise UnsupportedError(f"{calibration}: a calibration for {has}, not for {name}", "another --calibration")
     return Mode(wanted, loaded)
 

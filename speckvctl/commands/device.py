@@ -329,7 +329,7 @@ def close_device(device: HostDevice, yes: Yes = False, dry_run: DryRun = False, 
     library.check_device_name(device)
     if library.is_card(device):
         stop = f"speckvctl emu stop {device.removeprefix('emu:')} --remove"
-        raise UnsupportedError(f"{device} is a card: only host engines are closed", stop)
+        raise UnsupportedError(f"{device} is a card: only host devices are closed", stop)
     with library.context() as ctx:
         library.require_ready(ctx.probe(device))
         with ctx.open(device) as dev:

@@ -65,7 +65,7 @@ def flash(
     """
     library.check_device_name(device)
     if not library.is_card(device):
-        raise UnsupportedError(f"{device} is a host engine: there is nothing to flash", "speckvctl device list")
+        raise UnsupportedError(f"{device} is host memory: there is nothing to flash", "speckvctl device list")
     if slot is not None and slot.lower() not in ("a", "b"):
         raise UsageError(f"--slot: '{slot}' is neither a nor b", "--slot a")
     given = rollback + golden + (bundle is not None)

@@ -187,7 +187,7 @@ def create_pool(
         library.require_permission(found)
         replaced = None if found.state in ("ready", "absent") else found.found
         if found.state == "foreign" and not dry_run:
-            loss = f"{device} holds {found.found}, which a new medium overwrites"
+            loss = f"{device} holds {found.found}, which creating a pool overwrites"
             confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl pool create {device} {pool} --size {size}")
             yes = True
         if dry_run:

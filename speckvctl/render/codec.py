@@ -145,7 +145,7 @@ def calibrated(document: results.CodecCalibrate) -> list[str]:
                 ("Model", one_line(document.model)),
                 ("Text", f"{text}, perplexity {document.perplexity_reference:.4f}"),
                 ("Expected", f"{document.expected_increase_percent:+.3f}% perplexity on this text"),
-                ("Digest", document.calibration_digest),
+                ("Digest", document.calibration_digest or "-"),
             ]
         ),
         "",
@@ -184,7 +184,7 @@ def decoded(document: results.CodecDecode) -> list[str]:
 
 def vectors(document: results.CodecVectors) -> list[str]:
     lines = columns(
-        ["MODE", ">VECTORS", ">STORED"],
+        ["CODEC", ">VECTORS", ">STORED"],
         [[row.codec, format_count(row.vectors), format_count(row.stored_frames)] for row in document.modes],
     )
     kernels = ", ".join(document.isas)

@@ -54,7 +54,7 @@ def evaluated(document: results.PrefetcherEval) -> list[str]:
 
 def trained(document: results.TrainPrefetcher) -> list[str]:
     lines = columns(
-        ["TRACE", ">REQUESTS", ">TO LEARN", ">TO CHOOSE", ">TO JUDGE", ">RETURNS"],
+        ["TRACE", ">REQUESTS", ">LEARN", ">VALIDATE", ">TEST", ">RETURNS"],
         [
             [
                 trace.trace,

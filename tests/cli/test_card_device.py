@@ -183,7 +183,7 @@ def test_settings_are_changed_and_only_saved_ones_kept(card: Card, cli: Cli) -> 
     assert cli.document("device", "set", "emu:card0", "--throttle-celsius", "80", "--save")["saved"] is True
     refused(cli("device", "set", "emu:card0", "--throttle-celsius", "200"), 2)
     refused(cli("device", "set", "emu:card0", "--prefetch-depth", "17"), 2)
-    refused(cli("device", "set", "host:DRAM", "--prefetch-depth", "4"), 8, "host engine")
+    refused(cli("device", "set", "host:DRAM", "--prefetch-depth", "4"), 8, "host memory")
     card.kill(signal.SIGKILL)
     card.again()
     with card.administer() as admin:

@@ -361,7 +361,7 @@ def test_what_is_no_card_is_not_flashed(context: speckv.Context, cli: Cli) -> No
         refused(cli("flash", "emu:door", RELEASED), 8, "not a card")
         thread.join()
     refused(cli("flash", "emu:none", RELEASED), 4, "emu start none")
-    refused(cli("flash", "host:DRAM", RELEASED), 8, "host engine")
+    refused(cli("flash", "host:DRAM", RELEASED), 8, "host memory")
     refused(cli("flash", "/dev/speckv0", RELEASED), 8)
 
 
