@@ -50,9 +50,9 @@ def parse_size(text: str, option: str) -> int:
         raise UsageError(f"{option}: '{text}' is not a size", advice) from None
     if size > _UINT64_MAX:
         raise UsageError(f"{option}: '{text}' is more than this machine can address", advice)
-    if size != size.to_integral_value():
+    if factor == 1 and size != size.to_integral_value():
         raise UsageError(f"{option}: '{text}' is not a whole number of bytes", advice)
-    return int(size)
+    return int(size.to_integral_value())  # "1.01 KiB", as sizes are shown, is 1034.24 bytes
 
 
 def parse_positive_size(text: str, option: str) -> int:

@@ -134,6 +134,8 @@ def plan(config: ReplayConfig) -> Plan:
         runtime_dir = context.runtime_dir
         with context.open(config.device) as device:
             pool = device.pool(config.pool)
+            if not pool.accessible:
+                raise error(errno.EACCES, f"pool {config.pool} of {config.device}: this user may not use it")
             calibrated = None
             if pool.calibration is not None:
                 calibrated = Calibrated(

@@ -284,7 +284,7 @@ def test_two_managers_at_once(chat: Cli) -> None:
 # ---- other mistakes --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", ["", "4 GiBs", "-1GiB", "1e9", "0x10", "GiB", "1.0000001KiB", "0", "99999999999TiB"])
+@pytest.mark.parametrize("size", ["", "4 GiBs", "-1GiB", "1e9", "0x10", "GiB", "1.5B", "0", "99999999999TiB"])
 def test_a_size_that_is_none_is_quoted(size: str, cli: Cli) -> None:
     refused(cli("pool", "create", "host:DRAM", "chat", f"--size={size}"), 2, "--size", f"'{size}'")
 

@@ -65,11 +65,12 @@ def test_text_that_is_no_size_is_refused_and_never_breaks(text: str) -> None:
         assert text in refusal.message
 
 
-def test_fractions_are_exact_or_refused() -> None:
+def test_fractions_are_of_units_and_not_of_bytes() -> None:
     assert parse_size("1.5GiB", "--size") == 3 * 2**29
     assert parse_size("0.1kB", "--size") == 100
+    assert parse_size("1.01 KiB", "--size") == 1034
     with pytest.raises(UsageError):
-        parse_size("0.1KiB", "--size")
+        parse_size("0.5", "--size")
 
 
 def test_since_counts_back_from_now_or_names_a_local_time() -> None:
