@@ -66,9 +66,9 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 		if (!rc && load_relaxed(&pool->verify))
 			rc = speckv_frame_verify(frame, *frame_bytes);
 		if (!rc)
-			region_flush(r, frame, *frame_bytes);
+			rc = region_flush(r, frame, *frame_bytes);
 	}
-	if (rc == -EIO) {
+	if (rc == -EIO && r->card) {
 		pages_retire(pool, run);
 		return rc;
 	}
@@ -148,7 +148,7 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	uint64_t frame_bytes, raw = r->fixed.block_bytes;
 	struct found found;
 	struct run run;
-	int rc = -EIO;
+	int rc, tries = 0;
 
 	request->flags &= ~(uint32_t)(SPECKV_REQUEST_EXISTED | SPECKV_REQUEST_STAGED);
 	if (!request->buffer || request->buffer_bytes != raw)
@@ -161,16 +161,19 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 		count(pool, SPECKV_COUNT_PUT_EXISTED, 1);
 		return 0;
 	}
-	for (int tries = 0; tries < PUT_TRIES && rc == -EIO; tries++) /* elsewhere, where a card's memory went bad */
+	do
 		rc = encode(pool, codec, request, &run, &frame_bytes);
+	while (rc == -EIO && r->card && ++tries < PUT_TRIES); /* elsewhere, where a card's memory went bad */
 	if (rc == -ENODATA) /* a non-finite value: this block is kept as it is */
 		rc = encode(pool, SPECKV_CODEC_RAW, request, &run, &frame_bytes);
 	if (rc)
 		return rc;
 	index_fill(r, &run, &request->key, request->first_position, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index, tick);
 	rc = pages_publish(pool, &run);
-	if (rc)
+	if (rc) {
+		index_remove(r, &request->key, region_entry_of(r, run.page), run.generation);
 		return rc;
+	}
 	found = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index };
 	add(&tenant->used_pages, run.pages);
 	add(&tenant->blocks, 1);
@@ -342,14 +345,18 @@ static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_requ
 	case SPECKV_OP_DROP: {
 		struct found all[2 * LAY_BUCKET_SLOTS];
 		size_t n = index_find_all(r, &request->key, all);
+		uint64_t failed = load_relaxed(&r->flushes_failed);
 		int rc = -ENOENT;
 
 		for (size_t i = 0; i < n; i++) /* those first that a drop before left in doubt */
 			if (index_doubtful(r, &all[i]) && block_drop(pool, &request->key, &all[i]))
 				rc = 0;
-		for (int tries = 0; tries < 2 * LAY_BUCKET_SLOTS && index_find(r, &request->key, &found); tries++)
+		for (int tries = 0; tries < 2 * LAY_BUCKET_SLOTS && index_find(r, &request->key, &found); tries++) {
 			if (block_drop(pool, &request->key, &found))
 				rc = 0; /* and look for a twin */
+			else if (load_relaxed(&r->flushes_failed) != failed)
+				return -EIO; /* it would be there again after a power loss, and so it stays */
+		}
 		return rc;
 	}
 	case SPECKV_OP_PREFETCH:

@@ -11,12 +11,6 @@
 #define ADOPT (1u << 30) /* an open flag of our own: the table was made just now */
 #define MANAGER_PATIENCE_NS 2000000000ull
 
-void device_flush(struct speckv_device *dev)
-{
-	if (dev->durability == SPECKV_DURABLE_POWER)
-		msync(dev->table, sizeof(*dev->table), MS_SYNC);
-}
-
 /* ---- open ---------------------------------------------------------------------------------------------------------- */
 
 /* The table, mapped, and what is fixed of it. */
@@ -257,10 +251,12 @@ void extents_cut(struct lay_pool_record *record, uint64_t bytes)
 }
 
 /* Zero what a pool on a single inode held: its header and its data. */
-static void extents_zero(struct speckv_device *dev, const struct lay_pool_record *r)
+static int extents_zero(struct speckv_device *dev, const struct lay_pool_record *r)
 {
+	int rc = 0;
+
 	if (!record_sane(dev, r))
-		return;
+		return 0;
 	for (unsigned int i = 0; i < r->extents; i++) {
 		uint64_t bytes = i ? r->extent[i].bytes : LAY_UNIT;
 		void *map = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, dev->fd, (off_t)r->extent[i].offset) : MAP_FAILED;
@@ -268,10 +264,11 @@ static void extents_zero(struct speckv_device *dev, const struct lay_pool_record
 		if (map == MAP_FAILED)
 			continue;
 		memset(map, 0, bytes);
-		if (dev->durability == SPECKV_DURABLE_POWER)
-			msync(map, bytes, MS_SYNC);
+		if (!rc && dev->durability == SPECKV_DURABLE_POWER)
+			rc = medium_flush(&dev->medium, map, bytes);
 		munmap(map, bytes);
 	}
+	return rc;
 }
 
 bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
@@ -296,14 +293,17 @@ bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 {
 	uint32_t state = load(&r->state);
+	bool removed = true;
 
 	if (state == SPECKV_POOL_DESTROYING && removal_undone(dev, r))
 		return;
 	if (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING) {
-		if (!dev->single_inode)
-			region_remove(dev, r, false); /* a file there that is not this pool's stays: it is not this record's to remove */
+		if (!dev->single_inode) /* a file there that is not this pool's stays: it is not this record's to remove */
+			removed = region_remove(dev, r, false) != -EIO;
 		if (dev->single_inode && state == SPECKV_POOL_DESTROYING)
-			extents_zero(dev, r);
+			removed = extents_zero(dev, r) == 0;
+		if (!removed)
+			return; /* the next manager tries again */
 		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "finished the %s of pool %.63s, whose manager died",
 			     state == SPECKV_POOL_CREATING ? "roll-back of the creation" : "removal", r->name);
 		store(&r->state, 0);
@@ -561,6 +561,7 @@ int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int 
 	if (erase) {
 		device_event(dev, SPECKV_EVENT_DEVICE_REMOVED, SPECKV_INFO, "%s closed", medium.name);
 		dev->table->super.magic = 0;
+		rc = device_flush(dev);
 		if (made) {
 			snprintf(pools, sizeof(pools), "%s.pools/.lock", path_name(medium.path));
 			unlinkat(dev->folder.fd, pools, 0);
@@ -568,6 +569,8 @@ int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int 
 			unlinkat(dev->folder.fd, pools, AT_REMOVEDIR);
 			if (unlinkat(dev->folder.fd, path_name(medium.path), 0) != 0)
 				rc = fail(ctx, -errno, "cannot remove %s: %s", medium.path, strerror(errno));
+			else
+				rc = folder_flush(&dev->folder);
 		}
 	}
 	device_unmanage(dev);

@@ -254,7 +254,7 @@ int folder_enter(struct speckv_ctx *ctx, const struct folder *in, const char *pa
 	int fd, rc = 0;
 
 	*out = (struct folder){ .fd = -1, .owner = NO_OWNER };
-	if (flags & FOLDER_MAKE && mkdirat(in->fd, name, 0755) != 0 && errno != EEXIST)
+	if (flags & FOLDER_MAKE && (mkdirat(in->fd, name, 0755) != 0 ? errno != EEXIST : folder_flush(in) != 0))
 		return fail(ctx, -errno, "cannot make the folder %s: %s", path, strerror(errno));
 	fd = openat(in->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)

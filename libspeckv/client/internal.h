@@ -120,7 +120,6 @@ bool removal_undone(struct speckv_device *dev, struct lay_pool_record *record);
 void extents_cut(struct lay_pool_record *record, uint64_t bytes);
 int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out);
 uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free);
-void device_flush(struct speckv_device *dev);
 
 /* ---- locks.c ------------------------------------------------------------------------------------------------------ */
 
@@ -172,6 +171,7 @@ struct region {
 	_Atomic uint64_t pages;    /* data pages that are mapped here: never above the header's, nor max_pages */
 	_Atomic bool gone;         /* seen to be no more, or another pool */
 	_Atomic uint64_t size_sequence;
+	_Atomic uint64_t flushes_failed, flush_event_ns;
 	pthread_mutex_t remap;
 	pthread_mutex_t reaping; /* threads of one descriptor do not exclude each other by its locks */
 	struct fork_guard guard;
@@ -204,10 +204,6 @@ static inline bool region_stale(struct region *r)
 {
 	return load(&r->head->pool.size_sequence) != load_relaxed(&r->size_sequence);
 }
-/* Nothing that the medium must keep over a power loss is acknowledged before this returned 0. */
-int region_flush(struct region *region, const void *address, uint64_t bytes);
-/* All that stands before the data, on whatever medium. */
-int region_flush_tables(struct region *region);
 /*
  * Uses are ordered by ticks of a counter in the medium, not by a time: no clock that is set, no reboot and no time namespace turns
  * them round. A batch takes its ticks at once, and its first block the latest: it is the nearest to the root of a chain.
@@ -233,6 +229,17 @@ static inline uint64_t region_entry_of(const struct region *r, uint64_t page)
 {
 	return page / r->min_run;
 }
+
+/* ---- durable.c ------------------------------------------------------------------------------------------------------ */
+
+/* Nothing that must survive a power loss is acknowledged before its flush returned 0. On media that do not survive one they do nothing. */
+int medium_flush(const struct medium *medium, const void *address, uint64_t bytes);
+int region_flush(struct region *region, const void *address, uint64_t bytes);
+/* All that stands before the data, on whatever medium. */
+int region_flush_tables(struct region *region);
+int device_flush(struct speckv_device *dev); /* the table; text set */
+/* Names made, renamed and removed in it. */
+int folder_flush(const struct folder *folder);
 
 /* ---- attach.c: this process as a client ---------------------------------------------------------------------------- */
 
@@ -292,20 +299,23 @@ struct found {
 /* Claim `pages` in a row. 0, -ENOSPC, -EDQUOT. Evicts as the pool's policy says. */
 int pages_claim(struct speckv_pool *pool, uint32_t pages, struct run *run, uint64_t below);
 void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages);
+/* Errors: -EOWNERDEAD, or what kept it from the medium. The run is not held any more then. */
 int pages_publish(struct speckv_pool *pool, const struct run *run);
 void pages_release(struct region *region, uint32_t owner, const struct run *run);
 /* Instead of a release: memory behind a claimed run went bad, and nobody shall have it. */
 void pages_retire(struct speckv_pool *pool, const struct run *run);
-/* HEAD -> claimed by this client. True for exactly one caller. */
+/* HEAD -> claimed by this client. True for exactly one caller; false, too, where that did not reach the medium: the block is as it was. */
 bool pages_unpublish(struct speckv_pool *pool, const struct run *run);
 /*
  * Move a block: `from` is published, `to` is a claimed copy of it with its entry filled. The one step that decides is from's word:
  * where another process dropped the block before it, the copy never shows (false). Between move_begin() and move_end() readers
  * that miss the key wait for it, and a death is settled by whoever reaps this client.
  */
-void move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to);
+int move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to);
 bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct run *to);
-void move_end(struct speckv_pool *pool, const struct run *from, const struct run *to);
+/* Both words to the medium. Where that fails they are as they were before the switch: `to` is claimed, `from` is the block. */
+int move_settle(struct speckv_pool *pool, const struct run *from, const struct run *to);
+void move_end(struct speckv_pool *pool);
 struct page_census {
 	uint64_t used, free, claimed, retired, orphan, blocks, raw_bytes, stored_bytes;
 	uint64_t claimed_by[LAY_CLIENTS];

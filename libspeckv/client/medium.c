@@ -430,11 +430,12 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 	if (table == MAP_FAILED)
 		return -errno;
 	store(&table->super.state, LAY_MEDIUM_MAKING);
+	rc = medium_flush(medium, table, sizeof(table->super)); /* from here on it is not what it was */
 	table->super.magic = LAY_DEVICE_MAGIC;
 	table->super.version = LAY_VERSION;
 	memset((void *)table->pools, 0, sizeof(table->pools));
 	memset((void *)table->events, 0, sizeof(table->events));
-	rc = random_bytes(table->super.uuid, sizeof(table->super.uuid));
+	rc = rc ? rc : random_bytes(table->super.uuid, sizeof(table->super.uuid));
 	table->super.uuid[6] = (uint8_t)((table->super.uuid[6] & 0x0f) | 0x40); /* RFC 9562 version 4 */
 	table->super.uuid[8] = (uint8_t)((table->super.uuid[8] & 0x3f) | 0x80);
 	if (medium->card)
@@ -450,12 +451,12 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 	store(&table->super.event_sequence, 0);
 	store(&table->super.manager_pid, 0);
 	table->super.crc = super_crc(&table->super);
-	if (!rc && msync(table, bytes, MS_SYNC) != 0 && errno != EINVAL)
-		rc = -errno;
 	if (!rc)
+		rc = medium_flush(medium, table, bytes);
+	if (!rc) {
 		store(&table->super.state, LAY_MEDIUM_READY);
-	if (!rc && msync(table, bytes, MS_SYNC) != 0 && errno != EINVAL)
-		rc = -errno;
+		rc = medium_flush(medium, table, sizeof(table->super));
+	}
 	munmap(table, bytes);
 	return rc;
 }
@@ -485,10 +486,15 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 		rc = -errno;
 	if (!rc)
 		rc = write_super(fd, medium, bytes, false, true);
-	if (!rc && fchmod(fd, 0644) != 0)
+	if (!rc && (fchmod(fd, 0644) != 0 || fsync(fd) != 0))
 		rc = -errno;
-	if (!rc && linkat(in->fd, path_name(temporary), in->fd, path_name(medium->path), 0) != 0 && errno != EEXIST)
-		rc = -errno;
+	if (!rc && linkat(in->fd, path_name(temporary), in->fd, path_name(medium->path), 0) != 0) {
+		rc = errno == EEXIST ? 0 : -errno;
+	} else if (!rc) {
+		rc = folder_flush(in);
+		if (rc)
+			unlinkat(in->fd, path_name(medium->path), 0);
+	}
 	unlinkat(in->fd, path_name(temporary), 0);
 	close(fd);
 	return rc ? fail(ctx, rc, "cannot make %s: %s", medium->path, strerror(-rc)) : 0;

@@ -27,7 +27,10 @@ int medium_register(struct speckv_ctx *ctx, const struct medium *medium)
 	if (rc)
 		return rc;
 	link_name(medium, name);
-	rc = symlinkat(medium->path, media.fd, name) == 0 || errno == EEXIST ? 0 : -errno;
+	if (symlinkat(medium->path, media.fd, name) == 0)
+		rc = folder_flush(&media);
+	else
+		rc = errno == EEXIST ? 0 : -errno;
 	folder_close(&media);
 	return rc;
 }
@@ -40,7 +43,8 @@ void medium_unregister(struct speckv_ctx *ctx, const struct medium *medium)
 	if (runtime_folder(ctx, "media", 0, &media) != 0)
 		return;
 	link_name(medium, name);
-	unlinkat(media.fd, name, 0);
+	if (unlinkat(media.fd, name, 0) == 0)
+		folder_flush(&media);
 	folder_close(&media);
 }
 

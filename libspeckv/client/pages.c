@@ -193,7 +193,7 @@ static uint64_t claim_limit(struct region *r, uint64_t below)
 	return below && below < limit ? below : limit;
 }
 
-int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
+static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
 {
 	struct region *r = &pool->region;
 	uint64_t limit = claim_limit(r, below);
@@ -235,6 +235,15 @@ int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t 
 	return -ENOSPC;
 }
 
+int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
+{
+	uint64_t failed = load_relaxed(&pool->region.flushes_failed);
+	int rc = claim(pool, n, run, below);
+
+	/* full, perhaps, only because no block could be evicted */
+	return (rc == -ENOSPC || rc == -EDQUOT) && load_relaxed(&pool->region.flushes_failed) != failed ? -EIO : rc;
+}
+
 /* ---- after the claim ----------------------------------------------------------------------------------------------- */
 
 void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages)
@@ -259,12 +268,15 @@ void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages)
 int pages_publish(struct speckv_pool *pool, const struct run *run)
 {
 	struct region *r = &pool->region;
+	int rc;
 
 	atomic_thread_fence(memory_order_seq_cst); /* streaming stores of the payload, too, before the one store that publishes it */
 	if (!swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation), lay_word(LAY_HEAD, run->pages, run->generation)))
 		return -EOWNERDEAD;
-	region_flush(r, (const void *)&r->page_map[run->page], run->pages * 8ull);
-	return 0;
+	rc = region_flush(r, (const void *)&r->page_map[run->page], run->pages * 8ull);
+	if (rc && swap(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation), lay_word(LAY_CLAIMED, pool->owner, run->generation)))
+		pages_release(r, pool->owner, run);
+	return rc;
 }
 
 bool pages_unpublish(struct speckv_pool *pool, const struct run *run)
@@ -273,27 +285,39 @@ bool pages_unpublish(struct speckv_pool *pool, const struct run *run)
 
 	if (!swap(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation), lay_word(LAY_CLAIMED, pool->owner, run->generation)))
 		return false;
-	region_flush(r, (const void *)&r->page_map[run->page], 8);
-	return true;
+	if (!region_flush(r, (const void *)&r->page_map[run->page], 8))
+		return true;
+	swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation), lay_word(LAY_HEAD, run->pages, run->generation));
+	return false;
 }
 
-void move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to)
+int move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to)
 {
+	struct region *r = &pool->region;
 	struct lay_client *client = pool->client;
 
 	store(&client->move_from, from->page);
 	store(&client->move_from_generation, from->generation);
 	store(&client->move_to, to->page);
 	store(&client->move_to_generation, to->generation);
-	region_flush(&pool->region, client, sizeof(*client));
+	/* what settles a death in the middle needs both: the note, and the claim of the copy's whole run */
+	return region_flush(r, client, sizeof(*client)) || region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull) ? -EIO : 0;
 }
 
-void move_end(struct speckv_pool *pool, const struct run *from, const struct run *to)
+int move_settle(struct speckv_pool *pool, const struct run *from, const struct run *to)
 {
 	struct region *r = &pool->region;
 
-	region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull);
-	region_flush(r, (const void *)&r->page_map[from->page], 8);
+	if (!region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull) && !region_flush(r, (const void *)&r->page_map[from->page], 8))
+		return 0;
+	if (!swap(&r->page_map[to->page], lay_word(LAY_HEAD, to->pages, to->generation), lay_word(LAY_CLAIMED, pool->owner, to->generation)))
+		return 0; /* dropped meanwhile: there is nothing to keep */
+	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation), lay_word(LAY_HEAD, from->pages, from->generation));
+	return -EIO;
+}
+
+void move_end(struct speckv_pool *pool)
+{
 	store(&pool->client->move_to_generation, 0);
 }
 
@@ -305,7 +329,7 @@ bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct
 	if (!swap(&r->page_map[from->page], lay_word(LAY_HEAD, from->pages, from->generation), lay_word(LAY_CLAIMED, pool->owner, from->generation)))
 		return false;
 	swap(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation), lay_word(LAY_HEAD, to->pages, to->generation));
-	return true; /* flushed in move_end(): readers wait meanwhile */
+	return true; /* flushed in move_settle(): readers wait meanwhile */
 }
 
 void pages_release(struct region *r, uint32_t owner, const struct run *run)

@@ -110,6 +110,15 @@ static int no_room(struct speckv_device *dev, const char *name, uint64_t want, u
 		    dev->medium.name, human(b, have), (unsigned long long)have);
 }
 
+/* A pool that was made and whose record did not reach the medium. */
+static void unmake(struct speckv_device *dev, struct lay_pool_record *record)
+{
+	if (dev->medium.card)
+		card_pool_delete(dev, record->uuid);
+	if (!dev->single_inode)
+		region_remove(dev, record, false);
+}
+
 int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config, struct speckv_pool_info *info)
 {
 	struct speckv_calibration_info calibration;
@@ -179,17 +188,27 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 			goto out;
 		}
 	}
-	store(&record->state, SPECKV_POOL_CREATING);
-	device_flush(dev);
-	rc = dev->medium.card ? card_pool_create(dev, &full, &plan, record) : 0;
+	rc = device_flush(dev); /* what it is, and then that it is */
+	if (!rc) {
+		store(&record->state, SPECKV_POOL_CREATING);
+		rc = device_flush(dev);
+	}
+	if (!rc && dev->medium.card)
+		rc = card_pool_create(dev, &full, &plan, record);
 	if (!rc) {
 		rc = region_make(dev, number, &full, &plan);
 		if (rc && dev->medium.card)
 			card_pool_delete(dev, record->uuid);
 	}
-	device_flush(dev);
-	store(&record->state, rc ? 0 : SPECKV_POOL_ACTIVE);
 	if (!rc) {
+		store(&record->state, SPECKV_POOL_ACTIVE);
+		rc = device_flush(dev);
+		if (rc)
+			unmake(dev, record);
+	}
+	if (rc)
+		store(&record->state, 0);
+	else {
 		char size[32];
 
 		device_event(dev, SPECKV_EVENT_POOL_CREATED, SPECKV_INFO, "pool %s created: %s, codec %s", full.name, human(size, full.capacity_bytes),
@@ -351,6 +370,8 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 			    errno == EPERM ? "only root may give files away" : strerror(errno));
 	if (mode != record->mode && fchmod(r->fd, mode) != 0)
 		return fail(dev->ctx, -errno, "cannot change the mode of pool %s: %s", record->name, strerror(errno));
+	if (fsync(r->fd) != 0)
+		return fail(dev->ctx, -errno, "pool %s: its owner and mode are as asked, and did not reach %s: %s", record->name, r->path, strerror(errno));
 	record->uid = uid;
 	record->gid = gid;
 	record->mode = mode;
@@ -361,8 +382,10 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 static int set_quotas(struct speckv_device *dev, struct region *r, unsigned int mask, const struct speckv_pool_config *config, unsigned int *changed)
 {
 	struct lay_pool *pool = &r->head->pool;
-	uint64_t quota = config->quota_bytes / r->page_bytes, tenant = config->tenant_quota_bytes / r->page_bytes;
+	uint64_t quota = config->quota_bytes / r->page_bytes, tenant = config->tenant_quota_bytes / r->page_bytes, old_quota, old_tenant;
 	char a[32], b[32];
+	uint32_t old_eviction;
+	int rc;
 
 	if (mask & SPECKV_SET_QUOTA) {
 		if (!config->quota_bytes)
@@ -376,19 +399,29 @@ static int set_quotas(struct speckv_device *dev, struct region *r, unsigned int 
 		return fail(dev->ctx, -EINVAL, "tenant quota %s is below one block of %s", human(a, config->tenant_quota_bytes), human(b, r->fixed.block_bytes));
 	if (mask & SPECKV_SET_EVICTION && config->eviction > SPECKV_EVICT_NONE)
 		return fail(dev->ctx, -EINVAL, "eviction policy %u does not exist; use lru or none", config->eviction);
-	if (mask & SPECKV_SET_QUOTA && load(&pool->quota_pages) != quota) {
+	old_quota = load(&pool->quota_pages);
+	old_tenant = load(&pool->tenant_quota_pages);
+	old_eviction = load(&pool->eviction);
+	if (mask & SPECKV_SET_QUOTA && old_quota != quota) {
 		store(&pool->quota_pages, quota);
 		++*changed;
 	}
-	if (mask & SPECKV_SET_TENANT_QUOTA && load(&pool->tenant_quota_pages) != tenant) {
+	if (mask & SPECKV_SET_TENANT_QUOTA && old_tenant != tenant) {
 		store(&pool->tenant_quota_pages, tenant);
 		++*changed;
 	}
-	if (mask & SPECKV_SET_EVICTION && load(&pool->eviction) != config->eviction) {
+	if (mask & SPECKV_SET_EVICTION && old_eviction != config->eviction) {
 		store(&pool->eviction, config->eviction);
 		++*changed;
 	}
-	return 0;
+	rc = *changed ? region_flush(r, r->head, sizeof(*pool)) : 0;
+	if (!rc)
+		return 0;
+	store(&pool->quota_pages, old_quota);
+	store(&pool->tenant_quota_pages, old_tenant);
+	store(&pool->eviction, old_eviction);
+	region_flush(r, r->head, sizeof(*pool));
+	return fail(dev->ctx, rc, "pool %s: %s cannot be written: %s; its settings are as they were", r->fixed.name, r->path, strerror(-rc));
 }
 
 /* What was asked for, as it is now. */
@@ -433,8 +466,9 @@ int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int ma
 			rc = set_owner(dev, &dev->table->pools[region.record], &region, mask, config, &changed);
 		if (!rc && changed)
 			set_event(&region, mask);
-		region_flush(&region, region.head, sizeof(region.head->pool));
 		region_close(&region);
+		if (!rc && changed)
+			rc = device_flush(dev);
 	}
 	device_unmanage(dev);
 	if (rc)
@@ -496,7 +530,12 @@ int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_prog
 			rc = fail(dev->ctx, -EBUSY, "pool %s is in use by %s; stop %s first", name, holders, users == 1 ? "it" : "them");
 			goto out;
 		}
-		device_flush(dev);
+		rc = device_flush(dev);
+		if (rc) {
+			store(&record->state, SPECKV_POOL_ACTIVE);
+			region_close(&region);
+			goto out;
+		}
 		zero_pool(&region, progress, arg);
 		region_end(&region); /* late openers find no pool, and readers without a client slot are told */
 		region_close(&region);
@@ -511,8 +550,9 @@ int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_prog
 		if (rc)
 			goto out;
 	}
-	memset((uint8_t *)record + offsetof(struct lay_pool_record, extents), 0, sizeof(*record) - offsetof(struct lay_pool_record, extents));
 	store(&record->state, 0);
+	rc = device_flush(dev);
+	memset((uint8_t *)record + offsetof(struct lay_pool_record, extents), 0, sizeof(*record) - offsetof(struct lay_pool_record, extents));
 	device_event(dev, SPECKV_EVENT_POOL_DESTROYED, SPECKV_INFO, "pool %s destroyed and zeroed", name);
 out:
 	device_unmanage(dev);

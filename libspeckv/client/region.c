@@ -200,8 +200,10 @@ int region_remove(struct speckv_device *dev, const struct lay_pool_record *recor
 			rc = fail(dev->ctx, -errno, "cannot remove %s.pools/%s: %s", dev->medium.path, record->name, strerror(errno));
 		close(fd);
 	}
-	if (!rc && !dry_run)
-		unlinkat(pools.fd, lock, 0); /* after the file: there is none without */
+	/* a file that no record names is nobody's: its name goes first; and its locks behind it: there is none without */
+	if (!rc && !dry_run && (folder_flush(&pools) != 0 || (unlinkat(pools.fd, lock, 0) == 0 && folder_flush(&pools) != 0)))
+		rc = fail(dev->ctx, -EIO, "that %s.pools/%s is removed did not reach the medium; the next change of %s finishes it", dev->medium.path, record->name,
+			  dev->medium.name);
 	folder_close(&pools);
 	return rc;
 }
@@ -260,6 +262,11 @@ static int publish_file(struct speckv_device *dev, const struct folder *pools, c
 		    record->name, dev->medium.name, dev->medium.path, record->name);
 }
 
+static int made_flush(struct speckv_device *dev, const void *address, uint64_t bytes)
+{
+	return dev->durability == SPECKV_DURABLE_POWER ? medium_flush(&dev->medium, address, bytes) : 0;
+}
+
 int region_make(struct speckv_device *dev, int record_number, const struct speckv_pool_config *config, const struct region_plan *plan)
 {
 	const struct lay_pool_record *record = &dev->table->pools[record_number];
@@ -293,10 +300,11 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 		if (dev->single_inode) /* all tables are real memory here: clear them */
 			memset((uint8_t *)head + sizeof(*head), 0, tables - sizeof(*head));
 		head_init(head, record, config, plan);
-		if (dev->durability == SPECKV_DURABLE_POWER && msync(head, tables, MS_SYNC) != 0 && errno != EINVAL)
-			rc = -errno;
-		if (!rc)
+		rc = made_flush(dev, head, tables);
+		if (!rc) {
 			store(&head->pool.state, LAY_MEDIUM_READY);
+			rc = made_flush(dev, head, sizeof(head->pool));
+		}
 		munmap(head, tables);
 	}
 	if (!dev->single_inode) {
@@ -304,12 +312,18 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 			rc = -errno;
 		if (!rc && fchmod(fd, config->mode) != 0)
 			rc = -errno;
+		if (!rc && fsync(fd) != 0)
+			rc = -errno;
 		close(fd);
 		if (!rc)
 			rc = pool_lock_make(dev, &pools, record);
 		if (!rc) {
 			rc = publish_file(dev, &pools, draft, record);
 			unlinkat(pools.fd, draft, 0);
+			if (!rc && folder_flush(&pools) != 0) {
+				unlinkat(pools.fd, record->name, 0);
+				rc = fail(ctx, -EIO, "the name of pool %s did not reach the medium: %s.pools cannot be written", record->name, dev->medium.path);
+			}
 			if (rc && !dev->medium.card) {
 				pool_hidden_name(record, "lock", draft);
 				unlinkat(pools.fd, draft, 0);
@@ -638,31 +652,4 @@ void region_release_backing(struct region *r, uint64_t from_page, uint64_t to_pa
 		return;
 	if (r->dev->single_inode || fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) != 0)
 		memset(r->base + offset, 0, bytes);
-}
-
-/* Out of the caches of the processor, or to the disk. */
-static int flush(struct region *r, const void *address, uint64_t bytes)
-{
-	uintptr_t start = (uintptr_t)address, end = start + bytes;
-
-#if defined(__x86_64__)
-	if (r->dev->medium.node) { /* persistent memory: cache lines out, then a fence (Intel SDM, CLFLUSHOPT; every devdax machine has it) */
-		for (uintptr_t line = start & ~63ull; line < end; line += 64)
-			__asm__ volatile(".byte 0x66; clflush %0" : "+m"(*(volatile char *)line));
-		__asm__ volatile("sfence" ::: "memory");
-		return 0;
-	}
-#endif
-	start &= ~4095ull;
-	return msync((void *)start, end - start, MS_SYNC) == 0 ? 0 : -errno;
-}
-
-int region_flush(struct region *r, const void *address, uint64_t bytes)
-{
-	return r->durable ? flush(r, address, bytes) : 0;
-}
-
-int region_flush_tables(struct region *r)
-{
-	return flush(r, r->base, r->fixed.data_offset);
 }

@@ -39,7 +39,7 @@ static int copy_mapped(struct region *r, const struct found *found, const struct
 	if (!rc)
 		rc = speckv_frame_verify(to, room);
 	if (!rc)
-		region_flush(r, to, frame.frame_bytes);
+		rc = region_flush(r, to, frame.frame_bytes);
 	return rc;
 }
 
@@ -51,6 +51,14 @@ static int copy_in_card(struct region *r, const struct speckv_key *key, const st
 	return rc && rc != -ENODEV && rc != -EACCES && !index_current(r, found) ? -EAGAIN : rc;
 }
 
+static int not_written(struct job *job, const struct run *copy)
+{
+	struct region *r = &job->pool->region;
+
+	pages_release(r, job->pool->owner, copy);
+	return fail(job->dev->ctx, -EIO, "pool %s: %s cannot be written; its size is as it was", job->name, r->path);
+}
+
 /* Copy a block to a run below the new end, under its own key, and switch over. */
 static int move_block(struct job *job, uint64_t page)
 {
@@ -58,6 +66,7 @@ static int move_block(struct job *job, uint64_t page)
 	struct found found, moved;
 	struct speckv_key key;
 	struct run run, old;
+	uint64_t failed = load(&r->flushes_failed);
 	int rc;
 
 	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
@@ -75,6 +84,8 @@ static int move_block(struct job *job, uint64_t page)
 		pages_release(r, job->pool->owner, &run);
 		return fail(job->dev->ctx, rc, "pool %s: %s does not answer", job->name, job->dev->medium.name);
 	}
+	if (rc && load(&r->flushes_failed) != failed)
+		return not_written(job, &run);
 	if (rc) {
 		pages_release(r, job->pool->owner, &run);
 		if (rc != -EAGAIN) { /* it was bad where it was */
@@ -87,9 +98,13 @@ static int move_block(struct job *job, uint64_t page)
 		   load(&r->entries[found.entry].used));
 	old = (struct run){ found.page, found.generation, found.pages };
 	moved = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
-	move_begin(job->pool, &found, &run);
+	if (move_begin(job->pool, &found, &run)) {
+		move_end(job->pool);
+		store(&r->entries[moved.entry].generation, 0);
+		return not_written(job, &run);
+	}
 	if (!pages_switch(job->pool, &old, &run)) { /* dropped meanwhile: it must not come back */
-		move_end(job->pool, &old, &run);
+		move_end(job->pool);
 		store(&r->entries[moved.entry].generation, 0);
 		card_io_invalidate(r, &run);
 		pages_release(r, job->pool->owner, &run);
@@ -98,7 +113,15 @@ static int move_block(struct job *job, uint64_t page)
 	rc = block_index(job->pool, &key, &run);
 	if (!rc)
 		index_inherit(r, &found, &moved);
-	move_end(job->pool, &old, &run);
+	if (move_settle(job->pool, &old, &run)) {
+		index_inherit(r, &moved, &found);
+		move_end(job->pool);
+		index_orphan(r, &moved);
+		index_remove(r, &key, moved.entry, moved.generation);
+		store(&r->entries[moved.entry].generation, 0);
+		return not_written(job, &run);
+	}
+	move_end(job->pool);
 	index_orphan(r, &found);
 	index_remove(r, &key, found.entry, found.generation);
 	store(&r->entries[found.entry].generation, 0);
@@ -230,13 +253,38 @@ static int shrink(struct job *job)
 	return 0;
 }
 
-static void publish_size(struct region *r, uint64_t pages)
+/* Nobody claims above the smaller of both sizes until the new one has reached the medium. */
+static int publish_size(struct job *job, uint64_t pages)
 {
-	store(&r->head->pool.data_pages, pages);
-	store(&r->head->pool.claim_limit, 0);
-	atomic_fetch_add(&r->head->pool.size_sequence, 1);
-	atomic_fetch_add(&r->head->pool.freed, 1); /* failed searches may succeed now */
-	region_flush(r, r->head, sizeof(r->head->pool));
+	struct region *r = &job->pool->region;
+	struct lay_pool *pool = &r->head->pool;
+	int rc;
+
+	store(&pool->claim_limit, job->from < job->to ? job->from : job->to);
+	store(&pool->data_pages, pages);
+	atomic_fetch_add(&pool->size_sequence, 1);
+	rc = region_flush(r, r->head, sizeof(r->head->pool));
+	if (rc) {
+		store(&pool->data_pages, job->from);
+		atomic_fetch_add(&pool->size_sequence, 1);
+		region_flush(r, r->head, sizeof(r->head->pool));
+		rc = fail(job->dev->ctx, rc, "pool %s: %s cannot be written: %s; its size is as it was", job->name, r->path, strerror(-rc));
+	}
+	store(&pool->claim_limit, 0);
+	atomic_fetch_add(&pool->size_sequence, 1);
+	atomic_fetch_add(&pool->freed, 1); /* failed searches may succeed now */
+	return rc;
+}
+
+/* What a growth that came to nothing had taken. */
+static void shrink_back(struct job *job, struct lay_pool_record *record, const struct lay_pool_record *old)
+{
+	if (job->dev->single_inode) {
+		memcpy(record->extent, old->extent, sizeof(record->extent));
+		record->extents = old->extents;
+	} else {
+		region_release_backing(&job->pool->region, job->from, job->to);
+	}
 }
 
 static int add_extent(struct job *job, struct lay_pool_record *record, uint64_t bytes)
@@ -284,15 +332,18 @@ static int grow(struct job *job, struct lay_pool_record *record)
 	}
 	rc = region_grow_backing(r, job->from, job->to, record);
 	if (rc) {
-		memcpy(record->extent, old.extent, sizeof(record->extent));
-		record->extents = old.extents;
+		shrink_back(job, record, &old);
 		return fail(job->dev->ctx, rc, "pool %s cannot grow to %s: %s", job->name, human(a, job->to * r->page_bytes), strerror(-rc));
 	}
 	if (job->dev->single_inode) /* it may have been another pool's */
 		memset(r->data + job->from * r->page_bytes, 0, bytes);
 	unretire(r, job->from, job->to);
-	publish_size(r, job->to);
-	return 0;
+	rc = device_flush(job->dev); /* the extents before the size that needs them */
+	if (!rc)
+		rc = publish_size(job, job->to);
+	if (rc)
+		shrink_back(job, record, &old);
+	return rc;
 }
 
 static int dry_run(struct job *job)
@@ -359,15 +410,20 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		uint64_t quota = load(&job.pool->region.head->pool.quota_pages);
 
 		store(&record->state, SPECKV_POOL_RESIZING);
-		device_flush(dev);
+		rc = device_flush(dev);
 		/* a quota that was the whole pool stays so, and is never seen below a size that grew */
-		if (job.to > job.from && quota == job.from)
+		if (!rc && job.to > job.from && quota == job.from)
 			store(&job.pool->region.head->pool.quota_pages, job.to);
-		rc = job.to > job.from ? grow(&job, record) : shrink(&job);
+		if (!rc)
+			rc = job.to > job.from ? grow(&job, record) : shrink(&job);
 		if (rc)
 			store(&job.pool->region.head->pool.quota_pages, quota);
 		if (!rc && job.to < job.from) {
-			publish_size(&job.pool->region, job.to);
+			rc = publish_size(&job, job.to);
+			if (rc)
+				unretire(&job.pool->region, job.to, job.from);
+		}
+		if (!rc && job.to < job.from) {
 			region_release_backing(&job.pool->region, job.to, job.from);
 			if (job.pool->region.card) { /* where it cannot now, the next manager makes the card follow */
 				card_io_clear(&job.pool->region, job.to, job.from - job.to);
@@ -384,8 +440,9 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 			pool_event(&job.pool->region, SPECKV_EVENT_POOL_RESIZED, SPECKV_INFO, "resized from %s to %s", human(a, job.from << job.pool->region.page_shift),
 				   human(b, capacity));
 		}
-		device_flush(dev);
 		store(&record->state, SPECKV_POOL_ACTIVE);
+		if (!rc) /* where this fails the next manager ends it at the size in the pool's header */
+			rc = device_flush(dev);
 	}
 	speckv_pool_close(job.pool);
 	device_unmanage(dev);

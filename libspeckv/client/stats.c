@@ -208,7 +208,7 @@ const char *speckv_event_kind_name(unsigned int kind)
 		[SPECKV_EVENT_CLIENT_ATTACHED] = "client-attached",   [SPECKV_EVENT_CLIENT_DETACHED] = "client-detached",
 		[SPECKV_EVENT_CLIENT_DIED] = "client-died",	      [SPECKV_EVENT_BAD_BLOCK] = "bad-block",
 		[SPECKV_EVENT_POOL_FULL] = "pool-full",		      [SPECKV_EVENT_CHECK_REPAIRED] = "check-repaired",
-		[SPECKV_EVENT_RECOVERED] = "recovered",
+		[SPECKV_EVENT_RECOVERED] = "recovered",		      [SPECKV_EVENT_WRITE_FAILED] = "write-failed",
 	};
 
 	return kind < sizeof(names) / sizeof(names[0]) ? names[kind] : NULL;
