@@ -440,9 +440,9 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 			pool_event(&job.pool->region, SPECKV_EVENT_POOL_RESIZED, SPECKV_INFO, "resized from %s to %s", human(a, job.from << job.pool->region.page_shift),
 				   human(b, capacity));
 		}
-		store(&record->state, SPECKV_POOL_ACTIVE);
 		if (!rc) /* where this fails the next manager ends it at the size in the pool's header */
 			rc = device_flush(dev);
+		store(&record->state, SPECKV_POOL_ACTIVE); /* reaches the medium later: a size that is there cannot be half told */
 	}
 	speckv_pool_close(job.pool);
 	device_unmanage(dev);
