@@ -229,7 +229,7 @@ static void making_and_removing(struct speckv_device *dev, enum media kind, bool
 	expect_sound(dev, "second", 0);
 	for (int n = 1; fail_at(n, long_); n++) {
 		rc = speckv_pool_destroy(dev, "second", NULL, NULL);
-		if (!failed() || !rc)
+		if (!failed() || !rc || (n > 1 && rc == -ENOENT)) /* finished by the next manager, this one */
 			break;
 		EXPECT(-EIO, rc);
 		if (n == 1)
