@@ -134,7 +134,7 @@ def run(*arguments: str) -> None:
 
 
 def start_replay(pool: str, tenant: str) -> subprocess.Popen[bytes]:
-    where = ["--device", "host:DRAM", "--pool", pool, "--clients", "2", "--tenant", tenant, "--speed", SPEED]
+    where = ["host:DRAM", pool, "--clients", "2", "--tenant", tenant, "--speed", SPEED]
     command = [str(SPECKVCTL), "replay", str(sample.TRACE), *where]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 

@@ -99,8 +99,23 @@ def trained(document: results.TrainPrefetcher) -> list[str]:
         "Loss: negative log-likelihood of a bin of time to return, nats.",
         *_DEFINITIONS[:-1],
         "",
+        *_verdicts(document.rows),
         f"Wrote {one_line(document.output)} after {plural(document.epochs, 'round')} ({document.stopped}).",
     ]
+
+
+def _verdicts(rows: list[results.PrefetcherRow]) -> list[str]:
+    """A sentence per trace: is the model better than the least recently used?"""
+    shares = {(row.trace, row.name): row.gpu_hit_share for row in rows}
+    lines = []
+    for (trace, name), share in shares.items():
+        lru = shares.get((trace, "lru"))
+        if name == "model" and share is not None and lru is not None:
+            better = "more than" if share > lru else "no more than"
+            lines.append(
+                f"{trace}: the model serves {format_share(share)} from the GPU, {better} LRU's {format_share(lru)}."
+            )
+    return lines
 
 
 def shown(document: results.PrefetcherShow) -> list[str]:
