@@ -12,44 +12,46 @@
 
 struct variant {
 	struct codec_kernels kernels;
-	bool (*usable)(void);
+	uint32_t needs; /* CODEC_CPU_*: whatever their files are compiled for */
 };
 
-static bool portable_usable(void)
+/* Every flag of meson.build's lists is among these. */
+#define SSE42 (CODEC_CPU_SSE42 | CODEC_CPU_PCLMUL)
+#define AVX2 (SSE42 | CODEC_CPU_AVX2 | CODEC_CPU_FMA | CODEC_CPU_F16C | CODEC_CPU_BMI2 | CODEC_CPU_POPCNT)
+#define VPCLMUL (AVX2 | CODEC_CPU_VPCLMULQDQ) /* the level of Zen 3, and of Intel's processors without AVX-512 */
+/* The level of Ice Lake and Zen 4: earlier AVX-512 parts lack the carry-less multiply and the byte permutes. */
+#define AVX512                                                                                                     \
+	(VPCLMUL | CODEC_CPU_AVX512F | CODEC_CPU_AVX512BW | CODEC_CPU_AVX512DQ | CODEC_CPU_AVX512VL | CODEC_CPU_AVX512CD | \
+	 CODEC_CPU_AVX512VBMI | CODEC_CPU_AVX512VNNI)
+#define AVX512BF16 (AVX512 | CODEC_CPU_AVX512BF16)
+
+static uint32_t cpu_features(void)
 {
-	return true;
-}
+	uint32_t has = 0;
 
 #if defined(__x86_64__)
-static bool sse42_usable(void)
-{
-	return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul");
-}
-
-static bool avx2_usable(void)
-{
-	return sse42_usable() && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") && __builtin_cpu_supports("bmi2");
-}
-
-/* The level of Zen 3, and of Intel's processors without AVX-512. */
-static bool vpclmul_usable(void)
-{
-	return avx2_usable() && __builtin_cpu_supports("vpclmulqdq");
-}
-
-/* The level of Ice Lake and Zen 4: earlier AVX-512 parts lack the carry-less multiply and the byte permutes. */
-static bool avx512_usable(void)
-{
-	return vpclmul_usable() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-	       __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni");
-}
-
-static bool avx512bf16_usable(void)
-{
-	return avx512_usable() && __builtin_cpu_supports("avx512bf16");
-}
+#define HAS(feature, name) has |= __builtin_cpu_supports(name) ? CODEC_CPU_##feature : 0
+	__builtin_cpu_init();
+	HAS(SSE42, "sse4.2");
+	HAS(PCLMUL, "pclmul");
+	HAS(AVX2, "avx2");
+	HAS(FMA, "fma");
+	HAS(F16C, "f16c");
+	HAS(BMI2, "bmi2");
+	HAS(POPCNT, "popcnt");
+	HAS(VPCLMULQDQ, "vpclmulqdq");
+	HAS(AVX512F, "avx512f");
+	HAS(AVX512BW, "avx512bw");
+	HAS(AVX512DQ, "avx512dq");
+	HAS(AVX512VL, "avx512vl");
+	HAS(AVX512CD, "avx512cd");
+	HAS(AVX512VBMI, "avx512vbmi");
+	HAS(AVX512VNNI, "avx512vnni");
+	HAS(AVX512BF16, "avx512bf16");
+#undef HAS
 #endif
+	return has;
+}
 
 #define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa, .crc_stream = codec_crc_stream_##isa
 #define CALIBRATED(isa)                                                                                              \
@@ -65,13 +67,13 @@ static bool avx512bf16_usable(void)
 /* Slowest first. */
 static const struct variant variants[] = {
 	{ { "portable", .crc = codec_crc_portable, .crc_copy = codec_crc_copy_portable, .crc_stream = codec_crc_copy_portable,
-	    Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, portable_usable },
+	    Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, 0 },
 #if defined(__x86_64__)
-	{ { "sse42", CRC(sse42), Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, sse42_usable },
-	{ { "avx2", CRC(sse42), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, avx2_usable },
-	{ { "avx2", CRC(vpclmul), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, vpclmul_usable },
-	{ { "avx512", CRC(avx512), Q4X(avx512, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512_usable },
-	{ { "avx512", CRC(avx512), Q4X(avx512bf16, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, avx512bf16_usable },
+	{ { "sse42", CRC(sse42), Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, SSE42 },
+	{ { "avx2", CRC(sse42), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, AVX2 },
+	{ { "avx2", CRC(vpclmul), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, VPCLMUL },
+	{ { "avx512", CRC(avx512), Q4X(avx512, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, AVX512 },
+	{ { "avx512", CRC(avx512), Q4X(avx512bf16, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, AVX512BF16 },
 #endif
 };
 
@@ -80,31 +82,30 @@ static const struct variant variants[] = {
 /* NULL until the first call. Racing first calls choose the same. */
 static _Atomic(const struct codec_kernels *) current;
 
-static const struct codec_kernels *best(void)
+static bool usable(const struct variant *variant, uint32_t features)
+{
+	return !(variant->needs & ~features);
+}
+
+static const struct codec_kernels *best(uint32_t features)
 {
 	size_t i = VARIANTS;
 
-#if defined(__x86_64__)
-	__builtin_cpu_init();
-#endif
 	while (--i > 0)
-		if (variants[i].usable())
+		if (usable(&variants[i], features))
 			break;
 	return &variants[i].kernels;
 }
 
-static int choose(const char *name, const struct codec_kernels **out)
+int codec_kernels_choose(uint32_t features, const char *name, const struct codec_kernels **out)
 {
 	if (!strcmp(name, "auto")) {
-		*out = best();
+		*out = best(features);
 		return 0;
 	}
-#if defined(__x86_64__)
-	__builtin_cpu_init();
-#endif
 	/* A name may have several tables; the best comes last. */
 	for (size_t i = VARIANTS; i > 0; i--)
-		if (!strcmp(name, variants[i - 1].kernels.name) && variants[i - 1].usable()) {
+		if (!strcmp(name, variants[i - 1].kernels.name) && usable(&variants[i - 1], features)) {
 			*out = &variants[i - 1].kernels;
 			return 0;
 		}
@@ -124,22 +125,19 @@ const struct codec_kernels *codec_kernels(void)
 		return kernels;
 	/* A name that cannot be had here counts as "auto": there is nobody to tell, and speckv_isa_name() shows it. */
 	wanted = getenv("SPECKV_ISA");
-	if (!wanted || choose(wanted, &kernels))
-		kernels = best();
+	if (!wanted || codec_kernels_choose(cpu_features(), wanted, &kernels))
+		kernels = best(cpu_features());
 	/* A speckv_isa_force() in between wins. */
 	if (atomic_compare_exchange_strong(&current, &none, kernels))
 		return kernels;
 	return none;
 }
 
-const struct codec_kernels *codec_kernels_variant(unsigned int index, int *usable)
+const struct codec_kernels *codec_kernels_variant(unsigned int index, int *here)
 {
 	if (index >= VARIANTS)
 		return NULL;
-#if defined(__x86_64__)
-	__builtin_cpu_init();
-#endif
-	*usable = variants[index].usable();
+	*here = usable(&variants[index], cpu_features());
 	return &variants[index].kernels;
 }
 
@@ -150,7 +148,7 @@ int speckv_isa_force(const char *name)
 
 	if (!name)
 		return -EINVAL;
-	rc = choose(name, &kernels);
+	rc = codec_kernels_choose(cpu_features(), name, &kernels);
 	if (rc)
 		return rc;
 	atomic_store_explicit(&current, kernels, memory_order_release);

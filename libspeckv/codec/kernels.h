@@ -109,6 +109,29 @@ static inline __attribute__((always_inline)) void codec_fetch_token(const uint8_
 
 /* The table in force; chosen at the first call. */
 const struct codec_kernels *codec_kernels(void);
+/* What a CPU may have that some kernels need. */
+enum codec_cpu {
+	CODEC_CPU_SSE42 = 1 << 0,
+	CODEC_CPU_PCLMUL = 1 << 1,
+	CODEC_CPU_AVX2 = 1 << 2,
+	CODEC_CPU_FMA = 1 << 3,
+	CODEC_CPU_F16C = 1 << 4,
+	CODEC_CPU_BMI2 = 1 << 5,
+	CODEC_CPU_POPCNT = 1 << 6,
+	CODEC_CPU_VPCLMULQDQ = 1 << 7,
+	CODEC_CPU_AVX512F = 1 << 8,
+	CODEC_CPU_AVX512BW = 1 << 9,
+	CODEC_CPU_AVX512DQ = 1 << 10,
+	CODEC_CPU_AVX512VL = 1 << 11,
+	CODEC_CPU_AVX512CD = 1 << 12,
+	CODEC_CPU_AVX512VBMI = 1 << 13,
+	CODEC_CPU_AVX512VNNI = 1 << 14,
+	CODEC_CPU_AVX512BF16 = 1 << 15,
+};
+/*
+ * The table of this name ("auto": the best) that a CPU with these features can run. -EOPNOTSUPP: none of them, -EINVAL: no such name.
+ */
+int codec_kernels_choose(uint32_t features, const char *name, const struct codec_kernels **out);
 /* Table number `index`, slowest first, NULL past the end. `usable` says whether this CPU runs it. For tests. */
 const struct codec_kernels *codec_kernels_variant(unsigned int index, int *usable);
 

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../../libspeckv/codec/safetensors.h"
+#include "codec/safetensors.h"
 
 static int failures;
 
