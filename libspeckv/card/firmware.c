@@ -73,10 +73,10 @@ static struct flash_slot *slot_of(struct flash_record *record, unsigned int slot
 	return &record->slot[slot - SPECKV_SLOT_A];
 }
 
-/* Below the security version of the card. A key may lower that once for each commit: until the image has reported healthy. */
+/* Below the security version of the card. A key may lower that once for each commit: `lowers` is 0 when the image has reported healthy. */
 static bool too_old(const struct flash_record *record, const struct flash_slot *entry)
 {
-	return entry->security_version < record->security_version && !(entry->lowers && entry->state != SPECKV_SLOT_STATE_GOOD);
+	return entry->security_version < record->security_version && !entry->lowers;
 }
 
 static bool committed(const struct flash_slot *entry)
@@ -170,17 +170,6 @@ static void reject(struct speckv_card *card, struct flash_record *record, unsign
 		   slot == SPECKV_SLOT_A ? 'A' : 'B', status);
 }
 
-/* An image that never ran well, or is too old, is not fallen back to; golden is what remains. */
-static bool may_fall_back(struct speckv_card *card, unsigned int slot)
-{
-	struct flash_slot *entry;
-
-	if (slot == SPECKV_SLOT_GOLDEN)
-		return false;
-	entry = slot_of(&card->flash.record, slot);
-	return entry->state == SPECKV_SLOT_STATE_GOOD && !too_old(&card->flash.record, entry);
-}
-
 static unsigned int choose(struct speckv_card *card)
 {
 	unsigned int wanted = card->flash.record.next, tries[3];
@@ -193,7 +182,9 @@ static unsigned int choose(struct speckv_card *card)
 	for (unsigned int i = 0; i < 3; i++) {
 		uint16_t status;
 
-		if (i && (tries[i] == wanted || !may_fall_back(card, tries[i])))
+		/* An image that never ran well is not fallen back to; golden is what remains. */
+		if (i && (tries[i] == wanted || tries[i] == SPECKV_SLOT_GOLDEN ||
+			  slot_of(&card->flash.record, tries[i])->state != SPECKV_SLOT_STATE_GOOD))
 			continue;
 		status = try_slot(card, tries[i]);
 		if (!status) {
