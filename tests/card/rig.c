@@ -116,7 +116,7 @@ static int nor_erase(void *arg, uint64_t offset, uint64_t bytes)
 			rig->dark = true;
 			return -EIO;
 		}
-		rig->flash[offset + i] = 0xff;
+		rig->flash[offset + i] = rig->worn && offset + i == rig->worn ? 0 : 0xff;
 		if (rig->flash_budget != UINT64_MAX)
 			rig->flash_budget--;
 	}

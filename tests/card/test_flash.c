@@ -247,6 +247,56 @@ static void bad_bundles_are_refused_and_change_nothing(void)
 	rig_free(rig);
 }
 
+static void a_worn_out_cell_fails_the_download_not_the_boot(void)
+{
+	struct rig *rig = fresh();
+	struct client admin = administer(rig);
+
+	rig->worn = flash_slot_offset(rig->card, SPECKV_SLOT_A) + FLASH_SECTOR + 5000;
+	CHECK(old->bytes[5000], "a byte that is not 0 anyway");
+	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, 0), SPECKV_STATUS_FW_FLASH);
+	EQUAL(flash(rig, SPECKV_SLOT_B, old), 0);
+	EQUAL(revision(rig), old->revision);
+	rig_free(rig);
+}
+
+/* Power goes at each first boot, after it was begun and before it was healthy: twice, and then the image is given up. */
+static void a_first_boot_has_two_tries(void)
+{
+	struct rig *rig = fresh();
+	struct client admin = administer(rig);
+
+	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, 0), 0);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), 0);
+	EQUAL(activate(&admin, SPECKV_SLOT_A, old, NULL), 0);
+	for (unsigned int boots = 1; boots <= 2; boots++) {
+		rig->flash_budget = FLASH_SECTOR + sizeof(struct flash_record) + 100;
+		rig_restart(rig);
+		rig_function(rig, true, 1);
+		EQUAL(revision(rig), old->revision);
+		EQUAL(rig->card->flash.record.slot[0].boots, boots);
+		EQUAL(rig->card->flash.record.slot[0].state, SPECKV_SLOT_STATE_TRIAL);
+	}
+	rig->flash_budget = UINT64_MAX;
+	rig_restart(rig);
+	rig_function(rig, true, 1);
+	EQUAL(speckv_card_running_slot(rig->card), SPECKV_SLOT_GOLDEN);
+	EQUAL(rig->card->flash.record.slot[0].state, SPECKV_SLOT_STATE_REJECTED);
+	/* Committed again it starts anew; a try that is cut off once is not held against it. */
+	admin = administer(rig);
+	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, SPECKV_FW_RESTART), 0);
+	EQUAL(commit(&admin, SPECKV_SLOT_A, old), 0);
+	EQUAL(activate(&admin, SPECKV_SLOT_A, old, NULL), 0);
+	rig->flash_budget = FLASH_SECTOR + sizeof(struct flash_record) + 100;
+	rig_restart(rig);
+	rig->flash_budget = UINT64_MAX;
+	rig_restart(rig);
+	rig_function(rig, true, 1);
+	EQUAL(revision(rig), old->revision);
+	EQUAL(rig->card->flash.record.slot[0].state, SPECKV_SLOT_STATE_GOOD);
+	rig_free(rig);
+}
+
 /* ---- security version --------------------------------------------------------------------------------------- */
 
 static uint32_t floor_of(struct rig *rig)
@@ -703,6 +753,8 @@ int main(int argc, char **argv)
 	pieces_come_in_order_and_go_on_after_a_break();
 	flash_faults_fail_the_command_and_can_be_repeated();
 	a_first_boot_that_is_not_healthy_falls_back();
+	a_first_boot_has_two_tries();
+	a_worn_out_cell_fails_the_download_not_the_boot();
 	what_waits_to_boot_can_be_replaced();
 	an_image_below_the_security_version_is_not_started_by_any_way();
 	going_back_within_the_security_version_works_and_a_dry_run_says_where_to();

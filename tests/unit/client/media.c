@@ -181,6 +181,31 @@ static void pools_of_files(void)
 	CHECK(stat(name + 5, &st) != 0, "a file that the library made goes with its device");
 }
 
+/* Whatever the process's mask for new files. */
+static void a_pools_file_has_the_mode_that_was_asked_for(void)
+{
+	static const uint32_t modes[] = { 0600, 0640, 0660, 0666 };
+	mode_t mask = umask(0);
+	struct speckv_device *dev;
+
+	snprintf(name, sizeof(name), "host:%s/modes.kv", test_dir);
+	dev = open_device(name, SPECKV_OPEN_CREATE);
+	for (unsigned int i = 0; i < 8; i++) {
+		struct speckv_pool_config config = small_pool("pool", 2 * MIB);
+		struct speckv_pool_info info;
+		struct stat st;
+
+		config.mode = modes[i / 2];
+		umask(i % 2 ? 077 : 0);
+		EXPECT(0, speckv_pool_create(dev, &config, &info));
+		CHECK(stat(info.path, &st) == 0 && (st.st_mode & 07777) == modes[i / 2], "%s: mode %04o, not %04o", info.path, st.st_mode & 07777, modes[i / 2]);
+		EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
+	}
+	umask(mask);
+	speckv_device_close(dev);
+	remove_device(name);
+}
+
 struct list {
 	unsigned int n;
 	char names[4][300];
@@ -268,6 +293,7 @@ int main(void)
 	test_begin(60);
 	a_fixed_medium();
 	pools_of_files();
+	a_pools_file_has_the_mode_that_was_asked_for();
 	devices_are_found_again();
 	no_permission_is_said();
 	test_end();

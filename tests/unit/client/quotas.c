@@ -109,6 +109,30 @@ static void the_pools_quota_holds(struct speckv_device *dev)
 	EXPECT(0, speckv_pool_destroy(dev, "quota", NULL, NULL));
 }
 
+/* Far from a full pool: only the quota makes room, and of the least recently used. */
+static void a_quota_drops_what_was_not_used(struct speckv_device *dev, bool of_tenant)
+{
+	struct speckv_pool_config config = small_pool("least", 8 * MIB);
+	struct speckv_pool *pool;
+	unsigned int hot = 0;
+	int last;
+
+	*(of_tenant ? &config.tenant_quota_bytes : &config.quota_bytes) = 2 * MIB;
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	pool = attach_pool(dev, "least", "a");
+	for (unsigned int i = 0; i < 600; i++) {
+		CHECK(put_many(pool, i, 1, &last) == 1, "a cache makes room below its quota: %d", last);
+		if (i % 10 == 9) /* the clock of last uses ticks in milliseconds */
+			sleep_us(4000);
+		for (unsigned int h = 0; h < 20 && h <= i && i % 10 == 0; h++)
+			get_number(pool, h, buffer);
+	}
+	hot = present(pool, 0, 20);
+	CHECK(hot >= 15, "of 20 blocks in use, %u stayed", hot);
+	speckv_pool_close(pool);
+	EXPECT(0, speckv_pool_destroy(dev, "least", NULL, NULL));
+}
+
 static int find_tenant(const struct speckv_tenant_info *info, void *arg)
 {
 	struct speckv_tenant_info *out = arg;
@@ -182,6 +206,8 @@ int main(void)
 	a_full_pool_that_keeps_says_enospc(dev);
 	a_full_cache_drops_what_was_not_used(dev);
 	the_pools_quota_holds(dev);
+	a_quota_drops_what_was_not_used(dev, false);
+	a_quota_drops_what_was_not_used(dev, true);
 	a_tenants_quota_is_its_own(dev, false);
 	a_tenants_quota_is_its_own(dev, true);
 	free(buffer);

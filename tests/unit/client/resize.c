@@ -2,6 +2,8 @@
 /* Pools grow and shrink with others at work in them: nothing that was stored is lost, nothing that was dropped comes back. */
 #include <stdatomic.h>
 
+#include "client/internal.h"
+
 #include "harness.h"
 
 #define WORKERS 2
@@ -143,6 +145,73 @@ static void a_sleeper_follows_its_extents(void)
 	unlink(device_name + 5);
 }
 
+static uint64_t stored(const char *path)
+{
+	struct stat st;
+
+	CHECK(stat(path, &st) == 0, "%s", path);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+/* What a shrink frees goes back to the system, and reads as zeros until then. */
+static void a_shrink_gives_memory_back(void)
+{
+	struct speckv_device *dev = open_medium(MEDIUM_DRAM, device_name);
+	struct speckv_pool_config config = small_pool("pool", 16 * MIB);
+	struct speckv_pool_info info;
+	struct speckv_pool *pool;
+	uint64_t before;
+
+	EXPECT(0, speckv_pool_create(dev, &config, &info));
+	pool = attach_pool(dev, "pool", "writer");
+	for (uint64_t i = 0; i < 400; i++)
+		EXPECT(0, put_number(pool, i, buffer));
+	before = stored(info.path);
+	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
+	CHECK(stored(info.path) + 11 * MIB <= before, "%llu KiB before, %llu after", (unsigned long long)before >> 10,
+	      (unsigned long long)stored(info.path) >> 10);
+	speckv_pool_close(pool);
+	expect_sound(dev, "pool", -1);
+	speckv_device_close(dev);
+	remove_device(device_name);
+}
+
+/* A piece of a medium that a pool grows into was another pool's, or something wrote there: the pool sees zeros. */
+static void what_a_pool_grows_into_is_zeroed(void)
+{
+	struct speckv_device *dev = open_medium(MEDIUM_FIXED, device_name);
+	struct speckv_pool_config config = small_pool("pool", 4 * MIB);
+	uint8_t *trash = malloc(4 * MIB), any = 0;
+	const struct lay_pool_record *record;
+	const struct lay_extent *last;
+	struct speckv_pool *pool;
+	uint64_t at;
+	int fd;
+
+	config.max_bytes = 8 * MIB;
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	EXPECT(0, speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, NULL));
+	pool = attach_pool(dev, "pool", "looker");
+	record = &dev->table->pools[pool->region.record];
+	last = &record->extent[record->extents - 1];
+	at = last->offset + last->bytes - 4 * MIB;
+	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, 0, NULL, NULL, NULL));
+	fd = open(device_name + 5, O_RDWR | O_CLOEXEC);
+	memset(trash, 0x5a, 4 * MIB);
+	CHECK(fd >= 0 && pwrite(fd, trash, 4 * MIB, (off_t)at) == (ssize_t)(4 * MIB), "write");
+	EXPECT(0, speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, NULL));
+	CHECK(pread(fd, trash, 4 * MIB, (off_t)at) == (ssize_t)(4 * MIB), "read");
+	for (uint64_t i = 0; i < 4 * MIB; i++)
+		any |= trash[i];
+	CHECK(!any, "the grown pool reads what was written before");
+	close(fd);
+	free(trash);
+	speckv_pool_close(pool);
+	speckv_device_close(dev);
+	remove_device(device_name);
+	unlink(device_name + 5);
+}
+
 static int count_events(const struct speckv_event *event, void *arg)
 {
 	*(unsigned int *)arg += event->kind == SPECKV_EVENT_POOL_RESIZED;
@@ -228,6 +297,10 @@ int main(void)
 	buffer = line_alloc(2 * SMALL_BYTES);
 	refusals();
 	a_sleeper_follows_its_extents();
+	if (!test_on_card()) {
+		a_shrink_gives_memory_back();
+		what_a_pool_grows_into_is_zeroed();
+	}
 	for (int kind = 0; kind < test_media(); kind++)
 		with_traffic((enum media)kind);
 	free(buffer);

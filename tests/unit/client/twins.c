@@ -214,6 +214,26 @@ static void a_move_ends_as_one_block_or_none(void)
 	}
 }
 
+/* A page that was given to another block since: its old slot and entry name a generation that is not there any more. */
+static void a_look_up_takes_a_block_of_its_own_generation_only(void)
+{
+	struct speckv_key key = key_of(60);
+	struct found found;
+	uint64_t word;
+
+	EXPECT(0, put_number(pool, 60, buffer));
+	find(&key, &found);
+	word = load(&pool->region.page_map[found.page]);
+	store(&pool->region.page_map[found.page], lay_word(LAY_HEAD, found.pages, found.generation + 1));
+	CHECK(!index_find(&pool->region, &key, &found) && !present(&key), "of a later generation");
+	store(&pool->region.page_map[found.page], lay_word(LAY_HEAD, found.pages, found.generation + (UINT64_C(1) << 20)));
+	CHECK(!index_find(&pool->region, &key, &found), "one whose low bits are the same");
+	store(&pool->region.page_map[found.page], word);
+	EXPECT(0, get_number(pool, 60, buffer));
+	EXPECT(1, speckv_drop(pool, &key, 1));
+	expect_sound(dev, "twins", 0);
+}
+
 int main(void)
 {
 	struct speckv_pool_config config;
@@ -226,6 +246,7 @@ int main(void)
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	pool = attach_pool(dev, "twins", "tester");
 	a_block_without_a_slot_is_indexed();
+	a_look_up_takes_a_block_of_its_own_generation_only();
 	a_hidden_twin_does_not_rise();
 	a_twin_of_the_dead_goes();
 	repair_settles_twins_too();

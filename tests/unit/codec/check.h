@@ -4,10 +4,13 @@
 #define TEST_CODEC_CHECK_H
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <speckv/codec.h>
 
@@ -33,6 +36,26 @@ static inline void *line_alloc(uint64_t bytes)
 		exit(1);
 	}
 	return at;
+}
+
+/* Exactly that long, and a page that cannot be touched right behind it, or right before it: seen without a sanitizer too. */
+struct fenced {
+	uint8_t *at, *map;
+	uint64_t mapped;
+};
+static inline struct fenced fenced_alloc(uint64_t bytes, bool before)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), pages = (bytes + page - 1) / page * page + !bytes * page;
+	struct fenced f = { .mapped = pages + page };
+
+	f.map = mmap(NULL, f.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(f.map != MAP_FAILED && mprotect(before ? f.map : f.map + pages, page, PROT_NONE) == 0, "a fence");
+	f.at = before ? f.map + page : f.map + pages - bytes;
+	return f;
+}
+static inline void fenced_free(struct fenced f)
+{
+	munmap(f.map, f.mapped);
 }
 
 /* A small shape that every mode with 16-bit input takes. */

@@ -52,6 +52,9 @@ static const struct {
 	{ "{\"a\":{" ONE "},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", "123", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[2,0]}}", "12", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"I16\",\"shape\":[2],\"data_offsets\":[0,2]}}", "12", -EBADMSG }, /* its type is longer */
+	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,3]}}", "123", -EBADMSG },
+	{ "{\"a\":[\"U8\",[2],[0,2]]}", "12", 0 }, /* as the reference reads it too */
+	{ "{\"a\":[\"X8\",[0],[0,0]]}", "", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"I16\",\"shape\":[1],\"data_offsets\":[0,2]}}", "12", 0 },
 	{ "{\"a\":{\"dtype\":\"X8\",\"shape\":[2],\"data_offsets\":[0,2]}}", "12", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[0,2]}}", "12", 0 },
