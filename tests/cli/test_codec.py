@@ -7,6 +7,7 @@ import json
 import struct
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -78,7 +79,12 @@ def test_the_shared_model_is_run_on_what_was_decoded(cache: Cli) -> None:
 def test_the_plot_is_written_with_the_table(cache: Cli) -> None:
     text = cache.ok("codec", "compare", "kv16.safetensors", "--codec", "q4x", "--no-peers", "--svg", "plot.svg").out
     assert "Wrote plot.svg." in text
-    assert (cache.folder / "plot.svg").read_text("utf-8").startswith("<svg ")
+    picture = ElementTree.fromstring((cache.folder / "plot.svg").read_text("utf-8"))
+    points = [element.attrib for element in picture.iter() if element.tag.endswith("circle")]
+    words = [element.text or "" for element in picture.iter() if element.tag.endswith("text")]
+    (row,) = cache.document("codec", "compare", "kv16.safetensors", "--codec", "q4x", "--no-peers")["rows"]
+    assert len(points) == 1 and float(points[0]["cx"]) > 0 and float(points[0]["cy"]) > 0
+    assert any(word.startswith("q4x ") and f"{row['ratio']:.2f}" in word for word in words), words
 
 
 def test_frames_of_more_tokens_save_more(cache: Cli) -> None:

@@ -80,16 +80,39 @@ static void access_at_several_offsets_of_one_allocation(void)
 	speckv_mem_free(mem);
 }
 
+static uint64_t prefetches(void)
+{
+	struct speckv_stats stats;
+
+	HOLDS(speckv_pool_stats(fixture.device, "parity", &stats) == 0);
+	return stats.counters[SPECKV_COUNT_PREFETCHES];
+}
+
+/* Ranges within it are asked for, and counted; others are refused, and are not; neither changes a byte. */
 static void prefetch_from_an_allocation(void)
 {
+	static const struct { uint64_t offset, bytes; int rc; } asked[] = {
+		{ 0, 1 << 20, 0 }, { 4097, 8192, 0 }, { (1 << 20) - 1, 1, 0 },
+		{ 1, 1 << 20, -ERANGE }, { 0, (1 << 20) + 1, -ERANGE }, { 1 << 20, 1, -ERANGE },
+		{ UINT64_MAX, 2, -ERANGE }, { 2, UINT64_MAX, -ERANGE },
+	};
 	struct speckv_mem *mem;
+	unsigned char *bytes;
+	uint64_t before, done = 0;
 
 	HOLDS(speckv_mem_alloc(fixture.pool, 1 << 20, &mem) == 0);
-	memset(all_of(mem), 5, 1 << 20);
-	HOLDS(speckv_mem_prefetch(mem, 0, 1 << 20) == 0);
-	HOLDS(speckv_mem_prefetch(mem, 4097, 8192) == 0);
-	HOLDS(speckv_mem_prefetch(mem, 1, 1 << 20) == -ERANGE);
-	HOLDS(all_of(mem)[0] == 5 && all_of(mem)[(1 << 20) - 1] == 5);
+	bytes = all_of(mem);
+	for (uint64_t i = 0; i < 1 << 20; i++)
+		bytes[i] = (unsigned char)(i * 7 + (i >> 8));
+	before = prefetches();
+	for (unsigned int i = 0; i < sizeof(asked) / sizeof(asked[0]); i++) {
+		HOLDS(speckv_mem_prefetch(mem, asked[i].offset, asked[i].bytes) == asked[i].rc);
+		done += !asked[i].rc;
+		HOLDS(prefetches() == before + done);
+	}
+	for (uint64_t i = 0; i < 1 << 20; i++)
+		HOLDS(bytes[i] == (unsigned char)(i * 7 + (i >> 8)));
+	HOLDS(speckv_mem_prefetch(NULL, 0, 1) == -EINVAL);
 	speckv_mem_free(mem);
 }
 
