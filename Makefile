@@ -6,7 +6,7 @@ SUITE ?=
 export PREFIX DESTDIR
 PYTHON_HERE := .venv/bin/python
 
-.PHONY: help demo test lint bench accept soak install uninstall distclean readme-shots test-bare
+.PHONY: help demo test lint bench accept soak mutation install uninstall distclean readme-shots test-bare
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -29,6 +29,10 @@ bench: ## throughput and latency beside peers of the same run
 accept: ## a row per promise: figure, bar, pass; SUITE=foundation picks
 	@.ci/setup bench
 	@$(PYTHON_HERE) tests/accept/run.py $(if $(SUITE),--suite $(SUITE))
+
+mutation: ## break the source in places, see whether the tests notice; ONLY=regex picks
+	@.ci/setup test
+	@$(PYTHON_HERE) tests/mutation/run.py $(if $(ONLY),--only '$(ONLY)')
 
 soak: ## long runs of the C tests
 	@.ci/setup test
