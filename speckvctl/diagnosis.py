@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from speckvctl import library
+from speckvctl.errors import describe
 from speckvctl.quantities import format_size, user_name
 from speckvctl.render.text import plural
 from speckvctl.results import Check
@@ -43,7 +44,9 @@ def examine() -> list[Check]:
         except ImportError:
             checks.append(failed(name, "not looked at: the library cannot be loaded", INSTALL))
         except Exception as exc:  # a check that breaks is a finding, not the end of the examination
-            checks.append(failed(name, f"{type(exc).__name__}: {exc}", "SPECKVCTL_DEBUG=1 speckvctl device list"))
+            checks.append(
+                failed(name, describe(exc, "speckvctl doctor").error.message, "SPECKVCTL_DEBUG=1 speckvctl doctor")
+            )
     return checks
 
 

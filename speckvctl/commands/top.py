@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -128,11 +129,15 @@ def _recording(path: str | None) -> Iterator[Callable[[results.Top], None]]:
         return
     from speckvctl.render import json
 
-    with open(path, "a", encoding="utf-8") as stream:
+    with open(path, "ab", buffering=0) as stream:
 
         def record(document: results.Top) -> None:
-            stream.write(json.render(document, compact=True))
-            stream.flush()
+            left = json.render(document, compact=True).encode()
+            try:
+                while left:
+                    left = left[stream.write(left) or 0 :]
+            except OSError as exc:
+                raise OSError(exc.errno or errno.EIO, exc.strerror, path) from exc
 
         yield record
 

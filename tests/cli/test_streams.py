@@ -45,7 +45,7 @@ def shell(cli: Cli, command: str, redirections: str, **variables: str) -> subpro
 
 
 def clean(done: subprocess.CompletedProcess[str]) -> str:
-    for words in ("Traceback", "internal error", "[Errno", "Exception ignored", "codec"):
+    for words in ("Traceback", "internal error", "[Errno", "Exception ignored", "codec can"):
         assert words not in done.stderr
     return done.stderr
 
@@ -122,6 +122,42 @@ def test_a_name_that_is_not_text_is_refused_in_words(chat: Cli) -> None:
     done = shell(chat, "pool list", "$'host:/tmp/\\xff'")
     assert done.returncode in (2, 4)
     assert "Unicode" not in clean(done) and "surrogate" not in done.stderr
+
+
+# ---- files that are full ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "top --json --count 1 --interval 0.05 --record /dev/full",
+        "prefetcher eval --baseline lru conversations.jsonl --scores /dev/full",
+    ],
+)
+def test_a_file_that_is_full_is_named(chat: Cli, command: str) -> None:
+    done = shell(chat, command, ">/dev/null")
+    assert done.returncode == 1
+    assert "/dev/full: No space left on" in clean(done)
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("codec encode kv.safetensors -o none/new.frames", "none/new.frames"),
+        ("codec decode kv.frames -o none/new.safetensors", "none/new.safetensors"),
+        ("codec compare kv.safetensors --no-peers --svg none/new.svg", "none/new.svg"),
+        ("bitstream build regs-only.bit regs-only.json -o none/new.bundle", "none/new.bundle"),
+        ("bitstream keygen none/new", "none/new.pem"),
+        ("prefetcher eval --baseline lru conversations.jsonl --scores none/log", "none/log"),
+        ("top --once --record none/log", "none/log"),
+    ],
+)
+def test_a_folder_that_is_missing_is_said_with_the_file_that_was_asked_for(chat: Cli, command: str, place: str) -> None:
+    done = shell(chat, command, "")
+    assert done.returncode == 4
+    assert place in clean(done) and f".{Path(place).name}." not in done.stderr
+    assert not (chat.folder / "none").exists()
 
 
 # ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
