@@ -65,6 +65,13 @@ def test_text_that_is_no_size_is_refused_and_never_breaks(text: str) -> None:
         assert text in refusal.message
 
 
+@pytest.mark.parametrize("text", ["16EiB", "18446744073709551616", "20E", "20000000TiB"])
+def test_a_size_that_64_bits_do_not_hold_is_refused(text: str) -> None:
+    assert parse_size("18446744073709551615", "--size") == 2**64 - 1
+    with pytest.raises(UsageError):
+        parse_size(text, "--size")
+
+
 def test_fractions_are_of_units_and_not_of_bytes() -> None:
     assert parse_size("1.5GiB", "--size") == 3 * 2**29
     assert parse_size("0.1kB", "--size") == 100

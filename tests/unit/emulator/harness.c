@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,6 +30,7 @@ void card_start(struct card_process *card, const char *program)
 	card->pid = fork();
 	HOLDS(card->pid >= 0);
 	if (card->pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves no card behind */
 		dup2(ready[1], STDOUT_FILENO);
 		close(ready[0]);
 		close(ready[1]);
