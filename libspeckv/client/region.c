@@ -564,9 +564,9 @@ int region_open(struct speckv_device *dev, const char *name, bool writable, stru
 		return rc;
 	for (int tries = 0;; tries++) {
 		rc = open_once(dev, name, writable, r);
-		if ((rc != -EUCLEAN && rc != -EBADMSG) || tries == 2)
+		if ((rc != -EUCLEAN && rc != -EBADMSG && rc != -ENOLCK) || tries == 2)
 			return rc;
-		/* not damaged, perhaps, but on its way in or out */
+		/* not damaged, perhaps, nor without its locks, but on its way in or out */
 		number = device_find(dev, name, &record);
 		if (number < 0)
 			return number;
