@@ -65,6 +65,45 @@ static void nonsense(const struct card_process *card, const char *name, unsigned
 	close(fd);
 }
 
+/* The emulator's own commands, whatever else is connected there. */
+static void control_answers(const struct card_process *card)
+{
+	char answer[8192] = "";
+	int fd = dial(card, "control");
+
+	HOLDS(send(fd, "status\n", 7, MSG_NOSIGNAL) == 7 && recv(fd, answer, sizeof(answer) - 1, 0) > 0 && strstr(answer, "\"error\": 0"));
+	close(fd);
+}
+
+/* Every function that the I/O socket has to give is taken, and in use: who administers the card gets in all the same. */
+static void all_taken(const struct card_process *card)
+{
+	struct transport *taken[80];
+	struct queue queues[80];
+	unsigned int count = 0;
+	struct admin admin[4];
+	char path[256];
+	int rc = 0;
+
+	snprintf(path, sizeof(path), "%s/io", card->folder);
+	for (; count < 80; count++) {
+		rc = transport_open_vfio_user((struct transport_place){ -1, path, (uid_t)-1 }, 1 << 20, &taken[count]);
+		if (rc)
+			break;
+		HOLDS(queue_open_io(&queues[count], taken[count], 0, 4, 1) == 0);
+	}
+	HOLDS(rc == -EUSERS && count >= 32 && count < 64);
+	for (unsigned int i = 0; i < 4; i++) {
+		admin_open(&admin[i], card);
+		HOLDS(admin_find_pool(&admin[i], "chat"));
+	}
+	control_answers(card);
+	for (unsigned int i = 0; i < 4; i++)
+		admin_close(&admin[i]);
+	while (count--)
+		taken[count]->ops->close(taken[count]);
+}
+
 int main(int argc, char **argv)
 {
 	struct card_process card = { "", 0 };
@@ -72,7 +111,7 @@ int main(int argc, char **argv)
 	uint8_t uuid[16];
 	unsigned int pool;
 	struct io io;
-	int silent[8];
+	int silent[200], lines[40];
 
 	HOLDS(argc == 2);
 	card_start(&card, argv[1]);
@@ -81,18 +120,24 @@ int main(int argc, char **argv)
 	io_open(&io, &card);
 	admin_grant(&admin, pool, uuid, io.function, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE);
 	HOLDS(io_write(&io, pool, 7, 0, 1) == SPECKV_STATUS_OK);
-	for (unsigned int i = 0; i < 8; i++) /* connected, and silent */
-		silent[i] = dial(&card, "io");
+	for (unsigned int i = 0; i < 200; i++) /* connected, and silent */
+		silent[i] = dial(&card, i & 1 ? "io" : "admin");
+	for (unsigned int i = 0; i < 40; i++)
+		lines[i] = dial(&card, "control");
+	control_answers(&card);
 	for (unsigned int round = 0; round < 60; round++) {
 		nonsense(&card, round & 1 ? "io" : "admin", 200, round % 3 != 0);
 		HOLDS(io_read(&io, pool, 7, 0, 1) == SPECKV_STATUS_OK);
 	}
 	nonsense(&card, "control", 20, false);
-	for (unsigned int i = 0; i < 8; i++)
+	for (unsigned int i = 0; i < 200; i++)
 		close(silent[i]);
+	for (unsigned int i = 0; i < 40; i++)
+		close(lines[i]);
 	HOLDS(admin_find_pool(&admin, "chat") == pool);
 	HOLDS(kill(card.pid, 0) == 0);
 	io_close(&io);
+	all_taken(&card);
 	admin_close(&admin);
 	card_kill(&card, SIGTERM);
 	card_clean(&card);

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: MIT
+/* What one function, or a lack of memory, may not do to the others. */
+#include "rig.h"
+
+/* ---- host memory that comes later ------------------------------------------------------------------------------------- */
+
+static int (*read_at_once)(void *arg, unsigned int function, uint64_t address, void *to, uint64_t bytes);
+static struct {
+	uint64_t address, bytes;
+} known[64]; /* what the command under way has been given, in order */
+static unsigned int known_count, ended;
+static bool asked;
+
+/* Each piece is on its way when it is asked for first. */
+static int read_later(void *arg, unsigned int function, uint64_t address, void *to, uint64_t bytes)
+{
+	if (function != 1)
+		return read_at_once(arg, function, address, to, bytes);
+	for (unsigned int i = 0; i < known_count; i++)
+		if (known[i].address == address && known[i].bytes == bytes)
+			return read_at_once(arg, function, address, to, bytes);
+	CHECK(known_count < 64, "a command asks for the same again");
+	known[known_count].address = address;
+	known[known_count++].bytes = bytes;
+	asked = true;
+	return -EAGAIN;
+}
+
+static void read_end(void *arg, unsigned int function)
+{
+	EQUAL(function, 1);
+	known_count = 0;
+	ended++;
+}
+
+static uint16_t run_with_answers(struct bench *b, const union card_entry *entry)
+{
+	struct speckv_cqe cqe;
+
+	client_submit(&b->client, entry);
+	for (unsigned int i = 0; i < 100; i++) {
+		speckv_card_run(b->rig->card, 1000);
+		if (client_poll(&b->client, &cqe))
+			return cqe.status;
+		CHECK(asked, "it waits for nothing");
+		CHECK(speckv_card_sleep(b->rig->card), "nothing to do but to wait");
+		speckv_card_wake(b->rig->card);
+		asked = false;
+		speckv_card_dma_answered(b->rig->card, 1);
+	}
+	return CARD_WAIT;
+}
+
+static void a_command_waits_for_host_memory_and_stops_nobody(void)
+{
+	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } }, entry;
+	struct speckv_log_header header;
+	struct speckv_log_health health;
+	struct speckv_cqe cqe;
+	struct client other;
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_INT8_DELTA_RLE);
+	EQUAL(rig_function(b.rig, false, 1), 2);
+	other = rig_queue(b.rig, 2, 0, 4, 5);
+	read_at_once = b.rig->ops.dma_read;
+	b.rig->card->ops.dma_read = read_later;
+	b.rig->card->ops.dma_end = read_end;
+	known_count = ended = 0;
+	client_submit(&b.client, &nop);
+	for (int i = 0; i < 10; i++)
+		speckv_card_run(b.rig->card, 1000);
+	CHECK(!client_poll(&b.client, &cqe), "its entry has not come");
+	EQUAL(client_run(&other, &nop, NULL), 0);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_HEALTH, 0, 0, &health, sizeof(health), &header), 0);
+	speckv_card_dma_answered(b.rig->card, 1);
+	speckv_card_run(b.rig->card, 1000);
+	CHECK(client_poll(&b.client, &cqe) && !cqe.status, "now it has");
+	/* entry, buffer table, identity, data: each comes later, and the command is the same for it */
+	bench_fill(&b, 1);
+	entry = bench_write(&b, 0, 1, 1);
+	EQUAL(run_with_answers(&b, &entry), 0);
+	entry = bench_read(&b, 0, 1, 1);
+	EQUAL(run_with_answers(&b, &entry), 0);
+	EQUAL(b.rig->card->pools[1].count, 1);
+	EQUAL(known_count, 0);
+	CHECK(ended >= 3, "what was read for a command is forgotten with it");
+	/* a reset in the middle forgets it, too */
+	client_submit(&b.client, &nop);
+	speckv_card_run(b.rig->card, 1000);
+	CHECK(known_count, "under way");
+	rig_write(b.rig, 1, REG(CONTROL), 1u << 31);
+	EQUAL(known_count, 0);
+	EQUAL(client_run(&other, &nop, NULL), 0);
+	bench_end(&b);
+}
+
+static void a_function_that_is_held_or_failed_rests(void)
+{
+	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
+	struct speckv_cqe cqe;
+	struct client other;
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	EQUAL(rig_function(b.rig, false, 1), 2);
+	other = rig_queue(b.rig, 2, 0, 4, 5);
+	speckv_card_hold(b.rig->card, 1, true);
+	client_submit(&b.client, &nop);
+	EQUAL(client_run(&other, &nop, NULL), 0);
+	CHECK(!client_poll(&b.client, &cqe), "held");
+	CHECK(speckv_card_sleep(b.rig->card), "and no work");
+	speckv_card_wake(b.rig->card);
+	speckv_card_hold(b.rig->card, 1, false);
+	speckv_card_run(b.rig->card, 1000);
+	CHECK(client_poll(&b.client, &cqe), "on it goes");
+	speckv_card_dma_failed(b.rig->card, 1);
+	EQUAL(b.rig->card->functions[1]->pair[0].status, SPECKV_STATUS_DMA_ERROR);
+	EQUAL(client_run(&other, &nop, NULL), 0);
+	bench_end(&b);
+}
+
+static void who_used_little_comes_first(void)
+{
+	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
+	struct speckv_cqe cqe;
+	struct client other;
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	EQUAL(rig_function(b.rig, false, 1), 2);
+	other = rig_queue(b.rig, 2, 0, 4, 5);
+	for (int turn = 0; turn < 20; turn++) {
+		for (int i = 0; i < 6; i++)
+			client_submit(&b.client, &nop);
+		speckv_card_run(b.rig->card, 3);
+		while (client_poll(&b.client, &cqe))
+			;
+		client_submit(&other, &nop);
+		speckv_card_run(b.rig->card, 1);
+		CHECK(client_poll(&other, &cqe), "turn %d: behind those of the other", turn);
+		while (speckv_card_run(b.rig->card, 1000))
+			while (client_poll(&b.client, &cqe))
+				;
+	}
+	CHECK(speckv_card_spent(b.rig->card, 1) > speckv_card_spent(b.rig->card, 2), "time is kept");
+	bench_end(&b);
+}
+
+/* ---- logs ----------------------------------------------------------------------------------------------------------------- */
+
+static void one_function_cannot_push_the_others_out_of_the_logs(void)
+{
+	struct speckv_log_event *events = calloc(300, sizeof(*events));
+	struct speckv_log_error *errors = calloc(300, sizeof(*errors));
+	struct speckv_log_header header;
+	unsigned int corrupt = 0;
+	bool created = false;
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
+	for (uint64_t i = 0; i < b.rig->config.memory_bytes - 8; i += 64) /* its frame, wherever it lies: the payload's first bytes */
+		if (!memcmp(b.rig->memory + i, rig_at(b.rig, 1, b.raw), 64))
+			b.rig->memory[i] ^= 1;
+	for (unsigned int i = 0; i < 1000; i++)
+		EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_CORRUPT);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
+	EQUAL(header.lost, 0);
+	for (uint32_t i = 0; i < header.entries; i++) {
+		corrupt += events[i].kind == SPECKV_CARD_CORRUPT;
+		created |= events[i].kind == SPECKV_CARD_POOL_CREATED;
+	}
+	CHECK(created && corrupt && corrupt <= 8, "%u events of one function", corrupt);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 0, errors, 300 * sizeof(*errors), &header), 0);
+	CHECK(header.lost == 0 && header.entries <= 64, "%u errors of one function", header.entries);
+	b.rig->now += UINT64_C(60000000000);
+	EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_CORRUPT);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
+	CHECK(strstr(events[header.entries - 1].text, "left out"), "what was left out is told: %s", events[header.entries - 1].text);
+	free(events);
+	free(errors);
+	bench_end(&b);
+}
+
+/* ---- memory that is not there ------------------------------------------------------------------------------------------- */
+
+#define UNIT 4096u
+static uint64_t left; /* bytes that there are */
+static bool taken[(16u << 20) / UNIT];
+
+static int take(void *arg, uint64_t offset, uint64_t bytes)
+{
+	for (uint64_t at = offset / UNIT; at < (offset + bytes + UNIT - 1) / UNIT; at++) {
+		if (taken[at])
+			continue;
+		if (left < UNIT)
+			return -ENOSPC;
+		left -= UNIT;
+		taken[at] = true;
+	}
+	return 0;
+}
+
+static int give(void *arg, uint64_t offset, uint64_t bytes)
+{
+	struct rig *rig = arg;
+
+	memset(rig->memory + offset, 0, bytes);
+	for (uint64_t at = offset / UNIT; at < (offset + bytes) / UNIT; at++) {
+		left += taken[at] ? UNIT : 0;
+		taken[at] = false;
+	}
+	return 0;
+}
+
+static void a_pool_is_made_of_memory_that_is_there(void)
+{
+	struct speckv_pool_description second = rig_pool("second", 4u << 20, SPECKV_CODEC_RAW);
+	union card_entry resize = { .pool = { .opcode = SPECKV_ADMIN_RESIZE_POOL, .pool = 1, .capacity_bytes = 1u << 21 } };
+	uint64_t number, free_pages;
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	memcpy(resize.pool.uuid, b.uuid, 16);
+	b.rig->card->ops.memory_take = take;
+	b.rig->card->ops.memory_zero = give;
+	free_pages = b.rig->card->free_pages;
+	left = 2u << 20; /* less than it is asked for, though the card has as many pages */
+	EQUAL(rig_create(&b.admin, &second, &number), SPECKV_STATUS_NO_MEMORY);
+	EQUAL(left, 2u << 20); /* what was taken in vain was given up */
+	EQUAL(b.rig->card->free_pages, free_pages);
+	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
+	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
+	left = 5u << 20;
+	EQUAL(rig_create(&b.admin, &second, &number), 0);
+	CHECK(left < 1u << 20, "and now it is backed, with its tables: %llu left", (unsigned long long)left);
+	left = 0;
+	EQUAL(client_run(&b.admin, &resize, NULL), SPECKV_STATUS_NO_MEMORY);
+	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
+	bench_end(&b);
+}
+
+static void a_card_does_not_start_without_memory_for_its_tables(void)
+{
+	struct rig *rig = rig_new();
+
+	rig->ops.memory_take = take;
+	memset(taken, 0, sizeof(taken));
+	left = 4096;
+	EQUAL(speckv_card_create(&rig->ops, rig, &rig->config, &rig->card), -ENOSPC);
+	left = 64u << 20;
+	rig_power_on(rig);
+	rig_free(rig);
+}
+
+int main(void)
+{
+	a_command_waits_for_host_memory_and_stops_nobody();
+	a_function_that_is_held_or_failed_rests();
+	who_used_little_comes_first();
+	one_function_cannot_push_the_others_out_of_the_logs();
+	a_pool_is_made_of_memory_that_is_there();
+	a_card_does_not_start_without_memory_for_its_tables();
+	return 0;
+}
