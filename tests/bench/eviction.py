@@ -26,7 +26,7 @@ from speckv.codec import frame_max_bytes
 
 from speckvctl.replay.traces import Trace
 
-GEOMETRY = speckv.Geometry(layers=1, kv_heads=1, head_dim=16, tokens=64, dtype="bf16")
+GEOMETRY = speckv.Geometry(layers=1, kv_heads=1, head_dim=16, tokens=64, dtype=speckv.DType.BF16)
 PAGE = 256
 SLACK = 0.005  # the sample is random
 
@@ -62,7 +62,8 @@ def turns(sessions: int = 60, rounds: int = 20, growth: int = 4) -> list[Chain]:
 
 
 def chains_of(path: Path, requests: int, blocks: int) -> list[Chain]:
-    left, chains = blocks, []
+    left = blocks
+    chains: list[Chain] = []
     for request in itertools.islice(Trace(path), requests):
         if (left := left - len(request.ids)) < 0 and chains:
             break

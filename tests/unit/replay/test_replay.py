@@ -46,6 +46,9 @@ def test_a_replay_reads_what_is_there_and_puts_the_rest(device: speckv.Device, w
     assert (result.requests, result.requests_total) == (4, 4)
     assert (result.blocks_read, result.blocks_written) == (5, 6)
     assert result.hit_share == 5 / 11
+    stats = device.stats("kv")
+    assert (stats.counters["hits"], stats.counters["wanted"]) == (5, 11)  # the same share, of the pool
+    assert sum(stats.histogram("lookup")) == 4
     assert (result.verified_blocks, result.mismatches, result.errors) == (5, 0, 0)
     assert result.verified and not result.interrupted
     assert (result.bytes_raw, result.bytes_stored) == (6 * 65536, device.pool("kv").stored_bytes)
