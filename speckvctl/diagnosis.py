@@ -188,6 +188,18 @@ def _pools(name: str, dev: object) -> Iterator[Check]:
     for pool in pools:
         check = f"speckvctl pool check {dev.name} {pool.config.name} --repair"
         dead = sum(not client.alive for client in dev.clients(pool.config.name)) if pool.accessible else 0
+        if pool.state in ("lost", "damaged"):
+            troubled = True
+            what = (
+                "lost: its file is gone" if pool.state == "lost" else "damaged: its file was cut short or overwritten"
+            )
+            yield failed(
+                name,
+                f"{dev.name}: pool {pool.config.name} is {what}",
+                f"speckvctl pool destroy {dev.name} {pool.config.name} --yes; "
+                "logind's RemoveIPC at logout and cleaners of /dev/shm remove such files",
+            )
+            continue
         if pool.state != "active":
             troubled = True
             yield warning(name, f"{dev.name}: pool {pool.config.name} is still {pool.state}", check)

@@ -533,7 +533,7 @@ static int run_lookups(struct speckv_pool *pool, struct speckv_request *requests
 	return done;
 }
 
-int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
+static int batch(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
 {
 	uint64_t tick;
 	int done = 0;
@@ -554,6 +554,19 @@ int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_reque
 	if (opcode == SPECKV_OP_TOUCH)
 		count(pool, SPECKV_COUNT_TOUCHES, (uint64_t)done);
 	return done;
+}
+
+int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
+{
+	int done = region_lost(&pool->region) ? 0 : batch(pool, opcode, requests, n);
+
+	if (__builtin_expect(!load_relaxed(&pool->region.lost), 1))
+		return done;
+	for (size_t i = 0; i < n; i++)
+		requests[i].status = -ESTALE; /* what was stored is found by nobody else, what was read may be half of it */
+	fail(pool->ctx, -ESTALE, "pool %s: its file %s was removed or cut short while it was used; attach again, or create it again", pool->region.fixed.name,
+	     pool->region.path);
+	return 0;
 }
 
 int pool_usable(struct speckv_pool *pool, bool write)

@@ -132,6 +132,7 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	if (rc)
 		goto bad;
 	dev->lock_fd = dev->lock_fd < 0 ? -1 : dev->lock_fd;
+	lost_watch(dev->table, sizeof(*dev->table), &dev->lost);
 	fork_guard_add(&dev->guard, -1, dev->table, sizeof(*dev->table));
 	fork_guard_add(&dev->locks, dev->lock_fd, NULL, 0);
 	if (dev->writable)
@@ -169,6 +170,7 @@ void speckv_device_close(struct speckv_device *dev)
 	if (!fork_guard_stale(&dev->guard)) /* another thread may have held it at fork() */
 		pthread_mutex_destroy(&dev->managing);
 	fork_guard_release(&dev->locks);
+	lost_forget(dev->table);
 	fork_guard_release(&dev->guard);
 	close(dev->fd);
 	folder_close(&dev->folder);

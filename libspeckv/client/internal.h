@@ -90,6 +90,7 @@ struct speckv_device {
 	int lock_fd; /* of the locks: an open file description of its own; the guard's */
 	bool writable;
 	struct lay_device *table; /* the guard's */
+	_Atomic uint32_t lost;    /* as a region's */
 	/* private copies, as judged at open: the table may change under us */
 	bool single_inode;
 	uint32_t durability;
@@ -171,6 +172,8 @@ struct region {
 	_Atomic uint64_t pages;    /* data pages that are mapped here: never above the header's, nor max_pages */
 	_Atomic bool gone;         /* seen to be no more, or another pool */
 	_Atomic uint64_t size_sequence;
+	_Atomic uint32_t lost; /* its file is gone or was cut: nothing stored here is found by others */
+	_Atomic uint64_t looked_ns;
 	_Atomic uint64_t flushes_failed, flush_event_ns;
 	pthread_mutex_t remap;
 	pthread_mutex_t reaping; /* threads of one descriptor do not exclude each other by its locks */
@@ -240,6 +243,15 @@ int region_flush_tables(struct region *region);
 int device_flush(struct speckv_device *dev); /* the table; text set */
 /* Names made, renamed and removed in it. */
 int folder_flush(const struct folder *folder);
+
+/* ---- lost.c --------------------------------------------------------------------------------------------------------- */
+
+/* Watch a mapping of a file, for as long as it is mapped: `lost` is set where the file does not reach as far any more. */
+void lost_watch(void *base, uint64_t bytes, _Atomic uint32_t *lost);
+void lost_forget(const void *base);
+/* Is the pool's file gone or cut? Looks, with one system call, once a second at most. */
+bool region_lost(struct region *region);
+bool region_look(struct region *region, uint64_t now);
 
 /* ---- attach.c: this process as a client ---------------------------------------------------------------------------- */
 

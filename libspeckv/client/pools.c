@@ -255,6 +255,7 @@ static void describe_region(struct region *r, struct speckv_pool_info *info)
 static void describe_record(struct speckv_device *dev, const struct lay_pool_record *record, struct speckv_pool_info *info)
 {
 	struct region region;
+	int rc;
 
 	memset(info, 0, sizeof(*info));
 	memcpy(info->config.name, record->name, sizeof(info->config.name));
@@ -282,9 +283,12 @@ static void describe_record(struct speckv_device *dev, const struct lay_pool_rec
 	} else {
 		medium_pool_path(&dev->medium, record->name, info->path);
 	}
-	if (region_open(dev, record->name, false, &region) == 0) {
+	rc = region_open(dev, record->name, false, &region);
+	if (!rc) {
 		describe_region(&region, info);
 		region_close(&region);
+	} else if (rc == -EUCLEAN || rc == -EBADMSG) {
+		info->state = !dev->single_inode && access(info->path, F_OK) != 0 && errno == ENOENT ? SPECKV_POOL_LOST : SPECKV_POOL_DAMAGED;
 	}
 }
 

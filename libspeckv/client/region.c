@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -217,8 +218,16 @@ void region_end(struct region *r)
 /* Back what the pool needs now. */
 static int reserve_all(struct speckv_device *dev, int fd, const struct region_plan *plan)
 {
-	int rc = ftruncate(fd, (off_t)(dev->medium.card ? plan->data_offset : plan->region_bytes)) != 0 ? -errno : 0;
+	uint64_t bytes = dev->medium.card ? plan->data_offset : plan->region_bytes;
+	struct rlimit most;
+	char want[32], have[32];
+	int rc;
 
+	/* a store beyond it would be SIGXFSZ, not an error */
+	if (getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur != RLIM_INFINITY && bytes > most.rlim_cur)
+		return fail(dev->ctx, -EFBIG, "%s.pools: the pool needs a file of %s (its largest size), and this process may make files of %s: raise that ('ulimit -f'), or give a smaller --max-size",
+			    dev->medium.path, human(want, bytes), human(have, most.rlim_cur));
+	rc = ftruncate(fd, (off_t)bytes) != 0 ? -errno : 0;
 	if (!rc && dev->medium.numa_node >= 0) {
 		void *all = mmap(NULL, plan->region_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
 
@@ -334,6 +343,8 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 		unlinkat(pools.fd, draft, 0);
 		folder_close(&pools);
 	}
+	if (rc == -EFBIG)
+		return rc;
 	if (rc == -ENOSPC)
 		return fail(ctx, rc, "%s has no room for a pool of %s", dev->medium.name, human(size, plan->capacity_bytes));
 	if (rc == -EPERM)
@@ -532,6 +543,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	}
 	store(&r->size_sequence, ~0ull);
 	region_pages(r);
+	lost_watch(r->base, r->mapped_bytes, &r->lost);
 	fork_guard_add(&r->guard, r->lock_fd, r->base, r->mapped_bytes);
 	return 0;
 bad:
@@ -579,6 +591,7 @@ void region_close(struct region *r)
 {
 	bool child = fork_guard_stale(&r->guard);
 
+	lost_forget(r->base);
 	fork_guard_release(&r->guard);
 	card_io_end(r, child);
 	speckv_calibration_free(r->calibration);

@@ -216,12 +216,25 @@ def _(document: results.DeviceClose) -> list[str]:
 # ---- pools -----------------------------------------------------------------------------------------------------------
 
 
+#: What no permission would help with, and what is left to do.
+_GONE = {
+    "lost": "lost: its file is gone; 'speckvctl pool destroy' forgets it",
+    "damaged": "damaged: its file was cut short or overwritten; 'speckvctl pool destroy' removes it",
+}
+
+
+def _pool_state(pool: results.Pool) -> str:
+    if pool.accessible:
+        return pool.state
+    return _GONE.get(pool.state, f"{pool.state}; no permission to look inside")
+
+
 def _pool_table(pools: list[results.Pool], *, with_device: bool) -> list[str]:
     heads = ["POOL", "STATE", "CODEC", ">CAPACITY", ">USED", ">RATIO", ">CLIENTS"]
     rows = [
         [
             pool.name,
-            pool.state if pool.accessible else "no access",
+            pool.state if pool.accessible or pool.state in _GONE else "no access",
             pool.codec,
             format_size(pool.capacity_bytes),
             format_size(pool.used_bytes),
@@ -279,7 +292,7 @@ def _(document: results.PoolShow) -> list[str]:
         [
             ("Pool", pool.name),
             ("Device", pool.device),
-            ("State", pool.state if pool.accessible else f"{pool.state}; no permission to look inside"),
+            ("State", _pool_state(pool)),
             ("UUID", pool.uuid),
             ("Path", pool.path),
             ("Capacity", f"{format_size(pool.capacity_bytes)} (resize up to {format_size(pool.max_bytes)})"),

@@ -19,6 +19,9 @@ enum speckv_pool_state {
 	SPECKV_POOL_CREATING = 2,   /**< the manager died in the middle: the next manager removes it */
 	SPECKV_POOL_RESIZING = 3,   /**< usable; the next manager finishes */
 	SPECKV_POOL_DESTROYING = 4, /**< the next manager finishes */
+	/* found when it is looked at, and not accessible: */
+	SPECKV_POOL_LOST = 5,    /**< its file is gone */
+	SPECKV_POOL_DAMAGED = 6, /**< its file was cut short, or its header does not verify */
 };
 
 /** What an administrator chooses. Zero means the default in the comment. */

@@ -61,6 +61,8 @@ class PoolState(StrEnum):
     CREATING = "creating"
     RESIZING = "resizing"
     DESTROYING = "destroying"
+    LOST = "lost"
+    DAMAGED = "damaged"
 
 
 class Placement(StrEnum):
