@@ -17,6 +17,7 @@ from tests.accept.suites.foundation import (
 )
 
 COMMANDS = f"{C_BUILD} && build/c/tests/unit/emulator/bench_emulator build/c/libspeckv/emulator/speckv-emu"
+HOSTILE = f"{C_BUILD} && build/c/tests/unit/emulator/hostile_peers build/c/libspeckv/emulator/speckv-emu 5"
 CUTS = f"{C_BUILD} && build/c/tests/card/test_card_flash 1000"
 KILLS = meson("client on a card, 1,000 kills at random instants")
 DEATHS = meson("client a card is killed, restarted, forgotten, stuck and poisoned")
@@ -86,6 +87,13 @@ POINTS = [
         exactly(0),
     ),
     Point("... over sockets, with peers that try", meson("emulator hostile"), meson_failures, exactly(0)),
+    Point(
+        "a client's put and get beside 64 hostile peers: p99, of its own alone",
+        HOSTILE,
+        counted(r"p99 ratio ([\d.]+)", "x"),
+        below(10),
+    ),
+    Point("... what of it failed", HOSTILE, counted(r"failed (\d+)", "operations"), exactly(0)),
     Point("another user's pool is out of reach, with a stolen index too", DEATHS, meson_failures, exactly(0)),
     Point(
         "the I/O socket cannot administer",
