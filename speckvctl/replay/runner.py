@@ -135,6 +135,7 @@ def plan(config: ReplayConfig) -> Plan:
         with context.open(config.device) as device:
             pool = device.pool(config.pool)
             if not pool.accessible:
+                device.tenants(config.pool)  # one that is lost or damaged says so here
                 raise error(errno.EACCES, f"pool {config.pool} of {config.device}: this user may not use it")
             calibrated = None
             if pool.calibration is not None:
