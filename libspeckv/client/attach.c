@@ -322,7 +322,7 @@ static int slot_check(struct speckv_pool *pool)
 {
 	if (region_there(&pool->region))
 		return 0;
-	return fail(pool->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", pool->region.fixed.name);
+	return device_between(pool->region.dev, pool->region.fixed.name);
 }
 
 /*
@@ -476,7 +476,7 @@ int speckv_pool_open(struct speckv_device *dev, const char *name, const struct s
 	return pool_attach(dev, name, attach, out);
 }
 
-int pool_attach(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out)
+static int attach_once(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out)
 {
 	bool read_only = attach && attach->flags & SPECKV_ATTACH_READ_ONLY;
 	struct speckv_pool *pool;
@@ -506,7 +506,7 @@ int pool_attach(struct speckv_device *dev, const char *name, const struct speckv
 	if (!attach || !(attach->flags & ATTACH_MANAGER)) /* managers move blocks and check them, and need not read them */
 		rc = region_calibrate(&pool->region);
 	if (!rc && read_only && !region_there(&pool->region))
-		rc = fail(dev->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", name);
+		rc = device_between(dev, name);
 	if (!rc && !read_only)
 		rc = client_join(pool, attach);
 	if (!rc && !read_only && (!attach || !(attach->flags & ATTACH_KEEP_DEAD)))
@@ -519,6 +519,21 @@ int pool_attach(struct speckv_device *dev, const char *name, const struct speckv
 	}
 	*out = pool;
 	return 0;
+}
+
+int pool_attach(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out)
+{
+	struct lay_pool_record record;
+	int rc = attach_once(dev, name, attach, out);
+
+	/* what a manager that died left in between is settled by the first client that comes, where it may */
+	if (rc == -EUCLEAN && !(attach && attach->flags & ATTACH_MANAGER) && device_look(dev, name, &record) >= 0 &&
+	    (load(&record.state) == SPECKV_POOL_CREATING || load(&record.state) == SPECKV_POOL_DESTROYING)) {
+		if (device_settle(dev))
+			return attach_once(dev, name, attach, out);
+		rc = device_between(dev, name);
+	}
+	return rc;
 }
 
 void speckv_pool_close(struct speckv_pool *pool)

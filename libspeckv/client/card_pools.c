@@ -278,7 +278,7 @@ static void forget(struct speckv_device *dev, struct lay_pool_record *record)
 	store(&record->state, 0);
 }
 
-int card_manage(struct speckv_device *dev)
+int card_manage(struct speckv_device *dev, bool inspect)
 {
 	struct listing *list;
 	int rc = card_admin_open(dev->ctx, dev->medium.name, &dev->admin);
@@ -287,6 +287,8 @@ int card_manage(struct speckv_device *dev)
 		dev->admin = NULL;
 		return rc;
 	}
+	if (inspect)
+		return 0;
 	if (memcmp(card_identity(dev->admin)->uuid, dev->uuid, sizeof(dev->uuid)) != 0) {
 		rc = fail(dev->ctx, -ESTALE, "%s is another card than the one that was opened here: open the device again", dev->medium.name);
 		card_unmanage(dev);
@@ -308,6 +310,8 @@ int card_manage(struct speckv_device *dev)
 		if (pool && (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING)) { /* its manager died: device.c ends it here */
 			rc = card_pool_delete(dev, record->uuid);
 			pool->pool = 0;
+		} else if (!pool && state == SPECKV_POOL_DESTROYING) { /* its manager died, and had told the card */
+			forget(dev, record);
 		} else if (state == SPECKV_POOL_ACTIVE && (!pool || (pool->generation != record->generation))) {
 			forget(dev, record);
 		} else if (pool) {

@@ -275,20 +275,17 @@ static int extents_zero(struct speckv_device *dev, const struct lay_pool_record 
 
 bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 {
-	unsigned int users = 0;
 	struct region region;
-	char holders[320];
 	int rc = region_open(dev, r->name, true, &region);
 
 	if (rc == -EACCES || rc == -EMFILE || rc == -ENOMEM)
 		return true; /* for the next manager to see to: it says so itself where it needs the pool */
 	if (rc)
-		return false; /* zeroed already */
-	client_holders(&region, -1, holders, sizeof(holders), &users);
+		return false; /* region_end() was reached */
 	region_close(&region);
-	if (users)
-		store(&r->state, SPECKV_POOL_ACTIVE);
-	return users != 0;
+	store(&r->state, SPECKV_POOL_ACTIVE);
+	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "pool %.63s stays: the manager that was to remove it died before it began", r->name);
+	return true;
 }
 
 /* Free a record whose pool's creation or destruction did not finish. */
@@ -316,14 +313,8 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 		if (region_open(dev, r->name, true, &region) == 0) {
 			uint64_t pages = region_pages(&region);
 
-			for (uint64_t p = 0; p < pages; p++) {
-				uint64_t retired = LAY_RETIRED;
-
-				atomic_compare_exchange_strong(&region.page_map[p], &retired, LAY_FREE);
-			}
-			store(&region.head->pool.claim_limit, 0);
-			atomic_fetch_add(&region.head->pool.size_sequence, 1);
-			atomic_fetch_add(&region.head->pool.freed, 1);
+			if (resize_begin(&region) == 0) /* else a client does that very thing */
+				resize_undo(&region);
 			r->capacity_bytes = pages * region.page_bytes;
 			if (dev->single_inode)
 				extents_cut(r, region.fixed.data_offset + r->capacity_bytes);
@@ -350,7 +341,7 @@ static int still_named(struct speckv_device *dev)
 	return rc;
 }
 
-int device_manage(struct speckv_device *dev)
+static int manage(struct speckv_device *dev, bool inspect)
 {
 	struct lay_superblock *super = &dev->table->super;
 	uint64_t start = clock_ns();
@@ -384,16 +375,57 @@ int device_manage(struct speckv_device *dev)
 	own_command(super->manager_command);
 	store(&super->manager_pid, (uint32_t)getpid());
 	if (dev->medium.card) {
-		rc = card_manage(dev);
+		rc = card_manage(dev, inspect);
 		if (rc) {
 			device_unmanage(dev);
 			return rc;
 		}
 	}
-	for (int i = 0; i < LAY_POOLS; i++)
-		if (load(&dev->table->pools[i].state) > SPECKV_POOL_ACTIVE)
+	dev->settled = 0;
+	for (int i = 0; i < LAY_POOLS && !inspect; i++)
+		if (load(&dev->table->pools[i].state) > SPECKV_POOL_ACTIVE) {
 			record_finish(dev, &dev->table->pools[i]);
+			dev->settled |= 1ull << i;
+		}
 	return 0;
+}
+
+int device_manage(struct speckv_device *dev)
+{
+	return manage(dev, false);
+}
+
+int device_inspect(struct speckv_device *dev)
+{
+	return manage(dev, true);
+}
+
+bool device_settle(struct speckv_device *dev)
+{
+	if (!device_may_manage(dev) || (dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) || device_manage(dev))
+		return false;
+	device_unmanage(dev);
+	return true;
+}
+
+int device_between(struct speckv_device *dev, const char *name)
+{
+	const struct lay_superblock *super = &dev->table->super;
+	struct lay_pool_record record;
+	char command[64];
+
+	if (dev->lock_fd < 0) /* not for this user to see */
+		return fail(dev->ctx, -EBUSY, "pool %s is being made or removed; where that was interrupted, 'speckvctl pool destroy %s %s' as uid %u finishes it", name,
+			    dev->medium.name, name, dev->owner);
+	if (lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) {
+		memcpy(command, super->manager_command, sizeof(command));
+		command[63] = 0;
+		return fail(dev->ctx, -EBUSY, "pool %s is being made or removed by pid %u (%s); try again when it is done", name, load(&super->manager_pid), command);
+	}
+	if (device_look(dev, name, &record) < 0)
+		return fail(dev->ctx, -ENOENT, "pool %s was removed just now", name);
+	return fail(dev->ctx, -EUCLEAN, "pool %s: its %s was interrupted; 'speckvctl pool destroy %s %s' finishes it", name,
+		    load(&record.state) == SPECKV_POOL_CREATING ? "creation" : "removal", dev->medium.name, name);
 }
 
 void device_unmanage(struct speckv_device *dev)
@@ -512,34 +544,52 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 
 /* ---- closing for good ---------------------------------------------------------------------------------------------- */
 
-static int remove_pools(struct speckv_device *dev, unsigned int flags)
+/* The records that are to go with the device. -ENOTEMPTY: there are some, and the caller did not say so. */
+static int pools_of(struct speckv_device *dev, unsigned int flags, struct lay_pool_record **records, size_t *n)
 {
-	unsigned int pools = 0;
+	*n = 0;
+	for (int i = 0; i < LAY_POOLS; i++)
+		if (load(&dev->table->pools[i].state))
+			records[(*n)++] = &dev->table->pools[i];
+	if (*n && !(flags & SPECKV_REMOVE_POOLS))
+		return fail(dev->ctx, -ENOTEMPTY, "%s still has %zu pool%s; destroy them first, or close it with --yes to destroy them too", dev->medium.name, *n,
+			    *n == 1 ? "" : "s");
+	return 0;
+}
+
+/* Only where nothing is left on it. The name goes first: whatever is left after a death, no table without its magic is found there. */
+static int erase(struct speckv_device *dev)
+{
+	char pools[SPECKV_PATH_BYTES + 16];
 	int rc = 0;
 
 	for (int i = 0; i < LAY_POOLS; i++)
-		pools += load(&dev->table->pools[i].state) != 0;
-	if (pools && !(flags & SPECKV_REMOVE_POOLS))
-		return fail(dev->ctx, -ENOTEMPTY, "%s still has %u pool%s; destroy them first, or close it with --yes to destroy them too", dev->medium.name, pools,
-			    pools == 1 ? "" : "s");
-	for (int i = 0; i < LAY_POOLS && !rc; i++) {
-		char name[SPECKV_NAME_BYTES];
-
-		if (load(&dev->table->pools[i].state) == 0)
-			continue;
-		memcpy(name, dev->table->pools[i].name, sizeof(name));
-		name[sizeof(name) - 1] = 0;
-		rc = speckv_pool_destroy(dev, name, NULL, NULL);
+		if (load(&dev->table->pools[i].state))
+			return 0;
+	device_event(dev, SPECKV_EVENT_DEVICE_REMOVED, SPECKV_INFO, "%s closed", dev->medium.name);
+	if (dev->table->super.made_file) {
+		snprintf(pools, sizeof(pools), "%s.pools/.lock", path_name(dev->medium.path));
+		unlinkat(dev->folder.fd, pools, 0);
+		snprintf(pools, sizeof(pools), "%s.pools", path_name(dev->medium.path));
+		unlinkat(dev->folder.fd, pools, AT_REMOVEDIR);
+		if (unlinkat(dev->folder.fd, path_name(dev->medium.path), 0) != 0)
+			rc = fail(dev->ctx, -errno, "cannot remove %s: %s", dev->medium.path, strerror(errno));
+		else
+			rc = folder_flush(&dev->folder);
 	}
-	return rc;
+	if (rc)
+		return rc;
+	dev->table->super.magic = 0;
+	return device_flush(dev);
 }
 
 int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int flags)
 {
+	struct lay_pool_record *records[LAY_POOLS];
+	bool dry_run = flags & SPECKV_REMOVE_DRY_RUN;
 	struct speckv_device *dev;
-	char pools[SPECKV_PATH_BYTES + 16];
 	struct medium medium;
-	bool made, erase;
+	size_t n = 0;
 	int rc;
 
 	if (!ctx)
@@ -548,36 +598,23 @@ int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int 
 	if (rc || !dev)
 		return rc;
 	medium = dev->medium;
-	made = dev->table->super.made_file;
-	/* Media at a path keep their pools: closing them only forgets the path, unless they are empty or are to be emptied. */
-	rc = medium.runtime || (flags & SPECKV_REMOVE_POOLS) ? remove_pools(dev, flags) : 0;
-	if (!rc)
-		rc = device_manage(dev);
+	rc = dry_run ? device_inspect(dev) : device_manage(dev);
 	if (rc) {
 		speckv_device_close(dev);
 		return rc;
 	}
-	erase = true;
-	for (int i = 0; i < LAY_POOLS; i++)
-		erase = erase && load(&dev->table->pools[i].state) == 0;
-	if (erase) {
-		device_event(dev, SPECKV_EVENT_DEVICE_REMOVED, SPECKV_INFO, "%s closed", medium.name);
-		dev->table->super.magic = 0;
-		rc = device_flush(dev);
-		if (made) {
-			snprintf(pools, sizeof(pools), "%s.pools/.lock", path_name(medium.path));
-			unlinkat(dev->folder.fd, pools, 0);
-			snprintf(pools, sizeof(pools), "%s.pools", path_name(medium.path));
-			unlinkat(dev->folder.fd, pools, AT_REMOVEDIR);
-			if (unlinkat(dev->folder.fd, path_name(medium.path), 0) != 0)
-				rc = fail(ctx, -errno, "cannot remove %s: %s", medium.path, strerror(errno));
-			else
-				rc = folder_flush(&dev->folder);
-		}
-	}
+	/* Media at a path keep their pools: closing them only forgets the path, unless they are empty or are to be emptied. */
+	if (medium.runtime || flags & SPECKV_REMOVE_POOLS)
+		rc = pools_of(dev, flags, records, &n);
+	if (!rc && dev->table->super.made_file && faccessat(dev->folder.fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
+		rc = fail(ctx, -errno, "cannot remove %s: no permission to write in its folder (%s); run as its owner", medium.path, strerror(errno));
+	if (!rc && n)
+		rc = pools_remove(dev, records, n, dry_run, NULL, NULL);
+	if (!rc && !dry_run)
+		rc = erase(dev);
 	device_unmanage(dev);
 	speckv_device_close(dev);
-	if (!rc && !medium.runtime)
+	if (!rc && !dry_run && !medium.runtime)
 		medium_unregister(ctx, &medium);
 	return rc;
 }

@@ -100,6 +100,7 @@ struct speckv_device {
 	_Atomic uint64_t manager_slots;  /* pools, by record, whose manager's slot a thread of this handle holds */
 	uint32_t codec_modes;     /* of a card */
 	struct card_admin *admin; /* a card's, while it is being managed */
+	uint64_t settled;         /* the records that the last device_manage() finished for a dead manager */
 	struct fork_guard guard, locks; /* of the table; of the locks */
 	pthread_mutex_t managing; /* OFD locks do not exclude threads of one descriptor */
 };
@@ -107,14 +108,19 @@ struct speckv_device {
 /* 0, -EOWNERDEAD in a forked child, -ESTALE where the device's name leads to another table (or none) by now. Makes system calls. */
 int device_usable(struct speckv_device *dev);
 int device_manage(struct speckv_device *dev); /* take the manager lock, finish what a dead manager left; 0 or -EBUSY... */
+int device_inspect(struct speckv_device *dev); /* the lock, and nothing is finished: for dry runs */
+/* Finish what a dead manager left, where this process may and no manager lives. Not between device_manage() and device_unmanage(). */
+bool device_settle(struct speckv_device *dev);
+/* The reason why a pool that is neither there nor gone cannot be used: who is at it (-EBUSY), or what ends it (-EUCLEAN). Text set. */
+int device_between(struct speckv_device *dev, const char *name);
 void device_unmanage(struct speckv_device *dev);
 /* Copy of the record named so; its number or -ENOENT (text set) */
 int device_look(struct speckv_device *dev, const char *name, struct lay_pool_record *copy); /* the same, and no text: a question */
 int device_find(struct speckv_device *dev, const char *name, struct lay_pool_record *copy);
 bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *record);
 /*
- * A manager that removes a pool lets nobody new in, and only then looks who is in. If it died before it saw them the pool is as it was:
- * what is theirs must not become another pool's. True: the record of this removal is not to be finished (now).
+ * A manager that removes a pool keeps new clients out, looks for those that are in, and then calls region_end(). If it died before that, the
+ * pool is as it was (true). True too where that cannot be told: this record is not to be finished now.
  */
 bool removal_undone(struct speckv_device *dev, struct lay_pool_record *record);
 /* Keep the first `bytes` of a pool's extents. */
@@ -253,6 +259,20 @@ void lost_forget(const void *base);
 bool region_lost(struct region *region);
 bool region_look(struct region *region, uint64_t now);
 
+/* ---- resize.c: the claim to a pool's size, a lock of the pool's inode that its clients can see and, where its holder died, take ------ */
+
+int resize_begin(struct region *region); /* 0, or -EAGAIN: another holds it */
+void resize_end(struct region *region);
+/* What a shrink that did not finish leaves: its limit on claims and its retired pages. Between resize_begin() and resize_end(). */
+void resize_undo(struct region *region);
+/* A client was kept from claiming by a shrink: if its manager died, undo it. True: look again. */
+bool resize_abandoned(struct speckv_pool *pool);
+
+/* ---- removal.c ------------------------------------------------------------------------------------------------------- */
+
+/* Remove these pools, or none where one of them cannot be. While the device is managed, or inspected for a dry run. */
+int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *records, size_t n, bool dry_run, speckv_progress_cb progress, void *arg);
+
 /* ---- attach.c: this process as a client ---------------------------------------------------------------------------- */
 
 struct staging;
@@ -273,6 +293,7 @@ struct speckv_pool {
 	struct speckv_mem *allocations;
 	_Atomic uint32_t prefetch_depth, codec, verify, threads;
 	_Atomic uint64_t reaped_ns, full_event_ns; /* when this client last did so: no more than once a second */
+	_Atomic uint64_t shrink_seen_ns;           /* when it last looked whether a shrink's manager lives */
 	_Atomic uint64_t failed_freed, failed_run; /* the last search that found no run: not repeated until something was freed */
 	_Atomic uint64_t evict_parent, evict_orphan; /* links to blocks worth a look at the next eviction: see evict.c */
 	struct workers *_Atomic workers;
@@ -469,8 +490,8 @@ bool card_io_read_under_way(const struct card_reads *reads, unsigned int slot, c
 
 /* ---- card_pools.c: a card's pools; between device_manage() and device_unmanage() only ------------------------------------ */
 
-/* Connect to the admin queue and bring this machine's table in line with the card's. */
-int card_manage(struct speckv_device *dev);
+/* Connect to the admin queue and, unless to inspect only, bring this machine's table in line with the card's. */
+int card_manage(struct speckv_device *dev, bool inspect);
 void card_unmanage(struct speckv_device *dev);
 /* The record gets the card's generation. */
 int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config, const struct region_plan *plan, struct lay_pool_record *record);

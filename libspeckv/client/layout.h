@@ -241,6 +241,7 @@ static inline uint32_t lay_owner(unsigned int slot, uint64_t incarnation)
 #define LAY_LOCK_MANAGER (1ll << 60)
 #define LAY_LOCK_MANAGER_SLOT(record) (LAY_LOCK_MANAGER + 1 + (record))
 #define LAY_LOCK_POOL(record, generation) ((1ll << 61) + ((long long)((generation) & 0xffffff) << 20) + (long long)(record) * 256)
+#define LAY_LOCK_RESIZE(record, generation) (LAY_LOCK_POOL(record, generation) + 128)
 #define LAY_LOCK_CLIENT(record, generation, slot) (LAY_LOCK_POOL(record, generation) + 1 + (slot))
 
 #endif

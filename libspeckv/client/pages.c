@@ -184,10 +184,15 @@ static bool reap_due(struct speckv_pool *pool)
 	return now - last > 1000000000u && atomic_compare_exchange_strong(&pool->reaped_ns, &last, now);
 }
 
-static uint64_t claim_limit(struct region *r, uint64_t below)
+static uint64_t claim_limit(struct speckv_pool *pool, uint64_t below)
 {
+	struct region *r = &pool->region;
 	uint64_t limit = region_pages(r), shrinking = load_relaxed(&r->head->pool.claim_limit);
 
+	if (shrinking && shrinking < limit && !below && resize_abandoned(pool)) {
+		limit = region_pages(r);
+		shrinking = load(&r->head->pool.claim_limit);
+	}
 	if (shrinking && shrinking < limit)
 		limit = shrinking;
 	return below && below < limit ? below : limit;
@@ -196,7 +201,7 @@ static uint64_t claim_limit(struct region *r, uint64_t below)
 static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
 {
 	struct region *r = &pool->region;
-	uint64_t limit = claim_limit(r, below);
+	uint64_t limit = claim_limit(pool, below);
 	bool lru = load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && !below, reaped = false;
 
 	if (n < r->min_run)
@@ -217,7 +222,7 @@ static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t
 				return 0;
 			/* resized since we looked: on a single inode these pages may lie elsewhere by now */
 			pages_release(r, pool->owner, run);
-			limit = claim_limit(r, below);
+			limit = claim_limit(pool, below);
 			continue;
 		}
 		if (!reaped && (!lru || reap_due(pool))) { /* clients that died may hold what is missing */

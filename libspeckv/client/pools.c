@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT
-/* Pools as administrators see them: create, describe, set, destroy. Resizing is in resize.c. */
+/* Pools as administrators see them: create, describe, set. Resizing is in resize.c, destroying in removal.c. */
 #include <grp.h>
+#include <linux/capability.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "card.h"
 #include "internal.h"
 
 static const struct speckv_geometry default_geometry = { .layers = 1, .kv_heads = 2, .head_dim = 128, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 };
@@ -77,6 +80,65 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 	return 0;
 }
 
+static uint64_t backing_bytes(const struct region_plan *plan)
+{
+	return plan->page_map_offset + plan->pages * 8 + (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry) + plan->calibration_bytes +
+	       plan->capacity_bytes;
+}
+
+static int no_room(struct speckv_device *dev, const char *name, uint64_t want, uint64_t have)
+{
+	char a[32], b[32];
+
+	return fail(dev->ctx, -ENOSPC, "pool %s needs %s with its tables, and %s has %s free (%llu bytes); ask for less, or shrink another pool", name, human(a, want),
+		    dev->medium.name, human(b, have), (unsigned long long)have);
+}
+
+/* What create() needs of a device that is managed, or inspected; the number of the record that it would take. */
+static int create_check(struct speckv_device *dev, const struct speckv_pool_config *full, const struct region_plan *plan, bool inspect)
+{
+	uint64_t need = backing_bytes(plan) - (dev->medium.card ? plan->capacity_bytes : 0), room = medium_available(&dev->medium);
+	struct speckv_identify identity;
+	struct lay_pool_record other;
+	int number = -1, rc;
+
+	if (device_look(dev, full->name, &other) >= 0 &&
+	    (!inspect || (load(&other.state) != SPECKV_POOL_CREATING && load(&other.state) != SPECKV_POOL_DESTROYING)))
+		return fail(dev->ctx, -EEXIST, "%s already has a pool '%s'; choose another name, or destroy it first", dev->medium.name, full->name);
+	for (int i = LAY_POOLS; i-- > 0;)
+		if (load(&dev->table->pools[i].state) == 0)
+			number = i;
+	if (number < 0)
+		return fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name, LAY_POOLS);
+	if (dev->single_inode) {
+		struct lay_extent extent;
+
+		rc = device_extent_alloc(dev, plan->data_offset + plan->capacity_bytes, &extent);
+		return rc ? no_room(dev, full->name, plan->data_offset + plan->capacity_bytes, device_largest_free(dev, NULL)) : number;
+	}
+	if (need > room)
+		return no_room(dev, full->name, need, room);
+	if (dev->admin && card_identify(dev->admin, &identity) == 0 && plan->capacity_bytes > identity.memory_free_bytes)
+		return no_room(dev, full->name, plan->capacity_bytes, identity.memory_free_bytes);
+	return number;
+}
+
+static int plan_on(struct speckv_ctx *ctx, const char *device, const struct speckv_pool_config *full, const struct region_plan *plan)
+{
+	struct speckv_device *dev;
+	int rc = speckv_device_open(ctx, device, 0, &dev);
+
+	if (rc)
+		return rc;
+	rc = device_inspect(dev);
+	if (!rc) {
+		rc = create_check(dev, full, plan, true);
+		device_unmanage(dev);
+	}
+	speckv_device_close(dev);
+	return rc < 0 ? rc : 0;
+}
+
 int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct speckv_pool_config *config, struct speckv_pool_config *planned)
 {
 	struct speckv_device dev = { .ctx = ctx, .fd = -1 };
@@ -93,21 +155,14 @@ int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct sp
 	if (rc)
 		return rc;
 	dev.single_inode = info.single_inode != 0;
-	return config_check(&dev, config, planned, &plan, &calibration);
-}
-
-static uint64_t backing_bytes(const struct region_plan *plan)
-{
-	return plan->page_map_offset + plan->pages * 8 + (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry) + plan->calibration_bytes +
-	       plan->capacity_bytes;
-}
-
-static int no_room(struct speckv_device *dev, const char *name, uint64_t want, uint64_t have)
-{
-	char a[32], b[32];
-
-	return fail(dev->ctx, -ENOSPC, "pool %s needs %s with its tables, and %s has %s free (%llu bytes); ask for less, or shrink another pool", name, human(a, want),
-		    dev->medium.name, human(b, have), (unsigned long long)have);
+	rc = config_check(&dev, config, planned, &plan, &calibration);
+	if (rc)
+		return rc;
+	if (info.state == SPECKV_MEDIUM_READY)
+		return plan_on(ctx, device, planned, &plan);
+	return info.state == SPECKV_MEDIUM_ABSENT && !dev.medium.card && backing_bytes(&plan) > info.free_bytes ?
+		       no_room(&dev, planned->name, backing_bytes(&plan), info.free_bytes) :
+		       0;
 }
 
 /* A pool that was made and whose record did not reach the medium. */
@@ -124,10 +179,8 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	struct speckv_calibration_info calibration;
 	struct speckv_pool_config full;
 	struct lay_pool_record *record;
-	struct lay_pool_record other;
 	struct region_plan plan;
-	uint64_t room;
-	int number = -1, rc;
+	int number, rc;
 
 	if (!dev || !config)
 		return -EINVAL;
@@ -138,17 +191,9 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 		rc = device_manage(dev);
 	if (rc)
 		return rc;
-	if (device_look(dev, full.name, &other) >= 0) {
-		rc = fail(dev->ctx, -EEXIST, "%s already has a pool '%s'; choose another name, or destroy it first", dev->medium.name, full.name);
+	number = rc = create_check(dev, &full, &plan, false);
+	if (rc < 0)
 		goto out;
-	}
-	for (int i = LAY_POOLS; i-- > 0;)
-		if (load(&dev->table->pools[i].state) == 0)
-			number = i;
-	if (number < 0) {
-		rc = fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name, LAY_POOLS);
-		goto out;
-	}
 	record = &dev->table->pools[number];
 	memset((void *)record, 0, sizeof(*record));
 	memcpy(record->name, full.name, sizeof(record->name));
@@ -166,27 +211,12 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	memcpy(record->calibration, calibration.digest, sizeof(record->calibration));
 	if (dev->single_inode) {
 		record->table_bytes = plan.data_offset;
-		room = device_largest_free(dev, NULL);
-		/* tables and data in one piece where that fits, else in two */
-		if (device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes, &record->extent[0]) == 0) {
-			record->extent[1] = (struct lay_extent){ record->extent[0].offset + plan.data_offset, plan.capacity_bytes };
-			record->extent[0].bytes = plan.data_offset;
-		} else {
-			rc = no_room(dev, full.name, plan.data_offset + plan.capacity_bytes, room);
-			memset((void *)record, 0, sizeof(*record));
-			goto out;
-		}
+		device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes, &record->extent[0]); /* there is room: see create_check() */
+		record->extent[1] = (struct lay_extent){ record->extent[0].offset + plan.data_offset, plan.capacity_bytes };
+		record->extent[0].bytes = plan.data_offset;
 		record->extents = 2;
 	} else {
-		uint64_t here = backing_bytes(&plan) - (dev->medium.card ? plan.capacity_bytes : 0);
-
 		record->table_bytes = backing_bytes(&plan) - plan.capacity_bytes;
-		room = medium_available(&dev->medium);
-		if (here > room) {
-			rc = no_room(dev, full.name, here, room);
-			memset((void *)record, 0, sizeof(*record));
-			goto out;
-		}
 	}
 	rc = device_flush(dev); /* what it is, and then that it is */
 	if (!rc) {
@@ -348,48 +378,99 @@ int speckv_pool_foreach(struct speckv_device *dev, speckv_pool_cb cb, void *arg)
 
 /* ---- changing -------------------------------------------------------------------------------------------------------- */
 
-static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, struct region *r, unsigned int mask, const struct speckv_pool_config *config,
-		     unsigned int *changed)
+/* May this user give the pool's file away, or change its mode? As the kernel judges it. */
+static int may_own(struct speckv_device *dev, const struct lay_pool_record *record, struct region *r, uint32_t uid, uint32_t gid, uint32_t mode)
 {
-	uint32_t uid = mask & SPECKV_SET_OWNER && config->uid != (uint32_t)-1 ? config->uid : record->uid;
-	uint32_t gid = mask & SPECKV_SET_OWNER && config->gid != (uint32_t)-1 ? config->gid : record->gid;
-	uint32_t mode = mask & SPECKV_SET_MODE ? config->mode : record->mode;
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[2] = { 0 };
+	gid_t groups[256];
+	bool mine, member;
+	struct stat st;
+	int n;
 
-	if (uid == record->uid && gid == record->gid && mode == record->mode)
+	if (fstat(r->fd, &st) != 0)
+		return fail(dev->ctx, -errno, "pool %s: cannot look at %s: %s", record->name, r->path, strerror(errno));
+	if (syscall(SYS_capget, &header, caps) != 0)
+		memset(caps, 0, sizeof(caps));
+	mine = st.st_uid == geteuid();
+	n = getgroups(sizeof(groups) / sizeof(groups[0]), groups);
+	member = gid == getegid();
+	for (int i = 0; i < n; i++)
+		member = member || groups[i] == gid;
+	if ((uid != st.st_uid || gid != st.st_gid) && !(caps[0].effective >> CAP_CHOWN & 1) && !(mine && uid == st.st_uid && member))
+		return fail(dev->ctx, -EPERM, "cannot give pool %s to uid %u gid %u: only root may give files away", record->name, uid, gid);
+	if (mode != (st.st_mode & 07777) && !mine && !(caps[0].effective >> CAP_FOWNER & 1))
+		return fail(dev->ctx, -EPERM, "cannot change the mode of pool %s: it belongs to uid %u", record->name, st.st_uid);
+	return 0;
+}
+
+/* Owner and mode that are wanted, judged; nothing is changed. */
+static int check_owner(struct speckv_device *dev, const struct lay_pool_record *record, struct region *r, unsigned int mask, const struct speckv_pool_config *config,
+		       struct lay_pool_record *wanted)
+{
+	memcpy((void *)wanted, (const void *)record, sizeof(*wanted));
+	if (mask & SPECKV_SET_OWNER && config->uid != (uint32_t)-1)
+		wanted->uid = config->uid;
+	if (mask & SPECKV_SET_OWNER && config->gid != (uint32_t)-1)
+		wanted->gid = config->gid;
+	if (mask & SPECKV_SET_MODE)
+		wanted->mode = config->mode;
+	if (wanted->uid == record->uid && wanted->gid == record->gid && wanted->mode == record->mode)
 		return 0;
 	if (dev->single_inode)
 		return fail(dev->ctx, -EOPNOTSUPP, "%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s", dev->medium.name,
 			    dev->medium.path);
-	if (mode & ~0777u || (mode & 0600) != 0600)
-		return fail(dev->ctx, -EINVAL, "mode %04o: give the owner read and write, and nothing beyond 0777", mode);
-	if (dev->medium.card) {
-		int rc = card_pool_owner(dev, record, uid, gid, mode);
+	if (wanted->mode & ~0777u || (wanted->mode & 0600) != 0600)
+		return fail(dev->ctx, -EINVAL, "mode %04o: give the owner read and write, and nothing beyond 0777", wanted->mode);
+	return may_own(dev, record, r, wanted->uid, wanted->gid, wanted->mode);
+}
 
-		if (rc)
+/* The mode first: giving the file away may cost the right to it. What fails in the middle is taken back. */
+static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, struct region *r, const struct lay_pool_record *wanted)
+{
+	bool mode = wanted->mode != record->mode, owner = wanted->uid != record->uid || wanted->gid != record->gid;
+	int rc = 0;
+
+	if (dev->medium.card && (mode || owner)) {
+		rc = card_pool_owner(dev, record, wanted->uid, wanted->gid, wanted->mode);
+		if (rc) {
+			card_pool_owner(dev, record, record->uid, record->gid, record->mode);
 			return rc;
+		}
 	}
-	if (((uid != record->uid || gid != record->gid) && fchown(r->lock_fd, uid, gid) != 0) || fchmod(r->lock_fd, pool_lock_mode(mode)) != 0 ||
-	    ((uid != record->uid || gid != record->gid) && fchown(r->fd, uid, gid) != 0))
-		return fail(dev->ctx, -errno, "cannot give pool %s to uid %u gid %u: %s", record->name, uid, gid,
-			    errno == EPERM ? "only root may give files away" : strerror(errno));
-	if (mode != record->mode && fchmod(r->fd, mode) != 0)
-		return fail(dev->ctx, -errno, "cannot change the mode of pool %s: %s", record->name, strerror(errno));
-	if (fsync(r->fd) != 0)
-		return fail(dev->ctx, -errno, "pool %s: its owner and mode are as asked, and did not reach %s: %s", record->name, r->path, strerror(errno));
-	record->uid = uid;
-	record->gid = gid;
-	record->mode = mode;
-	++*changed;
+	if (mode && (fchmod(r->lock_fd, pool_lock_mode(wanted->mode)) != 0 || fchmod(r->fd, wanted->mode) != 0))
+		rc = fail(dev->ctx, -errno, "cannot change the mode of pool %s: %s", record->name, strerror(errno));
+	if (!rc && owner && (fchown(r->lock_fd, wanted->uid, wanted->gid) != 0 || fchown(r->fd, wanted->uid, wanted->gid) != 0))
+		rc = fail(dev->ctx, -errno, "cannot give pool %s to uid %u gid %u: %s", record->name, wanted->uid, wanted->gid, strerror(errno));
+	if (!rc && (mode || owner) && fsync(r->fd) != 0)
+		rc = fail(dev->ctx, -errno, "pool %s: owner and mode did not reach %s: %s", record->name, r->path, strerror(errno));
+	if (rc) {
+		bool back = !owner || (fchown(r->fd, record->uid, record->gid) == 0 && fchown(r->lock_fd, record->uid, record->gid) == 0);
+
+		if (mode && (fchmod(r->fd, record->mode) != 0 || fchmod(r->lock_fd, pool_lock_mode(record->mode)) != 0))
+			back = false;
+		if (!back)
+			pool_event(r, SPECKV_EVENT_POOL_SET, SPECKV_WARNING, "owner or mode were changed in part, and could not be set back");
+		if (dev->medium.card)
+			card_pool_owner(dev, record, record->uid, record->gid, record->mode);
+		return rc;
+	}
+	record->uid = wanted->uid;
+	record->gid = wanted->gid;
+	record->mode = wanted->mode;
 	return 0;
 }
 
-static int set_quotas(struct speckv_device *dev, struct region *r, unsigned int mask, const struct speckv_pool_config *config, unsigned int *changed)
+/* What is wanted of the header, judged; nothing is changed. */
+struct limits {
+	uint64_t quota, tenant;
+	uint32_t eviction;
+};
+static int check_limits(struct speckv_device *dev, struct region *r, unsigned int mask, const struct speckv_pool_config *config, struct limits *wanted)
 {
 	struct lay_pool *pool = &r->head->pool;
-	uint64_t quota = config->quota_bytes / r->page_bytes, tenant = config->tenant_quota_bytes / r->page_bytes, old_quota, old_tenant;
+	uint64_t quota = config->quota_bytes / r->page_bytes, tenant = config->tenant_quota_bytes / r->page_bytes;
 	char a[32], b[32];
-	uint32_t old_eviction;
-	int rc;
 
 	if (mask & SPECKV_SET_QUOTA) {
 		if (!config->quota_bytes)
@@ -403,29 +484,10 @@ static int set_quotas(struct speckv_device *dev, struct region *r, unsigned int 
 		return fail(dev->ctx, -EINVAL, "tenant quota %s is below one block of %s", human(a, config->tenant_quota_bytes), human(b, r->fixed.block_bytes));
 	if (mask & SPECKV_SET_EVICTION && config->eviction > SPECKV_EVICT_NONE)
 		return fail(dev->ctx, -EINVAL, "eviction policy %u does not exist; use lru or none", config->eviction);
-	old_quota = load(&pool->quota_pages);
-	old_tenant = load(&pool->tenant_quota_pages);
-	old_eviction = load(&pool->eviction);
-	if (mask & SPECKV_SET_QUOTA && old_quota != quota) {
-		store(&pool->quota_pages, quota);
-		++*changed;
-	}
-	if (mask & SPECKV_SET_TENANT_QUOTA && old_tenant != tenant) {
-		store(&pool->tenant_quota_pages, tenant);
-		++*changed;
-	}
-	if (mask & SPECKV_SET_EVICTION && old_eviction != config->eviction) {
-		store(&pool->eviction, config->eviction);
-		++*changed;
-	}
-	rc = *changed ? region_flush(r, r->head, sizeof(*pool)) : 0;
-	if (!rc)
-		return 0;
-	store(&pool->quota_pages, old_quota);
-	store(&pool->tenant_quota_pages, old_tenant);
-	store(&pool->eviction, old_eviction);
-	region_flush(r, r->head, sizeof(*pool));
-	return fail(dev->ctx, rc, "pool %s: %s cannot be written: %s; its settings are as they were", r->fixed.name, r->path, strerror(-rc));
+	wanted->quota = mask & SPECKV_SET_QUOTA ? quota : load(&pool->quota_pages);
+	wanted->tenant = mask & SPECKV_SET_TENANT_QUOTA ? tenant : load(&pool->tenant_quota_pages);
+	wanted->eviction = mask & SPECKV_SET_EVICTION ? config->eviction : load(&pool->eviction);
+	return 0;
 }
 
 /* What was asked for, as it is now. */
@@ -450,115 +512,68 @@ static void set_event(struct region *r, unsigned int mask)
 	pool_event(r, SPECKV_EVENT_POOL_SET, SPECKV_INFO, "settings changed: %s", text + 2);
 }
 
+static void store_limits(struct lay_pool *pool, const struct limits *limits)
+{
+	store(&pool->quota_pages, limits->quota);
+	store(&pool->tenant_quota_pages, limits->tenant);
+	store(&pool->eviction, limits->eviction);
+}
+
+/* What was judged, all of it or nothing. */
+static int set_all(struct speckv_device *dev, struct lay_pool_record *record, struct region *r, const struct lay_pool_record *wanted, const struct limits *limits)
+{
+	struct lay_pool *pool = &r->head->pool;
+	const struct limits before = { load(&pool->quota_pages), load(&pool->tenant_quota_pages), load(&pool->eviction) };
+	struct lay_pool_record owner;
+	int rc;
+
+	memcpy((void *)&owner, (const void *)record, sizeof(owner));
+	rc = set_owner(dev, record, r, wanted);
+	if (rc)
+		return rc;
+	store_limits(pool, limits);
+	rc = region_flush(r, r->head, sizeof(*pool));
+	if (!rc)
+		return 0;
+	store_limits(pool, &before);
+	region_flush(r, r->head, sizeof(*pool));
+	set_owner(dev, record, r, &owner);
+	return fail(dev->ctx, rc, "pool %s: %s cannot be written: %s; its settings are as they were", r->fixed.name, r->path, strerror(-rc));
+}
+
 int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int mask, const struct speckv_pool_config *config, struct speckv_pool_info *info)
 {
-	struct lay_pool_record copy;
-	unsigned int changed = 0;
+	struct lay_pool_record *record, wanted;
+	struct limits limits;
+	struct lay_pool *pool;
 	struct region region;
 	int rc;
 
 	if (!dev || !config || !name)
 		return -EINVAL;
-	rc = device_manage(dev);
+	rc = mask & SPECKV_SET_DRY_RUN ? device_inspect(dev) : device_manage(dev);
 	if (rc)
 		return rc;
 	rc = region_open(dev, name, true, &region);
-	if (!rc) {
-		memcpy((void *)&copy, (const void *)&dev->table->pools[region.record], sizeof(copy));
-		rc = set_quotas(dev, &region, mask, config, &changed); /* owner last: it may cost us the permission */
-		if (!rc && mask & (SPECKV_SET_OWNER | SPECKV_SET_MODE))
-			rc = set_owner(dev, &dev->table->pools[region.record], &region, mask, config, &changed);
-		if (!rc && changed)
-			set_event(&region, mask);
-		region_close(&region);
-		if (!rc && changed)
-			rc = device_flush(dev);
-	}
-	device_unmanage(dev);
-	if (rc)
+	if (rc) {
+		device_unmanage(dev);
 		return rc;
-	if (!changed)
-		return fail(dev->ctx, -EALREADY, "pool %s has these settings already", name);
-	return info ? speckv_pool_info(dev, name, info) : 0;
-}
-
-/* ---- destroying ------------------------------------------------------------------------------------------------------ */
-
-static void zero_pool(struct region *r, speckv_progress_cb progress, void *arg)
-{
-	uint64_t bytes = region_pages(r) * r->page_bytes, chunk = 64ull << 20;
-
-	for (uint64_t at = 0; at < bytes; at += chunk) {
-		uint64_t n = bytes - at < chunk ? bytes - at : chunk;
-
-		region_release_backing(r, at >> r->page_shift, (at + n) >> r->page_shift);
-		if (progress)
-			progress(at + n, bytes, arg);
 	}
-}
-
-int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_progress_cb progress, void *arg)
-{
-	struct lay_pool_record copy, *record;
-	char holders[320];
-	unsigned int users = 0;
-	struct region region;
-	int number, rc, opened;
-
-	if (!dev || !name)
-		return -EINVAL;
-	rc = device_manage(dev);
-	if (rc)
-		return rc;
-	number = device_find(dev, name, &copy);
-	if (number < 0) {
-		rc = number;
-		goto out;
-	}
-	record = &dev->table->pools[number];
-	rc = dev->single_inode ? 0 : region_remove(dev, record, true);
-	if (rc)
-		goto out;
-	opened = region_open(dev, name, true, &region);
-	if (opened == -EACCES || opened == -EMFILE || opened == -ENOMEM) {
-		rc = opened;
-		goto out;
-	}
-	/* from here on nobody new gets in; whoever is in is seen below */
-	store(&record->state, SPECKV_POOL_DESTROYING);
-	if (!opened) {
-		client_holders(&region, -1, holders, sizeof(holders), &users);
-		if (users) {
-			store(&record->state, SPECKV_POOL_ACTIVE);
-			region_close(&region);
-			rc = fail(dev->ctx, -EBUSY, "pool %s is in use by %s; stop %s first", name, holders, users == 1 ? "it" : "them");
-			goto out;
-		}
+	record = &dev->table->pools[region.record];
+	pool = &region.head->pool;
+	rc = check_limits(dev, &region, mask, config, &limits);
+	if (!rc)
+		rc = check_owner(dev, record, &region, mask, config, &wanted);
+	if (!rc && wanted.uid == record->uid && wanted.gid == record->gid && wanted.mode == record->mode && limits.quota == load(&pool->quota_pages) &&
+	    limits.tenant == load(&pool->tenant_quota_pages) && limits.eviction == load(&pool->eviction))
+		rc = fail(dev->ctx, -EALREADY, "pool %s has these settings already", name);
+	if (!rc && !(mask & SPECKV_SET_DRY_RUN))
+		rc = set_all(dev, record, &region, &wanted, &limits);
+	if (!rc && !(mask & SPECKV_SET_DRY_RUN)) {
+		set_event(&region, mask);
 		rc = device_flush(dev);
-		if (rc) {
-			store(&record->state, SPECKV_POOL_ACTIVE);
-			region_close(&region);
-			goto out;
-		}
-		zero_pool(&region, progress, arg);
-		region_end(&region); /* late openers find no pool, and readers without a client slot are told */
-		region_close(&region);
 	}
-	if (dev->medium.card) {
-		rc = card_pool_delete(dev, record->uuid); /* it zeroes the pages before they are anybody else's */
-		if (rc)
-			goto out;
-	}
-	if (!dev->single_inode) {
-		rc = region_remove(dev, record, false);
-		if (rc)
-			goto out;
-	}
-	store(&record->state, 0);
-	rc = device_flush(dev);
-	memset((uint8_t *)record + offsetof(struct lay_pool_record, extents), 0, sizeof(*record) - offsetof(struct lay_pool_record, extents));
-	device_event(dev, SPECKV_EVENT_POOL_DESTROYED, SPECKV_INFO, "pool %s destroyed and zeroed", name);
-out:
+	region_close(&region);
 	device_unmanage(dev);
-	return rc;
+	return !rc && info ? speckv_pool_info(dev, name, info) : rc;
 }

@@ -583,7 +583,7 @@ int region_open(struct speckv_device *dev, const char *name, bool writable, stru
 		if (number < 0)
 			return number;
 		if (load(&record.state) == SPECKV_POOL_CREATING || load(&record.state) == SPECKV_POOL_DESTROYING)
-			return fail(dev->ctx, -EBUSY, "pool %s is being made or removed; try again when it is done", name);
+			return device_between(dev, name);
 	}
 }
 

@@ -14,7 +14,7 @@ struct job {
 	struct speckv_pool *pool;
 	const char *name;
 	uint64_t from, to; /* pages */
-	bool evict;
+	bool evict, dry_run;
 	speckv_progress_cb progress;
 	void *arg;
 };
@@ -161,6 +161,53 @@ static void unretire(struct region *r, uint64_t from, uint64_t to)
 	}
 }
 
+/* ---- the claim to a pool's size ------------------------------------------------------------------------------------ */
+
+static long long resize_byte(const struct region *r)
+{
+	return LAY_LOCK_RESIZE(r->dev->single_inode ? r->record : 0, r->fixed.generation);
+}
+
+int resize_begin(struct region *r)
+{
+	return lock_byte(r->lock_fd, resize_byte(r));
+}
+
+void resize_end(struct region *r)
+{
+	unlock_byte(r->lock_fd, resize_byte(r));
+}
+
+void resize_undo(struct region *r)
+{
+	unretire(r, 0, region_pages(r));
+	store(&r->head->pool.claim_limit, 0);
+	atomic_fetch_add(&r->head->pool.size_sequence, 1);
+	atomic_fetch_add(&r->head->pool.freed, 1);
+}
+
+/* It costs a system call: ten times a second at most, and only while a shrink is under way. */
+bool resize_abandoned(struct speckv_pool *pool)
+{
+	uint64_t last = load_relaxed(&pool->shrink_seen_ns), now = clock_ns();
+	struct region *r = &pool->region;
+	bool undone = false;
+
+	if (now - last < 100000000u || !atomic_compare_exchange_strong(&pool->shrink_seen_ns, &last, now))
+		return false;
+	pthread_mutex_lock(&r->reaping); /* threads of one descriptor do not exclude each other by its locks */
+	if (resize_begin(r) == 0) {
+		undone = load(&r->head->pool.claim_limit) != 0;
+		if (undone) {
+			resize_undo(r);
+			pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "a resize whose manager died was undone; the pool's size is as it was");
+		}
+		resize_end(r);
+	}
+	pthread_mutex_unlock(&r->reaping);
+	return undone;
+}
+
 static int busy_above(struct job *job, uint64_t word)
 {
 	struct region *r = &job->pool->region;
@@ -220,14 +267,59 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 	return (int64_t)left;
 }
 
+/* Pages above the mark that clients hold: puts under way end by themselves, allocations do not. 0, or -EBUSY. */
+static int claims_end(struct job *job)
+{
+	struct region *r = &job->pool->region;
+	uint64_t patience = clock_ns() + PATIENCE_NS, word;
+
+	for (;; nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL)) {
+		word = 0;
+		for (uint64_t p = first_above(r, job->to); p < job->from && !word; p++)
+			if (lay_state(load(&r->page_map[p])) == LAY_CLAIMED)
+				word = load(&r->page_map[p]);
+		if (lay_state(word) != LAY_CLAIMED)
+			return 0;
+		if (!job->dry_run)
+			clients_reap(job->pool, NULL);
+		if (clock_ns() > patience)
+			return busy_above(job, word);
+	}
+}
+
+/* Are there as many free pages below the mark as the blocks above it take? */
+static int fits(struct job *job)
+{
+	struct region *r = &job->pool->region;
+	uint64_t first = first_above(r, job->to), room = 0, need = 0;
+	char a[32];
+
+	for (uint64_t p = 0; p < first; p++)
+		room += load(&r->page_map[p]) == LAY_FREE;
+	for (uint64_t p = first; p < job->from;) {
+		uint64_t word = load(&r->page_map[p]), n = lay_state(word) == LAY_HEAD ? lay_value(word) : 0;
+
+		need += n;
+		p += n ? n : 1;
+	}
+	if (need > room && !job->evict)
+		return fail(job->dev->ctx, -ENOSPC, "pool %s holds more than %s of blocks; drop some, or let the least recently used go: --evict", job->name,
+			    human(a, job->to * r->page_bytes));
+	return 0;
+}
+
 static int shrink(struct job *job)
 {
 	struct region *r = &job->pool->region;
 	uint64_t patience = clock_ns() + PATIENCE_NS, word;
 	int64_t left, least = INT64_MAX;
+	int rc;
 
 	store(&r->head->pool.claim_limit, job->to); /* nobody claims above it any more */
-	for (;;) {
+	rc = claims_end(job); /* before the first block is moved or evicted */
+	if (!rc)
+		rc = fits(job);
+	for (left = rc; !rc;) {
 		left = empty_once(job, &word);
 		if (left <= 0)
 			break;
@@ -244,10 +336,7 @@ static int shrink(struct job *job)
 		nanosleep(&(struct timespec){ .tv_nsec = word ? 5000000 : 1000000 }, NULL);
 	}
 	if (left < 0) {
-		unretire(r, job->to, job->from);
-		store(&r->head->pool.claim_limit, 0);
-		atomic_fetch_add(&r->head->pool.size_sequence, 1);
-		atomic_fetch_add(&r->head->pool.freed, 1);
+		resize_undo(r);
 		return (int)left;
 	}
 	return 0;
@@ -297,46 +386,55 @@ static int add_extent(struct job *job, struct lay_pool_record *record, uint64_t 
 		return fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more in one piece, and %s has %s", job->name, human(a, bytes), job->dev->medium.name,
 			    human(b, free_bytes));
 	if (extent.offset == end) {
-		record->extent[record->extents - 1].bytes += bytes;
+		if (!job->dry_run)
+			record->extent[record->extents - 1].bytes += bytes;
 		return 0;
 	}
 	if (record->extents == LAY_EXTENTS)
 		return fail(job->dev->ctx, -ENOSPC, "pool %s is in %d pieces already, as many as it can be", job->name, LAY_EXTENTS - 1);
+	if (job->dry_run)
+		return 0;
 	record->extent[record->extents] = extent;
 	atomic_thread_fence(memory_order_seq_cst); /* a death in between must not leave an extent that is counted and not set */
 	record->extents++;
 	return 0;
 }
 
+/* Is there room for it? On a single inode its extent is entered in the record. */
+static int make_room(struct job *job, struct lay_pool_record *record)
+{
+	struct region *r = &job->pool->region;
+	uint64_t bytes = (job->to - job->from) * r->page_bytes, room;
+	char a[32], b[32];
+
+	if (r->card)
+		return card_pool_resize(job->dev, record->uuid, job->to * r->page_bytes, job->dry_run);
+	if (job->dev->single_inode)
+		return add_extent(job, record, bytes);
+	room = medium_available(&job->dev->medium);
+	return bytes + bytes / 64 > room ? fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more, and %s has %s free", job->name, human(a, bytes),
+						job->dev->medium.name, human(b, room)) :
+					   0;
+}
+
 static int grow(struct job *job, struct lay_pool_record *record)
 {
 	struct region *r = &job->pool->region;
 	struct lay_pool_record old;
-	uint64_t bytes = (job->to - job->from) * r->page_bytes, room;
-	char a[32], b[32];
+	char a[32];
 	int rc;
 
 	memcpy((void *)&old, (const void *)record, sizeof(old));
-	if (r->card) {
-		rc = card_pool_resize(job->dev, record->uuid, job->to * r->page_bytes, false);
-		if (rc)
-			return rc;
-	} else if (job->dev->single_inode) {
-		rc = add_extent(job, record, bytes);
-		if (rc)
-			return rc;
-	} else {
-		room = medium_available(&job->dev->medium);
-		if (bytes + bytes / 64 > room)
-			return fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more, and %s has %s free", job->name, human(a, bytes), job->dev->medium.name, human(b, room));
-	}
+	rc = make_room(job, record);
+	if (rc)
+		return rc;
 	rc = region_grow_backing(r, job->from, job->to, record);
 	if (rc) {
 		shrink_back(job, record, &old);
 		return fail(job->dev->ctx, rc, "pool %s cannot grow to %s: %s", job->name, human(a, job->to * r->page_bytes), strerror(-rc));
 	}
 	if (job->dev->single_inode) /* it may have been another pool's */
-		memset(r->data + job->from * r->page_bytes, 0, bytes);
+		memset(r->data + job->from * r->page_bytes, 0, (job->to - job->from) * r->page_bytes);
 	unretire(r, job->from, job->to);
 	rc = device_flush(job->dev); /* the extents before the size that needs them */
 	if (!rc)
@@ -346,27 +444,15 @@ static int grow(struct job *job, struct lay_pool_record *record)
 	return rc;
 }
 
-static int dry_run(struct job *job)
+/* The claim to the size: a client may hold it for the moment that undoing a dead manager's shrink takes. */
+static int begin(struct job *job)
 {
-	struct region *r = &job->pool->region;
-	struct page_census census;
-	char a[32], b[32];
-	uint64_t bytes, room;
+	uint64_t patience = clock_ns() + PATIENCE_NS;
+	int rc;
 
-	if (job->to > job->from && r->card)
-		return card_pool_resize(job->dev, r->fixed.uuid, job->to * r->page_bytes, true);
-	if (job->to > job->from) {
-		bytes = (job->to - job->from) * r->page_bytes;
-		room = job->dev->single_inode ? device_largest_free(job->dev, NULL) : medium_available(&job->dev->medium);
-		return bytes > room ? fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more, and %s has %s free", job->name, human(a, bytes), job->dev->medium.name,
-					   human(b, room)) :
-				      0;
-	}
-	pages_census(r, &census);
-	if (!job->evict && census.used > job->to)
-		return fail(job->dev->ctx, -ENOSPC, "pool %s holds %s of blocks, more than %s; let the least recently used go: --evict", job->name,
-			    human(a, census.used * r->page_bytes), human(b, job->to * r->page_bytes));
-	return 0;
+	while ((rc = resize_begin(&job->pool->region)) == -EAGAIN && clock_ns() < patience)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	return rc ? fail(job->dev->ctx, rc == -EAGAIN ? -EBUSY : rc, "pool %s is being resized, or another process undoes a resize of it", job->name) : 0;
 }
 
 int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t capacity_bytes, unsigned int flags, speckv_progress_cb progress, void *arg,
@@ -381,10 +467,13 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 
 	if (!dev || !name)
 		return -EINVAL;
+	job.dry_run = flags & SPECKV_RESIZE_DRY_RUN;
+	if (job.dry_run)
+		attach.flags |= ATTACH_KEEP_DEAD;
 	if (!capacity_bytes || capacity_bytes > 1ull << 56)
 		return fail(dev->ctx, -EINVAL, "pool %s cannot be of %llu bytes", name, (unsigned long long)capacity_bytes);
 	capacity = (capacity_bytes + LAY_UNIT - 1) / LAY_UNIT * LAY_UNIT;
-	rc = device_manage(dev);
+	rc = job.dry_run ? device_inspect(dev) : device_manage(dev);
 	if (rc)
 		return rc;
 	rc = pool_attach(dev, name, &attach, &job.pool);
@@ -404,9 +493,9 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 			  human(a, job.pool->region.fixed.max_pages * job.pool->region.page_bytes), human(b, capacity));
 	else if (job.to < block_pages)
 		rc = fail(dev->ctx, -EINVAL, "a pool of %s cannot hold even one block", human(a, capacity));
-	else if (flags & SPECKV_RESIZE_DRY_RUN)
-		rc = dry_run(&job);
-	else {
+	else if (job.dry_run)
+		rc = job.to > job.from ? make_room(&job, record) : (rc = claims_end(&job)) ? rc : fits(&job);
+	else if ((rc = begin(&job)) == 0) {
 		uint64_t quota = load(&job.pool->region.head->pool.quota_pages);
 
 		store(&record->state, SPECKV_POOL_RESIZING);
@@ -443,6 +532,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		if (!rc) /* where this fails the next manager ends it at the size in the pool's header */
 			rc = device_flush(dev);
 		store(&record->state, SPECKV_POOL_ACTIVE); /* reaches the medium later: a size that is there cannot be half told */
+		resize_end(&job.pool->region);
 	}
 	speckv_pool_close(job.pool);
 	device_unmanage(dev);

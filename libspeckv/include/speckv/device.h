@@ -83,11 +83,13 @@ typedef int (*speckv_device_cb)(const struct speckv_device_info *info, void *arg
 int speckv_device_foreach(struct speckv_ctx *ctx, speckv_device_cb cb, void *arg);
 
 enum speckv_remove_flags {
-	SPECKV_REMOVE_POOLS = 1u << 0, /**< destroy its pools too, zeroing them */
+	SPECKV_REMOVE_POOLS = 1u << 0,   /**< destroy its pools too, zeroing them */
+	SPECKV_REMOVE_DRY_RUN = 1u << 1, /**< return what the removal would, and change nothing */
 };
 /**
  * Close a host engine for good. host:DRAM and host:numaN give their memory back; a medium at a path is forgotten by the
  * runtime folder and, when it has no pools, its superblock is removed (files: deleted when libspeckv made them).
+ * All or nothing: an error that is returned before the first pool is destroyed, every one below among them, has changed nothing.
  * Errors: -EBUSY (pools in use, or another manager), -ENOTEMPTY (pools, and no SPECKV_REMOVE_POOLS), -EACCES, -ENOENT.
  */
 int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int flags);

@@ -52,6 +52,7 @@ enum speckv_pool_set_mask {
 	SPECKV_SET_EVICTION = 1u << 2,
 	SPECKV_SET_OWNER = 1u << 3, /**< uid and gid */
 	SPECKV_SET_MODE = 1u << 4,
+	SPECKV_SET_DRY_RUN = 1u << 30, /**< return what the change would, and change nothing */
 };
 
 /** Where blocks are encoded and decoded. */
@@ -115,11 +116,14 @@ enum speckv_resize_flags {
  */
 int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t capacity_bytes, unsigned int flags,
 		       speckv_progress_cb progress, void *arg, struct speckv_pool_info *info);
-/** Change settings named in `mask`. -EALREADY when nothing would change. Errors: -ENOENT, -EACCES, -EINVAL, -EBUSY. */
+/** Change the settings named in `mask`, or none where one of them is refused. -EALREADY when nothing would change. Errors: -ENOENT, -EACCES, -EINVAL, -EBUSY. */
 int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int mask, const struct speckv_pool_config *config,
 		    struct speckv_pool_info *info);
-/** Zero and remove a pool. Errors: -ENOENT, -EACCES, -EBUSY (in use, or another manager: pid and command). */
+/** Zero and remove a pool; also one whose creation or removal a dead manager left unfinished. The first call of `progress` may cancel.
+ *  Errors: -ENOENT, -EACCES, -EBUSY (in use, or another manager: pid and command), -ECANCELED; these have changed nothing. */
 int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_progress_cb progress, void *arg);
+/** What speckv_pool_destroy() would return now; nothing is changed. */
+int speckv_pool_destroy_check(struct speckv_device *dev, const char *name);
 
 enum speckv_check_flags {
 	SPECKV_CHECK_DEEP = 1u << 0,   /**< verify every section's CRC, not only the structure */

@@ -72,6 +72,13 @@ static void a_dead_manager_is_finished(struct speckv_device *dev)
 	EXPECT(-SIGKILL, wait_child(pid));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
 	CHECK(info.state == SPECKV_POOL_RESIZING, "state %u", info.state);
+	for (int i = 0; put_number(pool, 800, buffer) == -ENOSPC || load(&pool->region.head->pool.claim_limit); i++) {
+		struct speckv_key key = key_of(800);
+
+		CHECK(i < 2000, "no client ends what keeps them from half the pool");
+		speckv_drop(pool, &key, 1);
+		sleep_us(1000);
+	}
 	EXPECT(0, put_number(pool, 900, buffer)); /* usable as it is */
 	EXPECT(0, get_number(pool, 900, buffer));
 	EXPECT(-EALREADY, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &same, NULL));
@@ -81,6 +88,7 @@ static void a_dead_manager_is_finished(struct speckv_device *dev)
 	EXPECT(0, speckv_events(dev, NULL, 0, recovered, &after));
 	CHECK(after == before + 1, "and said so");
 	speckv_pool_close(pool);
+	speckv_pool_close(attach_pool(dev, "pool", "next")); /* gives back what the manager held */
 	expect_sound(dev, "pool", -1);
 }
 
@@ -88,6 +96,7 @@ static void a_dead_manager_is_finished(struct speckv_device *dev)
 static void half_done_pools_go(enum media kind)
 {
 	struct speckv_pool_config config = small_pool("half", 4 * MIB);
+	struct speckv_check_report report;
 	struct speckv_pool_info info;
 	struct speckv_device *dev;
 	struct speckv_pool *pool;
@@ -111,16 +120,28 @@ static void half_done_pools_go(enum media kind)
 				record = &dev->table->pools[i];
 		CHECK(record, "record");
 		offset = record->extent[1].offset;
-		if (state == SPECKV_POOL_DESTROYING) { /* its manager died before it saw who was in: theirs it stays */
+		if (state == SPECKV_POOL_DESTROYING) { /* its manager died before it saw who was in: it stays, used or not */
 			pool = attach_pool(dev, "half", "a");
 			store(&record->state, state);
 			REFUSED(-EBUSY, "in use by", speckv_pool_destroy(dev, "half", NULL, NULL));
 			for (uint64_t i = 0; i < 100; i++)
 				EXPECT(0, get_number(pool, i, buffer));
 			speckv_pool_close(pool);
+			store(&record->state, state);
+			pool = attach_pool(dev, "half", "a");
+			for (uint64_t i = 0; i < 100; i++)
+				EXPECT(0, get_number(pool, i, buffer));
+			region_end(&pool->region); /* from here on it had begun */
+			speckv_pool_close(pool);
 		}
 		store(&record->state, state);
-		REFUSED(-EBUSY, "being made or removed", speckv_pool_open(dev, "half", NULL, &pool));
+		REFUSED(-EUCLEAN, "was interrupted; 'speckvctl pool destroy", check_pool(dev, "half", 0, &report));
+		EXPECT(0, speckv_pool_destroy_check(dev, "half"));
+		CHECK(load(&record->state) == state, "looking changes nothing");
+		if (kind == MEDIUM_FILE) /* the first client that comes ends it, and so does the command that the error names */
+			REFUSED(-ENOENT, "has no pool", speckv_pool_open(dev, "half", NULL, &pool));
+		else
+			EXPECT(0, speckv_pool_destroy(dev, "half", NULL, NULL));
 		EXPECT(-ENOENT, speckv_pool_destroy(dev, "half", NULL, NULL));
 		EXPECT(-ENOENT, speckv_pool_info(dev, "half", &info));
 		if (kind != MEDIUM_FIXED) {
