@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from speckvctl import library
+from speckvctl import folders, library
 from speckvctl.errors import describe
 from speckvctl.quantities import format_size, user_name
 from speckvctl.render.text import plural
@@ -90,30 +89,33 @@ def _runtime_dir() -> Path:
 
 
 def _runtime_folder(name: str) -> Iterator[Check]:
-    folder = _runtime_dir()
-    try:
-        status = folder.stat()
-    except FileNotFoundError:
-        parent = _nearest(folder)
-        if os.access(parent, os.W_OK | os.X_OK):
-            yield ok(name, f"{folder}: not there yet, the first pool makes it")
-        else:
-            yield failed(
-                name, f"{folder} cannot be made: {parent} is not writable", "export SPECKV_RUNTIME_DIR=/dev/shm/mine"
-            )
+    """Whose it is, and whose the folders in it are: as every command looks before it uses them."""
+    import speckv
+
+    with speckv.Context() as ctx:
+        folder = Path(ctx.runtime_dir)
+        if not os.path.lexists(folder):
+            parent = _nearest(folder)
+            if os.access(parent, os.W_OK | os.X_OK):
+                yield ok(name, f"{folder}: not there yet, the first pool makes it")
+            else:
+                yield failed(
+                    name,
+                    f"{folder} cannot be made: {parent} is not writable",
+                    "export SPECKV_RUNTIME_DIR=$(mktemp -d /dev/shm/speckv-XXXXXX)",
+                )
+            return
+        found = [
+            trouble
+            for part in ("", "emu", "cards", "media")
+            if (trouble := folders.trouble(ctx, folder / part, link=not part))
+        ]
+    for text, command in found:
+        yield failed(name, text, command or f"ls -ld {folder}")
+    if found:
         return
-    owner = user_name(status.st_uid)
-    if not stat.S_ISDIR(status.st_mode):
-        yield failed(name, f"{folder} is not a folder", f"remove it: rm {folder}")
-    elif status.st_uid not in (0, os.geteuid()):
-        yield failed(
-            name,
-            f"{folder} belongs to {owner}, whom this user need not trust",
-            "export SPECKV_RUNTIME_DIR=/dev/shm/mine",
-        )
-    elif status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
-        yield warning(name, f"{folder} can be written by others", f"chmod go-w {folder}")
-    elif not os.access(folder, os.W_OK | os.X_OK):
+    owner = user_name(folder.stat().st_uid)
+    if not os.access(folder, os.W_OK | os.X_OK):
         yield warning(name, f"{folder} belongs to {owner}: pools can be used, not created", "create pools as that user")
     else:
         yield ok(name, f"{folder}, owner {owner}")
@@ -165,6 +167,9 @@ def _media(name: str) -> Iterator[Check]:
             found = True
             if info.name in stopped:
                 yield warning(name, f"{info.name}: {stopped[info.name]}", f"speckvctl device show {info.name}")
+                continue
+            if info.state == "denied" and (command := folders.command_in(info.found)):
+                yield failed(name, f"{info.name}: {info.found}", command)
                 continue
             if info.state != "ready":
                 yield warning(name, f"{info.name}: {info.found}", f"speckvctl device show {info.name}")

@@ -291,7 +291,7 @@ int folder_open(struct speckv_ctx *ctx, const char *path, unsigned int flags, st
 	if (rc == -ENOENT)
 		return fail(ctx, rc, "the folder that is to hold %s is not there", path);
 	if (!rc)
-		rc = folder_enter(ctx, &above, path, flags | FOLDER_LINK, out);
+		rc = folder_enter(ctx, &above, path, flags & SPECKV_FOLDER_PLAIN ? flags : flags | FOLDER_LINK, out);
 	folder_close(&above);
 	return rc;
 }
@@ -358,7 +358,7 @@ int speckv_folder_open(struct speckv_ctx *ctx, const char *path, unsigned int fl
 
 	if (!ctx || !path)
 		return -EINVAL;
-	if (*path != '/' || flags & ~(unsigned int)(SPECKV_FOLDER_MAKE | SPECKV_FOLDER_GROUP))
+	if (*path != '/' || flags & ~(unsigned int)(SPECKV_FOLDER_MAKE | SPECKV_FOLDER_GROUP | SPECKV_FOLDER_PLAIN))
 		return fail(ctx, -EINVAL, "%s: not an absolute path, or unknown flags %#x", path, flags);
 	rc = folder_open(ctx, path, flags, &folder);
 	if (rc == -ENOENT)

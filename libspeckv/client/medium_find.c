@@ -116,8 +116,13 @@ static int each(struct speckv_ctx *ctx, const char *folder, namer name_of, speck
 
 int speckv_device_foreach(struct speckv_ctx *ctx, speckv_device_cb cb, void *arg)
 {
-	int rc = each(ctx, "emu", name_emulated, cb, arg);
+	struct folder runtime;
+	int rc = runtime_folder(ctx, NULL, 0, &runtime);
 
+	folder_close(&runtime);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	rc = each(ctx, "emu", name_emulated, cb, arg);
 	if (!rc)
 		rc = each(ctx, NULL, name_runtime, cb, arg);
 	return rc ? rc : each(ctx, "media", name_linked, cb, arg);

@@ -279,7 +279,8 @@ int main(int argc, char **argv)
 	unsigned int key_count = 0;
 	const char *folder = NULL;
 	bool made, flash_made;
-	int option, folder_fd, rc;
+	int option, folder_fd, lock_fd, rc;
+	struct stat owner;
 
 	snprintf(e.name, sizeof(e.name), "emu");
 	e.config.memory_bytes = 1ull << 30;
@@ -325,7 +326,15 @@ int main(int argc, char **argv)
 	folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (folder_fd < 0)
 		emu_die("cannot open", folder, errno);
-	for (int tries = 0; flock(folder_fd, LOCK_EX | LOCK_NB) != 0; tries++) {
+	if (fstat(folder_fd, &owner) != 0 || (owner.st_uid != 0 && owner.st_uid != geteuid()) || owner.st_mode & (S_IWGRP | S_IWOTH)) {
+		fprintf(stderr, "speckv-emu: %s belongs to uid %u, mode %04o: other users can change it; use a folder of your own\n", folder, (unsigned int)owner.st_uid,
+			(unsigned int)owner.st_mode & 07777);
+		return 1;
+	}
+	lock_fd = openat(folder_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600); /* who may open it may hold it */
+	if (lock_fd < 0)
+		emu_die("cannot open the lock in", folder, errno);
+	for (int tries = 0; flock(lock_fd, LOCK_EX | LOCK_NB) != 0; tries++) {
 		if (tries < 10) { /* somebody may just be looking whether a card runs here */
 			nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 			continue;
@@ -333,6 +342,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "speckv-emu: a card runs in %s already\n", folder);
 		return 1;
 	}
+	flock(folder_fd, LOCK_EX | LOCK_NB); /* shows to those who may not open the lock that it runs; another's there decides nothing */
 	guard_begin();
 	signal(SIGXFSZ, SIG_IGN); /* an error of the call is enough */
 	e.memory = state_file(folder, "memory", e.config.memory_bytes, &e.memory_fd, &made);

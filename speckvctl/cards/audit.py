@@ -8,17 +8,23 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from speckvctl import folders
 from speckvctl.console import note
 from speckvctl.quantities import user_name
 
+if TYPE_CHECKING:
+    import speckv
+
+NAME = "audit.jsonl"
+
 
 def path(runtime_dir: str) -> Path:
-    return Path(runtime_dir, "audit.jsonl")
+    return Path(runtime_dir, NAME)
 
 
-def record(runtime_dir: str, action: str, device: str, result: str, **facts: Any) -> Path | None:
+def record(ctx: speckv.Context, action: str, device: str, result: str, **facts: Any) -> Path | None:
     """Append who did what to which card, and how it ended. None, and a warning, where that cannot be written."""
     line = {
         "time_ns": time.time_ns(),
@@ -31,9 +37,10 @@ def record(runtime_dir: str, action: str, device: str, result: str, **facts: Any
         "result": result,
         **facts,
     }
-    file = path(runtime_dir)
+    file = path(ctx.runtime_dir)
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        with folders.runtime(ctx) as folder:
+            descriptor = folder.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(descriptor, (json.dumps(line) + "\n").encode())  # one write: lines of two never mix
             os.fsync(descriptor)

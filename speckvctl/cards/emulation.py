@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speckvctl import folders
 from speckvctl.bundles import files
 from speckvctl.cards import description
 from speckvctl.cards.facts import EmulatedCard
@@ -32,12 +33,10 @@ from speckvctl.errors import (
     AbsentError,
     BusyError,
     CliError,
-    DeniedError,
     NothingToDoError,
     UnsupportedError,
     UsageError,
 )
-from speckvctl.files import write
 from speckvctl.quantities import format_size
 
 if TYPE_CHECKING:
@@ -50,8 +49,11 @@ MEMORY_BYTES = 1 << 30
 START_SECONDS = 30
 STOP_SECONDS = 5
 #: What lies in a card's folder; nothing else is ever removed from it.
-KEPT = ("memory", "flash", "uuid", "card.json", "log", "flash.lock")
+KEPT = ("memory", "flash", "uuid", "card.json", "log", "flash.lock", "lock")
 SOCKETS = ("admin", "io", "control")
+LOCK = "lock"
+#: In the folder of all cards: held while one is made or removed.
+MANAGING = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +95,17 @@ def place(ctx: speckv.Context, name: str) -> Path:
 
 
 def is_running(folder: Path) -> bool:
-    """A card that runs holds the lock of its folder, whatever became of its sockets."""
+    """A card that runs holds its lock, whatever became of its sockets.
+
+    Only its owner may open the lock, and so hold it. Others see a lock on the folder, which decides nothing.
+    """
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except PermissionError:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            return False
     except OSError:
         return False
     try:
@@ -108,9 +118,9 @@ def is_running(folder: Path) -> bool:
 
 
 def holder(folder: Path) -> int | None:
-    """The process that holds the lock of a folder, as the kernel lists it."""
+    """The process that holds the lock of a card, as the kernel lists it."""
     try:
-        status = folder.stat()
+        status = (folder / LOCK).lstat()
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return None
@@ -276,74 +286,74 @@ def _too_large(name: str, folder: Path, making: Making) -> str | None:
 def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], None] | None = None) -> EmulatedCard:
     """Start a card in the background, and come back when it is ready. `warn` is told of one that is too large."""
     executable = program()
-    with _managing(ctx):
-        folder, making, fresh = plan(ctx, name, wish)
-        with _undone_unless_started(ctx, name, folder, fresh):
-            folder.mkdir(mode=0o755, exist_ok=True)
-            link = place(ctx, name)
-            if not os.path.lexists(link):
-                link.symlink_to(folder)
+    with _managing(ctx, make=True) as cards:
+        path, making, fresh = plan(ctx, name, wish)
+        existed = path.exists()
+        with (
+            folders.opened(ctx, path, make=True) as folder,
+            _undone_unless_started(cards, name, folder, fresh, existed),
+        ):
+            if not cards.has(name):
+                cards.link(name, path)
             if fresh:
                 _write_keys(folder, wish.keys or (TEST_PUBLIC_KEY,))
-                write(folder / "card.json", f"{json.dumps(asdict(making))}\n".encode())
+                folder.write("card.json", f"{json.dumps(asdict(making))}\n".encode())
             _launch(executable, name, folder, making)
-            if warn and (large := _too_large(name, folder, making)):
+            if warn and (large := _too_large(name, path, making)):
                 warn(large)
     return describe(ctx, name)
 
 
 @contextmanager
-def _managing(ctx: speckv.Context) -> Iterator[None]:
-    """The runtime folder, made where there is none, and held: cards are made and removed one at a time."""
-    runtime = Path(ctx.runtime_dir)
-    for path in (runtime, runtime / "emu"):
-        path.mkdir(mode=0o755, exist_ok=True)
-        if path.stat().st_uid not in (0, os.geteuid()):
-            raise DeniedError(
-                f"{path} belongs to another user, whom this one has no reason to trust",
-                "export SPECKV_RUNTIME_DIR=/dev/shm/mine",
-                errno.EACCES,
-            )
-    descriptor = os.open(runtime / "emu", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def _managing(ctx: speckv.Context, *, make: bool = False) -> Iterator[folders.Folder]:
+    """The folder of all cards, held: cards are made and removed one at a time. Other users cannot open the lock."""
+    with folders.runtime(ctx, "emu", make=make) as cards:
+        descriptor = cards.open(MANAGING, os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield cards
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
-def _undone_unless_started(ctx: speckv.Context, name: str, folder: Path, fresh: bool) -> Iterator[None]:
-    existed = folder.exists()
+def _undone_unless_started(
+    cards: folders.Folder, name: str, folder: folders.Folder, fresh: bool, existed: bool
+) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if fresh and not is_running(folder):
+        if fresh and not is_running(folder.path):
             _empty(folder)
             if not existed:
                 with suppress(OSError):
-                    folder.rmdir()
-            link = place(ctx, name)
-            if link.is_symlink():
-                link.unlink()
+                    folder.path.rmdir()
+            _unlink_link(cards, name)
         raise
 
 
-def _write_keys(folder: Path, keys: tuple[bytes, ...]) -> None:
+def _unlink_link(cards: folders.Folder, name: str) -> None:
+    """Forget where a card lives; its folder, where it lies here, is not a link."""
+    if (cards.path / name).is_symlink():
+        cards.remove(name)
+
+
+def _write_keys(folder: folders.Folder, keys: tuple[bytes, ...]) -> None:
     from speckv import bundle
 
-    (folder / "keys.d").mkdir(mode=0o755, exist_ok=True)
-    for key in keys:
-        write(folder / "keys.d" / f"{bundle.key_id(key).hex()[:16]}.pub", bundle.public_to_pem(key).encode())
+    with folder.enter("keys.d", make=True) as place:
+        for key in keys:
+            place.write(f"{bundle.key_id(key).hex()[:16]}.pub", bundle.public_to_pem(key).encode())
 
 
-def _launch(executable: Path, name: str, folder: Path, making: Making) -> None:
-    command = [str(executable), "--dir", str(folder), "--name", name, "--memory", str(making.memory_bytes)]
+def _launch(executable: Path, name: str, folder: folders.Folder, making: Making) -> None:
+    command = [str(executable), "--dir", str(folder.path), "--name", name, "--memory", str(making.memory_bytes)]
     command += ["--factory"] if making.factory else []
     command += ["--power-cycle"] if making.power_cycle else []
-    for path in trusted_keys(folder):  # written to the flash when that is made, and never again
+    for path in trusted_keys(folder.context, folder.path):  # written to the flash when that is made, and never again
         command += ["--key", files.read_public_key(path).hex()]
-    with open(folder / "log", "a+", encoding="utf-8", errors="replace") as log:
+    descriptor = folder.open("log", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    with os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace") as log:
         said = log.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd="/", start_new_session=True
@@ -435,39 +445,50 @@ def _ends(folder: Path) -> bool:
 
 def remove(ctx: speckv.Context, name: str) -> None:
     """Forget a card that does not run: its memory, its flash, its keys."""
-    link = place(ctx, name)
-    folder = Path(os.path.realpath(link))
-    with _managing(ctx):
-        if is_running(folder):
+    with _managing(ctx) as cards:
+        path = Path(os.path.realpath(place(ctx, name)))
+        if is_running(path):
             raise BusyError(f"emu:{name} was started again; nothing was removed", f"speckvctl emu stop {name} --remove")
-        if folder.is_dir():
-            _forget_pools(ctx, folder)
-            _empty(folder)
+        if path.is_dir():
+            with folders.opened(ctx, path) as folder:
+                _forget_pools(ctx, folder)
+                _empty(folder)
             with suppress(OSError):  # what is not ours stays, and the folder with it
-                folder.rmdir()
-        if link.is_symlink():
-            link.unlink()
+                path.rmdir()
+        _unlink_link(cards, name)
 
 
-def _forget_pools(ctx: speckv.Context, folder: Path) -> None:
+def _forget_pools(ctx: speckv.Context, folder: folders.Folder) -> None:
     """What this machine knows of the card's pools, under the card's uuid."""
+    import speckv
+
     try:
-        known = Path(ctx.runtime_dir, "cards", str(uuid.UUID((folder / "uuid").read_text(encoding="ascii").strip())))
-    except (OSError, ValueError):
+        known = str(uuid.UUID(folder.read("uuid").decode("ascii").strip()))
+        with folders.runtime(ctx, "cards") as tables:
+            tables.remove(known)
+            tables.remove_folder(f"{known}.pools", whole=True)
+    except (speckv.SpeckvError, OSError, ValueError):
         return
-    known.unlink(missing_ok=True)
-    shutil.rmtree(f"{known}.pools", ignore_errors=True)
 
 
-def _empty(folder: Path) -> None:
+def _empty(folder: folders.Folder) -> None:
+    import speckv
+
     for name in (*KEPT, *SOCKETS):
-        (folder / name).unlink(missing_ok=True)
-    for key in (folder / "keys.d").glob("*.pub"):
-        key.unlink()
-    with suppress(OSError):
-        (folder / "keys.d").rmdir()
+        folder.remove(name)
+    with suppress(speckv.SpeckvError), folder.enter("keys.d") as keys:
+        for name in keys.names():
+            if name.endswith(".pub"):
+                keys.remove(name)
+    folder.remove_folder("keys.d")
 
 
-def trusted_keys(folder: Path) -> list[Path]:
+def trusted_keys(ctx: speckv.Context, folder: Path) -> list[Path]:
     """Keys that a card was given when it was made."""
-    return sorted((folder / "keys.d").glob("*.pub"))
+    import speckv
+
+    try:
+        with folders.opened(ctx, folder / "keys.d", link=False) as keys:
+            return [keys.path / name for name in keys.names() if name.endswith(".pub")]
+    except speckv.NotFoundError:
+        return []

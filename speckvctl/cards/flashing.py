@@ -60,7 +60,7 @@ def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback, agree: Ca
         info, slots = admin.info(), admin.slots()
         if not slots:
             raise UnsupportedError(f"{wish.device} has no flash")
-        bundle = None if wish.path is None else _judged(wish, info)
+        bundle = None if wish.path is None else _judged(ctx, wish, info)
         image = _choose(wish, admin, slots, bundle)
         refuse_clients(ctx, admin)
         admin.lock_firmware()
@@ -104,12 +104,12 @@ def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback, agree: Ca
 # ---- before anything is written --------------------------------------------------------------------------------------
 
 
-def _judged(wish: Wish, info: card.CardInfo) -> Bundle:
+def _judged(ctx: speckv.Context, wish: Wish, info: card.CardInfo) -> Bundle:
     from speckv import bundle
 
     assert wish.path is not None
     data = files.read_bundle(wish.path)
-    keys = _keys(wish, info)
+    keys = _keys(ctx, wish, info)
     try:
         with files.refusals(wish.path):
             manifest = bundle.verify(data, keys, part=info.part, security_version=info.security_version)
@@ -127,7 +127,7 @@ def _judged(wish: Wish, info: card.CardInfo) -> Bundle:
     return Bundle(wish.path, data, manifest, key_id, sha256(data).hexdigest())
 
 
-def _keys(wish: Wish, info: card.CardInfo) -> list[bytes]:
+def _keys(ctx: speckv.Context, wish: Wish, info: card.CardInfo) -> list[bytes]:
     """An emulated card's own keys, and the test key, may sign for it; for others only what this machine trusts."""
     from speckvctl.cards.testkey import TEST_PUBLIC_KEY
 
@@ -135,7 +135,7 @@ def _keys(wish: Wish, info: card.CardInfo) -> list[bytes]:
         return [key.public for key in trust.trusted(wish.trusted)]
     if "emulated" not in info.abilities:
         return [key.public for key in trust.trusted(None)]
-    own = [files.read_public_key(path) for path in emulation.trusted_keys(Path(info.path))]
+    own = [files.read_public_key(path) for path in emulation.trusted_keys(ctx, Path(info.path))]
     machine = [key.public for key in trust.trusted(None)] if any(trust.FOLDER.glob("*.pub")) else []
     return [*own, TEST_PUBLIC_KEY, *machine]
 
@@ -281,19 +281,17 @@ def _recorded(
     ctx: speckv.Context, wish: Wish, facts: dict[str, Any]
 ) -> Iterator[Callable[[str, card.CardInfo | None], Path | None]]:
     """The audit record: that it was begun, and how it ended."""
-    audit.record(ctx.runtime_dir, wish.action, wish.device, "begun", **facts)
+    audit.record(ctx, wish.action, wish.device, "begun", **facts)
 
     def finish(activation: str, running: card.CardInfo | None) -> Path | None:
         after = running and {"image": str(running.running), "rtl_revision": running.rtl_revision}
-        return audit.record(
-            ctx.runtime_dir, wish.action, wish.device, "done", **facts, activation=activation, after=after
-        )
+        return audit.record(ctx, wish.action, wish.device, "done", **facts, activation=activation, after=after)
 
     try:
         yield finish
     except BaseException as exc:
         why = str(exc) or type(exc).__name__
-        audit.record(ctx.runtime_dir, wish.action, wish.device, "failed", **facts, reason=why)
+        audit.record(ctx, wish.action, wish.device, "failed", **facts, reason=why)
         raise
 
 

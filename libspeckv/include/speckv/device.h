@@ -79,7 +79,8 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 
 /** Called once per device; return non-zero to stop, which the iterating function returns. */
 typedef int (*speckv_device_cb)(const struct speckv_device_info *info, void *arg);
-/** Every host engine this user can see: those of the runtime folder, and media at paths that were created or opened here. */
+/** Every host engine this user can see: those of the runtime folder, and media at paths that were created or opened here.
+ *  Errors: -EACCES (another user's runtime folder), and what the callback returns. */
 int speckv_device_foreach(struct speckv_ctx *ctx, speckv_device_cb cb, void *arg);
 
 enum speckv_remove_flags {

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from speckv import callbacks
 from speckv._speckv import ffi, lib
-from speckv.errors import InvalidError, SpeckvError, check
+from speckv.errors import InvalidError, NotFoundError, SpeckvError, check
 from speckv.handle import Handle, Owner
 from speckv.types import Codec, SelftestStep, Severity, Stats, c_text, from_c, members, stats_from_c, text_of
 
@@ -546,9 +546,14 @@ class EmulatorStatus:
 def emulated(context: Context) -> list[str]:
     """Device names of the emulated cards of the runtime folder, running or not."""
     try:
-        names = sorted(os.listdir(os.path.join(context.runtime_dir, "emu")))
-    except (FileNotFoundError, NotADirectoryError):
+        os.close(context.open_folder(context.runtime_dir, group=True))  # looked at even where no card is in it
+        folder = context.open_folder(os.path.join(context.runtime_dir, "emu"), group=True, link=False)
+    except NotFoundError:
         return []
+    try:
+        names = sorted(os.listdir(folder))
+    finally:
+        os.close(folder)
     return [f"emu:{name}" for name in names if not name.startswith(".")]
 
 

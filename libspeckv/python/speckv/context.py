@@ -82,6 +82,25 @@ class Context(Owner):
         flags = lib.SPECKV_REMOVE_POOLS if pools else 0
         self._check(self._handle.call(lib.speckv_device_remove, c_text(name), flags))
 
+    def open_folder(
+        self, path: str | os.PathLike[str], *, make: bool = False, group: bool = False, link: bool = True
+    ) -> int:
+        """The descriptor of a folder that only root and this user can change; the caller closes it.
+
+        `make`: where it is missing. `group`: another user's too, if a group of this process may read it. `link`: the
+        last part of the path may be a link that root or this user made.
+        """
+        flags = (lib.SPECKV_FOLDER_MAKE if make else 0) | (lib.SPECKV_FOLDER_GROUP if group else 0)
+        flags |= 0 if link else lib.SPECKV_FOLDER_PLAIN
+        return self._descriptor(self._handle.call(lib.speckv_folder_open, c_text(os.fspath(path)), flags))
+
+    def open_file(self, folder: int, path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> int:
+        """The descriptor of a regular file in an open folder: the last part of `path`, never through a link."""
+        return self._descriptor(self._handle.call(lib.speckv_file_open, folder, c_text(os.fspath(path)), flags, mode))
+
+    def _descriptor(self, rc: int) -> int:
+        return check(rc, self._ctx)
+
     def _check(self, rc: int) -> None:
         check(rc, self._ctx)
 

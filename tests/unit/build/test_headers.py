@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-HEADERS = ["base.h", "block.h", "bundle.h", "card.h", "codec.h", "device.h", "pool.h", "predictor.h", "speckv.h"]
+HEADERS = [
+    "base.h",
+    "block.h",
+    "bundle.h",
+    "card.h",
+    "codec.h",
+    "device.h",
+    "folder.h",
+    "pool.h",
+    "predictor.h",
+    "speckv.h",
+]
 DIALECTS = [["cc", "-x", "c", "-std=c99"], ["c++", "-x", "c++", "-std=c++11"]]
 
 

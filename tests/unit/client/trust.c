@@ -101,7 +101,7 @@ static void the_runtime_folder_is_of_this_user_or_root(void)
 	CHECK(chown(runtime, STRANGER, STRANGER) == 0, "chown");
 	shut("host:DRAM", -EACCES, "export SPECKV_RUNTIME_DIR=");
 	shut("host:numa0", -EACCES, "belongs to uid 65534");
-	EXPECT(0, speckv_device_foreach(test_ctx, ignore_device, &devices));
+	REFUSED(-EACCES, "belongs to uid 65534", speckv_device_foreach(test_ctx, ignore_device, &devices));
 	CHECK(devices == 0 && stat(in(runtime, "DRAM"), &st) != 0, "nothing was made or listed there");
 	CHECK(chown(runtime, 0, 0) == 0 && chmod(runtime, 0775) == 0, "chmod");
 	shut("host:DRAM", -EACCES, "chmod go-w");
@@ -623,6 +623,10 @@ static void folders_and_files_for_programs(void)
 	CHECK(chown(file, STRANGER, STRANGER) == 0, "chown");
 	REFUSED(-EACCES, "belongs to uid 65534", speckv_file_open(test_ctx, folder, file, O_RDONLY, 0));
 	close(folder);
+	CHECK(symlink("emu", in(runtime, "link")) == 0, "link");
+	folder = speckv_folder_open(test_ctx, in(runtime, "link"), 0);
+	CHECK(folder >= 0 && close(folder) == 0, "a link of this user's");
+	REFUSED(-EACCES, "is a symbolic link", speckv_folder_open(test_ctx, in(runtime, "link"), SPECKV_FOLDER_PLAIN));
 	REFUSED(-ENOENT, "no folder", speckv_folder_open(test_ctx, in(runtime, "none"), 0));
 	REFUSED(-EINVAL, "absolute", speckv_folder_open(test_ctx, "relative", 0));
 	REFUSED(-ENOTDIR, "is a file", speckv_folder_open(test_ctx, file, 0));

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: MIT
+"""Folders in which commands act, by descriptor. The library looks whose they are, and refuses (speckv/folder.h)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import speckv
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that only root and this user can change. Names in it are looked up by descriptor, through no link."""
+
+    context: speckv.Context
+    path: Path
+    descriptor: int
+
+    def open(self, name: str, flags: int, mode: int = 0o600) -> int:
+        """A regular file in it, of root or this user, which no other user may write."""
+        return self.context.open_file(self.descriptor, self.path / name, flags, mode)
+
+    def read(self, name: str) -> bytes:
+        with os.fdopen(self.open(name, os.O_RDONLY), "rb") as stream:
+            return stream.read()
+
+    def write(self, name: str, data: bytes, mode: int = 0o644) -> None:
+        """Write a file so that it is seen whole, or not at all."""
+        draft = f".{name}.{secrets.token_hex(8)}"
+        try:
+            with os.fdopen(self.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fchmod(stream.fileno(), mode)
+                os.fsync(stream.fileno())
+            os.replace(draft, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+            os.fsync(self.descriptor)
+        finally:
+            with suppress(OSError):  # it has taken its place
+                os.unlink(draft, dir_fd=self.descriptor)
+
+    def has(self, name: str) -> bool:
+        try:
+            os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.descriptor))
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a link; nothing where there is none."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self.descriptor)
+
+    def remove_folder(self, name: str, *, whole: bool = False) -> None:
+        """Remove a folder in it, or leave what cannot be removed: with what lies in it, or if it is empty."""
+        with suppress(OSError):
+            if whole:
+                shutil.rmtree(name, dir_fd=self.descriptor)
+            else:
+                os.rmdir(name, dir_fd=self.descriptor)
+
+    def link(self, name: str, target: Path) -> None:
+        os.symlink(target, name, dir_fd=self.descriptor)
+
+    @contextmanager
+    def enter(self, name: str, *, make: bool = False) -> Iterator[Folder]:
+        with opened(self.context, self.path / name, make=make, link=False) as folder:
+            yield folder
+
+
+@contextmanager
+def opened(ctx: speckv.Context, path: Path, *, make: bool = False, link: bool = True) -> Iterator[Folder]:
+    """A folder, made where it is missing if so wished. Raises speckv.SpeckvError where it is not to be trusted."""
+    descriptor = ctx.open_folder(path, make=make, link=link)
+    try:
+        yield Folder(ctx, path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def runtime(ctx: speckv.Context, name: str | None = None, *, make: bool = False) -> Iterator[Folder]:
+    """The runtime folder, or a folder in it."""
+    with opened(ctx, Path(ctx.runtime_dir), make=make) as folder:
+        if name is None:
+            yield folder
+        else:
+            with folder.enter(name, make=make) as inner:
+                yield inner
+
+
+def trouble(ctx: speckv.Context, path: Path, *, link: bool = True) -> tuple[str, str | None] | None:
+    """Why a folder is not trusted, and the command that mends it. None: it is, or it is not there."""
+    import speckv
+
+    try:
+        os.close(ctx.open_folder(path, group=True, link=link))
+    except speckv.SpeckvError as exc:
+        return None if exc.errno == errno.ENOENT else (str(exc), command_in(str(exc)))
+    return None
+
+
+def command_in(text: str) -> str | None:
+    """The command that an error text of the library says in quotes."""
+    found = re.search(r"'((?:export|rm|chmod|sudo|speckvctl|mv|find) [^']*)'", text)
+    return found.group(1) if found else None
