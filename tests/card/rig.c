@@ -91,8 +91,10 @@ static void interrupt(void *arg, unsigned int function, unsigned int vector)
 
 static int memory_sync(void *arg)
 {
-	((struct rig *)arg)->syncs++;
-	return 0;
+	struct rig *rig = arg;
+
+	rig->syncs++;
+	return rig->sync_fails ? -EIO : 0;
 }
 
 static void note(struct rig *rig, uint64_t bytes)

@@ -52,6 +52,7 @@ struct rig {
 	uint64_t dma_fail_at; /* this access fails, and all after it if dma_dead */
 	bool dma_dead;
 	uint64_t foreign; /* accesses outside a function's own memory */
+	bool sync_fails; /* device memory cannot be made durable */
 	uint64_t worn; /* a byte of flash that no erase sets to ones; 0: none */
 	uint64_t flash_budget; /* bytes until power is cut; UINT64_MAX: never */
 	bool dark;

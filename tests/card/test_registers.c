@@ -191,6 +191,25 @@ static void counters_hold_still_between_snapshots(void)
 	bench_end(&b);
 }
 
+/* FLUSH and a shutdown reach the medium, and say when they do not. */
+static void what_is_to_be_durable_is_synced(void)
+{
+	struct bench b;
+	union card_entry flush = { .bare = { .opcode = SPECKV_IO_FLUSH } };
+	unsigned int before;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	before = (unsigned int)b.rig->syncs;
+	EQUAL(client_run(&b.client, &flush, NULL), 0);
+	EQUAL(b.rig->syncs, before + 1);
+	b.rig->sync_fails = true;
+	EQUAL(client_run(&b.client, &flush, NULL), SPECKV_STATUS_INTERNAL);
+	rig_write(b.rig, 0, REG(CONTROL), 3);
+	CHECK(rig_read(b.rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__FATAL_bm, "a shutdown that is not durable is none");
+	EQUAL(memory_superblock(b.rig->card)->clean, 0);
+	bench_end(&b);
+}
+
 static void shutdown_is_the_administrators(void)
 {
 	struct bench b;
@@ -252,6 +271,7 @@ int main(void)
 	wrong_admin_queue_is_fatal_until_reset();
 	wrong_queue_pairs_fail_alone();
 	counters_hold_still_between_snapshots();
+	what_is_to_be_durable_is_synced();
 	shutdown_is_the_administrators();
 	shared_doorbells_sleep_and_wake();
 	return 0;
