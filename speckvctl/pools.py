@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from speckvctl import library, results
 from speckvctl.console import note
 from speckvctl.errors import CliError, NothingToDoError, UnsupportedError, UsageError
-from speckvctl.quantities import format_mode, format_size, group_name, suggested_size, user_name
+from speckvctl.quantities import format_mode, format_size, group_name, user_name
 
 if TYPE_CHECKING:
     import speckv
@@ -244,13 +244,6 @@ def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: st
         with ctx.open(found.name) as dev:
             found = dev.info()
             refuse_existing(dev, wish, planned)
-    if planned.capacity_bytes > found.free_bytes:
-        raise CliError(
-            f"pool {wish.name} needs {format_size(planned.capacity_bytes)}, and {found.name} has "
-            f"{format_size(found.free_bytes)} free",
-            f"--size {suggested_size(found.free_bytes)}, or shrink another pool",
-            errno.ENOSPC,
-        )
     return _result(found, wish, planned, replaced, None)
 
 
@@ -329,26 +322,22 @@ def change(dev: speckv.Device, name: str, settings: Settings, *, dry_run: bool) 
     import speckv
 
     before = dev.pool(name)
+    after = dev.set_pool(
+        name,
+        quota_bytes=settings.quota_bytes,
+        tenant_quota_bytes=settings.tenant_quota_bytes,
+        eviction=None if settings.eviction is None else speckv.Eviction(settings.eviction),
+        uid=settings.uid,
+        gid=settings.gid,
+        mode=settings.mode,
+        dry_run=dry_run,
+    )
     if dry_run:
-        config = before.config
-        wanted = {
-            field.name: value for field in fields(settings) if (value := getattr(settings, field.name)) is not None
-        }
+        given = ((field.name, getattr(settings, field.name)) for field in fields(settings))
+        wanted = {key: value for key, value in given if value is not None}
         if wanted.get("quota_bytes") == 0:
-            wanted["quota_bytes"] = config.capacity_bytes
-        after = replace(before, config=replace(config, **wanted))
-        if after.config == config:
-            raise speckv.NothingToDoError(errno.EALREADY, f"{name}: it already is as asked")
-    else:
-        after = dev.set_pool(
-            name,
-            quota_bytes=settings.quota_bytes,
-            tenant_quota_bytes=settings.tenant_quota_bytes,
-            eviction=None if settings.eviction is None else speckv.Eviction(settings.eviction),
-            uid=settings.uid,
-            gid=settings.gid,
-            mode=settings.mode,
-        )
+            wanted["quota_bytes"] = before.config.capacity_bytes
+        after = replace(before, config=replace(before.config, **wanted))
     old, new = described(before.config), described(after.config)
     return results.PoolSet(
         device=dev.name,

@@ -102,8 +102,9 @@ static int create_check(struct speckv_device *dev, const struct speckv_pool_conf
 	struct lay_pool_record other;
 	int number = -1, rc;
 
-	if (device_look(dev, full->name, &other) >= 0 &&
-	    (!inspect || (load(&other.state) != SPECKV_POOL_CREATING && load(&other.state) != SPECKV_POOL_DESTROYING)))
+	if (device_look(dev, full->name, &other) >= 0 && inspect)
+		return 0; /* the caller sees what is there, and needs what was planned to compare it */
+	if (device_look(dev, full->name, &other) >= 0)
 		return fail(dev->ctx, -EEXIST, "%s already has a pool '%s'; choose another name, or destroy it first", dev->medium.name, full->name);
 	for (int i = LAY_POOLS; i-- > 0;)
 		if (load(&dev->table->pools[i].state) == 0)

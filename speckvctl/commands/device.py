@@ -340,10 +340,9 @@ def close_device(device: HostDevice, yes: Yes = False, dry_run: DryRun = False, 
             held = f"{plural(len(names), 'pool')} ({', '.join(names)}) with {plural(blocks, 'block')}"
             loss = f"closing {device} destroys {held}"
             confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl device close {device}")
-        if not dry_run:
-            with progress(f"closing {device}") as tell:
-                tell(0, 0)
-                ctx.remove(device, pools=bool(pools))
+        with progress(f"closing {device}") as tell:
+            tell(0, 0)
+            ctx.remove(device, pools=bool(pools), dry_run=dry_run)
     finish(
         results.DeviceClose(
             device=device, dry_run=dry_run, pools_destroyed=names, blocks_lost=blocks, bytes_freed=info.allocated_bytes

@@ -330,7 +330,9 @@ def destroy_pool(
     with library.device(device) as dev:
         info = dev.pool(pool)
         blocks = info.blocks if info.accessible else None
-        if not dry_run:
+        if dry_run:
+            dev.destroy_pool(pool, dry_run=True)
+        else:
             held = "its blocks" if blocks is None else f"{plural(blocks, 'block')}, {format_size(info.used_bytes)}"
             loss = f"destroying {pool} on {device} loses {held}"
             confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl pool destroy {device} {pool}")

