@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from speckvctl import folders, library
@@ -162,7 +163,9 @@ def _media(name: str) -> Iterator[Check]:
 
     found = False
     with speckv.Context() as ctx:
-        stopped = {card.name: card.found for card in description.devices(ctx) if card.state == "failed"}
+        stopped = {}
+        with suppress(speckv.PermissionDeniedError):  # a folder that is not trusted: the check of folders says so
+            stopped = {card.name: card.found for card in description.devices(ctx) if card.state == "failed"}
         for info in ctx.devices():
             found = True
             if info.name in stopped:
