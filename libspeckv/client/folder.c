@@ -52,6 +52,9 @@ static int refuse_owner(struct speckv_ctx *ctx, const char *path, const struct s
 {
 	const char *what = S_ISDIR(st->st_mode) ? "folder" : S_ISLNK(st->st_mode) ? "link" : "file";
 
+	if (strcmp(path, ctx->runtime_dir) != 0 && strncmp(path, ctx->runtime_dir, strlen(ctx->runtime_dir)) == 0)
+		return fail(ctx, -EACCES, "the %s %s belongs to uid %u, not to root or uid %u: remove it with 'rm -r %s'", what, path, st->st_uid,
+			    (unsigned int)geteuid(), path);
 	if (strcmp(path, ctx->runtime_dir) != 0)
 		return fail(ctx, -EACCES, "the %s %s belongs to uid %u, not to root or uid %u: run as 'sudo -u \\#%u', or remove it with 'rm -r %s' if it is not meant to be there",
 			    what, path, st->st_uid, (unsigned int)geteuid(), st->st_uid, path);

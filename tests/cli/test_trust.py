@@ -74,7 +74,7 @@ def test_doctor_names_each_folder_that_is_not_trusted(cli: Cli, runtime_dir: Pat
     said = [check for check in checks if check["status"] == "failed"]
     for name in ("emu", "cards", "media", "DRAM"):
         found = [check["next"] for check in said if f"{runtime_dir / name} belongs to uid 65534" in check["detail"]]
-        assert any(next_step.startswith("sudo -u") for next_step in found), (name, said)
+        assert f"rm -r {runtime_dir / name}" in found, (name, said)
     runtime_dir.chmod(0o775)
     checks = cli("doctor", "--json").document["checks"]
     assert ("failed", f"chmod go-w {runtime_dir}") in [(check["status"], check["next"]) for check in checks]
