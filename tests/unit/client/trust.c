@@ -417,7 +417,9 @@ static void a_group_may_share_and_root_is_in_none(void)
 	EXPECT(0, wait_child(spawn(as_owner, NULL)));
 	EXPECT(0, wait_child(spawn(as_member, NULL)));
 	EXPECT(0, wait_child(spawn(as_other, NULL)));
+	CHECK(setgroups(1, &(gid_t){ 5000 }) == 0, "setgroups"); /* root shares nothing, whatever its groups */
 	REFUSED(-EACCES, "belongs to uid 4242", speckv_device_open(test_ctx, "host:DRAM", 0, &dev));
+	CHECK(setgroups(0, NULL) == 0, "setgroups");
 }
 
 /* ---- locks ---------------------------------------------------------------------------------------------------------- */
