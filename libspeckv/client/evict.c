@@ -10,6 +10,7 @@
  */
 #include "internal.h"
 
+#define DRAWS 32 /* of one sample */
 #define SAMPLES 8
 #define DESCENTS 2 /* chains followed for one eviction */
 #define STEPS 1024 /* blocks looked at in them */
@@ -148,7 +149,24 @@ static void add_sample(struct window *samples, size_t *count, const struct windo
 	samples[at] = *window;
 }
 
-/* A window at a random place; for one block, the first of the tenant's behind it. */
+/* Is there a block of the tenant's at this page, or around it? Of any tenant's when that is below 0. */
+static bool block_around(const struct search *s, uint64_t page)
+{
+	struct region *r = s->r;
+	uint64_t word = load_relaxed(&r->page_map[page]);
+
+	if (lay_state(word) == LAY_CONT && lay_value(word) <= page) {
+		page -= lay_value(word);
+		word = load_relaxed(&r->page_map[page]);
+	}
+	return lay_state(word) == LAY_HEAD && lay_value(word) &&
+	       (s->tenant < 0 || load_relaxed(&r->entries[region_entry_of(r, page)].tenant) == (uint32_t)s->tenant);
+}
+
+/*
+ * A window at a random place. For one block, at a place that is the tenant's: drawn, as the first block behind free pages would be drawn
+ * for all of them; looked for from the last place on only where the tenant has next to nothing.
+ */
 static bool take_sample(const struct search *s, bool block, uint64_t *budget, struct window *window)
 {
 	struct region *r = s->r;
@@ -156,13 +174,14 @@ static bool take_sample(const struct search *s, bool block, uint64_t *budget, st
 
 	if (!block)
 		return window_at(r, page, s->n, 0, s->limit, window);
+	for (unsigned int draws = 1; draws < DRAWS && !block_around(s, page); draws++)
+		page = next_random() % s->limit;
 	for (; *budget; --*budget) {
 		uint64_t word = load_relaxed(&r->page_map[page]);
-		bool head = lay_state(word) == LAY_HEAD && lay_value(word);
 
-		if (head && (s->tenant < 0 || load_relaxed(&r->entries[region_entry_of(r, page)].tenant) == (uint32_t)s->tenant))
+		if (block_around(s, page))
 			return window_at(r, page, 1, 0, s->limit, window);
-		page += head ? lay_value(word) : 1;
+		page += lay_state(word) == LAY_HEAD && lay_value(word) ? lay_value(word) : 1;
 		if (page >= s->limit)
 			page = 0;
 	}

@@ -213,7 +213,8 @@ def lay_over(tree: Tree) -> None:
 
 
 def meson_test(tree: Tree, name: str, seconds: float) -> tuple[int, str]:
-    command = [BIN / "meson", "test", "-C", tree.build, "--no-rebuild", "--timeout-multiplier", "10", name]
+    options = ["--no-rebuild", "--print-errorlogs", "--timeout-multiplier", "10"]
+    command = [BIN / "meson", "test", "-C", tree.build, *options, name]
     return run(command, tree.root, seconds, environment(tree))
 
 
