@@ -52,7 +52,7 @@ void card_kill(struct card_process *card, int number)
 
 void card_clean(struct card_process *card)
 {
-	static const char *const names[] = { "admin", "io", "control", "memory", "flash", "uuid", "flash.lock" };
+	static const char *const names[] = { "admin", "io", "control", "memory", "flash", "uuid", "flash.lock", "lock" };
 	char path[256];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
