@@ -127,6 +127,7 @@ static int take_link(struct walk *w, int link_fd, const struct stat *st, const c
 {
 	char target[SPECKV_PATH_BYTES], joined[sizeof(w->rest)];
 	ssize_t got;
+	int root;
 
 	if (!own(st->st_uid))
 		return fail(w->ctx, -EACCES, "%s leads through a symbolic link that uid %u made: name the folder itself", w->path, st->st_uid);
@@ -141,9 +142,12 @@ static int take_link(struct walk *w, int link_fd, const struct stat *st, const c
 	memcpy(w->rest, joined, sizeof(w->rest));
 	if (*target != '/')
 		return 0;
+	root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (root < 0)
+		return denied(w->ctx, "/", errno);
 	close(w->fd);
-	w->fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	return w->fd < 0 ? denied(w->ctx, "/", errno) : 0;
+	w->fd = root;
+	return 0;
 }
 
 /* One step. 1: arrived. */
@@ -164,10 +168,12 @@ static int step(struct walk *w)
 	name[length] = 0;
 	if (fstat(w->fd, &st) == 0) /* after a link the place in the text is a guess: the whole path then */
 		rc = exchangeable(w->ctx, w->path, w->links || strlen(w->rest) > w->length ? strlen(w->path) : w->length - strlen(w->rest), &st);
-	fd = rc ? -1 : openat(w->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-	if (!rc && fd < 0)
-		rc = denied(w->ctx, w->path, errno);
-	if (!rc && fstat(fd, &st) != 0)
+	if (rc)
+		return rc;
+	fd = openat(w->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return denied(w->ctx, w->path, errno);
+	if (fstat(fd, &st) != 0)
 		rc = denied(w->ctx, w->path, errno);
 	if (!rc && S_ISLNK(st.st_mode)) {
 		rc = take_link(w, fd, &st, at + length);

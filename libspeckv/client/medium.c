@@ -278,7 +278,7 @@ static void probe_denied(struct speckv_ctx *ctx, const struct medium *medium, co
 int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info)
 {
 	const size_t look = 128 << 10;
-	struct folder in;
+	struct folder in = { .fd = -1 };
 	uint8_t *bytes;
 	struct stat st;
 	uint64_t size;

@@ -26,12 +26,14 @@ bool calibration_shape_is(const struct tensor *t, unsigned int dimensions, const
 	return t->found && t->dimensions == dimensions && !memcmp(t->shape, shape, dimensions * sizeof(shape[0]));
 }
 
-int16_t *calibration_words(const struct tensor *t, uint64_t count)
+int16_t *calibration_words(const struct tensor *t, uint64_t rows, uint64_t row_words)
 {
-	int16_t *out = malloc(count * sizeof(*out));
+	int16_t *out = rows && row_words ? malloc(rows * row_words * sizeof(*out)) : NULL;
+	uint64_t at = 0;
 
-	for (uint64_t i = 0; out && i < count; i++)
-		out[i] = (int16_t)codec_get16(t->data + 2 * i);
+	for (uint64_t row = 0; out && row < rows; row++)
+		for (uint64_t i = 0; i < row_words; i++, at++)
+			out[at] = (int16_t)codec_get16(t->data + 2 * at);
 	return out;
 }
 
@@ -79,9 +81,9 @@ static int load_q5c(struct speckv_calibration *c, const struct tensor *wanted)
 		return -EBADMSG;
 	c->q5c.bits = malloc(heads);
 	c->q5c.unit = malloc(heads);
-	c->q5c.mean = calibration_words(&wanted[Q5C_MEAN], heads * c->head_dim);
-	c->q5c.levels = calibration_words(&wanted[Q5C_LEVELS], heads * Q5C_LEVELS_MAX);
-	c->q5c.shaping = calibration_words(&wanted[Q5C_SHAPING], heads * triangle);
+	c->q5c.mean = calibration_words(&wanted[Q5C_MEAN], heads, c->head_dim);
+	c->q5c.levels = calibration_words(&wanted[Q5C_LEVELS], heads, Q5C_LEVELS_MAX);
+	c->q5c.shaping = calibration_words(&wanted[Q5C_SHAPING], heads, triangle);
 	if (!c->q5c.bits || !c->q5c.unit || !c->q5c.mean || !c->q5c.levels || !c->q5c.shaping)
 		return -ENOMEM;
 	memcpy(c->q5c.bits, wanted[Q5C_BITS].data, heads);

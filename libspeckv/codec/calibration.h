@@ -101,8 +101,8 @@ struct tensor {
 
 /* Is the tensor there, of this shape? */
 bool calibration_shape_is(const struct tensor *t, unsigned int dimensions, const uint64_t *shape);
-/* Its first `count` numbers of 16 bits; NULL without memory. */
-int16_t *calibration_words(const struct tensor *t, uint64_t count);
+/* Its first rows of numbers of 16 bits; NULL without memory. */
+int16_t *calibration_words(const struct tensor *t, uint64_t rows, uint64_t row_words);
 bool calibration_mean_valid(const int16_t *mean, unsigned int head_dim);
 /* Layers, heads and head size are known. -EBADMSG, -ENOMEM; what there is by then is freed with the calibration. */
 int calibration_load_e7c(struct speckv_calibration *c, const struct tensor *wanted);

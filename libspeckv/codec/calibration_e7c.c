@@ -159,7 +159,7 @@ int calibration_load_e7c(struct speckv_calibration *c, const struct tensor *want
 	to->rank = malloc(heads * sizeof(*to->rank));
 	to->unit = malloc(heads);
 	to->shift = malloc(heads);
-	to->mean = calibration_words(&wanted[E7C_MEAN], heads * c->head_dim);
+	to->mean = calibration_words(&wanted[E7C_MEAN], heads, c->head_dim);
 	to->synthesis = calloc(all * c->head_dim, sizeof(*to->synthesis));
 	to->analysis = calloc(all * c->head_dim, sizeof(*to->analysis));
 	to->down = calloc(all, 1);

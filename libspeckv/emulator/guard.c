@@ -50,7 +50,7 @@ bool guard_add(void *at, size_t bytes, int *error, bool page)
 
 	while (i < WATCHED && watched[i].at)
 		i++;
-	if (i == WATCHED)
+	if (i >= WATCHED)
 		return false;
 	watched[i] = (struct watched){ at, bytes, error, page };
 	next_free = i + 1;

@@ -374,7 +374,7 @@ int main(int argc, char **argv)
 	if (rc == -ENOSPC) {
 		struct stat st;
 
-		no_room(folder, fstat(e.memory_fd, &st) == 0 ? e.config.memory_bytes - (uint64_t)st.st_blocks * 512 : e.config.memory_bytes);
+		no_room(folder, e.memory_fd >= 0 && fstat(e.memory_fd, &st) == 0 ? e.config.memory_bytes - (uint64_t)st.st_blocks * 512 : e.config.memory_bytes);
 	}
 	if (rc)
 		emu_die("the card does not start from the state in", folder, -rc);

@@ -397,16 +397,15 @@ void vu_dma_end(struct vu_connection *c)
 
 int vu_dma_write(struct vu_connection *c, uint64_t address, const void *from, uint64_t bytes)
 {
-	const uint8_t *data = from;
-
-	while (bytes) {
+	for (uint64_t done = 0; done < bytes;) {
+		const uint8_t *data = (const uint8_t *)from + done;
 		struct mapping *m = mapping_at(c, address);
 		uint64_t n;
 
 		if (c->error || !m || !m->write)
 			return -EFAULT;
 		n = m->bytes - (address - m->address);
-		n = n < bytes ? n : bytes;
+		n = n < bytes - done ? n : bytes - done;
 		if (m->memory) {
 			memcpy(m->memory + (address - m->address), data, n);
 		} else {
@@ -415,8 +414,7 @@ int vu_dma_write(struct vu_connection *c, uint64_t address, const void *from, ui
 				return c->error;
 		}
 		address += n;
-		data += n;
-		bytes -= n;
+		done += n;
 	}
 	return 0;
 }
