@@ -28,7 +28,7 @@ bool calibration_shape_is(const struct tensor *t, unsigned int dimensions, const
 
 int16_t *calibration_words(const struct tensor *t, uint64_t rows, uint64_t row_words)
 {
-	int16_t *out = rows && row_words ? malloc(rows * row_words * sizeof(*out)) : NULL;
+	int16_t *out = reallocarray(NULL, rows, row_words * sizeof(*out)); /* checks the product */
 	uint64_t at = 0;
 
 	for (uint64_t row = 0; out && row < rows; row++)
