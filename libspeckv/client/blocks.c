@@ -556,16 +556,31 @@ static int batch(struct speckv_pool *pool, unsigned int opcode, struct speckv_re
 	return done;
 }
 
+static int lost_text(struct speckv_pool *pool)
+{
+	return fail(pool->ctx, -ESTALE, "pool %s: its file %s was removed or cut short while it was used; attach again, or create it again",
+		    pool->region.fixed.name, pool->region.path);
+}
+
+/* -ESTALE where the file was seen to go before or while this call ran: what it stored no other process finds, what it read may be empty memory. */
+static inline int unless_lost(struct speckv_pool *pool, int result)
+{
+	return __builtin_expect(load_relaxed(&pool->region.lost), 0) ? lost_text(pool) : result;
+}
+
+int pool_there(struct speckv_pool *pool)
+{
+	return region_lost(&pool->region) ? lost_text(pool) : 0;
+}
+
 int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
 {
 	int done = region_lost(&pool->region) ? 0 : batch(pool, opcode, requests, n);
 
-	if (__builtin_expect(!load_relaxed(&pool->region.lost), 1))
+	if (unless_lost(pool, 0) == 0)
 		return done;
 	for (size_t i = 0; i < n; i++)
-		requests[i].status = -ESTALE; /* what was stored is found by nobody else, what was read may be half of it */
-	fail(pool->ctx, -ESTALE, "pool %s: its file %s was removed or cut short while it was used; attach again, or create it again", pool->region.fixed.name,
-	     pool->region.path);
+		requests[i].status = -ESTALE;
 	return 0;
 }
 
@@ -622,12 +637,15 @@ int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_
 		return rc;
 	if (n && !present)
 		return fail(pool->ctx, -EINVAL, "lookup without an array for its results");
+	rc = pool_there(pool);
+	if (rc)
+		return rc;
 	began = clock_ns();
 	index_find_many(&pool->region, keys, sizeof(*keys), n, NULL, present);
 	for (size_t i = 0; i < n; i++)
 		hits += present[i];
 	count_lookups(pool, n, (uint64_t)hits, began);
-	return hits;
+	return unless_lost(pool, hits);
 }
 
 int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
@@ -638,6 +656,8 @@ int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys
 	size_t length = 0, looked = 0;
 	uint64_t began;
 
+	if (!rc)
+		rc = pool_there(pool);
 	if (rc)
 		return rc;
 	began = clock_ns();
@@ -652,7 +672,7 @@ int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys
 		looked += group;
 	}
 	count_lookups(pool, n, length, began); /* behind the first that is missing none is of use */
-	return (int)length;
+	return unless_lost(pool, (int)length);
 }
 
 static int each(struct speckv_pool *pool, unsigned int opcode, const struct speckv_key *keys, size_t n)
@@ -668,7 +688,7 @@ static int each(struct speckv_pool *pool, unsigned int opcode, const struct spec
 			requests[i].key = keys[base + i];
 		done += batch_run(pool, opcode, requests, group);
 	}
-	return done;
+	return unless_lost(pool, done);
 }
 
 int speckv_touch(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
@@ -694,5 +714,8 @@ int speckv_children(struct speckv_pool *pool, const struct speckv_key *key, stru
 		return rc;
 	if (max && !children)
 		return fail(pool->ctx, -EINVAL, "children without an array for them");
-	return index_find(&pool->region, key, &found) ? (int)index_children(&pool->region, &found, children, NULL, max) : 0;
+	rc = pool_there(pool);
+	if (rc)
+		return rc;
+	return unless_lost(pool, index_find(&pool->region, key, &found) ? (int)index_children(&pool->region, &found, children, NULL, max) : 0);
 }

@@ -318,6 +318,8 @@ int clients_reap(struct speckv_pool *pool, uint64_t *pages_back);
 void client_finish_move(struct region *region, unsigned int slot);
 void client_holders(struct region *region, int except_slot, char *text, size_t bytes, unsigned int *count);
 int pool_usable(struct speckv_pool *pool, bool write);
+/* -ESTALE, text set, where its file is gone or was cut: as region_lost(), once a call or a batch. */
+int pool_there(struct speckv_pool *pool);
 
 /* ---- pages.c ------------------------------------------------------------------------------------------------------- */
 

@@ -23,6 +23,8 @@ int speckv_mem_alloc(struct speckv_pool *pool, uint64_t bytes, struct speckv_mem
 		return -EINVAL;
 	*out = NULL;
 	rc = pool_usable(pool, true);
+	if (!rc)
+		rc = pool_there(pool);
 	if (rc)
 		return rc;
 	pages = bytes / pool->region.page_bytes + (bytes % pool->region.page_bytes != 0);
@@ -102,6 +104,8 @@ static int range(struct speckv_mem *mem, uint64_t offset, uint64_t bytes)
 {
 	int rc = pool_usable(mem->pool, true);
 
+	if (!rc)
+		rc = pool_there(mem->pool);
 	if (rc)
 		return rc;
 	if (offset > mem->bytes || bytes > mem->bytes - offset)

@@ -165,6 +165,8 @@ int speckv_prefetch(struct speckv_pool *pool, const struct speckv_key *keys, siz
 	if (!pool || (n && !keys) || n > INT32_MAX)
 		return -EINVAL;
 	rc = pool_usable(pool, true);
+	if (!rc)
+		rc = pool_there(pool);
 	if (rc)
 		return rc;
 	for (size_t i = 0; i < n && workers_prefetch(pool, &keys[i]); i++)

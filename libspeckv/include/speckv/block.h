@@ -58,7 +58,8 @@ struct speckv_request {
 };
 
 /** Put / get a batch. Returns how many succeeded (a put that EXISTED counts), or a negative errno when the batch as a whole
- *  could not start (-EINVAL, -EOWNERDEAD, -EROFS). Per-block results are in `status`. */
+ *  could not start (-EINVAL, -EOWNERDEAD, -EROFS). Per-block results are in `status`. Where the pool's file was removed or cut
+ *  short, each is -ESTALE, as in batches that were submitted, and the calls below return -ESTALE. */
 int speckv_put(struct speckv_pool *pool, struct speckv_request *requests, size_t count);
 int speckv_get(struct speckv_pool *pool, struct speckv_request *requests, size_t count);
 /** present[i] = 1 when keys[i] is stored, else 0. Returns how many are. */

@@ -52,6 +52,93 @@ static void one(enum media kind, off_t keep)
 	remove_device(name);
 }
 
+/* Every call of a client, each on an attachment of its own that has seen the pool whole: what it says first, with the file gone. */
+enum call { CALL_PUT, CALL_GET, CALL_LOOKUP, CALL_LOOKUP_PREFIX, CALL_CHILDREN, CALL_TOUCH, CALL_DROP, CALL_PREFETCH, CALL_ALLOC, CALL_SUBMIT, CALLS };
+static const char *const call_names[CALLS] = { "put",  "get",  "lookup",   "lookup_prefix", "children",
+					       "touch", "drop", "prefetch", "mem_alloc",     "submit" };
+
+static int submitted(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
+{
+	struct speckv_request requests[4] = { 0 };
+	struct speckv_op *op;
+	int rc;
+
+	for (size_t i = 0; i < n; i++)
+		requests[i].key = keys[i];
+	EXPECT(0, speckv_submit(pool, SPECKV_OP_LOOKUP, requests, n, &op));
+	rc = speckv_op_wait(op, -1);
+	speckv_op_release(op);
+	for (size_t i = 1; i < n; i++)
+		EXPECT(requests[0].status, requests[i].status);
+	return requests[0].status ? requests[0].status : rc;
+}
+
+static int call(enum call which, struct speckv_pool *pool, struct speckv_mem **mem)
+{
+	struct speckv_key keys[4] = { key_of(0), key_of(1), key_of(2), key_of(3) }, own = key_of(40), children[4];
+	uint8_t present[4];
+
+	switch (which) {
+	case CALL_PUT:
+		return put_number(pool, 50, buffer);
+	case CALL_GET:
+		return get_number(pool, 3, buffer);
+	case CALL_LOOKUP:
+		return speckv_lookup(pool, keys, 4, present);
+	case CALL_LOOKUP_PREFIX:
+		return speckv_lookup_prefix(pool, keys, 4);
+	case CALL_CHILDREN:
+		return speckv_children(pool, keys, children, 4);
+	case CALL_TOUCH:
+		return speckv_touch(pool, keys, 4);
+	case CALL_DROP:
+		return speckv_drop(pool, &own, 1);
+	case CALL_PREFETCH:
+		return speckv_prefetch(pool, keys, 1);
+	case CALL_ALLOC:
+		return speckv_mem_alloc(pool, 4096, mem);
+	default:
+		return submitted(pool, keys, 4);
+	}
+}
+
+static void every_call(enum media kind, bool removed)
+{
+	static const int whole[CALLS] = { 0, 0, 4, 4, 0, 4, 0, 1, 0, 4 };
+	char name[300], path[SPECKV_PATH_BYTES];
+	struct speckv_device *dev = open_medium(kind, name);
+	struct speckv_pool_config config = small_pool("pool", 4 * MIB);
+	struct speckv_pool *pools[CALLS];
+	struct speckv_mem *mem = NULL, *more = NULL;
+	void *at;
+
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	EXPECT(0, medium_pool_path(&dev->medium, "pool", path));
+	for (int i = 0; i < CALLS; i++) {
+		pools[i] = attach_pool(dev, "pool", NULL);
+		for (uint64_t number = 0; !i && number < 8; number++)
+			EXPECT(0, put_number(pools[0], number, buffer));
+		if (i == CALL_DROP)
+			EXPECT(0, put_number(pools[i], 40, buffer));
+		CHECK(call((enum call)i, pools[i], &mem) == whole[i] + (i == CALL_DROP), "%s of a whole pool", call_names[i]);
+	}
+	CHECK(removed ? unlink(path) == 0 : truncate(path, 2 * (off_t)MIB) == 0, "%s", path);
+	sleep_us(1100000); /* a look is at most a second away */
+	for (int i = 0; i < CALLS; i++) {
+		int rc = call((enum call)i, pools[i], &more);
+
+		CHECK(rc == -ESTALE, "%s: %d, not -ESTALE", call_names[i], rc);
+	}
+	EXPECT(-ESTALE, speckv_mem_access(mem, 0, 64, &at));
+	EXPECT(-ESTALE, speckv_mem_prefetch(mem, 0, 64));
+	speckv_mem_free(mem);
+	for (int i = 0; i < CALLS; i++)
+		speckv_pool_close(pools[i]);
+	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
+	speckv_device_close(dev);
+	remove_device(name);
+}
+
 /* A fault that is not ours does what it did before. */
 static int foreign(void *arg)
 {
@@ -76,6 +163,8 @@ int main(void)
 		one((enum media)kind, 0);
 		one((enum media)kind, 4096);
 		one((enum media)kind, 2 * (off_t)MIB + 8192);
+		every_call((enum media)kind, true);
+		every_call((enum media)kind, false);
 	}
 	snprintf(name, sizeof(name), "host:DRAM");
 	EXPECT(-SIGBUS, wait_child(spawn(foreign, name)));
