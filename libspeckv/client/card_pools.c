@@ -67,15 +67,31 @@ int card_pool_delete(struct speckv_device *dev, const uint8_t uuid[16])
 	return rc == -ENOENT ? 0 : rc;
 }
 
-int card_pool_resize(struct speckv_device *dev, const uint8_t uuid[16], uint64_t capacity_bytes, bool dry_run)
+/* A card refused a pool of `bytes`, `more` of them new: for lack of its memory, or of memory behind an emulated one. */
+static int card_full(struct speckv_device *dev, const char *name, uint64_t bytes, uint64_t more)
 {
-	int rc = pool_command(dev, SPECKV_ADMIN_RESIZE_POOL, dry_run ? SPECKV_POOL_DRY_RUN : 0, uuid, capacity_bytes);
+	struct medium behind = dev->medium;
 	struct speckv_identify identity;
-	char a[32], b[32];
+	char size[32], room[32];
+	struct folder folder;
 
-	if (rc == -ENOSPC && card_identify(dev->admin, &identity) == 0)
-		return fail(dev->ctx, rc, "%s has %s free, too little for a pool of %s", dev->medium.name, human(a, identity.memory_free_bytes),
-			    human(b, capacity_bytes));
+	if (card_identify(dev->admin, &identity) != 0)
+		return -ENOSPC;
+	if (more > identity.memory_free_bytes || card_folder(dev->ctx, dev->medium.name, behind.path, &folder) != 0)
+		return fail(dev->ctx, -ENOSPC, "pool %s needs %s and its tables, and %s has %s free (%llu bytes); ask for less, or shrink another pool", name,
+			    human(size, bytes), dev->medium.name, human(room, identity.memory_free_bytes), (unsigned long long)identity.memory_free_bytes);
+	folder_close(&folder);
+	return fail(dev->ctx, -ENOSPC, "pool %s needs %s, and %s, where the memory of %s lies, has %s free: make room there, or ask for less", name,
+		    human(size, bytes), behind.path, dev->medium.name, human(room, medium_available(&behind)));
+}
+
+int card_pool_resize(struct speckv_device *dev, const struct lay_pool_record *record, uint64_t capacity_bytes, bool dry_run)
+{
+	int rc = pool_command(dev, SPECKV_ADMIN_RESIZE_POOL, dry_run ? SPECKV_POOL_DRY_RUN : 0, record->uuid, capacity_bytes);
+
+	if (rc == -ENOSPC)
+		return card_full(dev, record->name, capacity_bytes,
+				 capacity_bytes > record->capacity_bytes ? capacity_bytes - record->capacity_bytes : 0);
 	return rc == -EALREADY ? 0 : rc;
 }
 
@@ -113,8 +129,6 @@ int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config 
 					     .mode = config->mode, .pool_flags = config->single_tenant ? SPECKV_POOL_FLAG_SINGLE_TENANT : 0 };
 	struct listing *list = malloc(sizeof(*list));
 	struct speckv_pool_description *made;
-	struct speckv_identify identity;
-	char size[32], room[32];
 	int rc;
 
 	if (!list)
@@ -123,10 +137,8 @@ int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config 
 	memcpy(d.uuid, record->uuid, sizeof(d.uuid));
 	memcpy(&d.shape, &config->geometry, sizeof(d.shape));
 	rc = card_admin_call(dev->admin, &command, &d, sizeof(d), NULL, 0, 60000000000ull, NULL);
-	if (rc == -ENOSPC && card_identify(dev->admin, &identity) == 0)
-		rc = fail(dev->ctx, rc, "pool %s needs %s and its tables, and %s has %s free (%llu bytes); ask for less, or shrink another pool", record->name,
-			  human(size, plan->capacity_bytes), dev->medium.name, human(room, identity.memory_free_bytes),
-			  (unsigned long long)identity.memory_free_bytes);
+	if (rc == -ENOSPC)
+		rc = card_full(dev, record->name, plan->capacity_bytes, plan->capacity_bytes);
 	if (!rc)
 		rc = list_pools(dev, list);
 	made = rc ? NULL : listed(list, d.uuid);
@@ -316,7 +328,7 @@ int card_manage(struct speckv_device *dev, bool inspect)
 			forget(dev, record);
 		} else if (pool) {
 			if (state == SPECKV_POOL_ACTIVE && pool->capacity_bytes != record->capacity_bytes)
-				card_pool_resize(dev, record->uuid, record->capacity_bytes, false);
+				card_pool_resize(dev, record, record->capacity_bytes, false);
 			pool->pool = 0; /* known */
 		}
 	}

@@ -498,7 +498,7 @@ void card_unmanage(struct speckv_device *dev);
 /* The record gets the card's generation. */
 int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config, const struct region_plan *plan, struct lay_pool_record *record);
 int card_pool_delete(struct speckv_device *dev, const uint8_t uuid[16]);
-int card_pool_resize(struct speckv_device *dev, const uint8_t uuid[16], uint64_t capacity_bytes, bool dry_run);
+int card_pool_resize(struct speckv_device *dev, const struct lay_pool_record *record, uint64_t capacity_bytes, bool dry_run);
 int card_pool_owner(struct speckv_device *dev, const struct lay_pool_record *record, uint32_t uid, uint32_t gid, uint32_t mode);
 /* Page map and index of a pool from the card's blocks; nobody else uses it. */
 int card_rebuild(struct region *region, uint16_t number, uint64_t *kept, uint64_t *lost);

@@ -408,7 +408,7 @@ static int make_room(struct job *job, struct lay_pool_record *record)
 	char a[32], b[32];
 
 	if (r->card)
-		return card_pool_resize(job->dev, record->uuid, job->to * r->page_bytes, job->dry_run);
+		return card_pool_resize(job->dev, record, job->to * r->page_bytes, job->dry_run);
 	if (job->dev->single_inode)
 		return add_extent(job, record, bytes);
 	room = medium_available(&job->dev->medium);
@@ -516,7 +516,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 			region_release_backing(&job.pool->region, job.to, job.from);
 			if (job.pool->region.card) { /* where it cannot now, the next manager makes the card follow */
 				card_io_clear(&job.pool->region, job.to, job.from - job.to);
-				card_pool_resize(dev, record->uuid, capacity, false);
+				card_pool_resize(dev, record, capacity, false);
 			}
 			if (dev->single_inode)
 				extents_cut(record, job.pool->region.fixed.data_offset + capacity);

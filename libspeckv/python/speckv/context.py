@@ -10,7 +10,7 @@ from typing import Any
 from speckv import callbacks
 from speckv._speckv import ffi, lib
 from speckv.device import Device
-from speckv.errors import check
+from speckv.errors import InvalidError, check
 from speckv.handle import Handle, Owner
 from speckv.types import DeviceInfo, PoolConfig, c_text, from_c
 
@@ -35,7 +35,10 @@ class Context(Owner):
                         del os.environ["SPECKV_RUNTIME_DIR"]
                     else:
                         os.environ["SPECKV_RUNTIME_DIR"] = before
-        check(rc, what=f"runtime folder {os.environ.get('SPECKV_RUNTIME_DIR') if runtime_dir is None else runtime_dir}")
+        folder = os.environ.get("SPECKV_RUNTIME_DIR", "") if runtime_dir is None else os.fspath(runtime_dir)
+        if rc and folder and not folder.startswith("/"):
+            raise InvalidError(rc, f"the runtime folder '{folder}' (SPECKV_RUNTIME_DIR) is not an absolute path")
+        check(rc, what=f"runtime folder {folder}")
         self._ctx = out[0]  # for its texts only, which outlive it
         self._handle = Handle("the context", out[0], lib.speckv_ctx_destroy)
 
