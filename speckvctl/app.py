@@ -170,7 +170,7 @@ def _fail(exc: Exception, arguments: list[str]) -> int:
         return 2
     document = describe(exc, path)
     line = line_for_people(exc, document, path)
-    width = room(sys.stderr) if sys.stderr.isatty() else None
+    width = room(sys.stderr)
     sys.stderr.write("\n".join(wrapped(line, width, "  ")) + "\n")
     if {"--json", "-j"} & set(arguments) and sys.stdout is not None:
         try:

@@ -193,7 +193,7 @@ def set_device(
     ] = None,
     throttle: Annotated[
         float | None,
-        decimal("--throttle-celsius", metavar="T", least=0, most=104.999, help="Slow down from this temperature on."),
+        decimal("--throttle-celsius", metavar="T", least=0, most=1000, help="Slow down from this temperature on."),
     ] = None,
     scrub: Annotated[
         int | None,

@@ -32,12 +32,15 @@ _LEAST_COLUMN = 24
 
 
 def room(stream: TextIO | None = None) -> int | None:
-    """Cells of a line: COLUMNS, or the terminal's. None in a pipe, where lines are never wrapped."""
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isdecimal() and int(columns):
-        return int(columns)
+    """Cells of a line of a terminal: COLUMNS, or its own. None in a pipe, where lines are never wrapped.
+
+    COLUMNS alone does not mean that a terminal reads: readline exports it to what its program runs.
+    """
     stream = sys.stdout if stream is None else stream
-    return shutil.get_terminal_size().columns if stream is not None and stream.isatty() else None
+    if stream is None or not stream.isatty():
+        return None
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and int(columns) else shutil.get_terminal_size().columns
 
 
 def cells(text: str) -> int:
