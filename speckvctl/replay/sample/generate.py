@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 SEED = 20261123
-HEADS, TOKENS, CHANNELS = 2, 512, 128
+HEADS, TOKENS, CHANNELS = 2, 448, 128
 ROPE_BASE = 10000.0
 BLOCK_TOKENS = 512
 
