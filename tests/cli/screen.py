@@ -165,6 +165,8 @@ def tables(lines: list[str]) -> dict[str, list[dict[str, str]]]:
         elif not header:
             assert not re.search(r"\d", line), f"figures of no table: {line}"
         else:
+            if "SINCE" in header:  # a date and a time of day are one cell
+                line = re.sub(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)", r"\1T\2", line)
             pictures = {}
             for word, end in ends.items():
                 pictures[word] = line[end - 8 : end].ljust(8)

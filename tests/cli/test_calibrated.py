@@ -132,7 +132,7 @@ WRONG = [
     (["--codec", "q5c", "--calibration", "calibration.safetensors", "--kv-heads", "8"], 2, "KV heads 1"),
     (["--codec", "q5c", "--calibration", "calibration.safetensors", "--block-bytes", "64KiB"], 2, "head size 64"),
     (["--codec", "q5c", "--calibration", "calibration.safetensors", "--first-layer", "2"], 2, "none is left"),
-    (["--codec", "q5c", "--calibration", "calibration.safetensors", "--first-head", "-1"], 2, "below 0"),
+    (["--codec", "q5c", "--calibration", "calibration.safetensors", "--first-head", "-1"], 2, "from 0 to 65535"),
     (["--codec", "q5c", "--calibration", "calibration.safetensors", "--dtype", "fp8_e4m3"], 2, "no such block shape"),
 ]
 

@@ -173,7 +173,7 @@ def test_events_of_a_card_are_followed_through_its_death(card: Card, cli: Cli) -
 def test_settings_are_changed_and_only_saved_ones_kept(card: Card, cli: Cli) -> None:
     done = cli.document("device", "set", "emu:card0", "--prefetch-depth", "4", "--prefetch-rate", "2GB")
     assert [(one["setting"], one["before"], one["after"]) for one in done["changes"]] == [
-        ("prefetch depth", "adapts", "4"),
+        ("prefetch depth", "adaptive", "4"),
         ("prefetch rate", "no limit", "1.86 GiB/s"),
     ]
     assert done["settings"]["prefetch_depth"] == 4

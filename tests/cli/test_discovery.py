@@ -79,7 +79,7 @@ def test_the_table_names_every_piece_and_what_to_type_next(cli: Cli) -> None:
 
 def test_a_machine_without_any_says_so(cli: Cli) -> None:
     assert hardware(cli, "nothing") == []
-    assert "No cards" in on_machine(cli, "nothing", "device", "list").stdout
+    assert "No hardware found" in on_machine(cli, "nothing", "device", "list").stdout
 
 
 def test_doctor_warns_of_hardware_that_cannot_be_used_yet(cli: Cli) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import struct
 import subprocess
 import sys
@@ -458,22 +459,24 @@ def test_on_a_terminal_the_answer_decides(answer: str, code: int, chat: Cli) -> 
     from tests.cli.conftest import SPECKVCTL
 
     ours, theirs = pty.openpty()
-    os.write(ours, f"{answer}\n".encode())
-    done = subprocess.run(
+    with subprocess.Popen(
         [SPECKVCTL, "pool", "destroy", MEMORY, "chat"],
         stdin=theirs,
         stdout=subprocess.PIPE,
         stderr=theirs,
         env=environment(TERM="dumb"),
         text=True,
-        check=False,
-    )
-    asked = os.read(ours, 65536).decode()
+    ) as process:
+        asked = ""
+        while "[y/N]" not in asked and select.select([ours], [], [], 60)[0]:
+            asked += os.read(ours, 65536).decode()
+        os.write(ours, f"{answer}\n".encode())  # only now: the terminal echoes what is typed at once
+        out, _ = process.communicate(timeout=60)
     os.close(ours)
     os.close(theirs)
-    assert done.returncode == code
-    assert "loses 0 blocks" in asked and "[y/N]" in asked and asked.startswith("Destroying")
-    assert bool(done.stdout) == (code == 0)
+    assert process.returncode == code
+    assert "loses 0 blocks" in asked and asked.startswith("Destroying") and asked.endswith("[y/N] ")
+    assert bool(out) == (code == 0)
     assert len(chat.document("pool", "list")["pools"]) == (code != 0)
 
 

@@ -16,7 +16,7 @@ def test_an_engine_that_cannot_be_opened_hides_no_other(chat: Cli) -> None:
     devices = {device["name"]: device for device in chat.document("device", "list")["devices"]}
     assert devices["host:DRAM"]["state"] == "ready"
     assert devices[f"host:{path}"]["state"] == "truncated"
-    assert f"host:{path}: {devices[f'host:{path}']['found']}" in chat.ok("device", "list").out.splitlines()
+    assert f"host:{path} is truncated: {devices[f'host:{path}']['found']}" in chat.ok("device", "list").out.splitlines()
     listed = chat("pool", "list")
     assert listed.code == 0
     assert "chat" in listed.out and "lost" not in listed.out

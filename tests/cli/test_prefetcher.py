@@ -93,7 +93,7 @@ def test_without_torch_training_is_refused_and_says_what_to_type(
     without_torch: Callable[..., Finished], unchanged: Remember
 ) -> None:
     check = unchanged()
-    refused(without_torch(*TRAIN), 8, "torch", "pip install 'speckv[train]'")
+    refused(without_torch(*TRAIN), 8, "torch", "pip install '.[train]' in the source tree")
     refused(without_torch(*EVAL, "--baseline", "mlp", "conversations.jsonl"), 8, "torch", "pip install")
     assert without_torch(*TRAIN, "--dry-run").code == 0
     check()

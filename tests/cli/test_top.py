@@ -559,7 +559,7 @@ def test_more_pools_than_lines_scroll_with_the_cursor(cli: Cli) -> None:
 
 
 def test_without_a_device_it_names_the_next_step_and_waits_for_one(cli: Cli) -> None:
-    next_step = "Next: speckvctl pool create host:DRAM NAME --size 4GiB"
+    next_step = "Next: speckvctl pool create host:DRAM NAME --size 64MiB"
     with top(cli, 80, 24) as terminal:
         terminal.see(next_step)
         terminal.press("enter", "down", "s", "t")
@@ -570,7 +570,7 @@ def test_without_a_device_it_names_the_next_step_and_waits_for_one(cli: Cli) -> 
         cli.ok("pool", "destroy", "host:DRAM", "first", "--yes")
         terminal.see("This pool is gone.")
         terminal.press("escape")
-        terminal.see("No pools to see. Next: speckvctl pool create host:DRAM NAME --size 4GiB")
+        terminal.see("No pools to see. Next: speckvctl pool create host:DRAM NAME --size ")  # what fits
         cli.ok("device", "close", "host:DRAM")
         terminal.see(next_step)
     assert next_step in cli.ok("top", "--once").out
@@ -658,11 +658,11 @@ def test_what_cannot_be_shown_is_refused_in_a_line(world: Cli) -> None:
     refused = {
         (): "top draws on a terminal, and here is none",
         ("--once", "--sort", "size"): "--sort: 'size' is not one of name, used, raw",
-        ("--once", "--interval", "0"): "--interval: 0 is not between",
-        ("--once", "--interval", "nan"): "--interval: nan is not between",
-        ("--json", "--count", "0"): "--count: 0 is not 1 or more",
+        ("--once", "--interval", "0"): "--interval: '0' is not a number from 0.05",
+        ("--once", "--interval", "nan"): "--interval: 'nan' is not a number from 0.05",
+        ("--json", "--count", "0"): "--count: '0' is not a whole number from 1",
         ("--once", "--count", "2"): "--once and --count",
-        ("--once", "--columns", "3"): "--columns: 3",
+        ("--once", "--columns", "3"): "--columns: '3' is not",
     }
     for options, text in refused.items():
         done = world("top", *options)
