@@ -20,11 +20,12 @@ _Static_assert((int)SPECKV_ACTIVATED == SPECKV_ACTIVATION_DONE && (int)SPECKV_AC
 		       (int)SPECKV_ACTIVATED_NEEDS_POWER_CYCLE == SPECKV_ACTIVATION_NEEDS_POWER_CYCLE,
 	       "activations are the card's");
 
-int speckv_admin_firmware_lock(struct speckv_admin *admin)
+int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags)
 {
+	bool dry = flags & SPECKV_LOCK_DRY_RUN;
 	char path[SPECKV_PATH_BYTES], holder[128] = "", command[64], note[128];
 	struct folder folder;
-	int fd, rc;
+	int fd, rc, pid;
 
 	rc = card_admin_usable(admin->card);
 	if (rc || admin->lock_fd >= 0)
@@ -33,11 +34,11 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin)
 	if (rc)
 		return rc;
 	snprintf(path + strlen(path), sizeof(path) - strlen(path), "/" LOCK_NAME);
-	fd = file_open(admin->ctx, &folder, path, O_RDWR | O_CREAT, 0600, &private_file); /* not for others to read, and so to lock */
+	fd = file_open(admin->ctx, &folder, path, O_RDWR | (dry ? 0 : O_CREAT), 0600, &private_file); /* not for others to read, and so to lock */
 	folder_close(&folder);
 	if (fd < 0)
-		return fd;
-	rc = lock_byte(fd, 0);
+		return dry && fd == -ENOENT ? 0 : fd;
+	rc = !dry ? lock_byte(fd, 0) : lock_holder(fd, 0, &pid) ? -EAGAIN : 0;
 	if (rc) {
 		ssize_t got = pread(fd, holder, sizeof(holder) - 1, 0);
 
@@ -46,6 +47,10 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin)
 		if (rc != -EAGAIN)
 			return fail(admin->ctx, rc, "%s: cannot lock %s: %s", card_name(admin->card), path, strerror(-rc));
 		return fail(admin->ctx, -EBUSY, "%s is being flashed by process %s", card_name(admin->card), *holder ? holder : "unknown");
+	}
+	if (dry) {
+		close(fd);
+		return 0;
 	}
 	own_command(command);
 	rc = snprintf(note, sizeof(note), "%d (%s)", (int)getpid(), command);
@@ -151,7 +156,7 @@ int speckv_admin_firmware_commit(struct speckv_admin *admin, unsigned int image,
 	uint16_t status;
 	int rc = check_image(admin, image, bytes);
 
-	if (!rc)
+	if (!rc && !(flags & SPECKV_COMMIT_DRY_RUN))
 		rc = check_lock(admin);
 	if (!rc)
 		rc = card_digest(admin->ctx, bundle, bytes, command.digest);

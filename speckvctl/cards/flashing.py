@@ -63,7 +63,7 @@ def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback, agree: Ca
         bundle = None if wish.path is None else _judged(ctx, wish, info)
         image = _choose(wish, admin, slots, bundle)
         refuse_clients(ctx, admin)
-        admin.lock_firmware()
+        admin.lock_firmware(dry_run=wish.dry_run)
         held = admin.firmware_received(image, bundle.data) if bundle is not None else 0
         back = None if bundle is not None else _back(wish, admin, info, image)
         next_image = image if back is None else str(back.image)

@@ -182,8 +182,11 @@ typedef int (*speckv_card_slot_cb)(const struct speckv_card_slot *slot, void *ar
 /** Golden, A, B. None on a card without flash. */
 int speckv_admin_slots(struct speckv_admin *admin, speckv_card_slot_cb cb, void *arg);
 
+enum speckv_lock_flags {
+	SPECKV_LOCK_DRY_RUN = 1 << 0, /**< say whether another process has it: nothing is taken or made */
+};
 /** Be the only one who writes this card's flash, until close. Errors: -EBUSY (says who), -EACCES. */
-int speckv_admin_firmware_lock(struct speckv_admin *admin);
+int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags);
 /** How many bytes of this very bundle a slot holds: where a download would go on. Errors: -EBUSY (the running slot), -EOPNOTSUPP (no flash). */
 int speckv_admin_firmware_received(struct speckv_admin *admin, unsigned int image, const void *bundle, uint64_t bytes, uint64_t *received);
 /**
@@ -196,8 +199,8 @@ enum speckv_commit_flags {
 	SPECKV_COMMIT_DRY_RUN = 1 << 0, /**< verify only */
 };
 /**
- * Have the card verify what was downloaded and enter it in its boot record. Needs the firmware lock. Errors: -EINVAL (another part, or not
- * all is there), -EBADMSG (digest, signature), -EPERM (signer not trusted, or security version too low), -EIO (flash). Committed before: 0.
+ * Have the card verify what was downloaded and enter it in its boot record. Needs the firmware lock, except for a dry run. Errors: -EINVAL (another
+ * part, or not all is there), -EBADMSG (digest, signature), -EPERM (signer not trusted, or security version too low), -EIO (flash). Committed before: 0.
  */
 int speckv_admin_firmware_commit(struct speckv_admin *admin, unsigned int image, const void *bundle, uint64_t bytes, unsigned int flags);
 enum speckv_activation_need {

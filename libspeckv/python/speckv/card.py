@@ -381,9 +381,12 @@ class Admin(Owner):
 
         return self._collect(lib.speckv_admin_slots, callbacks.CARD_SLOT, convert)
 
-    def lock_firmware(self) -> None:
-        """Be the only one who writes this card's flash, until close; BusyError says who else does."""
-        self._check(self._handle.call(lib.speckv_admin_firmware_lock))
+    def lock_firmware(self, *, dry_run: bool = False) -> None:
+        """Be the only one who writes this card's flash, until close; BusyError says who else does.
+
+        A dry run only asks whether another process does.
+        """
+        self._check(self._handle.call(lib.speckv_admin_firmware_lock, lib.SPECKV_LOCK_DRY_RUN if dry_run else 0))
 
     def firmware_received(self, image: str, bundle: bytes) -> int:
         """How many bytes of this very bundle a slot holds."""
@@ -410,7 +413,10 @@ class Admin(Owner):
         self._check(rc)
 
     def commit_firmware(self, image: str, bundle: bytes, *, dry_run: bool = False) -> None:
-        """Have the card verify a downloaded bundle and enter it in its boot record. Needs the lock."""
+        """Have the card verify a downloaded bundle and enter it in its boot record.
+
+        Needs the lock, except for a dry run.
+        """
         flags = lib.SPECKV_COMMIT_DRY_RUN if dry_run else 0
         self._check(
             self._handle.call(

@@ -187,13 +187,13 @@ static void an_administrators_connection_ends_at_fork(void)
 	pid_t pid;
 
 	EXPECT(0, speckv_admin_open(test_ctx, MEMORY, &admin));
-	EXPECT(0, speckv_admin_firmware_lock(admin));
+	EXPECT(0, speckv_admin_firmware_lock(admin, 0));
 	fflush(NULL);
 	pid = fork();
 	CHECK(pid >= 0, "fork");
 	if (!pid) {
 		REFUSED(-EOWNERDEAD, "fork", speckv_admin_health(admin, &health));
-		REFUSED(-EOWNERDEAD, "fork", speckv_admin_firmware_lock(admin));
+		REFUSED(-EOWNERDEAD, "fork", speckv_admin_firmware_lock(admin, 0));
 		speckv_admin_close(admin);
 		_exit(0);
 	}
