@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: MIT
+"""No way in, nothing lost, nothing misreported: beside strangers, faults, threads, forks, clocks and odd screens."""
+
+from __future__ import annotations
+
+import re
+
+from tests.accept.frame import Figure, NotMeasuredError, Outcome, Point, at_least, below, exactly
+from tests.accept.suites.foundation import C_BUILD, PYTEST, counted, meson_failures, pytest_failures, said
+
+#: The last commit before this suite's subject was worked on: what speed is compared with.
+BASELINE = "675964f"
+
+
+def tests(*names: str) -> str:
+    """Some C tests by name, in one run."""
+    return f"{C_BUILD} && .venv/bin/meson test -C build/c --no-rebuild " + " ".join(f"{name!r}" for name in names)
+
+
+def client(*titles: str) -> str:
+    return tests(*(f"client {title}" for title in titles))
+
+
+def slowest(outcome: Outcome) -> Figure:
+    """The slowest figure of a comparison with another commit."""
+    rows = re.findall(r"^(\w+) +([\d.]+)   rounds ([\d.]+) to ([\d.]+)$", outcome.stdout, re.M)
+    name, ratio, low, high = min(rows, key=lambda row: float(row[1]))
+    return Figure(float(ratio), "x", f"{name}, rounds {low} to {high}")
+
+
+def of_lru(outcome: Outcome, only: str = "") -> Figure:
+    """The lowest hit share of a pool over that of exact LRU, in the rows of tests/bench/eviction.py."""
+    rows = re.findall(r"^(.+?) +[\d.]+ +[\d,]+ +[\d,]+ +([\d.]+)% +([\d.]+)%$", outcome.stdout, re.M)
+    shares = [(float(pool) / max(float(lru), 0.1), name) for name, lru, pool in rows if only in name]
+    if not shares:
+        raise NotMeasuredError("no row of a trace")
+    ratio, name = min(shares)
+    return Figure(ratio, "x", f"{name}; {len(shares)} rows")
+
+
+def c(text: str, command: str, slow: bool = False, minutes: int = 30) -> Point:
+    return Point(text, command, meson_failures, exactly(0), slow, minutes=minutes)
+
+
+def py(text: str, selection: str, slow: bool = False, minutes: int = 30) -> Point:
+    return Point(text, f"{PYTEST} {selection}", pytest_failures, exactly(0), slow, minutes=minutes)
+
+
+TORTURE = "build/c/tests/unit/client/client_torture"
+EMULATOR = "env SPECKV_TEST_EMULATOR=build/c/libspeckv/emulator/speckv-emu"
+HOSTILE = f"{C_BUILD} && build/c/tests/unit/emulator/hostile_peers build/c/libspeckv/emulator/speckv-emu 10"
+EVICTION = ".venv/bin/python tests/bench/eviction.py $(ls ../shared/data/traces/*.[gx]z 2>/dev/null)"
+CUTS = f"{C_BUILD} && build/c/tests/card/test_card_flash 1000"
+POWER = f"{C_BUILD} && build/c/tests/unit/client/client_powerloss 40"
+MIXED = f"{C_BUILD} && {TORTURE} 1000 0 mixed"
+CARD_KILLS = f"{C_BUILD} && for i in $(seq 10); do {EMULATOR} {TORTURE} 1000 || exit 1; done"
+CARD_KILLS_AT_ONCE = (
+    f"{C_BUILD} && for i in $(seq 10); do for j in 1 2 3; do {EMULATOR} {TORTURE} 1000 & p[j]=$!; done; "
+    "for j in 1 2 3; do wait ${p[j]} || exit 1; done; done"
+)
+AGAINST = f".venv/bin/python tests/bench/against.py {BASELINE}"
+
+POINTS = [
+    # A. Trust and isolation
+    c(
+        "A1 folders, tables, files and links of another user are refused, on every path",
+        client("what another user made or can change is refused and not touched"),
+    ),
+    py("A1 ... by privileged commands too, and doctor says the same", "tests/cli/test_trust.py"),
+    py("A1 ... a link of another user in a folder for all is not followed", "tests/unit/files/test_files.py"),
+    c(
+        "A2 no lock or table can be held by those who may not write",
+        client("locks and tables that others hold leave the administrator in"),
+    ),
+    c(
+        "A3 one peer of a card stops no other: 64 hostile peers of every kind",
+        tests("emulator hostile", "emulator beside 64 hostile peers, nothing of a client fails"),
+    ),
+    Point(
+        "A3 ... p99 of a good client beside them, of its own alone",
+        HOSTILE,
+        counted(r"p99 ratio ([\d.]+)", "x"),
+        below(10),
+    ),
+    Point("A3 ... calls of the good client that failed", HOSTILE, counted(r"failed (\d+)", "failed"), exactly(0)),
+    c("A4 nothing boots below the security version: activate, rollback, golden, resume, boot", tests("card flash")),
+    py(
+        "A4 ... from the command line, with pools named that go out of service",
+        "tests/cli/test_flash.py -k 'security_version or going_back or rollback_and_golden'",
+    ),
+    # B. Loss
+    c(
+        "B1 a refused call has changed nothing, and dry runs are refused alike",
+        client("a refused call has changed nothing, and dry runs are refused alike"),
+    ),
+    c(
+        "B2 a handle that outlived what it names is stale, and removes nothing",
+        client("what another user made or can change is refused and not touched", "a handle acts on what it opened"),
+    ),
+    c(
+        "B3 an unknown boot is not another one; a rebuild keeps tenants; a check changes no byte",
+        client(
+            "an index is rebuilt where no client lives and none closed the pool, and keeps tenants",
+            "after another boot the index is rebuilt from sound frames",
+        ),
+    ),
+    c(
+        "B4 what did not reach its medium was not done, and is said",
+        client("what did not reach its medium was not done, and is said"),
+    ),
+    Point(
+        "B4 power-loss states replayed",
+        POWER,
+        counted(r"([\d,]+) power-loss states", "states"),
+        at_least(5000),
+        True,
+        minutes=60,
+    ),
+    Point("B4 ... nothing acknowledged lost", POWER, said("power-loss states: nothing"), exactly(1), True, minutes=60),
+    c(
+        "B5 files that vanish or shrink are noticed, and nothing left is overwritten",
+        client("files that vanish or shrink are noticed and nothing left is overwritten"),
+    ),
+    py("B6 space is reserved before it is promised: full tmpfs, limits, read-only", "tests/cli/test_space.py"),
+    c(
+        "B7 a dead manager cripples no client",
+        client(
+            "one manager at a time, dead ones are finished, handles end at fork",
+            "a manager dies before a call of its, and clients go on",
+        ),
+    ),
+    c(
+        "B8 threads and forks: handles are safe in use, in children, in finalizers",
+        client(
+            "a child of a busy process ends what it inherits, and takes nothing from anyone",
+            "threads and processes at the same keys read right bytes",
+        ),
+    ),
+    py("B8 ... in Python", "tests/unit/python/test_threads.py"),
+    c(
+        "B9 no order or interval comes from the wall clock",
+        client("the ends of chains go first, in an order that no clock turns"),
+    ),
+    Point("B10 a chain longer than its pool, of LRU", EVICTION, lambda o: of_lru(o, "a chain"), at_least(2), True),
+    Point("B10 no trace serves less per byte than LRU", EVICTION, of_lru, at_least(0.99), True, minutes=60),
+    Point(
+        "B11 a card under kills of its clients: runs of 1,000 alone",
+        CARD_KILLS,
+        said(r"\d+ kills: nothing lost", "runs"),
+        at_least(10),
+        True,
+        minutes=120,
+    ),
+    Point(
+        "B11 ... three at a time",
+        CARD_KILLS_AT_ONCE,
+        said(r"\d+ kills: nothing lost", "runs"),
+        at_least(30),
+        True,
+        minutes=240,
+    ),
+    # C. Truth on the screen
+    c(
+        "C1 one hit share: each wanted block once, never above one",
+        client("each wanted block counts once, and no share is above one"),
+    ),
+    py("C1 ... the same in stats, top, pool show and replay", "tests/cli -k hit_share"),
+    py("C2 allocated and used are two words; events name programs and units", "tests/cli/test_events.py"),
+    py("C3 a failed card says why while it is down", "tests/cli/test_card_device.py"),
+    c("C4 safetensors: the same verdict as the reference reader", tests("codec safetensors reads what the format is")),
+    py("C4 ... JSON and traces: what the formats allow", "tests/unit/files tests/unit/replay/test_traces.py"),
+    py("C5 figures of the system are looked at before they are told", "tests/unit/discovery"),
+    py("C6 every number of every option is used or refused", "tests/cli/test_numbers.py", minutes=60),
+    py("C6 ... streams closed or full, and Ctrl-C", "tests/cli/test_streams.py", minutes=60),
+    py("C7 no cursor: refused; no colour: still visible", "tests/cli/test_top.py -k 'cursor or colour'"),
+    # D. The command line
+    py(
+        "D the command tree, its help, aliases, sizes and errors",
+        "tests/cli/test_tree.py tests/cli/test_help.py tests/cli/test_errors.py tests/cli/test_quantities.py",
+        minutes=60,
+    ),
+    py("D ... as other users, with a pool that a group shares", "tests/cli/test_users.py"),
+    py("D ... make install, uninstall, man pages, README's first block", "tests/unit/build", minutes=60),
+    # E. Tests that can fail
+    Point(
+        "E mutations killed",
+        "make mutation",
+        counted(r"(\d+) of \d+ killed", "killed"),
+        at_least(60),
+        True,
+        minutes=120,
+    ),
+    Point(
+        "E ... and none survived",
+        "make mutation",
+        counted(r"(\d+) survived", "survived"),
+        exactly(0),
+        True,
+        minutes=120,
+    ),
+    # all of it together
+    Point(
+        "SIGKILLs among threads, forks and clock steps",
+        MIXED,
+        counted(r"([\d,]+) mixed kills: nothing", "kills"),
+        at_least(1000),
+        True,
+        minutes=60,
+    ),
+    Point(
+        "power cuts in flashing: from the factory", CUTS, counted(r"(\d+) cuts from the factory", "cuts"), at_least(500)
+    ),
+    Point("power cuts in flashing: of an update", CUTS, counted(r"(\d+) cuts of an update", "cuts"), at_least(500)),
+    Point(
+        "no figure got slower: the slowest, of the commit before", AGAINST, slowest, at_least(0.95), True, minutes=60
+    ),
+]
