@@ -350,6 +350,8 @@ static int manage(struct speckv_device *dev, bool inspect)
 	rc = device_usable(dev);
 	if (rc)
 		return rc;
+	if (!dev->writable && medium_read_only(&dev->medium))
+		return fail(dev->ctx, -EROFS, "%s: %s lies on a read-only file system, on which nothing can be changed", dev->medium.name, dev->medium.path);
 	if (!device_may_manage(dev))
 		return fail(dev->ctx, -EACCES, "%s: no permission to manage it: %s belongs to uid %u; run as 'sudo -u \\#%u'", dev->medium.name, dev->medium.path,
 			    dev->owner, dev->owner);

@@ -259,12 +259,15 @@ int folder_holding(struct speckv_ctx *ctx, const char *path, struct folder *out)
 int folder_enter(struct speckv_ctx *ctx, const struct folder *in, const char *path, unsigned int flags, struct folder *out)
 {
 	const char *name = path_name(path);
+	char words[SPACE_WORDS];
 	struct stat st;
 	int fd, rc = 0;
 
 	*out = (struct folder){ .fd = -1, .owner = NO_OWNER };
-	if (flags & FOLDER_MAKE && (mkdirat(in->fd, name, 0755) != 0 ? errno != EEXIST : folder_flush(in) != 0))
-		return fail(ctx, -errno, "cannot make the folder %s: %s", path, strerror(errno));
+	if (flags & FOLDER_MAKE && (mkdirat(in->fd, name, 0755) != 0 ? errno != EEXIST : folder_flush(in) != 0)) {
+		rc = errno;
+		return fail(ctx, -rc, "cannot make the folder %s: %s", path, space_words(words, in->fd, 0, rc));
+	}
 	fd = openat(in->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return denied(ctx, path, errno);
@@ -331,6 +334,7 @@ static int judge_file(struct speckv_ctx *ctx, const struct folder *in, const cha
 int file_open(struct speckv_ctx *ctx, const struct folder *in, const char *path, int flags, mode_t mode, const struct file_rule *rule)
 {
 	const char *name = path_name(path);
+	char words[SPACE_WORDS];
 	struct stat st;
 	int fd, rc;
 
@@ -340,8 +344,14 @@ int file_open(struct speckv_ctx *ctx, const struct folder *in, const char *path,
 			return flags & O_EXCL ? -EEXIST : refuse_kind(ctx, path, &st, false);
 	}
 	fd = openat(in->fd, name, flags | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, mode);
+	if (fd < 0 && errno == EEXIST)
+		return -EEXIST;
+	if (fd < 0 && errno == EROFS)
+		return fail(ctx, -EROFS, "%s lies on a read-only file system", path);
+	if (fd < 0 && errno == ENOSPC)
+		return fail(ctx, -ENOSPC, "cannot make %s: %s", path, space_words(words, in->fd, 0, ENOSPC));
 	if (fd < 0)
-		return errno == EEXIST ? -EEXIST : errno == EROFS ? fail(ctx, -EROFS, "%s lies on a read-only file system", path) : denied(ctx, path, errno);
+		return denied(ctx, path, errno);
 	rc = fstat(fd, &st) != 0 ? denied(ctx, path, errno) : judge_file(ctx, in, path, &st, rule);
 	if (rc) {
 		close(fd);

@@ -74,6 +74,14 @@ int runtime_folder(struct speckv_ctx *ctx, const char *name, unsigned int flags,
 /* medium_room.c. Free memory or disk that the medium's file system can still give; all of it. */
 uint64_t medium_available(const struct medium *medium);
 uint64_t medium_total(const struct medium *medium);
+/* Inodes that its file system can still give; the largest number where it counts none. */
+uint64_t medium_inodes(const struct medium *medium);
+bool medium_read_only(const struct medium *medium);
+#define SPACE_WORDS 200
+/* Why a file could not be made or grown, in words with both numbers; `fd`: of anything in its file system, `want`: bytes, 0 where few. */
+const char *space_words(char text[SPACE_WORDS], int fd, uint64_t want, int error);
+/* -EFBIG, text set, where this process may not make a file so long. */
+int file_size_check(struct speckv_ctx *ctx, const char *path, uint64_t bytes, const char *else_do);
 int medium_bind(int numa_node, void *address, uint64_t bytes);
 
 /* medium_find.c: media that do not lie in the runtime folder are remembered there. */
@@ -194,6 +202,9 @@ struct region_plan {
 	uint64_t capacity_bytes, max_bytes;
 };
 int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config, bool single, struct region_plan *plan);
+/* How long its file is; how much of it is backed at once. */
+uint64_t region_file_bytes(const struct speckv_device *dev, const struct region_plan *plan);
+uint64_t region_backing_bytes(const struct speckv_device *dev, const struct region_plan *plan);
 int region_make(struct speckv_device *dev, int record, const struct speckv_pool_config *config, const struct region_plan *plan);
 int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *region);
 void region_close(struct region *region);

@@ -11,6 +11,7 @@
 
 #include "card.h"
 #include "internal.h"
+#include "transport/extend.h"
 
 static bool read_u64(const char *path, uint64_t *value)
 {
@@ -461,28 +462,44 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 	return rc;
 }
 
+/* The folder of pools of a table that could not be made. */
+static void remove_empty_pools(const struct medium *medium, const struct folder *in)
+{
+	char path[SPECKV_PATH_BYTES];
+
+	if (snprintf(path, sizeof(path), "%s.pools", medium->path) < (int)sizeof(path))
+		unlinkat(in->fd, path_name(path), AT_REMOVEDIR); /* an empty one only */
+}
+
 /* A new file appears whole or not at all: made under a private name, then linked. */
 static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in)
 {
 	char temporary[SPECKV_PATH_BYTES + 32];
 	uint64_t bytes = sizeof(struct lay_device);
+	char words[SPACE_WORDS];
 	struct folder pools;
 	struct statvfs vfs;
 	int fd, rc = 0;
 
-	rc = medium_pools(ctx, medium, in, FOLDER_MAKE, &pools);
-	folder_close(&pools);
+	rc = file_size_check(ctx, medium->path, bytes, "");
+	if (!rc)
+		rc = medium_pools(ctx, medium, in, FOLDER_MAKE, &pools);
 	if (rc)
 		return rc;
+	folder_close(&pools);
 	snprintf(temporary, sizeof(temporary), "%s.%d.new", medium->path, (int)gettid()); /* of this thread: others may make it too */
 	unlinkat(in->fd, path_name(temporary), 0);
 	fd = openat(in->fd, path_name(temporary), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
-	if (fd < 0)
-		return fail(ctx, -errno, "cannot make %s: %s", medium->path,
-			    errno == EACCES ? "no permission to write in its folder; run as its owner, or choose another path" : strerror(errno));
+	if (fd < 0) {
+		rc = errno;
+		fail_text(ctx, "cannot make %s: %s", medium->path,
+			  rc == EACCES ? "no permission to write in its folder; run as its owner, or choose another path" : space_words(words, in->fd, bytes, rc));
+		remove_empty_pools(medium, in);
+		return -rc;
+	}
 	if (fstatvfs(fd, &vfs) == 0 && vfs.f_bsize > 65536) /* hugetlbfs: whole huge pages */
 		bytes = (bytes + vfs.f_bsize - 1) / vfs.f_bsize * vfs.f_bsize;
-	if (ftruncate(fd, (off_t)bytes) != 0 || (fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP))
+	if (file_extend(fd, bytes) != 0 || (fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP))
 		rc = -errno;
 	if (!rc)
 		rc = write_super(fd, medium, bytes, false, true);
@@ -495,9 +512,13 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 		if (rc)
 			unlinkat(in->fd, path_name(medium->path), 0);
 	}
+	if (rc) /* before what was taken is given back */
+		fail_text(ctx, "cannot make %s: %s", medium->path, space_words(words, in->fd, bytes, -rc));
 	unlinkat(in->fd, path_name(temporary), 0);
 	close(fd);
-	return rc ? fail(ctx, rc, "cannot make %s: %s", medium->path, strerror(-rc)) : 0;
+	if (rc)
+		remove_empty_pools(medium, in);
+	return rc;
 }
 
 /* Overwrite a medium of fixed size. */

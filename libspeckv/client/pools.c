@@ -80,24 +80,43 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 	return 0;
 }
 
-static uint64_t backing_bytes(const struct region_plan *plan)
-{
-	return plan->page_map_offset + plan->pages * 8 + (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry) + plan->calibration_bytes +
-	       plan->capacity_bytes;
-}
+/* Names for what a new pool needs for a moment: its draft, its file of locks, and its link, which tmpfs counts too. */
+#define POOL_INODES 3
+/* And a new table: folder of pools, table, file of locks. */
+#define TABLE_INODES 3
 
 static int no_room(struct speckv_device *dev, const char *name, uint64_t want, uint64_t have)
 {
+	bool file = !dev->single_inode && !dev->medium.card;
 	char a[32], b[32];
 
-	return fail(dev->ctx, -ENOSPC, "pool %s needs %s with its tables, and %s has %s free (%llu bytes); ask for less, or shrink another pool", name, human(a, want),
-		    dev->medium.name, human(b, have), (unsigned long long)have);
+	return fail(dev->ctx, -ENOSPC, "pool %s needs %s with its tables, and %s (%s%s) has %s free (%llu bytes); ask for less, or shrink another pool", name,
+		    human(a, want), dev->medium.name, dev->medium.path, file ? ".pools" : "", human(b, have), (unsigned long long)have);
+}
+
+/* Can the files of such a pool be made, by this process and in that file system? Beside `inodes` for other files. */
+static int files_check(struct speckv_device *dev, const char *name, const struct region_plan *plan, uint64_t inodes)
+{
+	uint64_t need = region_backing_bytes(dev, plan), room = medium_available(&dev->medium), left = medium_inodes(&dev->medium);
+	char path[SPECKV_PATH_BYTES + 80];
+	int rc;
+
+	snprintf(path, sizeof(path), "%s.pools/%s", dev->medium.path, name);
+	if (medium_read_only(&dev->medium))
+		return fail(dev->ctx, -EROFS, "cannot make %s: it lies on a read-only file system", path);
+	rc = file_size_check(dev->ctx, path, region_file_bytes(dev, plan), ", or give a smaller --max-size");
+	if (rc)
+		return rc;
+	inodes += POOL_INODES;
+	if (left < inodes)
+		return fail(dev->ctx, -ENOSPC, "cannot make %s: it needs %llu inodes, and its file system has %llu left: remove files there, or give it more ('mount -o remount,nr_inodes=')",
+			    path, (unsigned long long)inodes, (unsigned long long)left);
+	return need > room ? no_room(dev, name, need, room) : 0;
 }
 
 /* What create() needs of a device that is managed, or inspected; the number of the record that it would take. */
 static int create_check(struct speckv_device *dev, const struct speckv_pool_config *full, const struct region_plan *plan, bool inspect)
 {
-	uint64_t need = backing_bytes(plan) - (dev->medium.card ? plan->capacity_bytes : 0), room = medium_available(&dev->medium);
 	struct speckv_identify identity;
 	struct lay_pool_record other;
 	int number = -1, rc;
@@ -117,8 +136,9 @@ static int create_check(struct speckv_device *dev, const struct speckv_pool_conf
 		rc = device_extent_alloc(dev, plan->data_offset + plan->capacity_bytes, &extent);
 		return rc ? no_room(dev, full->name, plan->data_offset + plan->capacity_bytes, device_largest_free(dev, NULL)) : number;
 	}
-	if (need > room)
-		return no_room(dev, full->name, need, room);
+	rc = files_check(dev, full->name, plan, 0);
+	if (rc)
+		return rc;
 	if (dev->admin && card_identify(dev->admin, &identity) == 0 && plan->capacity_bytes > identity.memory_free_bytes)
 		return no_room(dev, full->name, plan->capacity_bytes, identity.memory_free_bytes);
 	return number;
@@ -161,9 +181,10 @@ int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct sp
 		return rc;
 	if (info.state == SPECKV_MEDIUM_READY)
 		return plan_on(ctx, device, planned, &plan);
-	return info.state == SPECKV_MEDIUM_ABSENT && !dev.medium.card && backing_bytes(&plan) > info.free_bytes ?
-		       no_room(&dev, planned->name, backing_bytes(&plan), info.free_bytes) :
-		       0;
+	if (info.state != SPECKV_MEDIUM_ABSENT || dev.medium.card)
+		return 0;
+	rc = file_size_check(ctx, dev.medium.path, sizeof(struct lay_device), "");
+	return rc ? rc : files_check(&dev, planned->name, &plan, TABLE_INODES + (dev.medium.runtime && access(ctx->runtime_dir, F_OK) != 0));
 }
 
 /* A pool that was made and whose record did not reach the medium. */
@@ -217,7 +238,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 		record->extent[0].bytes = plan.data_offset;
 		record->extents = 2;
 	} else {
-		record->table_bytes = backing_bytes(&plan) - plan.capacity_bytes;
+		record->table_bytes = region_backing_bytes(dev, &plan) - (dev->medium.card ? 0 : plan.capacity_bytes);
 	}
 	rc = device_flush(dev); /* what it is, and then that it is */
 	if (!rc) {

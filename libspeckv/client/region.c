@@ -3,11 +3,11 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "internal.h"
+#include "transport/extend.h"
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
 {
@@ -87,8 +87,8 @@ static int reserve(int fd, uint64_t offset, uint64_t bytes)
 	do
 		rc = fallocate(fd, 0, (off_t)offset, (off_t)bytes) == 0 ? 0 : -errno;
 	while (rc == -EINTR);
-	if (rc == -EOPNOTSUPP)
-		rc = -posix_fallocate(fd, (off_t)offset, (off_t)bytes);
+	if (rc == -EOPNOTSUPP) /* it writes */
+		rc = !file_size_allowed(offset + bytes, NULL) ? -EFBIG : -posix_fallocate(fd, (off_t)offset, (off_t)bytes);
 	return rc;
 }
 
@@ -215,19 +215,23 @@ void region_end(struct region *r)
 	atomic_fetch_add(&r->head->pool.size_sequence, 1);
 }
 
+uint64_t region_file_bytes(const struct speckv_device *dev, const struct region_plan *plan)
+{
+	return dev->medium.card ? plan->data_offset : plan->region_bytes;
+}
+
+uint64_t region_backing_bytes(const struct speckv_device *dev, const struct region_plan *plan)
+{
+	return plan->page_map_offset + plan->pages * 8 + (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry) + plan->calibration_bytes +
+	       (dev->medium.card ? 0 : plan->capacity_bytes);
+}
+
 /* Back what the pool needs now. */
 static int reserve_all(struct speckv_device *dev, int fd, const struct region_plan *plan)
 {
-	uint64_t bytes = dev->medium.card ? plan->data_offset : plan->region_bytes;
-	struct rlimit most;
-	char want[32], have[32];
-	int rc;
+	uint64_t bytes = region_file_bytes(dev, plan);
+	int rc = file_extend(fd, bytes) != 0 ? -errno : 0;
 
-	/* a store beyond it would be SIGXFSZ, not an error */
-	if (getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur != RLIM_INFINITY && bytes > most.rlim_cur)
-		return fail(dev->ctx, -EFBIG, "%s.pools: the pool needs a file of %s (its largest size), and this process may make files of %s: raise that ('ulimit -f'), or give a smaller --max-size",
-			    dev->medium.path, human(want, bytes), human(have, most.rlim_cur));
-	rc = ftruncate(fd, (off_t)bytes) != 0 ? -errno : 0;
 	if (!rc && dev->medium.numa_node >= 0) {
 		void *all = mmap(NULL, plan->region_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
 
@@ -252,12 +256,15 @@ static int reserve_all(struct speckv_device *dev, int fd, const struct region_pl
 static int publish_file(struct speckv_device *dev, const struct folder *pools, const char *draft, const struct lay_pool_record *record)
 {
 	struct lay_pool_record cached;
+	char words[SPACE_WORDS];
 	int fd;
 
 	if (linkat(pools->fd, draft, pools->fd, record->name, 0) == 0)
 		return 0;
-	if (errno != EEXIST)
-		return fail(dev->ctx, -errno, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, strerror(errno));
+	if (errno != EEXIST) {
+		fd = errno;
+		return fail(dev->ctx, -fd, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, space_words(words, pools->fd, 0, fd));
+	}
 	memcpy((void *)&cached, (const void *)record, sizeof(cached));
 	fd = dev->medium.card ? pool_file(dev, pools, &cached, O_RDONLY) : -EEXIST;
 	if (fd >= 0) { /* what this machine knew of that pool of the card */
@@ -283,7 +290,7 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 	struct folder pools = { .fd = -1 };
 	struct speckv_ctx *ctx = dev->ctx;
 	struct lay_pool_head *head;
-	char draft[48], size[32];
+	char draft[48], words[SPACE_WORDS];
 	int fd = dev->fd, rc = 0;
 
 	if (dev->single_inode) {
@@ -295,7 +302,8 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 		pool_hidden_name(record, "new", draft);
 		fd = openat(pools.fd, draft, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (fd < 0) {
-			rc = fail(ctx, -errno, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, strerror(errno));
+			rc = errno;
+			rc = fail(ctx, -rc, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, space_words(words, pools.fd, 0, rc));
 			folder_close(&pools);
 			return rc;
 		}
@@ -326,6 +334,8 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 		close(fd);
 		if (!rc)
 			rc = pool_lock_make(dev, &pools, record);
+		if (rc == -ENOSPC || rc == -EROFS) /* before what was taken is given back */
+			space_words(words, pools.fd, region_backing_bytes(dev, plan), -rc);
 		if (!rc) {
 			rc = publish_file(dev, &pools, draft, record);
 			unlinkat(pools.fd, draft, 0);
@@ -341,12 +351,13 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 			return rc;
 		}
 		unlinkat(pools.fd, draft, 0);
+		pool_hidden_name(record, "lock", draft);
+		if (!dev->medium.card)
+			unlinkat(pools.fd, draft, 0);
 		folder_close(&pools);
 	}
-	if (rc == -EFBIG)
-		return rc;
-	if (rc == -ENOSPC)
-		return fail(ctx, rc, "%s has no room for a pool of %s", dev->medium.name, human(size, plan->capacity_bytes));
+	if (!dev->single_inode && (rc == -ENOSPC || rc == -EROFS))
+		return fail(ctx, rc, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, words);
 	if (rc == -EPERM)
 		return fail(ctx, rc, "cannot give pool %s to uid %u gid %u: only root may give files away", record->name, config->uid, config->gid);
 	return rc ? fail(ctx, rc, "cannot make pool %s: %s", record->name, strerror(-rc)) : 0;

@@ -412,8 +412,8 @@ static int make_room(struct job *job, struct lay_pool_record *record)
 	if (job->dev->single_inode)
 		return add_extent(job, record, bytes);
 	room = medium_available(&job->dev->medium);
-	return bytes + bytes / 64 > room ? fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more, and %s has %s free", job->name, human(a, bytes),
-						job->dev->medium.name, human(b, room)) :
+	return bytes + bytes / 64 > room ? fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more, and %s (%s) has %s free (%llu bytes)", job->name, human(a, bytes),
+						job->dev->medium.name, r->path, human(b, room), (unsigned long long)room) :
 					   0;
 }
 
@@ -421,7 +421,7 @@ static int grow(struct job *job, struct lay_pool_record *record)
 {
 	struct region *r = &job->pool->region;
 	struct lay_pool_record old;
-	char a[32];
+	char a[32], words[SPACE_WORDS];
 	int rc;
 
 	memcpy((void *)&old, (const void *)record, sizeof(old));
@@ -430,8 +430,9 @@ static int grow(struct job *job, struct lay_pool_record *record)
 		return rc;
 	rc = region_grow_backing(r, job->from, job->to, record);
 	if (rc) {
+		space_words(words, r->fd, (job->to - job->from) * r->page_bytes, -rc);
 		shrink_back(job, record, &old);
-		return fail(job->dev->ctx, rc, "pool %s cannot grow to %s: %s", job->name, human(a, job->to * r->page_bytes), strerror(-rc));
+		return fail(job->dev->ctx, rc, "pool %s (%s) cannot grow to %s: %s", job->name, r->path, human(a, job->to * r->page_bytes), words);
 	}
 	if (job->dev->single_inode) /* it may have been another pool's */
 		memset(r->data + job->from * r->page_bytes, 0, (job->to - job->from) * r->page_bytes);

@@ -7,6 +7,7 @@
 
 #include "card.h"
 #include "internal.h"
+#include "transport/extend.h"
 
 #define SCRATCH (32ull << 20)
 
@@ -120,7 +121,7 @@ static void test_memory(struct selftest *t)
 		if (fd >= 0)
 			unlinkat(t->dev->folder.fd, name, 0);
 	}
-	if (fd < 0 || ftruncate(fd, (off_t)bytes) != 0) {
+	if (fd < 0 || file_extend(fd, bytes) != 0) {
 		rc = -errno;
 		if (fd >= 0)
 			close(fd);

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "extend.h"
 #include "fork.h"
 #include "transport.h"
 
@@ -378,7 +379,7 @@ static int give_arena(struct vfio_user *v, size_t bytes)
 	int fd = memfd_create("speckv-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc = 0;
 	void *at;
 
-	if (fd < 0 || ftruncate(fd, (off_t)bytes) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+	if (fd < 0 || file_extend(fd, bytes) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
 		rc = -errno;
 	if (!rc) {
 		at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
