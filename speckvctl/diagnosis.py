@@ -106,11 +106,8 @@ def _runtime_folder(name: str) -> Iterator[Check]:
                     "export SPECKV_RUNTIME_DIR=$(mktemp -d /dev/shm/speckv-XXXXXX)",
                 )
             return
-        found = [
-            trouble
-            for part in ("", "emu", "cards", "media")
-            if (trouble := folders.trouble(ctx, folder / part, link=not part))
-        ]
+        parts = ("", "emu", "cards", "media") if folder.is_dir() else ("",)
+        found = [trouble for part in parts if (trouble := folders.trouble(ctx, folder / part, link=not part))]
     for text, command in found:
         yield failed(name, text, command or f"ls -ld {folder}")
     if found:

@@ -25,7 +25,7 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags)
 	bool dry = flags & SPECKV_LOCK_DRY_RUN;
 	char path[SPECKV_PATH_BYTES], holder[128] = "", command[64], note[128];
 	struct folder folder;
-	int fd, rc, pid;
+	int fd, rc;
 
 	rc = card_admin_usable(admin->card);
 	if (rc || admin->lock_fd >= 0)
@@ -38,7 +38,7 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags)
 	folder_close(&folder);
 	if (fd < 0)
 		return dry && fd == -ENOENT ? 0 : fd;
-	rc = !dry ? lock_byte(fd, 0) : lock_holder(fd, 0, &pid) ? -EAGAIN : 0;
+	rc = !dry ? lock_byte(fd, 0) : lock_holder(fd, 0, NULL) ? -EAGAIN : 0;
 	if (rc) {
 		ssize_t got = pread(fd, holder, sizeof(holder) - 1, 0);
 
