@@ -213,7 +213,8 @@ static void write_state_file(const char *path, const struct file *f, mode_t mode
 		bytes = f->seen_bytes;
 	image = calloc(1, bytes + SECTOR);
 	CHECK(image, "memory");
-	memcpy(image, f->safe, bytes < f->capacity ? bytes : f->capacity);
+	if (f->safe) /* nothing is flushed yet: all zero */
+		memcpy(image, f->safe, bytes < f->capacity ? bytes : f->capacity);
 	for (size_t i = 0; i < f->pendings && mixture != NOTHING; i++) {
 		const struct version *v = &f->pending[i];
 
