@@ -155,6 +155,7 @@ static int foreign(void *arg)
 int main(void)
 {
 	char name[300];
+	int rc;
 
 	test_begin(60);
 	buffer = line_alloc(2 * SMALL_BYTES);
@@ -167,7 +168,9 @@ int main(void)
 		every_call((enum media)kind, false);
 	}
 	snprintf(name, sizeof(name), "host:DRAM");
-	EXPECT(sanitized() ? -SIGABRT : -SIGBUS, wait_child(spawn(foreign, name))); /* AddressSanitizer reports it, and aborts */
+	rc = wait_child(spawn(foreign, name));
+	/* a sanitizer reports it, and ends the process in its own way */
+	CHECK(rc == -SIGBUS || (sanitized() && (rc == -SIGABRT || rc == 66)), "%d", rc);
 	free(buffer);
 	test_end();
 	return 0;
