@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ def test_a_command_under_a_limit_on_files_leaves_nothing(runtime_dir: Path) -> N
                 capture_output=True,
                 text=True,
                 timeout=240,
-                preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+                preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)),
             )
             assert done.returncode == 1
             assert text in done.stderr, done.stderr
