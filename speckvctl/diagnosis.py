@@ -179,9 +179,31 @@ def _media(name: str) -> Iterator[Check]:
                     yield from _pools(name, dev)
             except speckv.SpeckvError as exc:
                 yield warning(name, f"{info.name}: {exc}", f"speckvctl device show {info.name}")
+        for place in _places(Path(ctx.runtime_dir)):  # without a table it is no device
+            info = ctx.probe(place)
+            if info.state == "absent" and (left := library.left_over(info)):
+                found = True
+                yield _lost_table(name, info.name, info.path, left)
     if not found:
         with speckv.Context() as ctx:
             yield ok(name, "no device yet", library.first_pool(ctx).replace("NAME", "chat"))
+
+
+def _places(runtime: Path) -> Iterator[str]:
+    """Names of devices whose pools are files, in use or not."""
+    for pools in sorted(runtime.glob("*.pools")):
+        yield f"host:{pools.stem}"
+    for link in sorted((runtime / "media").glob("*")):
+        with suppress(OSError):
+            yield f"host:{link.readlink()}"
+
+
+def _lost_table(name: str, device: str, path: str, left: list[str]) -> Check:
+    return failed(
+        name,
+        f"{device}: its table is gone; left in {path}.pools: {', '.join(left)}",
+        f"speckvctl pool check {device} {left[0]} --repair",
+    )
 
 
 def _pools(name: str, dev: object) -> Iterator[Check]:
@@ -189,7 +211,15 @@ def _pools(name: str, dev: object) -> Iterator[Check]:
 
     assert isinstance(dev, speckv.Device)
     pools = dev.pools()
-    troubled = False
+    left = library.left_over(dev.info(), [pool.config.name for pool in pools])
+    troubled = bool(left)
+    for file in left:
+        path = f"{dev.info().path}.pools/{file}"
+        yield failed(
+            name,
+            f"{dev.name}: {path} is no pool of it",
+            f"speckvctl pool check {dev.name} {file} --repair, or mv {path} /var/tmp/",
+        )
     for pool in pools:
         check = f"speckvctl pool check {dev.name} {pool.config.name} --repair"
         dead = sum(not client.alive for client in dev.clients(pool.config.name)) if pool.accessible else 0

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from speckvctl import results
 from speckvctl.console import note
-from speckvctl.errors import AbsentError, DeniedError, UnsupportedError, UsageError
+from speckvctl.errors import AbsentError, CliError, DeniedError, UnsupportedError, UsageError
 from speckvctl.quantities import format_mode, suggested_size
 
 if TYPE_CHECKING:
@@ -55,6 +56,17 @@ def first_pool(ctx: speckv.Context, name: str = "host:DRAM") -> str:
     return f"speckvctl pool create {name} NAME --size {suggested_size(free)}"
 
 
+def left_over(info: speckv.DeviceInfo, known: Iterable[str] = ()) -> list[str]:
+    """Files beside a table that are pools by their place, and that it does not name: it was lost, or made again."""
+    if is_card(info.name) or info.state not in ("absent", "ready") or info.single_inode:
+        return []
+    try:
+        names = os.listdir(f"{info.path}.pools")
+    except OSError:
+        return []
+    return sorted(name for name in names if not name.startswith(".") and name not in known)
+
+
 def require_ready(info: speckv.DeviceInfo) -> None:
     """Say plainly what stands in the way of opening a device; the library's own errors cover the rest.
 
@@ -63,6 +75,12 @@ def require_ready(info: speckv.DeviceInfo) -> None:
     if is_card(info.name):
         require_permission(info)
         return
+    if info.state == "absent" and (left := left_over(info)):
+        raise AbsentError(
+            f"the table of {info.name} is gone; left of it in {info.path}.pools: {', '.join(left)}",
+            f"speckvctl pool check {info.name} {left[0]} --repair",
+            errno.ENOENT,
+        )
     if info.state == "absent":
         raise AbsentError(
             f"{info.name} does not exist yet: its first pool creates it",
@@ -88,6 +106,27 @@ def device(name: str) -> Iterator[speckv.Device]:
     with context() as ctx:
         require_ready(ctx.probe(name))
         with ctx.open(name) as dev:
+            yield dev
+
+
+@contextmanager
+def repaired_device(name: str, pool: str) -> Iterator[speckv.Device]:
+    """An existing device, open; where a pool's file is left of a table that is gone, with that pool entered again."""
+    check_device_name(name)
+    with context() as ctx:
+        info = ctx.probe(name)
+        left = pool in left_over(info)
+        if not left:
+            require_ready(info)
+        with ctx.open(name, create=left) as dev:
+            if left and pool in left_over(info, (found.config.name for found in dev.pools())):
+                path = f"{info.path}.pools/{pool}"
+                if info.state == "absent" and not dev.pools():
+                    dev.close()
+                    ctx.remove(name)  # made for nothing
+                raise CliError(
+                    f"{path} is no whole pool: it cannot be taken over", f"mv {path} /var/tmp/", errno.EUCLEAN
+                )
             yield dev
 
 

@@ -247,6 +247,15 @@ def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: st
     return _result(found, wish, planned, replaced, None)
 
 
+def tell_left_over(dev: speckv.Device, found: speckv.DeviceInfo) -> None:
+    """What was found beside a table that was lost: taken over, or left as it is."""
+    taken = [pool.config.name for pool in dev.pools()]
+    if found.state == "absent" and taken and not library.is_card(found.name):
+        note(f"the table of {found.name} was gone; taken over from {found.path}.pools: {', '.join(taken)}")
+    if left := library.left_over(found, taken):
+        note(f"warning: {found.path}.pools holds files that are no pools of {found.name}: {', '.join(left)}")
+
+
 def refuse_existing(dev: speckv.Device, wish: Wish, planned: speckv.PoolConfig) -> None:
     """A pool of that name: nothing to do where it is the same, an error that says what differs where it is not."""
     found = next((pool for pool in dev.pools() if pool.config.name == wish.name), None)
@@ -292,6 +301,8 @@ def create(
     planned = ctx.plan_pool(found.name, config)  # refuses what cannot be right before anything is opened, and so made
     fresh = found.state == "absent" and not library.is_card(found.name)  # a card is there without a pool
     with ctx.open(found.name, create=True, format=overwrite and not fresh and found.state != "ready") as dev:
+        tell_left_over(dev, found)
+        fresh = fresh and not dev.pools()
         refuse_existing(dev, wish, planned)
         try:
             pool = library.pool_result(found.name, dev.create_pool(config))

@@ -146,6 +146,13 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		}
 		device_unmanage(dev);
 	}
+	if (flags & SPECKV_OPEN_CREATE && !medium.card && !dev->single_inode) {
+		rc = device_adopt(dev);
+		if (rc) {
+			speckv_device_close(dev);
+			return rc;
+		}
+	}
 	if (flags & 1u << 31)
 		device_event(dev, SPECKV_EVENT_DEVICE_CREATED, SPECKV_INFO, "%s created at %s", medium.name, medium.path);
 	*out = dev;

@@ -136,6 +136,9 @@ void extents_cut(struct lay_pool_record *record, uint64_t bytes);
 int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out);
 uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free);
 
+/* adopt.c: make records of the pools whose files are there and that no record names. */
+int device_adopt(struct speckv_device *dev);
+
 /* ---- locks.c ------------------------------------------------------------------------------------------------------ */
 
 int lock_byte(int fd, long long byte);             /* 0 or -EAGAIN... */
@@ -206,6 +209,8 @@ int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config,
 uint64_t region_file_bytes(const struct speckv_device *dev, const struct region_plan *plan);
 uint64_t region_backing_bytes(const struct speckv_device *dev, const struct region_plan *plan);
 int region_make(struct speckv_device *dev, int record, const struct speckv_pool_config *config, const struct region_plan *plan);
+/* The record that a pool's file says it had. Text set where it is no whole pool of that name. */
+int region_left(struct speckv_device *dev, const struct folder *pools, const char *name, struct lay_pool_record *record);
 int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *region);
 void region_close(struct region *region);
 /* Remove the file of a record's pool, or what there is of it; 0 too where there is none. -EEXIST: a file that is not that pool's lies there.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Pools as administrators see them: create, describe, set. Resizing is in resize.c, destroying in removal.c. */
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <stdlib.h>
@@ -102,6 +103,9 @@ static int files_check(struct speckv_device *dev, const char *name, const struct
 	int rc;
 
 	snprintf(path, sizeof(path), "%s.pools/%s", dev->medium.path, name);
+	if (!dev->medium.card && faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return fail(dev->ctx, -EEXIST, "%s is there, and no pool of %s: 'speckvctl pool check %s %s --repair' takes it over where it is whole; or move it away, 'mv %s /var/tmp/', or choose another name",
+			    path, dev->medium.name, dev->medium.name, name, path);
 	if (medium_read_only(&dev->medium))
 		return fail(dev->ctx, -EROFS, "cannot make %s: it lies on a read-only file system", path);
 	rc = file_size_check(dev->ctx, path, region_file_bytes(dev, plan), ", or give a smaller --max-size");

@@ -431,6 +431,84 @@ static int fixed_sane(const struct lay_pool *p, const struct lay_pool_record *re
 	       p->block_bytes == speckv_geometry_bytes(&p->geometry) && p->block_bytes;
 }
 
+/* The calibration's digest, which the header does not repeat: of the file that the pool keeps. Zero where that is damaged. */
+static void left_digest(struct speckv_ctx *ctx, int fd, const struct lay_pool *pool, uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES])
+{
+	const struct lay_calibration *place = &pool->calibration;
+	struct speckv_pool_config config = { .codec = pool->codec, .geometry = pool->geometry, .first_layer = place->first_layer, .first_head = place->first_head,
+					     .calibration_bytes = place->bytes };
+	struct speckv_calibration_info info;
+	uint8_t *map, *copy;
+
+	if (!place->bytes || place->offset > pool->data_offset || place->bytes > pool->data_offset - place->offset ||
+	    place->crc != speckv_crc32c(0, place, offsetof(struct lay_calibration, crc)))
+		return;
+	map = mmap(NULL, pool->data_offset, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	copy = map == MAP_FAILED ? NULL : malloc(place->bytes);
+	if (copy) { /* its clients may write the shared bytes */
+		memcpy(copy, map + place->offset, place->bytes);
+		config.calibration = copy;
+		if (calibration_judge(ctx, &config, &info) == 0)
+			memcpy(digest, info.digest, sizeof(info.digest));
+		free(copy);
+	}
+	if (map != MAP_FAILED)
+		munmap(map, pool->data_offset);
+}
+
+int region_left(struct speckv_device *dev, const struct folder *pools, const char *name, struct lay_pool_record *record)
+{
+	struct lay_pool *map = MAP_FAILED, pool;
+	struct file_rule rule = { .owner = NO_OWNER };
+	char path[SPECKV_PATH_BYTES];
+	struct stat st;
+	uint64_t pages;
+	int fd, rc = 0;
+
+	if (medium_pool_path(&dev->medium, name, path))
+		return fail(dev->ctx, -ENAMETOOLONG, "%s: path too long", name);
+	if (fstatat(pools->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+		rule.owner = st.st_uid; /* only trusted users put files into this folder, and root gives them away */
+		rule.writers = st.st_mode & (S_IWGRP | S_IWOTH);
+	}
+	fd = file_open(dev->ctx, pools, path, O_RDONLY, 0, &rule);
+	if (fd < 0)
+		return fd == -ENOENT ? fail(dev->ctx, fd, "it is gone") : fd;
+	if (fstat(fd, &st) == 0 && (uint64_t)st.st_size >= sizeof(pool))
+		map = mmap(NULL, sizeof(pool), PROT_READ, MAP_SHARED, fd, 0);
+	if (map != MAP_FAILED) {
+		memcpy((void *)&pool, (const void *)map, sizeof(pool));
+		munmap(map, sizeof(pool));
+	}
+	if (map == MAP_FAILED || pool.magic != LAY_POOL_MAGIC || pool.version != LAY_VERSION || load(&pool.state) != LAY_MEDIUM_READY) {
+		rc = fail(dev->ctx, -EUCLEAN, "it is no pool of layout version %d", LAY_VERSION);
+		goto out;
+	}
+	memset((void *)record, 0, sizeof(*record));
+	memcpy(record->uuid, pool.uuid, sizeof(record->uuid));
+	record->generation = pool.generation;
+	pages = load(&pool.data_pages);
+	if (!fixed_sane(&pool, record) || strcmp(pool.name, name) != 0 || !speckv_codec_name(pool.codec) || pages > pool.max_pages)
+		rc = fail(dev->ctx, -EUCLEAN, "its header is damaged, or of another pool");
+	else if ((uint64_t)st.st_size < pool.region_bytes)
+		rc = fail(dev->ctx, -EBADMSG, "it was cut short");
+	if (rc)
+		goto out;
+	memcpy(record->name, pool.name, sizeof(record->name));
+	record->uid = st.st_uid;
+	record->gid = st.st_gid;
+	record->mode = st.st_mode & 0777;
+	record->codec = pool.codec;
+	record->capacity_bytes = pages * pool.page_bytes;
+	record->max_bytes = pool.max_pages * pool.page_bytes;
+	record->table_bytes = pool.page_map_offset + pages * 8 + (pages / pool.min_run + 1) * sizeof(struct lay_entry) + pool.calibration.bytes;
+	record->created_ns = pool.created_ns;
+	left_digest(dev->ctx, fd, &pool, record->calibration);
+out:
+	close(fd);
+	return rc;
+}
+
 static int open_fds(struct speckv_device *dev, const struct lay_pool_record *record, bool writable, struct region *r)
 {
 	int flags = writable ? O_RDWR : O_RDONLY;

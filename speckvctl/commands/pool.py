@@ -367,7 +367,8 @@ def check_pool(
       speckvctl pool check host:DRAM chat
       speckvctl pool check host:DRAM chat --deep --repair --json
     """
-    with library.device(device) as dev, progress(f"checking {pool}", "pages") as tell:
+    opened = library.repaired_device(device, pool) if repair else library.device(device)
+    with opened as dev, progress(f"checking {pool}", "pages") as tell:
         report = dev.check_pool(pool, deep=deep, repair=repair, progress=tell)
     document = results.PoolCheck(
         device=device,

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+/* Pools whose files are there and whose table is gone: a header repeats what a record says, so the record is made again from it. */
+#include <dirent.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "internal.h"
+
+/* Is this the name of a file that no record names? */
+static bool left_over(struct speckv_device *dev, const char *name)
+{
+	struct lay_pool_record record;
+
+	return name_ok(name) && device_look(dev, name, &record) < 0;
+}
+
+static bool known_uuid(struct speckv_device *dev, const uint8_t uuid[16])
+{
+	for (int i = 0; i < LAY_POOLS; i++)
+		if (load(&dev->table->pools[i].state) && memcmp(dev->table->pools[i].uuid, uuid, 16) == 0)
+			return true;
+	return false;
+}
+
+static struct lay_pool_record *free_record(struct speckv_device *dev)
+{
+	for (int i = 0; i < LAY_POOLS; i++)
+		if (load(&dev->table->pools[i].state) == 0)
+			return &dev->table->pools[i];
+	return NULL;
+}
+
+/* One file; between device_manage() and device_unmanage(). What cannot be taken over stays as it is, and an event says why. */
+static int take_over(struct speckv_device *dev, const struct folder *pools, const char *name)
+{
+	struct lay_pool_record found, *record = free_record(dev);
+	struct lay_superblock *super = &dev->table->super;
+	int rc = region_left(dev, pools, name, &found);
+
+	if (!rc && known_uuid(dev, found.uuid))
+		rc = fail(dev->ctx, -EEXIST, "another pool has its uuid");
+	if (!rc && !record)
+		rc = fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name, LAY_POOLS);
+	if (rc) {
+		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "%.63s in %s.pools was left as it is: %s", name, path_name(dev->medium.path),
+			     speckv_strerror(dev->ctx));
+		return 0;
+	}
+	memcpy((void *)record, (const void *)&found, sizeof(found));
+	store(&record->state, 0);
+	if (load(&super->next_generation) <= found.generation)
+		store(&super->next_generation, found.generation + 1);
+	rc = device_flush(dev); /* what it is, and then that it is */
+	if (rc)
+		return rc;
+	store(&record->state, SPECKV_POOL_ACTIVE);
+	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "pool %.63s was taken over from its file: the table that named it is gone", name);
+	return device_flush(dev);
+}
+
+int device_adopt(struct speckv_device *dev)
+{
+	struct dirent **list = NULL;
+	bool managed = false;
+	struct folder pools;
+	int n, rc;
+
+	if (!device_may_manage(dev))
+		return 0;
+	rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &pools);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	n = scandirat(pools.fd, ".", &list, NULL, alphasort);
+	for (int i = 0; i < n; i++) {
+		if (!rc && left_over(dev, list[i]->d_name)) {
+			if (!managed)
+				rc = device_manage(dev);
+			managed = managed || !rc;
+			if (!rc && left_over(dev, list[i]->d_name)) /* and not of a pool that was made or removed just now */
+				rc = take_over(dev, &pools, list[i]->d_name);
+		}
+		free(list[i]);
+	}
+	free(list);
+	if (managed)
+		device_unmanage(dev);
+	folder_close(&pools);
+	return rc;
+}
