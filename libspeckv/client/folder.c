@@ -83,6 +83,9 @@ static int refuse_kind(struct speckv_ctx *ctx, const char *path, const struct st
 			   S_ISREG(st->st_mode)  ? "a file" :
 						   "a device node";
 
+	if (strcmp(path, ctx->runtime_dir) == 0 && ctx->runtime_named) /* a slip of the pen may name any file */
+		return fail(ctx, folder && !S_ISLNK(st->st_mode) ? -ENOTDIR : -EACCES,
+			    "the runtime folder %s is %s: choose another, 'export SPECKV_RUNTIME_DIR=$(mktemp -d /dev/shm/speckv-XXXXXX)'", path, what);
 	return fail(ctx, folder && !S_ISLNK(st->st_mode) ? -ENOTDIR : -EACCES, "%s is %s, not a %s: remove it with 'rm %s%s'", path, what,
 		    folder ? "folder" : "regular file", S_ISDIR(st->st_mode) ? "-r " : "", path);
 }
