@@ -189,7 +189,7 @@ static uint64_t claim_limit(struct speckv_pool *pool, uint64_t below)
 	struct region *r = &pool->region;
 	uint64_t limit = region_pages(r), shrinking = load_relaxed(&r->head->pool.claim_limit);
 
-	if (shrinking && shrinking < limit && !below && resize_abandoned(pool)) {
+	if (shrinking && !below && resize_abandoned(pool)) {
 		limit = region_pages(r);
 		shrinking = load(&r->head->pool.claim_limit);
 	}

@@ -199,8 +199,11 @@ bool resize_abandoned(struct speckv_pool *pool)
 	if (resize_begin(r) == 0) {
 		undone = load(&r->head->pool.claim_limit) != 0;
 		if (undone) {
+			bool published = load(&r->head->pool.claim_limit) >= region_pages(r);
+
 			resize_undo(r);
-			pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "a resize whose manager died was undone; the pool's size is as it was");
+			pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "a resize whose manager died was %s",
+				   published ? "finished" : "undone; the pool's size is as it was");
 		}
 		resize_end(r);
 	}
