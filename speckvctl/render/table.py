@@ -95,7 +95,7 @@ def _(document: results.DeviceList) -> list[str]:
     if document.hardware:
         lines += ["", *_hardware(document.hardware)]
     elif document.hardware is not None:
-        lines += ["", "No hardware found that could carry one: no cards, CXL memory, devdax or memory-only NUMA nodes."]
+        lines += ["", "No hardware found: no cards, CXL memory, devdax or memory-only NUMA nodes."]
     return lines
 
 
