@@ -114,7 +114,7 @@ def test_what_is_made_while_its_parent_closes_is_closed_too(device: speckv.Devic
 def test_a_call_may_close_what_it_is_called_on(device: speckv.Device) -> None:
     device.create_pool(speckv.PoolConfig("kv", 16 << 20))
     with speckv.Context() as context:
-        inner = context.open("host:DRAM")
+        inner = context.open(device.info().name)
         told: list[bool] = []
 
         def progress(done: int, total: int) -> None:
@@ -124,7 +124,7 @@ def test_a_call_may_close_what_it_is_called_on(device: speckv.Device) -> None:
         inner.check_pool("kv", progress=progress)
         assert told and not any(told)  # not under the call
         assert inner._handle.ended
-        with pytest.raises(speckv.ClosedError, match="device host:DRAM is closed"):
+        with pytest.raises(speckv.ClosedError, match=f"device {device.info().name} is closed"):
             inner.info()
 
 
