@@ -431,8 +431,13 @@ int device_between(struct speckv_device *dev, const char *name)
 		command[63] = 0;
 		return fail(dev->ctx, -EBUSY, "pool %s is being made or removed by pid %u (%s); try again when it is done", name, load(&super->manager_pid), command);
 	}
+	if (pthread_mutex_trylock(&dev->managing) != 0) /* the lock of another thread's call does not show */
+		return fail(dev->ctx, -EBUSY, "pool %s is being made or removed by another thread of this process; try again when it is done", name);
+	pthread_mutex_unlock(&dev->managing);
 	if (device_look(dev, name, &record) < 0)
 		return fail(dev->ctx, -ENOENT, "pool %s was removed just now", name);
+	if (load(&record.state) == SPECKV_POOL_ACTIVE || load(&record.state) == SPECKV_POOL_RESIZING)
+		return fail(dev->ctx, -EBUSY, "pool %s was made just now; try again", name);
 	return fail(dev->ctx, -EUCLEAN, "pool %s: its %s was interrupted; 'speckvctl pool destroy %s %s' finishes it", name,
 		    load(&record.state) == SPECKV_POOL_CREATING ? "creation" : "removal", dev->medium.name, name);
 }
