@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from speckvctl import library, results
 from speckvctl.cards.description import opened
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from speckvctl.discovery import HotplugEvent
 
 POLL_SECONDS = 0.25
+
+_E = TypeVar("_E", "speckv.Event", "card.CardEvent", results.EventRow)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Reader:
     matched: bool = False
     """Whether the wanted pool was seen."""
     _seen: dict[tuple[str, str], int] = field(default_factory=dict)  # (device uuid, pool uuid or "") -> last sequence
+    _reached: set[tuple[str, str]] = field(default_factory=set)  # logs with an event since the time asked for
 
     def read(self, devices: Iterable[speckv.Device], cards: Iterable[card.Admin] = ()) -> list[results.EventRow]:
         """`cards`: those whose own log is read too; their pools' logs are a device's."""
@@ -58,13 +61,13 @@ class Reader:
                     rows += self._new(dev, (uuid, info.uuid), info.config.name)
                 except speckv.NotFoundError:
                     continue  # destroyed since it was listed: the device's own log tells that
-        return sorted(rows, key=lambda row: (row.time_ns, row.device, row.pool or "", row.sequence or 0))
+        return in_order(rows)
 
     def _new(self, dev: speckv.Device, log: tuple[str, str], pool: str | None) -> list[results.EventRow]:
         events = dev.events(pool, after=self._seen.get(log, 0))
         if events:
             self._seen[log] = events[-1].sequence
-        return [library.event_result(dev.name, event) for event in events if event.time_ns >= self.filters.since_ns]
+        return [library.event_result(dev.name, event) for event in self._wanted(log, events)]
 
     def _new_of_card(self, admin: card.Admin) -> list[results.EventRow]:
         if self.filters.pool is not None:
@@ -73,7 +76,31 @@ class Reader:
         events = admin.events(after=self._seen.get(log, 0))
         if events:
             self._seen[log] = events[-1].sequence
-        return [card_event(admin.name, event) for event in events if event.time_ns >= self.filters.since_ns]
+        return [card_event(admin.name, event) for event in self._wanted(log, events)]
+
+    def _wanted(self, log: tuple[str, str], events: Iterable[_E]) -> Iterator[_E]:
+        """Events since the time asked for, and all that follow one of them: the clock may have been set back since."""
+        for event in events:
+            if event.time_ns >= self.filters.since_ns:
+                self._reached.add(log)
+            if log in self._reached:
+                yield event
+
+
+def in_order(rows: Iterable[results.EventRow]) -> list[results.EventRow]:
+    """Rows of several logs as one list, oldest first.
+
+    Within a log the sequence decides, never the wall clock, which can be set back: an event counts as no older than
+    any before it in its log. Between logs there is only the clock.
+    """
+    placed: list[tuple[int, str, str, int, results.EventRow]] = []
+    latest: dict[tuple[str, str | None, bool], int] = {}
+    for row in sorted(rows, key=lambda row: row.sequence or 0):
+        log = row.device, row.pool, row.sequence is None
+        at = row.time_ns if row.sequence is None else max(row.time_ns, latest.get(log, 0))
+        latest[log] = at
+        placed.append((at, row.device, row.pool or "", row.sequence or 0, row))
+    return [entry[-1] for entry in sorted(placed, key=lambda entry: entry[:-1])]
 
 
 def read(

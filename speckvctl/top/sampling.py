@@ -74,8 +74,7 @@ class Sampler:
         with library.context() as ctx:
             devices += [self._look_at(ctx, info, events) for info in self._engines(ctx)]
             devices += [self._look_at_card(ctx, name, events) for name in self._cards(ctx)]
-        events.sort(key=lambda row: (row.time_ns, row.device, row.pool or "", row.sequence or 0))
-        return Sample(time_ns, at_ns, devices, events)
+        return Sample(time_ns, at_ns, devices, eventlog.in_order(events))
 
     def _engines(self, ctx: speckv.Context) -> Iterable[speckv.DeviceInfo]:
         if self.device is None:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from speckvctl import results
+from speckvctl.eventlog import Filter, Reader, in_order
 from tests.cli.conftest import Cli, held, validate
 
 
@@ -37,6 +39,23 @@ def test_events_of_a_device_and_its_pools_are_merged_in_time(chat: Cli) -> None:
     assert "created" in texts and "holder" in texts
     lines = chat.ok("events").out.splitlines()
     assert len(lines) == len(events)
+
+
+def test_a_clock_that_was_set_back_turns_no_log_around() -> None:
+    def row(device: str, pool: str | None, sequence: int | None, at: int) -> results.EventRow:
+        return results.EventRow(
+            time_ns=at, device=device, pool=pool, sequence=sequence, severity="info", kind="any", pid=None, text="any"
+        )
+
+    log = [row("host:DRAM", None, 1, 100), row("host:DRAM", None, 2, 40), row("host:DRAM", None, 3, 110)]
+    other = [row("emu:card0", None, 1, 50), row("emu:card0", None, 2, 105)]
+    plugged = row("0000:01:00.0", None, None, 60)
+    assert in_order([*reversed(log), *other, plugged]) == [other[0], plugged, log[0], log[1], other[1], log[2]]
+    # What follows an event that is new enough is shown, whatever the clock says.
+    reader = Reader(Filter(since_ns=90))
+    assert list(reader._wanted(("uuid", ""), log[:2])) == log[:2]
+    assert list(reader._wanted(("uuid", ""), log[1:2])) == log[1:2]
+    assert list(reader._wanted(("another", ""), other)) == other[1:]
 
 
 def test_pool_and_since_choose_events(chat: Cli) -> None:
