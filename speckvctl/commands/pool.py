@@ -140,6 +140,7 @@ def create_pool(
     Exit code 3 when the pool exists with these settings already.
 
     A file or devdax node that holds something else is refused, and what was found is named; --yes overwrites it.
+    Files of pools whose table was lost are taken over, not overwritten.
     The shape of a block is given by --block-bytes alone, or by --layers, --kv-heads, --head-dim, --tokens and --dtype.
 
     A codec that needs a calibration (q5c, e7c) takes the shape from it. The pool keeps the calibration's file for as
@@ -361,6 +362,9 @@ def check_pool(
     as_json: Json = False,
 ) -> None:
     """Check a pool, in use or not. Exit code 7 when something was found and not repaired.
+
+    Without --repair nothing is changed: the findings are what --repair would mend. Where the table of a device is lost
+    and a pool's file is left, --repair makes a new table and takes the pool over.
 
     \b
     Examples:
