@@ -249,7 +249,7 @@ static void judge(const struct lay_superblock *super, uint64_t size, struct spec
 		snprintf(info->found, sizeof(info->found), "a speckv superblock that is damaged (its checksum does not match)");
 	} else if (size < super->medium_bytes || super->medium_bytes < sizeof(struct lay_device)) {
 		info->state = SPECKV_MEDIUM_TRUNCATED;
-		snprintf(info->found, sizeof(info->found), "SpecKV format, truncated: %s of %s are left", human(have, size), human(want, super->medium_bytes));
+		snprintf(info->found, sizeof(info->found), "SpecKV format, %s of %s are left", human(have, size), human(want, super->medium_bytes));
 	} else {
 		info->state = SPECKV_MEDIUM_READY;
 		snprintf(info->found, sizeof(info->found), "SpecKV format, layout version %u", super->version);
@@ -361,7 +361,7 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 			judge((const struct lay_superblock *)bytes, size, info);
 		} else {
 			info->state = SPECKV_MEDIUM_TRUNCATED;
-			snprintf(info->found, sizeof(info->found), "SpecKV format, truncated: %zd bytes are left", got);
+			snprintf(info->found, sizeof(info->found), "SpecKV format, %zd bytes are left", got);
 		}
 	} else {
 		info->state = SPECKV_MEDIUM_FOREIGN;

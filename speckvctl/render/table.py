@@ -216,17 +216,19 @@ def _(document: results.DeviceClose) -> list[str]:
 # ---- pools -----------------------------------------------------------------------------------------------------------
 
 
-#: What no permission would help with, and what is left to do.
-_GONE = {
+#: States in which no user can look inside, and what is left to do.
+_CLOSED = {
     "lost": "lost: its file is gone; 'speckvctl pool destroy' forgets it",
     "damaged": "damaged: its file was cut short or overwritten; 'speckvctl pool destroy' removes it",
+    "creating": "creating; if that was interrupted, 'speckvctl pool destroy' removes it",
+    "destroying": "destroying; if that was interrupted, 'speckvctl pool destroy' finishes it",
 }
 
 
 def _pool_state(pool: results.Pool) -> str:
     if pool.accessible:
         return pool.state
-    return _GONE.get(pool.state, f"{pool.state}; no permission to look inside")
+    return _CLOSED.get(pool.state, f"{pool.state}; no permission to look inside")
 
 
 def _pool_table(pools: list[results.Pool], *, with_device: bool) -> list[str]:
@@ -234,7 +236,7 @@ def _pool_table(pools: list[results.Pool], *, with_device: bool) -> list[str]:
     rows = [
         [
             pool.name,
-            pool.state if pool.accessible or pool.state in _GONE else "no access",
+            pool.state if pool.accessible or pool.state in _CLOSED else "no access",
             pool.codec,
             format_size(pool.capacity_bytes),
             format_size(pool.used_bytes),

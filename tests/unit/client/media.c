@@ -87,7 +87,7 @@ static void a_fixed_medium(void)
 	refused(-EUCLEAN, SPECKV_MEDIUM_HALF_MADE, "checksum");
 	write_at(path, 0, &super, sizeof(super));
 	CHECK(truncate(path, 5 * MIB) == 0, "cut");
-	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "truncated: 5 MiB of 16 MiB");
+	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "format, 5 MiB of 16 MiB are left");
 	CHECK(truncate(path, 1000) == 0, "cut");
 	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "1000 bytes are left");
 	CHECK(truncate(path, 16 * MIB) == 0, "whole again");
