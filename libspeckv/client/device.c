@@ -283,9 +283,9 @@ static int extents_zero(struct speckv_device *dev, const struct lay_pool_record 
 bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 {
 	struct region region;
-	int rc = region_open(dev, r->name, true, &region);
+	int rc = region_open_managed(dev, r->name, &region);
 
-	if (rc == -EACCES || rc == -EMFILE || rc == -ENOMEM)
+	if (rc && !region_useless(rc))
 		return true; /* for the next manager to see to: it says so itself where it needs the pool */
 	if (rc)
 		return false; /* region_end() was reached */
@@ -315,9 +315,12 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 		store(&r->state, 0);
 	} else if (state == SPECKV_POOL_RESIZING) {
 		struct region region;
+		int rc = region_open_managed(dev, r->name, &region);
 
+		if (rc && !region_useless(rc))
+			return;
 		/* the size in the pool's own header is the truth */
-		if (region_open(dev, r->name, true, &region) == 0) {
+		if (!rc) {
 			uint64_t pages = region_pages(&region);
 
 			if (resize_begin(&region) == 0) /* else a client does that very thing */

@@ -212,6 +212,10 @@ int region_make(struct speckv_device *dev, int record, const struct speckv_pool_
 /* The record that a pool's file says it had. Text set where it is no whole pool of that name. */
 int region_left(struct speckv_device *dev, const struct folder *pools, const char *name, struct lay_pool_record *record);
 int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *region);
+/* Under the manager's lock, which keeps the record's state: what there is of the pool, to write it. */
+int region_open_managed(struct speckv_device *dev, const char *name, struct region *region);
+/* Does this error of it say that there is no pool to be in use? Any other: that cannot be told. */
+bool region_useless(int rc);
 void region_close(struct region *region);
 /* Remove the file of a record's pool, or what there is of it; 0 too where there is none. -EEXIST: a file that is not that pool's lies there.
  * `dry_run`: only see whether it could be. */

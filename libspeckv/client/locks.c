@@ -189,13 +189,16 @@ int pool_lock_restore(struct speckv_device *dev, const char *pool)
 {
 	struct lay_pool_record record;
 	struct folder pools;
+	bool settle = false;
 	int rc = device_manage(dev);
 
 	if (rc)
 		return rc;
 	rc = device_find(dev, pool, &record);
-	if (rc >= 0)
+	if (rc >= 0) {
+		settle = load(&record.state) > SPECKV_POOL_ACTIVE; /* what a dead manager left waited for the locks */
 		rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &pools);
+	}
 	if (!rc) {
 		rc = pool_lock_make(dev, &pools, &record);
 		if (rc)
@@ -203,5 +206,7 @@ int pool_lock_restore(struct speckv_device *dev, const char *pool)
 		folder_close(&pools);
 	}
 	device_unmanage(dev);
+	if (!rc && settle)
+		device_settle(dev);
 	return rc;
 }

@@ -655,6 +655,18 @@ bool region_there(struct region *r)
 	return (state == SPECKV_POOL_ACTIVE || state == SPECKV_POOL_RESIZING) && record->generation == r->fixed.generation;
 }
 
+int region_open_managed(struct speckv_device *dev, const char *name, struct region *r)
+{
+	int rc = device_usable(dev);
+
+	return rc ? rc : open_once(dev, name, true, r);
+}
+
+bool region_useless(int rc)
+{
+	return rc == -EUCLEAN || rc == -EBADMSG || rc == -EPROTONOSUPPORT || rc == -ENOENT;
+}
+
 int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *r)
 {
 	struct lay_pool_record record;
@@ -671,8 +683,12 @@ int region_open(struct speckv_device *dev, const char *name, bool writable, stru
 		number = device_find(dev, name, &record);
 		if (number < 0)
 			return number;
-		if (load(&record.state) == SPECKV_POOL_CREATING || load(&record.state) == SPECKV_POOL_DESTROYING)
-			return device_between(dev, name);
+		if (load(&record.state) != SPECKV_POOL_CREATING && load(&record.state) != SPECKV_POOL_DESTROYING)
+			continue;
+		number = device_between(dev, name);
+		if (rc == -ENOLCK && number == -EUCLEAN && load(&record.state) == SPECKV_POOL_DESTROYING)
+			return open_once(dev, name, writable, r); /* the removal cannot go on before the locks are there: the text says so */
+		return number;
 	}
 }
 

@@ -15,17 +15,17 @@ static int look(struct speckv_device *dev, struct going *going)
 {
 	int rc = dev->single_inode ? 0 : region_remove(dev, going->record, true);
 
-	if (rc)
+	if (rc || load(&going->record->state) == SPECKV_POOL_CREATING) /* that no client has ever seen */
 		return rc;
 	going->region = malloc(sizeof(*going->region));
 	if (!going->region)
 		return fail(dev->ctx, -ENOMEM, "out of memory");
-	rc = region_open(dev, going->record->name, true, going->region);
+	rc = region_open_managed(dev, going->record->name, going->region);
 	if (!rc)
 		return 0;
 	free(going->region);
 	going->region = NULL;
-	return rc == -EACCES || rc == -EROFS || rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM ? rc : 0;
+	return region_useless(rc) ? 0 : rc;
 }
 
 static int unused(struct speckv_device *dev, const struct going *going)

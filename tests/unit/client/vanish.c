@@ -139,6 +139,54 @@ static void every_call(enum media kind, bool removed)
 	remove_device(name);
 }
 
+/* Without its file of locks it cannot be told who uses a pool: it stays, until a repair made them again. */
+static void a_pool_without_its_locks_is_not_removed(enum media kind)
+{
+	char name[300], path[SPECKV_PATH_BYTES], lock[48];
+	struct speckv_device *dev = open_medium(kind, name);
+	struct speckv_pool_config config = small_pool("pool", 4 * MIB);
+	struct speckv_pool *pool, *other;
+	struct speckv_check_report report;
+	struct lay_pool_record *record;
+
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	pool = attach_pool(dev, "pool", NULL);
+	record = &dev->table->pools[pool->region.record];
+	pool_hidden_name(record, "lock", lock);
+	EXPECT(0, medium_pool_path(&dev->medium, lock, path));
+	for (uint64_t i = 0; i < 50; i++)
+		EXPECT(0, put_number(pool, i, buffer));
+	for (int removal = 0; removal < 2; removal++) { /* and after a manager that died in a removal, before or after the locks went */
+		CHECK(removal || unlink(path) == 0, "%s", path);
+		store(&record->state, removal ? SPECKV_POOL_DESTROYING : SPECKV_POOL_ACTIVE);
+		REFUSED(-ENOLCK, "--repair'", speckv_pool_open(dev, "pool", NULL, &other));
+		REFUSED(-ENOLCK, "--repair'", speckv_pool_destroy_check(dev, "pool"));
+		REFUSED(-ENOLCK, "--repair'", speckv_pool_destroy(dev, "pool", NULL, NULL));
+		REFUSED(-ENOLCK, "--repair'", speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS | SPECKV_REMOVE_DRY_RUN));
+		REFUSED(-ENOLCK, "--repair'", speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS));
+		store(&record->state, removal ? SPECKV_POOL_DESTROYING : SPECKV_POOL_ACTIVE);
+		config = small_pool("next", 2 * MIB); /* a manager that comes next, and finishes what it finds */
+		EXPECT(0, speckv_pool_create(dev, &config, NULL));
+		EXPECT(0, speckv_pool_destroy(dev, "next", NULL, NULL));
+	}
+	for (uint64_t i = 0; i < 50; i++)
+		EXPECT(0, get_number(pool, i, buffer));
+	store(&record->state, SPECKV_POOL_ACTIVE);
+	speckv_pool_close(pool);
+	store(&record->state, SPECKV_POOL_DESTROYING);
+	EXPECT(0, check_pool(dev, "pool", SPECKV_CHECK_REPAIR, &report));
+	CHECK(report.repaired == 1, "%llu", (unsigned long long)report.repaired);
+	pool = attach_pool(dev, "pool", NULL);
+	REFUSED(-EBUSY, "in use by", speckv_pool_destroy(dev, "pool", NULL, NULL));
+	for (uint64_t i = 0; i < 50; i++)
+		EXPECT(0, get_number(pool, i, buffer));
+	speckv_pool_close(pool);
+	expect_sound(dev, "pool", 50);
+	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
+	speckv_device_close(dev);
+	remove_device(name);
+}
+
 /* A fault that is not ours does what it did before. */
 static int foreign(void *arg)
 {
@@ -166,6 +214,7 @@ int main(void)
 		one((enum media)kind, 2 * (off_t)MIB + 8192);
 		every_call((enum media)kind, true);
 		every_call((enum media)kind, false);
+		a_pool_without_its_locks_is_not_removed((enum media)kind);
 	}
 	snprintf(name, sizeof(name), "host:DRAM");
 	rc = wait_child(spawn(foreign, name));
