@@ -213,8 +213,8 @@ void card_boot(struct speckv_card *card)
 	for (unsigned int f = 0; f < card->functions_max; f++)
 		if (card->functions[f])
 			card_function_reset(card->functions[f]);
-	memset(card->stages, 0, sizeof(card->stages));
-	card->stage_next = card->prefetch_free_ns = 0;
+	card_stage_clear(card);
+	card->prefetch_free_ns = 0;
 	card->fatal = 0;
 	card->shut_down = false;
 	card->reboot_wanted = false;

@@ -229,8 +229,10 @@ uint16_t card_stage_frame(struct card_context *context, struct card_pool *pool, 
 	if (!to)
 		return SPECKV_STATUS_OK;
 	status = decode(context, pool, address, &parsed, frame, layer_first, layer_count, to, bytes, false);
-	if (status)
+	if (status) {
+		memset(to, 0, bytes);
 		return status;
+	}
 	card_stage_end(context, pool->number, address, generation, layer_first, layer_count, bytes);
 	card_count(context, COUNT_PREFETCHES, 1);
 	if (block->used_ns > context->command->start_ns)

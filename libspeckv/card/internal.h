@@ -382,6 +382,7 @@ uint8_t *card_stage_begin(struct speckv_card *card, uint64_t bytes);
 void card_stage_end(struct card_context *context, unsigned int pool, uint64_t address, uint64_t generation, uint16_t layer_first,
 		    uint16_t layer_count, uint64_t bytes);
 void card_stage_drop(struct speckv_card *card, unsigned int pool, uint64_t address, uint64_t bytes);
+void card_stage_clear(struct speckv_card *card);
 bool card_stage_budget(struct speckv_card *card, uint64_t bytes);
 
 /* translate.c: pool-virtual addresses. `fault`: the first address that failed. Statuses. */

@@ -8,6 +8,7 @@
 #define POOLS_AT 4096
 #define POOL_STRIDE 1024
 #define POOL_COPY 512
+#define BACKED_UNIT 4096 /* bytes of which either all are backed or none */
 #define RESERVE_STEP 8 /* pages that are backed before others have their turn */
 
 static uint64_t align_up(uint64_t value, uint64_t to)
@@ -111,10 +112,15 @@ void memory_zero_pages(struct speckv_card *card, uint64_t page, uint64_t count)
 
 void memory_clear(struct speckv_card *card, uint64_t offset, uint64_t bytes)
 {
-	if (bytes && (!card->ops.memory_zero || card->ops.memory_zero(card->arg, offset, bytes)))
-		memset(card->memory + offset, 0, bytes);
+	if (bytes && card->ops.memory_zero && !card->ops.memory_zero(card->arg, offset, bytes))
+		return;
+	for (uint64_t end = offset + bytes, n; offset < end; offset += n) {
+		n = BACKED_UNIT - offset % BACKED_UNIT;
+		n = n < end - offset ? n : end - offset;
+		if (!memory_take(card, offset, n)) /* else nothing backs it: there is nothing to zero */
+			memset(card->memory + offset, 0, n);
+	}
 }
-
 
 static bool page_free(uint32_t entry)
 {

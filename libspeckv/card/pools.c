@@ -375,9 +375,7 @@ static uint64_t zero_free(struct speckv_card *card)
 		card->page_map[page] &= ~PAGE_DIRTY;
 		zeroed += SPECKV_CARD_PAGE_BYTES;
 	}
-	memory_clear(card, card->layout.stage, card->stage_backed);
-	card->stage_backed = 0;
-	memset(card->stages, 0, sizeof(card->stages));
+	card_stage_clear(card);
 	return zeroed + card->config.stage_bytes;
 }
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Staging memory: a ring of decoded blocks in device memory. What is written over unread was fetched in vain, and is counted so. */
+/*
+ * Staging memory: a ring of decoded blocks in device memory. What is written over unread was fetched in vain, and is counted so. Outside of
+ * the entries it is zero: a block that is no longer staged leaves nothing that outlives its pool.
+ */
 #include "card/internal.h"
 
 #define BURST_NS 10000000 /* a prefetch that would have to wait longer for its turn is dropped */
@@ -10,8 +13,13 @@ static void settle(struct speckv_card *card, const struct card_stage *stage, boo
 		speckv_pace_settle(&card->pools[stage->pool].pace, used);
 }
 
-static void drop(struct speckv_card *card, struct card_stage *stage)
+/* Its bytes go with it; those before `until` are about to be written over. */
+static void drop(struct speckv_card *card, struct card_stage *stage, uint64_t until)
 {
+	uint64_t from = stage->at < until ? until : stage->at, end = stage->at + stage->bytes;
+
+	if (from < end)
+		memset(card->memory + card->layout.stage + from, 0, end - from);
 	if (!stage->used) {
 		settle(card, stage, false);
 		card->counters[COUNT_PREFETCH_UNUSED]++;
@@ -67,7 +75,7 @@ uint8_t *card_stage_begin(struct speckv_card *card, uint64_t bytes)
 		struct card_stage *stage = &card->stages[i];
 
 		if (stage->pool && stage->at < card->stage_next + bytes && card->stage_next < stage->at + stage->bytes)
-			drop(card, stage);
+			drop(card, stage, card->stage_next + bytes);
 	}
 	return card->memory + card->layout.stage + card->stage_next;
 }
@@ -82,7 +90,7 @@ void card_stage_end(struct card_context *context, unsigned int pool, uint64_t ad
 		if (!card->stages[i].pool || card->stages[i].used_ns < stage->used_ns)
 			stage = &card->stages[i];
 	if (stage->pool)
-		drop(card, stage);
+		drop(card, stage, 0);
 	*stage = (struct card_stage){ .pool = (uint16_t)pool, .address = address, .generation = generation, .layer_first = layer_first,
 				      .layer_count = layer_count, .at = card->stage_next, .bytes = (bytes + 63) / 64 * 64,
 				      .used_ns = card_now(card), .predicted = context->entry->sqe.opcode == SPECKV_IO_PREDICT };
@@ -97,10 +105,16 @@ void card_stage_drop(struct speckv_card *card, unsigned int pool, uint64_t addre
 
 		if (stage->pool != pool || stage->address < address || stage->address - address >= bytes)
 			continue;
-		/* Its bytes belong to the pool and to nobody else. */
-		memset(card->memory + card->layout.stage + stage->at, 0, stage->bytes);
-		drop(card, stage);
+		drop(card, stage, 0);
 	}
+}
+
+/* All of it, whatever this process knows of: an earlier one may have been killed. */
+void card_stage_clear(struct speckv_card *card)
+{
+	memory_clear(card, card->layout.stage, card->config.stage_bytes);
+	memset(card->stages, 0, sizeof(card->stages));
+	card->stage_next = card->stage_backed = 0;
 }
 
 /* Prefetches give way: to their own limit, and to heat. */

@@ -212,6 +212,85 @@ static void sanitize_zeroes_what_it_says(void)
 	bench_end(&b);
 }
 
+static bool staged_has(struct rig *rig, const void *needle, uint64_t bytes)
+{
+	const struct speckv_card *card = rig->card;
+
+	return memmem(rig->memory + card->layout.stage, card->config.stage_bytes, needle, bytes) != NULL;
+}
+
+/* Decode a block, or `layers` of it from the first on, into staging memory. */
+static uint16_t stage(struct bench *b, uint64_t address, uint64_t generation, uint16_t layers)
+{
+	union card_entry e = bench_read(b, address, generation, 1);
+
+	e.read.opcode = SPECKV_IO_PREFETCH;
+	e.read.flags = SPECKV_READ_STAGE;
+	e.read.buffer = 0;
+	e.read.capacity = 0;
+	e.read.layer_count = layers;
+	return client_run(&b->client, &e, NULL);
+}
+
+static void staging_memory_keeps_nothing_that_is_no_longer_staged(void)
+{
+	union card_entry sanitize = { .pool = { .opcode = SPECKV_ADMIN_SANITIZE, .action = SPECKV_SANITIZE_FREE } }, delete;
+	union card_entry reset = { .value = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_CARD } };
+	uint8_t head[64], tail[64];
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_INT8_DELTA_RLE);
+	delete = pool_entry(&b, SPECKV_ADMIN_DELETE_POOL);
+	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
+	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
+	memcpy(head, (uint8_t *)rig_at(b.rig, 1, b.out) + 1000, 64);
+	memcpy(tail, (uint8_t *)rig_at(b.rig, 1, b.out) + b.block_bytes - 1000, 64);
+	/* A restart, as after a kill: nothing knows what was staged before. */
+	EQUAL(stage(&b, 0, 1, 0), 0);
+	CHECK(staged_has(b.rig, head, 64) && staged_has(b.rig, tail, 64), "staged");
+	rig_restart(b.rig);
+	CHECK(!staged_has(b.rig, head, 64) && !staged_has(b.rig, tail, 64), "a start clears it");
+	bench_connect(&b);
+	memcpy(b.rig->memory + b.rig->card->layout.stage + b.rig->card->config.stage_bytes - 64, tail, 64);
+	EQUAL(client_run(&b.admin, &sanitize, NULL), 0);
+	CHECK(!staged_has(b.rig, tail, 64), "SANITIZE clears it whole");
+	/* A reset of the card. */
+	EQUAL(rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, 1, b.uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
+	EQUAL(stage(&b, 0, 1, 0), 0);
+	CHECK(staged_has(b.rig, head, 64), "staged");
+	EQUAL(client_run(&b.admin, &reset, NULL), 0);
+	CHECK(!staged_has(b.rig, head, 64), "a reset clears it");
+	bench_end(&b);
+	/* Half of it is written over by another block, and then its pool goes. */
+	bench_begin(&b, SPECKV_CODEC_INT8_DELTA_RLE);
+	b.rig->config.stage_bytes = SPECKV_CARD_PAGE_BYTES; /* two blocks */
+	b.rig->config.format_memory = true;
+	rig_restart(b.rig);
+	bench_connect(&b);
+	{
+		struct speckv_pool_description d = rig_pool("first", 1u << 20, SPECKV_CODEC_INT8_DELTA_RLE);
+
+		EQUAL(rig_create(&b.admin, &d, &b.pool), 0);
+		EQUAL(rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, 1, b.uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
+	}
+	for (uint64_t i = 0; i < 3; i++) {
+		bench_fill(&b, 7 + i);
+		EQUAL(bench_put(&b, i * 10 * BENCH_PAGE, 1 + i, 1, NULL), 0);
+	}
+	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
+	memcpy(head, (uint8_t *)rig_at(b.rig, 1, b.out) + 1000, 64);
+	memcpy(tail, (uint8_t *)rig_at(b.rig, 1, b.out) + b.block_bytes - 1000, 64);
+	EQUAL(stage(&b, 0, 1, 0), 0);
+	EQUAL(stage(&b, 10 * BENCH_PAGE, 2, 0), 0);
+	CHECK(staged_has(b.rig, head, 64) && staged_has(b.rig, tail, 64), "staged");
+	EQUAL(stage(&b, 20 * BENCH_PAGE, 3, 1), 0);
+	CHECK(!staged_has(b.rig, head, 64) && !staged_has(b.rig, tail, 64), "the rest of it goes, too");
+	delete = pool_entry(&b, SPECKV_ADMIN_DELETE_POOL);
+	EQUAL(client_run(&b.admin, &delete, NULL), 0);
+	CHECK(card_zero(b.rig->memory + b.rig->card->layout.stage, b.rig->card->config.stage_bytes), "and all of it with the pool");
+	bench_end(&b);
+}
+
 static void logs_page_through_and_say_what_was_lost(void)
 {
 	struct bench b;
@@ -427,6 +506,7 @@ int main(void)
 	resize_moves_no_frame_and_loses_none();
 	deleted_pools_leave_nothing_behind();
 	sanitize_zeroes_what_it_says();
+	staging_memory_keeps_nothing_that_is_no_longer_staged();
 	logs_page_through_and_say_what_was_lost();
 	features_have_bounds();
 	pool_features_are_kept_with_the_pool();
