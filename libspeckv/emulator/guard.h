@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Memory that may be gone when it is touched (SIGBUS): a peer's file whose pages cannot be had, the card's own on a full file system. In
- * its place comes memory of this process, which nobody else sees, and its owner hears of it; the process goes on.
+ * its place comes memory that is private to this process, and its owner hears of it; the process goes on.
  */
 #ifndef SPECKV_EMULATOR_GUARD_H
 #define SPECKV_EMULATOR_GUARD_H

@@ -137,7 +137,7 @@ static unsigned int ungreeted(const struct emulator *e, const struct vu_user *us
 	return count;
 }
 
-/* End a function that nobody uses: no queue pair, nothing said. Of this user, or of any. */
+/* End an unused function: no queue pair, nothing said. Of this user, or of any. */
 static bool end_idle(struct emulator *e, const struct vu_user *user)
 {
 	int64_t before = now_ms() - IDLE_MS;

@@ -461,7 +461,7 @@ void vu_interrupt(struct vu_connection *c, unsigned int vector)
 
 /* ---- in -------------------------------------------------------------------------------------------------------------- */
 
-/* An answer to a message of ours; one that nobody asked for is nothing. */
+/* An answer to a message of ours; an unsolicited one is ignored. */
 static void answered(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
 {
 	struct piece *piece = c->pieces && h->id & 0x8000 ? &c->pieces[(h->id & 0x7fff) % PIECES] : NULL;

@@ -27,7 +27,8 @@ static bool sealed(int fd, uint64_t offset, uint64_t bytes)
 
 struct vu_limits vu_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX };
 
-/* Memory is only mapped within what a connection, and a user, may have. A little is everyone's, whatever the user's others hold. */
+/* Memory is only mapped within what a connection, and a user, may have. Each connection may map VU_SMALL_BYTES, whatever the
+ * user's others hold. */
 static bool within(const struct vu_connection *c, uint64_t bytes)
 {
 	if (bytes <= VU_SMALL_BYTES && c->mapped_bytes <= VU_SMALL_BYTES - bytes)

@@ -48,6 +48,20 @@ void card_kill(struct card_process *card, int number)
 
 	HOLDS(kill(card->pid, number) == 0);
 	HOLDS(waitpid(card->pid, &status, 0) == card->pid);
+	if (number == SIGTERM)
+		HOLDS(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	else
+		HOLDS(WIFSIGNALED(status) && WTERMSIG(status) == number);
+}
+
+void card_lives(const struct card_process *card)
+{
+	int status = 0;
+	pid_t ended = waitpid(card->pid, &status, WNOHANG);
+
+	if (ended)
+		fprintf(stderr, "the card has ended: %s %d\n", WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	HOLDS(ended == 0);
 }
 
 void card_clean(struct card_process *card)

@@ -24,7 +24,10 @@ struct card_process {
 
 /* Start speckv-emu (argv[1] of the test) in a new folder, or again in the one it had; wait until it is ready. */
 void card_start(struct card_process *card, const char *program);
+/* End it, and see that it ended so: by this signal, or, asked to by SIGTERM, with status 0. */
 void card_kill(struct card_process *card, int signal);
+/* It has not ended. */
+void card_lives(const struct card_process *card);
 /* Remove the folder. */
 void card_clean(struct card_process *card);
 struct transport *card_connect(const struct card_process *card, const char *socket, size_t arena_bytes);

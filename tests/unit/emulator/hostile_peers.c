@@ -503,6 +503,18 @@ static void peer(int n)
 		kinds[n % (int)(sizeof(kinds) / sizeof(kinds[0]))](n + life);
 }
 
+/* A peer only ends when something that it relies on did not hold. */
+static void still_there(pid_t pid, int n)
+{
+	int status = 0;
+
+	if (waitpid(pid, &status, WNOHANG) == 0)
+		return;
+	fprintf(stderr, "hostile peer %d of kind %d ended: %s %d\n", n, n % (int)(sizeof(kinds) / sizeof(kinds[0])), WIFSIGNALED(status) ? "signal" : "status",
+		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	exit(1);
+}
+
 /* ---- the client that behaves ------------------------------------------------------------------------------------------------ */
 
 static int earlier(const void *a, const void *b)
@@ -588,11 +600,11 @@ int main(int argc, char **argv)
 	beside.rounds += traffic(&io, pool, seconds / 4).rounds;
 	HOLDS(admin_find_pool(&admin, "good") == pool);
 	for (int n = 0; n < PEERS; n++) {
-		HOLDS(waitpid(peers[n], NULL, WNOHANG) == 0 || kill(card.pid, 0) == 0);
+		still_there(peers[n], n);
 		kill(peers[n], SIGKILL);
 		waitpid(peers[n], NULL, 0);
 	}
-	HOLDS(kill(card.pid, 0) == 0 && waitpid(card.pid, NULL, WNOHANG) == 0);
+	card_lives(&card);
 	traffic(&io, pool, 0.1);
 	io_close(&io);
 	admin_close(&admin);

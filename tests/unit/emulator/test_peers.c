@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <speckv_regs.h>
@@ -20,9 +21,10 @@
 
 #define MAPS 256         /* as the greeting says */
 #define HANG_MS 60000    /* an end that does not come within this does not come */
+#define SLOW_MS 300      /* long, and well within what a peer may take */
 #define REGION_BAR0 0
 
-enum { VERSION = 1, DMA_MAP = 2, REGION_READ = 9, REGION_WRITE = 10 };
+enum { VERSION = 1, DMA_MAP = 2, GET_INFO = 4, REGION_READ = 9, REGION_WRITE = 10, DMA_READ = 11 };
 
 struct header {
 	uint16_t id, command;
@@ -178,7 +180,7 @@ static void half_a_message_is_not_waited_for(void)
 	ends(fd, "never ends its message");
 }
 
-static void answers_that_are_not_read_are_not_kept_for_ever(void)
+static void unread_replies_end_the_connection(void)
 {
 	struct {
 		struct header header;
@@ -211,7 +213,7 @@ static void write32(int fd, uint64_t offset, uint32_t value)
 #define PAIR(field) (offsetof(speckv_regs_t, QUEUES) + offsetof(speckv_regs__QUEUES__PAIRx__stride40_t, field))
 
 /* Its memory is reached by message: the card asks for the entry of a queue, and hears nothing. */
-static void a_peer_that_does_not_answer_is_given_up(void)
+static int asked_by_message(void)
 {
 	int fd = dial(true);
 
@@ -224,7 +226,89 @@ static void a_peer_that_does_not_answer_is_given_up(void)
 	write32(fd, PAIR(SIZE), 4 | 5 << 8);
 	write32(fd, PAIR(CONTROL), 1);
 	write32(fd, offsetof(speckv_regs_t, DOORBELLS), 1);
-	ends(fd, "does not answer");
+	return fd;
+}
+
+static void a_peer_that_does_not_answer_is_given_up(void)
+{
+	ends(asked_by_message(), "does not answer");
+}
+
+static void nap_ms(long ms)
+{
+	nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 }, NULL);
+}
+
+/* The next message of the card, with its body. */
+static struct header next(int fd, uint8_t *body, size_t room)
+{
+	struct header header;
+
+	HOLDS(recv(fd, &header, sizeof(header), MSG_WAITALL) == sizeof(header));
+	HOLDS(header.bytes >= sizeof(header) && header.bytes - sizeof(header) <= room);
+	HOLDS(header.bytes == sizeof(header) || recv(fd, body, header.bytes - sizeof(header), MSG_WAITALL) == (ssize_t)(header.bytes - sizeof(header)));
+	return header;
+}
+
+/* The card answers a request; what it asks of the peer's memory before is answered with zeros. */
+static void answer_until_served(int fd, unsigned int *asked)
+{
+	struct header request = { 6, GET_INFO, sizeof(request), 0, 0 }, header;
+	uint8_t body[16 + 65536];
+
+	HOLDS(send(fd, &request, sizeof(request), MSG_NOSIGNAL) == sizeof(request));
+	while (header = next(fd, body, sizeof(body)), !(header.flags & 1)) {
+		uint64_t bytes;
+
+		memcpy(&bytes, body + 8, sizeof(bytes));
+		HOLDS(bytes <= sizeof(body) - 16);
+		header.bytes = (uint32_t)(sizeof(header) + 16 + (header.command == DMA_READ ? bytes : 0));
+		header.flags = 1;
+		memset(body + 16, 0, sizeof(body) - 16);
+		HOLDS(send(fd, &header, sizeof(header), MSG_NOSIGNAL) == sizeof(header));
+		HOLDS(send(fd, body, header.bytes - sizeof(header), MSG_NOSIGNAL) == (ssize_t)(header.bytes - sizeof(header)));
+		*asked += 1;
+	}
+	HOLDS(header.id == 6 && header.command == GET_INFO && !(header.flags & 0x20));
+}
+
+/* Each step takes a while, and none as long as it may: greeting, the second half of a message, a reply that waits, an answer. */
+static void a_slow_peer_within_its_times_is_kept(void)
+{
+	struct {
+		struct header header;
+		uint16_t major, minor;
+	} hello = { { 1, VERSION, sizeof(hello), 0, 0 }, 0, 1 };
+	struct {
+		struct header header;
+		uint64_t offset;
+		uint32_t region, bytes;
+	} read = { { 4, REGION_READ, sizeof(read), 0, 0 }, 0, REGION_BAR0, 4096 };
+	uint8_t body[sizeof(hello) + 4096];
+	unsigned int asked = 0;
+	int fd = dial(false);
+
+	nap_ms(SLOW_MS);
+	HOLDS(send(fd, &hello, 9, MSG_NOSIGNAL) == 9);
+	nap_ms(SLOW_MS);
+	HOLDS(send(fd, (uint8_t *)&hello + 9, sizeof(hello) - 9, MSG_NOSIGNAL) == (ssize_t)sizeof(hello) - 9);
+	HOLDS(next(fd, body, sizeof(body)).command == VERSION);
+	HOLDS(send(fd, &read, 20, MSG_NOSIGNAL) == 20);
+	nap_ms(SLOW_MS);
+	HOLDS(send(fd, (uint8_t *)&read + 20, sizeof(read) - 20, MSG_NOSIGNAL) == (ssize_t)sizeof(read) - 20);
+	for (int i = 0; i < 100; i++)
+		HOLDS(send(fd, &read, sizeof(read), MSG_NOSIGNAL) == sizeof(read));
+	nap_ms(SLOW_MS);
+	for (int i = 0; i < 101; i++)
+		HOLDS(next(fd, body, sizeof(body)).bytes == sizeof(struct header) + 16 + 4096);
+	answer_until_served(fd, &asked);
+	close(fd);
+	fd = asked_by_message();
+	nap_ms(SLOW_MS);
+	while (!asked)
+		answer_until_served(fd, &asked);
+	answer_until_served(fd, &asked);
+	close(fd);
 }
 
 int main(int argc, char **argv)
@@ -237,9 +321,10 @@ int main(int argc, char **argv)
 	maps_are_apart_and_few();
 	a_peer_that_never_greets_is_given_up();
 	half_a_message_is_not_waited_for();
-	answers_that_are_not_read_are_not_kept_for_ever();
+	unread_replies_end_the_connection();
 	a_peer_that_does_not_answer_is_given_up();
-	HOLDS(kill(card.pid, 0) == 0);
+	a_slow_peer_within_its_times_is_kept();
+	card_lives(&card);
 	card_kill(&card, SIGTERM);
 	card_clean(&card);
 	return 0;
