@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-/* What has to survive a power loss reaches its medium, or whoever waits for it hears why not. */
+/* What has to survive a power loss reaches its medium, or the waiting call returns why not. */
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -25,8 +26,16 @@ int medium_flush(const struct medium *medium, const void *address, uint64_t byte
 
 int folder_flush(const struct folder *folder)
 {
-	/* EINVAL: a file system that keeps no folder on a medium; EBADF: a folder that this user may write and not read, and so not flush */
-	return fsync(folder->fd) == 0 || errno == EINVAL || errno == EBADF ? 0 : -errno;
+	int fd, rc = fsync(folder->fd) == 0 || errno == EINVAL ? 0 : -errno; /* EINVAL: a file system that keeps no folder on a medium */
+
+	if (rc != -EBADF)
+		return rc;
+	fd = openat(folder->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* an O_PATH descriptor cannot be flushed */
+	if (fd < 0)
+		return errno == EACCES ? 0 : -errno; /* a folder that this user may write and not read, and so not flush */
+	rc = fsync(fd) == 0 || errno == EINVAL ? 0 : -errno;
+	close(fd);
+	return rc;
 }
 
 int region_flush(struct region *r, const void *address, uint64_t bytes)
@@ -38,7 +47,7 @@ int region_flush(struct region *r, const void *address, uint64_t bytes)
 		return 0;
 	before = load(&r->flushes_failed);
 	rc = medium_flush(&r->dev->medium, address, bytes);
-	/* The kernel reports an error to one of the threads that wait for the same page: it was everybody's. */
+	/* The kernel reports an error to one of the threads that wait for the same page: it concerns all of them. */
 	if (!rc && __builtin_expect(load(&r->flushes_failed) == before, 1))
 		return 0;
 	if (rc)

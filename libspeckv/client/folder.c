@@ -267,9 +267,14 @@ int folder_enter(struct speckv_ctx *ctx, const struct folder *in, const char *pa
 	int fd, rc = 0;
 
 	*out = (struct folder){ .fd = -1, .owner = NO_OWNER };
-	if (flags & FOLDER_MAKE && (mkdirat(in->fd, name, 0755) != 0 ? errno != EEXIST : folder_flush(in) != 0)) {
-		rc = errno;
-		return fail(ctx, -rc, "cannot make the folder %s: %s", path, space_words(words, in->fd, 0, rc));
+	if (flags & FOLDER_MAKE) {
+		bool made = mkdirat(in->fd, name, 0755) == 0;
+
+		rc = made ? folder_flush(in) : errno != EEXIST ? -errno : 0;
+		if (rc && made)
+			unlinkat(in->fd, name, AT_REMOVEDIR);
+		if (rc)
+			return fail(ctx, rc, "cannot make the folder %s: %s", path, space_words(words, in->fd, 0, -rc));
 	}
 	fd = openat(in->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)

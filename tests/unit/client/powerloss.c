@@ -472,37 +472,46 @@ static bool mapped_at(const void *address, ino_t *inode, uint64_t *offset)
 	return found;
 }
 
+/* What a flush covers is safe once the call succeeded: one that the kernel refuses (of an O_PATH descriptor) makes nothing safe. */
 int msync(void *address, size_t bytes, int flags)
 {
 	uint64_t offset;
 	ino_t inode;
+	bool recorded = recording && mapped_at(address, &inode, &offset);
+	int rc;
 
-	if (recording && mapped_at(address, &inode, &offset)) {
+	if (recorded) {
 		look();
 		crash("before a flush");
-		make_safe(file_of(inode), offset, offset + (bytes + 4095) / 4096 * 4096);
 	}
-	return (int)syscall(SYS_msync, address, bytes, flags);
+	rc = (int)syscall(SYS_msync, address, bytes, flags);
+	if (recorded && rc == 0)
+		make_safe(file_of(inode), offset, offset + (bytes + 4095) / 4096 * 4096);
+	return rc;
 }
 
 int fsync(int fd)
 {
 	struct stat st, at;
 	char path[600];
+	int rc;
 
-	if (recording && fstat(fd, &st) == 0) {
+	if (recording) {
 		look();
 		crash("before a file or folder is flushed");
-		if (S_ISREG(st.st_mode))
-			make_safe(file_of(st.st_ino), 0, ~0ull);
-		for (int i = 0; i < name_count && S_ISDIR(st.st_mode); i++) {
-			TEXT(path, "%s/%s", root, names[i].path);
-			*strrchr(path, '/') = 0;
-			if (stat(path, &at) == 0 && at.st_ino == st.st_ino)
-				names[i].safe = names[i].now;
-		}
 	}
-	return (int)syscall(SYS_fsync, fd);
+	rc = (int)syscall(SYS_fsync, fd);
+	if (!recording || rc != 0 || fstat(fd, &st) != 0)
+		return rc;
+	if (S_ISREG(st.st_mode))
+		make_safe(file_of(st.st_ino), 0, ~0ull);
+	for (int i = 0; i < name_count && S_ISDIR(st.st_mode); i++) {
+		TEXT(path, "%s/%s", root, names[i].path);
+		*strrchr(path, '/') = 0;
+		if (stat(path, &at) == 0 && at.st_ino == st.st_ino)
+			names[i].safe = names[i].now;
+	}
+	return rc;
 }
 
 /* ---- what is done --------------------------------------------------------------------------------------------------- */
