@@ -34,6 +34,7 @@ struct emu_function {
 	int number; /* of the card's function; -1: it has not greeted yet */
 	bool admin;
 	bool ready; /* there may be something to serve */
+	bool unheard; /* there is, and it was not its turn since */
 	bool held;  /* what speckv_card_hold() was told */
 	short events; /* that are waited for */
 	uint64_t opened; /* in the order in which they came */
@@ -58,6 +59,8 @@ struct emulator {
 	struct vu_user users[EMU_PEERS];
 	uint64_t opened;
 	int64_t look_ms; /* when the next look is at who takes too long */
+	int64_t served_ms, late_ms; /* when the last turn ended; how long peers waited for this process since the last look */
+	unsigned int greet_next; /* slot of the next peer that has not greeted yet and is served */
 	int epoll;
 	int listeners[3]; /* admin, I/O, control */
 	struct emu_line {

@@ -22,8 +22,10 @@
 #define TURN_NS 50000u
 #define MESSAGES 16      /* of one peer before it is another's turn */
 #define ACCEPTS 4        /* of one socket in a turn */
+#define GREETINGS 4      /* peers of those that have not greeted, in a turn */
 #define EVENTS 64        /* of a turn */
 #define LOOK_MS 20       /* between two looks at who takes too long */
+#define LATE_MS 20       /* longer than that between two turns, or past the end of a sleep: this process had no processor */
 #define IDLE_MS 1000     /* a function without a queue pair that said nothing for so long may be ended for another one */
 #define CONTROL_MS 5000  /* a control connection says something, or is closed */
 #define USER_OUT (128ull << 20)
@@ -64,6 +66,7 @@ void emu_peers_begin(struct emulator *e, const char *folder, int folder_fd)
 {
 	uint64_t ram = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	struct rlimit files;
+	int rc;
 
 	/* memory that a peer lends is there, or will be: more than a few times what the machine has is a trick */
 	vu_limits.connection_mapped_bytes = 2 * ram;
@@ -73,6 +76,15 @@ void emu_peers_begin(struct emulator *e, const char *folder, int folder_fd)
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
+	rc = vu_begin();
+	if (rc == -EAGAIN) {
+		fprintf(stderr,
+			"speckv-emu: the machine has no asynchronous I/O left, which interrupts need: fs.aio-nr has reached fs.aio-max-nr; raise it: "
+			"sysctl fs.aio-max-nr=1048576\n");
+		exit(1);
+	}
+	if (rc)
+		emu_die("interrupts need asynchronous I/O (io_setup), which cannot be had for", folder, -rc);
 	for (unsigned int i = 0; i < EMU_CONTROLS; i++)
 		e->controls[i].fd = -1;
 	e->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -208,7 +220,7 @@ static bool accept_peer(struct emulator *e, int listening, bool admin)
 	user->connections++;
 	f->opened = e->opened++;
 	f->heard_ms = now_ms();
-	f->ready = true;
+	f->ready = f->unheard = true;
 	f->events = POLLIN;
 	e->peers[slot] = f;
 	watch(e, EPOLL_CTL_ADD, fd, PEER, slot, f->events);
@@ -279,7 +291,7 @@ static void settle(struct emulator *e, unsigned int slot)
 		f->events = events;
 		watch(e, EPOLL_CTL_MOD, vu_fd(f->connection), PEER, slot, events);
 	}
-	if (f->number >= 0 && vu_full(f->connection) != f->held) {
+	if (f->number >= 0 && vu_held(f->connection) != f->held) {
 		f->held = !f->held;
 		speckv_card_hold(e->card, (unsigned int)f->number, f->held);
 	}
@@ -287,7 +299,32 @@ static void settle(struct emulator *e, unsigned int slot)
 
 static uint64_t spent(const struct emulator *e, const struct emu_function *f)
 {
-	return f->number < 0 ? 0 : speckv_card_spent(e->card, (unsigned int)f->number);
+	return speckv_card_spent(e->card, (unsigned int)f->number);
+}
+
+static void serve(struct emu_function *f)
+{
+	vu_serve(f->connection, MESSAGES);
+	f->ready = vu_pending(f->connection);
+	f->unheard = false;
+	f->heard_ms = now_ms();
+}
+
+/* A few of those that have not greeted yet, each in its turn: they have no share that time could count against. */
+static void serve_ungreeted(struct emulator *e)
+{
+	unsigned int first = e->greet_next;
+
+	for (unsigned int i = 0, served = 0; i < EMU_PEERS && served < GREETINGS; i++) {
+		unsigned int slot = (first + i) % EMU_PEERS;
+		struct emu_function *f = e->peers[slot];
+
+		if (!f || !f->ready || f->number >= 0)
+			continue;
+		serve(f);
+		served++;
+		e->greet_next = (slot + 1) % EMU_PEERS;
+	}
 }
 
 static void serve_ready(struct emulator *e)
@@ -298,7 +335,7 @@ static void serve_ready(struct emulator *e)
 	for (unsigned int i = 0; i < EMU_PEERS; i++) {
 		unsigned int at = count;
 
-		if (!e->peers[i] || !e->peers[i]->ready)
+		if (!e->peers[i] || !e->peers[i]->ready || e->peers[i]->number < 0)
 			continue;
 		for (count++; at && spent(e, e->peers[ready[at - 1]]) > spent(e, e->peers[i]); at--)
 			ready[at] = ready[at - 1];
@@ -308,15 +345,11 @@ static void serve_ready(struct emulator *e)
 		struct emu_function *f = e->peers[ready[i]];
 		uint64_t then = now;
 
-		if (!f) /* ended for another one */
-			continue;
-		vu_serve(f->connection, MESSAGES);
-		f->ready = vu_pending(f->connection);
-		f->heard_ms = now_ms();
+		serve(f);
 		now = emu_now_ns(e);
-		if (f->number >= 0)
-			speckv_card_spend(e->card, (unsigned int)f->number, now - then);
+		speckv_card_spend(e->card, (unsigned int)f->number, now - then);
 	}
+	serve_ungreeted(e);
 }
 
 static void look_at_clocks(struct emulator *e)
@@ -326,8 +359,14 @@ static void look_at_clocks(struct emulator *e)
 	if (now < e->look_ms)
 		return;
 	e->look_ms = now + LOOK_MS;
-	for (unsigned int i = 0; i < EMU_PEERS; i++)
+	for (unsigned int i = 0; e->late_ms && i < EMU_PEERS; i++)
 		if (e->peers[i])
+			vu_delay(e->peers[i]->connection, e->late_ms);
+	for (unsigned int i = 0; e->late_ms && i < EMU_CONTROLS; i++)
+		e->controls[i].heard_ms += e->late_ms;
+	e->late_ms = 0;
+	for (unsigned int i = 0; i < EMU_PEERS; i++)
+		if (e->peers[i] && !e->peers[i]->unheard)
 			vu_expire(e->peers[i]->connection, now);
 	for (unsigned int i = 0; i < EMU_CONTROLS; i++)
 		if (e->controls[i].fd >= 0 && e->controls[i].heard_ms + CONTROL_MS < now)
@@ -351,11 +390,25 @@ int64_t emu_peers_deadline_ms(const struct emulator *e)
 	return first == INT64_MAX ? first : first + 1;
 }
 
+/* Time for which this process was stopped, or had no processor, is not the peers'. */
+static int wait_for_events(struct emulator *e, struct epoll_event *events, int timeout_ms)
+{
+	int64_t before = now_ms(), busy = before - e->served_ms, slept;
+	int n = epoll_wait(e->epoll, events, EVENTS, timeout_ms);
+
+	slept = now_ms() - before - timeout_ms;
+	if (e->served_ms && busy > LATE_MS)
+		e->late_ms += busy;
+	if (slept > LATE_MS)
+		e->late_ms += slept;
+	return n;
+}
+
 void emu_peers_serve(struct emulator *e, int timeout_ms)
 {
 	bool listening[3] = { false, false, false };
 	struct epoll_event events[EVENTS];
-	int n = epoll_wait(e->epoll, events, EVENTS, timeout_ms);
+	int n = wait_for_events(e, events, timeout_ms);
 
 	for (int i = 0; i < n; i++) {
 		unsigned int index = (unsigned int)events[i].data.u64;
@@ -366,7 +419,7 @@ void emu_peers_serve(struct emulator *e, int timeout_ms)
 			break;
 		case PEER:
 			if (e->peers[index])
-				e->peers[index]->ready = true;
+				e->peers[index]->ready = e->peers[index]->unheard = true;
 			break;
 		case CONTROL:
 			if (e->controls[index].fd >= 0)
@@ -385,6 +438,7 @@ void emu_peers_serve(struct emulator *e, int timeout_ms)
 	for (unsigned int i = 0; i < EMU_PEERS; i++)
 		if (e->peers[i])
 			settle(e, i);
+	e->served_ms = now_ms();
 }
 
 void emu_peers_end(struct emulator *e)

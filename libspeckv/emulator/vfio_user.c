@@ -13,12 +13,17 @@
 #include <time.h>
 #include <unistd.h>
 
-static int64_t now_ms(void)
+static int64_t now_ns(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static int64_t now_ms(void)
+{
+	return now_ns() / 1000000;
 }
 
 struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, unsigned int vectors, struct vu_user *user)
@@ -27,7 +32,7 @@ struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, un
 
 	if (!c)
 		return NULL;
-	c->in = malloc(MESSAGE_BYTES);
+	c->in = malloc(IN_BYTES);
 	if (!c->in) {
 		free(c);
 		return NULL;
@@ -97,6 +102,11 @@ bool vu_full(const struct vu_connection *c)
 	return c->out_bytes > OUT_PAUSE;
 }
 
+bool vu_held(const struct vu_connection *c)
+{
+	return vu_full(c) || c->in_flight > PIECES_PAUSE;
+}
+
 short vu_events(const struct vu_connection *c)
 {
 	return (short)((vu_full(c) ? 0 : POLLIN) | (c->out_bytes ? POLLOUT : 0));
@@ -131,6 +141,14 @@ int64_t vu_deadline_ms(const struct vu_connection *c)
 int vu_expire(struct vu_connection *c, int64_t now)
 {
 	return vu_deadline_ms(c) <= now ? vu_over(c, -ETIMEDOUT) : c->error;
+}
+
+void vu_delay(struct vu_connection *c, int64_t ms)
+{
+	c->opened_ms += ms;
+	c->part_ms += ms;
+	c->out_ms += ms;
+	c->asked_ms += ms;
 }
 
 /* ---- out --------------------------------------------------------------------------------------------------------- */
@@ -244,9 +262,10 @@ void vu_unmap(struct vu_connection *c, struct mapping *m)
 {
 	if (m->memory) {
 		guard_remove(m->memory);
-		munmap(m->memory, m->bytes);
-		c->user->mapped_bytes -= m->bytes;
-		c->mapped_bytes -= m->bytes;
+		if (munmap(m->memory, m->bytes) == 0) { /* what is still there still counts */
+			c->user->mapped_bytes -= m->bytes;
+			c->mapped_bytes -= m->bytes;
+		}
 	}
 	*m = c->maps[--c->map_count];
 }
@@ -293,6 +312,7 @@ static int ask(struct vu_connection *c, unsigned int command, uint64_t address, 
 
 	if (!piece)
 		return c->error;
+	c->in_flight_reads += !data;
 	*piece = (struct piece){ .kind = data ? PIECE_WRITE : PIECE_READ, .read = read, .bytes = (uint32_t)bytes, .at = at };
 	memcpy(body, &address, 8);
 	memcpy(body + 8, &bytes, 8);
@@ -384,9 +404,11 @@ int vu_dma_read(struct vu_connection *c, uint64_t address, void *to, uint64_t by
 
 void vu_dma_end(struct vu_connection *c)
 {
-	for (unsigned int i = 0; c->in_flight && c->read_count && i < PIECES; i++)
-		if (c->pieces[i].kind == PIECE_READ)
+	for (unsigned int i = 0; c->in_flight_reads && i < PIECES; i++)
+		if (c->pieces[i].kind == PIECE_READ) {
 			c->pieces[i].kind = PIECE_DROPPED;
+			c->in_flight_reads--;
+		}
 	free(c->reads);
 	free(c->read_data);
 	c->reads = NULL;
@@ -419,44 +441,37 @@ int vu_dma_write(struct vu_connection *c, uint64_t address, const void *from, ui
 	return 0;
 }
 
+static aio_context_t signals;
+static int signal_file = -1;
+
+int vu_begin(void)
+{
+	if (syscall(SYS_io_setup, 8, &signals) != 0)
+		return -errno;
+	signal_file = memfd_create("speckv-signal", MFD_CLOEXEC);
+	return signal_file < 0 || ftruncate(signal_file, 1) != 0 ? -errno : 0;
+}
+
 /*
  * An eventfd is counted up by the kernel's completion of a read of our own: write() would wait where the peer, who shares the descriptor's
  * flags, fills the counter and makes it block. What is no eventfd is not signalled.
  */
-static bool signal_by_kernel(int fd)
+static void signal_by_kernel(int fd)
 {
-	static aio_context_t context;
-	static int ours = -1;
-	static bool tried;
 	struct io_event done[2];
 	char byte;
-	struct iocb read = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_buf = (uintptr_t)&byte, .aio_nbytes = 1, .aio_flags = IOCB_FLAG_RESFD,
-			     .aio_resfd = (uint32_t)fd };
+	struct iocb read = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)signal_file, .aio_buf = (uintptr_t)&byte, .aio_nbytes = 1,
+			     .aio_flags = IOCB_FLAG_RESFD, .aio_resfd = (uint32_t)fd };
 	struct iocb *list[1] = { &read };
 
-	if (!tried) {
-		tried = true;
-		ours = memfd_create("speckv-signal", MFD_CLOEXEC);
-		if (ours >= 0 && (ftruncate(ours, 1) != 0 || syscall(SYS_io_setup, 8, &context) != 0)) {
-			close(ours);
-			ours = -1;
-		}
-	}
-	if (ours < 0)
-		return false;
-	read.aio_fildes = (uint32_t)ours;
-	syscall(SYS_io_submit, context, 1, list);
-	syscall(SYS_io_getevents, context, 0, 2, done, NULL);
-	return true;
+	syscall(SYS_io_submit, signals, 1, list);
+	syscall(SYS_io_getevents, signals, 0, 2, done, NULL);
 }
 
 void vu_interrupt(struct vu_connection *c, unsigned int vector)
 {
-	uint64_t one = 1;
-
-	if (vector < c->vectors && c->irq[vector] >= 0 && !signal_by_kernel(c->irq[vector]) && write(c->irq[vector], &one, sizeof(one)) < 0) {
-		/* a full counter is a signal as well; anything else is the peer's loss */
-	}
+	if (vector < c->vectors && c->irq[vector] >= 0)
+		signal_by_kernel(c->irq[vector]);
 }
 
 /* ---- in -------------------------------------------------------------------------------------------------------------- */
@@ -477,6 +492,7 @@ static void answered(struct vu_connection *c, const struct header *h, const uint
 		c->ops->dma_failed(c->device);
 	if (was.kind != PIECE_READ)
 		return;
+	c->in_flight_reads--;
 	if (h->flags & ERROR || bytes < 16 + (size_t)was.bytes)
 		c->reads[was.read].failed = true;
 	else
@@ -493,12 +509,12 @@ static int receive(struct vu_connection *c)
 	size_t room;
 	ssize_t n;
 
-	if (c->in_first && (!c->in_bytes || MESSAGE_BYTES - c->in_first - c->in_bytes < RECEIVE_BYTES)) {
+	if (c->in_first && (!c->in_bytes || IN_BYTES - c->in_first - c->in_bytes < RECEIVE_BYTES)) {
 		memmove(c->in, c->in + c->in_first, c->in_bytes);
 		c->fd_end = c->fd_end > c->in_first ? c->fd_end - c->in_first : 0;
 		c->in_first = 0;
 	}
-	room = MESSAGE_BYTES - c->in_first - c->in_bytes;
+	room = IN_BYTES - c->in_first - c->in_bytes;
 	iov = (struct iovec){ c->in + c->in_first + c->in_bytes, room < RECEIVE_BYTES ? room : RECEIVE_BYTES };
 	if (c->error || !room)
 		return c->error;
@@ -555,11 +571,12 @@ bool vu_pending(const struct vu_connection *c)
 
 int vu_serve(struct vu_connection *c, unsigned int messages)
 {
+	int64_t until = now_ns() + SLICE_NS;
 	struct header h;
 
 	if (vu_flush(c) == 0 && !vu_full(c) && !vu_pending(c))
 		receive(c);
-	for (; messages && !vu_full(c) && whole(c, &h); messages--) {
+	for (bool more = true; more && messages && !vu_full(c) && whole(c, &h); messages--, more = now_ns() < until) {
 		const uint8_t *body = c->in + c->in_first + sizeof(h);
 
 		c->in_first += h.bytes;

@@ -21,7 +21,7 @@
 #define VU_VECTORS 32
 #define VU_DMA_MAPS 256
 #define VU_SMALL_BYTES (1ull << 30) /* that each connection may have mapped */
-#define VU_TRANSFER_BYTES (1u << 20) /* most bytes of one region access or DMA message */
+#define VU_TRANSFER_BYTES 4096u /* most bytes of one region access or DMA message, as the greeting says */
 
 struct vu_region {
 	uint64_t bytes; /* 0: not there */
@@ -55,6 +55,9 @@ struct vu_user {
 	uint64_t mapped_bytes, out_bytes;
 };
 
+/* Once, before the first connection: what interrupts need. 0, or a negative errno (-EAGAIN: fs.aio-max-nr is used up). */
+int vu_begin(void);
+
 /* Set once, before the first connection. */
 struct vu_limits {
 	uint64_t connection_mapped_bytes, user_mapped_bytes, user_out_bytes;
@@ -68,13 +71,15 @@ int vu_fd(const struct vu_connection *connection);
 bool vu_greeted(const struct vu_connection *connection);
 /* Events to poll for: POLLIN unless replies wait that the peer should read first, and POLLOUT while any wait. */
 short vu_events(const struct vu_connection *connection);
-/* Read, and handle at most so many messages. 0, or a negative errno: the connection is over (-ECONNRESET: the peer went; -EPROTO: it broke the
+/* Read, and handle at most so many messages, for some tens of microseconds. 0, or a negative errno: the connection is over (-ECONNRESET: the peer went; -EPROTO: it broke the
  * rules; -ENOBUFS: it takes too much; -ETIMEDOUT: it takes too long). */
 int vu_serve(struct vu_connection *connection, unsigned int messages);
 /* A message is there that was not handled yet: no event will tell. */
 bool vu_pending(const struct vu_connection *connection);
 /* So much waits for the peer to read that nothing should be begun for it. */
 bool vu_full(const struct vu_connection *connection);
+/* That, or so many messages to its memory are unanswered that no command should be begun that makes more of them. */
+bool vu_held(const struct vu_connection *connection);
 int vu_flush(struct vu_connection *connection);
 int vu_error(const struct vu_connection *connection);
 /* Where to say that the connection is over, from a signal handler. */
@@ -82,6 +87,8 @@ int *vu_error_at(struct vu_connection *connection);
 /* On CLOCK_MONOTONIC: when the peer has taken too long; INT64_MAX: it has nothing to do. vu_expire() ends the connection then. */
 int64_t vu_deadline_ms(const struct vu_connection *connection);
 int vu_expire(struct vu_connection *connection, int64_t now_ms);
+/* We were late ourselves: what the peer may take is so much longer. */
+void vu_delay(struct vu_connection *connection, int64_t ms);
 /* Close a descriptor that a peer had a hand in, where it cannot hold anything up. */
 void vu_release(int fd);
 

@@ -13,14 +13,17 @@ enum { VERSION = 1, DMA_MAP, DMA_UNMAP, GET_INFO, GET_REGION, GET_REGION_FDS, GE
 #define NO_REPLY 0x10u
 #define ERROR 0x20u
 #define MESSAGE_BYTES (VU_TRANSFER_BYTES + 64)
+#define SLICE_NS 20000u        /* of one connection, before it is another's turn */
 #define FDS 16                 /* of one message */
 #define SENT_FDS 253           /* as many as the kernel takes along (SCM_MAX_FD): none is left for it to close */
 #define RECEIVE_BYTES (64u << 10)
+#define IN_BYTES (MESSAGE_BYTES + RECEIVE_BYTES)
 #define GREETING_BYTES 4096    /* a message before the greeting */
 #define OUT_BYTES (24u << 20)  /* messages that may wait for a peer: what one command of a card writes at most, and replies */
 #define OUT_PAUSE (256u << 10) /* with more than this nothing new is begun for it */
-#define DMA_PIECE 4096u        /* bytes of one message to the peer's memory */
-#define PIECES 8192            /* such messages under way */
+#define DMA_PIECE VU_TRANSFER_BYTES /* bytes of one message to the peer's memory */
+#define PIECES 16384           /* such messages under way */
+#define PIECES_PAUSE 4096      /* with more than this no command is begun: those of a run that has begun have room for the rest */
 #define READS 4096             /* of one command */
 #define READ_BYTES (32u << 20) /* of one command */
 /* How long a peer may take: to greet, to end a message that it began, to read some of what waits for it, to answer a message. */
@@ -83,7 +86,7 @@ struct vu_connection {
 	int64_t out_ms; /* when some of it was taken last */
 	/* messages to the peer's memory, and what the command that reads it has of it */
 	struct piece *pieces;
-	unsigned int next_piece, in_flight;
+	unsigned int next_piece, in_flight, in_flight_reads;
 	int64_t asked_ms; /* when the peer answered last, or had to begin to */
 	struct read *reads;
 	unsigned int read_count, read_next;

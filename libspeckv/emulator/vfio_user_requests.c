@@ -4,10 +4,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 struct dma_map {
@@ -15,14 +17,18 @@ struct dma_map {
 	uint64_t offset, address, bytes;
 };
 
-/* Memory that its owner can cut under us is not mapped: it is read and written by message. */
-static bool sealed(int fd, uint64_t offset, uint64_t bytes)
+/* Memory that its owner can cut under us is not mapped, nor a part of a huge page, which is mapped whole: it is read and written by message. */
+static bool can_be_mapped(int fd, uint64_t offset, uint64_t bytes)
 {
 	int seals = fcntl(fd, F_GET_SEALS);
+	struct statfs in;
 	struct stat st;
 
-	return seals >= 0 && seals & F_SEAL_SHRINK && fstat(fd, &st) == 0 && st.st_size >= 0 && offset <= (uint64_t)st.st_size &&
-	       bytes <= (uint64_t)st.st_size - offset;
+	if (seals < 0 || !(seals & F_SEAL_SHRINK) || fstat(fd, &st) != 0 || fstatfs(fd, &in) != 0)
+		return false;
+	if (in.f_type == HUGETLBFS_MAGIC && (offset | bytes) & ((uint64_t)in.f_bsize - 1))
+		return false;
+	return st.st_size >= 0 && offset <= (uint64_t)st.st_size && bytes <= (uint64_t)st.st_size - offset;
 }
 
 struct vu_limits vu_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX };
@@ -55,7 +61,7 @@ static int dma_map(struct vu_connection *c, const struct header *h, const uint8_
 			return vu_refuse(c, h, -EEXIST);
 	m = &c->maps[c->map_count];
 	*m = (struct mapping){ .address = map.address, .bytes = map.bytes, .read = map.flags & 1, .write = map.flags & 2 };
-	if (c->with_fds && sealed(c->fds[0], map.offset, map.bytes)) {
+	if (c->with_fds && can_be_mapped(c->fds[0], map.offset, map.bytes)) {
 		if (!within(c, map.bytes))
 			return vu_refuse(c, h, -EDQUOT);
 		m->memory = mmap(NULL, map.bytes, (m->read ? PROT_READ : 0) | (m->write ? PROT_WRITE : 0), MAP_SHARED, c->fds[0], (off_t)map.offset);
@@ -222,7 +228,8 @@ static int region_access(struct vu_connection *c, const struct header *h, const 
 
 static int version(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
 {
-	static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":1048576,\"pgsizes\":4096,\"max_dma_maps\":256}}";
+	_Static_assert(VU_TRANSFER_BYTES == 4096, "as announced");
+	static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":4096,\"pgsizes\":4096,\"max_dma_maps\":256}}";
 	uint8_t answer[4 + sizeof(capabilities)] = { 0 };
 	uint16_t major;
 	int rc;
@@ -230,8 +237,11 @@ static int version(struct vu_connection *c, const struct header *h, const uint8_
 	if (bytes < 4 || c->greeted)
 		return vu_over(c, -EPROTO);
 	memcpy(&major, body, 2);
-	if (major != 0)
-		return vu_refuse(c, h, -EINVAL);
+	if (major != 0) { /* there is no other version to agree on */
+		vu_refuse(c, h, -EINVAL);
+		vu_flush(c);
+		return vu_over(c, -EPROTO);
+	}
 	rc = c->ops->greeted(c->device);
 	if (rc) {
 		vu_refuse(c, h, rc);

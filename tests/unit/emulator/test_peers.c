@@ -21,6 +21,7 @@
 
 #define MAPS 256         /* as the greeting says */
 #define HANG_MS 60000    /* an end that does not come within this does not come */
+#define STILL_MS 6000    /* longer than a peer may take for anything */
 #define SLOW_MS 300      /* long, and well within what a peer may take */
 #define REGION_BAR0 0
 
@@ -186,11 +187,11 @@ static void unread_replies_end_the_connection(void)
 		struct header header;
 		uint64_t offset;
 		uint32_t region, bytes;
-	} read = { { 4, REGION_READ, sizeof(read), 0, 0 }, 0, REGION_BAR0, 131072 };
+	} read = { { 4, REGION_READ, sizeof(read), 0, 0 }, 0, REGION_BAR0, 4096 };
 	int fd = dial(true);
 
 	/* more than a socket holds, and not so much that the card stops to read requests */
-	for (int i = 0; i < 3; i++)
+	for (int i = 0; i < 100; i++)
 		HOLDS(send(fd, &read, sizeof(read), MSG_NOSIGNAL) == sizeof(read));
 	ends(fd, "does not read");
 }
@@ -311,6 +312,35 @@ static void a_slow_peer_within_its_times_is_kept(void)
 	close(fd);
 }
 
+/* Nobody answered while the whole machine stood still, and then the peer does. */
+static void a_card_that_stood_still_gives_its_peers_their_time(void)
+{
+	int asked_fd = asked_by_message(), other = dial(true), silent = dial(false), line = dial(false);
+	unsigned int asked = 0, none = 0;
+	struct {
+		struct header header;
+		uint16_t major, minor;
+	} hello = { { 1, VERSION, sizeof(hello), 0, 0 }, 0, 1 };
+	uint8_t body[512];
+
+	nap_ms(SLOW_MS); /* it is asked by now */
+	HOLDS(kill(card.pid, SIGSTOP) == 0);
+	nap_ms(STILL_MS);
+	HOLDS(kill(card.pid, SIGCONT) == 0);
+	for (int i = 0; i < 10; i++) { /* the card has looked at its clocks since */
+		answer_until_served(other, &none);
+		nap_ms(20);
+	}
+	while (!asked)
+		answer_until_served(asked_fd, &asked);
+	HOLDS(send(line, &hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello));
+	HOLDS(next(line, body, sizeof(body)).command == VERSION);
+	ends(silent, "never greets, after a pause of the card");
+	close(asked_fd);
+	close(other);
+	close(line);
+}
+
 int main(int argc, char **argv)
 {
 	HOLDS(argc == 2);
@@ -324,6 +354,7 @@ int main(int argc, char **argv)
 	unread_replies_end_the_connection();
 	a_peer_that_does_not_answer_is_given_up();
 	a_slow_peer_within_its_times_is_kept();
+	a_card_that_stood_still_gives_its_peers_their_time();
 	card_lives(&card);
 	card_kill(&card, SIGTERM);
 	card_clean(&card);
