@@ -73,7 +73,8 @@ static struct flash_slot *slot_of(struct flash_record *record, unsigned int slot
 	return &record->slot[slot - SPECKV_SLOT_A];
 }
 
-/* Below the security version of the card. A key may lower that once for each commit: `lowers` is 0 when the image has reported healthy. */
+/* Below the security version of the card. A key may lower that once for each commit: `lowers` is 0 when the image has reported healthy, and
+ * when the version has risen since. */
 static bool too_old(const struct flash_record *record, const struct flash_slot *entry)
 {
 	return entry->security_version < record->security_version && !entry->lowers;
@@ -114,6 +115,9 @@ static void healthy(struct speckv_card *card, unsigned int slot)
 
 	if (entry->state == SPECKV_SLOT_STATE_GOOD && entry->security_version <= record.security_version)
 		return;
+	/* A commit below V was meant for V as it was: once V rises, neither slot may lower it without another commit. */
+	if (entry->security_version > record.security_version)
+		slot_of(&record, slot == SPECKV_SLOT_A ? SPECKV_SLOT_B : SPECKV_SLOT_A)->lowers = 0;
 	if (entry->lowers || entry->security_version > record.security_version)
 		record.security_version = entry->security_version;
 	entry->lowers = 0;

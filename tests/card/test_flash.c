@@ -282,7 +282,7 @@ static void a_first_boot_has_two_tries(void)
 	rig_function(rig, true, 1);
 	EQUAL(speckv_card_running_slot(rig->card), SPECKV_SLOT_GOLDEN);
 	EQUAL(rig->card->flash.record.slot[0].state, SPECKV_SLOT_STATE_REJECTED);
-	/* Committed again it starts anew; a try that is cut off once is not held against it. */
+	/* Committed again, its boot counter starts at 0; a try that is cut off once is not held against it. */
 	admin = administer(rig);
 	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, SPECKV_FW_RESTART), 0);
 	EQUAL(commit(&admin, SPECKV_SLOT_A, old), 0);
@@ -431,6 +431,30 @@ static void only_the_key_for_it_lowers_the_security_version_and_once_a_commit(vo
 	EQUAL(revision(rig), lower->revision);
 	EQUAL(floor_of(rig), 4);
 	rig_free(rig);
+	/* Committed, not started, and overtaken by a rise in the other slot, by way of golden: power may go at any of that boot's writes. */
+	for (uint64_t cut = 0; cut <= FLASH_SECTOR + sizeof(struct flash_record); cut += cut < FLASH_SECTOR ? 1023 : 64) {
+		rig = fresh();
+		EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+		put(rig, SPECKV_SLOT_B, lower);
+		admin = administer(rig);
+		EQUAL(activate(&admin, SPECKV_SLOT_GOLDEN, NULL, NULL), 0);
+		reset_card(&admin);
+		put(rig, SPECKV_SLOT_A, new);
+		admin = administer(rig);
+		EQUAL(activate(&admin, SPECKV_SLOT_A, new, NULL), 0);
+		rig->flash_budget = FLASH_SECTOR + sizeof(struct flash_record) + cut; /* after the trial's record: that of its health */
+		reset_card(&admin);
+		rig->flash_budget = UINT64_MAX;
+		rig_restart(rig);
+		EQUAL(revision((rig_function(rig, true, 1), rig)), new->revision);
+		EQUAL(floor_of(rig), 6);
+		admin = administer(rig);
+		EQUAL(activate(&admin, SPECKV_SLOT_B, lower, NULL), SPECKV_STATUS_FW_DOWNGRADE);
+		EQUAL(floor_of(rig), 6);
+		EQUAL(flash(rig, SPECKV_SLOT_B, lower), 0); /* committed again */
+		EQUAL(floor_of(rig), 4);
+		rig_free(rig);
+	}
 	free(lower);
 }
 
