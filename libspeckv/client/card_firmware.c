@@ -174,9 +174,9 @@ int speckv_admin_firmware_activate(struct speckv_admin *admin, unsigned int imag
 	const char *name = card_name(admin->card);
 	uint64_t result = 0;
 	uint16_t status;
-	int rc = 0;
+	int rc = flags & SPECKV_ACTIVATE_DRY_RUN ? 0 : check_lock(admin);
 
-	if (image == SPECKV_IMAGE_A || image == SPECKV_IMAGE_B)
+	if (!rc && (image == SPECKV_IMAGE_A || image == SPECKV_IMAGE_B))
 		rc = bundle ? card_digest(admin->ctx, bundle, bytes, command.digest) : fail(admin->ctx, -EINVAL, "%s: a slot is activated by its bundle", name);
 	if (rc)
 		return rc;

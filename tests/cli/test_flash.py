@@ -292,6 +292,8 @@ def test_the_card_itself_refuses_what_this_machine_would_let_through(card: Card,
     with card.administer() as admin:
         with pytest.raises(speckv.PermissionDeniedError, match="lock"):
             admin.download_firmware("a", foreign)
+        with pytest.raises(speckv.PermissionDeniedError, match="lock"):
+            admin.activate_firmware("golden")
         admin.lock_firmware()
         admin.download_firmware("a", foreign)
         with pytest.raises(speckv.PermissionDeniedError, match="does not trust"):

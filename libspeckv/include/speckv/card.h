@@ -218,10 +218,11 @@ enum speckv_activate_flags {
 	SPECKV_ACTIVATE_DRY_RUN = 1 << 0, /**< the card's checks and answer; nothing is written */
 };
 /**
- * Boot an image: a committed bundle's slot, the golden image, or the one that ran before; `bundle` may be NULL for the latter two.
+ * Boot an image: a committed bundle's slot, the golden image, or the one that ran before; `bundle` may be NULL for the latter two. Needs the
+ * firmware lock, except for a dry run.
  * Every queue pair of the card goes when it reboots. Golden always boots; below the card's security version it comes up without an
  * engine. Errors: -EALREADY (runs already, or no image ran before), -EBUSY (nothing committed there), -EBADMSG (holds another
- * bundle), -EPERM (its security version is below the card's), -EIO (flash). `out` may be NULL.
+ * bundle), -EPERM (no lock, or its security version is below the card's), -EIO (flash). `out` may be NULL.
  */
 int speckv_admin_firmware_activate(struct speckv_admin *admin, unsigned int image, const void *bundle, uint64_t bytes, unsigned int flags,
 				   struct speckv_activation *out);
