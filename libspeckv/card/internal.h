@@ -156,7 +156,7 @@ struct card_function {
 	bool held;
 };
 
-/* What is known of a number of a function, whoever has it. */
+/* What is kept per function number, across connections. */
 struct card_place {
 	uint64_t spent_ns;     /* lately */
 	bool sessions;         /* its sessions are not all zero */

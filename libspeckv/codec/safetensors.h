@@ -48,7 +48,9 @@ struct safetensors {
 
 /*
  * Reads the header of a whole file and checks all that the format asks for. `out` is valid until the file changes, and closed by
- * safetensors_close(), also after an error. Memory: at most a few times the header. Errors: -EBADMSG (not a sound file), -ENOMEM.
+ * safetensors_close(), also after an error. Memory: at most 20 times the header, so 2 GB for the largest: a tensor's entry takes 19 bytes of the
+ * header at least and 112 in a list that has room for up to twice as many, and holds both its old and its new place while it grows. Errors:
+ * -EBADMSG (not a sound file), -ENOMEM.
  */
 int safetensors_open(const uint8_t *file, uint64_t bytes, struct safetensors *out);
 void safetensors_close(struct safetensors *file);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A model file: safetensors, as train-prefetcher writes it, to the flat form that lstm.c loads. Nothing is believed before it was
- * compared with what such a model has.
+ * A model file: safetensors, as train-prefetcher writes it, to the flat form that lstm.c loads. Everything is validated before
+ * use, against what such a model has.
  */
 #include <errno.h>
 #include <stdlib.h>

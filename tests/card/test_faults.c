@@ -344,7 +344,7 @@ static void what_was_completed_outlives_the_card(void)
 }
 
 /* Device memory with any bytes changed: the card starts or says -EUCLEAN, and keeps to its memory. */
-static void damaged_memory_hurts_nobody(void)
+static void damaged_memory_fails_its_own_commands_only(void)
 {
 	struct bench b;
 	uint8_t *saved;
@@ -424,7 +424,7 @@ int main(void)
 	a_command_whose_completion_is_lost_was_carried_out();
 	heat_slows_and_then_stops_the_card();
 	what_was_completed_outlives_the_card();
-	damaged_memory_hurts_nobody();
+	damaged_memory_fails_its_own_commands_only();
 	another_cards_memory_is_not_taken();
 	return 0;
 }

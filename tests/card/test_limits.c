@@ -2,6 +2,14 @@
 /* What one function, or a lack of memory, may not do to the others. */
 #include "rig.h"
 
+/* And a queue pair of another function, 2. */
+static struct client bench_with_another(struct bench *b, uint32_t codec)
+{
+	bench_begin(b, codec);
+	EQUAL(rig_function(b->rig, false, 1), 2);
+	return rig_queue(b->rig, 2, 0, 4, 5);
+}
+
 /* ---- host memory that comes later ------------------------------------------------------------------------------------- */
 
 static int (*read_at_once)(void *arg, unsigned int function, uint64_t address, void *to, uint64_t bytes);
@@ -51,7 +59,7 @@ static uint16_t run_with_answers(struct bench *b, const union card_entry *entry)
 	return CARD_WAIT;
 }
 
-static void a_command_waits_for_host_memory_and_stops_nobody(void)
+static void a_command_that_waits_for_host_memory_blocks_no_other_function(void)
 {
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } }, entry;
 	struct speckv_log_header header;
@@ -60,9 +68,7 @@ static void a_command_waits_for_host_memory_and_stops_nobody(void)
 	struct client other;
 	struct bench b;
 
-	bench_begin(&b, SPECKV_CODEC_INT8_DELTA_RLE);
-	EQUAL(rig_function(b.rig, false, 1), 2);
-	other = rig_queue(b.rig, 2, 0, 4, 5);
+	other = bench_with_another(&b, SPECKV_CODEC_INT8_DELTA_RLE);
 	read_at_once = b.rig->ops.dma_read;
 	b.rig->card->ops.dma_read = read_later;
 	b.rig->card->ops.dma_end = read_end;
@@ -102,9 +108,7 @@ static void a_function_that_is_held_or_failed_rests(void)
 	struct client other;
 	struct bench b;
 
-	bench_begin(&b, SPECKV_CODEC_RAW);
-	EQUAL(rig_function(b.rig, false, 1), 2);
-	other = rig_queue(b.rig, 2, 0, 4, 5);
+	other = bench_with_another(&b, SPECKV_CODEC_RAW);
 	speckv_card_hold(b.rig->card, 1, true);
 	client_submit(&b.client, &nop);
 	EQUAL(client_run(&other, &nop, NULL), 0);
@@ -127,9 +131,7 @@ static void who_used_little_comes_first(void)
 	struct client other;
 	struct bench b;
 
-	bench_begin(&b, SPECKV_CODEC_RAW);
-	EQUAL(rig_function(b.rig, false, 1), 2);
-	other = rig_queue(b.rig, 2, 0, 4, 5);
+	other = bench_with_another(&b, SPECKV_CODEC_RAW);
 	for (int turn = 0; turn < 20; turn++) {
 		for (int i = 0; i < 6; i++)
 			client_submit(&b.client, &nop);
@@ -256,7 +258,7 @@ static void a_card_does_not_start_without_memory_for_its_tables(void)
 
 int main(void)
 {
-	a_command_waits_for_host_memory_and_stops_nobody();
+	a_command_that_waits_for_host_memory_blocks_no_other_function();
 	a_function_that_is_held_or_failed_rests();
 	who_used_little_comes_first();
 	one_function_cannot_push_the_others_out_of_the_logs();
