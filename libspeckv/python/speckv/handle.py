@@ -95,8 +95,9 @@ class Handle:
                 self._settle()
 
     def spend(self, function: Callable[..., int], *arguments: Any) -> int:
-        """call() of a function that destroys the object itself, unless it returns an error."""
+        """call() of a function that destroys the object itself, unless it returns an error. EBUSY while pinned."""
         self.check()
+        self._check_pins()
         owned, rc, thread = None, -errno.EBADF, get_ident()
         try:
             self._users.append(thread)
@@ -106,6 +107,7 @@ class Handle:
                 raise error(errno.EBADF, f"{self.what} is closed") from None
             self.pointer = None  # no other call may begin
             self._wait_for_others()
+            self._check_pins()  # one of those calls may have pinned it
             rc = function(owned, *arguments)
         finally:
             if rc >= 0:
@@ -127,9 +129,9 @@ class Handle:
         if self.pointer is None:
             raise error(errno.EBADF, f"{self.what} is closed")
 
-    @property
-    def pins(self) -> int:
-        return len(self._pins)
+    def _check_pins(self) -> None:
+        if self._pins:
+            raise error(errno.EBUSY, f"an array over {self.what} is still alive: drop it (del) first")
 
     def pin(self) -> None:
         self._pins.append(None)
@@ -166,7 +168,7 @@ class Handle:
         try:
             pointer = self._owned.pop()
         except IndexError:
-            return  # another thread's affair
+            return  # another thread destroys it
         thread = get_ident()
         try:
             self._users.append(thread)  # who closes it, or its parent, waits

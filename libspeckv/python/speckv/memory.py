@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speckv._speckv import ffi, lib
-from speckv.errors import BusyError, InvalidError, check
+from speckv.errors import InvalidError, check
 from speckv.handle import Handle, Owner
 from speckv.requests import HAS_PARENT, KEY_BYTES
 
@@ -63,8 +63,6 @@ class Memory(Owner):
     def seal(self, key: bytes, *, parent: bytes | None = None, position: int = 0) -> None:
         """Publish the contents, one raw block, under `key`. The allocation is gone then: leave no array over it."""
         self._handle.check()
-        if self._handle.pins:
-            raise BusyError(errno.EBUSY, "an array over this allocation is still alive: drop it (del) before sealing")
         request = ffi.new("struct speckv_request *", {"first_position": _size(position)})
         for field, value in ((request.key, key), (request.parent, parent)):
             if value is None:

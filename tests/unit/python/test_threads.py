@@ -165,6 +165,38 @@ def test_one_seal_of_many_threads_succeeds(device: speckv.Device) -> None:
         assert pool.lookup(KEYS[:20]).all()
 
 
+def test_a_handle_that_is_pinned_by_a_call_under_way_is_not_spent() -> None:
+    handle = Handle("the allocation", 1, lambda _: None)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def pin(_: object) -> None:
+        inside.set()
+        go_on.wait()
+        handle.pin()
+
+    caller = threading.Thread(target=handle.call, args=(pin,))
+    caller.start()
+    inside.wait()
+    spent: list[object] = []
+    spender = threading.Thread(target=outcome, args=(lambda: handle.spend(lambda _: 0), spent))
+    spender.start()
+    while handle.pointer is not None:  # it waits for the call now
+        time.sleep(0.001)
+    go_on.set()
+    caller.join()
+    spender.join()
+    assert [type(end) for end in spent] == [speckv.BusyError]
+    handle.unpin()
+    assert handle.spend(lambda _: 0) == 0
+
+
+def outcome(body: Callable[[], object], ends: list[object]) -> None:
+    try:
+        ends.append(body())
+    except speckv.SpeckvError as exc:
+        ends.append(exc)
+
+
 def test_a_seal_that_fails_leaves_the_allocation(device: speckv.Device) -> None:
     device.create_pool(speckv.PoolConfig("kv", 16 << 20))
     with device.attach("kv") as pool:
