@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from speckvctl import results
@@ -45,8 +46,7 @@ def change(admin: card.Admin, wanted: dict[str, int], *, save: bool, dry_run: bo
     if not changed and not save:
         raise NothingToDoError(f"{admin.name}: it already is as asked", None, errno.EALREADY)
     if not dry_run:
-        for name, value in (wanted if save else changed).items():
-            admin.set(name, value, save=save)
+        _set_all(admin, wanted if save else changed, before, save=save)
     return results.DeviceSet(
         device=admin.name,
         dry_run=dry_run,
@@ -57,6 +57,26 @@ def change(admin: card.Admin, wanted: dict[str, int], *, save: bool, dry_run: bo
         ],
         settings={**before, **wanted} if dry_run else description.settings(admin),
     )
+
+
+def _set_all(admin: card.Admin, wanted: dict[str, int], before: dict[str, int], *, save: bool) -> None:
+    """Set all, or none: what was set before one is refused gets its old value again."""
+    import speckv
+
+    done: list[str] = []
+    try:
+        for name, value in wanted.items():
+            done.append(name)
+            admin.set(name, value, save=save)
+    except speckv.SpeckvError as exc:
+        refused = done.pop()
+        for name in done:
+            with suppress(speckv.SpeckvError):
+                admin.set(name, before[name], save=save)
+        if isinstance(exc, speckv.InvalidError):
+            text = as_text(refused, wanted[refused])
+            raise UsageError(f"{admin.name} refuses {LABELS[refused]} {text}; nothing was changed") from exc
+        raise
 
 
 def as_text(name: str, value: int) -> str:

@@ -241,7 +241,10 @@ def set_device(
 
 
 def _rate(text: str) -> int:
-    return 0 if text.strip().lower() in NO_LIMIT else parse_size(text, "--prefetch-rate")
+    rate = 0 if text.strip().lower() in NO_LIMIT else parse_size(text, "--prefetch-rate")
+    if rate >= 2**63:
+        raise UsageError(f"--prefetch-rate: '{text}' is more than a card takes", "--prefetch-rate none")
+    return rate
 
 
 @app.verb("inject")
@@ -256,7 +259,7 @@ def inject_fault(
     ] = None,
     value: Annotated[
         int | None,
-        whole("--value", metavar="N", least=0, most=2**64 - 1, help="Meaning and default: see the fault."),
+        whole("--value", metavar="N", least=-(2**31), most=2**64 - 1, help="Meaning and default: see the fault."),
     ] = None,
     count: Annotated[int, whole("--count", metavar="N", least=0, most=2**32 - 1, help="How often.")] = 1,
     dry_run: DryRun = False,
@@ -275,7 +278,8 @@ def inject_fault(
     stuck, unstick       COUNT commands never complete; those that hang go on
     lost-completion      the next COUNT commands are done and not answered
     bad-boot             the next COUNT first boots do not report healthy
-    fatal                the card stops with cause VALUE: 1 memory, 2 DMA, 3 temperature (default), 4 internal
+    fatal                the card stops with cause VALUE: 1 memory, 2 DMA, 3 temperature (default), 4 internal,
+                         5 admin queue, 6 admin doorbell
     temperature          the card is VALUE millidegrees Celsius warm
     power-cut            power is lost after VALUE more bytes of flash
 

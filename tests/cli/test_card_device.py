@@ -12,10 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import speckv
 
+from speckvctl.cards import description, settings
+from speckvctl.errors import UsageError
 from tests.cli.cards import RELEASED, SLOT_A, Card
 from tests.cli.conftest import Cli, held, validate, write_model
 from tests.cli.test_errors import refused
@@ -75,6 +78,29 @@ def shown_under_way(cli: Cli) -> tuple[int, int]:
     shown = cli.document("device", "show", "emu:card0")["card"]["outstanding_commands"]
     (device,) = cli.document("top", "--once", "--device", "emu:card0")["devices"]
     return shown, device["queue_depth"]
+
+
+def test_of_several_settings_all_are_set_or_none(card: Card) -> None:
+    class Picky:
+        """An administrator of a card that refuses one setting more than this one."""
+
+        def __init__(self, admin: speckv.card.Admin) -> None:
+            self.admin = admin
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.admin, name)
+
+        def set(self, name: str, value: int, *, save: bool = False) -> None:
+            if name == "scrub_seconds":
+                raise speckv.InvalidError(errno.EINVAL, f"{name} cannot be {value}")
+            self.admin.set(name, value, save=save)
+
+    with card.administer() as admin:
+        before = description.settings(admin)
+        wanted = {"prefetch_depth": 7, "poll_microseconds": 9, "scrub_seconds": 5, "recall_timeout_ms": 77}
+        with pytest.raises(UsageError, match=r"refuses scrub every 5 s; nothing was changed"):
+            settings.change(cast("speckv.card.Admin", Picky(admin)), wanted, save=False, dry_run=False)
+        assert description.settings(admin) == before
 
 
 WRITER = """
@@ -178,6 +204,9 @@ def test_settings_are_changed_and_only_saved_ones_kept(card: Card, cli: Cli) -> 
     ]
     assert done["settings"]["prefetch_depth"] == 4
     refused(cli("device", "set", "emu:card0", "--prefetch-depth", "4"), 3, "as asked")
+    for extra in ([], ["--dry-run"]):  # one of two values cannot be: neither is set
+        both = ["device", "set", "emu:card0", "--prefetch-depth", "5", "--prefetch-rate", "8EiB", *extra]
+        refused(cli(*both), 2, "--prefetch-rate", "8EiB")
     dry = cli.document("device", "set", "emu:card0", "--throttle-celsius", "70", "--dry-run")
     assert dry["settings"]["throttle_millicelsius"] == 70000
     assert cli.document("device", "set", "emu:card0", "--throttle-celsius", "80", "--save")["saved"] is True
