@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -261,13 +262,16 @@ def refuse_existing(dev: speckv.Device, wish: Wish, planned: speckv.PoolConfig) 
     found = next((pool for pool in dev.pools() if pool.config.name == wish.name), None)
     if found is None:
         return
-    have, want = _compared(found.config), _compared(planned)
-    have["calibration"] = found.calibration.hex() if found.calibration else "none"
-    want["calibration"] = wish.calibrated.digest if wish.calibrated else "none"
+    differing = [f"{name} {have}, not {want}" for name, have, want in _differing(_compared, found.config, planned)]
+    have, want = (
+        found.calibration.hex() if found.calibration else "none",
+        wish.calibrated.digest if wish.calibrated else "none",
+    )
+    if have != want:
+        differing.append(f"calibration {have}, not {want}")
     if not found.accessible:
         where = f"{dev.name} already has a pool '{wish.name}', which this user may not look into"
         raise CliError(where, "another name", errno.EEXIST)
-    differing = [f"{name} {have[name]}, not {want[name]}" for name in want if have[name] != want[name]]
     if not differing:
         raise NothingToDoError(f"pool {wish.name} of {dev.name} exists already, as asked", None, errno.EALREADY)
     raise CliError(
@@ -277,17 +281,36 @@ def refuse_existing(dev: speckv.Device, wish: Wish, planned: speckv.PoolConfig) 
     )
 
 
-def _compared(config: speckv.PoolConfig) -> dict[str, str]:
+def _exactly(size: int) -> str:
+    return f"{size} B"
+
+
+def _differing(
+    described: Callable[[speckv.PoolConfig, Callable[[int], str]], dict[str, str]],
+    old: speckv.PoolConfig,
+    new: speckv.PoolConfig,
+) -> list[tuple[str, str, str]]:
+    """The settings that are not the same, with both texts: sizes in bytes where rounded they would look the same."""
+    exact, rounded = [(described(old, of), described(new, of)) for of in (_exactly, format_size)]
+    found = []
+    for name in exact[0]:
+        if exact[0][name] != exact[1][name]:
+            before, after = rounded if rounded[0][name] != rounded[1][name] else exact
+            found.append((name, before[name], after[name]))
+    return found
+
+
+def _compared(config: speckv.PoolConfig, size: Callable[[int], str]) -> dict[str, str]:
     """What two pools of one name must have in common to be the same."""
     shape = config.geometry
     return {
-        "size": f"{config.capacity_bytes >> 20} MiB",  # multiples of 2 MiB
-        "largest size": f"{config.max_bytes >> 20} MiB",
+        "size": size(config.capacity_bytes),
+        "largest size": size(config.max_bytes),
         "codec": str(config.codec),
         "block": f"{shape.layers}x{shape.kv_heads}x{shape.tokens}x{shape.head_dim} {shape.dtype}",
-        "page": format_size(config.page_bytes),
+        "page": size(config.page_bytes),
         "tenancy": "single tenant" if config.single_tenant else "many tenants",
-        **described(config),
+        **_changeable(config, size),
     }
 
 
@@ -348,22 +371,27 @@ def change(dev: speckv.Device, name: str, settings: Settings, *, dry_run: bool) 
         wanted = {key: value for key, value in given if value is not None}
         if wanted.get("quota_bytes") == 0:
             wanted["quota_bytes"] = before.config.capacity_bytes
+        for quota in ("quota_bytes", "tenant_quota_bytes"):  # kept in pages
+            if quota in wanted:
+                wanted[quota] -= wanted[quota] % before.config.page_bytes
         after = replace(before, config=replace(before.config, **wanted))
-    old, new = described(before.config), described(after.config)
     return results.PoolSet(
         device=dev.name,
         dry_run=dry_run,
-        changes=[results.Change(setting=key, before=old[key], after=new[key]) for key in old if old[key] != new[key]],
+        changes=[
+            results.Change(setting=name, before=old, after=new)
+            for name, old, new in _differing(_changeable, before.config, after.config)
+        ],
         pool=library.pool_result(dev.name, after),
     )
 
 
-def described(config: speckv.PoolConfig) -> dict[str, str]:
+def _changeable(config: speckv.PoolConfig, size: Callable[[int], str]) -> dict[str, str]:
     """The settings that `pool set` can change, as text."""
     uid, gid = config.uid or 0, config.gid or 0
     return {
-        "quota": format_size(config.quota_bytes) if config.quota_bytes != config.capacity_bytes else "none",
-        "tenant quota": format_size(config.tenant_quota_bytes) if config.tenant_quota_bytes else "none",
+        "quota": size(config.quota_bytes) if config.quota_bytes != config.capacity_bytes else "none",
+        "tenant quota": size(config.tenant_quota_bytes) if config.tenant_quota_bytes else "none",
         "eviction": str(config.eviction),
         "owner": f"{user_name(uid)}:{group_name(gid)}",
         "mode": format_mode(config.mode),

@@ -78,6 +78,8 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 		return fail(ctx, -EINVAL, "quota %s is below one block of %s", human(a, out->quota_bytes), human(b, plan->block_bytes));
 	if (out->tenant_quota_bytes && out->tenant_quota_bytes < plan->block_bytes)
 		return fail(ctx, -EINVAL, "tenant quota %s is below one block of %s", human(a, out->tenant_quota_bytes), human(b, plan->block_bytes));
+	out->quota_bytes -= out->quota_bytes % plan->page_bytes; /* kept in pages */
+	out->tenant_quota_bytes -= out->tenant_quota_bytes % plan->page_bytes;
 	return 0;
 }
 

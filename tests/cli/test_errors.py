@@ -488,6 +488,18 @@ def test_what_already_is_as_asked_is_nothing_to_do(chat: Cli, unchanged: Remembe
     refused(chat("pool", "resize", "host:DRAM", "chat", "--size", "64MiB"), 3)
 
 
+def test_sizes_that_look_the_same_are_not(cli: Cli) -> None:
+    """32 MiB and one page more are both shown as 32 MiB."""
+    create = ["pool", "create", "host:DRAM", "chat", "--size", "64MiB"]
+    cli.ok(*create, "--quota", "32MiB")
+    refused(cli(*create, "--quota", "33555456"), 1, "quota 33554432 B, not 33555456 B")
+    refused(cli(*create, "--quota", "33554433"), 3)  # quotas are of whole pages
+    for dry_run in (["--dry-run"], []):
+        changed = cli.document("pool", "set", "host:DRAM", "chat", "--quota", "33555457", *dry_run)
+        assert changed["changes"] == [{"setting": "quota", "before": "33554432 B", "after": "33555456 B"}]
+    refused(cli("pool", "set", "host:DRAM", "chat", "--quota", "33555457"), 3)
+
+
 def test_a_check_that_finds_something_says_what_and_repairs_it_when_asked(chat: Cli) -> None:
     with held("chat", blocks=4):
         pass
