@@ -267,6 +267,19 @@ int speckv_pool_stats_reset(struct speckv_device *dev, const char *name)
 	return 0;
 }
 
+int speckv_pool_stats_reset_check(struct speckv_device *dev, const char *name)
+{
+	struct region region;
+	int rc;
+
+	if (!dev)
+		return -EINVAL;
+	rc = region_open(dev, name, true, &region);
+	if (!rc)
+		region_close(&region);
+	return rc;
+}
+
 static uint32_t clients_of(struct region *r, uint32_t tenant)
 {
 	uint32_t n = 0;

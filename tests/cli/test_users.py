@@ -89,6 +89,17 @@ def test_members_of_a_pools_group_use_it_together(shared: Path) -> None:
     assert events.code == 0 and events.document["events"]
 
 
+def test_counters_of_all_pools_are_reset_or_of_none(shared: Path, cli: Cli) -> None:
+    cli.ok("pool", "create", "host:DRAM", "seen", "--size", "8M", "--owner", f"0:{TEAM}", "--mode", "0640")
+    replay = ["replay", str(sample.TRACE), "host:DRAM", "team", "--limit", "8", "--max-rate"]
+    assert as_user(FIRST, shared, *replay, groups=(TEAM,)).code == 0
+    before = cli.document("stats", "host:DRAM", "team")["pools"][0]["counters"]
+    assert before["puts"] > 0
+    for extra in ([], ["--dry-run"]):
+        assert as_user(FIRST, shared, "stats", "host:DRAM", "--reset", *extra, groups=(TEAM,)).code == 5
+        assert cli.document("stats", "host:DRAM", "team")["pools"][0]["counters"] == before
+
+
 def test_others_see_a_pool_and_cannot_use_it(shared: Path) -> None:
     for uid in (STRANGER, SECOND):
         listed = as_user(uid, shared, "pool", "list", "--json")

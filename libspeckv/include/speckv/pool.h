@@ -202,6 +202,8 @@ uint64_t speckv_histogram_quantile(const uint64_t buckets[SPECKV_HIST_BUCKETS], 
 
 int speckv_pool_stats(struct speckv_device *dev, const char *name, struct speckv_stats *stats);
 int speckv_pool_stats_reset(struct speckv_device *dev, const char *name);
+/** What stats_reset() would return; nothing is changed. */
+int speckv_pool_stats_reset_check(struct speckv_device *dev, const char *name);
 
 struct speckv_tenant_info {
 	char name[SPECKV_NAME_BYTES];

@@ -171,8 +171,10 @@ class Device(Owner):
         self._check(self._handle.call(lib.speckv_pool_stats, c_text(pool), stats))
         return stats_from_c(stats)
 
-    def reset_stats(self, pool: str) -> None:
-        self._check(self._handle.call(lib.speckv_pool_stats_reset, c_text(pool)))
+    def reset_stats(self, pool: str, *, dry_run: bool = False) -> None:
+        """Set counters and histograms to zero; `dry_run`: only raise what that would raise."""
+        function = lib.speckv_pool_stats_reset_check if dry_run else lib.speckv_pool_stats_reset
+        self._check(self._handle.call(function, c_text(pool)))
 
     def tenants(self, pool: str) -> list[TenantInfo]:
         return self._collect(lib.speckv_pool_tenants, callbacks.TENANT, TenantInfo, c_text(pool))
