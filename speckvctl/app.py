@@ -16,7 +16,7 @@ from speckvctl.errors import CliError, InterruptedByUserError, UsageError, descr
 from speckvctl.exitcodes import MEANING
 from speckvctl.render import show
 from speckvctl.render.text import room, wrapped
-from speckvctl.tree import ENVIRONMENT, NOUNS, command_path, normalized, suggestions
+from speckvctl.tree import ENVIRONMENT, NOUNS, command_path, given, normalized, streams_documents, suggestions
 
 EXIT_CODES = "Exit codes:\n" + "\n".join(f"  {int(code)}  {text}" for code, text in MEANING.items())
 #: The commands import no module for the sake of help; as wide as theirs.
@@ -172,9 +172,9 @@ def _fail(exc: Exception, arguments: list[str]) -> int:
     line = line_for_people(exc, document, path)
     width = room(sys.stderr)
     sys.stderr.write("\n".join(wrapped(line, width, "  ")) + "\n")
-    if {"--json", "-j"} & set(arguments) and sys.stdout is not None:
+    if given(arguments, "--json", "j") and sys.stdout is not None:
         try:
-            show(document, as_json=True)
+            show(document, as_json=True, compact=streams_documents(path, arguments))
         except typer.Exit as stop:
             return stop.exit_code
         except CliError:  # stdout is what failed

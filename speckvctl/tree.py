@@ -7,6 +7,7 @@ whole tree will be; a test holds this list, that one and the registered commands
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -78,6 +79,23 @@ def command_path(arguments: Sequence[str]) -> str:
     return " ".join(path)
 
 
+#: Short options that take no value, and so can stand in one word: -yj.
+_FLAGS = "fhjyV"
+
+
+def given(arguments: Sequence[str], long: str, short: str = "") -> bool:
+    """Whether a flag is on a command line that may not be valid, so that it cannot be asked for it."""
+    words = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return long in words or any(bool(short) and re.fullmatch(f"-[{_FLAGS}]*{short}[{_FLAGS}]*", word) for word in words)
+
+
+def streams_documents(path: str, arguments: Sequence[str]) -> bool:
+    """Whether a command prints one document a line, until it ends or is ended."""
+    if path == "speckvctl top":
+        return not given(arguments, "--once")
+    return path == "speckvctl events" and given(arguments, "--follow", "f")
+
+
 def normalized(arguments: Sequence[str]) -> list[str]:
     """A command line with the words that hands type in the places where the commands take them.
 
@@ -94,7 +112,11 @@ def normalized(arguments: Sequence[str]) -> list[str]:
         return [words[0], *words[2:], "--help"]
     if words == ["version"]:
         return ["--version"]
+    if as_json and words[:1] and words[0].startswith("-"):
+        return [*words, *as_json]
     if as_json and words:
+        if len(words) == 1 and words[0] in NOUNS and NOUNS[words[0]].verbs:
+            return words  # the help of a noun
         at = 2 if words[0] in NOUNS and NOUNS[words[0]].verbs else 1
         return [*words[:at], *as_json, *words[at:]]
     return words

@@ -196,6 +196,8 @@ def test_every_verb_takes_json_and_what_writes_takes_dry_run(path: str) -> None:
         (["--json", "pool", "list"], ["pool", "list", "--json"]),
         (["-j", "pool", "list", "host:DRAM"], ["pool", "list", "host:DRAM", "--json"]),
         (["device", "ls", "-j"], ["device", "list", "--json"]),
+        (["--json", "pool"], ["pool", "--help"]),
+        (["-j", "--completion", "bash"], ["--completion", "bash"]),
         (["bitstream", "show", "unsigned.bundle"], ["bitstream", "inspect", "unsigned.bundle"]),
         (["pool", "list", "--device", "host:DRAM"], ["pool", "list", "host:DRAM"]),
         (["pool", "show", "--pool", "chat", "host:DRAM"], ["pool", "show", "host:DRAM", "chat"]),
@@ -243,6 +245,13 @@ def test_a_mistyped_command_is_suggested(typed: list[str], meant: str, cli: Cli)
     error = cli.failure(*typed)
     assert (error["exit_code"], error["next"]) == (2, meant)
     assert "Did you mean" in error["message"]
+
+
+def test_a_failure_is_a_document_however_json_was_asked_for(cli: Cli) -> None:
+    for words in (["--json"], ["-j"], ["-yj"], ["-jy"]):
+        done = cli("pool", "destroy", "host:DRAM", "none", *words)
+        assert (done.code, done.document["error"]["exit_code"]) == (4, 4), words
+    assert cli("pool", "destroy", "host:DRAM", "none", "--", "-j").out == ""
 
 
 def test_what_is_given_twice_is_refused(chat: Cli) -> None:
