@@ -217,8 +217,8 @@ def _pools(name: str, dev: object) -> Iterator[Check]:
         path = f"{dev.info().path}.pools/{file}"
         yield failed(
             name,
-            f"{dev.name}: {path} is no pool of it",
-            f"speckvctl pool check {dev.name} {file} --repair, or mv {path} /var/tmp/",
+            f"{dev.name}: {path} is no pool of it; where check --repair cannot take it over, move the file away",
+            f"speckvctl pool check {dev.name} {file} --repair",
         )
     for pool in pools:
         check = f"speckvctl pool check {dev.name} {pool.config.name} --repair"
@@ -230,9 +230,9 @@ def _pools(name: str, dev: object) -> Iterator[Check]:
             )
             yield failed(
                 name,
-                f"{dev.name}: pool {pool.config.name} is {what}",
-                f"speckvctl pool destroy {dev.name} {pool.config.name} --yes; "
-                "logind's RemoveIPC at logout and cleaners of /dev/shm remove such files",
+                f"{dev.name}: pool {pool.config.name} is {what}; "
+                "logind's RemoveIPC at logout and cleaners of /dev/shm do that",
+                f"speckvctl pool destroy {dev.name} {pool.config.name}",
             )
             continue
         if pool.state != "active":

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from speckvctl import results
 from speckvctl.console import note
-from speckvctl.errors import AbsentError, CliError, DeniedError, UnsupportedError, UsageError
+from speckvctl.errors import AbsentError, DamagedError, DeniedError, UnsupportedError, UsageError
 from speckvctl.quantities import format_mode, suggested_size
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def repaired_device(name: str, pool: str) -> Iterator[speckv.Device]:
                 if info.state == "absent" and not dev.pools():
                     dev.close()
                     ctx.remove(name)  # made for nothing
-                raise CliError(
+                raise DamagedError(
                     f"{path} is no whole pool: it cannot be taken over", f"mv {path} /var/tmp/", errno.EUCLEAN
                 )
             yield dev

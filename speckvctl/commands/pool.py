@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -189,7 +191,7 @@ def create_pool(
         replaced = None if found.state in ("ready", "absent") else found.found
         if found.state == "foreign" and not dry_run:
             loss = f"{device} holds {found.found}, which creating a pool overwrites"
-            confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl pool create {device} {pool} --size {size}")
+            confirm(loss, yes=yes, as_json=as_json, command=shlex.join(["speckvctl", *sys.argv[1:]]))
             yes = True
         if dry_run:
             created = pools.plan(ctx, found, wish, replaced)
@@ -262,7 +264,7 @@ def resize_pool(
       speckvctl pool resize host:DRAM chat --size 128MiB
       speckvctl pool resize host:DRAM chat --size 32MiB --evict --dry-run
     """
-    wanted = parse_positive_size(size, "--size")
+    wanted, unit = parse_positive_size(size, "--size"), pools.ALLOCATION_UNIT
     with library.device(device) as dev, progress(f"resizing {pool}", "pages") as tell:
         before = dev.pool(pool)
         info = dev.resize_pool(pool, wanted, evict=evict, dry_run=dry_run, progress=tell)
@@ -270,7 +272,7 @@ def resize_pool(
         device=device,
         dry_run=dry_run,
         from_bytes=before.config.capacity_bytes,
-        to_bytes=wanted if dry_run else info.config.capacity_bytes,
+        to_bytes=-(-wanted // unit) * unit if dry_run else info.config.capacity_bytes,
         blocks_dropped=None if dry_run else max(0, before.blocks - info.blocks),
         pool=library.pool_result(device, info),
     )
