@@ -128,7 +128,7 @@ def _link_new(draft: str, place: Path) -> None:
 def _mode(path: Path) -> int:
     """That of the file that is replaced, or what the process's mask leaves."""
     if path.exists():
-        return path.stat().st_mode & 0o7777
+        return path.stat().st_mode & 0o777  # never set-user-ID: the file is ours now
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask

@@ -120,7 +120,7 @@ def parse_owner(text: str) -> tuple[int, int | None]:
         raise UsageError(f"--owner: '{text}' is not USER or USER:GROUP", advice)
     gid: int | None = None
     try:
-        if user.isdecimal():
+        if re.fullmatch("[0-9]{1,10}", user):
             uid = int(user)
         else:
             entry = pwd.getpwnam(user)
@@ -129,7 +129,7 @@ def parse_owner(text: str) -> tuple[int, int | None]:
         raise UsageError(f"--owner: there is no user '{user}'", advice) from None
     try:
         if group:
-            gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+            gid = int(group) if re.fullmatch("[0-9]{1,10}", group) else grp.getgrnam(group).gr_gid
     except KeyError:
         raise UsageError(f"--owner: there is no group '{group}'", advice) from None
     if max(uid, gid or 0) >= 0xFFFFFFFF:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from speckvctl import completion
 from speckvctl.commands.options import App, OptionalDevice, decimal, whole
 from speckvctl.errors import UsageError
 from speckvctl.render import show, write
+from speckvctl.render.text import room
 
 if TYPE_CHECKING:
     from speckvctl import results
@@ -107,7 +107,7 @@ def top(
     if once and count is not None:
         raise UsageError("--once and --count both say how many ticks", "give one or the other")
     if columns is None:
-        columns = max(20, shutil.get_terminal_size().columns)
+        columns = max(20, room() or 80)
     sampler = Sampler(device)
     sampler.require()
     model, chosen = Model(sampler), State(order=sort, backwards=reverse)

@@ -96,7 +96,7 @@ def test_an_owner_is_a_name_or_numbers_and_a_user_alone_brings_the_own_group() -
     assert parse_owner(me.pw_name) == (me.pw_uid, me.pw_gid)
     assert parse_owner("1234") == (1234, None)
     assert parse_owner("1234:56") == (1234, 56)
-    for text in ("", ":56", "1234:", "4294967295:0"):
+    for text in ("", ":56", "1234:", "4294967295:0", "9" * 5000, "0:" + "9" * 5000, "\u0663"):
         with pytest.raises(UsageError):
             parse_owner(text)
 

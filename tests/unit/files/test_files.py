@@ -68,6 +68,9 @@ def test_modes_are_those_of_any_new_file_or_of_the_one_before(tmp_path: Path) ->
         path.chmod(0o604)
         files.write(path, b"2")
         assert stat.S_IMODE(path.stat().st_mode) == 0o604
+        path.chmod(0o4755)
+        files.write(path, b"3")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o755  # nothing that was written here runs as its owner
         files.write(tmp_path / "secret", b"3", mode=0o600)
         assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
     finally:
