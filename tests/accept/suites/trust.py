@@ -44,6 +44,16 @@ def not_killed(outcome: Outcome) -> Figure:
     return Figure(int(found[2]) - int(found[1]), "patches")
 
 
+def not_handled(outcome: Outcome) -> Figure:
+    """Programs that show a fault still: 0 is handled, 77 cannot be tried on this machine."""
+    ends = dict(re.findall(r"^(F\d+)\S* ended (\d+)$", outcome.stdout, re.M))
+    if not ends:
+        raise NotMeasuredError("the programs are not there")
+    standing = [name for name, status in ends.items() if status not in ("0", "77")]
+    untried = sum(status == "77" for status in ends.values())
+    return Figure(len(standing), "programs", " ".join(standing) or f"of {len(ends)}, {untried} not tried here")
+
+
 def c(text: str, command: str, slow: bool = False, minutes: int = 30) -> Point:
     return Point(text, command, meson_failures, exactly(0), slow, minutes=minutes)
 
@@ -63,6 +73,12 @@ CARD_KILLS = f"{C_BUILD} && for i in $(seq 10); do {EMULATOR} {TORTURE} 1000 || 
 CARD_KILLS_AT_ONCE = (
     f"{C_BUILD} && for i in $(seq 10); do for j in 1 2 3; do {EMULATOR} {TORTURE} 1000 & p[j]=$!; done; "
     "for j in 1 2 3; do wait ${p[j]} || exit 1; done; done"
+)
+#: Programs of others, each of which shows a fault and ends with 0 where it is handled.
+FIELD = (
+    "t=$(mktemp -d); mkdir $t/field; cp -r ../shared/repro/field/. $t/field/; cp $t/field/lib.sh $t/; "
+    "for f in $t/field/F*.sh; do SPECKVCTL=$PWD/.venv/bin/speckvctl timeout 300 bash $f >/dev/null 2>&1; "
+    'echo "$(basename $f) ended $?"; done; rm -rf $t'
 )
 AGAINST = f".venv/bin/python tests/bench/against.py {BASELINE}"
 
@@ -220,6 +236,7 @@ POINTS = [
         minutes=120,
     ),
     # all of it together
+    Point("programs that showed faults and do still", FIELD, not_handled, exactly(0)),
     Point(
         "SIGKILLs among threads, forks and clock steps",
         MIXED,
