@@ -319,13 +319,11 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 	if (!dev || !report)
 		return -EINVAL;
 	memset(report, 0, sizeof(*report));
+	rc = c.repair ? pool_lock_restore(dev, name) : 0;
+	if (rc < 0)
+		return rc;
+	report->repaired = (uint64_t)rc;
 	rc = pool_attach(dev, name, &attach, &c.pool);
-	if (rc == -ENOLCK && c.repair) {
-		rc = pool_lock_restore(dev, name);
-		if (!rc)
-			rc = pool_attach(dev, name, &attach, &c.pool);
-		report->repaired += !rc;
-	}
 	if (rc)
 		return rc;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include <speckv/speckv.h>
@@ -157,10 +158,19 @@ int device_lock(struct speckv_device *dev);
 void pool_hidden_name(const struct lay_pool_record *record, const char *suffix, char name[48]);
 /* The file of a pool's locks: for those who may read and write the pool. */
 mode_t pool_lock_mode(mode_t pool_mode);
-int pool_lock_make(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record);
+int pool_lock_make(const struct folder *pools, const struct lay_pool_record *record);
+/* What the file of a pool, or of its locks, may be: as writable as the record says; of any user in a folder of root or of this user, as only root
+ * gives files away there, and a record follows its file. */
+struct file_rule pool_file_rule(const struct folder *pools, const char *name, const struct lay_pool_record *record);
+/* Has a file the owner and group of a record, and this mode? Give it those; they reach the medium. */
+bool pool_file_owned(const struct stat *st, const struct lay_pool_record *record, mode_t mode);
+int pool_file_own(int fd, const struct lay_pool_record *record, mode_t mode);
 /* -ENOLCK: it is gone. Not writable: -1 where this user may not open it. */
 int pool_lock_open(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record, bool writable);
-/* Make it again. What lives unseen, with locks in the file that is gone, is taken for dead: its blocks stay whole. */
+/*
+ * Make it again where it is gone, and let it and the record have the owner and mode of the pool's file. 1: done, 0: nothing to do. A client that
+ * lives unseen, with locks in the file that is gone, is taken for dead: its blocks stay whole.
+ */
 int pool_lock_restore(struct speckv_device *dev, const char *pool);
 
 /* ---- region.c: a mapped pool -------------------------------------------------------------------------------------- */

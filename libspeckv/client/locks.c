@@ -149,26 +149,64 @@ mode_t pool_lock_mode(mode_t mode)
 	return both;
 }
 
-int pool_lock_make(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record)
+bool pool_file_owned(const struct stat *st, const struct lay_pool_record *record, mode_t mode)
+{
+	return st->st_uid == record->uid && st->st_gid == record->gid && (st->st_mode & 07777) == mode;
+}
+
+/* The mode first: giving the file away may cost the right to it. */
+int pool_file_own(int fd, const struct lay_pool_record *record, mode_t mode)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		return -errno;
+	if (pool_file_owned(&st, record, mode))
+		return 0;
+	if (((st.st_mode & 07777) != mode && fchmod(fd, mode) != 0) ||
+	    ((st.st_uid != record->uid || st.st_gid != record->gid) && fchown(fd, record->uid, record->gid) != 0) || fsync(fd) != 0)
+		return -errno;
+	return 0;
+}
+
+struct file_rule pool_file_rule(const struct folder *pools, const char *name, const struct lay_pool_record *record)
+{
+	struct file_rule rule = { .owner = record->uid, .writers = record->mode & (S_IWGRP | S_IWOTH) };
+	struct stat st;
+
+	if ((pools->owner == 0 || pools->owner == geteuid()) && fstatat(pools->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		rule.owner = st.st_uid;
+	return rule;
+}
+
+int pool_lock_make(const struct folder *pools, const struct lay_pool_record *record)
 {
 	char name[48];
-	int fd, rc = 0;
+	int fd, rc;
 
 	pool_hidden_name(record, "lock", name);
 	fd = openat(pools->fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
-	if (((record->uid != geteuid() || record->gid != getegid()) && fchown(fd, record->uid, record->gid) != 0) ||
-	    fchmod(fd, pool_lock_mode(record->mode)) != 0)
-		rc = -errno;
+	rc = pool_file_own(fd, record, pool_lock_mode(record->mode));
 	close(fd);
 	return rc;
 }
 
+/* Are the locks there, with another owner or mode than the file of the pool says? */
+static bool lock_differs(const struct folder *pools, const char *lock, const struct stat *file)
+{
+	const struct lay_pool_record as = { .uid = file->st_uid, .gid = file->st_gid };
+	struct stat st;
+
+	return fstatat(pools->fd, lock, &st, AT_SYMLINK_NOFOLLOW) == 0 && !pool_file_owned(&st, &as, pool_lock_mode(file->st_mode));
+}
+
 int pool_lock_open(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record, bool writable)
 {
-	struct file_rule rule = { .owner = record->uid, .writers = record->mode & (S_IWGRP | S_IWOTH) };
 	char name[48], path[SPECKV_PATH_BYTES];
+	struct file_rule rule;
+	struct stat st;
 	int fd;
 
 	if (dev->single_inode)
@@ -176,37 +214,75 @@ int pool_lock_open(struct speckv_device *dev, const struct folder *pools, const 
 	pool_hidden_name(record, "lock", name);
 	if (medium_pool_path(&dev->medium, name, path))
 		return fail(dev->ctx, -ENAMETOOLONG, "%s: path too long", record->name);
+	rule = pool_file_rule(pools, name, record);
 	fd = file_open(dev->ctx, pools, path, writable ? O_RDWR : O_RDONLY, 0, &rule);
 	if (!writable) /* a reader without a right to it cannot tell who lives, and takes them for living */
 		return fd < 0 ? -1 : fd;
 	if (fd == -ENOENT)
-		return fail(dev->ctx, -ENOLCK, "pool %s: its locks, %s, are gone: stop its clients, then 'speckvctl pool check %s %s --repair'", record->name, path,
-			    dev->medium.name, record->name);
+		return fail(dev->ctx, -ENOLCK, "pool %s: its locks, %s, are gone: stop its clients, then 'speckvctl pool check %s %s --repair' as uid %u", record->name,
+			    path, dev->medium.name, record->name, dev->owner);
+	if (fd == -EACCES && fstatat(pools->fd, record->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && lock_differs(pools, name, &st))
+		return fail(dev->ctx, fd, "pool %s: its locks, %s, have another owner or mode than the pool: 'speckvctl pool check %s %s --repair' as uid %u mends that",
+			    record->name, path, dev->medium.name, record->name, dev->owner);
 	return fd;
+}
+
+/*
+ * Is there anything to mend? A pool's file is what counts: a manager that changes its owner may die before the locks or the record say the same.
+ * A file that more users may write than the record says is not this call's to judge.
+ */
+static bool lock_wrong(struct speckv_device *dev, const char *pool, struct lay_pool_record *record, struct folder *pools)
+{
+	char name[48];
+	struct stat st;
+
+	*pools = (struct folder){ .fd = -1 };
+	if (device_look(dev, pool, record) < 0 || medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, pools) != 0 ||
+	    fstatat(pools->fd, record->name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) ||
+	    st.st_mode & ~record->mode & (S_IWGRP | S_IWOTH))
+		return false;
+	pool_hidden_name(record, "lock", name);
+	if (faccessat(pools->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 && !lock_differs(pools, name, &st) &&
+	    pool_file_owned(&st, record, (mode_t)record->mode))
+		return false;
+	record->uid = st.st_uid;
+	record->gid = st.st_gid;
+	record->mode = st.st_mode & 0777;
+	return true;
 }
 
 int pool_lock_restore(struct speckv_device *dev, const char *pool)
 {
-	struct lay_pool_record record;
+	struct lay_pool_record record, *kept;
 	struct folder pools;
-	bool settle = false;
-	int rc = device_manage(dev);
+	bool settle = false, wrong;
+	int rc;
 
-	if (rc)
+	if (dev->single_inode || !device_may_manage(dev))
+		return 0;
+	wrong = lock_wrong(dev, pool, &record, &pools);
+	folder_close(&pools);
+	rc = wrong ? device_manage(dev) : 0;
+	if (rc || !wrong)
 		return rc;
-	rc = device_find(dev, pool, &record);
-	if (rc >= 0) {
-		settle = load(&record.state) > SPECKV_POOL_ACTIVE; /* what a dead manager left waited for the locks */
-		rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &pools);
-	}
-	if (!rc) {
-		rc = pool_lock_make(dev, &pools, &record);
+	wrong = lock_wrong(dev, pool, &record, &pools); /* and no manager is at it */
+	if (wrong) {
+		kept = &dev->table->pools[device_look(dev, pool, &(struct lay_pool_record){ 0 })];
+		settle = load(&kept->state) > SPECKV_POOL_ACTIVE; /* what a dead manager left waited for the locks */
+		rc = pool_lock_make(&pools, &record);
+		if (!rc)
+			rc = folder_flush(&pools);
 		if (rc)
 			fail(dev->ctx, rc, "pool %s: cannot make its locks: %s", pool, strerror(-rc));
-		folder_close(&pools);
 	}
+	if (wrong && !rc) {
+		kept->uid = record.uid;
+		kept->gid = record.gid;
+		kept->mode = record.mode;
+	}
+	folder_close(&pools);
 	device_unmanage(dev);
 	if (!rc && settle)
 		device_settle(dev);
-	return rc;
+	return rc ? rc : wrong;
 }

@@ -432,18 +432,37 @@ static int may_own(struct speckv_device *dev, const struct lay_pool_record *reco
 	return 0;
 }
 
+/* Do the record, the pool's file and its locks have this owner and mode? */
+static bool owned_so(const struct region *r, const struct lay_pool_record *record, const struct lay_pool_record *wanted)
+{
+	struct stat file, lock;
+
+	if (wanted->uid != record->uid || wanted->gid != record->gid || wanted->mode != record->mode)
+		return false;
+	return r->dev->single_inode ||
+	       (fstat(r->fd, &file) == 0 && pool_file_owned(&file, wanted, (mode_t)wanted->mode) && fstat(r->lock_fd, &lock) == 0 &&
+		pool_file_owned(&lock, wanted, pool_lock_mode(wanted->mode)));
+}
+
 /* Owner and mode that are wanted, judged; nothing is changed. */
 static int check_owner(struct speckv_device *dev, const struct lay_pool_record *record, struct region *r, unsigned int mask, const struct speckv_pool_config *config,
 		       struct lay_pool_record *wanted)
 {
+	struct stat st;
+
 	memcpy((void *)wanted, (const void *)record, sizeof(*wanted));
+	if (!dev->single_inode && fstat(r->fd, &st) == 0 && (st.st_mode & 0600) == 0600) { /* a manager that died may have got no further */
+		wanted->uid = st.st_uid;
+		wanted->gid = st.st_gid;
+		wanted->mode = st.st_mode & 0777;
+	}
 	if (mask & SPECKV_SET_OWNER && config->uid != (uint32_t)-1)
 		wanted->uid = config->uid;
 	if (mask & SPECKV_SET_OWNER && config->gid != (uint32_t)-1)
 		wanted->gid = config->gid;
 	if (mask & SPECKV_SET_MODE)
 		wanted->mode = config->mode;
-	if (wanted->uid == record->uid && wanted->gid == record->gid && wanted->mode == record->mode)
+	if (owned_so(r, record, wanted))
 		return 0;
 	if (dev->single_inode)
 		return fail(dev->ctx, -EOPNOTSUPP, "%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s", dev->medium.name,
@@ -453,40 +472,50 @@ static int check_owner(struct speckv_device *dev, const struct lay_pool_record *
 	return may_own(dev, record, r, wanted->uid, wanted->gid, wanted->mode);
 }
 
-/* The mode first: giving the file away may cost the right to it. What fails in the middle is taken back. */
+/*
+ * What fails in the middle is taken back. A death leaves file, locks and record apart: the record lets the file have either mode meanwhile, and
+ * the same call again, or a repair, ends it.
+ */
 static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, struct region *r, const struct lay_pool_record *wanted)
 {
-	bool mode = wanted->mode != record->mode, owner = wanted->uid != record->uid || wanted->gid != record->gid;
+	struct lay_pool_record before;
+	struct stat st;
 	int rc = 0;
 
-	if (dev->medium.card && (mode || owner)) {
+	if (owned_so(r, record, wanted))
+		return 0;
+	memcpy((void *)&before, (const void *)record, sizeof(before));
+	if (fstat(r->fd, &st) != 0)
+		return fail(dev->ctx, -errno, "pool %s: cannot look at %s: %s", record->name, r->path, strerror(errno));
+	before.uid = st.st_uid;
+	before.gid = st.st_gid;
+	before.mode = st.st_mode & 0777;
+	if (dev->medium.card) {
 		rc = card_pool_owner(dev, record, wanted->uid, wanted->gid, wanted->mode);
 		if (rc) {
-			card_pool_owner(dev, record, record->uid, record->gid, record->mode);
+			card_pool_owner(dev, record, before.uid, before.gid, before.mode);
 			return rc;
 		}
 	}
-	if (mode && (fchmod(r->lock_fd, pool_lock_mode(wanted->mode)) != 0 || fchmod(r->fd, wanted->mode) != 0))
-		rc = fail(dev->ctx, -errno, "cannot change the mode of pool %s: %s", record->name, strerror(errno));
-	if (!rc && owner && (fchown(r->lock_fd, wanted->uid, wanted->gid) != 0 || fchown(r->fd, wanted->uid, wanted->gid) != 0))
-		rc = fail(dev->ctx, -errno, "cannot give pool %s to uid %u gid %u: %s", record->name, wanted->uid, wanted->gid, strerror(errno));
-	if (!rc && (mode || owner) && fsync(r->fd) != 0)
-		rc = fail(dev->ctx, -errno, "pool %s: owner and mode did not reach %s: %s", record->name, r->path, strerror(errno));
+	record->mode |= wanted->mode;
+	rc = device_flush(dev);
+	if (!rc) {
+		rc = pool_file_own(r->lock_fd, wanted, pool_lock_mode(wanted->mode));
+		rc = rc ? rc : pool_file_own(r->fd, wanted, (mode_t)wanted->mode);
+		if (rc)
+			fail(dev->ctx, rc, "pool %s: cannot give %s to uid %u, gid %u, mode %04o: %s", record->name, r->path, wanted->uid, wanted->gid, wanted->mode,
+			     strerror(-rc));
+	}
 	if (rc) {
-		bool back = !owner || (fchown(r->fd, record->uid, record->gid) == 0 && fchown(r->lock_fd, record->uid, record->gid) == 0);
-
-		if (mode && (fchmod(r->fd, record->mode) != 0 || fchmod(r->lock_fd, pool_lock_mode(record->mode)) != 0))
-			back = false;
-		if (!back)
+		if (pool_file_own(r->fd, &before, (mode_t)before.mode) || pool_file_own(r->lock_fd, &before, pool_lock_mode(before.mode)))
 			pool_event(r, SPECKV_EVENT_POOL_SET, SPECKV_WARNING, "owner or mode were changed in part, and could not be set back");
 		if (dev->medium.card)
-			card_pool_owner(dev, record, record->uid, record->gid, record->mode);
-		return rc;
+			card_pool_owner(dev, record, before.uid, before.gid, before.mode);
 	}
-	record->uid = wanted->uid;
-	record->gid = wanted->gid;
-	record->mode = wanted->mode;
-	return 0;
+	record->uid = rc ? before.uid : wanted->uid;
+	record->gid = rc ? before.gid : wanted->gid;
+	record->mode = rc ? before.mode : wanted->mode;
+	return rc;
 }
 
 /* What is wanted of the header, judged; nothing is changed. */
@@ -592,8 +621,7 @@ int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int ma
 	rc = check_limits(dev, &region, mask, config, &limits);
 	if (!rc)
 		rc = check_owner(dev, record, &region, mask, config, &wanted);
-	if (!rc && wanted.uid == record->uid && wanted.gid == record->gid && wanted.mode == record->mode && limits.quota == load(&pool->quota_pages) &&
-	    limits.tenant == load(&pool->tenant_quota_pages) && limits.eviction == load(&pool->eviction))
+	if (!rc && owned_so(&region, record, &wanted) && limits.quota == load(&pool->quota_pages) && limits.tenant == load(&pool->tenant_quota_pages) && limits.eviction == load(&pool->eviction))
 		rc = fail(dev->ctx, -EALREADY, "pool %s has these settings already", name);
 	if (!rc && !(mask & SPECKV_SET_DRY_RUN))
 		rc = set_all(dev, record, &region, &wanted, &limits);

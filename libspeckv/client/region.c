@@ -146,7 +146,7 @@ static void head_init(struct lay_pool_head *head, const struct lay_pool_record *
 /* The pool's file, owned and writable as its record says. */
 static int pool_file(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record, int flags)
 {
-	struct file_rule rule = { .owner = record->uid, .writers = record->mode & (S_IWGRP | S_IWOTH) };
+	struct file_rule rule = pool_file_rule(pools, record->name, record);
 	char path[SPECKV_PATH_BYTES];
 
 	if (medium_pool_path(&dev->medium, record->name, path))
@@ -333,7 +333,7 @@ int region_make(struct speckv_device *dev, int record_number, const struct speck
 			rc = -errno;
 		close(fd);
 		if (!rc)
-			rc = pool_lock_make(dev, &pools, record);
+			rc = pool_lock_make(&pools, record);
 		if (rc == -ENOSPC || rc == -EROFS) /* before what was taken is given back */
 			space_words(words, pools.fd, region_backing_bytes(dev, plan), -rc);
 		if (!rc) {
@@ -533,7 +533,7 @@ static int open_fds(struct speckv_device *dev, const struct lay_pool_record *rec
 		r->fd = pool_file(dev, &pools, record, flags);
 		r->lock_fd = r->fd < 0 ? r->fd : pool_lock_open(dev, &pools, record, writable);
 		rc = r->fd < 0 ? r->fd : writable && r->lock_fd < 0 ? r->lock_fd : 0;
-		if (rc == -EACCES && fstatat(pools.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_uid == record->uid && st.st_uid != geteuid())
+		if (rc == -EACCES && r->fd < 0 && fstatat(pools.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_uid == record->uid && st.st_uid != geteuid())
 			rc = fail(ctx, -EACCES, "pool %s: no %s permission: it belongs to uid %u, gid %u, mode %04o; 'speckvctl pool set %s %s --owner or --mode' changes that",
 				  name, writable ? "write" : "read", st.st_uid, st.st_gid, st.st_mode & 07777, dev->medium.name, name);
 		folder_close(&pools);

@@ -46,6 +46,29 @@ static int set(struct speckv_device *dev)
 	return speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA | SPECKV_SET_EVICTION, &config, NULL);
 }
 
+#define USER 4242
+
+static int give(struct speckv_device *dev)
+{
+	struct speckv_pool_config config = { .uid = USER, .gid = USER, .mode = 0660 };
+
+	return speckv_pool_set(dev, "pool", SPECKV_SET_OWNER | SPECKV_SET_MODE, &config, NULL);
+}
+
+static int take_back(struct speckv_device *dev)
+{
+	struct speckv_pool_config config = { .uid = 0, .gid = 0, .mode = 0600 };
+
+	return speckv_pool_set(dev, "pool", SPECKV_SET_OWNER | SPECKV_SET_MODE, &config, NULL);
+}
+
+static int repair(struct speckv_device *dev)
+{
+	struct speckv_check_report report;
+
+	return check_pool(dev, "pool", SPECKV_CHECK_REPAIR, &report);
+}
+
 static int close_all(struct speckv_device *dev)
 {
 	(void)dev;
@@ -53,6 +76,7 @@ static int close_all(struct speckv_device *dev)
 }
 
 enum { KEEPS = 1, LOSES = 2, ENDS = 4 }; /* its blocks; blocks, some; the pool, perhaps */
+enum { GIVEN = 8, UNLOCKED = 16, ROOT = 32 }; /* begins with a pool of a user, or one whose file of locks is gone; is about owners: every call counts */
 static const struct operation {
 	const char *name;
 	int (*run)(struct speckv_device *dev);
@@ -62,7 +86,8 @@ static const struct operation {
 	{ "create", create, BLOCKS, KEEPS },	  { "destroy", destroy, BLOCKS, ENDS },
 	{ "grow", grow, BLOCKS, KEEPS },	  { "shrink", shrink, BLOCKS, KEEPS },
 	{ "shrink and evict", shrink_hard, 200, LOSES }, { "set", set, BLOCKS, KEEPS },
-	{ "close", close_all, BLOCKS, ENDS },
+	{ "close", close_all, BLOCKS, ENDS },		  { "give", give, BLOCKS, KEEPS | ROOT },
+	{ "take back", take_back, BLOCKS, KEEPS | GIVEN | ROOT }, { "repair", repair, BLOCKS, KEEPS | GIVEN | UNLOCKED | ROOT },
 };
 
 static const struct operation *operation;
@@ -105,6 +130,18 @@ static bool killed_before(unsigned int number)
 	return true;
 }
 
+static const char *lock_path(struct speckv_device *dev)
+{
+	static char path[SPECKV_PATH_BYTES];
+	struct lay_pool_record record;
+	char lock[48];
+
+	CHECK(device_look(dev, "pool", &record) >= 0, "record");
+	pool_hidden_name(&record, "lock", lock);
+	EXPECT(0, medium_pool_path(&dev->medium, lock, path));
+	return path;
+}
+
 static void prepare(uint64_t blocks)
 {
 	struct speckv_device *dev = open_device(medium, SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT);
@@ -112,11 +149,42 @@ static void prepare(uint64_t blocks)
 	struct speckv_pool *pool;
 
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	if (operation->leaves & GIVEN)
+		EXPECT(0, give(dev));
 	pool = attach_pool(dev, "pool", "a");
 	for (uint64_t n = 0; n < blocks; n++)
 		EXPECT(0, put_number(pool, n, buffer));
 	speckv_pool_close(pool);
+	if (operation->leaves & UNLOCKED)
+		CHECK(unlink(lock_path(dev)) == 0, "unlink");
 	speckv_device_close(dev);
+}
+
+static bool owned(const char *path, uint32_t uid, mode_t mode)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 && st.st_uid == uid && st.st_gid == uid && (st.st_mode & 07777) == mode;
+}
+
+/* Root reads the pool whatever the owner is by now, and the same call again has file, locks and record agree. */
+static void owner_is_settled(struct speckv_device *dev, unsigned int at)
+{
+	uint32_t uid = operation->run == take_back ? 0 : USER;
+	mode_t mode = uid ? 0660 : 0600;
+	char path[SPECKV_PATH_BYTES];
+	struct speckv_pool_info info;
+	int rc;
+
+	EXPECT(0, medium_pool_path(&dev->medium, "pool", path));
+	if (!(operation->leaves & UNLOCKED))
+		speckv_pool_close(attach_pool(dev, "pool", "a"));
+	rc = operation->run(dev);
+	CHECK(rc == 0 || rc == -EALREADY, "%s, killed before call %u: again says %d (%s)", operation->name, at, rc, speckv_strerror(test_ctx));
+	EXPECT(0, speckv_pool_info(dev, "pool", &info));
+	CHECK(info.config.uid == uid && info.config.gid == uid && info.config.mode == mode, "%s, killed before call %u: uid %u, mode %o", operation->name, at,
+	      info.config.uid, info.config.mode);
+	CHECK(owned(path, uid, mode) && owned(lock_path(dev), uid, mode), "%s, killed before call %u: file and locks differ", operation->name, at);
 }
 
 /* What a client finds that comes next, no manager before it. False: the pool is gone. */
@@ -180,6 +248,8 @@ static void killed_everywhere(unsigned int step)
 			CHECK(operation->run == close_all && (rc == -ENOENT || rc == -EEXIST), "%s, killed before call %u: open says %d (%s)", operation->name, number, rc,
 			      speckv_strerror(test_ctx));
 		} else {
+			if (operation->leaves & ROOT)
+				owner_is_settled(dev, number);
 			there = client_goes_on(dev, number);
 			manager_goes_on(dev, there);
 			speckv_device_close(dev);
@@ -203,7 +273,9 @@ int main(int argc, char **argv)
 		remove_device(medium);
 		for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
 			operation = &operations[i];
-			killed_everywhere(sanitized() ? 7 * step : step);
+			if (operation->leaves & ROOT && (kind == MEDIUM_FIXED || geteuid() != 0))
+				continue;
+			killed_everywhere(operation->leaves & ROOT ? 1 : sanitized() ? 7 * step : step);
 		}
 	}
 	free(buffer);
