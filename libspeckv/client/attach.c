@@ -15,9 +15,18 @@ static long long slot_byte(struct region *r, unsigned int slot)
 	return LAY_LOCK_CLIENT(r->dev->single_inode ? r->record : 0, r->fixed.generation, slot);
 }
 
+/* A manager that no lock in the pool's file shows: its other lock is not for every user to see. */
+static bool unseen_alive(struct region *r, unsigned int slot)
+{
+	struct speckv_device *dev = r->dev;
+
+	return slot == LAY_SLOT_MANAGER && load(&r->head->clients[slot].state) & LAY_CLIENT_UNSEEN &&
+	       (dev->lock_fd < 0 || load(&dev->manager_slots) >> r->record & 1 || lock_holder(dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record), NULL));
+}
+
 int client_alive(struct region *r, unsigned int slot)
 {
-	return (int)slot == r->own_slot || lock_holder(r->lock_fd, slot_byte(r, slot), NULL);
+	return (int)slot == r->own_slot || lock_holder(r->lock_fd, slot_byte(r, slot), NULL) || unseen_alive(r, slot);
 }
 
 /* Give back every run that client `slot` of this incarnation holds. False: not all, a card does not answer. */
@@ -52,10 +61,10 @@ static bool sweep(struct region *r, unsigned int slot, uint64_t incarnation, boo
 	return all;
 }
 
-void client_finish_move(struct region *r, unsigned int slot)
+void client_finish_move(struct region *r, unsigned int slot, uint64_t incarnation)
 {
 	struct lay_client *client = &r->head->clients[slot];
-	uint32_t owner = lay_owner(slot, load(&client->state) >> 8);
+	uint32_t owner = lay_owner(slot, incarnation);
 	uint64_t pages = region_pages(r), from = load(&client->move_from), to = load(&client->move_to), generation = load(&client->move_to_generation);
 	uint64_t word = lay_word(LAY_CLAIMED, owner, generation);
 	uint32_t n = 1;
@@ -66,7 +75,7 @@ void client_finish_move(struct region *r, unsigned int slot)
 			n++;
 		atomic_compare_exchange_strong(&r->page_map[to], &word, lay_word(LAY_HEAD, n, generation));
 	}
-	store(&client->move_to_generation, 0);
+	atomic_compare_exchange_strong(&client->move_to_generation, &generation, 0); /* and not that of a client that came since */
 }
 
 /* Blocks that a client published and did not live to index, and twins that it did not live to settle. */
@@ -95,7 +104,7 @@ static void reindex(struct speckv_pool *pool)
 	}
 }
 
-/* Give back what the dead client of this slot held; whoever calls keeps others from the slot. True: a client was, and is settled. */
+/* Give back what the dead client of this slot held; the caller keeps others from the slot. True: a client was, and is settled. */
 static bool slot_reap(struct region *r, unsigned int slot, uint64_t *back)
 {
 	struct lay_client *client = &r->head->clients[slot];
@@ -105,7 +114,7 @@ static bool slot_reap(struct region *r, unsigned int slot, uint64_t *back)
 
 	if (!(state & 1))
 		return false;
-	client_finish_move(r, slot);
+	client_finish_move(r, slot, state >> 8);
 	if (!sweep(r, slot, state >> 8, true, &got))
 		return false; /* the next who looks may reach the card */
 	*back += got;
@@ -244,6 +253,8 @@ static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 
 	for (;;) {
 		*alone = !same_boot(r, boot) && lock_byte(r->lock_fd, pool_byte(r)) == 0;
+		if (*alone && same_boot(r, boot)) /* another process settled it before this one had the byte, and may have died since */
+			*alone = false;
 		rc = *alone ? 0 : lock_byte_shared(r->lock_fd, pool_byte(r));
 		if (rc != -EAGAIN || clock_ns() - start >= ENTER_PATIENCE_NS)
 			break;
@@ -325,9 +336,20 @@ static int slot_check(struct speckv_pool *pool)
 	return device_between(pool->region.dev, pool->region.fixed.name);
 }
 
+/* The byte that shows to clients that the manager lives. One that reaps a dead manager has it meanwhile; one may hold it for good. */
+static bool manager_shows(struct region *r)
+{
+	for (unsigned int tries = 0; tries < JOIN_TRIES; tries++) {
+		if (lock_byte(r->lock_fd, slot_byte(r, LAY_SLOT_MANAGER)) == 0)
+			return true;
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+	return false;
+}
+
 /*
  * The slot that is kept for managers: its lock lies with the manager's, where no user of the pool can hold it. A lock on its byte in the
- * pool's file shows to others that it lives; where a client holds that byte, it shows the same. -EAGAIN: another manager has it.
+ * pool's file shows to others that it lives; where that cannot be had the slot says so, and clients leave it alone. -EAGAIN: another manager has it.
  */
 static int manager_slot_take(struct speckv_pool *pool, bool alone)
 {
@@ -339,7 +361,7 @@ static int manager_slot_take(struct speckv_pool *pool, bool alone)
 		return -EAGAIN;
 	rc = lock_byte(r->dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record));
 	if (!rc) {
-		lock_byte(r->lock_fd, slot_byte(r, LAY_SLOT_MANAGER));
+		pool->unseen = !manager_shows(r);
 		rc = slot_check(pool);
 		if (!rc && !alone && slot_reap(r, LAY_SLOT_MANAGER, &back))
 			reaped(pool, back);
@@ -446,7 +468,7 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 	store(&client->move_to_generation, 0);
 	/* clients begin far from each other */
 	store(&client->cursor, region_pages(r) / LAY_CLIENTS * ((pool->slot * 37u) % LAY_CLIENTS));
-	store(&client->state, pool->incarnation << 8 | 1);
+	store(&client->state, pool->incarnation << 8 | 1 | (pool->unseen ? LAY_CLIENT_UNSEEN : 0));
 	if (!manager)
 		pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "pid %d (%s) attached, tenant %s", (int)getpid(), command, name);
 	return 0;

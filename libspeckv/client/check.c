@@ -53,7 +53,7 @@ static void forget_index(struct region *r)
 		store(&r->head->hints[i], 0);
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
 		store(&r->head->clients[slot].allocated_pages, 0);
-		client_finish_move(r, slot);
+		client_finish_move(r, slot, load(&r->head->clients[slot].state) >> 8);
 		store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) & ~0xffull);
 	}
 	for (unsigned int i = 0; i < LAY_TENANTS; i++) {

@@ -313,6 +313,7 @@ struct speckv_pool {
 	struct speckv_ctx *ctx;
 	bool read_only;
 	unsigned int slot;
+	bool unseen; /* LAY_CLIENT_UNSEEN */
 	uint64_t incarnation;
 	uint32_t owner; /* lay_owner() of this client */
 	struct lay_client *client;
@@ -340,12 +341,12 @@ int pool_attach(struct speckv_device *dev, const char *name, const struct speckv
  */
 int client_join(struct speckv_pool *pool, const struct speckv_attach *attach);
 void client_leave(struct speckv_pool *pool);
-/* 1: a live client holds the slot, 0: nobody does. */
+/* 1: a live client holds the slot, or that cannot be told; 0: none does. */
 int client_alive(struct region *region, unsigned int slot);
 /* Take back what dead clients held. Returns how many dead clients there were. */
 int clients_reap(struct speckv_pool *pool, uint64_t *pages_back);
 /* What a client that died in pages_switch() began: end it. */
-void client_finish_move(struct region *region, unsigned int slot);
+void client_finish_move(struct region *region, unsigned int slot, uint64_t incarnation);
 void client_holders(struct region *region, int except_slot, char *text, size_t bytes, unsigned int *count);
 int pool_usable(struct speckv_pool *pool, bool write);
 /* -ESTALE, text set, where its file is gone or was cut: as region_lost(), once a call or a batch. */
@@ -373,7 +374,7 @@ void pages_retire(struct speckv_pool *pool, const struct run *run);
 bool pages_unpublish(struct speckv_pool *pool, const struct run *run);
 /*
  * Move a block: `from` is published, `to` is a claimed copy of it with its entry filled. The one step that decides is from's word:
- * where another process dropped the block before it, the copy never shows (false). Between move_begin() and move_end() readers
+ * where another process dropped the block before it, or the copy is not held any more, the copy never shows (false). Between move_begin() and move_end() readers
  * that miss the key wait for it, and a death is settled by whoever reaps this client.
  */
 int move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to);

@@ -88,8 +88,11 @@ struct lay_device {
 
 /* ---- a pool's region ---------------------------------------------------------------------------------------------- */
 
+/* A manager whose slot's byte in the pool's file of locks another process holds: it lives while it has its lock in the device's. */
+#define LAY_CLIENT_UNSEEN 2ull
+
 struct lay_client {
-	_Atomic uint64_t state; /* 0: free; else incarnation << 8 | 1 */
+	_Atomic uint64_t state; /* 0: free; else incarnation << 8 | 1, and LAY_CLIENT_UNSEEN */
 	uint32_t pid, uid;
 	_Atomic uint32_t tenant;
 	uint32_t reserved0;

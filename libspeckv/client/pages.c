@@ -333,8 +333,12 @@ bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!swap(&r->page_map[from->page], lay_word(LAY_HEAD, from->pages, from->generation), lay_word(LAY_CLAIMED, pool->owner, from->generation)))
 		return false;
-	swap(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation), lay_word(LAY_HEAD, to->pages, to->generation));
-	return true; /* flushed in move_settle(): readers wait meanwhile */
+	/* flushed in move_settle(): readers wait meanwhile */
+	if (swap(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation), lay_word(LAY_HEAD, to->pages, to->generation)) ||
+	    load(&r->page_map[to->page]) == lay_word(LAY_HEAD, to->pages, to->generation))
+		return true;
+	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation), lay_word(LAY_HEAD, from->pages, from->generation));
+	return false; /* this process was taken for dead, and its copy given back */
 }
 
 void pages_release(struct region *r, uint32_t owner, const struct run *run)

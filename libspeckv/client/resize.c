@@ -104,8 +104,10 @@ static int move_block(struct job *job, uint64_t page)
 		return not_written(job, &run);
 	}
 	if (!pages_switch(job->pool, &old, &run)) { /* dropped meanwhile: it must not come back */
+		uint64_t generation = run.generation;
+
 		move_end(job->pool);
-		store(&r->entries[moved.entry].generation, 0);
+		atomic_compare_exchange_strong(&r->entries[moved.entry].generation, &generation, 0);
 		card_io_invalidate(r, &run);
 		pages_release(r, job->pool->owner, &run);
 		return -EAGAIN;

@@ -3,6 +3,9 @@
  * When an index is rebuilt, and what a rebuild keeps. Containers have boot ids of their own, and some cannot read any: nothing is rebuilt under a
  * living client, nor where the last one closed the pool; a check that does not repair changes no byte.
  */
+#include <stdarg.h>
+#include <sys/syscall.h>
+
 #include "client/internal.h"
 
 #include "harness.h"
@@ -25,6 +28,32 @@ FILE *fopen(const char *path, const char *mode)
 		return *boot ? fmemopen((void *)(uintptr_t)boot, strlen(boot), "r") : NULL;
 	fd = open(path, strchr(mode, 'w') ? O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0666);
 	return fd < 0 ? NULL : fdopen(fd, strchr(mode, 'w') ? "w" : "r");
+}
+
+static void (*before_the_lock)(void); /* once, when this process is about to try for the pool alone */
+static pid_t shown_pid;
+
+/* In front of the C library's: another process comes between a look and a lock. */
+int fcntl(int fd, int command, ...)
+{
+	void (*hook)(void) = before_the_lock;
+	va_list list;
+	void *arg;
+
+	va_start(list, command);
+	arg = va_arg(list, void *);
+	va_end(list);
+	if (hook && command == F_OFD_SETLK && ((struct flock *)arg)->l_type == F_WRLCK) {
+		before_the_lock = NULL;
+		hook();
+	}
+	return (int)syscall(SYS_fcntl, fd, command, arg);
+}
+
+/* The same: clients choose their slots by it. */
+pid_t getpid(void)
+{
+	return shown_pid ? shown_pid : (pid_t)syscall(SYS_getpid);
 }
 
 struct visit {
@@ -222,6 +251,47 @@ static void after_a_reboot(enum media kind, const char *as)
 	ended(dev, name);
 }
 
+static const char *between;
+
+static int settles_and_dies(void *arg)
+{
+	struct speckv_pool *pool = attach_pool(open_device(arg, 0), "pool", "between");
+	struct speckv_mem *mem;
+
+	EXPECT(0, put_number(pool, 300, buffer));
+	EXPECT(0, speckv_mem_alloc(pool, 100000, &mem));
+	raise(SIGKILL);
+	return 0;
+}
+
+static void another_comes_between(void)
+{
+	EXPECT(-SIGKILL, wait_child(spawn(settles_and_dies, (void *)(uintptr_t)between)));
+}
+
+/* A process that found the pool unsettled, and had its lock only after another had settled it, joined and died: that one's slot is reaped, not taken. */
+static void settled_by_one_that_died(enum media kind)
+{
+	char name[300];
+	struct speckv_device *dev = fresh(kind, name);
+	struct speckv_pool *pool;
+
+	visited(name, BOOT_A, "alice", 0, N, true);
+	boot = BOOT_B;
+	between = name;
+	shown_pid = 7;
+	before_the_lock = another_comes_between;
+	pool = attach_pool(dev, "pool", "next");
+	shown_pid = 0;
+	CHECK(!before_the_lock, "nothing came between");
+	for (uint64_t i = 0; i < N; i++)
+		EXPECT(0, get_number(pool, i, buffer));
+	EXPECT(0, get_number(pool, 300, buffer));
+	speckv_pool_close(pool);
+	expect_sound(dev, "pool", N + 1);
+	ended(dev, name);
+}
+
 static uint64_t hash_file(const char *path, const struct stat *st, uint64_t hash)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -302,6 +372,7 @@ int main(void)
 		in_turns((enum media)kind);
 		after_a_reboot((enum media)kind, BOOT_B);
 		after_a_reboot((enum media)kind, HIDDEN);
+		settled_by_one_that_died((enum media)kind);
 		a_check_changes_nothing((enum media)kind);
 	}
 	free(buffer);

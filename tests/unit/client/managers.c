@@ -310,6 +310,54 @@ static void locks_die_with_their_process(struct speckv_device *dev)
 	kill(child, SIGKILL);
 }
 
+static int reaps(void *arg)
+{
+	struct speckv_pool *pool = attach_pool(open_device(MEMORY, 0), "pool", "other");
+
+	(void)arg;
+	return clients_reap(pool, NULL);
+}
+
+static int manages(void *arg)
+{
+	struct speckv_attach attach = { .flags = ATTACH_MANAGER };
+	struct speckv_device *dev = open_device(MEMORY, 0);
+	struct speckv_pool *pool;
+	struct run run;
+
+	(void)arg;
+	EXPECT(0, pool_attach(dev, "pool", &attach, &pool));
+	EXPECT(0, pages_claim(pool, 4, &run, 0));
+	raise(SIGKILL);
+	return 0;
+}
+
+/* The byte of the manager's slot is a client's while that reaps a dead manager: the next manager is not taken for dead when it is given back. */
+static void a_manager_is_not_taken_for_dead(struct speckv_device *dev)
+{
+	struct speckv_attach attach = { .flags = ATTACH_MANAGER };
+	struct speckv_pool *client = attach_pool(dev, "pool", "reaper"), *manager;
+	struct region *r = &client->region;
+	const long long byte = LAY_LOCK_CLIENT(dev->single_inode ? r->record : 0, r->fixed.generation, LAY_SLOT_MANAGER);
+	struct run run;
+
+	EXPECT(0, lock_byte(r->lock_fd, byte));
+	EXPECT(0, pool_attach(dev, "pool", &attach, &manager));
+	EXPECT(0, pages_claim(manager, 4, &run, 0));
+	EXPECT(0, unlock_byte(r->lock_fd, byte));
+	EXPECT(0, clients_reap(client, NULL));
+	EXPECT(0, wait_child(spawn(reaps, NULL)));
+	CHECK(load(&r->page_map[run.page]) == lay_word(LAY_CLAIMED, manager->owner, run.generation), "its run was given back");
+	pages_release(&manager->region, manager->owner, &run);
+	speckv_pool_close(manager);
+	EXPECT(0, lock_byte(r->lock_fd, byte)); /* and one that died is */
+	EXPECT(-SIGKILL, wait_child(spawn(manages, NULL)));
+	EXPECT(0, unlock_byte(r->lock_fd, byte));
+	EXPECT(1, clients_reap(client, NULL));
+	speckv_pool_close(client);
+	expect_sound(dev, "pool", -1);
+}
+
 static int sit(void *arg)
 {
 	attach_pool(open_device(MEMORY, 0), "pool", "sitter");
@@ -382,6 +430,7 @@ int main(void)
 	speckv_pool_close(pool);
 	two_managers_at_once(dev);
 	who_is_attaching_is_seen(dev);
+	a_manager_is_not_taken_for_dead(dev);
 	a_dead_manager_is_finished(dev);
 	for (int kind = 0; kind < test_media(); kind++)
 		half_done_pools_go((enum media)kind);

@@ -214,6 +214,34 @@ static void a_move_ends_as_one_block_or_none(void)
 	}
 }
 
+/* A mover that was taken for dead: its copy was given back, or a reaper ended the move. The block is there, once. */
+static void a_move_that_is_reaped_under_a_living_client_loses_nothing(bool ended)
+{
+	struct region *r = &pool->region;
+	struct speckv_key key = key_of(70);
+	struct found from;
+	struct run to, old;
+
+	half_move(70, &from, &to);
+	old = (struct run){ from.page, from.generation, from.pages };
+	if (ended)
+		store(&r->page_map[to.page], lay_word(LAY_HEAD, to.pages, to.generation));
+	else
+		pages_release(r, pool->owner, &to);
+	CHECK(pages_switch(pool, &old, &to) == ended, "ended: %d", ended);
+	if (ended) {
+		EXPECT(0, block_index(pool, &key, &to));
+		index_remove(r, &key, from.entry, from.generation);
+		pages_release(r, pool->owner, &old);
+	}
+	move_end(pool);
+	pages_recount(r);
+	EXPECT(0, get_number(pool, 70, buffer));
+	expect_sound(dev, "twins", 1);
+	EXPECT(1, speckv_drop(pool, &key, 1));
+	expect_sound(dev, "twins", 0);
+}
+
 /* A page that was given to another block since: its old slot and entry name a generation that is not there any more. */
 static void a_look_up_takes_a_block_of_its_own_generation_only(void)
 {
@@ -252,6 +280,9 @@ int main(void)
 	repair_settles_twins_too();
 	a_slot_written_twice_costs_nothing();
 	a_move_ends_as_one_block_or_none();
+	a_move_that_is_reaped_under_a_living_client_loses_nothing(false);
+	if (!test_on_card()) /* it would have both copies */
+		a_move_that_is_reaped_under_a_living_client_loses_nothing(true);
 	speckv_pool_close(pool);
 	free(buffer);
 	speckv_device_close(dev);
