@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import speckv
 
+_SMALL_BYTES = 1 << 16  # of a key, or a card's uuid
+
 
 @dataclass(frozen=True)
 class Folder:
@@ -31,8 +33,12 @@ class Folder:
         return self.context.open_file(self.descriptor, self.path / name, flags, mode)
 
     def read(self, name: str) -> bytes:
+        """All of a small file."""
         with os.fdopen(self.open(name, os.O_RDONLY), "rb") as stream:
-            return stream.read()
+            data = stream.read(_SMALL_BYTES + 1)
+        if len(data) > _SMALL_BYTES:
+            raise OSError(errno.EFBIG, f"more than {_SMALL_BYTES:,} bytes", str(self.path / name))
+        return data
 
     def write(self, name: str, data: bytes, mode: int = 0o644) -> None:
         """Write a file so that it is seen whole, or not at all."""
@@ -100,6 +106,27 @@ def runtime(ctx: speckv.Context, name: str | None = None, *, make: bool = False)
         else:
             with folder.enter(name, make=make) as inner:
                 yield inner
+
+
+def check_opens(ctx: speckv.Context, path: Path, *, link: bool = True) -> bool:
+    """Refuse what `opened(make=True)` would refuse, and make nothing. False: it would be made."""
+    import speckv
+
+    try:
+        os.close(ctx.open_folder(path, link=link))
+    except speckv.NotFoundError:
+        if not path.parent.is_dir():
+            raise
+        check_writable(path.parent, f"cannot make the folder {path}")
+        return False
+    return True
+
+
+def check_writable(folder: Path, failure: str) -> None:
+    """Refuse a folder in which this process can make no name."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(number, f"{failure}: {os.strerror(number)}")
 
 
 def trouble(ctx: speckv.Context, path: Path, *, link: bool = True) -> tuple[str, str | None] | None:

@@ -57,9 +57,13 @@ def read_secret_key(path: Path) -> bytes:
 
 
 def read_public_key(path: Path) -> bytes:
+    return public_key_of(path, read_text(path))
+
+
+def public_key_of(path: Path, pem: bytes) -> bytes:
+    """The key in the text of a file."""
     from speckv import bundle
 
-    pem = read_text(path)
     with refusals_of_keys(path):
         return bundle.public_from_pem(pem)
 

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 
 PROGRAM = "speckv-emu"
 MEMORY_BYTES = 1 << 30
+#: A smaller card has no room for a pool beside its tables; the emulator takes no larger one.
+MEMORY_BYTES_MIN, MEMORY_BYTES_MAX = 8 << 20, 16 << 40
+#: Keys that the flash of a card has room for.
+KEY_SLOTS = 4
 START_SECONDS = 30
 STOP_SECONDS = 5
 #: What lies in a card's folder; nothing else is ever removed from it.
@@ -210,6 +214,7 @@ def program() -> Path:
 
 def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool]:
     """Where and how a card would be started, and whether it is new; refused for what can be seen without doing it."""
+    _check_managing(ctx)
     link = place(ctx, name)
     folder = Path(os.path.realpath(link))
     if os.path.lexists(link) and not folder.is_dir():
@@ -221,6 +226,8 @@ def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool
         if os.path.lexists(link) and wanted != folder:
             raise UsageError(f"emu:{name} lives in {folder}, not in {wanted}; nothing was changed", "another NAME")
         folder = wanted
+    if folder.parent.is_dir() or wish.folder is not None:  # else the folder of all cards is made first
+        _check_folder(ctx, folder)
     if is_running(folder):
         pid = holder(folder)
         _agree(name, folder, wish, False)
@@ -237,14 +244,45 @@ def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool
     return folder, _agree(name, folder, wish, fresh), fresh
 
 
+def _check_managing(ctx: speckv.Context, *, make: bool = True) -> None:
+    """Refuse what _managing() would refuse, and make nothing."""
+    runtime = Path(ctx.runtime_dir)
+    if make and not folders.check_opens(ctx, runtime):
+        return
+    if make and not folders.check_opens(ctx, runtime / "emu", link=False):
+        return
+    with folders.runtime(ctx, "emu") as cards:
+        if cards.has(MANAGING):
+            os.close(cards.open(MANAGING, os.O_RDWR))
+        else:
+            folders.check_writable(cards.path, f"cannot make {cards.path / MANAGING}")
+
+
+def _check_folder(ctx: speckv.Context, path: Path) -> None:
+    """Refuse a card's folder in which a start could not write."""
+    if not folders.check_opens(ctx, path):
+        return
+    folders.check_writable(path, f"cannot write in {path}")
+    with folders.opened(ctx, path) as folder:
+        if folder.has("log"):
+            os.close(folder.open("log", os.O_RDWR | os.O_APPEND))
+    folders.check_opens(ctx, path / "keys.d", link=False)
+
+
 def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:
     """What the card is, and is asked to be. A card that was made stays what it is."""
     made = None if fresh else _read_making(folder)
     if made is None and not fresh:  # started by hand: its files tell the size
         made = Making(memory_bytes=(folder / "memory").stat().st_size, factory=bool(wish.factory), power_cycle=False)
     if made is None:
+        memory = wish.memory_bytes or MEMORY_BYTES
+        if not MEMORY_BYTES_MIN <= memory <= MEMORY_BYTES_MAX:
+            least, most = format_size(MEMORY_BYTES_MIN), format_size(MEMORY_BYTES_MAX)
+            raise UsageError(f"--memory: {format_size(memory)}: a card has {least} to {most}", "--memory 1GiB")
+        if len(wish.keys) > KEY_SLOTS:
+            raise UsageError(f"--key: {len(wish.keys)} keys, and a card has room for {KEY_SLOTS}", "fewer --key")
         return Making(
-            memory_bytes=wish.memory_bytes or MEMORY_BYTES,
+            memory_bytes=memory,
             factory=bool(wish.factory),
             power_cycle=bool(wish.power_cycle),
         )
@@ -269,9 +307,9 @@ def _with(option: str, has: bool) -> str:
     return f"with {option}" if has else f"without {option}"
 
 
-def _too_large(name: str, folder: Path, making: Making) -> str | None:
+def too_large(name: str, folder: Path, making: Making) -> str | None:
     """Said of a card whose memory does not fit in its file system: it starts, and pools that do not fit are refused."""
-    room = os.statvfs(folder)
+    room = os.statvfs(next(place for place in (folder, *folder.parents) if place.is_dir()))
     free, machine = room.f_bavail * room.f_frsize, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError):  # what it holds already is not wanted again
         free += (folder / "memory").stat().st_blocks * 512
@@ -286,6 +324,7 @@ def _too_large(name: str, folder: Path, making: Making) -> str | None:
 def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], None] | None = None) -> EmulatedCard:
     """Start a card in the background, and come back when it is ready. `warn` is told of one that is too large."""
     executable = program()
+    plan(ctx, name, wish)  # a refusal makes no folder
     with _managing(ctx, make=True) as cards:
         path, making, fresh = plan(ctx, name, wish)
         existed = path.exists()
@@ -299,7 +338,7 @@ def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], N
                 _write_keys(folder, wish.keys or (TEST_PUBLIC_KEY,))
                 folder.write("card.json", f"{json.dumps(asdict(making))}\n".encode())
             _launch(executable, name, folder, making)
-            if warn and (large := _too_large(name, path, making)):
+            if warn and (large := too_large(name, path, making)):
                 warn(large)
     return describe(ctx, name)
 
@@ -350,8 +389,8 @@ def _launch(executable: Path, name: str, folder: folders.Folder, making: Making)
     command = [str(executable), "--dir", str(folder.path), "--name", name, "--memory", str(making.memory_bytes)]
     command += ["--factory"] if making.factory else []
     command += ["--power-cycle"] if making.power_cycle else []
-    for path in trusted_keys(folder.context, folder.path):  # written to the flash when that is made, and never again
-        command += ["--key", files.read_public_key(path).hex()]
+    for key in trusted_keys(folder.context, folder.path):  # written to the flash when that is made, and never again
+        command += ["--key", key.hex()]
     descriptor = folder.open("log", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     with os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace") as log:
         said = log.seek(0, os.SEEK_END)
@@ -359,7 +398,7 @@ def _launch(executable: Path, name: str, folder: folders.Folder, making: Making)
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd="/", start_new_session=True
         )
         if _became_ready(process):
-            process.returncode = 0  # it lives on: nobody waits for it here
+            process.returncode = 0  # it lives on, and is not waited for
             return
         ended = process.poll()
         if ended is None:
@@ -388,6 +427,25 @@ def _became_ready(process: subprocess.Popen[bytes]) -> bool:
 class Stopped:
     stopped: bool
     killed: bool
+
+
+def check_stop(ctx: speckv.Context, card: EmulatedCard, *, remove: bool) -> None:
+    """Refuse what stop() and remove() would refuse to this user, and change nothing."""
+    import speckv
+
+    folder = Path(card.folder)
+    if card.state == "running":
+        try:
+            speckv.card.status(ctx, card.device)
+        except speckv.PermissionDeniedError:
+            raise
+        except speckv.SpeckvError:
+            pass  # it hangs since, or ended
+    if remove:
+        _check_managing(ctx, make=False)
+        if folder.is_dir():
+            with folders.opened(ctx, folder):
+                folders.check_writable(folder, f"cannot remove what is in {folder}")
 
 
 def stop(ctx: speckv.Context, name: str) -> Stopped:
@@ -483,12 +541,13 @@ def _empty(folder: folders.Folder) -> None:
     folder.remove_folder("keys.d")
 
 
-def trusted_keys(ctx: speckv.Context, folder: Path) -> list[Path]:
+def trusted_keys(ctx: speckv.Context, folder: Path) -> list[bytes]:
     """Keys that a card was given when it was made."""
     import speckv
 
     try:
         with folders.opened(ctx, folder / "keys.d", link=False) as keys:
-            return [keys.path / name for name in keys.names() if name.endswith(".pub")]
+            names = [name for name in keys.names() if name.endswith(".pub")]
+            return [files.public_key_of(keys.path / name, keys.read(name)) for name in names]
     except speckv.NotFoundError:
         return []

@@ -135,7 +135,7 @@ def _keys(ctx: speckv.Context, wish: Wish, info: card.CardInfo) -> list[bytes]:
         return [key.public for key in trust.trusted(wish.trusted)]
     if "emulated" not in info.abilities:
         return [key.public for key in trust.trusted(None)]
-    own = [files.read_public_key(path) for path in emulation.trusted_keys(ctx, Path(info.path))]
+    own = emulation.trusted_keys(ctx, Path(info.path))
     machine = [key.public for key in trust.trusted(None)] if any(trust.FOLDER.glob("*.pub")) else []
     return [*own, TEST_PUBLIC_KEY, *machine]
 

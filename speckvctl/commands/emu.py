@@ -88,8 +88,10 @@ def start_card(
     )
     with library.context() as ctx:
         if dry_run:
-            where, making, _ = emulation.plan(ctx, name, wish)
             emulation.program()
+            where, making, _ = emulation.plan(ctx, name, wish)
+            if large := emulation.too_large(name, where, making):
+                note(large)
             card = _planned(name, where, making)
         else:
             card = emulation.start(ctx, name, wish, warn=note)
@@ -137,6 +139,7 @@ def stop_card(
         running = card.state in ("running", "hung")
         if not running and not remove:
             raise NothingToDoError(f"emu:{name} is not running", f"speckvctl emu start {name}", errno.EALREADY)
+        emulation.check_stop(ctx, card, remove=remove)
         done = emulation.Stopped(running, False)
         if not dry_run:
             if remove:

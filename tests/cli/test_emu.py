@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from speckv import bundle
 
 from speckvctl.cards import emulation
 from tests.cli.cards import Card, stopped
-from tests.cli.conftest import Cli, environment
+from tests.cli.conftest import Cli, Unchanged, environment
 from tests.cli.test_errors import as_nobody, refused
 
 
@@ -127,14 +127,41 @@ def test_a_card_that_runs_with_another_size_is_not_as_asked(cli: Cli, context: s
 
 
 def test_a_card_larger_than_its_file_system_is_warned_of(cli: Cli, context: speckv.Context) -> None:
-    started = cli.ok("emu", "start", "card0", "--memory", "1000TiB", "--dry-run")
-    assert "1000 TiB" in started.out or "1,000 TiB" in started.out
-    begun = cli.ok("emu", "start", "card0", "--memory", "4TiB")
-    assert "4 TiB" in begun.err and "more than" in begun.err and "the machine has" in begun.err
+    for dry in ((), ("--dry-run",)):
+        begun = cli.ok("emu", "start", "card0" if dry else "card1", "--memory", "4TiB", *dry)
+        assert "4 TiB" in begun.line and "more than" in begun.err and "the machine has" in begun.err
+
+
+@pytest.mark.parametrize("memory", ["4KiB", "4MiB", "8191KiB", "16385GiB", "1000TiB"])
+def test_the_memory_of_a_card_has_limits(cli: Cli, unchanged: Callable[[], Unchanged], memory: str) -> None:
+    check = unchanged()
+    for dry in ((), ("--dry-run",)):
+        refused(cli("emu", "start", "card0", "--memory", memory, *dry), 2, "--memory", "8 MiB to 16 TiB")
+    check()
+
+
+def test_a_card_of_the_least_memory_holds_a_pool(cli: Cli) -> None:
+    cli.ok("emu", "start", "card0", "--memory", str(emulation.MEMORY_BYTES_MIN))
+    cli.ok("pool", "create", "emu:card0", "chat", "--size", "64KiB")
+    cli.ok("emu", "start", "card1", "--memory", str(emulation.MEMORY_BYTES_MAX))
+
+
+def test_a_card_takes_as_many_keys_as_its_flash_has_room_for(cli: Cli, context: speckv.Context) -> None:
+    words = []
+    for number in range(emulation.KEY_SLOTS + 1):
+        key = cli.folder / f"{number}.pub"
+        key.write_text(bundle.public_to_pem(bundle.public_key(bytes([number]) * 32)))
+        words += ["--key", str(key)]
+    for dry in ((), ("--dry-run",)):
+        done = cli("emu", "start", "card0", "--memory", "64MiB", *words, *dry)
+        refused(done, 2, f"--key: {emulation.KEY_SLOTS + 1} keys", f"room for {emulation.KEY_SLOTS}")
+    assert not os.path.lexists(Path(context.runtime_dir, "emu", "card0"))
+    cli.ok("emu", "start", "card0", "--memory", "64MiB", *words[2:])
+    with speckv.card.Admin(context, "emu:card0") as admin:
+        assert len(admin.info().key_ids) == emulation.KEY_SLOTS
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing(cli: Cli, context: speckv.Context) -> None:
-    refused(cli("emu", "start", "card0", "--memory", "4KiB"), 1, "does not start")
     strange = cli.folder / "strange"
     strange.mkdir()
     (strange / "thesis.tex").write_text("years of work")
@@ -203,4 +230,12 @@ def test_who_else_may_not_stop_it(cli: Cli, context: speckv.Context, runtime_dir
     done = subprocess.run([sys.executable, "-c", STOP_AS_NOBODY], cwd="/", capture_output=True, text=True, check=True)
     assert "no permission" in done.stdout and "control" in done.stdout
     refused(as_nobody(cli, "device", "reset", "emu:card0"), 5, "admin")
+    for words in (("stop",), ("stop", "--dry-run"), ("stop", "--remove", "--yes"), ("stop", "--remove", "--dry-run")):
+        refused(as_nobody(cli, "emu", words[0], "card0", *words[1:]), 5, "no permission")
     assert emulation.is_running(card.folder)
+    emulation.stop(context, "card0")
+    for last in ("--yes", "--dry-run"):
+        refused(as_nobody(cli, "emu", "stop", "card0", "--remove", last), 5)
+        refused(as_nobody(cli, "emu", "start", "card0", *([last] if last == "--dry-run" else [])), 5)
+        refused(as_nobody(cli, "emu", "start", "card1", *([last] if last == "--dry-run" else [])), 5)
+    assert (card.folder / "memory").exists() and not os.path.lexists(card.folder.parent / "card1")

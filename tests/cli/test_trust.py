@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import speckv
+from speckv import bundle
 
 from speckvctl import folders
 from speckvctl.cards import audit, emulation
@@ -46,6 +47,7 @@ VERBS = (
     ("device", "list"),
     ("device", "close", "host:DRAM", "--yes"),
     ("emu", "start", "card0", "--memory", "64MiB"),
+    ("emu", "start", "card0", "--memory", "64MiB", "--dry-run"),
     ("emu", "list"),
 )
 
@@ -81,12 +83,15 @@ def test_doctor_names_each_folder_that_is_not_trusted(cli: Cli, runtime_dir: Pat
 
 
 def test_the_folder_of_cards_leads_nowhere_else(cli: Cli, runtime_dir: Path, victim: Path) -> None:
+    start = ("emu", "start", "card0", "--memory", "64MiB")
     (runtime_dir / "emu").symlink_to(victim)
-    refused(cli("emu", "start", "card0", "--memory", "64MiB"), 5, "symbolic link")
+    for words in (start, (*start, "--dry-run")):
+        refused(cli(*words), 5, "symbolic link")
     (runtime_dir / "emu").unlink()
     (runtime_dir / "emu").mkdir()
     strangers(runtime_dir / "emu")
-    refused(cli("emu", "start", "card0", "--memory", "64MiB"), 5, "belongs to uid 65534")
+    for words in (start, (*start, "--dry-run")):
+        refused(cli(*words), 5, "belongs to uid 65534")
     assert [path.name for path in victim.iterdir()] == ["precious"]
 
 
@@ -95,7 +100,9 @@ def test_a_folder_of_another_user_is_no_card(cli: Cli, runtime_dir: Path, tmp_pa
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     strangers(theirs)
-    refused(cli("emu", "start", "card0", "--memory", "64MiB", "--dir", str(theirs)), 5, "belongs to uid 65534")
+    start = ("emu", "start", "card0", "--memory", "64MiB", "--dir", str(theirs))
+    for words in (start, (*start, "--dry-run")):
+        refused(cli(*words), 5, "belongs to uid 65534")
     assert list(theirs.iterdir()) == [] and not os.path.lexists(runtime_dir / "emu" / "card0")
 
 
@@ -111,6 +118,18 @@ def test_removing_a_card_follows_no_link(context: speckv.Context, runtime_dir: P
     (runtime_dir / "cards" / f"{name}.pools").symlink_to(victim)
     emulation.remove(context, "card0")
     assert sorted(path.name for path in victim.iterdir()) == ["other.pub", "precious"]
+
+
+def test_the_keys_of_a_card_are_read_through_no_link(context: speckv.Context, runtime_dir: Path, victim: Path) -> None:
+    card = runtime_dir / "emu" / "card0"
+    (card / "keys.d").mkdir(parents=True)
+    key = bundle.public_key(bytes(32))
+    (victim / "theirs.pub").write_text(bundle.public_to_pem(key))
+    (card / "keys.d" / "own.pub").write_text(bundle.public_to_pem(key))
+    assert emulation.trusted_keys(context, card) == [key]
+    (card / "keys.d" / "other.pub").symlink_to(victim / "theirs.pub")
+    with pytest.raises(speckv.PermissionDeniedError, match="symbolic link"):
+        emulation.trusted_keys(context, card)
 
 
 def test_the_record_of_what_was_done_is_not_written_through_a_link(
