@@ -322,6 +322,7 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 		/* the size in the pool's own header is the truth */
 		if (!rc) {
 			uint64_t pages = region_pages(&region);
+			bool done = r->capacity_bytes != pages * region.page_bytes;
 
 			if (resize_begin(&region) == 0) /* else a client does that very thing */
 				resize_undo(&region);
@@ -331,7 +332,8 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 			else
 				region_release_backing(&region, pages, region.fixed.max_pages);
 			region_close(&region);
-			device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "finished the resize of pool %.63s, whose manager died", r->name);
+			device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "%s the resize of pool %.63s, whose manager died", done ? "finished" : "undid",
+				     r->name);
 		}
 		store(&r->state, SPECKV_POOL_ACTIVE);
 	}

@@ -182,10 +182,21 @@ void resize_end(struct region *r)
 
 void resize_undo(struct region *r)
 {
-	unretire(r, 0, region_pages(r));
+	uint64_t limit = load(&r->head->pool.claim_limit);
+
+	if (limit) /* below it stand the pages of a card whose memory went bad */
+		unretire(r, limit, region_pages(r));
 	store(&r->head->pool.claim_limit, 0);
 	atomic_fetch_add(&r->head->pool.size_sequence, 1);
 	atomic_fetch_add(&r->head->pool.freed, 1);
+}
+
+/* Did the resize that died reach the size that it was for? The record has the old one until the end. */
+static bool resized(struct region *r)
+{
+	const struct lay_pool_record *record = &r->dev->table->pools[r->record];
+
+	return record->capacity_bytes != region_pages(r) << r->page_shift;
 }
 
 /* It costs a system call: ten times a second at most, and only while a shrink is under way. */
@@ -201,11 +212,9 @@ bool resize_abandoned(struct speckv_pool *pool)
 	if (resize_begin(r) == 0) {
 		undone = load(&r->head->pool.claim_limit) != 0;
 		if (undone) {
-			bool published = load(&r->head->pool.claim_limit) >= region_pages(r);
-
 			resize_undo(r);
 			pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "a resize whose manager died was %s",
-				   published ? "finished" : "undone; the pool's size is as it was");
+				   resized(r) ? "finished" : "undone; the pool's size is as it was");
 		}
 		resize_end(r);
 	}

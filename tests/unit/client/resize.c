@@ -290,6 +290,72 @@ static void refusals(void)
 	remove_device(device_name);
 }
 
+struct told {
+	unsigned int finished, undone;
+};
+
+static int resize_told(const struct speckv_event *event, void *arg)
+{
+	struct told *told = arg;
+
+	told->finished += strstr(event->text, "died was finished") || strstr(event->text, "finished the resize");
+	told->undone += strstr(event->text, "died was undone") || strstr(event->text, "undid the resize");
+	return 0;
+}
+
+/* Each instant at which a manager may die in a resize: what is said of it is so, and memory that a card gave up stays retired. */
+static void what_is_said_of_a_dead_resize_is_so(bool by_client)
+{
+	static const struct instant {
+		uint64_t record, pages, limit; /* MiB; the record's size, the header's, and how far claims go */
+		bool finished;
+	} instants[] = {
+		{ 8, 8, 4, false }, /* a shrink, on its way */
+		{ 8, 4, 4, true },  /* and published */
+		{ 4, 4, 4, false }, /* a growth, before its size was */
+		{ 4, 8, 4, true },  /* and after */
+		{ 8, 8, 0, false }, /* one that had not begun */
+	};
+	const size_t n = sizeof(instants) / sizeof(instants[0]) - by_client; /* without a limit no client is kept out, and none looks */
+
+	for (size_t i = 0; i < n; i++) {
+		struct speckv_device *dev = open_medium(MEDIUM_DRAM, device_name);
+		struct speckv_pool_config config = small_pool("pool", 8 * MIB), lru = { .eviction = SPECKV_EVICT_LRU };
+		struct lay_pool_record *record;
+		struct told told = { 0 };
+		struct speckv_pool *pool;
+		struct region *r;
+
+		EXPECT(0, speckv_pool_create(dev, &config, NULL));
+		pool = attach_pool(dev, "pool", "a");
+		r = &pool->region;
+		record = &dev->table->pools[r->record];
+		store(&r->page_map[3], LAY_RETIRED);
+		record->capacity_bytes = instants[i].record * MIB;
+		store(&record->state, SPECKV_POOL_RESIZING);
+		store(&r->head->pool.data_pages, instants[i].pages * MIB / r->page_bytes);
+		store(&r->head->pool.claim_limit, instants[i].limit * MIB / r->page_bytes);
+		if (instants[i].limit && instants[i].pages > instants[i].limit)
+			store(&r->page_map[region_pages(r) - 1], LAY_RETIRED);
+		atomic_fetch_add(&r->head->pool.size_sequence, 1);
+		if (by_client)
+			EXPECT(0, put_number(pool, 1, buffer));
+		else
+			EXPECT(-EALREADY, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &lru, NULL));
+		CHECK(load(&r->head->pool.claim_limit) == 0 && load(&r->page_map[3]) == LAY_RETIRED, "instant %zu: limit %llu, word %llx", i,
+		      (unsigned long long)load(&r->head->pool.claim_limit), (unsigned long long)load(&r->page_map[3]));
+		CHECK(load(&r->page_map[region_pages(r) - 1]) == LAY_FREE, "instant %zu: its end is not given back", i);
+		EXPECT(0, speckv_events(dev, by_client ? "pool" : NULL, 0, resize_told, &told));
+		CHECK(told.finished == instants[i].finished && told.undone == !instants[i].finished, "instant %zu: finished %u, undone %u", i, told.finished,
+		      told.undone);
+		record->capacity_bytes = region_pages(r) * r->page_bytes;
+		store(&record->state, SPECKV_POOL_ACTIVE);
+		speckv_pool_close(pool);
+		speckv_device_close(dev);
+		remove_device(device_name);
+	}
+}
+
 int main(void)
 {
 	test_begin(150);
@@ -300,6 +366,8 @@ int main(void)
 	if (!test_on_card()) {
 		a_shrink_gives_memory_back();
 		what_a_pool_grows_into_is_zeroed();
+		what_is_said_of_a_dead_resize_is_so(false);
+		what_is_said_of_a_dead_resize_is_so(true);
 	}
 	for (int kind = 0; kind < test_media(); kind++)
 		with_traffic((enum media)kind);
