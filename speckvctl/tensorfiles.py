@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,33 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="np") as file:
             yield file
     except SafetensorError as exc:
-        reason = str(exc).removeprefix("Error while deserializing header: ").removeprefix("Error while deserializing: ")
-        raise UnsoundError(f"not a safetensors file, or damaged or cut short: {reason}") from exc
+        raise UnsoundError(f"not a safetensors file, or damaged or cut short: {_reason(str(exc))}") from exc
+
+
+#: What the reader's text begins with or holds, and the same in our words.
+_REASONS = (
+    ("header too small", "it ends within its header"),
+    ("invalid header length", "it ends within its header"),
+    ("header too large", "its header is larger than any"),
+    ("invalid UTF-8 in header", "its header is not UTF-8"),
+    ("missing field", "its header leaves out a tensor's dtype, shape or place"),
+    ("invalid type", "its header does not describe tensors"),
+    ("invalid value", "its header does not describe tensors"),
+    ("invalid JSON in header", "its header is not JSON"),
+    ("invalid offset", "its tensors overlap, or leave a gap"),
+    ("incomplete metadata", "its data are shorter or longer than its tensors"),
+    ("invalid shape, data type, or offset", "a tensor's dtype and shape are not those of its data"),
+    ("overflow", "a tensor is larger than any file"),
+    ("The slice is slicing for subbytes", "a tensor ends within a byte"),
+)
+
+
+def _reason(text: str) -> str:
+    """What is wrong with a file of which the reader says this."""
+    dtype = re.search(r"unknown variant `([^`]{0,40})", text)
+    if dtype:
+        return f"a tensor's dtype is {dtype[1]}, which this build does not know"
+    return next((ours for theirs, ours in _REASONS if theirs in text), "its header is not sound")
 
 
 def entries(path: Path) -> dict[str, Entry]:
