@@ -275,12 +275,15 @@ def function_results(status: card.EmulatorStatus) -> list[CardFunction]:
 
 
 def command_of(pid: int) -> str | None:
-    """The command line of a process that is still there."""
+    """The name of a process's program, as the library has it of a pool's clients; never its arguments."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        name = Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
+        if len(name) == 15:  # the kernel cuts what is longer
+            whole = os.path.basename(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0])
+            name = whole if whole.startswith(name) else name
     except OSError:
         return None
-    return b" ".join(words).decode("utf-8", "replace")[:63] or None
+    return name.decode("utf-8", "replace")[:63] or None
 
 
 def clients(ctx: speckv.Context, admin: card.Admin) -> list[CardFunction]:
@@ -290,6 +293,6 @@ def clients(ctx: speckv.Context, admin: card.Admin) -> list[CardFunction]:
 
 
 def named(holders: list[CardFunction]) -> str:
-    """Each process once: "process 12 (vllm serve), process 14"."""
+    """Each process once: "process 12 (vllm), process 14"."""
     seen = {one.pid: one.command for one in holders}
     return ", ".join(f"process {pid}" + (f" ({command})" if command else "") for pid, command in seen.items())
