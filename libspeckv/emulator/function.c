@@ -252,7 +252,7 @@ struct emu_function *emu_function_open(struct emulator *e, int fd, bool admin, s
 	struct emu_function *f = calloc(1, sizeof(*f));
 
 	if (!f) {
-		close(fd);
+		vu_release(fd, user->uid, true);
 		return NULL;
 	}
 	f->emulator = e;
@@ -263,7 +263,7 @@ struct emu_function *emu_function_open(struct emulator *e, int fd, bool admin, s
 	emu_driver_peer(f, fd);
 	f->connection = vu_open(fd, &ops, f, VECTORS, user);
 	if (!f->connection) {
-		close(fd);
+		vu_release(fd, user->uid, true);
 		free(f);
 		return NULL;
 	}

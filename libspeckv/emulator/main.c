@@ -385,5 +385,6 @@ int main(int argc, char **argv)
 	loop(&e);
 	emu_peers_end(&e);
 	speckv_card_destroy(e.card);
+	flock(lock_fd, LOCK_UN); /* before the process ends: that may wait for a peer's file to be closed */
 	return 0;
 }

@@ -210,8 +210,8 @@ static bool accept_peer(struct emulator *e, int listening, bool admin)
 		end(e, slot);
 		user = user_of(e, peer.uid); /* that one's may be free now */
 	}
-	if (slot == EMU_PEERS || !user) {
-		vu_release(fd);
+	if (slot == EMU_PEERS || !user || vu_release_stuck(peer.uid)) {
+		vu_release(fd, peer.uid, true);
 		return true;
 	}
 	f = emu_function_open(e, fd, admin, user);
@@ -231,7 +231,7 @@ static bool accept_peer(struct emulator *e, int listening, bool admin)
 
 static void close_control(struct emulator *e, unsigned int slot)
 {
-	close(e->controls[slot].fd);
+	vu_release(e->controls[slot].fd, geteuid(), true); /* a socket that only the card's owner and root may connect to */
 	e->controls[slot].fd = -1;
 }
 
@@ -359,6 +359,7 @@ static void look_at_clocks(struct emulator *e)
 	if (now < e->look_ms)
 		return;
 	e->look_ms = now + LOOK_MS;
+	vu_release_look(now);
 	for (unsigned int i = 0; e->late_ms && i < EMU_PEERS; i++)
 		if (e->peers[i])
 			vu_delay(e->peers[i]->connection, e->late_ms);
@@ -387,6 +388,8 @@ int64_t emu_peers_deadline_ms(const struct emulator *e)
 	for (unsigned int i = 0; i < EMU_CONTROLS; i++)
 		if (e->controls[i].fd >= 0 && e->controls[i].heard_ms + CONTROL_MS < first)
 			first = e->controls[i].heard_ms + CONTROL_MS;
+	if (vu_release_waiting() && e->look_ms < first)
+		return e->look_ms;
 	return first == INT64_MAX ? first : first + 1;
 }
 

@@ -52,7 +52,7 @@ static void close_fds(struct vu_connection *c)
 {
 	for (unsigned int i = 0; i < c->fd_count; i++)
 		if (c->fds[i] >= 0)
-			vu_release(c->fds[i]);
+			vu_release(c->fds[i], c->user->uid, false);
 	c->fd_count = 0;
 }
 
@@ -65,9 +65,9 @@ void vu_close(struct vu_connection *c)
 		vu_unmap(c, &c->maps[c->map_count - 1]);
 	for (unsigned int i = 0; i < VU_VECTORS; i++)
 		if (c->irq[i] >= 0)
-			vu_release(c->irq[i]);
-	shutdown(c->fd, SHUT_RDWR); /* its peer hears of it at once */
-	vu_release(c->fd);          /* and what was sent over it and not taken is closed with it */
+			vu_release(c->irq[i], c->user->uid, false);
+	shutdown(c->fd, SHUT_RDWR);             /* its peer hears of it at once */
+	vu_release(c->fd, c->user->uid, true); /* and what was sent over it and not taken is closed with it */
 	c->user->out_bytes -= c->out_capacity;
 	free(c->in);
 	free(c->out);
@@ -107,9 +107,15 @@ bool vu_held(const struct vu_connection *c)
 	return vu_full(c) || c->in_flight > PIECES_PAUSE;
 }
 
+/* Nothing is read that would only wait here. */
+static bool closed_to(const struct vu_connection *c)
+{
+	return vu_full(c) || vu_release_full(c->user->uid);
+}
+
 short vu_events(const struct vu_connection *c)
 {
-	return (short)((vu_full(c) ? 0 : POLLIN) | (c->out_bytes ? POLLOUT : 0));
+	return (short)((closed_to(c) ? 0 : POLLIN) | (c->out_bytes ? POLLOUT : 0));
 }
 
 int vu_over(struct vu_connection *c, int error)
@@ -140,6 +146,8 @@ int64_t vu_deadline_ms(const struct vu_connection *c)
 
 int vu_expire(struct vu_connection *c, int64_t now)
 {
+	if (vu_release_stuck(c->user->uid))
+		return vu_over(c, -ENOBUFS);
 	return vu_deadline_ms(c) <= now ? vu_over(c, -ETIMEDOUT) : c->error;
 }
 
@@ -531,7 +539,7 @@ static int receive(struct vu_connection *c)
 			if (c->fd_count < FDS && c->greeted)
 				c->fds[c->fd_count++] = fd;
 			else
-				vu_release(fd);
+				vu_release(fd, c->user->uid, false);
 		}
 	}
 	if (n == 0)
@@ -574,7 +582,7 @@ int vu_serve(struct vu_connection *c, unsigned int messages)
 	int64_t until = now_ns() + SLICE_NS;
 	struct header h;
 
-	if (vu_flush(c) == 0 && !vu_full(c) && !vu_pending(c))
+	if (vu_flush(c) == 0 && !closed_to(c) && !vu_pending(c))
 		receive(c);
 	for (bool more = true; more && messages && !vu_full(c) && whole(c, &h); messages--, more = now_ns() < until) {
 		const uint8_t *body = c->in + c->in_first + sizeof(h);

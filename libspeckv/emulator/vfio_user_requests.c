@@ -159,7 +159,7 @@ static int set_irqs(struct vu_connection *c, const struct header *h, const uint8
 	if (set.flags & 1 && set.count == 0) { /* all off */
 		for (unsigned int i = 0; i < VU_VECTORS; i++)
 			if (c->irq[i] >= 0) {
-				vu_release(c->irq[i]);
+				vu_release(c->irq[i], c->user->uid, false);
 				c->irq[i] = -1;
 			}
 		return vu_reply(c, h, NULL, 0);
@@ -180,7 +180,7 @@ static int set_irqs(struct vu_connection *c, const struct header *h, const uint8
 		if (given && fcntl(c->fds[i], F_SETFL, O_NONBLOCK) != 0)
 			return vu_refuse(c, h, -errno);
 		if (c->irq[vector] >= 0)
-			vu_release(c->irq[vector]);
+			vu_release(c->irq[vector], c->user->uid, false);
 		c->irq[vector] = given ? c->fds[i] : -1;
 		if (given)
 			c->fds[i] = -1;
