@@ -2,22 +2,16 @@
 /* Registered buffers: index and offset become bus addresses here, and nowhere else. Table entries are copied once and kept. */
 #include "card/internal.h"
 
-/* Which command a transfer belongs to: ids are a queue pair's own. Never 0. */
-static uint64_t transfer_of(const struct card_queue *queue, uint16_t id)
-{
-	return UINT64_C(1) << 32 | (uint64_t)queue->index << 16 | id;
-}
-
 int card_dma_read(struct card_function *function, struct card_queue *queue, uint16_t id, uint64_t address, void *to, uint64_t bytes)
 {
 	struct speckv_card *card = function->card;
 	int rc;
 
-	if (function->transfer && function->transfer != transfer_of(queue, id))
+	if (function->transfer && function->transfer != card_transfer(queue, id))
 		return -EAGAIN;
 	rc = card->ops.dma_read(card->arg, function->index, address, to, bytes);
 	if (rc == -EAGAIN)
-		function->transfer = transfer_of(queue, id);
+		function->transfer = card_transfer(queue, id);
 	return rc;
 }
 
@@ -25,12 +19,11 @@ void card_dma_end(struct card_function *function, const struct card_queue *queue
 {
 	struct speckv_card *card = function->card;
 
-	if (!function->transfer || (all ? (uint16_t)(function->transfer >> 16) != queue->index : function->transfer != transfer_of(queue, id)))
+	if (!function->transfer || (all ? (uint16_t)(function->transfer >> 16) != queue->index : function->transfer != card_transfer(queue, id)))
 		return;
 	function->transfer = 0;
 	if (card->ops.dma_end)
 		card->ops.dma_end(card->arg, function->index);
-	speckv_card_dma_answered(card, function->index);
 }
 
 /* What a command reads, or CARD_WAIT. */

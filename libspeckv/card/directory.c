@@ -118,6 +118,16 @@ static void let_go(struct speckv_card *card, unsigned int agent)
 	queue->agent = CARD_AGENTS;
 }
 
+/* One agent gives a block up. What that means to an invalidation which waits for it, its next look tells. */
+static void release(struct speckv_card *card, struct card_pool *pool, struct card_block *block, unsigned int agent)
+{
+	block->holders &= ~(UINT64_C(1) << agent);
+	let_go(card, agent);
+	pool->released += block->recalling;
+	if (block->state == BLOCK_DYING && !block->holders)
+		card_block_free(card, pool, block);
+}
+
 static void release_all(struct speckv_card *card, struct card_block *block)
 {
 	for (unsigned int agent = 0; agent < CARD_AGENTS; agent++)
@@ -139,6 +149,7 @@ void card_block_free(struct speckv_card *card, struct card_pool *pool, struct ca
 		       SPECKV_FRAME_HEADER_BYTES);
 	card_stage_drop(card, pool->number, address, (uint64_t)count * page_bytes(pool));
 	release_all(card, block);
+	pool->released += block->recalling;
 	set_state(block, BLOCK_FREE);
 	for (uint32_t i = 1; i < count; i++)
 		set_state(&pool->blocks[head + i], BLOCK_FREE);
@@ -163,14 +174,10 @@ void card_agent_drop(struct speckv_card *card, struct card_queue *queue, unsigne
 
 			if (block->state == BLOCK_FREE || block->state == BLOCK_REST || !(block->holders >> agent & 1))
 				continue;
-			if (is_fill(block)) {
+			if (is_fill(block))
 				card_block_free(card, pool, block);
-			} else {
-				block->holders &= ~(UINT64_C(1) << agent);
-				let_go(card, agent);
-				if (block->state == BLOCK_DYING && !block->holders)
-					card_block_free(card, pool, block);
-			}
+			else
+				release(card, pool, block, agent);
 		}
 	}
 }
@@ -390,21 +397,27 @@ uint16_t card_writeback(struct card_context *context)
 	} else if (sealing) {
 		return card_at(context, range->address, SPECKV_STATUS_SEALED);
 	}
-	if (releasing && holds(context, block)) {
-		block->holders &= ~(UINT64_C(1) << context->queue->agent);
-		let_go(context->card, context->queue->agent);
-		if (block->state == BLOCK_DYING && !block->holders)
-			card_block_free(context->card, pool, block);
-	}
+	if (releasing && holds(context, block))
+		release(context->card, pool, block, context->queue->agent);
 	return SPECKV_STATUS_OK;
 }
 
-/* Tell holders that have not been told. Notices that find no room are tried again. */
-static void recall(struct card_context *context, struct card_pool *pool, struct card_block *block)
+/* Tell one holder that has not been told. False: it has no room for that. */
+static bool recall_from(struct card_function *function, struct card_queue *queue, struct card_pool *pool, struct card_block *block)
 {
-	struct speckv_card *card = context->card;
 	uint64_t where = block_address(pool, block) | (uint64_t)pool->number << 48;
 
+	if (!card_notice(function, queue, SPECKV_NOTICE_RECALL, where))
+		return false;
+	block->recalled |= UINT64_C(1) << queue->agent;
+	function->counters[COUNT_RECALLS]++;
+	function->card->counters[COUNT_RECALLS]++;
+	return true;
+}
+
+/* Tell all of them. Those without room are told when they have it: card_recall_again(). */
+static void recall(struct speckv_card *card, struct card_pool *pool, struct card_block *block)
+{
 	for (unsigned int agent = 0; agent < CARD_AGENTS; agent++) {
 		uint64_t bit = UINT64_C(1) << agent;
 		struct card_queue *queue;
@@ -412,11 +425,31 @@ static void recall(struct card_context *context, struct card_pool *pool, struct 
 		if (!(block->holders & bit) || (block->recalled & bit))
 			continue;
 		queue = agent_queue(card, agent);
-		if (!queue || !card_notice(card->functions[card->agents[agent].function], queue, SPECKV_NOTICE_RECALL, where))
+		if (!queue || recall_from(card->functions[card->agents[agent].function], queue, pool, block))
 			continue;
-		block->recalled |= bit;
-		card_count(context, COUNT_RECALLS, 1);
+		queue->untold |= UINT64_C(1) << (pool->number - 1);
+		queue->untold_at = queue->untold_ns = 0;
 	}
+}
+
+#define RECALL_STEP 1024 /* pages of a pool that are looked at in one turn */
+
+void card_recall_again(struct card_function *function, struct card_queue *queue)
+{
+	struct card_pool *pool = &function->card->pools[1 + __builtin_ctzll(queue->untold)];
+	uint64_t bit = queue->agent < CARD_AGENTS ? UINT64_C(1) << queue->agent : 0;
+
+	for (unsigned int n = 0; pool->present && bit && queue->untold_at < pool->pages; n++, queue->untold_at++) {
+		struct card_block *block = &pool->blocks[queue->untold_at];
+
+		if (n == RECALL_STEP)
+			return;
+		if (block->state != BLOCK_FREE && block->state != BLOCK_REST && block->recalling && block->holders & bit && !(block->recalled & bit) &&
+		    !recall_from(function, queue, pool, block))
+			return;
+	}
+	queue->untold &= queue->untold - 1;
+	queue->untold_at = 0;
 }
 
 /* The first look: everything in the range must be right before anything is changed. */
@@ -472,37 +505,53 @@ static bool invalidate_block(struct card_context *context, struct card_pool *poo
 		card_stage_drop(card, pool->number, block_address(pool, block), (uint64_t)block->pages * page_bytes(pool));
 	}
 	block->recalling = 1;
-	recall(context, pool, block);
+	recall(card, pool, block);
 	return false;
 }
 
+/*
+ * The first look is at the whole range; afterwards blocks that were recalled are waited for one after the other, until the first of them is
+ * given up or time is over.
+ */
 uint16_t card_invalidate(struct card_context *context)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
 	struct card_command *command = context->command;
-	bool first_look = !command->deadline_ns, gone = true;
-	uint64_t now = card_now(context->card), first, end;
+	bool first_look = !command->deadline_ns, gone = true, late;
+	uint64_t now = card_now(context->card), end;
 	struct card_pool *pool;
-	uint16_t status = range_check(context, SPECKV_RIGHT_WRITE, 0, &pool);
+	uint16_t status = first_look ? range_check(context, SPECKV_RIGHT_WRITE, 0, &pool) :
+				       card_pool_find(context, range->pool, SPECKV_RIGHT_WRITE, &pool);
 
 	if (status)
 		return status;
-	first = range->address / page_bytes(pool);
-	end = first + range->bytes / page_bytes(pool);
+	end = (range->address + range->bytes) / page_bytes(pool);
 	if (first_look) {
-		status = invalidate_check(context, pool, first, end);
+		command->cursor = range->address / page_bytes(pool);
+		status = invalidate_check(context, pool, command->cursor, end);
 		if (status)
 			return status;
 		command->deadline_ns = now + card_feature(context->card, SPECKV_FEATURE_RECALL_TIMEOUT_MS) * 1000000;
 	}
-	for (uint64_t i = first; i < end; i++) {
+	late = now >= command->deadline_ns && !first_look;
+	end = end < pool->pages ? end : pool->pages; /* what was given up since may be the pool's no longer */
+	for (uint64_t i = command->cursor; i < end; i++) {
 		struct card_block *block = &pool->blocks[i];
 
-		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
+		if (block->state == BLOCK_FREE || block->state == BLOCK_REST || invalidate_block(context, pool, block, first_look, late))
 			continue;
-		gone &= invalidate_block(context, pool, block, first_look, now >= command->deadline_ns && !first_look);
+		if (gone)
+			command->cursor = i;
+		gone = false;
+		if (!first_look && !late)
+			break;
 	}
-	if (gone)
+	if (gone) {
 		card_tally(context->card, pool, SPECKV_COUNT_DROPS, 1);
-	return gone ? SPECKV_STATUS_OK : CARD_WAIT;
+		return SPECKV_STATUS_OK;
+	}
+	command->ready_ns = command->deadline_ns;
+	command->event = &pool->released;
+	command->seen = pool->released;
+	return CARD_WAIT;
 }

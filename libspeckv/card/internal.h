@@ -91,8 +91,11 @@ union card_entry {
 struct card_command {
 	union card_entry entry;
 	uint64_t start_ns;
-	uint64_t ready_ns; /* not before; UINT64_MAX: stuck */
+	uint64_t ready_ns; /* not before, unless `event` is no longer `seen`; UINT64_MAX: stuck */
+	const uint32_t *event; /* NULL: only time */
+	uint32_t seen;
 	uint64_t deadline_ns; /* of a recall; 0: none was sent yet */
+	uint64_t cursor; /* of a recall: the first page of the pool that may hold a block of its range still */
 	uint64_t result;
 	uint64_t address; /* for the error log */
 	uint32_t field;
@@ -127,11 +130,14 @@ struct card_queue {
 	uint16_t phase;
 	struct card_buffer *buffer;
 	struct card_command *waiting; /* CARD_IN_FLIGHT, in the order of submission */
-	unsigned int waits;
+	unsigned int waits, next_wait;
 	uint32_t held; /* blocks that this queue pair holds */
 	uint32_t unsignalled; /* completions since the last interrupt */
 	uint64_t first_unsignalled_ns;
 	uint64_t revoked; /* notices that found no room yet: bit map of pools */
+	uint64_t untold; /* recalls that found none: bit map of pools */
+	uint64_t untold_at; /* page of the first of them up to which it was told since */
+	uint64_t untold_ns; /* when to look for room again, at the latest */
 	uint64_t events; /* sequence to tell; 0: none */
 	struct card_rights grant[SPECKV_CARD_POOLS + 1];
 };
@@ -186,6 +192,7 @@ struct card_pool {
 	uint64_t frame_bytes; /* most that a frame takes in any mode */
 	uint64_t used_pages, stored_bytes, count;
 	uint64_t free_ns; /* the bandwidth limit lets commands start from here on */
+	uint32_t released; /* counts what may let an invalidation go on */
 	struct card_statistics statistics;
 	struct speckv_pace pace;
 	struct { uint64_t life; uint16_t function; uint32_t slot; } rival; /* the session that was asked about last */
@@ -343,6 +350,12 @@ void card_revoke(struct card_function *function, struct card_queue *queue, unsig
 uint32_t card_outstanding(struct speckv_card *card);
 void card_abort_pool(struct speckv_card *card, unsigned int pool, uint16_t status);
 
+/* Which command a transfer from host memory belongs to: ids are a queue pair's own. Never 0. */
+static inline uint64_t card_transfer(const struct card_queue *queue, uint16_t id)
+{
+	return UINT64_C(1) << 32 | (uint64_t)queue->index << 16 | id;
+}
+
 /* buffers.c: host memory, registered buffers and admin data. Return a status; CARD_WAIT: not to be had now. */
 int card_dma_read(struct card_function *function, struct card_queue *queue, uint16_t id, uint64_t address, void *to, uint64_t bytes);
 /* The command `id` of a queue pair is over, or, if `all`, whatever it was reading. */
@@ -398,6 +411,8 @@ bool card_run_free(const struct card_pool *pool, uint64_t address, uint64_t byte
 void card_block_publish(struct speckv_card *card, struct card_pool *pool, uint64_t address, uint64_t generation, uint64_t bytes);
 void card_block_free(struct speckv_card *card, struct card_pool *pool, struct card_block *block);
 void card_agent_drop(struct speckv_card *card, struct card_queue *queue, unsigned int pool);
+/* Tell a queue pair of recalls that it had no room for, a little at a time. */
+void card_recall_again(struct card_function *function, struct card_queue *queue);
 void card_directory_recover(struct speckv_card *card, struct card_pool *pool);
 uint16_t card_acquire(struct card_context *context);
 uint16_t card_writeback(struct card_context *context);

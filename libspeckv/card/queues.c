@@ -9,6 +9,7 @@
 #define SLICE_NS 20000u /* after which it is another function's turn */
 #define RUN_NS 60000u   /* of one run: the sockets are looked at in between */
 #define HALVE_NS 4000000u
+#define RETRY_NS 1000000u /* a card that could sleep looks that often for room for a recall */
 
 struct speckv_doorbell *card_doorbell(struct card_function *function, const struct card_queue *queue)
 {
@@ -184,7 +185,7 @@ void card_queue_enable(struct card_function *function, struct card_queue *queue)
 	queue->sq_head = queue->cq_tail = 0;
 	queue->phase = 1;
 	queue->waits = queue->unsignalled = 0;
-	queue->revoked = queue->events = 0;
+	queue->revoked = queue->untold = queue->events = 0;
 	queue->asked = 0;
 	queue->state = QUEUE_ENABLED;
 }
@@ -224,7 +225,7 @@ void card_queue_disable(struct card_function *function, struct card_queue *queue
 	free(queue->buffer);
 	queue->buffer = NULL;
 	queue->buffers = 0;
-	queue->revoked = queue->events = 0;
+	queue->revoked = queue->untold = queue->events = 0;
 	queue->state = QUEUE_DISABLED;
 	queue->status = 0;
 }
@@ -326,10 +327,12 @@ void card_abort_pool(struct speckv_card *card, unsigned int pool, uint16_t statu
 
 /* ---- running ------------------------------------------------------------------------------------------------ */
 
-/* Does this wait for host memory that has not come yet? */
-static bool parked(const struct card_function *function, uint32_t asked)
+/* Does the command `id` wait for host memory: for what it asked for, or for its turn to ask? */
+static bool parked(const struct card_function *function, const struct card_queue *queue, uint16_t id, uint32_t asked)
 {
-	return asked && asked == function->answers;
+	if (!asked || !function->transfer)
+		return false;
+	return function->transfer != card_transfer(queue, id) || asked == function->answers;
 }
 
 void speckv_card_dma_answered(struct speckv_card *card, unsigned int index)
@@ -367,22 +370,23 @@ static bool id_in_use(const struct card_queue *queue, uint16_t id)
 	return false;
 }
 
-static uint16_t execute(struct card_context *context)
+/* Is there nothing to be done for a command that was copied, behind `earlier` others of its queue pair? Costs next to nothing. */
+static bool waits(const struct card_context *context, unsigned int earlier, uint64_t now)
 {
-	return is_admin(context->queue) ? card_admin(context) : card_io(context);
+	const struct card_command *command = context->command;
+
+	if ((command->waits_for_all && earlier) || parked(context->function, context->queue, command->entry.sqe.command_id, command->asked))
+		return true;
+	return command->ready_ns > now && (!command->event || *command->event == command->seen);
 }
 
-/* Run a command that was copied. CARD_WAIT: it stays in flight. */
-static uint16_t start(struct card_context *context, unsigned int earlier)
+/* Run it. CARD_WAIT: it stays in flight. */
+static uint16_t start(struct card_context *context)
 {
-	struct card_command *command = context->command;
-
-	if ((command->waits_for_all && earlier) || parked(context->function, command->asked))
-		return CARD_WAIT;
-	command->waits_for_all = false;
-	if (command->ready_ns > card_now(context->card))
-		return CARD_WAIT;
-	return execute(context);
+	context->command->waits_for_all = false;
+	context->command->asked = 0;
+	context->command->event = NULL;
+	return is_admin(context->queue) ? card_admin(context) : card_io(context);
 }
 
 /* Faults that were asked for delay a command before it does anything. */
@@ -399,8 +403,8 @@ static void delay(struct speckv_card *card, const struct card_queue *queue, stru
 	}
 }
 
-/* Copy one entry and begin it. False: the queue pair cannot go on now. */
-static bool fetch(struct card_function *function, struct card_queue *queue)
+/* Copy one entry and begin it; the time of that. False: the queue pair cannot go on now. */
+static bool fetch(struct card_function *function, struct card_queue *queue, uint64_t *now)
 {
 	struct speckv_card *card = function->card;
 	struct card_command *command = &queue->waiting[queue->waits];
@@ -413,7 +417,7 @@ static bool fetch(struct card_function *function, struct card_queue *queue)
 		card_queue_fail(function, queue, SPECKV_STATUS_INVALID);
 		return false;
 	}
-	if (parked(function, queue->asked))
+	if (parked(function, queue, SPECKV_EVENT_COMMAND_ID, queue->asked))
 		return false;
 	if (tail == queue->sq_head || queue->waits == CARD_IN_FLIGHT - 1 || room(function, queue) <= queue->waits)
 		return false;
@@ -435,7 +439,7 @@ static bool fetch(struct card_function *function, struct card_queue *queue)
 	queue->asked = 0;
 	memset((uint8_t *)command + sizeof(command->entry), 0, sizeof(*command) - sizeof(command->entry));
 	command->field = CARD_NO_FIELD;
-	command->start_ns = card_now(card);
+	command->start_ns = *now = card_now(card);
 	queue->sq_head = (queue->sq_head + 1) & (queue->sq_entries - 1);
 	if (command->entry.sqe.command_id == SPECKV_EVENT_COMMAND_ID) {
 		finish(&context, CARD_INVALID(&context, sqe.command_id));
@@ -451,7 +455,7 @@ static bool fetch(struct card_function *function, struct card_queue *queue)
 	delay(card, queue, command);
 	/* In flight while it runs: a notice that it causes must leave its completion's place free. */
 	queue->waits++;
-	status = start(&context, queue->waits - 1);
+	status = waits(&context, queue->waits - 1, *now) ? CARD_WAIT : start(&context);
 	if (queue->state != QUEUE_ENABLED)
 		return false;
 	if (status == CARD_WAIT)
@@ -461,28 +465,40 @@ static bool fetch(struct card_function *function, struct card_queue *queue)
 	return true;
 }
 
-static unsigned int run_waiting(struct card_function *function, struct card_queue *queue)
+/* Commands in flight, as many as there is time for until `end`: the next turn goes on where this one stops. */
+static unsigned int run_waiting(struct card_function *function, struct card_queue *queue, uint64_t end, uint64_t *now)
 {
-	unsigned int done = 0;
+	unsigned int done = 0, i = queue->next_wait < queue->waits ? queue->next_wait : 0;
 
-	for (unsigned int i = 0; i < queue->waits && queue->state == QUEUE_ENABLED;) {
+	queue->next_wait = 0;
+	while (i < queue->waits && queue->state == QUEUE_ENABLED) {
 		struct card_context context = { .card = function->card, .function = function, .queue = queue,
 						.command = &queue->waiting[i], .entry = &queue->waiting[i].entry };
 		unsigned int before = queue->waits;
-		uint16_t status = start(&context, i);
+		uint16_t status;
 
-		if (queue->state != QUEUE_ENABLED)
-			break;
-		if (queue->waits != before) /* it ended others of this queue pair: look again */
-			break;
-		if (status == CARD_WAIT) {
+		if (waits(&context, i, *now)) {
 			i++;
 			continue;
 		}
-		finish(&context, status);
-		if (i < queue->waits)
-			remove_waiting(queue, i);
-		done++;
+		status = start(&context);
+		if (queue->state != QUEUE_ENABLED || queue->waits != before) { /* it ended others of this queue pair: look again */
+			*now = card_now(function->card);
+			break;
+		}
+		if (status == CARD_WAIT) {
+			i++;
+		} else {
+			finish(&context, status);
+			if (i < queue->waits)
+				remove_waiting(queue, i);
+			done++;
+		}
+		*now = card_now(function->card);
+		if (*now > end) {
+			queue->next_wait = i;
+			break;
+		}
 	}
 	return done;
 }
@@ -507,7 +523,8 @@ static bool coalesced(const struct speckv_card *card, const struct card_queue *q
 	return queue->unsignalled && card_now(card) >= queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000;
 }
 
-static unsigned int run_queue(struct card_function *function, struct card_queue *queue, unsigned int most)
+/* A turn of one queue pair, until about `end`; an entry is fetched in any case. `now` goes on with what that takes. */
+static unsigned int run_queue(struct card_function *function, struct card_queue *queue, unsigned int most, uint64_t end, uint64_t *now)
 {
 	struct speckv_card *card = function->card;
 	unsigned int done = 0;
@@ -516,13 +533,24 @@ static unsigned int run_queue(struct card_function *function, struct card_queue 
 		return 0;
 	if (queue->revoked || queue->events)
 		run_notices(function, queue);
+	if (queue->untold) {
+		bool has_room = room(function, queue) > queue->waits;
+
+		if (has_room) {
+			card_recall_again(function, queue);
+			*now = card_now(card);
+		}
+		queue->untold_ns = has_room ? *now : *now + RETRY_NS;
+	}
 	if (queue->waits)
-		done += run_waiting(function, queue);
+		done += run_waiting(function, queue, end, now);
 	for (unsigned int n = 0; n < most && n < FETCH_TURN && queue->state == QUEUE_ENABLED && !card->reboot_wanted; n++) {
-		if (!fetch(function, queue))
+		if ((n && *now > end) || !fetch(function, queue, now))
 			break;
 		done++;
 	}
+	if (done)
+		*now = card_now(card);
 	if (queue->unsignalled && coalesced(card, queue))
 		signal_queue(function, queue);
 	return done;
@@ -533,21 +561,15 @@ static unsigned int run_function(struct card_function *function, unsigned int co
 {
 	struct speckv_card *card = function->card;
 	unsigned int done = 0, pair = function->next_pair;
-	uint64_t start = *now;
+	uint64_t start = *now, end = start + SLICE_NS;
 
-	if (function->admin && (done = run_queue(function, &function->admin_queue, commands)) != 0)
-		*now = card_now(card);
+	if (function->admin)
+		done = run_queue(function, &function->admin_queue, commands, end, now);
 	for (unsigned int q = 0; q < function->pairs && done < commands && function->ready && !card->fatal; q++) {
-		unsigned int n;
-
 		if (pair >= function->pairs)
 			pair = 0;
-		n = run_queue(function, &function->pair[pair++], commands - done);
-		done += n;
-		if (!n)
-			continue;
-		*now = card_now(card);
-		if (*now - start > SLICE_NS)
+		done += run_queue(function, &function->pair[pair++], commands - done, end, now);
+		if (*now > end)
 			break;
 	}
 	function->next_pair = (uint16_t)pair;
@@ -644,11 +666,13 @@ static uint64_t next_of(const struct speckv_card *card, const struct card_functi
 		return next;
 	for (unsigned int i = 0; i < queue->waits; i++) {
 		const struct card_command *command = &queue->waiting[i];
-		uint64_t when = command->deadline_ns ? command->deadline_ns : command->ready_ns;
+		uint64_t when = command->event && *command->event != command->seen ? 0 : command->ready_ns;
 
-		if (!command->waits_for_all && !parked(function, command->asked) && when < next)
+		if (!command->waits_for_all && !parked(function, queue, command->entry.sqe.command_id, command->asked) && when < next)
 			next = when;
 	}
+	if (queue->untold && queue->untold_ns < next)
+		next = queue->untold_ns;
 	if (queue->unsignalled && queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000 < next)
 		next = queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000;
 	return next;
@@ -695,14 +719,15 @@ static bool work_waits(struct speckv_card *card)
 
 		if (!function || !function->ready || function->held || function->fatal || card->shut_down || (card->fatal && !function->admin))
 			continue;
-		if (function->admin && function->admin_tail != function->admin_queue.sq_head && !parked(function, function->admin_queue.asked))
+		if (function->admin && function->admin_tail != function->admin_queue.sq_head && 
+		    !parked(function, &function->admin_queue, SPECKV_EVENT_COMMAND_ID, function->admin_queue.asked))
 			return true;
 		for (unsigned int q = 0; q < function->pairs && !card->fatal; q++) {
 			struct card_queue *queue = &function->pair[q];
 
 			/* Without room for a completion there is no work, whatever the tail says. */
-			if (queue->state == QUEUE_ENABLED && tail_of(function, queue) != queue->sq_head && !parked(function, queue->asked) &&
-			    room(function, queue) > queue->waits)
+			if (queue->state == QUEUE_ENABLED && tail_of(function, queue) != queue->sq_head &&
+			    !parked(function, queue, SPECKV_EVENT_COMMAND_ID, queue->asked) && room(function, queue) > queue->waits)
 				return true;
 		}
 	}

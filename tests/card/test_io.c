@@ -298,6 +298,7 @@ static void fills_are_sealed_as_frames(void)
 	union card_entry acquire = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, RUN, RUN, 6, 0);
 	union card_entry seal = range(SPECKV_IO_WRITEBACK, RUN, RUN, 6, SPECKV_WRITEBACK_SEAL), e;
 	uint64_t bytes, result;
+	struct speckv_cqe cqe;
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
 	second = rig_queue(b.rig, 1, 1, 4, 6);
@@ -341,6 +342,26 @@ static void fills_are_sealed_as_frames(void)
 	e = range(SPECKV_IO_WRITEBACK, 3 * RUN, RUN, 9, SPECKV_WRITEBACK_RELEASE);
 	EQUAL(client_run(&b.client, &e, NULL), 0);
 	EQUAL(b.rig->card->pools[1].used_pages, (bytes + BENCH_PAGE - 1) / BENCH_PAGE);
+	/* One that is recalled meanwhile goes when its owner has sealed it and given it up. */
+	acquire = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, RUN, RUN, 6, 0);
+	e = range(SPECKV_IO_INVALIDATE, RUN, RUN - BENCH_PAGE, 6, 0);
+	EQUAL(client_run(&b.client, &e, NULL), 0);
+	EQUAL(client_run(&b.client, &acquire, NULL), 0);
+	for (uint64_t at = 0; at < bytes; at += BENCH_PAGE) {
+		e = (union card_entry){ .write = { .opcode = SPECKV_IO_WRITE, .flags = SPECKV_WRITE_FILL, .pool = 1, .buffer = BUFFER_BOTH,
+						   .address = RUN + at, .buffer_offset = at, .capacity = BENCH_PAGE,
+						   .bytes = bytes - at < BENCH_PAGE ? (uint32_t)(bytes - at) : BENCH_PAGE } };
+		EQUAL(client_run(&b.client, &e, NULL), 0);
+	}
+	e = range(SPECKV_IO_INVALIDATE, RUN, RUN, 6, 0);
+	client_submit(&second, &e);
+	speckv_card_run(b.rig->card, 10);
+	CHECK(client_poll(&b.client, &cqe) && cqe.status == SPECKV_NOTICE_RECALL, "the notice");
+	seal.range.flags = SPECKV_WRITEBACK_SEAL | SPECKV_WRITEBACK_RELEASE;
+	EQUAL(client_run(&b.client, &seal, NULL), 0);
+	speckv_card_run(b.rig->card, 10);
+	CHECK(client_poll(&second, &cqe) && !cqe.status, "gone");
+	EQUAL(b.rig->card->pools[1].used_pages, 0);
 	bench_end(&b);
 }
 

@@ -149,6 +149,196 @@ static void who_used_little_comes_first(void)
 	bench_end(&b);
 }
 
+/* ---- commands that wait ----------------------------------------------------------------------------------------------- */
+
+static uint64_t translations(const struct bench *b)
+{
+	return b->rig->card->counters[COUNT_TLB_HITS] + b->rig->card->counters[COUNT_TLB_MISSES];
+}
+
+static union card_entry range(uint8_t opcode, uint64_t address, uint64_t bytes, uint64_t generation, uint8_t flags)
+{
+	union card_entry e = { .range = { .opcode = opcode, .pool = 1, .flags = flags, .address = address, .bytes = bytes, .generation = generation } };
+
+	return e;
+}
+
+#define APART SPECKV_CARD_PAGE_BYTES /* a block in a translation page of its own */
+
+static void an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up(void)
+{
+	union card_entry share = range(SPECKV_IO_ACQUIRE_SHARED, 0, 10 * BENCH_PAGE, 1, 0), all = range(SPECKV_IO_INVALIDATE, 0, 1u << 20, 0, 0);
+	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } }, give = range(SPECKV_IO_WRITEBACK, 0, 10 * BENCH_PAGE, 1, SPECKV_WRITEBACK_RELEASE);
+	struct client holders[2];
+	struct speckv_cqe cqe;
+	struct bench b;
+	uint64_t before;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	holders[0] = rig_queue(b.rig, 1, 1, 4, 5);
+	holders[1] = rig_queue(b.rig, 1, 2, 1, 2);
+	for (uint64_t i = 0; i < 8; i++)
+		EQUAL(bench_put(&b, i * APART, 1 + i, 1, NULL), 0);
+	for (unsigned int h = 0; h < 2; h++) {
+		share.range.address = h ? 5 * APART : 0;
+		share.range.generation = h ? 6 : 1;
+		EQUAL(client_run(&holders[h], &share, NULL), 0);
+	}
+	for (int i = 0; i < 3; i++) { /* the second one's ring is full: it cannot be told now */
+		client_submit(&holders[1], &nop);
+		speckv_card_run(b.rig->card, 1);
+	}
+	client_submit(&b.client, &all);
+	speckv_card_run(b.rig->card, 1000);
+	before = translations(&b);
+	for (int i = 0; i < 50; i++)
+		speckv_card_run(b.rig->card, 1000);
+	EQUAL(translations(&b), before);
+	EQUAL(b.rig->card->pools[1].count, 2); /* the others went at once */
+	CHECK(client_poll(&holders[0], &cqe) && cqe.status == SPECKV_NOTICE_RECALL && (cqe.result & 0xffffffffffff) == 0, "the first is told");
+	CHECK(speckv_card_next_ns(b.rig->card) <= b.rig->now + 2000000, "there is one to be told yet, with every millisecond");
+	for (int i = 0; i < 3; i++)
+		CHECK(client_poll(&holders[1], &cqe) && !cqe.status, "no-op %d", i);
+	speckv_card_run(b.rig->card, 1000);
+	CHECK(client_poll(&holders[1], &cqe) && cqe.status == SPECKV_NOTICE_RECALL && (cqe.result & 0xffffffffffff) == 5 * APART, "now that it has room");
+	EQUAL(b.rig->card->functions[1]->pair[2].untold, 0);
+	CHECK(speckv_card_next_ns(b.rig->card) > b.rig->now + 2000000, "nothing to do but to wait");
+	EQUAL(client_run(&holders[0], &give, NULL), 0);
+	speckv_card_run(b.rig->card, 1000);
+	EQUAL(b.rig->card->pools[1].count, 1);
+	CHECK(!client_poll(&b.client, &cqe), "one holds on");
+	give.range.address = 5 * APART;
+	give.range.generation = 6;
+	EQUAL(client_run(&holders[1], &give, NULL), 0);
+	speckv_card_run(b.rig->card, 1000);
+	CHECK(client_poll(&b.client, &cqe) && !cqe.status, "done, and not only at the deadline");
+	EQUAL(b.rig->card->pools[1].used_pages, 0);
+	bench_end(&b);
+}
+
+static void an_answer_from_host_memory_runs_the_command_that_asked(void)
+{
+	struct speckv_cqe cqe;
+	unsigned int done = 0;
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_INT8_DELTA_RLE);
+	/* All are in flight, held up by the pool's bandwidth, when they begin to read what is not at hand. */
+	b.rig->card->pools[1].record.description.burst_bytes_per_second = 1u << 20;
+	for (uint64_t i = 0; i < 10; i++) {
+		union card_entry entry = bench_write(&b, i * APART, 1, 1);
+
+		client_submit(&b.client, &entry);
+	}
+	for (int i = 0; i < 3; i++)
+		speckv_card_run(b.rig->card, 1000);
+	EQUAL(b.rig->card->functions[1]->pair[0].waits, 9);
+	b.rig->now += 20 * (b.block_bytes * 1000000000 >> 20);
+	read_at_once = b.rig->ops.dma_read;
+	b.rig->card->ops.dma_read = read_later;
+	b.rig->card->ops.dma_end = read_end;
+	known_count = 0;
+	for (unsigned int turn = 0; turn < 200 && done < 10; turn++) {
+		uint64_t before;
+
+		for (int i = 0; i < 3; i++) /* none waits for another turn to begin */
+			speckv_card_run(b.rig->card, 1000);
+		before = translations(&b);
+		for (int i = 0; i < 10; i++)
+			speckv_card_run(b.rig->card, 1000);
+		EQUAL(translations(&b), before);
+		speckv_card_dma_answered(b.rig->card, 1);
+		speckv_card_run(b.rig->card, 1000);
+		CHECK(translations(&b) - before <= 3, "turn %u: %llu translations", turn, (unsigned long long)(translations(&b) - before));
+		while (client_poll(&b.client, &cqe)) {
+			EQUAL(cqe.status, 0);
+			done++;
+		}
+	}
+	EQUAL(done, 10);
+	bench_end(&b);
+}
+
+static void commands_that_wait_for_bandwidth_do_not_read_the_clock(void)
+{
+	struct speckv_cqe cqe;
+	union card_entry read;
+	uint64_t before;
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
+	b.rig->card->pools[1].record.description.burst_bytes_per_second = 1u << 20;
+	read = bench_read(&b, 0, 1, 1);
+	for (int i = 0; i < 12; i++)
+		client_submit(&b.client, &read);
+	for (int i = 0; i < 3; i++)
+		speckv_card_run(b.rig->card, 1000);
+	EQUAL(b.rig->card->functions[1]->pair[0].waits, 11);
+	before = b.rig->now; /* each look at the clock is 10 ns there */
+	speckv_card_run(b.rig->card, 1000);
+	CHECK(b.rig->now - before <= 30, "%llu looks at the clock", (unsigned long long)(b.rig->now - before) / 10);
+	b.rig->now += 20 * (b.block_bytes * 1000000000 >> 20);
+	before = 0;
+	speckv_card_run(b.rig->card, 1000);
+	while (client_poll(&b.client, &cqe)) {
+		EQUAL(cqe.status, 0);
+		before++;
+	}
+	EQUAL(before, 12);
+	bench_end(&b);
+}
+
+static struct rig *slow;
+static unsigned int slow_pages;
+
+/* A page that takes long. */
+static int take_slowly(void *arg, uint64_t offset, uint64_t bytes)
+{
+	(void)arg;
+	(void)offset;
+	slow_pages += bytes == SPECKV_CARD_PAGE_BYTES;
+	slow->now += 20000;
+	return 0;
+}
+
+/* In turns of about as long as one step takes, whether it completes something or not. */
+static void the_time_of_a_command_that_goes_on_counts_and_ends_the_turn(void)
+{
+	struct speckv_pool_description pools[2] = { rig_pool("second", 3u << 20, SPECKV_CODEC_RAW), rig_pool("third", 3u << 20, SPECKV_CODEC_RAW) };
+	struct speckv_cqe cqe;
+	unsigned int done = 0;
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	slow = b.rig;
+	memset(b.rig->card->backed, 0, b.rig->card->layout.pages / 8);
+	b.rig->card->ops.memory_take = take_slowly;
+	for (unsigned int i = 0; i < 2; i++) {
+		uint64_t data = rig_alloc(b.rig, 0, sizeof(pools[i]));
+		struct speckv_cmd_data create = { .opcode = SPECKV_ADMIN_CREATE_POOL, .data_address = data, .data_bytes = sizeof(pools[i]) };
+
+		memcpy(rig_at(b.rig, 0, data), &pools[i], sizeof(pools[i]));
+		client_submit(&b.admin, &create);
+	}
+	speckv_card_run(b.rig->card, 1000);
+	for (unsigned int turn = 0; turn < 100 && done < 2; turn++) {
+		uint64_t spent = speckv_card_spent(b.rig->card, 0), before = b.rig->now;
+
+		slow_pages = 0;
+		speckv_card_run(b.rig->card, 1000);
+		CHECK(slow_pages <= 8, "turn %u: %u pages", turn, slow_pages);
+		CHECK(slow_pages < 8 || speckv_card_spent(b.rig->card, 0) >= spent / 2 + 8 * 20000, "%llu ns of %llu were counted",
+		      (unsigned long long)(speckv_card_spent(b.rig->card, 0) - spent), (unsigned long long)(b.rig->now - before));
+		while (client_poll(&b.admin, &cqe)) {
+			EQUAL(cqe.status, 0);
+			done++;
+		}
+	}
+	EQUAL(done, 2);
+	bench_end(&b);
+}
+
 /* ---- logs ----------------------------------------------------------------------------------------------------------------- */
 
 static void one_function_cannot_push_the_others_out_of_the_logs(void)
@@ -261,6 +451,10 @@ int main(void)
 	a_command_that_waits_for_host_memory_blocks_no_other_function();
 	a_function_that_is_held_or_failed_rests();
 	who_used_little_comes_first();
+	an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up();
+	an_answer_from_host_memory_runs_the_command_that_asked();
+	commands_that_wait_for_bandwidth_do_not_read_the_clock();
+	the_time_of_a_command_that_goes_on_counts_and_ends_the_turn();
 	one_function_cannot_push_the_others_out_of_the_logs();
 	a_pool_is_made_of_memory_that_is_there();
 	a_card_does_not_start_without_memory_for_its_tables();
