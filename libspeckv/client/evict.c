@@ -16,6 +16,8 @@
 #define STEPS 1024 /* blocks looked at in them */
 #define WINDOW_STEPS 4096
 
+#define NO_PAGE UINT64_MAX
+
 /* Whole blocks and free pages in a row. used: the latest use among them, 1 at least. */
 struct window {
 	uint64_t start, end, used;
@@ -44,8 +46,8 @@ static uint64_t next_random(void)
 	return state;
 }
 
-/* The window that starts at or before `page`, holds n pages and does not end before `reach`. */
-static bool window_at(struct region *r, uint64_t page, uint32_t n, uint64_t reach, uint64_t limit, struct window *window)
+/* The window that starts at or before `page`, holds n pages and does not end before `reach`. The block at `unreachable` counts as unused. */
+static bool window_at(struct region *r, uint64_t page, uint32_t n, uint64_t reach, uint64_t limit, uint64_t unreachable, struct window *window)
 {
 	uint64_t word = load(&r->page_map[page]), at;
 	unsigned int steps = 0;
@@ -62,7 +64,8 @@ static bool window_at(struct region *r, uint64_t page, uint32_t n, uint64_t reac
 		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
 			uint64_t used = load_relaxed(&r->entries[region_entry_of(r, at)].used);
 
-			window->used = used > window->used ? used : window->used;
+			if (at != unreachable && used > window->used)
+				window->used = used;
 			at += lay_value(word);
 		} else if (word == LAY_FREE) {
 			at++;
@@ -113,19 +116,15 @@ static void consider(struct search *s, const struct window *window)
 /* The windows that the block at `page` begins and ends: beside the end of a chain lies, more often than not, what came before it. */
 static void consider_around(struct search *s, uint64_t page, bool unreachable)
 {
-	uint64_t word = load(&s->r->page_map[page]), end = page + lay_value(word);
+	uint64_t word = load(&s->r->page_map[page]), end = page + lay_value(word), unused = unreachable ? page : NO_PAGE;
 	struct window window;
 
 	if (lay_state(word) != LAY_HEAD || !lay_value(word) || end > s->limit)
 		return;
-	if (window_at(s->r, page, s->n, end, s->limit, &window)) {
-		window.used = unreachable ? 1 : window.used;
+	if (window_at(s->r, page, s->n, end, s->limit, unused, &window))
 		consider(s, &window);
-	}
-	if (end - page < s->n && end >= s->n && window_at(s->r, end - s->n, s->n, end, s->limit, &window)) {
-		window.used = unreachable ? 1 : window.used;
+	if (end - page < s->n && end >= s->n && window_at(s->r, end - s->n, s->n, end, s->limit, unused, &window))
 		consider(s, &window);
-	}
 }
 
 /* Follow a chain from the block at `page` to a leaf, through blocks of the tenant. */
@@ -173,14 +172,14 @@ static bool take_sample(const struct search *s, bool block, uint64_t *budget, st
 	uint64_t page = next_random() % s->limit;
 
 	if (!block)
-		return window_at(r, page, s->n, 0, s->limit, window);
+		return window_at(r, page, s->n, 0, s->limit, NO_PAGE, window);
 	for (unsigned int draws = 1; draws < DRAWS && !block_around(s, page); draws++)
 		page = next_random() % s->limit;
 	for (; *budget; --*budget) {
 		uint64_t word = load_relaxed(&r->page_map[page]);
 
 		if (block_around(s, page))
-			return window_at(r, page, 1, 0, s->limit, window);
+			return window_at(r, page, 1, 0, s->limit, NO_PAGE, window);
 		page += lay_state(word) == LAY_HEAD && lay_value(word) ? lay_value(word) : 1;
 		if (page >= s->limit)
 			page = 0;

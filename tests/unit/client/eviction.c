@@ -173,6 +173,43 @@ static void what_no_prefix_reaches_goes_first(struct speckv_device *dev)
 	end_pool(dev, pool);
 }
 
+/* Where more room is wanted than an unreachable block takes, those beside it count with their own uses. */
+static void what_lies_beside_an_unreachable_block_counts_as_used(struct speckv_device *dev)
+{
+	enum { LOST = FITS / 2, BESIDE = 10 };
+	struct speckv_pool_config keep = { .eviction = SPECKV_EVICT_NONE };
+	struct speckv_pool *pool = new_pool(dev, 4 * MIB, "raw");
+	struct region *r = &pool->region;
+	uint64_t pages = region_pages(r), before, n = 0;
+	struct speckv_key key = key_of(LOST);
+	struct found found;
+	unsigned int hot = 0;
+
+	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &keep, NULL)); /* no room is left, and nothing gone */
+	while (put_number(pool, n + 1, buffer) == 0)
+		n++;
+	CHECK(n >= FITS - 2 && index_find(r, &key, &found), "%llu blocks", (unsigned long long)n);
+	evict_orphan(pool, &found);
+	before = load(&r->head->stats.use_clock) + 1;
+	for (uint64_t i = LOST - BESIDE; i <= LOST + BESIDE; i++)
+		if (i != LOST)
+			EXPECT(0, get_number(pool, i, buffer));
+	EXPECT(true, pages_evict(pool, 2 * found.pages, pages, ~0ull));
+	for (uint64_t i = LOST - BESIDE; i <= LOST + BESIDE; i++)
+		hot += i != LOST && there(pool, i);
+	CHECK(hot == 2 * BESIDE, "of %d blocks in use %u stayed", 2 * BESIDE, hot);
+	/* and where all others were used since, nothing is older */
+	while (put_number(pool, n + 1, buffer) == 0)
+		n++;
+	for (uint64_t i = 1; i <= n; i++)
+		if (i != LOST)
+			get_number(pool, i, buffer);
+	for (unsigned int tries = 0; tries < 20; tries++)
+		EXPECT(false, pages_evict(pool, 2 * found.pages, pages, before));
+	CHECK(there(pool, LOST), "it stays");
+	end_pool(dev, pool);
+}
+
 /* A tenant at its quota makes room at the ends of its own chains. */
 static void a_tenants_quota_takes_ends_first(struct speckv_device *dev)
 {
@@ -238,6 +275,7 @@ int main(void)
 	sessions_keep_their_beginnings(dev);
 	the_session_in_use_stays(dev);
 	what_no_prefix_reaches_goes_first(dev);
+	what_lies_beside_an_unreachable_block_counts_as_used(dev);
 	a_tenants_quota_takes_ends_first(dev);
 	no_clock_that_is_set_turns_the_order(dev, 0, false, false);
 	no_clock_that_is_set_turns_the_order(dev, -3600ll * 1000000000, false, false);
