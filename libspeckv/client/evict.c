@@ -240,7 +240,7 @@ static bool choose(struct speckv_pool *pool, struct search *s, bool block)
 	return s->found;
 }
 
-static bool evict_run(struct speckv_pool *pool, uint64_t page)
+static enum evicted evict_run(struct speckv_pool *pool, uint64_t page)
 {
 	struct region *r = &pool->region;
 	struct speckv_key key;
@@ -248,11 +248,11 @@ static bool evict_run(struct speckv_pool *pool, uint64_t page)
 	uint64_t parent, children;
 
 	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
-		return false;
+		return EVICT_LOST;
 	parent = index_parent(r, &found);
 	children = load_relaxed(&r->entries[found.entry].first_child);
 	if (!block_drop(pool, &key, &found))
-		return false;
+		return load(&r->page_map[page]) == lay_word(LAY_HEAD, found.pages, found.generation) ? EVICT_NONE : EVICT_LOST;
 	if (parent)
 		store_relaxed(&pool->evict_parent, parent);
 	if (children && index_abandon(r, children))
@@ -260,7 +260,7 @@ static bool evict_run(struct speckv_pool *pool, uint64_t page)
 	count(pool, SPECKV_COUNT_EVICTIONS, 1);
 	if (found.tenant < LAY_TENANTS)
 		add(&r->head->tenants[found.tenant].evicted, 1);
-	return true;
+	return EVICT_DONE;
 }
 
 void evict_orphan(struct speckv_pool *pool, const struct found *found)
@@ -269,34 +269,37 @@ void evict_orphan(struct speckv_pool *pool, const struct found *found)
 	store_relaxed(&pool->evict_orphan, index_link(found));
 }
 
-bool pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, uint64_t older_than)
+enum evicted pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, uint64_t older_than)
 {
 	struct region *r = &pool->region;
 	struct search search = { .r = r, .n = n, .limit = limit, .tenant = -1, .descents = DESCENTS, .steps = STEPS };
 	const struct window *best = &search.best;
-	bool dropped = false, free = true;
+	bool dropped = false, free = true, lost = false;
 
 	if (!choose(pool, &search, false) || best->used >= older_than)
-		return false;
+		return EVICT_NONE;
 	for (uint64_t at = best->start; at < best->end;) {
 		uint64_t word = load(&r->page_map[at]);
+		enum evicted result;
 
 		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
 			at++;
 			continue;
 		}
 		free = false;
-		dropped |= evict_run(pool, at);
+		result = evict_run(pool, at);
+		dropped |= result == EVICT_DONE;
+		lost |= result == EVICT_LOST;
 		at += lay_value(word);
 	}
 	if ((dropped || free) && best->end - best->start <= LAY_RUN_MAX) /* the newest hint: the whole window in one piece */
 		hint_push(r, best->start, (uint32_t)(best->end - best->start));
-	return dropped || free;
+	return dropped || free ? EVICT_DONE : lost ? EVICT_LOST : EVICT_NONE;
 }
 
-bool evict_one(struct speckv_pool *pool, uint64_t limit, int tenant)
+enum evicted evict_one(struct speckv_pool *pool, uint64_t limit, int tenant)
 {
 	struct search search = { .r = &pool->region, .n = 1, .limit = limit, .tenant = tenant, .descents = DESCENTS, .steps = STEPS };
 
-	return choose(pool, &search, true) && evict_run(pool, search.best.start);
+	return choose(pool, &search, true) ? evict_run(pool, search.best.start) : EVICT_NONE;
 }

@@ -391,11 +391,12 @@ void pages_recount(struct region *region);
 
 /* ---- evict.c: leaves of the prefix tree, the least recently used first ------------------------------------------------ */
 
-/* Make a window of n pages below `limit` by dropping its blocks, if they were all last used before tick `older_than`. True when there
- * is such a window now. */
-bool pages_evict(struct speckv_pool *pool, uint32_t pages, uint64_t limit, uint64_t older_than);
+/* None may go, or the one that was to go could not; another thread or process changed what was chosen first, so look again; done. */
+enum evicted { EVICT_NONE, EVICT_LOST, EVICT_DONE };
+/* Make a window of n pages below `limit` by dropping its blocks, if they were all last used before tick `older_than`. */
+enum evicted pages_evict(struct speckv_pool *pool, uint32_t pages, uint64_t limit, uint64_t older_than);
 /* Drop one block below `limit`, of this tenant (below 0: of any). */
-bool evict_one(struct speckv_pool *pool, uint64_t limit, int tenant);
+enum evicted evict_one(struct speckv_pool *pool, uint64_t limit, int tenant);
 /* No prefix look-up reaches this block, whose parent is not stored: it is the first to go, until it is used again. */
 void evict_orphan(struct speckv_pool *pool, const struct found *found);
 void hint_push(struct region *region, uint64_t page, uint32_t pages);

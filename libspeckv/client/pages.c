@@ -12,6 +12,7 @@
 
 #define EVICT_TRIES 64
 #define QUOTA_TRIES 4096
+#define LOST_TRIES 8 /* in a row */
 
 static bool swap(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
 {
@@ -161,9 +162,13 @@ static bool make_way(struct speckv_pool *pool, _Atomic uint64_t *used, uint32_t 
 
 	if (n > quota)
 		return false;
-	for (unsigned int tries = 0; beyond(used, n, quota); tries++)
-		if (!evict || tries == QUOTA_TRIES || !evict_one(pool, limit, tenant))
+	for (unsigned int tries = 0, lost = 0; beyond(used, n, quota); tries++) {
+		enum evicted result = evict && tries < QUOTA_TRIES ? evict_one(pool, limit, tenant) : EVICT_NONE;
+
+		lost = result == EVICT_LOST ? lost + 1 : 0;
+		if (result == EVICT_NONE || lost > LOST_TRIES)
 			return false;
+	}
 	return true;
 }
 
@@ -234,7 +239,7 @@ static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t
 			continue; /* something was given back while we looked */
 		if (!lru || n > limit)
 			break;
-		if (!pages_evict(pool, n, limit, ~0ull) && tries > 8)
+		if (pages_evict(pool, n, limit, ~0ull) == EVICT_NONE && tries > 8)
 			break;
 	}
 	return -ENOSPC;

@@ -260,7 +260,7 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 			rc = move_block(job, p);
 			if (rc == -ENOSPC && job->evict) {
 				/* keep the more recently used of the two */
-				if (pages_evict(job->pool, n, job->to, load_relaxed(&r->entries[region_entry_of(r, p)].used)))
+				if (pages_evict(job->pool, n, job->to, load_relaxed(&r->entries[region_entry_of(r, p)].used)) == EVICT_DONE)
 					rc = move_block(job, p);
 				if (rc == -ENOSPC)
 					rc = drop_block(job, p);

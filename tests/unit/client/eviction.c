@@ -194,7 +194,7 @@ static void what_lies_beside_an_unreachable_block_counts_as_used(struct speckv_d
 	for (uint64_t i = LOST - BESIDE; i <= LOST + BESIDE; i++)
 		if (i != LOST)
 			EXPECT(0, get_number(pool, i, buffer));
-	EXPECT(true, pages_evict(pool, 2 * found.pages, pages, ~0ull));
+	EXPECT(EVICT_DONE, pages_evict(pool, 2 * found.pages, pages, ~0ull));
 	for (uint64_t i = LOST - BESIDE; i <= LOST + BESIDE; i++)
 		hot += i != LOST && there(pool, i);
 	CHECK(hot == 2 * BESIDE, "of %d blocks in use %u stayed", 2 * BESIDE, hot);
@@ -205,7 +205,7 @@ static void what_lies_beside_an_unreachable_block_counts_as_used(struct speckv_d
 		if (i != LOST)
 			get_number(pool, i, buffer);
 	for (unsigned int tries = 0; tries < 20; tries++)
-		EXPECT(false, pages_evict(pool, 2 * found.pages, pages, before));
+		EXPECT(EVICT_NONE, pages_evict(pool, 2 * found.pages, pages, before));
 	CHECK(there(pool, LOST), "it stays");
 	end_pool(dev, pool);
 }

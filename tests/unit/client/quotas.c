@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Quotas of the pool and of a tenant, and what becomes of a put that finds no room. */
+#include <pthread.h>
+
 #include "harness.h"
 
 static uint8_t *buffer;
@@ -196,6 +198,66 @@ static void a_tenants_quota_is_its_own(struct speckv_device *dev, bool packed)
 	EXPECT(0, speckv_pool_destroy(dev, "shared", NULL, NULL));
 }
 
+struct putter {
+	struct speckv_pool *pool;
+	uint64_t first;
+};
+
+#define EACH 1500
+
+static void *puts_many(void *arg)
+{
+	const struct putter *putter = arg;
+	uint8_t *own = line_alloc(2 * SMALL_BYTES);
+	struct speckv_key key, before = { { 0 } };
+
+	for (uint64_t i = 0; i < EACH; i++, before = key) {
+		struct speckv_request request = { .buffer = own, .buffer_bytes = SMALL_BYTES };
+
+		request.key = key = key_of(putter->first + i);
+		request.parent = before;
+		request.flags = i % 16 ? SPECKV_REQUEST_HAS_PARENT : 0;
+		fill_block(&key, own, SMALL_BYTES);
+		EXPECT(1, speckv_put(putter->pool, &request, 1));
+		EXPECT(0, request.status);
+	}
+	free(own);
+	return NULL;
+}
+
+static int puts_from_threads(void *arg)
+{
+	struct putter putters[4];
+	pthread_t threads[4];
+	struct speckv_pool *pool = attach_pool(open_device(MEMORY, 0), "busy", "a");
+
+	for (unsigned int i = 0; i < 4; i++) {
+		putters[i] = (struct putter){ pool, *(const uint64_t *)arg + 100000 * i };
+		CHECK(pthread_create(&threads[i], NULL, puts_many, &putters[i]) == 0, "thread");
+	}
+	for (unsigned int i = 0; i < 4; i++)
+		pthread_join(threads[i], NULL);
+	speckv_pool_close(pool);
+	return 0;
+}
+
+/* Where many threads and processes evict at once they choose the same block: those that come second look for another. */
+static void a_cache_below_its_quota_always_has_room(struct speckv_device *dev, bool of_tenant)
+{
+	struct speckv_pool_config config = small_pool("busy", 8 * MIB);
+	static const uint64_t firsts[] = { 1000000, 2000000 };
+	pid_t pids[2];
+
+	*(of_tenant ? &config.tenant_quota_bytes : &config.quota_bytes) = 2 * MIB;
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	for (int i = 0; i < 2; i++)
+		pids[i] = spawn(puts_from_threads, (void *)(uintptr_t)&firsts[i]);
+	for (int i = 0; i < 2; i++)
+		EXPECT(0, wait_child(pids[i]));
+	expect_sound(dev, "busy", -1);
+	EXPECT(0, speckv_pool_destroy(dev, "busy", NULL, NULL));
+}
+
 int main(void)
 {
 	struct speckv_device *dev;
@@ -210,6 +272,8 @@ int main(void)
 	a_quota_drops_what_was_not_used(dev, true);
 	a_tenants_quota_is_its_own(dev, false);
 	a_tenants_quota_is_its_own(dev, true);
+	a_cache_below_its_quota_always_has_room(dev, false);
+	a_cache_below_its_quota_always_has_room(dev, true);
 	free(buffer);
 	speckv_device_close(dev);
 	test_end();
