@@ -36,7 +36,7 @@ class Entry:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def opened(path: Path, framework: str = "np") -> Iterator[Any]:
     """The file, as `safetensors.safe_open` gives it. OSError with the path when it cannot be read at all."""
     from safetensors import SafetensorError, safe_open
 
@@ -45,7 +45,7 @@ def opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise UnsoundError("not a safetensors file: it is not a regular file")
     try:
-        with safe_open(path, framework="np") as file:
+        with safe_open(path, framework=framework) as file:
             yield file
     except SafetensorError as exc:
         raise UnsoundError(f"not a safetensors file, or damaged or cut short: {_reason(str(exc))}") from exc

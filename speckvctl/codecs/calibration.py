@@ -7,7 +7,7 @@ import errno
 from dataclasses import dataclass
 
 from speckvctl.codecs import calibration_e7c, calibration_q5c, study
-from speckvctl.codecs.llama import Llama
+from speckvctl.codecs.llama import Llama, Shape
 from speckvctl.codecs.study import Array, CalibrationError, Progress
 
 MODES = {module.CODEC: module for module in (calibration_q5c, calibration_e7c)}
@@ -27,6 +27,14 @@ class Made:
     tokens: int
 
 
+def check(shape: Shape, *, ratio: float | None, codec: str) -> None:
+    """Refuse what make() would refuse, as far as the model's shape tells."""
+    if shape.head_dim not in study.HEAD_DIMS:
+        raise CalibrationError(f"head size {shape.head_dim}: {codec} takes {', '.join(map(str, study.HEAD_DIMS))}")
+    mode = MODES[codec]
+    mode.check(shape, mode.RATIO if ratio is None else ratio)
+
+
 def make(
     model: Llama,
     ids: Array,
@@ -41,10 +49,7 @@ def make(
 
     Without one the ratio is the mode's usual.
     """
-    if model.shape.head_dim not in study.HEAD_DIMS:
-        raise CalibrationError(
-            f"head size {model.shape.head_dim}: {codec} takes {', '.join(map(str, study.HEAD_DIMS))}"
-        )
+    check(model.shape, ratio=ratio, codec=codec)
     found = study.study(model, ids, seed, progress)
     mode = MODES[codec]
     tables, bits, reached, loss = mode.tables(model, found, mode.RATIO if ratio is None else ratio)

@@ -18,7 +18,7 @@ import speckv
 import torch
 
 from speckvctl.codecs import study
-from speckvctl.codecs.llama import Llama
+from speckvctl.codecs.llama import Llama, Shape
 from speckvctl.codecs.perplexity import BLOCK
 from speckvctl.codecs.study import Array, CalibrationError, Head, Place, Study
 
@@ -58,10 +58,14 @@ def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], 
     """
     common = study.tables(model, found, "e7c")
     early = _transforms(model, found.early, found.blocks)
-    trial = _some(found.late, max(1, TRIAL_BYTES // study.raw_bytes(model)))
+    trial = _some(found.late, max(1, TRIAL_BYTES // study.raw_bytes(model.shape)))
     step, reached = _step(ratio, early, lambda step: study.ratio(trial, CODEC, _tables(model, common, early, step)[0]))
     made, bits = _tables(model, common, _transforms(model, found.heads, found.blocks), step)
     return made, bits, reached, float(study.losses(found, CODEC, made).sum())
+
+
+def check(shape: Shape, ratio: float) -> None:
+    """What is within reach is known only of a model's values."""
 
 
 def _step(ratio: float, transforms: dict[Place, _Transform], reaches: Callable[[float], float]) -> tuple[float, float]:

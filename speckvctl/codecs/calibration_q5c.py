@@ -17,7 +17,7 @@ import speckv
 import torch
 
 from speckvctl.codecs import study
-from speckvctl.codecs.llama import Llama
+from speckvctl.codecs.llama import Llama, Shape
 from speckvctl.codecs.perplexity import BLOCK
 from speckvctl.codecs.study import Array, CalibrationError, Study
 
@@ -34,23 +34,28 @@ def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], 
     """The tables, the bits of every head, the frames' ratio and the expected loss of a token in nats."""
     common = _tables(model, found)
     losses = np.stack([_losses(model, found, common, width) for width in WIDTHS])
-    raw, least, bit = (
-        study.raw_bytes(model),
-        _frame_bytes(model, np.ones(losses.shape[1:])),
-        BLOCK * model.shape.head_dim // 8,
-    )
-    budget = losses[0].size + math.floor((raw / ratio - least) / bit)
-    if budget < losses[0].size:
-        raise CalibrationError(f"a ratio of {ratio:g} is out of reach: {raw / least:.2f} is the most for this model")
+    raw, least = study.raw_bytes(model.shape), _least_bytes(model.shape)
+    budget = losses[0].size + math.floor((raw / ratio - least) / (BLOCK * model.shape.head_dim // 8))
     widths = _widths(losses, budget)
     chosen = np.take_along_axis(losses, widths[None].astype(np.int64) - 1, 0)
-    return _with_widths(common, widths), widths, raw / _frame_bytes(model, widths), float(chosen.sum())
+    return _with_widths(common, widths), widths, raw / _frame_bytes(model.shape, widths), float(chosen.sum())
 
 
-def _frame_bytes(model: Llama, widths: Array) -> int:
+def check(shape: Shape, ratio: float) -> None:
+    """Refuse a ratio that one bit a value does not reach."""
+    raw, least = study.raw_bytes(shape), _least_bytes(shape)
+    if raw / ratio < least:
+        raise CalibrationError(f"a ratio of {ratio:g} is out of reach: {raw / least:.2f} is the most for this model")
+
+
+def _least_bytes(shape: Shape) -> int:
+    return _frame_bytes(shape, np.ones((shape.layers, 2, shape.kv_heads)))
+
+
+def _frame_bytes(shape: Shape, widths: Array) -> int:
     """Of a frame of one 64-token block, all layers: header and table, and 64 scales and the codes of each head."""
-    front = -(-(128 + 32 * model.shape.layers) // 64) * 64
-    return int(front + (BLOCK + BLOCK * model.shape.head_dim // 8 * widths.astype(np.int64)).sum())
+    front = -(-(128 + 32 * shape.layers) // 64) * 64
+    return int(front + (BLOCK + BLOCK * shape.head_dim // 8 * widths.astype(np.int64)).sum())
 
 
 def _tables(model: Llama, found: Study) -> dict[str, Array]:

@@ -65,11 +65,16 @@ def overhead(pairs: Sequence[Pair], block_tokens: int) -> int:
     return _lines(HEAD_BYTES + len(directory(pairs, block_tokens)))
 
 
+def check_names(path: Path, pairs: Sequence[Pair], block_tokens: int) -> None:
+    """Refuse tensors whose names a file of frames has no room for."""
+    if len(directory(pairs, block_tokens)) > MAX_DIRECTORY_BYTES:
+        raise FramesError(path, f"the tensors' names take more than {MAX_DIRECTORY_BYTES >> 20} MiB", errno.EINVAL)
+
+
 def write(path: Path, pairs: Sequence[Pair], block_tokens: int, frames: Coded) -> int:
     """A file of the pairs' frames, given pair by pair; its size. A failure on the way leaves what was there."""
+    check_names(path, pairs, block_tokens)
     text = directory(pairs, block_tokens)
-    if len(text) > MAX_DIRECTORY_BYTES:
-        raise FramesError(path, f"the tensors' names take more than {MAX_DIRECTORY_BYTES >> 20} MiB", errno.EINVAL)
     head = HEAD.pack(MAGIC, VERSION, len(text), codec.crc32c(text))
     start = head + struct.pack("<I", codec.crc32c(head)) + text
     with replacing(path) as stream:

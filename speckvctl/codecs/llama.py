@@ -8,7 +8,8 @@ serving engine stores them. Needs torch; takes whatever device it is given.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from speckvctl import jsontext
+from speckvctl import jsontext, tensorfiles
 
 MAX_JSON_BYTES = 16 << 20
 ROWS = 256  # query rows of one attention call where nothing makes it shorter
@@ -166,12 +167,20 @@ def _turned(x: Tensor) -> Tensor:
 def load(folder: Path, dtype: str = "bf16", device: str = "cpu") -> Llama:
     """A model from config.json and safetensors, in one file or several with an index."""
     shape = _shape(folder / "config.json")
-    wanted = _wanted(shape)
     weights: dict[str, Tensor] = {}
-    for path, names in _files(folder, wanted).items():
-        weights |= _read(path, {name: wanted[name] for name in names}, device)
+    for path, wanted in _files(folder, _wanted(shape)).items():
+        weights |= _read(path, wanted, device)
     cache = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
     return Llama(shape, weights, cache, device)
+
+
+def check(folder: Path) -> Shape:
+    """The shape of a model that load() would take, as far as its config.json and the heads of its files tell."""
+    shape = _shape(folder / "config.json")
+    for path, wanted in _files(folder, _wanted(shape)).items():
+        with _opened(path, wanted):
+            pass
+    return shape
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -241,36 +250,47 @@ def _wanted(shape: Shape) -> dict[str, list[int]]:
     return wanted if shape.tied else wanted | {"lm_head.weight": [shape.vocabulary, shape.hidden]}
 
 
-def _files(folder: Path, wanted: dict[str, list[int]]) -> dict[Path, list[str]]:
-    """Which file has which of the tensors."""
+def _files(folder: Path, wanted: dict[str, list[int]]) -> dict[Path, dict[str, list[int]]]:
+    """Which file has which of the tensors, and their sizes."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
-        return {single: list(wanted)}
+        return {single: wanted}
     table = _json(index).get("weight_map")
-    places: dict[Path, list[str]] = {}
-    for name in wanted:
+    places: dict[Path, dict[str, list[int]]] = {}
+    for name, size in wanted.items():
         place = table.get(name) if isinstance(table, dict) else None
         if not isinstance(place, str) or "/" in place or place.startswith("."):
             raise ModelError(index, f"names no file of this folder for {name}")
-        places.setdefault(folder / place, []).append(name)
+        places.setdefault(folder / place, {})[name] = size
     return places
 
 
-def _read(path: Path, wanted: dict[str, list[int]], device: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError, safe_open
-
+@contextmanager
+def _opened(path: Path, wanted: dict[str, list[int]]) -> Iterator[Any]:
+    """A file that has these tensors, of these sizes."""
     if not path.exists():
         raise ModelError(path, "is missing", errno.ENOENT)
-    found = {}
     try:
-        with safe_open(path, framework="pt") as file:
+        with tensorfiles.opened(path, "pt") as file:
+            names = set(file.keys())
             for name, size in wanted.items():
-                tensor = file.get_tensor(name)
-                if list(tensor.shape) != size or not tensor.is_floating_point():
-                    raise ModelError(path, f"{name} is {tensor.dtype} {list(tensor.shape)}; {size} was expected")
-                if not tensor.isfinite().all():
-                    raise ModelError(path, f"{name} holds values that are not numbers")
-                found[name] = tensor.float().to(device)
-    except SafetensorError as exc:
-        raise ModelError(path, f"not a whole safetensors file, or a tensor is missing: {exc}") from exc
+                if name not in names:
+                    raise ModelError(path, f"has no tensor {name}")
+                tensor = file.get_slice(name)
+                dtype, shape = str(tensor.get_dtype()), list(tensor.get_shape())
+                if shape != size or not dtype.startswith(("F", "BF")):
+                    raise ModelError(path, f"{name} is {dtype} {shape}; {size} was expected")
+            yield file
+    except tensorfiles.UnsoundError as exc:
+        raise ModelError(path, str(exc)) from exc
+
+
+def _read(path: Path, wanted: dict[str, list[int]], device: str) -> dict[str, Tensor]:
+    found = {}
+    with _opened(path, wanted) as file:
+        for name in wanted:
+            tensor = file.get_tensor(name)
+            if not tensor.isfinite().all():
+                raise ModelError(path, f"{name} holds values that are not numbers")
+            found[name] = tensor.float().to(device)
     return found

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from speckvctl.codecs.llama import KV, Llama, Store
+from speckvctl.codecs.llama import KV, Llama, Shape, Store
 
 BLOCK = 64
 PREFIX = 1024  # tokens that are restored in the rule of that name
@@ -150,7 +150,7 @@ def _batches(ids: Ints, size: int) -> Iterator[Ints]:
         yield ids[begin : begin + size]
 
 
-def read_tokens(path: Path, model: Llama, documents: int | None = None, *, skip: int = 0) -> Ints:
+def read_tokens(path: Path, shape: Shape, documents: int | None = None, *, skip: int = 0) -> Ints:
     """Token ids [document][token] of a .npy file, checked against the model; at most `documents` behind the first."""
     if path.stat().st_size > MAX_TOKENS_FILE_BYTES:
         raise TokensError(path, f"larger than {MAX_TOKENS_FILE_BYTES >> 20} MiB: not token ids")
@@ -162,13 +162,13 @@ def read_tokens(path: Path, model: Llama, documents: int | None = None, *, skip:
         raise TokensError(path, "not a .npy file of token ids, or one that is cut short", errno.EBADMSG) from exc
     if found.ndim != 2 or found.dtype.kind not in "iu":
         raise TokensError(path, "not integers of shape [document][token]")
-    if not 2 * BLOCK < found.shape[1] <= model.shape.context or not len(found):
+    if not 2 * BLOCK < found.shape[1] <= shape.context or not len(found):
         raise TokensError(
-            path, f"shape {list(found.shape)}: {2 * BLOCK + 1} to {model.shape.context} tokens a document are needed"
+            path, f"shape {list(found.shape)}: {2 * BLOCK + 1} to {shape.context} tokens a document are needed"
         )
     ids: Ints = np.asarray(found[skip:][:documents]).astype(np.int64)
     if not len(ids):
         raise TokensError(path, f"holds {len(found)} documents, and {skip} are skipped")
-    if ids.min() < 0 or ids.max() >= model.shape.vocabulary:
-        raise TokensError(path, f"holds ids outside the model's {model.shape.vocabulary} tokens")
+    if ids.min() < 0 or ids.max() >= shape.vocabulary:
+        raise TokensError(path, f"holds ids outside the model's {shape.vocabulary} tokens")
     return ids

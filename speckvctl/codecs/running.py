@@ -89,7 +89,7 @@ def load(
     from speckvctl.codecs import llama, perplexity
 
     model = llama.load(folder, device=compute)
-    ids = perplexity.read_tokens(tokens, model, documents, skip=skip)
+    ids = perplexity.read_tokens(tokens, model.shape, documents, skip=skip)
     prefix = prefix_tokens or ids.shape[1] // 2 // 64 * 64
     if prefix + 2 > ids.shape[1]:
         raise UsageError(

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from speckv.codec import Calibration
 
-from speckvctl.codecs.llama import KV, Llama
+from speckvctl.codecs.llama import KV, Llama, Shape
 from speckvctl.codecs.perplexity import BLOCK
 
 Array = npt.NDArray[Any]
@@ -89,9 +89,8 @@ class Study:
         return self.blocks[self.early_blocks :] or self.blocks
 
 
-def raw_bytes(model: Llama) -> int:
+def raw_bytes(shape: Shape) -> int:
     """Of a block of all layers."""
-    shape = model.shape
     return shape.layers * 2 * shape.kv_heads * BLOCK * shape.head_dim * 2
 
 
@@ -100,7 +99,7 @@ def study(model: Llama, ids: Array, seed: int, progress: Progress | None) -> Stu
     shape = model.shape
     rng = np.random.default_rng(seed)
     generator = torch.Generator(device=model.device).manual_seed(seed)
-    block_bytes = 2 * raw_bytes(model)
+    block_bytes = 2 * raw_bytes(shape)
     per_document = max(1, min(ids.shape[1] // BLOCK, SAMPLE_BYTES // block_bytes // len(ids)))
     for number, document in enumerate(ids):
         if progress is not None:

@@ -272,8 +272,8 @@ def encode_file(
 ) -> None:
     """Turn a file's K and V into frames. Tensors that are neither are left out, and named.
 
-    The size of FRAMES is what codec eval calls stored. Another file of frames is written over, another file is not; a
-    failure leaves what was there.
+    The size of FRAMES is what codec eval calls stored; --dry-run encodes too, to tell it. Another file of frames is
+    written over, another file is not; a failure leaves what was there.
 
     \b
     Examples:
@@ -286,6 +286,7 @@ def encode_file(
     pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
     files.check_place(output)
     frames.check_replaceable(output)
+    frames.check_names(output, pairs, block_tokens)
     with progress("encoding", "tensors") as tell:
         stored = _encode(mode, pairs, block_tokens, output, dry_run, tell)
     raw = sum(pair.raw_bytes for pair in pairs)
@@ -331,7 +332,8 @@ def decode_file(
 ) -> None:
     """Turn a file of frames back into K and V, names, shapes and dtypes as they were. Every checksum is verified.
 
-    Another safetensors file is written over, another file is not; a failure leaves what was there.
+    --dry-run decodes too, to verify them. Another safetensors file is written over, another file is not; a failure
+    leaves what was there.
 
     \b
     Examples:
@@ -392,8 +394,8 @@ def calibrate(
     that matter get more bits, and the encoder moves errors to where they do not matter. In e7c each head gets a
     transform that puts what matters into few coefficients; its ratio is that of the last documents with what the first
     ones taught, and other text may take more or less. Some ten documents of 2048 tokens are enough; a calibration
-    should not be evaluated on the text it was made from. This needs torch, and minutes of CPU; --dry-run checks what
-    can be checked before that.
+    should not be evaluated on the text it was made from. This needs torch, and minutes of CPU. --dry-run checks
+    all that can be known without the model's weights; what ratio e7c reaches cannot.
 
     Pools and frames name the calibration by its digest. Frames cannot be read without that file: keep it.
 
@@ -417,8 +419,9 @@ def calibrate(
     tensors.check_replaceable(output)
     from speckvctl.codecs import calibration, llama, perplexity
 
-    loaded = llama.load(model, device=compute)
-    ids = perplexity.read_tokens(tokens, loaded, documents)
+    shape = llama.check(model)
+    ids = perplexity.read_tokens(tokens, shape, documents)
+    calibration.check(shape, ratio=ratio, codec=codec_name)
     if dry_run:
         planned = results.CodecCalibrate(
             file=str(output),
@@ -438,6 +441,7 @@ def calibrate(
         )
         finish(planned, as_json=as_json)
         return
+    loaded = llama.load(model, device=compute)
     with progress("calibrating", "documents") as tell:
         made = calibration.make(
             loaded, ids, ratio=ratio, codec=codec_name, seed=seed, source=f"{model.name} {tokens.name}", progress=tell

@@ -215,6 +215,28 @@ def test_a_calibration_is_made_for_the_mode_that_is_asked_for(chat: Cli) -> None
     assert chat.failure("codec", *command, "--codec", "q4x")["exit_code"] == 2
 
 
+WRONG_CALIBRATIONS: dict[str, tuple[dict[str, int], list[str], str]] = {
+    "a size of head that no codec takes": (
+        {"head_dim": 32, "num_attention_heads": 8, "num_key_value_heads": 4},
+        [],
+        "head size 32",
+    ),
+    "a ratio that no width reaches": ({}, ["--ratio", "15"], "out of reach"),
+    "a model without its weights": ({"num_hidden_layers": 3}, [], "has no tensor model.layers.2"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CALIBRATIONS)
+def test_a_dry_run_of_calibrate_refuses_what_the_shape_tells(case: str, cli: Cli) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
+    changes, options, words = WRONG_CALIBRATIONS[case]
+    tiny.write(cli.folder / "model", **changes)
+    np.save(cli.folder / "tokens.npy", tiny.documents(1, 130))
+    command = ["calibrate", "--model", "model", "--tokens", "tokens.npy", "-o", "new.safetensors", *options]
+    real, dry = cli("codec", *command), cli("codec", *command, "--dry-run")
+    assert real.code == dry.code in (1, 2, 7) and words in real.line and real.err == dry.err
+
+
 def test_tensors_of_another_model_than_the_calibrations_are_refused(chat: Cli, repository: Path) -> None:
     of = repository / "tests" / "vectors" / "calibrated" / "e7c-bf16-h64-none-tiny-29.safetensors"
     error = chat.failure("codec", "eval", "kv.safetensors", "--codec", "e7c", "--calibration", of)

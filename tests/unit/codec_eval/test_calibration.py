@@ -142,6 +142,8 @@ def test_the_file_says_what_it_was_made_from(made: calibration.Made) -> None:
 def test_a_ratio_out_of_reach_is_refused(model: llama.Llama) -> None:
     with pytest.raises(study.CalibrationError, match="out of reach"):
         calibration.make(model, tiny.documents(1, 140).astype(np.int64), ratio=15.0)
+    with pytest.raises(study.CalibrationError, match="out of reach"):
+        calibration.check(model.shape, ratio=15.0, codec="q5c")
 
 
 def test_the_same_seed_makes_the_same_file(model: llama.Llama, made: calibration.Made, tmp_path: Path) -> None:
