@@ -34,7 +34,11 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags)
 	if (rc)
 		return rc;
 	snprintf(path + strlen(path), sizeof(path) - strlen(path), "/" LOCK_NAME);
+	fork_hold();
 	fd = file_open(admin->ctx, &folder, path, O_RDWR | (dry ? 0 : O_CREAT), 0600, &private_file); /* not for others to read, and so to lock */
+	if (fd >= 0)
+		fork_guard_add_held(&admin->lock, fd, NULL, 0);
+	fork_let();
 	folder_close(&folder);
 	if (fd < 0)
 		return dry && fd == -ENOENT ? 0 : fd;
@@ -42,14 +46,14 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags)
 	if (rc) {
 		ssize_t got = pread(fd, holder, sizeof(holder) - 1, 0);
 
-		close(fd);
+		fork_guard_release(&admin->lock);
 		holder[got > 0 ? got : 0] = 0;
 		if (rc != -EAGAIN)
 			return fail(admin->ctx, rc, "%s: cannot lock %s: %s", card_name(admin->card), path, strerror(-rc));
 		return fail(admin->ctx, -EBUSY, "%s is being flashed by process %s", card_name(admin->card), *holder ? holder : "unknown");
 	}
 	if (dry) {
-		close(fd);
+		fork_guard_release(&admin->lock);
 		return 0;
 	}
 	own_command(command);
@@ -58,7 +62,6 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags)
 		/* a holder without a name is a holder */
 	}
 	admin->lock_fd = fd;
-	fork_guard_add(&admin->lock, fd, NULL, 0);
 	return 0;
 }
 

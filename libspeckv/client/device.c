@@ -55,8 +55,7 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 	dev->medium_bytes = dev->table->super.medium_bytes;
 	if (dev->medium_bytes > (dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size))
 		dev->medium_bytes = dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size;
-	if (device_may_manage(dev))
-		dev->lock_fd = device_lock_open(dev); /* asked for again, and its error told, when it is needed */
+	device_lock_guard(dev); /* asked for again, and its error told, when it is needed */
 	return 0;
 }
 
@@ -131,10 +130,8 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	rc = open_table(dev, &info);
 	if (rc)
 		goto bad;
-	dev->lock_fd = dev->lock_fd < 0 ? -1 : dev->lock_fd;
 	lost_watch(dev->table, sizeof(*dev->table), &dev->lost);
 	fork_guard_add(&dev->guard, -1, dev->table, sizeof(*dev->table));
-	fork_guard_add(&dev->locks, dev->lock_fd, NULL, 0);
 	if (dev->writable)
 		medium_register(ctx, &medium);
 	if (flags & ADOPT) { /* its pools; only who may manage the card may look */
@@ -160,8 +157,6 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 bad:
 	if (dev->table)
 		munmap(dev->table, sizeof(*dev->table));
-	if (dev->lock_fd >= 0)
-		close(dev->lock_fd);
 	if (dev->fd >= 0)
 		close(dev->fd);
 	folder_close(&dev->folder);

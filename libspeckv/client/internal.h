@@ -150,8 +150,8 @@ int unlock_byte(int fd, long long byte);
 mode_t readers_only(mode_t mode);
 /* May this user manage the device, as far as files say? */
 bool device_may_manage(const struct speckv_device *dev);
-/* The descriptor that holds a manager's locks: of a file in the folder of pools, or of the single inode itself. Text set. */
-int device_lock_open(struct speckv_device *dev);
+/* Open what holds a manager's locks, for a user who may manage: a file in the folder of pools, or the single inode itself. It is the guard's. Text set. */
+int device_lock_guard(struct speckv_device *dev);
 /* Take the manager's lock, in the file that others find too. -EAGAIN: held. */
 int device_lock(struct speckv_device *dev);
 /* ".UUID.suffix": names in the folder of pools that no pool can have. */

@@ -77,7 +77,7 @@ bool device_may_manage(const struct speckv_device *dev)
 	return dev->writable && (dev->single_inode || dev->owner == 0 || dev->owner == geteuid());
 }
 
-int device_lock_open(struct speckv_device *dev)
+static int device_lock_open(struct speckv_device *dev)
 {
 	char path[SPECKV_PATH_BYTES];
 	struct folder pools;
@@ -91,6 +91,18 @@ int device_lock_open(struct speckv_device *dev)
 								      file_open(dev->ctx, &pools, path, O_RDWR | O_CREAT, 0600, &private_file);
 	folder_close(&pools);
 	return rc;
+}
+
+int device_lock_guard(struct speckv_device *dev)
+{
+	int rc;
+
+	fork_hold();
+	rc = device_may_manage(dev) ? device_lock_open(dev) : -EACCES;
+	dev->lock_fd = rc < 0 ? -1 : rc;
+	fork_guard_add_held(&dev->locks, dev->lock_fd, NULL, 0);
+	fork_let();
+	return rc < 0 ? rc : 0;
 }
 
 /* Is the lock's file still the one that others find? */
@@ -118,10 +130,8 @@ int device_lock(struct speckv_device *dev)
 		if (!rc && lock_current(dev))
 			return 0;
 		fork_guard_release(&dev->locks);
-		rc = device_lock_open(dev);
-		dev->lock_fd = rc < 0 ? -1 : rc;
-		fork_guard_add(&dev->locks, dev->lock_fd, NULL, 0);
-		if (rc < 0)
+		rc = device_lock_guard(dev);
+		if (rc)
 			return rc;
 	}
 	return -EAGAIN;

@@ -542,6 +542,8 @@ static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int
 		rc = -errno;
 	if (!rc)
 		rc = write_super(fd, medium, bytes, true, false);
+	if (rc != -EAGAIN)
+		unlock_byte(fd, LAY_LOCK_MANAGER); /* and not at the last close: another thread may have forked meanwhile */
 	return rc ? fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot format %s: %s", medium->path, rc == -EAGAIN ? "another manager uses it" : strerror(-rc)) : 0;
 }
 

@@ -544,7 +544,7 @@ static int open_fds(struct speckv_device *dev, const struct lay_pool_record *rec
 static int open_once(struct speckv_device *dev, const char *name, bool writable, struct region *r)
 {
 	struct speckv_ctx *ctx = dev->ctx;
-	bool single = dev->single_inode;
+	bool single = dev->single_inode, guarded;
 	struct lay_pool_record record;
 	struct lay_pool *probe;
 	uint64_t offset;
@@ -561,7 +561,12 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	memcpy(r->digest, record.calibration, sizeof(r->digest));
 	pthread_mutex_init(&r->remap, NULL);
 	pthread_mutex_init(&r->reaping, NULL);
+	fork_hold();
 	rc = open_fds(dev, &record, writable, r);
+	guarded = !rc;
+	if (guarded)
+		fork_guard_add_held(&r->guard, r->lock_fd, NULL, 0);
+	fork_let();
 	if (rc)
 		goto bad;
 	offset = single ? record.extent[0].offset : 0;
@@ -633,12 +638,14 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	store(&r->size_sequence, ~0ull);
 	region_pages(r);
 	lost_watch(r->base, r->mapped_bytes, &r->lost);
-	fork_guard_add(&r->guard, r->lock_fd, r->base, r->mapped_bytes);
+	fork_guard_map(&r->guard, r->base, r->mapped_bytes);
 	return 0;
 bad:
 	if (r->base)
 		munmap(r->base, r->mapped_bytes);
-	if (r->lock_fd >= 0)
+	if (guarded)
+		fork_guard_release(&r->guard);
+	else if (r->lock_fd >= 0)
 		close(r->lock_fd);
 	if (r->fd >= 0)
 		close(r->fd);

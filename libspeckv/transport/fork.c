@@ -56,16 +56,40 @@ static void watch(void)
 	pthread_atfork(prepare, parent, child);
 }
 
-void fork_guard_add(struct fork_guard *guard, int fd, void *map, size_t map_bytes)
+void fork_hold(void)
 {
 	pthread_once(&once, watch);
 	pthread_mutex_lock(&lock);
+}
+
+void fork_let(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+void fork_guard_add_held(struct fork_guard *guard, int fd, void *map, size_t map_bytes)
+{
 	if (map)
 		madvise(map, map_bytes, MADV_DONTFORK);
 	*guard = (struct fork_guard){ .next = list, .fd = fd, .map = map, .map_bytes = map_bytes };
 	guard->forks = atomic_load_explicit(&forks, memory_order_relaxed);
 	list = guard;
-	pthread_mutex_unlock(&lock);
+}
+
+void fork_guard_add(struct fork_guard *guard, int fd, void *map, size_t map_bytes)
+{
+	fork_hold();
+	fork_guard_add_held(guard, fd, map, map_bytes);
+	fork_let();
+}
+
+void fork_guard_map(struct fork_guard *guard, void *map, size_t map_bytes)
+{
+	fork_hold();
+	madvise(map, map_bytes, MADV_DONTFORK);
+	guard->map = map;
+	guard->map_bytes = map_bytes;
+	fork_let();
 }
 
 void fork_guard_release(struct fork_guard *guard)

@@ -20,6 +20,15 @@ struct fork_guard {
 
 /* From now on `fd` (or -1) and the mapping (or NULL) are the guard's. */
 void fork_guard_add(struct fork_guard *guard, int fd, void *map, size_t map_bytes);
+/* Memory that goes with a guard that has none yet. */
+void fork_guard_map(struct fork_guard *guard, void *map, size_t map_bytes);
+/*
+ * Keep fork() out: between both a descriptor is opened and made a guard's, so that no child has it that the guard does not know. Short, and not
+ * twice by one thread.
+ */
+void fork_hold(void);
+void fork_guard_add_held(struct fork_guard *guard, int fd, void *map, size_t map_bytes);
+void fork_let(void);
 /* Close the descriptor and unmap the memory, in the parent or in a child. */
 void fork_guard_release(struct fork_guard *guard);
 /* Was fork() called since fork_guard_add(), and is this the child? */

@@ -451,9 +451,11 @@ int transport_open_vfio_user(struct transport_place place, size_t arena_bytes, s
 		return -ENOMEM;
 	v->transport.ops = &ops;
 	pthread_mutex_init(&v->asking, NULL);
+	fork_hold();
 	v->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	rc = v->fd < 0 ? -errno : 0;
-	fork_guard_add(&v->connection, v->fd, NULL, 0);
+	fork_guard_add_held(&v->connection, v->fd, NULL, 0);
+	fork_let();
 	if (!rc)
 		rc = transport_dial(v->fd, place);
 	if (!rc)

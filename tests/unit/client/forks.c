@@ -202,6 +202,50 @@ static void an_administrators_connection_ends_at_fork(void)
 	speckv_admin_close(admin);
 }
 
+static void *opens_and_closes(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&stop)) {
+		struct speckv_device *own = open_device(MEMORY, 0);
+
+		for (int i = 0; i < 4; i++)
+			speckv_pool_close(attach_pool(own, "pool", "comes"));
+		speckv_device_close(own);
+	}
+	return NULL;
+}
+
+/* A child that is forked while another thread opens a pool has none of the descriptors that locks are held through: they would outlive the parent. */
+static void no_child_inherits_locks(void)
+{
+	unsigned int inherited = 0;
+	pthread_t thread;
+
+	atomic_store(&stop, false);
+	CHECK(pthread_create(&thread, NULL, opens_and_closes, NULL) == 0, "thread");
+	for (unsigned int round = 0; round < 10 * rounds; round++) {
+		pid_t pid = fork();
+
+		CHECK(pid >= 0, "fork");
+		if (!pid) { /* nothing but system calls: the other thread may have held any lock of the C library's */
+			for (int fd = 3; fd < 256; fd++) {
+				char path[32], target[300];
+				ssize_t got;
+
+				snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+				got = readlink(path, target, sizeof(target));
+				if (got > 5 && memcmp(target + got - 5, ".lock", 5) == 0)
+					_exit(1);
+			}
+			_exit(0);
+		}
+		inherited += wait_child(pid) != 0;
+	}
+	atomic_store(&stop, true);
+	pthread_join(thread, NULL);
+	CHECK(inherited == 0, "%u of %u children", inherited, 10 * rounds);
+}
+
 int main(void)
 {
 	struct speckv_pool_config config;
@@ -219,6 +263,7 @@ int main(void)
 		EXPECT(0, put_number(pool, i, buffer));
 	children_end_what_they_inherit();
 	closing_takes_nothing_of_the_childs_own();
+	no_child_inherits_locks();
 	if (test_on_card()) {
 		connections_end_with_their_process();
 		an_administrators_connection_ends_at_fork();
