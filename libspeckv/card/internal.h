@@ -100,6 +100,7 @@ struct card_command {
 	uint64_t address; /* for the error log */
 	uint32_t field;
 	uint32_t asked; /* function->answers when it began to wait for host memory; 0: it does not */
+	struct memory_reservation reservation;
 	bool waits_for_all;
 	bool throttled; /* waited for its pool's bandwidth already */
 };
@@ -225,6 +226,9 @@ struct speckv_card {
 	uint64_t stage_backed; /* bytes of the staging memory that are */
 	uint64_t free_pages;
 	uint64_t next_page; /* where the search for free pages goes on */
+	unsigned int reserving; /* commands for which pages are being backed */
+	uint64_t give_up_at; /* free pages from here on are to be given up */
+	bool give_up_all; /* also where this process did not back them */
 
 	struct card_function *functions[CARD_FUNCTIONS];
 	unsigned int functions_max, pairs_used;

@@ -10,6 +10,8 @@
 #define POOL_COPY 512
 #define BACKED_UNIT 4096 /* bytes of which either all are backed or none */
 #define RESERVE_STEP 8 /* pages that are backed before others have their turn */
+#define GIVE_UP_STEP 16 /* pages that are given up then */
+#define GIVE_UP_LOOKS 4096 /* that are looked at */
 
 static uint64_t align_up(uint64_t value, uint64_t to)
 {
@@ -160,36 +162,85 @@ static uint64_t run_find(const struct speckv_card *card, uint64_t count)
 	return UINT64_MAX;
 }
 
-static void unreserve(struct speckv_card *card)
+static bool pass_begin(struct speckv_card *card, struct memory_reservation *r)
 {
-	for (uint64_t page = 0; page < card->layout.pages; page++)
-		if (page_free(card->page_map[page]) && backed(card, page))
-			memory_zero_pages(card, page, 1);
+	r->first = r->run ? run_find(card, r->run) : 0;
+	r->start = card->next_page % card->layout.pages;
+	r->at = r->found = 0;
+	return r->first != UINT64_MAX;
 }
 
-int memory_reserve(struct speckv_card *card, uint64_t run, uint64_t more)
+int memory_reserve(struct speckv_card *card, struct memory_reservation *r, uint64_t run, uint64_t more)
 {
-	uint64_t first = run ? run_find(card, run) : 0, start = card->next_page % card->layout.pages, found = 0;
+	bool whole = !r->active || r->run != run || r->more != more; /* this call looks at all that is wanted */
 	unsigned int made = 0;
 
-	if (first == UINT64_MAX || run + more > card->free_pages)
+	card->reserving += !r->active;
+	r->active = true;
+	r->run = run;
+	r->more = more;
+	if (run + more > card->free_pages || (whole && !pass_begin(card, r)))
 		return -ENOSPC;
-	for (uint64_t i = 0; i < run + card->layout.pages && found < run + more; i++) {
-		uint64_t page = i < run ? first + i : (start + i - run) % card->layout.pages;
+	for (;;) {
+		for (; r->at < run + card->layout.pages && r->found < run + more; r->at++) {
+			uint64_t page = r->at < run ? r->first + r->at : (r->start + r->at - run) % card->layout.pages;
 
-		if (!page_free(card->page_map[page]) || (i >= run && page >= first && page < first + run))
-			continue;
-		found++;
-		if (backed(card, page) && !(card->page_map[page] & PAGE_DIRTY))
-			continue;
-		if (made++ == RESERVE_STEP)
-			return -EAGAIN;
-		if (!page_ready(card, page)) {
-			unreserve(card);
-			return -ENOSPC;
+			if (!page_free(card->page_map[page]) || (r->at >= run && page >= r->first && page < r->first + run))
+				continue;
+			if (!backed(card, page) || card->page_map[page] & PAGE_DIRTY) {
+				if (made++ == RESERVE_STEP)
+					return -EAGAIN;
+				if (!page_ready(card, page))
+					return -ENOSPC;
+			}
+			r->found++;
 		}
+		if (whole)
+			return r->found == run + more ? 0 : -ENOSPC;
+		/* Others had their turn in between, and may have taken or given up some of it: look once more at all of it. */
+		whole = true;
+		if (!pass_begin(card, r))
+			return -ENOSPC;
 	}
-	return 0;
+}
+
+void memory_reserve_end(struct speckv_card *card, struct memory_reservation *r)
+{
+	if (!r->active)
+		return;
+	r->active = false;
+	card->reserving--;
+	card->give_up_at = 0;
+}
+
+bool memory_gives_up(const struct speckv_card *card)
+{
+	return card->ops.memory_zero && !card->reserving && card->give_up_at < card->layout.pages;
+}
+
+static bool to_give_up(const struct speckv_card *card, uint64_t page)
+{
+	return page_free(card->page_map[page]) && (card->give_up_all || backed(card, page));
+}
+
+void memory_give_up(struct speckv_card *card)
+{
+	uint64_t first = card->give_up_at, end = first + GIVE_UP_LOOKS, n = 0;
+
+	end = end < card->layout.pages ? end : card->layout.pages;
+	while (first < end && !to_give_up(card, first))
+		first++;
+	while (n < GIVE_UP_STEP && first + n < end && to_give_up(card, first + n))
+		n++;
+	card->give_up_at = first + n;
+	if (n && card->ops.memory_zero(card->arg, card->layout.first_page + first * SPECKV_CARD_PAGE_BYTES, n * SPECKV_CARD_PAGE_BYTES))
+		card->give_up_at = card->layout.pages; /* what backs it cannot be given up */
+	else
+		for (uint64_t page = first; page < first + n; page++) {
+			set_backed(card, page, false);
+			card->page_map[page] &= ~PAGE_DIRTY;
+		}
+	card->give_up_all = card->give_up_all && card->give_up_at < card->layout.pages;
 }
 
 uint64_t memory_page_take(struct speckv_card *card, uint32_t owner)
@@ -474,6 +525,7 @@ int memory_open(struct speckv_card *card)
 		card->places[f].sessions = true; /* of another run */
 	if (back_owned(card))
 		return -ENOSPC;
+	card->give_up_all = true; /* what an earlier process backed for a pool that it did not come to make */
 	recover(card);
 	return 0;
 }

@@ -94,6 +94,14 @@ struct card_block {
 	uint8_t reserved[13];
 };
 
+/* How far memory_reserve() came: zero before the first call. */
+struct memory_reservation {
+	uint64_t run, more; /* that are wanted */
+	uint64_t first, start; /* page of the run; where the search for the others begins */
+	uint64_t at, found; /* pages looked at, and those of them that are backed now */
+	bool active;
+};
+
 struct memory_layout {
 	uint64_t pools, page_map, sessions, events, errors, model, stage, first_page;
 	uint64_t pages; /* device pages, from first_page on */
@@ -121,10 +129,15 @@ void memory_clear(struct speckv_card *card, uint64_t offset, uint64_t bytes);
 /* What backs a part of device memory outside of the pages: 0, -ENOSPC. */
 int memory_take(struct speckv_card *card, uint64_t offset, uint64_t bytes);
 /*
- * Back a run of `run` free pages and `more` of the others, a little at a time. 0: they are there, and taking them cannot fail; -EAGAIN: call
- * again; -ENOSPC: not so many are free, or what backs them has no room. Pages that were backed in vain are given up again.
+ * Back a run of `run` free pages and `more` of the others, a little at a time. 0: they are there, and taking them cannot fail before the next
+ * call; -EAGAIN: call again; -ENOSPC: not so many are free, or what backs them has no room.
  */
-int memory_reserve(struct speckv_card *card, uint64_t run, uint64_t more);
+int memory_reserve(struct speckv_card *card, struct memory_reservation *reservation, uint64_t run, uint64_t more);
+/* The command is over, whatever became of it: what was backed and not taken may be given up. */
+void memory_reserve_end(struct speckv_card *card, struct memory_reservation *reservation);
+/* Is there, as far as is known, memory that backs free pages? Give some of it up. */
+bool memory_gives_up(const struct speckv_card *card);
+void memory_give_up(struct speckv_card *card);
 /* Gives a zeroed page to `owner`; UINT64_MAX: none is free, or none that can be backed. */
 uint64_t memory_page_take(struct speckv_card *card, uint32_t owner);
 uint64_t memory_pages_take(struct speckv_card *card, uint64_t count, uint32_t owner);

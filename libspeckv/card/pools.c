@@ -145,8 +145,9 @@ static bool map_pages(struct speckv_card *card, struct card_pool *pool, uint64_t
 	return true;
 }
 
-static uint16_t make_pool(struct speckv_card *card, struct card_pool *pool, const struct speckv_pool_description *d)
+static uint16_t make_pool(struct card_context *context, struct card_pool *pool, const struct speckv_pool_description *d)
 {
+	struct speckv_card *card = context->card;
 	struct memory_superblock *super = memory_superblock(card);
 	struct memory_pool *r = &pool->record;
 	uint64_t pages = d->capacity_bytes / SPECKV_CARD_PAGE_BYTES, table;
@@ -159,7 +160,7 @@ static uint16_t make_pool(struct speckv_card *card, struct card_pool *pool, cons
 	table = (r->reserve_bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint64_t) + 4095) / 4096 * 4096 +
 		r->reserve_bytes / d->page_bytes * sizeof(struct card_block);
 	r->table_pages = (table + SPECKV_CARD_PAGE_BYTES - 1) / SPECKV_CARD_PAGE_BYTES;
-	switch (memory_reserve(card, r->table_pages, pages)) {
+	switch (memory_reserve(card, &context->command->reservation, r->table_pages, pages)) {
 	case -EAGAIN:
 		return CARD_WAIT; /* others have their turn: much of it takes a while */
 	case 0:
@@ -220,7 +221,7 @@ uint16_t card_create_pool(struct card_context *context)
 	}
 	if (!pool)
 		return SPECKV_STATUS_NO_SLOT;
-	status = make_pool(card, pool, &d);
+	status = make_pool(context, pool, &d);
 	if (status)
 		return status;
 	context->command->result = pool->number;
@@ -248,15 +249,16 @@ static uint16_t pool_command(struct card_context *context, uint8_t flags, struct
 	return pool ? card_pool_by_uuid(context, command->pool, command->uuid, pool) : SPECKV_STATUS_OK;
 }
 
-static uint16_t grow(struct speckv_card *card, struct card_pool *pool, uint64_t from, uint64_t to, bool dry)
+static uint16_t grow(struct card_context *context, struct card_pool *pool, uint64_t from, uint64_t to, bool dry)
 {
+	struct speckv_card *card = context->card;
 	int rc;
 
 	if (to - from > card->free_pages)
 		return SPECKV_STATUS_NO_MEMORY;
 	if (dry)
 		return SPECKV_STATUS_OK;
-	rc = memory_reserve(card, 0, to - from);
+	rc = memory_reserve(card, &context->command->reservation, 0, to - from);
 	if (rc)
 		return rc == -EAGAIN ? CARD_WAIT : SPECKV_STATUS_NO_MEMORY;
 	if (!map_pages(card, pool, from, to))
@@ -309,7 +311,7 @@ uint16_t card_resize_pool(struct card_context *context)
 	if (bytes > pool->record.reserve_bytes)
 		return SPECKV_STATUS_NO_MEMORY;
 	if (bytes > old)
-		status = grow(card, pool, old / SPECKV_CARD_PAGE_BYTES, bytes / SPECKV_CARD_PAGE_BYTES, dry);
+		status = grow(context, pool, old / SPECKV_CARD_PAGE_BYTES, bytes / SPECKV_CARD_PAGE_BYTES, dry);
 	else
 		status = shrink(context, pool, old / SPECKV_CARD_PAGE_BYTES, bytes / SPECKV_CARD_PAGE_BYTES, dry);
 	if (status || dry)

@@ -36,9 +36,17 @@ static uint32_t head_of(struct card_function *function, const struct card_queue 
 	return is_admin(queue) ? function->admin_head : load_doorbell(&card_doorbell(function, queue)->cq_head);
 }
 
+/* What was kept for commands in flight goes before they are forgotten. */
+static void unreserve(struct speckv_card *card, struct card_queue *queue)
+{
+	for (unsigned int i = 0; i < queue->waits; i++)
+		memory_reserve_end(card, &queue->waiting[i].reservation);
+}
+
 void card_queue_fail(struct card_function *function, struct card_queue *queue, uint16_t status)
 {
 	if (is_admin(queue)) {
+		unreserve(function->card, queue);
 		card_fatal(function->card, function, SPECKV_FATAL_ADMIN_QUEUE);
 		return;
 	}
@@ -122,6 +130,7 @@ static void finish(struct card_context *context, uint16_t status)
 	struct card_queue *queue = context->queue;
 
 	card_dma_end(function, queue, command->entry.sqe.command_id, false);
+	memory_reserve_end(context->card, &command->reservation);
 	if (status)
 		card_error(context, status);
 	if (!is_admin(queue)) {
@@ -218,6 +227,7 @@ void card_queue_disable(struct card_function *function, struct card_queue *queue
 		if (queue->unsignalled)
 			signal_queue(function, queue);
 	}
+	unreserve(function->card, queue);
 	queue->waits = 0;
 	card_dma_end(function, queue, 0, true);
 	card_agent_drop(function->card, queue, 0);
@@ -630,6 +640,8 @@ unsigned int speckv_card_run(struct speckv_card *card, unsigned int commands)
 		card->rebooted = true;
 		card_boot(card);
 	}
+	if (memory_gives_up(card))
+		memory_give_up(card);
 	return done;
 }
 
@@ -682,6 +694,8 @@ uint64_t speckv_card_next_ns(const struct speckv_card *card)
 {
 	uint64_t next = UINT64_MAX, other;
 
+	if (memory_gives_up(card))
+		return 0;
 	for (unsigned int i = 0; i < card->order_count; i++) {
 		const struct card_function *function = card->functions[card->order[i]];
 
