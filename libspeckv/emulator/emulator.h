@@ -67,7 +67,8 @@ struct emulator {
 		int fd; /* -1: none */
 		int64_t heard_ms;
 	} controls[EMU_CONTROLS];
-	int memory_error; /* device memory could not be had where it was touched */
+	int memory_error, flash_error; /* what was touched there could not be had */
+	bool memory_told; /* the card has stopped for it */
 	bool stop;
 	bool cut;           /* the process ends, as at a loss of power, when this many more bytes of flash were written or erased */
 	uint64_t cut_bytes;
@@ -101,6 +102,8 @@ void emu_control(struct emulator *emulator, const char *line, char *answer, unsi
 /* CLOCK_BOOTTIME: intervals. emu_wall_ns(): what people read. */
 uint64_t emu_now_ns(void *arg);
 uint64_t emu_wall_ns(void *arg);
+/* This start has made a file in the card's folder: it goes again where the start fails. */
+void emu_made(const char *name);
 __attribute__((noreturn)) void emu_die(const char *what, const char *path, int error);
 
 #endif

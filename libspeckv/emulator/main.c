@@ -28,6 +28,8 @@
 #define LOOKS 64           /* idle rounds between two looks at the sockets */
 #define PATIENCE_NS 2000000u /* most time without a command before the card sleeps, unless its setting says more */
 #define SLOT_BYTES (8u << 20)
+#define FLASH_DRAFT "flash.new"
+#define UUID_DRAFT "uuid.new"
 #define FATAL_MEMORY 1 /* of register FATAL_CAUSE */
 
 static volatile sig_atomic_t interrupted;
@@ -59,12 +61,32 @@ uint64_t emu_wall_ns(void *arg)
 	return read_clock(CLOCK_REALTIME);
 }
 
+/* What this start has made, and takes away again where it fails. */
+static struct {
+	int folder_fd;
+	const char *names[8];
+	unsigned int count;
+} made_here = { .folder_fd = -1 };
+
+void emu_made(const char *name)
+{
+	made_here.names[made_here.count++] = name;
+}
+
+static void unmake(void)
+{
+	while (made_here.count)
+		unlinkat(made_here.folder_fd, made_here.names[--made_here.count], 0);
+}
+
 void emu_die(const char *what, const char *path, int error)
 {
 	struct statvfs room;
+	bool no_inode = error == ENOSPC && fstatvfs(made_here.folder_fd, &room) == 0 && !room.f_favail && room.f_files;
 
+	unmake();
 	fprintf(stderr, "speckv-emu: %s %s: %s", what, path, strerror(error));
-	if (error == ENOSPC && statvfs(path, &room) == 0 && !room.f_favail && room.f_files)
+	if (no_inode)
 		fprintf(stderr, " (its file system has no inode left)");
 	fprintf(stderr, "\n");
 	exit(1);
@@ -75,6 +97,7 @@ __attribute__((noreturn)) static void no_room(const char *path, uint64_t bytes)
 {
 	struct statvfs room = { 0 };
 
+	unmake();
 	statvfs(path, &room);
 	fprintf(stderr, "speckv-emu: no room for %s: up to %" PRIu64 " bytes are wanted now, its file system has %" PRIu64 " left; free some, or use another folder\n",
 		path, bytes, (uint64_t)room.f_bavail * room.f_frsize);
@@ -91,53 +114,131 @@ static int card_take(int fd, uint64_t bytes)
 	return rc;
 }
 
-/* Open or make a state file of exactly this size. */
-static uint8_t *state_file(const char *folder, const char *name, uint64_t bytes, int *fd, bool *made)
+/* A file of this folder, wherever its path leads by now. */
+static int open_in(int folder_fd, const char *name, int flags)
 {
-	char path[4096];
-	struct stat st;
-	uint8_t *map;
+	return openat(folder_fd, name, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+}
 
-	snprintf(path, sizeof(path), "%s/%s", folder, name);
-	*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (*fd < 0 || !bytes || fstat(*fd, &st) != 0)
-		emu_die("cannot open", path, errno);
-	*made = st.st_size == 0;
-	if (*made && ftruncate(*fd, (off_t)bytes) != 0) {
-		int error = errno;
+static uint8_t *map_state(const char *path, int fd, uint64_t bytes)
+{
+	uint8_t *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
-		unlink(path); /* nothing is in it */
-		emu_die(error == EFBIG ? "the largest file that may be written (ulimit -f) is smaller than" : "cannot make", path, error);
-	}
-	if (!*made && (uint64_t)st.st_size != bytes) {
-		fprintf(stderr, "speckv-emu: %s has %lld bytes, not %" PRIu64 ": start with the size that the card was made with\n", path, (long long)st.st_size, bytes);
-		exit(1);
-	}
-	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
 	if (map == MAP_FAILED)
 		emu_die("cannot map", path, errno);
 	return map;
 }
 
-/* The card's uuid, text in a file beside its memory, so that whoever has no right to talk to the card can tell which it is. Made once. */
-static void card_uuid(const char *folder, uint8_t uuid[16])
+/* What lies in its folder is the card's: made when it is not there, or empty. False: it was there, with this size. */
+static bool state_is_new(const char *path, int fd, uint64_t bytes)
 {
-	char path[4096], temporary[4096 + 8], text[64] = "";
-	unsigned int at = 0, byte;
-	FILE *file;
-	int n;
+	struct stat st;
 
-	snprintf(path, sizeof(path), "%s/uuid", folder);
-	snprintf(temporary, sizeof(temporary), "%s.new", path);
-	file = fopen(path, "re");
-	if (file) {
-		if (!fgets(text, sizeof(text), file))
-			text[0] = 0;
-		fclose(file);
+	if (fstat(fd, &st) != 0)
+		emu_die("cannot open", path, errno);
+	if (!S_ISREG(st.st_mode))
+		emu_die("no file is", path, EINVAL);
+	if (st.st_size == 0)
+		return true;
+	if ((uint64_t)st.st_size != bytes) {
+		unmake();
+		fprintf(stderr, "speckv-emu: %s has %lld bytes, not %" PRIu64 ": start with the size that the card was made with\n", path, (long long)st.st_size, bytes);
+		exit(1);
+	}
+	return false;
+}
+
+static void size_state(const char *path, int fd, uint64_t bytes)
+{
+	if (ftruncate(fd, (off_t)bytes) != 0)
+		emu_die(errno == EFBIG ? "the largest file that may be written (ulimit -f) is smaller than" : "cannot make", path, errno);
+}
+
+/* A draft that is complete takes its name, and stays there when power is lost. */
+static void keep(const char *folder, int folder_fd, int fd, const char *draft, const char *name)
+{
+	if (fsync(fd) != 0 || renameat(folder_fd, draft, folder_fd, name) != 0)
+		emu_die("cannot write to", folder, errno);
+	emu_made(name);
+	if (fsync(folder_fd) != 0 && errno != EINVAL)
+		emu_die("cannot write to", folder, errno);
+}
+
+static int open_draft(const char *folder, int folder_fd, const char *draft)
+{
+	int fd;
+
+	unlinkat(folder_fd, draft, 0); /* of a start that was killed */
+	fd = open_in(folder_fd, draft, O_RDWR | O_CREAT | O_EXCL);
+	if (fd < 0)
+		emu_die("cannot make a file in", folder, errno);
+	emu_made(draft);
+	return fd;
+}
+
+static void open_memory(struct emulator *e, const char *folder, int folder_fd)
+{
+	char path[4096];
+
+	snprintf(path, sizeof(path), "%s/memory", folder);
+	e->memory_fd = open_in(folder_fd, "memory", O_RDWR | O_CREAT);
+	if (e->memory_fd < 0)
+		emu_die("cannot open", path, errno);
+	if (state_is_new(path, e->memory_fd, e->config.memory_bytes)) {
+		emu_made("memory");
+		size_state(path, e->memory_fd, e->config.memory_bytes);
+	}
+	e->memory = map_state(path, e->memory_fd, e->config.memory_bytes);
+}
+
+/* Flash has keys in it from its first moment, or is not there. Its space is reserved, also where what was there is sparse. */
+static void open_flash(struct emulator *e, const char *folder, int folder_fd, const struct speckv_card_key *keys, unsigned int key_count)
+{
+	uint64_t bytes = e->config.flash_bytes;
+	char path[4096];
+	bool made;
+
+	snprintf(path, sizeof(path), "%s/flash", folder);
+	e->flash_fd = open_in(folder_fd, "flash", O_RDWR);
+	if (e->flash_fd < 0 && errno != ENOENT)
+		emu_die("cannot open", path, errno);
+	made = e->flash_fd < 0 || state_is_new(path, e->flash_fd, bytes);
+	if (made) {
+		if (e->flash_fd >= 0)
+			close(e->flash_fd);
+		e->flash_fd = open_draft(folder, folder_fd, FLASH_DRAFT);
+		size_state(path, e->flash_fd, bytes);
+	}
+	if (card_take(e->flash_fd, bytes) != 0)
+		no_room(folder, bytes);
+	e->flash = map_state(path, e->flash_fd, bytes);
+	if (!guard_add(e->flash, bytes, &e->flash_error, true))
+		emu_die("cannot watch the flash in", folder, EUSERS);
+	if (!made)
+		return;
+	if (speckv_card_flash_provision(&emu_card_ops, e, bytes, keys, key_count) != 0)
+		emu_die("cannot provision the flash in", folder, EIO);
+	keep(folder, folder_fd, e->flash_fd, FLASH_DRAFT, "flash");
+}
+
+/* The card's uuid, text in a file beside its memory, so that whoever has no right to talk to the card can tell which it is. Made once. */
+static void card_uuid(const char *folder, int folder_fd, uint8_t uuid[16])
+{
+	char text[64] = "";
+	unsigned int at = 0, byte;
+	int n, fd = open_in(folder_fd, "uuid", O_RDONLY);
+
+	if (fd < 0 && errno != ENOENT)
+		emu_die("cannot read the uuid in", folder, errno);
+	if (fd >= 0) {
+		if (read(fd, text, sizeof(text) - 1) < 0)
+			emu_die("cannot read the uuid in", folder, errno);
+		close(fd);
 		for (unsigned int i = 0; i < 16; i++) {
 			at += text[at] == '-';
 			if (sscanf(text + at, "%2x%n", &byte, &n) != 1 || n != 2) {
-				fprintf(stderr, "speckv-emu: %s holds no uuid\n", path);
+				unmake();
+				fprintf(stderr, "speckv-emu: %s/uuid holds no uuid\n", folder);
 				exit(1);
 			}
 			uuid[i] = (uint8_t)byte;
@@ -146,14 +247,17 @@ static void card_uuid(const char *folder, uint8_t uuid[16])
 		return;
 	}
 	if (getrandom(uuid, 16, 0) != 16)
-		emu_die("no random bytes for", path, errno);
+		emu_die("no random bytes for the uuid in", folder, errno);
 	uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x40); /* RFC 9562 version 4 */
 	uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
 	for (unsigned int i = 0; i < 16; i++)
 		at += (unsigned int)snprintf(text + at, sizeof(text) - at, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
-	file = fopen(temporary, "we");
-	if (!file || fprintf(file, "%s\n", text) < 0 || fclose(file) != 0 || chmod(temporary, 0644) != 0 || rename(temporary, path) != 0)
-		emu_die("cannot write", path, errno);
+	text[at++] = '\n';
+	fd = open_draft(folder, folder_fd, UUID_DRAFT);
+	if (write(fd, text, at) != (ssize_t)at || fchmod(fd, 0644) != 0)
+		emu_die("cannot write the uuid in", folder, errno);
+	keep(folder, folder_fd, fd, UUID_DRAFT, "uuid");
+	close(fd);
 }
 
 static int sleep_ms(struct emulator *e)
@@ -206,8 +310,10 @@ static void loop(struct emulator *e)
 				sched_yield(); /* the next command's client may want this very core */
 			}
 		}
-		if (e->memory_error) /* what was written there is lost: nothing more is, until the process is started again */
+		if (e->memory_error) { /* what was written there is lost: nothing more is, until the process is started again */
 			speckv_card_inject(e->card, SPECKV_CARD_FAULT_FATAL, 0, FATAL_MEMORY, 1);
+			e->memory_told = true;
+		}
 		if (speckv_card_rebooted(e->card))
 			for (unsigned int i = 0; i < EMU_FUNCTIONS; i++)
 				if (e->functions[i])
@@ -278,7 +384,6 @@ int main(int argc, char **argv)
 	struct speckv_card_key keys[SPECKV_CARD_KEYS] = { 0 };
 	unsigned int key_count = 0;
 	const char *folder = NULL;
-	bool made, flash_made;
 	int option, folder_fd, lock_fd, rc;
 	struct stat owner;
 
@@ -343,24 +448,17 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	flock(folder_fd, LOCK_EX | LOCK_NB); /* shows to those who may not open the lock that it runs; another's there decides nothing */
+	made_here.folder_fd = folder_fd;
 	guard_begin();
 	signal(SIGXFSZ, SIG_IGN); /* an error of the call is enough */
-	e.memory = state_file(folder, "memory", e.config.memory_bytes, &e.memory_fd, &made);
+	open_memory(&e, folder, folder_fd);
 	e.config.flash_slot_bytes = SLOT_BYTES;
 	e.config.flash_bytes = speckv_card_flash_bytes(SLOT_BYTES);
-	e.flash = state_file(folder, "flash", e.config.flash_bytes, &e.flash_fd, &flash_made);
-	if (flash_made && card_take(e.flash_fd, e.config.flash_bytes) != 0) {
-		unlinkat(folder_fd, "flash", 0);
-		if (made)
-			unlinkat(folder_fd, "memory", 0);
-		no_room(folder, e.config.flash_bytes);
-	}
-	if (flash_made && speckv_card_flash_provision(&emu_card_ops, &e, e.config.flash_bytes, keys, key_count) != 0)
-		emu_die("cannot provision the flash in", folder, EIO);
+	open_flash(&e, folder, folder_fd, keys, key_count);
 	if (!guard_add(e.memory, e.config.memory_bytes, &e.memory_error, true))
 		emu_die("cannot watch the memory in", folder, EUSERS);
 	e.config.memory = e.memory;
-	card_uuid(folder, e.config.uuid);
+	card_uuid(folder, folder_fd, e.config.uuid);
 	e.config.functions_max = EMU_FUNCTIONS;
 	e.config.queue_pairs_max = EMU_FUNCTIONS * EMU_QUEUE_PAIRS;
 	e.config.flash = e.flash;
@@ -379,12 +477,14 @@ int main(int argc, char **argv)
 	if (rc)
 		emu_die("the card does not start from the state in", folder, -rc);
 	emu_peers_begin(&e, folder, folder_fd);
+	made_here.count = 0; /* it stays */
 	e.started_ns = emu_wall_ns(&e);
 	printf("ready\n");
 	fflush(stdout);
 	loop(&e);
 	emu_peers_end(&e);
 	speckv_card_destroy(e.card);
+	flock(folder_fd, LOCK_UN);
 	flock(lock_fd, LOCK_UN); /* before the process ends: that may wait for a peer's file to be closed */
 	return 0;
 }

@@ -48,17 +48,19 @@ static void watch(const struct emulator *e, int operation, int fd, enum kind kin
 	epoll_ctl(e->epoll, operation, fd, &event);
 }
 
+/* In this very folder: its path may lead elsewhere by now, and an address holds 107 bytes of one. */
 static int listener(const char *folder, int folder_fd, const char *name, mode_t mode)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	/* an address holds 107 bytes of path: a longer one goes through the folder's descriptor */
-	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", folder, name) >= (int)sizeof(address.sun_path))
-		snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder_fd, name);
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder_fd, name);
 	unlinkat(folder_fd, name, 0); /* ours: the folder's lock is held */
-	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 || fchmodat(folder_fd, name, mode, 0) != 0 || listen(fd, 1024) != 0)
-		emu_die("cannot listen at", name, errno);
+	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+		emu_die("cannot make a socket in", folder, errno);
+	emu_made(name);
+	if (fchmodat(folder_fd, name, mode, 0) != 0 || listen(fd, 1024) != 0)
+		emu_die("cannot listen in", folder, errno);
 	return fd;
 }
 
@@ -77,12 +79,9 @@ void emu_peers_begin(struct emulator *e, const char *folder, int folder_fd)
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
 	rc = vu_begin();
-	if (rc == -EAGAIN) {
-		fprintf(stderr,
-			"speckv-emu: the machine has no asynchronous I/O left, which interrupts need: fs.aio-nr has reached fs.aio-max-nr; raise it: "
-			"sysctl fs.aio-max-nr=1048576\n");
-		exit(1);
-	}
+	if (rc == -EAGAIN)
+		emu_die("interrupts need asynchronous I/O, and fs.aio-nr has reached fs.aio-max-nr: raise it with 'sysctl fs.aio-max-nr=1048576' for the card in",
+			folder, -rc);
 	if (rc)
 		emu_die("interrupts need asynchronous I/O (io_setup), which cannot be had for", folder, -rc);
 	for (unsigned int i = 0; i < EMU_CONTROLS; i++)

@@ -53,7 +53,7 @@ KEY_SLOTS = 4
 START_SECONDS = 30
 STOP_SECONDS = 5
 #: What lies in a card's folder; nothing else is ever removed from it.
-KEPT = ("memory", "flash", "uuid", "card.json", "log", "flash.lock", "lock")
+KEPT = ("memory", "flash", "flash.new", "uuid", "uuid.new", "card.json", "log", "flash.lock", "lock")
 SOCKETS = ("admin", "io", "control")
 LOCK = "lock"
 #: In the folder of all cards: held while one is made or removed.

@@ -66,7 +66,7 @@ void card_lives(const struct card_process *card)
 
 void card_clean(struct card_process *card)
 {
-	static const char *const names[] = { "admin", "io", "control", "memory", "flash", "uuid", "flash.lock", "lock" };
+	static const char *const names[] = { "admin", "io", "control", "memory", "flash", "uuid", "flash.lock", "lock", "flash.new", "uuid.new" };
 	char path[256];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
