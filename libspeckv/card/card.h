@@ -54,6 +54,8 @@ struct speckv_card_ops {
 	int (*memory_zero)(void *arg, uint64_t offset, uint64_t bytes);
 	/* May be NULL: make sure that what backs this part of device memory is there before it is promised to a pool. -ENOSPC: it is not. */
 	int (*memory_take)(void *arg, uint64_t offset, uint64_t bytes);
+	/* May be NULL: what backed device memory is gone, and no reset of the card brings it back. */
+	bool (*memory_lost)(void *arg);
 	/* NOR: erase sets whole sectors to 0xff, program can only clear bits. Both may fail, or never return to us, at any byte. */
 	int (*flash_erase)(void *arg, uint64_t offset, uint64_t bytes);
 	int (*flash_program)(void *arg, uint64_t offset, const void *data, uint64_t bytes);

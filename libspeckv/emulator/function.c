@@ -318,14 +318,15 @@ static int card_dma_write(void *arg, unsigned int function, uint64_t address, co
 static int card_dma_publish(void *arg, unsigned int function, uint64_t address, uint16_t value)
 {
 	struct emulator *e = arg;
-	struct emu_function *f = e->memory_error ? NULL : function_of(e, function); /* nothing is confirmed that was written into the void */
-	_Atomic uint16_t *at = f && !(address & 1) ? vu_dma_pointer(f->connection, address, sizeof(value), true) : NULL;
+	struct emu_function *f = function_of(e, function);
+	bool lost = e->memory_error && !(e->memory_told && f && f->admin); /* nothing is confirmed that was written into the void; then the card says why */
+	_Atomic uint16_t *at = f && !lost && !(address & 1) ? vu_dma_pointer(f->connection, address, sizeof(value), true) : NULL;
 
 	if (at) {
 		atomic_store_explicit(at, value, memory_order_release);
 		return 0;
 	}
-	return f ? vu_dma_write(f->connection, address, &value, sizeof(value)) : -ENODEV;
+	return f && !lost ? vu_dma_write(f->connection, address, &value, sizeof(value)) : -ENODEV;
 }
 
 static void *card_dma_direct(void *arg, unsigned int function, uint64_t address, uint64_t bytes, bool write)
@@ -362,6 +363,11 @@ static int card_memory_take(void *arg, uint64_t offset, uint64_t bytes)
 	return -rc;
 }
 
+static bool card_memory_lost(void *arg)
+{
+	return ((struct emulator *)arg)->memory_error;
+}
+
 /* How many of `bytes` are written before power is lost. */
 static uint64_t before_cut(const struct emulator *e, uint64_t bytes)
 {
@@ -383,7 +389,7 @@ static int card_flash_erase(void *arg, uint64_t offset, uint64_t bytes)
 
 	memset(e->flash + offset, 0xff, n);
 	after_write(e, n, bytes);
-	return 0;
+	return e->flash_error;
 }
 
 static int card_flash_program(void *arg, uint64_t offset, const void *data, uint64_t bytes)
@@ -395,7 +401,7 @@ static int card_flash_program(void *arg, uint64_t offset, const void *data, uint
 	for (uint64_t i = 0; i < n; i++) /* NOR: bits only go from 1 to 0 */
 		e->flash[offset + i] &= from[i];
 	after_write(e, n, bytes);
-	return 0;
+	return e->flash_error;
 }
 
 const struct speckv_card_ops emu_card_ops = {
@@ -409,6 +415,7 @@ const struct speckv_card_ops emu_card_ops = {
 	.interrupt = card_interrupt,
 	.memory_zero = card_memory_zero,
 	.memory_take = card_memory_take,
+	.memory_lost = card_memory_lost,
 	.flash_erase = card_flash_erase,
 	.flash_program = card_flash_program,
 };
