@@ -91,6 +91,7 @@ struct speckv_card_config {
 struct speckv_card_function_config {
 	bool admin;
 	uint16_t queue_pairs; /* at most 256 */
+	uint32_t user; /* whose connection it is: what its commands may enter in the logs is a share per user */
 	/*
 	 * Shared memory for the doorbell pages (16 queue pairs each), polled: CAPS.shared_doorbell. NULL: the card's own, reached by
 	 * register accesses only. Zeroed by the caller; mapped until the function is removed.

@@ -5,8 +5,8 @@
 
 uint16_t card_frame_damaged(struct card_context *context, struct card_pool *pool, uint64_t address)
 {
-	card_event(context->card, SPECKV_CARD_CORRUPT, SPECKV_ERROR, context->function->index, pool->number, address,
-		   "frame at %llu does not verify", (unsigned long long)address);
+	card_event_by(context->function, SPECKV_CARD_CORRUPT, SPECKV_ERROR, pool->number, address,
+		      "frame at %llu does not verify", (unsigned long long)address);
 	return card_at(context, address, SPECKV_STATUS_CORRUPT);
 }
 

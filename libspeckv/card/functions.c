@@ -94,6 +94,7 @@ int speckv_card_function_add(struct speckv_card *card, const struct speckv_card_
 	}
 	function->doorbells = config->doorbells ? config->doorbells : function->own_doorbells;
 	function->answers = 1;
+	function->user = card_user(card, config->user);
 	card->functions[index] = function;
 	card->order[card->order_count++] = (uint8_t)index;
 	card->pairs_used += function->pairs;
@@ -111,6 +112,7 @@ void speckv_card_function_remove(struct speckv_card *card, unsigned int index)
 	function->doorbells = function->own_doorbells;
 	card_function_reset(function);
 	card->pairs_used -= function->pairs;
+	function->user->gone_ns = card_now(card);
 	card->functions[index] = NULL;
 	for (unsigned int i = 0, n = card->order_count; i < n; i++)
 		if (card->order[i] == index) {

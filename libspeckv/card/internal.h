@@ -145,6 +145,7 @@ struct card_queue {
 
 struct card_function {
 	struct speckv_card *card;
+	struct card_user *user;
 	uint16_t index;
 	bool admin;
 	bool ready;
@@ -167,13 +168,18 @@ struct card_function {
 struct card_place {
 	uint64_t spent_ns;     /* lately */
 	bool sessions;         /* its sessions are not all zero */
+};
+/* What a user's functions may enter in the logs, together: kept across its connections. */
+struct card_user {
+	bool known;
+	uint32_t number;
+	uint64_t gone_ns; /* when the last function of it was removed */
 	struct card_allowance {
 		uint64_t since_ns;
 		uint32_t used, left_out;
 	} events, errors;
 };
 #define CARD_FUNCTIONS 64
-
 
 struct card_statistics {
 	uint64_t since_ns;
@@ -233,7 +239,8 @@ struct speckv_card {
 	struct card_function *functions[CARD_FUNCTIONS];
 	unsigned int functions_max, pairs_used;
 	struct card_place places[CARD_FUNCTIONS];
-	struct card_allowance all_events, all_errors; /* of all functions that do not administer */
+	struct card_user users[CARD_FUNCTIONS];
+	struct card_allowance all_events, all_errors; /* of all users */
 	uint8_t order[CARD_FUNCTIONS]; /* numbers of the functions there are, by time spent, least first */
 	unsigned int order_count;
 	uint64_t halved_ns;
@@ -453,6 +460,10 @@ int card_scratch(struct speckv_card *card, uint64_t frame_bytes, uint64_t raw_by
 /* logs.c */
 void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsigned int function, unsigned int pool, uint64_t value,
 		const char *format, ...) __attribute__((format(printf, 7, 8)));
+/* One that an I/O command caused: it counts to the share of the function's user, and is left out beyond it. */
+void card_event_by(struct card_function *function, uint16_t kind, uint16_t severity, unsigned int pool, uint64_t value, const char *format, ...)
+	__attribute__((format(printf, 6, 7)));
+struct card_user *card_user(struct speckv_card *card, uint32_t number);
 void card_error(struct card_context *context, uint16_t status);
 /* "256 MiB", "1.5 GiB", "300 bytes" */
 #define CARD_SIZE_TEXT 32

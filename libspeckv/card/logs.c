@@ -5,13 +5,14 @@
 
 #include "card/internal.h"
 
-/* Entries of a log that one function, or all of them, may cause at once, and how soon there is room for one more. */
+/* Entries of a log that I/O functions may cause at once, and how soon there is room for one more: those of one user, and of all together. */
 struct rule {
 	uint32_t burst;
+	uint32_t assured; /* that a user may cause whatever the others did */
 	uint64_t each_ns;
 };
-static const struct rule event_rule = { 8, UINT64_C(30000000000) }, all_events_rule = { 64, UINT64_C(10000000000) };
-static const struct rule error_rule = { 64, UINT64_C(1000000000) }, all_errors_rule = { 192, UINT64_C(250000000) };
+static const struct rule event_rule = { 8, 2, UINT64_C(30000000000) }, all_events_rule = { 64, 0, UINT64_C(10000000000) };
+static const struct rule error_rule = { 64, 1, UINT64_C(1000000000) }, all_errors_rule = { 192, 0, UINT64_C(250000000) };
 
 static bool has_room(struct card_allowance *a, const struct rule *rule, uint64_t now)
 {
@@ -22,23 +23,40 @@ static bool has_room(struct card_allowance *a, const struct rule *rule, uint64_t
 	return a->used < rule->burst;
 }
 
-/* The rings keep 256 entries: who can cause as many as it likes would push out those of the others. */
+/*
+ * The rings keep 256 entries: a user that can cause as many as it likes would push out those of the others, and one that can use up what
+ * all have together would keep the others' from being entered.
+ */
 static bool allowed(const struct speckv_card *card, struct card_allowance *own, const struct rule *own_rule, struct card_allowance *all,
 		    const struct rule *all_rule)
 {
 	uint64_t now = card_now(card);
-	bool one = has_room(own, own_rule, now), any = has_room(all, all_rule, now);
+	bool one = has_room(own, own_rule, now), any = has_room(all, all_rule, now), yes = one && (any || own->used < own_rule->assured);
 
-	own->left_out += !(one && any);
-	own->used += one && any;
-	all->used += one && any;
-	return one && any;
+	own->left_out += !yes;
+	own->used += yes;
+	all->used += yes && any;
+	return yes;
 }
 
-/* Those that commands of I/O functions cause, each time. */
-static bool by_io(uint16_t kind)
+/* Of this number, or the one that nothing was heard of for the longest time: there are as many as functions. */
+struct card_user *card_user(struct speckv_card *card, uint32_t number)
 {
-	return kind == SPECKV_CARD_CORRUPT || kind == SPECKV_CARD_FENCED || kind == SPECKV_CARD_GUARD_ENGAGED || kind == SPECKV_CARD_GUARD_RELEASED;
+	struct card_user *user = NULL;
+
+	for (unsigned int i = 0; i < CARD_FUNCTIONS; i++) {
+		struct card_user *other = &card->users[i];
+		bool connected = false;
+
+		if (other->known && other->number == number)
+			return other;
+		for (unsigned int f = 0; f < card->functions_max; f++)
+			connected |= card->functions[f] && card->functions[f]->user == other;
+		if (!connected && (!user || !other->known || (user->known && other->gone_ns < user->gone_ns)))
+			user = other;
+	}
+	*user = (struct card_user){ .known = true, .number = number };
+	return user;
 }
 
 const char *card_size(char text[CARD_SIZE_TEXT], uint64_t bytes)
@@ -58,40 +76,58 @@ const char *card_size(char text[CARD_SIZE_TEXT], uint64_t bytes)
 	return text;
 }
 
+/* `user`: NULL, or the one to whose share it counts. */
+__attribute__((format(printf, 3, 0))) static void enter(struct speckv_card *card, struct card_user *user, const char *format, va_list list,
+							  struct speckv_log_event *event)
+{
+	struct speckv_log_event *to = memory_event(card, card->event_sequence + 1);
+	int n;
+
+	if (user && !allowed(card, &user->events, &event_rule, &card->all_events, &all_events_rule))
+		return;
+	event->sequence = card->event_sequence + 1;
+	event->time_ns = card_wall(card);
+	n = vsnprintf(event->text, sizeof(event->text), format, list);
+	if (user && user->events.left_out && n > 0 && (size_t)n < sizeof(event->text))
+		snprintf(event->text + n, sizeof(event->text) - (size_t)n, " (%u more events of user %u left out)", user->events.left_out, user->number);
+	if (user)
+		user->events.left_out = 0;
+	to->sequence = 0;
+	atomic_thread_fence(memory_order_release);
+	memcpy((uint8_t *)to + sizeof(to->sequence), (uint8_t *)event + sizeof(event->sequence), sizeof(*event) - sizeof(event->sequence));
+	atomic_thread_fence(memory_order_release);
+	to->sequence = event->sequence;
+	card->event_sequence = event->sequence;
+	card_notify_admins(card, SPECKV_REGS__INT_STATUS__EVENT_LOG_bm);
+	/* Who uses the pool hears that there is something to ask about. */
+	for (unsigned int f = 0; event->pool && f < card->functions_max; f++) {
+		struct card_function *function = card->functions[f];
+
+		for (unsigned int q = 0; function && q < function->pairs; q++)
+			if (function->grant[event->pool].rights | function->pair[q].grant[event->pool].rights)
+				function->pair[q].events = event->sequence;
+	}
+}
+
 void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsigned int function, unsigned int pool, uint64_t value,
 		const char *format, ...)
 {
-	struct speckv_log_event event = { .sequence = card->event_sequence + 1, .time_ns = card_wall(card), .kind = kind,
-					  .severity = severity, .function = (uint16_t)function, .pool = (uint16_t)pool, .value = value };
-	struct speckv_log_event *to = memory_event(card, event.sequence);
-	struct card_allowance *own = by_io(kind) && function < CARD_FUNCTIONS ? &card->places[function].events : NULL;
+	struct speckv_log_event event = { .kind = kind, .severity = severity, .function = (uint16_t)function, .pool = (uint16_t)pool, .value = value };
 	va_list list;
-	int n;
 
-	if (own && !allowed(card, own, &event_rule, &card->all_events, &all_events_rule))
-		return;
 	va_start(list, format);
-	n = vsnprintf(event.text, sizeof(event.text), format, list);
+	enter(card, NULL, format, list, &event);
 	va_end(list);
-	if (own && own->left_out && n > 0 && (size_t)n < sizeof(event.text))
-		snprintf(event.text + n, sizeof(event.text) - (size_t)n, " (%u more events of function %u left out)", own->left_out, function);
-	if (own)
-		own->left_out = 0;
-	to->sequence = 0;
-	atomic_thread_fence(memory_order_release);
-	memcpy((uint8_t *)to + sizeof(to->sequence), (uint8_t *)&event + sizeof(event.sequence), sizeof(event) - sizeof(event.sequence));
-	atomic_thread_fence(memory_order_release);
-	to->sequence = event.sequence;
-	card->event_sequence = event.sequence;
-	card_notify_admins(card, SPECKV_REGS__INT_STATUS__EVENT_LOG_bm);
-	/* Who uses the pool hears that there is something to ask about. */
-	for (unsigned int f = 0; pool && f < card->functions_max; f++) {
-		struct card_function *user = card->functions[f];
+}
 
-		for (unsigned int q = 0; user && q < user->pairs; q++)
-			if (user->grant[pool].rights | user->pair[q].grant[pool].rights)
-				user->pair[q].events = event.sequence;
-	}
+void card_event_by(struct card_function *function, uint16_t kind, uint16_t severity, unsigned int pool, uint64_t value, const char *format, ...)
+{
+	struct speckv_log_event event = { .kind = kind, .severity = severity, .function = function->index, .pool = (uint16_t)pool, .value = value };
+	va_list list;
+
+	va_start(list, format);
+	enter(function->card, function->user, format, list, &event);
+	va_end(list);
 }
 
 void card_error(struct card_context *context, uint16_t status)
@@ -105,7 +141,7 @@ void card_error(struct card_context *context, uint16_t status)
 					  .field = status == SPECKV_STATUS_INVALID && command->field != CARD_NO_FIELD ? command->field : 0,
 					  .address = command->address };
 
-	if (!context->function->admin && !allowed(card, &card->places[context->function->index].errors, &error_rule, &card->all_errors, &all_errors_rule))
+	if (!context->function->admin && !allowed(card, &context->function->user->errors, &error_rule, &card->all_errors, &all_errors_rule))
 		return;
 	card->error_sequence = error.sequence;
 	*memory_error(card, error.sequence) = error;

@@ -54,10 +54,10 @@ static void came_back(struct card_context *context, struct card_pool *pool, cons
 	speckv_pace_figures(&pool->pace, &after);
 	if (before.guarded == after.guarded)
 		return;
-	card_event(context->card, after.guarded ? SPECKV_CARD_GUARD_ENGAGED : SPECKV_CARD_GUARD_RELEASED,
-		   after.guarded ? SPECKV_WARNING : SPECKV_INFO, context->function->index, pool->number, after.won,
-		   "the prefetcher won %u of %u contests with recency%s", after.won, after.decided,
-		   after.guarded ? ": recency takes over" : ": it is believed again");
+	card_event_by(context->function, after.guarded ? SPECKV_CARD_GUARD_ENGAGED : SPECKV_CARD_GUARD_RELEASED,
+		      after.guarded ? SPECKV_WARNING : SPECKV_INFO, pool->number, after.won,
+		      "the prefetcher won %u of %u contests with recency%s", after.won, after.decided,
+		      after.guarded ? ": recency takes over" : ": it is believed again");
 }
 
 static void step(struct card_context *context, struct card_pool *pool, struct memory_session *session, const int8_t *features)

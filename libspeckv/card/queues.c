@@ -262,8 +262,8 @@ void card_queue_fence(struct speckv_card *card, unsigned int agent)
 	queue->status = SPECKV_STATUS_FENCED;
 	card_agent_drop(card, queue, 0);
 	memset(queue->grant, 0, sizeof(queue->grant));
-	card_event(card, SPECKV_CARD_FENCED, SPECKV_WARNING, function->index, 0, queue->index,
-		   "queue pair %u of function %u did not answer a recall", queue->index, function->index);
+	card_event_by(function, SPECKV_CARD_FENCED, SPECKV_WARNING, 0, queue->index,
+		      "queue pair %u of function %u did not answer a recall", queue->index, function->index);
 	card_notify(function, SPECKV_REGS__INT_STATUS__QUEUE_PAIR_bm);
 }
 

@@ -51,8 +51,8 @@ static uint16_t page_at(struct card_context *context, struct card_pool *pool, ui
 	if (!entry)
 		return fault(context, address);
 	if (card->page_map[device] & PAGE_POISON) {
-		card_event(card, SPECKV_CARD_POISONED, SPECKV_ERROR, context->function->index, pool->number, address,
-			   "uncorrectable memory error at %llu", (unsigned long long)address);
+		card_event_by(context->function, SPECKV_CARD_POISONED, SPECKV_ERROR, pool->number, address,
+			      "uncorrectable memory error at %llu", (unsigned long long)address);
 		return card_at(context, address, SPECKV_STATUS_POISONED);
 	}
 	*out = memory_page(card, device) + address % SPECKV_CARD_PAGE_BYTES;

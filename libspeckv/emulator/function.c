@@ -199,7 +199,7 @@ static int greeted(void *device)
 {
 	struct emu_function *f = device;
 	struct emulator *e = f->emulator;
-	struct speckv_card_function_config config = { .admin = f->admin, .queue_pairs = EMU_QUEUE_PAIRS };
+	struct speckv_card_function_config config = { .admin = f->admin, .queue_pairs = EMU_QUEUE_PAIRS, .user = f->uid };
 	int rc = emu_peers_admit(e, f);
 
 	if (rc)

@@ -241,7 +241,7 @@ void rig_write(struct rig *rig, unsigned int function, uint32_t offset, uint32_t
 
 unsigned int rig_function(struct rig *rig, bool admin, unsigned int pairs)
 {
-	struct speckv_card_function_config config = { .admin = admin, .queue_pairs = (uint16_t)pairs };
+	struct speckv_card_function_config config = { .admin = admin, .queue_pairs = (uint16_t)pairs, .user = rig->user };
 	int function = speckv_card_function_add(rig->card, &config);
 
 	CHECK(function >= 0, "%d", function);

@@ -48,6 +48,7 @@ struct rig {
 	uint64_t host_used[RIG_FUNCTIONS];
 	unsigned int interrupts[RIG_FUNCTIONS][32];
 	bool direct; /* host memory can be reached directly */
+	uint32_t user; /* whose the next function is */
 	uint64_t dma_count;
 	uint64_t dma_fail_at; /* this access fails, and all after it if dma_dead */
 	bool dma_dead;

@@ -345,6 +345,57 @@ static void the_time_of_a_command_that_goes_on_counts_and_ends_the_turn(void)
 
 /* ---- logs ----------------------------------------------------------------------------------------------------------------- */
 
+/* Events of this kind, and with this in their text. */
+static unsigned int entered(const struct speckv_log_event *events, uint32_t count, uint16_t kind, const char *text)
+{
+	unsigned int n = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		n += events[i].kind == kind && (!text || strstr(events[i].text, text));
+	return n;
+}
+
+/* The functions of one user share what it may enter, and also many users leave room for those of another one. */
+static void a_user_has_room_in_the_logs_whatever_the_others_do(void)
+{
+	struct speckv_log_event *events = calloc(300, sizeof(*events));
+	struct speckv_log_header header;
+	unsigned int hostile[4];
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	b.rig->user = 1001;
+	for (unsigned int i = 0; i < 4; i++)
+		hostile[i] = rig_function(b.rig, false, 1);
+	for (unsigned int n = 0; n < 400; n++) {
+		if (n % 100 == 99) { /* nor does another connection help */
+			speckv_card_function_remove(b.rig->card, hostile[n % 4]);
+			hostile[n % 4] = rig_function(b.rig, false, 1);
+		}
+		card_event_by(b.rig->card->functions[hostile[n % 4]], SPECKV_CARD_CORRUPT, SPECKV_ERROR, 1, n, "of one user");
+	}
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
+	EQUAL(entered(events, header.entries, SPECKV_CARD_CORRUPT, "of one user"), 8);
+	speckv_card_function_remove(b.rig->card, hostile[3]);
+	for (b.rig->user = 2000; b.rig->user < 2040; b.rig->user++) {
+		unsigned int function = rig_function(b.rig, false, 1);
+
+		for (unsigned int n = 0; n < 20; n++)
+			card_event_by(b.rig->card->functions[function], SPECKV_CARD_CORRUPT, SPECKV_ERROR, 1, n, "of many users");
+		speckv_card_function_remove(b.rig->card, function);
+	}
+	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
+	memset(memory_page(b.rig->card, (b.rig->card->pools[1].map[0] - b.rig->card->layout.first_page) / SPECKV_CARD_PAGE_BYTES) + 5000, 0x55, 100);
+	EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_CORRUPT);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
+	EQUAL(header.lost, 0);
+	EQUAL(entered(events, header.entries, SPECKV_CARD_CORRUPT, "does not verify"), 1);
+	EQUAL(entered(events, header.entries, SPECKV_CARD_POOL_CREATED, NULL), 1);
+	CHECK(entered(events, header.entries, SPECKV_CARD_CORRUPT, "of many users") <= 64 + 2 * 40, "few enough for the ring");
+	free(events);
+	bench_end(&b);
+}
+
 static void one_function_cannot_push_the_others_out_of_the_logs(void)
 {
 	struct speckv_log_event *events = calloc(300, sizeof(*events));
@@ -374,6 +425,15 @@ static void one_function_cannot_push_the_others_out_of_the_logs(void)
 	EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_CORRUPT);
 	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
 	CHECK(strstr(events[header.entries - 1].text, "left out"), "what was left out is told: %s", events[header.entries - 1].text);
+	/* Nor by reads of a page whose memory failed. */
+	b.rig->now += UINT64_C(600000000000);
+	EQUAL(speckv_card_inject(b.rig->card, SPECKV_CARD_FAULT_POISON, 1, 0, 1), 0);
+	for (unsigned int i = 0; i < 300; i++)
+		EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_POISONED);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
+	EQUAL(header.lost, 0);
+	EQUAL(entered(events, header.entries, SPECKV_CARD_POOL_CREATED, NULL), 1);
+	EQUAL(entered(events, header.entries, SPECKV_CARD_POISONED, NULL), 1 + 8); /* one of the page, eight of its reads */
 	free(events);
 	free(errors);
 	bench_end(&b);
@@ -558,6 +618,7 @@ int main(void)
 	commands_that_wait_for_bandwidth_do_not_read_the_clock();
 	the_time_of_a_command_that_goes_on_counts_and_ends_the_turn();
 	one_function_cannot_push_the_others_out_of_the_logs();
+	a_user_has_room_in_the_logs_whatever_the_others_do();
 	a_pool_is_made_of_memory_that_is_there();
 	memory_for_a_pool_that_is_not_made_is_given_up();
 	a_card_does_not_start_without_memory_for_its_tables();
