@@ -3,7 +3,8 @@
  * hostile_peers SPECKV-EMU [SECONDS]: a client that behaves puts and gets blocks, alone, then beside 64 peers of every kind that vfio-user
  * allows: silent, half a header, a message without end, a greeting and nothing more, maps too large, overlapping or at the end of all
  * addresses, descriptors that are not sealed, cut or full of holes, answers to memory messages late, never, wrong or unasked, floods of
- * requests, replies that are not read, descriptors by the hundred, doorbells, full queues, connections that come and go.
+ * requests, with replies and without, replies that are not read, greetings of other versions and byte by byte, descriptors by the hundred,
+ * doorbells, full queues, connections that come and go. (Descriptors that do not close: test_unclosed.c.)
  *
  * Nothing of the client fails, who administers the card is let in, and the card lives. Prints what the client waited at the median and at the
  * 99th percentile, alone and beside them, and the ratio, which depends on how many cores there are for all.
@@ -487,11 +488,63 @@ static void idle_control(int n)
 	close(fd);
 }
 
+/* Versions that do not exist, as many as go into the socket. */
+static void greetings_of_another_version(int n)
+{
+	double until = now() + 0.3;
+
+	while (now() < until) {
+		int fd = dial("io");
+
+		for (int i = 0; i < 1000 && fd >= 0; i++)
+			if (!send_one(fd, VERSION, n & 1 ? 0x10 : 0, "\1\0\0\0", 4))
+				break;
+		close(fd);
+	}
+}
+
+/* A greeting that is always about to end. */
+static void greetings_byte_by_byte(int n)
+{
+	int fd = dial("io");
+	struct header header = { 1, VERSION, 4096, 0, 0 };
+	double until = now() + 0.4;
+
+	send(fd, &header, sizeof(header), MSG_NOSIGNAL);
+	for (int i = 0; i < 4000 && now() < until && fd >= 0; i++)
+		if (send(fd, "x", 1, MSG_NOSIGNAL) != 1)
+			break;
+	close(fd);
+}
+
+/* Little to send, much to do, nothing to read. */
+static void work_without_replies(int n)
+{
+	int fd = greeted(), fds[16];
+	uint32_t irqs[5] = { 20, 4 | 0x20, 2, 0, 16 }, trigger[5] = { 20, 1 | 0x20, 2, 0, 16 };
+	struct {
+		uint64_t offset;
+		uint32_t region, bytes;
+	} read = { 0, 0, n & 2 ? 131072 : 4096 };
+	double until = now() + 0.4;
+
+	for (unsigned int i = 0; i < 16; i++)
+		fds[i] = eventfd(0, 0);
+	if (fd >= 0 && ask(fd, SET_IRQS, irqs, sizeof(irqs), fds, 16))
+		while (now() < until)
+			if (!(n & 1 ? send_one(fd, SET_IRQS, 0x10, trigger, sizeof(trigger)) : send_one(fd, REGION_READ, 0x10, &read, sizeof(read))))
+				break;
+	for (unsigned int i = 0; i < 16; i++)
+		close(fds[i]);
+	close(fd);
+}
+
 static void (*const kinds[])(int) = {
 	silent, half_a_header, a_message_without_end, greets_only, lengths_that_lie, huge_maps, overlapping_and_wrapping_maps, many_maps,
 	memory_that_goes_away, memory_that_goes_away, answers_to_memory_messages, answers_to_memory_messages, answers_to_memory_messages,
 	answers_to_memory_messages, answers_to_nothing, flood, flood, flood, flood, flood, descriptors, interrupts_that_block, doorbells, full_queues,
-	comes_and_goes, comes_and_goes, idle_control, silent, greets_only, full_queues,
+	comes_and_goes, comes_and_goes, idle_control, silent, greets_only, full_queues, greetings_of_another_version, greetings_byte_by_byte,
+	work_without_replies, work_without_replies, work_without_replies,
 };
 
 static void peer(int n)
