@@ -175,10 +175,11 @@ def choose_shape(
 
 def _config(found: speckv.DeviceInfo, wish: Wish) -> speckv.PoolConfig:
     import speckv
+    from speckv.types import calibrated_modes, modes
 
     if wish.codec not in CODECS:
         raise UsageError(f"--codec: '{wish.codec}' is not one of {', '.join(CODECS)}")
-    built = (*speckv.codec.modes(), *speckv.codec.calibrated_modes())
+    built = (*modes(), *calibrated_modes())
     if wish.codec not in built:
         raise UnsupportedError(f"--codec: {wish.codec} is not in this build", f"one of {', '.join(built)}")
     uid, gid = wish.owner or (None, None)

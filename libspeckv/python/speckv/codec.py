@@ -15,9 +15,26 @@ import numpy.typing as npt
 from speckv._speckv import ffi, lib
 from speckv.errors import InvalidError, check
 from speckv.requests import Rows, rows
-from speckv.types import Codec, Geometry, c_text, c_value, from_c, members
+from speckv.types import Codec, Geometry, c_text, c_value, calibrated_modes, codecs_of, from_c, members, modes
 
 Bytes = npt.NDArray[np.uint8]
+__all__ = [
+    "Calibration",
+    "Frame",
+    "Identity",
+    "calibrated_modes",
+    "crc32c",
+    "decode_frame",
+    "encode_frame",
+    "force_isa",
+    "frame_max_bytes",
+    "frame_min_bytes",
+    "frame_room",
+    "isa",
+    "modes",
+    "parse_frame",
+    "verify_frame",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +74,7 @@ class Calibration:
         check(lib.speckv_calibration_describe(self._handle, info), what="describing a calibration")
         self.file = bytes(ffi.buffer(_pointer(where), where.row_bytes))
         self.digest = bytes(ffi.buffer(info.digest))
-        self.codecs = _codecs(int(info.codecs))
+        self.codecs = codecs_of(int(info.codecs))
         self.layers, self.kv_heads, self.head_dim = int(info.layers), int(info.kv_heads), int(info.head_dim)
 
     @classmethod
@@ -167,16 +184,6 @@ def crc32c(data: Any, crc: int = 0) -> int:
     return int(lib.speckv_crc32c(crc, _pointer(where), where.row_bytes))
 
 
-def modes() -> tuple[Codec, ...]:
-    """The codec modes that this build can encode and decode without a calibration."""
-    return _codecs(int(lib.speckv_codec_modes()))
-
-
-def calibrated_modes() -> tuple[Codec, ...]:
-    """The same, of the modes that need a calibration."""
-    return _codecs(int(lib.speckv_codec_calibrated_modes()))
-
-
 def isa() -> str:
     """The instruction set whose kernels are in use."""
     return str(ffi.string(lib.speckv_isa_name()).decode())
@@ -185,10 +192,6 @@ def isa() -> str:
 def force_isa(name: str) -> None:
     """Use the kernels of one instruction set, process-wide: portable, sse42, avx2, avx512, or auto for the best."""
     check(lib.speckv_isa_force(c_text(name)), what=f"instruction set {name}")
-
-
-def _codecs(bits: int) -> tuple[Codec, ...]:
-    return tuple(Codec(member) for bit, member in members(Codec).items() if bits >> bit & 1)
 
 
 def _aligned(size: int) -> Bytes:

@@ -96,6 +96,21 @@ def members(enum: type[StrEnum]) -> dict[int, StrEnum]:
     return {value: enum[key.removeprefix(prefix)] for value, key in sorted(ffi.typeof(f"enum {name}").elements.items())}
 
 
+def codecs_of(bits: int) -> tuple[Codec, ...]:
+    """The modes whose bits are set."""
+    return tuple(Codec(member) for bit, member in members(Codec).items() if bits >> bit & 1)
+
+
+def modes() -> tuple[Codec, ...]:
+    """The codec modes that this build can encode and decode without a calibration."""
+    return codecs_of(int(lib.speckv_codec_modes()))
+
+
+def calibrated_modes() -> tuple[Codec, ...]:
+    """The same, of the modes that need a calibration."""
+    return codecs_of(int(lib.speckv_codec_calibrated_modes()))
+
+
 @functools.cache
 def c_value(enum: type[StrEnum], member: str) -> int:
     """C value of a member or of its text."""

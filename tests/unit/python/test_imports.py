@@ -27,6 +27,12 @@ def test_administration_does_without_numpy(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", ADMINISTER, str(tmp_path)], check=True)
 
 
+def test_creating_a_pool_from_the_command_line_does_without_numpy(runtime_dir: Path) -> None:
+    code = "import sys; from speckvctl.app import main; sys.exit(main(sys.argv[1:]) or ('numpy' in sys.modules and 99))"
+    words = ["pool", "create", "host:DRAM", "kv", "--size", "8M"]
+    assert subprocess.run([sys.executable, "-c", code, *words], check=False).returncode == 0
+
+
 def test_every_public_name_is_there_and_is_listed() -> None:
     listed = dir(speckv)
     for name in speckv.__all__:
