@@ -32,7 +32,7 @@ _STATES = {
 
 @contextmanager
 def administered(name: str) -> Iterator[card.Admin]:
-    """The administration of a card; a host engine has none."""
+    """The administration of a card; a host device has none."""
     import speckv
 
     library.check_device_name(name)

@@ -213,10 +213,10 @@ def mode(name: str, calibration: Path | None = None, *, of_frames: bool = False)
         if wanted not in codec.modes():
             raise UnsupportedError(f"this build has no codec {name}", f"--codec with one of {built}")
         if calibration is not None and not of_frames:
-            raise UsageError(f"mode {name} takes no calibration", f"--codec with one of {', '.join(CALIBRATED)}")
+            raise UsageError(f"codec {name} takes no calibration", f"--codec with one of {', '.join(CALIBRATED)}")
         return Mode(wanted)
     if calibration is None:
-        raise UsageError(f"mode {name} needs a calibration", "--calibration FILE, made by codec calibrate")
+        raise UsageError(f"codec {name} needs a calibration", "--calibration FILE, made by codec calibrate")
     loaded = _calibration(calibration)
     if wanted not in loaded.codecs:
         has = ", ".join(loaded.codecs) or "no codec of this build"

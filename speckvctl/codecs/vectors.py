@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Golden frames: each line of index.txt made anew and compared. tests/vectors/README.md says what is in the folder."""
+"""Golden frames: each line of index.txt computed again and compared. tests/vectors/README.md says what is there."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _read(folder: Path, vector: Vector, frame: bytes) -> str:
 
 
 def update(folder: Path, dry_run: bool, progress: Progress) -> Found:
-    """Write the folder anew, as this build makes it; what there is stays. Differences are never left."""
+    """Write the folder as this build makes it; what there is stays. Differences are never left."""
     index = folder / "index.txt"
     vectors, found, lines = read_index(index), Found(isas=[codec.isa()]), []
     frames: dict[Path, bytes] = {}

@@ -14,7 +14,7 @@ from speckvctl.results.pools import Pool
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A host engine or a card; counts are None where it is not ready to be counted."""
+    """A host device or a card; counts are None where it is not ready to be counted."""
 
     name: str
     kind: str

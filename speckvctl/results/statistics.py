@@ -63,7 +63,7 @@ class EventsDocument(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class TopDevice:
-    """A device at one tick; health, temperature, link and queue depth are a card's, None where nobody measures them."""
+    """A device at one tick; health, temperature, link and queue depth are a card's, None where not measured."""
 
     name: str
     kind: str

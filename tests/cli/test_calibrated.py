@@ -101,7 +101,7 @@ def test_an_id_at_two_positions_is_two_blocks(small: Cli) -> None:
     assert (said["blocks_written"], said["blocks_read"], said["mismatches"]) == (4, 4, 0)
 
 
-def test_a_foreign_calibration_stops_readers_and_nobody_else(small: Cli) -> None:
+def test_a_foreign_calibration_stops_only_its_readers(small: Cli) -> None:
     small.ok(*REPLAY)
     pool = small.document("pool", "show", "host:DRAM", "small")["pool"]
     medium, file = Path(pool["path"]), (small.folder / "elsewhere").read_bytes()

@@ -225,7 +225,7 @@ with speckv.Context() as context:
 @pytest.mark.root
 def test_who_else_may_not_stop_it(cli: Cli, context: speckv.Context, runtime_dir: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("needs root, to be somebody else")
+        pytest.skip("needs root, to be another user")
     runtime_dir.chmod(0o755)
     card = Card(context)
     done = subprocess.run([sys.executable, "-c", STOP_AS_NOBODY], cwd="/", capture_output=True, text=True, check=True)

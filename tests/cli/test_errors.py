@@ -192,7 +192,7 @@ def as_nobody(cli: Cli, *arguments: str) -> Finished:
 @pytest.mark.root
 def test_no_permission(chat: Cli, runtime_dir: Path, unchanged: Remember) -> None:
     if os.geteuid() != 0:
-        pytest.skip("needs root, to be somebody else")
+        pytest.skip("needs root, to be another user")
     runtime_dir.chmod(0o755)
     check = unchanged()
     refused(as_nobody(chat, "pool", "create", "host:DRAM", "mine", "--size", "8MiB"), 5)
@@ -201,14 +201,14 @@ def test_no_permission(chat: Cli, runtime_dir: Path, unchanged: Remember) -> Non
     refused(as_nobody(chat, "pool", "destroy", "host:DRAM", "chat", "--yes"), 5)
     refused(as_nobody(chat, "pool", "check", "host:DRAM", "chat"), 5)
     refused(as_nobody(chat, "stats", "host:DRAM", "chat"), 5)
-    closes = MEMORY == "host:DRAM"  # a card is stopped, by whoever may, and not closed by anybody
+    closes = MEMORY == "host:DRAM"  # a card is stopped, not closed
     refused(as_nobody(chat, "device", "close", "host:DRAM", "--yes"), 5 if closes else 8)
     seen = as_nobody(chat, "pool", "list", "host:DRAM", "--json")
     if MEMORY == "host:DRAM":
         assert seen.code == 0, seen.err
         (pool,) = seen.document["pools"]
         assert (pool["accessible"], pool["blocks"], pool["used_bytes"]) == (False, None, None)
-    else:  # nobody may not even see what a card's folder holds
+    else:  # other users may not even see what a card's folder holds
         assert seen.code == 5, seen.err
     check()
     runtime_dir.chmod(0o700)

@@ -336,9 +336,9 @@ def test_a_card_in_use_is_not_taken_from_its_clients(card: Card, cli: Cli) -> No
 
 
 @pytest.mark.root
-def test_nobody_else_flashes_a_card(card: Card, cli: Cli, runtime_dir: Path) -> None:
+def test_no_other_user_flashes_a_card(card: Card, cli: Cli, runtime_dir: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("needs root, to be somebody else")
+        pytest.skip("needs root, to be another user")
     runtime_dir.chmod(0o755)
     before = card.flash_digest()
     refused(as_nobody(cli, "flash", "emu:card0", str(RELEASED)), 5, "admin")

@@ -131,5 +131,5 @@ def test_the_slowest_replay_waits_without_an_error() -> None:
     ours, theirs = Pipe()
     ours.send(None)
     work = client.Work("", (1,), 10**25)
-    nobody: Any = None  # what was sent cuts the chunk short before anybody serves it
-    client._serve_chunk(nobody, [work], theirs)
+    no_client: Any = None  # what was sent cuts the chunk short before it is served
+    client._serve_chunk(no_client, [work], theirs)

@@ -97,7 +97,7 @@ def test_without_stderr_the_exit_code_and_the_output_are_the_same(chat: Cli, com
     assert (done.returncode, done.stdout) == (expected.returncode, expected.stdout)
 
 
-def test_without_stdin_nobody_is_asked(chat: Cli) -> None:
+def test_without_stdin_no_question_is_asked(chat: Cli) -> None:
     done = shell(chat, "pool destroy host:DRAM chat", "<&-")
     assert done.returncode == 2 and "--yes" in clean(done)
     done = shell(chat, "replay - --device host:DRAM --pool chat --max-rate", "<&-")

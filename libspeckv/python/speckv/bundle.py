@@ -66,7 +66,7 @@ _BYTES = ("build_id", "bitstream_sha256")
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle as it is, judged by nobody."""
+    """What a bundle says, before its signature is verified."""
 
     manifest: Manifest
     key_id: bytes | None  # SHA-256 of the public key that is said to have signed
@@ -92,7 +92,7 @@ def verify(
 
 
 def inspect(data: Buffer) -> Bundle:
-    """What a bundle says, whoever signed it; RefusedError when it is damaged."""
+    """What a bundle says, whichever key signed it; RefusedError when it is damaged."""
     out = ffi.new("struct speckv_bundle *")
     _accept(lib.speckv_bundle_inspect(ffi.from_buffer(data), len(data), out), _REASONS)
     return Bundle(_manifest(out.manifest), bytes(ffi.buffer(out.key_id)) if out.is_signed else None)

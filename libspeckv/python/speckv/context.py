@@ -48,7 +48,7 @@ class Context(Owner):
         return str(self._handle.call(lambda ctx: os.fsdecode(ffi.string(lib.speckv_ctx_runtime_dir(ctx)))))
 
     def devices(self) -> list[DeviceInfo]:
-        """Every host engine that this user can see."""
+        """Every host device that this user can see."""
         found: list[DeviceInfo] = []
         relay = callbacks.Relay(lambda info: found.append(from_c(DeviceInfo, info)))
         rc = self._handle.call(lib.speckv_device_foreach, callbacks.DEVICE, relay.arg)
@@ -81,7 +81,7 @@ class Context(Owner):
         return from_c(PoolConfig, planned)
 
     def remove(self, name: str, *, pools: bool = False, dry_run: bool = False) -> None:
-        """Close a host engine for good; `pools` destroys its pools too, zeroing them."""
+        """Close a host device for good; `pools` destroys its pools too, zeroing them."""
         flags = (lib.SPECKV_REMOVE_POOLS if pools else 0) | (lib.SPECKV_REMOVE_DRY_RUN if dry_run else 0)
         self._check(self._handle.call(lib.speckv_device_remove, c_text(name), flags))
 

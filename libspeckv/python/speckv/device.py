@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Device: a card or a host engine, and the administration of its pools."""
+"""Device: a card or a host device, and the administration of its pools."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ class DeviceInfo:
     allocated_bytes: int
     free_bytes: int
     created_ns: int
-    manager_pid: int  # 0: nobody
+    manager_pid: int  # 0: none
     manager_command: str
 
 

@@ -163,7 +163,7 @@ POINTS = [
     c(
         "B8 threads and forks: handles are safe in use, in children, in finalizers",
         client(
-            "a child of a busy process ends what it inherits, and takes nothing from anyone",
+            "a child of a busy process ends what it inherits, and changes no other process's state",
             "threads and processes at the same keys read right bytes",
         ),
     ),

@@ -62,6 +62,14 @@ def test_codecs_are_in_one_table(repository: Path) -> None:
     assert set(re.findall(r"^\| `([a-z0-9-]+)`", table, re.MULTILINE)) == set(CODECS)
 
 
+def test_exit_codes_are_all_in_the_list(repository: Path) -> None:
+    from speckvctl.exitcodes import ExitCode
+
+    text = " ".join((repository / "README.md").read_text(encoding="utf-8").split())
+    listed = text.split("these exit codes: ")[1].split(". ")[0]
+    assert [int(code) for code in re.findall(r"\b\d+\b", listed)] == sorted(map(int, ExitCode))
+
+
 def test_what_is_named_in_the_tree_is_there(repository: Path) -> None:
     text = (repository / "README.md").read_text(encoding="utf-8")
     for path in re.findall(r"(?:libspeckv|speckvctl|bitstreams|rtl|kmod|man)/[\w./-]+\.\w+", text):

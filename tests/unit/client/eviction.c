@@ -13,7 +13,7 @@ static bool packed; /* blocks of many sizes */
 static int64_t clock_shift; /* of the time of day, ns */
 static bool clock_1970;
 
-/* The time of day as somebody set it; no other clock can be set. */
+/* The time of day, as set with clock_settime(); no other clock can be set. */
 int clock_gettime(clockid_t id, struct timespec *t)
 {
 	static int (*real)(clockid_t, struct timespec *);

@@ -67,7 +67,7 @@ static void a_device_that_was_closed_is_not_the_next_one(enum media kind)
 	unlink(name + 5);
 }
 
-/* The table under the name is another one, or gone, though nobody closed the device. */
+/* The table under the name is another one, or gone, though the device was not closed. */
 static void a_table_that_was_exchanged_is_not_this_one(void)
 {
 	struct speckv_device *old, *now;

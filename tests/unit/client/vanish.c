@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A pool whose file goes or shrinks under its clients: calls end with -ESTALE, nobody dies, and what is left is called lost or damaged. */
+/* A pool whose file goes or shrinks under its clients: calls end with -ESTALE, no process dies, and what is left is called lost or damaged. */
 #include "client/internal.h"
 
 #include "harness.h"

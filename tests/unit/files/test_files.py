@@ -33,7 +33,7 @@ def test_a_failure_on_the_way_leaves_what_was_there(tmp_path: Path) -> None:
     assert path.read_bytes() == b"before"
 
 
-def test_a_draft_that_was_left_is_nobodys_obstacle(tmp_path: Path) -> None:
+def test_a_draft_that_was_left_does_not_block_a_write(tmp_path: Path) -> None:
     path = tmp_path / "out"
     left = [tmp_path / f".out.{number}" for number in (1, os.getpid())]
     for draft in left:
@@ -172,7 +172,7 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_a_strangers_link_in_a_folder_for_all_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_of_another_user_in_a_folder_for_all_is_not_followed(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root, to be another user")
     tmp_path.chmod(0o1777)

@@ -207,7 +207,7 @@ def test_a_seal_that_fails_leaves_the_allocation(device: speckv.Device) -> None:
         assert len(memory.array) == 100
 
 
-def test_a_handle_is_destroyed_once_by_whoever_comes_last() -> None:
+def test_a_handle_is_destroyed_once_by_the_last_user() -> None:
     for _ in range(200):
         destroyed: list[object] = []
         parent = Handle("parent", 1, destroyed.append)
@@ -344,7 +344,7 @@ def test_a_fork_within_a_call_leaves_the_call_whole(device: speckv.Device) -> No
     assert children == [0]
 
 
-def test_a_child_opens_anew(device: speckv.Device) -> None:
+def test_a_child_opens_its_own_handles(device: speckv.Device) -> None:
     device.create_pool(speckv.PoolConfig("kv", 16 << 20))
     with device.attach("kv") as pool:
         pool.put(KEYS[0], np.full(BLOCK, 3, np.uint8))
