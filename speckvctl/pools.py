@@ -92,9 +92,9 @@ def read_calibration(
     codec_name: str, path: Path | None, *, first_layer: int | None, first_head: int | None
 ) -> Calibrated | None:
     """What --calibration names, for a codec that needs one; for the others None, and nothing may be named."""
-    from speckv import codec
+    from speckv.types import calibrated_modes
 
-    needed = codec_name in codec.calibrated_modes()
+    needed = codec_name in calibrated_modes()
     for option, value in (("--first-layer", first_layer), ("--first-head", first_head)):
         if value is not None and not needed:
             raise UsageError(f"{option}: {codec_name} takes no calibration", "leave it out")
