@@ -59,6 +59,11 @@ struct speckv_card_ops {
 	/* NOR: erase sets whole sectors to 0xff, program can only clear bits. Both may fail, or never return to us, at any byte. */
 	int (*flash_erase)(void *arg, uint64_t offset, uint64_t bytes);
 	int (*flash_program)(void *arg, uint64_t offset, const void *data, uint64_t bytes);
+	/*
+	 * May be NULL, where both are durable when they return: make durable what was erased and programmed. Without it a loss of power may find
+	 * any of that done and any not, in units of 512 bytes.
+	 */
+	int (*flash_sync)(void *arg);
 };
 
 /* Zero means the default in the comment. */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Flash: boot record, key slots, update slots. Every change is one that may be cut at any byte: the record has two copies of which only
- * the older is written, a chunk counts when its mark has been cleared after it, and marks are whole bytes.
+ * the older is written, a chunk counts when its mark has been cleared after it, and marks are whole bytes. What has to come before
+ * something else is made durable first, since a medium with a cache keeps no order of its own.
  */
 #include "card/internal.h"
 
@@ -63,6 +64,11 @@ int flash_program(struct speckv_card *card, uint64_t offset, const void *data, u
 	return memcmp(card->config.flash + offset, data, bytes) ? -EIO : 0;
 }
 
+static int flash_sync(struct speckv_card *card)
+{
+	return card->ops.flash_sync && card->ops.flash_sync(card->arg) ? -EIO : 0;
+}
+
 static uint32_t record_crc(const struct flash_record *record)
 {
 	return speckv_crc32c(0, record, offsetof(struct flash_record, crc));
@@ -116,7 +122,8 @@ int flash_store(struct speckv_card *card, struct flash_record *record)
 	record->sequence = card->flash.record.sequence + 1;
 	record->crc = record_crc(record);
 	at = record->sequence % 2 * FLASH_SECTOR;
-	if (flash_erase(card, at, FLASH_SECTOR) || flash_program(card, at, record, sizeof(*record)))
+	/* What it says is so before it is said, and one copy is whole before the other is touched. */
+	if (flash_sync(card) || flash_erase(card, at, FLASH_SECTOR) || flash_program(card, at, record, sizeof(*record)) || flash_sync(card))
 		return -EIO;
 	card->flash.record = *record;
 	return 0;
@@ -175,7 +182,9 @@ int flash_begin(struct speckv_card *card, unsigned int slot, uint64_t bundle_byt
 	card->flash.receiving = 0;
 	memcpy(download.bundle_digest, digest, sizeof(download.bundle_digest));
 	download.crc = download_crc(&download);
-	if (flash_store(card, &record) || flash_erase(card, at, FLASH_SECTOR) || flash_program(card, at, &download, sizeof(download)))
+	/* No mark of an earlier download may stand below the head of this one. */
+	if (flash_store(card, &record) || flash_erase(card, at, FLASH_SECTOR) || flash_sync(card) ||
+	    flash_program(card, at, &download, sizeof(download)))
 		return -EIO;
 	card->flash.receiving = (uint8_t)slot;
 	card->flash.received = 0;
@@ -197,7 +206,8 @@ static int receive_in_chunk(struct speckv_card *card, const uint8_t *data, uint6
 	if (flash_program(card, sector + FLASH_SECTOR + at, data, bytes))
 		return -EIO;
 	at += bytes;
-	if ((at == start + FLASH_CHUNK || at == flash->download.bundle_bytes) && flash_program(card, sector + FLASH_MARKS + chunk, &mark, 1))
+	if ((at == start + FLASH_CHUNK || at == flash->download.bundle_bytes) &&
+	    (flash_sync(card) || flash_program(card, sector + FLASH_MARKS + chunk, &mark, 1)))
 		return -EIO;
 	flash->received = at;
 	return 0;
@@ -235,5 +245,5 @@ int speckv_card_flash_provision(const struct speckv_card_ops *ops, void *arg, ui
 	out.crc = speckv_crc32c(0, &out, offsetof(struct flash_keys, crc));
 	if (ops->flash_erase(arg, 0, flash_bytes) || ops->flash_program(arg, KEYS_AT, &out, sizeof(out)))
 		return -EIO;
-	return 0;
+	return ops->flash_sync && ops->flash_sync(arg) ? -EIO : 0;
 }

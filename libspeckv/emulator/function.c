@@ -404,6 +404,14 @@ static int card_flash_program(void *arg, uint64_t offset, const void *data, uint
 	return e->flash_error;
 }
 
+/* The file's pages reach its medium in any order, unless they are waited for. */
+static int card_flash_sync(void *arg)
+{
+	struct emulator *e = arg;
+
+	return msync(e->flash, e->config.flash_bytes, MS_SYNC) == 0 ? 0 : -errno;
+}
+
 const struct speckv_card_ops emu_card_ops = {
 	.now_ns = emu_now_ns,
 	.wall_ns = emu_wall_ns,
@@ -418,4 +426,5 @@ const struct speckv_card_ops emu_card_ops = {
 	.memory_lost = card_memory_lost,
 	.flash_erase = card_flash_erase,
 	.flash_program = card_flash_program,
+	.flash_sync = card_flash_sync,
 };

@@ -103,6 +103,59 @@ static void note(struct rig *rig, uint64_t bytes)
 		rig->flash_ops[rig->flash_op_count++] = bytes;
 }
 
+/* ---- a cache in front of the flash -------------------------------------------------------------------------- */
+
+#define CACHE_UNIT 512u /* that a medium writes whole */
+
+void rig_flash_cache(struct rig *rig)
+{
+	if (!rig->durable) {
+		rig->durable = malloc(rig->config.flash_bytes);
+		rig->dirty = malloc(rig->config.flash_bytes / CACHE_UNIT);
+	}
+	CHECK(rig->durable && rig->dirty, "memory");
+	memcpy(rig->durable, rig->flash, rig->config.flash_bytes);
+	memset(rig->dirty, 0, rig->config.flash_bytes / CACHE_UNIT);
+}
+
+static void write_back(struct rig *rig, uint64_t unit)
+{
+	memcpy(rig->durable + unit * CACHE_UNIT, rig->flash + unit * CACHE_UNIT, CACHE_UNIT);
+}
+
+/* Before units are changed: now and then one that waits is written as it is. */
+static void cache_change(struct rig *rig, uint64_t offset, uint64_t bytes)
+{
+	for (uint64_t unit = offset / CACHE_UNIT; rig->durable && unit <= (offset + bytes - 1) / CACHE_UNIT; unit++) {
+		if (rig->dirty[unit] && !rig_below(rig, 3))
+			write_back(rig, unit);
+		rig->dirty[unit] = 1;
+	}
+}
+
+/* All that wait are written, or, where power is lost, some of them. */
+static void cache_flush(struct rig *rig, bool lost)
+{
+	for (uint64_t unit = 0; rig->durable && unit < rig->config.flash_bytes / CACHE_UNIT; unit++) {
+		if (rig->dirty[unit] && !(lost && rig_below(rig, 2)))
+			write_back(rig, unit);
+		rig->dirty[unit] = 0;
+	}
+	if (rig->durable && lost)
+		memcpy(rig->flash, rig->durable, rig->config.flash_bytes);
+}
+
+static int nor_sync(void *arg)
+{
+	struct rig *rig = arg;
+
+	rig->dark |= !rig->flash_budget;
+	if (rig->dark)
+		return -EIO;
+	cache_flush(rig, false);
+	return 0;
+}
+
 /* Power is cut after so many bytes; the byte at the cut is left with some of its bits changed. */
 static int nor_erase(void *arg, uint64_t offset, uint64_t bytes)
 {
@@ -112,6 +165,7 @@ static int nor_erase(void *arg, uint64_t offset, uint64_t bytes)
 	if (rig->dark)
 		return -EIO;
 	note(rig, bytes);
+	cache_change(rig, offset, bytes);
 	for (uint64_t i = 0; i < bytes; i++) {
 		if (!rig->flash_budget) {
 			rig->flash[offset + i] |= (uint8_t)rig_random(rig);
@@ -134,6 +188,7 @@ static int nor_program(void *arg, uint64_t offset, const void *data, uint64_t by
 	if (rig->dark)
 		return -EIO;
 	note(rig, bytes);
+	cache_change(rig, offset, bytes);
 	for (uint64_t i = 0; i < bytes; i++) {
 		if (!rig->flash_budget) {
 			rig->flash[offset + i] &= (uint8_t)(from[i] | rig_random(rig));
@@ -160,7 +215,7 @@ struct rig *rig_new(void)
 	rig->flash_budget = UINT64_MAX;
 	rig->ops = (struct speckv_card_ops){ .now_ns = now_ns, .dma_read = dma_read, .dma_write = dma_write, .dma_publish = dma_publish,
 					     .dma_direct = dma_direct, .interrupt = interrupt, .memory_sync = memory_sync,
-					     .flash_erase = nor_erase, .flash_program = nor_program };
+					     .flash_erase = nor_erase, .flash_program = nor_program, .flash_sync = nor_sync };
 	rig->config.memory_bytes = 16u << 20;
 	rig->config.flash_slot_bytes = RIG_SLOT_BYTES;
 	rig->config.flash_bytes = speckv_card_flash_bytes(RIG_SLOT_BYTES);
@@ -199,6 +254,7 @@ void rig_restart(struct rig *rig)
 {
 	speckv_card_destroy(rig->card);
 	rig->card = NULL;
+	cache_flush(rig, true);
 	rig_power_on(rig);
 }
 
@@ -209,6 +265,8 @@ void rig_free(struct rig *rig)
 		free(rig->host[i]);
 	free(rig->memory);
 	free(rig->flash);
+	free(rig->durable);
+	free(rig->dirty);
 	free(rig);
 }
 

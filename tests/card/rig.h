@@ -57,6 +57,7 @@ struct rig {
 	uint64_t worn; /* a byte of flash that no erase sets to ones; 0: none */
 	uint64_t flash_budget; /* bytes until power is cut; UINT64_MAX: never */
 	bool dark;
+	uint8_t *durable, *dirty; /* rig_flash_cache(): the medium, and a byte per unit of it that waits; NULL: there is no cache */
 	uint64_t flash_ops[1024]; /* bytes of each erase and program, when flash_log is set */
 	unsigned int flash_op_count;
 	bool flash_log;
@@ -77,6 +78,8 @@ struct client {
 
 struct rig *rig_new(void);
 void rig_free(struct rig *rig);
+/* From here on what is written to flash waits in a cache until it is synced: a restart finds any part of it written, in any order. */
+void rig_flash_cache(struct rig *rig);
 /* Power off and on with what memory and flash hold. Connections are gone. */
 void rig_restart(struct rig *rig);
 void rig_power_on(struct rig *rig);

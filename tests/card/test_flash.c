@@ -615,7 +615,7 @@ static void what_waits_to_boot_can_be_replaced(void)
 
 /* ---- power cuts --------------------------------------------------------------------------------------------- */
 
-/* Somewhere in the sequence: half of the time evenly over its bytes, half evenly over its operations. */
+/* Somewhere in the sequence: half of the time evenly over its bytes, half evenly over its operations, in one or before it. */
 static uint64_t choose_cut(struct rig *rig, const uint64_t *ops, unsigned int count, uint64_t total)
 {
 	unsigned int op = rig_below(rig, count);
@@ -625,7 +625,7 @@ static uint64_t choose_cut(struct rig *rig, const uint64_t *ops, unsigned int co
 		return rig_random(rig) % total;
 	for (unsigned int i = 0; i < op; i++)
 		at += ops[i];
-	return at + rig_random(rig) % (ops[op] + 1);
+	return at + (rig_below(rig, 2) ? rig_random(rig) % (ops[op] + 1) : 0);
 }
 
 static void cuts(unsigned long wanted, bool from_factory)
@@ -686,6 +686,100 @@ static void cuts(unsigned long wanted, bool from_factory)
 	rig_free(rig);
 }
 
+/* Step of an update to a version that only adds, a way back, an update that raises the version, and another into the other slot. */
+static uint16_t step_forward(struct rig *rig, const struct bundle *const bundles[4], unsigned int step)
+{
+	struct client admin;
+
+	if (rig->dark || revision(rig) == bundles[step]->revision) /* cut, or done before it was */
+		return SPECKV_STATUS_OK;
+	if (step != 1)
+		return flash(rig, step == 3 ? SPECKV_SLOT_A : SPECKV_SLOT_B, bundles[step]);
+	admin = administer(rig);
+	return activate(&admin, rig->card->flash.record.previous == SPECKV_SLOT_A ? SPECKV_SLOT_PREVIOUS : SPECKV_SLOT_A, bundles[step], NULL);
+}
+
+/*
+ * Power is lost with a cache in front of the flash: of what was written since the last sync any part has reached the medium, in any order.
+ * Each such state boots a whole image and not golden, keeps the security version, and goes on where it was.
+ */
+static void reorderings(unsigned long wanted)
+{
+	struct bundle *same = make(7, 5, "LFE5U-85F", secret), *last = make(8, 7, "LFE5U-85F", secret);
+	const struct bundle *const bundles[4] = { same, old, new, last };
+	struct rig *rig = fresh();
+	uint64_t ops[1024], total = 0, bytes = rig->config.flash_bytes;
+	uint8_t *base = malloc(bytes);
+	unsigned int count, cut_in[5] = { 0 };
+	uint32_t done;
+
+	EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
+	memcpy(base, rig->flash, bytes);
+	rig->flash_log = true;
+	for (unsigned int step = 0; step < 4; step++) {
+		EQUAL(step_forward(rig, bundles, step), 0);
+		EQUAL(revision(rig), bundles[step]->revision);
+	}
+	rig->flash_log = false;
+	count = rig->flash_op_count;
+	CHECK(count < 1024, "room for all operations");
+	memcpy(ops, rig->flash_ops, sizeof(ops));
+	for (unsigned int i = 0; i < count; i++)
+		total += ops[i];
+	for (unsigned long n = 0; n < wanted; n++) {
+		uint64_t cut = choose_cut(rig, ops, count, total);
+		unsigned int step = 0, slot, last_step = rig_below(rig, 8); /* power may also go when that one is done */
+		uint32_t lowest = 5;
+
+		speckv_card_destroy(rig->card);
+		memcpy(rig->flash, base, bytes);
+		rig_flash_cache(rig);
+		rig_power_on(rig);
+		rig_function(rig, true, 1);
+		rig->flash_budget = cut;
+		for (; step < 4; step++) {
+			step_forward(rig, bundles, step);
+			if (rig->dark)
+				break;
+			lowest = floor_of(rig);
+			if (step == last_step)
+				break;
+		}
+		cut_in[step] += rig->dark;
+		done = rig->dark || step == 4 ? 0 : bundles[step]->revision;
+		/* Sometimes power goes again while the card starts. */
+		rig->flash_budget = rig_below(rig, 3) ? UINT64_MAX : rig_below(rig, 6000);
+		rig_restart(rig);
+		rig->flash_budget = UINT64_MAX;
+		rig_restart(rig);
+		rig_function(rig, true, 1);
+		slot = speckv_card_running_slot(rig->card);
+		CHECK(slot != SPECKV_SLOT_GOLDEN && !card_slot_intact(rig->card, slot), "cut at %llu in step %u: slot %u", (unsigned long long)cut, step, slot);
+		CHECK(!done || revision(rig) == done, "step %u was done, and %x runs", step, revision(rig));
+		for (unsigned int i = 0; i < 2; i++) {
+			uint8_t state = rig->card->flash.record.slot[i].state;
+
+			CHECK(state < SPECKV_SLOT_STATE_VERIFIED || state > SPECKV_SLOT_STATE_GOOD || !card_slot_intact(rig->card, SPECKV_SLOT_A + i),
+			      "cut at %llu in step %u: slot %u is said to be whole", (unsigned long long)cut, step, SPECKV_SLOT_A + i);
+		}
+		CHECK(floor_of(rig) >= lowest && rig->card->flash.record.slot[slot - SPECKV_SLOT_A].security_version >= floor_of(rig),
+		      "cut at %llu in step %u: version %u of %u", (unsigned long long)cut, step, floor_of(rig), lowest);
+		for (; step < 4; step++) {
+			uint16_t status = step_forward(rig, bundles, step);
+
+			CHECK(!status, "cut at %llu, step %u afterwards: 0x%x", (unsigned long long)cut, step, status);
+		}
+		EQUAL(revision(rig), last->revision);
+		EQUAL(floor_of(rig), 7);
+	}
+	printf("%lu losses of power with a cache: %u, %u, %u, %u in the four steps\n", wanted, cut_in[0], cut_in[1], cut_in[2], cut_in[3]);
+	CHECK(wanted < 200 || (cut_in[0] && cut_in[1] && cut_in[2] && cut_in[3]), "cuts in every step");
+	free(base);
+	rig_free(rig);
+	free(same);
+	free(last);
+}
+
 /*
  * Random steps, each of which power may cut: flash, go back, go to golden, a download that stops and goes on, a commit that waits. What
  * runs is never below the security version, which falls only to an image of the key for it.
@@ -709,8 +803,11 @@ static void walks(unsigned long wanted)
 			if (rig)
 				rig_free(rig);
 			rig = fresh();
+			rig->random = n + 1; /* others than the ones before */
 			rig->config.golden_engine = rig_below(rig, 2);
 			rig->config.golden_security_version = 5;
+			if (rig_below(rig, 2))
+				rig_flash_cache(rig);
 			rig_restart(rig);
 			lowest = 0;
 		}
@@ -785,6 +882,7 @@ int main(int argc, char **argv)
 	only_the_key_for_it_lowers_the_security_version_and_once_a_commit();
 	golden_always_starts_and_has_an_engine_only_within_the_security_version();
 	walks(wanted);
+	reorderings(wanted / 2);
 	cuts(wanted / 2, false);
 	cuts(wanted - wanted / 2, true);
 	free(old);
