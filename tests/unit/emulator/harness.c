@@ -160,11 +160,14 @@ unsigned int admin_find_pool(struct admin *admin, const char *name)
 
 /* ---- I/O ------------------------------------------------------------------------------------------------------------------ */
 
-void io_open(struct io *io, const struct card_process *card)
+bool io_try(struct io *io, const struct card_process *card)
 {
 	uint32_t function;
+	char path[256];
 
-	io->transport = card_connect(card, "io", 8 << 20);
+	snprintf(path, sizeof(path), "%s/io", card->folder);
+	if (transport_open_vfio_user((struct transport_place){ -1, path, (uid_t)-1 }, 8 << 20, &io->transport) != 0)
+		return false;
 	HOLDS(io->transport->ops->read32(io->transport, offsetof(speckv_regs_t, FUNCTION), &function) == 0);
 	io->function = function;
 	HOLDS(queue_open_io(&io->queue, io->transport, 0, 7, 16) == 0);
@@ -173,6 +176,12 @@ void io_open(struct io *io, const struct card_process *card)
 	HOLDS(io->buffer && io->identity);
 	HOLDS(queue_register(&io->queue, 0, io->buffer, IO_BUFFER_BYTES, SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES) == 0);
 	HOLDS(queue_register(&io->queue, 1, io->identity, 4096, SPECKV_BUFFER_CARD_READS) == 0);
+	return true;
+}
+
+void io_open(struct io *io, const struct card_process *card)
+{
+	HOLDS(io_try(io, card));
 }
 
 void io_close(struct io *io)

@@ -57,6 +57,8 @@ struct io {
 #define IO_BUFFER_BYTES (4u << 20)
 #define BLOCK_BYTES 65536u
 void io_open(struct io *io, const struct card_process *card);
+/* The same; false: the card does not let it in. */
+bool io_try(struct io *io, const struct card_process *card);
 void io_close(struct io *io);
 /* Write block number `n` (contents follow from n) at a pool's page run; status. */
 uint16_t io_write(struct io *io, unsigned int pool, uint64_t n, uint64_t address, uint64_t generation);

@@ -4,7 +4,7 @@
  * allows: silent, half a header, a message without end, a greeting and nothing more, maps too large, overlapping or at the end of all
  * addresses, descriptors that are not sealed, cut or full of holes, answers to memory messages late, never, wrong or unasked, floods of
  * requests, with replies and without, replies that are not read, greetings of other versions and byte by byte, descriptors by the hundred,
- * doorbells, full queues, connections that come and go. (Descriptors that do not close: test_unclosed.c.)
+ * doorbells, full queues, invalidations of what is held, connections that come and go. (Descriptors that do not close: test_unclosed.c.)
  *
  * Nothing of the client fails, who administers the card is let in, and the card lives. Prints what the client waited at the median and at the
  * 99th percentile, alone and beside them, and the ratio, which depends on how many cores there are for all.
@@ -437,19 +437,31 @@ static void doorbells(int n)
 	close(memory_fd);
 }
 
-/* A user with rights: its queues are never empty. */
-static void full_queues(int n)
+/* A user with rights to the pool that the hostile ones share. */
+static bool tenant(struct io *io)
 {
 	struct card_process card = { "", 0 };
-	struct io io;
 	struct speckv_ioc_pool open = { .size = sizeof(open), .flags = SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE };
+
+	snprintf(card.folder, sizeof(card.folder), "%s", folder);
+	if (!io_try(io, &card)) {
+		nap_ms(20);
+		return false;
+	}
+	memcpy(open.uuid, hostile_uuid, sizeof(open.uuid));
+	HOLDS(io->transport->ops->driver(io->transport, SPECKV_IOC_POOL_OPEN, &open, sizeof(open)) == 0);
+	return true;
+}
+
+/* Its queues are never empty. */
+static void full_queues(int n)
+{
+	struct io io;
 	struct speckv_cqe done;
 	double until = now() + 1;
 
-	snprintf(card.folder, sizeof(card.folder), "%s", folder);
-	io_open(&io, &card);
-	memcpy(open.uuid, hostile_uuid, sizeof(open.uuid));
-	HOLDS(io.transport->ops->driver(io.transport, SPECKV_IOC_POOL_OPEN, &open, sizeof(open)) == 0);
+	if (!tenant(&io))
+		return;
 	for (uint16_t id = 0; now() < until;) {
 		struct speckv_cmd_read read = { .opcode = SPECKV_IO_READ, .pool = (uint16_t)hostile_pool, .address = 0, .buffer_offset = 1 << 20,
 						.capacity = BLOCK_BYTES, .generation = 1 };
@@ -466,6 +478,37 @@ static void full_queues(int n)
 		sched_yield();
 	}
 	io.transport->ops->close(io.transport);
+}
+
+/* Blocks that one holds and does not give up, and many invalidations of all of them, which wait for that. */
+static void invalidations_that_wait(int n)
+{
+	const uint64_t first = 8 + (uint64_t)n % 16, address = first * 66 * 1024;
+	struct speckv_cmd_range hold = { .opcode = SPECKV_IO_ACQUIRE_SHARED, .pool = (uint16_t)hostile_pool, .address = address, .bytes = 66 * 1024,
+					 .generation = (uint64_t)n + 1 };
+	struct speckv_cmd_range all = { .opcode = SPECKV_IO_INVALIDATE, .pool = (uint16_t)hostile_pool, .address = 8 * 66 * 1024, .bytes = 6u << 20 };
+	struct speckv_cqe done;
+	struct io holder, other;
+	double until = now() + 1;
+
+	if (!tenant(&holder))
+		return;
+	if (io_write(&holder, hostile_pool, first, address, (uint64_t)n + 1) == SPECKV_STATUS_OK)
+		queue_call(&holder.queue, &hold, 5000000000ull, NULL, NULL);
+	if (tenant(&other)) {
+		for (uint16_t id = 0; now() < until;) {
+			while (queue_room(&other.queue)) {
+				all.command_id = id++ % 1024;
+				queue_put(&other.queue, &all);
+			}
+			queue_ring(&other.queue);
+			while (queue_reap(&other.queue, &done))
+				;
+			nap_ms(1);
+		}
+		other.transport->ops->close(other.transport);
+	}
+	holder.transport->ops->close(holder.transport);
 }
 
 static void comes_and_goes(int n)
@@ -544,7 +587,7 @@ static void (*const kinds[])(int) = {
 	memory_that_goes_away, memory_that_goes_away, answers_to_memory_messages, answers_to_memory_messages, answers_to_memory_messages,
 	answers_to_memory_messages, answers_to_nothing, flood, flood, flood, flood, flood, descriptors, interrupts_that_block, doorbells, full_queues,
 	comes_and_goes, comes_and_goes, idle_control, silent, greets_only, full_queues, greetings_of_another_version, greetings_byte_by_byte,
-	work_without_replies, work_without_replies, work_without_replies,
+	work_without_replies, work_without_replies, work_without_replies, invalidations_that_wait,
 };
 
 static void peer(int n)
