@@ -59,8 +59,10 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 	return 0;
 }
 
-static int refuse(struct speckv_ctx *ctx, const struct speckv_device_info *info)
+int medium_refuse(struct speckv_ctx *ctx, const struct medium *medium, const struct speckv_device_info *info)
 {
+	if (medium->card && (!medium->path[0] || info->state == SPECKV_MEDIUM_DENIED || info->state == SPECKV_MEDIUM_OFFLINE))
+		return fail(ctx, info->state == SPECKV_MEDIUM_DENIED ? -EACCES : info->state == SPECKV_MEDIUM_OFFLINE ? -ENXIO : -ENOENT, "%s", info->found);
 	switch (info->state) {
 	case SPECKV_MEDIUM_ABSENT:
 		return fail(ctx, -ENOENT, "%s: no such device yet; 'speckvctl pool create %s NAME --size SIZE' creates it", info->name, info->name);
@@ -99,7 +101,7 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		return rc;
 	if (medium.card && info.state != SPECKV_MEDIUM_READY) {
 		if (!medium.path[0] || info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE)
-			return fail(ctx, info.state == SPECKV_MEDIUM_DENIED ? -EACCES : info.state == SPECKV_MEDIUM_OFFLINE ? -ENXIO : -ENOENT, "%s", info.found);
+			return medium_refuse(ctx, &medium, &info);
 		rc = medium_make(ctx, &medium, false); /* the card is the truth: this is only what we know of it */
 		if (!rc)
 			rc = medium_probe(ctx, &medium, &info);
@@ -110,12 +112,12 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		bool absent = info.state == SPECKV_MEDIUM_ABSENT;
 
 		if (!(flags & SPECKV_OPEN_CREATE) || info.state == SPECKV_MEDIUM_DENIED || (!absent && !(flags & SPECKV_OPEN_FORMAT)))
-			return refuse(ctx, &info);
+			return medium_refuse(ctx, &medium, &info);
 		rc = medium_make(ctx, &medium, !absent);
 		if (!rc)
 			rc = medium_probe(ctx, &medium, &info);
 		if (!rc && info.state != SPECKV_MEDIUM_READY)
-			rc = refuse(ctx, &info);
+			rc = medium_refuse(ctx, &medium, &info);
 		if (rc)
 			return rc;
 		flags |= 1u << 31; /* made here: write the event below */
@@ -465,7 +467,7 @@ static size_t taken(struct speckv_device *dev, struct lay_extent list[LAY_POOLS 
 {
 	size_t n = 0;
 
-	list[n++] = (struct lay_extent){ 0, (sizeof(struct lay_device) + LAY_UNIT - 1) & ~(LAY_UNIT - 1) };
+	list[n++] = (struct lay_extent){ 0, DEVICE_TABLE_END };
 	for (int i = 0; i < LAY_POOLS; i++) {
 		struct lay_pool_record r;
 

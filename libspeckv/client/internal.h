@@ -63,6 +63,10 @@ struct medium {
 int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium);
 int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info);
 int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format);
+/* Can what lies there be overwritten as a medium of fixed size, and how large would that be? Its descriptor; nothing is changed. Text set. */
+int medium_format_check(struct speckv_ctx *ctx, const struct medium *medium, uint64_t *bytes);
+/* Why what was found there is not used as it is; 0 where it is ready. Text set. */
+int medium_refuse(struct speckv_ctx *ctx, const struct medium *medium, const struct speckv_device_info *info);
 /* The folder of the superblock's inode, and that inode in it: a descriptor. Errors: those of folder.h. */
 int medium_folder(struct speckv_ctx *ctx, const struct medium *medium, unsigned int flags, struct folder *out);
 int medium_open(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, int flags);
@@ -134,6 +138,8 @@ bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *
 bool removal_undone(struct speckv_device *dev, struct lay_pool_record *record);
 /* Keep the first `bytes` of a pool's extents. */
 void extents_cut(struct lay_pool_record *record, uint64_t bytes);
+/* The first unit of a single inode that is not the table's. */
+#define DEVICE_TABLE_END ((sizeof(struct lay_device) + LAY_UNIT - 1) & ~(LAY_UNIT - 1))
 int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out);
 uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free);
 
@@ -255,7 +261,7 @@ static inline uint64_t use_tick(struct region *r)
 {
 	return use_ticks(r, 1);
 }
-/* A tick that was found while nobody else uses the pool: the counter goes on behind it, as it may have been written back before. */
+/* A tick that was found while no other client is attached: the counter goes on behind it, as it may have been written back before. */
 static inline uint64_t use_seen(struct region *r, uint64_t tick)
 {
 	if (tick >> 63) /* no pool was used that often: damage */

@@ -521,21 +521,55 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 	return rc;
 }
 
+/* May it be overwritten as a medium of fixed size? Its bytes then, in whole units. */
+static int format_check(struct speckv_ctx *ctx, const struct medium *medium, int fd, uint64_t *bytes)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		return fail(ctx, -errno, "%s: %s", medium->path, strerror(errno));
+	*bytes = (medium->node ? medium->node_bytes : (uint64_t)st.st_size) & ~(LAY_UNIT - 1);
+	if (medium->runtime) /* what is here was a table of pools that are files of their own */
+		return fail(ctx, -EEXIST, "%s is no table that this build can read: remove it with 'rm %s', and 'speckvctl pool create' takes over the pools beside it", medium->path, medium->path);
+	if (*bytes < 2 * LAY_UNIT)
+		return fail(ctx, -ENOSPC, "%s is too small for a medium of fixed size: it needs at least 4 MiB; use a new file name to let it grow by pool",
+			    medium->path);
+	if (!medium->node && readers_only(st.st_mode) && st.st_uid != geteuid() && geteuid() != 0)
+		return fail(ctx, -EPERM, "cannot format %s: users who may only read it (mode %04o) could hold its locks: 'chmod go-r %s' as uid %u ends that",
+			    medium->path, st.st_mode & 07777, medium->path, st.st_uid);
+	if (lock_holder(fd, LAY_LOCK_MANAGER, NULL))
+		return fail(ctx, -EBUSY, "cannot format %s: another manager uses it", medium->path);
+	return 0;
+}
+
+int medium_format_check(struct speckv_ctx *ctx, const struct medium *medium, uint64_t *bytes)
+{
+	struct folder in;
+	int fd, rc = medium_folder(ctx, medium, 0, &in);
+
+	if (rc)
+		return rc == -ENOENT ? fail(ctx, rc, "cannot make %s: its folder is not there", medium->path) : rc;
+	fd = medium_open(ctx, medium, &in, O_RDWR);
+	folder_close(&in);
+	if (fd < 0)
+		return fd == -ENOENT ? fail(ctx, fd, "%s is gone", medium->path) : fd;
+	rc = format_check(ctx, medium, fd, bytes);
+	if (!rc)
+		return fd;
+	close(fd);
+	return rc;
+}
+
 /* Overwrite a medium of fixed size. */
 static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int fd)
 {
 	struct stat st;
 	uint64_t bytes;
-	int rc;
+	int rc = format_check(ctx, medium, fd, &bytes);
 
-	if (fstat(fd, &st) != 0)
-		return fail(ctx, -errno, "%s: %s", medium->path, strerror(errno));
-	bytes = medium->node ? medium->node_bytes : (uint64_t)st.st_size;
-	bytes &= ~(LAY_UNIT - 1);
-	if (bytes < 2 * LAY_UNIT)
-		return fail(ctx, -ENOSPC, "%s is too small for a medium of fixed size: it needs at least 4 MiB; use a new file name to let it grow by pool",
-			    medium->path);
-	rc = lock_byte(fd, LAY_LOCK_MANAGER);
+	if (rc)
+		return rc;
+	rc = fstat(fd, &st) != 0 ? -errno : lock_byte(fd, LAY_LOCK_MANAGER);
 	if (!rc && !medium->node && readers_only(st.st_mode) && fchmod(fd, st.st_mode & 0777 & ~readers_only(st.st_mode)) != 0)
 		rc = -errno; /* its locks lie in it: see locks.c */
 	if (!rc && !medium->node && fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP)

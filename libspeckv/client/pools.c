@@ -150,20 +150,46 @@ static int create_check(struct speckv_device *dev, const struct speckv_pool_conf
 	return number;
 }
 
-static int plan_on(struct speckv_ctx *ctx, const char *device, const struct speckv_pool_config *full, const struct region_plan *plan)
+/* A device that is there. */
+static int plan_on(struct speckv_ctx *ctx, const char *device, const struct speckv_pool_config *config, struct speckv_pool_config *planned)
 {
+	struct speckv_calibration_info calibration;
+	struct region_plan plan;
 	struct speckv_device *dev;
 	int rc = speckv_device_open(ctx, device, 0, &dev);
 
 	if (rc)
 		return rc;
-	rc = device_inspect(dev);
+	rc = config_check(dev, config, planned, &plan, &calibration);
+	if (!rc)
+		rc = device_inspect(dev);
 	if (!rc) {
-		rc = create_check(dev, full, plan, true);
+		rc = create_check(dev, planned, &plan, true);
 		device_unmanage(dev);
 	}
 	speckv_device_close(dev);
 	return rc < 0 ? rc : 0;
+}
+
+/* What will be overwritten as a medium of fixed size: judged before that, as nothing brings back what was there. */
+static int plan_over(struct speckv_device *dev, const struct speckv_pool_config *config, struct speckv_pool_config *planned)
+{
+	struct speckv_calibration_info calibration;
+	struct region_plan plan;
+	uint64_t room, need;
+	int rc;
+
+	dev->fd = medium_format_check(dev->ctx, &dev->medium, &room);
+	if (dev->fd < 0)
+		return dev->fd;
+	dev->single_inode = true;
+	rc = config_check(dev, config, planned, &plan, &calibration);
+	close(dev->fd);
+	if (rc)
+		return rc;
+	need = plan.data_offset + plan.capacity_bytes;
+	room -= DEVICE_TABLE_END;
+	return need > room ? no_room(dev, planned->name, need, room) : 0;
 }
 
 int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct speckv_pool_config *config, struct speckv_pool_config *planned)
@@ -181,16 +207,20 @@ int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct sp
 		rc = medium_probe(ctx, &dev.medium, &info);
 	if (rc)
 		return rc;
-	dev.single_inode = info.single_inode != 0;
-	rc = config_check(&dev, config, planned, &plan, &calibration);
-	if (rc)
-		return rc;
 	if (info.state == SPECKV_MEDIUM_READY)
-		return plan_on(ctx, device, planned, &plan);
-	if (info.state != SPECKV_MEDIUM_ABSENT || dev.medium.card)
-		return 0;
-	rc = file_size_check(ctx, dev.medium.path, sizeof(struct lay_device), "");
-	return rc ? rc : files_check(&dev, planned->name, &plan, TABLE_INODES + (dev.medium.runtime && access(ctx->runtime_dir, F_OK) != 0));
+		return plan_on(ctx, device, config, planned);
+	if (info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE || (dev.medium.card && !dev.medium.path[0]))
+		return medium_refuse(ctx, &dev.medium, &info);
+	if (info.state != SPECKV_MEDIUM_ABSENT && !dev.medium.card)
+		return plan_over(&dev, config, planned);
+	rc = config_check(&dev, config, planned, &plan, &calibration);
+	if (!rc)
+		rc = file_size_check(ctx, dev.medium.path, sizeof(struct lay_device), "");
+	if (!rc)
+		rc = files_check(&dev, planned->name, &plan, TABLE_INODES + (dev.medium.runtime && access(ctx->runtime_dir, F_OK) != 0));
+	if (!rc && dev.medium.card && plan.capacity_bytes > info.free_bytes)
+		rc = no_room(&dev, planned->name, plan.capacity_bytes, info.free_bytes);
+	return rc;
 }
 
 /* A pool that was made and whose record did not reach the medium. */

@@ -219,6 +219,83 @@ static void a_plan_is_refused_as_the_creation_is(struct speckv_device *dev)
 	unchanged(dev, &before);
 }
 
+static uint32_t checksum(const char *path, uint64_t bytes)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	uint8_t *at = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+	uint32_t crc;
+
+	CHECK(fd >= 0 && at != MAP_FAILED, "%s", path);
+	crc = speckv_crc32c(0, at, bytes);
+	munmap(at, bytes);
+	close(fd);
+	return crc;
+}
+
+/* What would be overwritten is looked at before: a pool that cannot be on it is refused by the plan, and nothing is written. */
+static void a_plan_is_refused_before_anything_is_overwritten(void)
+{
+	static const struct {
+		const char *what;
+		uint64_t offset;
+		uint32_t value;
+	} kinds[] = {
+		{ "foreign", 0, 0x21212121 },
+		{ "of another version", offsetof(struct lay_superblock, version), 7 },
+		{ "half made", offsetof(struct lay_superblock, state), LAY_MEDIUM_MAKING },
+		{ "damaged", offsetof(struct lay_superblock, created_ns), 0 },
+		{ "cut short", 0, 0 },
+	};
+	const uint64_t bytes = 24 * MIB;
+	char name[300];
+
+	snprintf(name, sizeof(name), "%s/fixed.kv", test_dir);
+	unlink(name);
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		struct speckv_pool_config config, planned;
+		struct speckv_device *dev = open_medium(MEDIUM_FIXED, name);
+		struct speckv_pool_info info;
+		uint32_t before;
+		int fd;
+
+		speckv_device_close(dev);
+		fd = open(name + 5, O_RDWR | O_CLOEXEC);
+		CHECK(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0, "%s", name);
+		if (kinds[i].offset || kinds[i].value)
+			CHECK(pwrite(fd, &kinds[i].value, 4, (off_t)kinds[i].offset) == 4, "pwrite");
+		close(fd);
+		before = checksum(name + 5, bytes);
+		config = small_pool("p", 2ull << 40);
+		REFUSED(-ENOSPC, "free (", speckv_pool_plan(test_ctx, name, &config, &planned));
+		config = small_pool("p", bytes - 2 * MIB); /* there is the table, and its own tables need room too */
+		REFUSED(-ENOSPC, "22 MiB free", speckv_pool_plan(test_ctx, name, &config, &planned));
+		config = small_pool("p", 4 * MIB);
+		config.mode = 0660;
+		REFUSED(-EOPNOTSUPP, "is one inode", speckv_pool_plan(test_ctx, name, &config, &planned));
+		config.mode = 0600;
+		config.uid = geteuid() + 1;
+		REFUSED(-EOPNOTSUPP, "is one inode", speckv_pool_plan(test_ctx, name, &config, &planned));
+		config = small_pool("p", 4 * MIB);
+		EXPECT(0, speckv_pool_plan(test_ctx, name, &config, &planned));
+		CHECK(checksum(name + 5, bytes) == before, "a medium that is %s was written", kinds[i].what);
+		dev = open_device(name, SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT);
+		EXPECT(0, speckv_pool_create(dev, &config, &info));
+		CHECK(info.config.max_bytes == planned.max_bytes, "%s: planned up to %llu, made up to %llu", kinds[i].what, (unsigned long long)planned.max_bytes,
+		      (unsigned long long)info.config.max_bytes);
+		config = small_pool("q", 4 * MIB);
+		config.mode = 0660;
+		EXPECT(-EOPNOTSUPP, speckv_pool_plan(test_ctx, name, &config, &planned));
+		EXPECT(-EOPNOTSUPP, speckv_pool_create(dev, &config, NULL));
+		speckv_device_close(dev);
+		remove_device(name);
+		CHECK(truncate(name + 5, 3 * MIB) == 0, "truncate");
+		config = small_pool("p", 2 * MIB);
+		REFUSED(-ENOSPC, "too small for a medium of fixed size", speckv_pool_plan(test_ctx, name, &config, &planned));
+		REFUSED(-ENOSPC, "too small for a medium of fixed size", speckv_device_open(test_ctx, name, SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT, &dev));
+		unlink(name + 5);
+	}
+}
+
 int main(void)
 {
 	struct speckv_device *dev;
@@ -234,8 +311,10 @@ int main(void)
 	a_shrink_that_is_refused_evicts_nothing(dev);
 	a_plan_is_refused_as_the_creation_is(dev);
 	speckv_device_close(dev);
-	if (!test_on_card())
+	if (!test_on_card()) {
 		an_owner_that_may_not_be_leaves_the_rest();
+		a_plan_is_refused_before_anything_is_overwritten();
+	}
 	free(buffer);
 	test_end();
 	return 0;
