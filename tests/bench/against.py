@@ -31,6 +31,27 @@ SERIES = {
     "card_put": ("card_put", "memcpy_put"),
     "lookup": ("speckv_lookup", "hash_map_lookup"),
 }
+#: Blocks put into a pool that is full, so that each makes another one go; divided by a copy of the same bytes.
+EVICT = """
+import time
+import numpy as np, speckv
+count, block = 128, 65536
+blocks, room = np.random.default_rng(7).integers(0, 256, (count, block), np.uint8), np.empty((8, count, block), np.uint8)
+keys = lambda n: [(n * count + i).to_bytes(32, "little") for i in range(count)]
+puts = copies = 0.0
+with speckv.Context() as context, context.open("host:DRAM", create=True) as device:
+    device.create_pool(speckv.PoolConfig("kv", 64 << 20))
+    with device.attach("kv") as pool:
+        for n in range(64):
+            batch, begun = keys(n), time.perf_counter()
+            pool.put(batch, blocks)
+            middle = time.perf_counter()
+            room[n % 8] = blocks
+            if n >= 16:
+                puts, copies = puts + middle - begun, copies + time.perf_counter() - middle
+    assert device.stats("kv").counters["evictions"] > 40 * count
+print(copies / puts)
+"""
 COMMANDS = {"help": ["--help"], "pool_list": ["pool", "list"], "device_list": ["device", "list", "--json"]}
 
 
@@ -82,18 +103,27 @@ def series(tree: Path, program: str, *options: object) -> dict[str, float]:
     return {i["series"]: i["units"] / statistics.median(i["seconds"]) for i in items if "series" in i}
 
 
+def environment_of(tree: Path, runtime: str) -> dict[str, str]:
+    """For Python of a tree."""
+    environment = {**os.environ, "SPECKV_RUNTIME_DIR": runtime, "PYTHONPATH": str(tree / "site"), "PYTHONSAFEPATH": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    return environment
+
+
+def evicting(tree: Path) -> float:
+    """Rate of puts that evict, over that of copies."""
+    with tempfile.TemporaryDirectory(prefix="speckv-against-", dir="/dev/shm") as runtime:
+        command = [str(BIN / "python"), "-c", EVICT]
+        environment = environment_of(tree, runtime)
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout)
+
+
 def cpu_seconds(tree: Path, words: list[str]) -> float:
     """User and system time of one speckvctl."""
     with tempfile.TemporaryDirectory(prefix="speckv-against-", dir="/dev/shm") as runtime:
-        environment = {
-            **os.environ,
-            "SPECKV_RUNTIME_DIR": runtime,
-            "PYTHONPATH": str(tree / "site"),
-            "PYTHONSAFEPATH": "1",
-        }
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)
         command = [str(BIN / "python"), "-m", "speckvctl", *words]
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=environment_of(tree, runtime), stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode not in (0, 3):
@@ -106,6 +136,7 @@ def one_round(tree: Path) -> dict[str, float]:
     rates = series(tree, "blocks", "--mib", 256, "--rounds", 2, "--card", emulator)
     rates |= series(tree, "lookups", "--keys", 1 << 18, "--rounds", 2)
     found = {name: rates[ours] / rates[peer] for name, (ours, peer) in SERIES.items()}
+    found["put_evicting"] = statistics.median(evicting(tree) for _ in range(3))
     return found | {
         name: 1 / statistics.median(cpu_seconds(tree, words) for _ in range(5)) for name, words in COMMANDS.items()
     }
