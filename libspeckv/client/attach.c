@@ -249,6 +249,7 @@ static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 {
 	struct region *r = &pool->region;
 	uint64_t start = clock_ns();
+	char path[SPECKV_PATH_BYTES];
 	int rc;
 
 	for (;;) {
@@ -260,10 +261,10 @@ static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 			break;
 		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL); /* another process has it alone: it rebuilds it, or closes it */
 	}
-	if (rc)
-		return fail(pool->ctx, rc == -EAGAIN ? -EBUSY : rc, "pool %s is being rebuilt or closed by another process; try again when it is done",
-			    r->fixed.name);
-	return 0;
+	if (rc == -EAGAIN)
+		return fail(pool->ctx, -EBUSY, "pool %s is being rebuilt or closed by another process, or one keeps its lock: 'fuser -v %s' lists those that have it open; try again when that one is done, or stop it",
+			    r->fixed.name, pool_lock_path(r, path));
+	return rc ? fail(pool->ctx, rc, "pool %s: cannot lock it: %s", r->fixed.name, strerror(-rc)) : 0;
 }
 
 /* In, with a slot's lock held: from here on a manager that would remove the pool sees this client. */

@@ -321,8 +321,8 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 			uint64_t pages = region_pages(&region);
 			bool done = r->capacity_bytes != pages * region.page_bytes;
 
-			if (resize_begin(&region) == 0) /* else a client does that very thing */
-				resize_undo(&region);
+			resize_begin(&region); /* where a client has it, that does the same: twice harms nothing */
+			resize_undo(&region);
 			r->capacity_bytes = pages * region.page_bytes;
 			if (dev->single_inode)
 				extents_cut(r, region.fixed.data_offset + r->capacity_bytes);

@@ -24,6 +24,8 @@
 #define add(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 #define sub(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_relaxed)
 
+struct region;
+
 /* ---- ctx.c -------------------------------------------------------------------------------------------------------- */
 
 struct speckv_ctx {
@@ -171,6 +173,8 @@ struct file_rule pool_file_rule(const struct folder *pools, const char *name, co
 /* Has a file the owner and group of a record, and this mode? Give it those; they reach the medium. */
 bool pool_file_owned(const struct stat *st, const struct lay_pool_record *record, mode_t mode);
 int pool_file_own(int fd, const struct lay_pool_record *record, mode_t mode);
+/* Where they lie, for texts; returns `path`. */
+const char *pool_lock_path(const struct region *region, char path[SPECKV_PATH_BYTES]);
 /* -ENOLCK: it is gone. Not writable: -1 where this user may not open it. */
 int pool_lock_open(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record, bool writable);
 /*

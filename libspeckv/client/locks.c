@@ -203,6 +203,18 @@ int pool_lock_make(const struct folder *pools, const struct lay_pool_record *rec
 	return rc;
 }
 
+const char *pool_lock_path(const struct region *r, char path[SPECKV_PATH_BYTES])
+{
+	struct lay_pool_record record;
+	char name[48];
+
+	memcpy(record.uuid, r->fixed.uuid, sizeof(record.uuid));
+	pool_hidden_name(&record, "lock", name);
+	if (r->dev->single_inode || medium_pool_path(&r->dev->medium, name, path))
+		snprintf(path, SPECKV_PATH_BYTES, "%s", r->dev->medium.path);
+	return path;
+}
+
 /* Are the locks there, with another owner or mode than the file of the pool says? */
 static bool lock_differs(const struct folder *pools, const char *lock, const struct stat *file)
 {

@@ -8,6 +8,7 @@
 #include "internal.h"
 
 #define PATIENCE_NS 2000000000ull /* without getting on */
+#define PUBLISH_TRIES 100
 
 struct job {
 	struct speckv_device *dev;
@@ -15,6 +16,7 @@ struct job {
 	const char *name;
 	uint64_t from, to; /* pages */
 	bool evict, dry_run;
+	bool held; /* the claim to the size */
 	speckv_progress_cb progress;
 	void *arg;
 };
@@ -209,7 +211,7 @@ bool resize_abandoned(struct speckv_pool *pool)
 	if (now - last < 100000000u || !atomic_compare_exchange_strong(&pool->shrink_seen_ns, &last, now))
 		return false;
 	pthread_mutex_lock(&r->reaping); /* threads of one descriptor do not exclude each other by its locks */
-	if (resize_begin(r) == 0) {
+	if (!client_alive(r, LAY_SLOT_MANAGER) && resize_begin(r) == 0) {
 		undone = load(&r->head->pool.claim_limit) != 0;
 		if (undone) {
 			resize_undo(r);
@@ -242,6 +244,10 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 	char a[32];
 
 	*busy_word = 0;
+	if (!job->held) /* who held it may have gone, and a client that has it takes this resize for abandoned */
+		job->held = resize_begin(r) == 0;
+	if (load(&r->head->pool.claim_limit) != job->to)
+		store(&r->head->pool.claim_limit, job->to);
 	for (uint64_t p = first_above(r, job->to); p < job->from;) {
 		uint64_t word = load(&r->page_map[p]), seen = word;
 		uint32_t n = 1;
@@ -329,7 +335,7 @@ static int shrink(struct job *job)
 	int64_t left, least = INT64_MAX;
 	int rc;
 
-	store(&r->head->pool.claim_limit, job->to); /* nobody claims above it any more */
+	store(&r->head->pool.claim_limit, job->to); /* no client claims above it any more */
 	rc = claims_end(job); /* before the first block is moved or evicted */
 	if (!rc)
 		rc = fits(job);
@@ -356,7 +362,24 @@ static int shrink(struct job *job)
 	return 0;
 }
 
-/* Nobody claims above the smaller of both sizes until the new one has reached the medium. */
+/* Does a client hold pages above the new end, after all? */
+static bool claimed_above(struct job *job)
+{
+	struct region *r = &job->pool->region;
+
+	for (uint64_t p = first_above(r, job->to); p < job->from; p++) {
+		uint64_t word = load(&r->page_map[p]);
+
+		if (word != LAY_FREE && word != LAY_RETIRED)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * No client claims above the smaller of both sizes until the new one has reached the medium. -EAGAIN, the size as it was: one that had the old limit did
+ * so where a late undo of an earlier resize had freed a retired page. Those that claim from now on see that the size changed, and give it back.
+ */
 static int publish_size(struct job *job, uint64_t pages)
 {
 	struct region *r = &job->pool->region;
@@ -366,6 +389,12 @@ static int publish_size(struct job *job, uint64_t pages)
 	store(&pool->claim_limit, job->from < job->to ? job->from : job->to);
 	store(&pool->data_pages, pages);
 	atomic_fetch_add(&pool->size_sequence, 1);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (pages < job->from && claimed_above(job)) {
+		store(&pool->data_pages, job->from);
+		atomic_fetch_add(&pool->size_sequence, 1);
+		return -EAGAIN;
+	}
 	rc = region_flush(r, r->head, sizeof(r->head->pool));
 	if (rc) {
 		store(&pool->data_pages, job->from);
@@ -459,7 +488,10 @@ static int grow(struct job *job, struct lay_pool_record *record)
 	return rc;
 }
 
-/* The claim to the size: a client may hold it for the moment that undoing a dead manager's shrink takes. */
+/*
+ * The claim to the size: a client may hold it for the moment that undoing a dead manager's shrink takes. No other manager resizes, so one that keeps it
+ * keeps no resize out: what it undoes late is done again, and publish_size() makes sure.
+ */
 static int begin(struct job *job)
 {
 	uint64_t patience = clock_ns() + PATIENCE_NS;
@@ -467,7 +499,28 @@ static int begin(struct job *job)
 
 	while ((rc = resize_begin(&job->pool->region)) == -EAGAIN && clock_ns() < patience)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-	return rc ? fail(job->dev->ctx, rc == -EAGAIN ? -EBUSY : rc, "pool %s is being resized, or another process undoes a resize of it", job->name) : 0;
+	job->held = rc == 0;
+	return rc && rc != -EAGAIN ? fail(job->dev->ctx, rc, "pool %s: cannot lock its size: %s", job->name, strerror(-rc)) : 0;
+}
+
+static int shrink_and_publish(struct job *job)
+{
+	struct region *r = &job->pool->region;
+	int rc = -EAGAIN;
+
+	for (int tries = 0; rc == -EAGAIN && tries < PUBLISH_TRIES; tries++) {
+		rc = shrink(job);
+		if (rc)
+			return rc;
+		rc = publish_size(job, job->to);
+	}
+	if (rc == -EAGAIN) {
+		resize_undo(r);
+		return fail(job->dev->ctx, -EBUSY, "pool %s cannot shrink: its clients go on claiming pages above the new end; try again", job->name);
+	}
+	if (rc)
+		unretire(r, job->to, job->from);
+	return rc;
 }
 
 int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t capacity_bytes, unsigned int flags, speckv_progress_cb progress, void *arg,
@@ -519,14 +572,9 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		if (!rc && job.to > job.from && quota == job.from)
 			store(&job.pool->region.head->pool.quota_pages, job.to);
 		if (!rc)
-			rc = job.to > job.from ? grow(&job, record) : shrink(&job);
+			rc = job.to > job.from ? grow(&job, record) : shrink_and_publish(&job);
 		if (rc)
 			store(&job.pool->region.head->pool.quota_pages, quota);
-		if (!rc && job.to < job.from) {
-			rc = publish_size(&job, job.to);
-			if (rc)
-				unretire(&job.pool->region, job.to, job.from);
-		}
 		if (!rc && job.to < job.from) {
 			region_release_backing(&job.pool->region, job.to, job.from);
 			if (job.pool->region.card) { /* where it cannot now, the next manager makes the card follow */
@@ -547,7 +595,8 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		if (!rc) /* where this fails the next manager ends it at the size in the pool's header */
 			rc = device_flush(dev);
 		store(&record->state, SPECKV_POOL_ACTIVE); /* reaches the medium later: a size that is there cannot be half told */
-		resize_end(&job.pool->region);
+		if (job.held)
+			resize_end(&job.pool->region);
 	}
 	speckv_pool_close(job.pool);
 	device_unmanage(dev);

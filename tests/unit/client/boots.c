@@ -32,6 +32,18 @@ FILE *fopen(const char *path, const char *mode)
 
 static void (*before_the_lock)(void); /* once, when this process is about to try for the pool alone */
 static pid_t shown_pid;
+static bool hasty; /* time flies */
+
+/* In front of the C library's: minutes pass while a lock is waited for. */
+int clock_gettime(clockid_t id, struct timespec *t)
+{
+	static time_t ahead;
+	int rc = (int)syscall(SYS_clock_gettime, id, t);
+
+	if (id == CLOCK_MONOTONIC)
+		t->tv_sec += hasty ? ahead += 10 : ahead;
+	return rc;
+}
 
 /* In front of the C library's: another process comes between a look and a lock. */
 int fcntl(int fd, int command, ...)
@@ -251,6 +263,45 @@ static void after_a_reboot(enum media kind, const char *as)
 	ended(dev, name);
 }
 
+static _Atomic int *holds;
+
+static int keeps_the_lock(void *arg)
+{
+	struct speckv_device *dev = open_device(arg, 0);
+	struct region region;
+
+	boot = BOOT_A;
+	EXPECT(0, region_open(dev, "pool", true, &region));
+	EXPECT(0, lock_byte(region.lock_fd, LAY_LOCK_POOL(dev->single_inode ? region.record : 0, region.fixed.generation)));
+	store(holds, 1);
+	for (;;)
+		pause();
+}
+
+/* A process that keeps the pool's lock can keep others out: who that is, the refusal helps to find. */
+static void who_keeps_a_pool_shut_can_be_found(enum media kind)
+{
+	char name[300], path[SPECKV_PATH_BYTES], find[SPECKV_PATH_BYTES + 16];
+	struct speckv_device *dev = fresh(kind, name);
+	struct speckv_pool *pool = attach_pool(dev, "pool", "a");
+	pid_t pid;
+
+	snprintf(find, sizeof(find), "'fuser -v %s'", pool_lock_path(&pool->region, path));
+	CHECK(access(path, F_OK) == 0, "%s", path);
+	speckv_pool_close(pool);
+	store(holds, 0);
+	pid = spawn(keeps_the_lock, name);
+	while (!load(holds))
+		sleep_us(1000);
+	hasty = true;
+	REFUSED(-EBUSY, find, speckv_pool_open(dev, "pool", NULL, &pool));
+	hasty = false;
+	kill(pid, SIGKILL);
+	EXPECT(-SIGKILL, wait_child(pid));
+	speckv_pool_close(attach_pool(dev, "pool", "a"));
+	ended(dev, name);
+}
+
 static const char *between;
 
 static int settles_and_dies(void *arg)
@@ -367,12 +418,14 @@ int main(void)
 {
 	test_begin(100);
 	buffer = line_alloc(2 * SMALL_BYTES);
+	holds = shared_memory(sizeof(*holds));
 	for (int kind = 0; kind < test_media(); kind++) {
 		under_a_living_client((enum media)kind);
 		in_turns((enum media)kind);
 		after_a_reboot((enum media)kind, BOOT_B);
 		after_a_reboot((enum media)kind, HIDDEN);
 		settled_by_one_that_died((enum media)kind);
+		who_keeps_a_pool_shut_can_be_found((enum media)kind);
 		a_check_changes_nothing((enum media)kind);
 	}
 	free(buffer);

@@ -50,14 +50,29 @@ static int worker(void *arg)
 	return 0;
 }
 
-static void with_traffic(enum media kind)
+/* Takes every resize for one whose manager died, and undoes it, as a client does that comes to it late. */
+static int undoes(void *arg)
+{
+	struct speckv_pool *pool = attach_pool(open_device(device_name, 0), "pool", "late");
+
+	(void)arg;
+	while (!atomic_load(&shared->stop)) {
+		if (load(&pool->region.head->pool.claim_limit))
+			resize_undo(&pool->region);
+		sleep_us(500);
+	}
+	speckv_pool_close(pool);
+	return 0;
+}
+
+static void with_traffic(enum media kind, bool undone)
 {
 	static const unsigned int numbers[WORKERS] = { 0, 1 };
 	struct speckv_device *dev = open_medium(kind, device_name);
 	struct speckv_pool_config config = small_pool("pool", 16 * MIB);
 	struct speckv_pool_info info;
 	struct speckv_pool *pool;
-	pid_t workers[WORKERS];
+	pid_t workers[WORKERS], late = 0;
 	int resized = 0;
 
 	config.eviction = SPECKV_EVICT_NONE;
@@ -66,6 +81,8 @@ static void with_traffic(enum media kind)
 	memset(shared, 0, sizeof(*shared));
 	for (int i = 0; i < WORKERS; i++)
 		workers[i] = spawn(worker, (void *)&numbers[i]);
+	if (undone)
+		late = spawn(undoes, NULL);
 	for (int turn = 0; turn < 40; turn++) {
 		uint64_t size = turn % 2 ? 20 * MIB : 6 * MIB;
 		int rc = speckv_pool_resize(dev, "pool", size, 0, NULL, NULL, &info);
@@ -89,7 +106,9 @@ static void with_traffic(enum media kind)
 	atomic_store(&shared->stop, 1);
 	for (int i = 0; i < WORKERS; i++)
 		EXPECT(0, wait_child(workers[i]));
-	CHECK(resized > 20, "%d of 40", resized);
+	if (undone)
+		EXPECT(0, wait_child(late));
+	CHECK(resized > (undone ? 2 : 20), "%d of 40", resized);
 	expect_sound(dev, "pool", 0);
 	if (kind == MEDIUM_FIXED) {
 		pool = attach_pool(dev, "wedge", "wedge");
@@ -290,6 +309,45 @@ static void refusals(void)
 	remove_device(device_name);
 }
 
+static struct speckv_pool *stale;
+static struct run late_run;
+
+/* Where a page was retired already, a client that looked at the old end claims it: a late undo had freed it for that. */
+static int claims_late(uint64_t done, uint64_t total, void *arg)
+{
+	struct region *r = &stale->region;
+
+	(void)arg;
+	if (late_run.pages || done < 1024)
+		return 0;
+	late_run = (struct run){ .page = region_pages(r) - total + 8, .pages = 1 };
+	late_run.generation = atomic_fetch_add(&r->head->pool.next_run_generation, 1);
+	CHECK(load(&r->page_map[late_run.page]) == LAY_RETIRED, "it is retired");
+	store(&r->page_map[late_run.page], lay_word(LAY_CLAIMED, stale->owner, late_run.generation));
+	return 0;
+}
+
+static void a_claim_above_the_new_end_takes_the_size_back(void)
+{
+	struct speckv_device *dev = open_medium(MEDIUM_DRAM, device_name);
+	struct speckv_pool_config config = small_pool("pool", 8 * MIB);
+	struct speckv_pool_info info;
+
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	stale = attach_pool(dev, "pool", "stale");
+	late_run.pages = 0;
+	REFUSED(-EBUSY, "holds an allocation", speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, claims_late, NULL, NULL));
+	EXPECT(0, speckv_pool_info(dev, "pool", &info));
+	CHECK(info.config.capacity_bytes == 8 * MIB && region_pages(&stale->region) == 8 * MIB / info.config.page_bytes, "the size is as it was");
+	pages_release(&stale->region, stale->owner, &late_run);
+	pages_recount(&stale->region);
+	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, claims_late, NULL, NULL));
+	speckv_pool_close(stale);
+	expect_sound(dev, "pool", 0);
+	speckv_device_close(dev);
+	remove_device(device_name);
+}
+
 struct told {
 	unsigned int finished, undone;
 };
@@ -362,6 +420,7 @@ int main(void)
 	shared = shared_memory(sizeof(*shared));
 	buffer = line_alloc(2 * SMALL_BYTES);
 	refusals();
+	a_claim_above_the_new_end_takes_the_size_back();
 	a_sleeper_follows_its_extents();
 	if (!test_on_card()) {
 		a_shrink_gives_memory_back();
@@ -370,7 +429,8 @@ int main(void)
 		what_is_said_of_a_dead_resize_is_so(true);
 	}
 	for (int kind = 0; kind < test_media(); kind++)
-		with_traffic((enum media)kind);
+		for (int undone = 0; undone < 2; undone++)
+			with_traffic((enum media)kind, undone);
 	free(buffer);
 	test_end();
 	return 0;

@@ -434,6 +434,7 @@ static int holds_all_it_can(void *arg)
 
 	(void)arg;
 	CHECK(setgroups(0, NULL) == 0 && setgid(STRANGER) == 0 && setuid(STRANGER) == 0, "setuid");
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* which ended with the user */
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		struct flock all = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
 		int fd = open(in(runtime, names[i]), O_RDONLY | O_CLOEXEC);
@@ -577,7 +578,7 @@ static void a_fixed_medium_is_not_for_readers(void)
 	remove_device(name);
 }
 
-/* A user of the pool holds all that a user can: all slots, marked and locked. The manager's work goes on. */
+/* A user of the pool holds all that a user can: all slots, marked and locked, and the claim to the size. The manager's work goes on. */
 static int takes_every_slot(void *arg)
 {
 	struct speckv_device *dev;
@@ -586,6 +587,7 @@ static int takes_every_slot(void *arg)
 
 	(void)arg;
 	CHECK(setgroups(0, NULL) == 0 && setgid(4242) == 0 && setuid(4242) == 0, "setuid");
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* which ended with the user */
 	dev = open_device("host:DRAM", 0);
 	pool = attach_pool(dev, "passwd", "greedy");
 	r = &pool->region;
@@ -594,6 +596,7 @@ static int takes_every_slot(void *arg)
 		if (slot != pool->slot)
 			EXPECT(0, lock_byte(r->lock_fd, LAY_LOCK_CLIENT(0, r->fixed.generation, slot)));
 	}
+	EXPECT(0, lock_byte(r->lock_fd, LAY_LOCK_RESIZE(0, r->fixed.generation)));
 	atomic_store(ready, 1);
 	for (;;)
 		pause();
@@ -602,6 +605,8 @@ static int takes_every_slot(void *arg)
 
 static void a_share_of_the_slots_is_the_managers(void)
 {
+	struct speckv_pool_config lru = { .eviction = SPECKV_EVICT_LRU };
+	struct region region;
 	struct speckv_check_report report;
 	struct speckv_device *dev;
 	struct speckv_pool *pool;
@@ -621,6 +626,14 @@ static void a_share_of_the_slots_is_the_managers(void)
 	EXPECT(0, check_pool(dev, "passwd", SPECKV_CHECK_REPAIR, &report));
 	EXPECT(0, speckv_pool_resize(dev, "passwd", 4 * MIB, 0, NULL, NULL, NULL));
 	EXPECT(0, speckv_pool_resize(dev, "passwd", 2 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
+	EXPECT(0, speckv_pool_resize(dev, "passwd", 4 * MIB, 0, NULL, NULL, NULL));
+	/* and one that died in a resize is finished */
+	EXPECT(0, region_open(dev, "passwd", true, &region));
+	store(&region.head->pool.claim_limit, 2 * MIB / region.page_bytes);
+	store(&record_of(dev, "passwd")->state, SPECKV_POOL_RESIZING);
+	EXPECT(-EALREADY, speckv_pool_set(dev, "passwd", SPECKV_SET_EVICTION, &lru, NULL));
+	CHECK(load(&region.head->pool.claim_limit) == 0, "clients are kept from half of it");
+	region_close(&region);
 	kill(pid, SIGKILL);
 	EXPECT(-SIGKILL, wait_child(pid));
 	speckv_pool_close(attach_pool(dev, "passwd", "a"));
