@@ -322,6 +322,8 @@ def create(
     import speckv
 
     config = _config(found, wish)
+    if found.state not in ("ready", "absent") and not overwrite:
+        ctx.open(found.name, create=True).close()  # refused, with what lies there and the way out
     planned = ctx.plan_pool(found.name, config)  # refuses what cannot be right before anything is opened, and so made
     fresh = found.state == "absent" and not library.is_card(found.name)  # a card is there without a pool
     with ctx.open(found.name, create=True, format=overwrite and not fresh and found.state != "ready") as dev:
