@@ -267,7 +267,7 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 	record->max_bytes = plan.max_bytes;
 	record->created_ns = d->created_ns;
 	record->table_bytes = plan.data_offset;
-	rc = region_make(dev, number, &config, &plan);
+	rc = region_make(dev, record, &config, &plan);
 	if (rc)
 		return rc;
 	store(&record->state, SPECKV_POOL_ACTIVE); /* device_find() looks for it; others wait for the manager's lock, or find a miss */

@@ -18,6 +18,7 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 {
 	struct speckv_ctx *ctx = dev->ctx;
 	const char *name = dev->medium.name, *path = dev->medium.path;
+	struct lay_superblock super;
 	struct stat st;
 	int rc;
 
@@ -39,20 +40,24 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 		dev->table = NULL;
 		return fail(ctx, -errno, "%s: cannot map %s: %s", name, path, strerror(errno));
 	}
-	memcpy(dev->uuid, dev->table->super.uuid, sizeof(dev->uuid));
+	memcpy((void *)&super, (const void *)&dev->table->super, sizeof(super)); /* others may write it: one copy is judged and used */
+	if (!medium_super_sound(&super))
+		return fail(ctx, -EUCLEAN, "%s: %s was changed while it was opened: open it again", name, path);
+	memcpy(dev->uuid, super.uuid, sizeof(dev->uuid));
 	if (memcmp(dev->uuid, info->uuid, sizeof(dev->uuid)) != 0 || !file_same(&dev->folder, path, dev->fd))
 		return fail(ctx, -ESTALE, "%s was made again while it was opened: open it again", name);
 	dev->owner = st.st_uid;
 	if (!dev->medium.runtime) /* what lies beside the table is its owner's */
 		dev->folder.owner = st.st_uid;
-	dev->single_inode = info->single_inode != 0;
+	dev->single_inode = super.single_inode != 0;
+	dev->made_file = super.made_file && !dev->single_inode; /* what a group may write was not made here: see medium_make() */
 	if (!dev->single_inode && st.st_mode & S_IWGRP)
 		return fail(ctx, -EACCES, "%s: %s can be written by its group (gid %u, mode %04o): 'chmod go-w %s' ends that", name, path, st.st_gid,
 			    st.st_mode & 07777, path);
-	dev->durability = info->durability;
+	dev->durability = super.durability;
 	/* There is no command that gives a card a calibration: modes that need one are this machine's. */
 	dev->codec_modes = dev->medium.card ? info->codec_modes & ~speckv_codec_calibrated_modes() : 0;
-	dev->medium_bytes = dev->table->super.medium_bytes;
+	dev->medium_bytes = super.medium_bytes;
 	if (dev->medium_bytes > (dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size))
 		dev->medium_bytes = dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size;
 	device_lock_guard(dev); /* asked for again, and its error told, when it is needed */
@@ -87,6 +92,7 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	struct speckv_device_info info;
 	struct speckv_device *dev;
 	struct medium medium;
+	bool made = false;
 	int rc;
 
 	if (!ctx || !out)
@@ -102,8 +108,9 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	if (medium.card && info.state != SPECKV_MEDIUM_READY) {
 		if (!medium.path[0] || info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE)
 			return medium_refuse(ctx, &medium, &info);
-		rc = medium_make(ctx, &medium, false); /* the card is the truth: this is only what we know of it */
-		if (!rc)
+		rc = medium_make(ctx, &medium, info.state != SPECKV_MEDIUM_ABSENT); /* the card is the truth: this is only what we know of it */
+		made = rc == 1;
+		if (rc >= 0)
 			rc = medium_probe(ctx, &medium, &info);
 		if (rc)
 			return rc;
@@ -114,13 +121,13 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		if (!(flags & SPECKV_OPEN_CREATE) || info.state == SPECKV_MEDIUM_DENIED || (!absent && !(flags & SPECKV_OPEN_FORMAT)))
 			return medium_refuse(ctx, &medium, &info);
 		rc = medium_make(ctx, &medium, !absent);
-		if (!rc)
+		made = rc == 1;
+		if (rc >= 0)
 			rc = medium_probe(ctx, &medium, &info);
 		if (!rc && info.state != SPECKV_MEDIUM_READY)
 			rc = medium_refuse(ctx, &medium, &info);
 		if (rc)
 			return rc;
-		flags |= 1u << 31; /* made here: write the event below */
 	}
 	dev = calloc(1, sizeof(*dev));
 	if (!dev)
@@ -139,7 +146,9 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	if (flags & ADOPT) { /* its pools; only who may manage the card may look */
 		rc = device_manage(dev);
 		if (rc) {
-			unlinkat(dev->folder.fd, path_name(medium.path), 0);
+			/* ours, and its pools are not known yet: the next open looks again. -EBUSY: a manager uses it */
+			if (made && rc != -EBUSY && file_same(&dev->folder, medium.path, dev->fd))
+				unlinkat(dev->folder.fd, path_name(medium.path), 0);
 			speckv_device_close(dev);
 			return rc;
 		}
@@ -152,7 +161,7 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 			return rc;
 		}
 	}
-	if (flags & 1u << 31)
+	if (made && !medium.card)
 		device_event(dev, SPECKV_EVENT_DEVICE_CREATED, SPECKV_INFO, "%s created at %s", medium.name, medium.path);
 	*out = dev;
 	return 0;
@@ -257,15 +266,17 @@ void extents_cut(struct lay_pool_record *record, uint64_t bytes)
 }
 
 /* Zero what a pool on a single inode held: its header and its data. */
-static int extents_zero(struct speckv_device *dev, const struct lay_pool_record *r)
+static int extents_zero(struct speckv_device *dev, const struct lay_pool_record *record)
 {
+	struct lay_pool_record r;
 	int rc = 0;
 
-	if (!record_sane(dev, r))
+	memcpy((void *)&r, (const void *)record, sizeof(r));
+	if (!record_sane(dev, &r))
 		return 0;
-	for (unsigned int i = 0; i < r->extents; i++) {
-		uint64_t bytes = i ? r->extent[i].bytes : LAY_UNIT;
-		void *map = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, dev->fd, (off_t)r->extent[i].offset) : MAP_FAILED;
+	for (unsigned int i = 0; i < r.extents; i++) {
+		uint64_t bytes = i || r.extent[i].bytes < LAY_UNIT ? r.extent[i].bytes : LAY_UNIT;
+		void *map = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, dev->fd, (off_t)r.extent[i].offset) : MAP_FAILED;
 
 		if (map == MAP_FAILED)
 			continue;
@@ -277,10 +288,19 @@ static int extents_zero(struct speckv_device *dev, const struct lay_pool_record 
 	return rc;
 }
 
+/* A record's name: a private copy, as others may write the medium. */
+static const char *name_of(const struct lay_pool_record *record, char name[SPECKV_NAME_BYTES])
+{
+	memcpy(name, record->name, SPECKV_NAME_BYTES);
+	name[SPECKV_NAME_BYTES - 1] = 0;
+	return name;
+}
+
 bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 {
+	char name[SPECKV_NAME_BYTES];
 	struct region region;
-	int rc = region_open_managed(dev, r->name, &region);
+	int rc = region_open_managed(dev, name_of(r, name), &region);
 
 	if (rc && !region_useless(rc))
 		return true; /* for the next manager to see to: it says so itself where it needs the pool */
@@ -295,6 +315,7 @@ bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 /* Free a record whose pool's creation or destruction did not finish. */
 static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 {
+	char name[SPECKV_NAME_BYTES];
 	uint32_t state = load(&r->state);
 	bool removed = true;
 
@@ -312,7 +333,7 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 		store(&r->state, 0);
 	} else if (state == SPECKV_POOL_RESIZING) {
 		struct region region;
-		int rc = region_open_managed(dev, r->name, &region);
+		int rc = region_open_managed(dev, name_of(r, name), &region);
 
 		if (rc && !region_useless(rc))
 			return;
@@ -377,7 +398,7 @@ static int manage(struct speckv_device *dev, bool inspect)
 					    load(&super->manager_pid), command) :
 				       rc;
 	}
-	rc = still_named(dev); /* whoever held the lock may have closed the device */
+	rc = still_named(dev); /* the last holder of the lock may have closed the device */
 	if (rc) {
 		unlock_byte(dev->lock_fd, LAY_LOCK_MANAGER);
 		pthread_mutex_unlock(&dev->managing);
@@ -573,7 +594,7 @@ static int pools_of(struct speckv_device *dev, unsigned int flags, struct lay_po
 	return 0;
 }
 
-/* Only where nothing is left on it. The name goes first: whatever is left after a death, no table without its magic is found there. */
+/* Only where nothing is left on it. The name goes first: a death leaves no table without its magic there, and no lock beside a table that goes. */
 static int erase(struct speckv_device *dev)
 {
 	char pools[SPECKV_PATH_BYTES + 16];
@@ -583,15 +604,16 @@ static int erase(struct speckv_device *dev)
 		if (load(&dev->table->pools[i].state))
 			return 0;
 	device_event(dev, SPECKV_EVENT_DEVICE_REMOVED, SPECKV_INFO, "%s closed", dev->medium.name);
-	if (dev->table->super.made_file) {
+	if (dev->made_file && unlinkat(dev->folder.fd, path_name(dev->medium.path), 0) != 0)
+		return fail(dev->ctx, -errno, "cannot remove %s: %s", dev->medium.path, strerror(errno));
+	if (dev->made_file) {
+		rc = folder_flush(&dev->folder);
+		if (rc)
+			fail_text(dev->ctx, "that %s is removed did not reach the medium: %s", dev->medium.path, strerror(-rc));
 		snprintf(pools, sizeof(pools), "%s.pools/.lock", path_name(dev->medium.path));
 		unlinkat(dev->folder.fd, pools, 0);
 		snprintf(pools, sizeof(pools), "%s.pools", path_name(dev->medium.path));
 		unlinkat(dev->folder.fd, pools, AT_REMOVEDIR);
-		if (unlinkat(dev->folder.fd, path_name(dev->medium.path), 0) != 0)
-			rc = fail(dev->ctx, -errno, "cannot remove %s: %s", dev->medium.path, strerror(errno));
-		else
-			rc = folder_flush(&dev->folder);
 	}
 	if (rc)
 		return rc;
@@ -622,7 +644,7 @@ int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int 
 	/* Media at a path keep their pools: closing them only forgets the path, unless they are empty or are to be emptied. */
 	if (medium.runtime || flags & SPECKV_REMOVE_POOLS)
 		rc = pools_of(dev, flags, records, &n);
-	if (!rc && dev->table->super.made_file && faccessat(dev->folder.fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
+	if (!rc && dev->made_file && faccessat(dev->folder.fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
 		rc = fail(ctx, -errno, "cannot remove %s: no permission to write in its folder (%s); run as its owner", medium.path, strerror(errno));
 	if (!rc && n)
 		rc = pools_remove(dev, records, n, dry_run, NULL, NULL);

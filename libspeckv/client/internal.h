@@ -64,7 +64,10 @@ struct medium {
 };
 int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium);
 int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info);
+/* 1: made by this call; 0: what is there now is not, look again. `format`: overwrite what was found and is of no use. */
 int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format);
+/* Is a copy of a superblock what was written there? */
+bool medium_super_sound(const struct lay_superblock *super);
 /* Can what lies there be overwritten as a medium of fixed size, and how large would that be? Its descriptor; nothing is changed. Text set. */
 int medium_format_check(struct speckv_ctx *ctx, const struct medium *medium, uint64_t *bytes);
 /* Why what was found there is not used as it is; 0 where it is ready. Text set. */
@@ -107,7 +110,7 @@ struct speckv_device {
 	struct lay_device *table; /* the guard's */
 	_Atomic uint32_t lost;    /* as a region's */
 	/* private copies, as judged at open: the table may change under us */
-	bool single_inode;
+	bool single_inode, made_file;
 	uint32_t durability;
 	uint64_t medium_bytes;
 	uint8_t uuid[SPECKV_UUID_BYTES];
@@ -228,7 +231,8 @@ int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config,
 /* How long its file is; how much of it is backed at once. */
 uint64_t region_file_bytes(const struct speckv_device *dev, const struct region_plan *plan);
 uint64_t region_backing_bytes(const struct speckv_device *dev, const struct region_plan *plan);
-int region_make(struct speckv_device *dev, int record, const struct speckv_pool_config *config, const struct region_plan *plan);
+/* `record`: a private copy: what is shared may change meanwhile. */
+int region_make(struct speckv_device *dev, const struct lay_pool_record *record, const struct speckv_pool_config *config, const struct region_plan *plan);
 /* The record that a pool's file says it had. Text set where it is no whole pool of that name. */
 int region_left(struct speckv_device *dev, const struct folder *pools, const char *name, struct lay_pool_record *record);
 int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *region);

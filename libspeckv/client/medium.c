@@ -232,6 +232,11 @@ static uint32_t super_crc(const struct lay_superblock *super)
 	return speckv_crc32c(0, &copy, offsetof(struct lay_superblock, crc));
 }
 
+bool medium_super_sound(const struct lay_superblock *super)
+{
+	return super->magic == LAY_DEVICE_MAGIC && super->version == LAY_VERSION && load(&super->state) == LAY_MEDIUM_READY && super->crc == super_crc(super);
+}
+
 static void judge(const struct lay_superblock *super, uint64_t size, struct speckv_device_info *info)
 {
 	char have[32], want[32];
@@ -479,6 +484,7 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 	char words[SPACE_WORDS];
 	struct folder pools;
 	struct statvfs vfs;
+	bool made = false;
 	int fd, rc = 0;
 
 	rc = file_size_check(ctx, medium->path, bytes, "");
@@ -506,9 +512,10 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 	if (!rc && (fchmod(fd, 0644) != 0 || fsync(fd) != 0))
 		rc = -errno;
 	if (!rc && linkat(in->fd, path_name(temporary), in->fd, path_name(medium->path), 0) != 0) {
-		rc = errno == EEXIST ? 0 : -errno;
+		rc = errno == EEXIST ? 0 : -errno; /* another process was first */
 	} else if (!rc) {
 		rc = folder_flush(in);
+		made = !rc;
 		if (rc)
 			unlinkat(in->fd, path_name(medium->path), 0);
 	}
@@ -518,7 +525,7 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 	close(fd);
 	if (rc)
 		remove_empty_pools(medium, in);
-	return rc;
+	return rc ? rc : made;
 }
 
 /* May it be overwritten as a medium of fixed size? Its bytes then, in whole units. */
@@ -578,7 +585,25 @@ static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int
 		rc = write_super(fd, medium, bytes, true, false);
 	if (rc != -EAGAIN)
 		unlock_byte(fd, LAY_LOCK_MANAGER); /* and not at the last close: another thread may have forked meanwhile */
-	return rc ? fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot format %s: %s", medium->path, rc == -EAGAIN ? "another manager uses it" : strerror(-rc)) : 0;
+	return !rc ? 1 : fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot format %s: %s", medium->path, rc == -EAGAIN ? "another manager uses it" : strerror(-rc));
+}
+
+/* Take away a file that is of no use (empty, or a card's table that cannot be read), unless another process did so and made one that is. */
+static int make_way(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, int fd)
+{
+	int rc = -EAGAIN;
+
+	for (int tries = 0; tries < 2000 && rc == -EAGAIN; tries++) {
+		rc = lock_byte(fd, LAY_LOCK_MANAGER); /* who has it may unlink the name, while it leads here */
+		if (rc == -EAGAIN)
+			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	}
+	if (!rc) {
+		if (file_same(in, medium->path, fd) && unlinkat(in->fd, path_name(medium->path), 0) != 0)
+			rc = -errno;
+		unlock_byte(fd, LAY_LOCK_MANAGER); /* and not at the last close: another thread may have forked meanwhile */
+	}
+	return rc ? fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot make %s again: %s", medium->path, rc == -EAGAIN ? "another process uses it" : strerror(-rc)) : 0;
 }
 
 int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format)
@@ -592,20 +617,18 @@ int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format
 		return fail(ctx, rc, "cannot make %s: its folder is not there", medium->path);
 	if (rc)
 		return rc;
-	if (medium->card)
-		unlinkat(in.fd, path_name(medium->path), 0); /* only what this machine knew of it, and could not read */
 	fd = medium_open(ctx, medium, &in, O_RDWR);
-	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0) {
-		rc = unlinkat(in.fd, path_name(medium->path), 0) != 0 ? fail(ctx, -errno, "%s: %s", medium->path, strerror(errno)) : -ENOENT;
+	if (fd >= 0 && ((medium->card && format) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0))) {
+		rc = make_way(ctx, medium, &in, fd);
 		close(fd);
-		fd = rc;
+		fd = rc ? rc : -ENOENT;
 	}
 	if (fd == -ENOENT)
 		rc = make_file(ctx, medium, &in);
 	else if (fd < 0)
 		rc = fd;
-	else
-		rc = format ? format_fixed(ctx, medium, fd) : fail(ctx, -EEXIST, "%s holds something else", medium->path);
+	else /* not what was found: the caller looks again */
+		rc = format && !medium->card ? format_fixed(ctx, medium, fd) : 0;
 	if (fd >= 0)
 		close(fd);
 	folder_close(&in);

@@ -224,7 +224,7 @@ int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct sp
 }
 
 /* A pool that was made and whose record did not reach the medium. */
-static void unmake(struct speckv_device *dev, struct lay_pool_record *record)
+static void unmake(struct speckv_device *dev, const struct lay_pool_record *record)
 {
 	if (dev->medium.card)
 		card_pool_delete(dev, record->uuid);
@@ -236,7 +236,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 {
 	struct speckv_calibration_info calibration;
 	struct speckv_pool_config full;
-	struct lay_pool_record *record;
+	struct lay_pool_record *record, made; /* shared, and ours: others may write the medium */
 	struct region_plan plan;
 	int number, rc;
 
@@ -252,47 +252,49 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	number = rc = create_check(dev, &full, &plan, false);
 	if (rc < 0)
 		goto out;
-	record = &dev->table->pools[number];
-	memset((void *)record, 0, sizeof(*record));
-	memcpy(record->name, full.name, sizeof(record->name));
-	random_bytes(record->uuid, sizeof(record->uuid));
-	record->uuid[6] = (uint8_t)((record->uuid[6] & 0x0f) | 0x40);
-	record->uuid[8] = (uint8_t)((record->uuid[8] & 0x3f) | 0x80);
-	record->generation = atomic_fetch_add(&dev->table->super.next_generation, 1);
-	record->uid = full.uid;
-	record->gid = full.gid;
-	record->mode = full.mode;
-	record->codec = full.codec;
-	record->capacity_bytes = full.capacity_bytes;
-	record->max_bytes = full.max_bytes;
-	record->created_ns = now_ns();
-	memcpy(record->calibration, calibration.digest, sizeof(record->calibration));
+	memset((void *)&made, 0, sizeof(made));
+	memcpy(made.name, full.name, sizeof(made.name));
+	random_bytes(made.uuid, sizeof(made.uuid));
+	made.uuid[6] = (uint8_t)((made.uuid[6] & 0x0f) | 0x40);
+	made.uuid[8] = (uint8_t)((made.uuid[8] & 0x3f) | 0x80);
+	made.generation = atomic_fetch_add(&dev->table->super.next_generation, 1);
+	made.uid = full.uid;
+	made.gid = full.gid;
+	made.mode = full.mode;
+	made.codec = full.codec;
+	made.capacity_bytes = full.capacity_bytes;
+	made.max_bytes = full.max_bytes;
+	made.created_ns = now_ns();
+	memcpy(made.calibration, calibration.digest, sizeof(made.calibration));
 	if (dev->single_inode) {
-		record->table_bytes = plan.data_offset;
-		device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes, &record->extent[0]); /* there is room: see create_check() */
-		record->extent[1] = (struct lay_extent){ record->extent[0].offset + plan.data_offset, plan.capacity_bytes };
-		record->extent[0].bytes = plan.data_offset;
-		record->extents = 2;
+		made.table_bytes = plan.data_offset;
+		device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes, &made.extent[0]); /* there is room: see create_check() */
+		made.extent[1] = (struct lay_extent){ made.extent[0].offset + plan.data_offset, plan.capacity_bytes };
+		made.extent[0].bytes = plan.data_offset;
+		made.extents = 2;
 	} else {
-		record->table_bytes = region_backing_bytes(dev, &plan) - (dev->medium.card ? 0 : plan.capacity_bytes);
+		made.table_bytes = region_backing_bytes(dev, &plan) - (dev->medium.card ? 0 : plan.capacity_bytes);
 	}
+	record = &dev->table->pools[number];
+	memcpy((void *)record, (const void *)&made, sizeof(made));
 	rc = device_flush(dev); /* what it is, and then that it is */
 	if (!rc) {
 		store(&record->state, SPECKV_POOL_CREATING);
 		rc = device_flush(dev);
 	}
 	if (!rc && dev->medium.card)
-		rc = card_pool_create(dev, &full, &plan, record);
+		rc = card_pool_create(dev, &full, &plan, &made);
 	if (!rc) {
-		rc = region_make(dev, number, &full, &plan);
+		record->generation = made.generation; /* a card's is its own */
+		rc = region_make(dev, &made, &full, &plan);
 		if (rc && dev->medium.card)
-			card_pool_delete(dev, record->uuid);
+			card_pool_delete(dev, made.uuid);
 	}
 	if (!rc) {
 		store(&record->state, SPECKV_POOL_ACTIVE);
 		rc = device_flush(dev);
 		if (rc)
-			unmake(dev, record);
+			unmake(dev, &made);
 	}
 	if (rc)
 		store(&record->state, 0);

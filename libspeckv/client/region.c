@@ -201,7 +201,7 @@ int region_remove(struct speckv_device *dev, const struct lay_pool_record *recor
 			rc = fail(dev->ctx, -errno, "cannot remove %s.pools/%s: %s", dev->medium.path, record->name, strerror(errno));
 		close(fd);
 	}
-	/* a file that no record names is nobody's: its name goes first; and its locks behind it: there is none without */
+	/* a file that no record names has no owner in the table: its name goes first; and its locks behind it: there is none without */
 	if (!rc && !dry_run && (folder_flush(&pools) != 0 || (unlinkat(pools.fd, lock, 0) == 0 && folder_flush(&pools) != 0)))
 		rc = fail(dev->ctx, -EIO, "that %s.pools/%s is removed did not reach the medium; the next change of %s finishes it", dev->medium.path, record->name,
 			  dev->medium.name);
@@ -283,9 +283,8 @@ static int made_flush(struct speckv_device *dev, const void *address, uint64_t b
 	return dev->durability == SPECKV_DURABLE_POWER ? medium_flush(&dev->medium, address, bytes) : 0;
 }
 
-int region_make(struct speckv_device *dev, int record_number, const struct speckv_pool_config *config, const struct region_plan *plan)
+int region_make(struct speckv_device *dev, const struct lay_pool_record *record, const struct speckv_pool_config *config, const struct region_plan *plan)
 {
-	const struct lay_pool_record *record = &dev->table->pools[record_number];
 	uint64_t tables = plan->calibration_bytes || dev->single_inode ? plan->data_offset : plan->page_map_offset, offset = 0; /* to be mapped */
 	struct folder pools = { .fd = -1 };
 	struct speckv_ctx *ctx = dev->ctx;

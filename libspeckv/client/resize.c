@@ -408,6 +408,15 @@ static int publish_size(struct job *job, uint64_t pages)
 	return rc;
 }
 
+/* A record that others may write meanwhile: a private copy, checked. */
+static int copy_record(struct job *job, const struct lay_pool_record *record, struct lay_pool_record *copy)
+{
+	memcpy((void *)copy, (const void *)record, sizeof(*copy));
+	if (record_sane(job->dev, copy) && (!job->dev->single_inode || copy->extents >= 1))
+		return 0;
+	return fail(job->dev->ctx, -EUCLEAN, "pool %s: its record in the table of %s is damaged", job->name, job->dev->medium.name);
+}
+
 /* What a growth that came to nothing had taken. */
 static void shrink_back(struct job *job, struct lay_pool_record *record, const struct lay_pool_record *old)
 {
@@ -419,10 +428,12 @@ static void shrink_back(struct job *job, struct lay_pool_record *record, const s
 	}
 }
 
-static int add_extent(struct job *job, struct lay_pool_record *record, uint64_t bytes)
+/* `old`: a checked copy of the record. */
+static int add_extent(struct job *job, struct lay_pool_record *record, const struct lay_pool_record *old, uint64_t bytes)
 {
+	uint32_t last = old->extents - 1;
 	struct lay_extent extent;
-	uint64_t end = record->extent[record->extents - 1].offset + record->extent[record->extents - 1].bytes, free_bytes = device_largest_free(job->dev, NULL);
+	uint64_t end = old->extent[last].offset + old->extent[last].bytes, free_bytes = device_largest_free(job->dev, NULL);
 	char a[32], b[32];
 
 	if (device_extent_alloc(job->dev, bytes, &extent) != 0)
@@ -430,21 +441,21 @@ static int add_extent(struct job *job, struct lay_pool_record *record, uint64_t 
 			    human(b, free_bytes));
 	if (extent.offset == end) {
 		if (!job->dry_run)
-			record->extent[record->extents - 1].bytes += bytes;
+			record->extent[last].bytes = old->extent[last].bytes + bytes;
 		return 0;
 	}
-	if (record->extents == LAY_EXTENTS)
+	if (old->extents == LAY_EXTENTS)
 		return fail(job->dev->ctx, -ENOSPC, "pool %s is in %d pieces already, as many as it can be", job->name, LAY_EXTENTS - 1);
 	if (job->dry_run)
 		return 0;
-	record->extent[record->extents] = extent;
+	record->extent[last + 1] = extent;
 	atomic_thread_fence(memory_order_seq_cst); /* a death in between must not leave an extent that is counted and not set */
-	record->extents++;
+	record->extents = last + 2;
 	return 0;
 }
 
 /* Is there room for it? On a single inode its extent is entered in the record. */
-static int make_room(struct job *job, struct lay_pool_record *record)
+static int make_room(struct job *job, struct lay_pool_record *record, const struct lay_pool_record *old)
 {
 	struct region *r = &job->pool->region;
 	uint64_t bytes = (job->to - job->from) * r->page_bytes, room;
@@ -453,25 +464,36 @@ static int make_room(struct job *job, struct lay_pool_record *record)
 	if (r->card)
 		return card_pool_resize(job->dev, record, job->to * r->page_bytes, job->dry_run);
 	if (job->dev->single_inode)
-		return add_extent(job, record, bytes);
+		return add_extent(job, record, old, bytes);
 	room = medium_available(&job->dev->medium);
 	return bytes + bytes / 64 > room ? fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more, and %s (%s) has %s free (%llu bytes)", job->name, human(a, bytes),
 						job->dev->medium.name, r->path, human(b, room), (unsigned long long)room) :
 					   0;
 }
 
+static int room_to_grow(struct job *job, struct lay_pool_record *record)
+{
+	struct lay_pool_record old;
+	int rc = copy_record(job, record, &old);
+
+	return rc ? rc : make_room(job, record, &old);
+}
+
 static int grow(struct job *job, struct lay_pool_record *record)
 {
 	struct region *r = &job->pool->region;
-	struct lay_pool_record old;
+	struct lay_pool_record old, grown;
 	char a[32], words[SPACE_WORDS];
 	int rc;
 
-	memcpy((void *)&old, (const void *)record, sizeof(old));
-	rc = make_room(job, record);
+	rc = copy_record(job, record, &old);
+	if (!rc)
+		rc = make_room(job, record, &old);
 	if (rc)
 		return rc;
-	rc = region_grow_backing(r, job->from, job->to, record);
+	rc = copy_record(job, record, &grown);
+	if (!rc)
+		rc = region_grow_backing(r, job->from, job->to, &grown);
 	if (rc) {
 		space_words(words, r->fd, (job->to - job->from) * r->page_bytes, -rc);
 		shrink_back(job, record, &old);
@@ -562,7 +584,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 	else if (job.to < block_pages)
 		rc = fail(dev->ctx, -EINVAL, "a pool of %s cannot hold even one block", human(a, capacity));
 	else if (job.dry_run)
-		rc = job.to > job.from ? make_room(&job, record) : (rc = claims_end(&job)) ? rc : fits(&job);
+		rc = job.to > job.from ? room_to_grow(&job, record) : (rc = claims_end(&job)) ? rc : fits(&job);
 	else if ((rc = begin(&job)) == 0) {
 		uint64_t quota = load(&job.pool->region.head->pool.quota_pages);
 

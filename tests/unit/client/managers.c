@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* One manager at a time; dead ones are finished; and what fork() does to handles and locks. */
 #include <stdatomic.h>
+#include <sys/syscall.h>
 
 #include "client/internal.h"
 
@@ -412,6 +413,88 @@ static void client_slots_come_back(struct speckv_device *dev)
 	expect_sound(dev, "pool", -1);
 }
 
+/* In front of the C library's: what another process does just before a call. */
+static void (*before_mkdir)(void), (*before_unlock)(void);
+static struct speckv_device *other;
+static char other_name[300];
+
+int mkdirat(int fd, const char *path, mode_t mode)
+{
+	void (*once)(void) = before_mkdir;
+
+	before_mkdir = NULL;
+	if (once)
+		once();
+	return (int)syscall(SYS_mkdirat, fd, path, mode);
+}
+
+int unlinkat(int fd, const char *path, int flags)
+{
+	const char *end = strstr(path, "/.lock");
+	void (*once)(void) = end && !end[6] ? before_unlock : NULL;
+
+	if (once) {
+		before_unlock = NULL;
+		once();
+	}
+	return (int)syscall(SYS_unlinkat, fd, path, flags);
+}
+
+static void another_opens(void)
+{
+	other = open_device(other_name, SPECKV_OPEN_CREATE);
+}
+
+/* The pool that another process makes on what it opened meanwhile is there for all. */
+static void the_other_goes_on(void)
+{
+	struct speckv_pool_config config = small_pool("theirs", 2 * MIB);
+	struct speckv_pool_info info;
+	struct speckv_device *dev;
+
+	CHECK(other, "no call was in between");
+	EXPECT(0, speckv_pool_create(other, &config, NULL));
+	dev = open_device(other_name, 0);
+	EXPECT(0, speckv_pool_info(dev, "theirs", &info));
+	speckv_device_close(dev);
+	speckv_device_close(other);
+	other = NULL;
+	remove_device(other_name);
+}
+
+/* A process that opens a device while it is closed gets another one, or a refusal, and never a table that goes under a lock of its own. */
+static void closing_takes_the_table_before_its_lock(void)
+{
+	struct stat st;
+	char path[320];
+
+	snprintf(other_name, sizeof(other_name), "host:%s/closing.kv", test_dir);
+	speckv_device_close(open_device(other_name, SPECKV_OPEN_CREATE));
+	before_unlock = another_opens;
+	remove_device(other_name);
+	the_other_goes_on();
+	/* one that died in between leaves a lock without a table: nothing to the next, whose end takes it along */
+	speckv_device_close(open_device(other_name, SPECKV_OPEN_CREATE));
+	CHECK(unlink(other_name + 5) == 0, "unlink");
+	other = open_device(other_name, SPECKV_OPEN_CREATE);
+	the_other_goes_on();
+	snprintf(path, sizeof(path), "%s.pools", other_name + 5);
+	CHECK(stat(path, &st) != 0, "%s was left behind", path);
+}
+
+/* What another process made after this one saw nothing there is used, and not taken away. */
+static void two_first_opens_make_one_table(void)
+{
+	struct speckv_device *dev;
+
+	snprintf(other_name, sizeof(other_name), "%s", MEMORY);
+	before_mkdir = another_opens;
+	dev = open_device(other_name, SPECKV_OPEN_CREATE);
+	CHECK(other && memcmp(dev->uuid, other->uuid, sizeof(dev->uuid)) == 0 && device_usable(other) == 0, "two tables of one device");
+	speckv_device_close(dev);
+	the_other_goes_on();
+}
+
 int main(void)
 {
 	struct speckv_pool_config config;
@@ -421,6 +504,9 @@ int main(void)
 	test_begin(90);
 	flag = shared_memory(sizeof(*flag));
 	buffer = line_alloc(2 * SMALL_BYTES);
+	two_first_opens_make_one_table();
+	if (!test_on_card())
+		closing_takes_the_table_before_its_lock();
 	dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	config = small_pool("pool", 8 * MIB);
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));

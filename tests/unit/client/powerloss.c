@@ -651,8 +651,15 @@ static void one_medium(const char *leaf, bool fixed)
 	destroy_pool(1);
 	speckv_pool_close(pool);
 	destroy_pool(0);
-	recording = false;
 	speckv_device_close(dev);
+	if (!fixed) { /* closed for good: its name does not come back, nor leads to half of it */
+		model.medium |= ABSENT;
+		model.registered |= ABSENT;
+		EXPECT(0, speckv_device_remove(test_ctx, name, 0));
+		model.medium = ABSENT;
+		acknowledged("after the medium is closed");
+	}
+	recording = false;
 	nftw(root, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 	rmdir(root);
 }

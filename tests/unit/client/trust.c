@@ -669,6 +669,66 @@ static void folders_and_files_for_programs(void)
 	EXPECT(-ENOTDIR, speckv_file_open(test_ctx, -1, file, O_RDONLY, 0));
 }
 
+static int turns_its_extents(void *arg)
+{
+	struct lay_pool_record *record = ((struct lay_device *)arg)->pools;
+	_Atomic uint32_t *extents;
+
+	while (!load(&record->state))
+		record++;
+	extents = (_Atomic uint32_t *)&record->extents;
+	for (uint32_t n = 0;; n++)
+		store(extents, n % 3 == 0 ? 2 : n % 3 == 1 ? 0 : 4000000);
+	return 0;
+}
+
+/* What a writer of a medium of fixed size sets in its table, before it is opened or while it is used, is checked in a copy. */
+static void a_writer_of_a_table_directs_no_manager(void)
+{
+	char name[300];
+	struct speckv_device *dev;
+	struct lay_superblock super;
+	struct lay_device *table;
+	int fd;
+	pid_t pid;
+
+	fresh();
+	dev = open_medium(MEDIUM_FIXED, name);
+	config = small_pool("pool", 2 * MIB);
+	config.max_bytes = 8 * MIB;
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	fd = open(name + 5, O_RDWR | O_CLOEXEC);
+	table = mmap(NULL, sizeof(*table), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(fd >= 0 && table != MAP_FAILED, "%s", name);
+	pid = spawn(turns_its_extents, table);
+	for (int i = 0; i < 4000; i++) {
+		int rc = speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL);
+
+		CHECK(rc == 0 || rc == -ENOENT || rc == -EUCLEAN || rc == -ENOSPC || rc == -EBUSY || rc == -EBADMSG, "%d (%s)", rc, speckv_strerror(test_ctx));
+	}
+	kill(pid, SIGKILL);
+	EXPECT(-SIGKILL, wait_child(pid));
+	for (int i = 0; i < LAY_POOLS; i++)
+		if (load(&table->pools[i].state))
+			table->pools[i].extents = 2;
+	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, 0, NULL, NULL, NULL));
+	expect_sound(dev, "pool", -1);
+	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
+	speckv_device_close(dev);
+
+	/* "made by the library, and its to remove": also with a checksum that is right */
+	memcpy((void *)&super, (const void *)&table->super, sizeof(super));
+	super.made_file = 1;
+	atomic_init(&super.state, LAY_MEDIUM_READY);
+	super.crc = speckv_crc32c(0, &super, offsetof(struct lay_superblock, crc));
+	memcpy((void *)&table->super, (const void *)&super, sizeof(super));
+	remove_device(name);
+	CHECK(access(name + 5, F_OK) == 0, "a manager was led to remove %s", name + 5);
+	munmap(table, sizeof(*table));
+	close(fd);
+	unlink(name + 5);
+}
+
 int main(void)
 {
 	if (geteuid() != 0) {
@@ -689,6 +749,7 @@ int main(void)
 	locks_of_a_pool_are_for_those_who_may_write_it();
 	a_fixed_medium_is_not_for_readers();
 	a_share_of_the_slots_is_the_managers();
+	a_writer_of_a_table_directs_no_manager();
 	folders_and_files_for_programs();
 	test_end();
 	return 0;
