@@ -33,7 +33,7 @@ extern const struct file_rule private_file;
  * a group of theirs read it. Errors, text set: -EACCES (not trusted, or no permission), -ENOENT (no text), -ENOTDIR.
  */
 int folder_open(struct speckv_ctx *ctx, const char *path, unsigned int flags, struct folder *out);
-/* The folder that holds the last part of a path, whoever owns it: what is opened in it is looked at by itself. */
+/* The folder that holds the last part of a path, of any owner: what is opened in it is looked at by itself. */
 int folder_holding(struct speckv_ctx *ctx, const char *path, struct folder *out);
 /* A folder in a folder: `path` is its whole path, and ends with its name there. */
 int folder_enter(struct speckv_ctx *ctx, const struct folder *in, const char *path, unsigned int flags, struct folder *out);

@@ -17,7 +17,7 @@ extern "C" {
 enum speckv_folder_flags {
 	SPECKV_FOLDER_MAKE = 1,  /**< make it (mode 0755 less the umask) where it is missing; the folder above must be there */
 	SPECKV_FOLDER_GROUP = 2, /**< one of another user too, if a group that this process is in may read it; never for root */
-	SPECKV_FOLDER_PLAIN = 4, /**< the last part of the path is no link, whoever made it */
+	SPECKV_FOLDER_PLAIN = 4, /**< the last part of the path is no link, of any owner */
 };
 
 /**
