@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""This tree beside another commit in one run: both built alike, run in turns, ratios of medians.
+"""The commit that is checked out beside another, in one run: both built alike, run in turns, ratios of medians.
 
 Usage: .venv/bin/python tests/bench/against.py REVISION [--rounds N] [--json]
 A ratio is new over old, as speed: above 1 is faster. Rates are first divided by the peer of the same process (memcpy,
-a hash map), so that a busy machine counts for both. Exit status 0 whatever the ratios: bars are for the caller.
+a hash map), so that a busy machine counts for both. Changes that are not committed are not measured, and a line on
+stderr says so. Exit status 0 whatever the ratios: bars are for the caller.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ def call(*command: object) -> None:
         raise SystemExit(
             f"against: {' '.join(map(str, command))}: exit status {done.returncode}\n{done.stdout[-4000:]}"
         )
+
+
+def call_for(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def commit_of(revision: str) -> str:
@@ -145,12 +150,15 @@ def one_round(tree: Path) -> dict[str, float]:
 
 def main() -> int:
     os.environ["PATH"] = f"{BIN}:{os.environ['PATH']}"  # meson and ninja, for pip's build
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    about = f"{(__doc__ or '').splitlines()[0]} Changes that are not committed are not measured."
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("revision", help="the commit to compare with")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each tree, 7 by default")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     arguments = parser.parse_args()
     old, new = prepare(commit_of(arguments.revision)), prepare(commit_of("HEAD"))
+    if call_for("git", "status", "--porcelain", "--untracked-files=no"):
+        print(f"against: changes that are not committed are not in {new.name}", file=sys.stderr, flush=True)
     figures: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for n in range(arguments.rounds):
         order = [old, new] if n % 2 else [new, old]

@@ -5,7 +5,8 @@ Usage: eviction.py [--sizes 0.05,0.2,0.5] [--requests 1500] [--blocks 150000] [-
 Each request looks its chain up, gets the prefix that is there and puts the rest: in a real pool of small blocks, and in
 a list of as many that drops the block unused for longest. The size is a share of the trace's distinct blocks, rounded
 to whole units of a pool. Two that need no file come first: a chain a little longer than its pool, in a loop, and
-sessions that take turns. Ends with 1 where a pool serves less than LRU, beyond half a point.
+sessions that take turns. Ends with 1 where a pool serves less than LRU, beyond half a point, or where its own counters
+do not say what it served.
 """
 
 from __future__ import annotations
@@ -141,6 +142,9 @@ def main() -> int:
                 served, held, told = served_by_pool(device, chains, capacity, options.batch)
                 row = Row(name, size, held, wanted, served_by_lru(chains, held) / wanted, served / wanted, told)
                 worse |= row.pool < row.lru - SLACK
+                if row.told != row.pool:  # each wanted block is counted once, and served or not
+                    print(f"eviction: {name}, {size}: served {row.pool}, counted {row.told}", file=sys.stderr)
+                    worse = True
                 if options.json:
                     print(json.dumps(asdict(row)), flush=True)
                 else:

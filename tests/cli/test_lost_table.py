@@ -67,7 +67,7 @@ def test_clients_of_a_pool_that_is_taken_over_go_on_and_keep_it(cli: Cli, device
         table.unlink()
         cli.ok("pool", "create", name, "another", "--size", "2M")
         assert not pool.put(keys[:1] + 1, blocks[:1]).any()
-        assert cli("pool", "destroy", name, "blocks", "--yes").code != 0
+        assert cli("pool", "destroy", name, "blocks", "--yes").code == 6
         with speckv.Context() as other, other.open(name) as again, again.attach("blocks") as same:
             assert same.lookup(keys[:1] + 1).all()
     assert holds(name, keys, blocks)
@@ -85,11 +85,11 @@ def test_the_lost_table_is_named_with_the_command_that_repairs_it(cli: Cli, devi
     assert "blocks, shared" in found["detail"]
     for arguments in (["pool", "list", name], ["pool", "check", name, "blocks"], ["pool", "show", name, "blocks"]):
         refused = cli(*arguments)
-        assert refused.code != 0 and "blocks, shared" in refused.err and command in refused.err
+        assert refused.code == 4 and "blocks, shared" in refused.err and command in refused.err
     same = ["pool", "create", name, "blocks", "--size", "8M"]
     for arguments in ([*same, "--dry-run"], same, [*same, "--yes"]):
         refused = cli(*arguments)
-        assert refused.code != 0 and command in refused.err
+        assert refused.code == 1 and command in refused.err
     assert not table.exists() and sorted(os.listdir(f"{table}.pools")) == files
     cli.line(command)
     assert holds(name, keys, blocks)
@@ -108,12 +108,12 @@ def test_a_file_that_is_no_whole_pool_is_kept_and_named(cli: Cli, device: tuple[
     kept = cut.read_bytes(), damaged.stat().st_ino
     table.unlink()
     refused = cli("pool", "check", name, "blocks", "--repair")
-    assert refused.code != 0 and f"mv {cut} /var/tmp/" in refused.err
+    assert refused.code == 7 and f"mv {cut} /var/tmp/" in refused.err
     assert not table.exists()
     done = cli.ok("pool", "create", name, "another", "--size", "2M")
     assert "no pools of" in done.err and "blocks, shared" in done.err
     refused = cli("pool", "create", name, "blocks", "--size", "2M", "--yes")
-    assert refused.code != 0 and str(cut) in refused.err
+    assert refused.code == 1 and str(cut) in refused.err
     details = [check["detail"] for check in cli("doctor", "--json").document["checks"] if check["status"] == "failed"]
     assert any(f"{cut} is no pool" in text for text in details) and any(f"{damaged} is no" in text for text in details)
     assert (cut.read_bytes(), damaged.stat().st_ino) == kept

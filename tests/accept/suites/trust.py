@@ -24,6 +24,8 @@ def client(*titles: str) -> str:
 def slowest(outcome: Outcome) -> Figure:
     """The slowest figure of a comparison with another commit."""
     rows = re.findall(r"^(\w+) +([\d.]+)   rounds ([\d.]+) to ([\d.]+)$", outcome.stdout, re.M)
+    if not rows:
+        raise NotMeasuredError("no row of a figure")
     name, ratio, low, high = min(rows, key=lambda row: float(row[1]))
     return Figure(float(ratio), "x", f"{name}, rounds {low} to {high}")
 

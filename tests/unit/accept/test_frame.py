@@ -25,7 +25,8 @@ from tests.accept.frame import (
     exactly,
     judge,
 )
-from tests.accept.suites import foundation
+from tests.accept.suites import foundation, trust
+from tests.bench import eviction
 
 
 def number(outcome: Outcome) -> Figure:
@@ -190,3 +191,22 @@ def test_a_peer_that_was_skipped_gives_its_reason() -> None:
     document = {"figures": [], "skipped": {"lmcache_get": "ImportError: lmcache"}}
     with pytest.raises(NotMeasuredError, match="lmcache_get: ImportError"):
         foundation.bench("python_get_vs_lmcache", "x")(outcome(json.dumps(document)))
+
+
+def test_a_comparison_that_printed_no_figure_is_not_measured() -> None:
+    with pytest.raises(NotMeasuredError, match="no row"):
+        trust.slowest(outcome("against: building\n"))
+    with pytest.raises(NotMeasuredError, match="no row"):
+        trust.of_lru(outcome(""))
+
+
+@pytest.mark.parametrize(("counted", "code"), [(0.5, 0), (0.4999, 1), (0.5001, 1)])
+def test_a_pool_that_counts_other_than_it_serves_fails_the_benchmark(
+    counted: float, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chains = [(b"a", b"b")]
+    monkeypatch.setattr("sys.argv", ["eviction.py", "--sizes", "0.5"])
+    monkeypatch.setattr(eviction, "loop", lambda: chains)
+    monkeypatch.setattr(eviction, "turns", lambda: chains)
+    monkeypatch.setattr(eviction, "served_by_pool", lambda *_: (1, 16, counted))
+    assert eviction.main() == code
