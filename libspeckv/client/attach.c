@@ -48,7 +48,7 @@ static bool sweep(struct region *r, unsigned int slot, uint64_t incarnation, boo
 		if (lay_state(word) == LAY_CLAIMED && lay_value(word) == owner) {
 			while (p + run.pages < pages && load(&r->page_map[p + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
 				run.pages++;
-			/* a block that was being dropped may still lie there, and would rise from a card when its index is made anew */
+			/* a block that was being dropped may still lie there, and would rise from a card when its index is made again */
 			if (dead && card_io_clear(r, run.page, run.pages) != 0) {
 				all = false;
 			} else {
@@ -202,7 +202,7 @@ void client_holders(struct region *r, int except, char *text, size_t bytes, unsi
 	}
 }
 
-/* ---- who is in ------------------------------------------------------------------------------------------------------ */
+/* ---- clients that are attached ----------------------------------------------------------------------------------- */
 
 #define ENTER_PATIENCE_NS 60000000000ull
 
@@ -244,7 +244,7 @@ static int settle(struct speckv_pool *pool, const uint8_t boot[16])
 	return rc;
 }
 
-/* Hold the pool's byte: alone, where it has to be settled and nobody else is in; else with others. */
+/* Hold the pool's byte: alone, where it has to be settled and no other client is attached; else with others. */
 static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 {
 	struct region *r = &pool->region;
@@ -288,7 +288,7 @@ static int entered(struct speckv_pool *pool, const uint8_t boot[16], bool alone)
 	return rc ? fail(pool->ctx, rc, "pool %s: %s cannot be written: %s", r->fixed.name, r->path, strerror(-rc)) : 0;
 }
 
-/* The last one to leave marks the pool as closed, with its slot still held. */
+/* The last client that leaves marks the pool as closed, with its slot still held. */
 static void close_behind(struct speckv_pool *pool)
 {
 	struct region *r = &pool->region;
@@ -296,7 +296,7 @@ static void close_behind(struct speckv_pool *pool)
 
 	if (lock_byte(r->lock_fd, pool_byte(r)) != 0 || !region_there(r))
 		return;
-	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) /* nobody is in: those are dead, and what they hold is not given back */
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) /* no client is attached: those are dead, and what they hold is not given back */
 		others |= slot != pool->slot && load(&r->head->clients[slot].state) & 1;
 	if (!others && region_flush_tables(r) == 0) {
 		store(&r->head->pool.closed, 1);
@@ -380,7 +380,7 @@ static int manager_slot_take(struct speckv_pool *pool, bool alone)
 	return 0;
 }
 
-/* Lock a free slot, and write nothing yet. Alone, no slot is anybody's. */
+/* Lock a free slot, and write nothing yet. Alone, no slot is in use. */
 static int slot_take(struct speckv_pool *pool, bool alone, bool manager)
 {
 	struct region *r = &pool->region;

@@ -17,7 +17,7 @@ bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const st
 	if (rc && rc != -EIO) { /* a card that does not answer would bring it back some day: it stays */
 		if (rc == -EINPROGRESS)
 			index_doubt(r, found);
-		if (!pages_publish(pool, &run) && !block_indexed(r, key, &run)) /* somebody took its slot for a stale one meanwhile */
+		if (!pages_publish(pool, &run) && !block_indexed(r, key, &run)) /* another process took its slot for a stale one meanwhile */
 			index_insert(r, key, &run);
 		return false;
 	}
@@ -298,7 +298,7 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request, const st
 	return 0;
 }
 
-/* What is a part of another count comes after it: whoever reads the part first sees no share above one. */
+/* What is a part of another count comes after it: a reader that reads the part first sees no share above one. */
 static void count_gets(struct speckv_pool *pool, const struct tally *tally)
 {
 	count(pool, SPECKV_COUNT_HITS, tally->hits);
@@ -456,7 +456,7 @@ static int run_card_gets(struct speckv_pool *pool, struct speckv_request *reques
 							requests[base + sent].layer_first, layers, false);
 			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, depth ? &reads : NULL, depth ? (unsigned int)(i % depth) : 0,
 						    &tally);
-			if (request->status == -ENODEV && depth) { /* once more, over a connection that is made anew */
+			if (request->status == -ENODEV && depth) { /* once more, over a new connection */
 				card_io_reads_end(&reads);
 				tally.misses--;
 				request->status = block_get(pool, request, NULL, NULL, 0, &tally);

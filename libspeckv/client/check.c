@@ -76,7 +76,7 @@ static bool run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t p
 	return true;
 }
 
-/* Whom the pool charges for a block: as its frame says, where that is a tenant still. */
+/* The tenant that is charged for a block: as its frame says, where that is a tenant still. */
 static uint32_t tenant_of(struct region *r, const struct speckv_frame *frame)
 {
 	uint32_t number = frame->identity.tenant - 1; /* 0, not said: beyond the table */
@@ -162,7 +162,7 @@ struct check {
 
 #define WAITS 200
 
-/* Found by a look-up, or not a block any more, now or when whoever is just putting it has gone on. */
+/* Found by a look-up, or not a block any more, now or when the client that is putting it has gone on. */
 static bool indexed_soon(struct check *c, const struct speckv_key *key, const struct run *run, uint64_t word)
 {
 	struct region *r = &c->pool->region;
@@ -176,7 +176,7 @@ static bool indexed_soon(struct check *c, const struct speckv_key *key, const st
 	}
 }
 
-/* Told to a card to be forgotten, there or not: nobody finds it, and its pages are not lost. */
+/* Told to a card to be forgotten, there or not: no look-up finds it, and its pages are not lost. */
 static bool check_doubtful(struct check *c, uint64_t page)
 {
 	struct region *r = &c->pool->region;
@@ -223,7 +223,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 		c->report->blocks_unindexed++;
 		if (!c->repair)
 			return 0;
-		if (!known) { /* the entry is written by whoever holds the head page */
+		if (!known) { /* the entry is written by the holder of the head page */
 			if (!pages_unpublish(c->pool, &run))
 				return 0;
 			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, tenant_of(r, &frame),
@@ -246,7 +246,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 	return 0;
 }
 
-/* A claim by somebody who is not there (any more): a leak, unless it goes away while we look. */
+/* A claim by a client that is not attached (any more): a leak, unless it goes away while we look. */
 static uint64_t check_claim(struct check *c, uint64_t page, uint64_t word, uint64_t pages)
 {
 	struct region *r = &c->pool->region;

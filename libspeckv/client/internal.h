@@ -382,14 +382,14 @@ void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages);
 /* Errors: -EOWNERDEAD, or what kept it from the medium. The run is not held any more then. */
 int pages_publish(struct speckv_pool *pool, const struct run *run);
 void pages_release(struct region *region, uint32_t owner, const struct run *run);
-/* Instead of a release: memory behind a claimed run went bad, and nobody shall have it. */
+/* Instead of a release: memory behind a claimed run went bad, and no client may have it. */
 void pages_retire(struct speckv_pool *pool, const struct run *run);
 /* HEAD -> claimed by this client. True for exactly one caller; false, too, where that did not reach the medium: the block is as it was. */
 bool pages_unpublish(struct speckv_pool *pool, const struct run *run);
 /*
  * Move a block: `from` is published, `to` is a claimed copy of it with its entry filled. The one step that decides is from's word:
  * where another process dropped the block before it, or the copy is not held any more, the copy never shows (false). Between move_begin() and move_end() readers
- * that miss the key wait for it, and a death is settled by whoever reaps this client.
+ * that miss the key wait for it, and a death is settled by the reaper of this client.
  */
 int move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to);
 bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct run *to);
@@ -423,7 +423,7 @@ bool index_find(struct region *region, const struct speckv_key *key, struct foun
 size_t index_find_all(struct region *region, const struct speckv_key *key, struct found *out);
 /* Is this still the published run it was, and may it be found? */
 bool index_current(struct region *region, const struct found *found);
-/* A card was told to forget this block and its answer was lost. Nobody finds it from now on; it goes when it is evicted (the first to
+/* A card was told to forget this block and its answer was lost. No look-up finds it from now on; it goes when it is evicted (the first to
  * be), when its key is dropped or put again, or when a check repairs. Call index_doubt() between pages_unpublish() and pages_publish(). */
 bool index_doubtful(struct region *region, const struct found *found);
 void index_doubt(struct region *region, const struct found *found);
@@ -475,7 +475,7 @@ int frame_decode(struct region *region, const struct speckv_key *key, const stru
 
 /* Drop a found block. True if this call did it. */
 bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found);
-/* Two puts of one key at once may both publish. Whoever sees that drops all but the youngest. */
+/* Two puts of one key at once may both publish. A process that sees that drops all but the youngest. */
 void settle_twins(struct speckv_pool *pool, const struct speckv_key *key);
 /* Index a published block that is not, and settle its twins. */
 int block_index(struct speckv_pool *pool, const struct speckv_key *key, const struct run *run);
@@ -546,7 +546,7 @@ int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config 
 int card_pool_delete(struct speckv_device *dev, const uint8_t uuid[16]);
 int card_pool_resize(struct speckv_device *dev, const struct lay_pool_record *record, uint64_t capacity_bytes, bool dry_run);
 int card_pool_owner(struct speckv_device *dev, const struct lay_pool_record *record, uint32_t uid, uint32_t gid, uint32_t mode);
-/* Page map and index of a pool from the card's blocks; nobody else uses it. */
+/* Page map and index of a pool from the card's blocks; no other process uses it. */
 int card_rebuild(struct region *region, uint16_t number, uint64_t *kept, uint64_t *lost);
 
 /* ---- staging.c, workers.c ------------------------------------------------------------------------------------------ */

@@ -150,7 +150,7 @@ struct lay_pool {
 	_Atomic uint32_t eviction, resizes;
 	uint8_t boot_id[16];  /* of the boot that wrote last; zero: not known */
 	_Atomic uint64_t stats_since_ns;
-	/* changed by everybody */
+	/* changed by all clients */
 	_Atomic uint64_t next_run_generation __attribute__((aligned(64)));
 	_Atomic uint64_t used_pages; /* a hint; the page map is the truth */
 	_Atomic uint64_t freed;      /* runs freed so far: lets a failed search wait for the next one */
@@ -187,7 +187,7 @@ struct lay_bucket {
 };
 _Static_assert(sizeof(struct lay_bucket) == 64, "bucket");
 
-/* Index entry. Written by whoever holds the head page claimed; `generation` last. */
+/* Index entry. Written by the holder of the claimed head page; `generation` last. */
 struct lay_entry {
 	_Atomic uint64_t generation; /* 0: nothing here */
 	_Atomic uint64_t page;       /* head page of the run */
@@ -199,7 +199,7 @@ struct lay_entry {
 	_Atomic uint32_t tenant;
 	/* Prefix tree. Link: (entry + 1) << 32 | low 32 bits of its generation; 0: none. Hints: validated wherever they are used. */
 	_Atomic uint64_t parent, first_child, next_sibling, recent_child;
-	_Atomic uint64_t doubtful; /* generation of the block that a card was told to forget and whose answer was lost: nobody finds it */
+	_Atomic uint64_t doubtful; /* generation of the block that a card was told to forget and whose answer was lost: no look-up finds it */
 	_Atomic uint64_t previous_sibling;
 };
 _Static_assert(sizeof(struct lay_entry) == 128, "index entry");

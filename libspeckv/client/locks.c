@@ -59,7 +59,7 @@ mode_t readers_only(mode_t mode)
 	return (mode & S_IRGRP && !(mode & S_IWGRP) ? S_IRGRP : 0) | (mode & S_IROTH && !(mode & S_IWOTH) ? S_IROTH : 0);
 }
 
-/* The medium's own inode holds the locks: nobody may open it who may not write it. */
+/* The medium's own inode holds the locks: only users who may write it may open it. */
 static int lock_inode(struct speckv_device *dev, int flags)
 {
 	int fd = medium_open(dev->ctx, &dev->medium, &dev->folder, flags);

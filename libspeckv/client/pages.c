@@ -2,7 +2,7 @@
 /*
  * Page runs without locks. The page map is the truth: one word a page, changed only by compare-and-swap against the exact
  * word seen, and no word but FREE ever repeats (generations), so a late or repeated step of a stalled process fails instead
- * of doing harm. (The HEAD that a drop puts back because a card did not answer does repeat: a slot or twin that somebody
+ * of doing harm. (The HEAD that a drop puts back because a card did not answer does repeat: a slot or twin that another process
  * judged by the word in between may go, or stay, once too often; a put of the key or a check mends either.)
  *
  * A run is claimed head first, then page by page; it is given back from its tail, the head last: whatever the instant its
@@ -59,7 +59,7 @@ static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struc
 			*blocked = page + i;
 			release_tail(r, page, generation, 1, i);
 			swap(&r->page_map[page], lay_word(LAY_CLAIMED, pool->owner, generation), LAY_FREE);
-			atomic_fetch_add(&r->head->pool.freed, 1); /* whoever saw these pages taken may look again */
+			atomic_fetch_add(&r->head->pool.freed, 1); /* searches that saw these pages taken may look again */
 			return false;
 		}
 	*run = (struct run){ .page = page, .generation = generation, .pages = n };

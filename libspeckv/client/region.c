@@ -397,7 +397,7 @@ static int map_extents(struct region *r, const struct lay_pool_record *record)
 			rc = map_piece(r, at + have, to.offset + have, to.bytes - have);
 		if (rc)
 			to.bytes = 0;
-		r->mapped[i] = to; /* what was cut off is mapped anew when it comes back */
+		r->mapped[i] = to; /* what was cut off is mapped again when it comes back */
 		was += from.bytes;
 		at += to.bytes;
 	}

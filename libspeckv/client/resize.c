@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Resizing a pool in use. Growing adds backing, then publishes the new end. Shrinking retires the free pages above the new
- * end (so that nobody can claim them), moves or drops the blocks there, publishes the new end, and gives the memory back.
+ * end (so that no client can claim them), moves or drops the blocks there, publishes the new end, and gives the memory back.
  */
 #include <unistd.h>
 

@@ -72,7 +72,7 @@ static bool tenant_idle(struct region *r, uint32_t index)
 	return true;
 }
 
-/* The last one: of blocks whose tenant is not known, and of all comers when the table is full of tenants with blocks. */
+/* The last one: of blocks whose tenant is not known, and of new tenants when the table is full of tenants with blocks. */
 uint32_t tenant_others(struct region *r)
 {
 	struct lay_tenant *others = &r->head->tenants[LAY_TENANTS - 1];

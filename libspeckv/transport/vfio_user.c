@@ -398,7 +398,7 @@ static int give_arena(struct vfio_user *v, size_t bytes)
 	return rc;
 }
 
-/* Was this the process of a user whom to trust that began to listen? */
+/* Was it a process of a trusted user that began to listen? */
 static int peer_trusted(int fd, uid_t owner)
 {
 	struct ucred peer = { .uid = (uid_t)-1 };
@@ -430,7 +430,7 @@ int transport_dial(int fd, struct transport_place place)
 		n = snprintf(address.sun_path, sizeof(address.sun_path), "%s", place.path);
 	if (n >= (int)sizeof(address.sun_path))
 		rc = -ENAMETOOLONG;
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)); /* a card that accepts nobody lets its queue run full */
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)); /* a card that accepts no connection lets its queue run full */
 	if (!rc && connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
 		rc = errno == EAGAIN ? -ETIMEDOUT : -errno;
 	if (!rc)

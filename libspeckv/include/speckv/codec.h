@@ -25,7 +25,7 @@ struct speckv_frame_identity {
 	uint64_t generation;     /**< of the page run */
 	uint64_t pool_address;   /**< byte address of the frame in pool-virtual space */
 	uint64_t first_position; /**< position of the first token */
-	uint32_t tenant;         /**< whom the pool charges for it, by the pool's own number; 0: not said */
+	uint32_t tenant;         /**< the tenant charged for it, by the pool's own number; 0: not said */
 	uint32_t reserved;       /**< 0 */
 };
 
