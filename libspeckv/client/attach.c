@@ -262,7 +262,9 @@ static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL); /* another process has it alone: it rebuilds it, or closes it */
 	}
 	if (rc == -EAGAIN)
-		return fail(pool->ctx, -EBUSY, "pool %s is being rebuilt or closed by another process, or one keeps its lock: 'fuser -v %s' lists those that have it open; try again when that one is done, or stop it",
+		return fail(pool->ctx, -EBUSY,
+			    "pool %s is being rebuilt or closed by another process, or one keeps its lock: 'fuser -v %s' lists those that have it open; "
+			    "try again when that one is done, or stop it",
 			    r->fixed.name, pool_lock_path(r, path));
 	return rc ? fail(pool->ctx, rc, "pool %s: cannot lock it: %s", r->fixed.name, strerror(-rc)) : 0;
 }

@@ -350,8 +350,8 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 			else
 				region_release_backing(&region, pages, region.fixed.max_pages);
 			region_close(&region);
-			device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "%s the resize of pool %.63s, whose manager died", done ? "finished" : "undid",
-				     r->name);
+			device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "%s the resize of pool %.63s, whose manager died",
+				     done ? "finished" : "undid", r->name);
 		}
 		store(&r->state, SPECKV_POOL_ACTIVE);
 	}

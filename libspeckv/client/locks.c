@@ -241,10 +241,12 @@ int pool_lock_open(struct speckv_device *dev, const struct folder *pools, const 
 	if (!writable) /* a reader without a right to it cannot tell who lives, and takes them for living */
 		return fd < 0 ? -1 : fd;
 	if (fd == -ENOENT)
-		return fail(dev->ctx, -ENOLCK, "pool %s: its locks, %s, are gone: stop its clients, then 'speckvctl pool check %s %s --repair' as uid %u", record->name,
-			    path, dev->medium.name, record->name, dev->owner);
+		return fail(dev->ctx, -ENOLCK,
+			    "pool %s: its locks, %s, are gone: stop its clients, then 'speckvctl pool check %s %s --repair' as uid %u",
+			    record->name, path, dev->medium.name, record->name, dev->owner);
 	if (fd == -EACCES && fstatat(pools->fd, record->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && lock_differs(pools, name, &st))
-		return fail(dev->ctx, fd, "pool %s: its locks, %s, have another owner or mode than the pool: 'speckvctl pool check %s %s --repair' as uid %u mends that",
+		return fail(dev->ctx, fd,
+			    "pool %s: its locks, %s, have another owner or mode than the pool: 'speckvctl pool check %s %s --repair' as uid %u mends that",
 			    record->name, path, dev->medium.name, record->name, dev->owner);
 	return fd;
 }

@@ -535,8 +535,8 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 		rc = pool_file_own(r->lock_fd, wanted, pool_lock_mode(wanted->mode));
 		rc = rc ? rc : pool_file_own(r->fd, wanted, (mode_t)wanted->mode);
 		if (rc)
-			fail(dev->ctx, rc, "pool %s: cannot give %s to uid %u, gid %u, mode %04o: %s", record->name, r->path, wanted->uid, wanted->gid, wanted->mode,
-			     strerror(-rc));
+			fail(dev->ctx, rc, "pool %s: cannot give %s to uid %u, gid %u, mode %04o: %s", record->name, r->path, wanted->uid,
+			     wanted->gid, wanted->mode, strerror(-rc));
 	}
 	if (rc) {
 		if (pool_file_own(r->fd, &before, (mode_t)before.mode) || pool_file_own(r->lock_fd, &before, pool_lock_mode(before.mode)))
@@ -653,7 +653,8 @@ int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int ma
 	rc = check_limits(dev, &region, mask, config, &limits);
 	if (!rc)
 		rc = check_owner(dev, record, &region, mask, config, &wanted);
-	if (!rc && owned_so(&region, record, &wanted) && limits.quota == load(&pool->quota_pages) && limits.tenant == load(&pool->tenant_quota_pages) && limits.eviction == load(&pool->eviction))
+	if (!rc && owned_so(&region, record, &wanted) && limits.quota == load(&pool->quota_pages) &&
+	    limits.tenant == load(&pool->tenant_quota_pages) && limits.eviction == load(&pool->eviction))
 		rc = fail(dev->ctx, -EALREADY, "pool %s has these settings already", name);
 	if (!rc && !(mask & SPECKV_SET_DRY_RUN))
 		rc = set_all(dev, record, &region, &wanted, &limits);
