@@ -104,7 +104,8 @@ static uint16_t reset(struct card_context *context)
 		reset_engine(context);
 		return SPECKV_STATUS_OK;
 	case SPECKV_RESET_CARD:
-		if (card->temperature >= card->config.trip_millicelsius || (card->ops.memory_lost && card->ops.memory_lost(card->arg)))
+		if (card->temperature >= card->config.trip_millicelsius ||
+		    (card->ops.memory_lost && card->ops.memory_lost(card->arg)))
 			return SPECKV_STATUS_NOT_READY; /* what stopped it is still there */
 		card->fatal = 0;
 		card->reboot_wanted = true;

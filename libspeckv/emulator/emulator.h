@@ -59,7 +59,8 @@ struct emulator {
 	struct vu_user users[EMU_PEERS];
 	uint64_t opened;
 	int64_t look_ms; /* when the next look is at who takes too long */
-	int64_t served_ms, late_ms; /* when the last turn ended; how long peers waited for this process since the last look */
+	int64_t served_ms; /* when the last turn ended */
+	int64_t late_ms;   /* how long peers waited for this process since the last look */
 	unsigned int greet_next; /* slot of the next peer that has not greeted yet and is served */
 	int epoll;
 	int listeners[3]; /* admin, I/O, control */

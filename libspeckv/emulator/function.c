@@ -319,9 +319,12 @@ static int card_dma_publish(void *arg, unsigned int function, uint64_t address, 
 {
 	struct emulator *e = arg;
 	struct emu_function *f = function_of(e, function);
-	bool lost = e->memory_error && !(e->memory_told && f && f->admin); /* nothing is confirmed that was written into the void; then the card says why */
-	_Atomic uint16_t *at = f && !lost && !(address & 1) ? vu_dma_pointer(f->connection, address, sizeof(value), true) : NULL;
+	/* nothing is confirmed that was written into the void; once the card has stopped, it says why */
+	bool lost = e->memory_error && !(e->memory_told && f && f->admin);
+	_Atomic uint16_t *at = NULL;
 
+	if (f && !lost && !(address & 1))
+		at = vu_dma_pointer(f->connection, address, sizeof(value), true);
 	if (at) {
 		atomic_store_explicit(at, value, memory_order_release);
 		return 0;

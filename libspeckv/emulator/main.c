@@ -192,7 +192,8 @@ static void open_memory(struct emulator *e, const char *folder, int folder_fd)
 }
 
 /* Flash has keys in it from its first moment, or is not there. Its space is reserved, also where what was there is sparse. */
-static void open_flash(struct emulator *e, const char *folder, int folder_fd, const struct speckv_card_key *keys, unsigned int key_count)
+static void open_flash(struct emulator *e, const char *folder, int folder_fd, const struct speckv_card_key *keys,
+		       unsigned int key_count)
 {
 	uint64_t bytes = e->config.flash_bytes;
 	char path[4096];
@@ -310,7 +311,7 @@ static void loop(struct emulator *e)
 				sched_yield(); /* the next command's client may want this very core */
 			}
 		}
-		if (e->memory_error) { /* what was written there is lost: nothing more is, until the process is started again */
+		if (e->memory_error) { /* what was written there is lost: nothing more is, until the process is restarted */
 			speckv_card_inject(e->card, SPECKV_CARD_FAULT_FATAL, 0, FATAL_MEMORY, 1);
 			e->memory_told = true;
 		}

@@ -25,7 +25,7 @@
 #define GREETINGS 4      /* peers of those that have not greeted, in a turn */
 #define EVENTS 64        /* of a turn */
 #define LOOK_MS 20       /* between two looks at who takes too long */
-#define LATE_MS 20       /* longer than that between two turns, or past the end of a sleep: this process had no processor */
+#define LATE_MS 20       /* longer between two turns, or past the end of a sleep: this process had no processor */
 #define IDLE_MS 1000     /* a function without a queue pair that said nothing for so long may be ended for another one */
 #define CONTROL_MS 5000  /* a control connection says something, or is closed */
 #define USER_OUT (128ull << 20)
@@ -80,7 +80,8 @@ void emu_peers_begin(struct emulator *e, const char *folder, int folder_fd)
 	}
 	rc = vu_begin();
 	if (rc == -EAGAIN)
-		emu_die("interrupts need asynchronous I/O, and fs.aio-nr has reached fs.aio-max-nr: raise it with 'sysctl fs.aio-max-nr=1048576' for the card in",
+		emu_die("interrupts need asynchronous I/O, and fs.aio-nr has reached fs.aio-max-nr: raise it with "
+			"'sysctl fs.aio-max-nr=1048576' for the card in",
 			folder, -rc);
 	if (rc)
 		emu_die("interrupts need asynchronous I/O (io_setup), which cannot be had for", folder, -rc);
@@ -230,7 +231,7 @@ static bool accept_peer(struct emulator *e, int listening, bool admin)
 
 static void close_control(struct emulator *e, unsigned int slot)
 {
-	vu_release(e->controls[slot].fd, geteuid(), true); /* a socket that only the card's owner and root may connect to */
+	vu_release(e->controls[slot].fd, geteuid(), true); /* only the card's owner and root may connect to it */
 	e->controls[slot].fd = -1;
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Closing descriptors that came from a peer. close() may take as long as the peer likes (a file system in user space, a socket that lingers):
- * threads wait for that. Each user has two lanes, one for the descriptors that it sent and one for its sockets, and holds up no other lane.
- * One thread works on a lane; where none of its descriptors was closed between two looks, twice as many do, up to LANE_THREADS.
+ * Closing descriptors that came from a peer. How long close() takes is the peer's choice (a file system in user space, a socket
+ * that lingers): threads wait for that. Each user has two lanes, one for the descriptors that it sent and one for its sockets;
+ * none holds up another. One thread works on a lane; where none of its descriptors was closed between two looks, twice as many
+ * do, up to LANE_THREADS.
  */
 #include <pthread.h>
 #include <signal.h>

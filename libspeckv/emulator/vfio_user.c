@@ -468,8 +468,8 @@ static void signal_by_kernel(int fd)
 {
 	struct io_event done[2];
 	char byte;
-	struct iocb read = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)signal_file, .aio_buf = (uintptr_t)&byte, .aio_nbytes = 1,
-			     .aio_flags = IOCB_FLAG_RESFD, .aio_resfd = (uint32_t)fd };
+	struct iocb read = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)signal_file, .aio_buf = (uintptr_t)&byte,
+			     .aio_nbytes = 1, .aio_flags = IOCB_FLAG_RESFD, .aio_resfd = (uint32_t)fd };
 	struct iocb *list[1] = { &read };
 
 	syscall(SYS_io_submit, signals, 1, list);

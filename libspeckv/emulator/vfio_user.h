@@ -69,11 +69,12 @@ struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, un
 void vu_close(struct vu_connection *connection);
 int vu_fd(const struct vu_connection *connection);
 bool vu_greeted(const struct vu_connection *connection);
-/* Events to poll for: POLLIN unless replies wait that the peer should read first, or its user's descriptors to be closed; POLLOUT while any
- * reply waits. */
+/* Events to poll for: POLLIN unless replies wait that the peer should read first, or its user's descriptors to be closed;
+ * POLLOUT while any reply waits. */
 short vu_events(const struct vu_connection *connection);
-/* Read, and handle at most so many messages, for some tens of microseconds. 0, or a negative errno: the connection is over (-ECONNRESET: the peer went; -EPROTO: it broke the
- * rules; -ENOBUFS: it, or its user, takes too much; -ETIMEDOUT: it takes too long). */
+/* Read, and handle at most so many messages, for some tens of microseconds. 0, or a negative errno: the connection is over
+ * (-ECONNRESET: the peer went; -EPROTO: it broke the rules; -ENOBUFS: it, or its user, takes too much; -ETIMEDOUT: it takes
+ * too long). */
 int vu_serve(struct vu_connection *connection, unsigned int messages);
 /* A message is there that was not handled yet: no event will tell. */
 bool vu_pending(const struct vu_connection *connection);
@@ -85,13 +86,13 @@ int vu_flush(struct vu_connection *connection);
 int vu_error(const struct vu_connection *connection);
 /* Where to say that the connection is over, from a signal handler. */
 int *vu_error_at(struct vu_connection *connection);
-/* On CLOCK_MONOTONIC: when the peer has taken too long; INT64_MAX: it has nothing to do. vu_expire() ends the connection then, or when
- * descriptors of its user cannot be closed. */
+/* On CLOCK_MONOTONIC: when the peer has taken too long; INT64_MAX: it has nothing to do. vu_expire() ends the connection then,
+ * or when descriptors of its user cannot be closed. */
 int64_t vu_deadline_ms(const struct vu_connection *connection);
 int vu_expire(struct vu_connection *connection, int64_t now_ms);
 /* We were late ourselves: what the peer may take is so much longer. */
 void vu_delay(struct vu_connection *connection, int64_t ms);
-/* Close a descriptor that a peer of this user sent, or its socket, where it holds up nothing but more of the same user's. */
+/* Close a descriptor that a peer of this user sent, or its socket: it holds up nothing but more of the same user's. */
 void vu_release(int fd, uint32_t uid, bool socket);
 /* Some were not closed yet: vu_release_look() is to be called every few dozen milliseconds. */
 bool vu_release_waiting(void);

@@ -23,7 +23,7 @@ enum { VERSION = 1, DMA_MAP, DMA_UNMAP, GET_INFO, GET_REGION, GET_REGION_FDS, GE
 #define OUT_PAUSE (256u << 10) /* with more than this nothing new is begun for it */
 #define DMA_PIECE VU_TRANSFER_BYTES /* bytes of one message to the peer's memory */
 #define PIECES 16384           /* such messages under way */
-#define PIECES_PAUSE 4096      /* with more than this no command is begun: those of a run that has begun have room for the rest */
+#define PIECES_PAUSE 4096      /* with more than this no command is begun; the rest is for those that have begun */
 #define READS 4096             /* of one command */
 #define READ_BYTES (32u << 20) /* of one command */
 /* How long a peer may take: to greet, to end a message that it began, to read some of what waits for it, to answer a message. */

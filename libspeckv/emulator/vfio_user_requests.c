@@ -17,7 +17,8 @@ struct dma_map {
 	uint64_t offset, address, bytes;
 };
 
-/* Memory that its owner can cut under us is not mapped, nor a part of a huge page, which is mapped whole: it is read and written by message. */
+/* Memory that its owner can cut under us is not mapped, nor a part of a huge page, which is mapped whole: it is read and
+ * written by message. */
 static bool can_be_mapped(int fd, uint64_t offset, uint64_t bytes)
 {
 	int seals = fcntl(fd, F_GET_SEALS);
@@ -33,8 +34,8 @@ static bool can_be_mapped(int fd, uint64_t offset, uint64_t bytes)
 
 struct vu_limits vu_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX };
 
-/* Memory is only mapped within what a connection, and a user, may have. Each connection may map VU_SMALL_BYTES, whatever the
- * user's others hold. */
+/* Memory is only mapped within what a connection, and a user, may have. Each connection may map VU_SMALL_BYTES,
+ * whatever the user's others hold. */
 static bool within(const struct vu_connection *c, uint64_t bytes)
 {
 	if (bytes <= VU_SMALL_BYTES && c->mapped_bytes <= VU_SMALL_BYTES - bytes)
@@ -229,7 +230,8 @@ static int region_access(struct vu_connection *c, const struct header *h, const 
 static int version(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
 {
 	_Static_assert(VU_TRANSFER_BYTES == 4096, "as announced");
-	static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":4096,\"pgsizes\":4096,\"max_dma_maps\":256}}";
+	static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":4096,"
+					   "\"pgsizes\":4096,\"max_dma_maps\":256}}";
 	uint8_t answer[4 + sizeof(capabilities)] = { 0 };
 	uint16_t major;
 	int rc;

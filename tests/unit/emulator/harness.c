@@ -60,7 +60,8 @@ void card_lives(const struct card_process *card)
 	pid_t ended = waitpid(card->pid, &status, WNOHANG);
 
 	if (ended)
-		fprintf(stderr, "the card has ended: %s %d\n", WIFSIGNALED(status) ? "signal" : "status", WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		fprintf(stderr, "the card has ended: %s %d\n", WIFSIGNALED(status) ? "signal" : "status",
+			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	HOLDS(ended == 0);
 }
 

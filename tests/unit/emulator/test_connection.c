@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* One vfio-user connection and a device that counts what it is asked for: what is announced, refused, held back, and how long a turn takes. */
+/* One vfio-user connection, by itself: what is announced, refused and held back, and how long a turn takes. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -267,7 +267,7 @@ static unsigned int take_all(struct both *b, uint16_t *ids, unsigned int count)
 	return count;
 }
 
-/* A peer that answers late, and does answer, is not asked for ever more, and not ended. */
+/* A peer that answers late, and does answer, is asked for no more meanwhile, and kept. */
 static void messages_that_wait_for_answers_hold_the_device(void)
 {
 	static uint8_t data[COMMAND_BYTES];

@@ -247,7 +247,8 @@ static struct header next(int fd, uint8_t *body, size_t room)
 
 	HOLDS(recv(fd, &header, sizeof(header), MSG_WAITALL) == sizeof(header));
 	HOLDS(header.bytes >= sizeof(header) && header.bytes - sizeof(header) <= room);
-	HOLDS(header.bytes == sizeof(header) || recv(fd, body, header.bytes - sizeof(header), MSG_WAITALL) == (ssize_t)(header.bytes - sizeof(header)));
+	HOLDS(header.bytes == sizeof(header) ||
+	      recv(fd, body, header.bytes - sizeof(header), MSG_WAITALL) == (ssize_t)(header.bytes - sizeof(header)));
 	return header;
 }
 
@@ -312,7 +313,7 @@ static void a_slow_peer_within_its_times_is_kept(void)
 	close(fd);
 }
 
-/* Nobody answered while the whole machine stood still, and then the peer does. */
+/* The whole machine stood still; the peer answers after that. */
 static void a_card_that_stood_still_gives_its_peers_their_time(void)
 {
 	int asked_fd = asked_by_message(), other = dial(true), silent = dial(false), line = dial(false);

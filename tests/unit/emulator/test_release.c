@@ -24,7 +24,7 @@ static bool stuck[FDS], gone[FDS];
 int __real_close(int fd);
 int __wrap_close(int fd);
 
-/* A file whose close() takes as long as somebody likes. */
+/* A file whose close() returns when let_go() says so. */
 int __wrap_close(int fd)
 {
 	int rc;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * test_unclosed SPECKV-EMU: a user sends the card files of a file system in user space, which never answers when they are closed. Others are
- * served, their connections are closed as ever, and that user's are ended. Needs root, to mount; exits with 77 where that cannot be done.
+ * test_unclosed SPECKV-EMU: a user sends the card files of a file system in user space, which never answers when they are
+ * closed. Others are served, their connections are closed as ever, and that user's are ended. Needs root, to mount; exits with
+ * 77 where that cannot be done.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -53,7 +54,7 @@ static void serve(int fuse)
 	struct fuse_attr_out attributes = { .attr = { .ino = 1, .mode = S_IFDIR | 0755, .nlink = 2 } };
 	struct fuse_entry_out entry = { .nodeid = 2, .attr = { .ino = 2, .mode = S_IFREG | 0666, .nlink = 1 } };
 	struct fuse_open_out opened = { .fh = 1 };
-	struct fuse_init_out init = { .major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = 4096, .max_background = 16, .congestion_threshold = 12 };
+	struct fuse_init_out init = { .major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = 4096, .max_background = 16 };
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (;;) {
@@ -201,7 +202,7 @@ int main(int argc, char **argv)
 		serve(fuse);
 	close(fuse); /* the file system ends with its server */
 	snprintf(path, sizeof(path), "%s/file", place);
-	peer = fork(); /* the only one that has the file: whoever closes it waits */
+	peer = fork(); /* the only one that has the file: a process that closes it waits */
 	HOLDS(peer >= 0);
 	if (!peer) {
 		file = open(path, O_RDWR | O_CLOEXEC);
