@@ -255,11 +255,10 @@ static bool holds(const struct card_context *context, const struct card_block *b
 	return context->queue->agent < CARD_AGENTS && (block->holders >> context->queue->agent & 1);
 }
 
-/* Pool, rights, and a range of whole pages in it. */
-static uint16_t range_check(struct card_context *context, uint32_t right, uint8_t flags, struct card_pool **pool)
+/* Pool, rights, and a range of whole pages. */
+static uint16_t range_begin(struct card_context *context, uint32_t right, uint8_t flags, struct card_pool **pool)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
-	uint8_t *unused;
 	uint16_t status;
 
 	if (range->flags & ~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET | flags))
@@ -275,7 +274,17 @@ static uint16_t range_check(struct card_context *context, uint32_t right, uint8_
 		return CARD_INVALID(context, range.address);
 	if (!range->bytes || range->bytes % page_bytes(*pool))
 		return CARD_INVALID(context, range.bytes);
-	return card_map(context, *pool, range->address, range->bytes, &unused);
+	return SPECKV_STATUS_OK;
+}
+
+/* And all of it can be reached. */
+static uint16_t range_check(struct card_context *context, uint32_t right, uint8_t flags, struct card_pool **pool)
+{
+	const struct speckv_cmd_range *range = &context->entry->range;
+	uint16_t status = range_begin(context, right, flags, pool);
+	uint8_t *unused;
+
+	return status ? status : card_map(context, *pool, range->address, range->bytes, &unused);
 }
 
 static uint16_t acquire_shared(struct card_context *context)
@@ -452,26 +461,42 @@ void card_recall_again(struct card_function *function, struct card_queue *queue)
 	queue->untold_at = 0;
 }
 
-/* The first look: everything in the range must be right before anything is changed. */
-static uint16_t invalidate_check(struct card_context *context, struct card_pool *pool, uint64_t first, uint64_t end)
+enum { INVALIDATE_CHECK, INVALIDATE_RECALL, INVALIDATE_WAIT };
+#define INVALIDATE_STEP 4096 /* pages of a range that are looked at in one turn */
+
+/* Where this turn ends: a page of the range. */
+static uint64_t invalidate_end(const struct card_command *command, uint64_t count)
+{
+	return command->cursor + INVALIDATE_STEP < count ? command->cursor + INVALIDATE_STEP : count;
+}
+
+/* Everything in the range must be right before anything is changed. */
+static uint16_t invalidate_check(struct card_context *context, struct card_pool *pool, uint64_t first, uint64_t count)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
-	bool any = false;
+	struct card_command *command = context->command;
+	uint64_t end = invalidate_end(command, count);
+	uint8_t *unused;
+	uint16_t status = card_map(context, pool, (first + command->cursor) * page_bytes(pool), (end - command->cursor) * page_bytes(pool), &unused);
 
-	if (pool->blocks[first].state == BLOCK_REST)
+	if (status)
+		return status;
+	if (!command->cursor && pool->blocks[first].state == BLOCK_REST)
 		return CARD_INVALID(context, range.address);
-	for (uint64_t i = first; i < end; i++) {
-		struct card_block *block = &pool->blocks[i];
+	for (; command->cursor < end; command->cursor++) {
+		struct card_block *block = &pool->blocks[first + command->cursor];
 
 		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
 			continue;
 		if (range->generation && block->generation != range->generation)
 			return card_at(context, block_address(pool, block), SPECKV_STATUS_NOT_FOUND);
-		if (i + block->pages > end)
+		if (command->cursor + block->pages > count)
 			return CARD_INVALID(context, range.bytes);
-		any = true;
+		command->any = true;
 	}
-	return any ? SPECKV_STATUS_OK : card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
+	if (end < count)
+		return CARD_WAIT;
+	return command->any ? SPECKV_STATUS_OK : card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
 }
 
 /* One block of the range: true when it is gone. */
@@ -509,49 +534,77 @@ static bool invalidate_block(struct card_context *context, struct card_pool *poo
 	return false;
 }
 
-/*
- * The first look is at the whole range; afterwards blocks that were recalled are waited for one after the other, until the first of them is
- * given up or time is over.
- */
+/* What can go at once does; of what others hold, the holders are told. */
+static uint16_t invalidate_recall(struct card_context *context, struct card_pool *pool, uint64_t first, uint64_t count)
+{
+	const struct speckv_cmd_range *range = &context->entry->range;
+	struct card_command *command = context->command;
+
+	for (uint64_t end = invalidate_end(command, count); command->cursor < end; command->cursor++) {
+		struct card_block *block = &pool->blocks[first + command->cursor];
+
+		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
+			continue;
+		/* Something new lies there since it was checked. */
+		if ((range->generation && block->generation != range->generation) || command->cursor + block->pages > count)
+			continue;
+		if (!invalidate_block(context, pool, block, true, false) && command->held == UINT64_MAX)
+			command->held = command->cursor;
+	}
+	return command->cursor < count ? CARD_WAIT : SPECKV_STATUS_OK;
+}
+
+/* Blocks that were recalled are waited for one after the other, until the first of them is given up or time is over. */
+static uint16_t invalidate_wait(struct card_context *context, struct card_pool *pool, uint64_t first, uint64_t count)
+{
+	struct card_command *command = context->command;
+	bool late = card_now(context->card) >= command->deadline_ns;
+
+	for (; command->held < count; command->held++) {
+		struct card_block *block = &pool->blocks[first + command->held];
+
+		if (block->state == BLOCK_FREE || block->state == BLOCK_REST || invalidate_block(context, pool, block, false, late))
+			continue;
+		command->ready_ns = command->deadline_ns;
+		command->event = &pool->released;
+		command->seen = pool->released;
+		return CARD_WAIT;
+	}
+	return SPECKV_STATUS_OK;
+}
+
+/* A little at a time, and what is not over yet goes on where it was: a range may be a whole pool. */
 uint16_t card_invalidate(struct card_context *context)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
 	struct card_command *command = context->command;
-	bool first_look = !command->deadline_ns, gone = true, late;
-	uint64_t now = card_now(context->card), end;
+	uint64_t first, count;
 	struct card_pool *pool;
-	uint16_t status = first_look ? range_check(context, SPECKV_RIGHT_WRITE, 0, &pool) :
-				       card_pool_find(context, range->pool, SPECKV_RIGHT_WRITE, &pool);
+	uint16_t status = range_begin(context, SPECKV_RIGHT_WRITE, 0, &pool);
 
 	if (status)
 		return status;
-	end = (range->address + range->bytes) / page_bytes(pool);
-	if (first_look) {
-		command->cursor = range->address / page_bytes(pool);
-		status = invalidate_check(context, pool, command->cursor, end);
+	first = range->address / page_bytes(pool);
+	count = range->bytes / page_bytes(pool);
+	if (command->phase == INVALIDATE_CHECK) {
+		status = invalidate_check(context, pool, first, count);
 		if (status)
 			return status;
-		command->deadline_ns = now + card_feature(context->card, SPECKV_FEATURE_RECALL_TIMEOUT_MS) * 1000000;
+		command->phase = INVALIDATE_RECALL;
+		command->cursor = 0;
+		command->held = UINT64_MAX;
 	}
-	late = now >= command->deadline_ns && !first_look;
-	end = end < pool->pages ? end : pool->pages; /* what was given up since may be the pool's no longer */
-	for (uint64_t i = command->cursor; i < end; i++) {
-		struct card_block *block = &pool->blocks[i];
-
-		if (block->state == BLOCK_FREE || block->state == BLOCK_REST || invalidate_block(context, pool, block, first_look, late))
-			continue;
-		if (gone)
-			command->cursor = i;
-		gone = false;
-		if (!first_look && !late)
-			break;
+	/* The pool may have become smaller since: there was nothing in that part. */
+	count = first >= pool->pages ? 0 : count < pool->pages - first ? count : pool->pages - first;
+	if (command->phase == INVALIDATE_RECALL) {
+		status = invalidate_recall(context, pool, first, count);
+		if (status)
+			return status;
+		command->phase = INVALIDATE_WAIT;
+		command->deadline_ns = card_now(context->card) + card_feature(context->card, SPECKV_FEATURE_RECALL_TIMEOUT_MS) * 1000000;
 	}
-	if (gone) {
+	status = invalidate_wait(context, pool, first, count);
+	if (!status)
 		card_tally(context->card, pool, SPECKV_COUNT_DROPS, 1);
-		return SPECKV_STATUS_OK;
-	}
-	command->ready_ns = command->deadline_ns;
-	command->event = &pool->released;
-	command->seen = pool->released;
-	return CARD_WAIT;
+	return status;
 }

@@ -94,8 +94,10 @@ struct card_command {
 	uint64_t ready_ns; /* not before, unless `event` is no longer `seen`; UINT64_MAX: stuck */
 	const uint32_t *event; /* NULL: only time */
 	uint32_t seen;
-	uint64_t deadline_ns; /* of a recall; 0: none was sent yet */
-	uint64_t cursor; /* of a recall: the first page of the pool that may hold a block of its range still */
+	/* Of an invalidation: what it is at, the page of its range where it goes on, the first one that is still held, and until when. */
+	uint8_t phase;
+	bool any;
+	uint64_t cursor, held, deadline_ns;
 	uint64_t result;
 	uint64_t address; /* for the error log */
 	uint32_t field;

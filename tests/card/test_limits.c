@@ -226,6 +226,46 @@ static void an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up(void)
 	bench_end(&b);
 }
 
+static void a_large_range_is_invalidated_a_little_at_a_time(void)
+{
+	struct speckv_pool_description d = rig_pool("fine", 4u << 20, SPECKV_CODEC_RAW);
+	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } }, all;
+	unsigned int turns = 0;
+	struct speckv_cqe cqe;
+	struct client other;
+	struct bench b;
+
+	other = bench_with_another(&b, SPECKV_CODEC_RAW);
+	d.page_bytes = 256;
+	EQUAL(rig_create(&b.admin, &d, &b.pool), 0);
+	EQUAL(rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, (unsigned int)b.pool, d.uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
+	for (uint64_t at = 0; at < d.capacity_bytes; at += 1u << 18)
+		EQUAL(bench_put(&b, at, 1, 1, NULL), 0);
+	all = range(SPECKV_IO_INVALIDATE, 0, d.capacity_bytes, 1, 0);
+	all.range.pool = (uint16_t)b.pool;
+	/* What is wrong at its end is found before anything is changed. */
+	EQUAL(bench_put(&b, d.capacity_bytes - (1u << 16), 2, 1, NULL), 0);
+	EQUAL(client_run(&b.client, &all, NULL), SPECKV_STATUS_NOT_FOUND);
+	EQUAL(b.rig->card->pools[b.pool].count, 17);
+	all.range.generation = 0;
+	client_submit(&b.client, &all);
+	for (;; turns++) {
+		uint64_t before = translations(&b);
+
+		CHECK(turns < 100, "it goes on");
+		speckv_card_run(b.rig->card, 1000);
+		CHECK(translations(&b) - before <= 16, "%llu pages in a turn", (unsigned long long)(translations(&b) - before));
+		if (client_poll(&b.client, &cqe))
+			break;
+		EQUAL(speckv_card_next_ns(b.rig->card), 0); /* a card does not sleep over it */
+		EQUAL(client_run(&other, &nop, NULL), 0);
+	}
+	EQUAL(cqe.status, 0);
+	CHECK(turns > 2, "%u turns", turns);
+	EQUAL(b.rig->card->pools[b.pool].used_pages, 0);
+	bench_end(&b);
+}
+
 static void an_answer_from_host_memory_runs_the_command_that_asked(void)
 {
 	struct speckv_cqe cqe;
@@ -614,6 +654,7 @@ int main(void)
 	a_function_that_is_held_or_failed_rests();
 	who_used_little_comes_first();
 	an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up();
+	a_large_range_is_invalidated_a_little_at_a_time();
 	an_answer_from_host_memory_runs_the_command_that_asked();
 	commands_that_wait_for_bandwidth_do_not_read_the_clock();
 	the_time_of_a_command_that_goes_on_counts_and_ends_the_turn();
