@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Runs the installed `speckvctl` as people and scripts do: as a process, in folders of its own."""
+"""Runs the installed `speckvctl` as people and scripts do: as a process, in folders of its own.
+
+A command that needs nothing but arguments is a fork of an interpreter that has loaded the installed package before
+(forked.py). So a module that a command should have loaded is not missed there: every verb is also run once as a process
+of its own (test_tree.py), as are commands with an environment or streams of their own, under signals, and in the tests
+of installing. SPECKV_TEST_PROCESSES=1 makes every command one.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +30,12 @@ import speckv
 
 from speckvctl.codecs import frames, modes, tensors
 from speckvctl.prefetcher import model
+from tests.cli import forked
 from tests.conftest import MEMORY
 from tests.unit.codec_eval import tiny
 
 SPECKVCTL = Path(sys.executable).parent / "speckvctl"
+SECONDS = 240.0  # after which a command hangs
 
 
 @dataclass(frozen=True)
@@ -51,15 +59,24 @@ class Finished:
         return document
 
 
+def worded(*arguments: str | Path) -> list[str]:
+    """The words of a command, on the device that the tests run on."""
+    return [str(word).replace("host:DRAM", MEMORY) for word in arguments]
+
+
+FORKS = forked.Server() if not os.environ.get("SPECKV_TEST_PROCESSES") else None
+
+
 class Cli:
     """The command, run in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, forks: bool = True) -> None:
         self.folder = folder
+        self.forks = FORKS if forks else None
 
     def start(self, *arguments: str | Path, **settings: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [str(SPECKVCTL), *(str(word).replace("host:DRAM", MEMORY) for word in arguments)],
+            [str(SPECKVCTL), *worded(*arguments)],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -69,11 +86,15 @@ class Cli:
         )
 
     def __call__(self, *arguments: str | Path, **settings: Any) -> Finished:
-        with self.start(*arguments, **settings) as process:
-            out, err = process.communicate(timeout=240)
+        if self.forks and not settings:
+            code, out, err = self.forks.run(worded(*arguments), self.folder, dict(os.environ), SECONDS)
+        else:
+            with self.start(*arguments, **settings) as process:
+                out, err = process.communicate(timeout=SECONDS)
+            code = process.returncode
         # what is said of a card is said of it in the words of the test
         out, err = (text.replace(MEMORY, "host:DRAM") for text in (out, err))
-        return Finished(tuple(map(str, arguments)), process.returncode, out, err)
+        return Finished(tuple(map(str, arguments)), code, out, err)
 
     def line(self, command: str) -> Finished:
         """A command line as it stands in help."""

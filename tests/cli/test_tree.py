@@ -412,7 +412,7 @@ def test_json_of_success_is_one_valid_document_and_nothing_else(verb: str, reque
     chat = world(verb, request)
     need_torch(verb)
     write_kv(chat.folder / "kv.safetensors")
-    document = chat.document(*CALLS[verb][0])
+    document = Cli(chat.folder, forks=False).document(*CALLS[verb][0])  # by a process that loads what it needs
     assert document["schema"] == f"speckvctl.{verb.replace(' ', '-')}"
 
 
@@ -608,5 +608,5 @@ def test_each_exit_code_but_permission_is_reached_by_a_command(chat: Cli) -> Non
             chat("replay", "broken.jsonl", "--device", "host:DRAM", "--pool", "chat").code,
             chat("device", "show", "/dev/speckv0").code,
         }
-    # An interruption needs somebody at the keyboard: test_streams.py.
+    # An interruption needs SIGINT from a terminal: test_streams.py.
     assert seen == set(map(int, ExitCode)) - {int(ExitCode.NOT_PERMITTED), int(ExitCode.INTERRUPTED)}
