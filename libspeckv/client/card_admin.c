@@ -13,7 +13,8 @@
 #define ADMIN_LOG2 3
 #define ARENA_BYTES (CARD_DATA_BYTES + (64u << 10)) /* data and rings */
 #define NO_STATUS 0xffffu
-#define FATAL_THERMAL 3 /* of FATAL_CAUSE */
+#define FATAL_MEMORY 1 /* of FATAL_CAUSE */
+#define FATAL_THERMAL 3
 
 struct card_admin {
 	struct speckv_ctx *ctx;
@@ -138,6 +139,9 @@ int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transpo
 		if ((int32_t)temperature >= (int32_t)trip)
 			return fail(ctx, -EIO, "%s has stopped: it is too hot%s; let it cool, then 'speckvctl device reset %s'", device_name, heat, device_name);
 	}
+	if (cause == FATAL_MEMORY && strncmp(device_name, "emu:", 4) == 0)
+		return fail(ctx, -EIO, "%s has stopped: its memory failed; 'speckvctl device reset %s' starts it again, or, where its file system took the memory, "
+			    "'speckvctl emu stop %s' and 'speckvctl emu start %s'", device_name, device_name, device_name + 4, device_name + 4);
 	return fail(ctx, -EIO, "%s has stopped: %s%s; 'speckvctl device reset %s' starts it again, 'speckvctl events %s' says more", device_name,
 		    cause < sizeof(causes) / sizeof(causes[0]) && causes[cause] ? causes[cause] : "a fatal error", heat, device_name, device_name);
 }
