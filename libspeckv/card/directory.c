@@ -450,11 +450,11 @@ void card_recall_again(struct card_function *function, struct card_queue *queue)
 
 	for (unsigned int n = 0; pool->present && bit && queue->untold_at < pool->pages; n++, queue->untold_at++) {
 		struct card_block *block = &pool->blocks[queue->untold_at];
+		bool untold = block->recalling && block->holders & bit && !(block->recalled & bit);
 
 		if (n == RECALL_STEP)
 			return;
-		if (block->state != BLOCK_FREE && block->state != BLOCK_REST && block->recalling && block->holders & bit && !(block->recalled & bit) &&
-		    !recall_from(function, queue, pool, block))
+		if (untold && block->state != BLOCK_FREE && block->state != BLOCK_REST && !recall_from(function, queue, pool, block))
 			return;
 	}
 	queue->untold &= queue->untold - 1;

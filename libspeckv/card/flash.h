@@ -20,7 +20,7 @@ struct flash_slot {
 	uint32_t security_version;
 	uint32_t revision;
 	uint32_t erases;
-	uint32_t lowers; /* committed below the security version, by a key that may lower it; 0 once it has reported healthy or that version has risen */
+	uint32_t lowers; /* committed below the security version, by a key that may lower it; 0 once it was healthy, or that version has risen */
 	uint32_t reserved;
 	uint64_t build_id;
 	uint64_t bundle_bytes, bitstream_bytes;

@@ -234,12 +234,11 @@ struct speckv_card {
 	uint64_t stage_backed; /* bytes of the staging memory that are */
 	uint64_t free_pages;
 	uint64_t next_page; /* where the search for free pages goes on */
-	unsigned int reserving; /* commands for which pages are being backed */
 	uint64_t give_up_at; /* free pages from here on are to be given up */
-	bool give_up_all; /* also where this process did not back them */
 
 	struct card_function *functions[CARD_FUNCTIONS];
 	unsigned int functions_max, pairs_used;
+	unsigned int reserving; /* commands for which pages are being backed */
 	struct card_place places[CARD_FUNCTIONS];
 	struct card_user users[CARD_FUNCTIONS];
 	struct card_allowance all_events, all_errors; /* of all users */
@@ -271,6 +270,7 @@ struct speckv_card {
 	bool engine;
 	bool rebooted;
 	bool reboot_wanted; /* after the completion of the command that asked for it */
+	bool give_up_all; /* free pages, also where this process did not back them */
 
 	int32_t temperature;
 	bool throttled;

@@ -89,7 +89,8 @@ __attribute__((format(printf, 3, 0))) static void enter(struct speckv_card *card
 	event->time_ns = card_wall(card);
 	n = vsnprintf(event->text, sizeof(event->text), format, list);
 	if (user && user->events.left_out && n > 0 && (size_t)n < sizeof(event->text))
-		snprintf(event->text + n, sizeof(event->text) - (size_t)n, " (%u more events of user %u left out)", user->events.left_out, user->number);
+		snprintf(event->text + n, sizeof(event->text) - (size_t)n, " (%u more events of user %u left out)", user->events.left_out,
+			 user->number);
 	if (user)
 		user->events.left_out = 0;
 	to->sequence = 0;
@@ -112,7 +113,8 @@ __attribute__((format(printf, 3, 0))) static void enter(struct speckv_card *card
 void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsigned int function, unsigned int pool, uint64_t value,
 		const char *format, ...)
 {
-	struct speckv_log_event event = { .kind = kind, .severity = severity, .function = (uint16_t)function, .pool = (uint16_t)pool, .value = value };
+	struct speckv_log_event event = { .kind = kind, .severity = severity, .function = (uint16_t)function, .pool = (uint16_t)pool,
+					  .value = value };
 	va_list list;
 
 	va_start(list, format);
@@ -122,7 +124,8 @@ void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsi
 
 void card_event_by(struct card_function *function, uint16_t kind, uint16_t severity, unsigned int pool, uint64_t value, const char *format, ...)
 {
-	struct speckv_log_event event = { .kind = kind, .severity = severity, .function = function->index, .pool = (uint16_t)pool, .value = value };
+	struct speckv_log_event event = { .kind = kind, .severity = severity, .function = function->index, .pool = (uint16_t)pool,
+					  .value = value };
 	va_list list;
 
 	va_start(list, format);

@@ -754,7 +754,8 @@ static void reorderings(unsigned long wanted)
 		rig_restart(rig);
 		rig_function(rig, true, 1);
 		slot = speckv_card_running_slot(rig->card);
-		CHECK(slot != SPECKV_SLOT_GOLDEN && !card_slot_intact(rig->card, slot), "cut at %llu in step %u: slot %u", (unsigned long long)cut, step, slot);
+		CHECK(slot != SPECKV_SLOT_GOLDEN && !card_slot_intact(rig->card, slot), "cut at %llu in step %u: slot %u",
+		      (unsigned long long)cut, step, slot);
 		CHECK(!done || revision(rig) == done, "step %u was done, and %x runs", step, revision(rig));
 		for (unsigned int i = 0; i < 2; i++) {
 			uint8_t state = rig->card->flash.record.slot[i].state;

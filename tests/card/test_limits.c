@@ -168,7 +168,8 @@ static uint64_t translations(const struct bench *b)
 
 static union card_entry range(uint8_t opcode, uint64_t address, uint64_t bytes, uint64_t generation, uint8_t flags)
 {
-	union card_entry e = { .range = { .opcode = opcode, .pool = 1, .flags = flags, .address = address, .bytes = bytes, .generation = generation } };
+	union card_entry e = { .range = { .opcode = opcode, .pool = 1, .flags = flags, .address = address, .bytes = bytes,
+					  .generation = generation } };
 
 	return e;
 }
@@ -178,7 +179,8 @@ static union card_entry range(uint8_t opcode, uint64_t address, uint64_t bytes, 
 static void an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up(void)
 {
 	union card_entry share = range(SPECKV_IO_ACQUIRE_SHARED, 0, 10 * BENCH_PAGE, 1, 0), all = range(SPECKV_IO_INVALIDATE, 0, 1u << 20, 0, 0);
-	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } }, give = range(SPECKV_IO_WRITEBACK, 0, 10 * BENCH_PAGE, 1, SPECKV_WRITEBACK_RELEASE);
+	union card_entry give = range(SPECKV_IO_WRITEBACK, 0, 10 * BENCH_PAGE, 1, SPECKV_WRITEBACK_RELEASE);
+	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
 	struct client holders[2];
 	struct speckv_cqe cqe;
 	struct bench b;
@@ -210,7 +212,8 @@ static void an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up(void)
 	for (int i = 0; i < 3; i++)
 		CHECK(client_poll(&holders[1], &cqe) && !cqe.status, "no-op %d", i);
 	speckv_card_run(b.rig->card, 1000);
-	CHECK(client_poll(&holders[1], &cqe) && cqe.status == SPECKV_NOTICE_RECALL && (cqe.result & 0xffffffffffff) == 5 * APART, "now that it has room");
+	CHECK(client_poll(&holders[1], &cqe) && cqe.status == SPECKV_NOTICE_RECALL && (cqe.result & 0xffffffffffff) == 5 * APART,
+	      "now that it has room");
 	EQUAL(b.rig->card->functions[1]->pair[2].untold, 0);
 	CHECK(speckv_card_next_ns(b.rig->card) > b.rig->now + 2000000, "nothing to do but to wait");
 	EQUAL(client_run(&holders[0], &give, NULL), 0);
