@@ -228,13 +228,22 @@ int device_usable(struct speckv_device *dev)
 	return table_current(dev, &dev->folder);
 }
 
+bool record_copy(const struct speckv_device *dev, int number, struct lay_pool_record *copy)
+{
+	uint64_t left = load(&dev->left[number]);
+
+	memcpy((void *)copy, (const void *)&dev->table->pools[number], sizeof(*copy));
+	if (!load(&copy->state) || left == RECORD_GONE)
+		return false;
+	if (left)
+		extents_cut(copy, left);
+	return true;
+}
+
 int device_look(struct speckv_device *dev, const char *name, struct lay_pool_record *copy)
 {
 	for (int i = 0; name && i < LAY_POOLS; i++) {
-		if (load(&dev->table->pools[i].state) == 0)
-			continue;
-		memcpy((void *)copy, (const void *)&dev->table->pools[i], sizeof(*copy));
-		if (record_sane(dev, copy) && strcmp(copy->name, name) == 0)
+		if (record_copy(dev, i, copy) && record_sane(dev, copy) && strcmp(copy->name, name) == 0)
 			return i;
 	}
 	return -ENOENT;
@@ -357,6 +366,27 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 	}
 }
 
+/* What record_finish() will make of it, for a dry run. */
+static void record_foresee(struct speckv_device *dev, int number)
+{
+	struct lay_pool_record copy;
+	struct region region;
+	uint32_t state;
+	int rc;
+
+	if (!record_copy(dev, number, &copy))
+		return;
+	state = load(&copy.state);
+	copy.name[sizeof(copy.name) - 1] = 0;
+	rc = state == SPECKV_POOL_CREATING ? -ENOENT : region_open_managed(dev, copy.name, &region);
+	if (!rc && dev->single_inode && state == SPECKV_POOL_RESIZING)
+		store(&dev->left[number], region.fixed.data_offset + region_pages(&region) * region.page_bytes);
+	if (!rc)
+		region_close(&region);
+	else if (state != SPECKV_POOL_RESIZING && region_useless(rc))
+		store(&dev->left[number], RECORD_GONE);
+}
+
 /* table_current(), by the whole path. */
 static int still_named(struct speckv_device *dev)
 {
@@ -414,9 +444,12 @@ static int manage(struct speckv_device *dev, bool inspect)
 		}
 	}
 	dev->settled = 0;
-	for (int i = 0; i < LAY_POOLS && !inspect; i++)
+	for (int i = 0; i < LAY_POOLS; i++)
 		if (load(&dev->table->pools[i].state) > SPECKV_POOL_ACTIVE) {
-			record_finish(dev, &dev->table->pools[i]);
+			if (inspect)
+				record_foresee(dev, i);
+			else
+				record_finish(dev, &dev->table->pools[i]);
 			dev->settled |= 1ull << i;
 		}
 	return 0;
@@ -469,6 +502,8 @@ void device_unmanage(struct speckv_device *dev)
 {
 	if (dev->admin)
 		card_unmanage(dev);
+	for (int i = 0; i < LAY_POOLS; i++)
+		store(&dev->left[i], 0);
 	store(&dev->table->super.manager_pid, 0);
 	device_flush(dev);
 	unlock_byte(dev->lock_fd, LAY_LOCK_MANAGER);
@@ -492,9 +527,8 @@ static size_t taken(struct speckv_device *dev, struct lay_extent list[LAY_POOLS 
 	for (int i = 0; i < LAY_POOLS; i++) {
 		struct lay_pool_record r;
 
-		if (!load(&dev->table->pools[i].state))
+		if (!record_copy(dev, i, &r))
 			continue;
-		memcpy((void *)&r, (const void *)&dev->table->pools[i], sizeof(r));
 		for (unsigned int e = 0; record_sane(dev, &r) && e < r.extents; e++)
 			if (r.extent[e].bytes)
 				list[n++] = r.extent[e];
@@ -586,7 +620,7 @@ static int pools_of(struct speckv_device *dev, unsigned int flags, struct lay_po
 {
 	*n = 0;
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load(&dev->table->pools[i].state))
+		if (load(&dev->table->pools[i].state) && load(&dev->left[i]) != RECORD_GONE)
 			records[(*n)++] = &dev->table->pools[i];
 	if (*n && !(flags & SPECKV_REMOVE_POOLS))
 		return fail(dev->ctx, -ENOTEMPTY, "%s still has %zu pool%s; destroy them first, or close it with --yes to destroy them too", dev->medium.name, *n,

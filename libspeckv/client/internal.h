@@ -118,7 +118,8 @@ struct speckv_device {
 	_Atomic uint64_t manager_slots;  /* pools, by record, whose manager's slot a thread of this handle holds */
 	uint32_t codec_modes;     /* of a card */
 	struct card_admin *admin; /* a card's, while it is being managed */
-	uint64_t settled;         /* the records that the last device_manage() finished for a dead manager */
+	uint64_t settled;         /* the records that the last device_manage() finished for a dead manager, or that it would, while inspected */
+	_Atomic uint64_t left[LAY_POOLS]; /* while inspected, of a record that the next manager finishes: 0: all; RECORD_GONE; bytes of its extents */
 	struct fork_guard guard, locks; /* of the table; of the locks */
 	pthread_mutex_t managing; /* OFD locks do not exclude threads of one descriptor */
 };
@@ -143,6 +144,9 @@ bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *
 bool removal_undone(struct speckv_device *dev, struct lay_pool_record *record);
 /* Keep the first `bytes` of a pool's extents. */
 void extents_cut(struct lay_pool_record *record, uint64_t bytes);
+#define RECORD_GONE 1
+/* A private copy of a record, as the next manager leaves it where the device is inspected. False: it is free. */
+bool record_copy(const struct speckv_device *dev, int number, struct lay_pool_record *copy);
 /* The first unit of a single inode that is not the table's. */
 #define DEVICE_TABLE_END ((sizeof(struct lay_device) + LAY_UNIT - 1) & ~(LAY_UNIT - 1))
 int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out);
@@ -378,6 +382,8 @@ struct found {
 };
 /* Claim `pages` in a row. 0, -ENOSPC, -EDQUOT. Evicts as the pool's policy says. */
 int pages_claim(struct speckv_pool *pool, uint32_t pages, struct run *run, uint64_t below);
+/* Exactly this place: false where it is not free. */
+bool pages_claim_at(struct speckv_pool *pool, uint64_t page, uint32_t pages, struct run *run);
 void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages);
 /* Errors: -EOWNERDEAD, or what kept it from the medium. The run is not held any more then. */
 int pages_publish(struct speckv_pool *pool, const struct run *run);

@@ -254,6 +254,13 @@ int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t 
 	return (rc == -ENOSPC || rc == -EDQUOT) && load_relaxed(&pool->region.flushes_failed) != failed ? -EIO : rc;
 }
 
+bool pages_claim_at(struct speckv_pool *pool, uint64_t page, uint32_t n, struct run *run)
+{
+	uint64_t blocked;
+
+	return try_claim(pool, page, n, run, &blocked);
+}
+
 /* ---- after the claim ----------------------------------------------------------------------------------------------- */
 
 void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages)

@@ -132,7 +132,7 @@ static int create_check(struct speckv_device *dev, const struct speckv_pool_conf
 	if (device_look(dev, full->name, &other) >= 0)
 		return fail(dev->ctx, -EEXIST, "%s already has a pool '%s'; choose another name, or destroy it first", dev->medium.name, full->name);
 	for (int i = LAY_POOLS; i-- > 0;)
-		if (load(&dev->table->pools[i].state) == 0)
+		if (load(&dev->table->pools[i].state) == 0 || load(&dev->left[i]) == RECORD_GONE)
 			number = i;
 	if (number < 0)
 		return fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name, LAY_POOLS);

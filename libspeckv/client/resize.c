@@ -3,6 +3,7 @@
  * Resizing a pool in use. Growing adds backing, then publishes the new end. Shrinking retires the free pages above the new
  * end (so that no client can claim them), moves or drops the blocks there, publishes the new end, and gives the memory back.
  */
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -16,9 +17,16 @@ struct job {
 	const char *name;
 	uint64_t from, to; /* pages */
 	bool evict, dry_run;
+	bool undone; /* a dead manager left a shrink, which is undone before this one begins: dry runs reckon with it */
 	bool held; /* the claim to the size */
 	speckv_progress_cb progress;
 	void *arg;
+};
+
+/* Where a run goes in a shrink. */
+struct place {
+	uint64_t page, to;
+	uint32_t pages;
 };
 
 /* The copy's header says where it lies. -EAGAIN: it is not that block any more. */
@@ -61,8 +69,8 @@ static int not_written(struct job *job, const struct run *copy)
 	return fail(job->dev->ctx, -EIO, "pool %s: %s cannot be written; its size is as it was", job->name, r->path);
 }
 
-/* Copy a block to a run below the new end, under its own key, and switch over. */
-static int move_block(struct job *job, uint64_t page)
+/* Copy a block to a run below the new end, under its own key, and switch over. `place`: where it is to go, if that is still free. */
+static int move_block(struct job *job, uint64_t page, const struct place *place)
 {
 	struct region *r = &job->pool->region;
 	struct found found, moved;
@@ -78,7 +86,10 @@ static int move_block(struct job *job, uint64_t page)
 			return fail(job->dev->ctx, -ENODEV, "pool %s: %s does not answer", job->name, job->dev->medium.name);
 		return -EAGAIN;
 	}
-	rc = pages_claim(job->pool, found.pages, &run, job->to);
+	if (!place)
+		rc = pages_claim(job->pool, found.pages, &run, job->to);
+	else
+		rc = found.pages <= place->pages && pages_claim_at(job->pool, place->to, found.pages, &run) ? 0 : -ENOSPC;
 	if (rc)
 		return rc;
 	rc = r->card ? copy_in_card(r, &key, &found, &run) : copy_mapped(r, &found, &run);
@@ -263,11 +274,11 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 				left += !atomic_compare_exchange_strong(&r->page_map[p], &seen, LAY_RETIRED);
 		} else if (lay_state(word) == LAY_HEAD && lay_value(word)) {
 			n = lay_value(word);
-			rc = move_block(job, p);
+			rc = move_block(job, p, NULL);
 			if (rc == -ENOSPC && job->evict) {
 				/* keep the more recently used of the two */
 				if (pages_evict(job->pool, n, job->to, load_relaxed(&r->entries[region_entry_of(r, p)].used)) == EVICT_DONE)
-					rc = move_block(job, p);
+					rc = move_block(job, p, NULL);
 				if (rc == -ENOSPC)
 					rc = drop_block(job, p);
 			}
@@ -287,6 +298,45 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 	return (int64_t)left;
 }
 
+/* ---- before the first block moves ---------------------------------------------------------------------------------- */
+
+/* Is this a run of a client that died? The run itself first gives its pages back where the pool is attached, and not in a dry run. */
+static bool dead_claim(struct job *job, uint64_t word)
+{
+	struct region *r = &job->pool->region;
+	unsigned int slot = lay_value(word) >> 12;
+	uint64_t state;
+
+	if (!job->dry_run || lay_state(word) != LAY_CLAIMED)
+		return false;
+	state = load(&r->head->clients[slot].state);
+	return state & 1 && lay_owner(slot, state >> 8) == lay_value(word) && !client_alive(r, slot);
+}
+
+/* How many pages from this one on are free, or will be before the first block moves. */
+static uint64_t free_from(struct job *job, uint64_t page, uint64_t end)
+{
+	struct region *r = &job->pool->region;
+	uint64_t word = load(&r->page_map[page]), limit = load(&r->head->pool.claim_limit), n = 1;
+
+	if (word == LAY_FREE || (word == LAY_RETIRED && job->undone && limit && page >= limit))
+		return 1;
+	if (!dead_claim(job, word))
+		return 0;
+	while (page + n < end && load(&r->page_map[page + n]) == lay_word(LAY_CONT, n, lay_generation(word)))
+		n++;
+	return n;
+}
+
+/* The first page that has to be empty. */
+static uint64_t first_to_move(struct job *job)
+{
+	struct region *r = &job->pool->region;
+	uint64_t first = first_above(r, job->to);
+
+	return dead_claim(job, load(&r->page_map[first])) ? job->to : first;
+}
+
 /* Pages above the mark that clients hold: puts under way end by themselves, allocations do not. 0, or -EBUSY. */
 static int claims_end(struct job *job)
 {
@@ -295,10 +345,12 @@ static int claims_end(struct job *job)
 
 	for (;; nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL)) {
 		word = 0;
-		for (uint64_t p = first_above(r, job->to); p < job->from && !word; p++)
-			if (lay_state(load(&r->page_map[p])) == LAY_CLAIMED)
-				word = load(&r->page_map[p]);
-		if (lay_state(word) != LAY_CLAIMED)
+		for (uint64_t p = first_above(r, job->to); p < job->from && !word; p++) {
+			word = load(&r->page_map[p]);
+			if (lay_state(word) != LAY_CLAIMED || dead_claim(job, word))
+				word = 0;
+		}
+		if (!word)
 			return 0;
 		if (!job->dry_run)
 			clients_reap(job->pool, NULL);
@@ -307,25 +359,184 @@ static int claims_end(struct job *job)
 	}
 }
 
-/* Are there as many free pages below the mark as the blocks above it take? */
-static int fits(struct job *job)
+/* Free runs by their length: which is the shortest that is long enough? Those above the longest run of a block count as that long. */
+struct gaps {
+	uint64_t *page, *pages;
+	uint32_t *next, head[LAY_RUN_MAX + 1];
+	uint64_t filled[(LAY_RUN_MAX + 64) / 64], summary[(LAY_RUN_MAX / 64 + 64) / 64];
+};
+
+static void gap_put(struct gaps *g, uint32_t gap)
+{
+	uint32_t length = g->pages[gap] < LAY_RUN_MAX ? (uint32_t)g->pages[gap] : LAY_RUN_MAX;
+
+	g->next[gap] = g->head[length];
+	g->head[length] = gap + 1;
+	g->filled[length / 64] |= 1ull << length % 64;
+	g->summary[length / 4096] |= 1ull << length / 64 % 64;
+}
+
+static struct gaps *gaps_free(struct gaps *g)
+{
+	if (g) {
+		free(g->page);
+		free(g->pages);
+		free(g->next);
+	}
+	free(g);
+	return NULL;
+}
+
+/* The first set bit at or after `from` of so many words; SIZE_MAX: none. */
+static size_t bit_from(const uint64_t *words, size_t n, size_t from)
+{
+	for (size_t w = from / 64; w < n; w++) {
+		uint64_t word = words[w] & (w == from / 64 ? ~0ull << from % 64 : ~0ull);
+
+		if (word)
+			return w * 64 + (size_t)__builtin_ctzll(word);
+	}
+	return SIZE_MAX;
+}
+
+/* Take the place of a run out of the shortest gap that has room for it. False: there is none. */
+static bool gap_take(struct gaps *g, uint32_t pages, uint64_t *page)
+{
+	size_t words = sizeof(g->filled) / 8, length = bit_from(g->filled, pages / 64 + 1, pages), word;
+	uint32_t gap;
+
+	if (length == SIZE_MAX) {
+		word = bit_from(g->summary, sizeof(g->summary) / 8, pages / 64 + 1);
+		length = word == SIZE_MAX ? SIZE_MAX : bit_from(g->filled, words, word * 64);
+	}
+	if (length == SIZE_MAX)
+		return false;
+	gap = g->head[length] - 1;
+	g->head[length] = g->next[gap];
+	if (!g->head[length]) {
+		g->filled[length / 64] &= ~(1ull << length % 64);
+		if (!g->filled[length / 64])
+			g->summary[length / 4096] &= ~(1ull << length / 64 % 64);
+	}
+	*page = g->page[gap];
+	g->page[gap] += pages;
+	g->pages[gap] -= pages;
+	if (g->pages[gap])
+		gap_put(g, gap);
+	return true;
+}
+
+static int longest_first(const void *a, const void *b)
+{
+	const struct place *x = a, *y = b;
+
+	return x->pages != y->pages ? (x->pages < y->pages) - (x->pages > y->pages) : (x->page > y->page) - (x->page < y->page);
+}
+
+/* Grow an array for one more. */
+static bool room_for_one(void *array, size_t n, size_t *room, size_t size)
+{
+	void *more;
+
+	if (n < *room)
+		return true;
+	more = realloc(*(void **)array, (*room ? *room * 2 : 1024) * size);
+	if (!more)
+		return false;
+	*room = *room ? *room * 2 : 1024;
+	*(void **)array = more;
+	return true;
+}
+
+/* The free runs below a page. */
+static struct gaps *gaps_below(struct job *job, uint64_t end, uint64_t *free_pages)
+{
+	struct gaps *g = calloc(1, sizeof(*g));
+	size_t room = 0, room_too = 0, n = 0;
+	bool open = false, ok = g != NULL;
+
+	*free_pages = 0;
+	for (uint64_t p = 0, run; p < end && ok; p += run ? run : 1) {
+		run = free_from(job, p, end);
+		*free_pages += run;
+		if (run && open) {
+			g->pages[n - 1] += run;
+		} else if (run) {
+			ok = n < UINT32_MAX - 1 && room_for_one(&g->page, n, &room, sizeof(*g->page)) && room_for_one(&g->pages, n, &room_too, sizeof(*g->pages));
+			if (ok) {
+				g->page[n] = p;
+				g->pages[n++] = run;
+			}
+		}
+		open = run != 0;
+	}
+	if (ok)
+		g->next = calloc(n + 1, sizeof(*g->next));
+	for (uint32_t i = 0; ok && g->next && i < n; i++)
+		gap_put(g, i);
+	if (ok && g->next)
+		return g;
+	return gaps_free(g);
+}
+
+/*
+ * A place below the mark for each block above it: the longest first, each in the shortest free run that holds it. A shrink that does not evict
+ * needs all of them, and follows them, so that one that is refused has moved nothing. 0, -ENOSPC or -ENOMEM, text set.
+ */
+static int fits(struct job *job, struct place **places, size_t *n)
 {
 	struct region *r = &job->pool->region;
-	uint64_t first = first_above(r, job->to), room = 0, need = 0;
-	char a[32];
+	uint64_t first = first_to_move(job), room, need = 0;
+	struct gaps *gaps = NULL;
+	size_t space = 0;
+	char a[32], b[32];
+	bool all = true;
 
-	for (uint64_t p = 0; p < first; p++)
-		room += load(&r->page_map[p]) == LAY_FREE;
-	for (uint64_t p = first; p < job->from;) {
-		uint64_t word = load(&r->page_map[p]), n = lay_state(word) == LAY_HEAD ? lay_value(word) : 0;
+	*places = NULL;
+	*n = 0;
+	if (job->evict)
+		return 0;
+	gaps = gaps_below(job, first, &room);
+	for (uint64_t p = first; p < job->from && gaps;) {
+		uint64_t word = load(&r->page_map[p]);
+		uint32_t pages = lay_state(word) == LAY_HEAD ? lay_value(word) : 0;
 
-		need += n;
-		p += n ? n : 1;
+		if (pages && !room_for_one(places, *n, &space, sizeof(**places)))
+			gaps = gaps_free(gaps);
+		else if (pages)
+			(*places)[(*n)++] = (struct place){ .page = p, .pages = pages };
+		need += pages;
+		p += pages ? pages : 1;
 	}
-	if (need > room && !job->evict)
+	if (!gaps)
+		return fail(job->dev->ctx, -ENOMEM, "out of memory");
+	if (*n)
+		qsort(*places, *n, sizeof(**places), longest_first);
+	for (size_t i = 0; i < *n && all; i++)
+		all = gap_take(gaps, (*places)[i].pages, &(*places)[i].to);
+	gaps_free(gaps);
+	if (all)
+		return 0;
+	if (need > room)
 		return fail(job->dev->ctx, -ENOSPC, "pool %s holds more than %s of blocks; drop some, or let the least recently used go: --evict", job->name,
 			    human(a, job->to * r->page_bytes));
-	return 0;
+	return fail(job->dev->ctx, -ENOSPC,
+		    "pool %s holds more blocks than fit below %s, where %s are free in pieces too short for them; drop some, or let the least recently used go: --evict",
+		    job->name, human(a, job->to * r->page_bytes), human(b, room * r->page_bytes));
+}
+
+/* Move what has a place. What changed meanwhile is left to empty_once(). */
+static int follow_places(struct job *job, const struct place *places, size_t n)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < n && !rc; i++) {
+		if (job->progress && i % 1024 == 0 && job->progress(0, job->from - job->to, job->arg))
+			return fail(job->dev->ctx, -ECANCELED, "resize of pool %s was cancelled; its size is as it was", job->name);
+		rc = move_block(job, places[i].page, &places[i]);
+		rc = rc == -EAGAIN || rc == -ENOSPC ? 0 : rc;
+	}
+	return rc;
 }
 
 static int shrink(struct job *job)
@@ -333,12 +544,17 @@ static int shrink(struct job *job)
 	struct region *r = &job->pool->region;
 	uint64_t patience = clock_ns() + PATIENCE_NS, word;
 	int64_t left, least = INT64_MAX;
+	struct place *places = NULL;
+	size_t n = 0;
 	int rc;
 
 	store(&r->head->pool.claim_limit, job->to); /* no client claims above it any more */
 	rc = claims_end(job); /* before the first block is moved or evicted */
 	if (!rc)
-		rc = fits(job);
+		rc = fits(job, &places, &n);
+	if (!rc)
+		rc = follow_places(job, places, n);
+	free(places);
 	for (left = rc; !rc;) {
 		left = empty_once(job, &word);
 		if (left <= 0)
@@ -409,10 +625,9 @@ static int publish_size(struct job *job, uint64_t pages)
 }
 
 /* A record that others may write meanwhile: a private copy, checked. */
-static int copy_record(struct job *job, const struct lay_pool_record *record, struct lay_pool_record *copy)
+static int copy_record(struct job *job, struct lay_pool_record *copy)
 {
-	memcpy((void *)copy, (const void *)record, sizeof(*copy));
-	if (record_sane(job->dev, copy) && (!job->dev->single_inode || copy->extents >= 1))
+	if (record_copy(job->dev, job->pool->region.record, copy) && record_sane(job->dev, copy) && (!job->dev->single_inode || copy->extents >= 1))
 		return 0;
 	return fail(job->dev->ctx, -EUCLEAN, "pool %s: its record in the table of %s is damaged", job->name, job->dev->medium.name);
 }
@@ -474,7 +689,7 @@ static int make_room(struct job *job, struct lay_pool_record *record, const stru
 static int room_to_grow(struct job *job, struct lay_pool_record *record)
 {
 	struct lay_pool_record old;
-	int rc = copy_record(job, record, &old);
+	int rc = copy_record(job, &old);
 
 	return rc ? rc : make_room(job, record, &old);
 }
@@ -486,12 +701,12 @@ static int grow(struct job *job, struct lay_pool_record *record)
 	char a[32], words[SPACE_WORDS];
 	int rc;
 
-	rc = copy_record(job, record, &old);
+	rc = copy_record(job, &old);
 	if (!rc)
 		rc = make_room(job, record, &old);
 	if (rc)
 		return rc;
-	rc = copy_record(job, record, &grown);
+	rc = copy_record(job, &grown);
 	if (!rc)
 		rc = region_grow_backing(r, job->from, job->to, &grown);
 	if (rc) {
@@ -545,6 +760,35 @@ static int shrink_and_publish(struct job *job)
 	return rc;
 }
 
+/* A dry run maps the pool as the run does, and is no client: nothing is rebuilt, marked or entered. */
+static int look_at(struct job *job)
+{
+	int rc;
+
+	job->pool = calloc(1, sizeof(*job->pool));
+	if (!job->pool)
+		return fail(job->dev->ctx, -ENOMEM, "out of memory");
+	job->pool->ctx = job->dev->ctx;
+	rc = region_open_managed(job->dev, job->name, &job->pool->region);
+	if (rc)
+		free(job->pool);
+	else
+		job->undone = load(&job->dev->table->pools[job->pool->region.record].state) == SPECKV_POOL_RESIZING;
+	return rc;
+}
+
+static int would_fit(struct job *job)
+{
+	struct place *places = NULL;
+	size_t n;
+	int rc = claims_end(job);
+
+	if (!rc)
+		rc = fits(job, &places, &n);
+	free(places);
+	return rc;
+}
+
 int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t capacity_bytes, unsigned int flags, speckv_progress_cb progress, void *arg,
 		       struct speckv_pool_info *info)
 {
@@ -558,15 +802,13 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 	if (!dev || !name)
 		return -EINVAL;
 	job.dry_run = flags & SPECKV_RESIZE_DRY_RUN;
-	if (job.dry_run)
-		attach.flags |= ATTACH_KEEP_DEAD;
 	if (!capacity_bytes || capacity_bytes > 1ull << 56)
 		return fail(dev->ctx, -EINVAL, "pool %s cannot be of %llu bytes", name, (unsigned long long)capacity_bytes);
 	capacity = (capacity_bytes + LAY_UNIT - 1) / LAY_UNIT * LAY_UNIT;
 	rc = job.dry_run ? device_inspect(dev) : device_manage(dev);
 	if (rc)
 		return rc;
-	rc = pool_attach(dev, name, &attach, &job.pool);
+	rc = job.dry_run ? look_at(&job) : pool_attach(dev, name, &attach, &job.pool);
 	if (rc) {
 		device_unmanage(dev);
 		return rc;
@@ -584,7 +826,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 	else if (job.to < block_pages)
 		rc = fail(dev->ctx, -EINVAL, "a pool of %s cannot hold even one block", human(a, capacity));
 	else if (job.dry_run)
-		rc = job.to > job.from ? room_to_grow(&job, record) : (rc = claims_end(&job)) ? rc : fits(&job);
+		rc = job.to > job.from ? room_to_grow(&job, record) : would_fit(&job);
 	else if ((rc = begin(&job)) == 0) {
 		uint64_t quota = load(&job.pool->region.head->pool.quota_pages);
 
@@ -620,7 +862,12 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		if (job.held)
 			resize_end(&job.pool->region);
 	}
-	speckv_pool_close(job.pool);
+	if (job.dry_run) {
+		region_close(&job.pool->region);
+		free(job.pool);
+	} else {
+		speckv_pool_close(job.pool);
+	}
 	device_unmanage(dev);
 	return !rc && info ? speckv_pool_info(dev, name, info) : rc;
 }

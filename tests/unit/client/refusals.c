@@ -219,6 +219,109 @@ static void a_plan_is_refused_as_the_creation_is(struct speckv_device *dev)
 	unchanged(dev, &before);
 }
 
+/* Both ways, the same answer. */
+static void resize_both(struct speckv_device *dev, const char *name, int expected, const char *text, uint64_t to)
+{
+	for (int dry = 1; dry >= 0; dry--) {
+		int rc = speckv_pool_resize(dev, name, to, dry ? SPECKV_RESIZE_DRY_RUN : 0, NULL, NULL, NULL);
+
+		CHECK(rc == expected && (!rc || strstr(speckv_strerror(test_ctx), text)), "%s is %d, not %d (%s)", dry ? "dry run" : "run", rc, expected,
+		      rc ? speckv_strerror(test_ctx) : "");
+	}
+}
+
+/* Takes all that is left of a pool, and dies. */
+static int takes_all_and_dies(void *arg)
+{
+	struct speckv_pool *pool = attach_pool(open_device(MEMORY, 0), arg, "dead");
+	struct speckv_mem *mem;
+
+	while (speckv_mem_alloc(pool, 2 * SMALL_BYTES, &mem) == 0)
+		;
+	raise(SIGKILL);
+	return 0;
+}
+
+/* What dead clients hold is given back before a shrink looks: a dry run counts it as free, above the mark and below it. */
+static void the_dead_are_in_no_ones_way(struct speckv_device *dev)
+{
+	struct speckv_pool_config config = small_pool("graves", 4 * MIB);
+	struct speckv_pool *pool;
+
+	config.eviction = SPECKV_EVICT_NONE;
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	EXPECT(-SIGKILL, wait_child(spawn(takes_all_and_dies, (void *)(uintptr_t) "graves")));
+	EXPECT(0, speckv_pool_resize(dev, "graves", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	pool = attach_pool(dev, "graves", "a"); /* they are given back, and the pool is filled up to its end */
+	for (uint64_t n = 0; put_number(pool, n, buffer) == 0; n++)
+		;
+	for (uint64_t n = 0; n < 40; n++) { /* room below; the blocks that stay lie above */
+		struct speckv_key key = key_of(n);
+
+		speckv_drop(pool, &key, 1);
+	}
+	speckv_pool_close(pool);
+	EXPECT(0, speckv_pool_resize(dev, "graves", 6 * MIB, 0, NULL, NULL, NULL));
+	EXPECT(-SIGKILL, wait_child(spawn(takes_all_and_dies, (void *)(uintptr_t) "graves")));
+	resize_both(dev, "graves", -ENOSPC, "--evict", 2 * MIB);
+	EXPECT(-SIGKILL, wait_child(spawn(takes_all_and_dies, (void *)(uintptr_t) "graves")));
+	resize_both(dev, "graves", 0, "", 4 * MIB);
+	expect_sound(dev, "graves", -1);
+	EXPECT(0, speckv_pool_destroy(dev, "graves", NULL, NULL));
+}
+
+/* Room enough, in pieces too short for the blocks: refused before the first block moves, dry and not. */
+static void a_fragmented_pool_is_refused_before_a_block_moves(struct speckv_device *dev)
+{
+	struct speckv_pool_config config = small_pool("pieces", 4 * MIB);
+	struct speckv_pool_info info;
+	struct run gap[512];
+	struct speckv_pool *pool;
+	struct found found;
+	uint64_t *before, pages, mark, blocks = 0, above = 0;
+	unsigned int gaps = 0;
+
+	config.max_bytes = 4 * MIB;
+	config.eviction = SPECKV_EVICT_NONE;
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	pool = attach_pool(dev, "pieces", "a");
+	while (gaps < 512 && pages_claim(pool, 50, &gap[gaps], 0) == 0) { /* one block fits, and not two */
+		gaps++;
+		if (put_number(pool, blocks, buffer) != 0 || put_number(pool, blocks + 1, buffer) != 0)
+			break;
+		blocks += 2;
+	}
+	pages = region_pages(&pool->region);
+	mark = pages / 2;
+	for (uint64_t n = 0; n < blocks; n++) {
+		struct speckv_key key = key_of(n);
+
+		CHECK(index_find(&pool->region, &key, &found), "block %llu", (unsigned long long)n);
+		if (found.page >= mark && ++above > 24)
+			EXPECT(1, speckv_drop(pool, &key, 1));
+	}
+	CHECK(above > 28, "%llu blocks above the mark", (unsigned long long)above);
+	while (gaps)
+		pages_release(&pool->region, pool->owner, &gap[--gaps]);
+	EXPECT(0, speckv_pool_info(dev, "pieces", &info));
+	before = calloc(pages, sizeof(*before));
+	CHECK(before, "memory");
+	memcpy(before, (const void *)pool->region.page_map, pages * sizeof(*before));
+	resize_both(dev, "pieces", -ENOSPC, "in pieces too short for them", 2 * MIB);
+	CHECK(memcmp(before, (const void *)pool->region.page_map, pages * sizeof(*before)) == 0, "a block was moved");
+	for (uint64_t n = 0, gone = 0; n < blocks && gone < 25; n++) { /* with neighbours gone there is a place for each */
+		struct speckv_key key = key_of(n);
+
+		if (index_find(&pool->region, &key, &found) && found.page < mark)
+			gone += (uint64_t)speckv_drop(pool, &key, 1);
+	}
+	resize_both(dev, "pieces", 0, "", 2 * MIB);
+	speckv_pool_close(pool);
+	expect_sound(dev, "pieces", -1);
+	EXPECT(0, speckv_pool_destroy(dev, "pieces", NULL, NULL));
+	free(before);
+}
+
 static uint32_t checksum(const char *path, uint64_t bytes)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -296,6 +399,88 @@ static void a_plan_is_refused_before_anything_is_overwritten(void)
 	}
 }
 
+static struct lay_pool_record *record_of(struct speckv_device *dev, const char *name)
+{
+	struct lay_pool_record copy;
+	int number = device_look(dev, name, &copy);
+
+	CHECK(number >= 0, "%s", name);
+	return &dev->table->pools[number];
+}
+
+/* What a dead manager left is finished by the next one before it begins, and reckoned with by a dry run. */
+static void a_dry_run_reckons_with_what_a_dead_manager_left(enum media kind)
+{
+	char name[300];
+	struct speckv_device *dev;
+	struct speckv_pool_config config = small_pool("half", 4 * MIB), planned;
+	struct lay_pool_record *record;
+	struct speckv_pool *pool;
+	struct region *r;
+	uint64_t mark;
+
+	snprintf(name, sizeof(name), "%s/fixed.kv", test_dir);
+	unlink(name);
+	dev = open_medium(kind, name);
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	/* a shrink in the middle: a limit, and retired pages above it */
+	pool = attach_pool(dev, "half", "a");
+	for (uint64_t n = 0; n < 20; n++)
+		EXPECT(0, put_number(pool, n, buffer));
+	speckv_pool_close(pool);
+	pool = attach_pool(dev, "half", "a");
+	r = &pool->region;
+	record = record_of(dev, "half");
+	mark = region_pages(r) / 8; /* blocks stand above it, with no room for them but in what is retired */
+	for (uint64_t p = mark; p < region_pages(r); p++) {
+		uint64_t none = LAY_FREE;
+
+		atomic_compare_exchange_strong(&r->page_map[p], &none, LAY_RETIRED);
+	}
+	store(&r->head->pool.claim_limit, mark);
+	speckv_pool_close(pool);
+	store(&record->state, SPECKV_POOL_RESIZING);
+	EXPECT(0, speckv_pool_resize(dev, "half", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	CHECK(load(&record->state) == SPECKV_POOL_RESIZING, "a dry run finished it");
+	EXPECT(0, speckv_pool_resize(dev, "half", 2 * MIB, 0, NULL, NULL, NULL));
+	expect_sound(dev, "half", 20);
+	/* a creation in the middle: no pool of the device, and its room and name are free */
+	store(&record->state, SPECKV_POOL_CREATING);
+	config = small_pool("whole", 80 * MIB);
+	config.max_bytes = 80 * MIB;
+	EXPECT(0, speckv_pool_plan(test_ctx, name, &config, &planned));
+	if (kind != MEDIUM_FIXED) /* one of fixed size only forgets its path */
+		EXPECT(0, speckv_device_remove(test_ctx, name, SPECKV_REMOVE_DRY_RUN));
+	CHECK(load(&record->state) == SPECKV_POOL_CREATING, "a dry run finished it");
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	EXPECT(0, speckv_pool_destroy(dev, "whole", NULL, NULL));
+	speckv_device_close(dev);
+	EXPECT(0, speckv_device_remove(test_ctx, name, 0));
+}
+
+/* A dry run of a resize is no client: after another boot it rebuilds nothing, and what was closed stays so. */
+static void a_dry_run_leaves_the_bytes_of_a_pool(struct speckv_device *dev)
+{
+	struct speckv_pool_config config = small_pool("still", 4 * MIB);
+	struct speckv_pool_info info;
+	struct speckv_pool *pool;
+	uint32_t before;
+	struct stat st;
+
+	EXPECT(0, speckv_pool_create(dev, &config, &info));
+	pool = attach_pool(dev, "still", "a");
+	for (uint64_t n = 0; n < 20; n++)
+		EXPECT(0, put_number(pool, n, buffer));
+	memset(pool->region.head->pool.boot_id, 0x5a, sizeof(pool->region.head->pool.boot_id));
+	speckv_pool_close(pool);
+	CHECK(stat(info.path, &st) == 0, "%s", info.path);
+	before = checksum(info.path, (uint64_t)st.st_size);
+	EXPECT(0, speckv_pool_resize(dev, "still", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	EXPECT(0, speckv_pool_resize(dev, "still", 6 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	CHECK(checksum(info.path, (uint64_t)st.st_size) == before, "a dry run wrote the pool");
+	EXPECT(0, speckv_pool_destroy(dev, "still", NULL, NULL));
+}
+
 int main(void)
 {
 	struct speckv_device *dev;
@@ -310,10 +495,15 @@ int main(void)
 	settings_change_together_or_not(dev);
 	a_shrink_that_is_refused_evicts_nothing(dev);
 	a_plan_is_refused_as_the_creation_is(dev);
+	the_dead_are_in_no_ones_way(dev);
+	a_fragmented_pool_is_refused_before_a_block_moves(dev);
+	a_dry_run_leaves_the_bytes_of_a_pool(dev);
 	speckv_device_close(dev);
 	if (!test_on_card()) {
 		an_owner_that_may_not_be_leaves_the_rest();
 		a_plan_is_refused_before_anything_is_overwritten();
+		for (int kind = MEDIUM_FILE; kind <= MEDIUM_FIXED; kind++)
+			a_dry_run_reckons_with_what_a_dead_manager_left((enum media)kind);
 	}
 	free(buffer);
 	test_end();
