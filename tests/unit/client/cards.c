@@ -523,6 +523,18 @@ static void what_does_not_fit_is_said_with_what_does(void)
 	speckv_device_close(dev);
 }
 
+static void an_image_is_activated_only_under_the_firmware_lock(void)
+{
+	struct speckv_admin *admin;
+
+	EXPECT(0, speckv_admin_open(test_ctx, "emu:card", &admin));
+	REFUSED(-EPERM, "firmware lock", speckv_admin_firmware_activate(admin, SPECKV_IMAGE_GOLDEN, NULL, 0, 0, NULL));
+	REFUSED(-EALREADY, "already", speckv_admin_firmware_activate(admin, SPECKV_IMAGE_GOLDEN, NULL, 0, SPECKV_ACTIVATE_DRY_RUN, NULL));
+	EXPECT(0, speckv_admin_firmware_lock(admin, 0));
+	REFUSED(-EALREADY, "already", speckv_admin_firmware_activate(admin, SPECKV_IMAGE_GOLDEN, NULL, 0, 0, NULL));
+	speckv_admin_close(admin);
+}
+
 int main(void)
 {
 	struct speckv_device *none;
@@ -542,6 +554,7 @@ int main(void)
 	a_page_that_went_bad_is_a_miss();
 	a_pool_of_another_user_is_out_of_reach();
 	what_does_not_fit_is_said_with_what_does();
+	an_image_is_activated_only_under_the_firmware_lock();
 	test_card_stop(SIGKILL);
 	REFUSED(-ENXIO, "emu start card", speckv_device_open(test_ctx, "emu:card", 0, &none));
 	free(buffer);
