@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Pools whose files are there and whose table is gone: a header repeats what a record says, so the record is made again from it. */
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -58,6 +59,55 @@ static int take_over(struct speckv_device *dev, const struct folder *pools, cons
 	return device_flush(dev);
 }
 
+/* Is this the draft or the file of locks of a pool that no record names? */
+static bool hidden_left(struct speckv_device *dev, const char *name)
+{
+	uint8_t uuid[16];
+	unsigned int byte;
+
+	if (name[0] != '.' || strspn(name + 1, "0123456789abcdef") != 32 || (strcmp(name + 33, ".new") != 0 && strcmp(name + 33, ".lock") != 0))
+		return false;
+	for (int i = 0; i < 16; i++) {
+		if (sscanf(name + 1 + 2 * i, "%2x", &byte) != 1)
+			return false;
+		uuid[i] = (uint8_t)byte;
+	}
+	return !known_uuid(dev, uuid);
+}
+
+/* No process has a lock in this file. */
+static bool unlocked(const struct folder *pools, const char *name)
+{
+	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = openat(pools->fd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	bool free = fd >= 0 && fcntl(fd, F_OFD_SETLK, &all) == 0;
+
+	all.l_type = F_UNLCK;
+	if (free)
+		fcntl(fd, F_OFD_SETLK, &all);
+	if (fd >= 0)
+		close(fd);
+	return free;
+}
+
+void pools_tidy(struct speckv_device *dev, const struct folder *pools)
+{
+	struct dirent **list = NULL;
+	bool files = false; /* that may be pools, of another version or damaged: their locks stay */
+	int n = scandirat(pools->fd, ".", &list, NULL, alphasort);
+
+	for (int i = 0; i < n; i++)
+		files = files || left_over(dev, list[i]->d_name);
+	for (int i = 0; i < n; i++) {
+		const char *name = list[i]->d_name;
+
+		if (hidden_left(dev, name) && (name[33 + 1] == 'n' || (!files && unlocked(pools, name))))
+			unlinkat(pools->fd, name, 0);
+		free(list[i]);
+	}
+	free(list);
+}
+
 int device_adopt(struct speckv_device *dev)
 {
 	struct dirent **list = NULL;
@@ -79,11 +129,17 @@ int device_adopt(struct speckv_device *dev)
 			if (!rc && left_over(dev, list[i]->d_name)) /* and not of a pool that was made or removed just now */
 				rc = take_over(dev, &pools, list[i]->d_name);
 		}
+		if (!rc && !managed && hidden_left(dev, list[i]->d_name)) {
+			rc = device_manage(dev);
+			managed = !rc;
+		}
 		free(list[i]);
 	}
 	free(list);
-	if (managed)
+	if (managed) {
+		pools_tidy(dev, &pools);
 		device_unmanage(dev);
+	}
 	folder_close(&pools);
 	return rc;
 }

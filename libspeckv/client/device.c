@@ -632,6 +632,7 @@ static int pools_of(struct speckv_device *dev, unsigned int flags, struct lay_po
 static int erase(struct speckv_device *dev)
 {
 	char pools[SPECKV_PATH_BYTES + 16];
+	struct folder hidden;
 	int rc = 0;
 
 	for (int i = 0; i < LAY_POOLS; i++)
@@ -644,6 +645,10 @@ static int erase(struct speckv_device *dev)
 		rc = folder_flush(&dev->folder);
 		if (rc)
 			fail_text(dev->ctx, "that %s is removed did not reach the medium: %s", dev->medium.path, strerror(-rc));
+		if (medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &hidden) == 0) {
+			pools_tidy(dev, &hidden);
+			folder_close(&hidden);
+		}
 		snprintf(pools, sizeof(pools), "%s.pools/.lock", path_name(dev->medium.path));
 		unlinkat(dev->folder.fd, pools, 0);
 		snprintf(pools, sizeof(pools), "%s.pools", path_name(dev->medium.path));

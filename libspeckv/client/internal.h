@@ -154,6 +154,8 @@ uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free);
 
 /* adopt.c: make records of the pools whose files are there and that no record names. */
 int device_adopt(struct speckv_device *dev);
+/* Remove drafts and locks of pools that no record names and no process uses; under the manager's lock. */
+void pools_tidy(struct speckv_device *dev, const struct folder *pools);
 
 /* ---- locks.c ------------------------------------------------------------------------------------------------------ */
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* What lies at a device name: parse it, look at it, make it. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
@@ -476,10 +477,71 @@ static void remove_empty_pools(const struct medium *medium, const struct folder 
 		unlinkat(in->fd, path_name(path), AT_REMOVEDIR); /* an empty one only */
 }
 
+/* A draft's name: of this thread, as others may make the same table. Nothing else has such a name. */
+#define DRAFT_SUFFIX ".speckv-new"
+
+static void draft_name(const struct medium *medium, char name[256])
+{
+	snprintf(name, 256, ".%.200s.%d" DRAFT_SUFFIX, path_name(medium->path), (int)gettid());
+}
+
+static bool is_draft(const struct medium *medium, const char *name)
+{
+	char begin[256];
+	size_t length = (size_t)snprintf(begin, sizeof(begin), ".%.200s.", path_name(medium->path)), digits;
+
+	if (strncmp(name, begin, length) != 0)
+		return false;
+	digits = strspn(name + length, "0123456789");
+	return digits && strcmp(name + length + digits, DRAFT_SUFFIX) == 0;
+}
+
+/* Drafts whose makers died: the lock of a living one is held. */
+static void remove_drafts(const struct medium *medium, const struct folder *in)
+{
+	int fd = openat(in->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry;
+	struct stat st;
+
+	if (fd >= 0 && !dir)
+		close(fd);
+	while (dir && (entry = readdir(dir))) {
+		if (!is_draft(medium, entry->d_name))
+			continue;
+		fd = openat(in->fd, entry->d_name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && lock_byte(fd, LAY_LOCK_MANAGER) == 0) {
+			if (file_same(in, entry->d_name, fd))
+				unlinkat(in->fd, entry->d_name, 0);
+			unlock_byte(fd, LAY_LOCK_MANAGER);
+		}
+		close(fd);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/* A new draft, locked: another process that looks for those of the dead may come between the two. */
+static int open_draft(const struct folder *in, const char *name)
+{
+	for (int tries = 0; tries < 8; tries++) {
+		int fd = openat(in->fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+
+		if (fd < 0 || (lock_byte(fd, LAY_LOCK_MANAGER) == 0 && file_same(in, name, fd)))
+			return fd;
+		close(fd);
+		unlinkat(in->fd, name, 0);
+	}
+	errno = EBUSY;
+	return -1;
+}
+
 /* A new file appears whole or not at all: made under a private name, then linked. */
 static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in)
 {
-	char temporary[SPECKV_PATH_BYTES + 32];
+	char draft[256];
 	uint64_t bytes = sizeof(struct lay_device);
 	char words[SPACE_WORDS];
 	struct folder pools;
@@ -493,9 +555,9 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 	if (rc)
 		return rc;
 	folder_close(&pools);
-	snprintf(temporary, sizeof(temporary), "%s.%d.new", medium->path, (int)gettid()); /* of this thread: others may make it too */
-	unlinkat(in->fd, path_name(temporary), 0);
-	fd = openat(in->fd, path_name(temporary), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+	remove_drafts(medium, in);
+	draft_name(medium, draft);
+	fd = open_draft(in, draft);
 	if (fd < 0) {
 		rc = errno;
 		fail_text(ctx, "cannot make %s: %s", medium->path,
@@ -511,7 +573,7 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 		rc = write_super(fd, medium, bytes, false, true);
 	if (!rc && (fchmod(fd, 0644) != 0 || fsync(fd) != 0))
 		rc = -errno;
-	if (!rc && linkat(in->fd, path_name(temporary), in->fd, path_name(medium->path), 0) != 0) {
+	if (!rc && linkat(in->fd, draft, in->fd, path_name(medium->path), 0) != 0) {
 		rc = errno == EEXIST ? 0 : -errno; /* another process was first */
 	} else if (!rc) {
 		rc = folder_flush(in);
@@ -521,7 +583,8 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 	}
 	if (rc) /* before what was taken is given back */
 		fail_text(ctx, "cannot make %s: %s", medium->path, space_words(words, in->fd, bytes, -rc));
-	unlinkat(in->fd, path_name(temporary), 0);
+	unlinkat(in->fd, draft, 0);
+	unlock_byte(fd, LAY_LOCK_MANAGER); /* and not at the last close: another thread may have forked meanwhile */
 	close(fd);
 	if (rc)
 		remove_empty_pools(medium, in);

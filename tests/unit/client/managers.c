@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* One manager at a time; dead ones are finished; and what fork() does to handles and locks. */
+#include <dirent.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 
@@ -414,7 +415,7 @@ static void client_slots_come_back(struct speckv_device *dev)
 }
 
 /* In front of the C library's: what another process does just before a call. */
-static void (*before_mkdir)(void), (*before_unlock)(void);
+static void (*before_mkdir)(void), (*before_unlock)(void), (*before_link)(void);
 static struct speckv_device *other;
 static char other_name[300];
 
@@ -426,6 +427,16 @@ int mkdirat(int fd, const char *path, mode_t mode)
 	if (once)
 		once();
 	return (int)syscall(SYS_mkdirat, fd, path, mode);
+}
+
+int linkat(int from, const char *path, int to, const char *name, int flags)
+{
+	void (*once)(void) = before_link;
+
+	before_link = NULL;
+	if (once)
+		once();
+	return (int)syscall(SYS_linkat, from, path, to, name, flags);
 }
 
 int unlinkat(int fd, const char *path, int flags)
@@ -495,6 +506,101 @@ static void two_first_opens_make_one_table(void)
 	the_other_goes_on();
 }
 
+static unsigned int drafts(void)
+{
+	unsigned int n = 0;
+	struct dirent *entry;
+	DIR *dir = opendir(test_dir);
+
+	while (dir && (entry = readdir(dir)))
+		n += strstr(entry->d_name, "draft.kv.") && strstr(entry->d_name, "new");
+	if (dir)
+		closedir(dir);
+	return n;
+}
+
+static void dies(void)
+{
+	if (drafts())
+		raise(SIGKILL);
+	before_link = dies;
+}
+
+static void waits(void)
+{
+	atomic_store(flag, 1);
+	while (atomic_load(flag) != 2)
+		sleep_us(100);
+}
+
+static int makes_a_device(void *arg)
+{
+	char name[300];
+
+	before_link = (void (*)(void))(uintptr_t)arg;
+	snprintf(name, sizeof(name), "host:%s/draft.kv", test_dir);
+	speckv_device_close(open_device(name, SPECKV_OPEN_CREATE));
+	return 0;
+}
+
+/* A table appears by a link to a draft. The drafts of the dead go with the next that makes it, those of the living stay. */
+static void drafts_of_the_dead_are_removed(void)
+{
+	char name[300];
+	pid_t pid;
+
+	snprintf(name, sizeof(name), "host:%s/draft.kv", test_dir);
+	EXPECT(-SIGKILL, wait_child(spawn(makes_a_device, (void *)(uintptr_t)dies)));
+	CHECK(drafts() == 1 && access(name + 5, F_OK) != 0, "it died with a draft");
+	atomic_store(flag, 0);
+	pid = spawn(makes_a_device, (void *)(uintptr_t)waits);
+	while (atomic_load(flag) != 1)
+		sleep_us(100);
+	CHECK(drafts() == 1, "%u drafts: that of the dead is gone, that of the living is there", drafts());
+	speckv_device_close(open_device(name, SPECKV_OPEN_CREATE));
+	CHECK(drafts() == 1, "a draft of a living process was removed");
+	atomic_store(flag, 2);
+	EXPECT(0, wait_child(pid));
+	CHECK(drafts() == 0, "%u drafts", drafts());
+	remove_device(name);
+}
+
+/* Drafts and locks of pools beside a table that is lost: they go with the next creation, or the end of the device, unless a process is in. */
+static void hidden_files_of_no_pool_are_removed(void)
+{
+	static const char *const hidden[] = { ".00112233445566778899aabbccddeeff.new", ".00112233445566778899aabbccddeeff.lock" };
+	char name[300], path[400];
+	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1ll << 61, .l_len = 1 };
+	struct speckv_device *dev;
+	struct stat st;
+	int fd = -1;
+
+	snprintf(name, sizeof(name), "host:%s/hidden.kv", test_dir);
+	for (int held = 0; held < 3; held++) { /* not; by a client; and then until the device is closed */
+		speckv_device_close(open_device(name, SPECKV_OPEN_CREATE));
+		CHECK(unlink(name + 5) == 0, "unlink");
+		for (int i = 0; i < 2; i++) {
+			snprintf(path, sizeof(path), "%s.pools/%s", name + 5, hidden[i]);
+			fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+			CHECK(fd >= 0, "%s", path);
+			if (held && i)
+				CHECK(fcntl(fd, F_OFD_SETLK, &lock) == 0, "lock");
+			else
+				close(fd);
+		}
+		dev = open_device(name, SPECKV_OPEN_CREATE);
+		CHECK((stat(path, &st) == 0) == (held != 0), "%s, held %d", path, held);
+		snprintf(path, sizeof(path), "%s.pools/%s", name + 5, hidden[0]);
+		CHECK(stat(path, &st) != 0, "%s", path);
+		speckv_device_close(dev);
+		if (held)
+			close(fd);
+		remove_device(name);
+		snprintf(path, sizeof(path), "%s.pools", name + 5);
+		CHECK(stat(path, &st) != 0, "%s was left behind", path);
+	}
+}
+
 int main(void)
 {
 	struct speckv_pool_config config;
@@ -507,6 +613,8 @@ int main(void)
 	two_first_opens_make_one_table();
 	if (!test_on_card())
 		closing_takes_the_table_before_its_lock();
+	drafts_of_the_dead_are_removed();
+	hidden_files_of_no_pool_are_removed();
 	dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	config = small_pool("pool", 8 * MIB);
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
