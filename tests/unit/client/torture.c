@@ -318,6 +318,7 @@ static int writer(void *arg)
 	pthread_t thread[MIXED_THREADS];
 	struct body body[MIXED_THREADS];
 
+	setpgid(0, 0); /* with what it forks: see kill_child() */
 	alarm(sanitized() ? 240 : 60);
 	for (unsigned int t = 0; t < threads; t++)
 		body[t] = (struct body){ dev, pool, me, t, threads };
@@ -390,11 +391,15 @@ static void all_alive(void)
 
 static void kill_child(unsigned int who)
 {
+	pid_t pid = children[who];
 	int status;
 
 	kill(children[who], SIGKILL);
 	status = wait_child(children[who]);
 	CHECK(status == -SIGKILL, "child %u ended by itself: %d", who, status);
+	/* a child that it forked just before has its locks until it runs for the first time, and is this process's by now */
+	while (waitpid(-pid, NULL, 0) > 0)
+		;
 	children[who] = 0;
 }
 
@@ -584,6 +589,7 @@ int main(int argc, char **argv)
 	random = seed;
 	fprintf(stderr, "seed %#llx%s\n", (unsigned long long)seed, mixed ? ", mixed with threads, forks and clock steps" : "");
 	test_begin(60 + kills);
+	CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0, "prctl");
 	ledger = shared_memory(sizeof(*ledger));
 	known = shared_memory(KNOWN * sizeof(*known));
 	for (unsigned int i = 0; done < kills; i++) {
