@@ -616,7 +616,9 @@ static int publish_size(struct job *job, uint64_t pages)
 		store(&pool->data_pages, job->from);
 		atomic_fetch_add(&pool->size_sequence, 1);
 		region_flush(r, r->head, sizeof(r->head->pool));
-		rc = fail(job->dev->ctx, rc, "pool %s: %s cannot be written: %s; its size is as it was", job->name, r->path, strerror(-rc));
+		fail_text(job->dev->ctx, "pool %s: %s cannot be written: %s; its size is as it was", job->name, r->path, strerror(-rc));
+		resize_undo(r);
+		return rc;
 	}
 	store(&pool->claim_limit, 0);
 	atomic_fetch_add(&pool->size_sequence, 1);
@@ -755,8 +757,6 @@ static int shrink_and_publish(struct job *job)
 		resize_undo(r);
 		return fail(job->dev->ctx, -EBUSY, "pool %s cannot shrink: its clients go on claiming pages above the new end; try again", job->name);
 	}
-	if (rc)
-		unretire(r, job->to, job->from);
 	return rc;
 }
 
