@@ -184,6 +184,9 @@ def _media(name: str) -> Iterator[Check]:
             if info.state == "absent" and (left := library.left_over(info)):
                 found = True
                 yield _lost_table(name, info.name, info.path, left)
+            elif info.state == "absent" and (hidden := library.hidden_left(info)):
+                found = True
+                yield _left_files(name, info.name, info.path, hidden)
     if not found:
         with speckv.Context() as ctx:
             yield ok(name, "no device yet", library.first_pool(ctx).replace("NAME", "chat"))
@@ -206,13 +209,24 @@ def _lost_table(name: str, device: str, path: str, left: list[str]) -> Check:
     )
 
 
+def _left_files(name: str, device: str, path: str, files: list[str]) -> Check:
+    return warning(
+        name,
+        f"{device}: {path}.pools has files of interrupted creations, which the next one removes: {', '.join(files)}",
+        f"speckvctl pool create {device} chat --size 64MiB",
+    )
+
+
 def _pools(name: str, dev: object) -> Iterator[Check]:
     import speckv
 
     assert isinstance(dev, speckv.Device)
     pools = dev.pools()
     left = library.left_over(dev.info(), [pool.config.name for pool in pools])
-    troubled = bool(left)
+    hidden = library.hidden_left(dev.info(), [pool.uuid for pool in pools])
+    troubled = bool(left or hidden)
+    if hidden:
+        yield _left_files(name, dev.name, dev.info().path, hidden)
     for file in left:
         path = f"{dev.info().path}.pools/{file}"
         yield failed(

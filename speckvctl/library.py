@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -65,6 +66,17 @@ def left_over(info: speckv.DeviceInfo, known: Iterable[str] = ()) -> list[str]:
     except OSError:
         return []
     return sorted(name for name in names if not name.startswith(".") and name not in known)
+
+
+def hidden_left(info: speckv.DeviceInfo, known: Iterable[str] = ()) -> list[str]:
+    """Drafts and files of locks of pools beside a table, by their uuid, that are none of the known."""
+    if is_card(info.name) or info.state not in ("absent", "ready") or info.single_inode:
+        return []
+    of_known = {uuid.replace("-", "") for uuid in known}
+    with suppress(OSError):
+        found = (re.fullmatch(r"\.([0-9a-f]{32})\.(new|lock)", name) for name in os.listdir(f"{info.path}.pools"))
+        return sorted(match[0] for match in found if match and match[1] not in of_known)
+    return []
 
 
 def require_ready(info: speckv.DeviceInfo) -> None:

@@ -97,6 +97,20 @@ def test_the_lost_table_is_named_with_the_command_that_repairs_it(cli: Cli, devi
     assert all("table is gone" not in check["detail"] for check in cli("doctor", "--json").document["checks"])
 
 
+def test_what_interrupted_creations_left_is_named_and_goes_with_the_next(cli: Cli, device: tuple[str, Path]) -> None:
+    name, table = device
+    cli.ok("pool", "create", name, "blocks", "--size", "4M")
+    left = [Path(f"{table}.pools/.{'0a' * 16}.{what}") for what in ("lock", "new")]
+    for file in left:
+        file.touch(mode=0o600)
+    named = ", ".join(file.name for file in left)
+    assert any(named in check["detail"] for check in cli("doctor", "--json").document["checks"])
+    cli.ok("pool", "create", name, "another", "--size", "2M")
+    assert not any(file.exists() for file in left)
+    checks = cli("doctor", "--json").document["checks"]
+    assert not any("of interrupted creations" in check["detail"] for check in checks)
+
+
 def test_a_file_that_is_no_whole_pool_is_kept_and_named(cli: Cli, device: tuple[str, Path]) -> None:
     name, table = device
     filled(cli, name)
