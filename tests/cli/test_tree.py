@@ -196,7 +196,6 @@ def test_every_verb_takes_json_and_what_writes_takes_dry_run(path: str) -> None:
         (["--json", "pool", "list"], ["pool", "list", "--json"]),
         (["-j", "pool", "list", "host:DRAM"], ["pool", "list", "host:DRAM", "--json"]),
         (["device", "ls", "-j"], ["device", "list", "--json"]),
-        (["--json", "pool"], ["pool", "--help"]),
         (["-j", "--completion", "bash"], ["--completion", "bash"]),
         (["bitstream", "show", "unsigned.bundle"], ["bitstream", "inspect", "unsigned.bundle"]),
         (["pool", "list", "--device", "host:DRAM"], ["pool", "list", "host:DRAM"]),
@@ -252,6 +251,10 @@ def test_a_failure_is_a_document_however_json_was_asked_for(cli: Cli) -> None:
         done = cli("pool", "destroy", "host:DRAM", "none", *words)
         assert (done.code, done.document["error"]["exit_code"]) == (4, 4), words
     assert cli("pool", "destroy", "host:DRAM", "none", "--", "-j").out == ""
+
+
+def test_a_noun_alone_shows_its_help_with_json_too(cli: Cli) -> None:
+    assert cli("--json", "pool") == dataclasses.replace(cli("pool"), arguments=("--json", "pool"))
 
 
 def test_what_is_given_twice_is_refused(chat: Cli) -> None:
