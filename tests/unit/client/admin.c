@@ -118,6 +118,8 @@ static void statistics(struct speckv_device *dev)
 	uint8_t present[30];
 	struct speckv_mem *mem;
 
+	EXPECT(-ENOENT, speckv_pool_stats_reset_check(dev, "none"));
+	EXPECT(0, speckv_pool_stats_reset_check(dev, "pool"));
 	EXPECT(0, speckv_pool_stats_reset(dev, "pool"));
 	EXPECT(0, speckv_pool_stats(dev, "pool", &s));
 	for (unsigned int i = 0; i < SPECKV_COUNTERS; i++)
