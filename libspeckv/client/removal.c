@@ -6,6 +6,7 @@
 
 struct going {
 	struct lay_pool_record *record;
+	char name[SPECKV_NAME_BYTES]; /* a copy: on a medium of fixed size the record is not only ours to write */
 	struct region *region; /* NULL: nothing is left there that could be in use */
 	uint64_t pages;        /* of its data, before region_end() */
 	uint32_t state;        /* before the removal */
@@ -20,7 +21,7 @@ static int look(struct speckv_device *dev, struct going *going)
 	going->region = malloc(sizeof(*going->region));
 	if (!going->region)
 		return fail(dev->ctx, -ENOMEM, "out of memory");
-	rc = region_open_managed(dev, going->record->name, going->region);
+	rc = region_open_managed(dev, going->name, going->region);
 	if (!rc)
 		return 0;
 	free(going->region);
@@ -36,7 +37,7 @@ static int unused(struct speckv_device *dev, const struct going *going)
 	if (!going->region)
 		return 0;
 	client_holders(going->region, -1, holders, sizeof(holders), &users);
-	return users ? fail(dev->ctx, -EBUSY, "pool %s is in use by %s; stop %s first", going->record->name, holders, users == 1 ? "it" : "them") : 0;
+	return users ? fail(dev->ctx, -EBUSY, "pool %s is in use by %s; stop %s first", going->name, holders, users == 1 ? "it" : "them") : 0;
 }
 
 struct told {
@@ -78,11 +79,8 @@ static size_t delete_from_card(struct speckv_device *dev, struct going *list, si
 static int finish(struct speckv_device *dev, struct going *going, struct told *told)
 {
 	struct lay_pool_record *record = going->record;
-	char name[SPECKV_NAME_BYTES];
 	int rc = 0;
 
-	memcpy(name, record->name, sizeof(name));
-	name[sizeof(name) - 1] = 0;
 	if (going->region)
 		zero_pool(going->region, going->pages, told);
 	if (!dev->single_inode)
@@ -92,7 +90,7 @@ static int finish(struct speckv_device *dev, struct going *going, struct told *t
 	store(&record->state, 0);
 	rc = device_flush(dev);
 	memset((uint8_t *)record + offsetof(struct lay_pool_record, extents), 0, sizeof(*record) - offsetof(struct lay_pool_record, extents));
-	device_event(dev, SPECKV_EVENT_POOL_DESTROYED, SPECKV_INFO, "pool %s destroyed and zeroed", name);
+	device_event(dev, SPECKV_EVENT_POOL_DESTROYED, SPECKV_INFO, "pool %s destroyed and zeroed", going->name);
 	return rc;
 }
 
@@ -105,6 +103,7 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 
 	for (size_t i = 0; i < n && !rc; i++) {
 		list[i].record = records[i];
+		memcpy(list[i].name, records[i]->name, sizeof(list[i].name) - 1); /* the list is zeroed */
 		rc = look(dev, &list[i]);
 		if (!rc)
 			rc = unused(dev, &list[i]);
@@ -136,7 +135,7 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 			region_end(list[i].region);
 			failed = region_flush(list[i].region, list[i].region->head, sizeof(list[i].region->head->pool));
 			if (failed && !rc)
-				rc = fail(dev->ctx, failed, "pool %s: its removal did not reach the medium: %s", list[i].record->name, strerror(-failed));
+				rc = fail(dev->ctx, failed, "pool %s: its removal did not reach the medium: %s", list[i].name, strerror(-failed));
 		}
 	for (size_t i = 0; i < gone; i++) {
 		failed = finish(dev, &list[i], &told);
