@@ -409,7 +409,7 @@ static bool gap_take(struct gaps *g, uint32_t pages, uint64_t *page)
 		word = bit_from(g->summary, sizeof(g->summary) / 8, pages / 64 + 1);
 		length = word == SIZE_MAX ? SIZE_MAX : bit_from(g->filled, words, word * 64);
 	}
-	if (length == SIZE_MAX)
+	if (length == SIZE_MAX || !g->page)
 		return false;
 	gap = g->head[length] - 1;
 	g->head[length] = g->next[gap];

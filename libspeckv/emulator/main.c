@@ -48,7 +48,7 @@ static uint64_t read_clock(clockid_t clock)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Nobody can set it, and it goes on while the machine sleeps. */
+/* It cannot be set, and goes on while the machine sleeps. */
 uint64_t emu_now_ns(void *arg)
 {
 	(void)arg;
@@ -75,7 +75,7 @@ void emu_made(const char *name)
 
 static void unmake(void)
 {
-	while (made_here.count)
+	while (made_here.folder_fd >= 0 && made_here.count)
 		unlinkat(made_here.folder_fd, made_here.names[--made_here.count], 0);
 }
 
@@ -122,7 +122,7 @@ static int open_in(int folder_fd, const char *name, int flags)
 
 static uint8_t *map_state(const char *path, int fd, uint64_t bytes)
 {
-	uint8_t *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	uint8_t *map = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
 
 	if (map == MAP_FAILED)
 		emu_die("cannot map", path, errno);
@@ -157,7 +157,7 @@ static void size_state(const char *path, int fd, uint64_t bytes)
 /* A draft that is complete takes its name, and stays there when power is lost. */
 static void keep(const char *folder, int folder_fd, int fd, const char *draft, const char *name)
 {
-	if (fsync(fd) != 0 || renameat(folder_fd, draft, folder_fd, name) != 0)
+	if (fd < 0 || folder_fd < 0 || fsync(fd) != 0 || renameat(folder_fd, draft, folder_fd, name) != 0)
 		emu_die("cannot write to", folder, errno);
 	emu_made(name);
 	if (fsync(folder_fd) != 0 && errno != EINVAL)
