@@ -441,6 +441,7 @@ void emu_peers_serve(struct emulator *e, int timeout_ms)
 	for (unsigned int i = 0; i < EMU_PEERS; i++)
 		if (e->peers[i])
 			settle(e, i);
+	vu_release_turn();
 	e->served_ms = now_ms();
 }
 

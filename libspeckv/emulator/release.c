@@ -4,9 +4,13 @@
  * that lingers): threads wait for that. Each user has two lanes, one for the descriptors that it sent and one for its sockets;
  * none holds up another. One thread works on a lane; where none of its descriptors was closed between two looks, twice as many
  * do, up to LANE_THREADS.
+ *
+ * The card's thread never waits for the lock: what it cannot hand over now it hands over in its next turn, and what it asks is in
+ * atomic counters. Lanes are made, linked and freed by it alone.
  */
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -15,7 +19,9 @@
 #include "vfio_user.h"
 
 #define LANE_THREADS 64
-#define LANE_WAITING 64    /* with more than this nothing is taken from the user any more */
+#define LANE_WAITING 64    /* with more than this nothing is taken any more from those of the user's connections that sent some */
+#define LANE_FULL 128      /* and from none of them */
+#define HANDED 64          /* are handed over at once, fewer at the end of a turn */
 #define STUCK_MS 1000      /* and with none of them closed for so long the user is done with */
 #define THREADS 1024       /* on lanes of users other than root and the card's owner */
 #define IDLE 8             /* threads that are kept when there is nothing to close */
@@ -28,21 +34,25 @@ struct item {
 };
 
 struct lane {
-	struct lane *next;
+	struct lane *next, *next_made; /* of those that threads see, with the lock; of all, the card's thread's */
 	uint32_t uid;
-	bool sockets;
-	bool moved;           /* one was closed since the last look */
-	unsigned int waiting; /* not begun */
-	unsigned int busy, most; /* threads on it, now and at most */
+	bool sockets, linked;
+	_Atomic bool moved;           /* one was closed since the last look */
+	_Atomic unsigned int waiting; /* handed over, and not begun */
+	_Atomic unsigned int busy, most; /* threads on it, now and at most */
+	struct item *first, **end;    /* with the lock */
+	struct item *kept;            /* not handed over: the card's thread's */
+	unsigned int kept_count;
 	int64_t moved_ms;
-	struct item *first, **end;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
-static struct lane *lanes;
-static unsigned int threads, idle, busy_for_strangers;
-static unsigned int all_waiting; /* atomic: looked at without the lock */
+static struct lane *lanes; /* with the lock */
+static unsigned int threads, idle, busy_for_strangers; /* with the lock */
+static struct lane *made;
+static unsigned int all_kept;
+static _Atomic unsigned int all_waiting;
 static int64_t look_ms;
 
 static bool stranger(const struct lane *l)
@@ -53,8 +63,9 @@ static bool stranger(const struct lane *l)
 /* So many threads more may work on this lane. */
 static unsigned int wanted(const struct lane *l)
 {
-	unsigned int n = l->most - l->busy < l->waiting ? l->most - l->busy : l->waiting;
+	unsigned int n = l->most > l->busy ? l->most - l->busy : 0;
 
+	n = n < l->waiting ? n : l->waiting;
 	return stranger(l) && busy_for_strangers >= THREADS ? 0 : n;
 }
 
@@ -66,18 +77,6 @@ static struct lane *pick(void)
 		if (wanted(l) && (!best || l->busy < best->busy))
 			best = l;
 	return best;
-}
-
-static void forget_if_empty(struct lane *gone)
-{
-	struct lane **at = &lanes;
-
-	if (gone->waiting || gone->busy)
-		return;
-	while (*at != gone)
-		at = &(*at)->next;
-	*at = gone->next;
-	free(gone);
 }
 
 static void *closer(void *unused)
@@ -98,20 +97,20 @@ static void *closer(void *unused)
 		l->first = item->next;
 		if (!l->first)
 			l->end = &l->first;
-		l->waiting--;
-		__atomic_sub_fetch(&all_waiting, 1, __ATOMIC_RELAXED);
 		l->busy++;
+		l->waiting--;
+		all_waiting--;
 		busy_for_strangers += stranger(l);
 		idle--;
 		pthread_mutex_unlock(&lock);
+		setsockopt(item->fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 0, 0 }, sizeof(struct linger));
 		close(item->fd);
 		free(item);
 		pthread_mutex_lock(&lock);
 		idle++;
 		busy_for_strangers -= stranger(l);
-		l->busy--;
 		l->moved = true;
-		forget_if_empty(l);
+		l->busy--;
 	}
 	idle--;
 	threads--;
@@ -129,8 +128,8 @@ static void begin_threads(void)
 	for (struct lane *l = lanes; l; l = l->next)
 		*(stranger(l) ? &strangers : &needed) += wanted(l);
 	needed += strangers < THREADS - busy_for_strangers ? strangers : THREADS - busy_for_strangers;
-	if (idle)
-		pthread_cond_broadcast(&more);
+	for (unsigned int i = 0; i < needed && i < idle; i++)
+		pthread_cond_signal(&more);
 	if (needed <= idle)
 		return;
 	pthread_attr_init(&attributes);
@@ -146,93 +145,130 @@ static void begin_threads(void)
 
 static struct lane *find(uint32_t uid, bool sockets)
 {
-	struct lane *l = lanes;
+	struct lane *l = made;
 
 	while (l && (l->uid != uid || l->sockets != sockets))
-		l = l->next;
+		l = l->next_made;
 	return l;
+}
+
+static unsigned int waiting(const struct lane *l)
+{
+	return l ? l->waiting + l->kept_count : 0;
+}
+
+void vu_release_turn(void)
+{
+	if (!all_kept || pthread_mutex_trylock(&lock) != 0)
+		return;
+	for (struct lane *l = made; l; l = l->next_made) {
+		if (!l->linked) {
+			l->end = &l->first;
+			l->next = lanes;
+			lanes = l;
+			l->linked = true;
+		}
+		all_kept -= l->kept_count;
+		all_waiting += l->kept_count;
+		l->waiting += l->kept_count;
+		l->kept_count = 0;
+		for (struct item *item; (item = l->kept);) {
+			l->kept = item->next;
+			item->next = NULL;
+			*l->end = item;
+			l->end = &item->next;
+		}
+	}
+	begin_threads();
+	pthread_mutex_unlock(&lock);
+}
+
+void vu_release_all(const int *fds, unsigned int n, uint32_t uid, bool sockets)
+{
+	struct lane *l = find(uid, sockets);
+
+	if (n && !l && (l = calloc(1, sizeof(*l)))) {
+		l->uid = uid;
+		l->sockets = sockets;
+		l->most = 1;
+		l->moved = true;
+		l->next_made = made;
+		made = l;
+	}
+	for (unsigned int i = 0; l && i < n; i++) {
+		struct item *item = malloc(sizeof(*item));
+
+		if (!item)
+			break; /* it stays open: no memory is a lesser harm than waiting here */
+		*item = (struct item){ .next = l->kept, .fd = fds[i] };
+		l->kept = item;
+		l->kept_count++;
+		all_kept++;
+	}
+	if (all_kept >= HANDED)
+		vu_release_turn();
 }
 
 void vu_release(int fd, uint32_t uid, bool socket)
 {
-	struct linger none = { 0, 0 };
-	struct item *item = malloc(sizeof(*item));
-	struct lane *l;
-
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
-	pthread_mutex_lock(&lock);
-	l = find(uid, socket);
-	if (!l && item) {
-		l = calloc(1, sizeof(*l));
-		if (l) {
-			*l = (struct lane){ .next = lanes, .uid = uid, .sockets = socket, .most = 1, .moved = true, .end = &l->first };
-			lanes = l;
-		}
-	}
-	if (l && item) {
-		*item = (struct item){ .fd = fd };
-		*l->end = item;
-		l->end = &item->next;
-		l->waiting++;
-		__atomic_add_fetch(&all_waiting, 1, __ATOMIC_RELAXED);
-		begin_threads();
-		item = NULL;
-	} /* else it stays open: no memory is a lesser harm than waiting here */
-	pthread_mutex_unlock(&lock);
-	free(item);
+	vu_release_all(&fd, 1, uid, socket);
 }
 
 bool vu_release_waiting(void)
 {
-	return __atomic_load_n(&all_waiting, __ATOMIC_RELAXED);
+	return all_kept || all_waiting;
 }
 
-bool vu_release_full(uint32_t uid)
+bool vu_release_full(uint32_t uid, bool sender)
 {
-	const struct lane *l;
-	bool full;
-
-	if (!vu_release_waiting())
-		return false;
-	pthread_mutex_lock(&lock);
-	l = find(uid, false);
-	full = l && l->waiting > LANE_WAITING;
-	pthread_mutex_unlock(&lock);
-	return full;
+	return vu_release_waiting() && waiting(find(uid, false)) > (sender ? LANE_WAITING : LANE_FULL);
 }
 
 bool vu_release_stuck(uint32_t uid)
 {
-	const struct lane *l;
-	bool stuck;
+	const struct lane *l = vu_release_waiting() ? find(uid, false) : NULL;
 
-	if (!vu_release_waiting())
-		return false;
-	pthread_mutex_lock(&lock);
-	l = find(uid, false);
-	stuck = l && l->waiting > LANE_WAITING && l->busy == LANE_THREADS && !l->moved && look_ms - l->moved_ms > STUCK_MS;
-	pthread_mutex_unlock(&lock);
-	return stuck;
+	return l && waiting(l) > LANE_WAITING && l->busy == LANE_THREADS && !l->moved && look_ms - l->moved_ms > STUCK_MS;
+}
+
+/* With the lock. */
+static void forget_the_empty(void)
+{
+	for (struct lane **at = &made; *at;) {
+		struct lane *l = *at, **linked = &lanes;
+
+		if (!l->linked || waiting(l) || l->busy) {
+			at = &l->next_made;
+			continue;
+		}
+		while (*linked && *linked != l)
+			linked = &(*linked)->next;
+		if (*linked)
+			*linked = l->next;
+		*at = l->next_made;
+		free(l);
+	}
 }
 
 void vu_release_look(int64_t now_ms)
 {
 	int64_t gap;
 
-	if (!vu_release_waiting())
+	if (!made)
 		return;
-	pthread_mutex_lock(&lock);
 	gap = now_ms - look_ms > GAP_MS ? now_ms - look_ms : 0;
 	look_ms = now_ms;
-	for (struct lane *l = lanes; l; l = l->next) {
-		if (l->moved)
-			l->moved_ms = now_ms;
-		else
-			l->moved_ms += gap;
-		if (!l->moved && l->waiting && l->most < LANE_THREADS)
+	for (struct lane *l = made; l; l = l->next_made) {
+		bool moved = atomic_exchange(&l->moved, false);
+
+		l->moved_ms = moved ? now_ms : l->moved_ms + gap;
+		if (!moved && l->waiting && l->most < LANE_THREADS)
 			l->most *= 2;
-		l->moved = false;
 	}
+	vu_release_turn();
+	if (pthread_mutex_trylock(&lock) != 0)
+		return;
+	forget_the_empty();
 	begin_threads();
 	pthread_mutex_unlock(&lock);
 }

@@ -48,12 +48,31 @@ struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, un
 	return c;
 }
 
+static void give_back(struct vu_connection *c, const int *fds, unsigned int n)
+{
+	int64_t now;
+
+	if (!n)
+		return;
+	now = now_ms();
+	if (now - c->released_ms > SENDER_MS) {
+		c->released = 0;
+		c->released_ms = now;
+	}
+	c->released += n;
+	vu_release_all(fds, n, c->user->uid, false);
+}
+
 static void close_fds(struct vu_connection *c)
 {
+	int fds[FDS];
+	unsigned int n = 0;
+
 	for (unsigned int i = 0; i < c->fd_count; i++)
 		if (c->fds[i] >= 0)
-			vu_release(c->fds[i], c->user->uid, false);
+			fds[n++] = c->fds[i];
 	c->fd_count = 0;
+	give_back(c, fds, n);
 }
 
 void vu_close(struct vu_connection *c)
@@ -110,7 +129,9 @@ bool vu_held(const struct vu_connection *c)
 /* Nothing is read that would only wait here. */
 static bool closed_to(const struct vu_connection *c)
 {
-	return vu_full(c) || vu_release_full(c->user->uid);
+	if (vu_full(c))
+		return true;
+	return vu_release_waiting() && vu_release_full(c->user->uid, c->released > FDS && now_ms() - c->released_ms < SENDER_MS);
 }
 
 short vu_events(const struct vu_connection *c)
@@ -514,7 +535,9 @@ static int receive(struct vu_connection *c)
 	char control[CMSG_SPACE(SENT_FDS * sizeof(int))];
 	struct iovec iov;
 	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
-	size_t room;
+	int extra[SENT_FDS];
+	unsigned int extras = 0;
+	size_t room, sent = 0;
 	ssize_t n;
 
 	if (c->in_first && (!c->in_bytes || IN_BYTES - c->in_first - c->in_bytes < RECEIVE_BYTES)) {
@@ -532,19 +555,21 @@ static int receive(struct vu_connection *c)
 	for (struct cmsghdr *at = CMSG_FIRSTHDR(&message); at; at = CMSG_NXTHDR(&message, at)) {
 		size_t count = at->cmsg_level == SOL_SOCKET && at->cmsg_type == SCM_RIGHTS ? (at->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
 
+		sent += count;
 		for (size_t i = 0; i < count; i++) {
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(at) + i * sizeof(int), sizeof(fd));
 			if (c->fd_count < FDS && c->greeted)
 				c->fds[c->fd_count++] = fd;
-			else
-				vu_release(fd, c->user->uid, false);
+			else if (extras < SENT_FDS)
+				extra[extras++] = fd;
 		}
 	}
+	give_back(c, extra, extras);
 	if (n == 0)
 		return vu_over(c, -ECONNRESET);
-	if (message.msg_flags & MSG_CTRUNC)
+	if (message.msg_flags & MSG_CTRUNC || sent > FDS)
 		return vu_over(c, -EPROTO);
 	if (!c->in_bytes)
 		c->part_ms = now_ms();

@@ -94,11 +94,15 @@ int vu_expire(struct vu_connection *connection, int64_t now_ms);
 void vu_delay(struct vu_connection *connection, int64_t ms);
 /* Close a descriptor that a peer of this user sent, or its socket: it holds up nothing but more of the same user's. */
 void vu_release(int fd, uint32_t uid, bool socket);
+void vu_release_all(const int *fds, unsigned int n, uint32_t uid, bool sockets);
+/* The end of a turn: what was released in it is handed to the threads that close. */
+void vu_release_turn(void);
 /* Some were not closed yet: vu_release_look() is to be called every few dozen milliseconds. */
 bool vu_release_waiting(void);
 void vu_release_look(int64_t now_ms);
-/* So many of a user's descriptors wait to be closed that no more are taken; and none of them could be closed for long. */
-bool vu_release_full(uint32_t uid);
+/* So many of a user's descriptors wait to be closed that no more are taken, from connections that sent many or from all; and none of
+ * them could be closed for long. */
+bool vu_release_full(uint32_t uid, bool sender);
 bool vu_release_stuck(uint32_t uid);
 
 /* Copy between the peer's memory and ours. 0, -EFAULT (not mapped, or not for that), -EAGAIN (vu_dma_read() only: when dma_answered() was

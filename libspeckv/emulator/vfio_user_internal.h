@@ -15,6 +15,7 @@ enum { VERSION = 1, DMA_MAP, DMA_UNMAP, GET_INFO, GET_REGION, GET_REGION_FDS, GE
 #define MESSAGE_BYTES (VU_TRANSFER_BYTES + 64)
 #define SLICE_NS 20000u        /* of one connection, before it is another's turn */
 #define FDS 16                 /* of one message */
+#define SENDER_MS 1000         /* of which a peer that had more than FDS descriptors closed counts as one that sends many */
 #define SENT_FDS 253           /* as many as the kernel takes along (SCM_MAX_FD): none is left for it to close */
 #define RECEIVE_BYTES (64u << 10)
 #define IN_BYTES (MESSAGE_BYTES + RECEIVE_BYTES)
@@ -75,6 +76,8 @@ struct vu_connection {
 	/* in: bytes [in_first, in_first + in_bytes) */
 	uint8_t *in;
 	size_t in_first, in_bytes;
+	unsigned int released; /* descriptors of the peer's, since released_ms */
+	int64_t released_ms;
 	int64_t part_ms; /* since when a part of a message has been there */
 	int fds[FDS];
 	unsigned int fd_count;

@@ -97,6 +97,7 @@ static void release(int *fds, unsigned int count, uint32_t uid, bool socket, boo
 		fds[i] = descriptor(is_stuck);
 		vu_release(fds[i], uid, socket);
 	}
+	vu_release_turn();
 }
 
 static void one_that_does_not_close_holds_up_no_other(void)
@@ -110,9 +111,19 @@ static void one_that_does_not_close_holds_up_no_other(void)
 	all_are_closed(own, 20);
 	all_are_closed(others, 20);
 	all_are_closed(sockets, 20);
-	HOLDS(!is_gone(bad) && !vu_release_full(1000) && !vu_release_stuck(1000));
+	HOLDS(!is_gone(bad) && !vu_release_full(1000, true) && !vu_release_stuck(1000));
 	let_go(&bad, 1);
 	all_are_closed(&bad, 1);
+}
+
+static void a_peer_that_sends_none_is_read_longer(void)
+{
+	int bad[100];
+
+	release(bad, 100, 1000, false, true);
+	HOLDS(vu_release_full(1000, true) && !vu_release_full(1000, false));
+	let_go(bad, 100);
+	all_are_closed(bad, 100);
 }
 
 static void a_user_whose_descriptors_do_not_close_is_stuck_and_alone(void)
@@ -120,10 +131,10 @@ static void a_user_whose_descriptors_do_not_close_is_stuck_and_alone(void)
 	int bad[STUCK], others[100], sockets[20], own[20];
 
 	release(bad, STUCK, 1000, false, true);
-	HOLDS(vu_release_full(1000) && !vu_release_stuck(1000));
+	HOLDS(vu_release_full(1000, true) && vu_release_full(1000, false) && !vu_release_stuck(1000));
 	while (!vu_release_stuck(1000)) { /* alarm() ends it */
 		look();
-		HOLDS(vu_release_full(1000) && !vu_release_full(1001) && !vu_release_stuck(1001));
+		HOLDS(vu_release_full(1000, true) && !vu_release_full(1001, true) && !vu_release_stuck(1001));
 	}
 	release(others, 100, 1001, false, false);
 	release(sockets, 20, 1000, true, false);
@@ -136,7 +147,7 @@ static void a_user_whose_descriptors_do_not_close_is_stuck_and_alone(void)
 	all_are_closed(bad, STUCK);
 	while (vu_release_waiting())
 		look();
-	HOLDS(!vu_release_full(1000) && !vu_release_stuck(1000));
+	HOLDS(!vu_release_full(1000, true) && !vu_release_stuck(1000));
 }
 
 /* A burst that is closed as fast as it goes is no fault. */
@@ -200,6 +211,7 @@ int main(void)
 	files.rlim_cur = files.rlim_max < FDS ? files.rlim_max : FDS;
 	HOLDS(setrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur >= 4200);
 	one_that_does_not_close_holds_up_no_other();
+	a_peer_that_sends_none_is_read_longer();
 	a_user_whose_descriptors_do_not_close_is_stuck_and_alone();
 	many_that_close_leave_their_user_alone();
 	many_users_take_no_thread_of_the_owner();
