@@ -593,6 +593,7 @@ static void (*const kinds[])(int) = {
 static void peer(int n)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){ 0 });
 	setpriority(PRIO_PROCESS, 0, 15); /* it is the card that they are hostile to, not the scheduler */
 	signal(SIGPIPE, SIG_IGN);
 	for (int life = 0;; life++)
@@ -653,12 +654,22 @@ static struct waited traffic(struct io *io, unsigned int pool, double seconds)
 	return waited;
 }
 
+/*
+ * A process that others of the machine do not take the processor from: what is measured is the card. With two cores for 64 peers the scheduler
+ * alone makes 3 ms of the slowest rounds.
+ */
+static bool ahead(pid_t pid)
+{
+	return sched_setscheduler(pid, SCHED_FIFO, &(struct sched_param){ 1 }) == 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct card_process card = { "", 0 };
 	double seconds = argc > 2 ? atof(argv[2]) : 4;
 	struct waited alone, beside;
 	pid_t peers[PEERS];
+	bool scheduled;
 	struct admin admin, second;
 	struct io io, late, filler;
 	uint8_t uuid[16];
@@ -666,6 +677,7 @@ int main(int argc, char **argv)
 
 	HOLDS(argc >= 2);
 	card_start(&card, argv[1]);
+	scheduled = ahead(card.pid) && ahead(0);
 	snprintf(folder, sizeof(folder), "%s", card.folder);
 	admin_open(&admin, &card);
 	pool = admin_create_pool(&admin, "good", 8 << 20, uuid);
@@ -708,6 +720,7 @@ int main(int argc, char **argv)
 	card_clean(&card);
 	printf("alone %u rounds: median %.1f us, p99 %.1f us; beside %d hostile peers %u rounds: median %.1f us, p99 %.1f us\n", alone.rounds,
 	       alone.median * 1e6, alone.p99 * 1e6, PEERS, beside.rounds, beside.median * 1e6, beside.p99 * 1e6);
-	printf("p99 ratio %.2f, failed 0\n", beside.p99 / alone.p99);
+	printf("p99 ratio %.2f, failed 0 (%s)\n", beside.p99 / alone.p99,
+	       scheduled ? "card and client before others in the scheduler" : "waits for the processor are in it: no permission to be before others");
 	return 0;
 }
