@@ -602,8 +602,8 @@ static int format_check(struct speckv_ctx *ctx, const struct medium *medium, int
 	if (medium->runtime) /* what is here was a table of pools that are files of their own */
 		return fail(ctx, -EEXIST, "%s is no table that this build can read: remove it with 'rm %s', and 'speckvctl pool create' takes over the pools beside it", medium->path, medium->path);
 	if (*bytes < 2 * LAY_UNIT)
-		return fail(ctx, -ENOSPC, "%s is too small for a medium of fixed size: it needs at least 4 MiB; use a new file name to let it grow by pool",
-			    medium->path);
+		return fail(ctx, -ENOSPC, "%s is too small for a medium of fixed size: it needs at least 4 MiB; use a new file name to let it grow by pool, or 'rm %s' first",
+			    medium->path, medium->path);
 	if (!medium->node && readers_only(st.st_mode) && st.st_uid != geteuid() && geteuid() != 0)
 		return fail(ctx, -EPERM, "cannot format %s: users who may only read it (mode %04o) could hold its locks: 'chmod go-r %s' as uid %u ends that",
 			    medium->path, st.st_mode & 07777, medium->path, st.st_uid);
