@@ -164,7 +164,7 @@ bool pool_file_owned(const struct stat *st, const struct lay_pool_record *record
 	return st->st_uid == record->uid && st->st_gid == record->gid && (st->st_mode & 07777) == mode;
 }
 
-/* The mode first: giving the file away may cost the right to it. */
+/* The group with what both modes let be done: none gets what neither gives it. The owner last: giving the file away may cost the right to it. */
 int pool_file_own(int fd, const struct lay_pool_record *record, mode_t mode)
 {
 	struct stat st;
@@ -173,8 +173,13 @@ int pool_file_own(int fd, const struct lay_pool_record *record, mode_t mode)
 		return -errno;
 	if (pool_file_owned(&st, record, mode))
 		return 0;
-	if (((st.st_mode & 07777) != mode && fchmod(fd, mode) != 0) ||
-	    ((st.st_uid != record->uid || st.st_gid != record->gid) && fchown(fd, record->uid, record->gid) != 0) || fsync(fd) != 0)
+	st.st_mode &= 07777;
+	if (st.st_gid != record->gid) {
+		if ((st.st_mode & ~mode && fchmod(fd, st.st_mode & mode) != 0) || fchown(fd, (uid_t)-1, record->gid) != 0)
+			return -errno;
+		st.st_mode &= mode;
+	}
+	if ((st.st_mode != mode && fchmod(fd, mode) != 0) || (st.st_uid != record->uid && fchown(fd, record->uid, (gid_t)-1) != 0) || fsync(fd) != 0)
 		return -errno;
 	return 0;
 }

@@ -4,8 +4,10 @@
  * another user can hold stops no manager. Needs root: the other user is uid 65534, or 4242 where it has a pool.
  */
 #include <grp.h>
+#include <linux/capability.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 
 #include "client/internal.h"
@@ -641,6 +643,88 @@ static void a_share_of_the_slots_is_the_managers(void)
 	speckv_device_close(dev);
 }
 
+/* In front of the C library's: what files that change hands let be done on the way, and by which group. */
+static const struct owned {
+	gid_t gid;
+	mode_t mode;
+} *steps; /* before and after */
+static unsigned int changes;
+
+static void look_at_step(int fd)
+{
+	struct stat st;
+
+	if (!steps || fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
+		return;
+	changes++;
+	for (unsigned int i = 0; i < 2; i++)
+		st.st_mode &= steps[i].gid == st.st_gid ? ~(steps[i].mode & 070) : ~0u;
+	CHECK(!(st.st_mode & 070), "group %u gets %o", st.st_gid, st.st_mode & 070);
+}
+
+int fchown(int fd, uid_t uid, gid_t gid)
+{
+	int rc = (int)syscall(SYS_fchown, fd, uid, gid);
+
+	look_at_step(fd);
+	return rc;
+}
+
+int fchmod(int fd, mode_t mode)
+{
+	int rc = (int)syscall(SYS_fchmod, fd, mode);
+
+	look_at_step(fd);
+	return rc;
+}
+
+/* May give files away, and then not change them. */
+static int gives_as_owner(void *arg)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[2];
+	struct speckv_pool_config set = { .uid = 4242, .gid = 5000, .mode = 0660 };
+
+	(void)arg;
+	CHECK(syscall(SYS_capget, &header, caps) == 0, "capget");
+	caps[0].effective &= ~(1u << CAP_FOWNER);
+	CHECK(syscall(SYS_capset, &header, caps) == 0, "capset");
+	EXPECT(0, speckv_pool_set(open_device("host:DRAM", 0), "passwd", SPECKV_SET_OWNER | SPECKV_SET_MODE, &set, NULL));
+	return 0;
+}
+
+/* A pool that is given away with another mode: at no instant may the old group do what the new one shall, or the other way round. */
+static void a_pool_that_changes_hands_is_for_no_one_between(void)
+{
+	static const struct owned made[] = { { 0, 0600 }, { 5000, 0660 } }, back[] = { { 5000, 0660 }, { 0, 0600 } }, wide[] = { { 5000, 0600 }, { 0, 0660 } };
+	struct speckv_pool_config set = { .uid = 0, .gid = 0, .mode = 0600 };
+	struct speckv_device *dev;
+
+	fresh();
+	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
+	config.uid = 4242;
+	config.gid = 5000;
+	config.mode = 0660;
+	steps = made;
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	steps = back;
+	EXPECT(0, speckv_pool_set(dev, "passwd", SPECKV_SET_OWNER | SPECKV_SET_MODE, &set, NULL));
+	steps = NULL;
+	set = (struct speckv_pool_config){ .uid = 4242, .gid = 5000, .mode = 0600 };
+	EXPECT(0, speckv_pool_set(dev, "passwd", SPECKV_SET_OWNER, &set, NULL));
+	set = (struct speckv_pool_config){ .uid = 0, .gid = 0, .mode = 0660 };
+	steps = wide;
+	EXPECT(0, speckv_pool_set(dev, "passwd", SPECKV_SET_OWNER | SPECKV_SET_MODE, &set, NULL));
+	steps = NULL;
+	set = (struct speckv_pool_config){ .uid = 0, .gid = 0, .mode = 0600 };
+	EXPECT(0, speckv_pool_set(dev, "passwd", SPECKV_SET_MODE, &set, NULL));
+	EXPECT(0, wait_child(spawn(gives_as_owner, NULL)));
+	CHECK(changes >= 10, "%u steps were looked at", changes);
+	EXPECT(0, speckv_pool_destroy(dev, "passwd", NULL, NULL));
+	speckv_device_close(dev);
+	remove_device("host:DRAM");
+}
+
 static void folders_and_files_for_programs(void)
 {
 	char file[700];
@@ -749,6 +833,7 @@ int main(void)
 	locks_of_a_pool_are_for_those_who_may_write_it();
 	a_fixed_medium_is_not_for_readers();
 	a_share_of_the_slots_is_the_managers();
+	a_pool_that_changes_hands_is_for_no_one_between();
 	a_writer_of_a_table_directs_no_manager();
 	folders_and_files_for_programs();
 	test_end();
