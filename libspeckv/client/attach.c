@@ -16,17 +16,17 @@ static long long slot_byte(struct region *r, unsigned int slot)
 }
 
 /* A manager that no lock in the pool's file shows: its other lock is not for every user to see. */
-static bool unseen_alive(struct region *r, unsigned int slot)
+static bool unseen_alive(struct region *r, unsigned int slot, uint64_t state)
 {
 	struct speckv_device *dev = r->dev;
 
-	return slot == LAY_SLOT_MANAGER && load(&r->head->clients[slot].state) & LAY_CLIENT_UNSEEN &&
+	return slot == LAY_SLOT_MANAGER && state & LAY_CLIENT_UNSEEN &&
 	       (dev->lock_fd < 0 || load(&dev->manager_slots) >> r->record & 1 || lock_holder(dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record), NULL));
 }
 
 int client_alive(struct region *r, unsigned int slot)
 {
-	return (int)slot == r->own_slot || lock_holder(r->lock_fd, slot_byte(r, slot), NULL) || unseen_alive(r, slot);
+	return (int)slot == r->own_slot || lock_holder(r->lock_fd, slot_byte(r, slot), NULL) || unseen_alive(r, slot, load(&r->head->clients[slot].state));
 }
 
 /* Give back every run that client `slot` of this incarnation holds. False: not all, a card does not answer. */
@@ -104,11 +104,11 @@ static void reindex(struct speckv_pool *pool)
 	}
 }
 
-/* Give back what the dead client of this slot held; the caller keeps others from the slot. True: a client was, and is settled. */
-static bool slot_reap(struct region *r, unsigned int slot, uint64_t *back)
+/* Give back what the dead client of this slot and state held; the caller keeps others from the slot. True: a client was, and is settled. */
+static bool slot_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *back)
 {
 	struct lay_client *client = &r->head->clients[slot];
-	uint64_t state = load(&client->state), got;
+	uint64_t got;
 	char command[64], size[32];
 	uint32_t tenant;
 
@@ -139,7 +139,7 @@ static void reaped(struct speckv_pool *pool, uint64_t back)
 int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 {
 	struct region *r = &pool->region;
-	uint64_t back = 0;
+	uint64_t back = 0, state;
 	int dead = 0;
 
 	pthread_mutex_lock(&r->reaping);
@@ -149,7 +149,9 @@ int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 		/* the slot's own lock keeps other processes from reaping it, or taking it, at the same time */
 		if (lock_byte(r->lock_fd, slot_byte(r, slot)) != 0)
 			continue;
-		dead += slot_reap(r, slot, &back);
+		state = load(&r->head->clients[slot].state);
+		if (!unseen_alive(r, slot, state)) /* the next manager may have come before this process had the lock, or just after */
+			dead += slot_reap(r, slot, state, &back);
 		unlock_byte(r->lock_fd, slot_byte(r, slot));
 	}
 	if (dead)
@@ -366,7 +368,7 @@ static int manager_slot_take(struct speckv_pool *pool, bool alone)
 	if (!rc) {
 		pool->unseen = !manager_shows(r);
 		rc = slot_check(pool);
-		if (!rc && !alone && slot_reap(r, LAY_SLOT_MANAGER, &back))
+		if (!rc && !alone && slot_reap(r, LAY_SLOT_MANAGER, load(&r->head->clients[LAY_SLOT_MANAGER].state), &back))
 			reaped(pool, back);
 		if (rc)
 			unlock_byte(r->lock_fd, slot_byte(r, LAY_SLOT_MANAGER));

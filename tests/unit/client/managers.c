@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* One manager at a time; dead ones are finished; and what fork() does to handles and locks. */
 #include <dirent.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <sys/syscall.h>
 
@@ -360,6 +361,65 @@ static void a_manager_is_not_taken_for_dead(struct speckv_device *dev)
 	expect_sound(dev, "pool", -1);
 }
 
+/* In front of the C library's: what another process does just after a client has the byte of the manager's slot. */
+static void (*after_lock)(void);
+static long long after_byte;
+static struct speckv_device *managed;
+static struct speckv_pool *manager_pool;
+
+int fcntl(int fd, int command, ...)
+{
+	const struct flock *lock;
+	va_list list;
+	void *arg;
+	int rc;
+
+	va_start(list, command);
+	arg = va_arg(list, void *);
+	va_end(list);
+	lock = arg;
+	rc = (int)syscall(SYS_fcntl, fd, command, arg);
+	if (after_lock && !rc && command == F_OFD_SETLK && lock->l_type == F_WRLCK && lock->l_start == after_byte) {
+		void (*once)(void) = after_lock;
+
+		after_lock = NULL;
+		once();
+	}
+	return rc;
+}
+
+static void the_next_manager_comes(void)
+{
+	struct speckv_attach attach = { .flags = ATTACH_MANAGER };
+
+	EXPECT(0, pool_attach(managed, "pool", &attach, &manager_pool));
+}
+
+/* A client that found the manager dead, and goes on to reap it only after the next one gave up waiting for it and came. */
+static void a_late_reaper_leaves_the_next_manager(struct speckv_device *dev)
+{
+	struct speckv_pool *client = attach_pool(dev, "pool", "late");
+	struct region *r = &client->region;
+	struct run run;
+
+	managed = open_device(MEMORY, 0);
+	EXPECT(-SIGKILL, wait_child(spawn(manages, NULL)));
+	manager_pool = NULL;
+	after_byte = LAY_LOCK_CLIENT(dev->single_inode ? r->record : 0, r->fixed.generation, LAY_SLOT_MANAGER);
+	after_lock = the_next_manager_comes;
+	EXPECT(0, clients_reap(client, NULL));
+	CHECK(manager_pool && manager_pool->slot == LAY_SLOT_MANAGER, "no manager came between");
+	CHECK(load(&r->head->clients[LAY_SLOT_MANAGER].state) & 1, "a manager that lives was taken for dead");
+	EXPECT(0, pages_claim(manager_pool, 4, &run, 0));
+	EXPECT(0, clients_reap(client, NULL));
+	CHECK(load(&r->page_map[run.page]) == lay_word(LAY_CLAIMED, manager_pool->owner, run.generation), "its run was given back");
+	pages_release(&manager_pool->region, manager_pool->owner, &run);
+	speckv_pool_close(manager_pool);
+	speckv_device_close(managed);
+	speckv_pool_close(client);
+	expect_sound(dev, "pool", -1);
+}
+
 static int sit(void *arg)
 {
 	attach_pool(open_device(MEMORY, 0), "pool", "sitter");
@@ -625,6 +685,7 @@ int main(void)
 	two_managers_at_once(dev);
 	who_is_attaching_is_seen(dev);
 	a_manager_is_not_taken_for_dead(dev);
+	a_late_reaper_leaves_the_next_manager(dev);
 	a_dead_manager_is_finished(dev);
 	for (int kind = 0; kind < test_media(); kind++)
 		half_done_pools_go((enum media)kind);
