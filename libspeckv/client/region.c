@@ -757,8 +757,12 @@ int region_grow_backing(struct region *r, uint64_t old_pages, uint64_t new_pages
 	uint64_t first = old_pages / r->min_run, last = new_pages / r->min_run + 1;
 	int rc;
 
-	if (r->dev->single_inode)
-		return map_extents(r, record);
+	if (r->dev->single_inode) {
+		rc = map_extents(r, record);
+		if (!rc && mapped_bytes(r) < r->fixed.data_offset + new_pages * r->page_bytes)
+			rc = -EUCLEAN; /* another writer took some of it away */
+		return rc;
+	}
 	rc = reserve(r->fd, r->fixed.page_map_offset + old_pages * 8, (new_pages - old_pages) * 8);
 	if (!rc)
 		rc = reserve(r->fd, r->fixed.entry_offset + first * sizeof(struct lay_entry), (last - first) * sizeof(struct lay_entry));

@@ -725,6 +725,43 @@ static void a_pool_that_changes_hands_is_for_no_one_between(void)
 	remove_device("host:DRAM");
 }
 
+/* In front of the C library's: what another writer of the table does while it is flushed. */
+static struct lay_pool_record *shortened;
+
+int msync(void *address, size_t bytes, int flags)
+{
+	if (shortened && load(&shortened->state) == SPECKV_POOL_RESIZING) {
+		shortened->extent[1].bytes -= LAY_UNIT;
+		shortened = NULL;
+	}
+	return (int)syscall(SYS_msync, address, bytes, flags);
+}
+
+/* What a pool grows into is zeroed as far as the table says that it is there, which is less by now. */
+static void a_table_that_shrinks_under_a_growth_refuses_it(void)
+{
+	char name[300];
+	struct speckv_pool_info info;
+	struct speckv_device *dev;
+
+	fresh();
+	dev = open_medium(MEDIUM_FIXED, name);
+	config = small_pool("pool", 4 * MIB);
+	config.max_bytes = 16 * MIB;
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	shortened = record_of(dev, "pool");
+	REFUSED(-EUCLEAN, "cannot grow", speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, NULL));
+	CHECK(!shortened, "nothing came between");
+	record_of(dev, "pool")->extent[1].bytes = 4 * MIB;
+	EXPECT(0, speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, &info));
+	CHECK(info.config.capacity_bytes == 8 * MIB, "%llu bytes", (unsigned long long)info.config.capacity_bytes);
+	expect_sound(dev, "pool", 0);
+	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
+	speckv_device_close(dev);
+	remove_device(name);
+	unlink(name + 5);
+}
+
 static void folders_and_files_for_programs(void)
 {
 	char file[700];
@@ -835,6 +872,7 @@ int main(void)
 	a_share_of_the_slots_is_the_managers();
 	a_pool_that_changes_hands_is_for_no_one_between();
 	a_writer_of_a_table_directs_no_manager();
+	a_table_that_shrinks_under_a_growth_refuses_it();
 	folders_and_files_for_programs();
 	test_end();
 	return 0;
