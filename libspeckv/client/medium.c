@@ -477,12 +477,15 @@ static void remove_empty_pools(const struct medium *medium, const struct folder 
 		unlinkat(in->fd, path_name(path), AT_REMOVEDIR); /* an empty one only */
 }
 
-/* A draft's name: of this thread, as others may make the same table. Nothing else has such a name. */
+/* A draft's name: by chance, as others may make the same table, from PID namespaces of their own too. Nothing else has such a name. */
 #define DRAFT_SUFFIX ".speckv-new"
 
 static void draft_name(const struct medium *medium, char name[256])
 {
-	snprintf(name, 256, ".%.200s.%d" DRAFT_SUFFIX, path_name(medium->path), (int)gettid());
+	uint32_t number = (uint32_t)gettid();
+
+	random_bytes(&number, sizeof(number)); /* where there are none the thread's number does */
+	snprintf(name, 256, ".%.200s.%u" DRAFT_SUFFIX, path_name(medium->path), number);
 }
 
 static bool is_draft(const struct medium *medium, const char *name)

@@ -625,6 +625,35 @@ static void drafts_of_the_dead_are_removed(void)
 	remove_device(name);
 }
 
+static pid_t shown_tid;
+
+/* In front of the C library's: in PID namespaces of their own, processes have the same numbers. */
+pid_t gettid(void)
+{
+	return shown_tid ? shown_tid : (pid_t)syscall(SYS_gettid);
+}
+
+/* Containers that make a table in one folder at once: each has a draft of its own. */
+static void drafts_of_two_containers_are_apart(void)
+{
+	char name[300];
+	pid_t pid;
+
+	snprintf(name, sizeof(name), "host:%s/draft.kv", test_dir);
+	atomic_store(flag, 0);
+	shown_tid = 1;
+	pid = spawn(makes_a_device, (void *)(uintptr_t)waits);
+	while (atomic_load(flag) != 1)
+		sleep_us(100);
+	speckv_device_close(open_device(name, SPECKV_OPEN_CREATE));
+	CHECK(drafts() == 1, "%u drafts: that of the other is there", drafts());
+	atomic_store(flag, 2);
+	EXPECT(0, wait_child(pid));
+	shown_tid = 0;
+	CHECK(drafts() == 0, "%u drafts", drafts());
+	remove_device(name);
+}
+
 /* Drafts and locks of pools beside a table that is lost: they go with the next creation, or the end of the device, unless a process is in. */
 static void hidden_files_of_no_pool_are_removed(void)
 {
@@ -674,6 +703,7 @@ int main(void)
 	if (!test_on_card())
 		closing_takes_the_table_before_its_lock();
 	drafts_of_the_dead_are_removed();
+	drafts_of_two_containers_are_apart();
 	hidden_files_of_no_pool_are_removed();
 	dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	config = small_pool("pool", 8 * MIB);
