@@ -162,6 +162,8 @@ void pools_tidy(struct speckv_device *dev, const struct folder *pools);
 int lock_byte(int fd, long long byte);             /* 0 or -EAGAIN... */
 int lock_byte_shared(int fd, long long byte);      /* the same, with others; turns one's own lock into a shared one */
 int lock_holder(int fd, long long byte, int *pid); /* 1 held by another, or not to be told; 0 free */
+/* Held by another with a shared lock, for which permission to read is enough? */
+bool lock_shared(int fd, long long byte);
 int unlock_byte(int fd, long long byte);
 /* Permissions of users who may read and not write. */
 mode_t readers_only(mode_t mode);

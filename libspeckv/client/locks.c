@@ -52,6 +52,13 @@ int lock_holder(int fd, long long byte, int *pid)
 	return lock.l_type != F_UNLCK;
 }
 
+bool lock_shared(int fd, long long byte)
+{
+	struct flock lock;
+
+	return lock_call(fd, F_OFD_GETLK, F_WRLCK, byte, &lock) == 0 && lock.l_type == F_RDLCK;
+}
+
 /* ---- a device's ------------------------------------------------------------------------------------------------------- */
 
 mode_t readers_only(mode_t mode)

@@ -661,6 +661,8 @@ static int make_way(struct speckv_ctx *ctx, const struct medium *medium, const s
 
 	for (int tries = 0; tries < 2000 && rc == -EAGAIN; tries++) {
 		rc = lock_byte(fd, LAY_LOCK_MANAGER); /* who has it may unlink the name, while it leads here */
+		if (rc == -EAGAIN && lock_shared(fd, LAY_LOCK_MANAGER))
+			rc = 0; /* of a user who may only read it: that keeps none from it */
 		if (rc == -EAGAIN)
 			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}

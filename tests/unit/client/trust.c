@@ -494,6 +494,43 @@ static void locks_of_readers_stop_no_one(void)
 	free(buffer);
 }
 
+static int holds_the_table(void *arg)
+{
+	struct flock all = { .l_type = F_RDLCK, .l_whence = SEEK_SET };
+	int fd;
+
+	(void)arg;
+	CHECK(setgroups(0, NULL) == 0 && setgid(STRANGER) == 0 && setuid(STRANGER) == 0, "setuid");
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* which ended with the user */
+	fd = open(in(runtime, "DRAM"), O_RDONLY | O_CLOEXEC);
+	CHECK(fd >= 0 && fcntl(fd, F_OFD_SETLK, &all) == 0, "lock");
+	atomic_store(ready, 1);
+	for (;;)
+		pause();
+	return 0;
+}
+
+/* A file that is of no use is replaced, also while a user who may read it holds its locks. */
+static void a_table_of_no_use_is_replaced_under_its_readers(void)
+{
+	int fd;
+	pid_t pid;
+
+	fresh();
+	CHECK(chmod(test_dir, 0755) == 0, "chmod");
+	fd = open(in(runtime, "DRAM"), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+	CHECK(fd >= 0 && fchmod(fd, 0644) == 0, "an empty file");
+	close(fd);
+	atomic_store(ready, 0);
+	pid = spawn(holds_the_table, NULL);
+	while (!atomic_load(ready))
+		sleep_us(1000);
+	speckv_device_close(open_device("host:DRAM", SPECKV_OPEN_CREATE));
+	kill(pid, SIGKILL);
+	EXPECT(-SIGKILL, wait_child(pid));
+	remove_device("host:DRAM");
+}
+
 /* The owner of a pool, who may not open its locks, learns what mends that. */
 static int is_named_the_repair(void *arg)
 {
@@ -867,6 +904,7 @@ int main(void)
 	cards_are_of_this_user_or_root();
 	a_group_may_share_and_root_is_in_none();
 	locks_of_readers_stop_no_one();
+	a_table_of_no_use_is_replaced_under_its_readers();
 	locks_of_a_pool_are_for_those_who_may_write_it();
 	a_fixed_medium_is_not_for_readers();
 	a_share_of_the_slots_is_the_managers();
