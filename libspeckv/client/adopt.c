@@ -111,7 +111,7 @@ void pools_tidy(struct speckv_device *dev, const struct folder *pools)
 int device_adopt(struct speckv_device *dev)
 {
 	struct dirent **list = NULL;
-	bool managed = false;
+	bool managed = false, hidden = false;
 	struct folder pools;
 	int n, rc;
 
@@ -129,13 +129,12 @@ int device_adopt(struct speckv_device *dev)
 			if (!rc && left_over(dev, list[i]->d_name)) /* and not of a pool that was made or removed just now */
 				rc = take_over(dev, &pools, list[i]->d_name);
 		}
-		if (!rc && !managed && hidden_left(dev, list[i]->d_name)) {
-			rc = device_manage(dev);
-			managed = !rc;
-		}
+		hidden = hidden || hidden_left(dev, list[i]->d_name);
 		free(list[i]);
 	}
 	free(list);
+	if (!rc && !managed && hidden) /* where that cannot be now, the next one tidies */
+		managed = !(dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) && device_manage(dev) == 0;
 	if (managed) {
 		pools_tidy(dev, &pools);
 		device_unmanage(dev);

@@ -690,6 +690,29 @@ static void hidden_files_of_no_pool_are_removed(void)
 	}
 }
 
+/* They can wait: a device is open while a manager is at work beside them. */
+static void hidden_files_keep_no_device_shut(void)
+{
+	char name[300], path[400];
+	struct speckv_device *busy;
+	struct stat st;
+	int fd;
+
+	snprintf(name, sizeof(name), "host:%s/hidden.kv", test_dir);
+	busy = open_device(name, SPECKV_OPEN_CREATE);
+	snprintf(path, sizeof(path), "%s.pools/.00112233445566778899aabbccddeeff.new", name + 5);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	CHECK(fd >= 0, "%s", path);
+	close(fd);
+	EXPECT(0, device_manage(busy));
+	speckv_device_close(open_device(name, SPECKV_OPEN_CREATE));
+	device_unmanage(busy);
+	speckv_device_close(busy);
+	speckv_device_close(open_device(name, SPECKV_OPEN_CREATE));
+	CHECK(stat(path, &st) != 0, "%s", path);
+	remove_device(name);
+}
+
 int main(void)
 {
 	struct speckv_pool_config config;
@@ -705,6 +728,7 @@ int main(void)
 	drafts_of_the_dead_are_removed();
 	drafts_of_two_containers_are_apart();
 	hidden_files_of_no_pool_are_removed();
+	hidden_files_keep_no_device_shut();
 	dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	config = small_pool("pool", 8 * MIB);
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
