@@ -633,7 +633,27 @@ int medium_format_check(struct speckv_ctx *ctx, const struct medium *medium, uin
 	return rc;
 }
 
-/* Overwrite a medium of fixed size. */
+/* Is what lies in this inode a whole table? */
+static bool is_ready(const struct medium *medium, int fd)
+{
+	size_t window = medium->node ? LAY_UNIT : sizeof(struct lay_superblock);
+	struct lay_superblock super;
+	struct stat st;
+	uint64_t bytes;
+	void *map;
+
+	if (fstat(fd, &st) != 0)
+		return false;
+	bytes = medium->node ? medium->node_bytes : (uint64_t)st.st_size;
+	map = bytes < window ? MAP_FAILED : mmap(NULL, window, PROT_READ, MAP_SHARED, fd, 0); /* devdax and hugetlbfs have no read() */
+	if (map == MAP_FAILED)
+		return false;
+	memcpy((void *)&super, map, sizeof(super));
+	munmap(map, window);
+	return medium_super_sound(&super) && super.medium_bytes >= sizeof(struct lay_device) && super.medium_bytes <= bytes;
+}
+
+/* Overwrite a medium of fixed size, unless another process made a table of it meanwhile. */
 static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int fd)
 {
 	struct stat st;
@@ -643,6 +663,10 @@ static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int
 	if (rc)
 		return rc;
 	rc = fstat(fd, &st) != 0 ? -errno : lock_byte(fd, LAY_LOCK_MANAGER);
+	if (!rc && is_ready(medium, fd)) {
+		unlock_byte(fd, LAY_LOCK_MANAGER);
+		return 0;
+	}
 	if (!rc && !medium->node && readers_only(st.st_mode) && fchmod(fd, st.st_mode & 0777 & ~readers_only(st.st_mode)) != 0)
 		rc = -errno; /* its locks lie in it: see locks.c */
 	if (!rc && !medium->node && fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP)
@@ -686,7 +710,7 @@ int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format
 	if (rc)
 		return rc;
 	fd = medium_open(ctx, medium, &in, O_RDWR);
-	if (fd >= 0 && ((medium->card && format) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0))) {
+	if (fd >= 0 && ((medium->card && format && !is_ready(medium, fd)) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0))) {
 		rc = make_way(ctx, medium, &in, fd);
 		close(fd);
 		fd = rc ? rc : -ENOENT;

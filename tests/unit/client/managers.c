@@ -361,8 +361,8 @@ static void a_manager_is_not_taken_for_dead(struct speckv_device *dev)
 	expect_sound(dev, "pool", -1);
 }
 
-/* In front of the C library's: what another process does just after a client has the byte of the manager's slot. */
-static void (*after_lock)(void);
+/* In front of the C library's: what another process does just after a client has the byte of the manager's slot, or before a manager has its lock. */
+static void (*after_lock)(void), (*before_format)(void);
 static long long after_byte;
 static struct speckv_device *managed;
 static struct speckv_pool *manager_pool;
@@ -378,6 +378,12 @@ int fcntl(int fd, int command, ...)
 	arg = va_arg(list, void *);
 	va_end(list);
 	lock = arg;
+	if (before_format && command == F_OFD_SETLK && lock->l_type == F_WRLCK && lock->l_start == LAY_LOCK_MANAGER) {
+		void (*once)(void) = before_format;
+
+		before_format = NULL;
+		once();
+	}
 	rc = (int)syscall(SYS_fcntl, fd, command, arg);
 	if (after_lock && !rc && command == F_OFD_SETLK && lock->l_type == F_WRLCK && lock->l_start == after_byte) {
 		void (*once)(void) = after_lock;
@@ -566,6 +572,43 @@ static void two_first_opens_make_one_table(void)
 	the_other_goes_on();
 }
 
+static void another_formats(void)
+{
+	struct speckv_pool_config config = small_pool("theirs", 4 * MIB);
+	struct speckv_pool *pool;
+
+	other = open_device(other_name, SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT);
+	EXPECT(0, speckv_pool_create(other, &config, NULL));
+	pool = attach_pool(other, "theirs", "other");
+	EXPECT(0, put_number(pool, 1, buffer));
+	speckv_pool_close(pool);
+}
+
+/* What another process made of a medium, after this one found something else there, is not overwritten. */
+static void two_that_format_make_one_table(void)
+{
+	struct speckv_device *dev;
+	struct speckv_pool *pool;
+	int fd;
+
+	snprintf(other_name, sizeof(other_name), "host:%s/both.kv", test_dir);
+	fd = open(other_name + 5, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	CHECK(fd >= 0 && ftruncate(fd, 16 * MIB) == 0, "%s", other_name);
+	close(fd);
+	other = NULL;
+	before_format = another_formats;
+	dev = open_device(other_name, SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT);
+	CHECK(other && memcmp(dev->uuid, other->uuid, sizeof(dev->uuid)) == 0, "two tables of one medium");
+	pool = attach_pool(dev, "theirs", "this");
+	EXPECT(0, get_number(pool, 1, buffer));
+	speckv_pool_close(pool);
+	speckv_device_close(other);
+	other = NULL;
+	speckv_device_close(dev);
+	EXPECT(0, speckv_device_remove(test_ctx, other_name, SPECKV_REMOVE_POOLS));
+	unlink(other_name + 5);
+}
+
 static unsigned int drafts(void)
 {
 	unsigned int n = 0;
@@ -725,6 +768,7 @@ int main(void)
 	two_first_opens_make_one_table();
 	if (!test_on_card())
 		closing_takes_the_table_before_its_lock();
+	two_that_format_make_one_table();
 	drafts_of_the_dead_are_removed();
 	drafts_of_two_containers_are_apart();
 	hidden_files_of_no_pool_are_removed();
