@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+/* One block in a shrink: copied below the new end, or dropped. */
+#include "resize.h"
+
+/* The copy's header says where it lies. -EAGAIN: it is not that block any more. */
+static int copy_mapped(struct region *r, const struct found *found, const struct run *run)
+{
+	uint64_t room = (uint64_t)run->pages << r->page_shift;
+	uint8_t *to = r->data + (run->page << r->page_shift);
+	struct speckv_frame_identity identity;
+	struct speckv_frame frame;
+	int rc;
+
+	memcpy(to, r->data + (found->page << r->page_shift), (uint64_t)found->pages << r->page_shift);
+	rc = index_current(r, found) ? speckv_frame_parse(to, room, &frame) : -EAGAIN;
+	if (!rc) {
+		identity = frame.identity;
+		identity.generation = run->generation;
+		identity.pool_address = run->page << r->page_shift;
+		rc = speckv_frame_readdress(to, room, &identity);
+	}
+	if (!rc)
+		rc = speckv_frame_verify(to, room);
+	if (!rc)
+		rc = region_flush(r, to, frame.frame_bytes);
+	return rc;
+}
+
+static int copy_in_card(struct region *r, const struct speckv_key *key, const struct found *found, const struct run *run)
+{
+	uint64_t bytes;
+	int rc = card_io_copy(r, key, found, run, &bytes);
+
+	return rc && rc != -ENODEV && rc != -EACCES && !index_current(r, found) ? -EAGAIN : rc;
+}
+
+static int not_written(struct job *job, const struct run *copy)
+{
+	struct region *r = &job->pool->region;
+
+	pages_release(r, job->pool->owner, copy);
+	return fail(job->dev->ctx, -EIO, "pool %s: %s cannot be written; its size is as it was", job->name, r->path);
+}
+
+int move_block(struct job *job, uint64_t page, const struct place *place)
+{
+	struct region *r = &job->pool->region;
+	struct found found, moved;
+	struct speckv_key key;
+	struct run run, old;
+	uint64_t failed = load(&r->flushes_failed);
+	int rc;
+
+	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
+		return -EAGAIN;
+	if (index_doubtful(r, &found)) {
+		if (!block_drop(job->pool, &key, &found) && index_entry(r, found.entry, &moved, &key) && moved.generation == found.generation)
+			return fail(job->dev->ctx, -ENODEV, "pool %s: %s does not answer", job->name, job->dev->medium.name);
+		return -EAGAIN;
+	}
+	if (!place)
+		rc = pages_claim(job->pool, found.pages, &run, job->to);
+	else
+		rc = found.pages <= place->pages && pages_claim_at(job->pool, place->to, found.pages, &run) ? 0 : -ENOSPC;
+	if (rc)
+		return rc;
+	rc = r->card ? copy_in_card(r, &key, &found, &run) : copy_mapped(r, &found, &run);
+	if (rc == -ENODEV || rc == -EACCES) {
+		pages_release(r, job->pool->owner, &run);
+		return fail(job->dev->ctx, rc, "pool %s: %s does not answer", job->name, job->dev->medium.name);
+	}
+	if (rc && load(&r->flushes_failed) != failed)
+		return not_written(job, &run);
+	if (rc) {
+		pages_release(r, job->pool->owner, &run);
+		if (rc != -EAGAIN) { /* it was bad where it was */
+			pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR, "the block at page %llu does not verify; dropped instead of moved", (unsigned long long)page);
+			block_drop(job->pool, &key, &found);
+		}
+		return -EAGAIN;
+	}
+	index_fill(r, &run, &key, load(&r->entries[found.entry].first_position), found.frame_bytes, found.raw_bytes, found.tenant,
+		   load(&r->entries[found.entry].used));
+	old = (struct run){ found.page, found.generation, found.pages };
+	moved = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
+	if (move_begin(job->pool, &found, &run)) {
+		move_end(job->pool);
+		store(&r->entries[moved.entry].generation, 0);
+		return not_written(job, &run);
+	}
+	if (!pages_switch(job->pool, &old, &run)) { /* dropped meanwhile: it must not come back */
+		uint64_t generation = run.generation;
+
+		move_end(job->pool);
+		atomic_compare_exchange_strong(&r->entries[moved.entry].generation, &generation, 0);
+		card_io_invalidate(r, &run);
+		pages_release(r, job->pool->owner, &run);
+		return -EAGAIN;
+	}
+	rc = block_index(job->pool, &key, &run);
+	if (!rc)
+		index_inherit(r, &found, &moved);
+	if (move_settle(job->pool, &old, &run)) {
+		index_inherit(r, &moved, &found);
+		move_end(job->pool);
+		index_orphan(r, &moved);
+		index_remove(r, &key, moved.entry, moved.generation);
+		store(&r->entries[moved.entry].generation, 0);
+		return not_written(job, &run);
+	}
+	move_end(job->pool);
+	index_orphan(r, &found);
+	index_remove(r, &key, found.entry, found.generation);
+	store(&r->entries[found.entry].generation, 0);
+	card_io_invalidate(r, &old); /* what it misses goes when the tail is cleared */
+	pages_release(r, job->pool->owner, &old);
+	if (rc)
+		block_drop(job->pool, &key, &moved);
+	return rc;
+}
+
+int drop_block(struct job *job, uint64_t page)
+{
+	struct region *r = &job->pool->region;
+	struct speckv_key key;
+	struct found found;
+
+	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
+		return -EAGAIN;
+	count(job->pool, SPECKV_COUNT_EVICTIONS, block_drop(job->pool, &key, &found));
+	return 0;
+}
