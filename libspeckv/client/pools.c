@@ -268,7 +268,11 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	memcpy(made.calibration, calibration.digest, sizeof(made.calibration));
 	if (dev->single_inode) {
 		made.table_bytes = plan.data_offset;
-		device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes, &made.extent[0]); /* there is room: see create_check() */
+		rc = device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes, &made.extent[0]);
+		if (rc) { /* there was room: another writer of the table took it */
+			rc = no_room(dev, full.name, plan.data_offset + plan.capacity_bytes, device_largest_free(dev, NULL));
+			goto out;
+		}
 		made.extent[1] = (struct lay_extent){ made.extent[0].offset + plan.data_offset, plan.capacity_bytes };
 		made.extent[0].bytes = plan.data_offset;
 		made.extents = 2;

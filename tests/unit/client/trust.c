@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <stdatomic.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -774,6 +775,42 @@ int msync(void *address, size_t bytes, int flags)
 	return (int)syscall(SYS_msync, address, bytes, flags);
 }
 
+/* The same, just before a new pool gets its uuid. */
+static struct lay_pool_record *occupied;
+
+ssize_t getrandom(void *buffer, size_t bytes, unsigned int flags)
+{
+	if (occupied) {
+		memcpy(occupied->name, "wide", sizeof("wide"));
+		occupied->extent[0] = (struct lay_extent){ LAY_UNIT, 94 * MIB };
+		occupied->extents = 1;
+		store(&occupied->state, SPECKV_POOL_ACTIVE);
+		occupied = NULL;
+	}
+	return syscall(SYS_getrandom, buffer, bytes, flags);
+}
+
+/* Room for a pool that the table says is gone, after it was looked for: no pool is made, least of all in the place of the table. */
+static void a_table_that_fills_under_a_creation_refuses_it(void)
+{
+	char name[300];
+	struct lay_pool_record *last;
+	struct speckv_device *dev;
+
+	fresh();
+	dev = open_medium(MEDIUM_FIXED, name);
+	config = small_pool("pool", 4 * MIB);
+	last = occupied = &dev->table->pools[LAY_POOLS - 1];
+	REFUSED(-ENOSPC, "pool pool needs", speckv_pool_create(dev, &config, NULL));
+	CHECK(!occupied && dev->table->super.magic == LAY_DEVICE_MAGIC, "the table was overwritten");
+	store(&last->state, 0);
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
+	speckv_device_close(dev);
+	remove_device(name);
+	unlink(name + 5);
+}
+
 /* What a pool grows into is zeroed as far as the table says that it is there, which is less by now. */
 static void a_table_that_shrinks_under_a_growth_refuses_it(void)
 {
@@ -911,6 +948,7 @@ int main(void)
 	a_pool_that_changes_hands_is_for_no_one_between();
 	a_writer_of_a_table_directs_no_manager();
 	a_table_that_shrinks_under_a_growth_refuses_it();
+	a_table_that_fills_under_a_creation_refuses_it();
 	folders_and_files_for_programs();
 	test_end();
 	return 0;
