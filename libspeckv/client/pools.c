@@ -480,18 +480,28 @@ static bool owned_so(const struct region *r, const struct lay_pool_record *recor
 		pool_file_owned(&lock, wanted, pool_lock_mode(wanted->mode)));
 }
 
+/* A record with the owner and mode that its pool's file has: a manager that died may have got no further. */
+static int as_its_file(struct speckv_device *dev, const struct lay_pool_record *record, const struct region *r, struct lay_pool_record *copy)
+{
+	struct stat st;
+
+	memcpy((void *)copy, (const void *)record, sizeof(*copy));
+	if (dev->single_inode)
+		return 0;
+	if (fstat(r->fd, &st) != 0)
+		return fail(dev->ctx, -errno, "pool %s: cannot look at %s: %s", record->name, r->path, strerror(errno));
+	copy->uid = st.st_uid;
+	copy->gid = st.st_gid;
+	copy->mode = st.st_mode & 0777;
+	return 0;
+}
+
 /* Owner and mode that are wanted, judged; nothing is changed. */
 static int check_owner(struct speckv_device *dev, const struct lay_pool_record *record, struct region *r, unsigned int mask, const struct speckv_pool_config *config,
 		       struct lay_pool_record *wanted)
 {
-	struct stat st;
-
-	memcpy((void *)wanted, (const void *)record, sizeof(*wanted));
-	if (!dev->single_inode && fstat(r->fd, &st) == 0 && (st.st_mode & 0600) == 0600) { /* a manager that died may have got no further */
-		wanted->uid = st.st_uid;
-		wanted->gid = st.st_gid;
-		wanted->mode = st.st_mode & 0777;
-	}
+	if (as_its_file(dev, record, r, wanted) || (wanted->mode & 0600) != 0600)
+		memcpy((void *)wanted, (const void *)record, sizeof(*wanted));
 	if (mask & SPECKV_SET_OWNER && config->uid != (uint32_t)-1)
 		wanted->uid = config->uid;
 	if (mask & SPECKV_SET_OWNER && config->gid != (uint32_t)-1)
@@ -515,17 +525,13 @@ static int check_owner(struct speckv_device *dev, const struct lay_pool_record *
 static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, struct region *r, const struct lay_pool_record *wanted)
 {
 	struct lay_pool_record before;
-	struct stat st;
-	int rc = 0;
+	int rc;
 
 	if (owned_so(r, record, wanted))
 		return 0;
-	memcpy((void *)&before, (const void *)record, sizeof(before));
-	if (fstat(r->fd, &st) != 0)
-		return fail(dev->ctx, -errno, "pool %s: cannot look at %s: %s", record->name, r->path, strerror(errno));
-	before.uid = st.st_uid;
-	before.gid = st.st_gid;
-	before.mode = st.st_mode & 0777;
+	rc = as_its_file(dev, record, r, &before);
+	if (rc)
+		return rc;
 	if (dev->medium.card) {
 		rc = card_pool_owner(dev, record, wanted->uid, wanted->gid, wanted->mode);
 		if (rc) {
@@ -620,8 +626,9 @@ static int set_all(struct speckv_device *dev, struct lay_pool_record *record, st
 	struct lay_pool_record owner;
 	int rc;
 
-	memcpy((void *)&owner, (const void *)record, sizeof(owner));
-	rc = set_owner(dev, record, r, wanted);
+	rc = as_its_file(dev, record, r, &owner);
+	if (!rc)
+		rc = set_owner(dev, record, r, wanted);
 	if (rc)
 		return rc;
 	store_limits(pool, limits);

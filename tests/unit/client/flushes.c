@@ -180,6 +180,33 @@ static void settings(struct speckv_device *dev)
 	speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA | SPECKV_SET_TENANT_QUOTA | SPECKV_SET_EVICTION, &config, NULL);
 }
 
+/* A manager that was killed leaves a record that lets the pool's file have another mode: settings that fail after it give it none. */
+static void settings_after_a_killed_manager(struct speckv_device *dev)
+{
+	struct speckv_pool_config config = { .quota_bytes = 1 * MIB };
+	struct speckv_pool_info before;
+	struct lay_pool_record record;
+	int number = device_look(dev, "pool", &record), refused = 0;
+	struct stat st;
+
+	if (dev->single_inode)
+		return;
+	EXPECT(0, speckv_pool_info(dev, "pool", &before));
+	for (int n = 1; n < 10; n++) {
+		int rc;
+
+		dev->table->pools[number].mode |= 0060;
+		fail_at(n, false);
+		rc = speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA, &config, NULL);
+		refused += failed() && rc == -EIO;
+		CHECK(stat(before.path, &st) == 0 && (st.st_mode & 0777) == 0600, "flush %d: mode %o", n, st.st_mode & 0777);
+		config.quota_bytes = config.quota_bytes == MIB ? 2 * MIB : MIB;
+	}
+	CHECK(refused >= 2, "%d refused", refused);
+	config = before.config;
+	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA, &config, NULL));
+}
+
 static void resizes(struct speckv_device *dev, uint64_t to, bool long_)
 {
 	struct speckv_pool_info before, after;
@@ -286,6 +313,7 @@ static void one_medium(enum media kind, bool long_)
 	blocks(dev, long_);
 	attaching(dev);
 	settings(dev);
+	settings_after_a_killed_manager(dev);
 	resizes(dev, 6 * MIB, long_);
 	resizes(dev, 2 * MIB, long_);
 	making_and_removing(dev, kind, long_);
