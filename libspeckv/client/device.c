@@ -348,10 +348,14 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 			return;
 		/* the size in the pool's own header is the truth */
 		if (!rc) {
-			uint64_t pages = region_pages(&region);
-			bool done = r->capacity_bytes != pages * region.page_bytes;
+			uint64_t before = r->capacity_bytes / region.page_bytes, pages = resize_ends_at(&region, before);
+			bool done = before != pages;
 
 			resize_begin(&region); /* where a client has it, that does the same: twice harms nothing */
+			if (pages != region_pages(&region) && resize_store(&region, pages) != 0) {
+				region_close(&region);
+				return; /* for the next manager: nothing above the size is given back before that */
+			}
 			resize_undo(&region);
 			r->capacity_bytes = pages * region.page_bytes;
 			if (dev->single_inode)
@@ -380,7 +384,7 @@ static void record_foresee(struct speckv_device *dev, int number)
 	copy.name[sizeof(copy.name) - 1] = 0;
 	rc = state == SPECKV_POOL_CREATING ? -ENOENT : region_open_managed(dev, copy.name, &region);
 	if (!rc && dev->single_inode && state == SPECKV_POOL_RESIZING)
-		store(&dev->left[number], region.fixed.data_offset + region_pages(&region) * region.page_bytes);
+		store(&dev->left[number], region.fixed.data_offset + resize_ends_at(&region, copy.capacity_bytes / region.page_bytes) * region.page_bytes);
 	if (!rc)
 		region_close(&region);
 	else if (state != SPECKV_POOL_RESIZING && region_useless(rc))

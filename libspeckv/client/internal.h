@@ -319,6 +319,9 @@ void resize_end(struct region *region);
 void resize_undo(struct region *region);
 /* A client was kept from claiming by a shrink: if its manager died, undo it. True: look again. */
 bool resize_abandoned(struct speckv_pool *pool);
+/* The size, in pages, that a resize from `before` whose manager died ends at: the header's, or `before` where clients hold pages above the header's. */
+uint64_t resize_ends_at(struct region *region, uint64_t before);
+int resize_store(struct region *region, uint64_t pages); /* into the header, and to the medium */
 
 /* ---- removal.c ------------------------------------------------------------------------------------------------------- */
 

@@ -55,6 +55,32 @@ static bool resized(struct region *r)
 	return record->capacity_bytes != region_pages(r) << r->page_shift;
 }
 
+/* Does a client hold pages above the mark, after all? */
+static bool claimed_above(struct region *r, uint64_t mark, uint64_t end)
+{
+	for (uint64_t p = first_above(r, mark); p < end; p++) {
+		uint64_t word = load(&r->page_map[p]);
+
+		if (word != LAY_FREE && word != LAY_RETIRED)
+			return true;
+	}
+	return false;
+}
+
+int resize_store(struct region *r, uint64_t pages)
+{
+	store(&r->head->pool.data_pages, pages);
+	atomic_fetch_add(&r->head->pool.size_sequence, 1);
+	return region_flush(r, r->head, sizeof(r->head->pool));
+}
+
+uint64_t resize_ends_at(struct region *r, uint64_t before)
+{
+	uint64_t pages = region_pages(r);
+
+	return before > pages && before <= r->fixed.max_pages && claimed_above(r, pages, before) ? before : pages;
+}
+
 /* It costs a system call: ten times a second at most, and only while a shrink is under way. */
 bool resize_abandoned(struct speckv_pool *pool)
 {
@@ -182,20 +208,6 @@ static int shrink(struct job *job)
 	return 0;
 }
 
-/* Does a client hold pages above the new end, after all? */
-static bool claimed_above(struct job *job)
-{
-	struct region *r = &job->pool->region;
-
-	for (uint64_t p = first_above(r, job->to); p < job->from; p++) {
-		uint64_t word = load(&r->page_map[p]);
-
-		if (word != LAY_FREE && word != LAY_RETIRED)
-			return true;
-	}
-	return false;
-}
-
 /*
  * No client claims above the smaller of both sizes until the new one has reached the medium. -EAGAIN, the size as it was: one that had the old limit did
  * so where a late undo of an earlier resize had freed a retired page. Those that claim from now on see that the size changed, and give it back.
@@ -210,16 +222,16 @@ static int publish_size(struct job *job, uint64_t pages)
 	store(&pool->data_pages, pages);
 	atomic_fetch_add(&pool->size_sequence, 1);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (pages < job->from && claimed_above(job)) {
-		store(&pool->data_pages, job->from);
-		atomic_fetch_add(&pool->size_sequence, 1);
-		return -EAGAIN;
+	if (pages < job->from && claimed_above(r, pages, job->from)) {
+		rc = resize_store(r, job->from); /* the smaller one may have reached the medium by itself */
+		if (!rc)
+			return -EAGAIN;
+	} else {
+		rc = region_flush(r, r->head, sizeof(r->head->pool));
+		if (rc)
+			resize_store(r, job->from);
 	}
-	rc = region_flush(r, r->head, sizeof(r->head->pool));
 	if (rc) {
-		store(&pool->data_pages, job->from);
-		atomic_fetch_add(&pool->size_sequence, 1);
-		region_flush(r, r->head, sizeof(r->head->pool));
 		fail_text(job->dev->ctx, "pool %s: %s cannot be written: %s; its size is as it was", job->name, r->path, strerror(-rc));
 		resize_undo(r);
 		return rc;
@@ -418,7 +430,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		return rc;
 	}
 	record = &dev->table->pools[job.pool->region.record];
-	job.from = region_pages(&job.pool->region);
+	job.from = job.undone ? resize_ends_at(&job.pool->region, record->capacity_bytes >> job.pool->region.page_shift) : region_pages(&job.pool->region);
 	job.to = capacity >> job.pool->region.page_shift;
 	block_pages = (speckv_frame_max_bytes(&job.pool->region.fixed.geometry, SPECKV_CODEC_RAW) + job.pool->region.page_bytes - 1) >>
 		      job.pool->region.page_shift;

@@ -440,6 +440,41 @@ static void what_is_said_of_a_dead_resize_is_so(bool by_client)
 	}
 }
 
+/* A manager dies after it stored the smaller size and before it looked for blocks above it: the size is as it was, with them. */
+static void blocks_above_a_size_that_was_not_looked_at_stay(enum media kind)
+{
+	struct speckv_device *dev = open_medium(kind, device_name);
+	struct speckv_pool_config config = small_pool("pool", 8 * MIB), lru = { .eviction = SPECKV_EVICT_LRU };
+	struct speckv_pool_info info;
+	struct lay_pool_record *record;
+	struct speckv_pool *pool;
+	struct region *r;
+	unsigned int n = 0;
+
+	EXPECT(0, speckv_pool_create(dev, &config, NULL));
+	pool = attach_pool(dev, "pool", "a");
+	r = &pool->region;
+	record = &dev->table->pools[r->record];
+	for (uint64_t used = 0; used < 6 * MIB; used = load(&r->head->pool.used_pages) * r->page_bytes)
+		EXPECT(0, put_number(pool, n++, buffer));
+	store(&record->state, SPECKV_POOL_RESIZING);
+	store(&r->head->pool.claim_limit, 4 * MIB / r->page_bytes);
+	store(&r->head->pool.data_pages, 4 * MIB / r->page_bytes);
+	atomic_fetch_add(&r->head->pool.size_sequence, 1);
+	EXPECT(-EALREADY, speckv_pool_resize(dev, "pool", 8 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	EXPECT(-EALREADY, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &lru, NULL));
+	EXPECT(0, speckv_pool_info(dev, "pool", &info));
+	CHECK(info.state == SPECKV_POOL_ACTIVE && info.config.capacity_bytes == 8 * MIB, "state %u, %llu bytes", info.state, (unsigned long long)info.config.capacity_bytes);
+	for (unsigned int i = 0; i < n; i++)
+		EXPECT(0, get_number(pool, i, buffer));
+	speckv_pool_close(pool);
+	expect_sound(dev, "pool", n);
+	speckv_device_close(dev);
+	remove_device(device_name);
+	if (kind == MEDIUM_FIXED)
+		unlink(device_name + 5);
+}
+
 int main(void)
 {
 	test_begin(150);
@@ -454,6 +489,8 @@ int main(void)
 		what_is_said_of_a_dead_resize_is_so(false);
 		what_is_said_of_a_dead_resize_is_so(true);
 	}
+	for (int kind = 0; kind < test_media(); kind++)
+		blocks_above_a_size_that_was_not_looked_at_stay((enum media)kind);
 	for (int kind = 0; kind < test_media(); kind++)
 		for (int undone = 0; undone < 2; undone++)
 			with_traffic((enum media)kind, undone);
