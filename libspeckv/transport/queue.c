@@ -278,6 +278,7 @@ int queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns)
 
 int queue_call(struct queue *q, const void *entry, uint64_t timeout_ns, uint64_t *result, uint16_t *status)
 {
+	uint64_t start = now_ns(), spent = 0;
 	struct speckv_cqe done;
 	struct speckv_sqe sqe;
 	int rc;
@@ -285,10 +286,11 @@ int queue_call(struct queue *q, const void *entry, uint64_t timeout_ns, uint64_t
 	memcpy(&sqe, entry, sizeof(sqe));
 	sqe.command_id = (uint16_t)(q->sq_tail & 0x7fff);
 	queue_put(q, &sqe);
-	rc = queue_ring(q);
-	do /* events, and answers to commands that were given up, are not ours */
-		rc = rc ? rc : queue_wait(q, &done, timeout_ns);
-	while (!rc && done.command_id != sqe.command_id);
+	for (rc = queue_ring(q); !rc; spent = now_ns() - start) {
+		rc = spent > timeout_ns ? -ETIMEDOUT : queue_wait(q, &done, timeout_ns - spent);
+		if (!rc && done.command_id == sqe.command_id) /* events, and answers to commands that were given up, are not ours */
+			break;
+	}
 	if (rc)
 		return rc;
 	if (result)

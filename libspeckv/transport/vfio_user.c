@@ -185,12 +185,14 @@ static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, s
 			if (send_all(v, &no, sizeof(no), -1, until))
 				return v->broken;
 		}
+		if (now_ms() >= until) /* there may be no end of them */
+			return broken(v, -ETIMEDOUT);
 	}
-	if (got)
-		*got = left < answer_bytes ? left : answer_bytes;
-	if (left > answer_bytes && !(r.flags & ERROR))
+	if (left > answer_bytes)
 		return broken(v, -EPROTO);
-	if (left && receive_all(v, answer, left < answer_bytes ? left : answer_bytes, fd, until))
+	if (got)
+		*got = left;
+	if (left && receive_all(v, answer, left, fd, until))
 		return v->broken;
 	return r.flags & ERROR ? -(int)(r.error && r.error < 4096 ? r.error : EIO) : 0;
 }
