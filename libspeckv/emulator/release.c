@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * Closing descriptors that came from a peer. How long close() takes is the peer's choice (a file system in user space, a socket
- * that lingers): threads wait for that. Each user has two lanes, one for the descriptors that it sent and one for its sockets;
- * none holds up another. One thread works on a lane; where none of its descriptors was closed between two looks, twice as many
- * do, up to LANE_THREADS.
+ * that lingers): threads wait for that. Each user has three lanes: for the descriptors that it sent, for its sockets, and for those of
+ * its sockets in which none waits that it sent; none holds up another. One thread works on a lane; where none of its descriptors was
+ * closed between two looks, twice as many do, up to LANE_THREADS.
  *
  * The card's thread never waits for the lock: what it cannot hand over now it hands over in its next turn, and what it asks is in
  * atomic counters. Lanes are made, linked and freed by it alone.
@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,6 +28,9 @@
 #define IDLE 8             /* threads that are kept when there is nothing to close */
 #define GAP_MS 200         /* more than this between two looks: it was this process that did not run */
 #define STACK_BYTES 65536u
+#define READS 16           /* of what was sent over a socket and not taken, before it is given up */
+
+enum kind { DESCRIPTORS, SOCKETS, EMPTY_SOCKETS };
 
 struct item {
 	struct item *next;
@@ -36,7 +40,8 @@ struct item {
 struct lane {
 	struct lane *next, *next_made; /* of those that threads see, with the lock; of all, the card's thread's */
 	uint32_t uid;
-	bool sockets, linked;
+	enum kind kind;
+	bool linked;
 	_Atomic bool moved;           /* one was closed since the last look */
 	_Atomic unsigned int waiting; /* handed over, and not begun */
 	_Atomic unsigned int busy, most; /* threads on it, now and at most */
@@ -143,11 +148,11 @@ static void begin_threads(void)
 	pthread_attr_destroy(&attributes);
 }
 
-static struct lane *find(uint32_t uid, bool sockets)
+static struct lane *find(uint32_t uid, enum kind kind)
 {
 	struct lane *l = made;
 
-	while (l && (l->uid != uid || l->sockets != sockets))
+	while (l && (l->uid != uid || l->kind != kind))
 		l = l->next_made;
 	return l;
 }
@@ -183,13 +188,13 @@ void vu_release_turn(void)
 	pthread_mutex_unlock(&lock);
 }
 
-void vu_release_all(const int *fds, unsigned int n, uint32_t uid, bool sockets)
+static void release(const int *fds, unsigned int n, uint32_t uid, enum kind kind)
 {
-	struct lane *l = find(uid, sockets);
+	struct lane *l = find(uid, kind);
 
 	if (n && !l && (l = calloc(1, sizeof(*l)))) {
 		l->uid = uid;
-		l->sockets = sockets;
+		l->kind = kind;
 		l->most = 1;
 		l->moved = true;
 		l->next_made = made;
@@ -209,9 +214,37 @@ void vu_release_all(const int *fds, unsigned int n, uint32_t uid, bool sockets)
 		vu_release_turn();
 }
 
+void vu_release_all(const int *fds, unsigned int n, uint32_t uid)
+{
+	release(fds, n, uid, DESCRIPTORS);
+}
+
+/* Do no descriptors wait in a socket? What else waits is read, if `read` says so. A byte out of band may have some, and is not read. */
+static bool is_empty(int fd, bool read)
+{
+	static char waste[65536];
+	int left = 1;
+
+	if (shutdown(fd, SHUT_RDWR) != 0) /* else nothing is added any more */
+		return false;
+	for (unsigned int i = 0; read && i < READS; i++) {
+		struct iovec iov = { waste, sizeof(waste) };
+		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
+		ssize_t n = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT);
+
+		if (n <= 0 || message.msg_flags & MSG_CTRUNC || recv(fd, waste, (size_t)n, MSG_DONTWAIT) != n)
+			break;
+	}
+	return ioctl(fd, FIONREAD, &left) == 0 && !left;
+}
+
 void vu_release(int fd, uint32_t uid, bool socket)
 {
-	vu_release_all(&fd, 1, uid, socket);
+	enum kind kind = DESCRIPTORS;
+
+	if (socket) /* those that cannot be closed hold up no more than those that are like them */
+		kind = is_empty(fd, waiting(find(uid, SOCKETS)) > LANE_WAITING) ? EMPTY_SOCKETS : SOCKETS;
+	release(&fd, 1, uid, kind);
 }
 
 bool vu_release_waiting(void)
@@ -221,12 +254,12 @@ bool vu_release_waiting(void)
 
 bool vu_release_full(uint32_t uid, bool sender)
 {
-	return vu_release_waiting() && waiting(find(uid, false)) > (sender ? LANE_WAITING : LANE_FULL);
+	return vu_release_waiting() && waiting(find(uid, DESCRIPTORS)) > (sender ? LANE_WAITING : LANE_FULL);
 }
 
 bool vu_release_stuck(uint32_t uid)
 {
-	const struct lane *l = vu_release_waiting() ? find(uid, false) : NULL;
+	const struct lane *l = vu_release_waiting() ? find(uid, DESCRIPTORS) : NULL;
 
 	return l && waiting(l) > LANE_WAITING && l->busy == LANE_THREADS && !l->moved && look_ms - l->moved_ms > STUCK_MS;
 }

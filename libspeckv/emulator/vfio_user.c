@@ -60,7 +60,7 @@ static void give_back(struct vu_connection *c, const int *fds, unsigned int n)
 		c->released_ms = now;
 	}
 	c->released += n;
-	vu_release_all(fds, n, c->user->uid, false);
+	vu_release_all(fds, n, c->user->uid);
 }
 
 static void close_fds(struct vu_connection *c)

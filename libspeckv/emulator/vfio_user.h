@@ -94,7 +94,7 @@ int vu_expire(struct vu_connection *connection, int64_t now_ms);
 void vu_delay(struct vu_connection *connection, int64_t ms);
 /* Close a descriptor that a peer of this user sent, or its socket: it holds up nothing but more of the same user's. */
 void vu_release(int fd, uint32_t uid, bool socket);
-void vu_release_all(const int *fds, unsigned int n, uint32_t uid, bool sockets);
+void vu_release_all(const int *fds, unsigned int n, uint32_t uid);
 /* The end of a turn: what was released in it is handed to the threads that close. */
 void vu_release_turn(void);
 /* Some were not closed yet: vu_release_look() is to be called every few dozen milliseconds. */
