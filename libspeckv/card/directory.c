@@ -244,8 +244,10 @@ static uint16_t hold(struct card_context *context, struct card_block *block)
 		card->agents[agent].queue = queue->index;
 		queue->agent = (uint16_t)agent;
 	}
-	if (!(block->holders >> agent & 1))
+	if (!(block->holders >> agent & 1)) {
 		queue->held++;
+		block->recalled &= ~(UINT64_C(1) << agent); /* that was about an earlier hold */
+	}
 	block->holders |= UINT64_C(1) << agent;
 	return SPECKV_STATUS_OK;
 }

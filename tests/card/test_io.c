@@ -289,6 +289,18 @@ static void invalidated_blocks_are_gone_and_their_pages_free(void)
 	bench_end(&b);
 }
 
+/* What lies at b->frames goes into the fill at RUN. */
+static void write_frame(struct bench *b, uint64_t bytes)
+{
+	for (uint64_t at = 0; at < bytes; at += BENCH_PAGE) {
+		union card_entry e = { .write = { .opcode = SPECKV_IO_WRITE, .flags = SPECKV_WRITE_FILL, .pool = 1, .buffer = BUFFER_BOTH,
+						  .address = RUN + at, .buffer_offset = at, .capacity = BENCH_PAGE,
+						  .bytes = bytes - at < BENCH_PAGE ? (uint32_t)(bytes - at) : BENCH_PAGE } };
+
+		EQUAL(client_run(&b->client, &e, NULL), 0);
+	}
+}
+
 static void fills_are_sealed_as_frames(void)
 {
 	struct bench b;
@@ -347,12 +359,7 @@ static void fills_are_sealed_as_frames(void)
 	e = range(SPECKV_IO_INVALIDATE, RUN, RUN - BENCH_PAGE, 6, 0);
 	EQUAL(client_run(&b.client, &e, NULL), 0);
 	EQUAL(client_run(&b.client, &acquire, NULL), 0);
-	for (uint64_t at = 0; at < bytes; at += BENCH_PAGE) {
-		e = (union card_entry){ .write = { .opcode = SPECKV_IO_WRITE, .flags = SPECKV_WRITE_FILL, .pool = 1, .buffer = BUFFER_BOTH,
-						   .address = RUN + at, .buffer_offset = at, .capacity = BENCH_PAGE,
-						   .bytes = bytes - at < BENCH_PAGE ? (uint32_t)(bytes - at) : BENCH_PAGE } };
-		EQUAL(client_run(&b.client, &e, NULL), 0);
-	}
+	write_frame(&b, bytes);
 	e = range(SPECKV_IO_INVALIDATE, RUN, RUN, 6, 0);
 	client_submit(&second, &e);
 	speckv_card_run(b.rig->card, 10);
@@ -362,6 +369,21 @@ static void fills_are_sealed_as_frames(void)
 	speckv_card_run(b.rig->card, 10);
 	CHECK(client_poll(&second, &cqe) && !cqe.status, "gone");
 	EQUAL(b.rig->card->pools[1].used_pages, 0);
+	/* Who wanted it is gone before that: its owner, who holds it again later, is told of the next recall as well. */
+	EQUAL(client_run(&b.client, &acquire, NULL), 0);
+	write_frame(&b, bytes);
+	e = range(SPECKV_IO_INVALIDATE, RUN, RUN, 6, 0);
+	client_submit(&second, &e);
+	speckv_card_run(b.rig->card, 10);
+	CHECK(client_poll(&b.client, &cqe) && cqe.status == SPECKV_NOTICE_RECALL, "the notice");
+	rig_write(b.rig, 1, PAIR(1, CONTROL), 0);
+	EQUAL(client_run(&b.client, &seal, NULL), 0);
+	acquire = range(SPECKV_IO_ACQUIRE_SHARED, RUN, RUN, 6, 0);
+	EQUAL(client_run(&b.client, &acquire, NULL), 0);
+	second = rig_queue(b.rig, 1, 1, 4, 6);
+	client_submit(&second, &e);
+	speckv_card_run(b.rig->card, 10);
+	CHECK(client_poll(&b.client, &cqe) && cqe.status == SPECKV_NOTICE_RECALL, "told again");
 	bench_end(&b);
 }
 
