@@ -104,6 +104,8 @@ void speckv_card_destroy(struct speckv_card *card)
 	for (unsigned int f = 0; f < CARD_FUNCTIONS; f++)
 		if (card->functions[f])
 			card_function_free(card->functions[f]);
+	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++)
+		free(card->pools[n].holding);
 	speckv_predictor_destroy(card->predictor);
 	free(card->backed);
 	free(card->frame_scratch);

@@ -160,24 +160,38 @@ void card_block_free(struct speckv_card *card, struct card_pool *pool, struct ca
 	}
 }
 
-/* Everything that this queue pair holds in one pool (0: all) is given up. */
+#define HOLD_STEP 64 /* pages of which it is kept together which agents may hold some */
+
+static void drop_some(struct speckv_card *card, struct card_queue *queue, struct card_pool *pool, uint64_t first)
+{
+	for (uint64_t i = first; i < first + HOLD_STEP && i < pool->pages && queue->held; i++) {
+		struct card_block *block = &pool->blocks[i];
+		unsigned int agent = queue->agent;
+
+		if (block->state == BLOCK_FREE || block->state == BLOCK_REST || !(block->holders >> agent & 1))
+			continue;
+		if (is_fill(block))
+			card_block_free(card, pool, block);
+		else
+			release(card, pool, block, agent);
+	}
+}
+
+/* Everything that this queue pair holds in one pool (0: all) is given up. A pool is large: only where it may hold something is looked. */
 void card_agent_drop(struct speckv_card *card, struct card_queue *queue, unsigned int only)
 {
 	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS && queue->held; n++) {
 		struct card_pool *pool = &card->pools[n];
 
-		if (!pool->present || (only && only != n))
+		if (!pool->present || !pool->holding || (only && only != n))
 			continue;
-		for (uint64_t i = 0; i < pool->pages && queue->held; i++) {
-			struct card_block *block = &pool->blocks[i];
-			unsigned int agent = queue->agent;
+		for (uint64_t i = 0; i * HOLD_STEP < pool->pages && queue->held; i++) {
+			uint64_t bit = UINT64_C(1) << queue->agent;
 
-			if (block->state == BLOCK_FREE || block->state == BLOCK_REST || !(block->holders >> agent & 1))
+			if (!(pool->holding[i] & bit))
 				continue;
-			if (is_fill(block))
-				card_block_free(card, pool, block);
-			else
-				release(card, pool, block, agent);
+			pool->holding[i] &= ~bit;
+			drop_some(card, queue, pool, i * HOLD_STEP);
 		}
 	}
 }
@@ -228,12 +242,16 @@ void card_directory_recover(struct speckv_card *card, struct card_pool *pool)
 
 /* ---- commands ----------------------------------------------------------------------------------------------- */
 
-static uint16_t hold(struct card_context *context, struct card_block *block)
+static uint16_t hold(struct card_context *context, struct card_pool *pool, struct card_block *block)
 {
 	struct speckv_card *card = context->card;
 	struct card_queue *queue = context->queue;
 	unsigned int agent = queue->agent;
 
+	if (!pool->holding)
+		pool->holding = calloc(pool->record.reserve_bytes / page_bytes(pool) / HOLD_STEP + 1, sizeof(*pool->holding));
+	if (!pool->holding)
+		return SPECKV_STATUS_NO_MEMORY;
 	if (agent >= CARD_AGENTS) {
 		for (agent = 0; agent < CARD_AGENTS && card->agents[agent].used; agent++)
 			;
@@ -249,6 +267,7 @@ static uint16_t hold(struct card_context *context, struct card_block *block)
 		block->recalled &= ~(UINT64_C(1) << agent); /* that was about an earlier hold */
 	}
 	block->holders |= UINT64_C(1) << agent;
+	pool->holding[(block - pool->blocks) / HOLD_STEP] |= UINT64_C(1) << agent;
 	return SPECKV_STATUS_OK;
 }
 
@@ -303,7 +322,7 @@ static uint16_t acquire_shared(struct card_context *context)
 		return card_at(context, range->address, SPECKV_STATUS_CONFLICT);
 	/* The block that begins there: a client may know its run of pages only, and not how much of it the frame took. */
 	status = card_block_find(context, pool, range->address, range->generation, &block);
-	return status ? status : hold(context, block);
+	return status ? status : hold(context, pool, block);
 }
 
 static uint16_t acquire_exclusive(struct card_context *context)
@@ -324,7 +343,7 @@ static uint16_t acquire_exclusive(struct card_context *context)
 	if (!card_run_free(pool, range->address, range->bytes, &status))
 		return card_at(context, range->address, status);
 	block_fill(context->card, pool, range->address, range->generation, range->bytes, BLOCK_EXCLUSIVE, CARD_AGENTS);
-	status = hold(context, block);
+	status = hold(context, pool, block);
 	if (status)
 		card_block_free(context->card, pool, block);
 	else

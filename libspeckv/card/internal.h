@@ -196,6 +196,7 @@ struct card_pool {
 	struct memory_pool record;
 	uint64_t *map; /* one entry per translation page */
 	struct card_block *blocks; /* one entry per page of the pool: the directory */
+	uint64_t *holding; /* agents that may hold some of a few pages; NULL: none holds any */
 	uint64_t pages; /* of the pool's own size, within its capacity */
 	uint64_t block_bytes; /* raw */
 	uint64_t frame_bytes; /* most that a frame takes in any mode */

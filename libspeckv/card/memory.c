@@ -364,6 +364,8 @@ void memory_pool_release(struct speckv_card *card, unsigned int number)
 	pool->present = false;
 	pool->map = NULL;
 	pool->blocks = NULL;
+	free(pool->holding);
+	pool->holding = NULL;
 	card_tlb_flush(card, number);
 }
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* What one function, or a lack of memory, may not do to the others. */
+#include <sys/mman.h>
+
 #include "rig.h"
 
 /* And a queue pair of another function, 2. */
@@ -266,6 +268,33 @@ static void a_large_range_is_invalidated_a_little_at_a_time(void)
 	EQUAL(cqe.status, 0);
 	CHECK(turns > 2, "%u turns", turns);
 	EQUAL(b.rig->card->pools[b.pool].used_pages, 0);
+	bench_end(&b);
+}
+
+/* What a queue pair holds is found where it lies, however large its pool is: most of the directory is not even there. */
+static void what_is_held_is_given_up_without_a_look_at_the_rest(void)
+{
+	struct speckv_pool_description d = rig_pool("fine", 4u << 20, SPECKV_CODEC_RAW);
+	union card_entry fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, d.capacity_bytes - (1u << 16), 1u << 16, 1, 0);
+	struct card_pool *pool;
+	struct client other;
+	struct bench b;
+	uint8_t *rest;
+	uint64_t bytes;
+
+	other = bench_with_another(&b, SPECKV_CODEC_RAW);
+	d.page_bytes = 256;
+	EQUAL(rig_create(&b.admin, &d, &b.pool), 0);
+	EQUAL(rig_grant(&b.admin, 2, SPECKV_ALL_QUEUES, (unsigned int)b.pool, d.uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
+	fill.range.pool = (uint16_t)b.pool;
+	EQUAL(client_run(&other, &fill, NULL), 0);
+	pool = &b.rig->card->pools[b.pool];
+	rest = (uint8_t *)(((uintptr_t)pool->blocks + 4095) / 4096 * 4096);
+	bytes = (pool->pages - 1024) * sizeof(*pool->blocks) / 4096 * 4096;
+	CHECK(mprotect(rest, bytes, PROT_NONE) == 0, "mprotect");
+	rig_write(b.rig, other.function, PAIR(other.queue, CONTROL), 0);
+	CHECK(mprotect(rest, bytes, PROT_READ | PROT_WRITE) == 0, "mprotect");
+	EQUAL(pool->used_pages, 0);
 	bench_end(&b);
 }
 
@@ -658,6 +687,7 @@ int main(void)
 	who_used_little_comes_first();
 	an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up();
 	a_large_range_is_invalidated_a_little_at_a_time();
+	what_is_held_is_given_up_without_a_look_at_the_rest();
 	an_answer_from_host_memory_runs_the_command_that_asked();
 	commands_that_wait_for_bandwidth_do_not_read_the_clock();
 	the_time_of_a_command_that_goes_on_counts_and_ends_the_turn();
