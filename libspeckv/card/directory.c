@@ -483,7 +483,8 @@ void card_recall_again(struct card_function *function, struct card_queue *queue)
 }
 
 enum { INVALIDATE_CHECK, INVALIDATE_RECALL, INVALIDATE_WAIT };
-#define INVALIDATE_STEP 4096 /* pages of a range that are looked at in one turn */
+#define INVALIDATE_STEP 4096 /* pages of a range that are looked at in one turn, */
+#define INVALIDATE_BLOCK 32  /* where a block that is recalled or goes counts as so many */
 
 /* Where this turn ends: a page of the range. */
 static uint64_t invalidate_end(const struct card_command *command, uint64_t count)
@@ -561,11 +562,12 @@ static uint16_t invalidate_recall(struct card_context *context, struct card_pool
 	const struct speckv_cmd_range *range = &context->entry->range;
 	struct card_command *command = context->command;
 
-	for (uint64_t end = invalidate_end(command, count); command->cursor < end; command->cursor++) {
+	for (uint64_t looked = 0; command->cursor < count && looked < INVALIDATE_STEP; command->cursor++, looked++) {
 		struct card_block *block = &pool->blocks[first + command->cursor];
 
 		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
 			continue;
+		looked += INVALIDATE_BLOCK;
 		/* Something new lies there since it was checked. */
 		if ((range->generation && block->generation != range->generation) || command->cursor + block->pages > count)
 			continue;
@@ -581,10 +583,16 @@ static uint16_t invalidate_wait(struct card_context *context, struct card_pool *
 	struct card_command *command = context->command;
 	bool late = card_now(context->card) >= command->deadline_ns;
 
-	for (; command->held < count; command->held++) {
+	command->ready_ns = 0;
+	for (uint64_t looked = 0; command->held < count; command->held++, looked++) {
 		struct card_block *block = &pool->blocks[first + command->held];
 
-		if (block->state == BLOCK_FREE || block->state == BLOCK_REST || invalidate_block(context, pool, block, false, late))
+		if (looked >= INVALIDATE_STEP)
+			return CARD_WAIT;
+		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
+			continue;
+		looked += INVALIDATE_BLOCK;
+		if (invalidate_block(context, pool, block, false, late))
 			continue;
 		command->ready_ns = command->deadline_ns;
 		command->event = &pool->released;
