@@ -282,6 +282,7 @@ static void settle(struct emulator *e, unsigned int slot)
 	if (events != f->events && events & POLLOUT) { /* posted since: most likely there is room for it */
 		vu_flush(f->connection);
 		events = vu_events(f->connection);
+		f->ready |= vu_pending(f->connection); /* of what is here already no event will tell */
 	}
 	if (vu_error(f->connection)) {
 		end(e, slot);
