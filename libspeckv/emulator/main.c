@@ -25,7 +25,8 @@
 
 #define BATCH 256          /* commands between two looks at the sockets */
 #define SOCKETS_NS 50000u  /* between two looks at the sockets while there are commands */
-#define LOOKS 64           /* idle rounds between two looks at the sockets */
+#define LOOKS 64           /* idle rounds between two looks at the sockets, */
+#define CLOCKS 8           /* and at the clock: commands may go on in them, and none end */
 #define PATIENCE_NS 2000000u /* most time without a command before the card sleeps, unless its setting says more */
 #define SLOT_BYTES (8u << 20)
 #define FLASH_DRAFT "flash.new"
@@ -275,6 +276,11 @@ static int sleep_ms(struct emulator *e)
 	return left < 0 ? 0 : left < 1000 ? (int)left : 1000;
 }
 
+static bool is_time_to_look(unsigned int idle, uint64_t served)
+{
+	return idle % LOOKS == 0 || (idle % CLOCKS == 0 && emu_now_ns(NULL) - served > SOCKETS_NS);
+}
+
 /*
  * A card that sleeps costs its clients a system call to wake it. It looks at doorbells for as long as its setting says before it sleeps,
  * and longer after a sleep that turned out short: a client that was off its core for a moment, and not one that had no more to ask.
@@ -296,11 +302,12 @@ static void loop(struct emulator *e)
 				emu_peers_serve(e, 0);
 				served = idle_since;
 			}
-		} else if (++idle % LOOKS == 0) {
+		} else if (is_time_to_look(++idle, served)) {
 			uint64_t now = emu_now_ns(e), enough = poll_ns > patience ? poll_ns : patience;
 
 			waited = 0;
 			emu_peers_serve(e, 0);
+			served = now;
 			if (poll_ns && now - idle_since > enough && speckv_card_sleep(e->card)) {
 				emu_peers_serve(e, sleep_ms(e));
 				speckv_card_wake(e->card);
