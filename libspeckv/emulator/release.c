@@ -24,7 +24,8 @@
 #define LANE_FULL 128      /* and from none of them */
 #define HANDED 64          /* are handed over at once, fewer at the end of a turn */
 #define STUCK_MS 1000      /* and with none of them closed for so long the user is done with */
-#define THREADS 1024       /* on lanes of users other than root and the card's owner */
+#define THREADS 1024       /* on lanes of users other than root and the card's owner, */
+#define FIRST_THREADS 2048 /* for lanes that have none yet */
 #define IDLE 8             /* threads that are kept when there is nothing to close */
 #define GAP_MS 200         /* more than this between two looks: it was this process that did not run */
 #define STACK_BYTES 65536u
@@ -71,7 +72,7 @@ static unsigned int wanted(const struct lane *l)
 	unsigned int n = l->most > l->busy ? l->most - l->busy : 0;
 
 	n = n < l->waiting ? n : l->waiting;
-	return stranger(l) && busy_for_strangers >= THREADS ? 0 : n;
+	return stranger(l) && busy_for_strangers >= (l->busy ? THREADS : FIRST_THREADS) ? 0 : n;
 }
 
 static struct lane *pick(void)
@@ -126,13 +127,16 @@ static void *closer(void *unused)
 /* With the lock: enough threads for what can be closed now. Those that cannot be had are tried for again at the next look. */
 static void begin_threads(void)
 {
-	unsigned int needed = 0, strangers = 0;
+	unsigned int needed = 0, strangers = 0, first = 0, most = busy_for_strangers < THREADS ? THREADS - busy_for_strangers : 0;
 	pthread_attr_t attributes;
 	sigset_t all, before;
 
-	for (struct lane *l = lanes; l; l = l->next)
+	for (struct lane *l = lanes; l; l = l->next) {
 		*(stranger(l) ? &strangers : &needed) += wanted(l);
-	needed += strangers < THREADS - busy_for_strangers ? strangers : THREADS - busy_for_strangers;
+		first += stranger(l) && !l->busy && wanted(l);
+	}
+	most = most > first ? most : first;
+	needed += strangers < most ? strangers : most;
 	for (unsigned int i = 0; i < needed && i < idle; i++)
 		pthread_cond_signal(&more);
 	if (needed <= idle)

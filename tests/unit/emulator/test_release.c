@@ -178,7 +178,7 @@ static unsigned int thread_count(void)
 	return count;
 }
 
-static void many_users_take_no_thread_of_the_owner(void)
+static void many_users_leave_each_other_a_thread(void)
 {
 	static int bad[40][100];
 	int own[20];
@@ -191,6 +191,8 @@ static void many_users_take_no_thread_of_the_owner(void)
 	threads = thread_count();
 	HOLDS(threads > 1000 && threads < 1100);
 	release(own, 20, geteuid(), false, false);
+	all_are_closed(own, 20);
+	release(own, 20, 3000, false, false); /* one more of them */
 	all_are_closed(own, 20);
 	for (uint32_t u = 0; u < 40; u++)
 		let_go(bad[u], 100);
@@ -214,6 +216,6 @@ int main(void)
 	a_peer_that_sends_none_is_read_longer();
 	a_user_whose_descriptors_do_not_close_is_stuck_and_alone();
 	many_that_close_leave_their_user_alone();
-	many_users_take_no_thread_of_the_owner();
+	many_users_leave_each_other_a_thread();
 	return 0;
 }
