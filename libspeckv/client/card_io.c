@@ -274,6 +274,15 @@ static int submit(struct lane *lane, unsigned int slot, void *entry)
 	return queue_ring(&lane->queue);
 }
 
+/* Called first where a wait was for nothing: is there time left for more of them? */
+static bool patient(uint64_t *until)
+{
+	uint64_t now = clock_ns();
+
+	*until = *until ? *until : now + PATIENCE_NS;
+	return now < *until;
+}
+
 /* Wait for the answer to a slot's command. -ENODEV: there will be none. */
 static int collect(struct card_io *io, struct lane *lane, unsigned int slot)
 {
@@ -285,9 +294,8 @@ static int collect(struct card_io *io, struct lane *lane, unsigned int slot)
 		int rc = queue_wait(&lane->queue, &done, SLICE_NS);
 
 		if (rc == -ETIMEDOUT) {
-			until = until ? until : clock_ns() + PATIENCE_NS;
 			rc = queue_check(&lane->queue);
-			if (!rc && clock_ns() < until && !load(&io->broken))
+			if (!rc && patient(&until) && !load(&io->broken))
 				continue;
 			rc = -ENODEV;
 		}
@@ -295,11 +303,13 @@ static int collect(struct card_io *io, struct lane *lane, unsigned int slot)
 			store(&io->broken, true);
 			return -ENODEV;
 		}
-		if (done.command_id == SPECKV_EVENT_COMMAND_ID)
-			continue;
 		s = &lane->slots[done.command_id % CARD_READS];
-		if (!s->busy || s->id != done.command_id)
-			continue;
+		if (done.command_id == SPECKV_EVENT_COMMAND_ID || !s->busy || s->done || s->id != done.command_id) {
+			if (patient(&until))
+				continue;
+			store(&io->broken, true); /* there may be no end of them */
+			return -ENODEV;
+		}
 		s->status = done.status;
 		s->result = done.result;
 		s->done = true;

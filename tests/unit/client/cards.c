@@ -12,6 +12,7 @@
 
 #include "../../vectors/calibration.h"
 #include "client/internal.h"
+#include "transport/transport.h"
 
 #include "harness.h"
 
@@ -20,6 +21,20 @@
 static struct speckv_device *dev;
 static struct speckv_pool *pool;
 static uint8_t *buffer;
+
+static _Atomic bool strays; /* events without end, in place of the answers of a card */
+
+int __real_queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns);
+int __wrap_queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns);
+
+int __wrap_queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns)
+{
+	if (!load(&strays))
+		return __real_queue_wait(q, out, timeout_ns);
+	*out = (struct speckv_cqe){ .command_id = SPECKV_EVENT_COMMAND_ID };
+	sleep_us(1000);
+	return 0;
+}
 
 /* One of the emulator's own commands. */
 __attribute__((format(printf, 1, 2))) static void control(const char *format, ...)
@@ -336,6 +351,11 @@ static void a_command_that_never_comes_back_is_an_error_and_no_hang(void)
 	EXPECT(0, get_number(pool, 4, buffer));
 	for (uint64_t n = 0; n < BLOCKS; n++)
 		EXPECT(0, get_number(pool, n, buffer));
+	store(&strays, true);
+	EXPECT(-ENODEV, get_number(pool, 5, buffer));
+	store(&strays, false);
+	for (uint64_t n = 0; n < BLOCKS; n++)
+		EXPECT(0, get_number(pool, n, buffer));
 	end("stuck");
 }
 
@@ -539,7 +559,7 @@ int main(void)
 {
 	struct speckv_device *none;
 
-	test_begin(120);
+	test_begin(150);
 	buffer = line_alloc(2 * SMALL_BYTES);
 	REFUSED(-ENOENT, "emu start other", speckv_device_open(test_ctx, "emu:other", 0, &none));
 	a_card_that_is_killed_comes_back_with_its_blocks();
