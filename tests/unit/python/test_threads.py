@@ -190,6 +190,33 @@ def test_a_handle_that_is_pinned_by_a_call_under_way_is_not_spent() -> None:
     assert handle.spend(lambda _: 0) == 0
 
 
+def test_what_is_pinned_is_destroyed_with_its_last_pin() -> None:
+    destroyed: list[object] = []
+    parent = Handle("parent", 1, destroyed.append)
+    child = Handle("child", 2, destroyed.append, parent)
+    child.pin()
+    child.pin()
+    parent.close()
+    assert child.closed and not destroyed
+    child.unpin()
+    assert not destroyed
+    child.unpin()
+    assert destroyed == [2, 1]
+
+
+def test_a_handle_of_a_parent_that_was_closed_meanwhile_is_destroyed_before_it() -> None:
+    destroyed: list[object] = []
+    parent = Handle("parent", 1, destroyed.append)
+
+    def make(_: object) -> Handle:
+        parent.close()
+        return Handle("child", 2, destroyed.append, parent)
+
+    with pytest.raises(speckv.ClosedError, match="parent is closed"):
+        parent.call(make)
+    assert destroyed == [2, 1] and not parent.children
+
+
 def outcome(body: Callable[[], object], ends: list[object]) -> None:
     try:
         ends.append(body())
@@ -321,6 +348,33 @@ def test_a_child_that_forgets_everything_hangs_and_faults_nowhere(device: speckv
             held.clear()
             pool.close()
         assert {type(exc) for exc in raised} == {speckv.ClosedError}
+
+
+def test_a_child_ends_what_only_other_threads_of_its_parent_use() -> None:
+    destroyed: list[object] = []
+    handle = Handle("the pool", 1, destroyed.append)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def stay(_: object) -> None:
+        inside.set()
+        go_on.wait()
+
+    caller = threading.Thread(target=handle.call, args=(stay,))
+    caller.start()
+    inside.wait()
+
+    def body() -> None:
+        handle.close()
+        assert handle.ended and destroyed == [1]
+
+    try:
+        assert in_child(body) == 0
+        assert not handle.closed and not destroyed
+    finally:
+        go_on.set()
+        caller.join()
+    handle.close()
+    assert destroyed == [1]
 
 
 def test_a_fork_within_a_call_leaves_the_call_whole(device: speckv.Device) -> None:
