@@ -39,7 +39,8 @@ class Server:
         self, arguments: list[str], folder: Path, environment: dict[str, str], timeout: float
     ) -> tuple[int, str, str]:
         """Exit code, as subprocess has it, stdout and stderr of a command."""
-        (out, out_end), (err, err_end), (mine, theirs) = os.pipe(), os.pipe(), socket.socketpair()
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # two numbers, never read as one
         request = json.dumps({"arguments": arguments, "folder": str(folder), "environment": environment}).encode()
         assert len(request) < _REQUEST_BYTES
         try:
@@ -60,6 +61,11 @@ class Server:
                 raise
         out_text, err_text = (io.TextIOWrapper(io.BytesIO(part)).read() for part in said)
         return os.waitstatus_to_exitcode(status), out_text, err_text
+
+    def close(self) -> None:
+        if self._socket is not None and self._process is not None:
+            self._socket.close()
+            self._process.communicate()
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
