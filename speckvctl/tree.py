@@ -79,14 +79,15 @@ def command_path(arguments: Sequence[str]) -> str:
     return " ".join(path)
 
 
-#: Short options that take no value, and so can stand in one word: -yj.
-_FLAGS = "fhjyV"
+#: Short options that take no value, and so can stand in one word, before one that takes the rest of it: -yj, -jo FILE.
+_FLAGS, _VALUED = "fhjyV", "o"
 
 
 def given(arguments: Sequence[str], long: str, short: str = "") -> bool:
     """Whether a flag is on a command line that may not be valid, so that it cannot be asked for it."""
     words = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    return long in words or any(bool(short) and re.fullmatch(f"-[{_FLAGS}]*{short}[{_FLAGS}]*", word) for word in words)
+    pattern = re.compile(f"-[{_FLAGS}]*{short}[{_FLAGS}]*([{_VALUED}].*)?", re.DOTALL)
+    return long in words or any(bool(short) and pattern.fullmatch(word) for word in words)
 
 
 def streams_documents(path: str, arguments: Sequence[str]) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import typer
 
-from speckvctl import results
+from speckvctl import results, tree
 from speckvctl.app import app, main
 from speckvctl.exitcodes import MEANING, ExitCode
 from speckvctl.tree import NOUNS
@@ -76,9 +76,9 @@ VERBS = [path for path, command in COMMANDS.items() if not getattr(command, "com
 
 
 def test_the_tree_is_what_is_built_of_the_design() -> None:
-    tree = {noun: set(getattr(root().get_command(None, noun), "commands", {})) for noun in root().list_commands(None)}
-    assert tree == BUILT
-    assert tree == {noun: set(entry.verbs) for noun, entry in NOUNS.items()}
+    there = {noun: set(getattr(root().get_command(None, noun), "commands", {})) for noun in root().list_commands(None)}
+    assert there == BUILT
+    assert there == {noun: set(entry.verbs) for noun, entry in NOUNS.items()}
     for noun, verbs in BUILT.items():
         assert verbs <= DESIGNED[noun]
 
@@ -251,6 +251,19 @@ def test_a_failure_is_a_document_however_json_was_asked_for(cli: Cli) -> None:
         done = cli("pool", "destroy", "host:DRAM", "none", *words)
         assert (done.code, done.document["error"]["exit_code"]) == (4, 4), words
     assert cli("pool", "destroy", "host:DRAM", "none", "--", "-j").out == ""
+    encode = ("codec", "encode", "none", "--codec", "raw")
+    for words in (["-jo", "out"], ["-joout"], ["-o", "out", "-j"]):
+        assert cli(*encode, *words).document["error"]["exit_code"] == 4, words
+    assert cli(*encode, "-oj").out == ""
+
+
+def test_the_short_options_are_those_by_which_words_are_read() -> None:
+    flags, valued = {"h"}, set[str]()
+    for command in COMMANDS.values():
+        for parameter in command.params:
+            letters = {option[1] for option in parameter.opts if re.fullmatch("-[A-Za-z]", option)}
+            (flags if getattr(parameter, "is_flag", False) else valued).update(letters)
+    assert (flags, valued) == (set(tree._FLAGS), set(tree._VALUED))
 
 
 def test_a_noun_alone_shows_its_help_with_json_too(cli: Cli) -> None:
