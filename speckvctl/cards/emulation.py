@@ -266,7 +266,7 @@ def _check_folder(ctx: speckv.Context, path: Path) -> None:
     with folders.opened(ctx, path) as folder:
         if folder.has("log"):
             os.close(folder.open("log", os.O_RDWR | os.O_APPEND))
-    folders.check_opens(ctx, path / "keys.d", link=False)
+    trusted_keys(ctx, path)
 
 
 def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:

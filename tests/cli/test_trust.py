@@ -120,7 +120,9 @@ def test_removing_a_card_follows_no_link(context: speckv.Context, runtime_dir: P
     assert sorted(path.name for path in victim.iterdir()) == ["other.pub", "precious"]
 
 
-def test_the_keys_of_a_card_are_read_through_no_link(context: speckv.Context, runtime_dir: Path, victim: Path) -> None:
+def test_the_keys_of_a_card_are_read_through_no_link(
+    cli: Cli, context: speckv.Context, runtime_dir: Path, victim: Path
+) -> None:
     card = runtime_dir / "emu" / "card0"
     (card / "keys.d").mkdir(parents=True)
     key = bundle.public_key(bytes(32))
@@ -130,6 +132,9 @@ def test_the_keys_of_a_card_are_read_through_no_link(context: speckv.Context, ru
     (card / "keys.d" / "other.pub").symlink_to(victim / "theirs.pub")
     with pytest.raises(speckv.PermissionDeniedError, match="symbolic link"):
         emulation.trusted_keys(context, card)
+    for words in ((), ("--dry-run",)):
+        refused(cli("emu", "start", "card0", "--memory", "64MiB", *words), 5, "other.pub", "symbolic link")
+    assert not (card / "memory").exists()
 
 
 def test_the_record_of_what_was_done_is_not_written_through_a_link(
