@@ -87,6 +87,12 @@ class Folder:
             yield folder
 
 
+def draft_of(name: str) -> str:
+    """The name that a draft of Folder.write() was to get; empty: it is none."""
+    found = re.fullmatch(r"\.(.+)\.[0-9a-f]{16}", name)
+    return found[1] if found else ""
+
+
 @contextmanager
 def opened(ctx: speckv.Context, path: Path, *, make: bool = False, link: bool = True) -> Iterator[Folder]:
     """A folder, made where it is missing if so wished. Raises speckv.SpeckvError where it is not to be trusted."""

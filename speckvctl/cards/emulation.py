@@ -237,11 +237,16 @@ def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool
             errno.EALREADY,
         )
     fresh = not (folder / "memory").exists()
-    if fresh and folder.is_dir() and any(entry.name not in (*KEPT, *SOCKETS, "keys.d") for entry in folder.iterdir()):
+    if fresh and folder.is_dir() and not all(map(_is_own, os.listdir(folder))):
         raise UsageError(
             f"{folder} holds something else than a card; nothing was changed", "an empty folder with --dir"
         )
     return folder, _agree(name, folder, wish, fresh), fresh
+
+
+def _is_own(name: str) -> bool:
+    """Whether a name in a folder is one that a card has there, or that a start which was killed left."""
+    return name in (*KEPT, *SOCKETS, "keys.d") or folders.draft_of(name) in KEPT
 
 
 def _check_managing(ctx: speckv.Context, *, make: bool = True) -> None:
@@ -324,7 +329,8 @@ def too_large(name: str, folder: Path, making: Making) -> str | None:
 def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], None] | None = None) -> EmulatedCard:
     """Start a card in the background, and come back when it is ready. `warn` is told of one that is too large."""
     executable = program()
-    plan(ctx, name, wish)  # a refusal makes no folder
+    if not os.path.lexists(place(ctx, name).parent / MANAGING):
+        plan(ctx, name, wish)  # a refusal makes no folder
     with _managing(ctx, make=True) as cards:
         path, making, fresh = plan(ctx, name, wish)
         existed = path.exists()
@@ -532,11 +538,12 @@ def _forget_pools(ctx: speckv.Context, folder: folders.Folder) -> None:
 def _empty(folder: folders.Folder) -> None:
     import speckv
 
-    for name in (*KEPT, *SOCKETS):
+    drafts = [name for name in folder.names() if folders.draft_of(name) in KEPT]
+    for name in (*KEPT, *SOCKETS, *drafts):
         folder.remove(name)
     with suppress(speckv.SpeckvError), folder.enter("keys.d") as keys:
         for name in keys.names():
-            if name.endswith(".pub"):
+            if name.endswith(".pub") or folders.draft_of(name).endswith(".pub"):
                 keys.remove(name)
     folder.remove_folder("keys.d")
 

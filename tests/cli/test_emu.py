@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -220,6 +221,33 @@ with speckv.Context() as context:
     except speckv.PermissionDeniedError as exc:
         print(exc)
 """
+
+
+def test_what_a_killed_start_left_blocks_no_other(cli: Cli, context: speckv.Context) -> None:
+    folder = Path(context.runtime_dir, "emu", "card0")
+    (folder / "keys.d").mkdir(parents=True)
+    for left in (".card.json", "keys.d/.0011223344556677.pub"):
+        (folder / f"{left}.0123456789abcdef").touch()
+    for dry in (("--dry-run",), ()):
+        cli.ok("emu", "start", "card0", "--memory", "64MiB", *dry)
+    cli.ok("emu", "stop", "card0", "--remove", "--yes")
+    assert not folder.exists()
+
+
+def test_a_start_looks_when_others_have_done_what_they_are_doing(
+    cli: Cli, context: speckv.Context, runtime_dir: Path
+) -> None:
+    cards = runtime_dir / "emu"
+    cards.mkdir()
+    (cards / "card0").symlink_to(cli.folder / "gone")  # as in the midst of a removal
+    with emulation._managing(context):
+        starting = cli.start("emu", "start", "card0", "--memory", "64MiB")
+        while f"-> FLOCK  ADVISORY  WRITE {starting.pid} " not in Path("/proc/locks").read_text():
+            assert starting.poll() is None, starting.communicate()
+            time.sleep(0.01)
+        (cards / "card0").unlink()
+    _, err = starting.communicate(timeout=60)
+    assert (starting.returncode, err) == (0, "")
 
 
 @pytest.mark.root
