@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from speckvctl import folders, library
@@ -209,11 +210,12 @@ def _lost_table(name: str, device: str, path: str, left: list[str]) -> Check:
     )
 
 
-def _left_files(name: str, device: str, path: str, files: list[str]) -> Check:
+def _left_files(name: str, device: str, path: str, files: list[str], known: Iterable[str] = ()) -> Check:
+    free = next(pool for number in count(1) if (pool := f"chat{number if number > 1 else ''}") not in known)
     return warning(
         name,
         f"{device}: {path}.pools has files of interrupted creations, which the next one removes: {', '.join(files)}",
-        f"speckvctl pool create {device} chat --size 64MiB",
+        f"speckvctl pool create {device} {free} --size 64MiB",
     )
 
 
@@ -226,7 +228,7 @@ def _pools(name: str, dev: object) -> Iterator[Check]:
     hidden = library.hidden_left(dev.info(), [pool.uuid for pool in pools])
     troubled = bool(left or hidden)
     if hidden:
-        yield _left_files(name, dev.name, dev.info().path, hidden)
+        yield _left_files(name, dev.name, dev.info().path, hidden, {pool.config.name for pool in pools})
     for file in left:
         path = f"{dev.info().path}.pools/{file}"
         yield failed(
