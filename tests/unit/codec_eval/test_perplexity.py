@@ -144,6 +144,23 @@ def test_a_model_that_cannot_be_run_is_refused_by_name(case: str, tmp_path: Path
         llama.check(tmp_path)
 
 
+def test_weights_that_need_scales_are_refused_by_name(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tiny.write(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    for dtype, name in ((torch.float8_e4m3fn, "F8_E4M3"), (torch.float8_e5m2, "F8_E5M2"), (torch.int8, "I8")):
+        save_file(weights | {"model.norm.weight": weights["model.norm.weight"].to(dtype)}, file)
+        for take in (llama.check, llama.load):
+            with pytest.raises(llama.ModelError, match=f"model.norm.weight is {name} "):
+                take(tmp_path)
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        save_file({name: weight.to(dtype) for name, weight in weights.items()}, file)
+        llama.check(tmp_path)
+        llama.load(tmp_path)
+
+
 def test_damaged_model_files_are_refused_by_name(tmp_path: Path) -> None:
     tiny.write(tmp_path, shards=2)
     shard = tmp_path / "model-1.safetensors"
