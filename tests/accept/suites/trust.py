@@ -53,6 +53,8 @@ def not_handled(outcome: Outcome) -> Figure:
         raise NotMeasuredError("the programs are not there")
     standing = [name for name, status in ends.items() if status not in ("0", "77")]
     untried = sum(status == "77" for status in ends.values())
+    if untried == len(ends):
+        raise NotMeasuredError("no program can be tried on this machine")
     return Figure(len(standing), "programs", " ".join(standing) or f"of {len(ends)}, {untried} not tried here")
 
 

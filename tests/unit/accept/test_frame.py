@@ -200,6 +200,14 @@ def test_a_comparison_that_printed_no_figure_is_not_measured() -> None:
         trust.of_lru(outcome(""))
 
 
+def test_programs_that_are_not_there_or_cannot_be_tried_are_not_measured() -> None:
+    for text in ("F*.sh ended 127\n", "F01-a.sh ended 77\nF02-b.sh ended 77\n"):
+        with pytest.raises(NotMeasuredError):
+            trust.not_handled(outcome(text))
+    assert trust.not_handled(outcome("F01-a.sh ended 0\nF02-b.sh ended 77\n")).value == 0
+    assert trust.not_handled(outcome("F01-a.sh ended 0\nF02-b.sh ended 124\n")).note == "F02"
+
+
 @pytest.mark.parametrize(("counted", "code"), [(0.5, 0), (0.4999, 1), (0.5001, 1)])
 def test_a_pool_that_counts_other_than_it_serves_fails_the_benchmark(
     counted: float, code: int, monkeypatch: pytest.MonkeyPatch
