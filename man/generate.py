@@ -44,16 +44,29 @@ def prose(text: str) -> Iterator[str]:
             yield escape(line)
 
 
-def sections(help_text: str) -> tuple[str, list[str], list[str]]:
-    """A docstring's summary, further paragraphs, and examples."""
+def sections(help_text: str) -> tuple[str, list[list[str]], list[str]]:
+    """A docstring's summary, further paragraphs as mdoc, and examples."""
+    summary, *parts = help_text.strip().split("\n\n")
     paragraphs, examples = [], []
-    for paragraph in help_text.strip().split("\n\n"):
-        lines = [line for line in paragraph.splitlines() if line.strip() != "\b"]
+    for part in parts:
+        lines = [line for line in part.splitlines() if line.strip() != "\b"]
         if lines and lines[0].strip() == "Examples:":
             examples = [line.strip() for line in lines[1:]]
+        elif "\b" in part:
+            paragraphs.append([*tagged(rows(lines), "Cm")])
         else:
-            paragraphs.append(" ".join(line.strip() for line in lines))
-    return paragraphs[0], paragraphs[1:], examples
+            paragraphs.append([".Pp", *prose(" ".join(line.strip() for line in lines))])
+    return " ".join(line.strip() for line in summary.splitlines()), paragraphs, examples
+
+
+def rows(lines: list[str]) -> dict[str, str]:
+    """A table of help: what is explained, and its text, which further lines may hold behind more than one space."""
+    found: dict[str, str] = {}
+    for line in lines:
+        key, text = re.split(r"  +|$", line, maxsplit=1)
+        key = key or list(found)[-1]
+        found[key] = f"{found.get(key, '')} {text.strip()}".strip()
+    return found
 
 
 def options(command: Any, kind: str) -> Iterator[str]:
@@ -92,8 +105,7 @@ def body(command: Any) -> Iterator[str]:
     summary, paragraphs, examples = sections(command.help or "")
     yield from prose(summary)
     for paragraph in paragraphs:
-        yield ".Pp"
-        yield from prose(paragraph)
+        yield from paragraph
     yield from options(command, "argument")
     yield from options(command, "option")
     if examples:
@@ -163,7 +175,7 @@ def noun_page(noun: str, command: Any) -> str:
         summary, paragraphs, _ = sections(command.callback.__doc__ or command.help or "")
         lines += prose(summary)
         for paragraph in paragraphs:
-            lines += [".Pp", *prose(paragraph)]
+            lines += paragraph
         for verb, sub in verbs.items():
             lines += [f".Ss speckvctl {noun} {verb}", *body(sub)]
     else:
@@ -177,7 +189,7 @@ def root_page(root: Any) -> str:
     lines += [".Nm speckvctl", ".Ar noun", ".Op Ar verb", ".Op Ar options", ".Op Ar arguments"]
     lines += [".Sh DESCRIPTION", *prose(summary)]
     for paragraph in paragraphs:
-        lines += [".Pp", *prose(paragraph)]
+        lines += paragraph
     lines += [".Pp", "The nouns:"]
     lines += tagged({noun: f"{entry.summary} See speckvctl-{noun}(1)." for noun, entry in NOUNS.items()}, "Cm")
     lines += [".Pp", "The options of", ".Nm", "itself:", *options(root, "option")]

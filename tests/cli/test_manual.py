@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,17 @@ def test_the_pages_have_not_drifted_from_the_commands(repository: Path) -> None:
         [sys.executable, repository / "man" / "generate.py", "--check"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_tables_of_the_help_are_lists_in_the_pages(repository: Path) -> None:
+    from speckv import card
+
+    from speckvctl.prefetcher import evaluation
+
+    for page, table in (("device", card.FAULTS), ("prefetcher", evaluation.BASELINES)):
+        text = (repository / "man" / f"speckvctl-{page}.1").read_text(encoding="utf-8").replace("\\-", "-")
+        items = re.findall(r"^\.It Cm (.*)\n(?!\.)", text, re.MULTILINE)
+        assert sorted(", ".join(items).split(", ")) == sorted(table)
 
 
 def test_every_page_is_installed(repository: Path) -> None:
