@@ -98,7 +98,7 @@ class Handle:
         """call() of a function that destroys the object itself, unless it returns an error. EBUSY while pinned."""
         self.check()
         self._check_pins()
-        owned, rc, thread = None, -errno.EBADF, get_ident()
+        owned, rcs, thread = None, list[int](), get_ident()
         try:
             self._users.append(thread)
             try:
@@ -108,9 +108,9 @@ class Handle:
             self.pointer = None  # no other call may begin
             self._wait_for_others()
             self._check_pins()  # one of those calls may have pinned it
-            rc = function(owned, *arguments)
+            rcs.extend(map(function, (owned,), *zip(arguments)))  # no signal handler raises between return and storing
         finally:
-            if rc >= 0:
+            if rcs and rcs[0] >= 0:
                 self.closed = True
                 self._end()
             elif owned is not None:
@@ -120,7 +120,7 @@ class Handle:
                 self._owned.append(owned)
             self._users.remove(thread)
             self._settle()
-        return rc
+        return rcs[0]
 
     def check(self) -> None:
         """Raise what a call would that may not begin."""

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -188,6 +190,17 @@ def test_a_handle_that_is_pinned_by_a_call_under_way_is_not_spent() -> None:
     assert [type(end) for end in spent] == [speckv.BusyError]
     handle.unpin()
     assert handle.spend(lambda _: 0) == 0
+
+
+def test_a_signal_at_the_end_of_a_call_does_not_bring_a_spent_handle_back() -> None:
+    destroyed: list[object] = []
+    handle = Handle("the allocation", signal.SIGINT, destroyed.append)
+    with pytest.raises(KeyboardInterrupt):
+        handle.spend(ctypes.CDLL(None)["raise"])  # of the pointer: it returns 0, and the exception is raised then
+    with pytest.raises(speckv.ClosedError):
+        handle.check()
+    handle.close()
+    assert handle.ended and not destroyed
 
 
 def test_what_is_pinned_is_destroyed_with_its_last_pin() -> None:
