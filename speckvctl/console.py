@@ -33,14 +33,14 @@ def note_sorted(trace: str, moved: int) -> None:
 
 
 def confirm(loss: str, *, yes: bool, as_json: bool, command: str) -> None:
-    """Go on only when the person agreed: by --yes, or by typing yes after reading what will be lost.
+    """Go on only when the person agreed: by --yes, as in `command`, or by typing yes after reading what will be lost.
 
     Without a terminal on both ends, and with --json, nobody is asked: the verb is refused and names --yes.
     """
     if yes:
         return
     if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise ConfirmationError(f"{loss}; nothing was changed", f"{command} --yes")
+        raise ConfirmationError(f"{loss}; nothing was changed", command)
     said = one_line(loss)
     lines = wrapped(f"{said[:1].upper()}{said[1:]}.", room(sys.stderr))
     sys.stderr.write("\n".join(lines) + "\nGo on? [y/N] ")

@@ -343,7 +343,7 @@ def close_device(device: HostDevice, yes: Yes = False, dry_run: DryRun = False, 
         if pools and not dry_run:
             held = f"{plural(len(names), 'pool')} ({', '.join(names)}) with {plural(blocks, 'block')}"
             loss = f"closing {device} destroys {held}"
-            confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl device close {device}")
+            confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl device close {device} --yes")
         with progress(f"closing {device}") as tell:
             tell(0, 0)
             ctx.remove(device, pools=bool(pools), dry_run=dry_run)

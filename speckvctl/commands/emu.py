@@ -144,7 +144,7 @@ def stop_card(
         if not dry_run:
             if remove:
                 loss = f"removing emu:{name} loses its pools and its flash, in {card.folder}"
-                confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl emu stop {name} --remove")
+                confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl emu stop {name} --remove --yes")
             done = emulation.stop(ctx, name)
             if remove:
                 emulation.remove(ctx, name)

@@ -86,7 +86,7 @@ def flash(
     option = "--rollback" if rollback else "--golden"
 
     def agree(loss: str) -> None:
-        confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl flash {device} {option}")
+        confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl flash {device} {option} --yes")
 
     with library.context() as ctx, progress(f"flashing {device}", "bytes") as tell:
         document = flashing.flash(ctx, wish, tell, agree)

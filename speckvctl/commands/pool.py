@@ -191,7 +191,7 @@ def create_pool(
         replaced = None if found.state in ("ready", "absent") else found.found
         if found.state == "foreign" and not dry_run:
             loss = f"{device} holds {found.found}, which creating a pool overwrites"
-            confirm(loss, yes=yes, as_json=as_json, command=shlex.join(["speckvctl", *sys.argv[1:]]))
+            confirm(loss, yes=yes, as_json=as_json, command=_with_yes(sys.argv[1:]))
             yes = True
         if dry_run:
             created = pools.plan(ctx, found, wish, replaced)
@@ -200,6 +200,12 @@ def create_pool(
                 tell(0, 0)
                 created = pools.create(ctx, found, wish, replaced, overwrite=yes)
     finish(created, as_json=as_json)
+
+
+def _with_yes(words: list[str]) -> str:
+    """The command that was typed, with --yes among its options."""
+    end = words.index("--") if "--" in words else len(words)
+    return shlex.join(["speckvctl", *words[:end], "--yes", *words[end:]])
 
 
 @app.verb("list")
@@ -338,7 +344,7 @@ def destroy_pool(
         else:
             held = "its blocks" if blocks is None else f"{plural(blocks, 'block')}, {format_size(info.used_bytes)}"
             loss = f"destroying {pool} on {device} loses {held}"
-            confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl pool destroy {device} {pool}")
+            confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl pool destroy {device} {pool} --yes")
             with progress(f"zeroing {pool}", "units") as tell:
                 dev.destroy_pool(pool, progress=tell)
     document = results.PoolDestroy(

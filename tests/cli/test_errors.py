@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli, Finished, Unchanged, described, environment, held, write_kv
+from tests.cli.conftest import Cli, Finished, Unchanged, described, environment, held, validate, write_kv
 from tests.conftest import MEMORY, stored
 
 Remember = Callable[[], Unchanged]
@@ -159,7 +159,9 @@ def test_a_foreign_medium_is_shown_and_refused_without_yes(cli: Cli, unchanged: 
     assert "text" in planned["replaced"]
     assert cli.document("device", "show", device)["device"]["state"] == "foreign"
     check()
-    created = cli.document("pool", "create", device, "chat", "--size", "1MiB", "--yes")
+    asked = cli("--json", "pool", "create", "--size", "1MiB", "--", device, "chat").document["error"]
+    created = cli.line(asked["next"]).document
+    validate(created)
     assert "text" in created["replaced"]
     assert created["device_created"] is True
     assert cli.document("device", "show", device)["device"]["state"] == "ready"
