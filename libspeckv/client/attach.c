@@ -8,201 +8,6 @@
 
 #include "internal.h"
 
-#define JOIN_TRIES 200 /* of a millisecond: for a client that has its slot's lock to enter itself there */
-
-static long long slot_byte(struct region *r, unsigned int slot)
-{
-	return LAY_LOCK_CLIENT(r->dev->single_inode ? r->record : 0, r->fixed.generation, slot);
-}
-
-/* A manager that no lock in the pool's file shows: its other lock is not for every user to see. */
-static bool unseen_alive(struct region *r, unsigned int slot, uint64_t state)
-{
-	struct speckv_device *dev = r->dev;
-
-	return slot == LAY_SLOT_MANAGER && state & LAY_CLIENT_UNSEEN &&
-	       (dev->lock_fd < 0 || load(&dev->manager_slots) >> r->record & 1 || lock_holder(dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record), NULL));
-}
-
-int client_alive(struct region *r, unsigned int slot)
-{
-	return (int)slot == r->own_slot || lock_holder(r->lock_fd, slot_byte(r, slot), NULL) || unseen_alive(r, slot, load(&r->head->clients[slot].state));
-}
-
-/* Give back every run that client `slot` of this incarnation holds. False: not all, a card does not answer. */
-static bool sweep(struct region *r, unsigned int slot, uint64_t incarnation, bool dead, uint64_t *back)
-{
-	uint32_t owner = lay_owner(slot, incarnation);
-	uint64_t pages = region_pages(r);
-	bool all = true;
-
-	*back = 0;
-	for (uint64_t p = 0; p < pages;) {
-		uint64_t word = load(&r->page_map[p]);
-		struct run run = { .page = p, .generation = lay_generation(word), .pages = 1 };
-
-		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
-			p += lay_value(word);
-			continue;
-		}
-		if (lay_state(word) == LAY_CLAIMED && lay_value(word) == owner) {
-			while (p + run.pages < pages && load(&r->page_map[p + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
-				run.pages++;
-			/* a block that was being dropped may still lie there, and would rise from a card when its index is made again */
-			if (dead && card_io_clear(r, run.page, run.pages) != 0) {
-				all = false;
-			} else {
-				pages_release(r, owner, &run);
-				*back += run.pages;
-			}
-		}
-		p += run.pages;
-	}
-	return all;
-}
-
-void client_finish_move(struct region *r, unsigned int slot, uint64_t incarnation)
-{
-	struct lay_client *client = &r->head->clients[slot];
-	uint32_t owner = lay_owner(slot, incarnation);
-	uint64_t pages = region_pages(r), from = load(&client->move_from), to = load(&client->move_to), generation = load(&client->move_to_generation);
-	uint64_t word = lay_word(LAY_CLAIMED, owner, generation);
-	uint32_t n = 1;
-
-	if (generation && generation <= LAY_GENERATION_MASK && to < pages && from < pages &&
-	    load(&r->page_map[from]) == lay_word(LAY_CLAIMED, owner, load(&client->move_from_generation) & LAY_GENERATION_MASK)) {
-		while (to + n < pages && n < LAY_RUN_MAX && load(&r->page_map[to + n]) == lay_word(LAY_CONT, n, generation))
-			n++;
-		atomic_compare_exchange_strong(&r->page_map[to], &word, lay_word(LAY_HEAD, n, generation));
-	}
-	atomic_compare_exchange_strong(&client->move_to_generation, &generation, 0); /* and not that of a client that came since */
-}
-
-/* Blocks that a client published and did not live to index, and twins that it did not live to settle. */
-static void reindex(struct speckv_pool *pool)
-{
-	struct region *r = &pool->region;
-	uint64_t pages = region_pages(r);
-
-	for (uint64_t p = 0; p < pages;) {
-		uint64_t word = load(&r->page_map[p]);
-		struct run run = { .page = p, .generation = lay_generation(word), .pages = lay_value(word) };
-		struct found found;
-		struct speckv_key key;
-
-		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
-			p++;
-			continue;
-		}
-		if (index_entry(r, region_entry_of(r, p), &found, &key) && found.page == p && found.generation == run.generation) {
-			if (block_indexed(r, &key, &run))
-				settle_twins(pool, &key);
-			else
-				block_index(pool, &key, &run);
-		}
-		p += lay_value(word);
-	}
-}
-
-/* Give back what the dead client of this slot and state held; the caller keeps others from the slot. True: a client was, and is settled. */
-static bool slot_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *back)
-{
-	struct lay_client *client = &r->head->clients[slot];
-	uint64_t got;
-	char command[64], size[32];
-	uint32_t tenant;
-
-	if (!(state & 1))
-		return false;
-	client_finish_move(r, slot, state >> 8);
-	if (!sweep(r, slot, state >> 8, true, &got))
-		return false; /* the next who looks may reach the card */
-	*back += got;
-	tenant = load(&client->tenant);
-	memcpy(command, client->command, sizeof(command));
-	command[63] = 0;
-	pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "pid %u (%s) died, tenant %.40s; %s taken back", client->pid, command,
-		   tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?", human(size, got * r->page_bytes));
-	store(&client->allocated_pages, 0);
-	atomic_compare_exchange_strong(&client->state, &state, state & ~0xffull);
-	return true;
-}
-
-/* After slot_reap(). */
-static void reaped(struct speckv_pool *pool, uint64_t back)
-{
-	reindex(pool);
-	pages_recount(&pool->region);
-	add(&pool->region.head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
-}
-
-int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
-{
-	struct region *r = &pool->region;
-	uint64_t back = 0, state;
-	int dead = 0;
-
-	pthread_mutex_lock(&r->reaping);
-	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
-		if (!(load(&r->head->clients[slot].state) & 1) || client_alive(r, slot))
-			continue;
-		/* the slot's own lock keeps other processes from reaping it, or taking it, at the same time */
-		if (lock_byte(r->lock_fd, slot_byte(r, slot)) != 0)
-			continue;
-		state = load(&r->head->clients[slot].state);
-		if (!unseen_alive(r, slot, state)) /* the next manager may have come before this process had the lock, or just after */
-			dead += slot_reap(r, slot, state, &back);
-		unlock_byte(r->lock_fd, slot_byte(r, slot));
-	}
-	if (dead)
-		reaped(pool, back);
-	pthread_mutex_unlock(&r->reaping);
-	if (pages_back)
-		*pages_back = back;
-	return dead;
-}
-
-/*
- * Is a client attached through this slot? client_join() takes the slot's lock, sees that the pool is not being removed, and only then enters
- * itself: a lock without an entry is waited for until it is one or the other. A process that was stopped in between counts as attached.
- */
-static bool slot_taken(struct region *r, unsigned int slot)
-{
-	const struct lay_client *client = &r->head->clients[slot];
-
-	for (unsigned int tries = 0; tries < JOIN_TRIES; tries++) {
-		if (!client_alive(r, slot))
-			return false;
-		if (load(&client->state) & 1)
-			return true;
-		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-	}
-	return true;
-}
-
-void client_holders(struct region *r, int except, char *text, size_t bytes, unsigned int *count)
-{
-	size_t at = 0;
-
-	*count = 0;
-	text[0] = 0;
-	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
-		struct lay_client *client = &r->head->clients[slot];
-		char command[64];
-
-		if ((int)slot == except || !slot_taken(r, slot))
-			continue;
-		++*count;
-		memcpy(command, client->command, sizeof(command));
-		command[63] = 0;
-		if (at + 1 >= bytes)
-			continue;
-		if (load(&client->state) & 1)
-			at += (size_t)snprintf(text + at, bytes - at, "%spid %u (%s)", *count > 1 ? ", " : "", client->pid, command);
-		else
-			at += (size_t)snprintf(text + at, bytes - at, "%sa client that is attaching", *count > 1 ? ", " : "");
-	}
-}
 
 /* ---- clients that are attached ----------------------------------------------------------------------------------- */
 
@@ -345,7 +150,7 @@ static int slot_check(struct speckv_pool *pool)
 static bool manager_shows(struct region *r)
 {
 	for (unsigned int tries = 0; tries < JOIN_TRIES; tries++) {
-		if (lock_byte(r->lock_fd, slot_byte(r, LAY_SLOT_MANAGER)) == 0)
+		if (lock_byte(r->lock_fd, client_byte(r, LAY_SLOT_MANAGER)) == 0)
 			return true;
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
@@ -368,10 +173,10 @@ static int manager_slot_take(struct speckv_pool *pool, bool alone)
 	if (!rc) {
 		pool->unseen = !manager_shows(r);
 		rc = slot_check(pool);
-		if (!rc && !alone && slot_reap(r, LAY_SLOT_MANAGER, load(&r->head->clients[LAY_SLOT_MANAGER].state), &back))
-			reaped(pool, back);
+		if (!rc && !alone && client_reap(r, LAY_SLOT_MANAGER, load(&r->head->clients[LAY_SLOT_MANAGER].state), &back))
+			clients_reaped(pool, back);
 		if (rc)
-			unlock_byte(r->lock_fd, slot_byte(r, LAY_SLOT_MANAGER));
+			unlock_byte(r->lock_fd, client_byte(r, LAY_SLOT_MANAGER));
 		if (rc)
 			unlock_byte(r->dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record));
 	}
@@ -398,11 +203,11 @@ static int slot_take(struct speckv_pool *pool, bool alone, bool manager)
 			unsigned int slot = (start + i) % LAY_SLOT_MANAGER;
 			struct lay_client *client = &r->head->clients[slot];
 
-			if ((!alone && load(&client->state) & 1) || lock_byte(r->lock_fd, slot_byte(r, slot)) != 0)
+			if ((!alone && load(&client->state) & 1) || lock_byte(r->lock_fd, client_byte(r, slot)) != 0)
 				continue;
 			rc = slot_check(pool);
 			if (rc || (!alone && load(&client->state) & 1)) { /* its holder died between our two looks */
-				unlock_byte(r->lock_fd, slot_byte(r, slot));
+				unlock_byte(r->lock_fd, client_byte(r, slot));
 				if (rc)
 					return rc;
 				continue;
@@ -422,7 +227,7 @@ static void slot_give(struct speckv_pool *pool)
 	struct region *r = &pool->region;
 
 	r->own_slot = -1;
-	unlock_byte(r->lock_fd, slot_byte(r, pool->slot));
+	unlock_byte(r->lock_fd, client_byte(r, pool->slot));
 	if (pool->slot == LAY_SLOT_MANAGER) {
 		unlock_byte(r->dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record));
 		atomic_fetch_and(&r->dev->manager_slots, ~(1ull << r->record));
@@ -484,7 +289,7 @@ void client_leave(struct speckv_pool *pool)
 	struct region *r = &pool->region;
 	uint64_t back;
 
-	sweep(r, pool->slot, pool->incarnation, false, &back);
+	client_sweep(r, pool->slot, pool->incarnation, false, &back);
 	if (!(pool->attach.flags & ATTACH_MANAGER))
 		pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO, "pid %d (%.63s) detached, tenant %.63s", (int)getpid(), pool->client->command,
 			   pool->tenant->name);

@@ -5,36 +5,6 @@
 #define READ_TRIES 4
 #define PUT_TRIES 8
 
-bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
-{
-	struct region *r = &pool->region;
-	struct run run = { .page = found->page, .generation = found->generation, .pages = found->pages };
-	int rc;
-
-	if (!pages_unpublish(pool, &run)) /* from here on the block is gone, whatever happens to us */
-		return false;
-	rc = card_io_invalidate(r, &run);
-	if (rc && rc != -EIO) { /* a card that does not answer would bring it back some day: it stays */
-		if (rc == -EINPROGRESS)
-			index_doubt(r, found);
-		if (!pages_publish(pool, &run) && !block_indexed(r, key, &run)) /* another process took its slot for a stale one meanwhile */
-			index_insert(r, key, &run);
-		return false;
-	}
-	index_orphan(r, found);
-	index_remove(r, key, found->entry, found->generation);
-	store(&r->entries[found->entry].generation, 0);
-	if (found->tenant < LAY_TENANTS) {
-		sub(&r->head->tenants[found->tenant].used_pages, found->pages);
-		sub(&r->head->tenants[found->tenant].blocks, 1);
-	}
-	if (rc)
-		pages_retire(pool, &run);
-	else
-		pages_release(r, pool->owner, &run);
-	return true;
-}
-
 /* ---- put ----------------------------------------------------------------------------------------------------------- */
 
 static int encode(struct speckv_pool *pool, unsigned int codec, const struct speckv_request *request, struct run *run, uint64_t *frame_bytes)
@@ -78,44 +48,6 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 	}
 	pages_trim(pool, run, (uint32_t)((*frame_bytes + r->page_bytes - 1) >> r->page_shift));
 	return 0;
-}
-
-/*
- * The youngest that may be found stays: a copy that a resize makes is younger than what it replaces, so that no two that settle at once, nor one that
- * settles and one that moves, can each drop what the other keeps.
- */
-void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
-{
-	struct found all[2 * LAY_BUCKET_SLOTS];
-	size_t n = index_find_all(&pool->region, key, all);
-	uint64_t youngest = 0;
-
-	for (size_t i = 0; i < n; i++)
-		if (!index_doubtful(&pool->region, &all[i]) && all[i].generation > youngest)
-			youngest = all[i].generation;
-	for (size_t i = 0; i < n; i++)
-		if (all[i].generation != youngest) /* one run may stand in two slots */
-			block_drop(pool, key, &all[i]);
-}
-
-bool block_indexed(struct region *r, const struct speckv_key *key, const struct run *run)
-{
-	struct found all[2 * LAY_BUCKET_SLOTS];
-	size_t n = index_find_all(r, key, all);
-
-	for (size_t i = 0; i < n; i++)
-		if (all[i].page == run->page && all[i].generation == run->generation)
-			return true;
-	return false;
-}
-
-int block_index(struct speckv_pool *pool, const struct speckv_key *key, const struct run *run)
-{
-	int rc = index_insert(&pool->region, key, run);
-
-	if (!rc)
-		settle_twins(pool, key);
-	return rc;
 }
 
 static void adopt(struct speckv_pool *pool, const struct speckv_request *request, const struct found *found)
@@ -193,16 +125,6 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 
 /* ---- get ----------------------------------------------------------------------------------------------------------- */
 
-/* What a card's answer says of a block that the index has. */
-static int card_judged(struct region *r, const struct found *found, int rc)
-{
-	if (rc == -ENODEV || rc == -EACCES || rc == -EBUSY)
-		return rc; /* the block may be as sound as ever */
-	if (!index_current(r, found) || (rc && region_stale(r)))
-		return -EAGAIN;
-	return rc ? -EBADMSG : 0;
-}
-
 /* The answer to a READ that was sent ahead, in a lane of this thread; or a READ now, in the same lane. */
 static int card_fetch(struct card_reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, unsigned int first,
 		      unsigned int layers, void *raw, uint64_t bytes)
@@ -214,24 +136,7 @@ static int card_fetch(struct card_reads *reads, unsigned int slot, const struct 
 		card_io_read_end(reads, slot, key, raw, bytes); /* whatever it is: the slot is wanted */
 		rc = card_io_read_begin(reads, slot, key, found, first, layers, false);
 	}
-	return card_judged(r, found, rc ? rc : card_io_read_end(reads, slot, key, raw, bytes));
-}
-
-/* Decode a found block and make sure that it was the block all the while. -EAGAIN: it is no longer. */
-int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, unsigned int layer_first, unsigned int layer_count,
-		 bool ahead, void *raw, uint64_t bytes)
-{
-	struct region *r = &pool->region;
-	const uint8_t *at = r->data + (found->page << r->page_shift);
-	uint64_t available = (uint64_t)found->pages << r->page_shift;
-	int rc;
-
-	if (r->card)
-		return card_judged(r, found, card_io_read(r, key, found, layer_first, layer_count, ahead, raw, bytes));
-	rc = frame_decode(r, key, found, at, available, layer_first, layer_count, raw, bytes);
-	if (!index_current(r, found) || (rc && region_stale(r)))
-		return -EAGAIN;
-	return rc;
+	return read_judge(r, found, rc ? rc : card_io_read_end(reads, slot, key, raw, bytes));
 }
 
 static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
@@ -318,7 +223,7 @@ static void count_gets(struct speckv_pool *pool, const struct tally *tally)
 }
 
 /* Blocks that a look-up was for: those found are wanted when they are fetched, the others now. */
-static void count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, uint64_t began)
+void block_count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, uint64_t began)
 {
 	if (pool->read_only)
 		return;
@@ -529,7 +434,7 @@ static int run_lookups(struct speckv_pool *pool, struct speckv_request *requests
 			done += present[i];
 		}
 	}
-	count_lookups(pool, n, (uint64_t)done, began);
+	block_count_lookups(pool, n, (uint64_t)done, began);
 	return done;
 }
 
@@ -556,166 +461,13 @@ static int batch(struct speckv_pool *pool, unsigned int opcode, struct speckv_re
 	return done;
 }
 
-static int lost_text(struct speckv_pool *pool)
-{
-	return fail(pool->ctx, -ESTALE, "pool %s: its file %s was removed or cut short while it was used; attach again, or create it again",
-		    pool->region.fixed.name, pool->region.path);
-}
-
-/* -ESTALE where the file was seen to go before or while this call ran: what it stored no other process finds, what it read may be empty memory. */
-static inline int unless_lost(struct speckv_pool *pool, int result)
-{
-	return __builtin_expect(load_relaxed(&pool->region.lost), 0) ? lost_text(pool) : result;
-}
-
-int pool_there(struct speckv_pool *pool)
-{
-	return region_lost(&pool->region) ? lost_text(pool) : 0;
-}
-
 int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
 {
 	int done = region_lost(&pool->region) ? 0 : batch(pool, opcode, requests, n);
 
-	if (unless_lost(pool, 0) == 0)
+	if (pool_unless_lost(pool, 0) == 0)
 		return done;
 	for (size_t i = 0; i < n; i++)
 		requests[i].status = -ESTALE;
 	return 0;
-}
-
-int pool_usable(struct speckv_pool *pool, bool write)
-{
-	if (__builtin_expect(fork_guard_stale(&pool->region.guard), 0))
-		return fail(pool->ctx, -EOWNERDEAD, "this pool was opened before fork(): open it again in the child");
-	if (write && pool->read_only)
-		return fail(pool->ctx, -EROFS, "this pool was opened read-only");
-	if (pool->read_only) { /* who has a client slot keeps the pool from being removed */
-		region_pages(&pool->region);
-		if (load_relaxed(&pool->region.gone))
-			return fail(pool->ctx, -ESTALE, "pool %s was destroyed since it was opened here: open it again", pool->region.fixed.name);
-	}
-	return 0;
-}
-
-static int start(struct speckv_pool *pool, const void *items, size_t n, bool write)
-{
-	if (!pool)
-		return -EINVAL;
-	if ((n && !items) || n > INT32_MAX)
-		return fail(pool->ctx, -EINVAL, "a batch of %zu without its %s", n, items ? "limit of 2^31 - 1" : "array");
-	return pool_usable(pool, write);
-}
-
-static int run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
-{
-	unsigned int threads = load_relaxed(&pool->threads);
-
-	return __builtin_expect(threads > 1 && n > 1, 0) ? workers_share(pool, opcode, requests, n, threads) : batch_run(pool, opcode, requests, n);
-}
-
-int speckv_put(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
-{
-	int rc = start(pool, requests, n, true);
-
-	return rc ? rc : run(pool, SPECKV_OP_PUT, requests, n);
-}
-
-int speckv_get(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
-{
-	int rc = start(pool, requests, n, false);
-
-	return rc ? rc : run(pool, SPECKV_OP_GET, requests, n);
-}
-
-int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_t n, uint8_t *present)
-{
-	uint64_t began;
-	int rc = start(pool, keys, n, false), hits = 0;
-
-	if (rc)
-		return rc;
-	if (n && !present)
-		return fail(pool->ctx, -EINVAL, "lookup without an array for its results");
-	rc = pool_there(pool);
-	if (rc)
-		return rc;
-	began = clock_ns();
-	index_find_many(&pool->region, keys, sizeof(*keys), n, NULL, present);
-	for (size_t i = 0; i < n; i++)
-		hits += present[i];
-	count_lookups(pool, n, (uint64_t)hits, began);
-	return unless_lost(pool, hits);
-}
-
-int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
-{
-	enum { GROUP = 32 };
-	uint8_t present[GROUP];
-	int rc = start(pool, keys, n, false);
-	size_t length = 0, looked = 0;
-	uint64_t began;
-
-	if (!rc)
-		rc = pool_there(pool);
-	if (rc)
-		return rc;
-	began = clock_ns();
-	for (bool more = true; more && looked < n;) {
-		size_t group = n - looked < GROUP ? n - looked : GROUP;
-
-		index_find_many(&pool->region, keys + looked, sizeof(*keys), group, NULL, present);
-		for (size_t i = 0; i < group && more; i++) {
-			more = present[i];
-			length += present[i];
-		}
-		looked += group;
-	}
-	count_lookups(pool, n, length, began); /* behind the first that is missing none is of use */
-	return unless_lost(pool, (int)length);
-}
-
-static int each(struct speckv_pool *pool, unsigned int opcode, const struct speckv_key *keys, size_t n)
-{
-	enum { GROUP = 16 };
-	struct speckv_request requests[GROUP] = { 0 };
-	int done = 0;
-
-	for (size_t base = 0; base < n; base += GROUP) {
-		size_t group = n - base < GROUP ? n - base : GROUP;
-
-		for (size_t i = 0; i < group; i++)
-			requests[i].key = keys[base + i];
-		done += batch_run(pool, opcode, requests, group);
-	}
-	return unless_lost(pool, done);
-}
-
-int speckv_touch(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
-{
-	int rc = start(pool, keys, n, true);
-
-	return rc ? rc : each(pool, SPECKV_OP_TOUCH, keys, n);
-}
-
-int speckv_drop(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
-{
-	int rc = start(pool, keys, n, true);
-
-	return rc ? rc : each(pool, SPECKV_OP_DROP, keys, n);
-}
-
-int speckv_children(struct speckv_pool *pool, const struct speckv_key *key, struct speckv_key *children, size_t max)
-{
-	struct found found;
-	int rc = start(pool, key, 1, false);
-
-	if (rc)
-		return rc;
-	if (max && !children)
-		return fail(pool->ctx, -EINVAL, "children without an array for them");
-	rc = pool_there(pool);
-	if (rc)
-		return rc;
-	return unless_lost(pool, index_find(&pool->region, key, &found) ? (int)index_children(&pool->region, &found, children, NULL, max) : 0);
 }

@@ -1,155 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* Check, repair and rebuild: what can be told from the page map and the frames alone. */
+#include <fcntl.h>
+#include <unistd.h>
 #include <stdlib.h>
 
 #include "internal.h"
 
-static int frame_from_card(struct region *r, uint64_t page, uint64_t generation, uint64_t room, uint8_t **out)
-{
-	struct speckv_key key;
-	struct found found;
-	uint64_t bytes;
-	int rc;
-
-	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || found.generation != generation)
-		return -EBADMSG;
-	*out = calloc(1, room);
-	if (!*out)
-		return -ENOMEM;
-	rc = card_io_frame(r, &key, page, generation, *out, room, &bytes);
-	return rc == -ENODEV || rc == -EACCES ? rc : rc ? -EBADMSG : 0;
-}
-
-int frame_sound(struct region *r, uint64_t page, uint32_t pages, uint64_t generation, bool deep, struct speckv_frame *frame)
-{
-	const uint8_t *at = r->data + (page << r->page_shift);
-	uint64_t available = (uint64_t)pages << r->page_shift;
-	uint8_t *copy = NULL;
-	int rc = 0;
-
-	if (r->card) { /* it verified every section of what it gives */
-		rc = frame_from_card(r, page, generation, available, &copy);
-		at = copy;
-	}
-	if (!rc)
-		rc = speckv_frame_parse(at, available, frame);
-
-	if (!rc && (memcmp(frame->identity.pool_uuid, r->fixed.uuid, 16) != 0 || frame->identity.generation != generation ||
-		    frame->identity.pool_address != page << r->page_shift ||
-		    memcmp(&frame->geometry, &r->fixed.geometry, offsetof(struct speckv_geometry, reserved)) != 0))
-		rc = -EBADMSG; /* a frame's bytes inside a payload, or one that was moved here */
-	if (!rc && deep)
-		rc = speckv_frame_verify(at, available);
-	free(copy);
-	return rc;
-}
-
 /* ---- rebuild --------------------------------------------------------------------------------------------------------- */
-
-static void forget_index(struct region *r)
-{
-	memset((void *)r->directory, 0, (r->fixed.bucket_mask + 1) * sizeof(struct lay_bucket));
-	for (unsigned int i = 0; i < LAY_HINTS; i++)
-		store(&r->head->hints[i], 0);
-	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
-		store(&r->head->clients[slot].allocated_pages, 0);
-		client_finish_move(r, slot, load(&r->head->clients[slot].state) >> 8);
-		store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) & ~0xffull);
-	}
-	for (unsigned int i = 0; i < LAY_TENANTS; i++) {
-		uint32_t naming = 1;
-
-		atomic_compare_exchange_strong(&r->head->tenants[i].state, &naming, 0);
-	}
-}
-
-/* Length of the run that the map shows at a head: its word, and the unbroken continuation behind it. */
-static bool run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t pages)
-{
-	uint32_t n = lay_value(word);
-
-	if (!n || n > pages - page)
-		return false;
-	for (uint32_t i = 1; i < n; i++)
-		if (load(&r->page_map[page + i]) != lay_word(LAY_CONT, i, lay_generation(word)))
-			return false;
-	return true;
-}
-
-/* The tenant that is charged for a block: as its frame says, where that is a tenant still. */
-static uint32_t tenant_of(struct region *r, const struct speckv_frame *frame)
-{
-	uint32_t number = frame->identity.tenant - 1; /* 0, not said: beyond the table */
-
-	return number < LAY_TENANTS && load(&r->head->tenants[number].state) == 2 ? number : tenant_others(r);
-}
-
-/* The entry of a sound frame. What it says of this very block beyond the frame (last use, links) stays. */
-static void entry_restore(struct region *r, const struct run *run, const struct speckv_key *key, const struct speckv_frame *frame)
-{
-	struct lay_entry *entry = &r->entries[region_entry_of(r, run->page)];
-	uint32_t tenant = tenant_of(r, frame);
-	uint64_t w[4];
-	bool same = load(&entry->generation) == run->generation && load_relaxed(&entry->page) == run->page;
-
-	memcpy(w, key->bytes, sizeof(w));
-	for (int i = 0; i < 4; i++)
-		same &= load_relaxed(&entry->key[i]) == w[i];
-	if (!same) {
-		index_fill(r, run, key, frame->identity.first_position, (uint32_t)frame->frame_bytes, (uint32_t)frame->raw_bytes, tenant,
-			   use_tick(r));
-		return;
-	}
-	store_relaxed(&entry->first_position, frame->identity.first_position);
-	store_relaxed(&entry->frame_bytes, (uint32_t)frame->frame_bytes);
-	store_relaxed(&entry->raw_bytes, (uint32_t)frame->raw_bytes);
-	store_relaxed(&entry->tenant, tenant);
-	store_relaxed(&entry->used, use_seen(r, load_relaxed(&entry->used)));
-}
-
-int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
-{
-	uint64_t pages = region_pages(r), highest = load(&r->head->pool.next_run_generation);
-	int rc;
-
-	*kept = *lost = 0;
-	forget_index(r);
-	for (uint64_t p = 0; p < pages;) {
-		uint64_t word = load(&r->page_map[p]);
-		struct speckv_frame frame;
-		struct found found;
-
-		if (lay_generation(word) >= highest && lay_state(word) != LAY_FREE)
-			highest = lay_generation(word) + 1;
-		if (lay_state(word) != LAY_HEAD) {
-			if (word != LAY_FREE)
-				store(&r->page_map[p], LAY_FREE);
-			p++;
-			continue;
-		}
-		rc = run_whole(r, p, word, pages) ? frame_sound(r, p, lay_value(word), lay_generation(word), false, &frame) : -EBADMSG;
-		if (rc == -ENODEV || rc == -EACCES)
-			return rc;
-		if (!rc && frame.frame_bytes <= (uint64_t)lay_value(word) << r->page_shift && lay_value(word) >= r->min_run) {
-			struct run run = { .page = p, .generation = lay_generation(word), .pages = lay_value(word) };
-			struct speckv_key key;
-
-			memcpy(key.bytes, frame.identity.key, sizeof(key.bytes));
-			entry_restore(r, &run, &key, &frame);
-			if (!index_find(r, &key, &found) && index_insert(r, &key, &run) == 0) {
-				++*kept;
-				p += run.pages;
-				continue;
-			}
-		}
-		++*lost;
-		store(&r->entries[region_entry_of(r, p)].generation, 0);
-		store(&r->page_map[p++], LAY_FREE); /* its continuation follows as "not a head" */
-	}
-	store(&r->head->pool.next_run_generation, highest);
-	pages_recount(r);
-	return 0;
-}
 
 /* ---- check ----------------------------------------------------------------------------------------------------------- */
 
@@ -203,7 +60,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 	if (check_doubtful(c, page))
 		return 0;
 	c->report->blocks++;
-	rc = run_whole(r, page, word, region_pages(r)) ? frame_sound(r, page, run.pages, run.generation, c->deep, &frame) : -EBADMSG;
+	rc = frame_run_whole(r, page, word, region_pages(r)) ? frame_sound(r, page, run.pages, run.generation, c->deep, &frame) : -EBADMSG;
 	known = !rc && index_entry(r, region_entry_of(r, page), &found, &key) && found.page == page;
 	if (!rc && known && memcmp(key.bytes, frame.identity.key, sizeof(key.bytes)) != 0)
 		known = false;
@@ -226,7 +83,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 		if (!known) { /* the entry is written by the holder of the head page */
 			if (!pages_unpublish(c->pool, &run))
 				return 0;
-			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, tenant_of(r, &frame),
+			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, frame_tenant(r, &frame),
 				   use_tick(r));
 			if (pages_publish(c->pool, &run))
 				return 0;
@@ -382,4 +239,64 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 					   name, (unsigned long long)report->blocks_bad, (unsigned long long)report->blocks_unindexed,
 					   (unsigned long long)report->pages_leaked, dev->medium.name, name);
 	return 0;
+}
+
+/*
+ * Is there anything to mend? A pool's file is what counts: a manager that changes its owner may die before the locks or the record say the same.
+ * A file that more users may write than the record says is not this call's to judge.
+ */
+static bool lock_wrong(struct speckv_device *dev, const char *pool, struct lay_pool_record *record, struct folder *pools)
+{
+	char name[48];
+	struct stat st;
+
+	*pools = (struct folder){ .fd = -1 };
+	if (device_look(dev, pool, record) < 0 || medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, pools) != 0 ||
+	    fstatat(pools->fd, record->name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) ||
+	    st.st_mode & ~record->mode & (S_IWGRP | S_IWOTH))
+		return false;
+	pool_hidden_name(record, "lock", name);
+	if (faccessat(pools->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 && !pool_lock_differs(pools, name, &st) &&
+	    pool_file_owned(&st, record, (mode_t)record->mode))
+		return false;
+	record->uid = st.st_uid;
+	record->gid = st.st_gid;
+	record->mode = st.st_mode & 0777;
+	return true;
+}
+
+int pool_lock_restore(struct speckv_device *dev, const char *pool)
+{
+	struct lay_pool_record record, *kept;
+	struct folder pools;
+	bool settle = false, wrong;
+	int rc;
+
+	if (dev->single_inode || !device_may_manage(dev))
+		return 0;
+	wrong = lock_wrong(dev, pool, &record, &pools);
+	folder_close(&pools);
+	rc = wrong ? device_manage(dev) : 0;
+	if (rc || !wrong)
+		return rc;
+	wrong = lock_wrong(dev, pool, &record, &pools); /* and no manager is at it */
+	if (wrong) {
+		kept = &dev->table->pools[device_look(dev, pool, &(struct lay_pool_record){ 0 })];
+		settle = load(&kept->state) > SPECKV_POOL_ACTIVE; /* what a dead manager left waited for the locks */
+		rc = pool_lock_make(&pools, &record);
+		if (!rc)
+			rc = folder_flush(&pools);
+		if (rc)
+			fail(dev->ctx, rc, "pool %s: cannot make its locks: %s", pool, strerror(-rc));
+	}
+	if (wrong && !rc) {
+		kept->uid = record.uid;
+		kept->gid = record.gid;
+		kept->mode = record.mode;
+	}
+	folder_close(&pools);
+	device_unmanage(dev);
+	if (!rc && settle)
+		device_settle(dev);
+	return rc ? rc : wrong;
 }

@@ -24,20 +24,6 @@ int medium_flush(const struct medium *medium, const void *address, uint64_t byte
 	return msync((void *)start, end - start, MS_SYNC) == 0 ? 0 : -errno;
 }
 
-int folder_flush(const struct folder *folder)
-{
-	int fd, rc = fsync(folder->fd) == 0 || errno == EINVAL ? 0 : -errno; /* EINVAL: a file system that keeps no folder on a medium */
-
-	if (rc != -EBADF)
-		return rc;
-	fd = openat(folder->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* an O_PATH descriptor cannot be flushed */
-	if (fd < 0)
-		return errno == EACCES ? 0 : -errno; /* a folder that this user may write and not read, and so not flush */
-	rc = fsync(fd) == 0 || errno == EINVAL ? 0 : -errno;
-	close(fd);
-	return rc;
-}
-
 int region_flush(struct region *r, const void *address, uint64_t bytes)
 {
 	uint64_t before, now, last;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Folders and files by descriptor, refused where another user could have made or can change them. */
+#include <sys/statvfs.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -408,4 +409,51 @@ int speckv_file_open(struct speckv_ctx *ctx, int folder, const char *path, int f
 	if (fd == -ENOENT || fd == -EEXIST)
 		fail_text(ctx, "%s %s", path, fd == -ENOENT ? "is not there" : "is there already");
 	return fd;
+}
+
+int folder_flush(const struct folder *folder)
+{
+	int fd, rc = fsync(folder->fd) == 0 || errno == EINVAL ? 0 : -errno; /* EINVAL: a file system that keeps no folder on a medium */
+
+	if (rc != -EBADF)
+		return rc;
+	fd = openat(folder->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* an O_PATH descriptor cannot be flushed */
+	if (fd < 0)
+		return errno == EACCES ? 0 : -errno; /* a folder that this user may write and not read, and so not flush */
+	rc = fsync(fd) == 0 || errno == EINVAL ? 0 : -errno;
+	close(fd);
+	return rc;
+}
+
+const char *space_words(char text[SPACE_WORDS], int fd, uint64_t want, int error)
+{
+	char a[32], b[32];
+	struct statvfs vfs;
+
+	if (error == EROFS)
+		snprintf(text, SPACE_WORDS, "it lies on a read-only file system");
+	else if (error == ENOSPC && fd >= 0 && fstatvfs(fd, &vfs) == 0 && vfs.f_files && vfs.f_favail == 0)
+		snprintf(text, SPACE_WORDS, "its file system has no inodes left (0 of %llu): remove files there, or give it more ('mount -o remount,nr_inodes=')",
+			 (unsigned long long)vfs.f_files);
+	else if (error == ENOSPC && want && fd >= 0 && fstatvfs(fd, &vfs) == 0)
+		snprintf(text, SPACE_WORDS, "it needs %s, and its file system has %s free", human(a, want), human(b, (uint64_t)vfs.f_bavail * vfs.f_frsize));
+	else
+		snprintf(text, SPACE_WORDS, "%s", strerror(error));
+	return text;
+}
+
+int runtime_folder(struct speckv_ctx *ctx, const char *name, unsigned int flags, struct folder *out)
+{
+	char path[SPECKV_PATH_BYTES];
+	struct folder runtime;
+	int rc;
+
+	flags |= ctx->runtime_named ? FOLDER_GROUP : 0;
+	rc = folder_open(ctx, ctx->runtime_dir, flags, name ? &runtime : out);
+	if (rc || !name)
+		return rc;
+	snprintf(path, sizeof(path), "%.*s/%s", SPECKV_PATH_BYTES - 16, ctx->runtime_dir, name);
+	rc = folder_enter(ctx, &runtime, path, flags, out);
+	folder_close(&runtime);
+	return rc;
 }

@@ -9,171 +9,8 @@
 
 #include "internal.h"
 
-#define FILE_MOST (UINT64_C(1) << 30) /* as FORMAT.md section 7.1 says */
-
-static bool calibrated(unsigned int codec)
-{
-	return codec < 32 && speckv_codec_calibrated_modes() >> codec & 1;
-}
-
-static const char *hexadecimal(char text[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1], const uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES])
-{
-	for (unsigned int i = 0; i < SPECKV_CALIBRATION_DIGEST_BYTES; i++)
-		snprintf(text + (size_t)2 * i, 3, "%02x", digest[i]);
-	return text;
-}
 
 /* ---- calibrations ---------------------------------------------------------------------------------------------------- */
-
-/* Has it tables for such blocks? */
-static int covers(struct speckv_ctx *ctx, const struct speckv_calibration_info *info, unsigned int codec, const struct speckv_geometry *geometry,
-		  unsigned int first_layer, unsigned int first_head)
-{
-	char digest[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1];
-
-	hexadecimal(digest, info->digest);
-	if (!(info->codecs >> codec & 1))
-		return fail(ctx, -ERANGE, "calibration %s has no tables for codec %s; make one with 'speckvctl codec calibrate'", digest, speckv_codec_name(codec));
-	if (geometry->head_dim != info->head_dim)
-		return fail(ctx, -ERANGE, "calibration %s is of a model with head size %u, the pool's blocks have %u; use the calibration of the model that the pool serves",
-			    digest, info->head_dim, geometry->head_dim);
-	if (first_layer + geometry->layers > info->layers)
-		return fail(ctx, -ERANGE, "calibration %s is of a model with %u layers, the pool's blocks have %u from layer %u on; use the calibration of the model that the pool serves",
-			    digest, info->layers, geometry->layers, first_layer);
-	if (first_head + geometry->kv_heads > info->kv_heads)
-		return fail(ctx, -ERANGE, "calibration %s is of a model with %u KV heads, the pool's blocks have %u from head %u on; use the calibration of the model that the pool serves",
-			    digest, info->kv_heads, geometry->kv_heads, first_head);
-	return 0;
-}
-
-static int load_file(struct speckv_ctx *ctx, const void *file, uint64_t bytes, struct speckv_calibration **out)
-{
-	int rc = speckv_calibration_load(file, bytes, out);
-
-	switch (rc) {
-	case 0:
-		return 0;
-	case -EOPNOTSUPP:
-		return fail(ctx, rc, "the calibration was made for a later version, or has a rotary embedding that this build does not know");
-	case -EFBIG:
-		return fail(ctx, rc, "the calibration has %llu bytes, more than 1 GiB", (unsigned long long)bytes);
-	case -ENOMEM:
-		return fail(ctx, rc, "out of memory");
-	default:
-		return fail(ctx, rc, "these %llu bytes are not a calibration, or a damaged one; 'speckvctl codec calibrate' makes one", (unsigned long long)bytes);
-	}
-}
-
-int calibration_judge(struct speckv_ctx *ctx, const struct speckv_pool_config *config, struct speckv_calibration_info *info)
-{
-	struct speckv_calibration *calibration;
-	int rc;
-
-	memset(info, 0, sizeof(*info));
-	if (!calibrated(config->codec)) {
-		if (config->calibration || config->first_layer || config->first_head)
-			return fail(ctx, -EINVAL, "codec %s takes no calibration; leave it out", speckv_codec_name(config->codec));
-		return 0;
-	}
-	if (!config->calibration)
-		return fail(ctx, -EINVAL, "codec %s needs a calibration of the model; 'speckvctl codec calibrate' makes one, --calibration names it",
-			    speckv_codec_name(config->codec));
-	rc = load_file(ctx, config->calibration, config->calibration_bytes, &calibration);
-	if (rc)
-		return rc;
-	speckv_calibration_describe(calibration, info);
-	speckv_calibration_free(calibration);
-	return config->geometry.layers ? covers(ctx, info, config->codec, &config->geometry, config->first_layer, config->first_head) : 0;
-}
-
-/* A private copy of the file's bytes: others may write the shared ones. */
-static int copy_file(struct region *r, uint8_t **out, uint64_t *bytes)
-{
-	static const uint8_t unknown[SPECKV_CALIBRATION_DIGEST_BYTES]; /* taken over from a card, which does not tell */
-	const struct lay_calibration *place = &r->fixed.calibration;
-	char digest[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1];
-
-	if (place->crc != speckv_crc32c(0, place, offsetof(struct lay_calibration, crc)) || !place->bytes || place->bytes > FILE_MOST || place->offset % 4096 ||
-	    place->offset < r->fixed.entry_offset + r->fixed.max_entries * sizeof(struct lay_entry) || place->offset > r->fixed.data_offset ||
-	    place->bytes > r->fixed.data_offset - place->offset)
-		return fail(r->dev->ctx, -EUCLEAN,
-			    "pool %s: its calibration %s is not on this machine (any more), and without it no block can be read; destroy the pool and create it anew with the file",
-			    r->fixed.name, memcmp(r->digest, unknown, sizeof(unknown)) ? hexadecimal(digest, r->digest) : "(its digest is not known)");
-	*out = malloc(place->bytes);
-	if (!*out)
-		return fail(r->dev->ctx, -ENOMEM, "out of memory");
-	(void)speckv_crc32c_copy(0, *out, r->base + place->offset, place->bytes);
-	*bytes = place->bytes;
-	return 0;
-}
-
-static int load_checked(struct region *r, const uint8_t *file, uint64_t bytes, struct speckv_calibration **out)
-{
-	char wanted[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1];
-	struct speckv_calibration_info info;
-	int rc = speckv_calibration_load(file, bytes, out);
-
-	if (rc == -ENOMEM)
-		return fail(r->dev->ctx, rc, "out of memory");
-	if (!rc) {
-		speckv_calibration_describe(*out, &info);
-		if (memcmp(info.digest, r->digest, sizeof(info.digest)) == 0)
-			return 0;
-		speckv_calibration_free(*out);
-		*out = NULL;
-	}
-	return fail(r->dev->ctx, rc == -EOPNOTSUPP ? rc : -EBADMSG,
-		    "pool %s: its calibration in %s is not %s, which its blocks were made with; destroy the pool and create it anew with that file", r->fixed.name,
-		    r->path, hexadecimal(wanted, r->digest));
-}
-
-int region_calibrate(struct region *r)
-{
-	struct speckv_calibration_info info;
-	uint8_t *file = NULL;
-	uint64_t bytes;
-	int rc;
-
-	if (!calibrated(r->fixed.codec))
-		return 0;
-	rc = copy_file(r, &file, &bytes);
-	if (!rc)
-		rc = load_checked(r, file, bytes, &r->calibration);
-	free(file);
-	if (rc)
-		return rc;
-	speckv_calibration_describe(r->calibration, &info);
-	return covers(r->dev->ctx, &info, r->fixed.codec, &r->fixed.geometry, r->fixed.calibration.first_layer, r->fixed.calibration.first_head);
-}
-
-int speckv_pool_calibration(struct speckv_device *dev, const char *name, void *buffer, uint64_t capacity, uint64_t *bytes)
-{
-	struct speckv_calibration *calibration = NULL;
-	struct region region;
-	uint8_t *file = NULL;
-	int rc;
-
-	if (!dev || !name || !bytes || (capacity && !buffer))
-		return -EINVAL;
-	*bytes = 0;
-	rc = region_open(dev, name, false, &region);
-	if (rc)
-		return rc;
-	if (!calibrated(region.fixed.codec))
-		rc = fail(dev->ctx, -ENOENT, "pool %s has no calibration: its codec %s needs none", name, speckv_codec_name(region.fixed.codec));
-	if (!rc)
-		rc = copy_file(&region, &file, bytes);
-	if (!rc && *bytes > capacity)
-		rc = fail(dev->ctx, -ENOSPC, "the calibration of pool %s has %llu bytes", name, (unsigned long long)*bytes);
-	if (!rc)
-		rc = load_checked(&region, file, *bytes, &calibration);
-	if (!rc)
-		memcpy(buffer, file, *bytes);
-	speckv_calibration_free(calibration);
-	free(file);
-	region_close(&region);
-	return rc;
-}
 
 /* ---- frames ---------------------------------------------------------------------------------------------------------- */
 
@@ -182,7 +19,7 @@ int frame_possible(struct region *r, unsigned int codec)
 	const char *name = speckv_codec_name(codec) ? speckv_codec_name(codec) : "?";
 	struct speckv_calibration_info info;
 
-	if (calibrated(codec)) {
+	if (calibration_needed(codec)) {
 		if (!r->calibration)
 			return fail(r->dev->ctx, -EOPNOTSUPP, "codec %s needs a calibration, and pool %s was made without one", name, r->fixed.name);
 		speckv_calibration_describe(r->calibration, &info);
@@ -199,7 +36,7 @@ int frame_possible(struct region *r, unsigned int codec)
 int frame_encode(struct region *r, unsigned int codec, const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes, void *frame,
 		 uint64_t capacity, uint64_t *frame_bytes)
 {
-	if (calibrated(codec))
+	if (calibration_needed(codec))
 		return speckv_frame_encode_calibrated(&r->fixed.geometry, codec, r->calibration, r->fixed.calibration.first_layer, r->fixed.calibration.first_head,
 						      identity, raw, bytes, frame, capacity, frame_bytes);
 	return speckv_frame_encode(&r->fixed.geometry, codec, identity, raw, bytes, frame, capacity, frame_bytes);
@@ -216,7 +53,7 @@ int frame_decode(struct region *r, const struct speckv_key *key, const struct fo
 		    memcmp(&frame.geometry, &r->fixed.geometry, offsetof(struct speckv_geometry, reserved)) != 0))
 		rc = -EBADMSG;
 	if (!rc)
-		rc = calibrated(frame.codec) ? speckv_frame_decode_calibrated(&frame, r->calibration, at, available, first, layers, raw, bytes) :
+		rc = calibration_needed(frame.codec) ? speckv_frame_decode_calibrated(&frame, r->calibration, at, available, first, layers, raw, bytes) :
 					       speckv_frame_decode(&frame, at, available, first, layers, raw, bytes);
 	return rc == -EILSEQ ? -EBADMSG : rc; /* another calibration's: never put here */
 }

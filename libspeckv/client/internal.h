@@ -426,7 +426,7 @@ enum evicted pages_evict(struct speckv_pool *pool, uint32_t pages, uint64_t limi
 enum evicted evict_one(struct speckv_pool *pool, uint64_t limit, int tenant);
 /* No prefix look-up reaches this block, whose parent is not stored: it is the first to go, until it is used again. */
 void evict_orphan(struct speckv_pool *pool, const struct found *found);
-void hint_push(struct region *region, uint64_t page, uint32_t pages);
+void pages_hint_push(struct region *region, uint64_t page, uint32_t pages);
 
 /* ---- index.c ------------------------------------------------------------------------------------------------------- */
 
@@ -592,5 +592,34 @@ uint32_t tenant_others(struct region *region);
 int region_rebuild(struct region *region, uint64_t *kept, uint64_t *lost);
 /* Is this run a sound frame of this pool in this place? `deep` verifies every section. */
 int frame_sound(struct region *region, uint64_t page, uint32_t pages, uint64_t generation, bool deep, struct speckv_frame *frame);
+
+const char *record_name(const struct lay_pool_record *record, char name[SPECKV_NAME_BYTES]);
+/* ---- to be moved to the folders' headers ---- */
+#define JOIN_TRIES 200 /* of a millisecond: for a client that has its slot's lock to enter itself there */
+bool pages_claim_hint(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t limit);
+bool pages_claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uint32_t n, struct run *run);
+bool pages_claimed_above(struct region *r, uint64_t mark, uint64_t end);
+uint64_t pages_first_above(struct region *r, uint64_t mark);
+void pages_unretire(struct region *r, uint64_t from, uint64_t to);
+long long client_byte(struct region *r, unsigned int slot);
+bool client_unseen(struct region *r, unsigned int slot, uint64_t state);
+bool client_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *back);
+void clients_reaped(struct speckv_pool *pool, uint64_t back);
+bool client_sweep(struct region *r, unsigned int slot, uint64_t incarnation, bool dead, uint64_t *back);
+bool frame_run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t pages);
+uint32_t frame_tenant(struct region *r, const struct speckv_frame *frame);
+int read_judge(struct region *r, const struct found *found, int rc);
+bool pool_lock_differs(const struct folder *pools, const char *name, const struct stat *file);
+void block_count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, uint64_t began);
+int device_table_current(struct speckv_device *dev, const struct folder *in);
+bool calibration_needed(unsigned int codec);
+int calibration_copy(struct region *r, uint8_t **out, uint64_t *bytes);
+int calibration_load(struct region *r, const uint8_t *file, uint64_t bytes, struct speckv_calibration **out);
+/* -ESTALE where the file was seen to go before or while this call ran: what it stored no other process finds, what it read may be empty memory. */
+int pool_lost_text(struct speckv_pool *pool);
+static inline int pool_unless_lost(struct speckv_pool *pool, int result)
+{
+	return __builtin_expect(load_relaxed(&pool->region.lost), 0) ? pool_lost_text(pool) : result;
+}
 
 #endif

@@ -381,22 +381,6 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 
 /* ---- making ------------------------------------------------------------------------------------------------------- */
 
-int runtime_folder(struct speckv_ctx *ctx, const char *name, unsigned int flags, struct folder *out)
-{
-	char path[SPECKV_PATH_BYTES];
-	struct folder runtime;
-	int rc;
-
-	flags |= ctx->runtime_named ? FOLDER_GROUP : 0;
-	rc = folder_open(ctx, ctx->runtime_dir, flags, name ? &runtime : out);
-	if (rc || !name)
-		return rc;
-	snprintf(path, sizeof(path), "%.*s/%s", SPECKV_PATH_BYTES - 16, ctx->runtime_dir, name);
-	rc = folder_enter(ctx, &runtime, path, flags, out);
-	folder_close(&runtime);
-	return rc;
-}
-
 int medium_folder(struct speckv_ctx *ctx, const struct medium *medium, unsigned int flags, struct folder *out)
 {
 	return medium->runtime ? runtime_folder(ctx, medium->card ? "cards" : NULL, flags, out) : folder_holding(ctx, medium->path, out);

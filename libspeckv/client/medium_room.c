@@ -102,23 +102,6 @@ bool medium_read_only(const struct medium *medium)
 	return !medium->node && nearest_statvfs(medium->path, &vfs) && vfs.f_flag & ST_RDONLY;
 }
 
-const char *space_words(char text[SPACE_WORDS], int fd, uint64_t want, int error)
-{
-	char a[32], b[32];
-	struct statvfs vfs;
-
-	if (error == EROFS)
-		snprintf(text, SPACE_WORDS, "it lies on a read-only file system");
-	else if (error == ENOSPC && fd >= 0 && fstatvfs(fd, &vfs) == 0 && vfs.f_files && vfs.f_favail == 0)
-		snprintf(text, SPACE_WORDS, "its file system has no inodes left (0 of %llu): remove files there, or give it more ('mount -o remount,nr_inodes=')",
-			 (unsigned long long)vfs.f_files);
-	else if (error == ENOSPC && want && fd >= 0 && fstatvfs(fd, &vfs) == 0)
-		snprintf(text, SPACE_WORDS, "it needs %s, and its file system has %s free", human(a, want), human(b, (uint64_t)vfs.f_bavail * vfs.f_frsize));
-	else
-		snprintf(text, SPACE_WORDS, "%s", strerror(error));
-	return text;
-}
-
 int file_size_check(struct speckv_ctx *ctx, const char *path, uint64_t bytes, const char *else_do)
 {
 	char want[32], have[32];

@@ -10,9 +10,6 @@
  */
 #include "internal.h"
 
-#define EVICT_TRIES 64
-#define QUOTA_TRIES 4096
-#define LOST_TRIES 8 /* in a row */
 
 static bool swap(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
 {
@@ -26,7 +23,7 @@ static void release_tail(struct region *r, uint64_t head, uint64_t generation, u
 		swap(&r->page_map[head + i], lay_word(LAY_CONT, i, generation), LAY_FREE);
 }
 
-void hint_push(struct region *r, uint64_t page, uint32_t pages)
+void pages_hint_push(struct region *r, uint64_t page, uint32_t pages)
 {
 	uint64_t at = add(&r->head->pool.hint_head, 1) % LAY_HINTS;
 
@@ -36,7 +33,7 @@ void hint_push(struct region *r, uint64_t page, uint32_t pages)
 static void freed(struct region *r, uint64_t page, uint32_t pages)
 {
 	sub(&r->head->pool.used_pages, pages);
-	hint_push(r, page, pages);
+	pages_hint_push(r, page, pages);
 	atomic_fetch_add(&r->head->pool.freed, 1);
 }
 
@@ -69,7 +66,7 @@ static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struc
 	return true;
 }
 
-static bool claim_hint(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t limit)
+bool pages_claim_hint(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t limit)
 {
 	struct region *r = &pool->region;
 	uint64_t newest = load(&r->head->pool.hint_head), blocked;
@@ -84,13 +81,13 @@ static bool claim_hint(struct speckv_pool *pool, uint32_t n, struct run *run, ui
 		if (!try_claim(pool, page, n, run, &blocked))
 			continue;
 		if (pages > n)
-			hint_push(r, page + n, pages - n);
+			pages_hint_push(r, page + n, pages - n);
 		return true;
 	}
 	return false;
 }
 
-static bool claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uint32_t n, struct run *run)
+bool pages_claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uint32_t n, struct run *run)
 {
 	struct region *r = &pool->region;
 	uint64_t page = from, blocked;
@@ -121,138 +118,7 @@ static bool claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uin
 	return false;
 }
 
-/* Counts are made after the fact, each by its own process: one that is taken off before it is put on shows as below nothing. */
-static bool beyond(_Atomic uint64_t *used, uint32_t n, uint64_t quota)
-{
-	uint64_t now = load_relaxed(used);
-
-	return (int64_t)now > 0 && now + n > quota;
-}
-
-static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t limit)
-{
-	struct region *r = &pool->region;
-	uint64_t cursor, freed_before = load(&r->head->pool.freed);
-
-	if (n > limit)
-		return false;
-	if (claim_hint(pool, n, run, limit))
-		return true;
-	/* a cache that counts as full evicts without a search; one that keeps its blocks makes sure */
-	if (load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && limit == load_relaxed(&r->pages) && beyond(&r->head->pool.used_pages, n, limit))
-		return false;
-	if (load(&pool->failed_freed) == freed_before && load(&pool->failed_run) <= n)
-		return false;
-	cursor = load_relaxed(&pool->client->cursor);
-	if (cursor >= limit)
-		cursor = 0;
-	if (claim_scan(pool, cursor, limit, n, run) || claim_scan(pool, 0, cursor + n < limit ? cursor + n : limit, n, run))
-		return true;
-	store(&pool->failed_run, n);
-	store(&pool->failed_freed, freed_before);
-	return false;
-}
-
 /* ---- room for a claim -------------------------------------------------------------------------------------------------- */
-
-/* Is there room below the quota, made if the policy allows it? */
-static bool make_way(struct speckv_pool *pool, _Atomic uint64_t *used, uint32_t n, uint64_t quota, uint64_t limit, int tenant)
-{
-	bool evict = load_relaxed(&pool->region.head->pool.eviction) == SPECKV_EVICT_LRU;
-
-	if (n > quota)
-		return false;
-	for (unsigned int tries = 0, lost = 0; beyond(used, n, quota); tries++) {
-		enum evicted result = evict && tries < QUOTA_TRIES ? evict_one(pool, limit, tenant) : EVICT_NONE;
-
-		lost = result == EVICT_LOST ? lost + 1 : 0;
-		if (result == EVICT_NONE || lost > LOST_TRIES)
-			return false;
-	}
-	return true;
-}
-
-static bool within_quotas(struct speckv_pool *pool, uint32_t n, uint64_t limit)
-{
-	struct region *r = &pool->region;
-	uint64_t quota = load_relaxed(&r->head->pool.quota_pages), tenant_quota = load_relaxed(&r->head->pool.tenant_quota_pages);
-
-	return (!tenant_quota || make_way(pool, &pool->tenant->used_pages, n, tenant_quota, limit, (int)pool->tenant_index)) &&
-	       (!quota || quota >= limit || make_way(pool, &r->head->pool.used_pages, n, quota, limit, -1));
-}
-
-/* A full cache evicts at every put: looking for the dead costs system calls, and is done once a second. */
-static bool reap_due(struct speckv_pool *pool)
-{
-	uint64_t last = load_relaxed(&pool->reaped_ns), now = clock_ns();
-
-	return now - last > 1000000000u && atomic_compare_exchange_strong(&pool->reaped_ns, &last, now);
-}
-
-static uint64_t claim_limit(struct speckv_pool *pool, uint64_t below)
-{
-	struct region *r = &pool->region;
-	uint64_t limit = region_pages(r), shrinking = load_relaxed(&r->head->pool.claim_limit);
-
-	if (shrinking && !below && resize_abandoned(pool)) {
-		limit = region_pages(r);
-		shrinking = load(&r->head->pool.claim_limit);
-	}
-	if (shrinking && shrinking < limit)
-		limit = shrinking;
-	return below && below < limit ? below : limit;
-}
-
-static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
-{
-	struct region *r = &pool->region;
-	uint64_t limit = claim_limit(pool, below);
-	bool lru = load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && !below, reaped = false;
-
-	if (n < r->min_run)
-		n = r->min_run;
-	if (n > LAY_RUN_MAX)
-		return -EINVAL;
-	if (!below && !within_quotas(pool, n, limit)) {
-		if (!reap_due(pool))
-			return -EDQUOT;
-		clients_reap(pool, NULL); /* the dead count too, and so does what they miscounted */
-		pages_recount(r);
-		if (!within_quotas(pool, n, limit))
-			return -EDQUOT;
-	}
-	for (unsigned int tries = 0; tries <= EVICT_TRIES; tries++) {
-		if (claim_somewhere(pool, n, run, limit)) {
-			if (__builtin_expect(!region_stale(r), 1))
-				return 0;
-			/* resized since we looked: on a single inode these pages may lie elsewhere by now */
-			pages_release(r, pool->owner, run);
-			limit = claim_limit(pool, below);
-			continue;
-		}
-		if (!reaped && (!lru || reap_due(pool))) { /* clients that died may hold what is missing */
-			reaped = true;
-			if (clients_reap(pool, NULL) > 0)
-				continue;
-		}
-		if (!lru && n <= limit && tries < 3 && load(&pool->failed_freed) != load(&r->head->pool.freed))
-			continue; /* something was given back while we looked */
-		if (!lru || n > limit)
-			break;
-		if (pages_evict(pool, n, limit, ~0ull) == EVICT_NONE && tries > 8)
-			break;
-	}
-	return -ENOSPC;
-}
-
-int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
-{
-	uint64_t failed = load_relaxed(&pool->region.flushes_failed);
-	int rc = claim(pool, n, run, below);
-
-	/* full, perhaps, only because no block could be evicted */
-	return (rc == -ENOSPC || rc == -EDQUOT) && load_relaxed(&pool->region.flushes_failed) != failed ? -EIO : rc;
-}
 
 bool pages_claim_at(struct speckv_pool *pool, uint64_t page, uint32_t n, struct run *run)
 {
@@ -443,4 +309,32 @@ void pages_recount(struct region *r)
 			store(&r->head->tenants[t].used_pages, used[t]);
 			store(&r->head->tenants[t].blocks, blocks[t]);
 		}
+}
+
+uint64_t pages_first_above(struct region *r, uint64_t mark)
+{
+	uint64_t word = load(&r->page_map[mark]);
+
+	return lay_state(word) == LAY_CONT && lay_value(word) <= mark ? mark - lay_value(word) : mark;
+}
+
+void pages_unretire(struct region *r, uint64_t from, uint64_t to)
+{
+	for (uint64_t p = from; p < to; p++) {
+		uint64_t retired = LAY_RETIRED;
+
+		atomic_compare_exchange_strong(&r->page_map[p], &retired, LAY_FREE);
+	}
+}
+
+/* Does a client hold pages above the mark, after all? */
+bool pages_claimed_above(struct region *r, uint64_t mark, uint64_t end)
+{
+	for (uint64_t p = pages_first_above(r, mark); p < end; p++) {
+		uint64_t word = load(&r->page_map[p]);
+
+		if (word != LAY_FREE && word != LAY_RETIRED)
+			return true;
+	}
+	return false;
 }

@@ -781,3 +781,28 @@ void region_release_backing(struct region *r, uint64_t from_page, uint64_t to_pa
 	if (r->dev->single_inode || fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) != 0)
 		memset(r->base + offset, 0, bytes);
 }
+
+int pool_usable(struct speckv_pool *pool, bool write)
+{
+	if (__builtin_expect(fork_guard_stale(&pool->region.guard), 0))
+		return fail(pool->ctx, -EOWNERDEAD, "this pool was opened before fork(): open it again in the child");
+	if (write && pool->read_only)
+		return fail(pool->ctx, -EROFS, "this pool was opened read-only");
+	if (pool->read_only) { /* who has a client slot keeps the pool from being removed */
+		region_pages(&pool->region);
+		if (load_relaxed(&pool->region.gone))
+			return fail(pool->ctx, -ESTALE, "pool %s was destroyed since it was opened here: open it again", pool->region.fixed.name);
+	}
+	return 0;
+}
+
+int pool_lost_text(struct speckv_pool *pool)
+{
+	return fail(pool->ctx, -ESTALE, "pool %s: its file %s was removed or cut short while it was used; attach again, or create it again",
+		    pool->region.fixed.name, pool->region.path);
+}
+
+int pool_there(struct speckv_pool *pool)
+{
+	return region_lost(&pool->region) ? pool_lost_text(pool) : 0;
+}

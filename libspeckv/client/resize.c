@@ -10,99 +10,7 @@
 
 #define PUBLISH_TRIES 100
 
-static void unretire(struct region *r, uint64_t from, uint64_t to)
-{
-	for (uint64_t p = from; p < to; p++) {
-		uint64_t retired = LAY_RETIRED;
-
-		atomic_compare_exchange_strong(&r->page_map[p], &retired, LAY_FREE);
-	}
-}
-
 /* ---- the claim to a pool's size ------------------------------------------------------------------------------------ */
-
-static long long resize_byte(const struct region *r)
-{
-	return LAY_LOCK_RESIZE(r->dev->single_inode ? r->record : 0, r->fixed.generation);
-}
-
-int resize_begin(struct region *r)
-{
-	return lock_byte(r->lock_fd, resize_byte(r));
-}
-
-void resize_end(struct region *r)
-{
-	unlock_byte(r->lock_fd, resize_byte(r));
-}
-
-void resize_undo(struct region *r)
-{
-	uint64_t limit = load(&r->head->pool.claim_limit);
-
-	if (limit) /* below it stand the pages of a card whose memory went bad */
-		unretire(r, limit, region_pages(r));
-	store(&r->head->pool.claim_limit, 0);
-	atomic_fetch_add(&r->head->pool.size_sequence, 1);
-	atomic_fetch_add(&r->head->pool.freed, 1);
-}
-
-/* Did the resize that died reach the size that it was for? The record has the old one until the end. */
-static bool resized(struct region *r)
-{
-	const struct lay_pool_record *record = &r->dev->table->pools[r->record];
-
-	return record->capacity_bytes != region_pages(r) << r->page_shift;
-}
-
-/* Does a client hold pages above the mark, after all? */
-static bool claimed_above(struct region *r, uint64_t mark, uint64_t end)
-{
-	for (uint64_t p = first_above(r, mark); p < end; p++) {
-		uint64_t word = load(&r->page_map[p]);
-
-		if (word != LAY_FREE && word != LAY_RETIRED)
-			return true;
-	}
-	return false;
-}
-
-int resize_store(struct region *r, uint64_t pages)
-{
-	store(&r->head->pool.data_pages, pages);
-	atomic_fetch_add(&r->head->pool.size_sequence, 1);
-	return region_flush(r, r->head, sizeof(r->head->pool));
-}
-
-uint64_t resize_ends_at(struct region *r, uint64_t before)
-{
-	uint64_t pages = region_pages(r);
-
-	return before > pages && before <= r->fixed.max_pages && claimed_above(r, pages, before) ? before : pages;
-}
-
-/* It costs a system call: ten times a second at most, and only while a shrink is under way. */
-bool resize_abandoned(struct speckv_pool *pool)
-{
-	uint64_t last = load_relaxed(&pool->shrink_seen_ns), now = clock_ns();
-	struct region *r = &pool->region;
-	bool undone = false;
-
-	if (now - last < 100000000u || !atomic_compare_exchange_strong(&pool->shrink_seen_ns, &last, now))
-		return false;
-	pthread_mutex_lock(&r->reaping); /* threads of one descriptor do not exclude each other by its locks */
-	if (!client_alive(r, LAY_SLOT_MANAGER) && resize_begin(r) == 0) {
-		undone = load(&r->head->pool.claim_limit) != 0;
-		if (undone) {
-			resize_undo(r);
-			pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "a resize whose manager died was %s",
-				   resized(r) ? "finished" : "undone; the pool's size is as it was");
-		}
-		resize_end(r);
-	}
-	pthread_mutex_unlock(&r->reaping);
-	return undone;
-}
 
 /* One pass over what stands above the mark. Returns how many pages are not retired yet, or an error. */
 static int64_t empty_once(struct job *job, uint64_t *busy_word)
@@ -116,7 +24,7 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 		job->held = resize_begin(r) == 0;
 	if (load(&r->head->pool.claim_limit) != job->to)
 		store(&r->head->pool.claim_limit, job->to);
-	for (uint64_t p = first_above(r, job->to); p < job->from;) {
+	for (uint64_t p = pages_first_above(r, job->to); p < job->from;) {
 		uint64_t word = load(&r->page_map[p]), seen = word;
 		uint32_t n = 1;
 		int rc;
@@ -222,7 +130,7 @@ static int publish_size(struct job *job, uint64_t pages)
 	store(&pool->data_pages, pages);
 	atomic_fetch_add(&pool->size_sequence, 1);
 	atomic_thread_fence(memory_order_seq_cst);
-	if (pages < job->from && claimed_above(r, pages, job->from)) {
+	if (pages < job->from && pages_claimed_above(r, pages, job->from)) {
 		rc = resize_store(r, job->from); /* the smaller one may have reached the medium by itself */
 		if (!rc)
 			return -EAGAIN;
@@ -334,7 +242,7 @@ static int grow(struct job *job, struct lay_pool_record *record)
 	}
 	if (job->dev->single_inode) /* it may have been another pool's */
 		memset(r->data + job->from * r->page_bytes, 0, (job->to - job->from) * r->page_bytes);
-	unretire(r, job->from, job->to);
+	pages_unretire(r, job->from, job->to);
 	rc = device_flush(job->dev); /* the extents before the size that needs them */
 	if (!rc)
 		rc = publish_size(job, job->to);

@@ -25,8 +25,6 @@ struct place {
 	uint32_t pages;
 };
 
-/* Start of the run that crosses or stands above the mark first. */
-uint64_t first_above(struct region *r, uint64_t mark);
 /* That a client holds what this word of the page map says: -EBUSY, text set. */
 int busy_above(struct job *job, uint64_t word);
 /* Pages above the mark that clients hold: puts under way end by themselves, allocations do not. 0, or -EBUSY. */

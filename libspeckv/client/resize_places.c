@@ -4,13 +4,6 @@
 
 #include "resize.h"
 
-uint64_t first_above(struct region *r, uint64_t mark)
-{
-	uint64_t word = load(&r->page_map[mark]);
-
-	return lay_state(word) == LAY_CONT && lay_value(word) <= mark ? mark - lay_value(word) : mark;
-}
-
 int busy_above(struct job *job, uint64_t word)
 {
 	struct region *r = &job->pool->region;
@@ -55,7 +48,7 @@ static uint64_t free_from(struct job *job, uint64_t page, uint64_t end)
 static uint64_t first_to_move(struct job *job)
 {
 	struct region *r = &job->pool->region;
-	uint64_t first = first_above(r, job->to);
+	uint64_t first = pages_first_above(r, job->to);
 
 	return dead_claim(job, load(&r->page_map[first])) ? job->to : first;
 }
@@ -67,7 +60,7 @@ int claims_end(struct job *job)
 
 	for (;; nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL)) {
 		word = 0;
-		for (uint64_t p = first_above(r, job->to); p < job->from && !word; p++) {
+		for (uint64_t p = pages_first_above(r, job->to); p < job->from && !word; p++) {
 			word = load(&r->page_map[p]);
 			if (lay_state(word) != LAY_CLAIMED || dead_claim(job, word))
 				word = 0;
