@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /* Folders and files by descriptor, refused where another user could have made or can change them. */
-#include <sys/statvfs.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base.h"
 #include "folder.h"
-#include "internal.h"
 
 #define LINKS_MOST 40 /* as the kernel's own limit */
 

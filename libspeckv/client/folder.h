@@ -7,6 +7,7 @@
 #define SPECKV_CLIENT_FOLDER_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include <speckv/folder.h>
@@ -48,5 +49,13 @@ const char *path_name(const char *path);
 #define FOLDER_MAKE SPECKV_FOLDER_MAKE
 #define FOLDER_GROUP SPECKV_FOLDER_GROUP
 #define FOLDER_LINK (1u << 16) /* folder_enter(): the name may be a link, of a trusted user, to such a folder */
+
+/* This machine's folder of emulated cards, of tables of cards, or of media at paths, in the runtime folder. */
+int runtime_folder(struct speckv_ctx *ctx, const char *name, unsigned int flags, struct folder *out);
+#define SPACE_WORDS 200
+/* Why a file could not be made or grown, in words with both numbers; `fd`: of anything in its file system, `want`: bytes, 0 where few. */
+const char *space_words(char text[SPACE_WORDS], int fd, uint64_t want, int error);
+/* Names made, renamed and removed in it. */
+int folder_flush(const struct folder *folder);
 
 #endif

@@ -5,7 +5,7 @@
  */
 #include <openssl/evp.h>
 
-#include "internal.h"
+#include "base.h"
 
 #define KEY_TAG "speckv block key, version 0"
 

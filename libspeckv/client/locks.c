@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "base.h"
 
 static int lock_call(int fd, int command, short type, long long byte, struct flock *lock)
 {
@@ -65,5 +65,3 @@ mode_t readers_only(mode_t mode)
 {
 	return (mode & S_IRGRP && !(mode & S_IWGRP) ? S_IRGRP : 0) | (mode & S_IROTH && !(mode & S_IWOTH) ? S_IROTH : 0);
 }
-
-/* ---- a pool's --------------------------------------------------------------------------------------------------------- */

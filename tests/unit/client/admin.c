@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* What administrators see and do: settings, statistics, tenants, clients, events, a pool in use, a pool that is destroyed. */
-#include "client/layout.h"
+#include "client/store/layout.h"
 
 #include "harness.h"
 

@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <sys/syscall.h>
 
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

@@ -3,7 +3,7 @@
  * Pools in a mode with a calibration: the pool keeps the file, everybody who attaches codes with it, by position, layer and head; what
  * does not fit is refused; a file that is lost or was changed is named, and stops nobody from looking at the pool.
  */
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "../../vectors/calibration.h"
 #include "harness.h"

@@ -11,7 +11,7 @@
 #include <speckv/card.h>
 
 #include "../../vectors/calibration.h"
-#include "client/internal.h"
+#include "client/admin/admin.h"
 #include "transport/transport.h"
 
 #include "harness.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* What is spoilt in a medium is never read as a block; check finds each kind of it, and repair mends it and nothing else. */
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

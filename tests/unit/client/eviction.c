@@ -2,7 +2,7 @@
 /* What a full pool lets go: the ends of chains before their beginnings, the least recently used first, whatever the clock says. */
 #include <dlfcn.h>
 
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

@@ -3,7 +3,7 @@
  * Another process that may write the medium scribbles over its tables and data while this one uses it: calls fail or miss, but
  * none crashes, hangs, or yields wrong bytes. hostile ROUNDS [SEED]
  */
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* A handle acts on what it opened, and never on what has its name by now. */
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

@@ -2,7 +2,7 @@
 /* A manager is killed before each system call that it makes, in every operation it has: clients go on within a bounded number of calls. */
 #include <sys/ptrace.h>
 
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

@@ -5,7 +5,7 @@
 #include <stdatomic.h>
 #include <sys/syscall.h>
 
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

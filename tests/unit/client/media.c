@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* A medium that is foreign, half made, of another version, damaged or cut short is refused, with what it is, and not touched. */
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

@@ -7,7 +7,7 @@
 #include <dirent.h>
 #include <sys/syscall.h>
 
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

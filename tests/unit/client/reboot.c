@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* After another boot the index is made anew from page map and frames: every sound block is there, nothing else is. */
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* A call that is refused has changed nothing, and a dry run is refused as the call would be. */
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

@@ -2,7 +2,7 @@
 /* Pools grow and shrink with others at work in them: nothing that was stored is lost, nothing that was dropped comes back. */
 #include <stdatomic.h>
 
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

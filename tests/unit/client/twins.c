@@ -3,7 +3,7 @@
  * What deaths and races may leave behind, made by hand: a block that was published and not indexed, two blocks of one key, a
  * slot written twice, a block half moved. Nothing that was stored is lost by it, and nothing that was dropped comes back.
  */
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* A pool whose file goes or shrinks under its clients: calls end with -ESTALE, no process dies, and what is left is called lost or damaged. */
-#include "client/internal.h"
+#include "client/admin/admin.h"
 
 #include "harness.h"
 

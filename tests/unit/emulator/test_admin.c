@@ -15,7 +15,7 @@
 
 #include <speckv/speckv.h>
 
-#include "client/card.h"
+#include "client/card/card.h"
 #include "harness.h"
 
 #define EVENTS 300 /* more than a card keeps */

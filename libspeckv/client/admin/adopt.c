@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+/* Pools whose files are there and whose table is gone: a header repeats what a record says, so the record is made again from it. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "admin.h"
+
+/* Is this the name of a file that no record names? */
+static bool left_over(struct speckv_device *dev, const char *name)
+{
+	struct lay_pool_record record;
+
+	return name_ok(name) && device_look(dev, name, &record) < 0;
+}
+
+static bool known_uuid(struct speckv_device *dev, const uint8_t uuid[16])
+{
+	for (int i = 0; i < LAY_POOLS; i++)
+		if (load(&dev->table->pools[i].state) && memcmp(dev->table->pools[i].uuid, uuid, 16) == 0)
+			return true;
+	return false;
+}
+
+static struct lay_pool_record *free_record(struct speckv_device *dev)
+{
+	for (int i = 0; i < LAY_POOLS; i++)
+		if (load(&dev->table->pools[i].state) == 0)
+			return &dev->table->pools[i];
+	return NULL;
+}
+
+/* One file; between device_manage() and device_unmanage(). What cannot be taken over stays as it is, and an event says why. */
+static int take_over(struct speckv_device *dev, const struct folder *pools, const char *name)
+{
+	struct lay_pool_record found, *record = free_record(dev);
+	struct lay_superblock *super = &dev->table->super;
+	int rc = region_left(dev, pools, name, &found);
+
+	if (!rc && known_uuid(dev, found.uuid))
+		rc = fail(dev->ctx, -EEXIST, "another pool has its uuid");
+	if (!rc && !record)
+		rc = fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name, LAY_POOLS);
+	if (rc) {
+		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "%.63s in %s.pools was left as it is: %s", name, path_name(dev->medium.path),
+			     speckv_strerror(dev->ctx));
+		return 0;
+	}
+	memcpy((void *)record, (const void *)&found, sizeof(found));
+	store(&record->state, 0);
+	if (load(&super->next_generation) <= found.generation)
+		store(&super->next_generation, found.generation + 1);
+	rc = device_flush(dev); /* what it is, and then that it is */
+	if (rc)
+		return rc;
+	store(&record->state, SPECKV_POOL_ACTIVE);
+	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "pool %.63s was taken over from its file: the table that named it is gone", name);
+	return device_flush(dev);
+}
+
+/* Is this the draft or the file of locks of a pool that no record names? */
+static bool hidden_left(struct speckv_device *dev, const char *name)
+{
+	uint8_t uuid[16];
+	unsigned int byte;
+
+	if (name[0] != '.' || strspn(name + 1, "0123456789abcdef") != 32 || (strcmp(name + 33, ".new") != 0 && strcmp(name + 33, ".lock") != 0))
+		return false;
+	for (int i = 0; i < 16; i++) {
+		if (sscanf(name + 1 + 2 * i, "%2x", &byte) != 1)
+			return false;
+		uuid[i] = (uint8_t)byte;
+	}
+	return !known_uuid(dev, uuid);
+}
+
+/* No process has a lock in this file. */
+static bool unlocked(const struct folder *pools, const char *name)
+{
+	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	int fd = openat(pools->fd, name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	bool free = fd >= 0 && fcntl(fd, F_OFD_SETLK, &all) == 0;
+
+	all.l_type = F_UNLCK;
+	if (free)
+		fcntl(fd, F_OFD_SETLK, &all);
+	if (fd >= 0)
+		close(fd);
+	return free;
+}
+
+void pools_tidy(struct speckv_device *dev, const struct folder *pools)
+{
+	struct dirent **list = NULL;
+	bool files = false; /* that may be pools, of another version or damaged: their locks stay */
+	int n = scandirat(pools->fd, ".", &list, NULL, alphasort);
+
+	for (int i = 0; i < n; i++)
+		files = files || left_over(dev, list[i]->d_name);
+	for (int i = 0; i < n; i++) {
+		const char *name = list[i]->d_name;
+
+		if (hidden_left(dev, name) && (name[33 + 1] == 'n' || (!files && unlocked(pools, name))))
+			unlinkat(pools->fd, name, 0);
+		free(list[i]);
+	}
+	free(list);
+}
+
+int device_adopt(struct speckv_device *dev)
+{
+	struct dirent **list = NULL;
+	bool managed = false, hidden = false;
+	struct folder pools;
+	int n, rc;
+
+	if (!device_may_manage(dev))
+		return 0;
+	rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &pools);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	n = scandirat(pools.fd, ".", &list, NULL, alphasort);
+	for (int i = 0; i < n; i++) {
+		if (!rc && left_over(dev, list[i]->d_name)) {
+			if (!managed)
+				rc = device_manage(dev);
+			managed = managed || !rc;
+			if (!rc && left_over(dev, list[i]->d_name)) /* and not of a pool that was made or removed just now */
+				rc = take_over(dev, &pools, list[i]->d_name);
+		}
+		hidden = hidden || hidden_left(dev, list[i]->d_name);
+		free(list[i]);
+	}
+	free(list);
+	if (!rc && !managed && hidden) /* where that cannot be now, the next one tidies */
+		managed = !(dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) && device_manage(dev) == 0;
+	if (managed) {
+		pools_tidy(dev, &pools);
+		device_unmanage(dev);
+	}
+	folder_close(&pools);
+	return rc;
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+/* A device is opened, described and closed. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "admin.h"
+
+#define ADOPT (1u << 30) /* an open flag of our own: the table was made just now */
+
+/* ---- open ---------------------------------------------------------------------------------------------------------- */
+
+/* The table, mapped, and what is fixed of it. */
+static int open_table(struct speckv_device *dev, const struct speckv_device_info *info)
+{
+	struct speckv_ctx *ctx = dev->ctx;
+	const char *name = dev->medium.name, *path = dev->medium.path;
+	struct lay_superblock super;
+	struct stat st;
+	int rc;
+
+	rc = medium_folder(ctx, &dev->medium, 0, &dev->folder);
+	if (rc)
+		return rc;
+	dev->fd = medium_open(ctx, &dev->medium, &dev->folder, O_RDWR);
+	dev->writable = dev->fd >= 0;
+	if (dev->fd == -EACCES || dev->fd == -EROFS)
+		dev->fd = medium_open(ctx, &dev->medium, &dev->folder, O_RDONLY);
+	if (dev->fd < 0)
+		return dev->fd;
+	if (fstat(dev->fd, &st) != 0)
+		return fail(ctx, -errno, "%s: cannot look at %s: %s", name, path, strerror(errno));
+	if (!dev->medium.node && (uint64_t)st.st_size < sizeof(struct lay_device))
+		return fail(ctx, -EBADMSG, "%s: %s was cut short", name, path);
+	dev->table = mmap(NULL, sizeof(*dev->table), PROT_READ | (dev->writable ? PROT_WRITE : 0), MAP_SHARED, dev->fd, 0);
+	if (dev->table == MAP_FAILED) {
+		dev->table = NULL;
+		return fail(ctx, -errno, "%s: cannot map %s: %s", name, path, strerror(errno));
+	}
+	memcpy((void *)&super, (const void *)&dev->table->super, sizeof(super)); /* others may write it: one copy is judged and used */
+	if (!medium_super_sound(&super))
+		return fail(ctx, -EUCLEAN, "%s: %s was changed while it was opened: open it again", name, path);
+	memcpy(dev->uuid, super.uuid, sizeof(dev->uuid));
+	if (memcmp(dev->uuid, info->uuid, sizeof(dev->uuid)) != 0 || !file_same(&dev->folder, path, dev->fd))
+		return fail(ctx, -ESTALE, "%s was made again while it was opened: open it again", name);
+	dev->owner = st.st_uid;
+	if (!dev->medium.runtime) /* what lies beside the table is its owner's */
+		dev->folder.owner = st.st_uid;
+	dev->single_inode = super.single_inode != 0;
+	dev->made_file = super.made_file && !dev->single_inode; /* what a group may write was not made here: see medium_make() */
+	if (!dev->single_inode && st.st_mode & S_IWGRP)
+		return fail(ctx, -EACCES, "%s: %s can be written by its group (gid %u, mode %04o): 'chmod go-w %s' ends that", name, path, st.st_gid,
+			    st.st_mode & 07777, path);
+	dev->durability = super.durability;
+	/* There is no command that gives a card a calibration: modes that need one are this machine's. */
+	dev->codec_modes = dev->medium.card ? info->codec_modes & ~speckv_codec_calibrated_modes() : 0;
+	dev->medium_bytes = super.medium_bytes;
+	if (dev->medium_bytes > (dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size))
+		dev->medium_bytes = dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size;
+	device_lock_guard(dev); /* asked for again, and its error told, when it is needed */
+	return 0;
+}
+
+int medium_refuse(struct speckv_ctx *ctx, const struct medium *medium, const struct speckv_device_info *info)
+{
+	if (medium->card && (!medium->path[0] || info->state == SPECKV_MEDIUM_DENIED || info->state == SPECKV_MEDIUM_OFFLINE))
+		return fail(ctx, info->state == SPECKV_MEDIUM_DENIED ? -EACCES : info->state == SPECKV_MEDIUM_OFFLINE ? -ENXIO : -ENOENT, "%s", info->found);
+	switch (info->state) {
+	case SPECKV_MEDIUM_ABSENT:
+		return fail(ctx, -ENOENT, "%s: no such device yet; 'speckvctl pool create %s NAME --size SIZE' creates it", info->name, info->name);
+	case SPECKV_MEDIUM_DENIED:
+		return fail(ctx, -EACCES, "%s: %s", info->name, info->found);
+	case SPECKV_MEDIUM_FOREIGN:
+		return fail(ctx, -EEXIST, "%s holds %s; 'speckvctl pool create' with --yes overwrites it", info->path, info->found);
+	case SPECKV_MEDIUM_OTHER_VERSION:
+		return fail(ctx, -EPROTONOSUPPORT, "%s holds %s; use the release that made it, or overwrite it: 'speckvctl pool create' with --yes", info->path,
+			    info->found);
+	case SPECKV_MEDIUM_HALF_MADE:
+		return fail(ctx, -EUCLEAN, "%s holds %s; make it anew: 'speckvctl pool create' with --yes", info->path, info->found);
+	case SPECKV_MEDIUM_TRUNCATED:
+		return fail(ctx, -EBADMSG, "%s holds %s; restore the file, or make it anew: 'speckvctl pool create' with --yes", info->path, info->found);
+	default:
+		return 0;
+	}
+}
+
+int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int flags, struct speckv_device **out)
+{
+	struct speckv_device_info info;
+	struct speckv_device *dev;
+	struct medium medium;
+	bool made = false;
+	int rc;
+
+	if (!ctx || !out)
+		return -EINVAL;
+	*out = NULL;
+	if (flags & ~(unsigned int)(SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT))
+		return fail(ctx, -EINVAL, "%s: unknown open flags %#x", name ? name : "(null)", flags);
+	rc = medium_parse(ctx, name, &medium);
+	if (!rc)
+		rc = medium_probe(ctx, &medium, &info);
+	if (rc)
+		return rc;
+	if (medium.card && info.state != SPECKV_MEDIUM_READY) {
+		if (!medium.path[0] || info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE)
+			return medium_refuse(ctx, &medium, &info);
+		rc = medium_make(ctx, &medium, info.state != SPECKV_MEDIUM_ABSENT); /* the card is the truth: this is only what we know of it */
+		made = rc == 1;
+		if (rc >= 0)
+			rc = medium_probe(ctx, &medium, &info);
+		if (rc)
+			return rc;
+		flags |= ADOPT;
+	} else if (info.state != SPECKV_MEDIUM_READY) {
+		bool absent = info.state == SPECKV_MEDIUM_ABSENT;
+
+		if (!(flags & SPECKV_OPEN_CREATE) || info.state == SPECKV_MEDIUM_DENIED || (!absent && !(flags & SPECKV_OPEN_FORMAT)))
+			return medium_refuse(ctx, &medium, &info);
+		rc = medium_make(ctx, &medium, !absent);
+		made = rc == 1;
+		if (rc >= 0)
+			rc = medium_probe(ctx, &medium, &info);
+		if (!rc && info.state != SPECKV_MEDIUM_READY)
+			rc = medium_refuse(ctx, &medium, &info);
+		if (rc)
+			return rc;
+	}
+	dev = calloc(1, sizeof(*dev));
+	if (!dev)
+		return fail(ctx, -ENOMEM, "out of memory");
+	dev->ctx = ctx;
+	dev->medium = medium;
+	dev->backend = medium.card ? &card_backend : NULL;
+	dev->fd = dev->lock_fd = dev->folder.fd = -1;
+	pthread_mutex_init(&dev->managing, NULL);
+	rc = open_table(dev, &info);
+	if (rc)
+		goto bad;
+	lost_watch(dev->table, sizeof(*dev->table), &dev->lost);
+	fork_guard_add(&dev->guard, -1, dev->table, sizeof(*dev->table));
+	if (dev->writable)
+		medium_register(ctx, &medium);
+	if (flags & ADOPT) { /* its pools; only who may manage the card may look */
+		rc = device_manage(dev);
+		if (rc) {
+			/* ours, and its pools are not known yet: the next open looks again. -EBUSY: a manager uses it */
+			if (made && rc != -EBUSY && file_same(&dev->folder, medium.path, dev->fd))
+				unlinkat(dev->folder.fd, path_name(medium.path), 0);
+			speckv_device_close(dev);
+			return rc;
+		}
+		device_unmanage(dev);
+	}
+	if (flags & SPECKV_OPEN_CREATE && !medium.card && !dev->single_inode) {
+		rc = device_adopt(dev);
+		if (rc) {
+			speckv_device_close(dev);
+			return rc;
+		}
+	}
+	if (made && !medium.card)
+		device_event(dev, SPECKV_EVENT_DEVICE_CREATED, SPECKV_INFO, "%s created at %s", medium.name, medium.path);
+	*out = dev;
+	return 0;
+bad:
+	if (dev->table)
+		munmap(dev->table, sizeof(*dev->table));
+	if (dev->fd >= 0)
+		close(dev->fd);
+	folder_close(&dev->folder);
+	pthread_mutex_destroy(&dev->managing);
+	free(dev);
+	return rc;
+}
+
+void speckv_device_close(struct speckv_device *dev)
+{
+	if (!dev)
+		return;
+	if (!fork_guard_stale(&dev->guard)) /* another thread may have held it at fork() */
+		pthread_mutex_destroy(&dev->managing);
+	fork_guard_release(&dev->locks);
+	lost_forget(dev->table);
+	fork_guard_release(&dev->guard);
+	close(dev->fd);
+	folder_close(&dev->folder);
+	free(dev);
+}
+
+struct speckv_ctx *speckv_device_ctx(struct speckv_device *dev)
+{
+	return dev->ctx;
+}
+
+/* ---- room on a single inode: first fit between the extents of the pools -------------------------------------------- */
+
+int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *info)
+{
+	uint64_t used = 0;
+	int rc, pid;
+
+	if (!dev || !info)
+		return -EINVAL;
+	rc = device_usable(dev);
+	if (rc)
+		return rc;
+	rc = medium_probe(dev->ctx, &dev->medium, info);
+	if (rc)
+		return rc;
+	for (int i = 0; i < LAY_POOLS; i++) {
+		const struct lay_pool_record *r = &dev->table->pools[i];
+		uint32_t state = load(&r->state);
+
+		if (state) {
+			used += r->table_bytes + r->capacity_bytes;
+			info->pools += state != SPECKV_POOL_CREATING;
+		}
+	}
+	if (!dev->medium.card)
+		info->allocated_bytes = used;
+	if (dev->single_inode) {
+		uint64_t total;
+
+		info->free_bytes = device_largest_free(dev, &total);
+		info->capacity_bytes = dev->medium_bytes;
+		info->allocated_bytes = info->capacity_bytes - total;
+	}
+	if (dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, &pid)) {
+		info->manager_pid = load(&dev->table->super.manager_pid);
+		memcpy(info->manager_command, dev->table->super.manager_command, sizeof(info->manager_command));
+		info->manager_command[63] = 0;
+	}
+	return 0;
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: MIT
+/* The devices of a runtime folder: its own media, emulated cards, and runtime_dir/media/NAME -> path for media that lie elsewhere. */
+#include <dirent.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "admin.h"
+
+static int tell(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, void *arg)
+{
+	struct speckv_device_info info;
+	struct speckv_device *dev;
+	struct medium medium;
+
+	if (medium_parse(ctx, name, &medium) || medium_probe(ctx, &medium, &info) || info.state == SPECKV_MEDIUM_ABSENT)
+		return 0;
+	if (info.state == SPECKV_MEDIUM_READY && speckv_device_open(ctx, name, 0, &dev) == 0) {
+		speckv_device_info(dev, &info);
+		speckv_device_close(dev);
+	}
+	return cb(&info, arg);
+}
+
+/* The device name of an entry of a folder; false where it is none. */
+typedef bool (*namer)(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8]);
+
+static bool name_emulated(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8])
+{
+	(void)folder;
+	snprintf(name, SPECKV_PATH_BYTES + 8, "emu:%s", entry);
+	return name_ok(entry);
+}
+
+static bool name_runtime(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8])
+{
+	unsigned int node;
+	char tail;
+
+	(void)folder;
+	snprintf(name, SPECKV_PATH_BYTES + 8, "host:%s", entry);
+	return strcmp(entry, "DRAM") == 0 || sscanf(entry, "numa%u%c", &node, &tail) == 1;
+}
+
+static bool name_linked(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8])
+{
+	char target[SPECKV_PATH_BYTES];
+	ssize_t got = readlinkat(folder->fd, entry, target, sizeof(target) - 1);
+
+	target[got > 0 ? got : 0] = 0;
+	snprintf(name, SPECKV_PATH_BYTES + 8, "host:%s", target);
+	return got > 0;
+}
+
+/* Those of a folder of the runtime folder (NULL: itself), until the callback has had enough. One that is not trusted has none. */
+static int each(struct speckv_ctx *ctx, const char *folder, namer name_of, speckv_device_cb cb, void *arg)
+{
+	char name[SPECKV_PATH_BYTES + 8];
+	struct dirent **list = NULL;
+	struct folder in;
+	int n, rc = 0;
+
+	if (runtime_folder(ctx, folder, 0, &in) != 0)
+		return 0;
+	n = scandirat(in.fd, ".", &list, NULL, versionsort);
+	for (int i = 0; i < n; i++) {
+		if (!rc && name_of(&in, list[i]->d_name, name))
+			rc = tell(ctx, name, cb, arg);
+		free(list[i]);
+	}
+	free(list);
+	folder_close(&in);
+	return rc;
+}
+
+int speckv_device_foreach(struct speckv_ctx *ctx, speckv_device_cb cb, void *arg)
+{
+	struct folder runtime;
+	int rc = runtime_folder(ctx, NULL, 0, &runtime);
+
+	folder_close(&runtime);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	rc = each(ctx, "emu", name_emulated, cb, arg);
+	if (!rc)
+		rc = each(ctx, NULL, name_runtime, cb, arg);
+	return rc ? rc : each(ctx, "media", name_linked, cb, arg);
+}
+
+int speckv_device_probe(struct speckv_ctx *ctx, const char *name, struct speckv_device_info *info)
+{
+	struct medium medium;
+	int rc;
+
+	if (!ctx || !info)
+		return -EINVAL;
+	rc = medium_parse(ctx, name, &medium);
+	return rc ? rc : medium_probe(ctx, &medium, info);
+}

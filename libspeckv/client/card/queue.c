@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MIT
+/* A card's folder and sockets, and its privileged queue pair. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "card.h"
+#include "client/base.h"
+
+#include <speckv_regs.h>
+
+#define ADMIN_LOG2 3
+#define ARENA_BYTES (CARD_DATA_BYTES + (64u << 10)) /* data and rings */
+#define NO_STATUS 0xffffu
+#define FATAL_MEMORY 1 /* of FATAL_CAUSE */
+#define FATAL_THERMAL 3
+
+struct card_admin {
+	struct speckv_ctx *ctx;
+	char name[SPECKV_NAME_BYTES * 4];
+	struct transport *transport;
+	struct queue queue;
+	uint8_t *data;
+	struct fork_guard guard; /* of nothing: tells a forked child */
+	pthread_mutex_t lock;
+	int broken; /* why nothing is sent any more: an answer that is still on its way would be taken for another's */
+	struct speckv_identify identity;
+};
+
+int card_folder(struct speckv_ctx *ctx, const char *device_name, char path[SPECKV_PATH_BYTES], struct folder *folder)
+{
+	const char *name;
+	struct folder emulated;
+	struct stat st;
+	int bytes, rc;
+
+	*folder = (struct folder){ .fd = -1, .owner = NO_OWNER };
+	if (!device_name || strncmp(device_name, "emu:", 4) != 0)
+		return fail(ctx, -EOPNOTSUPP, "%s is not an emulated card; those are named emu:NAME", device_name ? device_name : "(null)");
+	name = device_name + 4;
+	if (!name_ok(name))
+		return fail(ctx, -EINVAL, "%.80s: after 'emu:' comes a name of letters, digits, '.', '_' and '-'", device_name);
+	bytes = snprintf(path, SPECKV_PATH_BYTES, "%s/emu/%s", ctx->runtime_dir, name);
+	if (bytes < 0 || bytes >= SPECKV_PATH_BYTES)
+		return fail(ctx, -ENAMETOOLONG, "%s: the path of its folder is too long", device_name);
+	rc = runtime_folder(ctx, "emu", 0, &emulated);
+	if (!rc)
+		rc = folder_enter(ctx, &emulated, path, FOLDER_LINK | (ctx->runtime_named ? FOLDER_GROUP : 0), folder);
+	if (rc == -ENOENT && emulated.fd >= 0 && fstatat(emulated.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+		rc = fail(ctx, -ENOENT, "%s: the folder that %s leads to is gone; 'speckvctl emu stop %s --remove' forgets the card", device_name, path, name);
+	else if (rc == -ENOENT)
+		rc = fail(ctx, -ENOENT, "no emulated card %s: 'speckvctl emu start %s' makes one", name, name);
+	folder_close(&emulated);
+	return rc;
+}
+
+int card_unreachable(struct speckv_ctx *ctx, const char *device_name, const char *path, int rc)
+{
+	switch (rc) {
+	case -ENOENT:
+	case -ECONNREFUSED:
+		return fail(ctx, -ENXIO, "%s is not running: 'speckvctl emu start %s'", device_name, device_name + 4);
+	case -EACCES:
+	case -EPERM: {
+		struct stat st;
+
+		if (stat(path, &st) != 0)
+			return fail(ctx, -EACCES, "%s: no permission to reach %s; run as its owner", device_name, path);
+		return fail(ctx, -EACCES, "%s: no permission on %s, which belongs to uid %u; run as that user", device_name, path, st.st_uid);
+	}
+	case -EKEYREJECTED:
+		return fail(ctx, -EACCES, "%s: what listens at %s is another user's process: 'speckvctl emu stop %s' and start it again", device_name, path,
+			    device_name + 4);
+	case -ETIMEDOUT:
+		return fail(ctx, rc, "%s does not answer; 'speckvctl emu stop %s' and start it again", device_name, device_name + 4);
+	case -EPROTO:
+	case -EPROTOTYPE:
+	case -ENOTSOCK:
+		return fail(ctx, -EOPNOTSUPP, "%s: what listens at %s is not a card", device_name, path);
+	case -EUSERS:
+		return fail(ctx, rc, "%s has as many connections as it takes of this user: 'speckvctl emu status %s' lists them", device_name, device_name + 4);
+	case -ECONNRESET:
+		return fail(ctx, rc, "%s closed the connection; it has as many as it takes, or stopped: 'speckvctl emu status %s'", device_name,
+			    device_name + 4);
+	default:
+		return fail(ctx, rc, "%s: cannot connect to %s: %s", device_name, path, strerror(-rc));
+	}
+}
+
+int card_dial(struct speckv_ctx *ctx, const char *device_name, const char *socket, size_t arena_bytes, struct transport **out)
+{
+	char path[SPECKV_PATH_BYTES];
+	uint32_t magic = 0, version = 0;
+	struct folder folder;
+	struct transport *t;
+	int rc;
+
+	*out = NULL;
+	rc = card_folder(ctx, device_name, path, &folder);
+	if (rc)
+		return rc;
+	snprintf(path + strlen(path), sizeof(path) - strlen(path), "/%s", socket);
+	rc = transport_open_vfio_user((struct transport_place){ folder.fd, path, folder.owner }, arena_bytes, &t);
+	folder_close(&folder);
+	if (rc)
+		return card_unreachable(ctx, device_name, path, rc);
+	rc = t->ops->read32(t, offsetof(speckv_regs_t, MAGIC), &magic);
+	if (!rc)
+		rc = t->ops->read32(t, offsetof(speckv_regs_t, MAP_VERSION), &version);
+	if (!rc && magic != SPECKV_MAGIC)
+		rc = -EPROTO;
+	if (rc)
+		rc = card_unreachable(ctx, device_name, path, rc);
+	else if (version >> 16 != SPECKV_MAP_MAJOR)
+		rc = fail(ctx, -EPROTONOSUPPORT, "%s has a register map of version %u.%u; this build knows %u.x: use the release that it belongs to", device_name,
+			  version >> 16, version & 0xffff, SPECKV_MAP_MAJOR);
+	if (rc)
+		t->ops->close(t);
+	else
+		*out = t;
+	return rc;
+}
+
+int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transport *t)
+{
+	static const char *const causes[] = { NULL, "its memory failed", "a transfer of its own tables failed", "it was too hot", "its engine failed a check of itself" };
+	uint32_t status = 0, cause = 0, temperature = 0, trip = 0;
+	char heat[64] = "";
+	int rc = t->ops->read32(t, offsetof(speckv_regs_t, STATUS), &status);
+
+	if (rc || !(status & SPECKV_REGS__STATUS__FATAL_bm))
+		return 0; /* what fails otherwise is said by who meets it */
+	t->ops->read32(t, offsetof(speckv_regs_t, FATAL_CAUSE), &cause);
+	cause &= SPECKV_REGS__FATAL_CAUSE__CAUSE_bm;
+	if (cause == FATAL_THERMAL && t->ops->read32(t, offsetof(speckv_regs_t, HEALTH_TEMPERATURE), &temperature) == 0 &&
+	    t->ops->read32(t, offsetof(speckv_regs_t, HEALTH_TRIP), &trip) == 0 && trip) {
+		snprintf(heat, sizeof(heat), " (%g C now, it stops at %g C)", (int32_t)temperature / 1000.0, (int32_t)trip / 1000.0);
+		if ((int32_t)temperature >= (int32_t)trip)
+			return fail(ctx, -EIO, "%s has stopped: it is too hot%s; let it cool, then 'speckvctl device reset %s'", device_name, heat, device_name);
+	}
+	if (cause == FATAL_MEMORY && strncmp(device_name, "emu:", 4) == 0)
+		return fail(ctx, -EIO, "%s has stopped: its memory failed; 'speckvctl device reset %s' starts it again, or, where its file system took the memory, "
+			    "'speckvctl emu stop %s' and 'speckvctl emu start %s'", device_name, device_name, device_name + 4, device_name + 4);
+	return fail(ctx, -EIO, "%s has stopped: %s%s; 'speckvctl device reset %s' starts it again, 'speckvctl events %s' says more", device_name,
+		    cause < sizeof(causes) / sizeof(causes[0]) && causes[cause] ? causes[cause] : "a fatal error", heat, device_name, device_name);
+}
+
+int card_admin_open(struct speckv_ctx *ctx, const char *device_name, struct card_admin **out)
+{
+	struct card_admin *admin;
+	int rc;
+
+	*out = NULL;
+	admin = calloc(1, sizeof(*admin));
+	if (!admin)
+		return fail(ctx, -ENOMEM, "out of memory");
+	admin->ctx = ctx;
+	snprintf(admin->name, sizeof(admin->name), "%s", device_name ? device_name : "");
+	rc = card_dial(ctx, device_name, "admin", ARENA_BYTES, &admin->transport);
+	if (rc) {
+		free(admin);
+		return rc;
+	}
+	pthread_mutex_init(&admin->lock, NULL);
+	fork_guard_add(&admin->guard, -1, NULL, 0);
+	rc = queue_open_admin(&admin->queue, admin->transport, ADMIN_LOG2);
+	if (rc == -ETIMEDOUT || rc == -EIO) {
+		int why = card_stopped(ctx, admin->name, admin->transport);
+
+		rc = why ? why : fail(ctx, rc, "%s does not become ready", admin->name);
+	} else if (rc) {
+		rc = fail(ctx, rc, "%s: cannot open its admin queue: %s", admin->name, strerror(-rc));
+	}
+	admin->data = transport_take(admin->transport, CARD_DATA_BYTES, 4096);
+	if (!rc && !admin->data)
+		rc = fail(ctx, -ENOMEM, "out of memory");
+	if (!rc)
+		rc = card_identify(admin, &admin->identity);
+	if (rc)
+		card_admin_close(admin);
+	else
+		*out = admin;
+	return rc;
+}
+
+void card_admin_close(struct card_admin *admin)
+{
+	if (!admin)
+		return;
+	admin->transport->ops->close(admin->transport);
+	if (!fork_guard_stale(&admin->guard)) /* another thread may have held it at fork() */
+		pthread_mutex_destroy(&admin->lock);
+	fork_guard_release(&admin->guard);
+	free(admin);
+}
+
+int card_admin_usable(struct card_admin *admin)
+{
+	if (fork_guard_stale(&admin->guard))
+		return fail(admin->ctx, -EOWNERDEAD, "%s was connected to before fork(): connect again in the child", admin->name);
+	return 0;
+}
+
+static int not_answered(const struct card_admin *admin, int rc)
+{
+	if (rc == -ETIMEDOUT)
+		return fail(admin->ctx, rc, "%s does not answer a command", admin->name);
+	return fail(admin->ctx, rc == -ECONNRESET || rc == -EPROTO ? -ECONNRESET : rc, "%s went away in the middle of a command; 'speckvctl emu status %s'", admin->name,
+		    admin->name + 4);
+}
+
+int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes, void *out, size_t out_bytes, uint64_t timeout_ns,
+		   uint64_t *result, uint16_t *status)
+{
+	struct speckv_cmd_data command; /* every command with data has it in the same place */
+	uint16_t answered = NO_STATUS;
+	int rc;
+
+	if (status)
+		*status = NO_STATUS;
+	if (in_bytes > CARD_DATA_BYTES || out_bytes > CARD_DATA_BYTES)
+		return fail(admin->ctx, -EINVAL, "%s: a command's data has at most %u bytes", admin->name, CARD_DATA_BYTES);
+	rc = card_admin_usable(admin);
+	if (rc)
+		return rc;
+	memcpy(&command, entry, sizeof(command));
+	pthread_mutex_lock(&admin->lock);
+	if (admin->broken) {
+		rc = admin->broken;
+		pthread_mutex_unlock(&admin->lock);
+		return not_answered(admin, rc);
+	}
+	if (in_bytes || out_bytes) {
+		command.data_address = transport_address(admin->transport, admin->data);
+		command.data_bytes = (uint32_t)(in_bytes > out_bytes ? in_bytes : out_bytes);
+		if (in_bytes)
+			memcpy(admin->data, in, in_bytes);
+	}
+	rc = queue_call(&admin->queue, &command, timeout_ns ? timeout_ns : CARD_PATIENCE_NS, result, &answered);
+	if (rc && answered == NO_STATUS)
+		admin->broken = rc;
+	else if (!rc && out_bytes)
+		memcpy(out, admin->data, out_bytes);
+	pthread_mutex_unlock(&admin->lock);
+	if (status)
+		*status = answered;
+	if (rc && answered == NO_STATUS)
+		return not_answered(admin, rc);
+	if (answered == SPECKV_STATUS_NOT_READY && card_stopped(admin->ctx, admin->name, admin->transport))
+		return -EIO;
+	return rc ? fail(admin->ctx, rc, "%s: %s", admin->name, status_text(answered)) : 0;
+}
+
+int card_admin_call(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes, void *out, size_t out_bytes, uint64_t timeout_ns,
+		    uint64_t *result)
+{
+	return card_admin_ask(admin, entry, in, in_bytes, out, out_bytes, timeout_ns, result, NULL);
+}
+
+const struct speckv_identify *card_identity(const struct card_admin *admin)
+{
+	return &admin->identity;
+}
+
+int card_identify(struct card_admin *admin, struct speckv_identify *out)
+{
+	struct speckv_cmd_data command = { .opcode = SPECKV_ADMIN_IDENTIFY };
+	int rc = card_admin_call(admin, &command, NULL, 0, out, sizeof(*out), 0, NULL);
+
+	if (!rc && out->version != 0)
+		rc = fail(admin->ctx, -EPROTONOSUPPORT, "%s describes itself in version %u, which this build does not know", admin->name, out->version);
+	return rc;
+}
+
+int card_link(struct card_admin *admin, struct transport_link *out)
+{
+	int rc = card_admin_usable(admin);
+
+	if (rc)
+		return rc;
+	rc = transport_link(admin->transport, out);
+	return rc ? fail(admin->ctx, rc, "%s: cannot read its configuration space: %s", admin->name, strerror(-rc)) : 0;
+}
+
+struct speckv_ctx *card_ctx(const struct card_admin *admin)
+{
+	return admin->ctx;
+}
+
+const char *card_name(const struct card_admin *admin)
+{
+	return admin->name;
+}
+
+/* ---- logs ----------------------------------------------------------------------------------------------------------- */
+
+static size_t entry_bytes(unsigned int log)
+{
+	switch (log) {
+	case SPECKV_LOG_HEALTH:
+		return sizeof(struct speckv_log_health);
+	case SPECKV_LOG_ERRORS:
+		return sizeof(struct speckv_log_error);
+	case SPECKV_LOG_EVENTS:
+		return sizeof(struct speckv_log_event);
+	case SPECKV_LOG_POOLS:
+		return sizeof(struct speckv_pool_description);
+	case SPECKV_LOG_FLASH:
+		return sizeof(struct speckv_log_slot);
+	case SPECKV_LOG_SELF_TEST:
+		return sizeof(struct speckv_log_test);
+	case SPECKV_LOG_GRANTS:
+		return sizeof(struct speckv_log_grant);
+	case SPECKV_LOG_COUNTERS:
+		return sizeof(struct speckv_log_counters);
+	default:
+		return SIZE_MAX;
+	}
+}
+
+int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint64_t after, card_log_cb cb, void *arg)
+{
+	bool sequences = log == SPECKV_LOG_ERRORS || log == SPECKV_LOG_EVENTS;
+	uint8_t *page = malloc(CARD_DATA_BYTES); /* not the arena, which a card may change while it is read */
+	uint64_t end = UINT64_MAX;
+	int rc = page ? 0 : fail(admin->ctx, -ENOMEM, "out of memory");
+
+	while (!rc && after < end) {
+		struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG, .log = (uint16_t)log, .pool = (uint16_t)pool, .after = after };
+		struct speckv_log_header header;
+
+		rc = card_admin_call(admin, &command, NULL, 0, page, CARD_DATA_BYTES, 0, NULL);
+		if (rc)
+			break;
+		memcpy(&header, page, sizeof(header));
+		if (!header.entries)
+			break;
+		if (header.entry_bytes < entry_bytes(log) || header.entries > (CARD_DATA_BYTES - sizeof(header)) / header.entry_bytes) {
+			rc = fail(admin->ctx, -EBADMSG, "%s: a log that is none", admin->name);
+			break;
+		}
+		if (end == UINT64_MAX)
+			end = header.last; /* what comes while we read is for the next time */
+		for (uint32_t i = 0; !rc && i < header.entries; i++) {
+			const uint8_t *entry = page + sizeof(header) + (size_t)i * header.entry_bytes;
+			uint64_t sequence = after + 1;
+
+			if (sequences)
+				memcpy(&sequence, entry, sizeof(sequence));
+			if (sequence <= after || sequence > end) { /* never backwards: this loop has to end */
+				after = end;
+				break;
+			}
+			after = sequence;
+			rc = cb(&header, entry, arg);
+		}
+	}
+	free(page);
+	return rc;
+}

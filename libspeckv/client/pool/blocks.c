@@ -1,0 +1,473 @@
+// SPDX-License-Identifier: MIT
+/* Batches on blocks of one pool: put, get, look up, touch, drop. See LAYOUT.md for the order of a put and what a death in the middle leaves. */
+#include "pool.h"
+
+#define READ_TRIES 4
+#define PUT_TRIES 8
+
+/* ---- put ----------------------------------------------------------------------------------------------------------- */
+
+static int encode(struct speckv_pool *pool, unsigned int codec, const struct speckv_request *request, struct run *run, uint64_t *frame_bytes)
+{
+	struct region *r = &pool->region;
+	const struct lay_pool *fixed = &r->fixed;
+	uint64_t most = speckv_frame_max_bytes(&fixed->geometry, codec);
+	struct speckv_frame_identity identity = { .first_position = request->first_position, .tenant = pool->tenant_index + 1 };
+	uint8_t *frame;
+	int rc;
+
+	if (r->card) { /* before something is evicted for it */
+		rc = card_io_connect(r);
+		if (rc)
+			return rc;
+	}
+	rc = pages_claim(pool, (uint32_t)((most + r->page_bytes - 1) >> r->page_shift), run, 0);
+	if (rc)
+		return rc;
+	memcpy(identity.key, request->key.bytes, sizeof(identity.key));
+	memcpy(identity.pool_uuid, fixed->uuid, sizeof(identity.pool_uuid));
+	identity.generation = run->generation;
+	identity.pool_address = run->page << r->page_shift;
+	if (r->card) { /* it verifies what it reads back, and says the true length */
+		rc = card_io_write(r, run, codec, &identity, request->buffer, request->buffer_bytes, frame_bytes);
+	} else {
+		frame = r->data + (run->page << r->page_shift);
+		rc = frame_encode(r, codec, &identity, request->buffer, request->buffer_bytes, frame, (uint64_t)run->pages << r->page_shift, frame_bytes);
+		if (!rc && load_relaxed(&pool->verify))
+			rc = speckv_frame_verify(frame, *frame_bytes);
+		if (!rc)
+			rc = region_flush(r, frame, *frame_bytes);
+	}
+	if (rc == -EIO && r->card) {
+		pages_retire(pool, run);
+		return rc;
+	}
+	if (rc) {
+		pages_release(r, pool->owner, run);
+		return rc;
+	}
+	pages_trim(pool, run, (uint32_t)((*frame_bytes + r->page_bytes - 1) >> r->page_shift));
+	return 0;
+}
+
+static void adopt(struct speckv_pool *pool, const struct speckv_request *request, const struct found *found)
+{
+	struct found parent;
+
+	if (!(request->flags & SPECKV_REQUEST_HAS_PARENT))
+		return;
+	if (!index_find(&pool->region, &request->parent, &parent))
+		evict_orphan(pool, found);
+	else if (parent.entry != found->entry)
+		index_adopt(&pool->region, &parent, found);
+}
+
+void block_adopt(struct speckv_pool *pool, const struct speckv_request *request)
+{
+	struct found found;
+
+	if (index_find(&pool->region, &request->key, &found) && !index_adopted(&pool->region, &found)) {
+		index_used(&pool->region, &found, false, use_tick(&pool->region));
+		adopt(pool, request, &found);
+	}
+}
+
+int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t tick)
+{
+	struct region *r = &pool->region;
+	struct lay_tenant *tenant = pool->tenant;
+	unsigned int codec = load_relaxed(&pool->codec);
+	uint64_t frame_bytes, raw = r->fixed.block_bytes;
+	struct found found;
+	struct run run;
+	int rc, tries = 0;
+
+	request->flags &= ~(uint32_t)(SPECKV_REQUEST_EXISTED | SPECKV_REQUEST_STAGED);
+	if (!request->buffer || request->buffer_bytes != raw)
+		return -EINVAL;
+	if (index_find(r, &request->key, &found)) {
+		request->flags |= SPECKV_REQUEST_EXISTED;
+		index_used(r, &found, false, tick);
+		if (request->flags & SPECKV_REQUEST_HAS_PARENT && !index_adopted(r, &found)) /* its parent was evicted, and is back */
+			adopt(pool, request, &found);
+		count(pool, SPECKV_COUNT_PUT_EXISTED, 1);
+		return 0;
+	}
+	do
+		rc = encode(pool, codec, request, &run, &frame_bytes);
+	while (rc == -EIO && r->card && ++tries < PUT_TRIES); /* elsewhere, where a card's memory went bad */
+	if (rc == -ENODATA) /* a non-finite value: this block is kept as it is */
+		rc = encode(pool, SPECKV_CODEC_RAW, request, &run, &frame_bytes);
+	if (rc)
+		return rc;
+	index_fill(r, &run, &request->key, request->first_position, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index, tick);
+	rc = pages_publish(pool, &run);
+	if (rc) {
+		index_remove(r, &request->key, region_entry_of(r, run.page), run.generation);
+		return rc;
+	}
+	found = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index };
+	add(&tenant->used_pages, run.pages);
+	add(&tenant->blocks, 1);
+	rc = block_index(pool, &request->key, &run);
+	if (rc) { /* sixteen live blocks share both buckets: cannot happen with a seeded hash at half load, but is not a leak if it does */
+		block_drop(pool, &request->key, &found);
+		return rc;
+	}
+	adopt(pool, request, &found);
+	count(pool, SPECKV_COUNT_PUTS, 1);
+	count(pool, SPECKV_COUNT_BYTES_IN_RAW, raw);
+	count(pool, SPECKV_COUNT_BYTES_IN_STORED, frame_bytes);
+	add(&tenant->puts, 1);
+	add(&tenant->bytes_in, raw);
+	return 0;
+}
+
+/* ---- get ----------------------------------------------------------------------------------------------------------- */
+
+/* The answer to a READ that was sent ahead, in a lane of this thread; or a READ now, in the same lane. */
+static int card_fetch(struct card_reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, unsigned int first,
+		      unsigned int layers, void *raw, uint64_t bytes)
+{
+	struct region *r = reads->region;
+	int rc = 0;
+
+	if (!card_io_read_under_way(reads, slot, found, first, layers)) {
+		card_io_read_end(reads, slot, key, raw, bytes); /* whatever it is: the slot is wanted */
+		rc = card_io_read_begin(reads, slot, key, found, first, layers, false);
+	}
+	return read_judge(r, found, rc ? rc : card_io_read_end(reads, slot, key, raw, bytes));
+}
+
+static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
+{
+	if (pool->read_only)
+		return;
+	pool_event(&pool->region, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
+		   "block %02x%02x%02x%02x%02x%02x%02x%02x at page %llu does not verify; dropped, counted as a miss", key->bytes[0], key->bytes[1], key->bytes[2],
+		   key->bytes[3], key->bytes[4], key->bytes[5], key->bytes[6], key->bytes[7], (unsigned long long)found->page);
+	block_drop(pool, key, found);
+}
+
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct card_reads *reads, unsigned int slot,
+	      struct tally *tally)
+{
+	struct region *r = &pool->region;
+	const struct speckv_geometry *geometry = &r->fixed.geometry;
+	unsigned int layers = request->layer_count ? request->layer_count : (unsigned int)geometry->layers - request->layer_first;
+	uint64_t per_layer = r->fixed.block_bytes / geometry->layers, bytes = per_layer * layers, tick = tally->tick--;
+	struct found found;
+	bool first = false;
+	int rc = -EAGAIN;
+
+	request->flags &= ~(uint32_t)(SPECKV_REQUEST_EXISTED | SPECKV_REQUEST_STAGED);
+	if (request->layer_first >= geometry->layers || layers > (unsigned int)geometry->layers - request->layer_first || !request->buffer ||
+	    request->buffer_bytes < bytes)
+		return -EINVAL;
+	for (int tries = 0; tries < READ_TRIES && rc == -EAGAIN; tries++) {
+		if (hint && !tries) {
+			found = *hint;
+		} else if (!index_find(r, &request->key, &found)) {
+			rc = -ENOENT;
+			break;
+		}
+		if (staging_read(pool, &request->key, &found, per_layer * request->layer_first, request->buffer, bytes, &first)) {
+			request->flags |= SPECKV_REQUEST_STAGED;
+			rc = index_current(r, &found) ? 0 : -EAGAIN;
+		} else if (reads) {
+			rc = card_fetch(reads, slot, &request->key, &found, request->layer_first, layers, request->buffer, bytes);
+		} else {
+			rc = block_decode(pool, &request->key, &found, request->layer_first, layers, false, request->buffer, bytes);
+		}
+	}
+	if (rc == -EAGAIN)
+		rc = -ENOENT; /* it moves faster than we can read it: a miss */
+	if (rc) {
+		memset(request->buffer, 0, bytes);
+		tally->misses++;
+		if (rc == -ENODEV || rc == -EACCES)
+			return rc; /* the card does not answer: nothing is known of the block */
+		if (rc != -ENOENT) {
+			tally->bad++;
+			bad_block(pool, &request->key, &found);
+			rc = -EBADMSG;
+		}
+		return rc;
+	}
+	tally->hits++;
+	tally->staged += first;
+	tally->raw += bytes;
+	tally->stored += found.frame_bytes;
+	if (!pool->read_only)
+		index_used(r, &found, true, tick);
+	return 0;
+}
+
+/* What is a part of another count comes after it: a reader that reads the part first sees no share above one. */
+static void count_gets(struct speckv_pool *pool, const struct tally *tally)
+{
+	count(pool, SPECKV_COUNT_HITS, tally->hits);
+	count(pool, SPECKV_COUNT_MISSES, tally->misses);
+	count(pool, SPECKV_COUNT_BAD, tally->bad);
+	count(pool, SPECKV_COUNT_PREFETCH_USED, tally->staged);
+	count(pool, SPECKV_COUNT_BYTES_OUT_RAW, tally->raw);
+	count(pool, SPECKV_COUNT_BYTES_OUT_STORED, tally->stored);
+	if (pool->read_only)
+		return;
+	if (tally->hits) {
+		add(&pool->tenant->hits, tally->hits);
+		add(&pool->tenant->bytes_out, tally->raw);
+	}
+	if (tally->misses)
+		add(&pool->tenant->misses, tally->misses);
+}
+
+/* Blocks that a look-up was for: those found are wanted when they are fetched, the others now. */
+void block_count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, uint64_t began)
+{
+	if (pool->read_only)
+		return;
+	count(pool, SPECKV_COUNT_LOOKUP_HITS, hits);
+	count(pool, SPECKV_COUNT_LOOKUP_MISSES, n - hits);
+	if (n > hits)
+		add(&pool->tenant->lookup_misses, n - hits);
+	count_time(pool, SPECKV_HIST_LOOKUP, clock_ns() - began);
+}
+
+/* ---- batches ------------------------------------------------------------------------------------------------------- */
+
+static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *request, uint64_t tick)
+{
+	struct region *r = &pool->region;
+	struct found found;
+
+	switch (opcode) {
+	case SPECKV_OP_TOUCH:
+		if (!index_find(r, &request->key, &found))
+			return -ENOENT;
+		index_used(r, &found, false, tick);
+		return 0;
+	case SPECKV_OP_DROP: {
+		struct found all[2 * LAY_BUCKET_SLOTS];
+		size_t n = index_find_all(r, &request->key, all);
+		uint64_t failed = load_relaxed(&r->flushes_failed);
+		int rc = -ENOENT;
+
+		for (size_t i = 0; i < n; i++) /* those first that a drop before left in doubt */
+			if (index_doubtful(r, &all[i]) && block_drop(pool, &request->key, &all[i]))
+				rc = 0;
+		for (int tries = 0; tries < 2 * LAY_BUCKET_SLOTS && index_find(r, &request->key, &found); tries++) {
+			if (block_drop(pool, &request->key, &found))
+				rc = 0; /* and look for a twin */
+			else if (load_relaxed(&r->flushes_failed) != failed)
+				return -EIO; /* it would be there again after a power loss, and so it stays */
+		}
+		return rc;
+	}
+	case SPECKV_OP_PREFETCH:
+		return staging_fill(pool, &request->key);
+	default:
+		return -EINVAL;
+	}
+}
+
+static bool full_event_due(struct speckv_pool *pool)
+{
+	uint64_t last = load_relaxed(&pool->full_event_ns), now = clock_ns();
+
+	return (!last || now - last > 1000000000u) && atomic_compare_exchange_strong(&pool->full_event_ns, &last, now);
+}
+
+static int run_puts(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
+{
+	uint64_t tick = use_ticks(&pool->region, n);
+	int done = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		uint64_t start = clock_ns();
+
+		requests[i].status = block_put(pool, &requests[i], tick--);
+		if (requests[i].status == 0) {
+			done++;
+			if (!(requests[i].flags & SPECKV_REQUEST_EXISTED))
+				count_time(pool, SPECKV_HIST_PUT, clock_ns() - start);
+			continue;
+		}
+		count(pool, SPECKV_COUNT_PUT_FAILED, 1);
+		if (requests[i].status == -ENOSPC && full_event_due(pool))
+			pool_event(&pool->region, SPECKV_EVENT_POOL_FULL, SPECKV_WARNING, "no room for a block: the pool is full");
+	}
+	return done;
+}
+
+/* GCC takes a function that only asks for memory without effect, and drops calls of it: this and the next are inlined always. */
+#define ASKING static inline __attribute__((always_inline))
+
+/* The first lines of the next frame: its header and section table would otherwise be waited for. */
+ASKING void prefetch_frame(struct region *r, const struct found *found)
+{
+	const uint8_t *at = r->data + (found->page << r->page_shift);
+
+	for (unsigned int line = 0; line < 8; line++)
+		__builtin_prefetch(at + line * 64);
+}
+
+/*
+ * Ask for a line of every page of a frame, for the sake of the translation: frames lie scattered, and walks of the page table
+ * that start together, well before the copy, overlap, where the copy itself would wait for one after the other.
+ */
+ASKING void prefetch_pages(struct region *r, const struct found *found)
+{
+	enum { PAGE = 4096, MOST = 17 * PAGE }; /* of a whole group no more than the second-level TLBs hold */
+	const uint8_t *at = r->data + (found->page << r->page_shift);
+	uint64_t bytes = (uint64_t)found->pages << r->page_shift;
+
+	for (uint64_t offset = 0; offset < bytes && offset < MOST; offset += PAGE)
+		__builtin_prefetch(at + offset);
+}
+
+static bool layers_asked(struct speckv_pool *pool, const struct speckv_request *request, unsigned int *layers)
+{
+	unsigned int all = pool->region.fixed.geometry.layers;
+
+	*layers = request->layer_count ? request->layer_count : all - request->layer_first;
+	return request->layer_first < all && *layers <= all - request->layer_first;
+}
+
+/* From a card: as many reads under way as a lane holds, so that it decodes the next ones while one is copied out. */
+static int run_card_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n, uint64_t tick)
+{
+	enum { GROUP = 32 };
+	struct found found[GROUP];
+	uint8_t present[GROUP];
+	struct card_reads reads;
+	int done = 0;
+
+	for (size_t base = 0; base < n; base += GROUP) {
+		size_t group = n - base < GROUP ? n - base : GROUP, sent = 0;
+		struct tally tally = { .tick = tick - base };
+		unsigned int depth, layers;
+		uint64_t start, end;
+
+		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, found, present);
+		depth = card_io_reads_begin(&pool->region, &reads);
+		start = clock_ns();
+		for (size_t i = 0; i < group; i++, start = end) {
+			struct speckv_request *request = &requests[base + i];
+
+			for (; depth && sent < group && sent < i + depth; sent++)
+				if (present[sent] && layers_asked(pool, &requests[base + sent], &layers))
+					card_io_read_begin(&reads, (unsigned int)(sent % depth), &requests[base + sent].key, &found[sent],
+							requests[base + sent].layer_first, layers, false);
+			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, depth ? &reads : NULL, depth ? (unsigned int)(i % depth) : 0,
+						    &tally);
+			if (request->status == -ENODEV && depth) { /* once more, over a new connection */
+				card_io_reads_end(&reads);
+				tally.misses--;
+				request->status = block_get(pool, request, NULL, NULL, 0, &tally);
+				tally.tick++;
+				depth = card_io_reads_begin(&pool->region, &reads);
+				sent = i + 1;
+			}
+			end = clock_ns();
+			if (request->status == 0) {
+				done++;
+				count_time(pool, SPECKV_HIST_GET, end - start);
+			}
+		}
+		card_io_reads_end(&reads);
+		count_gets(pool, &tally);
+	}
+	return done;
+}
+
+static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
+{
+	enum { GROUP = 32 };
+	struct found found[GROUP];
+	uint64_t tick = pool->read_only ? 0 : use_ticks(&pool->region, n);
+	uint8_t present[GROUP];
+	int done = 0;
+
+	if (pool->region.card)
+		return run_card_gets(pool, requests, n, tick);
+	for (size_t base = 0; base < n; base += GROUP) {
+		size_t group = n - base < GROUP ? n - base : GROUP;
+		struct tally tally = { .tick = tick - base };
+		uint64_t start, end;
+
+		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, found, present);
+		for (size_t i = 0; i < group; i++)
+			if (present[i])
+				prefetch_pages(&pool->region, &found[i]);
+		start = clock_ns();
+		for (size_t i = 0; i < group; i++, start = end) {
+			struct speckv_request *request = &requests[base + i];
+
+			if (i + 1 < group && present[i + 1])
+				prefetch_frame(&pool->region, &found[i + 1]);
+			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, NULL, 0, &tally);
+			end = clock_ns();
+			if (request->status == 0) {
+				done++;
+				count_time(pool, SPECKV_HIST_GET, end - start);
+			}
+		}
+		count_gets(pool, &tally);
+	}
+	return done;
+}
+
+static int run_lookups(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
+{
+	enum { GROUP = 32 };
+	uint64_t began = clock_ns();
+	uint8_t present[GROUP];
+	int done = 0;
+
+	for (size_t base = 0; base < n; base += GROUP) {
+		size_t group = n - base < GROUP ? n - base : GROUP;
+
+		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, NULL, present);
+		for (size_t i = 0; i < group; i++) {
+			requests[base + i].status = present[i] ? 0 : -ENOENT;
+			done += present[i];
+		}
+	}
+	block_count_lookups(pool, n, (uint64_t)done, began);
+	return done;
+}
+
+static int batch(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
+{
+	uint64_t tick;
+	int done = 0;
+
+	if (opcode == SPECKV_OP_PUT)
+		return run_puts(pool, requests, n);
+	if (opcode == SPECKV_OP_GET)
+		return run_gets(pool, requests, n);
+	if (opcode == SPECKV_OP_LOOKUP)
+		return run_lookups(pool, requests, n);
+	tick = opcode == SPECKV_OP_TOUCH ? use_ticks(&pool->region, n) : 0;
+	for (size_t i = 0; i < n; i++) {
+		requests[i].status = one(pool, opcode, &requests[i], tick--);
+		done += requests[i].status == 0;
+	}
+	if (opcode == SPECKV_OP_DROP)
+		count(pool, SPECKV_COUNT_DROPS, (uint64_t)done);
+	if (opcode == SPECKV_OP_TOUCH)
+		count(pool, SPECKV_COUNT_TOUCHES, (uint64_t)done);
+	return done;
+}
+
+int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
+{
+	int done = region_lost(&pool->region) ? 0 : batch(pool, opcode, requests, n);
+
+	if (pool_unless_lost(pool, 0) == 0)
+		return done;
+	for (size_t i = 0; i < n; i++)
+		requests[i].status = -ESTALE;
+	return 0;
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT
+/* What dead clients leave is given back, and an index that cannot be trusted is made from page map and frames. */
+#include <stdlib.h>
+
+#include "pool.h"
+
+static int frame_from_card(struct region *r, uint64_t page, uint64_t generation, uint64_t room, uint8_t **out)
+{
+	struct speckv_key key;
+	struct found found;
+	uint64_t bytes;
+	int rc;
+
+	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || found.generation != generation)
+		return -EBADMSG;
+	*out = calloc(1, room);
+	if (!*out)
+		return -ENOMEM;
+	rc = card_io_frame(r, &key, page, generation, *out, room, &bytes);
+	return rc == -ENODEV || rc == -EACCES ? rc : rc ? -EBADMSG : 0;
+}
+
+int frame_sound(struct region *r, uint64_t page, uint32_t pages, uint64_t generation, bool deep, struct speckv_frame *frame)
+{
+	const uint8_t *at = r->data + (page << r->page_shift);
+	uint64_t available = (uint64_t)pages << r->page_shift;
+	uint8_t *copy = NULL;
+	int rc = 0;
+
+	if (r->card) { /* it verified every section of what it gives */
+		rc = frame_from_card(r, page, generation, available, &copy);
+		at = copy;
+	}
+	if (!rc)
+		rc = speckv_frame_parse(at, available, frame);
+
+	if (!rc && (memcmp(frame->identity.pool_uuid, r->fixed.uuid, 16) != 0 || frame->identity.generation != generation ||
+		    frame->identity.pool_address != page << r->page_shift ||
+		    memcmp(&frame->geometry, &r->fixed.geometry, offsetof(struct speckv_geometry, reserved)) != 0))
+		rc = -EBADMSG; /* a frame's bytes inside a payload, or one that was moved here */
+	if (!rc && deep)
+		rc = speckv_frame_verify(at, available);
+	free(copy);
+	return rc;
+}
+
+static void forget_index(struct region *r)
+{
+	memset((void *)r->directory, 0, (r->fixed.bucket_mask + 1) * sizeof(struct lay_bucket));
+	for (unsigned int i = 0; i < LAY_HINTS; i++)
+		store(&r->head->hints[i], 0);
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
+		store(&r->head->clients[slot].allocated_pages, 0);
+		client_finish_move(r, slot, load(&r->head->clients[slot].state) >> 8);
+		store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) & ~0xffull);
+	}
+	for (unsigned int i = 0; i < LAY_TENANTS; i++) {
+		uint32_t naming = 1;
+
+		atomic_compare_exchange_strong(&r->head->tenants[i].state, &naming, 0);
+	}
+}
+
+/* Length of the run that the map shows at a head: its word, and the unbroken continuation behind it. */
+bool frame_run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t pages)
+{
+	uint32_t n = lay_value(word);
+
+	if (!n || n > pages - page)
+		return false;
+	for (uint32_t i = 1; i < n; i++)
+		if (load(&r->page_map[page + i]) != lay_word(LAY_CONT, i, lay_generation(word)))
+			return false;
+	return true;
+}
+
+/* The tenant that is charged for a block: as its frame says, where that is a tenant still. */
+uint32_t frame_tenant(struct region *r, const struct speckv_frame *frame)
+{
+	uint32_t number = frame->identity.tenant - 1; /* 0, not said: beyond the table */
+
+	return number < LAY_TENANTS && load(&r->head->tenants[number].state) == 2 ? number : tenant_others(r);
+}
+
+/* The entry of a sound frame. What it says of this very block beyond the frame (last use, links) stays. */
+static void entry_restore(struct region *r, const struct run *run, const struct speckv_key *key, const struct speckv_frame *frame)
+{
+	struct lay_entry *entry = &r->entries[region_entry_of(r, run->page)];
+	uint32_t tenant = frame_tenant(r, frame);
+	uint64_t w[4];
+	bool same = load(&entry->generation) == run->generation && load_relaxed(&entry->page) == run->page;
+
+	memcpy(w, key->bytes, sizeof(w));
+	for (int i = 0; i < 4; i++)
+		same &= load_relaxed(&entry->key[i]) == w[i];
+	if (!same) {
+		index_fill(r, run, key, frame->identity.first_position, (uint32_t)frame->frame_bytes, (uint32_t)frame->raw_bytes, tenant,
+			   use_tick(r));
+		return;
+	}
+	store_relaxed(&entry->first_position, frame->identity.first_position);
+	store_relaxed(&entry->frame_bytes, (uint32_t)frame->frame_bytes);
+	store_relaxed(&entry->raw_bytes, (uint32_t)frame->raw_bytes);
+	store_relaxed(&entry->tenant, tenant);
+	store_relaxed(&entry->used, use_seen(r, load_relaxed(&entry->used)));
+}
+
+int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
+{
+	uint64_t pages = region_pages(r), highest = load(&r->head->pool.next_run_generation);
+	int rc;
+
+	*kept = *lost = 0;
+	forget_index(r);
+	for (uint64_t p = 0; p < pages;) {
+		uint64_t word = load(&r->page_map[p]);
+		struct speckv_frame frame;
+		struct found found;
+
+		if (lay_generation(word) >= highest && lay_state(word) != LAY_FREE)
+			highest = lay_generation(word) + 1;
+		if (lay_state(word) != LAY_HEAD) {
+			if (word != LAY_FREE)
+				store(&r->page_map[p], LAY_FREE);
+			p++;
+			continue;
+		}
+		rc = frame_run_whole(r, p, word, pages) ? frame_sound(r, p, lay_value(word), lay_generation(word), false, &frame) : -EBADMSG;
+		if (rc == -ENODEV || rc == -EACCES)
+			return rc;
+		if (!rc && frame.frame_bytes <= (uint64_t)lay_value(word) << r->page_shift && lay_value(word) >= r->min_run) {
+			struct run run = { .page = p, .generation = lay_generation(word), .pages = lay_value(word) };
+			struct speckv_key key;
+
+			memcpy(key.bytes, frame.identity.key, sizeof(key.bytes));
+			entry_restore(r, &run, &key, &frame);
+			if (!index_find(r, &key, &found) && index_insert(r, &key, &run) == 0) {
+				++*kept;
+				p += run.pages;
+				continue;
+			}
+		}
+		++*lost;
+		store(&r->entries[region_entry_of(r, p)].generation, 0);
+		store(&r->page_map[p++], LAY_FREE); /* its continuation follows as "not a head" */
+	}
+	store(&r->head->pool.next_run_generation, highest);
+	pages_recount(r);
+	return 0;
+}
+
+/* Give back every run that client `slot` of this incarnation holds. False: not all, a card does not answer. */
+bool client_sweep(struct region *r, unsigned int slot, uint64_t incarnation, bool dead, uint64_t *back)
+{
+	uint32_t owner = lay_owner(slot, incarnation);
+	uint64_t pages = region_pages(r);
+	bool all = true;
+
+	*back = 0;
+	for (uint64_t p = 0; p < pages;) {
+		uint64_t word = load(&r->page_map[p]);
+		struct run run = { .page = p, .generation = lay_generation(word), .pages = 1 };
+
+		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
+			p += lay_value(word);
+			continue;
+		}
+		if (lay_state(word) == LAY_CLAIMED && lay_value(word) == owner) {
+			while (p + run.pages < pages && load(&r->page_map[p + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
+				run.pages++;
+			/* a block that was being dropped may still lie there, and would rise from a card when its index is made again */
+			if (dead && card_io_clear(r, run.page, run.pages) != 0) {
+				all = false;
+			} else {
+				pages_release(r, owner, &run);
+				*back += run.pages;
+			}
+		}
+		p += run.pages;
+	}
+	return all;
+}
+
+void client_finish_move(struct region *r, unsigned int slot, uint64_t incarnation)
+{
+	struct lay_client *client = &r->head->clients[slot];
+	uint32_t owner = lay_owner(slot, incarnation);
+	uint64_t pages = region_pages(r), from = load(&client->move_from), to = load(&client->move_to), generation = load(&client->move_to_generation);
+	uint64_t word = lay_word(LAY_CLAIMED, owner, generation);
+	uint32_t n = 1;
+
+	if (generation && generation <= LAY_GENERATION_MASK && to < pages && from < pages &&
+	    load(&r->page_map[from]) == lay_word(LAY_CLAIMED, owner, load(&client->move_from_generation) & LAY_GENERATION_MASK)) {
+		while (to + n < pages && n < LAY_RUN_MAX && load(&r->page_map[to + n]) == lay_word(LAY_CONT, n, generation))
+			n++;
+		atomic_compare_exchange_strong(&r->page_map[to], &word, lay_word(LAY_HEAD, n, generation));
+	}
+	atomic_compare_exchange_strong(&client->move_to_generation, &generation, 0); /* and not that of a client that came since */
+}
+
+/* Blocks that a client published and did not live to index, and twins that it did not live to settle. */
+static void reindex(struct speckv_pool *pool)
+{
+	struct region *r = &pool->region;
+	uint64_t pages = region_pages(r);
+
+	for (uint64_t p = 0; p < pages;) {
+		uint64_t word = load(&r->page_map[p]);
+		struct run run = { .page = p, .generation = lay_generation(word), .pages = lay_value(word) };
+		struct found found;
+		struct speckv_key key;
+
+		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
+			p++;
+			continue;
+		}
+		if (index_entry(r, region_entry_of(r, p), &found, &key) && found.page == p && found.generation == run.generation) {
+			if (block_indexed(r, &key, &run))
+				settle_twins(pool, &key);
+			else
+				block_index(pool, &key, &run);
+		}
+		p += lay_value(word);
+	}
+}
+
+/* Give back what the dead client of this slot and state held; the caller keeps others from the slot. True: a client was, and is settled. */
+bool client_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *back)
+{
+	struct lay_client *client = &r->head->clients[slot];
+	uint64_t got;
+	char command[64], size[32];
+	uint32_t tenant;
+
+	if (!(state & 1))
+		return false;
+	client_finish_move(r, slot, state >> 8);
+	if (!client_sweep(r, slot, state >> 8, true, &got))
+		return false; /* the next who looks may reach the card */
+	*back += got;
+	tenant = load(&client->tenant);
+	memcpy(command, client->command, sizeof(command));
+	command[63] = 0;
+	pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "pid %u (%s) died, tenant %.40s; %s taken back", client->pid, command,
+		   tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?", human(size, got * r->page_bytes));
+	store(&client->allocated_pages, 0);
+	atomic_compare_exchange_strong(&client->state, &state, state & ~0xffull);
+	return true;
+}
+
+/* After client_reap(). */
+void clients_reaped(struct speckv_pool *pool, uint64_t back)
+{
+	reindex(pool);
+	pages_recount(&pool->region);
+	add(&pool->region.head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
+}
+
+int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
+{
+	struct region *r = &pool->region;
+	uint64_t back = 0, state;
+	int dead = 0;
+
+	pthread_mutex_lock(&r->reaping);
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
+		if (!(load(&r->head->clients[slot].state) & 1) || client_alive(r, slot))
+			continue;
+		/* the slot's own lock keeps other processes from reaping it, or taking it, at the same time */
+		if (lock_byte(r->lock_fd, client_byte(r, slot)) != 0)
+			continue;
+		state = load(&r->head->clients[slot].state);
+		if (!client_unseen(r, slot, state)) /* the next manager may have come before this process had the lock, or just after */
+			dead += client_reap(r, slot, state, &back);
+		unlock_byte(r->lock_fd, client_byte(r, slot));
+	}
+	if (dead)
+		clients_reaped(pool, back);
+	pthread_mutex_unlock(&r->reaping);
+	if (pages_back)
+		*pages_back = back;
+	return dead;
+}

@@ -1,0 +1,542 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The block index: a hash directory of cache-line buckets over entries whose place follows from the block's own (head page /
+ * min_run), so that an entry needs no allocator and belongs to whoever holds the head page. Readers take no lock: they read
+ * the entry, then the page map, and believe the entry only if the map still shows the generation they started from.
+ *
+ * Two-choice hashing: Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1994. Reader validation: a sequence lock whose
+ * sequence is the page map's generation (Boehm, "Can seqlocks get along with programming language memory models?", 2012).
+ */
+#include <sched.h>
+
+#include "store.h"
+
+#define CHILD_STEPS 256
+#define CHILDREN_COMPARED 8
+#define MOVE_STEPS 1000
+
+static uint64_t mix(uint64_t x)
+{
+	x ^= x >> 32; /* Degski/Mulvey finaliser */
+	x *= 0xd6e8feb86659fd93ull;
+	x ^= x >> 32;
+	x *= 0xd6e8feb86659fd93ull;
+	return x ^ x >> 32;
+}
+
+uint64_t key_hash(const struct region *r, const struct speckv_key *key)
+{
+	uint64_t w[4], h = r->fixed.seed;
+
+	memcpy(w, key->bytes, sizeof(w));
+	for (int i = 0; i < 4; i++)
+		h = mix(h ^ w[i]) + 0x9e3779b97f4a7c15ull;
+	return h;
+}
+
+static struct lay_bucket *first_bucket(const struct region *r, uint64_t hash)
+{
+	return &r->directory[hash & r->fixed.bucket_mask];
+}
+
+static struct lay_bucket *second_bucket(const struct region *r, uint64_t hash)
+{
+	uint64_t other = mix(hash) & r->fixed.bucket_mask;
+
+	if (other == (hash & r->fixed.bucket_mask))
+		other = (other + 1) & r->fixed.bucket_mask;
+	return &r->directory[other];
+}
+
+static uint64_t slot_tag(uint64_t hash)
+{
+	return hash >> 52 << 52;
+}
+
+static uint64_t slot_word(uint64_t hash, uint64_t entry, uint64_t generation)
+{
+	return slot_tag(hash) | (generation & 0xfffff) << 32 | (entry + 1);
+}
+
+/* Read entry `id` for generation `want` (0: any). True when it is a published block of this pool right now. */
+static bool entry_read(struct region *r, uint64_t id, uint64_t want, bool low20, const uint64_t *key, struct found *out, uint64_t key_out[4])
+{
+	struct lay_entry *e;
+	uint64_t generation, page, word;
+
+	if (id >= r->fixed.max_entries)
+		return false;
+	e = &r->entries[id];
+	generation = load(&e->generation);
+	if (!generation || (want && (low20 ? (generation & 0xfffff) != want : generation != want)))
+		return false;
+	for (int i = 0; i < 4; i++) {
+		uint64_t w = load_relaxed(&e->key[i]);
+
+		if (key && w != key[i])
+			return false;
+		if (key_out)
+			key_out[i] = w;
+	}
+	page = load_relaxed(&e->page);
+	out->entry = id;
+	out->generation = generation;
+	out->page = page;
+	out->frame_bytes = load_relaxed(&e->frame_bytes);
+	out->raw_bytes = load_relaxed(&e->raw_bytes);
+	out->tenant = load_relaxed(&e->tenant);
+	if (page >= load_relaxed(&r->pages) || page / r->min_run != id)
+		return false;
+	atomic_thread_fence(memory_order_acquire);
+	word = load(&r->page_map[page]);
+	out->pages = lay_value(word);
+	return lay_state(word) == LAY_HEAD && lay_generation(word) == generation && out->pages && out->pages <= load_relaxed(&r->pages) - page;
+}
+
+bool index_current(struct region *r, const struct found *found)
+{
+	atomic_thread_fence(memory_order_acquire);
+	return load(&r->page_map[found->page]) == lay_word(LAY_HEAD, found->pages, found->generation) && !index_doubtful(r, found);
+}
+
+bool index_doubtful(struct region *r, const struct found *found)
+{
+	return load_relaxed(&r->entries[found->entry].doubtful) == found->generation;
+}
+
+void index_doubt(struct region *r, const struct found *found)
+{
+	store_relaxed(&r->entries[found->entry].used, 0); /* the first to be evicted */
+	store(&r->entries[found->entry].doubtful, found->generation);
+}
+
+/* Matches in one bucket, at most `max`. Low 20 bits of a generation may be zero: entry_read() then takes any, and the key decides. */
+static size_t bucket_find(struct region *r, struct lay_bucket *bucket, uint64_t hash, const uint64_t key[4], struct found *out, size_t max)
+{
+	size_t n = 0;
+
+	for (int i = 0; i < LAY_BUCKET_SLOTS && n < max; i++) {
+		uint64_t word = load(&bucket->slots[i]);
+
+		if (word && slot_tag(word) == slot_tag(hash) && (uint32_t)word)
+			n += entry_read(r, (uint32_t)word - 1, word >> 32 & 0xfffff, true, key, &out[n], NULL);
+	}
+	return n;
+}
+
+static size_t find_all_hashed(struct region *r, uint64_t hash, const uint64_t w[4], struct found *out)
+{
+	size_t n = bucket_find(r, first_bucket(r, hash), hash, w, out, LAY_BUCKET_SLOTS);
+
+	return n + bucket_find(r, second_bucket(r, hash), hash, w, out + n, LAY_BUCKET_SLOTS);
+}
+
+size_t index_find_all(struct region *r, const struct speckv_key *key, struct found *out)
+{
+	uint64_t w[4];
+
+	memcpy(w, key->bytes, sizeof(w));
+	return find_all_hashed(r, key_hash(r, key), w, out);
+}
+
+/* Another one of this key, beside one that nobody shall find. */
+static bool find_beside(struct region *r, uint64_t hash, const uint64_t w[4], struct found *out)
+{
+	struct found all[2 * LAY_BUCKET_SLOTS];
+	size_t n = find_all_hashed(r, hash, w, all);
+
+	for (size_t i = 0; i < n; i++)
+		if (!index_doubtful(r, &all[i])) {
+			*out = all[i];
+			return true;
+		}
+	return false;
+}
+
+static bool find_once(struct region *r, uint64_t hash, const uint64_t w[4], struct found *out)
+{
+	if (!bucket_find(r, first_bucket(r, hash), hash, w, out, 1) && !bucket_find(r, second_bucket(r, hash), hash, w, out, 1))
+		return false;
+	return __builtin_expect(!index_doubtful(r, out), 1) || find_beside(r, hash, w, out);
+}
+
+/* Is a resize between the two words of this key's move? */
+static bool moving(struct region *r, const uint64_t w[4])
+{
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
+		struct lay_client *client = &r->head->clients[slot];
+		uint64_t generation = load(&client->move_to_generation), page = load_relaxed(&client->move_to);
+		struct lay_entry *e;
+		int i = 0;
+
+		if (!generation || page >= load_relaxed(&r->pages))
+			continue;
+		e = &r->entries[region_entry_of(r, page)];
+		while (i < 4 && load_relaxed(&e->key[i]) == w[i])
+			i++;
+		if (i == 4)
+			return true;
+	}
+	return false;
+}
+
+static bool find_hashed(struct region *r, uint64_t hash, const struct speckv_key *key, struct found *out)
+{
+	uint64_t w[4], shrinking = load_relaxed(&r->head->pool.claim_limit);
+
+	memcpy(w, key->bytes, sizeof(w));
+	if (__builtin_expect(find_once(r, hash, w, out), 1))
+		return true;
+	atomic_thread_fence(memory_order_acquire);
+	if (__builtin_expect(!shrinking && !load_relaxed(&r->head->pool.claim_limit) && !region_stale(r), 1))
+		return false;
+	for (int i = 0; i < MOVE_STEPS && moving(r, w); i++) /* a miss for an instant only: one word is written, the other is next */
+		sched_yield();
+	return find_once(r, hash, w, out);
+}
+
+bool index_find(struct region *r, const struct speckv_key *key, struct found *out)
+{
+	region_pages(r);
+	return find_hashed(r, key_hash(r, key), key, out);
+}
+
+/* Bring near the entries that a key's tags point at; or, once those are near, the words of the page map that they point at. */
+static void prefetch_matches(struct region *r, uint64_t hash, bool words)
+{
+	struct lay_bucket *buckets[2] = { first_bucket(r, hash), second_bucket(r, hash) };
+
+	for (int b = 0; b < 2; b++)
+		for (int s = 0; s < LAY_BUCKET_SLOTS; s++) {
+			uint64_t word = load_relaxed(&buckets[b]->slots[s]), id = (uint32_t)word - 1ull, page;
+
+			if (!word || slot_tag(word) != slot_tag(hash) || id >= r->fixed.max_entries)
+				continue;
+			if (!words) {
+				__builtin_prefetch(&r->entries[id]);
+				__builtin_prefetch((const uint8_t *)&r->entries[id] + 64);
+				continue;
+			}
+			page = load_relaxed(&r->entries[id].page);
+			if (page < r->fixed.max_pages)
+				__builtin_prefetch((const void *)&r->page_map[page]);
+		}
+}
+
+void index_find_many(struct region *r, const struct speckv_key *keys, size_t stride, size_t count, struct found *out, uint8_t *present)
+{
+	enum { GROUP = 16 };
+	uint64_t hash[GROUP];
+
+	region_pages(r);
+	for (size_t base = 0; base < count; base += GROUP) {
+		size_t n = count - base < GROUP ? count - base : GROUP;
+
+		for (size_t i = 0; i < n; i++) {
+			hash[i] = key_hash(r, (const struct speckv_key *)((const uint8_t *)keys + (base + i) * stride));
+			__builtin_prefetch(first_bucket(r, hash[i]));
+			__builtin_prefetch(second_bucket(r, hash[i]));
+		}
+		for (size_t i = 0; i < n; i++)
+			prefetch_matches(r, hash[i], false);
+		for (size_t i = 0; i < n; i++)
+			prefetch_matches(r, hash[i], true);
+		for (size_t i = 0; i < n; i++) {
+			struct found found;
+			const struct speckv_key *key = (const struct speckv_key *)((const uint8_t *)keys + (base + i) * stride);
+
+			present[base + i] = find_hashed(r, hash[i], key, out ? &out[base + i] : &found);
+		}
+	}
+}
+
+bool index_entry(struct region *r, uint64_t id, struct found *out, struct speckv_key *key)
+{
+	uint64_t w[4];
+
+	if (!entry_read(r, id, 0, false, NULL, out, w))
+		return false;
+	memcpy(key->bytes, w, sizeof(w));
+	return true;
+}
+
+/* ---- changing ------------------------------------------------------------------------------------------------------ */
+
+void index_fill(struct region *r, const struct run *run, const struct speckv_key *key, uint64_t first_position, uint32_t frame_bytes, uint32_t raw_bytes,
+		uint32_t tenant, uint64_t used)
+{
+	struct lay_entry *e = &r->entries[region_entry_of(r, run->page)];
+	uint64_t w[4];
+
+	memcpy(w, key->bytes, sizeof(w));
+	store_relaxed(&e->generation, 0);
+	atomic_thread_fence(memory_order_seq_cst);
+	store_relaxed(&e->page, run->page);
+	for (int i = 0; i < 4; i++)
+		store_relaxed(&e->key[i], w[i]);
+	store_relaxed(&e->first_position, first_position);
+	store_relaxed(&e->frame_bytes, frame_bytes);
+	store_relaxed(&e->raw_bytes, raw_bytes);
+	store_relaxed(&e->used, used);
+	store_relaxed(&e->uses, 0);
+	store_relaxed(&e->tenant, tenant);
+	store_relaxed(&e->parent, 0);
+	store_relaxed(&e->first_child, 0);
+	store_relaxed(&e->next_sibling, 0);
+	store_relaxed(&e->recent_child, 0);
+	store_relaxed(&e->previous_sibling, 0);
+	store(&e->generation, run->generation);
+}
+
+/* A slot that points at nothing published may be cleared by anybody: the word holds the generation, so a reused entry is not hit. */
+static bool slot_stale(struct region *r, uint64_t word)
+{
+	struct found found;
+
+	return !entry_read(r, (uint32_t)word - 1ull, word >> 32 & 0xfffff, true, NULL, &found, NULL);
+}
+
+int index_insert(struct region *r, const struct speckv_key *key, const struct run *run)
+{
+	uint64_t hash = key_hash(r, key), word = slot_word(hash, region_entry_of(r, run->page), run->generation);
+	struct lay_bucket *buckets[2] = { first_bucket(r, hash), second_bucket(r, hash) };
+	unsigned int room[2] = { 0, 0 };
+
+	for (int b = 0; b < 2; b++)
+		for (int i = 0; i < LAY_BUCKET_SLOTS; i++)
+			room[b] += load_relaxed(&buckets[b]->slots[i]) == 0;
+	if (room[1] > room[0]) {
+		struct lay_bucket *swap = buckets[0];
+
+		buckets[0] = buckets[1];
+		buckets[1] = swap;
+	}
+	for (int pass = 0; pass < 2; pass++)
+		for (int b = 0; b < 2; b++)
+			for (int i = 0; i < LAY_BUCKET_SLOTS; i++) {
+				_Atomic uint64_t *slot = &buckets[b]->slots[i];
+				uint64_t seen = load(slot);
+
+				if (seen && !(pass && slot_stale(r, seen)))
+					continue;
+				if (atomic_compare_exchange_strong(slot, &seen, word))
+					return 0;
+			}
+	return -ENOSPC;
+}
+
+void index_remove(struct region *r, const struct speckv_key *key, uint64_t entry, uint64_t generation)
+{
+	uint64_t hash = key_hash(r, key), word = slot_word(hash, entry, generation);
+	struct lay_bucket *buckets[2] = { first_bucket(r, hash), second_bucket(r, hash) };
+
+	for (int b = 0; b < 2; b++)
+		for (int i = 0; i < LAY_BUCKET_SLOTS; i++) {
+			uint64_t seen = word;
+
+			if (load_relaxed(&buckets[b]->slots[i]) == word)
+				atomic_compare_exchange_strong(&buckets[b]->slots[i], &seen, 0);
+		}
+}
+
+void index_used(struct region *r, const struct found *found, bool read, uint64_t tick)
+{
+	struct lay_entry *e = &r->entries[found->entry];
+	uint64_t link = (found->entry + 1) << 32 | (uint32_t)found->generation, parent = load_relaxed(&e->parent);
+
+	store_relaxed(&e->used, tick);
+	if (read)
+		add(&e->uses, 1);
+	if (parent) {
+		uint64_t id = (parent >> 32) - 1;
+
+		if (id < r->fixed.max_entries && (uint32_t)load_relaxed(&r->entries[id].generation) == (uint32_t)parent &&
+		    load_relaxed(&r->entries[id].recent_child) != link)
+			store_relaxed(&r->entries[id].recent_child, link);
+	}
+}
+
+/* ---- the prefix tree: links are hints, validated at every use; a race may lose a link, never invent a block ---------- */
+
+static struct lay_entry *link_entry(struct region *r, uint64_t link)
+{
+	uint64_t id = (link >> 32) - 1;
+
+	if (!link || id >= r->fixed.max_entries || (uint32_t)load(&r->entries[id].generation) != (uint32_t)link)
+		return NULL;
+	return &r->entries[id];
+}
+
+void index_adopt(struct region *r, const struct found *parent, const struct found *child)
+{
+	struct lay_entry *p = &r->entries[parent->entry], *c = &r->entries[child->entry], *sibling;
+	uint64_t first = load(&p->first_child), link = index_link(child);
+
+	store(&c->parent, index_link(parent));
+	store_relaxed(&p->recent_child, link);
+	store(&c->previous_sibling, 0);
+	do {
+		if (first == link)
+			return;
+		store(&c->next_sibling, first);
+	} while (!atomic_compare_exchange_weak(&p->first_child, &first, link));
+	sibling = link_entry(r, first);
+	if (sibling)
+		store(&sibling->previous_sibling, link);
+}
+
+bool index_adopted(struct region *r, const struct found *child)
+{
+	return link_entry(r, load(&r->entries[child->entry].parent)) != NULL;
+}
+
+uint64_t index_parent(struct region *r, const struct found *child)
+{
+	return load(&r->entries[child->entry].parent);
+}
+
+bool index_link_page(struct region *r, uint64_t link, uint64_t *page)
+{
+	struct lay_entry *e = link_entry(r, link);
+	uint64_t word;
+
+	if (!e)
+		return false;
+	*page = load_relaxed(&e->page);
+	if (*page >= load_relaxed(&r->pages) || region_entry_of(r, *page) != (link >> 32) - 1)
+		return false;
+	word = load(&r->page_map[*page]);
+	return lay_state(word) == LAY_HEAD && lay_value(word) && (uint32_t)lay_generation(word) == (uint32_t)link;
+}
+
+bool index_child(struct region *r, uint64_t entry, uint64_t start, uint64_t end, int tenant, uint64_t *page)
+{
+	struct lay_entry *e = &r->entries[entry];
+	uint64_t link = load(&e->first_child), oldest = 0, at;
+	bool there = false;
+
+	if (!link || load_relaxed(&e->doubtful) == load_relaxed(&e->generation))
+		return false;
+	for (int i = 0; i < CHILDREN_COMPARED && link; i++) {
+		struct lay_entry *child = link_entry(r, link);
+		uint64_t used;
+
+		if (!child)
+			break;
+		used = load_relaxed(&child->used);
+		if (index_link_page(r, link, &at) && (at < start || at >= end) && (tenant < 0 || load_relaxed(&child->tenant) == (uint32_t)tenant) &&
+		    (!there || used < oldest)) {
+			there = true;
+			oldest = used;
+			*page = at;
+		}
+		link = load(&child->next_sibling);
+	}
+	return there;
+}
+
+bool index_abandon(struct region *r, uint64_t link)
+{
+	bool any = false;
+
+	for (int i = 0; i < CHILD_STEPS && link; i++) {
+		struct lay_entry *child = link_entry(r, link);
+
+		if (!child)
+			break;
+		store_relaxed(&child->used, 0);
+		any = true;
+		link = load(&child->next_sibling);
+	}
+	return any;
+}
+
+/* `to` is the same block in another place: take over its place in the tree. */
+void index_inherit(struct region *r, const struct found *from, const struct found *to)
+{
+	struct lay_entry *old = &r->entries[from->entry], *new = &r->entries[to->entry];
+	uint64_t parent = load(&old->parent), link = load(&old->first_child);
+	struct found above;
+
+	store(&new->first_child, link);
+	store(&new->recent_child, load(&old->recent_child));
+	for (int i = 0; i < CHILD_STEPS && link; i++) {
+		struct lay_entry *child = link_entry(r, link);
+
+		if (!child)
+			break;
+		store(&child->parent, index_link(to));
+		link = load(&child->next_sibling);
+	}
+	if (entry_read(r, (parent >> 32) - 1, 0, false, NULL, &above, NULL) && (uint32_t)above.generation == (uint32_t)parent)
+		index_adopt(r, &above, to);
+}
+
+void index_orphan(struct region *r, const struct found *child)
+{
+	struct lay_entry *c = &r->entries[child->entry], *p = link_entry(r, load(&c->parent)), *before = link_entry(r, load(&c->previous_sibling));
+	uint64_t link = index_link(child), next = load(&c->next_sibling), expected = link;
+	struct lay_entry *after = link_entry(r, next);
+	_Atomic uint64_t *at;
+
+	if (!p)
+		return;
+	if (after)
+		store(&after->previous_sibling, load(&c->previous_sibling));
+	if (before && atomic_compare_exchange_strong(&before->next_sibling, &expected, next))
+		return;
+	at = &p->first_child;
+	for (int i = 0; i < CHILD_STEPS; i++) {
+		struct lay_entry *sibling;
+
+		expected = link;
+		if (load(at) == link) {
+			atomic_compare_exchange_strong(at, &expected, next);
+			return;
+		}
+		sibling = link_entry(r, load(at));
+		if (!sibling)
+			return;
+		at = &sibling->next_sibling;
+	}
+}
+
+static bool child_read(struct region *r, uint64_t link, struct found *out, struct speckv_key *key)
+{
+	uint64_t id = (link >> 32) - 1, w[4];
+
+	if (!link || !entry_read(r, id, 0, false, NULL, out, w) || (uint32_t)out->generation != (uint32_t)link || index_doubtful(r, out))
+		return false;
+	if (key)
+		memcpy(key->bytes, w, sizeof(w));
+	return true;
+}
+
+size_t index_children(struct region *r, const struct found *found, struct speckv_key *keys, struct found *out, size_t max)
+{
+	struct lay_entry *e = &r->entries[found->entry];
+	uint64_t recent = load(&e->recent_child), link = load(&e->first_child);
+	struct found child;
+	size_t n = 0;
+
+	if (n < max && child_read(r, recent, &child, keys ? &keys[n] : NULL)) {
+		if (out)
+			out[n] = child;
+		n++;
+	} else {
+		recent = 0;
+	}
+	for (int i = 0; i < CHILD_STEPS && link && n < max; i++) {
+		struct lay_entry *c = link_entry(r, link);
+
+		if (!c)
+			break;
+		if (link != recent && child_read(r, link, &child, keys ? &keys[n] : NULL)) {
+			if (out)
+				out[n] = child;
+			n++;
+		}
+		link = load(&c->next_sibling);
+	}
+	return n;
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Files that go or shrink under those who use them (a clean-up of /dev/shm, logind's RemoveIPC, truncation). A file without a name is found by a look,
+ * a second apart at most while the pool is used. A store or load beyond a file's new end is SIGBUS: the handler puts empty memory in the place of the whole
+ * mapping, so that what runs finds nothing and goes on, and every call from then on says -ESTALE.
+ */
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "store.h"
+
+#define SPANS 1024 /* mappings of a process that are watched; those beyond are not */
+#define LOOK_EVERY_NS 1000000000ull
+
+static struct span {
+	_Atomic uintptr_t base; /* 0: free; 1: being set */
+	size_t bytes;
+	_Atomic uint32_t *lost;
+} spans[SPANS];
+static struct sigaction before;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+/* Nothing but loads, mmap and madvise: all that a handler may call. */
+static void handle(int number, siginfo_t *info, void *context)
+{
+	uintptr_t at = (uintptr_t)info->si_addr;
+	int saved = errno;
+
+	for (int i = 0; i < SPANS; i++) {
+		uintptr_t base = load(&spans[i].base);
+
+		if (base <= 1 || at < base || at - base >= spans[i].bytes)
+			continue;
+		store(spans[i].lost, 1);
+		if (mmap((void *)base, spans[i].bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+			break;
+		madvise((void *)base, spans[i].bytes, MADV_DONTFORK);
+		errno = saved;
+		return;
+	}
+	/* not ours: as it was before us */
+	if (before.sa_flags & SA_SIGINFO && before.sa_sigaction)
+		before.sa_sigaction(number, info, context);
+	else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
+		before.sa_handler(number);
+	else
+		signal(SIGBUS, SIG_DFL); /* and the access is made once more */
+	errno = saved;
+}
+
+/* In a forked child the mappings are not there, and other memory may lie where they were. */
+static void forget_all(void)
+{
+	for (int i = 0; i < SPANS; i++)
+		store(&spans[i].base, 0);
+}
+
+static void install(void)
+{
+	struct sigaction action = { .sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
+
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGBUS, &action, &before);
+	pthread_atfork(NULL, NULL, forget_all);
+}
+
+void lost_watch(void *base, uint64_t bytes, _Atomic uint32_t *lost)
+{
+	pthread_once(&once, install);
+	for (int i = 0; i < SPANS; i++) {
+		uintptr_t none = 0;
+
+		if (!atomic_compare_exchange_strong(&spans[i].base, &none, 1))
+			continue;
+		spans[i].bytes = bytes;
+		spans[i].lost = lost;
+		store(&spans[i].base, (uintptr_t)base);
+		return;
+	}
+}
+
+void lost_forget(const void *base)
+{
+	for (int i = 0; i < SPANS; i++)
+		if (load(&spans[i].base) == (uintptr_t)base)
+			store(&spans[i].base, 0);
+}
+
+bool region_look(struct region *r, uint64_t now)
+{
+	struct stat st;
+
+	store_relaxed(&r->looked_ns, now);
+	if (fstat(r->fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	    (!st.st_nlink || (uint64_t)st.st_size < (r->dev->single_inode ? r->dev->medium_bytes : r->mapped_bytes)))
+		store(&r->lost, 1);
+	return load(&r->lost) != 0;
+}
+
+bool region_lost(struct region *r)
+{
+	struct timespec t;
+	uint64_t now;
+
+	if (__builtin_expect(load_relaxed(&r->lost), 0))
+		return true;
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t); /* it costs next to nothing */
+	now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+	return __builtin_expect(now - load_relaxed(&r->looked_ns) > LOOK_EVERY_NS, 0) && region_look(r, now);
+}
