@@ -66,6 +66,7 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 				region_close(&region);
 				return; /* for the next manager: nothing above the size is given back before that */
 			}
+			pages = region_pages(&region);
 			resize_undo(&region);
 			r->capacity_bytes = pages * region.page_bytes;
 			if (dev->single_inode)

@@ -44,11 +44,23 @@ int resize_store(struct region *r, uint64_t pages)
 	return region_flush(r, r->head, sizeof(r->head->pool));
 }
 
+/* A block, or a claim that may become one. What was moved or dropped leaves neither, but pages that a loss of power may have kept as they were. */
+static bool block_above(struct region *r, uint64_t mark, uint64_t end)
+{
+	for (uint64_t p = pages_first_above(r, mark); p < end; p++) {
+		uint64_t word = load(&r->page_map[p]);
+
+		if ((lay_state(word) == LAY_HEAD && lay_value(word)) || (lay_state(word) == LAY_CLAIMED && client_alive(r, lay_value(word) >> 12)))
+			return true;
+	}
+	return false;
+}
+
 uint64_t resize_ends_at(struct region *r, uint64_t before)
 {
 	uint64_t pages = region_pages(r);
 
-	return before > pages && before <= r->fixed.max_pages && pages_claimed_above(r, pages, before) ? before : pages;
+	return before > pages && before <= r->fixed.max_pages && block_above(r, pages, before) ? before : pages;
 }
 
 /* It costs a system call: ten times a second at most, and only while a shrink is under way. */
