@@ -419,6 +419,7 @@ static void only_the_key_for_it_lowers_the_security_version_and_once_a_commit(vo
 	EQUAL(flash(rig, SPECKV_SLOT_B, lower), 0);
 	EQUAL(revision(rig), lower->revision);
 	EQUAL(floor_of(rig), 4);
+	EQUAL(rig->card->flash.record.slot[1].lowers, 0); /* used up */
 	/* The newer image raises it again, by running; then the older one is too old, though its key could lower it. */
 	admin = administer(rig);
 	EQUAL(activate(&admin, SPECKV_SLOT_A, old, NULL), 0);
