@@ -15,7 +15,7 @@
 #define LOST_TRIES 8 /* in a row */
 
 #define DRAWS 32 /* of one sample */
-#define SAMPLES 8
+#define SAMPLES 16
 #define DESCENTS 2 /* chains followed for one eviction */
 #define STEPS 1024 /* blocks looked at in them */
 #define WINDOW_STEPS 4096
