@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "harness.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -63,6 +64,21 @@ void card_lives(const struct card_process *card)
 		fprintf(stderr, "the card has ended: %s %d\n", WIFSIGNALED(status) ? "signal" : "status",
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	HOLDS(ended == 0);
+}
+
+unsigned int card_descriptors(const struct card_process *card)
+{
+	unsigned int count = 0;
+	char path[64];
+	DIR *folder;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)card->pid);
+	folder = opendir(path);
+	HOLDS(folder);
+	while (readdir(folder))
+		count++;
+	closedir(folder);
+	return count;
 }
 
 void card_clean(struct card_process *card)

@@ -28,6 +28,8 @@ void card_start(struct card_process *card, const char *program);
 void card_kill(struct card_process *card, int signal);
 /* It has not ended. */
 void card_lives(const struct card_process *card);
+/* Entries of its /proc/PID/fd: its open descriptors, and a few more. */
+unsigned int card_descriptors(const struct card_process *card);
 /* Remove the folder. */
 void card_clean(struct card_process *card);
 struct transport *card_connect(const struct card_process *card, const char *socket, size_t arena_bytes);

@@ -3,7 +3,6 @@
  * test_lingering SPECKV-EMU: a user sends the card sockets that linger when they are closed, so that closing a connection that has
  * them waits, and comes and goes. What it leaves behind is bounded, and others are served. Needs root, to be another user: 77.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <grp.h>
 #include <netinet/in.h>
@@ -62,7 +61,7 @@ static bool send_with(int to, int fd)
 	return sendmsg(to, &out, MSG_NOSIGNAL) > 0; /* or the card has ended it already */
 }
 
-/* Its close() waits as long as nobody reads what it has sent. */
+/* Its close() blocks until what it has sent is read. */
 static int lingering(int listener, int *other)
 {
 	static const char data[65536];
@@ -80,7 +79,7 @@ static int lingering(int listener, int *other)
 	return fd;
 }
 
-/* Says so on `ready` when all of its connections linger, and goes on coming and going until it is killed. */
+/* Writes to `ready` when all of its connections linger, then connects and disconnects until it is killed. */
 static void hostile(int ready)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -116,21 +115,6 @@ static void hostile(int ready)
 		pause();
 }
 
-static unsigned int descriptors(void)
-{
-	unsigned int count = 0;
-	char path[64];
-	DIR *folder;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)card.pid);
-	folder = opendir(path);
-	HOLDS(folder);
-	while (readdir(folder))
-		count++;
-	closedir(folder);
-	return count;
-}
-
 int main(int argc, char **argv)
 {
 	unsigned int pool, before, after = 0;
@@ -154,7 +138,7 @@ int main(int argc, char **argv)
 	io_open(&io, &card);
 	admin_grant(&admin, pool, uuid, io.function, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE);
 	HOLDS(io_write(&io, pool, 7, 0, 1) == SPECKV_STATUS_OK);
-	before = descriptors();
+	before = card_descriptors(&card);
 
 	HOLDS(pipe(ready) == 0);
 	peer = fork();
@@ -167,7 +151,7 @@ int main(int argc, char **argv)
 		HOLDS(io_read(&io, pool, 7, 0, 1) == SPECKV_STATUS_OK);
 		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 	}
-	after = descriptors();
+	after = card_descriptors(&card);
 	printf("descriptors of the card: %u before, %u beside connections that do not close\n", before, after);
 	io_close(&io);
 	io_open(&io, &card);
@@ -177,9 +161,9 @@ int main(int argc, char **argv)
 	HOLDS(after < before + 2 * LINGERING);
 	kill(peer, SIGKILL);
 	waitpid(peer, NULL, 0);
-	for (int waited = 0; waited < HANG_MS / 20 && descriptors() > before; waited++)
+	for (int waited = 0; waited < HANG_MS / 20 && card_descriptors(&card) > before; waited++)
 		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
-	HOLDS(descriptors() <= before);
+	HOLDS(card_descriptors(&card) <= before);
 	admin_close(&admin);
 	card_kill(&card, SIGTERM);
 	card_clean(&card);

@@ -4,7 +4,6 @@
  * closed. Others are served, their connections are closed as ever, and that user's are ended. Needs root, to mount; exits with
  * 77 where that cannot be done.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -149,21 +148,6 @@ static void hostile(int file)
 	_exit(0); /* waits until its own file is closed */
 }
 
-static unsigned int descriptors(void)
-{
-	unsigned int count = 0;
-	char path[64];
-	DIR *folder;
-
-	snprintf(path, sizeof(path), "/proc/%d/fd", (int)card.pid);
-	folder = opendir(path);
-	HOLDS(folder);
-	while (readdir(folder))
-		count++;
-	closedir(folder);
-	return count;
-}
-
 int main(int argc, char **argv)
 {
 	char place[] = "/tmp/speckv-unclosed-XXXXXX", path[256];
@@ -194,7 +178,7 @@ int main(int argc, char **argv)
 	io_open(&io, &card);
 	admin_grant(&admin, pool, uuid, io.function, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE);
 	HOLDS(io_write(&io, pool, 7, 0, 1) == SPECKV_STATUS_OK);
-	before = descriptors();
+	before = card_descriptors(&card);
 
 	server = fork();
 	HOLDS(server >= 0);
@@ -215,7 +199,7 @@ int main(int argc, char **argv)
 	}
 	HOLDS(admin_find_pool(&admin, "chat") == pool);
 	for (int waited = 0; waited < HANG_MS / 20; waited++) { /* what came and went was closed */
-		after = descriptors();
+		after = card_descriptors(&card);
 		if (after < before + 2 * SENT && waited > 50)
 			break;
 		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
@@ -230,9 +214,9 @@ int main(int argc, char **argv)
 	kill(server, SIGKILL);
 	waitpid(server, NULL, 0);
 	HOLDS(waitpid(peer, &status, 0) == peer && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-	for (int waited = 0; waited < HANG_MS / 20 && descriptors() > before; waited++)
+	for (int waited = 0; waited < HANG_MS / 20 && card_descriptors(&card) > before; waited++)
 		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
-	HOLDS(descriptors() <= before);
+	HOLDS(card_descriptors(&card) <= before);
 	admin_close(&admin);
 	card_kill(&card, SIGTERM);
 	card_clean(&card);
