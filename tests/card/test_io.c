@@ -369,7 +369,7 @@ static void fills_are_sealed_as_frames(void)
 	speckv_card_run(b.rig->card, 10);
 	CHECK(client_poll(&second, &cqe) && !cqe.status, "gone");
 	EQUAL(b.rig->card->pools[1].used_pages, 0);
-	/* Who wanted it is gone before that: its owner, who holds it again later, is told of the next recall as well. */
+	/* The requester ends first. A holder that acquires the block again is sent the next recall as well. */
 	EQUAL(client_run(&b.client, &acquire, NULL), 0);
 	write_frame(&b, bytes);
 	e = range(SPECKV_IO_INVALIDATE, RUN, RUN, 6, 0);

@@ -269,7 +269,7 @@ static void a_large_range_is_invalidated_a_little_at_a_time(void)
 	EQUAL(cqe.status, 0);
 	CHECK(turns > 2, "%u turns", turns);
 	EQUAL(b.rig->card->pools[b.pool].used_pages, 0);
-	/* One that is held in front is waited for: what lies behind it, and goes on when it is given up, takes no less. */
+	/* A held block in front makes the command wait: the steps after its release are bounded as well. */
 	EQUAL(rig_grant(&b.admin, 2, SPECKV_ALL_QUEUES, (unsigned int)b.pool, d.uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
 	fill.range.pool = give.range.pool = (uint16_t)b.pool;
 	EQUAL(client_run(&other, &fill, NULL), 0);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a command did is told of a forked one as of a process."""
+"""The fork server reports a command's exit status and signal as a process would."""
 
 from __future__ import annotations
 

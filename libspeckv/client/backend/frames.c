@@ -1,10 +1,5 @@
 // SPDX-License-Identifier: MIT
-/*
- * Frames of a pool, in whatever mode: encoded with the pool's calibration where the mode has one, believed where they repeat their place.
- *
- * The bytes of the calibration's file lie in the pool's own tables. So they are made, kept, and removed with the pool, and are
- * readable for whoever may read it. They are verified against the digest of the pool's record whenever they are loaded.
- */
+/* Frames of a pool: encoded in its mode, with its calibration where the mode has one; decoded if they repeat their place. */
 #include <stdlib.h>
 
 #include "backend.h"

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* The calibration of a pool: judged when it is made, copied and loaded when a client attaches. */
+/*
+ * The calibration of a pool: judged at creation, copied and loaded at attach. The bytes of its file lie in the pool's own tables, so they
+ * are made, kept and removed with the pool and have its permissions. Each load verifies them against the digest of the pool's record.
+ */
 #include <stdlib.h>
 #include <unistd.h>
 

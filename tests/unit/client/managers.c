@@ -401,7 +401,7 @@ static void the_next_manager_comes(void)
 	EXPECT(0, pool_attach(managed, "pool", &attach, &manager_pool));
 }
 
-/* A client that found the manager dead, and goes on to reap it only after the next one gave up waiting for it and came. */
+/* A reaper stalls between finding the manager dead and reaping it, past the next manager's patience. */
 static void a_late_reaper_leaves_the_next_manager(struct speckv_device *dev)
 {
 	struct speckv_pool *client = attach_pool(dev, "pool", "late");
