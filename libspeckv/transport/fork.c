@@ -100,9 +100,9 @@ void fork_guard_release(struct fork_guard *guard)
 			*g = guard->next;
 			break;
 		}
-	pthread_mutex_unlock(&lock);
-	if (guard->fd >= 0)
+	if (guard->fd >= 0) /* before fork() can go on: nothing would close it in the child */
 		close(guard->fd);
+	pthread_mutex_unlock(&lock);
 	if (guard->map)
 		munmap(guard->map, guard->map_bytes);
 }
