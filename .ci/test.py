@@ -24,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 BUILD = ROOT / "build"
 CI = os.environ.get("CI") == "true"
+#: Tests at a time: many wait for clocks and other processes, and leave a core idle.
+WORKERS = str((os.cpu_count() or 1) * 3 // 2 or 1)
 # What runs once more with an emulated card in the place of memory: every pool, block, replay and CLI test, the examples
 # of the help among them. Not cli/test_discovery.py and cli/test_manual.py: they look at a machine's hardware and at
 # texts, and at no device.
@@ -125,7 +127,8 @@ def meson_suite(name: str, options: Sequence[str], tests: Sequence[str], minutes
             "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
             "TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1",
         }
-        command = [*still, BIN / "meson", "test", "-C", folder, "--logbase", "junit", "--print-errorlogs", *tests]
+        command = [*still, BIN / "meson", "test", "-C", folder, "--logbase", "junit", "--print-errorlogs"]
+        command += ["--num-processes", WORKERS, *tests]
         read_junit(log, run(command, env=environment, minutes=minutes), result)
 
     return go
@@ -143,7 +146,7 @@ def pytest_suite(folder: str, *files: str, on_card: bool = False) -> Callable[[R
         command = [
             BIN / "pytest",
             "-q",
-            "--numprocesses=auto",
+            f"--numprocesses={WORKERS}",
             "--dist=loadfile",
             f"--junit-xml={log}",
             *(f"tests/{name}" for name in files or [folder]),
