@@ -31,20 +31,20 @@ static bool indexed_soon(struct check *c, const struct speckv_key *key, const st
 	}
 }
 
-/* Told to a card to be forgotten, there or not: no look-up finds it, and its pages are not lost. */
+/* An invalidate was sent and its completion lost: look-ups skip it, its pages are accounted for. */
 static bool check_doubtful(struct check *c, uint64_t page)
 {
 	struct region *r = &c->pool->region;
 	struct found found;
 	struct speckv_key key;
 
-	if (!r->card || !index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || !index_doubtful(r, &found))
+	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || !index_doubtful(r, &found))
 		return false;
 	c->report->repaired += c->repair && block_drop(c->pool, &key, &found);
 	return true;
 }
 
-/* -ENODEV, -EACCES: the card does not answer, and nothing is known of the block. */
+/* -ENODEV, -EACCES: the device does not answer, and nothing is known of the block. */
 static int check_block(struct check *c, uint64_t page, uint64_t word)
 {
 	struct region *r = &c->pool->region;

@@ -54,8 +54,8 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 		return fail(ctx, -EACCES, "%s: %s can be written by its group (gid %u, mode %04o): 'chmod go-w %s' ends that", name, path, st.st_gid,
 			    st.st_mode & 07777, path);
 	dev->durability = super.durability;
-	/* There is no command that gives a card a calibration: modes that need one are this machine's. */
-	dev->codec_modes = dev->medium.card ? info->codec_modes & ~speckv_codec_calibrated_modes() : 0;
+	/* There is no command that gives a device a calibration: modes that need one are this machine's. */
+	dev->codec_modes = dev->medium.backend->keeps_blocks ? info->codec_modes & ~speckv_codec_calibrated_modes() : 0;
 	dev->medium_bytes = super.medium_bytes;
 	if (dev->medium_bytes > (dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size))
 		dev->medium_bytes = dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size;
@@ -65,7 +65,7 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 
 int medium_refuse(struct speckv_ctx *ctx, const struct medium *medium, const struct speckv_device_info *info)
 {
-	if (medium->card && (!medium->path[0] || info->state == SPECKV_MEDIUM_DENIED || info->state == SPECKV_MEDIUM_OFFLINE))
+	if (medium->backend->keeps_blocks && (!medium->path[0] || info->state == SPECKV_MEDIUM_DENIED || info->state == SPECKV_MEDIUM_OFFLINE))
 		return fail(ctx, info->state == SPECKV_MEDIUM_DENIED ? -EACCES : info->state == SPECKV_MEDIUM_OFFLINE ? -ENXIO : -ENOENT, "%s", info->found);
 	switch (info->state) {
 	case SPECKV_MEDIUM_ABSENT:
@@ -99,18 +99,18 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	*out = NULL;
 	if (flags & ~(unsigned int)(SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT))
 		return fail(ctx, -EINVAL, "%s: unknown open flags %#x", name ? name : "(null)", flags);
-	rc = medium_parse(ctx, name, &medium);
+	rc = device_parse(ctx, name, &medium);
 	if (!rc)
-		rc = medium_probe(ctx, &medium, &info);
+		rc = device_probe(ctx, &medium, &info);
 	if (rc)
 		return rc;
-	if (medium.card && info.state != SPECKV_MEDIUM_READY) {
+	if (medium.backend->keeps_blocks && info.state != SPECKV_MEDIUM_READY) {
 		if (!medium.path[0] || info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE)
 			return medium_refuse(ctx, &medium, &info);
-		rc = medium_make(ctx, &medium, info.state != SPECKV_MEDIUM_ABSENT); /* the card is the truth: this is only what we know of it */
+		rc = medium_make(ctx, &medium, info.state != SPECKV_MEDIUM_ABSENT); /* the device is the truth: this is only what we know of it */
 		made = rc == 1;
 		if (rc >= 0)
-			rc = medium_probe(ctx, &medium, &info);
+			rc = device_probe(ctx, &medium, &info);
 		if (rc)
 			return rc;
 		flags |= ADOPT;
@@ -122,7 +122,7 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		rc = medium_make(ctx, &medium, !absent);
 		made = rc == 1;
 		if (rc >= 0)
-			rc = medium_probe(ctx, &medium, &info);
+			rc = device_probe(ctx, &medium, &info);
 		if (!rc && info.state != SPECKV_MEDIUM_READY)
 			rc = medium_refuse(ctx, &medium, &info);
 		if (rc)
@@ -133,7 +133,6 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		return fail(ctx, -ENOMEM, "out of memory");
 	dev->ctx = ctx;
 	dev->medium = medium;
-	dev->backend = medium.card ? &card_backend : NULL;
 	dev->fd = dev->lock_fd = dev->folder.fd = -1;
 	pthread_mutex_init(&dev->managing, NULL);
 	rc = open_table(dev, &info);
@@ -143,7 +142,7 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	fork_guard_add(&dev->guard, -1, dev->table, sizeof(*dev->table));
 	if (dev->writable)
 		medium_register(ctx, &medium);
-	if (flags & ADOPT) { /* its pools; only who may manage the card may look */
+	if (flags & ADOPT) { /* its pools; only who may manage the device may look */
 		rc = device_manage(dev);
 		if (rc) {
 			/* ours, and its pools are not known yet: the next open looks again. -EBUSY: a manager uses it */
@@ -154,14 +153,14 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		}
 		device_unmanage(dev);
 	}
-	if (flags & SPECKV_OPEN_CREATE && !medium.card && !dev->single_inode) {
+	if (flags & SPECKV_OPEN_CREATE && !medium.backend->keeps_blocks && !dev->single_inode) {
 		rc = device_adopt(dev);
 		if (rc) {
 			speckv_device_close(dev);
 			return rc;
 		}
 	}
-	if (made && !medium.card)
+	if (made && !medium.backend->keeps_blocks)
 		device_event(dev, SPECKV_EVENT_DEVICE_CREATED, SPECKV_INFO, "%s created at %s", medium.name, medium.path);
 	*out = dev;
 	return 0;
@@ -207,7 +206,7 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 	rc = device_usable(dev);
 	if (rc)
 		return rc;
-	rc = medium_probe(dev->ctx, &dev->medium, info);
+	rc = device_probe(dev->ctx, &dev->medium, info);
 	if (rc)
 		return rc;
 	for (int i = 0; i < LAY_POOLS; i++) {
@@ -219,7 +218,7 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 			info->pools += state != SPECKV_POOL_CREATING;
 		}
 	}
-	if (!dev->medium.card)
+	if (!dev->medium.backend->keeps_blocks)
 		info->allocated_bytes = used;
 	if (dev->single_inode) {
 		uint64_t total;

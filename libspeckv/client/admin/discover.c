@@ -12,7 +12,7 @@ static int tell(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, v
 	struct speckv_device *dev;
 	struct medium medium;
 
-	if (medium_parse(ctx, name, &medium) || medium_probe(ctx, &medium, &info) || info.state == SPECKV_MEDIUM_ABSENT)
+	if (device_parse(ctx, name, &medium) || device_probe(ctx, &medium, &info) || info.state == SPECKV_MEDIUM_ABSENT)
 		return 0;
 	if (info.state == SPECKV_MEDIUM_READY && speckv_device_open(ctx, name, 0, &dev) == 0) {
 		speckv_device_info(dev, &info);
@@ -93,6 +93,6 @@ int speckv_device_probe(struct speckv_ctx *ctx, const char *name, struct speckv_
 
 	if (!ctx || !info)
 		return -EINVAL;
-	rc = medium_parse(ctx, name, &medium);
-	return rc ? rc : medium_probe(ctx, &medium, info);
+	rc = device_parse(ctx, name, &medium);
+	return rc ? rc : device_probe(ctx, &medium, info);
 }

@@ -9,7 +9,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "client/card/card.h"
 #include "admin.h"
 
 static const struct speckv_geometry default_geometry = { .layers = 1, .kv_heads = 2, .head_dim = 128, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 };
@@ -64,7 +63,7 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 			return fail(ctx, -EOPNOTSUPP, "%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s", dev->medium.name,
 				    dev->medium.path);
 	}
-	rc = region_plan(ctx, out, single || dev->medium.card, plan);
+	rc = region_plan(ctx, out, single || dev->medium.backend->keeps_blocks, plan);
 	if (rc)
 		return rc;
 	out->capacity_bytes = plan->capacity_bytes;
@@ -90,7 +89,7 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 
 static int no_room(struct speckv_device *dev, const char *name, uint64_t want, uint64_t have)
 {
-	bool file = !dev->single_inode && !dev->medium.card;
+	bool file = !dev->single_inode && !dev->medium.backend->keeps_blocks;
 	char a[32], b[32];
 
 	return fail(dev->ctx, -ENOSPC, "pool %s needs %s with its tables, and %s (%s%s) has %s free (%llu bytes); ask for less, or shrink another pool", name,
@@ -105,7 +104,7 @@ static int files_check(struct speckv_device *dev, const char *name, const struct
 	int rc;
 
 	snprintf(path, sizeof(path), "%s.pools/%s", dev->medium.path, name);
-	if (!dev->medium.card && faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+	if (!dev->medium.backend->keeps_blocks && faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return fail(dev->ctx, -EEXIST, "%s is there, and no pool of %s: 'speckvctl pool check %s %s --repair' takes it over where it is whole; or move it away, 'mv %s /var/tmp/', or choose another name",
 			    path, dev->medium.name, dev->medium.name, name, path);
 	if (medium_read_only(&dev->medium))
@@ -123,9 +122,9 @@ static int files_check(struct speckv_device *dev, const char *name, const struct
 /* What create() needs of a device that is managed, or inspected; the number of the record that it would take. */
 static int create_check(struct speckv_device *dev, const struct speckv_pool_config *full, const struct region_plan *plan, bool inspect)
 {
-	struct speckv_identify identity;
 	struct lay_pool_record other;
 	int number = -1, rc;
+	uint64_t room;
 
 	if (device_look(dev, full->name, &other) >= 0 && inspect)
 		return 0; /* the caller sees what is there, and needs what was planned to compare it */
@@ -145,9 +144,8 @@ static int create_check(struct speckv_device *dev, const struct speckv_pool_conf
 	rc = files_check(dev, full->name, plan, 0);
 	if (rc)
 		return rc;
-	if (dev->admin && card_identify(dev->admin, &identity) == 0 && plan->capacity_bytes > identity.memory_free_bytes)
-		return no_room(dev, full->name, plan->capacity_bytes, identity.memory_free_bytes);
-	return number;
+	room = dev->medium.backend->room(dev);
+	return plan->capacity_bytes > room ? no_room(dev, full->name, plan->capacity_bytes, room) : number;
 }
 
 /* A device that is there. */
@@ -202,23 +200,23 @@ int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct sp
 
 	if (!ctx || !config || !planned)
 		return -EINVAL;
-	rc = medium_parse(ctx, device, &dev.medium);
+	rc = device_parse(ctx, device, &dev.medium);
 	if (!rc)
-		rc = medium_probe(ctx, &dev.medium, &info);
+		rc = device_probe(ctx, &dev.medium, &info);
 	if (rc)
 		return rc;
 	if (info.state == SPECKV_MEDIUM_READY)
 		return plan_on(ctx, device, config, planned);
-	if (info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE || (dev.medium.card && !dev.medium.path[0]))
+	if (info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE || !dev.medium.path[0])
 		return medium_refuse(ctx, &dev.medium, &info);
-	if (info.state != SPECKV_MEDIUM_ABSENT && !dev.medium.card)
+	if (info.state != SPECKV_MEDIUM_ABSENT && !dev.medium.backend->keeps_blocks)
 		return plan_over(&dev, config, planned);
 	rc = config_check(&dev, config, planned, &plan, &calibration);
 	if (!rc)
 		rc = file_size_check(ctx, dev.medium.path, sizeof(struct lay_device), "");
 	if (!rc)
 		rc = files_check(&dev, planned->name, &plan, TABLE_INODES + (dev.medium.runtime && access(ctx->runtime_dir, F_OK) != 0));
-	if (!rc && dev.medium.card && plan.capacity_bytes > info.free_bytes)
+	if (!rc && dev.medium.backend->keeps_blocks && plan.capacity_bytes > info.free_bytes)
 		rc = no_room(&dev, planned->name, plan.capacity_bytes, info.free_bytes);
 	return rc;
 }
@@ -226,8 +224,7 @@ int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct sp
 /* A pool that was made and whose record did not reach the medium. */
 static void unmake(struct speckv_device *dev, const struct lay_pool_record *record)
 {
-	if (dev->medium.card)
-		card_pool_delete(dev, record->uuid);
+	dev->medium.backend->pool_delete(dev, record->uuid);
 	if (!dev->single_inode)
 		region_remove(dev, record, false);
 }
@@ -277,7 +274,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 		made.extent[0].bytes = plan.data_offset;
 		made.extents = 2;
 	} else {
-		made.table_bytes = region_backing_bytes(dev, &plan) - (dev->medium.card ? 0 : plan.capacity_bytes);
+		made.table_bytes = region_backing_bytes(dev, &plan) - (dev->medium.backend->keeps_blocks ? 0 : plan.capacity_bytes);
 	}
 	record = &dev->table->pools[number];
 	memcpy((void *)record, (const void *)&made, sizeof(made));
@@ -286,13 +283,13 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 		store(&record->state, SPECKV_POOL_CREATING);
 		rc = device_flush(dev);
 	}
-	if (!rc && dev->medium.card)
-		rc = card_pool_create(dev, &full, &plan, &made);
+	if (!rc)
+		rc = dev->medium.backend->pool_create(dev, &full, &plan, &made);
 	if (!rc) {
-		record->generation = made.generation; /* a card's is its own */
+		record->generation = made.generation; /* a device that keeps its pools has its own */
 		rc = region_make(dev, &made, &full, &plan);
-		if (rc && dev->medium.card)
-			card_pool_delete(dev, made.uuid);
+		if (rc)
+			dev->medium.backend->pool_delete(dev, made.uuid);
 	}
 	if (!rc) {
 		store(&record->state, SPECKV_POOL_ACTIVE);
@@ -532,12 +529,10 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 	rc = as_its_file(dev, record, r, &before);
 	if (rc)
 		return rc;
-	if (dev->medium.card) {
-		rc = card_pool_owner(dev, record, wanted->uid, wanted->gid, wanted->mode);
-		if (rc) {
-			card_pool_owner(dev, record, before.uid, before.gid, before.mode);
-			return rc;
-		}
+	rc = dev->medium.backend->pool_owner(dev, record, wanted->uid, wanted->gid, wanted->mode);
+	if (rc) {
+		dev->medium.backend->pool_owner(dev, record, before.uid, before.gid, before.mode);
+		return rc;
 	}
 	record->mode |= wanted->mode;
 	rc = device_flush(dev);
@@ -551,8 +546,7 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 	if (rc) {
 		if (pool_file_own(r->fd, &before, (mode_t)before.mode) || pool_file_own(r->lock_fd, &before, pool_lock_mode(before.mode)))
 			pool_event(r, SPECKV_EVENT_POOL_SET, SPECKV_WARNING, "owner or mode were changed in part, and could not be set back");
-		if (dev->medium.card)
-			card_pool_owner(dev, record, before.uid, before.gid, before.mode);
+		dev->medium.backend->pool_owner(dev, record, before.uid, before.gid, before.mode);
 	}
 	record->uid = rc ? before.uid : wanted->uid;
 	record->gid = rc ? before.gid : wanted->gid;

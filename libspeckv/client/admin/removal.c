@@ -60,11 +60,11 @@ static void zero_pool(struct region *r, uint64_t pages, struct told *told)
 	}
 }
 
-/* What the card refuses stays; what it did not answer to is for the next manager, which compares. Returns how many are gone there. */
-static size_t delete_from_card(struct speckv_device *dev, struct going *list, size_t n, int *rc)
+/* What the device refuses stays; what it did not answer to is for the next manager, which compares. Returns how many are gone there. */
+static size_t delete_from_device(struct speckv_device *dev, struct going *list, size_t n, int *rc)
 {
 	for (size_t i = 0; i < n; i++) {
-		*rc = card_pool_delete(dev, list[i].record->uuid); /* it zeroes the pages before another pool gets them */
+		*rc = dev->medium.backend->pool_delete(dev, list[i].record->uuid); /* it zeroes the pages before another pool gets them */
 		if (!*rc)
 			continue;
 		if (*rc == -ETIMEDOUT || *rc == -ECONNRESET || *rc == -ENODEV)
@@ -99,7 +99,7 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 	struct going *list = calloc(n ? n : 1, sizeof(*list));
 	struct told told = { .progress = progress, .arg = arg };
 	int rc = list ? 0 : fail(dev->ctx, -ENOMEM, "out of memory"), failed;
-	size_t gone = n;
+	size_t gone;
 
 	for (size_t i = 0; i < n && !rc; i++) {
 		list[i].record = records[i];
@@ -128,8 +128,7 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 			store(&list[i].record->state, list[i].state);
 		goto out;
 	}
-	if (dev->medium.card)
-		gone = delete_from_card(dev, list, n, &rc);
+	gone = delete_from_device(dev, list, n, &rc);
 	for (size_t i = 0; i < gone; i++)
 		if (list[i].region) { /* late openers find no pool, and readers without a client slot are told */
 			region_end(list[i].region);

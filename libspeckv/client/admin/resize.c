@@ -201,9 +201,10 @@ static int make_room(struct job *job, struct lay_pool_record *record, const stru
 	struct region *r = &job->pool->region;
 	uint64_t bytes = (job->to - job->from) * r->page_bytes, room;
 	char a[32], b[32];
+	int rc = job->dev->medium.backend->pool_resize(job->dev, record, job->to * r->page_bytes, job->dry_run);
 
-	if (r->card)
-		return card_pool_resize(job->dev, record, job->to * r->page_bytes, job->dry_run);
+	if (rc || !r->data) /* its tables have room for the largest size */
+		return rc;
 	if (job->dev->single_inode)
 		return add_extent(job, record, old, bytes);
 	room = medium_available(&job->dev->medium);
@@ -365,10 +366,9 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 			store(&job.pool->region.head->pool.quota_pages, quota);
 		if (!rc && job.to < job.from) {
 			region_release_backing(&job.pool->region, job.to, job.from);
-			if (job.pool->region.card) { /* where it cannot now, the next manager makes the card follow */
-				card_io_clear(&job.pool->region, job.to, job.from - job.to);
-				card_pool_resize(dev, record, capacity, false);
-			}
+			/* where it cannot now, the next manager makes the device follow */
+			job.pool->region.backend->clear(&job.pool->region, job.to, job.from - job.to);
+			dev->medium.backend->pool_resize(dev, record, capacity, false);
 			if (dev->single_inode)
 				extents_cut(record, job.pool->region.fixed.data_offset + capacity);
 		}

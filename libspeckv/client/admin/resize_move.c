@@ -2,38 +2,6 @@
 /* One block in a shrink: copied below the new end, or dropped. */
 #include "resize.h"
 
-/* The copy's header says where it lies. -EAGAIN: it is not that block any more. */
-static int copy_mapped(struct region *r, const struct found *found, const struct run *run)
-{
-	uint64_t room = (uint64_t)run->pages << r->page_shift;
-	uint8_t *to = r->data + (run->page << r->page_shift);
-	struct speckv_frame_identity identity;
-	struct speckv_frame frame;
-	int rc;
-
-	memcpy(to, r->data + (found->page << r->page_shift), (uint64_t)found->pages << r->page_shift);
-	rc = index_current(r, found) ? speckv_frame_parse(to, room, &frame) : -EAGAIN;
-	if (!rc) {
-		identity = frame.identity;
-		identity.generation = run->generation;
-		identity.pool_address = run->page << r->page_shift;
-		rc = speckv_frame_readdress(to, room, &identity);
-	}
-	if (!rc)
-		rc = speckv_frame_verify(to, room);
-	if (!rc)
-		rc = region_flush(r, to, frame.frame_bytes);
-	return rc;
-}
-
-static int copy_in_card(struct region *r, const struct speckv_key *key, const struct found *found, const struct run *run)
-{
-	uint64_t bytes;
-	int rc = card_io_copy(r, key, found, run, &bytes);
-
-	return rc && rc != -ENODEV && rc != -EACCES && !index_current(r, found) ? -EAGAIN : rc;
-}
-
 static int not_written(struct job *job, const struct run *copy)
 {
 	struct region *r = &job->pool->region;
@@ -64,7 +32,7 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 		rc = found.pages <= place->pages && pages_claim_at(job->pool, place->to, found.pages, &run) ? 0 : -ENOSPC;
 	if (rc)
 		return rc;
-	rc = r->card ? copy_in_card(r, &key, &found, &run) : copy_mapped(r, &found, &run);
+	rc = r->backend->copy(r, &key, &found, &run);
 	if (rc == -ENODEV || rc == -EACCES) {
 		pages_release(r, job->pool->owner, &run);
 		return fail(job->dev->ctx, rc, "pool %s: %s does not answer", job->name, job->dev->medium.name);
@@ -93,7 +61,7 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 
 		move_end(job->pool);
 		atomic_compare_exchange_strong(&r->entries[moved.entry].generation, &generation, 0);
-		card_io_invalidate(r, &run);
+		r->backend->invalidate(r, &run);
 		pages_release(r, job->pool->owner, &run);
 		return -EAGAIN;
 	}
@@ -112,7 +80,7 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 	index_orphan(r, &found);
 	index_remove(r, &key, found.entry, found.generation);
 	store(&r->entries[found.entry].generation, 0);
-	card_io_invalidate(r, &old); /* what it misses goes when the tail is cleared */
+	r->backend->invalidate(r, &old); /* what it misses goes when the tail is cleared */
 	pages_release(r, job->pool->owner, &old);
 	if (rc)
 		block_drop(job->pool, &key, &moved);

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "client/card/card.h"
-#include "backend.h"
+#include "cards.h"
 
 struct listing {
 	struct speckv_pool_description pools[LAY_POOLS];
@@ -30,7 +30,7 @@ static int list_pools(struct speckv_device *dev, struct listing *list)
 	int rc;
 
 	list->count = 0;
-	rc = card_log(dev->admin, SPECKV_LOG_POOLS, 0, 0, list_one, list);
+	rc = card_log(dev->managed, SPECKV_LOG_POOLS, 0, 0, list_one, list);
 	return rc > 0 ? 0 : rc;
 }
 
@@ -54,7 +54,7 @@ static int pool_command(struct speckv_device *dev, uint8_t opcode, uint8_t flags
 		pool = listed(list, uuid);
 		command.pool = pool ? pool->pool : 0;
 		memcpy(command.uuid, uuid, sizeof(command.uuid));
-		rc = !pool ? -ENOENT : card_admin_call(dev->admin, &command, NULL, 0, NULL, 0, 60000000000ull, NULL);
+		rc = !pool ? -ENOENT : card_admin_call(dev->managed, &command, NULL, 0, NULL, 0, 60000000000ull, NULL);
 	}
 	free(list);
 	return rc;
@@ -75,7 +75,7 @@ static int card_full(struct speckv_device *dev, const char *name, uint64_t bytes
 	char size[32], room[32];
 	struct folder folder;
 
-	if (card_identify(dev->admin, &identity) != 0)
+	if (card_identify(dev->managed, &identity) != 0)
 		return -ENOSPC;
 	if (more > identity.memory_free_bytes || card_folder(dev->ctx, dev->medium.name, behind.path, &folder) != 0)
 		return fail(dev->ctx, -ENOSPC, "pool %s needs %s and its tables, and %s has %s free (%llu bytes); ask for less, or shrink another pool", name,
@@ -98,7 +98,7 @@ int card_pool_resize(struct speckv_device *dev, const struct lay_pool_record *re
 static int set_feature(struct speckv_device *dev, uint16_t pool, uint16_t feature, uint64_t value)
 {
 	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SET_FEATURE, .pool = pool, .feature = feature, .value = value };
-	int rc = card_admin_call(dev->admin, &command, NULL, 0, NULL, 0, 0, NULL);
+	int rc = card_admin_call(dev->managed, &command, NULL, 0, NULL, 0, 0, NULL);
 
 	return rc == -EALREADY ? 0 : rc;
 }
@@ -136,7 +136,7 @@ int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config 
 	memcpy(d.name, record->name, sizeof(d.name));
 	memcpy(d.uuid, record->uuid, sizeof(d.uuid));
 	memcpy(&d.shape, &config->geometry, sizeof(d.shape));
-	rc = card_admin_call(dev->admin, &command, &d, sizeof(d), NULL, 0, 60000000000ull, NULL);
+	rc = card_admin_call(dev->managed, &command, &d, sizeof(d), NULL, 0, 60000000000ull, NULL);
 	if (rc == -ENOSPC)
 		rc = card_full(dev, record->name, plan->capacity_bytes, plan->capacity_bytes);
 	if (!rc)
@@ -183,7 +183,7 @@ static bool enter_block(struct region *r, const struct speckv_log_block *block, 
 	return false;
 }
 
-int card_rebuild(struct region *r, uint16_t number, uint64_t *kept, uint64_t *lost)
+static int card_rebuild(struct region *r, uint16_t number, uint64_t *kept, uint64_t *lost)
 {
 	struct speckv_device *dev = r->dev;
 	uint64_t after = 0, highest = load(&r->head->pool.next_run_generation);
@@ -198,7 +198,7 @@ int card_rebuild(struct region *r, uint16_t number, uint64_t *kept, uint64_t *lo
 		struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG, .log = SPECKV_LOG_BLOCKS, .pool = number, .after = after };
 		struct speckv_log_header header;
 
-		rc = card_admin_call(dev->admin, &command, NULL, 0, page, CARD_DATA_BYTES, 60000000000ull, NULL);
+		rc = card_admin_call(dev->managed, &command, NULL, 0, page, CARD_DATA_BYTES, 60000000000ull, NULL);
 		if (rc)
 			break;
 		memcpy(&header, page, sizeof(header));
@@ -293,15 +293,13 @@ static void forget(struct speckv_device *dev, struct lay_pool_record *record)
 int card_manage(struct speckv_device *dev, bool inspect)
 {
 	struct listing *list;
-	int rc = card_admin_open(dev->ctx, dev->medium.name, &dev->admin);
+	struct card_admin *admin;
+	int rc = card_admin_open(dev->ctx, dev->medium.name, &admin);
 
-	if (rc) {
-		dev->admin = NULL;
+	dev->managed = rc ? NULL : admin;
+	if (rc || inspect)
 		return rc;
-	}
-	if (inspect)
-		return 0;
-	if (memcmp(card_identity(dev->admin)->uuid, dev->uuid, sizeof(dev->uuid)) != 0) {
+	if (memcmp(card_identity(admin)->uuid, dev->uuid, sizeof(dev->uuid)) != 0) {
 		rc = fail(dev->ctx, -ESTALE, "%s is another card than the one that was opened here: open the device again", dev->medium.name);
 		card_unmanage(dev);
 		return rc;
@@ -343,6 +341,7 @@ int card_manage(struct speckv_device *dev, bool inspect)
 
 void card_unmanage(struct speckv_device *dev)
 {
-	card_admin_close(dev->admin);
-	dev->admin = NULL;
+	if (dev->managed)
+		card_admin_close(dev->managed);
+	dev->managed = NULL;
 }

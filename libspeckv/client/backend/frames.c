@@ -4,8 +4,6 @@
 
 #include "backend.h"
 
-/* ---- frames ---------------------------------------------------------------------------------------------------------- */
-
 int frame_possible(struct region *r, unsigned int codec)
 {
 	const char *name = speckv_codec_name(codec) ? speckv_codec_name(codec) : "?";
@@ -34,8 +32,8 @@ int frame_encode(struct region *r, unsigned int codec, const struct speckv_frame
 	return speckv_frame_encode(&r->fixed.geometry, codec, identity, raw, bytes, frame, capacity, frame_bytes);
 }
 
-int frame_decode(struct region *r, const struct speckv_key *key, const struct found *found, const void *at, uint64_t available, unsigned int first,
-		 unsigned int layers, void *raw, uint64_t bytes)
+int frame_decode(struct region *r, const struct speckv_key *key, const struct found *found, const void *at, uint64_t available, struct layers layers,
+		 void *raw, uint64_t bytes)
 {
 	struct speckv_frame frame;
 	int rc = speckv_frame_parse(at, available, &frame);
@@ -45,7 +43,7 @@ int frame_decode(struct region *r, const struct speckv_key *key, const struct fo
 		    memcmp(&frame.geometry, &r->fixed.geometry, offsetof(struct speckv_geometry, reserved)) != 0))
 		rc = -EBADMSG;
 	if (!rc)
-		rc = calibration_needed(frame.codec) ? speckv_frame_decode_calibrated(&frame, r->calibration, at, available, first, layers, raw, bytes) :
-					       speckv_frame_decode(&frame, at, available, first, layers, raw, bytes);
+		rc = calibration_needed(frame.codec) ? speckv_frame_decode_calibrated(&frame, r->calibration, at, available, layers.first, layers.count, raw, bytes) :
+					       speckv_frame_decode(&frame, at, available, layers.first, layers.count, raw, bytes);
 	return rc == -EILSEQ ? -EBADMSG : rc; /* another calibration's: never put here */
 }

@@ -13,14 +13,10 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 	const struct lay_pool *fixed = &r->fixed;
 	uint64_t most = speckv_frame_max_bytes(&fixed->geometry, codec);
 	struct speckv_frame_identity identity = { .first_position = request->first_position, .tenant = pool->tenant_index + 1 };
-	uint8_t *frame;
-	int rc;
+	int rc = r->backend->connect(r); /* before something is evicted for it */
 
-	if (r->card) { /* before something is evicted for it */
-		rc = card_io_connect(r);
-		if (rc)
-			return rc;
-	}
+	if (rc)
+		return rc;
 	rc = pages_claim(pool, (uint32_t)((most + r->page_bytes - 1) >> r->page_shift), run, 0);
 	if (rc)
 		return rc;
@@ -28,17 +24,8 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 	memcpy(identity.pool_uuid, fixed->uuid, sizeof(identity.pool_uuid));
 	identity.generation = run->generation;
 	identity.pool_address = run->page << r->page_shift;
-	if (r->card) { /* it verifies what it reads back, and says the true length */
-		rc = card_io_write(r, run, codec, &identity, request->buffer, request->buffer_bytes, frame_bytes);
-	} else {
-		frame = r->data + (run->page << r->page_shift);
-		rc = frame_encode(r, codec, &identity, request->buffer, request->buffer_bytes, frame, (uint64_t)run->pages << r->page_shift, frame_bytes);
-		if (!rc && load_relaxed(&pool->verify))
-			rc = speckv_frame_verify(frame, *frame_bytes);
-		if (!rc)
-			rc = region_flush(r, frame, *frame_bytes);
-	}
-	if (rc == -EIO && r->card) {
+	rc = r->backend->write(r, run, codec, &identity, request->buffer, request->buffer_bytes, load_relaxed(&pool->verify), frame_bytes);
+	if (rc == -EHWPOISON) {
 		pages_retire(pool, run);
 		return rc;
 	}
@@ -95,11 +82,11 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	}
 	do
 		rc = encode(pool, codec, request, &run, &frame_bytes);
-	while (rc == -EIO && r->card && ++tries < PUT_TRIES); /* elsewhere, where a card's memory went bad */
+	while (rc == -EHWPOISON && ++tries < PUT_TRIES); /* elsewhere, where memory went bad */
 	if (rc == -ENODATA) /* a non-finite value: this block is kept as it is */
 		rc = encode(pool, SPECKV_CODEC_RAW, request, &run, &frame_bytes);
 	if (rc)
-		return rc;
+		return rc == -EHWPOISON ? -EIO : rc;
 	index_fill(r, &run, &request->key, request->first_position, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index, tick);
 	rc = pages_publish(pool, &run);
 	if (rc) {
@@ -125,18 +112,14 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 
 /* ---- get ----------------------------------------------------------------------------------------------------------- */
 
-/* The answer to a READ that was sent ahead, in a lane of this thread; or a READ now, in the same lane. */
-static int card_fetch(struct card_reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, unsigned int first,
-		      unsigned int layers, void *raw, uint64_t bytes)
+/* The layers that a request is for; false: there are none such. */
+static bool layers_of(const struct speckv_pool *pool, const struct speckv_request *request, struct layers *layers)
 {
-	struct region *r = reads->region;
-	int rc = 0;
+	unsigned int all = pool->region.fixed.geometry.layers;
 
-	if (!card_io_read_under_way(reads, slot, found, first, layers)) {
-		card_io_read_end(reads, slot, key, raw, bytes); /* whatever it is: the slot is wanted */
-		rc = card_io_read_begin(reads, slot, key, found, first, layers, false);
-	}
-	return read_judge(r, found, rc ? rc : card_io_read_end(reads, slot, key, raw, bytes));
+	layers->first = request->layer_first;
+	layers->count = request->layer_count ? request->layer_count : all - request->layer_first;
+	return request->layer_first < all && layers->count <= all - request->layer_first;
 }
 
 static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
@@ -149,20 +132,20 @@ static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, co
 	block_drop(pool, key, found);
 }
 
-int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct card_reads *reads, unsigned int slot,
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct reads *reads, unsigned int slot,
 	      struct tally *tally)
 {
 	struct region *r = &pool->region;
 	const struct speckv_geometry *geometry = &r->fixed.geometry;
-	unsigned int layers = request->layer_count ? request->layer_count : (unsigned int)geometry->layers - request->layer_first;
-	uint64_t per_layer = r->fixed.block_bytes / geometry->layers, bytes = per_layer * layers, tick = tally->tick--;
+	struct layers layers;
+	bool sane = layers_of(pool, request, &layers);
+	uint64_t per_layer = r->fixed.block_bytes / geometry->layers, bytes = per_layer * layers.count, tick = tally->tick--;
 	struct found found;
 	bool first = false;
 	int rc = -EAGAIN;
 
 	request->flags &= ~(uint32_t)(SPECKV_REQUEST_EXISTED | SPECKV_REQUEST_STAGED);
-	if (request->layer_first >= geometry->layers || layers > (unsigned int)geometry->layers - request->layer_first || !request->buffer ||
-	    request->buffer_bytes < bytes)
+	if (!sane || !request->buffer || request->buffer_bytes < bytes)
 		return -EINVAL;
 	for (int tries = 0; tries < READ_TRIES && rc == -EAGAIN; tries++) {
 		if (hint && !tries) {
@@ -171,13 +154,13 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request, const st
 			rc = -ENOENT;
 			break;
 		}
-		if (staging_read(pool, &request->key, &found, per_layer * request->layer_first, request->buffer, bytes, &first)) {
+		if (staging_read(pool, &request->key, &found, per_layer * layers.first, request->buffer, bytes, &first)) {
 			request->flags |= SPECKV_REQUEST_STAGED;
 			rc = index_current(r, &found) ? 0 : -EAGAIN;
 		} else if (reads) {
-			rc = card_fetch(reads, slot, &request->key, &found, request->layer_first, layers, request->buffer, bytes);
+			rc = read_judge(r, &found, r->backend->read_take(reads, slot, &request->key, &found, layers, request->buffer, bytes));
 		} else {
-			rc = block_decode(pool, &request->key, &found, request->layer_first, layers, false, request->buffer, bytes);
+			rc = block_decode(pool, &request->key, &found, layers, false, request->buffer, bytes);
 		}
 	}
 	if (rc == -EAGAIN)
@@ -186,7 +169,7 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request, const st
 		memset(request->buffer, 0, bytes);
 		tally->misses++;
 		if (rc == -ENODEV || rc == -EACCES)
-			return rc; /* the card does not answer: nothing is known of the block */
+			return rc; /* the device does not answer: nothing is known of the block */
 		if (rc != -ENOENT) {
 			tally->bad++;
 			bad_block(pool, &request->key, &found);
@@ -300,73 +283,41 @@ static int run_puts(struct speckv_pool *pool, struct speckv_request *requests, s
 	return done;
 }
 
-/* GCC takes a function that only asks for memory without effect, and drops calls of it: this and the next are inlined always. */
-#define ASKING static inline __attribute__((always_inline))
-
-/* The first lines of the next frame: its header and section table would otherwise be waited for. */
-ASKING void prefetch_frame(struct region *r, const struct found *found)
-{
-	const uint8_t *at = r->data + (found->page << r->page_shift);
-
-	for (unsigned int line = 0; line < 8; line++)
-		__builtin_prefetch(at + line * 64);
-}
-
-/*
- * Ask for a line of every page of a frame, for the sake of the translation: frames lie scattered, and walks of the page table
- * that start together, well before the copy, overlap, where the copy itself would wait for one after the other.
- */
-ASKING void prefetch_pages(struct region *r, const struct found *found)
-{
-	enum { PAGE = 4096, MOST = 17 * PAGE }; /* of a whole group no more than the second-level TLBs hold */
-	const uint8_t *at = r->data + (found->page << r->page_shift);
-	uint64_t bytes = (uint64_t)found->pages << r->page_shift;
-
-	for (uint64_t offset = 0; offset < bytes && offset < MOST; offset += PAGE)
-		__builtin_prefetch(at + offset);
-}
-
-static bool layers_asked(struct speckv_pool *pool, const struct speckv_request *request, unsigned int *layers)
-{
-	unsigned int all = pool->region.fixed.geometry.layers;
-
-	*layers = request->layer_count ? request->layer_count : all - request->layer_first;
-	return request->layer_first < all && *layers <= all - request->layer_first;
-}
-
-/* From a card: as many reads under way as a lane holds, so that it decodes the next ones while one is copied out. */
-static int run_card_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n, uint64_t tick)
+/* As many reads under way as the backend holds, so that the next ones are decoded, or on their way, while one is copied out. */
+static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
 {
 	enum { GROUP = 32 };
+	const struct pool_backend *backend = pool->region.backend;
+	uint64_t tick = pool->read_only ? 0 : use_ticks(&pool->region, n);
 	struct found found[GROUP];
 	uint8_t present[GROUP];
-	struct card_reads reads;
+	struct reads reads;
 	int done = 0;
 
 	for (size_t base = 0; base < n; base += GROUP) {
 		size_t group = n - base < GROUP ? n - base : GROUP, sent = 0;
 		struct tally tally = { .tick = tick - base };
-		unsigned int depth, layers;
+		struct layers layers;
 		uint64_t start, end;
+		unsigned int depth;
 
 		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, found, present);
-		depth = card_io_reads_begin(&pool->region, &reads);
+		depth = backend->reads_begin(&pool->region, &reads, found, present, group);
 		start = clock_ns();
 		for (size_t i = 0; i < group; i++, start = end) {
 			struct speckv_request *request = &requests[base + i];
 
 			for (; depth && sent < group && sent < i + depth; sent++)
-				if (present[sent] && layers_asked(pool, &requests[base + sent], &layers))
-					card_io_read_begin(&reads, (unsigned int)(sent % depth), &requests[base + sent].key, &found[sent],
-							requests[base + sent].layer_first, layers, false);
+				if (present[sent] && layers_of(pool, &requests[base + sent], &layers))
+					backend->read_start(&reads, (unsigned int)(sent % depth), &requests[base + sent].key, &found[sent], layers);
 			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, depth ? &reads : NULL, depth ? (unsigned int)(i % depth) : 0,
 						    &tally);
 			if (request->status == -ENODEV && depth) { /* once more, over a new connection */
-				card_io_reads_end(&reads);
+				backend->reads_end(&reads);
 				tally.misses--;
 				request->status = block_get(pool, request, NULL, NULL, 0, &tally);
 				tally.tick++;
-				depth = card_io_reads_begin(&pool->region, &reads);
+				depth = backend->reads_begin(&pool->region, &reads, found + i + 1, present + i + 1, group - i - 1);
 				sent = i + 1;
 			}
 			end = clock_ns();
@@ -375,44 +326,8 @@ static int run_card_gets(struct speckv_pool *pool, struct speckv_request *reques
 				count_time(pool, SPECKV_HIST_GET, end - start);
 			}
 		}
-		card_io_reads_end(&reads);
-		count_gets(pool, &tally);
-	}
-	return done;
-}
-
-static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
-{
-	enum { GROUP = 32 };
-	struct found found[GROUP];
-	uint64_t tick = pool->read_only ? 0 : use_ticks(&pool->region, n);
-	uint8_t present[GROUP];
-	int done = 0;
-
-	if (pool->region.card)
-		return run_card_gets(pool, requests, n, tick);
-	for (size_t base = 0; base < n; base += GROUP) {
-		size_t group = n - base < GROUP ? n - base : GROUP;
-		struct tally tally = { .tick = tick - base };
-		uint64_t start, end;
-
-		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, found, present);
-		for (size_t i = 0; i < group; i++)
-			if (present[i])
-				prefetch_pages(&pool->region, &found[i]);
-		start = clock_ns();
-		for (size_t i = 0; i < group; i++, start = end) {
-			struct speckv_request *request = &requests[base + i];
-
-			if (i + 1 < group && present[i + 1])
-				prefetch_frame(&pool->region, &found[i + 1]);
-			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, NULL, 0, &tally);
-			end = clock_ns();
-			if (request->status == 0) {
-				done++;
-				count_time(pool, SPECKV_HIST_GET, end - start);
-			}
-		}
+		if (depth)
+			backend->reads_end(&reads);
 		count_gets(pool, &tally);
 	}
 	return done;

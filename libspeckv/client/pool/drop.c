@@ -11,8 +11,8 @@ bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const st
 
 	if (!pages_unpublish(pool, &run)) /* from here on the block is gone, whatever happens to us */
 		return false;
-	rc = card_io_invalidate(r, &run);
-	if (rc && rc != -EIO) { /* a card that does not answer would bring it back some day: it stays */
+	rc = r->backend->invalidate(r, &run);
+	if (rc && rc != -EHWPOISON) { /* a device that does not answer would bring it back some day: it stays */
 		if (rc == -EINPROGRESS)
 			index_doubt(r, found);
 		if (!pages_publish(pool, &run) && !block_indexed(r, key, &run)) /* another process took its slot for a stale one meanwhile */

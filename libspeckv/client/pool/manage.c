@@ -151,12 +151,10 @@ static int manage(struct speckv_device *dev, bool inspect)
 	}
 	own_command(super->manager_command);
 	store(&super->manager_pid, (uint32_t)getpid());
-	if (dev->medium.card) {
-		rc = card_manage(dev, inspect);
-		if (rc) {
-			device_unmanage(dev);
-			return rc;
-		}
+	rc = dev->medium.backend->manage(dev, inspect);
+	if (rc) {
+		device_unmanage(dev);
+		return rc;
 	}
 	dev->settled = 0;
 	for (int i = 0; i < LAY_POOLS; i++)
@@ -190,8 +188,7 @@ bool device_settle(struct speckv_device *dev)
 
 void device_unmanage(struct speckv_device *dev)
 {
-	if (dev->admin)
-		card_unmanage(dev);
+	dev->medium.backend->unmanage(dev);
 	for (int i = 0; i < LAY_POOLS; i++)
 		store(&dev->left[i], 0);
 	store(&dev->table->super.manager_pid, 0);

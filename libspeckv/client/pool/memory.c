@@ -42,7 +42,7 @@ int speckv_mem_alloc(struct speckv_pool *pool, uint64_t bytes, struct speckv_mem
 	}
 	mem->pool = pool;
 	mem->bytes = bytes;
-	if (pool->region.card) {
+	if (!pool->region.data) {
 		mem->shadow = mmap(NULL, (uint64_t)mem->run.pages * pool->region.page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (mem->shadow == MAP_FAILED) {
 			pages_release(&pool->region, pool->owner, &mem->run);

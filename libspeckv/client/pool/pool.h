@@ -73,19 +73,18 @@ bool block_indexed(struct region *region, const struct speckv_key *key, const st
 int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t tick);
 /* Link a stored block that has no parent yet to its own, if that is stored. */
 void block_adopt(struct speckv_pool *pool, const struct speckv_request *request);
-struct card_reads;
 /* What the gets of a batch came to. Every block wanted is a hit or a miss. */
 struct tally {
 	uint64_t tick; /* of the next block */
 	uint64_t hits, misses, bad, staged, raw, stored;
 };
-/* `reads`, `slot`: a card's READ of the hint that may be under way. */
-int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct card_reads *reads, unsigned int slot,
+/* `reads`, `slot`: where a read of the hint may be under way; NULL: none is. */
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct reads *reads, unsigned int slot,
 	      struct tally *tally);
-int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, unsigned int layer_first,
-		 unsigned int layer_count, bool ahead, void *raw, uint64_t bytes);
+int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, struct layers layers, bool ahead, void *raw,
+		 uint64_t bytes);
 int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t count);
-/* What an answer of a card says of a block that the index has. */
+/* What the result of a read says of a block that the index has. */
 int read_judge(struct region *r, const struct found *found, int rc);
 /* Counts of a look-up of `n` keys that began then. */
 void block_count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, uint64_t began);

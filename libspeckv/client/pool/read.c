@@ -3,7 +3,6 @@
 
 #include "pool.h"
 
-/* What a card's answer says of a block that the index has. */
 int read_judge(struct region *r, const struct found *found, int rc)
 {
 	if (rc == -ENODEV || rc == -EACCES || rc == -EBUSY)
@@ -14,18 +13,10 @@ int read_judge(struct region *r, const struct found *found, int rc)
 }
 
 /* Decode a found block and make sure that it was the block all the while. -EAGAIN: it is no longer. */
-int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, unsigned int layer_first, unsigned int layer_count,
-		 bool ahead, void *raw, uint64_t bytes)
+int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, struct layers layers, bool ahead, void *raw,
+		 uint64_t bytes)
 {
 	struct region *r = &pool->region;
-	const uint8_t *at = r->data + (found->page << r->page_shift);
-	uint64_t available = (uint64_t)found->pages << r->page_shift;
-	int rc;
 
-	if (r->card)
-		return read_judge(r, found, card_io_read(r, key, found, layer_first, layer_count, ahead, raw, bytes));
-	rc = frame_decode(r, key, found, at, available, layer_first, layer_count, raw, bytes);
-	if (!index_current(r, found) || (rc && region_stale(r)))
-		return -EAGAIN;
-	return rc;
+	return read_judge(r, found, r->backend->read(r, key, found, layers, ahead, raw, bytes));
 }

@@ -4,36 +4,15 @@
 
 #include "pool.h"
 
-static int frame_from_card(struct region *r, uint64_t page, uint64_t generation, uint64_t room, uint8_t **out)
-{
-	struct speckv_key key;
-	struct found found;
-	uint64_t bytes;
-	int rc;
-
-	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || found.generation != generation)
-		return -EBADMSG;
-	*out = calloc(1, room);
-	if (!*out)
-		return -ENOMEM;
-	rc = card_io_frame(r, &key, page, generation, *out, room, &bytes);
-	return rc == -ENODEV || rc == -EACCES ? rc : rc ? -EBADMSG : 0;
-}
-
 int frame_sound(struct region *r, uint64_t page, uint32_t pages, uint64_t generation, bool deep, struct speckv_frame *frame)
 {
-	const uint8_t *at = r->data + (page << r->page_shift);
 	uint64_t available = (uint64_t)pages << r->page_shift;
-	uint8_t *copy = NULL;
-	int rc = 0;
+	const uint8_t *at;
+	uint8_t *copy;
+	int rc = r->backend->frame(r, page, generation, available, &at, &copy);
 
-	if (r->card) { /* it verified every section of what it gives */
-		rc = frame_from_card(r, page, generation, available, &copy);
-		at = copy;
-	}
 	if (!rc)
 		rc = speckv_frame_parse(at, available, frame);
-
 	if (!rc && (memcmp(frame->identity.pool_uuid, r->fixed.uuid, 16) != 0 || frame->identity.generation != generation ||
 		    frame->identity.pool_address != page << r->page_shift ||
 		    memcmp(&frame->geometry, &r->fixed.geometry, offsetof(struct speckv_geometry, reserved)) != 0))
@@ -169,7 +148,7 @@ bool client_sweep(struct region *r, unsigned int slot, uint64_t incarnation, boo
 			while (p + run.pages < pages && load(&r->page_map[p + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
 				run.pages++;
 			/* a block that was being dropped may still lie there, and would rise from a card when its index is made again */
-			if (dead && card_io_clear(r, run.page, run.pages) != 0) {
+			if (dead && r->backend->clear(r, run.page, run.pages) != 0) {
 				all = false;
 			} else {
 				pages_release(r, owner, &run);

@@ -154,7 +154,8 @@ static int stage(struct speckv_pool *pool, const struct speckv_key *key, const s
 		count(pool, SPECKV_COUNT_PREFETCH_UNUSED, 1);
 	store(&slot->generation, 0);
 	atomic_thread_fence(memory_order_seq_cst);
-	rc = block_decode(pool, key, found, 0, pool->region.fixed.geometry.layers, true, slot_data(pool, s, slot), pool->region.fixed.block_bytes);
+	rc = block_decode(pool, key, found, (struct layers){ 0, pool->region.fixed.geometry.layers }, true, slot_data(pool, s, slot),
+			  pool->region.fixed.block_bytes);
 	if (!rc) {
 		store(&slot->used, 0);
 		store(&slot->age, add(&s->clock, 1));

@@ -10,7 +10,6 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "client/card/card.h"
 #include "store.h"
 #include "transport/extend.h"
 
@@ -41,78 +40,6 @@ static int node_size(struct speckv_ctx *ctx, struct medium *medium, const struct
 	return 0;
 }
 
-/* A card: its uuid names what this machine keeps of it, so that another card of the same name finds nothing. */
-static int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
-{
-	char path[SPECKV_PATH_BYTES], text[64] = "";
-	struct folder folder;
-	ssize_t got;
-	int rc = card_folder(ctx, name, path, &folder), fd;
-
-	if (rc && rc != -ENOENT)
-		return rc;
-	medium->card = medium->runtime = true;
-	snprintf(medium->name, sizeof(medium->name), "%s", name);
-	if (rc)
-		return 0; /* no path: nothing is there */
-	fd = file_open(ctx, &folder, "uuid", O_RDONLY, 0, &private_file);
-	got = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
-	if (fd >= 0)
-		close(fd);
-	folder_close(&folder);
-	text[got > 0 ? got : 0] = 0;
-	if (strspn(text, "0123456789abcdef-") == 36 && text[0] != '-')
-		snprintf(medium->path, sizeof(medium->path), "%.*s/cards/%.36s", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, text);
-	return 0;
-}
-
-/* The uuid that is the last part of a card's path. */
-static void card_uuid(const struct medium *medium, uint8_t uuid[16])
-{
-	const char *text = strrchr(medium->path, '/');
-	unsigned int byte;
-
-	memset(uuid, 0, 16);
-	for (unsigned int i = 0; text && i < 16; i++) {
-		text += i == 0 || *text == '-';
-		if (sscanf(text, "%2x", &byte) != 1)
-			return;
-		uuid[i] = (uint8_t)byte;
-		text += 2;
-	}
-}
-
-/* What the card itself says. */
-static void card_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info)
-{
-	struct speckv_ioc_info said = { .size = sizeof(said) };
-	struct transport *transport;
-	int rc = card_dial(ctx, medium->name, "io", 1 << 16, &transport);
-	bool stopped = false;
-
-	snprintf(info->path, sizeof(info->path), "%.*s/emu/%s", SPECKV_PATH_BYTES / 2, ctx->runtime_dir, medium->name + 4);
-	if (!rc) {
-		rc = transport->ops->driver(transport, SPECKV_IOC_INFO, &said, sizeof(said));
-		stopped = !rc && card_stopped(ctx, medium->name, transport);
-		transport->ops->close(transport);
-		if (rc)
-			fail(ctx, rc, "%s: %s", medium->name, strerror(-rc));
-	}
-	info->capacity_bytes = said.memory_bytes;
-	info->free_bytes = said.memory_free_bytes;
-	info->allocated_bytes = said.memory_bytes - said.memory_free_bytes;
-	info->codec_modes = said.codec_modes;
-	info->durability = SPECKV_DURABLE_PROCESS;
-	card_uuid(medium, info->uuid);
-	if (rc) {
-		info->state = rc == -EACCES ? SPECKV_MEDIUM_DENIED : SPECKV_MEDIUM_OFFLINE;
-		snprintf(info->found, sizeof(info->found), "%s", speckv_strerror(ctx));
-	} else if (info->state == SPECKV_MEDIUM_READY) {
-		snprintf(info->found, sizeof(info->found), "%s",
-			 stopped ? speckv_strerror(ctx) : said.codec_modes ? "a card" : "a card with its factory image: flash it");
-	}
-}
-
 int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 {
 	const char *rest;
@@ -122,8 +49,6 @@ int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium
 
 	memset(medium, 0, sizeof(*medium));
 	medium->numa_node = -1;
-	if (name && strncmp(name, "emu:", 4) == 0)
-		return card_parse(ctx, name, medium);
 	if (!name || strncmp(name, "host:", 5) != 0)
 		return fail(ctx, -EOPNOTSUPP, "%s: this build knows the devices emu:NAME, host:DRAM, host:numaN, host:/path and host:/dev/daxX.Y",
 			    name ? name : "(null)");
@@ -299,19 +224,8 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 	info->codec_modes = speckv_codec_modes();
 	info->uid = info->gid = (uint32_t)-1;
 	info->durability = medium->runtime ? SPECKV_DURABLE_PROCESS : SPECKV_DURABLE_POWER;
-	if (medium->card && !medium->path[0]) {
-		char path[SPECKV_PATH_BYTES];
-
-		rc = card_folder(ctx, medium->name, path, &in);
-		if (rc == 0) {
-			folder_close(&in);
-			card_probe(ctx, medium, info); /* a folder, and no card was ever started in it */
-			info->state = info->state == SPECKV_MEDIUM_DENIED ? info->state : SPECKV_MEDIUM_OFFLINE;
-		} else {
-			snprintf(info->found, sizeof(info->found), "%s", speckv_strerror(ctx));
-		}
+	if (!medium->path[0])
 		return 0;
-	}
 	info->capacity_bytes = medium_total(medium);
 	info->free_bytes = medium_available(medium);
 	rc = medium_folder(ctx, medium, 0, &in);
@@ -319,8 +233,6 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 	if (fd < 0) {
 		probe_denied(ctx, medium, &in, fd, info);
 		folder_close(&in);
-		if (medium->card && info->state == SPECKV_MEDIUM_ABSENT)
-			card_probe(ctx, medium, info);
 		return 0;
 	}
 	folder_close(&in);
@@ -374,8 +286,6 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 		describe(bytes, (size_t)got, size, info->found, sizeof(info->found));
 	}
 	free(bytes);
-	if (medium->card)
-		card_probe(ctx, medium, info);
 	return 0;
 }
 
@@ -383,7 +293,7 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 
 int medium_folder(struct speckv_ctx *ctx, const struct medium *medium, unsigned int flags, struct folder *out)
 {
-	return medium->runtime ? runtime_folder(ctx, medium->card ? "cards" : NULL, flags, out) : folder_holding(ctx, medium->path, out);
+	return medium->runtime ? runtime_folder(ctx, medium->backend->folder, flags, out) : folder_holding(ctx, medium->path, out);
 }
 
 int medium_open(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, int flags)
@@ -429,8 +339,8 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 	rc = rc ? rc : random_bytes(table->super.uuid, sizeof(table->super.uuid));
 	table->super.uuid[6] = (uint8_t)((table->super.uuid[6] & 0x0f) | 0x40); /* RFC 9562 version 4 */
 	table->super.uuid[8] = (uint8_t)((table->super.uuid[8] & 0x3f) | 0x80);
-	if (medium->card)
-		card_uuid(medium, table->super.uuid);
+	if (medium->named)
+		memcpy(table->super.uuid, medium->uuid, sizeof(table->super.uuid));
 	table->super.created_ns = now_ns();
 	table->super.table_bytes = sizeof(*table);
 	table->super.medium_bytes = medium_bytes;
@@ -662,7 +572,7 @@ static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int
 	return !rc ? 1 : fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot format %s: %s", medium->path, rc == -EAGAIN ? "another manager uses it" : strerror(-rc));
 }
 
-/* Take away a file that is of no use (empty, or a card's table that cannot be read), unless another process did so and made one that is. */
+/* Take away a file that is of no use (empty, or a table that the device makes again), unless another process did so and made one that is. */
 static int make_way(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, int fd)
 {
 	int rc = -EAGAIN;
@@ -694,7 +604,7 @@ int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format
 	if (rc)
 		return rc;
 	fd = medium_open(ctx, medium, &in, O_RDWR);
-	if (fd >= 0 && ((medium->card && format && !is_ready(medium, fd)) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0))) {
+	if (fd >= 0 && ((medium->backend->keeps_blocks && format && !is_ready(medium, fd)) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0))) {
 		rc = make_way(ctx, medium, &in, fd);
 		close(fd);
 		fd = rc ? rc : -ENOENT;
@@ -704,7 +614,7 @@ int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format
 	else if (fd < 0)
 		rc = fd;
 	else /* not what was found: the caller looks again */
-		rc = format && !medium->card ? format_fixed(ctx, medium, fd) : 0;
+		rc = format && !medium->backend->keeps_blocks ? format_fixed(ctx, medium, fd) : 0;
 	if (fd >= 0)
 		close(fd);
 	folder_close(&in);

@@ -217,13 +217,13 @@ void region_end(struct region *r)
 
 uint64_t region_file_bytes(const struct speckv_device *dev, const struct region_plan *plan)
 {
-	return dev->medium.card ? plan->data_offset : plan->region_bytes;
+	return dev->medium.backend->keeps_blocks ? plan->data_offset : plan->region_bytes;
 }
 
 uint64_t region_backing_bytes(const struct speckv_device *dev, const struct region_plan *plan)
 {
 	return plan->page_map_offset + plan->pages * 8 + (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry) + plan->calibration_bytes +
-	       (dev->medium.card ? 0 : plan->capacity_bytes);
+	       (dev->medium.backend->keeps_blocks ? 0 : plan->capacity_bytes);
 }
 
 /* Back what the pool needs now. */
@@ -247,7 +247,7 @@ static int reserve_all(struct speckv_device *dev, int fd, const struct region_pl
 		rc = reserve(fd, plan->entry_offset, (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry));
 	if (!rc && plan->calibration_bytes)
 		rc = reserve(fd, plan->calibration_offset, plan->calibration_bytes);
-	if (!rc && !dev->medium.card)
+	if (!rc && !dev->medium.backend->keeps_blocks)
 		rc = reserve(fd, plan->data_offset, plan->capacity_bytes);
 	return rc;
 }
@@ -266,8 +266,8 @@ static int publish_file(struct speckv_device *dev, const struct folder *pools, c
 		return fail(dev->ctx, -fd, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, space_words(words, pools->fd, 0, fd));
 	}
 	memcpy((void *)&cached, (const void *)record, sizeof(cached));
-	fd = dev->medium.card ? pool_file(dev, pools, &cached, O_RDONLY) : -EEXIST;
-	if (fd >= 0) { /* what this machine knew of that pool of the card */
+	fd = dev->medium.backend->keeps_blocks ? pool_file(dev, pools, &cached, O_RDONLY) : -EEXIST;
+	if (fd >= 0) { /* what this machine knew of that pool of the device */
 		bool same = file_of_record(fd, record);
 
 		close(fd);
@@ -342,7 +342,7 @@ int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 				unlinkat(pools.fd, record->name, 0);
 				rc = fail(ctx, -EIO, "the name of pool %s did not reach the medium: %s.pools cannot be written", record->name, dev->medium.path);
 			}
-			if (rc && !dev->medium.card) {
+			if (rc && !dev->medium.backend->keeps_blocks) {
 				pool_hidden_name(record, "lock", draft);
 				unlinkat(pools.fd, draft, 0);
 			}
@@ -351,7 +351,7 @@ int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 		}
 		unlinkat(pools.fd, draft, 0);
 		pool_hidden_name(record, "lock", draft);
-		if (!dev->medium.card)
+		if (!dev->medium.backend->keeps_blocks)
 			unlinkat(pools.fd, draft, 0);
 		folder_close(&pools);
 	}
@@ -590,7 +590,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 			  r->fixed.magic == LAY_POOL_MAGIC && load(&r->fixed.state) == LAY_MEDIUM_MAKING ? "half made" : "damaged");
 		goto bad;
 	}
-	r->mapped_bytes = dev->medium.card ? r->fixed.data_offset : r->fixed.region_bytes;
+	r->mapped_bytes = dev->medium.backend->keeps_blocks ? r->fixed.data_offset : r->fixed.region_bytes;
 	if (!single && (uint64_t)st.st_size < r->mapped_bytes) {
 		char have[32], want[32];
 
@@ -625,12 +625,13 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	r->directory = (struct lay_bucket *)(r->base + r->fixed.directory_offset);
 	r->page_map = (_Atomic uint64_t *)(r->base + r->fixed.page_map_offset);
 	r->entries = (struct lay_entry *)(r->base + r->fixed.entry_offset);
-	r->data = dev->medium.card ? NULL : r->base + r->fixed.data_offset;
+	r->data = dev->medium.backend->keeps_blocks ? NULL : r->base + r->fixed.data_offset;
 	r->page_bytes = r->fixed.page_bytes;
 	r->page_shift = (uint32_t)__builtin_ctz(r->page_bytes);
 	r->min_run = r->fixed.min_run;
 	r->durable = dev->durability == SPECKV_DURABLE_POWER;
-	if (dev->backend && dev->backend->open(r) != 0) {
+	r->backend = dev->medium.backend->pool;
+	if (r->backend->open(r) != 0) {
 		rc = fail(ctx, -ENOMEM, "out of memory");
 		goto bad;
 	}
@@ -704,8 +705,7 @@ void region_close(struct region *r)
 
 	lost_forget(r->base);
 	fork_guard_release(&r->guard);
-	if (r->dev->backend)
-		r->dev->backend->close(r, child);
+	r->backend->close(r, child);
 	speckv_calibration_free(r->calibration);
 	close(r->fd);
 	if (child) /* another thread may have held them at fork() */
@@ -767,7 +767,7 @@ int region_grow_backing(struct region *r, uint64_t old_pages, uint64_t new_pages
 	rc = reserve(r->fd, r->fixed.page_map_offset + old_pages * 8, (new_pages - old_pages) * 8);
 	if (!rc)
 		rc = reserve(r->fd, r->fixed.entry_offset + first * sizeof(struct lay_entry), (last - first) * sizeof(struct lay_entry));
-	if (!rc && !r->card)
+	if (!rc && r->data)
 		rc = reserve(r->fd, r->fixed.data_offset + old_pages * r->page_bytes, (new_pages - old_pages) * r->page_bytes);
 	return rc;
 }
@@ -777,7 +777,7 @@ void region_release_backing(struct region *r, uint64_t from_page, uint64_t to_pa
 {
 	uint64_t offset = r->fixed.data_offset + from_page * r->page_bytes, bytes = (to_page - from_page) * r->page_bytes;
 
-	if (to_page <= from_page || r->card)
+	if (to_page <= from_page || !r->data)
 		return;
 	if (r->dev->single_inode || fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) != 0)
 		memset(r->base + offset, 0, bytes);

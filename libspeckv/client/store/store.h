@@ -7,29 +7,26 @@
 #define SPECKV_CLIENT_STORE_H
 
 #include "client/base.h"
+#include "operations.h"
 #include "layout.h"
 #include "transport/fork.h"
-
-struct region;
-
-/* Blocks that lie elsewhere than in mapped memory. */
-struct pool_backend {
-	int (*open)(struct region *region);                /* -ENOMEM; no text */
-	void (*close)(struct region *region, bool child); /* `child`: of a fork, where another thread may have been at work */
-};
 
 /* ---- medium.c: what lies at a device name ------------------------------------------------------------------------ */
 
 struct medium {
 	char name[SPECKV_NAME_BYTES * 4];
-	char path[SPECKV_PATH_BYTES]; /* of the superblock's inode */
+	char path[SPECKV_PATH_BYTES]; /* of the superblock's inode; empty: there is nothing */
+	const struct device_backend *backend;
 	bool runtime;                 /* lies in the runtime folder */
 	bool node;                    /* a device node (devdax) */
-	bool card;                    /* path: this machine's table of a card's pools */
 	int numa_node;                /* -1: none */
 	uint64_t node_bytes;          /* size of a device node */
+	bool named;                   /* the device has a uuid of its own, and its table that: */
+	uint8_t uuid[SPECKV_UUID_BYTES];
 };
+/* Of host:DRAM, host:numaN, host:/path. The backend is the caller's to set. */
 int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium);
+/* What lies at its path. */
 int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info);
 /* 1: made by this call; 0: what is there now is not, look again. `format`: overwrite what was found and is of no use. */
 int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format);
@@ -67,7 +64,6 @@ void medium_unregister(struct speckv_ctx *ctx, const struct medium *medium);
 struct speckv_device {
 	struct speckv_ctx *ctx;
 	struct medium medium;
-	const struct pool_backend *backend; /* NULL: blocks lie in mapped memory */
 	struct folder folder; /* that holds the table */
 	int fd;               /* of the mapping */
 	int lock_fd; /* of the locks: an open file description of its own; the guard's */
@@ -81,8 +77,8 @@ struct speckv_device {
 	uint8_t uuid[SPECKV_UUID_BYTES];
 	uid_t owner;                     /* of the table */
 	_Atomic uint64_t manager_slots;  /* pools, by record, whose manager's slot a thread of this handle holds */
-	uint32_t codec_modes;     /* of a card */
-	struct card_admin *admin; /* a card's, while it is being managed */
+	uint32_t codec_modes; /* that the device encodes itself */
+	void *managed;        /* the backend's, between device_manage() and device_unmanage() */
 	uint64_t settled;         /* the records that the last device_manage() finished for a dead manager, or that it would, while inspected */
 	_Atomic uint64_t left[LAY_POOLS]; /* while inspected, of a record that the next manager finishes: 0: all; RECORD_GONE; bytes of its extents */
 	struct fork_guard guard, locks; /* of the table; of the locks */
@@ -155,14 +151,15 @@ struct region {
 	struct lay_bucket *directory;
 	_Atomic uint64_t *page_map;
 	struct lay_entry *entries;
-	uint8_t *data;        /* NULL: */
-	struct card_io *card; /* the bytes lie in a card */
+	uint8_t *data; /* NULL: the bytes lie in the device */
+	const struct pool_backend *backend;
+	void *io; /* the backend's */
 	uint32_t page_bytes, page_shift, min_run;
-	bool writable, durable;
-	_Atomic uint64_t pages;    /* data pages that are mapped here: never above the header's, nor max_pages */
-	_Atomic bool gone;         /* seen to be no more, or another pool */
-	_Atomic uint64_t size_sequence;
 	_Atomic uint32_t lost; /* its file is gone or was cut: nothing stored here is found by others */
+	bool writable, durable;
+	_Atomic bool gone;      /* seen to be no more, or another pool */
+	_Atomic uint64_t pages; /* data pages that are mapped here: never above the header's, nor max_pages */
+	_Atomic uint64_t size_sequence;
 	_Atomic uint64_t looked_ns;
 	_Atomic uint64_t flushes_failed, flush_event_ns;
 	pthread_mutex_t remap;
@@ -304,14 +301,6 @@ bool removal_undone(struct speckv_device *dev, struct lay_pool_record *record);
 
 /* ---- pages.c ----------------------------------------------------------------------------------------------------- */
 
-struct run {
-	uint64_t page, generation;
-	uint32_t pages;
-};
-struct found {
-	uint64_t entry, generation, page;
-	uint32_t pages, frame_bytes, raw_bytes, tenant;
-};
 /* Exactly this place: false where it is not free. */
 bool pages_claim_at(struct speckv_pool *pool, uint64_t page, uint32_t pages, struct run *run);
 void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages);

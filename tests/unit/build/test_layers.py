@@ -81,3 +81,14 @@ def test_no_include_goes_up(client: Path) -> None:
                 seen += 1
                 assert rank(other) <= rank(file), f"{file} includes {other}"
     assert seen > 40
+
+
+def test_no_backend_is_named_outside_its_folder(client: Path) -> None:
+    """Code of other folders asks what a device can do, not which kind it is. Comments and texts may name one."""
+    placed = "SPECKV_PLACED_CARD"  # a public word for where a codec runs
+    named = []
+    for path in sorted(p for layer in ("store", "pool", "admin") for p in (client / layer).glob("*.[ch]")):
+        code = re.sub(r'"(\\.|[^"\\])*"', '""', re.sub(r"/\*.*?\*/", " ", path.read_text(), flags=re.DOTALL))
+        words = re.findall(r"\w*card\w*|mapped_device", code, re.IGNORECASE)
+        named += [f"{path}: {word}" for word in words if "discard" not in word and word != placed]
+    assert not named

@@ -142,27 +142,11 @@ static void half_move(uint64_t n, struct found *from, struct run *to)
 {
 	struct region *r = &pool->region;
 	struct speckv_key key = key_of(n);
-	struct speckv_frame_identity identity;
-	struct speckv_frame frame;
-	uint64_t bytes;
-	uint8_t *at;
 
 	EXPECT(0, put_number(pool, n, buffer));
 	find(&key, from);
 	EXPECT(0, pages_claim(pool, from->pages, to, 0));
-	if (r->card) {
-		EXPECT(0, card_io_copy(r, &key, from, to, &bytes));
-		index_fill(r, to, &key, 0, from->frame_bytes, from->raw_bytes, from->tenant, 0);
-		move_begin(pool, from, to);
-		return;
-	}
-	at = r->data + to->page * r->page_bytes;
-	memcpy(at, r->data + from->page * r->page_bytes, (size_t)from->pages * r->page_bytes);
-	EXPECT(0, speckv_frame_parse(at, (uint64_t)to->pages * r->page_bytes, &frame));
-	identity = frame.identity;
-	identity.generation = to->generation;
-	identity.pool_address = to->page * r->page_bytes;
-	EXPECT(0, speckv_frame_readdress(at, (uint64_t)to->pages * r->page_bytes, &identity));
+	EXPECT(0, r->backend->copy(r, &key, from, to));
 	index_fill(r, to, &key, 0, from->frame_bytes, from->raw_bytes, from->tenant, 0);
 	move_begin(pool, from, to);
 }

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The connection of this process to a card, for one pool. It is made when it is first needed and anew when it broke. It has a few lanes, each
+ * a queue pair with buffers of its own, so that threads do not wait for each other; the last lane is for commands that are given while a lane
+ * is held.
+ */
+#include <stdlib.h>
+
+#include "card_io.h"
+
+#define NESTED (CARD_LANES - 1)
+#define ARENA_MOST (64ull << 20)
+#define LANE_LOG2 6
+#define RINGS_BYTES (64u << 10) /* of one lane: rings, buffer table, identities */
+#define PATIENCE_NS 10000000000ull
+#define SLICE_NS 20000000ull
+#define RETRY_NS 100000000ull
+#define SETTLE_TRIES 200 /* of a millisecond: for other threads to leave a connection that broke */
+
+int card_io_open(struct region *r)
+{
+	struct card_io *io = calloc(1, sizeof(*io));
+
+	if (!io)
+		return -ENOMEM;
+	io->region = r;
+	pthread_rwlock_init(&io->use, NULL);
+	pthread_mutex_init(&io->opening, NULL);
+	for (unsigned int i = 0; i < CARD_LANES; i++)
+		pthread_mutex_init(&io->lanes[i].lock, NULL);
+	r->io = io;
+	return 0;
+}
+
+/* Nobody uses it. */
+static void disconnect(struct card_io *io)
+{
+	if (io->transport)
+		io->transport->ops->close(io->transport);
+	io->transport = NULL;
+	for (unsigned int i = 0; i < CARD_LANES; i++) {
+		struct lane *lane = &io->lanes[i];
+
+		lane->queue.transport = NULL;
+		memset(lane->slots, 0, sizeof(lane->slots));
+	}
+}
+
+/* In a forked child another thread may have been anywhere in here: the guards have closed what is shared, and the rest is left alone. */
+void card_io_close(struct region *r, bool child)
+{
+	struct card_io *io = r->io;
+
+	if (!io)
+		return;
+	if (!child) {
+		disconnect(io);
+		for (unsigned int i = 0; i < CARD_LANES; i++)
+			pthread_mutex_destroy(&io->lanes[i].lock);
+		pthread_mutex_destroy(&io->opening);
+		pthread_rwlock_destroy(&io->use);
+	}
+	free(io);
+	r->io = NULL;
+}
+
+/* ---- connecting ------------------------------------------------------------------------------------------------------ */
+
+static int granted(struct card_io *io)
+{
+	struct region *r = io->region;
+	struct speckv_ioc_pool call = { .size = sizeof(call), .flags = SPECKV_RIGHT_READ | (r->writable ? SPECKV_RIGHT_WRITE : 0) };
+	struct speckv_ioc_info info = { .size = sizeof(info) };
+	int rc;
+
+	memcpy(call.uuid, r->fixed.uuid, sizeof(call.uuid));
+	rc = io->transport->ops->driver(io->transport, SPECKV_IOC_INFO, &info, sizeof(info));
+	if (!rc && memcmp(info.uuid, r->dev->uuid, sizeof(info.uuid)) != 0) /* another card of that name */
+		rc = -ESTALE;
+	if (!rc)
+		rc = io->transport->ops->driver(io->transport, SPECKV_IOC_POOL_OPEN, &call, sizeof(call));
+	if (rc)
+		return rc;
+	if (call.generation != r->fixed.generation || call.page_bytes != r->page_bytes)
+		return -ESTALE;
+	io->pool = (uint16_t)call.pool;
+	io->modes = info.codec_modes & ~speckv_codec_calibrated_modes(); /* it cannot be given a calibration */
+	return 0;
+}
+
+static int connect_card(struct card_io *io)
+{
+	struct region *r = io->region;
+	uint64_t most = speckv_frame_max_bytes(&r->fixed.geometry, SPECKV_CODEC_RAW), other = speckv_frame_max_bytes(&r->fixed.geometry, r->fixed.codec);
+	uint64_t depth;
+	int rc;
+
+	if (io->tried_ns && clock_ns() - io->tried_ns < RETRY_NS && io->error)
+		return io->error;
+	disconnect(io);
+	store(&io->broken, false);
+	io->slot_bytes = ((most > other ? most : other) + 4095) & ~4095ull;
+	depth = ARENA_MOST / CARD_LANES / io->slot_bytes;
+	io->depth = depth > READS_MOST ? READS_MOST : depth < 2 ? 2 : (unsigned int)depth;
+	io->tried_ns = clock_ns();
+	rc = card_dial(r->dev->ctx, r->dev->medium.name, "io", CARD_LANES * (io->depth * io->slot_bytes + RINGS_BYTES), &io->transport);
+	if (rc) {
+		io->transport = NULL;
+		io->error = rc == -EACCES ? rc : -ENODEV;
+		return io->error;
+	}
+	rc = card_stopped(r->dev->ctx, r->dev->medium.name, io->transport);
+	if (rc) {
+		disconnect(io);
+		return io->error = -ENODEV;
+	}
+	rc = granted(io);
+	if (rc == -EACCES)
+		fail(r->dev->ctx, rc, "pool %s: the card gives this user no such right to it; 'speckvctl pool set %s %s --owner or --mode' changes that", r->fixed.name,
+		     r->dev->medium.name, r->fixed.name);
+	else if (rc)
+		fail(r->dev->ctx, rc, "pool %s: %s has no such pool (any more); 'speckvctl pool list %s' shows what it has", r->fixed.name, r->dev->medium.name,
+		     r->dev->medium.name);
+	if (rc)
+		disconnect(io);
+	io->error = !rc || rc == -EACCES ? rc : -ENODEV;
+	return io->error;
+}
+
+static int open_lane(struct card_io *io, struct lane *lane)
+{
+	struct transport *t = io->transport;
+	unsigned int number = (unsigned int)(lane - io->lanes);
+	int rc;
+
+	if (lane->queue.transport)
+		return 0;
+	pthread_mutex_lock(&io->opening);
+	rc = queue_open_io(&lane->queue, t, number, LANE_LOG2, 2);
+	lane->identities = rc ? NULL : transport_take(t, READS_MOST * sizeof(*lane->identities), 4096);
+	lane->data = rc ? NULL : transport_take(t, io->depth * io->slot_bytes, 4096);
+	if (!rc && (!lane->identities || !lane->data))
+		rc = -ENOMEM;
+	if (!rc)
+		rc = queue_register(&lane->queue, 0, lane->data, io->depth * io->slot_bytes, SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES);
+	if (!rc)
+		rc = queue_register(&lane->queue, 1, lane->identities, 4096, SPECKV_BUFFER_CARD_READS);
+	if (rc)
+		lane->queue.transport = NULL;
+	pthread_mutex_unlock(&io->opening);
+	return rc;
+}
+
+int card_io_enter(struct card_io *io)
+{
+	for (unsigned int tries = 0;; tries++) {
+		int rc = 0;
+
+		pthread_rwlock_rdlock(&io->use);
+		if (__builtin_expect(io->transport && !load(&io->broken), 1))
+			return 0;
+		pthread_rwlock_unlock(&io->use);
+		if (tries == SETTLE_TRIES)
+			return -ENODEV; /* somebody still waits in it, perhaps this thread */
+		if (pthread_rwlock_trywrlock(&io->use) != 0) {
+			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+			continue;
+		}
+		if (!io->transport || load(&io->broken))
+			rc = connect_card(io);
+		pthread_rwlock_unlock(&io->use);
+		if (rc)
+			return rc;
+	}
+}
+
+int lane_enter(struct card_io *io, bool nested, struct lane **out)
+{
+	unsigned int first;
+	struct lane *lane = NULL;
+	int rc = card_io_enter(io);
+
+	if (rc)
+		return rc;
+	if (nested) {
+		lane = &io->lanes[NESTED];
+		pthread_mutex_lock(&lane->lock);
+	} else {
+		for (unsigned int i = 0; i < NESTED && !lane; i++)
+			if (pthread_mutex_trylock(&io->lanes[i].lock) == 0)
+				lane = &io->lanes[i];
+		if (!lane) {
+			first = add(&io->turn, 1) % NESTED;
+			lane = &io->lanes[first];
+			pthread_mutex_lock(&lane->lock);
+		}
+	}
+	rc = load(&io->broken) ? -ENODEV : open_lane(io, lane);
+	if (rc) {
+		store(&io->broken, true);
+		pthread_mutex_unlock(&lane->lock);
+		pthread_rwlock_unlock(&io->use);
+		return -ENODEV;
+	}
+	*out = lane;
+	return 0;
+}
+
+void lane_leave(struct card_io *io, struct lane *lane)
+{
+	pthread_mutex_unlock(&lane->lock);
+	pthread_rwlock_unlock(&io->use);
+}
+
+/* ---- commands -------------------------------------------------------------------------------------------------------- */
+
+int lane_submit(struct lane *lane, unsigned int slot, void *entry)
+{
+	struct speckv_sqe *sqe = entry;
+	struct slot *s = &lane->slots[slot];
+
+	*s = (struct slot){ .id = (uint16_t)(lane->next++ % 2047u * READS_MOST + slot), .busy = true };
+	sqe->command_id = s->id;
+	queue_put(&lane->queue, sqe);
+	return queue_ring(&lane->queue);
+}
+
+/* Called first where a wait was for nothing: is there time left for more of them? */
+static bool patient(uint64_t *until)
+{
+	uint64_t now = clock_ns();
+
+	*until = *until ? *until : now + PATIENCE_NS;
+	return now < *until;
+}
+
+int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot)
+{
+	uint64_t until = 0;
+	int rc;
+
+	while (!lane->slots[slot].done) {
+		struct speckv_cqe done;
+		struct slot *s;
+
+		rc = queue_wait(&lane->queue, &done, SLICE_NS);
+
+		if (rc == -ETIMEDOUT) {
+			rc = queue_check(&lane->queue);
+			if (!rc && patient(&until) && !load(&io->broken))
+				continue;
+			rc = -ENODEV;
+		}
+		if (rc) {
+			store(&io->broken, true);
+			return -ENODEV;
+		}
+		s = &lane->slots[done.command_id % READS_MOST];
+		if (done.command_id == SPECKV_EVENT_COMMAND_ID || !s->busy || s->done || s->id != done.command_id) {
+			if (patient(&until))
+				continue;
+			store(&io->broken, true); /* there may be no end of them */
+			return -ENODEV;
+		}
+		s->status = done.status;
+		s->result = done.result;
+		s->done = true;
+	}
+	lane->slots[slot].busy = false;
+	switch (lane->slots[slot].status) {
+	/* Neither of these says anything of the block: whoever takes them for a bad one drops what is sound. */
+	case SPECKV_STATUS_DENIED: /* the rights of a function go with a reset of the card */
+	case SPECKV_STATUS_ABORTED:
+	case SPECKV_STATUS_NOT_READY:
+	case SPECKV_STATUS_NO_POOL:
+	case SPECKV_STATUS_NO_ENGINE:
+	case SPECKV_STATUS_FENCED:
+		store(&io->broken, true);
+		return -ENODEV;
+	case SPECKV_STATUS_DMA_ERROR:
+	case SPECKV_STATUS_INTERNAL:
+	case SPECKV_STATUS_TIMEOUT:
+		return -ENODEV;
+	default:
+		rc = status_errno(lane->slots[slot].status);
+		return rc == -EIO ? -EHWPOISON : rc; /* uncorrectable memory, or what this build does not know */
+	}
+}
+
+int lane_call(struct card_io *io, struct lane *lane, unsigned int slot, void *entry, uint64_t *result)
+{
+	int rc = lane_submit(lane, slot, entry);
+
+	if (rc) {
+		store(&io->broken, true);
+		return -ENODEV;
+	}
+	rc = lane_collect(io, lane, slot);
+	if (!rc && result)
+		*result = lane->slots[slot].result;
+	return rc;
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+/* The backend that a device name belongs to. */
+#include "cards.h"
+
+int device_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
+{
+	bool card = name && strncmp(name, "emu:", 4) == 0;
+	int rc = card ? card_parse(ctx, name, medium) : medium_parse(ctx, name, medium);
+
+	medium->backend = card ? &card_device : &mapped_device;
+	return rc;
+}
+
+int device_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info)
+{
+	return medium->backend->probe(ctx, medium, info);
+}
