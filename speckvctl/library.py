@@ -33,7 +33,9 @@ def context() -> Iterator[speckv.Context]:
 
 
 def is_card(name: str) -> bool:
-    return name.startswith("emu:")
+    from speckv import card
+
+    return card.is_card(name)
 
 
 def check_device_name(name: str) -> str:

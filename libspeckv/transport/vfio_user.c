@@ -16,8 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "extend.h"
-#include "fork.h"
+#include "base/extend.h"
+#include "base/fork.h"
 #include "transport.h"
 
 enum { VERSION = 1, DMA_MAP = 2, GET_INFO = 4, GET_REGION = 5, REGION_READ = 9, REGION_WRITE = 10 };

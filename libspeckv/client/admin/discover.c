@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "admin.h"
+#include "transport/scheme.h"
 
 static int tell(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, void *arg)
 {
@@ -21,15 +22,20 @@ static int tell(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, v
 	return cb(&info, arg);
 }
 
+struct teller {
+	speckv_device_cb cb;
+	void *arg;
+};
+
+static int tell_one(struct speckv_ctx *ctx, const char *device, void *arg)
+{
+	const struct teller *teller = arg;
+
+	return tell(ctx, device, teller->cb, teller->arg);
+}
+
 /* The device name of an entry of a folder; false where it is none. */
 typedef bool (*namer)(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8]);
-
-static bool name_emulated(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8])
-{
-	(void)folder;
-	snprintf(name, SPECKV_PATH_BYTES + 8, "emu:%s", entry);
-	return name_ok(entry);
-}
 
 static bool name_runtime(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8])
 {
@@ -80,7 +86,7 @@ int speckv_device_foreach(struct speckv_ctx *ctx, speckv_device_cb cb, void *arg
 	folder_close(&runtime);
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
-	rc = each(ctx, "emu", name_emulated, cb, arg);
+	rc = transport_list(ctx, tell_one, &(struct teller){ cb, arg });
 	if (!rc)
 		rc = each(ctx, NULL, name_runtime, cb, arg);
 	return rc ? rc : each(ctx, "media", name_linked, cb, arg);

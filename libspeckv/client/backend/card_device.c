@@ -31,7 +31,7 @@ int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 	char path[SPECKV_PATH_BYTES], text[64] = "";
 	struct folder folder;
 	ssize_t got;
-	int rc = card_folder(ctx, name, path, &folder), fd;
+	int rc = transport_folder(ctx, name, path, &folder), fd;
 
 	if (rc && rc != -ENOENT)
 		return rc;
@@ -57,10 +57,13 @@ static void ask_card(struct speckv_ctx *ctx, const struct medium *medium, struct
 {
 	struct speckv_ioc_info said = { .size = sizeof(said) };
 	struct transport *transport;
-	int rc = card_dial(ctx, medium->name, "io", 1 << 16, &transport);
 	bool stopped = false;
+	struct folder folder;
+	int rc;
 
-	snprintf(info->path, sizeof(info->path), "%.*s/emu/%s", SPECKV_PATH_BYTES / 2, ctx->runtime_dir, medium->name + 4);
+	if (transport_folder(ctx, medium->name, info->path, &folder) == 0)
+		folder_close(&folder);
+	rc = card_dial(ctx, medium->name, TRANSPORT_IO, 1 << 16, &transport);
 	if (!rc) {
 		rc = transport->ops->driver(transport, SPECKV_IOC_INFO, &said, sizeof(said));
 		stopped = !rc && card_stopped(ctx, medium->name, transport);
@@ -94,7 +97,7 @@ static int card_probe(struct speckv_ctx *ctx, const struct medium *medium, struc
 	if (medium->path[0]) {
 		if (info->state != SPECKV_MEDIUM_DENIED)
 			ask_card(ctx, medium, info);
-	} else if (card_folder(ctx, medium->name, path, &folder) == 0) {
+	} else if (transport_folder(ctx, medium->name, path, &folder) == 0) {
 		folder_close(&folder);
 		ask_card(ctx, medium, info); /* a folder, and no card was ever started in it */
 		info->state = info->state == SPECKV_MEDIUM_DENIED ? info->state : SPECKV_MEDIUM_OFFLINE;

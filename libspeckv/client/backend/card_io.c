@@ -103,7 +103,7 @@ static int connect_card(struct card_io *io)
 	depth = ARENA_MOST / CARD_LANES / io->slot_bytes;
 	io->depth = depth > READS_MOST ? READS_MOST : depth < 2 ? 2 : (unsigned int)depth;
 	io->tried_ns = clock_ns();
-	rc = card_dial(r->dev->ctx, r->dev->medium.name, "io", CARD_LANES * (io->depth * io->slot_bytes + RINGS_BYTES), &io->transport);
+	rc = card_dial(r->dev->ctx, r->dev->medium.name, TRANSPORT_IO, CARD_LANES * (io->depth * io->slot_bytes + RINGS_BYTES), &io->transport);
 	if (rc) {
 		io->transport = NULL;
 		io->error = rc == -EACCES ? rc : -ENODEV;

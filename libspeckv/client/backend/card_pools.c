@@ -77,7 +77,7 @@ static int card_full(struct speckv_device *dev, const char *name, uint64_t bytes
 
 	if (card_identify(dev->managed, &identity) != 0)
 		return -ENOSPC;
-	if (more > identity.memory_free_bytes || card_folder(dev->ctx, dev->medium.name, behind.path, &folder) != 0)
+	if (more > identity.memory_free_bytes || transport_folder(dev->ctx, dev->medium.name, behind.path, &folder) != 0)
 		return fail(dev->ctx, -ENOSPC, "pool %s needs %s and its tables, and %s has %s free (%llu bytes); ask for less, or shrink another pool", name,
 			    human(size, bytes), dev->medium.name, human(room, identity.memory_free_bytes), (unsigned long long)identity.memory_free_bytes);
 	folder_close(&folder);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* The backend that a device name belongs to. */
 #include "cards.h"
+#include "transport/scheme.h"
 
 int device_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 {
-	bool card = name && strncmp(name, "emu:", 4) == 0;
+	bool card = transport_scheme(name) != NULL;
 	int rc = card ? card_parse(ctx, name, medium) : medium_parse(ctx, name, medium);
 
 	medium->backend = card ? &card_device : &mapped_device;

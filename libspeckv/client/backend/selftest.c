@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "backend.h"
-#include "transport/extend.h"
+#include "base/extend.h"
 
 #define SCRATCH (32ull << 20)
 

@@ -11,26 +11,20 @@
 
 #include <speckv/base.h>
 
-#include "client/folder.h"
-#include "transport/fork.h"
-#include "transport/transport.h"
+#include "base/folder.h"
+#include "base/fork.h"
+#include "transport/scheme.h"
 
 #define CARD_DATA_BYTES (256u << 10) /* most bytes of one command's data, in or out */
 #define CARD_PATIENCE_NS 10000000000ull
 
-/* Folder of an emulated card: its sockets admin, io and control, and what it keeps. `device_name` is "emu:NAME". The caller closes
- * `folder`. Errors: -EINVAL, -ENOENT (no such card), -EACCES (no permission, or not trusted), -ENOTDIR. */
-int card_folder(struct speckv_ctx *ctx, const char *device_name, char path[SPECKV_PATH_BYTES], struct folder *folder);
 /*
- * Connect to one of a card's sockets (`admin`, `io`) and hold it against the register map. Errors: those of card_folder(), -ENXIO (not
- * running), -EACCES, -EOPNOTSUPP (not a card), -EPROTONOSUPPORT (register map of another major version), -ETIMEDOUT, -ENOMEM.
+ * transport_open(), held against the register map. Errors: those, and -EPROTONOSUPPORT (register map of another major version), -ETIMEDOUT.
  */
-int card_dial(struct speckv_ctx *ctx, const char *device_name, const char *socket, size_t arena_bytes, struct transport **out);
+int card_dial(struct speckv_ctx *ctx, const char *device_name, enum transport_role role, size_t arena_bytes, struct transport **out);
 
 /* Has the card stopped on a fatal error? -EIO, with why and what helps; 0: it has not. */
 int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transport *transport);
-/* The text for why a socket at `path` was not reached, or answers as no card does; returns the error that it stands for. */
-int card_unreachable(struct speckv_ctx *ctx, const char *device_name, const char *path, int rc);
 
 /* The privileged queue pair. Threads: any; one command at a time. */
 struct card_admin;

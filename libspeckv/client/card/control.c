@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* <speckv/card.h>: the process behind an emulated card, spoken to in lines over its `control` socket. */
+/* <speckv/card.h>: names of cards; the process behind an emulated card, spoken to in lines over its `control` socket. */
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -9,9 +9,10 @@
 #include <speckv/card.h>
 
 #include "card.h"
-#include "client/base.h"
+#include "base/base.h"
 
 #define PATIENCE_MS 5000
+#define SOCKET "control"
 
 /* One line, whole. */
 static int exchange(int fd, const char *command, char *answer, size_t bytes)
@@ -45,30 +46,28 @@ static int exchange(int fd, const char *command, char *answer, size_t bytes)
 	return -ENOSPC;
 }
 
+int speckv_device_is_card(const char *device)
+{
+	return transport_scheme(device) != NULL;
+}
+
 int speckv_emu_control(struct speckv_ctx *ctx, const char *card, const char *command, char *answer, size_t bytes)
 {
-	char path[SPECKV_PATH_BYTES], why[256] = "";
-	int fd = -1, error = 0, rc;
-	struct folder folder;
+	int fd, error = 0, rc;
+	char why[256] = "";
 
 	if (!ctx || !command || !answer || !bytes)
 		return -EINVAL;
 	answer[0] = 0;
-	rc = card_folder(ctx, card, path, &folder);
+	fd = emulated_connect(ctx, card, SOCKET);
+	if (fd < 0)
+		return fd;
+	rc = exchange(fd, command, answer, bytes);
+	close(fd);
 	if (rc)
-		return rc;
-	snprintf(path + strlen(path), sizeof(path) - strlen(path), "/control");
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	rc = fd < 0 ? -errno : transport_dial(fd, (struct transport_place){ folder.fd, path, folder.owner });
-	folder_close(&folder);
-	if (!rc)
-		rc = exchange(fd, command, answer, bytes);
-	if (fd >= 0)
-		close(fd);
-	if (rc)
-		return card_unreachable(ctx, card, path, rc);
+		return emulated_unreachable(ctx, card, SOCKET, rc);
 	if (sscanf(answer, "{\"error\": %d", &error) != 1)
-		return card_unreachable(ctx, card, path, -EPROTO);
+		return emulated_unreachable(ctx, card, SOCKET, -EPROTO);
 	if (!error)
 		return 0;
 	if (sscanf(answer, "{\"error\": %*d, \"message\": \"%255[^\"]\"", why) != 1)

@@ -7,7 +7,7 @@
 #include <speckv/card.h>
 
 #include "card.h"
-#include "client/base.h"
+#include "base/base.h"
 
 #define PIECE (64u << 10) /* what a card remembers to have received whole */
 #define RETRIES 3
@@ -30,7 +30,7 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags)
 	rc = card_admin_usable(admin->card);
 	if (rc || admin->lock_fd >= 0)
 		return rc;
-	rc = card_folder(admin->ctx, card_name(admin->card), path, &folder);
+	rc = transport_folder(admin->ctx, card_name(admin->card), path, &folder);
 	if (rc)
 		return rc;
 	snprintf(path + strlen(path), sizeof(path) - strlen(path), "/" LOCK_NAME);

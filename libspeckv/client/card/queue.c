@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* A card's folder and sockets, and its privileged queue pair. */
-#include <fcntl.h>
+/* A card is connected to, and its privileged queue pair. */
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "card.h"
-#include "client/base.h"
+#include "base/base.h"
 
 #include <speckv_regs.h>
 
@@ -28,90 +25,23 @@ struct card_admin {
 	struct speckv_identify identity;
 };
 
-int card_folder(struct speckv_ctx *ctx, const char *device_name, char path[SPECKV_PATH_BYTES], struct folder *folder)
+int card_dial(struct speckv_ctx *ctx, const char *device_name, enum transport_role role, size_t arena_bytes, struct transport **out)
 {
-	const char *name;
-	struct folder emulated;
-	struct stat st;
-	int bytes, rc;
-
-	*folder = (struct folder){ .fd = -1, .owner = NO_OWNER };
-	if (!device_name || strncmp(device_name, "emu:", 4) != 0)
-		return fail(ctx, -EOPNOTSUPP, "%s is not an emulated card; those are named emu:NAME", device_name ? device_name : "(null)");
-	name = device_name + 4;
-	if (!name_ok(name))
-		return fail(ctx, -EINVAL, "%.80s: after 'emu:' comes a name of letters, digits, '.', '_' and '-'", device_name);
-	bytes = snprintf(path, SPECKV_PATH_BYTES, "%s/emu/%s", ctx->runtime_dir, name);
-	if (bytes < 0 || bytes >= SPECKV_PATH_BYTES)
-		return fail(ctx, -ENAMETOOLONG, "%s: the path of its folder is too long", device_name);
-	rc = runtime_folder(ctx, "emu", 0, &emulated);
-	if (!rc)
-		rc = folder_enter(ctx, &emulated, path, FOLDER_LINK | (ctx->runtime_named ? FOLDER_GROUP : 0), folder);
-	if (rc == -ENOENT && emulated.fd >= 0 && fstatat(emulated.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
-		rc = fail(ctx, -ENOENT, "%s: the folder that %s leads to is gone; 'speckvctl emu stop %s --remove' forgets the card", device_name, path, name);
-	else if (rc == -ENOENT)
-		rc = fail(ctx, -ENOENT, "no emulated card %s: 'speckvctl emu start %s' makes one", name, name);
-	folder_close(&emulated);
-	return rc;
-}
-
-int card_unreachable(struct speckv_ctx *ctx, const char *device_name, const char *path, int rc)
-{
-	switch (rc) {
-	case -ENOENT:
-	case -ECONNREFUSED:
-		return fail(ctx, -ENXIO, "%s is not running: 'speckvctl emu start %s'", device_name, device_name + 4);
-	case -EACCES:
-	case -EPERM: {
-		struct stat st;
-
-		if (stat(path, &st) != 0)
-			return fail(ctx, -EACCES, "%s: no permission to reach %s; run as its owner", device_name, path);
-		return fail(ctx, -EACCES, "%s: no permission on %s, which belongs to uid %u; run as that user", device_name, path, st.st_uid);
-	}
-	case -EKEYREJECTED:
-		return fail(ctx, -EACCES, "%s: what listens at %s is another user's process: 'speckvctl emu stop %s' and start it again", device_name, path,
-			    device_name + 4);
-	case -ETIMEDOUT:
-		return fail(ctx, rc, "%s does not answer; 'speckvctl emu stop %s' and start it again", device_name, device_name + 4);
-	case -EPROTO:
-	case -EPROTOTYPE:
-	case -ENOTSOCK:
-		return fail(ctx, -EOPNOTSUPP, "%s: what listens at %s is not a card", device_name, path);
-	case -EUSERS:
-		return fail(ctx, rc, "%s has as many connections as it takes of this user: 'speckvctl emu status %s' lists them", device_name, device_name + 4);
-	case -ECONNRESET:
-		return fail(ctx, rc, "%s closed the connection; it has as many as it takes, or stopped: 'speckvctl emu status %s'", device_name,
-			    device_name + 4);
-	default:
-		return fail(ctx, rc, "%s: cannot connect to %s: %s", device_name, path, strerror(-rc));
-	}
-}
-
-int card_dial(struct speckv_ctx *ctx, const char *device_name, const char *socket, size_t arena_bytes, struct transport **out)
-{
-	char path[SPECKV_PATH_BYTES];
 	uint32_t magic = 0, version = 0;
-	struct folder folder;
 	struct transport *t;
 	int rc;
 
 	*out = NULL;
-	rc = card_folder(ctx, device_name, path, &folder);
+	rc = transport_open(ctx, device_name, role, arena_bytes, &t);
 	if (rc)
 		return rc;
-	snprintf(path + strlen(path), sizeof(path) - strlen(path), "/%s", socket);
-	rc = transport_open_vfio_user((struct transport_place){ folder.fd, path, folder.owner }, arena_bytes, &t);
-	folder_close(&folder);
-	if (rc)
-		return card_unreachable(ctx, device_name, path, rc);
 	rc = t->ops->read32(t, offsetof(speckv_regs_t, MAGIC), &magic);
 	if (!rc)
 		rc = t->ops->read32(t, offsetof(speckv_regs_t, MAP_VERSION), &version);
 	if (!rc && magic != SPECKV_MAGIC)
 		rc = -EPROTO;
 	if (rc)
-		rc = card_unreachable(ctx, device_name, path, rc);
+		rc = transport_unreachable(ctx, device_name, role, rc);
 	else if (version >> 16 != SPECKV_MAP_MAJOR)
 		rc = fail(ctx, -EPROTONOSUPPORT, "%s has a register map of version %u.%u; this build knows %u.x: use the release that it belongs to", device_name,
 			  version >> 16, version & 0xffff, SPECKV_MAP_MAJOR);
@@ -126,7 +56,7 @@ int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transpo
 {
 	static const char *const causes[] = { NULL, "its memory failed", "a transfer of its own tables failed", "it was too hot", "its engine failed a check of itself" };
 	uint32_t status = 0, cause = 0, temperature = 0, trip = 0;
-	char heat[64] = "";
+	char heat[64] = "", advice[ADVICE_BYTES];
 	int rc = t->ops->read32(t, offsetof(speckv_regs_t, STATUS), &status);
 
 	if (rc || !(status & SPECKV_REGS__STATUS__FATAL_bm))
@@ -139,9 +69,9 @@ int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transpo
 		if ((int32_t)temperature >= (int32_t)trip)
 			return fail(ctx, -EIO, "%s has stopped: it is too hot%s; let it cool, then 'speckvctl device reset %s'", device_name, heat, device_name);
 	}
-	if (cause == FATAL_MEMORY && strncmp(device_name, "emu:", 4) == 0)
-		return fail(ctx, -EIO, "%s has stopped: its memory failed; 'speckvctl device reset %s' starts it again, or, where its file system took the memory, "
-			    "'speckvctl emu stop %s' and 'speckvctl emu start %s'", device_name, device_name, device_name + 4, device_name + 4);
+	if (cause == FATAL_MEMORY && transport_scheme(device_name)->advise(device_name, ADVISE_RESTART, advice))
+		return fail(ctx, -EIO, "%s has stopped: its memory failed; 'speckvctl device reset %s' starts it again, or, where its file system took the memory, %s",
+			    device_name, device_name, advice);
 	return fail(ctx, -EIO, "%s has stopped: %s%s; 'speckvctl device reset %s' starts it again, 'speckvctl events %s' says more", device_name,
 		    cause < sizeof(causes) / sizeof(causes[0]) && causes[cause] ? causes[cause] : "a fatal error", heat, device_name, device_name);
 }
@@ -157,7 +87,7 @@ int card_admin_open(struct speckv_ctx *ctx, const char *device_name, struct card
 		return fail(ctx, -ENOMEM, "out of memory");
 	admin->ctx = ctx;
 	snprintf(admin->name, sizeof(admin->name), "%s", device_name ? device_name : "");
-	rc = card_dial(ctx, device_name, "admin", ARENA_BYTES, &admin->transport);
+	rc = card_dial(ctx, device_name, TRANSPORT_ADMIN, ARENA_BYTES, &admin->transport);
 	if (rc) {
 		free(admin);
 		return rc;
@@ -204,10 +134,12 @@ int card_admin_usable(struct card_admin *admin)
 
 static int not_answered(const struct card_admin *admin, int rc)
 {
+	char advice[ADVICE_BYTES];
+
 	if (rc == -ETIMEDOUT)
 		return fail(admin->ctx, rc, "%s does not answer a command", admin->name);
-	return fail(admin->ctx, rc == -ECONNRESET || rc == -EPROTO ? -ECONNRESET : rc, "%s went away in the middle of a command; 'speckvctl emu status %s'", admin->name,
-		    admin->name + 4);
+	transport_scheme(admin->name)->advise(admin->name, ADVISE_LOOK, advice);
+	return fail(admin->ctx, rc == -ECONNRESET || rc == -EPROTO ? -ECONNRESET : rc, "%s went away in the middle of a command; %s", admin->name, advice);
 }
 
 int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes, void *out, size_t out_bytes, uint64_t timeout_ns,

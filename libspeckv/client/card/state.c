@@ -8,7 +8,7 @@
 #include <speckv/card.h>
 
 #include "card.h"
-#include "client/base.h"
+#include "base/base.h"
 
 #define SELFTEST_PATIENCE_NS 120000000000ull
 #define MODEL_PIECE (64u << 10)
@@ -82,7 +82,7 @@ int speckv_admin_info(struct speckv_admin *admin, struct speckv_card_info *info)
 		return rc;
 	memset(info, 0, sizeof(*info));
 	snprintf(info->name, sizeof(info->name), "%s", card_name(admin->card));
-	rc = card_folder(admin->ctx, info->name, info->path, &folder);
+	rc = transport_folder(admin->ctx, info->name, info->path, &folder);
 	if (rc)
 		return rc;
 	folder_close(&folder);

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "store.h"
-#include "transport/extend.h"
+#include "base/extend.h"
 
 static bool read_u64(const char *path, uint64_t *value)
 {

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "store.h"
-#include "transport/extend.h"
+#include "base/extend.h"
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
 {

@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "store.h"
-#include "transport/extend.h"
+#include "base/extend.h"
 
 static bool nearest_statvfs(const char *path, struct statvfs *vfs)
 {

@@ -6,10 +6,10 @@
 #ifndef SPECKV_CLIENT_STORE_H
 #define SPECKV_CLIENT_STORE_H
 
-#include "client/base.h"
+#include "base/base.h"
 #include "operations.h"
 #include "layout.h"
-#include "transport/fork.h"
+#include "base/fork.h"
 
 /* ---- medium.c: what lies at a device name ------------------------------------------------------------------------ */
 

@@ -20,6 +20,9 @@ extern "C" {
 /** A connection to a card's privileged queue pair. Threads: any; commands go one at a time. */
 struct speckv_admin;
 
+/** 1: a device name of a card, by its scheme, whether it is there or not; 0: of another device, or none. NULL is allowed. */
+int speckv_device_is_card(const char *device);
+
 /**
  * Connect to a card. Errors: -ENOENT (no such card), -ENXIO (not running), -EACCES, -EOPNOTSUPP (not a card's name, or what listens there is
  * not a card), -EPROTONOSUPPORT (register map of another major version), -ETIMEDOUT (does not answer), -EIO (stopped on a fatal error).

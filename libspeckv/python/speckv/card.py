@@ -549,6 +549,11 @@ class EmulatorStatus:
     connections: tuple[Connection, ...]
 
 
+def is_card(device: str) -> bool:
+    """Is this device name one of a card, by its scheme, whether that is there or not?"""
+    return bool(lib.speckv_device_is_card(c_text(device)))
+
+
 def emulated(context: Context) -> list[str]:
     """Device names of the emulated cards of the runtime folder, running or not."""
     try:

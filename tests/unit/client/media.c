@@ -2,6 +2,8 @@
 /* A medium that is foreign, half made, of another version, damaged or cut short is refused, with what it is, and not touched. */
 #include "client/admin/admin.h"
 
+#include <speckv/card.h>
+
 #include "harness.h"
 
 static char name[300];
@@ -288,9 +290,18 @@ static void no_permission_is_said(void)
 	remove_device("host:DRAM");
 }
 
+static void names_of_cards_are_told_apart(void)
+{
+	EXPECT(1, speckv_device_is_card("emu:card0"));
+	EXPECT(0, speckv_device_is_card("host:DRAM"));
+	EXPECT(0, speckv_device_is_card("emu"));
+	EXPECT(0, speckv_device_is_card(NULL));
+}
+
 int main(void)
 {
 	test_begin(60);
+	names_of_cards_are_told_apart();
 	a_fixed_medium();
 	pools_of_files();
 	a_pools_file_has_the_mode_that_was_asked_for();

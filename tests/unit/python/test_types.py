@@ -143,3 +143,8 @@ def test_an_errno_becomes_its_exception(number: int, kind: type[speckv.SpeckvErr
 def test_a_count_is_no_error() -> None:
     assert check(3) == 3
     assert str(error(-errno.ENOENT)) == "No such file or directory"
+
+
+def test_names_of_cards_are_told_apart_by_their_scheme() -> None:
+    assert speckv.card.is_card("emu:card0")
+    assert not speckv.card.is_card("host:DRAM")

@@ -3,8 +3,8 @@
  * Folders and files that this process acts in. Each is reached by descriptor from the folder above it, no step follows a link that another
  * user made, and owner, type and mode are read from the descriptor that is used afterwards. LAYOUT.md, "Trust", is the policy.
  */
-#ifndef SPECKV_CLIENT_FOLDER_H
-#define SPECKV_CLIENT_FOLDER_H
+#ifndef SPECKV_BASE_FOLDER_H
+#define SPECKV_BASE_FOLDER_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Files made longer without the signal that a limit on their size sends. */
-#ifndef SPECKV_TRANSPORT_EXTEND_H
-#define SPECKV_TRANSPORT_EXTEND_H
+#ifndef SPECKV_BASE_EXTEND_H
+#define SPECKV_BASE_EXTEND_H
 
 #include <errno.h>
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* What of a handle must not reach a forked child: descriptors whose locks or connections would outlive the parent, and shared mappings. */
-#ifndef SPECKV_TRANSPORT_FORK_H
-#define SPECKV_TRANSPORT_FORK_H
+#ifndef SPECKV_BASE_FORK_H
+#define SPECKV_BASE_FORK_H
 
 #include <stdbool.h>
 #include <stddef.h>

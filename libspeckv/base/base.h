@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What all of client/ may use: the context, error texts, clocks, atomic accesses, locks of bytes of files. */
-#ifndef SPECKV_CLIENT_BASE_H
-#define SPECKV_CLIENT_BASE_H
+/* What all of the host library may use: the context, error texts, clocks, atomic accesses, locks of bytes of files. */
+#ifndef SPECKV_BASE_BASE_H
+#define SPECKV_BASE_BASE_H
 
 #include <errno.h>
 #include <pthread.h>

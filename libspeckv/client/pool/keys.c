@@ -5,7 +5,7 @@
  */
 #include <openssl/evp.h>
 
-#include "base.h"
+#include "base/base.h"
 
 #define KEY_TAG "speckv block key, version 0"
 
