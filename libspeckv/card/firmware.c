@@ -7,7 +7,7 @@
  */
 #include <stdio.h>
 
-#include "card/bundle.h"
+#include "bundle/bundle.h"
 #include "card/internal.h"
 
 #define TRIALS 2 /* first boots that may be cut off before an image is given up */

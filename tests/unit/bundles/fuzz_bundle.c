@@ -6,7 +6,7 @@
  * The first byte of an input says what the rest is: a whole bundle, an envelope, or a manifest that the trusted key signs,
  * so that the fuzzer gets behind the frame and behind the signature. What is accepted must be what the writer writes.
  */
-#include "card/bundle.c"
+#include "bundle/bundle.c"
 
 #include "check.h"
 

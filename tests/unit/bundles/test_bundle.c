@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Bundles: what is built and signed verifies, each refusal has its own error, and every change of a byte is refused. */
-#include "card/bundle.h"
+#include "bundle/bundle.h"
 
 #include "check.h"
 

@@ -3,8 +3,8 @@
  * What a card needs of a bundle beyond speckv/bundle.h: the way to judge an envelope while the bitstream is somewhere
  * else, or still on its way.
  */
-#ifndef SPECKV_CARD_BUNDLE_H
-#define SPECKV_CARD_BUNDLE_H
+#ifndef SPECKV_BUNDLE_BUNDLE_H
+#define SPECKV_BUNDLE_BUNDLE_H
 
 #include <speckv/bundle.h>
 

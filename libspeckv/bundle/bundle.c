@@ -14,7 +14,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
-#include "card/bundle.h"
+#include "bundle/bundle.h"
 
 #define VERSION 0u
 #define PAYLOAD_BYTES_MAX 1024u
