@@ -11,6 +11,7 @@
 
 #include "emulator.h"
 #include "guard.h"
+#include "transport/vfio_user_wire.h"
 
 #define VECTORS 16
 
@@ -105,7 +106,7 @@ static void region_info(void *device, unsigned int region, struct vu_region *inf
 		info->fd = f->emulator->memory_fd;
 	} else if (region == EMU_BAR4) {
 		info->bytes = EMU_BAR4_BYTES;
-	} else if (region == VU_CONFIG_REGION) {
+	} else if (region == VFU_CONFIG_REGION) {
 		info->bytes = EMU_CONFIG_BYTES;
 	} else if (region == SPECKV_DRIVER_REGION) {
 		info->bytes = SPECKV_DRIVER_BYTES;
@@ -133,7 +134,7 @@ static int region_read(void *device, unsigned int region, uint64_t offset, void 
 	case EMU_BAR4:
 		memcpy(to, f->msix + offset, bytes);
 		return 0;
-	case VU_CONFIG_REGION:
+	case VFU_CONFIG_REGION:
 		memcpy(to, f->config + offset, bytes);
 		return 0;
 	case SPECKV_DRIVER_REGION:
@@ -164,7 +165,7 @@ static int region_write(void *device, unsigned int region, uint64_t offset, cons
 	case EMU_BAR4:
 		memcpy(f->msix + offset, from, bytes);
 		return 0;
-	case VU_CONFIG_REGION:
+	case VFU_CONFIG_REGION:
 		config_write(f, offset, from, bytes);
 		return 0;
 	case SPECKV_DRIVER_REGION:

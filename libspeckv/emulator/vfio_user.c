@@ -233,7 +233,7 @@ static int queue(struct vu_connection *c, const void *data, size_t bytes)
 }
 
 /* A message, with at most one descriptor. Goes out at the end of a turn, with all others. */
-static int post(struct vu_connection *c, const struct header *header, const void *body, size_t bytes, int fd)
+static int post(struct vu_connection *c, const struct vfu_header *header, const void *body, size_t bytes, int fd)
 {
 	if (c->error)
 		return c->error;
@@ -258,23 +258,23 @@ static int post(struct vu_connection *c, const struct header *header, const void
 	return 0;
 }
 
-int vu_reply_with(struct vu_connection *c, const struct header *to, const void *body, size_t bytes, int fd)
+int vu_reply_with(struct vu_connection *c, const struct vfu_header *to, const void *body, size_t bytes, int fd)
 {
-	struct header header = { to->id, to->command, (uint32_t)(sizeof(header) + bytes), REPLY, 0 };
+	struct vfu_header header = { to->id, to->command, (uint32_t)(sizeof(header) + bytes), VFU_REPLY, 0 };
 
-	return to->flags & NO_REPLY ? 0 : post(c, &header, body, bytes, fd);
+	return to->flags & VFU_NO_REPLY ? 0 : post(c, &header, body, bytes, fd);
 }
 
-int vu_reply(struct vu_connection *c, const struct header *to, const void *body, size_t bytes)
+int vu_reply(struct vu_connection *c, const struct vfu_header *to, const void *body, size_t bytes)
 {
 	return vu_reply_with(c, to, body, bytes, -1);
 }
 
-int vu_refuse(struct vu_connection *c, const struct header *to, int error)
+int vu_refuse(struct vu_connection *c, const struct vfu_header *to, int error)
 {
-	struct header header = { to->id, to->command, sizeof(header), REPLY | ERROR, (uint32_t)-error };
+	struct vfu_header header = { to->id, to->command, sizeof(header), VFU_REPLY | VFU_ERROR, (uint32_t)-error };
 
-	return to->flags & NO_REPLY ? 0 : post(c, &header, NULL, 0, -1);
+	return to->flags & VFU_NO_REPLY ? 0 : post(c, &header, NULL, 0, -1);
 }
 
 /* ---- memory of the peer ---------------------------------------------------------------------------------------------- */
@@ -335,7 +335,7 @@ static struct piece *piece_take(struct vu_connection *c, uint16_t *id)
 static int ask(struct vu_connection *c, unsigned int command, uint64_t address, const uint8_t *data, uint64_t bytes, uint32_t read, uint64_t at)
 {
 	uint8_t body[16 + DMA_PIECE];
-	struct header header = { .command = (uint16_t)command };
+	struct vfu_header header = { .command = (uint16_t)command };
 	struct piece *piece = piece_take(c, &header.id);
 	size_t size = 16;
 
@@ -386,7 +386,7 @@ static int read_begin(struct vu_connection *c, uint64_t address, uint64_t bytes)
 	c->read_bytes += bytes;
 	c->reads[c->read_count] = (struct read){ .address = address, .bytes = bytes, .at = at, .missing = (bytes + DMA_PIECE - 1) / DMA_PIECE };
 	for (uint64_t n = 0; n < bytes; n += DMA_PIECE)
-		if (ask(c, DMA_READ, address + n, NULL, bytes - n < DMA_PIECE ? bytes - n : DMA_PIECE, c->read_count, at + n))
+		if (ask(c, VFU_DMA_READ, address + n, NULL, bytes - n < DMA_PIECE ? bytes - n : DMA_PIECE, c->read_count, at + n))
 			return c->error;
 	c->read_count++;
 	return 0;
@@ -461,7 +461,7 @@ int vu_dma_write(struct vu_connection *c, uint64_t address, const void *from, ui
 			memcpy(m->memory + (address - m->address), data, n);
 		} else {
 			n = n < DMA_PIECE ? n : DMA_PIECE;
-			if (ask(c, DMA_WRITE, address, data, n, 0, 0))
+			if (ask(c, VFU_DMA_WRITE, address, data, n, 0, 0))
 				return c->error;
 		}
 		address += n;
@@ -506,7 +506,7 @@ void vu_interrupt(struct vu_connection *c, unsigned int vector)
 /* ---- in -------------------------------------------------------------------------------------------------------------- */
 
 /* An answer to a message of ours; an unsolicited one is ignored. */
-static void answered(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+static void answered(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
 {
 	struct piece *piece = c->pieces && h->id & 0x8000 ? &c->pieces[(h->id & 0x7fff) % PIECES] : NULL;
 	struct piece was;
@@ -517,12 +517,12 @@ static void answered(struct vu_connection *c, const struct header *h, const uint
 	piece->kind = PIECE_FREE;
 	c->in_flight--;
 	c->asked_ms = now_ms();
-	if (was.kind == PIECE_WRITE && h->flags & ERROR)
+	if (was.kind == PIECE_WRITE && h->flags & VFU_ERROR)
 		c->ops->dma_failed(c->device);
 	if (was.kind != PIECE_READ)
 		return;
 	c->in_flight_reads--;
-	if (h->flags & ERROR || bytes < 16 + (size_t)was.bytes)
+	if (h->flags & VFU_ERROR || bytes < 16 + (size_t)was.bytes)
 		c->reads[was.read].failed = true;
 	else
 		memcpy(c->read_data + was.at, body + 16, was.bytes);
@@ -580,7 +580,7 @@ static int receive(struct vu_connection *c)
 }
 
 /* The next message, if all of it is there. */
-static bool whole(struct vu_connection *c, struct header *h)
+static bool whole(struct vu_connection *c, struct vfu_header *h)
 {
 	if (c->error || c->in_bytes < sizeof(*h))
 		return false;
@@ -596,16 +596,16 @@ bool vu_pending(const struct vu_connection *c)
 {
 	uint32_t bytes;
 
-	if (c->in_bytes < sizeof(struct header) || vu_full(c))
+	if (c->in_bytes < sizeof(struct vfu_header) || vu_full(c))
 		return false;
-	memcpy(&bytes, c->in + c->in_first + offsetof(struct header, bytes), sizeof(bytes));
+	memcpy(&bytes, c->in + c->in_first + offsetof(struct vfu_header, bytes), sizeof(bytes));
 	return c->in_bytes >= bytes;
 }
 
 int vu_serve(struct vu_connection *c, unsigned int messages)
 {
 	int64_t until = now_ns() + SLICE_NS;
-	struct header h;
+	struct vfu_header h;
 
 	if (vu_flush(c) == 0 && !closed_to(c) && !vu_pending(c))
 		receive(c);
@@ -615,7 +615,7 @@ int vu_serve(struct vu_connection *c, unsigned int messages)
 		c->in_first += h.bytes;
 		c->in_bytes -= h.bytes;
 		c->part_ms = c->in_bytes ? now_ms() : 0;
-		if ((h.flags & TYPE_MASK) == REPLY) {
+		if ((h.flags & VFU_TYPE_MASK) == VFU_REPLY) {
 			answered(c, &h, body, h.bytes - sizeof(h));
 			continue;
 		}

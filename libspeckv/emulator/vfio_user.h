@@ -15,7 +15,6 @@
 #include <stdint.h>
 
 #define VU_REGIONS 10     /* BAR0..5, ROM, configuration space, VGA, one of the device's own */
-#define VU_CONFIG_REGION 7
 #define VU_IRQ_TYPES 5    /* INTx, MSI, MSI-X, ERR, REQ */
 #define VU_MSIX 2
 #define VU_VECTORS 32

@@ -4,14 +4,9 @@
 #define SPECKV_EMULATOR_VFIO_USER_INTERNAL_H
 
 #include "guard.h"
+#include "transport/vfio_user_wire.h"
 #include "vfio_user.h"
 
-enum { VERSION = 1, DMA_MAP, DMA_UNMAP, GET_INFO, GET_REGION, GET_REGION_FDS, GET_IRQ, SET_IRQS, REGION_READ, REGION_WRITE, DMA_READ, DMA_WRITE, RESET };
-
-#define TYPE_MASK 0xfu
-#define REPLY 1u
-#define NO_REPLY 0x10u
-#define ERROR 0x20u
 #define MESSAGE_BYTES (VU_TRANSFER_BYTES + 64)
 #define SLICE_NS 20000u        /* of one connection, before it is another's turn */
 #define FDS 16                 /* of one message */
@@ -32,12 +27,6 @@ enum { VERSION = 1, DMA_MAP, DMA_UNMAP, GET_INFO, GET_REGION, GET_REGION_FDS, GE
 #define MESSAGE_MS 5000
 #define UNREAD_MS 5000
 #define DMA_TIMEOUT_MS 2000
-
-struct header {
-	uint16_t id, command;
-	uint32_t bytes, flags, error;
-};
-_Static_assert(sizeof(struct header) == 16, "vfio-user header");
 
 struct mapping {
 	uint64_t address, bytes;
@@ -100,11 +89,11 @@ struct vu_connection {
 /* The connection is over: the first reason stays. All of these return 0, or that reason. */
 int vu_over(struct vu_connection *c, int error);
 /* Answer a request, unless its sender wants none: with a body, and a descriptor to go with it (-1: none); or with an error. */
-int vu_reply_with(struct vu_connection *c, const struct header *to, const void *body, size_t bytes, int fd);
-int vu_reply(struct vu_connection *c, const struct header *to, const void *body, size_t bytes);
-int vu_refuse(struct vu_connection *c, const struct header *to, int error);
+int vu_reply_with(struct vu_connection *c, const struct vfu_header *to, const void *body, size_t bytes, int fd);
+int vu_reply(struct vu_connection *c, const struct vfu_header *to, const void *body, size_t bytes);
+int vu_refuse(struct vu_connection *c, const struct vfu_header *to, int error);
 void vu_unmap(struct vu_connection *c, struct mapping *m);
 /* A request of the peer, whole. Descriptors that came with it are taken out of c->fds or closed afterwards. */
-int vu_handle(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes);
+int vu_handle(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes);
 
 #endif

@@ -12,11 +12,6 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-struct dma_map {
-	uint32_t argsz, flags;
-	uint64_t offset, address, bytes;
-};
-
 /* Memory that its owner can cut under us is not mapped, nor a part of a huge page, which is mapped whole: it is read and
  * written by message. */
 static bool can_be_mapped(int fd, uint64_t offset, uint64_t bytes)
@@ -44,9 +39,9 @@ static bool within(const struct vu_connection *c, uint64_t bytes)
 	       bytes <= vu_limits.user_mapped_bytes && c->user->mapped_bytes <= vu_limits.user_mapped_bytes - bytes;
 }
 
-static int dma_map(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+static int dma_map(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
 {
-	struct dma_map map;
+	struct vfu_dma_map map;
 	struct mapping *m;
 
 	if (bytes < sizeof(map))
@@ -79,7 +74,7 @@ static int dma_map(struct vu_connection *c, const struct header *h, const uint8_
 	return vu_reply(c, h, NULL, 0);
 }
 
-static int dma_unmap(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+static int dma_unmap(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
 {
 	struct {
 		uint32_t argsz, flags;
@@ -101,36 +96,34 @@ static int dma_unmap(struct vu_connection *c, const struct header *h, const uint
 	return vu_refuse(c, h, -ENOENT);
 }
 
-static int get_region(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+static int get_region(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
 {
 	struct {
-		uint32_t argsz, flags, index, cap_offset;
-		uint64_t bytes, offset;
+		struct vfu_region_info region;
 		uint16_t cap_id, cap_version; /* VFIO_REGION_INFO_CAP_SPARSE_MMAP */
 		uint32_t cap_next, areas, reserved;
 		uint64_t area_offset, area_bytes;
 	} info;
 	struct vu_region region = { .fd = -1 };
-	uint32_t index, room;
+	struct vfu_region_info asked;
 
-	if (bytes < 32)
+	if (bytes < sizeof(asked))
 		return vu_refuse(c, h, -EINVAL);
-	memcpy(&room, body, 4);
-	memcpy(&index, body + 8, 4);
-	if (index >= VU_REGIONS)
+	memcpy(&asked, body, sizeof(asked));
+	if (asked.index >= VU_REGIONS)
 		return vu_refuse(c, h, -EINVAL);
 	memset(&info, 0, sizeof(info));
-	c->ops->region_info(c->device, index, &region);
-	info.argsz = 32;
-	info.index = index;
-	info.bytes = region.bytes;
+	c->ops->region_info(c->device, asked.index, &region);
+	info.region.argsz = sizeof(info.region);
+	info.region.index = asked.index;
+	info.region.bytes = region.bytes;
 	if (region.bytes)
-		info.flags = 1u | (region.writable ? 2u : 0) | (region.fd >= 0 ? 4u : 0);
+		info.region.flags = 1u | (region.writable ? 2u : 0) | (region.fd >= 0 ? 4u : 0);
 	if (region.fd >= 0 && region.mmap_bytes) { /* only a part may be mapped */
-		info.flags |= 8u;
-		info.argsz = sizeof(info);
-		if (room >= sizeof(info)) {
-			info.cap_offset = 32;
+		info.region.flags |= 8u;
+		info.region.argsz = sizeof(info);
+		if (asked.argsz >= sizeof(info)) {
+			info.region.cap_offset = sizeof(info.region);
 			info.cap_id = 1;
 			info.cap_version = 1;
 			info.areas = 1;
@@ -138,10 +131,10 @@ static int get_region(struct vu_connection *c, const struct header *h, const uin
 			info.area_bytes = region.mmap_bytes;
 		}
 	}
-	return vu_reply_with(c, h, &info, info.cap_offset ? sizeof(info) : 32, region.fd);
+	return vu_reply_with(c, h, &info, info.region.cap_offset ? sizeof(info) : sizeof(info.region), region.fd);
 }
 
-static int set_irqs(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+static int set_irqs(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
 {
 	struct {
 		uint32_t argsz, flags, index, start, count;
@@ -189,27 +182,22 @@ static int set_irqs(struct vu_connection *c, const struct header *h, const uint8
 	return vu_reply(c, h, NULL, 0);
 }
 
-struct access {
-	uint64_t offset;
-	uint32_t region, bytes;
-};
-
-static int region_access(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+static int region_access(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
 {
 	struct vu_region region = { .fd = -1 };
-	struct access access;
+	struct vfu_access access;
 	uint8_t *answer;
 	int rc;
 
 	if (bytes < sizeof(access))
 		return vu_refuse(c, h, -EINVAL);
 	memcpy(&access, body, sizeof(access));
-	if (access.region >= VU_REGIONS || access.bytes > VU_TRANSFER_BYTES || (h->command == REGION_WRITE && bytes - sizeof(access) < access.bytes))
+	if (access.region >= VU_REGIONS || access.bytes > VU_TRANSFER_BYTES || (h->command == VFU_REGION_WRITE && bytes - sizeof(access) < access.bytes))
 		return vu_refuse(c, h, -EINVAL);
 	c->ops->region_info(c->device, access.region, &region);
 	if (access.offset > region.bytes || access.bytes > region.bytes - access.offset)
 		return vu_refuse(c, h, -EINVAL);
-	if (h->command == REGION_WRITE) {
+	if (h->command == VFU_REGION_WRITE) {
 		/* the data is the message's own, and the reply goes first: QEMU answers no DMA while it waits for one */
 		rc = vu_reply(c, h, &access, sizeof(access));
 		if (!rc && access.bytes)
@@ -227,7 +215,7 @@ static int region_access(struct vu_connection *c, const struct header *h, const 
 	return rc;
 }
 
-static int version(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+static int version(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
 {
 	_Static_assert(VU_TRANSFER_BYTES == 4096, "as announced");
 	static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":4096,"
@@ -255,7 +243,7 @@ static int version(struct vu_connection *c, const struct header *h, const uint8_
 	return vu_reply(c, h, answer, sizeof(answer));
 }
 
-static int get_irq(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+static int get_irq(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
 {
 	uint32_t info[4] = { 16, 0, 0, 0 };
 
@@ -269,31 +257,31 @@ static int get_irq(struct vu_connection *c, const struct header *h, const uint8_
 	return vu_reply(c, h, info, sizeof(info));
 }
 
-int vu_handle(struct vu_connection *c, const struct header *h, const uint8_t *body, size_t bytes)
+int vu_handle(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
 {
 	static const uint32_t info[4] = { 16, 1 | 2, VU_REGIONS, VU_IRQ_TYPES }; /* reset, PCI */
 
-	if (!c->greeted && h->command != VERSION)
+	if (!c->greeted && h->command != VFU_VERSION)
 		return vu_over(c, -EPROTO);
 	switch (h->command) {
-	case VERSION:
+	case VFU_VERSION:
 		return version(c, h, body, bytes);
-	case DMA_MAP:
+	case VFU_DMA_MAP:
 		return dma_map(c, h, body, bytes);
-	case DMA_UNMAP:
+	case VFU_DMA_UNMAP:
 		return dma_unmap(c, h, body, bytes);
-	case GET_INFO:
+	case VFU_GET_INFO:
 		return vu_reply(c, h, info, sizeof(info));
-	case GET_REGION:
+	case VFU_GET_REGION:
 		return get_region(c, h, body, bytes);
-	case GET_IRQ:
+	case VFU_GET_IRQ:
 		return get_irq(c, h, body, bytes);
-	case SET_IRQS:
+	case VFU_SET_IRQS:
 		return set_irqs(c, h, body, bytes);
-	case REGION_READ:
-	case REGION_WRITE:
+	case VFU_REGION_READ:
+	case VFU_REGION_WRITE:
 		return region_access(c, h, body, bytes);
-	case RESET: {
+	case VFU_RESET: {
 		int rc = c->ops->reset(c->device);
 
 		return rc ? vu_refuse(c, h, rc) : vu_reply(c, h, NULL, 0);

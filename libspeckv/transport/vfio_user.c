@@ -19,23 +19,13 @@
 #include "base/extend.h"
 #include "base/fork.h"
 #include "transport.h"
+#include "vfio_user_wire.h"
 
-enum { VERSION = 1, DMA_MAP = 2, GET_INFO = 4, GET_REGION = 5, REGION_READ = 9, REGION_WRITE = 10 };
-
-#define REPLY 1u
-#define NO_REPLY 0x10u
-#define ERROR 0x20u
 #define ANSWER_MS 10000
 #define ARENA_ADDRESS 0x100000000ull
 #define BAR0_BYTES 0x20000u
 #define DOORBELLS 0x10000u
-#define CONFIG_REGION 7
 #define ACCESS_BYTES 512 /* most data of one region access */
-
-struct header {
-	uint16_t id, command;
-	uint32_t bytes, flags, error;
-};
 
 struct vfio_user {
 	struct transport transport;
@@ -150,7 +140,7 @@ static int receive_all(struct vfio_user *v, void *data, size_t bytes, int *fd, i
 /* Ask and wait for the answer, of at most `answer_bytes`; *got says how many came. */
 static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, size_t bytes, int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
 {
-	struct header h = { v->next_id++, command, (uint32_t)(sizeof(h) + bytes), 0, 0 }, r;
+	struct vfu_header h = { v->next_id++, command, (uint32_t)(sizeof(h) + bytes), 0, 0 }, r;
 	int64_t until = now_ms() + ANSWER_MS;
 	uint8_t message[sizeof(h) + 16 + ACCESS_BYTES];
 	size_t left;
@@ -169,7 +159,7 @@ static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, s
 		if (r.bytes < sizeof(r) || r.bytes > 1u << 20)
 			return broken(v, -EPROTO);
 		left = r.bytes - sizeof(r);
-		if ((r.flags & 0xf) == REPLY && r.id == h.id && r.command == command)
+		if ((r.flags & 0xf) == VFU_REPLY && r.id == h.id && r.command == command)
 			break;
 		/* a request of the card: everything it may reach is mapped, so the answer to any is no */
 		for (size_t n; left; left -= n) {
@@ -180,7 +170,7 @@ static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, s
 				return v->broken;
 		}
 		if ((r.flags & 0xf) == 0) {
-			struct header no = { r.id, r.command, sizeof(no), REPLY | ERROR, EFAULT };
+			struct vfu_header no = { r.id, r.command, sizeof(no), VFU_REPLY | VFU_ERROR, EFAULT };
 
 			if (send_all(v, &no, sizeof(no), -1, until))
 				return v->broken;
@@ -194,7 +184,7 @@ static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, s
 		*got = left;
 	if (left && receive_all(v, answer, left, fd, until))
 		return v->broken;
-	return r.flags & ERROR ? -(int)(r.error && r.error < 4096 ? r.error : EIO) : 0;
+	return r.flags & VFU_ERROR ? -(int)(r.error && r.error < 4096 ? r.error : EIO) : 0;
 }
 
 static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t bytes, int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
@@ -210,17 +200,12 @@ static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t b
 	return rc;
 }
 
-struct access {
-	uint64_t offset;
-	uint32_t region, bytes;
-};
-
 static int region_read(struct vfio_user *v, uint32_t region, uint64_t offset, void *data, uint32_t bytes)
 {
-	struct access access = { offset, region, bytes };
+	struct vfu_access access = { offset, region, bytes };
 	uint8_t answer[sizeof(access) + ACCESS_BYTES] = { 0 };
 	size_t got = 0;
-	int rc = ask(v, REGION_READ, &access, sizeof(access), -1, answer, sizeof(access) + bytes, &got, NULL);
+	int rc = ask(v, VFU_REGION_READ, &access, sizeof(access), -1, answer, sizeof(access) + bytes, &got, NULL);
 
 	if (!rc && got != sizeof(access) + bytes)
 		rc = broken(v, -EPROTO);
@@ -231,12 +216,12 @@ static int region_read(struct vfio_user *v, uint32_t region, uint64_t offset, vo
 
 static int region_write(struct vfio_user *v, uint32_t region, uint64_t offset, const void *data, uint32_t bytes)
 {
-	struct access access = { offset, region, bytes };
+	struct vfu_access access = { offset, region, bytes };
 	uint8_t body[sizeof(access) + ACCESS_BYTES], answer[sizeof(access)];
 
 	memcpy(body, &access, sizeof(access));
 	memcpy(body + sizeof(access), data, bytes);
-	return ask(v, REGION_WRITE, body, sizeof(access) + bytes, -1, answer, sizeof(answer), NULL, NULL);
+	return ask(v, VFU_REGION_WRITE, body, sizeof(access) + bytes, -1, answer, sizeof(answer), NULL, NULL);
 }
 
 static int read32(struct transport *t, uint32_t offset, uint32_t *value)
@@ -254,8 +239,8 @@ static int write32(struct transport *t, uint32_t offset, uint32_t value)
 static int post32(struct transport *t, uint32_t offset, uint32_t value)
 {
 	struct vfio_user *v = (struct vfio_user *)t;
-	struct access access = { offset, 0, sizeof(value) };
-	struct header h = { 0, REGION_WRITE, sizeof(h) + sizeof(access) + sizeof(value), NO_REPLY, 0 };
+	struct vfu_access access = { offset, 0, sizeof(value) };
+	struct vfu_header h = { 0, VFU_REGION_WRITE, sizeof(h) + sizeof(access) + sizeof(value), VFU_NO_REPLY, 0 };
 	uint8_t message[sizeof(h) + sizeof(access) + sizeof(value)];
 	int rc;
 
@@ -273,7 +258,7 @@ static int post32(struct transport *t, uint32_t offset, uint32_t value)
 
 static int read_config(struct transport *t, uint32_t offset, void *data, uint32_t bytes)
 {
-	return bytes > ACCESS_BYTES ? -EINVAL : region_read((struct vfio_user *)t, CONFIG_REGION, offset, data, bytes);
+	return bytes > ACCESS_BYTES ? -EINVAL : region_read((struct vfio_user *)t, VFU_CONFIG_REGION, offset, data, bytes);
 }
 
 static int driver(struct transport *t, uint32_t request, void *argument, size_t bytes)
@@ -333,7 +318,7 @@ static int greet(struct vfio_user *v)
 	uint8_t answer[512] = { 0 };
 	uint16_t major;
 	size_t got = 0;
-	int rc = ask(v, VERSION, hello, sizeof(hello), -1, answer, sizeof(answer), &got, NULL);
+	int rc = ask(v, VFU_VERSION, hello, sizeof(hello), -1, answer, sizeof(answer), &got, NULL);
 
 	if (rc)
 		return rc == -ETIMEDOUT || rc == -ECONNRESET || rc == -EUSERS ? rc : -EPROTO;
@@ -343,20 +328,15 @@ static int greet(struct vfio_user *v)
 
 static int map_doorbells(struct vfio_user *v)
 {
-	uint32_t request[8] = { 64, 0, 0, 0 };
+	struct vfu_region_info request = { .argsz = 64 }, info; /* of BAR0 */
 	uint8_t answer[128] = { 0 };
-	uint64_t bytes = 0;
 	size_t got = 0;
-	int fd = -1, rc = ask(v, GET_REGION, request, sizeof(request), -1, answer, sizeof(answer), &got, &fd);
+	int fd = -1, rc = ask(v, VFU_GET_REGION, &request, sizeof(request), -1, answer, sizeof(answer), &got, &fd);
 	void *map;
 
-	if (!rc && got < 32)
-		rc = -EPROTO;
-	if (!rc) {
-		memcpy(&bytes, answer + 16, sizeof(bytes));
-		if (bytes != BAR0_BYTES)
-			rc = -EPROTO; /* some device, but not a card of this register map */
-	}
+	memcpy(&info, answer, sizeof(info));
+	if (!rc && (got < sizeof(info) || info.bytes != BAR0_BYTES))
+		rc = -EPROTO; /* some device, but not a card of this register map */
 	if (!rc && fd >= 0) {
 		int seals = fcntl(fd, F_GET_SEALS);
 
@@ -374,10 +354,7 @@ static int map_doorbells(struct vfio_user *v)
 
 static int give_arena(struct vfio_user *v, size_t bytes)
 {
-	struct {
-		uint32_t argsz, flags;
-		uint64_t offset, address, bytes;
-	} map = { sizeof(map), 3, 0, ARENA_ADDRESS, bytes };
+	struct vfu_dma_map map = { .argsz = sizeof(map), .flags = 3, .address = ARENA_ADDRESS, .bytes = bytes };
 	int fd = memfd_create("speckv-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc = 0;
 	void *at;
 
@@ -392,7 +369,7 @@ static int give_arena(struct vfio_user *v, size_t bytes)
 			v->transport.arena = at;
 			v->transport.arena_bytes = bytes;
 			v->transport.arena_address = ARENA_ADDRESS;
-			rc = ask(v, DMA_MAP, &map, sizeof(map), fd, NULL, 0, NULL, NULL);
+			rc = ask(v, VFU_DMA_MAP, &map, sizeof(map), fd, NULL, 0, NULL, NULL);
 		}
 	}
 	if (fd >= 0)
@@ -463,7 +440,7 @@ int transport_open_vfio_user(struct transport_place place, size_t arena_bytes, s
 	if (!rc)
 		rc = greet(v);
 	if (!rc)
-		rc = region_read(v, CONFIG_REGION, 0, &id, sizeof(id));
+		rc = region_read(v, VFU_CONFIG_REGION, 0, &id, sizeof(id));
 	if (!rc) {
 		v->transport.vendor = (uint16_t)id;
 		v->transport.device = (uint16_t)(id >> 16);
