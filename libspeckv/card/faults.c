@@ -1,6 +1,41 @@
 // SPDX-License-Identifier: MIT
-/* The world around the card: temperature, and faults that tests and `device inject` ask for. */
+/* Fatal errors; the world around the card: temperature, and faults that tests and `device inject` ask for. */
 #include "card/internal.h"
+
+/* What the causes mean, as in rtl/regs/speckv.rdl. */
+static const char *const causes[] = {
+	[SPECKV_FATAL_MEMORY] = "device memory that holds tables failed",
+	[SPECKV_FATAL_THERMAL] = "its temperature reached the limit",
+	[SPECKV_FATAL_DMA] = "a transfer of its own tables failed",
+	[SPECKV_FATAL_INTERNAL] = "a consistency check of the engine failed",
+	[SPECKV_FATAL_ADMIN_QUEUE] = "the admin queue cannot be reached",
+	[SPECKV_FATAL_ADMIN_DOORBELL] = "a wrong value was written to the admin queue's doorbell",
+};
+
+/* `function` NULL: the whole card stops. */
+void card_fatal(struct speckv_card *card, struct card_function *function, uint8_t cause)
+{
+	if (function) {
+		if (function->fatal)
+			return;
+		function->fatal = cause;
+		function->ready = false;
+		card_notify(function, SPECKV_REGS__INT_STATUS__FATAL_bm);
+		return;
+	}
+	if (card->fatal)
+		return;
+	card->fatal = cause;
+	if (cause == SPECKV_FATAL_THERMAL && card->temperature >= card->config.trip_millicelsius)
+		card_event(card, SPECKV_CARD_FATAL, SPECKV_ERROR, 0, 0, cause, "the card stopped: too hot, %g C (it stops at %g C)",
+			   card->temperature / 1000.0, card->config.trip_millicelsius / 1000.0);
+	else
+		card_event(card, SPECKV_CARD_FATAL, SPECKV_ERROR, 0, 0, cause, "the card stopped: %s",
+			   cause < sizeof(causes) / sizeof(causes[0]) && causes[cause] ? causes[cause] : "fatal error");
+	for (unsigned int i = 0; i < card->functions_max; i++)
+		if (card->functions[i])
+			card_notify(card->functions[i], SPECKV_REGS__INT_STATUS__FATAL_bm);
+}
 
 static void throttle(struct speckv_card *card, bool on)
 {

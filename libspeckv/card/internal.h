@@ -335,11 +335,15 @@ static inline bool card_zero(const void *at, size_t bytes)
 /* Reserved members must be zero. */
 #define CARD_RESERVED(context, member) (!card_zero(&(context)->entry->member, sizeof((context)->entry->member)))
 
-/* registers.c */
+/* interrupts.c */
 void card_interrupt(struct card_function *function, unsigned int vector);
 void card_notify(struct card_function *function, uint32_t bits);
 void card_notify_admins(struct speckv_card *card, uint32_t bits);
+
+/* faults.c */
 void card_fatal(struct speckv_card *card, struct card_function *function, uint8_t cause);
+
+/* registers.c */
 uint32_t card_caps(const struct card_function *function);
 uint32_t card_revision(const struct speckv_card *card);
 uint64_t card_build_id(const struct speckv_card *card);
@@ -363,6 +367,18 @@ void card_revoke(struct card_function *function, struct card_queue *queue, unsig
 /* I/O commands that were submitted and are not completed, of all functions. */
 uint32_t card_outstanding(struct speckv_card *card);
 void card_abort_pool(struct speckv_card *card, unsigned int pool, uint16_t status);
+static inline bool card_queue_is_admin(const struct card_queue *queue)
+{
+	return queue->index == SPECKV_ALL_QUEUES;
+}
+uint32_t card_queue_tail(struct card_function *function, const struct card_queue *queue);
+/* Completion entries that may be written. A head that cannot be right fails the queue pair. */
+uint32_t card_queue_room(struct card_function *function, struct card_queue *queue);
+void card_queue_signal(struct card_function *function, struct card_queue *queue);
+/* Forget a command in flight, by its place. */
+void card_queue_remove(struct card_queue *queue, unsigned int place);
+/* Post the completion of a command. */
+void card_command_end(struct card_context *context, uint16_t status);
 
 /* Which command a transfer from host memory belongs to: ids are a queue pair's own. Never 0. */
 static inline uint64_t card_transfer(const struct card_queue *queue, uint16_t id)
@@ -384,7 +400,6 @@ uint16_t card_data_write(struct card_context *context, uint64_t address, const v
 /* io.c, admin.c: run one command. CARD_WAIT: look at it again later. */
 uint16_t card_io(struct card_context *context);
 uint16_t card_admin(struct card_context *context);
-uint16_t card_pool_find(struct card_context *context, unsigned int number, uint32_t right, struct card_pool **out);
 
 /* write.c, frames.c */
 uint16_t card_write(struct card_context *context);
@@ -412,11 +427,14 @@ void card_stage_drop(struct speckv_card *card, unsigned int pool, uint64_t addre
 void card_stage_clear(struct speckv_card *card);
 bool card_stage_budget(struct speckv_card *card, uint64_t bytes);
 
+/* memory.c */
+void card_tlb_flush(struct speckv_card *card, unsigned int pool);
+
 /* translate.c: pool-virtual addresses. `fault`: the first address that failed. Statuses. */
 uint16_t card_map(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t bytes, uint8_t **contiguous);
 uint16_t card_memory_read(struct card_context *context, struct card_pool *pool, uint64_t address, void *to, uint64_t bytes);
 uint16_t card_memory_write(struct card_context *context, struct card_pool *pool, uint64_t address, const void *from, uint64_t bytes);
-void card_tlb_flush(struct speckv_card *card, unsigned int pool);
+uint16_t card_pool_find(struct card_context *context, unsigned int number, uint32_t right, struct card_pool **out);
 
 /* directory.c: blocks and who holds them */
 struct card_block *card_block_at(struct card_pool *pool, uint64_t address);
@@ -460,7 +478,7 @@ int card_pool_prepare(struct speckv_card *card, struct card_pool *pool);
 void card_grants_drop(struct speckv_card *card, unsigned int pool);
 int card_scratch(struct speckv_card *card, uint64_t frame_bytes, uint64_t raw_bytes);
 
-/* logs.c */
+/* logs.c, get_log.c */
 void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsigned int function, unsigned int pool, uint64_t value,
 		const char *format, ...) __attribute__((format(printf, 7, 8)));
 /* One that an I/O command caused: it counts to the share of the function's user, and is left out beyond it. */
@@ -472,6 +490,7 @@ void card_error(struct card_context *context, uint16_t status);
 #define CARD_SIZE_TEXT 32
 const char *card_size(char text[CARD_SIZE_TEXT], uint64_t bytes);
 uint16_t card_get_log(struct card_context *context);
+void card_statistics_clear(struct speckv_card *card, struct card_statistics *statistics);
 void card_statistics_reset(struct speckv_card *card);
 void card_count(struct card_context *context, enum card_counter counter, uint64_t n);
 void card_tally(struct speckv_card *card, struct card_pool *pool, unsigned int counter, uint64_t n);
@@ -480,7 +499,9 @@ unsigned int card_bucket(uint64_t ns);
 void card_logs_recover(struct speckv_card *card);
 void card_logs_clear(struct speckv_card *card);
 
-/* features.c, selftest.c */
+/* features.c, settings.c, selftest.c */
+#define CARD_FEATURE_FIRST SPECKV_FEATURE_THROTTLE_MILLICELSIUS /* of the card's own */
+#define CARD_FEATURE_LAST SPECKV_FEATURE_POLL_MICROSECONDS
 uint16_t card_set_feature(struct card_context *context);
 uint16_t card_get_feature(struct card_context *context);
 void card_features_reset(struct speckv_card *card);

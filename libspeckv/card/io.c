@@ -2,22 +2,6 @@
 /* I/O commands: dispatch, rights, latencies. */
 #include "card/internal.h"
 
-/* A pool that this queue pair has the right to use. Without any right nothing is said about whether the pool exists. */
-uint16_t card_pool_find(struct card_context *context, unsigned int number, uint32_t right, struct card_pool **out)
-{
-	uint32_t rights;
-
-	if (!number || number > SPECKV_CARD_POOLS)
-		return CARD_INVALID(context, sqe.pool);
-	rights = context->function->grant[number].rights | context->queue->grant[number].rights;
-	if ((rights & right) != right)
-		return SPECKV_STATUS_DENIED;
-	if (!context->card->pools[number].present)
-		return SPECKV_STATUS_NO_POOL;
-	*out = &context->card->pools[number];
-	return SPECKV_STATUS_OK;
-}
-
 static uint16_t bare(struct card_context *context)
 {
 	const struct speckv_cmd_bare *command = &context->entry->bare;

@@ -531,3 +531,10 @@ int memory_open(struct speckv_card *card)
 	recover(card);
 	return 0;
 }
+
+void card_tlb_flush(struct speckv_card *card, unsigned int pool)
+{
+	for (unsigned int i = 0; i < CARD_TLB; i++)
+		if (card->tlb[i].pool == pool)
+			card->tlb[i].pool = 0;
+}

@@ -2,11 +2,20 @@
 /* Pool-virtual addresses: bounds, page map, a small TLB, poisoned pages. A fault names pool and address and fails its command only. */
 #include "card/internal.h"
 
-void card_tlb_flush(struct speckv_card *card, unsigned int pool)
+/* A pool that this queue pair has the right to use. Without any right nothing is said about whether the pool exists. */
+uint16_t card_pool_find(struct card_context *context, unsigned int number, uint32_t right, struct card_pool **out)
 {
-	for (unsigned int i = 0; i < CARD_TLB; i++)
-		if (card->tlb[i].pool == pool)
-			card->tlb[i].pool = 0;
+	uint32_t rights;
+
+	if (!number || number > SPECKV_CARD_POOLS)
+		return CARD_INVALID(context, sqe.pool);
+	rights = context->function->grant[number].rights | context->queue->grant[number].rights;
+	if ((rights & right) != right)
+		return SPECKV_STATUS_DENIED;
+	if (!context->card->pools[number].present)
+		return SPECKV_STATUS_NO_POOL;
+	*out = &context->card->pools[number];
+	return SPECKV_STATUS_OK;
 }
 
 /* Map entry of a page of the pool; 0: none. */

@@ -204,7 +204,7 @@ static int card_rebuild(struct region *r, uint16_t number, uint64_t *kept, uint6
 		memcpy(&header, page, sizeof(header));
 		if (header.entries && (header.entry_bytes < sizeof(struct speckv_log_block) ||
 				       header.entries > (CARD_DATA_BYTES - sizeof(header)) / header.entry_bytes)) {
-			rc = fail(dev->ctx, -EBADMSG, "%s: a log of blocks that is none", dev->medium.name);
+			rc = fail(dev->ctx, -EBADMSG, "%s: malformed log page", dev->medium.name);
 			break;
 		}
 		for (uint32_t i = 0; i < header.entries; i++) {

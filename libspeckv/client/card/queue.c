@@ -4,6 +4,7 @@
 
 #include "card.h"
 #include "base/base.h"
+#include "base/log_entries.h"
 
 #include <speckv_regs.h>
 
@@ -227,34 +228,11 @@ const char *card_name(const struct card_admin *admin)
 
 /* ---- logs ----------------------------------------------------------------------------------------------------------- */
 
-static size_t entry_bytes(unsigned int log)
-{
-	switch (log) {
-	case SPECKV_LOG_HEALTH:
-		return sizeof(struct speckv_log_health);
-	case SPECKV_LOG_ERRORS:
-		return sizeof(struct speckv_log_error);
-	case SPECKV_LOG_EVENTS:
-		return sizeof(struct speckv_log_event);
-	case SPECKV_LOG_POOLS:
-		return sizeof(struct speckv_pool_description);
-	case SPECKV_LOG_FLASH:
-		return sizeof(struct speckv_log_slot);
-	case SPECKV_LOG_SELF_TEST:
-		return sizeof(struct speckv_log_test);
-	case SPECKV_LOG_GRANTS:
-		return sizeof(struct speckv_log_grant);
-	case SPECKV_LOG_COUNTERS:
-		return sizeof(struct speckv_log_counters);
-	default:
-		return SIZE_MAX;
-	}
-}
-
 int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint64_t after, card_log_cb cb, void *arg)
 {
 	bool sequences = log == SPECKV_LOG_ERRORS || log == SPECKV_LOG_EVENTS;
 	uint8_t *page = malloc(CARD_DATA_BYTES); /* not the arena, which a card may change while it is read */
+	uint32_t least = speckv_log_entry_bytes(log);
 	uint64_t end = UINT64_MAX;
 	int rc = page ? 0 : fail(admin->ctx, -ENOMEM, "out of memory");
 
@@ -268,8 +246,8 @@ int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint
 		memcpy(&header, page, sizeof(header));
 		if (!header.entries)
 			break;
-		if (header.entry_bytes < entry_bytes(log) || header.entries > (CARD_DATA_BYTES - sizeof(header)) / header.entry_bytes) {
-			rc = fail(admin->ctx, -EBADMSG, "%s: a log that is none", admin->name);
+		if (!least || header.entry_bytes < least || header.entries > (CARD_DATA_BYTES - sizeof(header)) / header.entry_bytes) {
+			rc = fail(admin->ctx, -EBADMSG, "%s: malformed log page", admin->name);
 			break;
 		}
 		if (end == UINT64_MAX)
