@@ -30,6 +30,7 @@ int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium
 int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info);
 /* 1: made by this call; 0: what is there now is not, look again. `format`: overwrite what was found and is of no use. */
 int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format);
+uint32_t medium_super_crc(const struct lay_superblock *super);
 /* Is a copy of a superblock what was written there? */
 bool medium_super_sound(const struct lay_superblock *super);
 /* Can what lies there be overwritten as a medium of fixed size, and how large would that be? Its descriptor; nothing is changed. Text set. */
@@ -173,12 +174,22 @@ struct region_plan {
 	uint32_t page_bytes, min_run;
 	uint64_t capacity_bytes, max_bytes;
 };
+/* region_plan.c, region_make.c, region_files.c */
 int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config, bool single, struct region_plan *plan);
 /* How long its file is; how much of it is backed at once. */
 uint64_t region_file_bytes(const struct speckv_device *dev, const struct region_plan *plan);
 uint64_t region_backing_bytes(const struct speckv_device *dev, const struct region_plan *plan);
 /* `record`: a private copy: what is shared may change meanwhile. */
 int region_make(struct speckv_device *dev, const struct lay_pool_record *record, const struct speckv_pool_config *config, const struct region_plan *plan);
+/* Reserve what is used now, so that a later write can never meet a full file system (SIGBUS). */
+int region_reserve(int fd, uint64_t offset, uint64_t bytes);
+uint32_t region_head_crc(const struct lay_pool *head);
+/* Is this copy of a header one of this record's pool, with offsets and sizes that fit each other? */
+bool region_head_sane(const struct lay_pool *head, const struct lay_pool_record *record);
+/* The pool's file, owned and writable as its record says. */
+int region_file_open(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record, int flags);
+/* Does the file hold this record's pool, or nothing at all? What was cut short or damaged behind its uuid is that pool still. */
+bool region_file_of(int fd, const struct lay_pool_record *record);
 /* The record that a pool's file says it had. Text set where it is no whole pool of that name. */
 int region_left(struct speckv_device *dev, const struct folder *pools, const char *name, struct lay_pool_record *record);
 int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *region);
@@ -338,7 +349,7 @@ uint64_t pages_first_above(struct region *r, uint64_t mark);
 /* Retired pages in [from, to) are free again. */
 void pages_unretire(struct region *r, uint64_t from, uint64_t to);
 
-/* ---- index.c ----------------------------------------------------------------------------------------------------- */
+/* ---- index.c, tree.c ------------------------------------------------------------------------------------------------- */
 
 uint64_t key_hash(const struct region *region, const struct speckv_key *key);
 bool index_find(struct region *region, const struct speckv_key *key, struct found *out);

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+/* A pool's region is made: a draft that gets its name when it is whole, or extents of a medium of fixed size. */
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "store.h"
+#include "base/extend.h"
+
+int region_reserve(int fd, uint64_t offset, uint64_t bytes)
+{
+	int rc;
+
+	do
+		rc = fallocate(fd, 0, (off_t)offset, (off_t)bytes) == 0 ? 0 : -errno;
+	while (rc == -EINTR);
+	if (rc == -EOPNOTSUPP) /* it writes */
+		rc = !file_size_allowed(offset + bytes, NULL) ? -EFBIG : -posix_fallocate(fd, (off_t)offset, (off_t)bytes);
+	return rc;
+}
+
+static void head_init(struct lay_pool_head *head, const struct lay_pool_record *record, const struct speckv_pool_config *config,
+		      const struct region_plan *plan)
+{
+	struct lay_pool *pool = &head->pool;
+	uint64_t sequence = 0;
+
+	memset((void *)head, 0, sizeof(*head));
+	store(&pool->state, LAY_MEDIUM_MAKING);
+	pool->magic = LAY_POOL_MAGIC;
+	pool->version = LAY_VERSION;
+	memcpy(pool->uuid, record->uuid, sizeof(pool->uuid));
+	pool->generation = record->generation;
+	memcpy(pool->name, record->name, sizeof(pool->name));
+	pool->created_ns = record->created_ns;
+	pool->geometry = config->geometry;
+	pool->block_bytes = plan->block_bytes;
+	pool->codec = config->codec;
+	pool->page_bytes = plan->page_bytes;
+	pool->single_tenant = config->single_tenant;
+	pool->min_run = plan->min_run;
+	pool->max_pages = plan->max_pages;
+	pool->max_entries = plan->max_entries;
+	pool->bucket_mask = plan->buckets - 1;
+	random_bytes(&pool->seed, sizeof(pool->seed));
+	pool->directory_offset = plan->directory_offset;
+	pool->page_map_offset = plan->page_map_offset;
+	pool->entry_offset = plan->entry_offset;
+	pool->data_offset = plan->data_offset;
+	pool->region_bytes = plan->region_bytes;
+	pool->crc = region_head_crc(pool);
+	if (plan->calibration_bytes) {
+		struct lay_calibration *place = &pool->calibration;
+
+		*place = (struct lay_calibration){ .offset = plan->calibration_offset, .bytes = plan->calibration_bytes, .first_layer = config->first_layer,
+						   .first_head = config->first_head };
+		place->crc = speckv_crc32c(0, place, offsetof(struct lay_calibration, crc));
+		memcpy((uint8_t *)head + plan->calibration_offset, config->calibration, plan->calibration_bytes);
+	}
+	store(&pool->data_pages, plan->pages);
+	store(&pool->quota_pages, config->quota_bytes / plan->page_bytes);
+	store(&pool->tenant_quota_pages, config->tenant_quota_bytes / plan->page_bytes);
+	store(&pool->eviction, config->eviction);
+	boot_id(pool->boot_id);
+	store(&pool->stats_since_ns, record->created_ns);
+	store(&pool->next_run_generation, 1);
+	random_bytes(&sequence, sizeof(sequence));
+	store(&pool->size_sequence, sequence);
+}
+
+/* Back what the pool needs now. */
+static int reserve_all(struct speckv_device *dev, int fd, const struct region_plan *plan)
+{
+	uint64_t bytes = region_file_bytes(dev, plan);
+	int rc = file_extend(fd, bytes) != 0 ? -errno : 0;
+
+	if (!rc && dev->medium.numa_node >= 0) {
+		void *all = mmap(NULL, plan->region_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+
+		rc = all == MAP_FAILED ? -errno : medium_bind(dev->medium.numa_node, all, plan->region_bytes);
+		if (all != MAP_FAILED)
+			munmap(all, plan->region_bytes);
+	}
+	if (!rc)
+		rc = region_reserve(fd, 0, plan->page_map_offset);
+	if (!rc)
+		rc = region_reserve(fd, plan->page_map_offset, plan->pages * 8);
+	if (!rc)
+		rc = region_reserve(fd, plan->entry_offset, (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry));
+	if (!rc && plan->calibration_bytes)
+		rc = region_reserve(fd, plan->calibration_offset, plan->calibration_bytes);
+	if (!rc && !dev->medium.backend->keeps_blocks)
+		rc = region_reserve(fd, plan->data_offset, plan->capacity_bytes);
+	return rc;
+}
+
+/* The draft gets the pool's name, unless that is taken: by a file that is not this machine's to remove. */
+static int publish_file(struct speckv_device *dev, const struct folder *pools, const char *draft, const struct lay_pool_record *record)
+{
+	struct lay_pool_record cached;
+	char words[SPACE_WORDS];
+	int fd;
+
+	if (linkat(pools->fd, draft, pools->fd, record->name, 0) == 0)
+		return 0;
+	if (errno != EEXIST) {
+		fd = errno;
+		return fail(dev->ctx, -fd, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, space_words(words, pools->fd, 0, fd));
+	}
+	memcpy((void *)&cached, (const void *)record, sizeof(cached));
+	fd = dev->medium.backend->keeps_blocks ? region_file_open(dev, pools, &cached, O_RDONLY) : -EEXIST;
+	if (fd >= 0) { /* what this machine knew of that pool of the device */
+		bool same = region_file_of(fd, record);
+
+		close(fd);
+		if (same && unlinkat(pools->fd, record->name, 0) == 0 && linkat(pools->fd, draft, pools->fd, record->name, 0) == 0)
+			return 0;
+	}
+	return fail(dev->ctx, -EEXIST, "%s.pools/%s is there, and no pool of %s: move it away, 'mv %s.pools/%s /var/tmp/', or choose another name", dev->medium.path,
+		    record->name, dev->medium.name, dev->medium.path, record->name);
+}
+
+static int made_flush(struct speckv_device *dev, const void *address, uint64_t bytes)
+{
+	return dev->durability == SPECKV_DURABLE_POWER ? medium_flush(&dev->medium, address, bytes) : 0;
+}
+
+int region_make(struct speckv_device *dev, const struct lay_pool_record *record, const struct speckv_pool_config *config, const struct region_plan *plan)
+{
+	uint64_t tables = plan->calibration_bytes || dev->single_inode ? plan->data_offset : plan->page_map_offset, offset = 0; /* to be mapped */
+	struct folder pools = { .fd = -1 };
+	struct speckv_ctx *ctx = dev->ctx;
+	struct lay_pool_head *head;
+	char draft[48], words[SPACE_WORDS];
+	int fd = dev->fd, rc = 0;
+
+	if (dev->single_inode) {
+		offset = record->extent[0].offset;
+	} else {
+		rc = medium_pools(ctx, &dev->medium, &dev->folder, FOLDER_MAKE, &pools);
+		if (rc)
+			return rc;
+		pool_hidden_name(record, "new", draft);
+		fd = openat(pools.fd, draft, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd < 0) {
+			rc = errno;
+			rc = fail(ctx, -rc, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, space_words(words, pools.fd, 0, rc));
+			folder_close(&pools);
+			return rc;
+		}
+		rc = reserve_all(dev, fd, plan);
+	}
+	head = rc ? MAP_FAILED : mmap(NULL, tables, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+	if (head == MAP_FAILED) {
+		if (!rc)
+			rc = -errno;
+	} else {
+		if (dev->single_inode) /* all tables are real memory here: clear them */
+			memset((uint8_t *)head + sizeof(*head), 0, tables - sizeof(*head));
+		head_init(head, record, config, plan);
+		rc = made_flush(dev, head, tables);
+		if (!rc) {
+			store(&head->pool.state, LAY_MEDIUM_READY);
+			rc = made_flush(dev, head, sizeof(head->pool));
+		}
+		munmap(head, tables);
+	}
+	if (!dev->single_inode) {
+		if (!rc && (config->uid != geteuid() || config->gid != getegid()) && fchown(fd, config->uid, config->gid) != 0)
+			rc = -errno;
+		if (!rc && fchmod(fd, config->mode) != 0)
+			rc = -errno;
+		if (!rc && fsync(fd) != 0)
+			rc = -errno;
+		close(fd);
+		if (!rc)
+			rc = pool_lock_make(&pools, record);
+		if (rc == -ENOSPC || rc == -EROFS) /* before what was taken is given back */
+			space_words(words, pools.fd, region_backing_bytes(dev, plan), -rc);
+		if (!rc) {
+			rc = publish_file(dev, &pools, draft, record);
+			unlinkat(pools.fd, draft, 0);
+			if (!rc && folder_flush(&pools) != 0) {
+				unlinkat(pools.fd, record->name, 0);
+				rc = fail(ctx, -EIO, "the name of pool %s did not reach the medium: %s.pools cannot be written", record->name, dev->medium.path);
+			}
+			if (rc && !dev->medium.backend->keeps_blocks) {
+				pool_hidden_name(record, "lock", draft);
+				unlinkat(pools.fd, draft, 0);
+			}
+			folder_close(&pools);
+			return rc;
+		}
+		unlinkat(pools.fd, draft, 0);
+		pool_hidden_name(record, "lock", draft);
+		if (!dev->medium.backend->keeps_blocks)
+			unlinkat(pools.fd, draft, 0);
+		folder_close(&pools);
+	}
+	if (!dev->single_inode && (rc == -ENOSPC || rc == -EROFS))
+		return fail(ctx, rc, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, words);
+	if (rc == -EPERM)
+		return fail(ctx, rc, "cannot give pool %s to uid %u gid %u: only root may give files away", record->name, config->uid, config->gid);
+	return rc ? fail(ctx, rc, "cannot make pool %s: %s", record->name, strerror(-rc)) : 0;
+}
