@@ -512,6 +512,5 @@ uint16_t card_self_test(struct card_context *context);
 uint16_t card_firmware(struct card_context *context);
 void card_boot(struct speckv_card *card);
 uint16_t card_slot_intact(const struct speckv_card *card, unsigned int slot);
-void card_flash_log(const struct speckv_card *card, unsigned int slot, struct speckv_log_slot *out);
 
 #endif

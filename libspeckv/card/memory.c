@@ -5,24 +5,10 @@
  */
 #include "card/internal.h"
 
-#define POOLS_AT 4096
-#define POOL_STRIDE 1024
-#define POOL_COPY 512
 #define BACKED_UNIT 4096 /* bytes of which either all are backed or none */
 #define RESERVE_STEP 8 /* pages that are backed before others have their turn */
 #define GIVE_UP_STEP 16 /* pages that are given up then */
 #define GIVE_UP_LOOKS 4096 /* that are looked at */
-
-static uint64_t align_up(uint64_t value, uint64_t to)
-{
-	return (value + to - 1) / to * to;
-}
-
-/* Stores before stay before: a process may be killed between them, not have them turned round. */
-static void ordered(void)
-{
-	atomic_thread_fence(memory_order_release);
-}
 
 static bool lay_out(struct speckv_card *card)
 {
@@ -30,19 +16,19 @@ static bool lay_out(struct speckv_card *card)
 	uint64_t bytes = card->config.memory_bytes, at;
 
 	l->sessions_all = (uint64_t)card->config.sessions * card->functions_max;
-	l->pools = POOLS_AT;
-	l->page_map = l->pools + (uint64_t)SPECKV_CARD_POOLS * POOL_STRIDE;
-	at = l->page_map + align_up(bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint32_t), 4096);
+	l->pools = MEMORY_POOLS_AT;
+	l->page_map = l->pools + (uint64_t)SPECKV_CARD_POOLS * MEMORY_POOL_STRIDE;
+	at = l->page_map + memory_align(bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint32_t), 4096);
 	l->sessions = at;
-	at += align_up(l->sessions_all * sizeof(struct memory_session), 4096);
+	at += memory_align(l->sessions_all * sizeof(struct memory_session), 4096);
 	l->events = at;
 	at += MEMORY_EVENTS * sizeof(struct speckv_log_event);
 	l->errors = at;
 	at += MEMORY_ERRORS * sizeof(struct speckv_log_error);
 	l->model = at;
 	at += 2 * MEMORY_MODEL_BYTES;
-	l->stage = align_up(at, SPECKV_CARD_PAGE_BYTES);
-	l->first_page = align_up(l->stage + card->config.stage_bytes, SPECKV_CARD_PAGE_BYTES);
+	l->stage = memory_align(at, SPECKV_CARD_PAGE_BYTES);
+	l->first_page = memory_align(l->stage + card->config.stage_bytes, SPECKV_CARD_PAGE_BYTES);
 	if (l->first_page + SPECKV_CARD_PAGE_BYTES > bytes)
 		return false;
 	l->pages = (bytes - l->first_page) / SPECKV_CARD_PAGE_BYTES;
@@ -134,7 +120,7 @@ static bool page_ready(struct speckv_card *card, uint64_t page)
 {
 	if (card->page_map[page] & PAGE_DIRTY) {
 		memory_zero_pages(card, page, 1);
-		ordered();
+		memory_ordered();
 		card->page_map[page] &= ~PAGE_DIRTY;
 	}
 	return page_back(card, page);
@@ -144,7 +130,7 @@ static bool page_assign(struct speckv_card *card, uint64_t page, uint32_t owner)
 {
 	if (!page_ready(card, page))
 		return false;
-	ordered();
+	memory_ordered();
 	card->page_map[page] = owner;
 	card->free_pages--;
 	return true;
@@ -277,114 +263,12 @@ void memory_page_give(struct speckv_card *card, uint64_t page)
 	uint32_t poison = card->page_map[page] & PAGE_POISON;
 
 	card->page_map[page] = PAGE_DIRTY | poison;
-	ordered();
+	memory_ordered();
 	memory_zero_pages(card, page, 1);
-	ordered();
+	memory_ordered();
 	card->page_map[page] = poison;
 	if (!poison)
 		card->free_pages++;
-}
-
-static struct memory_pool *pool_copy(const struct speckv_card *card, unsigned int number, unsigned int copy)
-{
-	return (struct memory_pool *)(void *)(card->memory + card->layout.pools + (number - 1) * POOL_STRIDE + copy * POOL_COPY);
-}
-
-static uint32_t pool_crc(const struct memory_pool *record)
-{
-	return speckv_crc32c(0, record, offsetof(struct memory_pool, crc));
-}
-
-static bool pool_load(const struct speckv_card *card, unsigned int number, struct memory_pool *out)
-{
-	bool found = false;
-
-	memset(out, 0, sizeof(*out));
-	for (unsigned int copy = 0; copy < 2; copy++) {
-		struct memory_pool *record = pool_copy(card, number, copy);
-
-		if (record->crc != pool_crc(record) || (found && record->sequence <= out->sequence))
-			continue;
-		*out = *record;
-		found = true;
-	}
-	return found;
-}
-
-void memory_pool_store(struct speckv_card *card, unsigned int number)
-{
-	struct memory_pool *record = &card->pools[number].record, *to;
-
-	record->sequence++;
-	record->crc = pool_crc(record);
-	to = pool_copy(card, number, record->sequence % 2);
-	to->crc = ~record->crc;
-	ordered();
-	*to = *record;
-	ordered();
-}
-
-static uint64_t map_bytes(const struct memory_pool *record)
-{
-	return align_up(record->reserve_bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint64_t), 4096);
-}
-
-bool memory_pool_attach(struct speckv_card *card, unsigned int number)
-{
-	struct card_pool *pool = &card->pools[number];
-	struct memory_pool *r = &pool->record;
-	uint64_t need;
-
-	if (!r->description.page_bytes || r->description.capacity_bytes > r->reserve_bytes || r->reserve_bytes > card->config.memory_bytes)
-		return false;
-	need = map_bytes(r) + r->reserve_bytes / r->description.page_bytes * sizeof(struct card_block);
-	if (r->table_page > card->layout.pages || r->table_pages > card->layout.pages - r->table_page ||
-	    need > r->table_pages * SPECKV_CARD_PAGE_BYTES)
-		return false;
-	for (uint64_t i = 0; i < r->table_pages; i++)
-		if ((card->page_map[r->table_page + i] & (PAGE_OWNER | PAGE_TABLE)) != (number | PAGE_TABLE))
-			return false;
-	pool->map = (uint64_t *)(void *)memory_page(card, r->table_page);
-	pool->blocks = (struct card_block *)(void *)(memory_page(card, r->table_page) + map_bytes(r));
-	pool->pages = r->description.capacity_bytes / r->description.page_bytes;
-	return true;
-}
-
-/* Give back what belongs to the pool, whatever its tables say. */
-void memory_pool_release(struct speckv_card *card, unsigned int number)
-{
-	struct card_pool *pool = &card->pools[number];
-
-	pool->record.present = 0;
-	memory_pool_store(card, number);
-	for (uint64_t page = 0; page < card->layout.pages; page++)
-		if ((card->page_map[page] & PAGE_OWNER) == number)
-			memory_page_give(card, page);
-	memset(&pool->record.description, 0, sizeof(pool->record.description));
-	pool->present = false;
-	pool->map = NULL;
-	pool->blocks = NULL;
-	free(pool->holding);
-	pool->holding = NULL;
-	card_tlb_flush(card, number);
-}
-
-/* Every mapped page is this pool's own data page, and none is mapped beyond the capacity. */
-bool memory_pool_check(const struct speckv_card *card, unsigned int number)
-{
-	const struct card_pool *pool = &card->pools[number];
-	uint64_t mapped = pool->record.description.capacity_bytes / SPECKV_CARD_PAGE_BYTES;
-	uint64_t all = pool->record.reserve_bytes / SPECKV_CARD_PAGE_BYTES;
-
-	for (uint64_t i = 0; i < all; i++) {
-		uint64_t page = (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
-
-		if (i >= mapped ? pool->map[i] != 0
-				: !(pool->map[i] & MAP_VALID) || page >= card->layout.pages ||
-					  (card->page_map[page] & (PAGE_OWNER | PAGE_TABLE)) != number)
-			return false;
-	}
-	return true;
 }
 
 /* What a resize that was cut off had mapped already, or not unmapped yet. */
@@ -442,7 +326,7 @@ static void recover(struct speckv_card *card)
 		struct card_pool *pool = &card->pools[n];
 
 		pool->number = (uint16_t)n;
-		if (!pool_load(card, n, &pool->record) || !pool->record.present)
+		if (!memory_pool_load(card, n, &pool->record) || !pool->record.present)
 			continue;
 		if (!memory_pool_attach(card, n))
 			memory_pool_release(card, n);
@@ -487,14 +371,14 @@ void memory_format(struct speckv_card *card)
 	struct memory_superblock *super = memory_superblock(card);
 
 	memset(super, 0, 4096);
-	ordered();
+	memory_ordered();
 	/* Sessions are cleared where a connection begins: memory that nobody uses need not even be there. */
 	memset(card->memory + 4096, 0, card->layout.sessions - 4096);
 	memset(card->memory + card->layout.events, 0, card->layout.model - card->layout.events);
 	for (uint64_t page = 0; page < card->layout.pages; page++)
 		card->page_map[page] = PAGE_DIRTY;
 	memset(card->pools, 0, sizeof(card->pools));
-	ordered();
+	memory_ordered();
 	superblock_fill(card, super);
 }
 

@@ -3,6 +3,7 @@
 #ifndef SPECKV_CARD_MEMORY_H
 #define SPECKV_CARD_MEMORY_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -142,6 +143,21 @@ void memory_give_up(struct speckv_card *card);
 uint64_t memory_page_take(struct speckv_card *card, uint32_t owner);
 uint64_t memory_pages_take(struct speckv_card *card, uint64_t count, uint32_t owner);
 void memory_page_give(struct speckv_card *card, uint64_t page);
+/* ---- memory_pools.c */
+#define MEMORY_POOLS_AT 4096
+#define MEMORY_POOL_STRIDE 1024 /* of both copies of a record */
+#define MEMORY_POOL_COPY 512
+static inline uint64_t memory_align(uint64_t value, uint64_t to)
+{
+	return (value + to - 1) / to * to;
+}
+/* Stores before stay before: a process may be killed between them, not have them turned round. */
+static inline void memory_ordered(void)
+{
+	atomic_thread_fence(memory_order_release);
+}
+/* The valid copy of a pool's record; false: there is none. */
+bool memory_pool_load(const struct speckv_card *card, unsigned int number, struct memory_pool *out);
 /* Write a pool's record: from here on it is so. */
 void memory_pool_store(struct speckv_card *card, unsigned int number);
 /* Point map and directory at the record's tables. False: they are not this pool's. */
