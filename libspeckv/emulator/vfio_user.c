@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* One vfio-user connection: messages in and out, and the memory of the peer. What requests mean is in vfio_user_requests.c. */
+/* One vfio-user connection: messages in and out. What requests mean: vfio_user_requests.c. The memory of the peer: vfio_user_dma.c. */
 #include "vfio_user_internal.h"
 
 #include <errno.h>
@@ -21,7 +21,7 @@ static int64_t now_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static int64_t now_ms(void)
+int64_t vu_now_ms(void)
 {
 	return now_ns() / 1000000;
 }
@@ -42,7 +42,7 @@ struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, un
 	c->device = device;
 	c->user = user;
 	c->vectors = vectors < VU_VECTORS ? vectors : VU_VECTORS;
-	c->opened_ms = now_ms();
+	c->opened_ms = vu_now_ms();
 	for (unsigned int i = 0; i < VU_VECTORS; i++)
 		c->irq[i] = -1;
 	return c;
@@ -54,7 +54,7 @@ static void give_back(struct vu_connection *c, const int *fds, unsigned int n)
 
 	if (!n)
 		return;
-	now = now_ms();
+	now = vu_now_ms();
 	if (now - c->released_ms > SENDER_MS) {
 		c->released = 0;
 		c->released_ms = now;
@@ -131,7 +131,7 @@ static bool closed_to(const struct vu_connection *c)
 {
 	if (vu_full(c))
 		return true;
-	return vu_release_waiting() && vu_release_full(c->user->uid, c->released > FDS && now_ms() - c->released_ms < SENDER_MS);
+	return vu_release_waiting() && vu_release_full(c->user->uid, c->released > FDS && vu_now_ms() - c->released_ms < SENDER_MS);
 }
 
 short vu_events(const struct vu_connection *c)
@@ -193,7 +193,7 @@ int vu_flush(struct vu_connection *c)
 			return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : vu_over(c, -ECONNRESET);
 		c->out_first += (size_t)n;
 		c->out_bytes -= (size_t)n;
-		c->out_ms = now_ms();
+		c->out_ms = vu_now_ms();
 	}
 	c->out_first = 0;
 	if (c->out_capacity > OUT_PAUSE && !c->out_bytes) { /* memory of a burst is not kept */
@@ -226,14 +226,14 @@ static int queue(struct vu_connection *c, const void *data, size_t bytes)
 		}
 	}
 	if (!c->out_bytes)
-		c->out_ms = now_ms();
+		c->out_ms = vu_now_ms();
 	memcpy(c->out + c->out_first + c->out_bytes, data, bytes);
 	c->out_bytes += bytes;
 	return 0;
 }
 
 /* A message, with at most one descriptor. Goes out at the end of a turn, with all others. */
-static int post(struct vu_connection *c, const struct vfu_header *header, const void *body, size_t bytes, int fd)
+int vu_post(struct vu_connection *c, const struct vfu_header *header, const void *body, size_t bytes, int fd)
 {
 	if (c->error)
 		return c->error;
@@ -262,7 +262,7 @@ int vu_reply_with(struct vu_connection *c, const struct vfu_header *to, const vo
 {
 	struct vfu_header header = { to->id, to->command, (uint32_t)(sizeof(header) + bytes), VFU_REPLY, 0 };
 
-	return to->flags & VFU_NO_REPLY ? 0 : post(c, &header, body, bytes, fd);
+	return to->flags & VFU_NO_REPLY ? 0 : vu_post(c, &header, body, bytes, fd);
 }
 
 int vu_reply(struct vu_connection *c, const struct vfu_header *to, const void *body, size_t bytes)
@@ -274,200 +274,7 @@ int vu_refuse(struct vu_connection *c, const struct vfu_header *to, int error)
 {
 	struct vfu_header header = { to->id, to->command, sizeof(header), VFU_REPLY | VFU_ERROR, (uint32_t)-error };
 
-	return to->flags & VFU_NO_REPLY ? 0 : post(c, &header, NULL, 0, -1);
-}
-
-/* ---- memory of the peer ---------------------------------------------------------------------------------------------- */
-
-static struct mapping *mapping_at(struct vu_connection *c, uint64_t address)
-{
-	for (unsigned int i = 0; i < c->map_count; i++)
-		if (address >= c->maps[i].address && address - c->maps[i].address < c->maps[i].bytes)
-			return &c->maps[i];
-	return NULL;
-}
-
-void vu_unmap(struct vu_connection *c, struct mapping *m)
-{
-	if (m->memory) {
-		guard_remove(m->memory);
-		if (munmap(m->memory, m->bytes) == 0) { /* what is still there still counts */
-			c->user->mapped_bytes -= m->bytes;
-			c->mapped_bytes -= m->bytes;
-		}
-	}
-	*m = c->maps[--c->map_count];
-}
-
-void *vu_dma_pointer(struct vu_connection *c, uint64_t address, uint64_t bytes, bool write)
-{
-	struct mapping *m = mapping_at(c, address);
-
-	if (!m || !m->memory || bytes > m->bytes - (address - m->address) || (write ? !m->write : !m->read))
-		return NULL;
-	return m->memory + (address - m->address);
-}
-
-/* A place for the answer to a message of ours; its number is the message's id. */
-static struct piece *piece_take(struct vu_connection *c, uint16_t *id)
-{
-	if (!c->pieces)
-		c->pieces = calloc(PIECES, sizeof(*c->pieces));
-	if (!c->pieces) {
-		vu_over(c, -ENOMEM);
-		return NULL;
-	}
-	for (unsigned int i = 0; c->in_flight < PIECES && i < PIECES; i++) {
-		unsigned int at = c->next_piece++ % PIECES;
-
-		if (c->pieces[at].kind != PIECE_FREE)
-			continue;
-		if (!c->in_flight++)
-			c->asked_ms = now_ms();
-		*id = (uint16_t)(0x8000u | at);
-		return &c->pieces[at];
-	}
-	vu_over(c, -ENOBUFS);
-	return NULL;
-}
-
-/* One message of ours to the peer's memory. Nothing waits for its answer here. */
-static int ask(struct vu_connection *c, unsigned int command, uint64_t address, const uint8_t *data, uint64_t bytes, uint32_t read, uint64_t at)
-{
-	uint8_t body[16 + DMA_PIECE];
-	struct vfu_header header = { .command = (uint16_t)command };
-	struct piece *piece = piece_take(c, &header.id);
-	size_t size = 16;
-
-	if (!piece)
-		return c->error;
-	c->in_flight_reads += !data;
-	*piece = (struct piece){ .kind = data ? PIECE_WRITE : PIECE_READ, .read = read, .bytes = (uint32_t)bytes, .at = at };
-	memcpy(body, &address, 8);
-	memcpy(body + 8, &bytes, 8);
-	if (data) {
-		memcpy(body + 16, data, bytes);
-		size += bytes;
-	}
-	header.bytes = (uint32_t)(sizeof(header) + size);
-	return post(c, &header, body, size, -1);
-}
-
-/* What a command has read already, or asked for. They come in the same order each time that it is run. */
-static struct read *read_find(struct vu_connection *c, uint64_t address, uint64_t bytes)
-{
-	for (unsigned int i = 0; i < c->read_count; i++) {
-		struct read *r = &c->reads[(c->read_next + i) % c->read_count];
-
-		if (r->address == address && r->bytes == bytes) {
-			c->read_next = (c->read_next + i + 1) % c->read_count;
-			return r;
-		}
-	}
-	return NULL;
-}
-
-static int read_begin(struct vu_connection *c, uint64_t address, uint64_t bytes)
-{
-	uint64_t at = c->read_bytes;
-	struct read *reads;
-	uint8_t *data;
-
-	if (bytes > READ_BYTES - c->read_bytes || c->read_count == READS)
-		return -EFAULT;
-	reads = realloc(c->reads, (c->read_count + 1) * sizeof(*reads));
-	if (!reads)
-		return vu_over(c, -ENOMEM);
-	c->reads = reads;
-	data = realloc(c->read_data, c->read_bytes + bytes);
-	if (!data)
-		return vu_over(c, -ENOMEM);
-	c->read_data = data;
-	c->read_bytes += bytes;
-	c->reads[c->read_count] = (struct read){ .address = address, .bytes = bytes, .at = at, .missing = (bytes + DMA_PIECE - 1) / DMA_PIECE };
-	for (uint64_t n = 0; n < bytes; n += DMA_PIECE)
-		if (ask(c, VFU_DMA_READ, address + n, NULL, bytes - n < DMA_PIECE ? bytes - n : DMA_PIECE, c->read_count, at + n))
-			return c->error;
-	c->read_count++;
-	return 0;
-}
-
-int vu_dma_read(struct vu_connection *c, uint64_t address, void *to, uint64_t bytes)
-{
-	uint8_t *data = to;
-	bool wait = false;
-
-	while (bytes) {
-		struct mapping *m = mapping_at(c, address);
-		struct read *r;
-		uint64_t n;
-		int rc;
-
-		if (c->error || !m || !m->read)
-			return -EFAULT;
-		n = m->bytes - (address - m->address);
-		n = n < bytes ? n : bytes;
-		if (m->memory) {
-			memcpy(data, m->memory + (address - m->address), n);
-		} else {
-			r = read_find(c, address, n);
-			if (!r) {
-				rc = read_begin(c, address, n);
-				if (rc)
-					return rc;
-				wait = true;
-			} else if (r->failed) {
-				return -EFAULT;
-			} else if (r->missing) {
-				wait = true;
-			} else {
-				memcpy(data, c->read_data + r->at, n);
-			}
-		}
-		address += n;
-		data += n;
-		bytes -= n;
-	}
-	return wait ? -EAGAIN : 0;
-}
-
-void vu_dma_end(struct vu_connection *c)
-{
-	for (unsigned int i = 0; c->in_flight_reads && i < PIECES; i++)
-		if (c->pieces[i].kind == PIECE_READ) {
-			c->pieces[i].kind = PIECE_DROPPED;
-			c->in_flight_reads--;
-		}
-	free(c->reads);
-	free(c->read_data);
-	c->reads = NULL;
-	c->read_data = NULL;
-	c->read_bytes = 0;
-	c->read_count = c->read_next = 0;
-}
-
-int vu_dma_write(struct vu_connection *c, uint64_t address, const void *from, uint64_t bytes)
-{
-	for (uint64_t done = 0; done < bytes;) {
-		const uint8_t *data = (const uint8_t *)from + done;
-		struct mapping *m = mapping_at(c, address);
-		uint64_t n;
-
-		if (c->error || !m || !m->write)
-			return -EFAULT;
-		n = m->bytes - (address - m->address);
-		n = n < bytes - done ? n : bytes - done;
-		if (m->memory) {
-			memcpy(m->memory + (address - m->address), data, n);
-		} else {
-			n = n < DMA_PIECE ? n : DMA_PIECE;
-			if (ask(c, VFU_DMA_WRITE, address, data, n, 0, 0))
-				return c->error;
-		}
-		address += n;
-		done += n;
-	}
-	return 0;
+	return to->flags & VFU_NO_REPLY ? 0 : vu_post(c, &header, NULL, 0, -1);
 }
 
 static aio_context_t signals;
@@ -504,31 +311,6 @@ void vu_interrupt(struct vu_connection *c, unsigned int vector)
 }
 
 /* ---- in -------------------------------------------------------------------------------------------------------------- */
-
-/* An answer to a message of ours; an unsolicited one is ignored. */
-static void answered(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
-{
-	struct piece *piece = c->pieces && h->id & 0x8000 ? &c->pieces[(h->id & 0x7fff) % PIECES] : NULL;
-	struct piece was;
-
-	if (!piece || piece->kind == PIECE_FREE)
-		return;
-	was = *piece;
-	piece->kind = PIECE_FREE;
-	c->in_flight--;
-	c->asked_ms = now_ms();
-	if (was.kind == PIECE_WRITE && h->flags & VFU_ERROR)
-		c->ops->dma_failed(c->device);
-	if (was.kind != PIECE_READ)
-		return;
-	c->in_flight_reads--;
-	if (h->flags & VFU_ERROR || bytes < 16 + (size_t)was.bytes)
-		c->reads[was.read].failed = true;
-	else
-		memcpy(c->read_data + was.at, body + 16, was.bytes);
-	if (!--c->reads[was.read].missing)
-		c->ops->dma_answered(c->device);
-}
 
 static int receive(struct vu_connection *c)
 {
@@ -572,7 +354,7 @@ static int receive(struct vu_connection *c)
 	if (message.msg_flags & MSG_CTRUNC || sent > FDS)
 		return vu_over(c, -EPROTO);
 	if (!c->in_bytes)
-		c->part_ms = now_ms();
+		c->part_ms = vu_now_ms();
 	c->in_bytes += (size_t)n;
 	if (c->fd_count)
 		c->fd_end = c->in_first + c->in_bytes;
@@ -614,9 +396,9 @@ int vu_serve(struct vu_connection *c, unsigned int messages)
 
 		c->in_first += h.bytes;
 		c->in_bytes -= h.bytes;
-		c->part_ms = c->in_bytes ? now_ms() : 0;
+		c->part_ms = c->in_bytes ? vu_now_ms() : 0;
 		if ((h.flags & VFU_TYPE_MASK) == VFU_REPLY) {
-			answered(c, &h, body, h.bytes - sizeof(h));
+			vu_answered(c, &h, body, h.bytes - sizeof(h));
 			continue;
 		}
 		c->with_fds = c->fd_count && c->fd_end <= c->in_first; /* sent with this message, not a later one */

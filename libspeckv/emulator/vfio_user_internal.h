@@ -92,6 +92,11 @@ int vu_over(struct vu_connection *c, int error);
 int vu_reply_with(struct vu_connection *c, const struct vfu_header *to, const void *body, size_t bytes, int fd);
 int vu_reply(struct vu_connection *c, const struct vfu_header *to, const void *body, size_t bytes);
 int vu_refuse(struct vu_connection *c, const struct vfu_header *to, int error);
+/* A message, with a descriptor to go with it (-1: none). */
+int vu_post(struct vu_connection *c, const struct vfu_header *header, const void *body, size_t bytes, int fd);
+int64_t vu_now_ms(void);
+/* An answer to a message of vu_dma_read() or vu_dma_write(). */
+void vu_answered(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes);
 void vu_unmap(struct vu_connection *c, struct mapping *m);
 /* A request of the peer, whole. Descriptors that came with it are taken out of c->fds or closed afterwards. */
 int vu_handle(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes);
