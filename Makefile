@@ -24,7 +24,7 @@ lint: ## ruff, mypy, clang-tidy only
 
 bench: ## throughput and latency beside peers of the same run
 	@.ci/setup bench
-	@$(PYTHON_HERE) tests/bench/run.py $(if $(SUITE),--suite $(SUITE))
+	@$(PYTHON_HERE) tests/bench/run.py
 
 accept: ## a row per promise: figure, bar, pass; SUITE=foundation picks
 	@.ci/setup bench
