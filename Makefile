@@ -6,7 +6,7 @@ SUITE ?=
 export PREFIX DESTDIR
 PYTHON_HERE := .venv/bin/python
 
-.PHONY: help demo test lint bench accept soak mutation install uninstall distclean readme-shots test-bare
+.PHONY: help demo test lint bench accept soak mutation install uninstall distclean readme-shots test-bare hooks
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -18,7 +18,7 @@ test: ## all tests and lint, a table at the end; SUITE="cli parity" picks
 	@.ci/setup test
 	@$(PYTHON_HERE) .ci/test.py $(SUITE)
 
-lint: ## ruff, mypy, clang-tidy only
+lint: ## ruff, mypy, clang-tidy, form of commits only
 	@.ci/setup test
 	@$(PYTHON_HERE) .ci/test.py lint
 
@@ -44,6 +44,11 @@ install: ## into $(DESTDIR)$(PREFIX): library, headers, man pages, completion, s
 
 uninstall: ## remove what install put there
 	@.ci/install --remove
+
+hooks: ## let git run these checks before each commit (pre-commit)
+	@.ci/setup test
+	@.venv/bin/pip install -q pre-commit
+	@.venv/bin/pre-commit install --hook-type pre-commit --hook-type commit-msg
 
 readme-shots: ## take the pictures that README.md shows, from a real run
 	@.ci/setup test

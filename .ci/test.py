@@ -201,6 +201,8 @@ def lint(result: Result) -> None:
         "ruff format": [BIN / "ruff", "format", "-q", "--check", "."],
         "mypy": [BIN / "mypy"],
     }
+    if (ROOT / ".git").exists():
+        checks["commits"] = [Path(sys.executable), ".ci/commits.py"]
     for name, command in checks.items():
         if not Path(command[0]).exists():
             result.missing(name)

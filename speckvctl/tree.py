@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The command tree: nouns, their verbs, and one line about each noun.
 
-It stands apart from the commands so that `speckvctl --help` imports none of them. DESIGN section 10 lists what the
-whole tree will be; a test holds this list, that one and the registered commands together.
+It stands apart from the commands so that `speckvctl --help` imports none of them. A test holds this list, the tree
+that is planned and the registered commands together.
 """
 
 from __future__ import annotations

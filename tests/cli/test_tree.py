@@ -23,7 +23,7 @@ from speckvctl.tree import NOUNS
 from tests.cli.conftest import SPECKVCTL, Cli, described, held, schema_of, validate, write_calibration, write_kv
 from tests.conftest import MEMORY
 
-#: DESIGN section 10, whole. A noun without verbs is a command itself.
+#: The tree that is planned, whole. A noun without verbs is a command itself.
 DESIGNED: dict[str, set[str]] = {
     "device": {"list", "show", "reset", "selftest", "set", "drain", "sanitize", "inject", "close"},
     "flash": set(),
