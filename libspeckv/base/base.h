@@ -13,12 +13,12 @@
 #include <speckv/speckv.h>
 #include "folder.h"
 
-#define load(p) atomic_load_explicit((p), memory_order_acquire)
+#define load_acquire(p) atomic_load_explicit((p), memory_order_acquire)
 #define load_relaxed(p) atomic_load_explicit((p), memory_order_relaxed)
-#define store(p, v) atomic_store_explicit((p), (v), memory_order_release)
+#define store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
 #define store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
-#define add(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
-#define sub(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_relaxed)
+#define add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
+#define sub_relaxed(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_relaxed)
 
 /* ---- ctx.c ------------------------------------------------------------------------------------------------------- */
 

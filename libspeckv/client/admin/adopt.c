@@ -18,7 +18,7 @@ static bool left_over(struct speckv_device *dev, const char *name)
 static bool known_uuid(struct speckv_device *dev, const uint8_t uuid[16])
 {
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load(&dev->table->pools[i].state) && memcmp(dev->table->pools[i].uuid, uuid, 16) == 0)
+		if (load_acquire(&dev->table->pools[i].state) && memcmp(dev->table->pools[i].uuid, uuid, 16) == 0)
 			return true;
 	return false;
 }
@@ -26,7 +26,7 @@ static bool known_uuid(struct speckv_device *dev, const uint8_t uuid[16])
 static struct lay_pool_record *free_record(struct speckv_device *dev)
 {
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load(&dev->table->pools[i].state) == 0)
+		if (load_acquire(&dev->table->pools[i].state) == 0)
 			return &dev->table->pools[i];
 	return NULL;
 }
@@ -48,13 +48,13 @@ static int take_over(struct speckv_device *dev, const struct folder *pools, cons
 		return 0;
 	}
 	memcpy((void *)record, (const void *)&found, sizeof(found));
-	store(&record->state, 0);
-	if (load(&super->next_generation) <= found.generation)
-		store(&super->next_generation, found.generation + 1);
+	store_release(&record->state, 0);
+	if (load_acquire(&super->next_generation) <= found.generation)
+		store_release(&super->next_generation, found.generation + 1);
 	rc = device_flush(dev); /* what it is, and then that it is */
 	if (rc)
 		return rc;
-	store(&record->state, SPECKV_POOL_ACTIVE);
+	store_release(&record->state, SPECKV_POOL_ACTIVE);
 	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "pool %.63s was taken over from its file: the table that named it is gone", name);
 	return device_flush(dev);
 }

@@ -23,7 +23,7 @@ static bool indexed_soon(struct check *c, const struct speckv_key *key, const st
 	struct region *r = &c->pool->region;
 
 	for (;; c->waits++) {
-		if (block_indexed(r, key, run) || load(&r->page_map[run->page]) != word)
+		if (block_indexed(r, key, run) || load_acquire(&r->page_map[run->page]) != word)
 			return true;
 		if (c->waits >= WAITS)
 			return false;
@@ -35,7 +35,7 @@ static bool indexed_soon(struct check *c, const struct speckv_key *key, const st
 static bool check_doubtful(struct check *c, uint64_t page)
 {
 	struct region *r = &c->pool->region;
-	struct found found;
+	struct block_ref found;
 	struct speckv_key key;
 
 	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || !index_doubtful(r, &found))
@@ -49,7 +49,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 {
 	struct region *r = &c->pool->region;
 	struct run run = { .page = page, .generation = lay_generation(word), .pages = lay_value(word) };
-	struct found found;
+	struct block_ref found;
 	struct speckv_frame frame;
 	struct speckv_key key;
 	bool known;
@@ -64,7 +64,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 		known = false;
 	if (rc == -ENODEV || rc == -EACCES)
 		return rc;
-	if (load(&r->page_map[page]) != word || (rc && check_doubtful(c, page))) { /* it went, or was replaced, while we looked */
+	if (load_acquire(&r->page_map[page]) != word || (rc && check_doubtful(c, page))) { /* it went, or was replaced, while we looked */
 		c->report->blocks--;
 		return 0;
 	}
@@ -73,7 +73,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 		if (known && indexed_soon(c, &key, &run, word))
 			return 0;
 		memcpy(key.bytes, frame.identity.key, sizeof(key.bytes));
-		if (load(&r->page_map[page]) != word)
+		if (load_acquire(&r->page_map[page]) != word)
 			return 0;
 		c->report->blocks_unindexed++;
 		if (!c->repair)
@@ -106,16 +106,16 @@ static uint64_t check_claim(struct check *c, uint64_t page, uint64_t word, uint6
 {
 	struct region *r = &c->pool->region;
 	unsigned int slot = lay_value(word) >> 12;
-	uint64_t state = load(&r->head->clients[slot].state);
+	uint64_t state = load_acquire(&r->head->clients[slot].state);
 	struct run run = { .page = page, .generation = lay_generation(word), .pages = 1 };
 
-	while (page + run.pages < pages && load(&r->page_map[page + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
+	while (page + run.pages < pages && load_acquire(&r->page_map[page + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
 		run.pages++;
 	if (state & 1 && (state >> 8 & 0xfff) == (lay_value(word) & 0xfff) && client_alive(r, slot)) {
 		c->report->pages_allocated += run.pages;
 		return run.pages;
 	}
-	if (load(&r->page_map[page]) != word)
+	if (load_acquire(&r->page_map[page]) != word)
 		return 1;
 	c->report->pages_leaked += run.pages;
 	if (c->repair) {
@@ -129,13 +129,13 @@ static void check_orphan(struct check *c, uint64_t page, uint64_t word)
 {
 	struct region *r = &c->pool->region;
 	uint32_t back = lay_value(word);
-	uint64_t head = back <= page ? load(&r->page_map[page - back]) : 0;
+	uint64_t head = back <= page ? load_acquire(&r->page_map[page - back]) : 0;
 	uint64_t expected = word;
 
 	/* it belongs to a run that was being claimed, trimmed or freed as we passed */
 	if (head && lay_generation(head) == lay_generation(word) && lay_state(head) != LAY_CONT && (lay_state(head) != LAY_HEAD || lay_value(head) > back))
 		return;
-	if (load(&r->page_map[page]) != word)
+	if (load_acquire(&r->page_map[page]) != word)
 		return;
 	c->report->pages_leaked++;
 	if (c->repair)
@@ -149,11 +149,11 @@ static void check_directory(struct check *c)
 	for (uint64_t b = 0; b <= r->fixed.bucket_mask; b++)
 		for (int i = 0; i < LAY_BUCKET_SLOTS; i++) {
 			_Atomic uint64_t *slot = &r->directory[b].slots[i];
-			uint64_t word = load(slot);
-			struct found found;
+			uint64_t word = load_acquire(slot);
+			struct block_ref found;
 			struct speckv_key key;
 
-			if (!word || index_entry(r, (uint32_t)word - 1ull, &found, &key) || load(slot) != word)
+			if (!word || index_entry(r, (uint32_t)word - 1ull, &found, &key) || load_acquire(slot) != word)
 				continue;
 			c->report->index_stale++;
 			if (c->repair)
@@ -182,7 +182,7 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 	if (rc)
 		return rc;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
-		dead += load(&c.pool->region.head->clients[slot].state) & 1 && !client_alive(&c.pool->region, slot);
+		dead += load_acquire(&c.pool->region.head->clients[slot].state) & 1 && !client_alive(&c.pool->region, slot);
 	report->clients_dead = dead;
 	if (c.repair && dead) {
 		uint64_t back;
@@ -193,7 +193,7 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 	pages = region_pages(&c.pool->region);
 	report->pages = pages;
 	for (uint64_t p = 0; p < pages;) {
-		uint64_t word = load(&c.pool->region.page_map[p]), step = 1;
+		uint64_t word = load_acquire(&c.pool->region.page_map[p]), step = 1;
 
 		if (progress && p >= told) {
 			told = p + pages / 200 + 1;
@@ -280,7 +280,7 @@ int pool_lock_restore(struct speckv_device *dev, const char *pool)
 	wrong = lock_wrong(dev, pool, &record, &pools); /* and no manager is at it */
 	if (wrong) {
 		kept = &dev->table->pools[device_look(dev, pool, &(struct lay_pool_record){ 0 })];
-		settle = load(&kept->state) > SPECKV_POOL_ACTIVE; /* what a dead manager left waited for the locks */
+		settle = load_acquire(&kept->state) > SPECKV_POOL_ACTIVE; /* what a dead manager left waited for the locks */
 		rc = pool_lock_make(&pools, &record);
 		if (!rc)
 			rc = folder_flush(&pools);

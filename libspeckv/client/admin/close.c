@@ -11,7 +11,7 @@ static int pools_of(struct speckv_device *dev, unsigned int flags, struct lay_po
 {
 	*n = 0;
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load(&dev->table->pools[i].state) && load(&dev->left[i]) != RECORD_GONE)
+		if (load_acquire(&dev->table->pools[i].state) && load_acquire(&dev->left[i]) != RECORD_GONE)
 			records[(*n)++] = &dev->table->pools[i];
 	if (*n && !(flags & SPECKV_REMOVE_POOLS))
 		return fail(dev->ctx, -ENOTEMPTY, "%s still has %zu pool%s; destroy them first, or close it with --yes to destroy them too", dev->medium.name, *n,
@@ -27,7 +27,7 @@ static int erase(struct speckv_device *dev)
 	int rc = 0;
 
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load(&dev->table->pools[i].state))
+		if (load_acquire(&dev->table->pools[i].state))
 			return 0;
 	device_event(dev, SPECKV_EVENT_DEVICE_REMOVED, SPECKV_INFO, "%s closed", dev->medium.name);
 	if (dev->made_file && unlinkat(dev->folder.fd, path_name(dev->medium.path), 0) != 0)

@@ -21,20 +21,20 @@ static void describe_region(struct region *r, struct speckv_pool_info *info)
 	info->config.calibration_bytes = r->fixed.calibration.bytes;
 	info->config.max_bytes = r->fixed.max_pages * r->page_bytes;
 	info->config.capacity_bytes = region_pages(r) * r->page_bytes;
-	info->config.quota_bytes = load(&pool->quota_pages) * r->page_bytes;
-	info->config.tenant_quota_bytes = load(&pool->tenant_quota_pages) * r->page_bytes;
-	info->config.eviction = load(&pool->eviction);
+	info->config.quota_bytes = load_acquire(&pool->quota_pages) * r->page_bytes;
+	info->config.tenant_quota_bytes = load_acquire(&pool->tenant_quota_pages) * r->page_bytes;
+	info->config.eviction = load_acquire(&pool->eviction);
 	info->block_bytes = r->fixed.block_bytes;
 	info->used_bytes = (census.used + census.claimed + census.orphan) * r->page_bytes;
 	info->free_bytes = census.free * r->page_bytes;
 	info->blocks = census.blocks;
 	info->raw_bytes = census.raw_bytes;
 	info->stored_bytes = census.stored_bytes;
-	info->resizes = load(&pool->resizes);
+	info->resizes = load_acquire(&pool->resizes);
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
-		info->clients += load(&r->head->clients[slot].state) & 1 && client_alive(r, slot);
+		info->clients += load_acquire(&r->head->clients[slot].state) & 1 && client_alive(r, slot);
 	for (unsigned int i = 0; i < LAY_TENANTS; i++)
-		info->tenants += load(&r->head->tenants[i].state) == 2;
+		info->tenants += load_acquire(&r->head->tenants[i].state) == 2;
 }
 
 static void describe_record(struct speckv_device *dev, const struct lay_pool_record *record, struct speckv_pool_info *info)
@@ -52,7 +52,7 @@ static void describe_record(struct speckv_device *dev, const struct lay_pool_rec
 	info->config.mode = record->mode;
 	memcpy(info->uuid, record->uuid, sizeof(info->uuid));
 	memcpy(info->calibration, record->calibration, sizeof(info->calibration));
-	info->state = load(&record->state);
+	info->state = load_acquire(&record->state);
 	info->table_bytes = record->table_bytes;
 	info->created_ns = record->created_ns;
 	info->placement = record->codec < 32 && dev->codec_modes >> record->codec & 1 ? SPECKV_PLACED_CARD : SPECKV_PLACED_HOST;
@@ -115,7 +115,7 @@ int speckv_pool_foreach(struct speckv_device *dev, speckv_pool_cb cb, void *arg)
 	if (!list || !info)
 		rc = fail(dev->ctx, -ENOMEM, "out of memory");
 	for (int i = 0; i < LAY_POOLS && !rc; i++)
-		if (load(&dev->table->pools[i].state)) {
+		if (load_acquire(&dev->table->pools[i].state)) {
 			memcpy((void *)&list[n], (const void *)&dev->table->pools[i], sizeof(list[n]));
 			list[n].name[sizeof(list[n].name) - 1] = 0;
 			n++;

@@ -211,7 +211,7 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 		return rc;
 	for (int i = 0; i < LAY_POOLS; i++) {
 		const struct lay_pool_record *r = &dev->table->pools[i];
-		uint32_t state = load(&r->state);
+		uint32_t state = load_acquire(&r->state);
 
 		if (state) {
 			used += r->table_bytes + r->capacity_bytes;
@@ -228,7 +228,7 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 		info->allocated_bytes = info->capacity_bytes - total;
 	}
 	if (dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, &pid)) {
-		info->manager_pid = load(&dev->table->super.manager_pid);
+		info->manager_pid = load_acquire(&dev->table->super.manager_pid);
 		memcpy(info->manager_command, dev->table->super.manager_command, sizeof(info->manager_command));
 		info->manager_command[63] = 0;
 	}

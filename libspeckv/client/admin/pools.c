@@ -131,7 +131,7 @@ static int create_check(struct speckv_device *dev, const struct speckv_pool_conf
 	if (device_look(dev, full->name, &other) >= 0)
 		return fail(dev->ctx, -EEXIST, "%s already has a pool '%s'; choose another name, or destroy it first", dev->medium.name, full->name);
 	for (int i = LAY_POOLS; i-- > 0;)
-		if (load(&dev->table->pools[i].state) == 0 || load(&dev->left[i]) == RECORD_GONE)
+		if (load_acquire(&dev->table->pools[i].state) == 0 || load_acquire(&dev->left[i]) == RECORD_GONE)
 			number = i;
 	if (number < 0)
 		return fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name, LAY_POOLS);
@@ -280,7 +280,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	memcpy((void *)record, (const void *)&made, sizeof(made));
 	rc = device_flush(dev); /* what it is, and then that it is */
 	if (!rc) {
-		store(&record->state, SPECKV_POOL_CREATING);
+		store_release(&record->state, SPECKV_POOL_CREATING);
 		rc = device_flush(dev);
 	}
 	if (!rc)
@@ -292,13 +292,13 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 			dev->medium.backend->pool_delete(dev, made.uuid);
 	}
 	if (!rc) {
-		store(&record->state, SPECKV_POOL_ACTIVE);
+		store_release(&record->state, SPECKV_POOL_ACTIVE);
 		rc = device_flush(dev);
 		if (rc)
 			unmake(dev, &made);
 	}
 	if (rc)
-		store(&record->state, 0);
+		store_release(&record->state, 0);
 	else {
 		char size[32];
 

@@ -16,7 +16,7 @@ static int look(struct speckv_device *dev, struct going *going)
 {
 	int rc = dev->single_inode ? 0 : region_remove(dev, going->record, true);
 
-	if (rc || load(&going->record->state) == SPECKV_POOL_CREATING) /* that no client has ever seen */
+	if (rc || load_acquire(&going->record->state) == SPECKV_POOL_CREATING) /* that no client has ever seen */
 		return rc;
 	going->region = malloc(sizeof(*going->region));
 	if (!going->region)
@@ -70,7 +70,7 @@ static size_t delete_from_device(struct speckv_device *dev, struct going *list, 
 		if (*rc == -ETIMEDOUT || *rc == -ECONNRESET || *rc == -ENODEV)
 			list[i].state = SPECKV_POOL_DESTROYING;
 		for (size_t stays = i; stays < n; stays++)
-			store(&list[stays].record->state, list[stays].state);
+			store_release(&list[stays].record->state, list[stays].state);
 		return i;
 	}
 	return n;
@@ -87,7 +87,7 @@ static int finish(struct speckv_device *dev, struct going *going, struct told *t
 		rc = region_remove(dev, record, false);
 	if (rc)
 		return rc;
-	store(&record->state, 0);
+	store_release(&record->state, 0);
 	rc = device_flush(dev);
 	memset((uint8_t *)record + offsetof(struct lay_pool_record, extents), 0, sizeof(*record) - offsetof(struct lay_pool_record, extents));
 	device_event(dev, SPECKV_EVENT_POOL_DESTROYED, SPECKV_INFO, "pool %s destroyed and zeroed", going->name);
@@ -112,8 +112,8 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 		goto out;
 	/* From here on no client gets in. Those that came in since are seen, and a manager that dies before region_end() has removed nothing. */
 	for (size_t i = 0; i < n; i++) {
-		list[i].state = load(&list[i].record->state);
-		store(&list[i].record->state, SPECKV_POOL_DESTROYING);
+		list[i].state = load_acquire(&list[i].record->state);
+		store_release(&list[i].record->state, SPECKV_POOL_DESTROYING);
 		list[i].pages = list[i].region ? region_pages(list[i].region) : 0;
 		told.total += list[i].region ? list[i].pages * list[i].region->page_bytes : 0;
 	}
@@ -125,7 +125,7 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 		rc = device_flush(dev);
 	if (rc) {
 		for (size_t i = 0; i < n; i++)
-			store(&list[i].record->state, list[i].state);
+			store_release(&list[i].record->state, list[i].state);
 		goto out;
 	}
 	gone = delete_from_device(dev, list, n, &rc);

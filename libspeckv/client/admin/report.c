@@ -17,7 +17,7 @@ static int tell_events(const struct lay_event *ring, unsigned int slots, uint64_
 		struct speckv_event out;
 
 		memset(&out, 0, sizeof(out));
-		out.sequence = load(&e->sequence);
+		out.sequence = load_acquire(&e->sequence);
 		out.time_ns = e->time_ns;
 		out.kind = e->kind;
 		out.severity = e->severity;
@@ -42,11 +42,11 @@ int speckv_events(struct speckv_device *dev, const char *pool, uint64_t after, s
 	if (rc)
 		return rc;
 	if (!pool)
-		return tell_events(dev->table->events, LAY_DEVICE_EVENTS, load(&dev->table->super.event_sequence), after, NULL, cb, arg);
+		return tell_events(dev->table->events, LAY_DEVICE_EVENTS, load_acquire(&dev->table->super.event_sequence), after, NULL, cb, arg);
 	rc = region_open(dev, pool, false, &region);
 	if (rc)
 		return rc;
-	rc = tell_events(region.head->events, LAY_POOL_EVENTS, load(&region.head->pool.event_sequence), after, pool, cb, arg);
+	rc = tell_events(region.head->events, LAY_POOL_EVENTS, load_acquire(&region.head->pool.event_sequence), after, pool, cb, arg);
 	region_close(&region);
 	return rc;
 }
@@ -86,9 +86,9 @@ int speckv_pool_stats(struct speckv_device *dev, const char *name, struct speckv
 		return rc;
 	memset(stats, 0, sizeof(*stats));
 	stats->taken_ns = now_ns();
-	stats->since_ns = load(&region.head->pool.stats_since_ns);
+	stats->since_ns = load_acquire(&region.head->pool.stats_since_ns);
 	for (unsigned int i = SPECKV_COUNTERS; i-- > 0;) /* backwards: parts before what they are parts of (LOOKUP_MISSES is of no other) */
-		stats->counters[i] = load(&region.head->stats.counters[i]);
+		stats->counters[i] = load_acquire(&region.head->stats.counters[i]);
 	add_up(stats->counters);
 	for (unsigned int h = 0; h < SPECKV_HISTOGRAMS; h++)
 		for (unsigned int i = 0; i < SPECKV_HIST_BUCKETS; i++)
@@ -108,11 +108,11 @@ int speckv_pool_stats_reset(struct speckv_device *dev, const char *name)
 	if (rc)
 		return rc;
 	for (unsigned int i = 0; i < SPECKV_COUNTERS; i++)
-		store(&region.head->stats.counters[i], 0);
+		store_release(&region.head->stats.counters[i], 0);
 	for (unsigned int h = 0; h < SPECKV_HISTOGRAMS; h++)
 		for (unsigned int i = 0; i < SPECKV_HIST_BUCKETS; i++)
-			store(&region.head->stats.histograms[h][i], 0);
-	store(&region.head->pool.stats_since_ns, now_ns());
+			store_release(&region.head->stats.histograms[h][i], 0);
+	store_release(&region.head->pool.stats_since_ns, now_ns());
 	region_close(&region);
 	return 0;
 }
@@ -135,7 +135,7 @@ static uint32_t clients_of(struct region *r, uint32_t tenant)
 	uint32_t n = 0;
 
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
-		n += load(&r->head->clients[slot].state) & 1 && load(&r->head->clients[slot].tenant) == tenant && client_alive(r, slot);
+		n += load_acquire(&r->head->clients[slot].state) & 1 && load_acquire(&r->head->clients[slot].tenant) == tenant && client_alive(r, slot);
 	return n;
 }
 
@@ -153,7 +153,7 @@ int speckv_pool_tenants(struct speckv_device *dev, const char *name, speckv_tena
 		struct lay_tenant *t = &region.head->tenants[i];
 		struct speckv_tenant_info info;
 
-		if (load(&t->state) != 2)
+		if (load_acquire(&t->state) != 2)
 			continue;
 		memset(&info, 0, sizeof(info));
 		memcpy(info.name, t->name, sizeof(info.name) - 1);
@@ -190,13 +190,13 @@ int speckv_pool_clients(struct speckv_device *dev, const char *name, speckv_clie
 		struct lay_client *c = &region.head->clients[slot];
 		struct speckv_client_info info;
 
-		if (!(load(&c->state) & 1))
+		if (!(load_acquire(&c->state) & 1))
 			continue;
 		memset(&info, 0, sizeof(info));
 		info.slot = slot;
 		info.pid = c->pid;
 		info.uid = c->uid;
-		info.tenant = load(&c->tenant);
+		info.tenant = load_acquire(&c->tenant);
 		memcpy(info.command, c->command, sizeof(info.command) - 1);
 		info.attached_ns = c->attached_ns;
 		info.alive = (uint32_t)client_alive(&region, slot);

@@ -22,10 +22,10 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 	*busy_word = 0;
 	if (!job->held) /* who held it may have gone, and a client that has it takes this resize for abandoned */
 		job->held = resize_begin(r) == 0;
-	if (load(&r->head->pool.claim_limit) != job->to)
-		store(&r->head->pool.claim_limit, job->to);
+	if (load_acquire(&r->head->pool.claim_limit) != job->to)
+		store_release(&r->head->pool.claim_limit, job->to);
 	for (uint64_t p = pages_first_above(r, job->to); p < job->from;) {
-		uint64_t word = load(&r->page_map[p]), seen = word;
+		uint64_t word = load_acquire(&r->page_map[p]), seen = word;
 		uint32_t n = 1;
 		int rc;
 
@@ -86,7 +86,7 @@ static int shrink(struct job *job)
 	size_t n = 0;
 	int rc;
 
-	store(&r->head->pool.claim_limit, job->to); /* no client claims above it any more */
+	store_release(&r->head->pool.claim_limit, job->to); /* no client claims above it any more */
 	rc = claims_end(job); /* before the first block is moved or evicted */
 	if (!rc)
 		rc = places_below(job, &places, &n);
@@ -126,8 +126,8 @@ static int publish_size(struct job *job, uint64_t pages)
 	struct lay_pool *pool = &r->head->pool;
 	int rc;
 
-	store(&pool->claim_limit, job->from < job->to ? job->from : job->to);
-	store(&pool->data_pages, pages);
+	store_release(&pool->claim_limit, job->from < job->to ? job->from : job->to);
+	store_release(&pool->data_pages, pages);
 	atomic_fetch_add(&pool->size_sequence, 1);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (pages < job->from && pages_claimed_above(r, pages, job->from)) {
@@ -144,7 +144,7 @@ static int publish_size(struct job *job, uint64_t pages)
 		resize_undo(r);
 		return rc;
 	}
-	store(&pool->claim_limit, 0);
+	store_release(&pool->claim_limit, 0);
 	atomic_fetch_add(&pool->size_sequence, 1);
 	atomic_fetch_add(&pool->freed, 1); /* failed searches may succeed now */
 	return rc;
@@ -298,7 +298,7 @@ static int look_at(struct job *job)
 	if (rc)
 		free(job->pool);
 	else
-		job->undone = load(&job->dev->table->pools[job->pool->region.record].state) == SPECKV_POOL_RESIZING;
+		job->undone = load_acquire(&job->dev->table->pools[job->pool->region.record].state) == SPECKV_POOL_RESIZING;
 	return rc;
 }
 
@@ -353,17 +353,17 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 	else if (job.dry_run)
 		rc = job.to > job.from ? room_to_grow(&job, record) : would_fit(&job);
 	else if ((rc = begin(&job)) == 0) {
-		uint64_t quota = load(&job.pool->region.head->pool.quota_pages);
+		uint64_t quota = load_acquire(&job.pool->region.head->pool.quota_pages);
 
-		store(&record->state, SPECKV_POOL_RESIZING);
+		store_release(&record->state, SPECKV_POOL_RESIZING);
 		rc = device_flush(dev);
 		/* a quota that was the whole pool stays so, and is never seen below a size that grew */
 		if (!rc && job.to > job.from && quota == job.from)
-			store(&job.pool->region.head->pool.quota_pages, job.to);
+			store_release(&job.pool->region.head->pool.quota_pages, job.to);
 		if (!rc)
 			rc = job.to > job.from ? grow(&job, record) : shrink_and_publish(&job);
 		if (rc)
-			store(&job.pool->region.head->pool.quota_pages, quota);
+			store_release(&job.pool->region.head->pool.quota_pages, quota);
 		if (!rc && job.to < job.from) {
 			region_release_backing(&job.pool->region, job.to, job.from);
 			/* where it cannot now, the next manager makes the device follow */
@@ -374,15 +374,15 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		}
 		if (!rc) {
 			if (quota == job.from || quota > job.to)
-				store(&job.pool->region.head->pool.quota_pages, job.to);
+				store_release(&job.pool->region.head->pool.quota_pages, job.to);
 			record->capacity_bytes = capacity;
-			add(&job.pool->region.head->pool.resizes, 1);
+			add_relaxed(&job.pool->region.head->pool.resizes, 1);
 			pool_event(&job.pool->region, SPECKV_EVENT_POOL_RESIZED, SPECKV_INFO, "resized from %s to %s", human(a, job.from << job.pool->region.page_shift),
 				   human(b, capacity));
 		}
 		if (!rc) /* where this fails the next manager ends it at the size in the pool's header */
 			rc = device_flush(dev);
-		store(&record->state, SPECKV_POOL_ACTIVE); /* reaches the medium later: a size that is there cannot be half told */
+		store_release(&record->state, SPECKV_POOL_ACTIVE); /* reaches the medium later: a size that is there cannot be half told */
 		if (job.held)
 			resize_end(&job.pool->region);
 	}

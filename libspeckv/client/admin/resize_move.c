@@ -13,10 +13,10 @@ static int not_written(struct job *job, const struct run *copy)
 int move_block(struct job *job, uint64_t page, const struct place *place)
 {
 	struct region *r = &job->pool->region;
-	struct found found, moved;
+	struct block_ref found, moved;
 	struct speckv_key key;
 	struct run run, old;
-	uint64_t failed = load(&r->flushes_failed);
+	uint64_t failed = load_acquire(&r->flushes_failed);
 	int rc;
 
 	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
@@ -37,7 +37,7 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 		pages_release(r, job->pool->owner, &run);
 		return fail(job->dev->ctx, rc, "pool %s: %s does not answer", job->name, job->dev->medium.name);
 	}
-	if (rc && load(&r->flushes_failed) != failed)
+	if (rc && load_acquire(&r->flushes_failed) != failed)
 		return not_written(job, &run);
 	if (rc) {
 		pages_release(r, job->pool->owner, &run);
@@ -47,13 +47,13 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 		}
 		return -EAGAIN;
 	}
-	index_fill(r, &run, &key, load(&r->entries[found.entry].first_position), found.frame_bytes, found.raw_bytes, found.tenant,
-		   load(&r->entries[found.entry].used));
+	index_fill(r, &run, &key, load_acquire(&r->entries[found.entry].first_position), found.frame_bytes, found.raw_bytes, found.tenant,
+		   load_acquire(&r->entries[found.entry].used));
 	old = (struct run){ found.page, found.generation, found.pages };
-	moved = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
+	moved = (struct block_ref){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
 	if (move_begin(job->pool, &found, &run)) {
 		move_end(job->pool);
-		store(&r->entries[moved.entry].generation, 0);
+		store_release(&r->entries[moved.entry].generation, 0);
 		return not_written(job, &run);
 	}
 	if (!pages_switch(job->pool, &old, &run)) { /* dropped meanwhile: it must not come back */
@@ -73,13 +73,13 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 		move_end(job->pool);
 		index_orphan(r, &moved);
 		index_remove(r, &key, moved.entry, moved.generation);
-		store(&r->entries[moved.entry].generation, 0);
+		store_release(&r->entries[moved.entry].generation, 0);
 		return not_written(job, &run);
 	}
 	move_end(job->pool);
 	index_orphan(r, &found);
 	index_remove(r, &key, found.entry, found.generation);
-	store(&r->entries[found.entry].generation, 0);
+	store_release(&r->entries[found.entry].generation, 0);
 	r->backend->invalidate(r, &old); /* what it misses goes when the tail is cleared */
 	pages_release(r, job->pool->owner, &old);
 	if (rc)
@@ -91,7 +91,7 @@ int drop_block(struct job *job, uint64_t page)
 {
 	struct region *r = &job->pool->region;
 	struct speckv_key key;
-	struct found found;
+	struct block_ref found;
 
 	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
 		return -EAGAIN;

@@ -25,7 +25,7 @@ static bool dead_claim(struct job *job, uint64_t word)
 
 	if (!job->dry_run || lay_state(word) != LAY_CLAIMED)
 		return false;
-	state = load(&r->head->clients[slot].state);
+	state = load_acquire(&r->head->clients[slot].state);
 	return state & 1 && lay_owner(slot, state >> 8) == lay_value(word) && !client_alive(r, slot);
 }
 
@@ -33,13 +33,13 @@ static bool dead_claim(struct job *job, uint64_t word)
 static uint64_t free_from(struct job *job, uint64_t page, uint64_t end)
 {
 	struct region *r = &job->pool->region;
-	uint64_t word = load(&r->page_map[page]), limit = load(&r->head->pool.claim_limit), n = 1;
+	uint64_t word = load_acquire(&r->page_map[page]), limit = load_acquire(&r->head->pool.claim_limit), n = 1;
 
 	if (word == LAY_FREE || (word == LAY_RETIRED && job->undone && limit && page >= limit))
 		return 1;
 	if (!dead_claim(job, word))
 		return 0;
-	while (page + n < end && load(&r->page_map[page + n]) == lay_word(LAY_CONT, n, lay_generation(word)))
+	while (page + n < end && load_acquire(&r->page_map[page + n]) == lay_word(LAY_CONT, n, lay_generation(word)))
 		n++;
 	return n;
 }
@@ -50,7 +50,7 @@ static uint64_t first_to_move(struct job *job)
 	struct region *r = &job->pool->region;
 	uint64_t first = pages_first_above(r, job->to);
 
-	return dead_claim(job, load(&r->page_map[first])) ? job->to : first;
+	return dead_claim(job, load_acquire(&r->page_map[first])) ? job->to : first;
 }
 
 int claims_end(struct job *job)
@@ -61,7 +61,7 @@ int claims_end(struct job *job)
 	for (;; nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL)) {
 		word = 0;
 		for (uint64_t p = pages_first_above(r, job->to); p < job->from && !word; p++) {
-			word = load(&r->page_map[p]);
+			word = load_acquire(&r->page_map[p]);
 			if (lay_state(word) != LAY_CLAIMED || dead_claim(job, word))
 				word = 0;
 		}
@@ -209,7 +209,7 @@ int places_below(struct job *job, struct place **places, size_t *n)
 		return 0;
 	gaps = gaps_below(job, first, &room);
 	for (uint64_t p = first; p < job->from && gaps;) {
-		uint64_t word = load(&r->page_map[p]);
+		uint64_t word = load_acquire(&r->page_map[p]);
 		uint32_t pages = lay_state(word) == LAY_HEAD ? lay_value(word) : 0;
 
 		if (pages && !room_for_one(places, *n, &space, sizeof(**places)))

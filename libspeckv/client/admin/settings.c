@@ -148,9 +148,9 @@ static int check_limits(struct speckv_device *dev, struct region *r, unsigned in
 		return fail(dev->ctx, -EINVAL, "tenant quota %s is below one block of %s", human(a, config->tenant_quota_bytes), human(b, r->fixed.block_bytes));
 	if (mask & SPECKV_SET_EVICTION && config->eviction > SPECKV_EVICT_NONE)
 		return fail(dev->ctx, -EINVAL, "eviction policy %u does not exist; use lru or none", config->eviction);
-	wanted->quota = mask & SPECKV_SET_QUOTA ? quota : load(&pool->quota_pages);
-	wanted->tenant = mask & SPECKV_SET_TENANT_QUOTA ? tenant : load(&pool->tenant_quota_pages);
-	wanted->eviction = mask & SPECKV_SET_EVICTION ? config->eviction : load(&pool->eviction);
+	wanted->quota = mask & SPECKV_SET_QUOTA ? quota : load_acquire(&pool->quota_pages);
+	wanted->tenant = mask & SPECKV_SET_TENANT_QUOTA ? tenant : load_acquire(&pool->tenant_quota_pages);
+	wanted->eviction = mask & SPECKV_SET_EVICTION ? config->eviction : load_acquire(&pool->eviction);
 	return 0;
 }
 
@@ -159,16 +159,16 @@ static void set_event(struct region *r, unsigned int mask)
 {
 	const struct lay_pool_record *record = &r->dev->table->pools[r->record];
 	struct lay_pool *pool = &r->head->pool;
-	uint64_t tenant = load(&pool->tenant_quota_pages);
+	uint64_t tenant = load_acquire(&pool->tenant_quota_pages);
 	char text[160] = "", size[32];
 	size_t at = 0;
 
 	if (mask & SPECKV_SET_QUOTA)
-		at += (size_t)snprintf(text + at, sizeof(text) - at, ", quota %s", human(size, load(&pool->quota_pages) * r->page_bytes));
+		at += (size_t)snprintf(text + at, sizeof(text) - at, ", quota %s", human(size, load_acquire(&pool->quota_pages) * r->page_bytes));
 	if (mask & SPECKV_SET_TENANT_QUOTA)
 		at += (size_t)snprintf(text + at, sizeof(text) - at, ", tenant quota %s", tenant ? human(size, tenant * r->page_bytes) : "none");
 	if (mask & SPECKV_SET_EVICTION)
-		at += (size_t)snprintf(text + at, sizeof(text) - at, ", eviction %s", load(&pool->eviction) == SPECKV_EVICT_LRU ? "lru" : "none");
+		at += (size_t)snprintf(text + at, sizeof(text) - at, ", eviction %s", load_acquire(&pool->eviction) == SPECKV_EVICT_LRU ? "lru" : "none");
 	if (mask & SPECKV_SET_OWNER)
 		at += (size_t)snprintf(text + at, sizeof(text) - at, ", uid %u, gid %u", record->uid, record->gid);
 	if (mask & SPECKV_SET_MODE)
@@ -178,16 +178,16 @@ static void set_event(struct region *r, unsigned int mask)
 
 static void store_limits(struct lay_pool *pool, const struct limits *limits)
 {
-	store(&pool->quota_pages, limits->quota);
-	store(&pool->tenant_quota_pages, limits->tenant);
-	store(&pool->eviction, limits->eviction);
+	store_release(&pool->quota_pages, limits->quota);
+	store_release(&pool->tenant_quota_pages, limits->tenant);
+	store_release(&pool->eviction, limits->eviction);
 }
 
 /* What was judged, all of it or nothing. */
 static int set_all(struct speckv_device *dev, struct lay_pool_record *record, struct region *r, const struct lay_pool_record *wanted, const struct limits *limits)
 {
 	struct lay_pool *pool = &r->head->pool;
-	const struct limits before = { load(&pool->quota_pages), load(&pool->tenant_quota_pages), load(&pool->eviction) };
+	const struct limits before = { load_acquire(&pool->quota_pages), load_acquire(&pool->tenant_quota_pages), load_acquire(&pool->eviction) };
 	struct lay_pool_record owner;
 	int rc;
 
@@ -229,8 +229,8 @@ int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int ma
 	rc = check_limits(dev, &region, mask, config, &limits);
 	if (!rc)
 		rc = check_owner(dev, record, &region, mask, config, &wanted);
-	if (!rc && owned_so(&region, record, &wanted) && limits.quota == load(&pool->quota_pages) &&
-	    limits.tenant == load(&pool->tenant_quota_pages) && limits.eviction == load(&pool->eviction))
+	if (!rc && owned_so(&region, record, &wanted) && limits.quota == load_acquire(&pool->quota_pages) &&
+	    limits.tenant == load_acquire(&pool->tenant_quota_pages) && limits.eviction == load_acquire(&pool->eviction))
 		rc = fail(dev->ctx, -EALREADY, "pool %s has these settings already", name);
 	if (!rc && !(mask & SPECKV_SET_DRY_RUN))
 		rc = set_all(dev, record, &region, &wanted, &limits);

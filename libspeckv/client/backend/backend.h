@@ -12,7 +12,7 @@ int frame_possible(struct region *region, unsigned int codec);
 int frame_encode(struct region *region, unsigned int codec, const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes, void *frame,
 		 uint64_t capacity, uint64_t *frame_bytes);
 /* Layers of the frame at `at`, if it is this block's frame in this place of this pool. */
-int frame_decode(struct region *region, const struct speckv_key *key, const struct found *found, const void *at, uint64_t available, struct layers layers,
+int frame_decode(struct region *region, const struct speckv_key *key, const struct block_ref *found, const void *at, uint64_t available, struct layers layers,
 		 void *raw, uint64_t bytes);
 
 /* ---- mapped.c, card_device.c, devices.c -------------------------------------------------------------------------- */

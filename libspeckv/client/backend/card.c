@@ -121,7 +121,7 @@ static int card_write(struct region *r, const struct run *run, unsigned int code
 	return rc;
 }
 
-static int card_copy(struct region *r, const struct speckv_key *key, const struct found *from, const struct run *to)
+static int card_copy(struct region *r, const struct speckv_key *key, const struct block_ref *from, const struct run *to)
 {
 	struct card_io *io = r->io;
 	struct speckv_cmd_copy copy = { .opcode = SPECKV_IO_COPY, .address = from->page << r->page_shift, .destination_address = to->page << r->page_shift,
@@ -152,7 +152,7 @@ static int card_copy(struct region *r, const struct speckv_key *key, const struc
 
 /* ---- reads, several under way ----------------------------------------------------------------------------------------- */
 
-static unsigned int card_reads_begin(struct region *r, struct reads *reads, const struct found *found, const uint8_t *present, size_t n)
+static unsigned int card_reads_begin(struct region *r, struct reads *reads, const struct block_ref *found, const uint8_t *present, size_t n)
 {
 	struct card_io *io = r->io;
 	struct lane *lane;
@@ -178,14 +178,14 @@ static void card_reads_end(struct reads *reads)
 	reads->lane = NULL;
 }
 
-static int start_read(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, struct layers layers, bool ahead)
+static int start_read(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers, bool ahead)
 {
 	struct region *r = reads->region;
 	struct card_io *io = r->io;
 	struct speckv_cmd_read read = { .opcode = ahead ? SPECKV_IO_PREFETCH : SPECKV_IO_READ, .pool = io->pool, .address = found->page << r->page_shift,
 					.buffer_offset = slot * io->slot_bytes, .capacity = (uint32_t)io->slot_bytes, .generation = found->generation };
 
-	if (!reads->lane || load(&io->broken))
+	if (!reads->lane || load_acquire(&io->broken))
 		return -ENODEV;
 	memcpy(read.key_prefix, key->bytes, sizeof(read.key_prefix));
 	reads->frame[slot] = !(io->modes >> r->fixed.codec & 1);
@@ -199,13 +199,13 @@ static int start_read(struct reads *reads, unsigned int slot, const struct speck
 	reads->found[slot] = *found;
 	reads->layers[slot] = layers;
 	if (lane_submit(reads->lane, slot, &read)) {
-		store(&io->broken, true);
+		store_release(&io->broken, true);
 		return -ENODEV;
 	}
 	return 0;
 }
 
-static void card_read_start(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, struct layers layers)
+static void card_read_start(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers)
 {
 	start_read(reads, slot, key, found, layers, false); /* where it is not under way, read_take() starts it, and has the error */
 }
@@ -234,7 +234,7 @@ static int finish_read(struct reads *reads, unsigned int slot, const struct spec
 	return 0;
 }
 
-static bool under_way(const struct reads *reads, unsigned int slot, const struct found *found, struct layers layers)
+static bool under_way(const struct reads *reads, unsigned int slot, const struct block_ref *found, struct layers layers)
 {
 	const struct lane *lane = reads->lane;
 
@@ -242,7 +242,7 @@ static bool under_way(const struct reads *reads, unsigned int slot, const struct
 	       reads->layers[slot].first == layers.first && reads->layers[slot].count == layers.count;
 }
 
-static int card_read_take(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, struct layers layers, void *raw,
+static int card_read_take(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers, void *raw,
 			  uint64_t bytes)
 {
 	int rc = 0;
@@ -254,7 +254,7 @@ static int card_read_take(struct reads *reads, unsigned int slot, const struct s
 	return rc ? rc : finish_read(reads, slot, key, raw, bytes);
 }
 
-static int card_read(struct region *r, const struct speckv_key *key, const struct found *found, struct layers layers, bool ahead, void *raw, uint64_t bytes)
+static int card_read(struct region *r, const struct speckv_key *key, const struct block_ref *found, struct layers layers, bool ahead, void *raw, uint64_t bytes)
 {
 	struct reads reads;
 	int rc = -ENODEV;
@@ -298,7 +298,7 @@ static int read_frame(struct region *r, const struct speckv_key *key, uint64_t p
 static int card_frame(struct region *r, uint64_t page, uint64_t generation, uint64_t room, const uint8_t **at, uint8_t **copy)
 {
 	struct speckv_key key;
-	struct found found;
+	struct block_ref found;
 	uint64_t bytes;
 	int rc;
 

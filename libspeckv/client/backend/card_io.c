@@ -98,7 +98,7 @@ static int connect_card(struct card_io *io)
 	if (io->tried_ns && clock_ns() - io->tried_ns < RETRY_NS && io->error)
 		return io->error;
 	disconnect(io);
-	store(&io->broken, false);
+	store_release(&io->broken, false);
 	io->slot_bytes = ((most > other ? most : other) + 4095) & ~4095ull;
 	depth = ARENA_MOST / CARD_LANES / io->slot_bytes;
 	io->depth = depth > READS_MOST ? READS_MOST : depth < 2 ? 2 : (unsigned int)depth;
@@ -157,7 +157,7 @@ int card_io_enter(struct card_io *io)
 		int rc = 0;
 
 		pthread_rwlock_rdlock(&io->use);
-		if (__builtin_expect(io->transport && !load(&io->broken), 1))
+		if (__builtin_expect(io->transport && !load_acquire(&io->broken), 1))
 			return 0;
 		pthread_rwlock_unlock(&io->use);
 		if (tries == SETTLE_TRIES)
@@ -166,7 +166,7 @@ int card_io_enter(struct card_io *io)
 			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 			continue;
 		}
-		if (!io->transport || load(&io->broken))
+		if (!io->transport || load_acquire(&io->broken))
 			rc = connect_card(io);
 		pthread_rwlock_unlock(&io->use);
 		if (rc)
@@ -190,14 +190,14 @@ int lane_enter(struct card_io *io, bool nested, struct lane **out)
 			if (pthread_mutex_trylock(&io->lanes[i].lock) == 0)
 				lane = &io->lanes[i];
 		if (!lane) {
-			first = add(&io->turn, 1) % NESTED;
+			first = add_relaxed(&io->turn, 1) % NESTED;
 			lane = &io->lanes[first];
 			pthread_mutex_lock(&lane->lock);
 		}
 	}
-	rc = load(&io->broken) ? -ENODEV : open_lane(io, lane);
+	rc = load_acquire(&io->broken) ? -ENODEV : open_lane(io, lane);
 	if (rc) {
-		store(&io->broken, true);
+		store_release(&io->broken, true);
 		pthread_mutex_unlock(&lane->lock);
 		pthread_rwlock_unlock(&io->use);
 		return -ENODEV;
@@ -247,19 +247,19 @@ int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot)
 
 		if (rc == -ETIMEDOUT) {
 			rc = queue_check(&lane->queue);
-			if (!rc && patient(&until) && !load(&io->broken))
+			if (!rc && patient(&until) && !load_acquire(&io->broken))
 				continue;
 			rc = -ENODEV;
 		}
 		if (rc) {
-			store(&io->broken, true);
+			store_release(&io->broken, true);
 			return -ENODEV;
 		}
 		s = &lane->slots[done.command_id % READS_MOST];
 		if (done.command_id == SPECKV_EVENT_COMMAND_ID || !s->busy || s->done || s->id != done.command_id) {
 			if (patient(&until))
 				continue;
-			store(&io->broken, true); /* there may be no end of them */
+			store_release(&io->broken, true); /* there may be no end of them */
 			return -ENODEV;
 		}
 		s->status = done.status;
@@ -275,7 +275,7 @@ int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot)
 	case SPECKV_STATUS_NO_POOL:
 	case SPECKV_STATUS_NO_ENGINE:
 	case SPECKV_STATUS_FENCED:
-		store(&io->broken, true);
+		store_release(&io->broken, true);
 		return -ENODEV;
 	case SPECKV_STATUS_DMA_ERROR:
 	case SPECKV_STATUS_INTERNAL:
@@ -292,7 +292,7 @@ int lane_call(struct card_io *io, struct lane *lane, unsigned int slot, void *en
 	int rc = lane_submit(lane, slot, entry);
 
 	if (rc) {
-		store(&io->broken, true);
+		store_release(&io->broken, true);
 		return -ENODEV;
 	}
 	rc = lane_collect(io, lane, slot);

@@ -160,13 +160,13 @@ static bool enter_block(struct region *r, const struct speckv_log_block *block, 
 	uint64_t page = block->address >> r->page_shift, pages = region_pages(r), need = ((uint64_t)block->bytes + r->page_bytes - 1) >> r->page_shift;
 	struct run run = { .page = page, .generation = block->generation, .pages = (uint32_t)(need < r->min_run ? r->min_run : need) };
 	struct speckv_key key;
-	struct found found;
+	struct block_ref found;
 
 	if (block->address & (r->page_bytes - 1) || page >= pages || need > LAY_RUN_MAX || run.pages > pages - page || !run.generation ||
 	    run.generation > LAY_GENERATION_MASK)
 		return false;
 	for (uint32_t i = 0; i < run.pages; i++)
-		if (load(&r->page_map[page + i]) != LAY_FREE)
+		if (load_acquire(&r->page_map[page + i]) != LAY_FREE)
 			return false;
 	memcpy(key.bytes, block->key, sizeof(key.bytes));
 	if (index_find(r, &key, &found))
@@ -174,26 +174,26 @@ static bool enter_block(struct region *r, const struct speckv_log_block *block, 
 	index_fill(r, &run, &key, block->first_position, block->bytes, (uint32_t)r->fixed.block_bytes, tenant,
 		   use_seen(r, block->used_ns)); /* the card's own order of uses: the pool's goes on from it */
 	for (uint32_t i = run.pages; --i > 0;)
-		store(&r->page_map[page + i], lay_word(LAY_CONT, i, run.generation));
-	store(&r->page_map[page], lay_word(LAY_HEAD, run.pages, run.generation));
+		store_release(&r->page_map[page + i], lay_word(LAY_CONT, i, run.generation));
+	store_release(&r->page_map[page], lay_word(LAY_HEAD, run.pages, run.generation));
 	if (index_insert(r, &key, &run) == 0)
 		return true;
 	for (uint32_t i = 0; i < run.pages; i++)
-		store(&r->page_map[page + i], LAY_FREE);
+		store_release(&r->page_map[page + i], LAY_FREE);
 	return false;
 }
 
 static int card_rebuild(struct region *r, uint16_t number, uint64_t *kept, uint64_t *lost)
 {
 	struct speckv_device *dev = r->dev;
-	uint64_t after = 0, highest = load(&r->head->pool.next_run_generation);
+	uint64_t after = 0, highest = load_acquire(&r->head->pool.next_run_generation);
 	uint8_t *page = malloc(CARD_DATA_BYTES);
 	uint32_t tenant = (uint32_t)tenant_find(r, "recovered");
 	int rc = page ? 0 : fail(dev->ctx, -ENOMEM, "out of memory");
 
 	*kept = *lost = 0;
 	for (uint64_t p = 0; p < region_pages(r); p++)
-		store(&r->page_map[p], LAY_FREE);
+		store_release(&r->page_map[p], LAY_FREE);
 	while (!rc) {
 		struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG, .log = SPECKV_LOG_BLOCKS, .pool = number, .after = after };
 		struct speckv_log_header header;
@@ -222,7 +222,7 @@ static int card_rebuild(struct region *r, uint16_t number, uint64_t *kept, uint6
 			break;
 		after = header.last;
 	}
-	store(&r->head->pool.next_run_generation, highest);
+	store_release(&r->head->pool.next_run_generation, highest);
 	pages_recount(r);
 	free(page);
 	return rc;
@@ -241,7 +241,7 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 	int number = -1, rc;
 
 	for (int i = LAY_POOLS; i-- > 0;)
-		if (load(&dev->table->pools[i].state) == 0)
+		if (load_acquire(&dev->table->pools[i].state) == 0)
 			number = i;
 	if (number < 0)
 		return fail(dev->ctx, -ENOSPC, "%s has more pools than this machine can keep", dev->medium.name);
@@ -270,7 +270,7 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 	rc = region_make(dev, record, &config, &plan);
 	if (rc)
 		return rc;
-	store(&record->state, SPECKV_POOL_ACTIVE); /* device_find() looks for it; others wait for the manager's lock, or find a miss */
+	store_release(&record->state, SPECKV_POOL_ACTIVE); /* device_find() looks for it; others wait for the manager's lock, or find a miss */
 	rc = region_open(dev, record->name, true, &region);
 	if (!rc) {
 		rc = card_rebuild(&region, d->pool, &kept, &lost);
@@ -284,10 +284,10 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 
 static void forget(struct speckv_device *dev, struct lay_pool_record *record)
 {
-	store(&record->state, SPECKV_POOL_DESTROYING);
+	store_release(&record->state, SPECKV_POOL_DESTROYING);
 	region_remove(dev, record, false);
 	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "pool %.63s is not on the card any more: forgotten here too", record->name);
-	store(&record->state, 0);
+	store_release(&record->state, 0);
 }
 
 int card_manage(struct speckv_device *dev, bool inspect)
@@ -308,7 +308,7 @@ int card_manage(struct speckv_device *dev, bool inspect)
 	rc = list ? list_pools(dev, list) : fail(dev->ctx, -ENOMEM, "out of memory");
 	for (int i = 0; i < LAY_POOLS && !rc; i++) {
 		struct lay_pool_record *record = &dev->table->pools[i];
-		uint32_t state = load(&record->state);
+		uint32_t state = load_acquire(&record->state);
 		struct speckv_pool_description *pool = state ? listed(list, record->uuid) : NULL;
 
 		if (!state)

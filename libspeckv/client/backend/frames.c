@@ -32,7 +32,7 @@ int frame_encode(struct region *r, unsigned int codec, const struct speckv_frame
 	return speckv_frame_encode(&r->fixed.geometry, codec, identity, raw, bytes, frame, capacity, frame_bytes);
 }
 
-int frame_decode(struct region *r, const struct speckv_key *key, const struct found *found, const void *at, uint64_t available, struct layers layers,
+int frame_decode(struct region *r, const struct speckv_key *key, const struct block_ref *found, const void *at, uint64_t available, struct layers layers,
 		 void *raw, uint64_t bytes)
 {
 	struct speckv_frame frame;

@@ -27,7 +27,7 @@ static int mapped_write(struct region *r, const struct run *run, unsigned int co
 	return rc ? rc : region_flush(r, frame, *frame_bytes);
 }
 
-static int mapped_read(struct region *r, const struct speckv_key *key, const struct found *found, struct layers layers, bool ahead, void *raw, uint64_t bytes)
+static int mapped_read(struct region *r, const struct speckv_key *key, const struct block_ref *found, struct layers layers, bool ahead, void *raw, uint64_t bytes)
 {
 	return frame_decode(r, key, found, bytes_at(r, found->page), (uint64_t)found->pages << r->page_shift, layers, raw, bytes);
 }
@@ -36,7 +36,7 @@ static int mapped_read(struct region *r, const struct speckv_key *key, const str
 #define PREFETCHING static inline __attribute__((always_inline))
 
 /* The first lines of a frame: its header and section table would otherwise be waited for. */
-PREFETCHING void prefetch_frame(struct region *r, const struct found *found)
+PREFETCHING void prefetch_frame(struct region *r, const struct block_ref *found)
 {
 	const uint8_t *at = bytes_at(r, found->page);
 
@@ -48,7 +48,7 @@ PREFETCHING void prefetch_frame(struct region *r, const struct found *found)
  * A line of every page of a frame, for the sake of the translation: frames lie scattered, and walks of the page table that start together,
  * well before the copy, overlap, where the copy itself would wait for one after the other.
  */
-PREFETCHING void prefetch_pages(struct region *r, const struct found *found)
+PREFETCHING void prefetch_pages(struct region *r, const struct block_ref *found)
 {
 	enum { PAGE = 4096, MOST = 17 * PAGE }; /* of a whole group no more than the second-level TLBs hold */
 	const uint8_t *at = bytes_at(r, found->page);
@@ -58,7 +58,7 @@ PREFETCHING void prefetch_pages(struct region *r, const struct found *found)
 		__builtin_prefetch(at + offset);
 }
 
-static unsigned int mapped_reads_begin(struct region *r, struct reads *reads, const struct found *found, const uint8_t *present, size_t n)
+static unsigned int mapped_reads_begin(struct region *r, struct reads *reads, const struct block_ref *found, const uint8_t *present, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if (present[i])
@@ -67,12 +67,12 @@ static unsigned int mapped_reads_begin(struct region *r, struct reads *reads, co
 	return reads->depth = 2; /* the header of the next frame while one is decoded */
 }
 
-static void mapped_read_start(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, struct layers layers)
+static void mapped_read_start(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers)
 {
 	prefetch_frame(reads->region, found);
 }
 
-static int mapped_read_take(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, struct layers layers, void *raw,
+static int mapped_read_take(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers, void *raw,
 			    uint64_t bytes)
 {
 	return mapped_read(reads->region, key, found, layers, false, raw, bytes);
@@ -90,7 +90,7 @@ static int mapped_frame(struct region *r, uint64_t page, uint64_t generation, ui
 }
 
 /* The copy's header says where it lies. */
-static int mapped_copy(struct region *r, const struct speckv_key *key, const struct found *from, const struct run *to)
+static int mapped_copy(struct region *r, const struct speckv_key *key, const struct block_ref *from, const struct run *to)
 {
 	uint64_t room = (uint64_t)to->pages << r->page_shift;
 	struct speckv_frame_identity identity;

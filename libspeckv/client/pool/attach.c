@@ -34,12 +34,12 @@ static bool same_boot(struct region *r, const uint8_t boot[16])
 static int settle(struct speckv_pool *pool, const uint8_t boot[16])
 {
 	struct region *r = &pool->region;
-	bool rebooted = known(boot) && known(r->head->pool.boot_id), closed = load(&r->head->pool.closed) == 1;
+	bool rebooted = known(boot) && known(r->head->pool.boot_id), closed = load_acquire(&r->head->pool.closed) == 1;
 	uint64_t kept = 0, lost = 0;
 	int rc = closed ? 0 : region_rebuild(r, &kept, &lost);
 
 	for (unsigned int slot = 0; slot < LAY_CLIENTS && closed; slot++) /* that the slots were left may not have reached the medium */
-		store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) & ~0xffull);
+		store_release(&r->head->clients[slot].state, load_acquire(&r->head->clients[slot].state) & ~0xffull);
 
 	if (rc)
 		return fail(pool->ctx, rc, "pool %s: %s went away while its index was rebuilt; try again when it is back", r->fixed.name, r->dev->medium.name);
@@ -90,8 +90,8 @@ static int entered(struct speckv_pool *pool, const uint8_t boot[16], bool alone)
 	/* Clients live, and say that they run in another boot: containers. Whether the next crash is one of the machine, no id will tell. */
 	if (!same_boot(r, boot) && known(boot) && known(head->boot_id))
 		memset(head->boot_id, 0, sizeof(head->boot_id));
-	if (load(&head->closed)) {
-		store(&head->closed, 0);
+	if (load_acquire(&head->closed)) {
+		store_release(&head->closed, 0);
 		rc = region_flush(r, head, sizeof(*head));
 	}
 	return rc ? fail(pool->ctx, rc, "pool %s: %s cannot be written: %s", r->fixed.name, r->path, strerror(-rc)) : 0;
@@ -106,9 +106,9 @@ static void close_behind(struct speckv_pool *pool)
 	if (lock_byte(r->lock_fd, pool_byte(r)) != 0 || !region_there(r))
 		return;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) /* no client is attached: those are dead, and what they hold is not given back */
-		others |= slot != pool->slot && load(&r->head->clients[slot].state) & 1;
+		others |= slot != pool->slot && load_acquire(&r->head->clients[slot].state) & 1;
 	if (!others && region_flush_tables(r) == 0) {
-		store(&r->head->pool.closed, 1);
+		store_release(&r->head->pool.closed, 1);
 		region_flush(r, &r->head->pool, sizeof(r->head->pool));
 	}
 }
@@ -173,7 +173,7 @@ static int manager_slot_take(struct speckv_pool *pool, bool alone)
 	if (!rc) {
 		pool->unseen = !manager_shows(r);
 		rc = slot_check(pool);
-		if (!rc && !alone && client_reap(r, LAY_SLOT_MANAGER, load(&r->head->clients[LAY_SLOT_MANAGER].state), &back))
+		if (!rc && !alone && client_reap(r, LAY_SLOT_MANAGER, load_acquire(&r->head->clients[LAY_SLOT_MANAGER].state), &back))
 			clients_reaped(pool, back);
 		if (rc)
 			unlock_byte(r->lock_fd, client_byte(r, LAY_SLOT_MANAGER));
@@ -203,10 +203,10 @@ static int slot_take(struct speckv_pool *pool, bool alone, bool manager)
 			unsigned int slot = (start + i) % LAY_SLOT_MANAGER;
 			struct lay_client *client = &r->head->clients[slot];
 
-			if ((!alone && load(&client->state) & 1) || lock_byte(r->lock_fd, client_byte(r, slot)) != 0)
+			if ((!alone && load_acquire(&client->state) & 1) || lock_byte(r->lock_fd, client_byte(r, slot)) != 0)
 				continue;
 			rc = slot_check(pool);
-			if (rc || (!alone && load(&client->state) & 1)) { /* its holder died between our two looks */
+			if (rc || (!alone && load_acquire(&client->state) & 1)) { /* its holder died between our two looks */
 				unlock_byte(r->lock_fd, client_byte(r, slot));
 				if (rc)
 					return rc;
@@ -264,7 +264,7 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 		return rc ? rc : fail(pool->ctx, tenant, "pool %s: %s cannot be written: %s", r->fixed.name, r->path, strerror(-tenant));
 	}
 	client = &r->head->clients[pool->slot];
-	pool->incarnation = ((load(&client->state) >> 8) + 1) & 0xffffffffffull;
+	pool->incarnation = ((load_acquire(&client->state) >> 8) + 1) & 0xffffffffffull;
 	pool->owner = lay_owner(pool->slot, pool->incarnation);
 	pool->client = client;
 	pool->tenant_index = (uint32_t)tenant;
@@ -273,12 +273,12 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 	client->uid = geteuid();
 	client->attached_ns = now_ns();
 	memcpy(client->command, command, sizeof(client->command));
-	store(&client->tenant, (uint32_t)tenant);
-	store(&client->allocated_pages, 0);
-	store(&client->move_to_generation, 0);
+	store_release(&client->tenant, (uint32_t)tenant);
+	store_release(&client->allocated_pages, 0);
+	store_release(&client->move_to_generation, 0);
 	/* clients begin far from each other */
-	store(&client->cursor, region_pages(r) / LAY_CLIENTS * ((pool->slot * 37u) % LAY_CLIENTS));
-	store(&client->state, pool->incarnation << 8 | 1 | (pool->unseen ? LAY_CLIENT_UNSEEN : 0));
+	store_release(&client->cursor, region_pages(r) / LAY_CLIENTS * ((pool->slot * 37u) % LAY_CLIENTS));
+	store_release(&client->state, pool->incarnation << 8 | 1 | (pool->unseen ? LAY_CLIENT_UNSEEN : 0));
 	if (!manager)
 		pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "pid %d (%s) attached, tenant %s", (int)getpid(), command, name);
 	return 0;
@@ -294,7 +294,7 @@ void client_leave(struct speckv_pool *pool)
 		pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO, "pid %d (%.63s) detached, tenant %.63s", (int)getpid(), pool->client->command,
 			   pool->tenant->name);
 	close_behind(pool);
-	store(&pool->client->state, pool->incarnation << 8);
+	store_release(&pool->client->state, pool->incarnation << 8);
 	slot_give(pool);
 }
 
@@ -331,10 +331,10 @@ static int attach_once(struct speckv_device *dev, const char *name, const struct
 	if (attach)
 		pool->attach = *attach;
 	pool->attach.tenant = NULL;
-	store(&pool->prefetch_depth, 1);
-	store(&pool->threads, 1);
-	store(&pool->failed_freed, ~0ull);
-	store(&pool->codec, pool->region.fixed.codec);
+	store_release(&pool->prefetch_depth, 1);
+	store_release(&pool->threads, 1);
+	store_release(&pool->failed_freed, ~0ull);
+	store_release(&pool->codec, pool->region.fixed.codec);
 	if (!attach || !(attach->flags & ATTACH_MANAGER)) /* managers move blocks and check them, and need not read them */
 		rc = region_calibrate(&pool->region);
 	if (!rc && read_only && !region_there(&pool->region))
@@ -360,7 +360,7 @@ int pool_attach(struct speckv_device *dev, const char *name, const struct speckv
 
 	/* what a manager that died left in between is settled by the first client that comes, where it may */
 	if (rc == -EUCLEAN && !(attach && attach->flags & ATTACH_MANAGER) && device_look(dev, name, &record) >= 0 &&
-	    (load(&record.state) == SPECKV_POOL_CREATING || load(&record.state) == SPECKV_POOL_DESTROYING)) {
+	    (load_acquire(&record.state) == SPECKV_POOL_CREATING || load_acquire(&record.state) == SPECKV_POOL_DESTROYING)) {
 		if (device_settle(dev))
 			return attach_once(dev, name, attach, out);
 		rc = device_between(dev, name);

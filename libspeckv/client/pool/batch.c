@@ -112,7 +112,7 @@ int speckv_drop(struct speckv_pool *pool, const struct speckv_key *keys, size_t 
 
 int speckv_children(struct speckv_pool *pool, const struct speckv_key *key, struct speckv_key *children, size_t max)
 {
-	struct found found;
+	struct block_ref found;
 	int rc = start(pool, key, 1, false);
 
 	if (rc)

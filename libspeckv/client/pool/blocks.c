@@ -37,9 +37,9 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 	return 0;
 }
 
-static void adopt(struct speckv_pool *pool, const struct speckv_request *request, const struct found *found)
+static void adopt(struct speckv_pool *pool, const struct speckv_request *request, const struct block_ref *found)
 {
-	struct found parent;
+	struct block_ref parent;
 
 	if (!(request->flags & SPECKV_REQUEST_HAS_PARENT))
 		return;
@@ -51,7 +51,7 @@ static void adopt(struct speckv_pool *pool, const struct speckv_request *request
 
 void block_adopt(struct speckv_pool *pool, const struct speckv_request *request)
 {
-	struct found found;
+	struct block_ref found;
 
 	if (index_find(&pool->region, &request->key, &found) && !index_adopted(&pool->region, &found)) {
 		index_used(&pool->region, &found, false, use_tick(&pool->region));
@@ -65,7 +65,7 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	struct lay_tenant *tenant = pool->tenant;
 	unsigned int codec = load_relaxed(&pool->codec);
 	uint64_t frame_bytes, raw = r->fixed.block_bytes;
-	struct found found;
+	struct block_ref found;
 	struct run run;
 	int rc, tries = 0;
 
@@ -93,9 +93,9 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 		index_remove(r, &request->key, region_entry_of(r, run.page), run.generation);
 		return rc;
 	}
-	found = (struct found){ region_entry_of(r, run.page), run.generation, run.page, run.pages, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index };
-	add(&tenant->used_pages, run.pages);
-	add(&tenant->blocks, 1);
+	found = (struct block_ref){ region_entry_of(r, run.page), run.generation, run.page, run.pages, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index };
+	add_relaxed(&tenant->used_pages, run.pages);
+	add_relaxed(&tenant->blocks, 1);
 	rc = block_index(pool, &request->key, &run);
 	if (rc) { /* sixteen live blocks share both buckets: cannot happen with a seeded hash at half load, but is not a leak if it does */
 		block_drop(pool, &request->key, &found);
@@ -105,8 +105,8 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	count(pool, SPECKV_COUNT_PUTS, 1);
 	count(pool, SPECKV_COUNT_BYTES_IN_RAW, raw);
 	count(pool, SPECKV_COUNT_BYTES_IN_STORED, frame_bytes);
-	add(&tenant->puts, 1);
-	add(&tenant->bytes_in, raw);
+	add_relaxed(&tenant->puts, 1);
+	add_relaxed(&tenant->bytes_in, raw);
 	return 0;
 }
 
@@ -122,7 +122,7 @@ static bool layers_of(const struct speckv_pool *pool, const struct speckv_reques
 	return request->layer_first < all && layers->count <= all - request->layer_first;
 }
 
-static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
+static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found)
 {
 	if (pool->read_only)
 		return;
@@ -132,7 +132,7 @@ static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, co
 	block_drop(pool, key, found);
 }
 
-int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct reads *reads, unsigned int slot,
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct block_ref *hint, struct reads *reads, unsigned int slot,
 	      struct tally *tally)
 {
 	struct region *r = &pool->region;
@@ -140,7 +140,7 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request, const st
 	struct layers layers;
 	bool sane = layers_of(pool, request, &layers);
 	uint64_t per_layer = r->fixed.block_bytes / geometry->layers, bytes = per_layer * layers.count, tick = tally->tick--;
-	struct found found;
+	struct block_ref found;
 	bool first = false;
 	int rc = -EAGAIN;
 
@@ -198,11 +198,11 @@ static void count_gets(struct speckv_pool *pool, const struct tally *tally)
 	if (pool->read_only)
 		return;
 	if (tally->hits) {
-		add(&pool->tenant->hits, tally->hits);
-		add(&pool->tenant->bytes_out, tally->raw);
+		add_relaxed(&pool->tenant->hits, tally->hits);
+		add_relaxed(&pool->tenant->bytes_out, tally->raw);
 	}
 	if (tally->misses)
-		add(&pool->tenant->misses, tally->misses);
+		add_relaxed(&pool->tenant->misses, tally->misses);
 }
 
 /* Blocks that a look-up was for: those found are wanted when they are fetched, the others now. */
@@ -213,7 +213,7 @@ void block_count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, ui
 	count(pool, SPECKV_COUNT_LOOKUP_HITS, hits);
 	count(pool, SPECKV_COUNT_LOOKUP_MISSES, n - hits);
 	if (n > hits)
-		add(&pool->tenant->lookup_misses, n - hits);
+		add_relaxed(&pool->tenant->lookup_misses, n - hits);
 	count_time(pool, SPECKV_HIST_LOOKUP, clock_ns() - began);
 }
 
@@ -222,7 +222,7 @@ void block_count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, ui
 static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *request, uint64_t tick)
 {
 	struct region *r = &pool->region;
-	struct found found;
+	struct block_ref found;
 
 	switch (opcode) {
 	case SPECKV_OP_TOUCH:
@@ -231,7 +231,7 @@ static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_requ
 		index_used(r, &found, false, tick);
 		return 0;
 	case SPECKV_OP_DROP: {
-		struct found all[2 * LAY_BUCKET_SLOTS];
+		struct block_ref all[2 * LAY_BUCKET_SLOTS];
 		size_t n = index_find_all(r, &request->key, all);
 		uint64_t failed = load_relaxed(&r->flushes_failed);
 		int rc = -ENOENT;
@@ -289,7 +289,7 @@ static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, s
 	enum { GROUP = 32 };
 	const struct pool_backend *backend = pool->region.backend;
 	uint64_t tick = pool->read_only ? 0 : use_ticks(&pool->region, n);
-	struct found found[GROUP];
+	struct block_ref found[GROUP];
 	uint8_t present[GROUP];
 	struct reads reads;
 	int done = 0;

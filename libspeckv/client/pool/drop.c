@@ -3,7 +3,7 @@
 
 #include "pool.h"
 
-bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
+bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found)
 {
 	struct region *r = &pool->region;
 	struct run run = { .page = found->page, .generation = found->generation, .pages = found->pages };
@@ -21,10 +21,10 @@ bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const st
 	}
 	index_orphan(r, found);
 	index_remove(r, key, found->entry, found->generation);
-	store(&r->entries[found->entry].generation, 0);
+	store_release(&r->entries[found->entry].generation, 0);
 	if (found->tenant < LAY_TENANTS) {
-		sub(&r->head->tenants[found->tenant].used_pages, found->pages);
-		sub(&r->head->tenants[found->tenant].blocks, 1);
+		sub_relaxed(&r->head->tenants[found->tenant].used_pages, found->pages);
+		sub_relaxed(&r->head->tenants[found->tenant].blocks, 1);
 	}
 	if (rc)
 		pages_retire(pool, &run);
@@ -39,7 +39,7 @@ bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const st
  */
 void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
 {
-	struct found all[2 * LAY_BUCKET_SLOTS];
+	struct block_ref all[2 * LAY_BUCKET_SLOTS];
 	size_t n = index_find_all(&pool->region, key, all);
 	uint64_t youngest = 0;
 
@@ -53,7 +53,7 @@ void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
 
 bool block_indexed(struct region *r, const struct speckv_key *key, const struct run *run)
 {
-	struct found all[2 * LAY_BUCKET_SLOTS];
+	struct block_ref all[2 * LAY_BUCKET_SLOTS];
 	size_t n = index_find_all(r, key, all);
 
 	for (size_t i = 0; i < n; i++)

@@ -53,7 +53,7 @@ static uint64_t next_random(void)
 /* The window that starts at or before `page`, holds n pages and does not end before `reach`. The block at `unreachable` counts as unused. */
 static bool window_at(struct region *r, uint64_t page, uint32_t n, uint64_t reach, uint64_t limit, uint64_t unreachable, struct window *window)
 {
-	uint64_t word = load(&r->page_map[page]), at;
+	uint64_t word = load_acquire(&r->page_map[page]), at;
 	unsigned int steps = 0;
 
 	if (lay_state(word) == LAY_CONT) {
@@ -64,7 +64,7 @@ static bool window_at(struct region *r, uint64_t page, uint32_t n, uint64_t reac
 	window->start = page;
 	window->used = 1;
 	for (at = page; at < page + n || at < reach; steps++) {
-		word = at < limit && steps < WINDOW_STEPS ? load(&r->page_map[at]) : LAY_RETIRED;
+		word = at < limit && steps < WINDOW_STEPS ? load_acquire(&r->page_map[at]) : LAY_RETIRED;
 		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
 			uint64_t used = load_relaxed(&r->entries[region_entry_of(r, at)].used);
 
@@ -120,7 +120,7 @@ static void consider(struct search *s, const struct window *window)
 /* The windows that the block at `page` begins and ends: beside the end of a chain lies, more often than not, what came before it. */
 static void consider_around(struct search *s, uint64_t page, bool unreachable)
 {
-	uint64_t word = load(&s->r->page_map[page]), end = page + lay_value(word), unused = unreachable ? page : NO_PAGE;
+	uint64_t word = load_acquire(&s->r->page_map[page]), end = page + lay_value(word), unused = unreachable ? page : NO_PAGE;
 	struct window window;
 
 	if (lay_state(word) != LAY_HEAD || !lay_value(word) || end > s->limit)
@@ -248,7 +248,7 @@ static enum evicted evict_run(struct speckv_pool *pool, uint64_t page)
 {
 	struct region *r = &pool->region;
 	struct speckv_key key;
-	struct found found;
+	struct block_ref found;
 	uint64_t parent, children;
 
 	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
@@ -256,18 +256,18 @@ static enum evicted evict_run(struct speckv_pool *pool, uint64_t page)
 	parent = index_parent(r, &found);
 	children = load_relaxed(&r->entries[found.entry].first_child);
 	if (!block_drop(pool, &key, &found))
-		return load(&r->page_map[page]) == lay_word(LAY_HEAD, found.pages, found.generation) ? EVICT_NONE : EVICT_LOST;
+		return load_acquire(&r->page_map[page]) == lay_word(LAY_HEAD, found.pages, found.generation) ? EVICT_NONE : EVICT_LOST;
 	if (parent)
 		store_relaxed(&pool->evict_parent, parent);
 	if (children && index_abandon(r, children))
 		store_relaxed(&pool->evict_orphan, children);
 	count(pool, SPECKV_COUNT_EVICTIONS, 1);
 	if (found.tenant < LAY_TENANTS)
-		add(&r->head->tenants[found.tenant].evicted, 1);
+		add_relaxed(&r->head->tenants[found.tenant].evicted, 1);
 	return EVICT_DONE;
 }
 
-void evict_orphan(struct speckv_pool *pool, const struct found *found)
+void evict_orphan(struct speckv_pool *pool, const struct block_ref *found)
 {
 	store_relaxed(&pool->region.entries[found->entry].used, 0);
 	store_relaxed(&pool->evict_orphan, index_link(found));
@@ -283,7 +283,7 @@ enum evicted pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, u
 	if (!choose(pool, &search, false) || best->used >= older_than)
 		return EVICT_NONE;
 	for (uint64_t at = best->start; at < best->end;) {
-		uint64_t word = load(&r->page_map[at]);
+		uint64_t word = load_acquire(&r->page_map[at]);
 		enum evicted result;
 
 		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
@@ -319,7 +319,7 @@ static bool beyond(_Atomic uint64_t *used, uint32_t n, uint64_t quota)
 static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t limit)
 {
 	struct region *r = &pool->region;
-	uint64_t cursor, freed_before = load(&r->head->pool.freed);
+	uint64_t cursor, freed_before = load_acquire(&r->head->pool.freed);
 
 	if (n > limit)
 		return false;
@@ -328,15 +328,15 @@ static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *ru
 	/* a cache that counts as full evicts without a search; one that keeps its blocks makes sure */
 	if (load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && limit == load_relaxed(&r->pages) && beyond(&r->head->pool.used_pages, n, limit))
 		return false;
-	if (load(&pool->failed_freed) == freed_before && load(&pool->failed_run) <= n)
+	if (load_acquire(&pool->failed_freed) == freed_before && load_acquire(&pool->failed_run) <= n)
 		return false;
 	cursor = load_relaxed(&pool->client->cursor);
 	if (cursor >= limit)
 		cursor = 0;
 	if (pages_claim_scan(pool, cursor, limit, n, run) || pages_claim_scan(pool, 0, cursor + n < limit ? cursor + n : limit, n, run))
 		return true;
-	store(&pool->failed_run, n);
-	store(&pool->failed_freed, freed_before);
+	store_release(&pool->failed_run, n);
+	store_release(&pool->failed_freed, freed_before);
 	return false;
 }
 
@@ -381,7 +381,7 @@ static uint64_t claim_limit(struct speckv_pool *pool, uint64_t below)
 
 	if (shrinking && !below && resize_abandoned(pool)) {
 		limit = region_pages(r);
-		shrinking = load(&r->head->pool.claim_limit);
+		shrinking = load_acquire(&r->head->pool.claim_limit);
 	}
 	if (shrinking && shrinking < limit)
 		limit = shrinking;
@@ -420,7 +420,7 @@ static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t
 			if (clients_reap(pool, NULL) > 0)
 				continue;
 		}
-		if (!lru && n <= limit && tries < 3 && load(&pool->failed_freed) != load(&r->head->pool.freed))
+		if (!lru && n <= limit && tries < 3 && load_acquire(&pool->failed_freed) != load_acquire(&r->head->pool.freed))
 			continue; /* something was given back while we looked */
 		if (!lru || n > limit)
 			break;

@@ -35,7 +35,7 @@ static int extents_zero(struct speckv_device *dev, const struct lay_pool_record 
 static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 {
 	char name[SPECKV_NAME_BYTES];
-	uint32_t state = load(&r->state);
+	uint32_t state = load_acquire(&r->state);
 	bool removed = true;
 
 	if (state == SPECKV_POOL_DESTROYING && removal_undone(dev, r))
@@ -49,7 +49,7 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 			return; /* the next manager tries again */
 		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "finished the %s of pool %.63s, whose manager died",
 			     state == SPECKV_POOL_CREATING ? "roll-back of the creation" : "removal", r->name);
-		store(&r->state, 0);
+		store_release(&r->state, 0);
 	} else if (state == SPECKV_POOL_RESIZING) {
 		struct region region;
 		int rc = region_open_managed(dev, record_name(r, name), &region);
@@ -77,7 +77,7 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 			device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "%s the resize of pool %.63s, whose manager died",
 				     done ? "finished" : "undid", r->name);
 		}
-		store(&r->state, SPECKV_POOL_ACTIVE);
+		store_release(&r->state, SPECKV_POOL_ACTIVE);
 	}
 }
 
@@ -91,15 +91,15 @@ static void record_foresee(struct speckv_device *dev, int number)
 
 	if (!record_copy(dev, number, &copy))
 		return;
-	state = load(&copy.state);
+	state = load_acquire(&copy.state);
 	copy.name[sizeof(copy.name) - 1] = 0;
 	rc = state == SPECKV_POOL_CREATING ? -ENOENT : region_open_managed(dev, copy.name, &region);
 	if (!rc && dev->single_inode && state == SPECKV_POOL_RESIZING)
-		store(&dev->left[number], region.fixed.data_offset + resize_ends_at(&region, copy.capacity_bytes / region.page_bytes) * region.page_bytes);
+		store_release(&dev->left[number], region.fixed.data_offset + resize_ends_at(&region, copy.capacity_bytes / region.page_bytes) * region.page_bytes);
 	if (!rc)
 		region_close(&region);
 	else if (state != SPECKV_POOL_RESIZING && region_useless(rc))
-		store(&dev->left[number], RECORD_GONE);
+		store_release(&dev->left[number], RECORD_GONE);
 }
 
 /* device_table_current(), by the whole path. */
@@ -140,7 +140,7 @@ static int manage(struct speckv_device *dev, bool inspect)
 		command[63] = 0;
 		pthread_mutex_unlock(&dev->managing);
 		return rc == -EAGAIN ? fail(dev->ctx, -EBUSY, "%s is being managed by pid %u (%s); try again when it is done", dev->medium.name,
-					    load(&super->manager_pid), command) :
+					    load_acquire(&super->manager_pid), command) :
 				       rc;
 	}
 	rc = still_named(dev); /* the last holder of the lock may have closed the device */
@@ -150,7 +150,7 @@ static int manage(struct speckv_device *dev, bool inspect)
 		return rc;
 	}
 	own_command(super->manager_command);
-	store(&super->manager_pid, (uint32_t)getpid());
+	store_release(&super->manager_pid, (uint32_t)getpid());
 	rc = dev->medium.backend->manage(dev, inspect);
 	if (rc) {
 		device_unmanage(dev);
@@ -158,7 +158,7 @@ static int manage(struct speckv_device *dev, bool inspect)
 	}
 	dev->settled = 0;
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load(&dev->table->pools[i].state) > SPECKV_POOL_ACTIVE) {
+		if (load_acquire(&dev->table->pools[i].state) > SPECKV_POOL_ACTIVE) {
 			if (inspect)
 				record_foresee(dev, i);
 			else
@@ -190,8 +190,8 @@ void device_unmanage(struct speckv_device *dev)
 {
 	dev->medium.backend->unmanage(dev);
 	for (int i = 0; i < LAY_POOLS; i++)
-		store(&dev->left[i], 0);
-	store(&dev->table->super.manager_pid, 0);
+		store_release(&dev->left[i], 0);
+	store_release(&dev->table->super.manager_pid, 0);
 	device_flush(dev);
 	unlock_byte(dev->lock_fd, LAY_LOCK_MANAGER);
 	pthread_mutex_unlock(&dev->managing);

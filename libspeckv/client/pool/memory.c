@@ -52,7 +52,7 @@ int speckv_mem_alloc(struct speckv_pool *pool, uint64_t bytes, struct speckv_mem
 	} else {
 		memset(pool->region.data + mem->run.page * pool->region.page_bytes, 0, (uint64_t)mem->run.pages * pool->region.page_bytes);
 	}
-	add(&pool->client->allocated_pages, mem->run.pages);
+	add_relaxed(&pool->client->allocated_pages, mem->run.pages);
 	count(pool, SPECKV_COUNT_ALLOCATIONS, 1);
 	pthread_mutex_lock(&pool->lock);
 	mem->next = pool->allocations;
@@ -79,7 +79,7 @@ void speckv_mem_free(struct speckv_mem *mem)
 				break;
 			}
 		pthread_mutex_unlock(&pool->lock);
-		sub(&pool->client->allocated_pages, mem->run.pages);
+		sub_relaxed(&pool->client->allocated_pages, mem->run.pages);
 		pages_release(&pool->region, pool->owner, &mem->run);
 	}
 	free(mem);

@@ -11,7 +11,7 @@ static int set_depth(struct speckv_pool *pool, const char *value)
 
 	if (*value < '0' || *value > '9' || *end || depth < 1 || depth > 16)
 		return fail(pool->ctx, -EINVAL, "prefetch_depth is a number from 1 to 16, not '%.32s'", value);
-	store(&pool->prefetch_depth, (uint32_t)depth);
+	store_release(&pool->prefetch_depth, (uint32_t)depth);
 	return 0;
 }
 
@@ -29,7 +29,7 @@ static int set_codec(struct speckv_pool *pool, const char *value)
 	rc = frame_possible(&pool->region, (unsigned int)codec);
 	if (rc)
 		return rc;
-	store(&pool->codec, (uint32_t)codec);
+	store_release(&pool->codec, (uint32_t)codec);
 	return 0;
 }
 
@@ -40,7 +40,7 @@ static int set_threads(struct speckv_pool *pool, const char *value)
 
 	if (*value < '0' || *value > '9' || *end || threads < 1 || threads > 64)
 		return fail(pool->ctx, -EINVAL, "threads is a number from 1 to 64, not '%.32s'", value);
-	store(&pool->threads, (uint32_t)threads);
+	store_release(&pool->threads, (uint32_t)threads);
 	return 0;
 }
 
@@ -48,28 +48,28 @@ static int set_verify(struct speckv_pool *pool, const char *value)
 {
 	if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
 		return fail(pool->ctx, -EINVAL, "verify is on or off, not '%.32s'", value);
-	store(&pool->verify, value[1] == 'n');
+	store_release(&pool->verify, value[1] == 'n');
 	return 0;
 }
 
 static void get_depth(struct speckv_pool *pool, char text[32])
 {
-	snprintf(text, 32, "%u", load(&pool->prefetch_depth));
+	snprintf(text, 32, "%u", load_acquire(&pool->prefetch_depth));
 }
 
 static void get_threads(struct speckv_pool *pool, char text[32])
 {
-	snprintf(text, 32, "%u", load(&pool->threads));
+	snprintf(text, 32, "%u", load_acquire(&pool->threads));
 }
 
 static void get_codec(struct speckv_pool *pool, char text[32])
 {
-	snprintf(text, 32, "%s", speckv_codec_name(load(&pool->codec)));
+	snprintf(text, 32, "%s", speckv_codec_name(load_acquire(&pool->codec)));
 }
 
 static void get_verify(struct speckv_pool *pool, char text[32])
 {
-	snprintf(text, 32, "%s", load(&pool->verify) ? "on" : "off");
+	snprintf(text, 32, "%s", load_acquire(&pool->verify) ? "on" : "off");
 }
 
 static const struct param {

@@ -58,12 +58,12 @@ enum evicted pages_evict(struct speckv_pool *pool, uint32_t pages, uint64_t limi
 /* Drop one block below `limit`, of this tenant (below 0: of any). */
 enum evicted evict_one(struct speckv_pool *pool, uint64_t limit, int tenant);
 /* No prefix look-up reaches this block, whose parent is not stored: it is the first to go, until it is used again. */
-void evict_orphan(struct speckv_pool *pool, const struct found *found);
+void evict_orphan(struct speckv_pool *pool, const struct block_ref *found);
 
 /* ---- drop.c, read.c, blocks.c ------------------------------------------------------------------------------------ */
 
 /* Drop a found block. True if this call did it. */
-bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found);
+bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found);
 /* Two puts of one key at once may both publish. A process that sees that drops all but the youngest. */
 void settle_twins(struct speckv_pool *pool, const struct speckv_key *key);
 /* Index a published block that is not, and settle its twins. */
@@ -79,13 +79,13 @@ struct tally {
 	uint64_t hits, misses, bad, staged, raw, stored;
 };
 /* `reads`, `slot`: where a read of the hint may be under way; NULL: none is. */
-int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct found *hint, struct reads *reads, unsigned int slot,
+int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct block_ref *hint, struct reads *reads, unsigned int slot,
 	      struct tally *tally);
-int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, struct layers layers, bool ahead, void *raw,
+int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found, struct layers layers, bool ahead, void *raw,
 		 uint64_t bytes);
 int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t count);
 /* What the result of a read says of a block that the index has. */
-int read_judge(struct region *r, const struct found *found, int rc);
+int read_judge(struct region *r, const struct block_ref *found, int rc);
 /* Counts of a look-up of `n` keys that began then. */
 void block_count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, uint64_t began);
 
@@ -106,7 +106,7 @@ void client_leave(struct speckv_pool *pool);
 
 void staging_destroy(struct speckv_pool *pool);
 /* `first`: nothing was read from that slot before. */
-bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, uint64_t offset, void *raw, uint64_t bytes, bool *first);
+bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found, uint64_t offset, void *raw, uint64_t bytes, bool *first);
 int staging_fill(struct speckv_pool *pool, const struct speckv_key *key);
 int staging_make(struct speckv_pool *pool);
 void workers_destroy(struct speckv_pool *pool);

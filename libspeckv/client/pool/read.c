@@ -3,7 +3,7 @@
 
 #include "pool.h"
 
-int read_judge(struct region *r, const struct found *found, int rc)
+int read_judge(struct region *r, const struct block_ref *found, int rc)
 {
 	if (rc == -ENODEV || rc == -EACCES || rc == -EBUSY)
 		return rc; /* the block may be as sound as ever */
@@ -13,7 +13,7 @@ int read_judge(struct region *r, const struct found *found, int rc)
 }
 
 /* Decode a found block and make sure that it was the block all the while. -EAGAIN: it is no longer. */
-int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, struct layers layers, bool ahead, void *raw,
+int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found, struct layers layers, bool ahead, void *raw,
 		 uint64_t bytes)
 {
 	struct region *r = &pool->region;

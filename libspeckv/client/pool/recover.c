@@ -27,11 +27,11 @@ static void forget_index(struct region *r)
 {
 	memset((void *)r->directory, 0, (r->fixed.bucket_mask + 1) * sizeof(struct lay_bucket));
 	for (unsigned int i = 0; i < LAY_HINTS; i++)
-		store(&r->head->hints[i], 0);
+		store_release(&r->head->hints[i], 0);
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
-		store(&r->head->clients[slot].allocated_pages, 0);
-		client_finish_move(r, slot, load(&r->head->clients[slot].state) >> 8);
-		store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) & ~0xffull);
+		store_release(&r->head->clients[slot].allocated_pages, 0);
+		client_finish_move(r, slot, load_acquire(&r->head->clients[slot].state) >> 8);
+		store_release(&r->head->clients[slot].state, load_acquire(&r->head->clients[slot].state) & ~0xffull);
 	}
 	for (unsigned int i = 0; i < LAY_TENANTS; i++) {
 		uint32_t naming = 1;
@@ -48,7 +48,7 @@ bool frame_run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t pa
 	if (!n || n > pages - page)
 		return false;
 	for (uint32_t i = 1; i < n; i++)
-		if (load(&r->page_map[page + i]) != lay_word(LAY_CONT, i, lay_generation(word)))
+		if (load_acquire(&r->page_map[page + i]) != lay_word(LAY_CONT, i, lay_generation(word)))
 			return false;
 	return true;
 }
@@ -58,7 +58,7 @@ uint32_t frame_tenant(struct region *r, const struct speckv_frame *frame)
 {
 	uint32_t number = frame->identity.tenant - 1; /* 0, not said: beyond the table */
 
-	return number < LAY_TENANTS && load(&r->head->tenants[number].state) == 2 ? number : tenant_others(r);
+	return number < LAY_TENANTS && load_acquire(&r->head->tenants[number].state) == 2 ? number : tenant_others(r);
 }
 
 /* The entry of a sound frame. What it says of this very block beyond the frame (last use, links) stays. */
@@ -67,7 +67,7 @@ static void entry_restore(struct region *r, const struct run *run, const struct 
 	struct lay_entry *entry = &r->entries[region_entry_of(r, run->page)];
 	uint32_t tenant = frame_tenant(r, frame);
 	uint64_t w[4];
-	bool same = load(&entry->generation) == run->generation && load_relaxed(&entry->page) == run->page;
+	bool same = load_acquire(&entry->generation) == run->generation && load_relaxed(&entry->page) == run->page;
 
 	memcpy(w, key->bytes, sizeof(w));
 	for (int i = 0; i < 4; i++)
@@ -86,21 +86,21 @@ static void entry_restore(struct region *r, const struct run *run, const struct 
 
 int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
 {
-	uint64_t pages = region_pages(r), highest = load(&r->head->pool.next_run_generation);
+	uint64_t pages = region_pages(r), highest = load_acquire(&r->head->pool.next_run_generation);
 	int rc;
 
 	*kept = *lost = 0;
 	forget_index(r);
 	for (uint64_t p = 0; p < pages;) {
-		uint64_t word = load(&r->page_map[p]);
+		uint64_t word = load_acquire(&r->page_map[p]);
 		struct speckv_frame frame;
-		struct found found;
+		struct block_ref found;
 
 		if (lay_generation(word) >= highest && lay_state(word) != LAY_FREE)
 			highest = lay_generation(word) + 1;
 		if (lay_state(word) != LAY_HEAD) {
 			if (word != LAY_FREE)
-				store(&r->page_map[p], LAY_FREE);
+				store_release(&r->page_map[p], LAY_FREE);
 			p++;
 			continue;
 		}
@@ -120,10 +120,10 @@ int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
 			}
 		}
 		++*lost;
-		store(&r->entries[region_entry_of(r, p)].generation, 0);
-		store(&r->page_map[p++], LAY_FREE); /* its continuation follows as "not a head" */
+		store_release(&r->entries[region_entry_of(r, p)].generation, 0);
+		store_release(&r->page_map[p++], LAY_FREE); /* its continuation follows as "not a head" */
 	}
-	store(&r->head->pool.next_run_generation, highest);
+	store_release(&r->head->pool.next_run_generation, highest);
 	pages_recount(r);
 	return 0;
 }
@@ -137,7 +137,7 @@ bool client_sweep(struct region *r, unsigned int slot, uint64_t incarnation, boo
 
 	*back = 0;
 	for (uint64_t p = 0; p < pages;) {
-		uint64_t word = load(&r->page_map[p]);
+		uint64_t word = load_acquire(&r->page_map[p]);
 		struct run run = { .page = p, .generation = lay_generation(word), .pages = 1 };
 
 		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
@@ -145,7 +145,7 @@ bool client_sweep(struct region *r, unsigned int slot, uint64_t incarnation, boo
 			continue;
 		}
 		if (lay_state(word) == LAY_CLAIMED && lay_value(word) == owner) {
-			while (p + run.pages < pages && load(&r->page_map[p + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
+			while (p + run.pages < pages && load_acquire(&r->page_map[p + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
 				run.pages++;
 			/* a block that was being dropped may still lie there, and would rise from a card when its index is made again */
 			if (dead && r->backend->clear(r, run.page, run.pages) != 0) {
@@ -164,13 +164,13 @@ void client_finish_move(struct region *r, unsigned int slot, uint64_t incarnatio
 {
 	struct lay_client *client = &r->head->clients[slot];
 	uint32_t owner = lay_owner(slot, incarnation);
-	uint64_t pages = region_pages(r), from = load(&client->move_from), to = load(&client->move_to), generation = load(&client->move_to_generation);
+	uint64_t pages = region_pages(r), from = load_acquire(&client->move_from), to = load_acquire(&client->move_to), generation = load_acquire(&client->move_to_generation);
 	uint64_t word = lay_word(LAY_CLAIMED, owner, generation);
 	uint32_t n = 1;
 
 	if (generation && generation <= LAY_GENERATION_MASK && to < pages && from < pages &&
-	    load(&r->page_map[from]) == lay_word(LAY_CLAIMED, owner, load(&client->move_from_generation) & LAY_GENERATION_MASK)) {
-		while (to + n < pages && n < LAY_RUN_MAX && load(&r->page_map[to + n]) == lay_word(LAY_CONT, n, generation))
+	    load_acquire(&r->page_map[from]) == lay_word(LAY_CLAIMED, owner, load_acquire(&client->move_from_generation) & LAY_GENERATION_MASK)) {
+		while (to + n < pages && n < LAY_RUN_MAX && load_acquire(&r->page_map[to + n]) == lay_word(LAY_CONT, n, generation))
 			n++;
 		atomic_compare_exchange_strong(&r->page_map[to], &word, lay_word(LAY_HEAD, n, generation));
 	}
@@ -184,9 +184,9 @@ static void reindex(struct speckv_pool *pool)
 	uint64_t pages = region_pages(r);
 
 	for (uint64_t p = 0; p < pages;) {
-		uint64_t word = load(&r->page_map[p]);
+		uint64_t word = load_acquire(&r->page_map[p]);
 		struct run run = { .page = p, .generation = lay_generation(word), .pages = lay_value(word) };
-		struct found found;
+		struct block_ref found;
 		struct speckv_key key;
 
 		if (lay_state(word) != LAY_HEAD || !lay_value(word)) {
@@ -217,12 +217,12 @@ bool client_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *
 	if (!client_sweep(r, slot, state >> 8, true, &got))
 		return false; /* the next who looks may reach the card */
 	*back += got;
-	tenant = load(&client->tenant);
+	tenant = load_acquire(&client->tenant);
 	memcpy(command, client->command, sizeof(command));
 	command[63] = 0;
 	pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "pid %u (%s) died, tenant %.40s; %s taken back", client->pid, command,
 		   tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?", human(size, got * r->page_bytes));
-	store(&client->allocated_pages, 0);
+	store_release(&client->allocated_pages, 0);
 	atomic_compare_exchange_strong(&client->state, &state, state & ~0xffull);
 	return true;
 }
@@ -232,7 +232,7 @@ void clients_reaped(struct speckv_pool *pool, uint64_t back)
 {
 	reindex(pool);
 	pages_recount(&pool->region);
-	add(&pool->region.head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
+	add_relaxed(&pool->region.head->stats.counters[SPECKV_COUNT_RECLAIMED_PAGES], back);
 }
 
 int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
@@ -243,12 +243,12 @@ int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 
 	pthread_mutex_lock(&r->reaping);
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
-		if (!(load(&r->head->clients[slot].state) & 1) || client_alive(r, slot))
+		if (!(load_acquire(&r->head->clients[slot].state) & 1) || client_alive(r, slot))
 			continue;
 		/* the slot's own lock keeps other processes from reaping it, or taking it, at the same time */
 		if (lock_byte(r->lock_fd, client_byte(r, slot)) != 0)
 			continue;
-		state = load(&r->head->clients[slot].state);
+		state = load_acquire(&r->head->clients[slot].state);
 		if (!client_unseen(r, slot, state)) /* the next manager may have come before this process had the lock, or just after */
 			dead += client_reap(r, slot, state, &back);
 		unlock_byte(r->lock_fd, client_byte(r, slot));

@@ -20,11 +20,11 @@ void resize_end(struct region *r)
 
 void resize_undo(struct region *r)
 {
-	uint64_t limit = load(&r->head->pool.claim_limit);
+	uint64_t limit = load_acquire(&r->head->pool.claim_limit);
 
 	if (limit) /* below it stand the pages of a card whose memory went bad */
 		pages_unretire(r, limit, region_pages(r));
-	store(&r->head->pool.claim_limit, 0);
+	store_release(&r->head->pool.claim_limit, 0);
 	atomic_fetch_add(&r->head->pool.size_sequence, 1);
 	atomic_fetch_add(&r->head->pool.freed, 1);
 }
@@ -39,7 +39,7 @@ static bool resized(struct region *r)
 
 int resize_store(struct region *r, uint64_t pages)
 {
-	store(&r->head->pool.data_pages, pages);
+	store_release(&r->head->pool.data_pages, pages);
 	atomic_fetch_add(&r->head->pool.size_sequence, 1);
 	return region_flush(r, r->head, sizeof(r->head->pool));
 }
@@ -48,7 +48,7 @@ int resize_store(struct region *r, uint64_t pages)
 static bool block_above(struct region *r, uint64_t mark, uint64_t end)
 {
 	for (uint64_t p = pages_first_above(r, mark); p < end; p++) {
-		uint64_t word = load(&r->page_map[p]);
+		uint64_t word = load_acquire(&r->page_map[p]);
 
 		if ((lay_state(word) == LAY_HEAD && lay_value(word)) || (lay_state(word) == LAY_CLAIMED && client_alive(r, lay_value(word) >> 12)))
 			return true;
@@ -74,7 +74,7 @@ bool resize_abandoned(struct speckv_pool *pool)
 		return false;
 	pthread_mutex_lock(&r->reaping); /* threads of one descriptor do not exclude each other by its locks */
 	if (!client_alive(r, LAY_SLOT_MANAGER) && resize_begin(r) == 0) {
-		undone = load(&r->head->pool.claim_limit) != 0;
+		undone = load_acquire(&r->head->pool.claim_limit) != 0;
 		if (undone) {
 			resize_undo(r);
 			pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "a resize whose manager died was %s",

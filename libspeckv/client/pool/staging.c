@@ -27,10 +27,10 @@ struct staging {
 	_Atomic uint64_t clock;
 };
 
-static bool holds(const struct slot *slot, const struct speckv_key *key, const struct found *found)
+static bool holds(const struct slot *slot, const struct speckv_key *key, const struct block_ref *found)
 {
 	uint64_t w[4];
-	bool same = load(&slot->generation) == found->generation && load(&slot->entry) == found->entry;
+	bool same = load_acquire(&slot->generation) == found->generation && load_acquire(&slot->entry) == found->entry;
 
 	memcpy(w, key->bytes, sizeof(w));
 	for (int i = 0; i < 4; i++)
@@ -38,7 +38,7 @@ static bool holds(const struct slot *slot, const struct speckv_key *key, const s
 	return same;
 }
 
-static struct slot *set_of(struct staging *s, const struct found *found)
+static struct slot *set_of(struct staging *s, const struct block_ref *found)
 {
 	return &s->slots[(found->entry * 0x9e3779b97f4a7c15ull >> 32) % s->sets * WAYS];
 }
@@ -81,7 +81,7 @@ void staging_destroy(struct speckv_pool *pool)
 	if (!s)
 		return;
 	for (uint64_t i = 0; i < s->sets * WAYS; i++)
-		if (load(&s->slots[i].generation) && !load(&s->slots[i].used))
+		if (load_acquire(&s->slots[i].generation) && !load_acquire(&s->slots[i].used))
 			count(pool, SPECKV_COUNT_PREFETCH_UNUSED, 1);
 	munmap(s->data, s->bytes);
 	free(s->slots);
@@ -99,9 +99,9 @@ __attribute__((no_sanitize("thread"))) static void racing_copy(uint8_t *to, cons
 	(void)speckv_crc32c_copy(0, to, from, bytes);
 }
 
-bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found, uint64_t offset, void *raw, uint64_t bytes, bool *first)
+bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found, uint64_t offset, void *raw, uint64_t bytes, bool *first)
 {
-	struct staging *s = load(&pool->staging);
+	struct staging *s = load_acquire(&pool->staging);
 	struct slot *set;
 
 	if (!s)
@@ -109,13 +109,13 @@ bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const 
 	set = set_of(s, found);
 	for (int i = 0; i < WAYS; i++) {
 		struct slot *slot = &set[i];
-		uint64_t sequence = load(&slot->sequence);
+		uint64_t sequence = load_acquire(&slot->sequence);
 
 		if (sequence & 1 || !holds(slot, key, found))
 			continue;
 		racing_copy(raw, slot_data(pool, s, slot) + offset, bytes);
 		atomic_thread_fence(memory_order_acquire);
-		if (load(&slot->sequence) != sequence)
+		if (load_acquire(&slot->sequence) != sequence)
 			return false;
 		*first = atomic_fetch_add(&slot->used, 1) == 0;
 		return true;
@@ -123,7 +123,7 @@ bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const 
 	return false;
 }
 
-static bool staged(struct staging *s, const struct speckv_key *key, const struct found *found)
+static bool staged(struct staging *s, const struct speckv_key *key, const struct block_ref *found)
 {
 	struct slot *set = set_of(s, found);
 
@@ -133,9 +133,9 @@ static bool staged(struct staging *s, const struct speckv_key *key, const struct
 	return false;
 }
 
-static int stage(struct speckv_pool *pool, const struct speckv_key *key, const struct found *found)
+static int stage(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found)
 {
-	struct staging *s = load(&pool->staging);
+	struct staging *s = load_acquire(&pool->staging);
 	struct slot *set = set_of(s, found), *slot = NULL;
 	uint64_t start = clock_ns(), sequence, w[4];
 	int rc;
@@ -143,31 +143,31 @@ static int stage(struct speckv_pool *pool, const struct speckv_key *key, const s
 	if (staged(s, key, found))
 		return 0;
 	for (int i = 0; i < WAYS; i++) /* an empty one, else one that was read, else the oldest */
-		if (!slot || !load(&set[i].generation) ||
-		    (load(&slot->generation) && ((load(&set[i].used) != 0) > (load(&slot->used) != 0) ||
-						 ((load(&set[i].used) != 0) == (load(&slot->used) != 0) && load(&set[i].age) < load(&slot->age)))))
+		if (!slot || !load_acquire(&set[i].generation) ||
+		    (load_acquire(&slot->generation) && ((load_acquire(&set[i].used) != 0) > (load_acquire(&slot->used) != 0) ||
+						 ((load_acquire(&set[i].used) != 0) == (load_acquire(&slot->used) != 0) && load_acquire(&set[i].age) < load_acquire(&slot->age)))))
 			slot = &set[i];
-	sequence = load(&slot->sequence);
+	sequence = load_acquire(&slot->sequence);
 	if (sequence & 1 || !atomic_compare_exchange_strong(&slot->sequence, &sequence, sequence + 1))
 		return -EAGAIN; /* another worker fills it */
-	if (load(&slot->generation) && !load(&slot->used))
+	if (load_acquire(&slot->generation) && !load_acquire(&slot->used))
 		count(pool, SPECKV_COUNT_PREFETCH_UNUSED, 1);
-	store(&slot->generation, 0);
+	store_release(&slot->generation, 0);
 	atomic_thread_fence(memory_order_seq_cst);
 	rc = block_decode(pool, key, found, (struct layers){ 0, pool->region.fixed.geometry.layers }, true, slot_data(pool, s, slot),
 			  pool->region.fixed.block_bytes);
 	if (!rc) {
-		store(&slot->used, 0);
-		store(&slot->age, add(&s->clock, 1));
+		store_release(&slot->used, 0);
+		store_release(&slot->age, add_relaxed(&s->clock, 1));
 		memcpy(w, key->bytes, sizeof(w));
 		for (int i = 0; i < 4; i++)
 			store_relaxed(&slot->key[i], w[i]);
-		store(&slot->entry, found->entry);
-		store(&slot->generation, found->generation);
+		store_release(&slot->entry, found->entry);
+		store_release(&slot->generation, found->generation);
 		count(pool, SPECKV_COUNT_PREFETCHED, 1);
 		count_time(pool, SPECKV_HIST_STAGE, clock_ns() - start);
 	}
-	store(&slot->sequence, sequence + 2);
+	store_release(&slot->sequence, sequence + 2);
 	return rc;
 }
 
@@ -176,14 +176,14 @@ int staging_fill(struct speckv_pool *pool, const struct speckv_key *key)
 {
 	uint32_t depth = load_relaxed(&pool->prefetch_depth);
 	struct speckv_key at = *key;
-	struct found found;
+	struct block_ref found;
 	int rc;
 
 	if (!index_find(&pool->region, key, &found))
 		return -ENOENT;
 	rc = staging_make(pool);
 	for (uint32_t i = 0; i < depth && !rc; i++) {
-		struct found child;
+		struct block_ref child;
 
 		if (i)
 			count(pool, SPECKV_COUNT_PREFETCHES, 1);

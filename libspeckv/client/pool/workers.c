@@ -38,7 +38,7 @@ struct workers {
 static void complete(struct workers *w, struct speckv_op *op, int result)
 {
 	op->result = result;
-	store(&op->complete, true);
+	store_release(&op->complete, true);
 	if (w->waiting)
 		pthread_cond_broadcast(&w->done);
 }
@@ -81,14 +81,14 @@ static void *work(void *arg)
 
 static struct workers *workers_get(struct speckv_pool *pool)
 {
-	struct workers *w = load(&pool->workers);
-	unsigned int others = load(&pool->threads) - 1, n = pool->attach.workers ? pool->attach.workers : others > DEFAULT_WORKERS ? others : DEFAULT_WORKERS;
+	struct workers *w = load_acquire(&pool->workers);
+	unsigned int others = load_acquire(&pool->threads) - 1, n = pool->attach.workers ? pool->attach.workers : others > DEFAULT_WORKERS ? others : DEFAULT_WORKERS;
 	pthread_condattr_t monotonic;
 
 	if (w)
 		return w;
 	pthread_mutex_lock(&pool->lock);
-	w = load(&pool->workers);
+	w = load_acquire(&pool->workers);
 	if (!w && (w = calloc(1, sizeof(*w)))) {
 		w->pool = pool;
 		pthread_mutex_init(&w->lock, NULL);
@@ -109,7 +109,7 @@ static struct workers *workers_get(struct speckv_pool *pool)
 			free(w);
 			w = NULL;
 		}
-		store(&pool->workers, w);
+		store_release(&pool->workers, w);
 	}
 	pthread_mutex_unlock(&pool->lock);
 	return w;
@@ -117,7 +117,7 @@ static struct workers *workers_get(struct speckv_pool *pool)
 
 void workers_destroy(struct speckv_pool *pool)
 {
-	struct workers *w = load(&pool->workers);
+	struct workers *w = load_acquire(&pool->workers);
 
 	if (!w)
 		return;
@@ -135,7 +135,7 @@ void workers_destroy(struct speckv_pool *pool)
 	pthread_mutex_destroy(&w->lock);
 	pthread_cond_destroy(&w->work);
 	pthread_cond_destroy(&w->done);
-	store(&pool->workers, NULL);
+	store_release(&pool->workers, NULL);
 	free(w);
 }
 
@@ -203,7 +203,7 @@ int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 	op->requests = requests;
 	op->count = n;
 	op->taken = true;
-	store(&op->complete, false);
+	store_release(&op->complete, false);
 	if (w->head)
 		w->tail->next = op;
 	else
@@ -257,7 +257,7 @@ int speckv_op_poll(struct speckv_op *op)
 {
 	if (!op)
 		return 0;
-	return usable(op) ? load(&op->complete) : -EOWNERDEAD;
+	return usable(op) ? load_acquire(&op->complete) : -EOWNERDEAD;
 }
 
 int speckv_op_wait(struct speckv_op *op, int64_t timeout_ns)
@@ -270,7 +270,7 @@ int speckv_op_wait(struct speckv_op *op, int64_t timeout_ns)
 		return -EINVAL;
 	if (!usable(op))
 		return -EOWNERDEAD;
-	if (load(&op->complete))
+	if (load_acquire(&op->complete))
 		return op->result;
 	w = op->workers;
 	clock_gettime(CLOCK_MONOTONIC, &until);
@@ -282,11 +282,11 @@ int speckv_op_wait(struct speckv_op *op, int64_t timeout_ns)
 	}
 	pthread_mutex_lock(&w->lock);
 	w->waiting++;
-	while (!load(&op->complete) && !rc)
+	while (!load_acquire(&op->complete) && !rc)
 		rc = timeout_ns < 0 ? pthread_cond_wait(&w->done, &w->lock) : pthread_cond_timedwait(&w->done, &w->lock, &until);
 	w->waiting--;
 	pthread_mutex_unlock(&w->lock);
-	return load(&op->complete) ? op->result : -ETIMEDOUT;
+	return load_acquire(&op->complete) ? op->result : -ETIMEDOUT;
 }
 
 void speckv_op_release(struct speckv_op *op)

@@ -14,12 +14,12 @@ bool client_unseen(struct region *r, unsigned int slot, uint64_t state)
 	struct speckv_device *dev = r->dev;
 
 	return slot == LAY_SLOT_MANAGER && state & LAY_CLIENT_UNSEEN &&
-	       (dev->lock_fd < 0 || load(&dev->manager_slots) >> r->record & 1 || lock_holder(dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record), NULL));
+	       (dev->lock_fd < 0 || load_acquire(&dev->manager_slots) >> r->record & 1 || lock_holder(dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record), NULL));
 }
 
 int client_alive(struct region *r, unsigned int slot)
 {
-	return (int)slot == r->own_slot || lock_holder(r->lock_fd, client_byte(r, slot), NULL) || client_unseen(r, slot, load(&r->head->clients[slot].state));
+	return (int)slot == r->own_slot || lock_holder(r->lock_fd, client_byte(r, slot), NULL) || client_unseen(r, slot, load_acquire(&r->head->clients[slot].state));
 }
 
 /*
@@ -33,7 +33,7 @@ static bool slot_taken(struct region *r, unsigned int slot)
 	for (unsigned int tries = 0; tries < CLIENT_JOIN_TRIES; tries++) {
 		if (!client_alive(r, slot))
 			return false;
-		if (load(&client->state) & 1)
+		if (load_acquire(&client->state) & 1)
 			return true;
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
@@ -57,7 +57,7 @@ void client_holders(struct region *r, int except, char *text, size_t bytes, unsi
 		command[63] = 0;
 		if (at + 1 >= bytes)
 			continue;
-		if (load(&client->state) & 1)
+		if (load_acquire(&client->state) & 1)
 			at += (size_t)snprintf(text + at, bytes - at, "%spid %u (%s)", *count > 1 ? ", " : "", client->pid, command);
 		else
 			at += (size_t)snprintf(text + at, bytes - at, "%sa client that is attaching", *count > 1 ? ", " : "");
@@ -75,7 +75,7 @@ bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 	if (rc)
 		return false; /* region_end() was reached */
 	region_close(&region);
-	store(&r->state, SPECKV_POOL_ACTIVE);
+	store_release(&r->state, SPECKV_POOL_ACTIVE);
 	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "pool %.63s stays: the manager that was to remove it died before it began", r->name);
 	return true;
 }

@@ -31,16 +31,16 @@ int region_flush(struct region *r, const void *address, uint64_t bytes)
 
 	if (!r->durable)
 		return 0;
-	before = load(&r->flushes_failed);
+	before = load_acquire(&r->flushes_failed);
 	rc = medium_flush(&r->dev->medium, address, bytes);
 	/* The kernel reports an error to one of the threads that wait for the same page: it concerns all of them. */
-	if (!rc && __builtin_expect(load(&r->flushes_failed) == before, 1))
+	if (!rc && __builtin_expect(load_acquire(&r->flushes_failed) == before, 1))
 		return 0;
 	if (rc)
 		atomic_fetch_add(&r->flushes_failed, 1);
 	rc = rc ? rc : -EIO;
 	now = clock_ns();
-	last = load(&r->flush_event_ns);
+	last = load_acquire(&r->flush_event_ns);
 	if ((!last || now - last > EVENT_EVERY_NS) && atomic_compare_exchange_strong(&r->flush_event_ns, &last, now))
 		pool_event(r, SPECKV_EVENT_WRITE_FAILED, SPECKV_ERROR, "the medium could not be written: %s; what was not stored was not acknowledged", strerror(-rc));
 	return rc;

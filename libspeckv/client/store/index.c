@@ -57,7 +57,7 @@ static uint64_t slot_word(uint64_t hash, uint64_t entry, uint64_t generation)
 }
 
 /* Read entry `id` for generation `want` (0: any). True when it is a published block of this pool right now. */
-static bool entry_read(struct region *r, uint64_t id, uint64_t want, bool low20, const uint64_t *key, struct found *out, uint64_t key_out[4])
+static bool entry_read(struct region *r, uint64_t id, uint64_t want, bool low20, const uint64_t *key, struct block_ref *out, uint64_t key_out[4])
 {
 	struct lay_entry *e;
 	uint64_t generation, page, word;
@@ -65,7 +65,7 @@ static bool entry_read(struct region *r, uint64_t id, uint64_t want, bool low20,
 	if (id >= r->fixed.max_entries)
 		return false;
 	e = &r->entries[id];
-	generation = load(&e->generation);
+	generation = load_acquire(&e->generation);
 	if (!generation || (want && (low20 ? (generation & 0xfffff) != want : generation != want)))
 		return false;
 	for (int i = 0; i < 4; i++) {
@@ -86,35 +86,35 @@ static bool entry_read(struct region *r, uint64_t id, uint64_t want, bool low20,
 	if (page >= load_relaxed(&r->pages) || page / r->min_run != id)
 		return false;
 	atomic_thread_fence(memory_order_acquire);
-	word = load(&r->page_map[page]);
+	word = load_acquire(&r->page_map[page]);
 	out->pages = lay_value(word);
 	return lay_state(word) == LAY_HEAD && lay_generation(word) == generation && out->pages && out->pages <= load_relaxed(&r->pages) - page;
 }
 
-bool index_current(struct region *r, const struct found *found)
+bool index_current(struct region *r, const struct block_ref *found)
 {
 	atomic_thread_fence(memory_order_acquire);
-	return load(&r->page_map[found->page]) == lay_word(LAY_HEAD, found->pages, found->generation) && !index_doubtful(r, found);
+	return load_acquire(&r->page_map[found->page]) == lay_word(LAY_HEAD, found->pages, found->generation) && !index_doubtful(r, found);
 }
 
-bool index_doubtful(struct region *r, const struct found *found)
+bool index_doubtful(struct region *r, const struct block_ref *found)
 {
 	return load_relaxed(&r->entries[found->entry].doubtful) == found->generation;
 }
 
-void index_doubt(struct region *r, const struct found *found)
+void index_doubt(struct region *r, const struct block_ref *found)
 {
 	store_relaxed(&r->entries[found->entry].used, 0); /* the first to be evicted */
-	store(&r->entries[found->entry].doubtful, found->generation);
+	store_release(&r->entries[found->entry].doubtful, found->generation);
 }
 
 /* Matches in one bucket, at most `max`. Low 20 bits of a generation may be zero: entry_read() then takes any, and the key decides. */
-static size_t bucket_find(struct region *r, struct lay_bucket *bucket, uint64_t hash, const uint64_t key[4], struct found *out, size_t max)
+static size_t bucket_find(struct region *r, struct lay_bucket *bucket, uint64_t hash, const uint64_t key[4], struct block_ref *out, size_t max)
 {
 	size_t n = 0;
 
 	for (int i = 0; i < LAY_BUCKET_SLOTS && n < max; i++) {
-		uint64_t word = load(&bucket->slots[i]);
+		uint64_t word = load_acquire(&bucket->slots[i]);
 
 		if (word && slot_tag(word) == slot_tag(hash) && (uint32_t)word)
 			n += entry_read(r, (uint32_t)word - 1, word >> 32 & 0xfffff, true, key, &out[n], NULL);
@@ -122,14 +122,14 @@ static size_t bucket_find(struct region *r, struct lay_bucket *bucket, uint64_t 
 	return n;
 }
 
-static size_t find_all_hashed(struct region *r, uint64_t hash, const uint64_t w[4], struct found *out)
+static size_t find_all_hashed(struct region *r, uint64_t hash, const uint64_t w[4], struct block_ref *out)
 {
 	size_t n = bucket_find(r, first_bucket(r, hash), hash, w, out, LAY_BUCKET_SLOTS);
 
 	return n + bucket_find(r, second_bucket(r, hash), hash, w, out + n, LAY_BUCKET_SLOTS);
 }
 
-size_t index_find_all(struct region *r, const struct speckv_key *key, struct found *out)
+size_t index_find_all(struct region *r, const struct speckv_key *key, struct block_ref *out)
 {
 	uint64_t w[4];
 
@@ -138,9 +138,9 @@ size_t index_find_all(struct region *r, const struct speckv_key *key, struct fou
 }
 
 /* Another one of this key, beside one that nobody shall find. */
-static bool find_beside(struct region *r, uint64_t hash, const uint64_t w[4], struct found *out)
+static bool find_beside(struct region *r, uint64_t hash, const uint64_t w[4], struct block_ref *out)
 {
-	struct found all[2 * LAY_BUCKET_SLOTS];
+	struct block_ref all[2 * LAY_BUCKET_SLOTS];
 	size_t n = find_all_hashed(r, hash, w, all);
 
 	for (size_t i = 0; i < n; i++)
@@ -151,7 +151,7 @@ static bool find_beside(struct region *r, uint64_t hash, const uint64_t w[4], st
 	return false;
 }
 
-static bool find_once(struct region *r, uint64_t hash, const uint64_t w[4], struct found *out)
+static bool find_once(struct region *r, uint64_t hash, const uint64_t w[4], struct block_ref *out)
 {
 	if (!bucket_find(r, first_bucket(r, hash), hash, w, out, 1) && !bucket_find(r, second_bucket(r, hash), hash, w, out, 1))
 		return false;
@@ -163,7 +163,7 @@ static bool moving(struct region *r, const uint64_t w[4])
 {
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
 		struct lay_client *client = &r->head->clients[slot];
-		uint64_t generation = load(&client->move_to_generation), page = load_relaxed(&client->move_to);
+		uint64_t generation = load_acquire(&client->move_to_generation), page = load_relaxed(&client->move_to);
 		struct lay_entry *e;
 		int i = 0;
 
@@ -178,7 +178,7 @@ static bool moving(struct region *r, const uint64_t w[4])
 	return false;
 }
 
-static bool find_hashed(struct region *r, uint64_t hash, const struct speckv_key *key, struct found *out)
+static bool find_hashed(struct region *r, uint64_t hash, const struct speckv_key *key, struct block_ref *out)
 {
 	uint64_t w[4], shrinking = load_relaxed(&r->head->pool.claim_limit);
 
@@ -193,7 +193,7 @@ static bool find_hashed(struct region *r, uint64_t hash, const struct speckv_key
 	return find_once(r, hash, w, out);
 }
 
-bool index_find(struct region *r, const struct speckv_key *key, struct found *out)
+bool index_find(struct region *r, const struct speckv_key *key, struct block_ref *out)
 {
 	region_pages(r);
 	return find_hashed(r, key_hash(r, key), key, out);
@@ -221,7 +221,7 @@ static void prefetch_matches(struct region *r, uint64_t hash, bool words)
 		}
 }
 
-void index_find_many(struct region *r, const struct speckv_key *keys, size_t stride, size_t count, struct found *out, uint8_t *present)
+void index_find_many(struct region *r, const struct speckv_key *keys, size_t stride, size_t count, struct block_ref *out, uint8_t *present)
 {
 	enum { GROUP = 16 };
 	uint64_t hash[GROUP];
@@ -240,7 +240,7 @@ void index_find_many(struct region *r, const struct speckv_key *keys, size_t str
 		for (size_t i = 0; i < n; i++)
 			prefetch_matches(r, hash[i], true);
 		for (size_t i = 0; i < n; i++) {
-			struct found found;
+			struct block_ref found;
 			const struct speckv_key *key = (const struct speckv_key *)((const uint8_t *)keys + (base + i) * stride);
 
 			present[base + i] = find_hashed(r, hash[i], key, out ? &out[base + i] : &found);
@@ -248,7 +248,7 @@ void index_find_many(struct region *r, const struct speckv_key *keys, size_t str
 	}
 }
 
-bool index_entry(struct region *r, uint64_t id, struct found *out, struct speckv_key *key)
+bool index_entry(struct region *r, uint64_t id, struct block_ref *out, struct speckv_key *key)
 {
 	uint64_t w[4];
 
@@ -283,13 +283,13 @@ void index_fill(struct region *r, const struct run *run, const struct speckv_key
 	store_relaxed(&e->next_sibling, 0);
 	store_relaxed(&e->recent_child, 0);
 	store_relaxed(&e->previous_sibling, 0);
-	store(&e->generation, run->generation);
+	store_release(&e->generation, run->generation);
 }
 
 /* A slot that points at nothing published may be cleared by anybody: the word holds the generation, so a reused entry is not hit. */
 static bool slot_stale(struct region *r, uint64_t word)
 {
-	struct found found;
+	struct block_ref found;
 
 	return !entry_read(r, (uint32_t)word - 1ull, word >> 32 & 0xfffff, true, NULL, &found, NULL);
 }
@@ -313,7 +313,7 @@ int index_insert(struct region *r, const struct speckv_key *key, const struct ru
 		for (int b = 0; b < 2; b++)
 			for (int i = 0; i < LAY_BUCKET_SLOTS; i++) {
 				_Atomic uint64_t *slot = &buckets[b]->slots[i];
-				uint64_t seen = load(slot);
+				uint64_t seen = load_acquire(slot);
 
 				if (seen && !(pass && slot_stale(r, seen)))
 					continue;
@@ -337,14 +337,14 @@ void index_remove(struct region *r, const struct speckv_key *key, uint64_t entry
 		}
 }
 
-void index_used(struct region *r, const struct found *found, bool read, uint64_t tick)
+void index_used(struct region *r, const struct block_ref *found, bool read, uint64_t tick)
 {
 	struct lay_entry *e = &r->entries[found->entry];
 	uint64_t link = (found->entry + 1) << 32 | (uint32_t)found->generation, parent = load_relaxed(&e->parent);
 
 	store_relaxed(&e->used, tick);
 	if (read)
-		add(&e->uses, 1);
+		add_relaxed(&e->uses, 1);
 	if (parent) {
 		uint64_t id = (parent >> 32) - 1;
 

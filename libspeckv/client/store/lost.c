@@ -28,11 +28,11 @@ static void handle(int number, siginfo_t *info, void *context)
 	int saved = errno;
 
 	for (int i = 0; i < SPANS; i++) {
-		uintptr_t base = load(&spans[i].base);
+		uintptr_t base = load_acquire(&spans[i].base);
 
 		if (base <= 1 || at < base || at - base >= spans[i].bytes)
 			continue;
-		store(spans[i].lost, 1);
+		store_release(spans[i].lost, 1);
 		if (mmap((void *)base, spans[i].bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
 			break;
 		madvise((void *)base, spans[i].bytes, MADV_DONTFORK);
@@ -53,7 +53,7 @@ static void handle(int number, siginfo_t *info, void *context)
 static void forget_all(void)
 {
 	for (int i = 0; i < SPANS; i++)
-		store(&spans[i].base, 0);
+		store_release(&spans[i].base, 0);
 }
 
 static void install(void)
@@ -75,7 +75,7 @@ void lost_watch(void *base, uint64_t bytes, _Atomic uint32_t *lost)
 			continue;
 		spans[i].bytes = bytes;
 		spans[i].lost = lost;
-		store(&spans[i].base, (uintptr_t)base);
+		store_release(&spans[i].base, (uintptr_t)base);
 		return;
 	}
 }
@@ -83,8 +83,8 @@ void lost_watch(void *base, uint64_t bytes, _Atomic uint32_t *lost)
 void lost_forget(const void *base)
 {
 	for (int i = 0; i < SPANS; i++)
-		if (load(&spans[i].base) == (uintptr_t)base)
-			store(&spans[i].base, 0);
+		if (load_acquire(&spans[i].base) == (uintptr_t)base)
+			store_release(&spans[i].base, 0);
 }
 
 bool region_look(struct region *r, uint64_t now)
@@ -94,8 +94,8 @@ bool region_look(struct region *r, uint64_t now)
 	store_relaxed(&r->looked_ns, now);
 	if (fstat(r->fd, &st) == 0 && S_ISREG(st.st_mode) &&
 	    (!st.st_nlink || (uint64_t)st.st_size < (r->dev->single_inode ? r->dev->medium_bytes : r->mapped_bytes)))
-		store(&r->lost, 1);
-	return load(&r->lost) != 0;
+		store_release(&r->lost, 1);
+	return load_acquire(&r->lost) != 0;
 }
 
 bool region_lost(struct region *r)

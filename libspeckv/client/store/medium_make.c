@@ -22,7 +22,7 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 	table = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (table == MAP_FAILED)
 		return -errno;
-	store(&table->super.state, LAY_MEDIUM_MAKING);
+	store_release(&table->super.state, LAY_MEDIUM_MAKING);
 	rc = medium_flush(medium, table, sizeof(table->super)); /* from here on it is not what it was */
 	table->super.magic = LAY_DEVICE_MAGIC;
 	table->super.version = LAY_VERSION;
@@ -40,14 +40,14 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 	table->super.durability = medium->runtime ? SPECKV_DURABLE_PROCESS : SPECKV_DURABLE_POWER;
 	table->super.numa_node = medium->numa_node;
 	table->super.made_file = made;
-	store(&table->super.next_generation, 1);
-	store(&table->super.event_sequence, 0);
-	store(&table->super.manager_pid, 0);
+	store_release(&table->super.next_generation, 1);
+	store_release(&table->super.event_sequence, 0);
+	store_release(&table->super.manager_pid, 0);
 	table->super.crc = medium_super_crc(&table->super);
 	if (!rc)
 		rc = medium_flush(medium, table, bytes);
 	if (!rc) {
-		store(&table->super.state, LAY_MEDIUM_READY);
+		store_release(&table->super.state, LAY_MEDIUM_READY);
 		rc = medium_flush(medium, table, sizeof(table->super));
 	}
 	munmap(table, bytes);

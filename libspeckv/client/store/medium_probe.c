@@ -71,13 +71,13 @@ uint32_t medium_super_crc(const struct lay_superblock *super)
 
 bool medium_super_sound(const struct lay_superblock *super)
 {
-	return super->magic == LAY_DEVICE_MAGIC && super->version == LAY_VERSION && load(&super->state) == LAY_MEDIUM_READY && super->crc == medium_super_crc(super);
+	return super->magic == LAY_DEVICE_MAGIC && super->version == LAY_VERSION && load_acquire(&super->state) == LAY_MEDIUM_READY && super->crc == medium_super_crc(super);
 }
 
 static void judge(const struct lay_superblock *super, uint64_t size, struct speckv_device_info *info)
 {
 	char have[32], want[32];
-	uint32_t state = load(&super->state);
+	uint32_t state = load_acquire(&super->state);
 
 	info->layout_version = super->version;
 	if (super->version != LAY_VERSION) {

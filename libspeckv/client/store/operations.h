@@ -22,7 +22,7 @@ struct run {
 	uint32_t pages;
 };
 /* A block as the index has it. */
-struct found {
+struct block_ref {
 	uint64_t entry, generation, page;
 	uint32_t pages, frame_bytes, raw_bytes, tenant;
 };
@@ -39,7 +39,7 @@ struct reads {
 	void *lane;         /* the backend's own */
 	unsigned int depth; /* slots; 0: reads_begin() failed */
 	int error;          /* why it did */
-	struct found found[READS_MOST]; /* under way in each slot */
+	struct block_ref found[READS_MOST]; /* under way in each slot */
 	struct layers layers[READS_MOST];
 	bool frame[READS_MOST];
 };
@@ -60,21 +60,21 @@ struct pool_backend {
 	int (*write)(struct region *region, const struct run *run, unsigned int codec, const struct speckv_frame_identity *identity, const void *raw,
 		     uint64_t bytes, bool verify, uint64_t *frame_bytes);
 	/* Layers of a block. `ahead`: of need; -EBUSY: no bandwidth for that. -ENOENT: there is no such block. Others: it is bad. */
-	int (*read)(struct region *region, const struct speckv_key *key, const struct found *found, struct layers layers, bool ahead, void *raw, uint64_t bytes);
+	int (*read)(struct region *region, const struct speckv_key *key, const struct block_ref *found, struct layers layers, bool ahead, void *raw, uint64_t bytes);
 	/*
 	 * Several reads at once. reads_begin() is told the whole group, of which those `present` were found, and returns how many may be under way;
 	 * read_start() may be left out. read_take() is a read() that uses what was started in the slot, if it is the same. Between begin and end no
 	 * other operation of this thread may be a read or a write.
 	 */
-	unsigned int (*reads_begin)(struct region *region, struct reads *reads, const struct found *found, const uint8_t *present, size_t n);
-	void (*read_start)(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, struct layers layers);
-	int (*read_take)(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct found *found, struct layers layers, void *raw,
+	unsigned int (*reads_begin)(struct region *region, struct reads *reads, const struct block_ref *found, const uint8_t *present, size_t n);
+	void (*read_start)(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers);
+	int (*read_take)(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers, void *raw,
 			 uint64_t bytes);
 	void (*reads_end)(struct reads *reads);
 	/* The frame of a run: where it can be read, until it is freed. `*copy`: NULL, or for the caller to free. -EBADMSG: none of this generation. */
 	int (*frame)(struct region *region, uint64_t page, uint64_t generation, uint64_t room, const uint8_t **at, uint8_t **copy);
 	/* Copy a block to a run that this process holds, under its new place. -EAGAIN: it is not that block any more. */
-	int (*copy)(struct region *region, const struct speckv_key *key, const struct found *from, const struct run *to);
+	int (*copy)(struct region *region, const struct speckv_key *key, const struct block_ref *from, const struct run *to);
 	/* Forget the block of this run. -EINPROGRESS: whether that was done is not known. -EHWPOISON as above. */
 	int (*invalidate)(struct region *region, const struct run *run);
 	/* Forget all blocks in these pages. */

@@ -25,14 +25,14 @@ static void release_tail(struct region *r, uint64_t head, uint64_t generation, u
 
 void pages_hint_push(struct region *r, uint64_t page, uint32_t pages)
 {
-	uint64_t at = add(&r->head->pool.hint_head, 1) % LAY_HINTS;
+	uint64_t at = add_relaxed(&r->head->pool.hint_head, 1) % LAY_HINTS;
 
-	store(&r->head->hints[at], page << 18 | pages);
+	store_release(&r->head->hints[at], page << 18 | pages);
 }
 
 static void freed(struct region *r, uint64_t page, uint32_t pages)
 {
-	sub(&r->head->pool.used_pages, pages);
+	sub_relaxed(&r->head->pool.used_pages, pages);
 	pages_hint_push(r, page, pages);
 	atomic_fetch_add(&r->head->pool.freed, 1);
 }
@@ -47,7 +47,7 @@ static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struc
 	if (load_relaxed(&r->page_map[page]) != LAY_FREE)
 		return false;
 	do
-		generation = add(&r->head->pool.next_run_generation, 1) & LAY_GENERATION_MASK;
+		generation = add_relaxed(&r->head->pool.next_run_generation, 1) & LAY_GENERATION_MASK;
 	while (!generation);
 	if (!swap(&r->page_map[page], LAY_FREE, lay_word(LAY_CLAIMED, pool->owner, generation)))
 		return false;
@@ -60,7 +60,7 @@ static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struc
 			return false;
 		}
 	*run = (struct run){ .page = page, .generation = generation, .pages = n };
-	add(&r->head->pool.used_pages, n);
+	add_relaxed(&r->head->pool.used_pages, n);
 	/* the run is ours before its bytes change: readers of what was here re-read the map after they copied */
 	atomic_thread_fence(memory_order_seq_cst);
 	return true;
@@ -69,11 +69,11 @@ static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struc
 bool pages_claim_hint(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t limit)
 {
 	struct region *r = &pool->region;
-	uint64_t newest = load(&r->head->pool.hint_head), blocked;
+	uint64_t newest = load_acquire(&r->head->pool.hint_head), blocked;
 
 	for (unsigned int i = 1; i <= 16; i++) {
 		_Atomic uint64_t *cell = &r->head->hints[(newest - i) % LAY_HINTS];
-		uint64_t hint = load(cell), page = hint >> 18;
+		uint64_t hint = load_acquire(cell), page = hint >> 18;
 		uint32_t pages = hint & LAY_RUN_MAX;
 
 		if (!hint || pages < n || page >= limit || n > limit - page || !swap(cell, hint, 0))
@@ -140,7 +140,7 @@ void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages)
 	release_tail(r, run->page, run->generation, pages, run->pages);
 	if (load_relaxed(&pool->client->cursor) == run->page + run->pages) { /* go on where the frame ends: no gap, no hint */
 		store_relaxed(&pool->client->cursor, run->page + pages);
-		sub(&r->head->pool.used_pages, run->pages - pages);
+		sub_relaxed(&r->head->pool.used_pages, run->pages - pages);
 		atomic_fetch_add(&r->head->pool.freed, 1);
 	} else {
 		freed(r, run->page + pages, run->pages - pages);
@@ -174,15 +174,15 @@ bool pages_unpublish(struct speckv_pool *pool, const struct run *run)
 	return false;
 }
 
-int move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to)
+int move_begin(struct speckv_pool *pool, const struct block_ref *from, const struct run *to)
 {
 	struct region *r = &pool->region;
 	struct lay_client *client = pool->client;
 
-	store(&client->move_from, from->page);
-	store(&client->move_from_generation, from->generation);
-	store(&client->move_to, to->page);
-	store(&client->move_to_generation, to->generation);
+	store_release(&client->move_from, from->page);
+	store_release(&client->move_from_generation, from->generation);
+	store_release(&client->move_to, to->page);
+	store_release(&client->move_to_generation, to->generation);
 	/* what settles a death in the middle needs both: the note, and the claim of the copy's whole run */
 	return region_flush(r, client, sizeof(*client)) || region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull) ? -EIO : 0;
 }
@@ -201,7 +201,7 @@ int move_settle(struct speckv_pool *pool, const struct run *from, const struct r
 
 void move_end(struct speckv_pool *pool)
 {
-	store(&pool->client->move_to_generation, 0);
+	store_release(&pool->client->move_to_generation, 0);
 }
 
 bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct run *to)
@@ -213,7 +213,7 @@ bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct
 		return false;
 	/* flushed in move_settle(): readers wait meanwhile */
 	if (swap(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation), lay_word(LAY_HEAD, to->pages, to->generation)) ||
-	    load(&r->page_map[to->page]) == lay_word(LAY_HEAD, to->pages, to->generation))
+	    load_acquire(&r->page_map[to->page]) == lay_word(LAY_HEAD, to->pages, to->generation))
 		return true;
 	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation), lay_word(LAY_HEAD, from->pages, from->generation));
 	return false; /* this process was taken for dead, and its copy given back */
@@ -234,7 +234,7 @@ void pages_retire(struct speckv_pool *pool, const struct run *run)
 	for (uint32_t i = run->pages; --i > 0;)
 		swap(&r->page_map[run->page + i], lay_word(LAY_CONT, i, run->generation), LAY_RETIRED);
 	if (swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation), LAY_RETIRED))
-		sub(&r->head->pool.used_pages, run->pages);
+		sub_relaxed(&r->head->pool.used_pages, run->pages);
 	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR, "memory of the card went bad: %s at page %llu are not used any more",
 		   human(size, (uint64_t)run->pages * r->page_bytes), (unsigned long long)run->page);
 }
@@ -247,7 +247,7 @@ void pages_census(struct region *r, struct page_census *census)
 
 	memset(census, 0, sizeof(*census));
 	for (uint64_t p = 0; p < pages;) {
-		uint64_t word = load(&r->page_map[p]), run = 1;
+		uint64_t word = load_acquire(&r->page_map[p]), run = 1;
 
 		switch (lay_state(word)) {
 		case LAY_FREE:
@@ -265,12 +265,12 @@ void pages_census(struct region *r, struct page_census *census)
 			census->used += run;
 			census->blocks++;
 			census->raw_bytes += r->fixed.block_bytes;
-			if (load(&entry->generation) == lay_generation(word))
+			if (load_acquire(&entry->generation) == lay_generation(word))
 				census->stored_bytes += load_relaxed(&entry->frame_bytes);
 			break;
 		}
 		case LAY_CLAIMED:
-			while (p + run < pages && load(&r->page_map[p + run]) == lay_word(LAY_CONT, run, lay_generation(word)))
+			while (p + run < pages && load_acquire(&r->page_map[p + run]) == lay_word(LAY_CONT, run, lay_generation(word)))
 				run++;
 			census->claimed += run;
 			census->claimed_by[lay_value(word) >> 12] += run;
@@ -289,7 +289,7 @@ void pages_recount(struct region *r)
 	uint64_t used[LAY_TENANTS] = { 0 }, blocks[LAY_TENANTS] = { 0 }, all = 0, pages = region_pages(r);
 
 	for (uint64_t p = 0; p < pages;) {
-		uint64_t word = load(&r->page_map[p]), run = 1;
+		uint64_t word = load_acquire(&r->page_map[p]), run = 1;
 
 		if (lay_state(word) == LAY_HEAD && lay_value(word) && lay_value(word) <= pages - p) {
 			uint32_t tenant = load_relaxed(&r->entries[region_entry_of(r, p)].tenant);
@@ -303,17 +303,17 @@ void pages_recount(struct region *r)
 		all += word != LAY_FREE && word != LAY_RETIRED ? run : 0;
 		p += run;
 	}
-	store(&r->head->pool.used_pages, all);
+	store_release(&r->head->pool.used_pages, all);
 	for (int t = 0; t < LAY_TENANTS; t++)
-		if (load(&r->head->tenants[t].state) == 2) {
-			store(&r->head->tenants[t].used_pages, used[t]);
-			store(&r->head->tenants[t].blocks, blocks[t]);
+		if (load_acquire(&r->head->tenants[t].state) == 2) {
+			store_release(&r->head->tenants[t].used_pages, used[t]);
+			store_release(&r->head->tenants[t].blocks, blocks[t]);
 		}
 }
 
 uint64_t pages_first_above(struct region *r, uint64_t mark)
 {
-	uint64_t word = load(&r->page_map[mark]);
+	uint64_t word = load_acquire(&r->page_map[mark]);
 
 	return lay_state(word) == LAY_CONT && lay_value(word) <= mark ? mark - lay_value(word) : mark;
 }
@@ -331,7 +331,7 @@ void pages_unretire(struct region *r, uint64_t from, uint64_t to)
 bool pages_claimed_above(struct region *r, uint64_t mark, uint64_t end)
 {
 	for (uint64_t p = pages_first_above(r, mark); p < end; p++) {
-		uint64_t word = load(&r->page_map[p]);
+		uint64_t word = load_acquire(&r->page_map[p]);
 
 		if (word != LAY_FREE && word != LAY_RETIRED)
 			return true;

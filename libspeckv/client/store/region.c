@@ -137,9 +137,9 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 			  LAY_VERSION);
 		goto bad;
 	}
-	if (r->fixed.magic != LAY_POOL_MAGIC || load(&r->fixed.state) != LAY_MEDIUM_READY || !region_head_sane(&r->fixed, &record)) {
+	if (r->fixed.magic != LAY_POOL_MAGIC || load_acquire(&r->fixed.state) != LAY_MEDIUM_READY || !region_head_sane(&r->fixed, &record)) {
 		rc = fail(ctx, -EUCLEAN, "pool %s: its header in %s is %s; 'speckvctl pool destroy' removes it", name, r->path,
-			  r->fixed.magic == LAY_POOL_MAGIC && load(&r->fixed.state) == LAY_MEDIUM_MAKING ? "half made" : "damaged");
+			  r->fixed.magic == LAY_POOL_MAGIC && load_acquire(&r->fixed.state) == LAY_MEDIUM_MAKING ? "half made" : "damaged");
 		goto bad;
 	}
 	r->mapped_bytes = dev->medium.backend->keeps_blocks ? r->fixed.data_offset : r->fixed.region_bytes;
@@ -187,7 +187,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 		rc = fail(ctx, -ENOMEM, "out of memory");
 		goto bad;
 	}
-	store(&r->size_sequence, ~0ull);
+	store_release(&r->size_sequence, ~0ull);
 	region_pages(r);
 	lost_watch(r->base, r->mapped_bytes, &r->lost);
 	fork_guard_map(&r->guard, r->base, r->mapped_bytes);
@@ -209,7 +209,7 @@ bad:
 bool region_there(struct region *r)
 {
 	const struct lay_pool_record *record = &r->dev->table->pools[r->record];
-	uint32_t state = load(&record->state);
+	uint32_t state = load_acquire(&record->state);
 
 	return (state == SPECKV_POOL_ACTIVE || state == SPECKV_POOL_RESIZING) && record->generation == r->fixed.generation;
 }
@@ -242,10 +242,10 @@ int region_open(struct speckv_device *dev, const char *name, bool writable, stru
 		number = device_find(dev, name, &record);
 		if (number < 0)
 			return number;
-		if (load(&record.state) != SPECKV_POOL_CREATING && load(&record.state) != SPECKV_POOL_DESTROYING)
+		if (load_acquire(&record.state) != SPECKV_POOL_CREATING && load_acquire(&record.state) != SPECKV_POOL_DESTROYING)
 			continue;
 		number = device_between(dev, name);
-		if (rc == -ENOLCK && number == -EUCLEAN && load(&record.state) == SPECKV_POOL_DESTROYING)
+		if (rc == -ENOLCK && number == -EUCLEAN && load_acquire(&record.state) == SPECKV_POOL_DESTROYING)
 			return open_once(dev, name, writable, r); /* the removal cannot go on before the locks are there: the text says so */
 		return number;
 	}
@@ -273,10 +273,10 @@ static uint64_t follow(struct region *r)
 	uint64_t sequence, pages;
 
 	pthread_mutex_lock(&r->remap);
-	sequence = load(&r->head->pool.size_sequence);
-	pages = load(&r->head->pool.data_pages);
-	if (load(&r->head->pool.state) != LAY_MEDIUM_READY || memcmp(r->head->pool.uuid, r->fixed.uuid, sizeof(r->fixed.uuid)) != 0) {
-		store(&r->gone, true);
+	sequence = load_acquire(&r->head->pool.size_sequence);
+	pages = load_acquire(&r->head->pool.data_pages);
+	if (load_acquire(&r->head->pool.state) != LAY_MEDIUM_READY || memcmp(r->head->pool.uuid, r->fixed.uuid, sizeof(r->fixed.uuid)) != 0) {
+		store_release(&r->gone, true);
 		pages = 0;
 	}
 	if (pages > r->fixed.max_pages)
@@ -292,15 +292,15 @@ static uint64_t follow(struct region *r)
 		mapped = mapped > r->fixed.data_offset ? (mapped - r->fixed.data_offset) / r->page_bytes : 0;
 		pages = pages < mapped ? pages : mapped;
 	}
-	store(&r->pages, pages);
-	store(&r->size_sequence, sequence);
+	store_release(&r->pages, pages);
+	store_release(&r->size_sequence, sequence);
 	pthread_mutex_unlock(&r->remap);
 	return pages;
 }
 
 uint64_t region_pages(struct region *r)
 {
-	if (__builtin_expect(load(&r->head->pool.size_sequence) != load_relaxed(&r->size_sequence), 0))
+	if (__builtin_expect(load_acquire(&r->head->pool.size_sequence) != load_relaxed(&r->size_sequence), 0))
 		return follow(r);
 	return load_relaxed(&r->pages);
 }

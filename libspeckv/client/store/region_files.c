@@ -100,7 +100,7 @@ int region_remove(struct speckv_device *dev, const struct lay_pool_record *recor
 
 void region_end(struct region *r)
 {
-	store(&r->head->pool.state, LAY_MEDIUM_GONE);
+	store_release(&r->head->pool.state, LAY_MEDIUM_GONE);
 	atomic_fetch_add(&r->head->pool.size_sequence, 1);
 }
 
@@ -153,14 +153,14 @@ int region_left(struct speckv_device *dev, const struct folder *pools, const cha
 		memcpy((void *)&pool, (const void *)map, sizeof(pool));
 		munmap(map, sizeof(pool));
 	}
-	if (map == MAP_FAILED || pool.magic != LAY_POOL_MAGIC || pool.version != LAY_VERSION || load(&pool.state) != LAY_MEDIUM_READY) {
+	if (map == MAP_FAILED || pool.magic != LAY_POOL_MAGIC || pool.version != LAY_VERSION || load_acquire(&pool.state) != LAY_MEDIUM_READY) {
 		rc = fail(dev->ctx, -EUCLEAN, "it is no pool of layout version %d", LAY_VERSION);
 		goto out;
 	}
 	memset((void *)record, 0, sizeof(*record));
 	memcpy(record->uuid, pool.uuid, sizeof(record->uuid));
 	record->generation = pool.generation;
-	pages = load(&pool.data_pages);
+	pages = load_acquire(&pool.data_pages);
 	if (!region_head_sane(&pool, record) || strcmp(pool.name, name) != 0 || !speckv_codec_name(pool.codec) || pages > pool.max_pages)
 		rc = fail(dev->ctx, -EUCLEAN, "its header is damaged, or of another pool");
 	else if ((uint64_t)st.st_size < pool.region_bytes)

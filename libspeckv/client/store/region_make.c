@@ -27,7 +27,7 @@ static void head_init(struct lay_pool_head *head, const struct lay_pool_record *
 	uint64_t sequence = 0;
 
 	memset((void *)head, 0, sizeof(*head));
-	store(&pool->state, LAY_MEDIUM_MAKING);
+	store_release(&pool->state, LAY_MEDIUM_MAKING);
 	pool->magic = LAY_POOL_MAGIC;
 	pool->version = LAY_VERSION;
 	memcpy(pool->uuid, record->uuid, sizeof(pool->uuid));
@@ -58,15 +58,15 @@ static void head_init(struct lay_pool_head *head, const struct lay_pool_record *
 		place->crc = speckv_crc32c(0, place, offsetof(struct lay_calibration, crc));
 		memcpy((uint8_t *)head + plan->calibration_offset, config->calibration, plan->calibration_bytes);
 	}
-	store(&pool->data_pages, plan->pages);
-	store(&pool->quota_pages, config->quota_bytes / plan->page_bytes);
-	store(&pool->tenant_quota_pages, config->tenant_quota_bytes / plan->page_bytes);
-	store(&pool->eviction, config->eviction);
+	store_release(&pool->data_pages, plan->pages);
+	store_release(&pool->quota_pages, config->quota_bytes / plan->page_bytes);
+	store_release(&pool->tenant_quota_pages, config->tenant_quota_bytes / plan->page_bytes);
+	store_release(&pool->eviction, config->eviction);
 	boot_id(pool->boot_id);
-	store(&pool->stats_since_ns, record->created_ns);
-	store(&pool->next_run_generation, 1);
+	store_release(&pool->stats_since_ns, record->created_ns);
+	store_release(&pool->next_run_generation, 1);
 	random_bytes(&sequence, sizeof(sequence));
-	store(&pool->size_sequence, sequence);
+	store_release(&pool->size_sequence, sequence);
 }
 
 /* Back what the pool needs now. */
@@ -161,7 +161,7 @@ int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 		head_init(head, record, config, plan);
 		rc = made_flush(dev, head, tables);
 		if (!rc) {
-			store(&head->pool.state, LAY_MEDIUM_READY);
+			store_release(&head->pool.state, LAY_MEDIUM_READY);
 			rc = made_flush(dev, head, sizeof(head->pool));
 		}
 		munmap(head, tables);

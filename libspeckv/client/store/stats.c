@@ -57,7 +57,7 @@ uint64_t speckv_histogram_quantile(const uint64_t buckets[SPECKV_HIST_BUCKETS], 
 void count_time(struct speckv_pool *pool, unsigned int histogram, uint64_t ns)
 {
 	if (!pool->read_only)
-		add(&pool->region.head->stats.histograms[histogram][bucket_of(ns)], 1);
+		add_relaxed(&pool->region.head->stats.histograms[histogram][bucket_of(ns)], 1);
 }
 
 /* ---- events: rings whose slots carry their own sequence number ------------------------------------------------------- */
@@ -70,7 +70,7 @@ static void log_event(struct lay_event *ring, unsigned int slots, _Atomic uint64
 	char text[160];
 
 	vsnprintf(text, sizeof(text), format, args);
-	store(&e->sequence, 0);
+	store_release(&e->sequence, 0);
 	atomic_thread_fence(memory_order_seq_cst);
 	e->time_ns = now_ns();
 	e->kind = kind;
@@ -78,7 +78,7 @@ static void log_event(struct lay_event *ring, unsigned int slots, _Atomic uint64
 	e->pid = (uint32_t)getpid();
 	memset(e->text, 0, sizeof(e->text));
 	memcpy(e->text, text, strnlen(text, sizeof(text) - 1));
-	store(&e->sequence, number);
+	store_release(&e->sequence, number);
 }
 
 void pool_event(struct region *r, unsigned int kind, unsigned int severity, const char *format, ...)

@@ -212,7 +212,7 @@ uint64_t region_pages(struct region *region);
 /* Was the pool resized since this mapping last followed? What was found or claimed meanwhile may lie elsewhere. */
 static inline bool region_stale(struct region *r)
 {
-	return load(&r->head->pool.size_sequence) != load_relaxed(&r->size_sequence);
+	return load_acquire(&r->head->pool.size_sequence) != load_relaxed(&r->size_sequence);
 }
 /*
  * Uses are ordered by ticks of a counter in the medium, not by a time: no clock that is set, no reboot and no time namespace turns
@@ -220,7 +220,7 @@ static inline bool region_stale(struct region *r)
  */
 static inline uint64_t use_ticks(struct region *r, uint64_t n)
 {
-	return add(&r->head->stats.use_clock, n) + n;
+	return add_relaxed(&r->head->stats.use_clock, n) + n;
 }
 static inline uint64_t use_tick(struct region *r)
 {
@@ -231,8 +231,8 @@ static inline uint64_t use_seen(struct region *r, uint64_t tick)
 {
 	if (tick >> 63) /* no pool was used that often: damage */
 		return 0;
-	if (tick > load(&r->head->stats.use_clock))
-		store(&r->head->stats.use_clock, tick);
+	if (tick > load_acquire(&r->head->stats.use_clock))
+		store_release(&r->head->stats.use_clock, tick);
 	return tick;
 }
 static inline uint64_t region_entry_of(const struct region *r, uint64_t page)
@@ -327,7 +327,7 @@ bool pages_unpublish(struct speckv_pool *pool, const struct run *run);
  * where another process dropped the block before it, or the copy is not held any more, the copy never shows (false). Between move_begin() and move_end() readers
  * that miss the key wait for it, and a death is settled by the reaper of this client.
  */
-int move_begin(struct speckv_pool *pool, const struct found *from, const struct run *to);
+int move_begin(struct speckv_pool *pool, const struct block_ref *from, const struct run *to);
 bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct run *to);
 /* Both words to the medium. Where that fails they are as they were before the switch: `to` is claimed, `from` is the block. */
 int move_settle(struct speckv_pool *pool, const struct run *from, const struct run *to);
@@ -352,35 +352,35 @@ void pages_unretire(struct region *r, uint64_t from, uint64_t to);
 /* ---- index.c, tree.c ------------------------------------------------------------------------------------------------- */
 
 uint64_t key_hash(const struct region *region, const struct speckv_key *key);
-bool index_find(struct region *region, const struct speckv_key *key, struct found *out);
+bool index_find(struct region *region, const struct speckv_key *key, struct block_ref *out);
 /* Every published block of this key (two only while two puts of it race); `out` has 2 * LAY_BUCKET_SLOTS places. */
-size_t index_find_all(struct region *region, const struct speckv_key *key, struct found *out);
+size_t index_find_all(struct region *region, const struct speckv_key *key, struct block_ref *out);
 /* Is this still the published run it was, and may it be found? */
-bool index_current(struct region *region, const struct found *found);
+bool index_current(struct region *region, const struct block_ref *found);
 /* A card was told to forget this block and its answer was lost. No look-up finds it from now on; it goes when it is evicted (the first to
  * be), when its key is dropped or put again, or when a check repairs. Call index_doubt() between pages_unpublish() and pages_publish(). */
-bool index_doubtful(struct region *region, const struct found *found);
-void index_doubt(struct region *region, const struct found *found);
+bool index_doubtful(struct region *region, const struct block_ref *found);
+void index_doubt(struct region *region, const struct block_ref *found);
 /* As index_find() for many, with the cache misses overlapped. */
-void index_find_many(struct region *region, const struct speckv_key *keys, size_t stride, size_t count, struct found *out, uint8_t *present);
+void index_find_many(struct region *region, const struct speckv_key *keys, size_t stride, size_t count, struct block_ref *out, uint8_t *present);
 void index_fill(struct region *region, const struct run *run, const struct speckv_key *key, uint64_t first_position,
 		uint32_t frame_bytes, uint32_t raw_bytes, uint32_t tenant, uint64_t used);
 int index_insert(struct region *region, const struct speckv_key *key, const struct run *run);
 void index_remove(struct region *region, const struct speckv_key *key, uint64_t entry, uint64_t generation);
 /* Copy of entry `id` if it is a published block. */
-bool index_entry(struct region *region, uint64_t id, struct found *out, struct speckv_key *key);
-void index_adopt(struct region *region, const struct found *parent, const struct found *child);
-void index_inherit(struct region *region, const struct found *from, const struct found *to);
-void index_orphan(struct region *region, const struct found *child);
-void index_used(struct region *region, const struct found *found, bool read, uint64_t tick);
+bool index_entry(struct region *region, uint64_t id, struct block_ref *out, struct speckv_key *key);
+void index_adopt(struct region *region, const struct block_ref *parent, const struct block_ref *child);
+void index_inherit(struct region *region, const struct block_ref *from, const struct block_ref *to);
+void index_orphan(struct region *region, const struct block_ref *child);
+void index_used(struct region *region, const struct block_ref *found, bool read, uint64_t tick);
 /* A link of the tree: which entry, and of which block. */
-static inline uint64_t index_link(const struct found *found)
+static inline uint64_t index_link(const struct block_ref *found)
 {
 	return (found->entry + 1) << 32 | (uint32_t)found->generation;
 }
 /* Is the block linked to a parent that is stored? The link to it, whatever it is worth. */
-bool index_adopted(struct region *region, const struct found *child);
-uint64_t index_parent(struct region *region, const struct found *child);
+bool index_adopted(struct region *region, const struct block_ref *child);
+uint64_t index_parent(struct region *region, const struct block_ref *child);
 /* Head page of the block that a link names, if that is still it. */
 bool index_link_page(struct region *region, uint64_t link, uint64_t *page);
 /* Head page of a stored child of the block of `entry` that lies outside of [start, end), and is the tenant's (below 0: anyone's): of
@@ -389,7 +389,7 @@ bool index_child(struct region *region, uint64_t entry, uint64_t start, uint64_t
 /* The block before these siblings (a link to the first) is gone: no prefix look-up reaches them, and they are the first to be evicted
  * until they are used again. False: none is stored. */
 bool index_abandon(struct region *region, uint64_t link);
-size_t index_children(struct region *region, const struct found *found, struct speckv_key *keys, struct found *out, size_t max);
+size_t index_children(struct region *region, const struct block_ref *found, struct speckv_key *keys, struct block_ref *out, size_t max);
 
 /* ---- stats.c, tenants.c ------------------------------------------------------------------------------------------ */
 

@@ -22,7 +22,7 @@ int device_table_current(struct speckv_device *dev, const struct folder *in)
 {
 	const struct lay_superblock *super = &dev->table->super;
 
-	if (super->magic == LAY_DEVICE_MAGIC && load(&super->state) == LAY_MEDIUM_READY && memcmp(super->uuid, dev->uuid, sizeof(dev->uuid)) == 0 &&
+	if (super->magic == LAY_DEVICE_MAGIC && load_acquire(&super->state) == LAY_MEDIUM_READY && memcmp(super->uuid, dev->uuid, sizeof(dev->uuid)) == 0 &&
 	    file_same(in, dev->medium.path, dev->fd))
 		return 0;
 	return fail(dev->ctx, -ESTALE, "%s was closed, or made again, since it was opened here: open the device again", dev->medium.name);
@@ -37,10 +37,10 @@ int device_usable(struct speckv_device *dev)
 
 bool record_copy(const struct speckv_device *dev, int number, struct lay_pool_record *copy)
 {
-	uint64_t left = load(&dev->left[number]);
+	uint64_t left = load_acquire(&dev->left[number]);
 
 	memcpy((void *)copy, (const void *)&dev->table->pools[number], sizeof(*copy));
-	if (!load(&copy->state) || left == RECORD_GONE)
+	if (!load_acquire(&copy->state) || left == RECORD_GONE)
 		return false;
 	if (left)
 		extents_cut(copy, left);
@@ -81,17 +81,17 @@ int device_between(struct speckv_device *dev, const char *name)
 	if (lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) {
 		memcpy(command, super->manager_command, sizeof(command));
 		command[63] = 0;
-		return fail(dev->ctx, -EBUSY, "pool %s is being made or removed by pid %u (%s); try again when it is done", name, load(&super->manager_pid), command);
+		return fail(dev->ctx, -EBUSY, "pool %s is being made or removed by pid %u (%s); try again when it is done", name, load_acquire(&super->manager_pid), command);
 	}
 	if (pthread_mutex_trylock(&dev->managing) != 0) /* the lock of another thread's call does not show */
 		return fail(dev->ctx, -EBUSY, "pool %s is being made or removed by another thread of this process; try again when it is done", name);
 	pthread_mutex_unlock(&dev->managing);
 	if (device_look(dev, name, &record) < 0)
 		return fail(dev->ctx, -ENOENT, "pool %s was removed just now", name);
-	if (load(&record.state) == SPECKV_POOL_ACTIVE || load(&record.state) == SPECKV_POOL_RESIZING)
+	if (load_acquire(&record.state) == SPECKV_POOL_ACTIVE || load_acquire(&record.state) == SPECKV_POOL_RESIZING)
 		return fail(dev->ctx, -EBUSY, "pool %s was made just now; try again", name);
 	return fail(dev->ctx, -EUCLEAN, "pool %s: its %s was interrupted; 'speckvctl pool destroy %s %s' finishes it", name,
-		    load(&record.state) == SPECKV_POOL_CREATING ? "creation" : "removal", dev->medium.name, name);
+		    load_acquire(&record.state) == SPECKV_POOL_CREATING ? "creation" : "removal", dev->medium.name, name);
 }
 
 void extents_cut(struct lay_pool_record *record, uint64_t bytes)

@@ -6,10 +6,10 @@
 
 static bool tenant_idle(struct region *r, uint32_t index)
 {
-	if (load(&r->head->tenants[index].blocks) || load(&r->head->tenants[index].used_pages))
+	if (load_acquire(&r->head->tenants[index].blocks) || load_acquire(&r->head->tenants[index].used_pages))
 		return false;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
-		if (load(&r->head->clients[slot].state) & 1 && load(&r->head->clients[slot].tenant) == index)
+		if (load_acquire(&r->head->clients[slot].state) & 1 && load_acquire(&r->head->clients[slot].tenant) == index)
 			return false;
 	return true;
 }
@@ -19,9 +19,9 @@ uint32_t tenant_others(struct region *r)
 {
 	struct lay_tenant *others = &r->head->tenants[LAY_TENANTS - 1];
 
-	if (load(&others->state) != 2) {
+	if (load_acquire(&others->state) != 2) {
 		snprintf(others->name, sizeof(others->name), "others");
-		store(&others->state, 2);
+		store_release(&others->state, 2);
 	}
 	return LAY_TENANTS - 1;
 }
@@ -33,18 +33,18 @@ int tenant_find(struct region *r, const char *name)
 	int rc;
 
 	for (int i = 0; i < LAY_TENANTS; i++)
-		if (load(&tenants[i].state) == 2 && strncmp(tenants[i].name, name, sizeof(tenants[i].name)) == 0)
+		if (load_acquire(&tenants[i].state) == 2 && strncmp(tenants[i].name, name, sizeof(tenants[i].name)) == 0)
 			return i;
 	for (int pass = 0; pass < 2; pass++)
 		for (int i = 0; i < LAY_TENANTS - 1; i++) {
 			uint32_t state = pass ? 2 : 0;
 
-			if (load(&tenants[i].state) != state || (pass && !tenant_idle(r, (uint32_t)i)) ||
+			if (load_acquire(&tenants[i].state) != state || (pass && !tenant_idle(r, (uint32_t)i)) ||
 			    !atomic_compare_exchange_strong(&tenants[i].state, &state, 1))
 				continue;
 			memset((uint8_t *)&tenants[i] + offsetof(struct lay_tenant, name), 0, sizeof(tenants[i]) - offsetof(struct lay_tenant, name));
 			snprintf(tenants[i].name, sizeof(tenants[i].name), "%s", name);
-			store(&tenants[i].state, 2);
+			store_release(&tenants[i].state, 2);
 			rc = region_flush(r, &tenants[i], sizeof(tenants[i])); /* frames will say its number */
 			return rc ? rc : i;
 		}

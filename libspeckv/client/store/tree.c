@@ -9,37 +9,37 @@ static struct lay_entry *link_entry(struct region *r, uint64_t link)
 {
 	uint64_t id = (link >> 32) - 1;
 
-	if (!link || id >= r->fixed.max_entries || (uint32_t)load(&r->entries[id].generation) != (uint32_t)link)
+	if (!link || id >= r->fixed.max_entries || (uint32_t)load_acquire(&r->entries[id].generation) != (uint32_t)link)
 		return NULL;
 	return &r->entries[id];
 }
 
-void index_adopt(struct region *r, const struct found *parent, const struct found *child)
+void index_adopt(struct region *r, const struct block_ref *parent, const struct block_ref *child)
 {
 	struct lay_entry *p = &r->entries[parent->entry], *c = &r->entries[child->entry], *sibling;
-	uint64_t first = load(&p->first_child), link = index_link(child);
+	uint64_t first = load_acquire(&p->first_child), link = index_link(child);
 
-	store(&c->parent, index_link(parent));
+	store_release(&c->parent, index_link(parent));
 	store_relaxed(&p->recent_child, link);
-	store(&c->previous_sibling, 0);
+	store_release(&c->previous_sibling, 0);
 	do {
 		if (first == link)
 			return;
-		store(&c->next_sibling, first);
+		store_release(&c->next_sibling, first);
 	} while (!atomic_compare_exchange_weak(&p->first_child, &first, link));
 	sibling = link_entry(r, first);
 	if (sibling)
-		store(&sibling->previous_sibling, link);
+		store_release(&sibling->previous_sibling, link);
 }
 
-bool index_adopted(struct region *r, const struct found *child)
+bool index_adopted(struct region *r, const struct block_ref *child)
 {
-	return link_entry(r, load(&r->entries[child->entry].parent)) != NULL;
+	return link_entry(r, load_acquire(&r->entries[child->entry].parent)) != NULL;
 }
 
-uint64_t index_parent(struct region *r, const struct found *child)
+uint64_t index_parent(struct region *r, const struct block_ref *child)
 {
-	return load(&r->entries[child->entry].parent);
+	return load_acquire(&r->entries[child->entry].parent);
 }
 
 bool index_link_page(struct region *r, uint64_t link, uint64_t *page)
@@ -52,14 +52,14 @@ bool index_link_page(struct region *r, uint64_t link, uint64_t *page)
 	*page = load_relaxed(&e->page);
 	if (*page >= load_relaxed(&r->pages) || region_entry_of(r, *page) != (link >> 32) - 1)
 		return false;
-	word = load(&r->page_map[*page]);
+	word = load_acquire(&r->page_map[*page]);
 	return lay_state(word) == LAY_HEAD && lay_value(word) && (uint32_t)lay_generation(word) == (uint32_t)link;
 }
 
 bool index_child(struct region *r, uint64_t entry, uint64_t start, uint64_t end, int tenant, uint64_t *page)
 {
 	struct lay_entry *e = &r->entries[entry];
-	uint64_t link = load(&e->first_child), oldest = 0, at;
+	uint64_t link = load_acquire(&e->first_child), oldest = 0, at;
 	bool there = false;
 
 	if (!link || load_relaxed(&e->doubtful) == load_relaxed(&e->generation))
@@ -77,7 +77,7 @@ bool index_child(struct region *r, uint64_t entry, uint64_t start, uint64_t end,
 			oldest = used;
 			*page = at;
 		}
-		link = load(&child->next_sibling);
+		link = load_acquire(&child->next_sibling);
 	}
 	return there;
 }
@@ -93,44 +93,44 @@ bool index_abandon(struct region *r, uint64_t link)
 			break;
 		store_relaxed(&child->used, 0);
 		any = true;
-		link = load(&child->next_sibling);
+		link = load_acquire(&child->next_sibling);
 	}
 	return any;
 }
 
 /* `to` is the same block in another place: take over its place in the tree. */
-void index_inherit(struct region *r, const struct found *from, const struct found *to)
+void index_inherit(struct region *r, const struct block_ref *from, const struct block_ref *to)
 {
 	struct lay_entry *old = &r->entries[from->entry], *new = &r->entries[to->entry];
-	uint64_t parent = load(&old->parent), link = load(&old->first_child);
-	struct found above;
+	uint64_t parent = load_acquire(&old->parent), link = load_acquire(&old->first_child);
+	struct block_ref above;
 	struct speckv_key key;
 
-	store(&new->first_child, link);
-	store(&new->recent_child, load(&old->recent_child));
+	store_release(&new->first_child, link);
+	store_release(&new->recent_child, load_acquire(&old->recent_child));
 	for (int i = 0; i < CHILD_STEPS && link; i++) {
 		struct lay_entry *child = link_entry(r, link);
 
 		if (!child)
 			break;
-		store(&child->parent, index_link(to));
-		link = load(&child->next_sibling);
+		store_release(&child->parent, index_link(to));
+		link = load_acquire(&child->next_sibling);
 	}
 	if (index_entry(r, (parent >> 32) - 1, &above, &key) && (uint32_t)above.generation == (uint32_t)parent)
 		index_adopt(r, &above, to);
 }
 
-void index_orphan(struct region *r, const struct found *child)
+void index_orphan(struct region *r, const struct block_ref *child)
 {
-	struct lay_entry *c = &r->entries[child->entry], *p = link_entry(r, load(&c->parent)), *before = link_entry(r, load(&c->previous_sibling));
-	uint64_t link = index_link(child), next = load(&c->next_sibling), expected = link;
+	struct lay_entry *c = &r->entries[child->entry], *p = link_entry(r, load_acquire(&c->parent)), *before = link_entry(r, load_acquire(&c->previous_sibling));
+	uint64_t link = index_link(child), next = load_acquire(&c->next_sibling), expected = link;
 	struct lay_entry *after = link_entry(r, next);
 	_Atomic uint64_t *at;
 
 	if (!p)
 		return;
 	if (after)
-		store(&after->previous_sibling, load(&c->previous_sibling));
+		store_release(&after->previous_sibling, load_acquire(&c->previous_sibling));
 	if (before && atomic_compare_exchange_strong(&before->next_sibling, &expected, next))
 		return;
 	at = &p->first_child;
@@ -138,29 +138,29 @@ void index_orphan(struct region *r, const struct found *child)
 		struct lay_entry *sibling;
 
 		expected = link;
-		if (load(at) == link) {
+		if (load_acquire(at) == link) {
 			atomic_compare_exchange_strong(at, &expected, next);
 			return;
 		}
-		sibling = link_entry(r, load(at));
+		sibling = link_entry(r, load_acquire(at));
 		if (!sibling)
 			return;
 		at = &sibling->next_sibling;
 	}
 }
 
-static bool child_read(struct region *r, uint64_t link, struct found *out, struct speckv_key *key)
+static bool child_read(struct region *r, uint64_t link, struct block_ref *out, struct speckv_key *key)
 {
 	struct speckv_key unused;
 
 	return link && index_entry(r, (link >> 32) - 1, out, key ? key : &unused) && (uint32_t)out->generation == (uint32_t)link && !index_doubtful(r, out);
 }
 
-size_t index_children(struct region *r, const struct found *found, struct speckv_key *keys, struct found *out, size_t max)
+size_t index_children(struct region *r, const struct block_ref *found, struct speckv_key *keys, struct block_ref *out, size_t max)
 {
 	struct lay_entry *e = &r->entries[found->entry];
-	uint64_t recent = load(&e->recent_child), link = load(&e->first_child);
-	struct found child;
+	uint64_t recent = load_acquire(&e->recent_child), link = load_acquire(&e->first_child);
+	struct block_ref child;
 	size_t n = 0;
 
 	if (n < max && child_read(r, recent, &child, keys ? &keys[n] : NULL)) {
@@ -180,7 +180,7 @@ size_t index_children(struct region *r, const struct found *found, struct speckv
 				out[n] = child;
 			n++;
 		}
-		link = load(&c->next_sibling);
+		link = load_acquire(&c->next_sibling);
 	}
 	return n;
 }

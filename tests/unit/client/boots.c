@@ -221,7 +221,7 @@ static void after_a_reboot(enum media kind, const char *as)
 	struct speckv_pool_config config = { .tenant_quota_bytes = 1 * MIB };
 	struct speckv_pool *pool;
 	struct rebuilds seen;
-	struct found found;
+	struct block_ref found;
 	struct speckv_key key = key_of(3);
 	uint64_t used;
 	int rc = 0;
@@ -232,14 +232,14 @@ static void after_a_reboot(enum media kind, const char *as)
 	for (int i = 0; i < 5; i++)
 		EXPECT(0, get_number(pool, 3, buffer));
 	CHECK(index_find(&pool->region, &key, &found), "3");
-	used = load(&pool->region.entries[found.entry].used);
+	used = load_acquire(&pool->region.entries[found.entry].used);
 	visited(name, BOOT_A, "bob", 100, 5, true);
 	memset((void *)pool->region.directory, 0, (pool->region.fixed.bucket_mask + 1) * sizeof(struct lay_bucket)); /* it had not reached the medium */
 	for (unsigned int i = 0; i < LAY_TENANTS; i++) {
-		store(&pool->region.head->tenants[i].blocks, 0);
-		store(&pool->region.head->tenants[i].used_pages, 0);
+		store_release(&pool->region.head->tenants[i].blocks, 0);
+		store_release(&pool->region.head->tenants[i].used_pages, 0);
 	}
-	store(&pool->region.head->stats.use_clock, 1); /* nor had this */
+	store_release(&pool->region.head->stats.use_clock, 1); /* nor had this */
 	/* all of it went down: its locks are gone, its slot says that it is in */
 	close(pool->region.lock_fd);
 	pool->region.lock_fd = open(pool->region.path, O_RDWR | O_CLOEXEC);
@@ -250,8 +250,8 @@ static void after_a_reboot(enum media kind, const char *as)
 	CHECK(charged(dev, "alice") == N && charged(dev, "bob") == 5 && charged(dev, "carol") == 0, "charged: alice %llu, bob %llu, carol %llu",
 	      (unsigned long long)charged(dev, "alice"), (unsigned long long)charged(dev, "bob"), (unsigned long long)charged(dev, "carol"));
 	CHECK(index_find(&pool->region, &key, &found), "3");
-	CHECK(load(&pool->region.entries[found.entry].used) == used && load(&pool->region.entries[found.entry].uses) == 5, "its last use was forgotten");
-	CHECK(load(&pool->region.head->stats.use_clock) >= used, "what is used from now on would be older");
+	CHECK(load_acquire(&pool->region.entries[found.entry].used) == used && load_acquire(&pool->region.entries[found.entry].uses) == 5, "its last use was forgotten");
+	CHECK(load_acquire(&pool->region.head->stats.use_clock) >= used, "what is used from now on would be older");
 	speckv_pool_close(pool);
 	pool = attach_pool(dev, "pool", "alice");
 	for (uint64_t i = 0; i < 100 && !rc; i++)
@@ -273,7 +273,7 @@ static int keeps_the_lock(void *arg)
 	boot = BOOT_A;
 	EXPECT(0, region_open(dev, "pool", true, &region));
 	EXPECT(0, lock_byte(region.lock_fd, LAY_LOCK_POOL(dev->single_inode ? region.record : 0, region.fixed.generation)));
-	store(holds, 1);
+	store_release(holds, 1);
 	for (;;)
 		pause();
 }
@@ -289,9 +289,9 @@ static void who_keeps_a_pool_shut_can_be_found(enum media kind)
 	snprintf(find, sizeof(find), "'fuser -v %s'", pool_lock_path(&pool->region, path));
 	CHECK(access(path, F_OK) == 0, "%s", path);
 	speckv_pool_close(pool);
-	store(holds, 0);
+	store_release(holds, 0);
 	pid = spawn(keeps_the_lock, name);
-	while (!load(holds))
+	while (!load_acquire(holds))
 		sleep_us(1000);
 	hasty = true;
 	REFUSED(-EBUSY, find, speckv_pool_open(dev, "pool", NULL, &pool));
@@ -389,11 +389,11 @@ static void a_check_changes_nothing(enum media kind)
 	visited(name, BOOT_A, "dies", 0, N, true);
 	EXPECT(0, region_open(dev, "pool", true, &region));
 	for (uint64_t p = 0, bad = 0; p < region_pages(&region) && bad < 2; p++)
-		if (lay_state(load(&region.page_map[p])) == LAY_HEAD) {
+		if (lay_state(load_acquire(&region.page_map[p])) == LAY_HEAD) {
 			memset(region.data + p * region.page_bytes, (int)(0xff * bad), 64);
 			bad++;
 		}
-	store(&region.page_map[region_pages(&region) - 1], lay_word(LAY_CLAIMED, 77, 99)); /* a leak */
+	store_release(&region.page_map[region_pages(&region) - 1], lay_word(LAY_CLAIMED, 77, 99)); /* a leak */
 	memset((void *)region.directory, 0x11, 4096);
 	region_close(&region);
 	speckv_device_close(dev);

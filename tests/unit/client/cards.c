@@ -29,7 +29,7 @@ int __wrap_queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_
 
 int __wrap_queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns)
 {
-	if (!load(&strays))
+	if (!load_acquire(&strays))
 		return __real_queue_wait(q, out, timeout_ns);
 	*out = (struct speckv_cqe){ .command_id = SPECKV_EVENT_COMMAND_ID };
 	sleep_us(1000);
@@ -351,9 +351,9 @@ static void a_command_that_never_comes_back_is_an_error_and_no_hang(void)
 	EXPECT(0, get_number(pool, 4, buffer));
 	for (uint64_t n = 0; n < BLOCKS; n++)
 		EXPECT(0, get_number(pool, n, buffer));
-	store(&strays, true);
+	store_release(&strays, true);
 	EXPECT(-ENODEV, get_number(pool, 5, buffer));
-	store(&strays, false);
+	store_release(&strays, false);
 	for (uint64_t n = 0; n < BLOCKS; n++)
 		EXPECT(0, get_number(pool, n, buffer));
 	end("stuck");
@@ -527,7 +527,7 @@ static void a_pool_of_another_user_is_out_of_reach(void)
 	snprintf(command, sizeof(command), "chmod 0666 '%s'/cards/*.pools/private '%s'/cards/*.pools/.*.lock", test_dir, test_dir);
 	CHECK(system(command) == 0, "chmod");
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, "private") == 0)
+		if (load_acquire(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, "private") == 0)
 			dev->table->pools[i].mode = 0666; /* of this machine's files; the card says otherwise */
 	EXPECT(0, wait_child(spawn(with_a_stolen_index, NULL)));
 	end("private");

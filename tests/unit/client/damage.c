@@ -17,10 +17,10 @@ static void fill(void)
 		EXPECT(0, put_number(pool, i, buffer));
 }
 
-static struct found found_of(uint64_t n)
+static struct block_ref found_of(uint64_t n)
 {
 	struct speckv_key key = key_of(n);
-	struct found found;
+	struct block_ref found;
 
 	CHECK(index_find(&pool->region, &key, &found), "block %llu", (unsigned long long)n);
 	return found;
@@ -122,7 +122,7 @@ static void a_frame_of_another_life_is_nothing(void)
 {
 	for (int lie = 0; lie < 4; lie++) {
 		struct speckv_key key = key_of(11);
-		struct found found = found_of(11);
+		struct block_ref found = found_of(11);
 		uint64_t bytes = (uint64_t)found.pages * pool->region.page_bytes;
 		uint8_t *frame = frame_of(11);
 		struct speckv_frame parsed;
@@ -141,10 +141,10 @@ static void a_frame_of_another_life_is_nothing(void)
 
 static void check_sees_a_broken_run(void)
 {
-	struct found found = found_of(10);
+	struct block_ref found = found_of(10);
 	uint32_t n = found.pages;
 
-	store(&pool->region.page_map[found.page + 2], LAY_FREE);
+	store_release(&pool->region.page_map[found.page + 2], LAY_FREE);
 	CHECK(dirty(0).blocks_bad == 1, "bad");
 	repair(0);
 	/* its other pages were nobody's after that: the next check finds the rest, if repair left any */
@@ -161,16 +161,16 @@ static void check_sees_pages_that_are_nobodys(void)
 
 	/* a claim by a client that never was, and a continuation without a head */
 	EXPECT(0, pages_claim(pool, 40, &run, 0));
-	store(&r->page_map[run.page], lay_word(LAY_CLAIMED, lay_owner(63, 4000), run.generation));
+	store_release(&r->page_map[run.page], lay_word(LAY_CLAIMED, lay_owner(63, 4000), run.generation));
 	report = dirty(0);
 	CHECK(report.pages_leaked == 40, "%llu", (unsigned long long)report.pages_leaked);
-	store(&r->page_map[run.page], LAY_FREE);
+	store_release(&r->page_map[run.page], LAY_FREE);
 	report = dirty(0);
 	CHECK(report.pages_leaked == 39, "%llu", (unsigned long long)report.pages_leaked);
 	report = repair(0);
 	others_are_there(N);
-	CHECK(load(&r->head->pool.used_pages) == report.pages_used, "the count is right again: %llu, %llu",
-	      (unsigned long long)load(&r->head->pool.used_pages), (unsigned long long)report.pages_used);
+	CHECK(load_acquire(&r->head->pool.used_pages) == report.pages_used, "the count is right again: %llu, %llu",
+	      (unsigned long long)load_acquire(&r->head->pool.used_pages), (unsigned long long)report.pages_used);
 }
 
 static void check_sees_a_lost_directory(void)
@@ -192,8 +192,8 @@ static void check_sees_slots_that_point_at_nothing(void)
 	unsigned int planted = 0;
 
 	for (uint64_t b = 0; b <= r->fixed.bucket_mask && planted < 20; b += 3)
-		if (!load(&r->directory[b].slots[7])) {
-			store(&r->directory[b].slots[7], 0x1230000000000000ull + r->fixed.max_entries + planted);
+		if (!load_acquire(&r->directory[b].slots[7])) {
+			store_release(&r->directory[b].slots[7], 0x1230000000000000ull + r->fixed.max_entries + planted);
 			planted++;
 		}
 	EXPECT(0, check_pool(dev, "pool", 0, &report)); /* they harm nobody */
@@ -208,10 +208,10 @@ static void an_entry_that_lies_is_found_out(void)
 {
 	struct region *r = &pool->region;
 	struct speckv_key key = key_of(12);
-	struct found found = found_of(12);
+	struct block_ref found = found_of(12);
 
 	/* the entry claims another key: a look-up of either finds nothing that could be taken for the block */
-	store(&r->entries[found.entry].key[0], load(&r->entries[found.entry].key[0]) ^ 1);
+	store_release(&r->entries[found.entry].key[0], load_acquire(&r->entries[found.entry].key[0]) ^ 1);
 	EXPECT(-ENOENT, get_block(pool, &key, buffer, SMALL_BYTES));
 	CHECK(dirty(0).blocks_unindexed == 1, "unindexed");
 	repair(0);
@@ -225,10 +225,10 @@ static void a_shrink_over_a_leak_does_not_hang(void)
 	uint64_t page = region_pages(r) - 3;
 	int rc;
 
-	while (load(&r->page_map[page]) != LAY_FREE)
+	while (load_acquire(&r->page_map[page]) != LAY_FREE)
 		page--;
 	CHECK(page * r->page_bytes >= 6 * MIB, "a free page above the mark");
-	store(&r->page_map[page], lay_word(LAY_CONT, 2, 12345));
+	store_release(&r->page_map[page], lay_word(LAY_CONT, 2, 12345));
 	rc = speckv_pool_resize(dev, "pool", 6 * MIB, 0, NULL, NULL, NULL);
 	CHECK(rc == -EUCLEAN && strstr(speckv_strerror(test_ctx), "--repair"), "%d %s", rc, speckv_strerror(test_ctx));
 	repair(0);

@@ -182,7 +182,7 @@ static void what_lies_beside_an_unreachable_block_counts_as_used(struct speckv_d
 	struct region *r = &pool->region;
 	uint64_t pages = region_pages(r), before, n = 0;
 	struct speckv_key key = key_of(LOST);
-	struct found found;
+	struct block_ref found;
 	unsigned int hot = 0;
 
 	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &keep, NULL)); /* no room is left, and nothing gone */
@@ -190,7 +190,7 @@ static void what_lies_beside_an_unreachable_block_counts_as_used(struct speckv_d
 		n++;
 	CHECK(n >= FITS - 2 && index_find(r, &key, &found), "%llu blocks", (unsigned long long)n);
 	evict_orphan(pool, &found);
-	before = load(&r->head->stats.use_clock) + 1;
+	before = load_acquire(&r->head->stats.use_clock) + 1;
 	for (uint64_t i = LOST - BESIDE; i <= LOST + BESIDE; i++)
 		if (i != LOST)
 			EXPECT(0, get_number(pool, i, buffer));

@@ -69,7 +69,7 @@ static unsigned int write_events(struct speckv_device *dev)
 static bool there(struct speckv_pool *pool, uint64_t n)
 {
 	struct speckv_key key = key_of(n);
-	struct found found;
+	struct block_ref found;
 
 	return index_find(&pool->region, &key, &found);
 }

@@ -201,7 +201,7 @@ static bool client_goes_on(struct speckv_device *dev, unsigned int at)
 		found += get_number(pool, n, buffer) == 0;
 	CHECK(operation->leaves & LOSES || found == operation->blocks, "%s, killed before call %u: %llu blocks of %llu", operation->name, at,
 	      (unsigned long long)found, (unsigned long long)operation->blocks);
-	for (int calls = 0; load(&pool->region.head->pool.claim_limit); calls++) {
+	for (int calls = 0; load_acquire(&pool->region.head->pool.claim_limit); calls++) {
 		struct speckv_key key = key_of(1000);
 
 		CHECK(calls < BOUND, "%s, killed before call %u: clients are kept from claiming", operation->name, at);

@@ -75,7 +75,7 @@ static void a_dead_manager_is_finished(struct speckv_device *dev)
 	EXPECT(-SIGKILL, wait_child(pid));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
 	CHECK(info.state == SPECKV_POOL_RESIZING, "state %u", info.state);
-	for (int i = 0; put_number(pool, 800, buffer) == -ENOSPC || load(&pool->region.head->pool.claim_limit); i++) {
+	for (int i = 0; put_number(pool, 800, buffer) == -ENOSPC || load_acquire(&pool->region.head->pool.claim_limit); i++) {
 		struct speckv_key key = key_of(800);
 
 		CHECK(i < 2000, "no client ends what keeps them from half the pool");
@@ -119,28 +119,28 @@ static void half_done_pools_go(enum media kind)
 			EXPECT(0, put_number(pool, i, buffer));
 		speckv_pool_close(pool);
 		for (int i = 0; i < LAY_POOLS; i++)
-			if (load(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, "half") == 0)
+			if (load_acquire(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, "half") == 0)
 				record = &dev->table->pools[i];
 		CHECK(record, "record");
 		offset = record->extent[1].offset;
 		if (state == SPECKV_POOL_DESTROYING) { /* its manager died before it saw who was in: it stays, used or not */
 			pool = attach_pool(dev, "half", "a");
-			store(&record->state, state);
+			store_release(&record->state, state);
 			REFUSED(-EBUSY, "in use by", speckv_pool_destroy(dev, "half", NULL, NULL));
 			for (uint64_t i = 0; i < 100; i++)
 				EXPECT(0, get_number(pool, i, buffer));
 			speckv_pool_close(pool);
-			store(&record->state, state);
+			store_release(&record->state, state);
 			pool = attach_pool(dev, "half", "a");
 			for (uint64_t i = 0; i < 100; i++)
 				EXPECT(0, get_number(pool, i, buffer));
 			region_end(&pool->region); /* from here on it had begun */
 			speckv_pool_close(pool);
 		}
-		store(&record->state, state);
+		store_release(&record->state, state);
 		REFUSED(-EUCLEAN, "was interrupted; 'speckvctl pool destroy", check_pool(dev, "half", 0, &report));
 		EXPECT(0, speckv_pool_destroy_check(dev, "half"));
-		CHECK(load(&record->state) == state, "looking changes nothing");
+		CHECK(load_acquire(&record->state) == state, "looking changes nothing");
 		if (kind == MEDIUM_FILE) /* the first client that comes ends it, and so does the command that the error names */
 			REFUSED(-ENOENT, "has no pool", speckv_pool_open(dev, "half", NULL, &pool));
 		else
@@ -174,10 +174,10 @@ static void who_is_attaching_is_seen(struct speckv_device *dev)
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	pool = attach_pool(dev, "joining", "a");
 	EXPECT(0, put_number(pool, 1, buffer));
-	entered = load(&pool->client->state);
-	store(&pool->client->state, entered & ~1ull);
+	entered = load_acquire(&pool->client->state);
+	store_release(&pool->client->state, entered & ~1ull);
 	REFUSED(-EBUSY, "a client that is attaching", speckv_pool_destroy(dev, "joining", NULL, NULL));
-	store(&pool->client->state, entered);
+	store_release(&pool->client->state, entered);
 	EXPECT(0, get_number(pool, 1, buffer));
 	speckv_pool_close(pool);
 	EXPECT(0, speckv_pool_destroy(dev, "joining", NULL, NULL));
@@ -350,7 +350,7 @@ static void a_manager_is_not_taken_for_dead(struct speckv_device *dev)
 	EXPECT(0, unlock_byte(r->lock_fd, byte));
 	EXPECT(0, clients_reap(client, NULL));
 	EXPECT(0, wait_child(spawn(reaps, NULL)));
-	CHECK(load(&r->page_map[run.page]) == lay_word(LAY_CLAIMED, manager->owner, run.generation), "its run was given back");
+	CHECK(load_acquire(&r->page_map[run.page]) == lay_word(LAY_CLAIMED, manager->owner, run.generation), "its run was given back");
 	pages_release(&manager->region, manager->owner, &run);
 	speckv_pool_close(manager);
 	EXPECT(0, lock_byte(r->lock_fd, byte)); /* and one that died is */
@@ -415,10 +415,10 @@ static void a_late_reaper_leaves_the_next_manager(struct speckv_device *dev)
 	after_lock = the_next_manager_comes;
 	EXPECT(0, clients_reap(client, NULL));
 	CHECK(manager_pool && manager_pool->slot == LAY_SLOT_MANAGER, "no manager came between");
-	CHECK(load(&r->head->clients[LAY_SLOT_MANAGER].state) & 1, "a manager that lives was taken for dead");
+	CHECK(load_acquire(&r->head->clients[LAY_SLOT_MANAGER].state) & 1, "a manager that lives was taken for dead");
 	EXPECT(0, pages_claim(manager_pool, 4, &run, 0));
 	EXPECT(0, clients_reap(client, NULL));
-	CHECK(load(&r->page_map[run.page]) == lay_word(LAY_CLAIMED, manager_pool->owner, run.generation), "its run was given back");
+	CHECK(load_acquire(&r->page_map[run.page]) == lay_word(LAY_CLAIMED, manager_pool->owner, run.generation), "its run was given back");
 	pages_release(&manager_pool->region, manager_pool->owner, &run);
 	speckv_pool_close(manager_pool);
 	speckv_device_close(managed);

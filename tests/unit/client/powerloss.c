@@ -360,7 +360,7 @@ static void verify(const char *at)
 	for (int p = 0; p < 2; p++)
 		verify_pool(dev, p);
 	for (int i = 0; i < LAY_POOLS; i++)
-		pools += load(&dev->table->pools[i].state) != 0;
+		pools += load_acquire(&dev->table->pools[i].state) != 0;
 	TEXT(path, "%s/%s.pools", at, model.name);
 	dir = opendir(path);
 	while (dir && (entry = readdir(dir)))

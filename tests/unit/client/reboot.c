@@ -15,7 +15,7 @@ static int went_down(void *arg)
 	struct speckv_pool *pool = attach_pool(dev, "pool", "before");
 	struct region *r = &pool->region;
 	struct speckv_mem *mem;
-	struct found found;
+	struct block_ref found;
 	struct speckv_key key;
 	struct speckv_frame_identity identity = { 0 };
 	struct run to;
@@ -29,7 +29,7 @@ static int went_down(void *arg)
 	memset(r->data + found.page * r->page_bytes, 0, 64);
 	key = key_of(21); /* its run was not written whole */
 	CHECK(index_find(r, &key, &found), "21");
-	store(&r->page_map[found.page + 1], 0);
+	store_release(&r->page_map[found.page + 1], 0);
 	key = key_of(22); /* moved half: the deciding word was written, the other not */
 	CHECK(index_find(r, &key, &found), "22");
 	EXPECT(0, pages_claim(pool, found.pages, &to, 0));
@@ -41,7 +41,7 @@ static int went_down(void *arg)
 	EXPECT(0, speckv_frame_readdress(r->data + to.page * r->page_bytes, (uint64_t)to.pages * r->page_bytes, &identity));
 	move_begin(pool, &found, &to);
 	CHECK(pages_unpublish(pool, &(struct run){ found.page, found.generation, found.pages }), "22");
-	store(&r->head->pool.next_run_generation, 5); /* an old value came back */
+	store_release(&r->head->pool.next_run_generation, 5); /* an old value came back */
 	memset((void *)r->directory, 0x11, (r->fixed.bucket_mask + 1) * sizeof(struct lay_bucket) / 2);
 	r->head->pool.boot_id[0] ^= 1;
 	raise(SIGKILL);

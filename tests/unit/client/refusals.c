@@ -277,7 +277,7 @@ static void a_fragmented_pool_is_refused_before_a_block_moves(struct speckv_devi
 	struct speckv_pool_info info;
 	struct run gap[512];
 	struct speckv_pool *pool;
-	struct found found;
+	struct block_ref found;
 	uint64_t *before, pages, mark, blocks = 0, above = 0;
 	unsigned int gaps = 0;
 
@@ -437,21 +437,21 @@ static void a_dry_run_reckons_with_what_a_dead_manager_left(enum media kind)
 
 		atomic_compare_exchange_strong(&r->page_map[p], &none, LAY_RETIRED);
 	}
-	store(&r->head->pool.claim_limit, mark);
+	store_release(&r->head->pool.claim_limit, mark);
 	speckv_pool_close(pool);
-	store(&record->state, SPECKV_POOL_RESIZING);
+	store_release(&record->state, SPECKV_POOL_RESIZING);
 	EXPECT(0, speckv_pool_resize(dev, "half", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
-	CHECK(load(&record->state) == SPECKV_POOL_RESIZING, "a dry run finished it");
+	CHECK(load_acquire(&record->state) == SPECKV_POOL_RESIZING, "a dry run finished it");
 	EXPECT(0, speckv_pool_resize(dev, "half", 2 * MIB, 0, NULL, NULL, NULL));
 	expect_sound(dev, "half", 20);
 	/* a creation in the middle: no pool of the device, and its room and name are free */
-	store(&record->state, SPECKV_POOL_CREATING);
+	store_release(&record->state, SPECKV_POOL_CREATING);
 	config = small_pool("whole", 88 * MIB);
 	config.max_bytes = 88 * MIB;
 	EXPECT(0, speckv_pool_plan(test_ctx, name, &config, &planned));
 	if (kind != MEDIUM_FIXED) /* one of fixed size only forgets its path */
 		EXPECT(0, speckv_device_remove(test_ctx, name, SPECKV_REMOVE_DRY_RUN));
-	CHECK(load(&record->state) == SPECKV_POOL_CREATING, "a dry run finished it");
+	CHECK(load_acquire(&record->state) == SPECKV_POOL_CREATING, "a dry run finished it");
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	EXPECT(0, speckv_pool_destroy(dev, "whole", NULL, NULL));
 	speckv_device_close(dev);

@@ -82,7 +82,7 @@ static int undoes(void *arg)
 
 	(void)arg;
 	while (!atomic_load(&shared->stop)) {
-		if (load(&pool->region.head->pool.claim_limit))
+		if (load_acquire(&pool->region.head->pool.claim_limit))
 			resize_undo(&pool->region);
 		sleep_us(500);
 	}
@@ -348,8 +348,8 @@ static int claims_late(uint64_t done, uint64_t total, void *arg)
 		return 0;
 	late_run = (struct run){ .page = region_pages(r) - total + 8, .pages = 1 };
 	late_run.generation = atomic_fetch_add(&r->head->pool.next_run_generation, 1);
-	CHECK(load(&r->page_map[late_run.page]) == LAY_RETIRED, "it is retired");
-	store(&r->page_map[late_run.page], lay_word(LAY_CLAIMED, stale->owner, late_run.generation));
+	CHECK(load_acquire(&r->page_map[late_run.page]) == LAY_RETIRED, "it is retired");
+	store_release(&r->page_map[late_run.page], lay_word(LAY_CLAIMED, stale->owner, late_run.generation));
 	return 0;
 }
 
@@ -414,26 +414,26 @@ static void what_is_said_of_a_dead_resize_is_so(bool by_client)
 		pool = attach_pool(dev, "pool", "a");
 		r = &pool->region;
 		record = &dev->table->pools[r->record];
-		store(&r->page_map[3], LAY_RETIRED);
+		store_release(&r->page_map[3], LAY_RETIRED);
 		record->capacity_bytes = instants[i].record * MIB;
-		store(&record->state, SPECKV_POOL_RESIZING);
-		store(&r->head->pool.data_pages, instants[i].pages * MIB / r->page_bytes);
-		store(&r->head->pool.claim_limit, instants[i].limit * MIB / r->page_bytes);
+		store_release(&record->state, SPECKV_POOL_RESIZING);
+		store_release(&r->head->pool.data_pages, instants[i].pages * MIB / r->page_bytes);
+		store_release(&r->head->pool.claim_limit, instants[i].limit * MIB / r->page_bytes);
 		if (instants[i].limit && instants[i].pages > instants[i].limit)
-			store(&r->page_map[region_pages(r) - 1], LAY_RETIRED);
+			store_release(&r->page_map[region_pages(r) - 1], LAY_RETIRED);
 		atomic_fetch_add(&r->head->pool.size_sequence, 1);
 		if (by_client)
 			EXPECT(0, put_number(pool, 1, buffer));
 		else
 			EXPECT(-EALREADY, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &lru, NULL));
-		CHECK(load(&r->head->pool.claim_limit) == 0 && load(&r->page_map[3]) == LAY_RETIRED, "instant %zu: limit %llu, word %llx", i,
-		      (unsigned long long)load(&r->head->pool.claim_limit), (unsigned long long)load(&r->page_map[3]));
-		CHECK(load(&r->page_map[region_pages(r) - 1]) == LAY_FREE, "instant %zu: its end is not given back", i);
+		CHECK(load_acquire(&r->head->pool.claim_limit) == 0 && load_acquire(&r->page_map[3]) == LAY_RETIRED, "instant %zu: limit %llu, word %llx", i,
+		      (unsigned long long)load_acquire(&r->head->pool.claim_limit), (unsigned long long)load_acquire(&r->page_map[3]));
+		CHECK(load_acquire(&r->page_map[region_pages(r) - 1]) == LAY_FREE, "instant %zu: its end is not given back", i);
 		EXPECT(0, speckv_events(dev, by_client ? "pool" : NULL, 0, resize_told, &told));
 		CHECK(told.finished == instants[i].finished && told.undone == !instants[i].finished, "instant %zu: finished %u, undone %u", i, told.finished,
 		      told.undone);
 		record->capacity_bytes = region_pages(r) * r->page_bytes;
-		store(&record->state, SPECKV_POOL_ACTIVE);
+		store_release(&record->state, SPECKV_POOL_ACTIVE);
 		speckv_pool_close(pool);
 		speckv_device_close(dev);
 		remove_device(device_name);
@@ -455,11 +455,11 @@ static void blocks_above_a_size_that_was_not_looked_at_stay(enum media kind)
 	pool = attach_pool(dev, "pool", "a");
 	r = &pool->region;
 	record = &dev->table->pools[r->record];
-	for (uint64_t used = 0; used < 6 * MIB; used = load(&r->head->pool.used_pages) * r->page_bytes)
+	for (uint64_t used = 0; used < 6 * MIB; used = load_acquire(&r->head->pool.used_pages) * r->page_bytes)
 		EXPECT(0, put_number(pool, n++, buffer));
-	store(&record->state, SPECKV_POOL_RESIZING);
-	store(&r->head->pool.claim_limit, 4 * MIB / r->page_bytes);
-	store(&r->head->pool.data_pages, 4 * MIB / r->page_bytes);
+	store_release(&record->state, SPECKV_POOL_RESIZING);
+	store_release(&r->head->pool.claim_limit, 4 * MIB / r->page_bytes);
+	store_release(&r->head->pool.data_pages, 4 * MIB / r->page_bytes);
 	atomic_fetch_add(&r->head->pool.size_sequence, 1);
 	EXPECT(-EALREADY, speckv_pool_resize(dev, "pool", 8 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
 	EXPECT(-EALREADY, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &lru, NULL));

@@ -66,7 +66,7 @@ static const char *in(const char *folder, const char *name)
 static struct lay_pool_record *record_of(struct speckv_device *dev, const char *name)
 {
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, name) == 0)
+		if (load_acquire(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, name) == 0)
 			return &dev->table->pools[i];
 	CHECK(false, "no record %s", name);
 	return NULL;
@@ -180,7 +180,7 @@ static void the_folder_of_pools_leads_nowhere_else(void)
 		EXPECT(0, speckv_pool_create(dev, &config, NULL));
 		write_file(in(victim, "passwd"), 0644, 0);
 		CHECK(rename(pools, away) == 0 && symlink(victim, pools) == 0, "link");
-		store(&record_of(dev, "passwd")->state, states[i]);
+		store_release(&record_of(dev, "passwd")->state, states[i]);
 		REFUSED(-EACCES, "is a symbolic link", speckv_pool_create(dev, &other, NULL));
 		CHECK(speckv_pool_open(dev, "passwd", NULL, &pool) < 0, "not opened");
 		speckv_pool_destroy(dev, "passwd", NULL, NULL);
@@ -211,13 +211,13 @@ static void records_with_paths_for_names_are_passed_over(void)
 
 			memset((void *)record, 0, sizeof(*record));
 			snprintf(record->name, sizeof(record->name), "%s", names[i]);
-			store(&record->state, state);
+			store_release(&record->state, state);
 			CHECK(speckv_pool_info(dev, names[i], &info) == -ENOENT, "%s is no pool", names[i]);
 			CHECK(speckv_pool_destroy(dev, names[i], NULL, NULL) == -ENOENT, "%s is no pool", names[i]);
 			EXPECT(0, speckv_pool_create(dev, &good, NULL)); /* a manager finishes what it finds */
 			EXPECT(0, speckv_pool_destroy(dev, "good", NULL, NULL));
 			CHECK(is_precious(in(victim, "passwd")) && stat("/etc/passwd", &st) == 0, "nothing outside was removed");
-			store(&record->state, 0);
+			store_release(&record->state, 0);
 		}
 	speckv_device_close(dev);
 }
@@ -632,7 +632,7 @@ static int takes_every_slot(void *arg)
 	pool = attach_pool(dev, "passwd", "greedy");
 	r = &pool->region;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
-		store(&r->head->clients[slot].state, load(&r->head->clients[slot].state) | 1);
+		store_release(&r->head->clients[slot].state, load_acquire(&r->head->clients[slot].state) | 1);
 		if (slot != pool->slot)
 			EXPECT(0, lock_byte(r->lock_fd, LAY_LOCK_CLIENT(0, r->fixed.generation, slot)));
 	}
@@ -669,10 +669,10 @@ static void a_share_of_the_slots_is_the_managers(void)
 	EXPECT(0, speckv_pool_resize(dev, "passwd", 4 * MIB, 0, NULL, NULL, NULL));
 	/* and one that died in a resize is finished */
 	EXPECT(0, region_open(dev, "passwd", true, &region));
-	store(&region.head->pool.claim_limit, 2 * MIB / region.page_bytes);
-	store(&record_of(dev, "passwd")->state, SPECKV_POOL_RESIZING);
+	store_release(&region.head->pool.claim_limit, 2 * MIB / region.page_bytes);
+	store_release(&record_of(dev, "passwd")->state, SPECKV_POOL_RESIZING);
 	EXPECT(-EALREADY, speckv_pool_set(dev, "passwd", SPECKV_SET_EVICTION, &lru, NULL));
-	CHECK(load(&region.head->pool.claim_limit) == 0, "clients are kept from half of it");
+	CHECK(load_acquire(&region.head->pool.claim_limit) == 0, "clients are kept from half of it");
 	region_close(&region);
 	kill(pid, SIGKILL);
 	EXPECT(-SIGKILL, wait_child(pid));
@@ -768,7 +768,7 @@ static struct lay_pool_record *shortened;
 
 int msync(void *address, size_t bytes, int flags)
 {
-	if (shortened && load(&shortened->state) == SPECKV_POOL_RESIZING) {
+	if (shortened && load_acquire(&shortened->state) == SPECKV_POOL_RESIZING) {
 		shortened->extent[1].bytes -= LAY_UNIT;
 		shortened = NULL;
 	}
@@ -784,7 +784,7 @@ ssize_t getrandom(void *buffer, size_t bytes, unsigned int flags)
 		memcpy(occupied->name, "wide", sizeof("wide"));
 		occupied->extent[0] = (struct lay_extent){ LAY_UNIT, 94 * MIB };
 		occupied->extents = 1;
-		store(&occupied->state, SPECKV_POOL_ACTIVE);
+		store_release(&occupied->state, SPECKV_POOL_ACTIVE);
 		occupied = NULL;
 	}
 	return syscall(SYS_getrandom, buffer, bytes, flags);
@@ -803,7 +803,7 @@ static void a_table_that_fills_under_a_creation_refuses_it(void)
 	last = occupied = &dev->table->pools[LAY_POOLS - 1];
 	REFUSED(-ENOSPC, "pool pool needs", speckv_pool_create(dev, &config, NULL));
 	CHECK(!occupied && dev->table->super.magic == LAY_DEVICE_MAGIC, "the table was overwritten");
-	store(&last->state, 0);
+	store_release(&last->state, 0);
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
 	speckv_device_close(dev);
@@ -869,11 +869,11 @@ static int turns_its_extents(void *arg)
 	struct lay_pool_record *record = ((struct lay_device *)arg)->pools;
 	_Atomic uint32_t *extents;
 
-	while (!load(&record->state))
+	while (!load_acquire(&record->state))
 		record++;
 	extents = (_Atomic uint32_t *)&record->extents;
 	for (uint32_t n = 0;; n++)
-		store(extents, n % 3 == 0 ? 2 : n % 3 == 1 ? 0 : 4000000);
+		store_release(extents, n % 3 == 0 ? 2 : n % 3 == 1 ? 0 : 4000000);
 	return 0;
 }
 
@@ -904,7 +904,7 @@ static void a_writer_of_a_table_directs_no_manager(void)
 	kill(pid, SIGKILL);
 	EXPECT(-SIGKILL, wait_child(pid));
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load(&table->pools[i].state))
+		if (load_acquire(&table->pools[i].state))
 			table->pools[i].extents = 2;
 	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, 0, NULL, NULL, NULL));
 	expect_sound(dev, "pool", -1);

@@ -25,7 +25,7 @@ static void reap(void)
 	speckv_pool_close(attach_pool(dev, "twins", "next"));
 }
 
-static void find(const struct speckv_key *key, struct found *found)
+static void find(const struct speckv_key *key, struct block_ref *found)
 {
 	CHECK(index_find(&pool->region, key, found), "it is there");
 }
@@ -41,7 +41,7 @@ static void a_block_without_a_slot_is_indexed(void)
 {
 	struct speckv_key key = key_of(1);
 	struct speckv_check_report report;
-	struct found found;
+	struct block_ref found;
 
 	EXPECT(0, put_number(pool, 1, buffer));
 	find(&key, &found);
@@ -60,7 +60,7 @@ static void a_hidden_twin_does_not_rise(void)
 {
 	struct speckv_key key = key_of(2);
 	struct speckv_check_report report;
-	struct found found;
+	struct block_ref found;
 
 	EXPECT(0, put_number(pool, 2, buffer));
 	find(&key, &found);
@@ -81,7 +81,7 @@ static void a_hidden_twin_does_not_rise(void)
 static void a_twin_of_the_dead_goes(void)
 {
 	struct speckv_key key = key_of(9);
-	struct found first, all[2 * LAY_BUCKET_SLOTS];
+	struct block_ref first, all[2 * LAY_BUCKET_SLOTS];
 	struct run run;
 
 	EXPECT(0, put_number(pool, 9, buffer));
@@ -102,7 +102,7 @@ static void repair_settles_twins_too(void)
 {
 	struct speckv_key key = key_of(3);
 	struct speckv_check_report report;
-	struct found found;
+	struct block_ref found;
 
 	EXPECT(0, put_number(pool, 3, buffer));
 	find(&key, &found);
@@ -121,7 +121,7 @@ static void repair_settles_twins_too(void)
 static void a_slot_written_twice_costs_nothing(void)
 {
 	struct speckv_key key = key_of(4);
-	struct found found, all[2 * LAY_BUCKET_SLOTS];
+	struct block_ref found, all[2 * LAY_BUCKET_SLOTS];
 	struct run run;
 
 	EXPECT(0, put_number(pool, 4, buffer));
@@ -138,7 +138,7 @@ static void a_slot_written_twice_costs_nothing(void)
 }
 
 /* Claim a run for block n as a resize does, its frame and entry complete, and say in the client's slot that it moves. */
-static void half_move(uint64_t n, struct found *from, struct run *to)
+static void half_move(uint64_t n, struct block_ref *from, struct run *to)
 {
 	struct region *r = &pool->region;
 	struct speckv_key key = key_of(n);
@@ -156,7 +156,7 @@ enum moment { BEFORE_THE_SWITCH, AFTER_A_DROP_BY_ANOTHER, IN_THE_SWITCH, AFTER_T
 static int die_moving(void *arg)
 {
 	enum moment moment = *(const enum moment *)arg;
-	struct found from;
+	struct block_ref from;
 	struct run to, old;
 
 	dev = open_device(MEMORY, 0);
@@ -203,13 +203,13 @@ static void a_move_that_is_reaped_under_a_living_client_loses_nothing(bool ended
 {
 	struct region *r = &pool->region;
 	struct speckv_key key = key_of(70);
-	struct found from;
+	struct block_ref from;
 	struct run to, old;
 
 	half_move(70, &from, &to);
 	old = (struct run){ from.page, from.generation, from.pages };
 	if (ended)
-		store(&r->page_map[to.page], lay_word(LAY_HEAD, to.pages, to.generation));
+		store_release(&r->page_map[to.page], lay_word(LAY_HEAD, to.pages, to.generation));
 	else
 		pages_release(r, pool->owner, &to);
 	CHECK(pages_switch(pool, &old, &to) == ended, "ended: %d", ended);
@@ -230,17 +230,17 @@ static void a_move_that_is_reaped_under_a_living_client_loses_nothing(bool ended
 static void a_look_up_takes_a_block_of_its_own_generation_only(void)
 {
 	struct speckv_key key = key_of(60);
-	struct found found;
+	struct block_ref found;
 	uint64_t word;
 
 	EXPECT(0, put_number(pool, 60, buffer));
 	find(&key, &found);
-	word = load(&pool->region.page_map[found.page]);
-	store(&pool->region.page_map[found.page], lay_word(LAY_HEAD, found.pages, found.generation + 1));
+	word = load_acquire(&pool->region.page_map[found.page]);
+	store_release(&pool->region.page_map[found.page], lay_word(LAY_HEAD, found.pages, found.generation + 1));
 	CHECK(!index_find(&pool->region, &key, &found) && !present(&key), "of a later generation");
-	store(&pool->region.page_map[found.page], lay_word(LAY_HEAD, found.pages, found.generation + (UINT64_C(1) << 20)));
+	store_release(&pool->region.page_map[found.page], lay_word(LAY_HEAD, found.pages, found.generation + (UINT64_C(1) << 20)));
 	CHECK(!index_find(&pool->region, &key, &found), "one whose low bits are the same");
-	store(&pool->region.page_map[found.page], word);
+	store_release(&pool->region.page_map[found.page], word);
 	EXPECT(0, get_number(pool, 60, buffer));
 	EXPECT(1, speckv_drop(pool, &key, 1));
 	expect_sound(dev, "twins", 0);

@@ -158,22 +158,22 @@ static void a_pool_without_its_locks_is_not_removed(enum media kind)
 		EXPECT(0, put_number(pool, i, buffer));
 	for (int removal = 0; removal < 2; removal++) { /* and after a manager that died in a removal, before or after the locks went */
 		CHECK(removal || unlink(path) == 0, "%s", path);
-		store(&record->state, removal ? SPECKV_POOL_DESTROYING : SPECKV_POOL_ACTIVE);
+		store_release(&record->state, removal ? SPECKV_POOL_DESTROYING : SPECKV_POOL_ACTIVE);
 		REFUSED(-ENOLCK, "--repair'", speckv_pool_open(dev, "pool", NULL, &other));
 		REFUSED(-ENOLCK, "--repair'", speckv_pool_destroy_check(dev, "pool"));
 		REFUSED(-ENOLCK, "--repair'", speckv_pool_destroy(dev, "pool", NULL, NULL));
 		REFUSED(-ENOLCK, "--repair'", speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS | SPECKV_REMOVE_DRY_RUN));
 		REFUSED(-ENOLCK, "--repair'", speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS));
-		store(&record->state, removal ? SPECKV_POOL_DESTROYING : SPECKV_POOL_ACTIVE);
+		store_release(&record->state, removal ? SPECKV_POOL_DESTROYING : SPECKV_POOL_ACTIVE);
 		config = small_pool("next", 2 * MIB); /* a manager that comes next, and finishes what it finds */
 		EXPECT(0, speckv_pool_create(dev, &config, NULL));
 		EXPECT(0, speckv_pool_destroy(dev, "next", NULL, NULL));
 	}
 	for (uint64_t i = 0; i < 50; i++)
 		EXPECT(0, get_number(pool, i, buffer));
-	store(&record->state, SPECKV_POOL_ACTIVE);
+	store_release(&record->state, SPECKV_POOL_ACTIVE);
 	speckv_pool_close(pool);
-	store(&record->state, SPECKV_POOL_DESTROYING);
+	store_release(&record->state, SPECKV_POOL_DESTROYING);
 	EXPECT(0, check_pool(dev, "pool", SPECKV_CHECK_REPAIR, &report));
 	CHECK(report.repaired == 1, "%llu", (unsigned long long)report.repaired);
 	pool = attach_pool(dev, "pool", NULL);
