@@ -221,7 +221,7 @@ def device_result(info: speckv.DeviceInfo) -> results.Device:
         found=info.found,
         path=info.path,
         uuid=info.uuid if ready else None,
-        layout_version=info.layout_version if seen and info.state != "foreign" else None,
+        layout_version=info.layout_version if seen and info.state != "unrecognized" else None,
         durability=str(info.durability),
         single_inode=bool(info.single_inode),
         numa_node=info.numa_node if info.numa_node >= 0 else None,

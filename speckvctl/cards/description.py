@@ -25,7 +25,7 @@ _STATES = {
     errno.ENOENT: "absent",
     errno.ENXIO: "offline",
     errno.EACCES: "denied",
-    errno.EOPNOTSUPP: "foreign",
+    errno.EOPNOTSUPP: "unrecognized",
     errno.EPROTONOSUPPORT: "other_version",
 }
 

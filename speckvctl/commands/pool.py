@@ -189,7 +189,7 @@ def create_pool(
         found = ctx.probe(device)
         library.require_permission(found)
         replaced = None if found.state in ("ready", "absent") else found.found
-        if found.state == "foreign" and not dry_run:
+        if found.state == "unrecognized" and not dry_run:
             loss = f"{device} holds {found.found}, which creating a pool overwrites"
             confirm(loss, yes=yes, as_json=as_json, command=_with_yes(sys.argv[1:]))
             yes = True

@@ -20,7 +20,7 @@ from speckvctl.top.state import State, Window
 
 TREND_CELLS = 8
 _GOOD = {"ready", "active", "healthy", "info"}
-_BAD = {"foreign", "other_version", "half_made", "truncated", "failed", "error", "fatal", "tripped", "memory"}
+_BAD = {"unrecognized", "other_version", "incomplete", "truncated", "failed", "error", "fatal", "tripped", "memory"}
 
 
 def shade(words: str) -> str:

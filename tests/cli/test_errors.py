@@ -117,7 +117,7 @@ def test_a_half_initialised_medium(cli: Cli, medium: Path, unchanged: Remember) 
     check = unchanged()
     for arguments in verbs_on(f"host:{medium}", "kept")[::3]:
         refused(cli(*arguments), 7, str(medium))
-    assert cli.document("device", "show", f"host:{medium}")["device"]["state"] == "half_made"
+    assert cli.document("device", "show", f"host:{medium}")["device"]["state"] == "incomplete"
     check()
 
 
@@ -157,7 +157,7 @@ def test_a_foreign_medium_is_shown_and_refused_without_yes(cli: Cli, unchanged: 
     refused(cli("pool", "list", device), 1, str(path))
     planned = cli.document("pool", "create", device, "chat", "--size", "1MiB", "--dry-run")
     assert "text" in planned["replaced"]
-    assert cli.document("device", "show", device)["device"]["state"] == "foreign"
+    assert cli.document("device", "show", device)["device"]["state"] == "unrecognized"
     check()
     asked = cli("--json", "pool", "create", "--size", "1MiB", "--", device, "chat").document["error"]
     created = cli.line(asked["next"]).document

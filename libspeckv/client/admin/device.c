@@ -72,12 +72,12 @@ int medium_refuse(struct speckv_ctx *ctx, const struct medium *medium, const str
 		return fail(ctx, -ENOENT, "%s: no such device yet; 'speckvctl pool create %s NAME --size SIZE' creates it", info->name, info->name);
 	case SPECKV_MEDIUM_DENIED:
 		return fail(ctx, -EACCES, "%s: %s", info->name, info->found);
-	case SPECKV_MEDIUM_FOREIGN:
+	case SPECKV_MEDIUM_UNRECOGNIZED:
 		return fail(ctx, -EEXIST, "%s holds %s; 'speckvctl pool create' with --yes overwrites it", info->path, info->found);
 	case SPECKV_MEDIUM_OTHER_VERSION:
 		return fail(ctx, -EPROTONOSUPPORT, "%s holds %s; use the release that made it, or overwrite it: 'speckvctl pool create' with --yes", info->path,
 			    info->found);
-	case SPECKV_MEDIUM_HALF_MADE:
+	case SPECKV_MEDIUM_INCOMPLETE:
 		return fail(ctx, -EUCLEAN, "%s holds %s; make it anew: 'speckvctl pool create' with --yes", info->path, info->found);
 	case SPECKV_MEDIUM_TRUNCATED:
 		return fail(ctx, -EBADMSG, "%s holds %s; restore the file, or make it anew: 'speckvctl pool create' with --yes", info->path, info->found);

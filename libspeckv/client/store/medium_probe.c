@@ -84,10 +84,10 @@ static void judge(const struct lay_superblock *super, uint64_t size, struct spec
 		info->state = SPECKV_MEDIUM_OTHER_VERSION;
 		snprintf(info->found, sizeof(info->found), "SpecKV format, layout version %u; this build reads version %u", super->version, LAY_VERSION);
 	} else if (state == LAY_MEDIUM_MAKING) {
-		info->state = SPECKV_MEDIUM_HALF_MADE;
+		info->state = SPECKV_MEDIUM_INCOMPLETE;
 		snprintf(info->found, sizeof(info->found), "SpecKV format, creation not finished");
 	} else if (state != LAY_MEDIUM_READY || super->crc != medium_super_crc(super)) {
-		info->state = SPECKV_MEDIUM_HALF_MADE;
+		info->state = SPECKV_MEDIUM_INCOMPLETE;
 		snprintf(info->found, sizeof(info->found), "a speckv superblock that is damaged (its checksum does not match)");
 	} else if (size < super->medium_bytes || super->medium_bytes < sizeof(struct lay_device)) {
 		info->state = SPECKV_MEDIUM_TRUNCATED;
@@ -193,7 +193,7 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 			snprintf(info->found, sizeof(info->found), "SpecKV format, %zd bytes are left", got);
 		}
 	} else {
-		info->state = SPECKV_MEDIUM_FOREIGN;
+		info->state = SPECKV_MEDIUM_UNRECOGNIZED;
 		describe(bytes, (size_t)got, size, info->found, sizeof(info->found));
 	}
 	free(bytes);

@@ -139,7 +139,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	}
 	if (r->fixed.magic != LAY_POOL_MAGIC || load_acquire(&r->fixed.state) != LAY_MEDIUM_READY || !region_head_sane(&r->fixed, &record)) {
 		rc = fail(ctx, -EUCLEAN, "pool %s: its header in %s is %s; 'speckvctl pool destroy' removes it", name, r->path,
-			  r->fixed.magic == LAY_POOL_MAGIC && load_acquire(&r->fixed.state) == LAY_MEDIUM_MAKING ? "half made" : "damaged");
+			  r->fixed.magic == LAY_POOL_MAGIC && load_acquire(&r->fixed.state) == LAY_MEDIUM_MAKING ? "incomplete" : "damaged");
 		goto bad;
 	}
 	r->mapped_bytes = dev->medium.backend->keeps_blocks ? r->fixed.data_offset : r->fixed.region_bytes;

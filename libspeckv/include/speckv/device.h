@@ -25,9 +25,9 @@ enum speckv_open_flags {
 enum speckv_medium_state {
 	SPECKV_MEDIUM_ABSENT = 0,       /**< nothing there yet */
 	SPECKV_MEDIUM_READY = 1,        /**< a superblock of this version */
-	SPECKV_MEDIUM_FOREIGN = 2,      /**< something else: `found` says what */
+	SPECKV_MEDIUM_UNRECOGNIZED = 2, /**< something else: `found` says what */
 	SPECKV_MEDIUM_OTHER_VERSION = 3,/**< our superblock, another version */
-	SPECKV_MEDIUM_HALF_MADE = 4,    /**< ours, but its creation did not finish */
+	SPECKV_MEDIUM_INCOMPLETE = 4,   /**< ours, but its creation did not finish */
 	SPECKV_MEDIUM_TRUNCATED = 5,    /**< ours, but shorter than its superblock says */
 	SPECKV_MEDIUM_DENIED = 6,       /**< no permission to look */
 	SPECKV_MEDIUM_OFFLINE = 7,      /**< a card that does not answer: `found` says why */
@@ -64,9 +64,9 @@ struct speckv_device_info {
 int speckv_device_probe(struct speckv_ctx *ctx, const char *name, struct speckv_device_info *info);
 
 /**
- * Open a device. With SPECKV_OPEN_CREATE a missing medium is made; a foreign, other-version or half-made one is only
+ * Open a device. With SPECKV_OPEN_CREATE a missing medium is made; an unrecognized, other-version or incomplete one is only
  * overwritten with SPECKV_OPEN_FORMAT too.
- * Errors: -ENOENT, -EACCES, -EEXIST (foreign), -EPROTONOSUPPORT (other version), -EUCLEAN (half-made or damaged),
+ * Errors: -ENOENT, -EACCES, -EEXIST (unrecognized), -EPROTONOSUPPORT (other version), -EUCLEAN (incomplete or damaged),
  * -EBADMSG (truncated), -EBUSY (another manager), -EINVAL, -ENODEV, -ENOSPC.
  * -EACCES too where the runtime folder, the medium or its folder of pools belongs to another user or can be written by others.
  * Every call on a handle whose medium was closed, removed or made again meanwhile fails with -ESTALE.

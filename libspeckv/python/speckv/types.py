@@ -38,9 +38,9 @@ class Codec(StrEnum):
 class MediumState(StrEnum):
     ABSENT = "absent"
     READY = "ready"
-    FOREIGN = "foreign"
+    UNRECOGNIZED = "unrecognized"
     OTHER_VERSION = "other_version"
-    HALF_MADE = "half_made"
+    INCOMPLETE = "incomplete"
     TRUNCATED = "truncated"
     DENIED = "denied"
     OFFLINE = "offline"  # a card that does not answer

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A medium that is foreign, half made, of another version, damaged or cut short is refused, with what it is, and not touched. */
+/* A medium that is unrecognized, incomplete, of another version, damaged or cut short is refused, with what it is, and not touched. */
 #include "client/admin/admin.h"
 
 #include <speckv/card.h>
@@ -68,12 +68,12 @@ static void a_fixed_medium(void)
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	CHECK(fd >= 0 && ftruncate(fd, 16 * MIB) == 0, "file");
 	close(fd);
-	refused(-EEXIST, SPECKV_MEDIUM_FOREIGN, "are zero, 16 MiB");
+	refused(-EEXIST, SPECKV_MEDIUM_UNRECOGNIZED, "are zero, 16 MiB");
 	write_at(path, 1080, "\x53\xef", 2);
-	refused(-EEXIST, SPECKV_MEDIUM_FOREIGN, "an ext2/3/4 file system");
+	refused(-EEXIST, SPECKV_MEDIUM_UNRECOGNIZED, "an ext2/3/4 file system");
 	write_at(path, 0, &magic, 8);
 	write_at(path, 1080, "\0\0", 2);
-	refused(-EEXIST, SPECKV_MEDIUM_FOREIGN, "unknown data");
+	refused(-EEXIST, SPECKV_MEDIUM_UNRECOGNIZED, "unknown data");
 	formatted();
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	CHECK(pread(fd, &super, sizeof(super), 0) == (ssize_t)sizeof(super), "read");
@@ -83,10 +83,10 @@ static void a_fixed_medium(void)
 	refused(-EPROTONOSUPPORT, SPECKV_MEDIUM_OTHER_VERSION, "layout version 7");
 	write_at(path, 0, &super, sizeof(super));
 	write_at(path, offsetof(struct lay_superblock, state), &state, 4);
-	refused(-EUCLEAN, SPECKV_MEDIUM_HALF_MADE, "not finished");
+	refused(-EUCLEAN, SPECKV_MEDIUM_INCOMPLETE, "not finished");
 	write_at(path, 0, &super, sizeof(super));
 	write_at(path, offsetof(struct lay_superblock, created_ns), &zero, 8);
-	refused(-EUCLEAN, SPECKV_MEDIUM_HALF_MADE, "checksum");
+	refused(-EUCLEAN, SPECKV_MEDIUM_INCOMPLETE, "checksum");
 	write_at(path, 0, &super, sizeof(super));
 	CHECK(truncate(path, 5 * MIB) == 0, "cut");
 	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "format, 5 MiB of 16 MiB are left");
@@ -123,7 +123,7 @@ static void pools_of_files(void)
 	REFUSED(-EPROTONOSUPPORT, "version 9", speckv_pool_open(dev, "pool", NULL, &pool));
 	write_at(path, 0, &saved, sizeof(saved));
 	write_at(path, offsetof(struct lay_pool, state), &state, 4);
-	REFUSED(-EUCLEAN, "half made", speckv_pool_open(dev, "pool", NULL, &pool));
+	REFUSED(-EUCLEAN, "incomplete", speckv_pool_open(dev, "pool", NULL, &pool));
 	write_at(path, 0, &saved, sizeof(saved));
 	write_at(path, offsetof(struct lay_pool, page_map_offset), &huge, 8);
 	REFUSED(-EUCLEAN, "damaged", speckv_pool_open(dev, "pool", NULL, &pool));
