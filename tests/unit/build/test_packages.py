@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import sysconfig
@@ -33,3 +34,13 @@ def test_extension_uses_the_library_of_its_own_wheel() -> None:
 
 def test_versions_of_library_and_package_agree() -> None:
     assert speckv.version() == importlib.metadata.version("speckv")
+
+
+def test_byte_code_of_every_folder_is_left_out(repository: Path) -> None:
+    listed = re.search(r"foreach folder : \[(.*?)\]", (repository / "meson.build").read_text("utf-8"))
+    root = repository / "speckvctl"
+    folders = {str(path.parent.relative_to(root)) for path in root.rglob("*.py")}
+    assert listed
+    assert {name or "." for name in re.findall(r"'([^']*)'", listed[1])} == folders
+    binding = repository / "libspeckv" / "python" / "speckv"
+    assert {path.parent for path in binding.rglob("*.py")} == {binding}  # or libspeckv/meson.build has to name more
