@@ -35,7 +35,7 @@ def note_sorted(trace: str, moved: int) -> None:
 def confirm(loss: str, *, yes: bool, as_json: bool, command: str) -> None:
     """Go on only when the person agreed: by --yes, as in `command`, or by typing yes after reading what will be lost.
 
-    Without a terminal on both ends, and with --json, nobody is asked: the verb is refused and names --yes.
+    Without a terminal on both ends, and with --json, there is no question: the verb is refused and names --yes.
     """
     if yes:
         return

@@ -36,7 +36,7 @@ class UsageError(CliError):
 
 
 class ConfirmationError(UsageError):
-    """A destructive verb without --yes where nobody can be asked."""
+    """A destructive verb without --yes where no question can be asked."""
 
 
 class NothingToDoError(CliError):

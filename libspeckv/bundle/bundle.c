@@ -170,7 +170,7 @@ static size_t read_base64(struct reader *r, uint8_t *out, size_t capacity)
 			bits |= (uint32_t)(digit - base64_digits) << (18 - 6 * k);
 		}
 		r->at += 4;
-		/* Padding only at the end, and no bits that nobody reads. */
+		/* Padding only at the end, and unused bits zero: one encoding for each value. */
 		if ((have < 3 && (!next_is(r, '"') || bits & ((1u << (24 - 8 * have)) - 1))) || have > capacity - n) {
 			r->bad = true;
 			return 0;

@@ -167,7 +167,7 @@ void card_agent_drop(struct speckv_card *card, struct card_queue *queue, unsigne
 	}
 }
 
-/* After a start: nobody holds anything, fills are lost, and a frame is one only if it says so itself. */
+/* After a start: no block has holders, fills are lost, and a page holds a frame only if its header verifies. */
 void card_directory_recover(struct speckv_card *card, struct card_pool *pool)
 {
 	uint64_t i = 0;

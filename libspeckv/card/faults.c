@@ -85,7 +85,7 @@ static int poison(struct speckv_card *card, unsigned int number, uint64_t addres
 	}
 	card->poisoned_pages++;
 	memory_superblock(card)->uncorrected = ++card->uncorrected;
-	/* What was decoded from it before is good, but nobody may find it any more. */
+	/* Staged copies of it are sound, but must not be served any more. */
 	card_stage_drop(card, number, address / SPECKV_CARD_PAGE_BYTES * SPECKV_CARD_PAGE_BYTES, SPECKV_CARD_PAGE_BYTES);
 	card_event(card, SPECKV_CARD_POISONED, SPECKV_ERROR, 0, number, address, "page at %llu is poisoned", (unsigned long long)address);
 	return 0;

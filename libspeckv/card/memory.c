@@ -372,7 +372,7 @@ void memory_format(struct speckv_card *card)
 
 	memset(super, 0, 4096);
 	memory_ordered();
-	/* Sessions are cleared where a connection begins: memory that nobody uses need not even be there. */
+	/* Sessions are cleared where a connection begins: unused memory need not even be backed. */
 	memset(card->memory + 4096, 0, card->layout.sessions - 4096);
 	memset(card->memory + card->layout.events, 0, card->layout.model - card->layout.events);
 	for (uint64_t page = 0; page < card->layout.pages; page++)

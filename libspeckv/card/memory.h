@@ -52,9 +52,9 @@ struct memory_pool {
 struct memory_session {
 	uint64_t last_ns;
 	uint64_t life; /* a number that no other session has had */
-	uint32_t steps; /* 0: nobody's */
+	uint32_t steps; /* 0: unused */
 	uint32_t gap; /* mean of log2 of the gaps in milliseconds, 8 fractional bits */
-	uint32_t model; /* whose state it is: speckv_card.predictor_number; 0: nobody's */
+	uint32_t model; /* whose state it is: speckv_card.predictor_number; 0: of none */
 	uint8_t reserved[36];
 	struct speckv_predictor_state state;
 };

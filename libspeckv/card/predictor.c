@@ -57,7 +57,7 @@ static void came_back(struct card_context *context, struct card_pool *pool, cons
 	card_event_by(context->function, after.guarded ? SPECKV_CARD_GUARD_ENGAGED : SPECKV_CARD_GUARD_RELEASED,
 		      after.guarded ? SPECKV_WARNING : SPECKV_INFO, pool->number, after.won,
 		      "the prefetcher won %u of %u contests with recency%s", after.won, after.decided,
-		      after.guarded ? ": recency takes over" : ": it is believed again");
+		      after.guarded ? ": recency takes over" : ": the model is followed again");
 }
 
 static void step(struct card_context *context, struct card_pool *pool, struct memory_session *session, const int8_t *features)

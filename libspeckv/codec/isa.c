@@ -123,7 +123,7 @@ const struct codec_kernels *codec_kernels(void)
 
 	if (__builtin_expect(kernels != NULL, 1))
 		return kernels;
-	/* A name that cannot be had here counts as "auto": there is nobody to tell, and speckv_isa_name() shows it. */
+	/* A name that cannot be had here counts as "auto": no caller could handle an error here, and speckv_isa_name() shows the choice. */
 	wanted = getenv("SPECKV_ISA");
 	if (!wanted || codec_kernels_choose(cpu_features(), wanted, &kernels))
 		kernels = best(cpu_features());

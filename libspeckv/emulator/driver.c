@@ -16,7 +16,7 @@ void emu_driver_peer(struct emu_function *f, int fd)
 	struct ucred peer;
 	socklen_t bytes = sizeof(peer);
 
-	f->uid = f->gid = (uint32_t)-1; /* nobody, where the kernel does not say */
+	f->uid = f->gid = (uint32_t)-1; /* no user, where the kernel does not say */
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0) {
 		f->uid = peer.uid;
 		f->gid = peer.gid;

@@ -223,7 +223,7 @@ static void open_flash(struct emulator *e, const char *folder, int folder_fd, co
 	keep(folder, folder_fd, e->flash_fd, FLASH_DRAFT, "flash");
 }
 
-/* The card's uuid, text in a file beside its memory, so that whoever has no right to talk to the card can tell which it is. Made once. */
+/* The card's uuid, text in a file beside its memory, for users who may not connect to the card. Made once. */
 static void card_uuid(const char *folder, int folder_fd, uint8_t uuid[16])
 {
 	char text[64] = "";
@@ -448,7 +448,7 @@ int main(int argc, char **argv)
 	if (lock_fd < 0)
 		emu_die("cannot open the lock in", folder, errno);
 	for (int tries = 0; flock(lock_fd, LOCK_EX | LOCK_NB) != 0; tries++) {
-		if (tries < 10) { /* somebody may just be looking whether a card runs here */
+		if (tries < 10) { /* another process may hold it for a moment, to see whether a card runs here */
 			nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 			continue;
 		}

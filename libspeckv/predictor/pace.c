@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* How far ahead to fetch, and whether to believe the model: counts of what happened, so that it can be replayed. */
+/* How far ahead to fetch, and whether to follow the model: counts of what happened, so that it can be replayed. */
 #include <speckv/predictor.h>
 
 /*
- * Depth. A prefetch that nobody uses costs its transfer and the place of something else, and the next one costs it
+ * Depth. An unused prefetch costs its transfer and the place of something else, and the next one costs it
  * again; one that is used saves a single wait. So deeper only where three of four are used, and half as deep where less
  * than half are: as with congestion, all sessions share one channel. 16 outcomes are few enough to follow a change
  * within two moves; 8 between moves let each depth be judged by outcomes of its own.

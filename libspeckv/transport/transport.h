@@ -22,7 +22,7 @@ struct transport_ops {
 	int (*write32)(struct transport *transport, uint32_t offset, uint32_t value);
 	/* A call that the driver answers: SPECKV_IOC_INFO, POOL_OPEN, POOL_CLOSE with their structures. Negative errno. */
 	int (*driver)(struct transport *transport, uint32_t request, void *argument, size_t bytes);
-	/* The same, and nobody waits until it has arrived: for registers of which only the next look matters. */
+	/* Posted write: returns without waiting for the reply. For registers whose effect is polled. */
 	int (*post32)(struct transport *transport, uint32_t offset, uint32_t value);
 	int (*read_config)(struct transport *transport, uint32_t offset, void *data, uint32_t bytes);
 	/* 0 while the other side is there, else a negative errno. May make a system call. */
@@ -54,7 +54,7 @@ int transport_open_vfio_user(struct transport_place place, size_t arena_bytes, s
 /* Connect a stream socket, through its folder's descriptor: a path may lead elsewhere by now, and an address holds 107 bytes of one.
  * 0, or a negative errno: -ENOENT, -EACCES, -ECONNREFUSED, -ETIMEDOUT (does not accept), -EKEYREJECTED (another user's process). */
 int transport_dial(int fd, struct transport_place place);
-/* Take memory from the arena, zero because nobody had it before, aligned to `align` (a power of two). NULL: used up. */
+/* Take memory from the arena, zero, as no part is given twice, aligned to `align` (a power of two). NULL: used up. */
 void *transport_take(struct transport *transport, size_t bytes, size_t align);
 static inline uint64_t transport_address(const struct transport *transport, const void *pointer)
 {

@@ -3,7 +3,7 @@
 
 usage: python rtl/regs/generate.py [FOLDER]     (default: the folder of speckv.rdl)
 
-PeakRDL and its plug-ins are needed (peakrdl==1.5.0). What they write is committed, so that nobody needs them to build;
+PeakRDL and its plug-ins are needed (peakrdl==1.5.0). What they write is committed, so that a build needs none of them;
 a test generates again and compares.
 """
 

@@ -45,7 +45,7 @@ def _read(path: Path) -> TrustedKey:
 
 
 def _check_guarded(path: Path) -> None:
-    """Whoever can write a trusted key can make this machine accept anything."""
+    """A user who can write a trusted key can make this machine accept any bundle."""
     status = path.stat()
     if status.st_uid != 0 or status.st_mode & 0o022:
         raise DeniedError(

@@ -25,7 +25,7 @@ NAMES = (
     "reused_share",  # of the last turn's blocks
     "log_input_tokens",
     "log_turn",
-    "log_load",  # requests of anybody in the last minute
+    "log_load",  # requests of all sessions in the last minute
     "log_last_output_tokens",
     "last_stop_tool_use",
     "last_stop_end_turn",

@@ -23,7 +23,7 @@ def labels(data: Dataset, seen_until: float) -> tuple[Floats, Floats]:
     """(came back in the bin, share of the bin in which it could), each (turns, bins), by what was seen until a time.
 
     A session that is cut off within a bin counts for the share of the bin that was seen. Without it, a bin that only
-    returns can end would look as if everybody came back in it.
+    returns can end would look as if every session came back in it.
     """
     came = data.returned <= seen_until
     idle = np.maximum(0.0, np.minimum(data.returned, seen_until) - data.times)

@@ -47,7 +47,7 @@ class Model:
     _last: Sample | None = None
 
     def baseline(self) -> None:
-        """Look, and tell nobody: the tick that follows has rates."""
+        """Take a sample and publish none: the tick that follows has rates."""
         self._last = self.sampler.look()
         self.events.extend(self._last.events[-FIRST_EVENTS:])
 

@@ -158,7 +158,7 @@ static int copy_record(struct job *job, struct lay_pool_record *copy)
 	return fail(job->dev->ctx, -EUCLEAN, "pool %s: its record in the table of %s is damaged", job->name, job->dev->medium.name);
 }
 
-/* What a growth that came to nothing had taken. */
+/* Give back what a failed growth had taken. */
 static void shrink_back(struct job *job, struct lay_pool_record *record, const struct lay_pool_record *old)
 {
 	if (job->dev->single_inode) {

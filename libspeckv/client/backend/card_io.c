@@ -32,7 +32,7 @@ int card_io_open(struct region *r)
 	return 0;
 }
 
-/* Nobody uses it. */
+/* The caller holds it for writing, or is the last user. */
 static void disconnect(struct card_io *io)
 {
 	if (io->transport)
@@ -161,7 +161,7 @@ int card_io_enter(struct card_io *io)
 			return 0;
 		pthread_rwlock_unlock(&io->use);
 		if (tries == SETTLE_TRIES)
-			return -ENODEV; /* somebody still waits in it, perhaps this thread */
+			return -ENODEV; /* a thread still waits in it, perhaps this one */
 		if (pthread_rwlock_trywrlock(&io->use) != 0) {
 			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 			continue;
@@ -268,7 +268,7 @@ int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot)
 	}
 	lane->slots[slot].busy = false;
 	switch (lane->slots[slot].status) {
-	/* Neither of these says anything of the block: whoever takes them for a bad one drops what is sound. */
+	/* None of these says anything of the block: taken for a bad one, it would be dropped while sound. */
 	case SPECKV_STATUS_DENIED: /* the rights of a function go with a reset of the card */
 	case SPECKV_STATUS_ABORTED:
 	case SPECKV_STATUS_NOT_READY:

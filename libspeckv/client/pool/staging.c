@@ -15,7 +15,7 @@
 struct slot {
 	_Atomic uint64_t sequence; /* odd: being filled */
 	_Atomic uint64_t entry, generation;
-	_Atomic uint64_t key[4]; /* believed, where a hostile writer may make a generation come again */
+	_Atomic uint64_t key[4]; /* compared too: a hostile writer may repeat a generation */
 	_Atomic uint64_t used; /* reads since it was filled */
 	_Atomic uint64_t age;
 };

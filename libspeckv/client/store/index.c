@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * The block index: a hash directory of cache-line buckets over entries whose place follows from the block's own (head page /
- * min_run), so that an entry needs no allocator and belongs to whoever holds the head page. Readers take no lock: they read
- * the entry, then the page map, and believe the entry only if the map still shows the generation they started from.
+ * min_run), so that an entry needs no allocator and belongs to the owner of the head page. Readers take no lock: they read
+ * the entry, then the page map, and use the entry only if the map still shows the generation they started from.
  *
  * Two-choice hashing: Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1994. Reader validation: a sequence lock whose
  * sequence is the page map's generation (Boehm, "Can seqlocks get along with programming language memory models?", 2012).
@@ -137,7 +137,7 @@ size_t index_find_all(struct region *r, const struct speckv_key *key, struct blo
 	return find_all_hashed(r, key_hash(r, key), w, out);
 }
 
-/* Another one of this key, beside one that nobody shall find. */
+/* Another block of this key, beside one that look-ups skip. */
 static bool find_beside(struct region *r, uint64_t hash, const uint64_t w[4], struct block_ref *out)
 {
 	struct block_ref all[2 * LAY_BUCKET_SLOTS];
@@ -286,7 +286,7 @@ void index_fill(struct region *r, const struct run *run, const struct speckv_key
 	store_release(&e->generation, run->generation);
 }
 
-/* A slot that points at nothing published may be cleared by anybody: the word holds the generation, so a reused entry is not hit. */
+/* A slot that points at nothing published may be cleared by any client: the word holds the generation, so a reused entry is not hit. */
 static bool slot_stale(struct region *r, uint64_t word)
 {
 	struct block_ref found;

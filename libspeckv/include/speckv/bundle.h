@@ -52,7 +52,7 @@ struct speckv_bundle_keys {
 	const char *part;           /**< the only part that is accepted; NULL: any */
 };
 
-/** A bundle as it is, judged by nobody. */
+/** A bundle as it is, not verified. */
 struct speckv_bundle {
 	struct speckv_bundle_manifest manifest;
 	uint64_t envelope_bytes;

@@ -4,7 +4,7 @@
  * behind an emulated card.
  *
  * Card names: emu:NAME, an emulated card (speckvctl emu start NAME). Pools of a card are those of a device: device.h, pool.h.
- * Who may open a card's admin socket administers it; everybody else gets -EACCES from speckv_admin_open().
+ * Who may open a card's admin socket administers it; others get -EACCES from speckv_admin_open().
  */
 #ifndef SPECKV_CARD_PUBLIC_H
 #define SPECKV_CARD_PUBLIC_H

@@ -55,7 +55,7 @@ struct speckv_device_info {
 	uint64_t allocated_bytes;           /**< taken by pools, full or empty, and by their tables; what pools hold is their used_bytes */
 	uint64_t free_bytes;               /**< what the largest new pool may take, its tables included */
 	uint64_t created_ns;
-	uint32_t manager_pid;              /**< who holds the manager lock now; 0: nobody */
+	uint32_t manager_pid;              /**< process that holds the manager lock; 0: none */
 	char manager_command[64];
 };
 

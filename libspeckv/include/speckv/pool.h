@@ -131,7 +131,7 @@ enum speckv_check_flags {
 };
 struct speckv_check_report {
 	uint64_t pages, pages_free, pages_used, pages_allocated; /**< allocated: held by live clients' allocations */
-	uint64_t pages_leaked;    /**< held by clients that no longer exist, or by nobody */
+	uint64_t pages_leaked;    /**< held by clients that no longer exist, or by none */
 	uint64_t blocks, blocks_verified;
 	uint64_t blocks_unindexed;/**< published, not found by a look-up */
 	uint64_t blocks_bad;      /**< header or section does not verify */

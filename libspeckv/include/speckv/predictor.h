@@ -183,7 +183,7 @@ struct speckv_trace {
  * Build the prefix tree of opaque block ids: fills `nodes` (one for each id: equal exactly where the whole chain up to
  * there is equal), `stored`, `parent` and `*blocks`. A request continues the last one that touched the last stored
  * block of its chain, unless that block has three different successors or more: a prompt that sessions share is
- * nobody's turn. Errors: -EINVAL (NULL, `first` falls or does not begin with 0), -E2BIG (2^31 ids or more), -ENOMEM.
+ * the turn of none. Errors: -EINVAL (NULL, `first` falls or does not begin with 0), -E2BIG (2^31 ids or more), -ENOMEM.
  */
 int speckv_trace_link(uint32_t requests, const uint64_t *first, const uint64_t *ids, uint32_t *nodes, uint32_t *stored,
 		      uint32_t *parent, uint32_t *blocks);
