@@ -125,7 +125,7 @@ def read_calibration(
 
 
 def check_fit(shape: Shape, calibrated: Calibrated) -> None:
-    """Blocks must be of the model that was calibrated; a part of it has to be named, so that none is taken by mistake."""
+    """Blocks must be of the model that was calibrated; a part of it is named, so that none is taken by mistake."""
     rest = calibrated.rest
     for what, asked, there, part in (
         ("head size", shape.head_dim, rest.head_dim, None),

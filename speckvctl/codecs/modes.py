@@ -23,7 +23,7 @@ from speckvctl.codecs.tensors import Bytes, Pair, element_bytes
 from speckvctl.errors import DamagedError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
-    from speckvctl.codecs.llama import KV
+    from speckvctl.reference.llama import KV
 
 BLOCK_TOKENS = 64
 CALIBRATED = (Codec.Q5C, Codec.E7C)

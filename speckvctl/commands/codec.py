@@ -16,10 +16,10 @@ from speckvctl.pools import CODECS
 from speckvctl.render import finish
 
 if TYPE_CHECKING:
-    from speckvctl.codecs.judge import Tally
+    from speckvctl.codecs.distortion import Tally
     from speckvctl.codecs.modes import Mode
-    from speckvctl.codecs.running import Model
     from speckvctl.codecs.tensors import Pair
+    from speckvctl.reference.evaluation import Model
 
 app = App(no_args_is_help=True)
 
@@ -116,17 +116,18 @@ def eval_codec(
     """
     from speckv import codec as library
 
-    from speckvctl.codecs import judge, modes, running, tensors
+    from speckvctl.codecs import distortion, modes, tensors
+    from speckvctl.reference import evaluation
 
     mode = modes.mode(codec_name, calibration)
-    running.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute)
+    evaluation.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute)
     pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
     with progress("coding", "tensors") as tell:
-        total, rows = judge.judge(mode, pairs, block_tokens, tell)
+        total, rows = distortion.judge(mode, pairs, block_tokens, tell)
     rates = mode.rates(pairs)
     run = cost = prefix = stored = None
     if model is not None and tokens is not None:
-        run = running.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
+        run = evaluation.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
         stored = mode.store(run.dtype)
         with progress("running the model", "documents") as tell:
             cost, prefix = run.measure({mode.name: stored}, tell)[mode.name]
@@ -226,20 +227,22 @@ def compare_codecs(
     """
     from speckv import codec as library
 
-    from speckvctl.codecs import comparison, plot, running, tensors
+    from speckvctl.codecs import tensors
+    from speckvctl.comparison import plot, table
+    from speckvctl.reference import evaluation
 
-    running.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute)
+    evaluation.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute)
     if svg is not None:
         files.check_place(svg, "--svg")
     pairs, _ = tensors.read_pairs(file, BLOCK_TOKENS)
-    coders, left_out = comparison.coders(only, calibration, peers=peers)
+    coders, left_out = table.coders(only, calibration, peers=peers)
     with progress("coding", "codecs") as tell:
-        rows = comparison.judge(coders, pairs, left_out, tell)
+        rows = table.judge(coders, pairs, left_out, tell)
     run: Model | None = None
     if model is not None and tokens is not None:
-        run = running.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
+        run = evaluation.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
         with progress("running the model", "documents") as tell:
-            comparison.run(rows, run, tell)
+            table.run(rows, run, tell)
     document = results.CodecCompare(
         file=str(file),
         isa=library.isa(),
@@ -408,20 +411,22 @@ def calibrate(
 
     from speckv.codec import Calibration as Loaded
 
-    from speckvctl.codecs import modes, running, tensors
+    from speckvctl.codecs import modes, tensors
+    from speckvctl.reference import evaluation
 
     if codec_name not in modes.CALIBRATED:
         raise UsageError(
             f"--codec: {codec_name} takes no calibration", f"--codec with one of {', '.join(modes.CALIBRATED)}"
         )
-    running.check_compute(compute)
+    evaluation.check_compute(compute)
     files.check_place(output)
     tensors.check_replaceable(output)
-    from speckvctl.codecs import calibration, llama, perplexity
+    from speckvctl.calibration import making
+    from speckvctl.reference import llama, perplexity
 
     shape = llama.check(model)
     ids = perplexity.read_tokens(tokens, shape, documents)
-    calibration.check(shape, ratio=ratio, codec=codec_name)
+    making.check(shape, ratio=ratio, codec=codec_name)
     if dry_run:
         planned = results.CodecCalibrate(
             file=str(output),
@@ -443,7 +448,7 @@ def calibrate(
         return
     loaded = llama.load(model, device=compute)
     with progress("calibrating", "documents") as tell:
-        made = calibration.make(
+        made = making.make(
             loaded, ids, ratio=ratio, codec=codec_name, seed=seed, source=f"{model.name} {tokens.name}", progress=tell
         )
     files.write(output, made.file)

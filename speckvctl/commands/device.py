@@ -66,7 +66,7 @@ def list_devices(as_json: Json = False) -> None:
 def show_device(device: Device, as_json: Json = False) -> None:
     """Show one device: what it holds, its space, its pools, and the process that is changing it, if any.
 
-    A device that is not ready (unrecognized, of another version, incomplete, truncated) is shown too: nothing is changed.
+    A device that is not ready (unrecognized, of another version, incomplete, truncated) is shown too. Nothing changes.
     Of a card: health, temperature, slots and what runs, settings, and the clients that are connected.
 
     \b

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from speckvctl.replay.client import Mismatch
-from speckvctl.replay.contents import ContentsError
+from speckvctl.replay.payload import ContentsError
 from speckvctl.replay.runner import Plan, ReplayConfig, ReplayProgress, ReplayResult, execute, plan, run
 from speckvctl.replay.traces import Trace, TraceError
 

@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import speckv
 
-from speckvctl.replay.contents import Calibrated, Contents
+from speckvctl.replay.payload import Calibrated, Contents
 
 BATCH_BYTES = 1 << 20
 MAX_BATCH = 64

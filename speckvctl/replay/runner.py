@@ -21,9 +21,9 @@ import speckv
 from speckv.errors import error
 
 from speckvctl.replay.client import MAX_DESCRIBED, Failure, Mismatch, Setup, Tally, client_main
-from speckvctl.replay.contents import Calibrated, Contents, file_digest
-from speckvctl.replay.dealer import Dealer
+from speckvctl.replay.payload import Calibrated, Contents, file_digest
 from speckvctl.replay.sample import KV
+from speckvctl.replay.scheduler import Scheduler
 from speckvctl.replay.traces import Trace, TraceError
 
 MAX_CLIENTS = 256
@@ -225,7 +225,7 @@ class _Crew:
         self._processes: dict[int, SpawnProcess] = {}
         self._connections: dict[int, Connection] = {}
         self._parked: set[int] = set()
-        self._dealer: Dealer | None = None
+        self._scheduler: Scheduler | None = None
 
     def work(self) -> None:
         """Start the clients and deal until the trace is at its end, or a client fails."""
@@ -233,8 +233,8 @@ class _Crew:
         config = self._plan.config
         while self._connections and not self.failures:
             for number in self._answers(None):
-                if self._dealer is None and len(self.tallies) == len(self._processes):
-                    self._dealer = Dealer(  # time begins when every client is ready
+                if self._scheduler is None and len(self.tallies) == len(self._processes):
+                    self._scheduler = Scheduler(  # time begins when every client is ready
                         iter(self._plan.trace),
                         config.clients,
                         speed=config.speed,
@@ -244,9 +244,9 @@ class _Crew:
                     )
                 self._parked.add(number)
                 self._report()
-            if self._dealer is not None:
+            if self._scheduler is not None:
                 for number in sorted(self._parked):
-                    self._deal(number, self._dealer)
+                    self._deal(number, self._scheduler)
 
     def dismiss(self) -> None:
         """Tell the clients to stop, take their last tallies, and see to it that none is left."""
@@ -309,8 +309,8 @@ class _Crew:
                 self._drop(number)
         return answered
 
-    def _deal(self, number: int, dealer: Dealer) -> None:
-        chunk = dealer.chunk(number)
+    def _deal(self, number: int, scheduler: Scheduler) -> None:
+        chunk = scheduler.chunk(number)
         if chunk == []:
             return  # stays parked until others have worked
         self._parked.discard(number)

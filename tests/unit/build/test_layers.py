@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from collections import defaultdict
@@ -119,3 +120,34 @@ def test_schemes_of_cards_are_known_to_the_transport_alone(library: Path) -> Non
         for path in files(library, "*.[ch]")
         if path.parent.name != "transport" and asked.search(code(path, texts=True))
     ]
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of speckvctl that a file imports when it runs: at its head or in a function, not for types alone."""
+    names: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        waiting += ast.iter_child_nodes(node)
+    return {name for name in names if name.startswith("speckvctl.")}
+
+
+def test_models_and_peers_are_loaded_by_the_codec_commands_alone(repository: Path) -> None:
+    root = repository / "speckvctl"
+    own = {"calibration", "comparison", "reference"}
+    seen = 0
+    for path in sorted(root.rglob("*.py")):
+        used = {name.split(".")[1] for name in imported(path)} & own
+        room = path.relative_to(root).parts[0]
+        seen += len(used)
+        if room not in own and path != root / "commands" / "codec.py":
+            assert not used, f"{path} imports {used}"
+        assert not (room == "reference" and used - {"reference"}), f"{path} imports {used}"
+    assert seen > 5

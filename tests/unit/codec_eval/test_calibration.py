@@ -15,7 +15,8 @@ import speckv  # noqa: E402
 from safetensors.numpy import load, save  # noqa: E402
 from speckv.codec import Calibration, Identity, decode_frame, encode_frame  # noqa: E402
 
-from speckvctl.codecs import calibration, calibration_e7c, calibration_q5c, llama, study  # noqa: E402
+from speckvctl.calibration import e7c, making, q5c, statistics  # noqa: E402
+from speckvctl.reference import llama  # noqa: E402
 from tests.unit.codec_eval import tiny  # noqa: E402
 
 SHAPE = speckv.Geometry(tiny.LAYERS, tiny.KV_HEADS, tiny.HEAD_DIM, 64)
@@ -28,17 +29,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> llama.Llama:
     return llama.load(folder)
 
 
-def make(model: llama.Llama, codec: str) -> calibration.Made:
-    return calibration.make(model, tiny.documents(4, 200).astype(np.int64), ratio=5.0, codec=codec, source="tests")
+def make(model: llama.Llama, codec: str) -> making.Made:
+    return making.make(model, tiny.documents(4, 200).astype(np.int64), ratio=5.0, codec=codec, source="tests")
 
 
 @pytest.fixture(scope="module")
-def made(model: llama.Llama) -> calibration.Made:
+def made(model: llama.Llama) -> making.Made:
     return make(model, "q5c")
 
 
 @pytest.fixture(scope="module")
-def made_e7c(model: llama.Llama) -> calibration.Made:
+def made_e7c(model: llama.Llama) -> making.Made:
     return make(model, "e7c")
 
 
@@ -64,7 +65,7 @@ def values(words: Any) -> Any:
     return (words.astype(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
-def test_the_file_loads_and_frames_keep_the_ratio(model: llama.Llama, made: calibration.Made) -> None:
+def test_the_file_loads_and_frames_keep_the_ratio(model: llama.Llama, made: making.Made) -> None:
     loaded = Calibration(made.file)
     assert (loaded.layers, loaded.kv_heads, loaded.head_dim) == (tiny.LAYERS, tiny.KV_HEADS, tiny.HEAD_DIM)
     assert loaded.codecs == (speckv.Codec.Q5C,)
@@ -74,7 +75,7 @@ def test_the_file_loads_and_frames_keep_the_ratio(model: llama.Llama, made: cali
     assert words.nbytes / size == pytest.approx(made.ratio)
 
 
-def test_values_come_back_with_the_true_position_only(model: llama.Llama, made: calibration.Made) -> None:
+def test_values_come_back_with_the_true_position_only(model: llama.Llama, made: making.Made) -> None:
     words = block(model, 128)
     exact = values(words)
 
@@ -100,14 +101,14 @@ def test_shaping_puts_errors_where_they_do_not_hurt() -> None:
         "q5c.levels": np.zeros((1, 2, 1, 32), np.int16),
         "q5c.shaping": np.zeros((1, 2, 1, width * (width - 1) // 2), np.int16),
     }
-    tables["q5c.levels"][..., :8] = calibration_q5c.levels(3)
-    about = {"format": study.FORMAT, "version": study.VERSION, "rotary": "none"}
+    tables["q5c.levels"][..., :8] = q5c.levels(3)
+    about = {"format": statistics.FORMAT, "version": statistics.VERSION, "rotary": "none"}
     plain = Calibration(save(tables, about))
-    tables["q5c.shaping"][...] = calibration_q5c._shaping(sensitivity)[rows, columns]
+    tables["q5c.shaping"][...] = q5c._shaping(sensitivity)[rows, columns]
     shaped = Calibration(save(tables, about))
     shape = speckv.Geometry(1, 1, width, 64)
     words = torch.from_numpy(rng.normal(size=(2, 64, width))).bfloat16().view(torch.int16).numpy()
-    rotation = calibration_q5c._rotation(width).numpy()
+    rotation = q5c._rotation(width).numpy()
     cost, error = [], []
     for loaded in (plain, shaped):
         out = np.empty_like(words)
@@ -120,40 +121,40 @@ def test_shaping_puts_errors_where_they_do_not_hurt() -> None:
 
 
 def test_bits_go_where_they_save_most() -> None:
-    losses = np.array([4.0**-w for w in calibration_q5c.WIDTHS])[:, None, None, None] * np.array([[[1.0, 64.0]] * 2])
-    widths = calibration_q5c._widths(losses, 14)
+    losses = np.array([4.0**-w for w in q5c.WIDTHS])[:, None, None, None] * np.array([[[1.0, 64.0]] * 2])
+    widths = q5c._widths(losses, 14)
     assert widths.sum() == 14 and (widths[..., 1] == widths[..., 0] + 3).all()
-    assert (calibration_q5c._widths(losses, 99) == 5).all()
+    assert (q5c._widths(losses, 99) == 5).all()
 
 
 def test_level_tables_are_those_of_a_normal_distribution() -> None:
     # Max, "Quantizing for minimum distortion" (1960), table I.
-    assert calibration_q5c.levels(1).tolist() == [-204, 204]
-    assert np.allclose(calibration_q5c.levels(2) / 256, [-1.510, -0.4528, 0.4528, 1.510], atol=2e-3)
-    assert np.allclose(calibration_q5c.levels(3)[4:] / 256, [0.2451, 0.7560, 1.344, 2.152], atol=3e-3)
+    assert q5c.levels(1).tolist() == [-204, 204]
+    assert np.allclose(q5c.levels(2) / 256, [-1.510, -0.4528, 0.4528, 1.510], atol=2e-3)
+    assert np.allclose(q5c.levels(3)[4:] / 256, [0.2451, 0.7560, 1.344, 2.152], atol=3e-3)
 
 
-def test_the_file_says_what_it_was_made_from(made: calibration.Made) -> None:
+def test_the_file_says_what_it_was_made_from(made: making.Made) -> None:
     tensors = load(made.file)
     assert tensors["q5c.bits"].tolist() == made.bits.tolist()
     assert b'"source":"tests"' in made.file and b'"documents":"4"' in made.file
 
 
 def test_a_ratio_out_of_reach_is_refused(model: llama.Llama) -> None:
-    with pytest.raises(study.CalibrationError, match="out of reach"):
-        calibration.make(model, tiny.documents(1, 140).astype(np.int64), ratio=15.0)
-    with pytest.raises(study.CalibrationError, match="out of reach"):
-        calibration.check(model.shape, ratio=15.0, codec="q5c")
+    with pytest.raises(statistics.CalibrationError, match="out of reach"):
+        making.make(model, tiny.documents(1, 140).astype(np.int64), ratio=15.0)
+    with pytest.raises(statistics.CalibrationError, match="out of reach"):
+        making.check(model.shape, ratio=15.0, codec="q5c")
 
 
-def test_the_same_seed_makes_the_same_file(model: llama.Llama, made: calibration.Made, tmp_path: Path) -> None:
+def test_the_same_seed_makes_the_same_file(model: llama.Llama, made: making.Made, tmp_path: Path) -> None:
     assert load(make(model, "q5c").file)["q5c.bits"].tolist() == made.bits.tolist()
 
 
 # ---- e7c -------------------------------------------------------------------------------------------------------------
 
 
-def test_e7c_meets_the_ratio_with_its_own_frames(model: llama.Llama, made_e7c: calibration.Made) -> None:
+def test_e7c_meets_the_ratio_with_its_own_frames(model: llama.Llama, made_e7c: making.Made) -> None:
     loaded = Calibration(made_e7c.file)
     assert loaded.codecs == (speckv.Codec.E7C,) and loaded.head_dim == tiny.HEAD_DIM
     assert 5.0 <= made_e7c.ratio < 5.2 and made_e7c.loss_nats > 0
@@ -164,12 +165,12 @@ def test_e7c_meets_the_ratio_with_its_own_frames(model: llama.Llama, made_e7c: c
     assert float(((values(found) - exact) ** 2).mean() / (exact**2).mean()) < 0.5
 
 
-def test_e7c_costs_less_than_q5c_at_the_same_ratio(made: calibration.Made, made_e7c: calibration.Made) -> None:
+def test_e7c_costs_less_than_q5c_at_the_same_ratio(made: making.Made, made_e7c: making.Made) -> None:
     assert made_e7c.loss_nats < made.loss_nats
 
 
-def test_one_file_may_serve_both_modes(model: llama.Llama, made: calibration.Made, made_e7c: calibration.Made) -> None:
-    both = study.file(load(made.file) | load(made_e7c.file))
+def test_one_file_may_serve_both_modes(model: llama.Llama, made: making.Made, made_e7c: making.Made) -> None:
+    both = statistics.file(load(made.file) | load(made_e7c.file))
     loaded = Calibration(both)
     assert loaded.codecs == (speckv.Codec.Q5C, speckv.Codec.E7C)
     words = block(model, 64)
@@ -183,45 +184,45 @@ def test_one_file_may_serve_both_modes(model: llama.Llama, made: calibration.Mad
     smaller = load(made_e7c.file)
     smaller["e7c.mean"] = smaller["e7c.mean"][:1]
     with pytest.raises(speckv.DamagedError):
-        Calibration(study.file(load(made.file) | smaller))
+        Calibration(statistics.file(load(made.file) | smaller))
 
 
 def test_transforms_decorrelate_and_make_errors_cost_their_square() -> None:
     rng = np.random.default_rng(3)
     width = 16
     covariance, sensitivity = (x @ x.T + np.eye(width) for x in rng.normal(size=(2, width, width)))
-    forward, back = calibration_e7c._transform(covariance, sensitivity)
+    forward, back = e7c._transform(covariance, sensitivity)
     assert np.allclose(back @ forward.T, np.eye(width))
     of_coefficients = forward @ covariance @ forward.T
     assert np.allclose(of_coefficients, np.diag(np.diag(of_coefficients)), atol=1e-8 * of_coefficients.max())
     assert (np.diff(np.diag(of_coefficients)) <= 0).all()
-    damped = sensitivity + calibration_e7c.DAMPING * np.trace(sensitivity) / width * np.eye(width)
+    damped = sensitivity + e7c.DAMPING * np.trace(sensitivity) / width * np.eye(width)
     assert np.allclose(back @ damped @ back.T, np.eye(width))
 
 
 def test_tables_of_frequencies_sum_to_256_and_leave_rare_symbols_to_escapes() -> None:
     for counts in ([1000] + [0] * 31, [1] * 32, [100000, 3000, 40, 1] + [0] * 28, [0] * 31 + [5], [3, 2] * 16):
-        shares = calibration_e7c._frequencies(np.array(counts, float))
+        shares = e7c._frequencies(np.array(counts, float))
         assert shares.sum() == 256 and shares[31] >= 1 and (shares >= 0).all() and shares.max() < 256
-    assert calibration_e7c._frequencies(np.array([100000.0, 3000, 40, 1] + [0] * 28))[3] == 0
+    assert e7c._frequencies(np.array([100000.0, 3000, 40, 1] + [0] * 28))[3] == 0
 
 
 def test_histograms_go_by_the_table_that_is_like_them() -> None:
     rng = np.random.default_rng(4)
     steep, flat = 0.2 ** np.arange(32.0), 0.8 ** np.arange(32.0)
     histograms = np.stack([rng.poisson(1000 * kind) for kind in (steep, flat) * 40]).astype(float)
-    frequencies, which = calibration_e7c._cluster(histograms)
-    assert len(frequencies) <= calibration_e7c.TABLES
+    frequencies, which = e7c._cluster(histograms)
+    assert len(frequencies) <= e7c.TABLES
     assert not set(which[::2]) & set(which[1::2])
 
 
 def test_symbols_count_levels_by_their_high_part() -> None:
     counts = np.zeros((1, 2048), np.int64)
     counts[0, [0, 1, 2, 3, 62, 63, 2047]] = 1, 2, 3, 4, 5, 6, 7
-    assert calibration_e7c._symbols(counts, 0)[0, [0, 1, 2, 3, 30, 31]].tolist() == [1, 2, 3, 4, 0, 18]
-    assert calibration_e7c._symbols(counts, 1)[0, [0, 1, 30, 31]].tolist() == [3, 7, 0, 18]
+    assert e7c._symbols(counts, 0)[0, [0, 1, 2, 3, 30, 31]].tolist() == [1, 2, 3, 4, 0, 18]
+    assert e7c._symbols(counts, 1)[0, [0, 1, 30, 31]].tolist() == [3, 7, 0, 18]
 
 
 def test_a_ratio_beyond_e7c_is_refused(model: llama.Llama) -> None:
-    with pytest.raises(study.CalibrationError, match="out of reach"):
-        calibration.make(model, tiny.documents(1, 140).astype(np.int64), ratio=60.0, codec="e7c")
+    with pytest.raises(statistics.CalibrationError, match="out of reach"):
+        making.make(model, tiny.documents(1, 140).astype(np.int64), ratio=60.0, codec="e7c")

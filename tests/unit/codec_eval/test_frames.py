@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from speckv import codec
 
-from speckvctl.codecs import frames, judge, modes, tensors
+from speckvctl.codecs import distortion, frames, modes, tensors
 from speckvctl.codecs.frames import FramesError, Reader
 from speckvctl.errors import UnsupportedError
 from tests.unit.codec_eval import kv
@@ -39,14 +39,14 @@ def decode(path: Path, out: Path | None = None) -> int:
 def test_what_is_judged_is_what_is_written_and_read_back(mode: str, block_tokens: int, tmp_path: Path) -> None:
     path = encoded(tmp_path, mode, block_tokens)
     pairs, _ = tensors.read_pairs(tmp_path / "kv.safetensors", block_tokens)
-    total, _ = judge.judge(modes.mode(mode), pairs, block_tokens, lambda _, __: None)
+    total, _ = distortion.judge(modes.mode(mode), pairs, block_tokens, lambda _, __: None)
     assert path.stat().st_size == total.stored_bytes
     assert decode(path, tmp_path / "new.safetensors") == total.raw_bytes
     back, _ = tensors.read_pairs(tmp_path / "new.safetensors", block_tokens)
-    again = judge.Tally()
+    again = distortion.Tally()
     for was, now in zip(pairs, back, strict=True):
         assert (was.k_name, was.v_name, was.dtype) == (now.k_name, now.v_name, now.dtype)
-        again.merge(judge.compare(was, now, 0))
+        again.merge(distortion.compare(was, now, 0))
     assert (again.k, again.v) == (total.k, total.v)
     assert total.exact == (mode not in LOSSY)
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
 
-from speckvctl.codecs import cachegen, comparison, peers, plot, tensors  # noqa: E402
+from speckvctl.codecs import tensors  # noqa: E402
+from speckvctl.comparison import cachegen, peers, plot, table  # noqa: E402
 from tests.unit.codec_eval import kv  # noqa: E402
 
 FILE_SHAPE = (2, 128, 128)
@@ -101,8 +102,8 @@ def test_cachegen_style_is_finer_in_the_first_layers_and_exact_in_what_it_claims
 
 
 def test_every_peer_and_mode_stands_in_the_table_or_says_why_not(pairs: list[tensors.Pair]) -> None:
-    coders, left_out = comparison.coders(None, None, peers=True)
-    rows = comparison.judge(coders, pairs, left_out, lambda _, __: None)
+    coders, left_out = table.coders(None, None, peers=True)
+    rows = table.judge(coders, pairs, left_out, lambda _, __: None)
     names = {row.coder.name for row in rows} | set(left_out)
     assert names == {
         *("raw", "int8-delta-rle", "q4x", "q5c", "e7c", "lossless"),
@@ -114,8 +115,8 @@ def test_every_peer_and_mode_stands_in_the_table_or_says_why_not(pairs: list[ten
 
 def test_a_coder_that_cannot_hold_the_tensors_is_left_out_and_says_why(tmp_path: Path) -> None:
     odd, _ = tensors.read_pairs(kv.pairs(tmp_path / "kv.safetensors", shape=(1, 64, 96)), 64)
-    coders, left_out = comparison.coders(None, None, peers=True)
-    rows = comparison.judge(coders, odd, left_out, lambda _, __: None)
+    coders, left_out = table.coders(None, None, peers=True)
+    rows = table.judge(coders, odd, left_out, lambda _, __: None)
     assert "q4x" in {row.coder.name for row in rows}
     assert "head size of 96" in left_out["KIVI 4-bit"]
 
@@ -125,8 +126,8 @@ def test_the_plot_shows_every_row_that_has_a_loss(pairs: list[tensors.Pair]) -> 
 
     from speckvctl import results
 
-    coders, left_out = comparison.coders(["raw", "q4x"], None, peers=False)
-    rows = [row.result() for row in comparison.judge(coders, pairs, left_out, lambda _, __: None)]
+    coders, left_out = table.coders(["raw", "q4x"], None, peers=False)
+    rows = [row.result() for row in table.judge(coders, pairs, left_out, lambda _, __: None)]
     blank: dict[str, Any] = dict.fromkeys(
         ("model", "tokens", "documents", "perplexity_reference", "prefix_tokens", "prefix_perplexity_reference", "plot")
     )

@@ -14,8 +14,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
 
-from speckvctl.codecs import llama, perplexity  # noqa: E402
-from speckvctl.codecs.perplexity import Cost, Rule  # noqa: E402
+from speckvctl.reference import llama, perplexity  # noqa: E402
+from speckvctl.reference.perplexity import Cost, Rule  # noqa: E402
 from tests.unit.codec_eval import tiny  # noqa: E402
 
 

@@ -21,7 +21,7 @@ import speckv
 
 from speckvctl.replay import ReplayConfig, ReplayProgress, ReplayResult, TraceError, execute, plan, run
 from speckvctl.replay.client import Client, Work, _serve_chunk
-from speckvctl.replay.contents import Contents
+from speckvctl.replay.payload import Contents
 from speckvctl.replay.sample import KV, TRACE
 from tests.conftest import MEMORY, stored
 

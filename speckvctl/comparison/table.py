@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 from speckv import Codec
 
 from speckvctl import results
-from speckvctl.codecs import judge as judging
-from speckvctl.codecs import modes, peers
-from speckvctl.codecs.judge import Tally
+from speckvctl.codecs import distortion as judging
+from speckvctl.codecs import modes
+from speckvctl.codecs.distortion import Tally
 from speckvctl.codecs.modes import CALIBRATED, Mode, Rates
 from speckvctl.codecs.tensors import Pair
+from speckvctl.comparison import peers
 from speckvctl.errors import CliError, UnsupportedError
 
 if TYPE_CHECKING:
-    from speckvctl.codecs.perplexity import Cost
-    from speckvctl.codecs.running import Model
+    from speckvctl.reference.evaluation import Model
+    from speckvctl.reference.perplexity import Cost
 
 Progress = Callable[[int, int], None]
 Coder = Mode | peers.Compressor | peers.Quantiser | peers.CacheGen

@@ -17,10 +17,10 @@ import numpy as np
 import speckv
 import torch
 
-from speckvctl.codecs import study
-from speckvctl.codecs.llama import Llama, Shape
-from speckvctl.codecs.perplexity import BLOCK
-from speckvctl.codecs.study import Array, CalibrationError, Head, Place, Study
+from speckvctl.calibration import statistics
+from speckvctl.calibration.statistics import Array, CalibrationError, Head, Place, Study
+from speckvctl.reference.llama import Llama, Shape
+from speckvctl.reference.perplexity import BLOCK
 
 CODEC = speckv.Codec.E7C
 RATIO = 7.5
@@ -56,12 +56,14 @@ def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], 
     Transforms fit the text that they are made from better than any other. So the step is found with those of some
     documents and frames of others, and goes with the transforms of all of them.
     """
-    common = study.tables(model, found, "e7c")
+    common = statistics.tables(model, found, "e7c")
     early = _transforms(model, found.early, found.blocks)
-    trial = _some(found.late, max(1, TRIAL_BYTES // study.raw_bytes(model.shape)))
-    step, reached = _step(ratio, early, lambda step: study.ratio(trial, CODEC, _tables(model, common, early, step)[0]))
+    trial = _some(found.late, max(1, TRIAL_BYTES // statistics.raw_bytes(model.shape)))
+    step, reached = _step(
+        ratio, early, lambda step: statistics.ratio(trial, CODEC, _tables(model, common, early, step)[0])
+    )
     made, bits = _tables(model, common, _transforms(model, found.heads, found.blocks), step)
-    return made, bits, reached, float(study.losses(found, CODEC, made).sum())
+    return made, bits, reached, float(statistics.losses(found, CODEC, made).sum())
 
 
 def check(shape: Shape, ratio: float) -> None:
@@ -103,7 +105,7 @@ def _transforms(model: Llama, heads: dict[Place, Head], blocks: list[Any]) -> di
     blocks = _some(blocks, max(1, SAMPLE_BYTES // of_block))
     values = torch.stack([block.float() for _, block, _ in blocks])
     values[:, :, 0] = torch.stack(
-        [study.unrotated(model, x, first) for (first, _, _), x in zip(blocks, values[:, :, 0], strict=True)]
+        [statistics.unrotated(model, x, first) for (first, _, _), x in zip(blocks, values[:, :, 0], strict=True)]
     )
     made = {}
     for place, head in heads.items():

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import speckv
 import torch
 
-from speckvctl.codecs import study
-from speckvctl.codecs.llama import Llama, Shape
-from speckvctl.codecs.perplexity import BLOCK
-from speckvctl.codecs.study import Array, CalibrationError, Study
+from speckvctl.calibration import statistics
+from speckvctl.calibration.statistics import Array, CalibrationError, Study
+from speckvctl.reference.llama import Llama, Shape
+from speckvctl.reference.perplexity import BLOCK
 
 CODEC = speckv.Codec.Q5C
 RATIO = 6.0
@@ -34,7 +34,7 @@ def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], 
     """The tables, the bits of every head, the frames' ratio and the expected loss of a token in nats."""
     common = _tables(model, found)
     losses = np.stack([_losses(model, found, common, width) for width in WIDTHS])
-    raw, least = study.raw_bytes(model.shape), _least_bytes(model.shape)
+    raw, least = statistics.raw_bytes(model.shape), _least_bytes(model.shape)
     budget = losses[0].size + math.floor((raw / ratio - least) / (BLOCK * model.shape.head_dim // 8))
     widths = _widths(losses, budget)
     chosen = np.take_along_axis(losses, widths[None].astype(np.int64) - 1, 0)
@@ -43,7 +43,7 @@ def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], 
 
 def check(shape: Shape, ratio: float) -> None:
     """Refuse a ratio that one bit a value does not reach."""
-    raw, least = study.raw_bytes(shape), _least_bytes(shape)
+    raw, least = statistics.raw_bytes(shape), _least_bytes(shape)
     if raw / ratio < least:
         raise CalibrationError(f"a ratio of {ratio:g} is out of reach: {raw / least:.2f} is the most for this model")
 
@@ -66,7 +66,7 @@ def _tables(model: Llama, found: Study) -> dict[str, Array]:
     rows, columns = np.tril_indices(shape.head_dim, -1)
     for place, head in found.heads.items():
         shaping[place] = _shaping(rotation.T @ head.sensitivity.cpu().numpy() @ rotation)[rows, columns]
-    return study.tables(model, found, "q5c") | {"q5c.shaping": shaping}
+    return statistics.tables(model, found, "q5c") | {"q5c.shaping": shaping}
 
 
 def _with_widths(common: dict[str, Array], widths: Array) -> dict[str, Array]:
@@ -133,4 +133,4 @@ def _losses(model: Llama, found: Study, common: dict[str, Array], width: int) ->
     """Expected loss if every head had this width."""
     shape = model.shape
     every = np.full((shape.layers, 2, shape.kv_heads), width, np.uint8)
-    return study.losses(found, CODEC, _with_widths(common, every))
+    return statistics.losses(found, CODEC, _with_widths(common, every))

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from speckvctl.replay import dealer as dealer_module
+from speckvctl.replay import scheduler as scheduler_module
 from speckvctl.replay.client import Work
-from speckvctl.replay.dealer import Dealer
 from speckvctl.replay.sample import TRACE
+from speckvctl.replay.scheduler import Scheduler
 from speckvctl.replay.traces import Request, Trace
 
 MS = 1_000_000
@@ -22,12 +22,12 @@ def request(ids: Iterable[int], time_ms: float = 0.0, session: str | None = None
 def deal(requests: Iterable[Request], clients: int = 2, **settings: Any) -> list[list[Work]]:
     """What every client gets, when they ask in turns."""
     defaults: dict[str, Any] = {"speed": None, "max_rate": None, "limit": None, "start_ns": 0}
-    dealer = Dealer(iter(requests), clients, **{**defaults, **settings})
+    scheduler = Scheduler(iter(requests), clients, **{**defaults, **settings})
     got: list[list[Work]] = [[] for _ in range(clients)]
     busy = set(range(clients))
     while busy:
         for client in sorted(busy):
-            chunk = dealer.chunk(client)
+            chunk = scheduler.chunk(client)
             if chunk is None:
                 busy.discard(client)
             else:
@@ -72,7 +72,7 @@ def test_the_sample_keeps_both_clients_busy() -> None:
 
 
 def test_one_slow_client_does_not_make_the_dealer_read_everything(monkeypatch: Any) -> None:
-    monkeypatch.setattr(dealer_module, "MAX_WAITING", 64)
+    monkeypatch.setattr(scheduler_module, "MAX_WAITING", 64)
     read = 0
 
     def endless() -> Iterator[Request]:
@@ -81,10 +81,10 @@ def test_one_slow_client_does_not_make_the_dealer_read_everything(monkeypatch: A
             read += 1
             yield request([read], session="the only one")
 
-    dealer = Dealer(endless(), 2, speed=None, max_rate=None, limit=None, start_ns=0)
-    assert dealer.chunk(1) == [], "nothing for it, and no end in sight: it waits"
+    scheduler = Scheduler(endless(), 2, speed=None, max_rate=None, limit=None, start_ns=0)
+    assert scheduler.chunk(1) == [], "nothing for it, and no end in sight: it waits"
     assert read == 64
-    assert dealer.chunk(0)
+    assert scheduler.chunk(0)
 
 
 def test_a_limit_ends_the_dealing() -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from speckvctl.codecs import cachegen
-from speckvctl.codecs.judge import Tally, compare
+from speckvctl.codecs.distortion import Tally, compare
 from speckvctl.codecs.modes import BLOCK_TOKENS, Rates
 from speckvctl.codecs.tensors import Bytes, Pair, element_bytes, floats
+from speckvctl.comparison import cachegen
 from speckvctl.errors import UnsupportedError
 
 Tensor = Any  # torch.Tensor, float32 [document][head][token][channel]
@@ -95,7 +95,7 @@ class Quantiser:
 
 @dataclass(frozen=True)
 class CacheGen:
-    """The coder of speckvctl/codecs/cachegen.py. Ratio and loss are of whole tensors: its unit is a long chunk.
+    """The coder of speckvctl/comparison/cachegen.py. Ratio and loss are of whole tensors: its unit is a long chunk.
 
     `layers` of the model that the tensors are from; None: as many as the tensors' names tell.
     """

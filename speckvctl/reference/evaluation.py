@@ -13,8 +13,8 @@ import speckv
 from speckvctl.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
-    from speckvctl.codecs.llama import Llama
-    from speckvctl.codecs.perplexity import Cost
+    from speckvctl.reference.llama import Llama
+    from speckvctl.reference.perplexity import Cost
 
 Progress = Callable[[int, int], None]
 
@@ -30,8 +30,8 @@ class Model:
 
     def measure(self, stores: Mapping[str, Any], progress: Progress) -> dict[str, tuple[Cost, Cost]]:
         """What each store costs, by the rule of blocks and by that of a prefix."""
-        from speckvctl.codecs import perplexity
-        from speckvctl.codecs.perplexity import Rule
+        from speckvctl.reference import perplexity
+        from speckvctl.reference.perplexity import Rule
 
         costs = perplexity.measure(self.llama, self.ids, stores, prefix=self.prefix, progress=progress)
         found = {name: (costs[name, Rule.BLOCKS], costs[name, Rule.PREFIX]) for name in stores}
@@ -86,7 +86,7 @@ def check_compute(name: str) -> None:
 def load(
     folder: Path, tokens: Path, documents: int | None, skip: int, prefix_tokens: int | None, compute: str = "cpu"
 ) -> Model:
-    from speckvctl.codecs import llama, perplexity
+    from speckvctl.reference import llama, perplexity
 
     model = llama.load(folder, device=compute)
     ids = perplexity.read_tokens(tokens, model.shape, documents, skip=skip)

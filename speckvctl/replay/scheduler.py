@@ -15,7 +15,7 @@ MAX_WAITING = 4096  # requests read ahead for clients that are slow to ask
 _MAX_SESSIONS = 1 << 20
 
 
-class Dealer:
+class Scheduler:
     """Deals a trace's requests to clients, round robin by session.
 
     Where a trace names no sessions, a request belongs to the session whose last prompt it continues. `speed` 1 keeps

@@ -6,11 +6,11 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
-from speckvctl.codecs import calibration_e7c, calibration_q5c, study
-from speckvctl.codecs.llama import Llama, Shape
-from speckvctl.codecs.study import Array, CalibrationError, Progress
+from speckvctl.calibration import e7c, q5c, statistics
+from speckvctl.calibration.statistics import Array, CalibrationError, Progress
+from speckvctl.reference.llama import Llama, Shape
 
-MODES = {module.CODEC: module for module in (calibration_q5c, calibration_e7c)}
+MODES = {module.CODEC: module for module in (q5c, e7c)}
 MAX_BYTES_OUT = 1 << 30
 
 
@@ -29,8 +29,8 @@ class Made:
 
 def check(shape: Shape, *, ratio: float | None, codec: str) -> None:
     """Refuse what make() would refuse, as far as the model's shape tells."""
-    if shape.head_dim not in study.HEAD_DIMS:
-        raise CalibrationError(f"head size {shape.head_dim}: {codec} takes {', '.join(map(str, study.HEAD_DIMS))}")
+    if shape.head_dim not in statistics.HEAD_DIMS:
+        raise CalibrationError(f"head size {shape.head_dim}: {codec} takes {', '.join(map(str, statistics.HEAD_DIMS))}")
     mode = MODES[codec]
     mode.check(shape, mode.RATIO if ratio is None else ratio)
 
@@ -50,10 +50,10 @@ def make(
     Without one the ratio is the mode's usual.
     """
     check(model.shape, ratio=ratio, codec=codec)
-    found = study.study(model, ids, seed, progress)
+    found = statistics.study(model, ids, seed, progress)
     mode = MODES[codec]
     tables, bits, reached, loss = mode.tables(model, found, mode.RATIO if ratio is None else ratio)
-    file = study.file(tables, source=source, documents=str(found.documents), tokens=str(found.tokens))
+    file = statistics.file(tables, source=source, documents=str(found.documents), tokens=str(found.tokens))
     if len(file) > MAX_BYTES_OUT:
         raise CalibrationError(f"{len(file)} bytes: more than a calibration may have", errno.EFBIG)
     return Made(

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from speckvctl.codecs.llama import KV, Llama, Shape, Store
+from speckvctl.reference.llama import KV, Llama, Shape, Store
 
 BLOCK = 64
 PREFIX = 1024  # tokens that are restored in the rule of that name

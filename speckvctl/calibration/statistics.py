@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from speckv.codec import Calibration
 
-from speckvctl.codecs.llama import KV, Llama, Shape
-from speckvctl.codecs.perplexity import BLOCK
+from speckvctl.reference.llama import KV, Llama, Shape
+from speckvctl.reference.perplexity import BLOCK
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]

@@ -14,7 +14,7 @@ import pytest
 import speckv
 
 from speckvctl.codecs.tensors import kind_of
-from speckvctl.replay.contents import WINDOW_TOKENS, Contents, ContentsError, DamagedContentsError
+from speckvctl.replay.payload import WINDOW_TOKENS, Contents, ContentsError, DamagedContentsError
 from speckvctl.replay.sample import KV
 
 SHAPE = speckv.Geometry()
@@ -60,7 +60,7 @@ def test_one_id_gives_the_same_bytes_in_every_process(run_python: Callable[[str]
     here = block_of(Contents(KV, SHAPE, "raw", SCOPE), b"id 7")
     program = f"""
 import zlib, numpy, speckv
-from speckvctl.replay.contents import Contents
+from speckvctl.replay.payload import Contents
 out = numpy.empty({SHAPE.block_bytes}, numpy.uint8)
 Contents({str(KV)!r}, speckv.Geometry(), "raw", {SCOPE!r}).fill(b"id 7", out)
 print(zlib.crc32(out))
