@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speckvctl import library, results
-from speckvctl.cards.facts import Card, CardFunction, CardLink, CardSlot
 from speckvctl.errors import UnsupportedError
 from speckvctl.quantities import format_mode
+from speckvctl.results.cards import Card, CardFunction, CardLink, CardSlot
 
 if TYPE_CHECKING:
     import speckv

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 from speckvctl import folders
 from speckvctl.bundles import files
 from speckvctl.cards import description
-from speckvctl.cards.facts import EmulatedCard
 from speckvctl.cards.testkey import TEST_PUBLIC_KEY
 from speckvctl.errors import (
     AbsentError,
@@ -38,6 +37,7 @@ from speckvctl.errors import (
     UsageError,
 )
 from speckvctl.quantities import format_size
+from speckvctl.results.cards import EmulatedCard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,12 +12,12 @@ import typer
 from speckvctl import completion, library, results
 from speckvctl.bundles import files
 from speckvctl.cards import emulation
-from speckvctl.cards.facts import EmulatedCard
 from speckvctl.commands.options import App, DryRun, Json, Yes
 from speckvctl.console import confirm, note
 from speckvctl.errors import NothingToDoError
 from speckvctl.quantities import parse_positive_size
 from speckvctl.render import finish
+from speckvctl.results.cards import EmulatedCard
 
 app = App(no_args_is_help=True)
 

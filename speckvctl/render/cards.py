@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from speckvctl import results
-from speckvctl.cards import facts, settings
+from speckvctl.cards import settings
 from speckvctl.quantities import format_count, format_duration, format_size, format_time, user_name
 from speckvctl.render.text import columns, one_line, paint, pairs, plural
 
@@ -20,7 +20,7 @@ STATES = {
 }
 
 
-def facts_of(card: facts.Card) -> list[tuple[str, str]]:
+def facts_of(card: results.Card) -> list[tuple[str, str]]:
     """What `device show` says of a card, after what it says of every device."""
     temperature = f"{card.temperature_millicelsius / 1000:g} C"
     limits = f"slows at {card.throttle_millicelsius / 1000:g} C, stops at {card.trip_millicelsius / 1000:g} C"
@@ -50,20 +50,20 @@ def facts_of(card: facts.Card) -> list[tuple[str, str]]:
     ]
 
 
-def link_text(link: facts.CardLink | None) -> str:
+def link_text(link: results.CardLink | None) -> str:
     if link is None:
         return "not reported"
     most = f"{link.lanes_most}x{link.megatransfers_per_second_most / 1000:g}GT/s"
     return str(link) + ("" if most == str(link) else f", at most {most}")
 
 
-def tables_of(card: facts.Card) -> list[str]:
+def tables_of(card: results.Card) -> list[str]:
     """Its slots, and who is connected."""
     lines = ["", *_slots(card.slots)] if card.slots else []
     return [*lines, "", *_functions(card.functions)] if card.functions else lines
 
 
-def _slots(slots: list[facts.CardSlot]) -> list[str]:
+def _slots(slots: list[results.CardSlot]) -> list[str]:
     lines = columns(
         ["SLOT", "STATE", "RUNS", "REVISION", "BUILD", ">BYTES", "COMMITTED"],
         [
@@ -83,7 +83,7 @@ def _slots(slots: list[facts.CardSlot]) -> list[str]:
     return lines + [f"slot {slot.image}: {one_line(slot.reason)}" for slot in slots if slot.reason]
 
 
-def _functions(functions: list[facts.CardFunction]) -> list[str]:
+def _functions(functions: list[results.CardFunction]) -> list[str]:
     return columns(
         [">FUNCTION", "RIGHTS", ">PROCESS", "USER", "COMMAND"],
         [
@@ -160,7 +160,7 @@ def flashed(document: results.Flash) -> list[str]:
     return [*lines, "", f"{paint('Verified', 'green')}: {document.device} runs {what_text}."]
 
 
-def _card(card: facts.EmulatedCard) -> list[str]:
+def _card(card: results.EmulatedCard) -> list[str]:
     factory = {True: "factory state, without an engine", False: "with an engine", None: "-"}[card.factory]
     lines = pairs(
         [

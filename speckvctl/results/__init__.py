@@ -15,6 +15,13 @@ from speckvctl.results.bitstream import (
     BitstreamSign,
     BitstreamVerify,
 )
+from speckvctl.results.cards import (
+    Card,
+    CardFunction,
+    CardLink,
+    CardSlot,
+    EmulatedCard,
+)
 from speckvctl.results.codecs import (
     CodecCalibrate,
     CodecCompare,
@@ -102,6 +109,10 @@ __all__ = [
     "BitstreamManifest",
     "BitstreamSign",
     "BitstreamVerify",
+    "Card",
+    "CardFunction",
+    "CardLink",
+    "CardSlot",
     "Change",
     "Check",
     "Client",
@@ -128,6 +139,7 @@ __all__ = [
     "EmuStart",
     "EmuStatus",
     "EmuStop",
+    "EmulatedCard",
     "ErrorDetail",
     "ErrorDocument",
     "EventRow",

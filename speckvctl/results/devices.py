@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from speckvctl.cards.facts import Card, EmulatedCard
 from speckvctl.exitcodes import ExitCode
+from speckvctl.results.cards import Card, EmulatedCard
 from speckvctl.results.document import Change, Document
 from speckvctl.results.pools import Pool
 
