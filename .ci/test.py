@@ -52,7 +52,7 @@ class Result:
         (self.failures if CI else self.skips).append(f"{tool} is not installed")
 
 
-def run(command: Sequence[object], *, env: dict[str, str] | None = None, minutes: int = 20) -> int:
+def run(command: Sequence[object], *, env: dict[str, str] | None = None, minutes: int = 90) -> int:
     """Run a command on this terminal; its exit status, or 124 when it hung."""
     words = [str(c) for c in command]
     process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, **(env or {})}, process_group=0)
@@ -108,7 +108,7 @@ def read_junit(path: Path, status: int, result: Result) -> None:
         result.failures.append("no test was found")
 
 
-def meson_suite(name: str, options: Sequence[str], tests: Sequence[str], minutes: int = 20) -> Callable[[Result], None]:
+def meson_suite(name: str, options: Sequence[str], tests: Sequence[str], minutes: int = 90) -> Callable[[Result], None]:
     """C tests in a build folder of their own."""
 
     def go(result: Result) -> None:
