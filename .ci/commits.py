@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SUBJECT = re.compile(r"[a-z][a-z0-9_./-]*(, [a-z][a-z0-9_./-]*)*: \S.*")
+SUBJECT = re.compile(r"[a-z][a-z0-9_./-]*: \S.*")
 MOST = 72
 #: A change of these alone needs no reason beside its subject.
 TESTS = ("tests/",)

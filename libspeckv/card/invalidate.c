@@ -15,7 +15,7 @@ static bool recall_from(struct card_function *function, struct card_queue *queue
 	return true;
 }
 
-/* Tell all of them. Those without room are told when they have it: card_recall_again(). */
+/* Post a recall to every holder. Queues without room get it later: card_recall_again(). */
 static void recall(struct speckv_card *card, struct card_pool *pool, struct card_block *block)
 {
 	for (unsigned int agent = 0; agent < CARD_AGENTS; agent++) {

@@ -149,7 +149,7 @@ static bool fetch(struct card_function *function, struct card_queue *queue, uint
 	return true;
 }
 
-/* Commands in flight, as many as there is time for until `end`: the next turn goes on where this one stops. */
+/* Run commands in flight until `end`; the next turn resumes at the first that was not run. */
 static unsigned int run_waiting(struct card_function *function, struct card_queue *queue, uint64_t end, uint64_t *now)
 {
 	unsigned int done = 0, i = queue->next_wait < queue->waits ? queue->next_wait : 0;

@@ -20,7 +20,7 @@ def script(repository: Path) -> dict[str, Any]:
     [
         ("client: cut a file\n\nBecause.", ["libspeckv/a.c"], None),
         ("tests: see more", ["tests/a.py"], None),
-        ("client, card: cut a file\n\nBecause.", ["libspeckv/a.c"], None),
+        ("client, card: cut a file\n\nBecause.", ["libspeckv/a.c"], "subsystem"),
         ("client: cut a file", ["tests/a.py", "libspeckv/a.c"], "why"),
         ("Cut a file\n\nBecause.", ["libspeckv/a.c"], "subsystem"),
         ("client: " + "x" * 65 + "\n\nBecause.", ["libspeckv/a.c"], "73 characters"),
