@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What all of the host library may use: the context, error texts, clocks, atomic accesses, locks of bytes of files. */
+/*
+ * What all of the host library may use: the context, error texts, clocks, atomic accesses, locks of
+ * bytes of files.
+ */
 #ifndef SPECKV_BASE_BASE_H
 #define SPECKV_BASE_BASE_H
 
@@ -20,35 +23,45 @@
 #define add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
 #define sub_relaxed(p, v) atomic_fetch_sub_explicit((p), (v), memory_order_relaxed)
 
-/* ---- ctx.c ------------------------------------------------------------------------------------------------------- */
+/* ---- ctx.c ---------------------------------------------------------------------------------- */
 
 struct speckv_ctx {
 	char runtime_dir[SPECKV_PATH_BYTES];
 	bool runtime_named; /* by SPECKV_RUNTIME_DIR: this user's choice, not the library's */
 };
-/* Record the error text of this thread. The value is `code`: a macro, so that static analysis sees it. */
-#define fail(ctx, code, ...)                               \
-	__extension__({                                    \
-		int fail_code_ = (code);                   \
-		fail_text((ctx), __VA_ARGS__);             \
-		fail_code_;                                \
+/*
+ * Record the error text of this thread. The value is `code`: a macro, so that static analysis sees
+ * it.
+ */
+#define fail(ctx, code, ...)                   \
+	__extension__({                        \
+		int fail_code_ = (code);       \
+		fail_text((ctx), __VA_ARGS__); \
+		fail_code_;                    \
 	})
-void fail_text(struct speckv_ctx *ctx, const char *format, ...) __attribute__((format(printf, 2, 3)));
-uint64_t now_ns(void);          /* CLOCK_REALTIME: stamps that people read, and nothing else */
-uint64_t clock_ns(void);        /* CLOCK_MONOTONIC, for intervals */
+void fail_text(struct speckv_ctx *ctx, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+uint64_t now_ns(void); /* CLOCK_REALTIME: stamps that people read, and nothing else */
+uint64_t clock_ns(void); /* CLOCK_MONOTONIC, for intervals */
 int random_bytes(void *buffer, size_t bytes);
-void own_command(char command[64]); /* the program's name, without arguments: those may hold secrets, and say little */
+/* the program's name, without arguments: those may hold secrets, and say little */
+void own_command(char command[64]);
 bool name_ok(const char *name);
-/* Which boot of the machine this is, as far as this process can see it: all zero where it cannot. Containers may have their own. */
+/*
+ * Which boot of the machine this is, as far as this process can see it: all zero where it cannot.
+ * Containers may have their own.
+ */
 void boot_id(uint8_t id[16]);
 /* "1.5 GiB" into a buffer of 32; returns it. */
 const char *human(char buffer[32], uint64_t bytes);
 
-/* ---- locks.c ----------------------------------------------------------------------------------------------------- */
+/* ---- locks.c -------------------------------------------------------------------------------- */
 
-int lock_byte(int fd, long long byte);             /* 0 or -EAGAIN... */
-int lock_byte_shared(int fd, long long byte);      /* the same, with others; turns one's own lock into a shared one */
-int lock_holder(int fd, long long byte, int *pid); /* 1 held by another, or not to be told; 0 free */
+int lock_byte(int fd, long long byte); /* 0 or -EAGAIN... */
+/* the same, with others; turns one's own lock into a shared one */
+int lock_byte_shared(int fd, long long byte);
+/* 1 held by another, or not to be told; 0 free */
+int lock_holder(int fd, long long byte, int *pid);
 /* Held by another with a shared lock, for which permission to read is enough? */
 bool lock_shared(int fd, long long byte);
 int unlock_byte(int fd, long long byte);

@@ -56,10 +56,12 @@ int speckv_ctx_create(struct speckv_ctx **out)
 		}
 		snprintf(ctx->runtime_dir, sizeof(ctx->runtime_dir), "%s", dir);
 		ctx->runtime_named = true;
-	} else if (geteuid() == 0 || (lstat(RUNTIME_DIR, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == 0)) {
+	} else if (geteuid() == 0 ||
+		(lstat(RUNTIME_DIR, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == 0)) {
 		snprintf(ctx->runtime_dir, sizeof(ctx->runtime_dir), "%s", RUNTIME_DIR);
 	} else {
-		snprintf(ctx->runtime_dir, sizeof(ctx->runtime_dir), "%s-%u", RUNTIME_DIR, (unsigned int)geteuid());
+		snprintf(ctx->runtime_dir, sizeof(ctx->runtime_dir), "%s-%u", RUNTIME_DIR,
+			(unsigned int)geteuid());
 	}
 	*out = ctx;
 	return 0;
@@ -121,7 +123,8 @@ void own_command(char command[64])
 		comm[--got] = 0;
 	if (!name || !*name)
 		name = "?";
-	if (got && !(got == 15 && strncmp(name, comm, got) == 0)) /* the kernel cuts what is longer */
+	/* the kernel cuts what is longer */
+	if (got && !(got == 15 && strncmp(name, comm, got) == 0))
 		name = comm;
 	memset(command, 0, 64);
 	snprintf(command, 64, "%.63s", name);
@@ -158,7 +161,8 @@ bool name_ok(const char *name)
 	if (!length || length >= SPECKV_NAME_BYTES || name[0] == '.' || name[0] == '-')
 		return false;
 	for (const char *c = name; *c; c++)
-		if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') || strchr("._-", *c)))
+		if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
+			    (*c >= '0' && *c <= '9') || strchr("._-", *c)))
 			return false;
 	return true;
 }
@@ -171,6 +175,8 @@ const char *human(char buffer[32], uint64_t bytes)
 
 	for (; value >= 1024 && i < 5; i++)
 		value /= 1024;
-	snprintf(buffer, 32, i && value < 100 && value != (double)(uint64_t)value ? "%.1f %s" : "%.0f %s", value, unit[i]);
+	snprintf(buffer, 32,
+		i && value < 100 && value != (double)(uint64_t)value ? "%.1f %s" : "%.0f %s", value,
+		unit[i]);
 	return buffer;
 }

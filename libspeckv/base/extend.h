@@ -9,7 +9,10 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* May this process make files of so many bytes (RLIMIT_FSIZE)? The limit in `most`, which may be NULL. */
+/*
+ * May this process make files of so many bytes (RLIMIT_FSIZE)? The limit in `most`, which may be
+ * NULL.
+ */
 static inline bool file_size_allowed(uint64_t bytes, uint64_t *most)
 {
 	struct rlimit limit;

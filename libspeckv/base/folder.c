@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Folders and files by descriptor, refused where another user could have made or can change them. */
+/*
+ * Folders and files by descriptor, refused where another user could have made or can change them.
+ */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -41,7 +43,10 @@ static bool in_group(gid_t gid)
 	return found;
 }
 
-/* Another user's, shared with a group that this process is in. Root shares nothing so: what it does is beyond any group. */
+/*
+ * Another user's, shared with a group that this process is in. Root shares nothing so: what it does
+ * is beyond any group.
+ */
 static bool group_shares(const struct stat *st)
 {
 	mode_t need = S_ISDIR(st->st_mode) ? S_IRGRP | S_IXGRP : S_IRGRP;
@@ -53,53 +58,65 @@ static int refuse_owner(struct speckv_ctx *ctx, const char *path, const struct s
 {
 	const char *what = S_ISDIR(st->st_mode) ? "folder" : S_ISLNK(st->st_mode) ? "link" : "file";
 
-	if (strcmp(path, ctx->runtime_dir) != 0 && strncmp(path, ctx->runtime_dir, strlen(ctx->runtime_dir)) == 0)
-		return fail(ctx, -EACCES, "the %s %s belongs to uid %u, not to root or uid %u: remove it with 'rm -r %s'", what, path, st->st_uid,
-			    (unsigned int)geteuid(), path);
+	if (strcmp(path, ctx->runtime_dir) != 0 &&
+		strncmp(path, ctx->runtime_dir, strlen(ctx->runtime_dir)) == 0)
+		return fail(ctx, -EACCES,
+			"the %s %s belongs to uid %u, not to root or uid %u: remove it with 'rm -r %s'",
+			what, path, st->st_uid, (unsigned int)geteuid(), path);
 	if (strcmp(path, ctx->runtime_dir) != 0)
-		return fail(ctx, -EACCES, "the %s %s belongs to uid %u, not to root or uid %u: run as 'sudo -u \\#%u', or remove it with 'rm -r %s' if it is not meant to be there",
-			    what, path, st->st_uid, (unsigned int)geteuid(), st->st_uid, path);
+		return fail(ctx, -EACCES,
+			"the %s %s belongs to uid %u, not to root or uid %u: run as 'sudo -u \\#%u', or remove it with 'rm -r %s' if it is not meant to be there",
+			what, path, st->st_uid, (unsigned int)geteuid(), st->st_uid, path);
 	if (geteuid() == 0 && !ctx->runtime_named)
-		return fail(ctx, -EACCES, "the runtime folder %s belongs to uid %u, not to root: remove it with 'rm -r %s'", path, st->st_uid, path);
+		return fail(ctx, -EACCES,
+			"the runtime folder %s belongs to uid %u, not to root: remove it with 'rm -r %s'",
+			path, st->st_uid, path);
 	return fail(ctx, -EACCES,
-		    "the runtime folder %s belongs to uid %u, not to root or uid %u: choose another, 'export SPECKV_RUNTIME_DIR=$(mktemp -d /dev/shm/speckv-XXXXXX)'", path,
-		    st->st_uid, (unsigned int)geteuid());
+		"the runtime folder %s belongs to uid %u, not to root or uid %u: choose another, 'export SPECKV_RUNTIME_DIR=$(mktemp -d /dev/shm/speckv-XXXXXX)'",
+		path, st->st_uid, (unsigned int)geteuid());
 }
 
 static int refuse_writers(struct speckv_ctx *ctx, const char *path, const struct stat *st)
 {
 	if (st->st_mode & S_ISVTX)
-		return fail(ctx, -EACCES, "%s is a folder of all users (mode %04o): choose one in it, 'export SPECKV_RUNTIME_DIR=$(mktemp -d %s/speckv-XXXXXX)'", path,
-			    st->st_mode & 07777, path);
-	return fail(ctx, -EACCES, "%s can be written by other users (uid %u, gid %u, mode %04o): 'chmod go-w %s' ends that", path, st->st_uid, st->st_gid,
-		    st->st_mode & 07777, path);
+		return fail(ctx, -EACCES,
+			"%s is a folder of all users (mode %04o): choose one in it, 'export SPECKV_RUNTIME_DIR=$(mktemp -d %s/speckv-XXXXXX)'",
+			path, st->st_mode & 07777, path);
+	return fail(ctx, -EACCES,
+		"%s can be written by other users (uid %u, gid %u, mode %04o): 'chmod go-w %s' ends that",
+		path, st->st_uid, st->st_gid, st->st_mode & 07777, path);
 }
 
 static int refuse_kind(struct speckv_ctx *ctx, const char *path, const struct stat *st, bool folder)
 {
-	const char *what = S_ISLNK(st->st_mode)  ? "a symbolic link" :
-			   S_ISDIR(st->st_mode)  ? "a folder" :
-			   S_ISFIFO(st->st_mode) ? "a FIFO" :
-			   S_ISSOCK(st->st_mode) ? "a socket" :
-			   S_ISREG(st->st_mode)  ? "a file" :
-						   "a device node";
+	const char *what = S_ISLNK(st->st_mode) ? "a symbolic link"
+		: S_ISDIR(st->st_mode)		? "a folder"
+		: S_ISFIFO(st->st_mode)		? "a FIFO"
+		: S_ISSOCK(st->st_mode)		? "a socket"
+		: S_ISREG(st->st_mode)		? "a file"
+						: "a device node";
 
-	if (strcmp(path, ctx->runtime_dir) == 0 && ctx->runtime_named) /* a slip of the pen may name any file */
+	/* a slip of the pen may name any file */
+	if (strcmp(path, ctx->runtime_dir) == 0 && ctx->runtime_named)
 		return fail(ctx, folder && !S_ISLNK(st->st_mode) ? -ENOTDIR : -EACCES,
-			    "the runtime folder %s is %s: choose another, 'export SPECKV_RUNTIME_DIR=$(mktemp -d /dev/shm/speckv-XXXXXX)'", path, what);
-	return fail(ctx, folder && !S_ISLNK(st->st_mode) ? -ENOTDIR : -EACCES, "%s is %s, not a %s: remove it with 'rm %s%s'", path, what,
-		    folder ? "folder" : "regular file", S_ISDIR(st->st_mode) ? "-r " : "", path);
+			"the runtime folder %s is %s: choose another, 'export SPECKV_RUNTIME_DIR=$(mktemp -d /dev/shm/speckv-XXXXXX)'",
+			path, what);
+	return fail(ctx, folder && !S_ISLNK(st->st_mode) ? -ENOTDIR : -EACCES,
+		"%s is %s, not a %s: remove it with 'rm %s%s'", path, what,
+		folder ? "folder" : "regular file", S_ISDIR(st->st_mode) ? "-r " : "", path);
 }
 
 /* Could any user exchange what has a name in the folder of the first `length` bytes of a path? */
-static int exchangeable(struct speckv_ctx *ctx, const char *path, size_t length, const struct stat *st)
+static int exchangeable(struct speckv_ctx *ctx, const char *path, size_t length,
+	const struct stat *st)
 {
 	int shown = length ? (int)length : 1;
 
 	if (!(st->st_mode & S_IWOTH) || st->st_mode & S_ISVTX)
 		return 0;
-	return fail(ctx, -EACCES, "any user can exchange what lies in %.*s (mode %04o): 'chmod +t %.*s' ends that", shown, length ? path : "/", st->st_mode & 07777,
-		    shown, length ? path : "/");
+	return fail(ctx, -EACCES,
+		"any user can exchange what lies in %.*s (mode %04o): 'chmod +t %.*s' ends that",
+		shown, length ? path : "/", st->st_mode & 07777, shown, length ? path : "/");
 }
 
 static int denied(struct speckv_ctx *ctx, const char *path, int error)
@@ -109,20 +126,21 @@ static int denied(struct speckv_ctx *ctx, const char *path, int error)
 		return -ENOENT;
 	case EACCES:
 	case EPERM:
-		return fail(ctx, -EACCES, "no permission to open %s as uid %u: run as its owner", path, (unsigned int)geteuid());
+		return fail(ctx, -EACCES, "no permission to open %s as uid %u: run as its owner",
+			path, (unsigned int)geteuid());
 	default:
 		return fail(ctx, -error, "cannot open %s: %s", path, strerror(error));
 	}
 }
 
-/* ---- walking a path ------------------------------------------------------------------------------------------------- */
+/* ---- walking a path ------------------------------------------------------------------------- */
 
 struct walk {
 	struct speckv_ctx *ctx;
 	const char *path; /* for texts */
 	char rest[2 * SPECKV_PATH_BYTES]; /* still to go: links are replaced by what they lead to */
-	int fd;                           /* O_PATH: the folder that was reached */
-	size_t length;                    /* of what was to go at first */
+	int fd; /* O_PATH: the folder that was reached */
+	size_t length; /* of what was to go at first */
 	unsigned int links;
 };
 
@@ -134,9 +152,12 @@ static int take_link(struct walk *w, int link_fd, const struct stat *st, const c
 	int root;
 
 	if (!own(st->st_uid))
-		return fail(w->ctx, -EACCES, "%s leads through a symbolic link that uid %u made: name the folder itself", w->path, st->st_uid);
+		return fail(w->ctx, -EACCES,
+			"%s leads through a symbolic link that uid %u made: name the folder itself",
+			w->path, st->st_uid);
 	if (++w->links > LINKS_MOST)
-		return fail(w->ctx, -EACCES, "%s leads through more than %d symbolic links", w->path, LINKS_MOST);
+		return fail(w->ctx, -EACCES, "%s leads through more than %d symbolic links",
+			w->path, LINKS_MOST);
 	got = readlinkat(link_fd, "", target, sizeof(target) - 1);
 	if (got < 0)
 		return denied(w->ctx, w->path, errno);
@@ -170,8 +191,12 @@ static int step(struct walk *w)
 		return fail(w->ctx, -ENAMETOOLONG, "%s: the path is too long", w->path);
 	memcpy(name, at, length);
 	name[length] = 0;
-	if (fstat(w->fd, &st) == 0) /* after a link the place in the text is a guess: the whole path then */
-		rc = exchangeable(w->ctx, w->path, w->links || strlen(w->rest) > w->length ? strlen(w->path) : w->length - strlen(w->rest), &st);
+	/* after a link the place in the text is a guess: the whole path then */
+	if (fstat(w->fd, &st) == 0)
+		rc = exchangeable(w->ctx, w->path,
+			w->links || strlen(w->rest) > w->length ? strlen(w->path)
+								: w->length - strlen(w->rest),
+			&st);
 	if (rc)
 		return rc;
 	fd = openat(w->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -194,7 +219,10 @@ static int step(struct walk *w)
 	return rc;
 }
 
-/* The folder of the first `length` bytes of a path, as an O_PATH descriptor. `from`: where it begins, -1: at the root. */
+/*
+ * The folder of the first `length` bytes of a path, as an O_PATH descriptor. `from`: where it
+ * begins, -1: at the root.
+ */
 static int walk(struct speckv_ctx *ctx, int from, const char *path, size_t length, const char *text)
 {
 	struct walk w = { .ctx = ctx, .path = text, .length = length };
@@ -204,7 +232,8 @@ static int walk(struct speckv_ctx *ctx, int from, const char *path, size_t lengt
 		return fail(ctx, -ENAMETOOLONG, "%s: the path is too long", path);
 	memcpy(w.rest, path, length);
 	w.rest[length] = 0;
-	w.fd = from < 0 ? open("/", O_PATH | O_DIRECTORY | O_CLOEXEC) : openat(from, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	w.fd = from < 0 ? open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)
+			: openat(from, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (w.fd < 0)
 		return denied(ctx, path, errno);
 	while (!rc)
@@ -216,10 +245,11 @@ static int walk(struct speckv_ctx *ctx, int from, const char *path, size_t lengt
 	return rc;
 }
 
-/* ---- folders ---------------------------------------------------------------------------------------------------------- */
+/* ---- folders -------------------------------------------------------------------------------- */
 
 /* Look at a folder that is open as O_PATH, and open it for use. */
-static int take_folder(struct speckv_ctx *ctx, int path_fd, uid_t above, const char *path, unsigned int flags, struct folder *out)
+static int take_folder(struct speckv_ctx *ctx, int path_fd, uid_t above, const char *path,
+	unsigned int flags, struct folder *out)
 {
 	struct stat st;
 
@@ -232,7 +262,8 @@ static int take_folder(struct speckv_ctx *ctx, int path_fd, uid_t above, const c
 	if (st.st_mode & (S_IWGRP | S_IWOTH))
 		return refuse_writers(ctx, path, &st);
 	out->fd = openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (out->fd < 0 && errno == EACCES) /* search permission is enough for names that are known */
+	/* search permission is enough for names that are known */
+	if (out->fd < 0 && errno == EACCES)
 		out->fd = openat(path_fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (out->fd < 0)
 		return denied(ctx, path, errno);
@@ -250,7 +281,8 @@ int folder_holding(struct speckv_ctx *ctx, const char *path, struct folder *out)
 	fd = walk(ctx, -1, path, (size_t)(path_name(path) - path), path);
 	if (fd < 0)
 		return fd;
-	rc = fstat(fd, &st) != 0 ? denied(ctx, path, errno) : exchangeable(ctx, path, (size_t)(path_name(path) - path), &st);
+	rc = fstat(fd, &st) != 0 ? denied(ctx, path, errno)
+				 : exchangeable(ctx, path, (size_t)(path_name(path) - path), &st);
 	if (rc) {
 		close(fd);
 		return rc;
@@ -260,7 +292,8 @@ int folder_holding(struct speckv_ctx *ctx, const char *path, struct folder *out)
 	return 0;
 }
 
-int folder_enter(struct speckv_ctx *ctx, const struct folder *in, const char *path, unsigned int flags, struct folder *out)
+int folder_enter(struct speckv_ctx *ctx, const struct folder *in, const char *path,
+	unsigned int flags, struct folder *out)
 {
 	const char *name = path_name(path);
 	char words[SPACE_WORDS];
@@ -275,7 +308,8 @@ int folder_enter(struct speckv_ctx *ctx, const struct folder *in, const char *pa
 		if (rc && made)
 			unlinkat(in->fd, name, AT_REMOVEDIR);
 		if (rc)
-			return fail(ctx, rc, "cannot make the folder %s: %s", path, space_words(words, in->fd, 0, -rc));
+			return fail(ctx, rc, "cannot make the folder %s: %s", path,
+				space_words(words, in->fd, 0, -rc));
 	}
 	fd = openat(in->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
@@ -312,7 +346,8 @@ int folder_open(struct speckv_ctx *ctx, const char *path, unsigned int flags, st
 	if (rc == -ENOENT)
 		return fail(ctx, rc, "the folder that is to hold %s is not there", path);
 	if (!rc)
-		rc = folder_enter(ctx, &above, path, flags & SPECKV_FOLDER_PLAIN ? flags : flags | FOLDER_LINK, out);
+		rc = folder_enter(ctx, &above, path,
+			flags & SPECKV_FOLDER_PLAIN ? flags : flags | FOLDER_LINK, out);
 	folder_close(&above);
 	return rc;
 }
@@ -324,23 +359,28 @@ void folder_close(struct folder *folder)
 	folder->fd = -1;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------------ */
+/* ---- files ---------------------------------------------------------------------------------- */
 
-static int judge_file(struct speckv_ctx *ctx, const struct folder *in, const char *path, const struct stat *st, const struct file_rule *rule)
+static int judge_file(struct speckv_ctx *ctx, const struct folder *in, const char *path,
+	const struct stat *st, const struct file_rule *rule)
 {
 	if (!S_ISREG(st->st_mode) && !(rule->node && S_ISCHR(st->st_mode)))
 		return refuse_kind(ctx, path, st, false);
-	if (!own(st->st_uid) && st->st_uid != in->owner && st->st_uid != rule->owner && !(rule->group && group_shares(st)))
+	if (!own(st->st_uid) && st->st_uid != in->owner && st->st_uid != rule->owner &&
+		!(rule->group && group_shares(st)))
 		return refuse_owner(ctx, path, st);
 	if (st->st_mode & (S_IWGRP | S_IWOTH) & ~rule->writers)
 		return refuse_writers(ctx, path, st);
-	if (!in->trusted && S_ISREG(st->st_mode) && st->st_nlink > 1) /* a name that another user may have given to a file of ours */
-		return fail(ctx, -EACCES, "%s has %lu names (hard links): remove the others, 'find / -xdev -samefile %s' lists them", path,
-			    (unsigned long)st->st_nlink, path);
+	/* a name that another user may have given to a file of ours */
+	if (!in->trusted && S_ISREG(st->st_mode) && st->st_nlink > 1)
+		return fail(ctx, -EACCES,
+			"%s has %lu names (hard links): remove the others, 'find / -xdev -samefile %s' lists them",
+			path, (unsigned long)st->st_nlink, path);
 	return 0;
 }
 
-int file_open(struct speckv_ctx *ctx, const struct folder *in, const char *path, int flags, mode_t mode, const struct file_rule *rule)
+int file_open(struct speckv_ctx *ctx, const struct folder *in, const char *path, int flags,
+	mode_t mode, const struct file_rule *rule)
 {
 	const char *name = path_name(path);
 	char words[SPACE_WORDS];
@@ -358,7 +398,8 @@ int file_open(struct speckv_ctx *ctx, const struct folder *in, const char *path,
 	if (fd < 0 && errno == EROFS)
 		return fail(ctx, -EROFS, "%s lies on a read-only file system", path);
 	if (fd < 0 && errno == ENOSPC)
-		return fail(ctx, -ENOSPC, "cannot make %s: %s", path, space_words(words, in->fd, 0, ENOSPC));
+		return fail(ctx, -ENOSPC, "cannot make %s: %s", path,
+			space_words(words, in->fd, 0, ENOSPC));
 	if (fd < 0)
 		return denied(ctx, path, errno);
 	rc = fstat(fd, &st) != 0 ? denied(ctx, path, errno) : judge_file(ctx, in, path, &st, rule);
@@ -373,11 +414,12 @@ bool file_same(const struct folder *in, const char *path, int fd)
 {
 	struct stat named, held;
 
-	return fstat(fd, &held) == 0 && fstatat(in->fd, path_name(path), &named, AT_SYMLINK_NOFOLLOW) == 0 && named.st_dev == held.st_dev &&
-	       named.st_ino == held.st_ino;
+	return fstat(fd, &held) == 0 &&
+		fstatat(in->fd, path_name(path), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+		named.st_dev == held.st_dev && named.st_ino == held.st_ino;
 }
 
-/* ---- <speckv/folder.h> ------------------------------------------------------------------------------------------------ */
+/* ---- <speckv/folder.h> ---------------------------------------------------------------------- */
 
 int speckv_folder_open(struct speckv_ctx *ctx, const char *path, unsigned int flags)
 {
@@ -386,15 +428,20 @@ int speckv_folder_open(struct speckv_ctx *ctx, const char *path, unsigned int fl
 
 	if (!ctx || !path)
 		return -EINVAL;
-	if (*path != '/' || flags & ~(unsigned int)(SPECKV_FOLDER_MAKE | SPECKV_FOLDER_GROUP | SPECKV_FOLDER_PLAIN))
-		return fail(ctx, -EINVAL, "%s: not an absolute path, or unknown flags %#x", path, flags);
+	if (*path != '/' ||
+		flags &
+			~(unsigned int)(SPECKV_FOLDER_MAKE | SPECKV_FOLDER_GROUP |
+				SPECKV_FOLDER_PLAIN))
+		return fail(ctx, -EINVAL, "%s: not an absolute path, or unknown flags %#x", path,
+			flags);
 	rc = folder_open(ctx, path, flags, &folder);
 	if (rc == -ENOENT)
 		fail_text(ctx, "there is no folder %s", path);
 	return rc ? rc : folder.fd;
 }
 
-int speckv_file_open(struct speckv_ctx *ctx, int folder, const char *path, int flags, unsigned int mode)
+int speckv_file_open(struct speckv_ctx *ctx, int folder, const char *path, int flags,
+	unsigned int mode)
 {
 	struct folder in = { .fd = folder, .trusted = true };
 	struct stat st;
@@ -413,13 +460,16 @@ int speckv_file_open(struct speckv_ctx *ctx, int folder, const char *path, int f
 
 int folder_flush(const struct folder *folder)
 {
-	int fd, rc = fsync(folder->fd) == 0 || errno == EINVAL ? 0 : -errno; /* EINVAL: a file system that keeps no folder on a medium */
+	/* EINVAL: a file system that keeps no folder on a medium */
+	int fd, rc = fsync(folder->fd) == 0 || errno == EINVAL ? 0 : -errno;
 
 	if (rc != -EBADF)
 		return rc;
-	fd = openat(folder->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* an O_PATH descriptor cannot be flushed */
+	/* an O_PATH descriptor cannot be flushed */
+	fd = openat(folder->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return errno == EACCES ? 0 : -errno; /* a folder that this user may write and not read, and so not flush */
+		/* a folder that this user may write and not read, and so not flush */
+		return errno == EACCES ? 0 : -errno;
 	rc = fsync(fd) == 0 || errno == EINVAL ? 0 : -errno;
 	close(fd);
 	return rc;
@@ -432,11 +482,14 @@ const char *space_words(char text[SPACE_WORDS], int fd, uint64_t want, int error
 
 	if (error == EROFS)
 		snprintf(text, SPACE_WORDS, "it lies on a read-only file system");
-	else if (error == ENOSPC && fd >= 0 && fstatvfs(fd, &vfs) == 0 && vfs.f_files && vfs.f_favail == 0)
-		snprintf(text, SPACE_WORDS, "its file system has no inodes left (0 of %llu): remove files there, or give it more ('mount -o remount,nr_inodes=')",
-			 (unsigned long long)vfs.f_files);
+	else if (error == ENOSPC && fd >= 0 && fstatvfs(fd, &vfs) == 0 && vfs.f_files &&
+		vfs.f_favail == 0)
+		snprintf(text, SPACE_WORDS,
+			"its file system has no inodes left (0 of %llu): remove files there, or give it more ('mount -o remount,nr_inodes=')",
+			(unsigned long long)vfs.f_files);
 	else if (error == ENOSPC && want && fd >= 0 && fstatvfs(fd, &vfs) == 0)
-		snprintf(text, SPACE_WORDS, "it needs %s, and its file system has %s free", human(a, want), human(b, (uint64_t)vfs.f_bavail * vfs.f_frsize));
+		snprintf(text, SPACE_WORDS, "it needs %s, and its file system has %s free",
+			human(a, want), human(b, (uint64_t)vfs.f_bavail * vfs.f_frsize));
 	else
 		snprintf(text, SPACE_WORDS, "%s", strerror(error));
 	return text;

@@ -22,7 +22,10 @@ static void parent(void)
 	pthread_mutex_unlock(&lock);
 }
 
-/* MADV_DONTFORK left a hole, which nothing else may have taken yet: the handlers run before fork() returns. */
+/*
+ * MADV_DONTFORK left a hole, which nothing else may have taken yet: the handlers run before fork()
+ * returns.
+ */
 static void fill(struct fork_guard *guard)
 {
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Open-file-description locks, which the kernel drops when their holder dies, whatever kills it. A shared lock needs read permission only,
- * and blocks an exclusive one: locks lie in files that only users who may write what they guard can open.
+ * Open-file-description locks, which the kernel drops when their holder dies, whatever kills it. A
+ * shared lock needs read permission only, and blocks an exclusive one: locks lie in files that only
+ * users who may write what they guard can open.
  */
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -59,9 +60,10 @@ bool lock_shared(int fd, long long byte)
 	return lock_call(fd, F_OFD_GETLK, F_WRLCK, byte, &lock) == 0 && lock.l_type == F_RDLCK;
 }
 
-/* ---- a device's ------------------------------------------------------------------------------------------------------- */
+/* ---- a device's ----------------------------------------------------------------------------- */
 
 mode_t readers_only(mode_t mode)
 {
-	return (mode & S_IRGRP && !(mode & S_IWGRP) ? S_IRGRP : 0) | (mode & S_IROTH && !(mode & S_IWOTH) ? S_IROTH : 0);
+	return (mode & S_IRGRP && !(mode & S_IWGRP) ? S_IRGRP : 0) |
+		(mode & S_IROTH && !(mode & S_IWOTH) ? S_IROTH : 0);
 }

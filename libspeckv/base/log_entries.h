@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* How long an entry of a card's log is, as this build writes it and reads it at least. For card/ and client/card. */
+/*
+ * How long an entry of a card's log is, as this build writes it and reads it at least. For card/
+ * and client/card.
+ */
 #ifndef SPECKV_BASE_LOG_ENTRIES_H
 #define SPECKV_BASE_LOG_ENTRIES_H
 

@@ -2,9 +2,9 @@
 /*
  * Bundles: bitstreams/FORMAT.md in C.
  *
- * Every part of a bundle has exactly one encoding, so that a byte that was changed is a bundle that is refused: header
- * and envelope are compared with literals, the manifest is read by the table that writes it, base64 has its unused bits
- * zero.
+ * Every part of a bundle has exactly one encoding, so that a byte that was changed is a bundle that
+ * is refused: header and envelope are compared with literals, the manifest is read by the table
+ * that writes it, base64 has its unused bits zero.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -23,7 +23,7 @@
 
 static const char magic[8] = { 'S', 'P', 'K', 'V', 'B', 'N', 'D', 'L' };
 
-/* ---- text: read and written by the same rules ------------------------------------------------------------- */
+/* ---- text: read and written by the same rules ----------------------------------------------- */
 
 struct reader {
 	const uint8_t *at;
@@ -130,7 +130,8 @@ static void read_hex(struct reader *r, uint8_t *out, size_t n)
 	}
 }
 
-static const char base64_digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static const char base64_digits[] =
+	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 static void put_base64(struct writer *w, const uint8_t *bytes, size_t n)
 {
@@ -171,7 +172,8 @@ static size_t read_base64(struct reader *r, uint8_t *out, size_t capacity)
 		}
 		r->at += 4;
 		/* Padding only at the end, and unused bits zero: one encoding for each value. */
-		if ((have < 3 && (!next_is(r, '"') || bits & ((1u << (24 - 8 * have)) - 1))) || have > capacity - n) {
+		if ((have < 3 && (!next_is(r, '"') || bits & ((1u << (24 - 8 * have)) - 1))) ||
+			have > capacity - n) {
 			r->bad = true;
 			return 0;
 		}
@@ -181,7 +183,7 @@ static size_t read_base64(struct reader *r, uint8_t *out, size_t capacity)
 	return n;
 }
 
-/* ---- manifest --------------------------------------------------------------------------------------------- */
+/* ---- manifest ------------------------------------------------------------------------------- */
 
 enum kind { INTEGER, TEXT, HEX };
 
@@ -194,7 +196,8 @@ static const struct field {
 	uint64_t max;
 } fields[] = {
 #define MANIFEST struct speckv_bundle_manifest
-#define FIELD(name, kind, max) { #name, kind, offsetof(MANIFEST, name), sizeof(((MANIFEST *)0)->name), max }
+#define FIELD(name, kind, max) \
+	{ #name, kind, offsetof(MANIFEST, name), sizeof(((MANIFEST *)0)->name), max }
 	FIELD(bitstream_bytes, INTEGER, SPECKV_BUNDLE_BITSTREAM_BYTES_MAX),
 	FIELD(bitstream_sha256, HEX, 0),
 	FIELD(build_id, HEX, 0),
@@ -285,7 +288,8 @@ static void put_member(struct writer *w, const struct field *f, const uint8_t *a
 }
 
 /* The one encoding of a manifest; 0: a field does not fit. */
-static size_t write_manifest(const struct speckv_bundle_manifest *manifest, uint8_t *out, size_t capacity)
+static size_t write_manifest(const struct speckv_bundle_manifest *manifest, uint8_t *out,
+	size_t capacity)
 {
 	struct writer w = { (char *)out, (char *)out + capacity, manifest->bitstream_bytes == 0 };
 
@@ -323,7 +327,7 @@ static int read_manifest(const uint8_t *payload, size_t n, struct speckv_bundle_
 	return r.bad || r.at != r.end || out->bitstream_bytes == 0 ? -EBADMSG : 0;
 }
 
-/* ---- envelope --------------------------------------------------------------------------------------------- */
+/* ---- envelope ------------------------------------------------------------------------------- */
 
 struct envelope {
 	uint8_t payload[PAYLOAD_BYTES_MAX];
@@ -346,7 +350,8 @@ static int read_envelope(const uint8_t *bytes, size_t n, struct envelope *out)
 		expect(&r, "{\"keyid\":\"");
 		read_hex(&r, out->key_id, sizeof(out->key_id));
 		expect(&r, "\",\"sig\":\"");
-		if (read_base64(&r, out->signature, sizeof(out->signature)) != sizeof(out->signature))
+		if (read_base64(&r, out->signature, sizeof(out->signature)) !=
+			sizeof(out->signature))
 			r.bad = true;
 		expect(&r, "\"}");
 	}
@@ -395,14 +400,17 @@ static int sha256(const void *data, size_t n, uint8_t digest[SPECKV_BUNDLE_DIGES
 
 static int verify_signature(const struct envelope *envelope, const uint8_t *public_key)
 {
-	EVP_PKEY *key = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key, SPECKV_BUNDLE_KEY_BYTES);
+	EVP_PKEY *key = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key,
+		SPECKV_BUNDLE_KEY_BYTES);
 	EVP_MD_CTX *context = EVP_MD_CTX_new();
 	uint8_t pae[PAE_BYTES_MAX];
 	size_t n = write_pae(envelope, pae);
 	int rc = -ENOMEM;
 
 	if (key && context && EVP_DigestVerifyInit(context, NULL, NULL, NULL, key) == 1)
-		rc = EVP_DigestVerify(context, envelope->signature, SIGNATURE_BYTES, pae, n) == 1 ? 0 : -EBADMSG;
+		rc = EVP_DigestVerify(context, envelope->signature, SIGNATURE_BYTES, pae, n) == 1
+			? 0
+			: -EBADMSG;
 	EVP_MD_CTX_free(context);
 	EVP_PKEY_free(key);
 	ERR_clear_error();
@@ -427,7 +435,7 @@ static int authenticate(const struct envelope *envelope, const struct speckv_bun
 }
 
 int speckv_envelope_verify(const void *bytes, size_t n, const struct speckv_bundle_keys *keys,
-			   struct speckv_bundle_manifest *out)
+	struct speckv_bundle_manifest *out)
 {
 	struct speckv_bundle_manifest manifest;
 	struct envelope envelope;
@@ -451,7 +459,7 @@ int speckv_envelope_verify(const void *bytes, size_t n, const struct speckv_bund
 	return 0;
 }
 
-/* ---- container -------------------------------------------------------------------------------------------- */
+/* ---- container ------------------------------------------------------------------------------ */
 
 static uint64_t get_le(const uint8_t *at, size_t n)
 {
@@ -477,7 +485,8 @@ static bool all_zero(const uint8_t *at, size_t n)
 	return !any;
 }
 
-int speckv_bundle_envelope(const void *bytes, size_t n, const uint8_t **envelope, size_t *envelope_bytes)
+int speckv_bundle_envelope(const void *bytes, size_t n, const uint8_t **envelope,
+	size_t *envelope_bytes)
 {
 	const uint8_t *at = bytes;
 	uint64_t length, bitstream_bytes;
@@ -488,8 +497,9 @@ int speckv_bundle_envelope(const void *bytes, size_t n, const uint8_t **envelope
 		return -EPROTONOSUPPORT;
 	length = get_le(at + 12, 4);
 	bitstream_bytes = get_le(at + 16, 8);
-	if (length > SPECKV_BUNDLE_ENVELOPE_BYTES_MAX || bitstream_bytes > SPECKV_BUNDLE_BITSTREAM_BYTES_MAX ||
-	    bitstream_bytes != n - SPECKV_BUNDLE_BITSTREAM_OFFSET)
+	if (length > SPECKV_BUNDLE_ENVELOPE_BYTES_MAX ||
+		bitstream_bytes > SPECKV_BUNDLE_BITSTREAM_BYTES_MAX ||
+		bitstream_bytes != n - SPECKV_BUNDLE_BITSTREAM_OFFSET)
 		return -EBADMSG;
 	if (!all_zero(at + 24, SPECKV_BUNDLE_ENVELOPE_OFFSET - 24))
 		return -EBADMSG;
@@ -501,7 +511,8 @@ int speckv_bundle_envelope(const void *bytes, size_t n, const uint8_t **envelope
 	return 0;
 }
 
-static int verify_bitstream(const uint8_t *bytes, size_t n, const struct speckv_bundle_manifest *manifest)
+static int verify_bitstream(const uint8_t *bytes, size_t n,
+	const struct speckv_bundle_manifest *manifest)
 {
 	uint8_t digest[SPECKV_BUNDLE_DIGEST_BYTES];
 	int rc;
@@ -515,7 +526,7 @@ static int verify_bitstream(const uint8_t *bytes, size_t n, const struct speckv_
 }
 
 int speckv_bundle_verify(const void *bytes, size_t n, const struct speckv_bundle_keys *keys,
-			 struct speckv_bundle_manifest *out)
+	struct speckv_bundle_manifest *out)
 {
 	struct speckv_bundle_manifest manifest;
 	const uint8_t *envelope;
@@ -535,7 +546,7 @@ int speckv_bundle_verify(const void *bytes, size_t n, const struct speckv_bundle
 }
 
 static int read_bundle(const uint8_t *bytes, size_t n, struct envelope *envelope,
-		       struct speckv_bundle_manifest *manifest, size_t *envelope_bytes)
+	struct speckv_bundle_manifest *manifest, size_t *envelope_bytes)
 {
 	const uint8_t *at;
 	int rc = speckv_bundle_envelope(bytes, n, &at, envelope_bytes);
@@ -573,7 +584,8 @@ static int write_front(const struct envelope *envelope, uint8_t *bytes, uint64_t
 	size_t n;
 
 	memset(bytes, 0, SPECKV_BUNDLE_BITSTREAM_OFFSET);
-	n = write_envelope(envelope, bytes + SPECKV_BUNDLE_ENVELOPE_OFFSET, SPECKV_BUNDLE_ENVELOPE_BYTES_MAX);
+	n = write_envelope(envelope, bytes + SPECKV_BUNDLE_ENVELOPE_OFFSET,
+		SPECKV_BUNDLE_ENVELOPE_BYTES_MAX);
 	if (!n)
 		return -EINVAL;
 	memcpy(bytes, magic, sizeof(magic));
@@ -583,8 +595,8 @@ static int write_front(const struct envelope *envelope, uint8_t *bytes, uint64_t
 	return 0;
 }
 
-int speckv_bundle_build(const struct speckv_bundle_manifest *manifest, const void *bitstream, size_t bitstream_bytes,
-			void *out, size_t capacity)
+int speckv_bundle_build(const struct speckv_bundle_manifest *manifest, const void *bitstream,
+	size_t bitstream_bytes, void *out, size_t capacity)
 {
 	struct speckv_bundle_manifest filled;
 	struct envelope envelope = { .is_signed = false };
@@ -601,7 +613,8 @@ int speckv_bundle_build(const struct speckv_bundle_manifest *manifest, const voi
 	rc = sha256(bitstream, bitstream_bytes, filled.bitstream_sha256);
 	if (rc)
 		return rc;
-	envelope.payload_bytes = write_manifest(&filled, envelope.payload, sizeof(envelope.payload));
+	envelope.payload_bytes =
+		write_manifest(&filled, envelope.payload, sizeof(envelope.payload));
 	if (!envelope.payload_bytes)
 		return -EINVAL;
 	memmove((uint8_t *)out + SPECKV_BUNDLE_BITSTREAM_OFFSET, bitstream, bitstream_bytes);
@@ -628,10 +641,12 @@ int speckv_bundle_sign(void *bytes, size_t n, const uint8_t secret_key[SPECKV_BU
 	if (rc)
 		return rc;
 	envelope.is_signed = true;
-	key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, secret_key, SPECKV_BUNDLE_KEY_BYTES);
+	key = EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, secret_key,
+		SPECKV_BUNDLE_KEY_BYTES);
 	context = EVP_MD_CTX_new();
 	if (!key || !context || EVP_DigestSignInit(context, NULL, NULL, NULL, key) != 1 ||
-	    EVP_DigestSign(context, envelope.signature, &length, pae, write_pae(&envelope, pae)) != 1)
+		EVP_DigestSign(context, envelope.signature, &length, pae,
+			write_pae(&envelope, pae)) != 1)
 		rc = -ENOMEM;
 	EVP_MD_CTX_free(context);
 	EVP_PKEY_free(key);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The keys that sign bundles: made, named, and as PEM. For the host that keeps them; a card has public keys in slots.
+ * The keys that sign bundles: made, named, and as PEM. For the host that keeps them; a card has
+ * public keys in slots.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -15,7 +16,8 @@
 
 static EVP_PKEY *from_secret(const uint8_t *secret_key)
 {
-	return EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, secret_key, SPECKV_BUNDLE_KEY_BYTES);
+	return EVP_PKEY_new_raw_private_key(EVP_PKEY_ED25519, NULL, secret_key,
+		SPECKV_BUNDLE_KEY_BYTES);
 }
 
 int speckv_bundle_key_generate(uint8_t secret_key[SPECKV_BUNDLE_KEY_BYTES])
@@ -29,7 +31,7 @@ int speckv_bundle_key_generate(uint8_t secret_key[SPECKV_BUNDLE_KEY_BYTES])
 }
 
 int speckv_bundle_key_public(const uint8_t secret_key[SPECKV_BUNDLE_KEY_BYTES],
-			     uint8_t public_key[SPECKV_BUNDLE_KEY_BYTES])
+	uint8_t public_key[SPECKV_BUNDLE_KEY_BYTES])
 {
 	EVP_PKEY *key = from_secret(secret_key);
 	size_t n = SPECKV_BUNDLE_KEY_BYTES;
@@ -39,9 +41,12 @@ int speckv_bundle_key_public(const uint8_t secret_key[SPECKV_BUNDLE_KEY_BYTES],
 	return rc;
 }
 
-int speckv_bundle_key_id(const uint8_t public_key[SPECKV_BUNDLE_KEY_BYTES], uint8_t id[SPECKV_BUNDLE_DIGEST_BYTES])
+int speckv_bundle_key_id(const uint8_t public_key[SPECKV_BUNDLE_KEY_BYTES],
+	uint8_t id[SPECKV_BUNDLE_DIGEST_BYTES])
 {
-	return EVP_Digest(public_key, SPECKV_BUNDLE_KEY_BYTES, id, NULL, EVP_sha256(), NULL) == 1 ? 0 : -ENOMEM;
+	return EVP_Digest(public_key, SPECKV_BUNDLE_KEY_BYTES, id, NULL, EVP_sha256(), NULL) == 1
+		? 0
+		: -ENOMEM;
 }
 
 static int write_pem(EVP_PKEY *key, bool secret, char *pem, size_t capacity)
@@ -51,8 +56,9 @@ static int write_pem(EVP_PKEY *key, bool secret, char *pem, size_t capacity)
 	long n;
 	int rc = -ENOMEM;
 
-	if (key && bio && (secret ? PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL)
-				  : PEM_write_bio_PUBKEY(bio, key)) == 1) {
+	if (key && bio &&
+		(secret ? PEM_write_bio_PKCS8PrivateKey(bio, key, NULL, NULL, 0, NULL, NULL)
+			: PEM_write_bio_PUBKEY(bio, key)) == 1) {
 		n = BIO_get_mem_data(bio, &text);
 		rc = n < 0 || (size_t)n >= capacity ? -ENOSPC : 0;
 		if (!rc) {
@@ -65,14 +71,17 @@ static int write_pem(EVP_PKEY *key, bool secret, char *pem, size_t capacity)
 	return rc;
 }
 
-int speckv_bundle_secret_to_pem(const uint8_t secret_key[SPECKV_BUNDLE_KEY_BYTES], char *pem, size_t capacity)
+int speckv_bundle_secret_to_pem(const uint8_t secret_key[SPECKV_BUNDLE_KEY_BYTES], char *pem,
+	size_t capacity)
 {
 	return write_pem(from_secret(secret_key), true, pem, capacity);
 }
 
-int speckv_bundle_public_to_pem(const uint8_t public_key[SPECKV_BUNDLE_KEY_BYTES], char *pem, size_t capacity)
+int speckv_bundle_public_to_pem(const uint8_t public_key[SPECKV_BUNDLE_KEY_BYTES], char *pem,
+	size_t capacity)
 {
-	EVP_PKEY *key = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key, SPECKV_BUNDLE_KEY_BYTES);
+	EVP_PKEY *key = EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, public_key,
+		SPECKV_BUNDLE_KEY_BYTES);
 
 	return write_pem(key, false, pem, capacity);
 }
@@ -97,12 +106,14 @@ static int read_pem(const char *pem, size_t n, bool secret, uint8_t out[SPECKV_B
 	bio = BIO_new_mem_buf(pem, (int)n);
 	if (!bio)
 		return -ENOMEM;
-	key = (secret ? PEM_read_bio_PrivateKey : PEM_read_bio_PUBKEY)(bio, NULL, no_passphrase, &encrypted);
+	key = (secret ? PEM_read_bio_PrivateKey : PEM_read_bio_PUBKEY)(bio, NULL, no_passphrase,
+		&encrypted);
 	if (!key)
 		rc = encrypted ? -EACCES : -EBADMSG;
 	else if (EVP_PKEY_get_base_id(key) != EVP_PKEY_ED25519)
 		rc = -EOPNOTSUPP;
-	else if ((secret ? EVP_PKEY_get_raw_private_key : EVP_PKEY_get_raw_public_key)(key, out, &length) != 1)
+	else if ((secret ? EVP_PKEY_get_raw_private_key : EVP_PKEY_get_raw_public_key)(key, out,
+			 &length) != 1)
 		rc = -EBADMSG;
 	EVP_PKEY_free(key);
 	BIO_free(bio);
@@ -110,12 +121,14 @@ static int read_pem(const char *pem, size_t n, bool secret, uint8_t out[SPECKV_B
 	return rc;
 }
 
-int speckv_bundle_secret_from_pem(const char *pem, size_t n, uint8_t secret_key[SPECKV_BUNDLE_KEY_BYTES])
+int speckv_bundle_secret_from_pem(const char *pem, size_t n,
+	uint8_t secret_key[SPECKV_BUNDLE_KEY_BYTES])
 {
 	return read_pem(pem, n, true, secret_key);
 }
 
-int speckv_bundle_public_from_pem(const char *pem, size_t n, uint8_t public_key[SPECKV_BUNDLE_KEY_BYTES])
+int speckv_bundle_public_from_pem(const char *pem, size_t n,
+	uint8_t public_key[SPECKV_BUNDLE_KEY_BYTES])
 {
 	return read_pem(pem, n, false, public_key);
 }

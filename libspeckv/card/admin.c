@@ -43,9 +43,11 @@ static uint16_t identify(struct card_context *context)
 	out.security_version = card->flash.record.security_version;
 	out.commit_timeout_ms = config->flash ? 60000 : 0;
 	if (memory_superblock(card)->model_bytes)
-		memcpy(out.model_digest, memory_superblock(card)->model_digest, sizeof(out.model_digest));
+		memcpy(out.model_digest, memory_superblock(card)->model_digest,
+			sizeof(out.model_digest));
 	for (unsigned int i = 0; i < card->flash.key_count; i++)
-		if (!card_sha256(card->flash.keys[i].key, sizeof(card->flash.keys[i].key), out.key_digests[i]))
+		if (!card_sha256(card->flash.keys[i].key, sizeof(card->flash.keys[i].key),
+			    out.key_digests[i]))
 			return SPECKV_STATUS_INTERNAL;
 	return card_data_write(context, command->data_address, &out, sizeof(out));
 }
@@ -63,7 +65,8 @@ static uint16_t data_command(struct card_context *context)
 		return CARD_INVALID(context, data.reserved);
 	if (command->data_address % 64)
 		return CARD_INVALID(context, data.data_address);
-	return command->opcode == SPECKV_ADMIN_IDENTIFY ? identify(context) : card_create_pool(context);
+	return command->opcode == SPECKV_ADMIN_IDENTIFY ? identify(context)
+							: card_create_pool(context);
 }
 
 static void reset_engine(struct card_context *context)
@@ -81,7 +84,8 @@ static void reset_engine(struct card_context *context)
 		}
 		function->reset_count++;
 	}
-	card_event(card, SPECKV_CARD_RESET, SPECKV_WARNING, context->function->index, 0, SPECKV_RESET_ENGINE, "engine reset");
+	card_event(card, SPECKV_CARD_RESET, SPECKV_WARNING, context->function->index, 0,
+		SPECKV_RESET_ENGINE, "engine reset");
 }
 
 static uint16_t reset(struct card_context *context)
@@ -105,11 +109,12 @@ static uint16_t reset(struct card_context *context)
 		return SPECKV_STATUS_OK;
 	case SPECKV_RESET_CARD:
 		if (card->temperature >= card->config.trip_millicelsius ||
-		    (card->ops.memory_lost && card->ops.memory_lost(card->arg)))
+			(card->ops.memory_lost && card->ops.memory_lost(card->arg)))
 			return SPECKV_STATUS_NOT_READY; /* what stopped it is still there */
 		card->fatal = 0;
 		card->reboot_wanted = true;
-		card_event(card, SPECKV_CARD_RESET, SPECKV_WARNING, context->function->index, 0, SPECKV_RESET_CARD, "card reset");
+		card_event(card, SPECKV_CARD_RESET, SPECKV_WARNING, context->function->index, 0,
+			SPECKV_RESET_CARD, "card reset");
 		return SPECKV_STATUS_OK;
 	case SPECKV_RESET_COUNTERS:
 		card_statistics_reset(card);
@@ -122,7 +127,8 @@ static uint16_t reset(struct card_context *context)
 /* A card that stopped says why, and can be reset. */
 static bool in_fatal(uint8_t opcode)
 {
-	return opcode == SPECKV_ADMIN_IDENTIFY || opcode == SPECKV_ADMIN_GET_LOG || opcode == SPECKV_ADMIN_GET_FEATURE || opcode == SPECKV_ADMIN_RESET;
+	return opcode == SPECKV_ADMIN_IDENTIFY || opcode == SPECKV_ADMIN_GET_LOG ||
+		opcode == SPECKV_ADMIN_GET_FEATURE || opcode == SPECKV_ADMIN_RESET;
 }
 
 uint16_t card_admin(struct card_context *context)

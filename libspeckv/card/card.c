@@ -23,7 +23,9 @@ static void set_defaults(struct speckv_card_config *config)
 	config->stage_bytes = config->stage_bytes / SPECKV_CARD_PAGE_BYTES * SPECKV_CARD_PAGE_BYTES;
 	/* What sessions remember takes at most 1/16 of device memory. */
 	for (uint32_t n = 1024; !config->sessions; n /= 2)
-		if (n == 1 || (uint64_t)n * config->functions_max * sizeof(struct memory_session) <= config->memory_bytes / 16)
+		if (n == 1 ||
+			(uint64_t)n * config->functions_max * sizeof(struct memory_session) <=
+				config->memory_bytes / 16)
 			config->sessions = n;
 	if (!config->throttle_millicelsius)
 		config->throttle_millicelsius = 85000;
@@ -33,19 +35,23 @@ static void set_defaults(struct speckv_card_config *config)
 
 static bool config_valid(const struct speckv_card_ops *ops, const struct speckv_card_config *config)
 {
-	if (!ops->now_ns || !ops->dma_read || !ops->dma_write || !ops->dma_publish || !ops->interrupt)
+	if (!ops->now_ns || !ops->dma_read || !ops->dma_write || !ops->dma_publish ||
+		!ops->interrupt)
 		return false;
-	if (!config->memory || (uintptr_t)config->memory % 4096 || config->memory_bytes > UINT64_C(1) << 47)
+	if (!config->memory || (uintptr_t)config->memory % 4096 ||
+		config->memory_bytes > UINT64_C(1) << 47)
 		return false;
-	if (config->functions_max > CARD_FUNCTIONS || config->sessions > 1u << 20 || config->activation > SPECKV_ACTIVATION_NEEDS_POWER_CYCLE ||
-	    config->transfer_bytes > 1u << 30 || config->stage_bytes > config->memory_bytes ||
-	    config->throttle_millicelsius >= config->trip_millicelsius)
+	if (config->functions_max > CARD_FUNCTIONS || config->sessions > 1u << 20 ||
+		config->activation > SPECKV_ACTIVATION_NEEDS_POWER_CYCLE ||
+		config->transfer_bytes > 1u << 30 || config->stage_bytes > config->memory_bytes ||
+		config->throttle_millicelsius >= config->trip_millicelsius)
 		return false;
 	if (!config->flash)
 		return true;
-	return ops->flash_erase && ops->flash_program && config->flash_slot_bytes && config->flash_slot_bytes % FLASH_SECTOR == 0 &&
-	       config->flash_slot_bytes <= (uint64_t)(FLASH_SECTOR - FLASH_MARKS) * FLASH_CHUNK &&
-	       config->flash_bytes >= speckv_card_flash_bytes(config->flash_slot_bytes);
+	return ops->flash_erase && ops->flash_program && config->flash_slot_bytes &&
+		config->flash_slot_bytes % FLASH_SECTOR == 0 &&
+		config->flash_slot_bytes <= (uint64_t)(FLASH_SECTOR - FLASH_MARKS) * FLASH_CHUNK &&
+		config->flash_bytes >= speckv_card_flash_bytes(config->flash_slot_bytes);
 }
 
 static int recover(struct speckv_card *card)
@@ -70,7 +76,8 @@ static int recover(struct speckv_card *card)
 	return 0;
 }
 
-int speckv_card_create(const struct speckv_card_ops *ops, void *arg, const struct speckv_card_config *config, struct speckv_card **out)
+int speckv_card_create(const struct speckv_card_ops *ops, void *arg,
+	const struct speckv_card_config *config, struct speckv_card **out)
 {
 	struct speckv_card *card;
 	int rc;
@@ -100,7 +107,9 @@ void speckv_card_destroy(struct speckv_card *card)
 {
 	if (!card)
 		return;
-	/* Power is off: tables stay as they are, and fills are found unfinished by the next start. */
+	/*
+	 * Power is off: tables stay as they are, and fills are found unfinished by the next start.
+	 */
 	for (unsigned int f = 0; f < CARD_FUNCTIONS; f++)
 		if (card->functions[f])
 			card_function_free(card->functions[f]);

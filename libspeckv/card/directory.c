@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The directory: what every page of a pool holds, and which queue pairs (agents) hold a block. A fill is E or M and has one owner;
- * sealing makes it S; an invalidation recalls the holders and fences those that stay silent.
+ * The directory: what every page of a pool holds, and which queue pairs (agents) hold a block. A
+ * fill is E or M and has one owner; sealing makes it S; an invalidation recalls the holders and
+ * fences those that stay silent.
  */
 #include "card/directory.h"
 
@@ -14,8 +15,8 @@ struct card_block *card_block_at(struct card_pool *pool, uint64_t address)
 }
 
 /* A sealed block. */
-uint16_t card_block_find(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t generation,
-			 struct card_block **out)
+uint16_t card_block_find(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t generation, struct card_block **out)
 {
 	uint8_t *unused;
 	uint16_t status = card_map(context, pool, address, 1, &unused);
@@ -28,10 +29,14 @@ uint16_t card_block_find(struct card_context *context, struct card_pool *pool, u
 	return SPECKV_STATUS_OK;
 }
 
-/* May something new be put there? `address` is at the start of a page, and the range is in the pool. */
+/*
+ * May something new be put there? `address` is at the start of a page, and the range is in the
+ * pool.
+ */
 bool card_run_free(const struct card_pool *pool, uint64_t address, uint64_t bytes, uint16_t *status)
 {
-	uint64_t first = address / page_bytes(pool), count = (bytes + page_bytes(pool) - 1) / page_bytes(pool);
+	uint64_t first = address / page_bytes(pool),
+		 count = (bytes + page_bytes(pool) - 1) / page_bytes(pool);
 
 	for (uint64_t i = first; i < first + count; i++) {
 		const struct card_block *block = &pool->blocks[i];
@@ -40,16 +45,18 @@ bool card_run_free(const struct card_pool *pool, uint64_t address, uint64_t byte
 			continue;
 		if (block->state == BLOCK_REST)
 			block = &pool->blocks[block->head];
-		*status = block->state == BLOCK_SEALED ? SPECKV_STATUS_SEALED : SPECKV_STATUS_CONFLICT;
+		*status = block->state == BLOCK_SEALED ? SPECKV_STATUS_SEALED
+						       : SPECKV_STATUS_CONFLICT;
 		return false;
 	}
 	return true;
 }
 
-static void block_fill(struct speckv_card *card, struct card_pool *pool, uint64_t address, uint64_t generation, uint64_t bytes,
-		       enum card_block_state state, uint8_t owner)
+static void block_fill(struct speckv_card *card, struct card_pool *pool, uint64_t address,
+	uint64_t generation, uint64_t bytes, enum card_block_state state, uint8_t owner)
 {
-	uint32_t head = (uint32_t)(address / page_bytes(pool)), count = (uint32_t)((bytes + page_bytes(pool) - 1) / page_bytes(pool));
+	uint32_t head = (uint32_t)(address / page_bytes(pool)),
+		 count = (uint32_t)((bytes + page_bytes(pool) - 1) / page_bytes(pool));
 	struct card_block *block = &pool->blocks[head];
 
 	for (uint32_t i = 1; i < count; i++) {
@@ -74,7 +81,8 @@ static void block_fill(struct speckv_card *card, struct card_pool *pool, uint64_
 	}
 }
 
-void card_block_publish(struct speckv_card *card, struct card_pool *pool, uint64_t address, uint64_t generation, uint64_t bytes)
+void card_block_publish(struct speckv_card *card, struct card_pool *pool, uint64_t address,
+	uint64_t generation, uint64_t bytes)
 {
 	block_fill(card, pool, address, generation, bytes, BLOCK_SEALED, CARD_AGENTS);
 }
@@ -89,8 +97,12 @@ void card_agent_let_go(struct speckv_card *card, unsigned int agent)
 	queue->agent = CARD_AGENTS;
 }
 
-/* One agent gives a block up. What that means to an invalidation which waits for it, its next look tells. */
-static void release(struct speckv_card *card, struct card_pool *pool, struct card_block *block, unsigned int agent)
+/*
+ * One agent gives a block up. What that means to an invalidation which waits for it, its next look
+ * tells.
+ */
+static void release(struct speckv_card *card, struct card_pool *pool, struct card_block *block,
+	unsigned int agent)
 {
 	block->holders &= ~(UINT64_C(1) << agent);
 	card_agent_let_go(card, agent);
@@ -110,14 +122,19 @@ static void release_all(struct speckv_card *card, struct card_block *block)
 
 void card_block_free(struct speckv_card *card, struct card_pool *pool, struct card_block *block)
 {
-	uint64_t address = block_address(pool, block), entry = pool->map[address / SPECKV_CARD_PAGE_BYTES];
+	uint64_t address = block_address(pool, block),
+		 entry = pool->map[address / SPECKV_CARD_PAGE_BYTES];
 	uint32_t head = (uint32_t)(block - pool->blocks), count = block->pages;
 	bool frame = block->state == BLOCK_SEALED || block->state == BLOCK_DYING;
 
-	/* The header goes, so that what is left of the frame is nothing. A page holds it whole: 256 bytes at least. */
+	/*
+	 * The header goes, so that what is left of the frame is nothing. A page holds it whole: 256
+	 * bytes at least.
+	 */
 	if (entry & MAP_VALID)
-		memset(card->memory + (entry & ~(uint64_t)(SPECKV_CARD_PAGE_BYTES - 1)) + address % SPECKV_CARD_PAGE_BYTES, 0,
-		       SPECKV_FRAME_HEADER_BYTES);
+		memset(card->memory + (entry & ~(uint64_t)(SPECKV_CARD_PAGE_BYTES - 1)) +
+				address % SPECKV_CARD_PAGE_BYTES,
+			0, SPECKV_FRAME_HEADER_BYTES);
 	card_stage_drop(card, pool->number, address, (uint64_t)count * page_bytes(pool));
 	release_all(card, block);
 	pool->released += block->recalling;
@@ -133,13 +150,15 @@ void card_block_free(struct speckv_card *card, struct card_pool *pool, struct ca
 
 #define HOLD_STEP 64 /* pages of which it is kept together which agents may hold some */
 
-static void drop_some(struct speckv_card *card, struct card_queue *queue, struct card_pool *pool, uint64_t first)
+static void drop_some(struct speckv_card *card, struct card_queue *queue, struct card_pool *pool,
+	uint64_t first)
 {
 	for (uint64_t i = first; i < first + HOLD_STEP && i < pool->pages && queue->held; i++) {
 		struct card_block *block = &pool->blocks[i];
 		unsigned int agent = queue->agent;
 
-		if (block->state == BLOCK_FREE || block->state == BLOCK_REST || !(block->holders >> agent & 1))
+		if (block->state == BLOCK_FREE || block->state == BLOCK_REST ||
+			!(block->holders >> agent & 1))
 			continue;
 		if (is_fill(block))
 			card_block_free(card, pool, block);
@@ -148,7 +167,10 @@ static void drop_some(struct speckv_card *card, struct card_queue *queue, struct
 	}
 }
 
-/* Everything that this queue pair holds in one pool (0: all) is given up. A pool is large: only where it may hold something is looked. */
+/*
+ * Everything that this queue pair holds in one pool (0: all) is given up. A pool is large: only
+ * where it may hold something is looked.
+ */
 void card_agent_drop(struct speckv_card *card, struct card_queue *queue, unsigned int only)
 {
 	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS && queue->held; n++) {
@@ -167,7 +189,10 @@ void card_agent_drop(struct speckv_card *card, struct card_queue *queue, unsigne
 	}
 }
 
-/* After a start: no block has holders, fills are lost, and a page holds a frame only if its header verifies. */
+/*
+ * After a start: no block has holders, fills are lost, and a page holds a frame only if its header
+ * verifies.
+ */
 void card_directory_recover(struct speckv_card *card, struct card_pool *pool)
 {
 	uint64_t i = 0;
@@ -175,26 +200,41 @@ void card_directory_recover(struct speckv_card *card, struct card_pool *pool)
 	pool->used_pages = pool->stored_bytes = pool->count = 0;
 	while (i < pool->pages) {
 		struct card_block *block = &pool->blocks[i];
-		uint64_t address = i * page_bytes(pool), entry = pool->map[address / SPECKV_CARD_PAGE_BYTES];
-		const uint8_t *at = card->memory + (entry & ~(uint64_t)(SPECKV_CARD_PAGE_BYTES - 1)) + address % SPECKV_CARD_PAGE_BYTES;
-		bool good = block->state == BLOCK_SEALED && block->pages && block->pages <= pool->pages - i &&
-			    block->bytes <= (uint64_t)block->pages * page_bytes(pool) &&
-			    block->bytes >= SPECKV_FRAME_HEADER_BYTES && (entry & MAP_VALID);
+		uint64_t address = i * page_bytes(pool),
+			 entry = pool->map[address / SPECKV_CARD_PAGE_BYTES];
+		const uint8_t *at = card->memory +
+			(entry & ~(uint64_t)(SPECKV_CARD_PAGE_BYTES - 1)) +
+			address % SPECKV_CARD_PAGE_BYTES;
+		bool good = block->state == BLOCK_SEALED && block->pages &&
+			block->pages <= pool->pages - i &&
+			block->bytes <= (uint64_t)block->pages * page_bytes(pool) &&
+			block->bytes >= SPECKV_FRAME_HEADER_BYTES && (entry & MAP_VALID);
 
-		/* Cheap where a header and its sections' table lie in one page, as they do unless pages are not contiguous. */
-		if (good && address % SPECKV_CARD_PAGE_BYTES + block->bytes <= SPECKV_CARD_PAGE_BYTES) {
+		/*
+		 * Cheap where a header and its sections' table lie in one page, as they do unless
+		 * pages are not contiguous.
+		 */
+		if (good &&
+			address % SPECKV_CARD_PAGE_BYTES + block->bytes <= SPECKV_CARD_PAGE_BYTES) {
 			struct speckv_frame frame;
 
-			good = !speckv_frame_parse(at, block->bytes, &frame) && frame.identity.generation == block->generation &&
-			       frame.identity.pool_address == address &&
-			       !memcmp(frame.identity.pool_uuid, pool->record.description.uuid, 16);
+			good = !speckv_frame_parse(at, block->bytes, &frame) &&
+				frame.identity.generation == block->generation &&
+				frame.identity.pool_address == address &&
+				!memcmp(frame.identity.pool_uuid, pool->record.description.uuid,
+					16);
 		}
 		block->holders = block->recalled = 0;
 		block->recalling = 0;
 		if (!good) {
-			/* A fill, or one that was being invalidated: its rest pages follow and are orphans now. */
-			if (block->state != BLOCK_FREE && block->state != BLOCK_REST && (entry & MAP_VALID))
-				memset(card->memory + (at - card->memory), 0, SPECKV_FRAME_HEADER_BYTES);
+			/*
+			 * A fill, or one that was being invalidated: its rest pages follow and are
+			 * orphans now.
+			 */
+			if (block->state != BLOCK_FREE && block->state != BLOCK_REST &&
+				(entry & MAP_VALID))
+				memset(card->memory + (at - card->memory), 0,
+					SPECKV_FRAME_HEADER_BYTES);
 			block->state = BLOCK_FREE;
 			i++;
 			continue;
@@ -211,7 +251,7 @@ void card_directory_recover(struct speckv_card *card, struct card_pool *pool)
 	}
 }
 
-/* ---- commands ----------------------------------------------------------------------------------------------- */
+/* ---- commands ------------------------------------------------------------------------------- */
 
 static uint16_t hold(struct card_context *context, struct card_pool *pool, struct card_block *block)
 {
@@ -220,7 +260,9 @@ static uint16_t hold(struct card_context *context, struct card_pool *pool, struc
 	unsigned int agent = queue->agent;
 
 	if (!pool->holding)
-		pool->holding = calloc(pool->record.reserve_bytes / page_bytes(pool) / HOLD_STEP + 1, sizeof(*pool->holding));
+		pool->holding =
+			calloc(pool->record.reserve_bytes / page_bytes(pool) / HOLD_STEP + 1,
+				sizeof(*pool->holding));
 	if (!pool->holding)
 		return SPECKV_STATUS_NO_MEMORY;
 	if (agent >= CARD_AGENTS) {
@@ -242,7 +284,8 @@ static uint16_t hold(struct card_context *context, struct card_pool *pool, struc
 	return SPECKV_STATUS_OK;
 }
 
-uint16_t card_range_begin(struct card_context *context, uint32_t right, uint8_t flags, struct card_pool **pool)
+uint16_t card_range_begin(struct card_context *context, uint32_t right, uint8_t flags,
+	struct card_pool **pool)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
 	uint16_t status;
@@ -264,7 +307,8 @@ uint16_t card_range_begin(struct card_context *context, uint32_t right, uint8_t 
 }
 
 /* And all of it can be reached. */
-static uint16_t range_check(struct card_context *context, uint32_t right, uint8_t flags, struct card_pool **pool)
+static uint16_t range_check(struct card_context *context, uint32_t right, uint8_t flags,
+	struct card_pool **pool)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
 	uint16_t status = card_range_begin(context, right, flags, pool);
@@ -285,7 +329,10 @@ static uint16_t acquire_shared(struct card_context *context)
 	block = card_block_at(pool, range->address);
 	if (is_fill(block) && block->generation == range->generation && !holds(context, block))
 		return card_at(context, range->address, SPECKV_STATUS_CONFLICT);
-	/* The block that begins there: a client may know its run of pages only, and not how much of it the frame took. */
+	/*
+	 * The block that begins there: a client may know its run of pages only, and not how much of
+	 * it the frame took.
+	 */
 	status = card_block_find(context, pool, range->address, range->generation, &block);
 	return status ? status : hold(context, pool, block);
 }
@@ -303,11 +350,12 @@ static uint16_t acquire_exclusive(struct card_context *context)
 		return CARD_INVALID(context, range.bytes);
 	block = card_block_at(pool, range->address);
 	if (is_fill(block) && holds(context, block) && block->generation == range->generation &&
-	    range->bytes / page_bytes(pool) == block->pages)
+		range->bytes / page_bytes(pool) == block->pages)
 		return SPECKV_STATUS_OK;
 	if (!card_run_free(pool, range->address, range->bytes, &status))
 		return card_at(context, range->address, status);
-	block_fill(context->card, pool, range->address, range->generation, range->bytes, BLOCK_EXCLUSIVE, CARD_AGENTS);
+	block_fill(context->card, pool, range->address, range->generation, range->bytes,
+		BLOCK_EXCLUSIVE, CARD_AGENTS);
 	status = hold(context, pool, block);
 	if (status)
 		card_block_free(context->card, pool, block);
@@ -318,15 +366,18 @@ static uint16_t acquire_exclusive(struct card_context *context)
 
 uint16_t card_acquire(struct card_context *context)
 {
-	return context->entry->sqe.opcode == SPECKV_IO_ACQUIRE_SHARED ? acquire_shared(context) : acquire_exclusive(context);
+	return context->entry->sqe.opcode == SPECKV_IO_ACQUIRE_SHARED ? acquire_shared(context)
+								      : acquire_exclusive(context);
 }
 
 /* A fill becomes a block if a frame that says where it lies is in it. */
 static uint16_t seal(struct card_context *context, struct card_pool *pool, struct card_block *block)
 {
 	struct speckv_card *card = context->card;
-	uint64_t address = block_address(pool, block), capacity = (uint64_t)block->pages * page_bytes(pool);
-	uint64_t bytes = capacity < pool->frame_bytes ? capacity : pool->frame_bytes, quota = pool->record.description.quota_bytes;
+	uint64_t address = block_address(pool, block),
+		 capacity = (uint64_t)block->pages * page_bytes(pool);
+	uint64_t bytes = capacity < pool->frame_bytes ? capacity : pool->frame_bytes,
+		 quota = pool->record.description.quota_bytes;
 	uint16_t status = card_memory_read(context, pool, address, card->frame_scratch, bytes);
 	struct speckv_frame frame;
 	uint32_t keep;
@@ -339,9 +390,10 @@ static uint16_t seal(struct card_context *context, struct card_pool *pool, struc
 		return card_at(context, address, SPECKV_STATUS_NO_CODEC);
 	if (rc || speckv_frame_parse(card->frame_scratch, bytes, &frame))
 		return card_at(context, address, SPECKV_STATUS_CORRUPT);
-	if (frame.identity.generation != block->generation || frame.identity.pool_address != address ||
-	    memcmp(frame.identity.pool_uuid, pool->record.description.uuid, 16) ||
-	    memcmp(&frame.geometry, &pool->record.description.shape, sizeof(frame.geometry)))
+	if (frame.identity.generation != block->generation ||
+		frame.identity.pool_address != address ||
+		memcmp(frame.identity.pool_uuid, pool->record.description.uuid, 16) ||
+		memcmp(&frame.geometry, &pool->record.description.shape, sizeof(frame.geometry)))
 		return card_at(context, address, SPECKV_STATUS_CORRUPT);
 	if (quota && pool->stored_bytes + frame.frame_bytes > quota)
 		return SPECKV_STATUS_QUOTA;
@@ -362,19 +414,22 @@ static uint16_t seal(struct card_context *context, struct card_pool *pool, struc
 uint16_t card_writeback(struct card_context *context)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
-	bool sealing = range->flags & SPECKV_WRITEBACK_SEAL, releasing = range->flags & SPECKV_WRITEBACK_RELEASE;
+	bool sealing = range->flags & SPECKV_WRITEBACK_SEAL,
+	     releasing = range->flags & SPECKV_WRITEBACK_RELEASE;
 	struct card_block *block;
 	struct card_pool *pool;
 	/* Who may only read must still be able to answer a recall. */
-	uint16_t status = range_check(context, releasing && !sealing ? SPECKV_RIGHT_READ : SPECKV_RIGHT_WRITE,
-				      SPECKV_WRITEBACK_SEAL | SPECKV_WRITEBACK_RELEASE, &pool);
+	uint16_t status = range_check(context,
+		releasing && !sealing ? SPECKV_RIGHT_READ : SPECKV_RIGHT_WRITE,
+		SPECKV_WRITEBACK_SEAL | SPECKV_WRITEBACK_RELEASE, &pool);
 
 	if (status == SPECKV_STATUS_DENIED && releasing && !sealing)
 		status = range_check(context, SPECKV_RIGHT_WRITE, SPECKV_WRITEBACK_RELEASE, &pool);
 	if (status)
 		return status;
 	block = card_block_at(pool, range->address);
-	if (block->state == BLOCK_FREE || block->state == BLOCK_REST || block->generation != range->generation)
+	if (block->state == BLOCK_FREE || block->state == BLOCK_REST ||
+		block->generation != range->generation)
 		return card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
 	if (is_fill(block)) {
 		if (!holds(context, block))

@@ -37,12 +37,14 @@ static inline struct card_queue *agent_queue(struct speckv_card *card, unsigned 
 {
 	struct card_function *function = card->functions[card->agents[agent].function];
 
-	return card->agents[agent].used && function ? &function->pair[card->agents[agent].queue] : NULL;
+	return card->agents[agent].used && function ? &function->pair[card->agents[agent].queue]
+						    : NULL;
 }
 
 /* An agent holds one block less; with none it is no agent any more. */
 void card_agent_let_go(struct speckv_card *card, unsigned int agent);
 /* Pool, rights, and a range of whole pages. */
-uint16_t card_range_begin(struct card_context *context, uint32_t right, uint8_t flags, struct card_pool **pool);
+uint16_t card_range_begin(struct card_context *context, uint32_t right, uint8_t flags,
+	struct card_pool **pool);
 
 #endif

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Fatal errors; the world around the card: temperature, and faults that tests and `device inject` ask for. */
+/*
+ * Fatal errors; the world around the card: temperature, and faults that tests and `device inject`
+ * ask for.
+ */
 #include "card/internal.h"
 
 /* What the causes mean, as in rtl/regs/speckv.rdl. */
@@ -27,11 +30,15 @@ void card_fatal(struct speckv_card *card, struct card_function *function, uint8_
 		return;
 	card->fatal = cause;
 	if (cause == SPECKV_FATAL_THERMAL && card->temperature >= card->config.trip_millicelsius)
-		card_event(card, SPECKV_CARD_FATAL, SPECKV_ERROR, 0, 0, cause, "the card stopped: too hot, %g C (it stops at %g C)",
-			   card->temperature / 1000.0, card->config.trip_millicelsius / 1000.0);
+		card_event(card, SPECKV_CARD_FATAL, SPECKV_ERROR, 0, 0, cause,
+			"the card stopped: too hot, %g C (it stops at %g C)",
+			card->temperature / 1000.0, card->config.trip_millicelsius / 1000.0);
 	else
-		card_event(card, SPECKV_CARD_FATAL, SPECKV_ERROR, 0, 0, cause, "the card stopped: %s",
-			   cause < sizeof(causes) / sizeof(causes[0]) && causes[cause] ? causes[cause] : "fatal error");
+		card_event(card, SPECKV_CARD_FATAL, SPECKV_ERROR, 0, 0, cause,
+			"the card stopped: %s",
+			cause < sizeof(causes) / sizeof(causes[0]) && causes[cause]
+				? causes[cause]
+				: "fatal error");
 	for (unsigned int i = 0; i < card->functions_max; i++)
 		if (card->functions[i])
 			card_notify(card->functions[i], SPECKV_REGS__INT_STATUS__FATAL_bm);
@@ -46,15 +53,17 @@ static void throttle(struct speckv_card *card, bool on)
 		card->throttled_since_ns = card_now(card);
 	else
 		card->throttled_ns += card_now(card) - card->throttled_since_ns;
-	card_event(card, on ? SPECKV_CARD_THROTTLED : SPECKV_CARD_COOLED, on ? SPECKV_WARNING : SPECKV_INFO, 0, 0,
-		   (uint64_t)(int64_t)card->temperature, "%g C: %s", card->temperature / 1000.0, on ? "slowed down" : "at full speed again");
+	card_event(card, on ? SPECKV_CARD_THROTTLED : SPECKV_CARD_COOLED,
+		on ? SPECKV_WARNING : SPECKV_INFO, 0, 0, (uint64_t)(int64_t)card->temperature,
+		"%g C: %s", card->temperature / 1000.0, on ? "slowed down" : "at full speed again");
 	card_notify_admins(card, SPECKV_REGS__INT_STATUS__THERMAL_bm);
 }
 
 void speckv_card_set_temperature(struct speckv_card *card, int32_t millicelsius)
 {
 	card->temperature = millicelsius;
-	throttle(card, millicelsius >= (int32_t)card_feature(card, SPECKV_FEATURE_THROTTLE_MILLICELSIUS));
+	throttle(card,
+		millicelsius >= (int32_t)card_feature(card, SPECKV_FEATURE_THROTTLE_MILLICELSIUS));
 	if (millicelsius >= card->config.trip_millicelsius && !card->fatal) {
 		card_notify_admins(card, SPECKV_REGS__INT_STATUS__THERMAL_bm);
 		card_fatal(card, NULL, SPECKV_FATAL_THERMAL);
@@ -72,7 +81,8 @@ static int poison(struct speckv_card *card, unsigned int number, uint64_t addres
 	pool = &card->pools[number];
 	if (address >= pool->record.description.capacity_bytes)
 		return -ENOENT;
-	device = (pool->map[address / SPECKV_CARD_PAGE_BYTES] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
+	device = (pool->map[address / SPECKV_CARD_PAGE_BYTES] - card->layout.first_page) /
+		SPECKV_CARD_PAGE_BYTES;
 	if (device >= card->layout.pages)
 		return -ENOENT;
 	entry = &card->page_map[device];
@@ -86,8 +96,10 @@ static int poison(struct speckv_card *card, unsigned int number, uint64_t addres
 	card->poisoned_pages++;
 	memory_superblock(card)->uncorrected = ++card->uncorrected;
 	/* Staged copies of it are sound, but must not be served any more. */
-	card_stage_drop(card, number, address / SPECKV_CARD_PAGE_BYTES * SPECKV_CARD_PAGE_BYTES, SPECKV_CARD_PAGE_BYTES);
-	card_event(card, SPECKV_CARD_POISONED, SPECKV_ERROR, 0, number, address, "page at %llu is poisoned", (unsigned long long)address);
+	card_stage_drop(card, number, address / SPECKV_CARD_PAGE_BYTES * SPECKV_CARD_PAGE_BYTES,
+		SPECKV_CARD_PAGE_BYTES);
+	card_event(card, SPECKV_CARD_POISONED, SPECKV_ERROR, 0, number, address,
+		"page at %llu is poisoned", (unsigned long long)address);
 	return 0;
 }
 
@@ -104,7 +116,8 @@ static void unstick(struct speckv_card *card)
 	card->fault.stuck = 0;
 }
 
-int speckv_card_inject(struct speckv_card *card, enum speckv_card_fault fault, unsigned int pool, uint64_t value, uint32_t count)
+int speckv_card_inject(struct speckv_card *card, enum speckv_card_fault fault, unsigned int pool,
+	uint64_t value, uint32_t count)
 {
 	switch (fault) {
 	case SPECKV_CARD_FAULT_LOST_INTERRUPT:

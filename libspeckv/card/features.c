@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* SET_FEATURE and GET_FEATURE. Those of the card are kept in flash when asked for, those of a pool always, with the pool. */
+/*
+ * SET_FEATURE and GET_FEATURE. Those of the card are kept in flash when asked for, those of a pool
+ * always, with the pool.
+ */
 #include "card/internal.h"
 
 #define FIRST CARD_FEATURE_FIRST
@@ -82,8 +85,9 @@ static uint64_t get_prefetch(const struct speckv_card *card, const struct card_p
 	struct speckv_pace_figures f;
 
 	speckv_pace_figures(&pool->pace, &f);
-	return card_depth(card, pool) | (uint64_t)f.guarded << 8 | (uint64_t)f.settled << 16 | (uint64_t)f.used << 24 | (uint64_t)f.decided << 32 |
-	       (uint64_t)f.won << 40 | (uint64_t)(f.engaged & 0xffff) << 48;
+	return card_depth(card, pool) | (uint64_t)f.guarded << 8 | (uint64_t)f.settled << 16 |
+		(uint64_t)f.used << 24 | (uint64_t)f.decided << 32 | (uint64_t)f.won << 40 |
+		(uint64_t)(f.engaged & 0xffff) << 48;
 }
 
 static uint16_t set_pool(struct card_context *context)
@@ -93,7 +97,8 @@ static uint16_t set_pool(struct card_context *context)
 	struct speckv_pool_description *d;
 	struct card_pool *pool;
 
-	if (!command->pool || command->pool > SPECKV_CARD_POOLS || !card->pools[command->pool].present)
+	if (!command->pool || command->pool > SPECKV_CARD_POOLS ||
+		!card->pools[command->pool].present)
 		return SPECKV_STATUS_NO_POOL;
 	pool = &card->pools[command->pool];
 	d = &pool->record.description;
@@ -136,7 +141,8 @@ static uint16_t check(struct card_context *context, uint8_t flags)
 	if (CARD_RESERVED(context, value.reserved))
 		return CARD_INVALID(context, value.reserved);
 	if (!(command->feature >= FIRST && command->feature <= LAST) &&
-	    !(command->feature >= SPECKV_FEATURE_POOL_QUOTA_BYTES && command->feature <= SPECKV_FEATURE_POOL_PREFETCH))
+		!(command->feature >= SPECKV_FEATURE_POOL_QUOTA_BYTES &&
+			command->feature <= SPECKV_FEATURE_POOL_PREFETCH))
 		return SPECKV_STATUS_NO_FEATURE;
 	return SPECKV_STATUS_OK;
 }
@@ -168,9 +174,11 @@ uint16_t card_get_feature(struct card_context *context)
 		context->command->result = card_feature(card, command->feature);
 		return SPECKV_STATUS_OK;
 	}
-	if (!command->pool || command->pool > SPECKV_CARD_POOLS || !card->pools[command->pool].present)
+	if (!command->pool || command->pool > SPECKV_CARD_POOLS ||
+		!card->pools[command->pool].present)
 		return SPECKV_STATUS_NO_POOL;
-	context->command->result = command->feature == SPECKV_FEATURE_POOL_PREFETCH ? get_prefetch(card, &card->pools[command->pool]) :
-				   get_pool(&card->pools[command->pool].record.description, command->feature);
+	context->command->result = command->feature == SPECKV_FEATURE_POOL_PREFETCH
+		? get_prefetch(card, &card->pools[command->pool])
+		: get_pool(&card->pools[command->pool].record.description, command->feature);
 	return SPECKV_STATUS_OK;
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * FW commands and booting. The card trusts a slot only as far as the boot record says, and boots one only after it has verified it
- * again: signature by a key of the key slots, part, bitstream, security version (bitstreams/FORMAT.md, section 5). An RTL
- * configuration without a management controller would compare a digest here and say so with CAPS.flash_signature = 0; this model
+ * FW commands and booting. The card trusts a slot only as far as the boot record says, and boots
+ * one only after it has verified it again: signature by a key of the key slots, part, bitstream,
+ * security version (bitstreams/FORMAT.md, section 5). An RTL configuration without a management
+ * controller would compare a digest here and say so with CAPS.flash_signature = 0; this model
  * always verifies signatures.
  */
 #include <stdio.h>
@@ -35,12 +36,14 @@ static uint16_t from_bundle(int rc)
 }
 
 /* Verify with all keys, or with those only that may lower the security version. */
-static int verify_with(const struct speckv_card *card, unsigned int slot, uint64_t bytes, bool downgrade_keys, uint32_t floor,
-		       struct speckv_bundle_manifest *manifest)
+static int verify_with(const struct speckv_card *card, unsigned int slot, uint64_t bytes,
+	bool downgrade_keys, uint32_t floor, struct speckv_bundle_manifest *manifest)
 {
 	uint8_t keys[SPECKV_CARD_KEYS][SPECKV_BUNDLE_KEY_BYTES];
 	char part[sizeof(card->config.part) + 1] = { 0 };
-	struct speckv_bundle_keys policy = { .public_keys = keys[0], .security_version = floor, .part = part };
+	struct speckv_bundle_keys policy = {
+		.public_keys = keys[0], .security_version = floor, .part = part
+	};
 
 	memcpy(part, card->config.part, sizeof(card->config.part));
 	for (unsigned int i = 0; i < card->flash.key_count && i < SPECKV_CARD_KEYS; i++)
@@ -51,8 +54,8 @@ static int verify_with(const struct speckv_card *card, unsigned int slot, uint64
 	return speckv_bundle_verify(flash_bundle(card, slot), bytes, &policy, manifest);
 }
 
-static uint16_t verify(const struct speckv_card *card, unsigned int slot, uint64_t bytes, uint32_t floor, bool *lowers,
-		       struct speckv_bundle_manifest *manifest)
+static uint16_t verify(const struct speckv_card *card, unsigned int slot, uint64_t bytes,
+	uint32_t floor, bool *lowers, struct speckv_bundle_manifest *manifest)
 {
 	int rc = verify_with(card, slot, bytes, false, floor, manifest);
 
@@ -66,15 +69,17 @@ static uint16_t verify(const struct speckv_card *card, unsigned int slot, uint64
 	return from_bundle(rc);
 }
 
-/* ---- booting ------------------------------------------------------------------------------------------------ */
+/* ---- booting -------------------------------------------------------------------------------- */
 
 static struct flash_slot *slot_of(struct flash_record *record, unsigned int slot)
 {
 	return &record->slot[slot - SPECKV_SLOT_A];
 }
 
-/* Below the security version of the card. A key may lower that once for each commit: `lowers` is 0 when the image has reported healthy, and
- * when the version has risen since. */
+/*
+ * Below the security version of the card. A key may lower that once for each commit: `lowers` is 0
+ * when the image has reported healthy, and when the version has risen since.
+ */
 static bool too_old(const struct flash_record *record, const struct flash_slot *entry)
 {
 	return entry->security_version < record->security_version && !entry->lowers;
@@ -85,11 +90,16 @@ static bool committed(const struct flash_slot *entry)
 	return entry->state >= SPECKV_SLOT_STATE_VERIFIED && entry->state <= SPECKV_SLOT_STATE_GOOD;
 }
 
-/* Golden below the security version of the card is for recovery only: it identifies itself and takes bundles, without an engine. */
+/*
+ * Golden below the security version of the card is for recovery only: it identifies itself and
+ * takes bundles, without an engine.
+ */
 static bool has_engine(const struct speckv_card *card, unsigned int slot)
 {
 	return slot != SPECKV_SLOT_GOLDEN ||
-	       (card->config.golden_engine && card->config.golden_security_version >= card->flash.record.security_version);
+		(card->config.golden_engine &&
+			card->config.golden_security_version >=
+				card->flash.record.security_version);
 }
 
 /* Is the slot still the bundle that was committed? */
@@ -102,20 +112,28 @@ uint16_t card_slot_intact(const struct speckv_card *card, unsigned int slot)
 
 	if (!entry->bundle_bytes || entry->bundle_bytes > card->config.flash_slot_bytes)
 		return SPECKV_STATUS_FW_SLOT;
-	if (!card_sha256(flash_bundle(card, slot), entry->bundle_bytes, digest) || memcmp(digest, entry->bundle_digest, 32))
+	if (!card_sha256(flash_bundle(card, slot), entry->bundle_bytes, digest) ||
+		memcmp(digest, entry->bundle_digest, 32))
 		return SPECKV_STATUS_FW_DIGEST;
 	return verify(card, slot, entry->bundle_bytes, 0, &lowers, &manifest);
 }
 
-/* The image runs. What it raises or lowers is written now; if that fails, it is done at the next boot. */
+/*
+ * The image runs. What it raises or lowers is written now; if that fails, it is done at the next
+ * boot.
+ */
 static void healthy(struct speckv_card *card, unsigned int slot)
 {
 	struct flash_record record = card->flash.record;
 	struct flash_slot *entry = slot_of(&record, slot);
 
-	if (entry->state == SPECKV_SLOT_STATE_GOOD && entry->security_version <= record.security_version)
+	if (entry->state == SPECKV_SLOT_STATE_GOOD &&
+		entry->security_version <= record.security_version)
 		return;
-	/* A commit below V was meant for V as it was: once V rises, neither slot may lower it without another commit. */
+	/*
+	 * A commit below V was meant for V as it was: once V rises, neither slot may lower it
+	 * without another commit.
+	 */
 	if (entry->security_version > record.security_version)
 		slot_of(&record, slot == SPECKV_SLOT_A ? SPECKV_SLOT_B : SPECKV_SLOT_A)->lowers = 0;
 	if (entry->lowers || entry->security_version > record.security_version)
@@ -163,15 +181,17 @@ static uint16_t try_slot(struct speckv_card *card, unsigned int slot)
 	return status;
 }
 
-static void reject(struct speckv_card *card, struct flash_record *record, unsigned int slot, uint16_t status)
+static void reject(struct speckv_card *card, struct flash_record *record, unsigned int slot,
+	uint16_t status)
 {
 	if (status != SPECKV_STATUS_FW_DOWNGRADE) { /* that is no fault of the slot */
 		slot_of(record, slot)->state = SPECKV_SLOT_STATE_REJECTED;
 		slot_of(record, slot)->status = status;
 	}
 	record->fell_back = (uint8_t)slot;
-	card_event(card, SPECKV_CARD_FELL_BACK, SPECKV_ERROR, 0, 0, slot, "slot %c did not boot (status 0x%x): falling back",
-		   slot == SPECKV_SLOT_A ? 'A' : 'B', status);
+	card_event(card, SPECKV_CARD_FELL_BACK, SPECKV_ERROR, 0, 0, slot,
+		"slot %c did not boot (status 0x%x): falling back",
+		slot == SPECKV_SLOT_A ? 'A' : 'B', status);
 }
 
 static unsigned int choose(struct speckv_card *card)
@@ -187,8 +207,10 @@ static unsigned int choose(struct speckv_card *card)
 		uint16_t status;
 
 		/* An image that never ran well is not fallen back to; golden is what remains. */
-		if (i && (tries[i] == wanted || tries[i] == SPECKV_SLOT_GOLDEN ||
-			  slot_of(&card->flash.record, tries[i])->state != SPECKV_SLOT_STATE_GOOD))
+		if (i &&
+			(tries[i] == wanted || tries[i] == SPECKV_SLOT_GOLDEN ||
+				slot_of(&card->flash.record, tries[i])->state !=
+					SPECKV_SLOT_STATE_GOOD))
 			continue;
 		status = try_slot(card, tries[i]);
 		if (!status) {
@@ -233,15 +255,18 @@ void card_boot(struct speckv_card *card)
 	}
 	card->engine = has_engine(card, card->flash.running);
 	card_features_reset(card);
-	card_event(card, SPECKV_CARD_BOOTED, SPECKV_INFO, 0, 0, card->flash.running, "booted %s, revision %u.%u.%u",
-		   card->flash.running == SPECKV_SLOT_GOLDEN ? "the golden image" :
-		   card->flash.running == SPECKV_SLOT_A	     ? "slot A" : "slot B",
-		   card_revision(card) >> 16, card_revision(card) >> 8 & 0xff, card_revision(card) & 0xff);
+	card_event(card, SPECKV_CARD_BOOTED, SPECKV_INFO, 0, 0, card->flash.running,
+		"booted %s, revision %u.%u.%u",
+		card->flash.running == SPECKV_SLOT_GOLDEN      ? "the golden image"
+			: card->flash.running == SPECKV_SLOT_A ? "slot A"
+							       : "slot B",
+		card_revision(card) >> 16, card_revision(card) >> 8 & 0xff,
+		card_revision(card) & 0xff);
 	if (card->flash.fell_back)
 		card_notify_admins(card, SPECKV_REGS__INT_STATUS__FLASH_bm);
 }
 
-/* ---- commands ----------------------------------------------------------------------------------------------- */
+/* ---- commands ------------------------------------------------------------------------------- */
 
 static uint16_t check(struct card_context *context, uint8_t flags, bool data)
 {
@@ -274,7 +299,8 @@ static bool updatable(const struct speckv_card *card, unsigned int slot)
 /* What the slot holds has been found not to be what was sent: it comes again from the start. */
 static bool rotten(const struct flash_slot *entry)
 {
-	return entry->state == SPECKV_SLOT_STATE_REJECTED && entry->status == SPECKV_STATUS_FW_DIGEST;
+	return entry->state == SPECKV_SLOT_STATE_REJECTED &&
+		entry->status == SPECKV_STATUS_FW_DIGEST;
 }
 
 static uint16_t download(struct card_context *context)
@@ -293,20 +319,24 @@ static uint16_t download(struct card_context *context)
 		return CARD_INVALID(context, firmware.data_address);
 	if (!command->total_bytes || command->total_bytes > card->config.flash_slot_bytes)
 		return CARD_INVALID(context, firmware.total_bytes);
-	known = !rotten(slot_of(&flash->record, command->slot)) && flash_resume(card, command->slot) &&
+	known = !rotten(slot_of(&flash->record, command->slot)) &&
+		flash_resume(card, command->slot) &&
 		flash->download.bundle_bytes == command->total_bytes &&
-		!memcmp(flash->download.bundle_digest, command->digest, 32) && !(command->flags & SPECKV_FW_RESTART);
+		!memcmp(flash->download.bundle_digest, command->digest, 32) &&
+		!(command->flags & SPECKV_FW_RESTART);
 	if (!command->data_bytes) {
 		context->command->result = known ? flash->received : 0;
 		return SPECKV_STATUS_OK;
 	}
 	if (command->offset != (known ? flash->received : 0))
 		return SPECKV_STATUS_FW_OFFSET;
-	if (command->data_bytes > command->total_bytes - command->offset || command->data_bytes > card->config.transfer_bytes)
+	if (command->data_bytes > command->total_bytes - command->offset ||
+		command->data_bytes > card->config.transfer_bytes)
 		return CARD_INVALID(context, firmware.data_bytes);
 	if (card_scratch(card, 0, command->data_bytes))
 		return SPECKV_STATUS_NO_MEMORY;
-	status = card_data_read(context, command->data_address, card->raw_scratch, command->data_bytes);
+	status = card_data_read(context, command->data_address, card->raw_scratch,
+		command->data_bytes);
 	if (status)
 		return status;
 	if (speckv_crc32c(0, card->raw_scratch, command->data_bytes) != command->data_crc32c)
@@ -330,7 +360,8 @@ static uint16_t refuse(struct card_context *context, unsigned int slot, uint16_t
 	slot_of(&record, slot)->status = status;
 	flash_store(card, &record);
 	card_event(card, SPECKV_CARD_FW_REJECTED, SPECKV_ERROR, context->function->index, 0, status,
-		   "bundle in slot %c refused (status 0x%x)", slot == SPECKV_SLOT_A ? 'A' : 'B', status);
+		"bundle in slot %c refused (status 0x%x)", slot == SPECKV_SLOT_A ? 'A' : 'B',
+		status);
 	return status;
 }
 
@@ -360,14 +391,16 @@ static uint16_t commit(struct card_context *context)
 	again = committed(entry);
 	if (again && !too_old(&record, entry))
 		return SPECKV_STATUS_UNCHANGED;
-	if (!card_sha256(flash_bundle(card, command->slot), bytes, digest) || memcmp(digest, command->digest, 32))
+	if (!card_sha256(flash_bundle(card, command->slot), bytes, digest) ||
+		memcmp(digest, command->digest, 32))
 		return refuse(context, command->slot, SPECKV_STATUS_FW_DIGEST, dry);
 	status = verify(card, command->slot, bytes, record.security_version, &lowers, &manifest);
 	if (!status && speckv_bundle_inspect(flash_bundle(card, command->slot), bytes, &inspected))
 		status = SPECKV_STATUS_FW_SIGNATURE;
 	/* Too old since it was committed: that is no fault of the slot. */
 	if (status)
-		return refuse(context, command->slot, status, dry || (again && status == SPECKV_STATUS_FW_DOWNGRADE));
+		return refuse(context, command->slot, status,
+			dry || (again && status == SPECKV_STATUS_FW_DOWNGRADE));
 	if (dry)
 		return SPECKV_STATUS_OK;
 	entry->state = SPECKV_SLOT_STATE_VERIFIED;
@@ -375,7 +408,8 @@ static uint16_t commit(struct card_context *context)
 	entry->status = 0;
 	entry->security_version = manifest.security_version;
 	entry->lowers = lowers;
-	entry->revision = (manifest.rtl_major & 0xffff) << 16 | (manifest.rtl_minor & 0xff) << 8 | (manifest.rtl_patch & 0xff);
+	entry->revision = (manifest.rtl_major & 0xffff) << 16 | (manifest.rtl_minor & 0xff) << 8 |
+		(manifest.rtl_patch & 0xff);
 	memcpy(&entry->build_id, manifest.build_id, sizeof(entry->build_id));
 	entry->bundle_bytes = bytes;
 	entry->bitstream_bytes = manifest.bitstream_bytes;
@@ -384,12 +418,14 @@ static uint16_t commit(struct card_context *context)
 	memcpy(entry->digest, manifest.bitstream_sha256, 32);
 	memcpy(entry->key_digest, inspected.key_id, 32);
 	memset(entry->version, 0, sizeof(entry->version));
-	snprintf(entry->version, sizeof(entry->version), "%u.%u.%u", manifest.rtl_major & 0xffff, manifest.rtl_minor & 0xff,
-		 manifest.rtl_patch & 0xff);
+	snprintf(entry->version, sizeof(entry->version), "%u.%u.%u", manifest.rtl_major & 0xffff,
+		manifest.rtl_minor & 0xff, manifest.rtl_patch & 0xff);
 	if (flash_store(card, &record))
 		return SPECKV_STATUS_FW_FLASH;
-	card_event(card, SPECKV_CARD_FW_COMMITTED, SPECKV_INFO, context->function->index, 0, command->slot, "revision %s committed to slot %c",
-		   record.slot[command->slot - SPECKV_SLOT_A].version, command->slot == SPECKV_SLOT_A ? 'A' : 'B');
+	card_event(card, SPECKV_CARD_FW_COMMITTED, SPECKV_INFO, context->function->index, 0,
+		command->slot, "revision %s committed to slot %c",
+		record.slot[command->slot - SPECKV_SLOT_A].version,
+		command->slot == SPECKV_SLOT_A ? 'A' : 'B');
 	return SPECKV_STATUS_OK;
 }
 
@@ -405,7 +441,8 @@ static uint16_t activate(struct card_context *context)
 		return status;
 	if (slot > SPECKV_SLOT_PREVIOUS)
 		return CARD_INVALID(context, firmware.slot);
-	if ((slot == SPECKV_SLOT_GOLDEN || slot == SPECKV_SLOT_PREVIOUS) && CARD_RESERVED(context, firmware.digest))
+	if ((slot == SPECKV_SLOT_GOLDEN || slot == SPECKV_SLOT_PREVIOUS) &&
+		CARD_RESERVED(context, firmware.digest))
 		return CARD_INVALID(context, firmware.digest);
 	if (slot == SPECKV_SLOT_PREVIOUS) {
 		slot = record.previous;
@@ -431,7 +468,7 @@ static uint16_t activate(struct card_context *context)
 	if (how == SPECKV_ACTIVATION_DONE && has_engine(card, slot) != card->engine)
 		how = SPECKV_ACTIVATION_NEEDS_RESCAN;
 	context->command->result = how | slot << SPECKV_ACTIVATION_SLOT_SHIFT |
-				   (has_engine(card, slot) ? SPECKV_ACTIVATION_ENGINE : 0);
+		(has_engine(card, slot) ? SPECKV_ACTIVATION_ENGINE : 0);
 	if (command->flags & SPECKV_FW_DRY_RUN)
 		return SPECKV_STATUS_OK;
 	record.next = (uint8_t)slot;
@@ -440,8 +477,11 @@ static uint16_t activate(struct card_context *context)
 	if (flash_store(card, &record))
 		return SPECKV_STATUS_FW_FLASH;
 	card->reboot_wanted = how == SPECKV_ACTIVATION_DONE;
-	card_event(card, SPECKV_CARD_FW_ACTIVATED, SPECKV_INFO, context->function->index, 0, slot, "%s boots next",
-		   slot == SPECKV_SLOT_GOLDEN ? "the golden image" : slot == SPECKV_SLOT_A ? "slot A" : "slot B");
+	card_event(card, SPECKV_CARD_FW_ACTIVATED, SPECKV_INFO, context->function->index, 0, slot,
+		"%s boots next",
+		slot == SPECKV_SLOT_GOLDEN	? "the golden image"
+			: slot == SPECKV_SLOT_A ? "slot A"
+						: "slot B");
 	return SPECKV_STATUS_OK;
 }
 

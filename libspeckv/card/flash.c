@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Flash: boot record, key slots, update slots. Every change is one that may be cut at any byte: the record has two copies of which only
- * the older is written, a chunk counts when its mark has been cleared after it, and marks are whole bytes. What has to come before
- * something else is made durable first, since a medium with a cache keeps no order of its own.
+ * Flash: boot record, key slots, update slots. Every change is one that may be cut at any byte: the
+ * record has two copies of which only the older is written, a chunk counts when its mark has been
+ * cleared after it, and marks are whole bytes. What has to come before something else is made
+ * durable first, since a medium with a cache keeps no order of its own.
  */
 #include "card/internal.h"
 
@@ -15,7 +16,10 @@
 struct flash_keys {
 	uint32_t magic;
 	uint32_t count;
-	struct { uint8_t key[32]; uint32_t downgrade; } key[SPECKV_CARD_KEYS];
+	struct {
+		uint8_t key[32];
+		uint32_t downgrade;
+	} key[SPECKV_CARD_KEYS];
 	uint32_t crc; /* of everything before */
 };
 
@@ -40,7 +44,9 @@ int flash_erase(struct speckv_card *card, uint64_t offset, uint64_t bytes)
 {
 	if (card->fault.erase_torn) {
 		card->fault.erase_torn = false;
-		bytes = card->fault.torn_erase < bytes ? card->fault.torn_erase / FLASH_SECTOR * FLASH_SECTOR : bytes;
+		bytes = card->fault.torn_erase < bytes
+			? card->fault.torn_erase / FLASH_SECTOR * FLASH_SECTOR
+			: bytes;
 		if (bytes)
 			card->ops.flash_erase(card->arg, offset, bytes);
 		return -EIO;
@@ -76,8 +82,8 @@ static uint32_t record_crc(const struct flash_record *record)
 
 static bool record_valid(const struct flash_record *r)
 {
-	return r->magic == RECORD_MAGIC && r->version == 0 && r->crc == record_crc(r) && r->next <= SPECKV_SLOT_B &&
-	       r->previous <= SPECKV_SLOT_B;
+	return r->magic == RECORD_MAGIC && r->version == 0 && r->crc == record_crc(r) &&
+		r->next <= SPECKV_SLOT_B && r->previous <= SPECKV_SLOT_B;
 }
 
 static void load_keys(struct speckv_card *card)
@@ -86,7 +92,8 @@ static void load_keys(struct speckv_card *card)
 
 	memcpy(&keys, card->config.flash + KEYS_AT, sizeof(keys));
 	card->flash.key_count = 0;
-	if (keys.magic != KEYS_MAGIC || keys.count > SPECKV_CARD_KEYS || keys.crc != speckv_crc32c(0, &keys, offsetof(struct flash_keys, crc)))
+	if (keys.magic != KEYS_MAGIC || keys.count > SPECKV_CARD_KEYS ||
+		keys.crc != speckv_crc32c(0, &keys, offsetof(struct flash_keys, crc)))
 		return;
 	for (unsigned int i = 0; i < keys.count; i++) {
 		memcpy(card->flash.keys[i].key, keys.key[i].key, 32);
@@ -122,27 +129,32 @@ int flash_store(struct speckv_card *card, struct flash_record *record)
 	record->sequence = card->flash.record.sequence + 1;
 	record->crc = record_crc(record);
 	at = record->sequence % 2 * FLASH_SECTOR;
-	/* What it says is so before it is said, and one copy is whole before the other is touched. */
-	if (flash_sync(card) || flash_erase(card, at, FLASH_SECTOR) || flash_program(card, at, record, sizeof(*record)) || flash_sync(card))
+	/*
+	 * What it says is so before it is said, and one copy is whole before the other is touched.
+	 */
+	if (flash_sync(card) || flash_erase(card, at, FLASH_SECTOR) ||
+		flash_program(card, at, record, sizeof(*record)) || flash_sync(card))
 		return -EIO;
 	card->flash.record = *record;
 	return 0;
 }
 
-/* ---- receiving ---------------------------------------------------------------------------------------------- */
+/* ---- receiving ------------------------------------------------------------------------------ */
 
 static uint32_t download_crc(const struct flash_download *download)
 {
 	return speckv_crc32c(0, (const uint8_t *)download + 8, sizeof(*download) - 8);
 }
 
-bool flash_progress(const struct speckv_card *card, unsigned int slot, struct flash_download *out, uint64_t *received)
+bool flash_progress(const struct speckv_card *card, unsigned int slot, struct flash_download *out,
+	uint64_t *received)
 {
 	const uint8_t *sector = card->config.flash + flash_slot_offset(card, slot);
 	uint64_t done = 0;
 
 	memcpy(out, sector, sizeof(*out));
-	if (out->magic != DOWNLOAD_MAGIC || out->crc != download_crc(out) || out->bundle_bytes > card->config.flash_slot_bytes)
+	if (out->magic != DOWNLOAD_MAGIC || out->crc != download_crc(out) ||
+		out->bundle_bytes > card->config.flash_slot_bytes)
 		return false;
 	while (done < out->bundle_bytes && !sector[FLASH_MARKS + done / FLASH_CHUNK])
 		done += FLASH_CHUNK;
@@ -163,7 +175,8 @@ bool flash_resume(struct speckv_card *card, unsigned int slot)
 	return true;
 }
 
-int flash_begin(struct speckv_card *card, unsigned int slot, uint64_t bundle_bytes, const uint8_t *digest)
+int flash_begin(struct speckv_card *card, unsigned int slot, uint64_t bundle_bytes,
+	const uint8_t *digest)
 {
 	struct flash_download download = { .magic = DOWNLOAD_MAGIC, .bundle_bytes = bundle_bytes };
 	struct flash_record record = card->flash.record;
@@ -184,7 +197,7 @@ int flash_begin(struct speckv_card *card, unsigned int slot, uint64_t bundle_byt
 	download.crc = download_crc(&download);
 	/* No mark of an earlier download may stand below the head of this one. */
 	if (flash_store(card, &record) || flash_erase(card, at, FLASH_SECTOR) || flash_sync(card) ||
-	    flash_program(card, at, &download, sizeof(download)))
+		flash_program(card, at, &download, sizeof(download)))
 		return -EIO;
 	card->flash.receiving = (uint8_t)slot;
 	card->flash.received = 0;
@@ -195,7 +208,8 @@ int flash_begin(struct speckv_card *card, unsigned int slot, uint64_t bundle_byt
 static int receive_in_chunk(struct speckv_card *card, const uint8_t *data, uint64_t bytes)
 {
 	struct flash_state *flash = &card->flash;
-	uint64_t at = flash->received, chunk = at / FLASH_CHUNK, sector = flash_slot_offset(card, flash->receiving);
+	uint64_t at = flash->received, chunk = at / FLASH_CHUNK,
+		 sector = flash_slot_offset(card, flash->receiving);
 	uint64_t start = chunk * FLASH_CHUNK, end = start + FLASH_CHUNK;
 	static const uint8_t mark;
 
@@ -207,7 +221,7 @@ static int receive_in_chunk(struct speckv_card *card, const uint8_t *data, uint6
 		return -EIO;
 	at += bytes;
 	if ((at == start + FLASH_CHUNK || at == flash->download.bundle_bytes) &&
-	    (flash_sync(card) || flash_program(card, sector + FLASH_MARKS + chunk, &mark, 1)))
+		(flash_sync(card) || flash_program(card, sector + FLASH_MARKS + chunk, &mark, 1)))
 		return -EIO;
 	flash->received = at;
 	return 0;
@@ -231,8 +245,8 @@ int flash_receive(struct speckv_card *card, const uint8_t *data, uint64_t bytes)
 	return 0;
 }
 
-int speckv_card_flash_provision(const struct speckv_card_ops *ops, void *arg, uint64_t flash_bytes, const struct speckv_card_key *keys,
-				unsigned int count)
+int speckv_card_flash_provision(const struct speckv_card_ops *ops, void *arg, uint64_t flash_bytes,
+	const struct speckv_card_key *keys, unsigned int count)
 {
 	struct flash_keys out = { .magic = KEYS_MAGIC, .count = count };
 
@@ -243,7 +257,8 @@ int speckv_card_flash_provision(const struct speckv_card_ops *ops, void *arg, ui
 		out.key[i].downgrade = keys[i].downgrade;
 	}
 	out.crc = speckv_crc32c(0, &out, offsetof(struct flash_keys, crc));
-	if (ops->flash_erase(arg, 0, flash_bytes) || ops->flash_program(arg, KEYS_AT, &out, sizeof(out)))
+	if (ops->flash_erase(arg, 0, flash_bytes) ||
+		ops->flash_program(arg, KEYS_AT, &out, sizeof(out)))
 		return -EIO;
 	return ops->flash_sync && ops->flash_sync(arg) ? -EIO : 0;
 }

@@ -20,7 +20,11 @@ struct flash_slot {
 	uint32_t security_version;
 	uint32_t revision;
 	uint32_t erases;
-	uint32_t lowers; /* committed below the security version, by a key that may lower it; 0 once it was healthy, or that version has risen */
+	/*
+	 * committed below the security version, by a key that may lower it; 0 once it was healthy,
+	 * or that version has risen
+	 */
+	uint32_t lowers;
 	uint32_t reserved;
 	uint64_t build_id;
 	uint64_t bundle_bytes, bitstream_bytes;
@@ -45,7 +49,10 @@ struct flash_record {
 	uint32_t crc; /* of everything before */
 };
 
-/* First sector of a slot: what is being received. Marks follow, a byte per chunk: 0x00 when it has been received whole. */
+/*
+ * First sector of a slot: what is being received. Marks follow, a byte per chunk: 0x00 when it has
+ * been received whole.
+ */
 struct flash_download {
 	uint32_t magic;
 	uint32_t crc; /* of what follows */
@@ -78,10 +85,12 @@ const uint8_t *flash_bundle(const struct speckv_card *card, unsigned int slot);
 int flash_erase(struct speckv_card *card, uint64_t offset, uint64_t bytes);
 int flash_program(struct speckv_card *card, uint64_t offset, const void *data, uint64_t bytes);
 /* Begin to receive a bundle, go on after a break (`received` is set), take a piece. 0 or -EIO. */
-int flash_begin(struct speckv_card *card, unsigned int slot, uint64_t bundle_bytes, const uint8_t *digest);
+int flash_begin(struct speckv_card *card, unsigned int slot, uint64_t bundle_bytes,
+	const uint8_t *digest);
 bool flash_resume(struct speckv_card *card, unsigned int slot);
 int flash_receive(struct speckv_card *card, const uint8_t *data, uint64_t bytes);
 /* What the slot holds of a bundle, whole or not. False: nothing. */
-bool flash_progress(const struct speckv_card *card, unsigned int slot, struct flash_download *out, uint64_t *received);
+bool flash_progress(const struct speckv_card *card, unsigned int slot, struct flash_download *out,
+	uint64_t *received);
 
 #endif

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: MIT
-/* READ and PREFETCH: find a frame, verify it, decode layers of it. What a frame is, the codec knows. */
+/*
+ * READ and PREFETCH: find a frame, verify it, decode layers of it. What a frame is, the codec
+ * knows.
+ */
 #include "card/internal.h"
 #include "codec/frame.h"
 
 uint16_t card_frame_damaged(struct card_context *context, struct card_pool *pool, uint64_t address)
 {
 	card_event_by(context->function, SPECKV_CARD_CORRUPT, SPECKV_ERROR, pool->number, address,
-		      "frame at %llu does not verify", (unsigned long long)address);
+		"frame at %llu does not verify", (unsigned long long)address);
 	return card_at(context, address, SPECKV_STATUS_CORRUPT);
 }
 
-uint16_t card_frame_find(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t generation,
-			 const uint8_t *key_prefix, struct card_block **block, const uint8_t **frame, struct speckv_frame *parsed)
+uint16_t card_frame_find(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t generation, const uint8_t *key_prefix, struct card_block **block,
+	const uint8_t **frame, struct speckv_frame *parsed)
 {
 	struct speckv_card *card = context->card;
 	uint8_t *contiguous;
@@ -23,7 +27,8 @@ uint16_t card_frame_find(struct card_context *context, struct card_pool *pool, u
 		return status;
 	status = card_map(context, pool, address, (*block)->bytes, &contiguous);
 	if (!status && !contiguous) {
-		status = card_memory_read(context, pool, address, card->frame_scratch, (*block)->bytes);
+		status = card_memory_read(context, pool, address, card->frame_scratch,
+			(*block)->bytes);
 		contiguous = card->frame_scratch;
 	}
 	if (status)
@@ -32,8 +37,8 @@ uint16_t card_frame_find(struct card_context *context, struct card_pool *pool, u
 	if (rc)
 		return card_frame_damaged(context, pool, address);
 	if (parsed->identity.generation != generation || parsed->identity.pool_address != address ||
-	    memcmp(parsed->identity.pool_uuid, pool->record.description.uuid, 16) ||
-	    (key_prefix && memcmp(parsed->identity.key, key_prefix, 16)))
+		memcmp(parsed->identity.pool_uuid, pool->record.description.uuid, 16) ||
+		(key_prefix && memcmp(parsed->identity.key, key_prefix, 16)))
 		return card_at(context, address, SPECKV_STATUS_NOT_FOUND);
 	*frame = contiguous;
 	return SPECKV_STATUS_OK;
@@ -45,17 +50,20 @@ static uint64_t layers_bytes(const struct card_pool *pool, uint16_t count)
 }
 
 /*
- * `to_host`: the destination is the peer's memory. What a card writes there goes round its own caches, as over a bus: the peer read these
- * lines last, so that to store into them is to fetch each from its core first, which takes longer than all the rest.
+ * `to_host`: the destination is the peer's memory. What a card writes there goes round its own
+ * caches, as over a bus: the peer read these lines last, so that to store into them is to fetch
+ * each from its core first, which takes longer than all the rest.
  */
-static uint16_t decode(struct card_context *context, struct card_pool *pool, uint64_t address, const struct speckv_frame *parsed,
-		       const uint8_t *frame, uint16_t first, uint16_t count, uint8_t *to, uint64_t capacity, bool to_host)
+static uint16_t decode(struct card_context *context, struct card_pool *pool, uint64_t address,
+	const struct speckv_frame *parsed, const uint8_t *frame, uint16_t first, uint16_t count,
+	uint8_t *to, uint64_t capacity, bool to_host)
 {
 	int rc;
 
 	if (!(context->card->config.codec_modes >> parsed->codec & 1))
 		return card_at(context, address, SPECKV_STATUS_NO_CODEC);
-	rc = codec_frame_decode(parsed, frame, parsed->frame_bytes, first, count, to, capacity, to_host);
+	rc = codec_frame_decode(parsed, frame, parsed->frame_bytes, first, count, to, capacity,
+		to_host);
 	if (rc == -EBADMSG)
 		return card_frame_damaged(context, pool, address);
 	return rc ? SPECKV_STATUS_INTERNAL : SPECKV_STATUS_OK;
@@ -64,7 +72,8 @@ static uint16_t decode(struct card_context *context, struct card_pool *pool, uin
 /* The pool's bandwidth limit: CARD_WAIT until it is this command's turn. */
 uint16_t card_bandwidth(struct card_context *context, struct card_pool *pool, uint64_t bytes)
 {
-	uint64_t rate = pool->record.description.burst_bytes_per_second, now = card_now(context->card);
+	uint64_t rate = pool->record.description.burst_bytes_per_second,
+		 now = card_now(context->card);
 
 	if (!rate)
 		return SPECKV_STATUS_OK;
@@ -85,7 +94,8 @@ struct layers {
 	uint16_t first, count;
 };
 
-static uint16_t check(struct card_context *context, uint8_t flags, struct card_pool **pool, struct layers *layers)
+static uint16_t check(struct card_context *context, uint8_t flags, struct card_pool **pool,
+	struct layers *layers)
 {
 	const struct speckv_cmd_read *read = &context->entry->read;
 	uint16_t status, all;
@@ -106,14 +116,16 @@ static uint16_t check(struct card_context *context, uint8_t flags, struct card_p
 	all = (*pool)->record.description.shape.layers;
 	if (read->layer_first >= all)
 		return CARD_INVALID(context, read.layer_first);
-	if (read->layer_count > all - read->layer_first || (!read->layer_count && read->layer_first))
+	if (read->layer_count > all - read->layer_first ||
+		(!read->layer_count && read->layer_first))
 		return CARD_INVALID(context, read.layer_count);
 	layers->first = read->layer_first;
 	layers->count = read->layer_count ? read->layer_count : all;
 	return card_bandwidth(context, *pool, layers_bytes(*pool, layers->count));
 }
 
-static void account(struct card_context *context, struct card_pool *pool, struct card_block *block, uint64_t raw, uint64_t stored)
+static void account(struct card_context *context, struct card_pool *pool, struct card_block *block,
+	uint64_t raw, uint64_t stored)
 {
 	block->used_ns = card_now(context->card);
 	block->uses++;
@@ -136,14 +148,16 @@ static uint16_t read_frame(struct card_context *context, struct card_pool *pool)
 
 	if (read->layer_count)
 		return CARD_INVALID(context, read.layer_count);
-	status = card_frame_find(context, pool, read->address, read->generation, read->key_prefix, &block, &frame, &parsed);
+	status = card_frame_find(context, pool, read->address, read->generation, read->key_prefix,
+		&block, &frame, &parsed);
 	if (status)
 		return status;
 	if (parsed.frame_bytes > read->capacity)
 		return card_at(context, read->buffer_offset, SPECKV_STATUS_BAD_BUFFER);
 	if (speckv_frame_verify(frame, parsed.frame_bytes))
 		return card_frame_damaged(context, pool, read->address);
-	status = card_buffer_write(context, read->buffer, read->buffer_offset, frame, parsed.frame_bytes);
+	status = card_buffer_write(context, read->buffer, read->buffer_offset, frame,
+		parsed.frame_bytes);
 	if (status)
 		return status;
 	context->command->result = parsed.frame_bytes;
@@ -152,7 +166,8 @@ static uint16_t read_frame(struct card_context *context, struct card_pool *pool)
 }
 
 /* Decoded layers into the command's buffer, out of the staging memory when they lie there. */
-static uint16_t read_layers(struct card_context *context, struct card_pool *pool, const struct layers *layers)
+static uint16_t read_layers(struct card_context *context, struct card_pool *pool,
+	const struct layers *layers)
 {
 	const struct speckv_cmd_read *read = &context->entry->read;
 	struct speckv_card *card = context->card;
@@ -164,7 +179,8 @@ static uint16_t read_layers(struct card_context *context, struct card_pool *pool
 	uint16_t status;
 	uint8_t *to;
 
-	status = card_frame_find(context, pool, read->address, read->generation, read->key_prefix, &block, &frame, &parsed);
+	status = card_frame_find(context, pool, read->address, read->generation, read->key_prefix,
+		&block, &frame, &parsed);
 	if (status)
 		return status;
 	if (bytes > read->capacity)
@@ -172,18 +188,24 @@ static uint16_t read_layers(struct card_context *context, struct card_pool *pool
 	to = card_buffer_direct(context, read->buffer, read->buffer_offset, bytes, true, &status);
 	if (status)
 		return status;
-	stage = card_stage_find(card, pool->number, read->address, read->generation, layers->first, layers->count);
+	stage = card_stage_find(card, pool->number, read->address, read->generation, layers->first,
+		layers->count);
 	if (stage) {
 		status = card_buffer_write(context, read->buffer, read->buffer_offset,
-					   card_stage_use(context, stage) + layers_bytes(pool, layers->first - stage->layer_first), bytes);
+			card_stage_use(context, stage) +
+				layers_bytes(pool, layers->first - stage->layer_first),
+			bytes);
 		if (!status)
 			card_tally(card, pool, SPECKV_COUNT_PREFETCH_USED, 1);
 	} else if (to) {
-		status = decode(context, pool, read->address, &parsed, frame, layers->first, layers->count, to, bytes, true);
+		status = decode(context, pool, read->address, &parsed, frame, layers->first,
+			layers->count, to, bytes, true);
 	} else {
-		status = decode(context, pool, read->address, &parsed, frame, layers->first, layers->count, card->raw_scratch, bytes, false);
+		status = decode(context, pool, read->address, &parsed, frame, layers->first,
+			layers->count, card->raw_scratch, bytes, false);
 		if (!status)
-			status = card_buffer_write(context, read->buffer, read->buffer_offset, card->raw_scratch, bytes);
+			status = card_buffer_write(context, read->buffer, read->buffer_offset,
+				card->raw_scratch, bytes);
 	}
 	if (status)
 		return status;
@@ -200,11 +222,13 @@ uint16_t card_read(struct card_context *context)
 
 	if (status)
 		return status;
-	return context->entry->read.flags & SPECKV_READ_FRAME ? read_frame(context, pool) : read_layers(context, pool, &layers);
+	return context->entry->read.flags & SPECKV_READ_FRAME ? read_frame(context, pool)
+							      : read_layers(context, pool, &layers);
 }
 
-uint16_t card_stage_frame(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t generation,
-			  const uint8_t *key_prefix, uint16_t layer_first, uint16_t layer_count, uint64_t *staged)
+uint16_t card_stage_frame(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t generation, const uint8_t *key_prefix, uint16_t layer_first, uint16_t layer_count,
+	uint64_t *staged)
 {
 	struct speckv_card *card = context->card;
 	uint64_t bytes = layers_bytes(pool, layer_count);
@@ -215,7 +239,8 @@ uint16_t card_stage_frame(struct card_context *context, struct card_pool *pool, 
 	uint8_t *to;
 
 	*staged = 0;
-	status = card_frame_find(context, pool, address, generation, key_prefix, &block, &frame, &parsed);
+	status = card_frame_find(context, pool, address, generation, key_prefix, &block, &frame,
+		&parsed);
 	if (status)
 		return status;
 	card_tally(card, pool, SPECKV_COUNT_PREFETCHES, 1);
@@ -228,7 +253,8 @@ uint16_t card_stage_frame(struct card_context *context, struct card_pool *pool, 
 	to = card_stage_begin(card, bytes);
 	if (!to)
 		return SPECKV_STATUS_OK;
-	status = decode(context, pool, address, &parsed, frame, layer_first, layer_count, to, bytes, false);
+	status = decode(context, pool, address, &parsed, frame, layer_first, layer_count, to, bytes,
+		false);
 	if (status) {
 		memset(to, 0, bytes);
 		return status;
@@ -262,8 +288,8 @@ uint16_t card_prefetch(struct card_context *context)
 			return CARD_INVALID(context, read.buffer_offset);
 		if (read->capacity)
 			return CARD_INVALID(context, read.capacity);
-		return card_stage_frame(context, pool, read->address, read->generation, read->key_prefix, layers.first, layers.count,
-					&context->command->result);
+		return card_stage_frame(context, pool, read->address, read->generation,
+			read->key_prefix, layers.first, layers.count, &context->command->result);
 	}
 	if (!card_stage_budget(context->card, bytes))
 		return SPECKV_STATUS_OK;

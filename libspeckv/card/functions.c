@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Functions: a connection each, with registers, doorbells, queue pairs, rights and sessions of its own. */
+/*
+ * Functions: a connection each, with registers, doorbells, queue pairs, rights and sessions of its
+ * own.
+ */
 #include "card/internal.h"
 
 static void pairs_disable(struct card_function *function, bool complete)
@@ -29,7 +32,8 @@ void card_function_reset(struct card_function *function)
 	function->ready = false;
 	pairs_disable(function, false);
 	for (unsigned int q = 0; q < function->pairs; q++) {
-		struct card_queue *queue = &function->pair[q], fresh = { .index = (uint16_t)q, .agent = CARD_AGENTS };
+		struct card_queue *queue = &function->pair[q],
+				  fresh = { .index = (uint16_t)q, .agent = CARD_AGENTS };
 
 		fresh.waiting = queue->waiting;
 		*queue = fresh;
@@ -37,7 +41,8 @@ void card_function_reset(struct card_function *function)
 	memset(function->grant, 0, sizeof(function->grant));
 	card_sessions_forget(card, function->index);
 	function->control = function->shutdown = function->int_status = function->int_enable = 0;
-	function->admin_sq_lo = function->admin_sq_hi = function->admin_cq_lo = function->admin_cq_hi = function->admin_size = 0;
+	function->admin_sq_lo = function->admin_sq_hi = function->admin_cq_lo =
+		function->admin_cq_hi = function->admin_size = 0;
 	function->admin_tail = function->admin_head = 0;
 	function->scratch_lo = function->scratch_hi = 0;
 	function->fatal = 0;
@@ -62,7 +67,8 @@ void card_function_free(struct card_function *function)
 	free(function);
 }
 
-int speckv_card_function_add(struct speckv_card *card, const struct speckv_card_function_config *config)
+int speckv_card_function_add(struct speckv_card *card,
+	const struct speckv_card_function_config *config)
 {
 	unsigned int index = 0, pages = (config->queue_pairs + 15u) / 16u;
 	struct card_function *function;
@@ -71,7 +77,8 @@ int speckv_card_function_add(struct speckv_card *card, const struct speckv_card_
 		return -EINVAL;
 	while (index < card->functions_max && card->functions[index])
 		index++;
-	if (index == card->functions_max || card->pairs_used + config->queue_pairs > card->config.queue_pairs_max)
+	if (index == card->functions_max ||
+		card->pairs_used + config->queue_pairs > card->config.queue_pairs_max)
 		return -EUSERS;
 	function = calloc(1, sizeof(*function));
 	if (!function)
@@ -104,7 +111,8 @@ int speckv_card_function_add(struct speckv_card *card, const struct speckv_card_
 
 void speckv_card_function_remove(struct speckv_card *card, unsigned int index)
 {
-	struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+	struct card_function *function = index < card->functions_max ? card->functions[index]
+								     : NULL;
 
 	if (!function)
 		return;

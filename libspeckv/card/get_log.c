@@ -20,7 +20,8 @@ static void emit(struct writer *w, const void *entry)
 
 	if (w->status || at + w->header.entry_bytes > w->room)
 		return;
-	w->status = card_data_write(w->context, command->data_address + at, entry, w->header.entry_bytes);
+	w->status = card_data_write(w->context, command->data_address + at, entry,
+		w->header.entry_bytes);
 	w->header.entries++;
 }
 
@@ -40,7 +41,8 @@ static void log_health(struct writer *w)
 	uint64_t now = card_now(card);
 
 	health.temperature_millicelsius = (uint32_t)card->temperature;
-	health.throttle_millicelsius = (uint32_t)card_feature(card, SPECKV_FEATURE_THROTTLE_MILLICELSIUS);
+	health.throttle_millicelsius =
+		(uint32_t)card_feature(card, SPECKV_FEATURE_THROTTLE_MILLICELSIUS);
 	health.trip_millicelsius = (uint32_t)card->config.trip_millicelsius;
 	if (card->throttled)
 		health.state |= SPECKV_HEALTH_THROTTLED;
@@ -57,7 +59,8 @@ static void log_health(struct writer *w)
 	health.unsafe_power_cycles = super->unsafe_power_cycles;
 	health.corrected_errors = card->corrected;
 	health.uncorrected_errors = card->uncorrected;
-	health.throttled_ns = card->throttled_ns + (card->throttled ? now - card->throttled_since_ns : 0);
+	health.throttled_ns =
+		card->throttled_ns + (card->throttled ? now - card->throttled_since_ns : 0);
 	health.poisoned_pages = card->poisoned_pages;
 	for (int i = 0; i < 2; i++)
 		if (card->flash.record.slot[i].erases > health.flash_erases)
@@ -69,7 +72,8 @@ static void log_health(struct writer *w)
 static void log_rings(struct writer *w, bool events)
 {
 	const struct speckv_card *card = w->context->card;
-	uint64_t last = events ? card->event_sequence : card->error_sequence, keep = events ? MEMORY_EVENTS : MEMORY_ERRORS;
+	uint64_t last = events ? card->event_sequence : card->error_sequence,
+		 keep = events ? MEMORY_EVENTS : MEMORY_ERRORS;
 	uint64_t from = w->after + 1;
 
 	w->header.last = last;
@@ -80,7 +84,8 @@ static void log_rings(struct writer *w, bool events)
 		from = last - keep + 1;
 	}
 	for (uint64_t i = from; i <= last; i++) {
-		const void *entry = events ? (const void *)memory_event(card, i) : (const void *)memory_error(card, i);
+		const void *entry = events ? (const void *)memory_event(card, i)
+					   : (const void *)memory_error(card, i);
 		uint64_t sequence;
 
 		memcpy(&sequence, entry, sizeof(sequence));
@@ -109,12 +114,15 @@ static void log_grants(struct writer *w)
 		const struct card_function *function = card->functions[f];
 
 		for (unsigned int q = 0; function && q <= function->pairs; q++) {
-			const struct card_rights *grants = q ? function->pair[q - 1].grant : function->grant;
+			const struct card_rights *grants = q ? function->pair[q - 1].grant
+							     : function->grant;
 
 			for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++) {
-				struct speckv_log_grant grant = { .function = function->index, .pool = (uint16_t)n,
-								  .queue = q ? (uint16_t)(q - 1) : SPECKV_ALL_QUEUES,
-								  .rights = grants[n].rights, .granted = grants[n].granted };
+				struct speckv_log_grant grant = { .function = function->index,
+					.pool = (uint16_t)n,
+					.queue = q ? (uint16_t)(q - 1) : SPECKV_ALL_QUEUES,
+					.rights = grants[n].rights,
+					.granted = grants[n].granted };
 
 				if (grant.rights)
 					emit_counted(w, &grant);
@@ -152,20 +160,27 @@ static uint16_t log_blocks(struct writer *w)
 	uint32_t page_bytes;
 	struct card_pool *pool;
 
-	if (!command->pool || command->pool > SPECKV_CARD_POOLS || !card->pools[command->pool].present)
+	if (!command->pool || command->pool > SPECKV_CARD_POOLS ||
+		!card->pools[command->pool].present)
 		return SPECKV_STATUS_NO_POOL;
 	pool = &card->pools[command->pool];
 	page_bytes = pool->record.description.page_bytes;
-	for (uint64_t at = w->after / page_bytes + (w->after % page_bytes != 0); at < pool->pages; at++) {
+	for (uint64_t at = w->after / page_bytes + (w->after % page_bytes != 0); at < pool->pages;
+		at++) {
 		const struct card_block *block = &pool->blocks[at];
-		struct speckv_log_block entry = { .address = at * page_bytes, .generation = block->generation, .used_ns = block->used_ns,
-						  .bytes = block->bytes, .uses = block->uses };
+		struct speckv_log_block entry = { .address = at * page_bytes,
+			.generation = block->generation,
+			.used_ns = block->used_ns,
+			.bytes = block->bytes,
+			.uses = block->uses };
 		struct speckv_frame parsed;
 		struct card_block *found;
 		const uint8_t *frame;
 		uint32_t before = w->header.entries;
 
-		if (block->state != BLOCK_SEALED || card_frame_find(w->context, pool, entry.address, entry.generation, NULL, &found, &frame, &parsed))
+		if (block->state != BLOCK_SEALED ||
+			card_frame_find(w->context, pool, entry.address, entry.generation, NULL,
+				&found, &frame, &parsed))
 			continue; /* one that does not verify is none; the event log has it */
 		entry.first_position = parsed.identity.first_position;
 		memcpy(entry.key, parsed.identity.key, sizeof(entry.key));
@@ -180,7 +195,8 @@ static uint16_t log_blocks(struct writer *w)
 	return SPECKV_STATUS_OK;
 }
 
-static void flash_entry(const struct speckv_card *card, unsigned int slot, struct speckv_log_slot *out)
+static void flash_entry(const struct speckv_card *card, unsigned int slot,
+	struct speckv_log_slot *out)
 {
 	const struct flash_slot *entry;
 	struct flash_download download;
@@ -192,8 +208,8 @@ static void flash_entry(const struct speckv_card *card, unsigned int slot, struc
 		out->state = SPECKV_SLOT_STATE_GOOD;
 		out->rtl_revision = card->config.golden_revision;
 		out->security_version = card->config.golden_security_version;
-		snprintf(out->version, sizeof(out->version), "%u.%u.%u", out->rtl_revision >> 16, out->rtl_revision >> 8 & 0xff,
-			 out->rtl_revision & 0xff);
+		snprintf(out->version, sizeof(out->version), "%u.%u.%u", out->rtl_revision >> 16,
+			out->rtl_revision >> 8 & 0xff, out->rtl_revision & 0xff);
 		return;
 	}
 	entry = &card->flash.record.slot[slot - SPECKV_SLOT_A];
@@ -208,8 +224,10 @@ static void flash_entry(const struct speckv_card *card, unsigned int slot, struc
 	memcpy(out->digest, entry->digest, sizeof(out->digest));
 	memcpy(out->key_digest, entry->key_digest, sizeof(out->key_digest));
 	memcpy(out->version, entry->version, sizeof(out->version));
-	if (entry->state == SPECKV_SLOT_STATE_WRITING && flash_progress(card, slot, &download, &received)) {
-		out->received_bytes = card->flash.receiving == slot ? card->flash.received : received;
+	if (entry->state == SPECKV_SLOT_STATE_WRITING &&
+		flash_progress(card, slot, &download, &received)) {
+		out->received_bytes = card->flash.receiving == slot ? card->flash.received
+								    : received;
 		if (out->received_bytes == download.bundle_bytes)
 			out->state = SPECKV_SLOT_STATE_WRITTEN;
 	}
@@ -231,7 +249,8 @@ static uint16_t collect(struct writer *w, uint16_t log)
 		log_pools(w);
 		break;
 	case SPECKV_LOG_FLASH:
-		for (unsigned int slot = SPECKV_SLOT_GOLDEN; card->config.flash && slot <= SPECKV_SLOT_B; slot++) {
+		for (unsigned int slot = SPECKV_SLOT_GOLDEN;
+			card->config.flash && slot <= SPECKV_SLOT_B; slot++) {
 			struct speckv_log_slot entry;
 
 			flash_entry(card, slot, &entry);
@@ -240,8 +259,9 @@ static uint16_t collect(struct writer *w, uint16_t log)
 		break;
 	case SPECKV_LOG_SELF_TEST:
 		for (unsigned int i = 0; i < card->tests_run; i++) {
-			struct speckv_log_test entry = { .test = card->tests[i].test, .status = card->tests[i].status,
-							 .elapsed_ns = card->tests[i].elapsed_ns };
+			struct speckv_log_test entry = { .test = card->tests[i].test,
+				.status = card->tests[i].status,
+				.elapsed_ns = card->tests[i].elapsed_ns };
 
 			memcpy(entry.text, card->tests[i].text, sizeof(entry.text));
 			emit_counted(w, &entry);
@@ -262,11 +282,13 @@ uint16_t card_get_log(struct card_context *context)
 {
 	const struct speckv_cmd_log *command = &context->entry->log;
 	bool counters = command->log == SPECKV_LOG_COUNTERS;
-	struct writer w = { .context = context, .after = command->after, .room = command->data_bytes };
+	struct writer w = {
+		.context = context, .after = command->after, .room = command->data_bytes
+	};
 	uint16_t status;
 
 	if (command->flags & ~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET | SPECKV_LOG_CLEAR) ||
-	    (command->flags & SPECKV_LOG_CLEAR && !counters))
+		(command->flags & SPECKV_LOG_CLEAR && !counters))
 		return CARD_INVALID(context, log.flags);
 	if (CARD_RESERVED(context, log.buffer))
 		return CARD_INVALID(context, log.buffer);
@@ -289,7 +311,9 @@ uint16_t card_get_log(struct card_context *context)
 	if (!status)
 		status = w.status;
 	if (!status)
-		status = card_data_write(context, command->data_address, &w.header, sizeof(w.header));
-	context->command->result = sizeof(w.header) + (uint64_t)w.header.entries * w.header.entry_bytes;
+		status = card_data_write(context, command->data_address, &w.header,
+			sizeof(w.header));
+	context->command->result =
+		sizeof(w.header) + (uint64_t)w.header.entries * w.header.entry_bytes;
 	return status;
 }

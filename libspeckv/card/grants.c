@@ -24,7 +24,8 @@ void card_grants_drop(struct speckv_card *card, unsigned int number)
 	}
 }
 
-static void take_back(struct card_function *function, struct card_rights *grant, uint8_t rights, struct card_queue *queue, unsigned int pool)
+static void take_back(struct card_function *function, struct card_rights *grant, uint8_t rights,
+	struct card_queue *queue, unsigned int pool)
 {
 	bool less = grant->rights & ~rights;
 
@@ -57,7 +58,8 @@ uint16_t card_grant(struct card_context *context)
 		return CARD_INVALID(context, grant.reserved1);
 	if (command->rights & ~(SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE))
 		return CARD_INVALID(context, grant.rights);
-	function = command->function < card->functions_max ? card->functions[command->function] : NULL;
+	function = command->function < card->functions_max ? card->functions[command->function]
+							   : NULL;
 	if (!function)
 		return CARD_INVALID(context, grant.function);
 	if (command->queue != SPECKV_ALL_QUEUES) {
@@ -68,14 +70,16 @@ uint16_t card_grant(struct card_context *context)
 	status = card_pool_by_uuid(context, command->pool, command->uuid, &pool);
 	if (status)
 		return status;
-	take_back(function, queue ? &queue->grant[pool->number] : &function->grant[pool->number], (uint8_t)command->rights, queue,
-		  pool->number);
+	take_back(function, queue ? &queue->grant[pool->number] : &function->grant[pool->number],
+		(uint8_t)command->rights, queue, pool->number);
 	return SPECKV_STATUS_OK;
 }
 
-int speckv_card_grant(struct speckv_card *card, unsigned int index, unsigned int pool, uint32_t rights)
+int speckv_card_grant(struct speckv_card *card, unsigned int index, unsigned int pool,
+	uint32_t rights)
 {
-	struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+	struct card_function *function = index < card->functions_max ? card->functions[index]
+								     : NULL;
 
 	if (!function || !pool || pool > SPECKV_CARD_POOLS || !card->pools[pool].present)
 		return -ENOENT;

@@ -22,7 +22,9 @@ static const struct flash_slot *running(const struct speckv_card *card)
 {
 	unsigned int slot = card->flash.running;
 
-	return slot == SPECKV_SLOT_A || slot == SPECKV_SLOT_B ? &card->flash.record.slot[slot - SPECKV_SLOT_A] : NULL;
+	return slot == SPECKV_SLOT_A || slot == SPECKV_SLOT_B
+		? &card->flash.record.slot[slot - SPECKV_SLOT_A]
+		: NULL;
 }
 
 uint32_t card_revision(const struct speckv_card *card)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What the rooms of the card model share. MEMORY.md describes what lies in device memory and flash. */
+/*
+ * What the rooms of the card model share. MEMORY.md describes what lies in device memory and flash.
+ */
 #ifndef SPECKV_CARD_INTERNAL_H
 #define SPECKV_CARD_INTERNAL_H
 
@@ -26,7 +28,9 @@
 #define CARD_IO_LOG2 12
 #define CARD_NO_FIELD 0xffffffffu
 
-/* Enumerations of rtl/regs/speckv.rdl: the generated header has masks only. A test compares them. */
+/*
+ * Enumerations of rtl/regs/speckv.rdl: the generated header has masks only. A test compares them.
+ */
 enum speckv_fatal_cause {
 	SPECKV_FATAL_NONE,
 	SPECKV_FATAL_MEMORY,
@@ -94,14 +98,18 @@ struct card_command {
 	uint64_t ready_ns; /* not before, unless `event` is no longer `seen`; UINT64_MAX: stuck */
 	const uint32_t *event; /* NULL: only time */
 	uint32_t seen;
-	/* Of an invalidation: what it is at, the page of its range where it goes on, the first one that is still held, and until when. */
+	/*
+	 * Of an invalidation: what it is at, the page of its range where it goes on, the first one
+	 * that is still held, and until when.
+	 */
 	uint8_t phase;
 	bool any;
 	uint64_t cursor, held, deadline_ns;
 	uint64_t result;
 	uint64_t address; /* for the error log */
 	uint32_t field;
-	uint32_t asked; /* function->answers when it began to wait for host memory; 0: it does not */
+	/* function->answers when it began to wait for host memory; 0: it does not */
+	uint32_t asked;
 	struct memory_reservation reservation;
 	bool waits_for_all;
 	bool throttled; /* waited for its pool's bandwidth already */
@@ -123,7 +131,8 @@ struct card_queue {
 	enum card_queue_state state;
 	uint16_t status;
 	/* As written to the registers. */
-	uint32_t sq_lo, sq_hi, cq_lo, cq_hi, table_lo, table_hi, buffer_count, size, control, invalidate;
+	uint32_t sq_lo, sq_hi, cq_lo, cq_hi, table_lo, table_hi, buffer_count, size, control,
+		invalidate;
 	/* As they were when the queue pair was enabled. */
 	uint64_t sq_base, cq_base, table;
 	uint32_t sq_entries, cq_entries, buffers, vector;
@@ -152,24 +161,26 @@ struct card_function {
 	bool admin;
 	bool ready;
 	uint16_t pairs, next_pair;
-	uint32_t control, shutdown, int_status, int_enable, reset_count, counter_snapshot, scratch_lo, scratch_hi;
+	uint32_t control, shutdown, int_status, int_enable, reset_count, counter_snapshot,
+		scratch_lo, scratch_hi;
 	uint8_t fatal;
-	uint32_t admin_sq_lo, admin_sq_hi, admin_cq_lo, admin_cq_hi, admin_size, admin_tail, admin_head;
+	uint32_t admin_sq_lo, admin_sq_hi, admin_cq_lo, admin_cq_hi, admin_size, admin_tail,
+		admin_head;
 	struct card_queue admin_queue;
 	struct card_queue *pair;
 	struct speckv_doorbell_page *doorbells, *own_doorbells;
 	struct card_rights grant[SPECKV_CARD_POOLS + 1];
 	uint64_t counters[CARD_COUNTERS];
 	uint64_t snapshot[CARD_COUNTERS + 1];
-	uint32_t answers;  /* of host memory that was not to be had at once; never 0 */
+	uint32_t answers; /* of host memory that was not to be had at once; never 0 */
 	uint64_t transfer; /* whose command reads such memory; 0: none */
 	bool held;
 };
 
 /* What is kept per function number, across connections. */
 struct card_place {
-	uint64_t spent_ns;     /* lately */
-	bool sessions;         /* its sessions are not all zero */
+	uint64_t spent_ns; /* lately */
+	bool sessions; /* its sessions are not all zero */
 };
 /* What a user's functions may enter in the logs, together: kept across its connections. */
 struct card_user {
@@ -205,7 +216,12 @@ struct card_pool {
 	uint32_t released; /* counts what may let an invalidation go on */
 	struct card_statistics statistics;
 	struct speckv_pace pace;
-	struct { uint64_t life; uint16_t function; uint32_t slot; } rival; /* the session that was asked about last */
+	/* the session that was asked about last */
+	struct {
+		uint64_t life;
+		uint16_t function;
+		uint32_t slot;
+	} rival;
 };
 
 struct card_stage {
@@ -231,7 +247,7 @@ struct speckv_card {
 	uint8_t *memory;
 	struct memory_layout layout;
 	uint32_t *page_map; /* one entry per device page */
-	uint8_t *backed;    /* a bit per device page: it is known that what backs it is there */
+	uint8_t *backed; /* a bit per device page: it is known that what backs it is there */
 	uint64_t stage_backed; /* bytes of the staging memory that are */
 	uint64_t free_pages;
 	uint64_t next_page; /* where the search for free pages goes on */
@@ -243,17 +259,25 @@ struct speckv_card {
 	struct card_place places[CARD_FUNCTIONS];
 	struct card_user users[CARD_FUNCTIONS];
 	struct card_allowance all_events, all_errors; /* of all users */
-	uint8_t order[CARD_FUNCTIONS]; /* numbers of the functions there are, by time spent, least first */
+	/* numbers of the functions there are, by time spent, least first */
+	uint8_t order[CARD_FUNCTIONS];
 	unsigned int order_count;
 	uint64_t halved_ns;
 	struct card_pool pools[SPECKV_CARD_POOLS + 1]; /* by number; 0 is none */
-	struct { uint16_t function, queue; bool used; } agents[SPECKV_CARD_AGENTS];
-	struct { uint64_t page, entry; uint16_t pool; } tlb[CARD_TLB];
+	struct {
+		uint16_t function, queue;
+		bool used;
+	} agents[SPECKV_CARD_AGENTS];
+	struct {
+		uint64_t page, entry;
+		uint16_t pool;
+	} tlb[CARD_TLB];
 	struct card_stage stages[CARD_STAGES];
 	uint64_t stage_next;
 	uint64_t prefetch_free_ns;
 	uint32_t model_received;
-	struct speckv_predictor *predictor; /* the model in force, read from device memory; NULL: none */
+	/* the model in force, read from device memory; NULL: none */
+	struct speckv_predictor *predictor;
 	uint32_t predictor_number; /* of the model, since power-on: state of another one is none */
 	uint64_t lives; /* sessions begun since power-on */
 	struct card_statistics statistics;
@@ -308,7 +332,8 @@ static inline uint64_t card_wall(const struct speckv_card *card)
 }
 
 /* Where a field lies in the entry, for the error log. */
-#define CARD_FIELD(context, member) ((uint32_t)((const uint8_t *)&(context)->entry->member - (context)->entry->bytes))
+#define CARD_FIELD(context, member) \
+	((uint32_t)((const uint8_t *)&(context)->entry->member - (context)->entry->bytes))
 #define CARD_INVALID(context, member) card_invalid(context, CARD_FIELD(context, member))
 
 static inline uint16_t card_invalid(struct card_context *context, uint32_t field)
@@ -333,7 +358,8 @@ static inline bool card_zero(const void *at, size_t bytes)
 	return !any;
 }
 /* Reserved members must be zero. */
-#define CARD_RESERVED(context, member) (!card_zero(&(context)->entry->member, sizeof((context)->entry->member)))
+#define CARD_RESERVED(context, member) \
+	(!card_zero(&(context)->entry->member, sizeof((context)->entry->member)))
 
 /* interrupts.c */
 void card_interrupt(struct card_function *function, unsigned int vector);
@@ -358,11 +384,13 @@ void card_queue_enable(struct card_function *function, struct card_queue *queue)
 void card_queue_disable(struct card_function *function, struct card_queue *queue, bool complete);
 void card_queue_fence(struct speckv_card *card, unsigned int agent);
 void card_queue_fail(struct card_function *function, struct card_queue *queue, uint16_t status);
-struct speckv_doorbell *card_doorbell(struct card_function *function, const struct card_queue *queue);
+struct speckv_doorbell *card_doorbell(struct card_function *function,
+	const struct card_queue *queue);
 bool card_buffer_busy(const struct card_queue *queue, uint16_t index);
 void card_buffer_forget(struct card_queue *queue, uint16_t index);
 /* Posts if there is room: false, try again later. */
-bool card_notice(struct card_function *function, struct card_queue *queue, uint16_t notice, uint64_t result);
+bool card_notice(struct card_function *function, struct card_queue *queue, uint16_t notice,
+	uint64_t result);
 void card_revoke(struct card_function *function, struct card_queue *queue, unsigned int pool);
 /* I/O commands that were submitted and are not completed, of all functions. */
 uint32_t card_outstanding(struct speckv_card *card);
@@ -386,16 +414,26 @@ static inline uint64_t card_transfer(const struct card_queue *queue, uint16_t id
 	return UINT64_C(1) << 32 | (uint64_t)queue->index << 16 | id;
 }
 
-/* buffers.c: host memory, registered buffers and admin data. Return a status; CARD_WAIT: not to be had now. */
-int card_dma_read(struct card_function *function, struct card_queue *queue, uint16_t id, uint64_t address, void *to, uint64_t bytes);
+/*
+ * buffers.c: host memory, registered buffers and admin data. Return a status; CARD_WAIT: not to be
+ * had now.
+ */
+int card_dma_read(struct card_function *function, struct card_queue *queue, uint16_t id,
+	uint64_t address, void *to, uint64_t bytes);
 /* The command `id` of a queue pair is over, or, if `all`, whatever it was reading. */
-void card_dma_end(struct card_function *function, const struct card_queue *queue, uint16_t id, bool all);
-uint16_t card_buffer_find(struct card_context *context, uint16_t index, uint64_t offset, uint64_t bytes, uint32_t rights, uint64_t *address);
-uint16_t card_buffer_read(struct card_context *context, uint16_t index, uint64_t offset, void *to, uint64_t bytes);
-uint16_t card_buffer_write(struct card_context *context, uint16_t index, uint64_t offset, const void *from, uint64_t bytes);
-uint8_t *card_buffer_direct(struct card_context *context, uint16_t index, uint64_t offset, uint64_t bytes, bool write, uint16_t *status);
+void card_dma_end(struct card_function *function, const struct card_queue *queue, uint16_t id,
+	bool all);
+uint16_t card_buffer_find(struct card_context *context, uint16_t index, uint64_t offset,
+	uint64_t bytes, uint32_t rights, uint64_t *address);
+uint16_t card_buffer_read(struct card_context *context, uint16_t index, uint64_t offset, void *to,
+	uint64_t bytes);
+uint16_t card_buffer_write(struct card_context *context, uint16_t index, uint64_t offset,
+	const void *from, uint64_t bytes);
+uint8_t *card_buffer_direct(struct card_context *context, uint16_t index, uint64_t offset,
+	uint64_t bytes, bool write, uint16_t *status);
 uint16_t card_data_read(struct card_context *context, uint64_t address, void *to, uint64_t bytes);
-uint16_t card_data_write(struct card_context *context, uint64_t address, const void *from, uint64_t bytes);
+uint16_t card_data_write(struct card_context *context, uint64_t address, const void *from,
+	uint64_t bytes);
 
 /* io.c, admin.c: run one command. CARD_WAIT: look at it again later. */
 uint16_t card_io(struct card_context *context);
@@ -406,23 +444,31 @@ uint16_t card_write(struct card_context *context);
 uint16_t card_copy(struct card_context *context);
 uint16_t card_read(struct card_context *context);
 uint16_t card_prefetch(struct card_context *context);
-/* A sealed frame that says it is this one; key_prefix NULL: of any key. `frame` lies in device memory, or in scratch memory. */
-uint16_t card_frame_find(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t generation,
-			 const uint8_t *key_prefix, struct card_block **block, const uint8_t **frame, struct speckv_frame *parsed);
+/*
+ * A sealed frame that says it is this one; key_prefix NULL: of any key. `frame` lies in device
+ * memory, or in scratch memory.
+ */
+uint16_t card_frame_find(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t generation, const uint8_t *key_prefix, struct card_block **block,
+	const uint8_t **frame, struct speckv_frame *parsed);
 /* The pool's bandwidth limit: CARD_WAIT until it is this command's turn. */
 uint16_t card_bandwidth(struct card_context *context, struct card_pool *pool, uint64_t bytes);
 uint16_t card_frame_damaged(struct card_context *context, struct card_pool *pool, uint64_t address);
-/* Decode a frame into the card's staging memory. `staged`: its raw bytes, 0 when that was not to be had now. */
-uint16_t card_stage_frame(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t generation,
-			  const uint8_t *key_prefix, uint16_t layer_first, uint16_t layer_count, uint64_t *staged);
+/*
+ * Decode a frame into the card's staging memory. `staged`: its raw bytes, 0 when that was not to be
+ * had now.
+ */
+uint16_t card_stage_frame(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t generation, const uint8_t *key_prefix, uint16_t layer_first, uint16_t layer_count,
+	uint64_t *staged);
 
 /* stage.c: decoded blocks in device memory, ahead of need */
-const struct card_stage *card_stage_find(struct speckv_card *card, unsigned int pool, uint64_t address, uint64_t generation,
-					 uint16_t layer_first, uint16_t layer_count);
+const struct card_stage *card_stage_find(struct speckv_card *card, unsigned int pool,
+	uint64_t address, uint64_t generation, uint16_t layer_first, uint16_t layer_count);
 const uint8_t *card_stage_use(struct card_context *context, const struct card_stage *stage);
 uint8_t *card_stage_begin(struct speckv_card *card, uint64_t bytes);
-void card_stage_end(struct card_context *context, unsigned int pool, uint64_t address, uint64_t generation, uint16_t layer_first,
-		    uint16_t layer_count, uint64_t bytes);
+void card_stage_end(struct card_context *context, unsigned int pool, uint64_t address,
+	uint64_t generation, uint16_t layer_first, uint16_t layer_count, uint64_t bytes);
 void card_stage_drop(struct speckv_card *card, unsigned int pool, uint64_t address, uint64_t bytes);
 void card_stage_clear(struct speckv_card *card);
 bool card_stage_budget(struct speckv_card *card, uint64_t bytes);
@@ -431,16 +477,23 @@ bool card_stage_budget(struct speckv_card *card, uint64_t bytes);
 void card_tlb_flush(struct speckv_card *card, unsigned int pool);
 
 /* translate.c: pool-virtual addresses. `fault`: the first address that failed. Statuses. */
-uint16_t card_map(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t bytes, uint8_t **contiguous);
-uint16_t card_memory_read(struct card_context *context, struct card_pool *pool, uint64_t address, void *to, uint64_t bytes);
-uint16_t card_memory_write(struct card_context *context, struct card_pool *pool, uint64_t address, const void *from, uint64_t bytes);
-uint16_t card_pool_find(struct card_context *context, unsigned int number, uint32_t right, struct card_pool **out);
+uint16_t card_map(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t bytes, uint8_t **contiguous);
+uint16_t card_memory_read(struct card_context *context, struct card_pool *pool, uint64_t address,
+	void *to, uint64_t bytes);
+uint16_t card_memory_write(struct card_context *context, struct card_pool *pool, uint64_t address,
+	const void *from, uint64_t bytes);
+uint16_t card_pool_find(struct card_context *context, unsigned int number, uint32_t right,
+	struct card_pool **out);
 
 /* directory.c: blocks and who holds them */
 struct card_block *card_block_at(struct card_pool *pool, uint64_t address);
-uint16_t card_block_find(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t generation, struct card_block **out);
-bool card_run_free(const struct card_pool *pool, uint64_t address, uint64_t bytes, uint16_t *status);
-void card_block_publish(struct speckv_card *card, struct card_pool *pool, uint64_t address, uint64_t generation, uint64_t bytes);
+uint16_t card_block_find(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t generation, struct card_block **out);
+bool card_run_free(const struct card_pool *pool, uint64_t address, uint64_t bytes,
+	uint16_t *status);
+void card_block_publish(struct speckv_card *card, struct card_pool *pool, uint64_t address,
+	uint64_t generation, uint64_t bytes);
 void card_block_free(struct speckv_card *card, struct card_pool *pool, struct card_block *block);
 void card_agent_drop(struct speckv_card *card, struct card_queue *queue, unsigned int pool);
 /* Tell a queue pair of recalls that it had no room for, a little at a time. */
@@ -472,17 +525,23 @@ uint16_t card_resize_pool(struct card_context *context);
 uint16_t card_delete_pool(struct card_context *context);
 uint16_t card_sanitize(struct card_context *context);
 uint16_t card_grant(struct card_context *context);
-uint16_t card_pool_by_uuid(struct card_context *context, unsigned int number, const uint8_t *uuid, struct card_pool **out);
+uint16_t card_pool_by_uuid(struct card_context *context, unsigned int number, const uint8_t *uuid,
+	struct card_pool **out);
 void card_pool_describe(const struct card_pool *pool, struct speckv_pool_description *out);
 int card_pool_prepare(struct speckv_card *card, struct card_pool *pool);
 void card_grants_drop(struct speckv_card *card, unsigned int pool);
 int card_scratch(struct speckv_card *card, uint64_t frame_bytes, uint64_t raw_bytes);
 
 /* logs.c, get_log.c */
-void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsigned int function, unsigned int pool, uint64_t value,
-		const char *format, ...) __attribute__((format(printf, 7, 8)));
-/* One that an I/O command caused: it counts to the share of the function's user, and is left out beyond it. */
-void card_event_by(struct card_function *function, uint16_t kind, uint16_t severity, unsigned int pool, uint64_t value, const char *format, ...)
+void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsigned int function,
+	unsigned int pool, uint64_t value, const char *format, ...)
+	__attribute__((format(printf, 7, 8)));
+/*
+ * One that an I/O command caused: it counts to the share of the function's user, and is left out
+ * beyond it.
+ */
+void card_event_by(struct card_function *function, uint16_t kind, uint16_t severity,
+	unsigned int pool, uint64_t value, const char *format, ...)
 	__attribute__((format(printf, 6, 7)));
 struct card_user *card_user(struct speckv_card *card, uint32_t number);
 void card_error(struct card_context *context, uint16_t status);
@@ -494,7 +553,8 @@ void card_statistics_clear(struct speckv_card *card, struct card_statistics *sta
 void card_statistics_reset(struct speckv_card *card);
 void card_count(struct card_context *context, enum card_counter counter, uint64_t n);
 void card_tally(struct speckv_card *card, struct card_pool *pool, unsigned int counter, uint64_t n);
-void card_latency(struct speckv_card *card, struct card_pool *pool, unsigned int histogram, uint64_t ns);
+void card_latency(struct speckv_card *card, struct card_pool *pool, unsigned int histogram,
+	uint64_t ns);
 unsigned int card_bucket(uint64_t ns);
 void card_logs_recover(struct speckv_card *card);
 void card_logs_clear(struct speckv_card *card);

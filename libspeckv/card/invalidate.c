@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
-/* INVALIDATE: holders of a block are recalled, those that stay silent are fenced, and then it is gone. */
+/*
+ * INVALIDATE: holders of a block are recalled, those that stay silent are fenced, and then it is
+ * gone.
+ */
 #include "card/directory.h"
 
 /* Tell one holder that has not been told. False: it has no room for that. */
-static bool recall_from(struct card_function *function, struct card_queue *queue, struct card_pool *pool, struct card_block *block)
+static bool recall_from(struct card_function *function, struct card_queue *queue,
+	struct card_pool *pool, struct card_block *block)
 {
 	uint64_t where = block_address(pool, block) | (uint64_t)pool->number << 48;
 
@@ -25,7 +29,9 @@ static void recall(struct speckv_card *card, struct card_pool *pool, struct card
 		if (!(block->holders & bit) || (block->recalled & bit))
 			continue;
 		queue = agent_queue(card, agent);
-		if (!queue || recall_from(card->functions[card->agents[agent].function], queue, pool, block))
+		if (!queue ||
+			recall_from(card->functions[card->agents[agent].function], queue, pool,
+				block))
 			continue;
 		queue->untold |= UINT64_C(1) << (pool->number - 1);
 		queue->untold_at = queue->untold_ns = 0;
@@ -39,13 +45,15 @@ void card_recall_again(struct card_function *function, struct card_queue *queue)
 	struct card_pool *pool = &function->card->pools[1 + __builtin_ctzll(queue->untold)];
 	uint64_t bit = queue->agent < CARD_AGENTS ? UINT64_C(1) << queue->agent : 0;
 
-	for (unsigned int n = 0; pool->present && bit && queue->untold_at < pool->pages; n++, queue->untold_at++) {
+	for (unsigned int n = 0; pool->present && bit && queue->untold_at < pool->pages;
+		n++, queue->untold_at++) {
 		struct card_block *block = &pool->blocks[queue->untold_at];
 		bool untold = block->recalling && block->holders & bit && !(block->recalled & bit);
 
 		if (n == RECALL_STEP)
 			return;
-		if (untold && block->state != BLOCK_FREE && block->state != BLOCK_REST && !recall_from(function, queue, pool, block))
+		if (untold && block->state != BLOCK_FREE && block->state != BLOCK_REST &&
+			!recall_from(function, queue, pool, block))
 			return;
 	}
 	queue->untold &= queue->untold - 1;
@@ -54,22 +62,25 @@ void card_recall_again(struct card_function *function, struct card_queue *queue)
 
 enum { INVALIDATE_CHECK, INVALIDATE_RECALL, INVALIDATE_WAIT };
 #define INVALIDATE_STEP 4096 /* pages of a range that are looked at in one turn, */
-#define INVALIDATE_BLOCK 32  /* where a block that is recalled or goes counts as so many */
+#define INVALIDATE_BLOCK 32 /* where a block that is recalled or goes counts as so many */
 
 /* Where this turn ends: a page of the range. */
 static uint64_t invalidate_end(const struct card_command *command, uint64_t count)
 {
-	return command->cursor + INVALIDATE_STEP < count ? command->cursor + INVALIDATE_STEP : count;
+	return command->cursor + INVALIDATE_STEP < count ? command->cursor + INVALIDATE_STEP
+							 : count;
 }
 
 /* Everything in the range must be right before anything is changed. */
-static uint16_t invalidate_check(struct card_context *context, struct card_pool *pool, uint64_t first, uint64_t count)
+static uint16_t invalidate_check(struct card_context *context, struct card_pool *pool,
+	uint64_t first, uint64_t count)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
 	struct card_command *command = context->command;
 	uint64_t end = invalidate_end(command, count);
 	uint8_t *unused;
-	uint16_t status = card_map(context, pool, (first + command->cursor) * page_bytes(pool), (end - command->cursor) * page_bytes(pool), &unused);
+	uint16_t status = card_map(context, pool, (first + command->cursor) * page_bytes(pool),
+		(end - command->cursor) * page_bytes(pool), &unused);
 
 	if (status)
 		return status;
@@ -81,18 +92,21 @@ static uint16_t invalidate_check(struct card_context *context, struct card_pool 
 		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
 			continue;
 		if (range->generation && block->generation != range->generation)
-			return card_at(context, block_address(pool, block), SPECKV_STATUS_NOT_FOUND);
+			return card_at(context, block_address(pool, block),
+				SPECKV_STATUS_NOT_FOUND);
 		if (command->cursor + block->pages > count)
 			return CARD_INVALID(context, range.bytes);
 		command->any = true;
 	}
 	if (end < count)
 		return CARD_WAIT;
-	return command->any ? SPECKV_STATUS_OK : card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
+	return command->any ? SPECKV_STATUS_OK
+			    : card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
 }
 
 /* One block of the range: true when it is gone. */
-static bool invalidate_block(struct card_context *context, struct card_pool *pool, struct card_block *block, bool first_look, bool late)
+static bool invalidate_block(struct card_context *context, struct card_pool *pool,
+	struct card_block *block, bool first_look, bool late)
 {
 	struct speckv_card *card = context->card;
 	bool mine = holds(context, block);
@@ -119,7 +133,8 @@ static bool invalidate_block(struct card_context *context, struct card_pool *poo
 	}
 	if (block->state == BLOCK_SEALED) {
 		set_state(block, BLOCK_DYING);
-		card_stage_drop(card, pool->number, block_address(pool, block), (uint64_t)block->pages * page_bytes(pool));
+		card_stage_drop(card, pool->number, block_address(pool, block),
+			(uint64_t)block->pages * page_bytes(pool));
 	}
 	block->recalling = 1;
 	recall(card, pool, block);
@@ -127,28 +142,36 @@ static bool invalidate_block(struct card_context *context, struct card_pool *poo
 }
 
 /* What can go at once does; of what others hold, the holders are told. */
-static uint16_t invalidate_recall(struct card_context *context, struct card_pool *pool, uint64_t first, uint64_t count)
+static uint16_t invalidate_recall(struct card_context *context, struct card_pool *pool,
+	uint64_t first, uint64_t count)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
 	struct card_command *command = context->command;
 
-	for (uint64_t looked = 0; command->cursor < count && looked < INVALIDATE_STEP; command->cursor++, looked++) {
+	for (uint64_t looked = 0; command->cursor < count && looked < INVALIDATE_STEP;
+		command->cursor++, looked++) {
 		struct card_block *block = &pool->blocks[first + command->cursor];
 
 		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
 			continue;
 		looked += INVALIDATE_BLOCK;
 		/* Something new lies there since it was checked. */
-		if ((range->generation && block->generation != range->generation) || command->cursor + block->pages > count)
+		if ((range->generation && block->generation != range->generation) ||
+			command->cursor + block->pages > count)
 			continue;
-		if (!invalidate_block(context, pool, block, true, false) && command->held == UINT64_MAX)
+		if (!invalidate_block(context, pool, block, true, false) &&
+			command->held == UINT64_MAX)
 			command->held = command->cursor;
 	}
 	return command->cursor < count ? CARD_WAIT : SPECKV_STATUS_OK;
 }
 
-/* Blocks that were recalled are waited for one after the other, until the first of them is given up or time is over. */
-static uint16_t invalidate_wait(struct card_context *context, struct card_pool *pool, uint64_t first, uint64_t count)
+/*
+ * Blocks that were recalled are waited for one after the other, until the first of them is given up
+ * or time is over.
+ */
+static uint16_t invalidate_wait(struct card_context *context, struct card_pool *pool,
+	uint64_t first, uint64_t count)
 {
 	struct card_command *command = context->command;
 	bool late = card_now(context->card) >= command->deadline_ns;
@@ -172,7 +195,9 @@ static uint16_t invalidate_wait(struct card_context *context, struct card_pool *
 	return SPECKV_STATUS_OK;
 }
 
-/* A little at a time, and what is not over yet goes on where it was: a range may be a whole pool. */
+/*
+ * A little at a time, and what is not over yet goes on where it was: a range may be a whole pool.
+ */
 uint16_t card_invalidate(struct card_context *context)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
@@ -194,13 +219,16 @@ uint16_t card_invalidate(struct card_context *context)
 		command->held = UINT64_MAX;
 	}
 	/* The pool may have become smaller since: there was nothing in that part. */
-	count = first >= pool->pages ? 0 : count < pool->pages - first ? count : pool->pages - first;
+	count = first >= pool->pages	      ? 0
+		: count < pool->pages - first ? count
+					      : pool->pages - first;
 	if (command->phase == INVALIDATE_RECALL) {
 		status = invalidate_recall(context, pool, first, count);
 		if (status)
 			return status;
 		command->phase = INVALIDATE_WAIT;
-		command->deadline_ns = card_now(context->card) + card_feature(context->card, SPECKV_FEATURE_RECALL_TIMEOUT_MS) * 1000000;
+		command->deadline_ns = card_now(context->card) +
+			card_feature(context->card, SPECKV_FEATURE_RECALL_TIMEOUT_MS) * 1000000;
 	}
 	status = invalidate_wait(context, pool, first, count);
 	if (!status)

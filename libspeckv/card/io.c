@@ -14,7 +14,8 @@ static uint16_t bare(struct card_context *context)
 		return CARD_INVALID(context, bare.buffer);
 	if (CARD_RESERVED(context, bare.reserved))
 		return CARD_INVALID(context, bare.reserved);
-	if (command->opcode == SPECKV_IO_FLUSH && context->card->ops.memory_sync && context->card->ops.memory_sync(context->card->arg))
+	if (command->opcode == SPECKV_IO_FLUSH && context->card->ops.memory_sync &&
+		context->card->ops.memory_sync(context->card->arg))
 		return SPECKV_STATUS_INTERNAL;
 	return SPECKV_STATUS_OK;
 }
@@ -88,7 +89,8 @@ uint16_t card_io(struct card_context *context)
 	uint16_t status = dispatch(context);
 	struct card_pool *pool;
 
-	if (status == CARD_WAIT || !context->entry->sqe.pool || card_pool_find(context, context->entry->sqe.pool, 0, &pool))
+	if (status == CARD_WAIT || !context->entry->sqe.pool ||
+		card_pool_find(context, context->entry->sqe.pool, 0, &pool))
 		return status;
 	/* Without a right to the pool its statistics are not touched either. */
 	if (status == SPECKV_STATUS_DENIED)
@@ -96,7 +98,8 @@ uint16_t card_io(struct card_context *context)
 	if (status)
 		tally_failure(context, pool, status);
 	else if (histogram(context->entry->sqe.opcode) >= 0)
-		card_latency(context->card, pool, (unsigned int)histogram(context->entry->sqe.opcode),
-			     card_now(context->card) - context->command->start_ns);
+		card_latency(context->card, pool,
+			(unsigned int)histogram(context->entry->sqe.opcode),
+			card_now(context->card) - context->command->start_ns);
 	return status;
 }

@@ -1,18 +1,26 @@
 // SPDX-License-Identifier: MIT
-/* Events, errors, counters, latencies. Events and errors are rings in device memory and outlive a restart. */
+/*
+ * Events, errors, counters, latencies. Events and errors are rings in device memory and outlive a
+ * restart.
+ */
 #include <stdarg.h>
 #include <stdio.h>
 
 #include "card/internal.h"
 
-/* Entries of a log that I/O functions may cause at once, and how soon there is room for one more: those of one user, and of all together. */
+/*
+ * Entries of a log that I/O functions may cause at once, and how soon there is room for one more:
+ * those of one user, and of all together.
+ */
 struct rule {
 	uint32_t burst;
 	uint32_t assured; /* that a user may cause whatever the others did */
 	uint64_t each_ns;
 };
-static const struct rule event_rule = { 8, 2, UINT64_C(30000000000) }, all_events_rule = { 64, 0, UINT64_C(10000000000) };
-static const struct rule error_rule = { 64, 1, UINT64_C(1000000000) }, all_errors_rule = { 192, 0, UINT64_C(250000000) };
+static const struct rule event_rule = { 8, 2, UINT64_C(30000000000) },
+			 all_events_rule = { 64, 0, UINT64_C(10000000000) };
+static const struct rule error_rule = { 64, 1, UINT64_C(1000000000) },
+			 all_errors_rule = { 192, 0, UINT64_C(250000000) };
 
 static bool has_room(struct card_allowance *a, const struct rule *rule, uint64_t now)
 {
@@ -24,14 +32,15 @@ static bool has_room(struct card_allowance *a, const struct rule *rule, uint64_t
 }
 
 /*
- * The rings keep 256 entries: a user that can cause as many as it likes would push out those of the others, and one that can use up what
- * all have together would keep the others' from being entered.
+ * The rings keep 256 entries: a user that can cause as many as it likes would push out those of the
+ * others, and one that can use up what all have together would keep the others' from being entered.
  */
-static bool allowed(const struct speckv_card *card, struct card_allowance *own, const struct rule *own_rule, struct card_allowance *all,
-		    const struct rule *all_rule)
+static bool allowed(const struct speckv_card *card, struct card_allowance *own,
+	const struct rule *own_rule, struct card_allowance *all, const struct rule *all_rule)
 {
 	uint64_t now = card_now(card);
-	bool one = has_room(own, own_rule, now), any = has_room(all, all_rule, now), yes = one && (any || own->used < own_rule->assured);
+	bool one = has_room(own, own_rule, now), any = has_room(all, all_rule, now),
+	     yes = one && (any || own->used < own_rule->assured);
 
 	own->left_out += !yes;
 	own->used += yes;
@@ -39,7 +48,10 @@ static bool allowed(const struct speckv_card *card, struct card_allowance *own, 
 	return yes;
 }
 
-/* Of this number, or the one that nothing was heard of for the longest time: there are as many as functions. */
+/*
+ * Of this number, or the one that nothing was heard of for the longest time: there are as many as
+ * functions.
+ */
 struct card_user *card_user(struct speckv_card *card, uint32_t number)
 {
 	struct card_user *user = NULL;
@@ -52,7 +64,8 @@ struct card_user *card_user(struct speckv_card *card, uint32_t number)
 			return other;
 		for (unsigned int f = 0; f < card->functions_max; f++)
 			connected |= card->functions[f] && card->functions[f]->user == other;
-		if (!connected && (!user || !other->known || (user->known && other->gone_ns < user->gone_ns)))
+		if (!connected &&
+			(!user || !other->known || (user->known && other->gone_ns < user->gone_ns)))
 			user = other;
 	}
 	*user = (struct card_user){ .known = true, .number = number };
@@ -72,13 +85,14 @@ const char *card_size(char text[CARD_SIZE_TEXT], uint64_t bytes)
 	if (bytes % one)
 		snprintf(text, CARD_SIZE_TEXT, "%.1f %s", (double)bytes / (double)one, units[unit]);
 	else
-		snprintf(text, CARD_SIZE_TEXT, "%llu %s", (unsigned long long)(bytes / one), units[unit]);
+		snprintf(text, CARD_SIZE_TEXT, "%llu %s", (unsigned long long)(bytes / one),
+			units[unit]);
 	return text;
 }
 
 /* `user`: NULL, or the one to whose share it counts. */
-__attribute__((format(printf, 3, 0))) static void enter(struct speckv_card *card, struct card_user *user, const char *format, va_list list,
-							  struct speckv_log_event *event)
+__attribute__((format(printf, 3, 0))) static void enter(struct speckv_card *card,
+	struct card_user *user, const char *format, va_list list, struct speckv_log_event *event)
 {
 	struct speckv_log_event *to = memory_event(card, card->event_sequence + 1);
 	int n;
@@ -89,13 +103,15 @@ __attribute__((format(printf, 3, 0))) static void enter(struct speckv_card *card
 	event->time_ns = card_wall(card);
 	n = vsnprintf(event->text, sizeof(event->text), format, list);
 	if (user && user->events.left_out && n > 0 && (size_t)n < sizeof(event->text))
-		snprintf(event->text + n, sizeof(event->text) - (size_t)n, " (%u more events of user %u left out)", user->events.left_out,
-			 user->number);
+		snprintf(event->text + n, sizeof(event->text) - (size_t)n,
+			" (%u more events of user %u left out)", user->events.left_out,
+			user->number);
 	if (user)
 		user->events.left_out = 0;
 	to->sequence = 0;
 	atomic_thread_fence(memory_order_release);
-	memcpy((uint8_t *)to + sizeof(to->sequence), (uint8_t *)event + sizeof(event->sequence), sizeof(*event) - sizeof(event->sequence));
+	memcpy((uint8_t *)to + sizeof(to->sequence), (uint8_t *)event + sizeof(event->sequence),
+		sizeof(*event) - sizeof(event->sequence));
 	atomic_thread_fence(memory_order_release);
 	to->sequence = event->sequence;
 	card->event_sequence = event->sequence;
@@ -105,16 +121,20 @@ __attribute__((format(printf, 3, 0))) static void enter(struct speckv_card *card
 		struct card_function *function = card->functions[f];
 
 		for (unsigned int q = 0; function && q < function->pairs; q++)
-			if (function->grant[event->pool].rights | function->pair[q].grant[event->pool].rights)
+			if (function->grant[event->pool].rights |
+				function->pair[q].grant[event->pool].rights)
 				function->pair[q].events = event->sequence;
 	}
 }
 
-void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsigned int function, unsigned int pool, uint64_t value,
-		const char *format, ...)
+void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsigned int function,
+	unsigned int pool, uint64_t value, const char *format, ...)
 {
-	struct speckv_log_event event = { .kind = kind, .severity = severity, .function = (uint16_t)function, .pool = (uint16_t)pool,
-					  .value = value };
+	struct speckv_log_event event = { .kind = kind,
+		.severity = severity,
+		.function = (uint16_t)function,
+		.pool = (uint16_t)pool,
+		.value = value };
 	va_list list;
 
 	va_start(list, format);
@@ -122,10 +142,14 @@ void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsi
 	va_end(list);
 }
 
-void card_event_by(struct card_function *function, uint16_t kind, uint16_t severity, unsigned int pool, uint64_t value, const char *format, ...)
+void card_event_by(struct card_function *function, uint16_t kind, uint16_t severity,
+	unsigned int pool, uint64_t value, const char *format, ...)
 {
-	struct speckv_log_event event = { .kind = kind, .severity = severity, .function = function->index, .pool = (uint16_t)pool,
-					  .value = value };
+	struct speckv_log_event event = { .kind = kind,
+		.severity = severity,
+		.function = function->index,
+		.pool = (uint16_t)pool,
+		.value = value };
 	va_list list;
 
 	va_start(list, format);
@@ -137,14 +161,22 @@ void card_error(struct card_context *context, uint16_t status)
 {
 	struct speckv_card *card = context->card;
 	const struct card_command *command = context->command;
-	struct speckv_log_error error = { .sequence = card->error_sequence + 1, .time_ns = card_wall(card),
-					  .function = context->function->index, .queue = context->queue->index,
-					  .command_id = command->entry.sqe.command_id, .status = status,
-					  .opcode = command->entry.sqe.opcode, .pool = command->entry.sqe.pool,
-					  .field = status == SPECKV_STATUS_INVALID && command->field != CARD_NO_FIELD ? command->field : 0,
-					  .address = command->address };
+	struct speckv_log_error error = { .sequence = card->error_sequence + 1,
+		.time_ns = card_wall(card),
+		.function = context->function->index,
+		.queue = context->queue->index,
+		.command_id = command->entry.sqe.command_id,
+		.status = status,
+		.opcode = command->entry.sqe.opcode,
+		.pool = command->entry.sqe.pool,
+		.field = status == SPECKV_STATUS_INVALID && command->field != CARD_NO_FIELD
+			? command->field
+			: 0,
+		.address = command->address };
 
-	if (!context->function->admin && !allowed(card, &context->function->user->errors, &error_rule, &card->all_errors, &all_errors_rule))
+	if (!context->function->admin &&
+		!allowed(card, &context->function->user->errors, &error_rule, &card->all_errors,
+			&all_errors_rule))
 		return;
 	card->error_sequence = error.sequence;
 	*memory_error(card, error.sequence) = error;
@@ -174,7 +206,7 @@ void card_logs_clear(struct speckv_card *card)
 	memset(memory_error(card, 0), 0, MEMORY_ERRORS * sizeof(struct speckv_log_error));
 }
 
-/* ---- counting ----------------------------------------------------------------------------------------------- */
+/* ---- counting ------------------------------------------------------------------------------- */
 
 void card_count(struct card_context *context, enum card_counter counter, uint64_t n)
 {
@@ -201,7 +233,8 @@ unsigned int card_bucket(uint64_t ns)
 	return bucket < SPECKV_HIST_BUCKETS ? bucket : SPECKV_HIST_BUCKETS - 1;
 }
 
-void card_latency(struct speckv_card *card, struct card_pool *pool, unsigned int histogram, uint64_t ns)
+void card_latency(struct speckv_card *card, struct card_pool *pool, unsigned int histogram,
+	uint64_t ns)
 {
 	card->statistics.histograms[histogram][card_bucket(ns)]++;
 	pool->statistics.histograms[histogram][card_bucket(ns)]++;
@@ -221,5 +254,6 @@ void card_statistics_reset(struct speckv_card *card)
 	memset(card->counters, 0, sizeof(card->counters));
 	for (unsigned int f = 0; f < card->functions_max; f++)
 		if (card->functions[f])
-			memset(card->functions[f]->counters, 0, sizeof(card->functions[f]->counters));
+			memset(card->functions[f]->counters, 0,
+				sizeof(card->functions[f]->counters));
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Device memory: superblock, pool records, page map, allocation. All that a card has to remember lies here or in flash, and may be
- * cut off between any two stores: a structure is written before what points at it.
+ * Device memory: superblock, pool records, page map, allocation. All that a card has to remember
+ * lies here or in flash, and may be cut off between any two stores: a structure is written before
+ * what points at it.
  */
 #include "card/internal.h"
 
@@ -41,21 +42,25 @@ struct memory_superblock *memory_superblock(const struct speckv_card *card)
 	return (struct memory_superblock *)(void *)card->memory;
 }
 
-struct memory_session *memory_session(const struct speckv_card *card, unsigned int function, uint32_t slot)
+struct memory_session *memory_session(const struct speckv_card *card, unsigned int function,
+	uint32_t slot)
 {
-	struct memory_session *all = (struct memory_session *)(void *)(card->memory + card->layout.sessions);
+	struct memory_session *all =
+		(struct memory_session *)(void *)(card->memory + card->layout.sessions);
 
 	return &all[(uint64_t)function * card->config.sessions + slot];
 }
 
 struct speckv_log_event *memory_event(const struct speckv_card *card, uint64_t sequence)
 {
-	return (struct speckv_log_event *)(void *)(card->memory + card->layout.events) + sequence % MEMORY_EVENTS;
+	return (struct speckv_log_event *)(void *)(card->memory + card->layout.events) +
+		sequence % MEMORY_EVENTS;
 }
 
 struct speckv_log_error *memory_error(const struct speckv_card *card, uint64_t sequence)
 {
-	return (struct speckv_log_error *)(void *)(card->memory + card->layout.errors) + sequence % MEMORY_ERRORS;
+	return (struct speckv_log_error *)(void *)(card->memory + card->layout.errors) +
+		sequence % MEMORY_ERRORS;
 }
 
 uint8_t *memory_page(const struct speckv_card *card, uint64_t page)
@@ -70,7 +75,8 @@ static bool backed(const struct speckv_card *card, uint64_t page)
 
 static void set_backed(struct speckv_card *card, uint64_t page, bool is)
 {
-	card->backed[page / 8] = (uint8_t)((card->backed[page / 8] & ~(1u << page % 8)) | (unsigned int)is << page % 8);
+	card->backed[page / 8] = (uint8_t)((card->backed[page / 8] & ~(1u << page % 8)) |
+		(unsigned int)is << page % 8);
 }
 
 int memory_take(struct speckv_card *card, uint64_t offset, uint64_t bytes)
@@ -80,7 +86,9 @@ int memory_take(struct speckv_card *card, uint64_t offset, uint64_t bytes)
 
 static bool page_back(struct speckv_card *card, uint64_t page)
 {
-	if (!backed(card, page) && memory_take(card, card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES, SPECKV_CARD_PAGE_BYTES))
+	if (!backed(card, page) &&
+		memory_take(card, card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES,
+			SPECKV_CARD_PAGE_BYTES))
 		return false;
 	set_backed(card, page, true);
 	return true;
@@ -88,7 +96,8 @@ static bool page_back(struct speckv_card *card, uint64_t page)
 
 void memory_zero_pages(struct speckv_card *card, uint64_t page, uint64_t count)
 {
-	uint64_t offset = card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES, bytes = count * SPECKV_CARD_PAGE_BYTES;
+	uint64_t offset = card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES,
+		 bytes = count * SPECKV_CARD_PAGE_BYTES;
 	bool gone = card->ops.memory_zero && card->ops.memory_zero(card->arg, offset, bytes) == 0;
 
 	for (uint64_t i = 0; i < count; i++)
@@ -105,7 +114,8 @@ void memory_clear(struct speckv_card *card, uint64_t offset, uint64_t bytes)
 	for (uint64_t end = offset + bytes, n; offset < end; offset += n) {
 		n = BACKED_UNIT - offset % BACKED_UNIT;
 		n = n < end - offset ? n : end - offset;
-		if (!memory_take(card, offset, n)) /* else nothing backs it: there is nothing to zero */
+		/* else nothing backs it: there is nothing to zero */
+		if (!memory_take(card, offset, n))
 			memset(card->memory + offset, 0, n);
 	}
 }
@@ -156,9 +166,11 @@ static bool pass_begin(struct speckv_card *card, struct memory_reservation *r)
 	return r->first != UINT64_MAX;
 }
 
-int memory_reserve(struct speckv_card *card, struct memory_reservation *r, uint64_t run, uint64_t more)
+int memory_reserve(struct speckv_card *card, struct memory_reservation *r, uint64_t run,
+	uint64_t more)
 {
-	bool whole = !r->active || r->run != run || r->more != more; /* this call looks at all that is wanted */
+	/* this call looks at all that is wanted */
+	bool whole = !r->active || r->run != run || r->more != more;
 	unsigned int made = 0;
 
 	card->reserving += !r->active;
@@ -169,9 +181,11 @@ int memory_reserve(struct speckv_card *card, struct memory_reservation *r, uint6
 		return -ENOSPC;
 	for (;;) {
 		for (; r->at < run + card->layout.pages && r->found < run + more; r->at++) {
-			uint64_t page = r->at < run ? r->first + r->at : (r->start + r->at - run) % card->layout.pages;
+			uint64_t page = r->at < run ? r->first + r->at
+						    : (r->start + r->at - run) % card->layout.pages;
 
-			if (!page_free(card->page_map[page]) || (r->at >= run && page >= r->first && page < r->first + run))
+			if (!page_free(card->page_map[page]) ||
+				(r->at >= run && page >= r->first && page < r->first + run))
 				continue;
 			if (!backed(card, page) || card->page_map[page] & PAGE_DIRTY) {
 				if (made++ == RESERVE_STEP)
@@ -183,7 +197,10 @@ int memory_reserve(struct speckv_card *card, struct memory_reservation *r, uint6
 		}
 		if (whole)
 			return r->found == run + more ? 0 : -ENOSPC;
-		/* Others had their turn in between, and may have taken or given up some of it: look once more at all of it. */
+		/*
+		 * Others had their turn in between, and may have taken or given up some of it: look
+		 * once more at all of it.
+		 */
 		whole = true;
 		if (!pass_begin(card, r))
 			return -ENOSPC;
@@ -219,7 +236,10 @@ void memory_give_up(struct speckv_card *card)
 	while (n < GIVE_UP_STEP && first + n < end && to_give_up(card, first + n))
 		n++;
 	card->give_up_at = first + n;
-	if (n && card->ops.memory_zero(card->arg, card->layout.first_page + first * SPECKV_CARD_PAGE_BYTES, n * SPECKV_CARD_PAGE_BYTES))
+	if (n &&
+		card->ops.memory_zero(card->arg,
+			card->layout.first_page + first * SPECKV_CARD_PAGE_BYTES,
+			n * SPECKV_CARD_PAGE_BYTES))
 		card->give_up_at = card->layout.pages; /* what backs it cannot be given up */
 	else
 		for (uint64_t page = first; page < first + n; page++) {
@@ -282,7 +302,9 @@ static void pool_finish(struct speckv_card *card, unsigned int number)
 	pool->present = true;
 }
 
-/* Pages that say they are a pool's and that no table knows: a cut in the middle of an assignment. */
+/*
+ * Pages that say they are a pool's and that no table knows: a cut in the middle of an assignment.
+ */
 static void pages_sweep(struct speckv_card *card)
 {
 	/* Mark those that are known with a bit that no other code uses, then look at the rest. */
@@ -295,10 +317,13 @@ static void pages_sweep(struct speckv_card *card)
 			continue;
 		for (uint64_t i = 0; i < pool->record.table_pages; i++)
 			card->page_map[pool->record.table_page + i] |= known;
-		for (uint64_t i = 0; i < pool->record.description.capacity_bytes / SPECKV_CARD_PAGE_BYTES; i++) {
-			uint64_t page = (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
+		for (uint64_t i = 0;
+			i < pool->record.description.capacity_bytes / SPECKV_CARD_PAGE_BYTES; i++) {
+			uint64_t page =
+				(pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
 
-			if (pool->map[i] && page < card->layout.pages && (card->page_map[page] & (PAGE_OWNER | PAGE_TABLE)) == n)
+			if (pool->map[i] && page < card->layout.pages &&
+				(card->page_map[page] & (PAGE_OWNER | PAGE_TABLE)) == n)
 				card->page_map[page] |= known;
 			else
 				pool->map[i] = 0;
@@ -392,8 +417,12 @@ int memory_open(struct speckv_card *card)
 	card->backed = calloc(1, card->layout.pages / 8 + 1);
 	if (!card->backed)
 		return -ENOMEM;
-	/* Before the first look: to read memory that is not there takes it, too. The rest is taken where it is first used. */
-	if (memory_take(card, 0, card->layout.sessions) || memory_take(card, card->layout.events, card->layout.model - card->layout.events))
+	/*
+	 * Before the first look: to read memory that is not there takes it, too. The rest is taken
+	 * where it is first used.
+	 */
+	if (memory_take(card, 0, card->layout.sessions) ||
+		memory_take(card, card->layout.events, card->layout.model - card->layout.events))
 		return -ENOSPC;
 	blank = card_zero(card->memory, 4096);
 	superblock_fill(card, &wanted);
@@ -411,7 +440,8 @@ int memory_open(struct speckv_card *card)
 		card->places[f].sessions = true; /* of another run */
 	if (back_owned(card))
 		return -ENOSPC;
-	card->give_up_all = true; /* what an earlier process backed for a pool that it did not come to make */
+	/* what an earlier process backed for a pool that it did not come to make */
+	card->give_up_all = true;
 	recover(card);
 	return 0;
 }

@@ -14,7 +14,8 @@
 #define MEMORY_VERSION 0
 #define MEMORY_EVENTS 256
 #define MEMORY_ERRORS 256
-#define MEMORY_MODEL_BYTES (2u << 20) /* of one model; there are two places, so that a bad one replaces nothing */
+/* of one model; there are two places, so that a bad one replaces nothing */
+#define MEMORY_MODEL_BYTES (2u << 20)
 
 /* At offset 0. */
 struct memory_superblock {
@@ -38,7 +39,10 @@ struct memory_superblock {
 	uint8_t model_digest[32];
 };
 
-/* A pool, twice: the copy with the higher sequence and a right CRC counts. Written one after the other. */
+/*
+ * A pool, twice: the copy with the higher sequence and a right CRC counts. Written one after the
+ * other.
+ */
 struct memory_pool {
 	uint64_t sequence;
 	struct speckv_pool_description description; /* without the fields that are counted */
@@ -110,16 +114,21 @@ struct memory_layout {
 };
 
 _Static_assert(sizeof(struct card_block) == 64, "a cache line");
-_Static_assert(sizeof(struct memory_session) == 832, "whole cache lines: 64 bytes, 512 of cells, 256 of outputs");
+_Static_assert(sizeof(struct memory_session) == 832,
+	"whole cache lines: 64 bytes, 512 of cells, 256 of outputs");
 _Static_assert(sizeof(struct memory_pool) <= 512, "two copies in a page");
 
 struct speckv_card;
 
-/* Recover what is there, or format blank memory. 0, -EINVAL, -EUCLEAN, -ENOSPC (what backs the memory has no room), -ENOMEM. */
+/*
+ * Recover what is there, or format blank memory. 0, -EINVAL, -EUCLEAN, -ENOSPC (what backs the
+ * memory has no room), -ENOMEM.
+ */
 int memory_open(struct speckv_card *card);
 void memory_format(struct speckv_card *card);
 struct memory_superblock *memory_superblock(const struct speckv_card *card);
-struct memory_session *memory_session(const struct speckv_card *card, unsigned int function, uint32_t slot);
+struct memory_session *memory_session(const struct speckv_card *card, unsigned int function,
+	uint32_t slot);
 struct speckv_log_event *memory_event(const struct speckv_card *card, uint64_t sequence);
 struct speckv_log_error *memory_error(const struct speckv_card *card, uint64_t sequence);
 uint8_t *memory_page(const struct speckv_card *card, uint64_t page);
@@ -130,10 +139,12 @@ void memory_clear(struct speckv_card *card, uint64_t offset, uint64_t bytes);
 /* What backs a part of device memory outside of the pages: 0, -ENOSPC. */
 int memory_take(struct speckv_card *card, uint64_t offset, uint64_t bytes);
 /*
- * Back a run of `run` free pages and `more` of the others, a little at a time. 0: they are there, and taking them cannot fail before the next
- * call; -EAGAIN: call again; -ENOSPC: not so many are free, or what backs them has no room.
+ * Back a run of `run` free pages and `more` of the others, a little at a time. 0: they are there,
+ * and taking them cannot fail before the next call; -EAGAIN: call again; -ENOSPC: not so many are
+ * free, or what backs them has no room.
  */
-int memory_reserve(struct speckv_card *card, struct memory_reservation *reservation, uint64_t run, uint64_t more);
+int memory_reserve(struct speckv_card *card, struct memory_reservation *reservation, uint64_t run,
+	uint64_t more);
 /* The command is over, whatever became of it: what was backed and not taken may be given up. */
 void memory_reserve_end(struct speckv_card *card, struct memory_reservation *reservation);
 /* Is there, as far as is known, memory that backs free pages? Give some of it up. */

@@ -2,9 +2,11 @@
 /* Records and tables of pools in device memory. */
 #include "card/internal.h"
 
-static struct memory_pool *pool_copy(const struct speckv_card *card, unsigned int number, unsigned int copy)
+static struct memory_pool *pool_copy(const struct speckv_card *card, unsigned int number,
+	unsigned int copy)
 {
-	return (struct memory_pool *)(void *)(card->memory + card->layout.pools + (number - 1) * MEMORY_POOL_STRIDE + copy * MEMORY_POOL_COPY);
+	return (struct memory_pool *)(void *)(card->memory + card->layout.pools +
+		(number - 1) * MEMORY_POOL_STRIDE + copy * MEMORY_POOL_COPY);
 }
 
 static uint32_t pool_crc(const struct memory_pool *record)
@@ -43,7 +45,8 @@ void memory_pool_store(struct speckv_card *card, unsigned int number)
 
 static uint64_t map_bytes(const struct memory_pool *record)
 {
-	return memory_align(record->reserve_bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint64_t), 4096);
+	return memory_align(record->reserve_bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint64_t),
+		4096);
 }
 
 bool memory_pool_attach(struct speckv_card *card, unsigned int number)
@@ -52,17 +55,22 @@ bool memory_pool_attach(struct speckv_card *card, unsigned int number)
 	struct memory_pool *r = &pool->record;
 	uint64_t need;
 
-	if (!r->description.page_bytes || r->description.capacity_bytes > r->reserve_bytes || r->reserve_bytes > card->config.memory_bytes)
+	if (!r->description.page_bytes || r->description.capacity_bytes > r->reserve_bytes ||
+		r->reserve_bytes > card->config.memory_bytes)
 		return false;
-	need = map_bytes(r) + r->reserve_bytes / r->description.page_bytes * sizeof(struct card_block);
-	if (r->table_page > card->layout.pages || r->table_pages > card->layout.pages - r->table_page ||
-	    need > r->table_pages * SPECKV_CARD_PAGE_BYTES)
+	need = map_bytes(r) +
+		r->reserve_bytes / r->description.page_bytes * sizeof(struct card_block);
+	if (r->table_page > card->layout.pages ||
+		r->table_pages > card->layout.pages - r->table_page ||
+		need > r->table_pages * SPECKV_CARD_PAGE_BYTES)
 		return false;
 	for (uint64_t i = 0; i < r->table_pages; i++)
-		if ((card->page_map[r->table_page + i] & (PAGE_OWNER | PAGE_TABLE)) != (number | PAGE_TABLE))
+		if ((card->page_map[r->table_page + i] & (PAGE_OWNER | PAGE_TABLE)) !=
+			(number | PAGE_TABLE))
 			return false;
 	pool->map = (uint64_t *)(void *)memory_page(card, r->table_page);
-	pool->blocks = (struct card_block *)(void *)(memory_page(card, r->table_page) + map_bytes(r));
+	pool->blocks =
+		(struct card_block *)(void *)(memory_page(card, r->table_page) + map_bytes(r));
 	pool->pages = r->description.capacity_bytes / r->description.page_bytes;
 	return true;
 }
@@ -98,7 +106,8 @@ bool memory_pool_check(const struct speckv_card *card, unsigned int number)
 
 		if (i >= mapped ? pool->map[i] != 0
 				: !(pool->map[i] & MAP_VALID) || page >= card->layout.pages ||
-					  (card->page_map[page] & (PAGE_OWNER | PAGE_TABLE)) != number)
+					(card->page_map[page] & (PAGE_OWNER | PAGE_TABLE)) !=
+						number)
 			return false;
 	}
 	return true;

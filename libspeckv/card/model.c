@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * LOAD_MODEL: the file of a prefetcher arrives in parts, is checked whole and kept in device memory. It is the file that train-prefetcher
- * writes; libspeckv/predictor reads it, here as in the client, and what it does not take is no model.
+ * LOAD_MODEL: the file of a prefetcher arrives in parts, is checked whole and kept in device
+ * memory. It is the file that train-prefetcher writes; libspeckv/predictor reads it, here as in the
+ * client, and what it does not take is no model.
  */
 #include "card/internal.h"
 
@@ -62,7 +63,8 @@ bool card_model_intact(const struct speckv_card *card)
 	const struct memory_superblock *super = memory_superblock(card);
 	uint8_t digest[32];
 
-	return card_sha256(place(card, super->model_place), super->model_bytes, digest) && !memcmp(digest, super->model_digest, 32);
+	return card_sha256(place(card, super->model_place), super->model_bytes, digest) &&
+		!memcmp(digest, super->model_digest, 32);
 }
 
 /* After a start: a model that is not whole is none. */
@@ -73,7 +75,8 @@ void card_model_recover(struct speckv_card *card)
 
 	if (!super->model_bytes)
 		return;
-	if (super->model_place > 1 || super->model_bytes > MEMORY_MODEL_BYTES || !card_model_intact(card)) {
+	if (super->model_place > 1 || super->model_bytes > MEMORY_MODEL_BYTES ||
+		!card_model_intact(card)) {
 		card_model_unload(card);
 		return;
 	}
@@ -94,7 +97,8 @@ static uint16_t whole(struct card_context *context)
 	bool no_memory;
 
 	card->model_received = 0;
-	if (!card_sha256(place(card, at), command->total_bytes, digest) || memcmp(digest, command->digest, 32))
+	if (!card_sha256(place(card, at), command->total_bytes, digest) ||
+		memcmp(digest, command->digest, 32))
 		return SPECKV_STATUS_BAD_MODEL;
 	model = parse(place(card, at), command->total_bytes, &no_memory);
 	if (!model)
@@ -106,8 +110,9 @@ static uint16_t whole(struct card_context *context)
 	atomic_thread_fence(memory_order_release);
 	super->model_bytes = command->total_bytes;
 	put_in_force(card, model);
-	card_event(card, SPECKV_CARD_MODEL_LOADED, SPECKV_INFO, context->function->index, 0, command->total_bytes,
-		   "prefetcher of %s loaded", card_size(size, command->total_bytes));
+	card_event(card, SPECKV_CARD_MODEL_LOADED, SPECKV_INFO, context->function->index, 0,
+		command->total_bytes, "prefetcher of %s loaded",
+		card_size(size, command->total_bytes));
 	return SPECKV_STATUS_OK;
 }
 
@@ -131,21 +136,28 @@ uint16_t card_load_model(struct card_context *context)
 		if (!memory_superblock(card)->model_bytes)
 			return SPECKV_STATUS_NO_MODEL;
 		card_model_unload(card);
-		card_event(card, SPECKV_CARD_MODEL_UNLOADED, SPECKV_INFO, context->function->index, 0, 0, "prefetcher unloaded");
+		card_event(card, SPECKV_CARD_MODEL_UNLOADED, SPECKV_INFO, context->function->index,
+			0, 0, "prefetcher unloaded");
 		return SPECKV_STATUS_OK;
 	}
 	if (command->data_address % 64)
 		return CARD_INVALID(context, model.data_address);
 	if (!command->total_bytes || command->total_bytes > MEMORY_MODEL_BYTES)
 		return CARD_INVALID(context, model.total_bytes);
-	if (!command->data_bytes || command->offset > command->total_bytes || command->data_bytes > command->total_bytes - command->offset)
+	if (!command->data_bytes || command->offset > command->total_bytes ||
+		command->data_bytes > command->total_bytes - command->offset)
 		return CARD_INVALID(context, model.data_bytes);
 	if (command->offset && command->offset != card->model_received)
 		return CARD_INVALID(context, model.offset);
-	if (!command->offset && memory_take(card, card->layout.model + (memory_superblock(card)->model_place ? 0 : MEMORY_MODEL_BYTES), MEMORY_MODEL_BYTES))
+	if (!command->offset &&
+		memory_take(card,
+			card->layout.model +
+				(memory_superblock(card)->model_place ? 0 : MEMORY_MODEL_BYTES),
+			MEMORY_MODEL_BYTES))
 		return SPECKV_STATUS_NO_MEMORY;
-	status = card_data_read(context, command->data_address, place(card, !memory_superblock(card)->model_place) + command->offset,
-				command->data_bytes);
+	status = card_data_read(context, command->data_address,
+		place(card, !memory_superblock(card)->model_place) + command->offset,
+		command->data_bytes);
 	if (status)
 		return status;
 	card->model_received = command->offset + command->data_bytes;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Pools: create, resize, delete, sanitize. A record is written last when a pool grows, first when it shrinks. */
+/*
+ * Pools: create, resize, delete, sanitize. A record is written last when a pool grows, first when
+ * it shrinks.
+ */
 #include "card/internal.h"
 
 static bool name_valid(const char name[64])
@@ -11,14 +14,16 @@ static bool name_valid(const char name[64])
 	for (size_t i = 0; i < length; i++) {
 		char c = name[i];
 
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-'))
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+			    c == '.' || c == '_' || c == '-'))
 			return false;
 	}
 	return true;
 }
 
 /* A pool by number and uuid: a number alone may have been given to another one. */
-uint16_t card_pool_by_uuid(struct card_context *context, unsigned int number, const uint8_t *uuid, struct card_pool **out)
+uint16_t card_pool_by_uuid(struct card_context *context, unsigned int number, const uint8_t *uuid,
+	struct card_pool **out)
 {
 	struct card_pool *pool;
 
@@ -92,24 +97,29 @@ int card_pool_prepare(struct speckv_card *card, struct card_pool *pool)
 #define DESCRIPTION_AT(member) ((uint32_t)offsetof(struct speckv_pool_description, member))
 
 /* The offset of the first member that may not be so, or CARD_NO_FIELD. */
-static uint32_t description_check(const struct speckv_card *card, const struct speckv_pool_description *d)
+static uint32_t description_check(const struct speckv_card *card,
+	const struct speckv_pool_description *d)
 {
 	struct speckv_geometry geometry;
 	uint64_t raw;
 
 	memcpy(&geometry, &d->shape, sizeof(geometry));
-	raw = card_zero(d->shape.reserved, sizeof(d->shape.reserved)) ? speckv_geometry_bytes(&geometry) : 0;
+	raw = card_zero(d->shape.reserved, sizeof(d->shape.reserved))
+		? speckv_geometry_bytes(&geometry)
+		: 0;
 	if (!name_valid(d->name))
 		return DESCRIPTION_AT(name);
 	if (card_zero(d->uuid, sizeof(d->uuid)))
 		return DESCRIPTION_AT(uuid);
 	if (!d->capacity_bytes || d->capacity_bytes % SPECKV_CARD_PAGE_BYTES)
 		return DESCRIPTION_AT(capacity_bytes);
-	if (d->max_bytes % SPECKV_CARD_PAGE_BYTES || (d->max_bytes && d->max_bytes < d->capacity_bytes))
+	if (d->max_bytes % SPECKV_CARD_PAGE_BYTES ||
+		(d->max_bytes && d->max_bytes < d->capacity_bytes))
 		return DESCRIPTION_AT(max_bytes);
 	if (!raw || raw > card->config.transfer_bytes)
 		return DESCRIPTION_AT(shape);
-	if (d->page_bytes < 256 || d->page_bytes > SPECKV_CARD_PAGE_BYTES || d->page_bytes & (d->page_bytes - 1))
+	if (d->page_bytes < 256 || d->page_bytes > SPECKV_CARD_PAGE_BYTES ||
+		d->page_bytes & (d->page_bytes - 1))
 		return DESCRIPTION_AT(page_bytes);
 	if (!speckv_codec_name(d->codec))
 		return DESCRIPTION_AT(codec);
@@ -119,7 +129,8 @@ static uint32_t description_check(const struct speckv_card *card, const struct s
 		return DESCRIPTION_AT(mode);
 	if (d->pool_flags & ~SPECKV_POOL_FLAG_SINGLE_TENANT)
 		return DESCRIPTION_AT(pool_flags);
-	if (d->pool || d->state || d->generation || d->created_ns || d->used_bytes || d->stored_bytes || d->raw_bytes || d->blocks)
+	if (d->pool || d->state || d->generation || d->created_ns || d->used_bytes ||
+		d->stored_bytes || d->raw_bytes || d->blocks)
 		return DESCRIPTION_AT(pool);
 	if (!card_zero(d->reserved, sizeof(d->reserved)))
 		return DESCRIPTION_AT(reserved);
@@ -134,18 +145,21 @@ static bool map_pages(struct speckv_card *card, struct card_pool *pool, uint64_t
 
 		if (page == UINT64_MAX) {
 			while (i-- > from) {
-				page = (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
+				page = (pool->map[i] - card->layout.first_page) /
+					SPECKV_CARD_PAGE_BYTES;
 				pool->map[i] = 0;
 				memory_page_give(card, page);
 			}
 			return false;
 		}
-		pool->map[i] = (card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES) | MAP_VALID | MAP_READ | MAP_WRITE;
+		pool->map[i] = (card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES) |
+			MAP_VALID | MAP_READ | MAP_WRITE;
 	}
 	return true;
 }
 
-static uint16_t make_pool(struct card_context *context, struct card_pool *pool, const struct speckv_pool_description *d)
+static uint16_t make_pool(struct card_context *context, struct card_pool *pool,
+	const struct speckv_pool_description *d)
 {
 	struct speckv_card *card = context->card;
 	struct memory_superblock *super = memory_superblock(card);
@@ -157,7 +171,8 @@ static uint16_t make_pool(struct card_context *context, struct card_pool *pool, 
 	r->reserve_bytes = d->max_bytes > d->capacity_bytes ? d->max_bytes : d->capacity_bytes;
 	if (r->reserve_bytes > card->config.memory_bytes)
 		return SPECKV_STATUS_NO_MEMORY;
-	table = (r->reserve_bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint64_t) + 4095) / 4096 * 4096 +
+	table = (r->reserve_bytes / SPECKV_CARD_PAGE_BYTES * sizeof(uint64_t) + 4095) / 4096 *
+			4096 +
 		r->reserve_bytes / d->page_bytes * sizeof(struct card_block);
 	r->table_pages = (table + SPECKV_CARD_PAGE_BYTES - 1) / SPECKV_CARD_PAGE_BYTES;
 	switch (memory_reserve(card, &context->command->reservation, r->table_pages, pages)) {
@@ -216,7 +231,8 @@ uint16_t card_create_pool(struct card_context *context)
 
 		if (!other->present)
 			pool = other;
-		else if (!memcmp(other->record.description.uuid, d.uuid, 16) || !strcmp(other->record.description.name, d.name))
+		else if (!memcmp(other->record.description.uuid, d.uuid, 16) ||
+			!strcmp(other->record.description.name, d.name))
 			return SPECKV_STATUS_POOL_EXISTS;
 	}
 	if (!pool)
@@ -225,8 +241,9 @@ uint16_t card_create_pool(struct card_context *context)
 	if (status)
 		return status;
 	context->command->result = pool->number;
-	card_event(card, SPECKV_CARD_POOL_CREATED, SPECKV_INFO, context->function->index, pool->number, d.capacity_bytes,
-		   "pool %s created with %s", d.name, card_size(size, d.capacity_bytes));
+	card_event(card, SPECKV_CARD_POOL_CREATED, SPECKV_INFO, context->function->index,
+		pool->number, d.capacity_bytes, "pool %s created with %s", d.name,
+		card_size(size, d.capacity_bytes));
 	return SPECKV_STATUS_OK;
 }
 
@@ -240,16 +257,19 @@ static uint16_t pool_command(struct card_context *context, uint8_t flags, struct
 		return CARD_INVALID(context, pool.buffer);
 	if (CARD_RESERVED(context, pool.reserved))
 		return CARD_INVALID(context, pool.reserved);
-	if (command->opcode != SPECKV_ADMIN_RESIZE_POOL && CARD_RESERVED(context, pool.capacity_bytes))
+	if (command->opcode != SPECKV_ADMIN_RESIZE_POOL &&
+		CARD_RESERVED(context, pool.capacity_bytes))
 		return CARD_INVALID(context, pool.capacity_bytes);
 	if (command->opcode != SPECKV_ADMIN_SANITIZE && CARD_RESERVED(context, pool.action))
 		return CARD_INVALID(context, pool.action);
 	if (!context->card->engine)
 		return SPECKV_STATUS_NO_ENGINE;
-	return pool ? card_pool_by_uuid(context, command->pool, command->uuid, pool) : SPECKV_STATUS_OK;
+	return pool ? card_pool_by_uuid(context, command->pool, command->uuid, pool)
+		    : SPECKV_STATUS_OK;
 }
 
-static uint16_t grow(struct card_context *context, struct card_pool *pool, uint64_t from, uint64_t to, bool dry)
+static uint16_t grow(struct card_context *context, struct card_pool *pool, uint64_t from,
+	uint64_t to, bool dry)
 {
 	struct speckv_card *card = context->card;
 	int rc;
@@ -268,14 +288,16 @@ static uint16_t grow(struct card_context *context, struct card_pool *pool, uint6
 	return SPECKV_STATUS_OK;
 }
 
-static uint16_t shrink(struct card_context *context, struct card_pool *pool, uint64_t from, uint64_t to, bool dry)
+static uint16_t shrink(struct card_context *context, struct card_pool *pool, uint64_t from,
+	uint64_t to, bool dry)
 {
 	struct speckv_card *card = context->card;
 	uint64_t first = to * SPECKV_CARD_PAGE_BYTES / pool->record.description.page_bytes;
 
 	for (uint64_t i = first; i < pool->pages; i++)
 		if (pool->blocks[i].state != BLOCK_FREE)
-			return card_at(context, i * pool->record.description.page_bytes, SPECKV_STATUS_BUSY);
+			return card_at(context, i * pool->record.description.page_bytes,
+				SPECKV_STATUS_BUSY);
 	if (dry)
 		return SPECKV_STATUS_OK;
 	pool->record.description.capacity_bytes = to * SPECKV_CARD_PAGE_BYTES;
@@ -311,14 +333,17 @@ uint16_t card_resize_pool(struct card_context *context)
 	if (bytes > pool->record.reserve_bytes)
 		return SPECKV_STATUS_NO_MEMORY;
 	if (bytes > old)
-		status = grow(context, pool, old / SPECKV_CARD_PAGE_BYTES, bytes / SPECKV_CARD_PAGE_BYTES, dry);
+		status = grow(context, pool, old / SPECKV_CARD_PAGE_BYTES,
+			bytes / SPECKV_CARD_PAGE_BYTES, dry);
 	else
-		status = shrink(context, pool, old / SPECKV_CARD_PAGE_BYTES, bytes / SPECKV_CARD_PAGE_BYTES, dry);
+		status = shrink(context, pool, old / SPECKV_CARD_PAGE_BYTES,
+			bytes / SPECKV_CARD_PAGE_BYTES, dry);
 	if (status || dry)
 		return status;
 	pool->pages = bytes / pool->record.description.page_bytes;
-	card_event(card, SPECKV_CARD_POOL_RESIZED, SPECKV_INFO, context->function->index, pool->number, bytes,
-		   "pool %s resized from %s to %s", pool->record.description.name, card_size(before, old), card_size(after, bytes));
+	card_event(card, SPECKV_CARD_POOL_RESIZED, SPECKV_INFO, context->function->index,
+		pool->number, bytes, "pool %s resized from %s to %s", pool->record.description.name,
+		card_size(before, old), card_size(after, bytes));
 	return SPECKV_STATUS_OK;
 }
 
@@ -340,7 +365,8 @@ uint16_t card_delete_pool(struct card_context *context)
 	memcpy(name, pool->record.description.name, sizeof(name));
 	number = pool->number;
 	remove_pool(context->card, pool);
-	card_event(context->card, SPECKV_CARD_POOL_DELETED, SPECKV_INFO, context->function->index, number, 0, "pool %s deleted", name);
+	card_event(context->card, SPECKV_CARD_POOL_DELETED, SPECKV_INFO, context->function->index,
+		number, 0, "pool %s deleted", name);
 	return SPECKV_STATUS_OK;
 }
 
@@ -370,7 +396,10 @@ static uint64_t zero_pool(struct speckv_card *card, struct card_pool *pool)
 			card_block_free(card, pool, &pool->blocks[i]);
 	for (uint64_t i = 0; i < pages; i++)
 		if (pool->map[i] & MAP_VALID) /* it stays the pool's, and backed */
-			memset(memory_page(card, (pool->map[i] - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES), 0, SPECKV_CARD_PAGE_BYTES);
+			memset(memory_page(card,
+				       (pool->map[i] - card->layout.first_page) /
+					       SPECKV_CARD_PAGE_BYTES),
+				0, SPECKV_CARD_PAGE_BYTES);
 	return pages * SPECKV_CARD_PAGE_BYTES;
 }
 
@@ -415,17 +444,20 @@ uint16_t card_sanitize(struct card_context *context)
 	default:
 		return CARD_INVALID(context, pool.action);
 	}
-	card_event(card, SPECKV_CARD_SANITIZED, SPECKV_WARNING, context->function->index, command->pool, context->command->result,
-		   "%s zeroed", card_size(size, context->command->result));
+	card_event(card, SPECKV_CARD_SANITIZED, SPECKV_WARNING, context->function->index,
+		command->pool, context->command->result, "%s zeroed",
+		card_size(size, context->command->result));
 	return SPECKV_STATUS_OK;
 }
 
-/* ---- what a driver in front of the card does ---------------------------------------------------------------- */
+/* ---- what a driver in front of the card does ------------------------------------------------ */
 
-bool speckv_card_pool(const struct speckv_card *card, const uint8_t uuid[16], struct speckv_pool_description *out)
+bool speckv_card_pool(const struct speckv_card *card, const uint8_t uuid[16],
+	struct speckv_pool_description *out)
 {
 	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++)
-		if (card->pools[n].present && !memcmp(card->pools[n].record.description.uuid, uuid, 16)) {
+		if (card->pools[n].present &&
+			!memcmp(card->pools[n].record.description.uuid, uuid, 16)) {
 			card_pool_describe(&card->pools[n], out);
 			return true;
 		}

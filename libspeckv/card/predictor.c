@@ -2,15 +2,18 @@
 /*
  * TOUCH and PREDICT: state per session in device memory, and the return score.
  *
- * With a model, once the session has taken a step with it, a candidate's score is the chance that the session comes back within the
- * model's window, of 2^30 (speckv_curve_score): one for all blocks of a session, comparable between sessions. No step is taken for it.
+ * With a model, once the session has taken a step with it, a candidate's score is the chance that
+ * the session comes back within the model's window, of 2^30 (speckv_curve_score): one for all
+ * blocks of a session, comparable between sessions. No step is taken for it.
  *
- * Otherwise it is recency, and never above 0: -256 * (log2(1 + a) + log2(1 + w)) in integer arithmetic, with eight bits behind the point
- * of each logarithm: `a` milliseconds since the candidate's frame was last used, `w` milliseconds until the session is expected. What a
- * session does next is taken from how long it has been away: w is its usual gap (mean of the logarithms) until that has passed, and
- * the time it is away from then on, as with times that have no scale. Without a session, or before its second event, w is only the time
- * away (0 without a session): the most recent child, weighted with the session's own rhythm. So it is where no model is loaded, and where
- * the pool's guard holds (speckv_pace_came).
+ * Otherwise it is recency, and never above 0: -256 * (log2(1 + a) + log2(1 + w)) in integer
+ * arithmetic, with eight bits behind the point of each logarithm: `a` milliseconds since the
+ * candidate's frame was last used, `w` milliseconds until the session is expected. What a session
+ * does next is taken from how long it has been away: w is its usual gap (mean of the logarithms)
+ * until that has passed, and the time it is away from then on, as with times that have no scale.
+ * Without a session, or before its second event, w is only the time away (0 without a session): the
+ * most recent child, weighted with the session's own rhythm. So it is where no model is loaded, and
+ * where the pool's guard holds (speckv_pace_came).
  *
  * A frame that is not there scores the least.
  */
@@ -22,7 +25,8 @@
 static uint32_t log2_8(uint64_t v)
 {
 	unsigned int whole = 63u - (unsigned int)__builtin_clzll(v);
-	uint64_t x = whole >= 31 ? v >> (whole - 31) : v << (31 - whole); /* [1, 2) with 31 bits behind the point */
+	/* [1, 2) with 31 bits behind the point */
+	uint64_t x = whole >= 31 ? v >> (whole - 31) : v << (31 - whole);
 	uint32_t bits = whole;
 
 	for (int i = 0; i < 8; i++) {
@@ -45,7 +49,8 @@ static bool has_state(const struct speckv_card *card, const struct memory_sessio
 }
 
 /* Who came back decides who was right about it: that is told of the pool where it came. */
-static void came_back(struct card_context *context, struct card_pool *pool, const struct memory_session *session)
+static void came_back(struct card_context *context, struct card_pool *pool,
+	const struct memory_session *session)
 {
 	struct speckv_pace_figures before, after;
 
@@ -54,13 +59,15 @@ static void came_back(struct card_context *context, struct card_pool *pool, cons
 	speckv_pace_figures(&pool->pace, &after);
 	if (before.guarded == after.guarded)
 		return;
-	card_event_by(context->function, after.guarded ? SPECKV_CARD_GUARD_ENGAGED : SPECKV_CARD_GUARD_RELEASED,
-		      after.guarded ? SPECKV_WARNING : SPECKV_INFO, pool->number, after.won,
-		      "the prefetcher won %u of %u contests with recency%s", after.won, after.decided,
-		      after.guarded ? ": recency takes over" : ": the model is followed again");
+	card_event_by(context->function,
+		after.guarded ? SPECKV_CARD_GUARD_ENGAGED : SPECKV_CARD_GUARD_RELEASED,
+		after.guarded ? SPECKV_WARNING : SPECKV_INFO, pool->number, after.won,
+		"the prefetcher won %u of %u contests with recency%s", after.won, after.decided,
+		after.guarded ? ": recency takes over" : ": the model is followed again");
 }
 
-static void step(struct card_context *context, struct card_pool *pool, struct memory_session *session, const int8_t *features)
+static void step(struct card_context *context, struct card_pool *pool,
+	struct memory_session *session, const int8_t *features)
 {
 	struct speckv_card *card = context->card;
 	uint64_t now = card_now(card);
@@ -74,7 +81,9 @@ static void step(struct card_context *context, struct card_pool *pool, struct me
 		session->life = ++card->lives;
 	}
 	if (card->predictor) {
-		speckv_predictor_step(card->predictor, has_state(card, session) ? &session->state : NULL, features, &session->state, NULL);
+		speckv_predictor_step(card->predictor,
+			has_state(card, session) ? &session->state : NULL, features,
+			&session->state, NULL);
 		session->model = card->predictor_number;
 	}
 	session->last_ns = now;
@@ -84,26 +93,33 @@ static void step(struct card_context *context, struct card_pool *pool, struct me
 }
 
 /* How likely it comes back within the window. */
-static uint32_t chance(const struct speckv_card *card, const struct memory_session *session, uint64_t now)
+static uint32_t chance(const struct speckv_card *card, const struct memory_session *session,
+	uint64_t now)
 {
 	uint32_t survival[SPECKV_PREDICTOR_BINS_MAX + 1];
 
 	speckv_predictor_curve(card->predictor, &session->state, survival);
-	return speckv_curve_score(SPECKV_CURVE_SURVIVAL, speckv_predictor_edges_ms(card->predictor), survival,
-				  speckv_predictor_bins(card->predictor) + 1,
-				  now > session->last_ns ? (now - session->last_ns) / 1000000 : 0,
-				  speckv_predictor_window_ms(card->predictor));
+	return speckv_curve_score(SPECKV_CURVE_SURVIVAL, speckv_predictor_edges_ms(card->predictor),
+		survival, speckv_predictor_bins(card->predictor) + 1,
+		now > session->last_ns ? (now - session->last_ns) / 1000000 : 0,
+		speckv_predictor_window_ms(card->predictor));
 }
 
-/* Model and recency on who comes back first: this session, or the other that was asked about before it. */
-static void contest(struct card_context *context, struct card_pool *pool, const struct memory_session *session, uint32_t score,
-		    uint64_t now)
+/*
+ * Model and recency on who comes back first: this session, or the other that was asked about before
+ * it.
+ */
+static void contest(struct card_context *context, struct card_pool *pool,
+	const struct memory_session *session, uint32_t score, uint64_t now)
 {
 	const struct speckv_card *card = context->card;
-	const struct memory_session *rival = memory_session(card, pool->rival.function, pool->rival.slot), *recent, *likely;
+	const struct memory_session *rival = memory_session(card, pool->rival.function,
+					    pool->rival.slot),
+				    *recent, *likely;
 	uint32_t other;
 
-	if (pool->rival.life && pool->rival.life != session->life && rival->life == pool->rival.life && has_state(card, rival)) {
+	if (pool->rival.life && pool->rival.life != session->life &&
+		rival->life == pool->rival.life && has_state(card, rival)) {
 		other = chance(card, rival, now);
 		recent = session->last_ns >= rival->last_ns ? session : rival;
 		likely = score > other ? session : score < other ? rival : recent;
@@ -125,8 +141,9 @@ static uint32_t session_wait(const struct memory_session *session, uint64_t now)
 void card_sessions_forget(struct speckv_card *card, unsigned int function)
 {
 	if (card->places[function].sessions)
-		memory_clear(card, (uint64_t)((uint8_t *)memory_session(card, function, 0) - card->memory),
-			     (uint64_t)card->config.sessions * sizeof(struct memory_session));
+		memory_clear(card,
+			(uint64_t)((uint8_t *)memory_session(card, function, 0) - card->memory),
+			(uint64_t)card->config.sessions * sizeof(struct memory_session));
 	card->places[function].sessions = false;
 }
 
@@ -136,8 +153,11 @@ static bool sessions_there(struct card_context *context)
 	struct speckv_card *card = context->card;
 	struct card_place *place = &card->places[context->function->index];
 
-	if (!place->sessions && memory_take(card, (uint64_t)((uint8_t *)memory_session(card, context->function->index, 0) - card->memory),
-					    (uint64_t)card->config.sessions * sizeof(struct memory_session)))
+	if (!place->sessions &&
+		memory_take(card,
+			(uint64_t)((uint8_t *)memory_session(card, context->function->index, 0) -
+				card->memory),
+			(uint64_t)card->config.sessions * sizeof(struct memory_session)))
 		return false;
 	return place->sessions = true;
 }
@@ -150,7 +170,8 @@ static bool session_bad(const struct card_context *context, uint32_t slot, bool 
 /* A model takes as many features as it was made for. */
 static bool features_bad(const struct speckv_card *card, uint8_t count)
 {
-	return count > SPECKV_FEATURES || (count && card->predictor && count != speckv_predictor_features(card->predictor));
+	return count > SPECKV_FEATURES ||
+		(count && card->predictor && count != speckv_predictor_features(card->predictor));
 }
 
 uint32_t card_depth(const struct speckv_card *card, const struct card_pool *pool)
@@ -189,7 +210,8 @@ uint16_t card_touch(struct card_context *context)
 	block->uses++;
 	card_tally(card, pool, SPECKV_COUNT_TOUCHES, 1);
 	if (touch->feature_count)
-		step(context, pool, memory_session(card, context->function->index, touch->session), touch->features);
+		step(context, pool, memory_session(card, context->function->index, touch->session),
+			touch->features);
 	return SPECKV_STATUS_OK;
 }
 
@@ -201,21 +223,24 @@ struct outlook {
 	uint32_t wait; /* otherwise */
 };
 
-static int32_t score(struct card_pool *pool, const struct speckv_candidate *candidate, const struct outlook *outlook)
+static int32_t score(struct card_pool *pool, const struct speckv_candidate *candidate,
+	const struct outlook *outlook)
 {
 	const struct card_block *block = card_block_at(pool, candidate->address);
 
 	if (!block || block->state != BLOCK_SEALED || block->generation != candidate->generation)
 		return SCORE_ABSENT;
-	return outlook->learned ? (int32_t)outlook->chance : -(int32_t)(log_ms(block->used_ns, outlook->now) + outlook->wait);
+	return outlook->learned ? (int32_t)outlook->chance
+				: -(int32_t)(log_ms(block->used_ns, outlook->now) + outlook->wait);
 }
 
 /*
- * Best first, ties to the earlier candidate, until the budget is used up or it is as far ahead as is worth it. A block that cannot be
- * staged is passed over.
+ * Best first, ties to the earlier candidate, until the budget is used up or it is as far ahead as
+ * is worth it. A block that cannot be staged is passed over.
  */
-static void stage_best(struct card_context *context, struct card_pool *pool, const struct speckv_candidate *candidates, unsigned int count,
-		       const struct outlook *outlook)
+static void stage_best(struct card_context *context, struct card_pool *pool,
+	const struct speckv_candidate *candidates, unsigned int count,
+	const struct outlook *outlook)
 {
 	uint64_t budget = context->entry->predict.budget_bytes, staged;
 	uint32_t depth = card_depth(context->card, pool);
@@ -229,13 +254,15 @@ static void stage_best(struct card_context *context, struct card_pool *pool, con
 		const struct speckv_candidate *best = NULL;
 
 		for (unsigned int i = 0; i < count; i++)
-			if (!(done >> i & 1) && (!best || (int32_t)candidates[i].score > (int32_t)best->score))
+			if (!(done >> i & 1) &&
+				(!best || (int32_t)candidates[i].score > (int32_t)best->score))
 				best = &candidates[i];
 		done |= UINT64_C(1) << (best - candidates);
 		if ((int32_t)best->score == SCORE_ABSENT || pool->block_bytes > budget)
 			return;
-		if (card_stage_frame(context, pool, best->address, best->generation, NULL, 0, pool->record.description.shape.layers, &staged) ||
-		    !staged)
+		if (card_stage_frame(context, pool, best->address, best->generation, NULL, 0,
+			    pool->record.description.shape.layers, &staged) ||
+			!staged)
 			continue;
 		budget -= staged;
 		context->command->result++;
@@ -253,7 +280,9 @@ uint16_t card_predict(struct card_context *context)
 	uint16_t status;
 	unsigned int n = predict->candidate_count;
 
-	if (predict->flags & ~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET | SPECKV_PREDICT_STAGE | SPECKV_PREDICT_RESET))
+	if (predict->flags &
+		~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET | SPECKV_PREDICT_STAGE |
+			SPECKV_PREDICT_RESET))
 		return CARD_INVALID(context, predict.flags);
 	if (CARD_RESERVED(context, predict.reserved0))
 		return CARD_INVALID(context, predict.reserved0);
@@ -269,11 +298,13 @@ uint16_t card_predict(struct card_context *context)
 		return CARD_INVALID(context, predict.budget_bytes);
 	if (predict->candidates_offset % 64)
 		return CARD_INVALID(context, predict.candidates_offset);
-	if (session_bad(context, predict->session, predict->feature_count || predict->flags & SPECKV_PREDICT_RESET))
+	if (session_bad(context, predict->session,
+		    predict->feature_count || predict->flags & SPECKV_PREDICT_RESET))
 		return CARD_INVALID(context, predict.session);
 	status = card_pool_find(context, predict->pool, SPECKV_RIGHT_READ, &pool);
 	if (!status)
-		status = card_buffer_read(context, predict->buffer, predict->candidates_offset, candidates, n * sizeof(candidates[0]));
+		status = card_buffer_read(context, predict->buffer, predict->candidates_offset,
+			candidates, n * sizeof(candidates[0]));
 	if (status)
 		return status;
 	if (predict->session != SPECKV_NO_SESSION) {
@@ -295,10 +326,12 @@ uint16_t card_predict(struct card_context *context)
 		outlook.wait = session_wait(session, outlook.now);
 	/* Only the scores are written back: the rest is the client's and may have changed. */
 	for (unsigned int i = 0; i < n; i++) {
-		uint64_t at = predict->candidates_offset + i * sizeof(candidates[0]) + offsetof(struct speckv_candidate, score);
+		uint64_t at = predict->candidates_offset + i * sizeof(candidates[0]) +
+			offsetof(struct speckv_candidate, score);
 
 		candidates[i].score = (uint32_t)score(pool, &candidates[i], &outlook);
-		status = card_buffer_write(context, predict->buffer, at, &candidates[i].score, sizeof(candidates[i].score));
+		status = card_buffer_write(context, predict->buffer, at, &candidates[i].score,
+			sizeof(candidates[i].score));
 		if (status)
 			return status;
 	}
@@ -307,11 +340,22 @@ uint16_t card_predict(struct card_context *context)
 	return SPECKV_STATUS_OK;
 }
 
-/* Known answers of the arithmetic, and the model is what was loaded: for the self-test. Returns how many are wrong. */
+/*
+ * Known answers of the arithmetic, and the model is what was loaded: for the self-test. Returns how
+ * many are wrong.
+ */
 uint32_t card_predictor_test(struct speckv_card *card)
 {
-	static const struct { uint64_t v; uint32_t log; } known[] = {
-		{ 1, 0 }, { 2, 256 }, { 3, 405 }, { 1000, 2551 }, { 1u << 20, 5120 }, { UINT64_MAX, 16383 },
+	static const struct {
+		uint64_t v;
+		uint32_t log;
+	} known[] = {
+		{ 1, 0 },
+		{ 2, 256 },
+		{ 3, 405 },
+		{ 1000, 2551 },
+		{ 1u << 20, 5120 },
+		{ UINT64_MAX, 16383 },
 	};
 	uint32_t wrong = 0;
 

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT
-/* Queue pairs: enabled and disabled, completions, what ends commands in flight. How commands are run: run.c. */
+/*
+ * Queue pairs: enabled and disabled, completions, what ends commands in flight. How commands are
+ * run: run.c.
+ */
 #include "card/internal.h"
 
-struct speckv_doorbell *card_doorbell(struct card_function *function, const struct card_queue *queue)
+struct speckv_doorbell *card_doorbell(struct card_function *function,
+	const struct card_queue *queue)
 {
-	return &function->doorbells[queue->index / SPECKV_DOORBELL_SLOTS].slot[queue->index % SPECKV_DOORBELL_SLOTS];
+	return &function->doorbells[queue->index / SPECKV_DOORBELL_SLOTS]
+			.slot[queue->index % SPECKV_DOORBELL_SLOTS];
 }
 
 static uint32_t load_doorbell(const __le32 *at)
@@ -14,12 +19,14 @@ static uint32_t load_doorbell(const __le32 *at)
 
 uint32_t card_queue_tail(struct card_function *function, const struct card_queue *queue)
 {
-	return card_queue_is_admin(queue) ? function->admin_tail : load_doorbell(&card_doorbell(function, queue)->sq_tail);
+	return card_queue_is_admin(queue) ? function->admin_tail
+					  : load_doorbell(&card_doorbell(function, queue)->sq_tail);
 }
 
 static uint32_t head_of(struct card_function *function, const struct card_queue *queue)
 {
-	return card_queue_is_admin(queue) ? function->admin_head : load_doorbell(&card_doorbell(function, queue)->cq_head);
+	return card_queue_is_admin(queue) ? function->admin_head
+					  : load_doorbell(&card_doorbell(function, queue)->cq_head);
 }
 
 /* What was kept for commands in flight goes before they are forgotten. */
@@ -49,7 +56,10 @@ void card_queue_fail(struct card_function *function, struct card_queue *queue, u
 uint32_t card_queue_room(struct card_function *function, struct card_queue *queue)
 {
 	uint32_t head = head_of(function, queue), mask = queue->cq_entries - 1;
-	/* What the peer may have consumed at most: everything between what it had consumed and cq_tail. */
+	/*
+	 * What the peer may have consumed at most: everything between what it had consumed and
+	 * cq_tail.
+	 */
 	uint32_t used = (queue->cq_tail - head) & mask;
 
 	if (head > mask) {
@@ -81,14 +91,20 @@ static void signal_completion(struct card_function *function, struct card_queue 
 		card_queue_signal(function, queue);
 }
 
-static bool post(struct card_function *function, struct card_queue *queue, uint16_t id, uint16_t status, uint64_t result, bool quiet)
+static bool post(struct card_function *function, struct card_queue *queue, uint16_t id,
+	uint16_t status, uint64_t result, bool quiet)
 {
 	struct speckv_card *card = function->card;
 	uint64_t at = queue->cq_base + (uint64_t)queue->cq_tail * SPECKV_CQE_BYTES;
-	struct speckv_cqe cqe = { .result = result, .sq_head = (uint16_t)queue->sq_head, .command_id = id, .status = status };
+	struct speckv_cqe cqe = { .result = result,
+		.sq_head = (uint16_t)queue->sq_head,
+		.command_id = id,
+		.status = status };
 
-	if (card->ops.dma_write(card->arg, function->index, at, &cqe, offsetof(struct speckv_cqe, phase)) ||
-	    card->ops.dma_publish(card->arg, function->index, at + offsetof(struct speckv_cqe, phase), queue->phase)) {
+	if (card->ops.dma_write(card->arg, function->index, at, &cqe,
+		    offsetof(struct speckv_cqe, phase)) ||
+		card->ops.dma_publish(card->arg, function->index,
+			at + offsetof(struct speckv_cqe, phase), queue->phase)) {
 		card_queue_fail(function, queue, SPECKV_STATUS_DMA_ERROR);
 		return false;
 	}
@@ -100,7 +116,8 @@ static bool post(struct card_function *function, struct card_queue *queue, uint1
 	return true;
 }
 
-bool card_notice(struct card_function *function, struct card_queue *queue, uint16_t notice, uint64_t result)
+bool card_notice(struct card_function *function, struct card_queue *queue, uint16_t notice,
+	uint64_t result)
 {
 	/* A place is kept for every command in flight. */
 	if (queue->state != QUEUE_ENABLED || card_queue_room(function, queue) <= queue->waits)
@@ -128,10 +145,10 @@ void card_command_end(struct card_context *context, uint16_t status)
 		}
 	}
 	post(function, queue, command->entry.sqe.command_id, status, status ? 0 : command->result,
-	     command->entry.sqe.flags & SPECKV_CMD_QUIET);
+		command->entry.sqe.flags & SPECKV_CMD_QUIET);
 }
 
-/* ---- enabling and disabling --------------------------------------------------------------------------------- */
+/* ---- enabling and disabling ----------------------------------------------------------------- */
 
 static uint16_t enable_check(const struct card_function *function, const struct card_queue *queue)
 {
@@ -145,7 +162,8 @@ static uint16_t enable_check(const struct card_function *function, const struct 
 		return SPECKV_STATUS_NO_ENGINE;
 	if (sq < 1 || sq > (admin ? CARD_ADMIN_LOG2 : CARD_IO_LOG2) || (admin ? cq < sq : cq <= sq))
 		return SPECKV_STATUS_INVALID;
-	if ((queue->sq_lo | queue->cq_lo) & 4095 || queue->table_lo & 63 || queue->buffer_count > card->config.buffers_max)
+	if ((queue->sq_lo | queue->cq_lo) & 4095 || queue->table_lo & 63 ||
+		queue->buffer_count > card->config.buffers_max)
 		return SPECKV_STATUS_INVALID;
 	return SPECKV_STATUS_OK;
 }
@@ -159,7 +177,8 @@ void card_queue_enable(struct card_function *function, struct card_queue *queue)
 	if (!status) {
 		free(queue->buffer);
 		queue->buffers = card_queue_is_admin(queue) ? 0 : queue->buffer_count;
-		queue->buffer = queue->buffers ? calloc(queue->buffers, sizeof(*queue->buffer)) : NULL;
+		queue->buffer = queue->buffers ? calloc(queue->buffers, sizeof(*queue->buffer))
+					       : NULL;
 		if (!queue->waiting)
 			queue->waiting = calloc(CARD_IN_FLIGHT, sizeof(*queue->waiting));
 		if (!queue->waiting || (queue->buffers && !queue->buffer))
@@ -197,10 +216,15 @@ static void doorbells_zero(struct card_function *function, struct card_queue *qu
 	__atomic_store_n(&doorbell->cq_head, 0, __ATOMIC_RELEASE);
 }
 
-/* What is in flight ends ABORTED if `complete`, without a word otherwise. The next user of the pair finds its doorbells at zero. */
+/*
+ * What is in flight ends ABORTED if `complete`, without a word otherwise. The next user of the pair
+ * finds its doorbells at zero.
+ */
 void card_queue_disable(struct card_function *function, struct card_queue *queue, bool complete)
 {
-	struct card_context context = { .card = function->card, .function = function, .queue = queue };
+	struct card_context context = {
+		.card = function->card, .function = function, .queue = queue
+	};
 
 	if (queue->state == QUEUE_ENABLED && complete) {
 		queue->state = QUEUE_DRAINING;
@@ -248,7 +272,8 @@ void card_queue_fence(struct speckv_card *card, unsigned int agent)
 	card_agent_drop(card, queue, 0);
 	memset(queue->grant, 0, sizeof(queue->grant));
 	card_event_by(function, SPECKV_CARD_FENCED, SPECKV_WARNING, 0, queue->index,
-		      "queue pair %u of function %u did not answer a recall", queue->index, function->index);
+		"queue pair %u of function %u did not answer a recall", queue->index,
+		function->index);
 	card_notify(function, SPECKV_REGS__INT_STATUS__QUEUE_PAIR_bm);
 }
 
@@ -278,19 +303,24 @@ bool card_buffer_busy(const struct card_queue *queue, uint16_t index)
 void card_queue_remove(struct card_queue *queue, unsigned int i)
 {
 	queue->waits--;
-	memmove(&queue->waiting[i], &queue->waiting[i + 1], (queue->waits - i) * sizeof(*queue->waiting));
+	memmove(&queue->waiting[i], &queue->waiting[i + 1],
+		(queue->waits - i) * sizeof(*queue->waiting));
 }
 
 /* End what waits and names this pool in one queue pair. */
-static void abort_in_queue(struct card_function *function, struct card_queue *queue, unsigned int pool, uint16_t status)
+static void abort_in_queue(struct card_function *function, struct card_queue *queue,
+	unsigned int pool, uint16_t status)
 {
-	struct card_context context = { .card = function->card, .function = function, .queue = queue };
+	struct card_context context = {
+		.card = function->card, .function = function, .queue = queue
+	};
 
 	for (unsigned int i = 0; i < queue->waits && queue->state == QUEUE_ENABLED;) {
 		struct card_command *command = &queue->waiting[i];
 
 		if (command->entry.sqe.pool != pool &&
-		    !(command->entry.sqe.opcode == SPECKV_IO_COPY && command->entry.copy.destination_pool == pool)) {
+			!(command->entry.sqe.opcode == SPECKV_IO_COPY &&
+				command->entry.copy.destination_pool == pool)) {
 			i++;
 			continue;
 		}
@@ -317,5 +347,6 @@ void card_abort_pool(struct speckv_card *card, unsigned int pool, uint16_t statu
 {
 	for (unsigned int f = 0; f < card->functions_max; f++)
 		for (unsigned int q = 0; card->functions[f] && q < card->functions[f]->pairs; q++)
-			abort_in_queue(card->functions[f], &card->functions[f]->pair[q], pool, status);
+			abort_in_queue(card->functions[f], &card->functions[f]->pair[q], pool,
+				status);
 }

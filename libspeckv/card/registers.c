@@ -13,12 +13,14 @@ static uint32_t status(const struct card_function *function)
 	const struct speckv_card *card = function->card;
 	uint32_t value = 0;
 
-	if (function->ready && !function->fatal && (!card->fatal || function->admin) && !card->shut_down)
+	if (function->ready && !function->fatal && (!card->fatal || function->admin) &&
+		!card->shut_down)
 		value |= SPECKV_REGS__STATUS__READY_bm;
 	if (function->fatal || card->fatal)
 		value |= SPECKV_REGS__STATUS__FATAL_bm;
 	if (function->shutdown)
-		value |= 2u << SPECKV_REGS__STATUS__SHUTDOWN_bp; /* DONE: the model has nothing that takes time */
+		/* DONE: the model has nothing that takes time */
+		value |= 2u << SPECKV_REGS__STATUS__SHUTDOWN_bp;
 	if (card->throttled)
 		value |= SPECKV_REGS__STATUS__THROTTLED_bm;
 	if (card->config.flash && card->flash.record.next != card->flash.running)
@@ -43,7 +45,7 @@ static uint32_t flash_slot(const struct speckv_card *card, unsigned int i)
 	return slot->state | (slot->revision & 0xffffff00u);
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------ */
+/* ---- reading -------------------------------------------------------------------------------- */
 
 static bool admin_only(uint32_t offset)
 {
@@ -65,12 +67,14 @@ static uint32_t read_limits(const struct card_function *function, uint32_t offse
 
 	switch (offset) {
 	case OFFSET(LIMIT_QUEUES):
-		return function->pairs | (uint32_t)((function->pairs + 15) / 16) << SPECKV_REGS__LIMIT_QUEUES__PAGES_bp;
+		return function->pairs |
+			(uint32_t)((function->pairs + 15) / 16)
+			<< SPECKV_REGS__LIMIT_QUEUES__PAGES_bp;
 	case OFFSET(LIMIT_ENTRIES):
 		return CARD_IO_LOG2 | CARD_ADMIN_LOG2 << SPECKV_REGS__LIMIT_ENTRIES__ADMIN_bp;
 	case OFFSET(LIMIT_POOLS):
 		return SPECKV_CARD_POOLS | 8u << SPECKV_REGS__LIMIT_POOLS__PAGE_LOG2_MIN_bp |
-		       16u << SPECKV_REGS__LIMIT_POOLS__PAGE_LOG2_MAX_bp;
+			16u << SPECKV_REGS__LIMIT_POOLS__PAGE_LOG2_MAX_bp;
 	case OFFSET(LIMIT_SESSIONS):
 		return config->sessions;
 	case OFFSET(LIMIT_TRANSFER):
@@ -176,7 +180,8 @@ static uint32_t read_pair(struct card_queue *queue, uint32_t offset)
 	case AT(BUFFER_COUNT):
 		return queue->buffer_count;
 	case AT(BUFFER_INVALIDATE):
-		if (queue->invalidate >> 31 && !card_buffer_busy(queue, (uint16_t)queue->invalidate))
+		if (queue->invalidate >> 31 &&
+			!card_buffer_busy(queue, (uint16_t)queue->invalidate))
 			queue->invalidate &= 0xffff;
 		return queue->invalidate;
 	case AT(SIZE):
@@ -192,10 +197,12 @@ static uint32_t read_pair(struct card_queue *queue, uint32_t offset)
 
 static __le32 *doorbell_register(struct card_function *function, uint32_t offset)
 {
-	uint32_t page = (offset - OFFSET(DOORBELLS)) / 4096, in_page = offset % 4096, slot = in_page / 64;
+	uint32_t page = (offset - OFFSET(DOORBELLS)) / 4096, in_page = offset % 4096,
+		 slot = in_page / 64;
 	struct speckv_doorbell *doorbell;
 
-	if (in_page >= 1024 || page * SPECKV_DOORBELL_SLOTS + slot >= function->pairs || in_page % 64 > 4)
+	if (in_page >= 1024 || page * SPECKV_DOORBELL_SLOTS + slot >= function->pairs ||
+		in_page % 64 > 4)
 		return NULL;
 	doorbell = &function->doorbells[page].slot[slot];
 	return in_page % 64 ? &doorbell->cq_head : &doorbell->sq_tail;
@@ -218,14 +225,21 @@ uint32_t speckv_card_read32(struct speckv_card *card, unsigned int index, uint32
 		if (doorbell)
 			return __atomic_load_n(doorbell, __ATOMIC_RELAXED) & 0xffff;
 		if (offset % 4096 == offsetof(struct speckv_doorbell_page, need_wake) &&
-		    (offset - OFFSET(DOORBELLS)) / 4096 * SPECKV_DOORBELL_SLOTS < function->pairs)
-			return __atomic_load_n(&function->doorbells[(offset - OFFSET(DOORBELLS)) / 4096].need_wake, __ATOMIC_RELAXED) & 1;
+			(offset - OFFSET(DOORBELLS)) / 4096 * SPECKV_DOORBELL_SLOTS <
+				function->pairs)
+			return __atomic_load_n(
+				       &function->doorbells[(offset - OFFSET(DOORBELLS)) / 4096]
+					       .need_wake,
+				       __ATOMIC_RELAXED) &
+				1;
 		return 0;
 	}
 	if (offset >= OFFSET(QUEUES)) {
 		uint32_t pair = (offset - OFFSET(QUEUES)) / PAIR_BYTES;
 
-		return pair < function->pairs ? read_pair(&function->pair[pair], offset % PAIR_BYTES) : 0;
+		return pair < function->pairs
+			? read_pair(&function->pair[pair], offset % PAIR_BYTES)
+			: 0;
 	}
 	if (admin_only(offset) && !function->admin)
 		return 0;
@@ -242,7 +256,7 @@ uint32_t speckv_card_read32(struct speckv_card *card, unsigned int index, uint32
 	return read_control(function, offset);
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------ */
+/* ---- writing -------------------------------------------------------------------------------- */
 
 static void set_enable(struct card_function *function, bool enable)
 {
@@ -254,7 +268,8 @@ static void set_enable(struct card_function *function, bool enable)
 		return;
 	}
 	/* Who administers a card that stopped can still ask it why. */
-	if (function->ready || function->fatal || (card->fatal && !function->admin) || card->shut_down)
+	if (function->ready || function->fatal || (card->fatal && !function->admin) ||
+		card->shut_down)
 		return;
 	if (function->admin) {
 		queue->sq_lo = function->admin_sq_lo;
@@ -289,7 +304,8 @@ static void shut_down(struct card_function *function)
 
 static void write_control(struct card_function *function, uint32_t value)
 {
-	uint32_t keep = SPECKV_REGS__CONTROL__ENABLE_bm | (function->admin ? SPECKV_REGS__CONTROL__SHUTDOWN_bm : 0);
+	uint32_t keep = SPECKV_REGS__CONTROL__ENABLE_bm |
+		(function->admin ? SPECKV_REGS__CONTROL__SHUTDOWN_bm : 0);
 	uint32_t changed;
 
 	if (value & SPECKV_REGS__CONTROL__RESET_bm) {
@@ -317,7 +333,8 @@ static void write_snapshot(struct card_function *function)
 
 static void write_admin(struct card_function *function, uint32_t offset, uint32_t value)
 {
-	uint32_t entries = offset == OFFSET(ADMIN_SQ_TAIL) ? function->admin_queue.sq_entries : function->admin_queue.cq_entries;
+	uint32_t entries = offset == OFFSET(ADMIN_SQ_TAIL) ? function->admin_queue.sq_entries
+							   : function->admin_queue.cq_entries;
 
 	switch (offset) {
 	case OFFSET(ADMIN_SQ_BASE.LO):
@@ -351,7 +368,8 @@ static void write_admin(struct card_function *function, uint32_t offset, uint32_
 	}
 }
 
-static void write_pair(struct card_function *function, struct card_queue *queue, uint32_t offset, uint32_t value)
+static void write_pair(struct card_function *function, struct card_queue *queue, uint32_t offset,
+	uint32_t value)
 {
 	bool enable = value & 1;
 
@@ -420,7 +438,8 @@ static void write_interrupts(struct card_function *function, uint32_t offset, ui
 	}
 }
 
-void speckv_card_write32(struct speckv_card *card, unsigned int index, uint32_t offset, uint32_t value)
+void speckv_card_write32(struct speckv_card *card, unsigned int index, uint32_t offset,
+	uint32_t value)
 {
 	struct card_function *function = function_at(card, index);
 	__le32 *doorbell;

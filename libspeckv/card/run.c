@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT
 /*
- * Commands are run: fetch, start, wait, complete. An entry is copied once. One is only fetched when there is room for its completion, so
- * that a peer that does not consume completions stops its own queue and nothing else.
+ * Commands are run: fetch, start, wait, complete. An entry is copied once. One is only fetched when
+ * there is room for its completion, so that a peer that does not consume completions stops its own
+ * queue and nothing else.
  */
 #include "card/internal.h"
 
 #define FETCH_TURN 16 /* entries of one queue pair before it is the next one's turn */
 #define SLICE_NS 20000u /* after which it is another function's turn */
-#define RUN_NS 60000u   /* of one run: the sockets are looked at in between */
+#define RUN_NS 60000u /* of one run: the sockets are looked at in between */
 #define HALVE_NS 4000000u
 #define RETRY_NS 1000000u /* a card that could sleep looks that often for room for a recall */
 
 /* Does the command `id` wait for host memory: for what it asked for, or for its turn to ask? */
-static bool parked(const struct card_function *function, const struct card_queue *queue, uint16_t id, uint32_t asked)
+static bool parked(const struct card_function *function, const struct card_queue *queue,
+	uint16_t id, uint32_t asked)
 {
 	if (!asked || !function->transfer)
 		return false;
@@ -21,7 +23,8 @@ static bool parked(const struct card_function *function, const struct card_queue
 
 void speckv_card_dma_answered(struct speckv_card *card, unsigned int index)
 {
-	struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+	struct card_function *function = index < card->functions_max ? card->functions[index]
+								     : NULL;
 
 	if (function && !++function->answers)
 		function->answers = 1;
@@ -29,7 +32,8 @@ void speckv_card_dma_answered(struct speckv_card *card, unsigned int index)
 
 void speckv_card_dma_failed(struct speckv_card *card, unsigned int index)
 {
-	struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+	struct card_function *function = index < card->functions_max ? card->functions[index]
+								     : NULL;
 
 	if (!function)
 		return;
@@ -54,12 +58,17 @@ static bool id_in_use(const struct card_queue *queue, uint16_t id)
 	return false;
 }
 
-/* Is there nothing to be done for a command that was copied, behind `earlier` others of its queue pair? Costs next to nothing. */
+/*
+ * Is there nothing to be done for a command that was copied, behind `earlier` others of its queue
+ * pair? Costs next to nothing.
+ */
 static bool waits(const struct card_context *context, unsigned int earlier, uint64_t now)
 {
 	const struct card_command *command = context->command;
 
-	if ((command->waits_for_all && earlier) || parked(context->function, context->queue, command->entry.sqe.command_id, command->asked))
+	if ((command->waits_for_all && earlier) ||
+		parked(context->function, context->queue, command->entry.sqe.command_id,
+			command->asked))
 		return true;
 	return command->ready_ns > now && (!command->event || *command->event == command->seen);
 }
@@ -74,14 +83,16 @@ static uint16_t start(struct card_context *context)
 }
 
 /* Faults that were asked for delay a command before it does anything. */
-static void delay(struct speckv_card *card, const struct card_queue *queue, struct card_command *command)
+static void delay(struct speckv_card *card, const struct card_queue *queue,
+	struct card_command *command)
 {
 	if (card_queue_is_admin(queue))
 		return;
 	if (card->fault.stuck) {
 		card->fault.stuck--;
 		command->ready_ns = UINT64_MAX;
-	} else if (card->fault.slow && (!card->fault.slow_pool || card->fault.slow_pool == command->entry.sqe.pool)) {
+	} else if (card->fault.slow &&
+		(!card->fault.slow_pool || card->fault.slow_pool == command->entry.sqe.pool)) {
 		card->fault.slow--;
 		command->ready_ns = command->start_ns + card->fault.slow_ns;
 	}
@@ -92,7 +103,11 @@ static bool fetch(struct card_function *function, struct card_queue *queue, uint
 {
 	struct speckv_card *card = function->card;
 	struct card_command *command = &queue->waiting[queue->waits];
-	struct card_context context = { .card = card, .function = function, .queue = queue, .command = command, .entry = &command->entry };
+	struct card_context context = { .card = card,
+		.function = function,
+		.queue = queue,
+		.command = command,
+		.entry = &command->entry };
 	uint32_t tail = card_queue_tail(function, queue);
 	uint16_t status;
 	int rc;
@@ -103,14 +118,16 @@ static bool fetch(struct card_function *function, struct card_queue *queue, uint
 	}
 	if (parked(function, queue, SPECKV_EVENT_COMMAND_ID, queue->asked))
 		return false;
-	if (tail == queue->sq_head || queue->waits == CARD_IN_FLIGHT - 1 || card_queue_room(function, queue) <= queue->waits)
+	if (tail == queue->sq_head || queue->waits == CARD_IN_FLIGHT - 1 ||
+		card_queue_room(function, queue) <= queue->waits)
 		return false;
 	if (queue->waits && queue->waiting[queue->waits - 1].waits_for_all)
 		return false;
 	if (queue->state != QUEUE_ENABLED)
 		return false;
-	rc = card_dma_read(function, queue, SPECKV_EVENT_COMMAND_ID, queue->sq_base + (uint64_t)queue->sq_head * SPECKV_SQE_BYTES,
-			   command->entry.bytes, SPECKV_SQE_BYTES);
+	rc = card_dma_read(function, queue, SPECKV_EVENT_COMMAND_ID,
+		queue->sq_base + (uint64_t)queue->sq_head * SPECKV_SQE_BYTES, command->entry.bytes,
+		SPECKV_SQE_BYTES);
 	if (rc == -EAGAIN) {
 		queue->asked = function->answers;
 		return false;
@@ -121,7 +138,8 @@ static bool fetch(struct card_function *function, struct card_queue *queue, uint
 	}
 	card_dma_end(function, queue, SPECKV_EVENT_COMMAND_ID, false);
 	queue->asked = 0;
-	memset((uint8_t *)command + sizeof(command->entry), 0, sizeof(*command) - sizeof(command->entry));
+	memset((uint8_t *)command + sizeof(command->entry), 0,
+		sizeof(*command) - sizeof(command->entry));
 	command->field = CARD_NO_FIELD;
 	command->start_ns = *now = card_now(card);
 	queue->sq_head = (queue->sq_head + 1) & (queue->sq_entries - 1);
@@ -135,9 +153,11 @@ static bool fetch(struct card_function *function, struct card_queue *queue, uint
 	}
 	/* FLUSH speaks of everything before it. */
 	command->waits_for_all = command->entry.sqe.flags & SPECKV_CMD_FENCE ||
-				 (!card_queue_is_admin(queue) && command->entry.sqe.opcode == SPECKV_IO_FLUSH);
+		(!card_queue_is_admin(queue) && command->entry.sqe.opcode == SPECKV_IO_FLUSH);
 	delay(card, queue, command);
-	/* In flight while it runs: a notice that it causes must leave its completion's place free. */
+	/*
+	 * In flight while it runs: a notice that it causes must leave its completion's place free.
+	 */
 	queue->waits++;
 	status = waits(&context, queue->waits - 1, *now) ? CARD_WAIT : start(&context);
 	if (queue->state != QUEUE_ENABLED)
@@ -150,14 +170,18 @@ static bool fetch(struct card_function *function, struct card_queue *queue, uint
 }
 
 /* Run commands in flight until `end`; the next turn resumes at the first that was not run. */
-static unsigned int run_waiting(struct card_function *function, struct card_queue *queue, uint64_t end, uint64_t *now)
+static unsigned int run_waiting(struct card_function *function, struct card_queue *queue,
+	uint64_t end, uint64_t *now)
 {
 	unsigned int done = 0, i = queue->next_wait < queue->waits ? queue->next_wait : 0;
 
 	queue->next_wait = 0;
 	while (i < queue->waits && queue->state == QUEUE_ENABLED) {
-		struct card_context context = { .card = function->card, .function = function, .queue = queue,
-						.command = &queue->waiting[i], .entry = &queue->waiting[i].entry };
+		struct card_context context = { .card = function->card,
+			.function = function,
+			.queue = queue,
+			.command = &queue->waiting[i],
+			.entry = &queue->waiting[i].entry };
 		unsigned int before = queue->waits;
 		uint16_t status;
 
@@ -166,7 +190,8 @@ static unsigned int run_waiting(struct card_function *function, struct card_queu
 			continue;
 		}
 		status = start(&context);
-		if (queue->state != QUEUE_ENABLED || queue->waits != before) { /* it ended others of this queue pair: look again */
+		if (queue->state != QUEUE_ENABLED || queue->waits != before) {
+			/* it ended others of this queue pair: look again */
 			*now = card_now(function->card);
 			break;
 		}
@@ -204,11 +229,16 @@ static bool coalesced(const struct speckv_card *card, const struct card_queue *q
 {
 	uint64_t rule = card_feature(card, SPECKV_FEATURE_INTERRUPT_COALESCING);
 
-	return queue->unsignalled && card_now(card) >= queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000;
+	return queue->unsignalled &&
+		card_now(card) >= queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000;
 }
 
-/* A turn of one queue pair, until about `end`; an entry is fetched in any case. `now` goes on with what that takes. */
-static unsigned int run_queue(struct card_function *function, struct card_queue *queue, unsigned int most, uint64_t end, uint64_t *now)
+/*
+ * A turn of one queue pair, until about `end`; an entry is fetched in any case. `now` goes on with
+ * what that takes.
+ */
+static unsigned int run_queue(struct card_function *function, struct card_queue *queue,
+	unsigned int most, uint64_t end, uint64_t *now)
 {
 	struct speckv_card *card = function->card;
 	unsigned int done = 0;
@@ -228,7 +258,9 @@ static unsigned int run_queue(struct card_function *function, struct card_queue 
 	}
 	if (queue->waits)
 		done += run_waiting(function, queue, end, now);
-	for (unsigned int n = 0; n < most && n < FETCH_TURN && queue->state == QUEUE_ENABLED && !card->reboot_wanted; n++) {
+	for (unsigned int n = 0;
+		n < most && n < FETCH_TURN && queue->state == QUEUE_ENABLED && !card->reboot_wanted;
+		n++) {
 		if ((n && *now > end) || !fetch(function, queue, now))
 			break;
 		done++;
@@ -241,7 +273,8 @@ static unsigned int run_queue(struct card_function *function, struct card_queue 
 }
 
 /* A turn of one function: each of its queue pairs in turn, from where the last one ended. */
-static unsigned int run_function(struct card_function *function, unsigned int commands, uint64_t *now)
+static unsigned int run_function(struct card_function *function, unsigned int commands,
+	uint64_t *now)
 {
 	struct speckv_card *card = function->card;
 	unsigned int done = 0, pair = function->next_pair;
@@ -249,7 +282,8 @@ static unsigned int run_function(struct card_function *function, unsigned int co
 
 	if (function->admin)
 		done = run_queue(function, &function->admin_queue, commands, end, now);
-	for (unsigned int q = 0; q < function->pairs && done < commands && function->ready && !card->fatal; q++) {
+	for (unsigned int q = 0;
+		q < function->pairs && done < commands && function->ready && !card->fatal; q++) {
 		if (pair >= function->pairs)
 			pair = 0;
 		done += run_queue(function, &function->pair[pair++], commands - done, end, now);
@@ -268,7 +302,10 @@ static void order(struct speckv_card *card)
 		uint8_t function = card->order[i];
 		unsigned int at = i;
 
-		for (; at && card->places[card->order[at - 1]].spent_ns > card->places[function].spent_ns; at--)
+		for (; at &&
+			card->places[card->order[at - 1]].spent_ns >
+				card->places[function].spent_ns;
+			at--)
 			card->order[at] = card->order[at - 1];
 		card->order[at] = function;
 	}
@@ -303,10 +340,12 @@ unsigned int speckv_card_run(struct speckv_card *card, unsigned int commands)
 
 	halve(card, now);
 	order(card);
-	for (unsigned int i = 0; i < card->order_count && done < commands && now - start < RUN_NS; i++) {
+	for (unsigned int i = 0; i < card->order_count && done < commands && now - start < RUN_NS;
+		i++) {
 		struct card_function *function = card->functions[card->order[i]];
 
-		if (function->ready && !function->fatal && !function->held && !card->shut_down && (!card->fatal || function->admin))
+		if (function->ready && !function->fatal && !function->held && !card->shut_down &&
+			(!card->fatal || function->admin))
 			done += run_function(function, commands - done, &now);
 	}
 	if (card->reboot_wanted) {
@@ -321,7 +360,8 @@ unsigned int speckv_card_run(struct speckv_card *card, unsigned int commands)
 
 unsigned int speckv_card_in_flight(const struct speckv_card *card, unsigned int index)
 {
-	const struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+	const struct card_function *function = index < card->functions_max ? card->functions[index]
+									   : NULL;
 	unsigned int all = 0;
 
 	for (unsigned int q = 0; function && q < function->pairs; q++)
@@ -331,7 +371,8 @@ unsigned int speckv_card_in_flight(const struct speckv_card *card, unsigned int 
 
 bool speckv_card_in_use(const struct speckv_card *card, unsigned int index)
 {
-	const struct card_function *function = index < card->functions_max ? card->functions[index] : NULL;
+	const struct card_function *function = index < card->functions_max ? card->functions[index]
+									   : NULL;
 
 	if (!function)
 		return false;
@@ -344,7 +385,8 @@ bool speckv_card_in_use(const struct speckv_card *card, unsigned int index)
 }
 
 /* When a queue pair has something to do that no doorbell tells of. */
-static uint64_t next_of(const struct speckv_card *card, const struct card_function *function, const struct card_queue *queue)
+static uint64_t next_of(const struct speckv_card *card, const struct card_function *function,
+	const struct card_queue *queue)
 {
 	uint64_t rule = card_feature(card, SPECKV_FEATURE_INTERRUPT_COALESCING), next = UINT64_MAX;
 
@@ -352,9 +394,12 @@ static uint64_t next_of(const struct speckv_card *card, const struct card_functi
 		return next;
 	for (unsigned int i = 0; i < queue->waits; i++) {
 		const struct card_command *command = &queue->waiting[i];
-		uint64_t when = command->event && *command->event != command->seen ? 0 : command->ready_ns;
+		uint64_t when =
+			command->event && *command->event != command->seen ? 0 : command->ready_ns;
 
-		if (!command->waits_for_all && !parked(function, queue, command->entry.sqe.command_id, command->asked) && when < next)
+		if (!command->waits_for_all &&
+			!parked(function, queue, command->entry.sqe.command_id, command->asked) &&
+			when < next)
 			next = when;
 	}
 	if (queue->untold && queue->untold_ns < next)
@@ -375,10 +420,12 @@ uint64_t speckv_card_next_ns(const struct speckv_card *card)
 
 		if (function->held)
 			continue;
-		for (unsigned int q = card->fatal ? function->pairs : 0; q <= function->pairs; q++) {
+		for (unsigned int q = card->fatal ? function->pairs : 0; q <= function->pairs;
+			q++) {
 			if (q == function->pairs && !function->admin)
 				break;
-			other = next_of(card, function, q < function->pairs ? &function->pair[q] : &function->admin_queue);
+			other = next_of(card, function,
+				q < function->pairs ? &function->pair[q] : &function->admin_queue);
 			next = other < next ? other : next;
 		}
 	}
@@ -394,7 +441,10 @@ uint32_t card_outstanding(struct speckv_card *card)
 			struct card_queue *queue = &card->functions[f]->pair[q];
 
 			if (queue->state == QUEUE_ENABLED)
-				all += queue->waits + ((card_queue_tail(card->functions[f], queue) - queue->sq_head) & (queue->sq_entries - 1));
+				all += queue->waits +
+					((card_queue_tail(card->functions[f], queue) -
+						 queue->sq_head) &
+						(queue->sq_entries - 1));
 		}
 	return all;
 }
@@ -405,17 +455,23 @@ static bool work_waits(struct speckv_card *card)
 	for (unsigned int f = 0; f < card->functions_max; f++) {
 		struct card_function *function = card->functions[f];
 
-		if (!function || !function->ready || function->held || function->fatal || card->shut_down || (card->fatal && !function->admin))
+		if (!function || !function->ready || function->held || function->fatal ||
+			card->shut_down || (card->fatal && !function->admin))
 			continue;
 		if (function->admin && function->admin_tail != function->admin_queue.sq_head &&
-		    !parked(function, &function->admin_queue, SPECKV_EVENT_COMMAND_ID, function->admin_queue.asked))
+			!parked(function, &function->admin_queue, SPECKV_EVENT_COMMAND_ID,
+				function->admin_queue.asked))
 			return true;
 		for (unsigned int q = 0; q < function->pairs && !card->fatal; q++) {
 			struct card_queue *queue = &function->pair[q];
 
-			/* Without room for a completion there is no work, whatever the tail says. */
-			if (queue->state == QUEUE_ENABLED && card_queue_tail(function, queue) != queue->sq_head &&
-			    !parked(function, queue, SPECKV_EVENT_COMMAND_ID, queue->asked) && card_queue_room(function, queue) > queue->waits)
+			/*
+			 * Without room for a completion there is no work, whatever the tail says.
+			 */
+			if (queue->state == QUEUE_ENABLED &&
+				card_queue_tail(function, queue) != queue->sq_head &&
+				!parked(function, queue, SPECKV_EVENT_COMMAND_ID, queue->asked) &&
+				card_queue_room(function, queue) > queue->waits)
 				return true;
 		}
 	}
@@ -430,7 +486,8 @@ static void need_wake(struct speckv_card *card, uint32_t value)
 		if (!function || function->doorbells == function->own_doorbells)
 			continue;
 		for (unsigned int p = 0; p * SPECKV_DOORBELL_SLOTS < function->pairs; p++)
-			__atomic_store_n(&function->doorbells[p].need_wake, value, __ATOMIC_RELAXED);
+			__atomic_store_n(&function->doorbells[p].need_wake, value,
+				__ATOMIC_RELAXED);
 	}
 }
 

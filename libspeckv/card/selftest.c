@@ -37,7 +37,8 @@ static void test_memory(struct card_context *context, struct card_test *test)
 static void test_dma(struct card_context *context, struct card_test *test)
 {
 	uint8_t entry[SPECKV_SQE_BYTES];
-	bool good = !context->card->ops.dma_read(context->card->arg, context->function->index, context->queue->sq_base, entry, sizeof(entry));
+	bool good = !context->card->ops.dma_read(context->card->arg, context->function->index,
+		context->queue->sq_base, entry, sizeof(entry));
 
 	say(test, good, good ? "the admin ring can be read" : "the admin ring cannot be read");
 }
@@ -46,7 +47,10 @@ struct vector {
 	uint32_t codec, frame_crc;
 };
 
-/* CRC of the frame that a mode makes of the block below, and of what it decodes to. Modes without one are held to a round trip. */
+/*
+ * CRC of the frame that a mode makes of the block below, and of what it decodes to. Modes without
+ * one are held to a round trip.
+ */
 static const struct vector vectors[] = {
 	{ SPECKV_CODEC_RAW, 0x81e6af91 },
 	{ SPECKV_CODEC_INT8_DELTA_RLE, 0x07e47ccf },
@@ -56,7 +60,9 @@ static const struct vector vectors[] = {
 
 static bool test_mode(struct speckv_card *card, uint32_t codec, uint32_t *crc)
 {
-	static const struct speckv_geometry shape = { .layers = 1, .kv_heads = 1, .head_dim = 64, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 };
+	static const struct speckv_geometry shape = {
+		.layers = 1, .kv_heads = 1, .head_dim = 64, .tokens = 64, .dtype = SPECKV_DTYPE_BF16
+	};
 	struct speckv_frame_identity identity = { .generation = 1 };
 	uint64_t most = speckv_frame_max_bytes(&shape, codec), bytes;
 	struct speckv_frame frame;
@@ -72,11 +78,15 @@ static bool test_mode(struct speckv_card *card, uint32_t codec, uint32_t *crc)
 		value = (uint16_t)((state >> 31 << 15) | (0x3c00 + (state >> 16 & 0x3ff)));
 		memcpy(card->raw_scratch + 2 * i, &value, sizeof(value));
 	}
-	if (speckv_frame_encode(&shape, codec, &identity, card->raw_scratch, TEST_RAW, card->frame_scratch, card->frame_scratch_bytes, &bytes) ||
-	    speckv_frame_verify(card->frame_scratch, bytes) || speckv_frame_parse(card->frame_scratch, bytes, &frame) ||
-	    speckv_frame_decode(&frame, card->frame_scratch, bytes, 0, 1, card->raw_scratch + TEST_RAW, TEST_RAW))
+	if (speckv_frame_encode(&shape, codec, &identity, card->raw_scratch, TEST_RAW,
+		    card->frame_scratch, card->frame_scratch_bytes, &bytes) ||
+		speckv_frame_verify(card->frame_scratch, bytes) ||
+		speckv_frame_parse(card->frame_scratch, bytes, &frame) ||
+		speckv_frame_decode(&frame, card->frame_scratch, bytes, 0, 1,
+			card->raw_scratch + TEST_RAW, TEST_RAW))
 		return false;
-	*crc = speckv_crc32c(0, card->frame_scratch, bytes) ^ speckv_crc32c(0, card->raw_scratch + TEST_RAW, TEST_RAW);
+	*crc = speckv_crc32c(0, card->frame_scratch, bytes) ^
+		speckv_crc32c(0, card->raw_scratch + TEST_RAW, TEST_RAW);
 	return true;
 }
 
@@ -107,7 +117,8 @@ static void test_translation(struct card_context *context, struct card_test *tes
 {
 	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++)
 		if (context->card->pools[n].present && !memory_pool_check(context->card, n)) {
-			say(test, false, "a pool's page table points at a page that is not its own");
+			say(test, false,
+				"a pool's page table points at a page that is not its own");
 			return;
 		}
 	say(test, true, "every page of every pool is its own");
@@ -117,7 +128,9 @@ static void test_predictor(struct card_context *context, struct card_test *test)
 {
 	bool good = !card_predictor_test(context->card);
 
-	say(test, good, good ? "known scores, and the model that was loaded" : "a known score is wrong, or the model is damaged");
+	say(test, good,
+		good ? "known scores, and the model that was loaded"
+		     : "a known score is wrong, or the model is damaged");
 }
 
 static void test_flash(struct card_context *context, struct card_test *test)
@@ -131,7 +144,8 @@ static void test_flash(struct card_context *context, struct card_test *test)
 	for (unsigned int slot = SPECKV_SLOT_A; slot <= SPECKV_SLOT_B; slot++) {
 		uint8_t state = card->flash.record.slot[slot - SPECKV_SLOT_A].state;
 
-		if (state >= SPECKV_SLOT_STATE_VERIFIED && state <= SPECKV_SLOT_STATE_GOOD && card_slot_intact(card, slot)) {
+		if (state >= SPECKV_SLOT_STATE_VERIFIED && state <= SPECKV_SLOT_STATE_GOOD &&
+			card_slot_intact(card, slot)) {
 			say(test, false, "a slot is not the bundle that was committed");
 			return;
 		}
@@ -142,7 +156,12 @@ static void test_flash(struct card_context *context, struct card_test *test)
 uint16_t card_self_test(struct card_context *context)
 {
 	static void (*const tests[SPECKV_TESTS])(struct card_context *, struct card_test *) = {
-		test_memory, test_dma, test_codec, test_translation, test_predictor, test_flash,
+		test_memory,
+		test_dma,
+		test_codec,
+		test_translation,
+		test_predictor,
+		test_flash,
 	};
 	const struct speckv_cmd_value *command = &context->entry->value;
 	struct speckv_card *card = context->card;

@@ -5,7 +5,8 @@
 #define FIRST CARD_FEATURE_FIRST
 #define LAST CARD_FEATURE_LAST
 
-_Static_assert(LAST - FIRST < FLASH_FEATURES, "every feature of the card has its place in the boot record");
+_Static_assert(LAST - FIRST < FLASH_FEATURES,
+	"every feature of the card has its place in the boot record");
 
 uint64_t card_feature(const struct speckv_card *card, unsigned int feature)
 {
@@ -21,7 +22,8 @@ void card_features_reset(struct speckv_card *card)
 	};
 
 	memcpy(card->features, defaults, sizeof(defaults));
-	card->features[SPECKV_FEATURE_THROTTLE_MILLICELSIUS - FIRST] = card->config.throttle_millicelsius;
+	card->features[SPECKV_FEATURE_THROTTLE_MILLICELSIUS - FIRST] =
+		card->config.throttle_millicelsius;
 	for (unsigned int i = 0; i < FLASH_FEATURES; i++)
 		if (card->flash.record.features_saved >> i & 1)
 			card->features[i] = card->flash.record.features[i];

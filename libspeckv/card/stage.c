@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Staging memory: a ring of decoded blocks in device memory. What is written over unread was fetched in vain, and is counted so. Outside of
- * the entries it is zero: a block that is no longer staged leaves nothing that outlives its pool.
+ * Staging memory: a ring of decoded blocks in device memory. What is written over unread was
+ * fetched in vain, and is counted so. Outside of the entries it is zero: a block that is no longer
+ * staged leaves nothing that outlives its pool.
  */
 #include "card/internal.h"
 
@@ -23,19 +24,22 @@ static void drop(struct speckv_card *card, struct card_stage *stage, uint64_t un
 	if (!stage->used) {
 		settle(card, stage, false);
 		card->counters[COUNT_PREFETCH_UNUSED]++;
-		card_tally(card, card->pools[stage->pool].present ? &card->pools[stage->pool] : NULL, SPECKV_COUNT_PREFETCH_UNUSED, 1);
+		card_tally(card,
+			card->pools[stage->pool].present ? &card->pools[stage->pool] : NULL,
+			SPECKV_COUNT_PREFETCH_UNUSED, 1);
 	}
 	stage->pool = 0;
 }
 
-const struct card_stage *card_stage_find(struct speckv_card *card, unsigned int pool, uint64_t address, uint64_t generation,
-					 uint16_t layer_first, uint16_t layer_count)
+const struct card_stage *card_stage_find(struct speckv_card *card, unsigned int pool,
+	uint64_t address, uint64_t generation, uint16_t layer_first, uint16_t layer_count)
 {
 	for (unsigned int i = 0; i < CARD_STAGES; i++) {
 		const struct card_stage *stage = &card->stages[i];
 
-		if (stage->pool == pool && stage->address == address && stage->generation == generation &&
-		    stage->layer_first <= layer_first && layer_first + layer_count <= stage->layer_first + stage->layer_count)
+		if (stage->pool == pool && stage->address == address &&
+			stage->generation == generation && stage->layer_first <= layer_first &&
+			layer_first + layer_count <= stage->layer_first + stage->layer_count)
 			return stage;
 	}
 	return NULL;
@@ -64,24 +68,27 @@ uint8_t *card_stage_begin(struct speckv_card *card, uint64_t bytes)
 	if (card->stage_next + bytes > card->config.stage_bytes)
 		card->stage_next = 0;
 	if (card->stage_next + bytes > card->stage_backed) {
-		uint64_t end = (card->stage_next + bytes + STAGE_STEP - 1) / STAGE_STEP * STAGE_STEP;
+		uint64_t end =
+			(card->stage_next + bytes + STAGE_STEP - 1) / STAGE_STEP * STAGE_STEP;
 
 		end = end < card->config.stage_bytes ? end : card->config.stage_bytes;
-		if (memory_take(card, card->layout.stage + card->stage_backed, end - card->stage_backed))
+		if (memory_take(card, card->layout.stage + card->stage_backed,
+			    end - card->stage_backed))
 			return NULL;
 		card->stage_backed = end;
 	}
 	for (unsigned int i = 0; i < CARD_STAGES; i++) {
 		struct card_stage *stage = &card->stages[i];
 
-		if (stage->pool && stage->at < card->stage_next + bytes && card->stage_next < stage->at + stage->bytes)
+		if (stage->pool && stage->at < card->stage_next + bytes &&
+			card->stage_next < stage->at + stage->bytes)
 			drop(card, stage, card->stage_next + bytes);
 	}
 	return card->memory + card->layout.stage + card->stage_next;
 }
 
-void card_stage_end(struct card_context *context, unsigned int pool, uint64_t address, uint64_t generation, uint16_t layer_first,
-		    uint16_t layer_count, uint64_t bytes)
+void card_stage_end(struct card_context *context, unsigned int pool, uint64_t address,
+	uint64_t generation, uint16_t layer_first, uint16_t layer_count, uint64_t bytes)
 {
 	struct speckv_card *card = context->card;
 	struct card_stage *stage = &card->stages[0];
@@ -91,9 +98,15 @@ void card_stage_end(struct card_context *context, unsigned int pool, uint64_t ad
 			stage = &card->stages[i];
 	if (stage->pool)
 		drop(card, stage, 0);
-	*stage = (struct card_stage){ .pool = (uint16_t)pool, .address = address, .generation = generation, .layer_first = layer_first,
-				      .layer_count = layer_count, .at = card->stage_next, .bytes = (bytes + 63) / 64 * 64,
-				      .used_ns = card_now(card), .predicted = context->entry->sqe.opcode == SPECKV_IO_PREDICT };
+	*stage = (struct card_stage){ .pool = (uint16_t)pool,
+		.address = address,
+		.generation = generation,
+		.layer_first = layer_first,
+		.layer_count = layer_count,
+		.at = card->stage_next,
+		.bytes = (bytes + 63) / 64 * 64,
+		.used_ns = card_now(card),
+		.predicted = context->entry->sqe.opcode == SPECKV_IO_PREDICT };
 	card->stage_next += stage->bytes;
 }
 
@@ -103,7 +116,8 @@ void card_stage_drop(struct speckv_card *card, unsigned int pool, uint64_t addre
 	for (unsigned int i = 0; i < CARD_STAGES; i++) {
 		struct card_stage *stage = &card->stages[i];
 
-		if (stage->pool != pool || stage->address < address || stage->address - address >= bytes)
+		if (stage->pool != pool || stage->address < address ||
+			stage->address - address >= bytes)
 			continue;
 		drop(card, stage, 0);
 	}
@@ -120,7 +134,8 @@ void card_stage_clear(struct speckv_card *card)
 /* Prefetches give way: to their own limit, and to heat. */
 bool card_stage_budget(struct speckv_card *card, uint64_t bytes)
 {
-	uint64_t rate = card_feature(card, SPECKV_FEATURE_PREFETCH_BYTES_PER_SECOND), now = card_now(card);
+	uint64_t rate = card_feature(card, SPECKV_FEATURE_PREFETCH_BYTES_PER_SECOND),
+		 now = card_now(card);
 
 	if (card->throttled)
 		return false;

@@ -1,9 +1,16 @@
 // SPDX-License-Identifier: MIT
-/* Pool-virtual addresses: bounds, page map, a small TLB, poisoned pages. A fault names pool and address and fails its command only. */
+/*
+ * Pool-virtual addresses: bounds, page map, a small TLB, poisoned pages. A fault names pool and
+ * address and fails its command only.
+ */
 #include "card/internal.h"
 
-/* A pool that this queue pair has the right to use. Without any right nothing is said about whether the pool exists. */
-uint16_t card_pool_find(struct card_context *context, unsigned int number, uint32_t right, struct card_pool **out)
+/*
+ * A pool that this queue pair has the right to use. Without any right nothing is said about whether
+ * the pool exists.
+ */
+uint16_t card_pool_find(struct card_context *context, unsigned int number, uint32_t right,
+	struct card_pool **out)
 {
 	uint32_t rights;
 
@@ -34,7 +41,7 @@ static uint64_t translate(struct card_context *context, struct card_pool *pool, 
 	device = (entry - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
 	/* The page map has the last word: a wrong entry cannot reach what is another pool's. */
 	if (!(entry & MAP_VALID) || device >= card->layout.pages ||
-	    (card->page_map[device] & (PAGE_OWNER | PAGE_TABLE)) != pool->number)
+		(card->page_map[device] & (PAGE_OWNER | PAGE_TABLE)) != pool->number)
 		return 0;
 	card->tlb[slot].pool = pool->number;
 	card->tlb[slot].page = page;
@@ -51,7 +58,8 @@ static uint16_t fault(struct card_context *context, uint64_t address)
 }
 
 /* The page at `address`, checked: its bytes from there on. */
-static uint16_t page_at(struct card_context *context, struct card_pool *pool, uint64_t address, uint8_t **out)
+static uint16_t page_at(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint8_t **out)
 {
 	struct speckv_card *card = context->card;
 	uint64_t entry = translate(context, pool, address / SPECKV_CARD_PAGE_BYTES);
@@ -60,15 +68,16 @@ static uint16_t page_at(struct card_context *context, struct card_pool *pool, ui
 	if (!entry)
 		return fault(context, address);
 	if (card->page_map[device] & PAGE_POISON) {
-		card_event_by(context->function, SPECKV_CARD_POISONED, SPECKV_ERROR, pool->number, address,
-			      "uncorrectable memory error at %llu", (unsigned long long)address);
+		card_event_by(context->function, SPECKV_CARD_POISONED, SPECKV_ERROR, pool->number,
+			address, "uncorrectable memory error at %llu", (unsigned long long)address);
 		return card_at(context, address, SPECKV_STATUS_POISONED);
 	}
 	*out = memory_page(card, device) + address % SPECKV_CARD_PAGE_BYTES;
 	return SPECKV_STATUS_OK;
 }
 
-static uint16_t bounds(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t bytes)
+static uint16_t bounds(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t bytes)
 {
 	uint64_t capacity = pool->record.description.capacity_bytes;
 
@@ -77,14 +86,16 @@ static uint16_t bounds(struct card_context *context, struct card_pool *pool, uin
 	return SPECKV_STATUS_OK;
 }
 
-uint16_t card_map(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t bytes, uint8_t **contiguous)
+uint16_t card_map(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t bytes, uint8_t **contiguous)
 {
 	uint16_t status = bounds(context, pool, address, bytes);
 	uint8_t *expected = NULL, *at;
 
 	*contiguous = NULL;
 	for (uint64_t done = 0; !status && done < bytes;) {
-		uint64_t in_page = SPECKV_CARD_PAGE_BYTES - (address + done) % SPECKV_CARD_PAGE_BYTES;
+		uint64_t in_page =
+			SPECKV_CARD_PAGE_BYTES - (address + done) % SPECKV_CARD_PAGE_BYTES;
 
 		status = page_at(context, pool, address + done, &at);
 		if (status)
@@ -101,7 +112,8 @@ uint16_t card_map(struct card_context *context, struct card_pool *pool, uint64_t
 	return status;
 }
 
-static uint16_t transfer(struct card_context *context, struct card_pool *pool, uint64_t address, uint8_t *host, uint64_t bytes, bool write)
+static uint16_t transfer(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint8_t *host, uint64_t bytes, bool write)
 {
 	uint16_t status = bounds(context, pool, address, bytes);
 
@@ -125,12 +137,14 @@ static uint16_t transfer(struct card_context *context, struct card_pool *pool, u
 	return status;
 }
 
-uint16_t card_memory_read(struct card_context *context, struct card_pool *pool, uint64_t address, void *to, uint64_t bytes)
+uint16_t card_memory_read(struct card_context *context, struct card_pool *pool, uint64_t address,
+	void *to, uint64_t bytes)
 {
 	return transfer(context, pool, address, to, bytes, false);
 }
 
-uint16_t card_memory_write(struct card_context *context, struct card_pool *pool, uint64_t address, const void *from, uint64_t bytes)
+uint16_t card_memory_write(struct card_context *context, struct card_pool *pool, uint64_t address,
+	const void *from, uint64_t bytes)
 {
 	return transfer(context, pool, address, (uint8_t *)(uintptr_t)from, bytes, true);
 }

@@ -22,7 +22,8 @@ static uint16_t from_errno(int rc)
 }
 
 /* May a frame of this length be stored there now? */
-static uint16_t admit(struct card_context *context, const struct card_pool *pool, uint64_t frame_bytes, uint64_t capacity)
+static uint16_t admit(struct card_context *context, const struct card_pool *pool,
+	uint64_t frame_bytes, uint64_t capacity)
 {
 	uint64_t quota = pool->record.description.quota_bytes;
 
@@ -33,8 +34,8 @@ static uint16_t admit(struct card_context *context, const struct card_pool *pool
 	return SPECKV_STATUS_OK;
 }
 
-static void publish(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t generation, uint64_t raw,
-		    uint64_t frame_bytes)
+static void publish(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t generation, uint64_t raw, uint64_t frame_bytes)
 {
 	struct speckv_card *card = context->card;
 
@@ -48,7 +49,8 @@ static void publish(struct card_context *context, struct card_pool *pool, uint64
 }
 
 /* A page run that nothing lies in: `bytes` from the start of a page. */
-static uint16_t run_check(struct card_context *context, struct card_pool *pool, uint64_t address, uint64_t bytes, uint8_t **contiguous)
+static uint16_t run_check(struct card_context *context, struct card_pool *pool, uint64_t address,
+	uint64_t bytes, uint8_t **contiguous)
 {
 	uint16_t status = card_map(context, pool, address, bytes, contiguous);
 
@@ -57,7 +59,8 @@ static uint16_t run_check(struct card_context *context, struct card_pool *pool, 
 	return status;
 }
 
-static uint16_t read_identity(struct card_context *context, const struct card_pool *pool, struct speckv_frame_identity *identity)
+static uint16_t read_identity(struct card_context *context, const struct card_pool *pool,
+	struct speckv_frame_identity *identity)
 {
 	const struct speckv_cmd_write *write = &context->entry->write;
 	struct speckv_block_identity said;
@@ -65,7 +68,8 @@ static uint16_t read_identity(struct card_context *context, const struct card_po
 
 	if (write->identity_offset % 64)
 		return CARD_INVALID(context, write.identity_offset);
-	status = card_buffer_read(context, write->identity_buffer, write->identity_offset, &said, sizeof(said));
+	status = card_buffer_read(context, write->identity_buffer, write->identity_offset, &said,
+		sizeof(said));
 	if (status)
 		return status;
 	if (!card_zero(said.reserved, sizeof(said.reserved)))
@@ -94,7 +98,9 @@ static uint16_t write_raw(struct card_context *context, struct card_pool *pool)
 	if (write->bytes != pool->block_bytes)
 		return CARD_INVALID(context, write.bytes);
 	memcpy(&geometry, &pool->record.description.shape, sizeof(geometry));
-	most = write->codec < 32 && card->config.codec_modes >> write->codec & 1 ? speckv_frame_max_bytes(&geometry, write->codec) : 0;
+	most = write->codec < 32 && card->config.codec_modes >> write->codec & 1
+		? speckv_frame_max_bytes(&geometry, write->codec)
+		: 0;
 	if (!most)
 		return SPECKV_STATUS_NO_CODEC;
 	if (speckv_frame_min_bytes(&geometry, write->codec) > write->capacity)
@@ -104,17 +110,23 @@ static uint16_t write_raw(struct card_context *context, struct card_pool *pool)
 		status = read_identity(context, pool, &identity);
 	if (status)
 		return status;
-	/* Encoders look at values more than once: all but plain copying gets values that hold still. */
-	raw = card_buffer_direct(context, write->buffer, write->buffer_offset, write->bytes, false, &status);
+	/*
+	 * Encoders look at values more than once: all but plain copying gets values that hold
+	 * still.
+	 */
+	raw = card_buffer_direct(context, write->buffer, write->buffer_offset, write->bytes, false,
+		&status);
 	if (!status && (!raw || write->codec != SPECKV_CODEC_RAW)) {
-		status = card_buffer_read(context, write->buffer, write->buffer_offset, card->raw_scratch, write->bytes);
+		status = card_buffer_read(context, write->buffer, write->buffer_offset,
+			card->raw_scratch, write->bytes);
 		raw = card->raw_scratch;
 	}
 	if (status)
 		return status;
 	to = contiguous && most <= write->capacity ? contiguous : card->frame_scratch;
-	status = from_errno(speckv_frame_encode(&geometry, write->codec, &identity, raw, write->bytes, to,
-						to == contiguous ? write->capacity : card->frame_scratch_bytes, &frame_bytes));
+	status = from_errno(speckv_frame_encode(&geometry, write->codec, &identity, raw,
+		write->bytes, to, to == contiguous ? write->capacity : card->frame_scratch_bytes,
+		&frame_bytes));
 	if (!status)
 		status = admit(context, pool, frame_bytes, write->capacity);
 	if (!status && to != contiguous)
@@ -144,7 +156,8 @@ static uint16_t write_frame(struct card_context *context, struct card_pool *pool
 	if (!status)
 		status = read_identity(context, pool, &identity);
 	if (!status)
-		status = card_buffer_read(context, write->buffer, write->buffer_offset, card->frame_scratch, write->bytes);
+		status = card_buffer_read(context, write->buffer, write->buffer_offset,
+			card->frame_scratch, write->bytes);
 	if (!status)
 		status = from_errno(speckv_frame_verify(card->frame_scratch, write->bytes));
 	if (!status)
@@ -161,10 +174,12 @@ static uint16_t write_frame(struct card_context *context, struct card_pool *pool
 		return CARD_INVALID(context, write.buffer);
 	status = admit(context, pool, frame.frame_bytes, write->capacity);
 	if (!status)
-		status = card_memory_write(context, pool, write->address, card->frame_scratch, frame.frame_bytes);
+		status = card_memory_write(context, pool, write->address, card->frame_scratch,
+			frame.frame_bytes);
 	if (status)
 		return card_at(context, write->address, status);
-	publish(context, pool, write->address, identity.generation, frame.frame_bytes, frame.frame_bytes);
+	publish(context, pool, write->address, identity.generation, frame.frame_bytes,
+		frame.frame_bytes);
 	return SPECKV_STATUS_OK;
 }
 
@@ -197,18 +212,24 @@ static uint16_t write_fill(struct card_context *context, struct card_pool *pool)
 		block = &pool->blocks[block->head];
 	start = (uint64_t)(block - pool->blocks) * page;
 	if (block->state != BLOCK_EXCLUSIVE && block->state != BLOCK_MODIFIED)
-		return card_at(context, write->address, block->state == BLOCK_FREE ? SPECKV_STATUS_NOT_FOUND : SPECKV_STATUS_SEALED);
+		return card_at(context, write->address,
+			block->state == BLOCK_FREE ? SPECKV_STATUS_NOT_FOUND
+						   : SPECKV_STATUS_SEALED);
 	if (context->queue->agent >= CARD_AGENTS || !(block->holders >> context->queue->agent & 1))
 		return card_at(context, write->address, SPECKV_STATUS_CONFLICT);
 	if (write->address + write->bytes > start + (uint64_t)block->pages * page)
 		return card_at(context, write->address, SPECKV_STATUS_NO_ROOM);
 	block->state = BLOCK_MODIFIED;
 	while (!status && done < write->bytes) {
-		uint64_t n = write->bytes - done < card->raw_scratch_bytes ? write->bytes - done : card->raw_scratch_bytes;
+		uint64_t n = write->bytes - done < card->raw_scratch_bytes
+			? write->bytes - done
+			: card->raw_scratch_bytes;
 
-		status = card_buffer_read(context, write->buffer, write->buffer_offset + done, card->raw_scratch, n);
+		status = card_buffer_read(context, write->buffer, write->buffer_offset + done,
+			card->raw_scratch, n);
 		if (!status)
-			status = card_memory_write(context, pool, write->address + done, card->raw_scratch, n);
+			status = card_memory_write(context, pool, write->address + done,
+				card->raw_scratch, n);
 		done += n;
 	}
 	if (!status) {
@@ -225,8 +246,10 @@ uint16_t card_write(struct card_context *context)
 	struct card_pool *pool;
 	uint16_t status;
 
-	if (write->flags & ~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET | SPECKV_WRITE_FRAME | SPECKV_WRITE_FILL) ||
-	    (write->flags & SPECKV_WRITE_FRAME && write->flags & SPECKV_WRITE_FILL))
+	if (write->flags &
+			~(SPECKV_CMD_FENCE | SPECKV_CMD_QUIET | SPECKV_WRITE_FRAME |
+				SPECKV_WRITE_FILL) ||
+		(write->flags & SPECKV_WRITE_FRAME && write->flags & SPECKV_WRITE_FILL))
 		return CARD_INVALID(context, write.flags);
 	if (CARD_RESERVED(context, write.reserved0))
 		return CARD_INVALID(context, write.reserved0);
@@ -244,7 +267,8 @@ uint16_t card_write(struct card_context *context)
 		return status;
 	if (write->flags & SPECKV_WRITE_FILL)
 		return write_fill(context, pool);
-	return write->flags & SPECKV_WRITE_FRAME ? write_frame(context, pool) : write_raw(context, pool);
+	return write->flags & SPECKV_WRITE_FRAME ? write_frame(context, pool)
+						 : write_raw(context, pool);
 }
 
 uint16_t card_copy(struct card_context *context)
@@ -271,9 +295,11 @@ uint16_t card_copy(struct card_context *context)
 		return CARD_INVALID(context, copy.address);
 	if (copy->destination_address % to->record.description.page_bytes)
 		return CARD_INVALID(context, copy.destination_address);
-	if (memcmp(&from->record.description.shape, &to->record.description.shape, sizeof(struct speckv_shape)))
+	if (memcmp(&from->record.description.shape, &to->record.description.shape,
+		    sizeof(struct speckv_shape)))
 		return CARD_INVALID(context, copy.destination_pool);
-	status = card_frame_find(context, from, copy->address, copy->generation, copy->key_prefix, &block, &frame, &parsed);
+	status = card_frame_find(context, from, copy->address, copy->generation, copy->key_prefix,
+		&block, &frame, &parsed);
 	if (!status)
 		status = card_bandwidth(context, to, parsed.frame_bytes);
 	if (!status)
@@ -287,13 +313,16 @@ uint16_t card_copy(struct card_context *context)
 	memcpy(parsed.identity.pool_uuid, to->record.description.uuid, 16);
 	parsed.identity.generation = copy->destination_generation;
 	parsed.identity.pool_address = copy->destination_address;
-	status = from_errno(speckv_frame_readdress(card->frame_scratch, parsed.frame_bytes, &parsed.identity));
+	status = from_errno(speckv_frame_readdress(card->frame_scratch, parsed.frame_bytes,
+		&parsed.identity));
 	if (!status)
 		status = admit(context, to, parsed.frame_bytes, copy->capacity);
 	if (!status)
-		status = card_memory_write(context, to, copy->destination_address, card->frame_scratch, parsed.frame_bytes);
+		status = card_memory_write(context, to, copy->destination_address,
+			card->frame_scratch, parsed.frame_bytes);
 	if (status)
 		return card_at(context, copy->destination_address, status);
-	publish(context, to, copy->destination_address, copy->destination_generation, parsed.frame_bytes, parsed.frame_bytes);
+	publish(context, to, copy->destination_address, copy->destination_generation,
+		parsed.frame_bytes, parsed.frame_bytes);
 	return SPECKV_STATUS_OK;
 }

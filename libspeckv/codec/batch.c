@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Many frames at once, over several threads. The threads take the next frame as they come free: frames differ in what they cost. */
+/*
+ * Many frames at once, over several threads. The threads take the next frame as they come free:
+ * frames differ in what they cost.
+ */
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -14,24 +17,27 @@ struct shared {
 	const struct speckv_frame_batch *batch;
 	struct speckv_frame_job *jobs;
 	uint64_t count;
-	void (*run)(const struct speckv_frame_batch *batch, struct speckv_frame_job *job, bool streamed);
+	void (*run)(const struct speckv_frame_batch *batch, struct speckv_frame_job *job,
+		bool streamed);
 	bool streamed;
 	_Atomic uint64_t next, failed;
 };
 
-static void encode_one(const struct speckv_frame_batch *batch, struct speckv_frame_job *job, bool streamed)
+static void encode_one(const struct speckv_frame_batch *batch, struct speckv_frame_job *job,
+	bool streamed)
 {
 	(void)streamed;
-	job->status = batch->calibration ?
-			      speckv_frame_encode_calibrated(&batch->geometry, batch->codec, batch->calibration, batch->layer_first, batch->head_first,
-							     &job->identity, job->raw, job->raw_bytes, job->frame, job->frame_capacity,
-							     &job->frame_bytes) :
-			      speckv_frame_encode(&batch->geometry, batch->codec, &job->identity, job->raw, job->raw_bytes, job->frame,
-						  job->frame_capacity, &job->frame_bytes);
+	job->status = batch->calibration
+		? speckv_frame_encode_calibrated(&batch->geometry, batch->codec, batch->calibration,
+			  batch->layer_first, batch->head_first, &job->identity, job->raw,
+			  job->raw_bytes, job->frame, job->frame_capacity, &job->frame_bytes)
+		: speckv_frame_encode(&batch->geometry, batch->codec, &job->identity, job->raw,
+			  job->raw_bytes, job->frame, job->frame_capacity, &job->frame_bytes);
 }
 
 /* The frame says what it is; it must be of the batch's shape. */
-static int decode_frame(const struct speckv_frame_batch *batch, struct speckv_frame_job *job, bool streamed)
+static int decode_frame(const struct speckv_frame_batch *batch, struct speckv_frame_job *job,
+	bool streamed)
 {
 	static const uint8_t none[SPECKV_CALIBRATION_DIGEST_BYTES];
 	struct speckv_frame parsed;
@@ -45,12 +51,14 @@ static int decode_frame(const struct speckv_frame_batch *batch, struct speckv_fr
 	job->frame_bytes = parsed.frame_bytes;
 	/* Blocks that the mode could not hold were stored raw, and name none. */
 	if (batch->calibration && memcmp(parsed.calibration, none, sizeof(none)) != 0)
-		return speckv_frame_decode_calibrated(&parsed, batch->calibration, job->frame, job->frame_capacity, 0, parsed.geometry.layers,
-						      job->raw, job->raw_bytes);
-	return codec_frame_decode(&parsed, job->frame, job->frame_capacity, 0, parsed.geometry.layers, job->raw, job->raw_bytes, streamed);
+		return speckv_frame_decode_calibrated(&parsed, batch->calibration, job->frame,
+			job->frame_capacity, 0, parsed.geometry.layers, job->raw, job->raw_bytes);
+	return codec_frame_decode(&parsed, job->frame, job->frame_capacity, 0,
+		parsed.geometry.layers, job->raw, job->raw_bytes, streamed);
 }
 
-static void decode_one(const struct speckv_frame_batch *batch, struct speckv_frame_job *job, bool streamed)
+static void decode_one(const struct speckv_frame_batch *batch, struct speckv_frame_job *job,
+	bool streamed)
 {
 	job->status = job->raw && job->frame ? decode_frame(batch, job, streamed) : -EINVAL;
 	/* What comes before decoding leaves `raw` alone. */
@@ -83,12 +91,14 @@ static unsigned int processors(void)
 
 static int64_t run(struct shared *shared)
 {
-	unsigned int threads = shared->batch->threads ? shared->batch->threads : processors(), started = 0;
+	unsigned int threads = shared->batch->threads ? shared->batch->threads : processors(),
+		     started = 0;
 	pthread_t thread[THREADS_MAX];
 
 	threads = threads < THREADS_MAX ? threads : THREADS_MAX;
 	/* One of them is the caller; a thread that cannot be had is done without. */
-	while (started + 1 < threads && started + 1 < shared->count && !pthread_create(&thread[started], NULL, work, shared))
+	while (started + 1 < threads && started + 1 < shared->count &&
+		!pthread_create(&thread[started], NULL, work, shared))
 		started++;
 	work(shared);
 	while (started)
@@ -96,19 +106,23 @@ static int64_t run(struct shared *shared)
 	return (int64_t)shared->failed;
 }
 
-static bool valid(const struct speckv_frame_batch *batch, const struct speckv_frame_job *jobs, uint64_t count)
+static bool valid(const struct speckv_frame_batch *batch, const struct speckv_frame_job *jobs,
+	uint64_t count)
 {
-	return batch && (jobs || !count) && speckv_geometry_bytes(&batch->geometry) && !batch->reserved;
+	return batch && (jobs || !count) && speckv_geometry_bytes(&batch->geometry) &&
+		!batch->reserved;
 }
 
-int64_t speckv_frame_encode_batch(const struct speckv_frame_batch *batch, struct speckv_frame_job *jobs, uint64_t count)
+int64_t speckv_frame_encode_batch(const struct speckv_frame_batch *batch,
+	struct speckv_frame_job *jobs, uint64_t count)
 {
 	struct shared shared = { .batch = batch, .jobs = jobs, .count = count, .run = encode_one };
 
 	return valid(batch, jobs, count) ? run(&shared) : -EINVAL;
 }
 
-int64_t speckv_frame_decode_batch(const struct speckv_frame_batch *batch, struct speckv_frame_job *jobs, uint64_t count)
+int64_t speckv_frame_decode_batch(const struct speckv_frame_batch *batch,
+	struct speckv_frame_job *jobs, uint64_t count)
 {
 	struct shared shared = { .batch = batch, .jobs = jobs, .count = count, .run = decode_one };
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Calibration files: safetensors, read once, copied into tables of known size and checked number by number. FORMAT.md section 7 is the
- * definition. Nothing of the file is trusted and nothing of it is kept.
+ * Calibration files: safetensors, read once, copied into tables of known size and checked number by
+ * number. FORMAT.md section 7 is the definition. Nothing of the file is trusted and nothing of it
+ * is kept.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,14 +17,15 @@
 #define LAYERS_MOST 32767
 #define HEADS_MOST 65535
 
-/* ---- tables ------------------------------------------------------------------------------------------------------- */
+/* ---- tables --------------------------------------------------------------------------------- */
 
 /* Where in the list of all tensors those of a mode begin. */
 enum { TURNS = 0, Q5C = 1, E7C = Q5C + Q5C_TENSORS, TENSORS = E7C + E7C_TENSORS };
 
 bool calibration_shape_is(const struct tensor *t, unsigned int dimensions, const uint64_t *shape)
 {
-	return t->found && t->dimensions == dimensions && !memcmp(t->shape, shape, dimensions * sizeof(shape[0]));
+	return t->found && t->dimensions == dimensions &&
+		!memcmp(t->shape, shape, dimensions * sizeof(shape[0]));
 }
 
 int16_t *calibration_words(const struct tensor *t, uint64_t rows, uint64_t row_words)
@@ -49,7 +51,8 @@ static bool levels_valid(const int16_t *levels, unsigned int bits)
 {
 	for (unsigned int i = 0; i < Q5C_LEVELS_MAX; i++)
 		if (i >> bits ? levels[i] != 0
-			      : levels[i] > Q5C_LEVEL_MAX || levels[i] < -Q5C_LEVEL_MAX || (i && levels[i] <= levels[i - 1]))
+			      : levels[i] > Q5C_LEVEL_MAX || levels[i] < -Q5C_LEVEL_MAX ||
+					(i && levels[i] <= levels[i - 1]))
 			return false;
 	return true;
 }
@@ -72,12 +75,15 @@ static int load_q5c(struct speckv_calibration *c, const struct tensor *wanted)
 	uint64_t heads = (uint64_t)c->layers * 2 * c->kv_heads;
 	uint64_t triangle = (uint64_t)c->head_dim * (c->head_dim - 1) / 2;
 
-	const uint64_t mean[4] = { c->layers, 2, c->kv_heads, c->head_dim }, levels[4] = { c->layers, 2, c->kv_heads, Q5C_LEVELS_MAX };
+	const uint64_t mean[4] = { c->layers, 2, c->kv_heads, c->head_dim },
+		       levels[4] = { c->layers, 2, c->kv_heads, Q5C_LEVELS_MAX };
 	const uint64_t shaping[4] = { c->layers, 2, c->kv_heads, triangle };
 
-	if (!calibration_shape_is(&wanted[Q5C_BITS], 3, mean) || !calibration_shape_is(&wanted[Q5C_UNIT], 3, mean) ||
-	    !calibration_shape_is(&wanted[Q5C_MEAN], 4, mean) || !calibration_shape_is(&wanted[Q5C_LEVELS], 4, levels) ||
-	    !calibration_shape_is(&wanted[Q5C_SHAPING], 4, shaping))
+	if (!calibration_shape_is(&wanted[Q5C_BITS], 3, mean) ||
+		!calibration_shape_is(&wanted[Q5C_UNIT], 3, mean) ||
+		!calibration_shape_is(&wanted[Q5C_MEAN], 4, mean) ||
+		!calibration_shape_is(&wanted[Q5C_LEVELS], 4, levels) ||
+		!calibration_shape_is(&wanted[Q5C_SHAPING], 4, shaping))
 		return -EBADMSG;
 	c->q5c.bits = malloc(heads);
 	c->q5c.unit = malloc(heads);
@@ -89,10 +95,11 @@ static int load_q5c(struct speckv_calibration *c, const struct tensor *wanted)
 	memcpy(c->q5c.bits, wanted[Q5C_BITS].data, heads);
 	memcpy(c->q5c.unit, wanted[Q5C_UNIT].data, heads);
 	for (uint64_t i = 0; i < heads; i++)
-		if (c->q5c.bits[i] < 1 || c->q5c.bits[i] > Q5C_BITS_MAX || c->q5c.unit[i] < CODEC_UNIT_MIN || c->q5c.unit[i] > CODEC_UNIT_MAX ||
-		    !calibration_mean_valid(c->q5c.mean + i * c->head_dim, c->head_dim) ||
-		    !levels_valid(c->q5c.levels + i * Q5C_LEVELS_MAX, c->q5c.bits[i]) ||
-		    !shaping_valid(c->q5c.shaping + i * triangle, c->head_dim))
+		if (c->q5c.bits[i] < 1 || c->q5c.bits[i] > Q5C_BITS_MAX ||
+			c->q5c.unit[i] < CODEC_UNIT_MIN || c->q5c.unit[i] > CODEC_UNIT_MAX ||
+			!calibration_mean_valid(c->q5c.mean + i * c->head_dim, c->head_dim) ||
+			!levels_valid(c->q5c.levels + i * Q5C_LEVELS_MAX, c->q5c.bits[i]) ||
+			!shaping_valid(c->q5c.shaping + i * triangle, c->head_dim))
 			return -EBADMSG;
 	return 0;
 }
@@ -137,7 +144,10 @@ static bool any_found(const struct tensor *wanted, unsigned int count)
 	return false;
 }
 
-/* A calibration has nothing else in it, and nothing that is empty. `wanted` ends with a nameless one. */
+/*
+ * A calibration has nothing else in it, and nothing that is empty. `wanted` ends with a nameless
+ * one.
+ */
 static int collect(const struct safetensors *file, struct tensor *wanted)
 {
 	size_t found = 0;
@@ -147,7 +157,8 @@ static int collect(const struct safetensors *file, struct tensor *wanted)
 
 		if (!t)
 			continue;
-		if (strcmp(t->dtype, to->dtype) != 0 || t->dimensions > SAFETENSORS_DIMENSIONS || !t->elements)
+		if (strcmp(t->dtype, to->dtype) != 0 || t->dimensions > SAFETENSORS_DIMENSIONS ||
+			!t->elements)
 			return -EBADMSG;
 		memcpy(to->shape, t->shape, sizeof(to->shape));
 		to->dimensions = (unsigned int)t->dimensions;
@@ -188,10 +199,15 @@ static int load(const struct safetensors *file, struct speckv_calibration *c)
 		return -EOPNOTSUPP;
 	c->has_q5c = any_found(wanted + Q5C, Q5C_TENSORS);
 	c->has_e7c = any_found(wanted + E7C, E7C_TENSORS);
-	/* Both modes' means have the shape that everything else follows; that they agree is looked at in turn. */
+	/*
+	 * Both modes' means have the shape that everything else follows; that they agree is looked
+	 * at in turn.
+	 */
 	mean = &wanted[c->has_q5c ? (int)Q5C + Q5C_MEAN : (int)E7C + E7C_MEAN];
-	if (!mean->found || mean->dimensions != 4 || mean->shape[0] > LAYERS_MOST || mean->shape[1] != 2 || mean->shape[2] > HEADS_MOST ||
-	    mean->shape[3] > CODEC_HEAD_DIM_MAX || !codec_head_dim_lossy((unsigned int)mean->shape[3]))
+	if (!mean->found || mean->dimensions != 4 || mean->shape[0] > LAYERS_MOST ||
+		mean->shape[1] != 2 || mean->shape[2] > HEADS_MOST ||
+		mean->shape[3] > CODEC_HEAD_DIM_MAX ||
+		!codec_head_dim_lossy((unsigned int)mean->shape[3]))
 		return -EBADMSG;
 	c->layers = (unsigned int)mean->shape[0];
 	c->kv_heads = (unsigned int)mean->shape[2];
@@ -257,13 +273,14 @@ void speckv_calibration_free(struct speckv_calibration *calibration)
 	free(calibration);
 }
 
-int speckv_calibration_describe(const struct speckv_calibration *calibration, struct speckv_calibration_info *out)
+int speckv_calibration_describe(const struct speckv_calibration *calibration,
+	struct speckv_calibration_info *out)
 {
 	if (!calibration || !out)
 		return -EINVAL;
 	*out = (struct speckv_calibration_info){
 		.codecs = (calibration->has_q5c ? UINT32_C(1) << SPECKV_CODEC_Q5C : 0) |
-			  (calibration->has_e7c ? UINT32_C(1) << SPECKV_CODEC_E7C : 0),
+			(calibration->has_e7c ? UINT32_C(1) << SPECKV_CODEC_E7C : 0),
 		.layers = calibration->layers,
 		.kv_heads = calibration->kv_heads,
 		.head_dim = calibration->head_dim,
@@ -272,21 +289,24 @@ int speckv_calibration_describe(const struct speckv_calibration *calibration, st
 	return 0;
 }
 
-bool calibration_covers(const struct speckv_calibration *calibration, unsigned int codec, const struct speckv_geometry *geometry,
-			uint32_t parameter)
+bool calibration_covers(const struct speckv_calibration *calibration, unsigned int codec,
+	const struct speckv_geometry *geometry, uint32_t parameter)
 {
 	uint32_t layer = parameter & 0xffff, head = parameter >> 16;
 
-	return ((codec == SPECKV_CODEC_Q5C && calibration->has_q5c) || (codec == SPECKV_CODEC_E7C && calibration->has_e7c)) &&
-	       geometry->head_dim == calibration->head_dim &&
-	       layer + geometry->layers <= calibration->layers && head + geometry->kv_heads <= calibration->kv_heads;
+	return ((codec == SPECKV_CODEC_Q5C && calibration->has_q5c) ||
+		       (codec == SPECKV_CODEC_E7C && calibration->has_e7c)) &&
+		geometry->head_dim == calibration->head_dim &&
+		layer + geometry->layers <= calibration->layers &&
+		head + geometry->kv_heads <= calibration->kv_heads;
 }
 
-void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32_t parameter, enum codec_tensor tensor, unsigned int head,
-			    struct q5c_tables *out)
+void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32_t parameter,
+	enum codec_tensor tensor, unsigned int head, struct q5c_tables *out)
 {
 	uint64_t head_dim = calibration->head_dim;
-	uint64_t at = ((parameter & 0xffff) * 2 + (uint64_t)tensor) * calibration->kv_heads + (parameter >> 16) + head;
+	uint64_t at = ((parameter & 0xffff) * 2 + (uint64_t)tensor) * calibration->kv_heads +
+		(parameter >> 16) + head;
 
 	out->bits = calibration->q5c.bits[at];
 	out->unit = calibration->q5c.unit[at];
@@ -295,7 +315,8 @@ void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32
 	out->shaping = calibration->q5c.shaping + at * (head_dim * (head_dim - 1) / 2);
 }
 
-bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct rotary_rotation *out)
+bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position,
+	struct rotary_rotation *out)
 {
 	struct rotary_angle bases[ROTARY_PAIRS_MAX];
 
@@ -308,8 +329,8 @@ bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t
 	return true;
 }
 
-const struct rotary_rotation *calibration_turn(const struct codec_calibrated *by, enum codec_tensor tensor, unsigned int group,
-					       struct calibration_turn *turn)
+const struct rotary_rotation *calibration_turn(const struct codec_calibrated *by,
+	enum codec_tensor tensor, unsigned int group, struct calibration_turn *turn)
 {
 	uint64_t position = by->position + (uint64_t)group * CODEC_GROUP_TOKENS;
 

@@ -15,8 +15,8 @@
 struct calibration_q5c {
 	uint8_t *bits;
 	int8_t *unit;
-	int16_t *mean;	  /* [head_dim] */
-	int16_t *levels;  /* [Q5C_LEVELS_MAX] */
+	int16_t *mean; /* [head_dim] */
+	int16_t *levels; /* [Q5C_LEVELS_MAX] */
 	int16_t *shaping; /* [head_dim * (head_dim - 1) / 2] */
 };
 
@@ -25,9 +25,9 @@ struct calibration_e7c {
 	uint16_t *rank;
 	int8_t *unit;
 	uint8_t *shift;
-	int16_t *mean;	    /* [head_dim] */
+	int16_t *mean; /* [head_dim] */
 	int16_t *synthesis; /* [head_dim][stride] */
-	int16_t *analysis;  /* [stride][head_dim] */
+	int16_t *analysis; /* [stride][head_dim] */
 	uint8_t *down, *rounding, *low, *which; /* [stride] */
 	struct range_table *coders;
 	unsigned int stride;
@@ -44,35 +44,47 @@ struct speckv_calibration {
 	bool has_q5c, has_e7c;
 };
 
-/* A section's parameter in calibrated modes: which layer and which head of the calibration come first. */
+/*
+ * A section's parameter in calibrated modes: which layer and which head of the calibration come
+ * first.
+ */
 static inline uint32_t calibration_parameter(unsigned int layer, unsigned int head)
 {
 	return layer | head << 16;
 }
 
-/* Do the heads of a section with this parameter lie in the calibration, and does it hold the mode? */
-bool calibration_covers(const struct speckv_calibration *calibration, unsigned int codec, const struct speckv_geometry *geometry,
-			uint32_t parameter);
+/*
+ * Do the heads of a section with this parameter lie in the calibration, and does it hold the mode?
+ */
+bool calibration_covers(const struct speckv_calibration *calibration, unsigned int codec,
+	const struct speckv_geometry *geometry, uint32_t parameter);
 
-void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32_t parameter, enum codec_tensor tensor, unsigned int head,
-			    struct q5c_tables *out);
-void calibration_e7c_tables(const struct speckv_calibration *calibration, uint32_t parameter, enum codec_tensor tensor, unsigned int head,
-			    struct e7c_tables *out);
+void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32_t parameter,
+	enum codec_tensor tensor, unsigned int head, struct q5c_tables *out);
+void calibration_e7c_tables(const struct speckv_calibration *calibration, uint32_t parameter,
+	enum codec_tensor tensor, unsigned int head, struct e7c_tables *out);
 /* False: K is stored as it is. */
-bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position, struct rotary_rotation *out);
+bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position,
+	struct rotary_rotation *out);
 
-/* A rotation that is kept until another is asked for: blocks of 64 tokens find theirs once for all heads. */
+/*
+ * A rotation that is kept until another is asked for: blocks of 64 tokens find theirs once for all
+ * heads.
+ */
 struct calibration_turn {
 	struct rotary_rotation rotation;
 	uint64_t position;
 	bool known;
 };
 
-/* Of group number `group` of a block's tensor; NULL where there is none. `turn` begins as not known. */
-const struct rotary_rotation *calibration_turn(const struct codec_calibrated *by, enum codec_tensor tensor, unsigned int group,
-					       struct calibration_turn *turn);
+/*
+ * Of group number `group` of a block's tensor; NULL where there is none. `turn` begins as not
+ * known.
+ */
+const struct rotary_rotation *calibration_turn(const struct codec_calibrated *by,
+	enum codec_tensor tensor, unsigned int group, struct calibration_turn *turn);
 
-/* ---- loading, of the parts of a file ---- */
+/* ---- loading, of the parts of a file -------------------------------------------------------- */
 
 enum calibration_q5c_tensor { Q5C_BITS, Q5C_UNIT, Q5C_MEAN, Q5C_LEVELS, Q5C_SHAPING, Q5C_TENSORS };
 enum calibration_e7c_tensor {
@@ -104,7 +116,10 @@ bool calibration_shape_is(const struct tensor *t, unsigned int dimensions, const
 /* Its first rows of numbers of 16 bits; NULL without memory. */
 int16_t *calibration_words(const struct tensor *t, uint64_t rows, uint64_t row_words);
 bool calibration_mean_valid(const int16_t *mean, unsigned int head_dim);
-/* Layers, heads and head size are known. -EBADMSG, -ENOMEM; what there is by then is freed with the calibration. */
+/*
+ * Layers, heads and head size are known. -EBADMSG, -ENOMEM; what there is by then is freed with the
+ * calibration.
+ */
 int calibration_load_e7c(struct speckv_calibration *c, const struct tensor *wanted);
 void calibration_free_e7c(struct calibration_e7c *tables);
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* The tables of mode e7c in a calibration file, checked number by number. FORMAT.md 7.1 and 9.1 are the definition. */
+/*
+ * The tables of mode e7c in a calibration file, checked number by number. FORMAT.md 7.1 and 9.1 are
+ * the definition.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,7 +52,8 @@ static int load_coders(struct calibration_e7c *to, const struct tensor *frequenc
 		return -ENOMEM;
 	/* Anything can be escaped, so anything can be coded. */
 	for (uint64_t i = 0; i < frequencies->shape[0]; i++)
-		if (!codec_range_table(frequencies->data + i * RANGE_SYMBOLS, &to->coders[i]) || !to->coders[i].frequency[RANGE_ESCAPE])
+		if (!codec_range_table(frequencies->data + i * RANGE_SYMBOLS, &to->coders[i]) ||
+			!to->coders[i].frequency[RANGE_ESCAPE])
 			return -EBADMSG;
 	return 0;
 }
@@ -82,8 +86,9 @@ static bool sums_valid(const struct e7c_tables *t, unsigned int head_dim)
 }
 
 /*
- * Does the analysis find what the synthesis put together? Tried with a level of 1 or -1 in every coefficient, in nine patterns that tell
- * any two coefficients apart: each must be found within half a step.
+ * Does the analysis find what the synthesis put together? Tried with a level of 1 or -1 in every
+ * coefficient, in nine patterns that tell any two coefficients apart: each must be found within
+ * half a step.
  */
 static bool inverse_valid(const struct e7c_tables *t, unsigned int head_dim)
 {
@@ -93,10 +98,13 @@ static bool inverse_valid(const struct e7c_tables *t, unsigned int head_dim)
 		for (unsigned int c = 0; c < head_dim; c++) {
 			token[c] = 0;
 			for (unsigned int i = 0; i < t->rank; i++)
-				token[c] += i & pattern ? -t->synthesis[c * t->stride + i] : t->synthesis[c * t->stride + i];
+				token[c] += i & pattern ? -t->synthesis[c * t->stride + i]
+							: t->synthesis[c * t->stride + i];
 		}
 		for (unsigned int i = 0; i < t->rank; i++) {
-			int64_t found = 0, step = INT64_C(1) << (E7C_FRACTION_BITS + t->shift + t->down[i]), wanted = i & pattern ? -step : step;
+			int64_t found = 0,
+				step = INT64_C(1) << (E7C_FRACTION_BITS + t->shift + t->down[i]),
+				wanted = i & pattern ? -step : step;
 
 			for (unsigned int c = 0; c < head_dim; c++)
 				found += (int64_t)t->analysis[i * head_dim + c] * token[c];
@@ -110,13 +118,15 @@ static bool inverse_valid(const struct e7c_tables *t, unsigned int head_dim)
 static bool coefficients_valid(const struct e7c_tables *t, uint64_t coders)
 {
 	for (unsigned int i = 0; i < t->rank; i++)
-		if (t->down[i] < 1 || t->down[i] > E7C_DOWN_MAX || t->low[i] > E7C_LOW_MAX || t->which[i] >= coders)
+		if (t->down[i] < 1 || t->down[i] > E7C_DOWN_MAX || t->low[i] > E7C_LOW_MAX ||
+			t->which[i] >= coders)
 			return false;
 	return true;
 }
 
 /* Of the coefficients of a head, `most` in the file, those that it has. */
-static void copy_coefficients(struct calibration_e7c *to, const struct tensor *wanted, uint64_t head, uint64_t most, unsigned int head_dim)
+static void copy_coefficients(struct calibration_e7c *to, const struct tensor *wanted,
+	uint64_t head, uint64_t most, unsigned int head_dim)
 {
 	const uint8_t *synthesis = wanted[E7C_SYNTHESIS].data + 2 * head * most * head_dim;
 	const uint8_t *analysis = wanted[E7C_ANALYSIS].data + 2 * head * most * head_dim;
@@ -130,16 +140,20 @@ static void copy_coefficients(struct calibration_e7c *to, const struct tensor *w
 		for (unsigned int c = 0; c < head_dim; c++) {
 			uint64_t from = 2 * ((uint64_t)i * head_dim + c);
 
-			to->analysis[at * head_dim + (uint64_t)i * head_dim + c] = (int16_t)codec_get16(analysis + from);
-			to->synthesis[at * head_dim + (uint64_t)c * to->stride + i] = (int16_t)codec_get16(synthesis + from);
+			to->analysis[at * head_dim + (uint64_t)i * head_dim + c] =
+				(int16_t)codec_get16(analysis + from);
+			to->synthesis[at * head_dim + (uint64_t)c * to->stride + i] =
+				(int16_t)codec_get16(synthesis + from);
 		}
 	}
 }
 
 int calibration_load_e7c(struct speckv_calibration *c, const struct tensor *wanted)
 {
-	uint64_t heads = (uint64_t)c->layers * 2 * c->kv_heads, most = wanted[E7C_TABLE].shape[3], all;
-	const uint64_t mean[4] = { c->layers, 2, c->kv_heads, c->head_dim }, matrix[5] = { c->layers, 2, c->kv_heads, most, c->head_dim };
+	uint64_t heads = (uint64_t)c->layers * 2 * c->kv_heads, most = wanted[E7C_TABLE].shape[3],
+		 all;
+	const uint64_t mean[4] = { c->layers, 2, c->kv_heads, c->head_dim },
+		       matrix[5] = { c->layers, 2, c->kv_heads, most, c->head_dim };
 	struct calibration_e7c *to = &c->e7c;
 	int rc;
 
@@ -149,10 +163,12 @@ int calibration_load_e7c(struct speckv_calibration *c, const struct tensor *want
 	for (int i = E7C_DOWN; i <= E7C_TABLE; i++)
 		if (!calibration_shape_is(&wanted[i], 4, matrix))
 			return -EBADMSG;
-	if (!calibration_shape_is(&wanted[E7C_MEAN], 4, mean) || !calibration_shape_is(&wanted[E7C_SYNTHESIS], 5, matrix) ||
-	    !calibration_shape_is(&wanted[E7C_ANALYSIS], 5, matrix) || most > c->head_dim || !wanted[E7C_FREQUENCIES].found ||
-	    wanted[E7C_FREQUENCIES].dimensions != 2 || wanted[E7C_FREQUENCIES].shape[0] > E7C_CODERS_MAX ||
-	    wanted[E7C_FREQUENCIES].shape[1] != RANGE_SYMBOLS)
+	if (!calibration_shape_is(&wanted[E7C_MEAN], 4, mean) ||
+		!calibration_shape_is(&wanted[E7C_SYNTHESIS], 5, matrix) ||
+		!calibration_shape_is(&wanted[E7C_ANALYSIS], 5, matrix) || most > c->head_dim ||
+		!wanted[E7C_FREQUENCIES].found || wanted[E7C_FREQUENCIES].dimensions != 2 ||
+		wanted[E7C_FREQUENCIES].shape[0] > E7C_CODERS_MAX ||
+		wanted[E7C_FREQUENCIES].shape[1] != RANGE_SYMBOLS)
 		return -EBADMSG;
 	to->stride = e7c_padded((unsigned int)most);
 	all = heads * to->stride;
@@ -166,7 +182,8 @@ int calibration_load_e7c(struct speckv_calibration *c, const struct tensor *want
 	to->rounding = calloc(all, 1);
 	to->low = calloc(all, 1);
 	to->which = calloc(all, 1);
-	if (!to->rank || !to->unit || !to->shift || !to->mean || !to->synthesis || !to->analysis || !to->down || !to->rounding || !to->low || !to->which)
+	if (!to->rank || !to->unit || !to->shift || !to->mean || !to->synthesis || !to->analysis ||
+		!to->down || !to->rounding || !to->low || !to->which)
 		return -ENOMEM;
 	rc = load_coders(to, &wanted[E7C_FREQUENCIES]);
 	if (rc)
@@ -177,19 +194,24 @@ int calibration_load_e7c(struct speckv_calibration *c, const struct tensor *want
 		struct e7c_tables t;
 
 		to->rank[head] = codec_get16(wanted[E7C_RANK].data + 2 * head);
-		if (to->rank[head] < 1 || to->rank[head] > most || to->unit[head] < CODEC_UNIT_MIN || to->unit[head] > CODEC_UNIT_MAX ||
-		    to->shift[head] < 1 || to->shift[head] > E7C_SHIFT_MAX || !calibration_mean_valid(to->mean + head * c->head_dim, c->head_dim))
+		if (to->rank[head] < 1 || to->rank[head] > most ||
+			to->unit[head] < CODEC_UNIT_MIN || to->unit[head] > CODEC_UNIT_MAX ||
+			to->shift[head] < 1 || to->shift[head] > E7C_SHIFT_MAX ||
+			!calibration_mean_valid(to->mean + head * c->head_dim, c->head_dim))
 			return -EBADMSG;
 		copy_coefficients(to, wanted, head, most, c->head_dim);
 		t = tables_of(c, head);
-		if (!coefficients_valid(&t, wanted[E7C_FREQUENCIES].shape[0]) || !sums_valid(&t, c->head_dim) || !inverse_valid(&t, c->head_dim))
+		if (!coefficients_valid(&t, wanted[E7C_FREQUENCIES].shape[0]) ||
+			!sums_valid(&t, c->head_dim) || !inverse_valid(&t, c->head_dim))
 			return -EBADMSG;
 	}
 	return 0;
 }
 
-void calibration_e7c_tables(const struct speckv_calibration *calibration, uint32_t parameter, enum codec_tensor tensor, unsigned int head,
-			    struct e7c_tables *out)
+void calibration_e7c_tables(const struct speckv_calibration *calibration, uint32_t parameter,
+	enum codec_tensor tensor, unsigned int head, struct e7c_tables *out)
 {
-	*out = tables_of(calibration, ((parameter & 0xffff) * 2 + (uint64_t)tensor) * calibration->kv_heads + (parameter >> 16) + head);
+	*out = tables_of(calibration,
+		((parameter & 0xffff) * 2 + (uint64_t)tensor) * calibration->kv_heads +
+			(parameter >> 16) + head);
 }

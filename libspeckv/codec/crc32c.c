@@ -42,16 +42,19 @@ static inline __attribute__((always_inline)) uint64_t little(uint64_t word)
 /* Eight bytes through tables first + 7 .. first. */
 static inline __attribute__((always_inline)) uint32_t slice(uint64_t word, unsigned int first)
 {
-	return table[first + 7][word & 0xff] ^ table[first + 6][word >> 8 & 0xff] ^ table[first + 5][word >> 16 & 0xff] ^
-	       table[first + 4][word >> 24 & 0xff] ^ table[first + 3][word >> 32 & 0xff] ^ table[first + 2][word >> 40 & 0xff] ^
-	       table[first + 1][word >> 48 & 0xff] ^ table[first][word >> 56];
+	return table[first + 7][word & 0xff] ^ table[first + 6][word >> 8 & 0xff] ^
+		table[first + 5][word >> 16 & 0xff] ^ table[first + 4][word >> 24 & 0xff] ^
+		table[first + 3][word >> 32 & 0xff] ^ table[first + 2][word >> 40 & 0xff] ^
+		table[first + 1][word >> 48 & 0xff] ^ table[first][word >> 56];
 }
 
-static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state, bool copy, uint8_t *to, const uint8_t *from, size_t bytes)
+static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state, bool copy,
+	uint8_t *to, const uint8_t *from, size_t bytes)
 {
 	pthread_once(&table_once, table_make);
 	for (; bytes >= 16; bytes -= 16, from += 16) {
-		uint64_t low = ((const unaligned_u64 *)from)[0], high = ((const unaligned_u64 *)from)[1];
+		uint64_t low = ((const unaligned_u64 *)from)[0],
+			 high = ((const unaligned_u64 *)from)[1];
 
 		CODEC_LOADED_ONCE(low);
 		CODEC_LOADED_ONCE(high);
@@ -78,7 +81,8 @@ CODEC_RACING uint32_t codec_crc_portable(uint32_t state, const void *data, size_
 	return run(state, false, NULL, data, bytes);
 }
 
-CODEC_RACING uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *source, size_t bytes)
+CODEC_RACING uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *source,
+	size_t bytes)
 {
 	return run(state, true, destination, source, bytes);
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * CRC-32C by folding: four 64-byte accumulators, each multiplied forward over the next 256 bytes with VPCLMULQDQ.
+ * CRC-32C by folding: four 64-byte accumulators, each multiplied forward over the next 256 bytes
+ * with VPCLMULQDQ.
  *
- * A 16-byte lane is the polynomial low * x^64 + high, bits reflected. Moving it forward by D bits takes low * x^(D+64) +
- * high * x^D; the carry-less product of reflected values stands one bit low and the 32-bit constants stand in the low half
- * of a quadword, hence x^(D+64-33) and x^(D-33) mod P, reflected.
+ * A 16-byte lane is the polynomial low * x^64 + high, bits reflected. Moving it forward by D bits
+ * takes low * x^(D+64) + high * x^D; the carry-less product of reflected values stands one bit low
+ * and the 32-bit constants stand in the low half of a quadword, hence x^(D+64-33) and x^(D-33) mod
+ * P, reflected.
  *
  * Compiled twice: an accumulator is one register of AVX-512, or two of AVX2.
  */
@@ -22,9 +24,9 @@
 #define FOLD_128 0xf20c0dfe, 0x493c7d27
 
 /*
- * How far ahead of the fold the source is fetched: the processor's own prefetchers stop at the end of a page. Nothing behind
- * the end of the source is asked for, so that random blocks cost no more bandwidth than they have bytes. Measured best of
- * 0.5 to 16 KiB.
+ * How far ahead of the fold the source is fetched: the processor's own prefetchers stop at the end
+ * of a page. Nothing behind the end of the source is asked for, so that random blocks cost no more
+ * bandwidth than they have bytes. Measured best of 0.5 to 16 KiB.
  */
 #define LEAD 4096
 
@@ -32,7 +34,7 @@
 
 enum stores { STORES_NONE, STORES_CACHED, STORES_STREAMED };
 
-/* ---- 64 bytes ----------------------------------------------------------------------------------------------------------- */
+/* ---- 64 bytes ------------------------------------------------------------------------------- */
 
 #if CODEC_FOLD_BYTES == 64
 #define NAMED(kernel) kernel##_avx512
@@ -62,7 +64,8 @@ INLINE wide begin(wide first, uint32_t state)
 
 INLINE wide fold_by(wide value, __m512i by, wide next)
 {
-	return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(value, by, 0x00), _mm512_clmulepi64_epi128(value, by, 0x11), next, 0x96);
+	return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(value, by, 0x00),
+		_mm512_clmulepi64_epi128(value, by, 0x11), next, 0x96);
 }
 
 INLINE wide fold(wide value, long long low, long long high, wide next)
@@ -75,7 +78,8 @@ INLINE __m128i join(wide sum)
 {
 	static const long long by[8] = { FOLD_384, FOLD_256, FOLD_128, 0, 0 };
 	__m512i moved = fold_by(sum, _mm512_loadu_si512(by), _mm512_maskz_mov_epi64(0xc0, sum));
-	__m256i half = _mm256_xor_si256(_mm512_castsi512_si256(moved), _mm512_extracti64x4_epi64(moved, 1));
+	__m256i half = _mm256_xor_si256(_mm512_castsi512_si256(moved),
+		_mm512_extracti64x4_epi64(moved, 1));
 
 	return _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
@@ -88,9 +92,11 @@ typedef struct {
 
 INLINE wide load(const uint8_t *from)
 {
-	wide value = { _mm256_loadu_si256((const __m256i *)(const void *)from), _mm256_loadu_si256((const __m256i *)(const void *)(from + 32)) };
+	wide value = { _mm256_loadu_si256((const __m256i *)(const void *)from),
+		_mm256_loadu_si256((const __m256i *)(const void *)(from + 32)) };
 
-	__asm__ volatile("" : "+x"(value.low), "+x"(value.high)); /* loaded once: see CODEC_LOADED_ONCE */
+	/* loaded once: see CODEC_LOADED_ONCE */
+	__asm__ volatile("" : "+x"(value.low), "+x"(value.high));
 	return value;
 }
 
@@ -107,13 +113,16 @@ INLINE void put(enum stores stores, uint8_t *to, size_t at, wide value)
 
 INLINE wide begin(wide first, uint32_t state)
 {
-	first.low = _mm256_xor_si256(first.low, _mm256_zextsi128_si256(_mm_cvtsi32_si128((int)state)));
+	first.low =
+		_mm256_xor_si256(first.low, _mm256_zextsi128_si256(_mm_cvtsi32_si128((int)state)));
 	return first;
 }
 
 INLINE __m256i fold_by(__m256i value, __m256i by, __m256i next)
 {
-	return _mm256_xor_si256(_mm256_xor_si256(_mm256_clmulepi64_epi128(value, by, 0x00), _mm256_clmulepi64_epi128(value, by, 0x11)), next);
+	return _mm256_xor_si256(_mm256_xor_si256(_mm256_clmulepi64_epi128(value, by, 0x00),
+					_mm256_clmulepi64_epi128(value, by, 0x11)),
+		next);
 }
 
 INLINE wide fold(wide value, long long low, long long high, wide next)
@@ -128,16 +137,18 @@ INLINE __m128i join(wide sum)
 {
 	static const long long by[8] = { FOLD_384, FOLD_256, FOLD_128, 0, 0 };
 	__m256i kept = _mm256_blend_epi32(_mm256_setzero_si256(), sum.high, 0xf0);
-	__m256i half = fold_by(sum.low, _mm256_loadu_si256((const __m256i *)(const void *)by), kept);
+	__m256i half =
+		fold_by(sum.low, _mm256_loadu_si256((const __m256i *)(const void *)by), kept);
 
 	half = fold_by(sum.high, _mm256_loadu_si256((const __m256i *)(const void *)(by + 4)), half);
 	return _mm_xor_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
 }
 #endif
 
-/* ---- any number of bytes ------------------------------------------------------------------------------------------------ */
+/* ---- any number of bytes -------------------------------------------------------------------- */
 
-INLINE CODEC_RACING uint32_t tail(uint32_t state, bool copy, uint8_t *to, const uint8_t *from, size_t bytes)
+INLINE CODEC_RACING uint32_t tail(uint32_t state, bool copy, uint8_t *to, const uint8_t *from,
+	size_t bytes)
 {
 	uint64_t state64 = state;
 
@@ -168,7 +179,8 @@ struct lanes {
 	wide a, b, c, d;
 };
 
-INLINE CODEC_RACING wide step_at(size_t at, wide sum, enum stores stores, uint8_t *to, const uint8_t *from)
+INLINE CODEC_RACING wide step_at(size_t at, wide sum, enum stores stores, uint8_t *to,
+	const uint8_t *from)
 {
 	wide next = load(from + at);
 
@@ -176,7 +188,8 @@ INLINE CODEC_RACING wide step_at(size_t at, wide sum, enum stores stores, uint8_
 	return fold(sum, FOLD_2048, next);
 }
 
-INLINE CODEC_RACING struct lanes step(struct lanes lanes, enum stores stores, uint8_t *to, const uint8_t *from)
+INLINE CODEC_RACING struct lanes step(struct lanes lanes, enum stores stores, uint8_t *to,
+	const uint8_t *from)
 {
 	lanes.a = step_at(0, lanes.a, stores, to, from);
 	lanes.b = step_at(64, lanes.b, stores, to, from);
@@ -192,7 +205,8 @@ INLINE void fetch(const uint8_t *from, size_t bytes)
 }
 
 /* STORES_STREAMED: `to` is on a line. */
-INLINE CODEC_RACING uint32_t run(uint32_t state, enum stores stores, uint8_t *to, const uint8_t *from, size_t bytes)
+INLINE CODEC_RACING uint32_t run(uint32_t state, enum stores stores, uint8_t *to,
+	const uint8_t *from, size_t bytes)
 {
 	wide sum, next;
 	__m128i last;
@@ -213,10 +227,12 @@ INLINE CODEC_RACING uint32_t run(uint32_t state, enum stores stores, uint8_t *to
 		put(stores, to, 192, lanes.d);
 		for (at = 256; bytes - at >= LEAD + 256; at += 256) {
 			fetch(from + at + LEAD, 256);
-			lanes = step(lanes, stores, stores == STORES_NONE ? NULL : to + at, from + at);
+			lanes = step(lanes, stores, stores == STORES_NONE ? NULL : to + at,
+				from + at);
 		}
 		for (; bytes - at >= 256; at += 256)
-			lanes = step(lanes, stores, stores == STORES_NONE ? NULL : to + at, from + at);
+			lanes = step(lanes, stores, stores == STORES_NONE ? NULL : to + at,
+				from + at);
 		lanes.b = fold(lanes.a, FOLD_512, lanes.b);
 		lanes.d = fold(lanes.c, FOLD_512, lanes.d);
 		sum = fold(lanes.b, FOLD_1024, lanes.d);
@@ -229,8 +245,10 @@ INLINE CODEC_RACING uint32_t run(uint32_t state, enum stores stores, uint8_t *to
 	if (stores == STORES_STREAMED)
 		_mm_sfence(); /* what is published afterwards is published after these */
 	last = join(sum);
-	state = (uint32_t)_mm_crc32_u64(_mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(last)), (uint64_t)_mm_extract_epi64(last, 1));
-	return tail(state, stores != STORES_NONE, stores == STORES_NONE ? NULL : to + at, from + at, bytes - at);
+	state = (uint32_t)_mm_crc32_u64(_mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(last)),
+		(uint64_t)_mm_extract_epi64(last, 1));
+	return tail(state, stores != STORES_NONE, stores == STORES_NONE ? NULL : to + at, from + at,
+		bytes - at);
 }
 
 CODEC_RACING uint32_t NAMED(codec_crc)(uint32_t state, const void *data, size_t bytes)
@@ -238,12 +256,14 @@ CODEC_RACING uint32_t NAMED(codec_crc)(uint32_t state, const void *data, size_t 
 	return run(state, STORES_NONE, NULL, data, bytes);
 }
 
-CODEC_RACING uint32_t NAMED(codec_crc_copy)(uint32_t state, void *destination, const void *source, size_t bytes)
+CODEC_RACING uint32_t NAMED(codec_crc_copy)(uint32_t state, void *destination, const void *source,
+	size_t bytes)
 {
 	return run(state, STORES_CACHED, destination, source, bytes);
 }
 
-CODEC_RACING uint32_t NAMED(codec_crc_stream)(uint32_t state, void *destination, const void *source, size_t bytes)
+CODEC_RACING uint32_t NAMED(codec_crc_stream)(uint32_t state, void *destination, const void *source,
+	size_t bytes)
 {
 	/* Short ones are read back soon, and the fence would cost more than it saves. */
 	if (bytes < 4096 || (uintptr_t)destination % 64)

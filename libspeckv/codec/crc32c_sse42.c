@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * CRC-32C with the crc32 instruction: three streams side by side hide its latency, a carry-less multiply joins them.
+ * CRC-32C with the crc32 instruction: three streams side by side hide its latency, a carry-less
+ * multiply joins them.
  *
- * Joining: the register after A then B is register(A) * x^(8 * bytes of B) + register(B). Of two reflected 32-bit values the
- * carry-less product stands one bit low, and crc32 of it multiplies by x^32: the constant is x^(8n - 33) mod P, reflected.
+ * Joining: the register after A then B is register(A) * x^(8 * bytes of B) + register(B). Of two
+ * reflected 32-bit values the carry-less product stands one bit low, and crc32 of it multiplies by
+ * x^32: the constant is x^(8n - 33) mod P, reflected.
  */
 #include <nmmintrin.h>
 #include <stdbool.h>
@@ -26,12 +28,14 @@ enum stores { STORES_NONE, STORES_CACHED, STORES_STREAMED };
 
 static inline __attribute__((always_inline)) uint32_t shift(uint32_t state, uint32_t by)
 {
-	__m128i product = _mm_clmulepi64_si128(_mm_cvtsi32_si128((int)state), _mm_cvtsi32_si128((int)by), 0);
+	__m128i product =
+		_mm_clmulepi64_si128(_mm_cvtsi32_si128((int)state), _mm_cvtsi32_si128((int)by), 0);
 
 	return (uint32_t)_mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(product));
 }
 
-static inline __attribute__((always_inline)) CODEC_RACING uint64_t step(uint64_t state, bool copy, uint8_t *to, const uint8_t *from)
+static inline __attribute__((always_inline)) CODEC_RACING uint64_t step(uint64_t state, bool copy,
+	uint8_t *to, const uint8_t *from)
 {
 	uint64_t word = *(const unaligned_u64 *)from;
 
@@ -42,18 +46,21 @@ static inline __attribute__((always_inline)) CODEC_RACING uint64_t step(uint64_t
 }
 
 /* The same of 16 bytes, past the caches; `to` is aligned so. */
-static inline __attribute__((always_inline)) CODEC_RACING uint64_t step_past(uint64_t state, uint8_t *to, const uint8_t *from)
+static inline __attribute__((always_inline)) CODEC_RACING uint64_t step_past(uint64_t state,
+	uint8_t *to, const uint8_t *from)
 {
 	__m128i words = _mm_loadu_si128((const __m128i *)(const void *)from);
 
 	__asm__ volatile("" : "+x"(words)); /* loaded once: see CODEC_LOADED_ONCE */
 	_mm_stream_si128((__m128i *)(void *)to, words);
-	return _mm_crc32_u64(_mm_crc32_u64(state, (uint64_t)_mm_cvtsi128_si64(words)), (uint64_t)_mm_extract_epi64(words, 1));
+	return _mm_crc32_u64(_mm_crc32_u64(state, (uint64_t)_mm_cvtsi128_si64(words)),
+		(uint64_t)_mm_extract_epi64(words, 1));
 }
 
 /* Three streams of n bytes; what lies LEAD bytes on, up to `end`, is fetched meanwhile. */
-static inline __attribute__((always_inline)) CODEC_RACING uint32_t streams(uint32_t state, enum stores stores, uint8_t *to, const uint8_t *from,
-									     size_t n, uint32_t shift_one, uint32_t shift_two, const uint8_t *end)
+static inline __attribute__((always_inline)) CODEC_RACING uint32_t streams(uint32_t state,
+	enum stores stores, uint8_t *to, const uint8_t *from, size_t n, uint32_t shift_one,
+	uint32_t shift_two, const uint8_t *end)
 {
 	bool copy = stores == STORES_CACHED;
 	uint64_t a = state, b = 0, c = 0;
@@ -78,8 +85,8 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t streams(uint3
 }
 
 /* STORES_STREAMED: `to` is on a line. */
-static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state, enum stores stores, uint8_t *to, const uint8_t *from,
-									size_t bytes)
+static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state,
+	enum stores stores, uint8_t *to, const uint8_t *from, size_t bytes)
 {
 	bool copy = stores != STORES_NONE;
 	const uint8_t *end = from + bytes;
@@ -125,12 +132,14 @@ CODEC_RACING uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t b
 	return run(state, STORES_NONE, NULL, data, bytes);
 }
 
-CODEC_RACING uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, const void *source, size_t bytes)
+CODEC_RACING uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, const void *source,
+	size_t bytes)
 {
 	return run(state, STORES_CACHED, destination, source, bytes);
 }
 
-CODEC_RACING uint32_t codec_crc_stream_sse42(uint32_t state, void *destination, const void *source, size_t bytes)
+CODEC_RACING uint32_t codec_crc_stream_sse42(uint32_t state, void *destination, const void *source,
+	size_t bytes)
 {
 	/* Short ones are read back soon, and the fence would cost more than it saves. */
 	if (bytes < 4096 || (uintptr_t)destination % 64)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Mode e7c: the numbers of FORMAT.md section 9 that the kernels share, and the tables of one head. */
+/*
+ * Mode e7c: the numbers of FORMAT.md section 9 that the kernels share, and the tables of one head.
+ */
 #ifndef SPECKV_CODEC_E7C_H
 #define SPECKV_CODEC_E7C_H
 
@@ -18,13 +20,16 @@
 
 /* Limits of a calibration: with them no sum below can leave 32 bits. */
 #define E7C_COLUMN_MAX ((1 << 20) - 1) /* sum of the synthesis' magnitudes for a channel */
-#define E7C_ROW_MAX ((1 << 18) - 1)    /* and of the analysis' for a coefficient */
+#define E7C_ROW_MAX ((1 << 18) - 1) /* and of the analysis' for a coefficient */
 #define E7C_SHIFT_MAX 20
 #define E7C_DOWN_MAX 18
 #define E7C_LOW_MAX 6
 #define E7C_CODERS_MAX 256
 
-/* A group: bytes of code, escapes, bytes of plain bits beyond the last ones, powers of the states; or a mark, and the values. */
+/*
+ * A group: bytes of code, escapes, bytes of plain bits beyond the last ones, powers of the states;
+ * or a mark, and the values.
+ */
 #define E7C_COUNTS_BYTES (6 + RANGE_POWERS_BYTES)
 #define E7C_STORED_MARK 0xffff
 #define E7C_ESCAPES_MAX(head_dim) (4u * (head_dim))
@@ -36,7 +41,10 @@ static inline uint32_t e7c_stored_bytes(unsigned int head_dim)
 	return 2 + 2 * CODEC_GROUP_TOKENS * head_dim;
 }
 
-/* Coefficients come in fours, so that no loop over them has an end of its own; those that are too many are zero. */
+/*
+ * Coefficients come in fours, so that no loop over them has an end of its own; those that are too
+ * many are zero.
+ */
 static inline unsigned int e7c_padded(unsigned int rank)
 {
 	return (rank + 3) / 4 * 4;
@@ -47,17 +55,19 @@ static inline unsigned int e7c_padded(unsigned int rank)
 
 /* What the calibration says of one head of one tensor of one layer. */
 struct e7c_tables {
-	unsigned int rank;	  /* coefficients */
-	unsigned int stride;	  /* of a channel in the synthesis, padded */
-	unsigned int shift;	  /* the synthesis comes in 2^-shift units */
-	int unit;		  /* inputs become integers, in 2^unit */
-	const int16_t *mean;	  /* of a channel, before rotation, in units */
+	unsigned int rank; /* coefficients */
+	unsigned int stride; /* of a channel in the synthesis, padded */
+	unsigned int shift; /* the synthesis comes in 2^-shift units */
+	int unit; /* inputs become integers, in 2^unit */
+	const int16_t *mean; /* of a channel, before rotation, in units */
 	const int16_t *synthesis; /* [head_dim][stride] */
-	const int16_t *analysis;  /* [stride][head_dim] */
-	const uint8_t *down;	  /* of a coefficient: so many bits of the analysis are beyond fractions of a step */
-	const uint8_t *rounding;  /* of a coefficient: what is added, in fractions of a step, before they are cut */
-	const uint8_t *low;	  /* of a coefficient: bits that are plain */
-	const uint8_t *which;	  /* of a coefficient: its table .. */
+	const int16_t *analysis; /* [stride][head_dim] */
+	/* of a coefficient: so many bits of the analysis are beyond fractions of a step */
+	const uint8_t *down;
+	/* of a coefficient: what is added, in fractions of a step, before they are cut */
+	const uint8_t *rounding;
+	const uint8_t *low; /* of a coefficient: bits that are plain */
+	const uint8_t *which; /* of a coefficient: its table .. */
 	const struct range_table *coders; /* .. among these */
 };
 

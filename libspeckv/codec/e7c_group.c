@@ -2,8 +2,9 @@
 /*
  * Mode e7c: the kernels of one group, 64 tokens of one head. FORMAT.md section 9 is the definition.
  *
- * This one source is compiled for every instruction set (CODEC_ISA), as rows.h says. What matters to speed, the product
- * of a matrix with rows of tokens and the signs, is written out for each; the rest is left to the compiler.
+ * This one source is compiled for every instruction set (CODEC_ISA), as rows.h says. What matters
+ * to speed, the product of a matrix with rows of tokens and the signs, is written out for each; the
+ * rest is left to the compiler.
  */
 #include <errno.h>
 
@@ -24,7 +25,7 @@ static inline uint32_t planes_bytes(const struct e7c_tables *tables)
 	return bytes;
 }
 
-/* ---- masks of 64 tokens ------------------------------------------------------------------------------------------- */
+/* ---- masks of 64 tokens --------------------------------------------------------------------- */
 
 /* Which numbers are negative. */
 static inline uint64_t negative(const int16_t *row)
@@ -90,12 +91,15 @@ static inline void spread(uint64_t mask, int16_t number, int16_t *row)
 	_mm512_store_si512(row, _mm512_maskz_set1_epi16((__mmask32)mask, number));
 	_mm512_store_si512(row + 32, _mm512_maskz_set1_epi16((__mmask32)(mask >> 32), number));
 #elif defined(__AVX2__)
-	const __m256i bits = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, (short)0x8000);
+	const __m256i bits = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048,
+		4096, 8192, 16384, (short)0x8000);
 
 	for (unsigned int t = 0; t < TOKENS; t += 16) {
 		__m256i here = _mm256_and_si256(_mm256_set1_epi16((short)(mask >> t)), bits);
 
-		_mm256_store_si256((__m256i *)(void *)(row + t), _mm256_and_si256(_mm256_cmpeq_epi16(here, bits), _mm256_set1_epi16(number)));
+		_mm256_store_si256((__m256i *)(void *)(row + t),
+			_mm256_and_si256(_mm256_cmpeq_epi16(here, bits),
+				_mm256_set1_epi16(number)));
 	}
 #else
 	for (unsigned int t = 0; t < TOKENS; t++)
@@ -103,9 +107,12 @@ static inline void spread(uint64_t mask, int16_t number, int16_t *row)
 #endif
 }
 
-/* ---- the product -------------------------------------------------------------------------------------------------- */
+/* ---- the product ---------------------------------------------------------------------------- */
 
-/* Two rows as the product wants them: with multiply-adds token by token, otherwise one behind the other. */
+/*
+ * Two rows as the product wants them: with multiply-adds token by token, otherwise one behind the
+ * other.
+ */
 static inline void couple(const int16_t *first, const int16_t *second, int16_t *out)
 {
 #if defined(__AVX2__)
@@ -130,8 +137,12 @@ static inline int two(const int16_t *at)
 }
 #endif
 
-/* out(o) = the sum over i of matrix(o, i) * in(i); `outs` is a multiple of 4. No sum leaves 32 bits. */
-static void product(const int16_t *matrix, unsigned int stride, unsigned int outs, const int16_t *in, unsigned int pairs, row_t *out)
+/*
+ * out(o) = the sum over i of matrix(o, i) * in(i); `outs` is a multiple of 4. No sum leaves 32
+ * bits.
+ */
+static void product(const int16_t *matrix, unsigned int stride, unsigned int outs,
+	const int16_t *in, unsigned int pairs, row_t *out)
 {
 #if defined(__AVX512VNNI__)
 	for (unsigned int o = 0; o < outs; o += 4) {
@@ -146,10 +157,12 @@ static void product(const int16_t *matrix, unsigned int stride, unsigned int out
 
 #pragma GCC unroll 4
 			for (unsigned int k = 0; k < 4; k++)
-				tokens[k] = _mm512_load_si512(in + (size_t)p * PAIR + 32 * (size_t)k);
+				tokens[k] =
+					_mm512_load_si512(in + (size_t)p * PAIR + 32 * (size_t)k);
 #pragma GCC unroll 4
 			for (unsigned int j = 0; j < 4; j++) {
-				__m512i by = _mm512_set1_epi32(two(row + (size_t)j * stride + 2 * (size_t)p));
+				__m512i by = _mm512_set1_epi32(two(row + (size_t)j * stride +
+					2 * (size_t)p));
 
 #pragma GCC unroll 4
 				for (unsigned int k = 0; k < 4; k++)
@@ -170,19 +183,26 @@ static void product(const int16_t *matrix, unsigned int stride, unsigned int out
 				for (unsigned int k = 0; k < 4; k++)
 					sum[j][k] = _mm256_setzero_si256();
 			for (unsigned int p = 0; p < pairs; p++) {
-				__m256i by[2] = { _mm256_set1_epi32(two(row + 2 * (size_t)p)), _mm256_set1_epi32(two(row + stride + 2 * (size_t)p)) };
+				__m256i by[2] = { _mm256_set1_epi32(two(row + 2 * (size_t)p)),
+					_mm256_set1_epi32(two(row + stride + 2 * (size_t)p)) };
 
 #pragma GCC unroll 4
 				for (unsigned int k = 0; k < 4; k++) {
-					__m256i tokens = _mm256_load_si256((const __m256i *)(const void *)(in + (size_t)p * PAIR + 2 * (size_t)(half + 8 * k)));
+					__m256i tokens = _mm256_load_si256((
+						const __m256i *)(const void *)(in +
+						(size_t)p * PAIR + 2 * (size_t)(half + 8 * k)));
 
-					sum[0][k] = _mm256_add_epi32(sum[0][k], _mm256_madd_epi16(tokens, by[0]));
-					sum[1][k] = _mm256_add_epi32(sum[1][k], _mm256_madd_epi16(tokens, by[1]));
+					sum[0][k] = _mm256_add_epi32(sum[0][k],
+						_mm256_madd_epi16(tokens, by[0]));
+					sum[1][k] = _mm256_add_epi32(sum[1][k],
+						_mm256_madd_epi16(tokens, by[1]));
 				}
 			}
 			for (unsigned int j = 0; j < 2; j++)
 				for (unsigned int k = 0; k < 4; k++)
-					_mm256_store_si256((__m256i *)(void *)(out[o + j] + half + 8 * k), sum[j][k]);
+					_mm256_store_si256((__m256i *)(void *)(out[o + j] + half +
+								   8 * k),
+						sum[j][k]);
 		}
 #else
 	for (unsigned int o = 0; o < outs; o++) {
@@ -200,7 +220,7 @@ static void product(const int16_t *matrix, unsigned int stride, unsigned int out
 #endif
 }
 
-/* ---- encode ------------------------------------------------------------------------------------------------------- */
+/* ---- encode --------------------------------------------------------------------------------- */
 
 static inline int32_t greatest(const int32_t *row)
 {
@@ -211,8 +231,9 @@ static inline int32_t greatest(const int32_t *row)
 	return most;
 }
 
-int NAME(codec_e7c_analyse_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct e7c_tables *tables,
-					const struct rotary_rotation *rotation, int16_t *levels)
+int NAME(codec_e7c_analyse_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim,
+	unsigned int dtype, const struct e7c_tables *tables, const struct rotary_rotation *rotation,
+	int16_t *levels)
 {
 	int16_t pairs[CODEC_HEAD_DIM_MAX / 2 * PAIR] __attribute__((aligned(64)));
 	row_t rows[CODEC_HEAD_DIM_MAX];
@@ -236,10 +257,12 @@ int NAME(codec_e7c_analyse_, CODEC_ISA)(const uint8_t *raw, unsigned int head_di
 		return E7C_TO_BE_STORED;
 	product(tables->analysis, head_dim, e7c_padded(tables->rank), pairs, head_dim / 2, rows);
 	for (unsigned int i = 0; i < tables->rank; i++, levels += TOKENS) {
-		int32_t down = tables->down[i], half = 1 << (down - 1), rounding = tables->rounding[i];
+		int32_t down = tables->down[i], half = 1 << (down - 1),
+			rounding = tables->rounding[i];
 
 		for (unsigned int t = 0; t < TOKENS; t++) {
-			int32_t y = (rows[i][t] + half) >> down, magnitude = ((y < 0 ? -y : y) + rounding) >> E7C_FRACTION_BITS;
+			int32_t y = (rows[i][t] + half) >> down,
+				magnitude = ((y < 0 ? -y : y) + rounding) >> E7C_FRACTION_BITS;
 
 			largest[t] = magnitude > largest[t] ? magnitude : largest[t];
 			levels[t] = (int16_t)(y < 0 ? -magnitude : magnitude);
@@ -248,8 +271,9 @@ int NAME(codec_e7c_analyse_, CODEC_ISA)(const uint8_t *raw, unsigned int head_di
 	return greatest(largest) > E7C_LEVEL_MAX ? E7C_TO_BE_STORED : 0;
 }
 
-uint32_t NAME(codec_e7c_part_, CODEC_ISA)(const int16_t *levels, unsigned int head_dim, const struct e7c_tables *tables,
-					  uint8_t *symbols, uint8_t *plain, uint32_t *plain_bytes, uint8_t *escapes)
+uint32_t NAME(codec_e7c_part_, CODEC_ISA)(const int16_t *levels, unsigned int head_dim,
+	const struct e7c_tables *tables, uint8_t *symbols, uint8_t *plain, uint32_t *plain_bytes,
+	uint8_t *escapes)
 {
 	uint8_t *planes = plain, *signs = plain + planes_bytes(tables);
 	unsigned int filled = 0;
@@ -269,15 +293,18 @@ uint32_t NAME(codec_e7c_part_, CODEC_ISA)(const int16_t *levels, unsigned int he
 		for (unsigned int k = 0; k < low; k++, planes += 8)
 			codec_put64(planes, with_bit(magnitude, k));
 		for (unsigned int t = 0; t < TOKENS; t++) {
-			uint32_t high = (uint32_t)magnitude[t] >> low, symbol = high < RANGE_ESCAPE ? high : RANGE_ESCAPE;
+			uint32_t high = (uint32_t)magnitude[t] >> low,
+				 symbol = high < RANGE_ESCAPE ? high : RANGE_ESCAPE;
 
 			symbol = held >> symbol & 1 ? symbol : RANGE_ESCAPE;
 			symbols[t] = (uint8_t)symbol;
 			over[t] = (int16_t)(RANGE_ESCAPE - 1 - (int32_t)symbol);
 		}
-		for (escaped = negative(over); __builtin_expect(escaped != 0, 0); escaped &= escaped - 1, taken++)
+		for (escaped = negative(over); __builtin_expect(escaped != 0, 0);
+			escaped &= escaped - 1, taken++)
 			if (taken < E7C_ESCAPES_MAX(head_dim))
-				codec_put16(escapes + 2 * (size_t)taken, (uint16_t)(magnitude[__builtin_ctzll(escaped)] >> low));
+				codec_put16(escapes + 2 * (size_t)taken,
+					(uint16_t)(magnitude[__builtin_ctzll(escaped)] >> low));
 		set = negative(minus);
 		its = extract(negative(levels), set);
 		count = (unsigned int)__builtin_popcountll(set);
@@ -299,10 +326,11 @@ uint32_t NAME(codec_e7c_part_, CODEC_ISA)(const int16_t *levels, unsigned int he
 	return taken;
 }
 
-/* ---- decode ------------------------------------------------------------------------------------------------------- */
+/* ---- decode --------------------------------------------------------------------------------- */
 
-bool NAME(codec_e7c_join_, CODEC_ISA)(const uint8_t *symbols, const uint8_t *plain, uint32_t plain_bytes, const uint8_t *escapes,
-				      const struct e7c_tables *tables, int16_t *levels)
+bool NAME(codec_e7c_join_, CODEC_ISA)(const uint8_t *symbols, const uint8_t *plain,
+	uint32_t plain_bytes, const uint8_t *escapes, const struct e7c_tables *tables,
+	int16_t *levels)
 {
 	uint32_t signs = planes_bytes(tables), at = 0, bytes;
 	const uint8_t *planes = plain;
@@ -351,8 +379,9 @@ bool NAME(codec_e7c_join_, CODEC_ISA)(const uint8_t *symbols, const uint8_t *pla
 	return plain_bytes == (bytes > RANGE_LAST_BYTES ? bytes : RANGE_LAST_BYTES);
 }
 
-void NAME(codec_e7c_restore_, CODEC_ISA)(const int16_t *levels, unsigned int head_dim, unsigned int dtype,
-					 const struct e7c_tables *tables, const struct rotary_rotation *rotation, uint8_t *raw)
+void NAME(codec_e7c_restore_, CODEC_ISA)(const int16_t *levels, unsigned int head_dim,
+	unsigned int dtype, const struct e7c_tables *tables, const struct rotary_rotation *rotation,
+	uint8_t *raw)
 {
 	static const row16_t zero;
 	unsigned int count = (tables->rank + 1) / 2;
@@ -361,10 +390,13 @@ void NAME(codec_e7c_restore_, CODEC_ISA)(const int16_t *levels, unsigned int hea
 	row_t rows[CODEC_HEAD_DIM_MAX];
 
 	for (unsigned int p = 0; p < count; p++)
-		couple(levels + (size_t)p * PAIR, 2 * p + 1 < tables->rank ? levels + (size_t)p * PAIR + TOKENS : zero, pairs + (size_t)p * PAIR);
+		couple(levels + (size_t)p * PAIR,
+			2 * p + 1 < tables->rank ? levels + (size_t)p * PAIR + TOKENS : zero,
+			pairs + (size_t)p * PAIR);
 	product(tables->synthesis, tables->stride, head_dim, pairs, count, rows);
 	for (unsigned int c = 0; c < head_dim; c++)
 		for (unsigned int t = 0; t < TOKENS; t++)
-			rows[c][t] = limit(((rows[c][t] + half) >> tables->shift) + tables->mean[c], 32767);
+			rows[c][t] = limit(((rows[c][t] + half) >> tables->shift) + tables->mean[c],
+				32767);
 	rows_store(rows, head_dim, dtype, tables->unit, rotation, raw);
 }

@@ -18,8 +18,12 @@ static inline const struct float_layout *float_layout(unsigned int dtype)
 	return dtype == SPECKV_DTYPE_BF16 ? &float_bf16 : &float_fp16;
 }
 
-/* Magnitude bits -> significand and exponent field: value = *significand * 2^(field - bias - mantissa_bits). */
-static inline uint32_t float_split(const struct float_layout *layout, uint32_t magnitude, uint32_t *significand)
+/*
+ * Magnitude bits -> significand and exponent field: value = *significand * 2^(field - bias -
+ * mantissa_bits).
+ */
+static inline uint32_t float_split(const struct float_layout *layout, uint32_t magnitude,
+	uint32_t *significand)
 {
 	uint32_t field = magnitude >> layout->mantissa_bits;
 
@@ -50,10 +54,15 @@ static inline int32_t float_align(uint32_t magnitude, int shift)
 	return (int32_t)(quotient + (rest > half || (rest == half && (quotient & 1))));
 }
 
-/* Bits of the number nearest to magnitude * 2^exponent, ties to even; too large becomes the largest finite one. */
-static inline uint32_t float_nearest(const struct float_layout *layout, uint32_t magnitude, int exponent)
+/*
+ * Bits of the number nearest to magnitude * 2^exponent, ties to even; too large becomes the largest
+ * finite one.
+ */
+static inline uint32_t float_nearest(const struct float_layout *layout, uint32_t magnitude,
+	int exponent)
 {
-	int least = 1 - layout->bias - (int)layout->mantissa_bits, down = bit_length(magnitude) - 1 - (int)layout->mantissa_bits;
+	int least = 1 - layout->bias - (int)layout->mantissa_bits,
+	    down = bit_length(magnitude) - 1 - (int)layout->mantissa_bits;
 	uint32_t bits;
 
 	if (!magnitude)
@@ -61,7 +70,8 @@ static inline uint32_t float_nearest(const struct float_layout *layout, uint32_t
 	if (exponent + down < least) /* subnormal */
 		down = least - exponent;
 	/* The implicit bit, and a carry of the rounding, add to the exponent field. */
-	bits = (uint32_t)float_align(magnitude, -down) + ((uint32_t)(exponent + down - least) << layout->mantissa_bits);
+	bits = (uint32_t)float_align(magnitude, -down) +
+		((uint32_t)(exponent + down - least) << layout->mantissa_bits);
 	return bits < layout->infinity ? bits : layout->infinity - 1u;
 }
 

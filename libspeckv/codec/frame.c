@@ -2,8 +2,8 @@
 /*
  * Frames: header, section table, payload. FORMAT.md is the specification.
  *
- * A frame may lie in memory that other processes write. Header and table entries are therefore copied once, through the
- * copying checksum, and only the private copy is looked at.
+ * A frame may lie in memory that other processes write. Header and table entries are therefore
+ * copied once, through the copying checksum, and only the private copy is looked at.
  */
 #include <errno.h>
 #include <string.h>
@@ -40,7 +40,8 @@ static uint64_t payload_line(uint64_t sections)
 }
 
 /* The mode, when the shape is valid and the mode takes it. */
-static int mode_for(const struct speckv_geometry *geometry, unsigned int codec, const struct codec_mode **out)
+static int mode_for(const struct speckv_geometry *geometry, unsigned int codec,
+	const struct codec_mode **out)
 {
 	if (!speckv_geometry_bytes(geometry))
 		return -EINVAL;
@@ -54,9 +55,11 @@ uint64_t speckv_frame_max_bytes(const struct speckv_geometry *geometry, unsigned
 
 	if (mode_for(geometry, codec, &mode))
 		return 0;
-	return SPECKV_FRAME_ALIGN * (payload_line(2ULL * geometry->layers) +
-				     geometry->layers * (codec_lines(mode->section_max(geometry, CODEC_K)) +
-							 codec_lines(mode->section_max(geometry, CODEC_V))));
+	return SPECKV_FRAME_ALIGN *
+		(payload_line(2ULL * geometry->layers) +
+			geometry->layers *
+				(codec_lines(mode->section_max(geometry, CODEC_K)) +
+					codec_lines(mode->section_max(geometry, CODEC_V))));
 }
 
 uint64_t speckv_frame_min_bytes(const struct speckv_geometry *geometry, unsigned int codec)
@@ -65,9 +68,11 @@ uint64_t speckv_frame_min_bytes(const struct speckv_geometry *geometry, unsigned
 
 	if (mode_for(geometry, codec, &mode))
 		return 0;
-	return SPECKV_FRAME_ALIGN * (payload_line(2ULL * geometry->layers) +
-				     geometry->layers * (codec_lines(mode->section_min(geometry, CODEC_K)) +
-							 codec_lines(mode->section_min(geometry, CODEC_V))));
+	return SPECKV_FRAME_ALIGN *
+		(payload_line(2ULL * geometry->layers) +
+			geometry->layers *
+				(codec_lines(mode->section_min(geometry, CODEC_K)) +
+					codec_lines(mode->section_min(geometry, CODEC_V))));
 }
 
 static void put_identity(uint8_t *header, const struct speckv_frame_identity *identity)
@@ -91,9 +96,10 @@ static void zero_to_line(uint8_t *frame, uint64_t from)
 }
 
 /* `parameter`: of section 0, in calibrated modes. */
-static int encode_frame(const struct speckv_geometry *geometry, unsigned int codec, const struct speckv_calibration *calibration,
-			uint32_t parameter, const struct speckv_frame_identity *identity, const void *raw, uint64_t raw_bytes, void *frame,
-			uint64_t frame_capacity, uint64_t *frame_bytes)
+static int encode_frame(const struct speckv_geometry *geometry, unsigned int codec,
+	const struct speckv_calibration *calibration, uint32_t parameter,
+	const struct speckv_frame_identity *identity, const void *raw, uint64_t raw_bytes,
+	void *frame, uint64_t frame_capacity, uint64_t *frame_bytes)
 {
 	uint8_t header[SPECKV_FRAME_HEADER_BYTES] = { 0 };
 	const struct codec_mode *mode;
@@ -108,7 +114,8 @@ static int encode_frame(const struct speckv_geometry *geometry, unsigned int cod
 	rc = mode_for(geometry, codec, &mode);
 	if (rc)
 		return rc;
-	if (raw_bytes != speckv_geometry_bytes(geometry) || !calibration != !mode->encode_calibrated)
+	if (raw_bytes != speckv_geometry_bytes(geometry) ||
+		!calibration != !mode->encode_calibrated)
 		return -EINVAL;
 	if (calibration && !calibration_covers(calibration, codec, geometry, parameter))
 		return -ERANGE;
@@ -122,13 +129,17 @@ static int encode_frame(const struct speckv_geometry *geometry, unsigned int cod
 		struct codec_section section = { .offset_lines = (uint32_t)line };
 
 		if (calibration) {
-			struct codec_calibrated by = { .calibration = calibration, .position = identity->first_position };
+			struct codec_calibrated by = { .calibration = calibration,
+				.position = identity->first_position };
 
 			section.parameter = parameter + i / 2;
-			rc = mode->encode_calibrated(&by, geometry, tensor_of(i), (const uint8_t *)raw + i * section_raw,
-						     to + line * SPECKV_FRAME_ALIGN, &section);
+			rc = mode->encode_calibrated(&by, geometry, tensor_of(i),
+				(const uint8_t *)raw + i * section_raw,
+				to + line * SPECKV_FRAME_ALIGN, &section);
 		} else {
-			rc = mode->encode(geometry, tensor_of(i), (const uint8_t *)raw + i * section_raw, to + line * SPECKV_FRAME_ALIGN, &section);
+			rc = mode->encode(geometry, tensor_of(i),
+				(const uint8_t *)raw + i * section_raw,
+				to + line * SPECKV_FRAME_ALIGN, &section);
 		}
 		if (rc)
 			return rc;
@@ -138,7 +149,9 @@ static int encode_frame(const struct speckv_geometry *geometry, unsigned int cod
 		codec_put32(entry + 4, section.length);
 		codec_put32(entry + 8, section.crc);
 		codec_put32(entry + 12, section.parameter);
-		table_crc = speckv_crc32c_copy(table_crc, to + SPECKV_FRAME_HEADER_BYTES + i * SPECKV_SECTION_BYTES, entry, sizeof(entry));
+		table_crc = speckv_crc32c_copy(table_crc,
+			to + SPECKV_FRAME_HEADER_BYTES + i * SPECKV_SECTION_BYTES, entry,
+			sizeof(entry));
 	}
 	zero_to_line(to, SPECKV_FRAME_HEADER_BYTES + (uint64_t)sections * SPECKV_SECTION_BYTES);
 	codec_put32(header, MAGIC);
@@ -162,26 +175,31 @@ static int encode_frame(const struct speckv_geometry *geometry, unsigned int cod
 	return 0;
 }
 
-int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int codec, const struct speckv_frame_identity *identity,
-			const void *raw, uint64_t raw_bytes, void *frame, uint64_t frame_capacity, uint64_t *frame_bytes)
+int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int codec,
+	const struct speckv_frame_identity *identity, const void *raw, uint64_t raw_bytes,
+	void *frame, uint64_t frame_capacity, uint64_t *frame_bytes)
 {
-	return encode_frame(geometry, codec, NULL, 0, identity, raw, raw_bytes, frame, frame_capacity, frame_bytes);
+	return encode_frame(geometry, codec, NULL, 0, identity, raw, raw_bytes, frame,
+		frame_capacity, frame_bytes);
 }
 
-int speckv_frame_encode_calibrated(const struct speckv_geometry *geometry, unsigned int codec, const struct speckv_calibration *calibration,
-				   unsigned int layer_first, unsigned int head_first, const struct speckv_frame_identity *identity,
-				   const void *raw, uint64_t raw_bytes, void *frame, uint64_t frame_capacity, uint64_t *frame_bytes)
+int speckv_frame_encode_calibrated(const struct speckv_geometry *geometry, unsigned int codec,
+	const struct speckv_calibration *calibration, unsigned int layer_first,
+	unsigned int head_first, const struct speckv_frame_identity *identity, const void *raw,
+	uint64_t raw_bytes, void *frame, uint64_t frame_capacity, uint64_t *frame_bytes)
 {
 	if (!calibration)
 		return -EINVAL;
 	if (layer_first > UINT16_MAX || head_first > UINT16_MAX)
 		return -ERANGE;
-	return encode_frame(geometry, codec, calibration, calibration_parameter(layer_first, head_first), identity, raw, raw_bytes, frame,
-			    frame_capacity, frame_bytes);
+	return encode_frame(geometry, codec, calibration,
+		calibration_parameter(layer_first, head_first), identity, raw, raw_bytes, frame,
+		frame_capacity, frame_bytes);
 }
 
 /* A private copy of the header, magic, checksum and version looked at. */
-static int copy_header(const void *frame, uint64_t available, uint8_t header[SPECKV_FRAME_HEADER_BYTES])
+static int copy_header(const void *frame, uint64_t available,
+	uint8_t header[SPECKV_FRAME_HEADER_BYTES])
 {
 	uint32_t crc;
 
@@ -204,19 +222,25 @@ static void get_section(const uint8_t *entry, struct codec_section *section)
 }
 
 /* Does the section lie in the payload and have a length and parameter of its mode? */
-static bool section_valid(const struct speckv_frame *parsed, const struct codec_mode *mode, enum codec_tensor tensor,
-			  const struct codec_section *section)
+static bool section_valid(const struct speckv_frame *parsed, const struct codec_mode *mode,
+	enum codec_tensor tensor, const struct codec_section *section)
 {
 	const struct speckv_geometry *geometry = &parsed->geometry;
 
 	return section->offset_lines >= payload_line(parsed->sections) &&
-	       section->offset_lines + codec_lines(section->length) <= parsed->frame_bytes / SPECKV_FRAME_ALIGN &&
-	       section->length >= mode->section_min(geometry, tensor) && section->length <= mode->section_max(geometry, tensor) &&
-	       mode->parameter_valid(section->parameter);
+		section->offset_lines + codec_lines(section->length) <=
+		parsed->frame_bytes / SPECKV_FRAME_ALIGN &&
+		section->length >= mode->section_min(geometry, tensor) &&
+		section->length <= mode->section_max(geometry, tensor) &&
+		mode->parameter_valid(section->parameter);
 }
 
-/* The whole table: checksum, and sections that follow each other without a gap to the end of the frame. */
-static int check_table(const struct speckv_frame *parsed, const struct codec_mode *mode, const uint8_t *frame, uint32_t table_crc)
+/*
+ * The whole table: checksum, and sections that follow each other without a gap to the end of the
+ * frame.
+ */
+static int check_table(const struct speckv_frame *parsed, const struct codec_mode *mode,
+	const uint8_t *frame, uint32_t table_crc)
 {
 	uint8_t chunk[TABLE_CHUNK * SPECKV_SECTION_BYTES];
 	uint64_t line = payload_line(parsed->sections);
@@ -225,13 +249,15 @@ static int check_table(const struct speckv_frame *parsed, const struct codec_mod
 	for (uint32_t first = 0; first < parsed->sections; first += TABLE_CHUNK) {
 		uint32_t count = (uint32_t)least(TABLE_CHUNK, parsed->sections - first);
 
-		crc = speckv_crc32c_copy(crc, chunk, frame + SPECKV_FRAME_HEADER_BYTES + (uint64_t)first * SPECKV_SECTION_BYTES,
-					 (uint64_t)count * SPECKV_SECTION_BYTES);
+		crc = speckv_crc32c_copy(crc, chunk,
+			frame + SPECKV_FRAME_HEADER_BYTES + (uint64_t)first * SPECKV_SECTION_BYTES,
+			(uint64_t)count * SPECKV_SECTION_BYTES);
 		for (uint32_t i = 0; i < count; i++) {
 			struct codec_section section;
 
 			get_section(chunk + i * SPECKV_SECTION_BYTES, &section);
-			if (section.offset_lines != line || !section_valid(parsed, mode, tensor_of(first + i), &section))
+			if (section.offset_lines != line ||
+				!section_valid(parsed, mode, tensor_of(first + i), &section))
 				return -EBADMSG;
 			line += codec_lines(section.length);
 		}
@@ -273,13 +299,15 @@ int speckv_frame_parse(const void *frame, uint64_t available, struct speckv_fram
 	rc = mode_for(&parsed.geometry, parsed.codec, &mode);
 	if (rc)
 		return rc == -EINVAL ? -EBADMSG : rc;
-	if (parsed.raw_bytes != speckv_geometry_bytes(&parsed.geometry) || parsed.sections != 2u * parsed.geometry.layers ||
-	    parsed.frame_bytes % SPECKV_FRAME_ALIGN || parsed.frame_bytes > available ||
-	    parsed.frame_bytes < speckv_frame_min_bytes(&parsed.geometry, parsed.codec) ||
-	    parsed.frame_bytes > speckv_frame_max_bytes(&parsed.geometry, parsed.codec))
+	if (parsed.raw_bytes != speckv_geometry_bytes(&parsed.geometry) ||
+		parsed.sections != 2u * parsed.geometry.layers ||
+		parsed.frame_bytes % SPECKV_FRAME_ALIGN || parsed.frame_bytes > available ||
+		parsed.frame_bytes < speckv_frame_min_bytes(&parsed.geometry, parsed.codec) ||
+		parsed.frame_bytes > speckv_frame_max_bytes(&parsed.geometry, parsed.codec))
 		return -EBADMSG;
 	/* Only calibrated modes name a calibration; no mode of this version has a flag. */
-	if (!memcmp(parsed.calibration, zero, sizeof(zero)) != !mode->decode_calibrated || codec_get16(header + 114))
+	if (!memcmp(parsed.calibration, zero, sizeof(zero)) != !mode->decode_calibrated ||
+		codec_get16(header + 114))
 		return -EBADMSG;
 	rc = check_table(&parsed, mode, frame, codec_get32(header + 116));
 	if (rc)
@@ -288,7 +316,8 @@ int speckv_frame_parse(const void *frame, uint64_t available, struct speckv_fram
 	return 0;
 }
 
-int speckv_frame_readdress(void *frame, uint64_t available, const struct speckv_frame_identity *identity)
+int speckv_frame_readdress(void *frame, uint64_t available,
+	const struct speckv_frame_identity *identity)
 {
 	uint8_t header[SPECKV_FRAME_HEADER_BYTES];
 	int rc;
@@ -305,12 +334,14 @@ int speckv_frame_readdress(void *frame, uint64_t available, const struct speckv_
 }
 
 /* One table entry, copied and bounded. */
-static int copy_section(const struct speckv_frame *parsed, const struct codec_mode *mode, const uint8_t *frame, uint32_t index,
-			struct codec_section *section)
+static int copy_section(const struct speckv_frame *parsed, const struct codec_mode *mode,
+	const uint8_t *frame, uint32_t index, struct codec_section *section)
 {
 	uint8_t entry[SPECKV_SECTION_BYTES];
 
-	speckv_crc32c_copy(0, entry, frame + SPECKV_FRAME_HEADER_BYTES + (uint64_t)index * SPECKV_SECTION_BYTES, sizeof(entry));
+	speckv_crc32c_copy(0, entry,
+		frame + SPECKV_FRAME_HEADER_BYTES + (uint64_t)index * SPECKV_SECTION_BYTES,
+		sizeof(entry));
 	get_section(entry, section);
 	return section_valid(parsed, mode, tensor_of(index), section) ? 0 : -EBADMSG;
 }
@@ -338,7 +369,8 @@ int speckv_frame_verify(const void *frame, uint64_t available)
 	if (rc)
 		return rc;
 	mode = codec_mode_find(parsed.codec);
-	if (!padding_zero(frame, SPECKV_FRAME_HEADER_BYTES + (uint64_t)parsed.sections * SPECKV_SECTION_BYTES))
+	if (!padding_zero(frame,
+		    SPECKV_FRAME_HEADER_BYTES + (uint64_t)parsed.sections * SPECKV_SECTION_BYTES))
 		return -EBADMSG;
 	for (uint32_t i = 0; i < parsed.sections; i++) {
 		struct codec_section section;
@@ -348,41 +380,48 @@ int speckv_frame_verify(const void *frame, uint64_t available)
 		if (rc)
 			return rc;
 		at = (uint64_t)section.offset_lines * SPECKV_FRAME_ALIGN;
-		if (speckv_crc32c(0, (const uint8_t *)frame + at, section.length) != section.crc || !padding_zero(frame, at + section.length))
+		if (speckv_crc32c(0, (const uint8_t *)frame + at, section.length) != section.crc ||
+			!padding_zero(frame, at + section.length))
 			return -EBADMSG;
 	}
 	return 0;
 }
 
 /* `parsed` is the caller's and may not be what parse gave it. */
-static int check_parsed(const struct speckv_frame *parsed, uint64_t available, const struct codec_mode **mode)
+static int check_parsed(const struct speckv_frame *parsed, uint64_t available,
+	const struct codec_mode **mode)
 {
 	int rc = mode_for(&parsed->geometry, parsed->codec, mode);
 
 	if (rc)
 		return rc;
-	if (parsed->sections != 2u * parsed->geometry.layers || parsed->raw_bytes != speckv_geometry_bytes(&parsed->geometry) ||
-	    parsed->frame_bytes > speckv_frame_max_bytes(&parsed->geometry, parsed->codec) ||
-	    parsed->frame_bytes < speckv_frame_min_bytes(&parsed->geometry, parsed->codec))
+	if (parsed->sections != 2u * parsed->geometry.layers ||
+		parsed->raw_bytes != speckv_geometry_bytes(&parsed->geometry) ||
+		parsed->frame_bytes > speckv_frame_max_bytes(&parsed->geometry, parsed->codec) ||
+		parsed->frame_bytes < speckv_frame_min_bytes(&parsed->geometry, parsed->codec))
 		return -EINVAL;
 	return parsed->frame_bytes <= available ? 0 : -EBADMSG;
 }
 
 /* One section of a calibrated mode; the calibration is the frame's. */
-static int decode_calibrated(const struct speckv_frame *parsed, const struct codec_mode *mode, const struct speckv_calibration *calibration,
-			     const uint8_t *frame, uint32_t index, const struct codec_section *section, uint8_t *raw)
+static int decode_calibrated(const struct speckv_frame *parsed, const struct codec_mode *mode,
+	const struct speckv_calibration *calibration, const uint8_t *frame, uint32_t index,
+	const struct codec_section *section, uint8_t *raw)
 {
-	struct codec_calibrated by = { .calibration = calibration, .position = parsed->identity.first_position };
+	struct codec_calibrated by = { .calibration = calibration,
+		.position = parsed->identity.first_position };
 
-	if (!calibration_covers(calibration, parsed->codec, &parsed->geometry, section->parameter - index / 2) ||
-	    section->parameter % (UINT32_C(1) << 16) < index / 2)
+	if (!calibration_covers(calibration, parsed->codec, &parsed->geometry,
+		    section->parameter - index / 2) ||
+		section->parameter % (UINT32_C(1) << 16) < index / 2)
 		return -EBADMSG;
 	return mode->decode_calibrated(&by, &parsed->geometry, tensor_of(index), section,
-				       frame + (uint64_t)section->offset_lines * SPECKV_FRAME_ALIGN, raw);
+		frame + (uint64_t)section->offset_lines * SPECKV_FRAME_ALIGN, raw);
 }
 
-static int decode_layers(const struct speckv_frame *parsed, const struct codec_mode *mode, const struct speckv_calibration *calibration,
-			 const uint8_t *frame, unsigned int layer_first, unsigned int layer_count, uint8_t *raw, bool streamed)
+static int decode_layers(const struct speckv_frame *parsed, const struct codec_mode *mode,
+	const struct speckv_calibration *calibration, const uint8_t *frame,
+	unsigned int layer_first, unsigned int layer_count, uint8_t *raw, bool streamed)
 {
 	uint64_t section_raw = codec_section_raw_bytes(&parsed->geometry);
 
@@ -391,12 +430,16 @@ static int decode_layers(const struct speckv_frame *parsed, const struct codec_m
 		int rc = copy_section(parsed, mode, frame, i, &section);
 
 		if (!rc && i + 1 < 2 * (layer_first + layer_count))
-			codec_fetch(frame + (section.offset_lines + codec_lines(section.length)) * SPECKV_FRAME_ALIGN, LEAD);
+			codec_fetch(frame +
+					(section.offset_lines + codec_lines(section.length)) *
+						SPECKV_FRAME_ALIGN,
+				LEAD);
 		if (!rc && calibration)
 			rc = decode_calibrated(parsed, mode, calibration, frame, i, &section, raw);
 		else if (!rc)
 			rc = mode->decode(&parsed->geometry, tensor_of(i), &section,
-					  frame + (uint64_t)section.offset_lines * SPECKV_FRAME_ALIGN, raw, streamed);
+				frame + (uint64_t)section.offset_lines * SPECKV_FRAME_ALIGN, raw,
+				streamed);
 		if (rc)
 			return rc;
 		raw += section_raw;
@@ -404,8 +447,10 @@ static int decode_layers(const struct speckv_frame *parsed, const struct codec_m
 	return 0;
 }
 
-static int decode_frame(const struct speckv_frame *parsed, const struct speckv_calibration *calibration, const void *frame, uint64_t available,
-			unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity, bool streamed)
+static int decode_frame(const struct speckv_frame *parsed,
+	const struct speckv_calibration *calibration, const void *frame, uint64_t available,
+	unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity,
+	bool streamed)
 {
 	const struct codec_mode *mode;
 	uint64_t bytes;
@@ -413,43 +458,58 @@ static int decode_frame(const struct speckv_frame *parsed, const struct speckv_c
 
 	if (!parsed || !frame || !raw)
 		return -EINVAL;
-	/* Layers in the block, so that what an error zeroes is never more than what success would have filled. */
-	bytes = least(layer_count, parsed->geometry.layers) * 2 * codec_section_raw_bytes(&parsed->geometry);
+	/*
+	 * Layers in the block, so that what an error zeroes is never more than what success would
+	 * have filled.
+	 */
+	bytes = least(layer_count, parsed->geometry.layers) * 2 *
+		codec_section_raw_bytes(&parsed->geometry);
 	rc = check_parsed(parsed, available, &mode);
-	if (!rc && (layer_first > parsed->geometry.layers || layer_count > parsed->geometry.layers - layer_first))
+	if (!rc &&
+		(layer_first > parsed->geometry.layers ||
+			layer_count > parsed->geometry.layers - layer_first))
 		rc = -EINVAL;
 	if (!rc && !calibration != !mode->decode_calibrated)
 		rc = -EINVAL;
-	if (!rc && calibration && memcmp(parsed->calibration, calibration->digest, sizeof(calibration->digest)))
+	if (!rc && calibration &&
+		memcmp(parsed->calibration, calibration->digest, sizeof(calibration->digest)))
 		rc = -EILSEQ;
 	if (!rc && bytes > raw_capacity)
 		rc = -ENOSPC;
 	if (!rc)
-		rc = decode_layers(parsed, mode, calibration, frame, layer_first, layer_count, raw, streamed);
+		rc = decode_layers(parsed, mode, calibration, frame, layer_first, layer_count, raw,
+			streamed);
 	if (rc)
 		memset(raw, 0, least(bytes, raw_capacity));
 	return rc;
 }
 
-int codec_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,
-		       unsigned int layer_count, void *raw, uint64_t raw_capacity, bool streamed)
+int codec_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available,
+	unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity,
+	bool streamed)
 {
-	return decode_frame(parsed, NULL, frame, available, layer_first, layer_count, raw, raw_capacity, streamed);
+	return decode_frame(parsed, NULL, frame, available, layer_first, layer_count, raw,
+		raw_capacity, streamed);
 }
 
-int speckv_frame_decode_calibrated(const struct speckv_frame *parsed, const struct speckv_calibration *calibration, const void *frame,
-				   uint64_t available, unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity)
+int speckv_frame_decode_calibrated(const struct speckv_frame *parsed,
+	const struct speckv_calibration *calibration, const void *frame, uint64_t available,
+	unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity)
 {
 	if (!calibration)
 		return -EINVAL;
-	return decode_frame(parsed, calibration, frame, available, layer_first, layer_count, raw, raw_capacity, false);
+	return decode_frame(parsed, calibration, frame, available, layer_first, layer_count, raw,
+		raw_capacity, false);
 }
 
-int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available, unsigned int layer_first,
-			unsigned int layer_count, void *raw, uint64_t raw_capacity)
+int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available,
+	unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity)
 {
-	bool streamed = parsed && least(layer_count, parsed->geometry.layers) * 2 * codec_section_raw_bytes(&parsed->geometry) >=
-					  CODEC_STREAMED_BYTES;
+	bool streamed = parsed &&
+		least(layer_count, parsed->geometry.layers) * 2 *
+				codec_section_raw_bytes(&parsed->geometry) >=
+			CODEC_STREAMED_BYTES;
 
-	return codec_frame_decode(parsed, frame, available, layer_first, layer_count, raw, raw_capacity, streamed);
+	return codec_frame_decode(parsed, frame, available, layer_first, layer_count, raw,
+		raw_capacity, streamed);
 }

@@ -122,7 +122,8 @@ bool codec_head_dim_lossy(unsigned int head_dim)
 uint64_t codec_section_raw_bytes(const struct speckv_geometry *geometry)
 {
 	/* At most 2^48 * 2: no overflow. */
-	return (uint64_t)geometry->kv_heads * geometry->tokens * geometry->head_dim * codec_dtype_bytes(geometry->dtype);
+	return (uint64_t)geometry->kv_heads * geometry->tokens * geometry->head_dim *
+		codec_dtype_bytes(geometry->dtype);
 }
 
 uint64_t speckv_geometry_bytes(const struct speckv_geometry *geometry)
@@ -131,7 +132,7 @@ uint64_t speckv_geometry_bytes(const struct speckv_geometry *geometry)
 	uint64_t section, sections;
 
 	if (!geometry || geometry->layers > LAYERS_MAX || geometry->tokens % CODEC_GROUP_TOKENS ||
-	    memcmp(geometry->reserved, zero, sizeof(zero)))
+		memcmp(geometry->reserved, zero, sizeof(zero)))
 		return 0;
 	section = codec_section_raw_bytes(geometry);
 	sections = 2 * (uint64_t)geometry->layers;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Mode int8-delta-rle: the reference paper's Algorithm 2. Each token of a head is scaled to int8 by its largest magnitude;
- * successive tokens are subtracted channel by channel; runs of equal differences are shortened.
+ * Mode int8-delta-rle: the reference paper's Algorithm 2. Each token of a head is scaled to int8 by
+ * its largest magnitude; successive tokens are subtracted channel by channel; runs of equal
+ * differences are shortened.
  *
  * Kept for comparison: differences of real KV hardly ever repeat. FORMAT.md has the definition.
  */
@@ -29,7 +30,8 @@ static const struct float_layout *layout_of(const struct speckv_geometry *geomet
 
 static bool supports(const struct speckv_geometry *geometry)
 {
-	return (geometry->dtype == SPECKV_DTYPE_BF16 || geometry->dtype == SPECKV_DTYPE_FP16) && codec_head_dim_lossy(geometry->head_dim);
+	return (geometry->dtype == SPECKV_DTYPE_BF16 || geometry->dtype == SPECKV_DTYPE_FP16) &&
+		codec_head_dim_lossy(geometry->head_dim);
 }
 
 static bool parameter_valid(uint32_t parameter)
@@ -45,13 +47,18 @@ static uint64_t groups_of(const struct speckv_geometry *geometry)
 static uint64_t section_max(const struct speckv_geometry *geometry, enum codec_tensor tensor)
 {
 	(void)tensor;
-	return groups_of(geometry) * (SCALES_BYTES + CODEC_GROUP_TOKENS * (uint64_t)geometry->head_dim);
+	return groups_of(geometry) *
+		(SCALES_BYTES + CODEC_GROUP_TOKENS * (uint64_t)geometry->head_dim);
 }
 
 static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_tensor tensor)
 {
 	(void)tensor;
-	return groups_of(geometry) * (SCALES_BYTES + 2 * ((CODEC_GROUP_TOKENS * (uint64_t)geometry->head_dim + RUN_MAX - 1) / RUN_MAX));
+	return groups_of(geometry) *
+		(SCALES_BYTES +
+			2 *
+				((CODEC_GROUP_TOKENS * (uint64_t)geometry->head_dim + RUN_MAX - 1) /
+					RUN_MAX));
 }
 
 static uint32_t round_quotient(uint32_t numerator, uint32_t denominator)
@@ -69,7 +76,10 @@ static uint32_t quantise(const struct float_layout *layout, uint32_t magnitude, 
 	uint32_t exponent = float_split(layout, magnitude, &significand);
 	uint32_t down = float_split(layout, largest, &divisor) - exponent;
 
-	/* Q_MAX * 2^11 is less than half of 2^7 << 20: such a value is 0, and below that nothing overflows. */
+	/*
+	 * Q_MAX * 2^11 is less than half of 2^7 << 20: such a value is 0, and below that nothing
+	 * overflows.
+	 */
 	return down >= 20 ? 0 : round_quotient(Q_MAX * significand, divisor << down);
 }
 
@@ -81,7 +91,8 @@ static uint32_t scale_back(const struct float_layout *layout, uint32_t q, uint32
 	uint32_t numerator = q * significand;
 
 	/* As many significant bits as the type has, unless the exponent ends first. */
-	while (exponent > 1 && numerator && 2 * numerator < (Q_MAX << (layout->mantissa_bits + 1))) {
+	while (exponent > 1 && numerator &&
+		2 * numerator < (Q_MAX << (layout->mantissa_bits + 1))) {
 		numerator *= 2;
 		exponent--;
 	}
@@ -92,7 +103,8 @@ static uint32_t scale_back(const struct float_layout *layout, uint32_t q, uint32
 }
 
 /* Scales and wrapped differences of one group: 64 tokens of one head. */
-static int group_differences(const struct float_layout *layout, unsigned int head_dim, const uint8_t *raw, uint8_t *scales, uint8_t *differences)
+static int group_differences(const struct float_layout *layout, unsigned int head_dim,
+	const uint8_t *raw, uint8_t *scales, uint8_t *differences)
 {
 	uint8_t before[CODEC_HEAD_DIM_MAX] = { 0 };
 
@@ -132,7 +144,10 @@ static size_t run_at(const uint8_t *at, const uint8_t *end)
 	return run;
 }
 
-/* Longest run first, else literals up to the next run. Returns the bytes written: at most 129/128 of the input and one. */
+/*
+ * Longest run first, else literals up to the next run. Returns the bytes written: at most 129/128
+ * of the input and one.
+ */
 static size_t shorten(const uint8_t *from, size_t bytes, uint8_t *to)
 {
 	const uint8_t *end = from + bytes;
@@ -149,7 +164,8 @@ static size_t shorten(const uint8_t *from, size_t bytes, uint8_t *to)
 		}
 		do
 			literals++;
-		while (from + literals < end && literals < LITERALS_MAX && run_at(from + literals, end) < RUN_MIN);
+		while (from + literals < end && literals < LITERALS_MAX &&
+			run_at(from + literals, end) < RUN_MIN);
 		*to++ = (uint8_t)(literals - 1);
 		memcpy(to, from, literals);
 		to += literals;
@@ -159,22 +175,26 @@ static size_t shorten(const uint8_t *from, size_t bytes, uint8_t *to)
 }
 
 /* Returns 1 when FORM_RUNS would not be shorter than FORM_STORED. */
-static int encode_form(const struct speckv_geometry *geometry, enum form form, const uint8_t *raw, uint8_t *out, struct codec_section *section)
+static int encode_form(const struct speckv_geometry *geometry, enum form form, const uint8_t *raw,
+	uint8_t *out, struct codec_section *section)
 {
 	const struct float_layout *layout = layout_of(geometry);
 	size_t group_bytes = (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
-	uint8_t differences[GROUP_MAX], packed[SCALES_BYTES + GROUP_MAX + GROUP_MAX / LITERALS_MAX + 1];
+	uint8_t differences[GROUP_MAX],
+		packed[SCALES_BYTES + GROUP_MAX + GROUP_MAX / LITERALS_MAX + 1];
 	uint64_t limit = section_max(geometry, CODEC_K), length = 0;
 	uint32_t crc = 0;
 
 	for (uint64_t group = 0; group < groups_of(geometry); group++, raw += 2 * group_bytes) {
 		size_t bytes = SCALES_BYTES + group_bytes;
-		int rc = group_differences(layout, geometry->head_dim, raw, packed, form == FORM_RUNS ? differences : packed + SCALES_BYTES);
+		int rc = group_differences(layout, geometry->head_dim, raw, packed,
+			form == FORM_RUNS ? differences : packed + SCALES_BYTES);
 
 		if (rc)
 			return rc;
 		if (form == FORM_RUNS) {
-			bytes = SCALES_BYTES + shorten(differences, group_bytes, packed + SCALES_BYTES);
+			bytes = SCALES_BYTES +
+				shorten(differences, group_bytes, packed + SCALES_BYTES);
 			if (length + bytes >= limit)
 				return 1;
 		}
@@ -187,8 +207,8 @@ static int encode_form(const struct speckv_geometry *geometry, enum form form, c
 	return 0;
 }
 
-static int encode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
-		  struct codec_section *section)
+static int encode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
+	const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
 	int rc;
 
@@ -212,10 +232,12 @@ static bool stream_read(struct stream *stream, uint8_t *to, size_t bytes)
 		size_t now = stream->have - stream->at;
 
 		if (!now) {
-			now = stream->left < sizeof(stream->window) ? (size_t)stream->left : sizeof(stream->window);
+			now = stream->left < sizeof(stream->window) ? (size_t)stream->left
+								    : sizeof(stream->window);
 			if (!now)
 				return false;
-			stream->crc = speckv_crc32c_copy(stream->crc, stream->window, stream->from, now);
+			stream->crc =
+				speckv_crc32c_copy(stream->crc, stream->window, stream->from, now);
 			stream->from += now;
 			stream->left -= now;
 			stream->at = 0;
@@ -257,7 +279,8 @@ static bool lengthen(struct stream *stream, uint8_t *to, size_t bytes)
 	return true;
 }
 
-static bool group_values(const struct float_layout *layout, unsigned int head_dim, const uint8_t *scales, const uint8_t *differences, uint8_t *raw)
+static bool group_values(const struct float_layout *layout, unsigned int head_dim,
+	const uint8_t *scales, const uint8_t *differences, uint8_t *raw)
 {
 	uint8_t now[CODEC_HEAD_DIM_MAX] = { 0 };
 
@@ -282,8 +305,8 @@ static bool group_values(const struct float_layout *layout, unsigned int head_di
 	return true;
 }
 
-static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section,
-		  const uint8_t *in, uint8_t *raw, bool streamed)
+static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
+	const struct codec_section *section, const uint8_t *in, uint8_t *raw, bool streamed)
 {
 	const struct float_layout *layout = layout_of(geometry);
 	size_t group_bytes = (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
@@ -295,8 +318,9 @@ static int decode(const struct speckv_geometry *geometry, enum codec_tensor tens
 	for (uint64_t group = 0; group < groups_of(geometry); group++, raw += 2 * group_bytes) {
 		if (!stream_read(&stream, scales, sizeof(scales)))
 			return -EBADMSG;
-		if (section->parameter == FORM_RUNS ? !lengthen(&stream, differences, group_bytes) :
-						      !stream_read(&stream, differences, group_bytes))
+		if (section->parameter == FORM_RUNS
+				? !lengthen(&stream, differences, group_bytes)
+				: !stream_read(&stream, differences, group_bytes))
 			return -EBADMSG;
 		if (!group_values(layout, geometry->head_dim, scales, differences, raw))
 			return -EBADMSG;

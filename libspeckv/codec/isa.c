@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Which kernels run: the best that the CPU has, unless SPECKV_ISA or speckv_isa_force() says otherwise. */
+/*
+ * Which kernels run: the best that the CPU has, unless SPECKV_ISA or speckv_isa_force() says
+ * otherwise.
+ */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -17,12 +20,19 @@ struct variant {
 
 /* Every flag of meson.build's lists is among these. */
 #define SSE42 (CODEC_CPU_SSE42 | CODEC_CPU_PCLMUL)
-#define AVX2 (SSE42 | CODEC_CPU_AVX2 | CODEC_CPU_FMA | CODEC_CPU_F16C | CODEC_CPU_BMI2 | CODEC_CPU_POPCNT)
-#define VPCLMUL (AVX2 | CODEC_CPU_VPCLMULQDQ) /* the level of Zen 3, and of Intel's processors without AVX-512 */
-/* The level of Ice Lake and Zen 4: earlier AVX-512 parts lack the carry-less multiply and the byte permutes. */
-#define AVX512                                                                                                     \
-	(VPCLMUL | CODEC_CPU_AVX512F | CODEC_CPU_AVX512BW | CODEC_CPU_AVX512DQ | CODEC_CPU_AVX512VL | CODEC_CPU_AVX512CD | \
-	 CODEC_CPU_AVX512VBMI | CODEC_CPU_AVX512VNNI)
+#define AVX2                                                                        \
+	(SSE42 | CODEC_CPU_AVX2 | CODEC_CPU_FMA | CODEC_CPU_F16C | CODEC_CPU_BMI2 | \
+		CODEC_CPU_POPCNT)
+/* the level of Zen 3, and of Intel's processors without AVX-512 */
+#define VPCLMUL (AVX2 | CODEC_CPU_VPCLMULQDQ)
+/*
+ * The level of Ice Lake and Zen 4: earlier AVX-512 parts lack the carry-less multiply and the byte
+ * permutes.
+ */
+#define AVX512                                                                   \
+	(VPCLMUL | CODEC_CPU_AVX512F | CODEC_CPU_AVX512BW | CODEC_CPU_AVX512DQ | \
+		CODEC_CPU_AVX512VL | CODEC_CPU_AVX512CD | CODEC_CPU_AVX512VBMI | \
+		CODEC_CPU_AVX512VNNI)
 #define AVX512BF16 (AVX512 | CODEC_CPU_AVX512BF16)
 
 static uint32_t cpu_features(void)
@@ -53,27 +63,42 @@ static uint32_t cpu_features(void)
 	return has;
 }
 
-#define CRC(isa) .crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa, .crc_stream = codec_crc_stream_##isa
-#define CALIBRATED(isa)                                                                                              \
-	.rotary_turn = codec_rotary_turn_##isa, .q5c_encode = codec_q5c_encode_##isa, .q5c_decode = codec_q5c_decode_##isa, \
-	.e7c_restore = codec_e7c_restore_##isa, .e7c_analyse = codec_e7c_analyse_##isa, .e7c_join = codec_e7c_join_##isa,   \
+#define CRC(isa)                                                  \
+	.crc = codec_crc_##isa, .crc_copy = codec_crc_copy_##isa, \
+	.crc_stream = codec_crc_stream_##isa
+#define CALIBRATED(isa)                                                               \
+	.rotary_turn = codec_rotary_turn_##isa, .q5c_encode = codec_q5c_encode_##isa, \
+	.q5c_decode = codec_q5c_decode_##isa, .e7c_restore = codec_e7c_restore_##isa, \
+	.e7c_analyse = codec_e7c_analyse_##isa, .e7c_join = codec_e7c_join_##isa,     \
 	.e7c_part = codec_e7c_part_##isa
-#define Q4X(decode, encode) .q4x_encode = codec_q4x_encode_##encode, .q4x_decode = codec_q4x_decode_##decode
+#define Q4X(decode, encode) \
+	.q4x_encode = codec_q4x_encode_##encode, .q4x_decode = codec_q4x_decode_##decode
 
-#define LOSSLESS(decode, encode)                                                                                    \
-	.range_symbols = codec_range_symbols_##decode, .lossless_merge = codec_lossless_merge_##decode,         \
+#define LOSSLESS(decode, encode)                         \
+	.range_symbols = codec_range_symbols_##decode,   \
+	.lossless_merge = codec_lossless_merge_##decode, \
 	.lossless_split = codec_lossless_split_##encode, .range_code = codec_range_code_##encode
 
 /* Slowest first. */
 static const struct variant variants[] = {
-	{ { "portable", .crc = codec_crc_portable, .crc_copy = codec_crc_copy_portable, .crc_stream = codec_crc_copy_portable,
-	    Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, 0 },
+	{ { "portable", .crc = codec_crc_portable, .crc_copy = codec_crc_copy_portable,
+		  .crc_stream = codec_crc_copy_portable, Q4X(portable, portable),
+		  CALIBRATED(portable), LOSSLESS(portable, portable) },
+		0 },
 #if defined(__x86_64__)
-	{ { "sse42", CRC(sse42), Q4X(portable, portable), CALIBRATED(portable), LOSSLESS(portable, portable) }, SSE42 },
-	{ { "avx2", CRC(sse42), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, AVX2 },
-	{ { "avx2", CRC(vpclmul), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) }, VPCLMUL },
-	{ { "avx512", CRC(avx512), Q4X(avx512, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, AVX512 },
-	{ { "avx512", CRC(avx512), Q4X(avx512bf16, avx512), CALIBRATED(avx512), LOSSLESS(avx512, avx512) }, AVX512BF16 },
+	{ { "sse42", CRC(sse42), Q4X(portable, portable), CALIBRATED(portable),
+		  LOSSLESS(portable, portable) },
+		SSE42 },
+	{ { "avx2", CRC(sse42), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) },
+		AVX2 },
+	{ { "avx2", CRC(vpclmul), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) },
+		VPCLMUL },
+	{ { "avx512", CRC(avx512), Q4X(avx512, avx512), CALIBRATED(avx512),
+		  LOSSLESS(avx512, avx512) },
+		AVX512 },
+	{ { "avx512", CRC(avx512), Q4X(avx512bf16, avx512), CALIBRATED(avx512),
+		  LOSSLESS(avx512, avx512) },
+		AVX512BF16 },
 #endif
 };
 
@@ -105,7 +130,8 @@ int codec_kernels_choose(uint32_t features, const char *name, const struct codec
 	}
 	/* A name may have several tables; the best comes last. */
 	for (size_t i = VARIANTS; i > 0; i--)
-		if (!strcmp(name, variants[i - 1].kernels.name) && usable(&variants[i - 1], features)) {
+		if (!strcmp(name, variants[i - 1].kernels.name) &&
+			usable(&variants[i - 1], features)) {
 			*out = &variants[i - 1].kernels;
 			return 0;
 		}
@@ -123,7 +149,10 @@ const struct codec_kernels *codec_kernels(void)
 
 	if (__builtin_expect(kernels != NULL, 1))
 		return kernels;
-	/* A name that cannot be had here counts as "auto": no caller could handle an error here, and speckv_isa_name() shows the choice. */
+	/*
+	 * A name that cannot be had here counts as "auto": no caller could handle an error here,
+	 * and speckv_isa_name() shows the choice.
+	 */
 	wanted = getenv("SPECKV_ISA");
 	if (!wanted || codec_kernels_choose(cpu_features(), wanted, &kernels))
 		kernels = best(cpu_features());

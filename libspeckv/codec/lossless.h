@@ -21,10 +21,14 @@ enum lossless_form { LOSSLESS_STORED = 0, LOSSLESS_CODED = 1, LOSSLESS_SHIFTED =
 /* More are no group: 4 a channel. */
 #define LOSSLESS_ESCAPES_MAX(head_dim) (4u * (head_dim))
 #define LOSSLESS_PLAIN_MAX (LOSSLESS_ELEMENTS_MAX * 10 / 8)
-#define LOSSLESS_RECORD_MAX \
-	(RANGE_STATES_MAX + LOSSLESS_ELEMENTS_MAX + 2 * LOSSLESS_ESCAPES_MAX(CODEC_HEAD_DIM_MAX) + LOSSLESS_PLAIN_MAX)
+#define LOSSLESS_RECORD_MAX                                                                        \
+	(RANGE_STATES_MAX + LOSSLESS_ELEMENTS_MAX + 2 * LOSSLESS_ESCAPES_MAX(CODEC_HEAD_DIM_MAX) + \
+		LOSSLESS_PLAIN_MAX)
 
-/* How an element is taken apart: sign and all but the top bit of the mantissa stay as they are, the rest is coded. */
+/*
+ * How an element is taken apart: sign and all but the top bit of the mantissa stay as they are, the
+ * rest is coded.
+ */
 struct lossless_layout {
 	unsigned int bytes; /* of an element */
 	unsigned int plain; /* bits left as they are: as many as the mantissa has */
@@ -55,16 +59,21 @@ static inline uint32_t lossless_value_mask(struct lossless_layout layout)
 	return (1u << (8 * layout.bytes - layout.plain)) - 1;
 }
 
-/* Base of every channel: the section's origin, and so many octaves as the head's offsets say. `offsets` NULL: none. */
-void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int head_dim, uint16_t *base);
-int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
-			  struct codec_section *section);
+/*
+ * Base of every channel: the section's origin, and so many octaves as the head's offsets say.
+ * `offsets` NULL: none.
+ */
+void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int head_dim,
+	uint16_t *base);
+int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
+	const uint8_t *raw, uint8_t *out, struct codec_section *section);
 
 /*
- * Puts the escaped values into 64 elements that were put together as if they were none, where `set` has bits. Returns where the
- * next escapes are.
+ * Puts the escaped values into 64 elements that were put together as if they were none, where `set`
+ * has bits. Returns where the next escapes are.
  */
-static inline const uint8_t *lossless_patch(uint8_t *elements, uint64_t set, const uint8_t *escapes, struct lossless_layout layout)
+static inline const uint8_t *lossless_patch(uint8_t *elements, uint64_t set, const uint8_t *escapes,
+	struct lossless_layout layout)
 {
 	unsigned int low = layout.plain - 1;
 	uint32_t mask = lossless_value_mask(layout);
@@ -76,7 +85,9 @@ static inline const uint8_t *lossless_patch(uint8_t *elements, uint64_t set, con
 		if (layout.bytes == 1)
 			elements[e] = (uint8_t)((elements[e] & ~(mask << low)) | value);
 		else
-			codec_put16(elements + 2 * (size_t)e, (uint16_t)((codec_get16(elements + 2 * (size_t)e) & ~(mask << low)) | value));
+			codec_put16(elements + 2 * (size_t)e,
+				(uint16_t)((codec_get16(elements + 2 * (size_t)e) & ~(mask << low)) |
+					value));
 	}
 	return escapes;
 }

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Mode lossless, the encoder's choices: frequencies, origin, offsets of channels, and whether to code a section at all. */
+/*
+ * Mode lossless, the encoder's choices: frequencies, origin, offsets of channels, and whether to
+ * code a section at all.
+ */
 #include <string.h>
 
 #include "kernels.h"
@@ -32,7 +35,8 @@ struct shape {
 };
 
 /* The values of a token. */
-static void token_values(const struct shape *shape, const uint8_t *raw, unsigned int token, uint16_t *values)
+static void token_values(const struct shape *shape, const uint8_t *raw, unsigned int token,
+	uint16_t *values)
 {
 	const unsigned int down = shape->layout.plain - 1, head_dim = shape->head_dim;
 	const uint16_t mask = (uint16_t)shape->mask;
@@ -69,17 +73,20 @@ static uint8_t offset_of(uint32_t octave, uint32_t lowest)
 }
 
 /* Offsets of a head's channels above the lowest mean of the section, two a byte. */
-static void make_offsets(const struct shape *shape, const uint8_t *raw, uint32_t lowest, uint8_t *offsets)
+static void make_offsets(const struct shape *shape, const uint8_t *raw, uint32_t lowest,
+	uint8_t *offsets)
 {
 	uint32_t octaves[CODEC_HEAD_DIM_MAX] = { 0 };
 
 	mean_octaves(shape, raw, octaves);
 	for (unsigned int c = 0; c < shape->head_dim; c += 2)
-		offsets[c / 2] = (uint8_t)(offset_of(octaves[c], lowest) | offset_of(octaves[c + 1], lowest) << 4);
+		offsets[c / 2] = (uint8_t)(offset_of(octaves[c], lowest) |
+			offset_of(octaves[c + 1], lowest) << 4);
 }
 
 /* How often each value occurs in a head, as it is and less its channel's offset. */
-static void count_head(const struct shape *shape, const uint8_t *raw, const uint8_t *offsets, struct counts *as_is, struct counts *shifted)
+static void count_head(const struct shape *shape, const uint8_t *raw, const uint8_t *offsets,
+	struct counts *as_is, struct counts *shifted)
 {
 	uint16_t least[CODEC_HEAD_DIM_MAX], values[CODEC_HEAD_DIM_MAX];
 
@@ -109,8 +116,9 @@ static uint32_t symbol_cost(uint32_t frequency)
 }
 
 /*
- * Shares of 256 for each symbol that occurs, as near to optimal as shares can be: rounded, at least 1, then given or taken one by one
- * where it costs least. A symbol that is rarer than an escape is dear is left to the escapes.
+ * Shares of 256 for each symbol that occurs, as near to optimal as shares can be: rounded, at least
+ * 1, then given or taken one by one where it costs least. A symbol that is rarer than an escape is
+ * dear is left to the escapes.
  */
 static void make_frequencies(const uint64_t *count, uint64_t all, uint8_t *frequency)
 {
@@ -137,10 +145,14 @@ static void make_frequencies(const uint64_t *count, uint64_t all, uint8_t *frequ
 		for (unsigned int s = 0; s < RANGE_SYMBOLS; s++) {
 			if (share[s] <= fewer)
 				continue;
-			/* Loss of the last one, gain of the next one: about count / (share -+ 1/2). */
+			/*
+			 * Loss of the last one, gain of the next one: about count / (share -+ 1/2).
+			 */
 			if (best == RANGE_SYMBOLS ||
-			    (fewer ? kept[s] * (2 * share[best] - 1) < kept[best] * (2 * share[s] - 1) :
-				     kept[s] * (2 * share[best] + 1) > kept[best] * (2 * share[s] + 1)))
+				(fewer ? kept[s] * (2 * share[best] - 1) <
+							kept[best] * (2 * share[s] - 1)
+				       : kept[s] * (2 * share[best] + 1) >
+							kept[best] * (2 * share[s] + 1)))
 				best = s;
 		}
 		share[best] += fewer ? -1u : 1u;
@@ -173,12 +185,14 @@ static void make_plan(const struct counts *counts, struct plan *plan)
 	for (unsigned int s = 0; s < RANGE_ESCAPE; s++)
 		if (plan->frequency[s]) {
 			plan->cost += count[first + s] * symbol_cost(plan->frequency[s]);
-			plan->cost -= count[first + s] * (symbol_cost(plan->frequency[RANGE_ESCAPE]) + 256 * ESCAPE_BITS);
+			plan->cost -= count[first + s] *
+				(symbol_cost(plan->frequency[RANGE_ESCAPE]) + 256 * ESCAPE_BITS);
 		}
 }
 
 /* Returns the form, and all that the header needs. */
-static enum lossless_form choose(const struct shape *shape, const uint8_t *raw, struct plan *plan, uint32_t *lowest)
+static enum lossless_form choose(const struct shape *shape, const uint8_t *raw, struct plan *plan,
+	uint32_t *lowest)
 {
 	size_t head_bytes = (size_t)shape->tokens * shape->head_dim * shape->layout.bytes;
 	struct counts as_is = { 0 }, shifted = { 0 };
@@ -207,18 +221,23 @@ static enum lossless_form choose(const struct shape *shape, const uint8_t *raw, 
 }
 
 /* false when the group is not worth it. */
-static bool encode_group(struct piece_sink *sink, const struct range_table *table, const uint16_t *base, const struct speckv_geometry *geometry,
-			 const uint8_t *raw)
+static bool encode_group(struct piece_sink *sink, const struct range_table *table,
+	const uint16_t *base, const struct speckv_geometry *geometry, const uint8_t *raw)
 {
 	const struct codec_kernels *kernels = codec_kernels();
 	unsigned int head_dim = geometry->head_dim;
-	uint32_t plain_bytes = lossless_plain_bytes(head_dim, lossless_layout(geometry->dtype).plain), states[RANGE_STATES], escapes, code;
-	uint8_t symbols[LOSSLESS_ELEMENTS_MAX] __attribute__((aligned(64))), codes[LOSSLESS_ELEMENTS_MAX];
-	uint8_t plain[LOSSLESS_PLAIN_MAX + RANGE_SLACK], escaped[2 * LOSSLESS_ESCAPES_MAX(CODEC_HEAD_DIM_MAX)];
+	uint32_t plain_bytes =
+			 lossless_plain_bytes(head_dim, lossless_layout(geometry->dtype).plain),
+		 states[RANGE_STATES], escapes, code;
+	uint8_t symbols[LOSSLESS_ELEMENTS_MAX] __attribute__((aligned(64))),
+		codes[LOSSLESS_ELEMENTS_MAX];
+	uint8_t plain[LOSSLESS_PLAIN_MAX + RANGE_SLACK],
+		escaped[2 * LOSSLESS_ESCAPES_MAX(CODEC_HEAD_DIM_MAX)];
 	uint8_t record[LOSSLESS_COUNTS_BYTES + LOSSLESS_RECORD_MAX], *at = record;
 
 	memset(record, 0, LOSSLESS_COUNTS_BYTES + RANGE_STATES_MAX + 3);
-	escapes = kernels->lossless_split(raw, table, base, head_dim, geometry->dtype, symbols, plain, escaped);
+	escapes = kernels->lossless_split(raw, table, base, head_dim, geometry->dtype, symbols,
+		plain, escaped);
 	if (escapes > LOSSLESS_ESCAPES_MAX(head_dim))
 		return false;
 	plain_bytes -= RANGE_LAST_BYTES;
@@ -226,18 +245,22 @@ static bool encode_group(struct piece_sink *sink, const struct range_table *tabl
 	code = kernels->range_code(table, NULL, symbols, head_dim, states, codes + sizeof(codes));
 	codec_put16(at, (uint16_t)code);
 	codec_put16(at + 2, (uint16_t)escapes);
-	at += LOSSLESS_COUNTS_BYTES + range_write_states(states, at + 4, at + LOSSLESS_COUNTS_BYTES);
+	at += LOSSLESS_COUNTS_BYTES +
+		range_write_states(states, at + 4, at + LOSSLESS_COUNTS_BYTES);
 	memcpy(at, codes + sizeof(codes) - code, code);
 	memcpy(at + code, escaped, 2 * escapes);
 	memcpy(at + code + 2 * escapes, plain, plain_bytes);
 	return piece_give(sink, record, (uint64_t)(at - record) + code + 2 * escapes + plain_bytes);
 }
 
-static bool encode_coded(const struct speckv_geometry *geometry, const uint8_t *raw, struct piece_sink *sink, enum lossless_form *form)
+static bool encode_coded(const struct speckv_geometry *geometry, const uint8_t *raw,
+	struct piece_sink *sink, enum lossless_form *form)
 {
-	const struct shape shape = { lossless_layout(geometry->dtype), geometry->kv_heads, geometry->tokens, geometry->head_dim,
-				     lossless_value_mask(lossless_layout(geometry->dtype)) };
-	size_t head_bytes = (size_t)shape.tokens * shape.head_dim * shape.layout.bytes, group_bytes = head_bytes / shape.tokens * CODEC_GROUP_TOKENS;
+	const struct shape shape = { lossless_layout(geometry->dtype), geometry->kv_heads,
+		geometry->tokens, geometry->head_dim,
+		lossless_value_mask(lossless_layout(geometry->dtype)) };
+	size_t head_bytes = (size_t)shape.tokens * shape.head_dim * shape.layout.bytes,
+	       group_bytes = head_bytes / shape.tokens * CODEC_GROUP_TOKENS;
 	uint8_t header[LOSSLESS_HEADER_BYTES], offsets[CODEC_HEAD_DIM_MAX / 2];
 	uint16_t base[CODEC_HEAD_DIM_MAX + RANGE_STATES];
 	struct range_table table;
@@ -245,8 +268,11 @@ static bool encode_coded(const struct speckv_geometry *geometry, const uint8_t *
 	uint32_t lowest;
 
 	*form = choose(&shape, raw, &plan, &lowest);
-	if (plan.cost / (8 * 256) + shape.heads * (uint64_t)lossless_plain_bytes(shape.head_dim, shape.layout.plain) *
-					    (shape.tokens / CODEC_GROUP_TOKENS) > sink->most)
+	if (plan.cost / (8 * 256) +
+			shape.heads *
+				(uint64_t)lossless_plain_bytes(shape.head_dim, shape.layout.plain) *
+				(shape.tokens / CODEC_GROUP_TOKENS) >
+		sink->most)
 		return false;
 	memcpy(header, plan.frequency, sizeof(plan.frequency));
 	codec_put16(header + RANGE_SYMBOLS, plan.origin);
@@ -258,16 +284,18 @@ static bool encode_coded(const struct speckv_geometry *geometry, const uint8_t *
 			if (!piece_give(sink, offsets, shape.head_dim / 2))
 				return false;
 		}
-		codec_lossless_base(plan.origin, *form == LOSSLESS_SHIFTED ? offsets : NULL, shape.head_dim, base);
+		codec_lossless_base(plan.origin, *form == LOSSLESS_SHIFTED ? offsets : NULL,
+			shape.head_dim, base);
 		for (size_t at = 0; at < head_bytes; at += group_bytes)
-			if (!encode_group(sink, &table, base, geometry, raw + head * head_bytes + at))
+			if (!encode_group(sink, &table, base, geometry,
+				    raw + head * head_bytes + at))
 				return false;
 	}
 	return true;
 }
 
-int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
-			  struct codec_section *section)
+int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
+	const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
 	uint64_t raw_bytes = codec_section_raw_bytes(geometry);
 	struct piece_sink sink = { out, 0, raw_bytes - 1, ~0u };

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a codec mode is to the frame around it: how long a section may be, and how one is made and read.
+ * What a codec mode is to the frame around it: how long a section may be, and how one is made and
+ * read.
  *
- * A section is one tensor (K or V) of one layer: [kv_heads][tokens][head_dim]. Sections are read from memory that may change
- * at any moment, so a mode reads each byte once, through the copying checksum, and works on its private copy.
+ * A section is one tensor (K or V) of one layer: [kv_heads][tokens][head_dim]. Sections are read
+ * from memory that may change at any moment, so a mode reads each byte once, through the copying
+ * checksum, and works on its private copy.
  */
 #ifndef SPECKV_CODEC_MODE_H
 #define SPECKV_CODEC_MODE_H
@@ -23,7 +25,10 @@ struct codec_section {
 	uint32_t offset_lines, length, crc, parameter;
 };
 
-/* Calibrated modes work on integers of at most this magnitude, in units of 2^unit that the calibration says; means too. */
+/*
+ * Calibrated modes work on integers of at most this magnitude, in units of 2^unit that the
+ * calibration says; means too.
+ */
 #define CODEC_INPUT_MAX 16383
 #define CODEC_UNIT_MIN (-60)
 #define CODEC_UNIT_MAX 40
@@ -40,17 +45,29 @@ struct codec_mode {
 	bool (*parameter_valid)(uint32_t parameter);
 	uint64_t (*section_max)(const struct speckv_geometry *geometry, enum codec_tensor tensor);
 	uint64_t (*section_min)(const struct speckv_geometry *geometry, enum codec_tensor tensor);
-	/* `out` has room for section_max; fills in length, crc and parameter. -ENODATA: a value this mode cannot hold. */
-	int (*encode)(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
-		      struct codec_section *section);
-	/* `in` has section->length readable bytes, between section_min and section_max; `streamed` as in frame.h. -EBADMSG. */
-	int (*decode)(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section,
-		      const uint8_t *in, uint8_t *raw, bool streamed);
-	/* Calibrated modes have these instead. section->parameter is given, and its layer and heads are in the calibration. */
-	int (*encode_calibrated)(const struct codec_calibrated *by, const struct speckv_geometry *geometry, enum codec_tensor tensor,
-				 const uint8_t *raw, uint8_t *out, struct codec_section *section);
-	int (*decode_calibrated)(const struct codec_calibrated *by, const struct speckv_geometry *geometry, enum codec_tensor tensor,
-				 const struct codec_section *section, const uint8_t *in, uint8_t *raw);
+	/*
+	 * `out` has room for section_max; fills in length, crc and parameter. -ENODATA: a value
+	 * this mode cannot hold.
+	 */
+	int (*encode)(const struct speckv_geometry *geometry, enum codec_tensor tensor,
+		const uint8_t *raw, uint8_t *out, struct codec_section *section);
+	/*
+	 * `in` has section->length readable bytes, between section_min and section_max; `streamed`
+	 * as in frame.h. -EBADMSG.
+	 */
+	int (*decode)(const struct speckv_geometry *geometry, enum codec_tensor tensor,
+		const struct codec_section *section, const uint8_t *in, uint8_t *raw,
+		bool streamed);
+	/*
+	 * Calibrated modes have these instead. section->parameter is given, and its layer and heads
+	 * are in the calibration.
+	 */
+	int (*encode_calibrated)(const struct codec_calibrated *by,
+		const struct speckv_geometry *geometry, enum codec_tensor tensor,
+		const uint8_t *raw, uint8_t *out, struct codec_section *section);
+	int (*decode_calibrated)(const struct codec_calibrated *by,
+		const struct speckv_geometry *geometry, enum codec_tensor tensor,
+		const struct codec_section *section, const uint8_t *in, uint8_t *raw);
 };
 
 extern const struct codec_mode codec_mode_raw;
@@ -76,7 +93,8 @@ static inline uint64_t codec_lines(uint64_t bytes)
 
 static inline uint32_t codec_get32(const uint8_t *at)
 {
-	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 |
+		(uint32_t)at[3] << 24;
 }
 
 static inline uint16_t codec_get16(const uint8_t *at)

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Sections of no fixed length, read and written piece by piece, each through the copying checksum. */
+/*
+ * Sections of no fixed length, read and written piece by piece, each through the copying checksum.
+ */
 #ifndef SPECKV_CODEC_PIECE_H
 #define SPECKV_CODEC_PIECE_H
 

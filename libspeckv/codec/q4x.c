@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Mode q4x: fixed rate, trellis-coded. K is rotated by a Hadamard transform, less the mean of its group, and held in 4 bits, V in 3 bits as
- * it is; one 8-bit logarithmic scale a token. FORMAT.md section 5 is the definition; the portable kernels below follow it word by word.
+ * Mode q4x: fixed rate, trellis-coded. K is rotated by a Hadamard transform, less the mean of its
+ * group, and held in 4 bits, V in 3 bits as it is; one 8-bit logarithmic scale a token. FORMAT.md
+ * section 5 is the definition; the portable kernels below follow it word by word.
  */
 #include <errno.h>
 #include <limits.h>
@@ -13,7 +14,8 @@
 
 static bool supports(const struct speckv_geometry *geometry)
 {
-	return (geometry->dtype == SPECKV_DTYPE_BF16 || geometry->dtype == SPECKV_DTYPE_FP16) && codec_head_dim_lossy(geometry->head_dim);
+	return (geometry->dtype == SPECKV_DTYPE_BF16 || geometry->dtype == SPECKV_DTYPE_FP16) &&
+		codec_head_dim_lossy(geometry->head_dim);
 }
 
 static bool parameter_valid(uint32_t parameter)
@@ -31,7 +33,7 @@ static uint64_t section_bytes(const struct speckv_geometry *geometry, enum codec
 	return groups_of(geometry) * q4x_group_bytes(geometry->head_dim, tensor);
 }
 
-/* ---- portable kernels --------------------------------------------------------------------------------------------- */
+/* ---- portable kernels ----------------------------------------------------------------------- */
 
 /* The exponent of a token's largest magnitude: floor(log2). */
 struct extent {
@@ -39,7 +41,8 @@ struct extent {
 	bool zero;
 };
 
-static int measure(const struct float_layout *layout, const uint8_t *raw, unsigned int head_dim, struct extent *extent)
+static int measure(const struct float_layout *layout, const uint8_t *raw, unsigned int head_dim,
+	struct extent *extent)
 {
 	uint32_t largest = 0, significand;
 
@@ -52,19 +55,22 @@ static int measure(const struct float_layout *layout, const uint8_t *raw, unsign
 	if (largest >= layout->infinity)
 		return -ENODATA;
 	extent->zero = !largest;
-	extent->exponent = (int)float_split(layout, largest, &significand) - layout->bias - (int)layout->mantissa_bits;
+	extent->exponent = (int)float_split(layout, largest, &significand) - layout->bias -
+		(int)layout->mantissa_bits;
 	extent->exponent += bit_length(significand) - 1;
 	return 0;
 }
 
 /* A token's values as integers, in units of 2^unit. */
-static void align(const struct float_layout *layout, const uint8_t *raw, unsigned int head_dim, int unit, int32_t *out)
+static void align(const struct float_layout *layout, const uint8_t *raw, unsigned int head_dim,
+	int unit, int32_t *out)
 {
 	for (unsigned int c = 0; c < head_dim; c++) {
 		uint32_t word = codec_get16(raw + 2 * c), significand;
 		int field = (int)float_split(layout, word & 0x7fff, &significand);
 
-		out[c] = float_align(significand, field - layout->bias - (int)layout->mantissa_bits - unit);
+		out[c] = float_align(significand,
+			field - layout->bias - (int)layout->mantissa_bits - unit);
 		if (word & 0x8000)
 			out[c] = -out[c];
 	}
@@ -75,11 +81,16 @@ static int32_t largest_of(const int32_t *values, unsigned int count)
 	int32_t largest = 0;
 
 	for (unsigned int i = 0; i < count; i++)
-		largest = values[i] > largest ? values[i] : -values[i] > largest ? -values[i] : largest;
+		largest = values[i] > largest  ? values[i]
+			: -values[i] > largest ? -values[i]
+					       : largest;
 	return largest;
 }
 
-/* The fine cell that z lies in: 8 (K) or 16 (V) to each step of the union codebook, as far as a byte goes. */
+/*
+ * The fine cell that z lies in: 8 (K) or 16 (V) to each step of the union codebook, as far as a
+ * byte goes.
+ */
 static int cell(int32_t z, unsigned int t, enum codec_tensor tensor)
 {
 	int magnitude = (z < 0 ? -z : z) * q4x_reciprocal[t] >> (tensor == CODEC_K ? 16 : 15);
@@ -97,10 +108,14 @@ static unsigned int fine_log2(enum codec_tensor tensor)
 	return tensor == CODEC_K ? 3 : 4;
 }
 
-/* Where the cell lies among those of a subset, from -128 on: its upper bits are the level's place, those below the distance from it. */
+/*
+ * Where the cell lies among those of a subset, from -128 on: its upper bits are the level's place,
+ * those below the distance from it.
+ */
 static unsigned int within(int cell_number, unsigned int subset, enum codec_tensor tensor)
 {
-	int fine = 1 << fine_log2(tensor), at = cell_number + 2 * fine - (int)subset * fine - fine / 2;
+	int fine = 1 << fine_log2(tensor),
+	    at = cell_number + 2 * fine - (int)subset * fine - fine / 2;
 
 	return (unsigned int)((at < -128 ? -128 : at > 127 ? 127 : at) + 128);
 }
@@ -110,8 +125,12 @@ static unsigned int saturate(unsigned int metric)
 	return metric < 255 ? metric : 255;
 }
 
-/* The codes of one token from its cells: the path of least squared error through the trellis, as far as the metrics see. */
-static void quantise(const int *cells, unsigned int head_dim, enum codec_tensor tensor, uint8_t *codes)
+/*
+ * The codes of one token from its cells: the path of least squared error through the trellis, as
+ * far as the metrics see.
+ */
+static void quantise(const int *cells, unsigned int head_dim, enum codec_tensor tensor,
+	uint8_t *codes)
 {
 	unsigned int metric[4] = { 0, 255, 255, 255 }, fine = fine_log2(tensor), state = 0;
 	uint8_t older[CODEC_HEAD_DIM_MAX][4];
@@ -126,7 +145,10 @@ static void quantise(const int *cells, unsigned int head_dim, enum codec_tensor 
 
 			distance[j] = (unsigned int)(apart * apart) >> (outer ? 2 : 4);
 		}
-		/* State: 2 p(c) + p(c-1); it is reached from those where the latter is their upper bit. */
+		/*
+		 * State: 2 p(c) + p(c-1); it is reached from those where the latter is their upper
+		 * bit.
+		 */
 		for (unsigned int s = 0; s < 4; s++) {
 			unsigned int from = 2 * (s & 1), subset = (s & 1) | (s & 2);
 			unsigned int first = saturate(metric[from] + distance[subset]);
@@ -143,14 +165,17 @@ static void quantise(const int *cells, unsigned int head_dim, enum codec_tensor 
 		if (metric[s] < metric[state])
 			state = s;
 	for (unsigned int c = head_dim; c-- > 0;) {
-		unsigned int subset = (state & 1) | ((state & 2) ^ (unsigned int)(2 * older[c][state]));
+		unsigned int subset = (state & 1) |
+			((state & 2) ^ (unsigned int)(2 * older[c][state]));
 
-		codes[c] = (uint8_t)((state >> 1) << (q4x_bits(tensor) - 1) | within(cells[c], subset, tensor) >> (fine + 2));
+		codes[c] = (uint8_t)((state >> 1) << (q4x_bits(tensor) - 1) |
+			within(cells[c], subset, tensor) >> (fine + 2));
 		state = 2 * (state & 1) | older[c][state];
 	}
 }
 
-static void write_codes(const uint8_t *codes, unsigned int head_dim, unsigned int bits, uint8_t *out)
+static void write_codes(const uint8_t *codes, unsigned int head_dim, unsigned int bits,
+	uint8_t *out)
 {
 	for (unsigned int c = 0; c < head_dim; c++) {
 		unsigned int at = c * bits;
@@ -161,8 +186,11 @@ static void write_codes(const uint8_t *codes, unsigned int head_dim, unsigned in
 	}
 }
 
-/* One token of integers in units of 2^unit; `mean` of its coefficients is NULL where there is none. */
-static int encode_token(int32_t *z, int unit, const int32_t *mean, unsigned int head_dim, enum codec_tensor tensor, uint8_t *scale, uint8_t *out)
+/*
+ * One token of integers in units of 2^unit; `mean` of its coefficients is NULL where there is none.
+ */
+static int encode_token(int32_t *z, int unit, const int32_t *mean, unsigned int head_dim,
+	enum codec_tensor tensor, uint8_t *scale, uint8_t *out)
 {
 	int cells[CODEC_HEAD_DIM_MAX], code;
 	uint8_t codes[CODEC_HEAD_DIM_MAX];
@@ -196,10 +224,12 @@ static int encode_token(int32_t *z, int unit, const int32_t *mean, unsigned int 
 	return 0;
 }
 
-int codec_q4x_encode_portable(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group)
+int codec_q4x_encode_portable(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *group)
 {
 	const struct float_layout *layout = float_layout(dtype);
-	int precision = tensor == CODEC_K ? Q4X_K_PRECISION : Q4X_V_PRECISION, most = INT_MIN, least = INT_MAX;
+	int precision = tensor == CODEC_K ? Q4X_K_PRECISION : Q4X_V_PRECISION, most = INT_MIN,
+	    least = INT_MAX;
 	struct extent extents[CODEC_GROUP_TOKENS];
 	int32_t values[CODEC_HEAD_DIM_MAX], mean[CODEC_HEAD_DIM_MAX] = { 0 };
 	bool alike = tensor == CODEC_K;
@@ -232,7 +262,8 @@ int codec_q4x_encode_portable(const uint8_t *raw, unsigned int head_dim, unsigne
 		if (extents[t].zero)
 			continue;
 		align(layout, raw + 2 * t * head_dim, head_dim, unit, values);
-		rc = encode_token(values, unit, alike ? mean : NULL, head_dim, tensor, group + t, codes + t * q4x_token_bytes(head_dim, tensor));
+		rc = encode_token(values, unit, alike ? mean : NULL, head_dim, tensor, group + t,
+			codes + t * q4x_token_bytes(head_dim, tensor));
 		if (rc)
 			return rc;
 	}
@@ -243,12 +274,15 @@ int codec_q4x_encode_portable(const uint8_t *raw, unsigned int head_dim, unsigne
 static void read_mean(const uint8_t *part, unsigned int head_dim, int32_t *levels)
 {
 	for (unsigned int c = 0; c < head_dim; c++)
-		levels[c] = c < q4x_means(head_dim) && part[head_dim / 2 - 1] ? (part[c / 2] >> 4 * (c % 2) & 15) - 8 : 0;
+		levels[c] = c < q4x_means(head_dim) && part[head_dim / 2 - 1]
+			? (part[c / 2] >> 4 * (c % 2) & 15) - 8
+			: 0;
 	q4x_rotate(levels, head_dim);
 }
 
 /* A token's levels, in half steps. */
-static void read_levels(const uint8_t *in, unsigned int head_dim, enum codec_tensor tensor, int32_t *levels)
+static void read_levels(const uint8_t *in, unsigned int head_dim, enum codec_tensor tensor,
+	int32_t *levels)
 {
 	const uint8_t *positive = tensor == CODEC_K ? q4x_levels_k : q4x_levels_v;
 	unsigned int bits = q4x_bits(tensor), before = 0, zero = 1u << bits;
@@ -267,8 +301,12 @@ static void read_levels(const uint8_t *in, unsigned int head_dim, enum codec_ten
 	}
 }
 
-/* The binary32 number nearest to the sum of first * 2^first_exponent and second * 2^second_exponent: magnitude * 2^exponent. */
-static uint32_t nearest_sum(int64_t first, int first_exponent, int64_t second, int second_exponent, bool *negative, int *exponent)
+/*
+ * The binary32 number nearest to the sum of first * 2^first_exponent and second *
+ * 2^second_exponent: magnitude * 2^exponent.
+ */
+static uint32_t nearest_sum(int64_t first, int first_exponent, int64_t second, int second_exponent,
+	bool *negative, int *exponent)
 {
 	uint64_t magnitude, rest;
 	int64_t sum;
@@ -276,7 +314,8 @@ static uint32_t nearest_sum(int64_t first, int first_exponent, int64_t second, i
 
 	/* Exponents lie 31 apart at most, numbers below 2^24. */
 	*exponent = first_exponent < second_exponent ? first_exponent : second_exponent;
-	sum = first * (INT64_C(1) << (first_exponent - *exponent)) + second * (INT64_C(1) << (second_exponent - *exponent));
+	sum = first * (INT64_C(1) << (first_exponent - *exponent)) +
+		second * (INT64_C(1) << (second_exponent - *exponent));
 	*negative = sum < 0;
 	magnitude = (uint64_t)(sum < 0 ? -sum : sum);
 	while (magnitude >> down >> 24)
@@ -289,8 +328,8 @@ static uint32_t nearest_sum(int64_t first, int first_exponent, int64_t second, i
 	return (uint32_t)(magnitude + (2 * rest + (magnitude & 1) > UINT64_C(1) << down));
 }
 
-void codec_q4x_decode_portable(const uint8_t *group, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *raw,
-			       bool streamed)
+void codec_q4x_decode_portable(const uint8_t *group, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *raw, bool streamed)
 {
 	const uint8_t *part = group + Q4X_SCALES, *codes = group + q4x_codes_at(head_dim, tensor);
 	unsigned int mean_code = tensor == CODEC_K ? part[head_dim / 2 - 1] : 0;
@@ -300,7 +339,8 @@ void codec_q4x_decode_portable(const uint8_t *group, unsigned int head_dim, unsi
 	(void)streamed;
 	if (tensor == CODEC_K)
 		read_mean(part, head_dim, mean);
-	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++, raw += 2 * head_dim, codes += q4x_token_bytes(head_dim, tensor)) {
+	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS;
+		t++, raw += 2 * head_dim, codes += q4x_token_bytes(head_dim, tensor)) {
 		unsigned int step = group[t] - (group[t] > 0);
 		int32_t mantissa = group[t] ? q4x_mantissas[step % 8] : 0;
 
@@ -310,8 +350,9 @@ void codec_q4x_decode_portable(const uint8_t *group, unsigned int head_dim, unsi
 		for (unsigned int c = 0; c < head_dim; c++) {
 			bool negative;
 			int exponent;
-			uint32_t magnitude = nearest_sum(v[c] * mantissa, (int)step / 8 - 32, mean[c] * q4x_mantissas[(mean_code - 1) % 8],
-							 mean_exponent, &negative, &exponent);
+			uint32_t magnitude = nearest_sum(v[c] * mantissa, (int)step / 8 - 32,
+				mean[c] * q4x_mantissas[(mean_code - 1) % 8], mean_exponent,
+				&negative, &exponent);
 
 			magnitude = float_nearest(float_layout(dtype), magnitude, exponent);
 			codec_put16(raw + 2 * c, (uint16_t)(magnitude | (negative ? 0x8000 : 0)));
@@ -319,10 +360,10 @@ void codec_q4x_decode_portable(const uint8_t *group, unsigned int head_dim, unsi
 	}
 }
 
-/* ---- sections ----------------------------------------------------------------------------------------------------- */
+/* ---- sections ------------------------------------------------------------------------------- */
 
-static int encode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
-		  struct codec_section *section)
+static int encode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
+	const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
 	const struct codec_kernels *kernels = codec_kernels();
 	uint32_t bytes = q4x_group_bytes(geometry->head_dim, tensor);
@@ -330,7 +371,8 @@ static int encode(const struct speckv_geometry *geometry, enum codec_tensor tens
 	uint32_t state = ~0u;
 
 	for (uint64_t i = 0; i < groups_of(geometry); i++) {
-		int rc = kernels->q4x_encode(raw, geometry->head_dim, geometry->dtype, tensor, group);
+		int rc = kernels->q4x_encode(raw, geometry->head_dim, geometry->dtype, tensor,
+			group);
 
 		if (rc)
 			return rc;
@@ -344,8 +386,8 @@ static int encode(const struct speckv_geometry *geometry, enum codec_tensor tens
 	return 0;
 }
 
-static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section,
-		  const uint8_t *in, uint8_t *raw, bool streamed)
+static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
+	const struct codec_section *section, const uint8_t *in, uint8_t *raw, bool streamed)
 {
 	const struct codec_kernels *kernels = codec_kernels();
 	uint32_t bytes = q4x_group_bytes(geometry->head_dim, tensor);
@@ -355,7 +397,8 @@ static int decode(const struct speckv_geometry *geometry, enum codec_tensor tens
 	for (uint64_t i = 0; i < groups_of(geometry); i++) {
 		state = kernels->crc_copy(state, group, in, bytes);
 		codec_fetch(in + bytes, bytes);
-		kernels->q4x_decode(group, geometry->head_dim, geometry->dtype, tensor, raw, streamed);
+		kernels->q4x_decode(group, geometry->head_dim, geometry->dtype, tensor, raw,
+			streamed);
 		raw += 2 * CODEC_GROUP_TOKENS * geometry->head_dim;
 		in += bytes;
 	}

@@ -20,28 +20,28 @@ INLINE unsigned int round_to_nearest(void)
 }
 
 /* Constant head sizes: registers and loops are laid out for each. */
-#define FOR_HEAD_SIZE(head_dim, call, ...)         \
-	do {                                       \
-		switch (head_dim) {                \
-		case 64:                           \
-			call(64, __VA_ARGS__);     \
-			break;                     \
-		case 80:                           \
-			call(80, __VA_ARGS__);     \
-			break;                     \
-		case 96:                           \
-			call(96, __VA_ARGS__);     \
-			break;                     \
-		case 128:                          \
-			call(128, __VA_ARGS__);    \
-			break;                     \
-		case 192:                          \
-			call(192, __VA_ARGS__);    \
-			break;                     \
-		default:                           \
-			call(256, __VA_ARGS__);    \
-			break;                     \
-		}                                  \
+#define FOR_HEAD_SIZE(head_dim, call, ...)      \
+	do {                                    \
+		switch (head_dim) {             \
+		case 64:                        \
+			call(64, __VA_ARGS__);  \
+			break;                  \
+		case 80:                        \
+			call(80, __VA_ARGS__);  \
+			break;                  \
+		case 96:                        \
+			call(96, __VA_ARGS__);  \
+			break;                  \
+		case 128:                       \
+			call(128, __VA_ARGS__); \
+			break;                  \
+		case 192:                       \
+			call(192, __VA_ARGS__); \
+			break;                  \
+		default:                        \
+			call(256, __VA_ARGS__); \
+			break;                  \
+		}                               \
 	} while (0)
 
 #endif

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Decoding of mode q4x with AVX-512 (VBMI); FORMAT.md section 5 is the definition, q4x.c the reference, q4x_decode_avx2.c the sibling.
+ * Decoding of mode q4x with AVX-512 (VBMI); FORMAT.md section 5 is the definition, q4x.c the
+ * reference, q4x_decode_avx2.c the sibling.
  *
- * Floating point appears only where it is exact or where its rounding is the one that the format asks for, whatever the thread's mode.
+ * Floating point appears only where it is exact or where its rounding is the one that the format
+ * asks for, whatever the thread's mode.
  */
 #include <immintrin.h>
 #include <string.h>
@@ -30,23 +32,29 @@ INLINE void put(uint8_t *to, __m512i value, bool streamed)
 /* Half steps of a group's 64 tokens as floats; 0 for scale code 0. */
 INLINE void half_steps(const uint8_t *scales, float *out)
 {
-	const __m512 eighths = _mm512_cvtepi32_ps(_mm512_broadcast_i64x4(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)q4x_mantissas))));
+	const __m512 eighths = _mm512_cvtepi32_ps(_mm512_broadcast_i64x4(
+		_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)q4x_mantissas))));
 
 	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t += 16) {
 		__m512i code = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(scales + t)));
 		__mmask16 some = _mm512_test_epi32_mask(code, code);
 		__m512i step = _mm512_sub_epi32(code, _mm512_set1_epi32(1));
 		/* 2^(step / 8 - 32), made as the bits of a float */
-		__m512i power = _mm512_slli_epi32(_mm512_add_epi32(_mm512_srli_epi32(step, 3), _mm512_set1_epi32(127 - 32)), 23);
+		__m512i power = _mm512_slli_epi32(_mm512_add_epi32(_mm512_srli_epi32(step, 3),
+							  _mm512_set1_epi32(127 - 32)),
+			23);
 
-		_mm512_storeu_ps(out + t, _mm512_maskz_mul_ps(some, _mm512_permutexvar_ps(step, eighths), _mm512_castsi512_ps(power)));
+		_mm512_storeu_ps(out + t,
+			_mm512_maskz_mul_ps(some, _mm512_permutexvar_ps(step, eighths),
+				_mm512_castsi512_ps(power)));
 	}
 }
 
 /* value * scale + more, rounded once. A scale of 0 gives `more`, or +0. */
 INLINE __m512 scaled(__m512 value, __m512 scale, __m512 more)
 {
-	return _mm512_fmadd_round_ps(value, scale, more, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+	return _mm512_fmadd_round_ps(value, scale, more,
+		_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
 /* 32 floats to 16 bits each: to nearest, ties to even. */
@@ -58,25 +66,32 @@ INLINE __m512i to_floats(unsigned int dtype, __m512 low, __m512 high)
 #ifdef CODEC_NATIVE_BF16
 		return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 #else
-		static const uint16_t upper_halves[32] = { 1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
-							   33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63 };
+		static const uint16_t upper_halves[32] = { 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21,
+			23, 25, 27, 29, 31, 33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59,
+			61, 63 };
 		const __m512i below_half = _mm512_set1_epi32(0x7fff), one = _mm512_set1_epi32(1);
 		__m512i a = _mm512_castps_si512(low), b = _mm512_castps_si512(high);
 
-		a = _mm512_add_epi32(_mm512_add_epi32(a, below_half), _mm512_and_si512(_mm512_srli_epi32(a, 16), one));
-		b = _mm512_add_epi32(_mm512_add_epi32(b, below_half), _mm512_and_si512(_mm512_srli_epi32(b, 16), one));
+		a = _mm512_add_epi32(_mm512_add_epi32(a, below_half),
+			_mm512_and_si512(_mm512_srli_epi32(a, 16), one));
+		b = _mm512_add_epi32(_mm512_add_epi32(b, below_half),
+			_mm512_and_si512(_mm512_srli_epi32(b, 16), one));
 		return _mm512_permutex2var_epi16(a, _mm512_loadu_si512(upper_halves), b);
 #endif
 	}
 	low = _mm512_max_ps(_mm512_min_ps(low, most), least);
 	high = _mm512_max_ps(_mm512_min_ps(high, most), least);
-	return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)),
-				  _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), 1);
+	return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(low,
+					  _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)),
+		_mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), 1);
 }
 
-/* ---- K ------------------------------------------------------------------------------------------------------------ */
+/* ---- K -------------------------------------------------------------------------------------- */
 
-/* Butterflies of the pairs that differ in one bit of the register's number; none where `wanted` is not set. */
+/*
+ * Butterflies of the pairs that differ in one bit of the register's number; none where `wanted` is
+ * not set.
+ */
 INLINE void between(__m512i *r, unsigned int bit, bool wanted)
 {
 #pragma GCC unroll 4
@@ -89,7 +104,10 @@ INLINE void between(__m512i *r, unsigned int bit, bool wanted)
 		}
 }
 
-/* The pairs that differ in one bit of the register's number give it a place among their words, or lanes, which give another up for it. */
+/*
+ * The pairs that differ in one bit of the register's number give it a place among their words, or
+ * lanes, which give another up for it.
+ */
 #define EXCHANGE(r, bit, low, high)                                     \
 	do {                                                            \
 		for (unsigned int i = 0; i < 4; i++)                    \
@@ -105,17 +123,23 @@ INLINE void between(__m512i *r, unsigned int bit, bool wanted)
 #define PIECE(i) ((i) >> 1 | ((i) & 1) << 1)
 
 /*
- * The transform of 128 channels in slices of 2^slice_log2, out of bytes of the even channels and of the odd ones, all `bias` more than they
- * stand for. In natural order within a register; the first two channels of a slice are too large by `bias` times its size.
+ * The transform of 128 channels in slices of 2^slice_log2, out of bytes of the even channels and of
+ * the odd ones, all `bias` more than they stand for. In natural order within a register; the first
+ * two channels of a slice are too large by `bias` times its size.
  *
- * Each bit of the channel's number takes its turn as the number of a register, where butterflies need no shuffle: numbered 2, 1 they are
- * channel bits 0, 1 at first, words are 3, 4, 2, lanes 5, 6; they end as 5, 6 and 0, 1, 2 and 3, 4.
+ * Each bit of the channel's number takes its turn as the number of a register, where butterflies
+ * need no shuffle: numbered 2, 1 they are channel bits 0, 1 at first, words are 3, 4, 2, lanes 5,
+ * 6; they end as 5, 6 and 0, 1, 2 and 3, 4.
  */
 INLINE void transform(__m512i even, __m512i odd, int bias, unsigned int slice_log2, __m512i *r)
 {
 	const __m512i plus = _mm512_set1_epi8(1), minus = _mm512_set1_epi16((short)0xff01);
-	const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
-	/* Channel bit 0: sums are twice the bias too large, differences are made so. Then bit 1, whose own differences lose it. */
+	const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3,
+		6, 7, 10, 11, 14, 15));
+	/*
+	 * Channel bit 0: sums are twice the bias too large, differences are made so. Then bit 1,
+	 * whose own differences lose it.
+	 */
 	__m512i s = _mm512_shuffle_epi8(_mm512_add_epi8(even, odd), order);
 	__m512i d = _mm512_add_epi8(_mm512_sub_epi8(even, odd), _mm512_set1_epi8((char)(2 * bias)));
 
@@ -139,44 +163,54 @@ INLINE void transform(__m512i even, __m512i odd, int bias, unsigned int slice_lo
 /* What register i of transform() is too large by. */
 INLINE __m512i excess(int bias, unsigned int slice_log2, unsigned int i)
 {
-	const __mmask32 low = 32 * PIECE(i) % (1u << slice_log2) == 0 ? 3 : 0, high = slice_log2 < 5 ? 3 << 16 : 0;
+	const __mmask32 low = 32 * PIECE(i) % (1u << slice_log2) == 0 ? 3 : 0,
+			high = slice_log2 < 5 ? 3 << 16 : 0;
 
 	return _mm512_maskz_set1_epi16(low | high, (short)(bias << slice_log2));
 }
 
 /*
- * Levels of K by number, 16 p(c-1) + 8 (p(c) xor p(c-2)) + m(c), twice over, for there is one bit more that may be anything. They are kept
- * without a sign: BIAS more than they are.
+ * Levels of K by number, 16 p(c-1) + 8 (p(c) xor p(c-2)) + m(c), twice over, for there is one bit
+ * more that may be anything. They are kept without a sign: BIAS more than they are.
  */
 #define BIAS 42
 #define LEVEL(i) ((int8_t)(BIAS + (i)))
-#define LEVELS                                                                                                               \
-	LEVEL(-42), LEVEL(-26), LEVEL(-15), LEVEL(-7), LEVEL(1), LEVEL(9), LEVEL(17), LEVEL(30),                             \
-		LEVEL(-34), LEVEL(-19), LEVEL(-11), LEVEL(-3), LEVEL(5), LEVEL(13), LEVEL(22), LEVEL(38),                    \
-		LEVEL(-38), LEVEL(-22), LEVEL(-13), LEVEL(-5), LEVEL(3), LEVEL(11), LEVEL(19), LEVEL(34),                    \
-		LEVEL(-30), LEVEL(-17), LEVEL(-9), LEVEL(-1), LEVEL(7), LEVEL(15), LEVEL(26), LEVEL(42)
+#define LEVELS                                                                                   \
+	LEVEL(-42), LEVEL(-26), LEVEL(-15), LEVEL(-7), LEVEL(1), LEVEL(9), LEVEL(17), LEVEL(30), \
+		LEVEL(-34), LEVEL(-19), LEVEL(-11), LEVEL(-3), LEVEL(5), LEVEL(13), LEVEL(22),   \
+		LEVEL(38), LEVEL(-38), LEVEL(-22), LEVEL(-13), LEVEL(-5), LEVEL(3), LEVEL(11),   \
+		LEVEL(19), LEVEL(34), LEVEL(-30), LEVEL(-17), LEVEL(-9), LEVEL(-1), LEVEL(7),    \
+		LEVEL(15), LEVEL(26), LEVEL(42)
 static const int8_t levels[64] __attribute__((aligned(64))) = { LEVELS, LEVELS };
 
 /* Bits of `yes` where the mask has ones, of `no` elsewhere. */
 #define SELECT(mask, yes, no) _mm512_ternarylogic_epi64(mask, yes, no, 0xca)
 
-/* Levels of 128 channels, with their bias, out of 64 bytes and the byte before; `keep` has no bit where a token starts. */
+/*
+ * Levels of 128 channels, with their bias, out of 64 bytes and the byte before; `keep` has no bit
+ * where a token starts.
+ */
 INLINE void read_levels(const uint8_t *codes, uint64_t keep, __m512i *even, __m512i *odd)
 {
-	const __m512i nibble = _mm512_set1_epi8(15), path = _mm512_set1_epi8((char)0x88), table = _mm512_load_si512(levels);
+	const __m512i nibble = _mm512_set1_epi8(15), path = _mm512_set1_epi8((char)0x88),
+		      table = _mm512_load_si512(levels);
 	__m512i x = _mm512_loadu_si512(codes), before = _mm512_maskz_loadu_epi8(keep, codes - 1);
 	__m512i number = _mm512_xor_si512(x, _mm512_and_si512(before, path));
 
 	/* p(c-1) moves above the nibble: of an even channel out of the byte before. */
-	*even = _mm512_permutexvar_epi8(SELECT(nibble, number, _mm512_srli_epi16(before, 3)), table);
-	*odd = _mm512_permutexvar_epi8(SELECT(nibble, _mm512_srli_epi16(number, 4), _mm512_slli_epi16(x, 1)), table);
+	*even = _mm512_permutexvar_epi8(SELECT(nibble, number, _mm512_srli_epi16(before, 3)),
+		table);
+	*odd = _mm512_permutexvar_epi8(SELECT(nibble, _mm512_srli_epi16(number, 4),
+					       _mm512_slli_epi16(x, 1)),
+		table);
 }
 
 /* What each channel of a group is to be more. */
 INLINE void read_mean(const uint8_t *group, unsigned int head_dim, float *mean)
 {
 	const __m512i nibble = _mm512_set1_epi8(15);
-	unsigned int code = group[Q4X_SCALES + head_dim / 2 - 1], slice_log2 = q4x_slice_log2(head_dim);
+	unsigned int code = group[Q4X_SCALES + head_dim / 2 - 1],
+		     slice_log2 = q4x_slice_log2(head_dim);
 	uint8_t part[Q4X_MEAN_MAX] __attribute__((aligned(64)));
 	uint32_t bits = (uint32_t)(127 - 32 + (int)(code - 1) / 8) << 23;
 	float by = code ? (float)q4x_mantissas[(code - 1) % 8] : 0, power;
@@ -187,24 +221,34 @@ INLINE void read_mean(const uint8_t *group, unsigned int head_dim, float *mean)
 	for (unsigned int c = 0; c < head_dim; c += 128) {
 		__m512i x = _mm512_load_si512(part + c / 2), sums[4];
 
-		transform(_mm512_and_si512(x, nibble), _mm512_and_si512(_mm512_srli_epi16(x, 4), nibble), 8, slice_log2, sums);
+		transform(_mm512_and_si512(x, nibble),
+			_mm512_and_si512(_mm512_srli_epi16(x, 4), nibble), 8, slice_log2, sums);
 #pragma GCC unroll 4
 		for (unsigned int i = 0; i < 4; i++) {
 			__m512i v = _mm512_sub_epi16(sums[i], excess(8, slice_log2, i));
-			__m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(v)));
-			__m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(v, 1)));
+			__m512 low =
+				_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(v)));
+			__m512 high = _mm512_cvtepi32_ps(
+				_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(v, 1)));
 			unsigned int at = c + 32 * PIECE(i);
 
 			if (at < head_dim)
-				_mm512_storeu_ps(mean + at, scaled(low, _mm512_set1_ps(by * power), _mm512_setzero_ps()));
+				_mm512_storeu_ps(mean + at,
+					scaled(low, _mm512_set1_ps(by * power),
+						_mm512_setzero_ps()));
 			if (at + 16 < head_dim)
-				_mm512_storeu_ps(mean + at + 16, scaled(high, _mm512_set1_ps(by * power), _mm512_setzero_ps()));
+				_mm512_storeu_ps(mean + at + 16,
+					scaled(high, _mm512_set1_ps(by * power),
+						_mm512_setzero_ps()));
 		}
 	}
 }
 
-/* Channels run on over the tokens of a group: 128 at a time, 16 of which are always of one token. */
-INLINE void decode_k(const uint8_t *group, unsigned int head_dim, unsigned int dtype, uint8_t *raw, bool streamed)
+/*
+ * Channels run on over the tokens of a group: 128 at a time, 16 of which are always of one token.
+ */
+INLINE void decode_k(const uint8_t *group, unsigned int head_dim, unsigned int dtype, uint8_t *raw,
+	bool streamed)
 {
 	unsigned int slice_log2 = q4x_slice_log2(head_dim), first = 0, next = 0;
 	const uint8_t *codes = group + q4x_codes_at(head_dim, CODEC_K);
@@ -226,28 +270,39 @@ INLINE void decode_k(const uint8_t *group, unsigned int head_dim, unsigned int d
 		for (unsigned int i = 0; i < 4; i++) {
 			__m512i v = _mm512_sub_epi16(sums[i], excess(BIAS, slice_log2, i));
 			unsigned int at = first + 32 * PIECE(i);
-			__m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(v)));
-			__m512 high = _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(v, 1)));
+			__m512 low =
+				_mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(v)));
+			__m512 high = _mm512_cvtepi32_ps(
+				_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(v, 1)));
 
-			low = scaled(low, _mm512_set1_ps(scale[at / head_dim]), _mm512_loadu_ps(mean + at % head_dim));
-			high = scaled(high, _mm512_set1_ps(scale[(at + 16) / head_dim]), _mm512_loadu_ps(mean + (at + 16) % head_dim));
+			low = scaled(low, _mm512_set1_ps(scale[at / head_dim]),
+				_mm512_loadu_ps(mean + at % head_dim));
+			high = scaled(high, _mm512_set1_ps(scale[(at + 16) / head_dim]),
+				_mm512_loadu_ps(mean + (at + 16) % head_dim));
 			put(raw + 2 * (size_t)at, to_floats(dtype, low, high), streamed);
 		}
 	}
 }
 
-/* ---- V ------------------------------------------------------------------------------------------------------------ */
+/* ---- V -------------------------------------------------------------------------------------- */
 
 /* 16 values a token, looked up by 8 (p(c) xor p(c-2)) + 2 m(c) + p(c-1). */
-INLINE void decode_v(const uint8_t *group, unsigned int head_dim, unsigned int dtype, uint8_t *raw, bool streamed)
+INLINE void decode_v(const uint8_t *group, unsigned int head_dim, unsigned int dtype, uint8_t *raw,
+	bool streamed)
 {
-	const __m512 every = _mm512_setr_ps(-20, -16, -7, -5, 1, 3, 9, 12, -12, -9, -3, -1, 5, 7, 16, 20);
+	const __m512 every =
+		_mm512_setr_ps(-20, -16, -7, -5, 1, 3, 9, 12, -12, -9, -3, -1, 5, 7, 16, 20);
 	/*
-	 * 32 codes, 12 bytes and the one before: quadword j takes the three bytes that hold p(c-2), m(c-1), p(c-1), m(c), p(c) of channels
-	 * 4j .. 4j+3, of which each word takes its seven bits; those above are left as they fall.
+	 * 32 codes, 12 bytes and the one before: quadword j takes the three bytes that hold p(c-2),
+	 * m(c-1), p(c-1), m(c), p(c) of channels 4j .. 4j+3, of which each word takes its seven
+	 * bits; those above are left as they fall.
 	 */
-	const __m512i shift = _mm512_broadcast_i32x4(_mm_setr_epi8(4, 0, 7, 0, 10, 0, 13, 0, 0, 0, 3, 0, 6, 0, 9, 0));
-	/* Where tokens start, at the first or the 17th of 32 channels or both, there is nothing before. */
+	const __m512i shift = _mm512_broadcast_i32x4(_mm_setr_epi8(4, 0, 7, 0, 10, 0, 13, 0, 0, 0,
+		3, 0, 6, 0, 9, 0));
+	/*
+	 * Where tokens start, at the first or the 17th of 32 channels or both, there is nothing
+	 * before.
+	 */
 	uint16_t clear[4][32], values[CODEC_GROUP_TOKENS][16] __attribute__((aligned(64)));
 	const uint8_t *codes = group + q4x_codes_at(head_dim, CODEC_V);
 	__m512i take[4];
@@ -265,35 +320,48 @@ INLINE void decode_v(const uint8_t *group, unsigned int head_dim, unsigned int d
 		uint8_t bytes[64];
 
 		for (unsigned int k = 0; k < 64; k++)
-			bytes[k] = (uint8_t)(12 * i + (12 * (k / 8) + 4) / 8 + (k % 8 < 2 ? k % 8 : 2));
+			bytes[k] = (uint8_t)(12 * i + (12 * (k / 8) + 4) / 8 +
+				(k % 8 < 2 ? k % 8 : 2));
 		take[i] = _mm512_loadu_si512(bytes);
 		for (unsigned int k = 0; k < 32; k++)
-			clear[i][k] = i >> k / 16 & 1 && k % 16 < 2 ? (k % 16 ? 0xfffe : 0xfff0) : 0xffff;
+			clear[i][k] = i >> k / 16 & 1 && k % 16 < 2 ? (k % 16 ? 0xfffe : 0xfff0)
+								    : 0xffff;
 	}
 	for (unsigned int chunk = 0; chunk < head_dim / 2; chunk++) {
 		__m512i x = _mm512_maskz_loadu_epi8(0x1ffffffffffff, codes + 48 * chunk - 1);
 
 #pragma GCC unroll 4
 		for (unsigned int i = 0; i < 4; i++, first += 32) {
-			__m512i at = _mm512_multishift_epi64_epi8(shift, _mm512_permutexvar_epi8(take[i], x)), table;
-			unsigned int start = (first % head_dim == 0) | ((first + 16) % head_dim == 0) << 1;
+			__m512i at = _mm512_multishift_epi64_epi8(shift,
+					_mm512_permutexvar_epi8(take[i], x)),
+				table;
+			unsigned int start = (first % head_dim == 0) |
+				((first + 16) % head_dim == 0) << 1;
 
 			at = _mm512_and_si512(at, _mm512_loadu_si512(clear[start]));
 			/* p(c) xor p(c-2); the number is in bits 3 to 6 */
 			at = _mm512_srli_epi16(_mm512_xor_si512(at, _mm512_slli_epi16(at, 6)), 3);
-			table = _mm512_broadcast_i64x4(_mm256_load_si256((const __m256i *)(const void *)values[first / head_dim]));
+			table = _mm512_broadcast_i64x4(_mm256_load_si256(
+				(const __m256i *)(const void *)values[first / head_dim]));
 			if (head_dim % 32) { /* the upper 16 channels may be the next token's */
-				table = _mm512_inserti64x4(table, _mm256_load_si256((const __m256i *)(const void *)values[(first + 16) / head_dim]), 1);
+				table = _mm512_inserti64x4(table,
+					_mm256_load_si256((const __m256i *)(const void *)
+							values[(first + 16) / head_dim]),
+					1);
 				at = _mm512_and_si512(at, _mm512_set1_epi16(15));
-				at = _mm512_mask_add_epi16(at, 0xffff0000u, at, _mm512_set1_epi16(16));
+				at = _mm512_mask_add_epi16(at, 0xffff0000u, at,
+					_mm512_set1_epi16(16));
 			}
-			/* The table repeats after 16 entries: bits above the number do not matter. */
+			/*
+			 * The table repeats after 16 entries: bits above the number do not matter.
+			 */
 			put(raw + 2 * (size_t)first, _mm512_permutexvar_epi16(at, table), streamed);
 		}
 	}
 }
 
-INLINE void decode_head(const uint8_t *group, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *raw, bool streamed)
+INLINE void decode_head(const uint8_t *group, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *raw, bool streamed)
 {
 	if (tensor == CODEC_V && dtype == SPECKV_DTYPE_BF16)
 		decode_v(group, head_dim, SPECKV_DTYPE_BF16, raw, streamed);
@@ -305,7 +373,8 @@ INLINE void decode_head(const uint8_t *group, unsigned int head_dim, unsigned in
 		decode_k(group, head_dim, SPECKV_DTYPE_FP16, raw, streamed);
 }
 
-INLINE void decode(const uint8_t *group, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *raw, bool streamed)
+INLINE void decode(const uint8_t *group, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *raw, bool streamed)
 {
 	switch (head_dim) {
 	case 64:
@@ -329,7 +398,8 @@ INLINE void decode(const uint8_t *group, unsigned int head_dim, unsigned int dty
 	}
 }
 
-void DECODE(const uint8_t *group, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *raw, bool streamed)
+void DECODE(const uint8_t *group, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *raw, bool streamed)
 {
 	if (!streamed || (uintptr_t)raw % 64) {
 		decode(group, head_dim, dtype, tensor, raw, false);

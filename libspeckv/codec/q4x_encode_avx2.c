@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * Encoding of mode q4x with AVX2 (F16C); FORMAT.md section 5 is the definition, q4x.c the reference.
+ * Encoding of mode q4x with AVX2 (F16C); FORMAT.md section 5 is the definition, q4x.c the
+ * reference.
  *
- * In two halves. Token by token, values become coefficients and these the cells they lie in, a byte each. Turned round, those of one channel
- * of 32 tokens are a register, and 32 trellises are searched at once, channel by channel; so come out their codes, to be turned back.
+ * In two halves. Token by token, values become coefficients and these the cells they lie in, a byte
+ * each. Turned round, those of one channel of 32 tokens are a register, and 32 trellises are
+ * searched at once, channel by channel; so come out their codes, to be turned back.
  */
 #include <errno.h>
 #include <limits.h>
@@ -16,17 +18,21 @@
 /* Beyond these a token is zero, or refused, whatever the rest. */
 #define EXPONENT_MAX 60
 
-/* Registers of a token: of 32-bit integers, of 16-bit ones; and bytes of its cells: whole registers. */
+/*
+ * Registers of a token: of 32-bit integers, of 16-bit ones; and bytes of its cells: whole
+ * registers.
+ */
 #define WIDE_MAX (CODEC_HEAD_DIM_MAX / 8)
 #define CELLS(head_dim) (((head_dim) + 31) / 32 * 32)
 
-/* ---- cells -------------------------------------------------------------------------------------------------------- */
+/* ---- cells ---------------------------------------------------------------------------------- */
 
 /*
- * Channels change places on the way. 16 values are two registers of 32-bit integers: of bf16 even channels and odd ones, so that channel bit 0
- * numbers the registers and bits 1, 2, 3 the lanes; of fp16 the halves, by bit 3 and bits 0, 1, 2. Call these bits r and a, b, c. The transform
- * ends with c numbering registers, lanes b, r, a; packing to bytes numbers those of 32 channels b, r, c, channel bit 4, a (K) or, as there
- * is no transform, a, b, r, channel bit 4, c (V).
+ * Channels change places on the way. 16 values are two registers of 32-bit integers: of bf16 even
+ * channels and odd ones, so that channel bit 0 numbers the registers and bits 1, 2, 3 the lanes; of
+ * fp16 the halves, by bit 3 and bits 0, 1, 2. Call these bits r and a, b, c. The transform ends
+ * with c numbering registers, lanes b, r, a; packing to bytes numbers those of 32 channels b, r, c,
+ * channel bit 4, a (K) or, as there is no transform, a, b, r, channel bit 4, c (V).
  */
 struct places {
 	uint8_t r, a, b, c; /* bit numbers */
@@ -34,16 +40,20 @@ struct places {
 
 INLINE struct places places(unsigned int dtype)
 {
-	return dtype == SPECKV_DTYPE_BF16 ? (struct places){ 0, 1, 2, 3 } : (struct places){ 3, 0, 1, 2 };
+	return dtype == SPECKV_DTYPE_BF16 ? (struct places){ 0, 1, 2, 3 }
+					  : (struct places){ 3, 0, 1, 2 };
 }
 
 /* Where the cell of a channel lies among a token's. */
 INLINE unsigned int cell_at(unsigned int channel, unsigned int dtype, enum codec_tensor tensor)
 {
 	struct places p = places(dtype);
-	unsigned int r = channel >> p.r & 1, a = channel >> p.a & 1, b = channel >> p.b & 1, c = channel >> p.c & 1, high = channel >> 4 & 1;
+	unsigned int r = channel >> p.r & 1, a = channel >> p.a & 1, b = channel >> p.b & 1,
+		     c = channel >> p.c & 1, high = channel >> 4 & 1;
 
-	return channel / 32 * 32 + (tensor == CODEC_K ? b | r << 1 | c << 2 | high << 3 | a << 4 : a | b << 1 | r << 2 | high << 3 | c << 4);
+	return channel / 32 * 32 +
+		(tensor == CODEC_K ? b | r << 1 | c << 2 | high << 3 | a << 4
+				   : a | b << 1 | r << 2 | high << 3 | c << 4);
 }
 
 /* Where its coefficient lies after the transform. */
@@ -51,7 +61,9 @@ INLINE unsigned int coefficient_at(unsigned int channel, unsigned int dtype)
 {
 	struct places p = places(dtype);
 
-	return channel / 16 * 16 + ((channel >> p.c & 1) << 3 | (channel >> p.b & 1) | (channel >> p.r & 1) << 1 | (channel >> p.a & 1) << 2);
+	return channel / 16 * 16 +
+		((channel >> p.c & 1) << 3 | (channel >> p.b & 1) | (channel >> p.r & 1) << 1 |
+			(channel >> p.a & 1) << 2);
 }
 
 INLINE uint32_t largest_magnitude(const uint8_t *raw, unsigned int head_dim)
@@ -60,7 +72,9 @@ INLINE uint32_t largest_magnitude(const uint8_t *raw, unsigned int head_dim)
 	__m128i half;
 
 	for (unsigned int c = 0; c < head_dim; c += 16)
-		most = _mm256_max_epu16(most, _mm256_and_si256(_mm256_loadu_si256((const __m256i *)(raw + 2 * c)), _mm256_set1_epi16(0x7fff)));
+		most = _mm256_max_epu16(most,
+			_mm256_and_si256(_mm256_loadu_si256((const __m256i *)(raw + 2 * c)),
+				_mm256_set1_epi16(0x7fff)));
 	half = _mm_max_epu16(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
 	/* There is an instruction for the least word. */
 	half = _mm_minpos_epu16(_mm_xor_si128(half, _mm_set1_epi32(-1)));
@@ -75,7 +89,8 @@ INLINE void align(const uint8_t *raw, unsigned int dtype, __m256 power, __m256i 
 
 	if (dtype == SPECKV_DTYPE_BF16) {
 		a = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
-		b = _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32((int)0xffff0000)));
+		b = _mm256_castsi256_ps(_mm256_and_si256(words,
+			_mm256_set1_epi32((int)0xffff0000)));
 	} else {
 		a = _mm256_cvtph_ps(_mm256_castsi256_si128(words));
 		b = _mm256_cvtph_ps(_mm256_extracti128_si256(words, 1));
@@ -90,7 +105,10 @@ INLINE __m256 power_of_two(int exponent)
 	return _mm256_castsi256_ps(_mm256_set1_epi32((127 + exponent) << 23));
 }
 
-/* A butterfly of one lane bit with two registers at once, whose halves are given: which of the two takes the bit's place. */
+/*
+ * A butterfly of one lane bit with two registers at once, whose halves are given: which of the two
+ * takes the bit's place.
+ */
 INLINE void exchange(__m256i *a, __m256i *b, __m256i low, __m256i high)
 {
 	*a = _mm256_add_epi32(low, high);
@@ -119,7 +137,8 @@ INLINE void rotate_block(__m256i *values, unsigned int count)
 
 		exchange(&a, &b, _mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
 		exchange(&a, &b, _mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
-		exchange(&a, &b, _mm256_permute2x128_si256(a, b, 0x20), _mm256_permute2x128_si256(a, b, 0x31));
+		exchange(&a, &b, _mm256_permute2x128_si256(a, b, 0x20),
+			_mm256_permute2x128_si256(a, b, 0x31));
 		values[i] = a;
 		values[i + 1] = b;
 	}
@@ -135,14 +154,15 @@ INLINE int32_t largest_of(__m256i x)
 }
 
 /*
- * Tokens go through each step several at a time: within one, every step waits for the result of the one before.
+ * Tokens go through each step several at a time: within one, every step waits for the result of the
+ * one before.
  */
 #define BATCH 8
 
 struct token {
 	__m256i values[WIDE_MAX]; /* of K */
-	int32_t top, bottom;      /* of these, or of V's; they need not round alike */
-	int unit;                 /* their exponent */
+	int32_t top, bottom; /* of these, or of V's; they need not round alike */
+	int unit; /* their exponent */
 	bool zero;
 };
 
@@ -151,22 +171,30 @@ struct group {
 	int exponent[CODEC_GROUP_TOKENS]; /* of the largest magnitude */
 	int32_t largest[CODEC_GROUP_TOKENS]; /* that as an integer, of V */
 	bool zero[CODEC_GROUP_TOKENS];
-	int32_t mean[CODEC_HEAD_DIM_MAX] __attribute__((aligned(32))); /* of coefficients, as the transform leaves them */
+	/* of coefficients, as the transform leaves them */
+	int32_t mean[CODEC_HEAD_DIM_MAX] __attribute__((aligned(32)));
 };
 
-/* Exponents, and whether the group may have a mean. -ENODATA: not finite, or far beyond the largest scale. */
-INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_dim, unsigned int dtype, bool *alike, int *top)
+/*
+ * Exponents, and whether the group may have a mean. -ENODATA: not finite, or far beyond the largest
+ * scale.
+ */
+INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_dim,
+	unsigned int dtype, bool *alike, int *top)
 {
 	const struct float_layout *layout = float_layout(dtype);
 	int least = INT_MAX, most = INT_MIN;
 	bool zeros = false;
 
 	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++) {
-		uint32_t largest = largest_magnitude(raw + 2 * (size_t)t * head_dim, head_dim), significand;
-		int exponent = (int)float_split(layout, largest, &significand) - layout->bias - (int)layout->mantissa_bits;
+		uint32_t largest = largest_magnitude(raw + 2 * (size_t)t * head_dim, head_dim),
+			 significand;
+		int exponent = (int)float_split(layout, largest, &significand) - layout->bias -
+			(int)layout->mantissa_bits;
 
 		codec_fetch_token(raw, head_dim, t + CODEC_FETCH_TOKENS);
-		group->largest[t] = (int32_t)(significand << Q4X_V_PRECISION >> (31 - __builtin_clz(significand | 1)));
+		group->largest[t] = (int32_t)(significand << Q4X_V_PRECISION >>
+			(31 - __builtin_clz(significand | 1)));
 		exponent += 31 - __builtin_clz(significand | 1);
 		if (largest >= layout->infinity || exponent > EXPONENT_MAX)
 			return -ENODATA;
@@ -182,10 +210,12 @@ INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_di
 }
 
 /* The mean of a group whose tokens are all aligned to `unit`. */
-INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit, uint8_t *part)
+INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head_dim,
+	unsigned int dtype, int unit, uint8_t *part)
 {
 	const __m256 power = power_of_two(-unit);
-	int32_t sums[CODEC_HEAD_DIM_MAX] = { 0 }, mean[CODEC_HEAD_DIM_MAX] = { 0 }; /* of which head_dim are used */
+	/* of which head_dim are used */
+	int32_t sums[CODEC_HEAD_DIM_MAX] = { 0 }, mean[CODEC_HEAD_DIM_MAX] = { 0 };
 
 	for (unsigned int c = 0; c < head_dim; c += 16) {
 		__m256i sum[2] = { _mm256_setzero_si256(), _mm256_setzero_si256() };
@@ -201,7 +231,8 @@ INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head
 		_mm256_storeu_si256((__m256i *)lanes, sum[0]);
 		_mm256_storeu_si256((__m256i *)(lanes + 8), sum[1]);
 		for (unsigned int i = 0; i < 16; i++)
-			sums[c + i] = dtype == SPECKV_DTYPE_BF16 ? lanes[i % 2 * 8 + i / 2] : lanes[i];
+			sums[c + i] = dtype == SPECKV_DTYPE_BF16 ? lanes[i % 2 * 8 + i / 2]
+								 : lanes[i];
 	}
 	if (!q4x_mean_encode(sums, head_dim, unit, part, mean))
 		return false;
@@ -211,7 +242,8 @@ INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head
 }
 
 /* One register of what a token becomes, less the mean. */
-INLINE void put(struct token *token, const struct group *group, unsigned int i, __m256i value, __m256i *most, __m256i *least)
+INLINE void put(struct token *token, const struct group *group, unsigned int i, __m256i value,
+	__m256i *most, __m256i *least)
 {
 	value = _mm256_sub_epi32(value, _mm256_load_si256((const __m256i *)(group->mean + 8 * i)));
 	*most = _mm256_max_epi32(*most, value);
@@ -220,9 +252,11 @@ INLINE void put(struct token *token, const struct group *group, unsigned int i, 
 }
 
 /* Of K. A zero token's values are all made 0. */
-INLINE void coefficients(struct token *token, const struct group *group, const uint8_t *raw, unsigned int head_dim, unsigned int dtype)
+INLINE void coefficients(struct token *token, const struct group *group, const uint8_t *raw,
+	unsigned int head_dim, unsigned int dtype)
 {
-	const unsigned int size = block_size(head_dim), span = q4x_slice_log2(head_dim) > 6 ? 16 : size;
+	const unsigned int size = block_size(head_dim),
+			   span = q4x_slice_log2(head_dim) > 6 ? 16 : size;
 	const __m256 power = token->zero ? _mm256_setzero_ps() : power_of_two(-token->unit);
 	__m256i most = _mm256_setzero_si256(), least = most;
 
@@ -231,13 +265,18 @@ INLINE void coefficients(struct token *token, const struct group *group, const u
 
 		for (unsigned int block = 0; block < span; block += size) {
 			for (unsigned int i = 0; i < size; i += 2)
-				align(raw + 16 * (size_t)(first + block + i), dtype, power, values + block + i);
+				align(raw + 16 * (size_t)(first + block + i), dtype, power,
+					values + block + i);
 			rotate_block(values + block, size);
 		}
 		for (unsigned int i = 0; i < size; i++)
 			if (span > size) {
-				put(token, group, first + i, _mm256_add_epi32(values[i], values[size + i]), &most, &least);
-				put(token, group, first + size + i, _mm256_sub_epi32(values[i], values[size + i]), &most, &least);
+				put(token, group, first + i,
+					_mm256_add_epi32(values[i], values[size + i]), &most,
+					&least);
+				put(token, group, first + size + i,
+					_mm256_sub_epi32(values[i], values[size + i]), &most,
+					&least);
 			} else {
 				put(token, group, first + i, values[i], &most, &least);
 			}
@@ -246,7 +285,10 @@ INLINE void coefficients(struct token *token, const struct group *group, const u
 	token->bottom = -largest_of(_mm256_sub_epi32(_mm256_setzero_si256(), least));
 }
 
-/* The cells of 16 coefficients: magnitudes divided and companded, mirrored by the sign; words beyond a byte are left to saturation. */
+/*
+ * The cells of 16 coefficients: magnitudes divided and companded, mirrored by the sign; words
+ * beyond a byte are left to saturation.
+ */
 INLINE __m256i cells16(__m256i z, __m256i by)
 {
 	const __m256i knee = _mm256_set1_epi16(Q4X_KNEE);
@@ -256,9 +298,12 @@ INLINE __m256i cells16(__m256i z, __m256i by)
 	return _mm256_xor_si256(a, _mm256_srai_epi16(z, 15));
 }
 
-/* Scale and cells of a token: of K from its coefficients, of V from its values. -ENODATA: beyond the largest scale. */
-INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *scale,
-		  uint8_t *cells)
+/*
+ * Scale and cells of a token: of K from its coefficients, of V from its values. -ENODATA: beyond
+ * the largest scale.
+ */
+INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim,
+	unsigned int dtype, enum codec_tensor tensor, uint8_t *scale, uint8_t *cells)
 {
 	const __m256 power = token->zero ? _mm256_setzero_ps() : power_of_two(-token->unit);
 	int32_t largest = token->top > -token->bottom ? token->top : -token->bottom;
@@ -268,7 +313,8 @@ INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim
 	unsigned int t;
 
 	if (down > 0) {
-		int32_t top = (token->top + (1 << (down - 1))) >> down, bottom = (token->bottom + (1 << (down - 1))) >> down;
+		int32_t top = (token->top + (1 << (down - 1))) >> down,
+			bottom = (token->bottom + (1 << (down - 1))) >> down;
 
 		half = _mm256_set1_epi32(1 << (down - 1));
 		count = _mm_cvtsi32_si128(down);
@@ -281,15 +327,18 @@ INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim
 		__m256i pair[2];
 
 		if (tensor == CODEC_K) {
-			pair[0] = _mm256_sra_epi32(_mm256_add_epi32(token->values[2 * i], half), count);
-			pair[1] = _mm256_sra_epi32(_mm256_add_epi32(token->values[2 * i + 1], half), count);
+			pair[0] = _mm256_sra_epi32(_mm256_add_epi32(token->values[2 * i], half),
+				count);
+			pair[1] = _mm256_sra_epi32(_mm256_add_epi32(token->values[2 * i + 1], half),
+				count);
 		} else {
 			align(raw + 32 * (size_t)i, dtype, power, pair);
 		}
 		words[i] = _mm256_packs_epi32(pair[0], pair[1]);
 	}
 	/* How many of the half steps are too small; the ninth never is. */
-	steps = _mm_mullo_epi16(_mm_loadu_si128((const __m128i *)q4x_half_step), _mm_set1_epi16((int16_t)q4x_reach(tensor)));
+	steps = _mm_mullo_epi16(_mm_loadu_si128((const __m128i *)q4x_half_step),
+		_mm_set1_epi16((int16_t)q4x_reach(tensor)));
 	steps = _mm_cmpgt_epi16(_mm_set1_epi16((int16_t)largest), steps);
 	t = (unsigned int)__builtin_popcount((unsigned int)_mm_movemask_epi8(steps)) / 2;
 	code = 8 * token->unit + (int)t + Q4X_CODE;
@@ -300,16 +349,20 @@ INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim
 	*scale = (uint8_t)code;
 	by = _mm256_set1_epi16((int16_t)(q4x_reciprocal[t] << (tensor == CODEC_V)));
 	for (unsigned int i = 0; i < head_dim / 16; i += 2) {
-		__m256i a = cells16(words[i], by), b = i + 1 < head_dim / 16 ? cells16(words[i + 1], by) : a;
+		__m256i a = cells16(words[i], by),
+			b = i + 1 < head_dim / 16 ? cells16(words[i + 1], by) : a;
 
 		_mm256_store_si256((__m256i *)(cells + 16 * i), _mm256_packs_epi16(a, b));
 	}
 	return 0;
 }
 
-/* ---- codes -------------------------------------------------------------------------------------------------------- */
+/* ---- codes ---------------------------------------------------------------------------------- */
 
-/* 16 by 16 bytes in either lane, turned round: four times, rows eight apart are woven into two that follow each other. */
+/*
+ * 16 by 16 bytes in either lane, turned round: four times, rows eight apart are woven into two that
+ * follow each other.
+ */
 INLINE void turn(__m256i *x)
 {
 	for (unsigned int round = 0; round < 4; round++) {
@@ -329,7 +382,10 @@ INLINE void turn(__m256i *x)
 /* What the search keeps of 32 tokens. */
 struct trellis {
 	uint8_t cells[CODEC_HEAD_DIM_MAX][LANES];
-	/* Of eight channels, for each state after them, the path that led there: the two path bits before and the first six. */
+	/*
+	 * Of eight channels, for each state after them, the path that led there: the two path bits
+	 * before and the first six.
+	 */
 	uint8_t paths[CODEC_HEAD_DIM_MAX / 8][4][LANES];
 	/* The same of the path that was taken; behind the last the two path bits that end it. */
 	uint8_t taken[CODEC_HEAD_DIM_MAX / 8 + 1][LANES];
@@ -347,28 +403,39 @@ INLINE void store(uint8_t *to, __m256i value)
 }
 
 /* By state, for eight channels: metrics and paths go on by one channel at a time. */
-INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int head_dim, enum codec_tensor tensor)
+INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int head_dim,
+	enum codec_tensor tensor)
 {
 	const __m256i far = _mm256_broadcastsi128_si256(_mm_setr_epi8(SIXTEEN(FAR)));
 	const __m256i near = _mm256_broadcastsi128_si256(_mm_setr_epi8(SIXTEEN(NEAR)));
-	__m256i metric[4] = { _mm256_setzero_si256(), _mm256_set1_epi8(-1), _mm256_set1_epi8(-1), _mm256_set1_epi8(-1) }, path[4], high, low, a, b;
+	__m256i metric[4] = { _mm256_setzero_si256(), _mm256_set1_epi8(-1), _mm256_set1_epi8(-1),
+		_mm256_set1_epi8(-1) },
+		path[4], high, low, a, b;
 
 	for (unsigned int chunk = 0; chunk < head_dim / 8; chunk++) {
 		for (unsigned int s = 0; s < 4; s++)
 			path[s] = _mm256_set1_epi8((char)s);
 #pragma GCC unroll 8
 		for (unsigned int k = 0; k < 8; k++) {
-			__m256i cell = load(trellis->cells[order[8 * chunk + k]]), distance[4], next[4], way[4];
+			__m256i cell = load(trellis->cells[order[8 * chunk + k]]), distance[4],
+				next[4], way[4];
 			/* The top bit says whether the cell is beyond the knee. */
-			__m256i outer = _mm256_subs_epu8(_mm256_add_epi8(cell, _mm256_set1_epi8(Q4X_KNEE)), _mm256_set1_epi8(2 * Q4X_KNEE - 128));
+			__m256i outer =
+				_mm256_subs_epu8(_mm256_add_epi8(cell, _mm256_set1_epi8(Q4X_KNEE)),
+					_mm256_set1_epi8(2 * Q4X_KNEE - 128));
 
 			for (int j = 0; j < 4; j++) {
-				__m256i at = _mm256_adds_epi8(cell, _mm256_set1_epi8((char)OFFSET(j, tensor)));
+				__m256i at = _mm256_adds_epi8(cell,
+					_mm256_set1_epi8((char)OFFSET(j, tensor)));
 
-				at = _mm256_and_si256(tensor == CODEC_K ? at : _mm256_srli_epi16(at, 1), _mm256_set1_epi8(31));
+				at = _mm256_and_si256(tensor == CODEC_K ? at
+									: _mm256_srli_epi16(at, 1),
+					_mm256_set1_epi8(31));
 				/* 16 and more is e beyond the level, 15 and less as far below */
-				at = _mm256_or_si256(_mm256_subs_epu8(at, _mm256_set1_epi8(16)), _mm256_subs_epu8(_mm256_set1_epi8(15), at));
-				distance[j] = _mm256_blendv_epi8(_mm256_shuffle_epi8(near, at), _mm256_shuffle_epi8(far, at), outer);
+				at = _mm256_or_si256(_mm256_subs_epu8(at, _mm256_set1_epi8(16)),
+					_mm256_subs_epu8(_mm256_set1_epi8(15), at));
+				distance[j] = _mm256_blendv_epi8(_mm256_shuffle_epi8(near, at),
+					_mm256_shuffle_epi8(far, at), outer);
 			}
 			for (unsigned int s = 0; s < 4; s++) {
 				unsigned int from = 2 * (s & 1), j = (s & 1) | (s & 2);
@@ -376,15 +443,20 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 				__m256i two = _mm256_adds_epu8(metric[from + 1], distance[j ^ 2]);
 
 				next[s] = _mm256_min_epu8(one, two);
-				way[s] = _mm256_blendv_epi8(path[from + 1], path[from], _mm256_cmpeq_epi8(next[s], one));
+				way[s] = _mm256_blendv_epi8(path[from + 1], path[from],
+					_mm256_cmpeq_epi8(next[s], one));
 				if (s >= 2 && k < 6)
-					way[s] = _mm256_or_si256(way[s], _mm256_set1_epi8((char)(4 << k)));
+					way[s] = _mm256_or_si256(way[s],
+						_mm256_set1_epi8((char)(4 << k)));
 			}
 			a = _mm256_setzero_si256();
 			if (k % Q4X_LEVELLING == Q4X_LEVELLING - 1)
-				a = _mm256_min_epu8(_mm256_min_epu8(next[0], next[1]), _mm256_min_epu8(next[2], next[3]));
+				a = _mm256_min_epu8(_mm256_min_epu8(next[0], next[1]),
+					_mm256_min_epu8(next[2], next[3]));
 			for (unsigned int s = 0; s < 4; s++) {
-				metric[s] = k % Q4X_LEVELLING == Q4X_LEVELLING - 1 ? _mm256_sub_epi8(next[s], a) : next[s];
+				metric[s] = k % Q4X_LEVELLING == Q4X_LEVELLING - 1
+					? _mm256_sub_epi8(next[s], a)
+					: next[s];
 				path[s] = way[s];
 			}
 		}
@@ -395,12 +467,17 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 	a = _mm256_min_epu8(metric[0], metric[1]);
 	b = _mm256_min_epu8(metric[2], metric[3]);
 	high = _mm256_xor_si256(_mm256_cmpeq_epi8(_mm256_min_epu8(a, b), a), _mm256_set1_epi8(-1));
-	low = _mm256_blendv_epi8(_mm256_cmpeq_epi8(a, metric[0]), _mm256_cmpeq_epi8(b, metric[2]), high);
+	low = _mm256_blendv_epi8(_mm256_cmpeq_epi8(a, metric[0]), _mm256_cmpeq_epi8(b, metric[2]),
+		high);
 	low = _mm256_xor_si256(low, _mm256_set1_epi8(-1));
-	store(trellis->taken[head_dim / 8], _mm256_or_si256(_mm256_and_si256(high, _mm256_set1_epi8(2)), _mm256_and_si256(low, _mm256_set1_epi8(1))));
+	store(trellis->taken[head_dim / 8],
+		_mm256_or_si256(_mm256_and_si256(high, _mm256_set1_epi8(2)),
+			_mm256_and_si256(low, _mm256_set1_epi8(1))));
 	for (unsigned int chunk = head_dim / 8; chunk-- > 0;) {
-		a = _mm256_blendv_epi8(load(trellis->paths[chunk][0]), load(trellis->paths[chunk][1]), low);
-		b = _mm256_blendv_epi8(load(trellis->paths[chunk][2]), load(trellis->paths[chunk][3]), low);
+		a = _mm256_blendv_epi8(load(trellis->paths[chunk][0]),
+			load(trellis->paths[chunk][1]), low);
+		b = _mm256_blendv_epi8(load(trellis->paths[chunk][2]),
+			load(trellis->paths[chunk][3]), low);
 		a = _mm256_blendv_epi8(a, b, high);
 		store(trellis->taken[chunk], a);
 		high = _mm256_slli_epi16(a, 6);
@@ -408,54 +485,71 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 	}
 }
 
-INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int head_dim, enum codec_tensor tensor)
+INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int head_dim,
+	enum codec_tensor tensor)
 {
-	const __m128i even_k = _mm_setr_epi8(SIXTEEN(EVEN_K)), even_v = _mm_setr_epi8(SIXTEEN(EVEN_V));
+	const __m128i even_k = _mm_setr_epi8(SIXTEEN(EVEN_K)),
+		      even_v = _mm_setr_epi8(SIXTEEN(EVEN_V));
 	const __m128i odd_k = _mm_setr_epi8(SIXTEEN(ODD_K)), odd_v = _mm_setr_epi8(SIXTEEN(ODD_V));
-	const __m128i paths_k = _mm_setr_epi8(SIXTEEN(PATHS_K)), paths_v = _mm_setr_epi8(SIXTEEN(PATHS_V));
+	const __m128i paths_k = _mm_setr_epi8(SIXTEEN(PATHS_K)),
+		      paths_v = _mm_setr_epi8(SIXTEEN(PATHS_V));
 	const __m256i even = _mm256_broadcastsi128_si256(tensor == CODEC_K ? even_k : even_v);
 	const __m256i odd = _mm256_broadcastsi128_si256(tensor == CODEC_K ? odd_k : odd_v);
 	const __m256i paths = _mm256_broadcastsi128_si256(tensor == CODEC_K ? paths_k : paths_v);
 	const __m256i nibble = _mm256_set1_epi8(15), three = _mm256_set1_epi8(3);
 
 	for (unsigned int chunk = 0; chunk < head_dim / 8; chunk++) {
-		__m256i taken = load(trellis->taken[chunk]), after = load(trellis->taken[chunk + 1]), window[4], pair[4];
+		__m256i taken = load(trellis->taken[chunk]),
+			after = load(trellis->taken[chunk + 1]), window[4], pair[4];
 
 		window[0] = _mm256_and_si256(taken, nibble);
 		window[1] = _mm256_and_si256(_mm256_srli_epi16(taken, 2), nibble);
 		window[2] = _mm256_and_si256(_mm256_srli_epi16(taken, 4), nibble);
-		window[3] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(taken, 6), three), _mm256_slli_epi16(_mm256_and_si256(after, three), 2));
+		window[3] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(taken, 6), three),
+			_mm256_slli_epi16(_mm256_and_si256(after, three), 2));
 #pragma GCC unroll 4
 		for (unsigned int i = 0; i < 4; i++) {
-			__m256i a = load(trellis->cells[order[8 * chunk + 2 * i]]), b = load(trellis->cells[order[8 * chunk + 2 * i + 1]]);
+			__m256i a = load(trellis->cells[order[8 * chunk + 2 * i]]),
+				b = load(trellis->cells[order[8 * chunk + 2 * i + 1]]);
 
 			a = _mm256_adds_epi8(a, _mm256_shuffle_epi8(even, window[i]));
 			b = _mm256_adds_epi8(b, _mm256_shuffle_epi8(odd, window[i]));
 			if (tensor == CODEC_K) {
 				a = _mm256_and_si256(_mm256_srli_epi16(a, 5), _mm256_set1_epi8(7));
-				b = _mm256_and_si256(_mm256_srli_epi16(b, 1), _mm256_set1_epi8(7 << 4));
+				b = _mm256_and_si256(_mm256_srli_epi16(b, 1),
+					_mm256_set1_epi8(7 << 4));
 			} else {
 				a = _mm256_and_si256(_mm256_srli_epi16(a, 6), three);
-				b = _mm256_and_si256(_mm256_srli_epi16(b, 3), _mm256_set1_epi8(3 << 3));
+				b = _mm256_and_si256(_mm256_srli_epi16(b, 3),
+					_mm256_set1_epi8(3 << 3));
 			}
-			pair[i] = _mm256_xor_si256(_mm256_or_si256(a, b), _mm256_shuffle_epi8(paths, window[i]));
+			pair[i] = _mm256_xor_si256(_mm256_or_si256(a, b),
+				_mm256_shuffle_epi8(paths, window[i]));
 			if (tensor == CODEC_K)
 				store(trellis->codes[4 * chunk + i], pair[i]);
 		}
 		if (tensor == CODEC_V) { /* six bits each: three bytes */
-			__m256i first = _mm256_and_si256(_mm256_slli_epi16(pair[1], 6), _mm256_set1_epi8((char)0xc0));
-			__m256i second = _mm256_and_si256(_mm256_slli_epi16(pair[2], 4), _mm256_set1_epi8((char)0xf0));
+			__m256i first = _mm256_and_si256(_mm256_slli_epi16(pair[1], 6),
+				_mm256_set1_epi8((char)0xc0));
+			__m256i second = _mm256_and_si256(_mm256_slli_epi16(pair[2], 4),
+				_mm256_set1_epi8((char)0xf0));
 
 			store(trellis->codes[3 * chunk], _mm256_or_si256(pair[0], first));
-			store(trellis->codes[3 * chunk + 1], _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(pair[1], 2), nibble), second));
+			store(trellis->codes[3 * chunk + 1],
+				_mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(pair[1], 2),
+							nibble),
+					second));
 			store(trellis->codes[3 * chunk + 2],
-			      _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(pair[2], 4), three), _mm256_slli_epi16(pair[3], 2)));
+				_mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(pair[2], 4),
+							three),
+					_mm256_slli_epi16(pair[3], 2)));
 		}
 	}
 }
 
 /* The codes of 32 tokens from their cells. */
-INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *order, unsigned int head_dim, enum codec_tensor tensor, uint8_t *codes)
+INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *order,
+	unsigned int head_dim, enum codec_tensor tensor, uint8_t *codes)
 {
 	unsigned int bytes = q4x_token_bytes(head_dim, tensor);
 	struct trellis trellis;
@@ -465,8 +559,11 @@ INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *
 
 #pragma GCC unroll 16
 		for (unsigned int i = 0; i < 16; i++)
-			x[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_load_si128((const __m128i *)(const void *)(cells[i] + c))),
-						       _mm_load_si128((const __m128i *)(const void *)(cells[i + 16] + c)), 1);
+			x[i] = _mm256_inserti128_si256(
+				_mm256_castsi128_si256(_mm_load_si128(
+					(const __m128i *)(const void *)(cells[i] + c))),
+				_mm_load_si128((const __m128i *)(const void *)(cells[i + 16] + c)),
+				1);
 		turn(x);
 #pragma GCC unroll 16
 		for (unsigned int i = 0; i < 16; i++)
@@ -474,7 +571,8 @@ INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *
 	}
 	search(&trellis, order, head_dim, tensor);
 	name(&trellis, order, head_dim, tensor);
-	if (bytes < 16 || bytes > CODEC_HEAD_DIM_MAX / 2) /* what head sizes give, which no reader of this function alone can see */
+	/* what head sizes give, which no reader of this function alone can see */
+	if (bytes < 16 || bytes > CODEC_HEAD_DIM_MAX / 2)
 		__builtin_unreachable();
 	for (unsigned int block = 0; block < (bytes + 15) / 16; block++) {
 		/* The last 16 may be some of those before once more. */
@@ -487,24 +585,32 @@ INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *
 		turn(x);
 #pragma GCC unroll 16
 		for (unsigned int i = 0; i < 16; i++) {
-			_mm_storeu_si128((__m128i *)(void *)(codes + i * bytes + first), _mm256_castsi256_si128(x[i]));
-			_mm_storeu_si128((__m128i *)(void *)(codes + (i + 16) * bytes + first), _mm256_extracti128_si256(x[i], 1));
+			_mm_storeu_si128((__m128i *)(void *)(codes + i * bytes + first),
+				_mm256_castsi256_si128(x[i]));
+			_mm_storeu_si128((__m128i *)(void *)(codes + (i + 16) * bytes + first),
+				_mm256_extracti128_si256(x[i], 1));
 		}
 	}
 }
 
-/* Once for each tensor and not for each head size: nothing in it is laid out for one, and compilers took minutes over 24 copies. */
-static __attribute__((noinline)) void quantise_k(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *order, unsigned int head_dim, uint8_t *codes)
+/*
+ * Once for each tensor and not for each head size: nothing in it is laid out for one, and compilers
+ * took minutes over 24 copies.
+ */
+static __attribute__((noinline)) void quantise_k(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX],
+	const uint8_t *order, unsigned int head_dim, uint8_t *codes)
 {
 	quantise(cells, order, head_dim, CODEC_K, codes);
 }
 
-static __attribute__((noinline)) void quantise_v(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *order, unsigned int head_dim, uint8_t *codes)
+static __attribute__((noinline)) void quantise_v(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX],
+	const uint8_t *order, unsigned int head_dim, uint8_t *codes)
 {
 	quantise(cells, order, head_dim, CODEC_V, codes);
 }
 
-INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *out)
+INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *out)
 {
 	uint8_t *codes = out + q4x_codes_at(head_dim, tensor), order[CODEC_HEAD_DIM_MAX];
 	struct token tokens[BATCH];
@@ -516,7 +622,9 @@ INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int
 		return -ENODATA;
 	if (tensor == CODEC_K) {
 		memset(out + Q4X_SCALES, 0, q4x_mean_bytes(head_dim, tensor));
-		alike = alike && take_mean(&group, raw, head_dim, dtype, top - Q4X_K_PRECISION, out + Q4X_SCALES);
+		alike = alike &&
+			take_mean(&group, raw, head_dim, dtype, top - Q4X_K_PRECISION,
+				out + Q4X_SCALES);
 		if (!alike)
 			memset(group.mean, 0, sizeof(group.mean));
 	}
@@ -528,31 +636,36 @@ INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int
 
 			codec_fetch_token(raw, head_dim, CODEC_GROUP_TOKENS + first + t);
 			token->zero = group.zero[first + t];
-			token->unit = tensor == CODEC_V ? group.exponent[first + t] - Q4X_V_PRECISION :
-							  (alike ? top : group.exponent[first + t]) - Q4X_K_PRECISION;
+			token->unit = tensor == CODEC_V
+				? group.exponent[first + t] - Q4X_V_PRECISION
+				: (alike ? top : group.exponent[first + t]) - Q4X_K_PRECISION;
 			token->top = group.largest[first + t];
 			token->bottom = -token->top;
 			if (tensor == CODEC_K)
-				coefficients(token, &group, raw + 2 * (size_t)(first + t) * head_dim, head_dim, dtype);
+				coefficients(token, &group,
+					raw + 2 * (size_t)(first + t) * head_dim, head_dim, dtype);
 		}
 		for (unsigned int t = 0; t < BATCH; t++)
-			rc |= divide(&tokens[t], raw + 2 * (size_t)(first + t) * head_dim, head_dim, dtype, tensor, out + first + t,
-				     group.cells[first + t]);
+			rc |= divide(&tokens[t], raw + 2 * (size_t)(first + t) * head_dim, head_dim,
+				dtype, tensor, out + first + t, group.cells[first + t]);
 		if (rc)
 			return -ENODATA;
 	}
 	for (unsigned int c = 0; c < head_dim; c++)
 		order[c] = (uint8_t)cell_at(c, dtype, tensor);
 	for (unsigned int first = 0; first < CODEC_GROUP_TOKENS; first += LANES)
-		(tensor == CODEC_K ? quantise_k : quantise_v)((const uint8_t(*)[CODEC_HEAD_DIM_MAX])group.cells + first, order, head_dim,
-							      codes + (size_t)first * q4x_token_bytes(head_dim, tensor));
+		(tensor == CODEC_K ? quantise_k : quantise_v)(
+			(const uint8_t (*)[CODEC_HEAD_DIM_MAX])group.cells + first, order, head_dim,
+			codes + (size_t)first * q4x_token_bytes(head_dim, tensor));
 	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++)
 		if (!out[t]) /* zero tokens have zero codes */
-			memset(codes + (size_t)t * q4x_token_bytes(head_dim, tensor), 0, q4x_token_bytes(head_dim, tensor));
+			memset(codes + (size_t)t * q4x_token_bytes(head_dim, tensor), 0,
+				q4x_token_bytes(head_dim, tensor));
 	return 0;
 }
 
-INLINE int encode(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group)
+INLINE int encode(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *group)
 {
 	unsigned int mode = round_to_nearest();
 	int rc = encode_tokens(raw, head_dim, dtype, tensor, group);
@@ -563,7 +676,8 @@ INLINE int encode(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
 
 #define ENCODE(size, dtype, tensor) return encode(raw, size, dtype, tensor, group)
 
-int codec_q4x_encode_avx2(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group)
+int codec_q4x_encode_avx2(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *group)
 {
 	if (tensor == CODEC_K && dtype == SPECKV_DTYPE_BF16)
 		FOR_HEAD_SIZE(head_dim, ENCODE, SPECKV_DTYPE_BF16, CODEC_K);

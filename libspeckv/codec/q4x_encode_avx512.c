@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Encoding of mode q4x with AVX-512 (VBMI); FORMAT.md section 5 is the definition, q4x.c the reference. It goes about it as
- * q4x_encode_avx2.c does, all 64 trellises of a group at once; where a comment is missing here it is there.
+ * Encoding of mode q4x with AVX-512 (VBMI); FORMAT.md section 5 is the definition, q4x.c the
+ * reference. It goes about it as q4x_encode_avx2.c does, all 64 trellises of a group at once; where
+ * a comment is missing here it is there.
  */
 #include <errno.h>
 #include <immintrin.h>
@@ -17,17 +18,22 @@
 /* Beyond these a token is zero, or refused, whatever the rest. */
 #define EXPONENT_MAX 60
 
-/* Blocks of 32 channels, two registers of 32-bit integers each; the last one of 80 channels is half empty. And bytes of a token's cells. */
+/*
+ * Blocks of 32 channels, two registers of 32-bit integers each; the last one of 80 channels is half
+ * empty. And bytes of a token's cells.
+ */
 #define BLOCKS(head_dim) (((head_dim) + 31) / 32)
 #define WIDE_MAX (CODEC_HEAD_DIM_MAX / 16)
 #define CELLS(head_dim) (((head_dim) + 63) / 64 * 64)
 
-/* ---- cells -------------------------------------------------------------------------------------------------------- */
+/* ---- cells ---------------------------------------------------------------------------------- */
 
 /*
- * Channels change places on the way. Of bf16 channel bit 0 numbers the registers of a block and bits 1 to 4 the lanes; of fp16 bit 4 and bits
- * 0 to 3. Call these bits r and a, b, c, d. The transform ends with d numbering registers, lanes b, r, a, c; packing to bytes numbers those
- * of 64 channels b, r, d, channel bit 5, a, c (K) or, as there is no transform, a, b, r, channel bit 5, c, d (V).
+ * Channels change places on the way. Of bf16 channel bit 0 numbers the registers of a block and
+ * bits 1 to 4 the lanes; of fp16 bit 4 and bits 0 to 3. Call these bits r and a, b, c, d. The
+ * transform ends with d numbering registers, lanes b, r, a, c; packing to bytes numbers those of 64
+ * channels b, r, d, channel bit 5, a, c (K) or, as there is no transform, a, b, r, channel bit 5,
+ * c, d (V).
  */
 struct places {
 	uint8_t r, a, b, c, d; /* bit numbers */
@@ -35,18 +41,21 @@ struct places {
 
 INLINE struct places places(unsigned int dtype)
 {
-	return dtype == SPECKV_DTYPE_BF16 ? (struct places){ 0, 1, 2, 3, 4 } : (struct places){ 4, 0, 1, 2, 3 };
+	return dtype == SPECKV_DTYPE_BF16 ? (struct places){ 0, 1, 2, 3, 4 }
+					  : (struct places){ 4, 0, 1, 2, 3 };
 }
 
 /* Where the cell of a channel lies among a token's. */
 INLINE unsigned int cell_at(unsigned int channel, unsigned int dtype, enum codec_tensor tensor)
 {
 	struct places p = places(dtype);
-	unsigned int r = channel >> p.r & 1, a = channel >> p.a & 1, b = channel >> p.b & 1, c = channel >> p.c & 1, d = channel >> p.d & 1;
+	unsigned int r = channel >> p.r & 1, a = channel >> p.a & 1, b = channel >> p.b & 1,
+		     c = channel >> p.c & 1, d = channel >> p.d & 1;
 	unsigned int high = channel >> 5 & 1;
 
-	return channel / 64 * 64 + (tensor == CODEC_K ? b | r << 1 | d << 2 | high << 3 | a << 4 | c << 5 :
-							a | b << 1 | r << 2 | high << 3 | c << 4 | d << 5);
+	return channel / 64 * 64 +
+		(tensor == CODEC_K ? b | r << 1 | d << 2 | high << 3 | a << 4 | c << 5
+				   : a | b << 1 | r << 2 | high << 3 | c << 4 | d << 5);
 }
 
 /* Where its coefficient lies after the transform. */
@@ -54,8 +63,9 @@ INLINE unsigned int coefficient_at(unsigned int channel, unsigned int dtype)
 {
 	struct places p = places(dtype);
 
-	return channel / 32 * 32 + ((channel >> p.d & 1) << 4 | (channel >> p.b & 1) | (channel >> p.r & 1) << 1 | (channel >> p.a & 1) << 2 |
-				    (channel >> p.c & 1) << 3);
+	return channel / 32 * 32 +
+		((channel >> p.d & 1) << 4 | (channel >> p.b & 1) | (channel >> p.r & 1) << 1 |
+			(channel >> p.a & 1) << 2 | (channel >> p.c & 1) << 3);
 }
 
 /* The words of a block that a token has. */
@@ -86,17 +96,21 @@ INLINE uint32_t largest_magnitude(const uint8_t *raw, unsigned int head_dim)
 
 INLINE __m512i integers(__m512 x, __m512 power)
 {
-	return _mm512_cvt_roundps_epi32(_mm512_mul_ps(x, power), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+	return _mm512_cvt_roundps_epi32(_mm512_mul_ps(x, power),
+		_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
 /* A block times a power of two, to the nearest integers. */
-INLINE void align(const uint8_t *raw, __mmask32 there, unsigned int dtype, __m512 power, __m512i *out)
+INLINE void align(const uint8_t *raw, __mmask32 there, unsigned int dtype, __m512 power,
+	__m512i *out)
 {
 	__m512i words = _mm512_maskz_loadu_epi16(there, raw);
 
 	if (dtype == SPECKV_DTYPE_BF16) {
 		out[0] = integers(_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)), power);
-		out[1] = integers(_mm512_castsi512_ps(_mm512_and_si512(words, _mm512_set1_epi32((int)0xffff0000))), power);
+		out[1] = integers(_mm512_castsi512_ps(_mm512_and_si512(words,
+					  _mm512_set1_epi32((int)0xffff0000))),
+			power);
 	} else {
 		out[0] = integers(_mm512_cvtph_ps(_mm512_castsi512_si256(words)), power);
 		out[1] = integers(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(words, 1)), power);
@@ -126,10 +140,14 @@ INLINE void rotate(__m512i *values, unsigned int head_dim, unsigned int dtype)
 		__m512i a = values[2 * i], b = values[2 * i + 1];
 
 		butterfly(&a, &b, a, b, p.r < slice_log2);
-		butterfly(&a, &b, _mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b), p.b < slice_log2);
-		butterfly(&a, &b, _mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b), p.a < slice_log2);
-		butterfly(&a, &b, _mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd), p.c < slice_log2);
-		butterfly(&a, &b, _mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd), p.d < slice_log2);
+		butterfly(&a, &b, _mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b),
+			p.b < slice_log2);
+		butterfly(&a, &b, _mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b),
+			p.a < slice_log2);
+		butterfly(&a, &b, _mm512_shuffle_i64x2(a, b, 0x88),
+			_mm512_shuffle_i64x2(a, b, 0xdd), p.c < slice_log2);
+		butterfly(&a, &b, _mm512_shuffle_i64x2(a, b, 0x88),
+			_mm512_shuffle_i64x2(a, b, 0xdd), p.d < slice_log2);
 		values[2 * i] = a;
 		values[2 * i + 1] = b;
 	}
@@ -140,17 +158,21 @@ INLINE void rotate(__m512i *values, unsigned int head_dim, unsigned int dtype)
 #pragma GCC unroll 16
 		for (unsigned int i = 0; i < 2 * BLOCKS(head_dim); i++)
 			if (level < slice_log2 && !(i & half))
-				butterfly(&values[i], &values[i + half], values[i], values[i + half], true);
+				butterfly(&values[i], &values[i + half], values[i],
+					values[i + half], true);
 	}
 }
 
-/* Tokens go through each step several at a time: within one, every step waits for the result of the one before. */
+/*
+ * Tokens go through each step several at a time: within one, every step waits for the result of the
+ * one before.
+ */
 #define BATCH 8
 
 struct token {
 	__m512i values[WIDE_MAX]; /* of K */
-	int32_t top, bottom;      /* of these, or of V's; they need not round alike */
-	int unit;                 /* their exponent */
+	int32_t top, bottom; /* of these, or of V's; they need not round alike */
+	int unit; /* their exponent */
 	bool zero;
 };
 
@@ -159,22 +181,30 @@ struct group {
 	int exponent[CODEC_GROUP_TOKENS]; /* of the largest magnitude */
 	int32_t largest[CODEC_GROUP_TOKENS]; /* that as an integer, of V */
 	bool zero[CODEC_GROUP_TOKENS];
-	int32_t mean[CODEC_HEAD_DIM_MAX] __attribute__((aligned(64))); /* of coefficients, as the transform leaves them */
+	/* of coefficients, as the transform leaves them */
+	int32_t mean[CODEC_HEAD_DIM_MAX] __attribute__((aligned(64)));
 };
 
-/* Exponents, and whether the group may have a mean. -ENODATA: not finite, or far beyond the largest scale. */
-INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_dim, unsigned int dtype, bool *alike, int *top)
+/*
+ * Exponents, and whether the group may have a mean. -ENODATA: not finite, or far beyond the largest
+ * scale.
+ */
+INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_dim,
+	unsigned int dtype, bool *alike, int *top)
 {
 	const struct float_layout *layout = float_layout(dtype);
 	int least = INT_MAX, most = INT_MIN;
 	bool zeros = false;
 
 	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++) {
-		uint32_t largest = largest_magnitude(raw + 2 * (size_t)t * head_dim, head_dim), significand;
-		int exponent = (int)float_split(layout, largest, &significand) - layout->bias - (int)layout->mantissa_bits;
+		uint32_t largest = largest_magnitude(raw + 2 * (size_t)t * head_dim, head_dim),
+			 significand;
+		int exponent = (int)float_split(layout, largest, &significand) - layout->bias -
+			(int)layout->mantissa_bits;
 
 		codec_fetch_token(raw, head_dim, t + CODEC_FETCH_TOKENS);
-		group->largest[t] = (int32_t)(significand << Q4X_V_PRECISION >> (31 - __builtin_clz(significand | 1)));
+		group->largest[t] = (int32_t)(significand << Q4X_V_PRECISION >>
+			(31 - __builtin_clz(significand | 1)));
 		exponent += 31 - __builtin_clz(significand | 1);
 		if (largest >= layout->infinity || exponent > EXPONENT_MAX)
 			return -ENODATA;
@@ -190,10 +220,12 @@ INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_di
 }
 
 /* The mean of a group whose tokens are all aligned to `unit`. */
-INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit, uint8_t *part)
+INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head_dim,
+	unsigned int dtype, int unit, uint8_t *part)
 {
 	const __m512 power = power_of_two(-unit);
-	int32_t sums[CODEC_HEAD_DIM_MAX + 16] = { 0 }, mean[CODEC_HEAD_DIM_MAX] = { 0 }; /* of which head_dim are used */
+	/* of which head_dim are used */
+	int32_t sums[CODEC_HEAD_DIM_MAX + 16] = { 0 }, mean[CODEC_HEAD_DIM_MAX] = { 0 };
 
 	for (unsigned int i = 0; i < BLOCKS(head_dim); i++) {
 		__m512i sum[2] = { _mm512_setzero_si512(), _mm512_setzero_si512() };
@@ -202,14 +234,16 @@ INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head
 		for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++) {
 			__m512i values[2];
 
-			align(raw + 2 * ((size_t)t * head_dim + 32 * i), words_of(head_dim, i), dtype, power, values);
+			align(raw + 2 * ((size_t)t * head_dim + 32 * i), words_of(head_dim, i),
+				dtype, power, values);
 			sum[0] = _mm512_add_epi32(sum[0], values[0]);
 			sum[1] = _mm512_add_epi32(sum[1], values[1]);
 		}
 		_mm512_storeu_si512(lanes, sum[0]);
 		_mm512_storeu_si512(lanes + 16, sum[1]);
 		for (unsigned int k = 0; k < 32; k++)
-			sums[32 * i + k] = dtype == SPECKV_DTYPE_BF16 ? lanes[k % 2 * 16 + k / 2] : lanes[k];
+			sums[32 * i + k] = dtype == SPECKV_DTYPE_BF16 ? lanes[k % 2 * 16 + k / 2]
+								      : lanes[k];
 	}
 	if (!q4x_mean_encode(sums, head_dim, unit, part, mean))
 		return false;
@@ -220,7 +254,8 @@ INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head
 }
 
 /* Of K. A zero token's values are all made 0. */
-INLINE void coefficients(struct token *token, const struct group *group, const uint8_t *raw, unsigned int head_dim, unsigned int dtype)
+INLINE void coefficients(struct token *token, const struct group *group, const uint8_t *raw,
+	unsigned int head_dim, unsigned int dtype)
 {
 	const __m512 power = token->zero ? _mm512_setzero_ps() : power_of_two(-token->unit);
 	__m512i values[WIDE_MAX], most = _mm512_setzero_si512(), least = most;
@@ -231,7 +266,8 @@ INLINE void coefficients(struct token *token, const struct group *group, const u
 	rotate(values, head_dim, dtype);
 #pragma GCC unroll 16
 	for (unsigned int i = 0; i < 2 * BLOCKS(head_dim); i++) {
-		__m512i value = _mm512_sub_epi32(values[i], _mm512_load_si512(group->mean + 16 * i));
+		__m512i value =
+			_mm512_sub_epi32(values[i], _mm512_load_si512(group->mean + 16 * i));
 
 		most = _mm512_max_epi32(most, value);
 		least = _mm512_min_epi32(least, value);
@@ -241,7 +277,10 @@ INLINE void coefficients(struct token *token, const struct group *group, const u
 	token->bottom = _mm512_reduce_min_epi32(least);
 }
 
-/* The cells of 32 coefficients: magnitudes divided and companded, mirrored by the sign; words beyond a byte are left to saturation. */
+/*
+ * The cells of 32 coefficients: magnitudes divided and companded, mirrored by the sign; words
+ * beyond a byte are left to saturation.
+ */
 INLINE __m512i cells32(__m512i z, __m512i by)
 {
 	const __m512i knee = _mm512_set1_epi16(Q4X_KNEE);
@@ -251,9 +290,12 @@ INLINE __m512i cells32(__m512i z, __m512i by)
 	return _mm512_xor_si512(a, _mm512_srai_epi16(z, 15));
 }
 
-/* Scale and cells of a token: of K from its coefficients, of V from its values. -ENODATA: beyond the largest scale. */
-INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *scale,
-		  uint8_t *cells)
+/*
+ * Scale and cells of a token: of K from its coefficients, of V from its values. -ENODATA: beyond
+ * the largest scale.
+ */
+INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim,
+	unsigned int dtype, enum codec_tensor tensor, uint8_t *scale, uint8_t *cells)
 {
 	const __m512 power = token->zero ? _mm512_setzero_ps() : power_of_two(-token->unit);
 	int32_t largest = token->top > -token->bottom ? token->top : -token->bottom;
@@ -263,7 +305,8 @@ INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim
 	unsigned int t;
 
 	if (down > 0) {
-		int32_t top = (token->top + (1 << (down - 1))) >> down, bottom = (token->bottom + (1 << (down - 1))) >> down;
+		int32_t top = (token->top + (1 << (down - 1))) >> down,
+			bottom = (token->bottom + (1 << (down - 1))) >> down;
 
 		half = _mm512_set1_epi32(1 << (down - 1));
 		count = _mm_cvtsi32_si128(down);
@@ -277,16 +320,20 @@ INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim
 		__m512i pair[2];
 
 		if (tensor == CODEC_K) {
-			pair[0] = _mm512_sra_epi32(_mm512_add_epi32(token->values[2 * i], half), count);
-			pair[1] = _mm512_sra_epi32(_mm512_add_epi32(token->values[2 * i + 1], half), count);
+			pair[0] = _mm512_sra_epi32(_mm512_add_epi32(token->values[2 * i], half),
+				count);
+			pair[1] = _mm512_sra_epi32(_mm512_add_epi32(token->values[2 * i + 1], half),
+				count);
 		} else {
 			align(raw + 64 * (size_t)i, words_of(head_dim, i), dtype, power, pair);
 		}
 		words[i] = _mm512_packs_epi32(pair[0], pair[1]);
 	}
 	/* How many of the half steps are too small; the ninth never is. */
-	steps = _mm_mullo_epi16(_mm_loadu_si128((const __m128i *)q4x_half_step), _mm_set1_epi16((int16_t)q4x_reach(tensor)));
-	t = (unsigned int)__builtin_popcount(_mm_cmpgt_epi16_mask(_mm_set1_epi16((int16_t)largest), steps));
+	steps = _mm_mullo_epi16(_mm_loadu_si128((const __m128i *)q4x_half_step),
+		_mm_set1_epi16((int16_t)q4x_reach(tensor)));
+	t = (unsigned int)__builtin_popcount(_mm_cmpgt_epi16_mask(_mm_set1_epi16((int16_t)largest),
+		steps));
 	code = 8 * token->unit + (int)t + Q4X_CODE;
 	if (token->zero || !largest || code < 1)
 		code = 0;
@@ -296,14 +343,15 @@ INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim
 	by = _mm512_set1_epi16((int16_t)(q4x_reciprocal[t] << (tensor == CODEC_V)));
 #pragma GCC unroll 4
 	for (unsigned int i = 0; i < BLOCKS(head_dim); i += 2) {
-		__m512i a = cells32(words[i], by), b = i + 1 < BLOCKS(head_dim) ? cells32(words[i + 1], by) : a;
+		__m512i a = cells32(words[i], by),
+			b = i + 1 < BLOCKS(head_dim) ? cells32(words[i + 1], by) : a;
 
 		_mm512_store_si512(cells + 32 * i, _mm512_packs_epi16(a, b));
 	}
 	return 0;
 }
 
-/* ---- codes -------------------------------------------------------------------------------------------------------- */
+/* ---- codes ---------------------------------------------------------------------------------- */
 
 #define LANES CODEC_GROUP_TOKENS
 
@@ -343,15 +391,23 @@ INLINE void turn(__m512i *x)
 	}
 }
 
-/* By where a cell lies among those of a subset, 16 below its level and 16 beyond it: the metric of the distance, then the same beyond the knee. */
-#define BELOW(of) \
-	of(15), of(14), of(13), of(12), of(11), of(10), of(9), of(8), of(7), of(6), of(5), of(4), of(3), of(2), of(1), of(0)
-static const int8_t metrics[64] __attribute__((aligned(64))) = { BELOW(NEAR), SIXTEEN(NEAR), BELOW(FAR), SIXTEEN(FAR) };
+/*
+ * By where a cell lies among those of a subset, 16 below its level and 16 beyond it: the metric of
+ * the distance, then the same beyond the knee.
+ */
+#define BELOW(of)                                                                                 \
+	of(15), of(14), of(13), of(12), of(11), of(10), of(9), of(8), of(7), of(6), of(5), of(4), \
+		of(3), of(2), of(1), of(0)
+static const int8_t metrics[64]
+	__attribute__((aligned(64))) = { BELOW(NEAR), SIXTEEN(NEAR), BELOW(FAR), SIXTEEN(FAR) };
 
-INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int head_dim, enum codec_tensor tensor)
+INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int head_dim,
+	enum codec_tensor tensor)
 {
 	const __m512i table = _mm512_load_si512(metrics), place = _mm512_set1_epi8(31);
-	__m512i metric[4] = { _mm512_setzero_si512(), _mm512_set1_epi8(-1), _mm512_set1_epi8(-1), _mm512_set1_epi8(-1) }, path[4], a, b;
+	__m512i metric[4] = { _mm512_setzero_si512(), _mm512_set1_epi8(-1), _mm512_set1_epi8(-1),
+		_mm512_set1_epi8(-1) },
+		path[4], a, b;
 	__mmask64 high, low;
 
 	for (unsigned int chunk = 0; chunk < head_dim / 8; chunk++) {
@@ -359,18 +415,26 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 			path[s] = _mm512_set1_epi8((char)s);
 #pragma GCC unroll 8
 		for (unsigned int k = 0; k < 8; k++) {
-			__m512i cell = load(trellis->cells[order[8 * chunk + k]]), distance[4], next[4], way[4];
+			__m512i cell = load(trellis->cells[order[8 * chunk + k]]), distance[4],
+				next[4], way[4];
 			/* The top bit says whether the cell is beyond the knee. */
-			__m512i outer = _mm512_subs_epu8(_mm512_add_epi8(cell, _mm512_set1_epi8(Q4X_KNEE)), _mm512_set1_epi8(2 * Q4X_KNEE - 128));
+			__m512i outer =
+				_mm512_subs_epu8(_mm512_add_epi8(cell, _mm512_set1_epi8(Q4X_KNEE)),
+					_mm512_set1_epi8(2 * Q4X_KNEE - 128));
 
 			outer = _mm512_srli_epi16(outer, 2);
 #pragma GCC unroll 4
 			for (int j = 0; j < 4; j++) {
-				__m512i at = _mm512_adds_epi8(cell, _mm512_set1_epi8((char)OFFSET(j, tensor)));
+				__m512i at = _mm512_adds_epi8(cell,
+					_mm512_set1_epi8((char)OFFSET(j, tensor)));
 
 				at = tensor == CODEC_K ? at : _mm512_srli_epi16(at, 1);
-				/* bits of `outer` where `place` has none; the upper two do not matter */
-				distance[j] = _mm512_permutexvar_epi8(_mm512_ternarylogic_epi64(place, at, outer, 0xca), table);
+				/*
+				 * bits of `outer` where `place` has none; the upper two do not
+				 * matter
+				 */
+				distance[j] = _mm512_permutexvar_epi8(
+					_mm512_ternarylogic_epi64(place, at, outer, 0xca), table);
 			}
 #pragma GCC unroll 4
 			for (unsigned int s = 0; s < 4; s++) {
@@ -379,13 +443,18 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 				__m512i two = _mm512_adds_epu8(metric[from + 1], distance[j ^ 2]);
 
 				next[s] = _mm512_min_epu8(one, two);
-				way[s] = _mm512_mask_blend_epi8(_mm512_cmplt_epu8_mask(two, one), path[from], path[from + 1]);
+				way[s] = _mm512_mask_blend_epi8(_mm512_cmplt_epu8_mask(two, one),
+					path[from], path[from + 1]);
 				if (s >= 2 && k < 6)
-					way[s] = _mm512_or_si512(way[s], _mm512_set1_epi8((char)(4 << k)));
+					way[s] = _mm512_or_si512(way[s],
+						_mm512_set1_epi8((char)(4 << k)));
 			}
-			a = _mm512_min_epu8(_mm512_min_epu8(next[0], next[1]), _mm512_min_epu8(next[2], next[3]));
+			a = _mm512_min_epu8(_mm512_min_epu8(next[0], next[1]),
+				_mm512_min_epu8(next[2], next[3]));
 			for (unsigned int s = 0; s < 4; s++) {
-				metric[s] = k % Q4X_LEVELLING == Q4X_LEVELLING - 1 ? _mm512_sub_epi8(next[s], a) : next[s];
+				metric[s] = k % Q4X_LEVELLING == Q4X_LEVELLING - 1
+					? _mm512_sub_epi8(next[s], a)
+					: next[s];
 				path[s] = way[s];
 			}
 		}
@@ -396,11 +465,15 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 	a = _mm512_min_epu8(metric[0], metric[1]);
 	b = _mm512_min_epu8(metric[2], metric[3]);
 	high = _mm512_cmplt_epu8_mask(b, a);
-	low = (_mm512_cmplt_epu8_mask(metric[1], metric[0]) & ~high) | (_mm512_cmplt_epu8_mask(metric[3], metric[2]) & high);
-	store(trellis->taken[head_dim / 8], _mm512_or_si512(_mm512_maskz_set1_epi8(high, 2), _mm512_maskz_set1_epi8(low, 1)));
+	low = (_mm512_cmplt_epu8_mask(metric[1], metric[0]) & ~high) |
+		(_mm512_cmplt_epu8_mask(metric[3], metric[2]) & high);
+	store(trellis->taken[head_dim / 8],
+		_mm512_or_si512(_mm512_maskz_set1_epi8(high, 2), _mm512_maskz_set1_epi8(low, 1)));
 	for (unsigned int chunk = head_dim / 8; chunk-- > 0;) {
-		a = _mm512_mask_blend_epi8(low, load(trellis->paths[chunk][0]), load(trellis->paths[chunk][1]));
-		b = _mm512_mask_blend_epi8(low, load(trellis->paths[chunk][2]), load(trellis->paths[chunk][3]));
+		a = _mm512_mask_blend_epi8(low, load(trellis->paths[chunk][0]),
+			load(trellis->paths[chunk][1]));
+		b = _mm512_mask_blend_epi8(low, load(trellis->paths[chunk][2]),
+			load(trellis->paths[chunk][3]));
 		a = _mm512_mask_blend_epi8(high, a, b);
 		store(trellis->taken[chunk], a);
 		high = _mm512_test_epi8_mask(a, _mm512_set1_epi8(2));
@@ -408,54 +481,71 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 	}
 }
 
-INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int head_dim, enum codec_tensor tensor)
+INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int head_dim,
+	enum codec_tensor tensor)
 {
-	const __m128i even_k = _mm_setr_epi8(SIXTEEN(EVEN_K)), even_v = _mm_setr_epi8(SIXTEEN(EVEN_V));
+	const __m128i even_k = _mm_setr_epi8(SIXTEEN(EVEN_K)),
+		      even_v = _mm_setr_epi8(SIXTEEN(EVEN_V));
 	const __m128i odd_k = _mm_setr_epi8(SIXTEEN(ODD_K)), odd_v = _mm_setr_epi8(SIXTEEN(ODD_V));
-	const __m128i paths_k = _mm_setr_epi8(SIXTEEN(PATHS_K)), paths_v = _mm_setr_epi8(SIXTEEN(PATHS_V));
+	const __m128i paths_k = _mm_setr_epi8(SIXTEEN(PATHS_K)),
+		      paths_v = _mm_setr_epi8(SIXTEEN(PATHS_V));
 	const __m512i even = _mm512_broadcast_i32x4(tensor == CODEC_K ? even_k : even_v);
 	const __m512i odd = _mm512_broadcast_i32x4(tensor == CODEC_K ? odd_k : odd_v);
 	const __m512i paths = _mm512_broadcast_i32x4(tensor == CODEC_K ? paths_k : paths_v);
 	const __m512i nibble = _mm512_set1_epi8(15), three = _mm512_set1_epi8(3);
 
 	for (unsigned int chunk = 0; chunk < head_dim / 8; chunk++) {
-		__m512i taken = load(trellis->taken[chunk]), after = load(trellis->taken[chunk + 1]), window[4], pair[4];
+		__m512i taken = load(trellis->taken[chunk]),
+			after = load(trellis->taken[chunk + 1]), window[4], pair[4];
 
 		window[0] = _mm512_and_si512(taken, nibble);
 		window[1] = _mm512_and_si512(_mm512_srli_epi16(taken, 2), nibble);
 		window[2] = _mm512_and_si512(_mm512_srli_epi16(taken, 4), nibble);
-		window[3] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(taken, 6), three), _mm512_slli_epi16(_mm512_and_si512(after, three), 2));
+		window[3] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(taken, 6), three),
+			_mm512_slli_epi16(_mm512_and_si512(after, three), 2));
 #pragma GCC unroll 4
 		for (unsigned int i = 0; i < 4; i++) {
-			__m512i a = load(trellis->cells[order[8 * chunk + 2 * i]]), b = load(trellis->cells[order[8 * chunk + 2 * i + 1]]);
+			__m512i a = load(trellis->cells[order[8 * chunk + 2 * i]]),
+				b = load(trellis->cells[order[8 * chunk + 2 * i + 1]]);
 
 			a = _mm512_adds_epi8(a, _mm512_shuffle_epi8(even, window[i]));
 			b = _mm512_adds_epi8(b, _mm512_shuffle_epi8(odd, window[i]));
 			if (tensor == CODEC_K) {
 				a = _mm512_and_si512(_mm512_srli_epi16(a, 5), _mm512_set1_epi8(7));
-				b = _mm512_and_si512(_mm512_srli_epi16(b, 1), _mm512_set1_epi8(7 << 4));
+				b = _mm512_and_si512(_mm512_srli_epi16(b, 1),
+					_mm512_set1_epi8(7 << 4));
 			} else {
 				a = _mm512_and_si512(_mm512_srli_epi16(a, 6), three);
-				b = _mm512_and_si512(_mm512_srli_epi16(b, 3), _mm512_set1_epi8(3 << 3));
+				b = _mm512_and_si512(_mm512_srli_epi16(b, 3),
+					_mm512_set1_epi8(3 << 3));
 			}
-			pair[i] = _mm512_xor_si512(_mm512_or_si512(a, b), _mm512_shuffle_epi8(paths, window[i]));
+			pair[i] = _mm512_xor_si512(_mm512_or_si512(a, b),
+				_mm512_shuffle_epi8(paths, window[i]));
 			if (tensor == CODEC_K)
 				store(trellis->codes[4 * chunk + i], pair[i]);
 		}
 		if (tensor == CODEC_V) { /* six bits each: three bytes */
-			__m512i first = _mm512_and_si512(_mm512_slli_epi16(pair[1], 6), _mm512_set1_epi8((char)0xc0));
-			__m512i second = _mm512_and_si512(_mm512_slli_epi16(pair[2], 4), _mm512_set1_epi8((char)0xf0));
+			__m512i first = _mm512_and_si512(_mm512_slli_epi16(pair[1], 6),
+				_mm512_set1_epi8((char)0xc0));
+			__m512i second = _mm512_and_si512(_mm512_slli_epi16(pair[2], 4),
+				_mm512_set1_epi8((char)0xf0));
 
 			store(trellis->codes[3 * chunk], _mm512_or_si512(pair[0], first));
-			store(trellis->codes[3 * chunk + 1], _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(pair[1], 2), nibble), second));
+			store(trellis->codes[3 * chunk + 1],
+				_mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(pair[1], 2),
+							nibble),
+					second));
 			store(trellis->codes[3 * chunk + 2],
-			      _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(pair[2], 4), three), _mm512_slli_epi16(pair[3], 2)));
+				_mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(pair[2], 4),
+							three),
+					_mm512_slli_epi16(pair[3], 2)));
 		}
 	}
 }
 
 /* The codes of a group from its cells. */
-INLINE void quantise(const struct group *group, const uint8_t *order, unsigned int head_dim, enum codec_tensor tensor, uint8_t *codes)
+INLINE void quantise(const struct group *group, const uint8_t *order, unsigned int head_dim,
+	enum codec_tensor tensor, uint8_t *codes)
 {
 	unsigned int bytes = q4x_token_bytes(head_dim, tensor);
 	struct trellis trellis;
@@ -467,10 +557,20 @@ INLINE void quantise(const struct group *group, const uint8_t *order, unsigned i
 		for (unsigned int i = 0; i < 16; i++) {
 			const uint8_t *from = group->cells[i] + c;
 
-			x[i] = _mm512_castsi128_si512(_mm_load_si128((const __m128i *)(const void *)from));
-			x[i] = _mm512_inserti32x4(x[i], _mm_load_si128((const __m128i *)(const void *)(from + sizeof(group->cells[0]) * 16)), 1);
-			x[i] = _mm512_inserti32x4(x[i], _mm_load_si128((const __m128i *)(const void *)(from + sizeof(group->cells[0]) * 32)), 2);
-			x[i] = _mm512_inserti32x4(x[i], _mm_load_si128((const __m128i *)(const void *)(from + sizeof(group->cells[0]) * 48)), 3);
+			x[i] = _mm512_castsi128_si512(
+				_mm_load_si128((const __m128i *)(const void *)from));
+			x[i] = _mm512_inserti32x4(x[i],
+				_mm_load_si128((const __m128i *)(const void *)(from +
+					sizeof(group->cells[0]) * 16)),
+				1);
+			x[i] = _mm512_inserti32x4(x[i],
+				_mm_load_si128((const __m128i *)(const void *)(from +
+					sizeof(group->cells[0]) * 32)),
+				2);
+			x[i] = _mm512_inserti32x4(x[i],
+				_mm_load_si128((const __m128i *)(const void *)(from +
+					sizeof(group->cells[0]) * 48)),
+				3);
 		}
 		turn(x);
 #pragma GCC unroll 16
@@ -479,7 +579,8 @@ INLINE void quantise(const struct group *group, const uint8_t *order, unsigned i
 	}
 	search(&trellis, order, head_dim, tensor);
 	name(&trellis, order, head_dim, tensor);
-	if (bytes < 16 || bytes > CODEC_HEAD_DIM_MAX / 2) /* what head sizes give, which no reader of this function alone can see */
+	/* what head sizes give, which no reader of this function alone can see */
+	if (bytes < 16 || bytes > CODEC_HEAD_DIM_MAX / 2)
 		__builtin_unreachable();
 	for (unsigned int block = 0; block < (bytes + 15) / 16; block++) {
 		/* The last 16 may be some of those before once more. */
@@ -495,25 +596,34 @@ INLINE void quantise(const struct group *group, const uint8_t *order, unsigned i
 			uint8_t *to = codes + i * bytes + first;
 
 			_mm_storeu_si128((__m128i *)(void *)to, _mm512_castsi512_si128(x[i]));
-			_mm_storeu_si128((__m128i *)(void *)(to + 16 * bytes), _mm512_extracti32x4_epi32(x[i], 1));
-			_mm_storeu_si128((__m128i *)(void *)(to + 32 * bytes), _mm512_extracti32x4_epi32(x[i], 2));
-			_mm_storeu_si128((__m128i *)(void *)(to + 48 * bytes), _mm512_extracti32x4_epi32(x[i], 3));
+			_mm_storeu_si128((__m128i *)(void *)(to + 16 * bytes),
+				_mm512_extracti32x4_epi32(x[i], 1));
+			_mm_storeu_si128((__m128i *)(void *)(to + 32 * bytes),
+				_mm512_extracti32x4_epi32(x[i], 2));
+			_mm_storeu_si128((__m128i *)(void *)(to + 48 * bytes),
+				_mm512_extracti32x4_epi32(x[i], 3));
 		}
 	}
 }
 
-/* Once for each tensor and not for each head size: nothing in it is laid out for one, and compilers took minutes over 24 copies. */
-static __attribute__((noinline)) void quantise_k(const struct group *group, const uint8_t *order, unsigned int head_dim, uint8_t *codes)
+/*
+ * Once for each tensor and not for each head size: nothing in it is laid out for one, and compilers
+ * took minutes over 24 copies.
+ */
+static __attribute__((noinline)) void quantise_k(const struct group *group, const uint8_t *order,
+	unsigned int head_dim, uint8_t *codes)
 {
 	quantise(group, order, head_dim, CODEC_K, codes);
 }
 
-static __attribute__((noinline)) void quantise_v(const struct group *group, const uint8_t *order, unsigned int head_dim, uint8_t *codes)
+static __attribute__((noinline)) void quantise_v(const struct group *group, const uint8_t *order,
+	unsigned int head_dim, uint8_t *codes)
 {
 	quantise(group, order, head_dim, CODEC_V, codes);
 }
 
-INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *out)
+INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *out)
 {
 	uint8_t *codes = out + q4x_codes_at(head_dim, tensor), order[CODEC_HEAD_DIM_MAX];
 	struct token tokens[BATCH];
@@ -525,7 +635,9 @@ INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int
 		return -ENODATA;
 	if (tensor == CODEC_K) {
 		memset(out + Q4X_SCALES, 0, q4x_mean_bytes(head_dim, tensor));
-		alike = alike && take_mean(&group, raw, head_dim, dtype, top - Q4X_K_PRECISION, out + Q4X_SCALES);
+		alike = alike &&
+			take_mean(&group, raw, head_dim, dtype, top - Q4X_K_PRECISION,
+				out + Q4X_SCALES);
 		if (!alike)
 			memset(group.mean, 0, sizeof(group.mean));
 	}
@@ -537,16 +649,18 @@ INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int
 
 			codec_fetch_token(raw, head_dim, CODEC_GROUP_TOKENS + first + t);
 			token->zero = group.zero[first + t];
-			token->unit = tensor == CODEC_V ? group.exponent[first + t] - Q4X_V_PRECISION :
-							  (alike ? top : group.exponent[first + t]) - Q4X_K_PRECISION;
+			token->unit = tensor == CODEC_V
+				? group.exponent[first + t] - Q4X_V_PRECISION
+				: (alike ? top : group.exponent[first + t]) - Q4X_K_PRECISION;
 			token->top = group.largest[first + t];
 			token->bottom = -token->top;
 			if (tensor == CODEC_K)
-				coefficients(token, &group, raw + 2 * (size_t)(first + t) * head_dim, head_dim, dtype);
+				coefficients(token, &group,
+					raw + 2 * (size_t)(first + t) * head_dim, head_dim, dtype);
 		}
 		for (unsigned int t = 0; t < BATCH; t++)
-			rc |= divide(&tokens[t], raw + 2 * (size_t)(first + t) * head_dim, head_dim, dtype, tensor, out + first + t,
-				     group.cells[first + t]);
+			rc |= divide(&tokens[t], raw + 2 * (size_t)(first + t) * head_dim, head_dim,
+				dtype, tensor, out + first + t, group.cells[first + t]);
 		if (rc)
 			return -ENODATA;
 	}
@@ -555,20 +669,24 @@ INLINE int encode_tokens(const uint8_t *raw, unsigned int head_dim, unsigned int
 	(tensor == CODEC_K ? quantise_k : quantise_v)(&group, order, head_dim, codes);
 	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++)
 		if (!out[t]) /* zero tokens have zero codes */
-			memset(codes + (size_t)t * q4x_token_bytes(head_dim, tensor), 0, q4x_token_bytes(head_dim, tensor));
+			memset(codes + (size_t)t * q4x_token_bytes(head_dim, tensor), 0,
+				q4x_token_bytes(head_dim, tensor));
 	return 0;
 }
 
-INLINE int encode_head(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group)
+INLINE int encode_head(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *group)
 {
 	if (dtype == SPECKV_DTYPE_BF16)
-		return tensor == CODEC_K ? encode_tokens(raw, head_dim, SPECKV_DTYPE_BF16, CODEC_K, group) :
-					   encode_tokens(raw, head_dim, SPECKV_DTYPE_BF16, CODEC_V, group);
-	return tensor == CODEC_K ? encode_tokens(raw, head_dim, SPECKV_DTYPE_FP16, CODEC_K, group) :
-				   encode_tokens(raw, head_dim, SPECKV_DTYPE_FP16, CODEC_V, group);
+		return tensor == CODEC_K
+			? encode_tokens(raw, head_dim, SPECKV_DTYPE_BF16, CODEC_K, group)
+			: encode_tokens(raw, head_dim, SPECKV_DTYPE_BF16, CODEC_V, group);
+	return tensor == CODEC_K ? encode_tokens(raw, head_dim, SPECKV_DTYPE_FP16, CODEC_K, group)
+				 : encode_tokens(raw, head_dim, SPECKV_DTYPE_FP16, CODEC_V, group);
 }
 
-int codec_q4x_encode_avx512(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, enum codec_tensor tensor, uint8_t *group)
+int codec_q4x_encode_avx512(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
+	enum codec_tensor tensor, uint8_t *group)
 {
 	switch (head_dim) {
 	case 64:

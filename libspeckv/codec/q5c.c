@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Mode q5c: fixed rate, calibrated. Values minus a static mean (K: with the rotary embedding taken off) are rotated by a Hadamard
- * transform and held in 1 to 5 bits a channel, as the calibration says for each head. FORMAT.md section 8 is the definition.
+ * Mode q5c: fixed rate, calibrated. Values minus a static mean (K: with the rotary embedding taken
+ * off) are rotated by a Hadamard transform and held in 1 to 5 bits a channel, as the calibration
+ * says for each head. FORMAT.md section 8 is the definition.
  */
 #include <errno.h>
 
@@ -11,7 +12,8 @@
 
 static bool supports(const struct speckv_geometry *geometry)
 {
-	return (geometry->dtype == SPECKV_DTYPE_BF16 || geometry->dtype == SPECKV_DTYPE_FP16) && codec_head_dim_lossy(geometry->head_dim);
+	return (geometry->dtype == SPECKV_DTYPE_BF16 || geometry->dtype == SPECKV_DTYPE_FP16) &&
+		codec_head_dim_lossy(geometry->head_dim);
 }
 
 /* Any layer and head: only the calibration knows how many there are. */
@@ -22,7 +24,8 @@ static bool parameter_valid(uint32_t parameter)
 
 static uint64_t section_bytes(const struct speckv_geometry *geometry, unsigned int bits)
 {
-	return (uint64_t)geometry->kv_heads * (geometry->tokens / CODEC_GROUP_TOKENS) * q5c_group_bytes(geometry->head_dim, bits);
+	return (uint64_t)geometry->kv_heads * (geometry->tokens / CODEC_GROUP_TOKENS) *
+		q5c_group_bytes(geometry->head_dim, bits);
 }
 
 static uint64_t section_max(const struct speckv_geometry *geometry, enum codec_tensor tensor)
@@ -35,8 +38,8 @@ static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_t
 	return section_bytes(geometry, 1);
 }
 
-static int encode(const struct codec_calibrated *by, const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw,
-		  uint8_t *out, struct codec_section *section)
+static int encode(const struct codec_calibrated *by, const struct speckv_geometry *geometry,
+	enum codec_tensor tensor, const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
 	const struct codec_kernels *kernels = codec_kernels();
 	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS;
@@ -52,8 +55,10 @@ static int encode(const struct codec_calibrated *by, const struct speckv_geometr
 		calibration_q5c_tables(by->calibration, section->parameter, tensor, head, &tables);
 		for (unsigned int i = 0; i < groups; i++) {
 			uint32_t bytes = q5c_group_bytes(geometry->head_dim, tables.bits);
-			const struct rotary_rotation *rotation = calibration_turn(by, tensor, i, &turn);
-			int rc = kernels->q5c_encode(raw, geometry->head_dim, geometry->dtype, &tables, rotation, group);
+			const struct rotary_rotation *rotation =
+				calibration_turn(by, tensor, i, &turn);
+			int rc = kernels->q5c_encode(raw, geometry->head_dim, geometry->dtype,
+				&tables, rotation, group);
 
 			if (rc)
 				return rc;
@@ -67,8 +72,9 @@ static int encode(const struct codec_calibrated *by, const struct speckv_geometr
 	return 0;
 }
 
-static int decode(const struct codec_calibrated *by, const struct speckv_geometry *geometry, enum codec_tensor tensor,
-		  const struct codec_section *section, const uint8_t *in, uint8_t *raw)
+static int decode(const struct codec_calibrated *by, const struct speckv_geometry *geometry,
+	enum codec_tensor tensor, const struct codec_section *section, const uint8_t *in,
+	uint8_t *raw)
 {
 	const struct codec_kernels *kernels = codec_kernels();
 	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS;
@@ -84,12 +90,14 @@ static int decode(const struct codec_calibrated *by, const struct speckv_geometr
 		calibration_q5c_tables(by->calibration, section->parameter, tensor, head, &tables);
 		for (unsigned int i = 0; i < groups; i++) {
 			uint32_t bytes = q5c_group_bytes(geometry->head_dim, tables.bits);
-			const struct rotary_rotation *rotation = calibration_turn(by, tensor, i, &turn);
+			const struct rotary_rotation *rotation =
+				calibration_turn(by, tensor, i, &turn);
 
 			if (bytes > section->length - length)
 				return -EBADMSG;
 			state = kernels->crc_copy(state, group, in + length, bytes);
-			if (!kernels->q5c_decode(group, geometry->head_dim, geometry->dtype, &tables, rotation, raw))
+			if (!kernels->q5c_decode(group, geometry->head_dim, geometry->dtype,
+				    &tables, rotation, raw))
 				return -EBADMSG;
 			raw += 2 * CODEC_GROUP_TOKENS * geometry->head_dim;
 			length += bytes;

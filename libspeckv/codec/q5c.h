@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Mode q5c: the numbers of FORMAT.md section 8 that the kernels share, and the tables of one head. */
+/*
+ * Mode q5c: the numbers of FORMAT.md section 8 that the kernels share, and the tables of one head.
+ */
 #ifndef SPECKV_CODEC_Q5C_H
 #define SPECKV_CODEC_Q5C_H
 
@@ -23,10 +25,13 @@ static const uint16_t q5c_eighths[8] = { 2048, 2233, 2435, 2656, 2896, 3158, 344
 /* What the calibration says of one head of one tensor of one layer. */
 struct q5c_tables {
 	unsigned int bits;
-	int unit;		/* inputs become integers, in 2^unit */
-	const int16_t *mean;	/* of a channel, before rotation, in units */
-	const int16_t *levels;	/* 2^bits, rising, 256 the standard deviation */
-	const int16_t *shaping;	/* below the diagonal, row by row: how errors of earlier channels move later ones, in 1/512 */
+	int unit; /* inputs become integers, in 2^unit */
+	const int16_t *mean; /* of a channel, before rotation, in units */
+	const int16_t *levels; /* 2^bits, rising, 256 the standard deviation */
+	/*
+	 * below the diagonal, row by row: how errors of earlier channels move later ones, in 1/512
+	 */
+	const int16_t *shaping;
 };
 
 /* A group: its scales, then a row of 64 codes, bit plane by bit plane, for each channel. */

@@ -2,8 +2,8 @@
 /*
  * Mode q5c: the kernels of one group, 64 tokens of one head. FORMAT.md section 8 is the definition.
  *
- * This one source is compiled for every instruction set (CODEC_ISA), as rows.h says: row by row with a token in each lane, so that compilers
- * vectorise it.
+ * This one source is compiled for every instruction set (CODEC_ISA), as rows.h says: row by row
+ * with a token in each lane, so that compilers vectorise it.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,13 +18,15 @@
 
 /* 2^(8 + t/8), rounded, t = 0..47: the candidates for a scale. */
 #define STEPS 48
-static const int16_t sizes[STEPS] = { 256,  279,  304,	332,  362,  395,  431,	470,  512,  558,  609,	664,	724,   790,   861,   939,
-				      1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878, 2048, 2233, 2435, 2656,	2896,  3158,  3444,  3756,
-				      4096, 4467, 4871, 5312, 5793, 6317, 6889, 7512, 8192, 8933, 9742, 10624, 11585, 12634, 13777, 15024 };
+static const int16_t sizes[STEPS] = { 256, 279, 304, 332, 362, 395, 431, 470, 512, 558, 609, 664,
+	724, 790, 861, 939, 1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878, 2048, 2233, 2435, 2656,
+	2896, 3158, 3444, 3756, 4096, 4467, 4871, 5312, 5793, 6317, 6889, 7512, 8192, 8933, 9742,
+	10624, 11585, 12634, 13777, 15024 };
 /* 2^22 / sizes, rounded. */
-static const int16_t reciprocals[STEPS] = { 16384, 15033, 13797, 12633, 11586, 10618, 9732, 8924, 8192, 7517, 6887, 6317, 5793, 5309, 4871, 4467,
-					    4096,  3755,  3444,	 3158,	2897,  2656,  2436, 2233, 2048, 1878, 1723, 1579, 1448, 1328, 1218, 1117,
-					    1024,  939,	  861,	 790,	724,   664,   609,  558,  512,	470,  431,  395,  362,	332,  304,  279 };
+static const int16_t reciprocals[STEPS] = { 16384, 15033, 13797, 12633, 11586, 10618, 9732, 8924,
+	8192, 7517, 6887, 6317, 5793, 5309, 4871, 4467, 4096, 3755, 3444, 3158, 2897, 2656, 2436,
+	2233, 2048, 1878, 1723, 1579, 1448, 1328, 1218, 1117, 1024, 939, 861, 790, 724, 664, 609,
+	558, 512, 470, 431, 395, 362, 332, 304, 279 };
 
 /* Rows are channels. */
 static void hadamard(row_t *rows, unsigned int head_dim)
@@ -42,9 +44,12 @@ static void hadamard(row_t *rows, unsigned int head_dim)
 				}
 }
 
-/* ---- encode ------------------------------------------------------------------------------------------------------- */
+/* ---- encode --------------------------------------------------------------------------------- */
 
-/* Each token's coefficients to 13 bits and a sign for the largest; `down` says by how many bits. All-zero tokens: down = INT32_MIN. */
+/*
+ * Each token's coefficients to 13 bits and a sign for the largest; `down` says by how many bits.
+ * All-zero tokens: down = INT32_MIN.
+ */
 static void normalise(row_t *rows, unsigned int head_dim, int32_t *down)
 {
 	row_t most = { 0 }, left, right, half;
@@ -65,7 +70,8 @@ static void normalise(row_t *rows, unsigned int head_dim, int32_t *down)
 	}
 	for (unsigned int c = 0; c < head_dim; c++)
 		for (unsigned int t = 0; t < TOKENS; t++)
-			rows[c][t] = ((int32_t)((uint32_t)rows[c][t] << left[t]) + half[t]) >> right[t];
+			rows[c][t] = ((int32_t)((uint32_t)rows[c][t] << left[t]) + half[t]) >>
+				right[t];
 }
 
 /* The levels and what lies between them, in the order in which a value climbs them. */
@@ -85,7 +91,8 @@ static void ladder_of(const struct q5c_tables *tables, struct ladder *ladder)
 }
 
 /* The nearest level of each value, and its number where wanted. */
-static void quantise(const struct ladder *ladder, const int32_t *values, const int32_t *reciprocal, int32_t *level, int32_t *code)
+static void quantise(const struct ladder *ladder, const int32_t *values, const int32_t *reciprocal,
+	int32_t *level, int32_t *code)
 {
 	row_t n;
 
@@ -105,8 +112,12 @@ static void quantise(const struct ladder *ladder, const int32_t *values, const i
 		}
 }
 
-/* The step of each token: the one, of five round its root mean square, with the least squared error. */
-static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder *ladder, int32_t *chosen)
+/*
+ * The step of each token: the one, of five round its root mean square, with the least squared
+ * error.
+ */
+static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder *ladder,
+	int32_t *chosen)
 {
 	uint64_t least[TOKENS] = { 0 }, energy[TOKENS] = { 0 };
 	row_t first;
@@ -117,7 +128,9 @@ static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder
 	for (unsigned int t = 0; t < TOKENS; t++) {
 		int32_t at = 0;
 
-		while (at < STEPS - 2 && (uint64_t)((uint32_t)sizes[at] * (uint32_t)sizes[at]) * head_dim < energy[t])
+		while (at < STEPS - 2 &&
+			(uint64_t)((uint32_t)sizes[at] * (uint32_t)sizes[at]) * head_dim <
+				energy[t])
 			at++;
 		first[t] = at + 1;
 	}
@@ -134,7 +147,8 @@ static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder
 		for (unsigned int c = 0; c < head_dim; c++) {
 			quantise(ladder, rows[c], reciprocal, level, NULL);
 			for (unsigned int t = 0; t < TOKENS; t++) {
-				int32_t e = limit(rows[c][t] - ((level[t] * step[t] + 128) >> 8), 32767);
+				int32_t e = limit(rows[c][t] - ((level[t] * step[t] + 128) >> 8),
+					32767);
 
 				error[t] += (uint32_t)(e * e);
 			}
@@ -148,11 +162,12 @@ static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder
 }
 
 /*
- * Codes, channel by channel: each channel's target is moved by what the errors of the channels before it make worth while, so that
- * the errors end up where attention does not look. The decoder knows nothing of it.
+ * Codes, channel by channel: each channel's target is moved by what the errors of the channels
+ * before it make worth while, so that the errors end up where attention does not look. The decoder
+ * knows nothing of it.
  */
-static void shape(row_t *rows, unsigned int head_dim, const struct q5c_tables *tables, const struct ladder *ladder, const int32_t *chosen,
-		  uint8_t *planes)
+static void shape(row_t *rows, unsigned int head_dim, const struct q5c_tables *tables,
+	const struct ladder *ladder, const int32_t *chosen, uint8_t *planes)
 {
 	row16_t errors[CODEC_HEAD_DIM_MAX];
 	const int16_t *weights = tables->shaping;
@@ -173,7 +188,9 @@ static void shape(row_t *rows, unsigned int head_dim, const struct q5c_tables *t
 			target[t] = limit(rows[c][t] + ((target[t] + 256) >> 9), 16383);
 		quantise(ladder, target, reciprocal, level, code);
 		for (unsigned int t = 0; t < TOKENS; t++)
-			errors[c][t] = (int16_t)limit(rows[c][t] - ((level[t] * step[t] + 128) >> 8), 16383);
+			errors[c][t] =
+				(int16_t)limit(rows[c][t] - ((level[t] * step[t] + 128) >> 8),
+					16383);
 		for (unsigned int bit = 0; bit < tables->bits; bit++) {
 			uint64_t plane = 0;
 
@@ -185,8 +202,9 @@ static void shape(row_t *rows, unsigned int head_dim, const struct q5c_tables *t
 	}
 }
 
-int NAME(codec_q5c_encode_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
-				       const struct rotary_rotation *rotation, uint8_t *group)
+int NAME(codec_q5c_encode_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim,
+	unsigned int dtype, const struct q5c_tables *tables, const struct rotary_rotation *rotation,
+	uint8_t *group)
 {
 	int32_t slice_log2 = (int32_t)q4x_slice_log2(head_dim);
 	row_t rows[CODEC_HEAD_DIM_MAX], down, chosen;
@@ -199,12 +217,14 @@ int NAME(codec_q5c_encode_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim
 	ladder_of(tables, &ladder);
 	choose_steps(rows, head_dim, &ladder, chosen);
 	for (unsigned int t = 0; t < TOKENS; t++)
-		group[t] = down[t] == INT32_MIN ? 0 : (uint8_t)(1 + chosen[t] + 8 * (down[t] - slice_log2 + 19));
+		group[t] = down[t] == INT32_MIN
+			? 0
+			: (uint8_t)(1 + chosen[t] + 8 * (down[t] - slice_log2 + 19));
 	shape(rows, head_dim, tables, &ladder, chosen, group + Q5C_SCALES);
 	return 0;
 }
 
-/* ---- decode ------------------------------------------------------------------------------------------------------- */
+/* ---- decode --------------------------------------------------------------------------------- */
 
 /* The level of each token's code. */
 static void look_up(const int16_t *levels, const uint8_t *planes, unsigned int bits, int32_t *row)
@@ -213,13 +233,17 @@ static void look_up(const int16_t *levels, const uint8_t *planes, unsigned int b
 	__m512i code = _mm512_setzero_si512(), table = _mm512_loadu_si512(levels);
 
 	for (unsigned int bit = 0; bit < bits; bit++)
-		code = _mm512_or_si512(code, _mm512_maskz_set1_epi8(codec_get64(planes + 8 * bit), (char)(1 << bit)));
+		code = _mm512_or_si512(code,
+			_mm512_maskz_set1_epi8(codec_get64(planes + 8 * bit), (char)(1 << bit)));
 	for (unsigned int half = 0; half < 2; half++) {
-		__m512i wide = _mm512_cvtepu8_epi16(half ? _mm512_extracti64x4_epi64(code, 1) : _mm512_castsi512_si256(code));
+		__m512i wide = _mm512_cvtepu8_epi16(half ? _mm512_extracti64x4_epi64(code, 1)
+							 : _mm512_castsi512_si256(code));
 
 		wide = _mm512_permutexvar_epi16(wide, table);
-		_mm512_store_si512(row + 32 * half, _mm512_cvtepi16_epi32(_mm512_castsi512_si256(wide)));
-		_mm512_store_si512(row + 32 * half + 16, _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(wide, 1)));
+		_mm512_store_si512(row + 32 * half,
+			_mm512_cvtepi16_epi32(_mm512_castsi512_si256(wide)));
+		_mm512_store_si512(row + 32 * half + 16,
+			_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(wide, 1)));
 	}
 #else
 	uint64_t plane[Q5C_BITS_MAX] = { 0 };
@@ -236,8 +260,9 @@ static void look_up(const int16_t *levels, const uint8_t *planes, unsigned int b
 #endif
 }
 
-bool NAME(codec_q5c_decode_, CODEC_ISA)(const uint8_t *group, unsigned int head_dim, unsigned int dtype, const struct q5c_tables *tables,
-					const struct rotary_rotation *rotation, uint8_t *raw)
+bool NAME(codec_q5c_decode_, CODEC_ISA)(const uint8_t *group, unsigned int head_dim,
+	unsigned int dtype, const struct q5c_tables *tables, const struct rotary_rotation *rotation,
+	uint8_t *raw)
 {
 	row_t rows[CODEC_HEAD_DIM_MAX], mantissa, shift, half;
 	uint8_t largest = 0;
@@ -253,7 +278,8 @@ bool NAME(codec_q5c_decode_, CODEC_ISA)(const uint8_t *group, unsigned int head_
 	if (largest > Q5C_SCALE_MAX)
 		return false;
 	for (unsigned int c = 0; c < head_dim; c++)
-		look_up(tables->levels, group + Q5C_SCALES + 8 * tables->bits * c, tables->bits, rows[c]);
+		look_up(tables->levels, group + Q5C_SCALES + 8 * tables->bits * c, tables->bits,
+			rows[c]);
 	hadamard(rows, head_dim);
 	for (unsigned int c = 0; c < head_dim; c++)
 		for (unsigned int t = 0; t < TOKENS; t++) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Range coding with 64 interleaved states and static tables. FORMAT.md section 6.3 is the definition; the portable kernels follow it word
- * by word.
+ * Range coding with 64 interleaved states and static tables. FORMAT.md section 6.3 is the
+ * definition; the portable kernels follow it word by word.
  */
 #include "kernels.h"
 #include "range.h"
@@ -27,8 +27,8 @@ bool codec_range_table(const uint8_t *frequency, struct range_table *table)
 	return start == 256;
 }
 
-bool codec_range_symbols_portable(const struct range_table *tables, const uint8_t *which, const uint8_t *code, uint32_t bytes, unsigned int runs,
-				  uint32_t *states, uint8_t *symbols)
+bool codec_range_symbols_portable(const struct range_table *tables, const uint8_t *which,
+	const uint8_t *code, uint32_t bytes, unsigned int runs, uint32_t *states, uint8_t *symbols)
 {
 	uint32_t at = 0;
 
@@ -39,7 +39,9 @@ bool codec_range_symbols_portable(const struct range_table *tables, const uint8_
 			return false;
 		for (unsigned int k = 0; k < RANGE_STATES; k++) {
 			uint32_t state = states[k], slot = table->slot[state % 256];
-			/* Whether a byte is taken is a matter of chance: no branch would guess it. */
+			/*
+			 * Whether a byte is taken is a matter of chance: no branch would guess it.
+			 */
 			uint32_t small;
 
 			symbols[range_element(k)] = (uint8_t)(slot >> 8);
@@ -52,9 +54,12 @@ bool codec_range_symbols_portable(const struct range_table *tables, const uint8_
 	return at == bytes;
 }
 
-/* The decoder's steps backwards, from the last one on. Returns the bytes of code, which end where `end` points. */
-uint32_t codec_range_code_portable(const struct range_table *tables, const uint8_t *which, const uint8_t *symbols, unsigned int runs,
-				   uint32_t *states, uint8_t *end)
+/*
+ * The decoder's steps backwards, from the last one on. Returns the bytes of code, which end where
+ * `end` points.
+ */
+uint32_t codec_range_code_portable(const struct range_table *tables, const uint8_t *which,
+	const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end)
 {
 	const uint8_t *from = end;
 
@@ -63,14 +68,17 @@ uint32_t codec_range_code_portable(const struct range_table *tables, const uint8
 
 		for (unsigned int k = RANGE_STATES; k-- > 0;) {
 			unsigned int s = symbols[run * RANGE_STATES + range_element(k)];
-			uint32_t state = states[k], frequency = table->frequency[s], large = state >= frequency * RANGE_STATE_MIN;
+			uint32_t state = states[k], frequency = table->frequency[s],
+				 large = state >= frequency * RANGE_STATE_MIN;
 
 			/* Written in any case, kept where it is due. */
 			end[-1] = (uint8_t)state;
 			end -= large;
 			state >>= 8 * large;
 			/* state / frequency: exact for states below 2^23 */
-			states[k] = state + (uint32_t)(state * table->reciprocal[s] >> 32) * (256 - frequency) + table->start[s];
+			states[k] = state +
+				(uint32_t)(state * table->reciprocal[s] >> 32) * (256 - frequency) +
+				table->start[s];
 		}
 	}
 	return (uint32_t)(from - end);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Range coding, of every mode that codes by how often symbols occur: the numbers of FORMAT.md section 6.3 that the kernels share. */
+/*
+ * Range coding, of every mode that codes by how often symbols occur: the numbers of FORMAT.md
+ * section 6.3 that the kernels share.
+ */
 #ifndef SPECKV_CODEC_RANGE_H
 #define SPECKV_CODEC_RANGE_H
 
@@ -13,7 +16,9 @@
 #define RANGE_ESCAPE 31
 /* Coder states lie from here to 256 times that. */
 #define RANGE_STATE_MIN (1u << 15)
-/* In a group: three bits each for the power of two that a state reaches, then the bits below that. */
+/*
+ * In a group: three bits each for the power of two that a state reaches, then the bits below that.
+ */
 #define RANGE_POWERS_BYTES (3 * RANGE_STATES / 8)
 #define RANGE_STATES_MAX (22 * RANGE_STATES / 8)
 /* The last plain bits of a group: 15 in the first state of each coder. */
@@ -30,7 +35,7 @@ static inline unsigned int range_element(unsigned int k)
 
 /* The same frequencies, out of 256, in the forms that decoders and encoders look them up in. */
 struct range_table {
-	uint32_t slot[256];            /* frequency | symbol << 8 | (slot - start) << 16 */
+	uint32_t slot[256]; /* frequency | symbol << 8 | (slot - start) << 16 */
 	uint32_t entry[RANGE_SYMBOLS]; /* frequency | (-start mod 2^16) << 16 */
 	uint64_t reciprocal[RANGE_SYMBOLS]; /* of the frequency, in 2^-32, a little more */
 	uint8_t symbol[256];
@@ -53,7 +58,10 @@ static inline void range_put_bits(uint8_t *string, uint32_t at, uint32_t bits)
 	codec_put32(string + at / 8, codec_get32(string + at / 8) | bits << at % 8);
 }
 
-/* Bytes of 64 states, which their powers tell; three bytes behind those may be looked at, here and below. */
+/*
+ * Bytes of 64 states, which their powers tell; three bytes behind those may be looked at, here and
+ * below.
+ */
 static inline uint32_t range_states_bytes(const uint8_t *powers)
 {
 	uint32_t bits = 0;
@@ -94,10 +102,14 @@ static inline uint32_t range_write_states(const uint32_t *states, uint8_t *power
 static inline void range_begin(const uint8_t *last, uint32_t *states)
 {
 	for (unsigned int k = 0; k < RANGE_STATES; k++)
-		states[k] = RANGE_STATE_MIN + range_get_bits(last, RANGE_LAST_BITS * k, RANGE_LAST_BITS);
+		states[k] = RANGE_STATE_MIN +
+			range_get_bits(last, RANGE_LAST_BITS * k, RANGE_LAST_BITS);
 }
 
-/* .. and what a decoder's end with. `last` is zero, with three bytes behind. false: the states are none to end with. */
+/*
+ * .. and what a decoder's end with. `last` is zero, with three bytes behind. false: the states are
+ * none to end with.
+ */
 static inline bool range_end(const uint32_t *states, uint8_t *last)
 {
 	for (unsigned int k = 0; k < RANGE_STATES; k++) {

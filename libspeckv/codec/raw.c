@@ -22,8 +22,8 @@ static uint64_t section_bytes(const struct speckv_geometry *geometry, enum codec
 	return codec_section_raw_bytes(geometry);
 }
 
-static int encode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const uint8_t *raw, uint8_t *out,
-		  struct codec_section *section)
+static int encode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
+	const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
 	uint64_t bytes = section_bytes(geometry, tensor);
 
@@ -33,11 +33,12 @@ static int encode(const struct speckv_geometry *geometry, enum codec_tensor tens
 	return 0;
 }
 
-static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor, const struct codec_section *section,
-		  const uint8_t *in, uint8_t *raw, bool streamed)
+static int decode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
+	const struct codec_section *section, const uint8_t *in, uint8_t *raw, bool streamed)
 {
 	const struct codec_kernels *kernels = codec_kernels();
-	uint32_t crc = ~(streamed ? kernels->crc_stream : kernels->crc_copy)(~0u, raw, in, section->length);
+	uint32_t crc = ~(streamed ? kernels->crc_stream : kernels->crc_copy)(~0u, raw, in,
+		section->length);
 
 	(void)geometry;
 	(void)tensor;

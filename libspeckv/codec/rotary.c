@@ -5,6 +5,7 @@
 #define QUARTER 512
 
 /* 32767 sin(i / 2048 turns), rounded: a quarter of a turn. */
+/* clang-format off */
 static const int16_t quarter[QUARTER + 1] = {
 	0, 101, 201, 302, 402, 503, 603, 704, 804, 905, 1005, 1106, 1206, 1307, 1407, 1507, 1608, 1708, 1809,
 	1909, 2009, 2110, 2210, 2310, 2410, 2511, 2611, 2711, 2811, 2911, 3012, 3112, 3212, 3312, 3412, 3512, 3612, 3712,
@@ -34,6 +35,7 @@ static const int16_t quarter[QUARTER + 1] = {
 	32556, 32567, 32578, 32589, 32599, 32609, 32619, 32628, 32637, 32646, 32655, 32663, 32671, 32678, 32685, 32692, 32699, 32705, 32711,
 	32717, 32722, 32728, 32732, 32737, 32741, 32745, 32748, 32752, 32755, 32757, 32759, 32761, 32763, 32765, 32766, 32766, 32767, 32767,
 };
+/* clang-format on */
 
 static int16_t sine(unsigned int step)
 {
@@ -48,5 +50,6 @@ struct rotary_angle rotary_angle(uint64_t phase)
 	/* To the nearest of 2048 steps, halves up; a full turn is none. */
 	unsigned int step = (unsigned int)((phase + (UINT64_C(1) << 52)) >> 53);
 
-	return (struct rotary_angle){ .cosine = sine((step + QUARTER) % (4 * QUARTER)), .sine = sine(step % (4 * QUARTER)) };
+	return (struct rotary_angle){ .cosine = sine((step + QUARTER) % (4 * QUARTER)),
+		.sine = sine(step % (4 * QUARTER)) };
 }

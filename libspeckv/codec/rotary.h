@@ -12,8 +12,8 @@
 /* Which channels make a pair. */
 enum rotary_kind {
 	ROTARY_NONE = 0,
-	ROTARY_HALVES = 1,	/* i and i + head_dim / 2 */
-	ROTARY_NEIGHBOURS = 2,	/* 2i and 2i + 1 */
+	ROTARY_HALVES = 1, /* i and i + head_dim / 2 */
+	ROTARY_NEIGHBOURS = 2, /* 2i and 2i + 1 */
 };
 
 /* Cosine and sine of one angle, times 32767. */
@@ -26,7 +26,10 @@ struct rotary_steps {
 	int16_t cosine[CODEC_GROUP_TOKENS], sine[CODEC_GROUP_TOKENS];
 };
 
-/* The rotary embedding of one group of tokens: the angles of each pair; NULL for tensors without one. */
+/*
+ * The rotary embedding of one group of tokens: the angles of each pair; NULL for tensors without
+ * one.
+ */
 struct rotary_rotation {
 	struct rotary_steps pairs[ROTARY_PAIRS_MAX];
 	enum rotary_kind kind;

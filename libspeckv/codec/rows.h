@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calibrated modes: a group, 64 tokens of one head, as rows of integers, a channel a row and a token a lane, from values and back.
- * FORMAT.md 8.2 and 8.3 are the definition.
+ * Calibrated modes: a group, 64 tokens of one head, as rows of integers, a channel a row and a
+ * token a lane, from values and back. FORMAT.md 8.2 and 8.3 are the definition.
  *
- * For sources that are compiled once for every instruction set (CODEC_ISA): arithmetic is on integers, or on binary32 where that is exact but
- * for one rounding that is defined, and most loops are left to the compiler, so that no variant can differ.
+ * For sources that are compiled once for every instruction set (CODEC_ISA): arithmetic is on
+ * integers, or on binary32 where that is exact but for one rounding that is defined, and most loops
+ * are left to the compiler, so that no variant can differ.
  */
 #ifndef SPECKV_CODEC_ROWS_H
 #define SPECKV_CODEC_ROWS_H
@@ -32,7 +33,8 @@ static inline int32_t limit(int32_t value, int32_t most)
 	return value > most ? most : value < -most ? -most : value;
 }
 
-static inline void pair_of(enum rotary_kind kind, unsigned int head_dim, unsigned int pair, unsigned int *first, unsigned int *second)
+static inline void pair_of(enum rotary_kind kind, unsigned int head_dim, unsigned int pair,
+	unsigned int *first, unsigned int *second)
 {
 	*first = kind == ROTARY_HALVES ? pair : 2 * pair;
 	*second = kind == ROTARY_HALVES ? pair + head_dim / 2 : 2 * pair + 1;
@@ -47,7 +49,10 @@ static inline float power_of_two(int exponent)
 	return value;
 }
 
-/* A channel's words, as they lie in memory, as numbers of binary32, which is exact; not finite ones stay so. */
+/*
+ * A channel's words, as they lie in memory, as numbers of binary32, which is exact; not finite ones
+ * stay so.
+ */
 static inline void to_floats(const uint16_t *words, unsigned int dtype, float *values)
 {
 	if (dtype == SPECKV_DTYPE_BF16) {
@@ -60,11 +65,15 @@ static inline void to_floats(const uint16_t *words, unsigned int dtype, float *v
 	}
 #if defined(__F16C__)
 	for (unsigned int t = 0; t < TOKENS; t += 8)
-		_mm256_storeu_ps(values + t, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(words + t))));
+		_mm256_storeu_ps(values + t,
+			_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(words +
+				t))));
 #else
 	for (unsigned int t = 0; t < TOKENS; t++) {
-		uint32_t word = le16toh(words[t]), significand, field = float_split(&float_fp16, word & 0x7fff, &significand);
-		float value = (float)significand * power_of_two((int)field - float_fp16.bias - (int)float_fp16.mantissa_bits);
+		uint32_t word = le16toh(words[t]), significand,
+			 field = float_split(&float_fp16, word & 0x7fff, &significand);
+		float value = (float)significand *
+			power_of_two((int)field - float_fp16.bias - (int)float_fp16.mantissa_bits);
 
 		value = (word & 0x7fff) >= float_fp16.infinity ? INFINITY : value;
 		values[t] = word & 0x8000 ? -value : value;
@@ -72,8 +81,12 @@ static inline void to_floats(const uint16_t *words, unsigned int dtype, float *v
 #endif
 }
 
-/* Eight by eight words, moved as they are: columns of `from` become rows of `to`; rows are so many words apart. */
-static inline void transpose(const void *from, unsigned int from_wide, void *to, unsigned int to_wide)
+/*
+ * Eight by eight words, moved as they are: columns of `from` become rows of `to`; rows are so many
+ * words apart.
+ */
+static inline void transpose(const void *from, unsigned int from_wide, void *to,
+	unsigned int to_wide)
 {
 	const char *in = from;
 	char *out = to;
@@ -91,8 +104,10 @@ static inline void transpose(const void *from, unsigned int from_wide, void *to,
 		row[2 * i + 1] = _mm_unpackhi_epi16(half[i], half[i + 4]);
 	}
 	for (unsigned int i = 0; i < 4; i++) {
-		_mm_storeu_si128((__m128i *)(void *)(out + 4 * i * to_wide), _mm_unpacklo_epi16(row[i], row[i + 4]));
-		_mm_storeu_si128((__m128i *)(void *)(out + (4 * i + 2) * to_wide), _mm_unpackhi_epi16(row[i], row[i + 4]));
+		_mm_storeu_si128((__m128i *)(void *)(out + 4 * i * to_wide),
+			_mm_unpacklo_epi16(row[i], row[i + 4]));
+		_mm_storeu_si128((__m128i *)(void *)(out + (4 * i + 2) * to_wide),
+			_mm_unpackhi_epi16(row[i], row[i + 4]));
 	}
 #else
 	for (unsigned int t = 0; t < 8; t++)
@@ -101,10 +116,15 @@ static inline void transpose(const void *from, unsigned int from_wide, void *to,
 #endif
 }
 
-/* A channel's words as integers; where one is not finite or too large `outside` becomes negative. All binary32 is exact but the one rounding. */
-static inline void row_of(const uint16_t *words, unsigned int dtype, int unit, int32_t *row, int32_t *outside)
+/*
+ * A channel's words as integers; where one is not finite or too large `outside` becomes negative.
+ * All binary32 is exact but the one rounding.
+ */
+static inline void row_of(const uint16_t *words, unsigned int dtype, int unit, int32_t *row,
+	int32_t *outside)
 {
-	const float scale = power_of_two(-unit), magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer, ties to even */
+	/* 1.5 * 2^23: adding it rounds to an integer, ties to even */
+	const float scale = power_of_two(-unit), magic = 12582912.0f;
 	float values[TOKENS];
 
 	to_floats(words, dtype, values);
@@ -114,7 +134,8 @@ static inline void row_of(const uint16_t *words, unsigned int dtype, int unit, i
 		int32_t inside, q;
 
 		memcpy(&bits, &x, sizeof(bits));
-		inside = -((int32_t)(bits & 0x7fffffff) < 0x46800000); /* 16384; what is not finite is larger */
+		/* 16384; what is not finite is larger */
+		inside = -((int32_t)(bits & 0x7fffffff) < 0x46800000);
 		bits &= (uint32_t)inside;
 		memcpy(&x, &bits, sizeof(x));
 		q = (int32_t)(x + magic - magic);
@@ -124,7 +145,8 @@ static inline void row_of(const uint16_t *words, unsigned int dtype, int unit, i
 }
 
 /* Inputs as integers; false where one is not finite or too large. */
-static inline bool rows_of(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit, row_t *rows)
+static inline bool rows_of(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit,
+	row_t *rows)
 {
 	uint16_t words[8][TOKENS] __attribute__((aligned(64)));
 	row_t outside = { 0 };
@@ -143,10 +165,12 @@ static inline bool rows_of(const uint8_t *raw, unsigned int head_dim, unsigned i
 	return any >= 0;
 }
 
-static inline void unrotate(row_t *rows, unsigned int head_dim, const struct rotary_rotation *rotation)
+static inline void unrotate(row_t *rows, unsigned int head_dim,
+	const struct rotary_rotation *rotation)
 {
 	for (unsigned int pair = 0; pair < head_dim / 2; pair++) {
-		const int16_t *cosine = rotation->pairs[pair].cosine, *sine = rotation->pairs[pair].sine;
+		const int16_t *cosine = rotation->pairs[pair].cosine,
+			      *sine = rotation->pairs[pair].sine;
 		unsigned int first, second;
 
 		pair_of(rotation->kind, head_dim, pair, &first, &second);
@@ -159,9 +183,12 @@ static inline void unrotate(row_t *rows, unsigned int head_dim, const struct rot
 	}
 }
 
-/* Inputs in units, K with its rotation taken off, less the mean; false where one is not finite or too large. */
-static inline bool rows_load(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit, const int16_t *mean,
-			     const struct rotary_rotation *rotation, row_t *rows)
+/*
+ * Inputs in units, K with its rotation taken off, less the mean; false where one is not finite or
+ * too large.
+ */
+static inline bool rows_load(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
+	int unit, const int16_t *mean, const struct rotary_rotation *rotation, row_t *rows)
 {
 	if (!rows_of(raw, head_dim, dtype, unit, rows))
 		return false;
@@ -173,7 +200,10 @@ static inline bool rows_load(const uint8_t *raw, unsigned int head_dim, unsigned
 	return true;
 }
 
-/* A row of 64 results, in 2^(unit - 8), as words of the type. Below 2^24: exact in binary32, and never subnormal there. */
+/*
+ * A row of 64 results, in 2^(unit - 8), as words of the type. Below 2^24: exact in binary32, and
+ * never subnormal there.
+ */
 static inline void to_words(const int32_t *row, unsigned int dtype, int unit, uint16_t *words)
 {
 	const float scale = power_of_two(unit - 8);
@@ -190,27 +220,35 @@ static inline void to_words(const int32_t *row, unsigned int dtype, int unit, ui
 	}
 #if defined(__F16C__)
 	for (unsigned int t = 0; t < TOKENS; t += 8) {
-		const __m128i most = _mm_set1_epi16((short)(float_fp16.infinity - 1)), sign = _mm_set1_epi16((short)0x8000);
-		__m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(const void *)(row + t))), _mm256_set1_ps(scale));
-		__m128i word = _mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+		const __m128i most = _mm_set1_epi16((short)(float_fp16.infinity - 1)),
+			      sign = _mm_set1_epi16((short)0x8000);
+		__m256 value = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_loadu_si256(
+						     (const __m256i *)(const void *)(row + t))),
+			_mm256_set1_ps(scale));
+		__m128i word =
+			_mm256_cvtps_ph(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 
-		word = _mm_or_si128(_mm_min_epi16(_mm_andnot_si128(sign, word), most), _mm_and_si128(word, sign));
+		word = _mm_or_si128(_mm_min_epi16(_mm_andnot_si128(sign, word), most),
+			_mm_and_si128(word, sign));
 		_mm_storeu_si128((__m128i *)(void *)(words + t), word);
 	}
 #else
 	for (unsigned int t = 0; t < TOKENS; t++) {
 		uint32_t magnitude = (uint32_t)(row[t] < 0 ? -row[t] : row[t]);
 
-		words[t] = htole16((uint16_t)(float_nearest(&float_fp16, magnitude, unit - 8) | (row[t] < 0 ? 0x8000 : 0)));
+		words[t] = htole16((uint16_t)(float_nearest(&float_fp16, magnitude, unit - 8) |
+			(row[t] < 0 ? 0x8000 : 0)));
 	}
 #endif
 }
 
 /* What lies on pairs of rows goes back to its angle; everything comes out in 1/256 units. */
-static inline void rotate(row_t *rows, unsigned int head_dim, const struct rotary_rotation *rotation)
+static inline void rotate(row_t *rows, unsigned int head_dim,
+	const struct rotary_rotation *rotation)
 {
 	for (unsigned int pair = 0; pair < head_dim / 2; pair++) {
-		const int16_t *cosine = rotation->pairs[pair].cosine, *sine = rotation->pairs[pair].sine;
+		const int16_t *cosine = rotation->pairs[pair].cosine,
+			      *sine = rotation->pairs[pair].sine;
 		unsigned int first, second;
 
 		pair_of(rotation->kind, head_dim, pair, &first, &second);
@@ -223,8 +261,12 @@ static inline void rotate(row_t *rows, unsigned int head_dim, const struct rotar
 	}
 }
 
-/* Values in units, of at most 16 bits: K turned to where it was, everything as words of the type, token by token. */
-static inline void rows_store(row_t *rows, unsigned int head_dim, unsigned int dtype, int unit, const struct rotary_rotation *rotation, uint8_t *raw)
+/*
+ * Values in units, of at most 16 bits: K turned to where it was, everything as words of the type,
+ * token by token.
+ */
+static inline void rows_store(row_t *rows, unsigned int head_dim, unsigned int dtype, int unit,
+	const struct rotary_rotation *rotation, uint8_t *raw)
 {
 	uint16_t words[CODEC_HEAD_DIM_MAX][TOKENS] __attribute__((aligned(64)));
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Reading the header of a safetensors file, byte by byte, within bounds: nothing of the file is trusted. */
+/*
+ * Reading the header of a safetensors file, byte by byte, within bounds: nothing of the file is
+ * trusted.
+ */
 #include <errno.h>
 #include <float.h>
 #include <stdlib.h>
@@ -27,12 +30,17 @@ static void wrong(struct scan *s)
 		s->rc = -EBADMSG;
 }
 
-/* ---- JSON --------------------------------------------------------------------------------------------------------- */
+/* ---- JSON ----------------------------------------------------------------------------------- */
 
 static bool utf8_valid(const uint8_t *at, const uint8_t *end)
 {
 	while (at < end) {
-		unsigned int more = *at < 0x80 ? 0 : *at < 0xc2 ? 9 : *at < 0xe0 ? 1 : *at < 0xf0 ? 2 : *at < 0xf5 ? 3 : 9;
+		unsigned int more = *at < 0x80 ? 0
+			: *at < 0xc2	       ? 9
+			: *at < 0xe0	       ? 1
+			: *at < 0xf0	       ? 2
+			: *at < 0xf5	       ? 3
+					       : 9;
 		uint32_t code = more == 1 ? *at & 0x1fu : more == 2 ? *at & 0xfu : *at & 7u;
 
 		if (more > (size_t)(end - at) - 1)
@@ -42,7 +50,8 @@ static bool utf8_valid(const uint8_t *at, const uint8_t *end)
 				return false;
 			code = code << 6 | (at[i] & 0x3fu);
 		}
-		if ((more == 2 && (code < 0x800 || (code >= 0xd800 && code < 0xe000))) || (more == 3 && (code < 0x10000 || code > 0x10ffff)))
+		if ((more == 2 && (code < 0x800 || (code >= 0xd800 && code < 0xe000))) ||
+			(more == 3 && (code < 0x10000 || code > 0x10ffff)))
 			return false;
 		at += more + 1;
 	}
@@ -52,7 +61,8 @@ static bool utf8_valid(const uint8_t *at, const uint8_t *end)
 /* The next character that is not blank; 0 at the end. */
 static char peek(struct scan *s)
 {
-	while (s->at < s->end && (*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r'))
+	while (s->at < s->end &&
+		(*s->at == ' ' || *s->at == '\n' || *s->at == '\t' || *s->at == '\r'))
 		s->at++;
 	return s->at < s->end ? *s->at : 0;
 }
@@ -160,7 +170,10 @@ static uint32_t escape(struct scan *s)
 	return code;
 }
 
-/* Of a string with escapes, which is never longer than what stands in the file. `s->at`: its first backslash. */
+/*
+ * Of a string with escapes, which is never longer than what stands in the file. `s->at`: its first
+ * backslash.
+ */
 static struct text unescape(struct scan *s, const char *first)
 {
 	struct text out;
@@ -223,17 +236,22 @@ static uint64_t integer(struct scan *s)
 	uint64_t value = 0;
 
 	peek(s);
-	if (!digit(s) || (*s->at == '0' && s->end - s->at > 1 && s->at[1] >= '0' && s->at[1] <= '9'))
+	if (!digit(s) ||
+		(*s->at == '0' && s->end - s->at > 1 && s->at[1] >= '0' && s->at[1] <= '9'))
 		wrong(s);
 	for (; !s->rc && digit(s); s->at++)
-		if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, (uint64_t)(*s->at - '0'), &value))
+		if (__builtin_mul_overflow(value, 10, &value) ||
+			__builtin_add_overflow(value, (uint64_t)(*s->at - '0'), &value))
 			wrong(s);
 	if (s->at < s->end && (*s->at == '.' || *s->at == 'e' || *s->at == 'E'))
 		wrong(s);
 	return value;
 }
 
-/* Any number, of a member that means nothing here. One beyond a double's range is none: so the reference has it. */
+/*
+ * Any number, of a member that means nothing here. One beyond a double's range is none: so the
+ * reference has it.
+ */
 static void number(struct scan *s)
 {
 	uint64_t significand = 0;
@@ -243,7 +261,8 @@ static void number(struct scan *s)
 
 	if (*s->at == '-')
 		s->at++;
-	if (!digit(s) || (*s->at == '0' && s->end - s->at > 1 && s->at[1] >= '0' && s->at[1] <= '9'))
+	if (!digit(s) ||
+		(*s->at == '0' && s->end - s->at > 1 && s->at[1] >= '0' && s->at[1] <= '9'))
 		wrong(s);
 	for (; digit(s); s->at++)
 		if (exponent || significand > (UINT64_MAX - (uint64_t)(*s->at - '0')) / 10)
@@ -327,7 +346,10 @@ static void skip(struct scan *s)
 		} else {
 			wrong(s);
 		}
-		/* After a value: the next one of this container, or its end and perhaps that of others. */
+		/*
+		 * After a value: the next one of this container, or its end and perhaps that of
+		 * others.
+		 */
 		while (!s->rc && s->depth > outer && !take(s, ','))
 			leave(s, objects[s->depth] ? '}' : ']');
 		if (!s->rc && s->depth > outer && objects[s->depth]) {
@@ -337,7 +359,7 @@ static void skip(struct scan *s)
 	} while (!s->rc && s->depth > outer);
 }
 
-/* ---- the header --------------------------------------------------------------------------------------------------- */
+/* ---- the header ----------------------------------------------------------------------------- */
 
 static void *grown(struct scan *s, void *list, size_t count, size_t *room, size_t bytes)
 {
@@ -361,11 +383,28 @@ static void dtype(struct scan *s, struct safetensors_tensor *out)
 		const char *name;
 		uint32_t bits;
 	} known[] = {
-		{ "BOOL", 8 }, { "F4", 4 }, { "F6_E2M3", 6 }, { "F6_E3M2", 6 }, { "U8", 8 },
-		{ "I8", 8 }, { "F8_E5M2", 8 }, { "F8_E4M3", 8 }, { "F8_E8M0", 8 },
-		{ "F8_E4M3FNUZ", 8 }, { "F8_E5M2FNUZ", 8 }, { "I16", 16 }, { "U16", 16 },
-		{ "F16", 16 }, { "BF16", 16 }, { "I32", 32 }, { "U32", 32 }, { "F32", 32 },
-		{ "C64", 64 }, { "F64", 64 }, { "I64", 64 }, { "U64", 64 },
+		{ "BOOL", 8 },
+		{ "F4", 4 },
+		{ "F6_E2M3", 6 },
+		{ "F6_E3M2", 6 },
+		{ "U8", 8 },
+		{ "I8", 8 },
+		{ "F8_E5M2", 8 },
+		{ "F8_E4M3", 8 },
+		{ "F8_E8M0", 8 },
+		{ "F8_E4M3FNUZ", 8 },
+		{ "F8_E5M2FNUZ", 8 },
+		{ "I16", 16 },
+		{ "U16", 16 },
+		{ "F16", 16 },
+		{ "BF16", 16 },
+		{ "I32", 32 },
+		{ "U32", 32 },
+		{ "F32", 32 },
+		{ "C64", 64 },
+		{ "F64", 64 },
+		{ "I64", 64 },
+		{ "U64", 64 },
 	};
 	bool wrapped = peek(s) == '{'; /* {"U8": null}, which the reference reads as "U8" */
 	struct text name;
@@ -414,7 +453,10 @@ static void offsets(struct scan *s, struct safetensors_tensor *out)
 	leave(s, ']');
 }
 
-/* {"dtype": "I16", "shape": [8, 2], "data_offsets": [0, 32]}; or the three as an array, which the reference reads too. */
+/*
+ * {"dtype": "I16", "shape": [8, 2], "data_offsets": [0, 32]}; or the three as an array, which the
+ * reference reads too.
+ */
 static void tensor(struct scan *s, struct safetensors_tensor *out)
 {
 	bool has_shape = false, has_offsets = false;
@@ -477,7 +519,8 @@ static void metadata(struct scan *s)
 
 			expect(s, ':');
 			entry.value = string(s);
-			out->metadata = grown(s, out->metadata, out->entries, &s->entry_room, sizeof(entry));
+			out->metadata = grown(s, out->metadata, out->entries, &s->entry_room,
+				sizeof(entry));
 			if (!s->rc)
 				out->metadata[out->entries++] = entry;
 		} while (take(s, ','));
@@ -499,7 +542,8 @@ static void header(struct scan *s)
 				continue;
 			}
 			tensor(s, &one);
-			out->tensors = grown(s, out->tensors, out->count, &s->tensor_room, sizeof(one));
+			out->tensors =
+				grown(s, out->tensors, out->count, &s->tensor_room, sizeof(one));
 			if (!s->rc)
 				out->tensors[out->count++] = one;
 		} while (take(s, ','));
@@ -508,7 +552,7 @@ static void header(struct scan *s)
 		wrong(s);
 }
 
-/* ---- what it says ------------------------------------------------------------------------------------------------- */
+/* ---- what it says --------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
 {
@@ -539,15 +583,20 @@ static void drop_repeated(struct safetensors *out)
 		out->tensors[i].place = i;
 	qsort(out->tensors, out->count, sizeof(*out->tensors), by_name);
 	for (size_t i = 0; i < out->count; i++) {
-		const struct text *name = &out->tensors[i].name, *next = i + 1 < out->count ? &out->tensors[i + 1].name : NULL;
+		const struct text *name = &out->tensors[i].name,
+				  *next = i + 1 < out->count ? &out->tensors[i + 1].name : NULL;
 
-		if (!next || next->length != name->length || memcmp(next->at, name->at, name->length) != 0)
+		if (!next || next->length != name->length ||
+			memcmp(next->at, name->at, name->length) != 0)
 			out->tensors[kept++] = out->tensors[i];
 	}
 	out->count = kept;
 }
 
-/* Every tensor is as long as its type and shape say; one begins where the one before ends, and the last ends with the file. */
+/*
+ * Every tensor is as long as its type and shape say; one begins where the one before ends, and the
+ * last ends with the file.
+ */
 static int check(struct safetensors *out)
 {
 	uint64_t at = 0;
@@ -560,8 +609,9 @@ static int check(struct safetensors *out)
 		const struct safetensors_tensor *t = &out->tensors[i];
 		uint64_t bits;
 
-		if (t->begin != at || t->end < t->begin || t->overflow || __builtin_mul_overflow(t->elements, t->bits, &bits) || bits % 8 ||
-		    bits / 8 != t->end - t->begin)
+		if (t->begin != at || t->end < t->begin || t->overflow ||
+			__builtin_mul_overflow(t->elements, t->bits, &bits) || bits % 8 ||
+			bits / 8 != t->end - t->begin)
 			return -EBADMSG;
 		at = t->end;
 	}
@@ -577,7 +627,8 @@ int safetensors_open(const uint8_t *file, uint64_t bytes, struct safetensors *ou
 	if (bytes < 8)
 		return -EBADMSG;
 	length = codec_get64(file);
-	if (length > SAFETENSORS_HEADER_MOST || length > bytes - 8 || !utf8_valid(file + 8, file + 8 + length))
+	if (length > SAFETENSORS_HEADER_MOST || length > bytes - 8 ||
+		!utf8_valid(file + 8, file + 8 + length))
 		return -EBADMSG;
 	s.at = (const char *)file + 8;
 	s.end = s.at + length;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The one reader of safetensors files: as strict as the format's reference reader, no stricter (a test holds both to the same verdict on
- * mutated files). What a calibration or a model wants of the tensors is looked at by their own readers.
+ * The one reader of safetensors files: as strict as the format's reference reader, no stricter (a
+ * test holds both to the same verdict on mutated files). What a calibration or a model wants of the
+ * tensors is looked at by their own readers.
  */
 #ifndef SPECKV_CODEC_SAFETENSORS_H
 #define SPECKV_CODEC_SAFETENSORS_H
@@ -39,18 +40,21 @@ struct safetensors_entry {
 struct safetensors {
 	const uint8_t *data;
 	uint64_t data_bytes;
-	struct safetensors_tensor *tensors; /* in the order of their data, which they fill without holes */
+	/* in the order of their data, which they fill without holes */
+	struct safetensors_tensor *tensors;
 	size_t count;
-	struct safetensors_entry *metadata; /* in the order of the file; of a key that comes twice the last one counts */
+	/* in the order of the file; of a key that comes twice the last one counts */
+	struct safetensors_entry *metadata;
 	size_t entries;
 	char *strings; /* those that had escapes */
 };
 
 /*
- * Reads the header of a whole file and checks all that the format asks for. `out` is valid until the file changes, and closed by
- * safetensors_close(), also after an error. Memory: at most 20 times the header, so 2 GB for the largest: a tensor's entry takes 19 bytes of the
- * header at least and 112 in a list that has room for up to twice as many, and holds both its old and its new place while it grows. Errors:
- * -EBADMSG (not a sound file), -ENOMEM.
+ * Reads the header of a whole file and checks all that the format asks for. `out` is valid until
+ * the file changes, and closed by safetensors_close(), also after an error. Memory: at most 20
+ * times the header, so 2 GB for the largest: a tensor's entry takes 19 bytes of the header at least
+ * and 112 in a list that has room for up to twice as many, and holds both its old and its new place
+ * while it grows. Errors: -EBADMSG (not a sound file), -ENOMEM.
  */
 int safetensors_open(const uint8_t *file, uint64_t bytes, struct safetensors *out);
 void safetensors_close(struct safetensors *file);
@@ -61,7 +65,8 @@ struct text safetensors_about(const struct safetensors *file, const char *key);
 
 static inline bool text_is(struct text text, const char *what)
 {
-	return text.at && text.length == __builtin_strlen(what) && !__builtin_memcmp(text.at, what, text.length);
+	return text.at && text.length == __builtin_strlen(what) &&
+		!__builtin_memcmp(text.at, what, text.length);
 }
 
 #endif

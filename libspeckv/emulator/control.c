@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * The emulator's own commands, a line each: `status`, `stop`, `temperature MILLICELSIUS`, `inject FAULT POOL VALUE COUNT`. The answer is a line of
- * JSON: {"error": 0, ...}, or {"error": errno, "message": "..."}. Faults: those of card/faults.c; `temperature` (value: millidegrees Celsius); and
- * `power-cut`: the process ends, as killed, when `value` more bytes of flash were written or erased.
+ * The emulator's own commands, a line each: `status`, `stop`, `temperature MILLICELSIUS`, `inject
+ * FAULT POOL VALUE COUNT`. The answer is a line of JSON: {"error": 0, ...}, or {"error": errno,
+ * "message": "..."}. Faults: those of card/faults.c; `temperature` (value: millidegrees Celsius);
+ * and `power-cut`: the process ends, as killed, when `value` more bytes of flash were written or
+ * erased.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -55,10 +57,12 @@ static void status(struct emulator *e, char *answer, unsigned int bytes)
 	unsigned int at;
 
 	at = say(answer, bytes, 0,
-		 "{\"error\": 0, \"name\": \"%s\", \"pid\": %d, \"memory_bytes\": %" PRIu64 ", \"engine\": %s, \"running_slot\": %u, \"started_ns\": %" PRIu64
-		 ", \"connections\": [",
-		 e->name, (int)getpid(), e->config.memory_bytes, speckv_card_has_engine(e->card) ? "true" : "false", speckv_card_running_slot(e->card),
-		 e->started_ns);
+		"{\"error\": 0, \"name\": \"%s\", \"pid\": %d, \"memory_bytes\": %" PRIu64
+		", \"engine\": %s, \"running_slot\": %u, \"started_ns\": %" PRIu64
+		", \"connections\": [",
+		e->name, (int)getpid(), e->config.memory_bytes,
+		speckv_card_has_engine(e->card) ? "true" : "false",
+		speckv_card_running_slot(e->card), e->started_ns);
 	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++) {
 		struct emu_function *f = e->functions[i]; /* those that have not greeted are none */
 		struct ucred peer = { .pid = 0, .uid = (uid_t)-1 };
@@ -67,8 +71,10 @@ static void status(struct emulator *e, char *answer, unsigned int bytes)
 		if (!f)
 			continue;
 		getsockopt(vu_fd(f->connection), SOL_SOCKET, SO_PEERCRED, &peer, &length);
-		at = say(answer, bytes, at, "%s{\"function\": %d, \"admin\": %s, \"pid\": %d, \"uid\": %u}", separator, f->number, f->admin ? "true" : "false",
-			 (int)peer.pid, (unsigned int)peer.uid);
+		at = say(answer, bytes, at,
+			"%s{\"function\": %d, \"admin\": %s, \"pid\": %d, \"uid\": %u}", separator,
+			f->number, f->admin ? "true" : "false", (int)peer.pid,
+			(unsigned int)peer.uid);
 		separator = ", ";
 	}
 	at = say(answer, bytes, at, "]}\n");
@@ -76,10 +82,12 @@ static void status(struct emulator *e, char *answer, unsigned int bytes)
 		failed(answer, bytes, ENOSPC, "the answer does not fit");
 }
 
-static void set_temperature(struct emulator *e, int64_t millicelsius, char *answer, unsigned int bytes)
+static void set_temperature(struct emulator *e, int64_t millicelsius, char *answer,
+	unsigned int bytes)
 {
 	if (millicelsius < -273150 || millicelsius > 1000000) {
-		failed(answer, bytes, EINVAL, "a temperature in millidegrees Celsius, from -273150 to 1000000");
+		failed(answer, bytes, EINVAL,
+			"a temperature in millidegrees Celsius, from -273150 to 1000000");
 		return;
 	}
 	speckv_card_set_temperature(e->card, (int32_t)millicelsius);
@@ -93,7 +101,8 @@ static void inject(struct emulator *e, const char *arguments, char *answer, unsi
 	uint64_t value;
 	uint32_t count;
 
-	if (sscanf(arguments, "%31s %u %" SCNu64 " %" SCNu32 " %c", name, &pool, &value, &count, &tail) != 4) {
+	if (sscanf(arguments, "%31s %u %" SCNu64 " %" SCNu32 " %c", name, &pool, &value, &count,
+		    &tail) != 4) {
 		failed(answer, bytes, EINVAL, "inject FAULT POOL VALUE COUNT");
 		return;
 	}
@@ -112,8 +121,10 @@ static void inject(struct emulator *e, const char *arguments, char *answer, unsi
 			int rc = speckv_card_inject(e->card, faults[i].fault, pool, value, count);
 
 			if (rc)
-				failed(answer, bytes, -rc, rc == -ENOENT ? "the card has no such pool or page" :
-								     "a fatal error has a cause from 1 to 6: memory, DMA, thermal, internal, admin queue, admin doorbell");
+				failed(answer, bytes, -rc,
+					rc == -ENOENT
+						? "the card has no such pool or page"
+						: "a fatal error has a cause from 1 to 6: memory, DMA, thermal, internal, admin queue, admin doorbell");
 			else
 				snprintf(answer, bytes, "{\"error\": 0}\n");
 			return;

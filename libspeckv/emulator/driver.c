@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * An emulated card has no driver in front of it that knows who asks. This stands in: it answers what the driver's ioctls INFO, POOL_OPEN
- * and POOL_CLOSE would, maps uid, gid and mode of a pool to grants, and takes for identity what the kernel says of the socket's peer.
+ * An emulated card has no driver in front of it that knows who asks. This stands in: it answers
+ * what the driver's ioctls INFO, POOL_OPEN and POOL_CLOSE would, maps uid, gid and mode of a pool
+ * to grants, and takes for identity what the kernel says of the socket's peer.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,7 +23,9 @@ void emu_driver_peer(struct emu_function *f, int fd)
 		f->gid = peer.gid;
 	}
 	bytes = sizeof(f->groups);
-	f->group_count = getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, f->groups, &bytes) == 0 ? bytes / sizeof(f->groups[0]) : 0;
+	f->group_count = getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, f->groups, &bytes) == 0
+		? bytes / sizeof(f->groups[0])
+		: 0;
 }
 
 static bool in_group(const struct emu_function *f, uint32_t gid)
@@ -65,7 +68,8 @@ static int pool_open(struct emu_function *f, struct speckv_ioc_pool *call)
 	call->tokens = pool.shape.tokens;
 	call->dtype = pool.shape.dtype;
 	call->codec = pool.codec;
-	return speckv_card_grant(f->emulator->card, (unsigned int)f->number, pool.pool, call->flags);
+	return speckv_card_grant(f->emulator->card, (unsigned int)f->number, pool.pool,
+		call->flags);
 }
 
 static int pool_close(struct emu_function *f, const struct speckv_ioc_pool *call)

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* speckv-emu: the card model as a process. main.c: options, state files, the loop; peers.c: sockets, who is let in and when it
- * is whose turn; function.c: one connection is one PCI function; control.c: the emulator's own commands (status, faults, stop), which no card has; driver.c: stands in for
- * the driver that a real card has in front of it. */
+/*
+ * speckv-emu: the card model as a process. main.c: options, state files, the loop; peers.c:
+ * sockets, who is let in and when it is whose turn; function.c: one connection is one PCI function;
+ * control.c: the emulator's own commands (status, faults, stop), which no card has; driver.c:
+ * stands in for the driver that a real card has in front of it.
+ */
 #ifndef SPECKV_EMULATOR_EMULATOR_H
 #define SPECKV_EMULATOR_EMULATOR_H
 
@@ -15,11 +18,12 @@
 #define EMU_CONFIG_BYTES 0x1000u
 #define EMU_DOORBELLS 0x10000u /* offset in BAR0 */
 #define EMU_FUNCTIONS 64
-#define EMU_IO_FUNCTIONS 56      /* of those, at most so many over `io`: the rest are left for who administers the card */
-#define EMU_STRANGERS 48         /* of those, of users other than root and the card's owner */
-#define EMU_USER 32              /* of those, of one of them */
-#define EMU_PEERS 192            /* connections, those that have not greeted yet among them */
-#define EMU_UNGREETED 64         /* of one user: with one more the oldest of them goes */
+/* of those, at most so many over `io`: the rest are left for who administers the card */
+#define EMU_IO_FUNCTIONS 56
+#define EMU_STRANGERS 48 /* of those, of users other than root and the card's owner */
+#define EMU_USER 32 /* of those, of one of them */
+#define EMU_PEERS 192 /* connections, those that have not greeted yet among them */
+#define EMU_UNGREETED 64 /* of one user: with one more the oldest of them goes */
 #define EMU_QUEUE_PAIRS 16 /* of one function: one doorbell page */
 #define EMU_CONTROLS 16
 #define EMU_ANSWER_BYTES 8192 /* of a control command */
@@ -35,7 +39,7 @@ struct emu_function {
 	bool admin;
 	bool ready; /* there may be something to serve */
 	bool unheard; /* there is, and it was not its turn since */
-	bool held;  /* what speckv_card_hold() was told */
+	bool held; /* what speckv_card_hold() was told */
 	short events; /* that are waited for */
 	uint64_t opened; /* in the order in which they came */
 	int64_t heard_ms;
@@ -43,7 +47,8 @@ struct emu_function {
 	uint8_t *doorbells;
 	uint8_t config[EMU_CONFIG_BYTES], config_writable[256];
 	uint8_t msix[EMU_BAR4_BYTES];
-	uint8_t driver[SPECKV_DRIVER_BYTES]; /* the answer to the last call of SPECKV_DRIVER_REGION */
+	/* the answer to the last call of SPECKV_DRIVER_REGION */
+	uint8_t driver[SPECKV_DRIVER_BYTES];
 	uint32_t uid, gid, groups[256];
 	unsigned int group_count;
 };
@@ -60,7 +65,7 @@ struct emulator {
 	uint64_t opened;
 	int64_t look_ms; /* when the next look is at who takes too long */
 	int64_t served_ms; /* when the last turn ended */
-	int64_t late_ms;   /* how long peers waited for this process since the last look */
+	int64_t late_ms; /* how long peers waited for this process since the last look */
 	unsigned int greet_next; /* slot of the next peer that has not greeted yet and is served */
 	int epoll;
 	int listeners[3]; /* admin, I/O, control */
@@ -71,14 +76,19 @@ struct emulator {
 	int memory_error, flash_error; /* what was touched there could not be had */
 	bool memory_told; /* the card has stopped for it */
 	bool stop;
-	bool cut;           /* the process ends, as at a loss of power, when this many more bytes of flash were written or erased */
+	/*
+	 * the process ends, as at a loss of power, when this many more bytes of flash were written
+	 * or erased
+	 */
+	bool cut;
 	uint64_t cut_bytes;
 	uint64_t started_ns;
 };
 
 extern const struct speckv_card_ops emu_card_ops;
 /* A connection, not greeted yet: it has no function. NULL: out of memory; the socket is closed. */
-struct emu_function *emu_function_open(struct emulator *emulator, int fd, bool admin, struct vu_user *user);
+struct emu_function *emu_function_open(struct emulator *emulator, int fd, bool admin,
+	struct vu_user *user);
 void emu_function_close(struct emu_function *function);
 /* After a reboot of the card: identification follows the image that runs. */
 void emu_function_identify(struct emu_function *function);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* One connection is one PCI function of the card: configuration space, BARs, interrupts, and its window on the peer's memory. */
+/*
+ * One connection is one PCI function of the card: configuration space, BARs, interrupts, and its
+ * window on the peer's memory.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -15,7 +18,7 @@
 
 #define VECTORS 16
 
-/* ---- configuration space --------------------------------------------------------------------------------------------- */
+/* ---- configuration space -------------------------------------------------------------------- */
 
 static void put16(uint8_t *at, uint16_t value)
 {
@@ -45,7 +48,7 @@ static void config_make(struct emu_function *f)
 	put16(c + 0x06, 0x0010); /* status: capability list */
 	put32(c + 0x08, (uint32_t)SPECKV_PCI_CLASS << 8 | 1);
 	put32(c + 0x18, f->admin ? 0xc : 0); /* BAR2: 64-bit, prefetchable */
-	put32(c + 0x20, 0x4);                /* BAR4: 64-bit */
+	put32(c + 0x20, 0x4); /* BAR4: 64-bit */
 	put16(c + 0x2c, SPECKV_PCI_VENDOR_ID);
 	put16(c + 0x2e, f->admin ? 1 : 2);
 	c[0x34] = 0x40;
@@ -55,18 +58,26 @@ static void config_make(struct emu_function *f)
 	put16(c + 0x42, VECTORS - 1);
 	put32(c + 0x44, EMU_BAR4);
 	put32(c + 0x48, 0x800 | EMU_BAR4);
-	/* PCI Express endpoint (PCIe 5.0, 7.5.3): role-based error reporting, function-level reset */
+	/*
+	 * PCI Express endpoint (PCIe 5.0, 7.5.3): role-based error reporting, function-level reset
+	 */
 	c[0x60] = 0x10;
 	put16(c + 0x62, 0x0002);
 	put32(c + 0x64, 0x10008000);
 	put32(c + 0x6c, 0x00000041); /* link capabilities: 2.5 GT/s, four lanes */
-	put16(c + 0x72, 0x0041);     /* link status: trained to both */
-	/* DVSEC "PCIe DVSEC for CXL devices" (CXL 2.0, 8.1.3): vendor 0x1e98, id 0, length 0x3c; memory-capable, no HDM ranges yet */
+	put16(c + 0x72, 0x0041); /* link status: trained to both */
+	/*
+	 * DVSEC "PCIe DVSEC for CXL devices" (CXL 2.0, 8.1.3): vendor 0x1e98, id 0, length 0x3c;
+	 * memory-capable, no HDM ranges yet
+	 */
 	put32(c + 0x100, 0x00010023);
 	put32(c + 0x104, 0x03c11e98);
 	put32(c + 0x108, 0x00000000);
 	put16(c + 0x10a, 0x0004);
-	/* what a host may write: command, BARs, cache line, interrupt line, MSI-X control, device control */
+	/*
+	 * what a host may write: command, BARs, cache line, interrupt line, MSI-X control, device
+	 * control
+	 */
 	memset(w + 0x04, 0xff, 2);
 	w[0x0c] = w[0x3c] = 0xff;
 	memset(w + 0x10, 0xff, 24);
@@ -74,7 +85,8 @@ static void config_make(struct emu_function *f)
 	memset(w + 0x68, 0xff, 2);
 }
 
-static void config_write(struct emu_function *f, uint64_t offset, const uint8_t *data, uint32_t bytes)
+static void config_write(struct emu_function *f, uint64_t offset, const uint8_t *data,
+	uint32_t bytes)
 {
 	for (uint32_t i = 0; i < bytes; i++) {
 		uint64_t at = offset + i;
@@ -82,13 +94,14 @@ static void config_write(struct emu_function *f, uint64_t offset, const uint8_t 
 
 		f->config[at] = (uint8_t)((f->config[at] & ~mask) | (data[i] & mask));
 	}
-	if (offset <= 0x69 && offset + bytes > 0x69 && f->config[0x69] & 0x80) { /* Device Control: initiate function-level reset */
+	if (offset <= 0x69 && offset + bytes > 0x69 && f->config[0x69] & 0x80) {
+		/* Device Control: initiate function-level reset */
 		f->config[0x69] &= 0x7f;
 		speckv_card_function_reset(f->emulator->card, (unsigned int)f->number);
 	}
 }
 
-/* ---- regions ------------------------------------------------------------------------------------------------------------ */
+/* ---- regions -------------------------------------------------------------------------------- */
 
 static void region_info(void *device, unsigned int region, struct vu_region *info)
 {
@@ -113,16 +126,20 @@ static void region_info(void *device, unsigned int region, struct vu_region *inf
 	}
 }
 
-static int region_read(void *device, unsigned int region, uint64_t offset, void *data, uint32_t bytes)
+static int region_read(void *device, unsigned int region, uint64_t offset, void *data,
+	uint32_t bytes)
 {
 	struct emu_function *f = device;
 	uint8_t *to = data;
 
 	switch (region) {
 	case EMU_BAR0:
-		for (uint32_t at = 0; at < bytes;) { /* the card has aligned 32-bit registers; a host may ask for any bytes */
-			uint32_t value = speckv_card_read32(f->emulator->card, (unsigned int)f->number, (uint32_t)(offset + at) & ~3u);
-			uint32_t skip = (uint32_t)(offset + at) & 3, n = 4 - skip < bytes - at ? 4 - skip : bytes - at;
+		for (uint32_t at = 0; at < bytes;) {
+			/* the card has aligned 32-bit registers; a host may ask for any bytes */
+			uint32_t value = speckv_card_read32(f->emulator->card,
+				(unsigned int)f->number, (uint32_t)(offset + at) & ~3u);
+			uint32_t skip = (uint32_t)(offset + at) & 3,
+				 n = 4 - skip < bytes - at ? 4 - skip : bytes - at;
 
 			memcpy(to + at, (uint8_t *)&value + skip, n);
 			at += n;
@@ -145,18 +162,21 @@ static int region_read(void *device, unsigned int region, uint64_t offset, void 
 	}
 }
 
-static int region_write(void *device, unsigned int region, uint64_t offset, const void *data, uint32_t bytes)
+static int region_write(void *device, unsigned int region, uint64_t offset, const void *data,
+	uint32_t bytes)
 {
 	struct emu_function *f = device;
 	const uint8_t *from = data;
 
 	switch (region) {
 	case EMU_BAR0:
-		for (uint32_t at = 0; at + 4 <= bytes && !(offset & 3); at += 4) { /* partial writes have no meaning to any register */
+		for (uint32_t at = 0; at + 4 <= bytes && !(offset & 3); at += 4) {
+			/* partial writes have no meaning to any register */
 			uint32_t value;
 
 			memcpy(&value, from + at, sizeof(value));
-			speckv_card_write32(f->emulator->card, (unsigned int)f->number, (uint32_t)offset + at, value);
+			speckv_card_write32(f->emulator->card, (unsigned int)f->number,
+				(uint32_t)offset + at, value);
 		}
 		return 0;
 	case EMU_BAR2:
@@ -200,19 +220,23 @@ static int greeted(void *device)
 {
 	struct emu_function *f = device;
 	struct emulator *e = f->emulator;
-	struct speckv_card_function_config config = { .admin = f->admin, .queue_pairs = EMU_QUEUE_PAIRS, .user = f->uid };
+	struct speckv_card_function_config config = {
+		.admin = f->admin, .queue_pairs = EMU_QUEUE_PAIRS, .user = f->uid
+	};
 	int rc = emu_peers_admit(e, f);
 
 	if (rc)
 		return rc;
 	f->doorbell_fd = memfd_create("speckv-doorbells", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (f->doorbell_fd < 0 || ftruncate(f->doorbell_fd, SPECKV_CARD_BAR0_BYTES) != 0 ||
-	    fcntl(f->doorbell_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+		fcntl(f->doorbell_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
 		return -errno;
-	f->doorbells = mmap(NULL, SPECKV_CARD_BAR0_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, f->doorbell_fd, 0);
+	f->doorbells = mmap(NULL, SPECKV_CARD_BAR0_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+		f->doorbell_fd, 0);
 	if (f->doorbells == MAP_FAILED)
 		return -errno;
-	if (!guard_add(f->doorbells, SPECKV_CARD_BAR0_BYTES, vu_error_at(f->connection), false)) /* the peer can punch holes in it */
+	/* the peer can punch holes in it */
+	if (!guard_add(f->doorbells, SPECKV_CARD_BAR0_BYTES, vu_error_at(f->connection), false))
 		return -EUSERS;
 	config.doorbells = (struct speckv_doorbell_page *)(f->doorbells + EMU_DOORBELLS);
 	f->number = speckv_card_function_add(e->card, &config);
@@ -287,14 +311,15 @@ void emu_function_close(struct emu_function *f)
 	free(f);
 }
 
-/* ---- what the card asks of the outside ------------------------------------------------------------------------------- */
+/* ---- what the card asks of the outside ------------------------------------------------------ */
 
 static struct emu_function *function_of(struct emulator *e, unsigned int number)
 {
 	return number < EMU_FUNCTIONS ? e->functions[number] : NULL;
 }
 
-static int card_dma_read(void *arg, unsigned int function, uint64_t address, void *to, uint64_t bytes)
+static int card_dma_read(void *arg, unsigned int function, uint64_t address, void *to,
+	uint64_t bytes)
 {
 	struct emu_function *f = function_of(arg, function);
 
@@ -309,7 +334,8 @@ static void card_dma_end(void *arg, unsigned int function)
 		vu_dma_end(f->connection);
 }
 
-static int card_dma_write(void *arg, unsigned int function, uint64_t address, const void *from, uint64_t bytes)
+static int card_dma_write(void *arg, unsigned int function, uint64_t address, const void *from,
+	uint64_t bytes)
 {
 	struct emu_function *f = function_of(arg, function);
 
@@ -320,7 +346,10 @@ static int card_dma_publish(void *arg, unsigned int function, uint64_t address, 
 {
 	struct emulator *e = arg;
 	struct emu_function *f = function_of(e, function);
-	/* nothing is confirmed that was written into the void; once the card has stopped, it says why */
+	/*
+	 * nothing is confirmed that was written into the void; once the card has stopped, it says
+	 * why
+	 */
 	bool lost = e->memory_error && !(e->memory_told && f && f->admin);
 	_Atomic uint16_t *at = NULL;
 
@@ -333,7 +362,8 @@ static int card_dma_publish(void *arg, unsigned int function, uint64_t address, 
 	return f && !lost ? vu_dma_write(f->connection, address, &value, sizeof(value)) : -ENODEV;
 }
 
-static void *card_dma_direct(void *arg, unsigned int function, uint64_t address, uint64_t bytes, bool write)
+static void *card_dma_direct(void *arg, unsigned int function, uint64_t address, uint64_t bytes,
+	bool write)
 {
 	struct emu_function *f = function_of(arg, function);
 
@@ -352,7 +382,10 @@ static int card_memory_zero(void *arg, uint64_t offset, uint64_t bytes)
 {
 	struct emulator *e = arg;
 
-	return fallocate(e->memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) == 0 ? 0 : -errno;
+	return fallocate(e->memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+		       (off_t)bytes) == 0
+		? 0
+		: -errno;
 }
 
 /* Zeros, where there was nothing. */

@@ -31,17 +31,23 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
 		if (!w->at || at < w->at || at >= w->at + w->bytes)
 			continue;
 		at = w->page ? (uint8_t *)((uintptr_t)at & ~(uintptr_t)(PAGE_BYTES - 1)) : w->at;
-		if (mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+		if (mmap(at, bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+			    0) == MAP_FAILED)
 			break;
 		*w->error = -EFAULT;
 		return;
 	}
-	signal(number, SIG_DFL); /* none of ours: the instruction is run again, and ends the process */
+	/* none of ours: the instruction is run again, and ends the process */
+	signal(number, SIG_DFL);
 }
 
 void guard_begin(void)
 {
-	sigaction(SIGBUS, &(struct sigaction){ .sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_NODEFER }, NULL);
+	sigaction(SIGBUS,
+		&(struct sigaction){
+			.sa_sigaction = on_bus_error, .sa_flags = SA_SIGINFO | SA_NODEFER },
+		NULL);
 }
 
 bool guard_add(void *at, size_t bytes, int *error, bool page)

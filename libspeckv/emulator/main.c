@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * speckv-emu: a card as a process. Everything it has to keep lies in two files, `memory` and `flash`, of its state folder; it may be killed at
- * any instant and started again. Sockets in the same folder: `admin` (privileged), `io`, `control` (the emulator's own commands).
+ * speckv-emu: a card as a process. Everything it has to keep lies in two files, `memory` and
+ * `flash`, of its state folder; it may be killed at any instant and started again. Sockets in the
+ * same folder: `admin` (privileged), `io`, `control` (the emulator's own commands).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,11 +24,12 @@
 #include "emulator.h"
 #include "guard.h"
 
-#define BATCH 256          /* commands between two looks at the sockets */
-#define SOCKETS_NS 50000u  /* between two looks at the sockets while there are commands */
-#define LOOKS 64           /* idle rounds between two looks at the sockets, */
-#define CLOCKS 8           /* and at the clock: commands may go on in them, and none end */
-#define PATIENCE_NS 2000000u /* most time without a command before the card sleeps, unless its setting says more */
+#define BATCH 256 /* commands between two looks at the sockets */
+#define SOCKETS_NS 50000u /* between two looks at the sockets while there are commands */
+#define LOOKS 64 /* idle rounds between two looks at the sockets, */
+#define CLOCKS 8 /* and at the clock: commands may go on in them, and none end */
+/* most time without a command before the card sleeps, unless its setting says more */
+#define PATIENCE_NS 2000000u
 #define SLOT_BYTES (8u << 20)
 #define FLASH_DRAFT "flash.new"
 #define UUID_DRAFT "uuid.new"
@@ -83,7 +85,8 @@ static void unmake(void)
 void emu_die(const char *what, const char *path, int error)
 {
 	struct statvfs room;
-	bool no_inode = error == ENOSPC && fstatvfs(made_here.folder_fd, &room) == 0 && !room.f_favail && room.f_files;
+	bool no_inode = error == ENOSPC && fstatvfs(made_here.folder_fd, &room) == 0 &&
+		!room.f_favail && room.f_files;
 
 	unmake();
 	fprintf(stderr, "speckv-emu: %s %s: %s", what, path, strerror(error));
@@ -100,7 +103,10 @@ __attribute__((noreturn)) static void no_room(const char *path, uint64_t bytes)
 
 	unmake();
 	statvfs(path, &room);
-	fprintf(stderr, "speckv-emu: no room for %s: up to %" PRIu64 " bytes are wanted now, its file system has %" PRIu64 " left; free some, or use another folder\n",
+	fprintf(stderr,
+		"speckv-emu: no room for %s: up to %" PRIu64
+		" bytes are wanted now, its file system has %" PRIu64
+		" left; free some, or use another folder\n",
 		path, bytes, (uint64_t)room.f_bavail * room.f_frsize);
 	exit(1);
 }
@@ -123,14 +129,18 @@ static int open_in(int folder_fd, const char *name, int flags)
 
 static uint8_t *map_state(const char *path, int fd, uint64_t bytes)
 {
-	uint8_t *map = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+	uint8_t *map = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+			     : MAP_FAILED;
 
 	if (map == MAP_FAILED)
 		emu_die("cannot map", path, errno);
 	return map;
 }
 
-/* What lies in its folder is the card's: made when it is not there, or empty. False: it was there, with this size. */
+/*
+ * What lies in its folder is the card's: made when it is not there, or empty. False: it was there,
+ * with this size.
+ */
 static bool state_is_new(const char *path, int fd, uint64_t bytes)
 {
 	struct stat st;
@@ -143,7 +153,10 @@ static bool state_is_new(const char *path, int fd, uint64_t bytes)
 		return true;
 	if ((uint64_t)st.st_size != bytes) {
 		unmake();
-		fprintf(stderr, "speckv-emu: %s has %lld bytes, not %" PRIu64 ": start with the size that the card was made with\n", path, (long long)st.st_size, bytes);
+		fprintf(stderr,
+			"speckv-emu: %s has %lld bytes, not %" PRIu64
+			": start with the size that the card was made with\n",
+			path, (long long)st.st_size, bytes);
 		exit(1);
 	}
 	return false;
@@ -152,13 +165,17 @@ static bool state_is_new(const char *path, int fd, uint64_t bytes)
 static void size_state(const char *path, int fd, uint64_t bytes)
 {
 	if (ftruncate(fd, (off_t)bytes) != 0)
-		emu_die(errno == EFBIG ? "the largest file that may be written (ulimit -f) is smaller than" : "cannot make", path, errno);
+		emu_die(errno == EFBIG
+				? "the largest file that may be written (ulimit -f) is smaller than"
+				: "cannot make",
+			path, errno);
 }
 
 /* A draft that is complete takes its name, and stays there when power is lost. */
 static void keep(const char *folder, int folder_fd, int fd, const char *draft, const char *name)
 {
-	if (fd < 0 || folder_fd < 0 || fsync(fd) != 0 || renameat(folder_fd, draft, folder_fd, name) != 0)
+	if (fd < 0 || folder_fd < 0 || fsync(fd) != 0 ||
+		renameat(folder_fd, draft, folder_fd, name) != 0)
 		emu_die("cannot write to", folder, errno);
 	emu_made(name);
 	if (fsync(folder_fd) != 0 && errno != EINVAL)
@@ -192,9 +209,12 @@ static void open_memory(struct emulator *e, const char *folder, int folder_fd)
 	e->memory = map_state(path, e->memory_fd, e->config.memory_bytes);
 }
 
-/* Flash has keys in it from its first moment, or is not there. Its space is reserved, also where what was there is sparse. */
-static void open_flash(struct emulator *e, const char *folder, int folder_fd, const struct speckv_card_key *keys,
-		       unsigned int key_count)
+/*
+ * Flash has keys in it from its first moment, or is not there. Its space is reserved, also where
+ * what was there is sparse.
+ */
+static void open_flash(struct emulator *e, const char *folder, int folder_fd,
+	const struct speckv_card_key *keys, unsigned int key_count)
 {
 	uint64_t bytes = e->config.flash_bytes;
 	char path[4096];
@@ -223,7 +243,10 @@ static void open_flash(struct emulator *e, const char *folder, int folder_fd, co
 	keep(folder, folder_fd, e->flash_fd, FLASH_DRAFT, "flash");
 }
 
-/* The card's uuid, text in a file beside its memory, for users who may not connect to the card. Made once. */
+/*
+ * The card's uuid, text in a file beside its memory, for users who may not connect to the card.
+ * Made once.
+ */
 static void card_uuid(const char *folder, int folder_fd, uint8_t uuid[16])
 {
 	char text[64] = "";
@@ -253,7 +276,8 @@ static void card_uuid(const char *folder, int folder_fd, uint8_t uuid[16])
 	uuid[6] = (uint8_t)((uuid[6] & 0x0f) | 0x40); /* RFC 9562 version 4 */
 	uuid[8] = (uint8_t)((uuid[8] & 0x3f) | 0x80);
 	for (unsigned int i = 0; i < 16; i++)
-		at += (unsigned int)snprintf(text + at, sizeof(text) - at, "%s%02x", i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
+		at += (unsigned int)snprintf(text + at, sizeof(text) - at, "%s%02x",
+			i == 4 || i == 6 || i == 8 || i == 10 ? "-" : "", uuid[i]);
 	text[at++] = '\n';
 	fd = open_draft(folder, folder_fd, UUID_DRAFT);
 	if (write(fd, text, at) != (ssize_t)at || fchmod(fd, 0644) != 0)
@@ -282,8 +306,9 @@ static bool is_time_to_look(unsigned int idle, uint64_t served)
 }
 
 /*
- * A card that sleeps costs its clients a system call to wake it. It looks at doorbells for as long as its setting says before it sleeps,
- * and longer after a sleep that turned out short: a client that was off its core for a moment, and not one that had no more to ask.
+ * A card that sleeps costs its clients a system call to wake it. It looks at doorbells for as long
+ * as its setting says before it sleeps, and longer after a sleep that turned out short: a client
+ * that was off its core for a moment, and not one that had no more to ask.
  */
 static void loop(struct emulator *e)
 {
@@ -295,15 +320,19 @@ static void loop(struct emulator *e)
 
 		if (speckv_card_run(e->card, BATCH)) {
 			if (waited) /* a doorbell ended the sleep */
-				patience = waited >= PATIENCE_NS ? patience / 2 : 2 * waited < PATIENCE_NS ? 2 * waited : PATIENCE_NS;
+				patience = waited >= PATIENCE_NS   ? patience / 2
+					: 2 * waited < PATIENCE_NS ? 2 * waited
+								   : PATIENCE_NS;
 			waited = idle = 0;
 			idle_since = emu_now_ns(e);
-			if (idle_since - served > SOCKETS_NS) { /* looking at the sockets costs as much as a command or two */
+			if (idle_since - served > SOCKETS_NS) {
+				/* looking at the sockets costs as much as a command or two */
 				emu_peers_serve(e, 0);
 				served = idle_since;
 			}
 		} else if (is_time_to_look(++idle, served)) {
-			uint64_t now = emu_now_ns(e), enough = poll_ns > patience ? poll_ns : patience;
+			uint64_t now = emu_now_ns(e),
+				 enough = poll_ns > patience ? poll_ns : patience;
 
 			waited = 0;
 			emu_peers_serve(e, 0);
@@ -315,10 +344,15 @@ static void loop(struct emulator *e)
 				idle_since += waited;
 				idle = 0;
 			} else {
-				sched_yield(); /* the next command's client may want this very core */
+				/* the next command's client may want this very core */
+				sched_yield();
 			}
 		}
-		if (e->memory_error) { /* what was written there is lost: nothing more is, until the process is restarted */
+		if (e->memory_error) {
+			/*
+			 * what was written there is lost: nothing more is, until the process is
+			 * restarted
+			 */
 			speckv_card_inject(e->card, SPECKV_CARD_FAULT_FATAL, 0, FATAL_MEMORY, 1);
 			e->memory_told = true;
 		}
@@ -347,7 +381,8 @@ static uint64_t parse_bytes(const char *text, const char *option)
 		break;
 	}
 	if (*text < '0' || *text > '9' || *end || !value || value > 1ull << 44) {
-		fprintf(stderr, "speckv-emu: %s wants a size such as 512M, not '%s'\n", option, text);
+		fprintf(stderr, "speckv-emu: %s wants a size such as 512M, not '%s'\n", option,
+			text);
 		exit(2);
 	}
 	return value;
@@ -360,7 +395,8 @@ static void parse_key(const char *text, struct speckv_card_key *key)
 		unsigned int byte;
 		char pair[3] = { text[2 * i], text[2 * i] ? text[2 * i + 1] : 0, 0 };
 
-		if (strspn(pair, "0123456789abcdefABCDEF") != 2 || sscanf(pair, "%2x", &byte) != 1) {
+		if (strspn(pair, "0123456789abcdefABCDEF") != 2 ||
+			sscanf(pair, "%2x", &byte) != 1) {
 			fprintf(stderr, "speckv-emu: --key wants 64 hexadecimal digits\n");
 			exit(2);
 		}
@@ -385,9 +421,9 @@ static void usage(int status)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = { { "dir", 1, NULL, 'd' },     { "name", 1, NULL, 'n' }, { "memory", 1, NULL, 'm' },
-						 { "factory", 0, NULL, 'f' }, { "key", 1, NULL, 'k' },	{ "help", 0, NULL, 'h' },
-						 { "power-cycle", 0, NULL, 'p' }, { NULL, 0, NULL, 0 } };
+	static const struct option options[] = { { "dir", 1, NULL, 'd' }, { "name", 1, NULL, 'n' },
+		{ "memory", 1, NULL, 'm' }, { "factory", 0, NULL, 'f' }, { "key", 1, NULL, 'k' },
+		{ "help", 0, NULL, 'h' }, { "power-cycle", 0, NULL, 'p' }, { NULL, 0, NULL, 0 } };
 	static struct emulator e = { .memory_fd = -1, .flash_fd = -1 };
 	struct speckv_card_key keys[SPECKV_CARD_KEYS] = { 0 };
 	unsigned int key_count = 0;
@@ -404,8 +440,12 @@ int main(int argc, char **argv)
 			folder = optarg;
 			break;
 		case 'n':
-			if (strlen(optarg) >= sizeof(e.name) || strspn(optarg, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != strlen(optarg)) {
-				fprintf(stderr, "speckv-emu: --name wants letters, digits, '.', '_' and '-'\n");
+			if (strlen(optarg) >= sizeof(e.name) ||
+				strspn(optarg,
+					"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") !=
+					strlen(optarg)) {
+				fprintf(stderr,
+					"speckv-emu: --name wants letters, digits, '.', '_' and '-'\n");
 				return 2;
 			}
 			snprintf(e.name, sizeof(e.name), "%s", optarg);
@@ -421,7 +461,8 @@ int main(int argc, char **argv)
 			break;
 		case 'k':
 			if (key_count == SPECKV_CARD_KEYS) {
-				fprintf(stderr, "speckv-emu: a card has %d key slots\n", SPECKV_CARD_KEYS);
+				fprintf(stderr, "speckv-emu: a card has %d key slots\n",
+					SPECKV_CARD_KEYS);
 				return 2;
 			}
 			parse_key(optarg, &keys[key_count++]);
@@ -439,23 +480,30 @@ int main(int argc, char **argv)
 	folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (folder_fd < 0)
 		emu_die("cannot open", folder, errno);
-	if (fstat(folder_fd, &owner) != 0 || (owner.st_uid != 0 && owner.st_uid != geteuid()) || owner.st_mode & (S_IWGRP | S_IWOTH)) {
-		fprintf(stderr, "speckv-emu: %s belongs to uid %u, mode %04o: other users can change it; use a folder of your own\n", folder, (unsigned int)owner.st_uid,
-			(unsigned int)owner.st_mode & 07777);
+	if (fstat(folder_fd, &owner) != 0 || (owner.st_uid != 0 && owner.st_uid != geteuid()) ||
+		owner.st_mode & (S_IWGRP | S_IWOTH)) {
+		fprintf(stderr,
+			"speckv-emu: %s belongs to uid %u, mode %04o: other users can change it; use a folder of your own\n",
+			folder, (unsigned int)owner.st_uid, (unsigned int)owner.st_mode & 07777);
 		return 1;
 	}
-	lock_fd = openat(folder_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600); /* who may open it may hold it */
+	/* who may open it may hold it */
+	lock_fd = openat(folder_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (lock_fd < 0)
 		emu_die("cannot open the lock in", folder, errno);
 	for (int tries = 0; flock(lock_fd, LOCK_EX | LOCK_NB) != 0; tries++) {
-		if (tries < 10) { /* another process may hold it for a moment, to see whether a card runs here */
+		if (tries < 10) {
+			/*
+			 * another process may hold it for a moment, to see whether a card runs here
+			 */
 			nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 			continue;
 		}
 		fprintf(stderr, "speckv-emu: a card runs in %s already\n", folder);
 		return 1;
 	}
-	flock(folder_fd, LOCK_EX | LOCK_NB); /* shows to those who may not open the lock that it runs; another's there decides nothing */
+	/* shows to those who may not open the lock that it runs; another's there decides nothing */
+	flock(folder_fd, LOCK_EX | LOCK_NB);
 	made_here.folder_fd = folder_fd;
 	guard_begin();
 	signal(SIGXFSZ, SIG_IGN); /* an error of the call is enough */
@@ -472,7 +520,8 @@ int main(int argc, char **argv)
 	e.config.flash = e.flash;
 	snprintf(e.config.model, sizeof(e.config.model), "speckv-emu");
 	snprintf(e.config.serial, sizeof(e.config.serial), "%.31s", e.name);
-	snprintf(e.config.part, sizeof(e.config.part), "LFE5U-85F-6BG381C"); /* what the bundles of bitstreams/ are for */
+	/* what the bundles of bitstreams/ are for */
+	snprintf(e.config.part, sizeof(e.config.part), "LFE5U-85F-6BG381C");
 	signal(SIGPIPE, SIG_IGN);
 	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = on_signal }, NULL);
 	sigaction(SIGINT, &(struct sigaction){ .sa_handler = on_signal }, NULL);
@@ -480,7 +529,10 @@ int main(int argc, char **argv)
 	if (rc == -ENOSPC) {
 		struct stat st;
 
-		no_room(folder, e.memory_fd >= 0 && fstat(e.memory_fd, &st) == 0 ? e.config.memory_bytes - (uint64_t)st.st_blocks * 512 : e.config.memory_bytes);
+		no_room(folder,
+			e.memory_fd >= 0 && fstat(e.memory_fd, &st) == 0
+				? e.config.memory_bytes - (uint64_t)st.st_blocks * 512
+				: e.config.memory_bytes);
 	}
 	if (rc)
 		emu_die("the card does not start from the state in", folder, -rc);
@@ -493,6 +545,7 @@ int main(int argc, char **argv)
 	emu_peers_end(&e);
 	speckv_card_destroy(e.card);
 	flock(folder_fd, LOCK_UN);
-	flock(lock_fd, LOCK_UN); /* before the process ends: that may wait for a peer's file to be closed */
+	/* before the process ends: that may wait for a peer's file to be closed */
+	flock(lock_fd, LOCK_UN);
 	return 0;
 }

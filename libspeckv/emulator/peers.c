@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Who is connected, and whose turn it is. Nothing here waits for a peer. A turn ends after some tens of microseconds; peers on which less time
- * was spent lately come first. What one user may hold is bounded, and a part of everything is left for who administers the card.
+ * Who is connected, and whose turn it is. Nothing here waits for a peer. A turn ends after some
+ * tens of microseconds; peers on which less time was spent lately come first. What one user may
+ * hold is bounded, and a part of everything is left for who administers the card.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,14 +21,16 @@
 #include "emulator.h"
 
 #define TURN_NS 50000u
-#define MESSAGES 16      /* of one peer before it is another's turn */
-#define ACCEPTS 4        /* of one socket in a turn */
-#define GREETINGS 4      /* peers of those that have not greeted, in a turn */
-#define EVENTS 64        /* of a turn */
-#define LOOK_MS 20       /* between two looks at who takes too long */
-#define LATE_MS 20       /* longer between two turns, or past the end of a sleep: this process had no processor */
-#define IDLE_MS 1000     /* a function without a queue pair that said nothing for so long may be ended for another one */
-#define CONTROL_MS 5000  /* a control connection says something, or is closed */
+#define MESSAGES 16 /* of one peer before it is another's turn */
+#define ACCEPTS 4 /* of one socket in a turn */
+#define GREETINGS 4 /* peers of those that have not greeted, in a turn */
+#define EVENTS 64 /* of a turn */
+#define LOOK_MS 20 /* between two looks at who takes too long */
+/* longer between two turns, or past the end of a sleep: this process had no processor */
+#define LATE_MS 20
+/* a function without a queue pair that said nothing for so long may be ended for another one */
+#define IDLE_MS 1000
+#define CONTROL_MS 5000 /* a control connection says something, or is closed */
 #define USER_OUT (128ull << 20)
 
 enum kind { LISTENER, PEER, CONTROL };
@@ -40,21 +43,26 @@ static int64_t now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static void watch(const struct emulator *e, int operation, int fd, enum kind kind, unsigned int index, short events)
+static void watch(const struct emulator *e, int operation, int fd, enum kind kind,
+	unsigned int index, short events)
 {
-	struct epoll_event event = { .events = (events & POLLIN ? EPOLLIN : 0) | (events & POLLOUT ? EPOLLOUT : 0),
-				     .data.u64 = (uint64_t)kind << 32 | index };
+	struct epoll_event event = { .events = (events & POLLIN ? EPOLLIN : 0) |
+			(events & POLLOUT ? EPOLLOUT : 0),
+		.data.u64 = (uint64_t)kind << 32 | index };
 
 	epoll_ctl(e->epoll, operation, fd, &event);
 }
 
-/* In this very folder: its path may lead elsewhere by now, and an address holds 107 bytes of one. */
+/*
+ * In this very folder: its path may lead elsewhere by now, and an address holds 107 bytes of one.
+ */
 static int listener(const char *folder, int folder_fd, const char *name, mode_t mode)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder_fd, name);
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder_fd,
+		name);
 	unlinkat(folder_fd, name, 0); /* ours: the folder's lock is held */
 	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
 		emu_die("cannot make a socket in", folder, errno);
@@ -70,11 +78,15 @@ void emu_peers_begin(struct emulator *e, const char *folder, int folder_fd)
 	struct rlimit files;
 	int rc;
 
-	/* memory that a peer lends is there, or will be: more than a few times what the machine has is a trick */
+	/*
+	 * memory that a peer lends is there, or will be: more than a few times what the machine has
+	 * is a trick
+	 */
 	vu_limits.connection_mapped_bytes = 2 * ram;
 	vu_limits.user_mapped_bytes = 4 * ram;
 	vu_limits.user_out_bytes = USER_OUT;
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) { /* each peer may have us hold some dozens */
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+		/* each peer may have us hold some dozens */
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
@@ -84,7 +96,8 @@ void emu_peers_begin(struct emulator *e, const char *folder, int folder_fd)
 			"'sysctl fs.aio-max-nr=1048576' for the card in",
 			folder, -rc);
 	if (rc)
-		emu_die("interrupts need asynchronous I/O (io_setup), which cannot be had for", folder, -rc);
+		emu_die("interrupts need asynchronous I/O (io_setup), which cannot be had for",
+			folder, -rc);
 	for (unsigned int i = 0; i < EMU_CONTROLS; i++)
 		e->controls[i].fd = -1;
 	e->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -97,7 +110,7 @@ void emu_peers_begin(struct emulator *e, const char *folder, int folder_fd)
 		watch(e, EPOLL_CTL_ADD, e->listeners[i], LISTENER, i, POLLIN);
 }
 
-/* ---- who is let in --------------------------------------------------------------------------------------------------- */
+/* ---- who is let in -------------------------------------------------------------------------- */
 
 /* Root and the card's owner, who could end it just as well. */
 static bool trusted(uint32_t uid)
@@ -131,7 +144,10 @@ static void end(struct emulator *e, unsigned int slot)
 	user->connections--;
 }
 
-/* Connections that have not greeted yet: how many of this user (NULL: of all), and which is the oldest; -1: there is none. */
+/*
+ * Connections that have not greeted yet: how many of this user (NULL: of all), and which is the
+ * oldest; -1: there is none.
+ */
 static unsigned int ungreeted(const struct emulator *e, const struct vu_user *user, int *oldest)
 {
 	unsigned int count = 0;
@@ -157,7 +173,8 @@ static bool end_idle(struct emulator *e, const struct vu_user *user)
 	for (unsigned int i = 0; i < EMU_PEERS; i++) {
 		const struct emu_function *f = e->peers[i];
 
-		if (f && f->number >= 0 && (!user || f->user == user) && f->heard_ms < before && !speckv_card_in_use(e->card, (unsigned int)f->number)) {
+		if (f && f->number >= 0 && (!user || f->user == user) && f->heard_ms < before &&
+			!speckv_card_in_use(e->card, (unsigned int)f->number)) {
 			end(e, i);
 			return true;
 		}
@@ -178,7 +195,10 @@ int emu_peers_admit(struct emulator *e, const struct emu_function *f)
 			strangers += other && !other->admin && !trusted(other->uid);
 			own += other && !other->admin && other->uid == f->uid;
 		}
-		if (f->admin ? all < EMU_FUNCTIONS : io < EMU_IO_FUNCTIONS && (trusted(f->uid) || (own < EMU_USER && strangers < EMU_STRANGERS)))
+		if (f->admin ? all < EMU_FUNCTIONS
+			     : io < EMU_IO_FUNCTIONS &&
+					(trusted(f->uid) ||
+						(own < EMU_USER && strangers < EMU_STRANGERS)))
 			return 0;
 		if (!end_idle(e, !f->admin && !trusted(f->uid) ? f->user : NULL))
 			return -EUSERS;
@@ -227,11 +247,12 @@ static bool accept_peer(struct emulator *e, int listening, bool admin)
 	return true;
 }
 
-/* ---- the emulator's own commands -------------------------------------------------------------------------------------- */
+/* ---- the emulator's own commands ------------------------------------------------------------ */
 
 static void close_control(struct emulator *e, unsigned int slot)
 {
-	vu_release(e->controls[slot].fd, geteuid(), true); /* only the card's owner and root may connect to it */
+	/* only the card's owner and root may connect to it */
+	vu_release(e->controls[slot].fd, geteuid(), true);
 	e->controls[slot].fd = -1;
 }
 
@@ -265,13 +286,14 @@ static void serve_control(struct emulator *e, unsigned int slot)
 		line[n - 1] = 0;
 		e->controls[slot].heard_ms = now_ms();
 		emu_control(e, line, answer, sizeof(answer));
-		if (send(e->controls[slot].fd, answer, strlen(answer), MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
+		if (send(e->controls[slot].fd, answer, strlen(answer),
+			    MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
 			return;
 	}
 	close_control(e, slot);
 }
 
-/* ---- turns ------------------------------------------------------------------------------------------------------------- */
+/* ---- turns ---------------------------------------------------------------------------------- */
 
 /* What became of a connection in the meantime: it is over; it has more to send, or room again. */
 static void settle(struct emulator *e, unsigned int slot)
@@ -279,10 +301,12 @@ static void settle(struct emulator *e, unsigned int slot)
 	struct emu_function *f = e->peers[slot];
 	short events = vu_events(f->connection);
 
-	if (events != f->events && events & POLLOUT) { /* posted since: most likely there is room for it */
+	if (events != f->events && events & POLLOUT) {
+		/* posted since: most likely there is room for it */
 		vu_flush(f->connection);
 		events = vu_events(f->connection);
-		f->ready |= vu_pending(f->connection); /* of what is here already no event will tell */
+		/* of what is here already no event will tell */
+		f->ready |= vu_pending(f->connection);
 	}
 	if (vu_error(f->connection)) {
 		end(e, slot);
@@ -311,7 +335,10 @@ static void serve(struct emu_function *f)
 	f->heard_ms = now_ms();
 }
 
-/* A few of those that have not greeted yet, each in its turn: they have no share that time could count against. */
+/*
+ * A few of those that have not greeted yet, each in its turn: they have no share that time could
+ * count against.
+ */
 static void serve_ungreeted(struct emulator *e)
 {
 	unsigned int first = e->greet_next;
@@ -432,11 +459,15 @@ void emu_peers_serve(struct emulator *e, int timeout_ms)
 		}
 	}
 	serve_ready(e);
-	/* after those that are there: who comes now may have to take the place of one that had nothing to say */
+	/*
+	 * after those that are there: who comes now may have to take the place of one that had
+	 * nothing to say
+	 */
 	for (unsigned int i = 0; i < ACCEPTS && listening[2] && accept_control(e); i++)
 		;
 	for (unsigned int l = 0; l < 2; l++)
-		for (unsigned int i = 0; i < ACCEPTS && listening[l] && accept_peer(e, e->listeners[l], l == 0); i++)
+		for (unsigned int i = 0;
+			i < ACCEPTS && listening[l] && accept_peer(e, e->listeners[l], l == 0); i++)
 			;
 	look_at_clocks(e);
 	for (unsigned int i = 0; i < EMU_PEERS; i++)

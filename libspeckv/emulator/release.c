@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * Closing descriptors that came from a peer. How long close() takes is the peer's choice (a file system in user space, a socket
- * that lingers): threads wait for that. Each user has three lanes: for the descriptors that it sent, for its sockets, and for those of
- * its sockets in which none waits that it sent; none holds up another. One thread works on a lane; where none of its descriptors was
- * closed between two looks, twice as many do, up to LANE_THREADS.
+ * Closing descriptors that came from a peer. How long close() takes is the peer's choice (a file
+ * system in user space, a socket that lingers): threads wait for that. Each user has three lanes:
+ * for the descriptors that it sent, for its sockets, and for those of its sockets in which none
+ * waits that it sent; none holds up another. One thread works on a lane; where none of its
+ * descriptors was closed between two looks, twice as many do, up to LANE_THREADS.
  *
- * The card's thread never waits for the lock: what it cannot hand over now it hands over in its next turn, and what it asks is in
- * atomic counters. Lanes are made, linked and freed by it alone.
+ * The card's thread never waits for the lock: what it cannot hand over now it hands over in its
+ * next turn, and what it asks is in atomic counters. Lanes are made, linked and freed by it alone.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -20,16 +21,20 @@
 #include "vfio_user.h"
 
 #define LANE_THREADS 64
-#define LANE_WAITING 64    /* with more than this nothing is taken any more from those of the user's connections that sent some */
-#define LANE_FULL 128      /* and from none of them */
-#define HANDED 64          /* are handed over at once, fewer at the end of a turn */
-#define STUCK_MS 1000      /* and with none of them closed for so long the user is done with */
-#define THREADS 1024       /* on lanes of users other than root and the card's owner, */
+/*
+ * with more than this nothing is taken any more from those of the user's connections that sent some
+ */
+#define LANE_WAITING 64
+#define LANE_FULL 128 /* and from none of them */
+#define HANDED 64 /* are handed over at once, fewer at the end of a turn */
+#define STUCK_MS 1000 /* and with none of them closed for so long the user is done with */
+#define THREADS 1024 /* on lanes of users other than root and the card's owner, */
 #define FIRST_THREADS 2048 /* for lanes that have none yet */
-#define IDLE 8             /* threads that are kept when there is nothing to close */
-#define GAP_MS 200         /* more than this between two looks: it was this process that did not run */
+#define IDLE 8 /* threads that are kept when there is nothing to close */
+/* more than this between two looks: it was this process that did not run */
+#define GAP_MS 200
 #define STACK_BYTES 65536u
-#define READS 16           /* of what was sent over a socket and not taken, before it is given up */
+#define READS 16 /* of what was sent over a socket and not taken, before it is given up */
 
 enum kind { DESCRIPTORS, SOCKETS, EMPTY_SOCKETS };
 
@@ -39,15 +44,16 @@ struct item {
 };
 
 struct lane {
-	struct lane *next, *next_made; /* of those that threads see, with the lock; of all, the card's thread's */
+	/* of those that threads see, with the lock; of all, the card's thread's */
+	struct lane *next, *next_made;
 	uint32_t uid;
 	enum kind kind;
 	bool linked;
-	_Atomic bool moved;           /* one was closed since the last look */
+	_Atomic bool moved; /* one was closed since the last look */
 	_Atomic unsigned int waiting; /* handed over, and not begun */
 	_Atomic unsigned int busy, most; /* threads on it, now and at most */
-	struct item *first, **end;    /* with the lock */
-	struct item *kept;            /* not handed over: the card's thread's */
+	struct item *first, **end; /* with the lock */
+	struct item *kept; /* not handed over: the card's thread's */
 	unsigned int kept_count;
 	int64_t moved_ms;
 };
@@ -109,7 +115,8 @@ static void *closer(void *unused)
 		busy_for_strangers += stranger(l);
 		idle--;
 		pthread_mutex_unlock(&lock);
-		setsockopt(item->fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 0, 0 }, sizeof(struct linger));
+		setsockopt(item->fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 0, 0 },
+			sizeof(struct linger));
 		close(item->fd);
 		free(item);
 		pthread_mutex_lock(&lock);
@@ -124,10 +131,14 @@ static void *closer(void *unused)
 	return NULL;
 }
 
-/* With the lock: enough threads for what can be closed now. Those that cannot be had are tried for again at the next look. */
+/*
+ * With the lock: enough threads for what can be closed now. Those that cannot be had are tried for
+ * again at the next look.
+ */
 static void begin_threads(void)
 {
-	unsigned int needed = 0, strangers = 0, first = 0, most = busy_for_strangers < THREADS ? THREADS - busy_for_strangers : 0;
+	unsigned int needed = 0, strangers = 0, first = 0,
+		     most = busy_for_strangers < THREADS ? THREADS - busy_for_strangers : 0;
 	pthread_attr_t attributes;
 	sigset_t all, before;
 
@@ -146,7 +157,8 @@ static void begin_threads(void)
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the main thread's */
-	for (pthread_t thread; idle < needed && pthread_create(&thread, &attributes, closer, NULL) == 0; threads++)
+	for (pthread_t thread;
+		idle < needed && pthread_create(&thread, &attributes, closer, NULL) == 0; threads++)
 		idle++;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attributes);
@@ -223,7 +235,10 @@ void vu_release_all(const int *fds, unsigned int n, uint32_t uid)
 	release(fds, n, uid, DESCRIPTORS);
 }
 
-/* Do no descriptors wait in a socket? What else waits is read, if `read` says so. A byte out of band may have some, and is not read. */
+/*
+ * Do no descriptors wait in a socket? What else waits is read, if `read` says so. A byte out of
+ * band may have some, and is not read.
+ */
 static bool is_empty(int fd, bool read)
 {
 	static char waste[65536];
@@ -236,7 +251,8 @@ static bool is_empty(int fd, bool read)
 		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1 };
 		ssize_t n = recvmsg(fd, &message, MSG_PEEK | MSG_DONTWAIT);
 
-		if (n <= 0 || message.msg_flags & MSG_CTRUNC || recv(fd, waste, (size_t)n, MSG_DONTWAIT) != n)
+		if (n <= 0 || message.msg_flags & MSG_CTRUNC ||
+			recv(fd, waste, (size_t)n, MSG_DONTWAIT) != n)
 			break;
 	}
 	return ioctl(fd, FIONREAD, &left) == 0 && !left;
@@ -247,7 +263,8 @@ void vu_release(int fd, uint32_t uid, bool socket)
 	enum kind kind = DESCRIPTORS;
 
 	if (socket) /* those that cannot be closed hold up no more than those that are like them */
-		kind = is_empty(fd, waiting(find(uid, SOCKETS)) > LANE_WAITING) ? EMPTY_SOCKETS : SOCKETS;
+		kind = is_empty(fd, waiting(find(uid, SOCKETS)) > LANE_WAITING) ? EMPTY_SOCKETS
+										: SOCKETS;
 	release(&fd, 1, uid, kind);
 }
 
@@ -258,14 +275,16 @@ bool vu_release_waiting(void)
 
 bool vu_release_full(uint32_t uid, bool sender)
 {
-	return vu_release_waiting() && waiting(find(uid, DESCRIPTORS)) > (sender ? LANE_WAITING : LANE_FULL);
+	return vu_release_waiting() &&
+		waiting(find(uid, DESCRIPTORS)) > (sender ? LANE_WAITING : LANE_FULL);
 }
 
 bool vu_release_stuck(uint32_t uid)
 {
 	const struct lane *l = vu_release_waiting() ? find(uid, DESCRIPTORS) : NULL;
 
-	return l && waiting(l) > LANE_WAITING && l->busy == LANE_THREADS && !l->moved && look_ms - l->moved_ms > STUCK_MS;
+	return l && waiting(l) > LANE_WAITING && l->busy == LANE_THREADS && !l->moved &&
+		look_ms - l->moved_ms > STUCK_MS;
 }
 
 /* With the lock. */

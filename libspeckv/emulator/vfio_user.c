@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* One vfio-user connection: messages in and out. What requests mean: vfio_user_requests.c. The memory of the peer: vfio_user_dma.c. */
+/*
+ * One vfio-user connection: messages in and out. What requests mean: vfio_user_requests.c. The
+ * memory of the peer: vfio_user_dma.c.
+ */
 #include "vfio_user_internal.h"
 
 #include <errno.h>
@@ -26,7 +29,8 @@ int64_t vu_now_ms(void)
 	return now_ns() / 1000000;
 }
 
-struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, unsigned int vectors, struct vu_user *user)
+struct vu_connection *vu_open(int fd, const struct vu_ops *ops, void *device, unsigned int vectors,
+	struct vu_user *user)
 {
 	struct vu_connection *c = calloc(1, sizeof(*c));
 
@@ -85,8 +89,9 @@ void vu_close(struct vu_connection *c)
 	for (unsigned int i = 0; i < VU_VECTORS; i++)
 		if (c->irq[i] >= 0)
 			vu_release(c->irq[i], c->user->uid, false);
-	shutdown(c->fd, SHUT_RDWR);             /* its peer hears of it at once */
-	vu_release(c->fd, c->user->uid, true); /* and what was sent over it and not taken is closed with it */
+	shutdown(c->fd, SHUT_RDWR); /* its peer hears of it at once */
+	/* and what was sent over it and not taken is closed with it */
+	vu_release(c->fd, c->user->uid, true);
 	c->user->out_bytes -= c->out_capacity;
 	free(c->in);
 	free(c->out);
@@ -131,7 +136,9 @@ static bool closed_to(const struct vu_connection *c)
 {
 	if (vu_full(c))
 		return true;
-	return vu_release_waiting() && vu_release_full(c->user->uid, c->released > FDS && vu_now_ms() - c->released_ms < SENDER_MS);
+	return vu_release_waiting() &&
+		vu_release_full(c->user->uid,
+			c->released > FDS && vu_now_ms() - c->released_ms < SENDER_MS);
 }
 
 short vu_events(const struct vu_connection *c)
@@ -146,7 +153,7 @@ int vu_over(struct vu_connection *c, int error)
 	return c->error;
 }
 
-/* ---- time ------------------------------------------------------------------------------------------------------------ */
+/* ---- time ----------------------------------------------------------------------------------- */
 
 static void sooner(int64_t *first, bool is, int64_t since, int64_t patience)
 {
@@ -180,17 +187,19 @@ void vu_delay(struct vu_connection *c, int64_t ms)
 	c->asked_ms += ms;
 }
 
-/* ---- out --------------------------------------------------------------------------------------------------------- */
+/* ---- out ------------------------------------------------------------------------------------ */
 
 int vu_flush(struct vu_connection *c)
 {
 	while (c->out_bytes && !c->error) {
-		ssize_t n = send(c->fd, c->out + c->out_first, c->out_bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send(c->fd, c->out + c->out_first, c->out_bytes,
+			MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
-			return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : vu_over(c, -ECONNRESET);
+			return errno == EAGAIN || errno == EWOULDBLOCK ? 0
+								       : vu_over(c, -ECONNRESET);
 		c->out_first += (size_t)n;
 		c->out_bytes -= (size_t)n;
 		c->out_ms = vu_now_ms();
@@ -215,7 +224,9 @@ static int queue(struct vu_connection *c, const void *data, size_t bytes)
 			memmove(c->out, c->out + c->out_first, c->out_bytes);
 		c->out_first = 0;
 		if (want > c->out_capacity) {
-			if (want > OUT_BYTES || c->user->out_bytes + room - c->out_capacity > vu_limits.user_out_bytes)
+			if (want > OUT_BYTES ||
+				c->user->out_bytes + room - c->out_capacity >
+					vu_limits.user_out_bytes)
 				return vu_over(c, -ENOBUFS); /* it asks and does not read */
 			grown = realloc(c->out, room);
 			if (!grown)
@@ -233,14 +244,20 @@ static int queue(struct vu_connection *c, const void *data, size_t bytes)
 }
 
 /* A message, with at most one descriptor. Goes out at the end of a turn, with all others. */
-int vu_post(struct vu_connection *c, const struct vfu_header *header, const void *body, size_t bytes, int fd)
+int vu_post(struct vu_connection *c, const struct vfu_header *header, const void *body,
+	size_t bytes, int fd)
 {
 	if (c->error)
 		return c->error;
-	if (fd >= 0) { /* a descriptor rides on bytes of its own message: everything before must be out */
+	if (fd >= 0) {
+		/* a descriptor rides on bytes of its own message: everything before must be out */
 		char control[CMSG_SPACE(sizeof(int))] = { 0 };
-		struct iovec iov[2] = { { (void *)(uintptr_t)header, sizeof(*header) }, { (void *)(uintptr_t)body, bytes } };
-		struct msghdr message = { .msg_iov = iov, .msg_iovlen = 2, .msg_control = control, .msg_controllen = sizeof(control) };
+		struct iovec iov[2] = { { (void *)(uintptr_t)header, sizeof(*header) },
+			{ (void *)(uintptr_t)body, bytes } };
+		struct msghdr message = { .msg_iov = iov,
+			.msg_iovlen = 2,
+			.msg_control = control,
+			.msg_controllen = sizeof(control) };
 		struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
 		ssize_t n;
 
@@ -258,9 +275,11 @@ int vu_post(struct vu_connection *c, const struct vfu_header *header, const void
 	return 0;
 }
 
-int vu_reply_with(struct vu_connection *c, const struct vfu_header *to, const void *body, size_t bytes, int fd)
+int vu_reply_with(struct vu_connection *c, const struct vfu_header *to, const void *body,
+	size_t bytes, int fd)
 {
-	struct vfu_header header = { to->id, to->command, (uint32_t)(sizeof(header) + bytes), VFU_REPLY, 0 };
+	struct vfu_header header = { to->id, to->command, (uint32_t)(sizeof(header) + bytes),
+		VFU_REPLY, 0 };
 
 	return to->flags & VFU_NO_REPLY ? 0 : vu_post(c, &header, body, bytes, fd);
 }
@@ -272,7 +291,8 @@ int vu_reply(struct vu_connection *c, const struct vfu_header *to, const void *b
 
 int vu_refuse(struct vu_connection *c, const struct vfu_header *to, int error)
 {
-	struct vfu_header header = { to->id, to->command, sizeof(header), VFU_REPLY | VFU_ERROR, (uint32_t)-error };
+	struct vfu_header header = { to->id, to->command, sizeof(header), VFU_REPLY | VFU_ERROR,
+		(uint32_t)-error };
 
 	return to->flags & VFU_NO_REPLY ? 0 : vu_post(c, &header, NULL, 0, -1);
 }
@@ -289,15 +309,20 @@ int vu_begin(void)
 }
 
 /*
- * An eventfd is counted up by the kernel's completion of a read of our own: write() would wait where the peer, who shares the descriptor's
- * flags, fills the counter and makes it block. What is no eventfd is not signalled.
+ * An eventfd is counted up by the kernel's completion of a read of our own: write() would wait
+ * where the peer, who shares the descriptor's flags, fills the counter and makes it block. What is
+ * no eventfd is not signalled.
  */
 static void signal_by_kernel(int fd)
 {
 	struct io_event done[2];
 	char byte;
-	struct iocb read = { .aio_lio_opcode = IOCB_CMD_PREAD, .aio_fildes = (uint32_t)signal_file, .aio_buf = (uintptr_t)&byte,
-			     .aio_nbytes = 1, .aio_flags = IOCB_FLAG_RESFD, .aio_resfd = (uint32_t)fd };
+	struct iocb read = { .aio_lio_opcode = IOCB_CMD_PREAD,
+		.aio_fildes = (uint32_t)signal_file,
+		.aio_buf = (uintptr_t)&byte,
+		.aio_nbytes = 1,
+		.aio_flags = IOCB_FLAG_RESFD,
+		.aio_resfd = (uint32_t)fd };
 	struct iocb *list[1] = { &read };
 
 	syscall(SYS_io_submit, signals, 1, list);
@@ -310,13 +335,16 @@ void vu_interrupt(struct vu_connection *c, unsigned int vector)
 		signal_by_kernel(c->irq[vector]);
 }
 
-/* ---- in -------------------------------------------------------------------------------------------------------------- */
+/* ---- in ------------------------------------------------------------------------------------- */
 
 static int receive(struct vu_connection *c)
 {
 	char control[CMSG_SPACE(SENT_FDS * sizeof(int))];
 	struct iovec iov;
-	struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct msghdr message = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control) };
 	int extra[SENT_FDS];
 	unsigned int extras = 0;
 	size_t room, sent = 0;
@@ -328,14 +356,19 @@ static int receive(struct vu_connection *c)
 		c->in_first = 0;
 	}
 	room = IN_BYTES - c->in_first - c->in_bytes;
-	iov = (struct iovec){ c->in + c->in_first + c->in_bytes, room < RECEIVE_BYTES ? room : RECEIVE_BYTES };
+	iov = (struct iovec){ c->in + c->in_first + c->in_bytes,
+		room < RECEIVE_BYTES ? room : RECEIVE_BYTES };
 	if (c->error || !room)
 		return c->error;
 	n = recvmsg(c->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0)
-		return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? 0 : vu_over(c, -ECONNRESET);
+		return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR
+			? 0
+			: vu_over(c, -ECONNRESET);
 	for (struct cmsghdr *at = CMSG_FIRSTHDR(&message); at; at = CMSG_NXTHDR(&message, at)) {
-		size_t count = at->cmsg_level == SOL_SOCKET && at->cmsg_type == SCM_RIGHTS ? (at->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+		size_t count = at->cmsg_level == SOL_SOCKET && at->cmsg_type == SCM_RIGHTS
+			? (at->cmsg_len - CMSG_LEN(0)) / sizeof(int)
+			: 0;
 
 		sent += count;
 		for (size_t i = 0; i < count; i++) {
@@ -391,7 +424,8 @@ int vu_serve(struct vu_connection *c, unsigned int messages)
 
 	if (vu_flush(c) == 0 && !closed_to(c) && !vu_pending(c))
 		receive(c);
-	for (bool more = true; more && messages && !vu_full(c) && whole(c, &h); messages--, more = now_ns() < until) {
+	for (bool more = true; more && messages && !vu_full(c) && whole(c, &h);
+		messages--, more = now_ns() < until) {
 		const uint8_t *body = c->in + c->in_first + sizeof(h);
 
 		c->in_first += h.bytes;
@@ -401,7 +435,8 @@ int vu_serve(struct vu_connection *c, unsigned int messages)
 			vu_answered(c, &h, body, h.bytes - sizeof(h));
 			continue;
 		}
-		c->with_fds = c->fd_count && c->fd_end <= c->in_first; /* sent with this message, not a later one */
+		/* sent with this message, not a later one */
+		c->with_fds = c->fd_count && c->fd_end <= c->in_first;
 		vu_handle(c, &h, body, h.bytes - sizeof(h));
 		if (c->with_fds)
 			close_fds(c);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* The memory of a peer: mapped where its owner cannot cut it, else read and written by messages, whose answers nothing waits for. */
+/*
+ * The memory of a peer: mapped where its owner cannot cut it, else read and written by messages,
+ * whose answers nothing waits for.
+ */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +14,8 @@
 static struct mapping *mapping_at(struct vu_connection *c, uint64_t address)
 {
 	for (unsigned int i = 0; i < c->map_count; i++)
-		if (address >= c->maps[i].address && address - c->maps[i].address < c->maps[i].bytes)
+		if (address >= c->maps[i].address &&
+			address - c->maps[i].address < c->maps[i].bytes)
 			return &c->maps[i];
 	return NULL;
 }
@@ -32,7 +36,8 @@ void *vu_dma_pointer(struct vu_connection *c, uint64_t address, uint64_t bytes, 
 {
 	struct mapping *m = mapping_at(c, address);
 
-	if (!m || !m->memory || bytes > m->bytes - (address - m->address) || (write ? !m->write : !m->read))
+	if (!m || !m->memory || bytes > m->bytes - (address - m->address) ||
+		(write ? !m->write : !m->read))
 		return NULL;
 	return m->memory + (address - m->address);
 }
@@ -61,7 +66,8 @@ static struct piece *piece_take(struct vu_connection *c, uint16_t *id)
 }
 
 /* One message of ours to the peer's memory. Nothing waits for its answer here. */
-static int ask(struct vu_connection *c, unsigned int command, uint64_t address, const uint8_t *data, uint64_t bytes, uint32_t read, uint64_t at)
+static int ask(struct vu_connection *c, unsigned int command, uint64_t address, const uint8_t *data,
+	uint64_t bytes, uint32_t read, uint64_t at)
 {
 	uint8_t body[16 + DMA_PIECE];
 	struct vfu_header header = { .command = (uint16_t)command };
@@ -71,7 +77,10 @@ static int ask(struct vu_connection *c, unsigned int command, uint64_t address, 
 	if (!piece)
 		return c->error;
 	c->in_flight_reads += !data;
-	*piece = (struct piece){ .kind = data ? PIECE_WRITE : PIECE_READ, .read = read, .bytes = (uint32_t)bytes, .at = at };
+	*piece = (struct piece){ .kind = data ? PIECE_WRITE : PIECE_READ,
+		.read = read,
+		.bytes = (uint32_t)bytes,
+		.at = at };
 	memcpy(body, &address, 8);
 	memcpy(body + 8, &bytes, 8);
 	if (data) {
@@ -82,7 +91,10 @@ static int ask(struct vu_connection *c, unsigned int command, uint64_t address, 
 	return vu_post(c, &header, body, size, -1);
 }
 
-/* What a command has read already, or asked for. They come in the same order each time that it is run. */
+/*
+ * What a command has read already, or asked for. They come in the same order each time that it is
+ * run.
+ */
 static struct read *read_find(struct vu_connection *c, uint64_t address, uint64_t bytes)
 {
 	for (unsigned int i = 0; i < c->read_count; i++) {
@@ -113,9 +125,13 @@ static int read_begin(struct vu_connection *c, uint64_t address, uint64_t bytes)
 		return vu_over(c, -ENOMEM);
 	c->read_data = data;
 	c->read_bytes += bytes;
-	c->reads[c->read_count] = (struct read){ .address = address, .bytes = bytes, .at = at, .missing = (bytes + DMA_PIECE - 1) / DMA_PIECE };
+	c->reads[c->read_count] = (struct read){ .address = address,
+		.bytes = bytes,
+		.at = at,
+		.missing = (bytes + DMA_PIECE - 1) / DMA_PIECE };
 	for (uint64_t n = 0; n < bytes; n += DMA_PIECE)
-		if (ask(c, VFU_DMA_READ, address + n, NULL, bytes - n < DMA_PIECE ? bytes - n : DMA_PIECE, c->read_count, at + n))
+		if (ask(c, VFU_DMA_READ, address + n, NULL,
+			    bytes - n < DMA_PIECE ? bytes - n : DMA_PIECE, c->read_count, at + n))
 			return c->error;
 	c->read_count++;
 	return 0;
@@ -200,9 +216,11 @@ int vu_dma_write(struct vu_connection *c, uint64_t address, const void *from, ui
 }
 
 /* An answer to a message of ours; an unsolicited one is ignored. */
-void vu_answered(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
+void vu_answered(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes)
 {
-	struct piece *piece = c->pieces && h->id & 0x8000 ? &c->pieces[(h->id & 0x7fff) % PIECES] : NULL;
+	struct piece *piece = c->pieces && h->id & 0x8000 ? &c->pieces[(h->id & 0x7fff) % PIECES]
+							  : NULL;
 	struct piece was;
 
 	if (!piece || piece->kind == PIECE_FREE)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the two halves of a vfio-user connection share: vfio_user.c carries messages, vfio_user_requests.c answers them. */
+/*
+ * What the two halves of a vfio-user connection share: vfio_user.c carries messages,
+ * vfio_user_requests.c answers them.
+ */
 #ifndef SPECKV_EMULATOR_VFIO_USER_INTERNAL_H
 #define SPECKV_EMULATOR_VFIO_USER_INTERNAL_H
 
@@ -8,21 +11,28 @@
 #include "vfio_user.h"
 
 #define MESSAGE_BYTES (VU_TRANSFER_BYTES + 64)
-#define SLICE_NS 20000u        /* of one connection, before it is another's turn */
-#define FDS 16                 /* of one message */
-#define SENDER_MS 1000         /* of which a peer that had more than FDS descriptors closed counts as one that sends many */
-#define SENT_FDS 253           /* as many as the kernel takes along (SCM_MAX_FD): none is left for it to close */
+#define SLICE_NS 20000u /* of one connection, before it is another's turn */
+#define FDS 16 /* of one message */
+/* of which a peer that had more than FDS descriptors closed counts as one that sends many */
+#define SENDER_MS 1000
+/* as many as the kernel takes along (SCM_MAX_FD): none is left for it to close */
+#define SENT_FDS 253
 #define RECEIVE_BYTES (64u << 10)
 #define IN_BYTES (MESSAGE_BYTES + RECEIVE_BYTES)
-#define GREETING_BYTES 4096    /* a message before the greeting */
-#define OUT_BYTES (24u << 20)  /* messages that may wait for a peer: what one command of a card writes at most, and replies */
+#define GREETING_BYTES 4096 /* a message before the greeting */
+/* messages that may wait for a peer: what one command of a card writes at most, and replies */
+#define OUT_BYTES (24u << 20)
 #define OUT_PAUSE (256u << 10) /* with more than this nothing new is begun for it */
 #define DMA_PIECE VU_TRANSFER_BYTES /* bytes of one message to the peer's memory */
-#define PIECES 16384           /* such messages under way */
-#define PIECES_PAUSE 4096      /* with more than this no command is begun; the rest is for those that have begun */
-#define READS 4096             /* of one command */
+#define PIECES 16384 /* such messages under way */
+/* with more than this no command is begun; the rest is for those that have begun */
+#define PIECES_PAUSE 4096
+#define READS 4096 /* of one command */
 #define READ_BYTES (32u << 20) /* of one command */
-/* How long a peer may take: to greet, to end a message that it began, to read some of what waits for it, to answer a message. */
+/*
+ * How long a peer may take: to greet, to end a message that it began, to read some of what waits
+ * for it, to answer a message.
+ */
 #define GREETING_MS 2000
 #define MESSAGE_MS 5000
 #define UNREAD_MS 5000
@@ -70,9 +80,16 @@ struct vu_connection {
 	int64_t part_ms; /* since when a part of a message has been there */
 	int fds[FDS];
 	unsigned int fd_count;
-	bool with_fds;  /* the message being handled came with them */
-	size_t fd_end; /* bytes of `in` up to here had come when the descriptors did: they belong to the message that ends it */
-	/* out: bytes [out_first, out_first + out_bytes) of a growing buffer; descriptors go with the message they belong to */
+	bool with_fds; /* the message being handled came with them */
+	/*
+	 * bytes of `in` up to here had come when the descriptors did: they belong to the message
+	 * that ends it
+	 */
+	size_t fd_end;
+	/*
+	 * out: bytes [out_first, out_first + out_bytes) of a growing buffer; descriptors go with
+	 * the message they belong to
+	 */
 	uint8_t *out;
 	size_t out_first, out_bytes, out_capacity;
 	int64_t out_ms; /* when some of it was taken last */
@@ -88,17 +105,27 @@ struct vu_connection {
 
 /* The connection is over: the first reason stays. All of these return 0, or that reason. */
 int vu_over(struct vu_connection *c, int error);
-/* Answer a request, unless its sender wants none: with a body, and a descriptor to go with it (-1: none); or with an error. */
-int vu_reply_with(struct vu_connection *c, const struct vfu_header *to, const void *body, size_t bytes, int fd);
+/*
+ * Answer a request, unless its sender wants none: with a body, and a descriptor to go with it (-1:
+ * none); or with an error.
+ */
+int vu_reply_with(struct vu_connection *c, const struct vfu_header *to, const void *body,
+	size_t bytes, int fd);
 int vu_reply(struct vu_connection *c, const struct vfu_header *to, const void *body, size_t bytes);
 int vu_refuse(struct vu_connection *c, const struct vfu_header *to, int error);
 /* A message, with a descriptor to go with it (-1: none). */
-int vu_post(struct vu_connection *c, const struct vfu_header *header, const void *body, size_t bytes, int fd);
+int vu_post(struct vu_connection *c, const struct vfu_header *header, const void *body,
+	size_t bytes, int fd);
 int64_t vu_now_ms(void);
 /* An answer to a message of vu_dma_read() or vu_dma_write(). */
-void vu_answered(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes);
+void vu_answered(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes);
 void vu_unmap(struct vu_connection *c, struct mapping *m);
-/* A request of the peer, whole. Descriptors that came with it are taken out of c->fds or closed afterwards. */
-int vu_handle(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes);
+/*
+ * A request of the peer, whole. Descriptors that came with it are taken out of c->fds or closed
+ * afterwards.
+ */
+int vu_handle(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes);
 
 #endif

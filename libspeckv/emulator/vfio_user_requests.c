@@ -12,8 +12,10 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-/* Memory that its owner can cut under us is not mapped, nor a part of a huge page, which is mapped whole: it is read and
- * written by message. */
+/*
+ * Memory that its owner can cut under us is not mapped, nor a part of a huge page, which is mapped
+ * whole: it is read and written by message.
+ */
 static bool can_be_mapped(int fd, uint64_t offset, uint64_t bytes)
 {
 	int seals = fcntl(fd, F_GET_SEALS);
@@ -24,22 +26,28 @@ static bool can_be_mapped(int fd, uint64_t offset, uint64_t bytes)
 		return false;
 	if (in.f_type == HUGETLBFS_MAGIC && (offset | bytes) & ((uint64_t)in.f_bsize - 1))
 		return false;
-	return st.st_size >= 0 && offset <= (uint64_t)st.st_size && bytes <= (uint64_t)st.st_size - offset;
+	return st.st_size >= 0 && offset <= (uint64_t)st.st_size &&
+		bytes <= (uint64_t)st.st_size - offset;
 }
 
 struct vu_limits vu_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX };
 
-/* Memory is only mapped within what a connection, and a user, may have. Each connection may map VU_SMALL_BYTES,
- * whatever the user's others hold. */
+/*
+ * Memory is only mapped within what a connection, and a user, may have. Each connection may map
+ * VU_SMALL_BYTES, whatever the user's others hold.
+ */
 static bool within(const struct vu_connection *c, uint64_t bytes)
 {
 	if (bytes <= VU_SMALL_BYTES && c->mapped_bytes <= VU_SMALL_BYTES - bytes)
 		return true;
-	return bytes <= vu_limits.connection_mapped_bytes && c->mapped_bytes <= vu_limits.connection_mapped_bytes - bytes &&
-	       bytes <= vu_limits.user_mapped_bytes && c->user->mapped_bytes <= vu_limits.user_mapped_bytes - bytes;
+	return bytes <= vu_limits.connection_mapped_bytes &&
+		c->mapped_bytes <= vu_limits.connection_mapped_bytes - bytes &&
+		bytes <= vu_limits.user_mapped_bytes &&
+		c->user->mapped_bytes <= vu_limits.user_mapped_bytes - bytes;
 }
 
-static int dma_map(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
+static int dma_map(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes)
 {
 	struct vfu_dma_map map;
 	struct mapping *m;
@@ -47,23 +55,33 @@ static int dma_map(struct vu_connection *c, const struct vfu_header *h, const ui
 	if (bytes < sizeof(map))
 		return vu_refuse(c, h, -EINVAL);
 	memcpy(&map, body, sizeof(map));
-	if (map.argsz < sizeof(map) || map.flags & ~3u || !map.flags || !map.bytes || map.address + map.bytes - 1 < map.address || map.bytes > 1ull << 46 ||
-	    map.offset > 1ull << 62)
+	if (map.argsz < sizeof(map) || map.flags & ~3u || !map.flags || !map.bytes ||
+		map.address + map.bytes - 1 < map.address || map.bytes > 1ull << 46 ||
+		map.offset > 1ull << 62)
 		return vu_refuse(c, h, -EINVAL);
 	if (c->map_count == VU_DMA_MAPS)
 		return vu_refuse(c, h, -ENOSPC);
 	for (unsigned int i = 0; i < c->map_count; i++)
-		if (map.address <= c->maps[i].address + (c->maps[i].bytes - 1) && c->maps[i].address <= map.address + (map.bytes - 1))
+		if (map.address <= c->maps[i].address + (c->maps[i].bytes - 1) &&
+			c->maps[i].address <= map.address + (map.bytes - 1))
 			return vu_refuse(c, h, -EEXIST);
 	m = &c->maps[c->map_count];
-	*m = (struct mapping){ .address = map.address, .bytes = map.bytes, .read = map.flags & 1, .write = map.flags & 2 };
+	*m = (struct mapping){ .address = map.address,
+		.bytes = map.bytes,
+		.read = map.flags & 1,
+		.write = map.flags & 2 };
 	if (c->with_fds && can_be_mapped(c->fds[0], map.offset, map.bytes)) {
 		if (!within(c, map.bytes))
 			return vu_refuse(c, h, -EDQUOT);
-		m->memory = mmap(NULL, map.bytes, (m->read ? PROT_READ : 0) | (m->write ? PROT_WRITE : 0), MAP_SHARED, c->fds[0], (off_t)map.offset);
+		m->memory = mmap(NULL, map.bytes,
+			(m->read ? PROT_READ : 0) | (m->write ? PROT_WRITE : 0), MAP_SHARED,
+			c->fds[0], (off_t)map.offset);
 		if (m->memory == MAP_FAILED)
 			return vu_refuse(c, h, -errno);
-		if (!guard_add(m->memory, map.bytes, &c->error, false)) { /* its pages may be taken away all the same: a hole in a file of huge pages */
+		if (!guard_add(m->memory, map.bytes, &c->error, false)) {
+			/*
+			 * its pages may be taken away all the same: a hole in a file of huge pages
+			 */
 			munmap(m->memory, map.bytes);
 			return vu_refuse(c, h, -ENOSPC);
 		}
@@ -74,7 +92,8 @@ static int dma_map(struct vu_connection *c, const struct vfu_header *h, const ui
 	return vu_reply(c, h, NULL, 0);
 }
 
-static int dma_unmap(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
+static int dma_unmap(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes)
 {
 	struct {
 		uint32_t argsz, flags;
@@ -96,7 +115,8 @@ static int dma_unmap(struct vu_connection *c, const struct vfu_header *h, const 
 	return vu_refuse(c, h, -ENOENT);
 }
 
-static int get_region(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
+static int get_region(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes)
 {
 	struct {
 		struct vfu_region_info region;
@@ -131,10 +151,12 @@ static int get_region(struct vu_connection *c, const struct vfu_header *h, const
 			info.area_bytes = region.mmap_bytes;
 		}
 	}
-	return vu_reply_with(c, h, &info, info.region.cap_offset ? sizeof(info) : sizeof(info.region), region.fd);
+	return vu_reply_with(c, h, &info,
+		info.region.cap_offset ? sizeof(info) : sizeof(info.region), region.fd);
 }
 
-static int set_irqs(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
+static int set_irqs(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes)
 {
 	struct {
 		uint32_t argsz, flags, index, start, count;
@@ -146,7 +168,8 @@ static int set_irqs(struct vu_connection *c, const struct vfu_header *h, const u
 	memcpy(&set, body, sizeof(set));
 	if (set.index >= VU_IRQ_TYPES)
 		return vu_refuse(c, h, -EINVAL);
-	if (set.index != VU_MSIX || !(set.flags & 0x20)) /* only MSI-X is there, and only triggers can be set */
+	/* only MSI-X is there, and only triggers can be set */
+	if (set.index != VU_MSIX || !(set.flags & 0x20))
 		return set.count ? vu_refuse(c, h, -EINVAL) : vu_reply(c, h, NULL, 0);
 	if (set.start > c->vectors || set.count > c->vectors - set.start)
 		return vu_refuse(c, h, -EINVAL);
@@ -182,7 +205,8 @@ static int set_irqs(struct vu_connection *c, const struct vfu_header *h, const u
 	return vu_reply(c, h, NULL, 0);
 }
 
-static int region_access(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
+static int region_access(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes)
 {
 	struct vu_region region = { .fd = -1 };
 	struct vfu_access access;
@@ -192,16 +216,21 @@ static int region_access(struct vu_connection *c, const struct vfu_header *h, co
 	if (bytes < sizeof(access))
 		return vu_refuse(c, h, -EINVAL);
 	memcpy(&access, body, sizeof(access));
-	if (access.region >= VU_REGIONS || access.bytes > VU_TRANSFER_BYTES || (h->command == VFU_REGION_WRITE && bytes - sizeof(access) < access.bytes))
+	if (access.region >= VU_REGIONS || access.bytes > VU_TRANSFER_BYTES ||
+		(h->command == VFU_REGION_WRITE && bytes - sizeof(access) < access.bytes))
 		return vu_refuse(c, h, -EINVAL);
 	c->ops->region_info(c->device, access.region, &region);
 	if (access.offset > region.bytes || access.bytes > region.bytes - access.offset)
 		return vu_refuse(c, h, -EINVAL);
 	if (h->command == VFU_REGION_WRITE) {
-		/* the data is the message's own, and the reply goes first: QEMU answers no DMA while it waits for one */
+		/*
+		 * the data is the message's own, and the reply goes first: QEMU answers no DMA
+		 * while it waits for one
+		 */
 		rc = vu_reply(c, h, &access, sizeof(access));
 		if (!rc && access.bytes)
-			c->ops->region_write(c->device, access.region, access.offset, body + sizeof(access), access.bytes);
+			c->ops->region_write(c->device, access.region, access.offset,
+				body + sizeof(access), access.bytes);
 		return rc;
 	}
 	answer = malloc(sizeof(access) + access.bytes);
@@ -209,17 +238,20 @@ static int region_access(struct vu_connection *c, const struct vfu_header *h, co
 		return vu_refuse(c, h, -ENOMEM);
 	memcpy(answer, &access, sizeof(access));
 	memset(answer + sizeof(access), 0, access.bytes);
-	rc = c->ops->region_read(c->device, access.region, access.offset, answer + sizeof(access), access.bytes);
+	rc = c->ops->region_read(c->device, access.region, access.offset, answer + sizeof(access),
+		access.bytes);
 	rc = rc ? vu_refuse(c, h, rc) : vu_reply(c, h, answer, sizeof(access) + access.bytes);
 	free(answer);
 	return rc;
 }
 
-static int version(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
+static int version(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes)
 {
 	_Static_assert(VU_TRANSFER_BYTES == 4096, "as announced");
-	static const char capabilities[] = "{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":4096,"
-					   "\"pgsizes\":4096,\"max_dma_maps\":256}}";
+	static const char capabilities[] =
+		"{\"capabilities\":{\"max_msg_fds\":16,\"max_data_xfer_size\":4096,"
+		"\"pgsizes\":4096,\"max_dma_maps\":256}}";
 	uint8_t answer[4 + sizeof(capabilities)] = { 0 };
 	uint16_t major;
 	int rc;
@@ -243,7 +275,8 @@ static int version(struct vu_connection *c, const struct vfu_header *h, const ui
 	return vu_reply(c, h, answer, sizeof(answer));
 }
 
-static int get_irq(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
+static int get_irq(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes)
 {
 	uint32_t info[4] = { 16, 0, 0, 0 };
 
@@ -257,7 +290,8 @@ static int get_irq(struct vu_connection *c, const struct vfu_header *h, const ui
 	return vu_reply(c, h, info, sizeof(info));
 }
 
-int vu_handle(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body, size_t bytes)
+int vu_handle(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
+	size_t bytes)
 {
 	static const uint32_t info[4] = { 16, 1 | 2, VU_REGIONS, VU_IRQ_TYPES }; /* reset, PCI */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The whole way in one file: a pool on host memory, blocks in and out, look-ups, and what errors look like.
+ * The whole way in one file: a pool on host memory, blocks in and out, look-ups, and what errors
+ * look like.
  *
  *     cc quickstart.c $(pkg-config --cflags --libs speckv) -o quickstart && ./quickstart
  *
@@ -16,7 +17,10 @@
 
 enum { BLOCKS = 4 };
 
-/* Every function returns 0 (or a count) or a negative errno; the context keeps the text that says why. */
+/*
+ * Every function returns 0 (or a count) or a negative errno; the context keeps the text that says
+ * why.
+ */
 static int must(struct speckv_ctx *ctx, int rc)
 {
 	if (rc < 0) {
@@ -26,7 +30,10 @@ static int must(struct speckv_ctx *ctx, int rc)
 	return rc;
 }
 
-/* Keys say everything that makes the KV of equal tokens different; the engine's block hash is only a part of it. */
+/*
+ * Keys say everything that makes the KV of equal tokens different; the engine's block hash is only
+ * a part of it.
+ */
 static void make_keys(const struct speckv_geometry *geometry, struct speckv_key *keys)
 {
 	struct speckv_key_spec spec = {
@@ -44,7 +51,8 @@ static void make_keys(const struct speckv_geometry *geometry, struct speckv_key 
 	}
 }
 
-static void use_blocks(struct speckv_ctx *ctx, struct speckv_pool *pool, const struct speckv_key *keys)
+static void use_blocks(struct speckv_ctx *ctx, struct speckv_pool *pool,
+	const struct speckv_key *keys)
 {
 	struct speckv_request requests[BLOCKS] = { 0 };
 	uint64_t block_bytes = speckv_pool_block_bytes(pool);
@@ -66,13 +74,16 @@ static void use_blocks(struct speckv_ctx *ctx, struct speckv_pool *pool, const s
 	}
 
 	/* The last block is left out, to be missed below. */
-	printf("put:    %d of %d blocks stored\n", must(ctx, speckv_put(pool, requests, BLOCKS - 1)), BLOCKS - 1);
+	printf("put:    %d of %d blocks stored\n",
+		must(ctx, speckv_put(pool, requests, BLOCKS - 1)), BLOCKS - 1);
 	must(ctx, speckv_lookup(pool, keys, BLOCKS, present));
 	printf("lookup: %d %d %d %d\n", present[0], present[1], present[2], present[3]);
-	printf("prefix: %d blocks of the chain are there\n", must(ctx, speckv_lookup_prefix(pool, keys, BLOCKS)));
+	printf("prefix: %d blocks of the chain are there\n",
+		must(ctx, speckv_lookup_prefix(pool, keys, BLOCKS)));
 
 	memset(kv, 0, BLOCKS * block_bytes);
-	printf("get:    %d of %d blocks found\n", must(ctx, speckv_get(pool, requests, BLOCKS)), BLOCKS);
+	printf("get:    %d of %d blocks found\n", must(ctx, speckv_get(pool, requests, BLOCKS)),
+		BLOCKS);
 	for (int i = 0; i < BLOCKS; i++) {
 		if (requests[i].status == 0)
 			printf("        block %d begins with '%c'\n", i, kv[i * block_bytes]);
@@ -102,8 +113,8 @@ int main(void)
 	printf("speckv %s, media in %s\n", speckv_version(), speckv_ctx_runtime_dir(ctx));
 	must(ctx, speckv_device_open(ctx, "host:DRAM", SPECKV_OPEN_CREATE, &device));
 	must(ctx, speckv_pool_create(device, &config, &info));
-	printf("pool %s: %" PRIu64 " bytes, blocks of %" PRIu64 "\n", info.config.name, info.config.capacity_bytes,
-	       info.block_bytes);
+	printf("pool %s: %" PRIu64 " bytes, blocks of %" PRIu64 "\n", info.config.name,
+		info.config.capacity_bytes, info.block_bytes);
 
 	must(ctx, speckv_pool_open(device, "quickstart", NULL, &pool));
 	make_keys(&info.config.geometry, keys);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The arithmetic of speckv/predictor.h beside the weights, all within 32 bits but for one product, so that compilers
- * make vectors of it. Included by every variant.
+ * The arithmetic of speckv/predictor.h beside the weights, all within 32 bits but for one product,
+ * so that compilers make vectors of it. Included by every variant.
  */
 #ifndef SPECKV_PREDICTOR_CELLS_H
 #define SPECKV_PREDICTOR_CELLS_H
@@ -18,10 +18,14 @@
 /* A sum in units of 2^-12. Of 2^21 x 2^24 at most, twice, and a bias of 2^20: it fits. */
 static inline int32_t scaled_sum(int64_t sum, int32_t bias)
 {
-	return (int32_t)((sum + (1 << 15)) >> 16) + bias; /* >> rounds down in every compiler that builds us */
+	/* >> rounds down in every compiler that builds us */
+	return (int32_t)((sum + (1 << 15)) >> 16) + bias;
 }
 
-/* The logistic function of x in units of 2^-12, in units of 2^-24: a table of 16 entries a unit, straight between. */
+/*
+ * The logistic function of x in units of 2^-12, in units of 2^-24: a table of 16 entries a unit,
+ * straight between.
+ */
 static inline int32_t sigmoid24(int32_t x)
 {
 	int32_t below = x > 0 ? -x : x, low, high, value;
@@ -48,11 +52,13 @@ static inline int32_t tanh15(int32_t x)
 	return 2 * sigmoid15(2 * x) - (1 << 15);
 }
 
-static inline void cells_gates(const int32_t *input, const int32_t *input_scale, const int32_t *recurrent,
-			       const int32_t *recurrent_scale, const int32_t *bias, int32_t *gates)
+static inline void cells_gates(const int32_t *input, const int32_t *input_scale,
+	const int32_t *recurrent, const int32_t *recurrent_scale, const int32_t *bias,
+	int32_t *gates)
 {
 	for (uint32_t row = 0; row < 4 * CELLS; row++) {
-		int64_t sum = (int64_t)input[row] * input_scale[row] + (int64_t)recurrent[row] * recurrent_scale[row];
+		int64_t sum = (int64_t)input[row] * input_scale[row] +
+			(int64_t)recurrent[row] * recurrent_scale[row];
 		int32_t gate = scaled_sum(sum, bias[row]);
 
 		/* What comes of it is the same, and twice as much still fits. */
@@ -75,8 +81,12 @@ static inline void cells_step(const int32_t *gates, int16_t *cell, int8_t *hidde
 	for (uint32_t unit = 0; unit < CELLS; unit++) {
 		int32_t product = sigmoid15(gates[3 * CELLS + unit]) * tanh15(2 * cell[unit]);
 
-		/* (127 product + 2^29) / 2^30, rounded down in two steps: product = 2^7 high + low. */
-		hidden[unit] = (int8_t)((127 * (product >> 7) + (127 * (product & 127) >> 7) + (1 << 22)) >> 23);
+		/*
+		 * (127 product + 2^29) / 2^30, rounded down in two steps: product = 2^7 high + low.
+		 */
+		hidden[unit] = (int8_t)((127 * (product >> 7) + (127 * (product & 127) >> 7) +
+						(1 << 22)) >>
+			23);
 	}
 }
 

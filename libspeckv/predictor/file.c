@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A model file: safetensors, as train-prefetcher writes it, to the flat form that lstm.c loads. Everything is validated before
- * use, against what such a model has.
+ * A model file: safetensors, as train-prefetcher writes it, to the flat form that lstm.c loads.
+ * Everything is validated before use, against what such a model has.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -45,7 +45,7 @@ static const struct wanted tensors[] = {
 
 #define TENSORS (sizeof(tensors) / sizeof(tensors[0]))
 
-/* ---- what it says ------------------------------------------------------------------------------------------------ */
+/* ---- what it says --------------------------------------------------------------------------- */
 
 static uint64_t dimension(uint32_t wanted, uint64_t features, uint64_t bins)
 {
@@ -62,16 +62,19 @@ static uint64_t dimension(uint32_t wanted, uint64_t features, uint64_t bins)
 }
 
 /* Every tensor is there, of its type and shape, and there is no other. */
-static int check_tensors(const struct safetensors *file, const struct safetensors_tensor **found, uint64_t *features, uint64_t *bins)
+static int check_tensors(const struct safetensors *file, const struct safetensors_tensor **found,
+	uint64_t *features, uint64_t *bins)
 {
 	for (size_t i = 0; i < TENSORS; i++) {
 		found[i] = safetensors_find(file, tensors[i].name);
-		if (!found[i] || strcmp(found[i]->dtype, tensors[i].dtype) != 0 || found[i]->dimensions != (tensors[i].shape[1] ? 2u : 1u))
+		if (!found[i] || strcmp(found[i]->dtype, tensors[i].dtype) != 0 ||
+			found[i]->dimensions != (tensors[i].shape[1] ? 2u : 1u))
 			return -EOPNOTSUPP;
 	}
 	*features = found[1]->shape[1];
 	*bins = found[11]->shape[0];
-	if (file->count != TENSORS || *features > SPECKV_PREDICTOR_FEATURES_MAX || *bins > SPECKV_PREDICTOR_BINS_MAX)
+	if (file->count != TENSORS || *features > SPECKV_PREDICTOR_FEATURES_MAX ||
+		*bins > SPECKV_PREDICTOR_BINS_MAX)
 		return -EOPNOTSUPP;
 	for (size_t i = 0; i < TENSORS; i++)
 		for (unsigned int d = 0; d < found[i]->dimensions; d++)
@@ -114,10 +117,11 @@ static void put32(uint8_t *at, uint64_t value)
 	put16(at + 2, value >> 16);
 }
 
-static int load_flat(const struct safetensors *file, const struct safetensors_tensor *const *found, uint64_t features, uint64_t bins,
-		     struct speckv_predictor **out)
+static int load_flat(const struct safetensors *file, const struct safetensors_tensor *const *found,
+	uint64_t features, uint64_t bins, struct speckv_predictor **out)
 {
-	size_t n = SPECKV_PREDICTOR_HEADER_BYTES + (size_t)file->data_bytes, at = SPECKV_PREDICTOR_HEADER_BYTES;
+	size_t n = SPECKV_PREDICTOR_HEADER_BYTES + (size_t)file->data_bytes,
+	       at = SPECKV_PREDICTOR_HEADER_BYTES;
 	uint8_t *flat = calloc(1, n);
 	uint32_t crc;
 	int rc;

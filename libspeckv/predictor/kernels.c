@@ -3,7 +3,9 @@
 #include "predictor/cells.h"
 #include "predictor/kernels.h"
 
-/* 16 bits each: products of pairs are added in one instruction wherever there are vectors at all. */
+/*
+ * 16 bits each: products of pairs are added in one instruction wherever there are vectors at all.
+ */
 static void pack(const int8_t *weights, uint32_t rows, uint32_t columns, void *to, int32_t *offsets)
 {
 	int16_t *out = to;
@@ -14,8 +16,8 @@ static void pack(const int8_t *weights, uint32_t rows, uint32_t columns, void *t
 		offsets[row] = 0;
 }
 
-static inline __attribute__((always_inline)) void multiply(const int16_t *weights, uint32_t rows, uint32_t columns,
-							   const int16_t *vector, int32_t *sums)
+static inline __attribute__((always_inline)) void multiply(const int16_t *weights, uint32_t rows,
+	uint32_t columns, const int16_t *vector, int32_t *sums)
 {
 	for (uint32_t row = 0; row < rows; row++, weights += columns) {
 		int32_t sum = 0;
@@ -26,8 +28,8 @@ static inline __attribute__((always_inline)) void multiply(const int16_t *weight
 	}
 }
 
-static void matvec(const void *weights, const int32_t *offsets, uint32_t rows, uint32_t columns, const int8_t *vector,
-		   int32_t *sums)
+static void matvec(const void *weights, const int32_t *offsets, uint32_t rows, uint32_t columns,
+	const int8_t *vector, int32_t *sums)
 {
 	int16_t wide[SPECKV_PREDICTOR_HIDDEN];
 
@@ -43,7 +45,7 @@ static void matvec(const void *weights, const int32_t *offsets, uint32_t rows, u
 }
 
 static void gates(const int32_t *input, const int32_t *input_scale, const int32_t *recurrent,
-		  const int32_t *recurrent_scale, const int32_t *bias, int32_t *out)
+	const int32_t *recurrent_scale, const int32_t *bias, int32_t *out)
 {
 	cells_gates(input, input_scale, recurrent, recurrent_scale, bias, out);
 }
@@ -59,6 +61,10 @@ static void cells(const int32_t *in, int16_t *cell, int8_t *hidden)
 #define TEXT(isa) TEXT_(isa)
 
 const struct predictor_kernels NAME(PREDICTOR_ISA) = {
-	.isa = TEXT(PREDICTOR_ISA), .weight_bytes = sizeof(int16_t),
-	.pack = pack, .matvec = matvec, .gates = gates, .cells = cells,
+	.isa = TEXT(PREDICTOR_ISA),
+	.weight_bytes = sizeof(int16_t),
+	.pack = pack,
+	.matvec = matvec,
+	.gates = gates,
+	.cells = cells,
 };

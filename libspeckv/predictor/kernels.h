@@ -14,14 +14,21 @@
 struct predictor_kernels {
 	const char *isa;
 	uint32_t weight_bytes;
-	/* Weights row by row to the form that matvec wants: rows x columns x weight_bytes, aligned to 64; offsets [rows]. */
-	void (*pack)(const int8_t *weights, uint32_t rows, uint32_t columns, void *to, int32_t *offsets);
-	/* sums[r] = weights[r] . vector, exact in 32 bits for every shape that a model may have; columns at most 128. */
-	void (*matvec)(const void *weights, const int32_t *offsets, uint32_t rows, uint32_t columns, const int8_t *vector,
-		       int32_t *sums);
+	/*
+	 * Weights row by row to the form that matvec wants: rows x columns x weight_bytes, aligned
+	 * to 64; offsets [rows].
+	 */
+	void (*pack)(const int8_t *weights, uint32_t rows, uint32_t columns, void *to,
+		int32_t *offsets);
+	/*
+	 * sums[r] = weights[r] . vector, exact in 32 bits for every shape that a model may have;
+	 * columns at most 128.
+	 */
+	void (*matvec)(const void *weights, const int32_t *offsets, uint32_t rows, uint32_t columns,
+		const int8_t *vector, int32_t *sums);
 	/* The four gates of every unit from the sums of a layer. */
 	void (*gates)(const int32_t *input, const int32_t *input_scale, const int32_t *recurrent,
-		      const int32_t *recurrent_scale, const int32_t *bias, int32_t *gates);
+		const int32_t *recurrent_scale, const int32_t *bias, int32_t *gates);
 	/* Cells and outputs from the gates. */
 	void (*cells)(const int32_t *gates, int16_t *cell, int8_t *hidden);
 };

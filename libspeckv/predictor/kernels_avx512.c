@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* AVX-512 with VNNI: four products of bytes and their sum in each of 16 lanes, a lane a row: no sum is across lanes. */
+/*
+ * AVX-512 with VNNI: four products of bytes and their sum in each of 16 lanes, a lane a row: no sum
+ * is across lanes.
+ */
 #include <immintrin.h>
 
 #include "predictor/cells.h"
@@ -9,8 +12,8 @@
 #define QUAD 4 /* columns of one lane */
 
 /*
- * For each 64 rows, for each 4 columns: 64 rows x 4 bytes. The instruction wants one side unsigned: it gets the vector
- * plus 128, and the offset is what that adds.
+ * For each 64 rows, for each 4 columns: 64 rows x 4 bytes. The instruction wants one side unsigned:
+ * it gets the vector plus 128, and the offset is what that adds.
  */
 static void pack(const int8_t *weights, uint32_t rows, uint32_t columns, void *to, int32_t *offsets)
 {
@@ -28,8 +31,8 @@ static void pack(const int8_t *weights, uint32_t rows, uint32_t columns, void *t
 	}
 }
 
-static void matvec(const void *weights, const int32_t *offsets, uint32_t rows, uint32_t columns, const int8_t *vector,
-		   int32_t *sums)
+static void matvec(const void *weights, const int32_t *offsets, uint32_t rows, uint32_t columns,
+	const int8_t *vector, int32_t *sums)
 {
 	const int8_t *w = weights;
 	uint32_t quads[SPECKV_PREDICTOR_HIDDEN / QUAD];
@@ -46,25 +49,27 @@ static void matvec(const void *weights, const int32_t *offsets, uint32_t rows, u
 			odd[k] = _mm512_setzero_si512();
 		}
 		for (uint32_t q = 0; q < columns / QUAD; q += 2, w += 2 * PREDICTOR_ROWS * QUAD) {
-			__m512i first = _mm512_set1_epi32((int)quads[q]), second = _mm512_set1_epi32((int)quads[q + 1]);
+			__m512i first = _mm512_set1_epi32((int)quads[q]),
+				second = _mm512_set1_epi32((int)quads[q + 1]);
 
 			for (int k = 0; k < 4; k++) {
-				even[k] = _mm512_dpbusd_epi32(even[k], first, _mm512_load_si512(w + k * LANES * QUAD));
+				even[k] = _mm512_dpbusd_epi32(even[k], first,
+					_mm512_load_si512(w + k * LANES * QUAD));
 				odd[k] = _mm512_dpbusd_epi32(odd[k], second,
-							     _mm512_load_si512(w + (k + 4) * LANES * QUAD));
+					_mm512_load_si512(w + (k + 4) * LANES * QUAD));
 			}
 		}
 		for (int k = 0; k < 4; k++) {
 			__m512i offset = _mm512_loadu_si512(offsets + row + k * LANES);
 
 			_mm512_storeu_si512(sums + row + k * LANES,
-					    _mm512_sub_epi32(_mm512_add_epi32(even[k], odd[k]), offset));
+				_mm512_sub_epi32(_mm512_add_epi32(even[k], odd[k]), offset));
 		}
 	}
 }
 
 static void gates(const int32_t *input, const int32_t *input_scale, const int32_t *recurrent,
-		  const int32_t *recurrent_scale, const int32_t *bias, int32_t *out)
+	const int32_t *recurrent_scale, const int32_t *bias, int32_t *out)
 {
 	cells_gates(input, input_scale, recurrent, recurrent_scale, bias, out);
 }
@@ -75,5 +80,10 @@ static void cells(const int32_t *in, int16_t *cell, int8_t *hidden)
 }
 
 const struct predictor_kernels predictor_kernels_avx512 = {
-	.isa = "avx512", .weight_bytes = 1, .pack = pack, .matvec = matvec, .gates = gates, .cells = cells,
+	.isa = "avx512",
+	.weight_bytes = 1,
+	.pack = pack,
+	.matvec = matvec,
+	.gates = gates,
+	.cells = cells,
 };

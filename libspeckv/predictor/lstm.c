@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* One step of a quantised LSTM with a survival head. The arithmetic, to the bit, is that of speckv/predictor.h. */
+/*
+ * One step of a quantised LSTM with a survival head. The arithmetic, to the bit, is that of
+ * speckv/predictor.h.
+ */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -46,7 +49,7 @@ struct speckv_predictor {
 	const struct predictor_kernels *kernels;
 };
 
-/* ---- loading ----------------------------------------------------------------------------------------------------- */
+/* ---- loading -------------------------------------------------------------------------------- */
 
 /* What is left of the bytes; the length of the whole was checked before anything is taken. */
 struct cursor {
@@ -79,8 +82,8 @@ static int32_t take_i32(struct cursor *in, int32_t low, int32_t high)
 	return value;
 }
 
-static int take_weights(struct cursor *in, const struct predictor_kernels *kernels, struct rows *out, uint32_t rows,
-			uint32_t columns)
+static int take_weights(struct cursor *in, const struct predictor_kernels *kernels,
+	struct rows *out, uint32_t rows, uint32_t columns)
 {
 	int8_t *padded;
 
@@ -107,7 +110,8 @@ static void take_i32s(struct cursor *in, int32_t *out, uint32_t n, int32_t low, 
 
 static uint64_t expected_bytes(uint32_t features, uint32_t bins)
 {
-	uint64_t bytes = SPECKV_PREDICTOR_HEADER_BYTES + 4 * (uint64_t)(bins + 1) + (uint64_t)bins * (HIDDEN + 8);
+	uint64_t bytes = SPECKV_PREDICTOR_HEADER_BYTES + 4 * (uint64_t)(bins + 1) +
+		(uint64_t)bins * (HIDDEN + 8);
 
 	for (uint32_t layer = 0; layer < LAYERS; layer++)
 		bytes += (uint64_t)ROWS * ((layer ? HIDDEN : features) + HIDDEN + 12);
@@ -128,7 +132,8 @@ static int take_all(struct speckv_predictor *model, struct cursor *in)
 	for (uint32_t l = 0; l < LAYERS; l++) {
 		struct layer *layer = &model->layers[l];
 
-		rc = take_weights(in, model->kernels, &layer->input, ROWS, l ? HIDDEN : model->features);
+		rc = take_weights(in, model->kernels, &layer->input, ROWS,
+			l ? HIDDEN : model->features);
 		if (!rc)
 			rc = take_weights(in, model->kernels, &layer->recurrent, ROWS, HIDDEN);
 		if (rc)
@@ -149,7 +154,9 @@ static const struct predictor_kernels *best_kernels(void)
 {
 #if defined(__x86_64__)
 	static const struct predictor_kernels *const variants[] = {
-		&predictor_kernels_sse42, &predictor_kernels_avx2, &predictor_kernels_avx512,
+		&predictor_kernels_sse42,
+		&predictor_kernels_avx2,
+		&predictor_kernels_avx512,
 	};
 	const char *isa = speckv_isa_name(); /* so that forcing one there forces it here */
 
@@ -176,16 +183,18 @@ int speckv_predictor_load(const void *bytes, size_t n, struct speckv_predictor *
 		return -EPROTONOSUPPORT;
 	if (le32(header + 12) != n)
 		return -EBADMSG;
-	if (speckv_crc32c(speckv_crc32c(0, header, CRC_OFFSET), header + SPECKV_PREDICTOR_HEADER_BYTES,
-			  n - SPECKV_PREDICTOR_HEADER_BYTES) != le32(header + CRC_OFFSET))
+	if (speckv_crc32c(speckv_crc32c(0, header, CRC_OFFSET),
+		    header + SPECKV_PREDICTOR_HEADER_BYTES,
+		    n - SPECKV_PREDICTOR_HEADER_BYTES) != le32(header + CRC_OFFSET))
 		return -EBADMSG;
 	for (uint32_t i = 24; i < CRC_OFFSET; i++)
 		if (header[i])
 			return -EBADMSG;
 	features = le16(header + 16);
 	bins = le16(header + 22);
-	if (le16(header + 18) != LAYERS || le16(header + 20) != HIDDEN || features < 1 || bins < 1 ||
-	    features > SPECKV_PREDICTOR_FEATURES_MAX || bins > SPECKV_PREDICTOR_BINS_MAX)
+	if (le16(header + 18) != LAYERS || le16(header + 20) != HIDDEN || features < 1 ||
+		bins < 1 || features > SPECKV_PREDICTOR_FEATURES_MAX ||
+		bins > SPECKV_PREDICTOR_BINS_MAX)
 		return -EOPNOTSUPP;
 	if (expected_bytes(features, bins) != n)
 		return -EBADMSG;
@@ -244,26 +253,29 @@ void predictor_set_window(struct speckv_predictor *model, uint32_t window_ms)
 	model->window_ms = window_ms;
 }
 
-/* ---- arithmetic -------------------------------------------------------------------------------------------------- */
+/* ---- arithmetic ----------------------------------------------------------------------------- */
 
-static void multiply(const struct speckv_predictor *model, const struct rows *rows, const int8_t *vector, int32_t *sums)
+static void multiply(const struct speckv_predictor *model, const struct rows *rows,
+	const int8_t *vector, int32_t *sums)
 {
-	model->kernels->matvec(rows->weights, rows->offsets, rows->rows, rows->columns, vector, sums);
+	model->kernels->matvec(rows->weights, rows->offsets, rows->rows, rows->columns, vector,
+		sums);
 }
 
-static void step_layer(const struct speckv_predictor *model, const struct layer *layer, const int8_t *input,
-		       int16_t *cell, int8_t *hidden)
+static void step_layer(const struct speckv_predictor *model, const struct layer *layer,
+	const int8_t *input, int16_t *cell, int8_t *hidden)
 {
 	int32_t from_input[ROWS], from_hidden[ROWS], gates[ROWS];
 
 	multiply(model, &layer->input, input, from_input);
 	multiply(model, &layer->recurrent, hidden, from_hidden);
-	model->kernels->gates(from_input, layer->input.scale, from_hidden, layer->recurrent.scale, layer->bias, gates);
+	model->kernels->gates(from_input, layer->input.scale, from_hidden, layer->recurrent.scale,
+		layer->bias, gates);
 	model->kernels->cells(gates, cell, hidden);
 }
 
-int speckv_predictor_curve(const struct speckv_predictor *model, const struct speckv_predictor_state *state,
-			   uint32_t *survival)
+int speckv_predictor_curve(const struct speckv_predictor *model,
+	const struct speckv_predictor_state *state, uint32_t *survival)
 {
 	int32_t sums[SPECKV_PREDICTOR_BINS_MAX];
 	uint64_t left = SPECKV_PREDICTOR_ONE;
@@ -273,7 +285,8 @@ int speckv_predictor_curve(const struct speckv_predictor *model, const struct sp
 	multiply(model, &model->head, state->h[LAYERS - 1], sums);
 	survival[0] = (uint32_t)left;
 	for (uint32_t bin = 0; bin < model->bins; bin++) {
-		int32_t logit = scaled_sum((int64_t)sums[bin] * model->head.scale[bin], model->head_bias[bin]);
+		int32_t logit = scaled_sum((int64_t)sums[bin] * model->head.scale[bin],
+			model->head_bias[bin]);
 		uint64_t stays = (1 << 24) - (uint32_t)sigmoid24(logit);
 
 		left = (left * stays + (1 << 23)) >> 24;
@@ -282,8 +295,9 @@ int speckv_predictor_curve(const struct speckv_predictor *model, const struct sp
 	return 0;
 }
 
-int speckv_predictor_step(const struct speckv_predictor *model, const struct speckv_predictor_state *before,
-			  const int8_t *features, struct speckv_predictor_state *after, uint32_t *survival)
+int speckv_predictor_step(const struct speckv_predictor *model,
+	const struct speckv_predictor_state *before, const int8_t *features,
+	struct speckv_predictor_state *after, uint32_t *survival)
 {
 	int8_t input[SPECKV_PREDICTOR_FEATURES_MAX] = { 0 };
 
@@ -295,6 +309,7 @@ int speckv_predictor_step(const struct speckv_predictor *model, const struct spe
 		*after = *before;
 	memcpy(input, features, model->features);
 	for (uint32_t l = 0; l < LAYERS; l++)
-		step_layer(model, &model->layers[l], l ? after->h[l - 1] : input, after->c[l], after->h[l]);
+		step_layer(model, &model->layers[l], l ? after->h[l - 1] : input, after->c[l],
+			after->h[l]);
 	return survival ? speckv_predictor_curve(model, after, survival) : 0;
 }

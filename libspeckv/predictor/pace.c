@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* How far ahead to fetch, and whether to follow the model: counts of what happened, so that it can be replayed. */
+/*
+ * How far ahead to fetch, and whether to follow the model: counts of what happened, so that it can
+ * be replayed.
+ */
 #include <speckv/predictor.h>
 
 /*
- * Depth. An unused prefetch costs its transfer and the place of something else, and the next one costs it
- * again; one that is used saves a single wait. So deeper only where three of four are used, and half as deep where less
- * than half are: as with congestion, all sessions share one channel. 16 outcomes are few enough to follow a change
- * within two moves; 8 between moves let each depth be judged by outcomes of its own.
+ * Depth. An unused prefetch costs its transfer and the place of something else, and the next one
+ * costs it again; one that is used saves a single wait. So deeper only where three of four are
+ * used, and half as deep where less than half are: as with congestion, all sessions share one
+ * channel. 16 outcomes are few enough to follow a change within two moves; 8 between moves let each
+ * depth be judged by outcomes of its own.
  */
 #define DEPTH_START 4
 #define OUTCOMES 16
@@ -15,9 +19,10 @@
 #define SHALLOWER (OUTCOMES / 2)
 
 /*
- * Guard. Where model and recency agree nothing can be learned about either. Of 64 disagreements a model that is no
- * better than a coin wins less than 24 (3/8) in 1.6 of 100 windows, and then nothing is lost by recency; one that wins
- * 60 of 100 does so in 1 of 3,000. Given up only when it wins as often as it loses, so that it does not flutter.
+ * Guard. Where model and recency agree nothing can be learned about either. Of 64 disagreements a
+ * model that is no better than a coin wins less than 24 (3/8) in 1.6 of 100 windows, and then
+ * nothing is lost by recency; one that wins 60 of 100 does so in 1 of 3,000. Given up only when it
+ * wins as often as it loses, so that it does not flutter.
  */
 #define CONTESTS 64
 #define ENGAGE (CONTESTS * 3 / 8)
@@ -59,7 +64,8 @@ void speckv_pace_contest(struct speckv_pace *pace, uint64_t model, uint64_t rece
 		return;
 	/* Asked often is not more often right: a pair counts once until it is decided. */
 	for (uint32_t i = 0; i < SPECKV_PACE_OPEN; i++)
-		if (pace->open >> i & 1 && pace->by_model[i] == model && pace->by_recency[i] == recency)
+		if (pace->open >> i & 1 && pace->by_model[i] == model &&
+			pace->by_recency[i] == recency)
 			return;
 	pace->by_model[at] = model;
 	pace->by_recency[at] = recency;
@@ -97,8 +103,12 @@ void speckv_pace_came(struct speckv_pace *pace, uint64_t id)
 void speckv_pace_figures(const struct speckv_pace *pace, struct speckv_pace_figures *out)
 {
 	*out = (struct speckv_pace_figures){
-		.depth = speckv_pace_depth(pace), .guarded = pace->guarded, .engaged = pace->engaged,
-		.settled = pace->settled, .used = ones(pace->outcomes),
-		.decided = pace->decided, .won = ones(pace->contests),
+		.depth = speckv_pace_depth(pace),
+		.guarded = pace->guarded,
+		.engaged = pace->engaged,
+		.settled = pace->settled,
+		.used = ones(pace->outcomes),
+		.decided = pace->decided,
+		.won = ones(pace->contests),
 	};
 }

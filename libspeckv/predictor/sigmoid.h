@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* 2^24 / (1 + exp(-x)) for x = -16, -15.9375, .. 0, rounded to nearest; tests/unit/predictor computes it again. */
+/*
+ * 2^24 / (1 + exp(-x)) for x = -16, -15.9375, .. 0, rounded to nearest; tests/unit/predictor
+ * computes it again.
+ */
 #ifndef SPECKV_PREDICTOR_SIGMOID_H
 #define SPECKV_PREDICTOR_SIGMOID_H
 
 #include <stdint.h>
 
+/* clang-format off */
 static const uint32_t sigmoid_table[257] = {
 	2, 2, 2, 2, 2, 3, 3, 3, 3, 3,
 	4, 4, 4, 4, 5, 5, 5, 5, 6, 6,
@@ -33,5 +37,6 @@ static const uint32_t sigmoid_table[257] = {
 	4512088, 4721203, 4936108, 5156612, 5382488, 5613479, 5849295, 6089613, 6334081, 6582320,
 	6833920, 7088452, 7345459, 7604472, 7865002, 8126549, 8388608,
 };
+/* clang-format on */
 
 #endif

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A GPU's cache in front of a pool that has everything, played through a trace: integers only, one result everywhere. */
+/*
+ * A GPU's cache in front of a pool that has everything, played through a trace: integers only, one
+ * result everywhere.
+ */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -20,17 +23,18 @@
 #define TICKS_MAX (1u << 27)
 
 struct block {
-	uint64_t sequence;              /* of its last touch or arrival: orders equals */
-	uint64_t ready_ns;              /* of a prefetched one: when it has arrived */
-	uint64_t weight_ms;             /* when `weight` was right */
-	uint64_t weight;                /* accesses, decayed, in units of 2^-16 */
+	uint64_t sequence; /* of its last touch or arrival: orders equals */
+	uint64_t ready_ns; /* of a prefetched one: when it has arrived */
+	uint64_t weight_ms; /* when `weight` was right */
+	uint64_t weight; /* accesses, decayed, in units of 2^-16 */
 	uint32_t score;
-	uint32_t owner;                 /* last request that touched it */
-	uint32_t children;              /* different successors */
-	uint32_t recent[CHILDREN];      /* of these, those seen last */
-	uint32_t slot;                  /* in `cached` */
+	uint32_t owner; /* last request that touched it */
+	uint32_t children; /* different successors */
+	uint32_t recent[CHILDREN]; /* of these, those seen last */
+	uint32_t slot; /* in `cached` */
 	bool in, seen;
-	bool fetched, counted;          /* prefetched and not needed since; that was counted as issued */
+	/* prefetched and not needed since; that was counted as issued */
+	bool fetched, counted;
 };
 
 struct entry {
@@ -55,15 +59,16 @@ struct sim {
 	struct entry *heap;
 	uint64_t entries, room;
 	uint32_t *cached, cached_count;
-	uint8_t *done;                  /* [request] continued by another */
-	uint32_t *missing;              /* [request] its blocks that are not in the cache */
-	uint32_t *live, live_count;     /* requests that none has continued, in order; continued ones leave now and then */
-	uint32_t *scores;               /* [request] at the tick `stamp` says */
+	uint8_t *done; /* [request] continued by another */
+	uint32_t *missing; /* [request] its blocks that are not in the cache */
+	/* requests that none has continued, in order; continued ones leave now and then */
+	uint32_t *live, live_count;
+	uint32_t *scores; /* [request] at the tick `stamp` says */
 	uint64_t *stamps;
 	struct candidate *candidates;
 	uint32_t *queue, queued;
 	uint64_t sequence, ticks;
-	uint64_t channel_ns;            /* when the channel is free */
+	uint64_t channel_ns; /* when the channel is free */
 };
 
 static bool counts(const struct sim *sim, uint64_t now)
@@ -76,11 +81,14 @@ static void tell(struct sim *sim, uint32_t action, uint32_t node, uint64_t now, 
 	uint64_t at = sim->result->events++;
 
 	if (at < sim->capacity)
-		sim->events[at] = (struct speckv_sim_event){ .time_ns = now, .ready_ns = ready, .node = node,
-			.score = sim->blocks[node].score, .action = action };
+		sim->events[at] = (struct speckv_sim_event){ .time_ns = now,
+			.ready_ns = ready,
+			.node = node,
+			.score = sim->blocks[node].score,
+			.action = action };
 }
 
-/* ---- scores ------------------------------------------------------------------------------------------------------ */
+/* ---- scores --------------------------------------------------------------------------------- */
 
 static uint32_t request_score(const struct sim *sim, uint32_t request, uint64_t now)
 {
@@ -89,13 +97,14 @@ static uint32_t request_score(const struct sim *sim, uint32_t request, uint64_t 
 	if (request == NONE || sim->done[request])
 		return 0;
 	return speckv_curve_score((enum speckv_curve)config->curve, config->edges_ms,
-				  config->values + (uint64_t)request * config->edges, config->edges,
-				  (now - sim->trace->time_ns[request]) / MS, config->window_ms);
+		config->values + (uint64_t)request * config->edges, config->edges,
+		(now - sim->trace->time_ns[request]) / MS, config->window_ms);
 }
 
 static uint64_t decayed(const struct block *block, uint64_t now_ms)
 {
-	return block->weight * predictor_half(((now_ms - block->weight_ms) << 16) / HALF_LIFE_MS) >> 16;
+	return block->weight * predictor_half(((now_ms - block->weight_ms) << 16) / HALF_LIFE_MS) >>
+		16;
 }
 
 /* The chance that a shared block is needed within the window, at its own recent rate. */
@@ -104,17 +113,20 @@ static uint32_t shared_score(const struct sim *sim, const struct block *block, u
 	if (block->children < PREDICTOR_SHARED)
 		return 0;
 	/* rate x window / ln 2 = weight / half-life x window: as a power of two. */
-	return ONE - (predictor_half(decayed(block, now / MS) * sim->config->window_ms / HALF_LIFE_MS) << 14);
+	return ONE -
+		(predictor_half(decayed(block, now / MS) * sim->config->window_ms / HALF_LIFE_MS)
+			<< 14);
 }
 
-static uint32_t block_score(const struct sim *sim, const struct block *block, uint32_t owner_score, uint64_t now)
+static uint32_t block_score(const struct sim *sim, const struct block *block, uint32_t owner_score,
+	uint64_t now)
 {
 	uint32_t shared = shared_score(sim, block, now);
 
 	return owner_score > shared ? owner_score : shared;
 }
 
-/* ---- the cache: a heap, the first to go on top ------------------------------------------------------------------- */
+/* ---- the cache: a heap, the first to go on top ---------------------------------------------- */
 
 static bool goes_before(const struct entry *a, const struct entry *b)
 {
@@ -218,7 +230,7 @@ static void evict(struct sim *sim, uint64_t now)
 		sim->missing[block->owner]++;
 }
 
-/* ---- fetching ahead ---------------------------------------------------------------------------------------------- */
+/* ---- fetching ahead ------------------------------------------------------------------------- */
 
 static void fetch(struct sim *sim, uint32_t node, uint32_t score, uint64_t now)
 {
@@ -281,7 +293,10 @@ static void fetch_by_score(struct sim *sim, uint64_t now)
 	for (uint32_t i = 0; i < ranked; i++) {
 		uint32_t request = sim->candidates[i].request, score = sim->candidates[i].score;
 
-		/* Without scores in the cache nothing else keeps one session from driving out a better one. */
+		/*
+		 * Without scores in the cache nothing else keeps one session from driving out a
+		 * better one.
+		 */
 		considered += trace->first[request + 1] - trace->first[request];
 		if (!scored && considered > sim->config->capacity_blocks)
 			return;
@@ -353,7 +368,7 @@ static void tick(struct sim *sim, uint64_t now)
 		fetch_children(sim, now);
 }
 
-/* ---- requests ---------------------------------------------------------------------------------------------------- */
+/* ---- requests ------------------------------------------------------------------------------- */
 
 static void demand(struct sim *sim, uint32_t request, uint64_t now)
 {
@@ -447,7 +462,7 @@ static void arrive(struct sim *sim, uint32_t request, uint64_t now)
 		queue_children(sim, chain[length - 1]);
 }
 
-/* ---- the run ----------------------------------------------------------------------------------------------------- */
+/* ---- the run -------------------------------------------------------------------------------- */
 
 static bool trace_valid(const struct speckv_trace *trace)
 {
@@ -456,10 +471,11 @@ static bool trace_valid(const struct speckv_trace *trace)
 	if (trace->requests && (!trace->time_ns || !trace->stored || !trace->parent))
 		return false;
 	for (uint32_t i = 0; i < trace->requests; i++) {
-		if (trace->first[i + 1] < trace->first[i] || trace->first[i + 1] - trace->first[i] > UINT32_MAX ||
-		    trace->stored[i] > trace->first[i + 1] - trace->first[i] ||
-		    (trace->parent[i] != NONE && trace->parent[i] >= i) ||
-		    (i && trace->time_ns[i] < trace->time_ns[i - 1]))
+		if (trace->first[i + 1] < trace->first[i] ||
+			trace->first[i + 1] - trace->first[i] > UINT32_MAX ||
+			trace->stored[i] > trace->first[i + 1] - trace->first[i] ||
+			(trace->parent[i] != NONE && trace->parent[i] >= i) ||
+			(i && trace->time_ns[i] < trace->time_ns[i - 1]))
 			return false;
 	}
 	if (trace->first[trace->requests] && !trace->nodes)
@@ -473,19 +489,21 @@ static bool trace_valid(const struct speckv_trace *trace)
 
 static bool config_valid(const struct speckv_trace *trace, const struct speckv_sim_config *config)
 {
-	bool scored = config->policy == SPECKV_SIM_SCORE || config->prefetch == SPECKV_SIM_FETCH_SCORE;
+	bool scored = config->policy == SPECKV_SIM_SCORE ||
+		config->prefetch == SPECKV_SIM_FETCH_SCORE;
 
 	if (!config->capacity_blocks || config->capacity_blocks > (uint32_t)INT32_MAX ||
-	    config->policy > SPECKV_SIM_SCORE || config->prefetch > SPECKV_SIM_FETCH_CHILD ||
-	    config->curve > SPECKV_CURVE_SCORE || config->tick_ns < MS || config->tick_ns > (uint64_t)1 << 62 ||
-	    config->transfer_ns > (uint64_t)1 << 40)
+		config->policy > SPECKV_SIM_SCORE || config->prefetch > SPECKV_SIM_FETCH_CHILD ||
+		config->curve > SPECKV_CURVE_SCORE || config->tick_ns < MS ||
+		config->tick_ns > (uint64_t)1 << 62 || config->transfer_ns > (uint64_t)1 << 40)
 		return false;
 	if (trace->requests && trace->time_ns[trace->requests - 1] / config->tick_ns > TICKS_MAX)
 		return false;
 	if (!scored)
 		return true;
-	if (!config->edges_ms || !config->values || config->edges < 2 || config->edges > SPECKV_PREDICTOR_BINS_MAX + 1 ||
-	    config->edges_ms[0] || !config->window_ms)
+	if (!config->edges_ms || !config->values || config->edges < 2 ||
+		config->edges > SPECKV_PREDICTOR_BINS_MAX + 1 || config->edges_ms[0] ||
+		!config->window_ms)
 		return false;
 	for (uint32_t i = 1; i < config->edges; i++)
 		if (config->edges_ms[i] <= config->edges_ms[i - 1])
@@ -498,7 +516,8 @@ static bool config_valid(const struct speckv_trace *trace, const struct speckv_s
 
 static int sim_alloc(struct sim *sim)
 {
-	uint64_t blocks = (uint64_t)sim->trace->blocks + 1, requests = (uint64_t)sim->trace->requests + 1;
+	uint64_t blocks = (uint64_t)sim->trace->blocks + 1,
+		 requests = (uint64_t)sim->trace->requests + 1;
 	uint64_t kept = blocks, longest = 0;
 
 	for (uint32_t i = 0; i < sim->trace->requests; i++)
@@ -518,8 +537,8 @@ static int sim_alloc(struct sim *sim)
 	sim->stamps = calloc(requests, sizeof(*sim->stamps));
 	sim->candidates = malloc(requests * sizeof(*sim->candidates));
 	sim->queue = malloc(QUEUE_MAX * sizeof(*sim->queue));
-	if (!sim->blocks || !sim->heap || !sim->cached || !sim->done || !sim->missing || !sim->live || !sim->scores ||
-	    !sim->stamps || !sim->candidates || !sim->queue)
+	if (!sim->blocks || !sim->heap || !sim->cached || !sim->done || !sim->missing ||
+		!sim->live || !sim->scores || !sim->stamps || !sim->candidates || !sim->queue)
 		return -ENOMEM;
 	for (uint64_t i = 0; i < blocks; i++)
 		sim->blocks[i].owner = NONE;
@@ -527,13 +546,18 @@ static int sim_alloc(struct sim *sim)
 }
 
 int speckv_sim_run(const struct speckv_trace *trace, const struct speckv_sim_config *config,
-		   struct speckv_sim_event *events, uint64_t capacity, struct speckv_sim_result *result)
+	struct speckv_sim_event *events, uint64_t capacity, struct speckv_sim_result *result)
 {
-	struct sim sim = { .trace = trace, .config = config, .events = events, .capacity = capacity, .result = result };
+	struct sim sim = { .trace = trace,
+		.config = config,
+		.events = events,
+		.capacity = capacity,
+		.result = result };
 	uint64_t next_tick = 0;
 	int rc;
 
-	if (!trace || !config || !result || (capacity && !events) || !trace_valid(trace) || !config_valid(trace, config))
+	if (!trace || !config || !result || (capacity && !events) || !trace_valid(trace) ||
+		!config_valid(trace, config))
 		return -EINVAL;
 	memset(result, 0, sizeof(*result));
 	rc = sim_alloc(&sim);

@@ -16,7 +16,7 @@ struct table {
 	uint32_t *slots;
 	uint64_t mask;
 	uint32_t *above; /* [node] its parent, EMPTY at the root */
-	uint64_t *ids;   /* [node] */
+	uint64_t *ids; /* [node] */
 	uint32_t nodes;
 };
 
@@ -47,8 +47,8 @@ static uint32_t find_or_add(struct table *table, uint32_t above, uint64_t id)
 	return table->nodes++;
 }
 
-int speckv_trace_link(uint32_t requests, const uint64_t *first, const uint64_t *ids, uint32_t *nodes, uint32_t *stored,
-		      uint32_t *parent, uint32_t *blocks)
+int speckv_trace_link(uint32_t requests, const uint64_t *first, const uint64_t *ids,
+	uint32_t *nodes, uint32_t *stored, uint32_t *parent, uint32_t *blocks)
 {
 	struct table table = { .mask = 1023 };
 	uint32_t *last = NULL, *children = NULL;

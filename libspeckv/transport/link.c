@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: MIT
-/* The link of a PCI function, from its PCI Express capability (PCIe 5.0, 7.5.3). What the other side writes there is bounded here. */
+/*
+ * The link of a PCI function, from its PCI Express capability (PCIe 5.0, 7.5.3). What the other
+ * side writes there is bounded here.
+ */
 #include <string.h>
 
 #include "transport.h"
 
-enum { FIRST = 0x34, EXPRESS = 0x10, LINK_CAPABILITIES = 0x0c, LINK_STATUS = 0x12, HEADER_BYTES = 0x40, MOST = 48 };
+enum {
+	FIRST = 0x34,
+	EXPRESS = 0x10,
+	LINK_CAPABILITIES = 0x0c,
+	LINK_STATUS = 0x12,
+	HEADER_BYTES = 0x40,
+	MOST = 48
+};
 
 static uint32_t speed_of(uint32_t code)
 {
@@ -22,19 +32,23 @@ int transport_link(struct transport *t, struct transport_link *out)
 
 	memset(out, 0, sizeof(*out));
 	rc = t->ops->read_config(t, FIRST, &at, sizeof(at));
-	for (unsigned int n = 0; !rc && n < MOST && at >= HEADER_BYTES; n++) { /* no more capabilities than there is room for: no ring */
+	for (unsigned int n = 0; !rc && n < MOST && at >= HEADER_BYTES; n++) {
+		/* no more capabilities than there is room for: no ring */
 		at &= 0xfc;
 		rc = t->ops->read_config(t, at, entry, sizeof(entry));
 		if (rc || entry[0] != EXPRESS) {
 			at = entry[1];
 			continue;
 		}
-		rc = t->ops->read_config(t, at + LINK_CAPABILITIES, &capabilities, sizeof(capabilities));
+		rc = t->ops->read_config(t, at + LINK_CAPABILITIES, &capabilities,
+			sizeof(capabilities));
 		if (!rc)
 			rc = t->ops->read_config(t, at + LINK_STATUS, &status, sizeof(status));
 		if (!rc)
-			*out = (struct transport_link){ .speed = speed_of(status & 0xf), .lanes = status >> 4 & 0x3f,
-							.speed_most = speed_of(capabilities & 0xf), .lanes_most = capabilities >> 4 & 0x3f };
+			*out = (struct transport_link){ .speed = speed_of(status & 0xf),
+				.lanes = status >> 4 & 0x3f,
+				.speed_most = speed_of(capabilities & 0xf),
+				.lanes_most = capabilities >> 4 & 0x3f };
 		break;
 	}
 	return rc;

@@ -10,9 +10,10 @@
 #include "transport.h"
 
 /*
- * Looks at a completion ring before the first look at the clock and the peer, which are system calls: the least and the most. Each wait
- * in which looking was enough allows the next one a few more, up to some milliseconds, for which a hypervisor may have the card's core;
- * one in which it was not halves them: where the two share a core, looking only keeps the card from it.
+ * Looks at a completion ring before the first look at the clock and the peer, which are system
+ * calls: the least and the most. Each wait in which looking was enough allows the next one a few
+ * more, up to some milliseconds, for which a hypervisor may have the card's core; one in which it
+ * was not halves them: where the two share a core, looking only keeps the card from it.
  */
 #define SPINS_LEAST 2048u
 #define SPINS_MOST 131072u
@@ -51,14 +52,18 @@ static int write64(struct transport *t, uint32_t offset, uint64_t value)
 	return rc ? rc : t->ops->write32(t, offset + 4, (uint32_t)(value >> 32));
 }
 
-/* A card that stopped: to an I/O function it will not be ready, whatever is waited for. An admin function can still ask why. */
+/*
+ * A card that stopped: to an I/O function it will not be ready, whatever is waited for. An admin
+ * function can still ask why.
+ */
 static bool stopped(uint32_t status)
 {
 	return status & SPECKV_REGS__STATUS__FATAL_bm && !(status & SPECKV_REGS__STATUS__READY_bm);
 }
 
 /* Wait until a register's masked bits have a value. -EIO: the card stopped on a fatal error. */
-static int wait_register(struct transport *t, uint32_t offset, uint32_t mask, uint32_t want, uint64_t timeout_ns)
+static int wait_register(struct transport *t, uint32_t offset, uint32_t mask, uint32_t want,
+	uint64_t timeout_ns)
 {
 	uint64_t until = now_ns() + timeout_ns;
 	uint32_t value;
@@ -70,7 +75,8 @@ static int wait_register(struct transport *t, uint32_t offset, uint32_t mask, ui
 			return rc;
 		if ((value & mask) == want)
 			return 0;
-		if (offset == offsetof(speckv_regs_t, STATUS) && mask == SPECKV_REGS__STATUS__READY_bm && stopped(value))
+		if (offset == offsetof(speckv_regs_t, STATUS) &&
+			mask == SPECKV_REGS__STATUS__READY_bm && stopped(value))
 			return -EIO;
 		nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
 	} while (now_ns() < until);
@@ -93,33 +99,46 @@ int queue_open_admin(struct queue *q, struct transport *t, unsigned int sq_log2)
 	*q = (struct queue){ .transport = t, .number = QUEUE_ADMIN, .spins = SPINS_LEAST };
 	rc = take_rings(q, sq_log2);
 	if (!rc) /* whatever ran here before is gone */
-		rc = t->ops->write32(t, offsetof(speckv_regs_t, CONTROL), SPECKV_REGS__CONTROL__RESET_bm);
+		rc = t->ops->write32(t, offsetof(speckv_regs_t, CONTROL),
+			SPECKV_REGS__CONTROL__RESET_bm);
 	if (!rc)
-		rc = wait_register(t, offsetof(speckv_regs_t, STATUS), SPECKV_REGS__STATUS__RESETTING_bm, 0, 5000000000u);
+		rc = wait_register(t, offsetof(speckv_regs_t, STATUS),
+			SPECKV_REGS__STATUS__RESETTING_bm, 0, 5000000000u);
 	if (!rc)
-		rc = write64(t, offsetof(speckv_regs_t, ADMIN_SQ_BASE), transport_address(t, q->sq));
+		rc = write64(t, offsetof(speckv_regs_t, ADMIN_SQ_BASE),
+			transport_address(t, q->sq));
 	if (!rc)
-		rc = write64(t, offsetof(speckv_regs_t, ADMIN_CQ_BASE), transport_address(t, q->cq));
+		rc = write64(t, offsetof(speckv_regs_t, ADMIN_CQ_BASE),
+			transport_address(t, q->cq));
 	if (!rc)
-		rc = t->ops->write32(t, offsetof(speckv_regs_t, ADMIN_SIZE), sq_log2 | (sq_log2 + 1) << 8);
+		rc = t->ops->write32(t, offsetof(speckv_regs_t, ADMIN_SIZE),
+			sq_log2 | (sq_log2 + 1) << 8);
 	if (!rc)
-		rc = t->ops->write32(t, offsetof(speckv_regs_t, CONTROL), SPECKV_REGS__CONTROL__ENABLE_bm);
-	return rc ? rc : wait_register(t, offsetof(speckv_regs_t, STATUS), SPECKV_REGS__STATUS__READY_bm, SPECKV_REGS__STATUS__READY_bm, 5000000000u);
+		rc = t->ops->write32(t, offsetof(speckv_regs_t, CONTROL),
+			SPECKV_REGS__CONTROL__ENABLE_bm);
+	return rc ? rc
+		  : wait_register(t, offsetof(speckv_regs_t, STATUS), SPECKV_REGS__STATUS__READY_bm,
+			    SPECKV_REGS__STATUS__READY_bm, 5000000000u);
 }
 
 static uint32_t pair_register(unsigned int number, size_t offset)
 {
-	return (uint32_t)(offsetof(speckv_regs_t, QUEUES) + number * sizeof(speckv_regs__QUEUES__PAIRx__stride40_t) + offset);
+	return (uint32_t)(offsetof(speckv_regs_t, QUEUES) +
+		number * sizeof(speckv_regs__QUEUES__PAIRx__stride40_t) + offset);
 }
 
-#define PAIR(q, field) pair_register((q)->number, offsetof(speckv_regs__QUEUES__PAIRx__stride40_t, field))
+#define PAIR(q, field) \
+	pair_register((q)->number, offsetof(speckv_regs__QUEUES__PAIRx__stride40_t, field))
 
-int queue_open_io(struct queue *q, struct transport *t, unsigned int number, unsigned int sq_log2, unsigned int buffers)
+int queue_open_io(struct queue *q, struct transport *t, unsigned int number, unsigned int sq_log2,
+	unsigned int buffers)
 {
 	uint32_t value;
 	int rc;
 
-	*q = (struct queue){ .transport = t, .number = number, .buffer_count = buffers, .spins = SPINS_LEAST };
+	*q = (struct queue){
+		.transport = t, .number = number, .buffer_count = buffers, .spins = SPINS_LEAST
+	};
 	rc = take_rings(q, sq_log2);
 	q->buffers = transport_take(t, buffers * sizeof(*q->buffers), 64);
 	if (!rc && !q->buffers)
@@ -127,9 +146,11 @@ int queue_open_io(struct queue *q, struct transport *t, unsigned int number, uns
 	if (!rc)
 		rc = t->ops->read32(t, offsetof(speckv_regs_t, CONTROL), &value);
 	if (!rc && !(value & SPECKV_REGS__CONTROL__ENABLE_bm))
-		rc = t->ops->write32(t, offsetof(speckv_regs_t, CONTROL), SPECKV_REGS__CONTROL__ENABLE_bm);
+		rc = t->ops->write32(t, offsetof(speckv_regs_t, CONTROL),
+			SPECKV_REGS__CONTROL__ENABLE_bm);
 	if (!rc)
-		rc = wait_register(t, offsetof(speckv_regs_t, STATUS), SPECKV_REGS__STATUS__READY_bm, SPECKV_REGS__STATUS__READY_bm, 5000000000u);
+		rc = wait_register(t, offsetof(speckv_regs_t, STATUS),
+			SPECKV_REGS__STATUS__READY_bm, SPECKV_REGS__STATUS__READY_bm, 5000000000u);
 	if (!rc)
 		rc = write64(t, PAIR(q, SQ_BASE), transport_address(t, q->sq));
 	if (!rc)
@@ -139,15 +160,19 @@ int queue_open_io(struct queue *q, struct transport *t, unsigned int number, uns
 	if (!rc)
 		rc = t->ops->write32(t, PAIR(q, BUFFER_COUNT), buffers);
 	if (!rc)
-		rc = t->ops->write32(t, PAIR(q, SIZE), sq_log2 | (sq_log2 + 1) << 8); /* vector 0, polled */
+		/* vector 0, polled */
+		rc = t->ops->write32(t, PAIR(q, SIZE), sq_log2 | (sq_log2 + 1) << 8);
 	if (!rc)
 		rc = t->ops->write32(t, PAIR(q, CONTROL), 1);
 	return rc ? rc : wait_register(t, PAIR(q, STATUS), 7, 1, 5000000000u);
 }
 
-int queue_register(struct queue *q, unsigned int index, void *pointer, uint64_t bytes, uint32_t flags)
+int queue_register(struct queue *q, unsigned int index, void *pointer, uint64_t bytes,
+	uint32_t flags)
 {
-	struct speckv_buffer_entry entry = { .address = transport_address(q->transport, pointer), .bytes = bytes, .flags = flags };
+	struct speckv_buffer_entry entry = {
+		.address = transport_address(q->transport, pointer), .bytes = bytes, .flags = flags
+	};
 	int rc;
 
 	if (index >= q->buffer_count)
@@ -155,17 +180,22 @@ int queue_register(struct queue *q, unsigned int index, void *pointer, uint64_t 
 	q->buffers[index] = entry;
 	atomic_thread_fence(memory_order_seq_cst);
 	rc = q->transport->ops->write32(q->transport, PAIR(q, BUFFER_INVALIDATE), 1u << 31 | index);
-	return rc ? rc : wait_register(q->transport, PAIR(q, BUFFER_INVALIDATE), 1u << 31, 0, 5000000000u);
+	return rc
+		? rc
+		: wait_register(q->transport, PAIR(q, BUFFER_INVALIDATE), 1u << 31, 0, 5000000000u);
 }
 
 int queue_check(struct queue *q)
 {
 	uint32_t status = 0, pair = 1;
-	int rc = q->number == QUEUE_ADMIN ? 0 : q->transport->ops->read32(q->transport, PAIR(q, STATUS), &pair);
+	int rc = q->number == QUEUE_ADMIN
+		? 0
+		: q->transport->ops->read32(q->transport, PAIR(q, STATUS), &pair);
 
 	if (!rc && (pair & 7) != 1)
 		return -ECANCELED;
-	rc = rc ? rc : q->transport->ops->read32(q->transport, offsetof(speckv_regs_t, STATUS), &status);
+	rc = rc ? rc
+		: q->transport->ops->read32(q->transport, offsetof(speckv_regs_t, STATUS), &status);
 	return !rc && stopped(status) ? -EIO : rc;
 }
 
@@ -177,7 +207,7 @@ void queue_close(struct queue *q)
 		wait_register(q->transport, PAIR(q, STATUS), 7, 0, 1000000000u);
 }
 
-/* ---- traffic ----------------------------------------------------------------------------------------------------------- */
+/* ---- traffic -------------------------------------------------------------------------------- */
 
 void queue_put(struct queue *q, const void *entry)
 {
@@ -186,7 +216,9 @@ void queue_put(struct queue *q, const void *entry)
 
 static struct speckv_doorbell_page *page_of(const struct queue *q)
 {
-	return q->number == QUEUE_ADMIN || !q->transport->doorbells ? NULL : &q->transport->doorbells[q->number / SPECKV_DOORBELL_SLOTS];
+	return q->number == QUEUE_ADMIN || !q->transport->doorbells
+		? NULL
+		: &q->transport->doorbells[q->number / SPECKV_DOORBELL_SLOTS];
 }
 
 /* Ring a doorbell: shared memory and, only if the card sleeps, a kick; or a register. */
@@ -197,19 +229,27 @@ static int ring(struct queue *q, bool completion, uint32_t value)
 	_Atomic uint32_t *bell;
 
 	if (q->number == QUEUE_ADMIN)
-		return t->ops->write32(t, completion ? offsetof(speckv_regs_t, ADMIN_CQ_HEAD) : offsetof(speckv_regs_t, ADMIN_SQ_TAIL), value);
+		return t->ops->write32(t,
+			completion ? offsetof(speckv_regs_t, ADMIN_CQ_HEAD)
+				   : offsetof(speckv_regs_t, ADMIN_SQ_TAIL),
+			value);
 	if (!page) {
-		uint32_t offset = (uint32_t)(offsetof(speckv_regs_t, DOORBELLS) + q->number / SPECKV_DOORBELL_SLOTS * 4096u +
-					     q->number % SPECKV_DOORBELL_SLOTS * sizeof(struct speckv_doorbell));
+		uint32_t offset = (uint32_t)(offsetof(speckv_regs_t, DOORBELLS) +
+			q->number / SPECKV_DOORBELL_SLOTS * 4096u +
+			q->number % SPECKV_DOORBELL_SLOTS * sizeof(struct speckv_doorbell));
 
 		return t->ops->write32(t, offset + (completion ? 4 : 0), value);
 	}
-	bell = (_Atomic uint32_t *)(completion ? &page->slot[q->number % SPECKV_DOORBELL_SLOTS].cq_head : &page->slot[q->number % SPECKV_DOORBELL_SLOTS].sq_tail);
+	bell = (_Atomic uint32_t *)(completion
+			? &page->slot[q->number % SPECKV_DOORBELL_SLOTS].cq_head
+			: &page->slot[q->number % SPECKV_DOORBELL_SLOTS].sq_tail);
 	atomic_store_explicit(bell, value, memory_order_release);
 	if (completion)
 		return 0; /* room for more: a card that sleeps needs none */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (__builtin_expect(atomic_load_explicit((_Atomic uint32_t *)&page->need_wake, memory_order_relaxed) == 0, 1))
+	if (__builtin_expect(atomic_load_explicit((_Atomic uint32_t *)&page->need_wake,
+				     memory_order_relaxed) == 0,
+		    1))
 		return 0;
 	q->kicks++;
 	return t->ops->post32(t, offsetof(speckv_regs_t, KICK), q->number / SPECKV_DOORBELL_SLOTS);
@@ -224,7 +264,8 @@ bool queue_reap(struct queue *q, struct speckv_cqe *out)
 {
 	struct speckv_cqe *slot = &q->cq[q->cq_head & q->cq_mask];
 	uint16_t want = !((q->cq_head / (q->cq_mask + 1)) & 1); /* the first round writes 1 */
-	uint16_t phase = atomic_load_explicit((_Atomic uint16_t *)&slot->phase, memory_order_acquire);
+	uint16_t phase =
+		atomic_load_explicit((_Atomic uint16_t *)&slot->phase, memory_order_acquire);
 	uint32_t consumed;
 
 	if ((phase & 1) != want)
@@ -276,7 +317,8 @@ int queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns)
 	}
 }
 
-int queue_call(struct queue *q, const void *entry, uint64_t timeout_ns, uint64_t *result, uint16_t *status)
+int queue_call(struct queue *q, const void *entry, uint64_t timeout_ns, uint64_t *result,
+	uint16_t *status)
 {
 	uint64_t start = now_ns(), spent = 0;
 	struct speckv_cqe done;
@@ -288,7 +330,8 @@ int queue_call(struct queue *q, const void *entry, uint64_t timeout_ns, uint64_t
 	queue_put(q, &sqe);
 	for (rc = queue_ring(q); !rc; spent = now_ns() - start) {
 		rc = spent > timeout_ns ? -ETIMEDOUT : queue_wait(q, &done, timeout_ns - spent);
-		if (!rc && done.command_id == sqe.command_id) /* events, and answers to commands that were given up, are not ours */
+		/* events, and answers to commands that were given up, are not ours */
+		if (!rc && done.command_id == sqe.command_id)
 			break;
 	}
 	if (rc)
@@ -300,7 +343,7 @@ int queue_call(struct queue *q, const void *entry, uint64_t timeout_ns, uint64_t
 	return status_errno(done.status);
 }
 
-/* ---- status codes: the errno beside each in the uapi header --------------------------------------------------------------- */
+/* ---- status codes: the errno beside each in the uapi header --------------------------------- */
 
 static const struct {
 	uint16_t status;
@@ -316,7 +359,8 @@ static const struct {
 	{ SPECKV_STATUS_DENIED, EACCES, "no grant, or not this right" },
 	{ SPECKV_STATUS_NOT_READY, EAGAIN, "the card is not ready" },
 	{ SPECKV_STATUS_TIMEOUT, ETIMEDOUT, "timeout in the card" },
-	{ SPECKV_STATUS_NO_ENGINE, EOPNOTSUPP, "the card has its factory image and no engine: flash it" },
+	{ SPECKV_STATUS_NO_ENGINE, EOPNOTSUPP,
+		"the card has its factory image and no engine: flash it" },
 	{ SPECKV_STATUS_BAD_BUFFER, EFAULT, "buffer index, bounds or direction" },
 	{ SPECKV_STATUS_DMA_ERROR, EFAULT, "the bus refused the transfer" },
 	{ SPECKV_STATUS_TRANSLATION_FAULT, ERANGE, "address beyond the pool, or not mapped" },

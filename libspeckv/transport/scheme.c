@@ -17,10 +17,14 @@ const struct transport_scheme *transport_scheme(const char *device)
 static int find(struct speckv_ctx *ctx, const char *device, const struct transport_scheme **out)
 {
 	*out = transport_scheme(device);
-	return *out ? 0 : fail(ctx, -EOPNOTSUPP, "%s is not the name of a card; emulated ones are named emu:NAME", device ? device : "(null)");
+	return *out ? 0
+		    : fail(ctx, -EOPNOTSUPP,
+			      "%s is not the name of a card; emulated ones are named emu:NAME",
+			      device ? device : "(null)");
 }
 
-int transport_open(struct speckv_ctx *ctx, const char *device, enum transport_role role, size_t arena_bytes, struct transport **out)
+int transport_open(struct speckv_ctx *ctx, const char *device, enum transport_role role,
+	size_t arena_bytes, struct transport **out)
 {
 	const struct transport_scheme *scheme;
 	int rc = find(ctx, device, &scheme);
@@ -29,7 +33,8 @@ int transport_open(struct speckv_ctx *ctx, const char *device, enum transport_ro
 	return rc ? rc : scheme->open(ctx, device, role, arena_bytes, out);
 }
 
-int transport_folder(struct speckv_ctx *ctx, const char *device, char path[SPECKV_PATH_BYTES], struct folder *out)
+int transport_folder(struct speckv_ctx *ctx, const char *device, char path[SPECKV_PATH_BYTES],
+	struct folder *out)
 {
 	const struct transport_scheme *scheme;
 	int rc = find(ctx, device, &scheme);
@@ -38,14 +43,16 @@ int transport_folder(struct speckv_ctx *ctx, const char *device, char path[SPECK
 	return rc ? rc : scheme->folder(ctx, device, path, out);
 }
 
-int transport_unreachable(struct speckv_ctx *ctx, const char *device, enum transport_role role, int rc)
+int transport_unreachable(struct speckv_ctx *ctx, const char *device, enum transport_role role,
+	int rc)
 {
 	const struct transport_scheme *scheme = transport_scheme(device);
 
 	return scheme ? scheme->unreachable(ctx, device, role, rc) : rc;
 }
 
-int transport_list(struct speckv_ctx *ctx, int (*cb)(struct speckv_ctx *ctx, const char *device, void *arg), void *arg)
+int transport_list(struct speckv_ctx *ctx,
+	int (*cb)(struct speckv_ctx *ctx, const char *device, void *arg), void *arg)
 {
 	int rc = 0;
 

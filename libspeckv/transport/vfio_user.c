@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The client's side of vfio-user: connect to an emulated card's socket, map its doorbells, give it an arena of shared memory. Registers are
- * messages; the data path is shared memory only. Messages are answered within ANSWER_MS or the card is taken for dead.
+ * The client's side of vfio-user: connect to an emulated card's socket, map its doorbells, give it
+ * an arena of shared memory. Registers are messages; the data path is shared memory only. Messages
+ * are answered within ANSWER_MS or the card is taken for dead.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -106,7 +107,10 @@ static int receive_all(struct vfio_user *v, void *data, size_t bytes, int *fd, i
 	while (bytes) {
 		char control[CMSG_SPACE(4 * sizeof(int))];
 		struct iovec iov = { to, bytes };
-		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+		struct msghdr message = { .msg_iov = &iov,
+			.msg_iovlen = 1,
+			.msg_control = control,
+			.msg_controllen = sizeof(control) };
 		ssize_t n = recvmsg(v->fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 		if (n < 0 && errno == EINTR)
@@ -118,8 +122,11 @@ static int receive_all(struct vfio_user *v, void *data, size_t bytes, int *fd, i
 		}
 		if (n <= 0)
 			return broken(v, -ECONNRESET);
-		for (struct cmsghdr *at = CMSG_FIRSTHDR(&message); at; at = CMSG_NXTHDR(&message, at)) {
-			size_t count = at->cmsg_level == SOL_SOCKET && at->cmsg_type == SCM_RIGHTS ? (at->cmsg_len - CMSG_LEN(0)) / sizeof(int) : 0;
+		for (struct cmsghdr *at = CMSG_FIRSTHDR(&message); at;
+			at = CMSG_NXTHDR(&message, at)) {
+			size_t count = at->cmsg_level == SOL_SOCKET && at->cmsg_type == SCM_RIGHTS
+				? (at->cmsg_len - CMSG_LEN(0)) / sizeof(int)
+				: 0;
 
 			for (size_t i = 0; i < count; i++) {
 				int got;
@@ -138,7 +145,8 @@ static int receive_all(struct vfio_user *v, void *data, size_t bytes, int *fd, i
 }
 
 /* Ask and wait for the answer, of at most `answer_bytes`; *got says how many came. */
-static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, size_t bytes, int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
+static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, size_t bytes,
+	int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
 {
 	struct vfu_header h = { v->next_id++, command, (uint32_t)(sizeof(h) + bytes), 0, 0 }, r;
 	int64_t until = now_ms() + ANSWER_MS;
@@ -161,7 +169,10 @@ static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, s
 		left = r.bytes - sizeof(r);
 		if ((r.flags & 0xf) == VFU_REPLY && r.id == h.id && r.command == command)
 			break;
-		/* a request of the card: everything it may reach is mapped, so the answer to any is no */
+		/*
+		 * a request of the card: everything it may reach is mapped, so the answer to any is
+		 * no
+		 */
 		for (size_t n; left; left -= n) {
 			uint8_t waste[4096];
 
@@ -170,7 +181,8 @@ static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, s
 				return v->broken;
 		}
 		if ((r.flags & 0xf) == 0) {
-			struct vfu_header no = { r.id, r.command, sizeof(no), VFU_REPLY | VFU_ERROR, EFAULT };
+			struct vfu_header no = { r.id, r.command, sizeof(no), VFU_REPLY | VFU_ERROR,
+				EFAULT };
 
 			if (send_all(v, &no, sizeof(no), -1, until))
 				return v->broken;
@@ -187,7 +199,8 @@ static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, s
 	return r.flags & VFU_ERROR ? -(int)(r.error && r.error < 4096 ? r.error : EIO) : 0;
 }
 
-static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t bytes, int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
+static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t bytes, int send_fd,
+	void *answer, size_t answer_bytes, size_t *got, int *fd)
 {
 	int rc;
 
@@ -200,12 +213,14 @@ static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t b
 	return rc;
 }
 
-static int region_read(struct vfio_user *v, uint32_t region, uint64_t offset, void *data, uint32_t bytes)
+static int region_read(struct vfio_user *v, uint32_t region, uint64_t offset, void *data,
+	uint32_t bytes)
 {
 	struct vfu_access access = { offset, region, bytes };
 	uint8_t answer[sizeof(access) + ACCESS_BYTES] = { 0 };
 	size_t got = 0;
-	int rc = ask(v, VFU_REGION_READ, &access, sizeof(access), -1, answer, sizeof(access) + bytes, &got, NULL);
+	int rc = ask(v, VFU_REGION_READ, &access, sizeof(access), -1, answer,
+		sizeof(access) + bytes, &got, NULL);
 
 	if (!rc && got != sizeof(access) + bytes)
 		rc = broken(v, -EPROTO);
@@ -214,14 +229,16 @@ static int region_read(struct vfio_user *v, uint32_t region, uint64_t offset, vo
 	return rc;
 }
 
-static int region_write(struct vfio_user *v, uint32_t region, uint64_t offset, const void *data, uint32_t bytes)
+static int region_write(struct vfio_user *v, uint32_t region, uint64_t offset, const void *data,
+	uint32_t bytes)
 {
 	struct vfu_access access = { offset, region, bytes };
 	uint8_t body[sizeof(access) + ACCESS_BYTES], answer[sizeof(access)];
 
 	memcpy(body, &access, sizeof(access));
 	memcpy(body + sizeof(access), data, bytes);
-	return ask(v, VFU_REGION_WRITE, body, sizeof(access) + bytes, -1, answer, sizeof(answer), NULL, NULL);
+	return ask(v, VFU_REGION_WRITE, body, sizeof(access) + bytes, -1, answer, sizeof(answer),
+		NULL, NULL);
 }
 
 static int read32(struct transport *t, uint32_t offset, uint32_t *value)
@@ -240,7 +257,8 @@ static int post32(struct transport *t, uint32_t offset, uint32_t value)
 {
 	struct vfio_user *v = (struct vfio_user *)t;
 	struct vfu_access access = { offset, 0, sizeof(value) };
-	struct vfu_header h = { 0, VFU_REGION_WRITE, sizeof(h) + sizeof(access) + sizeof(value), VFU_NO_REPLY, 0 };
+	struct vfu_header h = { 0, VFU_REGION_WRITE, sizeof(h) + sizeof(access) + sizeof(value),
+		VFU_NO_REPLY, 0 };
 	uint8_t message[sizeof(h) + sizeof(access) + sizeof(value)];
 	int rc;
 
@@ -251,14 +269,17 @@ static int post32(struct transport *t, uint32_t offset, uint32_t value)
 	memcpy(message + sizeof(h) + sizeof(access), &value, sizeof(value));
 	pthread_mutex_lock(&v->asking);
 	v->transport.system_calls++;
-	rc = v->broken ? v->broken : send_all(v, message, sizeof(message), -1, now_ms() + ANSWER_MS);
+	rc = v->broken ? v->broken
+		       : send_all(v, message, sizeof(message), -1, now_ms() + ANSWER_MS);
 	pthread_mutex_unlock(&v->asking);
 	return rc;
 }
 
 static int read_config(struct transport *t, uint32_t offset, void *data, uint32_t bytes)
 {
-	return bytes > ACCESS_BYTES ? -EINVAL : region_read((struct vfio_user *)t, VFU_CONFIG_REGION, offset, data, bytes);
+	return bytes > ACCESS_BYTES
+		? -EINVAL
+		: region_read((struct vfio_user *)t, VFU_CONFIG_REGION, offset, data, bytes);
 }
 
 static int driver(struct transport *t, uint32_t request, void *argument, size_t bytes)
@@ -274,7 +295,8 @@ static int driver(struct transport *t, uint32_t request, void *argument, size_t 
 	memcpy(data + sizeof(call), argument, bytes);
 	rc = region_write(v, SPECKV_DRIVER_REGION, 0, data, (uint32_t)(sizeof(call) + bytes));
 	if (!rc)
-		rc = region_read(v, SPECKV_DRIVER_REGION, 0, data, (uint32_t)(sizeof(call) + bytes));
+		rc = region_read(v, SPECKV_DRIVER_REGION, 0, data,
+			(uint32_t)(sizeof(call) + bytes));
 	if (rc)
 		return rc;
 	memcpy(&call, data, sizeof(call));
@@ -310,7 +332,13 @@ static void close_vfio_user(struct transport *t)
 	free(v);
 }
 
-static const struct transport_ops ops = { .read32 = read32, .write32 = write32, .post32 = post32, .read_config = read_config, .driver = driver, .alive = alive, .close = close_vfio_user };
+static const struct transport_ops ops = { .read32 = read32,
+	.write32 = write32,
+	.post32 = post32,
+	.read_config = read_config,
+	.driver = driver,
+	.alive = alive,
+	.close = close_vfio_user };
 
 static int greet(struct vfio_user *v)
 {
@@ -331,7 +359,9 @@ static int map_doorbells(struct vfio_user *v)
 	struct vfu_region_info request = { .argsz = 64 }, info; /* of BAR0 */
 	uint8_t answer[128] = { 0 };
 	size_t got = 0;
-	int fd = -1, rc = ask(v, VFU_GET_REGION, &request, sizeof(request), -1, answer, sizeof(answer), &got, &fd);
+	int fd = -1,
+	    rc = ask(v, VFU_GET_REGION, &request, sizeof(request), -1, answer, sizeof(answer), &got,
+		    &fd);
 	void *map;
 
 	memcpy(&info, answer, sizeof(info));
@@ -341,8 +371,10 @@ static int map_doorbells(struct vfio_user *v)
 		int seals = fcntl(fd, F_GET_SEALS);
 
 		/* memory that could be cut under us is not mapped */
-		if (seals >= 0 && seals & F_SEAL_SHRINK && lseek(fd, 0, SEEK_END) >= (off_t)BAR0_BYTES) {
-			map = mmap(NULL, BAR0_BYTES - DOORBELLS, PROT_READ | PROT_WRITE, MAP_SHARED, fd, DOORBELLS);
+		if (seals >= 0 && seals & F_SEAL_SHRINK &&
+			lseek(fd, 0, SEEK_END) >= (off_t)BAR0_BYTES) {
+			map = mmap(NULL, BAR0_BYTES - DOORBELLS, PROT_READ | PROT_WRITE, MAP_SHARED,
+				fd, DOORBELLS);
 			if (map != MAP_FAILED)
 				v->transport.doorbells = map;
 		}
@@ -354,11 +386,14 @@ static int map_doorbells(struct vfio_user *v)
 
 static int give_arena(struct vfio_user *v, size_t bytes)
 {
-	struct vfu_dma_map map = { .argsz = sizeof(map), .flags = 3, .address = ARENA_ADDRESS, .bytes = bytes };
+	struct vfu_dma_map map = {
+		.argsz = sizeof(map), .flags = 3, .address = ARENA_ADDRESS, .bytes = bytes
+	};
 	int fd = memfd_create("speckv-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc = 0;
 	void *at;
 
-	if (fd < 0 || file_extend(fd, bytes) != 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
+	if (fd < 0 || file_extend(fd, bytes) != 0 ||
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
 		rc = -errno;
 	if (!rc) {
 		at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -404,12 +439,14 @@ int transport_dial(int fd, struct transport_place place)
 		free(path);
 	}
 	if (folder >= 0 && access("/proc/self/fd", X_OK) == 0)
-		n = snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder, name);
+		n = snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
+			folder, name);
 	else
 		n = snprintf(address.sun_path, sizeof(address.sun_path), "%s", place.path);
 	if (n >= (int)sizeof(address.sun_path))
 		rc = -ENAMETOOLONG;
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)); /* a card that accepts no connection lets its queue run full */
+	/* a card that accepts no connection lets its queue run full */
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (!rc && connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
 		rc = errno == EAGAIN ? -ETIMEDOUT : -errno;
 	if (!rc)
@@ -419,7 +456,8 @@ int transport_dial(int fd, struct transport_place place)
 	return rc;
 }
 
-int transport_open_vfio_user(struct transport_place place, size_t arena_bytes, struct transport **out)
+int transport_open_vfio_user(struct transport_place place, size_t arena_bytes,
+	struct transport **out)
 {
 	struct vfio_user *v = calloc(1, sizeof(*v));
 	uint32_t id = 0;
@@ -445,7 +483,8 @@ int transport_open_vfio_user(struct transport_place place, size_t arena_bytes, s
 		v->transport.vendor = (uint16_t)id;
 		v->transport.device = (uint16_t)(id >> 16);
 		if (v->transport.vendor != SPECKV_PCI_VENDOR_ID ||
-		    (v->transport.device != SPECKV_PCI_DEVICE_ID_CARD && v->transport.device != SPECKV_PCI_DEVICE_ID_FACTORY))
+			(v->transport.device != SPECKV_PCI_DEVICE_ID_CARD &&
+				v->transport.device != SPECKV_PCI_DEVICE_ID_FACTORY))
 			rc = -EPROTO;
 	}
 	if (!rc)

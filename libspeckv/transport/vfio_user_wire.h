@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* vfio-user 0.9 on the wire, as far as both sides speak it; little-endian. Source: the protocol's specification in libvfio-user. For this folder and
- * emulator/. */
+/*
+ * vfio-user 0.9 on the wire, as far as both sides speak it; little-endian. Source: the protocol's
+ * specification in libvfio-user. For this folder and emulator/.
+ */
 #ifndef SPECKV_TRANSPORT_VFIO_USER_WIRE_H
 #define SPECKV_TRANSPORT_VFIO_USER_WIRE_H
 

@@ -61,7 +61,8 @@ void key_of(uint64_t number, struct speckv_key *key)
 
 void *map_memory(int fd, size_t bytes)
 {
-	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
+	void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+		fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, fd, 0);
 
 	if (at == MAP_FAILED)
 		give_up("no %zu bytes of memory", bytes);
@@ -86,7 +87,8 @@ void add_turn(struct series *series, double seconds)
 
 void print_series(const struct series *series)
 {
-	printf("{\"series\": \"%s\", \"units\": %llu, \"seconds\": [", series->name, (unsigned long long)series->units);
+	printf("{\"series\": \"%s\", \"units\": %llu, \"seconds\": [", series->name,
+		(unsigned long long)series->units);
 	for (size_t i = 0; i < series->turns; i++)
 		printf("%s%.8f", i ? ", " : "", series->seconds[i]);
 	printf("]}\n");

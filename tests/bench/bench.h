@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the benchmark programs share: a clock, one core, random orders, and one JSON line a series. The programs only measure;
- * medians, ratios and words are run.py's.
+ * What the benchmark programs share: a clock, one core, random orders, and one JSON line a series.
+ * The programs only measure; medians, ratios and words are run.py's.
  */
 #ifndef SPECKV_TESTS_BENCH_H
 #define SPECKV_TESTS_BENCH_H
@@ -12,8 +12,9 @@
 #include <speckv/block.h>
 
 /*
- * One thing measured: seconds of each turn, every turn for the same `units` (bytes, keys) of work. Turns last about a
- * millisecond and peers alternate, so that the median leaves out those in which something else had the core.
+ * One thing measured: seconds of each turn, every turn for the same `units` (bytes, keys) of work.
+ * Turns last about a millisecond and peers alternate, so that the median leaves out those in which
+ * something else had the core.
  */
 struct series {
 	const char *name;

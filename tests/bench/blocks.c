@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * Blocks in and out of a pool, beside memcpy and Redis: same blocks, same random order, same batches, same core, in turns
- * of one batch.
+ * Blocks in and out of a pool, beside memcpy and Redis: same blocks, same random order, same
+ * batches, same core, in turns of one batch.
  *
- * Usage: blocks [--mib 256] [--rounds 9] [--batch 32] [--redis SOCKET --redis-pid PID] [--card SPECKV-EMU]
- * With --card the same blocks lie in an emulated card too, whose process has the other cores.
- * The pool is made on host:DRAM of SPECKV_RUNTIME_DIR, and memcpy's file lies there too, so that both read one kind of memory.
+ * Usage: blocks [--mib 256] [--rounds 9] [--batch 32] [--redis SOCKET --redis-pid PID] [--card
+ * SPECKV-EMU] With --card the same blocks lie in an emulated card too, whose process has the other
+ * cores. The pool is made on host:DRAM of SPECKV_RUNTIME_DIR, and memcpy's file lies there too, so
+ * that both read one kind of memory.
  */
 #include <fcntl.h>
 #include <sched.h>
@@ -36,9 +37,9 @@ struct work {
 	pid_t redis_pid;
 	int core;
 	size_t blocks, batch;
-	uint8_t *source;  /* the blocks, private memory */
-	uint8_t *file;    /* the same blocks in a shared file: what memcpy reads and writes */
-	uint8_t *ring;    /* one batch of destinations */
+	uint8_t *source; /* the blocks, private memory */
+	uint8_t *file; /* the same blocks in a shared file: what memcpy reads and writes */
+	uint8_t *ring; /* one batch of destinations */
 	uint32_t *order;
 	struct speckv_request *requests;
 };
@@ -49,7 +50,10 @@ static void check(const struct work *w, const char *what, int got, size_t wanted
 		give_up("%s: %d of %zu: %s", what, got, wanted, speckv_strerror(w->ctx));
 }
 
-/* Fill the requests of one batch: block i of the order, to or from the place that `from_source` says. */
+/*
+ * Fill the requests of one batch: block i of the order, to or from the place that `from_source`
+ * says.
+ */
 static void load_batch(struct work *w, size_t base, int from_source)
 {
 	for (size_t i = 0; i < w->batch; i++) {
@@ -63,7 +67,7 @@ static void load_batch(struct work *w, size_t base, int from_source)
 	}
 }
 
-/* ---- what is measured ---------------------------------------------------------------------------------------------- */
+/* ---- what is measured ----------------------------------------------------------------------- */
 
 static void read_memory(struct work *w, size_t base)
 {
@@ -190,7 +194,10 @@ static int place_process(const struct work *w, pid_t process, enum place place)
 
 static struct series series[PEERS];
 
-/* Peers are an equal part of the order apart, so that none finds in a cache what the one before it has touched. */
+/*
+ * Peers are an equal part of the order apart, so that none finds in a cache what the one before it
+ * has touched.
+ */
 static void turn(struct work *w, size_t p, size_t base, size_t round)
 {
 	double start;
@@ -206,16 +213,22 @@ static void turn(struct work *w, size_t p, size_t base, size_t round)
 	series[p].units = (uint64_t)w->batch * BLOCK;
 }
 
-/* ---- set up -------------------------------------------------------------------------------------------------------- */
+/* ---- set up --------------------------------------------------------------------------------- */
 
 static void make_pool(struct work *w)
 {
-	struct speckv_pool_config config = { .name = "bench", .uid = (uint32_t)-1, .gid = (uint32_t)-1, .eviction = SPECKV_EVICT_NONE };
+	struct speckv_pool_config config = { .name = "bench",
+		.uid = (uint32_t)-1,
+		.gid = (uint32_t)-1,
+		.eviction = SPECKV_EVICT_NONE };
 
-	config.capacity_bytes = (w->blocks + 64) * (BLOCK + 1024ull); /* a frame is a block and at most a page of header */
+	/* a frame is a block and at most a page of header */
+	config.capacity_bytes = (w->blocks + 64) * (BLOCK + 1024ull);
 	config.max_bytes = config.capacity_bytes + (4ull << 20);
-	if (speckv_ctx_create(&w->ctx) || speckv_device_open(w->ctx, "host:DRAM", SPECKV_OPEN_CREATE, &w->device) ||
-	    speckv_pool_create(w->device, &config, NULL) || speckv_pool_open(w->device, "bench", NULL, &w->pool))
+	if (speckv_ctx_create(&w->ctx) ||
+		speckv_device_open(w->ctx, "host:DRAM", SPECKV_OPEN_CREATE, &w->device) ||
+		speckv_pool_create(w->device, &config, NULL) ||
+		speckv_pool_open(w->device, "bench", NULL, &w->pool))
 		give_up("the pool: %s", w->ctx ? speckv_strerror(w->ctx) : "SPECKV_RUNTIME_DIR");
 	for (size_t base = 0; base < w->blocks; base += w->batch)
 		put_speckv(w, base);
@@ -223,7 +236,10 @@ static void make_pool(struct work *w)
 
 static void make_card(struct work *w, const char *program)
 {
-	struct speckv_pool_config config = { .name = "bench", .uid = (uint32_t)-1, .gid = (uint32_t)-1, .eviction = SPECKV_EVICT_NONE };
+	struct speckv_pool_config config = { .name = "bench",
+		.uid = (uint32_t)-1,
+		.gid = (uint32_t)-1,
+		.eviction = SPECKV_EVICT_NONE };
 	char folder[SPECKV_PATH_BYTES + 16], bytes[32], line[16];
 	int ready[2];
 
@@ -233,7 +249,8 @@ static void make_card(struct work *w, const char *program)
 	snprintf(folder, sizeof(folder), "%s/emu/bench", speckv_ctx_runtime_dir(w->ctx));
 	config.capacity_bytes = (w->blocks + 64) * (BLOCK + 1024ull);
 	config.max_bytes = config.capacity_bytes + (4ull << 20);
-	snprintf(bytes, sizeof(bytes), "%lluM", (unsigned long long)(config.capacity_bytes / 4 * 5 >> 20) + 64);
+	snprintf(bytes, sizeof(bytes), "%lluM",
+		(unsigned long long)(config.capacity_bytes / 4 * 5 >> 20) + 64);
 	w->card_pid = fork();
 	if (w->card_pid == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -246,8 +263,9 @@ static void make_card(struct work *w, const char *program)
 		give_up("cannot start %s", program);
 	close(ready[0]);
 	place_process(w, w->card_pid, SERVER_ELSEWHERE);
-	if (speckv_device_open(w->ctx, "emu:bench", 0, &w->card) || speckv_pool_create(w->card, &config, NULL) ||
-	    speckv_pool_open(w->card, "bench", NULL, &w->card_pool))
+	if (speckv_device_open(w->ctx, "emu:bench", 0, &w->card) ||
+		speckv_pool_create(w->card, &config, NULL) ||
+		speckv_pool_open(w->card, "bench", NULL, &w->card_pool))
 		give_up("the card's pool: %s", speckv_strerror(w->ctx));
 	for (size_t base = 0; base < w->blocks; base += w->batch)
 		put_card(w, base);
@@ -261,7 +279,9 @@ static void make_file(struct work *w)
 
 	snprintf(path, sizeof(path), "%s/memcpy", speckv_ctx_runtime_dir(w->ctx));
 	fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (fd < 0 || unlink(path) || ftruncate(fd, (off_t)bytes) || posix_fallocate(fd, 0, (off_t)bytes)) /* as the pool's file is made */
+	/* as the pool's file is made */
+	if (fd < 0 || unlink(path) || ftruncate(fd, (off_t)bytes) ||
+		posix_fallocate(fd, 0, (off_t)bytes))
 		give_up("cannot make %s", path);
 	w->file = map_memory(fd, bytes);
 	close(fd);
@@ -273,14 +293,16 @@ static void verify(struct work *w)
 	for (size_t base = 0; base < w->blocks; base += w->batch) {
 		get_speckv(w, base);
 		for (size_t i = 0; i < w->batch; i++)
-			if (memcmp(w->requests[i].buffer, w->source + (size_t)w->order[base + i] * BLOCK, BLOCK) != 0)
+			if (memcmp(w->requests[i].buffer,
+				    w->source + (size_t)w->order[base + i] * BLOCK, BLOCK) != 0)
 				give_up("block %u came back different", w->order[base + i]);
 	}
 }
 
 int main(int argc, char **argv)
 {
-	struct work w = { .blocks = number(argc, argv, "--mib", 256) << 20 >> 16, .batch = number(argc, argv, "--batch", 32) };
+	struct work w = { .blocks = number(argc, argv, "--mib", 256) << 20 >> 16,
+		.batch = number(argc, argv, "--batch", 32) };
 	size_t rounds = number(argc, argv, "--rounds", 9);
 	const char *redis = option(argc, argv, "--redis", NULL);
 
@@ -315,10 +337,14 @@ int main(int argc, char **argv)
 		shuffle(w.order, w.blocks, round);
 		for (size_t base = 0; base < w.blocks; base += w.batch)
 			for (size_t p = 0; p < PEERS; p++)
-				if (peers[p].server == ANYWHERE || (peers[p].server == CARD && w.card_pool))
+				if (peers[p].server == ANYWHERE ||
+					(peers[p].server == CARD && w.card_pool))
 					turn(&w, p, base, round);
-		for (size_t p = 0; p < PEERS; p++) /* one after the other: a server that moves has to settle */
-			if ((peers[p].server == SERVER_HERE || peers[p].server == SERVER_ELSEWHERE) && redis && place_process(&w, w.redis_pid, peers[p].server))
+		/* one after the other: a server that moves has to settle */
+		for (size_t p = 0; p < PEERS; p++)
+			if ((peers[p].server == SERVER_HERE ||
+				    peers[p].server == SERVER_ELSEWHERE) &&
+				redis && place_process(&w, w.redis_pid, peers[p].server))
 				for (size_t base = 0; base < w.blocks; base += w.batch)
 					turn(&w, p, base, round);
 	}

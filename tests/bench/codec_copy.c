@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * How fast checksummed copies, frame encodes and decodes are beside memcpy, in the same run, on one core: memory to memory,
- * random block order.
+ * How fast checksummed copies, frame encodes and decodes are beside memcpy, in the same run, on one
+ * core: memory to memory, random block order.
  *
- * Usage: codec_copy [--mib 256, of working set] [--block-kib 64] [--rounds 7]
- * Prints one line a peer: median GB/s and the share of memcpy's. Source and destination are working sets of that size each;
- * rounds interleave the peers, so that drift of the machine hits all of them alike. Seconds are the thread's own: what else the
- * machine runs takes its share of the memory, but not of the time.
+ * Usage: codec_copy [--mib 256, of working set] [--block-kib 64] [--rounds 7] Prints one line a
+ * peer: median GB/s and the share of memcpy's. Source and destination are working sets of that size
+ * each; rounds interleave the peers, so that drift of the machine hits all of them alike. Seconds
+ * are the thread's own: what else the machine runs takes its share of the memory, but not of the
+ * time.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,10 +24,10 @@ struct work {
 	uint8_t *source, *destination;
 	size_t block, blocks;
 	uint32_t *from, *to; /* random orders */
-	uint8_t *frames;     /* the source blocks as raw frames */
-	uint8_t *small;      /* and as q4x frames */
-	uint8_t *exact;      /* and as lossless frames */
-	uint8_t *learned;    /* and as e7c frames */
+	uint8_t *frames; /* the source blocks as raw frames */
+	uint8_t *small; /* and as q4x frames */
+	uint8_t *exact; /* and as lossless frames */
+	uint8_t *learned; /* and as e7c frames */
 	struct speckv_calibration *calibration;
 	size_t frame_stride, small_stride, learned_stride;
 	struct speckv_frame_job *jobs;
@@ -39,7 +40,8 @@ static volatile uint32_t sink;
 static void run_memcpy(struct work *w)
 {
 	for (size_t i = 0; i < w->blocks; i++)
-		memcpy(w->destination + w->to[i] * w->block, w->source + w->from[i] * w->block, w->block);
+		memcpy(w->destination + w->to[i] * w->block, w->source + w->from[i] * w->block,
+			w->block);
 }
 
 static void run_memcpy_reused(struct work *w)
@@ -57,13 +59,15 @@ static void run_crc(struct work *w)
 static void run_copy(struct work *w)
 {
 	for (size_t i = 0; i < w->blocks; i++)
-		sink += speckv_crc32c_copy(0, w->destination + w->to[i] * w->block, w->source + w->from[i] * w->block, w->block);
+		sink += speckv_crc32c_copy(0, w->destination + w->to[i] * w->block,
+			w->source + w->from[i] * w->block, w->block);
 }
 
 static void run_copy_reused(struct work *w)
 {
 	for (size_t i = 0; i < w->blocks; i++)
-		sink += speckv_crc32c_copy(0, w->destination, w->source + w->from[i] * w->block, w->block);
+		sink += speckv_crc32c_copy(0, w->destination, w->source + w->from[i] * w->block,
+			w->block);
 }
 
 static void run_decode(struct work *w)
@@ -73,7 +77,8 @@ static void run_decode(struct work *w)
 		struct speckv_frame parsed;
 
 		if (speckv_frame_parse(frame, w->frame_stride, &parsed) ||
-		    speckv_frame_decode(&parsed, frame, w->frame_stride, 0, 1, w->destination + w->to[i] * w->block, w->block))
+			speckv_frame_decode(&parsed, frame, w->frame_stride, 0, 1,
+				w->destination + w->to[i] * w->block, w->block))
 			abort();
 	}
 }
@@ -85,7 +90,8 @@ static void run_decode_reused(struct work *w)
 		struct speckv_frame parsed;
 
 		if (speckv_frame_parse(frame, w->frame_stride, &parsed) ||
-		    speckv_frame_decode(&parsed, frame, w->frame_stride, 0, 1, w->destination, w->block))
+			speckv_frame_decode(&parsed, frame, w->frame_stride, 0, 1, w->destination,
+				w->block))
 			abort();
 	}
 }
@@ -95,8 +101,9 @@ static void run_encode(struct work *w)
 	for (size_t i = 0; i < w->blocks; i++) {
 		uint64_t length;
 
-		if (speckv_frame_encode(&w->shape, SPECKV_CODEC_RAW, &w->identity, w->source + w->from[i] * w->block, w->block,
-					w->frames + w->from[i] * w->frame_stride, w->frame_stride, &length))
+		if (speckv_frame_encode(&w->shape, SPECKV_CODEC_RAW, &w->identity,
+			    w->source + w->from[i] * w->block, w->block,
+			    w->frames + w->from[i] * w->frame_stride, w->frame_stride, &length))
 			abort();
 	}
 }
@@ -106,8 +113,9 @@ static void run_q4x_encode(struct work *w)
 	for (size_t i = 0; i < w->blocks; i++) {
 		uint64_t length;
 
-		if (speckv_frame_encode(&w->shape, SPECKV_CODEC_Q4X, &w->identity, w->source + w->from[i] * w->block, w->block,
-					w->small + w->from[i] * w->small_stride, w->small_stride, &length))
+		if (speckv_frame_encode(&w->shape, SPECKV_CODEC_Q4X, &w->identity,
+			    w->source + w->from[i] * w->block, w->block,
+			    w->small + w->from[i] * w->small_stride, w->small_stride, &length))
 			abort();
 	}
 }
@@ -119,7 +127,8 @@ static void q4x_decode(struct work *w, int spread)
 		struct speckv_frame parsed;
 
 		if (speckv_frame_parse(frame, w->small_stride, &parsed) ||
-		    speckv_frame_decode(&parsed, frame, w->small_stride, 0, 1, w->destination + (spread ? w->to[i] * w->block : 0), w->block))
+			speckv_frame_decode(&parsed, frame, w->small_stride, 0, 1,
+				w->destination + (spread ? w->to[i] * w->block : 0), w->block))
 			abort();
 	}
 }
@@ -154,8 +163,9 @@ static void run_lossless_encode(struct work *w)
 	for (size_t i = 0; i < w->blocks; i++) {
 		uint64_t length;
 
-		if (speckv_frame_encode(&w->shape, SPECKV_CODEC_LOSSLESS, &w->identity, w->source + w->from[i] * w->block, w->block,
-					w->exact + w->from[i] * w->frame_stride, w->frame_stride, &length))
+		if (speckv_frame_encode(&w->shape, SPECKV_CODEC_LOSSLESS, &w->identity,
+			    w->source + w->from[i] * w->block, w->block,
+			    w->exact + w->from[i] * w->frame_stride, w->frame_stride, &length))
 			abort();
 	}
 }
@@ -167,7 +177,8 @@ static void run_lossless_decode(struct work *w)
 		struct speckv_frame parsed;
 
 		if (speckv_frame_parse(frame, w->frame_stride, &parsed) ||
-		    speckv_frame_decode(&parsed, frame, w->frame_stride, 0, 1, w->destination + w->to[i] * w->block, w->block))
+			speckv_frame_decode(&parsed, frame, w->frame_stride, 0, 1,
+				w->destination + w->to[i] * w->block, w->block))
 			abort();
 	}
 }
@@ -177,8 +188,10 @@ static void run_e7c_encode(struct work *w)
 	for (size_t i = 0; i < w->blocks; i++) {
 		uint64_t length;
 
-		if (speckv_frame_encode_calibrated(&w->shape, SPECKV_CODEC_E7C, w->calibration, 0, 0, &w->identity, w->source + w->from[i] * w->block,
-						   w->block, w->learned + w->from[i] * w->learned_stride, w->learned_stride, &length))
+		if (speckv_frame_encode_calibrated(&w->shape, SPECKV_CODEC_E7C, w->calibration, 0,
+			    0, &w->identity, w->source + w->from[i] * w->block, w->block,
+			    w->learned + w->from[i] * w->learned_stride, w->learned_stride,
+			    &length))
 			abort();
 	}
 }
@@ -190,7 +203,9 @@ static void run_e7c_decode(struct work *w)
 		struct speckv_frame parsed;
 
 		if (speckv_frame_parse(frame, w->learned_stride, &parsed) ||
-		    speckv_frame_decode_calibrated(&parsed, w->calibration, frame, w->learned_stride, 0, 1, w->destination + w->to[i] * w->block, w->block))
+			speckv_frame_decode_calibrated(&parsed, w->calibration, frame,
+				w->learned_stride, 0, 1, w->destination + w->to[i] * w->block,
+				w->block))
 			abort();
 	}
 }
@@ -300,9 +315,12 @@ static uint32_t *order(size_t n, uint64_t seed)
 
 int main(int argc, char **argv)
 {
-	size_t bytes = number(argc, argv, "--mib", 256) << 20, rounds = number(argc, argv, "--rounds", 7);
+	size_t bytes = number(argc, argv, "--mib", 256) << 20,
+	       rounds = number(argc, argv, "--rounds", 7);
 	struct work w = { .block = number(argc, argv, "--block-kib", 64) << 10 };
-	struct speckv_geometry shape = { .layers = 1, .kv_heads = 1, .head_dim = 128, .dtype = SPECKV_DTYPE_BF16 };
+	struct speckv_geometry shape = {
+		.layers = 1, .kv_heads = 1, .head_dim = 128, .dtype = SPECKV_DTYPE_BF16
+	};
 	double *seconds;
 
 	shape.tokens = (uint16_t)(w.block / (2 * 128 * 2));
@@ -346,14 +364,17 @@ int main(int argc, char **argv)
 			seconds[p * rounds + round] = own_seconds() - start;
 		}
 	speckv_isa_force("auto");
-	printf("%zu MiB each way, %zu KiB blocks in random order, one core, best kernels: %s\n", bytes >> 20, w.block >> 10, speckv_isa_name());
+	printf("%zu MiB each way, %zu KiB blocks in random order, one core, best kernels: %s\n",
+		bytes >> 20, w.block >> 10, speckv_isa_name());
 	for (size_t p = 0; p < PEERS; p++)
 		qsort(seconds + p * rounds, rounds, sizeof(*seconds), ascending);
 	for (size_t p = 0; p < PEERS; p++) {
-		double median = seconds[p * rounds + rounds / 2], base = seconds[(size_t)peers[p].base * rounds + rounds / 2];
+		double median = seconds[p * rounds + rounds / 2],
+		       base = seconds[(size_t)peers[p].base * rounds + rounds / 2];
 
 		if (median > 0)
-			printf("%-30s %7.2f GB/s  %5.2f of memcpy\n", peers[p].name, (double)(w.blocks * w.block) / median / 1e9, base / median);
+			printf("%-30s %7.2f GB/s  %5.2f of memcpy\n", peers[p].name,
+				(double)(w.blocks * w.block) / median / 1e9, base / median);
 		else
 			printf("%-30s not on this CPU\n", peers[p].name);
 	}

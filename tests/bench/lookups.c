@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * Batched look-ups in a pool of many blocks, half of them hits, in random order, beside a hash map of this process alone.
+ * Batched look-ups in a pool of many blocks, half of them hits, in random order, beside a hash map
+ * of this process alone.
  *
- * Usage: lookups [--keys 1048576] [--rounds 5] [--batch 256]
- * The blocks are the smallest there are, and constant, which int8-delta-rle stores in little: the index is as that of full blocks.
+ * Usage: lookups [--keys 1048576] [--rounds 5] [--batch 256] The blocks are the smallest there are,
+ * and constant, which int8-delta-rle stores in little: the index is as that of full blocks.
  */
 #include <stdlib.h>
 #include <string.h>
-
 
 #include "bench.h"
 #ifdef HAVE_HASH_MAP
@@ -45,11 +45,16 @@ static void fill(struct speckv_pool *pool, size_t keys)
 int main(int argc, char **argv)
 {
 	static struct series pool_series = { .name = "speckv_lookup" };
-	size_t keys = number(argc, argv, "--keys", 1 << 20), rounds = number(argc, argv, "--rounds", 5);
+	size_t keys = number(argc, argv, "--keys", 1 << 20),
+	       rounds = number(argc, argv, "--rounds", 5);
 	size_t batch = number(argc, argv, "--batch", 256), hits;
 	struct speckv_pool_config config = {
 		.name = "bench",
-		.geometry = { .layers = 1, .kv_heads = 1, .head_dim = 64, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 },
+		.geometry = { .layers = 1,
+			.kv_heads = 1,
+			.head_dim = 64,
+			.tokens = 64,
+			.dtype = SPECKV_DTYPE_BF16 },
 		.codec = SPECKV_CODEC_INT8_DELTA_RLE,
 		.eviction = SPECKV_EVICT_NONE,
 		.page_bytes = 256,
@@ -68,8 +73,10 @@ int main(int argc, char **argv)
 	config.capacity_bytes = 1024 * keys; /* the run of pages that such a frame takes */
 	config.capacity_bytes += config.capacity_bytes / 4 + (16u << 20);
 	config.max_bytes = config.capacity_bytes + (4u << 20);
-	if (speckv_ctx_create(&ctx) || speckv_device_open(ctx, "host:DRAM", SPECKV_OPEN_CREATE, &device) ||
-	    speckv_pool_create(device, &config, NULL) || speckv_pool_open(device, "bench", NULL, &pool))
+	if (speckv_ctx_create(&ctx) ||
+		speckv_device_open(ctx, "host:DRAM", SPECKV_OPEN_CREATE, &device) ||
+		speckv_pool_create(device, &config, NULL) ||
+		speckv_pool_open(device, "bench", NULL, &pool))
 		give_up("the pool: %s", ctx ? speckv_strerror(ctx) : "SPECKV_RUNTIME_DIR");
 	fill(pool, keys);
 	order = calloc(2 * keys, sizeof(*order));
@@ -102,7 +109,8 @@ int main(int argc, char **argv)
 		for (size_t turn = 0; turn < 2 * keys; turn += TURN_KEYS) {
 			start = now_seconds();
 			for (size_t base = turn; base < turn + TURN_KEYS; base += batch)
-				hits += (size_t)speckv_lookup(pool, asked + base, batch, present + base);
+				hits += (size_t)speckv_lookup(pool, asked + base, batch,
+					present + base);
 			if (round)
 				add_turn(&pool_series, now_seconds() - start);
 #ifdef HAVE_HASH_MAP
@@ -110,16 +118,19 @@ int main(int argc, char **argv)
 
 			start = now_seconds();
 			for (size_t base = turn; base < turn + TURN_KEYS; base += batch)
-				map_hits += hash_map_peer_lookup(map, asked + base, batch, map_present + base - turn);
+				map_hits += hash_map_peer_lookup(map, asked + base, batch,
+					map_present + base - turn);
 			if (round)
 				add_turn(&map_series, now_seconds() - start);
 			if (memcmp(map_present, present + turn, TURN_KEYS) != 0)
-				give_up("pool and hash map disagree in a turn of %zu hits", map_hits);
+				give_up("pool and hash map disagree in a turn of %zu hits",
+					map_hits);
 #endif
 		}
 		for (size_t i = 0; i < 2 * keys; i++)
 			if (hits != keys || present[i] != (order[i] < keys))
-				give_up("look-up: %zu hits of %zu, key %u wrong", hits, keys, order[i]);
+				give_up("look-up: %zu hits of %zu, key %u wrong", hits, keys,
+					order[i]);
 	}
 	print_series(&pool_series);
 #ifdef HAVE_HASH_MAP

@@ -2,9 +2,10 @@
 /*
  * How long one step of the prefetcher takes, for each instruction set that this machine has.
  *
- * Usage: predictor_step [--steps 20000] [--sessions 256]
- * Prints one line an instruction set: the median, the 99th percentile and the fastest of all steps, in microseconds. Every step is another
- * session's turn, as on a card; the arithmetic takes the same time whatever the numbers are, so they are random.
+ * Usage: predictor_step [--steps 20000] [--sessions 256] Prints one line an instruction set: the
+ * median, the 99th percentile and the fastest of all steps, in microseconds. Every step is another
+ * session's turn, as on a card; the arithmetic takes the same time whatever the numbers are, so
+ * they are random.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,7 +40,8 @@ static void put_words(uint8_t **at, size_t n, uint32_t below)
 static struct speckv_predictor *load(void)
 {
 	static uint8_t flat[1u << 20];
-	const uint16_t shape[] = { FEATURES, SPECKV_PREDICTOR_LAYERS, SPECKV_PREDICTOR_HIDDEN, BINS };
+	const uint16_t shape[] = { FEATURES, SPECKV_PREDICTOR_LAYERS, SPECKV_PREDICTOR_HIDDEN,
+		BINS };
 	uint8_t *at = flat + SPECKV_PREDICTOR_HEADER_BYTES;
 	struct speckv_predictor *model;
 	uint32_t word;
@@ -51,7 +53,10 @@ static struct speckv_predictor *load(void)
 		memcpy(at, &word, 4);
 	}
 	for (unsigned int layer = 0; layer < SPECKV_PREDICTOR_LAYERS; layer++) {
-		put_bytes(&at, (size_t)ROWS * ((layer ? SPECKV_PREDICTOR_HIDDEN : FEATURES) + SPECKV_PREDICTOR_HIDDEN));
+		put_bytes(&at,
+			(size_t)ROWS *
+				((layer ? SPECKV_PREDICTOR_HIDDEN : FEATURES) +
+					SPECKV_PREDICTOR_HIDDEN));
 		put_words(&at, 2 * (size_t)ROWS, 1u << 16);
 		put_words(&at, ROWS, 4096);
 	}
@@ -81,7 +86,8 @@ static int by_size(const void *a, const void *b)
 int main(int argc, char **argv)
 {
 	static const char *const sets[] = { "portable", "sse42", "avx2", "avx512" };
-	size_t steps = number(argc, argv, "steps", 20000), sessions = number(argc, argv, "sessions", 256);
+	size_t steps = number(argc, argv, "steps", 20000),
+	       sessions = number(argc, argv, "sessions", 256);
 	struct speckv_predictor_state *states = calloc(sessions, sizeof(*states));
 	double *us = calloc(steps, sizeof(*us));
 	uint32_t survival[SPECKV_PREDICTOR_BINS_MAX + 1];
@@ -109,7 +115,8 @@ int main(int argc, char **argv)
 			us[i] = 1e6 * (now_seconds() - start);
 		}
 		qsort(us, steps, sizeof(*us), by_size);
-		printf("%-10s p50 %6.2f us   p99 %6.2f us   min %6.2f us\n", sets[s], us[steps / 2], us[steps * 99 / 100], us[0]);
+		printf("%-10s p50 %6.2f us   p99 %6.2f us   min %6.2f us\n", sets[s], us[steps / 2],
+			us[steps * 99 / 100], us[0]);
 		speckv_predictor_destroy(model);
 	}
 	free(us);

@@ -25,7 +25,10 @@ static void finish(redisContext *c, const struct speckv_request *requests, size_
 		redisReply *reply;
 
 		if (redisGetReply(c, (void **)&reply) || reply->type != type)
-			give_up("redis: %s", c->err ? c->errstr : reply->str ? reply->str : "not the reply expected");
+			give_up("redis: %s",
+				c->err ? c->errstr
+					: reply->str ? reply->str
+						     : "not the reply expected");
 		if (type == REDIS_REPLY_STRING && reply->len != requests[i].buffer_bytes)
 			give_up("redis: a value of %zu bytes", reply->len);
 		freeReplyObject(reply);
@@ -37,7 +40,8 @@ void redis_peer_put(struct redis_peer *peer, const struct speckv_request *reques
 	redisContext *c = (redisContext *)peer;
 
 	for (size_t i = 0; i < n; i++) {
-		const char *words[3] = { "SET", (const char *)requests[i].key.bytes, requests[i].buffer };
+		const char *words[3] = { "SET", (const char *)requests[i].key.bytes,
+			requests[i].buffer };
 		const size_t lengths[3] = { 3, SPECKV_KEY_BYTES, requests[i].buffer_bytes };
 
 		redisAppendCommandArgv(c, 3, words, lengths);

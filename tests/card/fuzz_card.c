@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * Fuzzing the card through what a peer can reach: registers, rings, buffers, time. LLVMFuzzerTestOneInput is libFuzzer's entry: build
- * with -fsanitize=fuzzer,address. With -DSTANDALONE a main of its own runs random inputs, as many as it is told.
+ * Fuzzing the card through what a peer can reach: registers, rings, buffers, time.
+ * LLVMFuzzerTestOneInput is libFuzzer's entry: build with -fsanitize=fuzzer,address. With
+ * -DSTANDALONE a main of its own runs random inputs, as many as it is told.
  *
- * The first byte: bit 0, the peer has the admin queue too. Without it nothing that the peer does may touch another client's pool; with
- * it the card's own accounts must hold.
+ * The first byte: bit 0, the peer has the admin queue too. Without it nothing that the peer does
+ * may touch another client's pool; with it the card's own accounts must hold.
  */
 #include "models.h"
 
@@ -26,7 +27,8 @@ static uint64_t take(struct input *in, unsigned int bytes)
 /* Mostly values that mean something. */
 static uint64_t interesting(struct input *in)
 {
-	static const uint64_t values[] = { 0, 1, 2, 63, 64, 4096, 8192, 40960, 65535, 65536, 1u << 20, (1u << 20) - 4096, UINT32_MAX, UINT64_MAX };
+	static const uint64_t values[] = { 0, 1, 2, 63, 64, 4096, 8192, 40960, 65535, 65536,
+		1u << 20, (1u << 20) - 4096, UINT32_MAX, UINT64_MAX };
 	uint8_t pick = (uint8_t)take(in, 1);
 
 	return pick < 200 ? values[pick % (sizeof(values) / sizeof(values[0]))] : take(in, 8);
@@ -47,26 +49,44 @@ static union card_entry io_entry(struct bench *b, struct input *in)
 		e = bench_read(b, address, generation, 1);
 		break;
 	case SPECKV_IO_COPY:
-		e = (union card_entry){ .copy = { .pool = 1, .destination_pool = 1, .address = address, .generation = generation, .capacity = 40960,
-						  .destination_address = (address + 40960) % (8 * 40960), .destination_generation = 2 } };
+		e = (union card_entry){ .copy = { .pool = 1,
+						.destination_pool = 1,
+						.address = address,
+						.generation = generation,
+						.capacity = 40960,
+						.destination_address =
+							(address + 40960) % (8 * 40960),
+						.destination_generation = 2 } };
 		memset(e.copy.key_prefix, 1, 16);
 		break;
 	case SPECKV_IO_TOUCH:
-		e = (union card_entry){ .touch = { .pool = 1, .address = address, .generation = generation, .session = slot,
-						   .feature_count = slot % 4 } };
+		e = (union card_entry){ .touch = { .pool = 1,
+						.address = address,
+						.generation = generation,
+						.session = slot,
+						.feature_count = slot % 4 } };
 		memset(e.touch.features, slot & 8 ? 100 : -100, sizeof(e.touch.features));
 		break;
 	case SPECKV_IO_PREDICT:
-		e = (union card_entry){ .predict = { .pool = 1, .buffer = BUFFER_BOTH, .session = slot, .candidate_count = 5,
-						     .feature_count = slot & 1 ? 2 : 0, .depth = 1 + slot % 4, .flags = SPECKV_PREDICT_STAGE,
-						     .budget_bytes = 1u << 17 } };
+		e = (union card_entry){ .predict = { .pool = 1,
+						.buffer = BUFFER_BOTH,
+						.session = slot,
+						.candidate_count = 5,
+						.feature_count = slot & 1 ? 2 : 0,
+						.depth = 1 + slot % 4,
+						.flags = SPECKV_PREDICT_STAGE,
+						.budget_bytes = 1u << 17 } };
 		break;
 	case SPECKV_IO_NOP:
 	case SPECKV_IO_FLUSH:
 		e = (union card_entry){ .bare = { .opcode = 0 } };
 		break;
 	default:
-		e = (union card_entry){ .range = { .pool = 1, .address = address, .bytes = 40960, .generation = generation, .flags = (uint8_t)(take(in, 1) & 0x0c) } };
+		e = (union card_entry){ .range = { .pool = 1,
+						.address = address,
+						.bytes = 40960,
+						.generation = generation,
+						.flags = (uint8_t)(take(in, 1) & 0x0c) } };
 		break;
 	}
 	e.sqe.opcode = kind % 12;
@@ -78,11 +98,14 @@ static union card_entry model_entry(struct bench *b, struct input *in, uint64_t 
 {
 	const struct speckv_card *card = b->rig->card;
 	struct model_file model = model_of_rule();
-	union card_entry e = { .model = { .opcode = SPECKV_ADMIN_LOAD_MODEL, .total_bytes = (uint32_t)model.length, .data_address = data } };
+	union card_entry e = { .model = { .opcode = SPECKV_ADMIN_LOAD_MODEL,
+				       .total_bytes = (uint32_t)model.length,
+				       .data_address = data } };
 	uint8_t how = (uint8_t)take(in, 1);
 
 	for (unsigned int n = how & 3; n; n--)
-		model.bytes[take(in, 3) % (how & 4 ? 8 + model.table : model.length)] ^= (uint8_t)take(in, 1);
+		model.bytes[take(in, 3) % (how & 4 ? 8 + model.table : model.length)] ^=
+			(uint8_t)take(in, 1);
 	CHECK(card_sha256(model.bytes, model.length, e.model.digest), "digest");
 	if (how & 8) {
 		e.model.offset = card->model_received < model.length ? card->model_received : 0;
@@ -109,7 +132,9 @@ static union card_entry admin_entry(struct bench *b, struct input *in, uint64_t 
 	case SPECKV_ADMIN_IDENTIFY:
 	case SPECKV_ADMIN_CREATE_POOL:
 		e.data.data_address = data;
-		e.data.data_bytes = e.sqe.opcode == SPECKV_ADMIN_IDENTIFY ? sizeof(struct speckv_identify) : sizeof(d);
+		e.data.data_bytes = e.sqe.opcode == SPECKV_ADMIN_IDENTIFY
+			? sizeof(struct speckv_identify)
+			: sizeof(d);
 		memcpy(rig_at(b->rig, 0, data), &d, sizeof(d));
 		break;
 	case SPECKV_ADMIN_GET_LOG:
@@ -140,7 +165,8 @@ static union card_entry admin_entry(struct bench *b, struct input *in, uint64_t 
 		e.firmware.data_bytes = (uint32_t)take(in, 2);
 		e.firmware.total_bytes = (uint32_t)take(in, 3);
 		e.firmware.slot = (uint16_t)(take(in, 1) % 4);
-		e.firmware.data_crc32c = speckv_crc32c(0, rig_at(b->rig, 0, data), e.firmware.data_bytes);
+		e.firmware.data_crc32c =
+			speckv_crc32c(0, rig_at(b->rig, 0, data), e.firmware.data_bytes);
 		break;
 	default:
 		e.value.feature = (uint16_t)(take(in, 1) % 24);
@@ -164,11 +190,14 @@ static void mutate(union card_entry *e, struct input *in)
 
 static void poke(struct bench *b, struct input *in, unsigned int function)
 {
-	static const uint32_t places[] = { REG(CONTROL), REG(KICK), REG(INT_STATUS), REG(INT_ENABLE), REG(INT_TEST), REG(ADMIN_SQ_TAIL),
-					   REG(ADMIN_CQ_HEAD), REG(COUNTER_CONTROL), PAIR(0, BUFFER_INVALIDATE), PAIR(0, SIZE), PAIR(0, CONTROL),
-					   PAIR(1, CONTROL), PAIR(1, SIZE), BELL(0, SQ_TAIL), BELL(0, CQ_HEAD), BELL(1, SQ_TAIL), BELL(3, CQ_HEAD) };
+	static const uint32_t places[] = { REG(CONTROL), REG(KICK), REG(INT_STATUS),
+		REG(INT_ENABLE), REG(INT_TEST), REG(ADMIN_SQ_TAIL), REG(ADMIN_CQ_HEAD),
+		REG(COUNTER_CONTROL), PAIR(0, BUFFER_INVALIDATE), PAIR(0, SIZE), PAIR(0, CONTROL),
+		PAIR(1, CONTROL), PAIR(1, SIZE), BELL(0, SQ_TAIL), BELL(0, CQ_HEAD),
+		BELL(1, SQ_TAIL), BELL(3, CQ_HEAD) };
 	uint8_t pick = (uint8_t)take(in, 1);
-	uint32_t at = pick < 220 ? places[pick % (sizeof(places) / sizeof(places[0]))] : (uint32_t)take(in, 3);
+	uint32_t at = pick < 220 ? places[pick % (sizeof(places) / sizeof(places[0]))]
+				 : (uint32_t)take(in, 3);
 
 	rig_write(b->rig, function, at, (uint32_t)interesting(in));
 	rig_read(b->rig, function, (uint32_t)take(in, 3));
@@ -202,15 +231,20 @@ static void accounts_hold(struct speckv_card *card)
 				held[a] += block->holders >> a & 1;
 		}
 		speckv_pace_figures(&pool->pace, &pace);
-		CHECK(pace.depth >= 1 && pace.depth <= 16 && pace.used <= pace.settled && pace.settled <= 16 && pace.won <= pace.decided &&
-		      pace.decided <= 64 && pace.guarded <= 1, "figures of pool %u", n);
+		CHECK(pace.depth >= 1 && pace.depth <= 16 && pace.used <= pace.settled &&
+				pace.settled <= 16 && pace.won <= pace.decided &&
+				pace.decided <= 64 && pace.guarded <= 1,
+			"figures of pool %u", n);
 		EQUAL(pool->used_pages, used);
 		EQUAL(pool->stored_bytes, stored);
 	}
 	for (unsigned int a = 0; a < CARD_AGENTS; a++) {
 		EQUAL(card->agents[a].used, held[a] != 0);
 		if (held[a])
-			EQUAL(card->functions[card->agents[a].function]->pair[card->agents[a].queue].held, held[a]);
+			EQUAL(card->functions[card->agents[a].function]
+					->pair[card->agents[a].queue]
+					.held,
+				held[a]);
 	}
 }
 
@@ -233,9 +267,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	victim.client = rig_queue(b.rig, 2, 0, 4, 6);
 	copy = rig_at(b.rig, 2, rig_alloc(b.rig, 2, 1u << 16));
 	memcpy(copy, rig_at(b.rig, 1, b.raw), b.block_bytes);
-	client_buffer(&victim.client, BUFFER_RAW, HOST_BASE + 2 * HOST_STEP + (uint64_t)(copy - b.rig->host[2]), 1u << 16, SPECKV_BUFFER_CARD_READS);
-	client_buffer(&victim.client, BUFFER_IDENTITY, rig_alloc(b.rig, 2, 4096), 4096, SPECKV_BUFFER_CARD_READS);
-	client_buffer(&victim.client, BUFFER_OUT, rig_alloc(b.rig, 2, 1u << 17), 1u << 17, SPECKV_BUFFER_CARD_WRITES);
+	client_buffer(&victim.client, BUFFER_RAW,
+		HOST_BASE + 2 * HOST_STEP + (uint64_t)(copy - b.rig->host[2]), 1u << 16,
+		SPECKV_BUFFER_CARD_READS);
+	client_buffer(&victim.client, BUFFER_IDENTITY, rig_alloc(b.rig, 2, 4096), 4096,
+		SPECKV_BUFFER_CARD_READS);
+	client_buffer(&victim.client, BUFFER_OUT, rig_alloc(b.rig, 2, 1u << 17), 1u << 17,
+		SPECKV_BUFFER_CARD_WRITES);
 	{
 		union card_entry e = bench_write(&b, 0, 1, 1);
 		uint64_t at = b.rig->host_used[2] - (1u << 17) - 4096;
@@ -272,7 +310,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			}
 			break;
 		case 3:
-			*(uint8_t *)(b.rig->host[1] + take(&in, 3) % HOST_BYTES) = (uint8_t)take(&in, 1);
+			*(uint8_t *)(b.rig->host[1] + take(&in, 3) % HOST_BYTES) =
+				(uint8_t)take(&in, 1);
 			break;
 		default:
 			e = io_entry(&b, &in);

@@ -7,11 +7,32 @@
 
 /* In the order of speckv/predictor.h. */
 static const char *const names[TENSORS] = {
-	"edges_ms", "layers.0.input", "layers.0.recurrent", "layers.0.input_scale", "layers.0.recurrent_scale", "layers.0.bias",
-	"layers.1.input", "layers.1.recurrent", "layers.1.input_scale", "layers.1.recurrent_scale", "layers.1.bias",
-	"head", "head_scale", "head_bias",
+	"edges_ms",
+	"layers.0.input",
+	"layers.0.recurrent",
+	"layers.0.input_scale",
+	"layers.0.recurrent_scale",
+	"layers.0.bias",
+	"layers.1.input",
+	"layers.1.recurrent",
+	"layers.1.input_scale",
+	"layers.1.recurrent_scale",
+	"layers.1.bias",
+	"head",
+	"head_scale",
+	"head_bias",
 };
-enum tensor { EDGES, INPUT, RECURRENT, INPUT_SCALE, RECURRENT_SCALE, BIAS, HEAD = 11, HEAD_SCALE, HEAD_BIAS };
+enum tensor {
+	EDGES,
+	INPUT,
+	RECURRENT,
+	INPUT_SCALE,
+	RECURRENT_SCALE,
+	BIAS,
+	HEAD = 11,
+	HEAD_SCALE,
+	HEAD_BIAS
+};
 #define LAYER_1 5
 
 struct draft {
@@ -21,7 +42,8 @@ struct draft {
 	unsigned int rows[TENSORS], columns[TENSORS], width[TENSORS];
 };
 
-static void shape(struct draft *d, unsigned int i, unsigned int rows, unsigned int columns, unsigned int width)
+static void shape(struct draft *d, unsigned int i, unsigned int rows, unsigned int columns,
+	unsigned int width)
 {
 	d->rows[i] = rows;
 	d->columns[i] = columns;
@@ -35,7 +57,8 @@ static struct draft draft(unsigned int features, unsigned int bins, unsigned int
 	char table[4096];
 	uint64_t at = 0;
 	int n = snprintf(table, sizeof(table),
-			 "{\"__metadata__\":{\"format\":\"speckv-return-model\",\"version\":\"0\",\"window_ms\":\"%u\",\"note\":\"a \\\"test\\\"\"}", window_ms);
+		"{\"__metadata__\":{\"format\":\"speckv-return-model\",\"version\":\"0\",\"window_ms\":\"%u\",\"note\":\"a \\\"test\\\"\"}",
+		window_ms);
 
 	shape(&d, EDGES, bins + 1, 1, 4);
 	for (unsigned int l = 0; l < 2; l++) {
@@ -51,12 +74,17 @@ static struct draft draft(unsigned int features, unsigned int bins, unsigned int
 		uint64_t bytes = (uint64_t)d.rows[i] * d.columns[i] * d.width[i];
 		bool vector = d.width[i] == 4;
 
-		n += snprintf(table + n, sizeof(table) - (size_t)n, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[%u%s", names[i],
-			      i == EDGES ? "U32" : vector ? "I32" : "I8", d.rows[i], vector ? "]" : ",");
+		n += snprintf(table + n, sizeof(table) - (size_t)n,
+			",\"%s\":{\"dtype\":\"%s\",\"shape\":[%u%s", names[i],
+			i == EDGES	 ? "U32"
+				: vector ? "I32"
+					 : "I8",
+			d.rows[i], vector ? "]" : ",");
 		if (!vector)
 			n += snprintf(table + n, sizeof(table) - (size_t)n, "%u]", d.columns[i]);
-		n += snprintf(table + n, sizeof(table) - (size_t)n, ",\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
-			      (unsigned long long)(at + bytes));
+		n += snprintf(table + n, sizeof(table) - (size_t)n,
+			",\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
+			(unsigned long long)(at + bytes));
 		at += bytes;
 	}
 	n += snprintf(table + n, sizeof(table) - (size_t)n, "}");
@@ -76,7 +104,8 @@ static struct draft draft(unsigned int features, unsigned int bins, unsigned int
 	return d;
 }
 
-static void put(struct draft *d, unsigned int tensor, unsigned int row, unsigned int column, int32_t value)
+static void put(struct draft *d, unsigned int tensor, unsigned int row, unsigned int column,
+	int32_t value)
 {
 	uint64_t at = (uint64_t)row * d->columns[tensor] + column;
 
@@ -109,11 +138,14 @@ struct model_file model_random(uint64_t seed, unsigned int features, unsigned in
 				unsigned int inputs = i == INPUT_SCALE ? features : HIDDEN;
 
 				if (i == EDGES)
-					put(&d, i, row, 0, row ? edge += 1 + (int32_t)(n % 100000) : 0);
+					put(&d, i, row, 0,
+						row ? edge += 1 + (int32_t)(n % 100000) : 0);
 				else if (d.width[i] == 1)
 					put(&d, i, row, column, (int8_t)n);
 				else if (i == BIAS || i == BIAS + LAYER_1 || i == HEAD_BIAS)
-					put(&d, i, row, 0, (int32_t)(n % 16384) - (i == HEAD_BIAS ? 16384 : 8192));
+					put(&d, i, row, 0,
+						(int32_t)(n % 16384) -
+							(i == HEAD_BIAS ? 16384 : 8192));
 				else
 					put(&d, i, row, 0, (int32_t)(n % ((1u << 22) / inputs)));
 			}
@@ -122,7 +154,10 @@ struct model_file model_random(uint64_t seed, unsigned int features, unsigned in
 	return d.file;
 }
 
-/* Unit 0 of both layers carries the sign of the first feature on; the rest is silent. Numbers: x 2^-12 is what a gate sees. */
+/*
+ * Unit 0 of both layers carries the sign of the first feature on; the rest is silent. Numbers: x
+ * 2^-12 is what a gate sees.
+ */
 struct model_file model_of_rule(void)
 {
 	struct draft d = draft(2, 2, 30000);
@@ -131,7 +166,8 @@ struct model_file model_of_rule(void)
 	put(&d, EDGES, 2, 0, 1000000);
 	for (unsigned int l = 0; l < 2; l++) {
 		put(&d, INPUT + l * LAYER_1, 2 * HIDDEN, 0, 127);
-		put(&d, INPUT_SCALE + l * LAYER_1, 2 * HIDDEN, 0, 85000); /* +-100 * 127: about +-4 */
+		/* +-100 * 127: about +-4 */
+		put(&d, INPUT_SCALE + l * LAYER_1, 2 * HIDDEN, 0, 85000);
 		put(&d, BIAS + l * LAYER_1, 0, 0, 8 << 12); /* take it in, */
 		put(&d, BIAS + l * LAYER_1, HIDDEN, 0, -(8 << 12)); /* forget what was, */
 		put(&d, BIAS + l * LAYER_1, 3 * HIDDEN, 0, 8 << 12); /* tell it */
@@ -144,9 +180,12 @@ struct model_file model_of_rule(void)
 
 uint16_t model_load(struct client *admin, const struct model_file *model)
 {
-	uint64_t used = admin->rig->host_used[admin->function], at = rig_alloc(admin->rig, admin->function, model->length);
-	union card_entry e = { .model = { .opcode = SPECKV_ADMIN_LOAD_MODEL, .data_address = at, .data_bytes = (uint32_t)model->length,
-					  .total_bytes = (uint32_t)model->length } };
+	uint64_t used = admin->rig->host_used[admin->function],
+		 at = rig_alloc(admin->rig, admin->function, model->length);
+	union card_entry e = { .model = { .opcode = SPECKV_ADMIN_LOAD_MODEL,
+				       .data_address = at,
+				       .data_bytes = (uint32_t)model->length,
+				       .total_bytes = (uint32_t)model->length } };
 	uint16_t status;
 
 	memcpy(rig_at(admin->rig, admin->function, at), model->bytes, model->length);
@@ -158,7 +197,8 @@ uint16_t model_load(struct client *admin, const struct model_file *model)
 
 uint16_t model_unload(struct client *admin)
 {
-	union card_entry e = { .model = { .opcode = SPECKV_ADMIN_LOAD_MODEL, .flags = SPECKV_MODEL_UNLOAD } };
+	union card_entry e = { .model = { .opcode = SPECKV_ADMIN_LOAD_MODEL,
+				       .flags = SPECKV_MODEL_UNLOAD } };
 
 	return client_run(admin, &e, NULL);
 }

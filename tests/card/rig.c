@@ -15,7 +15,7 @@ uint32_t rig_below(struct rig *rig, uint32_t bound)
 	return (uint32_t)(rig_random(rig) % bound);
 }
 
-/* ---- what the card is handed -------------------------------------------------------------------------------- */
+/* ---- what the card is handed ---------------------------------------------------------------- */
 
 static uint64_t now_ns(void *arg)
 {
@@ -29,7 +29,8 @@ static uint8_t *reach(struct rig *rig, unsigned int function, uint64_t address, 
 {
 	uint64_t base = HOST_BASE + function * HOST_STEP;
 
-	if (function >= RIG_FUNCTIONS || address < base || address - base > HOST_BYTES || bytes > HOST_BYTES - (address - base)) {
+	if (function >= RIG_FUNCTIONS || address < base || address - base > HOST_BYTES ||
+		bytes > HOST_BYTES - (address - base)) {
 		rig->foreign++;
 		return NULL;
 	}
@@ -56,7 +57,8 @@ static int dma_read(void *arg, unsigned int function, uint64_t address, void *to
 	return 0;
 }
 
-static int dma_write(void *arg, unsigned int function, uint64_t address, const void *from, uint64_t bytes)
+static int dma_write(void *arg, unsigned int function, uint64_t address, const void *from,
+	uint64_t bytes)
 {
 	struct rig *rig = arg;
 	uint8_t *at = reach(rig, function, address, bytes);
@@ -74,7 +76,8 @@ static int dma_publish(void *arg, unsigned int function, uint64_t address, uint1
 	return dma_write(arg, function, address, &value, sizeof(value));
 }
 
-static void *dma_direct(void *arg, unsigned int function, uint64_t address, uint64_t bytes, bool write)
+static void *dma_direct(void *arg, unsigned int function, uint64_t address, uint64_t bytes,
+	bool write)
 {
 	struct rig *rig = arg;
 
@@ -103,7 +106,7 @@ static void note(struct rig *rig, uint64_t bytes)
 		rig->flash_ops[rig->flash_op_count++] = bytes;
 }
 
-/* ---- a cache in front of the flash -------------------------------------------------------------------------- */
+/* ---- a cache in front of the flash ---------------------------------------------------------- */
 
 #define CACHE_UNIT 512u /* that a medium writes whole */
 
@@ -126,7 +129,8 @@ static void write_back(struct rig *rig, uint64_t unit)
 /* Before units are changed: now and then one that waits is written as it is. */
 static void cache_change(struct rig *rig, uint64_t offset, uint64_t bytes)
 {
-	for (uint64_t unit = offset / CACHE_UNIT; rig->durable && unit <= (offset + bytes - 1) / CACHE_UNIT; unit++) {
+	for (uint64_t unit = offset / CACHE_UNIT;
+		rig->durable && unit <= (offset + bytes - 1) / CACHE_UNIT; unit++) {
 		if (rig->dirty[unit] && !rig_below(rig, 3))
 			write_back(rig, unit);
 		rig->dirty[unit] = 1;
@@ -136,7 +140,8 @@ static void cache_change(struct rig *rig, uint64_t offset, uint64_t bytes)
 /* All that wait are written, or, where power is lost, some of them. */
 static void cache_flush(struct rig *rig, bool lost)
 {
-	for (uint64_t unit = 0; rig->durable && unit < rig->config.flash_bytes / CACHE_UNIT; unit++) {
+	for (uint64_t unit = 0; rig->durable && unit < rig->config.flash_bytes / CACHE_UNIT;
+		unit++) {
 		if (rig->dirty[unit] && !(lost && rig_below(rig, 2)))
 			write_back(rig, unit);
 		rig->dirty[unit] = 0;
@@ -161,7 +166,9 @@ static int nor_erase(void *arg, uint64_t offset, uint64_t bytes)
 {
 	struct rig *rig = arg;
 
-	CHECK(offset % FLASH_SECTOR == 0 && bytes % FLASH_SECTOR == 0 && offset + bytes <= rig->config.flash_bytes, "whole sectors");
+	CHECK(offset % FLASH_SECTOR == 0 && bytes % FLASH_SECTOR == 0 &&
+			offset + bytes <= rig->config.flash_bytes,
+		"whole sectors");
 	if (rig->dark)
 		return -EIO;
 	note(rig, bytes);
@@ -202,7 +209,7 @@ static int nor_program(void *arg, uint64_t offset, const void *data, uint64_t by
 	return 0;
 }
 
-/* ---- power -------------------------------------------------------------------------------------------------- */
+/* ---- power ---------------------------------------------------------------------------------- */
 
 struct rig *rig_new(void)
 {
@@ -213,9 +220,16 @@ struct rig *rig_new(void)
 	rig->random = 1;
 	rig->dma_fail_at = UINT64_MAX;
 	rig->flash_budget = UINT64_MAX;
-	rig->ops = (struct speckv_card_ops){ .now_ns = now_ns, .dma_read = dma_read, .dma_write = dma_write, .dma_publish = dma_publish,
-					     .dma_direct = dma_direct, .interrupt = interrupt, .memory_sync = memory_sync,
-					     .flash_erase = nor_erase, .flash_program = nor_program, .flash_sync = nor_sync };
+	rig->ops = (struct speckv_card_ops){ .now_ns = now_ns,
+		.dma_read = dma_read,
+		.dma_write = dma_write,
+		.dma_publish = dma_publish,
+		.dma_direct = dma_direct,
+		.interrupt = interrupt,
+		.memory_sync = memory_sync,
+		.flash_erase = nor_erase,
+		.flash_program = nor_program,
+		.flash_sync = nor_sync };
 	rig->config.memory_bytes = 16u << 20;
 	rig->config.flash_slot_bytes = RIG_SLOT_BYTES;
 	rig->config.flash_bytes = speckv_card_flash_bytes(RIG_SLOT_BYTES);
@@ -236,7 +250,8 @@ struct rig *rig_new(void)
 	rig->config.memory = rig->memory;
 	rig->config.flash = rig->flash;
 	for (int i = 0; i < RIG_FUNCTIONS; i++) {
-		rig->host[i] = aligned_alloc(4096, HOST_BYTES); /* as pages are: frames want 64 bytes */
+		/* as pages are: frames want 64 bytes */
+		rig->host[i] = aligned_alloc(4096, HOST_BYTES);
 		CHECK(rig->host[i], "memory");
 		memset(rig->host[i], 0, HOST_BYTES);
 	}
@@ -270,7 +285,7 @@ void rig_free(struct rig *rig)
 	free(rig);
 }
 
-/* ---- the host's side ---------------------------------------------------------------------------------------- */
+/* ---- the host's side ------------------------------------------------------------------------ */
 
 uint64_t rig_alloc(struct rig *rig, unsigned int function, uint64_t bytes)
 {
@@ -299,7 +314,9 @@ void rig_write(struct rig *rig, unsigned int function, uint32_t offset, uint32_t
 
 unsigned int rig_function(struct rig *rig, bool admin, unsigned int pairs)
 {
-	struct speckv_card_function_config config = { .admin = admin, .queue_pairs = (uint16_t)pairs, .user = rig->user };
+	struct speckv_card_function_config config = {
+		.admin = admin, .queue_pairs = (uint16_t)pairs, .user = rig->user
+	};
 	int function = speckv_card_function_add(rig->card, &config);
 
 	CHECK(function >= 0, "%d", function);
@@ -311,7 +328,12 @@ unsigned int rig_function(struct rig *rig, bool admin, unsigned int pairs)
 
 struct client rig_admin(struct rig *rig, unsigned int function)
 {
-	struct client c = { .rig = rig, .function = function, .queue = SPECKV_ALL_QUEUES, .sq_entries = 16, .cq_entries = 16, .phase = 1 };
+	struct client c = { .rig = rig,
+		.function = function,
+		.queue = SPECKV_ALL_QUEUES,
+		.sq_entries = 16,
+		.cq_entries = 16,
+		.phase = 1 };
 
 	c.sq = rig_alloc(rig, function, c.sq_entries * 64);
 	c.cq = rig_alloc(rig, function, c.cq_entries * 16);
@@ -327,9 +349,15 @@ struct client rig_admin(struct rig *rig, unsigned int function)
 
 #define RIG_BUFFERS 8
 
-struct client rig_queue(struct rig *rig, unsigned int function, unsigned int queue, unsigned int sq_log2, unsigned int cq_log2)
+struct client rig_queue(struct rig *rig, unsigned int function, unsigned int queue,
+	unsigned int sq_log2, unsigned int cq_log2)
 {
-	struct client c = { .rig = rig, .function = function, .queue = queue, .sq_entries = 1u << sq_log2, .cq_entries = 1u << cq_log2, .phase = 1 };
+	struct client c = { .rig = rig,
+		.function = function,
+		.queue = queue,
+		.sq_entries = 1u << sq_log2,
+		.cq_entries = 1u << cq_log2,
+		.phase = 1 };
 
 	c.sq = rig_alloc(rig, function, c.sq_entries * 64);
 	c.cq = rig_alloc(rig, function, c.cq_entries * 16);
@@ -341,17 +369,20 @@ struct client rig_queue(struct rig *rig, unsigned int function, unsigned int que
 	rig_write(rig, function, PAIR(queue, BUFFER_TABLE.LO), (uint32_t)c.table);
 	rig_write(rig, function, PAIR(queue, BUFFER_TABLE.HI), (uint32_t)(c.table >> 32));
 	rig_write(rig, function, PAIR(queue, BUFFER_COUNT), RIG_BUFFERS);
-	rig_write(rig, function, PAIR(queue, SIZE), sq_log2 | cq_log2 << 8 | (queue + 1) << 16 | 1u << 31);
+	rig_write(rig, function, PAIR(queue, SIZE),
+		sq_log2 | cq_log2 << 8 | (queue + 1) << 16 | 1u << 31);
 	rig_write(rig, function, PAIR(queue, CONTROL), 1);
 	EQUAL(rig_read(rig, function, PAIR(queue, STATUS)), QUEUE_ENABLED);
 	return c;
 }
 
-void client_buffer(struct client *c, unsigned int index, uint64_t address, uint64_t bytes, uint32_t flags)
+void client_buffer(struct client *c, unsigned int index, uint64_t address, uint64_t bytes,
+	uint32_t flags)
 {
 	struct speckv_buffer_entry *table = rig_at(c->rig, c->function, c->table);
 
-	table[index] = (struct speckv_buffer_entry){ .address = address, .bytes = bytes, .flags = flags };
+	table[index] =
+		(struct speckv_buffer_entry){ .address = address, .bytes = bytes, .flags = flags };
 	rig_write(c->rig, c->function, PAIR(c->queue, BUFFER_INVALIDATE), index | 1u << 31);
 }
 
@@ -363,7 +394,9 @@ uint16_t client_submit(struct client *c, const void *entry)
 	sqe->command_id = c->next_id;
 	c->next_id = (uint16_t)((c->next_id + 1) % 0x8000);
 	c->sq_tail = (c->sq_tail + 1) % c->sq_entries;
-	rig_write(c->rig, c->function, c->queue == SPECKV_ALL_QUEUES ? REG(ADMIN_SQ_TAIL) : BELL(c->queue, SQ_TAIL), c->sq_tail);
+	rig_write(c->rig, c->function,
+		c->queue == SPECKV_ALL_QUEUES ? REG(ADMIN_SQ_TAIL) : BELL(c->queue, SQ_TAIL),
+		c->sq_tail);
 	return sqe->command_id;
 }
 
@@ -377,7 +410,9 @@ bool client_poll(struct client *c, struct speckv_cqe *out)
 	c->cq_head = (c->cq_head + 1) % c->cq_entries;
 	if (!c->cq_head)
 		c->phase ^= 1;
-	rig_write(c->rig, c->function, c->queue == SPECKV_ALL_QUEUES ? REG(ADMIN_CQ_HEAD) : BELL(c->queue, CQ_HEAD), c->cq_head);
+	rig_write(c->rig, c->function,
+		c->queue == SPECKV_ALL_QUEUES ? REG(ADMIN_CQ_HEAD) : BELL(c->queue, CQ_HEAD),
+		c->cq_head);
 	return true;
 }
 
@@ -402,7 +437,9 @@ uint16_t client_run(struct client *c, const void *entry, uint64_t *result)
 
 struct speckv_pool_description rig_pool(const char *name, uint64_t capacity, uint32_t codec)
 {
-	struct speckv_pool_description d = { .capacity_bytes = capacity, .page_bytes = BENCH_PAGE, .codec = codec, .mode = 0600 };
+	struct speckv_pool_description d = {
+		.capacity_bytes = capacity, .page_bytes = BENCH_PAGE, .codec = codec, .mode = 0600
+	};
 
 	snprintf(d.name, sizeof(d.name), "%s", name);
 	snprintf((char *)d.uuid, sizeof(d.uuid), "uuid-%s", name);
@@ -417,28 +454,39 @@ struct speckv_pool_description rig_pool(const char *name, uint64_t capacity, uin
 uint16_t rig_create(struct client *admin, const struct speckv_pool_description *d, uint64_t *number)
 {
 	uint64_t data = rig_alloc(admin->rig, admin->function, sizeof(*d));
-	struct speckv_cmd_data command = { .opcode = SPECKV_ADMIN_CREATE_POOL, .data_address = data, .data_bytes = sizeof(*d) };
+	struct speckv_cmd_data command = {
+		.opcode = SPECKV_ADMIN_CREATE_POOL, .data_address = data, .data_bytes = sizeof(*d)
+	};
 
 	memcpy(rig_at(admin->rig, admin->function, data), d, sizeof(*d));
 	return client_run(admin, &command, number);
 }
 
-uint16_t rig_grant(struct client *admin, unsigned int function, unsigned int queue, unsigned int pool, const uint8_t *uuid, uint32_t rights)
+uint16_t rig_grant(struct client *admin, unsigned int function, unsigned int queue,
+	unsigned int pool, const uint8_t *uuid, uint32_t rights)
 {
-	struct speckv_cmd_grant command = { .opcode = SPECKV_ADMIN_GRANT, .pool = (uint16_t)pool, .function = (uint16_t)function,
-					    .queue = (uint16_t)queue, .rights = rights };
+	struct speckv_cmd_grant command = { .opcode = SPECKV_ADMIN_GRANT,
+		.pool = (uint16_t)pool,
+		.function = (uint16_t)function,
+		.queue = (uint16_t)queue,
+		.rights = rights };
 
 	memcpy(command.uuid, uuid, 16);
 	return client_run(admin, &command, NULL);
 }
 
-uint16_t rig_log(struct client *admin, uint16_t log, uint16_t pool, uint64_t after, void *entries, uint32_t bytes,
-		 struct speckv_log_header *header)
+uint16_t rig_log(struct client *admin, uint16_t log, uint16_t pool, uint64_t after, void *entries,
+	uint32_t bytes, struct speckv_log_header *header)
 {
 	uint32_t all = (uint32_t)sizeof(*header) + bytes;
-	uint64_t used = admin->rig->host_used[admin->function], data = rig_alloc(admin->rig, admin->function, all);
-	struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG, .data_address = data, .data_bytes = all, .log = log, .pool = pool,
-					  .after = after };
+	uint64_t used = admin->rig->host_used[admin->function],
+		 data = rig_alloc(admin->rig, admin->function, all);
+	struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG,
+		.data_address = data,
+		.data_bytes = all,
+		.log = log,
+		.pool = pool,
+		.after = after };
 	uint16_t status = client_run(admin, &command, NULL);
 	uint8_t *at = rig_at(admin->rig, admin->function, data);
 
@@ -448,7 +496,7 @@ uint16_t rig_log(struct client *admin, uint16_t log, uint16_t pool, uint64_t aft
 	return status;
 }
 
-/* ---- a card that is ready to store ------------------------------------------------------------------------- */
+/* ---- a card that is ready to store ---------------------------------------------------------- */
 
 void bench_connect(struct bench *b)
 {
@@ -464,7 +512,8 @@ void bench_connect(struct bench *b)
 	client_buffer(&b->client, BUFFER_RAW, b->raw, 1u << 16, SPECKV_BUFFER_CARD_READS);
 	client_buffer(&b->client, BUFFER_IDENTITY, b->identity, 4096, SPECKV_BUFFER_CARD_READS);
 	client_buffer(&b->client, BUFFER_OUT, b->out, 1u << 17, SPECKV_BUFFER_CARD_WRITES);
-	client_buffer(&b->client, BUFFER_BOTH, b->frames, 1u << 17, SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES);
+	client_buffer(&b->client, BUFFER_BOTH, b->frames, 1u << 17,
+		SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES);
 }
 
 void bench_begin(struct bench *b, uint32_t codec)
@@ -480,7 +529,9 @@ void bench_begin(struct bench *b, uint32_t codec)
 	EQUAL(b->pool, 1);
 	memcpy(b->uuid, d.uuid, 16);
 	b->block_bytes = 2 * 2 * 64 * 64 * 2;
-	EQUAL(rig_grant(&b->admin, 1, SPECKV_ALL_QUEUES, 1, b->uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
+	EQUAL(rig_grant(&b->admin, 1, SPECKV_ALL_QUEUES, 1, b->uuid,
+		      SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE),
+		0);
 	bench_fill(b, 7);
 }
 
@@ -502,9 +553,16 @@ void bench_fill(struct bench *b, uint64_t seed)
 union card_entry bench_write(struct bench *b, uint64_t address, uint64_t generation, uint8_t key)
 {
 	struct speckv_block_identity identity = { .generation = generation };
-	union card_entry e = { .write = { .opcode = SPECKV_IO_WRITE, .pool = (uint16_t)b->pool, .buffer = BUFFER_RAW, .address = address,
-					  .bytes = (uint32_t)b->block_bytes, .capacity = 10 * BENCH_PAGE, .identity_buffer = BUFFER_IDENTITY,
-					  .codec = b->rig->card->pools[b->pool].record.description.codec & 0xff } };
+	union card_entry e = {
+		.write = { .opcode = SPECKV_IO_WRITE,
+			.pool = (uint16_t)b->pool,
+			.buffer = BUFFER_RAW,
+			.address = address,
+			.bytes = (uint32_t)b->block_bytes,
+			.capacity = 10 * BENCH_PAGE,
+			.identity_buffer = BUFFER_IDENTITY,
+			.codec = b->rig->card->pools[b->pool].record.description.codec & 0xff }
+	};
 
 	memset(identity.key, key, sizeof(identity.key));
 	memcpy(rig_at(b->rig, 1, b->identity), &identity, sizeof(identity));
@@ -513,21 +571,27 @@ union card_entry bench_write(struct bench *b, uint64_t address, uint64_t generat
 
 union card_entry bench_read(struct bench *b, uint64_t address, uint64_t generation, uint8_t key)
 {
-	union card_entry e = { .read = { .opcode = SPECKV_IO_READ, .pool = (uint16_t)b->pool, .buffer = BUFFER_OUT, .address = address,
-					 .capacity = 1u << 17, .generation = generation } };
+	union card_entry e = { .read = { .opcode = SPECKV_IO_READ,
+				       .pool = (uint16_t)b->pool,
+				       .buffer = BUFFER_OUT,
+				       .address = address,
+				       .capacity = 1u << 17,
+				       .generation = generation } };
 
 	memset(e.read.key_prefix, key, sizeof(e.read.key_prefix));
 	return e;
 }
 
-uint16_t bench_put(struct bench *b, uint64_t address, uint64_t generation, uint8_t key, uint64_t *result)
+uint16_t bench_put(struct bench *b, uint64_t address, uint64_t generation, uint8_t key,
+	uint64_t *result)
 {
 	union card_entry e = bench_write(b, address, generation, key);
 
 	return client_run(&b->client, &e, result);
 }
 
-uint16_t bench_get(struct bench *b, uint64_t address, uint64_t generation, uint8_t key, uint64_t *result)
+uint16_t bench_get(struct bench *b, uint64_t address, uint64_t generation, uint8_t key,
+	uint64_t *result)
 {
 	union card_entry e = bench_read(b, address, generation, key);
 

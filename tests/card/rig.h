@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the card's tests stand on: a host with memory of its own for every function, flash that power can be cut from at any byte, a
- * clock, and the client's side of a queue pair.
+ * What the card's tests stand on: a host with memory of its own for every function, flash that
+ * power can be cut from at any byte, a clock, and the client's side of a queue pair.
  */
 #ifndef TEST_CARD_RIG_H
 #define TEST_CARD_RIG_H
@@ -16,21 +16,27 @@
 
 #include "card/internal.h"
 
-#define CHECK(condition, ...)                                                  \
-	do {                                                                   \
-		if (!(condition)) {                                            \
+#define CHECK(condition, ...)                                                           \
+	do {                                                                            \
+		if (!(condition)) {                                                     \
 			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-			fprintf(stderr, __VA_ARGS__);                          \
-			fputc('\n', stderr);                                   \
-			exit(1);                                               \
-		}                                                              \
+			fprintf(stderr, __VA_ARGS__);                                   \
+			fputc('\n', stderr);                                            \
+			exit(1);                                                        \
+		}                                                                       \
 	} while (0)
 
-#define EQUAL(a, b) CHECK((uint64_t)(a) == (uint64_t)(b), "0x%llx, expected 0x%llx", (unsigned long long)(a), (unsigned long long)(b))
+#define EQUAL(a, b)                                                                               \
+	CHECK((uint64_t)(a) == (uint64_t)(b), "0x%llx, expected 0x%llx", (unsigned long long)(a), \
+		(unsigned long long)(b))
 
 #define REG(member) ((uint32_t)offsetof(speckv_regs_t, member))
-#define PAIR(n, member) (REG(QUEUES) + 64 * (n) + (uint32_t)offsetof(speckv_regs__QUEUES__PAIRx__stride40_t, member))
-#define BELL(n, member) (REG(DOORBELLS) + 4096 * ((n) / 16) + 64 * ((n) % 16) + (uint32_t)offsetof(speckv_regs__DOORBELLS__PAGEx__SLOTx__stride40_t, member))
+#define PAIR(n, member)           \
+	(REG(QUEUES) + 64 * (n) + \
+		(uint32_t)offsetof(speckv_regs__QUEUES__PAIRx__stride40_t, member))
+#define BELL(n, member)                                         \
+	(REG(DOORBELLS) + 4096 * ((n) / 16) + 64 * ((n) % 16) + \
+		(uint32_t)offsetof(speckv_regs__DOORBELLS__PAGEx__SLOTx__stride40_t, member))
 
 #define HOST_BASE UINT64_C(0x7000000000)
 #define HOST_STEP UINT64_C(0x0100000000) /* from one function's addresses to the next's */
@@ -57,14 +63,19 @@ struct rig {
 	uint64_t worn; /* a byte of flash that no erase sets to ones; 0: none */
 	uint64_t flash_budget; /* bytes until power is cut; UINT64_MAX: never */
 	bool dark;
-	uint8_t *durable, *dirty; /* rig_flash_cache(): the medium, and a byte per unit of it that waits; NULL: there is no cache */
+	/*
+	 * rig_flash_cache(): the medium, and a byte per unit of it that waits; NULL: there is no
+	 * cache
+	 */
+	uint8_t *durable, *dirty;
 	uint64_t flash_ops[1024]; /* bytes of each erase and program, when flash_log is set */
 	unsigned int flash_op_count;
 	bool flash_log;
 	unsigned int syncs;
 	uint64_t random;
 	/* Called with every access to host memory: what a hostile peer does meanwhile. */
-	void (*peer)(struct rig *rig, unsigned int function, uint64_t address, uint64_t bytes, bool write);
+	void (*peer)(struct rig *rig, unsigned int function, uint64_t address, uint64_t bytes,
+		bool write);
 };
 
 /* One queue pair, or the admin queue, from its client's side. */
@@ -78,7 +89,10 @@ struct client {
 
 struct rig *rig_new(void);
 void rig_free(struct rig *rig);
-/* From here on what is written to flash waits in a cache until it is synced: a restart finds any part of it written, in any order. */
+/*
+ * From here on what is written to flash waits in a cache until it is synced: a restart finds any
+ * part of it written, in any order.
+ */
 void rig_flash_cache(struct rig *rig);
 /* Power off and on with what memory and flash hold. Connections are gone. */
 void rig_restart(struct rig *rig);
@@ -93,21 +107,29 @@ uint32_t rig_below(struct rig *rig, uint32_t bound);
 /* A function with its admin queue running (admin) or just enabled. */
 unsigned int rig_function(struct rig *rig, bool admin, unsigned int pairs);
 struct client rig_admin(struct rig *rig, unsigned int function);
-struct client rig_queue(struct rig *rig, unsigned int function, unsigned int queue, unsigned int sq_log2, unsigned int cq_log2);
+struct client rig_queue(struct rig *rig, unsigned int function, unsigned int queue,
+	unsigned int sq_log2, unsigned int cq_log2);
 uint16_t client_submit(struct client *client, const void *entry);
 /* The next completion, if there is one. */
 bool client_poll(struct client *client, struct speckv_cqe *out);
 /* Submit, run, wait: status. */
 uint16_t client_run(struct client *client, const void *entry, uint64_t *result);
-void client_buffer(struct client *client, unsigned int index, uint64_t address, uint64_t bytes, uint32_t flags);
+void client_buffer(struct client *client, unsigned int index, uint64_t address, uint64_t bytes,
+	uint32_t flags);
 
 /* Commands. */
 struct speckv_pool_description rig_pool(const char *name, uint64_t capacity, uint32_t codec);
-uint16_t rig_create(struct client *admin, const struct speckv_pool_description *description, uint64_t *number);
-uint16_t rig_grant(struct client *admin, unsigned int function, unsigned int queue, unsigned int pool, const uint8_t *uuid, uint32_t rights);
-uint16_t rig_log(struct client *admin, uint16_t log, uint16_t pool, uint64_t after, void *entries, uint32_t bytes, struct speckv_log_header *header);
+uint16_t rig_create(struct client *admin, const struct speckv_pool_description *description,
+	uint64_t *number);
+uint16_t rig_grant(struct client *admin, unsigned int function, unsigned int queue,
+	unsigned int pool, const uint8_t *uuid, uint32_t rights);
+uint16_t rig_log(struct client *admin, uint16_t log, uint16_t pool, uint64_t after, void *entries,
+	uint32_t bytes, struct speckv_log_header *header);
 
-/* A card with an admin function (0), one pool (number 1), a client's queue pair (function 1, queue 0) with rights, and buffers. */
+/*
+ * A card with an admin function (0), one pool (number 1), a client's queue pair (function 1, queue
+ * 0) with rights, and buffers.
+ */
 struct bench {
 	struct rig *rig;
 	struct client admin, client;
@@ -126,7 +148,9 @@ void bench_end(struct bench *b);
 void bench_fill(struct bench *b, uint64_t seed); /* the raw block */
 union card_entry bench_write(struct bench *b, uint64_t address, uint64_t generation, uint8_t key);
 union card_entry bench_read(struct bench *b, uint64_t address, uint64_t generation, uint8_t key);
-uint16_t bench_put(struct bench *b, uint64_t address, uint64_t generation, uint8_t key, uint64_t *result);
-uint16_t bench_get(struct bench *b, uint64_t address, uint64_t generation, uint8_t key, uint64_t *result);
+uint16_t bench_put(struct bench *b, uint64_t address, uint64_t generation, uint8_t key,
+	uint64_t *result);
+uint16_t bench_get(struct bench *b, uint64_t address, uint64_t generation, uint8_t key,
+	uint64_t *result);
 
 #endif

@@ -2,18 +2,19 @@
 /* Admin commands: good ones, bad ones, logs. */
 #include "rig.h"
 
-#define WRONG(member, value, expected)                                         \
-	do {                                                                   \
-		union card_entry wrong = good;                                 \
-		wrong.member = (value);                                        \
-		EQUAL(client_run(&b.admin, &wrong, NULL), expected);           \
+#define WRONG(member, value, expected)                               \
+	do {                                                         \
+		union card_entry wrong = good;                       \
+		wrong.member = (value);                              \
+		EQUAL(client_run(&b.admin, &wrong, NULL), expected); \
 	} while (0)
 
 static void identify_says_what_the_registers_say(void)
 {
 	struct bench b;
 	struct speckv_identify *id;
-	union card_entry good = { .data = { .opcode = SPECKV_ADMIN_IDENTIFY, .data_bytes = sizeof(*id) } };
+	union card_entry good = { .data = { .opcode = SPECKV_ADMIN_IDENTIFY,
+					  .data_bytes = sizeof(*id) } };
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
 	good.data.data_address = rig_alloc(b.rig, 0, sizeof(*id));
@@ -22,8 +23,11 @@ static void identify_says_what_the_registers_say(void)
 	EQUAL(id->rtl_revision, rig_read(b.rig, 0, REG(RTL_REVISION)));
 	EQUAL(id->caps, rig_read(b.rig, 0, REG(CAPS)));
 	EQUAL(id->codec_modes, rig_read(b.rig, 0, REG(CODEC_MODES)));
-	EQUAL(id->memory_bytes, rig_read(b.rig, 0, REG(MEMORY_BYTES.LO)) | (uint64_t)rig_read(b.rig, 0, REG(MEMORY_BYTES.HI)) << 32);
-	CHECK(!memcmp(id->uuid, b.rig->config.uuid, 16) && !strcmp(id->part, b.rig->config.part), "identity");
+	EQUAL(id->memory_bytes,
+		rig_read(b.rig, 0, REG(MEMORY_BYTES.LO)) |
+			(uint64_t)rig_read(b.rig, 0, REG(MEMORY_BYTES.HI)) << 32);
+	CHECK(!memcmp(id->uuid, b.rig->config.uuid, 16) && !strcmp(id->part, b.rig->config.part),
+		"identity");
 	EQUAL(id->pools, 1);
 	CHECK(id->memory_free_bytes <= id->memory_bytes - (1u << 20), "a pool takes memory");
 	WRONG(data.data_bytes, 64, SPECKV_STATUS_INVALID);
@@ -47,12 +51,12 @@ static void pools_are_described_exactly_or_refused(void)
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
 	good = rig_pool("second", 1u << 19, SPECKV_CODEC_INT8_DELTA_RLE);
-#define REFUSED(change, expected)                                              \
-	do {                                                                   \
-		d = good;                                                      \
-		change;                                                        \
-		EQUAL(rig_create(&b.admin, &d, &number), expected);            \
-		b.rig->host_used[0] -= 4096;                                   \
+#define REFUSED(change, expected)                                   \
+	do {                                                        \
+		d = good;                                           \
+		change;                                             \
+		EQUAL(rig_create(&b.admin, &d, &number), expected); \
+		b.rig->host_used[0] -= 4096;                        \
 	} while (0)
 	REFUSED(d.name[0] = 0, SPECKV_STATUS_INVALID);
 	REFUSED(d.name[0] = '.', SPECKV_STATUS_INVALID);
@@ -86,7 +90,8 @@ static void pools_are_described_exactly_or_refused(void)
 	EQUAL(header.entries, 2);
 	EQUAL(header.entry_bytes, sizeof(all[0]));
 	EQUAL(all[1].pool, 2);
-	CHECK(all[1].generation > all[0].generation && all[1].state == SPECKV_POOL_ACTIVE, "generations grow");
+	CHECK(all[1].generation > all[0].generation && all[1].state == SPECKV_POOL_ACTIVE,
+		"generations grow");
 	CHECK(!strcmp(all[1].name, "second"), "name");
 	EQUAL(rig_log(&b.admin, SPECKV_LOG_POOLS, 0, 1, all, sizeof(all), &header), 0);
 	EQUAL(header.entries, 1);
@@ -130,7 +135,10 @@ static void resize_moves_no_frame_and_loses_none(void)
 	EQUAL(client_run(&b.admin, &good, NULL), SPECKV_STATUS_BUSY);
 	EQUAL(bench_get(&b, 1u << 20, 1, 1, NULL), 0);
 	{
-		union card_entry e = { .range = { .opcode = SPECKV_IO_INVALIDATE, .pool = 1, .address = 1u << 20, .bytes = 10 * BENCH_PAGE } };
+		union card_entry e = { .range = { .opcode = SPECKV_IO_INVALIDATE,
+					       .pool = 1,
+					       .address = 1u << 20,
+					       .bytes = 10 * BENCH_PAGE } };
 
 		EQUAL(client_run(&b.client, &e, NULL), 0);
 	}
@@ -143,7 +151,8 @@ static void resize_moves_no_frame_and_loses_none(void)
 
 static bool memory_has(const struct rig *rig, const void *what, size_t bytes)
 {
-	return memmem(rig->memory + rig->card->layout.first_page, rig->card->layout.pages * SPECKV_CARD_PAGE_BYTES, what, bytes);
+	return memmem(rig->memory + rig->card->layout.first_page,
+		rig->card->layout.pages * SPECKV_CARD_PAGE_BYTES, what, bytes);
 }
 
 static void deleted_pools_leave_nothing_behind(void)
@@ -216,7 +225,8 @@ static bool staged_has(struct rig *rig, const void *needle, uint64_t bytes)
 {
 	const struct speckv_card *card = rig->card;
 
-	return memmem(rig->memory + card->layout.stage, card->config.stage_bytes, needle, bytes) != NULL;
+	return memmem(rig->memory + card->layout.stage, card->config.stage_bytes, needle, bytes) !=
+		NULL;
 }
 
 /* Decode a block, or `layers` of it from the first on, into staging memory. */
@@ -234,8 +244,11 @@ static uint16_t stage(struct bench *b, uint64_t address, uint64_t generation, ui
 
 static void staging_memory_keeps_nothing_that_is_no_longer_staged(void)
 {
-	union card_entry sanitize = { .pool = { .opcode = SPECKV_ADMIN_SANITIZE, .action = SPECKV_SANITIZE_FREE } }, delete;
-	union card_entry reset = { .value = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_CARD } };
+	union card_entry sanitize = { .pool = { .opcode = SPECKV_ADMIN_SANITIZE,
+					      .action = SPECKV_SANITIZE_FREE } },
+			 delete;
+	union card_entry reset = { .value = { .opcode = SPECKV_ADMIN_RESET,
+					   .value = SPECKV_RESET_CARD } };
 	uint8_t head[64], tail[64];
 	struct bench b;
 
@@ -251,11 +264,14 @@ static void staging_memory_keeps_nothing_that_is_no_longer_staged(void)
 	rig_restart(b.rig);
 	CHECK(!staged_has(b.rig, head, 64) && !staged_has(b.rig, tail, 64), "a start clears it");
 	bench_connect(&b);
-	memcpy(b.rig->memory + b.rig->card->layout.stage + b.rig->card->config.stage_bytes - 64, tail, 64);
+	memcpy(b.rig->memory + b.rig->card->layout.stage + b.rig->card->config.stage_bytes - 64,
+		tail, 64);
 	EQUAL(client_run(&b.admin, &sanitize, NULL), 0);
 	CHECK(!staged_has(b.rig, tail, 64), "SANITIZE clears it whole");
 	/* A reset of the card. */
-	EQUAL(rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, 1, b.uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
+	EQUAL(rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, 1, b.uuid,
+		      SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE),
+		0);
 	EQUAL(stage(&b, 0, 1, 0), 0);
 	CHECK(staged_has(b.rig, head, 64), "staged");
 	EQUAL(client_run(&b.admin, &reset, NULL), 0);
@@ -268,10 +284,13 @@ static void staging_memory_keeps_nothing_that_is_no_longer_staged(void)
 	rig_restart(b.rig);
 	bench_connect(&b);
 	{
-		struct speckv_pool_description d = rig_pool("first", 1u << 20, SPECKV_CODEC_INT8_DELTA_RLE);
+		struct speckv_pool_description d =
+			rig_pool("first", 1u << 20, SPECKV_CODEC_INT8_DELTA_RLE);
 
 		EQUAL(rig_create(&b.admin, &d, &b.pool), 0);
-		EQUAL(rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, 1, b.uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
+		EQUAL(rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, 1, b.uuid,
+			      SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE),
+			0);
 	}
 	for (uint64_t i = 0; i < 3; i++) {
 		bench_fill(&b, 7 + i);
@@ -284,10 +303,12 @@ static void staging_memory_keeps_nothing_that_is_no_longer_staged(void)
 	EQUAL(stage(&b, 10 * BENCH_PAGE, 2, 0), 0);
 	CHECK(staged_has(b.rig, head, 64) && staged_has(b.rig, tail, 64), "staged");
 	EQUAL(stage(&b, 20 * BENCH_PAGE, 3, 1), 0);
-	CHECK(!staged_has(b.rig, head, 64) && !staged_has(b.rig, tail, 64), "the rest of it goes, too");
+	CHECK(!staged_has(b.rig, head, 64) && !staged_has(b.rig, tail, 64),
+		"the rest of it goes, too");
 	delete = pool_entry(&b, SPECKV_ADMIN_DELETE_POOL);
 	EQUAL(client_run(&b.admin, &delete, NULL), 0);
-	CHECK(card_zero(b.rig->memory + b.rig->card->layout.stage, b.rig->card->config.stage_bytes), "and all of it with the pool");
+	CHECK(card_zero(b.rig->memory + b.rig->card->layout.stage, b.rig->card->config.stage_bytes),
+		"and all of it with the pool");
 	bench_end(&b);
 }
 
@@ -306,7 +327,8 @@ static void logs_page_through_and_say_what_was_lost(void)
 		EQUAL(bench_get(&b, i % 20 * BENCH_PAGE, 1, 1, NULL), SPECKV_STATUS_NOT_FOUND);
 		b.rig->now += UINT64_C(1000000000); /* slowly enough for each to be entered */
 	}
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 0, errors, 300 * sizeof(*errors), &header), 0);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 0, errors, 300 * sizeof(*errors), &header),
+		0);
 	EQUAL(header.entries, 256);
 	EQUAL(header.lost, 44);
 	EQUAL(header.last, 300);
@@ -316,14 +338,17 @@ static void logs_page_through_and_say_what_was_lost(void)
 	EQUAL(errors[0].function, 1);
 	EQUAL(errors[0].opcode, SPECKV_IO_READ);
 	EQUAL(errors[0].address, 44 % 20 * BENCH_PAGE);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 298, errors, 300 * sizeof(*errors), &header), 0);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 298, errors, 300 * sizeof(*errors), &header),
+		0);
 	EQUAL(header.entries, 2);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 60, errors, 3 * sizeof(*errors) + 1, &header), 0);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 60, errors, 3 * sizeof(*errors) + 1, &header),
+		0);
 	EQUAL(header.entries, 3);
 	EQUAL(errors[2].sequence, 63);
 	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
 	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_COUNTERS, 1, 0, &counters, sizeof(counters), &header), 0);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_COUNTERS, 1, 0, &counters, sizeof(counters), &header),
+		0);
 	EQUAL(counters.counters[SPECKV_COUNT_PUTS], 1);
 	EQUAL(counters.counters[SPECKV_COUNT_GETS], 301);
 	EQUAL(counters.counters[SPECKV_COUNT_HITS], 1);
@@ -336,7 +361,8 @@ static void logs_page_through_and_say_what_was_lost(void)
 			gets += counters.histograms[SPECKV_HIST_GET][i];
 		EQUAL(gets, 1);
 	}
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_COUNTERS, 2, 0, &counters, sizeof(counters), &header), SPECKV_STATUS_NO_POOL);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_COUNTERS, 2, 0, &counters, sizeof(counters), &header),
+		SPECKV_STATUS_NO_POOL);
 	EQUAL(rig_log(&b.admin, 0x77, 0, 0, &counters, 0, &header), SPECKV_STATUS_NO_LOG);
 	EQUAL(rig_log(&b.admin, SPECKV_LOG_HEALTH, 0, 0, &health, sizeof(health), &header), 0);
 	EQUAL(health.state, 0);
@@ -355,8 +381,11 @@ static void logs_page_through_and_say_what_was_lost(void)
 static void features_have_bounds(void)
 {
 	struct bench b;
-	union card_entry good = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE, .feature = SPECKV_FEATURE_PREFETCH_DEPTH, .value = 4 } };
-	union card_entry get = { .value = { .opcode = SPECKV_ADMIN_GET_FEATURE, .feature = SPECKV_FEATURE_PREFETCH_DEPTH } };
+	union card_entry good = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE,
+					  .feature = SPECKV_FEATURE_PREFETCH_DEPTH,
+					  .value = 4 } };
+	union card_entry get = { .value = { .opcode = SPECKV_ADMIN_GET_FEATURE,
+					 .feature = SPECKV_FEATURE_PREFETCH_DEPTH } };
 	uint64_t value;
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
@@ -374,7 +403,8 @@ static void features_have_bounds(void)
 	WRONG(value.value, 105000, SPECKV_STATUS_INVALID);
 	good.value.value = 40000;
 	EQUAL(client_run(&b.admin, &good, NULL), 0);
-	CHECK(rig_read(b.rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__THROTTLED_bm, "45 degrees are too many now");
+	CHECK(rig_read(b.rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__THROTTLED_bm,
+		"45 degrees are too many now");
 	/* Saved ones come back after a power cycle, others do not. */
 	good.value.feature = SPECKV_FEATURE_RECALL_TIMEOUT_MS;
 	good.value.value = 77;
@@ -389,7 +419,10 @@ static void features_have_bounds(void)
 
 static void pool_features_are_kept_with_the_pool(void)
 {
-	static const struct { uint16_t feature; uint64_t value, bad; } all[] = {
+	static const struct {
+		uint16_t feature;
+		uint64_t value, bad;
+	} all[] = {
 		{ SPECKV_FEATURE_POOL_QUOTA_BYTES, 1u << 19, 0 },
 		{ SPECKV_FEATURE_POOL_GUARANTEED_BYTES_PER_SECOND, 123456, 0 },
 		{ SPECKV_FEATURE_POOL_BURST_BYTES_PER_SECOND, UINT64_C(1) << 33, 0 },
@@ -403,7 +436,10 @@ static void pool_features_are_kept_with_the_pool(void)
 	bench_begin(&b, SPECKV_CODEC_RAW);
 	for (int restarted = 0; restarted < 2; restarted++) {
 		for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-			union card_entry e = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE, .pool = 1, .feature = all[i].feature, .value = all[i].value } };
+			union card_entry e = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE,
+						       .pool = 1,
+						       .feature = all[i].feature,
+						       .value = all[i].value } };
 
 			if (!restarted)
 				EQUAL(client_run(&b.admin, &e, NULL), 0);
@@ -451,7 +487,8 @@ static void self_test_passes_and_finds_damage(void)
 static void resets_do_what_they_say(void)
 {
 	struct bench b;
-	union card_entry good = { .value = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_ENGINE } };
+	union card_entry good = { .value = { .opcode = SPECKV_ADMIN_RESET,
+					  .value = SPECKV_RESET_ENGINE } };
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
 	struct speckv_cqe cqe;
 	uint32_t count;
@@ -494,8 +531,10 @@ static void buckets_agree_with_the_library(void)
 		state = state * UINT64_C(6364136223846793005) + 1;
 		ns = state >> (state >> 58) >> 22;
 		bucket = card_bucket(ns);
-		CHECK(ns <= speckv_histogram_bound(bucket), "%llu in %u", (unsigned long long)ns, bucket);
-		CHECK(!bucket || ns > speckv_histogram_bound(bucket - 1), "%llu in %u", (unsigned long long)ns, bucket);
+		CHECK(ns <= speckv_histogram_bound(bucket), "%llu in %u", (unsigned long long)ns,
+			bucket);
+		CHECK(!bucket || ns > speckv_histogram_bound(bucket - 1), "%llu in %u",
+			(unsigned long long)ns, bucket);
 	}
 }
 

@@ -37,10 +37,22 @@ static void accounts_hold(struct speckv_card *card)
 /* A bit of everything. Returns false when something failed. */
 static bool scenario(struct bench *b)
 {
-	union card_entry e, copy = { .copy = { .opcode = SPECKV_IO_COPY, .pool = 1, .destination_pool = 1, .generation = 1,
-					       .destination_address = 2 * RUN, .destination_generation = 3, .capacity = RUN } };
-	union card_entry predict = { .predict = { .opcode = SPECKV_IO_PREDICT, .pool = 1, .buffer = BUFFER_BOTH, .session = 1,
-						  .candidate_count = 3, .depth = 1, .flags = SPECKV_PREDICT_STAGE, .budget_bytes = 1u << 20 } };
+	union card_entry e,
+		copy = { .copy = { .opcode = SPECKV_IO_COPY,
+				 .pool = 1,
+				 .destination_pool = 1,
+				 .generation = 1,
+				 .destination_address = 2 * RUN,
+				 .destination_generation = 3,
+				 .capacity = RUN } };
+	union card_entry predict = { .predict = { .opcode = SPECKV_IO_PREDICT,
+					     .pool = 1,
+					     .buffer = BUFFER_BOTH,
+					     .session = 1,
+					     .candidate_count = 3,
+					     .depth = 1,
+					     .flags = SPECKV_PREDICT_STAGE,
+					     .budget_bytes = 1u << 20 } };
 	struct speckv_candidate *c = rig_at(b->rig, 1, b->frames);
 	struct speckv_log_header header;
 	struct speckv_log_event events[16];
@@ -55,7 +67,8 @@ static bool scenario(struct bench *b)
 		c[i] = (struct speckv_candidate){ .address = i * RUN, .generation = i + 1 };
 	good &= !client_run(&b->client, &predict, NULL);
 	good &= !bench_get(b, 2 * RUN, 3, 1, NULL);
-	e = (union card_entry){ .range = { .opcode = SPECKV_IO_INVALIDATE, .pool = 1, .bytes = RUN } };
+	e = (union card_entry){ .range = {
+					.opcode = SPECKV_IO_INVALIDATE, .pool = 1, .bytes = RUN } };
 	good &= !client_run(&b->client, &e, NULL);
 	good &= !rig_log(&b->admin, SPECKV_LOG_EVENTS, 0, 0, events, sizeof(events), &header);
 	return good;
@@ -77,14 +90,19 @@ static void dma_fails_at_every_point(bool dead, bool direct)
 
 	for (uint64_t at = 0; !finished; at++) {
 		struct bench b;
-		union card_entry all = { .range = { .opcode = SPECKV_IO_INVALIDATE, .pool = 1, .bytes = 4 * RUN } };
+		union card_entry all = {
+			.range = { .opcode = SPECKV_IO_INVALIDATE, .pool = 1, .bytes = 4 * RUN }
+		};
 
 		bench_begin(&b, at & 1 ? SPECKV_CODEC_RAW : SPECKV_CODEC_INT8_DELTA_RLE);
 		b.rig->direct = direct;
 		b.rig->dma_count = 0;
 		b.rig->dma_fail_at = at;
 		b.rig->dma_dead = dead;
-		/* Completions that cannot be written do not arrive: the helpers see that as waiting. */
+		/*
+		 * Completions that cannot be written do not arrive: the helpers see that as
+		 * waiting.
+		 */
 		finished = scenario(&b) && b.rig->dma_count <= at;
 		b.rig->dma_fail_at = UINT64_MAX;
 		b.rig->dma_dead = false;
@@ -122,7 +140,9 @@ static void interrupts_get_lost_and_come_twice(void)
 static void interrupts_are_gathered(void)
 {
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
-	union card_entry set = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE, .feature = SPECKV_FEATURE_INTERRUPT_COALESCING, .value = 4 | 100 << 16 } };
+	union card_entry set = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE,
+					 .feature = SPECKV_FEATURE_INTERRUPT_COALESCING,
+					 .value = 4 | 100 << 16 } };
 	struct bench b;
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
@@ -192,7 +212,10 @@ static void slow_commands_are_overtaken(void)
 	speckv_card_run(b.rig->card, 10);
 	CHECK(client_poll(&b.client, &cqe), "now");
 	EQUAL(cqe.command_id, slow);
-	/* One that is stuck ends when its queue pair is disabled, and keeps its buffer busy until then. */
+	/*
+	 * One that is stuck ends when its queue pair is disabled, and keeps its buffer busy until
+	 * then.
+	 */
 	{
 		union card_entry read = bench_read(&b, 0, 1, 1);
 
@@ -216,7 +239,9 @@ static void slow_commands_are_overtaken(void)
 
 static void a_command_whose_completion_is_lost_was_carried_out(void)
 {
-	union card_entry range = { .range = { .opcode = SPECKV_IO_INVALIDATE, .pool = 1, .bytes = RUN, .generation = 1 } };
+	union card_entry range = {
+		.range = { .opcode = SPECKV_IO_INVALIDATE, .pool = 1, .bytes = RUN, .generation = 1 }
+	};
 	struct bench b;
 	struct speckv_cqe cqe;
 
@@ -235,8 +260,10 @@ static void a_command_whose_completion_is_lost_was_carried_out(void)
 static void heat_slows_and_then_stops_the_card(void)
 {
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
-	union card_entry reset = { .value = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_CARD } };
-	union card_entry forget = { .value = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_COUNTERS } };
+	union card_entry reset = { .value = { .opcode = SPECKV_ADMIN_RESET,
+					   .value = SPECKV_RESET_CARD } };
+	union card_entry forget = { .value = { .opcode = SPECKV_ADMIN_RESET,
+					    .value = SPECKV_RESET_COUNTERS } };
 	struct bench b;
 	struct speckv_log_header header;
 	struct speckv_log_health health;
@@ -252,20 +279,28 @@ static void heat_slows_and_then_stops_the_card(void)
 	speckv_card_set_temperature(b.rig->card, 106000);
 	EQUAL(rig_read(b.rig, 1, REG(FATAL_CAUSE)), SPECKV_FATAL_THERMAL);
 	EQUAL(client_run(&b.client, &nop, NULL), CARD_WAIT);
-	/* who administers it can ask why, and nothing else, until it is reset, which helps when the cause is gone */
+	/*
+	 * who administers it can ask why, and nothing else, until it is reset, which helps when the
+	 * cause is gone
+	 */
 	rig_write(b.rig, 0, REG(CONTROL), 1u << 31);
 	EQUAL(rig_read(b.rig, 0, REG(FATAL_CAUSE)), SPECKV_FATAL_THERMAL);
 	b.admin = rig_admin(b.rig, 0);
-	EQUAL(rig_read(b.rig, 0, REG(STATUS)), 1 | SPECKV_REGS__STATUS__FATAL_bm | SPECKV_REGS__STATUS__THROTTLED_bm);
+	EQUAL(rig_read(b.rig, 0, REG(STATUS)),
+		1 | SPECKV_REGS__STATUS__FATAL_bm | SPECKV_REGS__STATUS__THROTTLED_bm);
 	EQUAL(rig_log(&b.admin, SPECKV_LOG_HEALTH, 0, 0, &health, sizeof(health), &header), 0);
-	CHECK(health.state & SPECKV_HEALTH_FATAL && health.temperature_millicelsius == 106000, "why");
+	CHECK(health.state & SPECKV_HEALTH_FATAL && health.temperature_millicelsius == 106000,
+		"why");
 	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, sizeof(events), &header), 0);
-	CHECK(strcmp(events[header.entries - 1].text, "the card stopped: too hot, 106 C (it stops at 105 C)") == 0, "an event says so");
+	CHECK(strcmp(events[header.entries - 1].text,
+		      "the card stopped: too hot, 106 C (it stops at 105 C)") == 0,
+		"an event says so");
 	EQUAL(client_run(&b.admin, &forget, NULL), SPECKV_STATUS_NOT_READY);
 	EQUAL(client_run(&b.admin, &reset, NULL), SPECKV_STATUS_NOT_READY); /* still too hot */
 	speckv_card_set_temperature(b.rig->card, 50000);
 	rig_write(b.rig, 1, REG(CONTROL), 1u << 31);
-	EQUAL(rig_read(b.rig, 0, REG(FATAL_CAUSE)), SPECKV_FATAL_THERMAL); /* a client cannot start the card again */
+	/* a client cannot start the card again */
+	EQUAL(rig_read(b.rig, 0, REG(FATAL_CAUSE)), SPECKV_FATAL_THERMAL);
 	EQUAL(client_run(&b.admin, &reset, NULL), 0);
 	EQUAL(rig_read(b.rig, 0, REG(FATAL_CAUSE)), 0);
 	b.admin = rig_admin(b.rig, 0);
@@ -274,12 +309,13 @@ static void heat_slows_and_then_stops_the_card(void)
 	bench_end(&b);
 }
 
-/* ---- killed at any moment ----------------------------------------------------------------------------------- */
+/* ---- killed at any moment ------------------------------------------------------------------- */
 
 static uint8_t *image;
 static uint64_t image_at;
 
-static void take_image(struct rig *rig, unsigned int function, uint64_t address, uint64_t bytes, bool write)
+static void take_image(struct rig *rig, unsigned int function, uint64_t address, uint64_t bytes,
+	bool write)
 {
 	if (rig->dma_count == image_at)
 		memcpy(image, rig->memory, rig->config.memory_bytes);
@@ -295,7 +331,9 @@ static void what_was_completed_outlives_the_card(void)
 		struct bench b;
 		union card_entry e;
 		uint64_t done[4] = { 0 };
-		union card_entry resize = { .pool = { .opcode = SPECKV_ADMIN_RESIZE_POOL, .pool = 1, .capacity_bytes = 2u << 20 } };
+		union card_entry resize = { .pool = { .opcode = SPECKV_ADMIN_RESIZE_POOL,
+						    .pool = 1,
+						    .capacity_bytes = 2u << 20 } };
 
 		bench_begin(&b, SPECKV_CODEC_INT8_DELTA_RLE);
 		EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
@@ -304,13 +342,19 @@ static void what_was_completed_outlives_the_card(void)
 		b.rig->peer = take_image;
 		EQUAL(bench_put(&b, RUN, 2, 2, NULL), 0);
 		done[0] = b.rig->dma_count;
-		e = (union card_entry){ .range = { .opcode = SPECKV_IO_ACQUIRE_EXCLUSIVE, .pool = 1, .address = 3 * RUN, .bytes = RUN, .generation = 9 } };
+		e = (union card_entry){ .range = { .opcode = SPECKV_IO_ACQUIRE_EXCLUSIVE,
+						.pool = 1,
+						.address = 3 * RUN,
+						.bytes = RUN,
+						.generation = 9 } };
 		EQUAL(client_run(&b.client, &e, NULL), 0);
 		EQUAL(client_run(&b.admin, &resize, NULL), 0);
 		done[1] = b.rig->dma_count;
 		EQUAL(rig_create(&b.admin, &second, NULL), 0);
 		done[2] = b.rig->dma_count;
-		e = (union card_entry){ .range = { .opcode = SPECKV_IO_INVALIDATE, .pool = 1, .bytes = RUN } };
+		e = (union card_entry){
+			.range = { .opcode = SPECKV_IO_INVALIDATE, .pool = 1, .bytes = RUN }
+		};
 		EQUAL(client_run(&b.client, &e, NULL), 0);
 		done[3] = b.rig->dma_count;
 		b.rig->peer = NULL;
@@ -330,7 +374,8 @@ static void what_was_completed_outlives_the_card(void)
 			if (image_at > done[0])
 				EQUAL(bench_get(&b, RUN, 2, 2, NULL), 0);
 			if (image_at > done[1])
-				EQUAL(b.rig->card->pools[1].record.description.capacity_bytes, 2u << 20);
+				EQUAL(b.rig->card->pools[1].record.description.capacity_bytes,
+					2u << 20);
 			if (image_at > done[2])
 				CHECK(b.rig->card->pools[2].present, "the second pool");
 			/* The fill is lost, its pages are free. */
@@ -343,7 +388,9 @@ static void what_was_completed_outlives_the_card(void)
 	free(image);
 }
 
-/* Device memory with any bytes changed: the card starts or says -EUCLEAN, and keeps to its memory. */
+/*
+ * Device memory with any bytes changed: the card starts or says -EUCLEAN, and keeps to its memory.
+ */
 static void damaged_memory_fails_its_own_commands_only(void)
 {
 	struct bench b;
@@ -357,8 +404,10 @@ static void damaged_memory_fails_its_own_commands_only(void)
 	memcpy(saved, b.rig->memory, b.rig->config.memory_bytes);
 	for (int round = 0; round < 300; round++) {
 		const struct memory_layout *l = &b.rig->card->layout;
-		uint64_t tables = l->first_page + (b.rig->card->pools[1].record.table_page) * SPECKV_CARD_PAGE_BYTES;
-		uint64_t where[] = { 0, l->pools, l->page_map, l->events, tables, tables + 4096, l->first_page };
+		uint64_t tables = l->first_page +
+			(b.rig->card->pools[1].record.table_page) * SPECKV_CARD_PAGE_BYTES;
+		uint64_t where[] = { 0, l->pools, l->page_map, l->events, tables, tables + 4096,
+			l->first_page };
 		uint64_t at = where[round % 7] + rig_below(b.rig, round & 1 ? 4096 : 256);
 		struct speckv_card *card = NULL;
 		int rc;
@@ -379,11 +428,15 @@ static void damaged_memory_fails_its_own_commands_only(void)
 		bench_connect(&b);
 		bench_fill(&b, 7);
 		started += !rc;
-		if (card->pools[1].present && !rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, 1, b.uuid, 3))
+		if (card->pools[1].present &&
+			!rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, 1, b.uuid, 3))
 			for (unsigned int i = 0; i < 6; i++) {
 				uint16_t status = bench_get(&b, i * RUN, i, 1, NULL);
 
-				CHECK(status || !memcmp(rig_at(b.rig, 1, b.out), rig_at(b.rig, 1, b.raw), b.block_bytes), "never wrong bytes");
+				CHECK(status ||
+						!memcmp(rig_at(b.rig, 1, b.out),
+							rig_at(b.rig, 1, b.raw), b.block_bytes),
+					"never wrong bytes");
 			}
 		/* `where` needs the tables' place again. */
 		if (!card->pools[1].present) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Flashing: download, commit, activate, boot, fall back; every kind of bad bundle; the security version; power cut at any byte.
- * usage: test_card_flash [CUTS]
+ * Flashing: download, commit, activate, boot, fall back; every kind of bad bundle; the security
+ * version; power cut at any byte. usage: test_card_flash [CUTS]
  */
 #include <speckv/bundle.h>
 
@@ -21,8 +21,13 @@ struct bundle {
 static struct bundle *make(uint32_t minor, uint32_t security, const char *part, const uint8_t *key)
 {
 	struct bundle *b = calloc(1, sizeof(*b));
-	struct speckv_bundle_manifest m = { .map_major = SPECKV_MAP_MAJOR, .rtl_major = 1, .rtl_minor = minor, .rtl_patch = 2,
-					    .security_version = security, .clock_hz = 100000000, .fmax_hz = 120000000 };
+	struct speckv_bundle_manifest m = { .map_major = SPECKV_MAP_MAJOR,
+		.rtl_major = 1,
+		.rtl_minor = minor,
+		.rtl_patch = 2,
+		.security_version = security,
+		.clock_hz = 100000000,
+		.fmax_hz = 120000000 };
 	uint8_t *stream = malloc(STREAM);
 
 	strcpy(m.name, "speckv");
@@ -62,7 +67,8 @@ static struct client administer(struct rig *rig)
 	if (!rig->card->functions[0])
 		rig_function(rig, true, 1);
 	else
-		speckv_card_function_reset(rig->card, 0); /* a new administrator, whether the card rebooted or not */
+		/* a new administrator, whether the card rebooted or not */
+		speckv_card_function_reset(rig->card, 0);
 	rig->host_used[0] = 0;
 	return rig_admin(rig, 0);
 }
@@ -77,7 +83,8 @@ static union card_entry firmware(uint8_t opcode, unsigned int slot, const struct
 }
 
 /* From wherever the card says, in pieces of this size. */
-static uint16_t download(struct client *admin, unsigned int slot, const struct bundle *bundle, uint32_t piece, uint8_t flags)
+static uint16_t download(struct client *admin, unsigned int slot, const struct bundle *bundle,
+	uint32_t piece, uint8_t flags)
 {
 	union card_entry e = firmware(SPECKV_ADMIN_FW_DOWNLOAD, slot, bundle);
 	uint64_t data = rig_alloc(admin->rig, admin->function, piece), at = 0;
@@ -108,9 +115,11 @@ static uint16_t commit(struct client *admin, unsigned int slot, const struct bun
 	return client_run(admin, &e, NULL);
 }
 
-static uint16_t activate(struct client *admin, unsigned int slot, const struct bundle *bundle, uint64_t *how)
+static uint16_t activate(struct client *admin, unsigned int slot, const struct bundle *bundle,
+	uint64_t *how)
 {
-	union card_entry e = firmware(SPECKV_ADMIN_FW_ACTIVATE, slot, slot == SPECKV_SLOT_A || slot == SPECKV_SLOT_B ? bundle : NULL);
+	union card_entry e = firmware(SPECKV_ADMIN_FW_ACTIVATE, slot,
+		slot == SPECKV_SLOT_A || slot == SPECKV_SLOT_B ? bundle : NULL);
 	uint64_t result = 0;
 	uint16_t status = client_run(admin, &e, &result);
 
@@ -121,7 +130,8 @@ static uint16_t activate(struct client *admin, unsigned int slot, const struct b
 
 static void reset_card(struct client *admin)
 {
-	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_CARD } };
+	union card_entry e = { .value = {
+				       .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_CARD } };
 
 	EQUAL(client_run(admin, &e, NULL), 0);
 	CHECK(speckv_card_rebooted(admin->rig->card), "rebooted");
@@ -176,7 +186,8 @@ static void the_whole_way_from_the_factory(void)
 	EQUAL(revision(rig), old->revision);
 	CHECK(rig_read(rig, 0, REG(CAPS)) & SPECKV_CAP_ENGINE, "an engine");
 	EQUAL(speckv_card_running_slot(rig->card), SPECKV_SLOT_A);
-	EQUAL(rig_read(rig, 0, REG(FLASH_SLOT[0])), SPECKV_SLOT_STATE_GOOD | (old->revision & 0xffffff00));
+	EQUAL(rig_read(rig, 0, REG(FLASH_SLOT[0])),
+		SPECKV_SLOT_STATE_GOOD | (old->revision & 0xffffff00));
 	EQUAL(rig_read(rig, 0, REG(FLASH_SECURITY)), 5);
 	/* The running slot is not written; the other one takes effect by itself. */
 	admin = administer(rig);
@@ -206,7 +217,12 @@ static void the_whole_way_from_the_factory(void)
 
 static void bad_bundles_are_refused_and_change_nothing(void)
 {
-	static const struct { uint32_t security; const char *part; const uint8_t *key; uint16_t expected; } bad[] = {
+	static const struct {
+		uint32_t security;
+		const char *part;
+		const uint8_t *key;
+		uint16_t expected;
+	} bad[] = {
 		{ 6, "XC7A100T", secret, SPECKV_STATUS_FW_PART },
 		{ 6, "LFE5U-85F", foreign, SPECKV_STATUS_FW_KEY },
 		{ 6, "LFE5U-85F", NULL, SPECKV_STATUS_FW_KEY },
@@ -223,13 +239,17 @@ static void bad_bundles_are_refused_and_change_nothing(void)
 		b = make(9, bad[i].security, bad[i].part, bad[i].key);
 		EQUAL(download(&admin, SPECKV_SLOT_B, b, 60000, 0), 0);
 		EQUAL(commit(&admin, SPECKV_SLOT_B, b), bad[i].expected);
-		EQUAL(rig_read(rig, 0, REG(FLASH_SLOT[1])) & 7, bad[i].expected ? SPECKV_SLOT_STATE_REJECTED : SPECKV_SLOT_STATE_VERIFIED);
+		EQUAL(rig_read(rig, 0, REG(FLASH_SLOT[1])) & 7,
+			bad[i].expected ? SPECKV_SLOT_STATE_REJECTED : SPECKV_SLOT_STATE_VERIFIED);
 		if (bad[i].expected)
 			EQUAL(activate(&admin, SPECKV_SLOT_B, b, NULL), SPECKV_STATUS_FW_SLOT);
 		EQUAL(revision(rig), old->revision);
 		free(b);
 	}
-	/* Bytes that were changed on the way: the digest of the command, then the signature, then the bitstream's own digest. */
+	/*
+	 * Bytes that were changed on the way: the digest of the command, then the signature, then
+	 * the bitstream's own digest.
+	 */
 	for (uint64_t at = 0; at < BUNDLE; at += at < 2048 ? 61 : 9973) {
 		uint16_t status;
 
@@ -241,7 +261,8 @@ static void bad_bundles_are_refused_and_change_nothing(void)
 		CHECK(card_sha256(b->bytes, BUNDLE, b->digest), "digest");
 		EQUAL(download(&admin, SPECKV_SLOT_B, b, 60000, SPECKV_FW_RESTART), 0);
 		status = commit(&admin, SPECKV_SLOT_B, b);
-		CHECK(status >= SPECKV_STATUS_FW_PART && status <= SPECKV_STATUS_FW_KEY, "byte %llu: 0x%x", (unsigned long long)at, status);
+		CHECK(status >= SPECKV_STATUS_FW_PART && status <= SPECKV_STATUS_FW_KEY,
+			"byte %llu: 0x%x", (unsigned long long)at, status);
 		free(b);
 	}
 	rig_free(rig);
@@ -260,7 +281,10 @@ static void a_worn_out_cell_fails_the_download_not_the_boot(void)
 	rig_free(rig);
 }
 
-/* Power goes at each first boot, after it was begun and before it was healthy: twice, and then the image is given up. */
+/*
+ * Power goes at each first boot, after it was begun and before it was healthy: twice, and then the
+ * image is given up.
+ */
 static void a_first_boot_has_two_tries(void)
 {
 	struct rig *rig = fresh();
@@ -282,7 +306,10 @@ static void a_first_boot_has_two_tries(void)
 	rig_function(rig, true, 1);
 	EQUAL(speckv_card_running_slot(rig->card), SPECKV_SLOT_GOLDEN);
 	EQUAL(rig->card->flash.record.slot[0].state, SPECKV_SLOT_STATE_REJECTED);
-	/* Committed again, its boot counter starts at 0; a try that is cut off once is not held against it. */
+	/*
+	 * Committed again, its boot counter starts at 0; a try that is cut off once is not held
+	 * against it.
+	 */
 	admin = administer(rig);
 	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, SPECKV_FW_RESTART), 0);
 	EQUAL(commit(&admin, SPECKV_SLOT_A, old), 0);
@@ -297,7 +324,7 @@ static void a_first_boot_has_two_tries(void)
 	rig_free(rig);
 }
 
-/* ---- security version --------------------------------------------------------------------------------------- */
+/* ---- security version ----------------------------------------------------------------------- */
 
 static uint32_t floor_of(struct rig *rig)
 {
@@ -328,7 +355,8 @@ static void an_image_below_the_security_version_is_not_started_by_any_way(void)
 	state = rig->card->flash.record.slot[0].state;
 	EQUAL(state, SPECKV_SLOT_STATE_VERIFIED);
 	EQUAL(activate(&admin, SPECKV_SLOT_A, old, NULL), SPECKV_STATUS_FW_DOWNGRADE);
-	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, 0), 0); /* it is there already: a resumed download */
+	/* it is there already: a resumed download */
+	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, 0), 0);
 	EQUAL(commit(&admin, SPECKV_SLOT_A, old), SPECKV_STATUS_FW_DOWNGRADE);
 	EQUAL(rig->card->flash.record.slot[0].state, state);
 	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, SPECKV_FW_RESTART), 0);
@@ -355,7 +383,8 @@ static void an_image_below_the_security_version_is_not_started_by_any_way(void)
 	rig_restart(rig);
 	rig_function(rig, true, 1);
 	EQUAL(revision(rig), new->revision);
-	CHECK(rig_read(rig, 0, REG(FLASH_STATUS)) & SPECKV_REGS__FLASH_STATUS__FELL_BACK_bm, "says so");
+	CHECK(rig_read(rig, 0, REG(FLASH_STATUS)) & SPECKV_REGS__FLASH_STATUS__FELL_BACK_bm,
+		"says so");
 	EQUAL(rig->card->flash.record.slot[0].state, SPECKV_SLOT_STATE_GOOD);
 	rig_free(rig);
 	/* Fallen back to when the newer one has rotted. */
@@ -388,11 +417,15 @@ static void going_back_within_the_security_version_works_and_a_dry_run_says_wher
 	before = rig->card->flash.record;
 	dry.firmware.flags = SPECKV_FW_DRY_RUN;
 	EQUAL(client_run(&admin, &dry, &result), 0);
-	EQUAL(result, SPECKV_ACTIVATION_DONE | SPECKV_SLOT_A << SPECKV_ACTIVATION_SLOT_SHIFT | SPECKV_ACTIVATION_ENGINE);
+	EQUAL(result,
+		SPECKV_ACTIVATION_DONE | SPECKV_SLOT_A << SPECKV_ACTIVATION_SLOT_SHIFT |
+			SPECKV_ACTIVATION_ENGINE);
 	dry.firmware.slot = SPECKV_SLOT_GOLDEN;
 	EQUAL(client_run(&admin, &dry, &result), 0);
 	EQUAL(result, SPECKV_ACTIVATION_NEEDS_RESCAN);
-	CHECK(!memcmp(&before, &rig->card->flash.record, sizeof(before)) && !speckv_card_rebooted(rig->card), "a dry run changes nothing");
+	CHECK(!memcmp(&before, &rig->card->flash.record, sizeof(before)) &&
+			!speckv_card_rebooted(rig->card),
+		"a dry run changes nothing");
 	EQUAL(activate(&admin, SPECKV_SLOT_PREVIOUS, NULL, NULL), 0);
 	EQUAL(revision(rig), old->revision);
 	rig_free(rig);
@@ -420,7 +453,10 @@ static void only_the_key_for_it_lowers_the_security_version_and_once_a_commit(vo
 	EQUAL(revision(rig), lower->revision);
 	EQUAL(floor_of(rig), 4);
 	EQUAL(rig->card->flash.record.slot[1].lowers, 0); /* used up */
-	/* The newer image raises it again, by running; then the older one is too old, though its key could lower it. */
+	/*
+	 * The newer image raises it again, by running; then the older one is too old, though its
+	 * key could lower it.
+	 */
 	admin = administer(rig);
 	EQUAL(activate(&admin, SPECKV_SLOT_A, old, NULL), 0);
 	speckv_card_rebooted(rig->card);
@@ -432,8 +468,12 @@ static void only_the_key_for_it_lowers_the_security_version_and_once_a_commit(vo
 	EQUAL(revision(rig), lower->revision);
 	EQUAL(floor_of(rig), 4);
 	rig_free(rig);
-	/* Committed, not started, and overtaken by a rise in the other slot, by way of golden: power may go at any of that boot's writes. */
-	for (uint64_t cut = 0; cut <= FLASH_SECTOR + sizeof(struct flash_record); cut += cut < FLASH_SECTOR ? 1023 : 64) {
+	/*
+	 * Committed, not started, and overtaken by a rise in the other slot, by way of golden:
+	 * power may go at any of that boot's writes.
+	 */
+	for (uint64_t cut = 0; cut <= FLASH_SECTOR + sizeof(struct flash_record);
+		cut += cut < FLASH_SECTOR ? 1023 : 64) {
 		rig = fresh();
 		EQUAL(flash(rig, SPECKV_SLOT_A, old), 0);
 		put(rig, SPECKV_SLOT_B, lower);
@@ -443,7 +483,8 @@ static void only_the_key_for_it_lowers_the_security_version_and_once_a_commit(vo
 		put(rig, SPECKV_SLOT_A, new);
 		admin = administer(rig);
 		EQUAL(activate(&admin, SPECKV_SLOT_A, new, NULL), 0);
-		rig->flash_budget = FLASH_SECTOR + sizeof(struct flash_record) + cut; /* after the trial's record: that of its health */
+		/* after the trial's record: that of its health */
+		rig->flash_budget = FLASH_SECTOR + sizeof(struct flash_record) + cut;
 		reset_card(&admin);
 		rig->flash_budget = UINT64_MAX;
 		rig_restart(rig);
@@ -492,11 +533,11 @@ static void golden_always_starts_and_has_an_engine_only_within_the_security_vers
 	rig_free(rig);
 }
 
-#define WRONG(member, value, expected)                                         \
-	do {                                                                   \
-		union card_entry wrong = good;                                 \
-		wrong.member = (value);                                        \
-		EQUAL(client_run(&admin, &wrong, NULL), expected);             \
+#define WRONG(member, value, expected)                             \
+	do {                                                       \
+		union card_entry wrong = good;                     \
+		wrong.member = (value);                            \
+		EQUAL(client_run(&admin, &wrong, NULL), expected); \
 	} while (0)
 
 static void pieces_come_in_order_and_go_on_after_a_break(void)
@@ -544,8 +585,11 @@ static void flash_faults_fail_the_command_and_can_be_repeated(void)
 	struct client admin = administer(rig);
 
 	for (uint64_t k = 0; k < 60000; k += 4999) {
-		speckv_card_inject(rig->card, k & 1 ? SPECKV_CARD_FAULT_TORN_PROGRAM : SPECKV_CARD_FAULT_TORN_ERASE, 0, k, 1);
-		EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, SPECKV_FW_RESTART), SPECKV_STATUS_FW_FLASH);
+		speckv_card_inject(rig->card,
+			k & 1 ? SPECKV_CARD_FAULT_TORN_PROGRAM : SPECKV_CARD_FAULT_TORN_ERASE, 0, k,
+			1);
+		EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, SPECKV_FW_RESTART),
+			SPECKV_STATUS_FW_FLASH);
 	}
 	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, 0), 0);
 	speckv_card_inject(rig->card, SPECKV_CARD_FAULT_TORN_PROGRAM, 0, 100, 1);
@@ -565,9 +609,11 @@ static void a_first_boot_that_is_not_healthy_falls_back(void)
 	speckv_card_inject(rig->card, SPECKV_CARD_FAULT_BAD_BOOT, 0, 0, 1);
 	EQUAL(flash(rig, SPECKV_SLOT_B, new), 0);
 	EQUAL(revision(rig), old->revision);
-	CHECK(rig_read(rig, 0, REG(FLASH_STATUS)) & SPECKV_REGS__FLASH_STATUS__FELL_BACK_bm, "says so");
+	CHECK(rig_read(rig, 0, REG(FLASH_STATUS)) & SPECKV_REGS__FLASH_STATUS__FELL_BACK_bm,
+		"says so");
 	EQUAL(rig_read(rig, 0, REG(FLASH_SLOT[1])) & 7, SPECKV_SLOT_STATE_REJECTED);
-	EQUAL(rig_read(rig, 0, REG(FLASH_SECURITY)), 5); /* an image that never ran raises nothing */
+	/* an image that never ran raises nothing */
+	EQUAL(rig_read(rig, 0, REG(FLASH_SECURITY)), 5);
 	admin = administer(rig);
 	rig_log(&admin, SPECKV_LOG_HEALTH, 0, 0, &health, sizeof(health), &header);
 	EQUAL(health.state, SPECKV_HEALTH_FELL_BACK);
@@ -598,7 +644,8 @@ static void what_waits_to_boot_can_be_replaced(void)
 	CHECK(rig_read(rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__REBOOT_PENDING_bm, "waits");
 	/* Another bundle into the slot that would boot next: nothing waits any more. */
 	EQUAL(download(&admin, SPECKV_SLOT_A, old, 60000, 0), 0);
-	CHECK(!(rig_read(rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__REBOOT_PENDING_bm), "does not wait");
+	CHECK(!(rig_read(rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__REBOOT_PENDING_bm),
+		"does not wait");
 	rig_restart(rig);
 	admin = administer(rig);
 	EQUAL(revision(rig), 0x100);
@@ -606,17 +653,22 @@ static void what_waits_to_boot_can_be_replaced(void)
 	dry.firmware.data_bytes = 1;
 	EQUAL(client_run(&admin, &dry, NULL), SPECKV_STATUS_INVALID);
 	/* A setting that cannot be kept is not made. */
-	set = (union card_entry){ .value = { .opcode = SPECKV_ADMIN_SET_FEATURE, .flags = SPECKV_FEATURE_SAVE, .value = 9,
-					     .feature = SPECKV_FEATURE_PREFETCH_DEPTH } };
+	set = (union card_entry){ .value = { .opcode = SPECKV_ADMIN_SET_FEATURE,
+					  .flags = SPECKV_FEATURE_SAVE,
+					  .value = 9,
+					  .feature = SPECKV_FEATURE_PREFETCH_DEPTH } };
 	speckv_card_inject(rig->card, SPECKV_CARD_FAULT_TORN_ERASE, 0, 0, 1);
 	EQUAL(client_run(&admin, &set, NULL), SPECKV_STATUS_FW_FLASH);
 	EQUAL(card_feature(rig->card, SPECKV_FEATURE_PREFETCH_DEPTH), 0);
 	rig_free(rig);
 }
 
-/* ---- power cuts --------------------------------------------------------------------------------------------- */
+/* ---- power cuts ----------------------------------------------------------------------------- */
 
-/* Somewhere in the sequence: half of the time evenly over its bytes, half evenly over its operations, in one or before it. */
+/*
+ * Somewhere in the sequence: half of the time evenly over its bytes, half evenly over its
+ * operations, in one or before it.
+ */
 static uint64_t choose_cut(struct rig *rig, const uint64_t *ops, unsigned int count, uint64_t total)
 {
 	unsigned int op = rig_below(rig, count);
@@ -664,31 +716,40 @@ static void cuts(unsigned long wanted, bool from_factory)
 		rig->flash_budget = UINT64_MAX;
 		rig_restart(rig);
 		rig_function(rig, true, 1);
-		CHECK(revision(rig) == old_revision || revision(rig) == new->revision, "cut at %llu: revision %x", (unsigned long long)cut,
-		      revision(rig));
+		CHECK(revision(rig) == old_revision || revision(rig) == new->revision,
+			"cut at %llu: revision %x", (unsigned long long)cut, revision(rig));
 		seen[revision(rig) == new->revision]++;
 		/* And the update can be finished. */
 		if (revision(rig) != new->revision) {
 			uint16_t status = flash(rig, SPECKV_SLOT_B, new);
 
-			if (status == SPECKV_STATUS_FW_DIGEST || status == SPECKV_STATUS_FW_OFFSET || status == SPECKV_STATUS_FW_SLOT) {
+			if (status == SPECKV_STATUS_FW_DIGEST ||
+				status == SPECKV_STATUS_FW_OFFSET ||
+				status == SPECKV_STATUS_FW_SLOT) {
 				struct client admin = administer(rig);
 
-				EQUAL(download(&admin, SPECKV_SLOT_B, new, 60000, SPECKV_FW_RESTART), 0);
+				EQUAL(download(&admin, SPECKV_SLOT_B, new, 60000,
+					      SPECKV_FW_RESTART),
+					0);
 				status = flash(rig, SPECKV_SLOT_B, new);
 			}
 			CHECK(!status, "cut at %llu: 0x%x", (unsigned long long)cut, status);
 			EQUAL(revision(rig), new->revision);
 		}
 	}
-	printf("%lu cuts %s: %u old, %u new\n", wanted, from_factory ? "from the factory" : "of an update", seen[0], seen[1]);
+	printf("%lu cuts %s: %u old, %u new\n", wanted,
+		from_factory ? "from the factory" : "of an update", seen[0], seen[1]);
 	CHECK(seen[0] && seen[1], "both ends were seen");
 	free(base);
 	rig_free(rig);
 }
 
-/* Step of an update to a version that only adds, a way back, an update that raises the version, and another into the other slot. */
-static uint16_t step_forward(struct rig *rig, const struct bundle *const bundles[4], unsigned int step)
+/*
+ * Step of an update to a version that only adds, a way back, an update that raises the version, and
+ * another into the other slot.
+ */
+static uint16_t step_forward(struct rig *rig, const struct bundle *const bundles[4],
+	unsigned int step)
 {
 	struct client admin;
 
@@ -697,16 +758,21 @@ static uint16_t step_forward(struct rig *rig, const struct bundle *const bundles
 	if (step != 1)
 		return flash(rig, step == 3 ? SPECKV_SLOT_A : SPECKV_SLOT_B, bundles[step]);
 	admin = administer(rig);
-	return activate(&admin, rig->card->flash.record.previous == SPECKV_SLOT_A ? SPECKV_SLOT_PREVIOUS : SPECKV_SLOT_A, bundles[step], NULL);
+	return activate(&admin,
+		rig->card->flash.record.previous == SPECKV_SLOT_A ? SPECKV_SLOT_PREVIOUS
+								  : SPECKV_SLOT_A,
+		bundles[step], NULL);
 }
 
 /*
- * Power is lost with a cache in front of the flash: of what was written since the last sync any part has reached the medium, in any order.
- * Each such state boots a whole image and not golden, keeps the security version, and goes on where it was.
+ * Power is lost with a cache in front of the flash: of what was written since the last sync any
+ * part has reached the medium, in any order. Each such state boots a whole image and not golden,
+ * keeps the security version, and goes on where it was.
  */
 static void reorderings(unsigned long wanted)
 {
-	struct bundle *same = make(7, 5, "LFE5U-85F", secret), *last = make(8, 7, "LFE5U-85F", secret);
+	struct bundle *same = make(7, 5, "LFE5U-85F", secret),
+		      *last = make(8, 7, "LFE5U-85F", secret);
 	const struct bundle *const bundles[4] = { same, old, new, last };
 	struct rig *rig = fresh();
 	uint64_t ops[1024], total = 0, bytes = rig->config.flash_bytes;
@@ -729,7 +795,8 @@ static void reorderings(unsigned long wanted)
 		total += ops[i];
 	for (unsigned long n = 0; n < wanted; n++) {
 		uint64_t cut = choose_cut(rig, ops, count, total);
-		unsigned int step = 0, slot, last_step = rig_below(rig, 8); /* power may also go when that one is done */
+		/* power may also go when that one is done */
+		unsigned int step = 0, slot, last_step = rig_below(rig, 8);
 		uint32_t lowest = 5;
 
 		speckv_card_destroy(rig->card);
@@ -755,27 +822,37 @@ static void reorderings(unsigned long wanted)
 		rig_restart(rig);
 		rig_function(rig, true, 1);
 		slot = speckv_card_running_slot(rig->card);
-		CHECK(slot != SPECKV_SLOT_GOLDEN && !card_slot_intact(rig->card, slot), "cut at %llu in step %u: slot %u",
-		      (unsigned long long)cut, step, slot);
-		CHECK(!done || revision(rig) == done, "step %u was done, and %x runs", step, revision(rig));
+		CHECK(slot != SPECKV_SLOT_GOLDEN && !card_slot_intact(rig->card, slot),
+			"cut at %llu in step %u: slot %u", (unsigned long long)cut, step, slot);
+		CHECK(!done || revision(rig) == done, "step %u was done, and %x runs", step,
+			revision(rig));
 		for (unsigned int i = 0; i < 2; i++) {
 			uint8_t state = rig->card->flash.record.slot[i].state;
 
-			CHECK(state < SPECKV_SLOT_STATE_VERIFIED || state > SPECKV_SLOT_STATE_GOOD || !card_slot_intact(rig->card, SPECKV_SLOT_A + i),
-			      "cut at %llu in step %u: slot %u is said to be whole", (unsigned long long)cut, step, SPECKV_SLOT_A + i);
+			CHECK(state < SPECKV_SLOT_STATE_VERIFIED ||
+					state > SPECKV_SLOT_STATE_GOOD ||
+					!card_slot_intact(rig->card, SPECKV_SLOT_A + i),
+				"cut at %llu in step %u: slot %u is said to be whole",
+				(unsigned long long)cut, step, SPECKV_SLOT_A + i);
 		}
-		CHECK(floor_of(rig) >= lowest && rig->card->flash.record.slot[slot - SPECKV_SLOT_A].security_version >= floor_of(rig),
-		      "cut at %llu in step %u: version %u of %u", (unsigned long long)cut, step, floor_of(rig), lowest);
+		CHECK(floor_of(rig) >= lowest &&
+				rig->card->flash.record.slot[slot - SPECKV_SLOT_A]
+						.security_version >= floor_of(rig),
+			"cut at %llu in step %u: version %u of %u", (unsigned long long)cut, step,
+			floor_of(rig), lowest);
 		for (; step < 4; step++) {
 			uint16_t status = step_forward(rig, bundles, step);
 
-			CHECK(!status, "cut at %llu, step %u afterwards: 0x%x", (unsigned long long)cut, step, status);
+			CHECK(!status, "cut at %llu, step %u afterwards: 0x%x",
+				(unsigned long long)cut, step, status);
 		}
 		EQUAL(revision(rig), last->revision);
 		EQUAL(floor_of(rig), 7);
 	}
-	printf("%lu losses of power with a cache: %u, %u, %u, %u in the four steps\n", wanted, cut_in[0], cut_in[1], cut_in[2], cut_in[3]);
-	CHECK(wanted < 200 || (cut_in[0] && cut_in[1] && cut_in[2] && cut_in[3]), "cuts in every step");
+	printf("%lu losses of power with a cache: %u, %u, %u, %u in the four steps\n", wanted,
+		cut_in[0], cut_in[1], cut_in[2], cut_in[3]);
+	CHECK(wanted < 200 || (cut_in[0] && cut_in[1] && cut_in[2] && cut_in[3]),
+		"cuts in every step");
 	free(base);
 	rig_free(rig);
 	free(same);
@@ -783,13 +860,14 @@ static void reorderings(unsigned long wanted)
 }
 
 /*
- * Random steps, each of which power may cut: flash, go back, go to golden, a download that stops and goes on, a commit that waits. What
- * runs is never below the security version, which falls only to an image of the key for it.
+ * Random steps, each of which power may cut: flash, go back, go to golden, a download that stops
+ * and goes on, a commit that waits. What runs is never below the security version, which falls only
+ * to an image of the key for it.
  */
 static void walks(unsigned long wanted)
 {
-	struct bundle *choice[] = { old, new, make(5, 6, "LFE5U-85F", secret), make(6, 7, "LFE5U-85F", secret),
-				    make(7, 4, "LFE5U-85F", lowering) };
+	struct bundle *choice[] = { old, new, make(5, 6, "LFE5U-85F", secret),
+		make(6, 7, "LFE5U-85F", secret), make(7, 4, "LFE5U-85F", lowering) };
 	enum { CHOICES = sizeof(choice) / sizeof(choice[0]) };
 	unsigned long cut = 0, refused = 0, back = 0, golden = 0;
 	struct rig *rig = NULL;
@@ -814,10 +892,12 @@ static void walks(unsigned long wanted)
 			lowest = 0;
 		}
 		bundle = choice[rig_below(rig, n % 40 < 30 ? CHOICES - 1 : CHOICES)];
-		slot = speckv_card_running_slot(rig->card) == SPECKV_SLOT_A ? SPECKV_SLOT_B : SPECKV_SLOT_A;
+		slot = speckv_card_running_slot(rig->card) == SPECKV_SLOT_A ? SPECKV_SLOT_B
+									    : SPECKV_SLOT_A;
 		step = (unsigned int)rig_below(rig, 8);
 		admin = administer(rig);
-		rig->flash_budget = rig_below(rig, 3) ? rig_below(rig, step < 5 ? 400000 : 20000) : UINT64_MAX;
+		rig->flash_budget = rig_below(rig, 3) ? rig_below(rig, step < 5 ? 400000 : 20000)
+						      : UINT64_MAX;
 		if (step == 0) { /* stops in the middle; a later step goes on */
 			union card_entry e = firmware(SPECKV_ADMIN_FW_DOWNLOAD, slot, bundle);
 			uint64_t data = rig_alloc(rig, 0, 70000);
@@ -836,12 +916,14 @@ static void walks(unsigned long wanted)
 		} else if (step == 5) {
 			status = activate(&admin, slot, bundle, NULL);
 		} else {
-			status = activate(&admin, step == 6 ? SPECKV_SLOT_PREVIOUS : SPECKV_SLOT_GOLDEN, NULL, NULL);
+			status = activate(&admin,
+				step == 6 ? SPECKV_SLOT_PREVIOUS : SPECKV_SLOT_GOLDEN, NULL, NULL);
 			back += step == 6 && !status;
 		}
 		refused += status == SPECKV_STATUS_FW_DOWNGRADE;
 		cut += rig->dark;
-		rig->flash_budget = rig->flash_budget && rig_below(rig, 3) ? UINT64_MAX : rig_below(rig, 12000);
+		rig->flash_budget = rig->flash_budget && rig_below(rig, 3) ? UINT64_MAX
+									   : rig_below(rig, 12000);
 		rig_restart(rig);
 		rig->flash_budget = UINT64_MAX;
 		rig_restart(rig);
@@ -849,15 +931,21 @@ static void walks(unsigned long wanted)
 		slot = speckv_card_running_slot(rig->card);
 		if (slot == SPECKV_SLOT_GOLDEN) {
 			golden++;
-			EQUAL(speckv_card_has_engine(rig->card), rig->config.golden_engine && floor_of(rig) <= 5);
+			EQUAL(speckv_card_has_engine(rig->card),
+				rig->config.golden_engine && floor_of(rig) <= 5);
 		} else {
-			CHECK(rig->card->flash.record.slot[slot - SPECKV_SLOT_A].security_version >= floor_of(rig), "step %lu: version %u runs, %u at least",
-			      n, rig->card->flash.record.slot[slot - SPECKV_SLOT_A].security_version, floor_of(rig));
+			CHECK(rig->card->flash.record.slot[slot - SPECKV_SLOT_A].security_version >=
+					floor_of(rig),
+				"step %lu: version %u runs, %u at least", n,
+				rig->card->flash.record.slot[slot - SPECKV_SLOT_A].security_version,
+				floor_of(rig));
 		}
-		CHECK(floor_of(rig) >= lowest || (floor_of(rig) == 4 && n % 40 >= 30), "step %lu: from %u to %u", n, lowest, floor_of(rig));
+		CHECK(floor_of(rig) >= lowest || (floor_of(rig) == 4 && n % 40 >= 30),
+			"step %lu: from %u to %u", n, lowest, floor_of(rig));
 		lowest = floor_of(rig);
 	}
-	printf("%lu steps: %lu cut, %lu too old, %lu back, golden ran after %lu\n", wanted, cut, refused, back, golden);
+	printf("%lu steps: %lu cut, %lu too old, %lu back, golden ran after %lu\n", wanted, cut,
+		refused, back, golden);
 	CHECK(wanted < 200 || (cut && refused && back && golden), "every kind was seen");
 	if (rig)
 		rig_free(rig);

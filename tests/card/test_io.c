@@ -47,8 +47,10 @@ static void what_was_written_is_read(uint32_t codec, bool direct)
 			EQUAL(speckv_frame_parse(out, bytes, &frame), 0);
 			EQUAL(frame.identity.pool_address, RUN);
 			EQUAL(frame.identity.generation, 5);
-			EQUAL(speckv_frame_decode(&frame, out, bytes, 0, 2, again, b.block_bytes), 0);
-			CHECK(!memcmp(again, whole, b.block_bytes), "card and library decode the same");
+			EQUAL(speckv_frame_decode(&frame, out, bytes, 0, 2, again, b.block_bytes),
+				0);
+			CHECK(!memcmp(again, whole, b.block_bytes),
+				"card and library decode the same");
 			free(again);
 		}
 		free(whole);
@@ -57,11 +59,11 @@ static void what_was_written_is_read(uint32_t codec, bool direct)
 }
 
 /* A field of the entry and the value that makes it wrong. */
-#define WRONG(member, value, expected)                                         \
-	do {                                                                   \
-		union card_entry wrong = good;                                 \
-		wrong.member = (value);                                        \
-		EQUAL(client_run(&b.client, &wrong, NULL), expected);          \
+#define WRONG(member, value, expected)                                \
+	do {                                                          \
+		union card_entry wrong = good;                        \
+		wrong.member = (value);                               \
+		EQUAL(client_run(&b.client, &wrong, NULL), expected); \
 	} while (0)
 
 static void bad_writes_publish_nothing(void)
@@ -149,7 +151,10 @@ static void bad_reads_return_nothing(void)
 	bench_end(&b);
 }
 
-/* Every byte of a stored frame, changed: an error, or (only where no checksum looks) the same data. Never others. */
+/*
+ * Every byte of a stored frame, changed: an error, or (only where no checksum looks) the same data.
+ * Never others.
+ */
 static void a_changed_frame_is_never_wrong_data(void)
 {
 	struct bench b;
@@ -168,8 +173,9 @@ static void a_changed_frame_is_never_wrong_data(void)
 
 		at[i] ^= 0x10;
 		status = bench_get(&b, 0, 3, 9, NULL);
-		CHECK(status == SPECKV_STATUS_CORRUPT || (!status && !memcmp(out, good, b.block_bytes)), "byte %llu: 0x%x",
-		      (unsigned long long)i, status);
+		CHECK(status == SPECKV_STATUS_CORRUPT ||
+				(!status && !memcmp(out, good, b.block_bytes)),
+			"byte %llu: 0x%x", (unsigned long long)i, status);
 		at[i] ^= 0x10;
 	}
 	EQUAL(bench_get(&b, 0, 3, 9, NULL), 0);
@@ -216,9 +222,15 @@ static void frames_of_the_host_are_checked(void)
 
 static void copies_say_where_they_lie(void)
 {
-	struct speckv_pool_description d = rig_pool("second", 1u << 19, SPECKV_CODEC_RAW), other = rig_pool("third", 1u << 19, 0);
-	union card_entry good = { .copy = { .opcode = SPECKV_IO_COPY, .pool = 1, .destination_pool = 2, .generation = 3,
-					    .destination_address = RUN, .destination_generation = 8, .capacity = RUN } };
+	struct speckv_pool_description d = rig_pool("second", 1u << 19, SPECKV_CODEC_RAW),
+				       other = rig_pool("third", 1u << 19, 0);
+	union card_entry good = { .copy = { .opcode = SPECKV_IO_COPY,
+					  .pool = 1,
+					  .destination_pool = 2,
+					  .generation = 3,
+					  .destination_address = RUN,
+					  .destination_generation = 8,
+					  .capacity = RUN } };
 	struct bench b;
 	uint64_t second, stored;
 
@@ -245,16 +257,23 @@ static void copies_say_where_they_lie(void)
 	EQUAL(client_run(&b.client, &good, NULL), SPECKV_STATUS_SEALED);
 	b.pool = 2;
 	EQUAL(bench_get(&b, RUN, 8, 5, NULL), 0);
-	CHECK(!memcmp(rig_at(b.rig, 1, b.out), rig_at(b.rig, 1, b.raw), b.block_bytes), "the same block");
+	CHECK(!memcmp(rig_at(b.rig, 1, b.out), rig_at(b.rig, 1, b.raw), b.block_bytes),
+		"the same block");
 	EQUAL(bench_get(&b, RUN, 3, 5, NULL), SPECKV_STATUS_NOT_FOUND);
 	b.pool = 1;
 	EQUAL(bench_get(&b, 0, 3, 5, NULL), 0);
 	bench_end(&b);
 }
 
-static union card_entry range(uint8_t opcode, uint64_t address, uint64_t bytes, uint64_t generation, uint8_t flags)
+static union card_entry range(uint8_t opcode, uint64_t address, uint64_t bytes, uint64_t generation,
+	uint8_t flags)
 {
-	union card_entry e = { .range = { .opcode = opcode, .pool = 1, .address = address, .bytes = bytes, .generation = generation, .flags = flags } };
+	union card_entry e = { .range = { .opcode = opcode,
+				       .pool = 1,
+				       .address = address,
+				       .bytes = bytes,
+				       .generation = generation,
+				       .flags = flags } };
 
 	return e;
 }
@@ -281,7 +300,8 @@ static void invalidated_blocks_are_gone_and_their_pages_free(void)
 	EQUAL(client_run(&b.client, &e, NULL), 0);
 	EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_NOT_FOUND);
 	EQUAL(bench_get(&b, RUN, 2, 2, NULL), 0);
-	CHECK(card_zero(b.rig->memory + (b.rig->card->pools[1].map[0] & ~UINT64_C(0xffff)), 128), "no header is left");
+	CHECK(card_zero(b.rig->memory + (b.rig->card->pools[1].map[0] & ~UINT64_C(0xffff)), 128),
+		"no header is left");
 	EQUAL(client_run(&b.client, &good, NULL), 0);
 	EQUAL(b.rig->card->pools[1].used_pages, 0);
 	EQUAL(b.rig->card->pools[1].stored_bytes, 0);
@@ -293,9 +313,16 @@ static void invalidated_blocks_are_gone_and_their_pages_free(void)
 static void write_frame(struct bench *b, uint64_t bytes)
 {
 	for (uint64_t at = 0; at < bytes; at += BENCH_PAGE) {
-		union card_entry e = { .write = { .opcode = SPECKV_IO_WRITE, .flags = SPECKV_WRITE_FILL, .pool = 1, .buffer = BUFFER_BOTH,
-						  .address = RUN + at, .buffer_offset = at, .capacity = BENCH_PAGE,
-						  .bytes = bytes - at < BENCH_PAGE ? (uint32_t)(bytes - at) : BENCH_PAGE } };
+		union card_entry e = { .write = { .opcode = SPECKV_IO_WRITE,
+					       .flags = SPECKV_WRITE_FILL,
+					       .pool = 1,
+					       .buffer = BUFFER_BOTH,
+					       .address = RUN + at,
+					       .buffer_offset = at,
+					       .capacity = BENCH_PAGE,
+					       .bytes = bytes - at < BENCH_PAGE
+						       ? (uint32_t)(bytes - at)
+						       : BENCH_PAGE } };
 
 		EQUAL(client_run(&b->client, &e, NULL), 0);
 	}
@@ -314,7 +341,8 @@ static void fills_are_sealed_as_frames(void)
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
 	second = rig_queue(b.rig, 1, 1, 4, 6);
-	client_buffer(&second, BUFFER_BOTH, b.frames, 1u << 17, SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES);
+	client_buffer(&second, BUFFER_BOTH, b.frames, 1u << 17,
+		SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES);
 	EQUAL(client_run(&b.client, &seal, NULL), SPECKV_STATUS_NOT_FOUND);
 	EQUAL(client_run(&b.client, &acquire, NULL), 0);
 	EQUAL(client_run(&b.client, &acquire, NULL), 0);
@@ -326,11 +354,20 @@ static void fills_are_sealed_as_frames(void)
 	memcpy(&g, &b.rig->card->pools[1].record.description.shape, sizeof(g));
 	memset(id.key, 3, sizeof(id.key));
 	memcpy(id.pool_uuid, b.uuid, 16);
-	EQUAL(speckv_frame_encode(&g, 0, &id, rig_at(b.rig, 1, b.raw), b.block_bytes, rig_at(b.rig, 1, b.frames), 1u << 17, &bytes), 0);
+	EQUAL(speckv_frame_encode(&g, 0, &id, rig_at(b.rig, 1, b.raw), b.block_bytes,
+		      rig_at(b.rig, 1, b.frames), 1u << 17, &bytes),
+		0);
 	for (uint64_t at = 0; at < bytes; at += BENCH_PAGE) {
-		e = (union card_entry){ .write = { .opcode = SPECKV_IO_WRITE, .flags = SPECKV_WRITE_FILL, .pool = 1, .buffer = BUFFER_BOTH,
-						   .address = RUN + at, .buffer_offset = at, .capacity = BENCH_PAGE,
-						   .bytes = bytes - at < BENCH_PAGE ? (uint32_t)(bytes - at) : BENCH_PAGE } };
+		e = (union card_entry){ .write = { .opcode = SPECKV_IO_WRITE,
+						.flags = SPECKV_WRITE_FILL,
+						.pool = 1,
+						.buffer = BUFFER_BOTH,
+						.address = RUN + at,
+						.buffer_offset = at,
+						.capacity = BENCH_PAGE,
+						.bytes = bytes - at < BENCH_PAGE
+							? (uint32_t)(bytes - at)
+							: BENCH_PAGE } };
 		if (!at)
 			EQUAL(client_run(&second, &e, NULL), SPECKV_STATUS_CONFLICT);
 		EQUAL(client_run(&b.client, &e, NULL), 0);
@@ -340,7 +377,8 @@ static void fills_are_sealed_as_frames(void)
 	e.write.address = 2 * RUN - BENCH_PAGE;
 	e.write.bytes = e.write.capacity = 2 * BENCH_PAGE;
 	EQUAL(client_run(&b.client, &e, NULL), SPECKV_STATUS_NO_ROOM);
-	EQUAL(bench_get(&b, RUN, 6, 3, NULL), SPECKV_STATUS_NOT_FOUND); /* not before it is sealed */
+	/* not before it is sealed */
+	EQUAL(bench_get(&b, RUN, 6, 3, NULL), SPECKV_STATUS_NOT_FOUND);
 	EQUAL(client_run(&b.client, &seal, &result), 0);
 	EQUAL(result, bytes);
 	EQUAL(bench_get(&b, RUN, 6, 3, NULL), 0);
@@ -369,7 +407,10 @@ static void fills_are_sealed_as_frames(void)
 	speckv_card_run(b.rig->card, 10);
 	CHECK(client_poll(&second, &cqe) && !cqe.status, "gone");
 	EQUAL(b.rig->card->pools[1].used_pages, 0);
-	/* The requester ends first. A holder that acquires the block again is sent the next recall as well. */
+	/*
+	 * The requester ends first. A holder that acquires the block again is sent the next recall
+	 * as well.
+	 */
 	EQUAL(client_run(&b.client, &acquire, NULL), 0);
 	write_frame(&b, bytes);
 	e = range(SPECKV_IO_INVALIDATE, RUN, RUN, 6, 0);
@@ -393,7 +434,8 @@ static void holders_are_recalled(bool answers)
 	struct bench b;
 	struct client holder;
 	struct speckv_cqe cqe;
-	union card_entry share = range(SPECKV_IO_ACQUIRE_SHARED, RUN, RUN, 6, 0), drop = range(SPECKV_IO_INVALIDATE, RUN, RUN, 6, 0);
+	union card_entry share = range(SPECKV_IO_ACQUIRE_SHARED, RUN, RUN, 6, 0),
+			 drop = range(SPECKV_IO_INVALIDATE, RUN, RUN, 6, 0);
 	union card_entry answer = range(SPECKV_IO_WRITEBACK, RUN, RUN, 6, SPECKV_WRITEBACK_RELEASE);
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
 
@@ -406,7 +448,9 @@ static void holders_are_recalled(bool answers)
 	EQUAL(cqe.command_id, SPECKV_EVENT_COMMAND_ID);
 	EQUAL(cqe.status, SPECKV_NOTICE_RECALL);
 	EQUAL(cqe.result, RUN | UINT64_C(1) << 48);
-	EQUAL(bench_get(&(struct bench){ .rig = b.rig, .client = holder, .pool = 1 }, RUN, 6, 3, NULL), SPECKV_STATUS_NOT_FOUND);
+	EQUAL(bench_get(&(struct bench){ .rig = b.rig, .client = holder, .pool = 1 }, RUN, 6, 3,
+		      NULL),
+		SPECKV_STATUS_NOT_FOUND);
 	holder.sq_tail = (holder.sq_tail + 1) % holder.sq_entries;
 	holder.cq_head++;
 	holder.next_id++;
@@ -418,10 +462,12 @@ static void holders_are_recalled(bool answers)
 		CHECK(speckv_card_next_ns(b.rig->card) > b.rig->now, "a deadline");
 		b.rig->now = speckv_card_next_ns(b.rig->card);
 		speckv_card_run(b.rig->card, 10);
-		EQUAL(rig_read(b.rig, 1, PAIR(1, STATUS)), QUEUE_FENCED | SPECKV_STATUS_FENCED << 16);
+		EQUAL(rig_read(b.rig, 1, PAIR(1, STATUS)),
+			QUEUE_FENCED | SPECKV_STATUS_FENCED << 16);
 		client_submit(&holder, &nop);
 		EQUAL(speckv_card_run(b.rig->card, 10), 0);
-		CHECK(rig_read(b.rig, 1, REG(INT_STATUS)) & SPECKV_REGS__INT_STATUS__QUEUE_PAIR_bm, "told");
+		CHECK(rig_read(b.rig, 1, REG(INT_STATUS)) & SPECKV_REGS__INT_STATUS__QUEUE_PAIR_bm,
+			"told");
 	}
 	CHECK(client_poll(&b.client, &cqe), "done");
 	EQUAL(cqe.status, 0);
@@ -432,13 +478,23 @@ static void holders_are_recalled(bool answers)
 	bench_end(&b);
 }
 
-/* What a queue pair holds itself is no obstacle to it; what it writes back is clean until it writes again. */
+/*
+ * What a queue pair holds itself is no obstacle to it; what it writes back is clean until it writes
+ * again.
+ */
 static void own_holds_are_given_up_silently(void)
 {
-	union card_entry share = range(SPECKV_IO_ACQUIRE_SHARED, RUN, RUN, 6, 0), fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, 3 * RUN, RUN, 7, 0);
-	union card_entry back = range(SPECKV_IO_WRITEBACK, 3 * RUN, RUN, 7, 0), drop = range(SPECKV_IO_INVALIDATE, 0, 5 * RUN, 0, 0);
-	union card_entry e = { .write = { .opcode = SPECKV_IO_WRITE, .flags = SPECKV_WRITE_FILL, .pool = 1, .buffer = BUFFER_RAW,
-					  .address = 3 * RUN + BENCH_PAGE, .bytes = 100, .capacity = 100 } };
+	union card_entry share = range(SPECKV_IO_ACQUIRE_SHARED, RUN, RUN, 6, 0),
+			 fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, 3 * RUN, RUN, 7, 0);
+	union card_entry back = range(SPECKV_IO_WRITEBACK, 3 * RUN, RUN, 7, 0),
+			 drop = range(SPECKV_IO_INVALIDATE, 0, 5 * RUN, 0, 0);
+	union card_entry e = { .write = { .opcode = SPECKV_IO_WRITE,
+				       .flags = SPECKV_WRITE_FILL,
+				       .pool = 1,
+				       .buffer = BUFFER_RAW,
+				       .address = 3 * RUN + BENCH_PAGE,
+				       .bytes = 100,
+				       .capacity = 100 } };
 	struct bench b;
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
@@ -459,8 +515,10 @@ static void own_holds_are_given_up_silently(void)
 /* A recall of a fill: its owner is told, and the fill goes with the owner's answer. */
 static void fills_of_others_are_recalled(void)
 {
-	union card_entry fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, RUN, RUN, 6, 0), drop = range(SPECKV_IO_INVALIDATE, RUN, RUN, 6, 0);
-	union card_entry give = range(SPECKV_IO_WRITEBACK, RUN, RUN, 6, SPECKV_WRITEBACK_RELEASE), nop = { .bare = { .opcode = SPECKV_IO_NOP } };
+	union card_entry fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, RUN, RUN, 6, 0),
+			 drop = range(SPECKV_IO_INVALIDATE, RUN, RUN, 6, 0);
+	union card_entry give = range(SPECKV_IO_WRITEBACK, RUN, RUN, 6, SPECKV_WRITEBACK_RELEASE),
+			 nop = { .bare = { .opcode = SPECKV_IO_NOP } };
 	struct speckv_cqe cqe;
 	struct client owner;
 	struct bench b;
@@ -511,7 +569,8 @@ static void prefetched_blocks_are_used_or_counted(void)
 		union card_entry e = range(SPECKV_IO_INVALIDATE, 0, RUN, 1, 0);
 
 		EQUAL(client_run(&b.client, &e, NULL), 0);
-		EQUAL(bench_put(&b, 0, 1, 1, NULL), 0); /* the same place and generation: what was staged must not come back */
+		/* the same place and generation: what was staged must not come back */
+		EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
 		EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
 		EQUAL(b.rig->card->counters[COUNT_PREFETCH_USED], 1);
 		EQUAL(client_run(&b.client, &good, NULL), 0);
@@ -535,8 +594,13 @@ static void candidates_are_scored_by_recency(void)
 {
 	struct bench b;
 	struct speckv_candidate *c;
-	union card_entry touch, good = { .predict = { .opcode = SPECKV_IO_PREDICT, .pool = 1, .buffer = BUFFER_BOTH, .session = 2,
-						      .candidate_count = 4, .depth = 2 } };
+	union card_entry touch,
+		good = { .predict = { .opcode = SPECKV_IO_PREDICT,
+				 .pool = 1,
+				 .buffer = BUFFER_BOTH,
+				 .session = 2,
+				 .candidate_count = 4,
+				 .depth = 2 } };
 	uint64_t issued;
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
@@ -544,7 +608,12 @@ static void candidates_are_scored_by_recency(void)
 		EQUAL(bench_put(&b, i * RUN, i + 1, (uint8_t)i, NULL), 0);
 		b.rig->now += 5000000000;
 	}
-	touch = (union card_entry){ .touch = { .opcode = SPECKV_IO_TOUCH, .pool = 1, .address = RUN, .generation = 2, .session = 2, .feature_count = 2 } };
+	touch = (union card_entry){ .touch = { .opcode = SPECKV_IO_TOUCH,
+					    .pool = 1,
+					    .address = RUN,
+					    .generation = 2,
+					    .session = 2,
+					    .feature_count = 2 } };
 	EQUAL(client_run(&b.client, &touch, NULL), 0);
 	touch.touch.generation = 1;
 	EQUAL(client_run(&b.client, &touch, NULL), SPECKV_STATUS_NOT_FOUND);
@@ -556,10 +625,14 @@ static void candidates_are_scored_by_recency(void)
 	b.rig->now += 1000000000;
 	c = rig_at(b.rig, 1, b.frames);
 	for (unsigned int i = 0; i < 4; i++)
-		c[i] = (struct speckv_candidate){ .tag = 100 + i, .address = i * RUN, .generation = i + 1 };
+		c[i] = (struct speckv_candidate){
+			.tag = 100 + i, .address = i * RUN, .generation = i + 1
+		};
 	EQUAL(client_run(&b.client, &good, &issued), 0);
 	EQUAL(issued, 0);
-	CHECK((int32_t)c[1].score > (int32_t)c[2].score && (int32_t)c[2].score > (int32_t)c[0].score, "recency");
+	CHECK((int32_t)c[1].score > (int32_t)c[2].score &&
+			(int32_t)c[2].score > (int32_t)c[0].score,
+		"recency");
 	EQUAL((int32_t)c[3].score, INT32_MIN); /* nothing there */
 	EQUAL(c[1].tag, 101);
 	good.predict.flags = SPECKV_PREDICT_STAGE;
@@ -588,7 +661,10 @@ static void candidates_are_scored_by_recency(void)
 static void quota_and_bandwidth_are_kept(void)
 {
 	struct bench b;
-	union card_entry set = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE, .pool = 1, .feature = SPECKV_FEATURE_POOL_QUOTA_BYTES, .value = 40000 } };
+	union card_entry set = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE,
+					 .pool = 1,
+					 .feature = SPECKV_FEATURE_POOL_QUOTA_BYTES,
+					 .value = 40000 } };
 	uint64_t before;
 
 	bench_begin(&b, SPECKV_CODEC_RAW);

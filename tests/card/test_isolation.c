@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Functions that try to reach what is not theirs, and peers that change things while they are looked at. */
+/*
+ * Functions that try to reach what is not theirs, and peers that change things while they are
+ * looked at.
+ */
 #include "rig.h"
 
 #define RUN (10 * BENCH_PAGE)
@@ -11,10 +14,14 @@ static struct client stranger(struct bench *b)
 
 	EQUAL(rig_function(b->rig, false, 2), 2);
 	c = rig_queue(b->rig, 2, 0, 4, 6);
-	client_buffer(&c, BUFFER_RAW, rig_alloc(b->rig, 2, 1u << 16), 1u << 16, SPECKV_BUFFER_CARD_READS);
-	client_buffer(&c, BUFFER_IDENTITY, rig_alloc(b->rig, 2, 4096), 4096, SPECKV_BUFFER_CARD_READS);
-	client_buffer(&c, BUFFER_OUT, rig_alloc(b->rig, 2, 1u << 17), 1u << 17, SPECKV_BUFFER_CARD_WRITES);
-	client_buffer(&c, BUFFER_BOTH, rig_alloc(b->rig, 2, 1u << 17), 1u << 17, SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES);
+	client_buffer(&c, BUFFER_RAW, rig_alloc(b->rig, 2, 1u << 16), 1u << 16,
+		SPECKV_BUFFER_CARD_READS);
+	client_buffer(&c, BUFFER_IDENTITY, rig_alloc(b->rig, 2, 4096), 4096,
+		SPECKV_BUFFER_CARD_READS);
+	client_buffer(&c, BUFFER_OUT, rig_alloc(b->rig, 2, 1u << 17), 1u << 17,
+		SPECKV_BUFFER_CARD_WRITES);
+	client_buffer(&c, BUFFER_BOTH, rig_alloc(b->rig, 2, 1u << 17), 1u << 17,
+		SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES);
 	return c;
 }
 
@@ -39,19 +46,31 @@ static void a_pool_is_closed_to_who_has_no_grant(void)
 			e = bench_write(&b, RUN, 1, 2);
 			break;
 		case SPECKV_IO_COPY:
-			e = (union card_entry){ .copy = { .pool = 1, .destination_pool = 1, .generation = 1, .destination_address = RUN, .capacity = RUN } };
+			e = (union card_entry){ .copy = { .pool = 1,
+							.destination_pool = 1,
+							.generation = 1,
+							.destination_address = RUN,
+							.capacity = RUN } };
 			break;
 		case SPECKV_IO_TOUCH:
-			e = (union card_entry){ .touch = { .pool = 1, .generation = 1, .session = SPECKV_NO_SESSION } };
+			e = (union card_entry){ .touch = { .pool = 1,
+							.generation = 1,
+							.session = SPECKV_NO_SESSION } };
 			break;
 		case SPECKV_IO_PREDICT:
-			e = (union card_entry){ .predict = { .pool = 1, .buffer = BUFFER_BOTH, .candidate_count = 1, .depth = 1, .session = 0 } };
+			e = (union card_entry){ .predict = { .pool = 1,
+							.buffer = BUFFER_BOTH,
+							.candidate_count = 1,
+							.depth = 1,
+							.session = 0 } };
 			break;
 		case SPECKV_IO_READ:
 		case SPECKV_IO_PREFETCH:
 			break;
 		default:
-			e = (union card_entry){ .range = { .pool = 1, .bytes = RUN, .generation = 1 } };
+			e = (union card_entry){
+				.range = { .pool = 1, .bytes = RUN, .generation = 1 }
+			};
 			break;
 		}
 		e.sqe.opcode = (uint8_t)opcode;
@@ -72,19 +91,32 @@ static void rights_are_what_was_granted(void)
 {
 	struct bench b;
 	struct client c, other;
-	union card_entry read, write, drop = { .range = { .opcode = SPECKV_IO_INVALIDATE, .pool = 1, .bytes = RUN, .generation = 1 } };
-	union card_entry share = { .range = { .opcode = SPECKV_IO_ACQUIRE_SHARED, .pool = 1, .bytes = RUN, .generation = 1 } };
-	union card_entry give = { .range = { .opcode = SPECKV_IO_WRITEBACK, .pool = 1, .bytes = RUN, .generation = 1, .flags = SPECKV_WRITEBACK_RELEASE } };
+	union card_entry read, write,
+		drop = { .range = { .opcode = SPECKV_IO_INVALIDATE,
+				 .pool = 1,
+				 .bytes = RUN,
+				 .generation = 1 } };
+	union card_entry share = { .range = { .opcode = SPECKV_IO_ACQUIRE_SHARED,
+					   .pool = 1,
+					   .bytes = RUN,
+					   .generation = 1 } };
+	union card_entry give = { .range = { .opcode = SPECKV_IO_WRITEBACK,
+					  .pool = 1,
+					  .bytes = RUN,
+					  .generation = 1,
+					  .flags = SPECKV_WRITEBACK_RELEASE } };
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
 	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
 	c = stranger(&b);
 	other = rig_queue(b.rig, 2, 1, 4, 6);
-	client_buffer(&other, BUFFER_OUT, rig_alloc(b.rig, 2, 1u << 17), 1u << 17, SPECKV_BUFFER_CARD_WRITES);
+	client_buffer(&other, BUFFER_OUT, rig_alloc(b.rig, 2, 1u << 17), 1u << 17,
+		SPECKV_BUFFER_CARD_WRITES);
 	EQUAL(rig_grant(&b.admin, 2, 0, 1, b.uuid, SPECKV_RIGHT_READ), 0);
 	read = bench_read(&b, 0, 1, 1);
 	EQUAL(client_run(&c, &read, NULL), 0);
-	EQUAL(client_run(&other, &read, NULL), SPECKV_STATUS_DENIED); /* granted to the other queue pair only */
+	/* granted to the other queue pair only */
+	EQUAL(client_run(&other, &read, NULL), SPECKV_STATUS_DENIED);
 	write = bench_write(&b, RUN, 1, 1);
 	EQUAL(client_run(&c, &write, NULL), SPECKV_STATUS_DENIED);
 	EQUAL(client_run(&c, &drop, NULL), SPECKV_STATUS_DENIED);
@@ -122,8 +154,13 @@ static void only_the_administrator_administers(void)
 	rig_write(b.rig, 2, REG(ADMIN_SQ_TAIL), 1);
 	speckv_card_run(b.rig->card, 10);
 	/* Admin opcodes on an I/O queue are I/O opcodes, or none. */
-	for (unsigned int opcode = SPECKV_ADMIN_SET_FEATURE; opcode <= SPECKV_ADMIN_GRANT; opcode++) {
-		union card_entry e = { .grant = { .opcode = (uint8_t)opcode, .pool = 1, .function = 2, .queue = 0, .rights = 3 } };
+	for (unsigned int opcode = SPECKV_ADMIN_SET_FEATURE; opcode <= SPECKV_ADMIN_GRANT;
+		opcode++) {
+		union card_entry e = { .grant = { .opcode = (uint8_t)opcode,
+					       .pool = 1,
+					       .function = 2,
+					       .queue = 0,
+					       .rights = 3 } };
 
 		memcpy(e.grant.uuid, b.uuid, 16);
 		EQUAL(client_run(&c, &e, NULL), SPECKV_STATUS_INVALID_OPCODE);
@@ -144,7 +181,10 @@ static void buffers_are_a_functions_own(void)
 	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
 	c = stranger(&b);
 	EQUAL(rig_grant(&b.admin, 2, 0, 1, b.uuid, SPECKV_RIGHT_READ), 0);
-	/* A table entry that names the first client's memory: the bus refuses, since the function is another. */
+	/*
+	 * A table entry that names the first client's memory: the bus refuses, since the function
+	 * is another.
+	 */
 	client_buffer(&c, 5, b.out, 1u << 17, SPECKV_BUFFER_CARD_WRITES);
 	out = rig_at(b.rig, 1, b.out);
 	memcpy(before, out, sizeof(before));
@@ -163,7 +203,11 @@ static void a_removed_function_leaves_nothing(void)
 {
 	struct bench b;
 	struct client c;
-	union card_entry fill = { .range = { .opcode = SPECKV_IO_ACQUIRE_EXCLUSIVE, .pool = 1, .address = RUN, .bytes = RUN, .generation = 2 } };
+	union card_entry fill = { .range = { .opcode = SPECKV_IO_ACQUIRE_EXCLUSIVE,
+					  .pool = 1,
+					  .address = RUN,
+					  .bytes = RUN,
+					  .generation = 2 } };
 	union card_entry read;
 	uint64_t dma;
 
@@ -216,11 +260,12 @@ static void who_does_not_consume_stops_alone(void)
 	bench_end(&b);
 }
 
-/* ---- a peer that changes things in flight ------------------------------------------------------------------- */
+/* ---- a peer that changes things in flight --------------------------------------------------- */
 
 static uint64_t watch, watch_bytes;
 
-static void scribble(struct rig *rig, unsigned int function, uint64_t address, uint64_t bytes, bool write)
+static void scribble(struct rig *rig, unsigned int function, uint64_t address, uint64_t bytes,
+	bool write)
 {
 	if (write || function != 1 || address + bytes <= watch || address >= watch + watch_bytes)
 		return;
@@ -243,7 +288,8 @@ static void entries_are_copied_once(void)
 		EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
 		b.rig->peer = NULL;
 		EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
-		CHECK(!memcmp(rig_at(b.rig, 1, b.out), rig_at(b.rig, 1, b.raw), b.block_bytes), "what was meant");
+		CHECK(!memcmp(rig_at(b.rig, 1, b.out), rig_at(b.rig, 1, b.raw), b.block_bytes),
+			"what was meant");
 		/* The identity and the buffer table likewise. */
 		watch = round & 2 ? b.identity : b.client.table;
 		watch_bytes = round & 2 ? 64 : 256;

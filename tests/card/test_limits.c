@@ -15,16 +15,19 @@ static struct client bench_with_another(struct bench *b, uint32_t codec)
 static void create_begins(struct client *admin, const struct speckv_pool_description *d)
 {
 	uint64_t data = rig_alloc(admin->rig, admin->function, sizeof(*d));
-	struct speckv_cmd_data create = { .opcode = SPECKV_ADMIN_CREATE_POOL, .data_address = data, .data_bytes = sizeof(*d) };
+	struct speckv_cmd_data create = {
+		.opcode = SPECKV_ADMIN_CREATE_POOL, .data_address = data, .data_bytes = sizeof(*d)
+	};
 
 	memcpy(rig_at(admin->rig, admin->function, data), d, sizeof(*d));
 	client_submit(admin, &create);
 	speckv_card_run(admin->rig->card, 1000);
 }
 
-/* ---- host memory that comes later ------------------------------------------------------------------------------------- */
+/* ---- host memory that comes later ----------------------------------------------------------- */
 
-static int (*read_at_once)(void *arg, unsigned int function, uint64_t address, void *to, uint64_t bytes);
+static int (*read_at_once)(void *arg, unsigned int function, uint64_t address, void *to,
+	uint64_t bytes);
 static struct {
 	uint64_t address, bytes;
 } known[64]; /* what the command under way has been given, in order */
@@ -94,7 +97,9 @@ static void a_command_that_waits_for_host_memory_blocks_no_other_function(void)
 	speckv_card_dma_answered(b.rig->card, 1);
 	speckv_card_run(b.rig->card, 1000);
 	CHECK(client_poll(&b.client, &cqe) && !cqe.status, "now it has");
-	/* entry, buffer table, identity, data: each comes later, and the command is the same for it */
+	/*
+	 * entry, buffer table, identity, data: each comes later, and the command is the same for it
+	 */
 	bench_fill(&b, 1);
 	entry = bench_write(&b, 0, 1, 1);
 	EQUAL(run_with_answers(&b, &entry), 0);
@@ -157,21 +162,27 @@ static void who_used_little_comes_first(void)
 			while (client_poll(&b.client, &cqe))
 				;
 	}
-	CHECK(speckv_card_spent(b.rig->card, 1) > speckv_card_spent(b.rig->card, 2), "time is kept");
+	CHECK(speckv_card_spent(b.rig->card, 1) > speckv_card_spent(b.rig->card, 2),
+		"time is kept");
 	bench_end(&b);
 }
 
-/* ---- commands that wait ----------------------------------------------------------------------------------------------- */
+/* ---- commands that wait --------------------------------------------------------------------- */
 
 static uint64_t translations(const struct bench *b)
 {
 	return b->rig->card->counters[COUNT_TLB_HITS] + b->rig->card->counters[COUNT_TLB_MISSES];
 }
 
-static union card_entry range(uint8_t opcode, uint64_t address, uint64_t bytes, uint64_t generation, uint8_t flags)
+static union card_entry range(uint8_t opcode, uint64_t address, uint64_t bytes, uint64_t generation,
+	uint8_t flags)
 {
-	union card_entry e = { .range = { .opcode = opcode, .pool = 1, .flags = flags, .address = address, .bytes = bytes,
-					  .generation = generation } };
+	union card_entry e = { .range = { .opcode = opcode,
+				       .pool = 1,
+				       .flags = flags,
+				       .address = address,
+				       .bytes = bytes,
+				       .generation = generation } };
 
 	return e;
 }
@@ -180,8 +191,10 @@ static union card_entry range(uint8_t opcode, uint64_t address, uint64_t bytes, 
 
 static void an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up(void)
 {
-	union card_entry share = range(SPECKV_IO_ACQUIRE_SHARED, 0, 10 * BENCH_PAGE, 1, 0), all = range(SPECKV_IO_INVALIDATE, 0, 1u << 20, 0, 0);
-	union card_entry give = range(SPECKV_IO_WRITEBACK, 0, 10 * BENCH_PAGE, 1, SPECKV_WRITEBACK_RELEASE);
+	union card_entry share = range(SPECKV_IO_ACQUIRE_SHARED, 0, 10 * BENCH_PAGE, 1, 0),
+			 all = range(SPECKV_IO_INVALIDATE, 0, 1u << 20, 0, 0);
+	union card_entry give =
+		range(SPECKV_IO_WRITEBACK, 0, 10 * BENCH_PAGE, 1, SPECKV_WRITEBACK_RELEASE);
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
 	struct client holders[2];
 	struct speckv_cqe cqe;
@@ -209,13 +222,17 @@ static void an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up(void)
 		speckv_card_run(b.rig->card, 1000);
 	EQUAL(translations(&b), before);
 	EQUAL(b.rig->card->pools[1].count, 2); /* the others went at once */
-	CHECK(client_poll(&holders[0], &cqe) && cqe.status == SPECKV_NOTICE_RECALL && (cqe.result & 0xffffffffffff) == 0, "the first is told");
-	CHECK(speckv_card_next_ns(b.rig->card) <= b.rig->now + 2000000, "there is one to be told yet, with every millisecond");
+	CHECK(client_poll(&holders[0], &cqe) && cqe.status == SPECKV_NOTICE_RECALL &&
+			(cqe.result & 0xffffffffffff) == 0,
+		"the first is told");
+	CHECK(speckv_card_next_ns(b.rig->card) <= b.rig->now + 2000000,
+		"there is one to be told yet, with every millisecond");
 	for (int i = 0; i < 3; i++)
 		CHECK(client_poll(&holders[1], &cqe) && !cqe.status, "no-op %d", i);
 	speckv_card_run(b.rig->card, 1000);
-	CHECK(client_poll(&holders[1], &cqe) && cqe.status == SPECKV_NOTICE_RECALL && (cqe.result & 0xffffffffffff) == 5 * APART,
-	      "now that it has room");
+	CHECK(client_poll(&holders[1], &cqe) && cqe.status == SPECKV_NOTICE_RECALL &&
+			(cqe.result & 0xffffffffffff) == 5 * APART,
+		"now that it has room");
 	EQUAL(b.rig->card->functions[1]->pair[2].untold, 0);
 	CHECK(speckv_card_next_ns(b.rig->card) > b.rig->now + 2000000, "nothing to do but to wait");
 	EQUAL(client_run(&holders[0], &give, NULL), 0);
@@ -234,7 +251,8 @@ static void an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up(void)
 static void a_large_range_is_invalidated_a_little_at_a_time(void)
 {
 	struct speckv_pool_description d = rig_pool("fine", 4u << 20, SPECKV_CODEC_RAW);
-	union card_entry fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, 0, 256, 1, 0), give = range(SPECKV_IO_WRITEBACK, 0, 256, 1, SPECKV_WRITEBACK_RELEASE);
+	union card_entry fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, 0, 256, 1, 0),
+			 give = range(SPECKV_IO_WRITEBACK, 0, 256, 1, SPECKV_WRITEBACK_RELEASE);
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } }, all;
 	unsigned int turns = 0;
 	struct speckv_cqe cqe;
@@ -244,7 +262,9 @@ static void a_large_range_is_invalidated_a_little_at_a_time(void)
 	other = bench_with_another(&b, SPECKV_CODEC_RAW);
 	d.page_bytes = 256;
 	EQUAL(rig_create(&b.admin, &d, &b.pool), 0);
-	EQUAL(rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, (unsigned int)b.pool, d.uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
+	EQUAL(rig_grant(&b.admin, 1, SPECKV_ALL_QUEUES, (unsigned int)b.pool, d.uuid,
+		      SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE),
+		0);
 	for (uint64_t at = 0; at < d.capacity_bytes; at += 1u << 18)
 		EQUAL(bench_put(&b, at, 1, 1, NULL), 0);
 	all = range(SPECKV_IO_INVALIDATE, 0, d.capacity_bytes, 1, 0);
@@ -260,7 +280,8 @@ static void a_large_range_is_invalidated_a_little_at_a_time(void)
 
 		CHECK(turns < 100, "it goes on");
 		speckv_card_run(b.rig->card, 1000);
-		CHECK(translations(&b) - before <= 16, "%llu pages in a turn", (unsigned long long)(translations(&b) - before));
+		CHECK(translations(&b) - before <= 16, "%llu pages in a turn",
+			(unsigned long long)(translations(&b) - before));
 		if (client_poll(&b.client, &cqe))
 			break;
 		EQUAL(speckv_card_next_ns(b.rig->card), 0); /* a card does not sleep over it */
@@ -269,8 +290,13 @@ static void a_large_range_is_invalidated_a_little_at_a_time(void)
 	EQUAL(cqe.status, 0);
 	CHECK(turns > 2, "%u turns", turns);
 	EQUAL(b.rig->card->pools[b.pool].used_pages, 0);
-	/* A held block in front makes the command wait: the steps after its release are bounded as well. */
-	EQUAL(rig_grant(&b.admin, 2, SPECKV_ALL_QUEUES, (unsigned int)b.pool, d.uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
+	/*
+	 * A held block in front makes the command wait: the steps after its release are bounded as
+	 * well.
+	 */
+	EQUAL(rig_grant(&b.admin, 2, SPECKV_ALL_QUEUES, (unsigned int)b.pool, d.uuid,
+		      SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE),
+		0);
 	fill.range.pool = give.range.pool = (uint16_t)b.pool;
 	EQUAL(client_run(&other, &fill, NULL), 0);
 	EQUAL(client_run(&b.client, &all, NULL), CARD_WAIT);
@@ -293,18 +319,23 @@ static void a_large_range_is_invalidated_a_little_at_a_time(void)
 		uint64_t before = b.rig->card->pools[b.pool].used_pages;
 
 		speckv_card_run(b.rig->card, 1000);
-		CHECK(before - b.rig->card->pools[b.pool].used_pages <= 128, "pages that went in a turn");
+		CHECK(before - b.rig->card->pools[b.pool].used_pages <= 128,
+			"pages that went in a turn");
 	}
 	EQUAL(cqe.status, 0);
 	EQUAL(b.rig->card->pools[b.pool].used_pages, 0);
 	bench_end(&b);
 }
 
-/* What a queue pair holds is found where it lies, however large its pool is: most of the directory is not even there. */
+/*
+ * What a queue pair holds is found where it lies, however large its pool is: most of the directory
+ * is not even there.
+ */
 static void what_is_held_is_given_up_without_a_look_at_the_rest(void)
 {
 	struct speckv_pool_description d = rig_pool("fine", 4u << 20, SPECKV_CODEC_RAW);
-	union card_entry fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, d.capacity_bytes - (1u << 16), 1u << 16, 1, 0);
+	union card_entry fill =
+		range(SPECKV_IO_ACQUIRE_EXCLUSIVE, d.capacity_bytes - (1u << 16), 1u << 16, 1, 0);
 	struct card_pool *pool;
 	struct client other;
 	struct bench b;
@@ -314,7 +345,9 @@ static void what_is_held_is_given_up_without_a_look_at_the_rest(void)
 	other = bench_with_another(&b, SPECKV_CODEC_RAW);
 	d.page_bytes = 256;
 	EQUAL(rig_create(&b.admin, &d, &b.pool), 0);
-	EQUAL(rig_grant(&b.admin, 2, SPECKV_ALL_QUEUES, (unsigned int)b.pool, d.uuid, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE), 0);
+	EQUAL(rig_grant(&b.admin, 2, SPECKV_ALL_QUEUES, (unsigned int)b.pool, d.uuid,
+		      SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE),
+		0);
 	fill.range.pool = (uint16_t)b.pool;
 	EQUAL(client_run(&other, &fill, NULL), 0);
 	pool = &b.rig->card->pools[b.pool];
@@ -334,7 +367,10 @@ static void an_answer_from_host_memory_runs_the_command_that_asked(void)
 	struct bench b;
 
 	bench_begin(&b, SPECKV_CODEC_INT8_DELTA_RLE);
-	/* All are in flight, held up by the pool's bandwidth, when they begin to read what is not at hand. */
+	/*
+	 * All are in flight, held up by the pool's bandwidth, when they begin to read what is not
+	 * at hand.
+	 */
 	b.rig->card->pools[1].record.description.burst_bytes_per_second = 1u << 20;
 	for (uint64_t i = 0; i < 10; i++) {
 		union card_entry entry = bench_write(&b, i * APART, 1, 1);
@@ -360,7 +396,8 @@ static void an_answer_from_host_memory_runs_the_command_that_asked(void)
 		EQUAL(translations(&b), before);
 		speckv_card_dma_answered(b.rig->card, 1);
 		speckv_card_run(b.rig->card, 1000);
-		CHECK(translations(&b) - before <= 3, "turn %u: %llu translations", turn, (unsigned long long)(translations(&b) - before));
+		CHECK(translations(&b) - before <= 3, "turn %u: %llu translations", turn,
+			(unsigned long long)(translations(&b) - before));
 		while (client_poll(&b.client, &cqe)) {
 			EQUAL(cqe.status, 0);
 			done++;
@@ -388,7 +425,8 @@ static void commands_that_wait_for_bandwidth_do_not_read_the_clock(void)
 	EQUAL(b.rig->card->functions[1]->pair[0].waits, 11);
 	before = b.rig->now; /* each look at the clock is 10 ns there */
 	speckv_card_run(b.rig->card, 1000);
-	CHECK(b.rig->now - before <= 30, "%llu looks at the clock", (unsigned long long)(b.rig->now - before) / 10);
+	CHECK(b.rig->now - before <= 30, "%llu looks at the clock",
+		(unsigned long long)(b.rig->now - before) / 10);
 	b.rig->now += 20 * (b.block_bytes * 1000000000 >> 20);
 	before = 0;
 	speckv_card_run(b.rig->card, 1000);
@@ -416,7 +454,8 @@ static int take_slowly(void *arg, uint64_t offset, uint64_t bytes)
 /* In turns of about as long as one step takes, whether it completes something or not. */
 static void the_time_of_a_command_that_goes_on_counts_and_ends_the_turn(void)
 {
-	struct speckv_pool_description pools[2] = { rig_pool("second", 3u << 20, SPECKV_CODEC_RAW), rig_pool("third", 3u << 20, SPECKV_CODEC_RAW) };
+	struct speckv_pool_description pools[2] = { rig_pool("second", 3u << 20, SPECKV_CODEC_RAW),
+		rig_pool("third", 3u << 20, SPECKV_CODEC_RAW) };
 	struct speckv_cqe cqe;
 	unsigned int done = 0;
 	struct bench b;
@@ -433,8 +472,10 @@ static void the_time_of_a_command_that_goes_on_counts_and_ends_the_turn(void)
 		slow_pages = 0;
 		speckv_card_run(b.rig->card, 1000);
 		CHECK(slow_pages <= 8, "turn %u: %u pages", turn, slow_pages);
-		CHECK(slow_pages < 8 || speckv_card_spent(b.rig->card, 0) >= spent / 2 + 8 * 20000, "%llu ns of %llu were counted",
-		      (unsigned long long)(speckv_card_spent(b.rig->card, 0) - spent), (unsigned long long)(b.rig->now - before));
+		CHECK(slow_pages < 8 || speckv_card_spent(b.rig->card, 0) >= spent / 2 + 8 * 20000,
+			"%llu ns of %llu were counted",
+			(unsigned long long)(speckv_card_spent(b.rig->card, 0) - spent),
+			(unsigned long long)(b.rig->now - before));
 		while (client_poll(&b.admin, &cqe)) {
 			EQUAL(cqe.status, 0);
 			done++;
@@ -444,10 +485,11 @@ static void the_time_of_a_command_that_goes_on_counts_and_ends_the_turn(void)
 	bench_end(&b);
 }
 
-/* ---- logs ----------------------------------------------------------------------------------------------------------------- */
+/* ---- logs ----------------------------------------------------------------------------------- */
 
 /* Events of this kind, and with this in their text. */
-static unsigned int entered(const struct speckv_log_event *events, uint32_t count, uint16_t kind, const char *text)
+static unsigned int entered(const struct speckv_log_event *events, uint32_t count, uint16_t kind,
+	const char *text)
 {
 	unsigned int n = 0;
 
@@ -456,7 +498,10 @@ static unsigned int entered(const struct speckv_log_event *events, uint32_t coun
 	return n;
 }
 
-/* The functions of one user share what it may enter, and also many users leave room for those of another one. */
+/*
+ * The functions of one user share what it may enter, and also many users leave room for those of
+ * another one.
+ */
 static void a_user_has_room_in_the_logs_whatever_the_others_do(void)
 {
 	struct speckv_log_event *events = calloc(300, sizeof(*events));
@@ -473,26 +518,35 @@ static void a_user_has_room_in_the_logs_whatever_the_others_do(void)
 			speckv_card_function_remove(b.rig->card, hostile[n % 4]);
 			hostile[n % 4] = rig_function(b.rig, false, 1);
 		}
-		card_event_by(b.rig->card->functions[hostile[n % 4]], SPECKV_CARD_CORRUPT, SPECKV_ERROR, 1, n, "of one user");
+		card_event_by(b.rig->card->functions[hostile[n % 4]], SPECKV_CARD_CORRUPT,
+			SPECKV_ERROR, 1, n, "of one user");
 	}
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header),
+		0);
 	EQUAL(entered(events, header.entries, SPECKV_CARD_CORRUPT, "of one user"), 8);
 	speckv_card_function_remove(b.rig->card, hostile[3]);
 	for (b.rig->user = 2000; b.rig->user < 2040; b.rig->user++) {
 		unsigned int function = rig_function(b.rig, false, 1);
 
 		for (unsigned int n = 0; n < 20; n++)
-			card_event_by(b.rig->card->functions[function], SPECKV_CARD_CORRUPT, SPECKV_ERROR, 1, n, "of many users");
+			card_event_by(b.rig->card->functions[function], SPECKV_CARD_CORRUPT,
+				SPECKV_ERROR, 1, n, "of many users");
 		speckv_card_function_remove(b.rig->card, function);
 	}
 	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
-	memset(memory_page(b.rig->card, (b.rig->card->pools[1].map[0] - b.rig->card->layout.first_page) / SPECKV_CARD_PAGE_BYTES) + 5000, 0x55, 100);
+	memset(memory_page(b.rig->card,
+		       (b.rig->card->pools[1].map[0] - b.rig->card->layout.first_page) /
+			       SPECKV_CARD_PAGE_BYTES) +
+			5000,
+		0x55, 100);
 	EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_CORRUPT);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header),
+		0);
 	EQUAL(header.lost, 0);
 	EQUAL(entered(events, header.entries, SPECKV_CARD_CORRUPT, "does not verify"), 1);
 	EQUAL(entered(events, header.entries, SPECKV_CARD_POOL_CREATED, NULL), 1);
-	CHECK(entered(events, header.entries, SPECKV_CARD_CORRUPT, "of many users") <= 64 + 2 * 40, "few enough for the ring");
+	CHECK(entered(events, header.entries, SPECKV_CARD_CORRUPT, "of many users") <= 64 + 2 * 40,
+		"few enough for the ring");
 	free(events);
 	bench_end(&b);
 }
@@ -508,39 +562,47 @@ static void one_function_cannot_push_the_others_out_of_the_logs(void)
 
 	bench_begin(&b, SPECKV_CODEC_RAW);
 	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
-	for (uint64_t i = 0; i < b.rig->config.memory_bytes - 8; i += 64) /* its frame, wherever it lies: the payload's first bytes */
+	/* its frame, wherever it lies: the payload's first bytes */
+	for (uint64_t i = 0; i < b.rig->config.memory_bytes - 8; i += 64)
 		if (!memcmp(b.rig->memory + i, rig_at(b.rig, 1, b.raw), 64))
 			b.rig->memory[i] ^= 1;
 	for (unsigned int i = 0; i < 1000; i++)
 		EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_CORRUPT);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header),
+		0);
 	EQUAL(header.lost, 0);
 	for (uint32_t i = 0; i < header.entries; i++) {
 		corrupt += events[i].kind == SPECKV_CARD_CORRUPT;
 		created |= events[i].kind == SPECKV_CARD_POOL_CREATED;
 	}
 	CHECK(created && corrupt && corrupt <= 8, "%u events of one function", corrupt);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 0, errors, 300 * sizeof(*errors), &header), 0);
-	CHECK(header.lost == 0 && header.entries <= 64, "%u errors of one function", header.entries);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 0, errors, 300 * sizeof(*errors), &header),
+		0);
+	CHECK(header.lost == 0 && header.entries <= 64, "%u errors of one function",
+		header.entries);
 	b.rig->now += UINT64_C(60000000000);
 	EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_CORRUPT);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
-	CHECK(strstr(events[header.entries - 1].text, "left out"), "what was left out is told: %s", events[header.entries - 1].text);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header),
+		0);
+	CHECK(strstr(events[header.entries - 1].text, "left out"), "what was left out is told: %s",
+		events[header.entries - 1].text);
 	/* Nor by reads of a page whose memory failed. */
 	b.rig->now += UINT64_C(600000000000);
 	EQUAL(speckv_card_inject(b.rig->card, SPECKV_CARD_FAULT_POISON, 1, 0, 1), 0);
 	for (unsigned int i = 0; i < 300; i++)
 		EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_POISONED);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header), 0);
+	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header),
+		0);
 	EQUAL(header.lost, 0);
 	EQUAL(entered(events, header.entries, SPECKV_CARD_POOL_CREATED, NULL), 1);
-	EQUAL(entered(events, header.entries, SPECKV_CARD_POISONED, NULL), 1 + 8); /* one of the page, eight of its reads */
+	/* one of the page, eight of its reads */
+	EQUAL(entered(events, header.entries, SPECKV_CARD_POISONED, NULL), 1 + 8);
 	free(events);
 	free(errors);
 	bench_end(&b);
 }
 
-/* ---- memory that is not there ------------------------------------------------------------------------------------------- */
+/* ---- memory that is not there --------------------------------------------------------------- */
 
 #define UNIT 4096u
 static uint64_t left; /* bytes that there are */
@@ -585,14 +647,18 @@ static unsigned int backed_in_vain(const struct rig *rig)
 	unsigned int n = 0;
 
 	for (uint64_t page = 0; page < card->layout.pages; page++)
-		n += !(card->page_map[page] & PAGE_OWNER) && taken[(card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES) / UNIT];
+		n += !(card->page_map[page] & PAGE_OWNER) &&
+			taken[(card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES) / UNIT];
 	return n;
 }
 
 static void memory_for_a_pool_that_is_not_made_is_given_up(void)
 {
-	struct speckv_pool_description second = rig_pool("second", 4u << 20, SPECKV_CODEC_RAW), third = rig_pool("third", 4u << 20, SPECKV_CODEC_RAW);
-	union card_entry resize = { .pool = { .opcode = SPECKV_ADMIN_RESIZE_POOL, .pool = 1, .capacity_bytes = 1u << 21 } };
+	struct speckv_pool_description second = rig_pool("second", 4u << 20, SPECKV_CODEC_RAW),
+				       third = rig_pool("third", 4u << 20, SPECKV_CODEC_RAW);
+	union card_entry resize = { .pool = { .opcode = SPECKV_ADMIN_RESIZE_POOL,
+					    .pool = 1,
+					    .capacity_bytes = 1u << 21 } };
 	struct card_command *command;
 	struct client another;
 	unsigned int before;
@@ -614,7 +680,8 @@ static void memory_for_a_pool_that_is_not_made_is_given_up(void)
 	command = &b.rig->card->functions[0]->admin_queue.waiting[0];
 	for (unsigned int step = 1; step <= 4; step++) {
 		EQUAL(command->reservation.found, 8 * step);
-		CHECK(command->reservation.at >= 8 * step, "at %llu", (unsigned long long)command->reservation.at);
+		CHECK(command->reservation.at >= 8 * step, "at %llu",
+			(unsigned long long)command->reservation.at);
 		EQUAL(backed_in_vain(b.rig), 8 * step);
 		speckv_card_run(b.rig->card, 1000);
 	}
@@ -646,7 +713,10 @@ static void memory_for_a_pool_that_is_not_made_is_given_up(void)
 	rig_restart(b.rig);
 	settle(b.rig);
 	EQUAL(backed_in_vain(b.rig), 0);
-	/* What is given up under way (SANITIZE does that) is found missing at the end, and not looked for at each step. */
+	/*
+	 * What is given up under way (SANITIZE does that) is found missing at the end, and not
+	 * looked for at each step.
+	 */
 	bench_connect(&b);
 	create_begins(&b.admin, &second);
 	speckv_card_run(b.rig->card, 1000);
@@ -663,15 +733,20 @@ static void memory_for_a_pool_that_is_not_made_is_given_up(void)
 		speckv_card_run(b.rig->card, 1000);
 	EQUAL(cqe.status, 0);
 	for (uint64_t page = 0; page < b.rig->card->layout.pages; page++)
-		CHECK(!(b.rig->card->page_map[page] & PAGE_OWNER) || taken[(b.rig->card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES) / UNIT],
-		      "page %llu of a pool is not backed", (unsigned long long)page);
+		CHECK(!(b.rig->card->page_map[page] & PAGE_OWNER) ||
+				taken[(b.rig->card->layout.first_page +
+					      page * SPECKV_CARD_PAGE_BYTES) /
+					UNIT],
+			"page %llu of a pool is not backed", (unsigned long long)page);
 	bench_end(&b);
 }
 
 static void a_pool_is_made_of_memory_that_is_there(void)
 {
 	struct speckv_pool_description second = rig_pool("second", 4u << 20, SPECKV_CODEC_RAW);
-	union card_entry resize = { .pool = { .opcode = SPECKV_ADMIN_RESIZE_POOL, .pool = 1, .capacity_bytes = 1u << 21 } };
+	union card_entry resize = { .pool = { .opcode = SPECKV_ADMIN_RESIZE_POOL,
+					    .pool = 1,
+					    .capacity_bytes = 1u << 21 } };
 	uint64_t number, free_pages;
 	struct bench b;
 
@@ -689,7 +764,8 @@ static void a_pool_is_made_of_memory_that_is_there(void)
 	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
 	left = 5u << 20;
 	EQUAL(rig_create(&b.admin, &second, &number), 0);
-	CHECK(left < 1u << 20, "and now it is backed, with its tables: %llu left", (unsigned long long)left);
+	CHECK(left < 1u << 20, "and now it is backed, with its tables: %llu left",
+		(unsigned long long)left);
 	left = 0;
 	EQUAL(client_run(&b.admin, &resize, NULL), SPECKV_STATUS_NO_MEMORY);
 	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* LOAD_MODEL, TOUCH, PREDICT: what a loaded model says is what the card answers and acts on. Argument: scores.txt. */
+/*
+ * LOAD_MODEL, TOUCH, PREDICT: what a loaded model says is what the card answers and acts on.
+ * Argument: scores.txt.
+ */
 #include "models.h"
 
 #define RUN (10 * BENCH_PAGE)
@@ -8,17 +11,22 @@
 #define SOON 100 /* first feature for model_of_rule() */
 #define NEVER (-100)
 
-#define WRONG(who, member, value, expected)                                    \
-	do {                                                                   \
-		union card_entry wrong = good;                                 \
-		wrong.member = (value);                                        \
-		EQUAL(client_run(&b.who, &wrong, NULL), expected);             \
+#define WRONG(who, member, value, expected)                        \
+	do {                                                       \
+		union card_entry wrong = good;                     \
+		wrong.member = (value);                            \
+		EQUAL(client_run(&b.who, &wrong, NULL), expected); \
 	} while (0)
 
-static uint16_t touch(struct bench *b, uint64_t address, uint32_t session, const int8_t *features, unsigned int count)
+static uint16_t touch(struct bench *b, uint64_t address, uint32_t session, const int8_t *features,
+	unsigned int count)
 {
-	union card_entry e = { .touch = { .opcode = SPECKV_IO_TOUCH, .pool = 1, .address = address, .generation = 1, .session = session,
-					  .feature_count = (uint8_t)count } };
+	union card_entry e = { .touch = { .opcode = SPECKV_IO_TOUCH,
+				       .pool = 1,
+				       .address = address,
+				       .generation = 1,
+				       .session = session,
+				       .feature_count = (uint8_t)count } };
 
 	memcpy(e.touch.features, features, count);
 	return client_run(&b->client, &e, NULL);
@@ -26,12 +34,17 @@ static uint16_t touch(struct bench *b, uint64_t address, uint32_t session, const
 
 static union card_entry ask(uint32_t session, unsigned int candidates)
 {
-	return (union card_entry){ .predict = { .opcode = SPECKV_IO_PREDICT, .pool = 1, .buffer = BUFFER_BOTH, .session = session,
-						.candidate_count = (uint8_t)candidates, .depth = 16 } };
+	return (union card_entry){ .predict = { .opcode = SPECKV_IO_PREDICT,
+					   .pool = 1,
+					   .buffer = BUFFER_BOTH,
+					   .session = session,
+					   .candidate_count = (uint8_t)candidates,
+					   .depth = 16 } };
 }
 
 /* The score of the block at 0 for a session. */
-static int32_t score(struct bench *b, uint32_t session, const int8_t *features, unsigned int count, uint8_t flags)
+static int32_t score(struct bench *b, uint32_t session, const int8_t *features, unsigned int count,
+	uint8_t flags)
 {
 	struct speckv_candidate *c = rig_at(b->rig, 1, b->frames);
 	union card_entry e = ask(session, 1);
@@ -47,7 +60,9 @@ static int32_t score(struct bench *b, uint32_t session, const int8_t *features, 
 
 static uint64_t figure(struct bench *b, unsigned int shift)
 {
-	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_GET_FEATURE, .pool = 1, .feature = SPECKV_FEATURE_POOL_PREFETCH } };
+	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_GET_FEATURE,
+				       .pool = 1,
+				       .feature = SPECKV_FEATURE_POOL_PREFETCH } };
 	uint64_t value;
 
 	EQUAL(client_run(&b->admin, &e, &value), 0);
@@ -72,26 +87,34 @@ static struct bench with_model(const struct model_file *model)
 	return b;
 }
 
-/* ---- scores ------------------------------------------------------------------------------------------------- */
+/* ---- scores --------------------------------------------------------------------------------- */
 
 /* The same events with the library's own calls. */
 struct direct {
 	struct speckv_predictor *model;
-	struct { bool here; uint64_t last_ms; struct speckv_predictor_state state; uint32_t survival[SPECKV_PREDICTOR_BINS_MAX + 1]; } session[16];
+	struct {
+		bool here;
+		uint64_t last_ms;
+		struct speckv_predictor_state state;
+		uint32_t survival[SPECKV_PREDICTOR_BINS_MAX + 1];
+	} session[16];
 };
 
 static void direct_step(struct direct *d, unsigned int session, uint64_t ms, const int8_t *features)
 {
-	EQUAL(speckv_predictor_step(d->model, d->session[session].here ? &d->session[session].state : NULL, features, &d->session[session].state,
-				    d->session[session].survival), 0);
+	EQUAL(speckv_predictor_step(d->model,
+		      d->session[session].here ? &d->session[session].state : NULL, features,
+		      &d->session[session].state, d->session[session].survival),
+		0);
 	d->session[session].here = true;
 	d->session[session].last_ms = ms;
 }
 
 static uint32_t direct_score(const struct direct *d, unsigned int session, uint64_t ms)
 {
-	return speckv_curve_score(SPECKV_CURVE_SURVIVAL, speckv_predictor_edges_ms(d->model), d->session[session].survival,
-				  speckv_predictor_bins(d->model) + 1, ms - d->session[session].last_ms, speckv_predictor_window_ms(d->model));
+	return speckv_curve_score(SPECKV_CURVE_SURVIVAL, speckv_predictor_edges_ms(d->model),
+		d->session[session].survival, speckv_predictor_bins(d->model) + 1,
+		ms - d->session[session].last_ms, speckv_predictor_window_ms(d->model));
 }
 
 static void scores_are_those_of_the_library_and_of_the_reference(const char *path)
@@ -127,7 +150,8 @@ static void scores_are_those_of_the_library_and_of_the_reference(const char *pat
 			continue;
 		}
 		CHECK(b.rig, "a model comes first: %s", line);
-		if (sscanf(line, "%llu figures %u %u %u %u %u", &ms, &depth, &guarded, &engaged, &decided, &won) == 6) {
+		if (sscanf(line, "%llu figures %u %u %u %u %u", &ms, &depth, &guarded, &engaged,
+			    &decided, &won) == 6) {
 			EQUAL(figure(&b, DEPTH), depth);
 			EQUAL(figure(&b, GUARDED), guarded);
 			EQUAL(figure(&b, ENGAGED), engaged);
@@ -139,7 +163,10 @@ static void scores_are_those_of_the_library_and_of_the_reference(const char *pat
 		for (at = line + used; sscanf(at, "%d%n", &value, &used) == 1; at += used)
 			inputs[count++ % SPECKV_FEATURES] = (int8_t)value;
 		CHECK(!count || count == features, "%s", line);
-		/* Of two times a step's is the earlier one within its millisecond, so that differences are whole ones. */
+		/*
+		 * Of two times a step's is the earlier one within its millisecond, so that
+		 * differences are whole ones.
+		 */
 		b.rig->now = begin + ms * MS + (count ? 200000 : 700000);
 		equals = strchr(line, '=');
 		if (!strcmp(verb, "touch")) {
@@ -153,7 +180,8 @@ static void scores_are_those_of_the_library_and_of_the_reference(const char *pat
 		if (count)
 			direct_step(&d, session, ms, inputs);
 		{
-			int32_t answer = score(&b, session, inputs, count, verb[0] == 'r' ? SPECKV_PREDICT_RESET : 0);
+			int32_t answer = score(&b, session, inputs, count,
+				verb[0] == 'r' ? SPECKV_PREDICT_RESET : 0);
 
 			if (equals[2] == '-') {
 				CHECK(answer <= 0, "%d: %s", answer, line);
@@ -217,7 +245,8 @@ static void the_model_outlives_power_and_sessions_do_not(void)
 	struct bench b = with_model(&rule);
 	static const int8_t soon[2] = { SOON };
 	struct speckv_identify *id;
-	union card_entry e = { .data = { .opcode = SPECKV_ADMIN_IDENTIFY, .data_bytes = sizeof(*id) } };
+	union card_entry e = { .data = { .opcode = SPECKV_ADMIN_IDENTIFY,
+				       .data_bytes = sizeof(*id) } };
 	uint8_t digest[32];
 
 	CHECK(card_sha256(rule.bytes, rule.length, digest), "digest");
@@ -250,7 +279,8 @@ static void a_model_that_was_damaged_in_memory_is_none(void)
 {
 	struct model_file rule = model_of_rule();
 	struct bench b = with_model(&rule);
-	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_SELF_TEST, .value = SPECKV_TEST_PREDICTOR } };
+	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_SELF_TEST,
+				       .value = SPECKV_TEST_PREDICTOR } };
 	uint64_t failed;
 	const uint8_t *model;
 
@@ -279,20 +309,23 @@ static void sessions_of_functions_are_their_own(void)
 	EQUAL(memory_session(b.rig->card, 1, 3)->steps, 1);
 	EQUAL(memory_session(b.rig->card, 2, 3)->steps, 0);
 	EQUAL(touch(&other, 0, 3, (int8_t[]){ NEVER, 0 }, 2), 0);
-	CHECK(memcmp(&memory_session(b.rig->card, 1, 3)->state, &memory_session(b.rig->card, 2, 3)->state, sizeof(struct speckv_predictor_state)),
-	      "two states");
+	CHECK(memcmp(&memory_session(b.rig->card, 1, 3)->state,
+		      &memory_session(b.rig->card, 2, 3)->state,
+		      sizeof(struct speckv_predictor_state)),
+		"two states");
 	CHECK(score(&b, 3, NULL, 0, 0) > SPECKV_PREDICTOR_ONE / 2, "as it was");
 	bench_end(&b);
 	free(rule.bytes);
 }
 
-/* ---- models that are none ----------------------------------------------------------------------------------- */
+/* ---- models that are none ------------------------------------------------------------------- */
 
 static void models_are_checked_whole(void)
 {
 	struct model_file model = model_of_rule();
 	struct bench b = with_model(&model);
-	union card_entry good = { .model = { .opcode = SPECKV_ADMIN_LOAD_MODEL, .total_bytes = (uint32_t)model.length } };
+	union card_entry good = { .model = { .opcode = SPECKV_ADMIN_LOAD_MODEL,
+					  .total_bytes = (uint32_t)model.length } };
 	struct speckv_predictor *predictor;
 	uint64_t data = rig_alloc(b.rig, 0, model.length), bytes, refused = 0;
 	uint8_t *file = rig_at(b.rig, 0, data), digest[32];
@@ -317,11 +350,15 @@ static void models_are_checked_whole(void)
 		CHECK(!card_model(b.rig->card, &bytes) && !b.rig->card->predictor, "not yet");
 		part.model.offset = offset;
 		part.model.data_address = data + offset;
-		part.model.data_bytes = good.model.total_bytes - offset < 65536 ? good.model.total_bytes - offset : 65536;
+		part.model.data_bytes = good.model.total_bytes - offset < 65536
+			? good.model.total_bytes - offset
+			: 65536;
 		EQUAL(client_run(&b.admin, &part, NULL), 0);
 	}
 	loaded = card_model(b.rig->card, &bytes);
-	CHECK(loaded && bytes == model.length && !memcmp(loaded, model.bytes, bytes) && b.rig->card->predictor, "loaded");
+	CHECK(loaded && bytes == model.length && !memcmp(loaded, model.bytes, bytes) &&
+			b.rig->card->predictor,
+		"loaded");
 	/* A bad one replaces nothing: every byte of the table changed in turn. */
 	for (uint64_t i = 0; i < 8 + model.table; i++) {
 		file[i] ^= 0x08;
@@ -334,19 +371,26 @@ static void models_are_checked_whole(void)
 		}
 		file[i] ^= 0x08;
 	}
-	CHECK(refused > model.table * 9 / 10, "%llu of %llu", (unsigned long long)refused, (unsigned long long)model.table);
-	CHECK(b.rig->card->predictor && !memcmp(memory_superblock(b.rig->card)->model_digest, digest, 32), "the old one stays");
+	CHECK(refused > model.table * 9 / 10, "%llu of %llu", (unsigned long long)refused,
+		(unsigned long long)model.table);
+	CHECK(b.rig->card->predictor &&
+			!memcmp(memory_superblock(b.rig->card)->model_digest, digest, 32),
+		"the old one stays");
 	for (uint64_t i = 0; i < model.length; i += i < 8 + model.table ? 1 : 997)
-		CHECK(speckv_predictor_parse(file, i, &predictor) < 0, "cut at %llu", (unsigned long long)i);
+		CHECK(speckv_predictor_parse(file, i, &predictor) < 0, "cut at %llu",
+			(unsigned long long)i);
 	/* Numbers and signs of the table changed as a forger would. */
 	for (unsigned int i = 0; i < 3000; i++) {
 		static const char signs[] = "0123456789,:[]{}\"\\ 99";
 
 		memcpy(file, model.bytes, 8 + model.table);
 		for (unsigned int n = 1 + rig_below(b.rig, 4); n; n--)
-			file[rig_below(b.rig, 8 + (uint32_t)model.table)] = (uint8_t)signs[rig_below(b.rig, sizeof(signs) - 1)];
+			file[rig_below(b.rig, 8 + (uint32_t)model.table)] =
+				(uint8_t)signs[rig_below(b.rig, sizeof(signs) - 1)];
 		if (!speckv_predictor_parse(file, model.length - rig_below(b.rig, 2), &predictor)) {
-			CHECK(speckv_predictor_features(predictor) == 2 && speckv_predictor_bins(predictor) == 2, "no other shape fits");
+			CHECK(speckv_predictor_features(predictor) == 2 &&
+					speckv_predictor_bins(predictor) == 2,
+				"no other shape fits");
 			speckv_predictor_destroy(predictor);
 		}
 	}
@@ -361,19 +405,24 @@ static void models_are_checked_whole(void)
 	free(model.bytes);
 }
 
-/* ---- staging ------------------------------------------------------------------------------------------------ */
+/* ---- staging -------------------------------------------------------------------------------- */
 
 #define BLOCKS 20
 
-/* Stage for a session what is there, and read so many of the blocks that were staged. Returns how many were. */
-static uint64_t stage(struct bench *b, uint32_t session, unsigned int first, unsigned int depth, unsigned int used)
+/*
+ * Stage for a session what is there, and read so many of the blocks that were staged. Returns how
+ * many were.
+ */
+static uint64_t stage(struct bench *b, uint32_t session, unsigned int first, unsigned int depth,
+	unsigned int used)
 {
 	struct speckv_candidate *c = rig_at(b->rig, 1, b->frames);
 	union card_entry e = ask(session, BLOCKS);
 	uint64_t issued;
 
 	for (unsigned int i = 0; i < BLOCKS; i++)
-		c[i] = (struct speckv_candidate){ .address = (first + i) % BLOCKS * RUN, .generation = 1 };
+		c[i] = (struct speckv_candidate){ .address = (first + i) % BLOCKS * RUN,
+			.generation = 1 };
 	e.predict.flags = SPECKV_PREDICT_STAGE;
 	e.predict.budget_bytes = 1u << 30;
 	e.predict.depth = (uint8_t)depth;
@@ -395,7 +444,8 @@ static void depth_follows_what_became_of_prefetches(void)
 	struct model_file rule = model_of_rule();
 	struct bench b = with_model(&rule);
 	static const int8_t soon[2] = { SOON }, never[2] = { NEVER };
-	union card_entry set = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE, .feature = SPECKV_FEATURE_PREFETCH_DEPTH } };
+	union card_entry set = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE,
+					 .feature = SPECKV_FEATURE_PREFETCH_DEPTH } };
 	uint64_t depth;
 
 	for (unsigned int i = 1; i < BLOCKS; i++)
@@ -438,7 +488,10 @@ static void depth_follows_what_became_of_prefetches(void)
 	/* What the client fetched by itself says nothing about the model. */
 	depth = figure(&b, USED);
 	{
-		union card_entry e = { .read = { .opcode = SPECKV_IO_PREFETCH, .pool = 1, .generation = 1, .flags = SPECKV_READ_STAGE } };
+		union card_entry e = { .read = { .opcode = SPECKV_IO_PREFETCH,
+					       .pool = 1,
+					       .generation = 1,
+					       .flags = SPECKV_READ_STAGE } };
 
 		memset(e.read.key_prefix, 1, 16);
 		EQUAL(client_run(&b.client, &e, NULL), 0);
@@ -467,11 +520,11 @@ static void what_is_not_worth_it_is_not_staged(void)
 	free(rule.bytes);
 }
 
-/* ---- the guard ---------------------------------------------------------------------------------------------- */
+/* ---- the guard ------------------------------------------------------------------------------ */
 
 /*
- * Two sessions, of which one says SOON and then the other NEVER: recency says that the second comes first, the model the first one.
- * `right`: so it happens.
+ * Two sessions, of which one says SOON and then the other NEVER: recency says that the second comes
+ * first, the model the first one. `right`: so it happens.
  */
 static void round_of(struct bench *b, bool right)
 {
@@ -563,7 +616,10 @@ static void a_session_that_was_forgotten_is_in_no_contest(void)
 static void its_figures_are_only_to_look_at(void)
 {
 	struct bench b = with_model(NULL);
-	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE, .pool = 1, .feature = SPECKV_FEATURE_POOL_PREFETCH, .value = 3 } };
+	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE,
+				       .pool = 1,
+				       .feature = SPECKV_FEATURE_POOL_PREFETCH,
+				       .value = 3 } };
 
 	EQUAL(client_run(&b.admin, &e, NULL), SPECKV_STATUS_INVALID);
 	EQUAL(figure(&b, DEPTH), 4);
@@ -576,12 +632,19 @@ static void its_figures_are_only_to_look_at(void)
 	bench_end(&b);
 }
 
-/* ---- room --------------------------------------------------------------------------------------------------- */
+/* ---- room ----------------------------------------------------------------------------------- */
 
 static void sessions_take_a_sixteenth_of_memory_at_most(void)
 {
-	static const struct { uint64_t bytes; uint16_t functions; uint32_t sessions; } sizes[] = {
-		{ 16u << 20, 6, 128 }, { 16u << 20, 64, 16 }, { 64u << 20, 16, 256 }, { 64u << 20, 4, 1024 },
+	static const struct {
+		uint64_t bytes;
+		uint16_t functions;
+		uint32_t sessions;
+	} sizes[] = {
+		{ 16u << 20, 6, 128 },
+		{ 16u << 20, 64, 16 },
+		{ 64u << 20, 16, 256 },
+		{ 64u << 20, 4, 1024 },
 	};
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
@@ -596,7 +659,9 @@ static void sessions_take_a_sixteenth_of_memory_at_most(void)
 		memset(rig->memory, 0, sizes[i].bytes);
 		rig_power_on(rig);
 		EQUAL(rig->card->config.sessions, sizes[i].sessions);
-		CHECK(rig->card->layout.sessions_all * sizeof(struct memory_session) <= sizes[i].bytes / 16, "a sixteenth");
+		CHECK(rig->card->layout.sessions_all * sizeof(struct memory_session) <=
+				sizes[i].bytes / 16,
+			"a sixteenth");
 		rig_free(rig);
 	}
 }

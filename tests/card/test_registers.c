@@ -11,7 +11,8 @@ static void identification_is_constant_and_read_only(void)
 	EQUAL(rig_read(b.rig, 0, REG(RTL_REVISION)), 0x100);
 	EQUAL(rig_read(b.rig, 1, REG(FUNCTION)), 1);
 	EQUAL(rig_read(b.rig, 1, REG(LIMIT_QUEUES)), 4 | 1 << 16);
-	EQUAL(rig_read(b.rig, 0, REG(CAPS)) & (SPECKV_CAP_ADMIN | SPECKV_CAP_ENGINE), SPECKV_CAP_ADMIN | SPECKV_CAP_ENGINE);
+	EQUAL(rig_read(b.rig, 0, REG(CAPS)) & (SPECKV_CAP_ADMIN | SPECKV_CAP_ENGINE),
+		SPECKV_CAP_ADMIN | SPECKV_CAP_ENGINE);
 	EQUAL(rig_read(b.rig, 1, REG(CAPS)) & SPECKV_CAP_ADMIN, 0);
 	EQUAL(rig_read(b.rig, 0, REG(UUID[1])), (uint32_t)('-' | 'u' << 8 | 'u' << 16 | 'i' << 24));
 	for (uint32_t at = 0; at < REG(CONTROL); at += 4) {
@@ -110,7 +111,8 @@ static void wrong_admin_queue_is_fatal_until_reset(void)
 {
 	struct rig *rig = rig_new();
 	struct client admin;
-	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_GET_FEATURE, .feature = SPECKV_FEATURE_RECALL_TIMEOUT_MS } };
+	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_GET_FEATURE,
+				       .feature = SPECKV_FEATURE_RECALL_TIMEOUT_MS } };
 	uint64_t result;
 
 	rig_power_on(rig);
@@ -134,8 +136,14 @@ static void wrong_admin_queue_is_fatal_until_reset(void)
 
 static void wrong_queue_pairs_fail_alone(void)
 {
-	static const struct { uint32_t size, sq, table, count; } wrong[] = {
-		{ 0 | 4 << 8, 0, 0, 1 }, { 4 | 4 << 8, 0, 0, 1 }, { 13 | 14 << 8, 0, 0, 1 }, { 4 | 5 << 8, 64, 0, 1 }, { 4 | 5 << 8, 0, 8, 1 },
+	static const struct {
+		uint32_t size, sq, table, count;
+	} wrong[] = {
+		{ 0 | 4 << 8, 0, 0, 1 },
+		{ 4 | 4 << 8, 0, 0, 1 },
+		{ 13 | 14 << 8, 0, 0, 1 },
+		{ 4 | 5 << 8, 64, 0, 1 },
+		{ 4 | 5 << 8, 0, 8, 1 },
 		{ 4 | 5 << 8, 0, 0, 1025 },
 	};
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
@@ -148,8 +156,10 @@ static void wrong_queue_pairs_fail_alone(void)
 		rig_write(b.rig, 1, PAIR(1, BUFFER_COUNT), wrong[i].count);
 		rig_write(b.rig, 1, PAIR(1, SIZE), wrong[i].size);
 		rig_write(b.rig, 1, PAIR(1, CONTROL), 1);
-		EQUAL(rig_read(b.rig, 1, PAIR(1, STATUS)), QUEUE_FAILED | SPECKV_STATUS_INVALID << 16);
-		CHECK(rig_read(b.rig, 1, REG(INT_STATUS)) & SPECKV_REGS__INT_STATUS__QUEUE_PAIR_bm, "told");
+		EQUAL(rig_read(b.rig, 1, PAIR(1, STATUS)),
+			QUEUE_FAILED | SPECKV_STATUS_INVALID << 16);
+		CHECK(rig_read(b.rig, 1, REG(INT_STATUS)) & SPECKV_REGS__INT_STATUS__QUEUE_PAIR_bm,
+			"told");
 		rig_write(b.rig, 1, PAIR(1, CONTROL), 0);
 		EQUAL(rig_read(b.rig, 1, PAIR(1, STATUS)), QUEUE_DISABLED);
 	}
@@ -205,7 +215,8 @@ static void what_is_to_be_durable_is_synced(void)
 	b.rig->sync_fails = true;
 	EQUAL(client_run(&b.client, &flush, NULL), SPECKV_STATUS_INTERNAL);
 	rig_write(b.rig, 0, REG(CONTROL), 3);
-	CHECK(rig_read(b.rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__FATAL_bm, "a shutdown that is not durable is none");
+	CHECK(rig_read(b.rig, 0, REG(STATUS)) & SPECKV_REGS__STATUS__FATAL_bm,
+		"a shutdown that is not durable is none");
 	EQUAL(memory_superblock(b.rig->card)->clean, 0);
 	bench_end(&b);
 }

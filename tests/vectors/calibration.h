@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A valid calibration file made from a seed, as bytes, for tests and golden vectors, which depend on every line of this. */
+/*
+ * A valid calibration file made from a seed, as bytes, for tests and golden vectors, which depend
+ * on every line of this.
+ */
 #ifndef SPECKV_VECTOR_CALIBRATION_H
 #define SPECKV_VECTOR_CALIBRATION_H
 
@@ -11,9 +14,10 @@
 #include "inputs.h"
 
 struct calibration_shape {
-	unsigned int layers, kv_heads, head_dim, bits; /* bits: of every head; 0: all widths in turn */
-	const char *rotary;			       /* "none", "halves", "neighbours" */
-	int unit;				       /* of the first head; the others near it */
+	/* bits: of every head; 0: all widths in turn */
+	unsigned int layers, kv_heads, head_dim, bits;
+	const char *rotary; /* "none", "halves", "neighbours" */
+	int unit; /* of the first head; the others near it */
 };
 
 struct calibration_file {
@@ -28,32 +32,42 @@ static inline void calibration_put(uint8_t *at, uint64_t value, unsigned int byt
 }
 
 /* Free the bytes. */
-static inline struct calibration_file random_calibration(uint64_t *state, const struct calibration_shape *shape)
+static inline struct calibration_file random_calibration(uint64_t *state,
+	const struct calibration_shape *shape)
 {
-	uint64_t heads = (uint64_t)shape->layers * 2 * shape->kv_heads, triangle = (uint64_t)shape->head_dim * (shape->head_dim - 1) / 2;
+	uint64_t heads = (uint64_t)shape->layers * 2 * shape->kv_heads,
+		 triangle = (uint64_t)shape->head_dim * (shape->head_dim - 1) / 2;
 	uint64_t turns = strcmp(shape->rotary, "none") ? 4ull * shape->head_dim : 0, at = 0, size;
-	uint64_t lengths[6] = { turns, 2 * heads * shape->head_dim, 64 * heads, 2 * heads * triangle, heads, heads };
+	uint64_t lengths[6] = { turns, 2 * heads * shape->head_dim, 64 * heads,
+		2 * heads * triangle, heads, heads };
 	struct calibration_file file = { 0 };
 	char table[2048];
 	uint8_t *to;
 	int used;
 
-	used = snprintf(table, sizeof(table), "{\"__metadata__\":{\"format\":\"speckv-calibration\",\"version\":\"0\",\"rotary\":\"%s\"}",
-			shape->rotary);
+	used = snprintf(table, sizeof(table),
+		"{\"__metadata__\":{\"format\":\"speckv-calibration\",\"version\":\"0\",\"rotary\":\"%s\"}",
+		shape->rotary);
 	for (int i = turns ? 0 : 1; i < 6; i++) {
-		static const char *const names[] = { "rotary.turns", "q5c.mean", "q5c.levels", "q5c.shaping", "q5c.bits", "q5c.unit" };
+		static const char *const names[] = { "rotary.turns", "q5c.mean", "q5c.levels",
+			"q5c.shaping", "q5c.bits", "q5c.unit" };
 		static const char *const types[] = { "U64", "I16", "I16", "I16", "U8", "I8" };
 		const uint64_t last[6] = { 0, shape->head_dim, 32, triangle, 0, 0 };
 
-		used += snprintf(table + used, sizeof(table) - (size_t)used, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", names[i], types[i]);
+		used += snprintf(table + used, sizeof(table) - (size_t)used,
+			",\"%s\":{\"dtype\":\"%s\",\"shape\":[", names[i], types[i]);
 		if (!i)
-			used += snprintf(table + used, sizeof(table) - (size_t)used, "%u", shape->head_dim / 2);
+			used += snprintf(table + used, sizeof(table) - (size_t)used, "%u",
+				shape->head_dim / 2);
 		else
-			used += snprintf(table + used, sizeof(table) - (size_t)used, "%u,2,%u", shape->layers, shape->kv_heads);
+			used += snprintf(table + used, sizeof(table) - (size_t)used, "%u,2,%u",
+				shape->layers, shape->kv_heads);
 		if (last[i])
-			used += snprintf(table + used, sizeof(table) - (size_t)used, ",%llu", (unsigned long long)last[i]);
-		used += snprintf(table + used, sizeof(table) - (size_t)used, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
-				 (unsigned long long)(at + lengths[i]));
+			used += snprintf(table + used, sizeof(table) - (size_t)used, ",%llu",
+				(unsigned long long)last[i]);
+		used += snprintf(table + used, sizeof(table) - (size_t)used,
+			"],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
+			(unsigned long long)(at + lengths[i]));
 		at += lengths[i];
 	}
 	used += snprintf(table + used, sizeof(table) - (size_t)used, "}");
@@ -66,7 +80,8 @@ static inline struct calibration_file random_calibration(uint64_t *state, const 
 	memcpy(file.bytes + 8, table, file.table);
 	to = file.bytes + 8 + file.table;
 	for (unsigned int i = 0; i < turns / 8; i++, to += 8)
-		calibration_put(to, i ? random_next(state) >> i % 40 : UINT64_C(0x28be60db9391054a), 8);
+		calibration_put(to, i ? random_next(state) >> i % 40 : UINT64_C(0x28be60db9391054a),
+			8);
 	for (uint64_t i = 0; i < heads * shape->head_dim; i++, to += 2)
 		calibration_put(to, (uint64_t)random_below(state, 1200) - 600, 2);
 	for (uint64_t head = 0; head < heads; head++, to += 64) {

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Golden frames: generate FOLDER writes them, check FOLDER compares this build with them. README.md says what is in the folder. */
+/*
+ * Golden frames: generate FOLDER writes them, check FOLDER compares this build with them. README.md
+ * says what is in the folder.
+ */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -10,7 +13,8 @@
 
 #include "inputs.h"
 
-static const char *const style_names[] = { "bits", "smooth", "constant", "tiny", "outlier", "zero", "wide", "mixed", "channels" };
+static const char *const style_names[] = { "bits", "smooth", "constant", "tiny", "outlier", "zero",
+	"wide", "mixed", "channels" };
 static const char *const isas[] = { "portable", "sse42", "avx2", "avx512" };
 
 struct vector {
@@ -40,7 +44,9 @@ static void *need(void *at)
 /* Key 0, 1, 2, ...; the other fields recognisable in a dump. */
 static struct speckv_frame_identity identity(void)
 {
-	struct speckv_frame_identity id = { .generation = 0x0102030405060708, .pool_address = 0x1112131415161700, .first_position = 4096 };
+	struct speckv_frame_identity id = { .generation = 0x0102030405060708,
+		.pool_address = 0x1112131415161700,
+		.first_position = 4096 };
 
 	for (int i = 0; i < SPECKV_KEY_BYTES; i++)
 		id.key[i] = (uint8_t)i;
@@ -61,11 +67,13 @@ static void make(const struct vector *v, struct made *m)
 	m->decoded = need(aligned_alloc(64, m->raw_bytes));
 	random_values(&seed, &v->geometry, v->style, (uint16_t *)(void *)m->raw, m->raw_bytes / 2);
 	memset(m->frame, 0xee, most);
-	m->refused = speckv_frame_encode(&v->geometry, v->codec, &id, m->raw, m->raw_bytes, m->frame, most, &m->frame_bytes);
+	m->refused = speckv_frame_encode(&v->geometry, v->codec, &id, m->raw, m->raw_bytes,
+		m->frame, most, &m->frame_bytes);
 	if (m->refused)
 		return;
 	if (speckv_frame_parse(m->frame, m->frame_bytes, &parsed) ||
-	    speckv_frame_decode(&parsed, m->frame, m->frame_bytes, 0, v->geometry.layers, m->decoded, m->raw_bytes)) {
+		speckv_frame_decode(&parsed, m->frame, m->frame_bytes, 0, v->geometry.layers,
+			m->decoded, m->raw_bytes)) {
 		fprintf(stderr, "%s: does not decode\n", v->name);
 		exit(1);
 	}
@@ -81,28 +89,34 @@ static void drop(struct made *m)
 static void describe(const struct vector *v, const struct made *m, char *line, size_t size)
 {
 	const struct speckv_geometry *g = &v->geometry;
-	int used = snprintf(line, size, "%s %s %s %u %u %u %u %s %llu %08x ", v->name, speckv_codec_name(v->codec), speckv_dtype_name(g->dtype),
-			    g->layers, g->kv_heads, g->head_dim, g->tokens, style_names[v->style], (unsigned long long)v->seed,
-			    speckv_crc32c(0, m->raw, m->raw_bytes));
+	int used = snprintf(line, size, "%s %s %s %u %u %u %u %s %llu %08x ", v->name,
+		speckv_codec_name(v->codec), speckv_dtype_name(g->dtype), g->layers, g->kv_heads,
+		g->head_dim, g->tokens, style_names[v->style], (unsigned long long)v->seed,
+		speckv_crc32c(0, m->raw, m->raw_bytes));
 
 	if (m->refused == -ENODATA)
 		snprintf(line + used, size - (size_t)used, "nodata");
 	else if (m->refused)
 		snprintf(line + used, size - (size_t)used, "error %d", m->refused);
 	else
-		snprintf(line + used, size - (size_t)used, "%llu %08x %08x", (unsigned long long)m->frame_bytes,
-			 speckv_crc32c(0, m->frame, m->frame_bytes), speckv_crc32c(0, m->decoded, m->raw_bytes));
+		snprintf(line + used, size - (size_t)used, "%llu %08x %08x",
+			(unsigned long long)m->frame_bytes,
+			speckv_crc32c(0, m->frame, m->frame_bytes),
+			speckv_crc32c(0, m->decoded, m->raw_bytes));
 }
 
 typedef int (*visitor)(const struct vector *v, void *arg);
 
-static int visit(unsigned int codec, struct speckv_geometry g, enum style style, bool stored, visitor see, void *arg)
+static int visit(unsigned int codec, struct speckv_geometry g, enum style style, bool stored,
+	visitor see, void *arg)
 {
 	struct vector v = { .codec = codec, .geometry = g, .style = style, .stored = stored };
 
-	v.seed = 1000003 * (uint64_t)codec + 10007 * (uint64_t)g.dtype + 101 * (uint64_t)g.head_dim + (uint64_t)style;
-	snprintf(v.name, sizeof(v.name), "%s-%s-h%u-%s%s", speckv_codec_name(codec), speckv_dtype_name(g.dtype), g.head_dim, style_names[style],
-		 g.layers > 1 ? "-layers" : "");
+	v.seed = 1000003 * (uint64_t)codec + 10007 * (uint64_t)g.dtype +
+		101 * (uint64_t)g.head_dim + (uint64_t)style;
+	snprintf(v.name, sizeof(v.name), "%s-%s-h%u-%s%s", speckv_codec_name(codec),
+		speckv_dtype_name(g.dtype), g.head_dim, style_names[style],
+		g.layers > 1 ? "-layers" : "");
 	return see(&v, arg);
 }
 
@@ -112,29 +126,40 @@ static int each(visitor see, void *arg)
 	int rc = 0;
 
 	for (unsigned int codec = 0; codec < 8 && !rc; codec++) {
-		unsigned int types = codec && codec != SPECKV_CODEC_LOSSLESS ? SPECKV_DTYPE_FP16 : SPECKV_DTYPE_FP8_E5M2;
+		unsigned int types = codec && codec != SPECKV_CODEC_LOSSLESS
+			? SPECKV_DTYPE_FP16
+			: SPECKV_DTYPE_FP8_E5M2;
 
 		if (!(speckv_codec_modes() >> codec & 1))
 			continue;
 		for (unsigned int dtype = SPECKV_DTYPE_BF16; dtype <= types && !rc; dtype++)
 			for (int h = 0; h < 6 && !rc; h++)
 				for (int style = 0; style < STYLES && !rc; style++) {
-					struct speckv_geometry g = { 1, 1, head_dims[h], 64, (uint8_t)dtype, { 0 } };
-					bool mixed = style == STYLE_MIXED, stored = mixed && (h == 0 || (codec && h == 1 && dtype == 1));
+					struct speckv_geometry g = { 1, 1, head_dims[h], 64,
+						(uint8_t)dtype, { 0 } };
+					bool mixed = style == STYLE_MIXED,
+					     stored = mixed &&
+						(h == 0 || (codec && h == 1 && dtype == 1));
 
 					if (!codec && !mixed) /* bytes are bytes */
 						continue;
-					if (codec == SPECKV_CODEC_Q4X && style == STYLE_CHANNELS) /* groups with a mean */
+					/* groups with a mean */
+					if (codec == SPECKV_CODEC_Q4X && style == STYLE_CHANNELS)
 						stored = h == 0 || (h == 1 && dtype == 1);
 					if (codec == SPECKV_CODEC_LOSSLESS) /* its three forms */
-						stored = h == 0 && (mixed || (dtype <= SPECKV_DTYPE_FP16 &&
-									      (style == STYLE_OUTLIER || style == STYLE_CHANNELS)));
+						stored = h == 0 &&
+							(mixed ||
+								(dtype <= SPECKV_DTYPE_FP16 &&
+									(style == STYLE_OUTLIER ||
+										style ==
+											STYLE_CHANNELS)));
 					rc = visit(codec, g, (enum style)style, stored, see, arg);
 					g.layers = 2;
 					g.kv_heads = 3;
 					g.tokens = 128;
 					if (!rc && h == 3 && mixed)
-						rc = visit(codec, g, (enum style)style, false, see, arg);
+						rc = visit(codec, g, (enum style)style, false, see,
+							arg);
 				}
 	}
 	return rc;
@@ -159,7 +184,8 @@ static int write_one(const struct vector *v, void *arg)
 
 		snprintf(path, sizeof(path), "%s/%s.frame", out->folder, v->name);
 		file = fopen(path, "wb");
-		if (!file || fwrite(m.frame, 1, m.frame_bytes, file) != m.frame_bytes || fclose(file)) {
+		if (!file || fwrite(m.frame, 1, m.frame_bytes, file) != m.frame_bytes ||
+			fclose(file)) {
 			perror(path);
 			return 1;
 		}
@@ -192,7 +218,8 @@ struct comparison {
 
 static int check_file(const struct vector *v, const struct made *m, struct comparison *c)
 {
-	uint8_t *bytes = need(aligned_alloc(64, (m->frame_bytes + 64) / 64 * 64)), *out = need(malloc(m->raw_bytes));
+	uint8_t *bytes = need(aligned_alloc(64, (m->frame_bytes + 64) / 64 * 64)),
+		*out = need(malloc(m->raw_bytes));
 	struct speckv_frame parsed;
 	char path[4096];
 	FILE *file;
@@ -202,11 +229,14 @@ static int check_file(const struct vector *v, const struct made *m, struct compa
 	file = fopen(path, "rb");
 	if (!file)
 		perror(path);
-	else if (fread(bytes, 1, m->frame_bytes + 1, file) != m->frame_bytes || memcmp(bytes, m->frame, m->frame_bytes))
+	else if (fread(bytes, 1, m->frame_bytes + 1, file) != m->frame_bytes ||
+		memcmp(bytes, m->frame, m->frame_bytes))
 		fprintf(stderr, "%s: not the frame that %s kernels make\n", path, c->isa);
-	else if (speckv_frame_parse(bytes, m->frame_bytes, &parsed) || speckv_frame_verify(bytes, m->frame_bytes) ||
-		 speckv_frame_decode(&parsed, bytes, m->frame_bytes, 0, v->geometry.layers, out, m->raw_bytes) ||
-		 memcmp(out, m->decoded, m->raw_bytes))
+	else if (speckv_frame_parse(bytes, m->frame_bytes, &parsed) ||
+		speckv_frame_verify(bytes, m->frame_bytes) ||
+		speckv_frame_decode(&parsed, bytes, m->frame_bytes, 0, v->geometry.layers, out,
+			m->raw_bytes) ||
+		memcmp(out, m->decoded, m->raw_bytes))
 		fprintf(stderr, "%s: does not decode to what it should\n", path);
 	else
 		rc = 0;
@@ -264,7 +294,9 @@ static int check(const char *folder)
 		if (each(check_one, &c))
 			return 1;
 		if (c.vectors != lines) {
-			fprintf(stderr, "%s: %u lines, %u vectors: a mode is missing here or there\n", path, lines, c.vectors);
+			fprintf(stderr,
+				"%s: %u lines, %u vectors: a mode is missing here or there\n", path,
+				lines, c.vectors);
 			return 1;
 		}
 		printf("%s: %u vectors, %u stored frames\n", isas[i], c.vectors, c.files);

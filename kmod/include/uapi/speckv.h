@@ -1,33 +1,34 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * speckv.h - what lies in memory between software and a CXL-SpecKV card, and the driver's ioctls. Version 0: free to
- * change everywhere at once. Registers are in rtl/regs/speckv.rdl. Usable from the kernel and from user space, C11
- * and C++.
+ * speckv.h - what lies in memory between software and a CXL-SpecKV card, and the driver's ioctls.
+ * Version 0: free to change everywhere at once. Registers are in rtl/regs/speckv.rdl. Usable from
+ * the kernel and from user space, C11 and C++.
  *
- * Layout: everything a card sees is little endian; every structure has its natural alignment and names its padding,
- * so 32- and 64-bit programs agree; speckv_layout.h asserts every offset. Fields named `reserved`, and flag bits
- * without a name, must be zero: the card answers SPECKV_STATUS_INVALID otherwise, so that they can get a meaning
- * later.
+ * Layout: everything a card sees is little endian; every structure has its natural alignment and
+ * names its padding, so 32- and 64-bit programs agree; speckv_layout.h asserts every offset. Fields
+ * named `reserved`, and flag bits without a name, must be zero: the card answers
+ * SPECKV_STATUS_INVALID otherwise, so that they can get a meaning later.
  *
- * Rings: software owns the slots from its tail up to the last sq_head that it saw in a completion, and the card the
- * others.
- * - Submission: fill the 64-byte entry, then store SQ_TAIL of the doorbell slot with release order. A card copies an
- *   entry once and checks the copy; changing it afterwards changes nothing.
- * - Completion: the card writes its data, waits until those writes are acknowledged, writes the body of the
- *   completion, and last, with release order, `phase`. Software loads `phase` with acquire order; a slot is new when
- *   bit 0 differs from the previous round's (the ring starts zeroed, the first round writes 1). Then it stores
- *   CQ_HEAD.
- * - Commands of one queue pair start in order and may complete in any; SPECKV_CMD_FENCE makes one wait for all
- *   before it. Queue pairs have no order between them. A READ that was submitted after the completion of a WRITE
- *   sees it.
- * - Doorbell memory (SPECKV_CAP_SHARED_DOORBELL): the card polls it. Before it sleeps it stores need_wake = 1,
- *   fences and looks at the tails again. Software stores its tail, fences, loads need_wake, and only if that is 1
- *   pays for a kick (SPECKV_IOC_KICK, or the KICK register). The card stores 0 when it wakes.
+ * Rings: software owns the slots from its tail up to the last sq_head that it saw in a completion,
+ * and the card the others.
+ * - Submission: fill the 64-byte entry, then store SQ_TAIL of the doorbell slot with release order.
+ *   A card copies an entry once and checks the copy; changing it afterwards changes nothing.
+ * - Completion: the card writes its data, waits until those writes are acknowledged, writes the
+ *   body of the completion, and last, with release order, `phase`. Software loads `phase` with
+ *   acquire order; a slot is new when bit 0 differs from the previous round's (the ring starts
+ *   zeroed, the first round writes 1). Then it stores CQ_HEAD.
+ * - Commands of one queue pair start in order and may complete in any; SPECKV_CMD_FENCE makes one
+ *   wait for all before it. Queue pairs have no order between them. A READ that was submitted after
+ *   the completion of a WRITE sees it.
+ * - Doorbell memory (SPECKV_CAP_SHARED_DOORBELL): the card polls it. Before it sleeps it stores
+ *   need_wake = 1, fences and looks at the tails again. Software stores its tail, fences, loads
+ *   need_wake, and only if that is 1 pays for a kick (SPECKV_IOC_KICK, or the KICK register). The
+ *   card stores 0 when it wakes.
  *
- * Ownership: a client allocates page runs in pool-virtual space and trims them when a WRITE returns the true length.
- * The card maps pages, keeps to pool bounds and to the grant table, and zeroes pages before they change owner.
- * Buffers are named by index and offset in the queue pair's buffer table, which only the driver (or the function's
- * owner) can write.
+ * Ownership: a client allocates page runs in pool-virtual space and trims them when a WRITE returns
+ * the true length. The card maps pages, keeps to pool bounds and to the grant table, and zeroes
+ * pages before they change owner. Buffers are named by index and offset in the queue pair's buffer
+ * table, which only the driver (or the function's owner) can write.
  */
 #ifndef _UAPI_SPECKV_H
 #define _UAPI_SPECKV_H
@@ -39,7 +40,7 @@
 #error "libspeckv runs on little-endian machines only"
 #endif
 
-/* ---- identification: PROVISIONAL; the vendor is the FPGA's maker, the device ids are not registered ---------- */
+/* ---- identification: PROVISIONAL: the vendor is the FPGA maker; the ids are not registered --- */
 
 #define SPECKV_PCI_VENDOR_ID 0x1172
 #define SPECKV_PCI_DEVICE_ID_CARD 0x5e4b
@@ -64,7 +65,7 @@
 #define SPECKV_CAP_INJECT (1u << 10)
 #define SPECKV_CAP_THERMAL (1u << 11)
 
-/* ---- rings, doorbells, buffers ------------------------------------------------------------------------------- */
+/* ---- rings, doorbells, buffers -------------------------------------------------------------- */
 
 #define SPECKV_SQE_BYTES 64
 #define SPECKV_CQE_BYTES 16
@@ -82,7 +83,8 @@ struct speckv_sqe {
 	__u8 body[56];
 };
 
-#define SPECKV_CMD_FENCE (1u << 0) /* start when all earlier commands of this queue pair have completed */
+/* start when all earlier commands of this queue pair have completed */
+#define SPECKV_CMD_FENCE (1u << 0)
 #define SPECKV_CMD_QUIET (1u << 1) /* no interrupt for this completion */
 
 struct speckv_cqe {
@@ -94,8 +96,10 @@ struct speckv_cqe {
 };
 
 /* Events that arrive in an I/O completion ring (command_id SPECKV_EVENT_COMMAND_ID). */
-#define SPECKV_NOTICE_RECALL 1 /* result: bits 47:0 address, 63:48 pool; answer: WRITEBACK_RELEASE */
-#define SPECKV_NOTICE_REVOKED 2 /* result: pool. A grant was taken back; commands on it fail from now on */
+/* result: bits 47:0 address, 63:48 pool; answer: WRITEBACK_RELEASE */
+#define SPECKV_NOTICE_RECALL 1
+/* result: pool. A grant was taken back; commands on it fail from now on */
+#define SPECKV_NOTICE_REVOKED 2
 #define SPECKV_NOTICE_EVENTS 3 /* result: sequence. The event log has grown */
 
 /* One queue pair's doorbells, a cache line of its own. */
@@ -105,7 +109,10 @@ struct speckv_doorbell {
 	__u8 reserved[56];
 };
 
-/* One client's doorbells: a page of BAR0, or of shared memory. Queue pair n is slot n % 16 of page n / 16. */
+/*
+ * One client's doorbells: a page of BAR0, or of shared memory. Queue pair n is slot n % 16 of page
+ * n / 16.
+ */
 struct speckv_doorbell_page {
 	struct speckv_doorbell slot[SPECKV_DOORBELL_SLOTS];
 	__u8 reserved0[1024];
@@ -113,7 +120,10 @@ struct speckv_doorbell_page {
 	__u8 reserved1[2044];
 };
 
-/* One entry of a queue pair's buffer table. Written before its index is used, changed only after BUFFER_INVALIDATE. */
+/*
+ * One entry of a queue pair's buffer table. Written before its index is used, changed only after
+ * BUFFER_INVALIDATE.
+ */
 struct speckv_buffer_entry {
 	__aligned_le64 address; /* bus address, aligned to 4096 */
 	__aligned_le64 bytes;
@@ -126,18 +136,22 @@ struct speckv_buffer_entry {
 #define SPECKV_BUFFER_CARD_WRITES (1u << 1) /* destination of READ, PREFETCH, scores */
 #define SPECKV_BUFFER_PEER (1u << 2) /* memory of a GPU */
 
-/* ---- I/O commands -------------------------------------------------------------------------------------------- */
+/* ---- I/O commands --------------------------------------------------------------------------- */
 
 #define SPECKV_IO_NOP 0x00 /* speckv_cmd_bare; completes: for tests and keep-alive */
 #define SPECKV_IO_WRITE 0x01 /* speckv_cmd_write; result: true length of the frame */
 #define SPECKV_IO_READ 0x02 /* speckv_cmd_read; result: bytes written to the buffer */
 #define SPECKV_IO_COPY 0x03 /* speckv_cmd_copy; result: bytes of the frame */
-#define SPECKV_IO_PREFETCH 0x04 /* speckv_cmd_read; result: bytes staged, 0 when it was dropped for lack of bandwidth */
-#define SPECKV_IO_INVALIDATE 0x05 /* speckv_cmd_range; completes when no agent holds a copy and the headers are zeroed */
+/* speckv_cmd_read; result: bytes staged, 0 when it was dropped for lack of bandwidth */
+#define SPECKV_IO_PREFETCH 0x04
+/* speckv_cmd_range; completes when no agent holds a copy and the headers are zeroed */
+#define SPECKV_IO_INVALIDATE 0x05
 #define SPECKV_IO_ACQUIRE_SHARED 0x06 /* speckv_cmd_range */
-#define SPECKV_IO_ACQUIRE_EXCLUSIVE 0x07 /* speckv_cmd_range: an unsealed fill; fails on sealed frames */
+/* speckv_cmd_range: an unsealed fill; fails on sealed frames */
+#define SPECKV_IO_ACQUIRE_EXCLUSIVE 0x07
 #define SPECKV_IO_WRITEBACK 0x08 /* speckv_cmd_range */
-#define SPECKV_IO_FLUSH 0x09 /* speckv_cmd_bare; when this queue pair's earlier writes are durable */
+/* speckv_cmd_bare; when this queue pair's earlier writes are durable */
+#define SPECKV_IO_FLUSH 0x09
 #define SPECKV_IO_TOUCH 0x0a /* speckv_cmd_touch */
 #define SPECKV_IO_PREDICT 0x0b /* speckv_cmd_predict; result: prefetches issued */
 
@@ -151,8 +165,9 @@ struct speckv_cmd_bare {
 };
 
 /*
- * Encode one raw block of the pool's shape and store the frame, sealed. The identity lies in a registered buffer
- * (struct speckv_block_identity, aligned to 64) and is copied once. Nothing is published when it fails.
+ * Encode one raw block of the pool's shape and store the frame, sealed. The identity lies in a
+ * registered buffer (struct speckv_block_identity, aligned to 64) and is copied once. Nothing is
+ * published when it fails.
  */
 struct speckv_cmd_write {
 	__u8 opcode;
@@ -171,21 +186,23 @@ struct speckv_cmd_write {
 	__u8 reserved1[20];
 };
 
-#define SPECKV_WRITE_FRAME (1u << 2) /* the buffer holds a frame that the host encoded: checked, then stored as it is */
+/* the buffer holds a frame that the host encoded: checked, then stored as it is */
+#define SPECKV_WRITE_FRAME (1u << 2)
 #define SPECKV_WRITE_FILL (1u << 3) /* raw bytes into a fill held exclusively; no identity */
 
 struct speckv_block_identity {
 	__u8 key[32];
 	__aligned_le64 generation; /* of the page run */
 	__aligned_le64 first_position; /* position of the first token */
-	__le32 tenant; /* whom the host charges for the block: kept in the frame, no meaning to the card */
+	/* whom the host charges for the block: kept in the frame, no meaning to the card */
+	__le32 tenant;
 	__u8 reserved[12];
 };
 
 /*
- * READ: verify and decode layers [layer_first, layer_first + layer_count) into the buffer. PREFETCH: the same ahead
- * of need, with low priority. The frame must repeat pool, address, generation and the key's first 16 bytes, or the
- * answer is NOT_FOUND.
+ * READ: verify and decode layers [layer_first, layer_first + layer_count) into the buffer.
+ * PREFETCH: the same ahead of need, with low priority. The frame must repeat pool, address,
+ * generation and the key's first 16 bytes, or the answer is NOT_FOUND.
  */
 struct speckv_cmd_read {
 	__u8 opcode;
@@ -207,7 +224,10 @@ struct speckv_cmd_read {
 #define SPECKV_READ_FRAME (1u << 2) /* the frame as stored: verified, not decoded */
 #define SPECKV_READ_STAGE (1u << 3) /* PREFETCH: into the card's own staging memory, no buffer */
 
-/* Copy a sealed frame, in one pool or between two; the copy's header says where it lies. Both pools must be granted. */
+/*
+ * Copy a sealed frame, in one pool or between two; the copy's header says where it lies. Both pools
+ * must be granted.
+ */
 struct speckv_cmd_copy {
 	__u8 opcode;
 	__u8 flags;
@@ -235,8 +255,10 @@ struct speckv_cmd_range {
 	__u8 reserved[32];
 };
 
-#define SPECKV_WRITEBACK_SEAL (1u << 2) /* the fill holds a whole frame with its identity: publish it, shared */
-#define SPECKV_WRITEBACK_RELEASE (1u << 3) /* give up every right to the range: the answer to a recall */
+/* the fill holds a whole frame with its identity: publish it, shared */
+#define SPECKV_WRITEBACK_SEAL (1u << 2)
+/* give up every right to the range: the answer to a recall */
+#define SPECKV_WRITEBACK_RELEASE (1u << 3)
 
 #define SPECKV_FEATURES 32
 #define SPECKV_CANDIDATES 64
@@ -259,9 +281,10 @@ struct speckv_cmd_touch {
 #define SPECKV_NO_SESSION 0xffffffffu
 
 /*
- * Score candidates for a session, into the candidates. With a model, and a session that has taken a step with it: the
- * chance that the session comes back within the model's window, of 2^30, the same for all that are there. Without, or
- * while the pool's guard holds (SPECKV_FEATURE_POOL_PREFETCH): the most recently used first, never above 0.
+ * Score candidates for a session, into the candidates. With a model, and a session that has taken a
+ * step with it: the chance that the session comes back within the model's window, of 2^30, the same
+ * for all that are there. Without, or while the pool's guard holds (SPECKV_FEATURE_POOL_PREFETCH):
+ * the most recently used first, never above 0.
  */
 struct speckv_cmd_predict {
 	__u8 opcode;
@@ -269,10 +292,12 @@ struct speckv_cmd_predict {
 	__le16 command_id;
 	__le16 pool;
 	__le16 buffer;
-	__aligned_le64 candidates_offset; /* struct speckv_candidate[candidate_count], aligned to 64 */
+	/* struct speckv_candidate[candidate_count], aligned to 64 */
+	__aligned_le64 candidates_offset;
 	__le32 session;
 	__u8 candidate_count; /* at most SPECKV_CANDIDATES */
-	__u8 feature_count; /* 0: score with the state as it is; otherwise a step first, as in TOUCH */
+	/* 0: score with the state as it is; otherwise a step first, as in TOUCH */
+	__u8 feature_count;
 	__u8 depth; /* 1..16: at most so many blocks are staged; the pool's own depth may be less */
 	__u8 reserved0;
 	__s8 features[SPECKV_FEATURES];
@@ -291,19 +316,26 @@ struct speckv_candidate {
 	__le32 score; /* out, signed: larger is more likely; -2^31: not there */
 };
 
-/* ---- admin commands: the privileged queue pair only ---------------------------------------------------------- */
+/* ---- admin commands: the privileged queue pair only ----------------------------------------- */
 
 #define SPECKV_ADMIN_IDENTIFY 0x01 /* speckv_cmd_data; data out: struct speckv_identify */
-#define SPECKV_ADMIN_GET_LOG 0x02 /* speckv_cmd_log; data out: struct speckv_log_header and entries; result: bytes */
-#define SPECKV_ADMIN_CREATE_POOL 0x03 /* speckv_cmd_data; in: speckv_pool_description; result: pool number */
-#define SPECKV_ADMIN_RESIZE_POOL 0x04 /* speckv_cmd_pool; BUSY while frames lie above; result: capacity */
+/* speckv_cmd_log; data out: struct speckv_log_header and entries; result: bytes */
+#define SPECKV_ADMIN_GET_LOG 0x02
+/* speckv_cmd_data; in: speckv_pool_description; result: pool number */
+#define SPECKV_ADMIN_CREATE_POOL 0x03
+/* speckv_cmd_pool; BUSY while frames lie above; result: capacity */
+#define SPECKV_ADMIN_RESIZE_POOL 0x04
 #define SPECKV_ADMIN_DELETE_POOL 0x05 /* speckv_cmd_pool; completes when its pages are zeroed */
 #define SPECKV_ADMIN_SANITIZE 0x06 /* speckv_cmd_pool; `action` says what; result: bytes zeroed */
 #define SPECKV_ADMIN_LOAD_MODEL 0x07 /* speckv_cmd_model; data in: a part of the model file */
-#define SPECKV_ADMIN_FW_DOWNLOAD 0x08 /* speckv_cmd_firmware; in: a piece of a bundle; result: bytes received so far */
-#define SPECKV_ADMIN_FW_COMMIT 0x09 /* speckv_cmd_firmware; verifies, then writes the boot record last */
-#define SPECKV_ADMIN_FW_ACTIVATE 0x0a /* speckv_cmd_firmware; result: SPECKV_ACTIVATION_*, and which slot */
-#define SPECKV_ADMIN_SELF_TEST 0x0b /* speckv_cmd_value: SPECKV_TEST_* bits; result: those that failed */
+/* speckv_cmd_firmware; in: a piece of a bundle; result: bytes received so far */
+#define SPECKV_ADMIN_FW_DOWNLOAD 0x08
+/* speckv_cmd_firmware; verifies, then writes the boot record last */
+#define SPECKV_ADMIN_FW_COMMIT 0x09
+/* speckv_cmd_firmware; result: SPECKV_ACTIVATION_*, and which slot */
+#define SPECKV_ADMIN_FW_ACTIVATE 0x0a
+/* speckv_cmd_value: SPECKV_TEST_* bits; result: those that failed */
+#define SPECKV_ADMIN_SELF_TEST 0x0b
 #define SPECKV_ADMIN_SET_FEATURE 0x0c /* speckv_cmd_value */
 #define SPECKV_ADMIN_GET_FEATURE 0x0d /* speckv_cmd_value; result: the value */
 #define SPECKV_ADMIN_RESET 0x0e /* speckv_cmd_value: SPECKV_RESET_* */
@@ -325,13 +357,17 @@ struct speckv_cmd_log {
 	__u8 opcode;
 	__u8 flags; /* SPECKV_LOG_CLEAR */
 	__le16 command_id;
-	__le16 pool; /* SPECKV_LOG_COUNTERS: of this pool, 0: of the card; SPECKV_LOG_BLOCKS: of this pool */
+	/* SPECKV_LOG_COUNTERS: of this pool, 0: of the card; SPECKV_LOG_BLOCKS: of this pool */
+	__le16 pool;
 	__le16 buffer; /* reserved */
 	__aligned_le64 data_address; /* aligned to 64 */
 	__le32 data_bytes; /* whole entries only are written */
 	__le16 log; /* SPECKV_LOG_* */
 	__le16 reserved0;
-	/* Entries with a larger sequence only; logs without sequences: entries to skip; SPECKV_LOG_BLOCKS: the first address. */
+	/*
+	 * Entries with a larger sequence only; logs without sequences: entries to skip;
+	 * SPECKV_LOG_BLOCKS: the first address.
+	 */
 	__aligned_le64 after;
 	__u8 reserved1[32];
 };
@@ -367,7 +403,8 @@ struct speckv_cmd_model {
 	__le32 offset; /* of this part in the file; parts come in order */
 	__le32 total_bytes;
 	__le32 reserved;
-	__u8 digest[32]; /* SHA-256 of the whole file (of train-prefetcher), checked with the last part */
+	/* SHA-256 of the whole file (of train-prefetcher), checked with the last part */
+	__u8 digest[32];
 };
 
 #define SPECKV_MODEL_UNLOAD (1u << 2) /* no data: sessions go back to LRU */
@@ -378,22 +415,29 @@ struct speckv_cmd_firmware {
 	__le16 command_id;
 	__le16 slot; /* SPECKV_SLOT_* */
 	__le16 reserved;
-	__aligned_le64 data_address; /* DOWNLOAD; aligned to 64; 0, as the following, in the others */
+	/* DOWNLOAD; aligned to 64; 0, as the following, in the others */
+	__aligned_le64 data_address;
 	__le32 data_bytes; /* 0: only tell how much was received of this bundle */
 	__le32 data_crc32c; /* of this piece */
-	__le32 offset; /* of this piece; pieces come in order, and the result says where to go on after a break */
+	/* of this piece; pieces come in order, and the result says where to go on after a break */
+	__le32 offset;
 	__le32 total_bytes; /* of the bundle */
-	__u8 digest[32]; /* SHA-256 of the bundle, as it lies in a file; ACTIVATE of PREVIOUS and GOLDEN: zero */
+	/* SHA-256 of the bundle, as it lies in a file; ACTIVATE of PREVIOUS and GOLDEN: zero */
+	__u8 digest[32];
 };
 
 #define SPECKV_FW_RESTART (1u << 2) /* DOWNLOAD: forget what was received, erase the slot */
-#define SPECKV_FW_DRY_RUN (1u << 3) /* COMMIT, ACTIVATE: every check and the result, nothing is written */
+/* COMMIT, ACTIVATE: every check and the result, nothing is written */
+#define SPECKV_FW_DRY_RUN (1u << 3)
 
 #define SPECKV_SLOT_GOLDEN 0 /* ACTIVATE only */
 #define SPECKV_SLOT_A 1
 #define SPECKV_SLOT_B 2
 #define SPECKV_SLOT_PREVIOUS 3 /* ACTIVATE only: the slot that ran before */
-/* Result of ACTIVATE: bits 7:0 what it needs, bits 15:8 the slot that boots next (never PREVIOUS), bit 16 whether it has an engine. */
+/*
+ * Result of ACTIVATE: bits 7:0 what it needs, bits 15:8 the slot that boots next (never PREVIOUS),
+ * bit 16 whether it has an engine.
+ */
 #define SPECKV_ACTIVATION_DONE 0
 #define SPECKV_ACTIVATION_NEEDS_RESCAN 1
 #define SPECKV_ACTIVATION_NEEDS_POWER_CYCLE 2
@@ -419,7 +463,8 @@ struct speckv_cmd_value {
 #define SPECKV_FEATURE_PREFETCH_BYTES_PER_SECOND 0x04
 #define SPECKV_FEATURE_PREFETCH_DEPTH 0x05 /* 1..16; 0: every pool's adapts by itself */
 #define SPECKV_FEATURE_RECALL_TIMEOUT_MS 0x06 /* an agent silent for so long is fenced */
-#define SPECKV_FEATURE_POLL_MICROSECONDS 0x07 /* how long doorbell memory is polled before need_wake; 0: never sleeps */
+/* how long doorbell memory is polled before need_wake; 0: never sleeps */
+#define SPECKV_FEATURE_POLL_MICROSECONDS 0x07
 #define SPECKV_FEATURE_POOL_QUOTA_BYTES 0x10 /* of a pool, as the following */
 #define SPECKV_FEATURE_POOL_GUARANTEED_BYTES_PER_SECOND 0x11
 #define SPECKV_FEATURE_POOL_BURST_BYTES_PER_SECOND 0x12
@@ -427,9 +472,9 @@ struct speckv_cmd_value {
 #define SPECKV_FEATURE_POOL_OWNER 0x14 /* bits 31:0 uid, 63:32 gid */
 #define SPECKV_FEATURE_POOL_MODE 0x15 /* permission bits */
 /*
- * Read only. Bits 7:0 depth in force, 8 the guard holds: recency instead of the model; of the last prefetches (at most
- * 16) 23:16 settled, 31:24 of these used; of the last contests with recency (at most 64) 39:32 decided, 47:40 won by
- * the model; 63:48 how many times the guard has taken over.
+ * Read only. Bits 7:0 depth in force, 8 the guard holds: recency instead of the model; of the last
+ * prefetches (at most 16) 23:16 settled, 31:24 of these used; of the last contests with recency (at
+ * most 64) 39:32 decided, 47:40 won by the model; 63:48 how many times the guard has taken over.
  */
 #define SPECKV_FEATURE_POOL_PREFETCH 0x16
 
@@ -446,8 +491,8 @@ struct speckv_cmd_value {
 #define SPECKV_RESET_COUNTERS 3
 
 /*
- * Let one queue pair, or all of one function, use a pool. Rights 0 takes the grant back, with DMA drained. The reset of
- * a function takes all its grants back.
+ * Let one queue pair, or all of one function, use a pool. Rights 0 takes the grant back, with DMA
+ * drained. The reset of a function takes all its grants back.
  */
 struct speckv_cmd_grant {
 	__u8 opcode;
@@ -466,7 +511,7 @@ struct speckv_cmd_grant {
 #define SPECKV_RIGHT_READ (1u << 0) /* READ, PREFETCH, ACQUIRE_SHARED, TOUCH, PREDICT, COPY from */
 #define SPECKV_RIGHT_WRITE (1u << 1) /* the others, COPY to */
 
-/* ---- status codes: `status` of a completion; the errno that the library returns is beside -------------------- */
+/* ---- status codes: `status` of a completion; the errno that the library returns is beside --- */
 
 #define SPECKV_STATUS_OK 0x000
 #define SPECKV_STATUS_INVALID_OPCODE 0x001 /* EOPNOTSUPP */
@@ -485,7 +530,8 @@ struct speckv_cmd_grant {
 #define SPECKV_STATUS_NO_ROOM 0x104 /* ENOSPC: the frame is longer than its page run */
 #define SPECKV_STATUS_NOT_FOUND 0x105 /* ENOENT: no frame of this identity there */
 #define SPECKV_STATUS_CORRUPT 0x106 /* EBADMSG: a checksum did not verify */
-#define SPECKV_STATUS_NONFINITE 0x107 /* ENODATA: the codec cannot hold these values; nothing was published */
+/* ENODATA: the codec cannot hold these values; nothing was published */
+#define SPECKV_STATUS_NONFINITE 0x107
 #define SPECKV_STATUS_NO_CODEC 0x108 /* EOPNOTSUPP: the card lacks this mode */
 #define SPECKV_STATUS_CONFLICT 0x109 /* EBUSY: another agent holds it exclusively */
 #define SPECKV_STATUS_SEALED 0x10a /* EROFS */
@@ -502,16 +548,18 @@ struct speckv_cmd_grant {
 #define SPECKV_STATUS_NO_FEATURE 0x207 /* EINVAL */
 #define SPECKV_STATUS_BAD_MODEL 0x208 /* EILSEQ: shape, digest or format */
 #define SPECKV_STATUS_TEST_FAILED 0x209 /* EIO: see SPECKV_LOG_SELF_TEST */
-#define SPECKV_STATUS_FW_OFFSET 0x301 /* EINVAL: a DOWNLOAD of 0 bytes tells where to go on; COMMIT: not all is there */
+/* EINVAL: a DOWNLOAD of 0 bytes tells where to go on; COMMIT: not all is there */
+#define SPECKV_STATUS_FW_OFFSET 0x301
 #define SPECKV_STATUS_FW_PART 0x302 /* EINVAL: the bundle is for another card */
 #define SPECKV_STATUS_FW_DIGEST 0x303 /* EBADMSG */
 #define SPECKV_STATUS_FW_SIGNATURE 0x304 /* EBADMSG */
 #define SPECKV_STATUS_FW_KEY 0x305 /* EPERM: signed by a key that the card does not trust */
 #define SPECKV_STATUS_FW_DOWNGRADE 0x306 /* EPERM: security version below the card's */
-#define SPECKV_STATUS_FW_SLOT 0x307 /* EBUSY: the running slot, or one that holds nothing committed */
+/* EBUSY: the running slot, or one that holds nothing committed */
+#define SPECKV_STATUS_FW_SLOT 0x307
 #define SPECKV_STATUS_FW_FLASH 0x308 /* EIO: erase or write failed */
 
-/* ---- data structures of admin commands ----------------------------------------------------------------------- */
+/* ---- data structures of admin commands ------------------------------------------------------ */
 
 /* Shape of one block: struct speckv_geometry of libspeckv. */
 struct speckv_shape {
@@ -558,7 +606,10 @@ struct speckv_identify {
 	__u8 reserved1[3744];
 };
 
-/* A pool, as CREATE_POOL wants it and SPECKV_LOG_POOLS tells it. Fields marked out are zero in CREATE_POOL. */
+/*
+ * A pool, as CREATE_POOL wants it and SPECKV_LOG_POOLS tells it. Fields marked out are zero in
+ * CREATE_POOL.
+ */
 struct speckv_pool_description {
 	char name[64]; /* [A-Za-z0-9._-], no leading dot, zero-padded */
 	__u8 uuid[16]; /* chosen by the creator */
@@ -596,7 +647,8 @@ struct speckv_pool_description {
 #define SPECKV_LOG_SELF_TEST 0x06 /* struct speckv_log_test, of the last run */
 #define SPECKV_LOG_GRANTS 0x07 /* struct speckv_log_grant */
 #define SPECKV_LOG_COUNTERS 0x08 /* one struct speckv_log_counters */
-#define SPECKV_LOG_BLOCKS 0x09 /* struct speckv_log_block: the sealed blocks of `pool`, by address */
+/* struct speckv_log_block: the sealed blocks of `pool`, by address */
+#define SPECKV_LOG_BLOCKS 0x09
 
 struct speckv_log_header {
 	__le16 log;
@@ -604,7 +656,11 @@ struct speckv_log_header {
 	__le32 entry_bytes; /* a newer card's entries may be longer: step by this */
 	__le32 entries; /* that follow */
 	__le32 lost; /* entries that a ring dropped since `after` */
-	__aligned_le64 last; /* sequence of the newest entry there is; SPECKV_LOG_BLOCKS: the address to go on from, 0: that was all */
+	/*
+	 * sequence of the newest entry there is; SPECKV_LOG_BLOCKS: the address to go on from, 0:
+	 * that was all
+	 */
+	__aligned_le64 last;
 	__aligned_le64 time_ns; /* the card's clock */
 };
 
@@ -675,7 +731,8 @@ struct speckv_log_event {
 #define SPECKV_CARD_FW_COMMITTED 16 /* value: slot */
 #define SPECKV_CARD_FW_REJECTED 17 /* value: status */
 #define SPECKV_CARD_FW_ACTIVATED 18 /* value: slot */
-#define SPECKV_CARD_GUARD_ENGAGED 19 /* the prefetcher does worse than recency in a pool. value: contests won of 64 */
+/* the prefetcher does worse than recency in a pool. value: contests won of 64 */
+#define SPECKV_CARD_GUARD_ENGAGED 19
 #define SPECKV_CARD_GUARD_RELEASED 20
 
 struct speckv_log_slot {
@@ -730,13 +787,13 @@ struct speckv_log_counters {
 	__aligned_le64 histograms[4][160];
 };
 
-/* ---- the driver: ioctls of /dev/speckvN ---------------------------------------------------------------------- */
+/* ---- the driver: ioctls of /dev/speckvN ----------------------------------------------------- */
 
 /*
- * Every argument begins with `size` (sizeof, as the caller was compiled) and `flags` (0, or what the comment says).
- * A driver reads at most the size that it knows, takes missing fields as zero, and answers E2BIG when unknown ones
- * are not. Errors otherwise: EINVAL, EFAULT, EACCES, ENODEV (card gone), EBUSY, ENOSPC, EINTR. All is given back
- * when the file is closed.
+ * Every argument begins with `size` (sizeof, as the caller was compiled) and `flags` (0, or what
+ * the comment says). A driver reads at most the size that it knows, takes missing fields as zero,
+ * and answers E2BIG when unknown ones are not. Errors otherwise: EINVAL, EFAULT, EACCES, ENODEV
+ * (card gone), EBUSY, ENOSPC, EINTR. All is given back when the file is closed.
  */
 struct speckv_ioc_info {
 	__u32 size;
@@ -758,7 +815,10 @@ struct speckv_ioc_info {
 	__u8 reserved[40];
 };
 
-/* Ask for rights to a pool for all queue pairs of this file: the driver compares uid, gid and mode, then grants. */
+/*
+ * Ask for rights to a pool for all queue pairs of this file: the driver compares uid, gid and mode,
+ * then grants.
+ */
 struct speckv_ioc_pool {
 	__u32 size;
 	__u32 flags; /* SPECKV_RIGHT_*: wanted; CLOSE: 0 */
@@ -789,7 +849,10 @@ struct speckv_ioc_queue {
 	__u8 reserved[16];
 };
 
-/* Pin memory and enter it in a queue pair's buffer table; UNREGISTER waits until no transfer uses it. */
+/*
+ * Pin memory and enter it in a queue pair's buffer table; UNREGISTER waits until no transfer uses
+ * it.
+ */
 struct speckv_ioc_buffer {
 	__u32 size;
 	__u32 flags; /* SPECKV_BUFFER_* */
@@ -797,7 +860,8 @@ struct speckv_ioc_buffer {
 	__u32 index; /* out; UNREGISTER: in */
 	__s32 dmabuf_fd; /* SPECKV_BUFFER_PEER; otherwise -1 */
 	__u32 reserved;
-	__aligned_u64 address; /* of the process, aligned to its page size; of a dma-buf: offset in it */
+	/* of the process, aligned to its page size; of a dma-buf: offset in it */
+	__aligned_u64 address;
 	__aligned_u64 bytes;
 };
 
@@ -815,11 +879,15 @@ struct speckv_ioc_events {
 	__u32 reserved;
 };
 
-/* One admin command (CAP_SYS_ADMIN). The driver puts bus addresses in. RESET of the card in use: EBUSY. */
+/*
+ * One admin command (CAP_SYS_ADMIN). The driver puts bus addresses in. RESET of the card in use:
+ * EBUSY.
+ */
 struct speckv_ioc_admin {
 	__u32 size;
 	__u32 flags; /* 0 */
-	__u8 command[SPECKV_SQE_BYTES]; /* an admin entry; command_id and data_address are the driver's */
+	/* an admin entry; command_id and data_address are the driver's */
+	__u8 command[SPECKV_SQE_BYTES];
 	__aligned_u64 data; /* address in the process, or 0 */
 	__u32 data_bytes;
 	__u32 timeout_ms; /* 0: the driver's own */
@@ -840,9 +908,9 @@ struct speckv_ioc_admin {
 #define SPECKV_IOC_ADMIN _IOWR('S', 0x09, struct speckv_ioc_admin)
 
 /*
- * An emulated card has no driver in front of it. Its emulator stands in: a region of the vfio-user device takes this, followed by
- * the argument of INFO, POOL_OPEN or POOL_CLOSE, as one write at offset 0, and a read of the same bytes returns the answer. Who
- * asks is the peer of the socket.
+ * An emulated card has no driver in front of it. Its emulator stands in: a region of the vfio-user
+ * device takes this, followed by the argument of INFO, POOL_OPEN or POOL_CLOSE, as one write at
+ * offset 0, and a read of the same bytes returns the answer. Who asks is the peer of the socket.
  */
 #define SPECKV_DRIVER_REGION 9
 #define SPECKV_DRIVER_BYTES 512

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Pools whose files are there and whose table is gone: a header repeats what a record says, so the record is made again from it. */
+/*
+ * Pools whose files are there and whose table is gone: a header repeats what a record says, so the
+ * record is made again from it.
+ */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -18,7 +21,8 @@ static bool left_over(struct speckv_device *dev, const char *name)
 static bool known_uuid(struct speckv_device *dev, const uint8_t uuid[16])
 {
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load_acquire(&dev->table->pools[i].state) && memcmp(dev->table->pools[i].uuid, uuid, 16) == 0)
+		if (load_acquire(&dev->table->pools[i].state) &&
+			memcmp(dev->table->pools[i].uuid, uuid, 16) == 0)
 			return true;
 	return false;
 }
@@ -31,7 +35,10 @@ static struct lay_pool_record *free_record(struct speckv_device *dev)
 	return NULL;
 }
 
-/* One file; between device_manage() and device_unmanage(). What cannot be taken over stays as it is, and an event says why. */
+/*
+ * One file; between device_manage() and device_unmanage(). What cannot be taken over stays as it
+ * is, and an event says why.
+ */
 static int take_over(struct speckv_device *dev, const struct folder *pools, const char *name)
 {
 	struct lay_pool_record found, *record = free_record(dev);
@@ -41,10 +48,12 @@ static int take_over(struct speckv_device *dev, const struct folder *pools, cons
 	if (!rc && known_uuid(dev, found.uuid))
 		rc = fail(dev->ctx, -EEXIST, "another pool has its uuid");
 	if (!rc && !record)
-		rc = fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name, LAY_POOLS);
+		rc = fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name,
+			LAY_POOLS);
 	if (rc) {
-		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "%.63s in %s.pools was left as it is: %s", name, path_name(dev->medium.path),
-			     speckv_strerror(dev->ctx));
+		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,
+			"%.63s in %s.pools was left as it is: %s", name,
+			path_name(dev->medium.path), speckv_strerror(dev->ctx));
 		return 0;
 	}
 	memcpy((void *)record, (const void *)&found, sizeof(found));
@@ -55,7 +64,8 @@ static int take_over(struct speckv_device *dev, const struct folder *pools, cons
 	if (rc)
 		return rc;
 	store_release(&record->state, SPECKV_POOL_ACTIVE);
-	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "pool %.63s was taken over from its file: the table that named it is gone", name);
+	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,
+		"pool %.63s was taken over from its file: the table that named it is gone", name);
 	return device_flush(dev);
 }
 
@@ -65,7 +75,8 @@ static bool hidden_left(struct speckv_device *dev, const char *name)
 	uint8_t uuid[16];
 	unsigned int byte;
 
-	if (name[0] != '.' || strspn(name + 1, "0123456789abcdef") != 32 || (strcmp(name + 33, ".new") != 0 && strcmp(name + 33, ".lock") != 0))
+	if (name[0] != '.' || strspn(name + 1, "0123456789abcdef") != 32 ||
+		(strcmp(name + 33, ".new") != 0 && strcmp(name + 33, ".lock") != 0))
 		return false;
 	for (int i = 0; i < 16; i++) {
 		if (sscanf(name + 1 + 2 * i, "%2x", &byte) != 1)
@@ -101,7 +112,8 @@ void pools_tidy(struct speckv_device *dev, const struct folder *pools)
 	for (int i = 0; i < n; i++) {
 		const char *name = list[i]->d_name;
 
-		if (hidden_left(dev, name) && (name[33 + 1] == 'n' || (!files && unlocked(pools, name))))
+		if (hidden_left(dev, name) &&
+			(name[33 + 1] == 'n' || (!files && unlocked(pools, name))))
 			unlinkat(pools->fd, name, 0);
 		free(list[i]);
 	}
@@ -126,7 +138,8 @@ int device_adopt(struct speckv_device *dev)
 			if (!managed)
 				rc = device_manage(dev);
 			managed = managed || !rc;
-			if (!rc && left_over(dev, list[i]->d_name)) /* and not of a pool that was made or removed just now */
+			/* and not of a pool that was made or removed just now */
+			if (!rc && left_over(dev, list[i]->d_name))
 				rc = take_over(dev, &pools, list[i]->d_name);
 		}
 		hidden = hidden || hidden_left(dev, list[i]->d_name);
@@ -134,7 +147,9 @@ int device_adopt(struct speckv_device *dev)
 	}
 	free(list);
 	if (!rc && !managed && hidden) /* where that cannot be now, the next one tidies */
-		managed = !(dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) && device_manage(dev) == 0;
+		managed =
+			!(dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) &&
+			device_manage(dev) == 0;
 	if (managed) {
 		pools_tidy(dev, &pools);
 		device_unmanage(dev);

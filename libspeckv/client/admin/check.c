@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
-/* Check and repair of a pool: what can be told from the page map and the frames alone, and the file of its locks. */
+/*
+ * Check and repair of a pool: what can be told from the page map and the frames alone, and the file
+ * of its locks.
+ */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "admin.h"
 
-/* ---- check ----------------------------------------------------------------------------------------------------------- */
+/* ---- check ---------------------------------------------------------------------------------- */
 
 struct check {
 	struct speckv_pool *pool;
@@ -17,8 +20,12 @@ struct check {
 
 #define WAITS 200
 
-/* Found by a look-up, or not a block any more, now or when the client that is putting it has gone on. */
-static bool indexed_soon(struct check *c, const struct speckv_key *key, const struct run *run, uint64_t word)
+/*
+ * Found by a look-up, or not a block any more, now or when the client that is putting it has gone
+ * on.
+ */
+static bool indexed_soon(struct check *c, const struct speckv_key *key, const struct run *run,
+	uint64_t word)
 {
 	struct region *r = &c->pool->region;
 
@@ -38,7 +45,8 @@ static bool check_doubtful(struct check *c, uint64_t page)
 	struct block_ref found;
 	struct speckv_key key;
 
-	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || !index_doubtful(r, &found))
+	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page ||
+		!index_doubtful(r, &found))
 		return false;
 	c->report->repaired += c->repair && block_drop(c->pool, &key, &found);
 	return true;
@@ -48,7 +56,9 @@ static bool check_doubtful(struct check *c, uint64_t page)
 static int check_block(struct check *c, uint64_t page, uint64_t word)
 {
 	struct region *r = &c->pool->region;
-	struct run run = { .page = page, .generation = lay_generation(word), .pages = lay_value(word) };
+	struct run run = {
+		.page = page, .generation = lay_generation(word), .pages = lay_value(word)
+	};
 	struct block_ref found;
 	struct speckv_frame frame;
 	struct speckv_key key;
@@ -58,13 +68,16 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 	if (check_doubtful(c, page))
 		return 0;
 	c->report->blocks++;
-	rc = frame_run_whole(r, page, word, region_pages(r)) ? frame_sound(r, page, run.pages, run.generation, c->deep, &frame) : -EBADMSG;
+	rc = frame_run_whole(r, page, word, region_pages(r))
+		? frame_sound(r, page, run.pages, run.generation, c->deep, &frame)
+		: -EBADMSG;
 	known = !rc && index_entry(r, region_entry_of(r, page), &found, &key) && found.page == page;
 	if (!rc && known && memcmp(key.bytes, frame.identity.key, sizeof(key.bytes)) != 0)
 		known = false;
 	if (rc == -ENODEV || rc == -EACCES)
 		return rc;
-	if (load_acquire(&r->page_map[page]) != word || (rc && check_doubtful(c, page))) { /* it went, or was replaced, while we looked */
+	if (load_acquire(&r->page_map[page]) != word || (rc && check_doubtful(c, page))) {
+		/* it went, or was replaced, while we looked */
 		c->report->blocks--;
 		return 0;
 	}
@@ -81,8 +94,9 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 		if (!known) { /* the entry is written by the holder of the head page */
 			if (!pages_unpublish(c->pool, &run))
 				return 0;
-			index_fill(r, &run, &key, frame.identity.first_position, (uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes, frame_tenant(r, &frame),
-				   use_tick(r));
+			index_fill(r, &run, &key, frame.identity.first_position,
+				(uint32_t)frame.frame_bytes, (uint32_t)frame.raw_bytes,
+				frame_tenant(r, &frame), use_tick(r));
 			if (pages_publish(c->pool, &run))
 				return 0;
 		}
@@ -90,8 +104,9 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 		return 0;
 	}
 	c->report->blocks_bad++;
-	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR, "check: the block at page %llu does not verify%s", (unsigned long long)page,
-		   c->repair ? "; dropped" : "");
+	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
+		"check: the block at page %llu does not verify%s", (unsigned long long)page,
+		c->repair ? "; dropped" : "");
 	if (c->repair && pages_unpublish(c->pool, &run)) {
 		if (index_entry(r, region_entry_of(r, page), &found, &key))
 			index_remove(r, &key, found.entry, found.generation);
@@ -101,7 +116,9 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 	return 0;
 }
 
-/* A claim by a client that is not attached (any more): a leak, unless it goes away while we look. */
+/*
+ * A claim by a client that is not attached (any more): a leak, unless it goes away while we look.
+ */
 static uint64_t check_claim(struct check *c, uint64_t page, uint64_t word, uint64_t pages)
 {
 	struct region *r = &c->pool->region;
@@ -109,9 +126,12 @@ static uint64_t check_claim(struct check *c, uint64_t page, uint64_t word, uint6
 	uint64_t state = load_acquire(&r->head->clients[slot].state);
 	struct run run = { .page = page, .generation = lay_generation(word), .pages = 1 };
 
-	while (page + run.pages < pages && load_acquire(&r->page_map[page + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
+	while (page + run.pages < pages &&
+		load_acquire(&r->page_map[page + run.pages]) ==
+			lay_word(LAY_CONT, run.pages, run.generation))
 		run.pages++;
-	if (state & 1 && (state >> 8 & 0xfff) == (lay_value(word) & 0xfff) && client_alive(r, slot)) {
+	if (state & 1 && (state >> 8 & 0xfff) == (lay_value(word) & 0xfff) &&
+		client_alive(r, slot)) {
 		c->report->pages_allocated += run.pages;
 		return run.pages;
 	}
@@ -133,13 +153,15 @@ static void check_orphan(struct check *c, uint64_t page, uint64_t word)
 	uint64_t expected = word;
 
 	/* it belongs to a run that was being claimed, trimmed or freed as we passed */
-	if (head && lay_generation(head) == lay_generation(word) && lay_state(head) != LAY_CONT && (lay_state(head) != LAY_HEAD || lay_value(head) > back))
+	if (head && lay_generation(head) == lay_generation(word) && lay_state(head) != LAY_CONT &&
+		(lay_state(head) != LAY_HEAD || lay_value(head) > back))
 		return;
 	if (load_acquire(&r->page_map[page]) != word)
 		return;
 	c->report->pages_leaked++;
 	if (c->repair)
-		c->report->repaired += atomic_compare_exchange_strong(&r->page_map[page], &expected, LAY_FREE);
+		c->report->repaired +=
+			atomic_compare_exchange_strong(&r->page_map[page], &expected, LAY_FREE);
 }
 
 static void check_directory(struct check *c)
@@ -153,20 +175,26 @@ static void check_directory(struct check *c)
 			struct block_ref found;
 			struct speckv_key key;
 
-			if (!word || index_entry(r, (uint32_t)word - 1ull, &found, &key) || load_acquire(slot) != word)
+			if (!word || index_entry(r, (uint32_t)word - 1ull, &found, &key) ||
+				load_acquire(slot) != word)
 				continue;
 			c->report->index_stale++;
 			if (c->repair)
-				c->report->repaired += atomic_compare_exchange_strong(slot, &word, 0);
+				c->report->repaired +=
+					atomic_compare_exchange_strong(slot, &word, 0);
 		}
 }
 
-int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int flags, speckv_progress_cb progress, void *arg,
-		      struct speckv_check_report *report)
+int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int flags,
+	speckv_progress_cb progress, void *arg, struct speckv_check_report *report)
 {
 	/* One that only looks is no client: it maps the pool to read it, and leaves it as it is. */
-	struct speckv_attach attach = { .flags = ATTACH_MANAGER | (flags & SPECKV_CHECK_REPAIR ? ATTACH_KEEP_DEAD : SPECKV_ATTACH_READ_ONLY) };
-	struct check c = { .report = report, .deep = flags & SPECKV_CHECK_DEEP, .repair = flags & SPECKV_CHECK_REPAIR };
+	struct speckv_attach attach = { .flags = ATTACH_MANAGER |
+			(flags & SPECKV_CHECK_REPAIR ? ATTACH_KEEP_DEAD
+						     : SPECKV_ATTACH_READ_ONLY) };
+	struct check c = { .report = report,
+		.deep = flags & SPECKV_CHECK_DEEP,
+		.repair = flags & SPECKV_CHECK_REPAIR };
 	uint64_t pages, told = 0;
 	unsigned int dead = 0;
 	int rc;
@@ -182,7 +210,8 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 	if (rc)
 		return rc;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
-		dead += load_acquire(&c.pool->region.head->clients[slot].state) & 1 && !client_alive(&c.pool->region, slot);
+		dead += load_acquire(&c.pool->region.head->clients[slot].state) & 1 &&
+			!client_alive(&c.pool->region, slot);
 	report->clients_dead = dead;
 	if (c.repair && dead) {
 		uint64_t back;
@@ -199,7 +228,8 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 			told = p + pages / 200 + 1;
 			if (progress(p, pages, arg)) {
 				speckv_pool_close(c.pool);
-				return fail(dev->ctx, -ECANCELED, "check of pool %s was cancelled", name);
+				return fail(dev->ctx, -ECANCELED, "check of pool %s was cancelled",
+					name);
 			}
 		}
 		switch (lay_state(word)) {
@@ -210,9 +240,12 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 			rc = check_block(&c, p, word);
 			if (rc) {
 				speckv_pool_close(c.pool);
-				return fail(dev->ctx, rc, "pool %s: %s went away during the check; check it again when it is back", name, dev->medium.name);
+				return fail(dev->ctx, rc,
+					"pool %s: %s went away during the check; check it again when it is back",
+					name, dev->medium.name);
 			}
-			step = lay_value(word) && lay_value(word) <= pages - p ? lay_value(word) : 1;
+			step = lay_value(word) && lay_value(word) <= pages - p ? lay_value(word)
+									       : 1;
 			report->pages_used += step;
 			break;
 		case LAY_CLAIMED:
@@ -228,34 +261,42 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 		progress(pages, pages, arg);
 	if (c.repair && report->repaired) {
 		pages_recount(&c.pool->region);
-		pool_event(&c.pool->region, SPECKV_EVENT_CHECK_REPAIRED, SPECKV_INFO, "check repaired %llu things", (unsigned long long)report->repaired);
+		pool_event(&c.pool->region, SPECKV_EVENT_CHECK_REPAIRED, SPECKV_INFO,
+			"check repaired %llu things", (unsigned long long)report->repaired);
 	}
 	speckv_pool_close(c.pool);
 	if (report->blocks_bad || report->blocks_unindexed || report->pages_leaked)
-		return c.repair ? 0 : fail(dev->ctx, -EUCLEAN,
-					   "pool %s: %llu bad blocks, %llu blocks not in the index, %llu leaked pages; 'speckvctl pool check %s %s --repair' mends it",
-					   name, (unsigned long long)report->blocks_bad, (unsigned long long)report->blocks_unindexed,
-					   (unsigned long long)report->pages_leaked, dev->medium.name, name);
+		return c.repair
+			? 0
+			: fail(dev->ctx, -EUCLEAN,
+				  "pool %s: %llu bad blocks, %llu blocks not in the index, %llu leaked pages; 'speckvctl pool check %s %s --repair' mends it",
+				  name, (unsigned long long)report->blocks_bad,
+				  (unsigned long long)report->blocks_unindexed,
+				  (unsigned long long)report->pages_leaked, dev->medium.name, name);
 	return 0;
 }
 
 /*
- * Is there anything to mend? A pool's file is what counts: a manager that changes its owner may die before the locks or the record say the same.
- * A file that more users may write than the record says is not this call's to judge.
+ * Is there anything to mend? A pool's file is what counts: a manager that changes its owner may die
+ * before the locks or the record say the same. A file that more users may write than the record
+ * says is not this call's to judge.
  */
-static bool lock_wrong(struct speckv_device *dev, const char *pool, struct lay_pool_record *record, struct folder *pools)
+static bool lock_wrong(struct speckv_device *dev, const char *pool, struct lay_pool_record *record,
+	struct folder *pools)
 {
 	char name[48];
 	struct stat st;
 
 	*pools = (struct folder){ .fd = -1 };
-	if (device_look(dev, pool, record) < 0 || medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, pools) != 0 ||
-	    fstatat(pools->fd, record->name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode) ||
-	    st.st_mode & ~record->mode & (S_IWGRP | S_IWOTH))
+	if (device_look(dev, pool, record) < 0 ||
+		medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, pools) != 0 ||
+		fstatat(pools->fd, record->name, &st, AT_SYMLINK_NOFOLLOW) != 0 ||
+		!S_ISREG(st.st_mode) || st.st_mode & ~record->mode & (S_IWGRP | S_IWOTH))
 		return false;
 	pool_hidden_name(record, "lock", name);
-	if (faccessat(pools->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 && !pool_lock_differs(pools, name, &st) &&
-	    pool_file_owned(&st, record, (mode_t)record->mode))
+	if (faccessat(pools->fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0 &&
+		!pool_lock_differs(pools, name, &st) &&
+		pool_file_owned(&st, record, (mode_t)record->mode))
 		return false;
 	record->uid = st.st_uid;
 	record->gid = st.st_gid;
@@ -280,12 +321,14 @@ int pool_lock_restore(struct speckv_device *dev, const char *pool)
 	wrong = lock_wrong(dev, pool, &record, &pools); /* and no manager is at it */
 	if (wrong) {
 		kept = &dev->table->pools[device_look(dev, pool, &(struct lay_pool_record){ 0 })];
-		settle = load_acquire(&kept->state) > SPECKV_POOL_ACTIVE; /* what a dead manager left waited for the locks */
+		/* what a dead manager left waited for the locks */
+		settle = load_acquire(&kept->state) > SPECKV_POOL_ACTIVE;
 		rc = pool_lock_make(&pools, &record);
 		if (!rc)
 			rc = folder_flush(&pools);
 		if (rc)
-			fail(dev->ctx, rc, "pool %s: cannot make its locks: %s", pool, strerror(-rc));
+			fail(dev->ctx, rc, "pool %s: cannot make its locks: %s", pool,
+				strerror(-rc));
 	}
 	if (wrong && !rc) {
 		kept->uid = record.uid;

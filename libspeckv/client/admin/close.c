@@ -6,20 +6,29 @@
 
 #include "admin.h"
 
-/* The records that are to go with the device. -ENOTEMPTY: there are some, and the caller did not say so. */
-static int pools_of(struct speckv_device *dev, unsigned int flags, struct lay_pool_record **records, size_t *n)
+/*
+ * The records that are to go with the device. -ENOTEMPTY: there are some, and the caller did not
+ * say so.
+ */
+static int pools_of(struct speckv_device *dev, unsigned int flags, struct lay_pool_record **records,
+	size_t *n)
 {
 	*n = 0;
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load_acquire(&dev->table->pools[i].state) && load_acquire(&dev->left[i]) != RECORD_GONE)
+		if (load_acquire(&dev->table->pools[i].state) &&
+			load_acquire(&dev->left[i]) != RECORD_GONE)
 			records[(*n)++] = &dev->table->pools[i];
 	if (*n && !(flags & SPECKV_REMOVE_POOLS))
-		return fail(dev->ctx, -ENOTEMPTY, "%s still has %zu pool%s; destroy them first, or close it with --yes to destroy them too", dev->medium.name, *n,
-			    *n == 1 ? "" : "s");
+		return fail(dev->ctx, -ENOTEMPTY,
+			"%s still has %zu pool%s; destroy them first, or close it with --yes to destroy them too",
+			dev->medium.name, *n, *n == 1 ? "" : "s");
 	return 0;
 }
 
-/* Only where nothing is left on it. The name goes first: a death leaves no table without its magic there, and no lock beside a table that goes. */
+/*
+ * Only where nothing is left on it. The name goes first: a death leaves no table without its magic
+ * there, and no lock beside a table that goes.
+ */
 static int erase(struct speckv_device *dev)
 {
 	char pools[SPECKV_PATH_BYTES + 16];
@@ -31,11 +40,13 @@ static int erase(struct speckv_device *dev)
 			return 0;
 	device_event(dev, SPECKV_EVENT_DEVICE_REMOVED, SPECKV_INFO, "%s closed", dev->medium.name);
 	if (dev->made_file && unlinkat(dev->folder.fd, path_name(dev->medium.path), 0) != 0)
-		return fail(dev->ctx, -errno, "cannot remove %s: %s", dev->medium.path, strerror(errno));
+		return fail(dev->ctx, -errno, "cannot remove %s: %s", dev->medium.path,
+			strerror(errno));
 	if (dev->made_file) {
 		rc = folder_flush(&dev->folder);
 		if (rc)
-			fail_text(dev->ctx, "that %s is removed did not reach the medium: %s", dev->medium.path, strerror(-rc));
+			fail_text(dev->ctx, "that %s is removed did not reach the medium: %s",
+				dev->medium.path, strerror(-rc));
 		if (medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &hidden) == 0) {
 			pools_tidy(dev, &hidden);
 			folder_close(&hidden);
@@ -71,11 +82,16 @@ int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int 
 		speckv_device_close(dev);
 		return rc;
 	}
-	/* Media at a path keep their pools: closing them only forgets the path, unless they are empty or are to be emptied. */
+	/*
+	 * Media at a path keep their pools: closing them only forgets the path, unless they are
+	 * empty or are to be emptied.
+	 */
 	if (medium.runtime || flags & SPECKV_REMOVE_POOLS)
 		rc = pools_of(dev, flags, records, &n);
 	if (!rc && dev->made_file && faccessat(dev->folder.fd, ".", W_OK | X_OK, AT_EACCESS) != 0)
-		rc = fail(ctx, -errno, "cannot remove %s: no permission to write in its folder (%s); run as its owner", medium.path, strerror(errno));
+		rc = fail(ctx, -errno,
+			"cannot remove %s: no permission to write in its folder (%s); run as its owner",
+			medium.path, strerror(errno));
 	if (!rc && n)
 		rc = pools_remove(dev, records, n, dry_run, NULL, NULL);
 	if (!rc && !dry_run)

@@ -32,12 +32,14 @@ static void describe_region(struct region *r, struct speckv_pool_info *info)
 	info->stored_bytes = census.stored_bytes;
 	info->resizes = load_acquire(&pool->resizes);
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
-		info->clients += load_acquire(&r->head->clients[slot].state) & 1 && client_alive(r, slot);
+		info->clients += load_acquire(&r->head->clients[slot].state) & 1 &&
+			client_alive(r, slot);
 	for (unsigned int i = 0; i < LAY_TENANTS; i++)
 		info->tenants += load_acquire(&r->head->tenants[i].state) == 2;
 }
 
-static void describe_record(struct speckv_device *dev, const struct lay_pool_record *record, struct speckv_pool_info *info)
+static void describe_record(struct speckv_device *dev, const struct lay_pool_record *record,
+	struct speckv_pool_info *info)
 {
 	struct region region;
 	int rc;
@@ -55,7 +57,9 @@ static void describe_record(struct speckv_device *dev, const struct lay_pool_rec
 	info->state = load_acquire(&record->state);
 	info->table_bytes = record->table_bytes;
 	info->created_ns = record->created_ns;
-	info->placement = record->codec < 32 && dev->codec_modes >> record->codec & 1 ? SPECKV_PLACED_CARD : SPECKV_PLACED_HOST;
+	info->placement = record->codec < 32 && dev->codec_modes >> record->codec & 1
+		? SPECKV_PLACED_CARD
+		: SPECKV_PLACED_HOST;
 	if (dev->single_inode) {
 		struct stat st;
 
@@ -73,7 +77,9 @@ static void describe_record(struct speckv_device *dev, const struct lay_pool_rec
 		describe_region(&region, info);
 		region_close(&region);
 	} else if (rc == -EUCLEAN || rc == -EBADMSG) {
-		info->state = !dev->single_inode && access(info->path, F_OK) != 0 && errno == ENOENT ? SPECKV_POOL_LOST : SPECKV_POOL_DAMAGED;
+		info->state = !dev->single_inode && access(info->path, F_OK) != 0 && errno == ENOENT
+			? SPECKV_POOL_LOST
+			: SPECKV_POOL_DAMAGED;
 	}
 }
 
@@ -116,7 +122,8 @@ int speckv_pool_foreach(struct speckv_device *dev, speckv_pool_cb cb, void *arg)
 		rc = fail(dev->ctx, -ENOMEM, "out of memory");
 	for (int i = 0; i < LAY_POOLS && !rc; i++)
 		if (load_acquire(&dev->table->pools[i].state)) {
-			memcpy((void *)&list[n], (const void *)&dev->table->pools[i], sizeof(list[n]));
+			memcpy((void *)&list[n], (const void *)&dev->table->pools[i],
+				sizeof(list[n]));
 			list[n].name[sizeof(list[n].name) - 1] = 0;
 			n++;
 		}

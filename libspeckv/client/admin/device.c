@@ -10,7 +10,7 @@
 
 #define ADOPT (1u << 30) /* an open flag of our own: the table was made just now */
 
-/* ---- open ---------------------------------------------------------------------------------------------------------- */
+/* ---- open ----------------------------------------------------------------------------------- */
 
 /* The table, mapped, and what is fixed of it. */
 static int open_table(struct speckv_device *dev, const struct speckv_device_info *info)
@@ -34,59 +34,89 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 		return fail(ctx, -errno, "%s: cannot look at %s: %s", name, path, strerror(errno));
 	if (!dev->medium.node && (uint64_t)st.st_size < sizeof(struct lay_device))
 		return fail(ctx, -EBADMSG, "%s: %s was cut short", name, path);
-	dev->table = mmap(NULL, sizeof(*dev->table), PROT_READ | (dev->writable ? PROT_WRITE : 0), MAP_SHARED, dev->fd, 0);
+	dev->table = mmap(NULL, sizeof(*dev->table), PROT_READ | (dev->writable ? PROT_WRITE : 0),
+		MAP_SHARED, dev->fd, 0);
 	if (dev->table == MAP_FAILED) {
 		dev->table = NULL;
 		return fail(ctx, -errno, "%s: cannot map %s: %s", name, path, strerror(errno));
 	}
-	memcpy((void *)&super, (const void *)&dev->table->super, sizeof(super)); /* others may write it: one copy is judged and used */
+	/* others may write it: one copy is judged and used */
+	memcpy((void *)&super, (const void *)&dev->table->super, sizeof(super));
 	if (!medium_super_sound(&super))
-		return fail(ctx, -EUCLEAN, "%s: %s was changed while it was opened: open it again", name, path);
+		return fail(ctx, -EUCLEAN, "%s: %s was changed while it was opened: open it again",
+			name, path);
 	memcpy(dev->uuid, super.uuid, sizeof(dev->uuid));
-	if (memcmp(dev->uuid, info->uuid, sizeof(dev->uuid)) != 0 || !file_same(&dev->folder, path, dev->fd))
-		return fail(ctx, -ESTALE, "%s was made again while it was opened: open it again", name);
+	if (memcmp(dev->uuid, info->uuid, sizeof(dev->uuid)) != 0 ||
+		!file_same(&dev->folder, path, dev->fd))
+		return fail(ctx, -ESTALE, "%s was made again while it was opened: open it again",
+			name);
 	dev->owner = st.st_uid;
 	if (!dev->medium.runtime) /* what lies beside the table is its owner's */
 		dev->folder.owner = st.st_uid;
 	dev->single_inode = super.single_inode != 0;
-	dev->made_file = super.made_file && !dev->single_inode; /* what a group may write was not made here: see medium_make() */
+	/* what a group may write was not made here: see medium_make() */
+	dev->made_file = super.made_file && !dev->single_inode;
 	if (!dev->single_inode && st.st_mode & S_IWGRP)
-		return fail(ctx, -EACCES, "%s: %s can be written by its group (gid %u, mode %04o): 'chmod go-w %s' ends that", name, path, st.st_gid,
-			    st.st_mode & 07777, path);
+		return fail(ctx, -EACCES,
+			"%s: %s can be written by its group (gid %u, mode %04o): 'chmod go-w %s' ends that",
+			name, path, st.st_gid, st.st_mode & 07777, path);
 	dev->durability = super.durability;
-	/* There is no command that gives a device a calibration: modes that need one are this machine's. */
-	dev->codec_modes = dev->medium.backend->keeps_blocks ? info->codec_modes & ~speckv_codec_calibrated_modes() : 0;
+	/*
+	 * There is no command that gives a device a calibration: modes that need one are this
+	 * machine's.
+	 */
+	dev->codec_modes = dev->medium.backend->keeps_blocks
+		? info->codec_modes & ~speckv_codec_calibrated_modes()
+		: 0;
 	dev->medium_bytes = super.medium_bytes;
 	if (dev->medium_bytes > (dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size))
-		dev->medium_bytes = dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size;
+		dev->medium_bytes = dev->medium.node ? dev->medium.node_bytes
+						     : (uint64_t)st.st_size;
 	device_lock_guard(dev); /* asked for again, and its error told, when it is needed */
 	return 0;
 }
 
-int medium_refuse(struct speckv_ctx *ctx, const struct medium *medium, const struct speckv_device_info *info)
+int medium_refuse(struct speckv_ctx *ctx, const struct medium *medium,
+	const struct speckv_device_info *info)
 {
-	if (medium->backend->keeps_blocks && (!medium->path[0] || info->state == SPECKV_MEDIUM_DENIED || info->state == SPECKV_MEDIUM_OFFLINE))
-		return fail(ctx, info->state == SPECKV_MEDIUM_DENIED ? -EACCES : info->state == SPECKV_MEDIUM_OFFLINE ? -ENXIO : -ENOENT, "%s", info->found);
+	if (medium->backend->keeps_blocks &&
+		(!medium->path[0] || info->state == SPECKV_MEDIUM_DENIED ||
+			info->state == SPECKV_MEDIUM_OFFLINE))
+		return fail(ctx,
+			info->state == SPECKV_MEDIUM_DENIED	       ? -EACCES
+				: info->state == SPECKV_MEDIUM_OFFLINE ? -ENXIO
+								       : -ENOENT,
+			"%s", info->found);
 	switch (info->state) {
 	case SPECKV_MEDIUM_ABSENT:
-		return fail(ctx, -ENOENT, "%s: no such device yet; 'speckvctl pool create %s NAME --size SIZE' creates it", info->name, info->name);
+		return fail(ctx, -ENOENT,
+			"%s: no such device yet; 'speckvctl pool create %s NAME --size SIZE' creates it",
+			info->name, info->name);
 	case SPECKV_MEDIUM_DENIED:
 		return fail(ctx, -EACCES, "%s: %s", info->name, info->found);
 	case SPECKV_MEDIUM_UNRECOGNIZED:
-		return fail(ctx, -EEXIST, "%s holds %s; 'speckvctl pool create' with --yes overwrites it", info->path, info->found);
+		return fail(ctx, -EEXIST,
+			"%s holds %s; 'speckvctl pool create' with --yes overwrites it", info->path,
+			info->found);
 	case SPECKV_MEDIUM_OTHER_VERSION:
-		return fail(ctx, -EPROTONOSUPPORT, "%s holds %s; use the release that made it, or overwrite it: 'speckvctl pool create' with --yes", info->path,
-			    info->found);
+		return fail(ctx, -EPROTONOSUPPORT,
+			"%s holds %s; use the release that made it, or overwrite it: 'speckvctl pool create' with --yes",
+			info->path, info->found);
 	case SPECKV_MEDIUM_INCOMPLETE:
-		return fail(ctx, -EUCLEAN, "%s holds %s; make it anew: 'speckvctl pool create' with --yes", info->path, info->found);
+		return fail(ctx, -EUCLEAN,
+			"%s holds %s; make it anew: 'speckvctl pool create' with --yes", info->path,
+			info->found);
 	case SPECKV_MEDIUM_TRUNCATED:
-		return fail(ctx, -EBADMSG, "%s holds %s; restore the file, or make it anew: 'speckvctl pool create' with --yes", info->path, info->found);
+		return fail(ctx, -EBADMSG,
+			"%s holds %s; restore the file, or make it anew: 'speckvctl pool create' with --yes",
+			info->path, info->found);
 	default:
 		return 0;
 	}
 }
 
-int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int flags, struct speckv_device **out)
+int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int flags,
+	struct speckv_device **out)
 {
 	struct speckv_device_info info;
 	struct speckv_device *dev;
@@ -98,16 +128,19 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		return -EINVAL;
 	*out = NULL;
 	if (flags & ~(unsigned int)(SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT))
-		return fail(ctx, -EINVAL, "%s: unknown open flags %#x", name ? name : "(null)", flags);
+		return fail(ctx, -EINVAL, "%s: unknown open flags %#x", name ? name : "(null)",
+			flags);
 	rc = device_parse(ctx, name, &medium);
 	if (!rc)
 		rc = device_probe(ctx, &medium, &info);
 	if (rc)
 		return rc;
 	if (medium.backend->keeps_blocks && info.state != SPECKV_MEDIUM_READY) {
-		if (!medium.path[0] || info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE)
+		if (!medium.path[0] || info.state == SPECKV_MEDIUM_DENIED ||
+			info.state == SPECKV_MEDIUM_OFFLINE)
 			return medium_refuse(ctx, &medium, &info);
-		rc = medium_make(ctx, &medium, info.state != SPECKV_MEDIUM_ABSENT); /* the device is the truth: this is only what we know of it */
+		/* the device is the truth: this is only what we know of it */
+		rc = medium_make(ctx, &medium, info.state != SPECKV_MEDIUM_ABSENT);
 		made = rc == 1;
 		if (rc >= 0)
 			rc = device_probe(ctx, &medium, &info);
@@ -117,7 +150,8 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	} else if (info.state != SPECKV_MEDIUM_READY) {
 		bool absent = info.state == SPECKV_MEDIUM_ABSENT;
 
-		if (!(flags & SPECKV_OPEN_CREATE) || info.state == SPECKV_MEDIUM_DENIED || (!absent && !(flags & SPECKV_OPEN_FORMAT)))
+		if (!(flags & SPECKV_OPEN_CREATE) || info.state == SPECKV_MEDIUM_DENIED ||
+			(!absent && !(flags & SPECKV_OPEN_FORMAT)))
 			return medium_refuse(ctx, &medium, &info);
 		rc = medium_make(ctx, &medium, !absent);
 		made = rc == 1;
@@ -145,7 +179,10 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	if (flags & ADOPT) { /* its pools; only who may manage the device may look */
 		rc = device_manage(dev);
 		if (rc) {
-			/* ours, and its pools are not known yet: the next open looks again. -EBUSY: a manager uses it */
+			/*
+			 * ours, and its pools are not known yet: the next open looks again. -EBUSY:
+			 * a manager uses it
+			 */
 			if (made && rc != -EBUSY && file_same(&dev->folder, medium.path, dev->fd))
 				unlinkat(dev->folder.fd, path_name(medium.path), 0);
 			speckv_device_close(dev);
@@ -161,7 +198,8 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		}
 	}
 	if (made && !medium.backend->keeps_blocks)
-		device_event(dev, SPECKV_EVENT_DEVICE_CREATED, SPECKV_INFO, "%s created at %s", medium.name, medium.path);
+		device_event(dev, SPECKV_EVENT_DEVICE_CREATED, SPECKV_INFO, "%s created at %s",
+			medium.name, medium.path);
 	*out = dev;
 	return 0;
 bad:
@@ -194,7 +232,7 @@ struct speckv_ctx *speckv_device_ctx(struct speckv_device *dev)
 	return dev->ctx;
 }
 
-/* ---- room on a single inode: first fit between the extents of the pools -------------------------------------------- */
+/* ---- room on a single inode: first fit between the extents of the pools --------------------- */
 
 int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *info)
 {
@@ -229,7 +267,8 @@ int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *inf
 	}
 	if (dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, &pid)) {
 		info->manager_pid = load_acquire(&dev->table->super.manager_pid);
-		memcpy(info->manager_command, dev->table->super.manager_command, sizeof(info->manager_command));
+		memcpy(info->manager_command, dev->table->super.manager_command,
+			sizeof(info->manager_command));
 		info->manager_command[63] = 0;
 	}
 	return 0;

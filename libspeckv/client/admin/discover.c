@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* The devices of a runtime folder: its own media, emulated cards, and runtime_dir/media/NAME -> path for media that lie elsewhere. */
+/*
+ * The devices of a runtime folder: its own media, emulated cards, and runtime_dir/media/NAME ->
+ * path for media that lie elsewhere.
+ */
 #include <dirent.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -13,7 +16,8 @@ static int tell(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, v
 	struct speckv_device *dev;
 	struct medium medium;
 
-	if (device_parse(ctx, name, &medium) || device_probe(ctx, &medium, &info) || info.state == SPECKV_MEDIUM_ABSENT)
+	if (device_parse(ctx, name, &medium) || device_probe(ctx, &medium, &info) ||
+		info.state == SPECKV_MEDIUM_ABSENT)
 		return 0;
 	if (info.state == SPECKV_MEDIUM_READY && speckv_device_open(ctx, name, 0, &dev) == 0) {
 		speckv_device_info(dev, &info);
@@ -35,9 +39,11 @@ static int tell_one(struct speckv_ctx *ctx, const char *device, void *arg)
 }
 
 /* The device name of an entry of a folder; false where it is none. */
-typedef bool (*namer)(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8]);
+typedef bool (*namer)(const struct folder *folder, const char *entry,
+	char name[SPECKV_PATH_BYTES + 8]);
 
-static bool name_runtime(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8])
+static bool name_runtime(const struct folder *folder, const char *entry,
+	char name[SPECKV_PATH_BYTES + 8])
 {
 	unsigned int node;
 	char tail;
@@ -47,7 +53,8 @@ static bool name_runtime(const struct folder *folder, const char *entry, char na
 	return strcmp(entry, "DRAM") == 0 || sscanf(entry, "numa%u%c", &node, &tail) == 1;
 }
 
-static bool name_linked(const struct folder *folder, const char *entry, char name[SPECKV_PATH_BYTES + 8])
+static bool name_linked(const struct folder *folder, const char *entry,
+	char name[SPECKV_PATH_BYTES + 8])
 {
 	char target[SPECKV_PATH_BYTES];
 	ssize_t got = readlinkat(folder->fd, entry, target, sizeof(target) - 1);
@@ -57,8 +64,12 @@ static bool name_linked(const struct folder *folder, const char *entry, char nam
 	return got > 0;
 }
 
-/* Those of a folder of the runtime folder (NULL: itself), until the callback has had enough. One that is not trusted has none. */
-static int each(struct speckv_ctx *ctx, const char *folder, namer name_of, speckv_device_cb cb, void *arg)
+/*
+ * Those of a folder of the runtime folder (NULL: itself), until the callback has had enough. One
+ * that is not trusted has none.
+ */
+static int each(struct speckv_ctx *ctx, const char *folder, namer name_of, speckv_device_cb cb,
+	void *arg)
 {
 	char name[SPECKV_PATH_BYTES + 8];
 	struct dirent **list = NULL;

@@ -11,7 +11,9 @@
 
 #include "admin.h"
 
-static const struct speckv_geometry default_geometry = { .layers = 1, .kv_heads = 2, .head_dim = 128, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 };
+static const struct speckv_geometry default_geometry = {
+	.layers = 1, .kv_heads = 2, .head_dim = 128, .tokens = 64, .dtype = SPECKV_DTYPE_BF16
+};
 
 static bool geometry_unset(const struct speckv_geometry *g)
 {
@@ -19,8 +21,9 @@ static bool geometry_unset(const struct speckv_geometry *g)
 }
 
 /* Fill in the defaults and refuse what cannot be. */
-static int config_check(struct speckv_device *dev, const struct speckv_pool_config *in, struct speckv_pool_config *out, struct region_plan *plan,
-			struct speckv_calibration_info *calibration)
+static int config_check(struct speckv_device *dev, const struct speckv_pool_config *in,
+	struct speckv_pool_config *out, struct region_plan *plan,
+	struct speckv_calibration_info *calibration)
 {
 	struct speckv_ctx *ctx = dev->ctx;
 	bool single = dev->single_inode;
@@ -29,7 +32,9 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 
 	*out = *in;
 	if (!memchr(in->name, 0, sizeof(in->name)) || !name_ok(in->name))
-		return fail(ctx, -EINVAL, "pool name '%.63s': use 1 to 63 letters, digits, '.', '_' or '-', not beginning with '.' or '-'", in->name);
+		return fail(ctx, -EINVAL,
+			"pool name '%.63s': use 1 to 63 letters, digits, '.', '_' or '-', not beginning with '.' or '-'",
+			in->name);
 	if (in->codec > SPECKV_CODEC_LOSSLESS || !speckv_codec_name(in->codec))
 		return fail(ctx, -EINVAL, "codec %u does not exist", in->codec);
 	rc = calibration_judge(ctx, in, calibration);
@@ -37,17 +42,22 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 		return rc;
 	if (geometry_unset(&in->geometry)) {
 		out->geometry = default_geometry;
-		if (in->calibration) { /* blocks of all that it was made for, or of the rest of it */
-			if (in->first_layer >= calibration->layers || in->first_head >= calibration->kv_heads)
-				return fail(ctx, -ERANGE, "the calibration is of a model with %u layers and %u KV heads; there is none from layer %u, head %u on",
-					    calibration->layers, calibration->kv_heads, in->first_layer, in->first_head);
+		if (in->calibration) {
+			/* blocks of all that it was made for, or of the rest of it */
+			if (in->first_layer >= calibration->layers ||
+				in->first_head >= calibration->kv_heads)
+				return fail(ctx, -ERANGE,
+					"the calibration is of a model with %u layers and %u KV heads; there is none from layer %u, head %u on",
+					calibration->layers, calibration->kv_heads, in->first_layer,
+					in->first_head);
 			out->geometry.layers = (uint16_t)(calibration->layers - in->first_layer);
 			out->geometry.kv_heads = (uint16_t)(calibration->kv_heads - in->first_head);
 			out->geometry.head_dim = (uint16_t)calibration->head_dim;
 		}
 	}
 	if (in->eviction > SPECKV_EVICT_NONE)
-		return fail(ctx, -EINVAL, "eviction policy %u does not exist; use lru or none", in->eviction);
+		return fail(ctx, -EINVAL, "eviction policy %u does not exist; use lru or none",
+			in->eviction);
 	if (out->uid == (uint32_t)-1)
 		out->uid = geteuid();
 	if (out->gid == (uint32_t)-1)
@@ -55,13 +65,17 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 	if (!out->mode)
 		out->mode = 0600;
 	if (out->mode & ~0777u || (out->mode & 0600) != 0600)
-		return fail(ctx, -EINVAL, "mode %04o: give the owner read and write, and nothing beyond 0777", out->mode);
+		return fail(ctx, -EINVAL,
+			"mode %04o: give the owner read and write, and nothing beyond 0777",
+			out->mode);
 	if (single && (out->uid != geteuid() || out->gid != getegid() || out->mode != 0600)) {
 		struct stat st;
 
-		if (fstat(dev->fd, &st) == 0 && (out->uid != st.st_uid || out->gid != st.st_gid || out->mode != 0600))
-			return fail(ctx, -EOPNOTSUPP, "%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s", dev->medium.name,
-				    dev->medium.path);
+		if (fstat(dev->fd, &st) == 0 &&
+			(out->uid != st.st_uid || out->gid != st.st_gid || out->mode != 0600))
+			return fail(ctx, -EOPNOTSUPP,
+				"%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s",
+				dev->medium.name, dev->medium.path);
 	}
 	rc = region_plan(ctx, out, single || dev->medium.backend->keeps_blocks, plan);
 	if (rc)
@@ -72,17 +86,23 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 	if (!out->quota_bytes)
 		out->quota_bytes = out->capacity_bytes;
 	if (out->quota_bytes > out->max_bytes)
-		return fail(ctx, -EINVAL, "quota %s is above the largest size %s", human(a, out->quota_bytes), human(b, out->max_bytes));
+		return fail(ctx, -EINVAL, "quota %s is above the largest size %s",
+			human(a, out->quota_bytes), human(b, out->max_bytes));
 	if (out->quota_bytes < plan->block_bytes)
-		return fail(ctx, -EINVAL, "quota %s is below one block of %s", human(a, out->quota_bytes), human(b, plan->block_bytes));
+		return fail(ctx, -EINVAL, "quota %s is below one block of %s",
+			human(a, out->quota_bytes), human(b, plan->block_bytes));
 	if (out->tenant_quota_bytes && out->tenant_quota_bytes < plan->block_bytes)
-		return fail(ctx, -EINVAL, "tenant quota %s is below one block of %s", human(a, out->tenant_quota_bytes), human(b, plan->block_bytes));
+		return fail(ctx, -EINVAL, "tenant quota %s is below one block of %s",
+			human(a, out->tenant_quota_bytes), human(b, plan->block_bytes));
 	out->quota_bytes -= out->quota_bytes % plan->page_bytes; /* kept in pages */
 	out->tenant_quota_bytes -= out->tenant_quota_bytes % plan->page_bytes;
 	return 0;
 }
 
-/* Names for what a new pool needs for a moment: its draft, its file of locks, and its link, which tmpfs counts too. */
+/*
+ * Names for what a new pool needs for a moment: its draft, its file of locks, and its link, which
+ * tmpfs counts too.
+ */
 #define POOL_INODES 3
 /* And a new table: folder of pools, table, file of locks. */
 #define TABLE_INODES 3
@@ -92,64 +112,89 @@ static int no_room(struct speckv_device *dev, const char *name, uint64_t want, u
 	bool file = !dev->single_inode && !dev->medium.backend->keeps_blocks;
 	char a[32], b[32];
 
-	return fail(dev->ctx, -ENOSPC, "pool %s needs %s with its tables, and %s (%s%s) has %s free (%llu bytes); ask for less, or shrink another pool", name,
-		    human(a, want), dev->medium.name, dev->medium.path, file ? ".pools" : "", human(b, have), (unsigned long long)have);
+	return fail(dev->ctx, -ENOSPC,
+		"pool %s needs %s with its tables, and %s (%s%s) has %s free (%llu bytes); ask for less, or shrink another pool",
+		name, human(a, want), dev->medium.name, dev->medium.path, file ? ".pools" : "",
+		human(b, have), (unsigned long long)have);
 }
 
-/* Can the files of such a pool be made, by this process and in that file system? Beside `inodes` for other files. */
-static int files_check(struct speckv_device *dev, const char *name, const struct region_plan *plan, uint64_t inodes)
+/*
+ * Can the files of such a pool be made, by this process and in that file system? Beside `inodes`
+ * for other files.
+ */
+static int files_check(struct speckv_device *dev, const char *name, const struct region_plan *plan,
+	uint64_t inodes)
 {
-	uint64_t need = region_backing_bytes(dev, plan), room = medium_available(&dev->medium), left = medium_inodes(&dev->medium);
+	uint64_t need = region_backing_bytes(dev, plan), room = medium_available(&dev->medium),
+		 left = medium_inodes(&dev->medium);
 	char path[SPECKV_PATH_BYTES + 80];
 	int rc;
 
 	snprintf(path, sizeof(path), "%s.pools/%s", dev->medium.path, name);
-	if (!dev->medium.backend->keeps_blocks && faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		return fail(dev->ctx, -EEXIST, "%s is there, and no pool of %s: 'speckvctl pool check %s %s --repair' takes it over where it is whole; or move it away, 'mv %s /var/tmp/', or choose another name",
-			    path, dev->medium.name, dev->medium.name, name, path);
+	if (!dev->medium.backend->keeps_blocks &&
+		faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+		return fail(dev->ctx, -EEXIST,
+			"%s is there, and no pool of %s: 'speckvctl pool check %s %s --repair' takes it over where it is whole; or move it away, 'mv %s /var/tmp/', or choose another name",
+			path, dev->medium.name, dev->medium.name, name, path);
 	if (medium_read_only(&dev->medium))
-		return fail(dev->ctx, -EROFS, "cannot make %s: it lies on a read-only file system", path);
-	rc = file_size_check(dev->ctx, path, region_file_bytes(dev, plan), ", or give a smaller --max-size");
+		return fail(dev->ctx, -EROFS, "cannot make %s: it lies on a read-only file system",
+			path);
+	rc = file_size_check(dev->ctx, path, region_file_bytes(dev, plan),
+		", or give a smaller --max-size");
 	if (rc)
 		return rc;
 	inodes += POOL_INODES;
 	if (left < inodes)
-		return fail(dev->ctx, -ENOSPC, "cannot make %s: it needs %llu inodes, and its file system has %llu left: remove files there, or give it more ('mount -o remount,nr_inodes=')",
-			    path, (unsigned long long)inodes, (unsigned long long)left);
+		return fail(dev->ctx, -ENOSPC,
+			"cannot make %s: it needs %llu inodes, and its file system has %llu left: remove files there, or give it more ('mount -o remount,nr_inodes=')",
+			path, (unsigned long long)inodes, (unsigned long long)left);
 	return need > room ? no_room(dev, name, need, room) : 0;
 }
 
-/* What create() needs of a device that is managed, or inspected; the number of the record that it would take. */
-static int create_check(struct speckv_device *dev, const struct speckv_pool_config *full, const struct region_plan *plan, bool inspect)
+/*
+ * What create() needs of a device that is managed, or inspected; the number of the record that it
+ * would take.
+ */
+static int create_check(struct speckv_device *dev, const struct speckv_pool_config *full,
+	const struct region_plan *plan, bool inspect)
 {
 	struct lay_pool_record other;
 	int number = -1, rc;
 	uint64_t room;
 
 	if (device_look(dev, full->name, &other) >= 0 && inspect)
-		return 0; /* the caller sees what is there, and needs what was planned to compare it */
+		/* the caller sees what is there, and needs what was planned to compare it */
+		return 0;
 	if (device_look(dev, full->name, &other) >= 0)
-		return fail(dev->ctx, -EEXIST, "%s already has a pool '%s'; choose another name, or destroy it first", dev->medium.name, full->name);
+		return fail(dev->ctx, -EEXIST,
+			"%s already has a pool '%s'; choose another name, or destroy it first",
+			dev->medium.name, full->name);
 	for (int i = LAY_POOLS; i-- > 0;)
-		if (load_acquire(&dev->table->pools[i].state) == 0 || load_acquire(&dev->left[i]) == RECORD_GONE)
+		if (load_acquire(&dev->table->pools[i].state) == 0 ||
+			load_acquire(&dev->left[i]) == RECORD_GONE)
 			number = i;
 	if (number < 0)
-		return fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name, LAY_POOLS);
+		return fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can",
+			dev->medium.name, LAY_POOLS);
 	if (dev->single_inode) {
 		struct lay_extent extent;
 
 		rc = device_extent_alloc(dev, plan->data_offset + plan->capacity_bytes, &extent);
-		return rc ? no_room(dev, full->name, plan->data_offset + plan->capacity_bytes, device_largest_free(dev, NULL)) : number;
+		return rc ? no_room(dev, full->name, plan->data_offset + plan->capacity_bytes,
+				    device_largest_free(dev, NULL))
+			  : number;
 	}
 	rc = files_check(dev, full->name, plan, 0);
 	if (rc)
 		return rc;
 	room = dev->medium.backend->room(dev);
-	return plan->capacity_bytes > room ? no_room(dev, full->name, plan->capacity_bytes, room) : number;
+	return plan->capacity_bytes > room ? no_room(dev, full->name, plan->capacity_bytes, room)
+					   : number;
 }
 
 /* A device that is there. */
-static int plan_on(struct speckv_ctx *ctx, const char *device, const struct speckv_pool_config *config, struct speckv_pool_config *planned)
+static int plan_on(struct speckv_ctx *ctx, const char *device,
+	const struct speckv_pool_config *config, struct speckv_pool_config *planned)
 {
 	struct speckv_calibration_info calibration;
 	struct region_plan plan;
@@ -169,8 +214,12 @@ static int plan_on(struct speckv_ctx *ctx, const char *device, const struct spec
 	return rc < 0 ? rc : 0;
 }
 
-/* What will be overwritten as a medium of fixed size: judged before that, as nothing brings back what was there. */
-static int plan_over(struct speckv_device *dev, const struct speckv_pool_config *config, struct speckv_pool_config *planned)
+/*
+ * What will be overwritten as a medium of fixed size: judged before that, as nothing brings back
+ * what was there.
+ */
+static int plan_over(struct speckv_device *dev, const struct speckv_pool_config *config,
+	struct speckv_pool_config *planned)
 {
 	struct speckv_calibration_info calibration;
 	struct region_plan plan;
@@ -190,7 +239,8 @@ static int plan_over(struct speckv_device *dev, const struct speckv_pool_config 
 	return need > room ? no_room(dev, planned->name, need, room) : 0;
 }
 
-int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct speckv_pool_config *config, struct speckv_pool_config *planned)
+int speckv_pool_plan(struct speckv_ctx *ctx, const char *device,
+	const struct speckv_pool_config *config, struct speckv_pool_config *planned)
 {
 	struct speckv_device dev = { .ctx = ctx, .fd = -1 };
 	struct speckv_calibration_info calibration;
@@ -207,7 +257,8 @@ int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct sp
 		return rc;
 	if (info.state == SPECKV_MEDIUM_READY)
 		return plan_on(ctx, device, config, planned);
-	if (info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE || !dev.medium.path[0])
+	if (info.state == SPECKV_MEDIUM_DENIED || info.state == SPECKV_MEDIUM_OFFLINE ||
+		!dev.medium.path[0])
 		return medium_refuse(ctx, &dev.medium, &info);
 	if (info.state != SPECKV_MEDIUM_ABSENT && !dev.medium.backend->keeps_blocks)
 		return plan_over(&dev, config, planned);
@@ -215,7 +266,8 @@ int speckv_pool_plan(struct speckv_ctx *ctx, const char *device, const struct sp
 	if (!rc)
 		rc = file_size_check(ctx, dev.medium.path, sizeof(struct lay_device), "");
 	if (!rc)
-		rc = files_check(&dev, planned->name, &plan, TABLE_INODES + (dev.medium.runtime && access(ctx->runtime_dir, F_OK) != 0));
+		rc = files_check(&dev, planned->name, &plan,
+			TABLE_INODES + (dev.medium.runtime && access(ctx->runtime_dir, F_OK) != 0));
 	if (!rc && dev.medium.backend->keeps_blocks && plan.capacity_bytes > info.free_bytes)
 		rc = no_room(&dev, planned->name, plan.capacity_bytes, info.free_bytes);
 	return rc;
@@ -229,7 +281,8 @@ static void unmake(struct speckv_device *dev, const struct lay_pool_record *reco
 		region_remove(dev, record, false);
 }
 
-int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config, struct speckv_pool_info *info)
+int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config,
+	struct speckv_pool_info *info)
 {
 	struct speckv_calibration_info calibration;
 	struct speckv_pool_config full;
@@ -265,16 +318,20 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	memcpy(made.calibration, calibration.digest, sizeof(made.calibration));
 	if (dev->single_inode) {
 		made.table_bytes = plan.data_offset;
-		rc = device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes, &made.extent[0]);
+		rc = device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes,
+			&made.extent[0]);
 		if (rc) { /* there was room: another writer of the table took it */
-			rc = no_room(dev, full.name, plan.data_offset + plan.capacity_bytes, device_largest_free(dev, NULL));
+			rc = no_room(dev, full.name, plan.data_offset + plan.capacity_bytes,
+				device_largest_free(dev, NULL));
 			goto out;
 		}
-		made.extent[1] = (struct lay_extent){ made.extent[0].offset + plan.data_offset, plan.capacity_bytes };
+		made.extent[1] = (struct lay_extent){ made.extent[0].offset + plan.data_offset,
+			plan.capacity_bytes };
 		made.extent[0].bytes = plan.data_offset;
 		made.extents = 2;
 	} else {
-		made.table_bytes = region_backing_bytes(dev, &plan) - (dev->medium.backend->keeps_blocks ? 0 : plan.capacity_bytes);
+		made.table_bytes = region_backing_bytes(dev, &plan) -
+			(dev->medium.backend->keeps_blocks ? 0 : plan.capacity_bytes);
 	}
 	record = &dev->table->pools[number];
 	memcpy((void *)record, (const void *)&made, sizeof(made));
@@ -286,7 +343,8 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	if (!rc)
 		rc = dev->medium.backend->pool_create(dev, &full, &plan, &made);
 	if (!rc) {
-		record->generation = made.generation; /* a device that keeps its pools has its own */
+		/* a device that keeps its pools has its own */
+		record->generation = made.generation;
 		rc = region_make(dev, &made, &full, &plan);
 		if (rc)
 			dev->medium.backend->pool_delete(dev, made.uuid);
@@ -302,8 +360,9 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	else {
 		char size[32];
 
-		device_event(dev, SPECKV_EVENT_POOL_CREATED, SPECKV_INFO, "pool %s created: %s, codec %s", full.name, human(size, full.capacity_bytes),
-			     speckv_codec_name(full.codec));
+		device_event(dev, SPECKV_EVENT_POOL_CREATED, SPECKV_INFO,
+			"pool %s created: %s, codec %s", full.name,
+			human(size, full.capacity_bytes), speckv_codec_name(full.codec));
 	}
 out:
 	device_unmanage(dev);

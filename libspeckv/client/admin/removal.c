@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: MIT
-/* Removing pools, one of a device or all: whatever may refuse is looked at for every pool before the first is touched. */
+/*
+ * Removing pools, one of a device or all: whatever may refuse is looked at for every pool before
+ * the first is touched.
+ */
 #include <stdlib.h>
 
 #include "admin.h"
 
 struct going {
 	struct lay_pool_record *record;
-	char name[SPECKV_NAME_BYTES]; /* a copy: on a medium of fixed size the record is not only ours to write */
+	/* a copy: on a medium of fixed size the record is not only ours to write */
+	char name[SPECKV_NAME_BYTES];
 	struct region *region; /* NULL: nothing is left there that could be in use */
-	uint64_t pages;        /* of its data, before region_end() */
-	uint32_t state;        /* before the removal */
+	uint64_t pages; /* of its data, before region_end() */
+	uint32_t state; /* before the removal */
 };
 
 static int look(struct speckv_device *dev, struct going *going)
 {
 	int rc = dev->single_inode ? 0 : region_remove(dev, going->record, true);
 
-	if (rc || load_acquire(&going->record->state) == SPECKV_POOL_CREATING) /* that no client has ever seen */
+	/* that no client has ever seen */
+	if (rc || load_acquire(&going->record->state) == SPECKV_POOL_CREATING)
 		return rc;
 	going->region = malloc(sizeof(*going->region));
 	if (!going->region)
@@ -37,7 +42,9 @@ static int unused(struct speckv_device *dev, const struct going *going)
 	if (!going->region)
 		return 0;
 	client_holders(going->region, -1, holders, sizeof(holders), &users);
-	return users ? fail(dev->ctx, -EBUSY, "pool %s is in use by %s; stop %s first", going->name, holders, users == 1 ? "it" : "them") : 0;
+	return users ? fail(dev->ctx, -EBUSY, "pool %s is in use by %s; stop %s first", going->name,
+			       holders, users == 1 ? "it" : "them")
+		     : 0;
 }
 
 struct told {
@@ -60,11 +67,15 @@ static void zero_pool(struct region *r, uint64_t pages, struct told *told)
 	}
 }
 
-/* What the device refuses stays; what it did not answer to is for the next manager, which compares. Returns how many are gone there. */
+/*
+ * What the device refuses stays; what it did not answer to is for the next manager, which compares.
+ * Returns how many are gone there.
+ */
 static size_t delete_from_device(struct speckv_device *dev, struct going *list, size_t n, int *rc)
 {
 	for (size_t i = 0; i < n; i++) {
-		*rc = dev->medium.backend->pool_delete(dev, list[i].record->uuid); /* it zeroes the pages before another pool gets them */
+		/* it zeroes the pages before another pool gets them */
+		*rc = dev->medium.backend->pool_delete(dev, list[i].record->uuid);
 		if (!*rc)
 			continue;
 		if (*rc == -ETIMEDOUT || *rc == -ECONNRESET || *rc == -ENODEV)
@@ -89,12 +100,15 @@ static int finish(struct speckv_device *dev, struct going *going, struct told *t
 		return rc;
 	store_release(&record->state, 0);
 	rc = device_flush(dev);
-	memset((uint8_t *)record + offsetof(struct lay_pool_record, extents), 0, sizeof(*record) - offsetof(struct lay_pool_record, extents));
-	device_event(dev, SPECKV_EVENT_POOL_DESTROYED, SPECKV_INFO, "pool %s destroyed and zeroed", going->name);
+	memset((uint8_t *)record + offsetof(struct lay_pool_record, extents), 0,
+		sizeof(*record) - offsetof(struct lay_pool_record, extents));
+	device_event(dev, SPECKV_EVENT_POOL_DESTROYED, SPECKV_INFO, "pool %s destroyed and zeroed",
+		going->name);
 	return rc;
 }
 
-int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *records, size_t n, bool dry_run, speckv_progress_cb progress, void *arg)
+int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *records, size_t n,
+	bool dry_run, speckv_progress_cb progress, void *arg)
 {
 	struct going *list = calloc(n ? n : 1, sizeof(*list));
 	struct told told = { .progress = progress, .arg = arg };
@@ -103,14 +117,18 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 
 	for (size_t i = 0; i < n && !rc; i++) {
 		list[i].record = records[i];
-		memcpy(list[i].name, records[i]->name, sizeof(list[i].name) - 1); /* the list is zeroed */
+		/* the list is zeroed */
+		memcpy(list[i].name, records[i]->name, sizeof(list[i].name) - 1);
 		rc = look(dev, &list[i]);
 		if (!rc)
 			rc = unused(dev, &list[i]);
 	}
 	if (rc || dry_run)
 		goto out;
-	/* From here on no client gets in. Those that came in since are seen, and a manager that dies before region_end() has removed nothing. */
+	/*
+	 * From here on no client gets in. Those that came in since are seen, and a manager that
+	 * dies before region_end() has removed nothing.
+	 */
 	for (size_t i = 0; i < n; i++) {
 		list[i].state = load_acquire(&list[i].record->state);
 		store_release(&list[i].record->state, SPECKV_POOL_DESTROYING);
@@ -130,11 +148,15 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 	}
 	gone = delete_from_device(dev, list, n, &rc);
 	for (size_t i = 0; i < gone; i++)
-		if (list[i].region) { /* late openers find no pool, and readers without a client slot are told */
+		if (list[i].region) {
+			/* late openers find no pool, and readers without a client slot are told */
 			region_end(list[i].region);
-			failed = region_flush(list[i].region, list[i].region->head, sizeof(list[i].region->head->pool));
+			failed = region_flush(list[i].region, list[i].region->head,
+				sizeof(list[i].region->head->pool));
 			if (failed && !rc)
-				rc = fail(dev->ctx, failed, "pool %s: its removal did not reach the medium: %s", list[i].name, strerror(-failed));
+				rc = fail(dev->ctx, failed,
+					"pool %s: its removal did not reach the medium: %s",
+					list[i].name, strerror(-failed));
 		}
 	for (size_t i = 0; i < gone; i++) {
 		failed = finish(dev, &list[i], &told);
@@ -150,7 +172,8 @@ out:
 	return rc;
 }
 
-static int destroy(struct speckv_device *dev, const char *name, bool dry_run, speckv_progress_cb progress, void *arg)
+static int destroy(struct speckv_device *dev, const char *name, bool dry_run,
+	speckv_progress_cb progress, void *arg)
 {
 	struct lay_pool_record copy, *record;
 	int number, rc;
@@ -161,7 +184,8 @@ static int destroy(struct speckv_device *dev, const char *name, bool dry_run, sp
 	rc = dry_run ? device_inspect(dev) : device_manage(dev);
 	if (rc)
 		return rc;
-	if (number >= 0 && dev->settled >> number & 1 && device_look(dev, name, &copy) < 0) { /* a dead manager's work, ended just now */
+	if (number >= 0 && dev->settled >> number & 1 && device_look(dev, name, &copy) < 0) {
+		/* a dead manager's work, ended just now */
 		device_unmanage(dev);
 		return 0;
 	}
@@ -175,7 +199,8 @@ static int destroy(struct speckv_device *dev, const char *name, bool dry_run, sp
 	return rc;
 }
 
-int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_progress_cb progress, void *arg)
+int speckv_pool_destroy(struct speckv_device *dev, const char *name, speckv_progress_cb progress,
+	void *arg)
 {
 	return destroy(dev, name, false, progress, arg);
 }

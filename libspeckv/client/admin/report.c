@@ -4,7 +4,8 @@
 
 #include "admin.h"
 
-static int tell_events(const struct lay_event *ring, unsigned int slots, uint64_t newest, uint64_t after, const char *pool, speckv_event_cb cb, void *arg)
+static int tell_events(const struct lay_event *ring, unsigned int slots, uint64_t newest,
+	uint64_t after, const char *pool, speckv_event_cb cb, void *arg)
 {
 	uint64_t first = newest > slots ? newest - slots + 1 : 1;
 	uint64_t number = first > after ? first : after + 1;
@@ -31,7 +32,8 @@ static int tell_events(const struct lay_event *ring, unsigned int slots, uint64_
 	return rc;
 }
 
-int speckv_events(struct speckv_device *dev, const char *pool, uint64_t after, speckv_event_cb cb, void *arg)
+int speckv_events(struct speckv_device *dev, const char *pool, uint64_t after, speckv_event_cb cb,
+	void *arg)
 {
 	struct region region;
 	int rc;
@@ -42,11 +44,13 @@ int speckv_events(struct speckv_device *dev, const char *pool, uint64_t after, s
 	if (rc)
 		return rc;
 	if (!pool)
-		return tell_events(dev->table->events, LAY_DEVICE_EVENTS, load_acquire(&dev->table->super.event_sequence), after, NULL, cb, arg);
+		return tell_events(dev->table->events, LAY_DEVICE_EVENTS,
+			load_acquire(&dev->table->super.event_sequence), after, NULL, cb, arg);
 	rc = region_open(dev, pool, false, &region);
 	if (rc)
 		return rc;
-	rc = tell_events(region.head->events, LAY_POOL_EVENTS, load_acquire(&region.head->pool.event_sequence), after, pool, cb, arg);
+	rc = tell_events(region.head->events, LAY_POOL_EVENTS,
+		load_acquire(&region.head->pool.event_sequence), after, pool, cb, arg);
 	region_close(&region);
 	return rc;
 }
@@ -54,13 +58,20 @@ int speckv_events(struct speckv_device *dev, const char *pool, uint64_t after, s
 const char *speckv_event_kind_name(unsigned int kind)
 {
 	static const char *const names[] = {
-		[SPECKV_EVENT_DEVICE_CREATED] = "device-created",     [SPECKV_EVENT_DEVICE_REMOVED] = "device-removed",
-		[SPECKV_EVENT_POOL_CREATED] = "pool-created",	      [SPECKV_EVENT_POOL_RESIZED] = "pool-resized",
-		[SPECKV_EVENT_POOL_SET] = "pool-set",		      [SPECKV_EVENT_POOL_DESTROYED] = "pool-destroyed",
-		[SPECKV_EVENT_CLIENT_ATTACHED] = "client-attached",   [SPECKV_EVENT_CLIENT_DETACHED] = "client-detached",
-		[SPECKV_EVENT_CLIENT_DIED] = "client-died",	      [SPECKV_EVENT_BAD_BLOCK] = "bad-block",
-		[SPECKV_EVENT_POOL_FULL] = "pool-full",		      [SPECKV_EVENT_CHECK_REPAIRED] = "check-repaired",
-		[SPECKV_EVENT_RECOVERED] = "recovered",		      [SPECKV_EVENT_WRITE_FAILED] = "write-failed",
+		[SPECKV_EVENT_DEVICE_CREATED] = "device-created",
+		[SPECKV_EVENT_DEVICE_REMOVED] = "device-removed",
+		[SPECKV_EVENT_POOL_CREATED] = "pool-created",
+		[SPECKV_EVENT_POOL_RESIZED] = "pool-resized",
+		[SPECKV_EVENT_POOL_SET] = "pool-set",
+		[SPECKV_EVENT_POOL_DESTROYED] = "pool-destroyed",
+		[SPECKV_EVENT_CLIENT_ATTACHED] = "client-attached",
+		[SPECKV_EVENT_CLIENT_DETACHED] = "client-detached",
+		[SPECKV_EVENT_CLIENT_DIED] = "client-died",
+		[SPECKV_EVENT_BAD_BLOCK] = "bad-block",
+		[SPECKV_EVENT_POOL_FULL] = "pool-full",
+		[SPECKV_EVENT_CHECK_REPAIRED] = "check-repaired",
+		[SPECKV_EVENT_RECOVERED] = "recovered",
+		[SPECKV_EVENT_WRITE_FAILED] = "write-failed",
 	};
 
 	return kind < sizeof(names) / sizeof(names[0]) ? names[kind] : NULL;
@@ -70,8 +81,10 @@ const char *speckv_event_kind_name(unsigned int kind)
 static void add_up(uint64_t counters[SPECKV_COUNTERS])
 {
 	counters[SPECKV_COUNT_GETS] = counters[SPECKV_COUNT_HITS] + counters[SPECKV_COUNT_MISSES];
-	counters[SPECKV_COUNT_LOOKUPS] = counters[SPECKV_COUNT_LOOKUP_HITS] + counters[SPECKV_COUNT_LOOKUP_MISSES];
-	counters[SPECKV_COUNT_WANTED] = counters[SPECKV_COUNT_GETS] + counters[SPECKV_COUNT_LOOKUP_MISSES];
+	counters[SPECKV_COUNT_LOOKUPS] =
+		counters[SPECKV_COUNT_LOOKUP_HITS] + counters[SPECKV_COUNT_LOOKUP_MISSES];
+	counters[SPECKV_COUNT_WANTED] =
+		counters[SPECKV_COUNT_GETS] + counters[SPECKV_COUNT_LOOKUP_MISSES];
 }
 
 int speckv_pool_stats(struct speckv_device *dev, const char *name, struct speckv_stats *stats)
@@ -87,12 +100,14 @@ int speckv_pool_stats(struct speckv_device *dev, const char *name, struct speckv
 	memset(stats, 0, sizeof(*stats));
 	stats->taken_ns = now_ns();
 	stats->since_ns = load_acquire(&region.head->pool.stats_since_ns);
-	for (unsigned int i = SPECKV_COUNTERS; i-- > 0;) /* backwards: parts before what they are parts of (LOOKUP_MISSES is of no other) */
+	/* backwards: parts before what they are parts of (LOOKUP_MISSES is of no other) */
+	for (unsigned int i = SPECKV_COUNTERS; i-- > 0;)
 		stats->counters[i] = load_acquire(&region.head->stats.counters[i]);
 	add_up(stats->counters);
 	for (unsigned int h = 0; h < SPECKV_HISTOGRAMS; h++)
 		for (unsigned int i = 0; i < SPECKV_HIST_BUCKETS; i++)
-			stats->histograms[h][i] = load_relaxed(&region.head->stats.histograms[h][i]);
+			stats->histograms[h][i] =
+				load_relaxed(&region.head->stats.histograms[h][i]);
 	region_close(&region);
 	return 0;
 }
@@ -135,7 +150,9 @@ static uint32_t clients_of(struct region *r, uint32_t tenant)
 	uint32_t n = 0;
 
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
-		n += load_acquire(&r->head->clients[slot].state) & 1 && load_acquire(&r->head->clients[slot].tenant) == tenant && client_alive(r, slot);
+		n += load_acquire(&r->head->clients[slot].state) & 1 &&
+			load_acquire(&r->head->clients[slot].tenant) == tenant &&
+			client_alive(r, slot);
 	return n;
 }
 
@@ -207,7 +224,8 @@ int speckv_pool_clients(struct speckv_device *dev, const char *name, speckv_clie
 	return rc;
 }
 
-int speckv_pool_calibration(struct speckv_device *dev, const char *name, void *buffer, uint64_t capacity, uint64_t *bytes)
+int speckv_pool_calibration(struct speckv_device *dev, const char *name, void *buffer,
+	uint64_t capacity, uint64_t *bytes)
 {
 	struct speckv_calibration *calibration = NULL;
 	struct region region;
@@ -221,11 +239,13 @@ int speckv_pool_calibration(struct speckv_device *dev, const char *name, void *b
 	if (rc)
 		return rc;
 	if (!calibration_needed(region.fixed.codec))
-		rc = fail(dev->ctx, -ENOENT, "pool %s has no calibration: its codec %s needs none", name, speckv_codec_name(region.fixed.codec));
+		rc = fail(dev->ctx, -ENOENT, "pool %s has no calibration: its codec %s needs none",
+			name, speckv_codec_name(region.fixed.codec));
 	if (!rc)
 		rc = calibration_copy(&region, &file, bytes);
 	if (!rc && *bytes > capacity)
-		rc = fail(dev->ctx, -ENOSPC, "the calibration of pool %s has %llu bytes", name, (unsigned long long)*bytes);
+		rc = fail(dev->ctx, -ENOSPC, "the calibration of pool %s has %llu bytes", name,
+			(unsigned long long)*bytes);
 	if (!rc)
 		rc = calibration_load(&region, file, *bytes, &calibration);
 	if (!rc)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Resizing a pool in use. Growing adds backing, then publishes the new end. Shrinking retires the free pages above the new
- * end (so that no client can claim them), moves or drops the blocks there, publishes the new end, and gives the memory back.
- * Where blocks go is found in resize_places.c; how one goes there is in resize_move.c.
+ * Resizing a pool in use. Growing adds backing, then publishes the new end. Shrinking retires the
+ * free pages above the new end (so that no client can claim them), moves or drops the blocks there,
+ * publishes the new end, and gives the memory back. Where blocks go is found in resize_places.c;
+ * how one goes there is in resize_move.c.
  */
 #include <stdlib.h>
 
@@ -10,9 +11,12 @@
 
 #define PUBLISH_TRIES 100
 
-/* ---- the claim to a pool's size ------------------------------------------------------------------------------------ */
+/* ---- the claim to a pool's size ------------------------------------------------------------- */
 
-/* One pass over what stands above the mark. Returns how many pages are not retired yet, or an error. */
+/*
+ * One pass over what stands above the mark. Returns how many pages are not retired yet, or an
+ * error.
+ */
 static int64_t empty_once(struct job *job, uint64_t *busy_word)
 {
 	struct region *r = &job->pool->region;
@@ -20,7 +24,8 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 	char a[32];
 
 	*busy_word = 0;
-	if (!job->held) /* who held it may have gone, and a client that has it takes this resize for abandoned */
+	/* who held it may have gone, and a client that has it takes this resize for abandoned */
+	if (!job->held)
 		job->held = resize_begin(r) == 0;
 	if (load_acquire(&r->head->pool.claim_limit) != job->to)
 		store_release(&r->head->pool.claim_limit, job->to);
@@ -29,27 +34,35 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 		uint32_t n = 1;
 		int rc;
 
-		if (job->progress && p >= told) { /* before the first block goes, and then every so often */
+		if (job->progress && p >= told) {
+			/* before the first block goes, and then every so often */
 			told = p + 1024;
-			if (job->progress(p > job->to ? p - job->to : 0, job->from - job->to, job->arg))
-				return fail(job->dev->ctx, -ECANCELED, "resize of pool %s was cancelled; its size is as it was", job->name);
+			if (job->progress(p > job->to ? p - job->to : 0, job->from - job->to,
+				    job->arg))
+				return fail(job->dev->ctx, -ECANCELED,
+					"resize of pool %s was cancelled; its size is as it was",
+					job->name);
 		}
 		if (word == LAY_FREE) {
 			if (p >= job->to)
-				left += !atomic_compare_exchange_strong(&r->page_map[p], &seen, LAY_RETIRED);
+				left += !atomic_compare_exchange_strong(&r->page_map[p], &seen,
+					LAY_RETIRED);
 		} else if (lay_state(word) == LAY_HEAD && lay_value(word)) {
 			n = lay_value(word);
 			rc = move_block(job, p, NULL);
 			if (rc == -ENOSPC && job->evict) {
 				/* keep the more recently used of the two */
-				if (pages_evict(job->pool, n, job->to, load_relaxed(&r->entries[region_entry_of(r, p)].used)) == EVICT_DONE)
+				if (pages_evict(job->pool, n, job->to,
+					    load_relaxed(&r->entries[region_entry_of(r, p)].used)) ==
+					EVICT_DONE)
 					rc = move_block(job, p, NULL);
 				if (rc == -ENOSPC)
 					rc = drop_block(job, p);
 			}
 			if (rc == -ENOSPC)
-				return fail(job->dev->ctx, -ENOSPC, "pool %s holds more than %s of blocks; drop some, or let the least recently used go: --evict", job->name,
-					    human(a, job->to * r->page_bytes));
+				return fail(job->dev->ctx, -ENOSPC,
+					"pool %s holds more than %s of blocks; drop some, or let the least recently used go: --evict",
+					job->name, human(a, job->to * r->page_bytes));
 			if (rc && rc != -EAGAIN)
 				return rc;
 			left += n; /* looked at again, and retired, in the next pass */
@@ -69,8 +82,11 @@ static int follow_places(struct job *job, const struct place *places, size_t n)
 	int rc = 0;
 
 	for (size_t i = 0; i < n && !rc; i++) {
-		if (job->progress && i % 1024 == 0 && job->progress(0, job->from - job->to, job->arg))
-			return fail(job->dev->ctx, -ECANCELED, "resize of pool %s was cancelled; its size is as it was", job->name);
+		if (job->progress && i % 1024 == 0 &&
+			job->progress(0, job->from - job->to, job->arg))
+			return fail(job->dev->ctx, -ECANCELED,
+				"resize of pool %s was cancelled; its size is as it was",
+				job->name);
 		rc = move_block(job, places[i].page, &places[i]);
 		rc = rc == -EAGAIN || rc == -ENOSPC ? 0 : rc;
 	}
@@ -102,9 +118,12 @@ static int shrink(struct job *job)
 			least = left;
 			patience = clock_ns() + PATIENCE_NS;
 		} else if (clock_ns() > patience) {
-			left = word ? busy_above(job, word) :
-				      fail(job->dev->ctx, -EUCLEAN, "pool %s cannot shrink: %lld pages above the new end are leaked; 'speckvctl pool check %s %s --repair' mends that",
-					   job->name, (long long)left, job->dev->medium.name, job->name);
+			left = word
+				? busy_above(job, word)
+				: fail(job->dev->ctx, -EUCLEAN,
+					  "pool %s cannot shrink: %lld pages above the new end are leaked; 'speckvctl pool check %s %s --repair' mends that",
+					  job->name, (long long)left, job->dev->medium.name,
+					  job->name);
 			break;
 		}
 		nanosleep(&(struct timespec){ .tv_nsec = word ? 5000000 : 1000000 }, NULL);
@@ -117,8 +136,10 @@ static int shrink(struct job *job)
 }
 
 /*
- * No client claims above the smaller of both sizes until the new one has reached the medium. -EAGAIN, the size as it was: one that had the old limit did
- * so where a late undo of an earlier resize had freed a retired page. Those that claim from now on see that the size changed, and give it back.
+ * No client claims above the smaller of both sizes until the new one has reached the medium.
+ * -EAGAIN, the size as it was: one that had the old limit did so where a late undo of an earlier
+ * resize had freed a retired page. Those that claim from now on see that the size changed, and give
+ * it back.
  */
 static int publish_size(struct job *job, uint64_t pages)
 {
@@ -131,7 +152,8 @@ static int publish_size(struct job *job, uint64_t pages)
 	atomic_fetch_add(&pool->size_sequence, 1);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (pages < job->from && pages_claimed_above(r, pages, job->from)) {
-		rc = resize_store(r, job->from); /* the smaller one may have reached the medium by itself */
+		/* the smaller one may have reached the medium by itself */
+		rc = resize_store(r, job->from);
 		if (!rc)
 			return -EAGAIN;
 	} else {
@@ -140,7 +162,8 @@ static int publish_size(struct job *job, uint64_t pages)
 			resize_store(r, job->from);
 	}
 	if (rc) {
-		fail_text(job->dev->ctx, "pool %s: %s cannot be written: %s; its size is as it was", job->name, r->path, strerror(-rc));
+		fail_text(job->dev->ctx, "pool %s: %s cannot be written: %s; its size is as it was",
+			job->name, r->path, strerror(-rc));
 		resize_undo(r);
 		return rc;
 	}
@@ -153,13 +176,16 @@ static int publish_size(struct job *job, uint64_t pages)
 /* A record that others may write meanwhile: a private copy, checked. */
 static int copy_record(struct job *job, struct lay_pool_record *copy)
 {
-	if (record_copy(job->dev, job->pool->region.record, copy) && record_sane(job->dev, copy) && (!job->dev->single_inode || copy->extents >= 1))
+	if (record_copy(job->dev, job->pool->region.record, copy) && record_sane(job->dev, copy) &&
+		(!job->dev->single_inode || copy->extents >= 1))
 		return 0;
-	return fail(job->dev->ctx, -EUCLEAN, "pool %s: its record in the table of %s is damaged", job->name, job->dev->medium.name);
+	return fail(job->dev->ctx, -EUCLEAN, "pool %s: its record in the table of %s is damaged",
+		job->name, job->dev->medium.name);
 }
 
 /* Give back what a failed growth had taken. */
-static void shrink_back(struct job *job, struct lay_pool_record *record, const struct lay_pool_record *old)
+static void shrink_back(struct job *job, struct lay_pool_record *record,
+	const struct lay_pool_record *old)
 {
 	if (job->dev->single_inode) {
 		memcpy(record->extent, old->extent, sizeof(record->extent));
@@ -170,47 +196,58 @@ static void shrink_back(struct job *job, struct lay_pool_record *record, const s
 }
 
 /* `old`: a checked copy of the record. */
-static int add_extent(struct job *job, struct lay_pool_record *record, const struct lay_pool_record *old, uint64_t bytes)
+static int add_extent(struct job *job, struct lay_pool_record *record,
+	const struct lay_pool_record *old, uint64_t bytes)
 {
 	uint32_t last = old->extents - 1;
 	struct lay_extent extent;
-	uint64_t end = old->extent[last].offset + old->extent[last].bytes, free_bytes = device_largest_free(job->dev, NULL);
+	uint64_t end = old->extent[last].offset + old->extent[last].bytes,
+		 free_bytes = device_largest_free(job->dev, NULL);
 	char a[32], b[32];
 
 	if (device_extent_alloc(job->dev, bytes, &extent) != 0)
-		return fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more in one piece, and %s has %s", job->name, human(a, bytes), job->dev->medium.name,
-			    human(b, free_bytes));
+		return fail(job->dev->ctx, -ENOSPC,
+			"pool %s needs %s more in one piece, and %s has %s", job->name,
+			human(a, bytes), job->dev->medium.name, human(b, free_bytes));
 	if (extent.offset == end) {
 		if (!job->dry_run)
 			record->extent[last].bytes = old->extent[last].bytes + bytes;
 		return 0;
 	}
 	if (old->extents == LAY_EXTENTS)
-		return fail(job->dev->ctx, -ENOSPC, "pool %s is in %d pieces already, as many as it can be", job->name, LAY_EXTENTS - 1);
+		return fail(job->dev->ctx, -ENOSPC,
+			"pool %s is in %d pieces already, as many as it can be", job->name,
+			LAY_EXTENTS - 1);
 	if (job->dry_run)
 		return 0;
 	record->extent[last + 1] = extent;
-	atomic_thread_fence(memory_order_seq_cst); /* a death in between must not leave an extent that is counted and not set */
+	/* a death in between must not leave an extent that is counted and not set */
+	atomic_thread_fence(memory_order_seq_cst);
 	record->extents = last + 2;
 	return 0;
 }
 
 /* Is there room for it? On a single inode its extent is entered in the record. */
-static int make_room(struct job *job, struct lay_pool_record *record, const struct lay_pool_record *old)
+static int make_room(struct job *job, struct lay_pool_record *record,
+	const struct lay_pool_record *old)
 {
 	struct region *r = &job->pool->region;
 	uint64_t bytes = (job->to - job->from) * r->page_bytes, room;
 	char a[32], b[32];
-	int rc = job->dev->medium.backend->pool_resize(job->dev, record, job->to * r->page_bytes, job->dry_run);
+	int rc = job->dev->medium.backend->pool_resize(job->dev, record, job->to * r->page_bytes,
+		job->dry_run);
 
 	if (rc || !r->data) /* its tables have room for the largest size */
 		return rc;
 	if (job->dev->single_inode)
 		return add_extent(job, record, old, bytes);
 	room = medium_available(&job->dev->medium);
-	return bytes + bytes / 64 > room ? fail(job->dev->ctx, -ENOSPC, "pool %s needs %s more, and %s (%s) has %s free (%llu bytes)", job->name, human(a, bytes),
-						job->dev->medium.name, r->path, human(b, room), (unsigned long long)room) :
-					   0;
+	return bytes + bytes / 64 > room
+		? fail(job->dev->ctx, -ENOSPC,
+			  "pool %s needs %s more, and %s (%s) has %s free (%llu bytes)", job->name,
+			  human(a, bytes), job->dev->medium.name, r->path, human(b, room),
+			  (unsigned long long)room)
+		: 0;
 }
 
 static int room_to_grow(struct job *job, struct lay_pool_record *record)
@@ -239,10 +276,12 @@ static int grow(struct job *job, struct lay_pool_record *record)
 	if (rc) {
 		space_words(words, r->fd, (job->to - job->from) * r->page_bytes, -rc);
 		shrink_back(job, record, &old);
-		return fail(job->dev->ctx, rc, "pool %s (%s) cannot grow to %s: %s", job->name, r->path, human(a, job->to * r->page_bytes), words);
+		return fail(job->dev->ctx, rc, "pool %s (%s) cannot grow to %s: %s", job->name,
+			r->path, human(a, job->to * r->page_bytes), words);
 	}
 	if (job->dev->single_inode) /* it may have been another pool's */
-		memset(r->data + job->from * r->page_bytes, 0, (job->to - job->from) * r->page_bytes);
+		memset(r->data + job->from * r->page_bytes, 0,
+			(job->to - job->from) * r->page_bytes);
 	pages_unretire(r, job->from, job->to);
 	rc = device_flush(job->dev); /* the extents before the size that needs them */
 	if (!rc)
@@ -253,8 +292,9 @@ static int grow(struct job *job, struct lay_pool_record *record)
 }
 
 /*
- * The claim to the size: a client may hold it for the moment that undoing a dead manager's shrink takes. No other manager resizes, so one that keeps it
- * keeps no resize out: what it undoes late is done again, and publish_size() makes sure.
+ * The claim to the size: a client may hold it for the moment that undoing a dead manager's shrink
+ * takes. No other manager resizes, so one that keeps it keeps no resize out: what it undoes late is
+ * done again, and publish_size() makes sure.
  */
 static int begin(struct job *job)
 {
@@ -264,7 +304,9 @@ static int begin(struct job *job)
 	while ((rc = resize_begin(&job->pool->region)) == -EAGAIN && clock_ns() < patience)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	job->held = rc == 0;
-	return rc && rc != -EAGAIN ? fail(job->dev->ctx, rc, "pool %s: cannot lock its size: %s", job->name, strerror(-rc)) : 0;
+	return rc && rc != -EAGAIN ? fail(job->dev->ctx, rc, "pool %s: cannot lock its size: %s",
+					     job->name, strerror(-rc))
+				   : 0;
 }
 
 static int shrink_and_publish(struct job *job)
@@ -280,12 +322,16 @@ static int shrink_and_publish(struct job *job)
 	}
 	if (rc == -EAGAIN) {
 		resize_undo(r);
-		return fail(job->dev->ctx, -EBUSY, "pool %s cannot shrink: its clients go on claiming pages above the new end; try again", job->name);
+		return fail(job->dev->ctx, -EBUSY,
+			"pool %s cannot shrink: its clients go on claiming pages above the new end; try again",
+			job->name);
 	}
 	return rc;
 }
 
-/* A dry run maps the pool as the run does, and is no client: nothing is rebuilt, marked or entered. */
+/*
+ * A dry run maps the pool as the run does, and is no client: nothing is rebuilt, marked or entered.
+ */
 static int look_at(struct job *job)
 {
 	int rc;
@@ -298,7 +344,9 @@ static int look_at(struct job *job)
 	if (rc)
 		free(job->pool);
 	else
-		job->undone = load_acquire(&job->dev->table->pools[job->pool->region.record].state) == SPECKV_POOL_RESIZING;
+		job->undone =
+			load_acquire(&job->dev->table->pools[job->pool->region.record].state) ==
+			SPECKV_POOL_RESIZING;
 	return rc;
 }
 
@@ -314,11 +362,15 @@ static int would_fit(struct job *job)
 	return rc;
 }
 
-int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t capacity_bytes, unsigned int flags, speckv_progress_cb progress, void *arg,
-		       struct speckv_pool_info *info)
+int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t capacity_bytes,
+	unsigned int flags, speckv_progress_cb progress, void *arg, struct speckv_pool_info *info)
 {
 	struct speckv_attach attach = { .flags = ATTACH_MANAGER };
-	struct job job = { .dev = dev, .name = name, .evict = flags & SPECKV_RESIZE_EVICT, .progress = progress, .arg = arg };
+	struct job job = { .dev = dev,
+		.name = name,
+		.evict = flags & SPECKV_RESIZE_EVICT,
+		.progress = progress,
+		.arg = arg };
 	struct lay_pool_record *record;
 	uint64_t capacity, block_pages;
 	char a[32], b[32];
@@ -328,7 +380,8 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		return -EINVAL;
 	job.dry_run = flags & SPECKV_RESIZE_DRY_RUN;
 	if (!capacity_bytes || capacity_bytes > 1ull << 56)
-		return fail(dev->ctx, -EINVAL, "pool %s cannot be of %llu bytes", name, (unsigned long long)capacity_bytes);
+		return fail(dev->ctx, -EINVAL, "pool %s cannot be of %llu bytes", name,
+			(unsigned long long)capacity_bytes);
 	capacity = (capacity_bytes + LAY_UNIT - 1) / LAY_UNIT * LAY_UNIT;
 	rc = job.dry_run ? device_inspect(dev) : device_manage(dev);
 	if (rc)
@@ -339,17 +392,24 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		return rc;
 	}
 	record = &dev->table->pools[job.pool->region.record];
-	job.from = job.undone ? resize_ends_at(&job.pool->region, record->capacity_bytes >> job.pool->region.page_shift) : region_pages(&job.pool->region);
+	job.from = job.undone ? resize_ends_at(&job.pool->region,
+					record->capacity_bytes >> job.pool->region.page_shift)
+			      : region_pages(&job.pool->region);
 	job.to = capacity >> job.pool->region.page_shift;
-	block_pages = (speckv_frame_max_bytes(&job.pool->region.fixed.geometry, SPECKV_CODEC_RAW) + job.pool->region.page_bytes - 1) >>
-		      job.pool->region.page_shift;
+	block_pages = (speckv_frame_max_bytes(&job.pool->region.fixed.geometry, SPECKV_CODEC_RAW) +
+			      job.pool->region.page_bytes - 1) >>
+		job.pool->region.page_shift;
 	if (job.to == job.from)
-		rc = fail(dev->ctx, -EALREADY, "pool %s has that size already (%s)", name, human(a, capacity));
+		rc = fail(dev->ctx, -EALREADY, "pool %s has that size already (%s)", name,
+			human(a, capacity));
 	else if (job.to > job.pool->region.fixed.max_pages)
-		rc = fail(dev->ctx, -ENOSPC, "pool %s can grow to %s at most (--max-size at creation), not to %s", name,
-			  human(a, job.pool->region.fixed.max_pages * job.pool->region.page_bytes), human(b, capacity));
+		rc = fail(dev->ctx, -ENOSPC,
+			"pool %s can grow to %s at most (--max-size at creation), not to %s", name,
+			human(a, job.pool->region.fixed.max_pages * job.pool->region.page_bytes),
+			human(b, capacity));
 	else if (job.to < block_pages)
-		rc = fail(dev->ctx, -EINVAL, "a pool of %s cannot hold even one block", human(a, capacity));
+		rc = fail(dev->ctx, -EINVAL, "a pool of %s cannot hold even one block",
+			human(a, capacity));
 	else if (job.dry_run)
 		rc = job.to > job.from ? room_to_grow(&job, record) : would_fit(&job);
 	else if ((rc = begin(&job)) == 0) {
@@ -357,7 +417,10 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 
 		store_release(&record->state, SPECKV_POOL_RESIZING);
 		rc = device_flush(dev);
-		/* a quota that was the whole pool stays so, and is never seen below a size that grew */
+		/*
+		 * a quota that was the whole pool stays so, and is never seen below a size that
+		 * grew
+		 */
 		if (!rc && job.to > job.from && quota == job.from)
 			store_release(&job.pool->region.head->pool.quota_pages, job.to);
 		if (!rc)
@@ -367,7 +430,8 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		if (!rc && job.to < job.from) {
 			region_release_backing(&job.pool->region, job.to, job.from);
 			/* where it cannot now, the next manager makes the device follow */
-			job.pool->region.backend->clear(&job.pool->region, job.to, job.from - job.to);
+			job.pool->region.backend->clear(&job.pool->region, job.to,
+				job.from - job.to);
 			dev->medium.backend->pool_resize(dev, record, capacity, false);
 			if (dev->single_inode)
 				extents_cut(record, job.pool->region.fixed.data_offset + capacity);
@@ -377,12 +441,16 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 				store_release(&job.pool->region.head->pool.quota_pages, job.to);
 			record->capacity_bytes = capacity;
 			add_relaxed(&job.pool->region.head->pool.resizes, 1);
-			pool_event(&job.pool->region, SPECKV_EVENT_POOL_RESIZED, SPECKV_INFO, "resized from %s to %s", human(a, job.from << job.pool->region.page_shift),
-				   human(b, capacity));
+			pool_event(&job.pool->region, SPECKV_EVENT_POOL_RESIZED, SPECKV_INFO,
+				"resized from %s to %s",
+				human(a, job.from << job.pool->region.page_shift),
+				human(b, capacity));
 		}
-		if (!rc) /* where this fails the next manager ends it at the size in the pool's header */
+		/* where this fails the next manager ends it at the size in the pool's header */
+		if (!rc)
 			rc = device_flush(dev);
-		store_release(&record->state, SPECKV_POOL_ACTIVE); /* reaches the medium later: a size that is there cannot be half told */
+		/* reaches the medium later: a size that is there cannot be half told */
+		store_release(&record->state, SPECKV_POOL_ACTIVE);
 		if (job.held)
 			resize_end(&job.pool->region);
 	}

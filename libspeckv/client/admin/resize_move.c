@@ -7,7 +7,8 @@ static int not_written(struct job *job, const struct run *copy)
 	struct region *r = &job->pool->region;
 
 	pages_release(r, job->pool->owner, copy);
-	return fail(job->dev->ctx, -EIO, "pool %s: %s cannot be written; its size is as it was", job->name, r->path);
+	return fail(job->dev->ctx, -EIO, "pool %s: %s cannot be written; its size is as it was",
+		job->name, r->path);
 }
 
 int move_block(struct job *job, uint64_t page, const struct place *place)
@@ -22,35 +23,46 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page)
 		return -EAGAIN;
 	if (index_doubtful(r, &found)) {
-		if (!block_drop(job->pool, &key, &found) && index_entry(r, found.entry, &moved, &key) && moved.generation == found.generation)
-			return fail(job->dev->ctx, -ENODEV, "pool %s: %s does not answer", job->name, job->dev->medium.name);
+		if (!block_drop(job->pool, &key, &found) &&
+			index_entry(r, found.entry, &moved, &key) &&
+			moved.generation == found.generation)
+			return fail(job->dev->ctx, -ENODEV, "pool %s: %s does not answer",
+				job->name, job->dev->medium.name);
 		return -EAGAIN;
 	}
 	if (!place)
 		rc = pages_claim(job->pool, found.pages, &run, job->to);
 	else
-		rc = found.pages <= place->pages && pages_claim_at(job->pool, place->to, found.pages, &run) ? 0 : -ENOSPC;
+		rc = found.pages <= place->pages &&
+				pages_claim_at(job->pool, place->to, found.pages, &run)
+			? 0
+			: -ENOSPC;
 	if (rc)
 		return rc;
 	rc = r->backend->copy(r, &key, &found, &run);
 	if (rc == -ENODEV || rc == -EACCES) {
 		pages_release(r, job->pool->owner, &run);
-		return fail(job->dev->ctx, rc, "pool %s: %s does not answer", job->name, job->dev->medium.name);
+		return fail(job->dev->ctx, rc, "pool %s: %s does not answer", job->name,
+			job->dev->medium.name);
 	}
 	if (rc && load_acquire(&r->flushes_failed) != failed)
 		return not_written(job, &run);
 	if (rc) {
 		pages_release(r, job->pool->owner, &run);
 		if (rc != -EAGAIN) { /* it was bad where it was */
-			pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR, "the block at page %llu does not verify; dropped instead of moved", (unsigned long long)page);
+			pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
+				"the block at page %llu does not verify; dropped instead of moved",
+				(unsigned long long)page);
 			block_drop(job->pool, &key, &found);
 		}
 		return -EAGAIN;
 	}
-	index_fill(r, &run, &key, load_acquire(&r->entries[found.entry].first_position), found.frame_bytes, found.raw_bytes, found.tenant,
-		   load_acquire(&r->entries[found.entry].used));
+	index_fill(r, &run, &key, load_acquire(&r->entries[found.entry].first_position),
+		found.frame_bytes, found.raw_bytes, found.tenant,
+		load_acquire(&r->entries[found.entry].used));
 	old = (struct run){ found.page, found.generation, found.pages };
-	moved = (struct block_ref){ region_entry_of(r, run.page), run.generation, run.page, run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
+	moved = (struct block_ref){ region_entry_of(r, run.page), run.generation, run.page,
+		run.pages, found.frame_bytes, found.raw_bytes, found.tenant };
 	if (move_begin(job->pool, &found, &run)) {
 		move_end(job->pool);
 		store_release(&r->entries[moved.entry].generation, 0);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A shrink before its first block moves: what clients hold above the new end, and a place below it for each block. */
+/*
+ * A shrink before its first block moves: what clients hold above the new end, and a place below it
+ * for each block.
+ */
 #include <stdlib.h>
 
 #include "resize.h"
@@ -12,11 +15,15 @@ int busy_above(struct job *job, uint64_t word)
 
 	memcpy(command, client->command, sizeof(command));
 	command[63] = 0;
-	return fail(job->dev->ctx, -EBUSY, "pool %s cannot shrink: pid %u (%s) holds an allocation above the new end; try again when it is freed", job->name, client->pid,
-		    command);
+	return fail(job->dev->ctx, -EBUSY,
+		"pool %s cannot shrink: pid %u (%s) holds an allocation above the new end; try again when it is freed",
+		job->name, client->pid, command);
 }
 
-/* Is this a run of a client that died? The run itself first gives its pages back where the pool is attached, and not in a dry run. */
+/*
+ * Is this a run of a client that died? The run itself first gives its pages back where the pool is
+ * attached, and not in a dry run.
+ */
 static bool dead_claim(struct job *job, uint64_t word)
 {
 	struct region *r = &job->pool->region;
@@ -26,20 +33,23 @@ static bool dead_claim(struct job *job, uint64_t word)
 	if (!job->dry_run || lay_state(word) != LAY_CLAIMED)
 		return false;
 	state = load_acquire(&r->head->clients[slot].state);
-	return state & 1 && lay_owner(slot, state >> 8) == lay_value(word) && !client_alive(r, slot);
+	return state & 1 && lay_owner(slot, state >> 8) == lay_value(word) &&
+		!client_alive(r, slot);
 }
 
 /* How many pages from this one on are free, or will be before the first block moves. */
 static uint64_t free_from(struct job *job, uint64_t page, uint64_t end)
 {
 	struct region *r = &job->pool->region;
-	uint64_t word = load_acquire(&r->page_map[page]), limit = load_acquire(&r->head->pool.claim_limit), n = 1;
+	uint64_t word = load_acquire(&r->page_map[page]),
+		 limit = load_acquire(&r->head->pool.claim_limit), n = 1;
 
 	if (word == LAY_FREE || (word == LAY_RETIRED && job->undone && limit && page >= limit))
 		return 1;
 	if (!dead_claim(job, word))
 		return 0;
-	while (page + n < end && load_acquire(&r->page_map[page + n]) == lay_word(LAY_CONT, n, lay_generation(word)))
+	while (page + n < end &&
+		load_acquire(&r->page_map[page + n]) == lay_word(LAY_CONT, n, lay_generation(word)))
 		n++;
 	return n;
 }
@@ -74,7 +84,10 @@ int claims_end(struct job *job)
 	}
 }
 
-/* Free runs by their length: which is the shortest that is long enough? Those above the longest run of a block count as that long. */
+/*
+ * Free runs by their length: which is the shortest that is long enough? Those above the longest run
+ * of a block count as that long.
+ */
 struct gaps {
 	uint64_t *page, *pages;
 	uint32_t *next, head[LAY_RUN_MAX + 1];
@@ -117,7 +130,8 @@ static size_t bit_from(const uint64_t *words, size_t n, size_t from)
 /* Take the place of a run out of the shortest gap that has room for it. False: there is none. */
 static bool gap_take(struct gaps *g, uint32_t pages, uint64_t *page)
 {
-	size_t words = sizeof(g->filled) / 8, length = bit_from(g->filled, pages / 64 + 1, pages), word;
+	size_t words = sizeof(g->filled) / 8, length = bit_from(g->filled, pages / 64 + 1, pages),
+	       word;
 	uint32_t gap;
 
 	if (length == SIZE_MAX) {
@@ -145,7 +159,8 @@ static int longest_first(const void *a, const void *b)
 {
 	const struct place *x = a, *y = b;
 
-	return x->pages != y->pages ? (x->pages < y->pages) - (x->pages > y->pages) : (x->page > y->page) - (x->page < y->page);
+	return x->pages != y->pages ? (x->pages < y->pages) - (x->pages > y->pages)
+				    : (x->page > y->page) - (x->page < y->page);
 }
 
 /* Grow an array for one more. */
@@ -177,7 +192,9 @@ static struct gaps *gaps_below(struct job *job, uint64_t end, uint64_t *free_pag
 		if (run && open) {
 			g->pages[n - 1] += run;
 		} else if (run) {
-			ok = n < UINT32_MAX - 1 && room_for_one(&g->page, n, &room, sizeof(*g->page)) && room_for_one(&g->pages, n, &room_too, sizeof(*g->pages));
+			ok = n < UINT32_MAX - 1 &&
+				room_for_one(&g->page, n, &room, sizeof(*g->page)) &&
+				room_for_one(&g->pages, n, &room_too, sizeof(*g->pages));
 			if (ok) {
 				g->page[n] = p;
 				g->pages[n++] = run;
@@ -229,9 +246,10 @@ int places_below(struct job *job, struct place **places, size_t *n)
 	if (all)
 		return 0;
 	if (need > room)
-		return fail(job->dev->ctx, -ENOSPC, "pool %s holds more than %s of blocks; drop some, or let the least recently used go: --evict", job->name,
-			    human(a, job->to * r->page_bytes));
+		return fail(job->dev->ctx, -ENOSPC,
+			"pool %s holds more than %s of blocks; drop some, or let the least recently used go: --evict",
+			job->name, human(a, job->to * r->page_bytes));
 	return fail(job->dev->ctx, -ENOSPC,
-		    "pool %s holds more blocks than fit below %s, where %s are free in pieces too short for them; drop some, or let the least recently used go: --evict",
-		    job->name, human(a, job->to * r->page_bytes), human(b, room * r->page_bytes));
+		"pool %s holds more blocks than fit below %s, where %s are free in pieces too short for them; drop some, or let the least recently used go: --evict",
+		job->name, human(a, job->to * r->page_bytes), human(b, room * r->page_bytes));
 }

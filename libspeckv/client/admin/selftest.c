@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Does this machine compute what the format says, and does the medium hold what it is given? Changes nothing that is stored. */
+/*
+ * Does this machine compute what the format says, and does the medium hold what it is given?
+ * Changes nothing that is stored.
+ */
 #include <stdlib.h>
 
 #include "admin.h"
@@ -17,13 +20,15 @@ static int step_done(const struct speckv_selftest_step *step, void *arg)
 	struct selftest *t = arg;
 
 	if (step->result && !t->first_error)
-		t->first_error = fail(t->dev->ctx, step->result, "self-test of %s: %s: %s", t->dev->medium.name, step->name, step->detail);
+		t->first_error = fail(t->dev->ctx, step->result, "self-test of %s: %s: %s",
+			t->dev->medium.name, step->name, step->detail);
 	if (t->cb && t->cb(step, t->arg))
 		t->stop = true;
 	return t->stop;
 }
 
-static void report(struct selftest *t, const char *name, uint64_t start, int result, const char *detail)
+static void report(struct selftest *t, const char *name, uint64_t start, int result,
+	const char *detail)
 {
 	selftest_step(step_done, t, name, start, result, detail);
 }
@@ -34,12 +39,17 @@ static void test_superblock(struct selftest *t)
 	uint64_t start = clock_ns();
 	int rc = device_probe(t->dev->ctx, &t->dev->medium, &info);
 
-	report(t, "superblock", start, rc ? rc : info.state == SPECKV_MEDIUM_READY ? 0 : -EUCLEAN, info.found);
+	report(t, "superblock", start,
+		rc ? rc
+			: info.state == SPECKV_MEDIUM_READY ? 0
+							    : -EUCLEAN,
+		info.found);
 }
 
 static void test_checksum(struct selftest *t)
 {
-	static const char check[] = "123456789"; /* RFC 3720 B.4 and every catalogue of CRCs: 0xe3069283 */
+	/* RFC 3720 B.4 and every catalogue of CRCs: 0xe3069283 */
+	static const char check[] = "123456789";
 	uint8_t *from = malloc(1 << 16), *to = malloc(1 << 16);
 	uint64_t start = clock_ns();
 	char detail[96];
@@ -50,9 +60,12 @@ static void test_checksum(struct selftest *t)
 	for (int i = 0; !rc && i < 1 << 16; i++)
 		from[i] = (uint8_t)(i * 2654435761u >> 11);
 	if (!rc) {
-		uint32_t whole = speckv_crc32c(0, from, 1 << 16), parts = speckv_crc32c(speckv_crc32c(0, from, 12345), from + 12345, (1 << 16) - 12345);
+		uint32_t whole = speckv_crc32c(0, from, 1 << 16),
+			 parts = speckv_crc32c(speckv_crc32c(0, from, 12345), from + 12345,
+				 (1 << 16) - 12345);
 
-		if (whole != parts || speckv_crc32c_copy(0, to, from, 1 << 16) != whole || memcmp(from, to, 1 << 16) != 0)
+		if (whole != parts || speckv_crc32c_copy(0, to, from, 1 << 16) != whole ||
+			memcmp(from, to, 1 << 16) != 0)
 			rc = -EBADMSG;
 	}
 	free(from);
@@ -63,9 +76,15 @@ static void test_checksum(struct selftest *t)
 
 static void test_codec(struct selftest *t, unsigned int codec)
 {
-	struct speckv_geometry geometry = { .layers = 2, .kv_heads = 2, .head_dim = 128, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 };
+	struct speckv_geometry geometry = { .layers = 2,
+		.kv_heads = 2,
+		.head_dim = 128,
+		.tokens = 64,
+		.dtype = SPECKV_DTYPE_BF16 };
 	struct speckv_frame_identity identity = { .generation = 1 };
-	uint64_t raw_bytes = speckv_geometry_bytes(&geometry), most = speckv_frame_max_bytes(&geometry, codec), frame_bytes = 0, start = clock_ns();
+	uint64_t raw_bytes = speckv_geometry_bytes(&geometry),
+		 most = speckv_frame_max_bytes(&geometry, codec), frame_bytes = 0,
+		 start = clock_ns();
 	uint16_t *raw = aligned_alloc(64, raw_bytes), *back = aligned_alloc(64, raw_bytes);
 	uint8_t *frame = aligned_alloc(64, (most + 63) & ~63ull);
 	struct speckv_frame parsed;
@@ -73,23 +92,28 @@ static void test_codec(struct selftest *t, unsigned int codec)
 	int rc = raw && back && frame ? 0 : -ENOMEM;
 
 	for (uint64_t i = 0; !rc && i < raw_bytes / 2; i++) /* bf16 between -2 and 2 */
-		raw[i] = (uint16_t)((i * 40503u >> 3 & 0x8000) | (0x3f00 + (i * 2654435761u >> 20 & 0xff)));
+		raw[i] = (uint16_t)((i * 40503u >> 3 & 0x8000) |
+			(0x3f00 + (i * 2654435761u >> 20 & 0xff)));
 	if (!rc)
-		rc = speckv_frame_encode(&geometry, codec, &identity, raw, raw_bytes, frame, most, &frame_bytes);
+		rc = speckv_frame_encode(&geometry, codec, &identity, raw, raw_bytes, frame, most,
+			&frame_bytes);
 	if (!rc)
 		rc = speckv_frame_parse(frame, frame_bytes, &parsed);
 	if (!rc)
 		rc = speckv_frame_verify(frame, frame_bytes);
 	if (!rc)
-		rc = speckv_frame_decode(&parsed, frame, frame_bytes, 0, geometry.layers, back, raw_bytes);
-	if (!rc && (codec == SPECKV_CODEC_RAW || codec == SPECKV_CODEC_LOSSLESS) && memcmp(raw, back, raw_bytes) != 0)
+		rc = speckv_frame_decode(&parsed, frame, frame_bytes, 0, geometry.layers, back,
+			raw_bytes);
+	if (!rc && (codec == SPECKV_CODEC_RAW || codec == SPECKV_CODEC_LOSSLESS) &&
+		memcmp(raw, back, raw_bytes) != 0)
 		rc = -EBADMSG;
 	if (!rc) { /* a flipped bit must be seen */
 		frame[frame_bytes / 2] ^= 4;
 		rc = speckv_frame_verify(frame, frame_bytes) == -EBADMSG ? 0 : -EUCLEAN;
 	}
 	if (raw && back && frame)
-		snprintf(detail, sizeof(detail), "%s to %s and back%s", human(a, raw_bytes), human(b, frame_bytes), rc ? ": wrong" : "");
+		snprintf(detail, sizeof(detail), "%s to %s and back%s", human(a, raw_bytes),
+			human(b, frame_bytes), rc ? ": wrong" : "");
 	free(raw);
 	free(back);
 	free(frame);

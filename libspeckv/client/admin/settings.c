@@ -10,7 +10,8 @@
 #include "admin.h"
 
 /* May this user give the pool's file away, or change its mode? As the kernel judges it. */
-static int may_own(struct speckv_device *dev, const struct lay_pool_record *record, struct region *r, uint32_t uid, uint32_t gid, uint32_t mode)
+static int may_own(struct speckv_device *dev, const struct lay_pool_record *record,
+	struct region *r, uint32_t uid, uint32_t gid, uint32_t mode)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	struct __user_cap_data_struct caps[2] = { 0 };
@@ -20,7 +21,8 @@ static int may_own(struct speckv_device *dev, const struct lay_pool_record *reco
 	int n;
 
 	if (fstat(r->fd, &st) != 0)
-		return fail(dev->ctx, -errno, "pool %s: cannot look at %s: %s", record->name, r->path, strerror(errno));
+		return fail(dev->ctx, -errno, "pool %s: cannot look at %s: %s", record->name,
+			r->path, strerror(errno));
 	if (syscall(SYS_capget, &header, caps) != 0)
 		memset(caps, 0, sizeof(caps));
 	mine = st.st_uid == geteuid();
@@ -28,27 +30,39 @@ static int may_own(struct speckv_device *dev, const struct lay_pool_record *reco
 	member = gid == getegid();
 	for (int i = 0; i < n; i++)
 		member = member || groups[i] == gid;
-	if ((uid != st.st_uid || gid != st.st_gid) && !(caps[0].effective >> CAP_CHOWN & 1) && !(mine && uid == st.st_uid && member))
-		return fail(dev->ctx, -EPERM, "cannot give pool %s to uid %u gid %u: only root may give files away", record->name, uid, gid);
+	if ((uid != st.st_uid || gid != st.st_gid) && !(caps[0].effective >> CAP_CHOWN & 1) &&
+		!(mine && uid == st.st_uid && member))
+		return fail(dev->ctx, -EPERM,
+			"cannot give pool %s to uid %u gid %u: only root may give files away",
+			record->name, uid, gid);
 	if (mode != (st.st_mode & 07777) && !mine && !(caps[0].effective >> CAP_FOWNER & 1))
-		return fail(dev->ctx, -EPERM, "cannot change the mode of pool %s: it belongs to uid %u", record->name, st.st_uid);
+		return fail(dev->ctx, -EPERM,
+			"cannot change the mode of pool %s: it belongs to uid %u", record->name,
+			st.st_uid);
 	return 0;
 }
 
 /* Do the record, the pool's file and its locks have this owner and mode? */
-static bool owned_so(const struct region *r, const struct lay_pool_record *record, const struct lay_pool_record *wanted)
+static bool owned_so(const struct region *r, const struct lay_pool_record *record,
+	const struct lay_pool_record *wanted)
 {
 	struct stat file, lock;
 
-	if (wanted->uid != record->uid || wanted->gid != record->gid || wanted->mode != record->mode)
+	if (wanted->uid != record->uid || wanted->gid != record->gid ||
+		wanted->mode != record->mode)
 		return false;
 	return r->dev->single_inode ||
-	       (fstat(r->fd, &file) == 0 && pool_file_owned(&file, wanted, (mode_t)wanted->mode) && fstat(r->lock_fd, &lock) == 0 &&
-		pool_file_owned(&lock, wanted, pool_lock_mode(wanted->mode)));
+		(fstat(r->fd, &file) == 0 && pool_file_owned(&file, wanted, (mode_t)wanted->mode) &&
+			fstat(r->lock_fd, &lock) == 0 &&
+			pool_file_owned(&lock, wanted, pool_lock_mode(wanted->mode)));
 }
 
-/* A record with the owner and mode that its pool's file has: a manager that died may have got no further. */
-static int as_its_file(struct speckv_device *dev, const struct lay_pool_record *record, const struct region *r, struct lay_pool_record *copy)
+/*
+ * A record with the owner and mode that its pool's file has: a manager that died may have got no
+ * further.
+ */
+static int as_its_file(struct speckv_device *dev, const struct lay_pool_record *record,
+	const struct region *r, struct lay_pool_record *copy)
 {
 	struct stat st;
 
@@ -56,7 +70,8 @@ static int as_its_file(struct speckv_device *dev, const struct lay_pool_record *
 	if (dev->single_inode)
 		return 0;
 	if (fstat(r->fd, &st) != 0)
-		return fail(dev->ctx, -errno, "pool %s: cannot look at %s: %s", record->name, r->path, strerror(errno));
+		return fail(dev->ctx, -errno, "pool %s: cannot look at %s: %s", record->name,
+			r->path, strerror(errno));
 	copy->uid = st.st_uid;
 	copy->gid = st.st_gid;
 	copy->mode = st.st_mode & 0777;
@@ -64,8 +79,9 @@ static int as_its_file(struct speckv_device *dev, const struct lay_pool_record *
 }
 
 /* Owner and mode that are wanted, judged; nothing is changed. */
-static int check_owner(struct speckv_device *dev, const struct lay_pool_record *record, struct region *r, unsigned int mask, const struct speckv_pool_config *config,
-		       struct lay_pool_record *wanted)
+static int check_owner(struct speckv_device *dev, const struct lay_pool_record *record,
+	struct region *r, unsigned int mask, const struct speckv_pool_config *config,
+	struct lay_pool_record *wanted)
 {
 	if (as_its_file(dev, record, r, wanted) || (wanted->mode & 0600) != 0600)
 		memcpy((void *)wanted, (const void *)record, sizeof(*wanted));
@@ -78,18 +94,22 @@ static int check_owner(struct speckv_device *dev, const struct lay_pool_record *
 	if (owned_so(r, record, wanted))
 		return 0;
 	if (dev->single_inode)
-		return fail(dev->ctx, -EOPNOTSUPP, "%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s", dev->medium.name,
-			    dev->medium.path);
+		return fail(dev->ctx, -EOPNOTSUPP,
+			"%s is one inode: all its pools share its owner and mode; use 'chown' and 'chmod' on %s",
+			dev->medium.name, dev->medium.path);
 	if (wanted->mode & ~0777u || (wanted->mode & 0600) != 0600)
-		return fail(dev->ctx, -EINVAL, "mode %04o: give the owner read and write, and nothing beyond 0777", wanted->mode);
+		return fail(dev->ctx, -EINVAL,
+			"mode %04o: give the owner read and write, and nothing beyond 0777",
+			wanted->mode);
 	return may_own(dev, record, r, wanted->uid, wanted->gid, wanted->mode);
 }
 
 /*
- * What fails in the middle is taken back. A death leaves file, locks and record apart: the record lets the file have either mode meanwhile, and
- * the same call again, or a repair, ends it.
+ * What fails in the middle is taken back. A death leaves file, locks and record apart: the record
+ * lets the file have either mode meanwhile, and the same call again, or a repair, ends it.
  */
-static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, struct region *r, const struct lay_pool_record *wanted)
+static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, struct region *r,
+	const struct lay_pool_record *wanted)
 {
 	struct lay_pool_record before;
 	int rc;
@@ -110,12 +130,16 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 		rc = pool_file_own(r->lock_fd, wanted, pool_lock_mode(wanted->mode));
 		rc = rc ? rc : pool_file_own(r->fd, wanted, (mode_t)wanted->mode);
 		if (rc)
-			fail(dev->ctx, rc, "pool %s: cannot give %s to uid %u, gid %u, mode %04o: %s", record->name, r->path, wanted->uid,
-			     wanted->gid, wanted->mode, strerror(-rc));
+			fail(dev->ctx, rc,
+				"pool %s: cannot give %s to uid %u, gid %u, mode %04o: %s",
+				record->name, r->path, wanted->uid, wanted->gid, wanted->mode,
+				strerror(-rc));
 	}
 	if (rc) {
-		if (pool_file_own(r->fd, &before, (mode_t)before.mode) || pool_file_own(r->lock_fd, &before, pool_lock_mode(before.mode)))
-			pool_event(r, SPECKV_EVENT_POOL_SET, SPECKV_WARNING, "owner or mode were changed in part, and could not be set back");
+		if (pool_file_own(r->fd, &before, (mode_t)before.mode) ||
+			pool_file_own(r->lock_fd, &before, pool_lock_mode(before.mode)))
+			pool_event(r, SPECKV_EVENT_POOL_SET, SPECKV_WARNING,
+				"owner or mode were changed in part, and could not be set back");
 		dev->medium.backend->pool_owner(dev, record, before.uid, before.gid, before.mode);
 	}
 	record->uid = rc ? before.uid : wanted->uid;
@@ -130,27 +154,37 @@ struct limits {
 	uint32_t eviction;
 };
 
-static int check_limits(struct speckv_device *dev, struct region *r, unsigned int mask, const struct speckv_pool_config *config, struct limits *wanted)
+static int check_limits(struct speckv_device *dev, struct region *r, unsigned int mask,
+	const struct speckv_pool_config *config, struct limits *wanted)
 {
 	struct lay_pool *pool = &r->head->pool;
-	uint64_t quota = config->quota_bytes / r->page_bytes, tenant = config->tenant_quota_bytes / r->page_bytes;
+	uint64_t quota = config->quota_bytes / r->page_bytes,
+		 tenant = config->tenant_quota_bytes / r->page_bytes;
 	char a[32], b[32];
 
 	if (mask & SPECKV_SET_QUOTA) {
 		if (!config->quota_bytes)
 			quota = region_pages(r);
 		if (config->quota_bytes && config->quota_bytes < r->fixed.block_bytes)
-			return fail(dev->ctx, -EINVAL, "quota %s is below one block of %s", human(a, config->quota_bytes), human(b, r->fixed.block_bytes));
+			return fail(dev->ctx, -EINVAL, "quota %s is below one block of %s",
+				human(a, config->quota_bytes), human(b, r->fixed.block_bytes));
 		if (quota > r->fixed.max_pages)
-			return fail(dev->ctx, -EINVAL, "quota %s is above the largest size %s", human(a, config->quota_bytes), human(b, r->fixed.max_pages * r->page_bytes));
+			return fail(dev->ctx, -EINVAL, "quota %s is above the largest size %s",
+				human(a, config->quota_bytes),
+				human(b, r->fixed.max_pages * r->page_bytes));
 	}
-	if (mask & SPECKV_SET_TENANT_QUOTA && config->tenant_quota_bytes && config->tenant_quota_bytes < r->fixed.block_bytes)
-		return fail(dev->ctx, -EINVAL, "tenant quota %s is below one block of %s", human(a, config->tenant_quota_bytes), human(b, r->fixed.block_bytes));
+	if (mask & SPECKV_SET_TENANT_QUOTA && config->tenant_quota_bytes &&
+		config->tenant_quota_bytes < r->fixed.block_bytes)
+		return fail(dev->ctx, -EINVAL, "tenant quota %s is below one block of %s",
+			human(a, config->tenant_quota_bytes), human(b, r->fixed.block_bytes));
 	if (mask & SPECKV_SET_EVICTION && config->eviction > SPECKV_EVICT_NONE)
-		return fail(dev->ctx, -EINVAL, "eviction policy %u does not exist; use lru or none", config->eviction);
+		return fail(dev->ctx, -EINVAL, "eviction policy %u does not exist; use lru or none",
+			config->eviction);
 	wanted->quota = mask & SPECKV_SET_QUOTA ? quota : load_acquire(&pool->quota_pages);
-	wanted->tenant = mask & SPECKV_SET_TENANT_QUOTA ? tenant : load_acquire(&pool->tenant_quota_pages);
-	wanted->eviction = mask & SPECKV_SET_EVICTION ? config->eviction : load_acquire(&pool->eviction);
+	wanted->tenant = mask & SPECKV_SET_TENANT_QUOTA ? tenant
+							: load_acquire(&pool->tenant_quota_pages);
+	wanted->eviction = mask & SPECKV_SET_EVICTION ? config->eviction
+						      : load_acquire(&pool->eviction);
 	return 0;
 }
 
@@ -164,13 +198,17 @@ static void set_event(struct region *r, unsigned int mask)
 	size_t at = 0;
 
 	if (mask & SPECKV_SET_QUOTA)
-		at += (size_t)snprintf(text + at, sizeof(text) - at, ", quota %s", human(size, load_acquire(&pool->quota_pages) * r->page_bytes));
+		at += (size_t)snprintf(text + at, sizeof(text) - at, ", quota %s",
+			human(size, load_acquire(&pool->quota_pages) * r->page_bytes));
 	if (mask & SPECKV_SET_TENANT_QUOTA)
-		at += (size_t)snprintf(text + at, sizeof(text) - at, ", tenant quota %s", tenant ? human(size, tenant * r->page_bytes) : "none");
+		at += (size_t)snprintf(text + at, sizeof(text) - at, ", tenant quota %s",
+			tenant ? human(size, tenant * r->page_bytes) : "none");
 	if (mask & SPECKV_SET_EVICTION)
-		at += (size_t)snprintf(text + at, sizeof(text) - at, ", eviction %s", load_acquire(&pool->eviction) == SPECKV_EVICT_LRU ? "lru" : "none");
+		at += (size_t)snprintf(text + at, sizeof(text) - at, ", eviction %s",
+			load_acquire(&pool->eviction) == SPECKV_EVICT_LRU ? "lru" : "none");
 	if (mask & SPECKV_SET_OWNER)
-		at += (size_t)snprintf(text + at, sizeof(text) - at, ", uid %u, gid %u", record->uid, record->gid);
+		at += (size_t)snprintf(text + at, sizeof(text) - at, ", uid %u, gid %u",
+			record->uid, record->gid);
 	if (mask & SPECKV_SET_MODE)
 		snprintf(text + at, sizeof(text) - at, ", mode %04o", record->mode);
 	pool_event(r, SPECKV_EVENT_POOL_SET, SPECKV_INFO, "settings changed: %s", text + 2);
@@ -184,10 +222,12 @@ static void store_limits(struct lay_pool *pool, const struct limits *limits)
 }
 
 /* What was judged, all of it or nothing. */
-static int set_all(struct speckv_device *dev, struct lay_pool_record *record, struct region *r, const struct lay_pool_record *wanted, const struct limits *limits)
+static int set_all(struct speckv_device *dev, struct lay_pool_record *record, struct region *r,
+	const struct lay_pool_record *wanted, const struct limits *limits)
 {
 	struct lay_pool *pool = &r->head->pool;
-	const struct limits before = { load_acquire(&pool->quota_pages), load_acquire(&pool->tenant_quota_pages), load_acquire(&pool->eviction) };
+	const struct limits before = { load_acquire(&pool->quota_pages),
+		load_acquire(&pool->tenant_quota_pages), load_acquire(&pool->eviction) };
 	struct lay_pool_record owner;
 	int rc;
 
@@ -203,10 +243,13 @@ static int set_all(struct speckv_device *dev, struct lay_pool_record *record, st
 	store_limits(pool, &before);
 	region_flush(r, r->head, sizeof(*pool));
 	set_owner(dev, record, r, &owner);
-	return fail(dev->ctx, rc, "pool %s: %s cannot be written: %s; its settings are as they were", r->fixed.name, r->path, strerror(-rc));
+	return fail(dev->ctx, rc,
+		"pool %s: %s cannot be written: %s; its settings are as they were", r->fixed.name,
+		r->path, strerror(-rc));
 }
 
-int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int mask, const struct speckv_pool_config *config, struct speckv_pool_info *info)
+int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int mask,
+	const struct speckv_pool_config *config, struct speckv_pool_info *info)
 {
 	struct lay_pool_record *record, wanted;
 	struct limits limits;
@@ -229,8 +272,10 @@ int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int ma
 	rc = check_limits(dev, &region, mask, config, &limits);
 	if (!rc)
 		rc = check_owner(dev, record, &region, mask, config, &wanted);
-	if (!rc && owned_so(&region, record, &wanted) && limits.quota == load_acquire(&pool->quota_pages) &&
-	    limits.tenant == load_acquire(&pool->tenant_quota_pages) && limits.eviction == load_acquire(&pool->eviction))
+	if (!rc && owned_so(&region, record, &wanted) &&
+		limits.quota == load_acquire(&pool->quota_pages) &&
+		limits.tenant == load_acquire(&pool->tenant_quota_pages) &&
+		limits.eviction == load_acquire(&pool->eviction))
 		rc = fail(dev->ctx, -EALREADY, "pool %s has these settings already", name);
 	if (!rc && !(mask & SPECKV_SET_DRY_RUN))
 		rc = set_all(dev, record, &region, &wanted, &limits);

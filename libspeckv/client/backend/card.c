@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
 /*
- * Blocks in a card's memory: what a mapping is to other pools. What the card holds where it should hold nothing (a write whose client died)
- * is taken away by the next owner of these pages.
+ * Blocks in a card's memory: what a mapping is to other pools. What the card holds where it should
+ * hold nothing (a write whose client died) is taken away by the next owner of these pages.
  */
 #include <stdlib.h>
 
 #include "card_io.h"
 
 /*
- * memcpy() of a whole block is one string instruction, and that is nine times slower on some processors where the destination stands a
- * little further into its page than the source does into its own: a slot starts at a page, what malloc() gives 16 bytes behind one.
+ * memcpy() of a whole block is one string instruction, and that is nine times slower on some
+ * processors where the destination stands a little further into its page than the source does into
+ * its own: a slot starts at a page, what malloc() gives 16 bytes behind one.
  */
 static void copy_block(uint8_t *to, const uint8_t *from, uint64_t bytes)
 {
@@ -24,11 +25,14 @@ static void copy_block(uint8_t *to, const uint8_t *from, uint64_t bytes)
 }
 
 /* `lost`: set when the card may have done it although the answer says otherwise. */
-static int invalidate(struct region *r, uint64_t page, uint64_t pages, uint64_t generation, bool *lost)
+static int invalidate(struct region *r, uint64_t page, uint64_t pages, uint64_t generation,
+	bool *lost)
 {
 	struct card_io *io = r->io;
-	struct speckv_cmd_range range = { .opcode = SPECKV_IO_INVALIDATE, .address = page << r->page_shift, .bytes = pages << r->page_shift,
-					  .generation = generation };
+	struct speckv_cmd_range range = { .opcode = SPECKV_IO_INVALIDATE,
+		.address = page << r->page_shift,
+		.bytes = pages << r->page_shift,
+		.generation = generation };
 	struct lane *lane;
 	int rc = -ENODEV;
 
@@ -70,12 +74,17 @@ static int card_connect(struct region *r)
 }
 
 /* One try. */
-static int write_once(struct region *r, const struct run *run, unsigned int codec, const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes,
-		      uint64_t *frame_bytes)
+static int write_once(struct region *r, const struct run *run, unsigned int codec,
+	const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes,
+	uint64_t *frame_bytes)
 {
 	struct card_io *io = r->io;
-	struct speckv_cmd_write write = { .opcode = SPECKV_IO_WRITE, .address = run->page << r->page_shift, .bytes = (uint32_t)bytes,
-					  .capacity = (uint32_t)((uint64_t)run->pages << r->page_shift), .identity_buffer = 1, .codec = (uint8_t)codec };
+	struct speckv_cmd_write write = { .opcode = SPECKV_IO_WRITE,
+		.address = run->page << r->page_shift,
+		.bytes = (uint32_t)bytes,
+		.capacity = (uint32_t)((uint64_t)run->pages << r->page_shift),
+		.identity_buffer = 1,
+		.codec = (uint8_t)codec };
 	struct lane *lane;
 	int rc = lane_enter(io, false, &lane);
 
@@ -85,7 +94,8 @@ static int write_once(struct region *r, const struct run *run, unsigned int code
 	if (io->modes >> codec & 1) {
 		copy_block(lane->data, raw, bytes);
 	} else { /* the card lacks this mode: it keeps what the host encodes */
-		rc = frame_encode(r, codec, identity, raw, bytes, lane->data, io->slot_bytes, frame_bytes);
+		rc = frame_encode(r, codec, identity, raw, bytes, lane->data, io->slot_bytes,
+			frame_bytes);
 		write.flags = SPECKV_WRITE_FRAME;
 		write.bytes = (uint32_t)*frame_bytes;
 	}
@@ -101,14 +111,16 @@ static int write_once(struct region *r, const struct run *run, unsigned int code
 }
 
 /* The card verifies what it reads back. */
-static int card_write(struct region *r, const struct run *run, unsigned int codec, const struct speckv_frame_identity *identity, const void *raw,
-		      uint64_t bytes, bool verify, uint64_t *frame_bytes)
+static int card_write(struct region *r, const struct run *run, unsigned int codec,
+	const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes, bool verify,
+	uint64_t *frame_bytes)
 {
 	int rc = -ENODEV;
 
 	for (int tries = 0; tries < 3; tries++) {
 		rc = write_once(r, run, codec, identity, raw, bytes, frame_bytes);
-		if (rc == -EROFS || rc == -EBUSY) { /* left by a client that died, or by a try whose answer was lost */
+		if (rc == -EROFS || rc == -EBUSY) {
+			/* left by a client that died, or by a try whose answer was lost */
 			rc = card_clear(r, run->page, run->pages);
 			if (!rc)
 				continue;
@@ -121,12 +133,16 @@ static int card_write(struct region *r, const struct run *run, unsigned int code
 	return rc;
 }
 
-static int card_copy(struct region *r, const struct speckv_key *key, const struct block_ref *from, const struct run *to)
+static int card_copy(struct region *r, const struct speckv_key *key, const struct block_ref *from,
+	const struct run *to)
 {
 	struct card_io *io = r->io;
-	struct speckv_cmd_copy copy = { .opcode = SPECKV_IO_COPY, .address = from->page << r->page_shift, .destination_address = to->page << r->page_shift,
-					.generation = from->generation, .destination_generation = to->generation,
-					.capacity = (uint32_t)((uint64_t)to->pages << r->page_shift) };
+	struct speckv_cmd_copy copy = { .opcode = SPECKV_IO_COPY,
+		.address = from->page << r->page_shift,
+		.destination_address = to->page << r->page_shift,
+		.generation = from->generation,
+		.destination_generation = to->generation,
+		.capacity = (uint32_t)((uint64_t)to->pages << r->page_shift) };
 	struct lane *lane;
 	uint64_t frame_bytes;
 	int rc = -ENODEV;
@@ -150,9 +166,10 @@ static int card_copy(struct region *r, const struct speckv_key *key, const struc
 	return rc && rc != -ENODEV && rc != -EACCES && !index_current(r, from) ? -EAGAIN : rc;
 }
 
-/* ---- reads, several under way ----------------------------------------------------------------------------------------- */
+/* ---- reads, several under way --------------------------------------------------------------- */
 
-static unsigned int card_reads_begin(struct region *r, struct reads *reads, const struct block_ref *found, const uint8_t *present, size_t n)
+static unsigned int card_reads_begin(struct region *r, struct reads *reads,
+	const struct block_ref *found, const uint8_t *present, size_t n)
 {
 	struct card_io *io = r->io;
 	struct lane *lane;
@@ -178,12 +195,17 @@ static void card_reads_end(struct reads *reads)
 	reads->lane = NULL;
 }
 
-static int start_read(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers, bool ahead)
+static int start_read(struct reads *reads, unsigned int slot, const struct speckv_key *key,
+	const struct block_ref *found, struct layers layers, bool ahead)
 {
 	struct region *r = reads->region;
 	struct card_io *io = r->io;
-	struct speckv_cmd_read read = { .opcode = ahead ? SPECKV_IO_PREFETCH : SPECKV_IO_READ, .pool = io->pool, .address = found->page << r->page_shift,
-					.buffer_offset = slot * io->slot_bytes, .capacity = (uint32_t)io->slot_bytes, .generation = found->generation };
+	struct speckv_cmd_read read = { .opcode = ahead ? SPECKV_IO_PREFETCH : SPECKV_IO_READ,
+		.pool = io->pool,
+		.address = found->page << r->page_shift,
+		.buffer_offset = slot * io->slot_bytes,
+		.capacity = (uint32_t)io->slot_bytes,
+		.generation = found->generation };
 
 	if (!reads->lane || load_acquire(&io->broken))
 		return -ENODEV;
@@ -205,12 +227,15 @@ static int start_read(struct reads *reads, unsigned int slot, const struct speck
 	return 0;
 }
 
-static void card_read_start(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers)
+static void card_read_start(struct reads *reads, unsigned int slot, const struct speckv_key *key,
+	const struct block_ref *found, struct layers layers)
 {
-	start_read(reads, slot, key, found, layers, false); /* where it is not under way, read_take() starts it, and has the error */
+	/* where it is not under way, read_take() starts it, and has the error */
+	start_read(reads, slot, key, found, layers, false);
 }
 
-static int finish_read(struct reads *reads, unsigned int slot, const struct speckv_key *key, void *raw, uint64_t bytes)
+static int finish_read(struct reads *reads, unsigned int slot, const struct speckv_key *key,
+	void *raw, uint64_t bytes)
 {
 	struct region *r = reads->region;
 	struct lane *lane = reads->lane;
@@ -227,23 +252,28 @@ static int finish_read(struct reads *reads, unsigned int slot, const struct spec
 	data = lane->data + slot * io->slot_bytes;
 	got = lane->slots[slot].result;
 	if (reads->frame[slot])
-		return got > io->slot_bytes ? -EBADMSG : frame_decode(r, key, &reads->found[slot], data, got, reads->layers[slot], raw, bytes);
+		return got > io->slot_bytes ? -EBADMSG
+					    : frame_decode(r, key, &reads->found[slot], data, got,
+						      reads->layers[slot], raw, bytes);
 	if (got != bytes)
 		return got ? -EBADMSG : -EBUSY; /* a prefetch that there was no bandwidth for */
 	copy_block(raw, data, bytes);
 	return 0;
 }
 
-static bool under_way(const struct reads *reads, unsigned int slot, const struct block_ref *found, struct layers layers)
+static bool under_way(const struct reads *reads, unsigned int slot, const struct block_ref *found,
+	struct layers layers)
 {
 	const struct lane *lane = reads->lane;
 
-	return lane && lane->slots[slot].busy && reads->found[slot].page == found->page && reads->found[slot].generation == found->generation &&
-	       reads->layers[slot].first == layers.first && reads->layers[slot].count == layers.count;
+	return lane && lane->slots[slot].busy && reads->found[slot].page == found->page &&
+		reads->found[slot].generation == found->generation &&
+		reads->layers[slot].first == layers.first &&
+		reads->layers[slot].count == layers.count;
 }
 
-static int card_read_take(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers, void *raw,
-			  uint64_t bytes)
+static int card_read_take(struct reads *reads, unsigned int slot, const struct speckv_key *key,
+	const struct block_ref *found, struct layers layers, void *raw, uint64_t bytes)
 {
 	int rc = 0;
 
@@ -254,7 +284,8 @@ static int card_read_take(struct reads *reads, unsigned int slot, const struct s
 	return rc ? rc : finish_read(reads, slot, key, raw, bytes);
 }
 
-static int card_read(struct region *r, const struct speckv_key *key, const struct block_ref *found, struct layers layers, bool ahead, void *raw, uint64_t bytes)
+static int card_read(struct region *r, const struct speckv_key *key, const struct block_ref *found,
+	struct layers layers, bool ahead, void *raw, uint64_t bytes)
 {
 	struct reads reads;
 	int rc = -ENODEV;
@@ -270,9 +301,13 @@ static int card_read(struct region *r, const struct speckv_key *key, const struc
 	return rc;
 }
 
-static int read_frame(struct region *r, const struct speckv_key *key, uint64_t page, uint64_t generation, void *frame, uint64_t room, uint64_t *bytes)
+static int read_frame(struct region *r, const struct speckv_key *key, uint64_t page,
+	uint64_t generation, void *frame, uint64_t room, uint64_t *bytes)
 {
-	struct speckv_cmd_read read = { .opcode = SPECKV_IO_READ, .flags = SPECKV_READ_FRAME, .address = page << r->page_shift, .generation = generation };
+	struct speckv_cmd_read read = { .opcode = SPECKV_IO_READ,
+		.flags = SPECKV_READ_FRAME,
+		.address = page << r->page_shift,
+		.generation = generation };
 	struct card_io *io = r->io;
 	struct lane *lane;
 	int rc = -ENODEV;
@@ -295,7 +330,8 @@ static int read_frame(struct region *r, const struct speckv_key *key, uint64_t p
 }
 
 /* The card verifies every section of what it gives. */
-static int card_frame(struct region *r, uint64_t page, uint64_t generation, uint64_t room, const uint8_t **at, uint8_t **copy)
+static int card_frame(struct region *r, uint64_t page, uint64_t generation, uint64_t room,
+	const uint8_t **at, uint8_t **copy)
 {
 	struct speckv_key key;
 	struct block_ref found;
@@ -303,7 +339,8 @@ static int card_frame(struct region *r, uint64_t page, uint64_t generation, uint
 	int rc;
 
 	*copy = NULL;
-	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page || found.generation != generation)
+	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page ||
+		found.generation != generation)
 		return -EBADMSG;
 	*at = *copy = calloc(1, room);
 	if (!*copy)

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* A card as a device: which one a name means, what it says of itself, and its table of operations. */
+/*
+ * A card as a device: which one a name means, what it says of itself, and its table of operations.
+ */
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -25,7 +27,10 @@ static bool uuid_parse(const char *text, uint8_t uuid[16])
 	return true;
 }
 
-/* A card: its uuid names what this machine keeps of it, so that another card of the same name finds nothing. */
+/*
+ * A card: its uuid names what this machine keeps of it, so that another card of the same name finds
+ * nothing.
+ */
 int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 {
 	char path[SPECKV_PATH_BYTES], text[64] = "";
@@ -48,12 +53,14 @@ int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 	folder_close(&folder);
 	text[got > 0 ? got : 0] = 0;
 	if (uuid_parse(text, medium->uuid))
-		snprintf(medium->path, sizeof(medium->path), "%.*s/" CARDS "/%.36s", SPECKV_PATH_BYTES - 64, ctx->runtime_dir, text);
+		snprintf(medium->path, sizeof(medium->path), "%.*s/" CARDS "/%.36s",
+			SPECKV_PATH_BYTES - 64, ctx->runtime_dir, text);
 	return 0;
 }
 
 /* What the card itself says. */
-static void ask_card(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info)
+static void ask_card(struct speckv_ctx *ctx, const struct medium *medium,
+	struct speckv_device_info *info)
 {
 	struct speckv_ioc_info said = { .size = sizeof(said) };
 	struct transport *transport;
@@ -82,11 +89,14 @@ static void ask_card(struct speckv_ctx *ctx, const struct medium *medium, struct
 		snprintf(info->found, sizeof(info->found), "%s", speckv_strerror(ctx));
 	} else if (info->state == SPECKV_MEDIUM_READY) {
 		snprintf(info->found, sizeof(info->found), "%s",
-			 stopped ? speckv_strerror(ctx) : said.codec_modes ? "a card" : "a card with its factory image: flash it");
+			stopped ? speckv_strerror(ctx)
+				: said.codec_modes ? "a card"
+						   : "a card with its factory image: flash it");
 	}
 }
 
-static int card_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info)
+static int card_probe(struct speckv_ctx *ctx, const struct medium *medium,
+	struct speckv_device_info *info)
 {
 	char path[SPECKV_PATH_BYTES];
 	struct folder folder;
@@ -100,7 +110,8 @@ static int card_probe(struct speckv_ctx *ctx, const struct medium *medium, struc
 	} else if (transport_folder(ctx, medium->name, path, &folder) == 0) {
 		folder_close(&folder);
 		ask_card(ctx, medium, info); /* a folder, and no card was ever started in it */
-		info->state = info->state == SPECKV_MEDIUM_DENIED ? info->state : SPECKV_MEDIUM_OFFLINE;
+		info->state = info->state == SPECKV_MEDIUM_DENIED ? info->state
+								  : SPECKV_MEDIUM_OFFLINE;
 	} else {
 		snprintf(info->found, sizeof(info->found), "%s", speckv_strerror(ctx));
 	}
@@ -111,7 +122,9 @@ static uint64_t card_room(struct speckv_device *dev)
 {
 	struct speckv_identify identity;
 
-	return dev->managed && card_identify(dev->managed, &identity) == 0 ? identity.memory_free_bytes : UINT64_MAX;
+	return dev->managed && card_identify(dev->managed, &identity) == 0
+		? identity.memory_free_bytes
+		: UINT64_MAX;
 }
 
 struct said {
@@ -121,7 +134,8 @@ struct said {
 
 static int test_said(const struct speckv_log_header *header, const void *entry, void *arg)
 {
-	static const char *const names[SPECKV_TESTS] = { "card memory", "card DMA", "card codec", "card translation", "card predictor", "card flash" };
+	static const char *const names[SPECKV_TESTS] = { "card memory", "card DMA", "card codec",
+		"card translation", "card predictor", "card flash" };
 	struct speckv_selftest_step step = { 0 };
 	struct speckv_log_test test;
 	struct said *said = arg;
@@ -129,7 +143,8 @@ static int test_said(const struct speckv_log_header *header, const void *entry, 
 
 	memcpy(&test, entry, sizeof(test));
 	number = test.test ? (unsigned int)__builtin_ctz(test.test) : SPECKV_TESTS;
-	snprintf(step.name, sizeof(step.name), "%s", number < SPECKV_TESTS ? names[number] : "card");
+	snprintf(step.name, sizeof(step.name), "%s",
+		number < SPECKV_TESTS ? names[number] : "card");
 	snprintf(step.detail, sizeof(step.detail), "%.*s", (int)sizeof(test.text), test.text);
 	step.result = status_errno((uint16_t)test.status);
 	step.elapsed_ns = test.elapsed_ns;
@@ -139,7 +154,8 @@ static int test_said(const struct speckv_log_header *header, const void *entry, 
 /* The card's own tests; only who may manage it may ask for them. */
 static void card_selftest(struct speckv_device *dev, speckv_selftest_cb step, void *arg)
 {
-	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SELF_TEST, .value = (1u << SPECKV_TESTS) - 1 };
+	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SELF_TEST,
+		.value = (1u << SPECKV_TESTS) - 1 };
 	struct said said = { step, arg };
 	uint64_t start = clock_ns();
 	struct card_admin *admin;

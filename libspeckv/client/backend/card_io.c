@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * The connection of this process to a card, for one pool. It is made when it is first needed and anew when it broke. It has a few lanes, each
- * a queue pair with buffers of its own, so that threads do not wait for each other; the last lane is for commands that are given while a lane
- * is held.
+ * The connection of this process to a card, for one pool. It is made when it is first needed and
+ * anew when it broke. It has a few lanes, each a queue pair with buffers of its own, so that
+ * threads do not wait for each other; the last lane is for commands that are given while a lane is
+ * held.
  */
 #include <stdlib.h>
 
@@ -46,7 +47,10 @@ static void disconnect(struct card_io *io)
 	}
 }
 
-/* In a forked child another thread may have been anywhere in here: the guards have closed what is shared, and the rest is left alone. */
+/*
+ * In a forked child another thread may have been anywhere in here: the guards have closed what is
+ * shared, and the rest is left alone.
+ */
 void card_io_close(struct region *r, bool child)
 {
 	struct card_io *io = r->io;
@@ -64,34 +68,39 @@ void card_io_close(struct region *r, bool child)
 	r->io = NULL;
 }
 
-/* ---- connecting ------------------------------------------------------------------------------------------------------ */
+/* ---- connecting ----------------------------------------------------------------------------- */
 
 static int granted(struct card_io *io)
 {
 	struct region *r = io->region;
-	struct speckv_ioc_pool call = { .size = sizeof(call), .flags = SPECKV_RIGHT_READ | (r->writable ? SPECKV_RIGHT_WRITE : 0) };
+	struct speckv_ioc_pool call = { .size = sizeof(call),
+		.flags = SPECKV_RIGHT_READ | (r->writable ? SPECKV_RIGHT_WRITE : 0) };
 	struct speckv_ioc_info info = { .size = sizeof(info) };
 	int rc;
 
 	memcpy(call.uuid, r->fixed.uuid, sizeof(call.uuid));
 	rc = io->transport->ops->driver(io->transport, SPECKV_IOC_INFO, &info, sizeof(info));
-	if (!rc && memcmp(info.uuid, r->dev->uuid, sizeof(info.uuid)) != 0) /* another card of that name */
+	/* another card of that name */
+	if (!rc && memcmp(info.uuid, r->dev->uuid, sizeof(info.uuid)) != 0)
 		rc = -ESTALE;
 	if (!rc)
-		rc = io->transport->ops->driver(io->transport, SPECKV_IOC_POOL_OPEN, &call, sizeof(call));
+		rc = io->transport->ops->driver(io->transport, SPECKV_IOC_POOL_OPEN, &call,
+			sizeof(call));
 	if (rc)
 		return rc;
 	if (call.generation != r->fixed.generation || call.page_bytes != r->page_bytes)
 		return -ESTALE;
 	io->pool = (uint16_t)call.pool;
-	io->modes = info.codec_modes & ~speckv_codec_calibrated_modes(); /* it cannot be given a calibration */
+	/* it cannot be given a calibration */
+	io->modes = info.codec_modes & ~speckv_codec_calibrated_modes();
 	return 0;
 }
 
 static int connect_card(struct card_io *io)
 {
 	struct region *r = io->region;
-	uint64_t most = speckv_frame_max_bytes(&r->fixed.geometry, SPECKV_CODEC_RAW), other = speckv_frame_max_bytes(&r->fixed.geometry, r->fixed.codec);
+	uint64_t most = speckv_frame_max_bytes(&r->fixed.geometry, SPECKV_CODEC_RAW),
+		 other = speckv_frame_max_bytes(&r->fixed.geometry, r->fixed.codec);
 	uint64_t depth;
 	int rc;
 
@@ -103,7 +112,8 @@ static int connect_card(struct card_io *io)
 	depth = ARENA_MOST / CARD_LANES / io->slot_bytes;
 	io->depth = depth > READS_MOST ? READS_MOST : depth < 2 ? 2 : (unsigned int)depth;
 	io->tried_ns = clock_ns();
-	rc = card_dial(r->dev->ctx, r->dev->medium.name, TRANSPORT_IO, CARD_LANES * (io->depth * io->slot_bytes + RINGS_BYTES), &io->transport);
+	rc = card_dial(r->dev->ctx, r->dev->medium.name, TRANSPORT_IO,
+		CARD_LANES * (io->depth * io->slot_bytes + RINGS_BYTES), &io->transport);
 	if (rc) {
 		io->transport = NULL;
 		io->error = rc == -EACCES ? rc : -ENODEV;
@@ -116,11 +126,13 @@ static int connect_card(struct card_io *io)
 	}
 	rc = granted(io);
 	if (rc == -EACCES)
-		fail(r->dev->ctx, rc, "pool %s: the card gives this user no such right to it; 'speckvctl pool set %s %s --owner or --mode' changes that", r->fixed.name,
-		     r->dev->medium.name, r->fixed.name);
+		fail(r->dev->ctx, rc,
+			"pool %s: the card gives this user no such right to it; 'speckvctl pool set %s %s --owner or --mode' changes that",
+			r->fixed.name, r->dev->medium.name, r->fixed.name);
 	else if (rc)
-		fail(r->dev->ctx, rc, "pool %s: %s has no such pool (any more); 'speckvctl pool list %s' shows what it has", r->fixed.name, r->dev->medium.name,
-		     r->dev->medium.name);
+		fail(r->dev->ctx, rc,
+			"pool %s: %s has no such pool (any more); 'speckvctl pool list %s' shows what it has",
+			r->fixed.name, r->dev->medium.name, r->dev->medium.name);
 	if (rc)
 		disconnect(io);
 	io->error = !rc || rc == -EACCES ? rc : -ENODEV;
@@ -137,14 +149,17 @@ static int open_lane(struct card_io *io, struct lane *lane)
 		return 0;
 	pthread_mutex_lock(&io->opening);
 	rc = queue_open_io(&lane->queue, t, number, LANE_LOG2, 2);
-	lane->identities = rc ? NULL : transport_take(t, READS_MOST * sizeof(*lane->identities), 4096);
+	lane->identities = rc ? NULL
+			      : transport_take(t, READS_MOST * sizeof(*lane->identities), 4096);
 	lane->data = rc ? NULL : transport_take(t, io->depth * io->slot_bytes, 4096);
 	if (!rc && (!lane->identities || !lane->data))
 		rc = -ENOMEM;
 	if (!rc)
-		rc = queue_register(&lane->queue, 0, lane->data, io->depth * io->slot_bytes, SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES);
+		rc = queue_register(&lane->queue, 0, lane->data, io->depth * io->slot_bytes,
+			SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES);
 	if (!rc)
-		rc = queue_register(&lane->queue, 1, lane->identities, 4096, SPECKV_BUFFER_CARD_READS);
+		rc = queue_register(&lane->queue, 1, lane->identities, 4096,
+			SPECKV_BUFFER_CARD_READS);
 	if (rc)
 		lane->queue.transport = NULL;
 	pthread_mutex_unlock(&io->opening);
@@ -212,14 +227,15 @@ void lane_leave(struct card_io *io, struct lane *lane)
 	pthread_rwlock_unlock(&io->use);
 }
 
-/* ---- commands -------------------------------------------------------------------------------------------------------- */
+/* ---- commands ------------------------------------------------------------------------------- */
 
 int lane_submit(struct lane *lane, unsigned int slot, void *entry)
 {
 	struct speckv_sqe *sqe = entry;
 	struct slot *s = &lane->slots[slot];
 
-	*s = (struct slot){ .id = (uint16_t)(lane->next++ % 2047u * READS_MOST + slot), .busy = true };
+	*s = (struct slot){ .id = (uint16_t)(lane->next++ % 2047u * READS_MOST + slot),
+		.busy = true };
 	sqe->command_id = s->id;
 	queue_put(&lane->queue, sqe);
 	return queue_ring(&lane->queue);
@@ -256,7 +272,8 @@ int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot)
 			return -ENODEV;
 		}
 		s = &lane->slots[done.command_id % READS_MOST];
-		if (done.command_id == SPECKV_EVENT_COMMAND_ID || !s->busy || s->done || s->id != done.command_id) {
+		if (done.command_id == SPECKV_EVENT_COMMAND_ID || !s->busy || s->done ||
+			s->id != done.command_id) {
 			if (patient(&until))
 				continue;
 			store_release(&io->broken, true); /* there may be no end of them */
@@ -268,7 +285,10 @@ int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot)
 	}
 	lane->slots[slot].busy = false;
 	switch (lane->slots[slot].status) {
-	/* None of these says anything of the block: taken for a bad one, it would be dropped while sound. */
+	/*
+	 * None of these says anything of the block: taken for a bad one, it would be dropped while
+	 * sound.
+	 */
 	case SPECKV_STATUS_DENIED: /* the rights of a function go with a reset of the card */
 	case SPECKV_STATUS_ABORTED:
 	case SPECKV_STATUS_NOT_READY:
@@ -283,11 +303,13 @@ int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot)
 		return -ENODEV;
 	default:
 		rc = status_errno(lane->slots[slot].status);
-		return rc == -EIO ? -EHWPOISON : rc; /* uncorrectable memory, or what this build does not know */
+		/* uncorrectable memory, or what this build does not know */
+		return rc == -EIO ? -EHWPOISON : rc;
 	}
 }
 
-int lane_call(struct card_io *io, struct lane *lane, unsigned int slot, void *entry, uint64_t *result)
+int lane_call(struct card_io *io, struct lane *lane, unsigned int slot, void *entry,
+	uint64_t *result)
 {
 	int rc = lane_submit(lane, slot, entry);
 

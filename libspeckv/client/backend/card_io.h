@@ -11,7 +11,7 @@
 struct lane {
 	pthread_mutex_t lock;
 	struct queue queue; /* .transport NULL: not open */
-	uint8_t *data;      /* READS_MOST slots */
+	uint8_t *data; /* READS_MOST slots */
 	struct speckv_block_identity *identities;
 	uint16_t next;
 	struct slot {
@@ -45,9 +45,13 @@ int card_io_enter(struct card_io *io);
 int lane_enter(struct card_io *io, bool nested, struct lane **out);
 void lane_leave(struct card_io *io, struct lane *lane);
 int lane_submit(struct lane *lane, unsigned int slot, void *entry);
-/* Wait for the answer to a slot's command. -ENODEV: there will be none. -EHWPOISON: memory went bad. Others: the status's. */
+/*
+ * Wait for the answer to a slot's command. -ENODEV: there will be none. -EHWPOISON: memory went
+ * bad. Others: the status's.
+ */
 int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot);
 /* Submit and collect. */
-int lane_call(struct card_io *io, struct lane *lane, unsigned int slot, void *entry, uint64_t *result);
+int lane_call(struct card_io *io, struct lane *lane, unsigned int slot, void *entry,
+	uint64_t *result);
 
 #endif

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Pools of a card. The card is the truth about which there are and what lies in them; what this machine keeps of it in the runtime folder
- * (a table of pools, and each pool's index) is made anew from the card whenever it does not agree with it.
+ * Pools of a card. The card is the truth about which there are and what lies in them; what this
+ * machine keeps of it in the runtime folder (a table of pools, and each pool's index) is made anew
+ * from the card whenever it does not agree with it.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -21,7 +22,8 @@ static int list_one(const struct speckv_log_header *header, const void *entry, v
 
 	(void)header;
 	memcpy(pool, entry, sizeof(*pool));
-	list->count += list->count < LAY_POOLS && memchr(pool->name, 0, sizeof(pool->name)) && name_ok(pool->name);
+	list->count += list->count < LAY_POOLS && memchr(pool->name, 0, sizeof(pool->name)) &&
+		name_ok(pool->name);
 	return list->count == LAY_POOLS;
 }
 
@@ -43,9 +45,12 @@ static struct speckv_pool_description *listed(struct listing *list, const uint8_
 }
 
 /* RESIZE_POOL, DELETE_POOL of the pool of a record. -ENOENT: the card has no such pool. */
-static int pool_command(struct speckv_device *dev, uint8_t opcode, uint8_t flags, const uint8_t uuid[16], uint64_t capacity_bytes)
+static int pool_command(struct speckv_device *dev, uint8_t opcode, uint8_t flags,
+	const uint8_t uuid[16], uint64_t capacity_bytes)
 {
-	struct speckv_cmd_pool command = { .opcode = opcode, .flags = flags, .capacity_bytes = capacity_bytes };
+	struct speckv_cmd_pool command = {
+		.opcode = opcode, .flags = flags, .capacity_bytes = capacity_bytes
+	};
 	struct listing *list = malloc(sizeof(*list));
 	struct speckv_pool_description *pool;
 	int rc = list ? list_pools(dev, list) : -ENOMEM;
@@ -54,7 +59,9 @@ static int pool_command(struct speckv_device *dev, uint8_t opcode, uint8_t flags
 		pool = listed(list, uuid);
 		command.pool = pool ? pool->pool : 0;
 		memcpy(command.uuid, uuid, sizeof(command.uuid));
-		rc = !pool ? -ENOENT : card_admin_call(dev->managed, &command, NULL, 0, NULL, 0, 60000000000ull, NULL);
+		rc = !pool ? -ENOENT
+			   : card_admin_call(dev->managed, &command, NULL, 0, NULL, 0,
+				     60000000000ull, NULL);
 	}
 	free(list);
 	return rc;
@@ -67,7 +74,10 @@ int card_pool_delete(struct speckv_device *dev, const uint8_t uuid[16])
 	return rc == -ENOENT ? 0 : rc;
 }
 
-/* A card refused a pool of `bytes`, `more` of them new: for lack of its memory, or of memory behind an emulated one. */
+/*
+ * A card refused a pool of `bytes`, `more` of them new: for lack of its memory, or of memory behind
+ * an emulated one.
+ */
 static int card_full(struct speckv_device *dev, const char *name, uint64_t bytes, uint64_t more)
 {
 	struct medium behind = dev->medium;
@@ -77,33 +87,46 @@ static int card_full(struct speckv_device *dev, const char *name, uint64_t bytes
 
 	if (card_identify(dev->managed, &identity) != 0)
 		return -ENOSPC;
-	if (more > identity.memory_free_bytes || transport_folder(dev->ctx, dev->medium.name, behind.path, &folder) != 0)
-		return fail(dev->ctx, -ENOSPC, "pool %s needs %s and its tables, and %s has %s free (%llu bytes); ask for less, or shrink another pool", name,
-			    human(size, bytes), dev->medium.name, human(room, identity.memory_free_bytes), (unsigned long long)identity.memory_free_bytes);
+	if (more > identity.memory_free_bytes ||
+		transport_folder(dev->ctx, dev->medium.name, behind.path, &folder) != 0)
+		return fail(dev->ctx, -ENOSPC,
+			"pool %s needs %s and its tables, and %s has %s free (%llu bytes); ask for less, or shrink another pool",
+			name, human(size, bytes), dev->medium.name,
+			human(room, identity.memory_free_bytes),
+			(unsigned long long)identity.memory_free_bytes);
 	folder_close(&folder);
-	return fail(dev->ctx, -ENOSPC, "pool %s needs %s, and %s, where the memory of %s lies, has %s free: make room there, or ask for less", name,
-		    human(size, bytes), behind.path, dev->medium.name, human(room, medium_available(&behind)));
+	return fail(dev->ctx, -ENOSPC,
+		"pool %s needs %s, and %s, where the memory of %s lies, has %s free: make room there, or ask for less",
+		name, human(size, bytes), behind.path, dev->medium.name,
+		human(room, medium_available(&behind)));
 }
 
-int card_pool_resize(struct speckv_device *dev, const struct lay_pool_record *record, uint64_t capacity_bytes, bool dry_run)
+int card_pool_resize(struct speckv_device *dev, const struct lay_pool_record *record,
+	uint64_t capacity_bytes, bool dry_run)
 {
-	int rc = pool_command(dev, SPECKV_ADMIN_RESIZE_POOL, dry_run ? SPECKV_POOL_DRY_RUN : 0, record->uuid, capacity_bytes);
+	int rc = pool_command(dev, SPECKV_ADMIN_RESIZE_POOL, dry_run ? SPECKV_POOL_DRY_RUN : 0,
+		record->uuid, capacity_bytes);
 
 	if (rc == -ENOSPC)
 		return card_full(dev, record->name, capacity_bytes,
-				 capacity_bytes > record->capacity_bytes ? capacity_bytes - record->capacity_bytes : 0);
+			capacity_bytes > record->capacity_bytes
+				? capacity_bytes - record->capacity_bytes
+				: 0);
 	return rc == -EALREADY ? 0 : rc;
 }
 
 static int set_feature(struct speckv_device *dev, uint16_t pool, uint16_t feature, uint64_t value)
 {
-	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SET_FEATURE, .pool = pool, .feature = feature, .value = value };
+	struct speckv_cmd_value command = {
+		.opcode = SPECKV_ADMIN_SET_FEATURE, .pool = pool, .feature = feature, .value = value
+	};
 	int rc = card_admin_call(dev->managed, &command, NULL, 0, NULL, 0, 0, NULL);
 
 	return rc == -EALREADY ? 0 : rc;
 }
 
-int card_pool_owner(struct speckv_device *dev, const struct lay_pool_record *record, uint32_t uid, uint32_t gid, uint32_t mode)
+int card_pool_owner(struct speckv_device *dev, const struct lay_pool_record *record, uint32_t uid,
+	uint32_t gid, uint32_t mode)
 {
 	struct listing *list = malloc(sizeof(*list));
 	struct speckv_pool_description *pool = NULL;
@@ -112,21 +135,30 @@ int card_pool_owner(struct speckv_device *dev, const struct lay_pool_record *rec
 	if (!rc)
 		pool = listed(list, record->uuid);
 	if (!rc && !pool)
-		rc = fail(dev->ctx, -ENOENT, "%s has no pool %s any more", dev->medium.name, record->name);
+		rc = fail(dev->ctx, -ENOENT, "%s has no pool %s any more", dev->medium.name,
+			record->name);
 	if (!rc && (pool->uid != uid || pool->gid != gid))
-		rc = set_feature(dev, pool->pool, SPECKV_FEATURE_POOL_OWNER, (uint64_t)gid << 32 | uid);
+		rc = set_feature(dev, pool->pool, SPECKV_FEATURE_POOL_OWNER,
+			(uint64_t)gid << 32 | uid);
 	if (!rc && pool->mode != mode)
 		rc = set_feature(dev, pool->pool, SPECKV_FEATURE_POOL_MODE, mode);
 	free(list);
 	return rc;
 }
 
-int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config, const struct region_plan *plan, struct lay_pool_record *record)
+int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config,
+	const struct region_plan *plan, struct lay_pool_record *record)
 {
 	struct speckv_cmd_data command = { .opcode = SPECKV_ADMIN_CREATE_POOL };
-	struct speckv_pool_description d = { .capacity_bytes = plan->capacity_bytes, .max_bytes = plan->max_bytes, .page_bytes = plan->page_bytes,
-					     .codec = config->codec, .eviction = config->eviction, .uid = config->uid, .gid = config->gid,
-					     .mode = config->mode, .pool_flags = config->single_tenant ? SPECKV_POOL_FLAG_SINGLE_TENANT : 0 };
+	struct speckv_pool_description d = { .capacity_bytes = plan->capacity_bytes,
+		.max_bytes = plan->max_bytes,
+		.page_bytes = plan->page_bytes,
+		.codec = config->codec,
+		.eviction = config->eviction,
+		.uid = config->uid,
+		.gid = config->gid,
+		.mode = config->mode,
+		.pool_flags = config->single_tenant ? SPECKV_POOL_FLAG_SINGLE_TENANT : 0 };
 	struct listing *list = malloc(sizeof(*list));
 	struct speckv_pool_description *made;
 	int rc;
@@ -143,7 +175,8 @@ int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config 
 		rc = list_pools(dev, list);
 	made = rc ? NULL : listed(list, d.uuid);
 	if (!rc && !made)
-		rc = fail(dev->ctx, -EIO, "%s made pool %s and does not list it", dev->medium.name, record->name);
+		rc = fail(dev->ctx, -EIO, "%s made pool %s and does not list it", dev->medium.name,
+			record->name);
 	if (made) {
 		record->generation = made->generation;
 		record->created_ns = made->created_ns;
@@ -152,18 +185,21 @@ int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config 
 	return rc;
 }
 
-/* ---- the index from the card's blocks ---------------------------------------------------------------------------------- */
+/* ---- the index from the card's blocks ------------------------------------------------------- */
 
 /* Enter a block of the card that the page map has room for. */
 static bool enter_block(struct region *r, const struct speckv_log_block *block, uint32_t tenant)
 {
-	uint64_t page = block->address >> r->page_shift, pages = region_pages(r), need = ((uint64_t)block->bytes + r->page_bytes - 1) >> r->page_shift;
-	struct run run = { .page = page, .generation = block->generation, .pages = (uint32_t)(need < r->min_run ? r->min_run : need) };
+	uint64_t page = block->address >> r->page_shift, pages = region_pages(r),
+		 need = ((uint64_t)block->bytes + r->page_bytes - 1) >> r->page_shift;
+	struct run run = { .page = page,
+		.generation = block->generation,
+		.pages = (uint32_t)(need < r->min_run ? r->min_run : need) };
 	struct speckv_key key;
 	struct block_ref found;
 
-	if (block->address & (r->page_bytes - 1) || page >= pages || need > LAY_RUN_MAX || run.pages > pages - page || !run.generation ||
-	    run.generation > LAY_GENERATION_MASK)
+	if (block->address & (r->page_bytes - 1) || page >= pages || need > LAY_RUN_MAX ||
+		run.pages > pages - page || !run.generation || run.generation > LAY_GENERATION_MASK)
 		return false;
 	for (uint32_t i = 0; i < run.pages; i++)
 		if (load_acquire(&r->page_map[page + i]) != LAY_FREE)
@@ -171,8 +207,10 @@ static bool enter_block(struct region *r, const struct speckv_log_block *block, 
 	memcpy(key.bytes, block->key, sizeof(key.bytes));
 	if (index_find(r, &key, &found))
 		return false; /* a twin: one of them is enough */
-	index_fill(r, &run, &key, block->first_position, block->bytes, (uint32_t)r->fixed.block_bytes, tenant,
-		   use_seen(r, block->used_ns)); /* the card's own order of uses: the pool's goes on from it */
+	index_fill(r, &run, &key, block->first_position, block->bytes,
+		(uint32_t)r->fixed.block_bytes, tenant,
+		/* the card's own order of uses: the pool's goes on from it */
+		use_seen(r, block->used_ns));
 	for (uint32_t i = run.pages; --i > 0;)
 		store_release(&r->page_map[page + i], lay_word(LAY_CONT, i, run.generation));
 	store_release(&r->page_map[page], lay_word(LAY_HEAD, run.pages, run.generation));
@@ -195,22 +233,29 @@ static int card_rebuild(struct region *r, uint16_t number, uint64_t *kept, uint6
 	for (uint64_t p = 0; p < region_pages(r); p++)
 		store_release(&r->page_map[p], LAY_FREE);
 	while (!rc) {
-		struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG, .log = SPECKV_LOG_BLOCKS, .pool = number, .after = after };
+		struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG,
+			.log = SPECKV_LOG_BLOCKS,
+			.pool = number,
+			.after = after };
 		struct speckv_log_header header;
 
-		rc = card_admin_call(dev->managed, &command, NULL, 0, page, CARD_DATA_BYTES, 60000000000ull, NULL);
+		rc = card_admin_call(dev->managed, &command, NULL, 0, page, CARD_DATA_BYTES,
+			60000000000ull, NULL);
 		if (rc)
 			break;
 		memcpy(&header, page, sizeof(header));
-		if (header.entries && (header.entry_bytes < sizeof(struct speckv_log_block) ||
-				       header.entries > (CARD_DATA_BYTES - sizeof(header)) / header.entry_bytes)) {
+		if (header.entries &&
+			(header.entry_bytes < sizeof(struct speckv_log_block) ||
+				header.entries >
+					(CARD_DATA_BYTES - sizeof(header)) / header.entry_bytes)) {
 			rc = fail(dev->ctx, -EBADMSG, "%s: malformed log page", dev->medium.name);
 			break;
 		}
 		for (uint32_t i = 0; i < header.entries; i++) {
 			struct speckv_log_block block;
 
-			memcpy(&block, page + sizeof(header) + (size_t)i * header.entry_bytes, sizeof(block));
+			memcpy(&block, page + sizeof(header) + (size_t)i * header.entry_bytes,
+				sizeof(block));
 			if (enter_block(r, &block, tenant))
 				++*kept;
 			else
@@ -228,12 +273,22 @@ static int card_rebuild(struct region *r, uint16_t number, uint64_t *kept, uint6
 	return rc;
 }
 
-/* A pool that the card has and this machine knows nothing of: made by another one, or before the last reboot. */
+/*
+ * A pool that the card has and this machine knows nothing of: made by another one, or before the
+ * last reboot.
+ */
 static int adopt(struct speckv_device *dev, const struct speckv_pool_description *d)
 {
-	struct speckv_pool_config config = { .capacity_bytes = d->capacity_bytes, .max_bytes = d->max_bytes, .quota_bytes = d->quota_bytes, .codec = d->codec,
-					     .eviction = d->eviction, .page_bytes = d->page_bytes, .uid = d->uid, .gid = d->gid, .mode = d->mode,
-					     .single_tenant = d->pool_flags & SPECKV_POOL_FLAG_SINGLE_TENANT };
+	struct speckv_pool_config config = { .capacity_bytes = d->capacity_bytes,
+		.max_bytes = d->max_bytes,
+		.quota_bytes = d->quota_bytes,
+		.codec = d->codec,
+		.eviction = d->eviction,
+		.page_bytes = d->page_bytes,
+		.uid = d->uid,
+		.gid = d->gid,
+		.mode = d->mode,
+		.single_tenant = d->pool_flags & SPECKV_POOL_FLAG_SINGLE_TENANT };
 	struct lay_pool_record *record = NULL;
 	uint64_t kept = 0, lost = 0;
 	struct region_plan plan;
@@ -244,7 +299,8 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 		if (load_acquire(&dev->table->pools[i].state) == 0)
 			number = i;
 	if (number < 0)
-		return fail(dev->ctx, -ENOSPC, "%s has more pools than this machine can keep", dev->medium.name);
+		return fail(dev->ctx, -ENOSPC, "%s has more pools than this machine can keep",
+			dev->medium.name);
 	record = &dev->table->pools[number];
 	memcpy(&config.geometry, &d->shape, sizeof(config.geometry));
 	memcpy(config.name, d->name, sizeof(config.name));
@@ -252,7 +308,9 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 	config.max_bytes = config.max_bytes ? config.max_bytes : config.capacity_bytes;
 	rc = region_plan(dev->ctx, &config, true, &plan);
 	if (!rc && (plan.capacity_bytes != d->capacity_bytes || plan.max_bytes != config.max_bytes))
-		rc = fail(dev->ctx, -EOPNOTSUPP, "pool %s of %s has a size that this build does not make", d->name, dev->medium.name);
+		rc = fail(dev->ctx, -EOPNOTSUPP,
+			"pool %s of %s has a size that this build does not make", d->name,
+			dev->medium.name);
 	if (rc)
 		return rc;
 	memset((void *)record, 0, sizeof(*record));
@@ -270,15 +328,17 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 	rc = region_make(dev, record, &config, &plan);
 	if (rc)
 		return rc;
-	store_release(&record->state, SPECKV_POOL_ACTIVE); /* device_find() looks for it; others wait for the manager's lock, or find a miss */
+	/* device_find() looks for it; others wait for the manager's lock, or find a miss */
+	store_release(&record->state, SPECKV_POOL_ACTIVE);
 	rc = region_open(dev, record->name, true, &region);
 	if (!rc) {
 		rc = card_rebuild(&region, d->pool, &kept, &lost);
 		region_close(&region);
 	}
 	if (!rc && (kept || lost))
-		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_INFO, "pool %.40s taken over from the card: %llu blocks, %llu of no use", record->name,
-			     (unsigned long long)kept, (unsigned long long)lost);
+		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_INFO,
+			"pool %.40s taken over from the card: %llu blocks, %llu of no use",
+			record->name, (unsigned long long)kept, (unsigned long long)lost);
 	return rc;
 }
 
@@ -286,7 +346,8 @@ static void forget(struct speckv_device *dev, struct lay_pool_record *record)
 {
 	store_release(&record->state, SPECKV_POOL_DESTROYING);
 	region_remove(dev, record, false);
-	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "pool %.63s is not on the card any more: forgotten here too", record->name);
+	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,
+		"pool %.63s is not on the card any more: forgotten here too", record->name);
 	store_release(&record->state, 0);
 }
 
@@ -300,7 +361,9 @@ int card_manage(struct speckv_device *dev, bool inspect)
 	if (rc || inspect)
 		return rc;
 	if (memcmp(card_identity(admin)->uuid, dev->uuid, sizeof(dev->uuid)) != 0) {
-		rc = fail(dev->ctx, -ESTALE, "%s is another card than the one that was opened here: open the device again", dev->medium.name);
+		rc = fail(dev->ctx, -ESTALE,
+			"%s is another card than the one that was opened here: open the device again",
+			dev->medium.name);
 		card_unmanage(dev);
 		return rc;
 	}
@@ -317,15 +380,19 @@ int card_manage(struct speckv_device *dev, bool inspect)
 			pool->pool = 0;
 			continue;
 		}
-		if (pool && (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING)) { /* its manager died: device.c ends it here */
+		if (pool && (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING)) {
+			/* its manager died: device.c ends it here */
 			rc = card_pool_delete(dev, record->uuid);
 			pool->pool = 0;
-		} else if (!pool && state == SPECKV_POOL_DESTROYING) { /* its manager died, and had told the card */
+		} else if (!pool && state == SPECKV_POOL_DESTROYING) {
+			/* its manager died, and had told the card */
 			forget(dev, record);
-		} else if (state == SPECKV_POOL_ACTIVE && (!pool || (pool->generation != record->generation))) {
+		} else if (state == SPECKV_POOL_ACTIVE &&
+			(!pool || (pool->generation != record->generation))) {
 			forget(dev, record);
 		} else if (pool) {
-			if (state == SPECKV_POOL_ACTIVE && pool->capacity_bytes != record->capacity_bytes)
+			if (state == SPECKV_POOL_ACTIVE &&
+				pool->capacity_bytes != record->capacity_bytes)
 				card_pool_resize(dev, record, record->capacity_bytes, false);
 			pool->pool = 0; /* known */
 		}

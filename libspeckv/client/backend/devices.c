@@ -12,7 +12,8 @@ int device_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium
 	return rc;
 }
 
-int device_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info)
+int device_probe(struct speckv_ctx *ctx, const struct medium *medium,
+	struct speckv_device_info *info)
 {
 	return medium->backend->probe(ctx, medium, info);
 }

@@ -16,23 +16,30 @@ static void mapped_close(struct region *r, bool child)
 {
 }
 
-static int mapped_write(struct region *r, const struct run *run, unsigned int codec, const struct speckv_frame_identity *identity, const void *raw,
-			uint64_t bytes, bool verify, uint64_t *frame_bytes)
+static int mapped_write(struct region *r, const struct run *run, unsigned int codec,
+	const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes, bool verify,
+	uint64_t *frame_bytes)
 {
 	uint8_t *frame = bytes_at(r, run->page);
-	int rc = frame_encode(r, codec, identity, raw, bytes, frame, (uint64_t)run->pages << r->page_shift, frame_bytes);
+	int rc = frame_encode(r, codec, identity, raw, bytes, frame,
+		(uint64_t)run->pages << r->page_shift, frame_bytes);
 
 	if (!rc && verify)
 		rc = speckv_frame_verify(frame, *frame_bytes);
 	return rc ? rc : region_flush(r, frame, *frame_bytes);
 }
 
-static int mapped_read(struct region *r, const struct speckv_key *key, const struct block_ref *found, struct layers layers, bool ahead, void *raw, uint64_t bytes)
+static int mapped_read(struct region *r, const struct speckv_key *key,
+	const struct block_ref *found, struct layers layers, bool ahead, void *raw, uint64_t bytes)
 {
-	return frame_decode(r, key, found, bytes_at(r, found->page), (uint64_t)found->pages << r->page_shift, layers, raw, bytes);
+	return frame_decode(r, key, found, bytes_at(r, found->page),
+		(uint64_t)found->pages << r->page_shift, layers, raw, bytes);
 }
 
-/* GCC takes a function that only prefetches for one without effect, and deletes calls of it: these two are inlined always. */
+/*
+ * GCC takes a function that only prefetches for one without effect, and deletes calls of it: these
+ * two are inlined always.
+ */
 #define PREFETCHING static inline __attribute__((always_inline))
 
 /* The first lines of a frame: its header and section table would otherwise be waited for. */
@@ -45,12 +52,14 @@ PREFETCHING void prefetch_frame(struct region *r, const struct block_ref *found)
 }
 
 /*
- * A line of every page of a frame, for the sake of the translation: frames lie scattered, and walks of the page table that start together,
- * well before the copy, overlap, where the copy itself would wait for one after the other.
+ * A line of every page of a frame, for the sake of the translation: frames lie scattered, and walks
+ * of the page table that start together, well before the copy, overlap, where the copy itself would
+ * wait for one after the other.
  */
 PREFETCHING void prefetch_pages(struct region *r, const struct block_ref *found)
 {
-	enum { PAGE = 4096, MOST = 17 * PAGE }; /* of a whole group no more than the second-level TLBs hold */
+	/* of a whole group no more than the second-level TLBs hold */
+	enum { PAGE = 4096, MOST = 17 * PAGE };
 	const uint8_t *at = bytes_at(r, found->page);
 	uint64_t bytes = (uint64_t)found->pages << r->page_shift;
 
@@ -58,7 +67,8 @@ PREFETCHING void prefetch_pages(struct region *r, const struct block_ref *found)
 		__builtin_prefetch(at + offset);
 }
 
-static unsigned int mapped_reads_begin(struct region *r, struct reads *reads, const struct block_ref *found, const uint8_t *present, size_t n)
+static unsigned int mapped_reads_begin(struct region *r, struct reads *reads,
+	const struct block_ref *found, const uint8_t *present, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if (present[i])
@@ -67,13 +77,14 @@ static unsigned int mapped_reads_begin(struct region *r, struct reads *reads, co
 	return reads->depth = 2; /* the header of the next frame while one is decoded */
 }
 
-static void mapped_read_start(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers)
+static void mapped_read_start(struct reads *reads, unsigned int slot, const struct speckv_key *key,
+	const struct block_ref *found, struct layers layers)
 {
 	prefetch_frame(reads->region, found);
 }
 
-static int mapped_read_take(struct reads *reads, unsigned int slot, const struct speckv_key *key, const struct block_ref *found, struct layers layers, void *raw,
-			    uint64_t bytes)
+static int mapped_read_take(struct reads *reads, unsigned int slot, const struct speckv_key *key,
+	const struct block_ref *found, struct layers layers, void *raw, uint64_t bytes)
 {
 	return mapped_read(reads->region, key, found, layers, false, raw, bytes);
 }
@@ -82,7 +93,8 @@ static void mapped_reads_end(struct reads *reads)
 {
 }
 
-static int mapped_frame(struct region *r, uint64_t page, uint64_t generation, uint64_t room, const uint8_t **at, uint8_t **copy)
+static int mapped_frame(struct region *r, uint64_t page, uint64_t generation, uint64_t room,
+	const uint8_t **at, uint8_t **copy)
 {
 	*at = bytes_at(r, page); /* the frame repeats its generation */
 	*copy = NULL;
@@ -90,7 +102,8 @@ static int mapped_frame(struct region *r, uint64_t page, uint64_t generation, ui
 }
 
 /* The copy's header says where it lies. */
-static int mapped_copy(struct region *r, const struct speckv_key *key, const struct block_ref *from, const struct run *to)
+static int mapped_copy(struct region *r, const struct speckv_key *key, const struct block_ref *from,
+	const struct run *to)
 {
 	uint64_t room = (uint64_t)to->pages << r->page_shift;
 	struct speckv_frame_identity identity;
@@ -138,7 +151,7 @@ static const struct pool_backend mapped_pool = {
 	.clear = mapped_clear,
 };
 
-/* ---- its device: the table is all there is of it ------------------------------------------------------------------- */
+/* ---- its device: the table is all there is of it -------------------------------------------- */
 
 static int mapped_manage(struct speckv_device *dev, bool inspect)
 {
@@ -154,7 +167,8 @@ static uint64_t mapped_room(struct speckv_device *dev)
 	return UINT64_MAX;
 }
 
-static int mapped_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config, const struct region_plan *plan, struct lay_pool_record *record)
+static int mapped_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config,
+	const struct region_plan *plan, struct lay_pool_record *record)
 {
 	return 0;
 }
@@ -164,12 +178,14 @@ static int mapped_pool_delete(struct speckv_device *dev, const uint8_t uuid[16])
 	return 0;
 }
 
-static int mapped_pool_resize(struct speckv_device *dev, const struct lay_pool_record *record, uint64_t capacity_bytes, bool dry_run)
+static int mapped_pool_resize(struct speckv_device *dev, const struct lay_pool_record *record,
+	uint64_t capacity_bytes, bool dry_run)
 {
 	return 0;
 }
 
-static int mapped_pool_owner(struct speckv_device *dev, const struct lay_pool_record *record, uint32_t uid, uint32_t gid, uint32_t mode)
+static int mapped_pool_owner(struct speckv_device *dev, const struct lay_pool_record *record,
+	uint32_t uid, uint32_t gid, uint32_t mode)
 {
 	return 0;
 }

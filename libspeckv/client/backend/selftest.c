@@ -9,7 +9,8 @@
 
 #define SCRATCH (32ull << 20)
 
-int selftest_step(speckv_selftest_cb step, void *arg, const char *name, uint64_t start, int result, const char *detail)
+int selftest_step(speckv_selftest_cb step, void *arg, const char *name, uint64_t start, int result,
+	const char *detail)
 {
 	struct speckv_selftest_step done = { .result = result, .elapsed_ns = clock_ns() - start };
 
@@ -18,7 +19,10 @@ int selftest_step(speckv_selftest_cb step, void *arg, const char *name, uint64_t
 	return step(&done, arg);
 }
 
-/* The medium's own kind of memory: an unnamed file in its file system, or, for a medium of fixed size, its free part read. */
+/*
+ * The medium's own kind of memory: an unnamed file in its file system, or, for a medium of fixed
+ * size, its free part read.
+ */
 void mapped_selftest(struct speckv_device *dev, speckv_selftest_cb step, void *arg)
 {
 	uint64_t start = clock_ns(), bytes = SCRATCH, elapsed;
@@ -28,14 +32,16 @@ void mapped_selftest(struct speckv_device *dev, speckv_selftest_cb step, void *a
 	int fd, rc = 0;
 
 	if (dev->single_inode) {
-		selftest_step(step, arg, "memory", start, 0, "left alone: this medium has no room that is surely free");
+		selftest_step(step, arg, "memory", start, 0,
+			"left alone: this medium has no room that is surely free");
 		return;
 	}
 	if (dev->medium.runtime) {
 		fd = memfd_create("speckv-selftest", MFD_CLOEXEC);
 	} else {
 		snprintf(name, sizeof(name), ".speckv.%d.selftest", (int)gettid());
-		fd = openat(dev->folder.fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		fd = openat(dev->folder.fd, name,
+			O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (fd >= 0)
 			unlinkat(dev->folder.fd, name, 0);
 	}
@@ -43,7 +49,8 @@ void mapped_selftest(struct speckv_device *dev, speckv_selftest_cb step, void *a
 		rc = -errno;
 		if (fd >= 0)
 			close(fd);
-		selftest_step(step, arg, "memory", start, rc, "cannot make a scratch file beside the medium");
+		selftest_step(step, arg, "memory", start, rc,
+			"cannot make a scratch file beside the medium");
 		return;
 	}
 	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -64,6 +71,6 @@ void mapped_selftest(struct speckv_device *dev, speckv_selftest_cb step, void *a
 	munmap(map, bytes);
 	elapsed = clock_ns() - start;
 	snprintf(detail, sizeof(detail), "%s written and read twice, %s/s overall", human(a, bytes),
-		 human(b, (uint64_t)(4e9 * (double)bytes / (double)(elapsed ? elapsed : 1))));
+		human(b, (uint64_t)(4e9 * (double)bytes / (double)(elapsed ? elapsed : 1))));
 	selftest_step(step, arg, "memory", start, rc, detail);
 }

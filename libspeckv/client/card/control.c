@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* <speckv/card.h>: names of cards; the process behind an emulated card, spoken to in lines over its `control` socket. */
+/*
+ * <speckv/card.h>: names of cards; the process behind an emulated card, spoken to in lines over its
+ * `control` socket.
+ */
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -51,7 +54,8 @@ int speckv_device_is_card(const char *device)
 	return transport_scheme(device) != NULL;
 }
 
-int speckv_emu_control(struct speckv_ctx *ctx, const char *card, const char *command, char *answer, size_t bytes)
+int speckv_emu_control(struct speckv_ctx *ctx, const char *card, const char *command, char *answer,
+	size_t bytes)
 {
 	int fd, error = 0, rc;
 	char why[256] = "";

@@ -22,11 +22,16 @@ struct card_admin {
 	uint8_t *data;
 	struct fork_guard guard; /* of nothing: tells a forked child */
 	pthread_mutex_t lock;
-	int broken; /* why nothing is sent any more: an answer that is still on its way would be taken for another's */
+	/*
+	 * why nothing is sent any more: an answer that is still on its way would be taken for
+	 * another's
+	 */
+	int broken;
 	struct speckv_identify identity;
 };
 
-int card_dial(struct speckv_ctx *ctx, const char *device_name, enum transport_role role, size_t arena_bytes, struct transport **out)
+int card_dial(struct speckv_ctx *ctx, const char *device_name, enum transport_role role,
+	size_t arena_bytes, struct transport **out)
 {
 	uint32_t magic = 0, version = 0;
 	struct transport *t;
@@ -44,8 +49,9 @@ int card_dial(struct speckv_ctx *ctx, const char *device_name, enum transport_ro
 	if (rc)
 		rc = transport_unreachable(ctx, device_name, role, rc);
 	else if (version >> 16 != SPECKV_MAP_MAJOR)
-		rc = fail(ctx, -EPROTONOSUPPORT, "%s has a register map of version %u.%u; this build knows %u.x: use the release that it belongs to", device_name,
-			  version >> 16, version & 0xffff, SPECKV_MAP_MAJOR);
+		rc = fail(ctx, -EPROTONOSUPPORT,
+			"%s has a register map of version %u.%u; this build knows %u.x: use the release that it belongs to",
+			device_name, version >> 16, version & 0xffff, SPECKV_MAP_MAJOR);
 	if (rc)
 		t->ops->close(t);
 	else
@@ -55,7 +61,9 @@ int card_dial(struct speckv_ctx *ctx, const char *device_name, enum transport_ro
 
 int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transport *t)
 {
-	static const char *const causes[] = { NULL, "its memory failed", "a transfer of its own tables failed", "it was too hot", "its engine failed a check of itself" };
+	static const char *const causes[] = { NULL, "its memory failed",
+		"a transfer of its own tables failed", "it was too hot",
+		"its engine failed a check of itself" };
 	uint32_t status = 0, cause = 0, temperature = 0, trip = 0;
 	char heat[64] = "", advice[ADVICE_BYTES];
 	int rc = t->ops->read32(t, offsetof(speckv_regs_t, STATUS), &status);
@@ -64,17 +72,27 @@ int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transpo
 		return 0; /* what fails otherwise is said by who meets it */
 	t->ops->read32(t, offsetof(speckv_regs_t, FATAL_CAUSE), &cause);
 	cause &= SPECKV_REGS__FATAL_CAUSE__CAUSE_bm;
-	if (cause == FATAL_THERMAL && t->ops->read32(t, offsetof(speckv_regs_t, HEALTH_TEMPERATURE), &temperature) == 0 &&
-	    t->ops->read32(t, offsetof(speckv_regs_t, HEALTH_TRIP), &trip) == 0 && trip) {
-		snprintf(heat, sizeof(heat), " (%g C now, it stops at %g C)", (int32_t)temperature / 1000.0, (int32_t)trip / 1000.0);
+	if (cause == FATAL_THERMAL &&
+		t->ops->read32(t, offsetof(speckv_regs_t, HEALTH_TEMPERATURE), &temperature) == 0 &&
+		t->ops->read32(t, offsetof(speckv_regs_t, HEALTH_TRIP), &trip) == 0 && trip) {
+		snprintf(heat, sizeof(heat), " (%g C now, it stops at %g C)",
+			(int32_t)temperature / 1000.0, (int32_t)trip / 1000.0);
 		if ((int32_t)temperature >= (int32_t)trip)
-			return fail(ctx, -EIO, "%s has stopped: it is too hot%s; let it cool, then 'speckvctl device reset %s'", device_name, heat, device_name);
+			return fail(ctx, -EIO,
+				"%s has stopped: it is too hot%s; let it cool, then 'speckvctl device reset %s'",
+				device_name, heat, device_name);
 	}
-	if (cause == FATAL_MEMORY && transport_scheme(device_name)->advise(device_name, ADVISE_RESTART, advice))
-		return fail(ctx, -EIO, "%s has stopped: its memory failed; 'speckvctl device reset %s' starts it again, or, where its file system took the memory, %s",
-			    device_name, device_name, advice);
-	return fail(ctx, -EIO, "%s has stopped: %s%s; 'speckvctl device reset %s' starts it again, 'speckvctl events %s' says more", device_name,
-		    cause < sizeof(causes) / sizeof(causes[0]) && causes[cause] ? causes[cause] : "a fatal error", heat, device_name, device_name);
+	if (cause == FATAL_MEMORY &&
+		transport_scheme(device_name)->advise(device_name, ADVISE_RESTART, advice))
+		return fail(ctx, -EIO,
+			"%s has stopped: its memory failed; 'speckvctl device reset %s' starts it again, or, where its file system took the memory, %s",
+			device_name, device_name, advice);
+	return fail(ctx, -EIO,
+		"%s has stopped: %s%s; 'speckvctl device reset %s' starts it again, 'speckvctl events %s' says more",
+		device_name,
+		cause < sizeof(causes) / sizeof(causes[0]) && causes[cause] ? causes[cause]
+									    : "a fatal error",
+		heat, device_name, device_name);
 }
 
 int card_admin_open(struct speckv_ctx *ctx, const char *device_name, struct card_admin **out)
@@ -101,7 +119,8 @@ int card_admin_open(struct speckv_ctx *ctx, const char *device_name, struct card
 
 		rc = why ? why : fail(ctx, rc, "%s does not become ready", admin->name);
 	} else if (rc) {
-		rc = fail(ctx, rc, "%s: cannot open its admin queue: %s", admin->name, strerror(-rc));
+		rc = fail(ctx, rc, "%s: cannot open its admin queue: %s", admin->name,
+			strerror(-rc));
 	}
 	admin->data = transport_take(admin->transport, CARD_DATA_BYTES, 4096);
 	if (!rc && !admin->data)
@@ -129,7 +148,9 @@ void card_admin_close(struct card_admin *admin)
 int card_admin_usable(struct card_admin *admin)
 {
 	if (fork_guard_stale(&admin->guard))
-		return fail(admin->ctx, -EOWNERDEAD, "%s was connected to before fork(): connect again in the child", admin->name);
+		return fail(admin->ctx, -EOWNERDEAD,
+			"%s was connected to before fork(): connect again in the child",
+			admin->name);
 	return 0;
 }
 
@@ -140,11 +161,12 @@ static int not_answered(const struct card_admin *admin, int rc)
 	if (rc == -ETIMEDOUT)
 		return fail(admin->ctx, rc, "%s does not answer a command", admin->name);
 	transport_scheme(admin->name)->advise(admin->name, ADVISE_LOOK, advice);
-	return fail(admin->ctx, rc == -ECONNRESET || rc == -EPROTO ? -ECONNRESET : rc, "%s went away in the middle of a command; %s", admin->name, advice);
+	return fail(admin->ctx, rc == -ECONNRESET || rc == -EPROTO ? -ECONNRESET : rc,
+		"%s went away in the middle of a command; %s", admin->name, advice);
 }
 
-int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes, void *out, size_t out_bytes, uint64_t timeout_ns,
-		   uint64_t *result, uint16_t *status)
+int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes,
+	void *out, size_t out_bytes, uint64_t timeout_ns, uint64_t *result, uint16_t *status)
 {
 	struct speckv_cmd_data command; /* every command with data has it in the same place */
 	uint16_t answered = NO_STATUS;
@@ -153,7 +175,8 @@ int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, 
 	if (status)
 		*status = NO_STATUS;
 	if (in_bytes > CARD_DATA_BYTES || out_bytes > CARD_DATA_BYTES)
-		return fail(admin->ctx, -EINVAL, "%s: a command's data has at most %u bytes", admin->name, CARD_DATA_BYTES);
+		return fail(admin->ctx, -EINVAL, "%s: a command's data has at most %u bytes",
+			admin->name, CARD_DATA_BYTES);
 	rc = card_admin_usable(admin);
 	if (rc)
 		return rc;
@@ -170,7 +193,8 @@ int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, 
 		if (in_bytes)
 			memcpy(admin->data, in, in_bytes);
 	}
-	rc = queue_call(&admin->queue, &command, timeout_ns ? timeout_ns : CARD_PATIENCE_NS, result, &answered);
+	rc = queue_call(&admin->queue, &command, timeout_ns ? timeout_ns : CARD_PATIENCE_NS, result,
+		&answered);
 	if (rc && answered == NO_STATUS)
 		admin->broken = rc;
 	else if (!rc && out_bytes)
@@ -180,13 +204,14 @@ int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, 
 		*status = answered;
 	if (rc && answered == NO_STATUS)
 		return not_answered(admin, rc);
-	if (answered == SPECKV_STATUS_NOT_READY && card_stopped(admin->ctx, admin->name, admin->transport))
+	if (answered == SPECKV_STATUS_NOT_READY &&
+		card_stopped(admin->ctx, admin->name, admin->transport))
 		return -EIO;
 	return rc ? fail(admin->ctx, rc, "%s: %s", admin->name, status_text(answered)) : 0;
 }
 
-int card_admin_call(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes, void *out, size_t out_bytes, uint64_t timeout_ns,
-		    uint64_t *result)
+int card_admin_call(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes,
+	void *out, size_t out_bytes, uint64_t timeout_ns, uint64_t *result)
 {
 	return card_admin_ask(admin, entry, in, in_bytes, out, out_bytes, timeout_ns, result, NULL);
 }
@@ -202,7 +227,9 @@ int card_identify(struct card_admin *admin, struct speckv_identify *out)
 	int rc = card_admin_call(admin, &command, NULL, 0, out, sizeof(*out), 0, NULL);
 
 	if (!rc && out->version != 0)
-		rc = fail(admin->ctx, -EPROTONOSUPPORT, "%s describes itself in version %u, which this build does not know", admin->name, out->version);
+		rc = fail(admin->ctx, -EPROTONOSUPPORT,
+			"%s describes itself in version %u, which this build does not know",
+			admin->name, out->version);
 	return rc;
 }
 
@@ -213,7 +240,9 @@ int card_link(struct card_admin *admin, struct transport_link *out)
 	if (rc)
 		return rc;
 	rc = transport_link(admin->transport, out);
-	return rc ? fail(admin->ctx, rc, "%s: cannot read its configuration space: %s", admin->name, strerror(-rc)) : 0;
+	return rc ? fail(admin->ctx, rc, "%s: cannot read its configuration space: %s", admin->name,
+			    strerror(-rc))
+		  : 0;
 }
 
 struct speckv_ctx *card_ctx(const struct card_admin *admin)
@@ -226,18 +255,23 @@ const char *card_name(const struct card_admin *admin)
 	return admin->name;
 }
 
-/* ---- logs ----------------------------------------------------------------------------------------------------------- */
+/* ---- logs ----------------------------------------------------------------------------------- */
 
-int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint64_t after, card_log_cb cb, void *arg)
+int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint64_t after,
+	card_log_cb cb, void *arg)
 {
 	bool sequences = log == SPECKV_LOG_ERRORS || log == SPECKV_LOG_EVENTS;
-	uint8_t *page = malloc(CARD_DATA_BYTES); /* not the arena, which a card may change while it is read */
+	/* not the arena, which a card may change while it is read */
+	uint8_t *page = malloc(CARD_DATA_BYTES);
 	uint32_t least = speckv_log_entry_bytes(log);
 	uint64_t end = UINT64_MAX;
 	int rc = page ? 0 : fail(admin->ctx, -ENOMEM, "out of memory");
 
 	while (!rc && after < end) {
-		struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG, .log = (uint16_t)log, .pool = (uint16_t)pool, .after = after };
+		struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG,
+			.log = (uint16_t)log,
+			.pool = (uint16_t)pool,
+			.after = after };
 		struct speckv_log_header header;
 
 		rc = card_admin_call(admin, &command, NULL, 0, page, CARD_DATA_BYTES, 0, NULL);
@@ -246,19 +280,22 @@ int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint
 		memcpy(&header, page, sizeof(header));
 		if (!header.entries)
 			break;
-		if (!least || header.entry_bytes < least || header.entries > (CARD_DATA_BYTES - sizeof(header)) / header.entry_bytes) {
+		if (!least || header.entry_bytes < least ||
+			header.entries > (CARD_DATA_BYTES - sizeof(header)) / header.entry_bytes) {
 			rc = fail(admin->ctx, -EBADMSG, "%s: malformed log page", admin->name);
 			break;
 		}
 		if (end == UINT64_MAX)
 			end = header.last; /* what comes while we read is for the next time */
 		for (uint32_t i = 0; !rc && i < header.entries; i++) {
-			const uint8_t *entry = page + sizeof(header) + (size_t)i * header.entry_bytes;
+			const uint8_t *entry =
+				page + sizeof(header) + (size_t)i * header.entry_bytes;
 			uint64_t sequence = after + 1;
 
 			if (sequences)
 				memcpy(&sequence, entry, sizeof(sequence));
-			if (sequence <= after || sequence > end) { /* never backwards: this loop has to end */
+			if (sequence <= after || sequence > end) {
+				/* never backwards: this loop has to end */
 				after = end;
 				break;
 			}

@@ -13,22 +13,33 @@
 #define SELFTEST_PATIENCE_NS 120000000000ull
 #define MODEL_PIECE (64u << 10)
 
-_Static_assert((int)SPECKV_ABILITY_ENGINE == SPECKV_CAP_ENGINE && (int)SPECKV_ABILITY_FLASH == SPECKV_CAP_FLASH &&
-		       (int)SPECKV_ABILITY_EMULATED == SPECKV_CAP_EMULATED && (int)SPECKV_ABILITY_THERMAL == SPECKV_CAP_THERMAL,
-	       "abilities are capabilities");
-_Static_assert((int)SPECKV_CONDITION_MEMORY == SPECKV_HEALTH_MEMORY && (int)SPECKV_CONDITION_FATAL == SPECKV_HEALTH_FATAL, "conditions are health bits");
+_Static_assert((int)SPECKV_ABILITY_ENGINE == SPECKV_CAP_ENGINE &&
+		(int)SPECKV_ABILITY_FLASH == SPECKV_CAP_FLASH &&
+		(int)SPECKV_ABILITY_EMULATED == SPECKV_CAP_EMULATED &&
+		(int)SPECKV_ABILITY_THERMAL == SPECKV_CAP_THERMAL,
+	"abilities are capabilities");
+_Static_assert((int)SPECKV_CONDITION_MEMORY == SPECKV_HEALTH_MEMORY &&
+		(int)SPECKV_CONDITION_FATAL == SPECKV_HEALTH_FATAL,
+	"conditions are health bits");
 _Static_assert((int)SPECKV_SETTING_THROTTLE_MILLICELSIUS == SPECKV_FEATURE_THROTTLE_MILLICELSIUS &&
-		       (int)SPECKV_SETTING_POLL_MICROSECONDS == SPECKV_FEATURE_POLL_MICROSECONDS,
-	       "settings are features");
-_Static_assert((int)SPECKV_RESTART_ENGINE == SPECKV_RESET_ENGINE && (int)SPECKV_RESTART_COUNTERS == SPECKV_RESET_COUNTERS, "restarts are resets");
-_Static_assert(sizeof(((struct speckv_card_info *)0)->key_ids) == sizeof(((struct speckv_identify *)0)->key_digests), "a name for every key");
-_Static_assert(sizeof(struct speckv_stats) == sizeof(struct speckv_log_counters), "one shape of statistics");
+		(int)SPECKV_SETTING_POLL_MICROSECONDS == SPECKV_FEATURE_POLL_MICROSECONDS,
+	"settings are features");
+_Static_assert((int)SPECKV_RESTART_ENGINE == SPECKV_RESET_ENGINE &&
+		(int)SPECKV_RESTART_COUNTERS == SPECKV_RESET_COUNTERS,
+	"restarts are resets");
+_Static_assert(sizeof(((struct speckv_card_info *)0)->key_ids) ==
+		sizeof(((struct speckv_identify *)0)->key_digests),
+	"a name for every key");
+_Static_assert(sizeof(struct speckv_stats) == sizeof(struct speckv_log_counters),
+	"one shape of statistics");
 
 int card_digest(struct speckv_ctx *ctx, const void *data, uint64_t bytes, uint8_t digest[32])
 {
 	unsigned int length = 32;
 
-	return EVP_Digest(data, bytes, digest, &length, EVP_sha256(), NULL) == 1 ? 0 : fail(ctx, -ENOMEM, "cannot compute a SHA-256");
+	return EVP_Digest(data, bytes, digest, &length, EVP_sha256(), NULL) == 1
+		? 0
+		: fail(ctx, -ENOMEM, "cannot compute a SHA-256");
 }
 
 int speckv_admin_open(struct speckv_ctx *ctx, const char *card, struct speckv_admin **out)
@@ -62,7 +73,10 @@ void speckv_admin_close(struct speckv_admin *admin)
 	free(admin);
 }
 
-/* Text of a card: zero-padded, not always ended, and nothing that a terminal could take for a command. */
+/*
+ * Text of a card: zero-padded, not always ended, and nothing that a terminal could take for a
+ * command.
+ */
 static void text(char *to, size_t room, const char *from, size_t bytes)
 {
 	size_t n = 0;
@@ -122,7 +136,7 @@ int speckv_admin_info(struct speckv_admin *admin, struct speckv_card_info *info)
 	return 0;
 }
 
-/* ---- logs ----------------------------------------------------------------------------------------------------------- */
+/* ---- logs ----------------------------------------------------------------------------------- */
 
 static int take_health(const struct speckv_log_header *header, const void *entry, void *arg)
 {
@@ -202,8 +216,9 @@ int speckv_admin_pool(struct speckv_admin *admin, const char *name, uint32_t *nu
 
 	*number = wanted.number;
 	if (!rc && !wanted.number)
-		rc = fail(admin->ctx, -ENOENT, "%s has no pool '%.63s'; 'speckvctl pool list %s' shows what it has", card_name(admin->card), name,
-			  card_name(admin->card));
+		rc = fail(admin->ctx, -ENOENT,
+			"%s has no pool '%.63s'; 'speckvctl pool list %s' shows what it has",
+			card_name(admin->card), name, card_name(admin->card));
 	return rc;
 }
 
@@ -260,7 +275,8 @@ static int relay_event(const struct speckv_log_header *header, const void *entry
 	return relay->event(&event, relay->arg);
 }
 
-int speckv_admin_events(struct speckv_admin *admin, uint64_t after, speckv_card_event_cb cb, void *arg)
+int speckv_admin_events(struct speckv_admin *admin, uint64_t after, speckv_card_event_cb cb,
+	void *arg)
 {
 	struct relay relay = { .admin = admin, .event = cb, .arg = arg };
 
@@ -317,7 +333,8 @@ static int relay_error(const struct speckv_log_header *header, const void *entry
 	return relay->error(&error, relay->arg);
 }
 
-int speckv_admin_errors(struct speckv_admin *admin, uint64_t after, speckv_card_error_cb cb, void *arg)
+int speckv_admin_errors(struct speckv_admin *admin, uint64_t after, speckv_card_error_cb cb,
+	void *arg)
 {
 	struct relay relay = { .admin = admin, .error = cb, .arg = arg };
 
@@ -363,11 +380,12 @@ int speckv_admin_slots(struct speckv_admin *admin, speckv_card_slot_cb cb, void 
 	return card_log(admin->card, SPECKV_LOG_FLASH, 0, 0, relay_slot, &relay);
 }
 
-/* ---- settings, resets ------------------------------------------------------------------------------------------------ */
+/* ---- settings, resets ----------------------------------------------------------------------- */
 
 int speckv_admin_setting(struct speckv_admin *admin, unsigned int setting, int64_t *value)
 {
-	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_GET_FEATURE, .feature = (uint16_t)setting };
+	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_GET_FEATURE,
+		.feature = (uint16_t)setting };
 	uint64_t result = 0;
 	int rc;
 
@@ -378,13 +396,18 @@ int speckv_admin_setting(struct speckv_admin *admin, unsigned int setting, int64
 	return rc;
 }
 
-int speckv_admin_set(struct speckv_admin *admin, unsigned int setting, int64_t value, unsigned int flags)
+int speckv_admin_set(struct speckv_admin *admin, unsigned int setting, int64_t value,
+	unsigned int flags)
 {
-	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SET_FEATURE, .feature = (uint16_t)setting, .value = (uint64_t)value,
-					    .flags = flags & SPECKV_SET_SAVE ? SPECKV_FEATURE_SAVE : 0 };
+	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SET_FEATURE,
+		.feature = (uint16_t)setting,
+		.value = (uint64_t)value,
+		.flags = flags & SPECKV_SET_SAVE ? SPECKV_FEATURE_SAVE : 0 };
 
-	if (!setting || setting > SPECKV_SETTING_POLL_MICROSECONDS || flags & ~(unsigned int)SPECKV_SET_SAVE)
-		return fail(admin->ctx, -EINVAL, "no setting of a card has the number %u, or unknown flags", setting);
+	if (!setting || setting > SPECKV_SETTING_POLL_MICROSECONDS ||
+		flags & ~(unsigned int)SPECKV_SET_SAVE)
+		return fail(admin->ctx, -EINVAL,
+			"no setting of a card has the number %u, or unknown flags", setting);
 	return card_admin_call(admin->card, &command, NULL, 0, NULL, 0, 0, NULL);
 }
 
@@ -395,11 +418,12 @@ int speckv_admin_reset(struct speckv_admin *admin, unsigned int what)
 	return card_admin_call(admin->card, &command, NULL, 0, NULL, 0, 0, NULL);
 }
 
-/* ---- self-test ------------------------------------------------------------------------------------------------------- */
+/* ---- self-test ------------------------------------------------------------------------------ */
 
 static int relay_test(const struct speckv_log_header *header, const void *entry, void *arg)
 {
-	static const char *const names[SPECKV_TESTS] = { "memory", "dma", "codec", "translation", "predictor", "flash" };
+	static const char *const names[SPECKV_TESTS] = { "memory", "dma", "codec", "translation",
+		"predictor", "flash" };
 	struct speckv_selftest_step step = { .name = "unknown" };
 	struct relay *relay = arg;
 	struct speckv_log_test log;
@@ -413,57 +437,70 @@ static int relay_test(const struct speckv_log_header *header, const void *entry,
 	step.result = status_errno((uint16_t)log.status);
 	step.elapsed_ns = log.elapsed_ns;
 	if (step.result && !relay->failed)
-		relay->failed = fail(relay->admin->ctx, step.result, "%s: self-test '%s': %s", card_name(relay->admin->card), step.name, step.detail);
+		relay->failed = fail(relay->admin->ctx, step.result, "%s: self-test '%s': %s",
+			card_name(relay->admin->card), step.name, step.detail);
 	return relay->step ? relay->step(&step, relay->arg) : 0;
 }
 
 int speckv_admin_selftest(struct speckv_admin *admin, speckv_selftest_cb cb, void *arg)
 {
-	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SELF_TEST, .value = (1u << SPECKV_TESTS) - 1 };
+	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SELF_TEST,
+		.value = (1u << SPECKV_TESTS) - 1 };
 	struct relay relay = { .admin = admin, .step = cb, .arg = arg };
-	int rc = card_admin_call(admin->card, &command, NULL, 0, NULL, 0, SELFTEST_PATIENCE_NS, NULL);
+	int rc = card_admin_call(admin->card, &command, NULL, 0, NULL, 0, SELFTEST_PATIENCE_NS,
+		NULL);
 
 	if (!rc)
 		rc = card_log(admin->card, SPECKV_LOG_SELF_TEST, 0, 0, relay_test, &relay);
 	return rc ? rc : relay.failed;
 }
 
-/* ---- prefetcher ------------------------------------------------------------------------------------------------------ */
+/* ---- prefetcher ----------------------------------------------------------------------------- */
 
-int speckv_admin_model_load(struct speckv_admin *admin, const void *file, uint64_t bytes, speckv_progress_cb progress, void *arg)
+int speckv_admin_model_load(struct speckv_admin *admin, const void *file, uint64_t bytes,
+	speckv_progress_cb progress, void *arg)
 {
-	struct speckv_cmd_model command = { .opcode = SPECKV_ADMIN_LOAD_MODEL, .total_bytes = (uint32_t)bytes };
+	struct speckv_cmd_model command = { .opcode = SPECKV_ADMIN_LOAD_MODEL,
+		.total_bytes = (uint32_t)bytes };
 	const uint8_t *from = file;
 	struct speckv_identify id;
 	uint16_t status;
 	int rc;
 
 	if (!bytes || bytes > UINT32_MAX)
-		return fail(admin->ctx, -EINVAL, "a prefetcher's file has neither 0 bytes nor more than 4 GiB");
+		return fail(admin->ctx, -EINVAL,
+			"a prefetcher's file has neither 0 bytes nor more than 4 GiB");
 	rc = card_digest(admin->ctx, file, bytes, command.digest);
 	if (!rc)
 		rc = card_identify(admin->card, &id);
 	if (!rc && memcmp(id.model_digest, command.digest, sizeof(command.digest)) == 0)
-		rc = fail(admin->ctx, -EALREADY, "%s has this prefetcher loaded", card_name(admin->card));
+		rc = fail(admin->ctx, -EALREADY, "%s has this prefetcher loaded",
+			card_name(admin->card));
 	for (uint64_t at = 0; !rc && at < bytes; at += MODEL_PIECE) {
 		uint64_t n = bytes - at < MODEL_PIECE ? bytes - at : MODEL_PIECE;
 
 		command.offset = (uint32_t)at;
 		rc = card_admin_ask(admin->card, &command, from + at, n, NULL, 0, 0, NULL, &status);
 		if (status == SPECKV_STATUS_INVALID)
-			rc = fail(admin->ctx, -EINVAL, "%s: its prefetcher's memory is smaller than this file, or another administrator loads one",
-				  card_name(admin->card));
+			rc = fail(admin->ctx, -EINVAL,
+				"%s: its prefetcher's memory is smaller than this file, or another administrator loads one",
+				card_name(admin->card));
 		if (!rc && progress && progress(at + n, bytes, arg))
-			rc = fail(admin->ctx, -ECANCELED, "%s: loading was stopped; the prefetcher before is in force", card_name(admin->card));
+			rc = fail(admin->ctx, -ECANCELED,
+				"%s: loading was stopped; the prefetcher before is in force",
+				card_name(admin->card));
 	}
 	return rc;
 }
 
 int speckv_admin_model_unload(struct speckv_admin *admin)
 {
-	struct speckv_cmd_model command = { .opcode = SPECKV_ADMIN_LOAD_MODEL, .flags = SPECKV_MODEL_UNLOAD };
+	struct speckv_cmd_model command = { .opcode = SPECKV_ADMIN_LOAD_MODEL,
+		.flags = SPECKV_MODEL_UNLOAD };
 	uint16_t status;
 	int rc = card_admin_ask(admin->card, &command, NULL, 0, NULL, 0, 0, NULL, &status);
 
-	return status == SPECKV_STATUS_NO_MODEL ? fail(admin->ctx, -EALREADY, "%s has no prefetcher loaded", card_name(admin->card)) : rc;
+	return status == SPECKV_STATUS_NO_MODEL
+		? fail(admin->ctx, -EALREADY, "%s has no prefetcher loaded", card_name(admin->card))
+		: rc;
 }

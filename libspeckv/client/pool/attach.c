@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 /*
- * This process as a client of a pool. A client is a slot in the pool's client table and an OFD lock on that slot's byte: the
- * kernel drops the lock when the process dies, so "does the holder live" needs no pid, no clock and no heartbeat.
+ * This process as a client of a pool. A client is a slot in the pool's client table and an OFD lock
+ * on that slot's byte: the kernel drops the lock when the process dies, so "does the holder live"
+ * needs no pid, no clock and no heartbeat.
  */
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "pool.h"
 
-
-/* ---- clients that are attached ----------------------------------------------------------------------------------- */
+/* ---- clients that are attached ------------------------------------------------------------- */
 
 #define ENTER_PATIENCE_NS 60000000000ull
 
@@ -27,31 +27,46 @@ static bool known(const uint8_t boot[16])
 
 static bool same_boot(struct region *r, const uint8_t boot[16])
 {
-	return known(boot) && memcmp(boot, r->head->pool.boot_id, sizeof(r->head->pool.boot_id)) == 0;
+	return known(boot) &&
+		memcmp(boot, r->head->pool.boot_id, sizeof(r->head->pool.boot_id)) == 0;
 }
 
-/* Alone with a pool of another boot, or of one that cannot be told. After a crash its tables may be any mixture of old and new. */
+/*
+ * Alone with a pool of another boot, or of one that cannot be told. After a crash its tables may be
+ * any mixture of old and new.
+ */
 static int settle(struct speckv_pool *pool, const uint8_t boot[16])
 {
 	struct region *r = &pool->region;
-	bool rebooted = known(boot) && known(r->head->pool.boot_id), closed = load_acquire(&r->head->pool.closed) == 1;
+	bool rebooted = known(boot) && known(r->head->pool.boot_id),
+	     closed = load_acquire(&r->head->pool.closed) == 1;
 	uint64_t kept = 0, lost = 0;
 	int rc = closed ? 0 : region_rebuild(r, &kept, &lost);
 
-	for (unsigned int slot = 0; slot < LAY_CLIENTS && closed; slot++) /* that the slots were left may not have reached the medium */
-		store_release(&r->head->clients[slot].state, load_acquire(&r->head->clients[slot].state) & ~0xffull);
+	/* that the slots were left may not have reached the medium */
+	for (unsigned int slot = 0; slot < LAY_CLIENTS && closed; slot++)
+		store_release(&r->head->clients[slot].state,
+			load_acquire(&r->head->clients[slot].state) & ~0xffull);
 
 	if (rc)
-		return fail(pool->ctx, rc, "pool %s: %s went away while its index was rebuilt; try again when it is back", r->fixed.name, r->dev->medium.name);
+		return fail(pool->ctx, rc,
+			"pool %s: %s went away while its index was rebuilt; try again when it is back",
+			r->fixed.name, r->dev->medium.name);
 	memcpy(r->head->pool.boot_id, boot, sizeof(r->head->pool.boot_id));
 	rc = region_flush(r, r->head, sizeof(*r->head));
 	if (!rc && !closed)
-		pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_INFO, "index rebuilt %s: %llu blocks kept, %llu unfinished ones dropped",
-			   rebooted ? "after a reboot" : "after a crash, of a client or of the machine", (unsigned long long)kept, (unsigned long long)lost);
+		pool_event(r, SPECKV_EVENT_RECOVERED, SPECKV_INFO,
+			"index rebuilt %s: %llu blocks kept, %llu unfinished ones dropped",
+			rebooted ? "after a reboot"
+				 : "after a crash, of a client or of the machine",
+			(unsigned long long)kept, (unsigned long long)lost);
 	return rc;
 }
 
-/* Hold the pool's byte: alone, where it has to be settled and no other client is attached; else with others. */
+/*
+ * Hold the pool's byte: alone, where it has to be settled and no other client is attached; else
+ * with others.
+ */
 static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 {
 	struct region *r = &pool->region;
@@ -61,22 +76,29 @@ static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 
 	for (;;) {
 		*alone = !same_boot(r, boot) && lock_byte(r->lock_fd, pool_byte(r)) == 0;
-		if (*alone && same_boot(r, boot)) /* another process settled it before this one had the byte, and may have died since */
+		/*
+		 * another process settled it before this one had the byte, and may have died since
+		 */
+		if (*alone && same_boot(r, boot))
 			*alone = false;
 		rc = *alone ? 0 : lock_byte_shared(r->lock_fd, pool_byte(r));
 		if (rc != -EAGAIN || clock_ns() - start >= ENTER_PATIENCE_NS)
 			break;
-		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL); /* another process has it alone: it rebuilds it, or closes it */
+		/* another process has it alone: it rebuilds it, or closes it */
+		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 	}
 	if (rc == -EAGAIN)
 		return fail(pool->ctx, -EBUSY,
-			    "pool %s is being rebuilt or closed by another process, or one keeps its lock: 'fuser -v %s' lists those that have it open; "
-			    "try again when that one is done, or stop it",
-			    r->fixed.name, pool_lock_path(r, path));
-	return rc ? fail(pool->ctx, rc, "pool %s: cannot lock it: %s", r->fixed.name, strerror(-rc)) : 0;
+			"pool %s is being rebuilt or closed by another process, or one keeps its lock: 'fuser -v %s' lists those that have it open; "
+			"try again when that one is done, or stop it",
+			r->fixed.name, pool_lock_path(r, path));
+	return rc ? fail(pool->ctx, rc, "pool %s: cannot lock it: %s", r->fixed.name, strerror(-rc))
+		  : 0;
 }
 
-/* In, with a slot's lock held: from here on a manager that would remove the pool sees this client. */
+/*
+ * In, with a slot's lock held: from here on a manager that would remove the pool sees this client.
+ */
 static int entered(struct speckv_pool *pool, const uint8_t boot[16], bool alone)
 {
 	struct region *r = &pool->region;
@@ -87,14 +109,19 @@ static int entered(struct speckv_pool *pool, const uint8_t boot[16], bool alone)
 		rc = lock_byte_shared(r->lock_fd, pool_byte(r));
 	if (rc)
 		return rc;
-	/* Clients live, and say that they run in another boot: containers. Whether the next crash is one of the machine, no id will tell. */
+	/*
+	 * Clients live, and say that they run in another boot: containers. Whether the next crash
+	 * is one of the machine, no id will tell.
+	 */
 	if (!same_boot(r, boot) && known(boot) && known(head->boot_id))
 		memset(head->boot_id, 0, sizeof(head->boot_id));
 	if (load_acquire(&head->closed)) {
 		store_release(&head->closed, 0);
 		rc = region_flush(r, head, sizeof(*head));
 	}
-	return rc ? fail(pool->ctx, rc, "pool %s: %s cannot be written: %s", r->fixed.name, r->path, strerror(-rc)) : 0;
+	return rc ? fail(pool->ctx, rc, "pool %s: %s cannot be written: %s", r->fixed.name, r->path,
+			    strerror(-rc))
+		  : 0;
 }
 
 /* The last client that leaves marks the pool as closed, with its slot still held. */
@@ -105,7 +132,8 @@ static void close_behind(struct speckv_pool *pool)
 
 	if (lock_byte(r->lock_fd, pool_byte(r)) != 0 || !region_there(r))
 		return;
-	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) /* no client is attached: those are dead, and what they hold is not given back */
+	/* no client is attached: those are dead, and what they hold is not given back */
+	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
 		others |= slot != pool->slot && load_acquire(&r->head->clients[slot].state) & 1;
 	if (!others && region_flush_tables(r) == 0) {
 		store_release(&r->head->pool.closed, 1);
@@ -113,10 +141,11 @@ static void close_behind(struct speckv_pool *pool)
 	}
 }
 
-/* ---- joining -------------------------------------------------------------------------------------------------------- */
+/* ---- joining -------------------------------------------------------------------------------- */
 
 /* The name to charge: as the caller said, or of this program and process. */
-static int tenant_name(struct speckv_pool *pool, const struct speckv_attach *attach, const char *command, char name[SPECKV_NAME_BYTES])
+static int tenant_name(struct speckv_pool *pool, const struct speckv_attach *attach,
+	const char *command, char name[SPECKV_NAME_BYTES])
 {
 	const char *base = command;
 	char plain[40];
@@ -124,7 +153,9 @@ static int tenant_name(struct speckv_pool *pool, const struct speckv_attach *att
 
 	if (attach && attach->tenant) {
 		if (!name_ok(attach->tenant))
-			return fail(pool->ctx, -EINVAL, "tenant name '%.64s': use 1 to 63 letters, digits, '.', '_' or '-', not beginning with '.' or '-'", attach->tenant);
+			return fail(pool->ctx, -EINVAL,
+				"tenant name '%.64s': use 1 to 63 letters, digits, '.', '_' or '-', not beginning with '.' or '-'",
+				attach->tenant);
 		snprintf(name, SPECKV_NAME_BYTES, "%s", attach->tenant);
 		return 0;
 	}
@@ -132,13 +163,19 @@ static int tenant_name(struct speckv_pool *pool, const struct speckv_attach *att
 		if (*c == '/')
 			base = c + 1;
 	for (; *base && *base != ' ' && n + 1 < sizeof(plain); base++)
-		plain[n++] = (*base >= 'a' && *base <= 'z') || (*base >= 'A' && *base <= 'Z') || (*base >= '0' && *base <= '9') ? *base : '_';
+		plain[n++] = (*base >= 'a' && *base <= 'z') || (*base >= 'A' && *base <= 'Z') ||
+				(*base >= '0' && *base <= '9')
+			? *base
+			: '_';
 	plain[n] = 0;
 	snprintf(name, SPECKV_NAME_BYTES, "%s-%d", n ? plain : "client", (int)getpid());
 	return 0;
 }
 
-/* A manager that removes the pool sees our slot's lock, or we see it: nothing is written to what is gone. */
+/*
+ * A manager that removes the pool sees our slot's lock, or we see it: nothing is written to what is
+ * gone.
+ */
 static int slot_check(struct speckv_pool *pool)
 {
 	if (region_there(&pool->region))
@@ -146,7 +183,10 @@ static int slot_check(struct speckv_pool *pool)
 	return device_between(pool->region.dev, pool->region.fixed.name);
 }
 
-/* The byte that shows to clients that the manager lives. One that reaps a dead manager has it meanwhile; one may hold it for good. */
+/*
+ * The byte that shows to clients that the manager lives. One that reaps a dead manager has it
+ * meanwhile; one may hold it for good.
+ */
 static bool manager_shows(struct region *r)
 {
 	for (unsigned int tries = 0; tries < CLIENT_JOIN_TRIES; tries++) {
@@ -158,8 +198,9 @@ static bool manager_shows(struct region *r)
 }
 
 /*
- * The slot that is kept for managers: its lock lies with the manager's, where no user of the pool can hold it. A lock on its byte in the
- * pool's file shows to others that it lives; where that cannot be had the slot says so, and clients leave it alone. -EAGAIN: another manager has it.
+ * The slot that is kept for managers: its lock lies with the manager's, where no user of the pool
+ * can hold it. A lock on its byte in the pool's file shows to others that it lives; where that
+ * cannot be had the slot says so, and clients leave it alone. -EAGAIN: another manager has it.
  */
 static int manager_slot_take(struct speckv_pool *pool, bool alone)
 {
@@ -167,13 +208,16 @@ static int manager_slot_take(struct speckv_pool *pool, bool alone)
 	uint64_t bit = 1ull << r->record, back = 0;
 	int rc;
 
-	if (r->dev->lock_fd < 0 || atomic_fetch_or(&r->dev->manager_slots, bit) & bit) /* threads of one descriptor share its locks */
+	/* threads of one descriptor share its locks */
+	if (r->dev->lock_fd < 0 || atomic_fetch_or(&r->dev->manager_slots, bit) & bit)
 		return -EAGAIN;
 	rc = lock_byte(r->dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record));
 	if (!rc) {
 		pool->unseen = !manager_shows(r);
 		rc = slot_check(pool);
-		if (!rc && !alone && client_reap(r, LAY_SLOT_MANAGER, load_acquire(&r->head->clients[LAY_SLOT_MANAGER].state), &back))
+		if (!rc && !alone &&
+			client_reap(r, LAY_SLOT_MANAGER,
+				load_acquire(&r->head->clients[LAY_SLOT_MANAGER].state), &back))
 			clients_reaped(pool, back);
 		if (rc)
 			unlock_byte(r->lock_fd, client_byte(r, LAY_SLOT_MANAGER));
@@ -203,10 +247,12 @@ static int slot_take(struct speckv_pool *pool, bool alone, bool manager)
 			unsigned int slot = (start + i) % LAY_SLOT_MANAGER;
 			struct lay_client *client = &r->head->clients[slot];
 
-			if ((!alone && load_acquire(&client->state) & 1) || lock_byte(r->lock_fd, client_byte(r, slot)) != 0)
+			if ((!alone && load_acquire(&client->state) & 1) ||
+				lock_byte(r->lock_fd, client_byte(r, slot)) != 0)
 				continue;
 			rc = slot_check(pool);
-			if (rc || (!alone && load_acquire(&client->state) & 1)) { /* its holder died between our two looks */
+			if (rc || (!alone && load_acquire(&client->state) & 1)) {
+				/* its holder died between our two looks */
 				unlock_byte(r->lock_fd, client_byte(r, slot));
 				if (rc)
 					return rc;
@@ -218,8 +264,9 @@ static int slot_take(struct speckv_pool *pool, bool alone, bool manager)
 		}
 		clients_reap(pool, NULL);
 	}
-	return fail(pool->ctx, -EUSERS, "pool %s has %d clients, as many as it can; close one ('speckvctl pool show' lists them)", r->fixed.name,
-		    LAY_SLOT_MANAGER);
+	return fail(pool->ctx, -EUSERS,
+		"pool %s has %d clients, as many as it can; close one ('speckvctl pool show' lists them)",
+		r->fixed.name, LAY_SLOT_MANAGER);
 }
 
 static void slot_give(struct speckv_pool *pool)
@@ -261,7 +308,9 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 	tenant = rc || manager ? LAY_TENANTS - 1 : tenant_find(r, name);
 	if (rc || tenant < 0) {
 		slot_give(pool);
-		return rc ? rc : fail(pool->ctx, tenant, "pool %s: %s cannot be written: %s", r->fixed.name, r->path, strerror(-tenant));
+		return rc ? rc
+			  : fail(pool->ctx, tenant, "pool %s: %s cannot be written: %s",
+				    r->fixed.name, r->path, strerror(-tenant));
 	}
 	client = &r->head->clients[pool->slot];
 	pool->incarnation = ((load_acquire(&client->state) >> 8) + 1) & 0xffffffffffull;
@@ -277,10 +326,13 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 	store_release(&client->allocated_pages, 0);
 	store_release(&client->move_to_generation, 0);
 	/* clients begin far from each other */
-	store_release(&client->cursor, region_pages(r) / LAY_CLIENTS * ((pool->slot * 37u) % LAY_CLIENTS));
-	store_release(&client->state, pool->incarnation << 8 | 1 | (pool->unseen ? LAY_CLIENT_UNSEEN : 0));
+	store_release(&client->cursor,
+		region_pages(r) / LAY_CLIENTS * ((pool->slot * 37u) % LAY_CLIENTS));
+	store_release(&client->state,
+		pool->incarnation << 8 | 1 | (pool->unseen ? LAY_CLIENT_UNSEEN : 0));
 	if (!manager)
-		pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO, "pid %d (%s) attached, tenant %s", (int)getpid(), command, name);
+		pool_event(r, SPECKV_EVENT_CLIENT_ATTACHED, SPECKV_INFO,
+			"pid %d (%s) attached, tenant %s", (int)getpid(), command, name);
 	return 0;
 }
 
@@ -291,24 +343,28 @@ void client_leave(struct speckv_pool *pool)
 
 	client_sweep(r, pool->slot, pool->incarnation, false, &back);
 	if (!(pool->attach.flags & ATTACH_MANAGER))
-		pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO, "pid %d (%.63s) detached, tenant %.63s", (int)getpid(), pool->client->command,
-			   pool->tenant->name);
+		pool_event(r, SPECKV_EVENT_CLIENT_DETACHED, SPECKV_INFO,
+			"pid %d (%.63s) detached, tenant %.63s", (int)getpid(),
+			pool->client->command, pool->tenant->name);
 	close_behind(pool);
 	store_release(&pool->client->state, pool->incarnation << 8);
 	slot_give(pool);
 }
 
-int speckv_pool_open(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out)
+int speckv_pool_open(struct speckv_device *dev, const char *name,
+	const struct speckv_attach *attach, struct speckv_pool **out)
 {
 	if (!dev || !out)
 		return -EINVAL;
 	*out = NULL;
 	if (attach && attach->flags & ~(uint32_t)SPECKV_ATTACH_READ_ONLY)
-		return fail(dev->ctx, -EINVAL, "pool %s: unknown attach flags %#x", name ? name : "(null)", attach->flags);
+		return fail(dev->ctx, -EINVAL, "pool %s: unknown attach flags %#x",
+			name ? name : "(null)", attach->flags);
 	return pool_attach(dev, name, attach, out);
 }
 
-static int attach_once(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out)
+static int attach_once(struct speckv_device *dev, const char *name,
+	const struct speckv_attach *attach, struct speckv_pool **out)
 {
 	bool read_only = attach && attach->flags & SPECKV_ATTACH_READ_ONLY;
 	struct speckv_pool *pool;
@@ -335,7 +391,8 @@ static int attach_once(struct speckv_device *dev, const char *name, const struct
 	store_release(&pool->threads, 1);
 	store_release(&pool->failed_freed, ~0ull);
 	store_release(&pool->codec, pool->region.fixed.codec);
-	if (!attach || !(attach->flags & ATTACH_MANAGER)) /* managers move blocks and check them, and need not read them */
+	/* managers move blocks and check them, and need not read them */
+	if (!attach || !(attach->flags & ATTACH_MANAGER))
 		rc = region_calibrate(&pool->region);
 	if (!rc && read_only && !region_there(&pool->region))
 		rc = device_between(dev, name);
@@ -353,14 +410,20 @@ static int attach_once(struct speckv_device *dev, const char *name, const struct
 	return 0;
 }
 
-int pool_attach(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out)
+int pool_attach(struct speckv_device *dev, const char *name, const struct speckv_attach *attach,
+	struct speckv_pool **out)
 {
 	struct lay_pool_record record;
 	int rc = attach_once(dev, name, attach, out);
 
-	/* what a manager that died left in between is settled by the first client that comes, where it may */
-	if (rc == -EUCLEAN && !(attach && attach->flags & ATTACH_MANAGER) && device_look(dev, name, &record) >= 0 &&
-	    (load_acquire(&record.state) == SPECKV_POOL_CREATING || load_acquire(&record.state) == SPECKV_POOL_DESTROYING)) {
+	/*
+	 * what a manager that died left in between is settled by the first client that comes, where
+	 * it may
+	 */
+	if (rc == -EUCLEAN && !(attach && attach->flags & ATTACH_MANAGER) &&
+		device_look(dev, name, &record) >= 0 &&
+		(load_acquire(&record.state) == SPECKV_POOL_CREATING ||
+			load_acquire(&record.state) == SPECKV_POOL_DESTROYING)) {
 		if (device_settle(dev))
 			return attach_once(dev, name, attach, out);
 		rc = device_between(dev, name);

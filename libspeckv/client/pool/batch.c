@@ -8,15 +8,19 @@ static int start(struct speckv_pool *pool, const void *items, size_t n, bool wri
 	if (!pool)
 		return -EINVAL;
 	if ((n && !items) || n > INT32_MAX)
-		return fail(pool->ctx, -EINVAL, "a batch of %zu without its %s", n, items ? "limit of 2^31 - 1" : "array");
+		return fail(pool->ctx, -EINVAL, "a batch of %zu without its %s", n,
+			items ? "limit of 2^31 - 1" : "array");
 	return pool_usable(pool, write);
 }
 
-static int run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
+static int run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests,
+	size_t n)
 {
 	unsigned int threads = load_relaxed(&pool->threads);
 
-	return __builtin_expect(threads > 1 && n > 1, 0) ? workers_share(pool, opcode, requests, n, threads) : batch_run(pool, opcode, requests, n);
+	return __builtin_expect(threads > 1 && n > 1, 0)
+		? workers_share(pool, opcode, requests, n, threads)
+		: batch_run(pool, opcode, requests, n);
 }
 
 int speckv_put(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
@@ -33,7 +37,8 @@ int speckv_get(struct speckv_pool *pool, struct speckv_request *requests, size_t
 	return rc ? rc : run(pool, SPECKV_OP_GET, requests, n);
 }
 
-int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_t n, uint8_t *present)
+int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_t n,
+	uint8_t *present)
 {
 	uint64_t began;
 	int rc = start(pool, keys, n, false), hits = 0;
@@ -76,11 +81,13 @@ int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys
 		}
 		looked += group;
 	}
-	block_count_lookups(pool, n, length, began); /* behind the first that is missing none is of use */
+	/* behind the first that is missing none is of use */
+	block_count_lookups(pool, n, length, began);
 	return pool_unless_lost(pool, (int)length);
 }
 
-static int each(struct speckv_pool *pool, unsigned int opcode, const struct speckv_key *keys, size_t n)
+static int each(struct speckv_pool *pool, unsigned int opcode, const struct speckv_key *keys,
+	size_t n)
 {
 	enum { GROUP = 16 };
 	struct speckv_request requests[GROUP] = { 0 };
@@ -110,7 +117,8 @@ int speckv_drop(struct speckv_pool *pool, const struct speckv_key *keys, size_t 
 	return rc ? rc : each(pool, SPECKV_OP_DROP, keys, n);
 }
 
-int speckv_children(struct speckv_pool *pool, const struct speckv_key *key, struct speckv_key *children, size_t max)
+int speckv_children(struct speckv_pool *pool, const struct speckv_key *key,
+	struct speckv_key *children, size_t max)
 {
 	struct block_ref found;
 	int rc = start(pool, key, 1, false);
@@ -122,5 +130,8 @@ int speckv_children(struct speckv_pool *pool, const struct speckv_key *key, stru
 	rc = pool_there(pool);
 	if (rc)
 		return rc;
-	return pool_unless_lost(pool, index_find(&pool->region, key, &found) ? (int)index_children(&pool->region, &found, children, NULL, max) : 0);
+	return pool_unless_lost(pool,
+		index_find(&pool->region, key, &found)
+			? (int)index_children(&pool->region, &found, children, NULL, max)
+			: 0);
 }

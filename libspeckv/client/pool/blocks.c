@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: MIT
-/* Batches on blocks of one pool: put, get, look up, touch, drop. See LAYOUT.md for the order of a put and what a death in the middle leaves. */
+/*
+ * Batches on blocks of one pool: put, get, look up, touch, drop. See LAYOUT.md for the order of a
+ * put and what a death in the middle leaves.
+ */
 #include "pool.h"
 
 #define READ_TRIES 4
 #define PUT_TRIES 8
 
-/* ---- put ----------------------------------------------------------------------------------------------------------- */
+/* ---- put ------------------------------------------------------------------------------------ */
 
-static int encode(struct speckv_pool *pool, unsigned int codec, const struct speckv_request *request, struct run *run, uint64_t *frame_bytes)
+static int encode(struct speckv_pool *pool, unsigned int codec,
+	const struct speckv_request *request, struct run *run, uint64_t *frame_bytes)
 {
 	struct region *r = &pool->region;
 	const struct lay_pool *fixed = &r->fixed;
 	uint64_t most = speckv_frame_max_bytes(&fixed->geometry, codec);
-	struct speckv_frame_identity identity = { .first_position = request->first_position, .tenant = pool->tenant_index + 1 };
+	struct speckv_frame_identity identity = { .first_position = request->first_position,
+		.tenant = pool->tenant_index + 1 };
 	int rc = r->backend->connect(r); /* before something is evicted for it */
 
 	if (rc)
@@ -24,7 +29,8 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 	memcpy(identity.pool_uuid, fixed->uuid, sizeof(identity.pool_uuid));
 	identity.generation = run->generation;
 	identity.pool_address = run->page << r->page_shift;
-	rc = r->backend->write(r, run, codec, &identity, request->buffer, request->buffer_bytes, load_relaxed(&pool->verify), frame_bytes);
+	rc = r->backend->write(r, run, codec, &identity, request->buffer, request->buffer_bytes,
+		load_relaxed(&pool->verify), frame_bytes);
 	if (rc == -EHWPOISON) {
 		pages_retire(pool, run);
 		return rc;
@@ -37,7 +43,8 @@ static int encode(struct speckv_pool *pool, unsigned int codec, const struct spe
 	return 0;
 }
 
-static void adopt(struct speckv_pool *pool, const struct speckv_request *request, const struct block_ref *found)
+static void adopt(struct speckv_pool *pool, const struct speckv_request *request,
+	const struct block_ref *found)
 {
 	struct block_ref parent;
 
@@ -53,7 +60,8 @@ void block_adopt(struct speckv_pool *pool, const struct speckv_request *request)
 {
 	struct block_ref found;
 
-	if (index_find(&pool->region, &request->key, &found) && !index_adopted(&pool->region, &found)) {
+	if (index_find(&pool->region, &request->key, &found) &&
+		!index_adopted(&pool->region, &found)) {
 		index_used(&pool->region, &found, false, use_tick(&pool->region));
 		adopt(pool, request, &found);
 	}
@@ -75,7 +83,8 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	if (index_find(r, &request->key, &found)) {
 		request->flags |= SPECKV_REQUEST_EXISTED;
 		index_used(r, &found, false, tick);
-		if (request->flags & SPECKV_REQUEST_HAS_PARENT && !index_adopted(r, &found)) /* its parent was evicted, and is back */
+		/* its parent was evicted, and is back */
+		if (request->flags & SPECKV_REQUEST_HAS_PARENT && !index_adopted(r, &found))
 			adopt(pool, request, &found);
 		count(pool, SPECKV_COUNT_PUT_EXISTED, 1);
 		return 0;
@@ -87,17 +96,23 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 		rc = encode(pool, SPECKV_CODEC_RAW, request, &run, &frame_bytes);
 	if (rc)
 		return rc == -EHWPOISON ? -EIO : rc;
-	index_fill(r, &run, &request->key, request->first_position, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index, tick);
+	index_fill(r, &run, &request->key, request->first_position, (uint32_t)frame_bytes,
+		(uint32_t)raw, pool->tenant_index, tick);
 	rc = pages_publish(pool, &run);
 	if (rc) {
 		index_remove(r, &request->key, region_entry_of(r, run.page), run.generation);
 		return rc;
 	}
-	found = (struct block_ref){ region_entry_of(r, run.page), run.generation, run.page, run.pages, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index };
+	found = (struct block_ref){ region_entry_of(r, run.page), run.generation, run.page,
+		run.pages, (uint32_t)frame_bytes, (uint32_t)raw, pool->tenant_index };
 	add_relaxed(&tenant->used_pages, run.pages);
 	add_relaxed(&tenant->blocks, 1);
 	rc = block_index(pool, &request->key, &run);
-	if (rc) { /* sixteen live blocks share both buckets: cannot happen with a seeded hash at half load, but is not a leak if it does */
+	if (rc) {
+		/*
+		 * sixteen live blocks share both buckets: cannot happen with a seeded hash at half
+		 * load, but is not a leak if it does
+		 */
 		block_drop(pool, &request->key, &found);
 		return rc;
 	}
@@ -110,10 +125,11 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	return 0;
 }
 
-/* ---- get ----------------------------------------------------------------------------------------------------------- */
+/* ---- get ------------------------------------------------------------------------------------ */
 
 /* The layers that a request is for; false: there are none such. */
-static bool layers_of(const struct speckv_pool *pool, const struct speckv_request *request, struct layers *layers)
+static bool layers_of(const struct speckv_pool *pool, const struct speckv_request *request,
+	struct layers *layers)
 {
 	unsigned int all = pool->region.fixed.geometry.layers;
 
@@ -122,24 +138,27 @@ static bool layers_of(const struct speckv_pool *pool, const struct speckv_reques
 	return request->layer_first < all && layers->count <= all - request->layer_first;
 }
 
-static void bad_block(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found)
+static void bad_block(struct speckv_pool *pool, const struct speckv_key *key,
+	const struct block_ref *found)
 {
 	if (pool->read_only)
 		return;
 	pool_event(&pool->region, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
-		   "block %02x%02x%02x%02x%02x%02x%02x%02x at page %llu does not verify; dropped, counted as a miss", key->bytes[0], key->bytes[1], key->bytes[2],
-		   key->bytes[3], key->bytes[4], key->bytes[5], key->bytes[6], key->bytes[7], (unsigned long long)found->page);
+		"block %02x%02x%02x%02x%02x%02x%02x%02x at page %llu does not verify; dropped, counted as a miss",
+		key->bytes[0], key->bytes[1], key->bytes[2], key->bytes[3], key->bytes[4],
+		key->bytes[5], key->bytes[6], key->bytes[7], (unsigned long long)found->page);
 	block_drop(pool, key, found);
 }
 
-int block_get(struct speckv_pool *pool, struct speckv_request *request, const struct block_ref *hint, struct reads *reads, unsigned int slot,
-	      struct tally *tally)
+int block_get(struct speckv_pool *pool, struct speckv_request *request,
+	const struct block_ref *hint, struct reads *reads, unsigned int slot, struct tally *tally)
 {
 	struct region *r = &pool->region;
 	const struct speckv_geometry *geometry = &r->fixed.geometry;
 	struct layers layers;
 	bool sane = layers_of(pool, request, &layers);
-	uint64_t per_layer = r->fixed.block_bytes / geometry->layers, bytes = per_layer * layers.count, tick = tally->tick--;
+	uint64_t per_layer = r->fixed.block_bytes / geometry->layers,
+		 bytes = per_layer * layers.count, tick = tally->tick--;
 	struct block_ref found;
 	bool first = false;
 	int rc = -EAGAIN;
@@ -154,13 +173,17 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request, const st
 			rc = -ENOENT;
 			break;
 		}
-		if (staging_read(pool, &request->key, &found, per_layer * layers.first, request->buffer, bytes, &first)) {
+		if (staging_read(pool, &request->key, &found, per_layer * layers.first,
+			    request->buffer, bytes, &first)) {
 			request->flags |= SPECKV_REQUEST_STAGED;
 			rc = index_current(r, &found) ? 0 : -EAGAIN;
 		} else if (reads) {
-			rc = read_judge(r, &found, r->backend->read_take(reads, slot, &request->key, &found, layers, request->buffer, bytes));
+			rc = read_judge(r, &found,
+				r->backend->read_take(reads, slot, &request->key, &found, layers,
+					request->buffer, bytes));
 		} else {
-			rc = block_decode(pool, &request->key, &found, layers, false, request->buffer, bytes);
+			rc = block_decode(pool, &request->key, &found, layers, false,
+				request->buffer, bytes);
 		}
 	}
 	if (rc == -EAGAIN)
@@ -186,7 +209,10 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request, const st
 	return 0;
 }
 
-/* What is a part of another count comes after it: a reader that reads the part first sees no share above one. */
+/*
+ * What is a part of another count comes after it: a reader that reads the part first sees no share
+ * above one.
+ */
 static void count_gets(struct speckv_pool *pool, const struct tally *tally)
 {
 	count(pool, SPECKV_COUNT_HITS, tally->hits);
@@ -217,9 +243,10 @@ void block_count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, ui
 	count_time(pool, SPECKV_HIST_LOOKUP, clock_ns() - began);
 }
 
-/* ---- batches ------------------------------------------------------------------------------------------------------- */
+/* ---- batches -------------------------------------------------------------------------------- */
 
-static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *request, uint64_t tick)
+static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *request,
+	uint64_t tick)
 {
 	struct region *r = &pool->region;
 	struct block_ref found;
@@ -239,11 +266,14 @@ static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_requ
 		for (size_t i = 0; i < n; i++) /* those first that a drop before left in doubt */
 			if (index_doubtful(r, &all[i]) && block_drop(pool, &request->key, &all[i]))
 				rc = 0;
-		for (int tries = 0; tries < 2 * LAY_BUCKET_SLOTS && index_find(r, &request->key, &found); tries++) {
+		for (int tries = 0;
+			tries < 2 * LAY_BUCKET_SLOTS && index_find(r, &request->key, &found);
+			tries++) {
 			if (block_drop(pool, &request->key, &found))
 				rc = 0; /* and look for a twin */
 			else if (load_relaxed(&r->flushes_failed) != failed)
-				return -EIO; /* it would be there again after a power loss, and so it stays */
+				/* it would be there again after a power loss, and so it stays */
+				return -EIO;
 		}
 		return rc;
 	}
@@ -258,7 +288,8 @@ static bool full_event_due(struct speckv_pool *pool)
 {
 	uint64_t last = load_relaxed(&pool->full_event_ns), now = clock_ns();
 
-	return (!last || now - last > 1000000000u) && atomic_compare_exchange_strong(&pool->full_event_ns, &last, now);
+	return (!last || now - last > 1000000000u) &&
+		atomic_compare_exchange_strong(&pool->full_event_ns, &last, now);
 }
 
 static int run_puts(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
@@ -278,12 +309,16 @@ static int run_puts(struct speckv_pool *pool, struct speckv_request *requests, s
 		}
 		count(pool, SPECKV_COUNT_PUT_FAILED, 1);
 		if (requests[i].status == -ENOSPC && full_event_due(pool))
-			pool_event(&pool->region, SPECKV_EVENT_POOL_FULL, SPECKV_WARNING, "no room for a block: the pool is full");
+			pool_event(&pool->region, SPECKV_EVENT_POOL_FULL, SPECKV_WARNING,
+				"no room for a block: the pool is full");
 	}
 	return done;
 }
 
-/* As many reads under way as the backend holds, so that the next ones are decoded, or on their way, while one is copied out. */
+/*
+ * As many reads under way as the backend holds, so that the next ones are decoded, or on their way,
+ * while one is copied out.
+ */
 static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
 {
 	enum { GROUP = 32 };
@@ -301,23 +336,29 @@ static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, s
 		uint64_t start, end;
 		unsigned int depth;
 
-		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, found, present);
+		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, found,
+			present);
 		depth = backend->reads_begin(&pool->region, &reads, found, present, group);
 		start = clock_ns();
 		for (size_t i = 0; i < group; i++, start = end) {
 			struct speckv_request *request = &requests[base + i];
 
 			for (; depth && sent < group && sent < i + depth; sent++)
-				if (present[sent] && layers_of(pool, &requests[base + sent], &layers))
-					backend->read_start(&reads, (unsigned int)(sent % depth), &requests[base + sent].key, &found[sent], layers);
-			request->status = block_get(pool, request, present[i] ? &found[i] : NULL, depth ? &reads : NULL, depth ? (unsigned int)(i % depth) : 0,
-						    &tally);
-			if (request->status == -ENODEV && depth) { /* once more, over a new connection */
+				if (present[sent] &&
+					layers_of(pool, &requests[base + sent], &layers))
+					backend->read_start(&reads, (unsigned int)(sent % depth),
+						&requests[base + sent].key, &found[sent], layers);
+			request->status = block_get(pool, request, present[i] ? &found[i] : NULL,
+				depth ? &reads : NULL, depth ? (unsigned int)(i % depth) : 0,
+				&tally);
+			if (request->status == -ENODEV && depth) {
+				/* once more, over a new connection */
 				backend->reads_end(&reads);
 				tally.misses--;
 				request->status = block_get(pool, request, NULL, NULL, 0, &tally);
 				tally.tick++;
-				depth = backend->reads_begin(&pool->region, &reads, found + i + 1, present + i + 1, group - i - 1);
+				depth = backend->reads_begin(&pool->region, &reads, found + i + 1,
+					present + i + 1, group - i - 1);
 				sent = i + 1;
 			}
 			end = clock_ns();
@@ -343,7 +384,8 @@ static int run_lookups(struct speckv_pool *pool, struct speckv_request *requests
 	for (size_t base = 0; base < n; base += GROUP) {
 		size_t group = n - base < GROUP ? n - base : GROUP;
 
-		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, NULL, present);
+		index_find_many(&pool->region, &requests[base].key, sizeof(*requests), group, NULL,
+			present);
 		for (size_t i = 0; i < group; i++) {
 			requests[base + i].status = present[i] ? 0 : -ENOENT;
 			done += present[i];
@@ -353,7 +395,8 @@ static int run_lookups(struct speckv_pool *pool, struct speckv_request *requests
 	return done;
 }
 
-static int batch(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
+static int batch(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests,
+	size_t n)
 {
 	uint64_t tick;
 	int done = 0;
@@ -376,7 +419,8 @@ static int batch(struct speckv_pool *pool, unsigned int opcode, struct speckv_re
 	return done;
 }
 
-int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n)
+int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests,
+	size_t n)
 {
 	int done = region_lost(&pool->region) ? 0 : batch(pool, opcode, requests, n);
 

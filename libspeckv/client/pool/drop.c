@@ -3,19 +3,25 @@
 
 #include "pool.h"
 
-bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found)
+bool block_drop(struct speckv_pool *pool, const struct speckv_key *key,
+	const struct block_ref *found)
 {
 	struct region *r = &pool->region;
-	struct run run = { .page = found->page, .generation = found->generation, .pages = found->pages };
+	struct run run = {
+		.page = found->page, .generation = found->generation, .pages = found->pages
+	};
 	int rc;
 
-	if (!pages_unpublish(pool, &run)) /* from here on the block is gone, whatever happens to us */
+	/* from here on the block is gone, whatever happens to us */
+	if (!pages_unpublish(pool, &run))
 		return false;
 	rc = r->backend->invalidate(r, &run);
-	if (rc && rc != -EHWPOISON) { /* a device that does not answer would bring it back some day: it stays */
+	if (rc && rc != -EHWPOISON) {
+		/* a device that does not answer would bring it back some day: it stays */
 		if (rc == -EINPROGRESS)
 			index_doubt(r, found);
-		if (!pages_publish(pool, &run) && !block_indexed(r, key, &run)) /* another process took its slot for a stale one meanwhile */
+		/* another process took its slot for a stale one meanwhile */
+		if (!pages_publish(pool, &run) && !block_indexed(r, key, &run))
 			index_insert(r, key, &run);
 		return false;
 	}
@@ -34,8 +40,9 @@ bool block_drop(struct speckv_pool *pool, const struct speckv_key *key, const st
 }
 
 /*
- * The youngest that may be found stays: a copy that a resize makes is younger than what it replaces, so that no two that settle at once, nor one that
- * settles and one that moves, can each drop what the other keeps.
+ * The youngest that may be found stays: a copy that a resize makes is younger than what it
+ * replaces, so that no two that settle at once, nor one that settles and one that moves, can each
+ * drop what the other keeps.
  */
 void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
 {

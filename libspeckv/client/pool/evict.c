@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
- * Which blocks go when there is no room: the least recently used leaf of the prefix tree, of a sample. A block whose children are
- * stored is kept, because without it no prefix look-up reaches them; the block that goes in its place is the end of its chain.
+ * Which blocks go when there is no room: the least recently used leaf of the prefix tree, of a
+ * sample. A block whose children are stored is kept, because without it no prefix look-up reaches
+ * them; the block that goes in its place is the end of its chain.
  *
- * A sample of places, the oldest first (approximated LRU, as in Redis). One that has children is followed down to a leaf, which
- * counts with its own last use. Two links help to find leaves without a search: the parent of the last block that went, which is a
- * leaf now, and the last block that came without its parent, which no look-up can reach. All links are hints; where none leads to a
- * leaf, the oldest of the sample goes, and what is behind it becomes the first to follow.
+ * A sample of places, the oldest first (approximated LRU, as in Redis). One that has children is
+ * followed down to a leaf, which counts with its own last use. Two links help to find leaves
+ * without a search: the parent of the last block that went, which is a leaf now, and the last block
+ * that came without its parent, which no look-up can reach. All links are hints; where none leads
+ * to a leaf, the oldest of the sample goes, and what is behind it becomes the first to follow.
  */
 #include "pool.h"
 
@@ -50,8 +52,12 @@ static uint64_t next_random(void)
 	return state;
 }
 
-/* The window that starts at or before `page`, holds n pages and does not end before `reach`. The block at `unreachable` counts as unused. */
-static bool window_at(struct region *r, uint64_t page, uint32_t n, uint64_t reach, uint64_t limit, uint64_t unreachable, struct window *window)
+/*
+ * The window that starts at or before `page`, holds n pages and does not end before `reach`. The
+ * block at `unreachable` counts as unused.
+ */
+static bool window_at(struct region *r, uint64_t page, uint32_t n, uint64_t reach, uint64_t limit,
+	uint64_t unreachable, struct window *window)
 {
 	uint64_t word = load_acquire(&r->page_map[page]), at;
 	unsigned int steps = 0;
@@ -64,7 +70,8 @@ static bool window_at(struct region *r, uint64_t page, uint32_t n, uint64_t reac
 	window->start = page;
 	window->used = 1;
 	for (at = page; at < page + n || at < reach; steps++) {
-		word = at < limit && steps < WINDOW_STEPS ? load_acquire(&r->page_map[at]) : LAY_RETIRED;
+		word = at < limit && steps < WINDOW_STEPS ? load_acquire(&r->page_map[at])
+							  : LAY_RETIRED;
 		if (lay_state(word) == LAY_HEAD && lay_value(word)) {
 			uint64_t used = load_relaxed(&r->entries[region_entry_of(r, at)].used);
 
@@ -94,7 +101,8 @@ static bool leaves_child(const struct search *s, const struct window *window, ui
 			at++;
 			continue;
 		}
-		if (index_child(r, region_entry_of(r, at), window->start, window->end, -1, &child)) {
+		if (index_child(r, region_entry_of(r, at), window->start, window->end, -1,
+			    &child)) {
 			*page = at;
 			return true;
 		}
@@ -117,17 +125,22 @@ static void consider(struct search *s, const struct window *window)
 	}
 }
 
-/* The windows that the block at `page` begins and ends: beside the end of a chain lies, more often than not, what came before it. */
+/*
+ * The windows that the block at `page` begins and ends: beside the end of a chain lies, more often
+ * than not, what came before it.
+ */
 static void consider_around(struct search *s, uint64_t page, bool unreachable)
 {
-	uint64_t word = load_acquire(&s->r->page_map[page]), end = page + lay_value(word), unused = unreachable ? page : NO_PAGE;
+	uint64_t word = load_acquire(&s->r->page_map[page]), end = page + lay_value(word),
+		 unused = unreachable ? page : NO_PAGE;
 	struct window window;
 
 	if (lay_state(word) != LAY_HEAD || !lay_value(word) || end > s->limit)
 		return;
 	if (window_at(s->r, page, s->n, end, s->limit, unused, &window))
 		consider(s, &window);
-	if (end - page < s->n && end >= s->n && window_at(s->r, end - s->n, s->n, end, s->limit, unused, &window))
+	if (end - page < s->n && end >= s->n &&
+		window_at(s->r, end - s->n, s->n, end, s->limit, unused, &window))
 		consider(s, &window);
 }
 
@@ -136,7 +149,9 @@ static void descend(struct search *s, uint64_t page, bool unreachable)
 {
 	uint64_t child;
 
-	while (s->steps && index_child(s->r, region_entry_of(s->r, page), 0, 0, s->tenant, &child) && child < s->limit) {
+	while (s->steps &&
+		index_child(s->r, region_entry_of(s->r, page), 0, 0, s->tenant, &child) &&
+		child < s->limit) {
 		page = child;
 		s->steps--;
 	}
@@ -152,7 +167,10 @@ static void add_sample(struct window *samples, size_t *count, const struct windo
 	samples[at] = *window;
 }
 
-/* Is there a block of the tenant's at this page, or around it? Of any tenant's when that is below 0. */
+/*
+ * Is there a block of the tenant's at this page, or around it? Of any tenant's when that is below
+ * 0.
+ */
 static bool block_around(const struct search *s, uint64_t page)
 {
 	struct region *r = s->r;
@@ -163,12 +181,15 @@ static bool block_around(const struct search *s, uint64_t page)
 		word = load_relaxed(&r->page_map[page]);
 	}
 	return lay_state(word) == LAY_HEAD && lay_value(word) &&
-	       (s->tenant < 0 || load_relaxed(&r->entries[region_entry_of(r, page)].tenant) == (uint32_t)s->tenant);
+		(s->tenant < 0 ||
+			load_relaxed(&r->entries[region_entry_of(r, page)].tenant) ==
+				(uint32_t)s->tenant);
 }
 
 /*
- * A window at a random place. For one block, at a place that is the tenant's: drawn, as the first block behind free pages would be drawn
- * for all of them; looked for from the last place on only where the tenant has next to nothing.
+ * A window at a random place. For one block, at a place that is the tenant's: drawn, as the first
+ * block behind free pages would be drawn for all of them; looked for from the last place on only
+ * where the tenant has next to nothing.
  */
 static bool take_sample(const struct search *s, bool block, uint64_t *budget, struct window *window)
 {
@@ -256,7 +277,10 @@ static enum evicted evict_run(struct speckv_pool *pool, uint64_t page)
 	parent = index_parent(r, &found);
 	children = load_relaxed(&r->entries[found.entry].first_child);
 	if (!block_drop(pool, &key, &found))
-		return load_acquire(&r->page_map[page]) == lay_word(LAY_HEAD, found.pages, found.generation) ? EVICT_NONE : EVICT_LOST;
+		return load_acquire(&r->page_map[page]) ==
+				lay_word(LAY_HEAD, found.pages, found.generation)
+			? EVICT_NONE
+			: EVICT_LOST;
 	if (parent)
 		store_relaxed(&pool->evict_parent, parent);
 	if (children && index_abandon(r, children))
@@ -276,7 +300,9 @@ void evict_orphan(struct speckv_pool *pool, const struct block_ref *found)
 enum evicted pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, uint64_t older_than)
 {
 	struct region *r = &pool->region;
-	struct search search = { .r = r, .n = n, .limit = limit, .tenant = -1, .descents = DESCENTS, .steps = STEPS };
+	struct search search = {
+		.r = r, .n = n, .limit = limit, .tenant = -1, .descents = DESCENTS, .steps = STEPS
+	};
 	const struct window *best = &search.best;
 	bool dropped = false, free = true, lost = false;
 
@@ -296,19 +322,28 @@ enum evicted pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, u
 		lost |= result == EVICT_LOST;
 		at += lay_value(word);
 	}
-	if ((dropped || free) && best->end - best->start <= LAY_RUN_MAX) /* the newest hint: the whole window in one piece */
+	/* the newest hint: the whole window in one piece */
+	if ((dropped || free) && best->end - best->start <= LAY_RUN_MAX)
 		pages_hint_push(r, best->start, (uint32_t)(best->end - best->start));
 	return dropped || free ? EVICT_DONE : lost ? EVICT_LOST : EVICT_NONE;
 }
 
 enum evicted evict_one(struct speckv_pool *pool, uint64_t limit, int tenant)
 {
-	struct search search = { .r = &pool->region, .n = 1, .limit = limit, .tenant = tenant, .descents = DESCENTS, .steps = STEPS };
+	struct search search = { .r = &pool->region,
+		.n = 1,
+		.limit = limit,
+		.tenant = tenant,
+		.descents = DESCENTS,
+		.steps = STEPS };
 
 	return choose(pool, &search, true) ? evict_run(pool, search.best.start) : EVICT_NONE;
 }
 
-/* Counts are made after the fact, each by its own process: one that is taken off before it is put on shows as below nothing. */
+/*
+ * Counts are made after the fact, each by its own process: one that is taken off before it is put
+ * on shows as below nothing.
+ */
 static bool beyond(_Atomic uint64_t *used, uint32_t n, uint64_t quota)
 {
 	uint64_t now = load_relaxed(used);
@@ -325,15 +360,20 @@ static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *ru
 		return false;
 	if (pages_claim_hint(pool, n, run, limit))
 		return true;
-	/* a cache that counts as full evicts without a search; one that keeps its blocks makes sure */
-	if (load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && limit == load_relaxed(&r->pages) && beyond(&r->head->pool.used_pages, n, limit))
+	/*
+	 * a cache that counts as full evicts without a search; one that keeps its blocks makes sure
+	 */
+	if (load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU &&
+		limit == load_relaxed(&r->pages) && beyond(&r->head->pool.used_pages, n, limit))
 		return false;
-	if (load_acquire(&pool->failed_freed) == freed_before && load_acquire(&pool->failed_run) <= n)
+	if (load_acquire(&pool->failed_freed) == freed_before &&
+		load_acquire(&pool->failed_run) <= n)
 		return false;
 	cursor = load_relaxed(&pool->client->cursor);
 	if (cursor >= limit)
 		cursor = 0;
-	if (pages_claim_scan(pool, cursor, limit, n, run) || pages_claim_scan(pool, 0, cursor + n < limit ? cursor + n : limit, n, run))
+	if (pages_claim_scan(pool, cursor, limit, n, run) ||
+		pages_claim_scan(pool, 0, cursor + n < limit ? cursor + n : limit, n, run))
 		return true;
 	store_release(&pool->failed_run, n);
 	store_release(&pool->failed_freed, freed_before);
@@ -341,14 +381,16 @@ static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *ru
 }
 
 /* Is there room below the quota, made if the policy allows it? */
-static bool make_way(struct speckv_pool *pool, _Atomic uint64_t *used, uint32_t n, uint64_t quota, uint64_t limit, int tenant)
+static bool make_way(struct speckv_pool *pool, _Atomic uint64_t *used, uint32_t n, uint64_t quota,
+	uint64_t limit, int tenant)
 {
 	bool evict = load_relaxed(&pool->region.head->pool.eviction) == SPECKV_EVICT_LRU;
 
 	if (n > quota)
 		return false;
 	for (unsigned int tries = 0, lost = 0; beyond(used, n, quota); tries++) {
-		enum evicted result = evict && tries < QUOTA_TRIES ? evict_one(pool, limit, tenant) : EVICT_NONE;
+		enum evicted result = evict && tries < QUOTA_TRIES ? evict_one(pool, limit, tenant)
+								   : EVICT_NONE;
 
 		lost = result == EVICT_LOST ? lost + 1 : 0;
 		if (result == EVICT_NONE || lost > LOST_TRIES)
@@ -360,18 +402,26 @@ static bool make_way(struct speckv_pool *pool, _Atomic uint64_t *used, uint32_t 
 static bool within_quotas(struct speckv_pool *pool, uint32_t n, uint64_t limit)
 {
 	struct region *r = &pool->region;
-	uint64_t quota = load_relaxed(&r->head->pool.quota_pages), tenant_quota = load_relaxed(&r->head->pool.tenant_quota_pages);
+	uint64_t quota = load_relaxed(&r->head->pool.quota_pages),
+		 tenant_quota = load_relaxed(&r->head->pool.tenant_quota_pages);
 
-	return (!tenant_quota || make_way(pool, &pool->tenant->used_pages, n, tenant_quota, limit, (int)pool->tenant_index)) &&
-	       (!quota || quota >= limit || make_way(pool, &r->head->pool.used_pages, n, quota, limit, -1));
+	return (!tenant_quota ||
+		       make_way(pool, &pool->tenant->used_pages, n, tenant_quota, limit,
+			       (int)pool->tenant_index)) &&
+		(!quota || quota >= limit ||
+			make_way(pool, &r->head->pool.used_pages, n, quota, limit, -1));
 }
 
-/* A full cache evicts at every put: looking for the dead costs system calls, and is done once a second. */
+/*
+ * A full cache evicts at every put: looking for the dead costs system calls, and is done once a
+ * second.
+ */
 static bool reap_due(struct speckv_pool *pool)
 {
 	uint64_t last = load_relaxed(&pool->reaped_ns), now = clock_ns();
 
-	return now - last > 1000000000u && atomic_compare_exchange_strong(&pool->reaped_ns, &last, now);
+	return now - last > 1000000000u &&
+		atomic_compare_exchange_strong(&pool->reaped_ns, &last, now);
 }
 
 static uint64_t claim_limit(struct speckv_pool *pool, uint64_t below)
@@ -392,7 +442,8 @@ static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t
 {
 	struct region *r = &pool->region;
 	uint64_t limit = claim_limit(pool, below);
-	bool lru = load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && !below, reaped = false;
+	bool lru = load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU && !below,
+	     reaped = false;
 
 	if (n < r->min_run)
 		n = r->min_run;
@@ -410,17 +461,22 @@ static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t
 		if (claim_somewhere(pool, n, run, limit)) {
 			if (__builtin_expect(!region_stale(r), 1))
 				return 0;
-			/* resized since we looked: on a single inode these pages may lie elsewhere by now */
+			/*
+			 * resized since we looked: on a single inode these pages may lie elsewhere
+			 * by now
+			 */
 			pages_release(r, pool->owner, run);
 			limit = claim_limit(pool, below);
 			continue;
 		}
-		if (!reaped && (!lru || reap_due(pool))) { /* clients that died may hold what is missing */
+		if (!reaped && (!lru || reap_due(pool))) {
+			/* clients that died may hold what is missing */
 			reaped = true;
 			if (clients_reap(pool, NULL) > 0)
 				continue;
 		}
-		if (!lru && n <= limit && tries < 3 && load_acquire(&pool->failed_freed) != load_acquire(&r->head->pool.freed))
+		if (!lru && n <= limit && tries < 3 &&
+			load_acquire(&pool->failed_freed) != load_acquire(&r->head->pool.freed))
 			continue; /* something was given back while we looked */
 		if (!lru || n > limit)
 			break;
@@ -436,5 +492,8 @@ int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t 
 	int rc = claim(pool, n, run, below);
 
 	/* full, perhaps, only because no block could be evicted */
-	return (rc == -ENOSPC || rc == -EDQUOT) && load_relaxed(&pool->region.flushes_failed) != failed ? -EIO : rc;
+	return (rc == -ENOSPC || rc == -EDQUOT) &&
+			load_relaxed(&pool->region.flushes_failed) != failed
+		? -EIO
+		: rc;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The one function that makes a block key. SHA-256 over length-prefixed fields, so that no two different specifications
- * share an encoding.
+ * The one function that makes a block key. SHA-256 over length-prefixed fields, so that no two
+ * different specifications share an encoding.
  */
 #include <openssl/evp.h>
 
@@ -15,7 +15,8 @@ static bool field(EVP_MD_CTX *md, const void *data, size_t bytes)
 
 	for (int i = 0; i < 8; i++)
 		length[i] = (uint8_t)((uint64_t)bytes >> (8 * i));
-	return EVP_DigestUpdate(md, length, sizeof(length)) == 1 && EVP_DigestUpdate(md, data, bytes) == 1;
+	return EVP_DigestUpdate(md, length, sizeof(length)) == 1 &&
+		EVP_DigestUpdate(md, data, bytes) == 1;
 }
 
 static bool number(EVP_MD_CTX *md, uint64_t value)
@@ -32,7 +33,8 @@ static bool text(EVP_MD_CTX *md, const char *s)
 	return field(md, s ? s : "", s ? strlen(s) : 0);
 }
 
-int speckv_key_derive(const struct speckv_key_spec *spec, const void *engine_hash, size_t hash_bytes, struct speckv_key *out)
+int speckv_key_derive(const struct speckv_key_spec *spec, const void *engine_hash,
+	size_t hash_bytes, struct speckv_key *out)
 {
 	const struct speckv_geometry *g;
 	unsigned int bytes = 0;
@@ -47,11 +49,15 @@ int speckv_key_derive(const struct speckv_key_spec *spec, const void *engine_has
 	if (!md)
 		return -ENOMEM;
 	g = &spec->geometry;
-	ok = EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && text(md, KEY_TAG) && field(md, spec->model_digest, sizeof(spec->model_digest)) &&
-	     number(md, g->layers) && number(md, g->kv_heads) && number(md, g->head_dim) && number(md, g->tokens) && number(md, g->dtype) &&
-	     text(md, spec->rope) && text(md, spec->scales) && number(md, spec->parallel_rank) && number(md, spec->parallel_size) && number(md, spec->group) &&
-	     text(md, spec->tenant_secret) && text(md, spec->cache_salt) && field(md, engine_hash, hash_bytes) &&
-	     EVP_DigestFinal_ex(md, out->bytes, &bytes) == 1 && bytes == sizeof(out->bytes);
+	ok = EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && text(md, KEY_TAG) &&
+		field(md, spec->model_digest, sizeof(spec->model_digest)) &&
+		number(md, g->layers) && number(md, g->kv_heads) && number(md, g->head_dim) &&
+		number(md, g->tokens) && number(md, g->dtype) && text(md, spec->rope) &&
+		text(md, spec->scales) && number(md, spec->parallel_rank) &&
+		number(md, spec->parallel_size) && number(md, spec->group) &&
+		text(md, spec->tenant_secret) && text(md, spec->cache_salt) &&
+		field(md, engine_hash, hash_bytes) &&
+		EVP_DigestFinal_ex(md, out->bytes, &bytes) == 1 && bytes == sizeof(out->bytes);
 	EVP_MD_CTX_free(md);
 	return ok ? 0 : -EIO;
 }

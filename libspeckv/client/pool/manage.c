@@ -19,7 +19,9 @@ static int extents_zero(struct speckv_device *dev, const struct lay_pool_record 
 		return 0;
 	for (unsigned int i = 0; i < r.extents; i++) {
 		uint64_t bytes = i || r.extent[i].bytes < LAY_UNIT ? r.extent[i].bytes : LAY_UNIT;
-		void *map = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, dev->fd, (off_t)r.extent[i].offset) : MAP_FAILED;
+		void *map = bytes ? mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, dev->fd,
+					    (off_t)r.extent[i].offset)
+				  : MAP_FAILED;
 
 		if (map == MAP_FAILED)
 			continue;
@@ -41,14 +43,17 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 	if (state == SPECKV_POOL_DESTROYING && removal_undone(dev, r))
 		return;
 	if (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING) {
-		if (!dev->single_inode) /* a file there that is not this pool's stays: it is not this record's to remove */
+		/* a file there that is not this pool's stays: it is not this record's to remove */
+		if (!dev->single_inode)
 			removed = region_remove(dev, r, false) != -EIO;
 		if (dev->single_inode && state == SPECKV_POOL_DESTROYING)
 			removed = extents_zero(dev, r) == 0;
 		if (!removed)
 			return; /* the next manager tries again */
-		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "finished the %s of pool %.63s, whose manager died",
-			     state == SPECKV_POOL_CREATING ? "roll-back of the creation" : "removal", r->name);
+		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,
+			"finished the %s of pool %.63s, whose manager died",
+			state == SPECKV_POOL_CREATING ? "roll-back of the creation" : "removal",
+			r->name);
 		store_release(&r->state, 0);
 	} else if (state == SPECKV_POOL_RESIZING) {
 		struct region region;
@@ -58,13 +63,19 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 			return;
 		/* the size in the pool's own header is the truth */
 		if (!rc) {
-			uint64_t before = r->capacity_bytes / region.page_bytes, pages = resize_ends_at(&region, before);
+			uint64_t before = r->capacity_bytes / region.page_bytes,
+				 pages = resize_ends_at(&region, before);
 			bool done = before != pages;
 
-			resize_begin(&region); /* where a client has it, that does the same: twice harms nothing */
+			/* where a client has it, that does the same: twice harms nothing */
+			resize_begin(&region);
 			if (pages != region_pages(&region) && resize_store(&region, pages) != 0) {
 				region_close(&region);
-				return; /* for the next manager: nothing above the size is given back before that */
+				/*
+				 * for the next manager: nothing above the size is given back before
+				 * that
+				 */
+				return;
 			}
 			pages = region_pages(&region);
 			resize_undo(&region);
@@ -74,8 +85,9 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 			else
 				region_release_backing(&region, pages, region.fixed.max_pages);
 			region_close(&region);
-			device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "%s the resize of pool %.63s, whose manager died",
-				     done ? "finished" : "undid", r->name);
+			device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,
+				"%s the resize of pool %.63s, whose manager died",
+				done ? "finished" : "undid", r->name);
 		}
 		store_release(&r->state, SPECKV_POOL_ACTIVE);
 	}
@@ -95,7 +107,10 @@ static void record_foresee(struct speckv_device *dev, int number)
 	copy.name[sizeof(copy.name) - 1] = 0;
 	rc = state == SPECKV_POOL_CREATING ? -ENOENT : region_open_managed(dev, copy.name, &region);
 	if (!rc && dev->single_inode && state == SPECKV_POOL_RESIZING)
-		store_release(&dev->left[number], region.fixed.data_offset + resize_ends_at(&region, copy.capacity_bytes / region.page_bytes) * region.page_bytes);
+		store_release(&dev->left[number],
+			region.fixed.data_offset +
+				resize_ends_at(&region, copy.capacity_bytes / region.page_bytes) *
+					region.page_bytes);
 	if (!rc)
 		region_close(&region);
 	else if (state != SPECKV_POOL_RESIZING && region_useless(rc))
@@ -109,7 +124,8 @@ static int still_named(struct speckv_device *dev)
 	int rc = medium_folder(dev->ctx, &dev->medium, 0, &in);
 
 	if (rc == -ENOENT)
-		rc = fail(dev->ctx, -ESTALE, "the folder of %s is gone: open the device again", dev->medium.name);
+		rc = fail(dev->ctx, -ESTALE, "the folder of %s is gone: open the device again",
+			dev->medium.name);
 	if (!rc)
 		rc = device_table_current(dev, &in);
 	folder_close(&in);
@@ -126,10 +142,13 @@ static int manage(struct speckv_device *dev, bool inspect)
 	if (rc)
 		return rc;
 	if (!dev->writable && medium_read_only(&dev->medium))
-		return fail(dev->ctx, -EROFS, "%s: %s lies on a read-only file system, on which nothing can be changed", dev->medium.name, dev->medium.path);
+		return fail(dev->ctx, -EROFS,
+			"%s: %s lies on a read-only file system, on which nothing can be changed",
+			dev->medium.name, dev->medium.path);
 	if (!device_may_manage(dev))
-		return fail(dev->ctx, -EACCES, "%s: no permission to manage it: %s belongs to uid %u; run as 'sudo -u \\#%u'", dev->medium.name, dev->medium.path,
-			    dev->owner, dev->owner);
+		return fail(dev->ctx, -EACCES,
+			"%s: no permission to manage it: %s belongs to uid %u; run as 'sudo -u \\#%u'",
+			dev->medium.name, dev->medium.path, dev->owner, dev->owner);
 	pthread_mutex_lock(&dev->managing);
 	while ((rc = device_lock(dev)) == -EAGAIN && clock_ns() - start < MANAGER_PATIENCE_NS)
 		nanosleep(&(struct timespec){ .tv_nsec = 10000000 }, NULL);
@@ -139,9 +158,11 @@ static int manage(struct speckv_device *dev, bool inspect)
 		memcpy(command, super->manager_command, sizeof(command));
 		command[63] = 0;
 		pthread_mutex_unlock(&dev->managing);
-		return rc == -EAGAIN ? fail(dev->ctx, -EBUSY, "%s is being managed by pid %u (%s); try again when it is done", dev->medium.name,
-					    load_acquire(&super->manager_pid), command) :
-				       rc;
+		return rc == -EAGAIN
+			? fail(dev->ctx, -EBUSY,
+				  "%s is being managed by pid %u (%s); try again when it is done",
+				  dev->medium.name, load_acquire(&super->manager_pid), command)
+			: rc;
 	}
 	rc = still_named(dev); /* the last holder of the lock may have closed the device */
 	if (rc) {
@@ -180,7 +201,9 @@ int device_inspect(struct speckv_device *dev)
 
 bool device_settle(struct speckv_device *dev)
 {
-	if (!device_may_manage(dev) || (dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) || device_manage(dev))
+	if (!device_may_manage(dev) ||
+		(dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) ||
+		device_manage(dev))
 		return false;
 	device_unmanage(dev);
 	return true;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Allocations: page runs that stay claimed by this client until they are freed, sealed, or their owner dies. */
+/*
+ * Allocations: page runs that stay claimed by this client until they are freed, sealed, or their
+ * owner dies.
+ */
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -29,7 +32,8 @@ int speckv_mem_alloc(struct speckv_pool *pool, uint64_t bytes, struct speckv_mem
 		return rc;
 	pages = bytes / pool->region.page_bytes + (bytes % pool->region.page_bytes != 0);
 	if (!bytes || pages > LAY_RUN_MAX)
-		return fail(pool->ctx, -EINVAL, "an allocation is of 1 to %llu bytes here", (unsigned long long)LAY_RUN_MAX * pool->region.page_bytes);
+		return fail(pool->ctx, -EINVAL, "an allocation is of 1 to %llu bytes here",
+			(unsigned long long)LAY_RUN_MAX * pool->region.page_bytes);
 	mem = calloc(1, sizeof(*mem));
 	if (!mem)
 		return fail(pool->ctx, -ENOMEM, "out of memory");
@@ -38,19 +42,23 @@ int speckv_mem_alloc(struct speckv_pool *pool, uint64_t bytes, struct speckv_mem
 		char text[32];
 
 		free(mem);
-		return fail(pool->ctx, rc, "no %s in one piece for an allocation (%s)", human(text, bytes), rc == -EDQUOT ? "a quota is reached" : "the pool is full");
+		return fail(pool->ctx, rc, "no %s in one piece for an allocation (%s)",
+			human(text, bytes),
+			rc == -EDQUOT ? "a quota is reached" : "the pool is full");
 	}
 	mem->pool = pool;
 	mem->bytes = bytes;
 	if (!pool->region.data) {
-		mem->shadow = mmap(NULL, (uint64_t)mem->run.pages * pool->region.page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		mem->shadow = mmap(NULL, (uint64_t)mem->run.pages * pool->region.page_bytes,
+			PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (mem->shadow == MAP_FAILED) {
 			pages_release(&pool->region, pool->owner, &mem->run);
 			free(mem);
 			return fail(pool->ctx, -ENOMEM, "out of memory");
 		}
 	} else {
-		memset(pool->region.data + mem->run.page * pool->region.page_bytes, 0, (uint64_t)mem->run.pages * pool->region.page_bytes);
+		memset(pool->region.data + mem->run.page * pool->region.page_bytes, 0,
+			(uint64_t)mem->run.pages * pool->region.page_bytes);
 	}
 	add_relaxed(&pool->client->allocated_pages, mem->run.pages);
 	count(pool, SPECKV_COUNT_ALLOCATIONS, 1);
@@ -71,7 +79,11 @@ void speckv_mem_free(struct speckv_mem *mem)
 	pool = mem->pool;
 	if (mem->shadow)
 		munmap(mem->shadow, (uint64_t)mem->run.pages * pool->region.page_bytes);
-	if (!fork_guard_stale(&pool->region.guard)) { /* in a child another thread may have held the lock, or been about to change the list */
+	if (!fork_guard_stale(&pool->region.guard)) {
+		/*
+		 * in a child another thread may have held the lock, or been about to change the
+		 * list
+		 */
 		pthread_mutex_lock(&pool->lock);
 		for (struct speckv_mem **at = &pool->allocations; *at; at = &(*at)->next)
 			if (*at == mem) {
@@ -109,8 +121,10 @@ static int range(struct speckv_mem *mem, uint64_t offset, uint64_t bytes)
 	if (rc)
 		return rc;
 	if (offset > mem->bytes || bytes > mem->bytes - offset)
-		return fail(mem->pool->ctx, -ERANGE, "%llu bytes at %llu are beyond an allocation of %llu", (unsigned long long)bytes, (unsigned long long)offset,
-			    (unsigned long long)mem->bytes);
+		return fail(mem->pool->ctx, -ERANGE,
+			"%llu bytes at %llu are beyond an allocation of %llu",
+			(unsigned long long)bytes, (unsigned long long)offset,
+			(unsigned long long)mem->bytes);
 	return 0;
 }
 
@@ -157,14 +171,17 @@ int speckv_mem_seal(struct speckv_mem *mem, const struct speckv_request *request
 	if (rc)
 		return rc;
 	if (mem->bytes != mem->pool->region.fixed.block_bytes)
-		return fail(mem->pool->ctx, -EINVAL, "an allocation of %llu bytes is not one block of %llu", (unsigned long long)mem->bytes,
-			    (unsigned long long)mem->pool->region.fixed.block_bytes);
+		return fail(mem->pool->ctx, -EINVAL,
+			"an allocation of %llu bytes is not one block of %llu",
+			(unsigned long long)mem->bytes,
+			(unsigned long long)mem->pool->region.fixed.block_bytes);
 	put = *request;
 	put.buffer = bytes_of(mem);
 	put.buffer_bytes = mem->bytes;
 	rc = batch_run(mem->pool, SPECKV_OP_PUT, &put, 1);
 	if (rc != 1)
-		return fail(mem->pool->ctx, put.status, "the block could not be stored: %s", strerror(-put.status));
+		return fail(mem->pool->ctx, put.status, "the block could not be stored: %s",
+			strerror(-put.status));
 	speckv_mem_free(mem);
 	return 0;
 }

@@ -10,7 +10,8 @@ static int set_depth(struct speckv_pool *pool, const char *value)
 	unsigned long depth = strtoul(value, &end, 10);
 
 	if (*value < '0' || *value > '9' || *end || depth < 1 || depth > 16)
-		return fail(pool->ctx, -EINVAL, "prefetch_depth is a number from 1 to 16, not '%.32s'", value);
+		return fail(pool->ctx, -EINVAL,
+			"prefetch_depth is a number from 1 to 16, not '%.32s'", value);
 	store_release(&pool->prefetch_depth, (uint32_t)depth);
 	return 0;
 }
@@ -22,8 +23,10 @@ static int set_codec(struct speckv_pool *pool, const char *value)
 	int rc;
 
 	for (unsigned int i = 0; i < 32; i++)
-		if (speckv_codec_name(i) && (speckv_codec_modes() | speckv_codec_calibrated_modes()) >> i & 1)
-			snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s%s", *known ? ", " : "", speckv_codec_name(i));
+		if (speckv_codec_name(i) &&
+			(speckv_codec_modes() | speckv_codec_calibrated_modes()) >> i & 1)
+			snprintf(known + strlen(known), sizeof(known) - strlen(known), "%s%s",
+				*known ? ", " : "", speckv_codec_name(i));
 	if (codec < 0)
 		return fail(pool->ctx, -EINVAL, "codec is one of %s, not '%.32s'", known, value);
 	rc = frame_possible(&pool->region, (unsigned int)codec);
@@ -39,7 +42,8 @@ static int set_threads(struct speckv_pool *pool, const char *value)
 	unsigned long threads = strtoul(value, &end, 10);
 
 	if (*value < '0' || *value > '9' || *end || threads < 1 || threads > 64)
-		return fail(pool->ctx, -EINVAL, "threads is a number from 1 to 64, not '%.32s'", value);
+		return fail(pool->ctx, -EINVAL, "threads is a number from 1 to 64, not '%.32s'",
+			value);
 	store_release(&pool->threads, (uint32_t)threads);
 	return 0;
 }
@@ -88,7 +92,8 @@ static const struct param *find(struct speckv_pool *pool, const char *key)
 	for (size_t i = 0; i < sizeof(params) / sizeof(params[0]); i++)
 		if (strcmp(params[i].key, key) == 0)
 			return &params[i];
-	fail(pool->ctx, -EINVAL, "no parameter '%.32s'; there are prefetch_depth, codec, verify, threads", key);
+	fail(pool->ctx, -EINVAL,
+		"no parameter '%.32s'; there are prefetch_depth, codec, verify, threads", key);
 	return NULL;
 }
 
@@ -122,7 +127,8 @@ int speckv_param_get(struct speckv_pool *pool, const char *key, char *value, siz
 		return -EINVAL;
 	param->get(pool, text);
 	if (strlen(text) >= value_bytes)
-		return fail(pool->ctx, -ENOSPC, "the value of %s takes %zu bytes", key, strlen(text) + 1);
+		return fail(pool->ctx, -ENOSPC, "the value of %s takes %zu bytes", key,
+			strlen(text) + 1);
 	memcpy(value, text, strlen(text) + 1);
 	return 0;
 }

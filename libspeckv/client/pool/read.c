@@ -12,9 +12,11 @@ int read_judge(struct region *r, const struct block_ref *found, int rc)
 	return rc ? -EBADMSG : 0;
 }
 
-/* Decode a found block and make sure that it was the block all the while. -EAGAIN: it is no longer. */
-int block_decode(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found, struct layers layers, bool ahead, void *raw,
-		 uint64_t bytes)
+/*
+ * Decode a found block and make sure that it was the block all the while. -EAGAIN: it is no longer.
+ */
+int block_decode(struct speckv_pool *pool, const struct speckv_key *key,
+	const struct block_ref *found, struct layers layers, bool ahead, void *raw, uint64_t bytes)
 {
 	struct region *r = &pool->region;
 

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
-/* What dead clients leave is given back, and an index that cannot be trusted is made from page map and frames. */
+/*
+ * What dead clients leave is given back, and an index that cannot be trusted is made from page map
+ * and frames.
+ */
 #include <stdlib.h>
 
 #include "pool.h"
 
-int frame_sound(struct region *r, uint64_t page, uint32_t pages, uint64_t generation, bool deep, struct speckv_frame *frame)
+int frame_sound(struct region *r, uint64_t page, uint32_t pages, uint64_t generation, bool deep,
+	struct speckv_frame *frame)
 {
 	uint64_t available = (uint64_t)pages << r->page_shift;
 	const uint8_t *at;
@@ -13,9 +17,12 @@ int frame_sound(struct region *r, uint64_t page, uint32_t pages, uint64_t genera
 
 	if (!rc)
 		rc = speckv_frame_parse(at, available, frame);
-	if (!rc && (memcmp(frame->identity.pool_uuid, r->fixed.uuid, 16) != 0 || frame->identity.generation != generation ||
-		    frame->identity.pool_address != page << r->page_shift ||
-		    memcmp(&frame->geometry, &r->fixed.geometry, offsetof(struct speckv_geometry, reserved)) != 0))
+	if (!rc &&
+		(memcmp(frame->identity.pool_uuid, r->fixed.uuid, 16) != 0 ||
+			frame->identity.generation != generation ||
+			frame->identity.pool_address != page << r->page_shift ||
+			memcmp(&frame->geometry, &r->fixed.geometry,
+				offsetof(struct speckv_geometry, reserved)) != 0))
 		rc = -EBADMSG; /* a frame's bytes inside a payload, or one that was moved here */
 	if (!rc && deep)
 		rc = speckv_frame_verify(at, available);
@@ -31,7 +38,8 @@ static void forget_index(struct region *r)
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
 		store_release(&r->head->clients[slot].allocated_pages, 0);
 		client_finish_move(r, slot, load_acquire(&r->head->clients[slot].state) >> 8);
-		store_release(&r->head->clients[slot].state, load_acquire(&r->head->clients[slot].state) & ~0xffull);
+		store_release(&r->head->clients[slot].state,
+			load_acquire(&r->head->clients[slot].state) & ~0xffull);
 	}
 	for (unsigned int i = 0; i < LAY_TENANTS; i++) {
 		uint32_t naming = 1;
@@ -40,7 +48,10 @@ static void forget_index(struct region *r)
 	}
 }
 
-/* Length of the run that the map shows at a head: its word, and the unbroken continuation behind it. */
+/*
+ * Length of the run that the map shows at a head: its word, and the unbroken continuation behind
+ * it.
+ */
 bool frame_run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t pages)
 {
 	uint32_t n = lay_value(word);
@@ -48,7 +59,8 @@ bool frame_run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t pa
 	if (!n || n > pages - page)
 		return false;
 	for (uint32_t i = 1; i < n; i++)
-		if (load_acquire(&r->page_map[page + i]) != lay_word(LAY_CONT, i, lay_generation(word)))
+		if (load_acquire(&r->page_map[page + i]) !=
+			lay_word(LAY_CONT, i, lay_generation(word)))
 			return false;
 	return true;
 }
@@ -58,23 +70,31 @@ uint32_t frame_tenant(struct region *r, const struct speckv_frame *frame)
 {
 	uint32_t number = frame->identity.tenant - 1; /* 0, not said: beyond the table */
 
-	return number < LAY_TENANTS && load_acquire(&r->head->tenants[number].state) == 2 ? number : tenant_others(r);
+	return number < LAY_TENANTS && load_acquire(&r->head->tenants[number].state) == 2
+		? number
+		: tenant_others(r);
 }
 
-/* The entry of a sound frame. What it says of this very block beyond the frame (last use, links) stays. */
-static void entry_restore(struct region *r, const struct run *run, const struct speckv_key *key, const struct speckv_frame *frame)
+/*
+ * The entry of a sound frame. What it says of this very block beyond the frame (last use, links)
+ * stays.
+ */
+static void entry_restore(struct region *r, const struct run *run, const struct speckv_key *key,
+	const struct speckv_frame *frame)
 {
 	struct lay_entry *entry = &r->entries[region_entry_of(r, run->page)];
 	uint32_t tenant = frame_tenant(r, frame);
 	uint64_t w[4];
-	bool same = load_acquire(&entry->generation) == run->generation && load_relaxed(&entry->page) == run->page;
+	bool same = load_acquire(&entry->generation) == run->generation &&
+		load_relaxed(&entry->page) == run->page;
 
 	memcpy(w, key->bytes, sizeof(w));
 	for (int i = 0; i < 4; i++)
 		same &= load_relaxed(&entry->key[i]) == w[i];
 	if (!same) {
-		index_fill(r, run, key, frame->identity.first_position, (uint32_t)frame->frame_bytes, (uint32_t)frame->raw_bytes, tenant,
-			   use_tick(r));
+		index_fill(r, run, key, frame->identity.first_position,
+			(uint32_t)frame->frame_bytes, (uint32_t)frame->raw_bytes, tenant,
+			use_tick(r));
 		return;
 	}
 	store_relaxed(&entry->first_position, frame->identity.first_position);
@@ -86,7 +106,8 @@ static void entry_restore(struct region *r, const struct run *run, const struct 
 
 int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
 {
-	uint64_t pages = region_pages(r), highest = load_acquire(&r->head->pool.next_run_generation);
+	uint64_t pages = region_pages(r),
+		 highest = load_acquire(&r->head->pool.next_run_generation);
 	int rc;
 
 	*kept = *lost = 0;
@@ -104,11 +125,16 @@ int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
 			p++;
 			continue;
 		}
-		rc = frame_run_whole(r, p, word, pages) ? frame_sound(r, p, lay_value(word), lay_generation(word), false, &frame) : -EBADMSG;
+		rc = frame_run_whole(r, p, word, pages)
+			? frame_sound(r, p, lay_value(word), lay_generation(word), false, &frame)
+			: -EBADMSG;
 		if (rc == -ENODEV || rc == -EACCES)
 			return rc;
-		if (!rc && frame.frame_bytes <= (uint64_t)lay_value(word) << r->page_shift && lay_value(word) >= r->min_run) {
-			struct run run = { .page = p, .generation = lay_generation(word), .pages = lay_value(word) };
+		if (!rc && frame.frame_bytes <= (uint64_t)lay_value(word) << r->page_shift &&
+			lay_value(word) >= r->min_run) {
+			struct run run = { .page = p,
+				.generation = lay_generation(word),
+				.pages = lay_value(word) };
 			struct speckv_key key;
 
 			memcpy(key.bytes, frame.identity.key, sizeof(key.bytes));
@@ -121,15 +147,20 @@ int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
 		}
 		++*lost;
 		store_release(&r->entries[region_entry_of(r, p)].generation, 0);
-		store_release(&r->page_map[p++], LAY_FREE); /* its continuation follows as "not a head" */
+		/* its continuation follows as "not a head" */
+		store_release(&r->page_map[p++], LAY_FREE);
 	}
 	store_release(&r->head->pool.next_run_generation, highest);
 	pages_recount(r);
 	return 0;
 }
 
-/* Give back every run that client `slot` of this incarnation holds. False: not all, a card does not answer. */
-bool client_sweep(struct region *r, unsigned int slot, uint64_t incarnation, bool dead, uint64_t *back)
+/*
+ * Give back every run that client `slot` of this incarnation holds. False: not all, a card does not
+ * answer.
+ */
+bool client_sweep(struct region *r, unsigned int slot, uint64_t incarnation, bool dead,
+	uint64_t *back)
 {
 	uint32_t owner = lay_owner(slot, incarnation);
 	uint64_t pages = region_pages(r);
@@ -145,9 +176,14 @@ bool client_sweep(struct region *r, unsigned int slot, uint64_t incarnation, boo
 			continue;
 		}
 		if (lay_state(word) == LAY_CLAIMED && lay_value(word) == owner) {
-			while (p + run.pages < pages && load_acquire(&r->page_map[p + run.pages]) == lay_word(LAY_CONT, run.pages, run.generation))
+			while (p + run.pages < pages &&
+				load_acquire(&r->page_map[p + run.pages]) ==
+					lay_word(LAY_CONT, run.pages, run.generation))
 				run.pages++;
-			/* a block that was being dropped may still lie there, and would rise from a card when its index is made again */
+			/*
+			 * a block that was being dropped may still lie there, and would rise from a
+			 * card when its index is made again
+			 */
 			if (dead && r->backend->clear(r, run.page, run.pages) != 0) {
 				all = false;
 			} else {
@@ -164,20 +200,31 @@ void client_finish_move(struct region *r, unsigned int slot, uint64_t incarnatio
 {
 	struct lay_client *client = &r->head->clients[slot];
 	uint32_t owner = lay_owner(slot, incarnation);
-	uint64_t pages = region_pages(r), from = load_acquire(&client->move_from), to = load_acquire(&client->move_to), generation = load_acquire(&client->move_to_generation);
+	uint64_t pages = region_pages(r), from = load_acquire(&client->move_from),
+		 to = load_acquire(&client->move_to),
+		 generation = load_acquire(&client->move_to_generation);
 	uint64_t word = lay_word(LAY_CLAIMED, owner, generation);
 	uint32_t n = 1;
 
 	if (generation && generation <= LAY_GENERATION_MASK && to < pages && from < pages &&
-	    load_acquire(&r->page_map[from]) == lay_word(LAY_CLAIMED, owner, load_acquire(&client->move_from_generation) & LAY_GENERATION_MASK)) {
-		while (to + n < pages && n < LAY_RUN_MAX && load_acquire(&r->page_map[to + n]) == lay_word(LAY_CONT, n, generation))
+		load_acquire(&r->page_map[from]) ==
+			lay_word(LAY_CLAIMED, owner,
+				load_acquire(&client->move_from_generation) &
+					LAY_GENERATION_MASK)) {
+		while (to + n < pages && n < LAY_RUN_MAX &&
+			load_acquire(&r->page_map[to + n]) == lay_word(LAY_CONT, n, generation))
 			n++;
-		atomic_compare_exchange_strong(&r->page_map[to], &word, lay_word(LAY_HEAD, n, generation));
+		atomic_compare_exchange_strong(&r->page_map[to], &word,
+			lay_word(LAY_HEAD, n, generation));
 	}
-	atomic_compare_exchange_strong(&client->move_to_generation, &generation, 0); /* and not that of a client that came since */
+	/* and not that of a client that came since */
+	atomic_compare_exchange_strong(&client->move_to_generation, &generation, 0);
 }
 
-/* Blocks that a client published and did not live to index, and twins that it did not live to settle. */
+/*
+ * Blocks that a client published and did not live to index, and twins that it did not live to
+ * settle.
+ */
 static void reindex(struct speckv_pool *pool)
 {
 	struct region *r = &pool->region;
@@ -185,7 +232,9 @@ static void reindex(struct speckv_pool *pool)
 
 	for (uint64_t p = 0; p < pages;) {
 		uint64_t word = load_acquire(&r->page_map[p]);
-		struct run run = { .page = p, .generation = lay_generation(word), .pages = lay_value(word) };
+		struct run run = {
+			.page = p, .generation = lay_generation(word), .pages = lay_value(word)
+		};
 		struct block_ref found;
 		struct speckv_key key;
 
@@ -193,7 +242,8 @@ static void reindex(struct speckv_pool *pool)
 			p++;
 			continue;
 		}
-		if (index_entry(r, region_entry_of(r, p), &found, &key) && found.page == p && found.generation == run.generation) {
+		if (index_entry(r, region_entry_of(r, p), &found, &key) && found.page == p &&
+			found.generation == run.generation) {
 			if (block_indexed(r, &key, &run))
 				settle_twins(pool, &key);
 			else
@@ -203,7 +253,10 @@ static void reindex(struct speckv_pool *pool)
 	}
 }
 
-/* Give back what the dead client of this slot and state held; the caller keeps others from the slot. True: a client was, and is settled. */
+/*
+ * Give back what the dead client of this slot and state held; the caller keeps others from the
+ * slot. True: a client was, and is settled.
+ */
 bool client_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *back)
 {
 	struct lay_client *client = &r->head->clients[slot];
@@ -220,8 +273,10 @@ bool client_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *
 	tenant = load_acquire(&client->tenant);
 	memcpy(command, client->command, sizeof(command));
 	command[63] = 0;
-	pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING, "pid %u (%s) died, tenant %.40s; %s taken back", client->pid, command,
-		   tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?", human(size, got * r->page_bytes));
+	pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING,
+		"pid %u (%s) died, tenant %.40s; %s taken back", client->pid, command,
+		tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?",
+		human(size, got * r->page_bytes));
 	store_release(&client->allocated_pages, 0);
 	atomic_compare_exchange_strong(&client->state, &state, state & ~0xffull);
 	return true;
@@ -245,11 +300,15 @@ int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
 		if (!(load_acquire(&r->head->clients[slot].state) & 1) || client_alive(r, slot))
 			continue;
-		/* the slot's own lock keeps other processes from reaping it, or taking it, at the same time */
+		/*
+		 * the slot's own lock keeps other processes from reaping it, or taking it, at the
+		 * same time
+		 */
 		if (lock_byte(r->lock_fd, client_byte(r, slot)) != 0)
 			continue;
 		state = load_acquire(&r->head->clients[slot].state);
-		if (!client_unseen(r, slot, state)) /* the next manager may have come before this process had the lock, or just after */
+		/* the next manager may have come before this process had the lock, or just after */
+		if (!client_unseen(r, slot, state))
 			dead += client_reap(r, slot, state, &back);
 		unlock_byte(r->lock_fd, client_byte(r, slot));
 	}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Tier L2: decoded blocks of this process, brought in ahead of a get. A slot holds one block; a block may lie in one set of
- * WAYS slots only. A slot's sequence is odd while it is being filled; a reader copies and then looks whether it still holds
- * what it held. The block itself stays authoritative: the caller re-checks the page map after a staged read.
+ * Tier L2: decoded blocks of this process, brought in ahead of a get. A slot holds one block; a
+ * block may lie in one set of WAYS slots only. A slot's sequence is odd while it is being filled; a
+ * reader copies and then looks whether it still holds what it held. The block itself stays
+ * authoritative: the caller re-checks the page map after a staged read.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -27,10 +28,12 @@ struct staging {
 	_Atomic uint64_t clock;
 };
 
-static bool holds(const struct slot *slot, const struct speckv_key *key, const struct block_ref *found)
+static bool holds(const struct slot *slot, const struct speckv_key *key,
+	const struct block_ref *found)
 {
 	uint64_t w[4];
-	bool same = load_acquire(&slot->generation) == found->generation && load_acquire(&slot->entry) == found->entry;
+	bool same = load_acquire(&slot->generation) == found->generation &&
+		load_acquire(&slot->entry) == found->entry;
 
 	memcpy(w, key->bytes, sizeof(w));
 	for (int i = 0; i < 4; i++)
@@ -46,7 +49,8 @@ static struct slot *set_of(struct staging *s, const struct block_ref *found)
 int staging_make(struct speckv_pool *pool)
 {
 	struct staging *s = NULL;
-	uint64_t block = pool->region.fixed.block_bytes, bytes = pool->attach.staging_bytes ? pool->attach.staging_bytes : STAGING_BYTES;
+	uint64_t block = pool->region.fixed.block_bytes,
+		 bytes = pool->attach.staging_bytes ? pool->attach.staging_bytes : STAGING_BYTES;
 	int rc = 0;
 
 	if (atomic_load(&pool->staging))
@@ -58,13 +62,16 @@ int staging_make(struct speckv_pool *pool)
 			s->sets = bytes / block / WAYS ? bytes / block / WAYS : 1;
 			s->bytes = s->sets * WAYS * block;
 			s->slots = calloc(s->sets * WAYS, sizeof(*s->slots));
-			s->data = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+			s->data = mmap(NULL, s->bytes, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 		}
 		if (!s || !s->slots || s->data == MAP_FAILED) {
 			if (s)
 				free(s->slots);
 			free(s);
-			rc = fail(pool->ctx, -ENOMEM, "no memory for a staging buffer of %llu bytes", (unsigned long long)bytes);
+			rc = fail(pool->ctx, -ENOMEM,
+				"no memory for a staging buffer of %llu bytes",
+				(unsigned long long)bytes);
 		} else {
 			madvise(s->data, s->bytes, MADV_HUGEPAGE);
 			atomic_store(&pool->staging, s);
@@ -94,12 +101,14 @@ static uint8_t *slot_data(struct speckv_pool *pool, struct staging *s, const str
 }
 
 /* The reader's half of a sequence lock: the bytes may change under it, and then it says so. */
-__attribute__((no_sanitize("thread"))) static void racing_copy(uint8_t *to, const uint8_t *from, uint64_t bytes)
+__attribute__((no_sanitize("thread"))) static void racing_copy(uint8_t *to, const uint8_t *from,
+	uint64_t bytes)
 {
 	(void)speckv_crc32c_copy(0, to, from, bytes);
 }
 
-bool staging_read(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found, uint64_t offset, void *raw, uint64_t bytes, bool *first)
+bool staging_read(struct speckv_pool *pool, const struct speckv_key *key,
+	const struct block_ref *found, uint64_t offset, void *raw, uint64_t bytes, bool *first)
 {
 	struct staging *s = load_acquire(&pool->staging);
 	struct slot *set;
@@ -133,7 +142,8 @@ static bool staged(struct staging *s, const struct speckv_key *key, const struct
 	return false;
 }
 
-static int stage(struct speckv_pool *pool, const struct speckv_key *key, const struct block_ref *found)
+static int stage(struct speckv_pool *pool, const struct speckv_key *key,
+	const struct block_ref *found)
 {
 	struct staging *s = load_acquire(&pool->staging);
 	struct slot *set = set_of(s, found), *slot = NULL;
@@ -144,18 +154,25 @@ static int stage(struct speckv_pool *pool, const struct speckv_key *key, const s
 		return 0;
 	for (int i = 0; i < WAYS; i++) /* an empty one, else one that was read, else the oldest */
 		if (!slot || !load_acquire(&set[i].generation) ||
-		    (load_acquire(&slot->generation) && ((load_acquire(&set[i].used) != 0) > (load_acquire(&slot->used) != 0) ||
-						 ((load_acquire(&set[i].used) != 0) == (load_acquire(&slot->used) != 0) && load_acquire(&set[i].age) < load_acquire(&slot->age)))))
+			(load_acquire(&slot->generation) &&
+				((load_acquire(&set[i].used) != 0) >
+						(load_acquire(&slot->used) != 0) ||
+					((load_acquire(&set[i].used) != 0) ==
+							(load_acquire(&slot->used) != 0) &&
+						load_acquire(&set[i].age) <
+							load_acquire(&slot->age)))))
 			slot = &set[i];
 	sequence = load_acquire(&slot->sequence);
-	if (sequence & 1 || !atomic_compare_exchange_strong(&slot->sequence, &sequence, sequence + 1))
+	if (sequence & 1 ||
+		!atomic_compare_exchange_strong(&slot->sequence, &sequence, sequence + 1))
 		return -EAGAIN; /* another worker fills it */
 	if (load_acquire(&slot->generation) && !load_acquire(&slot->used))
 		count(pool, SPECKV_COUNT_PREFETCH_UNUSED, 1);
 	store_release(&slot->generation, 0);
 	atomic_thread_fence(memory_order_seq_cst);
-	rc = block_decode(pool, key, found, (struct layers){ 0, pool->region.fixed.geometry.layers }, true, slot_data(pool, s, slot),
-			  pool->region.fixed.block_bytes);
+	rc = block_decode(pool, key, found,
+		(struct layers){ 0, pool->region.fixed.geometry.layers }, true,
+		slot_data(pool, s, slot), pool->region.fixed.block_bytes);
 	if (!rc) {
 		store_release(&slot->used, 0);
 		store_release(&slot->age, add_relaxed(&s->clock, 1));
@@ -171,7 +188,10 @@ static int stage(struct speckv_pool *pool, const struct speckv_key *key, const s
 	return rc;
 }
 
-/* Stage one block, and as many of the chain behind it as prefetch_depth says: the most recent child of each. */
+/*
+ * Stage one block, and as many of the chain behind it as prefetch_depth says: the most recent child
+ * of each.
+ */
 int staging_fill(struct speckv_pool *pool, const struct speckv_key *key)
 {
 	uint32_t depth = load_relaxed(&pool->prefetch_depth);

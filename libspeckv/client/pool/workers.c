@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Asynchronous batches: a few threads over one bounded queue, with handles from a fixed table. Idle threads sleep on a
- * condition; a submission wakes one only when one sleeps.
+ * Asynchronous batches: a few threads over one bounded queue, with handles from a fixed table. Idle
+ * threads sleep on a condition; a submission wakes one only when one sleeps.
  */
 #include <stdlib.h>
 
@@ -82,7 +82,10 @@ static void *work(void *arg)
 static struct workers *workers_get(struct speckv_pool *pool)
 {
 	struct workers *w = load_acquire(&pool->workers);
-	unsigned int others = load_acquire(&pool->threads) - 1, n = pool->attach.workers ? pool->attach.workers : others > DEFAULT_WORKERS ? others : DEFAULT_WORKERS;
+	unsigned int others = load_acquire(&pool->threads) - 1,
+		     n = pool->attach.workers ? pool->attach.workers
+		: others > DEFAULT_WORKERS    ? others
+					      : DEFAULT_WORKERS;
 	pthread_condattr_t monotonic;
 
 	if (w)
@@ -121,7 +124,8 @@ void workers_destroy(struct speckv_pool *pool)
 
 	if (!w)
 		return;
-	if (fork_guard_stale(&pool->region.guard)) { /* its threads are the parent's, and one of them may have held its lock */
+	if (fork_guard_stale(&pool->region.guard)) {
+		/* its threads are the parent's, and one of them may have held its lock */
 		free(w);
 		return;
 	}
@@ -149,7 +153,8 @@ bool workers_prefetch(struct speckv_pool *pool, const struct speckv_key *key)
 	pthread_mutex_lock(&w->lock);
 	room = w->prefetch_queued < PREFETCH_QUEUE && !w->stop;
 	if (room) {
-		count(pool, SPECKV_COUNT_PREFETCHES, 1); /* before it can be staged and used: shares of it are never above one */
+		/* before it can be staged and used: shares of it are never above one */
+		count(pool, SPECKV_COUNT_PREFETCHES, 1);
 		w->prefetch[(w->prefetch_first + w->prefetch_queued++) % PREFETCH_QUEUE] = *key;
 		if (w->asleep)
 			pthread_cond_signal(&w->work);
@@ -174,7 +179,8 @@ int speckv_prefetch(struct speckv_pool *pool, const struct speckv_key *keys, siz
 	return accepted;
 }
 
-int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n, struct speckv_op **out)
+int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests,
+	size_t n, struct speckv_op **out)
 {
 	struct speckv_op *op;
 	struct workers *w;
@@ -183,8 +189,10 @@ int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 	if (!pool || !out)
 		return -EINVAL;
 	*out = NULL;
-	if ((n && !requests) || n > INT32_MAX || opcode < SPECKV_OP_PUT || opcode > SPECKV_OP_LOOKUP)
-		return fail(pool->ctx, -EINVAL, "submit: operation %u on %zu requests is not one", opcode, n);
+	if ((n && !requests) || n > INT32_MAX || opcode < SPECKV_OP_PUT ||
+		opcode > SPECKV_OP_LOOKUP)
+		return fail(pool->ctx, -EINVAL, "submit: operation %u on %zu requests is not one",
+			opcode, n);
 	rc = pool_usable(pool, opcode != SPECKV_OP_GET && opcode != SPECKV_OP_LOOKUP);
 	if (rc)
 		return rc;
@@ -195,7 +203,9 @@ int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 	op = w->free;
 	if (!op) {
 		pthread_mutex_unlock(&w->lock);
-		return fail(pool->ctx, -EAGAIN, "%d batches are in flight, as many as there can be; wait for one", SPECKV_OPS_MAX);
+		return fail(pool->ctx, -EAGAIN,
+			"%d batches are in flight, as many as there can be; wait for one",
+			SPECKV_OPS_MAX);
 	}
 	w->free = op->next;
 	op->next = NULL;
@@ -216,7 +226,8 @@ int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 	return 0;
 }
 
-int workers_share(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t n, unsigned int threads)
+int workers_share(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests,
+	size_t n, unsigned int threads)
 {
 	struct workers *w = workers_get(pool);
 	unsigned int parts = !w ? 1 : threads > w->threads + 1 ? w->threads + 1 : threads;
@@ -230,27 +241,36 @@ int workers_share(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 	for (unsigned int i = 0; i <= parts; i++)
 		begin[i] = n / parts * i + (i < n % parts ? i : n % parts);
 	for (unsigned int i = 1; i < parts; i++)
-		if (speckv_submit(pool, opcode, requests + begin[i], begin[i + 1] - begin[i], &ops[i]) != 0)
+		if (speckv_submit(pool, opcode, requests + begin[i], begin[i + 1] - begin[i],
+			    &ops[i]) != 0)
 			ops[i] = NULL;
 	done = batch_run(pool, opcode, requests, begin[1]);
 	for (unsigned int i = 1; i < parts; i++) {
-		got = ops[i] ? speckv_op_wait(ops[i], -1) : batch_run(pool, opcode, requests + begin[i], begin[i + 1] - begin[i]);
+		got = ops[i]
+			? speckv_op_wait(ops[i], -1)
+			: batch_run(pool, opcode, requests + begin[i], begin[i + 1] - begin[i]);
 		speckv_op_release(ops[i]);
 		done += got > 0 ? got : 0;
 	}
 	/* a chain was cut where another thread had not yet put the block before */
 	for (unsigned int i = 1; i < parts && opcode == SPECKV_OP_PUT; i++)
-		if (requests[begin[i]].status == 0 && !(requests[begin[i]].flags & SPECKV_REQUEST_EXISTED))
+		if (requests[begin[i]].status == 0 &&
+			!(requests[begin[i]].flags & SPECKV_REQUEST_EXISTED))
 			block_adopt(pool, &requests[begin[i]]);
 	return done;
 }
 
-/* Not in a forked child: the lock may be held there by a thread that is not, and what is not complete never will be. */
+/*
+ * Not in a forked child: the lock may be held there by a thread that is not, and what is not
+ * complete never will be.
+ */
 static bool usable(const struct speckv_op *op)
 {
 	struct speckv_pool *pool = op->workers->pool;
 
-	return !fork_guard_stale(&pool->region.guard) || fail(pool->ctx, 0, "the operation was started before fork(): start it again in the child");
+	return !fork_guard_stale(&pool->region.guard) ||
+		fail(pool->ctx, 0,
+			"the operation was started before fork(): start it again in the child");
 }
 
 int speckv_op_poll(struct speckv_op *op)
@@ -283,7 +303,8 @@ int speckv_op_wait(struct speckv_op *op, int64_t timeout_ns)
 	pthread_mutex_lock(&w->lock);
 	w->waiting++;
 	while (!load_acquire(&op->complete) && !rc)
-		rc = timeout_ns < 0 ? pthread_cond_wait(&w->done, &w->lock) : pthread_cond_timedwait(&w->done, &w->lock, &until);
+		rc = timeout_ns < 0 ? pthread_cond_wait(&w->done, &w->lock)
+				    : pthread_cond_timedwait(&w->done, &w->lock, &until);
 	w->waiting--;
 	pthread_mutex_unlock(&w->lock);
 	return load_acquire(&op->complete) ? op->result : -ETIMEDOUT;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The calibration of a pool: judged at creation, copied and loaded at attach. The bytes of its file lie in the pool's own tables, so they
- * are made, kept and removed with the pool and have its permissions. Each load verifies them against the digest of the pool's record.
+ * The calibration of a pool: judged at creation, copied and loaded at attach. The bytes of its file
+ * lie in the pool's own tables, so they are made, kept and removed with the pool and have its
+ * permissions. Each load verifies them against the digest of the pool's record.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,7 +16,8 @@ bool calibration_needed(unsigned int codec)
 	return codec < 32 && speckv_codec_calibrated_modes() >> codec & 1;
 }
 
-static const char *hexadecimal(char text[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1], const uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES])
+static const char *hexadecimal(char text[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1],
+	const uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES])
 {
 	for (unsigned int i = 0; i < SPECKV_CALIBRATION_DIGEST_BYTES; i++)
 		snprintf(text + (size_t)2 * i, 3, "%02x", digest[i]);
@@ -23,27 +25,34 @@ static const char *hexadecimal(char text[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1
 }
 
 /* Has it tables for such blocks? */
-static int covers(struct speckv_ctx *ctx, const struct speckv_calibration_info *info, unsigned int codec, const struct speckv_geometry *geometry,
-		  unsigned int first_layer, unsigned int first_head)
+static int covers(struct speckv_ctx *ctx, const struct speckv_calibration_info *info,
+	unsigned int codec, const struct speckv_geometry *geometry, unsigned int first_layer,
+	unsigned int first_head)
 {
 	char digest[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1];
 
 	hexadecimal(digest, info->digest);
 	if (!(info->codecs >> codec & 1))
-		return fail(ctx, -ERANGE, "calibration %s has no tables for codec %s; make one with 'speckvctl codec calibrate'", digest, speckv_codec_name(codec));
+		return fail(ctx, -ERANGE,
+			"calibration %s has no tables for codec %s; make one with 'speckvctl codec calibrate'",
+			digest, speckv_codec_name(codec));
 	if (geometry->head_dim != info->head_dim)
-		return fail(ctx, -ERANGE, "calibration %s is of a model with head size %u, the pool's blocks have %u; use the calibration of the model that the pool serves",
-			    digest, info->head_dim, geometry->head_dim);
+		return fail(ctx, -ERANGE,
+			"calibration %s is of a model with head size %u, the pool's blocks have %u; use the calibration of the model that the pool serves",
+			digest, info->head_dim, geometry->head_dim);
 	if (first_layer + geometry->layers > info->layers)
-		return fail(ctx, -ERANGE, "calibration %s is of a model with %u layers, the pool's blocks have %u from layer %u on; use the calibration of the model that the pool serves",
-			    digest, info->layers, geometry->layers, first_layer);
+		return fail(ctx, -ERANGE,
+			"calibration %s is of a model with %u layers, the pool's blocks have %u from layer %u on; use the calibration of the model that the pool serves",
+			digest, info->layers, geometry->layers, first_layer);
 	if (first_head + geometry->kv_heads > info->kv_heads)
-		return fail(ctx, -ERANGE, "calibration %s is of a model with %u KV heads, the pool's blocks have %u from head %u on; use the calibration of the model that the pool serves",
-			    digest, info->kv_heads, geometry->kv_heads, first_head);
+		return fail(ctx, -ERANGE,
+			"calibration %s is of a model with %u KV heads, the pool's blocks have %u from head %u on; use the calibration of the model that the pool serves",
+			digest, info->kv_heads, geometry->kv_heads, first_head);
 	return 0;
 }
 
-static int load_file(struct speckv_ctx *ctx, const void *file, uint64_t bytes, struct speckv_calibration **out)
+static int load_file(struct speckv_ctx *ctx, const void *file, uint64_t bytes,
+	struct speckv_calibration **out)
 {
 	int rc = speckv_calibration_load(file, bytes, out);
 
@@ -51,17 +60,22 @@ static int load_file(struct speckv_ctx *ctx, const void *file, uint64_t bytes, s
 	case 0:
 		return 0;
 	case -EOPNOTSUPP:
-		return fail(ctx, rc, "the calibration was made for a later version, or has a rotary embedding that this build does not know");
+		return fail(ctx, rc,
+			"the calibration was made for a later version, or has a rotary embedding that this build does not know");
 	case -EFBIG:
-		return fail(ctx, rc, "the calibration has %llu bytes, more than 1 GiB", (unsigned long long)bytes);
+		return fail(ctx, rc, "the calibration has %llu bytes, more than 1 GiB",
+			(unsigned long long)bytes);
 	case -ENOMEM:
 		return fail(ctx, rc, "out of memory");
 	default:
-		return fail(ctx, rc, "these %llu bytes are not a calibration, or a damaged one; 'speckvctl codec calibrate' makes one", (unsigned long long)bytes);
+		return fail(ctx, rc,
+			"these %llu bytes are not a calibration, or a damaged one; 'speckvctl codec calibrate' makes one",
+			(unsigned long long)bytes);
 	}
 }
 
-int calibration_judge(struct speckv_ctx *ctx, const struct speckv_pool_config *config, struct speckv_calibration_info *info)
+int calibration_judge(struct speckv_ctx *ctx, const struct speckv_pool_config *config,
+	struct speckv_calibration_info *info)
 {
 	struct speckv_calibration *calibration;
 	int rc;
@@ -69,33 +83,43 @@ int calibration_judge(struct speckv_ctx *ctx, const struct speckv_pool_config *c
 	memset(info, 0, sizeof(*info));
 	if (!calibration_needed(config->codec)) {
 		if (config->calibration || config->first_layer || config->first_head)
-			return fail(ctx, -EINVAL, "codec %s takes no calibration; leave it out", speckv_codec_name(config->codec));
+			return fail(ctx, -EINVAL, "codec %s takes no calibration; leave it out",
+				speckv_codec_name(config->codec));
 		return 0;
 	}
 	if (!config->calibration)
-		return fail(ctx, -EINVAL, "codec %s needs a calibration of the model; 'speckvctl codec calibrate' makes one, --calibration names it",
-			    speckv_codec_name(config->codec));
+		return fail(ctx, -EINVAL,
+			"codec %s needs a calibration of the model; 'speckvctl codec calibrate' makes one, --calibration names it",
+			speckv_codec_name(config->codec));
 	rc = load_file(ctx, config->calibration, config->calibration_bytes, &calibration);
 	if (rc)
 		return rc;
 	speckv_calibration_describe(calibration, info);
 	speckv_calibration_free(calibration);
-	return config->geometry.layers ? covers(ctx, info, config->codec, &config->geometry, config->first_layer, config->first_head) : 0;
+	return config->geometry.layers ? covers(ctx, info, config->codec, &config->geometry,
+						 config->first_layer, config->first_head)
+				       : 0;
 }
 
 /* A private copy of the file's bytes: others may write the shared ones. */
 int calibration_copy(struct region *r, uint8_t **out, uint64_t *bytes)
 {
-	static const uint8_t unknown[SPECKV_CALIBRATION_DIGEST_BYTES]; /* taken over from a card, which does not tell */
+	/* taken over from a card, which does not tell */
+	static const uint8_t unknown[SPECKV_CALIBRATION_DIGEST_BYTES];
 	const struct lay_calibration *place = &r->fixed.calibration;
 	char digest[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1];
 
-	if (place->crc != speckv_crc32c(0, place, offsetof(struct lay_calibration, crc)) || !place->bytes || place->bytes > FILE_MOST || place->offset % 4096 ||
-	    place->offset < r->fixed.entry_offset + r->fixed.max_entries * sizeof(struct lay_entry) || place->offset > r->fixed.data_offset ||
-	    place->bytes > r->fixed.data_offset - place->offset)
+	if (place->crc != speckv_crc32c(0, place, offsetof(struct lay_calibration, crc)) ||
+		!place->bytes || place->bytes > FILE_MOST || place->offset % 4096 ||
+		place->offset <
+			r->fixed.entry_offset + r->fixed.max_entries * sizeof(struct lay_entry) ||
+		place->offset > r->fixed.data_offset ||
+		place->bytes > r->fixed.data_offset - place->offset)
 		return fail(r->dev->ctx, -EUCLEAN,
-			    "pool %s: its calibration %s is not on this machine (any more), and without it no block can be read; destroy the pool and create it anew with the file",
-			    r->fixed.name, memcmp(r->digest, unknown, sizeof(unknown)) ? hexadecimal(digest, r->digest) : "(its digest is not known)");
+			"pool %s: its calibration %s is not on this machine (any more), and without it no block can be read; destroy the pool and create it anew with the file",
+			r->fixed.name,
+			memcmp(r->digest, unknown, sizeof(unknown)) ? hexadecimal(digest, r->digest)
+								    : "(its digest is not known)");
 	*out = malloc(place->bytes);
 	if (!*out)
 		return fail(r->dev->ctx, -ENOMEM, "out of memory");
@@ -104,7 +128,8 @@ int calibration_copy(struct region *r, uint8_t **out, uint64_t *bytes)
 	return 0;
 }
 
-int calibration_load(struct region *r, const uint8_t *file, uint64_t bytes, struct speckv_calibration **out)
+int calibration_load(struct region *r, const uint8_t *file, uint64_t bytes,
+	struct speckv_calibration **out)
 {
 	char wanted[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1];
 	struct speckv_calibration_info info;
@@ -120,8 +145,8 @@ int calibration_load(struct region *r, const uint8_t *file, uint64_t bytes, stru
 		*out = NULL;
 	}
 	return fail(r->dev->ctx, rc == -EOPNOTSUPP ? rc : -EBADMSG,
-		    "pool %s: its calibration in %s is not %s, which its blocks were made with; destroy the pool and create it anew with that file", r->fixed.name,
-		    r->path, hexadecimal(wanted, r->digest));
+		"pool %s: its calibration in %s is not %s, which its blocks were made with; destroy the pool and create it anew with that file",
+		r->fixed.name, r->path, hexadecimal(wanted, r->digest));
 }
 
 int region_calibrate(struct region *r)
@@ -140,5 +165,6 @@ int region_calibrate(struct region *r)
 	if (rc)
 		return rc;
 	speckv_calibration_describe(r->calibration, &info);
-	return covers(r->dev->ctx, &info, r->fixed.codec, &r->fixed.geometry, r->fixed.calibration.first_layer, r->fixed.calibration.first_head);
+	return covers(r->dev->ctx, &info, r->fixed.codec, &r->fixed.geometry,
+		r->fixed.calibration.first_layer, r->fixed.calibration.first_head);
 }

@@ -14,17 +14,20 @@ bool client_unseen(struct region *r, unsigned int slot, uint64_t state)
 	struct speckv_device *dev = r->dev;
 
 	return slot == LAY_SLOT_MANAGER && state & LAY_CLIENT_UNSEEN &&
-	       (dev->lock_fd < 0 || load_acquire(&dev->manager_slots) >> r->record & 1 || lock_holder(dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record), NULL));
+		(dev->lock_fd < 0 || load_acquire(&dev->manager_slots) >> r->record & 1 ||
+			lock_holder(dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record), NULL));
 }
 
 int client_alive(struct region *r, unsigned int slot)
 {
-	return (int)slot == r->own_slot || lock_holder(r->lock_fd, client_byte(r, slot), NULL) || client_unseen(r, slot, load_acquire(&r->head->clients[slot].state));
+	return (int)slot == r->own_slot || lock_holder(r->lock_fd, client_byte(r, slot), NULL) ||
+		client_unseen(r, slot, load_acquire(&r->head->clients[slot].state));
 }
 
 /*
- * Is a client attached through this slot? client_join() takes the slot's lock, sees that the pool is not being removed, and only then enters
- * itself: a lock without an entry is waited for until it is one or the other. A process that was stopped in between counts as attached.
+ * Is a client attached through this slot? client_join() takes the slot's lock, sees that the pool
+ * is not being removed, and only then enters itself: a lock without an entry is waited for until it
+ * is one or the other. A process that was stopped in between counts as attached.
  */
 static bool slot_taken(struct region *r, unsigned int slot)
 {
@@ -58,9 +61,11 @@ void client_holders(struct region *r, int except, char *text, size_t bytes, unsi
 		if (at + 1 >= bytes)
 			continue;
 		if (load_acquire(&client->state) & 1)
-			at += (size_t)snprintf(text + at, bytes - at, "%spid %u (%s)", *count > 1 ? ", " : "", client->pid, command);
+			at += (size_t)snprintf(text + at, bytes - at, "%spid %u (%s)",
+				*count > 1 ? ", " : "", client->pid, command);
 		else
-			at += (size_t)snprintf(text + at, bytes - at, "%sa client that is attaching", *count > 1 ? ", " : "");
+			at += (size_t)snprintf(text + at, bytes - at,
+				"%sa client that is attaching", *count > 1 ? ", " : "");
 	}
 }
 
@@ -71,11 +76,14 @@ bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 	int rc = region_open_managed(dev, record_name(r, name), &region);
 
 	if (rc && !region_useless(rc))
-		return true; /* for the next manager to see to: it says so itself where it needs the pool */
+		/* for the next manager to see to: it says so itself where it needs the pool */
+		return true;
 	if (rc)
 		return false; /* region_end() was reached */
 	region_close(&region);
 	store_release(&r->state, SPECKV_POOL_ACTIVE);
-	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING, "pool %.63s stays: the manager that was to remove it died before it began", r->name);
+	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,
+		"pool %.63s stays: the manager that was to remove it died before it began",
+		r->name);
 	return true;
 }

@@ -13,7 +13,11 @@ int medium_flush(const struct medium *medium, const void *address, uint64_t byte
 	uintptr_t start = (uintptr_t)address, end = start + bytes;
 
 #if defined(__x86_64__)
-	if (medium->node) { /* persistent memory: cache lines out, then a fence (Intel SDM, CLFLUSHOPT; every devdax machine has it) */
+	if (medium->node) {
+		/*
+		 * persistent memory: cache lines out, then a fence (Intel SDM, CLFLUSHOPT; every
+		 * devdax machine has it)
+		 */
 		for (uintptr_t line = start & ~63ull; line < end; line += 64)
 			__asm__ volatile(".byte 0x66; clflush %0" : "+m"(*(volatile char *)line));
 		__asm__ volatile("sfence" ::: "memory");
@@ -33,7 +37,10 @@ int region_flush(struct region *r, const void *address, uint64_t bytes)
 		return 0;
 	before = load_acquire(&r->flushes_failed);
 	rc = medium_flush(&r->dev->medium, address, bytes);
-	/* The kernel reports an error to one of the threads that wait for the same page: it concerns all of them. */
+	/*
+	 * The kernel reports an error to one of the threads that wait for the same page: it
+	 * concerns all of them.
+	 */
 	if (!rc && __builtin_expect(load_acquire(&r->flushes_failed) == before, 1))
 		return 0;
 	if (rc)
@@ -41,8 +48,11 @@ int region_flush(struct region *r, const void *address, uint64_t bytes)
 	rc = rc ? rc : -EIO;
 	now = clock_ns();
 	last = load_acquire(&r->flush_event_ns);
-	if ((!last || now - last > EVENT_EVERY_NS) && atomic_compare_exchange_strong(&r->flush_event_ns, &last, now))
-		pool_event(r, SPECKV_EVENT_WRITE_FAILED, SPECKV_ERROR, "the medium could not be written: %s; what was not stored was not acknowledged", strerror(-rc));
+	if ((!last || now - last > EVENT_EVERY_NS) &&
+		atomic_compare_exchange_strong(&r->flush_event_ns, &last, now))
+		pool_event(r, SPECKV_EVENT_WRITE_FAILED, SPECKV_ERROR,
+			"the medium could not be written: %s; what was not stored was not acknowledged",
+			strerror(-rc));
 	return rc;
 }
 
@@ -58,5 +68,7 @@ int device_flush(struct speckv_device *dev)
 	if (dev->durability != SPECKV_DURABLE_POWER)
 		return 0;
 	rc = medium_flush(&dev->medium, dev->table, sizeof(*dev->table));
-	return rc ? fail(dev->ctx, rc, "%s: %s cannot be written: %s", dev->medium.name, dev->medium.path, strerror(-rc)) : 0;
+	return rc ? fail(dev->ctx, rc, "%s: %s cannot be written: %s", dev->medium.name,
+			    dev->medium.path, strerror(-rc))
+		  : 0;
 }

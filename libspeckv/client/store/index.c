@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * The block index: a hash directory of cache-line buckets over entries whose place follows from the block's own (head page /
- * min_run), so that an entry needs no allocator and belongs to the owner of the head page. Readers take no lock: they read
- * the entry, then the page map, and use the entry only if the map still shows the generation they started from.
+ * The block index: a hash directory of cache-line buckets over entries whose place follows from the
+ * block's own (head page / min_run), so that an entry needs no allocator and belongs to the owner
+ * of the head page. Readers take no lock: they read the entry, then the page map, and use the entry
+ * only if the map still shows the generation they started from.
  *
- * Two-choice hashing: Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1994. Reader validation: a sequence lock whose
- * sequence is the page map's generation (Boehm, "Can seqlocks get along with programming language memory models?", 2012).
+ * Two-choice hashing: Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1994. Reader validation:
+ * a sequence lock whose sequence is the page map's generation (Boehm, "Can seqlocks get along with
+ * programming language memory models?", 2012).
  */
 #include <sched.h>
 
@@ -56,8 +58,12 @@ static uint64_t slot_word(uint64_t hash, uint64_t entry, uint64_t generation)
 	return slot_tag(hash) | (generation & 0xfffff) << 32 | (entry + 1);
 }
 
-/* Read entry `id` for generation `want` (0: any). True when it is a published block of this pool right now. */
-static bool entry_read(struct region *r, uint64_t id, uint64_t want, bool low20, const uint64_t *key, struct block_ref *out, uint64_t key_out[4])
+/*
+ * Read entry `id` for generation `want` (0: any). True when it is a published block of this pool
+ * right now.
+ */
+static bool entry_read(struct region *r, uint64_t id, uint64_t want, bool low20,
+	const uint64_t *key, struct block_ref *out, uint64_t key_out[4])
 {
 	struct lay_entry *e;
 	uint64_t generation, page, word;
@@ -88,13 +94,16 @@ static bool entry_read(struct region *r, uint64_t id, uint64_t want, bool low20,
 	atomic_thread_fence(memory_order_acquire);
 	word = load_acquire(&r->page_map[page]);
 	out->pages = lay_value(word);
-	return lay_state(word) == LAY_HEAD && lay_generation(word) == generation && out->pages && out->pages <= load_relaxed(&r->pages) - page;
+	return lay_state(word) == LAY_HEAD && lay_generation(word) == generation && out->pages &&
+		out->pages <= load_relaxed(&r->pages) - page;
 }
 
 bool index_current(struct region *r, const struct block_ref *found)
 {
 	atomic_thread_fence(memory_order_acquire);
-	return load_acquire(&r->page_map[found->page]) == lay_word(LAY_HEAD, found->pages, found->generation) && !index_doubtful(r, found);
+	return load_acquire(&r->page_map[found->page]) ==
+		lay_word(LAY_HEAD, found->pages, found->generation) &&
+		!index_doubtful(r, found);
 }
 
 bool index_doubtful(struct region *r, const struct block_ref *found)
@@ -108,8 +117,12 @@ void index_doubt(struct region *r, const struct block_ref *found)
 	store_release(&r->entries[found->entry].doubtful, found->generation);
 }
 
-/* Matches in one bucket, at most `max`. Low 20 bits of a generation may be zero: entry_read() then takes any, and the key decides. */
-static size_t bucket_find(struct region *r, struct lay_bucket *bucket, uint64_t hash, const uint64_t key[4], struct block_ref *out, size_t max)
+/*
+ * Matches in one bucket, at most `max`. Low 20 bits of a generation may be zero: entry_read() then
+ * takes any, and the key decides.
+ */
+static size_t bucket_find(struct region *r, struct lay_bucket *bucket, uint64_t hash,
+	const uint64_t key[4], struct block_ref *out, size_t max)
 {
 	size_t n = 0;
 
@@ -117,12 +130,14 @@ static size_t bucket_find(struct region *r, struct lay_bucket *bucket, uint64_t 
 		uint64_t word = load_acquire(&bucket->slots[i]);
 
 		if (word && slot_tag(word) == slot_tag(hash) && (uint32_t)word)
-			n += entry_read(r, (uint32_t)word - 1, word >> 32 & 0xfffff, true, key, &out[n], NULL);
+			n += entry_read(r, (uint32_t)word - 1, word >> 32 & 0xfffff, true, key,
+				&out[n], NULL);
 	}
 	return n;
 }
 
-static size_t find_all_hashed(struct region *r, uint64_t hash, const uint64_t w[4], struct block_ref *out)
+static size_t find_all_hashed(struct region *r, uint64_t hash, const uint64_t w[4],
+	struct block_ref *out)
 {
 	size_t n = bucket_find(r, first_bucket(r, hash), hash, w, out, LAY_BUCKET_SLOTS);
 
@@ -153,7 +168,8 @@ static bool find_beside(struct region *r, uint64_t hash, const uint64_t w[4], st
 
 static bool find_once(struct region *r, uint64_t hash, const uint64_t w[4], struct block_ref *out)
 {
-	if (!bucket_find(r, first_bucket(r, hash), hash, w, out, 1) && !bucket_find(r, second_bucket(r, hash), hash, w, out, 1))
+	if (!bucket_find(r, first_bucket(r, hash), hash, w, out, 1) &&
+		!bucket_find(r, second_bucket(r, hash), hash, w, out, 1))
 		return false;
 	return __builtin_expect(!index_doubtful(r, out), 1) || find_beside(r, hash, w, out);
 }
@@ -163,7 +179,8 @@ static bool moving(struct region *r, const uint64_t w[4])
 {
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
 		struct lay_client *client = &r->head->clients[slot];
-		uint64_t generation = load_acquire(&client->move_to_generation), page = load_relaxed(&client->move_to);
+		uint64_t generation = load_acquire(&client->move_to_generation),
+			 page = load_relaxed(&client->move_to);
 		struct lay_entry *e;
 		int i = 0;
 
@@ -178,7 +195,8 @@ static bool moving(struct region *r, const uint64_t w[4])
 	return false;
 }
 
-static bool find_hashed(struct region *r, uint64_t hash, const struct speckv_key *key, struct block_ref *out)
+static bool find_hashed(struct region *r, uint64_t hash, const struct speckv_key *key,
+	struct block_ref *out)
 {
 	uint64_t w[4], shrinking = load_relaxed(&r->head->pool.claim_limit);
 
@@ -186,9 +204,12 @@ static bool find_hashed(struct region *r, uint64_t hash, const struct speckv_key
 	if (__builtin_expect(find_once(r, hash, w, out), 1))
 		return true;
 	atomic_thread_fence(memory_order_acquire);
-	if (__builtin_expect(!shrinking && !load_relaxed(&r->head->pool.claim_limit) && !region_stale(r), 1))
+	if (__builtin_expect(!shrinking && !load_relaxed(&r->head->pool.claim_limit) &&
+			    !region_stale(r),
+		    1))
 		return false;
-	for (int i = 0; i < MOVE_STEPS && moving(r, w); i++) /* a miss for an instant only: one word is written, the other is next */
+	/* a miss for an instant only: one word is written, the other is next */
+	for (int i = 0; i < MOVE_STEPS && moving(r, w); i++)
 		sched_yield();
 	return find_once(r, hash, w, out);
 }
@@ -199,14 +220,18 @@ bool index_find(struct region *r, const struct speckv_key *key, struct block_ref
 	return find_hashed(r, key_hash(r, key), key, out);
 }
 
-/* Bring near the entries that a key's tags point at; or, once those are near, the words of the page map that they point at. */
+/*
+ * Bring near the entries that a key's tags point at; or, once those are near, the words of the page
+ * map that they point at.
+ */
 static void prefetch_matches(struct region *r, uint64_t hash, bool words)
 {
 	struct lay_bucket *buckets[2] = { first_bucket(r, hash), second_bucket(r, hash) };
 
 	for (int b = 0; b < 2; b++)
 		for (int s = 0; s < LAY_BUCKET_SLOTS; s++) {
-			uint64_t word = load_relaxed(&buckets[b]->slots[s]), id = (uint32_t)word - 1ull, page;
+			uint64_t word = load_relaxed(&buckets[b]->slots[s]),
+				 id = (uint32_t)word - 1ull, page;
 
 			if (!word || slot_tag(word) != slot_tag(hash) || id >= r->fixed.max_entries)
 				continue;
@@ -221,7 +246,8 @@ static void prefetch_matches(struct region *r, uint64_t hash, bool words)
 		}
 }
 
-void index_find_many(struct region *r, const struct speckv_key *keys, size_t stride, size_t count, struct block_ref *out, uint8_t *present)
+void index_find_many(struct region *r, const struct speckv_key *keys, size_t stride, size_t count,
+	struct block_ref *out, uint8_t *present)
 {
 	enum { GROUP = 16 };
 	uint64_t hash[GROUP];
@@ -231,7 +257,9 @@ void index_find_many(struct region *r, const struct speckv_key *keys, size_t str
 		size_t n = count - base < GROUP ? count - base : GROUP;
 
 		for (size_t i = 0; i < n; i++) {
-			hash[i] = key_hash(r, (const struct speckv_key *)((const uint8_t *)keys + (base + i) * stride));
+			hash[i] = key_hash(r,
+				(const struct speckv_key *)((const uint8_t *)keys +
+					(base + i) * stride));
 			__builtin_prefetch(first_bucket(r, hash[i]));
 			__builtin_prefetch(second_bucket(r, hash[i]));
 		}
@@ -241,9 +269,12 @@ void index_find_many(struct region *r, const struct speckv_key *keys, size_t str
 			prefetch_matches(r, hash[i], true);
 		for (size_t i = 0; i < n; i++) {
 			struct block_ref found;
-			const struct speckv_key *key = (const struct speckv_key *)((const uint8_t *)keys + (base + i) * stride);
+			const struct speckv_key *key =
+				(const struct speckv_key *)((const uint8_t *)keys +
+					(base + i) * stride);
 
-			present[base + i] = find_hashed(r, hash[i], key, out ? &out[base + i] : &found);
+			present[base + i] =
+				find_hashed(r, hash[i], key, out ? &out[base + i] : &found);
 		}
 	}
 }
@@ -258,10 +289,11 @@ bool index_entry(struct region *r, uint64_t id, struct block_ref *out, struct sp
 	return true;
 }
 
-/* ---- changing ------------------------------------------------------------------------------------------------------ */
+/* ---- changing ------------------------------------------------------------------------------- */
 
-void index_fill(struct region *r, const struct run *run, const struct speckv_key *key, uint64_t first_position, uint32_t frame_bytes, uint32_t raw_bytes,
-		uint32_t tenant, uint64_t used)
+void index_fill(struct region *r, const struct run *run, const struct speckv_key *key,
+	uint64_t first_position, uint32_t frame_bytes, uint32_t raw_bytes, uint32_t tenant,
+	uint64_t used)
 {
 	struct lay_entry *e = &r->entries[region_entry_of(r, run->page)];
 	uint64_t w[4];
@@ -286,17 +318,22 @@ void index_fill(struct region *r, const struct run *run, const struct speckv_key
 	store_release(&e->generation, run->generation);
 }
 
-/* A slot that points at nothing published may be cleared by any client: the word holds the generation, so a reused entry is not hit. */
+/*
+ * A slot that points at nothing published may be cleared by any client: the word holds the
+ * generation, so a reused entry is not hit.
+ */
 static bool slot_stale(struct region *r, uint64_t word)
 {
 	struct block_ref found;
 
-	return !entry_read(r, (uint32_t)word - 1ull, word >> 32 & 0xfffff, true, NULL, &found, NULL);
+	return !entry_read(r, (uint32_t)word - 1ull, word >> 32 & 0xfffff, true, NULL, &found,
+		NULL);
 }
 
 int index_insert(struct region *r, const struct speckv_key *key, const struct run *run)
 {
-	uint64_t hash = key_hash(r, key), word = slot_word(hash, region_entry_of(r, run->page), run->generation);
+	uint64_t hash = key_hash(r, key),
+		 word = slot_word(hash, region_entry_of(r, run->page), run->generation);
 	struct lay_bucket *buckets[2] = { first_bucket(r, hash), second_bucket(r, hash) };
 	unsigned int room[2] = { 0, 0 };
 
@@ -323,7 +360,8 @@ int index_insert(struct region *r, const struct speckv_key *key, const struct ru
 	return -ENOSPC;
 }
 
-void index_remove(struct region *r, const struct speckv_key *key, uint64_t entry, uint64_t generation)
+void index_remove(struct region *r, const struct speckv_key *key, uint64_t entry,
+	uint64_t generation)
 {
 	uint64_t hash = key_hash(r, key), word = slot_word(hash, entry, generation);
 	struct lay_bucket *buckets[2] = { first_bucket(r, hash), second_bucket(r, hash) };
@@ -340,7 +378,8 @@ void index_remove(struct region *r, const struct speckv_key *key, uint64_t entry
 void index_used(struct region *r, const struct block_ref *found, bool read, uint64_t tick)
 {
 	struct lay_entry *e = &r->entries[found->entry];
-	uint64_t link = (found->entry + 1) << 32 | (uint32_t)found->generation, parent = load_relaxed(&e->parent);
+	uint64_t link = (found->entry + 1) << 32 | (uint32_t)found->generation,
+		 parent = load_relaxed(&e->parent);
 
 	store_relaxed(&e->used, tick);
 	if (read)
@@ -348,8 +387,9 @@ void index_used(struct region *r, const struct block_ref *found, bool read, uint
 	if (parent) {
 		uint64_t id = (parent >> 32) - 1;
 
-		if (id < r->fixed.max_entries && (uint32_t)load_relaxed(&r->entries[id].generation) == (uint32_t)parent &&
-		    load_relaxed(&r->entries[id].recent_child) != link)
+		if (id < r->fixed.max_entries &&
+			(uint32_t)load_relaxed(&r->entries[id].generation) == (uint32_t)parent &&
+			load_relaxed(&r->entries[id].recent_child) != link)
 			store_relaxed(&r->entries[id].recent_child, link);
 	}
 }

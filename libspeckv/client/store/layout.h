@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Medium layout, version 0: what LAYOUT.md describes, as C. Everything is little-endian, offsets only, no pointers.
- * Fields that processes change while others look are _Atomic; all others are written once, before a release-store of a state.
+ * Medium layout, version 0: what LAYOUT.md describes, as C. Everything is little-endian, offsets
+ * only, no pointers. Fields that processes change while others look are _Atomic; all others are
+ * written once, before a release-store of a state.
  */
 #ifndef SPECKV_CLIENT_LAYOUT_H
 #define SPECKV_CLIENT_LAYOUT_H
@@ -13,9 +14,10 @@
 
 #define LAY_VERSION 0
 #define LAY_DEVICE_MAGIC 0x004d564b43455053ull /* "SPECKVM\0" */
-#define LAY_POOL_MAGIC 0x0050564b43455053ull   /* "SPECKVP\0" */
+#define LAY_POOL_MAGIC 0x0050564b43455053ull /* "SPECKVP\0" */
 
-#define LAY_UNIT (2ull << 20) /* allocation unit of capacities, and the alignment that devdax asks for */
+/* allocation unit of capacities, and the alignment that devdax asks for */
+#define LAY_UNIT (2ull << 20)
 #define LAY_POOLS 64
 #define LAY_EXTENTS 9 /* [0] tables, [1..8] data; single-inode media only */
 #define LAY_CLIENTS 64
@@ -25,9 +27,13 @@
 #define LAY_DEVICE_EVENTS 256
 #define LAY_HINTS 512
 
-enum lay_medium_state { LAY_MEDIUM_MAKING = 1, LAY_MEDIUM_READY = 2, LAY_MEDIUM_GONE = 3 /* a pool that is being removed */ };
+enum lay_medium_state {
+	LAY_MEDIUM_MAKING = 1,
+	LAY_MEDIUM_READY = 2,
+	LAY_MEDIUM_GONE = 3 /* a pool that is being removed */
+};
 
-/* ---- the device's table ------------------------------------------------------------------------------------------- */
+/* ---- the device's table --------------------------------------------------------------------- */
 
 struct lay_event {
 	_Atomic uint64_t sequence; /* 0 while it is being written */
@@ -44,13 +50,13 @@ struct lay_superblock {
 	_Atomic uint32_t state; /* enum lay_medium_state */
 	uint8_t uuid[16];
 	uint64_t created_ns;
-	uint64_t table_bytes;  /* superblock, pool records and events */
+	uint64_t table_bytes; /* superblock, pool records and events */
 	uint64_t medium_bytes; /* single inode: the whole medium; else table_bytes */
 	uint32_t single_inode;
 	uint32_t durability;
 	int32_t numa_node;
 	uint32_t made_file; /* the file was made by libspeckv and may be deleted by it */
-	uint32_t crc;       /* CRC-32C of bytes 0..crc with state as READY */
+	uint32_t crc; /* CRC-32C of bytes 0..crc with state as READY */
 	uint32_t reserved0;
 	_Atomic uint32_t manager_pid; /* information only: the lock is an OFD lock */
 	uint32_t reserved1;
@@ -67,7 +73,7 @@ struct lay_extent {
 
 struct lay_pool_record {
 	_Atomic uint32_t state; /* 0: free; enum speckv_pool_state */
-	uint32_t extents;       /* single inode: how many are in use */
+	uint32_t extents; /* single inode: how many are in use */
 	uint64_t generation;
 	char name[SPECKV_NAME_BYTES];
 	uint8_t uuid[16];
@@ -75,7 +81,8 @@ struct lay_pool_record {
 	uint64_t capacity_bytes, max_bytes, table_bytes; /* table_bytes: of the pool's own tables */
 	uint64_t created_ns;
 	struct lay_extent extent[LAY_EXTENTS];
-	uint8_t calibration[SPECKV_CALIBRATION_DIGEST_BYTES]; /* its digest, in modes that need one */
+	/* its digest, in modes that need one */
+	uint8_t calibration[SPECKV_CALIBRATION_DIGEST_BYTES];
 	uint8_t pad[512 - 304];
 };
 _Static_assert(sizeof(struct lay_pool_record) == 512, "pool record");
@@ -86,9 +93,12 @@ struct lay_device {
 	struct lay_event events[LAY_DEVICE_EVENTS];
 };
 
-/* ---- a pool's region ---------------------------------------------------------------------------------------------- */
+/* ---- a pool's region ------------------------------------------------------------------------ */
 
-/* A manager whose slot's byte in the pool's file of locks another process holds: it lives while it has its lock in the device's. */
+/*
+ * A manager whose slot's byte in the pool's file of locks another process holds: it lives while it
+ * has its lock in the device's.
+ */
 #define LAY_CLIENT_UNSEEN 2ull
 
 struct lay_client {
@@ -99,8 +109,11 @@ struct lay_client {
 	uint64_t attached_ns;
 	char command[64];
 	_Atomic uint64_t allocated_pages; /* held by allocations (speckv_mem_alloc) */
-	_Atomic uint64_t cursor;          /* next-fit hint */
-	/* a block on its way to another place: whose death in the middle the reaper settles. Generation `to` last; 0: none */
+	_Atomic uint64_t cursor; /* next-fit hint */
+	/*
+	 * a block on its way to another place: whose death in the middle the reaper settles.
+	 * Generation `to` last; 0: none
+	 */
 	_Atomic uint64_t move_from, move_from_generation, move_to, move_to_generation;
 	uint8_t pad[256 - 144];
 };
@@ -116,11 +129,14 @@ struct lay_tenant {
 };
 _Static_assert(sizeof(struct lay_tenant) == 256, "tenant");
 
-/* Where the pool's calibration lies: the bytes of its file. Made with the pool; all zero where there is none. */
+/*
+ * Where the pool's calibration lies: the bytes of its file. Made with the pool; all zero where
+ * there is none.
+ */
 struct lay_calibration {
 	uint64_t offset, bytes; /* from the start of the region */
 	uint16_t first_layer, first_head; /* of the pool's blocks, in the calibration */
-	uint32_t crc;			  /* CRC-32C of what stands before it */
+	uint32_t crc; /* CRC-32C of what stands before it */
 };
 _Static_assert(sizeof(struct lay_calibration) == 24, "calibration");
 
@@ -135,35 +151,46 @@ struct lay_pool {
 	struct speckv_geometry geometry;
 	uint64_t block_bytes;
 	uint32_t codec, page_bytes;
-	uint32_t single_tenant, min_run; /* min_run: fewest pages of any run; entry of a block = head page / min_run */
+	/* min_run: fewest pages of any run; entry of a block = head page / min_run */
+	uint32_t single_tenant, min_run;
 	uint64_t max_pages, max_entries, bucket_mask, seed;
-	uint64_t directory_offset, page_map_offset, entry_offset, data_offset; /* from the start of the region */
-	uint64_t region_bytes;                                                /* data_offset + max_pages * page_bytes */
+	/* from the start of the region */
+	uint64_t directory_offset, page_map_offset, entry_offset, data_offset;
+	/* data_offset + max_pages * page_bytes */
+	uint64_t region_bytes;
 	uint32_t crc; /* CRC-32C of bytes 0..crc with state as READY */
 	uint32_t reserved0;
 	uint8_t pad0[24];
 	/* changed by managers */
 	_Atomic uint64_t data_pages; /* the pool's size now */
-	_Atomic uint64_t size_sequence; /* changes with the size, and when the pool ends; begins at random, so that no two pools agree in it */
+	/*
+	 * changes with the size, and when the pool ends; begins at random, so that no two pools
+	 * agree in it
+	 */
+	_Atomic uint64_t size_sequence;
 	_Atomic uint64_t quota_pages, tenant_quota_pages;
-	_Atomic uint64_t claim_limit; /* pages; 0: none. Below data_pages while a shrink is under way */
+	/* pages; 0: none. Below data_pages while a shrink is under way */
+	_Atomic uint64_t claim_limit;
 	_Atomic uint32_t eviction, resizes;
-	uint8_t boot_id[16];  /* of the boot that wrote last; zero: not known */
+	uint8_t boot_id[16]; /* of the boot that wrote last; zero: not known */
 	_Atomic uint64_t stats_since_ns;
 	/* changed by all clients */
 	_Atomic uint64_t next_run_generation __attribute__((aligned(64)));
 	_Atomic uint64_t used_pages; /* a hint; the page map is the truth */
-	_Atomic uint64_t freed;      /* runs freed so far: lets a failed search wait for the next one */
+	/* runs freed so far: lets a failed search wait for the next one */
+	_Atomic uint64_t freed;
 	_Atomic uint64_t event_sequence;
 	_Atomic uint64_t hint_head, hint_tail;
 	struct lay_calibration calibration;
-	_Atomic uint64_t closed; /* 1: the last client left, and the tables were flushed before: nothing to rebuild */
+	/* 1: the last client left, and the tables were flushed before: nothing to rebuild */
+	_Atomic uint64_t closed;
 	uint8_t pad1[4096 - 464];
 };
 _Static_assert(sizeof(struct lay_pool) == 4096, "pool header");
 
 struct lay_stats {
-	_Atomic uint64_t use_clock; /* ticks of use: what lay_entry.used is read from. Never goes back, and counts no time */
+	/* ticks of use: what lay_entry.used is read from. Never goes back, and counts no time */
+	_Atomic uint64_t use_clock;
 	_Atomic uint64_t counters[SPECKV_COUNTERS];
 	_Atomic uint64_t histograms[SPECKV_HISTOGRAMS][SPECKV_HIST_BUCKETS];
 	uint8_t pad[8192 - 8 - 256 - 5120];
@@ -180,7 +207,10 @@ struct lay_pool_head {
 	_Atomic uint64_t hints[LAY_HINTS]; /* freed runs: page << 18 | pages; 0: empty */
 };
 
-/* Directory: buckets of eight slots, one cache line each. Slot: tag 12 | low 20 bits of the generation | entry + 1. 0: empty. */
+/*
+ * Directory: buckets of eight slots, one cache line each. Slot: tag 12 | low 20 bits of the
+ * generation | entry + 1. 0: empty.
+ */
 #define LAY_BUCKET_SLOTS 8
 struct lay_bucket {
 	_Atomic uint64_t slots[LAY_BUCKET_SLOTS];
@@ -190,16 +220,24 @@ _Static_assert(sizeof(struct lay_bucket) == 64, "bucket");
 /* Index entry. Written by the holder of the claimed head page; `generation` last. */
 struct lay_entry {
 	_Atomic uint64_t generation; /* 0: nothing here */
-	_Atomic uint64_t page;       /* head page of the run */
+	_Atomic uint64_t page; /* head page of the run */
 	_Atomic uint64_t key[4];
 	_Atomic uint64_t first_position;
 	_Atomic uint32_t frame_bytes, raw_bytes;
-	_Atomic uint64_t used; /* use_clock at the last put, get or touch; 0: the first to be evicted */
+	/* use_clock at the last put, get or touch; 0: the first to be evicted */
+	_Atomic uint64_t used;
 	_Atomic uint32_t uses;
 	_Atomic uint32_t tenant;
-	/* Prefix tree. Link: (entry + 1) << 32 | low 32 bits of its generation; 0: none. Hints: validated wherever they are used. */
+	/*
+	 * Prefix tree. Link: (entry + 1) << 32 | low 32 bits of its generation; 0: none. Hints:
+	 * validated wherever they are used.
+	 */
 	_Atomic uint64_t parent, first_child, next_sibling, recent_child;
-	_Atomic uint64_t doubtful; /* generation of the block that a card was told to forget and whose answer was lost: no look-up finds it */
+	/*
+	 * generation of the block that a card was told to forget and whose answer was lost: no
+	 * look-up finds it
+	 */
+	_Atomic uint64_t doubtful;
 	_Atomic uint64_t previous_sibling;
 };
 _Static_assert(sizeof(struct lay_entry) == 128, "index entry");
@@ -240,10 +278,14 @@ static inline uint32_t lay_owner(unsigned int slot, uint64_t incarnation)
 	return (uint32_t)(slot << 12 | (incarnation & 0xfff));
 }
 
-/* OFD lock bytes, far beyond any end of file. The first two in the device's file of locks, the others in the pool's. */
+/*
+ * OFD lock bytes, far beyond any end of file. The first two in the device's file of locks, the
+ * others in the pool's.
+ */
 #define LAY_LOCK_MANAGER (1ll << 60)
 #define LAY_LOCK_MANAGER_SLOT(record) (LAY_LOCK_MANAGER + 1 + (record))
-#define LAY_LOCK_POOL(record, generation) ((1ll << 61) + ((long long)((generation) & 0xffffff) << 20) + (long long)(record) * 256)
+#define LAY_LOCK_POOL(record, generation) \
+	((1ll << 61) + ((long long)((generation) & 0xffffff) << 20) + (long long)(record) * 256)
 #define LAY_LOCK_RESIZE(record, generation) (LAY_LOCK_POOL(record, generation) + 128)
 #define LAY_LOCK_CLIENT(record, generation, slot) (LAY_LOCK_POOL(record, generation) + 1 + (slot))
 

@@ -11,11 +11,13 @@ static int lock_inode(struct speckv_device *dev, int flags)
 	int fd = medium_open(dev->ctx, &dev->medium, &dev->folder, flags);
 	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) != 0 || !readers_only(st.st_mode) || (flags & O_ACCMODE) == O_RDONLY)
+	if (fd < 0 || fstat(fd, &st) != 0 || !readers_only(st.st_mode) ||
+		(flags & O_ACCMODE) == O_RDONLY)
 		return fd;
 	close(fd);
-	return fail(dev->ctx, -EACCES, "%s: users who may only read %s (mode %04o) could hold its locks: 'chmod go-rw %s' ends that", dev->medium.name,
-		    dev->medium.path, st.st_mode & 07777, dev->medium.path);
+	return fail(dev->ctx, -EACCES,
+		"%s: users who may only read %s (mode %04o) could hold its locks: 'chmod go-rw %s' ends that",
+		dev->medium.name, dev->medium.path, st.st_mode & 07777, dev->medium.path);
 }
 
 bool device_may_manage(const struct speckv_device *dev)
@@ -33,8 +35,9 @@ static int device_lock_open(struct speckv_device *dev)
 		return lock_inode(dev, O_RDWR);
 	rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, FOLDER_MAKE, &pools);
 	if (!rc)
-		rc = medium_pool_path(&dev->medium, ".lock", path) ? -ENAMETOOLONG :
-								      file_open(dev->ctx, &pools, path, O_RDWR | O_CREAT, 0600, &private_file);
+		rc = medium_pool_path(&dev->medium, ".lock", path)
+			? -ENAMETOOLONG
+			: file_open(dev->ctx, &pools, path, O_RDWR | O_CREAT, 0600, &private_file);
 	folder_close(&pools);
 	return rc;
 }
@@ -105,10 +108,14 @@ mode_t pool_lock_mode(mode_t mode)
 
 bool pool_file_owned(const struct stat *st, const struct lay_pool_record *record, mode_t mode)
 {
-	return st->st_uid == record->uid && st->st_gid == record->gid && (st->st_mode & 07777) == mode;
+	return st->st_uid == record->uid && st->st_gid == record->gid &&
+		(st->st_mode & 07777) == mode;
 }
 
-/* The group with what both modes let be done: none gets what neither gives it. The owner last: giving the file away may cost the right to it. */
+/*
+ * The group with what both modes let be done: none gets what neither gives it. The owner last:
+ * giving the file away may cost the right to it.
+ */
 int pool_file_own(int fd, const struct lay_pool_record *record, mode_t mode)
 {
 	struct stat st;
@@ -119,21 +126,27 @@ int pool_file_own(int fd, const struct lay_pool_record *record, mode_t mode)
 		return 0;
 	st.st_mode &= 07777;
 	if (st.st_gid != record->gid) {
-		if ((st.st_mode & ~mode && fchmod(fd, st.st_mode & mode) != 0) || fchown(fd, (uid_t)-1, record->gid) != 0)
+		if ((st.st_mode & ~mode && fchmod(fd, st.st_mode & mode) != 0) ||
+			fchown(fd, (uid_t)-1, record->gid) != 0)
 			return -errno;
 		st.st_mode &= mode;
 	}
-	if ((st.st_mode != mode && fchmod(fd, mode) != 0) || (st.st_uid != record->uid && fchown(fd, record->uid, (gid_t)-1) != 0) || fsync(fd) != 0)
+	if ((st.st_mode != mode && fchmod(fd, mode) != 0) ||
+		(st.st_uid != record->uid && fchown(fd, record->uid, (gid_t)-1) != 0) ||
+		fsync(fd) != 0)
 		return -errno;
 	return 0;
 }
 
-struct file_rule pool_file_rule(const struct folder *pools, const char *name, const struct lay_pool_record *record)
+struct file_rule pool_file_rule(const struct folder *pools, const char *name,
+	const struct lay_pool_record *record)
 {
-	struct file_rule rule = { .owner = record->uid, .writers = record->mode & (S_IWGRP | S_IWOTH) };
+	struct file_rule rule = { .owner = record->uid,
+		.writers = record->mode & (S_IWGRP | S_IWOTH) };
 	struct stat st;
 
-	if ((pools->owner == 0 || pools->owner == geteuid()) && fstatat(pools->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+	if ((pools->owner == 0 || pools->owner == geteuid()) &&
+		fstatat(pools->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		rule.owner = st.st_uid;
 	return rule;
 }
@@ -170,10 +183,12 @@ bool pool_lock_differs(const struct folder *pools, const char *lock, const struc
 	const struct lay_pool_record as = { .uid = file->st_uid, .gid = file->st_gid };
 	struct stat st;
 
-	return fstatat(pools->fd, lock, &st, AT_SYMLINK_NOFOLLOW) == 0 && !pool_file_owned(&st, &as, pool_lock_mode(file->st_mode));
+	return fstatat(pools->fd, lock, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		!pool_file_owned(&st, &as, pool_lock_mode(file->st_mode));
 }
 
-int pool_lock_open(struct speckv_device *dev, const struct folder *pools, const struct lay_pool_record *record, bool writable)
+int pool_lock_open(struct speckv_device *dev, const struct folder *pools,
+	const struct lay_pool_record *record, bool writable)
 {
 	char name[48], path[SPECKV_PATH_BYTES];
 	struct file_rule rule;
@@ -187,15 +202,17 @@ int pool_lock_open(struct speckv_device *dev, const struct folder *pools, const 
 		return fail(dev->ctx, -ENAMETOOLONG, "%s: path too long", record->name);
 	rule = pool_file_rule(pools, name, record);
 	fd = file_open(dev->ctx, pools, path, writable ? O_RDWR : O_RDONLY, 0, &rule);
-	if (!writable) /* a reader without a right to it cannot tell who lives, and takes them for living */
+	/* a reader without a right to it cannot tell who lives, and takes them for living */
+	if (!writable)
 		return fd < 0 ? -1 : fd;
 	if (fd == -ENOENT)
 		return fail(dev->ctx, -ENOLCK,
-			    "pool %s: its locks, %s, are gone: stop its clients, then 'speckvctl pool check %s %s --repair' as uid %u",
-			    record->name, path, dev->medium.name, record->name, dev->owner);
-	if (fd == -EACCES && fstatat(pools->fd, record->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && pool_lock_differs(pools, name, &st))
+			"pool %s: its locks, %s, are gone: stop its clients, then 'speckvctl pool check %s %s --repair' as uid %u",
+			record->name, path, dev->medium.name, record->name, dev->owner);
+	if (fd == -EACCES && fstatat(pools->fd, record->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+		pool_lock_differs(pools, name, &st))
 		return fail(dev->ctx, fd,
-			    "pool %s: its locks, %s, have another owner or mode than the pool: 'speckvctl pool check %s %s --repair' as uid %u mends that",
-			    record->name, path, dev->medium.name, record->name, dev->owner);
+			"pool %s: its locks, %s, have another owner or mode than the pool: 'speckvctl pool check %s %s --repair' as uid %u mends that",
+			record->name, path, dev->medium.name, record->name, dev->owner);
 	return fd;
 }

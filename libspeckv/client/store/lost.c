@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Files that go or shrink under those who use them (a clean-up of /dev/shm, logind's RemoveIPC, truncation). A file without a name is found by a look,
- * a second apart at most while the pool is used. A store or load beyond a file's new end is SIGBUS: the handler puts empty memory in the place of the whole
- * mapping, so that what runs finds nothing and goes on, and every call from then on says -ESTALE.
+ * Files that go or shrink under those who use them (a clean-up of /dev/shm, logind's RemoveIPC,
+ * truncation). A file without a name is found by a look, a second apart at most while the pool is
+ * used. A store or load beyond a file's new end is SIGBUS: the handler puts empty memory in the
+ * place of the whole mapping, so that what runs finds nothing and goes on, and every call from then
+ * on says -ESTALE.
  */
 #include <signal.h>
 #include <sys/mman.h>
@@ -33,7 +35,9 @@ static void handle(int number, siginfo_t *info, void *context)
 		if (base <= 1 || at < base || at - base >= spans[i].bytes)
 			continue;
 		store_release(spans[i].lost, 1);
-		if (mmap((void *)base, spans[i].bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+		if (mmap((void *)base, spans[i].bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+			    0) == MAP_FAILED)
 			break;
 		madvise((void *)base, spans[i].bytes, MADV_DONTFORK);
 		errno = saved;
@@ -58,7 +62,8 @@ static void forget_all(void)
 
 static void install(void)
 {
-	struct sigaction action = { .sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
+	struct sigaction action = { .sa_sigaction = handle,
+		.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK };
 
 	sigemptyset(&action.sa_mask);
 	sigaction(SIGBUS, &action, &before);
@@ -93,7 +98,9 @@ bool region_look(struct region *r, uint64_t now)
 
 	store_relaxed(&r->looked_ns, now);
 	if (fstat(r->fd, &st) == 0 && S_ISREG(st.st_mode) &&
-	    (!st.st_nlink || (uint64_t)st.st_size < (r->dev->single_inode ? r->dev->medium_bytes : r->mapped_bytes)))
+		(!st.st_nlink ||
+			(uint64_t)st.st_size <
+				(r->dev->single_inode ? r->dev->medium_bytes : r->mapped_bytes)))
 		store_release(&r->lost, 1);
 	return load_acquire(&r->lost) != 0;
 }
@@ -107,5 +114,6 @@ bool region_lost(struct region *r)
 		return true;
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &t); /* it costs next to nothing */
 	now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-	return __builtin_expect(now - load_relaxed(&r->looked_ns) > LOOK_EVERY_NS, 0) && region_look(r, now);
+	return __builtin_expect(now - load_relaxed(&r->looked_ns) > LOOK_EVERY_NS, 0) &&
+		region_look(r, now);
 }

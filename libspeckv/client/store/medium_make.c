@@ -11,7 +11,8 @@
 #include "store.h"
 #include "base/extend.h"
 
-static int write_super(int fd, const struct medium *medium, uint64_t medium_bytes, bool single, bool made)
+static int write_super(int fd, const struct medium *medium, uint64_t medium_bytes, bool single,
+	bool made)
 {
 	struct lay_device *table;
 	size_t bytes = (sizeof(*table) + LAY_UNIT - 1) & ~(LAY_UNIT - 1);
@@ -23,13 +24,15 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 	if (table == MAP_FAILED)
 		return -errno;
 	store_release(&table->super.state, LAY_MEDIUM_MAKING);
-	rc = medium_flush(medium, table, sizeof(table->super)); /* from here on it is not what it was */
+	/* from here on it is not what it was */
+	rc = medium_flush(medium, table, sizeof(table->super));
 	table->super.magic = LAY_DEVICE_MAGIC;
 	table->super.version = LAY_VERSION;
 	memset((void *)table->pools, 0, sizeof(table->pools));
 	memset((void *)table->events, 0, sizeof(table->events));
 	rc = rc ? rc : random_bytes(table->super.uuid, sizeof(table->super.uuid));
-	table->super.uuid[6] = (uint8_t)((table->super.uuid[6] & 0x0f) | 0x40); /* RFC 9562 version 4 */
+	/* RFC 9562 version 4 */
+	table->super.uuid[6] = (uint8_t)((table->super.uuid[6] & 0x0f) | 0x40);
 	table->super.uuid[8] = (uint8_t)((table->super.uuid[8] & 0x3f) | 0x80);
 	if (medium->named)
 		memcpy(table->super.uuid, medium->uuid, sizeof(table->super.uuid));
@@ -63,7 +66,10 @@ static void remove_empty_pools(const struct medium *medium, const struct folder 
 		unlinkat(in->fd, path_name(path), AT_REMOVEDIR); /* an empty one only */
 }
 
-/* A draft's name: by chance, as others may make the same table, from PID namespaces of their own too. Nothing else has such a name. */
+/*
+ * A draft's name: by chance, as others may make the same table, from PID namespaces of their own
+ * too. Nothing else has such a name.
+ */
 #define DRAFT_SUFFIX ".speckv-new"
 
 static void draft_name(const struct medium *medium, char name[256])
@@ -77,7 +83,8 @@ static void draft_name(const struct medium *medium, char name[256])
 static bool is_draft(const struct medium *medium, const char *name)
 {
 	char begin[256];
-	size_t length = (size_t)snprintf(begin, sizeof(begin), ".%.200s.", path_name(medium->path)), digits;
+	size_t length = (size_t)snprintf(begin, sizeof(begin), ".%.200s.", path_name(medium->path)),
+	       digits;
 
 	if (strncmp(name, begin, length) != 0)
 		return false;
@@ -101,7 +108,8 @@ static void remove_drafts(const struct medium *medium, const struct folder *in)
 		fd = openat(in->fd, entry->d_name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 		if (fd < 0)
 			continue;
-		if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() && lock_byte(fd, LAY_LOCK_MANAGER) == 0) {
+		if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == geteuid() &&
+			lock_byte(fd, LAY_LOCK_MANAGER) == 0) {
 			if (file_same(in, entry->d_name, fd))
 				unlinkat(in->fd, entry->d_name, 0);
 			unlock_byte(fd, LAY_LOCK_MANAGER);
@@ -112,11 +120,14 @@ static void remove_drafts(const struct medium *medium, const struct folder *in)
 		closedir(dir);
 }
 
-/* A new draft, locked: another process that looks for those of the dead may come between the two. */
+/*
+ * A new draft, locked: another process that looks for those of the dead may come between the two.
+ */
 static int open_draft(const struct folder *in, const char *name)
 {
 	for (int tries = 0; tries < 8; tries++) {
-		int fd = openat(in->fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
+		int fd = openat(in->fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+			0644);
 
 		if (fd < 0 || (lock_byte(fd, LAY_LOCK_MANAGER) == 0 && file_same(in, name, fd)))
 			return fd;
@@ -150,13 +161,16 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 	if (fd < 0) {
 		rc = errno;
 		fail_text(ctx, "cannot make %s: %s", medium->path,
-			  rc == EACCES ? "no permission to write in its folder; run as its owner, or choose another path" : space_words(words, in->fd, bytes, rc));
+			rc == EACCES
+				? "no permission to write in its folder; run as its owner, or choose another path"
+				: space_words(words, in->fd, bytes, rc));
 		remove_empty_pools(medium, in);
 		return -rc;
 	}
 	if (fstatvfs(fd, &vfs) == 0 && vfs.f_bsize > 65536) /* hugetlbfs: whole huge pages */
 		bytes = (bytes + vfs.f_bsize - 1) / vfs.f_bsize * vfs.f_bsize;
-	if (file_extend(fd, bytes) != 0 || (fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP))
+	if (file_extend(fd, bytes) != 0 ||
+		(fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP))
 		rc = -errno;
 	if (!rc)
 		rc = write_super(fd, medium, bytes, false, true);
@@ -171,9 +185,11 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 			unlinkat(in->fd, path_name(medium->path), 0);
 	}
 	if (rc) /* before what was taken is given back */
-		fail_text(ctx, "cannot make %s: %s", medium->path, space_words(words, in->fd, bytes, -rc));
+		fail_text(ctx, "cannot make %s: %s", medium->path,
+			space_words(words, in->fd, bytes, -rc));
 	unlinkat(in->fd, draft, 0);
-	unlock_byte(fd, LAY_LOCK_MANAGER); /* and not at the last close: another thread may have forked meanwhile */
+	/* and not at the last close: another thread may have forked meanwhile */
+	unlock_byte(fd, LAY_LOCK_MANAGER);
 	close(fd);
 	if (rc)
 		remove_empty_pools(medium, in);
@@ -181,7 +197,8 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 }
 
 /* May it be overwritten as a medium of fixed size? Its bytes then, in whole units. */
-static int format_check(struct speckv_ctx *ctx, const struct medium *medium, int fd, uint64_t *bytes)
+static int format_check(struct speckv_ctx *ctx, const struct medium *medium, int fd,
+	uint64_t *bytes)
 {
 	struct stat st;
 
@@ -189,13 +206,17 @@ static int format_check(struct speckv_ctx *ctx, const struct medium *medium, int
 		return fail(ctx, -errno, "%s: %s", medium->path, strerror(errno));
 	*bytes = (medium->node ? medium->node_bytes : (uint64_t)st.st_size) & ~(LAY_UNIT - 1);
 	if (medium->runtime) /* what is here was a table of pools that are files of their own */
-		return fail(ctx, -EEXIST, "%s is no table that this build can read: remove it with 'rm %s', and 'speckvctl pool create' takes over the pools beside it", medium->path, medium->path);
+		return fail(ctx, -EEXIST,
+			"%s is no table that this build can read: remove it with 'rm %s', and 'speckvctl pool create' takes over the pools beside it",
+			medium->path, medium->path);
 	if (*bytes < 2 * LAY_UNIT)
-		return fail(ctx, -ENOSPC, "%s is too small for a medium of fixed size: it needs at least 4 MiB; use a new file name to let it grow by pool, or 'rm %s' first",
-			    medium->path, medium->path);
+		return fail(ctx, -ENOSPC,
+			"%s is too small for a medium of fixed size: it needs at least 4 MiB; use a new file name to let it grow by pool, or 'rm %s' first",
+			medium->path, medium->path);
 	if (!medium->node && readers_only(st.st_mode) && st.st_uid != geteuid() && geteuid() != 0)
-		return fail(ctx, -EPERM, "cannot format %s: users who may only read it (mode %04o) could hold its locks: 'chmod go-r %s' as uid %u ends that",
-			    medium->path, st.st_mode & 07777, medium->path, st.st_uid);
+		return fail(ctx, -EPERM,
+			"cannot format %s: users who may only read it (mode %04o) could hold its locks: 'chmod go-r %s' as uid %u ends that",
+			medium->path, st.st_mode & 07777, medium->path, st.st_uid);
 	if (lock_holder(fd, LAY_LOCK_MANAGER, NULL))
 		return fail(ctx, -EBUSY, "cannot format %s: another manager uses it", medium->path);
 	return 0;
@@ -207,7 +228,9 @@ int medium_format_check(struct speckv_ctx *ctx, const struct medium *medium, uin
 	int fd, rc = medium_folder(ctx, medium, 0, &in);
 
 	if (rc)
-		return rc == -ENOENT ? fail(ctx, rc, "cannot make %s: its folder is not there", medium->path) : rc;
+		return rc == -ENOENT
+			? fail(ctx, rc, "cannot make %s: its folder is not there", medium->path)
+			: rc;
 	fd = medium_open(ctx, medium, &in, O_RDWR);
 	folder_close(&in);
 	if (fd < 0)
@@ -231,12 +254,14 @@ static bool is_ready(const struct medium *medium, int fd)
 	if (fstat(fd, &st) != 0)
 		return false;
 	bytes = medium->node ? medium->node_bytes : (uint64_t)st.st_size;
-	map = bytes < window ? MAP_FAILED : mmap(NULL, window, PROT_READ, MAP_SHARED, fd, 0); /* devdax and hugetlbfs have no read() */
+	/* devdax and hugetlbfs have no read() */
+	map = bytes < window ? MAP_FAILED : mmap(NULL, window, PROT_READ, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
 		return false;
 	memcpy((void *)&super, map, sizeof(super));
 	munmap(map, window);
-	return medium_super_sound(&super) && super.medium_bytes >= sizeof(struct lay_device) && super.medium_bytes <= bytes;
+	return medium_super_sound(&super) && super.medium_bytes >= sizeof(struct lay_device) &&
+		super.medium_bytes <= bytes;
 }
 
 /* Overwrite a medium of fixed size, unless another process made a table of it meanwhile. */
@@ -253,35 +278,48 @@ static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int
 		unlock_byte(fd, LAY_LOCK_MANAGER);
 		return 0;
 	}
-	if (!rc && !medium->node && readers_only(st.st_mode) && fchmod(fd, st.st_mode & 0777 & ~readers_only(st.st_mode)) != 0)
+	if (!rc && !medium->node && readers_only(st.st_mode) &&
+		fchmod(fd, st.st_mode & 0777 & ~readers_only(st.st_mode)) != 0)
 		rc = -errno; /* its locks lie in it: see locks.c */
 	if (!rc && !medium->node && fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP)
 		rc = -errno;
 	if (!rc)
 		rc = write_super(fd, medium, bytes, true, false);
 	if (rc != -EAGAIN)
-		unlock_byte(fd, LAY_LOCK_MANAGER); /* and not at the last close: another thread may have forked meanwhile */
-	return !rc ? 1 : fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot format %s: %s", medium->path, rc == -EAGAIN ? "another manager uses it" : strerror(-rc));
+		/* and not at the last close: another thread may have forked meanwhile */
+		unlock_byte(fd, LAY_LOCK_MANAGER);
+	return !rc ? 1
+		   : fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot format %s: %s", medium->path,
+			     rc == -EAGAIN ? "another manager uses it" : strerror(-rc));
 }
 
-/* Take away a file that is of no use (empty, or a table that the device makes again), unless another process did so and made one that is. */
-static int make_way(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, int fd)
+/*
+ * Take away a file that is of no use (empty, or a table that the device makes again), unless
+ * another process did so and made one that is.
+ */
+static int make_way(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in,
+	int fd)
 {
 	int rc = -EAGAIN;
 
 	for (int tries = 0; tries < 2000 && rc == -EAGAIN; tries++) {
-		rc = lock_byte(fd, LAY_LOCK_MANAGER); /* who has it may unlink the name, while it leads here */
+		/* who has it may unlink the name, while it leads here */
+		rc = lock_byte(fd, LAY_LOCK_MANAGER);
 		if (rc == -EAGAIN && lock_shared(fd, LAY_LOCK_MANAGER))
 			rc = 0; /* of a user who may only read it: that keeps none from it */
 		if (rc == -EAGAIN)
 			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
 	if (!rc) {
-		if (file_same(in, medium->path, fd) && unlinkat(in->fd, path_name(medium->path), 0) != 0)
+		if (file_same(in, medium->path, fd) &&
+			unlinkat(in->fd, path_name(medium->path), 0) != 0)
 			rc = -errno;
-		unlock_byte(fd, LAY_LOCK_MANAGER); /* and not at the last close: another thread may have forked meanwhile */
+		/* and not at the last close: another thread may have forked meanwhile */
+		unlock_byte(fd, LAY_LOCK_MANAGER);
 	}
-	return rc ? fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot make %s again: %s", medium->path, rc == -EAGAIN ? "another process uses it" : strerror(-rc)) : 0;
+	return rc ? fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot make %s again: %s", medium->path,
+			    rc == -EAGAIN ? "another process uses it" : strerror(-rc))
+		  : 0;
 }
 
 int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format)
@@ -296,7 +334,9 @@ int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format
 	if (rc)
 		return rc;
 	fd = medium_open(ctx, medium, &in, O_RDWR);
-	if (fd >= 0 && ((medium->backend->keeps_blocks && format && !is_ready(medium, fd)) || (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0))) {
+	if (fd >= 0 &&
+		((medium->backend->keeps_blocks && format && !is_ready(medium, fd)) ||
+			(fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0))) {
 		rc = make_way(ctx, medium, &in, fd);
 		close(fd);
 		fd = rc ? rc : -ENOENT;

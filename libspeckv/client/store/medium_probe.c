@@ -24,9 +24,15 @@ static void describe(const uint8_t *bytes, size_t got, uint64_t size, char *text
 		{ 510, 2, "\x55\xaa", "an MBR partition table or FAT boot sector" },
 		{ 4086, 10, "SWAPSPACE2", "swap space" },
 		{ 0, 2, "\x1f\x8b", "gzip data" },
-		{ 0, 6, "\xfd" "7zXZ\0", "xz data" },
+		{ 0, 6,
+			"\xfd"
+			"7zXZ\0",
+			"xz data" },
 		{ 0, 4, "\x28\xb5\x2f\xfd", "zstd data" },
-		{ 0, 4, "\x7f" "ELF", "an ELF file" },
+		{ 0, 4,
+			"\x7f"
+			"ELF",
+			"an ELF file" },
 		{ 0, 15, "SQLite format 3", "an SQLite database" },
 		{ 0, 4, "PK\x03\x04", "a zip archive" },
 		{ 0, 4, "QFI\xfb", "a qcow2 disk image" },
@@ -37,7 +43,8 @@ static void describe(const uint8_t *bytes, size_t got, uint64_t size, char *text
 
 	human(size_text, size);
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		if (known[i].offset + known[i].length <= got && memcmp(bytes + known[i].offset, known[i].magic, known[i].length) == 0) {
+		if (known[i].offset + known[i].length <= got &&
+			memcmp(bytes + known[i].offset, known[i].magic, known[i].length) == 0) {
 			snprintf(text, text_bytes, "%s, %s", known[i].what, size_text);
 			return;
 		}
@@ -46,11 +53,13 @@ static void describe(const uint8_t *bytes, size_t got, uint64_t size, char *text
 	if (zero == got) {
 		char looked[32];
 
-		snprintf(text, text_bytes, "no superblock; its first %s are zero, %s in all", human(looked, got), size_text);
+		snprintf(text, text_bytes, "no superblock; its first %s are zero, %s in all",
+			human(looked, got), size_text);
 		return;
 	}
 	for (size_t i = 0; i < look; i++)
-		printable += (bytes[i] >= 0x20 && bytes[i] < 0x7f) || bytes[i] == '\n' || bytes[i] == '\t' || bytes[i] == '\r';
+		printable += (bytes[i] >= 0x20 && bytes[i] < 0x7f) || bytes[i] == '\n' ||
+			bytes[i] == '\t' || bytes[i] == '\r';
 	if (printable == look) {
 		snprintf(text, text_bytes, "text, %s", size_text);
 		return;
@@ -71,10 +80,13 @@ uint32_t medium_super_crc(const struct lay_superblock *super)
 
 bool medium_super_sound(const struct lay_superblock *super)
 {
-	return super->magic == LAY_DEVICE_MAGIC && super->version == LAY_VERSION && load_acquire(&super->state) == LAY_MEDIUM_READY && super->crc == medium_super_crc(super);
+	return super->magic == LAY_DEVICE_MAGIC && super->version == LAY_VERSION &&
+		load_acquire(&super->state) == LAY_MEDIUM_READY &&
+		super->crc == medium_super_crc(super);
 }
 
-static void judge(const struct lay_superblock *super, uint64_t size, struct speckv_device_info *info)
+static void judge(const struct lay_superblock *super, uint64_t size,
+	struct speckv_device_info *info)
 {
 	char have[32], want[32];
 	uint32_t state = load_acquire(&super->state);
@@ -82,19 +94,24 @@ static void judge(const struct lay_superblock *super, uint64_t size, struct spec
 	info->layout_version = super->version;
 	if (super->version != LAY_VERSION) {
 		info->state = SPECKV_MEDIUM_OTHER_VERSION;
-		snprintf(info->found, sizeof(info->found), "SpecKV format, layout version %u; this build reads version %u", super->version, LAY_VERSION);
+		snprintf(info->found, sizeof(info->found),
+			"SpecKV format, layout version %u; this build reads version %u",
+			super->version, LAY_VERSION);
 	} else if (state == LAY_MEDIUM_MAKING) {
 		info->state = SPECKV_MEDIUM_INCOMPLETE;
 		snprintf(info->found, sizeof(info->found), "SpecKV format, creation not finished");
 	} else if (state != LAY_MEDIUM_READY || super->crc != medium_super_crc(super)) {
 		info->state = SPECKV_MEDIUM_INCOMPLETE;
-		snprintf(info->found, sizeof(info->found), "a speckv superblock that is damaged (its checksum does not match)");
+		snprintf(info->found, sizeof(info->found),
+			"a speckv superblock that is damaged (its checksum does not match)");
 	} else if (size < super->medium_bytes || super->medium_bytes < sizeof(struct lay_device)) {
 		info->state = SPECKV_MEDIUM_TRUNCATED;
-		snprintf(info->found, sizeof(info->found), "SpecKV format, %s of %s are left", human(have, size), human(want, super->medium_bytes));
+		snprintf(info->found, sizeof(info->found), "SpecKV format, %s of %s are left",
+			human(have, size), human(want, super->medium_bytes));
 	} else {
 		info->state = SPECKV_MEDIUM_READY;
-		snprintf(info->found, sizeof(info->found), "SpecKV format, layout version %u", super->version);
+		snprintf(info->found, sizeof(info->found), "SpecKV format, layout version %u",
+			super->version);
 	}
 	memcpy(info->uuid, super->uuid, sizeof(info->uuid));
 	info->single_inode = super->single_inode;
@@ -105,20 +122,24 @@ static void judge(const struct lay_superblock *super, uint64_t size, struct spec
 }
 
 /* Its superblock's inode cannot be opened, or is not trusted: why, and whose it is. */
-static void probe_denied(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in, int rc, struct speckv_device_info *info)
+static void probe_denied(struct speckv_ctx *ctx, const struct medium *medium,
+	const struct folder *in, int rc, struct speckv_device_info *info)
 {
 	struct stat st;
 
-	if (in->fd >= 0 && fstatat(in->fd, path_name(medium->path), &st, AT_SYMLINK_NOFOLLOW) == 0) {
+	if (in->fd >= 0 &&
+		fstatat(in->fd, path_name(medium->path), &st, AT_SYMLINK_NOFOLLOW) == 0) {
 		info->uid = st.st_uid;
 		info->gid = st.st_gid;
 		info->mode = st.st_mode & 07777;
 	}
 	info->state = rc == -ENOENT ? SPECKV_MEDIUM_ABSENT : SPECKV_MEDIUM_DENIED;
-	snprintf(info->found, sizeof(info->found), "%s", rc == -ENOENT ? "nothing yet" : speckv_strerror(ctx));
+	snprintf(info->found, sizeof(info->found), "%s",
+		rc == -ENOENT ? "nothing yet" : speckv_strerror(ctx));
 }
 
-int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct speckv_device_info *info)
+int medium_probe(struct speckv_ctx *ctx, const struct medium *medium,
+	struct speckv_device_info *info)
 {
 	const size_t look = 128 << 10;
 	struct folder in = { .fd = -1 };
@@ -185,12 +206,14 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium, struct spe
 	} else if (got == 0) {
 		info->state = SPECKV_MEDIUM_ABSENT;
 		snprintf(info->found, sizeof(info->found), "an empty file");
-	} else if ((size_t)got >= sizeof(uint64_t) && memcmp(bytes, &(uint64_t){ LAY_DEVICE_MAGIC }, sizeof(uint64_t)) == 0) {
+	} else if ((size_t)got >= sizeof(uint64_t) &&
+		memcmp(bytes, &(uint64_t){ LAY_DEVICE_MAGIC }, sizeof(uint64_t)) == 0) {
 		if ((size_t)got >= sizeof(struct lay_superblock)) {
 			judge((const struct lay_superblock *)bytes, size, info);
 		} else {
 			info->state = SPECKV_MEDIUM_TRUNCATED;
-			snprintf(info->found, sizeof(info->found), "SpecKV format, %zd bytes are left", got);
+			snprintf(info->found, sizeof(info->found),
+				"SpecKV format, %zd bytes are left", got);
 		}
 	} else {
 		info->state = SPECKV_MEDIUM_UNRECOGNIZED;

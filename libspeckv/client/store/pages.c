@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: MIT
 /*
- * Page runs without locks. The page map is the truth: one word a page, changed only by compare-and-swap against the exact
- * word seen, and no word but FREE ever repeats (generations), so a late or repeated step of a stalled process fails instead
- * of doing harm. (The HEAD that a drop puts back because a card did not answer does repeat: a slot or twin that another process
- * judged by the word in between may go, or stay, once too often; a put of the key or a check mends either.)
+ * Page runs without locks. The page map is the truth: one word a page, changed only by
+ * compare-and-swap against the exact word seen, and no word but FREE ever repeats (generations), so
+ * a late or repeated step of a stalled process fails instead of doing harm. (The HEAD that a drop
+ * puts back because a card did not answer does repeat: a slot or twin that another process judged
+ * by the word in between may go, or stay, once too often; a put of the key or a check mends
+ * either.)
  *
- * A run is claimed head first, then page by page; it is given back from its tail, the head last: whatever the instant its
- * owner dies, the run is "head and the unbroken continuation behind it", which any other process can give back.
+ * A run is claimed head first, then page by page; it is given back from its tail, the head last:
+ * whatever the instant its owner dies, the run is "head and the unbroken continuation behind it",
+ * which any other process can give back.
  */
 #include "store.h"
 
-
 static bool swap(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
 {
-	return atomic_compare_exchange_strong_explicit(word, &expected, desired, memory_order_acq_rel, memory_order_acquire);
+	return atomic_compare_exchange_strong_explicit(word, &expected, desired,
+		memory_order_acq_rel, memory_order_acquire);
 }
 
 /* Give pages [from, from + n) of a run back, tail first. */
-static void release_tail(struct region *r, uint64_t head, uint64_t generation, uint32_t first, uint32_t end)
+static void release_tail(struct region *r, uint64_t head, uint64_t generation, uint32_t first,
+	uint32_t end)
 {
 	for (uint32_t i = end; i-- > first;)
 		swap(&r->page_map[head + i], lay_word(LAY_CONT, i, generation), LAY_FREE);
@@ -37,8 +41,12 @@ static void freed(struct region *r, uint64_t page, uint32_t pages)
 	atomic_fetch_add(&r->head->pool.freed, 1);
 }
 
-/* Claim exactly [page, page + n); on failure nothing is held and *blocked is the first page that was not free. */
-static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struct run *run, uint64_t *blocked)
+/*
+ * Claim exactly [page, page + n); on failure nothing is held and *blocked is the first page that
+ * was not free.
+ */
+static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struct run *run,
+	uint64_t *blocked)
 {
 	struct region *r = &pool->region;
 	uint64_t generation;
@@ -47,7 +55,8 @@ static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struc
 	if (load_relaxed(&r->page_map[page]) != LAY_FREE)
 		return false;
 	do
-		generation = add_relaxed(&r->head->pool.next_run_generation, 1) & LAY_GENERATION_MASK;
+		generation = add_relaxed(&r->head->pool.next_run_generation, 1) &
+			LAY_GENERATION_MASK;
 	while (!generation);
 	if (!swap(&r->page_map[page], LAY_FREE, lay_word(LAY_CLAIMED, pool->owner, generation)))
 		return false;
@@ -55,13 +64,18 @@ static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struc
 		if (!swap(&r->page_map[page + i], LAY_FREE, lay_word(LAY_CONT, i, generation))) {
 			*blocked = page + i;
 			release_tail(r, page, generation, 1, i);
-			swap(&r->page_map[page], lay_word(LAY_CLAIMED, pool->owner, generation), LAY_FREE);
-			atomic_fetch_add(&r->head->pool.freed, 1); /* searches that saw these pages taken may look again */
+			swap(&r->page_map[page], lay_word(LAY_CLAIMED, pool->owner, generation),
+				LAY_FREE);
+			/* searches that saw these pages taken may look again */
+			atomic_fetch_add(&r->head->pool.freed, 1);
 			return false;
 		}
 	*run = (struct run){ .page = page, .generation = generation, .pages = n };
 	add_relaxed(&r->head->pool.used_pages, n);
-	/* the run is ours before its bytes change: readers of what was here re-read the map after they copied */
+	/*
+	 * the run is ours before its bytes change: readers of what was here re-read the map after
+	 * they copied
+	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	return true;
 }
@@ -87,7 +101,8 @@ bool pages_claim_hint(struct speckv_pool *pool, uint32_t n, struct run *run, uin
 	return false;
 }
 
-bool pages_claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uint32_t n, struct run *run)
+bool pages_claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uint32_t n,
+	struct run *run)
 {
 	struct region *r = &pool->region;
 	uint64_t page = from, blocked;
@@ -102,7 +117,8 @@ bool pages_claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uint
 		} else {
 			uint32_t free_run = 1;
 
-			while (free_run < n && load_relaxed(&r->page_map[page + free_run]) == LAY_FREE)
+			while (free_run < n &&
+				load_relaxed(&r->page_map[page + free_run]) == LAY_FREE)
 				free_run++;
 			if (free_run < n) {
 				page += free_run;
@@ -118,7 +134,7 @@ bool pages_claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uint
 	return false;
 }
 
-/* ---- room for a claim -------------------------------------------------------------------------------------------------- */
+/* ---- room for a claim ----------------------------------------------------------------------- */
 
 bool pages_claim_at(struct speckv_pool *pool, uint64_t page, uint32_t n, struct run *run)
 {
@@ -127,7 +143,7 @@ bool pages_claim_at(struct speckv_pool *pool, uint64_t page, uint32_t n, struct 
 	return try_claim(pool, page, n, run, &blocked);
 }
 
-/* ---- after the claim ----------------------------------------------------------------------------------------------- */
+/* ---- after the claim ------------------------------------------------------------------------ */
 
 void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages)
 {
@@ -138,7 +154,8 @@ void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages)
 	if (pages >= run->pages)
 		return;
 	release_tail(r, run->page, run->generation, pages, run->pages);
-	if (load_relaxed(&pool->client->cursor) == run->page + run->pages) { /* go on where the frame ends: no gap, no hint */
+	if (load_relaxed(&pool->client->cursor) == run->page + run->pages) {
+		/* go on where the frame ends: no gap, no hint */
 		store_relaxed(&pool->client->cursor, run->page + pages);
 		sub_relaxed(&r->head->pool.used_pages, run->pages - pages);
 		atomic_fetch_add(&r->head->pool.freed, 1);
@@ -153,11 +170,15 @@ int pages_publish(struct speckv_pool *pool, const struct run *run)
 	struct region *r = &pool->region;
 	int rc;
 
-	atomic_thread_fence(memory_order_seq_cst); /* streaming stores of the payload, too, before the one store that publishes it */
-	if (!swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation), lay_word(LAY_HEAD, run->pages, run->generation)))
+	/* streaming stores of the payload, too, before the one store that publishes it */
+	atomic_thread_fence(memory_order_seq_cst);
+	if (!swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation),
+		    lay_word(LAY_HEAD, run->pages, run->generation)))
 		return -EOWNERDEAD;
 	rc = region_flush(r, (const void *)&r->page_map[run->page], run->pages * 8ull);
-	if (rc && swap(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation), lay_word(LAY_CLAIMED, pool->owner, run->generation)))
+	if (rc &&
+		swap(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation),
+			lay_word(LAY_CLAIMED, pool->owner, run->generation)))
 		pages_release(r, pool->owner, run);
 	return rc;
 }
@@ -166,11 +187,13 @@ bool pages_unpublish(struct speckv_pool *pool, const struct run *run)
 {
 	struct region *r = &pool->region;
 
-	if (!swap(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation), lay_word(LAY_CLAIMED, pool->owner, run->generation)))
+	if (!swap(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation),
+		    lay_word(LAY_CLAIMED, pool->owner, run->generation)))
 		return false;
 	if (!region_flush(r, (const void *)&r->page_map[run->page], 8))
 		return true;
-	swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation), lay_word(LAY_HEAD, run->pages, run->generation));
+	swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation),
+		lay_word(LAY_HEAD, run->pages, run->generation));
 	return false;
 }
 
@@ -183,19 +206,28 @@ int move_begin(struct speckv_pool *pool, const struct block_ref *from, const str
 	store_release(&client->move_from_generation, from->generation);
 	store_release(&client->move_to, to->page);
 	store_release(&client->move_to_generation, to->generation);
-	/* what settles a death in the middle needs both: the note, and the claim of the copy's whole run */
-	return region_flush(r, client, sizeof(*client)) || region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull) ? -EIO : 0;
+	/*
+	 * what settles a death in the middle needs both: the note, and the claim of the copy's
+	 * whole run
+	 */
+	return region_flush(r, client, sizeof(*client)) ||
+			region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull)
+		? -EIO
+		: 0;
 }
 
 int move_settle(struct speckv_pool *pool, const struct run *from, const struct run *to)
 {
 	struct region *r = &pool->region;
 
-	if (!region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull) && !region_flush(r, (const void *)&r->page_map[from->page], 8))
+	if (!region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull) &&
+		!region_flush(r, (const void *)&r->page_map[from->page], 8))
 		return 0;
-	if (!swap(&r->page_map[to->page], lay_word(LAY_HEAD, to->pages, to->generation), lay_word(LAY_CLAIMED, pool->owner, to->generation)))
+	if (!swap(&r->page_map[to->page], lay_word(LAY_HEAD, to->pages, to->generation),
+		    lay_word(LAY_CLAIMED, pool->owner, to->generation)))
 		return 0; /* dropped meanwhile: there is nothing to keep */
-	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation), lay_word(LAY_HEAD, from->pages, from->generation));
+	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation),
+		lay_word(LAY_HEAD, from->pages, from->generation));
 	return -EIO;
 }
 
@@ -209,13 +241,17 @@ bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct
 	struct region *r = &pool->region;
 
 	atomic_thread_fence(memory_order_seq_cst);
-	if (!swap(&r->page_map[from->page], lay_word(LAY_HEAD, from->pages, from->generation), lay_word(LAY_CLAIMED, pool->owner, from->generation)))
+	if (!swap(&r->page_map[from->page], lay_word(LAY_HEAD, from->pages, from->generation),
+		    lay_word(LAY_CLAIMED, pool->owner, from->generation)))
 		return false;
 	/* flushed in move_settle(): readers wait meanwhile */
-	if (swap(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation), lay_word(LAY_HEAD, to->pages, to->generation)) ||
-	    load_acquire(&r->page_map[to->page]) == lay_word(LAY_HEAD, to->pages, to->generation))
+	if (swap(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation),
+		    lay_word(LAY_HEAD, to->pages, to->generation)) ||
+		load_acquire(&r->page_map[to->page]) ==
+			lay_word(LAY_HEAD, to->pages, to->generation))
 		return true;
-	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation), lay_word(LAY_HEAD, from->pages, from->generation));
+	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation),
+		lay_word(LAY_HEAD, from->pages, from->generation));
 	return false; /* this process was taken for dead, and its copy given back */
 }
 
@@ -232,14 +268,17 @@ void pages_retire(struct speckv_pool *pool, const struct run *run)
 	char size[32];
 
 	for (uint32_t i = run->pages; --i > 0;)
-		swap(&r->page_map[run->page + i], lay_word(LAY_CONT, i, run->generation), LAY_RETIRED);
-	if (swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation), LAY_RETIRED))
+		swap(&r->page_map[run->page + i], lay_word(LAY_CONT, i, run->generation),
+			LAY_RETIRED);
+	if (swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation),
+		    LAY_RETIRED))
 		sub_relaxed(&r->head->pool.used_pages, run->pages);
-	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR, "memory of the card went bad: %s at page %llu are not used any more",
-		   human(size, (uint64_t)run->pages * r->page_bytes), (unsigned long long)run->page);
+	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
+		"memory of the card went bad: %s at page %llu are not used any more",
+		human(size, (uint64_t)run->pages * r->page_bytes), (unsigned long long)run->page);
 }
 
-/* ---- counting ------------------------------------------------------------------------------------------------------ */
+/* ---- counting ------------------------------------------------------------------------------- */
 
 void pages_census(struct region *r, struct page_census *census)
 {
@@ -270,28 +309,37 @@ void pages_census(struct region *r, struct page_census *census)
 			break;
 		}
 		case LAY_CLAIMED:
-			while (p + run < pages && load_acquire(&r->page_map[p + run]) == lay_word(LAY_CONT, run, lay_generation(word)))
+			while (p + run < pages &&
+				load_acquire(&r->page_map[p + run]) ==
+					lay_word(LAY_CONT, run, lay_generation(word)))
 				run++;
 			census->claimed += run;
 			census->claimed_by[lay_value(word) >> 12] += run;
 			break;
 		default:
-			/* its run was trimmed, freed or moved while we looked, or it is a leak: check.c tells them apart */
+			/*
+			 * its run was trimmed, freed or moved while we looked, or it is a leak:
+			 * check.c tells them apart
+			 */
 			census->orphan++;
 		}
 		p += run;
 	}
 }
 
-/* Bring the hints back in line with the page map, after clients died between a swap and its count. */
+/*
+ * Bring the hints back in line with the page map, after clients died between a swap and its count.
+ */
 void pages_recount(struct region *r)
 {
-	uint64_t used[LAY_TENANTS] = { 0 }, blocks[LAY_TENANTS] = { 0 }, all = 0, pages = region_pages(r);
+	uint64_t used[LAY_TENANTS] = { 0 }, blocks[LAY_TENANTS] = { 0 }, all = 0,
+		 pages = region_pages(r);
 
 	for (uint64_t p = 0; p < pages;) {
 		uint64_t word = load_acquire(&r->page_map[p]), run = 1;
 
-		if (lay_state(word) == LAY_HEAD && lay_value(word) && lay_value(word) <= pages - p) {
+		if (lay_state(word) == LAY_HEAD && lay_value(word) &&
+			lay_value(word) <= pages - p) {
 			uint32_t tenant = load_relaxed(&r->entries[region_entry_of(r, p)].tenant);
 
 			run = lay_value(word);
@@ -315,7 +363,8 @@ uint64_t pages_first_above(struct region *r, uint64_t mark)
 {
 	uint64_t word = load_acquire(&r->page_map[mark]);
 
-	return lay_state(word) == LAY_CONT && lay_value(word) <= mark ? mark - lay_value(word) : mark;
+	return lay_state(word) == LAY_CONT && lay_value(word) <= mark ? mark - lay_value(word)
+								      : mark;
 }
 
 void pages_unretire(struct region *r, uint64_t from, uint64_t to)

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A pool's region is mapped, and follows a resize. How it is laid out and made: region_plan.c, region_make.c. */
+/*
+ * A pool's region is mapped, and follows a resize. How it is laid out and made: region_plan.c,
+ * region_make.c.
+ */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -9,12 +12,12 @@
 #include "store.h"
 #include "base/extend.h"
 
-/* ---- map ----------------------------------------------------------------------------------------------------------- */
+/* ---- map ------------------------------------------------------------------------------------ */
 
 static int map_piece(struct region *r, uint64_t region_offset, uint64_t file_offset, uint64_t bytes)
 {
-	void *at = mmap(r->base + region_offset, bytes, PROT_READ | (r->writable ? PROT_WRITE : 0), MAP_SHARED | MAP_FIXED | MAP_NORESERVE, r->fd,
-			(off_t)file_offset);
+	void *at = mmap(r->base + region_offset, bytes, PROT_READ | (r->writable ? PROT_WRITE : 0),
+		MAP_SHARED | MAP_FIXED | MAP_NORESERVE, r->fd, (off_t)file_offset);
 
 	if (at == MAP_FAILED)
 		return -errno;
@@ -23,8 +26,9 @@ static int map_piece(struct region *r, uint64_t region_offset, uint64_t file_off
 }
 
 /*
- * Map a record's extents end to end, where they are not mapped so already. An extent may have grown in place, or have gone with a
- * shrink and come back elsewhere with a growth, while this process saw neither.
+ * Map a record's extents end to end, where they are not mapped so already. An extent may have grown
+ * in place, or have gone with a shrink and come back elsewhere with a growth, while this process
+ * saw neither.
  */
 static int map_extents(struct region *r, const struct lay_pool_record *record)
 {
@@ -60,7 +64,8 @@ static uint64_t mapped_bytes(const struct region *r)
 	return bytes;
 }
 
-static int open_fds(struct speckv_device *dev, const struct lay_pool_record *record, bool writable, struct region *r)
+static int open_fds(struct speckv_device *dev, const struct lay_pool_record *record, bool writable,
+	struct region *r)
 {
 	int flags = writable ? O_RDWR : O_RDONLY;
 	struct speckv_ctx *ctx = dev->ctx;
@@ -74,7 +79,9 @@ static int open_fds(struct speckv_device *dev, const struct lay_pool_record *rec
 		r->fd = medium_open(ctx, &dev->medium, &dev->folder, flags);
 		r->lock_fd = r->fd < 0 ? r->fd : pool_lock_open(dev, NULL, record, writable);
 		if (r->lock_fd >= 0 && !file_same(&dev->folder, dev->medium.path, dev->fd))
-			return fail(ctx, -ESTALE, "%s was made again since it was opened here: open the device again", dev->medium.name);
+			return fail(ctx, -ESTALE,
+				"%s was made again since it was opened here: open the device again",
+				dev->medium.name);
 		return r->lock_fd < 0 ? r->lock_fd : 0;
 	}
 	if (medium_pool_path(&dev->medium, name, r->path))
@@ -84,12 +91,20 @@ static int open_fds(struct speckv_device *dev, const struct lay_pool_record *rec
 		r->fd = region_file_open(dev, &pools, record, flags);
 		r->lock_fd = r->fd < 0 ? r->fd : pool_lock_open(dev, &pools, record, writable);
 		rc = r->fd < 0 ? r->fd : writable && r->lock_fd < 0 ? r->lock_fd : 0;
-		if (rc == -EACCES && r->fd < 0 && fstatat(pools.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_uid == record->uid && st.st_uid != geteuid())
-			rc = fail(ctx, -EACCES, "pool %s: no %s permission: it belongs to uid %u, gid %u, mode %04o; 'speckvctl pool set %s %s --owner or --mode' changes that",
-				  name, writable ? "write" : "read", st.st_uid, st.st_gid, st.st_mode & 07777, dev->medium.name, name);
+		if (rc == -EACCES && r->fd < 0 &&
+			fstatat(pools.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+			st.st_uid == record->uid && st.st_uid != geteuid())
+			rc = fail(ctx, -EACCES,
+				"pool %s: no %s permission: it belongs to uid %u, gid %u, mode %04o; 'speckvctl pool set %s %s --owner or --mode' changes that",
+				name, writable ? "write" : "read", st.st_uid, st.st_gid,
+				st.st_mode & 07777, dev->medium.name, name);
 		folder_close(&pools);
 	}
-	return rc == -ENOENT ? fail(ctx, -EUCLEAN, "pool %s: its file %s is gone; 'speckvctl pool destroy' removes what is left", name, r->path) : rc;
+	return rc == -ENOENT
+		? fail(ctx, -EUCLEAN,
+			  "pool %s: its file %s is gone; 'speckvctl pool destroy' removes what is left",
+			  name, r->path)
+		: rc;
 }
 
 static int open_once(struct speckv_device *dev, const char *name, bool writable, struct region *r)
@@ -121,40 +136,59 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	if (rc)
 		goto bad;
 	offset = single ? record.extent[0].offset : 0;
-	if (r->fd < 0 || fstat(r->fd, &st) != 0 || (!dev->medium.node && (uint64_t)st.st_size < offset + sizeof(struct lay_pool))) {
-		rc = fail(ctx, -EBADMSG, "pool %s: its file %s was cut short; 'speckvctl pool destroy' removes what is left", name, r->path);
+	if (r->fd < 0 || fstat(r->fd, &st) != 0 ||
+		(!dev->medium.node && (uint64_t)st.st_size < offset + sizeof(struct lay_pool))) {
+		rc = fail(ctx, -EBADMSG,
+			"pool %s: its file %s was cut short; 'speckvctl pool destroy' removes what is left",
+			name, r->path);
 		goto bad;
 	}
-	probe = mmap(NULL, single ? LAY_UNIT : sizeof(*probe), PROT_READ, MAP_SHARED, r->fd, (off_t)offset);
+	probe = mmap(NULL, single ? LAY_UNIT : sizeof(*probe), PROT_READ, MAP_SHARED, r->fd,
+		(off_t)offset);
 	if (probe == MAP_FAILED) {
-		rc = fail(ctx, -errno, "pool %s: cannot map %s: %s", name, r->path, strerror(errno));
+		rc = fail(ctx, -errno, "pool %s: cannot map %s: %s", name, r->path,
+			strerror(errno));
 		goto bad;
 	}
 	memcpy((void *)&r->fixed, (const void *)probe, sizeof(r->fixed));
 	munmap(probe, single ? LAY_UNIT : sizeof(*probe));
 	if (r->fixed.magic == LAY_POOL_MAGIC && r->fixed.version != LAY_VERSION) {
-		rc = fail(ctx, -EPROTONOSUPPORT, "pool %s has layout version %u; this build reads version %u: use the release that made it", name, r->fixed.version,
-			  LAY_VERSION);
+		rc = fail(ctx, -EPROTONOSUPPORT,
+			"pool %s has layout version %u; this build reads version %u: use the release that made it",
+			name, r->fixed.version, LAY_VERSION);
 		goto bad;
 	}
-	if (r->fixed.magic != LAY_POOL_MAGIC || load_acquire(&r->fixed.state) != LAY_MEDIUM_READY || !region_head_sane(&r->fixed, &record)) {
-		rc = fail(ctx, -EUCLEAN, "pool %s: its header in %s is %s; 'speckvctl pool destroy' removes it", name, r->path,
-			  r->fixed.magic == LAY_POOL_MAGIC && load_acquire(&r->fixed.state) == LAY_MEDIUM_MAKING ? "incomplete" : "damaged");
+	if (r->fixed.magic != LAY_POOL_MAGIC || load_acquire(&r->fixed.state) != LAY_MEDIUM_READY ||
+		!region_head_sane(&r->fixed, &record)) {
+		rc = fail(ctx, -EUCLEAN,
+			"pool %s: its header in %s is %s; 'speckvctl pool destroy' removes it",
+			name, r->path,
+			r->fixed.magic == LAY_POOL_MAGIC &&
+					load_acquire(&r->fixed.state) == LAY_MEDIUM_MAKING
+				? "incomplete"
+				: "damaged");
 		goto bad;
 	}
-	r->mapped_bytes = dev->medium.backend->keeps_blocks ? r->fixed.data_offset : r->fixed.region_bytes;
+	r->mapped_bytes = dev->medium.backend->keeps_blocks ? r->fixed.data_offset
+							    : r->fixed.region_bytes;
 	if (!single && (uint64_t)st.st_size < r->mapped_bytes) {
 		char have[32], want[32];
 
-		rc = fail(ctx, -EBADMSG, "pool %s: its file %s was cut short (%s of %s); 'speckvctl pool destroy' removes what is left", name, r->path,
-			  human(have, (uint64_t)st.st_size), human(want, r->mapped_bytes));
+		rc = fail(ctx, -EBADMSG,
+			"pool %s: its file %s was cut short (%s of %s); 'speckvctl pool destroy' removes what is left",
+			name, r->path, human(have, (uint64_t)st.st_size),
+			human(want, r->mapped_bytes));
 		goto bad;
 	}
-	/* One range of addresses for all that the pool may become, so that no pointer ever moves. */
-	r->base = mmap(NULL, r->mapped_bytes + LAY_UNIT, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	/*
+	 * One range of addresses for all that the pool may become, so that no pointer ever moves.
+	 */
+	r->base = mmap(NULL, r->mapped_bytes + LAY_UNIT, PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (r->base == MAP_FAILED) {
 		r->base = NULL;
-		rc = fail(ctx, -errno, "pool %s: no address space for it: %s", name, strerror(errno));
+		rc = fail(ctx, -errno, "pool %s: no address space for it: %s", name,
+			strerror(errno));
 		goto bad;
 	}
 	{ /* aligned to the unit, as devdax wants it */
@@ -172,7 +206,8 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 		rc = fail(ctx, rc, "pool %s: cannot map it: %s", name, strerror(-rc));
 		goto bad;
 	}
-	madvise(r->base, r->mapped_bytes, MADV_HUGEPAGE); /* where the system allows it for shared memory */
+	/* where the system allows it for shared memory */
+	madvise(r->base, r->mapped_bytes, MADV_HUGEPAGE);
 	r->head = (struct lay_pool_head *)r->base;
 	r->directory = (struct lay_bucket *)(r->base + r->fixed.directory_offset);
 	r->page_map = (_Atomic uint64_t *)(r->base + r->fixed.page_map_offset);
@@ -211,7 +246,8 @@ bool region_there(struct region *r)
 	const struct lay_pool_record *record = &r->dev->table->pools[r->record];
 	uint32_t state = load_acquire(&record->state);
 
-	return (state == SPECKV_POOL_ACTIVE || state == SPECKV_POOL_RESIZING) && record->generation == r->fixed.generation;
+	return (state == SPECKV_POOL_ACTIVE || state == SPECKV_POOL_RESIZING) &&
+		record->generation == r->fixed.generation;
 }
 
 int region_open_managed(struct speckv_device *dev, const char *name, struct region *r)
@@ -242,11 +278,14 @@ int region_open(struct speckv_device *dev, const char *name, bool writable, stru
 		number = device_find(dev, name, &record);
 		if (number < 0)
 			return number;
-		if (load_acquire(&record.state) != SPECKV_POOL_CREATING && load_acquire(&record.state) != SPECKV_POOL_DESTROYING)
+		if (load_acquire(&record.state) != SPECKV_POOL_CREATING &&
+			load_acquire(&record.state) != SPECKV_POOL_DESTROYING)
 			continue;
 		number = device_between(dev, name);
-		if (rc == -ENOLCK && number == -EUCLEAN && load_acquire(&record.state) == SPECKV_POOL_DESTROYING)
-			return open_once(dev, name, writable, r); /* the removal cannot go on before the locks are there: the text says so */
+		if (rc == -ENOLCK && number == -EUCLEAN &&
+			load_acquire(&record.state) == SPECKV_POOL_DESTROYING)
+			/* the removal cannot go on before the locks are there: the text says so */
+			return open_once(dev, name, writable, r);
 		return number;
 	}
 }
@@ -266,7 +305,7 @@ void region_close(struct region *r)
 	pthread_mutex_destroy(&r->reaping);
 }
 
-/* ---- size ---------------------------------------------------------------------------------------------------------- */
+/* ---- size ----------------------------------------------------------------------------------- */
 
 static uint64_t follow(struct region *r)
 {
@@ -275,7 +314,8 @@ static uint64_t follow(struct region *r)
 	pthread_mutex_lock(&r->remap);
 	sequence = load_acquire(&r->head->pool.size_sequence);
 	pages = load_acquire(&r->head->pool.data_pages);
-	if (load_acquire(&r->head->pool.state) != LAY_MEDIUM_READY || memcmp(r->head->pool.uuid, r->fixed.uuid, sizeof(r->fixed.uuid)) != 0) {
+	if (load_acquire(&r->head->pool.state) != LAY_MEDIUM_READY ||
+		memcmp(r->head->pool.uuid, r->fixed.uuid, sizeof(r->fixed.uuid)) != 0) {
 		store_release(&r->gone, true);
 		pages = 0;
 	}
@@ -285,11 +325,14 @@ static uint64_t follow(struct region *r)
 		struct lay_pool_record record;
 		uint64_t mapped;
 
-		memcpy((void *)&record, (const void *)&r->dev->table->pools[r->record], sizeof(record));
+		memcpy((void *)&record, (const void *)&r->dev->table->pools[r->record],
+			sizeof(record));
 		if (record.generation == r->fixed.generation && record_sane(r->dev, &record))
 			map_extents(r, &record);
 		mapped = mapped_bytes(r);
-		mapped = mapped > r->fixed.data_offset ? (mapped - r->fixed.data_offset) / r->page_bytes : 0;
+		mapped = mapped > r->fixed.data_offset
+			? (mapped - r->fixed.data_offset) / r->page_bytes
+			: 0;
 		pages = pages < mapped ? pages : mapped;
 	}
 	store_release(&r->pages, pages);
@@ -300,12 +343,15 @@ static uint64_t follow(struct region *r)
 
 uint64_t region_pages(struct region *r)
 {
-	if (__builtin_expect(load_acquire(&r->head->pool.size_sequence) != load_relaxed(&r->size_sequence), 0))
+	if (__builtin_expect(load_acquire(&r->head->pool.size_sequence) !=
+			    load_relaxed(&r->size_sequence),
+		    0))
 		return follow(r);
 	return load_relaxed(&r->pages);
 }
 
-int region_grow_backing(struct region *r, uint64_t old_pages, uint64_t new_pages, const struct lay_pool_record *record)
+int region_grow_backing(struct region *r, uint64_t old_pages, uint64_t new_pages,
+	const struct lay_pool_record *record)
 {
 	uint64_t first = old_pages / r->min_run, last = new_pages / r->min_run + 1;
 	int rc;
@@ -316,43 +362,56 @@ int region_grow_backing(struct region *r, uint64_t old_pages, uint64_t new_pages
 			rc = -EUCLEAN; /* another writer took some of it away */
 		return rc;
 	}
-	rc = region_reserve(r->fd, r->fixed.page_map_offset + old_pages * 8, (new_pages - old_pages) * 8);
+	rc = region_reserve(r->fd, r->fixed.page_map_offset + old_pages * 8,
+		(new_pages - old_pages) * 8);
 	if (!rc)
-		rc = region_reserve(r->fd, r->fixed.entry_offset + first * sizeof(struct lay_entry), (last - first) * sizeof(struct lay_entry));
+		rc = region_reserve(r->fd, r->fixed.entry_offset + first * sizeof(struct lay_entry),
+			(last - first) * sizeof(struct lay_entry));
 	if (!rc && r->data)
-		rc = region_reserve(r->fd, r->fixed.data_offset + old_pages * r->page_bytes, (new_pages - old_pages) * r->page_bytes);
+		rc = region_reserve(r->fd, r->fixed.data_offset + old_pages * r->page_bytes,
+			(new_pages - old_pages) * r->page_bytes);
 	return rc;
 }
 
-/* Zero pages and give their memory back. The mapping stays: a late reader sees zeros, never a fault. */
+/*
+ * Zero pages and give their memory back. The mapping stays: a late reader sees zeros, never a
+ * fault.
+ */
 void region_release_backing(struct region *r, uint64_t from_page, uint64_t to_page)
 {
-	uint64_t offset = r->fixed.data_offset + from_page * r->page_bytes, bytes = (to_page - from_page) * r->page_bytes;
+	uint64_t offset = r->fixed.data_offset + from_page * r->page_bytes,
+		 bytes = (to_page - from_page) * r->page_bytes;
 
 	if (to_page <= from_page || !r->data)
 		return;
-	if (r->dev->single_inode || fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)bytes) != 0)
+	if (r->dev->single_inode ||
+		fallocate(r->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			(off_t)bytes) != 0)
 		memset(r->base + offset, 0, bytes);
 }
 
 int pool_usable(struct speckv_pool *pool, bool write)
 {
 	if (__builtin_expect(fork_guard_stale(&pool->region.guard), 0))
-		return fail(pool->ctx, -EOWNERDEAD, "this pool was opened before fork(): open it again in the child");
+		return fail(pool->ctx, -EOWNERDEAD,
+			"this pool was opened before fork(): open it again in the child");
 	if (write && pool->read_only)
 		return fail(pool->ctx, -EROFS, "this pool was opened read-only");
 	if (pool->read_only) { /* who has a client slot keeps the pool from being removed */
 		region_pages(&pool->region);
 		if (load_relaxed(&pool->region.gone))
-			return fail(pool->ctx, -ESTALE, "pool %s was destroyed since it was opened here: open it again", pool->region.fixed.name);
+			return fail(pool->ctx, -ESTALE,
+				"pool %s was destroyed since it was opened here: open it again",
+				pool->region.fixed.name);
 	}
 	return 0;
 }
 
 int pool_lost_text(struct speckv_pool *pool)
 {
-	return fail(pool->ctx, -ESTALE, "pool %s: its file %s was removed or cut short while it was used; attach again, or create it again",
-		    pool->region.fixed.name, pool->region.path);
+	return fail(pool->ctx, -ESTALE,
+		"pool %s: its file %s was removed or cut short while it was used; attach again, or create it again",
+		pool->region.fixed.name, pool->region.path);
 }
 
 int pool_there(struct speckv_pool *pool)

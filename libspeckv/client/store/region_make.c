@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A pool's region is made: a draft that gets its name when it is whole, or extents of a medium of fixed size. */
+/*
+ * A pool's region is made: a draft that gets its name when it is whole, or extents of a medium of
+ * fixed size.
+ */
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -16,12 +19,14 @@ int region_reserve(int fd, uint64_t offset, uint64_t bytes)
 		rc = fallocate(fd, 0, (off_t)offset, (off_t)bytes) == 0 ? 0 : -errno;
 	while (rc == -EINTR);
 	if (rc == -EOPNOTSUPP) /* it writes */
-		rc = !file_size_allowed(offset + bytes, NULL) ? -EFBIG : -posix_fallocate(fd, (off_t)offset, (off_t)bytes);
+		rc = !file_size_allowed(offset + bytes, NULL)
+			? -EFBIG
+			: -posix_fallocate(fd, (off_t)offset, (off_t)bytes);
 	return rc;
 }
 
-static void head_init(struct lay_pool_head *head, const struct lay_pool_record *record, const struct speckv_pool_config *config,
-		      const struct region_plan *plan)
+static void head_init(struct lay_pool_head *head, const struct lay_pool_record *record,
+	const struct speckv_pool_config *config, const struct region_plan *plan)
 {
 	struct lay_pool *pool = &head->pool;
 	uint64_t sequence = 0;
@@ -53,10 +58,13 @@ static void head_init(struct lay_pool_head *head, const struct lay_pool_record *
 	if (plan->calibration_bytes) {
 		struct lay_calibration *place = &pool->calibration;
 
-		*place = (struct lay_calibration){ .offset = plan->calibration_offset, .bytes = plan->calibration_bytes, .first_layer = config->first_layer,
-						   .first_head = config->first_head };
+		*place = (struct lay_calibration){ .offset = plan->calibration_offset,
+			.bytes = plan->calibration_bytes,
+			.first_layer = config->first_layer,
+			.first_head = config->first_head };
 		place->crc = speckv_crc32c(0, place, offsetof(struct lay_calibration, crc));
-		memcpy((uint8_t *)head + plan->calibration_offset, config->calibration, plan->calibration_bytes);
+		memcpy((uint8_t *)head + plan->calibration_offset, config->calibration,
+			plan->calibration_bytes);
 	}
 	store_release(&pool->data_pages, plan->pages);
 	store_release(&pool->quota_pages, config->quota_bytes / plan->page_bytes);
@@ -76,9 +84,12 @@ static int reserve_all(struct speckv_device *dev, int fd, const struct region_pl
 	int rc = file_extend(fd, bytes) != 0 ? -errno : 0;
 
 	if (!rc && dev->medium.numa_node >= 0) {
-		void *all = mmap(NULL, plan->region_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+		void *all = mmap(NULL, plan->region_bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE,
+			fd, 0);
 
-		rc = all == MAP_FAILED ? -errno : medium_bind(dev->medium.numa_node, all, plan->region_bytes);
+		rc = all == MAP_FAILED
+			? -errno
+			: medium_bind(dev->medium.numa_node, all, plan->region_bytes);
 		if (all != MAP_FAILED)
 			munmap(all, plan->region_bytes);
 	}
@@ -87,7 +98,8 @@ static int reserve_all(struct speckv_device *dev, int fd, const struct region_pl
 	if (!rc)
 		rc = region_reserve(fd, plan->page_map_offset, plan->pages * 8);
 	if (!rc)
-		rc = region_reserve(fd, plan->entry_offset, (plan->pages / plan->min_run + 1) * sizeof(struct lay_entry));
+		rc = region_reserve(fd, plan->entry_offset,
+			(plan->pages / plan->min_run + 1) * sizeof(struct lay_entry));
 	if (!rc && plan->calibration_bytes)
 		rc = region_reserve(fd, plan->calibration_offset, plan->calibration_bytes);
 	if (!rc && !dev->medium.backend->keeps_blocks)
@@ -95,8 +107,12 @@ static int reserve_all(struct speckv_device *dev, int fd, const struct region_pl
 	return rc;
 }
 
-/* The draft gets the pool's name, unless that is taken: by a file that is not this machine's to remove. */
-static int publish_file(struct speckv_device *dev, const struct folder *pools, const char *draft, const struct lay_pool_record *record)
+/*
+ * The draft gets the pool's name, unless that is taken: by a file that is not this machine's to
+ * remove.
+ */
+static int publish_file(struct speckv_device *dev, const struct folder *pools, const char *draft,
+	const struct lay_pool_record *record)
 {
 	struct lay_pool_record cached;
 	char words[SPACE_WORDS];
@@ -106,29 +122,38 @@ static int publish_file(struct speckv_device *dev, const struct folder *pools, c
 		return 0;
 	if (errno != EEXIST) {
 		fd = errno;
-		return fail(dev->ctx, -fd, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, space_words(words, pools->fd, 0, fd));
+		return fail(dev->ctx, -fd, "cannot make %s.pools/%s: %s", dev->medium.path,
+			record->name, space_words(words, pools->fd, 0, fd));
 	}
 	memcpy((void *)&cached, (const void *)record, sizeof(cached));
-	fd = dev->medium.backend->keeps_blocks ? region_file_open(dev, pools, &cached, O_RDONLY) : -EEXIST;
+	fd = dev->medium.backend->keeps_blocks ? region_file_open(dev, pools, &cached, O_RDONLY)
+					       : -EEXIST;
 	if (fd >= 0) { /* what this machine knew of that pool of the device */
 		bool same = region_file_of(fd, record);
 
 		close(fd);
-		if (same && unlinkat(pools->fd, record->name, 0) == 0 && linkat(pools->fd, draft, pools->fd, record->name, 0) == 0)
+		if (same && unlinkat(pools->fd, record->name, 0) == 0 &&
+			linkat(pools->fd, draft, pools->fd, record->name, 0) == 0)
 			return 0;
 	}
-	return fail(dev->ctx, -EEXIST, "%s.pools/%s is there, and no pool of %s: move it away, 'mv %s.pools/%s /var/tmp/', or choose another name", dev->medium.path,
-		    record->name, dev->medium.name, dev->medium.path, record->name);
+	return fail(dev->ctx, -EEXIST,
+		"%s.pools/%s is there, and no pool of %s: move it away, 'mv %s.pools/%s /var/tmp/', or choose another name",
+		dev->medium.path, record->name, dev->medium.name, dev->medium.path, record->name);
 }
 
 static int made_flush(struct speckv_device *dev, const void *address, uint64_t bytes)
 {
-	return dev->durability == SPECKV_DURABLE_POWER ? medium_flush(&dev->medium, address, bytes) : 0;
+	return dev->durability == SPECKV_DURABLE_POWER ? medium_flush(&dev->medium, address, bytes)
+						       : 0;
 }
 
-int region_make(struct speckv_device *dev, const struct lay_pool_record *record, const struct speckv_pool_config *config, const struct region_plan *plan)
+int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
+	const struct speckv_pool_config *config, const struct region_plan *plan)
 {
-	uint64_t tables = plan->calibration_bytes || dev->single_inode ? plan->data_offset : plan->page_map_offset, offset = 0; /* to be mapped */
+	/* to be mapped */
+	uint64_t tables = plan->calibration_bytes || dev->single_inode ? plan->data_offset
+								       : plan->page_map_offset,
+		 offset = 0;
 	struct folder pools = { .fd = -1 };
 	struct speckv_ctx *ctx = dev->ctx;
 	struct lay_pool_head *head;
@@ -142,16 +167,19 @@ int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 		if (rc)
 			return rc;
 		pool_hidden_name(record, "new", draft);
-		fd = openat(pools.fd, draft, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+		fd = openat(pools.fd, draft, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+			0600);
 		if (fd < 0) {
 			rc = errno;
-			rc = fail(ctx, -rc, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, space_words(words, pools.fd, 0, rc));
+			rc = fail(ctx, -rc, "cannot make %s.pools/%s: %s", dev->medium.path,
+				record->name, space_words(words, pools.fd, 0, rc));
 			folder_close(&pools);
 			return rc;
 		}
 		rc = reserve_all(dev, fd, plan);
 	}
-	head = rc ? MAP_FAILED : mmap(NULL, tables, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+	head = rc ? MAP_FAILED
+		  : mmap(NULL, tables, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
 	if (head == MAP_FAILED) {
 		if (!rc)
 			rc = -errno;
@@ -167,7 +195,8 @@ int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 		munmap(head, tables);
 	}
 	if (!dev->single_inode) {
-		if (!rc && (config->uid != geteuid() || config->gid != getegid()) && fchown(fd, config->uid, config->gid) != 0)
+		if (!rc && (config->uid != geteuid() || config->gid != getegid()) &&
+			fchown(fd, config->uid, config->gid) != 0)
 			rc = -errno;
 		if (!rc && fchmod(fd, config->mode) != 0)
 			rc = -errno;
@@ -183,7 +212,9 @@ int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 			unlinkat(pools.fd, draft, 0);
 			if (!rc && folder_flush(&pools) != 0) {
 				unlinkat(pools.fd, record->name, 0);
-				rc = fail(ctx, -EIO, "the name of pool %s did not reach the medium: %s.pools cannot be written", record->name, dev->medium.path);
+				rc = fail(ctx, -EIO,
+					"the name of pool %s did not reach the medium: %s.pools cannot be written",
+					record->name, dev->medium.path);
 			}
 			if (rc && !dev->medium.backend->keeps_blocks) {
 				pool_hidden_name(record, "lock", draft);
@@ -199,8 +230,11 @@ int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 		folder_close(&pools);
 	}
 	if (!dev->single_inode && (rc == -ENOSPC || rc == -EROFS))
-		return fail(ctx, rc, "cannot make %s.pools/%s: %s", dev->medium.path, record->name, words);
+		return fail(ctx, rc, "cannot make %s.pools/%s: %s", dev->medium.path, record->name,
+			words);
 	if (rc == -EPERM)
-		return fail(ctx, rc, "cannot give pool %s to uid %u gid %u: only root may give files away", record->name, config->uid, config->gid);
+		return fail(ctx, rc,
+			"cannot give pool %s to uid %u gid %u: only root may give files away",
+			record->name, config->uid, config->gid);
 	return rc ? fail(ctx, rc, "cannot make pool %s: %s", record->name, strerror(-rc)) : 0;
 }

@@ -64,7 +64,8 @@ uint64_t medium_available(const struct medium *medium)
 		return 0;
 	room = (uint64_t)vfs.f_bavail * vfs.f_frsize;
 	if (medium->runtime) { /* memory-backed: what the file system promises is not all there */
-		memory = medium->numa_node >= 0 ? node_memory(medium->numa_node, "MemFree") : meminfo("/proc/meminfo", "MemAvailable");
+		memory = medium->numa_node >= 0 ? node_memory(medium->numa_node, "MemFree")
+						: meminfo("/proc/meminfo", "MemAvailable");
 		memory -= memory / 16; /* leave the rest of the machine something to live on */
 		room = room < memory ? room : memory;
 	}
@@ -82,7 +83,8 @@ uint64_t medium_total(const struct medium *medium)
 		return 0;
 	total = (uint64_t)vfs.f_blocks * vfs.f_frsize;
 	if (medium->runtime) {
-		memory = medium->numa_node >= 0 ? node_memory(medium->numa_node, "MemTotal") : meminfo("/proc/meminfo", "MemTotal");
+		memory = medium->numa_node >= 0 ? node_memory(medium->numa_node, "MemTotal")
+						: meminfo("/proc/meminfo", "MemTotal");
 		total = total < memory ? total : memory;
 	}
 	return total;
@@ -92,7 +94,8 @@ uint64_t medium_inodes(const struct medium *medium)
 {
 	struct statvfs vfs;
 
-	return medium->node || !nearest_statvfs(medium->path, &vfs) || !vfs.f_files ? UINT64_MAX : vfs.f_favail;
+	return medium->node || !nearest_statvfs(medium->path, &vfs) || !vfs.f_files ? UINT64_MAX
+										    : vfs.f_favail;
 }
 
 bool medium_read_only(const struct medium *medium)
@@ -109,8 +112,9 @@ int file_size_check(struct speckv_ctx *ctx, const char *path, uint64_t bytes, co
 
 	if (file_size_allowed(bytes, &most))
 		return 0;
-	return fail(ctx, -EFBIG, "%s needs a file of %s, and this process may make files of %s: raise that ('ulimit -f')%s", path, human(want, bytes),
-		    human(have, most), else_do);
+	return fail(ctx, -EFBIG,
+		"%s needs a file of %s, and this process may make files of %s: raise that ('ulimit -f')%s",
+		path, human(want, bytes), human(have, most), else_do);
 }
 
 int medium_bind(int numa_node, void *address, uint64_t bytes)

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Counters, latency histograms and events: all in the medium, so that they outlive every process. */
+/*
+ * Counters, latency histograms and events: all in the medium, so that they outlive every process.
+ */
 #include <stdarg.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -9,7 +11,8 @@
 void count(struct speckv_pool *pool, unsigned int counter, uint64_t n)
 {
 	if (n && !pool->read_only)
-		atomic_fetch_add_explicit(&pool->region.head->stats.counters[counter], n, memory_order_release);
+		atomic_fetch_add_explicit(&pool->region.head->stats.counters[counter], n,
+			memory_order_release);
 }
 
 /* Log-linear: four buckets to a power of two, as HdrHistogram with two significant bits. */
@@ -60,10 +63,10 @@ void count_time(struct speckv_pool *pool, unsigned int histogram, uint64_t ns)
 		add_relaxed(&pool->region.head->stats.histograms[histogram][bucket_of(ns)], 1);
 }
 
-/* ---- events: rings whose slots carry their own sequence number ------------------------------------------------------- */
+/* ---- events: rings whose slots carry their own sequence number ------------------------------ */
 
-static void log_event(struct lay_event *ring, unsigned int slots, _Atomic uint64_t *sequence, unsigned int kind, unsigned int severity, const char *format,
-		      va_list args)
+static void log_event(struct lay_event *ring, unsigned int slots, _Atomic uint64_t *sequence,
+	unsigned int kind, unsigned int severity, const char *format, va_list args)
 {
 	uint64_t number = atomic_fetch_add(sequence, 1) + 1;
 	struct lay_event *e = &ring[number % slots];
@@ -88,17 +91,20 @@ void pool_event(struct region *r, unsigned int kind, unsigned int severity, cons
 	if (!r->writable)
 		return;
 	va_start(args, format);
-	log_event(r->head->events, LAY_POOL_EVENTS, &r->head->pool.event_sequence, kind, severity, format, args);
+	log_event(r->head->events, LAY_POOL_EVENTS, &r->head->pool.event_sequence, kind, severity,
+		format, args);
 	va_end(args);
 }
 
-void device_event(struct speckv_device *dev, unsigned int kind, unsigned int severity, const char *format, ...)
+void device_event(struct speckv_device *dev, unsigned int kind, unsigned int severity,
+	const char *format, ...)
 {
 	va_list args;
 
 	if (!dev->writable)
 		return;
 	va_start(args, format);
-	log_event(dev->table->events, LAY_DEVICE_EVENTS, &dev->table->super.event_sequence, kind, severity, format, args);
+	log_event(dev->table->events, LAY_DEVICE_EVENTS, &dev->table->super.event_sequence, kind,
+		severity, format, args);
 	va_end(args);
 }

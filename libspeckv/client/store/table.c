@@ -8,11 +8,13 @@ bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *
 {
 	uint64_t medium = dev->medium_bytes;
 
-	if (memchr(r->name, 0, sizeof(r->name)) == NULL || !name_ok(r->name) || r->extents > LAY_EXTENTS)
+	if (memchr(r->name, 0, sizeof(r->name)) == NULL || !name_ok(r->name) ||
+		r->extents > LAY_EXTENTS)
 		return false;
 	for (unsigned int i = 0; i < r->extents; i++)
-		if (r->extent[i].offset % LAY_UNIT || r->extent[i].bytes % LAY_UNIT || r->extent[i].offset > medium ||
-		    r->extent[i].bytes > medium - r->extent[i].offset)
+		if (r->extent[i].offset % LAY_UNIT || r->extent[i].bytes % LAY_UNIT ||
+			r->extent[i].offset > medium ||
+			r->extent[i].bytes > medium - r->extent[i].offset)
 			return false;
 	return true;
 }
@@ -22,16 +24,21 @@ int device_table_current(struct speckv_device *dev, const struct folder *in)
 {
 	const struct lay_superblock *super = &dev->table->super;
 
-	if (super->magic == LAY_DEVICE_MAGIC && load_acquire(&super->state) == LAY_MEDIUM_READY && memcmp(super->uuid, dev->uuid, sizeof(dev->uuid)) == 0 &&
-	    file_same(in, dev->medium.path, dev->fd))
+	if (super->magic == LAY_DEVICE_MAGIC && load_acquire(&super->state) == LAY_MEDIUM_READY &&
+		memcmp(super->uuid, dev->uuid, sizeof(dev->uuid)) == 0 &&
+		file_same(in, dev->medium.path, dev->fd))
 		return 0;
-	return fail(dev->ctx, -ESTALE, "%s was closed, or made again, since it was opened here: open the device again", dev->medium.name);
+	return fail(dev->ctx, -ESTALE,
+		"%s was closed, or made again, since it was opened here: open the device again",
+		dev->medium.name);
 }
 
 int device_usable(struct speckv_device *dev)
 {
 	if (fork_guard_stale(&dev->guard))
-		return fail(dev->ctx, -EOWNERDEAD, "%s was opened before fork(): open it again in the child", dev->medium.name);
+		return fail(dev->ctx, -EOWNERDEAD,
+			"%s was opened before fork(): open it again in the child",
+			dev->medium.name);
 	return device_table_current(dev, &dev->folder);
 }
 
@@ -50,7 +57,8 @@ bool record_copy(const struct speckv_device *dev, int number, struct lay_pool_re
 int device_look(struct speckv_device *dev, const char *name, struct lay_pool_record *copy)
 {
 	for (int i = 0; name && i < LAY_POOLS; i++) {
-		if (record_copy(dev, i, copy) && record_sane(dev, copy) && strcmp(copy->name, name) == 0)
+		if (record_copy(dev, i, copy) && record_sane(dev, copy) &&
+			strcmp(copy->name, name) == 0)
 			return i;
 	}
 	return -ENOENT;
@@ -64,8 +72,9 @@ int device_find(struct speckv_device *dev, const char *name, struct lay_pool_rec
 		return rc;
 	rc = device_look(dev, name, copy);
 	if (rc < 0)
-		rc = fail(dev->ctx, -ENOENT, "%s has no pool '%.63s'; 'speckvctl pool list %s' shows what it has", dev->medium.name, name ? name : "",
-			  dev->medium.name);
+		rc = fail(dev->ctx, -ENOENT,
+			"%s has no pool '%.63s'; 'speckvctl pool list %s' shows what it has",
+			dev->medium.name, name ? name : "", dev->medium.name);
 	return rc;
 }
 
@@ -76,22 +85,31 @@ int device_between(struct speckv_device *dev, const char *name)
 	char command[64];
 
 	if (dev->lock_fd < 0) /* not for this user to see */
-		return fail(dev->ctx, -EBUSY, "pool %s is being made or removed; where that was interrupted, 'speckvctl pool destroy %s %s' as uid %u finishes it", name,
-			    dev->medium.name, name, dev->owner);
+		return fail(dev->ctx, -EBUSY,
+			"pool %s is being made or removed; where that was interrupted, 'speckvctl pool destroy %s %s' as uid %u finishes it",
+			name, dev->medium.name, name, dev->owner);
 	if (lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) {
 		memcpy(command, super->manager_command, sizeof(command));
 		command[63] = 0;
-		return fail(dev->ctx, -EBUSY, "pool %s is being made or removed by pid %u (%s); try again when it is done", name, load_acquire(&super->manager_pid), command);
+		return fail(dev->ctx, -EBUSY,
+			"pool %s is being made or removed by pid %u (%s); try again when it is done",
+			name, load_acquire(&super->manager_pid), command);
 	}
-	if (pthread_mutex_trylock(&dev->managing) != 0) /* the lock of another thread's call does not show */
-		return fail(dev->ctx, -EBUSY, "pool %s is being made or removed by another thread of this process; try again when it is done", name);
+	/* the lock of another thread's call does not show */
+	if (pthread_mutex_trylock(&dev->managing) != 0)
+		return fail(dev->ctx, -EBUSY,
+			"pool %s is being made or removed by another thread of this process; try again when it is done",
+			name);
 	pthread_mutex_unlock(&dev->managing);
 	if (device_look(dev, name, &record) < 0)
 		return fail(dev->ctx, -ENOENT, "pool %s was removed just now", name);
-	if (load_acquire(&record.state) == SPECKV_POOL_ACTIVE || load_acquire(&record.state) == SPECKV_POOL_RESIZING)
+	if (load_acquire(&record.state) == SPECKV_POOL_ACTIVE ||
+		load_acquire(&record.state) == SPECKV_POOL_RESIZING)
 		return fail(dev->ctx, -EBUSY, "pool %s was made just now; try again", name);
-	return fail(dev->ctx, -EUCLEAN, "pool %s: its %s was interrupted; 'speckvctl pool destroy %s %s' finishes it", name,
-		    load_acquire(&record.state) == SPECKV_POOL_CREATING ? "creation" : "removal", dev->medium.name, name);
+	return fail(dev->ctx, -EUCLEAN,
+		"pool %s: its %s was interrupted; 'speckvctl pool destroy %s %s' finishes it", name,
+		load_acquire(&record.state) == SPECKV_POOL_CREATING ? "creation" : "removal",
+		dev->medium.name, name);
 }
 
 void extents_cut(struct lay_pool_record *record, uint64_t bytes)
@@ -133,7 +151,8 @@ static size_t taken(struct speckv_device *dev, struct lay_extent list[LAY_POOLS 
 
 static uint64_t gap_after(const struct lay_extent *list, size_t n, size_t i, uint64_t medium)
 {
-	uint64_t end = list[i].offset + list[i].bytes, next = i + 1 < n ? list[i + 1].offset : medium;
+	uint64_t end = list[i].offset + list[i].bytes,
+		 next = i + 1 < n ? list[i + 1].offset : medium;
 
 	return next > end ? next - end : 0;
 }

@@ -6,15 +6,20 @@
 
 static bool tenant_idle(struct region *r, uint32_t index)
 {
-	if (load_acquire(&r->head->tenants[index].blocks) || load_acquire(&r->head->tenants[index].used_pages))
+	if (load_acquire(&r->head->tenants[index].blocks) ||
+		load_acquire(&r->head->tenants[index].used_pages))
 		return false;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
-		if (load_acquire(&r->head->clients[slot].state) & 1 && load_acquire(&r->head->clients[slot].tenant) == index)
+		if (load_acquire(&r->head->clients[slot].state) & 1 &&
+			load_acquire(&r->head->clients[slot].tenant) == index)
 			return false;
 	return true;
 }
 
-/* The last one: of blocks whose tenant is not known, and of new tenants when the table is full of tenants with blocks. */
+/*
+ * The last one: of blocks whose tenant is not known, and of new tenants when the table is full of
+ * tenants with blocks.
+ */
 uint32_t tenant_others(struct region *r)
 {
 	struct lay_tenant *others = &r->head->tenants[LAY_TENANTS - 1];
@@ -26,26 +31,32 @@ uint32_t tenant_others(struct region *r)
 	return LAY_TENANTS - 1;
 }
 
-/* Index of the tenant of that name, made if need be. Negative: its name did not reach the medium. */
+/*
+ * Index of the tenant of that name, made if need be. Negative: its name did not reach the medium.
+ */
 int tenant_find(struct region *r, const char *name)
 {
 	struct lay_tenant *tenants = r->head->tenants;
 	int rc;
 
 	for (int i = 0; i < LAY_TENANTS; i++)
-		if (load_acquire(&tenants[i].state) == 2 && strncmp(tenants[i].name, name, sizeof(tenants[i].name)) == 0)
+		if (load_acquire(&tenants[i].state) == 2 &&
+			strncmp(tenants[i].name, name, sizeof(tenants[i].name)) == 0)
 			return i;
 	for (int pass = 0; pass < 2; pass++)
 		for (int i = 0; i < LAY_TENANTS - 1; i++) {
 			uint32_t state = pass ? 2 : 0;
 
-			if (load_acquire(&tenants[i].state) != state || (pass && !tenant_idle(r, (uint32_t)i)) ||
-			    !atomic_compare_exchange_strong(&tenants[i].state, &state, 1))
+			if (load_acquire(&tenants[i].state) != state ||
+				(pass && !tenant_idle(r, (uint32_t)i)) ||
+				!atomic_compare_exchange_strong(&tenants[i].state, &state, 1))
 				continue;
-			memset((uint8_t *)&tenants[i] + offsetof(struct lay_tenant, name), 0, sizeof(tenants[i]) - offsetof(struct lay_tenant, name));
+			memset((uint8_t *)&tenants[i] + offsetof(struct lay_tenant, name), 0,
+				sizeof(tenants[i]) - offsetof(struct lay_tenant, name));
 			snprintf(tenants[i].name, sizeof(tenants[i].name), "%s", name);
 			store_release(&tenants[i].state, 2);
-			rc = region_flush(r, &tenants[i], sizeof(tenants[i])); /* frames will say its number */
+			/* frames will say its number */
+			rc = region_flush(r, &tenants[i], sizeof(tenants[i]));
 			return rc ? rc : i;
 		}
 	return (int)tenant_others(r);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* The prefix tree: links between entries of the index. They are hints, validated at every use; a race may lose a link, never invent a block. */
+/*
+ * The prefix tree: links between entries of the index. They are hints, validated at every use; a
+ * race may lose a link, never invent a block.
+ */
 #include "store.h"
 
 #define CHILD_STEPS 256
@@ -9,7 +12,8 @@ static struct lay_entry *link_entry(struct region *r, uint64_t link)
 {
 	uint64_t id = (link >> 32) - 1;
 
-	if (!link || id >= r->fixed.max_entries || (uint32_t)load_acquire(&r->entries[id].generation) != (uint32_t)link)
+	if (!link || id >= r->fixed.max_entries ||
+		(uint32_t)load_acquire(&r->entries[id].generation) != (uint32_t)link)
 		return NULL;
 	return &r->entries[id];
 }
@@ -53,10 +57,12 @@ bool index_link_page(struct region *r, uint64_t link, uint64_t *page)
 	if (*page >= load_relaxed(&r->pages) || region_entry_of(r, *page) != (link >> 32) - 1)
 		return false;
 	word = load_acquire(&r->page_map[*page]);
-	return lay_state(word) == LAY_HEAD && lay_value(word) && (uint32_t)lay_generation(word) == (uint32_t)link;
+	return lay_state(word) == LAY_HEAD && lay_value(word) &&
+		(uint32_t)lay_generation(word) == (uint32_t)link;
 }
 
-bool index_child(struct region *r, uint64_t entry, uint64_t start, uint64_t end, int tenant, uint64_t *page)
+bool index_child(struct region *r, uint64_t entry, uint64_t start, uint64_t end, int tenant,
+	uint64_t *page)
 {
 	struct lay_entry *e = &r->entries[entry];
 	uint64_t link = load_acquire(&e->first_child), oldest = 0, at;
@@ -71,8 +77,9 @@ bool index_child(struct region *r, uint64_t entry, uint64_t start, uint64_t end,
 		if (!child)
 			break;
 		used = load_relaxed(&child->used);
-		if (index_link_page(r, link, &at) && (at < start || at >= end) && (tenant < 0 || load_relaxed(&child->tenant) == (uint32_t)tenant) &&
-		    (!there || used < oldest)) {
+		if (index_link_page(r, link, &at) && (at < start || at >= end) &&
+			(tenant < 0 || load_relaxed(&child->tenant) == (uint32_t)tenant) &&
+			(!there || used < oldest)) {
 			there = true;
 			oldest = used;
 			*page = at;
@@ -116,13 +123,16 @@ void index_inherit(struct region *r, const struct block_ref *from, const struct 
 		store_release(&child->parent, index_link(to));
 		link = load_acquire(&child->next_sibling);
 	}
-	if (index_entry(r, (parent >> 32) - 1, &above, &key) && (uint32_t)above.generation == (uint32_t)parent)
+	if (index_entry(r, (parent >> 32) - 1, &above, &key) &&
+		(uint32_t)above.generation == (uint32_t)parent)
 		index_adopt(r, &above, to);
 }
 
 void index_orphan(struct region *r, const struct block_ref *child)
 {
-	struct lay_entry *c = &r->entries[child->entry], *p = link_entry(r, load_acquire(&c->parent)), *before = link_entry(r, load_acquire(&c->previous_sibling));
+	struct lay_entry *c = &r->entries[child->entry],
+			 *p = link_entry(r, load_acquire(&c->parent)),
+			 *before = link_entry(r, load_acquire(&c->previous_sibling));
 	uint64_t link = index_link(child), next = load_acquire(&c->next_sibling), expected = link;
 	struct lay_entry *after = link_entry(r, next);
 	_Atomic uint64_t *at;
@@ -149,14 +159,17 @@ void index_orphan(struct region *r, const struct block_ref *child)
 	}
 }
 
-static bool child_read(struct region *r, uint64_t link, struct block_ref *out, struct speckv_key *key)
+static bool child_read(struct region *r, uint64_t link, struct block_ref *out,
+	struct speckv_key *key)
 {
 	struct speckv_key unused;
 
-	return link && index_entry(r, (link >> 32) - 1, out, key ? key : &unused) && (uint32_t)out->generation == (uint32_t)link && !index_doubtful(r, out);
+	return link && index_entry(r, (link >> 32) - 1, out, key ? key : &unused) &&
+		(uint32_t)out->generation == (uint32_t)link && !index_doubtful(r, out);
 }
 
-size_t index_children(struct region *r, const struct block_ref *found, struct speckv_key *keys, struct block_ref *out, size_t max)
+size_t index_children(struct region *r, const struct block_ref *found, struct speckv_key *keys,
+	struct block_ref *out, size_t max)
 {
 	struct lay_entry *e = &r->entries[found->entry];
 	uint64_t recent = load_acquire(&e->recent_child), link = load_acquire(&e->first_child);

@@ -2,15 +2,20 @@
 /**
  * speckv/base.h - conventions shared by every libspeckv header.
  *
- * Errors:   functions return 0 (or a count) on success and a negative errno on failure; speckv_strerror() gives the text
+ * Errors:   functions return 0 (or a count) on success and a negative errno on failure;
+ * speckv_strerror() gives the text
  *           that says which of several causes it was, and what to do next.
- * Units:    every size is in bytes, every time in nanoseconds (CLOCK_REALTIME for stamps), unless the name says otherwise.
- * Threads:  handles may be shared by threads unless a function says otherwise. A handle is destroyed when no other thread is
- *           in a call on it or on what was made from it: a count of users would cost every get a contended cache line, so the
- *           caller sees to that (the Python package counts). Batches that were submitted need no care: closing waits for them.
- * Fork:     handles do not survive fork(); in the child every call on them fails with -EOWNERDEAD and takes no lock that
- *           another thread may have held. Destroying them there is allowed, in the usual order, and takes nothing from the
- *           parent. Memory of the parent's allocations reads as zeros in the child, and what is written to it goes nowhere.
+ * Units:    every size is in bytes, every time in nanoseconds (CLOCK_REALTIME for stamps), unless
+ * the name says otherwise. Threads:  handles may be shared by threads unless a function says
+ * otherwise. A handle is destroyed when no other thread is
+ *           in a call on it or on what was made from it: a count of users would cost every get a
+ *           contended cache line, so the caller sees to that (the Python package counts). Batches
+ *           that were submitted need no care: closing waits for them.
+ * Fork:     handles do not survive fork(); in the child every call on them fails with -EOWNERDEAD
+ * and takes no lock that
+ *           another thread may have held. Destroying them there is allowed, in the usual order, and
+ *           takes nothing from the parent. Memory of the parent's allocations reads as zeros in the
+ *           child, and what is written to it goes nowhere.
  */
 #ifndef SPECKV_BASE_H
 #define SPECKV_BASE_H
@@ -22,9 +27,10 @@
 extern "C" {
 #endif
 
-#define SPECKV_API_VERSION 0  /**< contract version of this header; frozen at 1 */
-#define SPECKV_NAME_BYTES 64  /**< pool and tenant names: at most 63 bytes and a NUL; [A-Za-z0-9._-], no leading dot */
-#define SPECKV_KEY_BYTES 32   /**< a block key is a SHA-256 */
+#define SPECKV_API_VERSION 0 /**< contract version of this header; frozen at 1 */
+/** pool and tenant names: at most 63 bytes and a NUL; [A-Za-z0-9._-], no leading dot */
+#define SPECKV_NAME_BYTES 64
+#define SPECKV_KEY_BYTES 32 /**< a block key is a SHA-256 */
 #define SPECKV_UUID_BYTES 16
 #define SPECKV_CALIBRATION_DIGEST_BYTES 16
 #define SPECKV_PATH_BYTES 4096
@@ -39,18 +45,18 @@ enum speckv_dtype {
 
 /** Codec mode. The values are part of the frame format (codec/FORMAT.md). */
 enum speckv_codec {
-	SPECKV_CODEC_RAW = 0,            /**< bytes as they are */
+	SPECKV_CODEC_RAW = 0, /**< bytes as they are */
 	SPECKV_CODEC_INT8_DELTA_RLE = 1, /**< the reference paper's Algorithm 2 */
-	SPECKV_CODEC_Q4X = 2,            /**< fixed rate, no calibration */
-	SPECKV_CODEC_Q5C = 3,            /**< fixed rate, calibrated */
-	SPECKV_CODEC_E7C = 4,            /**< calibrated transform and entropy coding */
-	SPECKV_CODEC_LOSSLESS = 5,       /**< bit-exact */
+	SPECKV_CODEC_Q4X = 2, /**< fixed rate, no calibration */
+	SPECKV_CODEC_Q5C = 3, /**< fixed rate, calibrated */
+	SPECKV_CODEC_E7C = 4, /**< calibrated transform and entropy coding */
+	SPECKV_CODEC_LOSSLESS = 5, /**< bit-exact */
 };
 
 /**
- * Shape of one block: tensors K and V of `layers` layers, each [kv_heads][tokens][head_dim] of `dtype`.
- * Raw bytes of a block: layers * 2 * kv_heads * tokens * head_dim * size of dtype, in the order
- * [layer][K,V][kv head][token][channel]. `tokens` is a multiple of 64.
+ * Shape of one block: tensors K and V of `layers` layers, each [kv_heads][tokens][head_dim] of
+ * `dtype`. Raw bytes of a block: layers * 2 * kv_heads * tokens * head_dim * size of dtype, in the
+ * order [layer][K,V][kv head][token][channel]. `tokens` is a multiple of 64.
  */
 struct speckv_geometry {
 	uint16_t layers;
@@ -76,9 +82,9 @@ struct speckv_mem;
 const char *speckv_version(void);
 
 /**
- * Create a context. Reads SPECKV_RUNTIME_DIR, the folder of the named media of host:DRAM and host:numaN
- * (default: /dev/shm/speckv; for a user without one that root made, /dev/shm/speckv-UID).
- * Errors: -ENOMEM, -EINVAL (SPECKV_RUNTIME_DIR is not absolute or too long).
+ * Create a context. Reads SPECKV_RUNTIME_DIR, the folder of the named media of host:DRAM and
+ * host:numaN (default: /dev/shm/speckv; for a user without one that root made,
+ * /dev/shm/speckv-UID). Errors: -ENOMEM, -EINVAL (SPECKV_RUNTIME_DIR is not absolute or too long).
  */
 int speckv_ctx_create(struct speckv_ctx **out);
 /** Free a context; its devices must have been closed. NULL is allowed. */
@@ -86,8 +92,9 @@ void speckv_ctx_destroy(struct speckv_ctx *ctx);
 /** The runtime folder in force. Valid as long as the context. */
 const char *speckv_ctx_runtime_dir(const struct speckv_ctx *ctx);
 /**
- * Text of the calling thread's last error on any handle of this context: one line, what was tried, why it failed, what to
- * type next. Empty when there was none. Valid until this thread's next failing call.
+ * Text of the calling thread's last error on any handle of this context: one line, what was tried,
+ * why it failed, what to type next. Empty when there was none. Valid until this thread's next
+ * failing call.
  */
 const char *speckv_strerror(const struct speckv_ctx *ctx);
 
@@ -101,7 +108,10 @@ int speckv_codec_from_name(const char *name);
 const char *speckv_dtype_name(unsigned int dtype);
 /** dtype of that name, or -EINVAL. */
 int speckv_dtype_from_name(const char *name);
-/** Bit map (1 << enum speckv_codec) of the modes that this build's host engine can encode and decode without a calibration. */
+/**
+ * Bit map (1 << enum speckv_codec) of the modes that this build's host engine can encode and decode
+ * without a calibration.
+ */
 uint32_t speckv_codec_modes(void);
 /** The same, of the modes that need a calibration (speckv/codec.h). */
 uint32_t speckv_codec_calibrated_modes(void);

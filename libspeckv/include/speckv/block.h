@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * speckv/block.h - blocks: put, get, lookup, prefetch, touch, drop; allocations. For serving engines.
+ * speckv/block.h - blocks: put, get, lookup, prefetch, touch, drop; allocations. For serving
+ * engines.
  *
- * All calls take batches. The synchronous ones make no system call and no heap allocation in steady state. Blocks are
- * immutable once put; a put of a key that is there is a no-op. A get never yields wrong bytes: every section's CRC-32C is
- * verified, a bad one is a miss (-EBADMSG) and an event, and the buffer is zeroed.
+ * All calls take batches. The synchronous ones make no system call and no heap allocation in steady
+ * state. Blocks are immutable once put; a put of a key that is there is a no-op. A get never yields
+ * wrong bytes: every section's CRC-32C is verified, a bad one is a miss (-EBADMSG) and an event,
+ * and the buffer is zeroed.
  */
 #ifndef SPECKV_BLOCK_H
 #define SPECKV_BLOCK_H
@@ -20,93 +22,144 @@ struct speckv_key {
 };
 
 enum speckv_attach_flags {
-	SPECKV_ATTACH_READ_ONLY = 1u << 0, /**< no client slot, no counters, no touch: for users with read permission only */
+	/** no client slot, no counters, no touch: for users with read permission only */
+	SPECKV_ATTACH_READ_ONLY = 1u << 0,
 };
 struct speckv_attach {
-	const char *tenant;      /**< accounting name; NULL: "<command>-<pid>" */
+	const char *tenant; /**< accounting name; NULL: "<command>-<pid>" */
 	uint32_t flags;
-	uint32_t workers;        /**< threads for asynchronous and shared calls, started at the first one; 0: 2, or one less than `threads` */
-	uint64_t staging_bytes;  /**< staging buffer (tier L2) for prefetch; 0: 64 MiB, made at the first prefetch */
+	/**
+	 * threads for asynchronous and shared calls, started at the first one; 0: 2, or one less
+	 * than `threads`
+	 */
+	uint32_t workers;
+	/** staging buffer (tier L2) for prefetch; 0: 64 MiB, made at the first prefetch */
+	uint64_t staging_bytes;
 };
-/** Attach to a pool. `attach` may be NULL. Errors: -ENOENT, -EACCES, -EUSERS (all client slots taken), -EBADMSG (truncated),
- *  -EUCLEAN, -EPROTONOSUPPORT, -EBUSY (being created or destroyed); of the pool's calibration, which is loaded here: -EBADMSG
- *  (not the bytes that its digest names), -EUCLEAN (lost). */
-int speckv_pool_open(struct speckv_device *dev, const char *name, const struct speckv_attach *attach, struct speckv_pool **out);
-/** Detach: waits for submitted operations, frees this client's allocations. No other thread may be in a call on the pool, its
- *  operations or its allocations, nor begin one (base.h, Threads). NULL is allowed. */
+/**
+ * Attach to a pool. `attach` may be NULL. Errors: -ENOENT, -EACCES, -EUSERS (all client slots
+ * taken), -EBADMSG (truncated), -EUCLEAN, -EPROTONOSUPPORT, -EBUSY (being created or destroyed); of
+ * the pool's calibration, which is loaded here: -EBADMSG (not the bytes that its digest names),
+ * -EUCLEAN (lost).
+ */
+int speckv_pool_open(struct speckv_device *dev, const char *name,
+	const struct speckv_attach *attach, struct speckv_pool **out);
+/**
+ * Detach: waits for submitted operations, frees this client's allocations. No other thread may be
+ * in a call on the pool, its operations or its allocations, nor begin one (base.h, Threads). NULL
+ * is allowed.
+ */
 void speckv_pool_close(struct speckv_pool *pool);
 struct speckv_ctx *speckv_pool_ctx(struct speckv_pool *pool);
 /** Raw bytes of one block of this pool. */
 uint64_t speckv_pool_block_bytes(const struct speckv_pool *pool);
 
 enum speckv_request_flags {
-	SPECKV_REQUEST_HAS_PARENT = 1u << 0, /**< put: `parent` is the block before this one in the prefix chain */
-	SPECKV_REQUEST_EXISTED = 1u << 8,    /**< out, put: the key was there */
-	SPECKV_REQUEST_STAGED = 1u << 9,     /**< out, get: served from the staging buffer */
+	/** put: `parent` is the block before this one in the prefix chain */
+	SPECKV_REQUEST_HAS_PARENT = 1u << 0,
+	SPECKV_REQUEST_EXISTED = 1u << 8, /**< out, put: the key was there */
+	SPECKV_REQUEST_STAGED = 1u << 9, /**< out, get: served from the staging buffer */
 };
-/** One block of a batch. The library reads and writes it until the call returns or its handle completes. */
+/**
+ * One block of a batch. The library reads and writes it until the call returns or its handle
+ * completes.
+ */
 struct speckv_request {
 	struct speckv_key key;
 	struct speckv_key parent;
-	void *buffer;            /**< put: raw bytes in; get: raw bytes out */
-	uint64_t buffer_bytes;   /**< put: block bytes exactly; get: at least the bytes of the layer range */
-	uint64_t first_position; /**< put: position of the block's first token in its sequence; calibrated modes decode by it */
+	void *buffer; /**< put: raw bytes in; get: raw bytes out */
+	/** put: block bytes exactly; get: at least the bytes of the layer range */
+	uint64_t buffer_bytes;
+	/**
+	 * put: position of the block's first token in its sequence; calibrated modes decode by it
+	 */
+	uint64_t first_position;
 	uint16_t layer_first, layer_count; /**< get: layer range; count 0: all */
-	uint32_t flags;          /**< enum speckv_request_flags, in and out */
-	int32_t status;          /**< out: 0; put: -ENOSPC, -EDQUOT, -EINVAL, -ENODATA...; get: -ENOENT (miss), -EBADMSG (did not verify) */
+	uint32_t flags; /**< enum speckv_request_flags, in and out */
+	/**
+	 * out: 0; put: -ENOSPC, -EDQUOT, -EINVAL, -ENODATA...; get: -ENOENT (miss), -EBADMSG (did
+	 * not verify)
+	 */
+	int32_t status;
 	uint32_t reserved;
 };
 
-/** Put / get a batch. Returns how many succeeded (a put that EXISTED counts), or a negative errno when the batch as a whole
- *  could not start (-EINVAL, -EOWNERDEAD, -EROFS). Per-block results are in `status`. Where the pool's file was removed or cut
- *  short, each is -ESTALE, as in batches that were submitted, and the calls below return -ESTALE. */
+/**
+ * Put / get a batch. Returns how many succeeded (a put that EXISTED counts), or a negative errno
+ * when the batch as a whole could not start (-EINVAL, -EOWNERDEAD, -EROFS). Per-block results are
+ * in `status`. Where the pool's file was removed or cut short, each is -ESTALE, as in batches that
+ * were submitted, and the calls below return -ESTALE.
+ */
 int speckv_put(struct speckv_pool *pool, struct speckv_request *requests, size_t count);
 int speckv_get(struct speckv_pool *pool, struct speckv_request *requests, size_t count);
 /** present[i] = 1 when keys[i] is stored, else 0. Returns how many are. */
-int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_t count, uint8_t *present);
+int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_t count,
+	uint8_t *present);
 /** Length of the longest prefix of keys[] that is stored. */
 int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys, size_t count);
-/** Stage blocks, and with the parameter prefetch_depth = d up to d blocks that followed each one most recently. Returns at once;
- *  the worker threads do it. Returns how many were accepted. */
+/**
+ * Stage blocks, and with the parameter prefetch_depth = d up to d blocks that followed each one
+ * most recently. Returns at once; the worker threads do it. Returns how many were accepted.
+ */
 int speckv_prefetch(struct speckv_pool *pool, const struct speckv_key *keys, size_t count);
 /** Mark as just used. Returns how many were found. */
 int speckv_touch(struct speckv_pool *pool, const struct speckv_key *keys, size_t count);
 /** Drop. Returns how many were found. */
 int speckv_drop(struct speckv_pool *pool, const struct speckv_key *keys, size_t count);
 /** Up to `max` keys that followed `key` in the prefix tree, most recent first. Returns how many. */
-int speckv_children(struct speckv_pool *pool, const struct speckv_key *key, struct speckv_key *children, size_t max);
+int speckv_children(struct speckv_pool *pool, const struct speckv_key *key,
+	struct speckv_key *children, size_t max);
 
-/* ---- asynchronous ------------------------------------------------------------------------------------------------ */
+/* ---- asynchronous --------------------------------------------------------------------------- */
 
-enum speckv_opcode { SPECKV_OP_PUT = 1, SPECKV_OP_GET = 2, SPECKV_OP_DROP = 3, SPECKV_OP_TOUCH = 4, SPECKV_OP_PREFETCH = 5, SPECKV_OP_LOOKUP = 6 };
-/** Start a batch (DROP, TOUCH, PREFETCH, LOOKUP use only `key`; status 0 or -ENOENT). The requests must stay valid until it completes.
- *  Errors: -EAGAIN (too many in flight: SPECKV_OPS_MAX), -EINVAL. */
+enum speckv_opcode {
+	SPECKV_OP_PUT = 1,
+	SPECKV_OP_GET = 2,
+	SPECKV_OP_DROP = 3,
+	SPECKV_OP_TOUCH = 4,
+	SPECKV_OP_PREFETCH = 5,
+	SPECKV_OP_LOOKUP = 6
+};
+/**
+ * Start a batch (DROP, TOUCH, PREFETCH, LOOKUP use only `key`; status 0 or -ENOENT). The requests
+ * must stay valid until it completes. Errors: -EAGAIN (too many in flight: SPECKV_OPS_MAX),
+ * -EINVAL.
+ */
 #define SPECKV_OPS_MAX 1024
-int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests, size_t count, struct speckv_op **out);
+int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests,
+	size_t count, struct speckv_op **out);
 /** 1: complete, 0: not yet. Errors: -EOWNERDEAD. */
 int speckv_op_poll(struct speckv_op *op);
-/** Wait at most timeout_ns (-1: for ever). Returns what the synchronous call would, or -ETIMEDOUT. */
+/**
+ * Wait at most timeout_ns (-1: for ever). Returns what the synchronous call would, or -ETIMEDOUT.
+ */
 int speckv_op_wait(struct speckv_op *op, int64_t timeout_ns);
-/** Give the handle back; waits if it is not complete, but not in a forked child. Before speckv_pool_close(). */
+/**
+ * Give the handle back; waits if it is not complete, but not in a forked child. Before
+ * speckv_pool_close().
+ */
 void speckv_op_release(struct speckv_op *op);
 
-/* ---- parameters of this attachment ------------------------------------------------------------------------------- */
+/* ---- parameters of this attachment ---------------------------------------------------------- */
 
 /**
- * prefetch_depth  1..16   how far speckv_prefetch() follows the chain (default 1: only the keys named)
- * codec           name    mode for puts through this attachment (default: the pool's)
- * verify          on|off  reading back what a put encoded before it is published (default off)
- * threads         1..64   how many share the blocks of one put or get: the caller and worker threads (default 1: the caller)
- * Errors: -EINVAL with a text that lists the keys, or the values, that would be accepted; -EOPNOTSUPP.
+ * prefetch_depth  1..16   how far speckv_prefetch() follows the chain (default 1: only the keys
+ * named) codec           name    mode for puts through this attachment (default: the pool's) verify
+ * on|off  reading back what a put encoded before it is published (default off) threads
+ * 1..64   how many share the blocks of one put or get: the caller and worker threads (default 1:
+ * the caller) Errors: -EINVAL with a text that lists the keys, or the values, that would be
+ * accepted; -EOPNOTSUPP.
  */
 int speckv_param_set(struct speckv_pool *pool, const char *key, const char *value);
 /** Writes the value as text. Errors: -EINVAL, -ENOSPC (buffer too small). */
 int speckv_param_get(struct speckv_pool *pool, const char *key, char *value, size_t value_bytes);
 
-/* ---- allocations: unsealed fills --------------------------------------------------------------------------------- */
+/* ---- allocations: unsealed fills ------------------------------------------------------------ */
 
-/** Allocate zeroed pool memory for this client; given back by speckv_mem_free(), at close, and when the process dies.
- *  Errors: -ENOSPC, -EDQUOT, -EINVAL, -EROFS. */
+/**
+ * Allocate zeroed pool memory for this client; given back by speckv_mem_free(), at close, and when
+ * the process dies. Errors: -ENOSPC, -EDQUOT, -EINVAL, -EROFS.
+ */
 int speckv_mem_alloc(struct speckv_pool *pool, uint64_t bytes, struct speckv_mem **out);
 void speckv_mem_free(struct speckv_mem *mem);
 uint64_t speckv_mem_bytes(const struct speckv_mem *mem);
@@ -116,23 +169,31 @@ uint64_t speckv_mem_address(const struct speckv_mem *mem);
 int speckv_mem_access(struct speckv_mem *mem, uint64_t offset, uint64_t bytes, void **pointer);
 /** Bring a range near (page-in, cache): a hint. Errors: -ERANGE. */
 int speckv_mem_prefetch(struct speckv_mem *mem, uint64_t offset, uint64_t bytes);
-/** Seal: the allocation holds one raw block; publish it under `key` (a put of what is there). The allocation is freed. */
+/**
+ * Seal: the allocation holds one raw block; publish it under `key` (a put of what is there). The
+ * allocation is freed.
+ */
 int speckv_mem_seal(struct speckv_mem *mem, const struct speckv_request *request);
 
-/* ---- keys -------------------------------------------------------------------------------------------------------- */
+/* ---- keys ----------------------------------------------------------------------------------- */
 
 /** All that makes KV of equal tokens different. Strings may be NULL (empty); none is truncated. */
 struct speckv_key_spec {
 	uint8_t model_digest[32];
 	struct speckv_geometry geometry; /**< `layers` of the engine's KV-cache group */
-	const char *rope;        /**< RoPE kind and parameters, canonical text */
-	const char *scales;      /**< KV scales (fp8), canonical text */
-	uint32_t parallel_rank, parallel_size, group, flags; /**< flags: 1 = single tenant: short hashes are accepted */
+	const char *rope; /**< RoPE kind and parameters, canonical text */
+	const char *scales; /**< KV scales (fp8), canonical text */
+	/** flags: 1 = single tenant: short hashes are accepted */
+	uint32_t parallel_rank, parallel_size, group, flags;
 	const char *tenant_secret;
 	const char *cache_salt;
 };
-/** Key of an engine's block hash. Errors: -EINVAL, -EPERM (hash under 16 bytes and not single tenant). */
-int speckv_key_derive(const struct speckv_key_spec *spec, const void *engine_hash, size_t hash_bytes, struct speckv_key *out);
+/**
+ * Key of an engine's block hash. Errors: -EINVAL, -EPERM (hash under 16 bytes and not single
+ * tenant).
+ */
+int speckv_key_derive(const struct speckv_key_spec *spec, const void *engine_hash,
+	size_t hash_bytes, struct speckv_key *out);
 
 #ifdef __cplusplus
 }

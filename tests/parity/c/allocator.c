@@ -44,10 +44,12 @@ static void ten_of_growing_size_are_distinct_and_freed_in_any_order(void)
 		for (int k = 0; k < i; k++) {
 			uint64_t a = speckv_mem_address(mem[i]), b = speckv_mem_address(mem[k]);
 
-			HOLDS(a + speckv_mem_bytes(mem[i]) <= b || b + speckv_mem_bytes(mem[k]) <= a);
+			HOLDS(a + speckv_mem_bytes(mem[i]) <= b ||
+				b + speckv_mem_bytes(mem[k]) <= a);
 		}
 	}
-	for (int round = 0; round < 10; round++) { /* what is left keeps its bytes while the others go */
+	for (int round = 0; round < 10; round++) {
+		/* what is left keeps its bytes while the others go */
 		for (int left = round; left < 10; left++) {
 			unsigned char *bytes = all_of(mem[order[left]]);
 
@@ -88,13 +90,24 @@ static uint64_t prefetches(void)
 	return stats.counters[SPECKV_COUNT_PREFETCHES];
 }
 
-/* Ranges within it are asked for, and counted; others are refused, and are not; neither changes a byte. */
+/*
+ * Ranges within it are asked for, and counted; others are refused, and are not; neither changes a
+ * byte.
+ */
 static void prefetch_from_an_allocation(void)
 {
-	static const struct { uint64_t offset, bytes; int rc; } asked[] = {
-		{ 0, 1 << 20, 0 }, { 4097, 8192, 0 }, { (1 << 20) - 1, 1, 0 },
-		{ 1, 1 << 20, -ERANGE }, { 0, (1 << 20) + 1, -ERANGE }, { 1 << 20, 1, -ERANGE },
-		{ UINT64_MAX, 2, -ERANGE }, { 2, UINT64_MAX, -ERANGE },
+	static const struct {
+		uint64_t offset, bytes;
+		int rc;
+	} asked[] = {
+		{ 0, 1 << 20, 0 },
+		{ 4097, 8192, 0 },
+		{ (1 << 20) - 1, 1, 0 },
+		{ 1, 1 << 20, -ERANGE },
+		{ 0, (1 << 20) + 1, -ERANGE },
+		{ 1 << 20, 1, -ERANGE },
+		{ UINT64_MAX, 2, -ERANGE },
+		{ 2, UINT64_MAX, -ERANGE },
 	};
 	struct speckv_mem *mem;
 	unsigned char *bytes;
@@ -119,10 +132,12 @@ static void prefetch_from_an_allocation(void)
 int main(int argc, char **argv)
 {
 	static const struct behaviour behaviours[] = {
-		{ "one_allocation_is_given_and_taken_back", one_allocation_is_given_and_taken_back },
+		{ "one_allocation_is_given_and_taken_back",
+			one_allocation_is_given_and_taken_back },
 		{ "ten_of_growing_size_are_distinct_and_freed_in_any_order",
-		  ten_of_growing_size_are_distinct_and_freed_in_any_order },
-		{ "access_at_several_offsets_of_one_allocation", access_at_several_offsets_of_one_allocation },
+			ten_of_growing_size_are_distinct_and_freed_in_any_order },
+		{ "access_at_several_offsets_of_one_allocation",
+			access_at_several_offsets_of_one_allocation },
 		{ "prefetch_from_an_allocation", prefetch_from_an_allocation },
 	};
 

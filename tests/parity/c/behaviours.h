@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The frame of the C programs here: `PROGRAM --list` names the behaviours, `PROGRAM NAME` shows one, exit 0 when it holds. */
+/*
+ * The frame of the C programs here: `PROGRAM --list` names the behaviours, `PROGRAM NAME` shows
+ * one, exit 0 when it holds.
+ */
 #ifndef BEHAVIOURS_H
 #define BEHAVIOURS_H
 
@@ -11,13 +14,13 @@
 
 #include <speckv/speckv.h>
 
-#define HOLDS(condition)                                                                                 \
-	do {                                                                                             \
-		if (!(condition)) {                                                                      \
-			fprintf(stderr, "%s:%d: does not hold: %s (%s)\n", __FILE__, __LINE__, #condition, \
-				fixture.ctx ? speckv_strerror(fixture.ctx) : "");                        \
-			exit(1);                                                                         \
-		}                                                                                        \
+#define HOLDS(condition)                                                                       \
+	do {                                                                                   \
+		if (!(condition)) {                                                            \
+			fprintf(stderr, "%s:%d: does not hold: %s (%s)\n", __FILE__, __LINE__, \
+				#condition, fixture.ctx ? speckv_strerror(fixture.ctx) : "");  \
+			exit(1);                                                               \
+		}                                                                              \
 	} while (0)
 
 #define POOL_BYTES (64ull << 20)

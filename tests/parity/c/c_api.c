@@ -82,7 +82,8 @@ static void prefetch_stages_a_block_that_a_get_then_uses(void)
 	HOLDS(speckv_submit(fixture.pool, SPECKV_OP_PREFETCH, &request, 1, &op) == 0);
 	HOLDS(speckv_op_wait(op, -1) == 1);
 	speckv_op_release(op);
-	while (counter(SPECKV_COUNT_PREFETCHED) == 0) /* a worker does it: the suite's time limit ends a wait in vain */
+	/* a worker does it: the suite's time limit ends a wait in vain */
+	while (counter(SPECKV_COUNT_PREFETCHED) == 0)
 		;
 	memset(block, 0, 65536);
 	request.flags = 0;
@@ -108,8 +109,10 @@ int main(int argc, char **argv)
 	static const struct behaviour behaviours[] = {
 		{ "open_and_close_twice_in_one_process", open_and_close_twice_in_one_process },
 		{ "allocate_one_mebibyte_and_free_it", allocate_one_mebibyte_and_free_it },
-		{ "access_gives_usable_memory_with_the_right_bytes", access_gives_usable_memory_with_the_right_bytes },
-		{ "prefetch_stages_a_block_that_a_get_then_uses", prefetch_stages_a_block_that_a_get_then_uses },
+		{ "access_gives_usable_memory_with_the_right_bytes",
+			access_gives_usable_memory_with_the_right_bytes },
+		{ "prefetch_stages_a_block_that_a_get_then_uses",
+			prefetch_stages_a_block_that_a_get_then_uses },
 		{ "parameters_are_set_and_read_back", parameters_are_set_and_read_back },
 	};
 

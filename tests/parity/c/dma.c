@@ -6,13 +6,16 @@
 #define LAYER_BYTES (2 * 64 * 64 * 2)
 #define BLOCK_BYTES (LAYERS * LAYER_BYTES)
 
-static const struct speckv_geometry shape = { .layers = LAYERS, .kv_heads = 1, .head_dim = 64, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 };
+static const struct speckv_geometry shape = {
+	.layers = LAYERS, .kv_heads = 1, .head_dim = 64, .tokens = 64, .dtype = SPECKV_DTYPE_BF16
+};
 
 /* bf16 numbers between -2 and 2. */
 static void fill(uint16_t *block, unsigned int seed)
 {
 	for (unsigned int i = 0; i < BLOCK_BYTES / 2; i++)
-		block[i] = (uint16_t)(((i * 40503u + seed) >> 3 & 0x8000) | (0x3f00 + ((i + seed) * 2654435761u >> 20 & 0xff)));
+		block[i] = (uint16_t)(((i * 40503u + seed) >> 3 & 0x8000) |
+			(0x3f00 + ((i + seed) * 2654435761u >> 20 & 0xff)));
 }
 
 /* What the compressed block must come back as: the codec's own word on it. */
@@ -24,7 +27,8 @@ static void through_codec(const uint16_t *raw, uint16_t *back)
 	struct speckv_frame parsed;
 
 	HOLDS(frame);
-	HOLDS(speckv_frame_encode(&shape, SPECKV_CODEC_INT8_DELTA_RLE, &identity, raw, BLOCK_BYTES, frame, most, &bytes) == 0);
+	HOLDS(speckv_frame_encode(&shape, SPECKV_CODEC_INT8_DELTA_RLE, &identity, raw, BLOCK_BYTES,
+		      frame, most, &bytes) == 0);
 	HOLDS(speckv_frame_parse(frame, bytes, &parsed) == 0);
 	HOLDS(speckv_frame_decode(&parsed, frame, bytes, 0, LAYERS, back, BLOCK_BYTES) == 0);
 	free(frame);
@@ -33,10 +37,14 @@ static void through_codec(const uint16_t *raw, uint16_t *back)
 /* Reads of single layers, a write and a compressed write, all under way at once. */
 static void a_batch_of_mixed_transfers_completes_with_the_right_data(void)
 {
-	struct speckv_pool_config config = { .name = "mixed", .capacity_bytes = 8 << 20, .geometry = shape };
-	uint16_t *a = aligned_alloc(64, BLOCK_BYTES), *b = aligned_alloc(64, BLOCK_BYTES), *c = aligned_alloc(64, BLOCK_BYTES);
+	struct speckv_pool_config config = {
+		.name = "mixed", .capacity_bytes = 8 << 20, .geometry = shape
+	};
+	uint16_t *a = aligned_alloc(64, BLOCK_BYTES), *b = aligned_alloc(64, BLOCK_BYTES),
+		 *c = aligned_alloc(64, BLOCK_BYTES);
 	uint16_t *got = aligned_alloc(64, BLOCK_BYTES), *want = aligned_alloc(64, BLOCK_BYTES);
-	struct speckv_request put = { .buffer = a, .buffer_bytes = BLOCK_BYTES }, write = put, packed = put, reads[LAYERS];
+	struct speckv_request put = { .buffer = a, .buffer_bytes = BLOCK_BYTES }, write = put,
+			      packed = put, reads[LAYERS];
 	struct speckv_pool *plain, *packing;
 	struct speckv_pool_info info;
 	struct speckv_op *ops[3];
@@ -66,7 +74,8 @@ static void a_batch_of_mixed_transfers_completes_with_the_right_data(void)
 	HOLDS(speckv_submit(plain, SPECKV_OP_GET, reads, LAYERS, &ops[0]) == 0);
 	HOLDS(speckv_submit(plain, SPECKV_OP_PUT, &write, 1, &ops[1]) == 0);
 	HOLDS(speckv_submit(packing, SPECKV_OP_PUT, &packed, 1, &ops[2]) == 0);
-	HOLDS(speckv_op_wait(ops[0], -1) == LAYERS && speckv_op_wait(ops[1], -1) == 1 && speckv_op_wait(ops[2], -1) == 1);
+	HOLDS(speckv_op_wait(ops[0], -1) == LAYERS && speckv_op_wait(ops[1], -1) == 1 &&
+		speckv_op_wait(ops[2], -1) == 1);
 	for (int i = 0; i < 3; i++)
 		speckv_op_release(ops[i]);
 	HOLDS(memcmp(got, a, BLOCK_BYTES) == 0);
@@ -89,7 +98,8 @@ static void a_batch_of_mixed_transfers_completes_with_the_right_data(void)
 int main(int argc, char **argv)
 {
 	static const struct behaviour behaviours[] = {
-		{ "a_batch_of_mixed_transfers_completes_with_the_right_data", a_batch_of_mixed_transfers_completes_with_the_right_data },
+		{ "a_batch_of_mixed_transfers_completes_with_the_right_data",
+			a_batch_of_mixed_transfers_completes_with_the_right_data },
 	};
 
 	return show(behaviours, sizeof(behaviours) / sizeof(behaviours[0]), argc, argv);

@@ -54,9 +54,11 @@ static void every_prefetch_depth_is_accepted_and_read_back(void)
 		HOLDS(strcmp(read_back("prefetch_depth"), depths[i]) == 0);
 		HOLDS(speckv_prefetch(fixture.pool, &key, 1) == 1);
 		before += strtoul(depths[i], NULL, 10);
-		while (counted(SPECKV_COUNT_PREFETCHED) < before) /* the suite's time limit ends a wait in vain */
+		/* the suite's time limit ends a wait in vain */
+		while (counted(SPECKV_COUNT_PREFETCHED) < before)
 			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-		HOLDS(counted(SPECKV_COUNT_PREFETCHES) == before && counted(SPECKV_COUNT_PREFETCHED) == before);
+		HOLDS(counted(SPECKV_COUNT_PREFETCHES) == before &&
+			counted(SPECKV_COUNT_PREFETCHED) == before);
 	}
 	for (int i = 0; i < 6; i++) {
 		HOLDS(speckv_param_set(fixture.pool, "prefetch_depth", wrong[i]) == -EINVAL);
@@ -73,7 +75,9 @@ static float number(uint16_t bf16)
 	return value;
 }
 
-/* bf16 numbers as a KV cache has them: channels of their own size and middle, tokens that differ. */
+/*
+ * bf16 numbers as a KV cache has them: channels of their own size and middle, tokens that differ.
+ */
 static void fill(uint16_t *numbers)
 {
 	uint32_t state = 12345;
@@ -103,7 +107,10 @@ static double loss(const uint16_t *numbers, const uint16_t *back)
 	return lost / whole;
 }
 
-/* Raw, int8 and ours: what the build has is stored by, in the bytes and with the error of that scheme; what it has not is refused. */
+/*
+ * Raw, int8 and ours: what the build has is stored by, in the bytes and with the error of that
+ * scheme; what it has not is refused.
+ */
 static void every_compression_scheme_is_accepted_and_read_back(void)
 {
 	uint16_t *numbers = malloc(65536), *back = malloc(65536);
@@ -134,7 +141,8 @@ static void every_compression_scheme_is_accepted_and_read_back(void)
 		if (codec == SPECKV_CODEC_RAW || !strcmp(name, "lossless"))
 			HOLDS(!memcmp(numbers, back, 65536));
 		else
-			HOLDS(loss(numbers, back) > 0 && loss(numbers, back) < 0.04); /* a fifth, at most */
+			/* a fifth, at most */
+			HOLDS(loss(numbers, back) > 0 && loss(numbers, back) < 0.04);
 		if (codec == SPECKV_CODEC_RAW)
 			HOLDS(stored >= 65536);
 		else
@@ -157,11 +165,12 @@ static void an_unknown_key_is_refused_with_the_known_ones_named(void)
 int main(int argc, char **argv)
 {
 	static const struct behaviour behaviours[] = {
-		{ "every_prefetch_depth_is_accepted_and_read_back", every_prefetch_depth_is_accepted_and_read_back },
+		{ "every_prefetch_depth_is_accepted_and_read_back",
+			every_prefetch_depth_is_accepted_and_read_back },
 		{ "every_compression_scheme_is_accepted_and_read_back",
-		  every_compression_scheme_is_accepted_and_read_back },
+			every_compression_scheme_is_accepted_and_read_back },
 		{ "an_unknown_key_is_refused_with_the_known_ones_named",
-		  an_unknown_key_is_refused_with_the_known_ones_named },
+			an_unknown_key_is_refused_with_the_known_ones_named },
 	};
 
 	return show(behaviours, sizeof(behaviours) / sizeof(behaviours[0]), argc, argv);

@@ -50,7 +50,9 @@ static void used(int first, int count)
 	uint64_t before = counted(SPECKV_COUNT_PREFETCH_USED);
 
 	for (int i = first; i < first + count; i++) {
-		struct speckv_request get = { .key = keys[i], .buffer = block, .buffer_bytes = 65536 };
+		struct speckv_request get = {
+			.key = keys[i], .buffer = block, .buffer_bytes = 65536
+		};
 
 		HOLDS(speckv_get(fixture.pool, &get, 1) == 1);
 		HOLDS(get.flags & SPECKV_REQUEST_STAGED && block[0] == i && block[65535] == i);
@@ -84,8 +86,10 @@ static void ten_requests_of_different_ids_are_each_seen_in_the_statistics(void)
 int main(int argc, char **argv)
 {
 	static const struct behaviour behaviours[] = {
-		{ "a_request_with_a_history_of_16_and_depth_4_stages_what_follows", a_request_with_a_history_of_16_and_depth_4_stages_what_follows },
-		{ "ten_requests_of_different_ids_are_each_seen_in_the_statistics", ten_requests_of_different_ids_are_each_seen_in_the_statistics },
+		{ "a_request_with_a_history_of_16_and_depth_4_stages_what_follows",
+			a_request_with_a_history_of_16_and_depth_4_stages_what_follows },
+		{ "ten_requests_of_different_ids_are_each_seen_in_the_statistics",
+			ten_requests_of_different_ids_are_each_seen_in_the_statistics },
 	};
 
 	return show(behaviours, sizeof(behaviours) / sizeof(behaviours[0]), argc, argv);

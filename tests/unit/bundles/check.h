@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the C tests of bundles share: a check that says what failed, random numbers, a manifest and a signed bundle. */
+/*
+ * What the C tests of bundles share: a check that says what failed, random numbers, a manifest and
+ * a signed bundle.
+ */
 #ifndef TEST_BUNDLES_CHECK_H
 #define TEST_BUNDLES_CHECK_H
 
@@ -11,14 +14,14 @@
 
 #include <speckv/bundle.h>
 
-#define CHECK(condition, ...)                                                  \
-	do {                                                                   \
-		if (!(condition)) {                                            \
+#define CHECK(condition, ...)                                                           \
+	do {                                                                            \
+		if (!(condition)) {                                                     \
 			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-			fprintf(stderr, __VA_ARGS__);                          \
-			fputc('\n', stderr);                                   \
-			exit(1);                                               \
-		}                                                              \
+			fprintf(stderr, __VA_ARGS__);                                   \
+			fputc('\n', stderr);                                            \
+			exit(1);                                                        \
+		}                                                                       \
 	} while (0)
 
 #define FRONT SPECKV_BUNDLE_BITSTREAM_OFFSET
@@ -49,9 +52,19 @@ static const uint8_t foreign[SPECKV_BUNDLE_KEY_BYTES] = "a key that nobody here 
 static inline struct speckv_bundle_manifest example(void)
 {
 	struct speckv_bundle_manifest m = {
-		.name = "speckv", .configuration = "regs-only", .part = "LFE5U-85F-6BG381C", .tools = "one; two 1.0",
-		.build_id = { 1, 2, 3, 4, 5, 6, 7, 0xff }, .clock_hz = 25000000, .fmax_hz = 71230000,
-		.map_major = 1, .map_minor = 2, .rtl_major = 3, .rtl_minor = 4, .rtl_patch = 5, .security_version = 6,
+		.name = "speckv",
+		.configuration = "regs-only",
+		.part = "LFE5U-85F-6BG381C",
+		.tools = "one; two 1.0",
+		.build_id = { 1, 2, 3, 4, 5, 6, 7, 0xff },
+		.clock_hz = 25000000,
+		.fmax_hz = 71230000,
+		.map_major = 1,
+		.map_minor = 2,
+		.rtl_major = 3,
+		.rtl_minor = 4,
+		.rtl_patch = 5,
+		.security_version = 6,
 	};
 	return m;
 }

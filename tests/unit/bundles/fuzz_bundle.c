@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * Fuzzing the reader of bundles. LLVMFuzzerTestOneInput is libFuzzer's entry: build with -fsanitize=fuzzer,address. With
- * -DSTANDALONE a main of its own runs it: over files named on the command line, or over a number of inputs made by mutation.
+ * Fuzzing the reader of bundles. LLVMFuzzerTestOneInput is libFuzzer's entry: build with
+ * -fsanitize=fuzzer,address. With -DSTANDALONE a main of its own runs it: over files named on the
+ * command line, or over a number of inputs made by mutation.
  *
- * The first byte of an input says what the rest is: a whole bundle, an envelope, or a manifest that the trusted key signs,
- * so that the fuzzer gets behind the frame and behind the signature. What is accepted must be what the writer writes.
+ * The first byte of an input says what the rest is: a whole bundle, an envelope, or a manifest that
+ * the trusted key signs, so that the fuzzer gets behind the frame and behind the signature. What is
+ * accepted must be what the writer writes.
  */
 #include "bundle/bundle.c"
 
@@ -30,7 +32,8 @@ static void bundle(const uint8_t *bytes, size_t n)
 		return;
 	again = copy_of(bytes, n);
 	memset(again, 0xa5, FRONT);
-	CHECK(!speckv_bundle_build(&seen.manifest, bytes + FRONT, n - FRONT, again, n), "a manifest that was read is written");
+	CHECK(!speckv_bundle_build(&seen.manifest, bytes + FRONT, n - FRONT, again, n),
+		"a manifest that was read is written");
 	if (!verified)
 		CHECK(!speckv_bundle_sign(again, n, secret), "sign");
 	if (!verified || !seen.is_signed)
@@ -46,7 +49,8 @@ static void envelope(const uint8_t *text, size_t n)
 
 	if (!read_envelope(text, n, &read)) {
 		length = write_envelope(&read, whole, sizeof(whole));
-		CHECK(length == n && !memcmp(whole, text, n), "another encoding of an envelope was accepted");
+		CHECK(length == n && !memcmp(whole, text, n),
+			"another encoding of an envelope was accepted");
 		memset(whole, 0, sizeof(whole));
 	}
 	if (n > SPECKV_BUNDLE_ENVELOPE_BYTES_MAX)
@@ -94,8 +98,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 #ifdef STANDALONE
 static void mutations(unsigned long count)
 {
-	static const char *const words[] = { "\"", "}", "{", "]", ",", ":", "0", "00", "-1", "=", "==", "1e9", "\\u0041", "  ",
-					     "18446744073709551616", "4294967296", "null", "[]", "\"name\":\"x\"," };
+	static const char *const words[] = { "\"", "}", "{", "]", ",", ":", "0", "00", "-1", "=",
+		"==", "1e9", "\\u0041", "  ", "18446744073709551616", "4294967296", "null", "[]",
+		"\"name\":\"x\"," };
 	uint8_t *whole = signed_bundle(40), input[1 + FRONT + 40 + 64];
 	struct envelope parts;
 	const uint8_t *text;
@@ -113,10 +118,12 @@ static void mutations(unsigned long count)
 		input[0] = (uint8_t)which;
 		memcpy(input + 1, sources[which], n);
 		for (size_t k = 0; k < changes && n; k++) {
-			size_t at = random_next(&state) % (which == 0 && random_next(&state) & 1 ? 64 : n);
+			size_t at = random_next(&state) %
+				(which == 0 && random_next(&state) & 1 ? 64 : n);
 
 			if (random_next(&state) % 3 == 0) { /* a word is put in */
-				const char *word = words[random_next(&state) % (sizeof(words) / sizeof(words[0]))];
+				const char *word = words[random_next(&state) %
+					(sizeof(words) / sizeof(words[0]))];
 
 				memmove(input + 1 + at + strlen(word), input + 1 + at, n - at);
 				memcpy(input + 1 + at, word, strlen(word));
@@ -127,7 +134,9 @@ static void mutations(unsigned long count)
 				memmove(input + 1 + at, input + 2 + at, n - at - 1);
 				n--;
 			} else {
-				input[1 + at] = (uint8_t)(random_next(&state) & 1 ? random_next(&state) : input[1 + at] ^ 1u);
+				input[1 + at] = (uint8_t)(random_next(&state) & 1
+						? random_next(&state)
+						: input[1 + at] ^ 1u);
 			}
 		}
 		LLVMFuzzerTestOneInput(input, 1 + n);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Bundles: what is built and signed verifies, each refusal has its own error, and every change of a byte is refused. */
+/*
+ * Bundles: what is built and signed verifies, each refusal has its own error, and every change of a
+ * byte is refused.
+ */
 #include "bundle/bundle.h"
 
 #include "check.h"
@@ -20,7 +23,8 @@ static int verify(const void *bytes, size_t n)
 	rc = speckv_bundle_verify(copy, n, &trusted, &out);
 	if (rc)
 		for (size_t i = 0; i < sizeof(out); i++)
-			CHECK(((uint8_t *)&out)[i] == 0x5a, "the manifest of a refused bundle was handed out");
+			CHECK(((uint8_t *)&out)[i] == 0x5a,
+				"the manifest of a refused bundle was handed out");
 	free(copy);
 	return rc;
 }
@@ -47,8 +51,10 @@ static void the_same_input_gives_the_same_bytes(void)
 	uint8_t *one = signed_bundle(BITSTREAM), *two = signed_bundle(BITSTREAM);
 
 	CHECK(!memcmp(one, two, TOTAL), "two builds differ");
-	CHECK(!speckv_bundle_sign(two, TOTAL, foreign) && memcmp(one, two, TOTAL), "another key, another signature");
-	CHECK(!speckv_bundle_sign(two, TOTAL, secret) && !memcmp(one, two, TOTAL), "signing again is the same");
+	CHECK(!speckv_bundle_sign(two, TOTAL, foreign) && memcmp(one, two, TOTAL),
+		"another key, another signature");
+	CHECK(!speckv_bundle_sign(two, TOTAL, secret) && !memcmp(one, two, TOTAL),
+		"signing again is the same");
 	free(one);
 	free(two);
 }
@@ -100,7 +106,8 @@ static void each_refusal_has_its_own_error(void)
 	keys.security_version = 6;
 	CHECK(speckv_bundle_verify(bundle, TOTAL, &keys, NULL) == 0, "the same security version");
 	keys.count = 0;
-	CHECK(speckv_bundle_verify(bundle, TOTAL, &keys, NULL) == -EKEYREJECTED, "no key is trusted");
+	CHECK(speckv_bundle_verify(bundle, TOTAL, &keys, NULL) == -EKEYREJECTED,
+		"no key is trusted");
 	CHECK(speckv_bundle_verify(NULL, 0, &keys, NULL) == -EINVAL, "no bytes");
 	CHECK(speckv_bundle_verify(bundle, TOTAL, NULL, NULL) == -EINVAL, "no keys");
 	free(bundle);
@@ -116,7 +123,8 @@ static void the_right_key_is_found_among_many(void)
 	for (unsigned int i = 0; i < 20; i++)
 		for (unsigned int k = 0; k < SPECKV_BUNDLE_KEY_BYTES; k++)
 			keys[i][k] = (uint8_t)random_next(&state);
-	CHECK(speckv_bundle_verify(bundle, FRONT + 1, &many, NULL) == -EKEYREJECTED, "not among them");
+	CHECK(speckv_bundle_verify(bundle, FRONT + 1, &many, NULL) == -EKEYREJECTED,
+		"not among them");
 	memcpy(keys[19], public_key, sizeof(public_key));
 	CHECK(!speckv_bundle_verify(bundle, FRONT + 1, &many, NULL), "the last of them");
 	free(bundle);
@@ -128,7 +136,8 @@ static void every_bit_of_a_bundle_matters(void)
 
 	for (size_t bit = 0; bit < 8 * (FRONT + 64); bit++) {
 		bundle[bit / 8] ^= (uint8_t)(1u << bit % 8);
-		CHECK(verify(bundle, FRONT + 64) != 0, "bit %zu of byte %zu changed nothing", bit % 8, bit / 8);
+		CHECK(verify(bundle, FRONT + 64) != 0, "bit %zu of byte %zu changed nothing",
+			bit % 8, bit / 8);
 		bundle[bit / 8] ^= (uint8_t)(1u << bit % 8);
 	}
 	CHECK(verify(bundle, FRONT + 64) == 0, "and back");
@@ -180,11 +189,12 @@ static void a_manifest_that_does_not_fit_is_not_written(void)
 	struct speckv_bundle_manifest m;
 	static uint8_t out[FRONT + 4];
 
-#define REFUSED(change)                                                                                               \
-	do {                                                                                                          \
-		m = example();                                                                                        \
-		change;                                                                                               \
-		CHECK(speckv_bundle_build(&m, "bits", 4, out, sizeof(out)) == -EINVAL, "written: " #change);           \
+#define REFUSED(change)                                                                \
+	do {                                                                           \
+		m = example();                                                         \
+		change;                                                                \
+		CHECK(speckv_bundle_build(&m, "bits", 4, out, sizeof(out)) == -EINVAL, \
+			"written: " #change);                                          \
 	} while (0)
 
 	REFUSED(m.name[0] = '\0');
@@ -202,9 +212,12 @@ static void a_manifest_that_does_not_fit_is_not_written(void)
 	REFUSED(m.clock_hz = 1000000000001);
 	REFUSED(m.fmax_hz = UINT64_MAX);
 	m = example();
-	CHECK(speckv_bundle_build(&m, "bits", 0, out, sizeof(out)) == -EINVAL, "an empty bitstream");
+	CHECK(speckv_bundle_build(&m, "bits", 0, out, sizeof(out)) == -EINVAL,
+		"an empty bitstream");
 	CHECK(speckv_bundle_build(&m, "bits", 4, out, sizeof(out) - 1) == -ENOSPC, "no room");
-	CHECK(speckv_bundle_build(&m, "bits", SPECKV_BUNDLE_BITSTREAM_BYTES_MAX + 1ul, out, sizeof(out)) == -EFBIG, "too big");
+	CHECK(speckv_bundle_build(&m, "bits", SPECKV_BUNDLE_BITSTREAM_BYTES_MAX + 1ul, out,
+		      sizeof(out)) == -EFBIG,
+		"too big");
 	CHECK(!speckv_bundle_build(&m, "bits", 4, out, sizeof(out)), "the example itself");
 }
 
@@ -224,7 +237,8 @@ static void the_longest_manifest_fits(void)
 	CHECK(!speckv_bundle_build(&m, "bits", 4, out, sizeof(out)), "build");
 	CHECK(!speckv_bundle_sign(out, sizeof(out), secret), "sign");
 	CHECK(!speckv_bundle_verify(out, sizeof(out), &trusted, &back), "verify");
-	CHECK(!memcmp(m.tools, back.tools, sizeof(m.tools)) && back.security_version == UINT32_MAX, "as it was");
+	CHECK(!memcmp(m.tools, back.tools, sizeof(m.tools)) && back.security_version == UINT32_MAX,
+		"as it was");
 }
 
 static void a_damaged_bundle_is_not_signed(void)
@@ -241,15 +255,18 @@ static void a_damaged_bundle_is_not_signed(void)
 
 static void keys_survive_pem_and_others_are_named(void)
 {
-	uint8_t made[SPECKV_BUNDLE_KEY_BYTES], again[SPECKV_BUNDLE_KEY_BYTES], half[SPECKV_BUNDLE_KEY_BYTES];
+	uint8_t made[SPECKV_BUNDLE_KEY_BYTES], again[SPECKV_BUNDLE_KEY_BYTES],
+		half[SPECKV_BUNDLE_KEY_BYTES];
 	char pem[SPECKV_BUNDLE_PEM_BYTES];
 	/* Made by `openssl genpkey`: a P-256 key, and an Ed25519 key with a passphrase. */
-	static const char ec[] = "-----BEGIN PRIVATE KEY-----\n"
+	static const char ec[] =
+		"-----BEGIN PRIVATE KEY-----\n"
 		"MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgtnBhDWZUY9TaYPeF\n"
 		"lLebrBPqbzkUSbx/yHi1fRn6N2ShRANCAAQnaXGcifxDVi51+iPjWA++Tbbs29hO\n"
 		"cueJpgtk4ZLxf4N5XEQGR/C+0dRxE5xGfxhIqb9Re936iE6YWNaRTzbb\n"
 		"-----END PRIVATE KEY-----\n";
-	static const char encrypted[] = "-----BEGIN ENCRYPTED PRIVATE KEY-----\n"
+	static const char encrypted[] =
+		"-----BEGIN ENCRYPTED PRIVATE KEY-----\n"
 		"MIGbMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAj6QXSktBGC1gICCAAw\n"
 		"DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEEBp2NUPg1YaN89vlSowJlSkEQBb8\n"
 		"CL0myNXo5KVl+6WcWa/Fs8gJ2mC6Y8TgxR3LF1KXxIcxvyiYjOww+VEMTh76QvWm\n"
@@ -260,19 +277,29 @@ static void keys_survive_pem_and_others_are_named(void)
 		CHECK(!speckv_bundle_key_generate(made), "generate");
 		CHECK(!speckv_bundle_secret_to_pem(made, pem, sizeof(pem)), "to PEM");
 		CHECK(!strncmp(pem, "-----BEGIN PRIVATE KEY-----\n", 28), "PKCS#8: %s", pem);
-		CHECK(!speckv_bundle_secret_from_pem(pem, strlen(pem), again) && !memcmp(made, again, 32), "from PEM");
-		CHECK(speckv_bundle_public_from_pem(pem, strlen(pem), again) == -EBADMSG, "a secret key is no public one");
+		CHECK(!speckv_bundle_secret_from_pem(pem, strlen(pem), again) &&
+				!memcmp(made, again, 32),
+			"from PEM");
+		CHECK(speckv_bundle_public_from_pem(pem, strlen(pem), again) == -EBADMSG,
+			"a secret key is no public one");
 		CHECK(!speckv_bundle_key_public(made, half), "public half");
 		CHECK(!speckv_bundle_public_to_pem(half, pem, sizeof(pem)), "to PEM");
-		CHECK(!strncmp(pem, "-----BEGIN PUBLIC KEY-----\n", 27), "SubjectPublicKeyInfo: %s", pem);
-		CHECK(!speckv_bundle_public_from_pem(pem, strlen(pem), again) && !memcmp(half, again, 32), "from PEM");
-		CHECK(speckv_bundle_secret_from_pem(pem, strlen(pem), again) == -EBADMSG, "a public key is no secret one");
+		CHECK(!strncmp(pem, "-----BEGIN PUBLIC KEY-----\n", 27), "SubjectPublicKeyInfo: %s",
+			pem);
+		CHECK(!speckv_bundle_public_from_pem(pem, strlen(pem), again) &&
+				!memcmp(half, again, 32),
+			"from PEM");
+		CHECK(speckv_bundle_secret_from_pem(pem, strlen(pem), again) == -EBADMSG,
+			"a public key is no secret one");
 		CHECK(speckv_bundle_public_to_pem(half, pem, 20) == -ENOSPC, "no room");
 		for (size_t n = 0; n < strlen(pem) - 30; n++)
-			CHECK(speckv_bundle_public_from_pem(pem, n, again) == -EBADMSG, "%zu characters of it", n);
+			CHECK(speckv_bundle_public_from_pem(pem, n, again) == -EBADMSG,
+				"%zu characters of it", n);
 	}
-	CHECK(speckv_bundle_secret_from_pem(ec, sizeof(ec) - 1, again) == -EOPNOTSUPP, "a key of another kind");
-	CHECK(speckv_bundle_secret_from_pem(encrypted, sizeof(encrypted) - 1, again) == -EACCES, "no passphrase");
+	CHECK(speckv_bundle_secret_from_pem(ec, sizeof(ec) - 1, again) == -EOPNOTSUPP,
+		"a key of another kind");
+	CHECK(speckv_bundle_secret_from_pem(encrypted, sizeof(encrypted) - 1, again) == -EACCES,
+		"no passphrase");
 }
 
 int main(void)

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* What administrators see and do: settings, statistics, tenants, clients, events, a pool in use, a pool that is destroyed. */
+/*
+ * What administrators see and do: settings, statistics, tenants, clients, events, a pool in use, a
+ * pool that is destroyed.
+ */
 #include "client/store/layout.h"
 
 #include "harness.h"
@@ -31,7 +34,8 @@ static int see_client(const struct speckv_client_info *info, void *arg)
 
 	seen->count++;
 	if (info->pid == seen->pid) {
-		CHECK(strstr(info->command, "admin") && info->attached_ns && info->uid == geteuid(), "%s", info->command);
+		CHECK(strstr(info->command, "admin") && info->attached_ns && info->uid == geteuid(),
+			"%s", info->command);
 		seen->alive = info->alive;
 		seen->allocated = info->allocated_bytes;
 	}
@@ -51,7 +55,8 @@ static void a_pool_in_use_is_not_destroyed(struct speckv_device *dev)
 	REFUSED(-EBUSY, who, speckv_pool_destroy(dev, "pool", NULL, NULL));
 	EXPECT(-EBUSY, speckv_device_remove(test_ctx, device_name, SPECKV_REMOVE_POOLS));
 	EXPECT(0, speckv_pool_clients(dev, "pool", see_client, &seen));
-	CHECK(seen.count == 1 && seen.alive == 1 && seen.allocated >= 50000, "%u %u %llu", seen.count, seen.alive, (unsigned long long)seen.allocated);
+	CHECK(seen.count == 1 && seen.alive == 1 && seen.allocated >= 50000, "%u %u %llu",
+		seen.count, seen.alive, (unsigned long long)seen.allocated);
 	kill((pid_t)seen.pid, SIGKILL);
 	EXPECT(-SIGKILL, wait_child((pid_t)seen.pid));
 	seen.count = 0;
@@ -63,32 +68,47 @@ static void a_pool_in_use_is_not_destroyed(struct speckv_device *dev)
 
 static void settings(struct speckv_device *dev, enum media kind)
 {
-	struct speckv_pool_config set = { .quota_bytes = 3 * MIB, .tenant_quota_bytes = 2 * MIB, .eviction = SPECKV_EVICT_NONE, .mode = 0640 };
+	struct speckv_pool_config set = { .quota_bytes = 3 * MIB,
+		.tenant_quota_bytes = 2 * MIB,
+		.eviction = SPECKV_EVICT_NONE,
+		.mode = 0640 };
 	struct speckv_pool_info info;
 	unsigned int mask = SPECKV_SET_QUOTA | SPECKV_SET_TENANT_QUOTA | SPECKV_SET_EVICTION;
 	struct stat st;
 
 	EXPECT(0, speckv_pool_set(dev, "pool", mask, &set, &info));
-	CHECK(info.config.quota_bytes == 3 * MIB && info.config.tenant_quota_bytes == 2 * MIB && info.config.eviction == SPECKV_EVICT_NONE, "set");
-	REFUSED(-EALREADY, "has these settings already", speckv_pool_set(dev, "pool", mask, &set, &info));
+	CHECK(info.config.quota_bytes == 3 * MIB && info.config.tenant_quota_bytes == 2 * MIB &&
+			info.config.eviction == SPECKV_EVICT_NONE,
+		"set");
+	REFUSED(-EALREADY, "has these settings already",
+		speckv_pool_set(dev, "pool", mask, &set, &info));
 	if (kind == MEDIUM_FIXED) {
-		REFUSED(-EOPNOTSUPP, "one inode", speckv_pool_set(dev, "pool", SPECKV_SET_MODE, &set, &info));
+		REFUSED(-EOPNOTSUPP, "one inode",
+			speckv_pool_set(dev, "pool", SPECKV_SET_MODE, &set, &info));
 	} else {
 		EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_MODE, &set, &info));
-		CHECK(info.config.mode == 0640 && stat(info.path, &st) == 0 && (st.st_mode & 0777) == 0640, "mode");
+		CHECK(info.config.mode == 0640 && stat(info.path, &st) == 0 &&
+				(st.st_mode & 0777) == 0640,
+			"mode");
 		set.mode = 0077;
-		REFUSED(-EINVAL, "mode 0077", speckv_pool_set(dev, "pool", SPECKV_SET_MODE, &set, &info));
+		REFUSED(-EINVAL, "mode 0077",
+			speckv_pool_set(dev, "pool", SPECKV_SET_MODE, &set, &info));
 	}
 	set.quota_bytes = 1;
-	REFUSED(-EINVAL, "below one block", speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA, &set, NULL));
+	REFUSED(-EINVAL, "below one block",
+		speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA, &set, NULL));
 	set.quota_bytes = 1ull << 40;
-	REFUSED(-EINVAL, "above the largest size", speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA, &set, NULL));
+	REFUSED(-EINVAL, "above the largest size",
+		speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA, &set, NULL));
 	set.eviction = 9;
-	REFUSED(-EINVAL, "does not exist", speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &set, NULL));
+	REFUSED(-EINVAL, "does not exist",
+		speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &set, NULL));
 	REFUSED(-ENOENT, "no pool", speckv_pool_set(dev, "none", SPECKV_SET_EVICTION, &set, NULL));
 	set = (struct speckv_pool_config){ 0 };
 	EXPECT(0, speckv_pool_set(dev, "pool", mask, &set, &info));
-	CHECK(info.config.quota_bytes == info.config.capacity_bytes && !info.config.tenant_quota_bytes, "back to the defaults");
+	CHECK(info.config.quota_bytes == info.config.capacity_bytes &&
+			!info.config.tenant_quota_bytes,
+		"back to the defaults");
 }
 
 static uint64_t samples(const struct speckv_stats *stats, unsigned int histogram)
@@ -140,7 +160,9 @@ static void statistics(struct speckv_device *dev)
 	EXPECT(0, speckv_mem_alloc(pool, 1, &mem));
 	speckv_mem_free(mem);
 	EXPECT(0, speckv_pool_stats(dev, "pool", &s));
-#define COUNTED(name, want) CHECK(s.counters[SPECKV_COUNT_##name] == (want), #name " is %llu", (unsigned long long)s.counters[SPECKV_COUNT_##name])
+#define COUNTED(name, want)                                                \
+	CHECK(s.counters[SPECKV_COUNT_##name] == (want), #name " is %llu", \
+		(unsigned long long)s.counters[SPECKV_COUNT_##name])
 	COUNTED(PUTS, 20);
 	COUNTED(PUT_EXISTED, 1);
 	COUNTED(PUT_FAILED, 1);
@@ -156,12 +178,19 @@ static void statistics(struct speckv_device *dev)
 	COUNTED(BYTES_IN_RAW, 20 * SMALL_BYTES);
 	COUNTED(BYTES_OUT_RAW, 20 * SMALL_BYTES);
 	CHECK(s.counters[SPECKV_COUNT_BYTES_IN_STORED] >= 20 * SMALL_BYTES, "stored");
-	CHECK(samples(&s, SPECKV_HIST_PUT) == 20 && samples(&s, SPECKV_HIST_GET) == 20 && samples(&s, SPECKV_HIST_LOOKUP) == 1, "samples");
-	CHECK(speckv_histogram_quantile(s.histograms[SPECKV_HIST_PUT], 0.5) <= speckv_histogram_quantile(s.histograms[SPECKV_HIST_PUT], 0.99), "order");
+	CHECK(samples(&s, SPECKV_HIST_PUT) == 20 && samples(&s, SPECKV_HIST_GET) == 20 &&
+			samples(&s, SPECKV_HIST_LOOKUP) == 1,
+		"samples");
+	CHECK(speckv_histogram_quantile(s.histograms[SPECKV_HIST_PUT], 0.5) <=
+			speckv_histogram_quantile(s.histograms[SPECKV_HIST_PUT], 0.99),
+		"order");
 	EXPECT(0, speckv_pool_tenants(dev, "pool", see_tenant, &tenant));
-	CHECK(tenant.clients == 1 && tenant.blocks == 18 && tenant.puts == 20 && tenant.gets == 25 && tenant.hits == 20 && tenant.misses == 5 &&
-		      tenant.bytes_in == 20 * SMALL_BYTES && tenant.bytes_out == 20 * SMALL_BYTES && tenant.used_bytes >= 18 * SMALL_BYTES,
-	      "tenant");
+	CHECK(tenant.clients == 1 && tenant.blocks == 18 && tenant.puts == 20 &&
+			tenant.gets == 25 && tenant.hits == 20 && tenant.misses == 5 &&
+			tenant.bytes_in == 20 * SMALL_BYTES &&
+			tenant.bytes_out == 20 * SMALL_BYTES &&
+			tenant.used_bytes >= 18 * SMALL_BYTES,
+		"tenant");
 	EXPECT(18, speckv_drop(pool, keys, 18));
 	speckv_pool_close(pool);
 }
@@ -175,9 +204,11 @@ static void histogram_bounds(void)
 	CHECK(speckv_histogram_quantile(buckets, 0.5) == 0, "empty");
 	buckets[10] = 98;
 	buckets[40] = 2;
-	CHECK(speckv_histogram_quantile(buckets, 0) == speckv_histogram_bound(10) && speckv_histogram_quantile(buckets, 0.97) == speckv_histogram_bound(10) &&
-		      speckv_histogram_quantile(buckets, 0.985) == speckv_histogram_bound(40) && speckv_histogram_quantile(buckets, 1) == speckv_histogram_bound(40),
-	      "quantiles");
+	CHECK(speckv_histogram_quantile(buckets, 0) == speckv_histogram_bound(10) &&
+			speckv_histogram_quantile(buckets, 0.97) == speckv_histogram_bound(10) &&
+			speckv_histogram_quantile(buckets, 0.985) == speckv_histogram_bound(40) &&
+			speckv_histogram_quantile(buckets, 1) == speckv_histogram_bound(40),
+		"quantiles");
 }
 
 struct log {
@@ -192,20 +223,27 @@ static int see_event(const struct speckv_event *event, void *arg)
 
 	CHECK(event->sequence > log->last, "order");
 	CHECK(log->pool ? strcmp(event->pool, "pool") == 0 : !*event->pool, "%s", event->pool);
-	CHECK(event->time_ns && event->pid && *event->text && speckv_event_kind_name(event->kind), "whole");
-	if (event->kind == SPECKV_EVENT_CLIENT_ATTACHED || event->kind == SPECKV_EVENT_CLIENT_DETACHED) { /* the pid first, the program's name, no more */
+	CHECK(event->time_ns && event->pid && *event->text && speckv_event_kind_name(event->kind),
+		"whole");
+	if (event->kind == SPECKV_EVENT_CLIENT_ATTACHED ||
+		event->kind == SPECKV_EVENT_CLIENT_DETACHED) {
+		/* the pid first, the program's name, no more */
 		char begins[64];
 
 		snprintf(begins, sizeof(begins), "pid %u (client_admin) %s, tenant ", event->pid,
-			 event->kind == SPECKV_EVENT_CLIENT_ATTACHED ? "attached" : "detached");
+			event->kind == SPECKV_EVENT_CLIENT_ATTACHED ? "attached" : "detached");
 		CHECK(strncmp(event->text, begins, strlen(begins)) == 0, "%s", event->text);
 	}
 	if (event->kind == SPECKV_EVENT_POOL_SET)
-		CHECK(strstr(event->text, "settings changed: ") == event->text && strlen(event->text) > 20, "%s", event->text);
+		CHECK(strstr(event->text, "settings changed: ") == event->text &&
+				strlen(event->text) > 20,
+			"%s", event->text);
 	log->last = event->sequence;
 	log->n++;
-	log->attached += event->kind == SPECKV_EVENT_CLIENT_ATTACHED && strstr(event->text, "visitor");
-	log->created += event->kind == SPECKV_EVENT_POOL_CREATED && strstr(event->text, "pool pool created");
+	log->attached += event->kind == SPECKV_EVENT_CLIENT_ATTACHED &&
+		strstr(event->text, "visitor");
+	log->created += event->kind == SPECKV_EVENT_POOL_CREATED &&
+		strstr(event->text, "pool pool created");
 	return 0;
 }
 
@@ -229,12 +267,15 @@ static void event_logs(struct speckv_device *dev)
 		speckv_pool_close(attach_pool(dev, "pool", "visitor"));
 	log = (struct log){ .pool = true };
 	EXPECT(0, speckv_events(dev, "pool", 0, see_event, &log));
-	CHECK(log.n >= LAY_POOL_EVENTS - 1 && log.n <= LAY_POOL_EVENTS && log.last > 1000, "%u, the last %llu", log.n, (unsigned long long)log.last);
+	CHECK(log.n >= LAY_POOL_EVENTS - 1 && log.n <= LAY_POOL_EVENTS && log.last > 1000,
+		"%u, the last %llu", log.n, (unsigned long long)log.last);
 	EXPECT(0, speckv_events(dev, NULL, 0, see_event, &table));
 	CHECK(table.created == 1, "the device's own log");
 	EXPECT(42, speckv_events(dev, "pool", 0, stop_at_first, NULL));
 	EXPECT(-ENOENT, speckv_events(dev, "none", 0, see_event, &table));
-	CHECK(speckv_event_kind_name(SPECKV_EVENT_RECOVERED) && !speckv_event_kind_name(0) && !speckv_event_kind_name(99), "names");
+	CHECK(speckv_event_kind_name(SPECKV_EVENT_RECOVERED) && !speckv_event_kind_name(0) &&
+			!speckv_event_kind_name(99),
+		"names");
 }
 
 /* What only reads leaves no trace: no slot, no counter, no last use; and it cannot write. */
@@ -242,7 +283,9 @@ static void a_reader_writes_nothing(struct speckv_device *dev)
 {
 	struct speckv_attach reader = { .flags = SPECKV_ATTACH_READ_ONLY };
 	struct speckv_pool *pool, *other, *writer = attach_pool(dev, "pool", "writer");
-	struct speckv_request request = { .key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES };
+	struct speckv_request request = {
+		.key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES
+	};
 	struct speckv_stats before, after;
 	struct speckv_pool_info info;
 	struct speckv_key key = key_of(1);
@@ -269,7 +312,8 @@ static void a_reader_writes_nothing(struct speckv_device *dev)
 	EXPECT(-EROFS, speckv_prefetch(pool, &key, 1));
 	EXPECT(-EROFS, speckv_submit(pool, SPECKV_OP_DROP, &request, 1, &op));
 	EXPECT(0, speckv_pool_stats(dev, "pool", &after));
-	CHECK(memcmp(before.counters, after.counters, sizeof(before.counters)) == 0, "no counter moved");
+	CHECK(memcmp(before.counters, after.counters, sizeof(before.counters)) == 0,
+		"no counter moved");
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
 	CHECK(info.clients == 0, "no slot");
 	speckv_pool_close(pool);
@@ -277,7 +321,8 @@ static void a_reader_writes_nothing(struct speckv_device *dev)
 
 static int see_step(const struct speckv_selftest_step *step, void *arg)
 {
-	CHECK(step->result == 0 && *step->name && *step->detail, "%s: %s", step->name, step->detail);
+	CHECK(step->result == 0 && *step->name && *step->detail, "%s: %s", step->name,
+		step->detail);
 	++*(unsigned int *)arg;
 	return 0;
 }
@@ -313,7 +358,10 @@ static int count_progress(uint64_t done, uint64_t total, void *arg)
 	return 0;
 }
 
-/* Nothing of a destroyed pool can be read from its medium, not even through a link that somebody kept. */
+/*
+ * Nothing of a destroyed pool can be read from its medium, not even through a link that somebody
+ * kept.
+ */
 static void destroy_zeroes(struct speckv_device *dev)
 {
 	struct speckv_key key = key_of(5);
@@ -325,7 +373,8 @@ static void destroy_zeroes(struct speckv_device *dev)
 	snprintf(kept, sizeof(kept), "%s/kept", test_dir);
 	CHECK(link(info.path, kept) == 0, "link");
 	fill_block(&key, buffer, SMALL_BYTES);
-	CHECK(test_on_card() || file_holds(kept, buffer, 4096), "it is there before"); /* a card's bytes are elsewhere */
+	/* a card's bytes are elsewhere */
+	CHECK(test_on_card() || file_holds(kept, buffer, 4096), "it is there before");
 	EXPECT(0, speckv_pool_destroy(dev, "pool", count_progress, &calls));
 	CHECK(!file_holds(kept, buffer, 64) && calls > 0, "and not after");
 	CHECK(unlink(kept) == 0, "unlink");
@@ -354,9 +403,12 @@ static void pools_are_listed(struct speckv_device *dev)
 
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	EXPECT(0, speckv_pool_foreach(dev, see_pool, &names));
-	CHECK(names.n == 2 && !strcmp(names.name[0], "alpha") && !strcmp(names.name[1], "pool"), "by name");
+	CHECK(names.n == 2 && !strcmp(names.name[0], "alpha") && !strcmp(names.name[1], "pool"),
+		"by name");
 	EXPECT(0, speckv_device_info(dev, &info));
-	CHECK(info.pools == 2 && info.allocated_bytes >= 10 * MIB && info.free_bytes > 0 && info.codec_modes == speckv_codec_modes(), "device");
+	CHECK(info.pools == 2 && info.allocated_bytes >= 10 * MIB && info.free_bytes > 0 &&
+			info.codec_modes == speckv_codec_modes(),
+		"device");
 	EXPECT(0, speckv_pool_destroy(dev, "alpha", NULL, NULL));
 }
 
@@ -368,9 +420,11 @@ static void plans_make_nothing(const char *device)
 
 	EXPECT(0, speckv_device_probe(test_ctx, device, &before));
 	EXPECT(0, speckv_pool_plan(test_ctx, device, &config, &planned));
-	CHECK(planned.capacity_bytes >= config.capacity_bytes && planned.max_bytes >= planned.capacity_bytes && planned.page_bytes && planned.mode == 0600 &&
-		      planned.uid == geteuid() && planned.quota_bytes == planned.capacity_bytes,
-	      "defaults");
+	CHECK(planned.capacity_bytes >= config.capacity_bytes &&
+			planned.max_bytes >= planned.capacity_bytes && planned.page_bytes &&
+			planned.mode == 0600 && planned.uid == geteuid() &&
+			planned.quota_bytes == planned.capacity_bytes,
+		"defaults");
 	strcpy(wrong.name, "a/b");
 	REFUSED(-EINVAL, "a/b", speckv_pool_plan(test_ctx, device, &wrong, &planned));
 	wrong = config;
@@ -385,7 +439,8 @@ int main(void)
 {
 	test_begin(90);
 	buffer = line_alloc(2 * SMALL_BYTES);
-	CHECK(strcmp(speckv_ctx_runtime_dir(test_ctx), test_dir) == 0 && *speckv_version(), "context");
+	CHECK(strcmp(speckv_ctx_runtime_dir(test_ctx), test_dir) == 0 && *speckv_version(),
+		"context");
 	histogram_bounds();
 	plans_make_nothing(MEMORY);
 	for (int kind = 0; kind < test_media(); kind++) {

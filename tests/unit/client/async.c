@@ -14,7 +14,9 @@ static void prepare(void)
 {
 	for (unsigned int i = 0; i < N; i++) {
 		keys[i] = key_of(i);
-		requests[i] = (struct speckv_request){ .key = keys[i], .buffer = blocks + i * SMALL_BYTES, .buffer_bytes = SMALL_BYTES };
+		requests[i] = (struct speckv_request){ .key = keys[i],
+			.buffer = blocks + i * SMALL_BYTES,
+			.buffer_bytes = SMALL_BYTES };
 		if (i) {
 			requests[i].parent = keys[i - 1];
 			requests[i].flags = SPECKV_REQUEST_HAS_PARENT;
@@ -53,7 +55,9 @@ static void each_operation(struct speckv_pool *pool)
 	EXPECT(N, submitted(pool, SPECKV_OP_GET, N));
 	for (unsigned int i = 0; i < N; i++) {
 		fill_block(&keys[i], scratch, SMALL_BYTES);
-		CHECK(requests[i].status == 0 && memcmp(scratch, requests[i].buffer, SMALL_BYTES) == 0, "block %u", i);
+		CHECK(requests[i].status == 0 &&
+				memcmp(scratch, requests[i].buffer, SMALL_BYTES) == 0,
+			"block %u", i);
 	}
 	EXPECT(N, submitted(pool, SPECKV_OP_LOOKUP, N));
 	EXPECT(N, submitted(pool, SPECKV_OP_TOUCH, N));
@@ -71,7 +75,10 @@ static void each_operation(struct speckv_pool *pool)
 	speckv_op_release(NULL);
 }
 
-/* As many as there can be in flight; one more is refused until one is given back; a wait can end before the work does. */
+/*
+ * As many as there can be in flight; one more is refused until one is given back; a wait can end
+ * before the work does.
+ */
 static void depth_and_timeouts(struct speckv_device *dev)
 {
 	struct speckv_attach attach = { .tenant = "deep", .workers = 1 };
@@ -87,7 +94,8 @@ static void depth_and_timeouts(struct speckv_device *dev)
 		EXPECT(0, speckv_submit(pool, SPECKV_OP_GET, many + i * N, N, &ops[i]));
 	}
 	REFUSED(-EAGAIN, "1024", speckv_submit(pool, SPECKV_OP_GET, requests, 1, &more));
-	for (unsigned int i = SPECKV_OPS_MAX; i-- > 0;) { /* the last first: at least once it is not done yet */
+	for (unsigned int i = SPECKV_OPS_MAX; i-- > 0;) {
+		/* the last first: at least once it is not done yet */
 		int rc = speckv_op_wait(ops[i], 1000);
 
 		CHECK(rc == -ETIMEDOUT || rc == N - 3, "%d", rc);
@@ -122,7 +130,9 @@ static void wait_staged(struct speckv_device *dev, uint64_t n)
 
 static bool get_staged(struct speckv_pool *pool, unsigned int i)
 {
-	struct speckv_request request = { .key = keys[i], .buffer = scratch, .buffer_bytes = SMALL_BYTES };
+	struct speckv_request request = {
+		.key = keys[i], .buffer = scratch, .buffer_bytes = SMALL_BYTES
+	};
 
 	EXPECT(1, speckv_get(pool, &request, 1));
 	fill_block(&keys[i], scratch + SMALL_BYTES, SMALL_BYTES);
@@ -133,7 +143,11 @@ static bool get_staged(struct speckv_pool *pool, unsigned int i)
 static void prefetch_stages(struct speckv_device *dev)
 {
 	struct speckv_attach attach = { .tenant = "stager", .staging_bytes = 64 * SMALL_BYTES };
-	struct speckv_request layer = { .key = key_of(11), .buffer = scratch, .buffer_bytes = SMALL_BYTES / 2, .layer_first = 1, .layer_count = 1 };
+	struct speckv_request layer = { .key = key_of(11),
+		.buffer = scratch,
+		.buffer_bytes = SMALL_BYTES / 2,
+		.layer_first = 1,
+		.layer_count = 1 };
 	struct speckv_pool *pool;
 	uint64_t used;
 
@@ -160,7 +174,10 @@ static void prefetch_stages(struct speckv_device *dev)
 	wait_staged(dev, 6);
 	EXPECT(1, speckv_get(pool, &layer, 1));
 	fill_block(&keys[11], scratch + SMALL_BYTES, SMALL_BYTES);
-	CHECK(layer.flags & SPECKV_REQUEST_STAGED && memcmp(scratch, scratch + SMALL_BYTES + SMALL_BYTES / 2, SMALL_BYTES / 2) == 0, "layer 1");
+	CHECK(layer.flags & SPECKV_REQUEST_STAGED &&
+			memcmp(scratch, scratch + SMALL_BYTES + SMALL_BYTES / 2, SMALL_BYTES / 2) ==
+				0,
+		"layer 1");
 
 	/* the block is the authority: dropped is dropped, staged or not */
 	EXPECT(1, speckv_drop(pool, &keys[10], 1));
@@ -168,7 +185,8 @@ static void prefetch_stages(struct speckv_device *dev)
 	fill_block(&keys[10], scratch, SMALL_BYTES);
 	EXPECT(0, put_block(pool, &keys[10], scratch, SMALL_BYTES));
 	CHECK(!get_staged(pool, 10), "and what comes back is another block");
-	EXPECT(2, speckv_prefetch(pool, (struct speckv_key[]){ key_of(999), key_of(998) }, 2)); /* what is not there is no error */
+	/* what is not there is no error */
+	EXPECT(2, speckv_prefetch(pool, (struct speckv_key[]){ key_of(999), key_of(998) }, 2));
 	EXPECT(-EINVAL, speckv_prefetch(pool, NULL, 1));
 	speckv_pool_close(pool);
 }
@@ -183,17 +201,22 @@ static void parameters(struct speckv_pool *pool)
 	CHECK(strcmp(value, "raw") == 0, "%s", value);
 	EXPECT(0, speckv_param_get(pool, "verify", value, sizeof(value)));
 	CHECK(strcmp(value, "off") == 0, "%s", value);
-	for (const char *const *bad = (const char *const[]){ "0", "17", "-1", "", "two", "4x", " 4", NULL }; *bad; bad++)
+	for (const char *const *bad =
+			(const char *const[]){ "0", "17", "-1", "", "two", "4x", " 4", NULL };
+		*bad; bad++)
 		REFUSED(-EINVAL, "1 to 16", speckv_param_set(pool, "prefetch_depth", *bad));
-	for (const char *const *good = (const char *const[]){ "1", "16", "7", NULL }; *good; good++) {
+	for (const char *const *good = (const char *const[]){ "1", "16", "7", NULL }; *good;
+		good++) {
 		EXPECT(0, speckv_param_set(pool, "prefetch_depth", *good));
 		EXPECT(0, speckv_param_get(pool, "prefetch_depth", value, sizeof(value)));
 		CHECK(strcmp(value, *good) == 0, "%s", value);
 	}
 	REFUSED(-EINVAL, "raw, int8-delta-rle", speckv_param_set(pool, "codec", "zip"));
 	REFUSED(-EINVAL, "on or off", speckv_param_set(pool, "verify", "yes"));
-	REFUSED(-EINVAL, "prefetch_depth, codec, verify, threads", speckv_param_set(pool, "speed", "11"));
-	REFUSED(-EINVAL, "prefetch_depth, codec, verify", speckv_param_get(pool, "speed", value, sizeof(value)));
+	REFUSED(-EINVAL, "prefetch_depth, codec, verify, threads",
+		speckv_param_set(pool, "speed", "11"));
+	REFUSED(-EINVAL, "prefetch_depth, codec, verify",
+		speckv_param_get(pool, "speed", value, sizeof(value)));
 	EXPECT(0, speckv_param_set(pool, "codec", "int8-delta-rle"));
 	EXPECT(0, speckv_param_set(pool, "verify", "on"));
 	EXPECT(-ENOSPC, speckv_param_get(pool, "codec", value, 4));
@@ -206,11 +229,15 @@ static void parameters(struct speckv_pool *pool)
 		fill_numbers(&key, scratch, SMALL_BYTES);
 		EXPECT(0, put_block(pool, &key, scratch, SMALL_BYTES));
 		EXPECT(0, get_block(pool, &key, scratch + SMALL_BYTES, SMALL_BYTES));
-		CHECK(i % 2 == 0 || memcmp(scratch, scratch + SMALL_BYTES, SMALL_BYTES) == 0, "raw is exact");
+		CHECK(i % 2 == 0 || memcmp(scratch, scratch + SMALL_BYTES, SMALL_BYTES) == 0,
+			"raw is exact");
 	}
 }
 
-/* One put and one get over several threads: the same blocks, statuses, counters and links as over one. */
+/*
+ * One put and one get over several threads: the same blocks, statuses, counters and links as over
+ * one.
+ */
 static void shared_batches(struct speckv_device *dev)
 {
 	struct speckv_attach attach = { .tenant = "shared", .workers = 3 };
@@ -222,16 +249,20 @@ static void shared_batches(struct speckv_device *dev)
 	EXPECT(0, speckv_pool_open(dev, "pool", &attach, &pool));
 	EXPECT(0, speckv_param_get(pool, "threads", value, sizeof(value)));
 	CHECK(strcmp(value, "1") == 0, "%s", value);
-	for (const char *const *bad = (const char *const[]){ "0", "65", "-1", "", "two", NULL }; *bad; bad++)
+	for (const char *const *bad = (const char *const[]){ "0", "65", "-1", "", "two", NULL };
+		*bad; bad++)
 		REFUSED(-EINVAL, "1 to 64", speckv_param_set(pool, "threads", *bad));
-	for (const char *const *threads = (const char *const[]){ "64", "4", "2", "3", NULL }; *threads; threads++) {
+	for (const char *const *threads = (const char *const[]){ "64", "4", "2", "3", NULL };
+		*threads; threads++) {
 		uint64_t from = 10000 + (uint64_t)(*threads)[0] * 1000;
 		size_t n = *threads[0] == '2' ? 3 : N;
 
 		EXPECT(0, speckv_param_set(pool, "threads", *threads));
 		EXPECT(0, speckv_pool_stats(dev, "pool", &before));
 		for (size_t i = 0; i < n; i++) {
-			requests[i] = (struct speckv_request){ .key = key_of(from + i), .buffer = blocks + i * SMALL_BYTES, .buffer_bytes = SMALL_BYTES };
+			requests[i] = (struct speckv_request){ .key = key_of(from + i),
+				.buffer = blocks + i * SMALL_BYTES,
+				.buffer_bytes = SMALL_BYTES };
 			fill_block(&requests[i].key, requests[i].buffer, SMALL_BYTES);
 			if (i) {
 				requests[i].parent = requests[i - 1].key;
@@ -240,24 +271,34 @@ static void shared_batches(struct speckv_device *dev)
 		}
 		requests[1].buffer_bytes--;
 		EXPECT((long long)n - 1, speckv_put(pool, requests, n));
-		CHECK(requests[0].status == 0 && requests[1].status == -EINVAL && requests[n - 1].status == 0, "each its own");
+		CHECK(requests[0].status == 0 && requests[1].status == -EINVAL &&
+				requests[n - 1].status == 0,
+			"each its own");
 		requests[1].buffer_bytes++;
 		EXPECT((long long)n, speckv_put(pool, requests, n));
-		CHECK(!(requests[1].flags & SPECKV_REQUEST_EXISTED) && requests[0].flags & SPECKV_REQUEST_EXISTED, "put anew, and there before");
-		for (size_t i = 2; i + 1 < n; i++) { /* the whole chain but for the one that was late */
+		CHECK(!(requests[1].flags & SPECKV_REQUEST_EXISTED) &&
+				requests[0].flags & SPECKV_REQUEST_EXISTED,
+			"put anew, and there before");
+		for (size_t i = 2; i + 1 < n; i++) {
+			/* the whole chain but for the one that was late */
 			EXPECT(1, speckv_children(pool, &requests[i].key, &child, 1));
-			CHECK(memcmp(&child, &requests[i + 1].key, sizeof(child)) == 0, "link %zu", i);
+			CHECK(memcmp(&child, &requests[i + 1].key, sizeof(child)) == 0, "link %zu",
+				i);
 		}
 		memset(blocks, 0, n * SMALL_BYTES);
 		EXPECT((long long)n, speckv_get(pool, requests, n));
 		for (size_t i = 0; i < n; i++) {
 			fill_block(&requests[i].key, scratch, SMALL_BYTES);
-			CHECK(memcmp(scratch, requests[i].buffer, SMALL_BYTES) == 0, "block %zu", i);
+			CHECK(memcmp(scratch, requests[i].buffer, SMALL_BYTES) == 0, "block %zu",
+				i);
 		}
 		EXPECT(0, speckv_pool_stats(dev, "pool", &after));
-		CHECK(after.counters[SPECKV_COUNT_PUTS] - before.counters[SPECKV_COUNT_PUTS] == n, "puts");
-		CHECK(after.counters[SPECKV_COUNT_GETS] - before.counters[SPECKV_COUNT_GETS] == n, "gets");
-		CHECK(after.counters[SPECKV_COUNT_HITS] - before.counters[SPECKV_COUNT_HITS] == n, "hits");
+		CHECK(after.counters[SPECKV_COUNT_PUTS] - before.counters[SPECKV_COUNT_PUTS] == n,
+			"puts");
+		CHECK(after.counters[SPECKV_COUNT_GETS] - before.counters[SPECKV_COUNT_GETS] == n,
+			"gets");
+		CHECK(after.counters[SPECKV_COUNT_HITS] - before.counters[SPECKV_COUNT_HITS] == n,
+			"hits");
 		for (size_t i = 0; i < n; i++)
 			EXPECT(1, speckv_drop(pool, &requests[i].key, 1));
 	}

@@ -37,13 +37,18 @@ static void get_all(struct speckv_pool *pool, uint64_t bytes, unsigned int hits)
 		if (requests[i].status == 0)
 			CHECK(memcmp(in + i * bytes, out + i * bytes, bytes) == 0, "block %u", i);
 		else
-			CHECK(requests[i].status == -ENOENT && all_bytes(out + i * bytes, bytes, 0), "a miss leaves zeros");
+			CHECK(requests[i].status == -ENOENT && all_bytes(out + i * bytes, bytes, 0),
+				"a miss leaves zeros");
 	}
 }
 
 static void layers(struct speckv_pool *pool, uint64_t bytes)
 {
-	struct speckv_request r = { .key = keys[7], .buffer = out, .buffer_bytes = bytes / 2, .layer_first = 1, .layer_count = 1 };
+	struct speckv_request r = { .key = keys[7],
+		.buffer = out,
+		.buffer_bytes = bytes / 2,
+		.layer_first = 1,
+		.layer_count = 1 };
 
 	memset(out, 0xee, bytes);
 	EXPECT(1, speckv_get(pool, &r, 1));
@@ -52,7 +57,8 @@ static void layers(struct speckv_pool *pool, uint64_t bytes)
 	r.layer_first = 0;
 	EXPECT(1, speckv_get(pool, &r, 1));
 	CHECK(memcmp(out, in + 7 * bytes, bytes / 2) == 0, "layer 0");
-	r.layer_count = 0; /* all from the first on: two layers, for which the buffer is too small */
+	/* all from the first on: two layers, for which the buffer is too small */
+	r.layer_count = 0;
 	EXPECT(0, speckv_get(pool, &r, 1));
 	CHECK(r.status == -EINVAL, "%d", r.status);
 	r.layer_count = 3;
@@ -89,13 +95,19 @@ static void prefix_tree(struct speckv_pool *pool, uint64_t bytes)
 	struct speckv_key sons[3] = { key_of(200), key_of(201), key_of(202) }, seen[8];
 
 	for (int i = 0; i < 3; i++) {
-		struct speckv_request r = { .key = sons[i], .parent = keys[20], .flags = SPECKV_REQUEST_HAS_PARENT, .buffer = in, .buffer_bytes = bytes };
+		struct speckv_request r = { .key = sons[i],
+			.parent = keys[20],
+			.flags = SPECKV_REQUEST_HAS_PARENT,
+			.buffer = in,
+			.buffer_bytes = bytes };
 
 		EXPECT(1, speckv_put(pool, &r, 1));
 	}
 	/* most recent first; 21 was put under 20 before */
 	EXPECT(4, speckv_children(pool, &keys[20], seen, 8));
-	CHECK(!memcmp(&seen[0], &sons[2], 32) && !memcmp(&seen[1], &sons[1], 32) && !memcmp(&seen[2], &sons[0], 32) && !memcmp(&seen[3], &keys[21], 32), "order");
+	CHECK(!memcmp(&seen[0], &sons[2], 32) && !memcmp(&seen[1], &sons[1], 32) &&
+			!memcmp(&seen[2], &sons[0], 32) && !memcmp(&seen[3], &keys[21], 32),
+		"order");
 	EXPECT(2, speckv_children(pool, &keys[20], seen, 2));
 	EXPECT(1, speckv_touch(pool, &sons[0], 1));
 	EXPECT(1, speckv_children(pool, &keys[20], seen, 1));
@@ -120,14 +132,16 @@ static void one_medium(enum media kind)
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	pool = attach_pool(dev, "blocks", "tester");
 	bytes = speckv_pool_block_bytes(pool);
-	CHECK(bytes == SMALL_BYTES && bytes == speckv_geometry_bytes(&small_shape), "%llu", (unsigned long long)bytes);
+	CHECK(bytes == SMALL_BYTES && bytes == speckv_geometry_bytes(&small_shape), "%llu",
+		(unsigned long long)bytes);
 	CHECK(speckv_pool_ctx(pool) == test_ctx && speckv_device_ctx(dev) == test_ctx, "ctx");
 	prepare(bytes);
 	get_all(pool, bytes, 0);
 	prepare(bytes);
 	EXPECT(N, speckv_put(pool, requests, N));
 	for (unsigned int i = 0; i < N; i++)
-		CHECK(!(requests[i].flags & SPECKV_REQUEST_EXISTED) && requests[i].status == 0, "new");
+		CHECK(!(requests[i].flags & SPECKV_REQUEST_EXISTED) && requests[i].status == 0,
+			"new");
 	get_all(pool, bytes, N);
 
 	/* a block is what was put first: a second put of its key changes nothing, and says so */
@@ -170,14 +184,18 @@ static void one_medium(enum media kind)
 	remove_device(name);
 }
 
-/* int8-delta-rle cannot hold what is not finite: such a block is kept as it is, others come back as their frame decodes. */
+/*
+ * int8-delta-rle cannot hold what is not finite: such a block is kept as it is, others come back as
+ * their frame decodes.
+ */
 static void packed(void)
 {
 	struct speckv_device *dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	struct speckv_pool_config config = small_pool("packed", 4 * MIB);
 	struct speckv_frame_identity identity = { .generation = 1 };
 	struct speckv_key plain = key_of(1), odd = key_of(2);
-	uint64_t most = speckv_frame_max_bytes(&small_shape, SPECKV_CODEC_INT8_DELTA_RLE), frame_bytes;
+	uint64_t most = speckv_frame_max_bytes(&small_shape, SPECKV_CODEC_INT8_DELTA_RLE),
+		 frame_bytes;
 	uint8_t *frame = line_alloc(most), *want = line_alloc(SMALL_BYTES);
 	struct speckv_frame parsed;
 	struct speckv_pool_info info;
@@ -189,9 +207,13 @@ static void packed(void)
 	pool = attach_pool(dev, "packed", "tester");
 	fill_numbers(&plain, in, SMALL_BYTES);
 	EXPECT(0, put_block(pool, &plain, in, SMALL_BYTES));
-	EXPECT(0, speckv_frame_encode(&small_shape, config.codec, &identity, in, SMALL_BYTES, frame, most, &frame_bytes));
+	EXPECT(0,
+		speckv_frame_encode(&small_shape, config.codec, &identity, in, SMALL_BYTES, frame,
+			most, &frame_bytes));
 	EXPECT(0, speckv_frame_parse(frame, frame_bytes, &parsed));
-	EXPECT(0, speckv_frame_decode(&parsed, frame, frame_bytes, 0, small_shape.layers, want, SMALL_BYTES));
+	EXPECT(0,
+		speckv_frame_decode(&parsed, frame, frame_bytes, 0, small_shape.layers, want,
+			SMALL_BYTES));
 	EXPECT(0, get_block(pool, &plain, out, SMALL_BYTES));
 	CHECK(memcmp(out, want, SMALL_BYTES) == 0, "what its frame decodes to");
 	memcpy(in + 4242, &nan, 2);
@@ -200,7 +222,9 @@ static void packed(void)
 	CHECK(memcmp(out, in, SMALL_BYTES) == 0, "kept raw, bit for bit");
 	EXPECT(0, speckv_pool_info(dev, "packed", &info));
 	CHECK(info.blocks == 2 && info.raw_bytes == 2 * SMALL_BYTES, "blocks");
-	CHECK(info.stored_bytes == frame_bytes + speckv_frame_max_bytes(&small_shape, SPECKV_CODEC_RAW), "stored %llu", (unsigned long long)info.stored_bytes);
+	CHECK(info.stored_bytes ==
+			frame_bytes + speckv_frame_max_bytes(&small_shape, SPECKV_CODEC_RAW),
+		"stored %llu", (unsigned long long)info.stored_bytes);
 	speckv_pool_close(pool);
 	expect_sound(dev, "packed", 2);
 	free(frame);
@@ -223,12 +247,14 @@ static void exact(void)
 	pool = attach_pool(dev, "exact", "tester");
 	fill_numbers(&plain, in, SMALL_BYTES);
 	for (size_t i = 0; i < SMALL_BYTES; i += 512)
-		memcpy(in + i, "\xc1\x7f\x00\x80\x01\x80\x80\xff", 8); /* a NaN, -0, a subnormal, -infinity */
+		/* a NaN, -0, a subnormal, -infinity */
+		memcpy(in + i, "\xc1\x7f\x00\x80\x01\x80\x80\xff", 8);
 	EXPECT(0, put_block(pool, &plain, in, SMALL_BYTES));
 	EXPECT(0, get_block(pool, &plain, out, SMALL_BYTES));
 	CHECK(memcmp(out, in, SMALL_BYTES) == 0, "every bit");
 	EXPECT(0, speckv_pool_info(dev, "exact", &info));
-	CHECK(info.stored_bytes < SMALL_BYTES, "stored %llu", (unsigned long long)info.stored_bytes);
+	CHECK(info.stored_bytes < SMALL_BYTES, "stored %llu",
+		(unsigned long long)info.stored_bytes);
 	for (uint32_t i = 0, noise = 1; i < SMALL_BYTES; i++)
 		in[i] = (uint8_t)((noise = noise * 1664525 + 1013904223) >> 24);
 	EXPECT(0, put_block(pool, &odd, in, SMALL_BYTES));

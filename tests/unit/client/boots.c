@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * When an index is rebuilt, and what a rebuild keeps. Containers have boot ids of their own, and some cannot read any: nothing is rebuilt under a
- * living client, nor where the last one closed the pool; a check that does not repair changes no byte.
+ * When an index is rebuilt, and what a rebuild keeps. Containers have boot ids of their own, and
+ * some cannot read any: nothing is rebuilt under a living client, nor where the last one closed the
+ * pool; a check that does not repair changes no byte.
  */
 #include <stdarg.h>
 #include <sys/syscall.h>
@@ -26,11 +27,14 @@ FILE *fopen(const char *path, const char *mode)
 
 	if (boot && strcmp(path, "/proc/sys/kernel/random/boot_id") == 0)
 		return *boot ? fmemopen((void *)(uintptr_t)boot, strlen(boot), "r") : NULL;
-	fd = open(path, strchr(mode, 'w') ? O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0666);
+	fd = open(path,
+		strchr(mode, 'w') ? O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC : O_RDONLY | O_CLOEXEC,
+		0666);
 	return fd < 0 ? NULL : fdopen(fd, strchr(mode, 'w') ? "w" : "r");
 }
 
-static void (*before_the_lock)(void); /* once, when this process is about to try for the pool alone */
+/* once, when this process is about to try for the pool alone */
+static void (*before_the_lock)(void);
 static pid_t shown_pid;
 static bool hasty; /* time flies */
 
@@ -93,7 +97,8 @@ static int visit(void *arg)
 	return 0;
 }
 
-static void visited(const char *name, const char *as, const char *tenant, uint64_t first, unsigned int puts, bool killed)
+static void visited(const char *name, const char *as, const char *tenant, uint64_t first,
+	unsigned int puts, bool killed)
 {
 	struct visit v = { name, as, tenant, puts, first, killed };
 
@@ -186,7 +191,8 @@ static void under_a_living_client(enum media kind)
 	}
 	CHECK(all_bytes(bytes, 100000, 0x5a), "the allocation was given to others");
 	seen = rebuilds(dev);
-	CHECK(!seen.reboots && !seen.crashes, "rebuilt %u and %u times under a living client", seen.reboots, seen.crashes);
+	CHECK(!seen.reboots && !seen.crashes, "rebuilt %u and %u times under a living client",
+		seen.reboots, seen.crashes);
 	speckv_mem_free(mem);
 	speckv_pool_close(pool);
 	expect_sound(dev, "pool", 2 * N);
@@ -205,7 +211,8 @@ static void in_turns(enum media kind)
 	for (uint64_t i = 0; i < N; i++)
 		visited(name, boots[i % 3], "turns", i, 1, false);
 	seen = rebuilds(dev);
-	CHECK(!seen.reboots && !seen.crashes, "rebuilt %u and %u times", seen.reboots, seen.crashes);
+	CHECK(!seen.reboots && !seen.crashes, "rebuilt %u and %u times", seen.reboots,
+		seen.crashes);
 	pool = attach_pool(dev, "pool", "turns");
 	for (uint64_t i = 0; i < N; i++)
 		EXPECT(0, get_number(pool, i, buffer));
@@ -213,7 +220,10 @@ static void in_turns(enum media kind)
 	ended(dev, name);
 }
 
-/* The machine went down with a client in it: the index is rebuilt once, and each block is charged to whom it was. */
+/*
+ * The machine went down with a client in it: the index is rebuilt once, and each block is charged
+ * to whom it was.
+ */
 static void after_a_reboot(enum media kind, const char *as)
 {
 	char name[300];
@@ -234,7 +244,9 @@ static void after_a_reboot(enum media kind, const char *as)
 	CHECK(index_find(&pool->region, &key, &found), "3");
 	used = load_acquire(&pool->region.entries[found.entry].used);
 	visited(name, BOOT_A, "bob", 100, 5, true);
-	memset((void *)pool->region.directory, 0, (pool->region.fixed.bucket_mask + 1) * sizeof(struct lay_bucket)); /* it had not reached the medium */
+	/* it had not reached the medium */
+	memset((void *)pool->region.directory, 0,
+		(pool->region.fixed.bucket_mask + 1) * sizeof(struct lay_bucket));
 	for (unsigned int i = 0; i < LAY_TENANTS; i++) {
 		store_release(&pool->region.head->tenants[i].blocks, 0);
 		store_release(&pool->region.head->tenants[i].used_pages, 0);
@@ -246,12 +258,19 @@ static void after_a_reboot(enum media kind, const char *as)
 	pool->region.guard.fd = pool->region.lock_fd;
 	visited(name, as, "carol", 0, 0, false);
 	seen = rebuilds(dev);
-	CHECK(seen.reboots == (strcmp(as, HIDDEN) != 0) && seen.crashes == (strcmp(as, HIDDEN) == 0), "rebuilt %u and %u times", seen.reboots, seen.crashes);
-	CHECK(charged(dev, "alice") == N && charged(dev, "bob") == 5 && charged(dev, "carol") == 0, "charged: alice %llu, bob %llu, carol %llu",
-	      (unsigned long long)charged(dev, "alice"), (unsigned long long)charged(dev, "bob"), (unsigned long long)charged(dev, "carol"));
+	CHECK(seen.reboots == (strcmp(as, HIDDEN) != 0) &&
+			seen.crashes == (strcmp(as, HIDDEN) == 0),
+		"rebuilt %u and %u times", seen.reboots, seen.crashes);
+	CHECK(charged(dev, "alice") == N && charged(dev, "bob") == 5 && charged(dev, "carol") == 0,
+		"charged: alice %llu, bob %llu, carol %llu",
+		(unsigned long long)charged(dev, "alice"), (unsigned long long)charged(dev, "bob"),
+		(unsigned long long)charged(dev, "carol"));
 	CHECK(index_find(&pool->region, &key, &found), "3");
-	CHECK(load_acquire(&pool->region.entries[found.entry].used) == used && load_acquire(&pool->region.entries[found.entry].uses) == 5, "its last use was forgotten");
-	CHECK(load_acquire(&pool->region.head->stats.use_clock) >= used, "what is used from now on would be older");
+	CHECK(load_acquire(&pool->region.entries[found.entry].used) == used &&
+			load_acquire(&pool->region.entries[found.entry].uses) == 5,
+		"its last use was forgotten");
+	CHECK(load_acquire(&pool->region.head->stats.use_clock) >= used,
+		"what is used from now on would be older");
 	speckv_pool_close(pool);
 	pool = attach_pool(dev, "pool", "alice");
 	for (uint64_t i = 0; i < 100 && !rc; i++)
@@ -272,13 +291,18 @@ static int keeps_the_lock(void *arg)
 
 	boot = BOOT_A;
 	EXPECT(0, region_open(dev, "pool", true, &region));
-	EXPECT(0, lock_byte(region.lock_fd, LAY_LOCK_POOL(dev->single_inode ? region.record : 0, region.fixed.generation)));
+	EXPECT(0,
+		lock_byte(region.lock_fd,
+			LAY_LOCK_POOL(dev->single_inode ? region.record : 0,
+				region.fixed.generation)));
 	store_release(holds, 1);
 	for (;;)
 		pause();
 }
 
-/* A process that keeps the pool's lock can keep others out: who that is, the refusal helps to find. */
+/*
+ * A process that keeps the pool's lock can keep others out: who that is, the refusal helps to find.
+ */
 static void who_keeps_a_pool_shut_can_be_found(enum media kind)
 {
 	char name[300], path[SPECKV_PATH_BYTES], find[SPECKV_PATH_BYTES + 16];
@@ -320,7 +344,10 @@ static void another_comes_between(void)
 	EXPECT(-SIGKILL, wait_child(spawn(settles_and_dies, (void *)(uintptr_t)between)));
 }
 
-/* A process that found the pool unsettled, and had its lock only after another had settled it, joined and died: that one's slot is reaped, not taken. */
+/*
+ * A process that found the pool unsettled, and had its lock only after another had settled it,
+ * joined and died: that one's slot is reaped, not taken.
+ */
 static void settled_by_one_that_died(enum media kind)
 {
 	char name[300];
@@ -376,7 +403,10 @@ static uint64_t hash_all(void)
 	return tree_hash;
 }
 
-/* With all that a check can find, and from another boot: not a byte changes until it is told to repair. */
+/*
+ * With all that a check can find, and from another boot: not a byte changes until it is told to
+ * repair.
+ */
 static void a_check_changes_nothing(enum media kind)
 {
 	static const char *const boots[] = { BOOT_A, BOOT_B, HIDDEN };
@@ -393,7 +423,8 @@ static void a_check_changes_nothing(enum media kind)
 			memset(region.data + p * region.page_bytes, (int)(0xff * bad), 64);
 			bad++;
 		}
-	store_release(&region.page_map[region_pages(&region) - 1], lay_word(LAY_CLAIMED, 77, 99)); /* a leak */
+	/* a leak */
+	store_release(&region.page_map[region_pages(&region) - 1], lay_word(LAY_CLAIMED, 77, 99));
 	memset((void *)region.directory, 0x11, 4096);
 	region_close(&region);
 	speckv_device_close(dev);
@@ -402,8 +433,11 @@ static void a_check_changes_nothing(enum media kind)
 		boot = boots[i];
 		dev = open_device(name, 0);
 		EXPECT(-EUCLEAN, check_pool(dev, "pool", SPECKV_CHECK_DEEP, &report));
-		CHECK(report.blocks_bad == 2 && report.pages_leaked && report.clients_dead == 1 && !report.repaired, "bad %llu leaked %llu dead %llu",
-		      (unsigned long long)report.blocks_bad, (unsigned long long)report.pages_leaked, (unsigned long long)report.clients_dead);
+		CHECK(report.blocks_bad == 2 && report.pages_leaked && report.clients_dead == 1 &&
+				!report.repaired,
+			"bad %llu leaked %llu dead %llu", (unsigned long long)report.blocks_bad,
+			(unsigned long long)report.pages_leaked,
+			(unsigned long long)report.clients_dead);
 		speckv_device_close(dev);
 		CHECK(hash_all() == before, "a check without repair changed the medium");
 	}

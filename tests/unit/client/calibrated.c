@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Pools in a mode with a calibration: the pool keeps the file, everybody who attaches codes with it, by position, layer and head; what
- * does not fit is refused; a file that is lost or was changed is named, and stops nobody from looking at the pool.
+ * Pools in a mode with a calibration: the pool keeps the file, everybody who attaches codes with
+ * it, by position, layer and head; what does not fit is refused; a file that is lost or was changed
+ * is named, and stops nobody from looking at the pool.
  */
 #include "client/admin/admin.h"
 
@@ -24,7 +25,8 @@ static void text_of(char text[33], const uint8_t digest[16])
 }
 
 /* Blocks of the whole model, or of the part of it that begins at a layer and a head. */
-static struct speckv_pool_config calibrated_pool(const char *name, unsigned int first_layer, unsigned int first_head)
+static struct speckv_pool_config calibrated_pool(const char *name, unsigned int first_layer,
+	unsigned int first_head)
 {
 	struct speckv_pool_config config = small_pool(name, 8 * MIB);
 
@@ -47,21 +49,28 @@ static void make_raw(const struct speckv_geometry *geometry, unsigned int n)
 {
 	uint64_t seed = n + 1;
 
-	random_values(&seed, geometry, STYLE_SMOOTH, (uint16_t *)(void *)raw, speckv_geometry_bytes(geometry) / 2);
+	random_values(&seed, geometry, STYLE_SMOOTH, (uint16_t *)(void *)raw,
+		speckv_geometry_bytes(geometry) / 2);
 }
 
 /* What the codec alone makes of block n. Returns the frame's length. */
-static uint64_t reference(const struct speckv_geometry *geometry, unsigned int n, unsigned int first_layer, unsigned int first_head)
+static uint64_t reference(const struct speckv_geometry *geometry, unsigned int n,
+	unsigned int first_layer, unsigned int first_head)
 {
-	uint64_t bytes = speckv_geometry_bytes(geometry), most = speckv_frame_max_bytes(geometry, SPECKV_CODEC_Q5C), length;
+	uint64_t bytes = speckv_geometry_bytes(geometry),
+		 most = speckv_frame_max_bytes(geometry, SPECKV_CODEC_Q5C), length;
 	struct speckv_frame_identity identity = { .first_position = position_of(n) };
 	uint8_t *frame = line_alloc(most);
 	struct speckv_frame parsed;
 
 	make_raw(geometry, n);
-	EXPECT(0, speckv_frame_encode_calibrated(geometry, SPECKV_CODEC_Q5C, calibration, first_layer, first_head, &identity, raw, bytes, frame, most, &length));
+	EXPECT(0,
+		speckv_frame_encode_calibrated(geometry, SPECKV_CODEC_Q5C, calibration, first_layer,
+			first_head, &identity, raw, bytes, frame, most, &length));
 	EXPECT(0, speckv_frame_parse(frame, length, &parsed));
-	EXPECT(0, speckv_frame_decode_calibrated(&parsed, calibration, frame, length, 0, geometry->layers, wanted, bytes));
+	EXPECT(0,
+		speckv_frame_decode_calibrated(&parsed, calibration, frame, length, 0,
+			geometry->layers, wanted, bytes));
 	free(frame);
 	return length;
 }
@@ -69,27 +78,36 @@ static uint64_t reference(const struct speckv_geometry *geometry, unsigned int n
 static void put_all(struct speckv_pool *pool, const struct speckv_geometry *geometry)
 {
 	for (unsigned int n = 0; n < N; n++) {
-		struct speckv_request put = { .key = key_of(n), .buffer = raw, .buffer_bytes = speckv_geometry_bytes(geometry), .first_position = position_of(n) };
+		struct speckv_request put = { .key = key_of(n),
+			.buffer = raw,
+			.buffer_bytes = speckv_geometry_bytes(geometry),
+			.first_position = position_of(n) };
 
 		make_raw(geometry, n);
 		EXPECT(1, speckv_put(pool, &put, 1));
 	}
 }
 
-static void get_all(struct speckv_pool *pool, const struct speckv_geometry *geometry, unsigned int first_layer, unsigned int first_head)
+static void get_all(struct speckv_pool *pool, const struct speckv_geometry *geometry,
+	unsigned int first_layer, unsigned int first_head)
 {
 	uint64_t bytes = speckv_geometry_bytes(geometry), layer = bytes / geometry->layers;
 
 	for (unsigned int n = 0; n < N; n++) {
 		struct speckv_key key = key_of(n);
-		struct speckv_request last = { .key = key, .buffer = back, .buffer_bytes = layer, .layer_first = (uint16_t)(geometry->layers - 1), .layer_count = 1 };
+		struct speckv_request last = { .key = key,
+			.buffer = back,
+			.buffer_bytes = layer,
+			.layer_first = (uint16_t)(geometry->layers - 1),
+			.layer_count = 1 };
 
 		reference(geometry, n, first_layer, first_head);
 		EXPECT(0, get_block(pool, &key, back, bytes));
 		CHECK(memcmp(back, wanted, bytes) == 0, "block %u", n);
 		CHECK(memcmp(back, raw, bytes) != 0, "the mode is a lossy one");
 		EXPECT(1, speckv_get(pool, &last, 1));
-		CHECK(memcmp(back, wanted + bytes - layer, layer) == 0, "last layer of block %u", n);
+		CHECK(memcmp(back, wanted + bytes - layer, layer) == 0, "last layer of block %u",
+			n);
 	}
 }
 
@@ -130,13 +148,16 @@ static void refusals(struct speckv_device *dev)
 	}
 	config = calibrated_pool("never", 0, 0);
 	config.geometry.head_dim = 128;
-	REFUSED(-ERANGE, "head size 64, the pool's blocks have 128", speckv_pool_create(dev, &config, NULL));
+	REFUSED(-ERANGE, "head size 64, the pool's blocks have 128",
+		speckv_pool_create(dev, &config, NULL));
 	config = calibrated_pool("never", 1, 0);
 	config.geometry.layers = LAYERS;
-	REFUSED(-ERANGE, "3 layers, the pool's blocks have 3 from layer 1 on", speckv_pool_create(dev, &config, NULL));
+	REFUSED(-ERANGE, "3 layers, the pool's blocks have 3 from layer 1 on",
+		speckv_pool_create(dev, &config, NULL));
 	config = calibrated_pool("never", 0, 1);
 	config.geometry.kv_heads = HEADS;
-	REFUSED(-ERANGE, "2 KV heads, the pool's blocks have 2 from head 1 on", speckv_pool_create(dev, &config, NULL));
+	REFUSED(-ERANGE, "2 KV heads, the pool's blocks have 2 from head 1 on",
+		speckv_pool_create(dev, &config, NULL));
 	config = calibrated_pool("never", LAYERS, 0);
 	memset(&config.geometry, 0, sizeof(config.geometry));
 	REFUSED(-ERANGE, "none from layer 3", speckv_pool_create(dev, &config, NULL));
@@ -153,7 +174,9 @@ static void described(struct speckv_device *dev)
 	uint64_t bytes;
 
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
-	CHECK(memcmp(info.calibration, said.digest, 16) == 0 && info.config.calibration_bytes == file.length && !info.config.calibration, "digest and size");
+	CHECK(memcmp(info.calibration, said.digest, 16) == 0 &&
+			info.config.calibration_bytes == file.length && !info.config.calibration,
+		"digest and size");
 	CHECK(info.placement == SPECKV_PLACED_HOST, "no card can be given a calibration");
 	EXPECT(-ENOSPC, speckv_pool_calibration(dev, "pool", copy, file.length - 1, &bytes));
 	CHECK(bytes == file.length, "%llu", (unsigned long long)bytes);
@@ -175,14 +198,18 @@ static void kept_by_the_pool(struct speckv_device *dev, bool card)
 	memset(&config.geometry, 0, sizeof(config.geometry)); /* the calibration tells */
 	EXPECT(0, speckv_pool_create(dev, &config, &info));
 	whole = info.config.geometry;
-	CHECK(whole.layers == LAYERS && whole.kv_heads == HEADS && whole.head_dim == 64 && whole.tokens == 64, "shape");
+	CHECK(whole.layers == LAYERS && whole.kv_heads == HEADS && whole.head_dim == 64 &&
+			whole.tokens == 64,
+		"shape");
 	pool = attach_pool(dev, "pool", "a");
 	put_all(pool, &whole);
 	get_all(pool, &whole, 0, 0);
 	described(dev);
 	length = reference(&whole, 0, 0, 0);
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
-	CHECK(info.stored_bytes == N * length && info.raw_bytes == N * speckv_geometry_bytes(&whole), "%llu stored", (unsigned long long)info.stored_bytes);
+	CHECK(info.stored_bytes == N * length &&
+			info.raw_bytes == N * speckv_geometry_bytes(&whole),
+		"%llu stored", (unsigned long long)info.stored_bytes);
 	EXPECT(0, wait_child(spawn(another, NULL)));
 	EXPECT(0, wait_child(spawn(another, dev))); /* read-only */
 
@@ -219,7 +246,8 @@ static void kept_by_the_pool(struct speckv_device *dev, bool card)
 	EXPECT(0, speckv_pool_resize(dev, "pool", 12 * MIB, 0, NULL, NULL, NULL));
 	EXPECT(0, speckv_pool_resize(dev, "pool", 2 * MIB, 0, NULL, NULL, NULL));
 	EXPECT(0, check_pool(dev, "pool", SPECKV_CHECK_DEEP, &report));
-	CHECK(report.blocks == N && report.blocks_verified == N, "%llu blocks", (unsigned long long)report.blocks);
+	CHECK(report.blocks == N && report.blocks_verified == N, "%llu blocks",
+		(unsigned long long)report.blocks);
 	if (!card) { /* another boot */
 		struct region region;
 
@@ -245,12 +273,15 @@ static void stopped(struct speckv_device *dev, int error, const char *text)
 
 	text_of(digest, said.digest);
 	REFUSED(error, text, speckv_pool_open(dev, "pool", NULL, &pool));
-	REFUSED(error, digest, speckv_pool_open(dev, "pool", &(struct speckv_attach){ .flags = SPECKV_ATTACH_READ_ONLY }, &pool));
+	REFUSED(error, digest,
+		speckv_pool_open(dev, "pool",
+			&(struct speckv_attach){ .flags = SPECKV_ATTACH_READ_ONLY }, &pool));
 	CHECK(strstr(speckv_strerror(test_ctx), "create it anew"), "%s", speckv_strerror(test_ctx));
 	CHECK(!pool, "no pool");
 	EXPECT(error, speckv_pool_calibration(dev, "pool", copy, file.length, &bytes));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
-	CHECK(info.blocks == N && info.accessible && memcmp(info.calibration, said.digest, 16) == 0, "info");
+	CHECK(info.blocks == N && info.accessible && memcmp(info.calibration, said.digest, 16) == 0,
+		"info");
 	EXPECT(0, check_pool(dev, "pool", SPECKV_CHECK_DEEP | SPECKV_CHECK_REPAIR, &report));
 	CHECK(report.blocks == N && !report.blocks_bad && !report.repaired, "check");
 	EXPECT(0, speckv_pool_stats(dev, "pool", &stats));
@@ -272,7 +303,8 @@ static void lost_or_changed(struct speckv_device *dev)
 	region.base[place.offset + place.bytes - 1] ^= 1;
 	memset(region.base + place.offset, 0, place.bytes);
 	stopped(dev, -EBADMSG, "is not");
-	memcpy(region.base + place.offset, other.bytes, place.bytes < other.length ? place.bytes : other.length);
+	memcpy(region.base + place.offset, other.bytes,
+		place.bytes < other.length ? place.bytes : other.length);
 	stopped(dev, -EBADMSG, "is not");
 	memcpy(region.base + place.offset, file.bytes, place.bytes);
 	for (unsigned int bit = 0; bit < 8 * sizeof(place); bit += 11) {
@@ -280,7 +312,8 @@ static void lost_or_changed(struct speckv_device *dev)
 		stopped(dev, -EUCLEAN, "is not on this machine");
 		((uint8_t *)&region.head->pool.calibration)[bit / 8] ^= (uint8_t)(1u << bit % 8);
 	}
-	for (uint64_t offset = 0; offset < 3; offset++) { /* places outside, with a checksum that is right */
+	for (uint64_t offset = 0; offset < 3; offset++) {
+		/* places outside, with a checksum that is right */
 		struct lay_calibration wrong = place;
 
 		wrong.offset = offset == 0 ? 0 : offset == 1 ? region.fixed.data_offset : ~4095ull;
@@ -296,7 +329,10 @@ static void lost_or_changed(struct speckv_device *dev)
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
 }
 
-/* A tensor-parallel rank's heads, a pipeline stage's layers; and beside it a pool without a calibration. */
+/*
+ * A tensor-parallel rank's heads, a pipeline stage's layers; and beside it a pool without a
+ * calibration.
+ */
 static void parts_of_a_model(struct speckv_device *dev)
 {
 	struct speckv_pool_config config = calibrated_pool("part", 1, 1);
@@ -312,7 +348,8 @@ static void parts_of_a_model(struct speckv_device *dev)
 
 	config = small_pool("plain", 8 * MIB);
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
-	REFUSED(-ENOENT, "has no calibration", speckv_pool_calibration(dev, "plain", NULL, 0, &bytes));
+	REFUSED(-ENOENT, "has no calibration",
+		speckv_pool_calibration(dev, "plain", NULL, 0, &bytes));
 	EXPECT(-ENOENT, speckv_pool_calibration(dev, "none", NULL, 0, &bytes));
 	pool = attach_pool(dev, "plain", "a");
 	REFUSED(-EOPNOTSUPP, "needs a calibration", speckv_param_set(pool, "codec", "q5c"));
@@ -322,11 +359,15 @@ static void parts_of_a_model(struct speckv_device *dev)
 
 int main(void)
 {
-	struct calibration_shape shape = { .layers = LAYERS, .kv_heads = HEADS, .head_dim = 64, .rotary = "halves", .unit = -12 };
+	struct calibration_shape shape = {
+		.layers = LAYERS, .kv_heads = HEADS, .head_dim = 64, .rotary = "halves", .unit = -12
+	};
 	uint64_t seed = 41;
 
 	test_begin(120);
-	CHECK(speckv_codec_calibrated_modes() >> SPECKV_CODEC_Q5C & 1 && !(speckv_codec_calibrated_modes() & speckv_codec_modes()), "modes are one or the other");
+	CHECK(speckv_codec_calibrated_modes() >> SPECKV_CODEC_Q5C & 1 &&
+			!(speckv_codec_calibrated_modes() & speckv_codec_modes()),
+		"modes are one or the other");
 	file = random_calibration(&seed, &shape);
 	other = random_calibration(&seed, &shape);
 	EXPECT(0, speckv_calibration_load(file.bytes, file.length, &calibration));

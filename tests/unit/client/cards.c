@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * What can happen to a card under its clients: it is killed and started again, this machine forgets what it knew of it, a command never
- * comes back, a page goes bad, a user has no right to a pool. Never a wrong byte, never a hang, nothing lost.
+ * What can happen to a card under its clients: it is killed and started again, this machine forgets
+ * what it knew of it, a command never comes back, a page goes bad, a user has no right to a pool.
+ * Never a wrong byte, never a hang, nothing lost.
  */
 #include <pthread.h>
 #include <stdarg.h>
@@ -50,7 +51,8 @@ __attribute__((format(printf, 1, 2))) static void control(const char *format, ..
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "%.80s/emu/card/control", test_dir);
 	CHECK(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, "control");
-	CHECK(send(fd, line, (size_t)n, 0) == n && recv(fd, answer, sizeof(answer) - 1, 0) > 0, "control");
+	CHECK(send(fd, line, (size_t)n, 0) == n && recv(fd, answer, sizeof(answer) - 1, 0) > 0,
+		"control");
 	CHECK(strstr(answer, "\"error\": 0"), "%s: %s", line, answer);
 	close(fd);
 }
@@ -149,7 +151,7 @@ static void a_card_that_dies_under_traffic_gives_no_wrong_byte(void)
 	end("dying");
 }
 
-/* ---- threads of one attachment --------------------------------------------------------------------------------------- */
+/* ---- threads of one attachment -------------------------------------------------------------- */
 
 enum { MEMBERS = 6, TOGETHER = 24, OWN = 20, BREAKS = 10 };
 
@@ -173,7 +175,8 @@ static void read_together(uint8_t *blocks, uint64_t *seed)
 	}
 	CHECK(speckv_get(pool, requests, TOGETHER) >= 0, "get");
 	for (unsigned int i = 0; i < TOGETHER; i++) {
-		CHECK(requests[i].status == 0 || requests[i].status == -ENODEV, "%d", requests[i].status);
+		CHECK(requests[i].status == 0 || requests[i].status == -ENODEV, "%d",
+			requests[i].status);
 		if (requests[i].status) {
 			crew.lost++;
 			continue;
@@ -185,7 +188,8 @@ static void read_together(uint8_t *blocks, uint64_t *seed)
 }
 
 /* A card that was told to boot does so a little later, and a try that failed counts for a while. */
-static int at_last(int (*call)(struct speckv_pool *pool, uint64_t n, uint8_t *buffer), uint64_t n, uint8_t *blocks)
+static int at_last(int (*call)(struct speckv_pool *pool, uint64_t n, uint8_t *buffer), uint64_t n,
+	uint8_t *blocks)
 {
 	int rc = -ENODEV;
 
@@ -226,7 +230,10 @@ static void *member(void *arg)
 	return NULL;
 }
 
-/* The connection breaks while threads have commands under way on all of its lanes; whoever needs it next makes it anew, and only once. */
+/*
+ * The connection breaks while threads have commands under way on all of its lanes; whoever needs it
+ * next makes it anew, and only once.
+ */
 static void a_connection_is_made_anew_under_the_traffic_of_threads(void)
 {
 	pthread_t threads[MEMBERS];
@@ -244,7 +251,10 @@ static void a_connection_is_made_anew_under_the_traffic_of_threads(void)
 			struct speckv_admin *admin;
 
 			EXPECT(0, speckv_admin_open(test_ctx, "emu:card", &admin));
-			EXPECT(0, speckv_admin_reset(admin, below(&seed, 2) ? SPECKV_RESTART_ENGINE : SPECKV_RESTART_CARD));
+			EXPECT(0,
+				speckv_admin_reset(admin,
+					below(&seed, 2) ? SPECKV_RESTART_ENGINE
+							: SPECKV_RESTART_CARD));
 			speckv_admin_close(admin);
 		} else {
 			test_card_stop(SIGKILL);
@@ -255,7 +265,8 @@ static void a_connection_is_made_anew_under_the_traffic_of_threads(void)
 	crew.over = true;
 	for (int i = 0; i < MEMBERS; i++)
 		CHECK(pthread_join(threads[i], NULL) == 0, "join");
-	fprintf(stderr, "%llu reads, %llu of them while the card was gone\n", (unsigned long long)(crew.good + crew.lost), (unsigned long long)crew.lost);
+	fprintf(stderr, "%llu reads, %llu of them while the card was gone\n",
+		(unsigned long long)(crew.good + crew.lost), (unsigned long long)crew.lost);
 	expect_sound(dev, "crew", BLOCKS + MEMBERS * OWN);
 	end("crew");
 }
@@ -283,7 +294,9 @@ static void an_index_that_is_gone_is_made_anew_from_the_card(void)
 	forget_what_this_machine_knew(); /* as a reboot does */
 	dev = open_device("emu:card", 0);
 	EXPECT(0, speckv_pool_info(dev, "known", &info));
-	CHECK(info.blocks == BLOCKS - BLOCKS / 3 && info.config.codec == SPECKV_CODEC_INT8_DELTA_RLE, "%llu blocks", (unsigned long long)info.blocks);
+	CHECK(info.blocks == BLOCKS - BLOCKS / 3 &&
+			info.config.codec == SPECKV_CODEC_INT8_DELTA_RLE,
+		"%llu blocks", (unsigned long long)info.blocks);
 	pool = attach_pool(dev, "known", "a");
 	for (uint64_t n = 0; n < BLOCKS; n++)
 		EXPECT(n % 3 ? 0 : -ENOENT, get_number(pool, n, buffer));
@@ -297,7 +310,9 @@ static void an_index_that_is_gone_is_made_anew_from_the_card(void)
 /* The card keeps frames that only this machine's tables could read. */
 static void a_calibration_goes_with_what_this_machine_knew(void)
 {
-	struct calibration_shape shape = { .layers = 2, .kv_heads = 1, .head_dim = 64, .bits = 3, .rotary = "none", .unit = -12 };
+	struct calibration_shape shape = {
+		.layers = 2, .kv_heads = 1, .head_dim = 64, .bits = 3, .rotary = "none", .unit = -12
+	};
 	struct speckv_pool_config config = small_pool("calibrated", 8 * MIB);
 	uint64_t seed = 3;
 	struct calibration_file file = random_calibration(&seed, &shape);
@@ -317,7 +332,8 @@ static void a_calibration_goes_with_what_this_machine_knew(void)
 	speckv_device_close(dev);
 	forget_what_this_machine_knew();
 	dev = open_device("emu:card", 0);
-	REFUSED(-EUCLEAN, "its calibration (its digest is not known) is not on this machine", speckv_pool_open(dev, "calibrated", NULL, &pool));
+	REFUSED(-EUCLEAN, "its calibration (its digest is not known) is not on this machine",
+		speckv_pool_open(dev, "calibrated", NULL, &pool));
 	EXPECT(0, check_pool(dev, "calibrated", SPECKV_CHECK_DEEP, &report));
 	CHECK(report.blocks == 1 && report.blocks_verified == 1, "it is there all the same");
 	EXPECT(0, speckv_pool_destroy(dev, "calibrated", NULL, NULL));
@@ -346,7 +362,8 @@ static void a_command_that_never_comes_back_is_an_error_and_no_hang(void)
 {
 	begin("stuck", SPECKV_CODEC_RAW);
 	control("inject stuck 0 0 %llu\n", 1ull);
-	EXPECT(0, get_number(pool, 3, buffer)); /* given up, and asked again over another connection */
+	/* given up, and asked again over another connection */
+	EXPECT(0, get_number(pool, 3, buffer));
 	control("inject slow 0 %llu 2\n", 30000000ull);
 	EXPECT(0, get_number(pool, 4, buffer));
 	for (uint64_t n = 0; n < BLOCKS; n++)
@@ -380,7 +397,8 @@ static void *drop_seven(void *arg)
 {
 	struct speckv_key key = key_of(7);
 
-	EXPECT(0, speckv_drop(pool, &key, 1)); /* nobody answers: not dropped, for all that is known */
+	/* nobody answers: not dropped, for all that is known */
+	EXPECT(0, speckv_drop(pool, &key, 1));
 	return arg;
 }
 
@@ -420,7 +438,8 @@ static void a_drop_whose_answer_is_lost_leaves_a_miss(void)
 		if (round % WAYS == PUT) /* and is not told that it is there */
 			EXPECT(0, put_number(pool, 7, buffer));
 		EXPECT(0, check_pool(dev, "doubtful", SPECKV_CHECK_REPAIR, &report));
-		CHECK(report.repaired == (round % WAYS == REPAIR), "%llu repaired", (unsigned long long)report.repaired);
+		CHECK(report.repaired == (round % WAYS == REPAIR), "%llu repaired",
+			(unsigned long long)report.repaired);
 		EXPECT(0, put_number(pool, 7, buffer));
 		for (uint64_t n = 0; n < BLOCKS; n++)
 			EXPECT(0, get_number(pool, n, buffer));
@@ -448,7 +467,9 @@ static void a_card_that_dies_during_a_repair_keeps_its_blocks(void)
 	bool killed = false;
 
 	begin("repaired", SPECKV_CODEC_RAW);
-	REFUSED(-ENODEV, "went away during the check", speckv_pool_check(dev, "repaired", SPECKV_CHECK_REPAIR, kill_the_card, &killed, &report));
+	REFUSED(-ENODEV, "went away during the check",
+		speckv_pool_check(dev, "repaired", SPECKV_CHECK_REPAIR, kill_the_card, &killed,
+			&report));
 	test_card_start();
 	sleep_us(150000);
 	for (uint64_t n = 0; n < BLOCKS; n++)
@@ -476,7 +497,8 @@ static void a_page_that_went_bad_is_a_miss(void)
 
 		CHECK(rc == 0 || rc == -ENOENT, "%d", rc);
 	}
-	for (uint64_t n = 1000; n < 1000 + BLOCKS; n++) /* what is stored from now on lies elsewhere */
+	/* what is stored from now on lies elsewhere */
+	for (uint64_t n = 1000; n < 1000 + BLOCKS; n++)
 		EXPECT(0, put_number(pool, n, buffer));
 	for (uint64_t n = 1000; n < 1000 + BLOCKS; n++)
 		EXPECT(0, get_number(pool, n, buffer));
@@ -524,11 +546,15 @@ static void a_pool_of_another_user_is_out_of_reach(void)
 	snprintf(path, sizeof(path), "%s/emu/card", test_dir);
 	CHECK(chmod(path, 0755) == 0, "chmod");
 	EXPECT(0, wait_child(spawn(as_nobody, NULL)));
-	snprintf(command, sizeof(command), "chmod 0666 '%s'/cards/*.pools/private '%s'/cards/*.pools/.*.lock", test_dir, test_dir);
+	snprintf(command, sizeof(command),
+		"chmod 0666 '%s'/cards/*.pools/private '%s'/cards/*.pools/.*.lock", test_dir,
+		test_dir);
 	CHECK(system(command) == 0, "chmod");
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load_acquire(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, "private") == 0)
-			dev->table->pools[i].mode = 0666; /* of this machine's files; the card says otherwise */
+		if (load_acquire(&dev->table->pools[i].state) &&
+			strcmp(dev->table->pools[i].name, "private") == 0)
+			/* of this machine's files; the card says otherwise */
+			dev->table->pools[i].mode = 0666;
 	EXPECT(0, wait_child(spawn(with_a_stolen_index, NULL)));
 	end("private");
 }
@@ -548,10 +574,14 @@ static void an_image_is_activated_only_under_the_firmware_lock(void)
 	struct speckv_admin *admin;
 
 	EXPECT(0, speckv_admin_open(test_ctx, "emu:card", &admin));
-	REFUSED(-EPERM, "firmware lock", speckv_admin_firmware_activate(admin, SPECKV_IMAGE_GOLDEN, NULL, 0, 0, NULL));
-	REFUSED(-EALREADY, "already", speckv_admin_firmware_activate(admin, SPECKV_IMAGE_GOLDEN, NULL, 0, SPECKV_ACTIVATE_DRY_RUN, NULL));
+	REFUSED(-EPERM, "firmware lock",
+		speckv_admin_firmware_activate(admin, SPECKV_IMAGE_GOLDEN, NULL, 0, 0, NULL));
+	REFUSED(-EALREADY, "already",
+		speckv_admin_firmware_activate(admin, SPECKV_IMAGE_GOLDEN, NULL, 0,
+			SPECKV_ACTIVATE_DRY_RUN, NULL));
 	EXPECT(0, speckv_admin_firmware_lock(admin, 0));
-	REFUSED(-EALREADY, "already", speckv_admin_firmware_activate(admin, SPECKV_IMAGE_GOLDEN, NULL, 0, 0, NULL));
+	REFUSED(-EALREADY, "already",
+		speckv_admin_firmware_activate(admin, SPECKV_IMAGE_GOLDEN, NULL, 0, 0, NULL));
 	speckv_admin_close(admin);
 }
 

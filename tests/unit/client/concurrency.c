@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Threads of one attachment, threads with attachments of their own, and processes, all at one small pool and the same keys: put,
- * get, drop, evict, prefetch, allocate, resize. Whatever is read has the bytes of its key. concurrency SECONDS
+ * Threads of one attachment, threads with attachments of their own, and processes, all at one small
+ * pool and the same keys: put, get, drop, evict, prefetch, allocate, resize. Whatever is read has
+ * the bytes of its key. concurrency SECONDS
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -25,7 +26,8 @@ static void hammer(struct speckv_pool *pool, uint64_t random, unsigned int batch
 {
 	struct speckv_request *requests = calloc(batch, sizeof(*requests));
 	struct speckv_key *keys = calloc(batch, sizeof(*keys));
-	uint8_t *blocks = line_alloc(batch * SMALL_BYTES), *want = line_alloc(SMALL_BYTES), *present = calloc(batch, 1);
+	uint8_t *blocks = line_alloc(batch * SMALL_BYTES), *want = line_alloc(SMALL_BYTES),
+		*present = calloc(batch, 1);
 	struct speckv_mem *mem;
 	struct speckv_op *op;
 	void *pointer;
@@ -36,7 +38,9 @@ static void hammer(struct speckv_pool *pool, uint64_t random, unsigned int batch
 
 		for (unsigned int i = 0; i < n; i++) {
 			keys[i] = key_of(below(&random, KEYS));
-			requests[i] = (struct speckv_request){ .key = keys[i], .buffer = blocks + i * SMALL_BYTES, .buffer_bytes = SMALL_BYTES };
+			requests[i] = (struct speckv_request){ .key = keys[i],
+				.buffer = blocks + i * SMALL_BYTES,
+				.buffer_bytes = SMALL_BYTES };
 			if (below(&random, 2)) {
 				requests[i].parent = key_of(below(&random, KEYS));
 				requests[i].flags = SPECKV_REQUEST_HAS_PARENT;
@@ -51,7 +55,8 @@ static void hammer(struct speckv_pool *pool, uint64_t random, unsigned int batch
 			rc = speckv_put(pool, requests, n);
 			CHECK(rc >= 0, "%d", rc);
 			for (unsigned int i = 0; i < n; i++)
-				CHECK(requests[i].status == 0 || requests[i].status == -ENOSPC, "put: %d", requests[i].status);
+				CHECK(requests[i].status == 0 || requests[i].status == -ENOSPC,
+					"put: %d", requests[i].status);
 			shared->puts += (uint64_t)rc;
 			shared->failed += n - (uint64_t)rc;
 			break;
@@ -61,7 +66,10 @@ static void hammer(struct speckv_pool *pool, uint64_t random, unsigned int batch
 			shared->drops += (uint64_t)rc;
 			break;
 		case 4:
-			CHECK(speckv_lookup(pool, keys, n, present) >= 0 && speckv_lookup_prefix(pool, keys, n) >= 0 && speckv_touch(pool, keys, n) >= 0, "look");
+			CHECK(speckv_lookup(pool, keys, n, present) >= 0 &&
+					speckv_lookup_prefix(pool, keys, n) >= 0 &&
+					speckv_touch(pool, keys, n) >= 0,
+				"look");
 			CHECK(speckv_children(pool, keys, keys, n) >= 0, "children");
 			break;
 		case 5:
@@ -99,7 +107,8 @@ static void hammer(struct speckv_pool *pool, uint64_t random, unsigned int batch
 				}
 				EXPECT(0, requests[i].status);
 				fill_block(&keys[i], want, SMALL_BYTES);
-				CHECK(memcmp(requests[i].buffer, want, SMALL_BYTES) == 0, "wrong bytes");
+				CHECK(memcmp(requests[i].buffer, want, SMALL_BYTES) == 0,
+					"wrong bytes");
 				shared->hits++;
 			}
 		}
@@ -134,9 +143,11 @@ static void *resizer(void *arg)
 	uint64_t random = 5;
 
 	while (!atomic_load(&shared->stop)) {
-		int rc = speckv_pool_resize(dev, "pool", 2 * MIB * (2 + below(&random, 3)), SPECKV_RESIZE_EVICT, NULL, NULL, NULL);
+		int rc = speckv_pool_resize(dev, "pool", 2 * MIB * (2 + below(&random, 3)),
+			SPECKV_RESIZE_EVICT, NULL, NULL, NULL);
 
-		CHECK(rc == 0 || rc == -EALREADY || rc == -EBUSY, "resize: %d (%s)", rc, speckv_strerror(test_ctx));
+		CHECK(rc == 0 || rc == -EALREADY || rc == -EBUSY, "resize: %d (%s)", rc,
+			speckv_strerror(test_ctx));
 		sleep_us(3000);
 	}
 	speckv_device_close(dev);
@@ -150,8 +161,11 @@ static int process(void *arg)
 	device = open_device(MEMORY, 0);
 	common = attach_pool(device, "pool", "common");
 	for (uintptr_t i = 0; i < THREADS; i++)
-		CHECK(pthread_create(&threads[i], NULL, i % 2 ? own_attachment : shared_attachment, (void *)i) == 0, "thread");
-	CHECK(pthread_create(&threads[THREADS], NULL, shared_attachment, (void *)99) == 0, "thread");
+		CHECK(pthread_create(&threads[i], NULL, i % 2 ? own_attachment : shared_attachment,
+			      (void *)i) == 0,
+			"thread");
+	CHECK(pthread_create(&threads[THREADS], NULL, shared_attachment, (void *)99) == 0,
+		"thread");
 	CHECK(pthread_create(&threads[THREADS + 1], NULL, resizer, NULL) == 0, "thread");
 	for (int i = 0; i < THREADS + 2; i++)
 		pthread_join(threads[i], NULL);
@@ -177,9 +191,12 @@ static void run(uint32_t eviction, unsigned int milliseconds)
 	atomic_store(&shared->stop, 1);
 	for (int i = 0; i < PROCESSES; i++)
 		EXPECT(0, wait_child(children[i]));
-	fprintf(stderr, "%llu puts, %llu hits, %llu misses, %llu drops, %llu without room\n", (unsigned long long)shared->puts, (unsigned long long)shared->hits,
-		(unsigned long long)shared->misses, (unsigned long long)shared->drops, (unsigned long long)shared->failed);
-	CHECK(shared->puts && shared->hits && shared->misses && shared->drops, "all of it happened");
+	fprintf(stderr, "%llu puts, %llu hits, %llu misses, %llu drops, %llu without room\n",
+		(unsigned long long)shared->puts, (unsigned long long)shared->hits,
+		(unsigned long long)shared->misses, (unsigned long long)shared->drops,
+		(unsigned long long)shared->failed);
+	CHECK(shared->puts && shared->hits && shared->misses && shared->drops,
+		"all of it happened");
 	expect_sound(dev, "pool", -1);
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
 	speckv_device_close(dev);

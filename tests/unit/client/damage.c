@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* What is spoilt in a medium is never read as a block; check finds each kind of it, and repair mends it and nothing else. */
+/*
+ * What is spoilt in a medium is never read as a block; check finds each kind of it, and repair
+ * mends it and nothing else.
+ */
 #include "client/admin/admin.h"
 
 #include "harness.h"
@@ -61,7 +64,8 @@ static void others_are_there(uint64_t gone)
 
 static int find_bad(const struct speckv_event *event, void *arg)
 {
-	*(unsigned int *)arg += event->kind == SPECKV_EVENT_BAD_BLOCK && event->severity == SPECKV_ERROR;
+	*(unsigned int *)arg += event->kind == SPECKV_EVENT_BAD_BLOCK &&
+		event->severity == SPECKV_ERROR;
 	return 0;
 }
 
@@ -81,8 +85,10 @@ static void a_flipped_byte_is_a_miss(uint64_t offset)
 	EXPECT(0, speckv_pool_stats(dev, "pool", &after));
 	EXPECT(0, speckv_events(dev, "pool", 0, find_bad, &now));
 	CHECK(after.counters[SPECKV_COUNT_BAD] == before.counters[SPECKV_COUNT_BAD] + 1 &&
-		      after.counters[SPECKV_COUNT_MISSES] == before.counters[SPECKV_COUNT_MISSES] + 2 && now == events + 1,
-	      "counted, and told");
+			after.counters[SPECKV_COUNT_MISSES] ==
+				before.counters[SPECKV_COUNT_MISSES] + 2 &&
+			now == events + 1,
+		"counted, and told");
 	others_are_there(3);
 }
 
@@ -93,7 +99,8 @@ static void check_sees_a_bad_payload_when_deep(void)
 	frame_of(5)[SMALL_BYTES / 2] ^= 1;
 	EXPECT(0, check_pool(dev, "pool", 0, &report));
 	report = dirty(SPECKV_CHECK_DEEP);
-	CHECK(report.blocks_bad == 1 && report.blocks_verified == N - 1, "bad %llu", (unsigned long long)report.blocks_bad);
+	CHECK(report.blocks_bad == 1 && report.blocks_verified == N - 1, "bad %llu",
+		(unsigned long long)report.blocks_bad);
 	report = repair(SPECKV_CHECK_DEEP);
 	CHECK(report.blocks_bad == 1, "bad");
 	others_are_there(5);
@@ -147,7 +154,10 @@ static void check_sees_a_broken_run(void)
 	store_release(&pool->region.page_map[found.page + 2], LAY_FREE);
 	CHECK(dirty(0).blocks_bad == 1, "bad");
 	repair(0);
-	/* its other pages were nobody's after that: the next check finds the rest, if repair left any */
+	/*
+	 * its other pages were nobody's after that: the next check finds the rest, if repair left
+	 * any
+	 */
 	CHECK(n > 3, "%u", n);
 	EXPECT(0, check_pool(dev, "pool", SPECKV_CHECK_REPAIR, &(struct speckv_check_report){ 0 }));
 	others_are_there(10);
@@ -161,7 +171,8 @@ static void check_sees_pages_that_are_nobodys(void)
 
 	/* a claim by a client that never was, and a continuation without a head */
 	EXPECT(0, pages_claim(pool, 40, &run, 0));
-	store_release(&r->page_map[run.page], lay_word(LAY_CLAIMED, lay_owner(63, 4000), run.generation));
+	store_release(&r->page_map[run.page],
+		lay_word(LAY_CLAIMED, lay_owner(63, 4000), run.generation));
 	report = dirty(0);
 	CHECK(report.pages_leaked == 40, "%llu", (unsigned long long)report.pages_leaked);
 	store_release(&r->page_map[run.page], LAY_FREE);
@@ -169,8 +180,10 @@ static void check_sees_pages_that_are_nobodys(void)
 	CHECK(report.pages_leaked == 39, "%llu", (unsigned long long)report.pages_leaked);
 	report = repair(0);
 	others_are_there(N);
-	CHECK(load_acquire(&r->head->pool.used_pages) == report.pages_used, "the count is right again: %llu, %llu",
-	      (unsigned long long)load_acquire(&r->head->pool.used_pages), (unsigned long long)report.pages_used);
+	CHECK(load_acquire(&r->head->pool.used_pages) == report.pages_used,
+		"the count is right again: %llu, %llu",
+		(unsigned long long)load_acquire(&r->head->pool.used_pages),
+		(unsigned long long)report.pages_used);
 }
 
 static void check_sees_a_lost_directory(void)
@@ -193,11 +206,13 @@ static void check_sees_slots_that_point_at_nothing(void)
 
 	for (uint64_t b = 0; b <= r->fixed.bucket_mask && planted < 20; b += 3)
 		if (!load_acquire(&r->directory[b].slots[7])) {
-			store_release(&r->directory[b].slots[7], 0x1230000000000000ull + r->fixed.max_entries + planted);
+			store_release(&r->directory[b].slots[7],
+				0x1230000000000000ull + r->fixed.max_entries + planted);
 			planted++;
 		}
 	EXPECT(0, check_pool(dev, "pool", 0, &report)); /* they harm nobody */
-	CHECK(report.index_stale == planted, "%llu of %u", (unsigned long long)report.index_stale, planted);
+	CHECK(report.index_stale == planted, "%llu of %u", (unsigned long long)report.index_stale,
+		planted);
 	repair(0);
 	EXPECT(0, check_pool(dev, "pool", 0, &report));
 	CHECK(report.index_stale == 0, "gone");
@@ -210,8 +225,12 @@ static void an_entry_that_lies_is_found_out(void)
 	struct speckv_key key = key_of(12);
 	struct block_ref found = found_of(12);
 
-	/* the entry claims another key: a look-up of either finds nothing that could be taken for the block */
-	store_release(&r->entries[found.entry].key[0], load_acquire(&r->entries[found.entry].key[0]) ^ 1);
+	/*
+	 * the entry claims another key: a look-up of either finds nothing that could be taken for
+	 * the block
+	 */
+	store_release(&r->entries[found.entry].key[0],
+		load_acquire(&r->entries[found.entry].key[0]) ^ 1);
 	EXPECT(-ENOENT, get_block(pool, &key, buffer, SMALL_BYTES));
 	CHECK(dirty(0).blocks_unindexed == 1, "unindexed");
 	repair(0);
@@ -230,7 +249,8 @@ static void a_shrink_over_a_leak_does_not_hang(void)
 	CHECK(page * r->page_bytes >= 6 * MIB, "a free page above the mark");
 	store_release(&r->page_map[page], lay_word(LAY_CONT, 2, 12345));
 	rc = speckv_pool_resize(dev, "pool", 6 * MIB, 0, NULL, NULL, NULL);
-	CHECK(rc == -EUCLEAN && strstr(speckv_strerror(test_ctx), "--repair"), "%d %s", rc, speckv_strerror(test_ctx));
+	CHECK(rc == -EUCLEAN && strstr(speckv_strerror(test_ctx), "--repair"), "%d %s", rc,
+		speckv_strerror(test_ctx));
 	repair(0);
 	EXPECT(0, speckv_pool_resize(dev, "pool", 6 * MIB, 0, NULL, NULL, NULL));
 	EXPECT(0, speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, NULL));

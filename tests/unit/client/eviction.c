@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* What a full pool lets go: the ends of chains before their beginnings, the least recently used first, whatever the clock says. */
+/*
+ * What a full pool lets go: the ends of chains before their beginnings, the least recently used
+ * first, whatever the clock says.
+ */
 #include <dlfcn.h>
 
 #include "client/admin/admin.h"
@@ -24,7 +27,8 @@ int clock_gettime(clockid_t id, struct timespec *t)
 	if (real(id, t) != 0)
 		return -1;
 	if (id == CLOCK_REALTIME || id == CLOCK_REALTIME_COARSE) {
-		ns = clock_1970 ? 5000000000ll : (int64_t)t->tv_sec * 1000000000 + t->tv_nsec + clock_shift;
+		ns = clock_1970 ? 5000000000ll
+				: (int64_t)t->tv_sec * 1000000000 + t->tv_nsec + clock_shift;
 		t->tv_sec = ns / 1000000000;
 		t->tv_nsec = ns % 1000000000;
 	}
@@ -32,7 +36,8 @@ int clock_gettime(clockid_t id, struct timespec *t)
 }
 
 /* Blocks first..first+n-1 as a chain behind `parent` (0: none). */
-static int put_chain(struct speckv_pool *pool, uint64_t parent, uint64_t first, unsigned int n, unsigned int batch)
+static int put_chain(struct speckv_pool *pool, uint64_t parent, uint64_t first, unsigned int n,
+	unsigned int batch)
 {
 	static struct speckv_request requests[256];
 	static uint8_t *bytes;
@@ -46,8 +51,11 @@ static int put_chain(struct speckv_pool *pool, uint64_t parent, uint64_t first, 
 		for (unsigned int j = 0; j < m; j++) {
 			uint64_t number = first + i + j, before = i + j ? number - 1 : parent;
 
-			requests[j] = (struct speckv_request){ .key = key_of(number), .buffer = bytes + j * SMALL_BYTES, .buffer_bytes = SMALL_BYTES };
-			(packed ? fill_numbers : fill_block)(&requests[j].key, requests[j].buffer, SMALL_BYTES);
+			requests[j] = (struct speckv_request){ .key = key_of(number),
+				.buffer = bytes + j * SMALL_BYTES,
+				.buffer_bytes = SMALL_BYTES };
+			(packed ? fill_numbers : fill_block)(&requests[j].key, requests[j].buffer,
+				SMALL_BYTES);
 			if (before) {
 				requests[j].parent = key_of(before);
 				requests[j].flags = SPECKV_REQUEST_HAS_PARENT;
@@ -93,21 +101,27 @@ static void end_pool(struct speckv_device *dev, struct speckv_pool *pool)
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
 }
 
-/* Twice the same chain, each block after the other or many at once: the second time its beginning is served. */
-static void a_chain_longer_than_its_pool_keeps_its_beginning(struct speckv_device *dev, const char *codec, unsigned int chain, unsigned int batch,
-							      unsigned int least)
+/*
+ * Twice the same chain, each block after the other or many at once: the second time its beginning
+ * is served.
+ */
+static void a_chain_longer_than_its_pool_keeps_its_beginning(struct speckv_device *dev,
+	const char *codec, unsigned int chain, unsigned int batch, unsigned int least)
 {
 	struct speckv_pool *pool = new_pool(dev, 4 * MIB, codec);
 	unsigned int served;
 
 	CHECK(put_chain(pool, 0, 1, chain, batch) == (int)chain, "stored");
 	served = prefix(pool, 1, chain);
-	CHECK(served >= least, "%s, %u at once: %u of %u blocks are served, %u at least", codec, batch, served, chain, least);
+	CHECK(served >= least, "%s, %u at once: %u of %u blocks are served, %u at least", codec,
+		batch, served, chain, least);
 	for (unsigned int i = 1; i <= served; i++)
 		EXPECT(1, speckv_touch(pool, &(struct speckv_key[]){ key_of(i) }[0], 1));
-	CHECK(put_chain(pool, served, served + 1, chain - served, batch) == (int)(chain - served), "stored again");
+	CHECK(put_chain(pool, served, served + 1, chain - served, batch) == (int)(chain - served),
+		"stored again");
 	served = prefix(pool, 1, chain);
-	CHECK(served >= least, "%s, %u at once, again: %u of %u blocks are served, %u at least", codec, batch, served, chain, least);
+	CHECK(served >= least, "%s, %u at once, again: %u of %u blocks are served, %u at least",
+		codec, batch, served, chain, least);
 	end_pool(dev, pool);
 }
 
@@ -120,13 +134,15 @@ static void sessions_keep_their_beginnings(struct speckv_device *dev)
 
 	for (unsigned int turn = 0; turn < TURNS; turn++, length += GROWTH)
 		for (uint64_t s = 1; s <= SESSIONS; s++)
-			put_chain(pool, length ? s * 1000 + length - 1 : 0, s * 1000 + length, GROWTH, 1);
+			put_chain(pool, length ? s * 1000 + length - 1 : 0, s * 1000 + length,
+				GROWTH, 1);
 	for (uint64_t s = 1; s <= SESSIONS; s++) {
 		reached += prefix(pool, s * 1000, length);
 		for (unsigned int i = 0; i < length; i++)
 			stored += there(pool, s * 1000 + i);
 	}
-	CHECK(stored > FITS - 10 && reached * 10 >= stored * 9, "%u blocks are stored, and a look-up by prefix reaches %u", stored, reached);
+	CHECK(stored > FITS - 10 && reached * 10 >= stored * 9,
+		"%u blocks are stored, and a look-up by prefix reaches %u", stored, reached);
 	end_pool(dev, pool);
 }
 
@@ -143,7 +159,8 @@ static void the_session_in_use_stays(struct speckv_device *dev)
 		for (unsigned int j = 0; j < LENGTH; j++)
 			EXPECT(0, get_number(pool, 1000 + j, buffer));
 	}
-	CHECK(prefix(pool, 1000, LENGTH) == LENGTH, "of the session in use %u of %u stayed", prefix(pool, 1000, LENGTH), LENGTH);
+	CHECK(prefix(pool, 1000, LENGTH) == LENGTH, "of the session in use %u of %u stayed",
+		prefix(pool, 1000, LENGTH), LENGTH);
 	CHECK(prefix(pool, 2000, LENGTH) < LENGTH, "of the other something went");
 	end_pool(dev, pool);
 }
@@ -169,11 +186,15 @@ static void what_no_prefix_reaches_goes_first(struct speckv_device *dev)
 	CHECK(prefix(pool, 1, FITS - 8) == old, "the chain was cut in the middle");
 	/* a put that names the parent again, when it is there, ends that */
 	put_chain(pool, 1, 5020, 1, 1);
-	CHECK(speckv_children(pool, &(struct speckv_key[]){ key_of(1) }[0], children, 8) == 2, "the block is not among the children of its parent");
+	CHECK(speckv_children(pool, &(struct speckv_key[]){ key_of(1) }[0], children, 8) == 2,
+		"the block is not among the children of its parent");
 	end_pool(dev, pool);
 }
 
-/* Where more room is wanted than an unreachable block takes, those beside it count with their own uses. */
+/*
+ * Where more room is wanted than an unreachable block takes, those beside it count with their own
+ * uses.
+ */
 static void what_lies_beside_an_unreachable_block_counts_as_used(struct speckv_device *dev)
 {
 	enum { LOST = FITS / 2, BESIDE = 10 };
@@ -185,7 +206,8 @@ static void what_lies_beside_an_unreachable_block_counts_as_used(struct speckv_d
 	struct block_ref found;
 	unsigned int hot = 0;
 
-	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &keep, NULL)); /* no room is left, and nothing gone */
+	/* no room is left, and nothing gone */
+	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &keep, NULL));
 	while (put_number(pool, n + 1, buffer) == 0)
 		n++;
 	CHECK(n >= FITS - 2 && index_find(r, &key, &found), "%llu blocks", (unsigned long long)n);
@@ -230,8 +252,12 @@ static void a_tenants_quota_takes_ends_first(struct speckv_device *dev)
 	end_pool(dev, a);
 }
 
-/* Cold blocks go and hot ones stay, while the time of day is set back, set forward, or begins in 1970. */
-static void no_clock_that_is_set_turns_the_order(struct speckv_device *dev, int64_t shift, bool from_1970, bool to_1970)
+/*
+ * Cold blocks go and hot ones stay, while the time of day is set back, set forward, or begins in
+ * 1970.
+ */
+static void no_clock_that_is_set_turns_the_order(struct speckv_device *dev, int64_t shift,
+	bool from_1970, bool to_1970)
 {
 	struct speckv_pool *pool;
 	unsigned int lost = 0, cold = 0, last;
@@ -256,7 +282,9 @@ static void no_clock_that_is_set_turns_the_order(struct speckv_device *dev, int6
 		cold += there(pool, i);
 	clock_shift = 0;
 	clock_1970 = false;
-	CHECK(lost == 0 && cold <= 3, "shift %lld: %u blocks in use were evicted, %u unused ones stayed", (long long)shift, lost, cold);
+	CHECK(lost == 0 && cold <= 3,
+		"shift %lld: %u blocks in use were evicted, %u unused ones stayed",
+		(long long)shift, lost, cold);
 	end_pool(dev, pool);
 }
 
@@ -269,8 +297,10 @@ int main(void)
 	dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	for (unsigned int batch = 1; batch <= 256; batch *= 16) {
 		a_chain_longer_than_its_pool_keeps_its_beginning(dev, "raw", 180, batch, FITS - 3);
-		a_chain_longer_than_its_pool_keeps_its_beginning(dev, "raw", 3 * FITS, batch, FITS - 3);
-		a_chain_longer_than_its_pool_keeps_its_beginning(dev, "int8-delta-rle", 1000, batch, 3 * FITS);
+		a_chain_longer_than_its_pool_keeps_its_beginning(dev, "raw", 3 * FITS, batch,
+			FITS - 3);
+		a_chain_longer_than_its_pool_keeps_its_beginning(dev, "int8-delta-rle", 1000, batch,
+			3 * FITS);
 	}
 	sessions_keep_their_beginnings(dev);
 	the_session_in_use_stays(dev);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * A medium that cannot be written: every flush of every operation fails once. The operation says so, what it was about is as it was, and it succeeds when
- * the medium is well again.
+ * A medium that cannot be written: every flush of every operation fails once. The operation says
+ * so, what it was about is as it was, and it succeeds when the medium is well again.
  */
 #include <sys/syscall.h>
 
@@ -12,8 +12,8 @@
 #define N 12
 
 static uint8_t *buffer;
-static int failing;      /* which flush from here on fails; 0: none */
-static bool for_long;    /* it and all after it */
+static int failing; /* which flush from here on fails; 0: none */
+static bool for_long; /* it and all after it */
 static unsigned int met; /* failures since they were asked for */
 
 static bool fails(void)
@@ -159,12 +159,16 @@ static void attaching(struct speckv_device *dev)
 
 static void settings(struct speckv_device *dev)
 {
-	struct speckv_pool_config config = { .quota_bytes = 1 * MIB, .tenant_quota_bytes = 1 * MIB, .eviction = SPECKV_EVICT_LRU };
+	struct speckv_pool_config config = {
+		.quota_bytes = 1 * MIB, .tenant_quota_bytes = 1 * MIB, .eviction = SPECKV_EVICT_LRU
+	};
 	struct speckv_pool_info before, after;
 
 	EXPECT(0, speckv_pool_info(dev, "pool", &before));
 	for (int n = 1; fail_at(n, true); n++) {
-		int rc = speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA | SPECKV_SET_TENANT_QUOTA | SPECKV_SET_EVICTION, &config, NULL);
+		int rc = speckv_pool_set(dev, "pool",
+			SPECKV_SET_QUOTA | SPECKV_SET_TENANT_QUOTA | SPECKV_SET_EVICTION, &config,
+			NULL);
 
 		if (!failed())
 			break;
@@ -174,13 +178,18 @@ static void settings(struct speckv_device *dev)
 		if (n > 1)
 			continue;
 		EXPECT(0, speckv_pool_info(dev, "pool", &after));
-		CHECK(memcmp(&before.config, &after.config, sizeof(before.config)) == 0, "settings changed");
+		CHECK(memcmp(&before.config, &after.config, sizeof(before.config)) == 0,
+			"settings changed");
 	}
 	config = before.config;
-	speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA | SPECKV_SET_TENANT_QUOTA | SPECKV_SET_EVICTION, &config, NULL);
+	speckv_pool_set(dev, "pool",
+		SPECKV_SET_QUOTA | SPECKV_SET_TENANT_QUOTA | SPECKV_SET_EVICTION, &config, NULL);
 }
 
-/* A manager that was killed leaves a record that lets the pool's file have another mode: settings that fail after it give it none. */
+/*
+ * A manager that was killed leaves a record that lets the pool's file have another mode: settings
+ * that fail after it give it none.
+ */
 static void settings_after_a_killed_manager(struct speckv_device *dev)
 {
 	struct speckv_pool_config config = { .quota_bytes = 1 * MIB };
@@ -199,7 +208,8 @@ static void settings_after_a_killed_manager(struct speckv_device *dev)
 		fail_at(n, false);
 		rc = speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA, &config, NULL);
 		refused += failed() && rc == -EIO;
-		CHECK(stat(before.path, &st) == 0 && (st.st_mode & 0777) == 0600, "flush %d: mode %o", n, st.st_mode & 0777);
+		CHECK(stat(before.path, &st) == 0 && (st.st_mode & 0777) == 0600,
+			"flush %d: mode %o", n, st.st_mode & 0777);
 		config.quota_bytes = config.quota_bytes == MIB ? 2 * MIB : MIB;
 	}
 	CHECK(refused >= 2, "%d refused", refused);
@@ -222,7 +232,9 @@ static void resizes(struct speckv_device *dev, uint64_t to, bool long_)
 		EXPECT(0, speckv_pool_info(dev, "pool", &after));
 		if (after.config.capacity_bytes == to) /* its size is stored; the table was not */
 			break;
-		CHECK(after.config.capacity_bytes == before.config.capacity_bytes && after.config.quota_bytes == before.config.quota_bytes, "size changed");
+		CHECK(after.config.capacity_bytes == before.config.capacity_bytes &&
+				after.config.quota_bytes == before.config.quota_bytes,
+			"size changed");
 		pool = attach_pool(dev, "pool", NULL);
 		for (uint64_t i = 0; i < N; i++)
 			EXPECT(0, get_number(pool, i, buffer));
@@ -256,7 +268,8 @@ static void making_and_removing(struct speckv_device *dev, enum media kind, bool
 	expect_sound(dev, "second", 0);
 	for (int n = 1; fail_at(n, long_); n++) {
 		rc = speckv_pool_destroy(dev, "second", NULL, NULL);
-		if (!failed() || !rc || (n > 1 && rc == -ENOENT)) /* finished by the next manager, this one */
+		/* finished by the next manager, this one */
+		if (!failed() || !rc || (n > 1 && rc == -ENOENT))
 			break;
 		EXPECT(-EIO, rc);
 		if (n == 1)
@@ -280,7 +293,8 @@ static void media_made(void)
 		if (!failed() || !rc)
 			break;
 		EXPECT(-EIO, rc);
-		CHECK(!dev && access(name + 5, F_OK) != 0, "a medium that could not be written is there");
+		CHECK(!dev && access(name + 5, F_OK) != 0,
+			"a medium that could not be written is there");
 		refused++;
 	}
 	CHECK(refused >= 3, "a medium is made durably: %d", refused);
@@ -299,7 +313,8 @@ static void one_medium(enum media kind, bool long_)
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	pool = attach_pool(dev, "pool", NULL);
 	for (uint64_t i = 0; i < N; i++) {
-		EXPECT(0, put_number(pool, i + 700, buffer)); /* below, so that a shrink has to move the others */
+		/* below, so that a shrink has to move the others */
+		EXPECT(0, put_number(pool, i + 700, buffer));
 		EXPECT(0, put_number(pool, i + 800, buffer));
 	}
 	for (uint64_t i = 0; i < N; i++)

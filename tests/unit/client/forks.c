@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* fork() while other threads are in the library: children end their parent's handles without a hang, a fault, or a loss to the parent. */
+/*
+ * fork() while other threads are in the library: children end their parent's handles without a
+ * hang, a fault, or a loss to the parent.
+ */
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -15,14 +18,19 @@ static struct speckv_pool *pool;
 static struct speckv_device *dev;
 static unsigned int rounds = 60;
 
-/* Every lock of a pool is held by one of these threads now and then: workers, staging, allocations, lanes of a card. */
+/*
+ * Every lock of a pool is held by one of these threads now and then: workers, staging, allocations,
+ * lanes of a card.
+ */
 static void *busy(void *arg)
 {
 	uint8_t *buffer = line_alloc(2 * SMALL_BYTES);
 	uint64_t n = (uintptr_t)arg;
 
 	while (!atomic_load(&stop)) {
-		struct speckv_request request = { .key = key_of(n % KEYS), .buffer = buffer, .buffer_bytes = SMALL_BYTES };
+		struct speckv_request request = {
+			.key = key_of(n % KEYS), .buffer = buffer, .buffer_bytes = SMALL_BYTES
+		};
 		struct speckv_mem *mem;
 		struct speckv_op *op;
 
@@ -39,8 +47,9 @@ static void *busy(void *arg)
 }
 
 /*
- * ThreadSanitizer's allocator takes spin locks that another thread may have held at fork() (DenseSlabAlloc::Drain, GCC 12): a child that frees
- * may wait for one for ever. There a child may end by its alarm; elsewhere none may.
+ * ThreadSanitizer's allocator takes spin locks that another thread may have held at fork()
+ * (DenseSlabAlloc::Drain, GCC 12): a child that frees may wait for one for ever. There a child may
+ * end by its alarm; elsewhere none may.
  */
 static int fork_outcome(pid_t pid)
 {
@@ -64,7 +73,9 @@ static void child_alarm(void) /* timers end at fork() */
 
 static void child(struct speckv_op *op, struct speckv_mem *mem, uint8_t *bytes, uint8_t *buffer)
 {
-	struct speckv_request request = { .key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES };
+	struct speckv_request request = {
+		.key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES
+	};
 	struct speckv_pool_info info;
 
 	child_alarm();
@@ -72,7 +83,8 @@ static void child(struct speckv_op *op, struct speckv_mem *mem, uint8_t *bytes, 
 	REFUSED(-EOWNERDEAD, "fork", speckv_op_wait(op, -1));
 	REFUSED(-EOWNERDEAD, "fork", speckv_get(pool, &request, 1));
 	REFUSED(-EOWNERDEAD, "fork", speckv_pool_info(dev, "pool", &info));
-	if (!test_on_card()) { /* there an allocation's bytes are the process's own until it is sealed */
+	if (!test_on_card()) {
+		/* there an allocation's bytes are the process's own until it is sealed */
 		CHECK(all_bytes(bytes, SMALL_BYTES, 0), "the parent's memory is not seen");
 		memset(bytes, 1, SMALL_BYTES);
 	}
@@ -86,7 +98,9 @@ static void child(struct speckv_op *op, struct speckv_mem *mem, uint8_t *bytes, 
 static void children_end_what_they_inherit(void)
 {
 	uint8_t *buffer = line_alloc(2 * SMALL_BYTES);
-	struct speckv_request request = { .key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES };
+	struct speckv_request request = {
+		.key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES
+	};
 	pthread_t threads[BUSY];
 
 	for (uintptr_t i = 0; i < BUSY; i++)
@@ -125,7 +139,10 @@ static bool mapped_within(const uint8_t *from, uint64_t bytes, const uint8_t *at
 	return at >= from && at < from + bytes;
 }
 
-/* Where the parent had its mappings, nothing of the child's own can lie that closing the handles would take away. */
+/*
+ * Where the parent had its mappings, nothing of the child's own can lie that closing the handles
+ * would take away.
+ */
 static void closing_takes_nothing_of_the_childs_own(void)
 {
 	enum { MAPS = 64, EACH = 1 << 20 };
@@ -140,8 +157,10 @@ static void closing_takes_nothing_of_the_childs_own(void)
 		uint8_t *own[MAPS];
 
 		for (int i = 0; i < MAPS; i++) {
-			own[i] = mmap(NULL, EACH, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-			CHECK(own[i] != MAP_FAILED && !mapped_within(base, bytes, own[i]), "the hole was taken");
+			own[i] = mmap(NULL, EACH, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			CHECK(own[i] != MAP_FAILED && !mapped_within(base, bytes, own[i]),
+				"the hole was taken");
 			memset(own[i], i, EACH);
 		}
 		speckv_pool_close(pool);
@@ -239,7 +258,10 @@ static void *opens_and_closes(void *arg)
 	return NULL;
 }
 
-/* A child that is forked while others open and close pools has none of the descriptors that locks are held through: they would outlive the parent. */
+/*
+ * A child that is forked while others open and close pools has none of the descriptors that locks
+ * are held through: they would outlive the parent.
+ */
 static void no_child_inherits_locks(void)
 {
 	unsigned int inherited = 0;
@@ -252,7 +274,11 @@ static void no_child_inherits_locks(void)
 		pid_t pid = fork();
 
 		CHECK(pid >= 0, "fork");
-		if (!pid) { /* nothing but system calls: the other thread may have held any lock of the C library's */
+		if (!pid) {
+			/*
+			 * nothing but system calls: the other thread may have held any lock of the
+			 * C library's
+			 */
 			child_alarm();
 			for (int fd = 3; fd < 256; fd++) {
 				char path[32], target[300];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the client's tests share: checks that say what failed, a private runtime folder that goes away, an alarm against hangs,
- * child processes, the three kinds of media, and blocks whose bytes follow from their keys.
+ * What the client's tests share: checks that say what failed, a private runtime folder that goes
+ * away, an alarm against hangs, child processes, the three kinds of media, and blocks whose bytes
+ * follow from their keys.
  */
 #ifndef TEST_CLIENT_HARNESS_H
 #define TEST_CLIENT_HARNESS_H
@@ -26,29 +27,35 @@
 
 #define MIB (1ull << 20)
 
-/* _exit: in a child the parent's clean-up is not ours, and a sanitizer's leak report would hide the message. */
-#define CHECK(condition, ...)                                                                              \
-	do {                                                                                               \
-		if (!(condition)) {                                                                        \
-			fprintf(stderr, "%s:%d: [%d] %s: ", __FILE__, __LINE__, (int)getpid(), #condition); \
-			fprintf(stderr, " " __VA_ARGS__);                                                  \
-			fputc('\n', stderr);                                                               \
-			test_failed();                                                                     \
-		}                                                                                          \
+/*
+ * _exit: in a child the parent's clean-up is not ours, and a sanitizer's leak report would hide the
+ * message.
+ */
+#define CHECK(condition, ...)                                                                  \
+	do {                                                                                   \
+		if (!(condition)) {                                                            \
+			fprintf(stderr, "%s:%d: [%d] %s: ", __FILE__, __LINE__, (int)getpid(), \
+				#condition);                                                   \
+			fprintf(stderr, " " __VA_ARGS__);                                      \
+			fputc('\n', stderr);                                                   \
+			test_failed();                                                         \
+		}                                                                              \
 	} while (0)
 
 /* A call that must return exactly this; the library's text goes with a surprise. */
-#define EXPECT(expected, call)                                                                                    \
-	do {                                                                                                      \
-		long long got_ = (call), want_ = (expected);                                                      \
-		CHECK(got_ == want_, "%s is %lld, not %lld (%s)", #call, got_, want_, speckv_strerror(test_ctx)); \
+#define EXPECT(expected, call)                                                        \
+	do {                                                                          \
+		long long got_ = (call), want_ = (expected);                          \
+		CHECK(got_ == want_, "%s is %lld, not %lld (%s)", #call, got_, want_, \
+			speckv_strerror(test_ctx));                                   \
 	} while (0)
 
 /* A call that must fail so, with a text that says `part`. */
-#define REFUSED(expected, part, call)                                                                        \
-	do {                                                                                                 \
-		EXPECT(expected, call);                                                                      \
-		CHECK(strstr(speckv_strerror(test_ctx), part), "'%s' lacks '%s'", speckv_strerror(test_ctx), part); \
+#define REFUSED(expected, part, call)                                             \
+	do {                                                                      \
+		EXPECT(expected, call);                                           \
+		CHECK(strstr(speckv_strerror(test_ctx), part), "'%s' lacks '%s'", \
+			speckv_strerror(test_ctx), part);                         \
 	} while (0)
 
 static inline bool sanitized(void)
@@ -66,8 +73,10 @@ static struct speckv_ctx *test_ctx;
 static char test_dir[256];
 static pid_t test_main_pid, test_card_pid;
 
-/* The device that a test runs on unless it is about one kind of medium: memory of this machine, or, where SPECKV_TEST_EMULATOR names
- * speckv-emu, an emulated card that was started for it. */
+/*
+ * The device that a test runs on unless it is about one kind of medium: memory of this machine, or,
+ * where SPECKV_TEST_EMULATOR names speckv-emu, an emulated card that was started for it.
+ */
 static inline bool test_on_card(void)
 {
 	return getenv("SPECKV_TEST_EMULATOR") != NULL;
@@ -107,7 +116,8 @@ static inline void test_card_start(void)
 		_exit(127);
 	}
 	close(ready[1]);
-	CHECK(read(ready[0], line, sizeof(line)) > 0 && strncmp(line, "ready", 5) == 0, "the emulator did not start");
+	CHECK(read(ready[0], line, sizeof(line)) > 0 && strncmp(line, "ready", 5) == 0,
+		"the emulator did not start");
 	close(ready[0]);
 }
 
@@ -131,8 +141,10 @@ static inline void test_card_report(void)
 
 	if (test_card_pid <= 0)
 		return;
-	if (getpid() == test_main_pid && waitpid(test_card_pid, &status, WNOHANG) == test_card_pid) {
-		fprintf(stderr, "the card's process ended: %s %d\n", WIFSIGNALED(status) ? "signal" : "exit status",
+	if (getpid() == test_main_pid &&
+		waitpid(test_card_pid, &status, WNOHANG) == test_card_pid) {
+		fprintf(stderr, "the card's process ended: %s %d\n",
+			WIFSIGNALED(status) ? "signal" : "exit status",
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 		test_card_pid = 0;
 		return;
@@ -202,7 +214,7 @@ static inline void test_end(void)
 	test_card_stop(SIGKILL);
 }
 
-/* ---- chance: seeded, so that a failure can be run again ------------------------------------------------------------- */
+/* ---- chance: seeded, so that a failure can be run again ------------------------------------- */
 
 static inline uint64_t chance(uint64_t *state)
 {
@@ -228,10 +240,11 @@ static inline uint64_t now_nanoseconds(void)
 
 static inline void sleep_us(long us)
 {
-	nanosleep(&(struct timespec){ .tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000 }, NULL);
+	nanosleep(&(struct timespec){ .tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000 },
+		NULL);
 }
 
-/* ---- keys and the bytes that go with them --------------------------------------------------------------------------- */
+/* ---- keys and the bytes that go with them --------------------------------------------------- */
 
 static inline struct speckv_key key_of(uint64_t n)
 {
@@ -257,7 +270,10 @@ static inline void fill_block(const struct speckv_key *key, void *buffer, uint64
 	}
 }
 
-/* bf16 numbers, finite, that a delta codec packs more or less well: runs whose length follows from the key. */
+/*
+ * bf16 numbers, finite, that a delta codec packs more or less well: runs whose length follows from
+ * the key.
+ */
 static inline void fill_numbers(const struct speckv_key *key, void *buffer, uint64_t bytes)
 {
 	uint64_t state, run = key->bytes[9] % 24;
@@ -266,7 +282,8 @@ static inline void fill_numbers(const struct speckv_key *key, void *buffer, uint
 	memcpy(&state, key->bytes, 8);
 	for (uint64_t i = 0; i + 1 < bytes; i += 2) {
 		if (below(&state, run + 1) == 0)
-			value = (uint16_t)((chance(&state) & 0x8000) | (0x3f00 + (chance(&state) & 0xff)));
+			value = (uint16_t)((chance(&state) & 0x8000) |
+				(0x3f00 + (chance(&state) & 0xff)));
 		memcpy((uint8_t *)buffer + i, &value, 2);
 	}
 }
@@ -289,15 +306,20 @@ static inline bool all_bytes(const void *buffer, uint64_t bytes, uint8_t value)
 	return true;
 }
 
-/* ---- devices and pools ---------------------------------------------------------------------------------------------- */
+/* ---- devices and pools ---------------------------------------------------------------------- */
 
 /* 16 KiB of raw bf16. */
-static const struct speckv_geometry small_shape = { .layers = 2, .kv_heads = 1, .head_dim = 64, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 };
+static const struct speckv_geometry small_shape = {
+	.layers = 2, .kv_heads = 1, .head_dim = 64, .tokens = 64, .dtype = SPECKV_DTYPE_BF16
+};
 #define SMALL_BYTES (2ull * 2 * 64 * 64 * 2)
 
 static inline struct speckv_pool_config small_pool(const char *name, uint64_t capacity)
 {
-	struct speckv_pool_config config = { .capacity_bytes = capacity, .geometry = small_shape, .uid = (uint32_t)-1, .gid = (uint32_t)-1 };
+	struct speckv_pool_config config = { .capacity_bytes = capacity,
+		.geometry = small_shape,
+		.uid = (uint32_t)-1,
+		.gid = (uint32_t)-1 };
 
 	snprintf(config.name, sizeof(config.name), "%s", name);
 	return config;
@@ -311,7 +333,8 @@ static inline struct speckv_device *open_device(const char *name, unsigned int f
 	return dev;
 }
 
-static inline struct speckv_pool *attach_pool(struct speckv_device *dev, const char *name, const char *tenant)
+static inline struct speckv_pool *attach_pool(struct speckv_device *dev, const char *name,
+	const char *tenant)
 {
 	struct speckv_attach attach = { .tenant = tenant };
 	struct speckv_pool *pool = NULL;
@@ -353,7 +376,8 @@ static inline void remove_device(const char *name)
 }
 
 /* One block in, one block out; the status. */
-static inline int put_block(struct speckv_pool *pool, const struct speckv_key *key, void *buffer, uint64_t bytes)
+static inline int put_block(struct speckv_pool *pool, const struct speckv_key *key, void *buffer,
+	uint64_t bytes)
 {
 	struct speckv_request request = { .key = *key, .buffer = buffer, .buffer_bytes = bytes };
 	int done = speckv_put(pool, &request, 1);
@@ -362,7 +386,8 @@ static inline int put_block(struct speckv_pool *pool, const struct speckv_key *k
 	return done < 0 ? done : request.status;
 }
 
-static inline int get_block(struct speckv_pool *pool, const struct speckv_key *key, void *buffer, uint64_t bytes)
+static inline int get_block(struct speckv_pool *pool, const struct speckv_key *key, void *buffer,
+	uint64_t bytes)
 {
 	struct speckv_request request = { .key = *key, .buffer = buffer, .buffer_bytes = bytes };
 	int done = speckv_get(pool, &request, 1);
@@ -390,34 +415,44 @@ static inline int get_number(struct speckv_pool *pool, uint64_t n, uint8_t *buff
 
 	if (rc == 0) {
 		fill_block(&key, buffer + bytes, bytes);
-		CHECK(memcmp(buffer, buffer + bytes, bytes) == 0, "block %llu has wrong bytes", (unsigned long long)n);
+		CHECK(memcmp(buffer, buffer + bytes, bytes) == 0, "block %llu has wrong bytes",
+			(unsigned long long)n);
 	}
 	return rc;
 }
 
-static inline int check_pool(struct speckv_device *dev, const char *name, unsigned int flags, struct speckv_check_report *report)
+static inline int check_pool(struct speckv_device *dev, const char *name, unsigned int flags,
+	struct speckv_check_report *report)
 {
 	return speckv_pool_check(dev, name, flags, NULL, NULL, report);
 }
 
-/* The pool is sound, every page is accounted for, and it holds this many blocks (-1: any number). */
+/*
+ * The pool is sound, every page is accounted for, and it holds this many blocks (-1: any number).
+ */
 static inline void expect_sound(struct speckv_device *dev, const char *name, int64_t blocks)
 {
 	struct speckv_check_report r;
 	struct speckv_pool_info info;
 
 	EXPECT(0, check_pool(dev, name, SPECKV_CHECK_DEEP, &r));
-	CHECK(!r.pages_leaked && !r.blocks_bad && !r.blocks_unindexed && !r.clients_dead, "leaked %llu bad %llu unindexed %llu dead %llu",
-	      (unsigned long long)r.pages_leaked, (unsigned long long)r.blocks_bad, (unsigned long long)r.blocks_unindexed, (unsigned long long)r.clients_dead);
-	CHECK(r.pages == r.pages_free + r.pages_used + r.pages_allocated, "%llu pages, %llu free, %llu used, %llu allocated", (unsigned long long)r.pages,
-	      (unsigned long long)r.pages_free, (unsigned long long)r.pages_used, (unsigned long long)r.pages_allocated);
+	CHECK(!r.pages_leaked && !r.blocks_bad && !r.blocks_unindexed && !r.clients_dead,
+		"leaked %llu bad %llu unindexed %llu dead %llu", (unsigned long long)r.pages_leaked,
+		(unsigned long long)r.blocks_bad, (unsigned long long)r.blocks_unindexed,
+		(unsigned long long)r.clients_dead);
+	CHECK(r.pages == r.pages_free + r.pages_used + r.pages_allocated,
+		"%llu pages, %llu free, %llu used, %llu allocated", (unsigned long long)r.pages,
+		(unsigned long long)r.pages_free, (unsigned long long)r.pages_used,
+		(unsigned long long)r.pages_allocated);
 	CHECK(r.blocks == r.blocks_verified, "verified");
-	CHECK(blocks < 0 || (uint64_t)blocks == r.blocks, "%lld blocks wanted, %llu there", (long long)blocks, (unsigned long long)r.blocks);
+	CHECK(blocks < 0 || (uint64_t)blocks == r.blocks, "%lld blocks wanted, %llu there",
+		(long long)blocks, (unsigned long long)r.blocks);
 	EXPECT(0, speckv_pool_info(dev, name, &info));
-	CHECK(info.used_bytes == (r.pages_used + r.pages_allocated) * info.config.page_bytes, "used");
+	CHECK(info.used_bytes == (r.pages_used + r.pages_allocated) * info.config.page_bytes,
+		"used");
 }
 
-/* ---- processes ------------------------------------------------------------------------------------------------------ */
+/* ---- processes ------------------------------------------------------------------------------ */
 
 /* A child that has no handle of its parent's; what it returns is its exit status. */
 static inline pid_t spawn(int (*body)(void *arg), void *arg)

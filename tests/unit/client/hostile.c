@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Another process that may write the medium scribbles over its tables and data while this one uses it: calls fail or miss, but
- * none crashes, hangs, or yields wrong bytes. hostile ROUNDS [SEED]
+ * Another process that may write the medium scribbles over its tables and data while this one uses
+ * it: calls fail or miss, but none crashes, hangs, or yields wrong bytes. hostile ROUNDS [SEED]
  */
 #include "client/admin/admin.h"
 
@@ -35,7 +35,9 @@ static uint8_t *map_file(const char *path, uint64_t *bytes)
 	return at;
 }
 
-/* What lies in a medium, part by part, so that the small parts are hit as often as the large ones. */
+/*
+ * What lies in a medium, part by part, so that the small parts are hit as often as the large ones.
+ */
 static unsigned int targets(struct target list[24])
 {
 	char path[700], base[400];
@@ -46,7 +48,8 @@ static unsigned int targets(struct target list[24])
 	struct lay_pool fixed;
 	unsigned int n = 0;
 
-	snprintf(base, sizeof(base), "%s%s", medium == MEDIUM_DRAM ? test_dir : device_name + 5, medium == MEDIUM_DRAM ? "/DRAM" : "");
+	snprintf(base, sizeof(base), "%s%s", medium == MEDIUM_DRAM ? test_dir : device_name + 5,
+		medium == MEDIUM_DRAM ? "/DRAM" : "");
 	table = map_file(base, &bytes);
 	dev = (struct lay_device *)table;
 	if (medium == MEDIUM_FIXED) {
@@ -64,17 +67,21 @@ static unsigned int targets(struct target list[24])
 	TARGET(dev->pools, sizeof(dev->pools));
 	TARGET(dev->events, sizeof(dev->events));
 	TARGET(&head->pool, offsetof(struct lay_pool, data_pages));
-	TARGET(&head->pool.data_pages, offsetof(struct lay_pool, next_run_generation) - offsetof(struct lay_pool, data_pages));
+	TARGET(&head->pool.data_pages,
+		offsetof(struct lay_pool, next_run_generation) -
+			offsetof(struct lay_pool, data_pages));
 	TARGET(&head->pool.next_run_generation, 64);
 	TARGET(head->clients, sizeof(head->clients));
 	TARGET(head->tenants, sizeof(head->tenants));
 	TARGET(&head->stats, sizeof(head->stats));
 	TARGET(head->events, sizeof(head->events));
 	TARGET(head->hints, sizeof(head->hints));
-	TARGET(region + fixed.directory_offset, (fixed.bucket_mask + 1) * sizeof(struct lay_bucket));
+	TARGET(region + fixed.directory_offset,
+		(fixed.bucket_mask + 1) * sizeof(struct lay_bucket));
 	TARGET(region + fixed.page_map_offset, fixed.data_pages * 8);
 	TARGET(region + fixed.page_map_offset, fixed.max_pages * 8);
-	TARGET(region + fixed.entry_offset, fixed.data_pages / fixed.min_run * sizeof(struct lay_entry));
+	TARGET(region + fixed.entry_offset,
+		fixed.data_pages / fixed.min_run * sizeof(struct lay_entry));
 	TARGET(region + fixed.data_offset, fixed.data_pages * fixed.page_bytes);
 	return n;
 }
@@ -102,7 +109,8 @@ static uint64_t bad_word(uint64_t old, uint64_t *random, const struct target *t)
 		memcpy(&other, t->at + below(random, t->bytes / 8) * 8, 8);
 		return other;
 	default: /* both halves wrong in their own way */
-		return (chance(random) >> (32 + below(random, 32))) << 32 | (uint32_t)(old ^ 1u << below(random, 32));
+		return (chance(random) >> (32 + below(random, 32))) << 32 |
+			(uint32_t)(old ^ 1u << below(random, 32));
 	}
 }
 
@@ -110,7 +118,8 @@ static int vandal(void *arg)
 {
 	uint64_t random = seed * 31 + round_number;
 	struct target list[24];
-	unsigned int n = targets(list), only = below(&random, 2) ? (unsigned int)below(&random, n) : n;
+	unsigned int n = targets(list),
+		     only = below(&random, 2) ? (unsigned int)below(&random, n) : n;
 
 	for (;;) {
 		struct target *t = &list[only < n ? only : below(&random, n)];
@@ -130,7 +139,9 @@ static int vandal(void *arg)
 
 static int any_event(const struct speckv_event *event, void *arg)
 {
-	CHECK(memchr(event->text, 0, sizeof(event->text)) && memchr(event->pool, 0, sizeof(event->pool)), "a text without an end");
+	CHECK(memchr(event->text, 0, sizeof(event->text)) &&
+			memchr(event->pool, 0, sizeof(event->pool)),
+		"a text without an end");
 	return 0;
 }
 
@@ -164,7 +175,8 @@ static void administer(struct speckv_device *dev, uint64_t *random, uint8_t *buf
 
 	switch (below(random, 12)) {
 	case 0:
-		rc = speckv_pool_check(dev, "victim", (unsigned int)below(random, 4), NULL, NULL, &report);
+		rc = speckv_pool_check(dev, "victim", (unsigned int)below(random, 4), NULL, NULL,
+			&report);
 		break;
 	case 1:
 		rc = speckv_pool_info(dev, "victim", &info);
@@ -174,12 +186,14 @@ static void administer(struct speckv_device *dev, uint64_t *random, uint8_t *buf
 		break;
 	case 3:
 		if (below(random, 4) == 0)
-			rc = speckv_pool_resize(dev, "victim", 2 * MIB * (1 + below(random, 4)), (unsigned int)below(random, 4), NULL, NULL, NULL);
+			rc = speckv_pool_resize(dev, "victim", 2 * MIB * (1 + below(random, 4)),
+				(unsigned int)below(random, 4), NULL, NULL, NULL);
 		break;
 	case 4:
 		rc = speckv_pool_open(dev, "victim", NULL, &pool);
 		if (!rc) {
-			for (uint64_t i = 0; i < 10 && speckv_pool_block_bytes(pool) == SMALL_BYTES; i++)
+			for (uint64_t i = 0; i < 10 && speckv_pool_block_bytes(pool) == SMALL_BYTES;
+				i++)
 				get_number(pool, i, buffer);
 			speckv_pool_close(pool);
 		}
@@ -191,7 +205,8 @@ static void administer(struct speckv_device *dev, uint64_t *random, uint8_t *buf
 		rc = speckv_pool_clients(dev, "victim", any_client, NULL);
 		break;
 	case 7:
-		rc = speckv_events(dev, below(random, 2) ? "victim" : NULL, chance(random) >> below(random, 64), any_event, NULL);
+		rc = speckv_events(dev, below(random, 2) ? "victim" : NULL,
+			chance(random) >> below(random, 64), any_event, NULL);
 		break;
 	case 8:
 		rc = speckv_device_info(dev, &device_info);
@@ -245,8 +260,11 @@ static void use(struct speckv_pool *pool, uint64_t *random, uint8_t *buffer)
 		CHECK(rc <= 8, "%d", rc);
 		break;
 	case 5: {
-		struct speckv_request request = { .key = key, .parent = key_of(below(random, KEYS)), .flags = SPECKV_REQUEST_HAS_PARENT, .buffer = buffer,
-						  .buffer_bytes = SMALL_BYTES };
+		struct speckv_request request = { .key = key,
+			.parent = key_of(below(random, KEYS)),
+			.flags = SPECKV_REQUEST_HAS_PARENT,
+			.buffer = buffer,
+			.buffer_bytes = SMALL_BYTES };
 
 		fill_block(&key, buffer, SMALL_BYTES);
 		rc = speckv_put(pool, &request, 1);
@@ -264,7 +282,8 @@ static void use(struct speckv_pool *pool, uint64_t *random, uint8_t *buffer)
 		break;
 	}
 	default:
-		rc = get_number(pool, n, buffer); /* a hit has the right bytes, or the test ends there */
+		/* a hit has the right bytes, or the test ends there */
+		rc = get_number(pool, n, buffer);
 		hits += rc == 0;
 		misses += rc != 0;
 	}
@@ -312,7 +331,8 @@ int main(int argc, char **argv)
 	buffer = line_alloc(2 * SMALL_BYTES);
 	for (round_number = 0; round_number < rounds; round_number++)
 		one_round(buffer);
-	fprintf(stderr, "%u rounds: %llu hits, all right, %llu misses, %llu calls refused\n", rounds, (unsigned long long)hits, (unsigned long long)misses,
+	fprintf(stderr, "%u rounds: %llu hits, all right, %llu misses, %llu calls refused\n",
+		rounds, (unsigned long long)hits, (unsigned long long)misses,
 		(unsigned long long)refused);
 	CHECK(hits && misses && refused, "it hurt, and something still worked");
 	free(buffer);

@@ -87,12 +87,16 @@ static void a_table_that_was_exchanged_is_not_this_one(void)
 	remove_device("host:DRAM");
 }
 
-/* A reader holds no slot: its pool can be destroyed, and the next one take its place in the medium. */
+/*
+ * A reader holds no slot: its pool can be destroyed, and the next one take its place in the medium.
+ */
 static void a_pool_that_was_destroyed_is_not_the_next_one(enum media kind)
 {
 	struct speckv_attach reader = { .flags = SPECKV_ATTACH_READ_ONLY };
 	struct speckv_pool_config config = small_pool("chat", 4 * MIB);
-	struct speckv_request request = { .key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES };
+	struct speckv_request request = {
+		.key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES
+	};
 	struct speckv_key key = key_of(1);
 	struct speckv_device *dev;
 	struct speckv_pool *old, *pool;
@@ -131,7 +135,10 @@ static void a_pool_that_was_destroyed_is_not_the_next_one(enum media kind)
 	}
 }
 
-/* A file that a second table would put in the place of the first one's: refused, and the first one's stays. */
+/*
+ * A file that a second table would put in the place of the first one's: refused, and the first
+ * one's stays.
+ */
 static void a_pool_of_another_record_is_not_removed(void)
 {
 	struct speckv_device *dev;
@@ -146,8 +153,10 @@ static void a_pool_of_another_record_is_not_removed(void)
 	pool = attach_pool(dev, "one", "a");
 	EXPECT(0, put_number(pool, 1, buffer));
 	speckv_pool_close(pool);
-	CHECK(unlink(two.path) == 0 && rename(one.path, two.path) == 0, "one lies under two's name");
-	REFUSED(-EEXIST, "is not the file of pool two", speckv_pool_destroy(dev, "two", NULL, NULL));
+	CHECK(unlink(two.path) == 0 && rename(one.path, two.path) == 0,
+		"one lies under two's name");
+	REFUSED(-EEXIST, "is not the file of pool two",
+		speckv_pool_destroy(dev, "two", NULL, NULL));
 	CHECK(rename(two.path, one.path) == 0, "it stayed");
 	pool = attach_pool(dev, "one", "a");
 	EXPECT(0, get_number(pool, 1, buffer));

@@ -12,8 +12,16 @@ static struct speckv_key derive(const struct speckv_key_spec *spec, const void *
 
 int main(void)
 {
-	static const struct speckv_key_spec base = { .geometry = { .layers = 2, .kv_heads = 1, .head_dim = 64, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 },
-						     .rope = "llama3", .scales = "", .parallel_size = 1, .tenant_secret = "s", .cache_salt = "t" };
+	static const struct speckv_key_spec base = { .geometry = { .layers = 2,
+							     .kv_heads = 1,
+							     .head_dim = 64,
+							     .tokens = 64,
+							     .dtype = SPECKV_DTYPE_BF16 },
+		.rope = "llama3",
+		.scales = "",
+		.parallel_size = 1,
+		.tenant_secret = "s",
+		.cache_salt = "t" };
 	const uint8_t hash[32] = { 1, 2, 3 };
 	struct speckv_key seen[64], key, again;
 	struct speckv_key_spec spec;
@@ -24,11 +32,11 @@ int main(void)
 	again = derive(&base, hash, 32);
 	CHECK(memcmp(&seen[0], &again, 32) == 0, "the same again");
 
-#define VARIANT(...)                                     \
-	do {                                             \
-		spec = base;                             \
-		__VA_ARGS__;                             \
-		seen[n++] = derive(&spec, hash, 32);     \
+#define VARIANT(...)                                 \
+	do {                                         \
+		spec = base;                         \
+		__VA_ARGS__;                         \
+		seen[n++] = derive(&spec, hash, 32); \
 	} while (0)
 	VARIANT(spec.model_digest[31] = 1);
 	VARIANT(spec.geometry.layers = 3);
@@ -60,7 +68,8 @@ int main(void)
 	spec.scales = NULL; /* none is empty */
 	key = derive(&spec, hash, 32);
 	CHECK(memcmp(&key, &seen[0], 32) == 0, "NULL is empty");
-	EXPECT(-EPERM, speckv_key_derive(&base, hash, 15, &key)); /* a short hash may collide, and would show one tenant another's KV */
+	/* a short hash may collide, and would show one tenant another's KV */
+	EXPECT(-EPERM, speckv_key_derive(&base, hash, 15, &key));
 	EXPECT(-EPERM, speckv_key_derive(&base, hash, 8, &key));
 	spec = base;
 	spec.flags = 1;

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A manager is killed before each system call that it makes, in every operation it has: clients go on within a bounded number of calls. */
+/*
+ * A manager is killed before each system call that it makes, in every operation it has: clients go
+ * on within a bounded number of calls.
+ */
 #include <sys/ptrace.h>
 
 #include "client/admin/admin.h"
@@ -7,7 +10,8 @@
 #include "harness.h"
 
 #define BLOCKS 40
-#define BOUND 1000 /* calls, a millisecond apart, after which what a dead manager left must not be met any more */
+/* calls, a millisecond apart, after which what a dead manager left must not be met any more */
+#define BOUND 1000
 
 static uint8_t *buffer;
 static char medium[300];
@@ -41,7 +45,10 @@ static int shrink_hard(struct speckv_device *dev)
 
 static int set(struct speckv_device *dev)
 {
-	struct speckv_pool_config config = { .uid = (uint32_t)-1, .gid = (uint32_t)-1, .quota_bytes = 3 * MIB, .eviction = SPECKV_EVICT_NONE };
+	struct speckv_pool_config config = { .uid = (uint32_t)-1,
+		.gid = (uint32_t)-1,
+		.quota_bytes = 3 * MIB,
+		.eviction = SPECKV_EVICT_NONE };
 
 	return speckv_pool_set(dev, "pool", SPECKV_SET_QUOTA | SPECKV_SET_EVICTION, &config, NULL);
 }
@@ -76,18 +83,27 @@ static int close_all(struct speckv_device *dev)
 }
 
 enum { KEEPS = 1, LOSES = 2, ENDS = 4 }; /* its blocks; blocks, some; the pool, perhaps */
-enum { GIVEN = 8, UNLOCKED = 16, ROOT = 32 }; /* begins with a pool of a user, or one whose file of locks is gone; is about owners: every call counts */
+/*
+ * begins with a pool of a user, or one whose file of locks is gone; is about owners: every call
+ * counts
+ */
+enum { GIVEN = 8, UNLOCKED = 16, ROOT = 32 };
 static const struct operation {
 	const char *name;
 	int (*run)(struct speckv_device *dev);
 	uint64_t blocks; /* in the pool before */
 	unsigned int leaves;
 } operations[] = {
-	{ "create", create, BLOCKS, KEEPS },	  { "destroy", destroy, BLOCKS, ENDS },
-	{ "grow", grow, BLOCKS, KEEPS },	  { "shrink", shrink, BLOCKS, KEEPS },
-	{ "shrink and evict", shrink_hard, 200, LOSES }, { "set", set, BLOCKS, KEEPS },
-	{ "close", close_all, BLOCKS, ENDS },		  { "give", give, BLOCKS, KEEPS | ROOT },
-	{ "take back", take_back, BLOCKS, KEEPS | GIVEN | ROOT }, { "repair", repair, BLOCKS, KEEPS | GIVEN | UNLOCKED | ROOT },
+	{ "create", create, BLOCKS, KEEPS },
+	{ "destroy", destroy, BLOCKS, ENDS },
+	{ "grow", grow, BLOCKS, KEEPS },
+	{ "shrink", shrink, BLOCKS, KEEPS },
+	{ "shrink and evict", shrink_hard, 200, LOSES },
+	{ "set", set, BLOCKS, KEEPS },
+	{ "close", close_all, BLOCKS, ENDS },
+	{ "give", give, BLOCKS, KEEPS | ROOT },
+	{ "take back", take_back, BLOCKS, KEEPS | GIVEN | ROOT },
+	{ "repair", repair, BLOCKS, KEEPS | GIVEN | UNLOCKED | ROOT },
 };
 
 static const struct operation *operation;
@@ -116,9 +132,13 @@ static bool killed_before(unsigned int number)
 		exit(77);
 	}
 	CHECK(WIFSTOPPED(status), "status %#x", status);
-	CHECK(ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD) == 0, "ptrace");
-	for (unsigned int stops = 0; stops < 2 * number + 1; stops++) { /* at entry and at exit of each */
-		CHECK(ptrace(PTRACE_SYSCALL, pid, NULL, NULL) == 0 && waitpid(pid, &status, 0) == pid, "ptrace");
+	CHECK(ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD) == 0,
+		"ptrace");
+	for (unsigned int stops = 0; stops < 2 * number + 1; stops++) {
+		/* at entry and at exit of each */
+		CHECK(ptrace(PTRACE_SYSCALL, pid, NULL, NULL) == 0 &&
+				waitpid(pid, &status, 0) == pid,
+			"ptrace");
 		if (WIFEXITED(status)) {
 			CHECK(WEXITSTATUS(status) == 0, "%s failed", operation->name);
 			return false;
@@ -164,10 +184,14 @@ static bool owned(const char *path, uint32_t uid, mode_t mode)
 {
 	struct stat st;
 
-	return stat(path, &st) == 0 && st.st_uid == uid && st.st_gid == uid && (st.st_mode & 07777) == mode;
+	return stat(path, &st) == 0 && st.st_uid == uid && st.st_gid == uid &&
+		(st.st_mode & 07777) == mode;
 }
 
-/* Root reads the pool whatever the owner is by now, and the same call again has file, locks and record agree. */
+/*
+ * Root reads the pool whatever the owner is by now, and the same call again has file, locks and
+ * record agree.
+ */
 static void owner_is_settled(struct speckv_device *dev, unsigned int at)
 {
 	uint32_t uid = operation->run == take_back ? 0 : USER;
@@ -180,11 +204,14 @@ static void owner_is_settled(struct speckv_device *dev, unsigned int at)
 	if (!(operation->leaves & UNLOCKED))
 		speckv_pool_close(attach_pool(dev, "pool", "a"));
 	rc = operation->run(dev);
-	CHECK(rc == 0 || rc == -EALREADY, "%s, killed before call %u: again says %d (%s)", operation->name, at, rc, speckv_strerror(test_ctx));
+	CHECK(rc == 0 || rc == -EALREADY, "%s, killed before call %u: again says %d (%s)",
+		operation->name, at, rc, speckv_strerror(test_ctx));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
-	CHECK(info.config.uid == uid && info.config.gid == uid && info.config.mode == mode, "%s, killed before call %u: uid %u, mode %o", operation->name, at,
-	      info.config.uid, info.config.mode);
-	CHECK(owned(path, uid, mode) && owned(lock_path(dev), uid, mode), "%s, killed before call %u: file and locks differ", operation->name, at);
+	CHECK(info.config.uid == uid && info.config.gid == uid && info.config.mode == mode,
+		"%s, killed before call %u: uid %u, mode %o", operation->name, at, info.config.uid,
+		info.config.mode);
+	CHECK(owned(path, uid, mode) && owned(lock_path(dev), uid, mode),
+		"%s, killed before call %u: file and locks differ", operation->name, at);
 }
 
 /* What a client finds that comes next, no manager before it. False: the pool is gone. */
@@ -196,15 +223,18 @@ static bool client_goes_on(struct speckv_device *dev, unsigned int at)
 
 	if (rc == -ENOENT && operation->leaves & ENDS)
 		return false;
-	CHECK(rc == 0, "%s, killed before call %u: attach says %d (%s)", operation->name, at, rc, speckv_strerror(test_ctx));
+	CHECK(rc == 0, "%s, killed before call %u: attach says %d (%s)", operation->name, at, rc,
+		speckv_strerror(test_ctx));
 	for (uint64_t n = 0; n < operation->blocks; n++)
 		found += get_number(pool, n, buffer) == 0;
-	CHECK(operation->leaves & LOSES || found == operation->blocks, "%s, killed before call %u: %llu blocks of %llu", operation->name, at,
-	      (unsigned long long)found, (unsigned long long)operation->blocks);
+	CHECK(operation->leaves & LOSES || found == operation->blocks,
+		"%s, killed before call %u: %llu blocks of %llu", operation->name, at,
+		(unsigned long long)found, (unsigned long long)operation->blocks);
 	for (int calls = 0; load_acquire(&pool->region.head->pool.claim_limit); calls++) {
 		struct speckv_key key = key_of(1000);
 
-		CHECK(calls < BOUND, "%s, killed before call %u: clients are kept from claiming", operation->name, at);
+		CHECK(calls < BOUND, "%s, killed before call %u: clients are kept from claiming",
+			operation->name, at);
 		put_number(pool, 1000, buffer);
 		speckv_drop(pool, &key, 1);
 		sleep_us(1000);
@@ -214,7 +244,9 @@ static bool client_goes_on(struct speckv_device *dev, unsigned int at)
 	for (uint64_t n = 1000; n < 1040; n++) {
 		int got = get_number(pool, n, buffer);
 
-		CHECK(got == 0 || got == -ENOENT, "%s, killed before call %u: get says %d", operation->name, at, got); /* evicted, at worst */
+		/* evicted, at worst */
+		CHECK(got == 0 || got == -ENOENT, "%s, killed before call %u: get says %d",
+			operation->name, at, got);
 	}
 	speckv_pool_close(pool);
 	return true;
@@ -228,8 +260,12 @@ static void manager_goes_on(struct speckv_device *dev, bool there)
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	EXPECT(0, speckv_pool_destroy(dev, "other", NULL, NULL));
 	EXPECT(there ? 0 : -ENOENT, speckv_pool_info(dev, "pool", &info));
-	CHECK(!there || (info.state == SPECKV_POOL_ACTIVE && info.used_bytes + info.free_bytes == info.config.capacity_bytes), "state %u, %llu + %llu of %llu",
-	      info.state, (unsigned long long)info.used_bytes, (unsigned long long)info.free_bytes, (unsigned long long)info.config.capacity_bytes);
+	CHECK(!there ||
+			(info.state == SPECKV_POOL_ACTIVE &&
+				info.used_bytes + info.free_bytes == info.config.capacity_bytes),
+		"state %u, %llu + %llu of %llu", info.state, (unsigned long long)info.used_bytes,
+		(unsigned long long)info.free_bytes,
+		(unsigned long long)info.config.capacity_bytes);
 	if (there)
 		expect_sound(dev, "pool", -1);
 }
@@ -245,8 +281,9 @@ static void killed_everywhere(unsigned int step)
 		died = killed_before(number);
 		rc = speckv_device_open(test_ctx, medium, 0, &dev);
 		if (rc) {
-			CHECK(operation->run == close_all && (rc == -ENOENT || rc == -EEXIST), "%s, killed before call %u: open says %d (%s)", operation->name, number, rc,
-			      speckv_strerror(test_ctx));
+			CHECK(operation->run == close_all && (rc == -ENOENT || rc == -EEXIST),
+				"%s, killed before call %u: open says %d (%s)", operation->name,
+				number, rc, speckv_strerror(test_ctx));
 		} else {
 			if (operation->leaves & ROOT)
 				owner_is_settled(dev, number);
@@ -275,7 +312,9 @@ int main(int argc, char **argv)
 			operation = &operations[i];
 			if (operation->leaves & ROOT && (kind == MEDIUM_FIXED || geteuid() != 0))
 				continue;
-			killed_everywhere(operation->leaves & ROOT ? 1 : sanitized() ? 7 * step : step);
+			killed_everywhere(operation->leaves & ROOT ? 1
+					: sanitized()		   ? 7 * step
+								   : step);
 		}
 	}
 	free(buffer);

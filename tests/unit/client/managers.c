@@ -25,7 +25,8 @@ static int slow_manager(void *arg)
 {
 	struct speckv_device *dev = open_device(MEMORY, 0);
 
-	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, hold_on, NULL, NULL));
+	EXPECT(0,
+		speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, hold_on, NULL, NULL));
 	return 0;
 }
 
@@ -40,11 +41,13 @@ static void two_managers_at_once(struct speckv_device *dev)
 	while (atomic_load(flag) != 1)
 		sleep_us(100);
 	EXPECT(0, speckv_device_info(dev, &info));
-	CHECK(info.manager_pid == (uint32_t)pid && strstr(info.manager_command, "managers"), "pid %u %s", info.manager_pid, info.manager_command);
+	CHECK(info.manager_pid == (uint32_t)pid && strstr(info.manager_command, "managers"),
+		"pid %u %s", info.manager_pid, info.manager_command);
 	snprintf(who, sizeof(who), "is being managed by pid %d (", (int)pid);
 	REFUSED(-EBUSY, who, speckv_pool_destroy(dev, "pool", NULL, NULL)); /* after a while */
 	atomic_store(flag, 2);
-	EXPECT(-EALREADY, speckv_pool_resize(dev, "pool", 4 * MIB, 0, NULL, NULL, NULL)); /* waits for its turn */
+	/* waits for its turn */
+	EXPECT(-EALREADY, speckv_pool_resize(dev, "pool", 4 * MIB, 0, NULL, NULL, NULL));
 	EXPECT(0, wait_child(pid));
 	EXPECT(0, speckv_device_info(dev, &info));
 	CHECK(info.manager_pid == 0, "nobody");
@@ -57,7 +60,9 @@ static int recovered(const struct speckv_event *event, void *arg)
 	return 0;
 }
 
-/* A manager dies in the middle of a shrink; the next one puts things right, and the pool is whole. */
+/*
+ * A manager dies in the middle of a shrink; the next one puts things right, and the pool is whole.
+ */
 static void a_dead_manager_is_finished(struct speckv_device *dev)
 {
 	struct speckv_pool_config same = { .eviction = SPECKV_EVICT_LRU };
@@ -75,7 +80,9 @@ static void a_dead_manager_is_finished(struct speckv_device *dev)
 	EXPECT(-SIGKILL, wait_child(pid));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
 	CHECK(info.state == SPECKV_POOL_RESIZING, "state %u", info.state);
-	for (int i = 0; put_number(pool, 800, buffer) == -ENOSPC || load_acquire(&pool->region.head->pool.claim_limit); i++) {
+	for (int i = 0; put_number(pool, 800, buffer) == -ENOSPC ||
+		load_acquire(&pool->region.head->pool.claim_limit);
+		i++) {
 		struct speckv_key key = key_of(800);
 
 		CHECK(i < 2000, "no client ends what keeps them from half the pool");
@@ -86,8 +93,10 @@ static void a_dead_manager_is_finished(struct speckv_device *dev)
 	EXPECT(0, get_number(pool, 900, buffer));
 	EXPECT(-EALREADY, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &same, NULL));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
-	CHECK(info.state == SPECKV_POOL_ACTIVE && info.config.capacity_bytes == 8 * MIB, "as it was");
-	CHECK(info.used_bytes + info.free_bytes == 8 * MIB, "and all of it: %llu + %llu", (unsigned long long)info.used_bytes, (unsigned long long)info.free_bytes);
+	CHECK(info.state == SPECKV_POOL_ACTIVE && info.config.capacity_bytes == 8 * MIB,
+		"as it was");
+	CHECK(info.used_bytes + info.free_bytes == 8 * MIB, "and all of it: %llu + %llu",
+		(unsigned long long)info.used_bytes, (unsigned long long)info.free_bytes);
 	EXPECT(0, speckv_events(dev, NULL, 0, recovered, &after));
 	CHECK(after == before + 1, "and said so");
 	speckv_pool_close(pool);
@@ -95,7 +104,10 @@ static void a_dead_manager_is_finished(struct speckv_device *dev)
 	expect_sound(dev, "pool", -1);
 }
 
-/* Records that managers left in the middle: a pool half made and one half removed are gone with the next manager. */
+/*
+ * Records that managers left in the middle: a pool half made and one half removed are gone with the
+ * next manager.
+ */
 static void half_done_pools_go(enum media kind)
 {
 	struct speckv_pool_config config = small_pool("half", 4 * MIB);
@@ -119,11 +131,13 @@ static void half_done_pools_go(enum media kind)
 			EXPECT(0, put_number(pool, i, buffer));
 		speckv_pool_close(pool);
 		for (int i = 0; i < LAY_POOLS; i++)
-			if (load_acquire(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, "half") == 0)
+			if (load_acquire(&dev->table->pools[i].state) &&
+				strcmp(dev->table->pools[i].name, "half") == 0)
 				record = &dev->table->pools[i];
 		CHECK(record, "record");
 		offset = record->extent[1].offset;
-		if (state == SPECKV_POOL_DESTROYING) { /* its manager died before it saw who was in: it stays, used or not */
+		if (state == SPECKV_POOL_DESTROYING) {
+			/* its manager died before it saw who was in: it stays, used or not */
 			pool = attach_pool(dev, "half", "a");
 			store_release(&record->state, state);
 			REFUSED(-EBUSY, "in use by", speckv_pool_destroy(dev, "half", NULL, NULL));
@@ -138,10 +152,14 @@ static void half_done_pools_go(enum media kind)
 			speckv_pool_close(pool);
 		}
 		store_release(&record->state, state);
-		REFUSED(-EUCLEAN, "was interrupted; 'speckvctl pool destroy", check_pool(dev, "half", 0, &report));
+		REFUSED(-EUCLEAN, "was interrupted; 'speckvctl pool destroy",
+			check_pool(dev, "half", 0, &report));
 		EXPECT(0, speckv_pool_destroy_check(dev, "half"));
 		CHECK(load_acquire(&record->state) == state, "looking changes nothing");
-		if (kind == MEDIUM_FILE) /* the first client that comes ends it, and so does the command that the error names */
+		/*
+		 * the first client that comes ends it, and so does the command that the error names
+		 */
+		if (kind == MEDIUM_FILE)
 			REFUSED(-ENOENT, "has no pool", speckv_pool_open(dev, "half", NULL, &pool));
 		else
 			EXPECT(0, speckv_pool_destroy(dev, "half", NULL, NULL));
@@ -164,7 +182,10 @@ static void half_done_pools_go(enum media kind)
 		remove_device(name);
 }
 
-/* A client holds its slot's lock before it is entered there: a manager that looks in between must not take the pool for unused. */
+/*
+ * A client holds its slot's lock before it is entered there: a manager that looks in between must
+ * not take the pool for unused.
+ */
 static void who_is_attaching_is_seen(struct speckv_device *dev)
 {
 	struct speckv_pool_config config = small_pool("joining", 2 * MIB);
@@ -176,7 +197,8 @@ static void who_is_attaching_is_seen(struct speckv_device *dev)
 	EXPECT(0, put_number(pool, 1, buffer));
 	entered = load_acquire(&pool->client->state);
 	store_release(&pool->client->state, entered & ~1ull);
-	REFUSED(-EBUSY, "a client that is attaching", speckv_pool_destroy(dev, "joining", NULL, NULL));
+	REFUSED(-EBUSY, "a client that is attaching",
+		speckv_pool_destroy(dev, "joining", NULL, NULL));
 	store_release(&pool->client->state, entered);
 	EXPECT(0, get_number(pool, 1, buffer));
 	speckv_pool_close(pool);
@@ -205,7 +227,9 @@ static void handles_end_at_fork(struct speckv_device *dev)
 {
 	struct speckv_pool *pool = attach_pool(dev, "pool", "parent");
 	struct speckv_pool_config config = small_pool("new", 2 * MIB);
-	struct speckv_request request = { .key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES };
+	struct speckv_request request = {
+		.key = key_of(1), .buffer = buffer, .buffer_bytes = SMALL_BYTES
+	};
 	struct speckv_key key = key_of(1);
 	struct speckv_check_report report;
 	struct speckv_device_info info;
@@ -307,7 +331,8 @@ static void locks_die_with_their_process(struct speckv_device *dev)
 	child = (pid_t)atomic_load(flag);
 	CHECK(kill(child, 0) == 0, "the child lives");
 	EXPECT(-EUCLEAN, check_pool(dev, "pool", 0, &report));
-	CHECK(report.clients_dead == 1 && report.pages_leaked > 0 && report.pages_allocated == 0, "and its parent is known to be dead");
+	CHECK(report.clients_dead == 1 && report.pages_leaked > 0 && report.pages_allocated == 0,
+		"and its parent is known to be dead");
 	speckv_pool_close(attach_pool(dev, "pool", "next"));
 	expect_sound(dev, "pool", -1);
 	kill(child, SIGKILL);
@@ -335,13 +360,17 @@ static int manages(void *arg)
 	return 0;
 }
 
-/* The byte of the manager's slot is a client's while that reaps a dead manager: the next manager is not taken for dead when it is given back. */
+/*
+ * The byte of the manager's slot is a client's while that reaps a dead manager: the next manager is
+ * not taken for dead when it is given back.
+ */
 static void a_manager_is_not_taken_for_dead(struct speckv_device *dev)
 {
 	struct speckv_attach attach = { .flags = ATTACH_MANAGER };
 	struct speckv_pool *client = attach_pool(dev, "pool", "reaper"), *manager;
 	struct region *r = &client->region;
-	const long long byte = LAY_LOCK_CLIENT(dev->single_inode ? r->record : 0, r->fixed.generation, LAY_SLOT_MANAGER);
+	const long long byte = LAY_LOCK_CLIENT(dev->single_inode ? r->record : 0,
+		r->fixed.generation, LAY_SLOT_MANAGER);
 	struct run run;
 
 	EXPECT(0, lock_byte(r->lock_fd, byte));
@@ -350,7 +379,9 @@ static void a_manager_is_not_taken_for_dead(struct speckv_device *dev)
 	EXPECT(0, unlock_byte(r->lock_fd, byte));
 	EXPECT(0, clients_reap(client, NULL));
 	EXPECT(0, wait_child(spawn(reaps, NULL)));
-	CHECK(load_acquire(&r->page_map[run.page]) == lay_word(LAY_CLAIMED, manager->owner, run.generation), "its run was given back");
+	CHECK(load_acquire(&r->page_map[run.page]) ==
+			lay_word(LAY_CLAIMED, manager->owner, run.generation),
+		"its run was given back");
 	pages_release(&manager->region, manager->owner, &run);
 	speckv_pool_close(manager);
 	EXPECT(0, lock_byte(r->lock_fd, byte)); /* and one that died is */
@@ -361,7 +392,10 @@ static void a_manager_is_not_taken_for_dead(struct speckv_device *dev)
 	expect_sound(dev, "pool", -1);
 }
 
-/* In front of the C library's: what another process does just after a client has the byte of the manager's slot, or before a manager has its lock. */
+/*
+ * In front of the C library's: what another process does just after a client has the byte of the
+ * manager's slot, or before a manager has its lock.
+ */
 static void (*after_lock)(void), (*before_format)(void);
 static long long after_byte;
 static struct speckv_device *managed;
@@ -378,14 +412,16 @@ int fcntl(int fd, int command, ...)
 	arg = va_arg(list, void *);
 	va_end(list);
 	lock = arg;
-	if (before_format && command == F_OFD_SETLK && lock->l_type == F_WRLCK && lock->l_start == LAY_LOCK_MANAGER) {
+	if (before_format && command == F_OFD_SETLK && lock->l_type == F_WRLCK &&
+		lock->l_start == LAY_LOCK_MANAGER) {
 		void (*once)(void) = before_format;
 
 		before_format = NULL;
 		once();
 	}
 	rc = (int)syscall(SYS_fcntl, fd, command, arg);
-	if (after_lock && !rc && command == F_OFD_SETLK && lock->l_type == F_WRLCK && lock->l_start == after_byte) {
+	if (after_lock && !rc && command == F_OFD_SETLK && lock->l_type == F_WRLCK &&
+		lock->l_start == after_byte) {
 		void (*once)(void) = after_lock;
 
 		after_lock = NULL;
@@ -401,7 +437,10 @@ static void the_next_manager_comes(void)
 	EXPECT(0, pool_attach(managed, "pool", &attach, &manager_pool));
 }
 
-/* A reaper stalls between finding the manager dead and reaping it, past the next manager's patience. */
+/*
+ * A reaper stalls between finding the manager dead and reaping it, past the next manager's
+ * patience.
+ */
 static void a_late_reaper_leaves_the_next_manager(struct speckv_device *dev)
 {
 	struct speckv_pool *client = attach_pool(dev, "pool", "late");
@@ -411,14 +450,18 @@ static void a_late_reaper_leaves_the_next_manager(struct speckv_device *dev)
 	managed = open_device(MEMORY, 0);
 	EXPECT(-SIGKILL, wait_child(spawn(manages, NULL)));
 	manager_pool = NULL;
-	after_byte = LAY_LOCK_CLIENT(dev->single_inode ? r->record : 0, r->fixed.generation, LAY_SLOT_MANAGER);
+	after_byte = LAY_LOCK_CLIENT(dev->single_inode ? r->record : 0, r->fixed.generation,
+		LAY_SLOT_MANAGER);
 	after_lock = the_next_manager_comes;
 	EXPECT(0, clients_reap(client, NULL));
 	CHECK(manager_pool && manager_pool->slot == LAY_SLOT_MANAGER, "no manager came between");
-	CHECK(load_acquire(&r->head->clients[LAY_SLOT_MANAGER].state) & 1, "a manager that lives was taken for dead");
+	CHECK(load_acquire(&r->head->clients[LAY_SLOT_MANAGER].state) & 1,
+		"a manager that lives was taken for dead");
 	EXPECT(0, pages_claim(manager_pool, 4, &run, 0));
 	EXPECT(0, clients_reap(client, NULL));
-	CHECK(load_acquire(&r->page_map[run.page]) == lay_word(LAY_CLAIMED, manager_pool->owner, run.generation), "its run was given back");
+	CHECK(load_acquire(&r->page_map[run.page]) ==
+			lay_word(LAY_CLAIMED, manager_pool->owner, run.generation),
+		"its run was given back");
 	pages_release(&manager_pool->region, manager_pool->owner, &run);
 	speckv_pool_close(manager_pool);
 	speckv_device_close(managed);
@@ -438,7 +481,8 @@ static int sit(void *arg)
 /* A share of the client slots is the manager's. */
 static void managed_with_all_slots_taken(struct speckv_device *dev)
 {
-	struct speckv_pool_config none = { .eviction = SPECKV_EVICT_NONE }, lru = { .eviction = SPECKV_EVICT_LRU };
+	struct speckv_pool_config none = { .eviction = SPECKV_EVICT_NONE },
+				  lru = { .eviction = SPECKV_EVICT_LRU };
 	struct speckv_check_report report;
 	struct speckv_pool_info info;
 	struct speckv_device_info device;
@@ -449,7 +493,9 @@ static void managed_with_all_slots_taken(struct speckv_device *dev)
 	CHECK(info.clients == LAY_SLOT_MANAGER, "%u", info.clients);
 	EXPECT(0, check_pool(dev, "pool", SPECKV_CHECK_DEEP, &report));
 	EXPECT(0, check_pool(dev, "pool", SPECKV_CHECK_REPAIR, &report));
-	EXPECT(0, speckv_pool_resize(dev, "pool", info.config.capacity_bytes / 2, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
+	EXPECT(0,
+		speckv_pool_resize(dev, "pool", info.config.capacity_bytes / 2, SPECKV_RESIZE_EVICT,
+			NULL, NULL, NULL));
 	EXPECT(0, speckv_pool_resize(dev, "pool", info.config.capacity_bytes, 0, NULL, NULL, NULL));
 	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &none, NULL));
 	EXPECT(0, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &lru, NULL));
@@ -539,7 +585,10 @@ static void the_other_goes_on(void)
 	remove_device(other_name);
 }
 
-/* A process that opens a device while it is closed gets another one, or a refusal, and never a table that goes under a lock of its own. */
+/*
+ * A process that opens a device while it is closed gets another one, or a refusal, and never a
+ * table that goes under a lock of its own.
+ */
 static void closing_takes_the_table_before_its_lock(void)
 {
 	struct stat st;
@@ -550,7 +599,10 @@ static void closing_takes_the_table_before_its_lock(void)
 	before_unlock = another_opens;
 	remove_device(other_name);
 	the_other_goes_on();
-	/* one that died in between leaves a lock without a table: nothing to the next, whose end takes it along */
+	/*
+	 * one that died in between leaves a lock without a table: nothing to the next, whose end
+	 * takes it along
+	 */
 	speckv_device_close(open_device(other_name, SPECKV_OPEN_CREATE));
 	CHECK(unlink(other_name + 5) == 0, "unlink");
 	other = open_device(other_name, SPECKV_OPEN_CREATE);
@@ -567,7 +619,9 @@ static void two_first_opens_make_one_table(void)
 	snprintf(other_name, sizeof(other_name), "%s", MEMORY);
 	before_mkdir = another_opens;
 	dev = open_device(other_name, SPECKV_OPEN_CREATE);
-	CHECK(other && memcmp(dev->uuid, other->uuid, sizeof(dev->uuid)) == 0 && device_usable(other) == 0, "two tables of one device");
+	CHECK(other && memcmp(dev->uuid, other->uuid, sizeof(dev->uuid)) == 0 &&
+			device_usable(other) == 0,
+		"two tables of one device");
 	speckv_device_close(dev);
 	the_other_goes_on();
 }
@@ -584,7 +638,10 @@ static void another_formats(void)
 	speckv_pool_close(pool);
 }
 
-/* What another process made of a medium, after this one found something else there, is not overwritten. */
+/*
+ * What another process made of a medium, after this one found something else there, is not
+ * overwritten.
+ */
 static void two_that_format_make_one_table(void)
 {
 	struct speckv_device *dev;
@@ -598,7 +655,8 @@ static void two_that_format_make_one_table(void)
 	other = NULL;
 	before_format = another_formats;
 	dev = open_device(other_name, SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT);
-	CHECK(other && memcmp(dev->uuid, other->uuid, sizeof(dev->uuid)) == 0, "two tables of one medium");
+	CHECK(other && memcmp(dev->uuid, other->uuid, sizeof(dev->uuid)) == 0,
+		"two tables of one medium");
 	pool = attach_pool(dev, "theirs", "this");
 	EXPECT(0, get_number(pool, 1, buffer));
 	speckv_pool_close(pool);
@@ -646,7 +704,10 @@ static int makes_a_device(void *arg)
 	return 0;
 }
 
-/* A table appears by a link to a draft. The drafts of the dead go with the next that makes it, those of the living stay. */
+/*
+ * A table appears by a link to a draft. The drafts of the dead go with the next that makes it,
+ * those of the living stay.
+ */
 static void drafts_of_the_dead_are_removed(void)
 {
 	char name[300];
@@ -659,7 +720,8 @@ static void drafts_of_the_dead_are_removed(void)
 	pid = spawn(makes_a_device, (void *)(uintptr_t)waits);
 	while (atomic_load(flag) != 1)
 		sleep_us(100);
-	CHECK(drafts() == 1, "%u drafts: that of the dead is gone, that of the living is there", drafts());
+	CHECK(drafts() == 1, "%u drafts: that of the dead is gone, that of the living is there",
+		drafts());
 	speckv_device_close(open_device(name, SPECKV_OPEN_CREATE));
 	CHECK(drafts() == 1, "a draft of a living process was removed");
 	atomic_store(flag, 2);
@@ -697,18 +759,25 @@ static void drafts_of_two_containers_are_apart(void)
 	remove_device(name);
 }
 
-/* Drafts and locks of pools beside a table that is lost: they go with the next creation, or the end of the device, unless a process is in. */
+/*
+ * Drafts and locks of pools beside a table that is lost: they go with the next creation, or the end
+ * of the device, unless a process is in.
+ */
 static void hidden_files_of_no_pool_are_removed(void)
 {
-	static const char *const hidden[] = { ".00112233445566778899aabbccddeeff.new", ".00112233445566778899aabbccddeeff.lock" };
+	static const char *const hidden[] = { ".00112233445566778899aabbccddeeff.new",
+		".00112233445566778899aabbccddeeff.lock" };
 	char name[300], path[400];
-	struct flock lock = { .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1ll << 61, .l_len = 1 };
+	struct flock lock = {
+		.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 1ll << 61, .l_len = 1
+	};
 	struct speckv_device *dev;
 	struct stat st;
 	int fd = -1;
 
 	snprintf(name, sizeof(name), "host:%s/hidden.kv", test_dir);
-	for (int held = 0; held < 3; held++) { /* not; by a client; and then until the device is closed */
+	for (int held = 0; held < 3; held++) {
+		/* not; by a client; and then until the device is closed */
 		speckv_device_close(open_device(name, SPECKV_OPEN_CREATE));
 		CHECK(unlink(name + 5) == 0, "unlink");
 		for (int i = 0; i < 2; i++) {
@@ -789,7 +858,8 @@ int main(void)
 		half_done_pools_go((enum media)kind);
 	handles_end_at_fork(dev);
 	locks_die_with_their_process(dev);
-	if (!test_on_card()) /* it has fewer functions than a pool has slots: its own limit is the emulator's to keep */
+	/* it has fewer functions than a pool has slots: its own limit is the emulator's to keep */
+	if (!test_on_card())
 		client_slots_come_back(dev);
 	speckv_device_close(dev);
 	free(buffer);

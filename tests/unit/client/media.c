@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A medium that is unrecognized, incomplete, of another version, damaged or cut short is refused, with what it is, and not touched. */
+/*
+ * A medium that is unrecognized, incomplete, of another version, damaged or cut short is refused,
+ * with what it is, and not touched.
+ */
 #include "client/admin/admin.h"
 
 #include <speckv/card.h>
@@ -39,8 +42,10 @@ static void refused(int error, uint32_t state, const char *text)
 	uint32_t before = checksum(name + 5);
 
 	EXPECT(0, speckv_device_probe(test_ctx, name, &info));
-	CHECK(info.state == state && strstr(info.found, text), "state %u: %s", info.state, info.found);
-	for (unsigned int flags = 0; flags < 3; flags++) { /* none, CREATE, FORMAT alone: no leave to overwrite */
+	CHECK(info.state == state && strstr(info.found, text), "state %u: %s", info.state,
+		info.found);
+	for (unsigned int flags = 0; flags < 3; flags++) {
+		/* none, CREATE, FORMAT alone: no leave to overwrite */
 		REFUSED(error, text, speckv_device_open(test_ctx, name, flags, &dev));
 		CHECK(!dev && checksum(name + 5) == before, "not touched");
 	}
@@ -116,7 +121,9 @@ static void pools_of_files(void)
 	EXPECT(0, speckv_pool_create(dev, &config, &info));
 	memcpy(path, info.path, sizeof(path));
 	fd = open(path, O_RDONLY | O_CLOEXEC);
-	CHECK(fd >= 0 && pread(fd, &saved, sizeof(saved), 0) == (ssize_t)sizeof(saved) && fstat(fd, &st) == 0, "read");
+	CHECK(fd >= 0 && pread(fd, &saved, sizeof(saved), 0) == (ssize_t)sizeof(saved) &&
+			fstat(fd, &st) == 0,
+		"read");
 	close(fd);
 
 	write_at(path, offsetof(struct lay_pool, version), &version, 4);
@@ -132,7 +139,8 @@ static void pools_of_files(void)
 	REFUSED(-EBADMSG, "cut short", speckv_pool_open(dev, "pool", NULL, &pool));
 	CHECK(truncate(path, 100) == 0, "cut");
 	REFUSED(-EBADMSG, "cut short", speckv_pool_open(dev, "pool", NULL, &pool));
-	EXPECT(0, speckv_pool_info(dev, "pool", &info)); /* still described, as far as the record goes */
+	/* still described, as far as the record goes */
+	EXPECT(0, speckv_pool_info(dev, "pool", &info));
 	CHECK(!info.accessible && info.config.capacity_bytes == 2 * MIB, "described");
 	CHECK(unlink(path) == 0, "unlink");
 	REFUSED(-EUCLEAN, "is gone", speckv_pool_open(dev, "pool", NULL, &pool));
@@ -144,7 +152,9 @@ static void pools_of_files(void)
 	config = small_pool("pool", 2 * MIB);
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	REFUSED(-EEXIST, "already has a pool 'pool'", speckv_pool_create(dev, &config, NULL));
-	for (const char *const *bad = (const char *const[]){ "a/b", ".hidden", "-x", "", "sp ace", "new\nline", NULL }; *bad; bad++) {
+	for (const char *const *bad = (const char *const[]){ "a/b", ".hidden", "-x", "", "sp ace",
+		     "new\nline", NULL };
+		*bad; bad++) {
 		config = small_pool(*bad, 2 * MIB);
 		REFUSED(-EINVAL, "pool name", speckv_pool_create(dev, &config, NULL));
 	}
@@ -176,7 +186,8 @@ static void pools_of_files(void)
 	REFUSED(-EINVAL, "folder", speckv_device_open(test_ctx, "host:/tmp/", 0, &dev));
 	REFUSED(-EOPNOTSUPP, "folder", speckv_device_open(test_ctx, "host:/tmp", 0, &dev));
 	REFUSED(-ENODEV, "no NUMA node 900", speckv_device_open(test_ctx, "host:numa900", 0, &dev));
-	REFUSED(-ENODEV, "no such node", speckv_device_open(test_ctx, "host:/dev/dax99.9", 0, &dev));
+	REFUSED(-ENODEV, "no such node",
+		speckv_device_open(test_ctx, "host:/dev/dax99.9", 0, &dev));
 	REFUSED(-EOPNOTSUPP, "devdax", speckv_device_open(test_ctx, "host:/dev/null", 0, &dev));
 	REFUSED(-EOPNOTSUPP, "this build knows", speckv_device_open(test_ctx, "sata:0", 0, &dev));
 	remove_device(name);
@@ -200,7 +211,8 @@ static void a_pools_file_has_the_mode_that_was_asked_for(void)
 		config.mode = modes[i / 2];
 		umask(i % 2 ? 077 : 0);
 		EXPECT(0, speckv_pool_create(dev, &config, &info));
-		CHECK(stat(info.path, &st) == 0 && (st.st_mode & 07777) == modes[i / 2], "%s: mode %04o, not %04o", info.path, st.st_mode & 07777, modes[i / 2]);
+		CHECK(stat(info.path, &st) == 0 && (st.st_mode & 07777) == modes[i / 2],
+			"%s: mode %04o, not %04o", info.path, st.st_mode & 07777, modes[i / 2]);
 		EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
 	}
 	umask(mask);
@@ -269,22 +281,28 @@ static void no_permission_is_said(void)
 
 			CHECK(setgid(4242) == 0 && setuid(4242) == 0, "setuid");
 			EXPECT(0, speckv_device_open(test_ctx, "host:DRAM", 0, &own));
-			REFUSED(-EACCES, "no write permission", speckv_pool_open(own, "private", NULL, &pool));
+			REFUSED(-EACCES, "no write permission",
+				speckv_pool_open(own, "private", NULL, &pool));
 			if (may_read)
 				EXPECT(0, speckv_pool_open(own, "private", &reader, &pool));
 			else
-				REFUSED(-EACCES, "no read permission", speckv_pool_open(own, "private", &reader, &pool));
+				REFUSED(-EACCES, "no read permission",
+					speckv_pool_open(own, "private", &reader, &pool));
 			EXPECT(0, speckv_pool_info(own, "private", &info));
 			CHECK(info.accessible == (uint32_t)may_read, "accessible");
-			REFUSED(-EACCES, "permission", speckv_pool_destroy(own, "private", NULL, NULL));
-			REFUSED(-EACCES, "permission", speckv_pool_resize(own, "private", 4 * MIB, 0, NULL, NULL, NULL));
+			REFUSED(-EACCES, "permission",
+				speckv_pool_destroy(own, "private", NULL, NULL));
+			REFUSED(-EACCES, "permission",
+				speckv_pool_resize(own, "private", 4 * MIB, 0, NULL, NULL, NULL));
 			_exit(0);
 		}
 		EXPECT(0, wait_child(pid));
 		set.gid = 4242;
 		set.uid = (uint32_t)-1;
 		if (!may_read)
-			EXPECT(0, speckv_pool_set(dev, "private", SPECKV_SET_MODE | SPECKV_SET_OWNER, &set, NULL));
+			EXPECT(0,
+				speckv_pool_set(dev, "private", SPECKV_SET_MODE | SPECKV_SET_OWNER,
+					&set, NULL));
 	}
 	speckv_device_close(dev);
 	remove_device("host:DRAM");

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Allocations are zeroed, apart from each other, bounded, sealed into blocks, and end with their attachment. */
+/*
+ * Allocations are zeroed, apart from each other, bounded, sealed into blocks, and end with their
+ * attachment.
+ */
 #include "harness.h"
 
 #define MEMS 40
@@ -50,9 +53,11 @@ int main(void)
 		uint64_t bytes = speckv_mem_bytes(mems[i]);
 
 		for (int j = 0; j < i; j++)
-			CHECK(speckv_mem_address(mems[i]) >= speckv_mem_address(mems[j]) + speckv_mem_bytes(mems[j]) ||
-				      speckv_mem_address(mems[j]) >= speckv_mem_address(mems[i]) + bytes,
-			      "%d and %d overlap", i, j);
+			CHECK(speckv_mem_address(mems[i]) >= speckv_mem_address(mems[j]) +
+							speckv_mem_bytes(mems[j]) ||
+					speckv_mem_address(mems[j]) >=
+						speckv_mem_address(mems[i]) + bytes,
+				"%d and %d overlap", i, j);
 		EXPECT(0, speckv_mem_access(mems[i], 0, bytes, &pointer));
 		CHECK(all_bytes(pointer, bytes, (uint8_t)(i + 1)), "kept");
 		EXPECT(0, speckv_mem_prefetch(mems[i], 0, bytes));
@@ -89,12 +94,15 @@ int main(void)
 
 	speckv_pool_close(pool); /* with the odd ones not freed */
 	EXPECT(0, check_pool(dev, "memory", 0, &report));
-	CHECK(report.pages_allocated == 0 && report.pages_leaked == 0 && report.blocks == 1, "freed at close");
+	CHECK(report.pages_allocated == 0 && report.pages_leaked == 0 && report.blocks == 1,
+		"freed at close");
 
 	/* allocations of the dead go back */
 	EXPECT(-SIGKILL, wait_child(spawn(die_holding, NULL)));
 	EXPECT(-EUCLEAN, check_pool(dev, "memory", 0, &report));
-	CHECK(report.clients_dead == 1 && report.pages_leaked >= MIB / 1024 && report.pages_allocated == 0, "a dead client's megabyte");
+	CHECK(report.clients_dead == 1 && report.pages_leaked >= MIB / 1024 &&
+			report.pages_allocated == 0,
+		"a dead client's megabyte");
 	pool = attach_pool(dev, "memory", "next");
 	expect_sound(dev, "memory", 1);
 	speckv_pool_close(pool);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Power loss, replayed. A run of operations on a medium is recorded: what was stored between flushes, what each flush covered, which names came and went.
- * From the record states are made that the medium may be in when the power goes: any mixture, down to eight bytes, of what was stored since a flush
- * covered it, any of the names that no flush of their folder covered. In each of them another boot finds what was acknowledged, and nothing else.
+ * Power loss, replayed. A run of operations on a medium is recorded: what was stored between
+ * flushes, what each flush covered, which names came and went. From the record states are made that
+ * the medium may be in when the power goes: any mixture, down to eight bytes, of what was stored
+ * since a flush covered it, any of the names that no flush of their folder covered. In each of them
+ * another boot finds what was acknowledged, and nothing else.
  */
 #include <dirent.h>
 #include <sys/syscall.h>
@@ -16,16 +18,20 @@
 #define NAMES 256
 #define BLOCKS 64 /* numbers of blocks in one pool */
 
-#define TEXT(out, ...) CHECK((size_t)snprintf(out, sizeof(out), __VA_ARGS__) < sizeof(out), "a path is too long")
+#define TEXT(out, ...) \
+	CHECK((size_t)snprintf(out, sizeof(out), __VA_ARGS__) < sizeof(out), "a path is too long")
 
-/* ---- the record ----------------------------------------------------------------------------------------------------- */
+/* ---- the record ----------------------------------------------------------------------------- */
 
 struct version {
 	uint32_t sector;
 	uint8_t bytes[SECTOR];
 };
 
-/* One file, told by its inode. `seen`: as it was at the last look; `safe`: what no power loss takes away. */
+/*
+ * One file, told by its inode. `seen`: as it was at the last look; `safe`: what no power loss takes
+ * away.
+ */
 struct file {
 	ino_t inode;
 	uint64_t seen_bytes, safe_bytes, capacity;
@@ -37,14 +43,14 @@ struct file {
 /* A name in one of the folders: a file, a symbolic link, or a folder. */
 struct name {
 	char path[200]; /* below the root */
-	int file;	/* -1: none */
+	int file; /* -1: none */
 	char target[200];
 	mode_t mode;
 	bool now, safe; /* is there, and is surely there */
 	bool met;
 };
 
-static char root[300];	 /* what is recorded */
+static char root[300]; /* what is recorded */
 static bool recording;
 static struct file files[FILES];
 static int file_count;
@@ -109,7 +115,9 @@ static void look_at_name(const char *path)
 	TEXT(full, "%s/%s", root, path);
 	if (lstat(full, &st) != 0)
 		return;
-	while (i < name_count && (strcmp(names[i].path, path) != 0 || (S_ISREG(st.st_mode) && files[names[i].file].inode != st.st_ino)))
+	while (i < name_count &&
+		(strcmp(names[i].path, path) != 0 ||
+			(S_ISREG(st.st_mode) && files[names[i].file].inode != st.st_ino)))
 		i++;
 	if (i == name_count) {
 		CHECK(name_count < NAMES, "too many names");
@@ -165,7 +173,7 @@ static void look(void)
 		names[i].now = names[i].met;
 }
 
-/* ---- what must be there --------------------------------------------------------------------------------------------- */
+/* ---- what must be there --------------------------------------------------------------------- */
 
 #define ABSENT 1u
 #define PRESENT 2u
@@ -183,24 +191,30 @@ static struct {
 	} pool[2];
 } model;
 
-/* ---- states --------------------------------------------------------------------------------------------------------- */
+/* ---- states --------------------------------------------------------------------------------- */
 
 static uint64_t seed = 20261201;
 static unsigned int samples, states;
 
-/* How what is pending is mixed into a state: none of it, all of it, or by chance in pieces of so many bytes. */
+/*
+ * How what is pending is mixed into a state: none of it, all of it, or by chance in pieces of so
+ * many bytes.
+ */
 enum mixture { NOTHING, EVERYTHING, CHANCE };
 
-static void put_piece(uint8_t *image, const struct version *v, uint64_t bytes, enum mixture mixture, uint64_t granule, uint64_t *state)
+static void put_piece(uint8_t *image, const struct version *v, uint64_t bytes, enum mixture mixture,
+	uint64_t granule, uint64_t *state)
 {
 	uint64_t at = (uint64_t)v->sector * SECTOR;
 
 	for (uint64_t i = 0; i < SECTOR && at + i < bytes; i += granule)
 		if (mixture == EVERYTHING || below(state, 2))
-			memcpy(image + at + i, v->bytes + i, bytes - at - i < granule ? bytes - at - i : granule);
+			memcpy(image + at + i, v->bytes + i,
+				bytes - at - i < granule ? bytes - at - i : granule);
 }
 
-static void write_state_file(const char *path, const struct file *f, mode_t mode, enum mixture mixture, uint64_t *state)
+static void write_state_file(const char *path, const struct file *f, mode_t mode,
+	enum mixture mixture, uint64_t *state)
 {
 	static const uint64_t granules[] = { 8, 8, 64, SECTOR, 4096 };
 	static const uint8_t zero[4096];
@@ -248,13 +262,17 @@ static void make_state(const char *to, enum mixture mixture, uint64_t *state)
 	bool there[NAMES];
 
 	for (int i = 0; i < name_count; i++)
-		there[i] = mixture == NOTHING ? names[i].safe : mixture == EVERYTHING || names[i].safe == names[i].now ? names[i].now : below(state, 2);
-	for (int i = 0; i < name_count; i++) { /* folders come first: they were met before what is in them */
+		there[i] = mixture == NOTHING					 ? names[i].safe
+			: mixture == EVERYTHING || names[i].safe == names[i].now ? names[i].now
+										 : below(state, 2);
+	for (int i = 0; i < name_count; i++) {
+		/* folders come first: they were met before what is in them */
 		TEXT(path, "%s/%s", to, names[i].path);
 		if (!there[i])
 			continue;
 		if (S_ISDIR(names[i].mode))
-			CHECK(mkdir(path, 0700) == 0 || errno == EEXIST || errno == ENOENT, "%s", path);
+			CHECK(mkdir(path, 0700) == 0 || errno == EEXIST || errno == ENOENT, "%s",
+				path);
 		else if (S_ISLNK(names[i].mode))
 			CHECK(symlink(names[i].target, path) == 0 || errno == ENOENT, "%s", path);
 		else if (access(path, F_OK) != 0) {
@@ -263,13 +281,14 @@ static void make_state(const char *to, enum mixture mixture, uint64_t *state)
 			*slash = 0;
 			if (access(path, F_OK) == 0) { /* else its folder is gone, and so is it */
 				*slash = '/';
-				write_state_file(path, &files[names[i].file], names[i].mode, mixture, state);
+				write_state_file(path, &files[names[i].file], names[i].mode,
+					mixture, state);
 			}
 		}
 	}
 }
 
-/* ---- another boot --------------------------------------------------------------------------------------------------- */
+/* ---- another boot --------------------------------------------------------------------------- */
 
 #define BOOT_A "11111111-2222-3333-4444-555555555555\n"
 #define BOOT_B "66666666-7777-8888-9999-aaaaaaaaaaaa\n"
@@ -301,21 +320,27 @@ static void verify_pool(struct speckv_device *dev, int p)
 	EXPECT(0, medium_pool_path(&dev->medium, name, path));
 	if (rc < 0) {
 		CHECK(model.pool[p].there & ABSENT, "pool %s is lost", name);
-		CHECK(access(path, F_OK) != 0, "pool %s is gone, and its file is still there", name);
+		CHECK(access(path, F_OK) != 0, "pool %s is gone, and its file is still there",
+			name);
 		return;
 	}
 	CHECK(model.pool[p].there & PRESENT, "pool %s has risen", name);
 	EXPECT(0, speckv_pool_info(dev, name, &info));
-	CHECK(info.accessible && info.state == SPECKV_POOL_ACTIVE, "pool %s is in state %u: %s", name, info.state, speckv_strerror(test_ctx));
-	CHECK(info.config.capacity_bytes == model.pool[p].size || info.config.capacity_bytes == model.pool[p].size_before, "pool %s has %llu bytes", name,
-	      (unsigned long long)info.config.capacity_bytes);
-	CHECK(record.capacity_bytes == info.config.capacity_bytes, "the table says %llu", (unsigned long long)record.capacity_bytes);
+	CHECK(info.accessible && info.state == SPECKV_POOL_ACTIVE, "pool %s is in state %u: %s",
+		name, info.state, speckv_strerror(test_ctx));
+	CHECK(info.config.capacity_bytes == model.pool[p].size ||
+			info.config.capacity_bytes == model.pool[p].size_before,
+		"pool %s has %llu bytes", name, (unsigned long long)info.config.capacity_bytes);
+	CHECK(record.capacity_bytes == info.config.capacity_bytes, "the table says %llu",
+		(unsigned long long)record.capacity_bytes);
 	pool = attach_pool(dev, name, "after");
 	for (i = 0; i < BLOCKS; i++) {
 		rc = get_number(pool, (uint64_t)p * 1000 + i, buffer);
 		CHECK(rc == 0 || rc == -ENOENT, "block %llu: %d", (unsigned long long)i, rc);
-		CHECK(rc != 0 || model.pool[p].block[i] & PRESENT, "block %llu has risen", (unsigned long long)i);
-		CHECK(rc == 0 || model.pool[p].block[i] & ABSENT || model.pool[p].evicts, "block %llu is lost", (unsigned long long)i);
+		CHECK(rc != 0 || model.pool[p].block[i] & PRESENT, "block %llu has risen",
+			(unsigned long long)i);
+		CHECK(rc == 0 || model.pool[p].block[i] & ABSENT || model.pool[p].evicts,
+			"block %llu is lost", (unsigned long long)i);
 	}
 	speckv_pool_close(pool);
 	expect_sound(dev, name, -1);
@@ -364,10 +389,12 @@ static void verify(const char *at)
 	TEXT(path, "%s/%s.pools", at, model.name);
 	dir = opendir(path);
 	while (dir && (entry = readdir(dir)))
-		left += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && strcmp(entry->d_name, ".lock") != 0;
+		left += strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
+			strcmp(entry->d_name, ".lock") != 0;
 	if (dir)
 		closedir(dir);
-	CHECK(dev->single_inode || left == 2 * pools, "%u files of %u pools: each has one, and one for its locks", left, pools);
+	CHECK(dev->single_inode || left == 2 * pools,
+		"%u files of %u pools: each has one, and one for its locks", left, pools);
 	speckv_device_close(dev);
 }
 
@@ -402,7 +429,8 @@ static void try_state(const char *when, enum mixture mixture)
 	char at[400];
 	int rc = wait_child(spawn(one_state, &s));
 
-	CHECK(rc == 0, "state %u, %s, mixture %d of seed %llu: %d", states, when, mixture, (unsigned long long)number, rc);
+	CHECK(rc == 0, "state %u, %s, mixture %d of seed %llu: %d", states, when, mixture,
+		(unsigned long long)number, rc);
 	TEXT(at, "%s/state", test_dir);
 	nftw(at, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 	rmdir(at);
@@ -430,7 +458,7 @@ static void crash(const char *when)
 	recording = true;
 }
 
-/* ---- flushes, in front of the C library's --------------------------------------------------------------------------- */
+/* ---- flushes, in front of the C library's --------------------------------------------------- */
 
 static void make_safe(struct file *f, uint64_t from, uint64_t to)
 {
@@ -472,7 +500,10 @@ static bool mapped_at(const void *address, ino_t *inode, uint64_t *offset)
 	return found;
 }
 
-/* What a flush covers is safe once the call succeeded: one that the kernel refuses (of an O_PATH descriptor) makes nothing safe. */
+/*
+ * What a flush covers is safe once the call succeeded: one that the kernel refuses (of an O_PATH
+ * descriptor) makes nothing safe.
+ */
 int msync(void *address, size_t bytes, int flags)
 {
 	uint64_t offset;
@@ -514,7 +545,7 @@ int fsync(int fd)
 	return rc;
 }
 
-/* ---- what is done --------------------------------------------------------------------------------------------------- */
+/* ---- what is done --------------------------------------------------------------------------- */
 
 static struct speckv_device *dev;
 static struct speckv_pool *pool;
@@ -612,7 +643,11 @@ static void one_medium(const char *leaf, bool fixed)
 
 		CHECK(fd >= 0 && ftruncate(fd, 20 * MIB) == 0, "%s", name);
 		close(fd);
-		dev = open_device(name, flags); /* formatting what somebody gave leaves no more promise than that it is refused when half done */
+		/*
+		 * formatting what somebody gave leaves no more promise than that it is refused when
+		 * half done
+		 */
+		dev = open_device(name, flags);
 	}
 	look();
 	for (int i = 0; i < file_count; i++)

@@ -41,10 +41,14 @@ static void a_full_pool_that_keeps_says_enospc(struct speckv_device *dev)
 
 	config.eviction = SPECKV_EVICT_NONE;
 	EXPECT(0, speckv_pool_create(dev, &config, &info));
-	fit = (unsigned int)(info.config.capacity_bytes / info.config.page_bytes / ((speckv_frame_max_bytes(&small_shape, 0) - 1) / info.config.page_bytes + 1));
+	fit = (unsigned int)(info.config.capacity_bytes / info.config.page_bytes /
+		((speckv_frame_max_bytes(&small_shape, 0) - 1) / info.config.page_bytes + 1));
 	pool = attach_pool(dev, "keeps", "a");
 	done = put_many(pool, 0, 200, &last);
-	/* a client begins in the middle and comes round: what is left over at either side may cost one block */
+	/*
+	 * a client begins in the middle and comes round: what is left over at either side may cost
+	 * one block
+	 */
 	CHECK(done + 1 >= fit && done <= fit && last == -ENOSPC, "%u of %u, %d", done, fit, last);
 	CHECK(present(pool, 0, 200) == done, "all that was stored is there");
 	EXPECT(1, speckv_drop(pool, &(struct speckv_key[]){ key_of(5) }[0], 1));
@@ -77,7 +81,8 @@ static void a_full_cache_drops_what_was_not_used(struct speckv_device *dev)
 	hot = present(pool, 0, 20);
 	done = present(pool, 0, 1000);
 	CHECK(done > 110 && done <= 124, "%u blocks in 4 MiB", done);
-	CHECK(stats.counters[SPECKV_COUNT_EVICTIONS] == 1000 - done, "%llu evictions, %u left", (unsigned long long)stats.counters[SPECKV_COUNT_EVICTIONS], done);
+	CHECK(stats.counters[SPECKV_COUNT_EVICTIONS] == 1000 - done, "%llu evictions, %u left",
+		(unsigned long long)stats.counters[SPECKV_COUNT_EVICTIONS], done);
 	CHECK(hot >= 15, "of 20 blocks in use, %u stayed; of 980 others %u", hot, done - hot);
 	speckv_pool_close(pool);
 	expect_sound(dev, "cache", done);
@@ -86,7 +91,8 @@ static void a_full_cache_drops_what_was_not_used(struct speckv_device *dev)
 
 static void the_pools_quota_holds(struct speckv_device *dev)
 {
-	struct speckv_pool_config config = small_pool("quota", 4 * MIB), more = { .quota_bytes = 2 * MIB };
+	struct speckv_pool_config config = small_pool("quota", 4 * MIB),
+				  more = { .quota_bytes = 2 * MIB };
 	struct speckv_pool_info info;
 	struct speckv_pool *pool;
 	int last;
@@ -98,13 +104,19 @@ static void the_pools_quota_holds(struct speckv_device *dev)
 	put_many(pool, 0, 200, &last);
 	CHECK(last == -EDQUOT, "%d", last);
 	EXPECT(0, speckv_pool_info(dev, "quota", &info));
-	CHECK(info.used_bytes <= MIB && info.used_bytes > MIB - 2 * SMALL_BYTES, "%llu", (unsigned long long)info.used_bytes);
+	CHECK(info.used_bytes <= MIB && info.used_bytes > MIB - 2 * SMALL_BYTES, "%llu",
+		(unsigned long long)info.used_bytes);
 	EXPECT(0, speckv_pool_set(dev, "quota", SPECKV_SET_QUOTA, &more, &info));
 	put_many(pool, 200, 200, &last);
 	EXPECT(0, speckv_pool_info(dev, "quota", &info));
-	CHECK(last == -EDQUOT && info.used_bytes <= 2 * MIB && info.used_bytes > 2 * MIB - 2 * SMALL_BYTES, "%llu", (unsigned long long)info.used_bytes);
-	EXPECT(0, speckv_pool_set(dev, "quota", SPECKV_SET_EVICTION, &(struct speckv_pool_config){ .eviction = SPECKV_EVICT_LRU }, NULL));
-	CHECK(put_many(pool, 400, 200, &last) == 200, "a cache makes room below its quota: %d", last);
+	CHECK(last == -EDQUOT && info.used_bytes <= 2 * MIB &&
+			info.used_bytes > 2 * MIB - 2 * SMALL_BYTES,
+		"%llu", (unsigned long long)info.used_bytes);
+	EXPECT(0,
+		speckv_pool_set(dev, "quota", SPECKV_SET_EVICTION,
+			&(struct speckv_pool_config){ .eviction = SPECKV_EVICT_LRU }, NULL));
+	CHECK(put_many(pool, 400, 200, &last) == 200, "a cache makes room below its quota: %d",
+		last);
 	EXPECT(0, speckv_pool_info(dev, "quota", &info));
 	CHECK(info.used_bytes <= 2 * MIB, "%llu", (unsigned long long)info.used_bytes);
 	speckv_pool_close(pool);
@@ -123,7 +135,8 @@ static void a_quota_drops_what_was_not_used(struct speckv_device *dev, bool of_t
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	pool = attach_pool(dev, "least", "a");
 	for (unsigned int i = 0; i < 600; i++) {
-		CHECK(put_many(pool, i, 1, &last) == 1, "a cache makes room below its quota: %d", last);
+		CHECK(put_many(pool, i, 1, &last) == 1, "a cache makes room below its quota: %d",
+			last);
 		if (i % 10 == 9) /* the clock of last uses ticks in milliseconds */
 			sleep_us(4000);
 		for (unsigned int h = 0; h < 20 && h <= i && i % 10 == 0; h++)
@@ -144,7 +157,8 @@ static int find_tenant(const struct speckv_tenant_info *info, void *arg)
 	return 0;
 }
 
-static struct speckv_tenant_info tenant(struct speckv_device *dev, const char *pool, const char *name)
+static struct speckv_tenant_info tenant(struct speckv_device *dev, const char *pool,
+	const char *name)
 {
 	struct speckv_tenant_info info = { 0 };
 
@@ -153,7 +167,10 @@ static struct speckv_tenant_info tenant(struct speckv_device *dev, const char *p
 	return info;
 }
 
-/* `packed`: blocks of many sizes, those of both tenants mixed, so that hardly two of one tenant lie side by side. */
+/*
+ * `packed`: blocks of many sizes, those of both tenants mixed, so that hardly two of one tenant lie
+ * side by side.
+ */
 static void a_tenants_quota_is_its_own(struct speckv_device *dev, bool packed)
 {
 	struct speckv_pool_config config = small_pool("shared", 8 * MIB);
@@ -182,16 +199,21 @@ static void a_tenants_quota_is_its_own(struct speckv_device *dev, bool packed)
 		}
 	a = tenant(dev, "shared", "a");
 	b = tenant(dev, "shared", "b");
-	CHECK(a.used_bytes <= MIB && a.used_bytes > MIB - 2 * SMALL_BYTES && b.used_bytes <= MIB && b.used_bytes > MIB - 2 * SMALL_BYTES, "%llu %llu",
-	      (unsigned long long)a.used_bytes, (unsigned long long)b.used_bytes);
+	CHECK(a.used_bytes <= MIB && a.used_bytes > MIB - 2 * SMALL_BYTES && b.used_bytes <= MIB &&
+			b.used_bytes > MIB - 2 * SMALL_BYTES,
+		"%llu %llu", (unsigned long long)a.used_bytes, (unsigned long long)b.used_bytes);
 	b_blocks = (unsigned int)b.blocks;
 	/* with eviction, a makes room among its own blocks only */
-	EXPECT(0, speckv_pool_set(dev, "shared", SPECKV_SET_EVICTION, &(struct speckv_pool_config){ .eviction = SPECKV_EVICT_LRU }, NULL));
+	EXPECT(0,
+		speckv_pool_set(dev, "shared", SPECKV_SET_EVICTION,
+			&(struct speckv_pool_config){ .eviction = SPECKV_EVICT_LRU }, NULL));
 	CHECK(put_many(pool_a, 20000, 300, &last) == 300, "%d", last);
 	a = tenant(dev, "shared", "a");
 	b = tenant(dev, "shared", "b");
-	CHECK(a.used_bytes <= MIB && a.evicted_blocks > 200, "%llu bytes, %llu evicted", (unsigned long long)a.used_bytes, (unsigned long long)a.evicted_blocks);
-	CHECK(b.blocks == b_blocks && b.evicted_blocks == 0, "b lost %llu", (unsigned long long)b.evicted_blocks);
+	CHECK(a.used_bytes <= MIB && a.evicted_blocks > 200, "%llu bytes, %llu evicted",
+		(unsigned long long)a.used_bytes, (unsigned long long)a.evicted_blocks);
+	CHECK(b.blocks == b_blocks && b.evicted_blocks == 0, "b lost %llu",
+		(unsigned long long)b.evicted_blocks);
 	speckv_pool_close(pool_a);
 	speckv_pool_close(pool_b);
 	expect_sound(dev, "shared", (int64_t)(a.blocks + b.blocks));
@@ -241,7 +263,10 @@ static int puts_from_threads(void *arg)
 	return 0;
 }
 
-/* Where many threads and processes evict at once they choose the same block: those that come second look for another. */
+/*
+ * Where many threads and processes evict at once they choose the same block: those that come second
+ * look for another.
+ */
 static void a_cache_below_its_quota_always_has_room(struct speckv_device *dev, bool of_tenant)
 {
 	struct speckv_pool_config config = small_pool("busy", 8 * MIB);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* After another boot the index is made anew from page map and frames: every sound block is there, nothing else is. */
+/*
+ * After another boot the index is made anew from page map and frames: every sound block is there,
+ * nothing else is.
+ */
 #include "client/admin/admin.h"
 
 #include "harness.h"
@@ -8,7 +11,10 @@
 
 static uint8_t *buffer;
 
-/* What the machine went down with: claims of clients that are gone, a stale index, and blocks whose bytes never arrived. */
+/*
+ * What the machine went down with: claims of clients that are gone, a stale index, and blocks whose
+ * bytes never arrived.
+ */
 static int went_down(void *arg)
 {
 	struct speckv_device *dev = open_device(arg, 0);
@@ -33,16 +39,21 @@ static int went_down(void *arg)
 	key = key_of(22); /* moved half: the deciding word was written, the other not */
 	CHECK(index_find(r, &key, &found), "22");
 	EXPECT(0, pages_claim(pool, found.pages, &to, 0));
-	memcpy(r->data + to.page * r->page_bytes, r->data + found.page * r->page_bytes, (size_t)found.pages * r->page_bytes);
+	memcpy(r->data + to.page * r->page_bytes, r->data + found.page * r->page_bytes,
+		(size_t)found.pages * r->page_bytes);
 	memcpy(identity.key, key.bytes, sizeof(identity.key));
 	memcpy(identity.pool_uuid, r->fixed.uuid, sizeof(identity.pool_uuid));
 	identity.generation = to.generation;
 	identity.pool_address = to.page * r->page_bytes;
-	EXPECT(0, speckv_frame_readdress(r->data + to.page * r->page_bytes, (uint64_t)to.pages * r->page_bytes, &identity));
+	EXPECT(0,
+		speckv_frame_readdress(r->data + to.page * r->page_bytes,
+			(uint64_t)to.pages * r->page_bytes, &identity));
 	move_begin(pool, &found, &to);
-	CHECK(pages_unpublish(pool, &(struct run){ found.page, found.generation, found.pages }), "22");
+	CHECK(pages_unpublish(pool, &(struct run){ found.page, found.generation, found.pages }),
+		"22");
 	store_release(&r->head->pool.next_run_generation, 5); /* an old value came back */
-	memset((void *)r->directory, 0x11, (r->fixed.bucket_mask + 1) * sizeof(struct lay_bucket) / 2);
+	memset((void *)r->directory, 0x11,
+		(r->fixed.bucket_mask + 1) * sizeof(struct lay_bucket) / 2);
 	r->head->pool.boot_id[0] ^= 1;
 	raise(SIGKILL);
 	return 0;
@@ -62,7 +73,8 @@ static int attach_after(void *arg)
 
 static int recovered(const struct speckv_event *event, void *arg)
 {
-	*(unsigned int *)arg += event->kind == SPECKV_EVENT_RECOVERED && strstr(event->text, "77 blocks kept") != NULL;
+	*(unsigned int *)arg += event->kind == SPECKV_EVENT_RECOVERED &&
+		strstr(event->text, "77 blocks kept") != NULL;
 	return 0;
 }
 
@@ -78,7 +90,8 @@ static void one_medium(enum media kind)
 	config.eviction = SPECKV_EVICT_NONE;
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	EXPECT(-SIGKILL, wait_child(spawn(went_down, name)));
-	for (int i = 0; i < 3; i++) /* several attach at once; one rebuilds, the others wait for it */
+	/* several attach at once; one rebuilds, the others wait for it */
+	for (int i = 0; i < 3; i++)
 		pids[i] = spawn(attach_after, name);
 	for (int i = 0; i < 3; i++)
 		EXPECT(0, wait_child(pids[i]));

@@ -31,7 +31,8 @@ static struct state look(struct speckv_device *dev)
 		struct speckv_pool_info info;
 
 		EXPECT(0, speckv_pool_info(dev, names[i], &info));
-		CHECK(info.state == SPECKV_POOL_ACTIVE, "pool %s is in state %u", names[i], info.state);
+		CHECK(info.state == SPECKV_POOL_ACTIVE, "pool %s is in state %u", names[i],
+			info.state);
 		state.blocks[i] = info.blocks;
 		state.capacity[i] = info.config.capacity_bytes;
 		state.quota[i] = info.config.quota_bytes;
@@ -75,8 +76,11 @@ static void closing_destroys_all_or_nothing(enum media kind)
 	for (int used = 0; used < POOLS; used++) { /* whichever it is that is in use */
 		struct speckv_pool *pool = attach_pool(dev, names[used], "user");
 
-		REFUSED(-EBUSY, names[used], speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS | SPECKV_REMOVE_DRY_RUN));
-		REFUSED(-EBUSY, names[used], speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS));
+		REFUSED(-EBUSY, names[used],
+			speckv_device_remove(test_ctx, name,
+				SPECKV_REMOVE_POOLS | SPECKV_REMOVE_DRY_RUN));
+		REFUSED(-EBUSY, names[used],
+			speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS));
 		REFUSED(-EBUSY, names[used], speckv_pool_destroy_check(dev, names[used]));
 		REFUSED(-EBUSY, names[used], speckv_pool_destroy(dev, names[used], NULL, NULL));
 		unchanged(dev, &before);
@@ -85,16 +89,19 @@ static void closing_destroys_all_or_nothing(enum media kind)
 		speckv_pool_close(pool);
 	}
 	if (kind == MEDIUM_DRAM) {
-		REFUSED(-ENOTEMPTY, "4 pools", speckv_device_remove(test_ctx, name, SPECKV_REMOVE_DRY_RUN));
+		REFUSED(-ENOTEMPTY, "4 pools",
+			speckv_device_remove(test_ctx, name, SPECKV_REMOVE_DRY_RUN));
 		REFUSED(-ENOTEMPTY, "4 pools", speckv_device_remove(test_ctx, name, 0));
 	}
 	EXPECT(-ENOENT, speckv_pool_destroy_check(dev, "none"));
 	EXPECT(0, speckv_pool_destroy_check(dev, "aa"));
-	EXPECT(0, speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS | SPECKV_REMOVE_DRY_RUN));
+	EXPECT(0,
+		speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS | SPECKV_REMOVE_DRY_RUN));
 	unchanged(dev, &before);
 	speckv_device_close(dev);
 	EXPECT(0, speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS));
-	EXPECT(kind == MEDIUM_FIXED ? -EEXIST : -ENOENT, speckv_device_open(test_ctx, name, 0, &dev));
+	EXPECT(kind == MEDIUM_FIXED ? -EEXIST : -ENOENT,
+		speckv_device_open(test_ctx, name, 0, &dev));
 }
 
 static int stop_at_once(uint64_t done, uint64_t total, void *arg)
@@ -106,12 +113,14 @@ static void a_cancelled_removal_changes_nothing(struct speckv_device *dev)
 {
 	struct state before = look(dev);
 
-	REFUSED(-ECANCELED, "nothing was changed", speckv_pool_destroy(dev, "aa", stop_at_once, NULL));
+	REFUSED(-ECANCELED, "nothing was changed",
+		speckv_pool_destroy(dev, "aa", stop_at_once, NULL));
 	unchanged(dev, &before);
 }
 
 /* Both ways, the same answer; and after a refusal, nothing is different. */
-static void set_both(struct speckv_device *dev, int expected, unsigned int mask, const struct speckv_pool_config *config)
+static void set_both(struct speckv_device *dev, int expected, unsigned int mask,
+	const struct speckv_pool_config *config)
 {
 	struct state before = look(dev);
 
@@ -124,9 +133,14 @@ static void set_both(struct speckv_device *dev, int expected, unsigned int mask,
 
 static void settings_change_together_or_not(struct speckv_device *dev)
 {
-	struct speckv_pool_config config = { .uid = (uint32_t)-1, .gid = (uint32_t)-1, .mode = 0644, .quota_bytes = 2 * MIB, .tenant_quota_bytes = MIB,
-					     .eviction = SPECKV_EVICT_NONE };
-	const unsigned int all = SPECKV_SET_QUOTA | SPECKV_SET_TENANT_QUOTA | SPECKV_SET_EVICTION | SPECKV_SET_MODE;
+	struct speckv_pool_config config = { .uid = (uint32_t)-1,
+		.gid = (uint32_t)-1,
+		.mode = 0644,
+		.quota_bytes = 2 * MIB,
+		.tenant_quota_bytes = MIB,
+		.eviction = SPECKV_EVICT_NONE };
+	const unsigned int all = SPECKV_SET_QUOTA | SPECKV_SET_TENANT_QUOTA | SPECKV_SET_EVICTION |
+		SPECKV_SET_MODE;
 	struct speckv_pool_config wrong;
 
 	wrong = config;
@@ -159,10 +173,16 @@ static int as_a_user(void *arg)
 	EXPECT(0, speckv_ctx_create(&test_ctx));
 	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
 	EXPECT(0, speckv_pool_create(dev, &made, &before));
-	REFUSED(-EPERM, "only root", speckv_pool_set(dev, "own", SPECKV_SET_QUOTA | SPECKV_SET_OWNER | SPECKV_SET_MODE | SPECKV_SET_DRY_RUN, &config, NULL));
-	REFUSED(-EPERM, "only root", speckv_pool_set(dev, "own", SPECKV_SET_QUOTA | SPECKV_SET_OWNER | SPECKV_SET_MODE, &config, NULL));
+	REFUSED(-EPERM, "only root",
+		speckv_pool_set(dev, "own",
+			SPECKV_SET_QUOTA | SPECKV_SET_OWNER | SPECKV_SET_MODE | SPECKV_SET_DRY_RUN,
+			&config, NULL));
+	REFUSED(-EPERM, "only root",
+		speckv_pool_set(dev, "own", SPECKV_SET_QUOTA | SPECKV_SET_OWNER | SPECKV_SET_MODE,
+			&config, NULL));
 	EXPECT(0, speckv_pool_info(dev, "own", &after));
-	CHECK(memcmp(&before.config, &after.config, sizeof(before.config)) == 0, "something was changed");
+	CHECK(memcmp(&before.config, &after.config, sizeof(before.config)) == 0,
+		"something was changed");
 	return 0;
 }
 
@@ -173,7 +193,9 @@ static void an_owner_that_may_not_be_leaves_the_rest(void)
 	if (geteuid() != 0)
 		return;
 	snprintf(folder, sizeof(folder), "%s/user", test_dir);
-	CHECK(chmod(test_dir, 0711) == 0 && mkdir(folder, 0700) == 0 && chown(folder, 4242, 4242) == 0, "%s", folder);
+	CHECK(chmod(test_dir, 0711) == 0 && mkdir(folder, 0700) == 0 &&
+			chown(folder, 4242, 4242) == 0,
+		"%s", folder);
 	EXPECT(0, wait_child(spawn(as_a_user, folder)));
 }
 
@@ -191,15 +213,21 @@ static void a_shrink_that_is_refused_evicts_nothing(struct speckv_device *dev)
 			break;
 	}
 	before = look(dev);
-	REFUSED(-EBUSY, "holds an allocation above the new end", speckv_pool_resize(dev, "bb", 2 * MIB, SPECKV_RESIZE_EVICT | SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
-	REFUSED(-EBUSY, "holds an allocation above the new end", speckv_pool_resize(dev, "bb", 2 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
+	REFUSED(-EBUSY, "holds an allocation above the new end",
+		speckv_pool_resize(dev, "bb", 2 * MIB, SPECKV_RESIZE_EVICT | SPECKV_RESIZE_DRY_RUN,
+			NULL, NULL, NULL));
+	REFUSED(-EBUSY, "holds an allocation above the new end",
+		speckv_pool_resize(dev, "bb", 2 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
 	unchanged(dev, &before);
 	speckv_pool_close(pool);
 	before = look(dev);
-	REFUSED(-ENOSPC, "--evict", speckv_pool_resize(dev, "bb", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	REFUSED(-ENOSPC, "--evict",
+		speckv_pool_resize(dev, "bb", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
 	REFUSED(-ENOSPC, "--evict", speckv_pool_resize(dev, "bb", 2 * MIB, 0, NULL, NULL, NULL));
 	unchanged(dev, &before);
-	EXPECT(0, speckv_pool_resize(dev, "bb", 2 * MIB, SPECKV_RESIZE_EVICT | SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	EXPECT(0,
+		speckv_pool_resize(dev, "bb", 2 * MIB, SPECKV_RESIZE_EVICT | SPECKV_RESIZE_DRY_RUN,
+			NULL, NULL, NULL));
 	unchanged(dev, &before);
 	EXPECT(0, speckv_pool_resize(dev, "bb", 2 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
 }
@@ -209,7 +237,8 @@ static void a_plan_is_refused_as_the_creation_is(struct speckv_device *dev)
 	struct speckv_pool_config config = small_pool("aa", 4 * MIB), planned;
 	struct state before = look(dev);
 
-	EXPECT(0, speckv_pool_plan(test_ctx, MEMORY, &config, &planned)); /* to be compared with what is there */
+	/* to be compared with what is there */
+	EXPECT(0, speckv_pool_plan(test_ctx, MEMORY, &config, &planned));
 	REFUSED(-EEXIST, "already has a pool 'aa'", speckv_pool_create(dev, &config, NULL));
 	config = small_pool("huge", 1ull << 40);
 	EXPECT(-ENOSPC, speckv_pool_plan(test_ctx, MEMORY, &config, &planned));
@@ -220,13 +249,16 @@ static void a_plan_is_refused_as_the_creation_is(struct speckv_device *dev)
 }
 
 /* Both ways, the same answer. */
-static void resize_both(struct speckv_device *dev, const char *name, int expected, const char *text, uint64_t to)
+static void resize_both(struct speckv_device *dev, const char *name, int expected, const char *text,
+	uint64_t to)
 {
 	for (int dry = 1; dry >= 0; dry--) {
-		int rc = speckv_pool_resize(dev, name, to, dry ? SPECKV_RESIZE_DRY_RUN : 0, NULL, NULL, NULL);
+		int rc = speckv_pool_resize(dev, name, to, dry ? SPECKV_RESIZE_DRY_RUN : 0, NULL,
+			NULL, NULL);
 
-		CHECK(rc == expected && (!rc || strstr(speckv_strerror(test_ctx), text)), "%s is %d, not %d (%s)", dry ? "dry run" : "run", rc, expected,
-		      rc ? speckv_strerror(test_ctx) : "");
+		CHECK(rc == expected && (!rc || strstr(speckv_strerror(test_ctx), text)),
+			"%s is %d, not %d (%s)", dry ? "dry run" : "run", rc, expected,
+			rc ? speckv_strerror(test_ctx) : "");
 	}
 }
 
@@ -242,7 +274,10 @@ static int takes_all_and_dies(void *arg)
 	return 0;
 }
 
-/* What dead clients hold is given back before a shrink looks: a dry run counts it as free, above the mark and below it. */
+/*
+ * What dead clients hold is given back before a shrink looks: a dry run counts it as free, above
+ * the mark and below it.
+ */
 static void the_dead_are_in_no_ones_way(struct speckv_device *dev)
 {
 	struct speckv_pool_config config = small_pool("graves", 4 * MIB);
@@ -250,9 +285,12 @@ static void the_dead_are_in_no_ones_way(struct speckv_device *dev)
 
 	config.eviction = SPECKV_EVICT_NONE;
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
-	EXPECT(-SIGKILL, wait_child(spawn(takes_all_and_dies, (void *)(uintptr_t) "graves")));
-	EXPECT(0, speckv_pool_resize(dev, "graves", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
-	pool = attach_pool(dev, "graves", "a"); /* they are given back, and the pool is filled up to its end */
+	EXPECT(-SIGKILL, wait_child(spawn(takes_all_and_dies, (void *)(uintptr_t)"graves")));
+	EXPECT(0,
+		speckv_pool_resize(dev, "graves", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL,
+			NULL));
+	/* they are given back, and the pool is filled up to its end */
+	pool = attach_pool(dev, "graves", "a");
 	for (uint64_t n = 0; put_number(pool, n, buffer) == 0; n++)
 		;
 	for (uint64_t n = 0; n < 40; n++) { /* room below; the blocks that stay lie above */
@@ -262,15 +300,18 @@ static void the_dead_are_in_no_ones_way(struct speckv_device *dev)
 	}
 	speckv_pool_close(pool);
 	EXPECT(0, speckv_pool_resize(dev, "graves", 6 * MIB, 0, NULL, NULL, NULL));
-	EXPECT(-SIGKILL, wait_child(spawn(takes_all_and_dies, (void *)(uintptr_t) "graves")));
+	EXPECT(-SIGKILL, wait_child(spawn(takes_all_and_dies, (void *)(uintptr_t)"graves")));
 	resize_both(dev, "graves", -ENOSPC, "--evict", 2 * MIB);
-	EXPECT(-SIGKILL, wait_child(spawn(takes_all_and_dies, (void *)(uintptr_t) "graves")));
+	EXPECT(-SIGKILL, wait_child(spawn(takes_all_and_dies, (void *)(uintptr_t)"graves")));
 	resize_both(dev, "graves", 0, "", 4 * MIB);
 	expect_sound(dev, "graves", -1);
 	EXPECT(0, speckv_pool_destroy(dev, "graves", NULL, NULL));
 }
 
-/* Room enough, in pieces too short for the blocks: refused before the first block moves, dry and not. */
+/*
+ * Room enough, in pieces too short for the blocks: refused before the first block moves, dry and
+ * not.
+ */
 static void a_fragmented_pool_is_refused_before_a_block_moves(struct speckv_device *dev)
 {
 	struct speckv_pool_config config = small_pool("pieces", 4 * MIB);
@@ -285,9 +326,11 @@ static void a_fragmented_pool_is_refused_before_a_block_moves(struct speckv_devi
 	config.eviction = SPECKV_EVICT_NONE;
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	pool = attach_pool(dev, "pieces", "a");
-	while (gaps < 512 && pages_claim(pool, 50, &gap[gaps], 0) == 0) { /* one block fits, and not two */
+	while (gaps < 512 && pages_claim(pool, 50, &gap[gaps], 0) == 0) {
+		/* one block fits, and not two */
 		gaps++;
-		if (put_number(pool, blocks, buffer) != 0 || put_number(pool, blocks + 1, buffer) != 0)
+		if (put_number(pool, blocks, buffer) != 0 ||
+			put_number(pool, blocks + 1, buffer) != 0)
 			break;
 		blocks += 2;
 	}
@@ -308,8 +351,10 @@ static void a_fragmented_pool_is_refused_before_a_block_moves(struct speckv_devi
 	CHECK(before, "memory");
 	memcpy(before, (const void *)pool->region.page_map, pages * sizeof(*before));
 	resize_both(dev, "pieces", -ENOSPC, "in pieces too short for them", 2 * MIB);
-	CHECK(memcmp(before, (const void *)pool->region.page_map, pages * sizeof(*before)) == 0, "a block was moved");
-	for (uint64_t n = 0, gone = 0; n < blocks && gone < 25; n++) { /* with neighbours gone there is a place for each */
+	CHECK(memcmp(before, (const void *)pool->region.page_map, pages * sizeof(*before)) == 0,
+		"a block was moved");
+	for (uint64_t n = 0, gone = 0; n < blocks && gone < 25; n++) {
+		/* with neighbours gone there is a place for each */
 		struct speckv_key key = key_of(n);
 
 		if (index_find(&pool->region, &key, &found) && found.page < mark)
@@ -335,7 +380,10 @@ static uint32_t checksum(const char *path, uint64_t bytes)
 	return crc;
 }
 
-/* What would be overwritten is looked at before: a pool that cannot be on it is refused by the plan, and nothing is written. */
+/*
+ * What would be overwritten is looked at before: a pool that cannot be on it is refused by the
+ * plan, and nothing is written.
+ */
 static void a_plan_is_refused_before_anything_is_overwritten(void)
 {
 	static const struct {
@@ -365,26 +413,34 @@ static void a_plan_is_refused_before_anything_is_overwritten(void)
 		fd = open(name + 5, O_RDWR | O_CLOEXEC);
 		CHECK(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0, "%s", name);
 		if (kinds[i].offset || kinds[i].value)
-			CHECK(pwrite(fd, &kinds[i].value, 4, (off_t)kinds[i].offset) == 4, "pwrite");
+			CHECK(pwrite(fd, &kinds[i].value, 4, (off_t)kinds[i].offset) == 4,
+				"pwrite");
 		close(fd);
 		before = checksum(name + 5, bytes);
 		config = small_pool("p", 2ull << 40);
 		REFUSED(-ENOSPC, "free (", speckv_pool_plan(test_ctx, name, &config, &planned));
-		config = small_pool("p", bytes - 2 * MIB); /* there is the table, and its own tables need room too */
-		REFUSED(-ENOSPC, "22 MiB free", speckv_pool_plan(test_ctx, name, &config, &planned));
+		/* there is the table, and its own tables need room too */
+		config = small_pool("p", bytes - 2 * MIB);
+		REFUSED(-ENOSPC, "22 MiB free",
+			speckv_pool_plan(test_ctx, name, &config, &planned));
 		config = small_pool("p", 4 * MIB);
 		config.mode = 0660;
-		REFUSED(-EOPNOTSUPP, "is one inode", speckv_pool_plan(test_ctx, name, &config, &planned));
+		REFUSED(-EOPNOTSUPP, "is one inode",
+			speckv_pool_plan(test_ctx, name, &config, &planned));
 		config.mode = 0600;
 		config.uid = geteuid() + 1;
-		REFUSED(-EOPNOTSUPP, "is one inode", speckv_pool_plan(test_ctx, name, &config, &planned));
+		REFUSED(-EOPNOTSUPP, "is one inode",
+			speckv_pool_plan(test_ctx, name, &config, &planned));
 		config = small_pool("p", 4 * MIB);
 		EXPECT(0, speckv_pool_plan(test_ctx, name, &config, &planned));
-		CHECK(checksum(name + 5, bytes) == before, "a medium that is %s was written", kinds[i].what);
+		CHECK(checksum(name + 5, bytes) == before, "a medium that is %s was written",
+			kinds[i].what);
 		dev = open_device(name, SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT);
 		EXPECT(0, speckv_pool_create(dev, &config, &info));
-		CHECK(info.config.max_bytes == planned.max_bytes, "%s: planned up to %llu, made up to %llu", kinds[i].what, (unsigned long long)planned.max_bytes,
-		      (unsigned long long)info.config.max_bytes);
+		CHECK(info.config.max_bytes == planned.max_bytes,
+			"%s: planned up to %llu, made up to %llu", kinds[i].what,
+			(unsigned long long)planned.max_bytes,
+			(unsigned long long)info.config.max_bytes);
 		config = small_pool("q", 4 * MIB);
 		config.mode = 0660;
 		EXPECT(-EOPNOTSUPP, speckv_pool_plan(test_ctx, name, &config, &planned));
@@ -393,8 +449,11 @@ static void a_plan_is_refused_before_anything_is_overwritten(void)
 		remove_device(name);
 		CHECK(truncate(name + 5, 3 * MIB) == 0, "truncate");
 		config = small_pool("p", 2 * MIB);
-		REFUSED(-ENOSPC, "too small for a medium of fixed size", speckv_pool_plan(test_ctx, name, &config, &planned));
-		REFUSED(-ENOSPC, "too small for a medium of fixed size", speckv_device_open(test_ctx, name, SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT, &dev));
+		REFUSED(-ENOSPC, "too small for a medium of fixed size",
+			speckv_pool_plan(test_ctx, name, &config, &planned));
+		REFUSED(-ENOSPC, "too small for a medium of fixed size",
+			speckv_device_open(test_ctx, name, SPECKV_OPEN_CREATE | SPECKV_OPEN_FORMAT,
+				&dev));
 		unlink(name + 5);
 	}
 }
@@ -408,7 +467,10 @@ static struct lay_pool_record *record_of(struct speckv_device *dev, const char *
 	return &dev->table->pools[number];
 }
 
-/* What a dead manager left is finished by the next one before it begins, and reckoned with by a dry run. */
+/*
+ * What a dead manager left is finished by the next one before it begins, and reckoned with by a dry
+ * run.
+ */
 static void a_dry_run_reckons_with_what_a_dead_manager_left(enum media kind)
 {
 	char name[300];
@@ -431,7 +493,8 @@ static void a_dry_run_reckons_with_what_a_dead_manager_left(enum media kind)
 	pool = attach_pool(dev, "half", "a");
 	r = &pool->region;
 	record = record_of(dev, "half");
-	mark = region_pages(r) / 8; /* blocks stand above it, with no room for them but in what is retired */
+	/* blocks stand above it, with no room for them but in what is retired */
+	mark = region_pages(r) / 8;
 	for (uint64_t p = mark; p < region_pages(r); p++) {
 		uint64_t none = LAY_FREE;
 
@@ -440,7 +503,8 @@ static void a_dry_run_reckons_with_what_a_dead_manager_left(enum media kind)
 	store_release(&r->head->pool.claim_limit, mark);
 	speckv_pool_close(pool);
 	store_release(&record->state, SPECKV_POOL_RESIZING);
-	EXPECT(0, speckv_pool_resize(dev, "half", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	EXPECT(0,
+		speckv_pool_resize(dev, "half", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
 	CHECK(load_acquire(&record->state) == SPECKV_POOL_RESIZING, "a dry run finished it");
 	EXPECT(0, speckv_pool_resize(dev, "half", 2 * MIB, 0, NULL, NULL, NULL));
 	expect_sound(dev, "half", 20);
@@ -458,7 +522,10 @@ static void a_dry_run_reckons_with_what_a_dead_manager_left(enum media kind)
 	EXPECT(0, speckv_device_remove(test_ctx, name, 0));
 }
 
-/* A dry run of a resize is no client: after another boot it rebuilds nothing, and what was closed stays so. */
+/*
+ * A dry run of a resize is no client: after another boot it rebuilds nothing, and what was closed
+ * stays so.
+ */
 static void a_dry_run_leaves_the_bytes_of_a_pool(struct speckv_device *dev)
 {
 	struct speckv_pool_config config = small_pool("still", 4 * MIB);
@@ -475,8 +542,10 @@ static void a_dry_run_leaves_the_bytes_of_a_pool(struct speckv_device *dev)
 	speckv_pool_close(pool);
 	CHECK(stat(info.path, &st) == 0, "%s", info.path);
 	before = checksum(info.path, (uint64_t)st.st_size);
-	EXPECT(0, speckv_pool_resize(dev, "still", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
-	EXPECT(0, speckv_pool_resize(dev, "still", 6 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	EXPECT(0,
+		speckv_pool_resize(dev, "still", 2 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	EXPECT(0,
+		speckv_pool_resize(dev, "still", 6 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
 	CHECK(checksum(info.path, (uint64_t)st.st_size) == before, "a dry run wrote the pool");
 	EXPECT(0, speckv_pool_destroy(dev, "still", NULL, NULL));
 }

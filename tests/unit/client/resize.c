@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Pools grow and shrink with others at work in them: nothing that was stored is lost, nothing that was dropped comes back. */
+/*
+ * Pools grow and shrink with others at work in them: nothing that was stored is lost, nothing that
+ * was dropped comes back.
+ */
 #include <stdatomic.h>
 
 #include "client/admin/admin.h"
@@ -11,7 +14,11 @@
 
 struct shared {
 	_Atomic uint32_t stop;
-	bool undone; /* resizes are undone under their manager: a size that is taken back hides blocks for a moment */
+	/*
+	 * resizes are undone under their manager: a size that is taken back hides blocks for a
+	 * moment
+	 */
+	bool undone;
 	_Atomic uint64_t rounds[WORKERS];
 };
 static struct shared *shared;
@@ -27,7 +34,10 @@ static bool hidden(unsigned int *tries)
 	return true;
 }
 
-/* Puts its blocks, reads them all at every instant of every resize, drops them, and sees that they stay away. */
+/*
+ * Puts its blocks, reads them all at every instant of every resize, drops them, and sees that they
+ * stay away.
+ */
 static int worker(void *arg)
 {
 	unsigned int me = *(const unsigned int *)arg;
@@ -47,13 +57,16 @@ static int worker(void *arg)
 
 			bool all;
 
-			while (!(all = speckv_lookup(pool, keys, OWN, present) == OWN && speckv_lookup_prefix(pool, keys, OWN) == OWN) && hidden(&tries))
+			while (!(all = speckv_lookup(pool, keys, OWN, present) == OWN &&
+					       speckv_lookup_prefix(pool, keys, OWN) == OWN) &&
+				hidden(&tries))
 				;
 			CHECK(all, "blocks are not found");
 			for (unsigned int i = 0; i < OWN; i++) {
 				int rc;
 
-				while ((rc = get_number(pool, base + i, buffer)) == -ENOENT && hidden(&tries))
+				while ((rc = get_number(pool, base + i, buffer)) == -ENOENT &&
+					hidden(&tries))
 					;
 				EXPECT(0, rc);
 			}
@@ -75,7 +88,10 @@ static int worker(void *arg)
 	return 0;
 }
 
-/* Takes every resize for one whose manager died, and undoes it, as a client does that comes to it late. */
+/*
+ * Takes every resize for one whose manager died, and undoes it, as a client does that comes to it
+ * late.
+ */
 static int undoes(void *arg)
 {
 	struct speckv_pool *pool = attach_pool(open_device(device_name, 0), "pool", "late");
@@ -113,9 +129,13 @@ static void with_traffic(enum media kind, bool undone)
 		uint64_t size = turn % 2 ? 20 * MIB : 6 * MIB;
 		int rc = speckv_pool_resize(dev, "pool", size, 0, NULL, NULL, &info);
 
-		CHECK(rc == 0 || rc == -EBUSY, "resize: %d (%s)", rc, speckv_strerror(test_ctx)); /* busy: a put was under way up there for long */
+		/* busy: a put was under way up there for long */
+		CHECK(rc == 0 || rc == -EBUSY, "resize: %d (%s)", rc, speckv_strerror(test_ctx));
 		resized += rc == 0;
-		if (turn == 20 && kind == MEDIUM_FIXED) { /* somebody else takes what was given back: the pool comes to lie in pieces */
+		if (turn == 20 && kind == MEDIUM_FIXED) {
+			/*
+			 * somebody else takes what was given back: the pool comes to lie in pieces
+			 */
 			config = small_pool("wedge", 2 * MIB);
 			config.max_bytes = 2 * MIB;
 			EXPECT(0, speckv_pool_create(dev, &config, NULL));
@@ -149,7 +169,10 @@ static void with_traffic(enum media kind, bool undone)
 		unlink(device_name + 5);
 }
 
-/* A client that did nothing while its pool shrank, another pool took the room, and its pool grew elsewhere, touches only its own. */
+/*
+ * A client that did nothing while its pool shrank, another pool took the room, and its pool grew
+ * elsewhere, touches only its own.
+ */
 static void a_sleeper_follows_its_extents(void)
 {
 	struct speckv_device *dev = open_medium(MEDIUM_FIXED, device_name);
@@ -160,11 +183,14 @@ static void a_sleeper_follows_its_extents(void)
 	config.eviction = SPECKV_EVICT_NONE;
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	sleeper = attach_pool(dev, "pool", "sleeper");
-	for (uint64_t turn = 0; turn < 2; turn++) { /* the piece that is given up is the first one's end, and then a later one */
+	for (uint64_t turn = 0; turn < 2; turn++) {
+		/* the piece that is given up is the first one's end, and then a later one */
 		config = small_pool(turn ? "wedge1" : "wedge0", 2 * MIB);
 		config.max_bytes = 2 * MIB;
 		config.eviction = SPECKV_EVICT_NONE;
-		EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
+		EXPECT(0,
+			speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL,
+				NULL));
 		EXPECT(0, speckv_pool_create(dev, &config, NULL));
 		wedges[turn] = attach_pool(dev, config.name, "wedge");
 		for (uint64_t i = 0; i < 50; i++)
@@ -177,7 +203,8 @@ static void a_sleeper_follows_its_extents(void)
 			EXPECT(0, get_number(sleeper, i, buffer));
 		for (uint64_t wedge = 0; wedge <= turn; wedge++)
 			for (uint64_t i = 0; i < 50; i++)
-				EXPECT(0, get_number(wedges[wedge], 1000 * (wedge + 1) + i, buffer));
+				EXPECT(0,
+					get_number(wedges[wedge], 1000 * (wedge + 1) + i, buffer));
 	}
 	speckv_pool_close(sleeper);
 	speckv_pool_close(wedges[0]);
@@ -213,15 +240,18 @@ static void a_shrink_gives_memory_back(void)
 		EXPECT(0, put_number(pool, i, buffer));
 	before = stored(info.path);
 	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
-	CHECK(stored(info.path) + 11 * MIB <= before, "%llu KiB before, %llu after", (unsigned long long)before >> 10,
-	      (unsigned long long)stored(info.path) >> 10);
+	CHECK(stored(info.path) + 11 * MIB <= before, "%llu KiB before, %llu after",
+		(unsigned long long)before >> 10, (unsigned long long)stored(info.path) >> 10);
 	speckv_pool_close(pool);
 	expect_sound(dev, "pool", -1);
 	speckv_device_close(dev);
 	remove_device(device_name);
 }
 
-/* A piece of a medium that a pool grows into was another pool's, or something wrote there: the pool sees zeros. */
+/*
+ * A piece of a medium that a pool grows into was another pool's, or something wrote there: the pool
+ * sees zeros.
+ */
 static void what_a_pool_grows_into_is_zeroed(void)
 {
 	struct speckv_device *dev = open_medium(MEDIUM_FIXED, device_name);
@@ -284,32 +314,46 @@ static void refusals(void)
 	pool = attach_pool(dev, "pool", "a");
 	for (uint64_t i = 0; i < 200; i++)
 		EXPECT(0, put_number(pool, i, buffer));
-	REFUSED(-EALREADY, "has that size already", speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, NULL));
-	REFUSED(-EALREADY, "has that size already", speckv_pool_resize(dev, "pool", 7 * MIB + 1, 0, NULL, NULL, NULL));
+	REFUSED(-EALREADY, "has that size already",
+		speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, NULL));
+	REFUSED(-EALREADY, "has that size already",
+		speckv_pool_resize(dev, "pool", 7 * MIB + 1, 0, NULL, NULL, NULL));
 	REFUSED(-ENOSPC, "16 MiB", speckv_pool_resize(dev, "pool", 18 * MIB, 0, NULL, NULL, NULL));
 	REFUSED(-EINVAL, "", speckv_pool_resize(dev, "pool", 0, 0, NULL, NULL, NULL));
-	REFUSED(-ENOENT, "no pool 'none'", speckv_pool_resize(dev, "none", 8 * MIB, 0, NULL, NULL, NULL));
+	REFUSED(-ENOENT, "no pool 'none'",
+		speckv_pool_resize(dev, "none", 8 * MIB, 0, NULL, NULL, NULL));
 	REFUSED(-ENOSPC, "--evict", speckv_pool_resize(dev, "pool", 4 * MIB, 0, NULL, NULL, NULL));
-	REFUSED(-ENOSPC, "--evict", speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
-	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_DRY_RUN | SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
-	REFUSED(-ECANCELED, "cancelled", speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, cancel, NULL, NULL));
+	REFUSED(-ENOSPC, "--evict",
+		speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	EXPECT(0,
+		speckv_pool_resize(dev, "pool", 4 * MIB,
+			SPECKV_RESIZE_DRY_RUN | SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
+	REFUSED(-ECANCELED, "cancelled",
+		speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, cancel, NULL, NULL));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
-	CHECK(info.config.capacity_bytes == 8 * MIB && info.blocks == 200 && info.state == SPECKV_POOL_ACTIVE, "nothing changed");
+	CHECK(info.config.capacity_bytes == 8 * MIB && info.blocks == 200 &&
+			info.state == SPECKV_POOL_ACTIVE,
+		"nothing changed");
 	for (uint64_t i = 0; i < 200; i++)
 		EXPECT(0, get_number(pool, i, buffer));
 
-	/* what does not fit the new size goes, the least recently used first, and the rest stays whole */
+	/*
+	 * what does not fit the new size goes, the least recently used first, and the rest stays
+	 * whole
+	 */
 	sleep_us(10000);
 	for (uint64_t i = 150; i < 200; i++)
 		EXPECT(0, get_number(pool, i, buffer));
 	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, &info));
-	CHECK(info.config.capacity_bytes == 4 * MIB && info.config.quota_bytes == 4 * MIB, "shrunk, and the quota that was all of it too");
+	CHECK(info.config.capacity_bytes == 4 * MIB && info.config.quota_bytes == 4 * MIB,
+		"shrunk, and the quota that was all of it too");
 	for (uint64_t i = 0; i < 200; i++)
 		left += get_number(pool, i, buffer) == 0;
 	CHECK(left == info.blocks && left > 100, "%u left", left);
 	for (uint64_t i = 150, kept = 0; i < 200; i++) {
 		kept += get_number(pool, i, buffer) == 0;
-		CHECK(i < 199 || kept > 35, "of 50 blocks in use %llu stayed", (unsigned long long)kept);
+		CHECK(i < 199 || kept > 35, "of 50 blocks in use %llu stayed",
+			(unsigned long long)kept);
 	}
 	expect_sound(dev, "pool", left);
 	EXPECT(0, speckv_events(dev, "pool", 0, count_events, &events));
@@ -324,9 +368,11 @@ static void refusals(void)
 	}
 	CHECK(high, "one lies high up");
 	snprintf(me, sizeof(me), "pid %d (", (int)getpid());
-	REFUSED(-EBUSY, me, speckv_pool_resize(dev, "pool", 6 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
+	REFUSED(-EBUSY, me,
+		speckv_pool_resize(dev, "pool", 6 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
-	CHECK(info.config.capacity_bytes == 12 * MIB && info.state == SPECKV_POOL_ACTIVE, "nothing changed");
+	CHECK(info.config.capacity_bytes == 12 * MIB && info.state == SPECKV_POOL_ACTIVE,
+		"nothing changed");
 	EXPECT(0, put_number(pool, 5000, buffer));
 	speckv_pool_close(pool);
 	EXPECT(0, speckv_pool_resize(dev, "pool", 6 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
@@ -338,7 +384,10 @@ static void refusals(void)
 static struct speckv_pool *stale;
 static struct run late_run;
 
-/* Where a page was retired already, a client that looked at the old end claims it: a late undo had freed it for that. */
+/*
+ * Where a page was retired already, a client that looked at the old end claims it: a late undo had
+ * freed it for that.
+ */
 static int claims_late(uint64_t done, uint64_t total, void *arg)
 {
 	struct region *r = &stale->region;
@@ -349,7 +398,8 @@ static int claims_late(uint64_t done, uint64_t total, void *arg)
 	late_run = (struct run){ .page = region_pages(r) - total + 8, .pages = 1 };
 	late_run.generation = atomic_fetch_add(&r->head->pool.next_run_generation, 1);
 	CHECK(load_acquire(&r->page_map[late_run.page]) == LAY_RETIRED, "it is retired");
-	store_release(&r->page_map[late_run.page], lay_word(LAY_CLAIMED, stale->owner, late_run.generation));
+	store_release(&r->page_map[late_run.page],
+		lay_word(LAY_CLAIMED, stale->owner, late_run.generation));
 	return 0;
 }
 
@@ -362,12 +412,18 @@ static void a_claim_above_the_new_end_takes_the_size_back(void)
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	stale = attach_pool(dev, "pool", "stale");
 	late_run.pages = 0;
-	REFUSED(-EBUSY, "holds an allocation", speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, claims_late, NULL, NULL));
+	REFUSED(-EBUSY, "holds an allocation",
+		speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, claims_late, NULL,
+			NULL));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
-	CHECK(info.config.capacity_bytes == 8 * MIB && region_pages(&stale->region) == 8 * MIB / info.config.page_bytes, "the size is as it was");
+	CHECK(info.config.capacity_bytes == 8 * MIB &&
+			region_pages(&stale->region) == 8 * MIB / info.config.page_bytes,
+		"the size is as it was");
 	pages_release(&stale->region, stale->owner, &late_run);
 	pages_recount(&stale->region);
-	EXPECT(0, speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, claims_late, NULL, NULL));
+	EXPECT(0,
+		speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_EVICT, claims_late, NULL,
+			NULL));
 	speckv_pool_close(stale);
 	expect_sound(dev, "pool", 0);
 	speckv_device_close(dev);
@@ -382,29 +438,37 @@ static int resize_told(const struct speckv_event *event, void *arg)
 {
 	struct told *told = arg;
 
-	told->finished += strstr(event->text, "died was finished") || strstr(event->text, "finished the resize");
-	told->undone += strstr(event->text, "died was undone") || strstr(event->text, "undid the resize");
+	told->finished += strstr(event->text, "died was finished") ||
+		strstr(event->text, "finished the resize");
+	told->undone += strstr(event->text, "died was undone") ||
+		strstr(event->text, "undid the resize");
 	return 0;
 }
 
-/* Each instant at which a manager may die in a resize: what is said of it is so, and memory that a card gave up stays retired. */
+/*
+ * Each instant at which a manager may die in a resize: what is said of it is so, and memory that a
+ * card gave up stays retired.
+ */
 static void what_is_said_of_a_dead_resize_is_so(bool by_client)
 {
 	static const struct instant {
-		uint64_t record, pages, limit; /* MiB; the record's size, the header's, and how far claims go */
+		/* MiB; the record's size, the header's, and how far claims go */
+		uint64_t record, pages, limit;
 		bool finished;
 	} instants[] = {
 		{ 8, 8, 4, false }, /* a shrink, on its way */
-		{ 8, 4, 4, true },  /* and published */
+		{ 8, 4, 4, true }, /* and published */
 		{ 4, 4, 4, false }, /* a growth, before its size was */
-		{ 4, 8, 4, true },  /* and after */
+		{ 4, 8, 4, true }, /* and after */
 		{ 8, 8, 0, false }, /* one that had not begun */
 	};
-	const size_t n = sizeof(instants) / sizeof(instants[0]) - by_client; /* without a limit no client is kept out, and none looks */
+	/* without a limit no client is kept out, and none looks */
+	const size_t n = sizeof(instants) / sizeof(instants[0]) - by_client;
 
 	for (size_t i = 0; i < n; i++) {
 		struct speckv_device *dev = open_medium(MEDIUM_DRAM, device_name);
-		struct speckv_pool_config config = small_pool("pool", 8 * MIB), lru = { .eviction = SPECKV_EVICT_LRU };
+		struct speckv_pool_config config = small_pool("pool", 8 * MIB),
+					  lru = { .eviction = SPECKV_EVICT_LRU };
 		struct lay_pool_record *record;
 		struct told told = { 0 };
 		struct speckv_pool *pool;
@@ -425,13 +489,18 @@ static void what_is_said_of_a_dead_resize_is_so(bool by_client)
 		if (by_client)
 			EXPECT(0, put_number(pool, 1, buffer));
 		else
-			EXPECT(-EALREADY, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &lru, NULL));
-		CHECK(load_acquire(&r->head->pool.claim_limit) == 0 && load_acquire(&r->page_map[3]) == LAY_RETIRED, "instant %zu: limit %llu, word %llx", i,
-		      (unsigned long long)load_acquire(&r->head->pool.claim_limit), (unsigned long long)load_acquire(&r->page_map[3]));
-		CHECK(load_acquire(&r->page_map[region_pages(r) - 1]) == LAY_FREE, "instant %zu: its end is not given back", i);
+			EXPECT(-EALREADY,
+				speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &lru, NULL));
+		CHECK(load_acquire(&r->head->pool.claim_limit) == 0 &&
+				load_acquire(&r->page_map[3]) == LAY_RETIRED,
+			"instant %zu: limit %llu, word %llx", i,
+			(unsigned long long)load_acquire(&r->head->pool.claim_limit),
+			(unsigned long long)load_acquire(&r->page_map[3]));
+		CHECK(load_acquire(&r->page_map[region_pages(r) - 1]) == LAY_FREE,
+			"instant %zu: its end is not given back", i);
 		EXPECT(0, speckv_events(dev, by_client ? "pool" : NULL, 0, resize_told, &told));
-		CHECK(told.finished == instants[i].finished && told.undone == !instants[i].finished, "instant %zu: finished %u, undone %u", i, told.finished,
-		      told.undone);
+		CHECK(told.finished == instants[i].finished && told.undone == !instants[i].finished,
+			"instant %zu: finished %u, undone %u", i, told.finished, told.undone);
 		record->capacity_bytes = region_pages(r) * r->page_bytes;
 		store_release(&record->state, SPECKV_POOL_ACTIVE);
 		speckv_pool_close(pool);
@@ -440,11 +509,15 @@ static void what_is_said_of_a_dead_resize_is_so(bool by_client)
 	}
 }
 
-/* A manager dies after it stored the smaller size and before it looked for blocks above it: the size is as it was, with them. */
+/*
+ * A manager dies after it stored the smaller size and before it looked for blocks above it: the
+ * size is as it was, with them.
+ */
 static void blocks_above_a_size_that_was_not_looked_at_stay(enum media kind)
 {
 	struct speckv_device *dev = open_medium(kind, device_name);
-	struct speckv_pool_config config = small_pool("pool", 8 * MIB), lru = { .eviction = SPECKV_EVICT_LRU };
+	struct speckv_pool_config config = small_pool("pool", 8 * MIB),
+				  lru = { .eviction = SPECKV_EVICT_LRU };
 	struct speckv_pool_info info;
 	struct lay_pool_record *record;
 	struct speckv_pool *pool;
@@ -455,16 +528,19 @@ static void blocks_above_a_size_that_was_not_looked_at_stay(enum media kind)
 	pool = attach_pool(dev, "pool", "a");
 	r = &pool->region;
 	record = &dev->table->pools[r->record];
-	for (uint64_t used = 0; used < 6 * MIB; used = load_acquire(&r->head->pool.used_pages) * r->page_bytes)
+	for (uint64_t used = 0; used < 6 * MIB;
+		used = load_acquire(&r->head->pool.used_pages) * r->page_bytes)
 		EXPECT(0, put_number(pool, n++, buffer));
 	store_release(&record->state, SPECKV_POOL_RESIZING);
 	store_release(&r->head->pool.claim_limit, 4 * MIB / r->page_bytes);
 	store_release(&r->head->pool.data_pages, 4 * MIB / r->page_bytes);
 	atomic_fetch_add(&r->head->pool.size_sequence, 1);
-	EXPECT(-EALREADY, speckv_pool_resize(dev, "pool", 8 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
+	EXPECT(-EALREADY,
+		speckv_pool_resize(dev, "pool", 8 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL));
 	EXPECT(-EALREADY, speckv_pool_set(dev, "pool", SPECKV_SET_EVICTION, &lru, NULL));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
-	CHECK(info.state == SPECKV_POOL_ACTIVE && info.config.capacity_bytes == 8 * MIB, "state %u, %llu bytes", info.state, (unsigned long long)info.config.capacity_bytes);
+	CHECK(info.state == SPECKV_POOL_ACTIVE && info.config.capacity_bytes == 8 * MIB,
+		"state %u, %llu bytes", info.state, (unsigned long long)info.config.capacity_bytes);
 	for (unsigned int i = 0; i < n; i++)
 		EXPECT(0, get_number(pool, i, buffer));
 	speckv_pool_close(pool);

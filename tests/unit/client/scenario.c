@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The foundation's scenario in one test: a pool on host:DRAM is made in one process, filled from two others at once, seen with both
- * as tenants in a fourth; one is killed in the middle; then resize, check, destroy. Nothing is lost, nothing is wrong.
+ * The foundation's scenario in one test: a pool on host:DRAM is made in one process, filled from
+ * two others at once, seen with both as tenants in a fourth; one is killed in the middle; then
+ * resize, check, destroy. Nothing is lost, nothing is wrong.
  */
 #include <stdatomic.h>
 
@@ -50,7 +51,8 @@ static int filler(void *arg)
 	for (unsigned int i = 0; i < EACH; i++) {
 		EXPECT(0, put_number(pool, me * 100000 + i, buffer));
 		atomic_store(&shared->stored[me], i + 1);
-		if (i == EACH / 3) /* the other is to come this far too, and the onlooker to see both */
+		/* the other is to come this far too, and the onlooker to see both */
+		if (i == EACH / 3)
 			while (atomic_load(&shared->go) < 2)
 				sleep_us(50);
 	}
@@ -67,8 +69,9 @@ static int seen(const struct speckv_tenant_info *info, void *arg)
 	unsigned int *mask = arg;
 
 	for (unsigned int i = 0; i < 2; i++)
-		if (strcmp(info->name, i ? "right" : "left") == 0 && info->clients == 1 && info->blocks > EACH / 3 && info->puts > EACH / 3 &&
-		    info->used_bytes >= info->blocks * SMALL_BYTES)
+		if (strcmp(info->name, i ? "right" : "left") == 0 && info->clients == 1 &&
+			info->blocks > EACH / 3 && info->puts > EACH / 3 &&
+			info->used_bytes >= info->blocks * SMALL_BYTES)
 			*mask |= 1u << i;
 	return 0;
 }
@@ -138,7 +141,8 @@ int main(void)
 	verify(dev, buffer);
 	expect_sound(dev, "kv", -1);
 	EXPECT(0, speckv_pool_info(dev, "kv", &info));
-	CHECK(info.clients == 0 && info.blocks >= shared->stored[0] + shared->stored[1], "%llu blocks", (unsigned long long)info.blocks);
+	CHECK(info.clients == 0 && info.blocks >= shared->stored[0] + shared->stored[1],
+		"%llu blocks", (unsigned long long)info.blocks);
 
 	memcpy(path, info.path, sizeof(path));
 	EXPECT(0, speckv_pool_destroy(dev, "kv", NULL, NULL));

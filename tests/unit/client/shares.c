@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* The hit share: every wanted block counts once, and no share is above one while clients are at work. */
+/*
+ * The hit share: every wanted block counts once, and no share is above one while clients are at
+ * work.
+ */
 #include <pthread.h>
 
 #include "harness.h"
@@ -39,17 +42,21 @@ static uint64_t samples(const struct figures *f, unsigned int histogram)
 	return n;
 }
 
-static void expect_share(struct speckv_device *dev, uint64_t served, uint64_t wanted, uint64_t lookups, uint64_t timed)
+static void expect_share(struct speckv_device *dev, uint64_t served, uint64_t wanted,
+	uint64_t lookups, uint64_t timed)
 {
 	struct figures f = look(dev);
 	const uint64_t *c = f.stats.counters;
 
-	CHECK(c[SPECKV_COUNT_HITS] == served && c[SPECKV_COUNT_WANTED] == wanted, "%llu of %llu, not %llu of %llu", (unsigned long long)c[SPECKV_COUNT_HITS],
-	      (unsigned long long)c[SPECKV_COUNT_WANTED], (unsigned long long)served, (unsigned long long)wanted);
-	CHECK(f.tenant.hits == served && f.tenant.wanted == wanted, "the tenant: %llu of %llu", (unsigned long long)f.tenant.hits,
-	      (unsigned long long)f.tenant.wanted);
-	CHECK(c[SPECKV_COUNT_LOOKUPS] == lookups && samples(&f, SPECKV_HIST_LOOKUP) == timed, "%llu look-ups, %llu timed",
-	      (unsigned long long)c[SPECKV_COUNT_LOOKUPS], (unsigned long long)samples(&f, SPECKV_HIST_LOOKUP));
+	CHECK(c[SPECKV_COUNT_HITS] == served && c[SPECKV_COUNT_WANTED] == wanted,
+		"%llu of %llu, not %llu of %llu", (unsigned long long)c[SPECKV_COUNT_HITS],
+		(unsigned long long)c[SPECKV_COUNT_WANTED], (unsigned long long)served,
+		(unsigned long long)wanted);
+	CHECK(f.tenant.hits == served && f.tenant.wanted == wanted, "the tenant: %llu of %llu",
+		(unsigned long long)f.tenant.hits, (unsigned long long)f.tenant.wanted);
+	CHECK(c[SPECKV_COUNT_LOOKUPS] == lookups && samples(&f, SPECKV_HIST_LOOKUP) == timed,
+		"%llu look-ups, %llu timed", (unsigned long long)c[SPECKV_COUNT_LOOKUPS],
+		(unsigned long long)samples(&f, SPECKV_HIST_LOOKUP));
 }
 
 /* Ten of a hundred blocks are stored; how they are asked for is the client's. */
@@ -71,7 +78,8 @@ static void every_wanted_block_counts_once(struct speckv_device *dev)
 	for (unsigned int i = 0; i < 10; i++)
 		EXPECT(0, put_number(pool, i, buffer));
 	expect_share(dev, 0, 0, 0, 0);
-	EXPECT(10, speckv_lookup_prefix(pool, keys, 100)); /* 90 are not there; those that are may never be fetched */
+	/* 90 are not there; those that are may never be fetched */
+	EXPECT(10, speckv_lookup_prefix(pool, keys, 100));
 	expect_share(dev, 0, 90, 100, 1);
 	for (unsigned int i = 0; i < 10; i++)
 		EXPECT(0, get_number(pool, i, buffer));
@@ -85,7 +93,8 @@ static void every_wanted_block_counts_once(struct speckv_device *dev)
 	EXPECT(-ENOENT, get_number(pool, 50, buffer)); /* without a look-up: itself */
 	EXPECT(0, get_number(pool, 5, buffer));
 	expect_share(dev, 11, 282, 300, 3);
-	EXPECT(-EINVAL, get_block(pool, &keys[5], NULL, 0)); /* nothing that could be served was asked for */
+	/* nothing that could be served was asked for */
+	EXPECT(-EINVAL, get_block(pool, &keys[5], NULL, 0));
 	expect_share(dev, 11, 282, 300, 3);
 	speckv_pool_close(pool);
 	EXPECT(0, speckv_pool_stats_reset(dev, "pool"));
@@ -105,7 +114,9 @@ static void *work(void *arg)
 		unsigned int n = 1 + (unsigned int)below(&state, N), found;
 
 		for (unsigned int i = 0; i < n; i++)
-			requests[i] = (struct speckv_request){ .key = keys[i] = key_of(i), .buffer = bytes + i * SMALL_BYTES, .buffer_bytes = SMALL_BYTES };
+			requests[i] = (struct speckv_request){ .key = keys[i] = key_of(i),
+				.buffer = bytes + i * SMALL_BYTES,
+				.buffer_bytes = SMALL_BYTES };
 		found = (unsigned int)speckv_lookup_prefix(pool, keys, n);
 		speckv_prefetch(pool, keys, found);
 		speckv_get(pool, requests, found);
@@ -118,9 +129,11 @@ static void *work(void *arg)
 	return NULL;
 }
 
-static void not_above(const char *what, const struct figures *now, const struct figures *before, unsigned int part, unsigned int whole)
+static void not_above(const char *what, const struct figures *now, const struct figures *before,
+	unsigned int part, unsigned int whole)
 {
-	uint64_t p = now->stats.counters[part] - before->stats.counters[part], w = now->stats.counters[whole] - before->stats.counters[whole];
+	uint64_t p = now->stats.counters[part] - before->stats.counters[part],
+		 w = now->stats.counters[whole] - before->stats.counters[whole];
 
 	CHECK(p <= w, "%s: %llu of %llu", what, (unsigned long long)p, (unsigned long long)w);
 }
@@ -141,26 +154,39 @@ static void no_share_is_above_one(struct speckv_device *dev)
 	stop = false;
 	for (unsigned int i = 0; i < THREADS; i++)
 		CHECK(pthread_create(&thread[i], NULL, work, pool) == 0, "thread");
-	for (uint64_t end = now_nanoseconds() + 3000000000ull; now_nanoseconds() < end || looks < 500; looks++) {
+	for (uint64_t end = now_nanoseconds() + 3000000000ull;
+		now_nanoseconds() < end || looks < 500; looks++) {
 		struct figures now = look(dev);
 
 		not_above("hits of wanted", &now, &zero, SPECKV_COUNT_HITS, SPECKV_COUNT_WANTED);
 		not_above("hits of gets", &now, &zero, SPECKV_COUNT_HITS, SPECKV_COUNT_GETS);
-		not_above("found of looked up", &now, &zero, SPECKV_COUNT_LOOKUP_HITS, SPECKV_COUNT_LOOKUPS);
-		not_above("used of hits", &now, &zero, SPECKV_COUNT_PREFETCH_USED, SPECKV_COUNT_HITS);
-		not_above("used of asked", &now, &zero, SPECKV_COUNT_PREFETCH_USED, SPECKV_COUNT_PREFETCHES);
-		not_above("unused of staged", &now, &zero, SPECKV_COUNT_PREFETCH_UNUSED, SPECKV_COUNT_PREFETCHED);
-		not_above("hits of wanted, of an interval", &now, &before, SPECKV_COUNT_HITS, SPECKV_COUNT_WANTED);
-		not_above("hits of gets, of an interval", &now, &before, SPECKV_COUNT_HITS, SPECKV_COUNT_GETS);
-		not_above("found of looked up, of an interval", &now, &before, SPECKV_COUNT_LOOKUP_HITS, SPECKV_COUNT_LOOKUPS);
-		CHECK(now.tenant.hits <= now.tenant.wanted && now.tenant.hits - before.tenant.hits <= now.tenant.wanted - before.tenant.wanted,
-		      "a tenant: %llu of %llu", (unsigned long long)now.tenant.hits, (unsigned long long)now.tenant.wanted);
+		not_above("found of looked up", &now, &zero, SPECKV_COUNT_LOOKUP_HITS,
+			SPECKV_COUNT_LOOKUPS);
+		not_above("used of hits", &now, &zero, SPECKV_COUNT_PREFETCH_USED,
+			SPECKV_COUNT_HITS);
+		not_above("used of asked", &now, &zero, SPECKV_COUNT_PREFETCH_USED,
+			SPECKV_COUNT_PREFETCHES);
+		not_above("unused of staged", &now, &zero, SPECKV_COUNT_PREFETCH_UNUSED,
+			SPECKV_COUNT_PREFETCHED);
+		not_above("hits of wanted, of an interval", &now, &before, SPECKV_COUNT_HITS,
+			SPECKV_COUNT_WANTED);
+		not_above("hits of gets, of an interval", &now, &before, SPECKV_COUNT_HITS,
+			SPECKV_COUNT_GETS);
+		not_above("found of looked up, of an interval", &now, &before,
+			SPECKV_COUNT_LOOKUP_HITS, SPECKV_COUNT_LOOKUPS);
+		CHECK(now.tenant.hits <= now.tenant.wanted &&
+				now.tenant.hits - before.tenant.hits <=
+					now.tenant.wanted - before.tenant.wanted,
+			"a tenant: %llu of %llu", (unsigned long long)now.tenant.hits,
+			(unsigned long long)now.tenant.wanted);
 		before = now;
 	}
 	stop = true;
 	for (unsigned int i = 0; i < THREADS; i++)
 		pthread_join(thread[i], NULL);
-	CHECK(before.stats.counters[SPECKV_COUNT_HITS] > 1000 && before.stats.counters[SPECKV_COUNT_PREFETCH_USED] > 0, "too little was done");
+	CHECK(before.stats.counters[SPECKV_COUNT_HITS] > 1000 &&
+			before.stats.counters[SPECKV_COUNT_PREFETCH_USED] > 0,
+		"too little was done");
 	speckv_pool_close(pool);
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
 }

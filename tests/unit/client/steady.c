@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * In steady state a put, get, look-up or touch makes no system call and no heap allocation. Allocations are counted by standing in
- * front of malloc, system calls by a seccomp filter that traps every one.
+ * In steady state a put, get, look-up or touch makes no system call and no heap allocation.
+ * Allocations are counted by standing in front of malloc, system calls by a seccomp filter that
+ * traps every one.
  */
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -73,14 +74,18 @@ static void trapped(int number, siginfo_t *info, void *context)
 	last_call = info->si_syscall;
 }
 
-/* From here on every system call but the ones a signal's return and the end of the process need is trapped, and fails. */
+/*
+ * From here on every system call but the ones a signal's return and the end of the process need is
+ * trapped, and fails.
+ */
 static bool trap_system_calls(void)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigreturn, 5, 0),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_exit_group, 4, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fstat, 3, 0), /* the look, once a second, whether the pool's file is still there */
+		/* the look, once a second, whether the pool's file is still there */
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fstat, 3, 0),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_newfstatat, 2, 0),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_write, 1, 0),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
@@ -89,8 +94,9 @@ static bool trap_system_calls(void)
 	struct sock_fprog program = { .len = sizeof(code) / sizeof(code[0]), .filter = code };
 	struct sigaction action = { .sa_sigaction = trapped, .sa_flags = SA_SIGINFO };
 
-	return sigaction(SIGSYS, &action, NULL) == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-	       prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+	return sigaction(SIGSYS, &action, NULL) == 0 &&
+		prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+		prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
 static void say(const char *text)
@@ -108,7 +114,8 @@ static int measure(void *arg)
 	struct speckv_device *dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
 	struct speckv_request *puts = calloc(OPERATIONS, sizeof(*puts));
 	struct speckv_key *keys = calloc(OPERATIONS, sizeof(*keys));
-	uint8_t *block = line_alloc(SMALL_BYTES), *out = line_alloc(SMALL_BYTES), *present = calloc(OPERATIONS, 1);
+	uint8_t *block = line_alloc(SMALL_BYTES), *out = line_alloc(SMALL_BYTES),
+		*present = calloc(OPERATIONS, 1);
 	struct speckv_pool *pool;
 	uint64_t before, hits = 0;
 	struct timespec t;
@@ -126,13 +133,18 @@ static int measure(void *arg)
 	memset(block, 5, SMALL_BYTES);
 	for (unsigned int i = 0; i < OPERATIONS; i++) {
 		keys[i] = key_of(i);
-		puts[i] = (struct speckv_request){ .key = keys[i], .buffer = block, .buffer_bytes = SMALL_BYTES };
+		puts[i] = (struct speckv_request){
+			.key = keys[i], .buffer = block, .buffer_bytes = SMALL_BYTES
+		};
 		if (i) {
 			puts[i].parent = keys[i - 1];
 			puts[i].flags = SPECKV_REQUEST_HAS_PARENT;
 		}
 	}
-	/* once through everything: kernels are picked, pages are touched, and the pool is full, so that the puts that count evict */
+	/*
+	 * once through everything: kernels are picked, pages are touched, and the pool is full, so
+	 * that the puts that count evict
+	 */
 	EXPECT(1000, speckv_put(pool, puts, 1000));
 	EXPECT(0, get_block(pool, &keys[999], out, SMALL_BYTES));
 	EXPECT(1, speckv_lookup(pool, &keys[999], 1, present));
@@ -150,7 +162,8 @@ static int measure(void *arg)
 	syscall(SYS_getppid);
 	before = atomic_load(&allocations);
 	free(aligned_alloc(64, 64));
-	if (system_calls != 1 || last_call != SYS_getppid || atomic_load(&allocations) != before + 2)
+	if (system_calls != 1 || last_call != SYS_getppid ||
+		atomic_load(&allocations) != before + 2)
 		return 1; /* the counters count */
 	system_calls = 0;
 	before = atomic_load(&allocations);
@@ -158,7 +171,9 @@ static int measure(void *arg)
 		if (speckv_put(pool, &puts[i], 100) != 100)
 			return 1;
 	for (unsigned int i = 0; i < OPERATIONS; i++) {
-		struct speckv_request get = { .key = keys[i], .buffer = out, .buffer_bytes = SMALL_BYTES };
+		struct speckv_request get = {
+			.key = keys[i], .buffer = out, .buffer_bytes = SMALL_BYTES
+		};
 
 		hits += speckv_get(pool, &get, 1) == 1;
 	}
@@ -168,8 +183,11 @@ static int measure(void *arg)
 	hits += (uint64_t)speckv_touch(pool, keys, OPERATIONS);
 	hits += (uint64_t)speckv_drop(pool, keys, OPERATIONS);
 	if (system_calls || atomic_load(&allocations) != before || !hits) {
-		snprintf(text, sizeof(text), "%d system calls (the last is number %d), %llu allocations, %llu hits\n", (int)system_calls, (int)last_call,
-			 (unsigned long long)(atomic_load(&allocations) - before), (unsigned long long)hits);
+		snprintf(text, sizeof(text),
+			"%d system calls (the last is number %d), %llu allocations, %llu hits\n",
+			(int)system_calls, (int)last_call,
+			(unsigned long long)(atomic_load(&allocations) - before),
+			(unsigned long long)hits);
 		say(text);
 		return 1;
 	}
@@ -180,8 +198,13 @@ static int measure(void *arg)
 int main(void)
 {
 	uint64_t seed = 5;
-	struct calibration_file file =
-		random_calibration(&seed, &(struct calibration_shape){ .layers = 2, .kv_heads = 1, .head_dim = 64, .bits = 3, .rotary = "halves", .unit = -10 });
+	struct calibration_file file = random_calibration(&seed,
+		&(struct calibration_shape){ .layers = 2,
+			.kv_heads = 1,
+			.head_dim = 64,
+			.bits = 3,
+			.rotary = "halves",
+			.unit = -10 });
 	int status;
 
 	if (!COUNTED) {

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 /*
- * Writers and a manager are killed at random instants, again and again, and nothing is lost, wrong, risen or leaked.
+ * Writers and a manager are killed at random instants, again and again, and nothing is lost, wrong,
+ * risen or leaked.
  *
- * torture KILLS [SEED [mixed]]. Every writer owns some keys and records in shared memory, before and after each call, what it does
- * to them; so the parent knows of every key of a dead writer whether it must be there, must not, or may. A further set of keys is
- * shared by all: of those only the bytes are judged. The manager resizes the pool, and makes and destroys another one.
+ * torture KILLS [SEED [mixed]]. Every writer owns some keys and records in shared memory, before
+ * and after each call, what it does to them; so the parent knows of every key of a dead writer
+ * whether it must be there, must not, or may. A further set of keys is shared by all: of those only
+ * the bytes are judged. The manager resizes the pool, and makes and destroys another one.
  *
- * mixed: each writer runs several threads over one pool handle, forks children that use and close the handles they inherited, and
- * the wall clock is stepped back, forward and to 1970 throughout.
+ * mixed: each writer runs several threads over one pool handle, forks children that use and close
+ * the handles they inherited, and the wall clock is stepped back, forward and to 1970 throughout.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -73,7 +75,10 @@ static struct speckv_key own_key(unsigned int writer, unsigned int i)
 	return key_of(1000 * (writer + 1) + i);
 }
 
-/* What a put of each key is given and a get must yield: made once, so that the children spend their lives in the library. */
+/*
+ * What a put of each key is given and a get must yield: made once, so that the children spend their
+ * lives in the library.
+ */
 struct known {
 	struct speckv_key key;
 	uint8_t raw[SMALL_BYTES], want[SMALL_BYTES];
@@ -99,11 +104,17 @@ static void make_known(void)
 	for (unsigned int i = 0; i < KNOWN; i++) {
 		struct known *k = &known[i];
 
-		k->key = i < COMMON_KEYS ? common_key(i) : own_key((i - COMMON_KEYS) / OWN_KEYS, (i - COMMON_KEYS) % OWN_KEYS);
+		k->key = i < COMMON_KEYS
+			? common_key(i)
+			: own_key((i - COMMON_KEYS) / OWN_KEYS, (i - COMMON_KEYS) % OWN_KEYS);
 		fill_numbers(&k->key, k->raw, SMALL_BYTES);
-		EXPECT(0, speckv_frame_encode(&small_shape, stage->codec, &identity, k->raw, SMALL_BYTES, frame, room, &bytes));
+		EXPECT(0,
+			speckv_frame_encode(&small_shape, stage->codec, &identity, k->raw,
+				SMALL_BYTES, frame, room, &bytes));
 		EXPECT(0, speckv_frame_parse(frame, bytes, &parsed));
-		EXPECT(0, speckv_frame_decode(&parsed, frame, bytes, 0, small_shape.layers, k->want, SMALL_BYTES));
+		EXPECT(0,
+			speckv_frame_decode(&parsed, frame, bytes, 0, small_shape.layers, k->want,
+				SMALL_BYTES));
 	}
 	free(frame);
 }
@@ -125,7 +136,7 @@ static int look(struct speckv_pool *pool, const struct speckv_key *key)
 	return 1;
 }
 
-/* ---- children -------------------------------------------------------------------------------------------------------- */
+/* ---- children ------------------------------------------------------------------------------- */
 
 static int store_block(struct speckv_pool *pool, const struct speckv_key *key, uint64_t *random)
 {
@@ -148,7 +159,8 @@ static int store_block(struct speckv_pool *pool, const struct speckv_key *key, u
 }
 
 /* Thread `thread` of `threads` owns every `threads`th key of its writer. */
-static void own_step(struct speckv_pool *pool, unsigned int me, unsigned int thread, unsigned int threads, uint64_t *random)
+static void own_step(struct speckv_pool *pool, unsigned int me, unsigned int thread,
+	unsigned int threads, uint64_t *random)
 {
 	unsigned int i = (unsigned int)below(random, OWN_KEYS / threads) * threads + thread;
 	_Atomic uint8_t *belief = &ledger->belief[me][i];
@@ -160,7 +172,8 @@ static void own_step(struct speckv_pool *pool, unsigned int me, unsigned int thr
 	case 0:
 	case 1:
 		if (atomic_load(belief) == PRESENT && kept) {
-			EXPECT(0, put_block(pool, &key, known_of(&key)->raw, SMALL_BYTES)); /* a no-op */
+			/* a no-op */
+			EXPECT(0, put_block(pool, &key, known_of(&key)->raw, SMALL_BYTES));
 			break;
 		}
 		atomic_store(belief, PUTTING);
@@ -226,14 +239,17 @@ static void memory_step(struct speckv_pool *pool, uint64_t *random)
 	speckv_mem_free(mem);
 }
 
-/* The pool that the manager makes and destroys: it is there, or not, or busy; what is there works. */
+/*
+ * The pool that the manager makes and destroys: it is there, or not, or busy; what is there works.
+ */
 static void scratch_step(struct speckv_device *dev, uint64_t *random)
 {
 	struct speckv_pool *pool;
 	struct speckv_key key = common_key((unsigned int)below(random, 8));
 	int rc = speckv_pool_open(dev, "scratch", NULL, &pool);
 
-	CHECK(rc == 0 || rc == -ENOENT || rc == -EBUSY, "open: %d (%s)", rc, speckv_strerror(test_ctx));
+	CHECK(rc == 0 || rc == -ENOENT || rc == -EBUSY, "open: %d (%s)", rc,
+		speckv_strerror(test_ctx));
 	if (rc)
 		return;
 	rc = put_block(pool, &key, known_of(&key)->raw, SMALL_BYTES);
@@ -242,7 +258,10 @@ static void scratch_step(struct speckv_device *dev, uint64_t *random)
 	speckv_pool_close(pool);
 }
 
-/* A child that inherited the handles in the middle of other threads' calls: they refuse, they close, and the parent's stay as they are. */
+/*
+ * A child that inherited the handles in the middle of other threads' calls: they refuse, they
+ * close, and the parent's stay as they are.
+ */
 static void fork_step(struct speckv_device *dev, struct speckv_pool *pool, uint64_t *random)
 {
 	struct speckv_key key = common_key((unsigned int)below(random, COMMON_KEYS));
@@ -289,7 +308,8 @@ static void *writer_thread(void *arg)
 				fork_step(b->dev, b->pool, &random);
 			} else {
 				speckv_pool_close(b->pool);
-				b->pool = attach_pool(b->dev, "pool", below(&random, 2) ? "writer" : "other");
+				b->pool = attach_pool(b->dev, "pool",
+					below(&random, 2) ? "writer" : "other");
 			}
 			break;
 		case 4:
@@ -349,17 +369,22 @@ static int manager(void *arg)
 			config = small_pool("scratch", 2 * MIB);
 			config.codec = stage->codec;
 			rc = speckv_pool_create(dev, &config, NULL);
-			CHECK(rc == 0 || rc == -EEXIST || rc == -ENOSPC || rc == -EBUSY, "create: %d (%s)", rc, speckv_strerror(test_ctx));
+			CHECK(rc == 0 || rc == -EEXIST || rc == -ENOSPC || rc == -EBUSY,
+				"create: %d (%s)", rc, speckv_strerror(test_ctx));
 			break;
 		case 1:
 			rc = speckv_pool_destroy(dev, "scratch", NULL, NULL);
-			CHECK(rc == 0 || rc == -ENOENT || rc == -EBUSY, "destroy: %d (%s)", rc, speckv_strerror(test_ctx));
+			CHECK(rc == 0 || rc == -ENOENT || rc == -EBUSY, "destroy: %d (%s)", rc,
+				speckv_strerror(test_ctx));
 			break;
 		default:
 			if (stage->eviction == SPECKV_EVICT_LRU && below(&random, 2))
 				size -= 2 * MIB;
-			rc = speckv_pool_resize(dev, "pool", size, stage->eviction == SPECKV_EVICT_LRU ? SPECKV_RESIZE_EVICT : 0, NULL, NULL, NULL);
-			CHECK(rc == 0 || rc == -EALREADY || rc == -ENOSPC || rc == -EBUSY, "resize: %d (%s)", rc, speckv_strerror(test_ctx));
+			rc = speckv_pool_resize(dev, "pool", size,
+				stage->eviction == SPECKV_EVICT_LRU ? SPECKV_RESIZE_EVICT : 0, NULL,
+				NULL, NULL);
+			CHECK(rc == 0 || rc == -EALREADY || rc == -ENOSPC || rc == -EBUSY,
+				"resize: %d (%s)", rc, speckv_strerror(test_ctx));
 			ledger->resized += rc == 0;
 		}
 		atomic_fetch_add(&ledger->steps[MANAGER], 1);
@@ -370,7 +395,7 @@ static int manager(void *arg)
 	return 0;
 }
 
-/* ---- parent ---------------------------------------------------------------------------------------------------------- */
+/* ---- parent --------------------------------------------------------------------------------- */
 
 static pid_t children[CHILDREN];
 
@@ -386,7 +411,8 @@ static void start(unsigned int who)
 static void all_alive(void)
 {
 	for (unsigned int who = 0; who < CHILDREN; who++)
-		CHECK(!children[who] || waitpid(children[who], NULL, WNOHANG) == 0, "child %u ended by itself", who);
+		CHECK(!children[who] || waitpid(children[who], NULL, WNOHANG) == 0,
+			"child %u ended by itself", who);
 }
 
 static void kill_child(unsigned int who)
@@ -397,13 +423,18 @@ static void kill_child(unsigned int who)
 	kill(children[who], SIGKILL);
 	status = wait_child(children[who]);
 	CHECK(status == -SIGKILL, "child %u ended by itself: %d", who, status);
-	/* a child that it forked just before has its locks until it runs for the first time, and is this process's by now */
+	/*
+	 * a child that it forked just before has its locks until it runs for the first time, and is
+	 * this process's by now
+	 */
 	while (waitpid(-pid, NULL, 0) > 0)
 		;
 	children[who] = 0;
 }
 
-/* Every key of a dead writer is where the writer was told it is; what was under way is settled now. */
+/*
+ * Every key of a dead writer is where the writer was told it is; what was under way is settled now.
+ */
 static void verify_writer(struct speckv_pool *pool, unsigned int who)
 {
 	bool kept = stage->eviction == SPECKV_EVICT_NONE;
@@ -414,9 +445,11 @@ static void verify_writer(struct speckv_pool *pool, unsigned int who)
 		int there = look(pool, &key);
 
 		if (belief == PRESENT && kept)
-			CHECK(there, "stage %s: published block %u of writer %u is lost", stage->name, i, who);
+			CHECK(there, "stage %s: published block %u of writer %u is lost",
+				stage->name, i, who);
 		if (belief == ABSENT)
-			CHECK(!there, "stage %s: dropped block %u of writer %u rose", stage->name, i, who);
+			CHECK(!there, "stage %s: dropped block %u of writer %u rose", stage->name,
+				i, who);
 		ledger->deaths_in_put += belief == PUTTING;
 		atomic_store(&ledger->belief[who][i], there ? PRESENT : ABSENT);
 	}
@@ -445,8 +478,10 @@ static void verify_sound_in_use(struct speckv_device *dev)
 		if (!rc)
 			return;
 		EXPECT(-EUCLEAN, rc);
-		CHECK(tries < 100, "stage %s: leaked %llu unindexed %llu bad %llu dead %llu", stage->name, (unsigned long long)r.pages_leaked,
-		      (unsigned long long)r.blocks_unindexed, (unsigned long long)r.blocks_bad, (unsigned long long)r.clients_dead);
+		CHECK(tries < 100, "stage %s: leaked %llu unindexed %llu bad %llu dead %llu",
+			stage->name, (unsigned long long)r.pages_leaked,
+			(unsigned long long)r.blocks_unindexed, (unsigned long long)r.blocks_bad,
+			(unsigned long long)r.clients_dead);
 		sleep_us(1000);
 	}
 }
@@ -470,12 +505,16 @@ static void verify_quiet(struct speckv_device *dev)
 	for (unsigned int who = 0; who < WRITERS; who++)
 		for (unsigned int i = 0; i < OWN_KEYS; i++)
 			beliefs += atomic_load(&ledger->belief[who][i]) == PRESENT;
-	expect_sound(dev, "pool", (int64_t)beliefs); /* no more and no fewer blocks than can be read: no page is held for nothing */
+	/* no more and no fewer blocks than can be read: no page is held for nothing */
+	expect_sound(dev, "pool", (int64_t)beliefs);
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
 	CHECK(info.state == SPECKV_POOL_ACTIVE, "state %u", info.state);
 }
 
-/* A stopped process holds nobody up: every other child goes on, and so do an open, a check and a put. */
+/*
+ * A stopped process holds nobody up: every other child goes on, and so do an open, a check and a
+ * put.
+ */
 static void stop_one(struct speckv_device *dev, unsigned int who)
 {
 	uint64_t before[CHILDREN];
@@ -566,8 +605,10 @@ static unsigned int run_stage(unsigned int kills, uint64_t *random)
 		children[who] = 0;
 	}
 	verify_quiet(dev);
-	fprintf(stderr, "%s: %u kills, %llu puts, %llu drops, %llu resizes, %llu forks, %llu died in a put\n", stage->name, done,
-		(unsigned long long)ledger->stored, (unsigned long long)ledger->dropped, (unsigned long long)ledger->resized,
+	fprintf(stderr,
+		"%s: %u kills, %llu puts, %llu drops, %llu resizes, %llu forks, %llu died in a put\n",
+		stage->name, done, (unsigned long long)ledger->stored,
+		(unsigned long long)ledger->dropped, (unsigned long long)ledger->resized,
 		(unsigned long long)ledger->forked, (unsigned long long)ledger->deaths_in_put);
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
 	speckv_device_close(dev);
@@ -579,7 +620,8 @@ static unsigned int run_stage(unsigned int kills, uint64_t *random)
 
 int main(int argc, char **argv)
 {
-	unsigned int kills = argc > 1 ? (unsigned int)atoi(argv[1]) : 40, done = 0, count = test_on_card() ? 3 : sizeof(stages) / sizeof(stages[0]);
+	unsigned int kills = argc > 1 ? (unsigned int)atoi(argv[1]) : 40, done = 0,
+		     count = test_on_card() ? 3 : sizeof(stages) / sizeof(stages[0]);
 	uint64_t random;
 
 	seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 0; /* 0: another one each time */
@@ -587,7 +629,8 @@ int main(int argc, char **argv)
 	CHECK(argc <= 3 || mixed, "usage: torture [KILLS [SEED [mixed]]]");
 	seed = seed ? seed : now_nanoseconds();
 	random = seed;
-	fprintf(stderr, "seed %#llx%s\n", (unsigned long long)seed, mixed ? ", mixed with threads, forks and clock steps" : "");
+	fprintf(stderr, "seed %#llx%s\n", (unsigned long long)seed,
+		mixed ? ", mixed with threads, forks and clock steps" : "");
 	test_begin(60 + kills);
 	CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0, "prctl");
 	ledger = shared_memory(sizeof(*ledger));
@@ -599,7 +642,8 @@ int main(int argc, char **argv)
 		share = share < KILLS_PER_STAGE ? share : KILLS_PER_STAGE;
 		done += run_stage(left < share ? left : share ? share : 1, &random);
 	}
-	fprintf(stderr, "%u%s kills: nothing lost, nothing wrong, nothing risen, nothing leaked\n", done, mixed ? " mixed" : "");
+	fprintf(stderr, "%u%s kills: nothing lost, nothing wrong, nothing risen, nothing leaked\n",
+		done, mixed ? " mixed" : "");
 	free(got);
 	test_end();
 	return 0;

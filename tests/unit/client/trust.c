@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * What another user made or can change is refused, with the command that mends it, and nothing is made, removed or written through it; what
- * another user can hold stops no manager. Needs root: the other user is uid 65534, or 4242 where it has a pool.
+ * What another user made or can change is refused, with the command that mends it, and nothing is
+ * made, removed or written through it; what another user can hold stops no manager. Needs root: the
+ * other user is uid 65534, or 4242 where it has a pool.
  */
 #include <grp.h>
 #include <linux/capability.h>
@@ -37,7 +38,9 @@ static void write_file(const char *path, mode_t mode, uid_t owner)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
-	CHECK(fd >= 0 && write(fd, "precious", 8) == 8 && fchmod(fd, mode) == 0 && fchown(fd, owner, owner) == 0, "%s", path);
+	CHECK(fd >= 0 && write(fd, "precious", 8) == 8 && fchmod(fd, mode) == 0 &&
+			fchown(fd, owner, owner) == 0,
+		"%s", path);
 	close(fd);
 }
 
@@ -46,7 +49,8 @@ static bool is_precious(const char *path)
 	char text[16] = "";
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
-	bool same = fd >= 0 && fstat(fd, &st) == 0 && st.st_size == 8 && read(fd, text, 8) == 8 && memcmp(text, "precious", 8) == 0;
+	bool same = fd >= 0 && fstat(fd, &st) == 0 && st.st_size == 8 && read(fd, text, 8) == 8 &&
+		memcmp(text, "precious", 8) == 0;
 
 	if (fd >= 0)
 		close(fd);
@@ -66,7 +70,8 @@ static const char *in(const char *folder, const char *name)
 static struct lay_pool_record *record_of(struct speckv_device *dev, const char *name)
 {
 	for (int i = 0; i < LAY_POOLS; i++)
-		if (load_acquire(&dev->table->pools[i].state) && strcmp(dev->table->pools[i].name, name) == 0)
+		if (load_acquire(&dev->table->pools[i].state) &&
+			strcmp(dev->table->pools[i].name, name) == 0)
 			return &dev->table->pools[i];
 	CHECK(false, "no record %s", name);
 	return NULL;
@@ -84,7 +89,8 @@ static void shut(const char *name, int error, const char *text)
 	}
 	REFUSED(error, text, speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS));
 	EXPECT(0, speckv_device_probe(test_ctx, name, &info));
-	CHECK(info.state == SPECKV_MEDIUM_DENIED && strstr(info.found, text), "state %u: %s", info.state, info.found);
+	CHECK(info.state == SPECKV_MEDIUM_DENIED && strstr(info.found, text), "state %u: %s",
+		info.state, info.found);
 }
 
 static int ignore_device(const struct speckv_device_info *info, void *arg)
@@ -104,8 +110,10 @@ static void the_runtime_folder_is_of_this_user_or_root(void)
 	CHECK(chown(runtime, STRANGER, STRANGER) == 0, "chown");
 	shut("host:DRAM", -EACCES, "export SPECKV_RUNTIME_DIR=");
 	shut("host:numa0", -EACCES, "belongs to uid 65534");
-	REFUSED(-EACCES, "belongs to uid 65534", speckv_device_foreach(test_ctx, ignore_device, &devices));
-	CHECK(devices == 0 && stat(in(runtime, "DRAM"), &st) != 0, "nothing was made or listed there");
+	REFUSED(-EACCES, "belongs to uid 65534",
+		speckv_device_foreach(test_ctx, ignore_device, &devices));
+	CHECK(devices == 0 && stat(in(runtime, "DRAM"), &st) != 0,
+		"nothing was made or listed there");
 	CHECK(chown(runtime, 0, 0) == 0 && chmod(runtime, 0775) == 0, "chmod");
 	shut("host:DRAM", -EACCES, "chmod go-w");
 	CHECK(chmod(runtime, 01777) == 0, "chmod");
@@ -113,7 +121,9 @@ static void the_runtime_folder_is_of_this_user_or_root(void)
 	CHECK(chmod(runtime, 0755) == 0, "chmod");
 
 	/* a link of another user leads nowhere, one of root does, wherever it stands in the path */
-	CHECK(rename(runtime, in(test_dir, "real")) == 0 && symlink("real", runtime) == 0 && lchown(runtime, STRANGER, STRANGER) == 0, "link");
+	CHECK(rename(runtime, in(test_dir, "real")) == 0 && symlink("real", runtime) == 0 &&
+			lchown(runtime, STRANGER, STRANGER) == 0,
+		"link");
 	shut("host:DRAM", -EACCES, "symbolic link that uid 65534 made");
 	CHECK(lchown(runtime, 0, 0) == 0, "lchown");
 	speckv_device_close(open_device("host:DRAM", SPECKV_OPEN_CREATE));
@@ -124,7 +134,9 @@ static void the_runtime_folder_is_of_this_user_or_root(void)
 	shut(link_path, -EACCES, "more than 40 symbolic links");
 
 	/* where any user can exchange folders, the owner of what lies there now says nothing */
-	CHECK(unlink(runtime) == 0 && rename(in(test_dir, "real"), runtime) == 0 && chmod(test_dir, 0777) == 0, "as it was");
+	CHECK(unlink(runtime) == 0 && rename(in(test_dir, "real"), runtime) == 0 &&
+			chmod(test_dir, 0777) == 0,
+		"as it was");
 	shut("host:DRAM", -EACCES, "chmod +t");
 	CHECK(chmod(test_dir, 01777) == 0, "chmod");
 	speckv_device_close(open_device("host:DRAM", 0));
@@ -143,7 +155,9 @@ static void tables_are_of_this_user_or_root(void)
 	shut("host:DRAM", -EACCES, "rm -r");
 	CHECK(chown(table, 0, 0) == 0 && chmod(table, 0664) == 0, "chmod");
 	shut("host:DRAM", -EACCES, "chmod go-w");
-	CHECK(chmod(table, 0644) == 0 && rename(table, in(victim, "DRAM")) == 0 && symlink(in(victim, "DRAM"), table) == 0, "link");
+	CHECK(chmod(table, 0644) == 0 && rename(table, in(victim, "DRAM")) == 0 &&
+			symlink(in(victim, "DRAM"), table) == 0,
+		"link");
 	shut("host:DRAM", -EACCES, "is a symbolic link");
 	CHECK(unlink(table) == 0 && mkfifo(table, 0644) == 0, "mkfifo");
 	shut("host:DRAM", -EACCES, "is a FIFO"); /* and nothing waits for its other end */
@@ -155,16 +169,21 @@ static void tables_are_of_this_user_or_root(void)
 	{
 		struct speckv_device *dev;
 
-		REFUSED(-EACCES, "DRAM.pools belongs to uid 65534", speckv_device_open(test_ctx, "host:DRAM", SPECKV_OPEN_CREATE, &dev));
+		REFUSED(-EACCES, "DRAM.pools belongs to uid 65534",
+			speckv_device_open(test_ctx, "host:DRAM", SPECKV_OPEN_CREATE, &dev));
 		CHECK(stat(table, &st) != 0, "no table without a folder for its pools");
 	}
 	CHECK(chown(in(runtime, "DRAM.pools"), 0, 0) == 0, "chown");
 }
 
-/* A record of a pool whose manager died, and a folder of pools that leads elsewhere: nothing there is touched. */
+/*
+ * A record of a pool whose manager died, and a folder of pools that leads elsewhere: nothing there
+ * is touched.
+ */
 static void the_folder_of_pools_leads_nowhere_else(void)
 {
-	static const uint32_t states[] = { SPECKV_POOL_CREATING, SPECKV_POOL_DESTROYING, SPECKV_POOL_RESIZING, SPECKV_POOL_ACTIVE };
+	static const uint32_t states[] = { SPECKV_POOL_CREATING, SPECKV_POOL_DESTROYING,
+		SPECKV_POOL_RESIZING, SPECKV_POOL_ACTIVE };
 	struct speckv_pool_config other = small_pool("other", 2 * MIB);
 	char pools[700], away[700];
 	struct stat st;
@@ -184,19 +203,22 @@ static void the_folder_of_pools_leads_nowhere_else(void)
 		REFUSED(-EACCES, "is a symbolic link", speckv_pool_create(dev, &other, NULL));
 		CHECK(speckv_pool_open(dev, "passwd", NULL, &pool) < 0, "not opened");
 		speckv_pool_destroy(dev, "passwd", NULL, NULL);
-		CHECK(is_precious(in(victim, "passwd")) && stat(in(victim, "other"), &st) != 0, "state %u: nothing behind the link was touched", states[i]);
+		CHECK(is_precious(in(victim, "passwd")) && stat(in(victim, "other"), &st) != 0,
+			"state %u: nothing behind the link was touched", states[i]);
 
 		/* a folder of this very user, with another file under the pool's name */
 		CHECK(unlink(pools) == 0 && rename(victim, pools) == 0, "swap");
 		speckv_pool_destroy(dev, "passwd", NULL, NULL);
-		CHECK(is_precious(in(pools, "passwd")), "state %u: not a pool, and not removed", states[i]);
+		CHECK(is_precious(in(pools, "passwd")), "state %u: not a pool, and not removed",
+			states[i]);
 		speckv_device_close(dev);
 	}
 }
 
 static void records_with_paths_for_names_are_passed_over(void)
 {
-	static const char *const names[] = { "../../victim/passwd", "/etc/passwd", "..", ".", "a/b", ".lock" };
+	static const char *const names[] = { "../../victim/passwd", "/etc/passwd", "..", ".", "a/b",
+		".lock" };
 	struct speckv_device *dev;
 	struct stat st;
 
@@ -204,7 +226,8 @@ static void records_with_paths_for_names_are_passed_over(void)
 	write_file(in(victim, "passwd"), 0644, 0);
 	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		for (uint32_t state = SPECKV_POOL_CREATING; state <= SPECKV_POOL_DESTROYING; state++) {
+		for (uint32_t state = SPECKV_POOL_CREATING; state <= SPECKV_POOL_DESTROYING;
+			state++) {
 			struct lay_pool_record *record = &dev->table->pools[9];
 			struct speckv_pool_config good = small_pool("good", 2 * MIB);
 			struct speckv_pool_info info;
@@ -212,17 +235,24 @@ static void records_with_paths_for_names_are_passed_over(void)
 			memset((void *)record, 0, sizeof(*record));
 			snprintf(record->name, sizeof(record->name), "%s", names[i]);
 			store_release(&record->state, state);
-			CHECK(speckv_pool_info(dev, names[i], &info) == -ENOENT, "%s is no pool", names[i]);
-			CHECK(speckv_pool_destroy(dev, names[i], NULL, NULL) == -ENOENT, "%s is no pool", names[i]);
-			EXPECT(0, speckv_pool_create(dev, &good, NULL)); /* a manager finishes what it finds */
+			CHECK(speckv_pool_info(dev, names[i], &info) == -ENOENT, "%s is no pool",
+				names[i]);
+			CHECK(speckv_pool_destroy(dev, names[i], NULL, NULL) == -ENOENT,
+				"%s is no pool", names[i]);
+			/* a manager finishes what it finds */
+			EXPECT(0, speckv_pool_create(dev, &good, NULL));
 			EXPECT(0, speckv_pool_destroy(dev, "good", NULL, NULL));
-			CHECK(is_precious(in(victim, "passwd")) && stat("/etc/passwd", &st) == 0, "nothing outside was removed");
+			CHECK(is_precious(in(victim, "passwd")) && stat("/etc/passwd", &st) == 0,
+				"nothing outside was removed");
 			store_release(&record->state, 0);
 		}
 	speckv_device_close(dev);
 }
 
-/* What lies under a pool's name is opened only if it is a file of the pool's owner, and removed only if it is that pool. */
+/*
+ * What lies under a pool's name is opened only if it is a file of the pool's owner, and removed
+ * only if it is that pool.
+ */
 static void pool_files_are_looked_at(void)
 {
 	struct speckv_pool_config given = { .uid = 4242, .gid = 4242 };
@@ -237,18 +267,21 @@ static void pool_files_are_looked_at(void)
 	EXPECT(0, speckv_pool_create(dev, &config, &info));
 	snprintf(path, sizeof(path), "%s", info.path);
 	snprintf(kept, sizeof(kept), "%s/kept", victim);
-	CHECK(chown(path, STRANGER, STRANGER) == 0, "chown"); /* in root's folder that was root: a set that was killed has done as much */
+	/* in root's folder that was root: a set that was killed has done as much */
+	CHECK(chown(path, STRANGER, STRANGER) == 0, "chown");
 	speckv_pool_close(attach_pool(dev, "passwd", "root"));
 	CHECK(chown(path, 0, 0) == 0 && chmod(path, 0666) == 0, "chmod");
 	REFUSED(-EACCES, "chmod go-w", speckv_pool_open(dev, "passwd", NULL, &pool));
-	CHECK(chmod(path, 0600) == 0 && rename(path, kept) == 0 && mkfifo(path, 0600) == 0, "mkfifo");
+	CHECK(chmod(path, 0600) == 0 && rename(path, kept) == 0 && mkfifo(path, 0600) == 0,
+		"mkfifo");
 	REFUSED(-EACCES, "is a FIFO", speckv_pool_open(dev, "passwd", NULL, &pool));
 	REFUSED(-EACCES, "is a FIFO", speckv_pool_destroy(dev, "passwd", NULL, NULL));
 	CHECK(unlink(path) == 0 && symlink(kept, path) == 0, "link");
 	REFUSED(-EACCES, "is a symbolic link", speckv_pool_open(dev, "passwd", NULL, &pool));
 	CHECK(unlink(path) == 0, "unlink");
 	write_file(path, 0600, 0);
-	REFUSED(-EEXIST, "is not the file of pool passwd", speckv_pool_destroy(dev, "passwd", NULL, NULL));
+	REFUSED(-EEXIST, "is not the file of pool passwd",
+		speckv_pool_destroy(dev, "passwd", NULL, NULL));
 	CHECK(is_precious(path), "and stays");
 	CHECK(rename(kept, path) == 0, "as it was");
 
@@ -276,7 +309,8 @@ static void media_at_paths_are_of_this_user_or_root(void)
 
 	fresh();
 	snprintf(name, sizeof(name), "host:%s/shared/medium", test_dir);
-	CHECK(mkdir(in(test_dir, "shared"), 0755) == 0 && chmod(in(test_dir, "shared"), 01777) == 0, "mkdir");
+	CHECK(mkdir(in(test_dir, "shared"), 0755) == 0 && chmod(in(test_dir, "shared"), 01777) == 0,
+		"mkdir");
 	write_file(name + 5, 0644, STRANGER);
 	shut(name, -EACCES, "belongs to uid 65534");
 	CHECK(is_precious(name + 5) && unlink(name + 5) == 0, "not touched");
@@ -284,16 +318,23 @@ static void media_at_paths_are_of_this_user_or_root(void)
 	shut(name, -EACCES, "chmod go-w");
 	CHECK(unlink(name + 5) == 0 && symlink(in(victim, "new"), name + 5) == 0, "link");
 	shut(name, -EACCES, "is a symbolic link");
-	CHECK(stat(in(victim, "new"), &st) != 0 && unlink(name + 5) == 0, "nothing was made behind it");
+	CHECK(stat(in(victim, "new"), &st) != 0 && unlink(name + 5) == 0,
+		"nothing was made behind it");
 	write_file(in(victim, "mine"), 0644, 0);
 	CHECK(link(in(victim, "mine"), name + 5) == 0, "link");
 	shut(name, -EACCES, "has 2 names");
 	CHECK(is_precious(in(victim, "mine")) && unlink(name + 5) == 0, "not touched");
-	CHECK(mkdir(in(test_dir, "shared/medium.pools"), 0777) == 0 && chown(in(test_dir, "shared/medium.pools"), STRANGER, STRANGER) == 0, "mkdir");
-	REFUSED(-EACCES, "medium.pools belongs to uid 65534", speckv_device_open(test_ctx, name, SPECKV_OPEN_CREATE, &dev));
+	CHECK(mkdir(in(test_dir, "shared/medium.pools"), 0777) == 0 &&
+			chown(in(test_dir, "shared/medium.pools"), STRANGER, STRANGER) == 0,
+		"mkdir");
+	REFUSED(-EACCES, "medium.pools belongs to uid 65534",
+		speckv_device_open(test_ctx, name, SPECKV_OPEN_CREATE, &dev));
 	CHECK(rmdir(in(test_dir, "shared/medium.pools")) == 0, "rmdir");
 
-	/* the list of media at paths is in the runtime folder, and nothing is written where that is another user's */
+	/*
+	 * the list of media at paths is in the runtime folder, and nothing is written where that is
+	 * another user's
+	 */
 	snprintf(media, sizeof(media), "%s/media", runtime);
 	CHECK(mkdir(media, 0755) == 0 && chown(media, STRANGER, STRANGER) == 0, "mkdir");
 	dev = open_device(name, SPECKV_OPEN_CREATE);
@@ -304,7 +345,8 @@ static void media_at_paths_are_of_this_user_or_root(void)
 	shut(name, -EACCES, "chmod +t");
 	CHECK(chmod(in(test_dir, "shared"), 01777) == 0, "chmod");
 	remove_device(name);
-	CHECK(stat(name + 5, &st) != 0 && stat(in(test_dir, "shared/medium.pools"), &st) != 0, "removed by its owner");
+	CHECK(stat(name + 5, &st) != 0 && stat(in(test_dir, "shared/medium.pools"), &st) != 0,
+		"removed by its owner");
 }
 
 static int listen_at(void *arg)
@@ -330,9 +372,12 @@ static void cards_are_of_this_user_or_root(void)
 
 	fresh();
 	emu = in(runtime, "emu");
-	CHECK(mkdir(emu, 0755) == 0 && mkdir(in(emu, "card"), 0755) == 0 && chown(in(emu, "card"), STRANGER, STRANGER) == 0, "mkdir");
+	CHECK(mkdir(emu, 0755) == 0 && mkdir(in(emu, "card"), 0755) == 0 &&
+			chown(in(emu, "card"), STRANGER, STRANGER) == 0,
+		"mkdir");
 	REFUSED(-EACCES, "belongs to uid 65534", speckv_admin_open(test_ctx, "emu:card", &admin));
-	REFUSED(-EACCES, "belongs to uid 65534", speckv_emu_control(test_ctx, "emu:card", "stop", answer, sizeof(answer)));
+	REFUSED(-EACCES, "belongs to uid 65534",
+		speckv_emu_control(test_ctx, "emu:card", "stop", answer, sizeof(answer)));
 	CHECK(chown(in(emu, "card"), 0, 0) == 0 && chown(emu, STRANGER, STRANGER) == 0, "chown");
 	REFUSED(-EACCES, "belongs to uid 65534", speckv_admin_open(test_ctx, "emu:card", &admin));
 	CHECK(chown(emu, 0, 0) == 0, "chown");
@@ -346,7 +391,8 @@ static void cards_are_of_this_user_or_root(void)
 		rc = speckv_emu_control(test_ctx, "emu:card", "status", answer, sizeof(answer));
 		CHECK(rc == -ENXIO || rc == -EACCES, "%d", rc); /* until it listens */
 	}
-	CHECK(strstr(speckv_strerror(test_ctx), "another user's process"), "%s", speckv_strerror(test_ctx));
+	CHECK(strstr(speckv_strerror(test_ctx), "another user's process"), "%s",
+		speckv_strerror(test_ctx));
 	kill(pid, SIGKILL);
 	EXPECT(-SIGKILL, wait_child(pid));
 }
@@ -359,7 +405,8 @@ static int as_member(void *arg)
 	uint8_t *buffer = line_alloc(2 * SMALL_BYTES);
 
 	(void)arg;
-	CHECK(setgroups(1, &(gid_t){ 5000 }) == 0 && setgid(4343) == 0 && setuid(4343) == 0, "setuid");
+	CHECK(setgroups(1, &(gid_t){ 5000 }) == 0 && setgid(4343) == 0 && setuid(4343) == 0,
+		"setuid");
 	speckv_ctx_destroy(test_ctx);
 	EXPECT(0, speckv_ctx_create(&test_ctx));
 	dev = open_device("host:DRAM", 0);
@@ -368,7 +415,12 @@ static int as_member(void *arg)
 	EXPECT(0, get_number(pool, 1, buffer));
 	speckv_pool_close(pool);
 	REFUSED(-EACCES, "permission", speckv_pool_destroy(dev, "passwd", NULL, NULL));
-	REFUSED(-EACCES, "permission", speckv_pool_create(dev, &(struct speckv_pool_config){ .name = "mine", .capacity_bytes = 2 * MIB, .geometry = small_shape }, NULL));
+	REFUSED(-EACCES, "permission",
+		speckv_pool_create(dev,
+			&(struct speckv_pool_config){ .name = "mine",
+				.capacity_bytes = 2 * MIB,
+				.geometry = small_shape },
+			NULL));
 	speckv_device_close(dev);
 	return 0;
 }
@@ -379,7 +431,8 @@ static int as_owner(void *arg)
 	struct speckv_device *dev;
 
 	(void)arg;
-	CHECK(setgroups(1, &(gid_t){ 5000 }) == 0 && setgid(5000) == 0 && setuid(4242) == 0, "setuid");
+	CHECK(setgroups(1, &(gid_t){ 5000 }) == 0 && setgid(5000) == 0 && setuid(4242) == 0,
+		"setuid");
 	speckv_ctx_destroy(test_ctx);
 	EXPECT(0, speckv_ctx_create(&test_ctx));
 	shared.mode = 0660;
@@ -419,19 +472,24 @@ static void a_group_may_share_and_root_is_in_none(void)
 	EXPECT(0, wait_child(spawn(as_owner, NULL)));
 	EXPECT(0, wait_child(spawn(as_member, NULL)));
 	EXPECT(0, wait_child(spawn(as_other, NULL)));
-	CHECK(setgroups(1, &(gid_t){ 5000 }) == 0, "setgroups"); /* root shares nothing, whatever its groups */
+	/* root shares nothing, whatever its groups */
+	CHECK(setgroups(1, &(gid_t){ 5000 }) == 0, "setgroups");
 	REFUSED(-EACCES, "belongs to uid 4242", speckv_device_open(test_ctx, "host:DRAM", 0, &dev));
 	CHECK(setgroups(0, NULL) == 0, "setgroups");
 }
 
-/* ---- locks ---------------------------------------------------------------------------------------------------------- */
+/* ---- locks ---------------------------------------------------------------------------------- */
 
 static _Atomic uint32_t *ready;
 
-/* A user who may read everything that a mode lets be read, and holds every byte of it that can be held. */
+/*
+ * A user who may read everything that a mode lets be read, and holds every byte of it that can be
+ * held.
+ */
 static int holds_all_it_can(void *arg)
 {
-	static const char *const names[] = { "DRAM", "DRAM.pools/passwd", "DRAM.pools/.lock", "DRAM.pools", "." };
+	static const char *const names[] = { "DRAM", "DRAM.pools/passwd", "DRAM.pools/.lock",
+		"DRAM.pools", "." };
 	unsigned int held = 0;
 	char command[800];
 
@@ -444,7 +502,8 @@ static int holds_all_it_can(void *arg)
 
 		held += fd >= 0 && fcntl(fd, F_OFD_SETLK, &all) == 0;
 	}
-	snprintf(command, sizeof(command), "test -z \"$(find '%s'/DRAM.pools -name '.*.lock' -readable)\"", runtime);
+	snprintf(command, sizeof(command),
+		"test -z \"$(find '%s'/DRAM.pools -name '.*.lock' -readable)\"", runtime);
 	CHECK(held >= 2 && system(command) == 0, "%u held, and no file of locks may be read", held);
 	atomic_store(ready, 1);
 	for (;;)
@@ -541,7 +600,8 @@ static int is_named_the_repair(void *arg)
 	(void)arg;
 	CHECK(setgroups(0, NULL) == 0 && setgid(5000) == 0 && setuid(4242) == 0, "setuid");
 	dev = open_device("host:DRAM", 0);
-	REFUSED(-EACCES, "pool check host:DRAM passwd --repair' as uid 0", speckv_pool_open(dev, "passwd", NULL, &pool));
+	REFUSED(-EACCES, "pool check host:DRAM passwd --repair' as uid 0",
+		speckv_pool_open(dev, "passwd", NULL, &pool));
 	speckv_device_close(dev);
 	return 0;
 }
@@ -562,26 +622,36 @@ static void locks_of_a_pool_are_for_those_who_may_write_it(void)
 	config.mode = 0660;
 	dev = open_device("host:DRAM", SPECKV_OPEN_CREATE);
 	EXPECT(0, speckv_pool_create(dev, &config, &info));
-	snprintf(command, sizeof(command), "ls -A '%s'/DRAM.pools | grep '^[.].*[.]lock$'", runtime);
+	snprintf(command, sizeof(command), "ls -A '%s'/DRAM.pools | grep '^[.].*[.]lock$'",
+		runtime);
 	found = popen(command, "r");
 	CHECK(found, "popen");
 	snprintf(path, sizeof(path), "%s/DRAM.pools/", runtime);
 	CHECK(fgets(path + strlen(path), 200, found), "its file of locks");
 	path[strcspn(path, "\n")] = 0;
 	pclose(found);
-	CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0660 && st.st_uid == 0, "mode %o", st.st_mode);
+	CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0660 && st.st_uid == 0, "mode %o",
+		st.st_mode);
 	EXPECT(0, speckv_pool_set(dev, "passwd", SPECKV_SET_OWNER | SPECKV_SET_MODE, &set, NULL));
-	CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0600 && st.st_uid == 4242 && st.st_gid == 5000, "mode %o", st.st_mode);
+	CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0600 && st.st_uid == 4242 &&
+			st.st_gid == 5000,
+		"mode %o", st.st_mode);
 
 	/* a file of locks that is gone is not made again by the way: who lives could not be seen */
 	CHECK(unlink(path) == 0, "unlink");
-	REFUSED(-ENOLCK, "pool check host:DRAM passwd --repair", speckv_pool_open(dev, "passwd", NULL, &pool));
+	REFUSED(-ENOLCK, "pool check host:DRAM passwd --repair",
+		speckv_pool_open(dev, "passwd", NULL, &pool));
 	EXPECT(0, check_pool(dev, "passwd", SPECKV_CHECK_REPAIR, &report));
-	CHECK(report.repaired == 1 && stat(path, &st) == 0 && (st.st_mode & 0777) == 0600 && st.st_uid == 4242, "made again by a repair");
-	CHECK(chmod(path, 0400) == 0 && chown(path, 0, 0) == 0, "as a repair leaves it that was killed");
+	CHECK(report.repaired == 1 && stat(path, &st) == 0 && (st.st_mode & 0777) == 0600 &&
+			st.st_uid == 4242,
+		"made again by a repair");
+	CHECK(chmod(path, 0400) == 0 && chown(path, 0, 0) == 0,
+		"as a repair leaves it that was killed");
 	EXPECT(0, wait_child(spawn(is_named_the_repair, NULL)));
 	EXPECT(0, check_pool(dev, "passwd", SPECKV_CHECK_REPAIR, &report));
-	CHECK(report.repaired == 1 && stat(path, &st) == 0 && (st.st_mode & 0777) == 0600 && st.st_uid == 4242 && st.st_gid == 5000, "mended by a repair");
+	CHECK(report.repaired == 1 && stat(path, &st) == 0 && (st.st_mode & 0777) == 0600 &&
+			st.st_uid == 4242 && st.st_gid == 5000,
+		"mended by a repair");
 	EXPECT(0, check_pool(dev, "passwd", SPECKV_CHECK_REPAIR, &report));
 	CHECK(report.repaired == 0, "once");
 	speckv_pool_close(attach_pool(dev, "passwd", "a"));
@@ -618,7 +688,10 @@ static void a_fixed_medium_is_not_for_readers(void)
 	remove_device(name);
 }
 
-/* A user of the pool holds all that a user can: all slots, marked and locked, and the claim to the size. The manager's work goes on. */
+/*
+ * A user of the pool holds all that a user can: all slots, marked and locked, and the claim to the
+ * size. The manager's work goes on.
+ */
 static int takes_every_slot(void *arg)
 {
 	struct speckv_device *dev;
@@ -632,9 +705,12 @@ static int takes_every_slot(void *arg)
 	pool = attach_pool(dev, "passwd", "greedy");
 	r = &pool->region;
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
-		store_release(&r->head->clients[slot].state, load_acquire(&r->head->clients[slot].state) | 1);
+		store_release(&r->head->clients[slot].state,
+			load_acquire(&r->head->clients[slot].state) | 1);
 		if (slot != pool->slot)
-			EXPECT(0, lock_byte(r->lock_fd, LAY_LOCK_CLIENT(0, r->fixed.generation, slot)));
+			EXPECT(0,
+				lock_byte(r->lock_fd,
+					LAY_LOCK_CLIENT(0, r->fixed.generation, slot)));
 	}
 	EXPECT(0, lock_byte(r->lock_fd, LAY_LOCK_RESIZE(0, r->fixed.generation)));
 	atomic_store(ready, 1);
@@ -665,14 +741,16 @@ static void a_share_of_the_slots_is_the_managers(void)
 	EXPECT(0, check_pool(dev, "passwd", SPECKV_CHECK_DEEP, &report));
 	EXPECT(0, check_pool(dev, "passwd", SPECKV_CHECK_REPAIR, &report));
 	EXPECT(0, speckv_pool_resize(dev, "passwd", 4 * MIB, 0, NULL, NULL, NULL));
-	EXPECT(0, speckv_pool_resize(dev, "passwd", 2 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
+	EXPECT(0,
+		speckv_pool_resize(dev, "passwd", 2 * MIB, SPECKV_RESIZE_EVICT, NULL, NULL, NULL));
 	EXPECT(0, speckv_pool_resize(dev, "passwd", 4 * MIB, 0, NULL, NULL, NULL));
 	/* and one that died in a resize is finished */
 	EXPECT(0, region_open(dev, "passwd", true, &region));
 	store_release(&region.head->pool.claim_limit, 2 * MIB / region.page_bytes);
 	store_release(&record_of(dev, "passwd")->state, SPECKV_POOL_RESIZING);
 	EXPECT(-EALREADY, speckv_pool_set(dev, "passwd", SPECKV_SET_EVICTION, &lru, NULL));
-	CHECK(load_acquire(&region.head->pool.claim_limit) == 0, "clients are kept from half of it");
+	CHECK(load_acquire(&region.head->pool.claim_limit) == 0,
+		"clients are kept from half of it");
 	region_close(&region);
 	kill(pid, SIGKILL);
 	EXPECT(-SIGKILL, wait_child(pid));
@@ -681,7 +759,10 @@ static void a_share_of_the_slots_is_the_managers(void)
 	speckv_device_close(dev);
 }
 
-/* In front of the C library's: what files that change hands let be done on the way, and by which group. */
+/*
+ * In front of the C library's: what files that change hands let be done on the way, and by which
+ * group.
+ */
 static const struct owned {
 	gid_t gid;
 	mode_t mode;
@@ -727,14 +808,21 @@ static int gives_as_owner(void *arg)
 	CHECK(syscall(SYS_capget, &header, caps) == 0, "capget");
 	caps[0].effective &= ~(1u << CAP_FOWNER);
 	CHECK(syscall(SYS_capset, &header, caps) == 0, "capset");
-	EXPECT(0, speckv_pool_set(open_device("host:DRAM", 0), "passwd", SPECKV_SET_OWNER | SPECKV_SET_MODE, &set, NULL));
+	EXPECT(0,
+		speckv_pool_set(open_device("host:DRAM", 0), "passwd",
+			SPECKV_SET_OWNER | SPECKV_SET_MODE, &set, NULL));
 	return 0;
 }
 
-/* A pool that is given away with another mode: at no instant may the old group do what the new one shall, or the other way round. */
+/*
+ * A pool that is given away with another mode: at no instant may the old group do what the new one
+ * shall, or the other way round.
+ */
 static void a_pool_that_changes_hands_is_for_no_one_between(void)
 {
-	static const struct owned made[] = { { 0, 0600 }, { 5000, 0660 } }, back[] = { { 5000, 0660 }, { 0, 0600 } }, wide[] = { { 5000, 0600 }, { 0, 0660 } };
+	static const struct owned made[] = { { 0, 0600 }, { 5000, 0660 } },
+				  back[] = { { 5000, 0660 }, { 0, 0600 } },
+				  wide[] = { { 5000, 0600 }, { 0, 0660 } };
 	struct speckv_pool_config set = { .uid = 0, .gid = 0, .mode = 0600 };
 	struct speckv_device *dev;
 
@@ -790,7 +878,10 @@ ssize_t getrandom(void *buffer, size_t bytes, unsigned int flags)
 	return syscall(SYS_getrandom, buffer, bytes, flags);
 }
 
-/* Room for a pool that the table says is gone, after it was looked for: no pool is made, least of all in the place of the table. */
+/*
+ * Room for a pool that the table says is gone, after it was looked for: no pool is made, least of
+ * all in the place of the table.
+ */
 static void a_table_that_fills_under_a_creation_refuses_it(void)
 {
 	char name[300];
@@ -802,7 +893,8 @@ static void a_table_that_fills_under_a_creation_refuses_it(void)
 	config = small_pool("pool", 4 * MIB);
 	last = occupied = &dev->table->pools[LAY_POOLS - 1];
 	REFUSED(-ENOSPC, "pool pool needs", speckv_pool_create(dev, &config, NULL));
-	CHECK(!occupied && dev->table->super.magic == LAY_DEVICE_MAGIC, "the table was overwritten");
+	CHECK(!occupied && dev->table->super.magic == LAY_DEVICE_MAGIC,
+		"the table was overwritten");
 	store_release(&last->state, 0);
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
@@ -811,7 +903,9 @@ static void a_table_that_fills_under_a_creation_refuses_it(void)
 	unlink(name + 5);
 }
 
-/* What a pool grows into is zeroed as far as the table says that it is there, which is less by now. */
+/*
+ * What a pool grows into is zeroed as far as the table says that it is there, which is less by now.
+ */
 static void a_table_that_shrinks_under_a_growth_refuses_it(void)
 {
 	char name[300];
@@ -824,11 +918,13 @@ static void a_table_that_shrinks_under_a_growth_refuses_it(void)
 	config.max_bytes = 16 * MIB;
 	EXPECT(0, speckv_pool_create(dev, &config, NULL));
 	shortened = record_of(dev, "pool");
-	REFUSED(-EUCLEAN, "cannot grow", speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, NULL));
+	REFUSED(-EUCLEAN, "cannot grow",
+		speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, NULL));
 	CHECK(!shortened, "nothing came between");
 	record_of(dev, "pool")->extent[1].bytes = 4 * MIB;
 	EXPECT(0, speckv_pool_resize(dev, "pool", 8 * MIB, 0, NULL, NULL, &info));
-	CHECK(info.config.capacity_bytes == 8 * MIB, "%llu bytes", (unsigned long long)info.config.capacity_bytes);
+	CHECK(info.config.capacity_bytes == 8 * MIB, "%llu bytes",
+		(unsigned long long)info.config.capacity_bytes);
 	expect_sound(dev, "pool", 0);
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
 	speckv_device_close(dev);
@@ -848,15 +944,18 @@ static void folders_and_files_for_programs(void)
 	fd = speckv_file_open(test_ctx, folder, file, O_WRONLY | O_CREAT | O_EXCL, 0600);
 	CHECK(fd >= 0 && fcntl(fd, F_GETFD) & FD_CLOEXEC, "%s", speckv_strerror(test_ctx));
 	close(fd);
-	REFUSED(-EEXIST, "is there already", speckv_file_open(test_ctx, folder, file, O_WRONLY | O_CREAT | O_EXCL, 0600));
+	REFUSED(-EEXIST, "is there already",
+		speckv_file_open(test_ctx, folder, file, O_WRONLY | O_CREAT | O_EXCL, 0600));
 	REFUSED(-ENOENT, "is not there", speckv_file_open(test_ctx, folder, "none", O_RDONLY, 0));
 	CHECK(chown(file, STRANGER, STRANGER) == 0, "chown");
-	REFUSED(-EACCES, "belongs to uid 65534", speckv_file_open(test_ctx, folder, file, O_RDONLY, 0));
+	REFUSED(-EACCES, "belongs to uid 65534",
+		speckv_file_open(test_ctx, folder, file, O_RDONLY, 0));
 	close(folder);
 	CHECK(symlink("emu", in(runtime, "link")) == 0, "link");
 	folder = speckv_folder_open(test_ctx, in(runtime, "link"), 0);
 	CHECK(folder >= 0 && close(folder) == 0, "a link of this user's");
-	REFUSED(-EACCES, "is a symbolic link", speckv_folder_open(test_ctx, in(runtime, "link"), SPECKV_FOLDER_PLAIN));
+	REFUSED(-EACCES, "is a symbolic link",
+		speckv_folder_open(test_ctx, in(runtime, "link"), SPECKV_FOLDER_PLAIN));
 	REFUSED(-ENOENT, "no folder", speckv_folder_open(test_ctx, in(runtime, "none"), 0));
 	REFUSED(-EINVAL, "absolute", speckv_folder_open(test_ctx, "relative", 0));
 	REFUSED(-ENOTDIR, "is a file", speckv_folder_open(test_ctx, file, 0));
@@ -877,7 +976,10 @@ static int turns_its_extents(void *arg)
 	return 0;
 }
 
-/* What a writer of a medium of fixed size sets in its table, before it is opened or while it is used, is checked in a copy. */
+/*
+ * What a writer of a medium of fixed size sets in its table, before it is opened or while it is
+ * used, is checked in a copy.
+ */
 static void a_writer_of_a_table_directs_no_manager(void)
 {
 	char name[300];
@@ -897,9 +999,12 @@ static void a_writer_of_a_table_directs_no_manager(void)
 	CHECK(fd >= 0 && table != MAP_FAILED, "%s", name);
 	pid = spawn(turns_its_extents, table);
 	for (int i = 0; i < 4000; i++) {
-		int rc = speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL, NULL);
+		int rc = speckv_pool_resize(dev, "pool", 4 * MIB, SPECKV_RESIZE_DRY_RUN, NULL, NULL,
+			NULL);
 
-		CHECK(rc == 0 || rc == -ENOENT || rc == -EUCLEAN || rc == -ENOSPC || rc == -EBUSY || rc == -EBADMSG, "%d (%s)", rc, speckv_strerror(test_ctx));
+		CHECK(rc == 0 || rc == -ENOENT || rc == -EUCLEAN || rc == -ENOSPC || rc == -EBUSY ||
+				rc == -EBADMSG,
+			"%d (%s)", rc, speckv_strerror(test_ctx));
 	}
 	kill(pid, SIGKILL);
 	EXPECT(-SIGKILL, wait_child(pid));

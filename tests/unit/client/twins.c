@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * What deaths and races may leave behind, made by hand: a block that was published and not indexed, two blocks of one key, a
- * slot written twice, a block half moved. Nothing that was stored is lost by it, and nothing that was dropped comes back.
+ * What deaths and races may leave behind, made by hand: a block that was published and not indexed,
+ * two blocks of one key, a slot written twice, a block half moved. Nothing that was stored is lost
+ * by it, and nothing that was dropped comes back.
  */
 #include "client/admin/admin.h"
 
@@ -117,7 +118,10 @@ static void repair_settles_twins_too(void)
 	expect_sound(dev, "twins", 0);
 }
 
-/* A reaper may index a block whose writer is about to do so: two slots, one block, and a put that goes on settling twins. */
+/*
+ * A reaper may index a block whose writer is about to do so: two slots, one block, and a put that
+ * goes on settling twins.
+ */
 static void a_slot_written_twice_costs_nothing(void)
 {
 	struct speckv_key key = key_of(4);
@@ -137,7 +141,10 @@ static void a_slot_written_twice_costs_nothing(void)
 	expect_sound(dev, "twins", 0);
 }
 
-/* Claim a run for block n as a resize does, its frame and entry complete, and say in the client's slot that it moves. */
+/*
+ * Claim a run for block n as a resize does, its frame and entry complete, and say in the client's
+ * slot that it moves.
+ */
 static void half_move(uint64_t n, struct block_ref *from, struct run *to)
 {
 	struct region *r = &pool->region;
@@ -198,7 +205,10 @@ static void a_move_ends_as_one_block_or_none(void)
 	}
 }
 
-/* A mover that was taken for dead: its copy was given back, or a reaper ended the move. The block is there, once. */
+/*
+ * A mover that was taken for dead: its copy was given back, or a reaper ended the move. The block
+ * is there, once.
+ */
 static void a_move_that_is_reaped_under_a_living_client_loses_nothing(bool ended)
 {
 	struct region *r = &pool->region;
@@ -226,7 +236,10 @@ static void a_move_that_is_reaped_under_a_living_client_loses_nothing(bool ended
 	expect_sound(dev, "twins", 0);
 }
 
-/* A page that was given to another block since: its old slot and entry name a generation that is not there any more. */
+/*
+ * A page that was given to another block since: its old slot and entry name a generation that is
+ * not there any more.
+ */
 static void a_look_up_takes_a_block_of_its_own_generation_only(void)
 {
 	struct speckv_key key = key_of(60);
@@ -236,9 +249,11 @@ static void a_look_up_takes_a_block_of_its_own_generation_only(void)
 	EXPECT(0, put_number(pool, 60, buffer));
 	find(&key, &found);
 	word = load_acquire(&pool->region.page_map[found.page]);
-	store_release(&pool->region.page_map[found.page], lay_word(LAY_HEAD, found.pages, found.generation + 1));
+	store_release(&pool->region.page_map[found.page],
+		lay_word(LAY_HEAD, found.pages, found.generation + 1));
 	CHECK(!index_find(&pool->region, &key, &found) && !present(&key), "of a later generation");
-	store_release(&pool->region.page_map[found.page], lay_word(LAY_HEAD, found.pages, found.generation + (UINT64_C(1) << 20)));
+	store_release(&pool->region.page_map[found.page],
+		lay_word(LAY_HEAD, found.pages, found.generation + (UINT64_C(1) << 20)));
 	CHECK(!index_find(&pool->region, &key, &found), "one whose low bits are the same");
 	store_release(&pool->region.page_map[found.page], word);
 	EXPECT(0, get_number(pool, 60, buffer));

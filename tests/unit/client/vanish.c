@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A pool whose file goes or shrinks under its clients: calls end with -ESTALE, no process dies, and what is left is called lost or damaged. */
+/*
+ * A pool whose file goes or shrinks under its clients: calls end with -ESTALE, no process dies, and
+ * what is left is called lost or damaged.
+ */
 #include "client/admin/admin.h"
 
 #include "harness.h"
@@ -44,18 +47,35 @@ static void one(enum media kind, off_t keep)
 	}
 	EXPECT(-ESTALE, rc);
 	EXPECT(-ESTALE, get_number(pool, 3, buffer));
-	CHECK(strstr(speckv_strerror(test_ctx), "removed or cut short"), "%s", speckv_strerror(test_ctx));
-	CHECK(state_of(dev) == (keep < 0 ? SPECKV_POOL_LOST : SPECKV_POOL_DAMAGED), "state %u", state_of(dev));
+	CHECK(strstr(speckv_strerror(test_ctx), "removed or cut short"), "%s",
+		speckv_strerror(test_ctx));
+	CHECK(state_of(dev) == (keep < 0 ? SPECKV_POOL_LOST : SPECKV_POOL_DAMAGED), "state %u",
+		state_of(dev));
 	speckv_pool_close(pool);
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL));
 	speckv_device_close(dev);
 	remove_device(name);
 }
 
-/* Every call of a client, each on an attachment of its own that has seen the pool whole: what it says first, with the file gone. */
-enum call { CALL_PUT, CALL_GET, CALL_LOOKUP, CALL_LOOKUP_PREFIX, CALL_CHILDREN, CALL_TOUCH, CALL_DROP, CALL_PREFETCH, CALL_ALLOC, CALL_SUBMIT, CALLS };
-static const char *const call_names[CALLS] = { "put",  "get",  "lookup",   "lookup_prefix", "children",
-					       "touch", "drop", "prefetch", "mem_alloc",     "submit" };
+/*
+ * Every call of a client, each on an attachment of its own that has seen the pool whole: what it
+ * says first, with the file gone.
+ */
+enum call {
+	CALL_PUT,
+	CALL_GET,
+	CALL_LOOKUP,
+	CALL_LOOKUP_PREFIX,
+	CALL_CHILDREN,
+	CALL_TOUCH,
+	CALL_DROP,
+	CALL_PREFETCH,
+	CALL_ALLOC,
+	CALL_SUBMIT,
+	CALLS
+};
+static const char *const call_names[CALLS] = { "put", "get", "lookup", "lookup_prefix", "children",
+	"touch", "drop", "prefetch", "mem_alloc", "submit" };
 
 static int submitted(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
 {
@@ -75,7 +95,8 @@ static int submitted(struct speckv_pool *pool, const struct speckv_key *keys, si
 
 static int call(enum call which, struct speckv_pool *pool, struct speckv_mem **mem)
 {
-	struct speckv_key keys[4] = { key_of(0), key_of(1), key_of(2), key_of(3) }, own = key_of(40), children[4];
+	struct speckv_key keys[4] = { key_of(0), key_of(1), key_of(2), key_of(3) },
+			  own = key_of(40), children[4];
 	uint8_t present[4];
 
 	switch (which) {
@@ -120,7 +141,8 @@ static void every_call(enum media kind, bool removed)
 			EXPECT(0, put_number(pools[0], number, buffer));
 		if (i == CALL_DROP)
 			EXPECT(0, put_number(pools[i], 40, buffer));
-		CHECK(call((enum call)i, pools[i], &mem) == whole[i] + (i == CALL_DROP), "%s of a whole pool", call_names[i]);
+		CHECK(call((enum call)i, pools[i], &mem) == whole[i] + (i == CALL_DROP),
+			"%s of a whole pool", call_names[i]);
 	}
 	CHECK(removed ? unlink(path) == 0 : truncate(path, 2 * (off_t)MIB) == 0, "%s", path);
 	sleep_us(1100000); /* a look is at most a second away */
@@ -139,7 +161,10 @@ static void every_call(enum media kind, bool removed)
 	remove_device(name);
 }
 
-/* Without its file of locks it cannot be told who uses a pool: it stays, until a repair made them again. */
+/*
+ * Without its file of locks it cannot be told who uses a pool: it stays, until a repair made them
+ * again.
+ */
 static void a_pool_without_its_locks_is_not_removed(enum media kind)
 {
 	char name[300], path[SPECKV_PATH_BYTES], lock[48];
@@ -156,16 +181,23 @@ static void a_pool_without_its_locks_is_not_removed(enum media kind)
 	EXPECT(0, medium_pool_path(&dev->medium, lock, path));
 	for (uint64_t i = 0; i < 50; i++)
 		EXPECT(0, put_number(pool, i, buffer));
-	for (int removal = 0; removal < 2; removal++) { /* and after a manager that died in a removal, before or after the locks went */
+	for (int removal = 0; removal < 2; removal++) {
+		/* and after a manager that died in a removal, before or after the locks went */
 		CHECK(removal || unlink(path) == 0, "%s", path);
-		store_release(&record->state, removal ? SPECKV_POOL_DESTROYING : SPECKV_POOL_ACTIVE);
+		store_release(&record->state,
+			removal ? SPECKV_POOL_DESTROYING : SPECKV_POOL_ACTIVE);
 		REFUSED(-ENOLCK, "--repair'", speckv_pool_open(dev, "pool", NULL, &other));
 		REFUSED(-ENOLCK, "--repair'", speckv_pool_destroy_check(dev, "pool"));
 		REFUSED(-ENOLCK, "--repair'", speckv_pool_destroy(dev, "pool", NULL, NULL));
-		REFUSED(-ENOLCK, "--repair'", speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS | SPECKV_REMOVE_DRY_RUN));
-		REFUSED(-ENOLCK, "--repair'", speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS));
-		store_release(&record->state, removal ? SPECKV_POOL_DESTROYING : SPECKV_POOL_ACTIVE);
-		config = small_pool("next", 2 * MIB); /* a manager that comes next, and finishes what it finds */
+		REFUSED(-ENOLCK, "--repair'",
+			speckv_device_remove(test_ctx, name,
+				SPECKV_REMOVE_POOLS | SPECKV_REMOVE_DRY_RUN));
+		REFUSED(-ENOLCK, "--repair'",
+			speckv_device_remove(test_ctx, name, SPECKV_REMOVE_POOLS));
+		store_release(&record->state,
+			removal ? SPECKV_POOL_DESTROYING : SPECKV_POOL_ACTIVE);
+		/* a manager that comes next, and finishes what it finds */
+		config = small_pool("next", 2 * MIB);
 		EXPECT(0, speckv_pool_create(dev, &config, NULL));
 		EXPECT(0, speckv_pool_destroy(dev, "next", NULL, NULL));
 	}

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Groups by the million: 64 tokens of one head, made four values a word, a kind for each token or one for all. */
+/*
+ * Groups by the million: 64 tokens of one head, made four values a word, a kind for each token or
+ * one for all.
+ */
 #ifndef TEST_CODEC_AGREE_H
 #define TEST_CODEC_AGREE_H
 
@@ -9,16 +12,25 @@
 #define AGREE_KINDS 8
 #define EACH UINT64_C(0x0001000100010001)
 
-/* Exponents mostly lie in `span` from `first` on: what a mode can hold, or all would be zeros and refusals. */
+/*
+ * Exponents mostly lie in `span` from `first` on: what a mode can hold, or all would be zeros and
+ * refusals.
+ */
 struct group_shape {
 	unsigned int dtype, head_dim, first, span;
 };
 
-/* One token: head_dim 16-bit values, four a word. `alike` is NULL or how all tokens of the group are made, but for the octave. */
-static inline void make_token(uint64_t *seed, const struct group_shape *s, const uint64_t *alike, uint64_t *words, uint64_t *kinds)
+/*
+ * One token: head_dim 16-bit values, four a word. `alike` is NULL or how all tokens of the group
+ * are made, but for the octave.
+ */
+static inline void make_token(uint64_t *seed, const struct group_shape *s, const uint64_t *alike,
+	uint64_t *words, uint64_t *kinds)
 {
-	unsigned int mantissa = s->dtype == SPECKV_DTYPE_BF16 ? 7 : 10, exponents = s->dtype == SPECKV_DTYPE_BF16 ? 255 : 31, head_dim = s->head_dim;
-	uint64_t how = alike ? *alike + (random_next(seed) & 3) * 256 : random_next(seed), fraction = EACH * ((1u << mantissa) - 1), sign = EACH * 0x8000;
+	unsigned int mantissa = s->dtype == SPECKV_DTYPE_BF16 ? 7 : 10,
+		     exponents = s->dtype == SPECKV_DTYPE_BF16 ? 255 : 31, head_dim = s->head_dim;
+	uint64_t how = alike ? *alike + (random_next(seed) & 3) * 256 : random_next(seed),
+		 fraction = EACH * ((1u << mantissa) - 1), sign = EACH * 0x8000;
 	uint64_t exponent = s->first + (how >> 8 & 0xff) % s->span, open = 0, mask, kind = how & 7;
 
 	if ((how >> 16 & 0xfff) == 0)
@@ -64,23 +76,28 @@ static inline void make_token(uint64_t *seed, const struct group_shape *s, const
 			uint16_t *at = (uint16_t *)(void *)words + random_below(seed, head_dim);
 			unsigned int other = s->first + random_below(seed, s->span);
 
-			*at = (uint16_t)((*at & 0x8000) | other << mantissa | (*at & ((1u << mantissa) - 1)));
+			*at = (uint16_t)((*at & 0x8000) | other << mantissa |
+				(*at & ((1u << mantissa) - 1)));
 		}
 	}
 	if ((how >> 48) % 5000 == 1) /* not finite: the group is refused */
-		((uint16_t *)(void *)words)[random_below(seed, head_dim)] |= (uint16_t)(exponents << mantissa);
+		((uint16_t *)(void *)words)[random_below(seed, head_dim)] |=
+			(uint16_t)(exponents << mantissa);
 }
 
 /* A group, of CODEC_GROUP_TOKENS * head_dim / 4 words. */
-static inline void make_group(uint64_t *seed, const struct group_shape *s, uint64_t *words, uint64_t *kinds)
+static inline void make_group(uint64_t *seed, const struct group_shape *s, uint64_t *words,
+	uint64_t *kinds)
 {
 	uint64_t how = random_next(seed), alike = random_next(seed) & ~UINT64_C(0xffff000000000000);
 	uint16_t *values = (uint16_t *)(void *)words;
 
 	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++)
 		make_token(seed, s, how & 1 ? &alike : NULL, words + t * s->head_dim / 4, kinds);
-	for (unsigned int c = 0; c < s->head_dim && (how & 3) == 3; c++) /* some channels the same in all tokens, or of one sign */
-		for (unsigned int t = 0, what = random_below(seed, 8); t < CODEC_GROUP_TOKENS && what < 2; t++) {
+	/* some channels the same in all tokens, or of one sign */
+	for (unsigned int c = 0; c < s->head_dim && (how & 3) == 3; c++)
+		for (unsigned int t = 0, what = random_below(seed, 8);
+			t < CODEC_GROUP_TOKENS && what < 2; t++) {
 			uint16_t *at = values + t * s->head_dim + c;
 
 			*at = what ? (uint16_t)(*at & 0x7fff) : values[c];

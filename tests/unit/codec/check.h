@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What the codec's C tests share: a check that says what failed, memory with watched ends, random shapes. */
+/*
+ * What the codec's C tests share: a check that says what failed, memory with watched ends, random
+ * shapes.
+ */
 #ifndef TEST_CODEC_CHECK_H
 #define TEST_CODEC_CHECK_H
 
@@ -16,14 +19,14 @@
 
 #include "../../vectors/inputs.h"
 
-#define CHECK(condition, ...)                                                  \
-	do {                                                                   \
-		if (!(condition)) {                                            \
+#define CHECK(condition, ...)                                                           \
+	do {                                                                            \
+		if (!(condition)) {                                                     \
 			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-			fprintf(stderr, __VA_ARGS__);                          \
-			fputc('\n', stderr);                                   \
-			exit(1);                                               \
-		}                                                              \
+			fprintf(stderr, __VA_ARGS__);                                   \
+			fputc('\n', stderr);                                            \
+			exit(1);                                                        \
+		}                                                                       \
 	} while (0)
 
 /* Never NULL, on a line, exactly that long: what is behind it is the sanitizer's. */
@@ -38,18 +41,23 @@ static inline void *line_alloc(uint64_t bytes)
 	return at;
 }
 
-/* Exactly that long, and a page that cannot be touched right behind it, or right before it: seen without a sanitizer too. */
+/*
+ * Exactly that long, and a page that cannot be touched right behind it, or right before it: seen
+ * without a sanitizer too.
+ */
 struct fenced {
 	uint8_t *at, *map;
 	uint64_t mapped;
 };
 static inline struct fenced fenced_alloc(uint64_t bytes, bool before)
 {
-	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), pages = (bytes + page - 1) / page * page + !bytes * page;
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE),
+		 pages = (bytes + page - 1) / page * page + !bytes * page;
 	struct fenced f = { .mapped = pages + page };
 
 	f.map = mmap(NULL, f.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(f.map != MAP_FAILED && mprotect(before ? f.map : f.map + pages, page, PROT_NONE) == 0, "a fence");
+	CHECK(f.map != MAP_FAILED && mprotect(before ? f.map : f.map + pages, page, PROT_NONE) == 0,
+		"a fence");
 	f.at = before ? f.map + page : f.map + pages - bytes;
 	return f;
 }
@@ -89,7 +97,8 @@ static inline struct speckv_frame_identity random_identity(uint64_t *state)
 
 static inline uint32_t get32(const uint8_t *at)
 {
-	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 |
+		(uint32_t)at[3] << 24;
 }
 
 static inline void put32(uint8_t *at, uint32_t v)

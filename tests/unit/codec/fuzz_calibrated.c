@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * Fuzzing the loader of calibrations, and the reader of frames that need one. Guided by guided.c, or by libFuzzer.
+ * Fuzzing the loader of calibrations, and the reader of frames that need one. Guided by guided.c,
+ * or by libFuzzer.
  *
  * The first bytes of an input say how the rest is treated:
- *   0     bit 0: a frame, else a calibration; bits 1, 2: kernels; bit 3: a byte of the frame changes in the middle
- *   1, 2  after so many steps of the reader ..
- *   3     .. the byte at this place changes, by this as well
+ *   0     bit 0: a frame, else a calibration; bits 1, 2: kernels; bit 3: a byte of the frame
+ *   changes in the middle 1, 2  after so many steps of the reader .. 3     .. the byte at this
+ *   place changes, by this as well
  */
 #include "../../vectors/calibration_e7c.h"
 #include "check.h"
@@ -16,9 +17,11 @@ enum { CONTROL = 4 };
 /* Of head size 64, two layers, two heads: all widths, and from few coefficients to all. */
 static const struct calibration_shape shape = { 2, 2, 64, 0, "halves", -9 };
 
-static struct calibration_file file_for(unsigned int codec, uint64_t *seed, const struct calibration_shape *its)
+static struct calibration_file file_for(unsigned int codec, uint64_t *seed,
+	const struct calibration_shape *its)
 {
-	return codec == SPECKV_CODEC_E7C ? random_e7c_calibration(seed, its) : random_calibration(seed, its);
+	return codec == SPECKV_CODEC_E7C ? random_e7c_calibration(seed, its)
+					 : random_calibration(seed, its);
 }
 
 static const struct speckv_calibration *own(unsigned int codec)
@@ -68,12 +71,14 @@ static void frame_in(const uint8_t *control, uint8_t *frame, size_t size)
 	if (size >= 128)
 		seal(frame, size);
 	if (control[0] & 8 && size)
-		guided_interrupt(1 + (control[1] | (uint64_t)control[2] << 8), apply, frame + control[3] % size);
+		guided_interrupt(1 + (control[1] | (uint64_t)control[2] << 8), apply,
+			frame + control[3] % size);
 	if (!speckv_frame_parse(frame, size, &parsed) && parsed.raw_bytes <= 1u << 20) {
 		uint8_t *out = line_alloc(parsed.raw_bytes);
 
 		memset(out, 0xee, parsed.raw_bytes);
-		if (speckv_frame_decode_calibrated(&parsed, own(parsed.codec), frame, size, 0, parsed.geometry.layers, out, parsed.raw_bytes))
+		if (speckv_frame_decode_calibrated(&parsed, own(parsed.codec), frame, size, 0,
+			    parsed.geometry.layers, out, parsed.raw_bytes))
 			for (uint64_t i = 0; i < parsed.raw_bytes; i++)
 				CHECK(!out[i], "zeroed after an error");
 		free(out);
@@ -105,11 +110,13 @@ static void calibration_in(uint8_t *file, size_t size)
 		uint64_t most = speckv_frame_max_bytes(&g, codec), length;
 		uint8_t *frame = line_alloc(most);
 
-		if (info.codecs >> codec & 1 && !speckv_frame_encode_calibrated(&g, codec, calibration, info.layers - 1, info.kv_heads - 1, &id, raw, bytes,
-										 frame, most, &length))
+		if (info.codecs >> codec & 1 &&
+			!speckv_frame_encode_calibrated(&g, codec, calibration, info.layers - 1,
+				info.kv_heads - 1, &id, raw, bytes, frame, most, &length))
 			CHECK(!speckv_frame_parse(frame, length, &parsed) &&
-				      !speckv_frame_decode_calibrated(&parsed, calibration, frame, length, 0, 1, raw, bytes),
-			      "decodes what it encodes");
+					!speckv_frame_decode_calibrated(&parsed, calibration, frame,
+						length, 0, 1, raw, bytes),
+				"decodes what it encodes");
 		free(frame);
 	}
 	free(raw);
@@ -137,7 +144,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	else
 		calibration_in(copy, size);
 	steps = guided_steps() - begun;
-	CHECK(steps < 2000000 + 200 * size, "%llu steps for %zu bytes", (unsigned long long)steps, size);
+	CHECK(steps < 2000000 + 200 * size, "%llu steps for %zu bytes", (unsigned long long)steps,
+		size);
 	free(copy);
 	return 0;
 }
@@ -149,14 +157,22 @@ void guided_seeds(void (*add)(const uint8_t *data, size_t size))
 
 	for (unsigned int i = 0; i < 24; i++) {
 		unsigned int codec = i < 12 ? SPECKV_CODEC_Q5C : SPECKV_CODEC_E7C;
-		struct speckv_geometry g = { (uint16_t)(1 + i % 2), (uint16_t)(1 + i / 2 % 2), 64, 64, (uint8_t)(1 + i % 2), { 0 } };
+		struct speckv_geometry g = { (uint16_t)(1 + i % 2), (uint16_t)(1 + i / 2 % 2), 64,
+			64, (uint8_t)(1 + i % 2), { 0 } };
 		struct speckv_frame_identity id = random_identity(&seed);
-		uint64_t bytes = speckv_geometry_bytes(&g), most = speckv_frame_max_bytes(&g, codec), length;
+		uint64_t bytes = speckv_geometry_bytes(&g),
+			 most = speckv_frame_max_bytes(&g, codec), length;
 		uint8_t *raw = line_alloc(bytes), *input = line_alloc(64 + most);
 
 		memset(input, 0, 64);
-		random_values(&seed, &g, i % 3 == 2 ? STYLE_SMOOTH : i % 3 ? STYLE_CHANNELS : STYLE_TINY, (uint16_t *)(void *)raw, bytes / 2);
-		CHECK(!speckv_frame_encode_calibrated(&g, codec, own(codec), 0, 0, &id, raw, bytes, input + 64, most, &length), "seed");
+		random_values(&seed, &g,
+			i % 3 == 2	? STYLE_SMOOTH
+				: i % 3 ? STYLE_CHANNELS
+					: STYLE_TINY,
+			(uint16_t *)(void *)raw, bytes / 2);
+		CHECK(!speckv_frame_encode_calibrated(&g, codec, own(codec), 0, 0, &id, raw, bytes,
+			      input + 64, most, &length),
+			"seed");
 		input[64 - CONTROL] = (uint8_t)(1 | (i & 3) << 1 | (i % 3 ? 0 : 8));
 		input[64 - CONTROL + 1] = (uint8_t)random_next(&seed);
 		add(input + 64 - CONTROL, CONTROL + length);

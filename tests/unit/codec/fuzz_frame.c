@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * Fuzzing the frame reader and every decoder, with headers that change under the reader. Guided by guided.c, or by libFuzzer.
+ * Fuzzing the frame reader and every decoder, with headers that change under the reader. Guided by
+ * guided.c, or by libFuzzer.
  *
  * The first bytes of an input say how the rest, a frame, is treated:
- *   0     bit 0: make the checksums right first, so that the fuzzer gets behind them; bits 1, 2: kernels; bit 3: read some layers only
- *   1, 2  after so many steps of the reader (0: never) ..
- *   3, 4  .. the byte at this place of the frame ..
- *   5     .. changes by this
+ *   0     bit 0: make the checksums right first, so that the fuzzer gets behind them; bits 1, 2:
+ *   kernels; bit 3: read some layers only 1, 2  after so many steps of the reader (0: never) .. 3,
+ *   4  .. the byte at this place of the frame .. 5     .. changes by this
  */
 #include "check.h"
 #include "guided.h"
@@ -65,7 +65,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	begun = guided_steps();
 	speckv_frame_verify(frame, size);
 	if (!speckv_frame_parse(frame, size, &parsed) && parsed.raw_bytes <= 16u << 20) {
-		unsigned int layer = data[0] & 8 ? data[5] % parsed.geometry.layers : 0, layers = data[0] & 8 ? 1 : parsed.geometry.layers;
+		unsigned int layer = data[0] & 8 ? data[5] % parsed.geometry.layers : 0,
+			     layers = data[0] & 8 ? 1 : parsed.geometry.layers;
 		uint64_t bytes = parsed.raw_bytes / parsed.geometry.layers * layers;
 		uint8_t *out = line_alloc(bytes);
 
@@ -77,7 +78,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		work = parsed.raw_bytes;
 	}
 	work = guided_steps() - begun > 100000 + 100 * (size + work);
-	CHECK(!work, "%llu steps for %zu bytes", (unsigned long long)(guided_steps() - begun), size);
+	CHECK(!work, "%llu steps for %zu bytes", (unsigned long long)(guided_steps() - begun),
+		size);
 	guided_interrupt(UINT64_MAX - guided_steps() - 2, apply, NULL);
 	free(frame);
 	return 0;
@@ -94,7 +96,9 @@ void guided_seeds(void (*add)(const uint8_t *data, size_t size))
 			uint64_t bytes, most, length;
 			uint8_t *raw, *input;
 
-			/* Small, so that changes meet something: other shapes come of themselves. */
+			/*
+			 * Small, so that changes meet something: other shapes come of themselves.
+			 */
 			g.kv_heads = g.layers = 1;
 			g.tokens = 64;
 			if (i % 4) {
@@ -111,8 +115,10 @@ void guided_seeds(void (*add)(const uint8_t *data, size_t size))
 			raw = line_alloc(bytes);
 			input = line_alloc(64 + most);
 			memset(input, 0, 64);
-			random_values(&seed, &g, (enum style)(i % STYLES), (uint16_t *)(void *)raw, bytes / 2);
-			if (!speckv_frame_encode(&g, codec, &id, raw, bytes, input + 64, most, &length)) {
+			random_values(&seed, &g, (enum style)(i % STYLES), (uint16_t *)(void *)raw,
+				bytes / 2);
+			if (!speckv_frame_encode(&g, codec, &id, raw, bytes, input + 64, most,
+				    &length)) {
 				input[64 - CONTROL] = (uint8_t)(1 | (i & 3) << 1);
 				if (i % 3 == 0) {
 					input[64 - CONTROL + 1] = (uint8_t)random_next(&seed);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * The fuzzer of guided.h: keeps inputs that reach what none before did, or more often, and goes on from them.
+ * The fuzzer of guided.h: keeps inputs that reach what none before did, or more often, and goes on
+ * from them.
  *
- * Usage: fuzz_NAME RUNS [SECONDS [SEED]]     stops at whichever comes first; 0: no limit of that kind
+ * Usage: fuzz_NAME RUNS [SECONDS [SEED]]     stops at whichever comes first; 0: no limit of that
+ * kind
  *        fuzz_NAME FILE ...                  runs each file once
  */
 #include <signal.h>
@@ -40,7 +42,8 @@ void __sanitizer_cov_trace_pc(void);
 
 void __sanitizer_cov_trace_pc(void)
 {
-	uintptr_t here = (uintptr_t)__builtin_return_address(0) * UINT64_C(0x9e3779b97f4a7c15) >> 40;
+	uintptr_t here = (uintptr_t)__builtin_return_address(0) * UINT64_C(0x9e3779b97f4a7c15) >>
+		40;
 	uint32_t edge = (uint32_t)(here ^ before) % EDGES;
 
 	before = here >> 1;
@@ -68,7 +71,12 @@ void guided_interrupt(uint64_t after, void (*then)(void *context), void *context
 /* Once, twice, thrice, to 7, 15, 31, 127, and more: as afl does. */
 static uint8_t class_of(uint8_t n)
 {
-	return n < 4 ? (uint8_t)(1u << (n - 1)) : n < 8 ? 8 : n < 16 ? 16 : n < 32 ? 32 : n < 128 ? 64 : 128;
+	return n < 4	  ? (uint8_t)(1u << (n - 1))
+		: n < 8	  ? 8
+		: n < 16  ? 16
+		: n < 32  ? 32
+		: n < 128 ? 64
+			  : 128;
 }
 
 /* Runs the current input; whether it did something new. */
@@ -150,7 +158,9 @@ static void change(void)
 		current[at] = (uint8_t)(current[at] - 1 - random_below(&seed, 16));
 		break;
 	case 5: /* a few bytes the same, or of noise */
-		for (uint8_t to = random_below(&seed, 2) ? odd[random_below(&seed, sizeof(odd))] : 0; length && at < current_size; length--)
+		for (uint8_t to = random_below(&seed, 2) ? odd[random_below(&seed, sizeof(odd))]
+							 : 0;
+			length && at < current_size; length--)
 			current[at++] = to ? to : (uint8_t)random_next(&seed);
 		break;
 	case 6: /* a piece from elsewhere in it */
@@ -206,7 +216,8 @@ static void report(unsigned long runs)
 
 	for (unsigned int i = 0; i < EDGES; i++)
 		edges += !!seen[i];
-	printf("%lu runs, %.0f CPU seconds, %u edges, %u inputs kept\n", runs, processor_seconds(), edges, count);
+	printf("%lu runs, %.0f CPU seconds, %u edges, %u inputs kept\n", runs, processor_seconds(),
+		edges, count);
 	fflush(stdout);
 }
 
@@ -250,7 +261,9 @@ int main(int argc, char **argv)
 	guided_seeds(add);
 	while ((!most || runs < most) && (!seconds || runs % 64 || processor_seconds() < seconds)) {
 		/* The newest ones have been tried least. */
-		const struct input *from = &inputs[random_below(&seed, 3) ? random_below(&seed, count) : count - 1 - random_below(&seed, count / 8 + 1)];
+		const struct input *from = &inputs[random_below(&seed, 3)
+				? random_below(&seed, count)
+				: count - 1 - random_below(&seed, count / 8 + 1)];
 
 		memcpy(current, from->data, from->size);
 		current_size = from->size;

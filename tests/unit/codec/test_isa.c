@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Which kernels a CPU gets: none that were compiled for what it lacks; and what SPECKV_ISA changes. */
+/*
+ * Which kernels a CPU gets: none that were compiled for what it lacks; and what SPECKV_ISA changes.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,10 +18,13 @@
 
 /* The flags that libspeckv/codec/meson.build compiles each level with, in the words of CPUs. */
 #define SSE42 (CODEC_CPU_SSE42 | CODEC_CPU_PCLMUL)
-#define AVX2 (SSE42 | CODEC_CPU_AVX2 | CODEC_CPU_FMA | CODEC_CPU_F16C | CODEC_CPU_POPCNT | CODEC_CPU_BMI2)
-#define AVX512                                                                                                      \
-	(AVX2 | CODEC_CPU_VPCLMULQDQ | CODEC_CPU_AVX512F | CODEC_CPU_AVX512BW | CODEC_CPU_AVX512DQ | CODEC_CPU_AVX512VL | \
-	 CODEC_CPU_AVX512CD | CODEC_CPU_AVX512VBMI | CODEC_CPU_AVX512VNNI)
+#define AVX2                                                                          \
+	(SSE42 | CODEC_CPU_AVX2 | CODEC_CPU_FMA | CODEC_CPU_F16C | CODEC_CPU_POPCNT | \
+		CODEC_CPU_BMI2)
+#define AVX512                                                                  \
+	(AVX2 | CODEC_CPU_VPCLMULQDQ | CODEC_CPU_AVX512F | CODEC_CPU_AVX512BW | \
+		CODEC_CPU_AVX512DQ | CODEC_CPU_AVX512VL | CODEC_CPU_AVX512CD |  \
+		CODEC_CPU_AVX512VBMI | CODEC_CPU_AVX512VNNI)
 
 static const struct {
 	const char *name;
@@ -41,32 +46,46 @@ static void a_cpu_gets_the_best_that_it_can_run(void)
 			bool runs = !(levels[i].needs & ~features);
 			int rc = codec_kernels_choose(features, levels[i].name, &kernels);
 
-			CHECK(rc == (runs ? 0 : -EOPNOTSUPP), "%s without feature %d: %d", levels[i].name, missing, rc);
+			CHECK(rc == (runs ? 0 : -EOPNOTSUPP), "%s without feature %d: %d",
+				levels[i].name, missing, rc);
 			if (runs) {
-				CHECK(!strcmp(kernels->name, levels[i].name), "%s by its name", levels[i].name);
+				CHECK(!strcmp(kernels->name, levels[i].name), "%s by its name",
+					levels[i].name);
 				best = i;
 			}
 		}
-		CHECK(codec_kernels_choose(features, "auto", &kernels) == 0 && !strcmp(kernels->name, levels[best].name),
-		      "without feature %d the best is %s, not %s", missing, levels[best].name, kernels->name);
+		CHECK(codec_kernels_choose(features, "auto", &kernels) == 0 &&
+				!strcmp(kernels->name, levels[best].name),
+			"without feature %d the best is %s, not %s", missing, levels[best].name,
+			kernels->name);
 	}
 	for (size_t i = 0; i < LEVELS; i++) {
 		const struct codec_kernels *kernels;
 
 		codec_kernels_choose(levels[i].needs, "auto", &kernels);
-		CHECK(!strcmp(kernels->name, levels[i].name), "a CPU of level %s gets %s", levels[i].name, kernels->name);
+		CHECK(!strcmp(kernels->name, levels[i].name), "a CPU of level %s gets %s",
+			levels[i].name, kernels->name);
 	}
 }
 
-/* bfloat16 in the processor, and the wide carry-less multiply, are parts of a level that only some of its CPUs have. */
+/*
+ * bfloat16 in the processor, and the wide carry-less multiply, are parts of a level that only some
+ * of its CPUs have.
+ */
 static void parts_of_a_level_are_left_out_where_the_cpu_lacks_them(void)
 {
 	const struct codec_kernels *with, *without;
 
-	CHECK(!codec_kernels_choose(ALL, "avx512", &with) && !codec_kernels_choose(ALL & ~CODEC_CPU_AVX512BF16, "avx512", &without), "both");
-	CHECK(with->q4x_decode != without->q4x_decode && with->crc == without->crc, "avx512 without bfloat16");
-	CHECK(!codec_kernels_choose(AVX2 | CODEC_CPU_VPCLMULQDQ, "avx2", &with) && !codec_kernels_choose(AVX2, "avx2", &without), "both");
-	CHECK(with->crc != without->crc && with->q4x_decode == without->q4x_decode, "avx2 without the wide carry-less multiply");
+	CHECK(!codec_kernels_choose(ALL, "avx512", &with) &&
+			!codec_kernels_choose(ALL & ~CODEC_CPU_AVX512BF16, "avx512", &without),
+		"both");
+	CHECK(with->q4x_decode != without->q4x_decode && with->crc == without->crc,
+		"avx512 without bfloat16");
+	CHECK(!codec_kernels_choose(AVX2 | CODEC_CPU_VPCLMULQDQ, "avx2", &with) &&
+			!codec_kernels_choose(AVX2, "avx2", &without),
+		"both");
+	CHECK(with->crc != without->crc && with->q4x_decode == without->q4x_decode,
+		"avx2 without the wide carry-less multiply");
 }
 #else
 static void a_cpu_gets_the_best_that_it_can_run(void)
@@ -81,7 +100,9 @@ static void names_that_are_none_are_refused(void)
 {
 	const struct codec_kernels *kernels;
 
-	CHECK(codec_kernels_choose(ALL, "vax", &kernels) == -EINVAL && codec_kernels_choose(ALL, "", &kernels) == -EINVAL, "unknown");
+	CHECK(codec_kernels_choose(ALL, "vax", &kernels) == -EINVAL &&
+			codec_kernels_choose(ALL, "", &kernels) == -EINVAL,
+		"unknown");
 	CHECK(codec_kernels_choose(0, "avx512", &kernels) == -EOPNOTSUPP, "known, and not here");
 }
 
@@ -122,9 +143,12 @@ static void the_environment_chooses_what_this_cpu_runs(void)
 
 	for (unsigned int i = 0; (kernels = codec_kernels_variant(i, &usable)); i++)
 		best = usable ? kernels->name : best;
-	CHECK(!chosen(NULL, best) && !chosen("auto", best) && !chosen("vax", best) && !chosen("", best), "the best is %s", best);
+	CHECK(!chosen(NULL, best) && !chosen("auto", best) && !chosen("vax", best) &&
+			!chosen("", best),
+		"the best is %s", best);
 	for (unsigned int i = 0; (kernels = codec_kernels_variant(i, &usable)); i++)
-		CHECK(!chosen(kernels->name, runs_here(kernels->name) ? kernels->name : best), "SPECKV_ISA=%s", kernels->name);
+		CHECK(!chosen(kernels->name, runs_here(kernels->name) ? kernels->name : best),
+			"SPECKV_ISA=%s", kernels->name);
 }
 
 int main(void)

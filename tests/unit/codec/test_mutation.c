@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Damaged frames: bits flipped, bytes replaced, ends cut, fields doctored and sealed again. Named errors, zeroed output, no crash. */
+/*
+ * Damaged frames: bits flipped, bytes replaced, ends cut, fields doctored and sealed again. Named
+ * errors, zeroed output, no crash.
+ */
 #include "check.h"
 
 static uint8_t *copy_exactly(const uint8_t *frame, uint64_t bytes)
@@ -19,7 +22,8 @@ static int allowed(int rc)
 static int attempt(const uint8_t *frame, uint64_t bytes, uint8_t **out, uint64_t *out_bytes)
 {
 	struct speckv_frame parsed;
-	int rc = speckv_frame_parse(frame, bytes, &parsed), verified = speckv_frame_verify(frame, bytes);
+	int rc = speckv_frame_parse(frame, bytes, &parsed),
+	    verified = speckv_frame_verify(frame, bytes);
 
 	*out = NULL;
 	if (rc) {
@@ -31,7 +35,8 @@ static int attempt(const uint8_t *frame, uint64_t bytes, uint8_t **out, uint64_t
 	*out_bytes = parsed.raw_bytes;
 	*out = line_alloc(parsed.raw_bytes);
 	memset(*out, 0xee, parsed.raw_bytes);
-	rc = speckv_frame_decode(&parsed, frame, bytes, 0, parsed.geometry.layers, *out, parsed.raw_bytes);
+	rc = speckv_frame_decode(&parsed, frame, bytes, 0, parsed.geometry.layers, *out,
+		parsed.raw_bytes);
 	if (rc) {
 		CHECK(rc == -EBADMSG, "decode %d", rc);
 		for (uint64_t i = 0; i < parsed.raw_bytes; i++)
@@ -54,21 +59,24 @@ static void mutate(uint64_t *seed, unsigned int codec)
 	most = speckv_frame_max_bytes(&g, codec);
 	raw = line_alloc(bytes);
 	frame = line_alloc(most);
-	random_values(seed, &g, random_below(seed, 2) ? STYLE_SMOOTH : STYLE_CONSTANT, (uint16_t *)(void *)raw, bytes / 2);
+	random_values(seed, &g, random_below(seed, 2) ? STYLE_SMOOTH : STYLE_CONSTANT,
+		(uint16_t *)(void *)raw, bytes / 2);
 	CHECK(!speckv_frame_encode(&g, codec, &id, raw, bytes, frame, most, &length), "encode");
 	CHECK(attempt(frame, length, &whole, &out_bytes) && out_bytes == bytes, "sound");
 
 	for (int i = 0; i < 400; i++) {
 		/* Half of the flips in header and table. */
-		uint64_t at = i & 1 ? random_below(seed, 128 + 32u * g.layers) : random_below(seed, (uint32_t)length);
+		uint64_t at = i & 1 ? random_below(seed, 128 + 32u * g.layers)
+				    : random_below(seed, (uint32_t)length);
 		uint8_t *bad = copy_exactly(frame, length);
 		int taken;
 
 		bad[at] ^= (uint8_t)(1u << random_below(seed, 8));
 		taken = attempt(bad, length, &out, &out_bytes);
 		if (taken) /* padding: no harm, but not a perfect frame */
-			CHECK(out_bytes == bytes && !memcmp(out, whole, bytes) && speckv_frame_verify(bad, length) == -EBADMSG, "byte %llu",
-			      (unsigned long long)at);
+			CHECK(out_bytes == bytes && !memcmp(out, whole, bytes) &&
+					speckv_frame_verify(bad, length) == -EBADMSG,
+				"byte %llu", (unsigned long long)at);
 		free(out);
 		free(bad);
 	}
@@ -77,7 +85,8 @@ static void mutate(uint64_t *seed, unsigned int codec)
 		uint64_t cut = i < 160 ? (uint64_t)i : random_below(seed, (uint32_t)length);
 		uint8_t *bad = copy_exactly(frame, cut);
 
-		CHECK(!attempt(bad, cut, &out, &out_bytes) && !out, "cut to %llu", (unsigned long long)cut);
+		CHECK(!attempt(bad, cut, &out, &out_bytes) && !out, "cut to %llu",
+			(unsigned long long)cut);
 		free(bad);
 	}
 	/* A field doctored and the checksums made right again: a forger's frame. */
@@ -87,7 +96,9 @@ static void mutate(uint64_t *seed, unsigned int codec)
 		int width = 1 << random_below(seed, 3);
 
 		for (int k = 0; k < width && at + (uint64_t)k < length; k++)
-			bad[at + (uint64_t)k] = (uint8_t)(random_below(seed, 3) ? random_next(seed) : random_below(seed, 2) * 255);
+			bad[at + (uint64_t)k] = (uint8_t)(random_below(seed, 3)
+					? random_next(seed)
+					: random_below(seed, 2) * 255);
 		/* The table is sealed by the count in the header, as far as there are bytes. */
 		if (((uint64_t)bad[112] | (uint64_t)bad[113] << 8) * 16 + 128 <= length)
 			reseal(bad);
@@ -104,7 +115,8 @@ static void mutate(uint64_t *seed, unsigned int codec)
 			uint32_t bytes_here = get32(entry + 4), flips = random_below(seed, 20);
 
 			for (uint32_t k = 0; k < flips; k++)
-				section[random_below(seed, bytes_here)] = (uint8_t)random_next(seed);
+				section[random_below(seed, bytes_here)] =
+					(uint8_t)random_next(seed);
 			if (!random_below(seed, 4))
 				put32(entry + 12, random_below(seed, 3));
 			put32(entry + 8, speckv_crc32c(0, section, bytes_here));
@@ -132,12 +144,28 @@ static void versions_and_modes(void)
 		uint8_t value;
 		int error;
 	} cases[] = {
-		{ 0, 'X', -EBADMSG },      { 4, 1, -EPROTONOSUPPORT }, { 5, 255, -EPROTONOSUPPORT }, { 6, 7, -EOPNOTSUPP },
-		{ 6, 200, -EOPNOTSUPP },   { 7, 0, -EBADMSG },         { 7, 9, -EBADMSG },           { 8, 2, -EBADMSG },
-		{ 10, 0, -EBADMSG },       { 14, 63, -EBADMSG },       { 16, 1, -EBADMSG },          { 20, 1, -EBADMSG },
-		{ 23, 255, -EBADMSG },     { 96, 1, -EBADMSG },        { 112, 3, -EBADMSG },         { 114, 1, -EBADMSG },
-		{ 128, 4, -EBADMSG },      { 128, 2, -EBADMSG },       { 131, 255, -EBADMSG },       { 132, 1, -EBADMSG },
-		{ 140, 1, -EBADMSG },      { 144, 7, -EBADMSG },
+		{ 0, 'X', -EBADMSG },
+		{ 4, 1, -EPROTONOSUPPORT },
+		{ 5, 255, -EPROTONOSUPPORT },
+		{ 6, 7, -EOPNOTSUPP },
+		{ 6, 200, -EOPNOTSUPP },
+		{ 7, 0, -EBADMSG },
+		{ 7, 9, -EBADMSG },
+		{ 8, 2, -EBADMSG },
+		{ 10, 0, -EBADMSG },
+		{ 14, 63, -EBADMSG },
+		{ 16, 1, -EBADMSG },
+		{ 20, 1, -EBADMSG },
+		{ 23, 255, -EBADMSG },
+		{ 96, 1, -EBADMSG },
+		{ 112, 3, -EBADMSG },
+		{ 114, 1, -EBADMSG },
+		{ 128, 4, -EBADMSG },
+		{ 128, 2, -EBADMSG },
+		{ 131, 255, -EBADMSG },
+		{ 132, 1, -EBADMSG },
+		{ 140, 1, -EBADMSG },
+		{ 144, 7, -EBADMSG },
 	};
 
 	memset(raw, 1, bytes);
@@ -146,11 +174,14 @@ static void versions_and_modes(void)
 		bad = copy_exactly(frame, length);
 		bad[cases[i].at] = cases[i].value;
 		reseal(bad);
-		CHECK(speckv_frame_parse(bad, length, &parsed) == cases[i].error, "byte %d = %u", cases[i].at, cases[i].value);
+		CHECK(speckv_frame_parse(bad, length, &parsed) == cases[i].error, "byte %d = %u",
+			cases[i].at, cases[i].value);
 		CHECK(!parsed.frame_bytes, "nothing is handed out");
 		free(bad);
 	}
-	CHECK(speckv_frame_parse(NULL, 0, &parsed) == -EBADMSG && speckv_frame_parse(frame, length, NULL) == -EINVAL, "no frame, no result");
+	CHECK(speckv_frame_parse(NULL, 0, &parsed) == -EBADMSG &&
+			speckv_frame_parse(frame, length, NULL) == -EINVAL,
+		"no frame, no result");
 	free(raw);
 	free(frame);
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * q4x: the portable kernels held to FORMAT.md by arithmetic of the test's own (doubles, long sums, no transform by halves, whole paths); every other
- * set of kernels held to the portable one, over random and adversarial groups and any bytes.
+ * q4x: the portable kernels held to FORMAT.md by arithmetic of the test's own (doubles, long sums,
+ * no transform by halves, whole paths); every other set of kernels held to the portable one, over
+ * random and adversarial groups and any bytes.
  *
  * Usage: test_codec_q4x [groups for each comparison, default 150]
  */
@@ -14,13 +15,16 @@
 enum { TOKENS = 64, MOST = 256 };
 
 static const double eighths[8] = { 1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878 };
-static const double levels_k[16] = { 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 22, 26, 30, 34, 38, 42 }, levels_v[8] = { 1, 3, 5, 7, 9, 12, 16, 20 };
+static const double levels_k[16] = { 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 22, 26, 30, 34, 38, 42 },
+		    levels_v[8] = { 1, 3, 5, 7, 9, 12, 16, 20 };
 
 static double value(unsigned int dtype, uint16_t bits)
 {
-	int mantissa = dtype == SPECKV_DTYPE_BF16 ? 7 : 10, bias = dtype == SPECKV_DTYPE_BF16 ? 127 : 15;
+	int mantissa = dtype == SPECKV_DTYPE_BF16 ? 7 : 10,
+	    bias = dtype == SPECKV_DTYPE_BF16 ? 127 : 15;
 	int exponent = (bits & 0x7fff) >> mantissa, fraction = bits & ((1 << mantissa) - 1);
-	double magnitude = exponent ? ldexp(fraction + (1 << mantissa), exponent - bias - mantissa) : ldexp(fraction, 1 - bias - mantissa);
+	double magnitude = exponent ? ldexp(fraction + (1 << mantissa), exponent - bias - mantissa)
+				    : ldexp(fraction, 1 - bias - mantissa);
 
 	return bits & 0x8000 ? -magnitude : magnitude;
 }
@@ -48,8 +52,12 @@ static unsigned int log2_slice(unsigned int head_dim)
 	return log2n;
 }
 
-/* Section 5.5: the best of all paths by their sums, which are kept whole and only lowered when the section says so. */
-static void expected_codes(const double *z, unsigned int t, unsigned int head_dim, int is_k, unsigned int *u)
+/*
+ * Section 5.5: the best of all paths by their sums, which are kept whole and only lowered when the
+ * section says so.
+ */
+static void expected_codes(const double *z, unsigned int t, unsigned int head_dim, int is_k,
+	unsigned int *u)
 {
 	static const int reciprocal[9] = { 1448, 1328, 1218, 1117, 1024, 939, 861, 790, 724 };
 	int fine = is_k ? 8 : 16, sums[4] = { 0, 255, 255, 255 }, place[MOST][4], last = 0;
@@ -74,9 +82,12 @@ static void expected_codes(const double *z, unsigned int t, unsigned int head_di
 				int sum[2];
 
 				for (int older = 0; older < 2; older++)
-					sum[older] = (int)fmin(255, sums[2 * before + older] + distance[2 * (p ^ older) + before]);
+					sum[older] = (int)fmin(255,
+						sums[2 * before + older] +
+							distance[2 * (p ^ older) + before]);
 				next[2 * p + before] = sum[1] < sum[0] ? sum[1] : sum[0];
-				memcpy(longer[2 * p + before], paths[2 * before + (sum[1] < sum[0])], sizeof(longer[0]));
+				memcpy(longer[2 * p + before],
+					paths[2 * before + (sum[1] < sum[0])], sizeof(longer[0]));
 				longer[2 * p + before][c] = (unsigned char)p;
 			}
 		memcpy(paths, longer, sizeof(paths));
@@ -87,7 +98,8 @@ static void expected_codes(const double *z, unsigned int t, unsigned int head_di
 	for (int s = 1; s < 4; s++)
 		last = sums[s] < sums[last] ? s : last;
 	for (unsigned int c = 0; c < head_dim; c++) {
-		unsigned int p = paths[last][c], before = c > 0 ? paths[last][c - 1] : 0, older = c > 1 ? paths[last][c - 2] : 0;
+		unsigned int p = paths[last][c], before = c > 0 ? paths[last][c - 1] : 0,
+			     older = c > 1 ? paths[last][c - 2] : 0;
 
 		u[c] = p * (is_k ? 8 : 4) + (unsigned int)place[c][2 * (p ^ older) + before];
 	}
@@ -99,9 +111,12 @@ static double mean_step(unsigned int r)
 	return ldexp(eighths[r % 8], (int)(r / 8));
 }
 
-/* What a group of K takes off its coefficients; 1 if it has a mean, whose scale code and q are given. */
-static int expected_mean(unsigned int dtype, const uint16_t *raw, unsigned int head_dim, const double *largest, int *exponent, unsigned int *code,
-			 int *q, double *mean)
+/*
+ * What a group of K takes off its coefficients; 1 if it has a mean, whose scale code and q are
+ * given.
+ */
+static int expected_mean(unsigned int dtype, const uint16_t *raw, unsigned int head_dim,
+	const double *largest, int *exponent, unsigned int *code, int *q, double *mean)
 {
 	int least = INT32_MAX, most = INT32_MIN, w;
 	double sums[MOST] = { 0 }, y[MOST], top = 0;
@@ -128,7 +143,9 @@ static int expected_mean(unsigned int dtype, const uint16_t *raw, unsigned int h
 	if (w < 1 || w > 255)
 		return 0;
 	for (unsigned int c = 0; c < head_dim; c++) {
-		q[c] = c < head_dim - 2 ? (int)fmin(7, floor(fabs(y[c]) / mean_step(r) + 0.5)) * (y[c] < 0 ? -1 : 1) : 0;
+		q[c] = c < head_dim - 2
+			? (int)fmin(7, floor(fabs(y[c]) / mean_step(r) + 0.5)) * (y[c] < 0 ? -1 : 1)
+			: 0;
 		mean[c] = q[c] * mean_step(r);
 	}
 	*code = (unsigned int)w;
@@ -136,9 +153,12 @@ static int expected_mean(unsigned int dtype, const uint16_t *raw, unsigned int h
 	return 1;
 }
 
-/* Section 5.4, one token. Returns 0 when refused, else 1 with scale code and codes. `mean` is NULL where there is none. */
-static int expected_token(unsigned int dtype, const uint16_t *raw, unsigned int head_dim, int is_k, int e, const double *mean, unsigned int *scale,
-			  unsigned int *u)
+/*
+ * Section 5.4, one token. Returns 0 when refused, else 1 with scale code and codes. `mean` is NULL
+ * where there is none.
+ */
+static int expected_token(unsigned int dtype, const uint16_t *raw, unsigned int head_dim, int is_k,
+	int e, const double *mean, unsigned int *scale, unsigned int *u)
 {
 	double z[MOST], y[MOST], largest = 0;
 	int w = e - (is_k ? 20 : 12);
@@ -165,7 +185,8 @@ static int expected_token(unsigned int dtype, const uint16_t *raw, unsigned int 
 	largest = 0;
 	for (unsigned int c = 0; c < head_dim; c++)
 		largest = fmax(largest, fabs(z[c]));
-	while (floor(ldexp(eighths[(t + 4) % 8], (int)(t + 4) / 8 - 3) + 0.5) * (is_k ? 46 : 24) < largest)
+	while (floor(ldexp(eighths[(t + 4) % 8], (int)(t + 4) / 8 - 3) + 0.5) * (is_k ? 46 : 24) <
+		largest)
 		CHECK(++t < 9, "largest %g", largest);
 	if (largest == 0 || 8 * w + (int)t + 237 < 1)
 		return 1;
@@ -217,10 +238,12 @@ static double level(unsigned int i, int is_k)
 }
 
 /* Section 5.3 held to any group. */
-static void decoded_by_the_specification(const uint8_t *group, unsigned int dtype, unsigned int hd, enum codec_tensor tensor)
+static void decoded_by_the_specification(const uint8_t *group, unsigned int dtype, unsigned int hd,
+	enum codec_tensor tensor)
 {
 	int is_k = tensor == CODEC_K;
-	unsigned int bits = is_k ? 4 : 3, part = is_k ? (hd / 2 + 63) / 64 * 64 : 0, mean_code = is_k ? group[64 + hd / 2 - 1] : 0;
+	unsigned int bits = is_k ? 4 : 3, part = is_k ? (hd / 2 + 63) / 64 * 64 : 0,
+		     mean_code = is_k ? group[64 + hd / 2 - 1] : 0;
 	double q[MOST] = { 0 }, mean[MOST] = { 0 };
 	uint16_t out[TOKENS * MOST];
 
@@ -237,18 +260,25 @@ static void decoded_by_the_specification(const uint8_t *group, unsigned int dtyp
 			unsigned int u = code_at(codes, c, bits);
 
 			p[c + 2] = u >> (bits - 1);
-			levels[c] = level(4 * (u & ((1u << (bits - 1)) - 1)) + 2 * (p[c + 2] ^ p[c]) + p[c + 1], is_k);
+			levels[c] = level(4 * (u & ((1u << (bits - 1)) - 1)) +
+					2 * (p[c + 2] ^ p[c]) + p[c + 1],
+				is_k);
 		}
 		memcpy(v, levels, hd * sizeof(v[0]));
 		if (is_k)
 			hadamard(levels, v, hd);
 		for (unsigned int c = 0; c < hd; c++) {
-			double h = group[t] ? ldexp(eighths[(group[t] - 1) % 8], (group[t] - 1) / 8 - 32) : 0;
-			double g = mean_code ? ldexp(eighths[(mean_code - 1) % 8], (int)(mean_code - 1) / 8 - 32) : 0;
+			double h = group[t]
+				? ldexp(eighths[(group[t] - 1) % 8], (group[t] - 1) / 8 - 32)
+				: 0;
+			double g = mean_code
+				? ldexp(eighths[(mean_code - 1) % 8], (int)(mean_code - 1) / 8 - 32)
+				: 0;
 			/* Both products and their sum are exact in a double. */
 			float x = (float)(v[c] * h + mean[c] * g);
 
-			CHECK(nearest(dtype, out[t * hd + c], (double)x), "scale %u v %g: %04x", group[t], v[c], out[t * hd + c]);
+			CHECK(nearest(dtype, out[t * hd + c], (double)x), "scale %u v %g: %04x",
+				group[t], v[c], out[t * hd + c]);
 		}
 	}
 }
@@ -258,7 +288,8 @@ static void against_the_specification(uint64_t *seed)
 	struct speckv_geometry g = random_geometry(seed);
 	enum codec_tensor tensor = random_below(seed, 2) ? CODEC_K : CODEC_V;
 	enum style style = (enum style)random_below(seed, STYLES);
-	unsigned int bits = tensor == CODEC_K ? 4 : 3, hd = g.head_dim, u[MOST], scale, mean_code = 0, part;
+	unsigned int bits = tensor == CODEC_K ? 4 : 3, hd = g.head_dim, u[MOST], scale,
+		     mean_code = 0, part;
 	double largest[TOKENS] = { 0 }, mean[MOST];
 	int rc, refused = 0, has_mean, exponent = 0, q[MOST];
 	uint16_t raw[TOKENS * MOST];
@@ -273,26 +304,33 @@ static void against_the_specification(uint64_t *seed)
 		refused |= (raw[i] & 0x7fff) >= (g.dtype == SPECKV_DTYPE_BF16 ? 0x7f80 : 0x7c00);
 		largest[i / hd] = fmax(largest[i / hd], fabs(value(g.dtype, raw[i])));
 	}
-	has_mean = !refused && tensor == CODEC_K && expected_mean(g.dtype, raw, hd, largest, &exponent, &mean_code, q, mean);
+	has_mean = !refused && tensor == CODEC_K &&
+		expected_mean(g.dtype, raw, hd, largest, &exponent, &mean_code, q, mean);
 	part = tensor == CODEC_K ? (hd / 2 + 63) / 64 * 64 : 0;
 	for (unsigned int k = 0; !rc && k < part; k++) {
-		unsigned int wanted = k < hd / 2 - 1 && has_mean ? (unsigned int)(q[2 * k] + 8) | (unsigned int)(q[2 * k + 1] + 8) << 4 :
-						 k == hd / 2 - 1 ? mean_code : 0;
+		unsigned int wanted = k < hd / 2 - 1 && has_mean
+			? (unsigned int)(q[2 * k] + 8) | (unsigned int)(q[2 * k + 1] + 8) << 4
+			: k == hd / 2 - 1 ? mean_code
+					  : 0;
 
-		CHECK(group[64 + k] == wanted, "style %d head %u mean byte %u: %02x, expected %02x", style, hd, k, group[64 + k], wanted);
+		CHECK(group[64 + k] == wanted, "style %d head %u mean byte %u: %02x, expected %02x",
+			style, hd, k, group[64 + k], wanted);
 	}
 	for (unsigned int t = 0; t < TOKENS && !refused; t++) {
 		int own = largest[t] > 0 ? ilogb(largest[t]) : 0;
 
-		if (!expected_token(g.dtype, raw + t * hd, hd, tensor == CODEC_K, has_mean ? exponent : own, has_mean ? mean : NULL, &scale, u)) {
+		if (!expected_token(g.dtype, raw + t * hd, hd, tensor == CODEC_K,
+			    has_mean ? exponent : own, has_mean ? mean : NULL, &scale, u)) {
 			refused = 1;
 			break;
 		}
 		if (rc)
 			continue;
-		CHECK(group[t] == scale, "style %d head %u token %u: scale %u, expected %u", style, hd, t, group[t], scale);
+		CHECK(group[t] == scale, "style %d head %u token %u: scale %u, expected %u", style,
+			hd, t, group[t], scale);
 		for (unsigned int c = 0; c < hd; c++)
-			CHECK(code_at(group + 64 + part + t * hd * bits / 8, c, bits) == u[c], "style %d head %u token %u channel %u", style, hd, t, c);
+			CHECK(code_at(group + 64 + part + t * hd * bits / 8, c, bits) == u[c],
+				"style %d head %u token %u channel %u", style, hd, t, c);
 	}
 	CHECK(rc == (refused ? -ENODATA : 0), "style %d: %d", style, rc);
 	if (!rc)
@@ -321,7 +359,10 @@ static uint16_t bf16(double x)
 	return (uint16_t)((word + 0x7fff + (word >> 16 & 1)) >> 16);
 }
 
-/* Squared error of `groups` groups, as a share of the variance, which is 1; each channel lies `offset` off zero, up or down. */
+/*
+ * Squared error of `groups` groups, as a share of the variance, which is 1; each channel lies
+ * `offset` off zero, up or down.
+ */
 static double share_of_variance(uint64_t *seed, enum codec_tensor tensor, double offset, int groups)
 {
 	enum { CHANNELS = 128 };
@@ -333,11 +374,16 @@ static double share_of_variance(uint64_t *seed, enum codec_tensor tensor, double
 		uint64_t signs[2] = { random_next(seed), random_next(seed) };
 
 		for (unsigned int i = 0; i < TOKENS * CHANNELS; i++)
-			raw[i] = bf16(bell(seed) + (signs[i % CHANNELS / 64] >> i % 64 & 1 ? offset : -offset));
-		CHECK(!codec_q4x_encode_portable((uint8_t *)raw, CHANNELS, SPECKV_DTYPE_BF16, tensor, group), "plain numbers");
-		codec_q4x_decode_portable(group, CHANNELS, SPECKV_DTYPE_BF16, tensor, (uint8_t *)out, false);
+			raw[i] = bf16(bell(seed) +
+				(signs[i % CHANNELS / 64] >> i % 64 & 1 ? offset : -offset));
+		CHECK(!codec_q4x_encode_portable((uint8_t *)raw, CHANNELS, SPECKV_DTYPE_BF16,
+			      tensor, group),
+			"plain numbers");
+		codec_q4x_decode_portable(group, CHANNELS, SPECKV_DTYPE_BF16, tensor,
+			(uint8_t *)out, false);
 		for (unsigned int i = 0; i < TOKENS * CHANNELS; i++) {
-			double off = value(SPECKV_DTYPE_BF16, raw[i]) - value(SPECKV_DTYPE_BF16, out[i]);
+			double off =
+				value(SPECKV_DTYPE_BF16, raw[i]) - value(SPECKV_DTYPE_BF16, out[i]);
 
 			error += off * off;
 		}
@@ -345,14 +391,19 @@ static double share_of_variance(uint64_t *seed, enum codec_tensor tensor, double
 	return error / groups / (TOKENS * CHANNELS);
 }
 
-/* What the mode is for: less error than any quantiser of one number at a time makes with so many levels and a scale a token. */
+/*
+ * What the mode is for: less error than any quantiser of one number at a time makes with so many
+ * levels and a scale a token.
+ */
 static void little_error(void)
 {
 	uint64_t seed = 7;
-	double k = share_of_variance(&seed, CODEC_K, 0, 40), v = share_of_variance(&seed, CODEC_V, 0, 40);
+	double k = share_of_variance(&seed, CODEC_K, 0, 40),
+	       v = share_of_variance(&seed, CODEC_V, 0, 40);
 	double off = share_of_variance(&seed, CODEC_K, 4, 40);
 
-	printf("squared error by variance: K %.5f, V %.5f; K whose channels lie four deviations off %.5f\n", k, v, off);
+	printf("squared error by variance: K %.5f, V %.5f; K whose channels lie four deviations off %.5f\n",
+		k, v, off);
 	CHECK(k < 0.0066, "K %g", k);
 	CHECK(v < 0.0256, "V %g", v);
 	/* Of a variance of 17 in all: without the mean it would be about that many times more. */
@@ -362,8 +413,9 @@ static void little_error(void)
 /* Special values sprinkled over a style: what rounding, alignment and clipping find hardest. */
 static void adversarial(uint64_t *seed, const struct speckv_geometry *g, uint16_t *raw)
 {
-	static const uint16_t special[2][8] = { { 0x0000, 0x8000, 0x0001, 0x807f, 0x3f80, 0x4480, 0xbfff, 0x2f01 },
-						{ 0x0000, 0x8000, 0x0001, 0x83ff, 0x3c00, 0x6400, 0xbfff, 0x1001 } };
+	static const uint16_t special[2][8] = { { 0x0000, 0x8000, 0x0001, 0x807f, 0x3f80, 0x4480,
+							0xbfff, 0x2f01 },
+		{ 0x0000, 0x8000, 0x0001, 0x83ff, 0x3c00, 0x6400, 0xbfff, 0x1001 } };
 	enum style style = (enum style)random_below(seed, STYLES);
 
 	random_values(seed, g, style, raw, TOKENS * g->head_dim);
@@ -379,19 +431,24 @@ static void adversarial(uint64_t *seed, const struct speckv_geometry *g, uint16_
 		for (unsigned int t = 0, c = random_below(seed, g->head_dim); t < TOKENS; t++)
 			raw[t * g->head_dim + c] = g->dtype == SPECKV_DTYPE_BF16 ? 0x4200 : 0x5000;
 	if (!random_below(seed, 40))
-		raw[random_below(seed, TOKENS * (uint32_t)g->head_dim)] = (uint16_t)(g->dtype == SPECKV_DTYPE_BF16 ? 0xff80 : 0x7c00);
+		raw[random_below(seed, TOKENS * (uint32_t)g->head_dim)] =
+			(uint16_t)(g->dtype == SPECKV_DTYPE_BF16 ? 0xff80 : 0x7c00);
 }
 
-static void against_the_portable_kernels(uint64_t *seed, const struct codec_kernels *kernels, unsigned long groups)
+static void against_the_portable_kernels(uint64_t *seed, const struct codec_kernels *kernels,
+	unsigned long groups)
 {
-	uint8_t *space = line_alloc(TOKENS * MOST * 2 + 128), *mine = line_alloc(Q4X_GROUP_MAX), *reference = line_alloc(Q4X_GROUP_MAX);
-	uint16_t *decoded = line_alloc(TOKENS * MOST * 2 + 128), *expected = line_alloc(TOKENS * MOST * 2);
+	uint8_t *space = line_alloc(TOKENS * MOST * 2 + 128), *mine = line_alloc(Q4X_GROUP_MAX),
+		*reference = line_alloc(Q4X_GROUP_MAX);
+	uint16_t *decoded = line_alloc(TOKENS * MOST * 2 + 128),
+		 *expected = line_alloc(TOKENS * MOST * 2);
 	unsigned long refused = 0;
 
 	for (unsigned long i = 0; i < groups; i++) {
 		struct speckv_geometry g = random_geometry(seed);
 		enum codec_tensor tensor = i & 1 ? CODEC_K : CODEC_V;
-		uint32_t bytes = q4x_group_bytes(g.head_dim, tensor), offset = 2 * random_below(seed, 32);
+		uint32_t bytes = q4x_group_bytes(g.head_dim, tensor),
+			 offset = 2 * random_below(seed, 32);
 		uint16_t *raw = (uint16_t *)(void *)(space + offset);
 		uint8_t *out = (uint8_t *)decoded + (i % 3 ? offset : 0);
 		bool streamed = random_below(seed, 2);
@@ -401,27 +458,35 @@ static void against_the_portable_kernels(uint64_t *seed, const struct codec_kern
 		memset(mine, 0xaa, Q4X_GROUP_MAX);
 		memset(reference, 0xaa, Q4X_GROUP_MAX);
 		rc = kernels->q4x_encode((uint8_t *)raw, g.head_dim, g.dtype, tensor, mine);
-		rc_reference = codec_q4x_encode_portable((uint8_t *)raw, g.head_dim, g.dtype, tensor, reference);
+		rc_reference = codec_q4x_encode_portable((uint8_t *)raw, g.head_dim, g.dtype,
+			tensor, reference);
 		CHECK(rc == rc_reference, "%s: %d, expected %d", kernels->name, rc, rc_reference);
 		refused += !!rc;
 		for (uint32_t k = 0; !rc && k < Q4X_GROUP_MAX; k++)
-			CHECK(mine[k] == reference[k], "%s %s %s head %u group %lu: byte %u of %u is %02x, expected %02x", kernels->name,
-			      tensor == CODEC_K ? "K" : "V", speckv_dtype_name(g.dtype), g.head_dim, i, k, bytes, mine[k], reference[k]);
+			CHECK(mine[k] == reference[k],
+				"%s %s %s head %u group %lu: byte %u of %u is %02x, expected %02x",
+				kernels->name, tensor == CODEC_K ? "K" : "V",
+				speckv_dtype_name(g.dtype), g.head_dim, i, k, bytes, mine[k],
+				reference[k]);
 		if (rc || i % 4 == 3)
 			for (uint32_t k = 0; k < bytes; k++)
 				reference[k] = (uint8_t)random_next(seed);
 		memset(decoded, 0xbb, TOKENS * MOST * 2 + 128);
 		kernels->q4x_decode(reference, g.head_dim, g.dtype, tensor, out, streamed);
-		codec_q4x_decode_portable(reference, g.head_dim, g.dtype, tensor, (uint8_t *)expected, false);
+		codec_q4x_decode_portable(reference, g.head_dim, g.dtype, tensor,
+			(uint8_t *)expected, false);
 		for (uint32_t k = 0; k < TOKENS * g.head_dim; k++) {
 			uint16_t word;
 
 			memcpy(&word, out + 2 * k, 2);
-			CHECK(word == expected[k], "%s %s %s head %u token %u channel %u: %04x, expected %04x", kernels->name,
-			      tensor == CODEC_K ? "K" : "V", speckv_dtype_name(g.dtype), g.head_dim, k / g.head_dim, k % g.head_dim, word,
-			      expected[k]);
+			CHECK(word == expected[k],
+				"%s %s %s head %u token %u channel %u: %04x, expected %04x",
+				kernels->name, tensor == CODEC_K ? "K" : "V",
+				speckv_dtype_name(g.dtype), g.head_dim, k / g.head_dim,
+				k % g.head_dim, word, expected[k]);
 		}
-		CHECK(out[2 * TOKENS * g.head_dim] == 0xbb, "%s: nothing beyond the group", kernels->name);
+		CHECK(out[2 * TOKENS * g.head_dim] == 0xbb, "%s: nothing beyond the group",
+			kernels->name);
 	}
 	printf("%s: %lu groups, %lu refused\n", kernels->name, groups, refused);
 	free(space);
@@ -442,15 +507,24 @@ static void every_scale(const struct codec_kernels *kernels)
 			for (int first = 0; first < 256; first += TOKENS)
 				for (int tensor = CODEC_K; tensor <= CODEC_V; tensor++) {
 					uint64_t seed = (uint64_t)first;
-					uint32_t bytes = q4x_group_bytes(head_dims[h], (enum codec_tensor)tensor);
+					uint32_t bytes = q4x_group_bytes(head_dims[h],
+						(enum codec_tensor)tensor);
 
 					for (uint32_t k = 0; k < bytes; k++)
-						group[k] = k < TOKENS ? (uint8_t)(first + (int)k) : (uint8_t)(random_next(&seed) | (first & 64 ? 0xff : 0));
-					kernels->q4x_decode(group, head_dims[h], (unsigned int)dtype, (enum codec_tensor)tensor, (uint8_t *)out, true);
-					codec_q4x_decode_portable(group, head_dims[h], (unsigned int)dtype, (enum codec_tensor)tensor,
-								  (uint8_t *)expected, false);
-					CHECK(!memcmp(out, expected, 2u * TOKENS * head_dims[h]), "%s %s dtype %d head %u scales from %d", kernels->name, tensor == CODEC_K ? "K" : "V",
-					      dtype, head_dims[h], first);
+						group[k] = k < TOKENS
+							? (uint8_t)(first + (int)k)
+							: (uint8_t)(random_next(&seed) |
+								  (first & 64 ? 0xff : 0));
+					kernels->q4x_decode(group, head_dims[h],
+						(unsigned int)dtype, (enum codec_tensor)tensor,
+						(uint8_t *)out, true);
+					codec_q4x_decode_portable(group, head_dims[h],
+						(unsigned int)dtype, (enum codec_tensor)tensor,
+						(uint8_t *)expected, false);
+					CHECK(!memcmp(out, expected, 2u * TOKENS * head_dims[h]),
+						"%s %s dtype %d head %u scales from %d",
+						kernels->name, tensor == CODEC_K ? "K" : "V", dtype,
+						head_dims[h], first);
 				}
 	free(group);
 	free(out);

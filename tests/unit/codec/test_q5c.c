@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: MIT
-/* Mode q5c: every kernel against the portable one, frames with their calibration, and calibrations that lie. */
+/*
+ * Mode q5c: every kernel against the portable one, frames with their calibration, and calibrations
+ * that lie.
+ */
 #include <math.h>
 
 #include "calibrated.h"
 
-/* Values that the units of the calibration can hold, of every kind: near each other, far apart, at the limit, with zeros. */
-static void fill(uint64_t *seed, const struct speckv_geometry *g, uint16_t *words, uint64_t count, int unit)
+/*
+ * Values that the units of the calibration can hold, of every kind: near each other, far apart, at
+ * the limit, with zeros.
+ */
+static void fill(uint64_t *seed, const struct speckv_geometry *g, uint16_t *words, uint64_t count,
+	int unit)
 {
-	unsigned int mantissa = g->dtype == SPECKV_DTYPE_BF16 ? 7 : 10, bias = g->dtype == SPECKV_DTYPE_BF16 ? 127 : 15;
+	unsigned int mantissa = g->dtype == SPECKV_DTYPE_BF16 ? 7 : 10,
+		     bias = g->dtype == SPECKV_DTYPE_BF16 ? 127 : 15;
 	unsigned int top = (bias + 14 + (unsigned int)unit) << mantissa; /* 2^14 units: too much */
 	unsigned int kind = 0;
 
@@ -21,12 +29,14 @@ static void fill(uint64_t *seed, const struct speckv_geometry *g, uint16_t *word
 			magnitude = (uint16_t)(top - 1 - random_below(seed, 4u << mantissa));
 			break;
 		case 1:
-			magnitude = (uint16_t)(random_below(seed, 9) ? random_below(seed, 0x200) : top - 1);
+			magnitude = (uint16_t)(random_below(seed, 9) ? random_below(seed, 0x200)
+								     : top - 1);
 			break;
 		case 2:
 			break;
 		case 3:
-			magnitude = (uint16_t)(top - (5u << mantissa) - random_below(seed, 1u << mantissa));
+			magnitude = (uint16_t)(top - (5u << mantissa) -
+				random_below(seed, 1u << mantissa));
 			break;
 		case 4:
 			magnitude = (uint16_t)(top - (9u << mantissa));
@@ -47,10 +57,14 @@ static void kernels_agree(uint64_t *seed, unsigned long groups)
 
 	portable = codec_kernels_variant(0, &usable);
 	for (unsigned long n = 0; n < groups; n++) {
-		struct speckv_geometry g = { 1, 1, head_dims[random_below(seed, 6)], 64, (uint8_t)(1 + random_below(seed, 2)), { 0 } };
-		struct calibration_shape shape = { 1, 1, g.head_dim, 1 + random_below(seed, 5), rotaries[random_below(seed, 3)], 0 };
+		struct speckv_geometry g = { 1, 1, head_dims[random_below(seed, 6)], 64,
+			(uint8_t)(1 + random_below(seed, 2)), { 0 } };
+		struct calibration_shape shape = { 1, 1, g.head_dim, 1 + random_below(seed, 5),
+			rotaries[random_below(seed, 3)], 0 };
 		uint64_t bytes = speckv_geometry_bytes(&g) / 2;
-		uint8_t *raw = line_alloc(bytes), *out[2] = { line_alloc(bytes), line_alloc(bytes) }, group[2][Q5C_GROUP_MAX] = { 0 };
+		uint8_t *raw = line_alloc(bytes),
+			*out[2] = { line_alloc(bytes), line_alloc(bytes) },
+			group[2][Q5C_GROUP_MAX] = { 0 };
 		struct speckv_calibration *calibration;
 		struct calibration_file file;
 		struct q5c_tables tables;
@@ -58,7 +72,8 @@ static void kernels_agree(uint64_t *seed, unsigned long groups)
 		uint32_t length;
 		int rc[2];
 
-		shape.unit = g.dtype == SPECKV_DTYPE_BF16 ? (int)random_below(seed, 90) - 60 : (int)random_below(seed, 22) - 20;
+		shape.unit = g.dtype == SPECKV_DTYPE_BF16 ? (int)random_below(seed, 90) - 60
+							  : (int)random_below(seed, 22) - 20;
 		shape.unit = shape.unit > 37 ? 37 : shape.unit;
 		file = random_calibration(seed, &shape);
 		calibration = loaded(&file);
@@ -66,25 +81,44 @@ static void kernels_agree(uint64_t *seed, unsigned long groups)
 		rotated = calibration_rotation(calibration, random_next(seed), &rotation);
 		length = q5c_group_bytes(g.head_dim, tables.bits);
 		for (int round = 0; round < 4; round++) {
-			fill(seed, &g, (uint16_t *)(void *)raw, bytes / 2, g.dtype == SPECKV_DTYPE_FP16 && tables.unit > 1 ? 1 : tables.unit);
+			fill(seed, &g, (uint16_t *)(void *)raw, bytes / 2,
+				g.dtype == SPECKV_DTYPE_FP16 && tables.unit > 1 ? 1 : tables.unit);
 			if (round == 3)
-				random_values(seed, &g, (enum style)random_below(seed, STYLES), (uint16_t *)(void *)raw, bytes / 2);
-			rc[0] = portable->q5c_encode(raw, g.head_dim, g.dtype, &tables, rotated ? &rotation : NULL, group[0]);
+				random_values(seed, &g, (enum style)random_below(seed, STYLES),
+					(uint16_t *)(void *)raw, bytes / 2);
+			rc[0] = portable->q5c_encode(raw, g.head_dim, g.dtype, &tables,
+				rotated ? &rotation : NULL, group[0]);
 			CHECK(!rc[0] || rc[0] == -ENODATA, "%d", rc[0]);
-			if (rc[0] || round == 2) /* any codes, any valid scales, now and then one that is none */
+			/* any codes, any valid scales, now and then one that is none */
+			if (rc[0] || round == 2)
 				for (uint32_t i = 0; i < length; i++)
-					group[0][i] = (uint8_t)(i < 64 ? random_below(seed, round == 2 && !random_below(seed, 40) ? 256 : 225) : random_next(seed));
-			taken[0] = portable->q5c_decode(group[0], g.head_dim, g.dtype, &tables, rotated ? &rotation : NULL, out[0]);
-			for (unsigned int i = 1; (kernels = codec_kernels_variant(i, &usable)); i++) {
+					group[0][i] = (uint8_t)(i < 64
+							? random_below(seed,
+								  round == 2 &&
+										  !random_below(
+											  seed, 40)
+									  ? 256
+									  : 225)
+							: random_next(seed));
+			taken[0] = portable->q5c_decode(group[0], g.head_dim, g.dtype, &tables,
+				rotated ? &rotation : NULL, out[0]);
+			for (unsigned int i = 1; (kernels = codec_kernels_variant(i, &usable));
+				i++) {
 				if (!usable)
 					continue;
-				rc[1] = kernels->q5c_encode(raw, g.head_dim, g.dtype, &tables, rotated ? &rotation : NULL, group[1]);
-				CHECK(rc[0] == rc[1], "%s: %d, not %d", kernels->name, rc[1], rc[0]);
-				CHECK(rc[0] || round == 2 || !memcmp(group[0], group[1], length), "%s encodes otherwise: head size %u, %u bits", kernels->name,
-				      g.head_dim, tables.bits);
-				taken[1] = kernels->q5c_decode(group[0], g.head_dim, g.dtype, &tables, rotated ? &rotation : NULL, out[1]);
-				CHECK(taken[0] == taken[1] && (!taken[0] || !memcmp(out[0], out[1], bytes)), "%s decodes otherwise: head size %u, %u bits",
-				      kernels->name, g.head_dim, tables.bits);
+				rc[1] = kernels->q5c_encode(raw, g.head_dim, g.dtype, &tables,
+					rotated ? &rotation : NULL, group[1]);
+				CHECK(rc[0] == rc[1], "%s: %d, not %d", kernels->name, rc[1],
+					rc[0]);
+				CHECK(rc[0] || round == 2 || !memcmp(group[0], group[1], length),
+					"%s encodes otherwise: head size %u, %u bits",
+					kernels->name, g.head_dim, tables.bits);
+				taken[1] = kernels->q5c_decode(group[0], g.head_dim, g.dtype,
+					&tables, rotated ? &rotation : NULL, out[1]);
+				CHECK(taken[0] == taken[1] &&
+						(!taken[0] || !memcmp(out[0], out[1], bytes)),
+					"%s decodes otherwise: head size %u, %u bits",
+					kernels->name, g.head_dim, tables.bits);
 			}
 		}
 		speckv_calibration_free(calibration);
@@ -105,7 +139,9 @@ static double number(const struct speckv_geometry *g, uint16_t word)
 		return (double)value;
 	}
 	bits = word & 0x7fff;
-	return (word & 0x8000 ? -1 : 1) * (bits >> 10 ? ldexp(1024 + (bits & 1023), (int)(bits >> 10) - 25) : ldexp(bits, -24));
+	return (word & 0x8000 ? -1 : 1) *
+		(bits >> 10 ? ldexp(1024 + (bits & 1023), (int)(bits >> 10) - 25)
+			    : ldexp(bits, -24));
 }
 
 struct scene {
@@ -118,10 +154,12 @@ struct scene {
 };
 
 /* Two layers and two heads of a calibration of four and three, at a far position. */
-static struct scene make_scene(uint64_t *seed, unsigned int head_dim, uint8_t dtype, unsigned int bits, const char *rotary)
+static struct scene make_scene(uint64_t *seed, unsigned int head_dim, uint8_t dtype,
+	unsigned int bits, const char *rotary)
 {
 	struct calibration_shape shape = { 4, 3, head_dim, bits, rotary, -9 };
-	struct scene s = { .geometry = { 2, 2, (uint16_t)head_dim, 128, dtype, { 0 } }, .id = random_identity(seed) };
+	struct scene s = { .geometry = { 2, 2, (uint16_t)head_dim, 128, dtype, { 0 } },
+		.id = random_identity(seed) };
 
 	s.file = random_calibration(seed, &shape);
 	s.calibration = loaded(&s.file);
@@ -131,8 +169,9 @@ static struct scene make_scene(uint64_t *seed, unsigned int head_dim, uint8_t dt
 	s.out = line_alloc(s.bytes);
 	s.frame = line_alloc(s.most);
 	random_values(seed, &s.geometry, STYLE_SMOOTH, (uint16_t *)(void *)s.raw, s.bytes / 2);
-	CHECK(!speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, s.calibration, 1, 1, &s.id, s.raw, s.bytes, s.frame, s.most, &s.length),
-	      "encode");
+	CHECK(!speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, s.calibration, 1, 1,
+		      &s.id, s.raw, s.bytes, s.frame, s.most, &s.length),
+		"encode");
 	return s;
 }
 
@@ -151,28 +190,40 @@ static int decode(struct scene *s)
 	int rc = speckv_frame_parse(s->frame, s->length, &parsed);
 
 	memset(s->out, 0xee, s->bytes);
-	return rc ? rc : speckv_frame_decode_calibrated(&parsed, s->calibration, s->frame, s->length, 0, parsed.geometry.layers, s->out, s->bytes);
+	return rc ? rc
+		  : speckv_frame_decode_calibrated(&parsed, s->calibration, s->frame, s->length, 0,
+			    parsed.geometry.layers, s->out, s->bytes);
 }
 
-/* The error is that of the quantiser: the rotary embedding comes off and goes on again, and the mean too. */
+/*
+ * The error is that of the quantiser: the rotary embedding comes off and goes on again, and the
+ * mean too.
+ */
 static void values_come_back(uint64_t *seed)
 {
 	for (int dtype = SPECKV_DTYPE_BF16; dtype <= SPECKV_DTYPE_FP16; dtype++)
 		for (int h = 0; h < 6; h++)
 			for (int r = 0; r < 3; r++) {
-				struct scene s = make_scene(seed, head_dims[h], (uint8_t)dtype, 5, rotaries[r]);
-				const uint16_t *in = (uint16_t *)(void *)s.raw, *out = (uint16_t *)(void *)s.out;
+				struct scene s = make_scene(seed, head_dims[h], (uint8_t)dtype, 5,
+					rotaries[r]);
+				const uint16_t *in = (uint16_t *)(void *)s.raw,
+					       *out = (uint16_t *)(void *)s.out;
 				double error = 0, energy = 0;
 
 				CHECK(!decode(&s), "decode");
 				for (uint64_t i = 0; i < s.bytes / 2; i++) {
-					double x = number(&s.geometry, in[i]), y = number(&s.geometry, out[i]);
+					double x = number(&s.geometry, in[i]),
+					       y = number(&s.geometry, out[i]);
 
 					error += (x - y) * (x - y);
 					energy += x * x;
 				}
-				/* Random levels and shaping are no good ones, but five bits are five bits. */
-				CHECK(error < 0.3 * energy, "%u %s: %g", head_dims[h], rotaries[r], error / energy);
+				/*
+				 * Random levels and shaping are no good ones, but five bits are
+				 * five bits.
+				 */
+				CHECK(error < 0.3 * energy, "%u %s: %g", head_dims[h], rotaries[r],
+					error / energy);
 				drop(&s);
 			}
 }
@@ -185,13 +236,16 @@ static void zeroed(const struct scene *s)
 
 static void frames_need_their_calibration(uint64_t *seed)
 {
-	struct scene s = make_scene(seed, 64, SPECKV_DTYPE_BF16, 0, "halves"), other = make_scene(seed, 64, SPECKV_DTYPE_BF16, 0, "halves");
+	struct scene s = make_scene(seed, 64, SPECKV_DTYPE_BF16, 0, "halves"),
+		     other = make_scene(seed, 64, SPECKV_DTYPE_BF16, 0, "halves");
 	struct speckv_calibration *own = s.calibration;
 	uint64_t length, size = s.length;
 	struct speckv_frame parsed;
 	uint8_t *entry;
 
-	CHECK(!speckv_frame_parse(s.frame, size, &parsed) && !memcmp(parsed.calibration, own->digest, sizeof(parsed.calibration)), "digest");
+	CHECK(!speckv_frame_parse(s.frame, size, &parsed) &&
+			!memcmp(parsed.calibration, own->digest, sizeof(parsed.calibration)),
+		"digest");
 	CHECK(!speckv_frame_verify(s.frame, size), "verify");
 	CHECK(speckv_frame_decode(&parsed, s.frame, size, 0, 2, s.out, s.bytes) == -EINVAL, "none");
 	zeroed(&s);
@@ -201,17 +255,29 @@ static void frames_need_their_calibration(uint64_t *seed)
 	s.calibration = own;
 	/* One layer alone is what it is in the whole. */
 	CHECK(!decode(&s), "whole");
-	CHECK(!speckv_frame_decode_calibrated(&parsed, own, s.frame, size, 1, 1, other.out, s.bytes) &&
-		      !memcmp(other.out, s.out + s.bytes / 2, s.bytes / 2),
-	      "layer 1");
+	CHECK(!speckv_frame_decode_calibrated(&parsed, own, s.frame, size, 1, 1, other.out,
+		      s.bytes) &&
+			!memcmp(other.out, s.out + s.bytes / 2, s.bytes / 2),
+		"layer 1");
 	/* Not this mode, not these layers, not these heads, not this head size. */
-	CHECK(speckv_frame_encode(&s.geometry, SPECKV_CODEC_Q5C, &s.id, s.raw, s.bytes, s.frame, s.most, &length) == -EINVAL, "none");
-	CHECK(speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_RAW, own, 0, 0, &s.id, s.raw, s.bytes, other.frame, s.most, &length) == -EINVAL, "raw");
-	CHECK(speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, own, 3, 0, &s.id, s.raw, s.bytes, s.frame, s.most, &length) == -ERANGE, "layer");
-	CHECK(speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, own, 0, 2, &s.id, s.raw, s.bytes, s.frame, s.most, &length) == -ERANGE, "head");
-	CHECK(speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, own, 65536, 0, &s.id, s.raw, s.bytes, s.frame, s.most, &length) == -ERANGE, "far");
+	CHECK(speckv_frame_encode(&s.geometry, SPECKV_CODEC_Q5C, &s.id, s.raw, s.bytes, s.frame,
+		      s.most, &length) == -EINVAL,
+		"none");
+	CHECK(speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_RAW, own, 0, 0, &s.id, s.raw,
+		      s.bytes, other.frame, s.most, &length) == -EINVAL,
+		"raw");
+	CHECK(speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, own, 3, 0, &s.id, s.raw,
+		      s.bytes, s.frame, s.most, &length) == -ERANGE,
+		"layer");
+	CHECK(speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, own, 0, 2, &s.id, s.raw,
+		      s.bytes, s.frame, s.most, &length) == -ERANGE,
+		"head");
+	CHECK(speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, own, 65536, 0, &s.id,
+		      s.raw, s.bytes, s.frame, s.most, &length) == -ERANGE,
+		"far");
 	/* A frame that names layers which its calibration does not have, every checksum right. */
-	for (uint32_t parameter = 0; parameter < 0x50005; parameter += parameter % 7 == 6 ? 0x10000 - 6 : 1) {
+	for (uint32_t parameter = 0; parameter < 0x50005;
+		parameter += parameter % 7 == 6 ? 0x10000 - 6 : 1) {
 		uint8_t *bad = line_alloc(size);
 
 		CHECK(!speckv_frame_parse(s.frame, size, &parsed), "parse");
@@ -221,17 +287,21 @@ static void frames_need_their_calibration(uint64_t *seed)
 			put32(entry + 16 * i + 12, parameter + i / 2);
 		reseal(bad);
 		if (!speckv_frame_parse(bad, size, &parsed))
-			speckv_frame_decode_calibrated(&parsed, own, bad, size, 0, 2, s.out, s.bytes);
+			speckv_frame_decode_calibrated(&parsed, own, bad, size, 0, 2, s.out,
+				s.bytes);
 		put32(entry + 12, parameter + 0x40000);
 		reseal(bad);
 		CHECK(!speckv_frame_parse(bad, size, &parsed) &&
-			      speckv_frame_decode_calibrated(&parsed, own, bad, size, 0, 2, s.out, s.bytes) == -EBADMSG,
-		      "parameter %x", parameter + 0x40000);
+				speckv_frame_decode_calibrated(&parsed, own, bad, size, 0, 2, s.out,
+					s.bytes) == -EBADMSG,
+			"parameter %x", parameter + 0x40000);
 		zeroed(&s);
 		free(bad);
 	}
 	/* A digest of zeros is none. */
-	CHECK(!speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, own, 1, 1, &s.id, s.raw, s.bytes, s.frame, s.most, &length), "again");
+	CHECK(!speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, own, 1, 1, &s.id,
+		      s.raw, s.bytes, s.frame, s.most, &length),
+		"again");
 	memset(s.frame + 96, 0, 16);
 	reseal(s.frame);
 	CHECK(speckv_frame_parse(s.frame, size, &parsed) == -EBADMSG, "no digest");
@@ -241,7 +311,8 @@ static void frames_need_their_calibration(uint64_t *seed)
 
 static void values_it_cannot_hold_are_refused(uint64_t *seed)
 {
-	static const uint16_t bad[] = { 0x7f80, 0xff80, 0x7fc1, 0x7f7f, 0x4280 }; /* infinities, a NaN, the largest, 64: 2^15 units */
+	/* infinities, a NaN, the largest, 64: 2^15 units */
+	static const uint16_t bad[] = { 0x7f80, 0xff80, 0x7fc1, 0x7f7f, 0x4280 };
 	struct scene s = make_scene(seed, 128, SPECKV_DTYPE_BF16, 2, "halves");
 	uint64_t length;
 
@@ -250,9 +321,9 @@ static void values_it_cannot_hold_are_refused(uint64_t *seed)
 		uint16_t *words = (uint16_t *)(void *)s.raw, kept = words[at];
 
 		words[at] = bad[i];
-		CHECK(speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, s.calibration, 0, 0, &s.id, s.raw, s.bytes, s.frame, s.most, &length) ==
-			      -ENODATA,
-		      "%04x", bad[i]);
+		CHECK(speckv_frame_encode_calibrated(&s.geometry, SPECKV_CODEC_Q5C, s.calibration,
+			      0, 0, &s.id, s.raw, s.bytes, s.frame, s.most, &length) == -ENODATA,
+			"%04x", bad[i]);
 		words[at] = kept;
 	}
 	drop(&s);
@@ -267,7 +338,8 @@ static void mutated_frames_do_no_harm(uint64_t *seed)
 	memcpy(whole, s.out, s.bytes);
 	memcpy(good, s.frame, s.length);
 	for (int i = 0; i < 3000; i++) {
-		uint64_t at = i & 1 ? random_below(seed, 192) : random_below(seed, (uint32_t)s.length);
+		uint64_t at = i & 1 ? random_below(seed, 192)
+				    : random_below(seed, (uint32_t)s.length);
 		int rc;
 
 		memcpy(s.frame, good, s.length);
@@ -275,13 +347,18 @@ static void mutated_frames_do_no_harm(uint64_t *seed)
 		if (i & 2) {
 			for (uint32_t k = 0; k < 4; k++) {
 				uint8_t *entry = s.frame + 128 + 16 * k;
-				uint64_t from = 64 * (uint64_t)get32(entry), bytes = get32(entry + 4);
+				uint64_t from = 64 * (uint64_t)get32(entry),
+					 bytes = get32(entry + 4);
 
 				if (from <= s.length && bytes <= s.length - from)
 					put32(entry + 8, speckv_crc32c(0, s.frame + from, bytes));
 			}
-			/* The table is sealed by the count in the header, as far as there are bytes. */
-			if (((uint64_t)s.frame[112] | (uint64_t)s.frame[113] << 8) * 16 + 128 <= s.length)
+			/*
+			 * The table is sealed by the count in the header, as far as there are
+			 * bytes.
+			 */
+			if (((uint64_t)s.frame[112] | (uint64_t)s.frame[113] << 8) * 16 + 128 <=
+				s.length)
 				reseal(s.frame);
 		}
 		rc = decode(&s);
@@ -293,12 +370,13 @@ static void mutated_frames_do_no_harm(uint64_t *seed)
 	drop(&s);
 }
 
-/* ---- calibrations ------------------------------------------------------------------------------------------------- */
+/* ---- calibrations --------------------------------------------------------------------------- */
 
 static int load(const uint8_t *bytes, uint64_t length)
 {
 	struct speckv_calibration *calibration = NULL;
-	uint8_t *copy = malloc(length ? length : 1); /* exactly as long: the sanitizer watches the end */
+	/* exactly as long: the sanitizer watches the end */
+	uint8_t *copy = malloc(length ? length : 1);
 	int rc;
 
 	CHECK(copy, "memory");
@@ -311,7 +389,8 @@ static int load(const uint8_t *bytes, uint64_t length)
 }
 
 /* The file with one number of one tensor changed. */
-static int load_with(const struct calibration_file *file, const char *tensor, unsigned int index, unsigned int width, uint64_t value)
+static int load_with(const struct calibration_file *file, const char *tensor, unsigned int index,
+	unsigned int width, uint64_t value)
 {
 	uint8_t *copy = malloc(file->length);
 	char *text = calloc(1, file->table + 1), *place;
@@ -354,31 +433,56 @@ static void calibrations_are_checked(uint64_t *seed)
 	struct speckv_calibration *calibration = NULL;
 	struct speckv_calibration_info info;
 
-	CHECK(!speckv_calibration_load(file.bytes, file.length, &calibration) && !speckv_calibration_describe(calibration, &info), "load");
-	CHECK(info.layers == 2 && info.kv_heads == 2 && info.head_dim == 64 && info.codecs == 1u << SPECKV_CODEC_Q5C, "describe");
+	CHECK(!speckv_calibration_load(file.bytes, file.length, &calibration) &&
+			!speckv_calibration_describe(calibration, &info),
+		"load");
+	CHECK(info.layers == 2 && info.kv_heads == 2 && info.head_dim == 64 &&
+			info.codecs == 1u << SPECKV_CODEC_Q5C,
+		"describe");
 	speckv_calibration_free(calibration);
 	speckv_calibration_free(NULL);
-	CHECK(speckv_calibration_load(NULL, 9, &calibration) == -EINVAL && speckv_calibration_load(file.bytes, 9, NULL) == -EINVAL, "null");
+	CHECK(speckv_calibration_load(NULL, 9, &calibration) == -EINVAL &&
+			speckv_calibration_load(file.bytes, 9, NULL) == -EINVAL,
+		"null");
 	CHECK(speckv_calibration_describe(NULL, &info) == -EINVAL, "null");
-	CHECK(speckv_calibration_load(file.bytes, UINT64_C(1) << 31, &calibration) == -EFBIG, "huge");
+	CHECK(speckv_calibration_load(file.bytes, UINT64_C(1) << 31, &calibration) == -EFBIG,
+		"huge");
 	CHECK(!load(file.bytes, file.length), "as it is");
-	CHECK(load_with(&file, "q5c.bits", 3, 1, 0) == -EBADMSG && load_with(&file, "q5c.bits", 3, 1, 6) == -EBADMSG, "bits");
+	CHECK(load_with(&file, "q5c.bits", 3, 1, 0) == -EBADMSG &&
+			load_with(&file, "q5c.bits", 3, 1, 6) == -EBADMSG,
+		"bits");
 	CHECK(load_with(&file, "q5c.bits", 3, 1, 2) == -EBADMSG, "levels beyond the bits");
-	CHECK(load_with(&file, "q5c.unit", 1, 1, 41) == -EBADMSG && load_with(&file, "q5c.unit", 1, 1, 256 - 61) == -EBADMSG, "unit");
-	CHECK(load_with(&file, "q5c.mean", 77, 2, 16384) == -EBADMSG && load_with(&file, "q5c.mean", 77, 2, 0x8000) == -EBADMSG, "mean");
-	CHECK(!load_with(&file, "q5c.mean", 77, 2, 16383) && !load_with(&file, "q5c.mean", 77, 2, 65536 - 16383), "mean");
-	CHECK(load_with(&file, "q5c.levels", 39, 2, 2048) == -EBADMSG && load_with(&file, "q5c.levels", 32, 2, 65536 - 2048) == -EBADMSG, "levels");
-	CHECK(load_with(&file, "q5c.levels", 33, 2, 65536 - 2047) == -EBADMSG, "levels that do not rise");
-	CHECK(load_with(&file, "q5c.shaping", 2015, 2, 0x8000) == 0, "one large weight is not too much");
+	CHECK(load_with(&file, "q5c.unit", 1, 1, 41) == -EBADMSG &&
+			load_with(&file, "q5c.unit", 1, 1, 256 - 61) == -EBADMSG,
+		"unit");
+	CHECK(load_with(&file, "q5c.mean", 77, 2, 16384) == -EBADMSG &&
+			load_with(&file, "q5c.mean", 77, 2, 0x8000) == -EBADMSG,
+		"mean");
+	CHECK(!load_with(&file, "q5c.mean", 77, 2, 16383) &&
+			!load_with(&file, "q5c.mean", 77, 2, 65536 - 16383),
+		"mean");
+	CHECK(load_with(&file, "q5c.levels", 39, 2, 2048) == -EBADMSG &&
+			load_with(&file, "q5c.levels", 32, 2, 65536 - 2048) == -EBADMSG,
+		"levels");
+	CHECK(load_with(&file, "q5c.levels", 33, 2, 65536 - 2047) == -EBADMSG,
+		"levels that do not rise");
+	CHECK(load_with(&file, "q5c.shaping", 2015, 2, 0x8000) == 0,
+		"one large weight is not too much");
 	CHECK(load_with(&file, "rotary.turns", 5, 8, ~UINT64_C(0)) == 0, "any turn");
-	CHECK(load_saying(&file, "\"version\":\"0\"", "\"version\":\"1\"") == -EOPNOTSUPP, "version");
+	CHECK(load_saying(&file, "\"version\":\"0\"", "\"version\":\"1\"") == -EOPNOTSUPP,
+		"version");
 	CHECK(load_saying(&file, "\"halves\"", "\"yarned\"") == -EOPNOTSUPP, "rotary");
 	CHECK(load_saying(&file, "speckv-cal", "speckv-bal") == -EBADMSG, "format");
 	CHECK(load_saying(&file, "q5c.bits", "q5c.bots") == -EBADMSG, "name");
-	CHECK(load_saying(&file, "q5c.mean\":{\"dtype\":\"I16\"", "q5c.mean\":{\"dtype\":\"I64\"") == -EBADMSG, "dtype");
-	CHECK(load_saying(&file, "\"shape\":[2,2,2,64]", "\"shape\":[1,2,4,64]") == -EBADMSG, "shape");
-	CHECK(load_saying(&file, "\"shape\":[2,2,2,64]", "\"shape\":[64,2,2,2]") == -EBADMSG, "shape");
-	CHECK(load_saying(&file, "\"shape\":[2,2,2,64]", "\"shape\":[2,2,2,6 ]") == -EBADMSG, "shape");
+	CHECK(load_saying(&file, "q5c.mean\":{\"dtype\":\"I16\"",
+		      "q5c.mean\":{\"dtype\":\"I64\"") == -EBADMSG,
+		"dtype");
+	CHECK(load_saying(&file, "\"shape\":[2,2,2,64]", "\"shape\":[1,2,4,64]") == -EBADMSG,
+		"shape");
+	CHECK(load_saying(&file, "\"shape\":[2,2,2,64]", "\"shape\":[64,2,2,2]") == -EBADMSG,
+		"shape");
+	CHECK(load_saying(&file, "\"shape\":[2,2,2,64]", "\"shape\":[2,2,2,6 ]") == -EBADMSG,
+		"shape");
 	CHECK(load_saying(&file, "data_offsets\":[0,", "data_offsets\":[1,") == -EBADMSG, "offset");
 	for (uint64_t cut = 0; cut < file.length; cut += cut < 9 + file.table ? 1 : 997)
 		CHECK(load(file.bytes, cut) == -EBADMSG, "cut to %llu", (unsigned long long)cut);
@@ -406,16 +510,20 @@ static void mutated_calibrations_do_no_harm(uint64_t *seed, unsigned long count)
 		for (uint32_t k = 0; k < changes; k++)
 			switch (random_below(seed, 4)) {
 			case 0:
-				file.bytes[random_below(seed, (uint32_t)file.length)] = (uint8_t)random_next(seed);
+				file.bytes[random_below(seed, (uint32_t)file.length)] =
+					(uint8_t)random_next(seed);
 				break;
 			case 1:
 				file.bytes[random_below(seed, 8)] = (uint8_t)random_next(seed);
 				break;
 			default:
-				file.bytes[8 + random_below(seed, (uint32_t)file.table)] = (uint8_t)tokens[random_below(seed, sizeof(tokens) - 1)];
+				file.bytes[8 + random_below(seed, (uint32_t)file.table)] =
+					(uint8_t)tokens[random_below(seed, sizeof(tokens) - 1)];
 				break;
 			}
-		load(file.bytes, random_below(seed, 4) ? file.length : random_below(seed, (uint32_t)file.length));
+		load(file.bytes,
+			random_below(seed, 4) ? file.length
+					      : random_below(seed, (uint32_t)file.length));
 		free(file.bytes);
 	}
 }

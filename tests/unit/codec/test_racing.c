@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * A frame that changes while it is read. A second thread keeps writing into it, sometimes leaving it sound; the reader must get an
- * error and zeros, or bytes of a state whose checksum held. The writer here only ever swaps between two sound payloads, byte by byte,
- * and between sound and doctored headers, so that any accepted block must be one of the two.
+ * A frame that changes while it is read. A second thread keeps writing into it, sometimes leaving
+ * it sound; the reader must get an error and zeros, or bytes of a state whose checksum held. The
+ * writer here only ever swaps between two sound payloads, byte by byte, and between sound and
+ * doctored headers, so that any accepted block must be one of the two.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -28,7 +29,8 @@ static __attribute__((no_sanitize("thread"))) void *writer(void *argument)
 	uint64_t seed = 5;
 
 	while (!atomic_load(&scene->stop)) {
-		uint64_t at = random_below(&seed, 4) ? random_below(&seed, (uint32_t)scene->length) : random_below(&seed, 256);
+		uint64_t at = random_below(&seed, 4) ? random_below(&seed, (uint32_t)scene->length)
+						     : random_below(&seed, 256);
 		uint32_t what = random_below(&seed, 8);
 
 		if (what == 0) { /* whole, one of the two */
@@ -62,12 +64,17 @@ static void race(unsigned int codec, const char *isa)
 		uint8_t *raw = line_alloc(scene.bytes);
 		struct speckv_frame parsed;
 
-		random_values(&seed, &scene.geometry, STYLE_SMOOTH, (uint16_t *)(void *)raw, scene.bytes / 2);
+		random_values(&seed, &scene.geometry, STYLE_SMOOTH, (uint16_t *)(void *)raw,
+			scene.bytes / 2);
 		scene.frames[i] = line_alloc(most);
 		scene.decoded[i] = line_alloc(scene.bytes);
-		CHECK(!speckv_frame_encode(&scene.geometry, codec, &id, raw, scene.bytes, scene.frames[i], most, &length[i]), "encode");
+		CHECK(!speckv_frame_encode(&scene.geometry, codec, &id, raw, scene.bytes,
+			      scene.frames[i], most, &length[i]),
+			"encode");
 		CHECK(!speckv_frame_parse(scene.frames[i], length[i], &parsed), "parse");
-		CHECK(!speckv_frame_decode(&parsed, scene.frames[i], length[i], 0, 1, scene.decoded[i], scene.bytes), "decode");
+		CHECK(!speckv_frame_decode(&parsed, scene.frames[i], length[i], 0, 1,
+			      scene.decoded[i], scene.bytes),
+			"decode");
 		free(raw);
 	}
 	scene.length = length[0] < length[1] ? length[0] : length[1];
@@ -80,23 +87,29 @@ static void race(unsigned int codec, const char *isa)
 
 		if (!rc) {
 			memset(out, 0xee, scene.bytes);
-			rc = speckv_frame_decode(&parsed, scene.frame, scene.length, 0, 1, out, scene.bytes);
+			rc = speckv_frame_decode(&parsed, scene.frame, scene.length, 0, 1, out,
+				scene.bytes);
 			if (rc)
 				for (uint64_t k = 0; k < scene.bytes; k++)
 					CHECK(!out[k], "zeroed");
 			else /* K and V are sections of their own, and each is one of the two */
 				for (uint64_t half = 0; half < scene.bytes; half += scene.bytes / 2)
-					CHECK(!memcmp(out + half, scene.decoded[0] + half, scene.bytes / 2) ||
-						      !memcmp(out + half, scene.decoded[1] + half, scene.bytes / 2),
-					      "%s: accepted bytes that nobody wrote", speckv_codec_name(codec));
+					CHECK(!memcmp(out + half, scene.decoded[0] + half,
+						      scene.bytes / 2) ||
+							!memcmp(out + half, scene.decoded[1] + half,
+								scene.bytes / 2),
+						"%s: accepted bytes that nobody wrote",
+						speckv_codec_name(codec));
 		}
-		CHECK(!rc || rc == -EBADMSG || rc == -EPROTONOSUPPORT || rc == -EOPNOTSUPP, "%d", rc);
+		CHECK(!rc || rc == -EBADMSG || rc == -EPROTONOSUPPORT || rc == -EOPNOTSUPP, "%d",
+			rc);
 		rc ? refused++ : accepted++;
 		speckv_frame_verify(scene.frame, scene.length);
 	}
 	atomic_store(&scene.stop, 1);
 	pthread_join(thread, NULL);
-	printf("%s, %s: %u accepted, %u refused\n", speckv_codec_name(codec), isa, accepted, refused);
+	printf("%s, %s: %u accepted, %u refused\n", speckv_codec_name(codec), isa, accepted,
+		refused);
 	for (int i = 0; i < 2; i++) {
 		free(scene.frames[i]);
 		free(scene.decoded[i]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * What a safetensors file may be, rule by rule; and, with --verdicts, one line for each file on stdin (its length in 8 bytes before it):
- * what differential.py compares with the reference reader.
+ * What a safetensors file may be, rule by rule; and, with --verdicts, one line for each file on
+ * stdin (its length in 8 bytes before it): what differential.py compares with the reference reader.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -49,32 +49,41 @@ static const struct {
 	{ "{\"b\":" TWO ",\"a\":{" ONE "}}", "1234", 0 }, /* in any order */
 	{ "{\"b\":" TWO "}", "1234", -EBADMSG }, /* a hole */
 	{ "{\"a\":{" ONE "},\"b\":{" ONE "}}", "12", -EBADMSG }, /* overlap */
-	{ "{\"a\":{" ONE "},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", "123", -EBADMSG },
+	{ "{\"a\":{" ONE "},\"b\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[1,3]}}", "123",
+		-EBADMSG },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[2,0]}}", "12", -EBADMSG },
-	{ "{\"a\":{\"dtype\":\"I16\",\"shape\":[2],\"data_offsets\":[0,2]}}", "12", -EBADMSG }, /* its type is longer */
+	/* its type is longer */
+	{ "{\"a\":{\"dtype\":\"I16\",\"shape\":[2],\"data_offsets\":[0,2]}}", "12", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,3]}}", "123", -EBADMSG },
 	{ "{\"a\":[\"U8\",[2],[0,2]]}", "12", 0 }, /* as the reference reads it too */
 	{ "{\"a\":[\"X8\",[0],[0,0]]}", "", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"I16\",\"shape\":[1],\"data_offsets\":[0,2]}}", "12", 0 },
 	{ "{\"a\":{\"dtype\":\"X8\",\"shape\":[2],\"data_offsets\":[0,2]}}", "12", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"F4\",\"shape\":[4],\"data_offsets\":[0,2]}}", "12", 0 },
-	{ "{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,2]}}", "12", -EBADMSG }, /* half a byte */
+	/* half a byte */
+	{ "{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,2]}}", "12", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[2,3],\"data_offsets\":[0,2]}}", "12", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[],\"data_offsets\":[0,1]}}", "1", 0 },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", "", 0 },
-	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[18446744073709551615,18446744073709551615,0],\"data_offsets\":[0,0]}}", "", -EBADMSG },
-	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", "", -EBADMSG }, /* 2^64 is not 0 */
-	{ "{\"a\":{\"dtype\":\"U64\",\"shape\":[2305843009213693952],\"data_offsets\":[0,0]}}", "", -EBADMSG },
+	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[18446744073709551615,18446744073709551615,0],\"data_offsets\":[0,0]}}",
+		"", -EBADMSG },
+	/* 2^64 is not 0 */
+	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,0]}}", "",
+		-EBADMSG },
+	{ "{\"a\":{\"dtype\":\"U64\",\"shape\":[2305843009213693952],\"data_offsets\":[0,0]}}", "",
+		-EBADMSG },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[2.0],\"data_offsets\":[0,2]}}", "12", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[02],\"data_offsets\":[0,2]}}", "12", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[-2],\"data_offsets\":[0,2]}}", "12", -EBADMSG },
-	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[18446744073709551618],\"data_offsets\":[0,2]}}", "12", -EBADMSG },
+	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[18446744073709551618],\"data_offsets\":[0,2]}}",
+		"12", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[2],\"data_offsets\":[0,2,2]}}", "12", -EBADMSG },
 	{ "{\"a\":{\"dtype\":\"U8\",\"shape\":[2]}}", "12", -EBADMSG },
 	{ "{\"a\":{" ONE ",\"dtype\":\"U8\"}}", "12", -EBADMSG },
 	{ "{\"a\":{" ONE ",\"shape\":[2]}}", "12", -EBADMSG },
 	{ "{\"a\":{" ONE ",\"data_offsets\":[0,2]}}", "12", -EBADMSG },
-	{ "{\"a\":{" ONE ",\"more\":[1,-2.5e3,{\"x\":null,\"y\":[]},true,false,\"\\n\",{}]}}", "12", 0 },
+	{ "{\"a\":{" ONE ",\"more\":[1,-2.5e3,{\"x\":null,\"y\":[]},true,false,\"\\n\",{}]}}", "12",
+		0 },
 	{ "{\"a\":{" ONE ",\"more\":1e400}}", "12", -EBADMSG },
 	{ "{\"a\":{" ONE ",\"more\":[1,]}}", "12", -EBADMSG },
 	{ "{\"a\":{" ONE ",\"more\":{\"x\"}}}", "12", -EBADMSG },
@@ -117,7 +126,8 @@ static void expect(bool right, const char *what)
 static void each_rule(void)
 {
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		int rc = verdict(cases[i].header, strlen(cases[i].header), cases[i].data, strlen(cases[i].data));
+		int rc = verdict(cases[i].header, strlen(cases[i].header), cases[i].data,
+			strlen(cases[i].data));
 
 		expect(rc == cases[i].rc, cases[i].header);
 	}
@@ -125,9 +135,10 @@ static void each_rule(void)
 
 static void what_is_found(void)
 {
-	static const char header[] = "{\"__metadata__\":{\"k\":\"old\",\"k\":\"n\\u0065w\"},"
-				     "\"\\u0062\":{\"dtype\":\"BF16\",\"shape\":[1,2],\"data_offsets\":[1,5]},"
-				     "\"a\":{\"dtype\":\"I8\",\"shape\":[],\"data_offsets\":[0,1]}}";
+	static const char header[] =
+		"{\"__metadata__\":{\"k\":\"old\",\"k\":\"n\\u0065w\"},"
+		"\"\\u0062\":{\"dtype\":\"BF16\",\"shape\":[1,2],\"data_offsets\":[1,5]},"
+		"\"a\":{\"dtype\":\"I8\",\"shape\":[],\"data_offsets\":[0,1]}}";
 	char file[8 + sizeof(header) + 4] = { (char)(sizeof(header) - 1) };
 	const struct safetensors_tensor *t;
 	struct safetensors found;
@@ -138,12 +149,18 @@ static void what_is_found(void)
 	rc = safetensors_open((const uint8_t *)file, sizeof(file), &found);
 	expect(rc == 0, "a sound file");
 	if (rc == 0) {
-		expect(found.count == 2 && text_is(found.tensors[0].name, "a"), "tensors in the order of their data");
+		expect(found.count == 2 && text_is(found.tensors[0].name, "a"),
+			"tensors in the order of their data");
 		t = safetensors_find(&found, "b");
-		expect(t && !strcmp(t->dtype, "BF16") && t->dimensions == 2 && t->shape[1] == 2 && t->elements == 2, "type and shape");
-		expect(t && !memcmp(found.data + t->begin, "bcde", 4) && t->end - t->begin == 4, "data");
+		expect(t && !strcmp(t->dtype, "BF16") && t->dimensions == 2 && t->shape[1] == 2 &&
+				t->elements == 2,
+			"type and shape");
+		expect(t && !memcmp(found.data + t->begin, "bcde", 4) && t->end - t->begin == 4,
+			"data");
 		expect(!safetensors_find(&found, "c"), "no tensor of that name");
-		expect(text_is(safetensors_about(&found, "k"), "new") && !safetensors_about(&found, "z").at, "metadata");
+		expect(text_is(safetensors_about(&found, "k"), "new") &&
+				!safetensors_about(&found, "z").at,
+			"metadata");
 	}
 	safetensors_close(&found);
 }
@@ -162,11 +179,13 @@ static void depth_and_size_are_bounded(void)
 		memset(text + n, '[', (size_t)deep);
 		memset(text + n + deep, ']', (size_t)deep);
 		strcpy(text + n + 2 * deep, "}}");
-		expect(verdict(text, strlen(text), "12", 2) == (deep == 125 ? 0 : -EBADMSG), "127 levels and no more");
+		expect(verdict(text, strlen(text), "12", 2) == (deep == 125 ? 0 : -EBADMSG),
+			"127 levels and no more");
 	}
 	for (int i = 0; i < 8; i++)
 		large[i] = 0xff;
-	expect(safetensors_open(large, sizeof(large), &found) == -EBADMSG, "a length beyond any file");
+	expect(safetensors_open(large, sizeof(large), &found) == -EBADMSG,
+		"a length beyond any file");
 	safetensors_close(&found);
 	expect(safetensors_open(large, 7, &found) == -EBADMSG, "less than a length");
 	safetensors_close(&found);
@@ -175,7 +194,9 @@ static void depth_and_size_are_bounded(void)
 			file[i] = (uint8_t)((most + (uint64_t)more) >> (8 * i));
 		memset(file + 8, ' ', most + 1);
 		memcpy(file + 8, "{}", 2);
-		expect(safetensors_open(file, 8 + most + (uint64_t)more, &found) == (more ? -EBADMSG : 0), "a header of 100 MB");
+		expect(safetensors_open(file, 8 + most + (uint64_t)more, &found) ==
+				(more ? -EBADMSG : 0),
+			"a header of 100 MB");
 		safetensors_close(&found);
 	}
 	free(file);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * No-op commands a second at depth 64 and the system calls that the client makes for them, the round trip of one, and 64 KiB reads, over
- * a card process. Client and card have cores of their own where there are two.
+ * No-op commands a second at depth 64 and the system calls that the client makes for them, the
+ * round trip of one, and 64 KiB reads, over a card process. Client and card have cores of their own
+ * where there are two.
  */
 #include <inttypes.h>
 #include <sched.h>
@@ -15,8 +16,8 @@
 
 #define DEPTH 64
 #define COMMANDS 2000000u /* that are wanted */
-#define MOST 20000000u    /* that are tried for them */
-#define STRETCH 5000u     /* about a millisecond */
+#define MOST 20000000u /* that are tried for them */
+#define STRETCH 5000u /* about a millisecond */
 #define TRIPS 100000u
 
 static double now(void)
@@ -104,8 +105,8 @@ static struct run flood(struct io *io, unsigned int commands)
 }
 
 /*
- * Where the scheduler gives somebody else a core, the side that is left waits, and a wait that is long makes system calls. Stretches in
- * which that happened are told apart.
+ * Where the scheduler gives somebody else a core, the side that is left waits, and a wait that is
+ * long makes system calls. Stretches in which that happened are told apart.
  */
 static void steady_state(struct io *io, pid_t card)
 {
@@ -127,8 +128,10 @@ static void steady_state(struct io *io, pid_t card)
 		if (sum == &steady)
 			rates[n++] = STRETCH / run.seconds;
 	}
-	printf("no-op, depth %d: %.0f k/s, %" PRIu64 " system calls for %u commands", DEPTH, n ? median(rates, n) / 1e3 : 0, steady.system_calls, steady.commands);
-	printf("; beside them %" PRIu64 " for %u while client or card was off its core\n", other.system_calls, other.commands);
+	printf("no-op, depth %d: %.0f k/s, %" PRIu64 " system calls for %u commands", DEPTH,
+		n ? median(rates, n) / 1e3 : 0, steady.system_calls, steady.commands);
+	printf("; beside them %" PRIu64 " for %u while client or card was off its core\n",
+		other.system_calls, other.commands);
 }
 
 static double round_trip(struct io *io)
@@ -167,12 +170,18 @@ int main(int argc, char **argv)
 		HOLDS(io_write(&io, pool, n, n * 66 * 1024, n + 1) == SPECKV_STATUS_OK);
 	start = now();
 	for (unsigned int i = 0; i < reads; i++) {
-		struct speckv_cmd_read read = { .opcode = SPECKV_IO_READ, .pool = (uint16_t)pool, .address = i % 100 * 66 * 1024ull, .capacity = BLOCK_BYTES,
-						.generation = i % 100 + 1, .buffer_offset = (uint64_t)(i % 32) * BLOCK_BYTES, .key_prefix = { (uint8_t)(i % 100) } };
+		struct speckv_cmd_read read = { .opcode = SPECKV_IO_READ,
+			.pool = (uint16_t)pool,
+			.address = i % 100 * 66 * 1024ull,
+			.capacity = BLOCK_BYTES,
+			.generation = i % 100 + 1,
+			.buffer_offset = (uint64_t)(i % 32) * BLOCK_BYTES,
+			.key_prefix = { (uint8_t)(i % 100) } };
 
 		HOLDS(queue_call(&io.queue, &read, 5000000000ull, NULL, NULL) == 0);
 	}
-	printf("64 KiB reads, one at a time: %.2f GB/s\n", reads * (double)BLOCK_BYTES / (now() - start) / 1e9);
+	printf("64 KiB reads, one at a time: %.2f GB/s\n",
+		reads * (double)BLOCK_BYTES / (now() - start) / 1e9);
 	io_close(&io);
 	admin_close(&admin);
 	card_kill(&card, SIGTERM);

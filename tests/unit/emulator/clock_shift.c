@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Preloaded: the wall clock is as many nanoseconds away from the true one as the file named in SHIFT_FILE says at any moment. */
+/*
+ * Preloaded: the wall clock is as many nanoseconds away from the true one as the file named in
+ * SHIFT_FILE says at any moment.
+ */
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>

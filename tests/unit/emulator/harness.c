@@ -61,7 +61,8 @@ void card_lives(const struct card_process *card)
 	pid_t ended = waitpid(card->pid, &status, WNOHANG);
 
 	if (ended)
-		fprintf(stderr, "the card has ended: %s %d\n", WIFSIGNALED(status) ? "signal" : "status",
+		fprintf(stderr, "the card has ended: %s %d\n",
+			WIFSIGNALED(status) ? "signal" : "status",
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	HOLDS(ended == 0);
 }
@@ -83,7 +84,8 @@ unsigned int card_descriptors(const struct card_process *card)
 
 void card_clean(struct card_process *card)
 {
-	static const char *const names[] = { "admin", "io", "control", "memory", "flash", "uuid", "flash.lock", "lock", "flash.new", "uuid.new" };
+	static const char *const names[] = { "admin", "io", "control", "memory", "flash", "uuid",
+		"flash.lock", "lock", "flash.new", "uuid.new" };
 	char path[256];
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -93,21 +95,23 @@ void card_clean(struct card_process *card)
 	rmdir(card->folder);
 }
 
-struct transport *card_connect(const struct card_process *card, const char *socket, size_t arena_bytes)
+struct transport *card_connect(const struct card_process *card, const char *socket,
+	size_t arena_bytes)
 {
 	struct transport *transport;
 	char path[256];
 	int rc;
 
 	snprintf(path, sizeof(path), "%s/%s", card->folder, socket);
-	rc = transport_open_vfio_user((struct transport_place){ -1, path, (uid_t)-1 }, arena_bytes, &transport);
+	rc = transport_open_vfio_user((struct transport_place){ -1, path, (uid_t)-1 }, arena_bytes,
+		&transport);
 	if (rc)
 		fprintf(stderr, "connect %s: %s\n", path, strerror(-rc));
 	HOLDS(rc == 0);
 	return transport;
 }
 
-/* ---- admin --------------------------------------------------------------------------------------------------------------- */
+/* ---- admin ---------------------------------------------------------------------------------- */
 
 void admin_open(struct admin *admin, const struct card_process *card)
 {
@@ -122,10 +126,12 @@ void admin_close(struct admin *admin)
 	admin->transport->ops->close(admin->transport);
 }
 
-unsigned int admin_create_pool(struct admin *admin, const char *name, uint64_t capacity_bytes, uint8_t uuid[16])
+unsigned int admin_create_pool(struct admin *admin, const char *name, uint64_t capacity_bytes,
+	uint8_t uuid[16])
 {
-	struct speckv_cmd_data command = { .opcode = SPECKV_ADMIN_CREATE_POOL, .data_address = transport_address(admin->transport, admin->data),
-					   .data_bytes = sizeof(struct speckv_pool_description) };
+	struct speckv_cmd_data command = { .opcode = SPECKV_ADMIN_CREATE_POOL,
+		.data_address = transport_address(admin->transport, admin->data),
+		.data_bytes = sizeof(struct speckv_pool_description) };
 	struct speckv_pool_description *pool = (struct speckv_pool_description *)admin->data;
 	uint64_t number = 0;
 	uint16_t status = 0;
@@ -136,7 +142,11 @@ unsigned int admin_create_pool(struct admin *admin, const char *name, uint64_t c
 	snprintf(pool->name, sizeof(pool->name), "%s", name);
 	memcpy(pool->uuid, uuid, 16);
 	pool->capacity_bytes = capacity_bytes;
-	pool->shape = (struct speckv_shape){ .layers = 1, .kv_heads = 2, .head_dim = 128, .tokens = 64, .dtype = SPECKV_DTYPE_BF16 };
+	pool->shape = (struct speckv_shape){ .layers = 1,
+		.kv_heads = 2,
+		.head_dim = 128,
+		.tokens = 64,
+		.dtype = SPECKV_DTYPE_BF16 };
 	pool->page_bytes = 1024;
 	pool->codec = SPECKV_CODEC_RAW;
 	pool->mode = 0600;
@@ -146,10 +156,14 @@ unsigned int admin_create_pool(struct admin *admin, const char *name, uint64_t c
 	return (unsigned int)number;
 }
 
-void admin_grant(struct admin *admin, unsigned int pool, const uint8_t uuid[16], unsigned int function, uint32_t rights)
+void admin_grant(struct admin *admin, unsigned int pool, const uint8_t uuid[16],
+	unsigned int function, uint32_t rights)
 {
-	struct speckv_cmd_grant command = { .opcode = SPECKV_ADMIN_GRANT, .pool = (uint16_t)pool, .function = (uint16_t)function,
-					    .queue = SPECKV_ALL_QUEUES, .rights = rights };
+	struct speckv_cmd_grant command = { .opcode = SPECKV_ADMIN_GRANT,
+		.pool = (uint16_t)pool,
+		.function = (uint16_t)function,
+		.queue = SPECKV_ALL_QUEUES,
+		.rights = rights };
 	uint16_t status = 0;
 
 	memcpy(command.uuid, uuid, 16);
@@ -160,14 +174,18 @@ void admin_grant(struct admin *admin, unsigned int pool, const uint8_t uuid[16],
 
 unsigned int admin_find_pool(struct admin *admin, const char *name)
 {
-	struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG, .data_address = transport_address(admin->transport, admin->data),
-					  .data_bytes = 65536, .log = SPECKV_LOG_POOLS };
+	struct speckv_cmd_log command = { .opcode = SPECKV_ADMIN_GET_LOG,
+		.data_address = transport_address(admin->transport, admin->data),
+		.data_bytes = 65536,
+		.log = SPECKV_LOG_POOLS };
 	struct speckv_log_header *header = (struct speckv_log_header *)admin->data;
 	uint16_t status = 0;
 
 	HOLDS(queue_call(&admin->queue, &command, 5 * SECOND, NULL, &status) == 0);
 	for (uint32_t i = 0; i < header->entries; i++) {
-		struct speckv_pool_description *pool = (struct speckv_pool_description *)(admin->data + sizeof(*header) + i * header->entry_bytes);
+		struct speckv_pool_description *pool =
+			(struct speckv_pool_description *)(admin->data + sizeof(*header) +
+				i * header->entry_bytes);
 
 		if (strcmp(pool->name, name) == 0)
 			return pool->pool;
@@ -175,7 +193,7 @@ unsigned int admin_find_pool(struct admin *admin, const char *name)
 	return 0;
 }
 
-/* ---- I/O ------------------------------------------------------------------------------------------------------------------ */
+/* ---- I/O ------------------------------------------------------------------------------------ */
 
 bool io_try(struct io *io, const struct card_process *card)
 {
@@ -183,15 +201,18 @@ bool io_try(struct io *io, const struct card_process *card)
 	char path[256];
 
 	snprintf(path, sizeof(path), "%s/io", card->folder);
-	if (transport_open_vfio_user((struct transport_place){ -1, path, (uid_t)-1 }, 8 << 20, &io->transport) != 0)
+	if (transport_open_vfio_user((struct transport_place){ -1, path, (uid_t)-1 }, 8 << 20,
+		    &io->transport) != 0)
 		return false;
-	HOLDS(io->transport->ops->read32(io->transport, offsetof(speckv_regs_t, FUNCTION), &function) == 0);
+	HOLDS(io->transport->ops->read32(io->transport, offsetof(speckv_regs_t, FUNCTION),
+		      &function) == 0);
 	io->function = function;
 	HOLDS(queue_open_io(&io->queue, io->transport, 0, 7, 16) == 0);
 	io->buffer = transport_take(io->transport, IO_BUFFER_BYTES, 4096);
 	io->identity = transport_take(io->transport, 4096, 4096);
 	HOLDS(io->buffer && io->identity);
-	HOLDS(queue_register(&io->queue, 0, io->buffer, IO_BUFFER_BYTES, SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES) == 0);
+	HOLDS(queue_register(&io->queue, 0, io->buffer, IO_BUFFER_BYTES,
+		      SPECKV_BUFFER_CARD_READS | SPECKV_BUFFER_CARD_WRITES) == 0);
 	HOLDS(queue_register(&io->queue, 1, io->identity, 4096, SPECKV_BUFFER_CARD_READS) == 0);
 	return true;
 }
@@ -212,10 +233,17 @@ static uint64_t word_of(uint64_t n, uint64_t i)
 	return (n + 1) * 0x9e3779b97f4a7c15ull + i * 0xd6e8feb86659fd93ull;
 }
 
-uint16_t io_write(struct io *io, unsigned int pool, uint64_t n, uint64_t address, uint64_t generation)
+uint16_t io_write(struct io *io, unsigned int pool, uint64_t n, uint64_t address,
+	uint64_t generation)
 {
-	struct speckv_cmd_write command = { .opcode = SPECKV_IO_WRITE, .pool = (uint16_t)pool, .buffer = 0, .address = address, .bytes = BLOCK_BYTES,
-					    .capacity = 66 * 1024, .identity_buffer = 1, .codec = SPECKV_CODEC_RAW };
+	struct speckv_cmd_write command = { .opcode = SPECKV_IO_WRITE,
+		.pool = (uint16_t)pool,
+		.buffer = 0,
+		.address = address,
+		.bytes = BLOCK_BYTES,
+		.capacity = 66 * 1024,
+		.identity_buffer = 1,
+		.codec = SPECKV_CODEC_RAW };
 	uint16_t status = 0;
 
 	for (uint64_t i = 0; i < BLOCK_BYTES / 8; i++)
@@ -227,10 +255,16 @@ uint16_t io_write(struct io *io, unsigned int pool, uint64_t n, uint64_t address
 	return status;
 }
 
-uint16_t io_read(struct io *io, unsigned int pool, uint64_t n, uint64_t address, uint64_t generation)
+uint16_t io_read(struct io *io, unsigned int pool, uint64_t n, uint64_t address,
+	uint64_t generation)
 {
-	struct speckv_cmd_read command = { .opcode = SPECKV_IO_READ, .pool = (uint16_t)pool, .buffer = 0, .address = address,
-					   .buffer_offset = 1 << 20, .capacity = BLOCK_BYTES, .generation = generation };
+	struct speckv_cmd_read command = { .opcode = SPECKV_IO_READ,
+		.pool = (uint16_t)pool,
+		.buffer = 0,
+		.address = address,
+		.buffer_offset = 1 << 20,
+		.capacity = BLOCK_BYTES,
+		.generation = generation };
 	uint16_t status = 0;
 	uint64_t bytes = 0;
 

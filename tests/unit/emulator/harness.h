@@ -9,12 +9,12 @@
 
 #include "transport/transport.h"
 
-#define HOLDS(condition)                                                                  \
-	do {                                                                              \
-		if (!(condition)) {                                                       \
+#define HOLDS(condition)                                                                        \
+	do {                                                                                    \
+		if (!(condition)) {                                                             \
 			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-			exit(1);                                                          \
-		}                                                                         \
+			exit(1);                                                                \
+		}                                                                               \
 	} while (0)
 
 struct card_process {
@@ -22,7 +22,10 @@ struct card_process {
 	pid_t pid;
 };
 
-/* Start speckv-emu (argv[1] of the test) in a new folder, or again in the one it had; wait until it is ready. */
+/*
+ * Start speckv-emu (argv[1] of the test) in a new folder, or again in the one it had; wait until it
+ * is ready.
+ */
 void card_start(struct card_process *card, const char *program);
 /* End it, and see that it ended so: by this signal, or, asked to by SIGTERM, with status 0. */
 void card_kill(struct card_process *card, int signal);
@@ -32,7 +35,8 @@ void card_lives(const struct card_process *card);
 unsigned int card_descriptors(const struct card_process *card);
 /* Remove the folder. */
 void card_clean(struct card_process *card);
-struct transport *card_connect(const struct card_process *card, const char *socket, size_t arena_bytes);
+struct transport *card_connect(const struct card_process *card, const char *socket,
+	size_t arena_bytes);
 
 /* A connection with a privileged queue and an arena part for its data. */
 struct admin {
@@ -43,8 +47,10 @@ struct admin {
 void admin_open(struct admin *admin, const struct card_process *card);
 void admin_close(struct admin *admin);
 /* Make a raw pool of 64 KiB blocks; its number. */
-unsigned int admin_create_pool(struct admin *admin, const char *name, uint64_t capacity_bytes, uint8_t uuid[16]);
-void admin_grant(struct admin *admin, unsigned int pool, const uint8_t uuid[16], unsigned int function, uint32_t rights);
+unsigned int admin_create_pool(struct admin *admin, const char *name, uint64_t capacity_bytes,
+	uint8_t uuid[16]);
+void admin_grant(struct admin *admin, unsigned int pool, const uint8_t uuid[16],
+	unsigned int function, uint32_t rights);
 /* Number of the pool of this name, or 0. */
 unsigned int admin_find_pool(struct admin *admin, const char *name);
 
@@ -63,8 +69,10 @@ void io_open(struct io *io, const struct card_process *card);
 bool io_try(struct io *io, const struct card_process *card);
 void io_close(struct io *io);
 /* Write block number `n` (contents follow from n) at a pool's page run; status. */
-uint16_t io_write(struct io *io, unsigned int pool, uint64_t n, uint64_t address, uint64_t generation);
+uint16_t io_write(struct io *io, unsigned int pool, uint64_t n, uint64_t address,
+	uint64_t generation);
 /* Read it back and compare: status; wrong bytes end the test. */
-uint16_t io_read(struct io *io, unsigned int pool, uint64_t n, uint64_t address, uint64_t generation);
+uint16_t io_read(struct io *io, unsigned int pool, uint64_t n, uint64_t address,
+	uint64_t generation);
 
 #endif

@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 /*
- * hostile_peers SPECKV-EMU [SECONDS]: a client that behaves puts and gets blocks, alone, then beside 64 peers of every kind that vfio-user
- * allows: silent, half a header, a message without end, a greeting and nothing more, maps too large, overlapping or at the end of all
- * addresses, descriptors that are not sealed, cut or full of holes, answers to memory messages late, never, wrong or unasked, floods of
- * requests, with replies and without, replies that are not read, greetings of other versions and byte by byte, descriptors by the hundred,
- * doorbells, full queues, invalidations of what is held, connections that come and go. (Descriptors that do not close: test_unclosed.c.)
+ * hostile_peers SPECKV-EMU [SECONDS]: a client that behaves puts and gets blocks, alone, then
+ * beside 64 peers of every kind that vfio-user allows: silent, half a header, a message without
+ * end, a greeting and nothing more, maps too large, overlapping or at the end of all addresses,
+ * descriptors that are not sealed, cut or full of holes, answers to memory messages late, never,
+ * wrong or unasked, floods of requests, with replies and without, replies that are not read,
+ * greetings of other versions and byte by byte, descriptors by the hundred, doorbells, full queues,
+ * invalidations of what is held, connections that come and go. (Descriptors that do not close:
+ * test_unclosed.c.)
  *
- * Nothing of the client fails, who administers the card is let in, and the card lives. Prints what the client waited at the median and at the
- * 99th percentile, alone and beside them, and the ratio, which depends on how many cores there are for all.
+ * Nothing of the client fails, who administers the card is let in, and the card lives. Prints what
+ * the client waited at the median and at the 99th percentile, alone and beside them, and the ratio,
+ * which depends on how many cores there are for all.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,7 +39,22 @@
 #define ROUNDS_MOST 400000u
 #define PAUSE_NS 200000 /* between two puts of the client that behaves */
 
-enum { VERSION = 1, DMA_MAP, DMA_UNMAP, GET_INFO, GET_REGION, GET_REGION_FDS, GET_IRQ, SET_IRQS, REGION_READ, REGION_WRITE, DMA_READ, DMA_WRITE, RESET, DIRTY_PAGES };
+enum {
+	VERSION = 1,
+	DMA_MAP,
+	DMA_UNMAP,
+	GET_INFO,
+	GET_REGION,
+	GET_REGION_FDS,
+	GET_IRQ,
+	SET_IRQS,
+	REGION_READ,
+	REGION_WRITE,
+	DMA_READ,
+	DMA_WRITE,
+	RESET,
+	DIRTY_PAGES
+};
 
 struct header {
 	uint16_t id, command;
@@ -64,7 +83,7 @@ static void nap_ms(long ms)
 	nanosleep(&(struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000 }, NULL);
 }
 
-/* ---- a peer's tools: every call may fail, for the card may have hung up ------------------------------------------------- */
+/* ---- a peer's tools: every call may fail, for the card may have hung up --------------------- */
 
 static int dial(const char *name)
 {
@@ -82,11 +101,13 @@ static int dial(const char *name)
 	return -1;
 }
 
-static bool send_fds(int fd, unsigned int command, uint32_t flags, const void *body, size_t bytes, const int *fds, unsigned int count)
+static bool send_fds(int fd, unsigned int command, uint32_t flags, const void *body, size_t bytes,
+	const int *fds, unsigned int count)
 {
 	static uint16_t id;
 	char control[CMSG_SPACE(253 * sizeof(int))] = { 0 };
-	struct header header = { (uint16_t)(id++ & 0x7fff), (uint16_t)command, (uint32_t)(sizeof(header) + bytes), flags, 0 };
+	struct header header = { (uint16_t)(id++ & 0x7fff), (uint16_t)command,
+		(uint32_t)(sizeof(header) + bytes), flags, 0 };
 	struct iovec iov[2] = { { &header, sizeof(header) }, { (void *)(uintptr_t)body, bytes } };
 	struct msghdr message = { .msg_iov = iov, .msg_iovlen = 2 };
 
@@ -113,11 +134,14 @@ static bool receive(int fd, struct header *header, uint8_t *body, size_t room)
 {
 	size_t want;
 
-	if (recv(fd, header, sizeof(*header), MSG_WAITALL) != sizeof(*header) || header->bytes < sizeof(*header))
+	if (recv(fd, header, sizeof(*header), MSG_WAITALL) != sizeof(*header) ||
+		header->bytes < sizeof(*header))
 		return false;
 	for (want = header->bytes - sizeof(*header); want;) {
 		uint8_t waste[4096];
-		size_t n = room ? (want < room ? want : room) : want < sizeof(waste) ? want : sizeof(waste);
+		size_t n = room		       ? (want < room ? want : room)
+			: want < sizeof(waste) ? want
+					       : sizeof(waste);
 		ssize_t got = recv(fd, room ? body : waste, n, MSG_WAITALL);
 
 		if (got <= 0)
@@ -132,7 +156,8 @@ static bool receive(int fd, struct header *header, uint8_t *body, size_t room)
 }
 
 /* The reply to a request; messages of the card's own that come before it are left unanswered. */
-static bool ask(int fd, unsigned int command, const void *body, size_t bytes, const int *fds, unsigned int count)
+static bool ask(int fd, unsigned int command, const void *body, size_t bytes, const int *fds,
+	unsigned int count)
 {
 	struct header header;
 
@@ -182,7 +207,8 @@ static bool write32(int fd, uint64_t offset, uint32_t value, uint32_t flags)
 		uint32_t region, bytes, value;
 	} __attribute__((packed)) body = { offset, 0, 4, value };
 
-	return flags ? send_one(fd, REGION_WRITE, flags, &body, sizeof(body)) : ask(fd, REGION_WRITE, &body, sizeof(body), NULL, 0);
+	return flags ? send_one(fd, REGION_WRITE, flags, &body, sizeof(body))
+		     : ask(fd, REGION_WRITE, &body, sizeof(body), NULL, 0);
 }
 
 /* Queue pairs whose rings lie at `base`; `entries` of the submission ring are said to be there. */
@@ -191,13 +217,17 @@ static bool queues(int fd, unsigned int pairs, uint64_t base, uint32_t entries)
 	bool good = write32(fd, offsetof(speckv_regs_t, CONTROL), 1, 0);
 
 	for (unsigned int q = 0; good && q < pairs; q++) {
-		uint64_t at = offsetof(speckv_regs_t, QUEUES) + q * sizeof(speckv_regs__QUEUES__PAIRx__stride40_t), ring = base + q * 0x40000;
-		const uint32_t set[][2] = { { 0x00, (uint32_t)ring }, { 0x04, (uint32_t)(ring >> 32) }, { 0x08, (uint32_t)ring + 0x20000 },
-					    { 0x0c, (uint32_t)(ring >> 32) }, { 0x20, 10 | 11 << 8 } };
+		uint64_t at = offsetof(speckv_regs_t, QUEUES) +
+			q * sizeof(speckv_regs__QUEUES__PAIRx__stride40_t),
+			 ring = base + q * 0x40000;
+		const uint32_t set[][2] = { { 0x00, (uint32_t)ring },
+			{ 0x04, (uint32_t)(ring >> 32) }, { 0x08, (uint32_t)ring + 0x20000 },
+			{ 0x0c, (uint32_t)(ring >> 32) }, { 0x20, 10 | 11 << 8 } };
 
 		for (unsigned int i = 0; good && i < sizeof(set) / sizeof(set[0]); i++)
 			good = write32(fd, at + set[i][0], set[i][1], 0);
-		good = good && write32(fd, at + 0x24, 1, 0) && write32(fd, offsetof(speckv_regs_t, DOORBELLS) + q * 64, entries, 0x10);
+		good = good && write32(fd, at + 0x24, 1, 0) &&
+			write32(fd, offsetof(speckv_regs_t, DOORBELLS) + q * 64, entries, 0x10);
 	}
 	return good && write32(fd, offsetof(speckv_regs_t, KICK), 0, 0x10);
 }
@@ -210,7 +240,7 @@ static void drain(int fd)
 		;
 }
 
-/* ---- kinds: each call is one life of a peer ------------------------------------------------------------------------------ */
+/* ---- kinds: each call is one life of a peer ------------------------------------------------- */
 
 static void silent(int n)
 {
@@ -282,7 +312,7 @@ static void overlapping_and_wrapping_maps(int n)
 
 	if (fd >= 0) {
 		HOLDS(!map(fd, 0xfffffffffffff000ull, 0x2000, memory_fd)); /* past the end */
-		if (map(fd, 0xfffffffffffff000ull, 0x1000, memory_fd))      /* up to the end */
+		if (map(fd, 0xfffffffffffff000ull, 0x1000, memory_fd)) /* up to the end */
 			HOLDS(!map(fd, 0xfffffffffffff800ull, 0x400, memory_fd));
 		map(fd, 0x10000, 0x10000, memory_fd);
 		map(fd, 0x18000, 0x10000, memory_fd);
@@ -303,7 +333,10 @@ static void many_maps(int n)
 	close(memory_fd);
 }
 
-/* Not sealed, and cut when the card has it; or sealed, and its pages taken out again and again while the card works there. */
+/*
+ * Not sealed, and cut when the card has it; or sealed, and its pages taken out again and again
+ * while the card works there.
+ */
 static void memory_that_goes_away(int n)
 {
 	int fd = greeted(), memory_fd = memory(16 << 20, n & 1);
@@ -311,7 +344,8 @@ static void memory_that_goes_away(int n)
 	if (fd >= 0 && map(fd, 0x100000, 16 << 20, memory_fd) && queues(fd, 4, 0x100000, 900))
 		for (int i = 0; i < 50; i++) {
 			if (n & 1)
-				fallocate(memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 16 << 20);
+				fallocate(memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+					16 << 20);
 			else if (ftruncate(memory_fd, i & 1 ? 16 << 20 : 0) != 0)
 				break;
 			drain(fd);
@@ -337,12 +371,14 @@ static void answers_to_memory_messages(int n)
 			memcpy(&bytes, body + 8, sizeof(bytes));
 			header.flags = n % 4 == 2 ? 0x21 : 1;
 			header.error = n % 4 == 2 ? EIO : 0;
-			header.bytes = (uint32_t)(sizeof(header) + 16 + (header.command == DMA_READ && n % 4 != 3 ? bytes % 65536 : 0));
+			header.bytes = (uint32_t)(sizeof(header) + 16 +
+				(header.command == DMA_READ && n % 4 != 3 ? bytes % 65536 : 0));
 			memset(body + 16, i, sizeof(body) - 16);
 			if (n % 4 == 1) /* never */
 				continue;
 			nap_ms(n % 4 ? 1 : 30);
-			if (send(fd, &header, sizeof(header), MSG_NOSIGNAL | MSG_MORE) < 0 || send(fd, body, header.bytes - sizeof(header), MSG_NOSIGNAL) < 0)
+			if (send(fd, &header, sizeof(header), MSG_NOSIGNAL | MSG_MORE) < 0 ||
+				send(fd, body, header.bytes - sizeof(header), MSG_NOSIGNAL) < 0)
 				break;
 		}
 	close(fd);
@@ -354,9 +390,11 @@ static void answers_to_nothing(int n)
 	uint8_t body[4112] = { 0 };
 
 	for (unsigned int i = 0; i < 2000 && fd >= 0; i++) {
-		struct header header = { (uint16_t)(0x8000 | i), DMA_READ + (i & 1), sizeof(header) + sizeof(body), 1 | (i & 2 ? 0x20 : 0), 5 };
+		struct header header = { (uint16_t)(0x8000 | i), DMA_READ + (i & 1),
+			sizeof(header) + sizeof(body), 1 | (i & 2 ? 0x20 : 0), 5 };
 
-		if (send(fd, &header, sizeof(header), MSG_NOSIGNAL) < 0 || send(fd, body, sizeof(body), MSG_NOSIGNAL) < 0)
+		if (send(fd, &header, sizeof(header), MSG_NOSIGNAL) < 0 ||
+			send(fd, body, sizeof(body), MSG_NOSIGNAL) < 0)
 			break;
 	}
 	close(fd);
@@ -365,7 +403,8 @@ static void answers_to_nothing(int n)
 /* Requests as fast as they go; what comes back is thrown away, or left. */
 static void flood(int n)
 {
-	static const uint16_t commands[] = { REGION_READ, DIRTY_PAGES, 99, GET_INFO, REGION_WRITE, SET_IRQS, RESET, GET_REGION };
+	static const uint16_t commands[] = { REGION_READ, DIRTY_PAGES, 99, GET_INFO, REGION_WRITE,
+		SET_IRQS, RESET, GET_REGION };
 	int fd = greeted();
 	struct {
 		uint64_t offset;
@@ -377,7 +416,8 @@ static void flood(int n)
 	double until = now() + 0.4;
 
 	for (unsigned int i = 0; i < 64; i++) {
-		struct header header = { (uint16_t)i, commands[(unsigned int)n % 8], (uint32_t)(sizeof(header) + sizeof(body)), 0, 0 };
+		struct header header = { (uint16_t)i, commands[(unsigned int)n % 8],
+			(uint32_t)(sizeof(header) + sizeof(body)), 0, 0 };
 
 		memcpy(batch + at, &header, sizeof(header));
 		memcpy(batch + at + sizeof(header), &body, sizeof(body));
@@ -399,7 +439,8 @@ static void descriptors(int n)
 	for (unsigned int i = 0; i < 253; i++)
 		fds[i] = eventfd(0xfffffffe, 0);
 	for (unsigned int i = 0; i < 60 && fd >= 0; i++)
-		if (!send_fds(fd, i & 1 ? SET_IRQS : GET_INFO, 0, irqs, sizeof(irqs), fds, i % 3 ? 253 : 16))
+		if (!send_fds(fd, i & 1 ? SET_IRQS : GET_INFO, 0, irqs, sizeof(irqs), fds,
+			    i % 3 ? 253 : 16))
 			break;
 	for (unsigned int i = 0; i < 253; i++)
 		close(fds[i]);
@@ -431,7 +472,10 @@ static void doorbells(int n)
 
 	if (fd >= 0 && map(fd, 0x100000, 16 << 20, memory_fd) && queues(fd, 16, 0x100000, 1))
 		for (uint32_t i = 0; now() < until; i++)
-			if (!write32(fd, offsetof(speckv_regs_t, DOORBELLS) + i % 32 * 32, i % 2048, 0x10) || (i % 64 == 0 && !write32(fd, offsetof(speckv_regs_t, KICK), 0, 0x10)))
+			if (!write32(fd, offsetof(speckv_regs_t, DOORBELLS) + i % 32 * 32, i % 2048,
+				    0x10) ||
+				(i % 64 == 0 &&
+					!write32(fd, offsetof(speckv_regs_t, KICK), 0, 0x10)))
 				break;
 	close(fd);
 	close(memory_fd);
@@ -441,7 +485,8 @@ static void doorbells(int n)
 static bool tenant(struct io *io)
 {
 	struct card_process card = { "", 0 };
-	struct speckv_ioc_pool open = { .size = sizeof(open), .flags = SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE };
+	struct speckv_ioc_pool open = { .size = sizeof(open),
+		.flags = SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE };
 
 	snprintf(card.folder, sizeof(card.folder), "%s", folder);
 	if (!io_try(io, &card)) {
@@ -449,7 +494,8 @@ static bool tenant(struct io *io)
 		return false;
 	}
 	memcpy(open.uuid, hostile_uuid, sizeof(open.uuid));
-	HOLDS(io->transport->ops->driver(io->transport, SPECKV_IOC_POOL_OPEN, &open, sizeof(open)) == 0);
+	HOLDS(io->transport->ops->driver(io->transport, SPECKV_IOC_POOL_OPEN, &open,
+		      sizeof(open)) == 0);
 	return true;
 }
 
@@ -463,8 +509,12 @@ static void full_queues(int n)
 	if (!tenant(&io))
 		return;
 	for (uint16_t id = 0; now() < until;) {
-		struct speckv_cmd_read read = { .opcode = SPECKV_IO_READ, .pool = (uint16_t)hostile_pool, .address = 0, .buffer_offset = 1 << 20,
-						.capacity = BLOCK_BYTES, .generation = 1 };
+		struct speckv_cmd_read read = { .opcode = SPECKV_IO_READ,
+			.pool = (uint16_t)hostile_pool,
+			.address = 0,
+			.buffer_offset = 1 << 20,
+			.capacity = BLOCK_BYTES,
+			.generation = 1 };
 		uint64_t number = 1;
 
 		memcpy(read.key_prefix, &number, sizeof(number));
@@ -480,13 +530,22 @@ static void full_queues(int n)
 	io.transport->ops->close(io.transport);
 }
 
-/* Blocks that one holds and does not give up, and many invalidations of all of them, which wait for that. */
+/*
+ * Blocks that one holds and does not give up, and many invalidations of all of them, which wait for
+ * that.
+ */
 static void invalidations_that_wait(int n)
 {
 	const uint64_t first = 8 + (uint64_t)n % 16, address = first * 66 * 1024;
-	struct speckv_cmd_range hold = { .opcode = SPECKV_IO_ACQUIRE_SHARED, .pool = (uint16_t)hostile_pool, .address = address, .bytes = 66 * 1024,
-					 .generation = (uint64_t)n + 1 };
-	struct speckv_cmd_range all = { .opcode = SPECKV_IO_INVALIDATE, .pool = (uint16_t)hostile_pool, .address = 8 * 66 * 1024, .bytes = 6u << 20 };
+	struct speckv_cmd_range hold = { .opcode = SPECKV_IO_ACQUIRE_SHARED,
+		.pool = (uint16_t)hostile_pool,
+		.address = address,
+		.bytes = 66 * 1024,
+		.generation = (uint64_t)n + 1 };
+	struct speckv_cmd_range all = { .opcode = SPECKV_IO_INVALIDATE,
+		.pool = (uint16_t)hostile_pool,
+		.address = 8 * 66 * 1024,
+		.bytes = 6u << 20 };
 	struct speckv_cqe done;
 	struct io holder, other;
 	double until = now() + 1;
@@ -575,7 +634,8 @@ static void work_without_replies(int n)
 		fds[i] = eventfd(0, 0);
 	if (fd >= 0 && ask(fd, SET_IRQS, irqs, sizeof(irqs), fds, 16))
 		while (now() < until)
-			if (!(n & 1 ? send_one(fd, SET_IRQS, 0x10, trigger, sizeof(trigger)) : send_one(fd, REGION_READ, 0x10, &read, sizeof(read))))
+			if (!(n & 1 ? send_one(fd, SET_IRQS, 0x10, trigger, sizeof(trigger))
+				    : send_one(fd, REGION_READ, 0x10, &read, sizeof(read))))
 				break;
 	for (unsigned int i = 0; i < 16; i++)
 		close(fds[i]);
@@ -583,18 +643,50 @@ static void work_without_replies(int n)
 }
 
 static void (*const kinds[])(int) = {
-	silent, half_a_header, a_message_without_end, greets_only, lengths_that_lie, huge_maps, overlapping_and_wrapping_maps, many_maps,
-	memory_that_goes_away, memory_that_goes_away, answers_to_memory_messages, answers_to_memory_messages, answers_to_memory_messages,
-	answers_to_memory_messages, answers_to_nothing, flood, flood, flood, flood, flood, descriptors, interrupts_that_block, doorbells, full_queues,
-	comes_and_goes, comes_and_goes, idle_control, silent, greets_only, full_queues, greetings_of_another_version, greetings_byte_by_byte,
-	work_without_replies, work_without_replies, work_without_replies, invalidations_that_wait,
+	silent,
+	half_a_header,
+	a_message_without_end,
+	greets_only,
+	lengths_that_lie,
+	huge_maps,
+	overlapping_and_wrapping_maps,
+	many_maps,
+	memory_that_goes_away,
+	memory_that_goes_away,
+	answers_to_memory_messages,
+	answers_to_memory_messages,
+	answers_to_memory_messages,
+	answers_to_memory_messages,
+	answers_to_nothing,
+	flood,
+	flood,
+	flood,
+	flood,
+	flood,
+	descriptors,
+	interrupts_that_block,
+	doorbells,
+	full_queues,
+	comes_and_goes,
+	comes_and_goes,
+	idle_control,
+	silent,
+	greets_only,
+	full_queues,
+	greetings_of_another_version,
+	greetings_byte_by_byte,
+	work_without_replies,
+	work_without_replies,
+	work_without_replies,
+	invalidations_that_wait,
 };
 
 static void peer(int n)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	sched_setscheduler(0, SCHED_OTHER, &(struct sched_param){ 0 });
-	setpriority(PRIO_PROCESS, 0, 15); /* it is the card that they are hostile to, not the scheduler */
+	/* it is the card that they are hostile to, not the scheduler */
+	setpriority(PRIO_PROCESS, 0, 15);
 	signal(SIGPIPE, SIG_IGN);
 	for (int life = 0;; life++)
 		kinds[n % (int)(sizeof(kinds) / sizeof(kinds[0]))](n + life);
@@ -607,12 +699,14 @@ static void still_there(pid_t pid, int n)
 
 	if (waitpid(pid, &status, WNOHANG) == 0)
 		return;
-	fprintf(stderr, "hostile peer %d of kind %d ended: %s %d\n", n, n % (int)(sizeof(kinds) / sizeof(kinds[0])), WIFSIGNALED(status) ? "signal" : "status",
+	fprintf(stderr, "hostile peer %d of kind %d ended: %s %d\n", n,
+		n % (int)(sizeof(kinds) / sizeof(kinds[0])),
+		WIFSIGNALED(status) ? "signal" : "status",
 		WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	exit(1);
 }
 
-/* ---- the client that behaves ------------------------------------------------------------------------------------------------ */
+/* ---- the client that behaves ---------------------------------------------------------------- */
 
 static int earlier(const void *a, const void *b)
 {
@@ -635,11 +729,15 @@ static struct waited traffic(struct io *io, unsigned int pool, double seconds)
 
 	while ((now() < until || waited.rounds < 100) && waited.rounds < ROUNDS_MOST) {
 		uint64_t n = generation++, address = n % 16 * 66 * 1024;
-		struct speckv_cmd_range range = { .opcode = SPECKV_IO_INVALIDATE, .pool = (uint16_t)pool, .address = address, .bytes = 66 * 1024 };
+		struct speckv_cmd_range range = { .opcode = SPECKV_IO_INVALIDATE,
+			.pool = (uint16_t)pool,
+			.address = address,
+			.bytes = 66 * 1024 };
 		uint16_t status = 0;
 		double start = now();
 
-		HOLDS(queue_call(&io->queue, &range, 60000000000ull, NULL, &status) == 0 || status == SPECKV_STATUS_NOT_FOUND);
+		HOLDS(queue_call(&io->queue, &range, 60000000000ull, NULL, &status) == 0 ||
+			status == SPECKV_STATUS_NOT_FOUND);
 		status = io_write(io, pool, n, address, n);
 		if (status)
 			fprintf(stderr, "put: %s\n", status_text(status));
@@ -655,8 +753,8 @@ static struct waited traffic(struct io *io, unsigned int pool, double seconds)
 }
 
 /*
- * A process that others of the machine do not take the processor from: what is measured is the card. With two cores for 64 peers the scheduler
- * alone makes 3 ms of the slowest rounds.
+ * A process that others of the machine do not take the processor from: what is measured is the
+ * card. With two cores for 64 peers the scheduler alone makes 3 ms of the slowest rounds.
  */
 static bool ahead(pid_t pid)
 {
@@ -683,7 +781,8 @@ int main(int argc, char **argv)
 	pool = admin_create_pool(&admin, "good", 8 << 20, uuid);
 	hostile_pool = admin_create_pool(&admin, "shared", 8 << 20, hostile_uuid);
 	io_open(&filler, &card);
-	admin_grant(&admin, hostile_pool, hostile_uuid, filler.function, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE);
+	admin_grant(&admin, hostile_pool, hostile_uuid, filler.function,
+		SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE);
 	HOLDS(io_write(&filler, hostile_pool, 1, 0, 1) == SPECKV_STATUS_OK);
 	io_close(&filler);
 	io_open(&io, &card);
@@ -718,9 +817,11 @@ int main(int argc, char **argv)
 	admin_close(&admin);
 	card_kill(&card, SIGTERM);
 	card_clean(&card);
-	printf("alone %u rounds: median %.1f us, p99 %.1f us; beside %d hostile peers %u rounds: median %.1f us, p99 %.1f us\n", alone.rounds,
-	       alone.median * 1e6, alone.p99 * 1e6, PEERS, beside.rounds, beside.median * 1e6, beside.p99 * 1e6);
+	printf("alone %u rounds: median %.1f us, p99 %.1f us; beside %d hostile peers %u rounds: median %.1f us, p99 %.1f us\n",
+		alone.rounds, alone.median * 1e6, alone.p99 * 1e6, PEERS, beside.rounds,
+		beside.median * 1e6, beside.p99 * 1e6);
 	printf("p99 ratio %.2f, failed 0 (%s)\n", beside.p99 / alone.p99,
-	       scheduled ? "card and client before others in the scheduler" : "waits for the processor are in it: no permission to be before others");
+		scheduled ? "card and client before others in the scheduler"
+			  : "waits for the processor are in it: no permission to be before others");
 	return 0;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Preloaded: a socket that has no room for the first long message, and takes the second whole, as where its peer reads while it is
- * written.
+ * Preloaded: a socket that has no room for the first long message, and takes the second whole, as
+ * where its peer reads while it is written.
  */
 #include <dlfcn.h>
 #include <errno.h>

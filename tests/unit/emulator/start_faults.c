@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Preloaded: what may happen to a card while it starts. NO_AIO: the machine has no asynchronous I/O left. SWAP_FOLDER: when the
- * card takes its lock, its folder goes to SWAP_FOLDER.away and SWAP_FOLDER.other comes in its place.
+ * Preloaded: what may happen to a card while it starts. NO_AIO: the machine has no asynchronous I/O
+ * left. SWAP_FOLDER: when the card takes its lock, its folder goes to SWAP_FOLDER.away and
+ * SWAP_FOLDER.other comes in its place.
  */
 #include <dlfcn.h>
 #include <errno.h>

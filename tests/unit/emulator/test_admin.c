@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Administrators reach a card by its name, whatever the length of its path, and hear in one line why they do not. */
+/*
+ * Administrators reach a card by its name, whatever the length of its path, and hear in one line
+ * why they do not.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -30,7 +33,8 @@ static void make_folders(void)
 	snprintf(runtime_dir, sizeof(runtime_dir), "/tmp/speckv-admin-XXXXXX");
 	HOLDS(mkdtemp(runtime_dir));
 	/* longer than the address of a socket */
-	strcat(runtime_dir, "/a-runtime-folder-whose-path-is-longer-than-what-an-address-holds--------------");
+	strcat(runtime_dir,
+		"/a-runtime-folder-whose-path-is-longer-than-what-an-address-holds--------------");
 	HOLDS(mkdir(runtime_dir, 0755) == 0);
 	snprintf(path, sizeof(path), "%s/emu", runtime_dir);
 	HOLDS(mkdir(path, 0755) == 0);
@@ -45,7 +49,8 @@ static void refused(const char *name, int error, const char *says)
 
 	if (rc != error || !strstr(speckv_strerror(ctx), says))
 		fprintf(stderr, "%s: %d, '%s'\n", name, rc, speckv_strerror(ctx));
-	HOLDS(rc == error && admin == NULL && strstr(speckv_strerror(ctx), says) && !strchr(speckv_strerror(ctx), '\n'));
+	HOLDS(rc == error && admin == NULL && strstr(speckv_strerror(ctx), says) &&
+		!strchr(speckv_strerror(ctx), '\n'));
 }
 
 static int count_entries(const struct speckv_log_header *header, const void *entry, void *arg)
@@ -70,7 +75,8 @@ static int stop_at_once(const struct speckv_log_header *header, const void *entr
 
 static void logs(struct card_admin *admin)
 {
-	struct speckv_cmd_value reset = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_ENGINE };
+	struct speckv_cmd_value reset = { .opcode = SPECKV_ADMIN_RESET,
+		.value = SPECKV_RESET_ENGINE };
 	uint64_t seen[2] = { 0, 0 }, last;
 
 	HOLDS(card_log(admin, SPECKV_LOG_EVENTS, 0, 0, count_entries, seen) == 0);
@@ -82,9 +88,11 @@ static void logs(struct card_admin *admin)
 	HOLDS(card_log(admin, SPECKV_LOG_EVENTS, 0, last + 100, count_entries, seen) == 0);
 	HOLDS(seen[0] == EVENTS - 100 && seen[1] == last + EVENTS);
 	seen[0] = 0;
-	HOLDS(card_log(admin, SPECKV_LOG_EVENTS, 0, seen[1], count_entries, seen) == 0 && seen[0] == 0);
+	HOLDS(card_log(admin, SPECKV_LOG_EVENTS, 0, seen[1], count_entries, seen) == 0 &&
+		seen[0] == 0);
 	HOLDS(card_log(admin, SPECKV_LOG_EVENTS, 0, 0, stop_at_once, NULL) == 42);
-	HOLDS(card_log(admin, 77, 0, 0, count_entries, seen) == -EINVAL && strstr(speckv_strerror(ctx), "no such log"));
+	HOLDS(card_log(admin, 77, 0, 0, count_entries, seen) == -EINVAL &&
+		strstr(speckv_strerror(ctx), "no such log"));
 }
 
 static void *identify_often(void *arg)
@@ -92,7 +100,8 @@ static void *identify_often(void *arg)
 	struct speckv_identify identity;
 
 	for (int i = 0; i < 200; i++)
-		HOLDS(card_identify(arg, &identity) == 0 && identity.memory_bytes == card_identity(arg)->memory_bytes);
+		HOLDS(card_identify(arg, &identity) == 0 &&
+			identity.memory_bytes == card_identity(arg)->memory_bytes);
 	return NULL;
 }
 
@@ -105,7 +114,8 @@ static pid_t impostor(const char *folder, const char *answer)
 
 	HOLDS(mkdir(folder, 0700) == 0 && chdir(folder) == 0);
 	snprintf(address.sun_path, sizeof(address.sun_path), "admin");
-	HOLDS(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 4) == 0);
+	HOLDS(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+		listen(fd, 4) == 0);
 	pid = fork();
 	HOLDS(pid >= 0);
 	if (pid == 0)
@@ -152,9 +162,11 @@ int main(int argc, char **argv)
 	card_start(&card, argv[1]);
 	HOLDS(card_admin_open(ctx, "emu:card0", &admin) == 0);
 	HOLDS(strcmp(card_identity(admin)->part, "LFE5U-85F-6BG381C") == 0);
-	HOLDS(card_admin_call(admin, &odd, NULL, 0, NULL, 0, 0, NULL) == -EINVAL && strstr(speckv_strerror(ctx), "emu:card0: a field"));
+	HOLDS(card_admin_call(admin, &odd, NULL, 0, NULL, 0, 0, NULL) == -EINVAL &&
+		strstr(speckv_strerror(ctx), "emu:card0: a field"));
 	HOLDS(card_admin_open(ctx, "emu:card0", &second) == 0); /* two at once */
-	HOLDS(card_identify(second, &identity) == 0 && identity.function != card_identity(admin)->function);
+	HOLDS(card_identify(second, &identity) == 0 &&
+		identity.function != card_identity(admin)->function);
 	card_admin_close(second);
 	logs(admin);
 	for (int i = 0; i < 3; i++)

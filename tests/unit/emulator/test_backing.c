@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* test_backing SPECKV-EMU SLOW-MEMORY: while a pool is made for which memory comes slowly, a little in each turn, others are answered. */
+/*
+ * test_backing SPECKV-EMU SLOW-MEMORY: while a pool is made for which memory comes slowly, a little
+ * in each turn, others are answered.
+ */
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -55,7 +58,8 @@ int main(int argc, char **argv)
 		slowest = took > slowest ? took : slowest;
 	}
 	pthread_join(maker, NULL);
-	printf("%lld ms for the pool, an answer to another within %lld ms\n", (long long)(now_ms() - start), (long long)slowest);
+	printf("%lld ms for the pool, an answer to another within %lld ms\n",
+		(long long)(now_ms() - start), (long long)slowest);
 	HOLDS(now_ms() - start > 2 * PATIENT_MS); /* else it was not slow */
 	HOLDS(slowest < PATIENT_MS);
 	other->ops->close(other);

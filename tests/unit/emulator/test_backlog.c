@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * test_backlog SPECKV-EMU SLOW-SOCKET: a peer asks for more than waits for it, and reads it all at once later. Every request that the card
- * has is answered, also where nothing comes after it that would remind the card.
+ * test_backlog SPECKV-EMU SLOW-SOCKET: a peer asks for more than waits for it, and reads it all at
+ * once later. Every request that the card has is answered, also where nothing comes after it that
+ * would remind the card.
  */
 #include <poll.h>
 #include <signal.h>
@@ -44,7 +45,8 @@ int main(int argc, char **argv)
 	card_start(&card, argv[1]);
 	snprintf(address.sun_path, sizeof(address.sun_path), "%.80s/io", card.folder);
 	HOLDS(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0);
-	HOLDS(send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello) && recv(fd, replies, sizeof(replies), 0) > 16);
+	HOLDS(send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) == sizeof(hello) &&
+		recv(fd, replies, sizeof(replies), 0) > 16);
 	for (unsigned int i = 0; i < REQUESTS; i++) {
 		memset(&read[i], 0, sizeof(read[i]));
 		read[i].id = (uint16_t)i;

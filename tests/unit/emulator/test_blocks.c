@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A card as a process: blocks go in and come back over shared memory, survive SIGKILL of the card, and are out of reach without a grant. */
+/*
+ * A card as a process: blocks go in and come back over shared memory, survive SIGKILL of the card,
+ * and are out of reach without a grant.
+ */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,20 +34,26 @@ int main(int argc, char **argv)
 		HOLDS(io_write(&io, pool, n, n * RUN_BYTES, n + 1) == SPECKV_STATUS_OK);
 	for (uint64_t n = 0; n < BLOCKS; n++)
 		HOLDS(io_read(&io, pool, n, n * RUN_BYTES, n + 1) == SPECKV_STATUS_OK);
-	HOLDS(io_read(&io, pool, 3, 3 * RUN_BYTES, 99) == SPECKV_STATUS_NOT_FOUND);          /* another generation */
-	HOLDS(io_read(&io, pool, 3, 64 << 20, 4) == SPECKV_STATUS_TRANSLATION_FAULT);        /* beyond the pool */
-	HOLDS(io_read(&io, other, 3, 3 * RUN_BYTES, 4) == SPECKV_STATUS_DENIED);             /* a pool that was not granted */
-	HOLDS(io_read(&stranger, pool, 3, 3 * RUN_BYTES, 4) == SPECKV_STATUS_DENIED);        /* a client that has no grant */
+	/* another generation */
+	HOLDS(io_read(&io, pool, 3, 3 * RUN_BYTES, 99) == SPECKV_STATUS_NOT_FOUND);
+	/* beyond the pool */
+	HOLDS(io_read(&io, pool, 3, 64 << 20, 4) == SPECKV_STATUS_TRANSLATION_FAULT);
+	/* a pool that was not granted */
+	HOLDS(io_read(&io, other, 3, 3 * RUN_BYTES, 4) == SPECKV_STATUS_DENIED);
+	/* a client that has no grant */
+	HOLDS(io_read(&stranger, pool, 3, 3 * RUN_BYTES, 4) == SPECKV_STATUS_DENIED);
 	admin_grant(&admin, pool, uuid, stranger.function, SPECKV_RIGHT_READ);
 	HOLDS(io_read(&stranger, pool, 3, 3 * RUN_BYTES, 4) == SPECKV_STATUS_OK);
-	HOLDS(io_write(&stranger, pool, 90, 50 * RUN_BYTES, 90) == SPECKV_STATUS_DENIED);    /* reading is not writing */
+	/* reading is not writing */
+	HOLDS(io_write(&stranger, pool, 90, 50 * RUN_BYTES, 90) == SPECKV_STATUS_DENIED);
 	io_close(&stranger);
 
 	card_kill(&card, SIGKILL); /* whatever it was doing */
 	{
 		struct speckv_cmd_bare nop = { .opcode = SPECKV_IO_NOP };
 
-		HOLDS(queue_call(&io.queue, &nop, 5000000000ull, NULL, NULL) < 0); /* an error, and no hang */
+		/* an error, and no hang */
+		HOLDS(queue_call(&io.queue, &nop, 5000000000ull, NULL, NULL) < 0);
 	}
 	HOLDS(io.transport->ops->alive(io.transport) != 0);
 	io_close(&io);
@@ -54,7 +63,8 @@ int main(int argc, char **argv)
 	admin_open(&admin, &card);
 	HOLDS(admin_find_pool(&admin, "chat") == pool);
 	io_open(&io, &card);
-	HOLDS(io_read(&io, pool, 3, 3 * RUN_BYTES, 4) == SPECKV_STATUS_DENIED); /* grants do not outlive connections */
+	/* grants do not outlive connections */
+	HOLDS(io_read(&io, pool, 3, 3 * RUN_BYTES, 4) == SPECKV_STATUS_DENIED);
 	admin_grant(&admin, pool, uuid, io.function, SPECKV_RIGHT_READ);
 	for (uint64_t n = 0; n < BLOCKS; n++)
 		HOLDS(io_read(&io, pool, n, n * RUN_BYTES, n + 1) == SPECKV_STATUS_OK);

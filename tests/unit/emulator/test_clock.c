@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* test_clock SPECKV-EMU SHIM: whatever is done to the wall clock, a card serves its clients and sleeps when they have nothing for it. */
+/*
+ * test_clock SPECKV-EMU SHIM: whatever is done to the wall clock, a card serves its clients and
+ * sleeps when they have nothing for it.
+ */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -42,7 +45,8 @@ int main(int argc, char **argv)
 	clock_gettime(CLOCK_REALTIME, &wall);
 	for (int start = 0; start < 2; start++) { /* right, and in 1970 */
 		int64_t right = start ? -(int64_t)wall.tv_sec * 1000000000 : 0;
-		const int64_t steps[] = { right, right - (start ? 0 : hour), right + hour, right + 1000 * hour, right };
+		const int64_t steps[] = { right, right - (start ? 0 : hour), right + hour,
+			right + 1000 * hour, right };
 
 		*shift = right;
 		setenv("LD_PRELOAD", argv[2], 1);
@@ -55,7 +59,8 @@ int main(int argc, char **argv)
 		else
 			pool = admin_find_pool(&admin, "chat");
 		io_open(&io, &card);
-		admin_grant(&admin, pool, uuid, io.function, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE);
+		admin_grant(&admin, pool, uuid, io.function,
+			SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE);
 		for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
 			uint64_t n = (uint64_t)start * 8 + i + 1;
 
@@ -64,7 +69,8 @@ int main(int argc, char **argv)
 			HOLDS(io_read(&io, pool, n, n * 66 * 1024, n) == SPECKV_STATUS_OK);
 			sleeps(&io);
 		}
-		HOLDS(io_read(&io, pool, 1, 66 * 1024, 1) == SPECKV_STATUS_OK); /* what was stored before the clock was set */
+		/* what was stored before the clock was set */
+		HOLDS(io_read(&io, pool, 1, 66 * 1024, 1) == SPECKV_STATUS_OK);
 		io_close(&io);
 		admin_close(&admin);
 		card_kill(&card, SIGTERM);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* One vfio-user connection, by itself: what is announced, refused and held back, and how long a turn takes. */
+/*
+ * One vfio-user connection, by itself: what is announced, refused and held back, and how long a
+ * turn takes.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -69,7 +72,8 @@ static int64_t now_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static int region_read(void *unused, unsigned int region, uint64_t offset, void *data, uint32_t bytes)
+static int region_read(void *unused, unsigned int region, uint64_t offset, void *data,
+	uint32_t bytes)
 {
 	int64_t until = now_ns() + device.busy_ns;
 
@@ -81,7 +85,8 @@ static int region_read(void *unused, unsigned int region, uint64_t offset, void 
 	return 0;
 }
 
-static int region_write(void *unused, unsigned int region, uint64_t offset, const void *data, uint32_t bytes)
+static int region_write(void *unused, unsigned int region, uint64_t offset, const void *data,
+	uint32_t bytes)
 {
 	(void)unused, (void)region, (void)offset, (void)data, (void)bytes;
 	return 0;
@@ -109,7 +114,8 @@ static int fine(void *unused)
 	return 0;
 }
 
-static const struct vu_ops ops = { region_read, region_write, region_info, dma_unmapped, fine, fine, nothing, nothing };
+static const struct vu_ops ops = { region_read, region_write, region_info, dma_unmapped, fine, fine,
+	nothing, nothing };
 
 struct both {
 	struct vu_connection *card;
@@ -179,7 +185,10 @@ static uint32_t map(struct both *b, uint64_t address, uint64_t bytes, int memory
 	} message = { { 2, DMA_MAP, sizeof(message), 0, 0 }, 32, 3, offset, address, bytes };
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
 	struct iovec iov = { &message, sizeof(message) };
-	struct msghdr out = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct msghdr out = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control) };
 	struct cmsghdr *rights = CMSG_FIRSTHDR(&out);
 
 	rights->cmsg_level = SOL_SOCKET;
@@ -214,16 +223,21 @@ static void no_more_is_transferred_than_was_announced(void)
 
 	greet(&b, said, sizeof(said));
 	most = strstr(said + 4, "\"max_data_xfer_size\":");
-	HOLDS(most && sscanf(most, "\"max_data_xfer_size\":%u", &read.bytes) == 1 && read.bytes >= 4096 && read.bytes <= 65536);
+	HOLDS(most && sscanf(most, "\"max_data_xfer_size\":%u", &read.bytes) == 1 &&
+		read.bytes >= 4096 && read.bytes <= 65536);
 	HOLDS(send(b.peer, &read, sizeof(read), 0) == sizeof(read) && vu_serve(b.card, 1) == 0);
-	HOLDS(reply(&b, body, sizeof(body)).bytes == sizeof(struct header) + 16 + read.bytes && device.reads == 1);
+	HOLDS(reply(&b, body, sizeof(body)).bytes == sizeof(struct header) + 16 + read.bytes &&
+		device.reads == 1);
 	read.bytes++;
 	HOLDS(send(b.peer, &read, sizeof(read), 0) == sizeof(read) && vu_serve(b.card, 1) == 0);
 	HOLDS(reply(&b, body, sizeof(body)).error == EINVAL && device.reads == 1);
 	close_both(&b);
 }
 
-/* Requests that take long and want no reply: after some tens of microseconds it is another connection's turn. */
+/*
+ * Requests that take long and want no reply: after some tens of microseconds it is another
+ * connection's turn.
+ */
 static void a_turn_ends_however_many_requests_there_are(void)
 {
 	struct access read = { { 3, REGION_READ, sizeof(read), NO_REPLY, 0 }, 0, 0, 4096 };
@@ -250,13 +264,15 @@ static unsigned int take_all(struct both *b, uint16_t *ids, unsigned int count)
 		struct header header;
 
 		HOLDS(vu_flush(b->card) == 0);
-		while (recv(b->peer, &header, sizeof(header), MSG_DONTWAIT | MSG_PEEK) == sizeof(header)) {
+		while (recv(b->peer, &header, sizeof(header), MSG_DONTWAIT | MSG_PEEK) ==
+			sizeof(header)) {
 			size_t have = 0;
 
 			HOLDS(header.bytes <= sizeof(header) + sizeof(data));
 			recv(b->peer, &header, sizeof(header), 0);
 			while (have < header.bytes - sizeof(header)) {
-				ssize_t n = recv(b->peer, data, header.bytes - sizeof(header) - have, MSG_DONTWAIT);
+				ssize_t n = recv(b->peer, data,
+					header.bytes - sizeof(header) - have, MSG_DONTWAIT);
 
 				have += n > 0 ? (size_t)n : 0;
 				HOLDS(vu_flush(b->card) == 0);
@@ -304,18 +320,23 @@ static void messages_that_wait_for_answers_hold_the_device(void)
 static void a_part_of_a_huge_page_is_not_mapped(void)
 {
 	const uint64_t huge = 2u << 20;
-	int memory = memfd_create("lent-huge-page", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | 21u << 26);
+	int memory = memfd_create("lent-huge-page",
+		MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB | 21u << 26);
 	char said[512];
 	struct both b;
 
-	if (memory < 0 || ftruncate(memory, 2 * huge) != 0 || fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK) != 0) {
+	if (memory < 0 || ftruncate(memory, 2 * huge) != 0 ||
+		fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK) != 0) {
 		printf("no huge pages of 2 MiB here: not tried\n");
 		return;
 	}
 	greet(&b, said, sizeof(said));
-	HOLDS(map(&b, 0, 4096, memory, 0) == 0 && !vu_dma_pointer(b.card, 0, 1, true) && !b.user.mapped_bytes);
-	HOLDS(map(&b, huge, huge, memory, 4096) == 0 && !vu_dma_pointer(b.card, huge, 1, true) && !b.user.mapped_bytes);
-	HOLDS(map(&b, 4 * huge, huge + 4096, memory, 0) == 0 && !vu_dma_pointer(b.card, 4 * huge, 1, true) && !b.user.mapped_bytes);
+	HOLDS(map(&b, 0, 4096, memory, 0) == 0 && !vu_dma_pointer(b.card, 0, 1, true) &&
+		!b.user.mapped_bytes);
+	HOLDS(map(&b, huge, huge, memory, 4096) == 0 && !vu_dma_pointer(b.card, huge, 1, true) &&
+		!b.user.mapped_bytes);
+	HOLDS(map(&b, 4 * huge, huge + 4096, memory, 0) == 0 &&
+		!vu_dma_pointer(b.card, 4 * huge, 1, true) && !b.user.mapped_bytes);
 	if (map(&b, 8 * huge, huge, memory, huge) == 0) /* where the machine has one to give */
 		HOLDS(vu_dma_pointer(b.card, 8 * huge, huge, true) && b.user.mapped_bytes == huge);
 	close_both(&b);
@@ -346,7 +367,10 @@ static void arm(struct both *b, int fd)
 	} message = { { 4, SET_IRQS, sizeof(message), 0, 0 }, { 20, 4 | 0x20, VU_MSIX, 0, 1 } };
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
 	struct iovec iov = { &message, sizeof(message) };
-	struct msghdr out = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct msghdr out = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control) };
 	struct cmsghdr *rights = CMSG_FIRSTHDR(&out);
 
 	rights->cmsg_level = SOL_SOCKET;
@@ -357,7 +381,10 @@ static void arm(struct both *b, int fd)
 	HOLDS(reply(b, NULL, 0).error == 0);
 }
 
-/* Its counter is full, and its sender makes it block again: with and without what the kernel needs to count it up. */
+/*
+ * Its counter is full, and its sender makes it block again: with and without what the kernel needs
+ * to count it up.
+ */
 static void an_interrupt_waits_for_nothing(void)
 {
 	uint64_t most = 0xfffffffffffffffe, count;

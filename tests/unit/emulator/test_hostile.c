@@ -35,8 +35,11 @@ struct header {
 	uint32_t bytes, flags, error;
 };
 
-/* A greeting, then messages of every command with random bodies; what the card answers is not read. */
-static void nonsense(const struct card_process *card, const char *name, unsigned int messages, bool greet)
+/*
+ * A greeting, then messages of every command with random bodies; what the card answers is not read.
+ */
+static void nonsense(const struct card_process *card, const char *name, unsigned int messages,
+	bool greet)
 {
 	int fd = dial(card, name);
 	struct header hello = { 1, 1, sizeof(hello) + 4, 0, 0 };
@@ -47,7 +50,9 @@ static void nonsense(const struct card_process *card, const char *name, unsigned
 	if (greet)
 		HOLDS(send(fd, message, sizeof(hello) + 4, MSG_NOSIGNAL) > 0);
 	for (unsigned int i = 0; i < messages; i++) {
-		struct header h = { (uint16_t)i, (uint16_t)(next_random() % 17), (uint32_t)(sizeof(h) + next_random() % 200), (uint32_t)(next_random() % 3), 0 };
+		struct header h = { (uint16_t)i, (uint16_t)(next_random() % 17),
+			(uint32_t)(sizeof(h) + next_random() % 200), (uint32_t)(next_random() % 3),
+			0 };
 
 		for (size_t b = 0; b < sizeof(message); b += 8) {
 			uint64_t r = next_random();
@@ -59,7 +64,8 @@ static void nonsense(const struct card_process *card, const char *name, unsigned
 		if (next_random() % 50 == 0)
 			h.bytes = (uint32_t)next_random();
 		memcpy(message, &h, sizeof(h));
-		if (send(fd, message, h.bytes < sizeof(message) ? h.bytes : sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		if (send(fd, message, h.bytes < sizeof(message) ? h.bytes : sizeof(message),
+			    MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
 			break;
 	}
 	close(fd);
@@ -71,11 +77,15 @@ static void control_answers(const struct card_process *card)
 	char answer[8192] = "";
 	int fd = dial(card, "control");
 
-	HOLDS(send(fd, "status\n", 7, MSG_NOSIGNAL) == 7 && recv(fd, answer, sizeof(answer) - 1, 0) > 0 && strstr(answer, "\"error\": 0"));
+	HOLDS(send(fd, "status\n", 7, MSG_NOSIGNAL) == 7 &&
+		recv(fd, answer, sizeof(answer) - 1, 0) > 0 && strstr(answer, "\"error\": 0"));
 	close(fd);
 }
 
-/* Every function that the I/O socket has to give is taken, and in use: who administers the card gets in all the same. */
+/*
+ * Every function that the I/O socket has to give is taken, and in use: who administers the card
+ * gets in all the same.
+ */
 static void all_taken(const struct card_process *card)
 {
 	struct transport *taken[80];
@@ -87,7 +97,8 @@ static void all_taken(const struct card_process *card)
 
 	snprintf(path, sizeof(path), "%s/io", card->folder);
 	for (; count < 80; count++) {
-		rc = transport_open_vfio_user((struct transport_place){ -1, path, (uid_t)-1 }, 1 << 20, &taken[count]);
+		rc = transport_open_vfio_user((struct transport_place){ -1, path, (uid_t)-1 },
+			1 << 20, &taken[count]);
 		if (rc)
 			break;
 		HOLDS(queue_open_io(&queues[count], taken[count], 0, 4, 1) == 0);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * test_lingering SPECKV-EMU: a user sends the card sockets that linger when they are closed, so that closing a connection that has
- * them waits, and comes and goes. What it leaves behind is bounded, and others are served. Needs root, to be another user: 77.
+ * test_lingering SPECKV-EMU: a user sends the card sockets that linger when they are closed, so
+ * that closing a connection that has them waits, and comes and goes. What it leaves behind is
+ * bounded, and others are served. Needs root, to be another user: 77.
  */
 #include <errno.h>
 #include <grp.h>
@@ -22,8 +23,9 @@
 
 #define HANG_MS 60000 /* what takes longer than this never ends */
 #define STRANGER 65534
-#define LINGERING 200 /* connections that do not close: more than there are threads for them, and than may wait besides */
-#define MANY 1500     /* that come and go then */
+/* connections that do not close: more than there are threads for them, and than may wait besides */
+#define LINGERING 200
+#define MANY 1500 /* that come and go then */
 #define CANNOT 77
 
 static struct card_process card = { "", 0 };
@@ -51,7 +53,10 @@ static bool send_with(int to, int fd)
 	struct greeting message = greeting;
 	char control[CMSG_SPACE(sizeof(int))] = { 0 };
 	struct iovec iov = { &message, sizeof(message) };
-	struct msghdr out = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct msghdr out = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control) };
 	struct cmsghdr *rights = CMSG_FIRSTHDR(&out);
 
 	rights->cmsg_level = SOL_SOCKET;
@@ -75,30 +80,38 @@ static int lingering(int listener, int *other)
 	HOLDS(*other >= 0);
 	while (send(fd, data, sizeof(data), MSG_DONTWAIT) > 0)
 		;
-	HOLDS(setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 1000 }, sizeof(struct linger)) == 0);
+	HOLDS(setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 1000 },
+		      sizeof(struct linger)) == 0);
 	return fd;
 }
 
-/* Writes to `ready` when all of its connections linger, then connects and disconnects until it is killed. */
+/*
+ * Writes to `ready` when all of its connections linger, then connects and disconnects until it is
+ * killed.
+ */
 static void hostile(int ready)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in address = { .sin_family = AF_INET,
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), other, fd;
 	static uint8_t much[100000]; /* more than the card reads before it ends the connection */
 
 	memcpy(much, &greeting, sizeof(greeting));
 	HOLDS(setgroups(0, NULL) == 0 && setgid(STRANGER) == 0 && setuid(STRANGER) == 0);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	HOLDS(bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(listener, 1) == 0);
+	HOLDS(bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+		listen(listener, 1) == 0);
 	for (int sent = 0; sent < LINGERING;) {
 		int to = dial();
 
 		fd = lingering(listener, &other);
-		send_with(to, STDERR_FILENO); /* the card reads up to the first descriptors, and ends it */
+		/* the card reads up to the first descriptors, and ends it */
+		send_with(to, STDERR_FILENO);
 		if (send_with(to, fd)) {
 			sent++;
 		} else {
-			setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 0, 0 }, sizeof(struct linger));
+			setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 0, 0 },
+				sizeof(struct linger));
 			close(other);
 		}
 		close(fd); /* the card has the last one */
@@ -152,7 +165,8 @@ int main(int argc, char **argv)
 		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 	}
 	after = card_descriptors(&card);
-	printf("descriptors of the card: %u before, %u beside connections that do not close\n", before, after);
+	printf("descriptors of the card: %u before, %u beside connections that do not close\n",
+		before, after);
 	io_close(&io);
 	io_open(&io, &card);
 	io_close(&io);

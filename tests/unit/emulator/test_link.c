@@ -40,9 +40,11 @@ static void express(struct fake *f, uint8_t at, uint8_t next, uint16_t most, uin
 	memcpy(f->config + at + 0x12, &now, sizeof(now));
 }
 
-static bool is(const struct transport_link *l, uint32_t speed, uint32_t lanes, uint32_t speed_most, uint32_t lanes_most)
+static bool is(const struct transport_link *l, uint32_t speed, uint32_t lanes, uint32_t speed_most,
+	uint32_t lanes_most)
 {
-	return l->speed == speed && l->lanes == lanes && l->speed_most == speed_most && l->lanes_most == lanes_most;
+	return l->speed == speed && l->lanes == lanes && l->speed_most == speed_most &&
+		l->lanes_most == lanes_most;
 }
 
 static void fakes(void)
@@ -50,7 +52,8 @@ static void fakes(void)
 	struct transport_link link;
 	struct fake f = blank();
 
-	HOLDS(transport_link(&f.transport, &link) == 0 && is(&link, 0, 0, 0, 0)); /* no capabilities */
+	/* no capabilities */
+	HOLDS(transport_link(&f.transport, &link) == 0 && is(&link, 0, 0, 0, 0));
 	f = blank();
 	f.config[0x34] = 0x40;
 	f.config[0x40] = 0x11; /* MSI-X, and behind it */

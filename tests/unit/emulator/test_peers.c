@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* What a vfio-user peer may lend, and how long it may take: what is mapped of it, what is refused, and when its connection ends. */
+/*
+ * What a vfio-user peer may lend, and how long it may take: what is mapped of it, what is refused,
+ * and when its connection ends.
+ */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,10 +22,10 @@
 
 #include "harness.h"
 
-#define MAPS 256         /* as the greeting says */
-#define HANG_MS 60000    /* an end that does not come within this does not come */
-#define STILL_MS 6000    /* longer than a peer may take for anything */
-#define SLOW_MS 300      /* long, and well within what a peer may take */
+#define MAPS 256 /* as the greeting says */
+#define HANG_MS 60000 /* an end that does not come within this does not come */
+#define STILL_MS 6000 /* longer than a peer may take for anything */
+#define SLOW_MS 300 /* long, and well within what a peer may take */
 #define REGION_BAR0 0
 
 enum { VERSION = 1, DMA_MAP = 2, GET_INFO = 4, REGION_READ = 9, REGION_WRITE = 10, DMA_READ = 11 };
@@ -86,7 +89,8 @@ static int memory_of(const char *name, uint64_t bytes, int seals)
 {
 	int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-	HOLDS(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0 && (!seals || fcntl(fd, F_ADD_SEALS, seals) == 0));
+	HOLDS(fd >= 0 && ftruncate(fd, (off_t)bytes) == 0 &&
+		(!seals || fcntl(fd, F_ADD_SEALS, seals) == 0));
 	return fd;
 }
 
@@ -107,7 +111,8 @@ static bool is_mapped(const char *name)
 
 static void only_memory_that_cannot_shrink_is_mapped(void)
 {
-	int fd = dial(true), sealed = memory_of("lent-sealed", 1 << 20, F_SEAL_SHRINK), open = memory_of("lent-open", 1 << 20, 0);
+	int fd = dial(true), sealed = memory_of("lent-sealed", 1 << 20, F_SEAL_SHRINK),
+	    open = memory_of("lent-open", 1 << 20, 0);
 	int grown = memory_of("lent-grow", 1 << 20, F_SEAL_GROW);
 
 	HOLDS(map(fd, 0, 1 << 20, sealed, 0) == 0 && is_mapped("lent-sealed"));
@@ -202,16 +207,19 @@ static void write32(int fd, uint64_t offset, uint32_t value)
 		struct header header;
 		uint64_t offset;
 		uint32_t region, bytes, value;
-	} write = { { 5, REGION_WRITE, sizeof(struct header) + 20, 0, 0 }, offset, REGION_BAR0, 4, value };
+	} write = { { 5, REGION_WRITE, sizeof(struct header) + 20, 0, 0 }, offset, REGION_BAR0, 4,
+		value };
 	struct header answer;
 	uint8_t rest[16];
 
-	HOLDS(send(fd, &write, sizeof(struct header) + 20, MSG_NOSIGNAL) == (ssize_t)sizeof(struct header) + 20);
+	HOLDS(send(fd, &write, sizeof(struct header) + 20, MSG_NOSIGNAL) ==
+		(ssize_t)sizeof(struct header) + 20);
 	HOLDS(recv(fd, &answer, sizeof(answer), MSG_WAITALL) == sizeof(answer) && !answer.error);
 	HOLDS(recv(fd, rest, sizeof(rest), MSG_WAITALL) == sizeof(rest));
 }
 
-#define PAIR(field) (offsetof(speckv_regs_t, QUEUES) + offsetof(speckv_regs__QUEUES__PAIRx__stride40_t, field))
+#define PAIR(field) \
+	(offsetof(speckv_regs_t, QUEUES) + offsetof(speckv_regs__QUEUES__PAIRx__stride40_t, field))
 
 /* Its memory is reached by message: the card asks for the entry of a queue, and hears nothing. */
 static int asked_by_message(void)
@@ -248,7 +256,8 @@ static struct header next(int fd, uint8_t *body, size_t room)
 	HOLDS(recv(fd, &header, sizeof(header), MSG_WAITALL) == sizeof(header));
 	HOLDS(header.bytes >= sizeof(header) && header.bytes - sizeof(header) <= room);
 	HOLDS(header.bytes == sizeof(header) ||
-	      recv(fd, body, header.bytes - sizeof(header), MSG_WAITALL) == (ssize_t)(header.bytes - sizeof(header)));
+		recv(fd, body, header.bytes - sizeof(header), MSG_WAITALL) ==
+			(ssize_t)(header.bytes - sizeof(header)));
 	return header;
 }
 
@@ -264,17 +273,22 @@ static void answer_until_served(int fd, unsigned int *asked)
 
 		memcpy(&bytes, body + 8, sizeof(bytes));
 		HOLDS(bytes <= sizeof(body) - 16);
-		header.bytes = (uint32_t)(sizeof(header) + 16 + (header.command == DMA_READ ? bytes : 0));
+		header.bytes =
+			(uint32_t)(sizeof(header) + 16 + (header.command == DMA_READ ? bytes : 0));
 		header.flags = 1;
 		memset(body + 16, 0, sizeof(body) - 16);
 		HOLDS(send(fd, &header, sizeof(header), MSG_NOSIGNAL) == sizeof(header));
-		HOLDS(send(fd, body, header.bytes - sizeof(header), MSG_NOSIGNAL) == (ssize_t)(header.bytes - sizeof(header)));
+		HOLDS(send(fd, body, header.bytes - sizeof(header), MSG_NOSIGNAL) ==
+			(ssize_t)(header.bytes - sizeof(header)));
 		*asked += 1;
 	}
 	HOLDS(header.id == 6 && header.command == GET_INFO && !(header.flags & 0x20));
 }
 
-/* Each step takes a while, and none as long as it may: greeting, the second half of a message, a reply that waits, an answer. */
+/*
+ * Each step takes a while, and none as long as it may: greeting, the second half of a message, a
+ * reply that waits, an answer.
+ */
 static void a_slow_peer_within_its_times_is_kept(void)
 {
 	struct {
@@ -293,11 +307,13 @@ static void a_slow_peer_within_its_times_is_kept(void)
 	nap_ms(SLOW_MS);
 	HOLDS(send(fd, &hello, 9, MSG_NOSIGNAL) == 9);
 	nap_ms(SLOW_MS);
-	HOLDS(send(fd, (uint8_t *)&hello + 9, sizeof(hello) - 9, MSG_NOSIGNAL) == (ssize_t)sizeof(hello) - 9);
+	HOLDS(send(fd, (uint8_t *)&hello + 9, sizeof(hello) - 9, MSG_NOSIGNAL) ==
+		(ssize_t)sizeof(hello) - 9);
 	HOLDS(next(fd, body, sizeof(body)).command == VERSION);
 	HOLDS(send(fd, &read, 20, MSG_NOSIGNAL) == 20);
 	nap_ms(SLOW_MS);
-	HOLDS(send(fd, (uint8_t *)&read + 20, sizeof(read) - 20, MSG_NOSIGNAL) == (ssize_t)sizeof(read) - 20);
+	HOLDS(send(fd, (uint8_t *)&read + 20, sizeof(read) - 20, MSG_NOSIGNAL) ==
+		(ssize_t)sizeof(read) - 20);
 	for (int i = 0; i < 100; i++)
 		HOLDS(send(fd, &read, sizeof(read), MSG_NOSIGNAL) == sizeof(read));
 	nap_ms(SLOW_MS);
@@ -316,7 +332,8 @@ static void a_slow_peer_within_its_times_is_kept(void)
 /* The whole machine stood still; the peer answers after that. */
 static void a_card_that_stood_still_gives_its_peers_their_time(void)
 {
-	int asked_fd = asked_by_message(), other = dial(true), silent = dial(false), line = dial(false);
+	int asked_fd = asked_by_message(), other = dial(true), silent = dial(false),
+	    line = dial(false);
 	unsigned int asked = 0, none = 0;
 	struct {
 		struct header header;

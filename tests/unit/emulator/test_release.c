@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Descriptors whose close() does not return: what else is closed, and when their user is said to be stuck. */
+/*
+ * Descriptors whose close() does not return: what else is closed, and when their user is said to be
+ * stuck.
+ */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -131,10 +134,12 @@ static void a_user_whose_descriptors_do_not_close_is_stuck_and_alone(void)
 	int bad[STUCK], others[100], sockets[20], own[20];
 
 	release(bad, STUCK, 1000, false, true);
-	HOLDS(vu_release_full(1000, true) && vu_release_full(1000, false) && !vu_release_stuck(1000));
+	HOLDS(vu_release_full(1000, true) && vu_release_full(1000, false) &&
+		!vu_release_stuck(1000));
 	while (!vu_release_stuck(1000)) { /* alarm() ends it */
 		look();
-		HOLDS(vu_release_full(1000, true) && !vu_release_full(1001, true) && !vu_release_stuck(1001));
+		HOLDS(vu_release_full(1000, true) && !vu_release_full(1001, true) &&
+			!vu_release_stuck(1001));
 	}
 	release(others, 100, 1001, false, false);
 	release(sockets, 20, 1000, true, false);

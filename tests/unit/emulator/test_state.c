@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * test_state SPECKV-EMU FAULTS: what a card makes in its folder is whole or not there, lies in that folder and nowhere else,
- * and a start that fails says why and leaves nothing. A card whose memory goes away stops, and says why; one whose flash does
- * goes on.
+ * test_state SPECKV-EMU FAULTS: what a card makes in its folder is whole or not there, lies in that
+ * folder and nowhere else, and a start that fails says why and leaves nothing. A card whose memory
+ * goes away stops, and says why; one whose flash does goes on.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -36,10 +36,11 @@ static const char *program, *faults;
 
 static void nap_us(long us)
 {
-	nanosleep(&(struct timespec){ .tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000 }, NULL);
+	nanosleep(&(struct timespec){ .tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000 },
+		NULL);
 }
 
-/* ---- starts that are not to succeed ------------------------------------------------------------------------------------- */
+/* ---- starts that are not to succeed --------------------------------------------------------- */
 
 static void new_folder(char *folder)
 {
@@ -62,7 +63,10 @@ static void empty(const char *folder)
 	closedir(list);
 }
 
-/* Names in the folder, but for the lock, which others may hold: left of a start that failed there is none. */
+/*
+ * Names in the folder, but for the lock, which others may hold: left of a start that failed there
+ * is none.
+ */
 static unsigned int names_in(const char *folder)
 {
 	DIR *list = opendir(folder);
@@ -86,7 +90,8 @@ static bool is_there(const char *folder, const char *name, struct stat *st)
 }
 
 /* Start it: its output is read from *output. */
-static pid_t spawn(const char *folder, const char *memory, rlim_t largest_file, const char *variable, const char *value, int *output)
+static pid_t spawn(const char *folder, const char *memory, rlim_t largest_file,
+	const char *variable, const char *value, int *output)
 {
 	int pipes[2];
 	pid_t pid;
@@ -107,7 +112,8 @@ static pid_t spawn(const char *folder, const char *memory, rlim_t largest_file, 
 			setenv("LD_PRELOAD", faults, 1);
 			setenv(variable, value, 1);
 		}
-		execl(program, program, "--dir", folder, "--memory", memory, "--key", KEY, (char *)NULL);
+		execl(program, program, "--dir", folder, "--memory", memory, "--key", KEY,
+			(char *)NULL);
 		_exit(127);
 	}
 	close(pipes[1]);
@@ -116,8 +122,8 @@ static pid_t spawn(const char *folder, const char *memory, rlim_t largest_file, 
 }
 
 /* What it says until it is ready, or has ended: its status then, or -1. */
-static int run(const char *folder, const char *memory, rlim_t largest_file, const char *variable, const char *value,
-	       char said[1024], pid_t *pid)
+static int run(const char *folder, const char *memory, rlim_t largest_file, const char *variable,
+	const char *value, char said[1024], pid_t *pid)
 {
 	int output, status;
 	size_t have = 0;
@@ -125,7 +131,8 @@ static int run(const char *folder, const char *memory, rlim_t largest_file, cons
 
 	*pid = spawn(folder, memory, largest_file, variable, value, &output);
 	memset(said, 0, 1024);
-	while (have < 1023 && !strstr(said, "ready\n") && (n = read(output, said + have, 1023 - have)) > 0)
+	while (have < 1023 && !strstr(said, "ready\n") &&
+		(n = read(output, said + have, 1023 - have)) > 0)
 		have += (size_t)n;
 	close(output);
 	if (strstr(said, "ready\n"))
@@ -141,10 +148,11 @@ static void finish(pid_t pid)
 {
 	int status;
 
-	HOLDS(kill(pid, SIGTERM) == 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	HOLDS(kill(pid, SIGTERM) == 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
+		WEXITSTATUS(status) == 0);
 }
 
-/* ---- the flash that it is delivered with ----------------------------------------------------------------------------------- */
+/* ---- the flash that it is delivered with ---------------------------------------------------- */
 
 static bool has_the_key(const char *folder)
 {
@@ -172,7 +180,10 @@ static bool has_the_key(const char *folder)
 	return found;
 }
 
-/* Whenever the first start is killed, there is no flash, or one with its keys; and the next start makes what is missing. */
+/*
+ * Whenever the first start is killed, there is no flash, or one with its keys; and the next start
+ * makes what is missing.
+ */
 static void a_card_that_is_killed_while_it_is_made_has_its_keys(void)
 {
 	char folder[64], said[1024];
@@ -201,12 +212,13 @@ static void a_card_that_is_killed_while_it_is_made_has_its_keys(void)
 	HOLDS(without && with);
 	HOLDS(run(folder, "16M", 0, NULL, NULL, said, &pid) == -1);
 	finish(pid);
-	HOLDS(has_the_key(folder) && !is_there(folder, "flash.new", &st) && !is_there(folder, "uuid.new", &st));
+	HOLDS(has_the_key(folder) && !is_there(folder, "flash.new", &st) &&
+		!is_there(folder, "uuid.new", &st));
 	empty(folder);
 	rmdir(folder);
 }
 
-/* ---- where it lies ------------------------------------------------------------------------------------------------------------ */
+/* ---- where it lies -------------------------------------------------------------------------- */
 
 static void a_draft_that_is_a_link_leads_nowhere(void)
 {
@@ -226,13 +238,15 @@ static void a_draft_that_is_a_link_leads_nowhere(void)
 	}
 	HOLDS(run(folder, "16M", 0, NULL, NULL, said, &pid) == -1);
 	finish(pid);
-	HOLDS(pread(fd, text, sizeof(text), 0) == 6 && strcmp(text, "thesis") == 0 && fstat(fd, &st) == 0 && (st.st_mode & 0777) == 0600);
+	HOLDS(pread(fd, text, sizeof(text), 0) == 6 && strcmp(text, "thesis") == 0 &&
+		fstat(fd, &st) == 0 && (st.st_mode & 0777) == 0600);
 	HOLDS(!is_there(folder, "uuid.new", &st) && !is_there(folder, "flash.new", &st));
 	for (unsigned int i = 0; i < 3; i++) { /* and its state is no link, not to what would do */
 		static const char *const state[] = { "memory", "flash", "uuid" };
 		static const char uuid[] = "00000000-0000-4000-8000-000000000000\n";
 
-		HOLDS(ftruncate(fd, 0) == 0 && (i < 2 || pwrite(fd, uuid, sizeof(uuid) - 1, 0) == sizeof(uuid) - 1));
+		HOLDS(ftruncate(fd, 0) == 0 &&
+			(i < 2 || pwrite(fd, uuid, sizeof(uuid) - 1, 0) == sizeof(uuid) - 1));
 		empty(folder);
 		snprintf(path, sizeof(path), "%s/%s", folder, state[i]);
 		HOLDS(symlink(victim, path) == 0);
@@ -267,11 +281,12 @@ static void a_folder_that_is_swapped_gets_nothing(void)
 	rmdir(folder);
 }
 
-/* ---- what the machine does not give ------------------------------------------------------------------------------------------- */
+/* ---- what the machine does not give --------------------------------------------------------- */
 
 static void a_limit_on_files_is_named_and_leaves_nothing(void)
 {
-	static const rlim_t limits[] = { 4096, 8 * MIB, 16 * MIB + 4096 }; /* the last is enough for memory, and not for flash */
+	/* the last is enough for memory, and not for flash */
+	static const rlim_t limits[] = { 4096, 8 * MIB, 16 * MIB + 4096 };
 	char folder[64], said[1024];
 	pid_t pid;
 
@@ -294,7 +309,8 @@ static void a_machine_without_asynchronous_io_is_told_what_to_raise(void)
 
 	new_folder(folder);
 	HOLDS(run(folder, "16M", 0, "NO_AIO", "1", said, &pid) == 1);
-	HOLDS(strstr(said, "sysctl fs.aio-max-nr=") && strstr(said, folder) && names_in(folder) == 0);
+	HOLDS(strstr(said, "sysctl fs.aio-max-nr=") && strstr(said, folder) &&
+		names_in(folder) == 0);
 	empty(folder);
 	rmdir(folder);
 }
@@ -314,7 +330,8 @@ static void a_file_system_that_is_full_is_named_and_keeps_nothing(void)
 	pid_t pid;
 	int fd;
 
-	if (geteuid() != 0 || unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
+	if (geteuid() != 0 || unshare(CLONE_NEWNS) != 0 ||
+		mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) {
 		printf("full file systems: not tried, that needs root\n");
 		return;
 	}
@@ -325,7 +342,8 @@ static void a_file_system_that_is_full_is_named_and_keeps_nothing(void)
 		mounted(folder, options);
 		started = run(folder, "16M", 0, NULL, NULL, said, &pid) == -1;
 		if (!started)
-			HOLDS(strstr(said, "no inode left") && strstr(said, folder) && names_in(folder) == 0);
+			HOLDS(strstr(said, "no inode left") && strstr(said, folder) &&
+				names_in(folder) == 0);
 		else
 			finish(pid);
 	}
@@ -339,9 +357,11 @@ static void a_file_system_that_is_full_is_named_and_keeps_nothing(void)
 	snprintf(path, sizeof(path), "%s/flash", folder);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	HOLDS(fd >= 0 && fstat(fd, &st) == 0);
-	HOLDS(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, st.st_size / 2, st.st_size / 2) == 0);
+	HOLDS(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, st.st_size / 2,
+		      st.st_size / 2) == 0);
 	close(fd);
-	snprintf(options, sizeof(options), "mode=700,size=%llum", (unsigned long long)(st.st_size / 2 / (off_t)MIB) + 4);
+	snprintf(options, sizeof(options), "mode=700,size=%llum",
+		(unsigned long long)(st.st_size / 2 / (off_t)MIB) + 4);
 	HOLDS(mount("none", folder, "tmpfs", MS_REMOUNT, options) == 0);
 	HOLDS(run(folder, "16M", 0, NULL, NULL, said, &pid) == 1 && strstr(said, "no room"));
 	HOLDS(is_there(folder, "flash", &st) && is_there(folder, "memory", &st));
@@ -349,7 +369,7 @@ static void a_file_system_that_is_full_is_named_and_keeps_nothing(void)
 	rmdir(folder);
 }
 
-/* ---- memory and flash that go away ------------------------------------------------------------------------------------------- */
+/* ---- memory and flash that go away ---------------------------------------------------------- */
 
 static uint32_t read32(struct transport *t, uint32_t offset)
 {
@@ -372,10 +392,14 @@ static void cut(const struct card_process *card, const char *name, off_t bytes)
 	HOLDS(truncate(path, bytes) == 0);
 }
 
-/* Its memory is lost: clients hear nothing that would not be true, who administers it hears why, and no reset hides that. */
+/*
+ * Its memory is lost: clients hear nothing that would not be true, who administers it hears why,
+ * and no reset hides that.
+ */
 static void a_card_that_lost_its_memory_says_so(void)
 {
-	struct speckv_cmd_value reset = { .opcode = SPECKV_ADMIN_RESET, .value = SPECKV_RESET_CARD };
+	struct speckv_cmd_value reset = { .opcode = SPECKV_ADMIN_RESET,
+		.value = SPECKV_RESET_CARD };
 	struct card_process card = { "", 0 };
 	struct admin admin, late;
 	uint16_t status = 0;
@@ -390,15 +414,21 @@ static void a_card_that_lost_its_memory_says_so(void)
 	admin_grant(&admin, pool, uuid, io.function, SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE);
 	HOLDS(io_write(&io, pool, 1, 0, 1) == SPECKV_STATUS_OK);
 	cut(&card, "memory", 0);
-	HOLDS(io_write(&io, pool, 2, 66 * 1024, 1) != SPECKV_STATUS_OK || has_stopped(io.transport));
+	HOLDS(io_write(&io, pool, 2, 66 * 1024, 1) != SPECKV_STATUS_OK ||
+		has_stopped(io.transport));
 	while (!has_stopped(admin.transport)) /* alarm() ends it */
 		nap_us(1000);
-	for (int i = 0; i < 2; i++) { /* a log, which lies in that memory, and a reset, again and again */
-		struct speckv_cmd_log log = { .opcode = SPECKV_ADMIN_GET_LOG, .data_bytes = 65536, .log = SPECKV_LOG_EVENTS };
+	for (int i = 0; i < 2; i++) {
+		/* a log, which lies in that memory, and a reset, again and again */
+		struct speckv_cmd_log log = { .opcode = SPECKV_ADMIN_GET_LOG,
+			.data_bytes = 65536,
+			.log = SPECKV_LOG_EVENTS };
 
 		log.data_address = transport_address(admin.transport, admin.data);
-		HOLDS(queue_call(&admin.queue, &log, 5 * SECOND, NULL, &status) == 0 && status == SPECKV_STATUS_OK);
-		HOLDS(read32(admin.transport, offsetof(speckv_regs_t, FATAL_CAUSE)) == FATAL_MEMORY);
+		HOLDS(queue_call(&admin.queue, &log, 5 * SECOND, NULL, &status) == 0 &&
+			status == SPECKV_STATUS_OK);
+		HOLDS(read32(admin.transport, offsetof(speckv_regs_t, FATAL_CAUSE)) ==
+			FATAL_MEMORY);
 		queue_call(&admin.queue, &reset, 5 * SECOND, NULL, &status);
 		HOLDS(status == SPECKV_STATUS_NOT_READY);
 	}
@@ -413,7 +443,9 @@ static void a_card_that_lost_its_memory_says_so(void)
 
 static void a_card_that_lost_its_flash_lives(void)
 {
-	struct speckv_cmd_value save = { .opcode = SPECKV_ADMIN_SET_FEATURE, .feature = SPECKV_FEATURE_POLL_MICROSECONDS, .value = 100 };
+	struct speckv_cmd_value save = { .opcode = SPECKV_ADMIN_SET_FEATURE,
+		.feature = SPECKV_FEATURE_POLL_MICROSECONDS,
+		.value = 100 };
 	struct card_process card = { "", 0 };
 	struct admin admin;
 	uint16_t status = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * test_unclosed SPECKV-EMU: a user sends the card files of a file system in user space, which never answers when they are
- * closed. Others are served, their connections are closed as ever, and that user's are ended. Needs root, to mount; exits with
- * 77 where that cannot be done.
+ * test_unclosed SPECKV-EMU: a user sends the card files of a file system in user space, which never
+ * answers when they are closed. Others are served, their connections are closed as ever, and that
+ * user's are ended. Needs root, to mount; exits with 77 where that cannot be done.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,12 +33,14 @@
 
 static struct card_process card = { "", 0 };
 
-/* ---- a file system with one file, whose FLUSH is never answered ---------------------------------------------------------- */
+/* ---- a file system with one file, whose FLUSH is never answered ----------------------------- */
 
 static void answer(int fuse, uint64_t unique, int error, const void *body, size_t bytes)
 {
 	uint8_t out[512];
-	struct fuse_out_header header = { .len = (uint32_t)(sizeof(header) + bytes), .error = -error, .unique = unique };
+	struct fuse_out_header header = {
+		.len = (uint32_t)(sizeof(header) + bytes), .error = -error, .unique = unique
+	};
 
 	memcpy(out, &header, sizeof(header));
 	if (bytes)
@@ -50,10 +52,15 @@ static void answer(int fuse, uint64_t unique, int error, const void *body, size_
 static void serve(int fuse)
 {
 	static uint8_t request[1 << 20];
-	struct fuse_attr_out attributes = { .attr = { .ino = 1, .mode = S_IFDIR | 0755, .nlink = 2 } };
-	struct fuse_entry_out entry = { .nodeid = 2, .attr = { .ino = 2, .mode = S_IFREG | 0666, .nlink = 1 } };
+	struct fuse_attr_out attributes = {
+		.attr = { .ino = 1, .mode = S_IFDIR | 0755, .nlink = 2 }
+	};
+	struct fuse_entry_out entry = { .nodeid = 2,
+		.attr = { .ino = 2, .mode = S_IFREG | 0666, .nlink = 1 } };
 	struct fuse_open_out opened = { .fh = 1 };
-	struct fuse_init_out init = { .major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = 4096, .max_background = 16 };
+	struct fuse_init_out init = {
+		.major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = 4096, .max_background = 16
+	};
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (;;) {
@@ -92,7 +99,7 @@ static void serve(int fuse)
 	}
 }
 
-/* ---- its user ----------------------------------------------------------------------------------------------------------------- */
+/* ---- its user ------------------------------------------------------------------------------- */
 
 static int dial(void)
 {
@@ -113,7 +120,10 @@ static bool send_many(int to, int fd, uint16_t command)
 	} message = { 1, command, sizeof(message), 0, 0, 0, 1 };
 	static char control[CMSG_SPACE(SENT * sizeof(int))];
 	struct iovec iov = { &message, sizeof(message) };
-	struct msghdr out = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+	struct msghdr out = { .msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control,
+		.msg_controllen = sizeof(control) };
 	struct cmsghdr *rights = CMSG_FIRSTHDR(&out);
 
 	rights->cmsg_level = SOL_SOCKET;
@@ -124,7 +134,10 @@ static bool send_many(int to, int fd, uint16_t command)
 	return sendmsg(to, &out, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(message);
 }
 
-/* Half of the connections greet; each sends as many as it may. Ends when the card has ended them all. */
+/*
+ * Half of the connections greet; each sends as many as it may. Ends when the card has ended them
+ * all.
+ */
 static void hostile(int file)
 {
 	int fds[8];
@@ -160,7 +173,8 @@ int main(int argc, char **argv)
 
 	HOLDS(argc == 2);
 	signal(SIGPIPE, SIG_IGN);
-	if (geteuid() != 0 || unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
+	if (geteuid() != 0 || unshare(CLONE_NEWNS) != 0 ||
+		mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
 		return CANNOT;
 	fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC);
 	HOLDS(mkdtemp(place));
@@ -204,8 +218,10 @@ int main(int argc, char **argv)
 			break;
 		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 	}
-	printf("descriptors of the card: %u before, %u beside files that do not close\n", before, after);
-	HOLDS(waitpid(peer, &status, WNOHANG) == 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 0));
+	printf("descriptors of the card: %u before, %u beside files that do not close\n", before,
+		after);
+	HOLDS(waitpid(peer, &status, WNOHANG) == 0 ||
+		(WIFEXITED(status) && WEXITSTATUS(status) == 0));
 	io_close(&io);
 	io_open(&io, &card);
 	io_close(&io);

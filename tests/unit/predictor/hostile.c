@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Models and traces that somebody else made: refused or played, in buffers that end where they are said to. */
+/*
+ * Models and traces that somebody else made: refused or played, in buffers that end where they are
+ * said to.
+ */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,12 +15,12 @@
 #include "predictor/kernels.h"
 #include "predictor/sigmoid.h"
 
-#define CHECK(condition)                                                                   \
-	do {                                                                               \
-		if (!(condition)) {                                                        \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);    \
-			exit(1);                                                           \
-		}                                                                          \
+#define CHECK(condition)                                                                \
+	do {                                                                            \
+		if (!(condition)) {                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
+			exit(1);                                                        \
+		}                                                                       \
 	} while (0)
 
 static uint64_t state = 1;
@@ -54,8 +57,8 @@ static void seal(uint8_t *flat, size_t n)
 
 static uint8_t *make_model(uint32_t features, uint32_t bins, size_t *bytes)
 {
-	size_t n = 64 + 4 * (size_t)(bins + 1) + (size_t)bins * (128 + 8) + 512 * ((size_t)features + 128 + 12) +
-		   512 * (128 + 128 + 12);
+	size_t n = 64 + 4 * (size_t)(bins + 1) + (size_t)bins * (128 + 8) +
+		512 * ((size_t)features + 128 + 12) + 512 * (128 + 128 + 12);
 	uint8_t *flat = of(n), *at = flat + 64;
 
 	memset(flat, 0, 64);
@@ -95,9 +98,11 @@ static void run_model(const struct speckv_predictor *model)
 	for (int turn = 0; turn < 3; turn++) {
 		for (uint32_t i = 0; i < features; i++)
 			input[i] = (int8_t)next();
-		CHECK(!speckv_predictor_step(model, turn ? &session : NULL, input, &session, survival));
+		CHECK(!speckv_predictor_step(model, turn ? &session : NULL, input, &session,
+			survival));
 		for (uint32_t i = 1; i <= bins; i++)
-			CHECK(survival[i] <= survival[i - 1] && survival[0] == SPECKV_PREDICTOR_ONE);
+			CHECK(survival[i] <= survival[i - 1] &&
+				survival[0] == SPECKV_PREDICTOR_ONE);
 	}
 	free(survival);
 	free(input);
@@ -127,9 +132,11 @@ static void models(void)
 static void traces(void)
 {
 	uint32_t requests = below(20), blocks = 1 + below(12), edges = 2 + below(4), total = 0;
-	uint64_t *first = of((requests + 1) * sizeof(*first)), *times = of(requests * sizeof(*times)), now = 0;
+	uint64_t *first = of((requests + 1) * sizeof(*first)),
+		 *times = of(requests * sizeof(*times)), now = 0;
 	uint32_t *stored = of(requests * sizeof(*stored)), *parent = of(requests * sizeof(*parent));
-	uint32_t *edge = of(edges * sizeof(*edge)), *values = of((size_t)requests * edges * sizeof(*values)), *nodes;
+	uint32_t *edge = of(edges * sizeof(*edge)),
+		 *values = of((size_t)requests * edges * sizeof(*values)), *nodes;
 	struct speckv_sim_event *events = of(64 * sizeof(*events));
 	struct speckv_sim_result result;
 
@@ -159,11 +166,18 @@ static void traces(void)
 	if (!below(6) && requests)
 		first[1 + below(requests)] -= 1;
 	if (first[requests] == total || first[requests] + 1 == total) {
-		struct speckv_trace trace = { requests, blocks, times, first, nodes, stored, parent };
-		struct speckv_sim_config config = { .capacity_blocks = 1 + below(8), .policy = below(3) ? below(2) : below(3),
-			.prefetch = below(4), .curve = below(2), .edges = edges, .window_ms = 1 + below(60000),
-			.tick_ns = 1000000 + below(1u << 30), .transfer_ns = below(2) * next() % 2000000000,
-			.edges_ms = edge, .values = values };
+		struct speckv_trace trace = { requests, blocks, times, first, nodes, stored,
+			parent };
+		struct speckv_sim_config config = { .capacity_blocks = 1 + below(8),
+			.policy = below(3) ? below(2) : below(3),
+			.prefetch = below(4),
+			.curve = below(2),
+			.edges = edges,
+			.window_ms = 1 + below(60000),
+			.tick_ns = 1000000 + below(1u << 30),
+			.transfer_ns = below(2) * next() % 2000000000,
+			.edges_ms = edge,
+			.values = values };
 		int rc = speckv_sim_run(&trace, &config, events, 64, &result);
 
 		CHECK(!rc || rc == -EINVAL);
@@ -179,14 +193,19 @@ static void traces(void)
 	free(events);
 }
 
-/* ---- kernels ----------------------------------------------------------------------------------------------------- */
+/* ---- kernels -------------------------------------------------------------------------------- */
 
 #define UNITS SPECKV_PREDICTOR_HIDDEN
 
 /* As speckv/predictor.h says it, with room for everything. */
 static int64_t plain_sigmoid15(int64_t x)
 {
-	int64_t at = 65536 - (x > 65536 ? 65536 : x < -65536 ? 65536 : x > 0 ? x : -x), value = sigmoid_table[at >> 8];
+	int64_t at = 65536 -
+		(x > 65536 ? 65536
+				: x < -65536 ? 65536
+				: x > 0	     ? x
+					     : -x),
+		value = sigmoid_table[at >> 8];
 
 	if (at & 255)
 		value += ((sigmoid_table[(at >> 8) + 1] - value) * (at & 255) + 128) >> 8;
@@ -201,11 +220,17 @@ static int64_t plain_tanh15(int64_t x)
 static void plain_cells(const int64_t *gates, int16_t *cell, int8_t *hidden)
 {
 	for (int unit = 0; unit < UNITS; unit++) {
-		int64_t in = plain_sigmoid15(gates[unit]), forget = plain_sigmoid15(gates[UNITS + unit]);
-		int64_t c = (forget * cell[unit] * 16 + in * plain_tanh15(gates[2 * UNITS + unit]) + (1 << 18)) >> 19;
+		int64_t in = plain_sigmoid15(gates[unit]),
+			forget = plain_sigmoid15(gates[UNITS + unit]);
+		int64_t c = (forget * cell[unit] * 16 + in * plain_tanh15(gates[2 * UNITS + unit]) +
+				    (1 << 18)) >>
+			19;
 
 		cell[unit] = (int16_t)(c > INT16_MAX ? INT16_MAX : c < INT16_MIN ? INT16_MIN : c);
-		hidden[unit] = (int8_t)((plain_sigmoid15(gates[3 * UNITS + unit]) * plain_tanh15(2 * cell[unit]) * 127 + (1 << 29)) >> 30);
+		hidden[unit] = (int8_t)((plain_sigmoid15(gates[3 * UNITS + unit]) *
+							plain_tanh15(2 * cell[unit]) * 127 +
+						(1 << 29)) >>
+			30);
 	}
 }
 
@@ -221,11 +246,14 @@ static void draw_bytes(int8_t *to, size_t n)
 /* Every variant computes what the words of the header say, at the ends of every range too. */
 static void kernels(const struct predictor_kernels *k)
 {
-	uint32_t rows = PREDICTOR_ROWS * (1 + below(3)), columns = PREDICTOR_COLUMNS * (1 + below(4));
-	int8_t *weights = of((size_t)rows * columns), *vector = of(columns), hidden[UNITS], expected_hidden[UNITS];
+	uint32_t rows = PREDICTOR_ROWS * (1 + below(3)),
+		 columns = PREDICTOR_COLUMNS * (1 + below(4));
+	int8_t *weights = of((size_t)rows * columns), *vector = of(columns), hidden[UNITS],
+	       expected_hidden[UNITS];
 	int32_t *sums = of(rows * sizeof(*sums)), *offsets = of(rows * sizeof(*offsets));
 	void *packed = aligned_alloc(64, (size_t)rows * columns * k->weight_bytes);
-	int32_t a[4 * UNITS], b[4 * UNITS], scale_a[4 * UNITS], scale_b[4 * UNITS], bias[4 * UNITS], gates[4 * UNITS];
+	int32_t a[4 * UNITS], b[4 * UNITS], scale_a[4 * UNITS], scale_b[4 * UNITS], bias[4 * UNITS],
+		gates[4 * UNITS];
 	int16_t cell[UNITS], expected_cell[UNITS];
 	int64_t plain[4 * UNITS];
 	uint32_t most = 1 + below(1 << 21), scale = 1 + below(1 << below(25));
@@ -248,13 +276,18 @@ static void kernels(const struct predictor_kernels *k)
 		b[i] = (int32_t)below(2 * most + 1) - (int32_t)most;
 		scale_a[i] = below(8) ? (int32_t)below(scale + 1) : 1 << 24;
 		scale_b[i] = below(8) ? (int32_t)below(scale + 1) : 1 << 24;
-		bias[i] = below(8) ? (int32_t)below(65536) - 32768 : (next() & 1 ? 1 << 20 : -(1 << 20));
+		bias[i] = below(8) ? (int32_t)below(65536) - 32768
+				   : (next() & 1 ? 1 << 20 : -(1 << 20));
 		if (!below(16))
 			a[i] = b[i] = next() & 1 ? 1 << 21 : -(1 << 21);
-		plain[i] = (((int64_t)a[i] * scale_a[i] + (int64_t)b[i] * scale_b[i] + (1 << 15)) >> 16) + bias[i];
+		plain[i] = (((int64_t)a[i] * scale_a[i] + (int64_t)b[i] * scale_b[i] + (1 << 15)) >>
+				   16) +
+			bias[i];
 	}
 	for (int i = 0; i < UNITS; i++)
-		cell[i] = expected_cell[i] = (int16_t)(below(8) ? (int)next() : next() & 1 ? INT16_MAX : INT16_MIN);
+		cell[i] = expected_cell[i] = (int16_t)(below(8) ? (int)next()
+				: next() & 1			? INT16_MAX
+								: INT16_MIN);
 	k->gates(a, scale_a, b, scale_b, bias, gates);
 	k->cells(gates, cell, hidden);
 	plain_cells(plain, expected_cell, expected_hidden);

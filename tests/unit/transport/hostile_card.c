@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * A card that does not keep to the protocol, at every message of a connection: the client gets an error that says so, in bounded time,
- * and no descriptor stays behind. Each case is a process of its own, in which a thread plays the card.
+ * A card that does not keep to the protocol, at every message of a connection: the client gets an
+ * error that says so, in bounded time, and no descriptor stays behind. Each case is a process of
+ * its own, in which a thread plays the card.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -27,44 +28,54 @@
 
 #include "transport/transport.h"
 
-#define HOLDS(condition)                                                                  \
-	do {                                                                              \
-		if (!(condition)) {                                                       \
+#define HOLDS(condition)                                                                        \
+	do {                                                                                    \
+		if (!(condition)) {                                                             \
 			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-			exit(1);                                                          \
-		}                                                                         \
+			exit(1);                                                                \
+		}                                                                               \
 	} while (0)
 
-#define HANG_S 40      /* what takes longer than this never ends */
+#define HANG_S 40 /* what takes longer than this never ends */
 #define PATIENT_MS 15000 /* the client waits 10 s for an answer */
 #define ARENA_BYTES (1u << 20)
 #define REGISTERS 0x10000u
 #define MOST_BYTES 4096
 
-enum { VERSION = 1, DMA_MAP = 2, GET_REGION = 5, REGION_READ = 9, REGION_WRITE = 10, DMA_READ = 11 };
+enum {
+	VERSION = 1,
+	DMA_MAP = 2,
+	GET_REGION = 5,
+	REGION_READ = 9,
+	REGION_WRITE = 10,
+	DMA_READ = 11
+};
 enum { REPLY = 1, ERROR = 0x20 };
-/* The messages of a connection, in their order: those of opening it, a register that is read and one that is written. */
+/*
+ * The messages of a connection, in their order: those of opening it, a register that is read and
+ * one that is written.
+ */
 enum stage { GREETING, IDENTITY, REGION, ARENA, READ, WRITE, STAGES };
 enum fault {
 	NONE,
-	TOO_LONG,      /* a length beyond every bound */
-	LONGER,        /* an answer longer than what was asked for */
-	HEADLESS,      /* a length below that of a header */
-	EMPTY,         /* an answer without a body */
-	OTHER_ID,      /* replies to nothing before the right one */
+	TOO_LONG, /* a length beyond every bound */
+	LONGER, /* an answer longer than what was asked for */
+	HEADLESS, /* a length below that of a header */
+	EMPTY, /* an answer without a body */
+	OTHER_ID, /* replies to nothing before the right one */
 	OTHER_COMMAND, /* a reply to another command with the right id */
-	REQUESTS,      /* requests of the card before the answer */
-	DESCRIPTORS,   /* descriptors that were not asked for, with the answer and before it */
-	REFUSED,       /* an error */
-	NO_ERROR,      /* an error that is none */
-	ODD_ERROR,     /* an error that is no errno */
-	LONG_ERROR,    /* an error with more than was asked for behind it */
-	HALF,          /* half of a header, and the end */
-	END,           /* the end */
+	REQUESTS, /* requests of the card before the answer */
+	DESCRIPTORS, /* descriptors that were not asked for, with the answer and before it */
+	REFUSED, /* an error */
+	NO_ERROR, /* an error that is none */
+	ODD_ERROR, /* an error that is no errno */
+	LONG_ERROR, /* an error with more than was asked for behind it */
+	HALF, /* half of a header, and the end */
+	END, /* the end */
 	SILENCE,
 	STRAY_REPLIES, /* replies to nothing, without end */
 	STRAY_REQUESTS, /* requests, without end */
-	COMPLETIONS,   /* completions of commands that were never given, without end */
+	COMPLETIONS, /* completions of commands that were never given, without end */
 };
 
 struct header {
@@ -72,9 +83,9 @@ struct header {
 	uint32_t bytes, flags, error;
 };
 
-static const char *const fault_names[] = { "none", "too long", "longer", "headless", "empty", "other id", "other command", "requests",
-					   "descriptors", "refused", "no error", "odd error", "long error", "half", "end", "silence",
-					   "stray replies", "stray requests", "completions" };
+static const char *const fault_names[] = { "none", "too long", "longer", "headless", "empty",
+	"other id", "other command", "requests", "descriptors", "refused", "no error", "odd error",
+	"long error", "half", "end", "silence", "stray replies", "stray requests", "completions" };
 
 static char folder[] = "/tmp/speckv-hostile-card-XXXXXX";
 static char path[100];
@@ -99,10 +110,11 @@ ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags);
 /* A card that sends without end is always faster than its client. */
 ssize_t __wrap_recvmsg(int fd, struct msghdr *message, int flags)
 {
-	return __real_recvmsg(fd, message, fault == STRAY_REPLIES || fault == STRAY_REQUESTS ? flags & ~MSG_DONTWAIT : flags);
+	return __real_recvmsg(fd, message,
+		fault == STRAY_REPLIES || fault == STRAY_REQUESTS ? flags & ~MSG_DONTWAIT : flags);
 }
 
-/* ---- the card -------------------------------------------------------------------------------------------------------- */
+/* ---- the card ------------------------------------------------------------------------------- */
 
 /* False: the client is gone. */
 static bool put(int fd, const void *data, size_t bytes, unsigned int descriptors)
@@ -126,10 +138,12 @@ static bool put(int fd, const void *data, size_t bytes, unsigned int descriptors
 	return sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)bytes;
 }
 
-static bool reply(int fd, const struct header *to, const void *body, size_t bytes, unsigned int descriptors)
+static bool reply(int fd, const struct header *to, const void *body, size_t bytes,
+	unsigned int descriptors)
 {
 	uint8_t message[sizeof(struct header) + MOST_BYTES] = { 0 };
-	struct header h = { to->id, to->command, (uint32_t)(sizeof(h) + bytes), to->flags | REPLY, to->error };
+	struct header h = { to->id, to->command, (uint32_t)(sizeof(h) + bytes), to->flags | REPLY,
+		to->error };
 
 	memcpy(message, &h, sizeof(h));
 	if (bytes)
@@ -153,7 +167,8 @@ static void flood(int fd, const struct header *to)
 	uint8_t many[256 * sizeof(struct header)], waste[4096];
 
 	for (size_t i = 0; i < 256; i++) {
-		struct header h = { (uint16_t)(to->id + 1), DMA_READ, sizeof(h), fault == STRAY_REPLIES ? REPLY : 0, 0 };
+		struct header h = { (uint16_t)(to->id + 1), DMA_READ, sizeof(h),
+			fault == STRAY_REPLIES ? REPLY : 0, 0 };
 
 		memcpy(many + i * sizeof(h), &h, sizeof(h));
 	}
@@ -181,7 +196,8 @@ static bool answer_wrongly(int fd, const struct header *h, const uint8_t *body, 
 		return reply(fd, h, NULL, 0, 0);
 	case OTHER_ID:
 		wrong.id++;
-		return reply(fd, &wrong, much, 3000, 0) && reply(fd, &wrong, NULL, 0, 0) && reply(fd, h, body, bytes, 0);
+		return reply(fd, &wrong, much, 3000, 0) && reply(fd, &wrong, NULL, 0, 0) &&
+			reply(fd, h, body, bytes, 0);
 	case OTHER_COMMAND:
 		wrong.command = DMA_READ;
 		return reply(fd, &wrong, much, 16, 0) && reply(fd, h, body, bytes, 0);
@@ -212,22 +228,30 @@ static bool answer_wrongly(int fd, const struct header *h, const uint8_t *body, 
 	}
 }
 
-/* A completion with an id that no command has, in the next place of the ring, as soon as the one before was taken. */
+/*
+ * A completion with an id that no command has, in the next place of the ring, as soon as the one
+ * before was taken.
+ */
 static void complete(void)
 {
 	uint32_t entries = 1u << (registers[offsetof(speckv_regs_t, ADMIN_SIZE) / 4] >> 8 & 0xff);
-	uint32_t at = registers[offsetof(speckv_regs_t, ADMIN_CQ_BASE) / 4]; /* the arena begins at a multiple of 4 GiB */
-	struct speckv_cqe *entry = (struct speckv_cqe *)(void *)(arena + at) + completions % entries;
+	/* the arena begins at a multiple of 4 GiB */
+	uint32_t at = registers[offsetof(speckv_regs_t, ADMIN_CQ_BASE) / 4];
+	struct speckv_cqe *entry =
+		(struct speckv_cqe *)(void *)(arena + at) + completions % entries;
 
 	entry->command_id = 0x7ffe;
-	atomic_store_explicit((_Atomic uint16_t *)&entry->phase, !(completions++ / entries & 1), memory_order_release);
+	atomic_store_explicit((_Atomic uint16_t *)&entry->phase, !(completions++ / entries & 1),
+		memory_order_release);
 }
 
 static void write_register(uint32_t offset, uint32_t value)
 {
 	if (offset < REGISTERS)
 		registers[offset / 4] = value;
-	if (fault == COMPLETIONS && (offset == offsetof(speckv_regs_t, ADMIN_SQ_TAIL) || offset == offsetof(speckv_regs_t, ADMIN_CQ_HEAD)))
+	if (fault == COMPLETIONS &&
+		(offset == offsetof(speckv_regs_t, ADMIN_SQ_TAIL) ||
+			offset == offsetof(speckv_regs_t, ADMIN_CQ_HEAD)))
 		complete();
 }
 
@@ -256,7 +280,9 @@ static size_t answer_rightly(const struct header *h, const uint8_t *in, int fd, 
 		return 16;
 	default: /* a read: of the configuration space, or of a register, ready and not resetting */
 		if (region == 0)
-			value = offset == offsetof(speckv_regs_t, STATUS) ? SPECKV_REGS__STATUS__READY_bm : registers[offset % REGISTERS / 4];
+			value = offset == offsetof(speckv_regs_t, STATUS)
+				? SPECKV_REGS__STATUS__READY_bm
+				: registers[offset % REGISTERS / 4];
 		memcpy(body, in, 16);
 		memcpy(body + 16, &value, sizeof(value));
 		return 16 + sizeof(value);
@@ -269,15 +295,21 @@ static bool get(int fd, struct header *h, uint8_t *body, int *sent)
 	do {
 		char control[CMSG_SPACE(sizeof(int))];
 		struct iovec iov = { h, sizeof(*h) };
-		struct msghdr message = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control) };
+		struct msghdr message = { .msg_iov = &iov,
+			.msg_iovlen = 1,
+			.msg_control = control,
+			.msg_controllen = sizeof(control) };
 		struct cmsghdr *rights;
 
-		if (recvmsg(fd, &message, MSG_WAITALL | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(*h) || h->bytes > MOST_BYTES)
+		if (recvmsg(fd, &message, MSG_WAITALL | MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(*h) ||
+			h->bytes > MOST_BYTES)
 			return false;
 		rights = CMSG_FIRSTHDR(&message);
 		if (rights)
 			memcpy(sent, CMSG_DATA(rights), sizeof(*sent));
-		if (h->bytes > sizeof(*h) && recv(fd, body, h->bytes - sizeof(*h), MSG_WAITALL) != (ssize_t)(h->bytes - sizeof(*h)))
+		if (h->bytes > sizeof(*h) &&
+			recv(fd, body, h->bytes - sizeof(*h), MSG_WAITALL) !=
+				(ssize_t)(h->bytes - sizeof(*h)))
 			return false;
 	} while ((h->flags & 0xf) == REPLY);
 	return true;
@@ -297,14 +329,16 @@ static void *play(void *unused)
 		if (sent >= 0)
 			close(sent);
 		sent = -1;
-		more = fault && fault != COMPLETIONS && n == where ? answer_wrongly(fd, &h, body, bytes) : reply(fd, &h, body, bytes, 0);
+		more = fault && fault != COMPLETIONS && n == where
+			? answer_wrongly(fd, &h, body, bytes)
+			: reply(fd, &h, body, bytes, 0);
 	}
 	if (fd >= 0)
 		close(fd);
 	return NULL;
 }
 
-/* ---- the client ------------------------------------------------------------------------------------------------------ */
+/* ---- the client ----------------------------------------------------------------------------- */
 
 /* What the call at which it happens says, and what those after it say. */
 static void expected(int *at, int *after)
@@ -346,7 +380,8 @@ static void expected(int *at, int *after)
 static bool says(const char *what, int is, int want)
 {
 	if (is != want)
-		fprintf(stderr, "%s at message %d: %s says %d, not %d\n", fault_names[fault], where, what, is, want);
+		fprintf(stderr, "%s at message %d: %s says %d, not %d\n", fault_names[fault], where,
+			what, is, want);
 	return is == want;
 }
 
@@ -391,10 +426,15 @@ static void client(void)
 	HOLDS(says("opening", rc, where <= ARENA ? at : 0) && !rc == (t != NULL));
 	if (t) {
 		HOLDS(says("a read", t->ops->read32(t, 0, &value), where == READ ? at : 0));
-		HOLDS(says("a write", t->ops->write32(t, 0x40, 7), where == WRITE ? at : where == READ ? after : 0));
-		HOLDS(says("the next read", t->ops->read32(t, 0x40, &value), where >= READ ? after : 0));
+		HOLDS(says("a write", t->ops->write32(t, 0x40, 7),
+			where == WRITE		? at
+				: where == READ ? after
+						: 0));
+		HOLDS(says("the next read", t->ops->read32(t, 0x40, &value),
+			where >= READ ? after : 0));
 		HOLDS(where >= READ || value == 7);
-		HOLDS(fault != END || says("asking whether it is there", t->ops->alive(t), -ECONNRESET));
+		HOLDS(fault != END ||
+			says("asking whether it is there", t->ops->alive(t), -ECONNRESET));
 		if (fault == COMPLETIONS)
 			no_completion(t);
 		t->ops->close(t);
@@ -417,7 +457,8 @@ static pid_t begin(void)
 	snprintf(path, sizeof(path), "%s/%d-%d", folder, fault, where);
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	HOLDS(listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(listener, 1) == 0);
+	HOLDS(listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof(address)) == 0 &&
+		listen(listener, 1) == 0);
 	client();
 	unlink(path);
 	_exit(0);
@@ -429,7 +470,8 @@ static bool ended(pid_t child)
 
 	HOLDS(waitpid(child, &status, 0) == child);
 	if (status)
-		fprintf(stderr, "%s at message %d: %s %d\n", fault_names[fault], where, WIFSIGNALED(status) ? "ended by signal" : "status",
+		fprintf(stderr, "%s at message %d: %s %d\n", fault_names[fault], where,
+			WIFSIGNALED(status) ? "ended by signal" : "status",
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	return !status;
 }
