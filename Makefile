@@ -18,7 +18,7 @@ test: ## all tests and lint, a table at the end; SUITE="cli parity" picks
 	@.ci/setup test
 	@$(PYTHON_HERE) .ci/test.py $(SUITE)
 
-lint: ## ruff, mypy, clang-tidy, form of commits only
+lint: ## ruff, mypy, clang-format, clang-tidy, form of commits only
 	@.ci/setup test
 	@$(PYTHON_HERE) .ci/test.py lint
 
