@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Check the form of commit messages: those since this file was added, or, as a commit-msg hook, one in a file.
+"""Check the form of commit messages.
 
-.ci/commits.py         every commit of this branch
-.ci/commits.py FILE    the message in FILE, of what is staged
+.ci/commits.py         every commit of this branch since this file was added
+.ci/commits.py FILE    as a commit-msg hook: the message in FILE, of what is staged
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ SUBJECT = re.compile(r"[a-z][a-z0-9_./-]*: \S.*")
 MOST = 72
 #: A change of these alone needs no reason beside its subject.
 TESTS = ("tests/",)
+#: Subjects that git writes; a rebase or a merge ends them.
+BY_GIT = re.compile(r"(Merge|Revert|fixup!|squash!|amend!) .*")
+SCISSORS = re.compile(r"(?m)^# -+ >8 -+$.*", re.DOTALL)  # `git commit -v` puts the diff below it
 
 
 def git(*words: str) -> str:
@@ -39,9 +42,13 @@ def faults(message: str, files: list[str]) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     if arguments:
-        lines = Path(arguments[0]).read_text("utf-8").splitlines()
+        lines = SCISSORS.sub("", Path(arguments[0]).read_text("utf-8")).splitlines()
         message = "\n".join(line for line in lines if not line.startswith("#"))
-        messages = {"this commit": (message, git("diff", "--cached", "--name-only").splitlines())}
+        if BY_GIT.match(message.lstrip()):
+            return 0
+        # Nothing staged: the message alone is amended.
+        files = git("diff", "--cached", "--name-only") or git("show", "--format=", "--name-only", "HEAD")
+        messages = {"this commit": (message, files.splitlines())}
     else:
         added = git("log", "--diff-filter=A", "--format=%H", "--", Path(__file__).name).split()
         since = [f"{added[-1]}..HEAD"] if added else ["-0"]

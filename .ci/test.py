@@ -25,7 +25,7 @@ BIN = ROOT / ".venv" / "bin"
 BUILD = ROOT / "build"
 CI = os.environ.get("CI") == "true"
 #: Tests at a time: many wait for clocks and other processes, and leave a core idle.
-WORKERS = str((os.cpu_count() or 1) * 3 // 2 or 1)
+WORKERS = os.environ.get("SPECKV_TEST_WORKERS") or str(max(1, len(os.sched_getaffinity(0)) * 3 // 2))
 # What runs once more with an emulated card in the place of memory: every pool, block, replay and CLI test, the examples
 # of the help among them. Not cli/test_discovery.py and cli/test_manual.py: they look at a machine's hardware and at
 # texts, and at no device.
@@ -185,7 +185,7 @@ def tidy(result: Result) -> None:
         clean.touch()
         return file, ""
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for file, findings in pool.map(check, files):
             if findings:
                 print(findings, flush=True)
