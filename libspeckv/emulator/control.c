@@ -61,8 +61,8 @@ static void status(struct emulator *e, char *answer, unsigned int bytes)
 		", \"engine\": %s, \"running_slot\": %u, \"started_ns\": %" PRIu64
 		", \"connections\": [",
 		e->name, (int)getpid(), e->config.memory_bytes,
-		speckv_card_has_engine(e->card) ? "true" : "false",
-		speckv_card_running_slot(e->card), e->started_ns);
+		e->engine->ops->has_engine(e->engine) ? "true" : "false",
+		e->engine->ops->running_slot(e->engine), e->started_ns);
 	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++) {
 		struct emu_function *f = e->functions[i]; /* those that have not greeted are none */
 		struct ucred peer = { .pid = 0, .uid = (uid_t)-1 };
@@ -90,7 +90,7 @@ static void set_temperature(struct emulator *e, int64_t millicelsius, char *answ
 			"a temperature in millidegrees Celsius, from -273150 to 1000000");
 		return;
 	}
-	speckv_card_set_temperature(e->card, (int32_t)millicelsius);
+	e->engine->ops->set_temperature(e->engine, (int32_t)millicelsius);
 	snprintf(answer, bytes, "{\"error\": 0}\n");
 }
 
@@ -118,7 +118,8 @@ static void inject(struct emulator *e, const char *arguments, char *answer, unsi
 	}
 	for (size_t i = 0; i < sizeof(faults) / sizeof(faults[0]); i++)
 		if (strcmp(faults[i].name, name) == 0) {
-			int rc = speckv_card_inject(e->card, faults[i].fault, pool, value, count);
+			int rc = e->engine->ops->inject(e->engine, faults[i].fault, pool, value,
+				count);
 
 			if (rc)
 				failed(answer, bytes, -rc,

@@ -54,7 +54,7 @@ static int pool_open(struct emu_function *f, struct speckv_ioc_pool *call)
 
 	if (call->size != sizeof(*call) || !call->flags || call->flags & ~all)
 		return -EINVAL;
-	if (!speckv_card_pool(f->emulator->card, call->uuid, &pool))
+	if (!f->engine->ops->pool(f->engine, call->uuid, &pool))
 		return -ENOENT;
 	if (call->flags & ~rights(f, &pool))
 		return -EACCES;
@@ -68,8 +68,7 @@ static int pool_open(struct emu_function *f, struct speckv_ioc_pool *call)
 	call->tokens = pool.shape.tokens;
 	call->dtype = pool.shape.dtype;
 	call->codec = pool.codec;
-	return speckv_card_grant(f->emulator->card, (unsigned int)f->number, pool.pool,
-		call->flags);
+	return f->engine->ops->grant(f->engine, (unsigned int)f->number, pool.pool, call->flags);
 }
 
 static int pool_close(struct emu_function *f, const struct speckv_ioc_pool *call)
@@ -78,9 +77,9 @@ static int pool_close(struct emu_function *f, const struct speckv_ioc_pool *call
 
 	if (call->size != sizeof(*call) || call->flags)
 		return -EINVAL;
-	if (!speckv_card_pool(f->emulator->card, call->uuid, &pool) || pool.pool != call->pool)
+	if (!f->engine->ops->pool(f->engine, call->uuid, &pool) || pool.pool != call->pool)
 		return -ENOENT;
-	return speckv_card_grant(f->emulator->card, (unsigned int)f->number, pool.pool, 0);
+	return f->engine->ops->grant(f->engine, (unsigned int)f->number, pool.pool, 0);
 }
 
 void emu_driver_call(struct emu_function *f, const void *request, uint32_t bytes)
@@ -102,7 +101,7 @@ void emu_driver_call(struct emu_function *f, const void *request, uint32_t bytes
 	case SPECKV_IOC_INFO:
 		if (call.info.size != sizeof(call.info))
 			break;
-		speckv_card_info(f->emulator->card, &call.info);
+		f->engine->ops->info(f->engine, &call.info);
 		call.info.size = sizeof(call.info);
 		call.info.queue_pairs = EMU_QUEUE_PAIRS;
 		rc = 0;

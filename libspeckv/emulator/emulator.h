@@ -8,7 +8,7 @@
 #ifndef SPECKV_EMULATOR_EMULATOR_H
 #define SPECKV_EMULATOR_EMULATOR_H
 
-#include "card/card.h"
+#include "card/engine.h"
 #include "vfio_user.h"
 
 #define EMU_BAR0 0
@@ -33,13 +33,14 @@ struct emulator;
 /* One connection. */
 struct emu_function {
 	struct emulator *emulator;
+	struct emu_engine *engine; /* the emulator's */
 	struct vu_connection *connection;
 	struct vu_user *user;
 	int number; /* of the card's function; -1: it has not greeted yet */
 	bool admin;
 	bool ready; /* there may be something to serve */
 	bool unheard; /* there is, and it was not its turn since */
-	bool held; /* what speckv_card_hold() was told */
+	bool held; /* as the engine has it: hold() */
 	short events; /* that are waited for */
 	uint64_t opened; /* in the order in which they came */
 	int64_t heard_ms;
@@ -54,7 +55,7 @@ struct emu_function {
 };
 
 struct emulator {
-	struct speckv_card *card;
+	struct emu_engine *engine;
 	struct speckv_card_config config;
 	char name[64];
 	int memory_fd, flash_fd;

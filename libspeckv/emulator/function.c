@@ -34,7 +34,7 @@ static void put32(uint8_t *at, uint32_t value)
 
 void emu_function_identify(struct emu_function *f)
 {
-	bool engine = speckv_card_has_engine(f->emulator->card);
+	bool engine = f->engine->ops->has_engine(f->engine);
 
 	put16(f->config, SPECKV_PCI_VENDOR_ID);
 	put16(f->config + 2, engine ? SPECKV_PCI_DEVICE_ID_CARD : SPECKV_PCI_DEVICE_ID_FACTORY);
@@ -97,7 +97,7 @@ static void config_write(struct emu_function *f, uint64_t offset, const uint8_t 
 	if (offset <= 0x69 && offset + bytes > 0x69 && f->config[0x69] & 0x80) {
 		/* Device Control: initiate function-level reset */
 		f->config[0x69] &= 0x7f;
-		speckv_card_function_reset(f->emulator->card, (unsigned int)f->number);
+		f->engine->ops->function_reset(f->engine, (unsigned int)f->number);
 	}
 }
 
@@ -136,8 +136,8 @@ static int region_read(void *device, unsigned int region, uint64_t offset, void 
 	case EMU_BAR0:
 		for (uint32_t at = 0; at < bytes;) {
 			/* the card has aligned 32-bit registers; a host may ask for any bytes */
-			uint32_t value = speckv_card_read32(f->emulator->card,
-				(unsigned int)f->number, (uint32_t)(offset + at) & ~3u);
+			uint32_t value = f->engine->ops->read32(f->engine, (unsigned int)f->number,
+				(uint32_t)(offset + at) & ~3u);
 			uint32_t skip = (uint32_t)(offset + at) & 3,
 				 n = 4 - skip < bytes - at ? 4 - skip : bytes - at;
 
@@ -175,7 +175,7 @@ static int region_write(void *device, unsigned int region, uint64_t offset, cons
 			uint32_t value;
 
 			memcpy(&value, from + at, sizeof(value));
-			speckv_card_write32(f->emulator->card, (unsigned int)f->number,
+			f->engine->ops->write32(f->engine, (unsigned int)f->number,
 				(uint32_t)offset + at, value);
 		}
 		return 0;
@@ -209,7 +209,7 @@ static int reset(void *device)
 {
 	struct emu_function *f = device;
 
-	speckv_card_function_reset(f->emulator->card, (unsigned int)f->number);
+	f->engine->ops->function_reset(f->engine, (unsigned int)f->number);
 	config_make(f);
 	memset(f->msix, 0, sizeof(f->msix));
 	return 0;
@@ -239,7 +239,7 @@ static int greeted(void *device)
 	if (!guard_add(f->doorbells, SPECKV_CARD_BAR0_BYTES, vu_error_at(f->connection), false))
 		return -EUSERS;
 	config.doorbells = (struct speckv_doorbell_page *)(f->doorbells + EMU_DOORBELLS);
-	f->number = speckv_card_function_add(e->card, &config);
+	f->number = f->engine->ops->function_add(f->engine, &config);
 	if (f->number < 0)
 		return f->number;
 	e->functions[f->number] = f;
@@ -251,14 +251,14 @@ static void dma_answered(void *device)
 {
 	struct emu_function *f = device;
 
-	speckv_card_dma_answered(f->emulator->card, (unsigned int)f->number);
+	f->engine->ops->dma_answered(f->engine, (unsigned int)f->number);
 }
 
 static void dma_failed(void *device)
 {
 	struct emu_function *f = device;
 
-	speckv_card_dma_failed(f->emulator->card, (unsigned int)f->number);
+	f->engine->ops->dma_failed(f->engine, (unsigned int)f->number);
 }
 
 static const struct vu_ops ops = {
@@ -281,6 +281,7 @@ struct emu_function *emu_function_open(struct emulator *e, int fd, bool admin, s
 		return NULL;
 	}
 	f->emulator = e;
+	f->engine = e->engine;
 	f->admin = admin;
 	f->user = user;
 	f->number = f->doorbell_fd = -1;
@@ -298,7 +299,7 @@ struct emu_function *emu_function_open(struct emulator *e, int fd, bool admin, s
 void emu_function_close(struct emu_function *f)
 {
 	if (f->number >= 0) {
-		speckv_card_function_remove(f->emulator->card, (unsigned int)f->number);
+		f->engine->ops->function_remove(f->engine, (unsigned int)f->number);
 		f->emulator->functions[f->number] = NULL;
 	}
 	vu_close(f->connection);

@@ -288,7 +288,7 @@ static void card_uuid(const char *folder, int folder_fd, uint8_t uuid[16])
 
 static int sleep_ms(struct emulator *e)
 {
-	uint64_t next = speckv_card_next_ns(e->card), now = emu_now_ns(e);
+	uint64_t next = e->engine->ops->next_ns(e->engine), now = emu_now_ns(e);
 	int64_t peers = emu_peers_deadline_ms(e), left = 1000;
 
 	if (next != UINT64_MAX)
@@ -316,9 +316,9 @@ static void loop(struct emulator *e)
 	unsigned int idle = 0;
 
 	while (!e->stop && !interrupted) {
-		uint64_t poll_ns = speckv_card_poll_ns(e->card);
+		uint64_t poll_ns = e->engine->ops->poll_ns(e->engine);
 
-		if (speckv_card_run(e->card, BATCH)) {
+		if (e->engine->ops->run(e->engine, BATCH)) {
 			if (waited) /* a doorbell ended the sleep */
 				patience = waited >= PATIENCE_NS   ? patience / 2
 					: 2 * waited < PATIENCE_NS ? 2 * waited
@@ -337,9 +337,10 @@ static void loop(struct emulator *e)
 			waited = 0;
 			emu_peers_serve(e, 0);
 			served = now;
-			if (poll_ns && now - idle_since > enough && speckv_card_sleep(e->card)) {
+			if (poll_ns && now - idle_since > enough &&
+				e->engine->ops->sleep(e->engine)) {
 				emu_peers_serve(e, sleep_ms(e));
-				speckv_card_wake(e->card);
+				e->engine->ops->wake(e->engine);
 				waited = emu_now_ns(e) - idle_since;
 				idle_since += waited;
 				idle = 0;
@@ -353,10 +354,11 @@ static void loop(struct emulator *e)
 			 * what was written there is lost: nothing more is, until the process is
 			 * restarted
 			 */
-			speckv_card_inject(e->card, SPECKV_CARD_FAULT_FATAL, 0, FATAL_MEMORY, 1);
+			e->engine->ops->inject(e->engine, SPECKV_CARD_FAULT_FATAL, 0, FATAL_MEMORY,
+				1);
 			e->memory_told = true;
 		}
-		if (speckv_card_rebooted(e->card))
+		if (e->engine->ops->rebooted(e->engine))
 			for (unsigned int i = 0; i < EMU_FUNCTIONS; i++)
 				if (e->functions[i])
 					emu_function_identify(e->functions[i]);
@@ -525,7 +527,7 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = on_signal }, NULL);
 	sigaction(SIGINT, &(struct sigaction){ .sa_handler = on_signal }, NULL);
-	rc = speckv_card_create(&emu_card_ops, &e, &e.config, &e.card);
+	rc = emu_engine_model(&emu_card_ops, &e, &e.config, &e.engine);
 	if (rc == -ENOSPC) {
 		struct stat st;
 
@@ -543,7 +545,7 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	loop(&e);
 	emu_peers_end(&e);
-	speckv_card_destroy(e.card);
+	e.engine->ops->close(e.engine);
 	flock(folder_fd, LOCK_UN);
 	/* before the process ends: that may wait for a peer's file to be closed */
 	flock(lock_fd, LOCK_UN);

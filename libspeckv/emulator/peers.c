@@ -174,7 +174,7 @@ static bool end_idle(struct emulator *e, const struct vu_user *user)
 		const struct emu_function *f = e->peers[i];
 
 		if (f && f->number >= 0 && (!user || f->user == user) && f->heard_ms < before &&
-			!speckv_card_in_use(e->card, (unsigned int)f->number)) {
+			!e->engine->ops->in_use(e->engine, (unsigned int)f->number)) {
 			end(e, i);
 			return true;
 		}
@@ -318,13 +318,13 @@ static void settle(struct emulator *e, unsigned int slot)
 	}
 	if (f->number >= 0 && vu_held(f->connection) != f->held) {
 		f->held = !f->held;
-		speckv_card_hold(e->card, (unsigned int)f->number, f->held);
+		e->engine->ops->hold(e->engine, (unsigned int)f->number, f->held);
 	}
 }
 
 static uint64_t spent(const struct emulator *e, const struct emu_function *f)
 {
-	return speckv_card_spent(e->card, (unsigned int)f->number);
+	return e->engine->ops->spent(e->engine, (unsigned int)f->number);
 }
 
 static void serve(struct emu_function *f)
@@ -375,7 +375,7 @@ static void serve_ready(struct emulator *e)
 
 		serve(f);
 		now = emu_now_ns(e);
-		speckv_card_spend(e->card, (unsigned int)f->number, now - then);
+		e->engine->ops->spend(e->engine, (unsigned int)f->number, now - then);
 	}
 	serve_ungreeted(e);
 }
