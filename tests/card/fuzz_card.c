@@ -290,7 +290,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		EQUAL(model_load(&b.admin, &model), 0);
 		free(model.bytes);
 	}
-	b.rig->foreign = 0;
+	b.rig->dma.outside = 0;
 	while (in.at < in.end) {
 		uint8_t what = (uint8_t)take(&in, 1);
 		union card_entry e;

@@ -24,19 +24,6 @@ static uint64_t now_ns(void *arg)
 	return rig->now += 10;
 }
 
-/* A function's own addresses, and nobody else's. */
-static uint8_t *reach(struct rig *rig, unsigned int function, uint64_t address, uint64_t bytes)
-{
-	uint64_t base = HOST_BASE + function * HOST_STEP;
-
-	if (function >= RIG_FUNCTIONS || address < base || address - base > HOST_BYTES ||
-		bytes > HOST_BYTES - (address - base)) {
-		rig->foreign++;
-		return NULL;
-	}
-	return rig->host[function] + (address - base);
-}
-
 static bool broken(struct rig *rig)
 {
 	uint64_t n = rig->dma_count++;
@@ -47,28 +34,23 @@ static bool broken(struct rig *rig)
 static int dma_read(void *arg, unsigned int function, uint64_t address, void *to, uint64_t bytes)
 {
 	struct rig *rig = arg;
-	uint8_t *at = reach(rig, function, address, bytes);
+	int rc = broken(rig) ? -EFAULT : inproc_dma_read(&rig->dma, function, address, to, bytes);
 
-	if (broken(rig) || !at)
-		return -EFAULT;
-	memcpy(to, at, bytes);
-	if (rig->peer)
+	if (!rc && rig->peer)
 		rig->peer(rig, function, address, bytes, false);
-	return 0;
+	return rc;
 }
 
 static int dma_write(void *arg, unsigned int function, uint64_t address, const void *from,
 	uint64_t bytes)
 {
 	struct rig *rig = arg;
-	uint8_t *at = reach(rig, function, address, bytes);
+	int rc = broken(rig) ? -EFAULT
+			     : inproc_dma_write(&rig->dma, function, address, from, bytes);
 
-	if (broken(rig) || !at)
-		return -EFAULT;
-	memcpy(at, from, bytes);
-	if (rig->peer)
+	if (!rc && rig->peer)
 		rig->peer(rig, function, address, bytes, true);
-	return 0;
+	return rc;
 }
 
 static int dma_publish(void *arg, unsigned int function, uint64_t address, uint16_t value)
@@ -81,7 +63,7 @@ static void *dma_direct(void *arg, unsigned int function, uint64_t address, uint
 {
 	struct rig *rig = arg;
 
-	return rig->direct ? reach(rig, function, address, bytes) : NULL;
+	return rig->direct ? inproc_reach(&rig->dma, function, address, bytes) : NULL;
 }
 
 static void interrupt(void *arg, unsigned int function, unsigned int vector)
@@ -254,6 +236,8 @@ struct rig *rig_new(void)
 		rig->host[i] = aligned_alloc(4096, HOST_BYTES);
 		CHECK(rig->host[i], "memory");
 		memset(rig->host[i], 0, HOST_BYTES);
+		rig->dma.window[i] = (struct inproc_window){ rig->host[i],
+			HOST_BASE + (unsigned int)i * HOST_STEP, HOST_BYTES };
 	}
 	return rig;
 }

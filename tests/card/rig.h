@@ -15,6 +15,7 @@
 #include <speckv/codec.h>
 
 #include "card/internal.h"
+#include "transport/inproc.h"
 
 #define CHECK(condition, ...)                                                           \
 	do {                                                                            \
@@ -50,6 +51,7 @@ struct rig {
 	struct speckv_card_config config;
 	uint8_t *memory, *flash;
 	uint64_t now;
+	struct inproc_host dma; /* what each function reaches of `host` */
 	uint8_t *host[RIG_FUNCTIONS];
 	uint64_t host_used[RIG_FUNCTIONS];
 	unsigned int interrupts[RIG_FUNCTIONS][32];
@@ -58,7 +60,6 @@ struct rig {
 	uint64_t dma_count;
 	uint64_t dma_fail_at; /* this access fails, and all after it if dma_dead */
 	bool dma_dead;
-	uint64_t foreign; /* accesses outside a function's own memory */
 	bool sync_fails; /* device memory cannot be made durable */
 	uint64_t worn; /* a byte of flash that no erase sets to ones; 0: none */
 	uint64_t flash_budget; /* bytes until power is cut; UINT64_MAX: never */

@@ -83,7 +83,7 @@ static void a_pool_is_closed_to_who_has_no_grant(void)
 		EQUAL(client_run(&c, &e, NULL), SPECKV_STATUS_DENIED);
 	}
 	EQUAL(b.rig->card->pools[1].used_pages, used);
-	EQUAL(b.rig->foreign, 0);
+	EQUAL(b.rig->dma.outside, 0);
 	bench_end(&b);
 }
 
@@ -192,7 +192,7 @@ static void buffers_are_a_functions_own(void)
 	read.read.buffer = 5;
 	EQUAL(client_run(&c, &read, NULL), SPECKV_STATUS_DMA_ERROR);
 	CHECK(!memcmp(before, out, sizeof(before)), "untouched");
-	CHECK(b.rig->foreign, "and the attempt was seen");
+	CHECK(b.rig->dma.outside, "and the attempt was seen");
 	/* The command failed, the queue pair goes on. */
 	read.read.buffer = BUFFER_OUT;
 	EQUAL(client_run(&c, &read, NULL), 0);
@@ -297,7 +297,7 @@ static void entries_are_copied_once(void)
 		EQUAL(bench_put(&b, RUN, 1, 2, NULL), 0);
 		b.rig->peer = NULL;
 		EQUAL(bench_get(&b, RUN, 1, 2, NULL), 0);
-		EQUAL(b.rig->foreign, 0);
+		EQUAL(b.rig->dma.outside, 0);
 		bench_end(&b);
 	}
 }

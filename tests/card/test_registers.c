@@ -92,7 +92,7 @@ static void reset_takes_queue_pairs_and_rights_and_leaves_pools(void)
 	EQUAL(rig_read(b.rig, 1, REG(SCRATCH.LO)), 77);
 	client_submit(&b.client, &nop);
 	rig_write(b.rig, 1, REG(CONTROL), 1u << 31);
-	b.rig->foreign = b.rig->dma_count = 0;
+	b.rig->dma.outside = b.rig->dma_count = 0;
 	speckv_card_run(b.rig->card, 100);
 	EQUAL(b.rig->dma_count, 0); /* no DMA after a reset */
 	EQUAL(rig_read(b.rig, 1, REG(RESET_COUNT)), count + 1);
