@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include <speckv.h> /* the uapi */
+#include <linux/speckv.h> /* the uapi */
 
 /* 0: there is no such log. */
 static inline uint32_t speckv_log_entry_bytes(unsigned int log)

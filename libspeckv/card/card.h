@@ -2,7 +2,7 @@
 /*
  * The functional model of the card: one process's emulated card, and the oracle of the RTL tests.
  *
- * It obeys rtl/regs/speckv.rdl (registers), kmod/include/uapi/speckv.h (what lies in memory) and
+ * It obeys rtl/regs/speckv.rdl (registers), kmod/include/uapi/linux/speckv.h (what lies in memory) and
  * bitstreams/FORMAT.md. It does no I/O, starts no thread and keeps nothing outside `struct
  * speckv_card`, device memory and flash: clock, host memory, interrupts and flash are handed in,
  * and the same calls with the same answers give the same card, bit for bit.
@@ -18,7 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <speckv.h>
+#include <linux/speckv.h>
 
 struct speckv_card;
 

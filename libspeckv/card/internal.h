@@ -28,28 +28,6 @@
 #define CARD_IO_LOG2 12
 #define CARD_NO_FIELD 0xffffffffu
 
-/*
- * Enumerations of rtl/regs/speckv.rdl: the generated header has masks only. A test compares them.
- */
-enum speckv_fatal_cause {
-	SPECKV_FATAL_NONE,
-	SPECKV_FATAL_MEMORY,
-	SPECKV_FATAL_DMA,
-	SPECKV_FATAL_THERMAL,
-	SPECKV_FATAL_INTERNAL,
-	SPECKV_FATAL_ADMIN_QUEUE,
-	SPECKV_FATAL_ADMIN_DOORBELL,
-};
-enum speckv_slot_state {
-	SPECKV_SLOT_STATE_EMPTY,
-	SPECKV_SLOT_STATE_WRITING,
-	SPECKV_SLOT_STATE_WRITTEN,
-	SPECKV_SLOT_STATE_VERIFIED,
-	SPECKV_SLOT_STATE_TRIAL,
-	SPECKV_SLOT_STATE_GOOD,
-	SPECKV_SLOT_STATE_REJECTED,
-};
-
 enum card_queue_state { QUEUE_DISABLED, QUEUE_ENABLED, QUEUE_DRAINING, QUEUE_FENCED, QUEUE_FAILED };
 
 /* In the order of the registers from COUNT_COMMANDS on. */

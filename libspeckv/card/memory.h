@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <speckv.h>
+#include <linux/speckv.h>
 #include <speckv/predictor.h>
 
 #define MEMORY_MAGIC UINT64_C(0x3056454d44524143) /* "CARDMEV0" */

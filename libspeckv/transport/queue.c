@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Queue pairs: rings, doorbells, completions. The rules are in kmod/include/uapi/speckv.h. */
+/* Queue pairs: rings, doorbells, completions. The rules are in kmod/include/uapi/linux/speckv.h. */
 #include <errno.h>
 #include <sched.h>
 #include <stdatomic.h>

@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include <speckv.h> /* the uapi */
+#include <linux/speckv.h> /* the uapi */
 
 struct transport;
 

@@ -37,6 +37,11 @@ _ANYWHERE = """#ifdef __KERNEL__
 """
 
 
+#: Enumerations that the C header has, as PeakRDL-cheader writes masks only; and what their names begin with in C.
+_ENUMS = {"speckv_slot_state": "SPECKV_SLOT_STATE_", "speckv_fatal_cause": "SPECKV_FATAL_"}
+_BEFORE_ENUMS = "// reg - speckv_regs.MAGIC\n"
+
+
 class VersionError(Exception):
     """The installed generators are not those that the committed files were made with."""
 
@@ -55,7 +60,7 @@ def generate(folder: Path) -> None:
         for name in (SYSTEMVERILOG, PACKAGE):
             _write(folder / name, f"// SPDX-License-Identifier: MIT\n// {_NOTICE}\n", (made / name).read_text("utf-8"))
         header = (made / HEADER).read_text("utf-8")
-        if _HOSTED not in header:
+        if _HOSTED not in header or header.count(_BEFORE_ENUMS) != 1:
             raise VersionError("the C header does not include what it used to")
         use = (
             "/*\n * The structures are for offsetof(): registers are read and written with 32-bit accesses of the\n"
@@ -64,13 +69,27 @@ def generate(folder: Path) -> None:
         _write(
             folder / HEADER,
             f"/* SPDX-License-Identifier: MIT */\n/* {_NOTICE} */\n{use}",
-            header.replace(_HOSTED, _ANYWHERE),
+            header.replace(_HOSTED, _ANYWHERE).replace(_BEFORE_ENUMS, enums() + _BEFORE_ENUMS),
         )
         _write(
             folder / REFERENCE,
             f"<!-- SPDX-License-Identifier: MIT -->\n<!-- {_NOTICE} -->\n",
             _reference((made / REFERENCE).read_text("utf-8")),
         )
+
+
+def enums() -> str:
+    """The enumerations of the description, in C."""
+    text = SOURCE.read_text("utf-8")
+    made = []
+    for name, prefix in _ENUMS.items():
+        (body,) = re.findall(rf"^enum {name} {{\n(.*?)^}};", text, re.MULTILINE | re.DOTALL)
+        values = re.findall(r'^\s+(\w+)\s*=\s*\d+\'d(\d+) { desc = "(.*)"; };$', body, re.MULTILINE)
+        if len(values) != len(body.splitlines()):
+            raise VersionError(f"enum {name}: a line is not NAME = N'dVALUE {{ desc = ...; }};")
+        lines = [f"    {prefix}{value} = {number}, // {what}" for value, number, what in values]
+        made.append("\n".join([f"enum {name} {{", *lines, "};"]) + "\n\n")
+    return "".join(made)
 
 
 def _reference(text: str) -> str:

@@ -21,6 +21,26 @@ extern "C" {
 #include <assert.h>
 #endif
 
+enum speckv_slot_state {
+    SPECKV_SLOT_STATE_EMPTY = 0, // erased
+    SPECKV_SLOT_STATE_WRITING = 1, // a download is in progress or was cut off
+    SPECKV_SLOT_STATE_WRITTEN = 2, // complete, signature not yet verified
+    SPECKV_SLOT_STATE_VERIFIED = 3, // committed: may be activated
+    SPECKV_SLOT_STATE_TRIAL = 4, // activated, has not reported healthy yet
+    SPECKV_SLOT_STATE_GOOD = 5, // has booted and reported healthy
+    SPECKV_SLOT_STATE_REJECTED = 6, // failed verification or its first boot
+};
+
+enum speckv_fatal_cause {
+    SPECKV_FATAL_NONE = 0, // no fatal error
+    SPECKV_FATAL_MEMORY = 1, // uncorrectable error in device memory that holds tables
+    SPECKV_FATAL_DMA = 2, // a transfer of the card's own tables failed
+    SPECKV_FATAL_THERMAL = 3, // temperature reached HEALTH_TRIP
+    SPECKV_FATAL_INTERNAL = 4, // a consistency check of the engine failed
+    SPECKV_FATAL_ADMIN_QUEUE = 5, // the admin queue lies where the card may not read or write
+    SPECKV_FATAL_ADMIN_DOORBELL = 6, // a value beyond the size of the admin queue was written to its doorbell
+};
+
 // reg - speckv_regs.MAGIC
 #define SPECKV_REGS__MAGIC__VALUE_bm 0xffffffff
 #define SPECKV_REGS__MAGIC__VALUE_bp 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The memory contract (kmod/include/uapi/speckv.h): layout pinned, compiles everywhere, agrees with its neighbours."""
+"""The memory contract (kmod/include/uapi/linux/speckv.h): layout pinned, compiles everywhere, agrees with its neighbours."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.contracts import uapi
+from rtl.regs import layout as uapi
 
 CC, CXX = os.environ.get("CC", "cc"), os.environ.get("CXX", "c++")
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
@@ -35,7 +35,7 @@ def compiles(source: str, command: list[str], include: list[str] | None = None) 
 def holds(*claims: str) -> str:
     asserts = "\n".join(f'_Static_assert({claim}, "");' for claim in claims)
     return (
-        f"#include <stddef.h>\n#include <speckv/speckv.h>\n#include <speckv.h>\n#include <speckv_regs.h>\n{asserts}\n"
+        f"#include <stddef.h>\n#include <speckv/speckv.h>\n#include <linux/speckv.h>\n#include <speckv_regs.h>\n{asserts}\n"
     )
 
 
@@ -56,16 +56,16 @@ def test_the_header_and_its_asserts_compile_without_hidden_padding(dialect: str)
     command = DIALECTS[dialect]
     if "-m32" in command and compiles("int x;", command).returncode != 0:
         pytest.skip("this compiler has no 32-bit mode (-m32)")
-    done = compiles("#include <speckv.h>\n", command)
+    done = compiles("#include <linux/speckv.h>\n", command)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_layout_is_the_pinned_table(layout: uapi.Layout) -> None:
-    assert uapi.table(layout) == uapi.TABLE.read_text(encoding="utf-8"), "deliberate? then run uapi.py"
+    assert uapi.table(layout) == uapi.TABLE.read_text(encoding="utf-8"), "deliberate? then run python rtl/regs/layout.py"
 
 
 def test_every_size_and_offset_has_its_assert(layout: uapi.Layout) -> None:
-    assert uapi.asserts(layout) == uapi.ASSERTS.read_text(encoding="utf-8"), "deliberate? then run uapi.py"
+    assert uapi.asserts(layout) == uapi.ASSERTS.read_text(encoding="utf-8"), "deliberate? then run python rtl/regs/layout.py"
 
 
 def test_members_follow_each_other_without_holes(layout: uapi.Layout) -> None:
@@ -82,16 +82,17 @@ def test_members_follow_each_other_without_holes(layout: uapi.Layout) -> None:
     [
         ("\t__le32 capacity; /* bytes of the page run", "\t__le64 capacity; /* bytes of the page run"),
         ("\t__le16 sq_head;", "\t__le16 sq_tail_seen;"),
-        ("\t__u8 reserved[56];\n};\n\n/* One client's", "\t__u8 reserved[52];\n};\n\n/* One client's"),
+        ("\t__u8 reserved[56];\n};\n\n/*\n * One client's", "\t__u8 reserved[52];\n};\n\n/*\n * One client's"),
         ("\t__le16 status; /* SPECKV_STATUS_*; events", "\t__u8 status; /* SPECKV_STATUS_*; events"),
     ],
 )
 def test_a_changed_layout_does_not_compile(tmp_path: Path, old: str, new: str) -> None:
-    shutil.copy(uapi.ASSERTS, tmp_path)
+    (tmp_path / "linux").mkdir()
+    shutil.copy(uapi.ASSERTS, tmp_path / "linux")
     text = uapi.HEADER.read_text(encoding="utf-8")
     assert text.count(old) == 1
-    (tmp_path / "speckv.h").write_text(text.replace(old, new), encoding="utf-8")
-    assert compiles("#include <speckv.h>\n", [CC, "-x", "c", "-std=c11"], [f"-I{tmp_path}"]).returncode != 0
+    (tmp_path / "linux/speckv.h").write_text(text.replace(old, new), encoding="utf-8")
+    assert compiles("#include <linux/speckv.h>\n", [CC, "-x", "c", "-std=c11"], [f"-I{tmp_path}"]).returncode != 0
 
 
 def test_every_command_is_64_bytes_and_begins_alike(layout: uapi.Layout) -> None:
@@ -178,7 +179,7 @@ def test_the_library_says_the_same() -> None:
 @pytest.mark.parametrize("dialect", ["C11", "C++17"])
 @pytest.mark.parametrize("order", ["library first", "library last"])
 def test_it_lives_beside_the_public_headers(dialect: str, order: str) -> None:
-    both = ["#include <speckv/speckv.h>", "#include <speckv.h>"]
+    both = ["#include <speckv/speckv.h>", "#include <linux/speckv.h>"]
     source = "\n".join(both if order == "library first" else both[::-1]) + "\n"
     command = [word for word in DIALECTS[dialect] if word != "-Wpadded"]
     done = compiles(source, command)

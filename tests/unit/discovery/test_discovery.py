@@ -353,7 +353,7 @@ def test_memory_that_kmem_took_is_called_online_only_where_it_is(
 
 
 def test_identification_has_the_values_of_the_uapi_header() -> None:
-    header = (ROOT / "kmod/include/uapi/speckv.h").read_text(encoding="utf-8")
+    header = (ROOT / "kmod/include/uapi/linux/speckv.h").read_text(encoding="utf-8")
     values = dict(re.findall(r"^#define\s+(SPECKV_PCI_\w+|SPECKV_CLASS_NAME)\s+(\S+)", header, re.MULTILINE))
     assert int(values["SPECKV_PCI_VENDOR_ID"], 0) == identification.PCI_VENDOR
     assert int(values["SPECKV_PCI_DEVICE_ID_CARD"], 0) == identification.PCI_DEVICE_CARD

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * speckv_layout.h - every size and offset of speckv.h, which includes this file. Written by
- * tests/unit/contracts/uapi.py after a deliberate change of the contract.
+ * rtl/regs/layout.py after a deliberate change of the contract.
  */
 #ifndef _UAPI_SPECKV_LAYOUT_H
 #define _UAPI_SPECKV_LAYOUT_H

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Sizes and offsets of kmod/include/uapi/speckv.h, as the compiler sees them.
+"""Sizes and offsets of kmod/include/uapi/linux/speckv.h, as the compiler sees them.
 
-usage: python tests/unit/contracts/uapi.py     after a deliberate change of the contract: writes speckv_layout.h (the
-asserts that every user of the header compiles) and uapi_layout.txt (the table that the tests pin).
+usage: python rtl/regs/layout.py     after a deliberate change of the contract: writes speckv_layout.h (the asserts
+that every user of the header compiles) and tests/unit/contracts/uapi_layout.txt (the table that the tests pin).
 """
 
 import re
@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "kmod/include/uapi"
-HEADER = FOLDER / "speckv.h"
-ASSERTS = FOLDER / "speckv_layout.h"
-TABLE = HERE / "uapi_layout.txt"
+HEADER = FOLDER / "linux/speckv.h"
+ASSERTS = FOLDER / "linux/speckv_layout.h"
+TABLE = ROOT / "tests/unit/contracts/uapi_layout.txt"
 
 _STRUCT = re.compile(r"^struct (\w+) \{\n(.*?)^\};", re.MULTILINE | re.DOTALL)
 _MEMBER = re.compile(r"^\t(?:struct )?\w+ (\w+)((?:\[\w+\])*);", re.MULTILINE)
@@ -26,7 +25,7 @@ _ASSERTS_HEAD = """\
 /* SPDX-License-Identifier: MIT */
 /*
  * speckv_layout.h - every size and offset of speckv.h, which includes this file. Written by
- * tests/unit/contracts/uapi.py after a deliberate change of the contract.
+ * rtl/regs/layout.py after a deliberate change of the contract.
  */
 #ifndef _UAPI_SPECKV_LAYOUT_H
 #define _UAPI_SPECKV_LAYOUT_H
@@ -77,7 +76,7 @@ def measure(compiler: Sequence[str]) -> Layout:
             place = f"offsetof(struct {name}, {member}), sizeof(((struct {name} *)0)->{member})"
             lines.append(f'printf("%zu %zu\\n", {place});')
     program = (
-        "#define _UAPI_SPECKV_LAYOUT_H\n#include <stddef.h>\n#include <stdio.h>\n#include <speckv.h>\n"
+        "#define _UAPI_SPECKV_LAYOUT_H\n#include <stddef.h>\n#include <stdio.h>\n#include <linux/speckv.h>\n"
         "int main(void)\n{\n" + "\n".join(lines) + "\nreturn 0;\n}\n"
     )
     with tempfile.TemporaryDirectory() as scratch:
@@ -94,7 +93,7 @@ def measure(compiler: Sequence[str]) -> Layout:
 
 
 def table(layout: Layout) -> str:
-    lines = ["# SPDX-License-Identifier: MIT", "# structure size, then member offset size: written by uapi.py"]
+    lines = ["# SPDX-License-Identifier: MIT", "# structure size, then member offset size: written by rtl/regs/layout.py"]
     for name, (size, members) in layout.items():
         lines.append(f"{name} {size}")
         lines += [f"\t{member.name} {member.offset} {member.size}" for member in members]
