@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from speckvctl.exitcodes import ExitCode
+from speckvctl.results.described import Said
 from speckvctl.results.document import Document
 
 
@@ -14,18 +15,21 @@ from speckvctl.results.document import Document
 class CodecTensors:
     """K and V of one layer of a file; stored_bytes is of their frames."""
 
-    k: str
-    v: str
-    layer: int | None
-    dtype: str
-    heads: int
-    tokens: int
-    head_dim: int
-    raw_bytes: int
-    stored_bytes: int
-    ratio: float
-    k_relative_rmse: float | None
-    v_relative_rmse: float | None
+    k: Annotated[str, Said("Name of the tensor with K.")]
+    v: Annotated[str, Said("Name of the tensor with V.")]
+    layer: Annotated[int | None, Said("Layer that the name tells; null: none.", minimum=0)]
+    dtype: Annotated[str, Said("dtype.")]
+    heads: Annotated[int, Said("KV heads.", minimum=0)]
+    tokens: Annotated[int, Said("Tokens.", minimum=0)]
+    head_dim: Annotated[int, Said("Channels of a head.", minimum=0)]
+    raw_bytes: Annotated[int, Said("Bytes of both.", minimum=0)]
+    stored_bytes: Annotated[int, Said("Bytes of their frames.", minimum=0)]
+    ratio: Annotated[float, Said("raw_bytes / stored_bytes.", minimum=0)]
+    k_relative_rmse: Annotated[
+        float | None,
+        Said("Root of the mean squared error of K over that of K; null: K is all zero and is not any more.", minimum=0),
+    ]
+    v_relative_rmse: Annotated[float | None, Said("The same of V.", minimum=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,77 +37,114 @@ class CodecEval(Document):
     """Perplexities are None without a model. The plain ones are by the rule of blocks, prefix_* by that of a prefix."""
 
     schema: ClassVar[str] = "speckvctl.codec-eval"
-    file: str
-    codec: str
-    calibration: str | None
-    calibration_digest: str | None
-    isa: str
-    block_tokens: int
-    raw_bytes: int
-    stored_bytes: int
-    ratio: float
-    exact: bool
-    encode_bytes_per_second: float | None
-    decode_bytes_per_second: float | None
-    k_relative_rmse: float | None
-    v_relative_rmse: float | None
-    model: str | None
-    tokens: str | None
-    documents: int | None
-    perplexity_reference: float | None
-    perplexity: float | None
-    perplexity_increase_percent: float | None
-    perplexity_standard_error_percent: float | None
-    prefix_tokens: int | None
-    prefix_perplexity_reference: float | None
-    prefix_perplexity: float | None
-    prefix_perplexity_increase_percent: float | None
-    prefix_perplexity_standard_error_percent: float | None
-    run_ratio: float | None
-    tensors: list[CodecTensors]
-    skipped: list[str]
+    prints: ClassVar[str] = "What `speckvctl codec eval --json` prints."
+    file: Annotated[str, Said("safetensors file with K and V.")]
+    codec: Annotated[str, Said("Mode.")]
+    calibration: Annotated[str | None, Said("Calibration file; null in modes without one.")]
+    calibration_digest: Annotated[str | None, Said("Digest that frames name it by; null in modes without one.")]
+    isa: Annotated[str, Said("Set of kernels in use.")]
+    block_tokens: Annotated[int, Said("Tokens of a frame.", minimum=0)]
+    raw_bytes: Annotated[int, Said("Bytes of K and V.", minimum=0)]
+    stored_bytes: Annotated[int, Said("Bytes of the frames, headers, tables and checksums included.", minimum=0)]
+    ratio: Annotated[float, Said("raw_bytes / stored_bytes.", minimum=0)]
+    exact: Annotated[bool, Said("True: every bit comes back.")]
+    encode_bytes_per_second: Annotated[float | None, Said("Raw bytes in, one core; null: not timed.", minimum=0)]
+    decode_bytes_per_second: Annotated[float | None, Said("Raw bytes out, one core; null: not timed.", minimum=0)]
+    k_relative_rmse: Annotated[
+        float | None,
+        Said("Root of the mean squared error of K over that of K; null: K is all zero and is not any more.", minimum=0),
+    ]
+    v_relative_rmse: Annotated[float | None, Said("The same of V.", minimum=0)]
+    model: Annotated[str | None, Said("Folder of the model; null: none was run.")]
+    tokens: Annotated[str | None, Said("File of token ids; null: no model was run.")]
+    documents: Annotated[int | None, Said("Documents that it was run on.", minimum=0)]
+    perplexity_reference: Annotated[float | None, Said("Perplexity with nothing lost, rule of blocks.", minimum=0)]
+    perplexity: Annotated[
+        float | None,
+        Said(
+            "Perplexity where every full block of 64 tokens of every layer is the decoded one for later tokens.",
+            minimum=0,
+        ),
+    ]
+    perplexity_increase_percent: Annotated[float | None, Said("Increase over the reference, rule of blocks.")]
+    perplexity_standard_error_percent: Annotated[
+        float | None, Said("Standard error of that increase, over documents; null for one document.", minimum=0)
+    ]
+    prefix_tokens: Annotated[int | None, Said("Tokens restored in the rule of a prefix.", minimum=0)]
+    prefix_perplexity_reference: Annotated[
+        float | None, Said("Perplexity of what follows the prefix, with nothing lost.", minimum=0)
+    ]
+    prefix_perplexity: Annotated[
+        float | None, Said("Perplexity of what follows a prefix that comes back decoded.", minimum=0)
+    ]
+    prefix_perplexity_increase_percent: Annotated[float | None, Said("Increase over that reference.")]
+    prefix_perplexity_standard_error_percent: Annotated[
+        float | None, Said("Standard error of that increase, over documents; null for one document.", minimum=0)
+    ]
+    run_ratio: Annotated[
+        float | None,
+        Said("Ratio of the K and V that the model made, in frames of 64 tokens of all its layers.", minimum=0),
+    ]
+    tensors: Annotated[list[CodecTensors], Said("Each layer of the file.")]
+    skipped: Annotated[list[str], Said("Tensors that are neither K nor V.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecRow:
     """A mode or a peer."""
 
-    name: str
-    kind: str
-    exact: bool
-    ratio: float
-    encode_bytes_per_second: float | None
-    decode_bytes_per_second: float | None
-    k_relative_rmse: float | None
-    v_relative_rmse: float | None
-    perplexity_increase_percent: float | None
-    perplexity_standard_error_percent: float | None
-    prefix_perplexity_increase_percent: float | None
-    prefix_perplexity_standard_error_percent: float | None
+    name: Annotated[str, Said("Name.")]
+    kind: Annotated[
+        str,
+        Said(
+            "mode, compressor (of bytes), quantiser (of floats) or coder (a quantiser with entropy coding).",
+            enum=["mode", "compressor", "quantiser", "coder"],
+        ),
+    ]
+    exact: Annotated[bool, Said("True: every bit comes back.")]
+    ratio: Annotated[float, Said("Bytes of K and V over what is stored of them; of peers without headers.", minimum=0)]
+    encode_bytes_per_second: Annotated[float | None, Said("Raw bytes in, one core; null: not timed.", minimum=0)]
+    decode_bytes_per_second: Annotated[float | None, Said("Raw bytes out, one core; null: not timed.", minimum=0)]
+    k_relative_rmse: Annotated[
+        float | None,
+        Said("Root of the mean squared error of K over that of K; null: K is all zero and is not any more.", minimum=0),
+    ]
+    v_relative_rmse: Annotated[float | None, Said("The same of V.", minimum=0)]
+    perplexity_increase_percent: Annotated[float | None, Said("Increase of perplexity, rule of blocks; null: not run.")]
+    perplexity_standard_error_percent: Annotated[
+        float | None, Said("Standard error of that increase, over documents; null for one document.", minimum=0)
+    ]
+    prefix_perplexity_increase_percent: Annotated[float | None, Said("The same, rule of a prefix.")]
+    prefix_perplexity_standard_error_percent: Annotated[
+        float | None, Said("Standard error of that increase, over documents; null for one document.", minimum=0)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecLeftOut:
-    name: str
-    reason: str
+    name: Annotated[str, Said("Mode or peer.")]
+    reason: Annotated[str, Said("Why.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecCompare(Document):
     schema: ClassVar[str] = "speckvctl.codec-compare"
-    file: str
-    isa: str
-    raw_bytes: int
-    block_tokens: int
-    model: str | None
-    tokens: str | None
-    documents: int | None
-    perplexity_reference: float | None
-    prefix_tokens: int | None
-    prefix_perplexity_reference: float | None
-    rows: list[CodecRow]
-    left_out: list[CodecLeftOut]
-    plot: str | None
+    prints: ClassVar[str] = "What `speckvctl codec compare --json` prints."
+    file: Annotated[str, Said("safetensors file with K and V.")]
+    isa: Annotated[str, Said("Set of kernels in use.")]
+    raw_bytes: Annotated[int, Said("Bytes of K and V.", minimum=0)]
+    block_tokens: Annotated[int, Said("Tokens of a frame.", minimum=0)]
+    model: Annotated[str | None, Said("Folder of the model; null: none was run.")]
+    tokens: Annotated[str | None, Said("File of token ids; null: no model was run.")]
+    documents: Annotated[int | None, Said("Documents that it was run on.", minimum=0)]
+    perplexity_reference: Annotated[float | None, Said("Perplexity with nothing lost, rule of blocks.", minimum=0)]
+    prefix_tokens: Annotated[int | None, Said("Tokens restored in the rule of a prefix.", minimum=0)]
+    prefix_perplexity_reference: Annotated[
+        float | None, Said("Perplexity of what follows the prefix, with nothing lost.", minimum=0)
+    ]
+    rows: Annotated[list[CodecRow], Said("Modes and peers.")]
+    left_out: Annotated[list[CodecLeftOut], Said("What could not be compared, and why.")]
+    plot: Annotated[str | None, Said("SVG that was written.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,70 +152,89 @@ class CodecCalibrate(Document):
     """k_bits and v_bits: of each layer, of each KV head. A dry run calibrates nothing, and knows none of them."""
 
     schema: ClassVar[str] = "speckvctl.codec-calibrate"
-    file: str
-    dry_run: bool
-    codec: str
-    calibration_digest: str | None
-    file_bytes: int | None
-    model: str
-    tokens: str
-    documents: int
-    document_tokens: int
-    ratio: float | None
-    perplexity_reference: float | None
-    expected_increase_percent: float | None
-    k_bits: list[list[float]]
-    v_bits: list[list[float]]
+    prints: ClassVar[str] = "What `speckvctl codec calibrate --json` prints."
+    file: Annotated[str, Said("Calibration, a safetensors file.")]
+    dry_run: Annotated[bool, Said("True: nothing was changed.")]
+    codec: Annotated[str, Said("Mode that it is for.")]
+    calibration_digest: Annotated[
+        str | None, Said("Digest that pools and frames name it by, in hexadecimal; null in a dry run.")
+    ]
+    file_bytes: Annotated[int | None, Said("Bytes of the calibration; null in a dry run.", minimum=0)]
+    model: Annotated[str, Said("Folder of the model.")]
+    tokens: Annotated[str, Said("File of the token ids that the model was run on.")]
+    documents: Annotated[int, Said("Documents that the model was run on.", minimum=0)]
+    document_tokens: Annotated[int, Said("Tokens predicted in them.", minimum=0)]
+    ratio: Annotated[
+        float | None,
+        Said("Raw bytes over the bytes of a frame of 64 tokens of all layers; null in a dry run.", minimum=0),
+    ]
+    perplexity_reference: Annotated[
+        float | None, Said("Perplexity on these documents with nothing lost; null in a dry run.", minimum=0)
+    ]
+    expected_increase_percent: Annotated[
+        float | None, Said("Increase of perplexity to expect on these documents, to second order; null in a dry run.")
+    ]
+    k_bits: Annotated[
+        list[list[float]],
+        Said("Bits of a value of K: of each layer, of each KV head.", items={"items": {"minimum": 0}}),
+    ]
+    v_bits: Annotated[
+        list[list[float]],
+        Said("Bits of a value of V: of each layer, of each KV head.", items={"items": {"minimum": 0}}),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecEncode(Document):
     schema: ClassVar[str] = "speckvctl.codec-encode"
-    file: str
-    frames: str
-    dry_run: bool
-    codec: str
-    calibration_digest: str | None
-    block_tokens: int
-    tensors: int
-    frame_count: int
-    raw_bytes: int
-    stored_bytes: int
-    ratio: float
-    skipped: list[str]
+    prints: ClassVar[str] = "What `speckvctl codec encode --json` prints."
+    file: Annotated[str, Said("safetensors file with K and V.")]
+    frames: Annotated[str, Said("File of frames.")]
+    dry_run: Annotated[bool, Said("True: nothing was changed.")]
+    codec: Annotated[str, Said("Mode.")]
+    calibration_digest: Annotated[str | None, Said("Digest that frames name it by; null in modes without one.")]
+    block_tokens: Annotated[int, Said("Tokens of a frame.", minimum=0)]
+    tensors: Annotated[int, Said("Tensors.", minimum=0)]
+    frame_count: Annotated[int, Said("Frames.", minimum=0)]
+    raw_bytes: Annotated[int, Said("Bytes of K and V.", minimum=0)]
+    stored_bytes: Annotated[int, Said("Bytes of the frames, headers, tables and checksums included.", minimum=0)]
+    ratio: Annotated[float, Said("raw_bytes / stored_bytes.", minimum=0)]
+    skipped: Annotated[list[str], Said("Tensors that are neither K nor V.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecDecode(Document):
     schema: ClassVar[str] = "speckvctl.codec-decode"
-    frames: str
-    file: str
-    dry_run: bool
-    codecs: list[str]
-    tensors: int
-    frame_count: int
-    raw_bytes: int
-    stored_bytes: int
+    prints: ClassVar[str] = "What `speckvctl codec decode --json` prints."
+    frames: Annotated[str, Said("File of frames.")]
+    file: Annotated[str, Said("safetensors file.")]
+    dry_run: Annotated[bool, Said("True: nothing was changed.")]
+    codecs: Annotated[list[str], Said("Modes of the frames.")]
+    tensors: Annotated[int, Said("Tensors.", minimum=0)]
+    frame_count: Annotated[int, Said("Frames.", minimum=0)]
+    raw_bytes: Annotated[int, Said("Bytes of K and V.", minimum=0)]
+    stored_bytes: Annotated[int, Said("Bytes of the frames, headers, tables and checksums included.", minimum=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VectorModes:
     """Vectors of one mode."""
 
-    codec: str
-    vectors: int
-    stored_frames: int
+    codec: Annotated[str, Said("Mode.")]
+    vectors: Annotated[int, Said("Lines of index.txt.", minimum=0)]
+    stored_frames: Annotated[int, Said("Frames that are stored whole.", minimum=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecVectors(Document):
     schema: ClassVar[str] = "speckvctl.codec-vectors"
-    folder: str
-    written: bool
-    dry_run: bool
-    isas: list[str]
-    modes: list[VectorModes]
-    differences: list[str]
+    prints: ClassVar[str] = "What `speckvctl codec vectors --json` prints."
+    folder: Annotated[str, Said("Folder of golden frames.")]
+    written: Annotated[bool, Said("True: the folder was written.")]
+    dry_run: Annotated[bool, Said("True: nothing was changed.")]
+    isas: Annotated[list[str], Said("Sets of kernels that were held to it.")]
+    modes: Annotated[list[VectorModes], Said("Vectors of each mode.")]
+    differences: Annotated[list[str], Said("Vectors that this build makes otherwise, at most 20.")]
 
     @property
     def exit_code(self) -> ExitCode:

@@ -4,26 +4,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from speckvctl.exitcodes import ExitCode
+from speckvctl.results.described import Said
 from speckvctl.results.document import Document
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    name: str
-    status: str  # ok, warning or failed
-    detail: str
-    next: str | None = field(default=None)
+    name: Annotated[str, Said("Name.")]
+    status: Annotated[str, Said("Outcome.", enum=["ok", "warning", "failed"])]
+    detail: Annotated[str, Said("One line for people.")]
+    next: Annotated[str | None, Said("What to type next; null when there is nothing to do.")] = field(default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport(Document):
     schema: ClassVar[str] = "speckvctl.doctor"
-    failed: int
-    warnings: int
-    checks: list[Check]
+    prints: ClassVar[str] = "What `speckvctl doctor --json` prints."
+    failed: Annotated[int, Said("Checks that failed.", minimum=0)]
+    warnings: Annotated[int, Said("Checks that warn.", minimum=0)]
+    checks: Annotated[list[Check], Said("Checks, in order.")]
 
     @property
     def exit_code(self) -> ExitCode:

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from speckvctl.exitcodes import ExitCode
+from speckvctl.results.described import Said
 
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
     schema: ClassVar[str]
+    prints: ClassVar[str]  # what its schema says of the whole
     version: ClassVar[int] = 0
 
     @property
@@ -21,17 +23,34 @@ class Document:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorDetail:
-    code: str
-    exit_code: int
-    errno: str | None
-    message: str
-    next: str | None
+    code: Annotated[
+        str,
+        Said(
+            "Name of the exit code.",
+            enum=[
+                "failed",
+                "usage",
+                "nothing_to_do",
+                "not_found",
+                "not_permitted",
+                "busy",
+                "verification_failed",
+                "unsupported",
+                "interrupted",
+            ],
+        ),
+    ]
+    exit_code: Annotated[int, Said("Exit code of the process.", minimum=0)]
+    errno: Annotated[str | None, Said("Symbolic errno, such as ENOENT; null when there was none.")]
+    message: Annotated[str, Said("One line: what was tried and why it failed.")]
+    next: Annotated[str | None, Said("What to type next; null when there is nothing to do.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorDocument(Document):
     schema: ClassVar[str] = "speckvctl.error"
-    error: ErrorDetail
+    prints: ClassVar[str] = "What any command with --json prints when it fails."
+    error: Annotated[ErrorDetail, Said("What went wrong.")]
 
     @property
     def exit_code(self) -> ExitCode:
@@ -40,6 +59,6 @@ class ErrorDocument(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    setting: str
-    before: str
-    after: str
+    setting: Annotated[str, Said("Setting.")]
+    before: Annotated[str, Said("Value before.")]
+    after: Annotated[str, Said("Value after.")]

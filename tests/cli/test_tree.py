@@ -7,8 +7,6 @@ import dataclasses
 import re
 import shutil
 import subprocess
-import types
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from speckvctl import results, tree
 from speckvctl.app import app, main
 from speckvctl.exitcodes import MEANING, ExitCode
 from speckvctl.tree import NOUNS
-from tests.cli.conftest import SPECKVCTL, Cli, described, held, schema_of, validate, write_calibration, write_kv
+from tests.cli.conftest import SPECKVCTL, Cli, described, held, validate, write_calibration, write_kv
 from tests.conftest import MEMORY
 
 #: The tree that is planned, whole. A noun without verbs is a command itself.
@@ -527,20 +525,6 @@ def test_tables_and_json_show_the_same_pool_in_use(chat: Cli) -> None:
 # ---- schemas ---------------------------------------------------------------------------------------------------------
 
 DOCUMENTS = results.Document.__subclasses__()
-_JSON_TYPES = {str: "string", int: "integer", bool: "boolean", float: "number"}
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.schema)
-def test_a_schema_and_its_dataclass_have_the_same_shape(document: type[results.Document]) -> None:
-    schema = schema_of(document.schema)
-    properties = dict(schema["properties"])
-    assert properties.pop("schema")["const"] == document.schema
-    assert properties.pop("version")["const"] == document.version
-    same_shape(
-        document,
-        {**schema, "properties": properties, "required": schema["required"][2:]},
-        schema.get("$defs", {}),
-    )
 
 
 def test_there_is_a_schema_for_every_document_and_no_other() -> None:
@@ -551,37 +535,6 @@ def test_there_is_a_schema_for_every_document_and_no_other() -> None:
     assert {f"speckvctl.{verb.replace(' ', '-')}" for verb in VERBS} | {"speckvctl.error"} == {
         document.schema for document in DOCUMENTS
     }
-
-
-def same_shape(kind: type, schema: dict[str, Any], definitions: dict[str, Any]) -> None:
-    hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]
-    assert list(schema["properties"]) == names == schema["required"]
-    for name in names:
-        entry = schema["properties"][name]
-        assert entry.get("description"), f"{kind.__name__}.{name} has no description"
-        same_type(hints[name], entry, definitions, f"{kind.__name__}.{name}")
-
-
-def same_type(hint: Any, entry: dict[str, Any], definitions: dict[str, Any], where: str) -> None:
-    nullable = False
-    if isinstance(hint, types.UnionType):
-        (hint,) = (arm for arm in typing.get_args(hint) if arm is not type(None))
-        nullable = True
-    if "anyOf" in entry:
-        assert nullable and {"type": "null"} in entry["anyOf"], where
-        (entry,) = (arm for arm in entry["anyOf"] if arm != {"type": "null"})
-        nullable = False
-    if "$ref" in entry:
-        definition = definitions[entry["$ref"].removeprefix("#/$defs/")]
-        same_shape(hint, definition, definitions)
-        return
-    expected = {list: "array", dict: "object"}.get(typing.get_origin(hint)) or _JSON_TYPES[hint]
-    assert entry["type"] == ([expected, "null"] if nullable else expected), where
-    if expected == "array":
-        same_type(typing.get_args(hint)[0], entry["items"], definitions, where)
-    if expected == "object":
-        same_type(typing.get_args(hint)[1], entry["additionalProperties"], definitions, where)
 
 
 # ---- exit codes ------------------------------------------------------------------------------------------------------

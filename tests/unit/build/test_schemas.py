@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""The schemas in the tree are those of the dataclasses, and say something of every field."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import pytest
+
+from speckvctl import results
+from speckvctl.results import schemas
+from speckvctl.results.described import Said
+
+DOCUMENTS = results.Document.__subclasses__()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.schema)
+def test_a_schema_is_that_of_its_dataclass(document: type[results.Document], repository: Path) -> None:
+    path = repository / "speckvctl" / "schemas" / f"{document.schema.removeprefix('speckvctl.')}.json"
+    assert path.read_text("utf-8") == schemas.text_of(document), "run python -m speckvctl.results.schemas"
+
+
+def test_a_field_without_a_description_is_refused() -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Bare:
+        schema: ClassVar[str] = "speckvctl.bare"
+        prints: ClassVar[str] = "Nothing."
+        version: ClassVar[int] = 0
+        size: int
+
+    with pytest.raises(TypeError, match=r"Bare\.size has no description"):
+        schemas.schema_of(Bare)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+    name: Annotated[str, Said("Name.", pattern="^a")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+    schema: ClassVar[str] = "speckvctl.outer"
+    prints: ClassVar[str] = "All kinds."
+    version: ClassVar[int] = 3
+    inner: Annotated[Inner | None, Said("One.")]
+    many: Annotated[list[Inner], Said("Many.")]
+    sizes: Annotated[dict[str, int], Said("By name.", values={"minimum": 0})]
+    rows: Annotated[list[list[float]] | None, Said("Rows.", items={"items": {"maximum": 1}})] = None
+
+
+def test_keywords_go_where_they_belong_each_time() -> None:
+    for _ in range(2):
+        made = schemas.schema_of(Outer)  # type: ignore[arg-type]
+        assert made["$id"] == "urn:speckv:speckvctl.outer:3"
+        assert made["required"] == ["schema", "version", "inner", "many", "sizes", "rows"]
+        properties = made["properties"]
+        assert properties["inner"] == {"description": "One.", "anyOf": [{"$ref": "#/$defs/Inner"}, {"type": "null"}]}
+        assert properties["many"]["items"] == {"$ref": "#/$defs/Inner"}
+        assert properties["sizes"]["additionalProperties"] == {"type": "integer", "minimum": 0}
+        assert properties["rows"]["type"] == ["array", "null"]
+        assert properties["rows"]["items"] == {"type": "array", "items": {"type": "number", "maximum": 1}}
+        assert made["$defs"]["Inner"]["properties"]["name"]["pattern"] == "^a"
