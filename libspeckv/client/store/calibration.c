@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The calibration of a pool: judged at creation, copied and loaded at attach. The bytes of its file
- * lie in the pool's own tables, so they are made, kept and removed with the pool and have its
- * permissions. Each load verifies them against the digest of the pool's record.
+ * The calibration of a pool: validated at creation, copied and loaded at attach. Its file is stored
+ * in the pool's tables, with the lifetime and the permissions of the pool. Each load verifies it
+ * against the digest in the pool's record.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -24,7 +24,7 @@ static const char *hexadecimal(char text[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1
 	return text;
 }
 
-/* Has it tables for such blocks? */
+/* Does the calibration have tables for such blocks? */
 static int covers(struct speckv_ctx *ctx, const struct speckv_calibration_info *info,
 	unsigned int codec, const struct speckv_geometry *geometry, unsigned int first_layer,
 	unsigned int first_head)
@@ -101,10 +101,10 @@ int calibration_judge(struct speckv_ctx *ctx, const struct speckv_pool_config *c
 				       : 0;
 }
 
-/* A private copy of the file's bytes: others may write the shared ones. */
+/* Copied first: other processes may write the shared bytes. */
 int calibration_copy(struct region *r, uint8_t **out, uint64_t *bytes)
 {
-	/* taken over from a card, which does not tell */
+	/* adopted from a card, which does not report the digest */
 	static const uint8_t unknown[SPECKV_CALIBRATION_DIGEST_BYTES];
 	const struct lay_calibration *place = &r->fixed.calibration;
 	char digest[2 * SPECKV_CALIBRATION_DIGEST_BYTES + 1];

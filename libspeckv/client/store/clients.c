@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Which clients of a pool live. */
+/* Liveness of a pool's clients. */
 
 #include "store.h"
 
@@ -8,7 +8,7 @@ long long client_byte(struct region *r, unsigned int slot)
 	return LAY_LOCK_CLIENT(r->dev->single_inode ? r->record : 0, r->fixed.generation, slot);
 }
 
-/* A manager that no lock in the pool's file shows: its other lock is not for every user to see. */
+/* Its lock is in the device's lock file; -1, not readable for this user: alive. */
 bool client_unseen(struct region *r, unsigned int slot, uint64_t state)
 {
 	struct speckv_device *dev = r->dev;
@@ -25,9 +25,9 @@ int client_alive(struct region *r, unsigned int slot)
 }
 
 /*
- * Is a client attached through this slot? client_join() takes the slot's lock, sees that the pool
- * is not being removed, and only then enters itself: a lock without an entry is waited for until it
- * is one or the other. A process that was stopped in between counts as attached.
+ * Is a client attached through this slot? client_join() takes the slot's lock, checks that the pool
+ * is not being removed, then sets its entry: wait until a locked slot has an entry or is unlocked.
+ * A process that stopped in between counts as attached.
  */
 static bool slot_taken(struct region *r, unsigned int slot)
 {
@@ -76,10 +76,10 @@ bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 	int rc = region_open_managed(dev, record_name(r, name), &region);
 
 	if (rc && !region_useless(rc))
-		/* for the next manager to see to: it says so itself where it needs the pool */
+		/* left to the next manager that needs the pool, which reports the error */
 		return true;
 	if (rc)
-		return false; /* region_end() was reached */
+		return false; /* region_end() was called */
 	region_close(&region);
 	store_release(&r->state, SPECKV_POOL_ACTIVE);
 	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,

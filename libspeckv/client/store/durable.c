@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What has to survive a power loss reaches its medium, or the waiting call returns why not. */
+/* Flushes for durability over a power loss. */
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -38,8 +38,8 @@ int region_flush(struct region *r, const void *address, uint64_t bytes)
 	before = load_acquire(&r->flushes_failed);
 	rc = medium_flush(&r->dev->medium, address, bytes);
 	/*
-	 * The kernel reports an error to one of the threads that wait for the same page: it
-	 * concerns all of them.
+	 * The kernel reports a write-back error to only one of the threads that wait for a page:
+	 * fail them all.
 	 */
 	if (!rc && __builtin_expect(load_acquire(&r->flushes_failed) == before, 1))
 		return 0;

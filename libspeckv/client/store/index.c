@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * The block index: a hash directory of cache-line buckets over entries whose place follows from the
- * block's own (head page / min_run), so that an entry needs no allocator and belongs to the owner
- * of the head page. Readers take no lock: they read the entry, then the page map, and use the entry
- * only if the map still shows the generation they started from.
+ * The block index: a hash directory of cache-line buckets over entries. A block's entry number
+ * follows from its head page (head page / min_run): entries need no allocator and belong to the
+ * owner of the head page. Readers take no lock: they read the entry, then the page map, and use the
+ * entry only if the map still shows the generation they started from.
  *
  * Two-choice hashing: Azar, Broder, Karlin, Upfal, "Balanced Allocations", 1994. Reader validation:
  * a sequence lock whose sequence is the page map's generation (Boehm, "Can seqlocks get along with
@@ -58,10 +58,7 @@ static uint64_t slot_word(uint64_t hash, uint64_t entry, uint64_t generation)
 	return slot_tag(hash) | (generation & 0xfffff) << 32 | (entry + 1);
 }
 
-/*
- * Read entry `id` for generation `want` (0: any). True when it is a published block of this pool
- * right now.
- */
+/* Read entry `id` for generation `want` (0: any). True if it is a published block of this pool. */
 static bool entry_read(struct region *r, uint64_t id, uint64_t want, bool low20,
 	const uint64_t *key, struct block_ref *out, uint64_t key_out[4])
 {
@@ -113,13 +110,13 @@ bool index_doubtful(struct region *r, const struct block_ref *found)
 
 void index_doubt(struct region *r, const struct block_ref *found)
 {
-	store_relaxed(&r->entries[found->entry].used, 0); /* the first to be evicted */
+	store_relaxed(&r->entries[found->entry].used, 0); /* evicted first */
 	store_release(&r->entries[found->entry].doubtful, found->generation);
 }
 
 /*
- * Matches in one bucket, at most `max`. Low 20 bits of a generation may be zero: entry_read() then
- * takes any, and the key decides.
+ * Matches in one bucket, at most `max`. The low 20 bits of a generation may be zero: entry_read()
+ * then accepts any generation, and only the key is compared.
  */
 static size_t bucket_find(struct region *r, struct lay_bucket *bucket, uint64_t hash,
 	const uint64_t key[4], struct block_ref *out, size_t max)
@@ -152,7 +149,7 @@ size_t index_find_all(struct region *r, const struct speckv_key *key, struct blo
 	return find_all_hashed(r, key_hash(r, key), w, out);
 }
 
-/* Another block of this key, beside one that look-ups skip. */
+/* Find a block of this key that is not doubtful. */
 static bool find_beside(struct region *r, uint64_t hash, const uint64_t w[4], struct block_ref *out)
 {
 	struct block_ref all[2 * LAY_BUCKET_SLOTS];
@@ -174,7 +171,7 @@ static bool find_once(struct region *r, uint64_t hash, const uint64_t w[4], stru
 	return __builtin_expect(!index_doubtful(r, out), 1) || find_beside(r, hash, w, out);
 }
 
-/* Is a resize between the two words of this key's move? */
+/* Is a move of this key in progress? */
 static bool moving(struct region *r, const uint64_t w[4])
 {
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
@@ -208,7 +205,7 @@ static bool find_hashed(struct region *r, uint64_t hash, const struct speckv_key
 			    !region_stale(r),
 		    1))
 		return false;
-	/* a miss for an instant only: one word is written, the other is next */
+	/* transient miss: a move has written one of its two words */
 	for (int i = 0; i < MOVE_STEPS && moving(r, w); i++)
 		sched_yield();
 	return find_once(r, hash, w, out);
@@ -221,8 +218,7 @@ bool index_find(struct region *r, const struct speckv_key *key, struct block_ref
 }
 
 /*
- * Bring near the entries that a key's tags point at; or, once those are near, the words of the page
- * map that they point at.
+ * Prefetch the entries that match a key's tag; with `words`, the page-map words of those entries.
  */
 static void prefetch_matches(struct region *r, uint64_t hash, bool words)
 {
@@ -319,8 +315,8 @@ void index_fill(struct region *r, const struct run *run, const struct speckv_key
 }
 
 /*
- * A slot that points at nothing published may be cleared by any client: the word holds the
- * generation, so a reused entry is not hit.
+ * A slot without a published block may be cleared by any client: the word holds the generation, so
+ * a reused entry is not affected.
  */
 static bool slot_stale(struct region *r, uint64_t word)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Medium layout, version 0: what LAYOUT.md describes, as C. Everything is little-endian, offsets
- * only, no pointers. Fields that processes change while others look are _Atomic; all others are
- * written once, before a release-store of a state.
+ * Medium layout, version 0, as in LAYOUT.md. Everything is little-endian, offsets only, no
+ * pointers. Fields that change while shared are _Atomic; all others are written once, before the
+ * release-store of a state.
  */
 #ifndef SPECKV_CLIENT_LAYOUT_H
 #define SPECKV_CLIENT_LAYOUT_H
@@ -16,12 +16,12 @@
 #define LAY_DEVICE_MAGIC 0x004d564b43455053ull /* "SPECKVM\0" */
 #define LAY_POOL_MAGIC 0x0050564b43455053ull /* "SPECKVP\0" */
 
-/* allocation unit of capacities, and the alignment that devdax asks for */
+/* allocation unit of capacities, and the alignment devdax needs */
 #define LAY_UNIT (2ull << 20)
 #define LAY_POOLS 64
 #define LAY_EXTENTS 9 /* [0] tables, [1..8] data; single-inode media only */
 #define LAY_CLIENTS 64
-#define LAY_SLOT_MANAGER (LAY_CLIENTS - 1) /* kept for who manages the device */
+#define LAY_SLOT_MANAGER (LAY_CLIENTS - 1) /* reserved for the manager of the device */
 #define LAY_TENANTS 64
 #define LAY_POOL_EVENTS 512
 #define LAY_DEVICE_EVENTS 256
@@ -96,8 +96,8 @@ struct lay_device {
 /* ---- a pool's region ------------------------------------------------------------------------ */
 
 /*
- * A manager whose slot's byte in the pool's file of locks another process holds: it lives while it
- * has its lock in the device's.
+ * State flag: another process holds this manager slot's byte in the pool's lock file. The manager
+ * is alive while it holds its slot's byte in the device's lock file.
  */
 #define LAY_CLIENT_UNSEEN 2ull
 
@@ -111,8 +111,8 @@ struct lay_client {
 	_Atomic uint64_t allocated_pages; /* held by allocations (speckv_mem_alloc) */
 	_Atomic uint64_t cursor; /* next-fit hint */
 	/*
-	 * a block on its way to another place: whose death in the middle the reaper settles.
-	 * Generation `to` last; 0: none
+	 * a move in progress; the reaper of this client settles an interrupted one. Generation `to`
+	 * is written last; 0: none
 	 */
 	_Atomic uint64_t move_from, move_from_generation, move_to, move_to_generation;
 	uint8_t pad[256 - 144];
@@ -129,14 +129,12 @@ struct lay_tenant {
 };
 _Static_assert(sizeof(struct lay_tenant) == 256, "tenant");
 
-/*
- * Where the pool's calibration lies: the bytes of its file. Made with the pool; all zero where
- * there is none.
- */
+/* The pool's calibration, a copy of its file. Written at creation; all zero: none. */
 struct lay_calibration {
 	uint64_t offset, bytes; /* from the start of the region */
-	uint16_t first_layer, first_head; /* of the pool's blocks, in the calibration */
-	uint32_t crc; /* CRC-32C of what stands before it */
+	/* first layer and head of the pool's blocks, in the calibration */
+	uint16_t first_layer, first_head;
+	uint32_t crc; /* CRC-32C of the fields before it */
 };
 _Static_assert(sizeof(struct lay_calibration) == 24, "calibration");
 
@@ -164,32 +162,32 @@ struct lay_pool {
 	/* changed by managers */
 	_Atomic uint64_t data_pages; /* the pool's size now */
 	/*
-	 * changes with the size, and when the pool ends; begins at random, so that no two pools
-	 * agree in it
+	 * incremented at each change of size, and at the end of the pool; starts at random, so that
+	 * it differs between pools
 	 */
 	_Atomic uint64_t size_sequence;
 	_Atomic uint64_t quota_pages, tenant_quota_pages;
 	/* pages; 0: none. Below data_pages while a shrink is under way */
 	_Atomic uint64_t claim_limit;
 	_Atomic uint32_t eviction, resizes;
-	uint8_t boot_id[16]; /* of the boot that wrote last; zero: not known */
+	uint8_t boot_id[16]; /* boot ID of the last writer; zero: not known */
 	_Atomic uint64_t stats_since_ns;
 	/* changed by all clients */
 	_Atomic uint64_t next_run_generation __attribute__((aligned(64)));
 	_Atomic uint64_t used_pages; /* a hint; the page map is the truth */
-	/* runs freed so far: lets a failed search wait for the next one */
+	/* runs freed so far: a failed search is repeated only after it changes */
 	_Atomic uint64_t freed;
 	_Atomic uint64_t event_sequence;
 	_Atomic uint64_t hint_head, hint_tail;
 	struct lay_calibration calibration;
-	/* 1: the last client left, and the tables were flushed before: nothing to rebuild */
+	/* 1: the last client detached after flushing the tables: no recovery needed */
 	_Atomic uint64_t closed;
 	uint8_t pad1[4096 - 464];
 };
 _Static_assert(sizeof(struct lay_pool) == 4096, "pool header");
 
 struct lay_stats {
-	/* ticks of use: what lay_entry.used is read from. Never goes back, and counts no time */
+	/* ticks of use, the unit of lay_entry.used; monotonic, not a time */
 	_Atomic uint64_t use_clock;
 	_Atomic uint64_t counters[SPECKV_COUNTERS];
 	_Atomic uint64_t histograms[SPECKV_HISTOGRAMS][SPECKV_HIST_BUCKETS];
@@ -197,7 +195,7 @@ struct lay_stats {
 };
 _Static_assert(sizeof(struct lay_stats) == 8192, "statistics page");
 
-/* What stands before the directory, in this order. */
+/* Everything before the directory, in this order. */
 struct lay_pool_head {
 	struct lay_pool pool;
 	struct lay_client clients[LAY_CLIENTS];
@@ -217,14 +215,14 @@ struct lay_bucket {
 };
 _Static_assert(sizeof(struct lay_bucket) == 64, "bucket");
 
-/* Index entry. Written by the holder of the claimed head page; `generation` last. */
+/* Index entry. Written by the owner of the claimed head page; `generation` last. */
 struct lay_entry {
-	_Atomic uint64_t generation; /* 0: nothing here */
+	_Atomic uint64_t generation; /* 0: unused */
 	_Atomic uint64_t page; /* head page of the run */
 	_Atomic uint64_t key[4];
 	_Atomic uint64_t first_position;
 	_Atomic uint32_t frame_bytes, raw_bytes;
-	/* use_clock at the last put, get or touch; 0: the first to be evicted */
+	/* use_clock at the last put, get or touch; 0: evicted first */
 	_Atomic uint64_t used;
 	_Atomic uint32_t uses;
 	_Atomic uint32_t tenant;
@@ -234,8 +232,8 @@ struct lay_entry {
 	 */
 	_Atomic uint64_t parent, first_child, next_sibling, recent_child;
 	/*
-	 * generation of the block that a card was told to forget and whose answer was lost: no
-	 * look-up finds it
+	 * generation of the block whose invalidate was sent to a card and its completion lost:
+	 * look-ups skip it
 	 */
 	_Atomic uint64_t doubtful;
 	_Atomic uint64_t previous_sibling;
@@ -279,7 +277,7 @@ static inline uint32_t lay_owner(unsigned int slot, uint64_t incarnation)
 }
 
 /*
- * OFD lock bytes, far beyond any end of file. The first two in the device's file of locks, the
+ * OFD lock bytes, far beyond any end of file. The first two are in the device's lock file, the
  * others in the pool's.
  */
 #define LAY_LOCK_MANAGER (1ll << 60)

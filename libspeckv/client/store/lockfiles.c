@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* The files that hold the locks of a device and of its pools, and who may open them. */
+/* The lock files of a device and of its pools, and their permissions. */
 #include <fcntl.h>
 #include <unistd.h>
 
 #include "store.h"
 
-/* The medium's own inode holds the locks: only users who may write it may open it. */
+/* The medium's inode holds the locks: only users with write permission may open it. */
 static int lock_inode(struct speckv_device *dev, int flags)
 {
 	int fd = medium_open(dev->ctx, &dev->medium, &dev->folder, flags);
@@ -54,7 +54,7 @@ int device_lock_guard(struct speckv_device *dev)
 	return rc < 0 ? rc : 0;
 }
 
-/* Is the lock's file still the one that others find? */
+/* Does the name still lead to the open lock file? */
 static bool lock_current(struct speckv_device *dev)
 {
 	struct folder pools;
@@ -113,8 +113,8 @@ bool pool_file_owned(const struct stat *st, const struct lay_pool_record *record
 }
 
 /*
- * The group with what both modes let be done: none gets what neither gives it. The owner last:
- * giving the file away may cost the right to it.
+ * Restrict to the permissions common to both modes before changing the group. Change the owner
+ * last: afterwards this user may have no right to.
  */
 int pool_file_own(int fd, const struct lay_pool_record *record, mode_t mode)
 {
@@ -177,7 +177,6 @@ const char *pool_lock_path(const struct region *r, char path[SPECKV_PATH_BYTES])
 	return path;
 }
 
-/* Are the locks there, with another owner or mode than the file of the pool says? */
 bool pool_lock_differs(const struct folder *pools, const char *lock, const struct stat *file)
 {
 	const struct lay_pool_record as = { .uid = file->st_uid, .gid = file->st_gid };
@@ -202,7 +201,7 @@ int pool_lock_open(struct speckv_device *dev, const struct folder *pools,
 		return fail(dev->ctx, -ENAMETOOLONG, "%s: path too long", record->name);
 	rule = pool_file_rule(pools, name, record);
 	fd = file_open(dev->ctx, pools, path, writable ? O_RDWR : O_RDONLY, 0, &rule);
-	/* a reader without a right to it cannot tell who lives, and takes them for living */
+	/* a reader without access cannot test for liveness: every client counts as alive */
 	if (!writable)
 		return fd < 0 ? -1 : fd;
 	if (fd == -ENOENT)

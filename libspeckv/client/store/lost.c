@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Files that go or shrink under those who use them (a clean-up of /dev/shm, logind's RemoveIPC,
- * truncation). A file without a name is found by a look, a second apart at most while the pool is
- * used. A store or load beyond a file's new end is SIGBUS: the handler puts empty memory in the
- * place of the whole mapping, so that what runs finds nothing and goes on, and every call from then
- * on says -ESTALE.
+ * Files that are removed or truncated while mapped (a clean-up of /dev/shm, logind's RemoveIPC). A
+ * removed file is detected by fstat(), at most once a second while the pool is used. An access
+ * beyond a truncated file's end raises SIGBUS: the handler replaces the whole mapping by anonymous
+ * memory, so that the running call finds nothing and returns, and every later call fails with
+ * -ESTALE.
  */
 #include <signal.h>
 #include <sys/mman.h>
@@ -12,7 +12,7 @@
 
 #include "store.h"
 
-#define SPANS 1024 /* mappings of a process that are watched; those beyond are not */
+#define SPANS 1024 /* watched mappings of a process; any more are not watched */
 #define LOOK_EVERY_NS 1000000000ull
 
 static struct span {
@@ -23,7 +23,7 @@ static struct span {
 static struct sigaction before;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* Nothing but loads, mmap and madvise: all that a handler may call. */
+/* Signal context: atomic loads and stores, mmap() and madvise() only. */
 static void handle(int number, siginfo_t *info, void *context)
 {
 	uintptr_t at = (uintptr_t)info->si_addr;
@@ -43,17 +43,19 @@ static void handle(int number, siginfo_t *info, void *context)
 		errno = saved;
 		return;
 	}
-	/* not ours: as it was before us */
+	/* not a watched mapping: chain to the previous handler */
 	if (before.sa_flags & SA_SIGINFO && before.sa_sigaction)
 		before.sa_sigaction(number, info, context);
 	else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN)
 		before.sa_handler(number);
 	else
-		signal(SIGBUS, SIG_DFL); /* and the access is made once more */
+		signal(SIGBUS, SIG_DFL); /* the access is repeated */
 	errno = saved;
 }
 
-/* In a forked child the mappings are not there, and other memory may lie where they were. */
+/*
+ * The mappings are not inherited (MADV_DONTFORK): a child may map other memory at their addresses.
+ */
 static void forget_all(void)
 {
 	for (int i = 0; i < SPANS; i++)
@@ -112,7 +114,7 @@ bool region_lost(struct region *r)
 
 	if (__builtin_expect(load_relaxed(&r->lost), 0))
 		return true;
-	clock_gettime(CLOCK_MONOTONIC_COARSE, &t); /* it costs next to nothing */
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &t); /* no system call */
 	now = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 	return __builtin_expect(now - load_relaxed(&r->looked_ns) > LOOK_EVERY_NS, 0) &&
 		region_look(r, now);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Names of media, and the folders and files that they stand for. What lies there: medium_probe.c,
- * medium_make.c.
+ * Names of media, and their folders and files. Their contents: medium_probe.c, medium_make.c.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -95,7 +94,7 @@ int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium
 		return fail(ctx, -EINVAL,
 			"%s: names a folder; a medium is a file or a /dev/dax* node", name);
 	snprintf(medium->path, sizeof(medium->path), "%s", rest);
-	/* what it is; whose it is, and whether it is trusted, is seen where it is opened */
+	/* file type only; owner and mode are checked at each open */
 	if (lstat(rest, &st) != 0)
 		return errno == EACCES
 			? fail(ctx, -EACCES,
@@ -126,7 +125,7 @@ int medium_folder(struct speckv_ctx *ctx, const struct medium *medium, unsigned 
 int medium_open(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in,
 	int flags)
 {
-	/* a medium of fixed size may be shared with those of its group; its pools are */
+	/* a medium of fixed size may be writable by its group, as its pools are */
 	struct file_rule rule = { .owner = NO_OWNER,
 		.writers = medium->runtime ? 0 : S_IWGRP,
 		.group = !medium->runtime,

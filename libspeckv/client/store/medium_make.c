@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* A medium is made: a file beside which pools are files, or a table in a medium of fixed size. */
+/*
+ * Creation of a medium: a file with the pools as files beside it, or a table in a medium of fixed
+ * size.
+ */
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -24,7 +27,7 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 	if (table == MAP_FAILED)
 		return -errno;
 	store_release(&table->super.state, LAY_MEDIUM_MAKING);
-	/* from here on it is not what it was */
+	/* MAKING reaches the medium before any other field */
 	rc = medium_flush(medium, table, sizeof(table->super));
 	table->super.magic = LAY_DEVICE_MAGIC;
 	table->super.version = LAY_VERSION;
@@ -57,18 +60,18 @@ static int write_super(int fd, const struct medium *medium, uint64_t medium_byte
 	return rc;
 }
 
-/* The folder of pools of a table that could not be made. */
+/* The folder of pools, after a failure to create the table. */
 static void remove_empty_pools(const struct medium *medium, const struct folder *in)
 {
 	char path[SPECKV_PATH_BYTES];
 
 	if (snprintf(path, sizeof(path), "%s.pools", medium->path) < (int)sizeof(path))
-		unlinkat(in->fd, path_name(path), AT_REMOVEDIR); /* an empty one only */
+		unlinkat(in->fd, path_name(path), AT_REMOVEDIR); /* fails unless empty */
 }
 
 /*
- * A draft's name: by chance, as others may make the same table, from PID namespaces of their own
- * too. Nothing else has such a name.
+ * A draft's name: random, as processes of several PID namespaces may create the same table. No
+ * other file is named so.
  */
 #define DRAFT_SUFFIX ".speckv-new"
 
@@ -76,7 +79,7 @@ static void draft_name(const struct medium *medium, char name[256])
 {
 	uint32_t number = (uint32_t)gettid();
 
-	random_bytes(&number, sizeof(number)); /* where there are none the thread's number does */
+	random_bytes(&number, sizeof(number)); /* on failure the thread ID stays */
 	snprintf(name, 256, ".%.200s.%u" DRAFT_SUFFIX, path_name(medium->path), number);
 }
 
@@ -92,7 +95,7 @@ static bool is_draft(const struct medium *medium, const char *name)
 	return digits && strcmp(name + length + digits, DRAFT_SUFFIX) == 0;
 }
 
-/* Drafts whose makers died: the lock of a living one is held. */
+/* Remove drafts whose creators died: a live creator holds the lock. */
 static void remove_drafts(const struct medium *medium, const struct folder *in)
 {
 	int fd = openat(in->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -120,9 +123,7 @@ static void remove_drafts(const struct medium *medium, const struct folder *in)
 		closedir(dir);
 }
 
-/*
- * A new draft, locked: another process that looks for those of the dead may come between the two.
- */
+/* Create and lock a draft. Retried where remove_drafts() of another process came in between. */
 static int open_draft(const struct folder *in, const char *name)
 {
 	for (int tries = 0; tries < 8; tries++) {
@@ -138,7 +139,7 @@ static int open_draft(const struct folder *in, const char *name)
 	return -1;
 }
 
-/* A new file appears whole or not at all: made under a private name, then linked. */
+/* Atomic creation: write a draft, then link it to the final name. */
 static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in)
 {
 	char draft[256];
@@ -177,18 +178,18 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 	if (!rc && (fchmod(fd, 0644) != 0 || fsync(fd) != 0))
 		rc = -errno;
 	if (!rc && linkat(in->fd, draft, in->fd, path_name(medium->path), 0) != 0) {
-		rc = errno == EEXIST ? 0 : -errno; /* another process was first */
+		rc = errno == EEXIST ? 0 : -errno; /* another process created it first */
 	} else if (!rc) {
 		rc = folder_flush(in);
 		made = !rc;
 		if (rc)
 			unlinkat(in->fd, path_name(medium->path), 0);
 	}
-	if (rc) /* before what was taken is given back */
+	if (rc) /* while the space is still in use */
 		fail_text(ctx, "cannot make %s: %s", medium->path,
 			space_words(words, in->fd, bytes, -rc));
 	unlinkat(in->fd, draft, 0);
-	/* and not at the last close: another thread may have forked meanwhile */
+	/* explicitly: a child forked meanwhile may keep the description open */
 	unlock_byte(fd, LAY_LOCK_MANAGER);
 	close(fd);
 	if (rc)
@@ -196,7 +197,7 @@ static int make_file(struct speckv_ctx *ctx, const struct medium *medium, const 
 	return rc ? rc : made;
 }
 
-/* May it be overwritten as a medium of fixed size? Its bytes then, in whole units. */
+/* Check that it may be overwritten as a medium of fixed size; *bytes: its size, in whole units. */
 static int format_check(struct speckv_ctx *ctx, const struct medium *medium, int fd,
 	uint64_t *bytes)
 {
@@ -205,7 +206,7 @@ static int format_check(struct speckv_ctx *ctx, const struct medium *medium, int
 	if (fstat(fd, &st) != 0)
 		return fail(ctx, -errno, "%s: %s", medium->path, strerror(errno));
 	*bytes = (medium->node ? medium->node_bytes : (uint64_t)st.st_size) & ~(LAY_UNIT - 1);
-	if (medium->runtime) /* what is here was a table of pools that are files of their own */
+	if (medium->runtime) /* this was a table whose pools are files of their own */
 		return fail(ctx, -EEXIST,
 			"%s is no table that this build can read: remove it with 'rm %s', and 'speckvctl pool create' takes over the pools beside it",
 			medium->path, medium->path);
@@ -242,7 +243,7 @@ int medium_format_check(struct speckv_ctx *ctx, const struct medium *medium, uin
 	return rc;
 }
 
-/* Is what lies in this inode a whole table? */
+/* Does this inode hold a complete table? */
 static bool is_ready(const struct medium *medium, int fd)
 {
 	size_t window = medium->node ? LAY_UNIT : sizeof(struct lay_superblock);
@@ -264,7 +265,7 @@ static bool is_ready(const struct medium *medium, int fd)
 		super.medium_bytes <= bytes;
 }
 
-/* Overwrite a medium of fixed size, unless another process made a table of it meanwhile. */
+/* Overwrite a medium of fixed size, unless another process created a table in it meanwhile. */
 static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int fd)
 {
 	struct stat st;
@@ -280,13 +281,13 @@ static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int
 	}
 	if (!rc && !medium->node && readers_only(st.st_mode) &&
 		fchmod(fd, st.st_mode & 0777 & ~readers_only(st.st_mode)) != 0)
-		rc = -errno; /* its locks lie in it: see locks.c */
+		rc = -errno; /* a read-only opener could hold the locks in it */
 	if (!rc && !medium->node && fallocate(fd, 0, 0, (off_t)bytes) != 0 && errno != EOPNOTSUPP)
 		rc = -errno;
 	if (!rc)
 		rc = write_super(fd, medium, bytes, true, false);
 	if (rc != -EAGAIN)
-		/* and not at the last close: another thread may have forked meanwhile */
+		/* explicitly: a child forked meanwhile may keep the description open */
 		unlock_byte(fd, LAY_LOCK_MANAGER);
 	return !rc ? 1
 		   : fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot format %s: %s", medium->path,
@@ -294,8 +295,8 @@ static int format_fixed(struct speckv_ctx *ctx, const struct medium *medium, int
 }
 
 /*
- * Take away a file that is of no use (empty, or a table that the device makes again), unless
- * another process did so and made one that is.
+ * Unlink an unusable file (empty, or a table the device can rebuild), unless another process
+ * replaced it.
  */
 static int make_way(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in,
 	int fd)
@@ -303,10 +304,10 @@ static int make_way(struct speckv_ctx *ctx, const struct medium *medium, const s
 	int rc = -EAGAIN;
 
 	for (int tries = 0; tries < 2000 && rc == -EAGAIN; tries++) {
-		/* who has it may unlink the name, while it leads here */
+		/* only the lock holder unlinks the name, and only of this inode */
 		rc = lock_byte(fd, LAY_LOCK_MANAGER);
 		if (rc == -EAGAIN && lock_shared(fd, LAY_LOCK_MANAGER))
-			rc = 0; /* of a user who may only read it: that keeps none from it */
+			rc = 0; /* a shared lock, possible for read-only users: ignored */
 		if (rc == -EAGAIN)
 			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	}
@@ -314,7 +315,7 @@ static int make_way(struct speckv_ctx *ctx, const struct medium *medium, const s
 		if (file_same(in, medium->path, fd) &&
 			unlinkat(in->fd, path_name(medium->path), 0) != 0)
 			rc = -errno;
-		/* and not at the last close: another thread may have forked meanwhile */
+		/* explicitly: a child forked meanwhile may keep the description open */
 		unlock_byte(fd, LAY_LOCK_MANAGER);
 	}
 	return rc ? fail(ctx, rc == -EAGAIN ? -EBUSY : rc, "cannot make %s again: %s", medium->path,
@@ -345,7 +346,7 @@ int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format
 		rc = make_file(ctx, medium, &in);
 	else if (fd < 0)
 		rc = fd;
-	else /* not what was found: the caller looks again */
+	else /* 0 where it changed since the probe: the caller probes again */
 		rc = format && !medium->backend->keeps_blocks ? format_fixed(ctx, medium, fd) : 0;
 	if (fd >= 0)
 		close(fd);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What lies at a medium: a table, or whatever else. */
+/* Contents of a medium: a table, or a known foreign format. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -8,7 +8,7 @@
 
 #include "store.h"
 
-/* Name what people may have there. Offsets and magics: the formats' own documents. */
+/* Name common foreign formats. Offsets and magics: the formats' own documents. */
 static void describe(const uint8_t *bytes, size_t got, uint64_t size, char *text, size_t text_bytes)
 {
 	static const struct {
@@ -121,7 +121,7 @@ static void judge(const struct lay_superblock *super, uint64_t size,
 	info->manager_pid = 0;
 }
 
-/* Its superblock's inode cannot be opened, or is not trusted: why, and whose it is. */
+/* The superblock's inode cannot be opened, or is not trusted: report why, and its owner. */
 static void probe_denied(struct speckv_ctx *ctx, const struct medium *medium,
 	const struct folder *in, int rc, struct speckv_device_info *info)
 {

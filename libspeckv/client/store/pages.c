@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
- * Page runs without locks. The page map is the truth: one word a page, changed only by
- * compare-and-swap against the exact word seen, and no word but FREE ever repeats (generations), so
- * a late or repeated step of a stalled process fails instead of doing harm. (The HEAD that a drop
- * puts back because a card did not answer does repeat: a slot or twin that another process judged
- * by the word in between may go, or stay, once too often; a put of the key or a check mends
- * either.)
+ * Page runs without locks. The page map is authoritative: one word a page, changed only by
+ * compare-and-swap against the exact word seen. No word but FREE ever repeats (generations), so a
+ * late or repeated step of a stalled process fails harmlessly. (Exception: a drop restores the same
+ * HEAD when a card did not answer. A process that saw the word in between may wrongly clear or keep
+ * a slot or twin; a put of the key or a check repairs either.)
  *
- * A run is claimed head first, then page by page; it is given back from its tail, the head last:
- * whatever the instant its owner dies, the run is "head and the unbroken continuation behind it",
- * which any other process can give back.
+ * A run is claimed head first, then page by page, and freed from its tail, the head last: whenever
+ * its owner dies, the run is the head and an unbroken continuation behind it, which any other
+ * process can free.
  */
 #include "store.h"
 
@@ -19,7 +18,7 @@ static bool swap(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
 		memory_order_acq_rel, memory_order_acquire);
 }
 
-/* Give pages [from, from + n) of a run back, tail first. */
+/* Free pages [head + first, head + end) of a run, tail first. */
 static void release_tail(struct region *r, uint64_t head, uint64_t generation, uint32_t first,
 	uint32_t end)
 {
@@ -42,7 +41,7 @@ static void freed(struct region *r, uint64_t page, uint32_t pages)
 }
 
 /*
- * Claim exactly [page, page + n); on failure nothing is held and *blocked is the first page that
+ * Claim exactly [page, page + n); on failure nothing is claimed and *blocked is the first page that
  * was not free.
  */
 static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struct run *run,
@@ -66,15 +65,15 @@ static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struc
 			release_tail(r, page, generation, 1, i);
 			swap(&r->page_map[page], lay_word(LAY_CLAIMED, pool->owner, generation),
 				LAY_FREE);
-			/* searches that saw these pages taken may look again */
+			/* searches that failed on these pages may be repeated */
 			atomic_fetch_add(&r->head->pool.freed, 1);
 			return false;
 		}
 	*run = (struct run){ .page = page, .generation = generation, .pages = n };
 	add_relaxed(&r->head->pool.used_pages, n);
 	/*
-	 * the run is ours before its bytes change: readers of what was here re-read the map after
-	 * they copied
+	 * claim before writing any byte: readers of the old contents re-read the map after their
+	 * copy
 	 */
 	atomic_thread_fence(memory_order_seq_cst);
 	return true;
@@ -155,7 +154,7 @@ void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages)
 		return;
 	release_tail(r, run->page, run->generation, pages, run->pages);
 	if (load_relaxed(&pool->client->cursor) == run->page + run->pages) {
-		/* go on where the frame ends: no gap, no hint */
+		/* continue at the end of the frame: no gap, no hint */
 		store_relaxed(&pool->client->cursor, run->page + pages);
 		sub_relaxed(&r->head->pool.used_pages, run->pages - pages);
 		atomic_fetch_add(&r->head->pool.freed, 1);
@@ -170,7 +169,7 @@ int pages_publish(struct speckv_pool *pool, const struct run *run)
 	struct region *r = &pool->region;
 	int rc;
 
-	/* streaming stores of the payload, too, before the one store that publishes it */
+	/* order the payload, streaming stores included, before the publishing store */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation),
 		    lay_word(LAY_HEAD, run->pages, run->generation)))
@@ -207,7 +206,7 @@ int move_begin(struct speckv_pool *pool, const struct block_ref *from, const str
 	store_release(&client->move_to, to->page);
 	store_release(&client->move_to_generation, to->generation);
 	/*
-	 * what settles a death in the middle needs both: the note, and the claim of the copy's
+	 * settling an interrupted move needs both: the move record, and the claim of the copy's
 	 * whole run
 	 */
 	return region_flush(r, client, sizeof(*client)) ||
@@ -225,7 +224,7 @@ int move_settle(struct speckv_pool *pool, const struct run *from, const struct r
 		return 0;
 	if (!swap(&r->page_map[to->page], lay_word(LAY_HEAD, to->pages, to->generation),
 		    lay_word(LAY_CLAIMED, pool->owner, to->generation)))
-		return 0; /* dropped meanwhile: there is nothing to keep */
+		return 0; /* dropped meanwhile: nothing to restore */
 	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation),
 		lay_word(LAY_HEAD, from->pages, from->generation));
 	return -EIO;
@@ -244,7 +243,7 @@ bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct
 	if (!swap(&r->page_map[from->page], lay_word(LAY_HEAD, from->pages, from->generation),
 		    lay_word(LAY_CLAIMED, pool->owner, from->generation)))
 		return false;
-	/* flushed in move_settle(): readers wait meanwhile */
+	/* flushed in move_settle(): readers that miss wait meanwhile */
 	if (swap(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation),
 		    lay_word(LAY_HEAD, to->pages, to->generation)) ||
 		load_acquire(&r->page_map[to->page]) ==
@@ -252,7 +251,7 @@ bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct
 		return true;
 	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation),
 		lay_word(LAY_HEAD, from->pages, from->generation));
-	return false; /* this process was taken for dead, and its copy given back */
+	return false; /* this client was reaped and its copy released */
 }
 
 void pages_release(struct region *r, uint32_t owner, const struct run *run)
@@ -318,8 +317,8 @@ void pages_census(struct region *r, struct page_census *census)
 			break;
 		default:
 			/*
-			 * its run was trimmed, freed or moved while we looked, or it is a leak:
-			 * check.c tells them apart
+			 * its run was trimmed, freed or moved during the scan, or leaked: check.c
+			 * distinguishes
 			 */
 			census->orphan++;
 		}
@@ -327,9 +326,7 @@ void pages_census(struct region *r, struct page_census *census)
 	}
 }
 
-/*
- * Bring the hints back in line with the page map, after clients died between a swap and its count.
- */
+/* Recount usage from the page map, after clients died between a swap and its count. */
 void pages_recount(struct region *r)
 {
 	uint64_t used[LAY_TENANTS] = { 0 }, blocks[LAY_TENANTS] = { 0 }, all = 0,
@@ -376,7 +373,6 @@ void pages_unretire(struct region *r, uint64_t from, uint64_t to)
 	}
 }
 
-/* Does a client hold pages above the mark, after all? */
 bool pages_claimed_above(struct region *r, uint64_t mark, uint64_t end)
 {
 	for (uint64_t p = pages_first_above(r, mark); p < end; p++) {

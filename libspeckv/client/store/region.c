@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * A pool's region is mapped, and follows a resize. How it is laid out and made: region_plan.c,
+ * Mapping a pool's region, and following a resize. Its layout and creation: region_plan.c,
  * region_make.c.
  */
 #include <fcntl.h>
@@ -21,14 +21,15 @@ static int map_piece(struct region *r, uint64_t region_offset, uint64_t file_off
 
 	if (at == MAP_FAILED)
 		return -errno;
-	madvise(at, bytes, MADV_DONTFORK); /* as the range that it is a piece of */
+	/* inherited by neither this piece nor the reserved range */
+	madvise(at, bytes, MADV_DONTFORK);
 	return 0;
 }
 
 /*
- * Map a record's extents end to end, where they are not mapped so already. An extent may have grown
- * in place, or have gone with a shrink and come back elsewhere with a growth, while this process
- * saw neither.
+ * Map a record's extents end to end, except where already mapped. An extent may have grown in
+ * place, or have been cut by a shrink and reallocated elsewhere by a growth, since this process
+ * last followed.
  */
 static int map_extents(struct region *r, const struct lay_pool_record *record)
 {
@@ -48,7 +49,7 @@ static int map_extents(struct region *r, const struct lay_pool_record *record)
 			rc = map_piece(r, at + have, to.offset + have, to.bytes - have);
 		if (rc)
 			to.bytes = 0;
-		r->mapped[i] = to; /* what was cut off is mapped again when it comes back */
+		r->mapped[i] = to; /* a cut piece is mapped again when it returns */
 		was += from.bytes;
 		at += to.bytes;
 	}
@@ -180,9 +181,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 			human(want, r->mapped_bytes));
 		goto bad;
 	}
-	/*
-	 * One range of addresses for all that the pool may become, so that no pointer ever moves.
-	 */
+	/* Reserve addresses for the pool's largest size, so that pointers stay valid. */
 	r->base = mmap(NULL, r->mapped_bytes + LAY_UNIT, PROT_NONE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (r->base == MAP_FAILED) {
@@ -191,7 +190,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 			strerror(errno));
 		goto bad;
 	}
-	{ /* aligned to the unit, as devdax wants it */
+	{ /* aligned to the unit, as devdax requires */
 		uint64_t skip = (LAY_UNIT - (uintptr_t)r->base % LAY_UNIT) % LAY_UNIT;
 
 		if (skip)
@@ -201,7 +200,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	}
 	rc = single ? map_extents(r, &record) : map_piece(r, 0, 0, r->mapped_bytes);
 	if (!rc && single && mapped_bytes(r) < r->fixed.data_offset)
-		rc = -EUCLEAN; /* the record lost the pool's own tables */
+		rc = -EUCLEAN; /* the record does not cover the pool's tables */
 	if (rc) {
 		rc = fail(ctx, rc, "pool %s: cannot map it: %s", name, strerror(-rc));
 		goto bad;
@@ -274,7 +273,7 @@ int region_open(struct speckv_device *dev, const char *name, bool writable, stru
 		rc = open_once(dev, name, writable, r);
 		if ((rc != -EUCLEAN && rc != -EBADMSG && rc != -ENOLCK) || tries == 2)
 			return rc;
-		/* not damaged, perhaps, nor without its locks, but on its way in or out */
+		/* perhaps not damaged but being created or destroyed */
 		number = device_find(dev, name, &record);
 		if (number < 0)
 			return number;
@@ -284,7 +283,7 @@ int region_open(struct speckv_device *dev, const char *name, bool writable, stru
 		number = device_between(dev, name);
 		if (rc == -ENOLCK && number == -EUCLEAN &&
 			load_acquire(&record.state) == SPECKV_POOL_DESTROYING)
-			/* the removal cannot go on before the locks are there: the text says so */
+			/* the missing lock file blocks the removal: return that error's text */
 			return open_once(dev, name, writable, r);
 		return number;
 	}
@@ -299,7 +298,7 @@ void region_close(struct region *r)
 	r->backend->close(r, child);
 	speckv_calibration_free(r->calibration);
 	close(r->fd);
-	if (child) /* another thread may have held them at fork() */
+	if (child) /* another thread may have held the mutexes at fork() */
 		return;
 	pthread_mutex_destroy(&r->remap);
 	pthread_mutex_destroy(&r->reaping);
@@ -359,7 +358,7 @@ int region_grow_backing(struct region *r, uint64_t old_pages, uint64_t new_pages
 	if (r->dev->single_inode) {
 		rc = map_extents(r, record);
 		if (!rc && mapped_bytes(r) < r->fixed.data_offset + new_pages * r->page_bytes)
-			rc = -EUCLEAN; /* another writer took some of it away */
+			rc = -EUCLEAN; /* another writer changed the extents */
 		return rc;
 	}
 	rc = region_reserve(r->fd, r->fixed.page_map_offset + old_pages * 8,
@@ -373,10 +372,7 @@ int region_grow_backing(struct region *r, uint64_t old_pages, uint64_t new_pages
 	return rc;
 }
 
-/*
- * Zero pages and give their memory back. The mapping stays: a late reader sees zeros, never a
- * fault.
- */
+/* Zero pages and free their memory. The mapping stays: a late reader sees zeros, never a fault. */
 void region_release_backing(struct region *r, uint64_t from_page, uint64_t to_page)
 {
 	uint64_t offset = r->fixed.data_offset + from_page * r->page_bytes,
@@ -397,7 +393,8 @@ int pool_usable(struct speckv_pool *pool, bool write)
 			"this pool was opened before fork(): open it again in the child");
 	if (write && pool->read_only)
 		return fail(pool->ctx, -EROFS, "this pool was opened read-only");
-	if (pool->read_only) { /* who has a client slot keeps the pool from being removed */
+	if (pool->read_only) {
+		/* a reader has no client slot, so the pool may be destroyed under it */
 		region_pages(&pool->region);
 		if (load_relaxed(&pool->region.gone))
 			return fail(pool->ctx, -ESTALE,

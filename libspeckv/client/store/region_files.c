@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Files of pools: their headers, what they may be, and how one goes. */
+/* Files of pools: validation of headers, opening, removal. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -21,7 +21,7 @@ bool region_head_sane(const struct lay_pool *p, const struct lay_pool_record *re
 {
 	uint64_t buckets = p->bucket_mask + 1;
 
-	/* the bounds first: what follows them cannot wrap */
+	/* bounds first: the sums below cannot wrap */
 	if (p->max_pages >= 1ull << 48 || p->max_entries >= 1ull << 32 ||
 		p->bucket_mask >= 1ull << 40 || p->directory_offset >= 1ull << 60 ||
 		p->page_map_offset >= 1ull << 60 || p->entry_offset >= 1ull << 60 ||
@@ -104,8 +104,8 @@ int region_remove(struct speckv_device *dev, const struct lay_pool_record *recor
 		close(fd);
 	}
 	/*
-	 * a file that no record names has no owner in the table: its name goes first; and its locks
-	 * behind it: there is none without
+	 * Unlink the file while its record exists: a file without a record has no owner in the
+	 * table. Unlink the lock file last: no pool file exists without one.
 	 */
 	if (!rc && !dry_run &&
 		(folder_flush(&pools) != 0 ||
@@ -123,10 +123,7 @@ void region_end(struct region *r)
 	atomic_fetch_add(&r->head->pool.size_sequence, 1);
 }
 
-/*
- * The calibration's digest, which the header does not repeat: of the file that the pool keeps. Zero
- * where that is damaged.
- */
+/* Digest of the calibration in the file (the header has none). Zero where that is damaged. */
 static void left_digest(struct speckv_ctx *ctx, int fd, const struct lay_pool *pool,
 	uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES])
 {
@@ -145,7 +142,7 @@ static void left_digest(struct speckv_ctx *ctx, int fd, const struct lay_pool *p
 		return;
 	map = mmap(NULL, pool->data_offset, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
 	copy = map == MAP_FAILED ? NULL : malloc(place->bytes);
-	if (copy) { /* its clients may write the shared bytes */
+	if (copy) { /* clients may write the shared bytes */
 		memcpy(copy, map + place->offset, place->bytes);
 		config.calibration = copy;
 		if (calibration_judge(ctx, &config, &info) == 0)
@@ -169,7 +166,9 @@ int region_left(struct speckv_device *dev, const struct folder *pools, const cha
 	if (medium_pool_path(&dev->medium, name, path))
 		return fail(dev->ctx, -ENAMETOOLONG, "%s: path too long", name);
 	if (fstatat(pools->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
-		/* only trusted users put files into this folder, and root gives them away */
+		/*
+		 * only trusted users create files in this folder, and only root changes their owner
+		 */
 		rule.owner = st.st_uid;
 		rule.writers = st.st_mode & (S_IWGRP | S_IWOTH);
 	}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * A pool's region is made: a draft that gets its name when it is whole, or extents of a medium of
- * fixed size.
+ * Creation of a pool's region: a draft file linked to its name when complete, or extents of a
+ * medium of fixed size.
  */
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -18,7 +18,7 @@ int region_reserve(int fd, uint64_t offset, uint64_t bytes)
 	do
 		rc = fallocate(fd, 0, (off_t)offset, (off_t)bytes) == 0 ? 0 : -errno;
 	while (rc == -EINTR);
-	if (rc == -EOPNOTSUPP) /* it writes */
+	if (rc == -EOPNOTSUPP) /* posix_fallocate() writes */
 		rc = !file_size_allowed(offset + bytes, NULL)
 			? -EFBIG
 			: -posix_fallocate(fd, (off_t)offset, (off_t)bytes);
@@ -77,7 +77,7 @@ static void head_init(struct lay_pool_head *head, const struct lay_pool_record *
 	store_release(&pool->size_sequence, sequence);
 }
 
-/* Back what the pool needs now. */
+/* Allocate what the pool needs now. */
 static int reserve_all(struct speckv_device *dev, int fd, const struct region_plan *plan)
 {
 	uint64_t bytes = region_file_bytes(dev, plan);
@@ -108,8 +108,8 @@ static int reserve_all(struct speckv_device *dev, int fd, const struct region_pl
 }
 
 /*
- * The draft gets the pool's name, unless that is taken: by a file that is not this machine's to
- * remove.
+ * Link the draft to the pool's name. An existing file is replaced only if it caches the same pool
+ * of the device.
  */
 static int publish_file(struct speckv_device *dev, const struct folder *pools, const char *draft,
 	const struct lay_pool_record *record)
@@ -128,7 +128,7 @@ static int publish_file(struct speckv_device *dev, const struct folder *pools, c
 	memcpy((void *)&cached, (const void *)record, sizeof(cached));
 	fd = dev->medium.backend->keeps_blocks ? region_file_open(dev, pools, &cached, O_RDONLY)
 					       : -EEXIST;
-	if (fd >= 0) { /* what this machine knew of that pool of the device */
+	if (fd >= 0) { /* the cached tables of that pool */
 		bool same = region_file_of(fd, record);
 
 		close(fd);
@@ -150,7 +150,7 @@ static int made_flush(struct speckv_device *dev, const void *address, uint64_t b
 int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 	const struct speckv_pool_config *config, const struct region_plan *plan)
 {
-	/* to be mapped */
+	/* bytes to map */
 	uint64_t tables = plan->calibration_bytes || dev->single_inode ? plan->data_offset
 								       : plan->page_map_offset,
 		 offset = 0;
@@ -184,7 +184,8 @@ int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 		if (!rc)
 			rc = -errno;
 	} else {
-		if (dev->single_inode) /* all tables are real memory here: clear them */
+		/* a medium of fixed size has old contents: clear all tables */
+		if (dev->single_inode)
 			memset((uint8_t *)head + sizeof(*head), 0, tables - sizeof(*head));
 		head_init(head, record, config, plan);
 		rc = made_flush(dev, head, tables);
@@ -205,7 +206,7 @@ int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 		close(fd);
 		if (!rc)
 			rc = pool_lock_make(&pools, record);
-		if (rc == -ENOSPC || rc == -EROFS) /* before what was taken is given back */
+		if (rc == -ENOSPC || rc == -EROFS) /* while the space is still in use */
 			space_words(words, pools.fd, region_backing_bytes(dev, plan), -rc);
 		if (!rc) {
 			rc = publish_file(dev, &pools, draft, record);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* How a pool's region is laid out. */
+/* Layout of a pool's region. */
 #include "store.h"
 
 static uint64_t round_up(uint64_t value, uint64_t unit)
@@ -52,8 +52,8 @@ int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config,
 		return fail(ctx, -EINVAL, "the largest size (%s) is below the size (%s)",
 			human(a, plan->max_bytes), human(b, plan->capacity_bytes));
 	/*
-	 * Fewest pages a run may have: entries are one per so many pages, so that a block's entry
-	 * needs no allocator of its own.
+	 * Fewest pages of a run: one index entry per that many pages, so that entries need no
+	 * allocator.
 	 */
 	least = (min_frame + plan->page_bytes - 1) / plan->page_bytes;
 	if (least < most / 16)

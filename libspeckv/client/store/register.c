@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Media at paths are remembered in the runtime folder. */
+/* Links to media at paths, in the runtime folder. */
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -7,7 +7,7 @@
 
 static void link_name(const struct medium *medium, char name[20])
 {
-	uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a: only a file name */
+	uint64_t hash = 0xcbf29ce484222325ull; /* FNV-1a, for a file name only */
 
 	for (const char *c = medium->path; *c; c++)
 		hash = (hash ^ (uint8_t)*c) * 0x100000001b3ull;

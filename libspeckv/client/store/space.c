@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* How much a medium can hold, and where its memory lies. */
+/* Capacity of a medium, and NUMA binding. */
 #include <linux/mempolicy.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -63,10 +63,10 @@ uint64_t medium_available(const struct medium *medium)
 	if (!nearest_statvfs(medium->path, &vfs))
 		return 0;
 	room = (uint64_t)vfs.f_bavail * vfs.f_frsize;
-	if (medium->runtime) { /* memory-backed: what the file system promises is not all there */
+	if (medium->runtime) { /* memory-backed: the file system's limit may exceed free memory */
 		memory = medium->numa_node >= 0 ? node_memory(medium->numa_node, "MemFree")
 						: meminfo("/proc/meminfo", "MemAvailable");
-		memory -= memory / 16; /* leave the rest of the machine something to live on */
+		memory -= memory / 16; /* reserve 1/16 for the rest of the machine */
 		room = room < memory ? room : memory;
 	}
 	return room;

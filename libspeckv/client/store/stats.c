@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Counters, latency histograms and events: all in the medium, so that they outlive every process.
+ * Counters, latency histograms and events: in the medium, so that they outlive processes.
  */
 #include <stdarg.h>
 #include <stdlib.h>

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A device and its pools as they lie on their medium: media, tables, locks, mapped pools, pages,
- * index, counters. Nothing here knows how a block is encoded. For this folder, backend/, pool/ and
- * admin/.
+ * A device and its pools on their medium: media, tables, locks, mapped pools, pages, index,
+ * counters. Independent of the encoding of blocks. For this folder, backend/, pool/ and admin/.
  */
 #ifndef SPECKV_CLIENT_STORE_H
 #define SPECKV_CLIENT_STORE_H
@@ -12,41 +11,38 @@
 #include "layout.h"
 #include "base/fork.h"
 
-/* ---- medium.c: what lies at a device name --------------------------------------------------- */
+/* ---- medium.c, medium_make.c, medium_probe.c: the medium of a device name ------------------- */
 
 struct medium {
 	char name[SPECKV_NAME_BYTES * 4];
-	char path[SPECKV_PATH_BYTES]; /* of the superblock's inode; empty: there is nothing */
+	char path[SPECKV_PATH_BYTES]; /* of the superblock's inode; empty: none */
 	const struct device_backend *backend;
 	bool runtime; /* lies in the runtime folder */
 	bool node; /* a device node (devdax) */
 	int numa_node; /* -1: none */
 	uint64_t node_bytes; /* size of a device node */
-	bool named; /* the device has a uuid of its own, and its table that: */
+	bool named; /* the device has a uuid of its own, used by its table: */
 	uint8_t uuid[SPECKV_UUID_BYTES];
 };
-/* Of host:DRAM, host:numaN, host:/path. The backend is the caller's to set. */
+/* Of host:DRAM, host:numaN, host:/path. The caller sets the backend. */
 int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium);
-/* What lies at its path. */
+/* Describe the contents of its path. */
 int medium_probe(struct speckv_ctx *ctx, const struct medium *medium,
 	struct speckv_device_info *info);
 /*
- * 1: made by this call; 0: what is there now is not, look again. `format`: overwrite what was found
- * and is of no use.
+ * 1: created by this call; 0: the medium changed meanwhile, probe again. `format`: overwrite
+ * unusable contents.
  */
 int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format);
 uint32_t medium_super_crc(const struct lay_superblock *super);
-/* Is a copy of a superblock what was written there? */
+/* Is this copy of a superblock complete and undamaged? */
 bool medium_super_sound(const struct lay_superblock *super);
 /*
- * Can what lies there be overwritten as a medium of fixed size, and how large would that be? Its
- * descriptor; nothing is changed. Text set.
+ * Check that the medium can be overwritten as one of fixed size, and how large that would be.
+ * Returns its descriptor; changes nothing. Text set.
  */
 int medium_format_check(struct speckv_ctx *ctx, const struct medium *medium, uint64_t *bytes);
-/*
- * The folder of the superblock's inode, and that inode in it: a descriptor. Errors: those of
- * folder.h.
- */
+/* Open the folder of the superblock's inode, and that inode in it. Errors: those of folder.h. */
 int medium_folder(struct speckv_ctx *ctx, const struct medium *medium, unsigned int flags,
 	struct folder *out);
 int medium_open(struct speckv_ctx *ctx, const struct medium *medium, const struct folder *in,
@@ -58,19 +54,19 @@ int medium_pool_path(const struct medium *medium, const char *pool, char path[SP
 
 /* ---- space.c: room that a medium still has -------------------------------------------------- */
 
-/* medium_room.c. Free memory or disk that the medium's file system can still give; all of it. */
+/* Free memory or disk that the medium's file system can still give; all of it. */
 uint64_t medium_available(const struct medium *medium);
 uint64_t medium_total(const struct medium *medium);
-/* Inodes that its file system can still give; the largest number where it counts none. */
+/* Inodes that its file system can still give; UINT64_MAX where it counts none. */
 uint64_t medium_inodes(const struct medium *medium);
 bool medium_read_only(const struct medium *medium);
-/* -EFBIG, text set, where this process may not make a file so long. */
+/* -EFBIG, text set: the file size exceeds this process's limit. */
 int file_size_check(struct speckv_ctx *ctx, const char *path, uint64_t bytes, const char *else_do);
 int medium_bind(int numa_node, void *address, uint64_t bytes);
 
-/* ---- register.c: media that do not lie in the runtime folder are remembered there ----------- */
+/* ---- register.c: links to media outside of the runtime folder ------------------------------- */
 
-/* medium_find.c: media that do not lie in the runtime folder are remembered there. */
+/* Add and remove the link to a medium outside of the runtime folder. */
 int medium_register(struct speckv_ctx *ctx, const struct medium *medium);
 void medium_unregister(struct speckv_ctx *ctx, const struct medium *medium);
 
@@ -81,45 +77,44 @@ struct speckv_device {
 	struct medium medium;
 	struct folder folder; /* that holds the table */
 	int fd; /* of the mapping */
-	int lock_fd; /* of the locks: an open file description of its own; the guard's */
+	int lock_fd; /* of the locks, an open file description of its own; owned by the guard */
 	bool writable;
-	struct lay_device *table; /* the guard's */
-	_Atomic uint32_t lost; /* as a region's */
-	/* private copies, as judged at open: the table may change under us */
+	struct lay_device *table; /* owned by the guard */
+	_Atomic uint32_t lost; /* as in struct region */
+	/* private copies, validated at open: the shared table may change */
 	bool single_inode, made_file;
 	uint32_t durability;
 	uint64_t medium_bytes;
 	uint8_t uuid[SPECKV_UUID_BYTES];
 	uid_t owner; /* of the table */
-	/* pools, by record, whose manager's slot a thread of this handle holds */
+	/* pools, by record, whose manager slot a thread of this handle holds */
 	_Atomic uint64_t manager_slots;
-	uint32_t codec_modes; /* that the device encodes itself */
+	uint32_t codec_modes; /* the modes the device itself encodes */
 	void *managed; /* the backend's, between device_manage() and device_unmanage() */
 	/*
-	 * the records that the last device_manage() finished for a dead manager, or that it would,
-	 * while inspected
+	 * records that the last device_manage() finished for a dead manager, or would finish if not
+	 * inspecting
 	 */
 	uint64_t settled;
 	/*
-	 * while inspected, of a record that the next manager finishes: 0: all; RECORD_GONE; bytes
-	 * of its extents
+	 * inspecting, of a record that the next manager finishes: 0: unchanged; RECORD_GONE; else
+	 * the bytes of its extents that stay
 	 */
 	_Atomic uint64_t left[LAY_POOLS];
 	struct fork_guard guard, locks; /* of the table; of the locks */
-	pthread_mutex_t managing; /* OFD locks do not exclude threads of one descriptor */
+	pthread_mutex_t managing; /* OFD locks do not exclude threads that share a descriptor */
 };
 /*
- * 0, -EOWNERDEAD in a forked child, -ESTALE where the device's name leads to another table (or
- * none) by now. Makes system calls.
+ * 0, -EOWNERDEAD in a forked child, -ESTALE where the device's name now leads to another table or
+ * none. Makes system calls.
  */
 int device_usable(struct speckv_device *dev);
 /*
- * The reason why a pool that is neither there nor gone cannot be used: who is at it (-EBUSY), or
- * what ends it (-EUCLEAN). Text set.
+ * Why a pool being created or removed cannot be used: -EBUSY (by its manager, named in the text) or
+ * -EUCLEAN (interrupted; the text names the repair). Text set.
  */
 int device_between(struct speckv_device *dev, const char *name);
-/* Copy of the record named so; its number or -ENOENT (text set) */
-/* the same, and no text: a question */
+/* Copy the record of that name; returns its number or -ENOENT. device_look() sets no text. */
 int device_look(struct speckv_device *dev, const char *name, struct lay_pool_record *copy);
 int device_find(struct speckv_device *dev, const char *name, struct lay_pool_record *copy);
 bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *record);
@@ -127,15 +122,15 @@ bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *
 void extents_cut(struct lay_pool_record *record, uint64_t bytes);
 #define RECORD_GONE 1
 /*
- * A private copy of a record, as the next manager leaves it where the device is inspected. False:
- * it is free.
+ * Private copy of a record; while inspecting, as the next manager leaves it. False: the record is
+ * free.
  */
 bool record_copy(const struct speckv_device *dev, int number, struct lay_pool_record *copy);
-/* The first unit of a single inode that is not the table's. */
+/* The first unit of a single inode behind the table. */
 #define DEVICE_TABLE_END ((sizeof(struct lay_device) + LAY_UNIT - 1) & ~(LAY_UNIT - 1))
 int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out);
 uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free);
-/* A record's name: a private copy, as others may write the medium. */
+/* A record's name, copied: other processes may write the medium. */
 const char *record_name(const struct lay_pool_record *record, char name[SPECKV_NAME_BYTES]);
 /* 0, or -ESTALE, text set: the name in that folder leads to another table. */
 int device_table_current(struct speckv_device *dev, const struct folder *in);
@@ -145,35 +140,32 @@ int device_table_current(struct speckv_device *dev, const struct folder *in);
 /* May this user manage the device, as far as files say? */
 bool device_may_manage(const struct speckv_device *dev);
 /*
- * Open what holds a manager's locks, for a user who may manage: a file in the folder of pools, or
- * the single inode itself. It is the guard's. Text set.
+ * Open the manager's lock file, for a user who may manage: a file in the folder of pools, or the
+ * single inode itself. The guard owns the descriptor. Text set.
  */
 int device_lock_guard(struct speckv_device *dev);
-/* Take the manager's lock, in the file that others find too. -EAGAIN: held. */
+/* Take the manager's lock, in the file that the name leads to now. -EAGAIN: held. */
 int device_lock(struct speckv_device *dev);
-/* ".UUID.suffix": names in the folder of pools that no pool can have. */
+/* ".UUID.suffix": a name in the folder of pools that is not a valid pool name. */
 void pool_hidden_name(const struct lay_pool_record *record, const char *suffix, char name[48]);
-/* The file of a pool's locks: for those who may read and write the pool. */
+/* Mode of the pool's lock file: read and write for those who have both on the pool. */
 mode_t pool_lock_mode(mode_t pool_mode);
 int pool_lock_make(const struct folder *pools, const struct lay_pool_record *record);
 /*
- * What the file of a pool, or of its locks, may be: as writable as the record says; of any user in
- * a folder of root or of this user, as only root gives files away there, and a record follows its
- * file.
+ * Rule for a pool's file or its lock file: as writable as the record says. Any owner in a folder of
+ * root or of this user, as only root changes owners there, and a record follows its file.
  */
 struct file_rule pool_file_rule(const struct folder *pools, const char *name,
 	const struct lay_pool_record *record);
-/*
- * Has a file the owner and group of a record, and this mode? Give it those; they reach the medium.
- */
+/* Does a file have the owner and group of the record, and this mode? Set those, and flush them. */
 bool pool_file_owned(const struct stat *st, const struct lay_pool_record *record, mode_t mode);
 int pool_file_own(int fd, const struct lay_pool_record *record, mode_t mode);
-/* Where they lie, for texts; returns `path`. */
+/* Path of the locks, for texts; returns `path`. */
 const char *pool_lock_path(const struct region *region, char path[SPECKV_PATH_BYTES]);
-/* -ENOLCK: it is gone. Not writable: -1 where this user may not open it. */
+/* -ENOLCK: the lock file is missing. Not writable: -1 where this user may not open it. */
 int pool_lock_open(struct speckv_device *dev, const struct folder *pools,
 	const struct lay_pool_record *record, bool writable);
-/* Is the file of locks another than the pool's file says? */
+/* Does the lock file exist with another owner or mode than the pool's file implies? */
 bool pool_lock_differs(const struct folder *pools, const char *name, const struct stat *file);
 
 /* ---- region.c: a mapped pool ---------------------------------------------------------------- */
@@ -181,17 +173,14 @@ bool pool_lock_differs(const struct folder *pools, const char *name, const struc
 struct region {
 	/* private copies of what does not change; shared memory is not trusted after open */
 	struct lay_pool fixed;
-	/* of the record: which calibration the pool's frames name */
+	/* from the record: the calibration that the pool's frames name */
 	uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES];
 	/* NULL: none, or not loaded: managers need none */
 	struct speckv_calibration *calibration;
 	struct speckv_device *dev;
 	int record;
 	int fd, lock_fd;
-	/*
-	 * of the client that this mapping serves; -1: none. A lock of one's own is invisible to
-	 * F_OFD_GETLK
-	 */
+	/* slot of the client of this mapping; -1: none. F_OFD_GETLK does not report own locks */
 	int own_slot;
 	uint8_t *base;
 	uint64_t mapped_bytes;
@@ -203,19 +192,19 @@ struct region {
 	struct lay_entry *entries;
 	uint8_t *data; /* NULL: the bytes lie in the device */
 	const struct pool_backend *backend;
-	void *io; /* the backend's */
+	void *io; /* private to the backend */
 	uint32_t page_bytes, page_shift, min_run;
-	/* its file is gone or was cut: nothing stored here is found by others */
+	/* its file was removed or truncated: other processes do not see what is stored here */
 	_Atomic uint32_t lost;
 	bool writable, durable;
-	_Atomic bool gone; /* seen to be no more, or another pool */
-	/* data pages that are mapped here: never above the header's, nor max_pages */
+	_Atomic bool gone; /* found to be destroyed, or replaced by another pool */
+	/* data pages mapped here: at most the header's, and at most max_pages */
 	_Atomic uint64_t pages;
 	_Atomic uint64_t size_sequence;
 	_Atomic uint64_t looked_ns;
 	_Atomic uint64_t flushes_failed, flush_event_ns;
 	pthread_mutex_t remap;
-	/* threads of one descriptor do not exclude each other by its locks */
+	/* OFD locks do not exclude threads that share a descriptor */
 	pthread_mutex_t reaping;
 	struct fork_guard guard;
 };
@@ -229,46 +218,46 @@ struct region_plan {
 /* region_plan.c, region_make.c, region_files.c */
 int region_plan(struct speckv_ctx *ctx, const struct speckv_pool_config *config, bool single,
 	struct region_plan *plan);
-/* How long its file is; how much of it is backed at once. */
+/* Size of its file; how much of it is allocated at creation. */
 uint64_t region_file_bytes(const struct speckv_device *dev, const struct region_plan *plan);
 uint64_t region_backing_bytes(const struct speckv_device *dev, const struct region_plan *plan);
-/* `record`: a private copy: what is shared may change meanwhile. */
+/* `record`: a private copy, as shared memory may change. */
 int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
 	const struct speckv_pool_config *config, const struct region_plan *plan);
-/* Reserve what is used now, so that a later write can never meet a full file system (SIGBUS). */
+/* Allocate what is used now, so that a later write never hits a full file system (SIGBUS). */
 int region_reserve(int fd, uint64_t offset, uint64_t bytes);
 uint32_t region_head_crc(const struct lay_pool *head);
-/*
- * Is this copy of a header one of this record's pool, with offsets and sizes that fit each other?
- */
+/* Does this copy of a header belong to the record's pool, with consistent offsets and sizes? */
 bool region_head_sane(const struct lay_pool *head, const struct lay_pool_record *record);
-/* The pool's file, owned and writable as its record says. */
+/* Open the pool's file, with the owner and mode of its record. */
 int region_file_open(struct speckv_device *dev, const struct folder *pools,
 	const struct lay_pool_record *record, int flags);
 /*
- * Does the file hold this record's pool, or nothing at all? What was cut short or damaged behind
- * its uuid is that pool still.
+ * Is the file this record's pool, or empty? The uuid decides: a file truncated or damaged behind it
+ * is still that pool.
  */
 bool region_file_of(int fd, const struct lay_pool_record *record);
-/* The record that a pool's file says it had. Text set where it is no whole pool of that name. */
+/*
+ * Rebuild the record of a pool from its file. Text set where it is no complete pool of that name.
+ */
 int region_left(struct speckv_device *dev, const struct folder *pools, const char *name,
 	struct lay_pool_record *record);
 int region_open(struct speckv_device *dev, const char *name, bool writable, struct region *region);
 /*
- * Under the manager's lock, which keeps the record's state: what there is of the pool, to write it.
+ * Open a pool for writing in any state, under the manager's lock, which keeps the record's state.
  */
 int region_open_managed(struct speckv_device *dev, const char *name, struct region *region);
-/* Does this error of it say that there is no pool to be in use? Any other: that cannot be told. */
+/* Does this error of region_open_managed() mean that there is no usable pool? False: unknown. */
 bool region_useless(int rc);
 void region_close(struct region *region);
 /*
- * Remove the file of a record's pool, or what there is of it; 0 too where there is none. -EEXIST: a
- * file that is not that pool's lies there. `dry_run`: only see whether it could be.
+ * Remove the file of a record's pool, complete or not; 0 too where there is none. -EEXIST: the file
+ * is not that pool's. `dry_run`: check only.
  */
 int region_remove(struct speckv_device *dev, const struct lay_pool_record *record, bool dry_run);
-/* Tell who has it mapped that this pool is no more. Its data may be another pool's next. */
+/* Mark the pool as ended for every process that has it mapped. Its space may be reused next. */
 void region_end(struct region *region);
-/* Is this still the pool of its record, and neither being made nor removed? */
+/* Does the record still name this pool, neither being created nor destroyed? */
 bool region_there(struct region *region);
 int region_grow_backing(struct region *region, uint64_t old_pages, uint64_t new_pages,
 	const struct lay_pool_record *record);
@@ -276,17 +265,17 @@ void region_release_backing(struct region *region, uint64_t from_page, uint64_t 
 /* Pages in use now; follows a resize by another process. */
 uint64_t region_pages(struct region *region);
 /*
- * Was the pool resized since this mapping last followed? What was found or claimed meanwhile may
- * lie elsewhere.
+ * Was the pool resized since this mapping last followed? Blocks found or runs claimed meanwhile may
+ * have moved.
  */
 static inline bool region_stale(struct region *r)
 {
 	return load_acquire(&r->head->pool.size_sequence) != load_relaxed(&r->size_sequence);
 }
 /*
- * Uses are ordered by ticks of a counter in the medium, not by a time: no clock that is set, no
- * reboot and no time namespace turns them round. A batch takes its ticks at once, and its first
- * block the latest: it is the nearest to the root of a chain.
+ * Uses are ordered by ticks of a counter in the medium, not by a clock: independent of clock
+ * changes, reboots and time namespaces. A batch takes its ticks at once, the highest for its first
+ * block, which is nearest to the root of a chain.
  */
 static inline uint64_t use_ticks(struct region *r, uint64_t n)
 {
@@ -297,12 +286,12 @@ static inline uint64_t use_tick(struct region *r)
 	return use_ticks(r, 1);
 }
 /*
- * A tick that was found while no other client is attached: the counter goes on behind it, as it may
- * have been written back before.
+ * Advance the counter to a tick found in an entry, while no other client is attached: the counter's
+ * page may have been written back earlier than the entry's.
  */
 static inline uint64_t use_seen(struct region *r, uint64_t tick)
 {
-	if (tick >> 63) /* no pool was used that often: damage */
+	if (tick >> 63) /* not reachable by counting: damage */
 		return 0;
 	if (tick > load_acquire(&r->head->stats.use_clock))
 		store_release(&r->head->stats.use_clock, tick);
@@ -329,29 +318,32 @@ struct speckv_pool {
 	struct lay_tenant *tenant;
 	uint32_t tenant_index;
 	struct speckv_attach attach;
-	/* cold paths: workers and staging are made, parameters, reaping, list of allocations */
+	/* cold paths: creation of workers and staging, parameters, reaping, list of allocations */
 	pthread_mutex_t lock;
 	struct speckv_mem *allocations;
 	_Atomic uint32_t prefetch_depth, codec, verify, threads;
-	/* when this client last did so: no more than once a second */
+	/* time of this client's last reap and full event: at most one a second */
 	_Atomic uint64_t reaped_ns, full_event_ns;
-	/* when it last looked whether a shrink's manager lives */
+	/* time of the last check that the manager of a shrink is alive */
 	_Atomic uint64_t shrink_seen_ns;
-	/* the last search that found no run: not repeated until something was freed */
+	/*
+	 * `freed` and run length of the last failed search: not repeated until something is freed
+	 */
 	_Atomic uint64_t failed_freed, failed_run;
-	/* links to blocks worth a look at the next eviction: see evict.c */
+	/* links to candidates for the next eviction: see evict.c */
 	_Atomic uint64_t evict_parent, evict_orphan;
 	struct workers *_Atomic workers;
 	struct staging *_Atomic staging;
 };
 int pool_usable(struct speckv_pool *pool, bool write);
 /*
- * -ESTALE, text set, where its file is gone or was cut: as region_lost(), once a call or a batch.
+ * -ESTALE, text set, where its file was removed or truncated: region_lost(), once a call or a
+ * batch.
  */
 int pool_there(struct speckv_pool *pool);
 /*
- * -ESTALE where the file was seen to go before or while this call ran: what it stored no other
- * process finds, what it read may be empty memory.
+ * -ESTALE where its file was found lost before or during this call: stores are invisible to other
+ * processes, reads may have returned empty memory.
  */
 int pool_lost_text(struct speckv_pool *pool);
 static inline int pool_unless_lost(struct speckv_pool *pool, int result)
@@ -363,73 +355,69 @@ static inline int pool_unless_lost(struct speckv_pool *pool, int result)
 /* ---- durable.c ------------------------------------------------------------------------------ */
 
 /*
- * Nothing that must survive a power loss is acknowledged before its flush returned 0. On media that
- * do not survive one they do nothing.
+ * Data that must survive a power loss is acknowledged only after its flush returned 0. No-ops on
+ * media without that durability.
  */
 int medium_flush(const struct medium *medium, const void *address, uint64_t bytes);
 int region_flush(struct region *region, const void *address, uint64_t bytes);
-/* All that stands before the data, on whatever medium. */
+/* Flush everything before the data, on any medium. */
 int region_flush_tables(struct region *region);
 int device_flush(struct speckv_device *dev); /* the table; text set */
 
 /* ---- lost.c --------------------------------------------------------------------------------- */
 
-/*
- * Watch a mapping of a file, for as long as it is mapped: `lost` is set where the file does not
- * reach as far any more.
- */
+/* Watch a mapping of a file while it is mapped: `lost` is set once the file no longer covers it. */
 void lost_watch(void *base, uint64_t bytes, _Atomic uint32_t *lost);
 void lost_forget(const void *base);
-/* Is the pool's file gone or cut? Looks, with one system call, once a second at most. */
+/* Was the pool's file removed or truncated? One system call, at most once a second. */
 bool region_lost(struct region *region);
 bool region_look(struct region *region, uint64_t now);
 
 /* ---- clients.c: which clients of a pool live ------------------------------------------------ */
 
-/* of a millisecond: for a client that has its slot's lock to enter itself there */
+/* of 1 ms each: for a client that holds its slot's lock but has not yet set its entry */
 #define CLIENT_JOIN_TRIES 200
-/* 1: a live client holds the slot, or that cannot be told; 0: none does. */
+/* 1: a live client holds the slot, or that is unknown; 0: none. */
 int client_alive(struct region *region, unsigned int slot);
 void client_holders(struct region *region, int except_slot, char *text, size_t bytes,
 	unsigned int *count);
-/* The byte of the pool's file of locks that shows that the client of a slot lives. */
+/* Lock byte, in the pool's lock file, of the client of a slot. */
 long long client_byte(struct region *r, unsigned int slot);
-/* A manager that no lock in the pool's file shows. `state`: of its slot. */
+/*
+ * Is this slot owned by a live manager that holds no lock in the pool's lock file? `state`: of the
+ * slot.
+ */
 bool client_unseen(struct region *r, unsigned int slot, uint64_t state);
 /*
- * A manager that removes a pool keeps new clients out, looks for those that are in, and then calls
- * region_end(). If it died before that, the pool is as it was (true). True too where that cannot be
- * told: this record is not to be finished now.
+ * Undo a removal whose manager died before region_end(): the pool is active again (true). True,
+ * too, where the region cannot be opened for an unrelated reason: leave the record as it is.
  */
 bool removal_undone(struct speckv_device *dev, struct lay_pool_record *record);
 
 /* ---- pages.c -------------------------------------------------------------------------------- */
 
-/* Exactly this place: false where it is not free. */
+/* Claim exactly these pages; false where one is not free. */
 bool pages_claim_at(struct speckv_pool *pool, uint64_t page, uint32_t pages, struct run *run);
 void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages);
-/* Errors: -EOWNERDEAD, or what kept it from the medium. The run is not held any more then. */
+/* -EOWNERDEAD, or the error of the flush. The run is released on error. */
 int pages_publish(struct speckv_pool *pool, const struct run *run);
 void pages_release(struct region *region, uint32_t owner, const struct run *run);
-/* Instead of a release: memory behind a claimed run went bad, and no client may have it. */
+/* Release a claimed run with bad memory for good: no client may claim it again. */
 void pages_retire(struct speckv_pool *pool, const struct run *run);
 /*
- * HEAD -> claimed by this client. True for exactly one caller; false, too, where that did not reach
- * the medium: the block is as it was.
+ * HEAD -> claimed by this client. True for exactly one caller; false, too, where the flush failed:
+ * the block is unchanged.
  */
 bool pages_unpublish(struct speckv_pool *pool, const struct run *run);
 /*
- * Move a block: `from` is published, `to` is a claimed copy of it with its entry filled. The one
- * step that decides is from's word: where another process dropped the block before it, or the copy
- * is not held any more, the copy never shows (false). Between move_begin() and move_end() readers
- * that miss the key wait for it, and a death is settled by the reaper of this client.
+ * Move a block: `from` is published, `to` is a claimed copy of it with its entry filled. from's
+ * word is the commit point: where another process dropped the block before it, or this client lost
+ * its claim of the copy, the copy is never published (false). Between move_begin() and move_end()
+ * readers that miss the key wait, and the reaper of this client settles an interrupted move.
  */
 int move_begin(struct speckv_pool *pool, const struct block_ref *from, const struct run *to);
 bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct run *to);
-/*
- * Both words to the medium. Where that fails they are as they were before the switch: `to` is
- * claimed, `from` is the block.
- */
+/* Flush both words. On failure both are restored: `to` is claimed, `from` is the block. */
 int move_settle(struct speckv_pool *pool, const struct run *from, const struct run *to);
 void move_end(struct speckv_pool *pool);
 struct page_census {
@@ -440,16 +428,17 @@ void pages_census(struct region *region, struct page_census *census);
 void pages_recount(struct region *region);
 void pages_hint_push(struct region *region, uint64_t page, uint32_t pages);
 /*
- * A run of `n` pages below `limit` out of the hints; by a scan of [from, to). False: none was free.
+ * Claim a run of `n` pages below `limit` from the hints; by a scan of [from, to). False: none
+ * found.
  */
 bool pages_claim_hint(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t limit);
 bool pages_claim_scan(struct speckv_pool *pool, uint64_t from, uint64_t to, uint32_t n,
 	struct run *run);
-/* Does a client hold pages in [mark, end)? */
+/* Is a page of [mark, end), or of the run across `mark`, claimed or published? */
 bool pages_claimed_above(struct region *r, uint64_t mark, uint64_t end);
-/* Start of the run that crosses or stands above the mark first. */
+/* Head of the run across `mark`, else `mark`. */
 uint64_t pages_first_above(struct region *r, uint64_t mark);
-/* Retired pages in [from, to) are free again. */
+/* Free the retired pages in [from, to). */
 void pages_unretire(struct region *r, uint64_t from, uint64_t to);
 
 /* ---- index.c, tree.c ------------------------------------------------------------------------ */
@@ -457,16 +446,16 @@ void pages_unretire(struct region *r, uint64_t from, uint64_t to);
 uint64_t key_hash(const struct region *region, const struct speckv_key *key);
 bool index_find(struct region *region, const struct speckv_key *key, struct block_ref *out);
 /*
- * Every published block of this key (two only while two puts of it race); `out` has 2 *
- * LAY_BUCKET_SLOTS places.
+ * Every published block of this key (two only while two puts of it race); `out` has room for 2 *
+ * LAY_BUCKET_SLOTS.
  */
 size_t index_find_all(struct region *region, const struct speckv_key *key, struct block_ref *out);
-/* Is this still the published run it was, and may it be found? */
+/* Is this run still published, with this generation, and not doubtful? */
 bool index_current(struct region *region, const struct block_ref *found);
 /*
- * A card was told to forget this block and its answer was lost. No look-up finds it from now on; it
- * goes when it is evicted (the first to be), when its key is dropped or put again, or when a check
- * repairs. Call index_doubt() between pages_unpublish() and pages_publish().
+ * An invalidate was sent to a card and its completion lost. Look-ups skip the block; it is freed
+ * when evicted (first in line), when its key is dropped or put again, or by a check with repair.
+ * Call index_doubt() between pages_unpublish() and pages_publish().
  */
 bool index_doubtful(struct region *region, const struct block_ref *found);
 void index_doubt(struct region *region, const struct block_ref *found);
@@ -486,25 +475,25 @@ void index_adopt(struct region *region, const struct block_ref *parent,
 void index_inherit(struct region *region, const struct block_ref *from, const struct block_ref *to);
 void index_orphan(struct region *region, const struct block_ref *child);
 void index_used(struct region *region, const struct block_ref *found, bool read, uint64_t tick);
-/* A link of the tree: which entry, and of which block. */
+/* A link of the tree: entry, and low half of its block's generation. */
 static inline uint64_t index_link(const struct block_ref *found)
 {
 	return (found->entry + 1) << 32 | (uint32_t)found->generation;
 }
-/* Is the block linked to a parent that is stored? The link to it, whatever it is worth. */
+/* Does the block have a parent that is stored? The stored link to it, unvalidated. */
 bool index_adopted(struct region *region, const struct block_ref *child);
 uint64_t index_parent(struct region *region, const struct block_ref *child);
-/* Head page of the block that a link names, if that is still it. */
+/* Head page of the block that a link names, if it is still published. */
 bool index_link_page(struct region *region, uint64_t link, uint64_t *page);
 /*
- * Head page of a stored child of the block of `entry` that lies outside of [start, end), and is the
- * tenant's (below 0: anyone's): of the first few the one used longest ago.
+ * Head page of a stored child of the block of `entry` outside of [start, end), of `tenant` (below
+ * 0: any): the least recently used of the first few.
  */
 bool index_child(struct region *region, uint64_t entry, uint64_t start, uint64_t end, int tenant,
 	uint64_t *page);
 /*
- * The block before these siblings (a link to the first) is gone: no prefix look-up reaches them,
- * and they are the first to be evicted until they are used again. False: none is stored.
+ * The parent of these siblings (a link to the first) is gone: no prefix look-up reaches them, so
+ * they are evicted first until used again. False: none is stored.
  */
 bool index_abandon(struct region *region, uint64_t link);
 size_t index_children(struct region *region, const struct block_ref *found, struct speckv_key *keys,
@@ -523,7 +512,7 @@ uint32_t tenant_others(struct region *region);
 
 /* ---- calibration.c -------------------------------------------------------------------------- */
 
-/* Is this a calibration for such a pool? Its digest. Text set. */
+/* Validate a calibration for such a pool, and fill in its digest. Text set. */
 int calibration_judge(struct speckv_ctx *ctx, const struct speckv_pool_config *config,
 	struct speckv_calibration_info *info);
 /* Load the pool's calibration where its mode needs one. Text set. */

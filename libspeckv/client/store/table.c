@@ -19,7 +19,7 @@ bool record_sane(const struct speckv_device *dev, const struct lay_pool_record *
 	return true;
 }
 
-/* Is what is open here still the table that the device's name leads to, by way of this folder? */
+/* Does the device's name, looked up in this folder, still lead to the open table? */
 int device_table_current(struct speckv_device *dev, const struct folder *in)
 {
 	const struct lay_superblock *super = &dev->table->super;
@@ -84,7 +84,7 @@ int device_between(struct speckv_device *dev, const char *name)
 	struct lay_pool_record record;
 	char command[64];
 
-	if (dev->lock_fd < 0) /* not for this user to see */
+	if (dev->lock_fd < 0) /* this user cannot open the lock file */
 		return fail(dev->ctx, -EBUSY,
 			"pool %s is being made or removed; where that was interrupted, 'speckvctl pool destroy %s %s' as uid %u finishes it",
 			name, dev->medium.name, name, dev->owner);
@@ -95,7 +95,7 @@ int device_between(struct speckv_device *dev, const char *name)
 			"pool %s is being made or removed by pid %u (%s); try again when it is done",
 			name, load_acquire(&super->manager_pid), command);
 	}
-	/* the lock of another thread's call does not show */
+	/* F_OFD_GETLK does not report a lock of this handle's other threads */
 	if (pthread_mutex_trylock(&dev->managing) != 0)
 		return fail(dev->ctx, -EBUSY,
 			"pool %s is being made or removed by another thread of this process; try again when it is done",
@@ -187,7 +187,6 @@ uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free)
 	return largest;
 }
 
-/* A record's name: a private copy, as others may write the medium. */
 const char *record_name(const struct lay_pool_record *record, char name[SPECKV_NAME_BYTES])
 {
 	memcpy(name, record->name, SPECKV_NAME_BYTES);

@@ -16,10 +16,7 @@ static bool tenant_idle(struct region *r, uint32_t index)
 	return true;
 }
 
-/*
- * The last one: of blocks whose tenant is not known, and of new tenants when the table is full of
- * tenants with blocks.
- */
+/* The last slot: for blocks of unknown tenant, and for new tenants when no slot is idle. */
 uint32_t tenant_others(struct region *r)
 {
 	struct lay_tenant *others = &r->head->tenants[LAY_TENANTS - 1];
@@ -31,9 +28,7 @@ uint32_t tenant_others(struct region *r)
 	return LAY_TENANTS - 1;
 }
 
-/*
- * Index of the tenant of that name, made if need be. Negative: its name did not reach the medium.
- */
+/* Index of the tenant of that name, created if needed. Negative: the flush failed. */
 int tenant_find(struct region *r, const char *name)
 {
 	struct lay_tenant *tenants = r->head->tenants;
@@ -55,7 +50,7 @@ int tenant_find(struct region *r, const char *name)
 				sizeof(tenants[i]) - offsetof(struct lay_tenant, name));
 			snprintf(tenants[i].name, sizeof(tenants[i].name), "%s", name);
 			store_release(&tenants[i].state, 2);
-			/* frames will say its number */
+			/* frames store its number */
 			rc = region_flush(r, &tenants[i], sizeof(tenants[i]));
 			return rc ? rc : i;
 		}

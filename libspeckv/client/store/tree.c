@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The prefix tree: links between entries of the index. They are hints, validated at every use; a
- * race may lose a link, never invent a block.
+ * The prefix tree: links between index entries. They are hints, validated at every use: a race may
+ * lose a link, never invent a block.
  */
 #include "store.h"
 
@@ -105,7 +105,7 @@ bool index_abandon(struct region *r, uint64_t link)
 	return any;
 }
 
-/* `to` is the same block in another place: take over its place in the tree. */
+/* `to` is a copy of `from` at another place: replace it in the tree. */
 void index_inherit(struct region *r, const struct block_ref *from, const struct block_ref *to)
 {
 	struct lay_entry *old = &r->entries[from->entry], *new = &r->entries[to->entry];
