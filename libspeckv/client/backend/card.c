@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
 /*
- * Blocks in a card's memory: what a mapping is to other pools. What the card holds where it should
- * hold nothing (a write whose client died) is taken away by the next owner of these pages.
+ * Pool backend for blocks in a card's memory. A block left by a client that died before publishing
+ * it is invalidated by the next owner of its pages.
  */
 #include <stdlib.h>
 
 #include "card_io.h"
 
 /*
- * memcpy() of a whole block is one string instruction, and that is nine times slower on some
- * processors where the destination stands a little further into its page than the source does into
- * its own: a slot starts at a page, what malloc() gives 16 bytes behind one.
+ * memcpy() of a whole block is one string instruction, nine times slower on some processors where
+ * the destination's page offset is slightly above the source's. Slots are page-aligned; malloc()
+ * returns 16 bytes behind a page.
  */
 static void copy_block(uint8_t *to, const uint8_t *from, uint64_t bytes)
 {
@@ -19,12 +19,12 @@ static void copy_block(uint8_t *to, const uint8_t *from, uint64_t bytes)
 
 	for (; bytes - at >= LINE; at += LINE) {
 		memcpy(to + at, from + at, LINE);
-		__asm__ volatile("" ::: "memory"); /* or the compiler makes one memcpy() of it */
+		__asm__ volatile("" ::: "memory"); /* keep the compiler from merging the calls */
 	}
 	memcpy(to + at, from + at, bytes - at);
 }
 
-/* `lost`: set when the card may have done it although the answer says otherwise. */
+/* `lost`: set where the card may have executed the command although no completion arrived. */
 static int invalidate(struct region *r, uint64_t page, uint64_t pages, uint64_t generation,
 	bool *lost)
 {
@@ -73,7 +73,6 @@ static int card_connect(struct region *r)
 	return rc;
 }
 
-/* One try. */
 static int write_once(struct region *r, const struct run *run, unsigned int codec,
 	const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes,
 	uint64_t *frame_bytes)
@@ -93,7 +92,7 @@ static int write_once(struct region *r, const struct run *run, unsigned int code
 	write.pool = io->pool;
 	if (io->modes >> codec & 1) {
 		copy_block(lane->data, raw, bytes);
-	} else { /* the card lacks this mode: it keeps what the host encodes */
+	} else { /* mode not supported by the card: it stores the frame encoded here */
 		rc = frame_encode(r, codec, identity, raw, bytes, lane->data, io->slot_bytes,
 			frame_bytes);
 		write.flags = SPECKV_WRITE_FRAME;
@@ -110,7 +109,7 @@ static int write_once(struct region *r, const struct run *run, unsigned int code
 	return rc;
 }
 
-/* The card verifies what it reads back. */
+/* `verify` is not needed: the card always reads back and verifies. */
 static int card_write(struct region *r, const struct run *run, unsigned int codec,
 	const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes, bool verify,
 	uint64_t *frame_bytes)
@@ -120,7 +119,7 @@ static int card_write(struct region *r, const struct run *run, unsigned int code
 	for (int tries = 0; tries < 3; tries++) {
 		rc = write_once(r, run, codec, identity, raw, bytes, frame_bytes);
 		if (rc == -EROFS || rc == -EBUSY) {
-			/* left by a client that died, or by a try whose answer was lost */
+			/* block of a client that died, or of a try whose completion was lost */
 			rc = card_clear(r, run->page, run->pages);
 			if (!rc)
 				continue;
@@ -129,7 +128,7 @@ static int card_write(struct region *r, const struct run *run, unsigned int code
 			break;
 	}
 	if (!rc && (!*frame_bytes || *frame_bytes > (uint64_t)run->pages << r->page_shift))
-		rc = -EBADMSG; /* no card says that of a frame that it stored */
+		rc = -EBADMSG; /* no valid size of a stored frame */
 	return rc;
 }
 
@@ -190,7 +189,8 @@ static void card_reads_end(struct reads *reads)
 		return;
 	for (unsigned int i = 0; i < READS_MOST; i++)
 		if (lane->slots[i].busy)
-			lane_collect(reads->region->io, lane, i); /* its buffer is the next one's */
+			/* the next user of the lane reuses the buffer */
+			lane_collect(reads->region->io, lane, i);
 	lane_leave(reads->region->io, lane);
 	reads->lane = NULL;
 }
@@ -211,7 +211,7 @@ static int start_read(struct reads *reads, unsigned int slot, const struct speck
 		return -ENODEV;
 	memcpy(read.key_prefix, key->bytes, sizeof(read.key_prefix));
 	reads->frame[slot] = !(io->modes >> r->fixed.codec & 1);
-	if (reads->frame[slot]) { /* what the card cannot decode, we can */
+	if (reads->frame[slot]) { /* mode not supported by the card: decode here */
 		read.opcode = SPECKV_IO_READ;
 		read.flags = SPECKV_READ_FRAME;
 	} else {
@@ -230,7 +230,7 @@ static int start_read(struct reads *reads, unsigned int slot, const struct speck
 static void card_read_start(struct reads *reads, unsigned int slot, const struct speckv_key *key,
 	const struct block_ref *found, struct layers layers)
 {
-	/* where it is not under way, read_take() starts it, and has the error */
+	/* on failure read_take() submits again and returns the error */
 	start_read(reads, slot, key, found, layers, false);
 }
 
@@ -256,7 +256,7 @@ static int finish_read(struct reads *reads, unsigned int slot, const struct spec
 					    : frame_decode(r, key, &reads->found[slot], data, got,
 						      reads->layers[slot], raw, bytes);
 	if (got != bytes)
-		return got ? -EBADMSG : -EBUSY; /* a prefetch that there was no bandwidth for */
+		return got ? -EBADMSG : -EBUSY; /* a prefetch rejected for lack of bandwidth */
 	copy_block(raw, data, bytes);
 	return 0;
 }
@@ -278,7 +278,8 @@ static int card_read_take(struct reads *reads, unsigned int slot, const struct s
 	int rc = 0;
 
 	if (!under_way(reads, slot, found, layers)) {
-		finish_read(reads, slot, key, raw, bytes); /* whatever it is: the slot is wanted */
+		/* drain the slot: another read is in it */
+		finish_read(reads, slot, key, raw, bytes);
 		rc = start_read(reads, slot, key, found, layers, false);
 	}
 	return rc ? rc : finish_read(reads, slot, key, raw, bytes);
@@ -329,7 +330,7 @@ static int read_frame(struct region *r, const struct speckv_key *key, uint64_t p
 	return rc;
 }
 
-/* The card verifies every section of what it gives. */
+/* The card verifies every section of a frame that it returns. */
 static int card_frame(struct region *r, uint64_t page, uint64_t generation, uint64_t room,
 	const uint8_t **at, uint8_t **copy)
 {

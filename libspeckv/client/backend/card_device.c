@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * A card as a device: which one a name means, what it says of itself, and its table of operations.
+ * A card as a device: name, probe, self-test, and its table of operations.
  */
 #include <fcntl.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 
 #define CARDS "cards"
 
-/* The bytes of a uuid as text. */
+/* Parse a uuid's text. False: it has not the form of one. */
 static bool uuid_parse(const char *text, uint8_t uuid[16])
 {
 	unsigned int byte;
@@ -20,7 +20,7 @@ static bool uuid_parse(const char *text, uint8_t uuid[16])
 	for (unsigned int i = 0; i < 16; i++) {
 		text += *text == '-';
 		if (sscanf(text, "%2x", &byte) != 1)
-			return true; /* an identity that no card has: the probe says so */
+			return true; /* matches no card: the probe reports it */
 		uuid[i] = (uint8_t)byte;
 		text += 2;
 	}
@@ -28,8 +28,8 @@ static bool uuid_parse(const char *text, uint8_t uuid[16])
 }
 
 /*
- * A card: its uuid names what this machine keeps of it, so that another card of the same name finds
- * nothing.
+ * Parse a card's name. The card's uuid names its tables on this machine, so that another card of
+ * the same name does not use them.
  */
 int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 {
@@ -45,7 +45,7 @@ int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 	medium->runtime = medium->named = true;
 	snprintf(medium->name, sizeof(medium->name), "%s", name);
 	if (rc)
-		return 0; /* no path: nothing is there */
+		return 0; /* no path: no medium */
 	fd = file_open(ctx, &folder, "uuid", O_RDONLY, 0, &private_file);
 	got = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
 	if (fd >= 0)
@@ -58,7 +58,7 @@ int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 	return 0;
 }
 
-/* What the card itself says. */
+/* Query the card itself. */
 static void ask_card(struct speckv_ctx *ctx, const struct medium *medium,
 	struct speckv_device_info *info)
 {
@@ -109,7 +109,7 @@ static int card_probe(struct speckv_ctx *ctx, const struct medium *medium,
 			ask_card(ctx, medium, info);
 	} else if (transport_folder(ctx, medium->name, path, &folder) == 0) {
 		folder_close(&folder);
-		ask_card(ctx, medium, info); /* a folder, and no card was ever started in it */
+		ask_card(ctx, medium, info); /* a folder in which no card was ever started */
 		info->state = info->state == SPECKV_MEDIUM_DENIED ? info->state
 								  : SPECKV_MEDIUM_OFFLINE;
 	} else {
@@ -151,7 +151,7 @@ static int test_said(const struct speckv_log_header *header, const void *entry, 
 	return said->step(&step, said->arg);
 }
 
-/* The card's own tests; only who may manage it may ask for them. */
+/* The card's own tests; they need the right to manage it. */
 static void card_selftest(struct speckv_device *dev, speckv_selftest_cb step, void *arg)
 {
 	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SELF_TEST,
@@ -166,7 +166,7 @@ static void card_selftest(struct speckv_device *dev, speckv_selftest_cb step, vo
 		return;
 	}
 	rc = card_admin_call(admin, &command, NULL, 0, NULL, 0, 60000000000ull, NULL);
-	if (!rc || rc == -EIO) /* a failed test: the log says which */
+	if (!rc || rc == -EIO) /* a failed test: it is in the log */
 		card_log(admin, SPECKV_LOG_SELF_TEST, 0, 0, test_said, &said);
 	else
 		selftest_step(step, arg, "card", start, rc, speckv_strerror(dev->ctx));

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The connection of this process to a card, for one pool. It is made when it is first needed and
- * anew when it broke. It has a few lanes, each a queue pair with buffers of its own, so that
- * threads do not wait for each other; the last lane is for commands that are given while a lane is
- * held.
+ * Connection to a card, for one pool of this process. Opened at first use and again after a
+ * failure. Each lane is a queue pair with its own buffers, so that threads do not wait for each
+ * other. The last lane is for commands issued while the thread holds another lane.
  */
 #include <stdlib.h>
 
@@ -16,7 +15,7 @@
 #define PATIENCE_NS 10000000000ull
 #define SLICE_NS 20000000ull
 #define RETRY_NS 100000000ull
-#define SETTLE_TRIES 200 /* of a millisecond: for other threads to leave a connection that broke */
+#define SETTLE_TRIES 200 /* of 1 ms: for other threads to leave a broken connection */
 
 int card_io_open(struct region *r)
 {
@@ -33,7 +32,7 @@ int card_io_open(struct region *r)
 	return 0;
 }
 
-/* The caller holds it for writing, or is the last user. */
+/* The caller holds `use` for writing, or is the last user. */
 static void disconnect(struct card_io *io)
 {
 	if (io->transport)
@@ -48,8 +47,8 @@ static void disconnect(struct card_io *io)
 }
 
 /*
- * In a forked child another thread may have been anywhere in here: the guards have closed what is
- * shared, and the rest is left alone.
+ * In a forked child another thread may have held any lock at fork(): the guards have closed what is
+ * shared, and the locks are left alone.
  */
 void card_io_close(struct region *r, bool child)
 {
@@ -91,7 +90,7 @@ static int granted(struct card_io *io)
 	if (call.generation != r->fixed.generation || call.page_bytes != r->page_bytes)
 		return -ESTALE;
 	io->pool = (uint16_t)call.pool;
-	/* it cannot be given a calibration */
+	/* a card cannot be given a calibration */
 	io->modes = info.codec_modes & ~speckv_codec_calibrated_modes();
 	return 0;
 }
@@ -176,7 +175,8 @@ int card_io_enter(struct card_io *io)
 			return 0;
 		pthread_rwlock_unlock(&io->use);
 		if (tries == SETTLE_TRIES)
-			return -ENODEV; /* a thread still waits in it, perhaps this one */
+			/* a thread, perhaps this one, still uses the broken connection */
+			return -ENODEV;
 		if (pthread_rwlock_trywrlock(&io->use) != 0) {
 			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 			continue;
@@ -241,7 +241,10 @@ int lane_submit(struct lane *lane, unsigned int slot, void *entry)
 	return queue_ring(&lane->queue);
 }
 
-/* Called first where a wait was for nothing: is there time left for more of them? */
+/*
+ * Called after each wait without result: the first call sets the deadline. False once it has
+ * passed.
+ */
 static bool patient(uint64_t *until)
 {
 	uint64_t now = clock_ns();
@@ -276,7 +279,8 @@ int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot)
 			s->id != done.command_id) {
 			if (patient(&until))
 				continue;
-			store_release(&io->broken, true); /* there may be no end of them */
+			/* unmatched completions might never end */
+			store_release(&io->broken, true);
 			return -ENODEV;
 		}
 		s->status = done.status;
@@ -286,10 +290,10 @@ int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot)
 	lane->slots[slot].busy = false;
 	switch (lane->slots[slot].status) {
 	/*
-	 * None of these says anything of the block: taken for a bad one, it would be dropped while
-	 * sound.
+	 * The status says nothing of the block: reported as a bad one, a sound block would be
+	 * dropped.
 	 */
-	case SPECKV_STATUS_DENIED: /* the rights of a function go with a reset of the card */
+	case SPECKV_STATUS_DENIED: /* a reset of the card revokes a function's rights */
 	case SPECKV_STATUS_ABORTED:
 	case SPECKV_STATUS_NOT_READY:
 	case SPECKV_STATUS_NO_POOL:
@@ -303,7 +307,7 @@ int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot)
 		return -ENODEV;
 	default:
 		rc = status_errno(lane->slots[slot].status);
-		/* uncorrectable memory, or what this build does not know */
+		/* uncorrectable memory error, or a status unknown to this build */
 		return rc == -EIO ? -EHWPOISON : rc;
 	}
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A connection to a card for one pool, between card_io.c and card.c. */
+/* Connection to a card for one pool, between card_io.c and card.c. */
 #ifndef SPECKV_CLIENT_CARD_IO_H
 #define SPECKV_CLIENT_CARD_IO_H
 
@@ -23,7 +23,7 @@ struct lane {
 
 struct card_io {
 	struct region *region;
-	pthread_rwlock_t use; /* reading: the connection is used. Writing: it is made or ended */
+	pthread_rwlock_t use; /* read-locked: in use. Write-locked: being opened or closed */
 	pthread_mutex_t opening;
 	struct transport *transport;
 	_Atomic bool broken;
@@ -39,15 +39,15 @@ struct card_io {
 
 int card_io_open(struct region *region);
 void card_io_close(struct region *region, bool child);
-/* A connection that stands, held for reading. */
+/* Return with a working connection, `use` held for reading. */
 int card_io_enter(struct card_io *io);
-/* The same and a lane of it. `nested`: this thread may hold another. */
+/* card_io_enter(), and lock a lane. `nested`: this thread may hold another lane. */
 int lane_enter(struct card_io *io, bool nested, struct lane **out);
 void lane_leave(struct card_io *io, struct lane *lane);
 int lane_submit(struct lane *lane, unsigned int slot, void *entry);
 /*
- * Wait for the answer to a slot's command. -ENODEV: there will be none. -EHWPOISON: memory went
- * bad. Others: the status's.
+ * Wait for the completion of a slot's command. -ENODEV: none, or one that says nothing of the
+ * block. -EHWPOISON: memory went bad. Others: the errno of the status.
  */
 int lane_collect(struct card_io *io, struct lane *lane, unsigned int slot);
 /* Submit and collect. */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Pools of a card. The card is the truth about which there are and what lies in them; what this
- * machine keeps of it in the runtime folder (a table of pools, and each pool's index) is made anew
- * from the card whenever it does not agree with it.
+ * Pools of a card. The card is authoritative for its pools and their blocks. This machine's copy in
+ * the runtime folder (a table of pools, and each pool's index) is rebuilt from the card wherever
+ * they differ.
  */
 #include <stdlib.h>
 #include <unistd.h>
@@ -44,7 +44,9 @@ static struct speckv_pool_description *listed(struct listing *list, const uint8_
 	return NULL;
 }
 
-/* RESIZE_POOL, DELETE_POOL of the pool of a record. -ENOENT: the card has no such pool. */
+/*
+ * Send RESIZE_POOL or DELETE_POOL for the pool with this uuid. -ENOENT: the card has no such pool.
+ */
 static int pool_command(struct speckv_device *dev, uint8_t opcode, uint8_t flags,
 	const uint8_t uuid[16], uint64_t capacity_bytes)
 {
@@ -75,8 +77,8 @@ int card_pool_delete(struct speckv_device *dev, const uint8_t uuid[16])
 }
 
 /*
- * A card refused a pool of `bytes`, `more` of them new: for lack of its memory, or of memory behind
- * an emulated one.
+ * Text for a card's refusal of a pool of `bytes`, `more` of them new: out of card memory, or of
+ * host memory behind an emulated card.
  */
 static int card_full(struct speckv_device *dev, const char *name, uint64_t bytes, uint64_t more)
 {
@@ -187,7 +189,7 @@ int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config 
 
 /* ---- the index from the card's blocks ------------------------------------------------------- */
 
-/* Enter a block of the card that the page map has room for. */
+/* Index a block of the card, if the pages of its run are free. */
 static bool enter_block(struct region *r, const struct speckv_log_block *block, uint32_t tenant)
 {
 	uint64_t page = block->address >> r->page_shift, pages = region_pages(r),
@@ -206,10 +208,10 @@ static bool enter_block(struct region *r, const struct speckv_log_block *block, 
 			return false;
 	memcpy(key.bytes, block->key, sizeof(key.bytes));
 	if (index_find(r, &key, &found))
-		return false; /* a twin: one of them is enough */
+		return false; /* duplicate key: keep one block */
 	index_fill(r, &run, &key, block->first_position, block->bytes,
 		(uint32_t)r->fixed.block_bytes, tenant,
-		/* the card's own order of uses: the pool's goes on from it */
+		/* the card's order of uses; the pool's continues from it */
 		use_seen(r, block->used_ns));
 	for (uint32_t i = run.pages; --i > 0;)
 		store_release(&r->page_map[page + i], lay_word(LAY_CONT, i, run.generation));
@@ -274,8 +276,8 @@ static int card_rebuild(struct region *r, uint16_t number, uint64_t *kept, uint6
 }
 
 /*
- * A pool that the card has and this machine knows nothing of: made by another one, or before the
- * last reboot.
+ * Create the record and the tables of a pool that only the card has: created by another machine, or
+ * before the last reboot.
  */
 static int adopt(struct speckv_device *dev, const struct speckv_pool_description *d)
 {
@@ -328,7 +330,7 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 	rc = region_make(dev, record, &config, &plan);
 	if (rc)
 		return rc;
-	/* device_find() looks for it; others wait for the manager's lock, or find a miss */
+	/* region_open() needs it ACTIVE; others wait for the manager's lock, or get a miss */
 	store_release(&record->state, SPECKV_POOL_ACTIVE);
 	rc = region_open(dev, record->name, true, &region);
 	if (!rc) {
@@ -381,11 +383,11 @@ int card_manage(struct speckv_device *dev, bool inspect)
 			continue;
 		}
 		if (pool && (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING)) {
-			/* its manager died: device.c ends it here */
+			/* its manager died: delete it on the card; device.c finishes the record */
 			rc = card_pool_delete(dev, record->uuid);
 			pool->pool = 0;
 		} else if (!pool && state == SPECKV_POOL_DESTROYING) {
-			/* its manager died, and had told the card */
+			/* its manager died after the card had deleted it */
 			forget(dev, record);
 		} else if (state == SPECKV_POOL_ACTIVE &&
 			(!pool || (pool->generation != record->generation))) {

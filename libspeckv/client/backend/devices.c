@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The backend that a device name belongs to. */
+/* Selection of the backend by device name. */
 #include "cards.h"
 #include "transport/scheme.h"
 

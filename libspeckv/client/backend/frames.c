@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Frames of a pool: encoded in its mode, with its calibration where the mode has one; decoded if
- * they repeat their place.
+ * Frames of a pool: encoded in its mode, with its calibration where the mode needs one; decoded
+ * only if their identity matches the index.
  */
 #include <stdlib.h>
 
@@ -63,5 +63,6 @@ int frame_decode(struct region *r, const struct speckv_key *key, const struct bl
 				  layers.first, layers.count, raw, bytes)
 			: speckv_frame_decode(&frame, at, available, layers.first, layers.count,
 				  raw, bytes);
-	return rc == -EILSEQ ? -EBADMSG : rc; /* another calibration's: never put here */
+	/* encoded with another calibration: not a frame of this pool */
+	return rc == -EILSEQ ? -EBADMSG : rc;
 }

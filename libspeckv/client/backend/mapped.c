@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Blocks in mapped memory: a pool's file, or its extents of a medium of fixed size. */
+/*
+ * Pool backend for blocks in mapped memory: a pool's file, or its extents of a medium of fixed
+ * size.
+ */
 #include "backend.h"
 
 static uint8_t *bytes_at(struct region *r, uint64_t page)
@@ -37,12 +40,12 @@ static int mapped_read(struct region *r, const struct speckv_key *key,
 }
 
 /*
- * GCC takes a function that only prefetches for one without effect, and deletes calls of it: these
- * two are inlined always.
+ * GCC considers a function that only prefetches free of side effects and deletes its calls: always
+ * inline these two.
  */
 #define PREFETCHING static inline __attribute__((always_inline))
 
-/* The first lines of a frame: its header and section table would otherwise be waited for. */
+/* Prefetch a frame's header and section table. */
 PREFETCHING void prefetch_frame(struct region *r, const struct block_ref *found)
 {
 	const uint8_t *at = bytes_at(r, found->page);
@@ -52,13 +55,13 @@ PREFETCHING void prefetch_frame(struct region *r, const struct block_ref *found)
 }
 
 /*
- * A line of every page of a frame, for the sake of the translation: frames lie scattered, and walks
- * of the page table that start together, well before the copy, overlap, where the copy itself would
- * wait for one after the other.
+ * Prefetch one line of every page of a frame, to fill the TLB: frames are scattered. Page-table
+ * walks started together, well before the copy, overlap; the copy itself would wait for one after
+ * the other.
  */
 PREFETCHING void prefetch_pages(struct region *r, const struct block_ref *found)
 {
-	/* of a whole group no more than the second-level TLBs hold */
+	/* bounded so that a whole group fits the second-level TLB */
 	enum { PAGE = 4096, MOST = 17 * PAGE };
 	const uint8_t *at = bytes_at(r, found->page);
 	uint64_t bytes = (uint64_t)found->pages << r->page_shift;
@@ -74,7 +77,7 @@ static unsigned int mapped_reads_begin(struct region *r, struct reads *reads,
 		if (present[i])
 			prefetch_pages(r, &found[i]);
 	reads->region = r;
-	return reads->depth = 2; /* the header of the next frame while one is decoded */
+	return reads->depth = 2; /* one decodes while the next frame's header is fetched */
 }
 
 static void mapped_read_start(struct reads *reads, unsigned int slot, const struct speckv_key *key,
@@ -96,12 +99,12 @@ static void mapped_reads_end(struct reads *reads)
 static int mapped_frame(struct region *r, uint64_t page, uint64_t generation, uint64_t room,
 	const uint8_t **at, uint8_t **copy)
 {
-	*at = bytes_at(r, page); /* the frame repeats its generation */
+	*at = bytes_at(r, page); /* the frame holds its generation */
 	*copy = NULL;
 	return 0;
 }
 
-/* The copy's header says where it lies. */
+/* Copy the frame, then write the new address into its header. */
 static int mapped_copy(struct region *r, const struct speckv_key *key, const struct block_ref *from,
 	const struct run *to)
 {
@@ -124,7 +127,7 @@ static int mapped_copy(struct region *r, const struct speckv_key *key, const str
 	return rc ? rc : region_flush(r, at, frame.frame_bytes);
 }
 
-/* The page map alone says what is a block. */
+/* No-op: the page map alone defines what is a block. */
 static int mapped_invalidate(struct region *r, const struct run *run)
 {
 	return 0;
@@ -151,7 +154,7 @@ static const struct pool_backend mapped_pool = {
 	.clear = mapped_clear,
 };
 
-/* ---- its device: the table is all there is of it -------------------------------------------- */
+/* ---- its device: no state beyond the table -------------------------------------------------- */
 
 static int mapped_manage(struct speckv_device *dev, bool inspect)
 {

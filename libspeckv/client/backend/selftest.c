@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Tests of the memory behind mapped pools. Nothing that is stored changes. */
+/* Self-test of the memory behind mapped pools. Non-destructive. */
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -20,8 +20,8 @@ int selftest_step(speckv_selftest_cb step, void *arg, const char *name, uint64_t
 }
 
 /*
- * The medium's own kind of memory: an unnamed file in its file system, or, for a medium of fixed
- * size, its free part read.
+ * Write and read scratch memory of the medium's kind: a memfd, or an unlinked file beside the
+ * medium. A medium of fixed size is not tested.
  */
 void mapped_selftest(struct speckv_device *dev, speckv_selftest_cb step, void *arg)
 {

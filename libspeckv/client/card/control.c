@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * <speckv/card.h>: names of cards; the process behind an emulated card, spoken to in lines over its
- * `control` socket.
+ * <speckv/card.h>: names of cards; control of the process behind an emulated card, in lines over
+ * its `control` socket.
  */
 #include <poll.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@
 #define PATIENCE_MS 5000
 #define SOCKET "control"
 
-/* One line, whole. */
+/* Send one line, receive one line. */
 static int exchange(int fd, const char *command, char *answer, size_t bytes)
 {
 	char line[256];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * <speckv/card.h>: the way of a bundle into a card's flash. What a break leaves is told by the
- * card, never remembered here.
+ * <speckv/card.h>: transfer of a bundle into a card's flash. After an interruption the card reports
+ * how far it got; the host keeps no state.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 #include "card.h"
 #include "base/base.h"
 
-#define PIECE (64u << 10) /* what a card remembers to have received whole */
+#define PIECE (64u << 10) /* unit of resumption: a card keeps only whole pieces */
 #define RETRIES 3
 #define LOCK_NAME "flash.lock"
 
@@ -40,7 +40,7 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags)
 		return rc;
 	snprintf(path + strlen(path), sizeof(path) - strlen(path), "/" LOCK_NAME);
 	fork_hold();
-	/* not for others to read, and so to lock */
+	/* 0600: a user who can read it can lock it */
 	fd = file_open(admin->ctx, &folder, path, O_RDWR | (dry ? 0 : O_CREAT), 0600,
 		&private_file);
 	if (fd >= 0)
@@ -68,7 +68,7 @@ int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags)
 	own_command(command);
 	rc = snprintf(note, sizeof(note), "%d (%s)", (int)getpid(), command);
 	if (ftruncate(fd, 0) != 0 || pwrite(fd, note, (size_t)rc, 0) != rc) {
-		/* a holder without a name is a holder */
+		/* best effort: the lock holds even if the owner's name was not written */
 	}
 	admin->lock_fd = fd;
 	return 0;
@@ -172,7 +172,7 @@ int speckv_admin_firmware_download(struct speckv_admin *admin, unsigned int imag
 		rc = card_admin_ask(admin->card, &piece, (const uint8_t *)bundle + at, n, NULL, 0,
 			0, &at, &status);
 		if (rc && status == SPECKV_STATUS_FW_FLASH && retries--)
-			/* a write was cut: the card says from where on it wants it again */
+			/* interrupted write: resume at the offset that the card reports */
 			rc = received(admin, &ask, &at);
 		else if (rc)
 			rc = explain(admin, rc, status, image);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A card is connected to, and its privileged queue pair. */
+/* Connection to a card, and its privileged queue pair. */
 #include <stdlib.h>
 
 #include "card.h"
@@ -20,11 +20,10 @@ struct card_admin {
 	struct transport *transport;
 	struct queue queue;
 	uint8_t *data;
-	struct fork_guard guard; /* of nothing: tells a forked child */
+	struct fork_guard guard; /* guards nothing; detects a forked child */
 	pthread_mutex_t lock;
 	/*
-	 * why nothing is sent any more: an answer that is still on its way would be taken for
-	 * another's
+	 * errno that ended the connection: a late completion would be taken for another command's
 	 */
 	int broken;
 	struct speckv_identify identity;
@@ -69,7 +68,7 @@ int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transpo
 	int rc = t->ops->read32(t, offsetof(speckv_regs_t, STATUS), &status);
 
 	if (rc || !(status & SPECKV_REGS__STATUS__FATAL_bm))
-		return 0; /* what fails otherwise is said by who meets it */
+		return 0; /* not fatal: the caller reports its own error */
 	t->ops->read32(t, offsetof(speckv_regs_t, FATAL_CAUSE), &cause);
 	cause &= SPECKV_REGS__FATAL_CAUSE__CAUSE_bm;
 	if (cause == FATAL_THERMAL &&
@@ -168,7 +167,7 @@ static int not_answered(const struct card_admin *admin, int rc)
 int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes,
 	void *out, size_t out_bytes, uint64_t timeout_ns, uint64_t *result, uint16_t *status)
 {
-	struct speckv_cmd_data command; /* every command with data has it in the same place */
+	struct speckv_cmd_data command; /* the data fields are common to all commands with data */
 	uint16_t answered = NO_STATUS;
 	int rc;
 
@@ -261,7 +260,7 @@ int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint
 	card_log_cb cb, void *arg)
 {
 	bool sequences = log == SPECKV_LOG_ERRORS || log == SPECKV_LOG_EVENTS;
-	/* not the arena, which a card may change while it is read */
+	/* not the arena, which the card may change during the read */
 	uint8_t *page = malloc(CARD_DATA_BYTES);
 	uint32_t least = speckv_log_entry_bytes(log);
 	uint64_t end = UINT64_MAX;
@@ -286,7 +285,7 @@ int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint
 			break;
 		}
 		if (end == UINT64_MAX)
-			end = header.last; /* what comes while we read is for the next time */
+			end = header.last; /* entries added meanwhile are left to the next call */
 		for (uint32_t i = 0; !rc && i < header.entries; i++) {
 			const uint8_t *entry =
 				page + sizeof(header) + (size_t)i * header.entry_bytes;
@@ -295,7 +294,7 @@ int card_log(struct card_admin *admin, unsigned int log, unsigned int pool, uint
 			if (sequences)
 				memcpy(&sequence, entry, sizeof(sequence));
 			if (sequence <= after || sequence > end) {
-				/* never backwards: this loop has to end */
+				/* sequence numbers must advance: the loop has to end */
 				after = end;
 				break;
 			}

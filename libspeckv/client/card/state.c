@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* <speckv/card.h>: what a card is, how it does, its logs, settings, tests and prefetcher. */
+/* <speckv/card.h>: a card's identity, health, logs, settings, tests and prefetcher. */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -74,8 +74,7 @@ void speckv_admin_close(struct speckv_admin *admin)
 }
 
 /*
- * Text of a card: zero-padded, not always ended, and nothing that a terminal could take for a
- * command.
+ * Copy a card's text (zero-padded, perhaps unterminated), with control characters replaced by '?'.
  */
 static void text(char *to, size_t room, const char *from, size_t bytes)
 {
@@ -371,7 +370,7 @@ static int relay_slot(const struct speckv_log_header *header, const void *entry,
 int speckv_admin_slots(struct speckv_admin *admin, speckv_card_slot_cb cb, void *arg)
 {
 	struct speckv_identify id;
-	int rc = card_identify(admin->card, &id); /* which one runs may have changed */
+	int rc = card_identify(admin->card, &id); /* the running slot may have changed */
 	struct relay relay = { .admin = admin, .slot = cb, .arg = arg };
 
 	if (rc)
