@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 /*
- * This process as a client of a pool. A client is a slot in the pool's client table and an OFD lock
- * on that slot's byte: the kernel drops the lock when the process dies, so "does the holder live"
- * needs no pid, no clock and no heartbeat.
+ * This process as a client of a pool: a slot in the pool's client table, and an OFD lock on that
+ * slot's byte. The kernel drops the lock when the process dies, so liveness needs no pid, no clock
+ * and no heartbeat.
  */
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "pool.h"
 
-/* ---- clients that are attached ------------------------------------------------------------- */
+/* ---- clients that are attached -------------------------------------------------------------- */
 
 #define ENTER_PATIENCE_NS 60000000000ull
 
@@ -32,8 +32,8 @@ static bool same_boot(struct region *r, const uint8_t boot[16])
 }
 
 /*
- * Alone with a pool of another boot, or of one that cannot be told. After a crash its tables may be
- * any mixture of old and new.
+ * No other client is attached, and the pool was last written in another boot, or an unknown one.
+ * After a crash its tables may be any mixture of old and new.
  */
 static int settle(struct speckv_pool *pool, const uint8_t boot[16])
 {
@@ -43,7 +43,7 @@ static int settle(struct speckv_pool *pool, const uint8_t boot[16])
 	uint64_t kept = 0, lost = 0;
 	int rc = closed ? 0 : region_rebuild(r, &kept, &lost);
 
-	/* that the slots were left may not have reached the medium */
+	/* the detach of a client may not have reached the medium */
 	for (unsigned int slot = 0; slot < LAY_CLIENTS && closed; slot++)
 		store_release(&r->head->clients[slot].state,
 			load_acquire(&r->head->clients[slot].state) & ~0xffull);
@@ -64,8 +64,8 @@ static int settle(struct speckv_pool *pool, const uint8_t boot[16])
 }
 
 /*
- * Hold the pool's byte: alone, where it has to be settled and no other client is attached; else
- * with others.
+ * Lock the pool's byte: exclusively, where recovery may be needed and no client is attached; else
+ * shared.
  */
 static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 {
@@ -76,15 +76,13 @@ static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 
 	for (;;) {
 		*alone = !same_boot(r, boot) && lock_byte(r->lock_fd, pool_byte(r)) == 0;
-		/*
-		 * another process settled it before this one had the byte, and may have died since
-		 */
+		/* recovered by another process before this one had the lock */
 		if (*alone && same_boot(r, boot))
 			*alone = false;
 		rc = *alone ? 0 : lock_byte_shared(r->lock_fd, pool_byte(r));
 		if (rc != -EAGAIN || clock_ns() - start >= ENTER_PATIENCE_NS)
 			break;
-		/* another process has it alone: it rebuilds it, or closes it */
+		/* locked exclusively by another process: it rebuilds or closes the pool */
 		nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 	}
 	if (rc == -EAGAIN)
@@ -97,7 +95,8 @@ static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 }
 
 /*
- * In, with a slot's lock held: from here on a manager that would remove the pool sees this client.
+ * After locking a slot: a manager about to remove the pool now finds this client. Recover the pool
+ * if alone, downgrade the lock, clear `closed`.
  */
 static int entered(struct speckv_pool *pool, const uint8_t boot[16], bool alone)
 {
@@ -110,8 +109,8 @@ static int entered(struct speckv_pool *pool, const uint8_t boot[16], bool alone)
 	if (rc)
 		return rc;
 	/*
-	 * Clients live, and say that they run in another boot: containers. Whether the next crash
-	 * is one of the machine, no id will tell.
+	 * Clients of different boot IDs are attached: containers. No boot ID can now tell whether
+	 * the machine crashed.
 	 */
 	if (!same_boot(r, boot) && known(boot) && known(head->boot_id))
 		memset(head->boot_id, 0, sizeof(head->boot_id));
@@ -124,7 +123,7 @@ static int entered(struct speckv_pool *pool, const uint8_t boot[16], bool alone)
 		  : 0;
 }
 
-/* The last client that leaves marks the pool as closed, with its slot still held. */
+/* The last client to detach marks the pool as closed, before it releases its slot. */
 static void close_behind(struct speckv_pool *pool)
 {
 	struct region *r = &pool->region;
@@ -132,7 +131,7 @@ static void close_behind(struct speckv_pool *pool)
 
 	if (lock_byte(r->lock_fd, pool_byte(r)) != 0 || !region_there(r))
 		return;
-	/* no client is attached: those are dead, and what they hold is not given back */
+	/* no other client is attached: slots in use are of dead clients, not yet reaped */
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
 		others |= slot != pool->slot && load_acquire(&r->head->clients[slot].state) & 1;
 	if (!others && region_flush_tables(r) == 0) {
@@ -143,7 +142,7 @@ static void close_behind(struct speckv_pool *pool)
 
 /* ---- joining -------------------------------------------------------------------------------- */
 
-/* The name to charge: as the caller said, or of this program and process. */
+/* Name of the tenant: the caller's, else of this program and process. */
 static int tenant_name(struct speckv_pool *pool, const struct speckv_attach *attach,
 	const char *command, char name[SPECKV_NAME_BYTES])
 {
@@ -173,8 +172,8 @@ static int tenant_name(struct speckv_pool *pool, const struct speckv_attach *att
 }
 
 /*
- * A manager that removes the pool sees our slot's lock, or we see it: nothing is written to what is
- * gone.
+ * After locking a slot: either a manager that removes the pool finds the lock, or this check finds
+ * the removal. No write happens to a removed pool.
  */
 static int slot_check(struct speckv_pool *pool)
 {
@@ -184,8 +183,8 @@ static int slot_check(struct speckv_pool *pool)
 }
 
 /*
- * The byte that shows to clients that the manager lives. One that reaps a dead manager has it
- * meanwhile; one may hold it for good.
+ * Lock the manager slot's byte in the pool's lock file, by which clients test for its liveness. A
+ * client that reaps a dead manager holds it for a moment; a hostile one may hold it forever.
  */
 static bool manager_shows(struct region *r)
 {
@@ -198,9 +197,10 @@ static bool manager_shows(struct region *r)
 }
 
 /*
- * The slot that is kept for managers: its lock lies with the manager's, where no user of the pool
- * can hold it. A lock on its byte in the pool's file shows to others that it lives; where that
- * cannot be had the slot says so, and clients leave it alone. -EAGAIN: another manager has it.
+ * Take the slot reserved for managers. Its lock is in the device's lock file, where users of the
+ * pool cannot hold it. Its byte in the pool's lock file shows clients that it is alive; if that is
+ * not available the slot's state says so (LAY_CLIENT_UNSEEN), and clients do not reap it. -EAGAIN:
+ * in use by another manager.
  */
 static int manager_slot_take(struct speckv_pool *pool, bool alone)
 {
@@ -208,7 +208,7 @@ static int manager_slot_take(struct speckv_pool *pool, bool alone)
 	uint64_t bit = 1ull << r->record, back = 0;
 	int rc;
 
-	/* threads of one descriptor share its locks */
+	/* OFD locks do not exclude threads that share a descriptor */
 	if (r->dev->lock_fd < 0 || atomic_fetch_or(&r->dev->manager_slots, bit) & bit)
 		return -EAGAIN;
 	rc = lock_byte(r->dev->lock_fd, LAY_LOCK_MANAGER_SLOT(r->record));
@@ -233,7 +233,7 @@ static int manager_slot_take(struct speckv_pool *pool, bool alone)
 	return 0;
 }
 
-/* Lock a free slot, and write nothing yet. Alone, no slot is in use. */
+/* Lock a free slot, without writing to it. `alone`: every slot is free. */
 static int slot_take(struct speckv_pool *pool, bool alone, bool manager)
 {
 	struct region *r = &pool->region;
@@ -252,7 +252,7 @@ static int slot_take(struct speckv_pool *pool, bool alone, bool manager)
 				continue;
 			rc = slot_check(pool);
 			if (rc || (!alone && load_acquire(&client->state) & 1)) {
-				/* its holder died between our two looks */
+				/* its owner died between the two checks */
 				unlock_byte(r->lock_fd, client_byte(r, slot));
 				if (rc)
 					return rc;
@@ -325,7 +325,7 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 	store_release(&client->tenant, (uint32_t)tenant);
 	store_release(&client->allocated_pages, 0);
 	store_release(&client->move_to_generation, 0);
-	/* clients begin far from each other */
+	/* spread the clients over the pool */
 	store_release(&client->cursor,
 		region_pages(r) / LAY_CLIENTS * ((pool->slot * 37u) % LAY_CLIENTS));
 	store_release(&client->state,
@@ -391,7 +391,7 @@ static int attach_once(struct speckv_device *dev, const char *name,
 	store_release(&pool->threads, 1);
 	store_release(&pool->failed_freed, ~0ull);
 	store_release(&pool->codec, pool->region.fixed.codec);
-	/* managers move blocks and check them, and need not read them */
+	/* managers move and verify frames without decoding them */
 	if (!attach || !(attach->flags & ATTACH_MANAGER))
 		rc = region_calibrate(&pool->region);
 	if (!rc && read_only && !region_there(&pool->region))
@@ -416,10 +416,7 @@ int pool_attach(struct speckv_device *dev, const char *name, const struct speckv
 	struct lay_pool_record record;
 	int rc = attach_once(dev, name, attach, out);
 
-	/*
-	 * what a manager that died left in between is settled by the first client that comes, where
-	 * it may
-	 */
+	/* an unfinished creation or removal by a dead manager: settle it here, if permitted */
 	if (rc == -EUCLEAN && !(attach && attach->flags & ATTACH_MANAGER) &&
 		device_look(dev, name, &record) >= 0 &&
 		(load_acquire(&record.state) == SPECKV_POOL_CREATING ||

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The public calls on blocks: arguments checked, batches shared among the workers. */
+/* The public calls on blocks: argument checks, and distribution of batches to the workers. */
 
 #include "pool.h"
 
@@ -81,7 +81,7 @@ int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys
 		}
 		looked += group;
 	}
-	/* behind the first that is missing none is of use */
+	/* blocks behind the first missing one do not count as hits */
 	block_count_lookups(pool, n, length, began);
 	return pool_unless_lost(pool, (int)length);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Batches on blocks of one pool: put, get, look up, touch, drop. See LAYOUT.md for the order of a
- * put and what a death in the middle leaves.
+ * Batches on blocks of one pool: put, get, look up, touch, drop. LAYOUT.md has the order of a put,
+ * and the recovery of each step.
  */
 #include "pool.h"
 
@@ -18,7 +18,7 @@ static int encode(struct speckv_pool *pool, unsigned int codec,
 	uint64_t most = speckv_frame_max_bytes(&fixed->geometry, codec);
 	struct speckv_frame_identity identity = { .first_position = request->first_position,
 		.tenant = pool->tenant_index + 1 };
-	int rc = r->backend->connect(r); /* before something is evicted for it */
+	int rc = r->backend->connect(r); /* before any eviction */
 
 	if (rc)
 		return rc;
@@ -83,7 +83,7 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	if (index_find(r, &request->key, &found)) {
 		request->flags |= SPECKV_REQUEST_EXISTED;
 		index_used(r, &found, false, tick);
-		/* its parent was evicted, and is back */
+		/* its parent was evicted and put again */
 		if (request->flags & SPECKV_REQUEST_HAS_PARENT && !index_adopted(r, &found))
 			adopt(pool, request, &found);
 		count(pool, SPECKV_COUNT_PUT_EXISTED, 1);
@@ -91,8 +91,8 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	}
 	do
 		rc = encode(pool, codec, request, &run, &frame_bytes);
-	while (rc == -EHWPOISON && ++tries < PUT_TRIES); /* elsewhere, where memory went bad */
-	if (rc == -ENODATA) /* a non-finite value: this block is kept as it is */
+	while (rc == -EHWPOISON && ++tries < PUT_TRIES); /* retry on other pages after bad memory */
+	if (rc == -ENODATA) /* non-finite values: store this block raw */
 		rc = encode(pool, SPECKV_CODEC_RAW, request, &run, &frame_bytes);
 	if (rc)
 		return rc == -EHWPOISON ? -EIO : rc;
@@ -110,8 +110,8 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	rc = block_index(pool, &request->key, &run);
 	if (rc) {
 		/*
-		 * sixteen live blocks share both buckets: cannot happen with a seeded hash at half
-		 * load, but is not a leak if it does
+		 * sixteen live blocks in both buckets: not expected with a seeded hash at half
+		 * load; dropped, not leaked
 		 */
 		block_drop(pool, &request->key, &found);
 		return rc;
@@ -127,7 +127,7 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 
 /* ---- get ------------------------------------------------------------------------------------ */
 
-/* The layers that a request is for; false: there are none such. */
+/* The layers of a request; false: out of range. */
 static bool layers_of(const struct speckv_pool *pool, const struct speckv_request *request,
 	struct layers *layers)
 {
@@ -187,12 +187,12 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request,
 		}
 	}
 	if (rc == -EAGAIN)
-		rc = -ENOENT; /* it moves faster than we can read it: a miss */
+		rc = -ENOENT; /* moved READ_TRIES times during the read: a miss */
 	if (rc) {
 		memset(request->buffer, 0, bytes);
 		tally->misses++;
 		if (rc == -ENODEV || rc == -EACCES)
-			return rc; /* the device does not answer: nothing is known of the block */
+			return rc; /* no answer from the device: the block's state is unknown */
 		if (rc != -ENOENT) {
 			tally->bad++;
 			bad_block(pool, &request->key, &found);
@@ -210,8 +210,7 @@ int block_get(struct speckv_pool *pool, struct speckv_request *request,
 }
 
 /*
- * What is a part of another count comes after it: a reader that reads the part first sees no share
- * above one.
+ * Count a total before its parts: a reader that loads the part first never sees a ratio above one.
  */
 static void count_gets(struct speckv_pool *pool, const struct tally *tally)
 {
@@ -231,7 +230,7 @@ static void count_gets(struct speckv_pool *pool, const struct tally *tally)
 		add_relaxed(&pool->tenant->misses, tally->misses);
 }
 
-/* Blocks that a look-up was for: those found are wanted when they are fetched, the others now. */
+/* Count the keys of a look-up. Hits count for the tenant when they are fetched, misses here. */
 void block_count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, uint64_t began)
 {
 	if (pool->read_only)
@@ -263,16 +262,16 @@ static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_requ
 		uint64_t failed = load_relaxed(&r->flushes_failed);
 		int rc = -ENOENT;
 
-		for (size_t i = 0; i < n; i++) /* those first that a drop before left in doubt */
+		for (size_t i = 0; i < n; i++) /* first those left doubtful by an earlier drop */
 			if (index_doubtful(r, &all[i]) && block_drop(pool, &request->key, &all[i]))
 				rc = 0;
 		for (int tries = 0;
 			tries < 2 * LAY_BUCKET_SLOTS && index_find(r, &request->key, &found);
 			tries++) {
 			if (block_drop(pool, &request->key, &found))
-				rc = 0; /* and look for a twin */
+				rc = 0; /* repeat: the key may have a twin */
 			else if (load_relaxed(&r->flushes_failed) != failed)
-				/* it would be there again after a power loss, and so it stays */
+				/* not flushed, so restored: it would return after a power loss */
 				return -EIO;
 		}
 		return rc;
@@ -316,8 +315,8 @@ static int run_puts(struct speckv_pool *pool, struct speckv_request *requests, s
 }
 
 /*
- * As many reads under way as the backend holds, so that the next ones are decoded, or on their way,
- * while one is copied out.
+ * Keep as many reads in progress as the backend allows: later ones are read or prefetched while one
+ * is decoded.
  */
 static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
 {
@@ -352,7 +351,7 @@ static int run_gets(struct speckv_pool *pool, struct speckv_request *requests, s
 				depth ? &reads : NULL, depth ? (unsigned int)(i % depth) : 0,
 				&tally);
 			if (request->status == -ENODEV && depth) {
-				/* once more, over a new connection */
+				/* retry over a new connection */
 				backend->reads_end(&reads);
 				tally.misses--;
 				request->status = block_get(pool, request, NULL, NULL, 0, &tally);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Blocks leave the index, enter it, and are settled where two puts raced. */
+/* Dropping blocks, indexing them, and settling twins of racing puts. */
 
 #include "pool.h"
 
@@ -12,15 +12,15 @@ bool block_drop(struct speckv_pool *pool, const struct speckv_key *key,
 	};
 	int rc;
 
-	/* from here on the block is gone, whatever happens to us */
+	/* commit point: the block is gone even if this process dies */
 	if (!pages_unpublish(pool, &run))
 		return false;
 	rc = r->backend->invalidate(r, &run);
 	if (rc && rc != -EHWPOISON) {
-		/* a device that does not answer would bring it back some day: it stays */
+		/* not invalidated: a rebuild from the card could restore it, so publish it again */
 		if (rc == -EINPROGRESS)
 			index_doubt(r, found);
-		/* another process took its slot for a stale one meanwhile */
+		/* its slot may have been cleared as stale meanwhile */
 		if (!pages_publish(pool, &run) && !block_indexed(r, key, &run))
 			index_insert(r, key, &run);
 		return false;
@@ -40,9 +40,8 @@ bool block_drop(struct speckv_pool *pool, const struct speckv_key *key,
 }
 
 /*
- * The youngest that may be found stays: a copy that a resize makes is younger than what it
- * replaces, so that no two that settle at once, nor one that settles and one that moves, can each
- * drop what the other keeps.
+ * Keep the youngest twin that is not doubtful. The copy of a move is younger than its source, so
+ * concurrent settlers and movers agree, and never drop all twins.
  */
 void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
 {
@@ -54,7 +53,7 @@ void settle_twins(struct speckv_pool *pool, const struct speckv_key *key)
 		if (!index_doubtful(&pool->region, &all[i]) && all[i].generation > youngest)
 			youngest = all[i].generation;
 	for (size_t i = 0; i < n; i++)
-		if (all[i].generation != youngest) /* one run may stand in two slots */
+		if (all[i].generation != youngest) /* one run may be in two slots */
 			block_drop(pool, key, &all[i]);
 }
 

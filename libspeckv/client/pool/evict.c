@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
- * Which blocks go when there is no room: the least recently used leaf of the prefix tree, of a
- * sample. A block whose children are stored is kept, because without it no prefix look-up reaches
- * them; the block that goes in its place is the end of its chain.
+ * Choice of blocks to evict: the least recently used leaf of the prefix tree, from a sample. A
+ * block with stored children is kept, as no prefix look-up reaches them without it; the end of its
+ * chain is evicted in its place.
  *
- * A sample of places, the oldest first (approximated LRU, as in Redis). One that has children is
- * followed down to a leaf, which counts with its own last use. Two links help to find leaves
- * without a search: the parent of the last block that went, which is a leaf now, and the last block
- * that came without its parent, which no look-up can reach. All links are hints; where none leads
- * to a leaf, the oldest of the sample goes, and what is behind it becomes the first to follow.
+ * Random places are sampled, the oldest first (approximated LRU, as in Redis). A sample with
+ * children is followed down to a leaf, which is judged by its own last use. Two links lead to
+ * leaves without a search: to the parent of the last block evicted, now perhaps a leaf, and to the
+ * last block put without its parent, unreachable by prefix. All links are hints. If none leads to a
+ * leaf, the oldest sample is evicted, and its children are followed first the next time.
  */
 #include "pool.h"
 
@@ -16,7 +16,7 @@
 #define QUOTA_TRIES 4096
 #define LOST_TRIES 8 /* in a row */
 
-#define DRAWS 32 /* of one sample */
+#define DRAWS 32 /* places drawn for one sample */
 #define SAMPLES 16
 #define DESCENTS 2 /* chains followed for one eviction */
 #define STEPS 1024 /* blocks looked at in them */
@@ -24,7 +24,7 @@
 
 #define NO_PAGE UINT64_MAX
 
-/* Whole blocks and free pages in a row. used: the latest use among them, 1 at least. */
+/* Whole blocks and free pages in a row. used: the latest use of any, at least 1. */
 struct window {
 	uint64_t start, end, used;
 };
@@ -36,8 +36,8 @@ struct search {
 	int tenant; /* below 0: any */
 	unsigned int descents, steps;
 	bool found, cut;
-	struct window best; /* of those that leave no child behind */
-	struct window worst; /* the last resort */
+	struct window best; /* of those without a child outside */
+	struct window worst; /* oldest window with a child outside: the last resort */
 };
 
 static uint64_t next_random(void)
@@ -88,7 +88,7 @@ static bool window_at(struct region *r, uint64_t page, uint32_t n, uint64_t reac
 	return at <= limit;
 }
 
-/* A block of the window with a child elsewhere. */
+/* Find a block of the window with a child outside of it. */
 static bool leaves_child(const struct search *s, const struct window *window, uint64_t *page)
 {
 	struct region *r = s->r;
@@ -126,8 +126,8 @@ static void consider(struct search *s, const struct window *window)
 }
 
 /*
- * The windows that the block at `page` begins and ends: beside the end of a chain lies, more often
- * than not, what came before it.
+ * Consider the windows that begin and end with the block at `page`: the blocks beside the end of a
+ * chain are mostly its predecessors.
  */
 static void consider_around(struct search *s, uint64_t page, bool unreachable)
 {
@@ -167,10 +167,7 @@ static void add_sample(struct window *samples, size_t *count, const struct windo
 	samples[at] = *window;
 }
 
-/*
- * Is there a block of the tenant's at this page, or around it? Of any tenant's when that is below
- * 0.
- */
+/* Is this page part of a block of the tenant (below 0: of any)? */
 static bool block_around(const struct search *s, uint64_t page)
 {
 	struct region *r = s->r;
@@ -187,9 +184,9 @@ static bool block_around(const struct search *s, uint64_t page)
 }
 
 /*
- * A window at a random place. For one block, at a place that is the tenant's: drawn, as the first
- * block behind free pages would be drawn for all of them; looked for from the last place on only
- * where the tenant has next to nothing.
+ * A window at a random place. `block`: of one block of the tenant. Drawn again rather than searched
+ * for, as a search would favour blocks behind free pages; the search from the last place is for a
+ * tenant with very few blocks.
  */
 static bool take_sample(const struct search *s, bool block, uint64_t *budget, struct window *window)
 {
@@ -212,7 +209,7 @@ static bool take_sample(const struct search *s, bool block, uint64_t *budget, st
 	return false;
 }
 
-/* Of one block (n is 1) or of n pages; the result in s->best. */
+/* Choose one block (n is 1) or a window of n pages; the result is s->best. */
 static bool choose(struct speckv_pool *pool, struct search *s, bool block)
 {
 	_Atomic uint64_t *hints[] = { &pool->evict_orphan, &pool->evict_parent };
@@ -322,7 +319,7 @@ enum evicted pages_evict(struct speckv_pool *pool, uint32_t n, uint64_t limit, u
 		lost |= result == EVICT_LOST;
 		at += lay_value(word);
 	}
-	/* the newest hint: the whole window in one piece */
+	/* hint: the whole window as one run */
 	if ((dropped || free) && best->end - best->start <= LAY_RUN_MAX)
 		pages_hint_push(r, best->start, (uint32_t)(best->end - best->start));
 	return dropped || free ? EVICT_DONE : lost ? EVICT_LOST : EVICT_NONE;
@@ -341,8 +338,8 @@ enum evicted evict_one(struct speckv_pool *pool, uint64_t limit, int tenant)
 }
 
 /*
- * Counts are made after the fact, each by its own process: one that is taken off before it is put
- * on shows as below nothing.
+ * Counters are updated after the page map, by several processes: a subtraction may come before its
+ * addition, and the count go below zero.
  */
 static bool beyond(_Atomic uint64_t *used, uint32_t n, uint64_t quota)
 {
@@ -360,9 +357,7 @@ static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *ru
 		return false;
 	if (pages_claim_hint(pool, n, run, limit))
 		return true;
-	/*
-	 * a cache that counts as full evicts without a search; one that keeps its blocks makes sure
-	 */
+	/* full by count: with LRU evict without a search; without eviction, search */
 	if (load_relaxed(&r->head->pool.eviction) == SPECKV_EVICT_LRU &&
 		limit == load_relaxed(&r->pages) && beyond(&r->head->pool.used_pages, n, limit))
 		return false;
@@ -380,7 +375,7 @@ static bool claim_somewhere(struct speckv_pool *pool, uint32_t n, struct run *ru
 	return false;
 }
 
-/* Is there room below the quota, made if the policy allows it? */
+/* Make room below the quota, by eviction where the policy allows it. False: none. */
 static bool make_way(struct speckv_pool *pool, _Atomic uint64_t *used, uint32_t n, uint64_t quota,
 	uint64_t limit, int tenant)
 {
@@ -413,7 +408,7 @@ static bool within_quotas(struct speckv_pool *pool, uint32_t n, uint64_t limit)
 }
 
 /*
- * A full cache evicts at every put: looking for the dead costs system calls, and is done once a
+ * A full cache evicts at every put, and a check for dead clients makes system calls: at most once a
  * second.
  */
 static bool reap_due(struct speckv_pool *pool)
@@ -452,7 +447,8 @@ static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t
 	if (!below && !within_quotas(pool, n, limit)) {
 		if (!reap_due(pool))
 			return -EDQUOT;
-		clients_reap(pool, NULL); /* the dead count too, and so does what they miscounted */
+		/* dead clients' pages count too, and their counts may be off */
+		clients_reap(pool, NULL);
 		pages_recount(r);
 		if (!within_quotas(pool, n, limit))
 			return -EDQUOT;
@@ -461,23 +457,20 @@ static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t
 		if (claim_somewhere(pool, n, run, limit)) {
 			if (__builtin_expect(!region_stale(r), 1))
 				return 0;
-			/*
-			 * resized since we looked: on a single inode these pages may lie elsewhere
-			 * by now
-			 */
+			/* resized meanwhile: on a single inode these pages may have moved */
 			pages_release(r, pool->owner, run);
 			limit = claim_limit(pool, below);
 			continue;
 		}
 		if (!reaped && (!lru || reap_due(pool))) {
-			/* clients that died may hold what is missing */
+			/* dead clients may hold pages */
 			reaped = true;
 			if (clients_reap(pool, NULL) > 0)
 				continue;
 		}
 		if (!lru && n <= limit && tries < 3 &&
 			load_acquire(&pool->failed_freed) != load_acquire(&r->head->pool.freed))
-			continue; /* something was given back while we looked */
+			continue; /* something was freed meanwhile */
 		if (!lru || n > limit)
 			break;
 		if (pages_evict(pool, n, limit, ~0ull) == EVICT_NONE && tries > 8)
@@ -491,7 +484,7 @@ int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t 
 	uint64_t failed = load_relaxed(&pool->region.flushes_failed);
 	int rc = claim(pool, n, run, below);
 
-	/* full, perhaps, only because no block could be evicted */
+	/* perhaps full only because an eviction could not be flushed */
 	return (rc == -ENOSPC || rc == -EDQUOT) &&
 			load_relaxed(&pool->region.flushes_failed) != failed
 		? -EIO

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The one function that makes a block key. SHA-256 over length-prefixed fields, so that no two
- * different specifications share an encoding.
+ * Derivation of block keys: SHA-256 over length-prefixed fields, so that no two different
+ * specifications share an encoding.
  */
 #include <openssl/evp.h>
 

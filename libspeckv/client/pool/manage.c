@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* One manager at a time: it takes the lock, and finishes what a dead one left. */
+/* The manager's lock, and recovery of operations whose manager died. */
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -8,7 +8,7 @@
 
 #define MANAGER_PATIENCE_NS 2000000000ull
 
-/* Zero what a pool on a single inode held: its header and its data. */
+/* Zero a removed pool's header and data on a single inode. */
 static int extents_zero(struct speckv_device *dev, const struct lay_pool_record *record)
 {
 	struct lay_pool_record r;
@@ -43,13 +43,13 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 	if (state == SPECKV_POOL_DESTROYING && removal_undone(dev, r))
 		return;
 	if (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING) {
-		/* a file there that is not this pool's stays: it is not this record's to remove */
+		/* a foreign file of that name stays, and the record is freed */
 		if (!dev->single_inode)
 			removed = region_remove(dev, r, false) != -EIO;
 		if (dev->single_inode && state == SPECKV_POOL_DESTROYING)
 			removed = extents_zero(dev, r) == 0;
 		if (!removed)
-			return; /* the next manager tries again */
+			return; /* left to the next manager */
 		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,
 			"finished the %s of pool %.63s, whose manager died",
 			state == SPECKV_POOL_CREATING ? "roll-back of the creation" : "removal",
@@ -61,18 +61,20 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 
 		if (rc && !region_useless(rc))
 			return;
-		/* the size in the pool's own header is the truth */
+		/* the size in the pool's header is authoritative */
 		if (!rc) {
 			uint64_t before = r->capacity_bytes / region.page_bytes,
 				 pages = resize_ends_at(&region, before);
 			bool done = before != pages;
 
-			/* where a client has it, that does the same: twice harms nothing */
+			/*
+			 * best effort: an abandoned resize is also undone by clients, idempotently
+			 */
 			resize_begin(&region);
 			if (pages != region_pages(&region) && resize_store(&region, pages) != 0) {
 				region_close(&region);
 				/*
-				 * for the next manager: nothing above the size is given back before
+				 * left to the next manager; nothing above the size is freed before
 				 * that
 				 */
 				return;
@@ -93,7 +95,7 @@ static void record_finish(struct speckv_device *dev, struct lay_pool_record *r)
 	}
 }
 
-/* What record_finish() will make of it, for a dry run. */
+/* Predict record_finish(), for a dry run. */
 static void record_foresee(struct speckv_device *dev, int number)
 {
 	struct lay_pool_record copy;
@@ -117,7 +119,7 @@ static void record_foresee(struct speckv_device *dev, int number)
 		store_release(&dev->left[number], RECORD_GONE);
 }
 
-/* device_table_current(), by the whole path. */
+/* device_table_current(), from the whole path. */
 static int still_named(struct speckv_device *dev)
 {
 	struct folder in;
@@ -164,7 +166,7 @@ static int manage(struct speckv_device *dev, bool inspect)
 				  dev->medium.name, load_acquire(&super->manager_pid), command)
 			: rc;
 	}
-	rc = still_named(dev); /* the last holder of the lock may have closed the device */
+	rc = still_named(dev); /* the previous manager may have closed the device */
 	if (rc) {
 		unlock_byte(dev->lock_fd, LAY_LOCK_MANAGER);
 		pthread_mutex_unlock(&dev->managing);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Allocations: page runs that stay claimed by this client until they are freed, sealed, or their
- * owner dies.
+ * Allocations: page runs that stay claimed by this client until freed or sealed, or until the
+ * client dies.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -12,7 +12,7 @@ struct speckv_mem {
 	struct speckv_pool *pool;
 	struct run run;
 	uint64_t bytes;
-	uint8_t *shadow; /* of an extent of a card: its bytes go there when it is sealed */
+	uint8_t *shadow; /* pools of a card: local memory, written to the card by a seal */
 	struct speckv_mem *next;
 };
 
@@ -81,8 +81,8 @@ void speckv_mem_free(struct speckv_mem *mem)
 		munmap(mem->shadow, (uint64_t)mem->run.pages * pool->region.page_bytes);
 	if (!fork_guard_stale(&pool->region.guard)) {
 		/*
-		 * in a child another thread may have held the lock, or been about to change the
-		 * list
+		 * not in a forked child: another thread may have held the lock or been changing the
+		 * list at fork()
 		 */
 		pthread_mutex_lock(&pool->lock);
 		for (struct speckv_mem **at = &pool->allocations; *at; at = &(*at)->next)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * What dead clients leave is given back, and an index that cannot be trusted is made from page map
- * and frames.
+ * Reaping of dead clients, and rebuild of the index from page map and frames.
  */
 #include <stdlib.h>
 
@@ -23,7 +22,7 @@ int frame_sound(struct region *r, uint64_t page, uint32_t pages, uint64_t genera
 			frame->identity.pool_address != page << r->page_shift ||
 			memcmp(&frame->geometry, &r->fixed.geometry,
 				offsetof(struct speckv_geometry, reserved)) != 0))
-		rc = -EBADMSG; /* a frame's bytes inside a payload, or one that was moved here */
+		rc = -EBADMSG; /* a frame's bytes within a payload, or a frame copied here */
 	if (!rc && deep)
 		rc = speckv_frame_verify(at, available);
 	free(copy);
@@ -48,10 +47,6 @@ static void forget_index(struct region *r)
 	}
 }
 
-/*
- * Length of the run that the map shows at a head: its word, and the unbroken continuation behind
- * it.
- */
 bool frame_run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t pages)
 {
 	uint32_t n = lay_value(word);
@@ -65,10 +60,9 @@ bool frame_run_whole(struct region *r, uint64_t page, uint64_t word, uint64_t pa
 	return true;
 }
 
-/* The tenant that is charged for a block: as its frame says, where that is a tenant still. */
 uint32_t frame_tenant(struct region *r, const struct speckv_frame *frame)
 {
-	uint32_t number = frame->identity.tenant - 1; /* 0, not said: beyond the table */
+	uint32_t number = frame->identity.tenant - 1; /* 0, not given, wraps to beyond the table */
 
 	return number < LAY_TENANTS && load_acquire(&r->head->tenants[number].state) == 2
 		? number
@@ -76,8 +70,7 @@ uint32_t frame_tenant(struct region *r, const struct speckv_frame *frame)
 }
 
 /*
- * The entry of a sound frame. What it says of this very block beyond the frame (last use, links)
- * stays.
+ * Restore the entry of a sound frame. If it is of this very block, its last use and links are kept.
  */
 static void entry_restore(struct region *r, const struct run *run, const struct speckv_key *key,
 	const struct speckv_frame *frame)
@@ -147,7 +140,7 @@ int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
 		}
 		++*lost;
 		store_release(&r->entries[region_entry_of(r, p)].generation, 0);
-		/* its continuation follows as "not a head" */
+		/* its continuation is freed by the next iterations */
 		store_release(&r->page_map[p++], LAY_FREE);
 	}
 	store_release(&r->head->pool.next_run_generation, highest);
@@ -155,10 +148,6 @@ int region_rebuild(struct region *r, uint64_t *kept, uint64_t *lost)
 	return 0;
 }
 
-/*
- * Give back every run that client `slot` of this incarnation holds. False: not all, a card does not
- * answer.
- */
 bool client_sweep(struct region *r, unsigned int slot, uint64_t incarnation, bool dead,
 	uint64_t *back)
 {
@@ -181,8 +170,8 @@ bool client_sweep(struct region *r, unsigned int slot, uint64_t incarnation, boo
 					lay_word(LAY_CONT, run.pages, run.generation))
 				run.pages++;
 			/*
-			 * a block that was being dropped may still lie there, and would rise from a
-			 * card when its index is made again
+			 * a block being dropped may still be on the card, and a rebuild would
+			 * restore it
 			 */
 			if (dead && r->backend->clear(r, run.page, run.pages) != 0) {
 				all = false;
@@ -217,14 +206,11 @@ void client_finish_move(struct region *r, unsigned int slot, uint64_t incarnatio
 		atomic_compare_exchange_strong(&r->page_map[to], &word,
 			lay_word(LAY_HEAD, n, generation));
 	}
-	/* and not that of a client that came since */
+	/* only if no new client of the slot has set it */
 	atomic_compare_exchange_strong(&client->move_to_generation, &generation, 0);
 }
 
-/*
- * Blocks that a client published and did not live to index, and twins that it did not live to
- * settle.
- */
+/* Index blocks that a dead client published but did not index, and settle its twins. */
 static void reindex(struct speckv_pool *pool)
 {
 	struct region *r = &pool->region;
@@ -253,10 +239,6 @@ static void reindex(struct speckv_pool *pool)
 	}
 }
 
-/*
- * Give back what the dead client of this slot and state held; the caller keeps others from the
- * slot. True: a client was, and is settled.
- */
 bool client_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *back)
 {
 	struct lay_client *client = &r->head->clients[slot];
@@ -268,7 +250,7 @@ bool client_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *
 		return false;
 	client_finish_move(r, slot, state >> 8);
 	if (!client_sweep(r, slot, state >> 8, true, &got))
-		return false; /* the next who looks may reach the card */
+		return false; /* the next reaper tries again */
 	*back += got;
 	tenant = load_acquire(&client->tenant);
 	memcpy(command, client->command, sizeof(command));
@@ -282,7 +264,6 @@ bool client_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *
 	return true;
 }
 
-/* After client_reap(). */
 void clients_reaped(struct speckv_pool *pool, uint64_t back)
 {
 	reindex(pool);
@@ -300,14 +281,11 @@ int clients_reap(struct speckv_pool *pool, uint64_t *pages_back)
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++) {
 		if (!(load_acquire(&r->head->clients[slot].state) & 1) || client_alive(r, slot))
 			continue;
-		/*
-		 * the slot's own lock keeps other processes from reaping it, or taking it, at the
-		 * same time
-		 */
+		/* the slot's lock keeps other processes from reaping or taking it */
 		if (lock_byte(r->lock_fd, client_byte(r, slot)) != 0)
 			continue;
 		state = load_acquire(&r->head->clients[slot].state);
-		/* the next manager may have come before this process had the lock, or just after */
+		/* the next manager may have taken the slot before this lock, or just after */
 		if (!client_unseen(r, slot, state))
 			dead += client_reap(r, slot, state, &back);
 		unlock_byte(r->lock_fd, client_byte(r, slot));

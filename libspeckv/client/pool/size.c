@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A pool's size: the claim to it, and what a resize whose manager died left. */
+/* A pool's size: the resize lock, and recovery of a resize whose manager died. */
 
 #include "pool.h"
 
@@ -22,17 +22,14 @@ void resize_undo(struct region *r)
 {
 	uint64_t limit = load_acquire(&r->head->pool.claim_limit);
 
-	if (limit) /* below it stand the pages of a card whose memory went bad */
+	if (limit) /* not below the limit: pages retired for bad memory of a card are there */
 		pages_unretire(r, limit, region_pages(r));
 	store_release(&r->head->pool.claim_limit, 0);
 	atomic_fetch_add(&r->head->pool.size_sequence, 1);
 	atomic_fetch_add(&r->head->pool.freed, 1);
 }
 
-/*
- * Did the resize that died reach the size that it was for? The record has the old one until the
- * end.
- */
+/* Did the interrupted resize store its new size? The record has the old one until the end. */
 static bool resized(struct region *r)
 {
 	const struct lay_pool_record *record = &r->dev->table->pools[r->record];
@@ -48,8 +45,8 @@ int resize_store(struct region *r, uint64_t pages)
 }
 
 /*
- * A block, or a claim that may become one. What was moved or dropped leaves neither, but pages that
- * a loss of power may have kept as they were.
+ * Is there a block, or a live claim that may become one? A moved or dropped block leaves neither,
+ * but its pages may be unchanged after a power loss.
  */
 static bool block_above(struct region *r, uint64_t mark, uint64_t end)
 {
@@ -72,7 +69,7 @@ uint64_t resize_ends_at(struct region *r, uint64_t before)
 		: pages;
 }
 
-/* It costs a system call: ten times a second at most, and only while a shrink is under way. */
+/* At most ten times a second, and only during a shrink: makes system calls. */
 bool resize_abandoned(struct speckv_pool *pool)
 {
 	uint64_t last = load_relaxed(&pool->shrink_seen_ns), now = clock_ns();
@@ -82,7 +79,7 @@ bool resize_abandoned(struct speckv_pool *pool)
 	if (now - last < 100000000u ||
 		!atomic_compare_exchange_strong(&pool->shrink_seen_ns, &last, now))
 		return false;
-	/* threads of one descriptor do not exclude each other by its locks */
+	/* OFD locks do not exclude threads that share a descriptor */
 	pthread_mutex_lock(&r->reaping);
 	if (!client_alive(r, LAY_SLOT_MANAGER) && resize_begin(r) == 0) {
 		undone = load_acquire(&r->head->pool.claim_limit) != 0;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Tier L2: decoded blocks of this process, brought in ahead of a get. A slot holds one block; a
- * block may lie in one set of WAYS slots only. A slot's sequence is odd while it is being filled; a
- * reader copies and then looks whether it still holds what it held. The block itself stays
- * authoritative: the caller re-checks the page map after a staged read.
+ * Tier L2: decoded blocks of this process, staged ahead of a get. A slot holds one block; each
+ * block maps to one set of WAYS slots. A slot's sequence is odd while it is filled; a reader
+ * copies, then re-checks the sequence. The pool's block stays authoritative: the caller re-checks
+ * the page map after a staged read.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -100,7 +100,7 @@ static uint8_t *slot_data(struct speckv_pool *pool, struct staging *s, const str
 	return s->data + (uint64_t)(slot - s->slots) * pool->region.fixed.block_bytes;
 }
 
-/* The reader's half of a sequence lock: the bytes may change under it, and then it says so. */
+/* Read side of a sequence lock: the caller detects a concurrent change by the sequence. */
 __attribute__((no_sanitize("thread"))) static void racing_copy(uint8_t *to, const uint8_t *from,
 	uint64_t bytes)
 {
@@ -152,7 +152,7 @@ static int stage(struct speckv_pool *pool, const struct speckv_key *key,
 
 	if (staged(s, key, found))
 		return 0;
-	for (int i = 0; i < WAYS; i++) /* an empty one, else one that was read, else the oldest */
+	for (int i = 0; i < WAYS; i++) /* an empty slot, else one that was read, else the oldest */
 		if (!slot || !load_acquire(&set[i].generation) ||
 			(load_acquire(&slot->generation) &&
 				((load_acquire(&set[i].used) != 0) >
@@ -188,10 +188,7 @@ static int stage(struct speckv_pool *pool, const struct speckv_key *key,
 	return rc;
 }
 
-/*
- * Stage one block, and as many of the chain behind it as prefetch_depth says: the most recent child
- * of each.
- */
+/* Stage one block and its chain, prefetch_depth blocks in all: of each the most recent child. */
 int staging_fill(struct speckv_pool *pool, const struct speckv_key *key)
 {
 	uint32_t depth = load_relaxed(&pool->prefetch_depth);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Asynchronous batches: a few threads over one bounded queue, with handles from a fixed table. Idle
- * threads sleep on a condition; a submission wakes one only when one sleeps.
+ * Asynchronous batches: threads over one queue of operations from a fixed table, and one bounded
+ * queue of prefetches. Idle threads wait on a condition, signalled only when one waits.
  */
 #include <stdlib.h>
 
@@ -125,7 +125,7 @@ void workers_destroy(struct speckv_pool *pool)
 	if (!w)
 		return;
 	if (fork_guard_stale(&pool->region.guard)) {
-		/* its threads are the parent's, and one of them may have held its lock */
+		/* its threads exist in the parent only, and one may have held the lock at fork() */
 		free(w);
 		return;
 	}
@@ -153,7 +153,7 @@ bool workers_prefetch(struct speckv_pool *pool, const struct speckv_key *key)
 	pthread_mutex_lock(&w->lock);
 	room = w->prefetch_queued < PREFETCH_QUEUE && !w->stop;
 	if (room) {
-		/* before it can be staged and used: shares of it are never above one */
+		/* counted before it can be staged and used: ratios to it never exceed one */
 		count(pool, SPECKV_COUNT_PREFETCHES, 1);
 		w->prefetch[(w->prefetch_first + w->prefetch_queued++) % PREFETCH_QUEUE] = *key;
 		if (w->asleep)
@@ -252,7 +252,9 @@ int workers_share(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 		speckv_op_release(ops[i]);
 		done += got > 0 ? got : 0;
 	}
-	/* a chain was cut where another thread had not yet put the block before */
+	/*
+	 * link the first block of each part: its parent may have been put later, by another thread
+	 */
 	for (unsigned int i = 1; i < parts && opcode == SPECKV_OP_PUT; i++)
 		if (requests[begin[i]].status == 0 &&
 			!(requests[begin[i]].flags & SPECKV_REQUEST_EXISTED))
@@ -261,8 +263,8 @@ int workers_share(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 }
 
 /*
- * Not in a forked child: the lock may be held there by a thread that is not, and what is not
- * complete never will be.
+ * Not in a forked child: another thread may have held the lock at fork(), and an incomplete
+ * operation never completes.
  */
 static bool usable(const struct speckv_op *op)
 {
