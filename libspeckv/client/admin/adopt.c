@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Pools whose files are there and whose table is gone: a header repeats what a record says, so the
- * record is made again from it.
+ * Adoption of pools whose table is gone: a pool's header repeats its record, which is recreated
+ * from it.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -10,7 +10,7 @@
 
 #include "admin.h"
 
-/* Is this the name of a file that no record names? */
+/* Is this a possible pool's file without a record? */
 static bool left_over(struct speckv_device *dev, const char *name)
 {
 	struct lay_pool_record record;
@@ -36,8 +36,8 @@ static struct lay_pool_record *free_record(struct speckv_device *dev)
 }
 
 /*
- * One file; between device_manage() and device_unmanage(). What cannot be taken over stays as it
- * is, and an event says why.
+ * Adopt one file; between device_manage() and device_unmanage(). A file that cannot be adopted is
+ * left, with an event.
  */
 static int take_over(struct speckv_device *dev, const struct folder *pools, const char *name)
 {
@@ -60,7 +60,7 @@ static int take_over(struct speckv_device *dev, const struct folder *pools, cons
 	store_release(&record->state, 0);
 	if (load_acquire(&super->next_generation) <= found.generation)
 		store_release(&super->next_generation, found.generation + 1);
-	rc = device_flush(dev); /* what it is, and then that it is */
+	rc = device_flush(dev); /* the record's contents before its state */
 	if (rc)
 		return rc;
 	store_release(&record->state, SPECKV_POOL_ACTIVE);
@@ -69,7 +69,7 @@ static int take_over(struct speckv_device *dev, const struct folder *pools, cons
 	return device_flush(dev);
 }
 
-/* Is this the draft or the file of locks of a pool that no record names? */
+/* Is this the draft or the lock file of a pool without a record? */
 static bool hidden_left(struct speckv_device *dev, const char *name)
 {
 	uint8_t uuid[16];
@@ -86,7 +86,7 @@ static bool hidden_left(struct speckv_device *dev, const char *name)
 	return !known_uuid(dev, uuid);
 }
 
-/* No process has a lock in this file. */
+/* Does no process hold a lock in this file? */
 static bool unlocked(const struct folder *pools, const char *name)
 {
 	struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
@@ -104,7 +104,7 @@ static bool unlocked(const struct folder *pools, const char *name)
 void pools_tidy(struct speckv_device *dev, const struct folder *pools)
 {
 	struct dirent **list = NULL;
-	bool files = false; /* that may be pools, of another version or damaged: their locks stay */
+	bool files = false; /* possible pools, damaged or of another version: keep all lock files */
 	int n = scandirat(pools->fd, ".", &list, NULL, alphasort);
 
 	for (int i = 0; i < n; i++)
@@ -138,7 +138,9 @@ int device_adopt(struct speckv_device *dev)
 			if (!managed)
 				rc = device_manage(dev);
 			managed = managed || !rc;
-			/* and not of a pool that was made or removed just now */
+			/*
+			 * check again under the lock: it may be a pool created or removed meanwhile
+			 */
 			if (!rc && left_over(dev, list[i]->d_name))
 				rc = take_over(dev, &pools, list[i]->d_name);
 		}
@@ -146,7 +148,7 @@ int device_adopt(struct speckv_device *dev)
 		free(list[i]);
 	}
 	free(list);
-	if (!rc && !managed && hidden) /* where that cannot be now, the next one tidies */
+	if (!rc && !managed && hidden) /* best effort: otherwise left to the next call */
 		managed =
 			!(dev->lock_fd >= 0 && lock_holder(dev->lock_fd, LAY_LOCK_MANAGER, NULL)) &&
 			device_manage(dev) == 0;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Check and repair of a pool: what can be told from the page map and the frames alone, and the file
- * of its locks.
+ * Check and repair of a pool, from the page map and the frames, and of its lock file.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -15,15 +14,12 @@ struct check {
 	struct speckv_pool *pool;
 	struct speckv_check_report *report;
 	bool deep, repair;
-	unsigned int waits; /* for clients between publishing a block and indexing it */
+	unsigned int waits; /* for clients that have published a block and not yet indexed it */
 };
 
 #define WAITS 200
 
-/*
- * Found by a look-up, or not a block any more, now or when the client that is putting it has gone
- * on.
- */
+/* Does a look-up find the block, or is it gone? Waits for a client that is still indexing it. */
 static bool indexed_soon(struct check *c, const struct speckv_key *key, const struct run *run,
 	uint64_t word)
 {
@@ -38,7 +34,7 @@ static bool indexed_soon(struct check *c, const struct speckv_key *key, const st
 	}
 }
 
-/* An invalidate was sent and its completion lost: look-ups skip it, its pages are accounted for. */
+/* Is the block doubtful (its invalidate sent, the completion lost)? A repair drops it. */
 static bool check_doubtful(struct check *c, uint64_t page)
 {
 	struct region *r = &c->pool->region;
@@ -52,7 +48,7 @@ static bool check_doubtful(struct check *c, uint64_t page)
 	return true;
 }
 
-/* -ENODEV, -EACCES: the device does not answer, and nothing is known of the block. */
+/* -ENODEV, -EACCES: no answer from the device; the block's state is unknown. */
 static int check_block(struct check *c, uint64_t page, uint64_t word)
 {
 	struct region *r = &c->pool->region;
@@ -77,7 +73,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 	if (rc == -ENODEV || rc == -EACCES)
 		return rc;
 	if (load_acquire(&r->page_map[page]) != word || (rc && check_doubtful(c, page))) {
-		/* it went, or was replaced, while we looked */
+		/* gone or replaced meanwhile */
 		c->report->blocks--;
 		return 0;
 	}
@@ -91,7 +87,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 		c->report->blocks_unindexed++;
 		if (!c->repair)
 			return 0;
-		if (!known) { /* the entry is written by the holder of the head page */
+		if (!known) { /* only the owner of the head page may write the entry: claim it */
 			if (!pages_unpublish(c->pool, &run))
 				return 0;
 			index_fill(r, &run, &key, frame.identity.first_position,
@@ -116,9 +112,7 @@ static int check_block(struct check *c, uint64_t page, uint64_t word)
 	return 0;
 }
 
-/*
- * A claim by a client that is not attached (any more): a leak, unless it goes away while we look.
- */
+/* A claim by a client that is not attached: a leak, unless it disappears during the check. */
 static uint64_t check_claim(struct check *c, uint64_t page, uint64_t word, uint64_t pages)
 {
 	struct region *r = &c->pool->region;
@@ -152,7 +146,7 @@ static void check_orphan(struct check *c, uint64_t page, uint64_t word)
 	uint64_t head = back <= page ? load_acquire(&r->page_map[page - back]) : 0;
 	uint64_t expected = word;
 
-	/* it belongs to a run that was being claimed, trimmed or freed as we passed */
+	/* part of a run claimed, trimmed or freed meanwhile */
 	if (head && lay_generation(head) == lay_generation(word) && lay_state(head) != LAY_CONT &&
 		(lay_state(head) != LAY_HEAD || lay_value(head) > back))
 		return;
@@ -188,7 +182,7 @@ static void check_directory(struct check *c)
 int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int flags,
 	speckv_progress_cb progress, void *arg, struct speckv_check_report *report)
 {
-	/* One that only looks is no client: it maps the pool to read it, and leaves it as it is. */
+	/* without repair it is no client: a read-only mapping */
 	struct speckv_attach attach = { .flags = ATTACH_MANAGER |
 			(flags & SPECKV_CHECK_REPAIR ? ATTACH_KEEP_DEAD
 						     : SPECKV_ATTACH_READ_ONLY) };
@@ -277,9 +271,9 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 }
 
 /*
- * Is there anything to mend? A pool's file is what counts: a manager that changes its owner may die
- * before the locks or the record say the same. A file that more users may write than the record
- * says is not this call's to judge.
+ * Does the lock file or the record need repair? The pool's file is authoritative: a manager that
+ * changed its owner may have died before the others. A file with more write permission than its
+ * record is left alone.
  */
 static bool lock_wrong(struct speckv_device *dev, const char *pool, struct lay_pool_record *record,
 	struct folder *pools)
@@ -318,10 +312,10 @@ int pool_lock_restore(struct speckv_device *dev, const char *pool)
 	rc = wrong ? device_manage(dev) : 0;
 	if (rc || !wrong)
 		return rc;
-	wrong = lock_wrong(dev, pool, &record, &pools); /* and no manager is at it */
+	wrong = lock_wrong(dev, pool, &record, &pools); /* again, under the manager's lock */
 	if (wrong) {
 		kept = &dev->table->pools[device_look(dev, pool, &(struct lay_pool_record){ 0 })];
-		/* what a dead manager left waited for the locks */
+		/* recovery of a dead manager's work needed the locks */
 		settle = load_acquire(&kept->state) > SPECKV_POOL_ACTIVE;
 		rc = pool_lock_make(&pools, &record);
 		if (!rc)

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: MIT
-/* A device is taken out of use. */
+/* Removal of a device. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "admin.h"
 
-/*
- * The records that are to go with the device. -ENOTEMPTY: there are some, and the caller did not
- * say so.
- */
+/* Records to remove with the device. -ENOTEMPTY: there are some, without SPECKV_REMOVE_POOLS. */
 static int pools_of(struct speckv_device *dev, unsigned int flags, struct lay_pool_record **records,
 	size_t *n)
 {
@@ -26,8 +23,8 @@ static int pools_of(struct speckv_device *dev, unsigned int flags, struct lay_po
 }
 
 /*
- * Only where nothing is left on it. The name goes first: a death leaves no table without its magic
- * there, and no lock beside a table that goes.
+ * Only without pools. The name goes first: a manager that dies in between leaves no table without
+ * its magic under it, and no table without its lock file.
  */
 static int erase(struct speckv_device *dev)
 {
@@ -83,8 +80,8 @@ int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int 
 		return rc;
 	}
 	/*
-	 * Media at a path keep their pools: closing them only forgets the path, unless they are
-	 * empty or are to be emptied.
+	 * A medium at a path keeps its pools: only its link is removed, unless it is empty or
+	 * SPECKV_REMOVE_POOLS is given.
 	 */
 	if (medium.runtime || flags & SPECKV_REMOVE_POOLS)
 		rc = pools_of(dev, flags, records, &n);

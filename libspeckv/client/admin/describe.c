@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Pools are described. */
+/* Description of pools. */
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>

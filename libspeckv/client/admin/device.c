@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* A device is opened, described and closed. */
+/* Opening, describing and closing a device. */
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -8,11 +8,11 @@
 
 #include "admin.h"
 
-#define ADOPT (1u << 30) /* an open flag of our own: the table was made just now */
+#define ADOPT (1u << 30) /* internal open flag: the table was just created */
 
 /* ---- open ----------------------------------------------------------------------------------- */
 
-/* The table, mapped, and what is fixed of it. */
+/* Map the table, and copy its constant fields. */
 static int open_table(struct speckv_device *dev, const struct speckv_device_info *info)
 {
 	struct speckv_ctx *ctx = dev->ctx;
@@ -40,7 +40,7 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 		dev->table = NULL;
 		return fail(ctx, -errno, "%s: cannot map %s: %s", name, path, strerror(errno));
 	}
-	/* others may write it: one copy is judged and used */
+	/* other processes may write it: validate and use one copy */
 	memcpy((void *)&super, (const void *)&dev->table->super, sizeof(super));
 	if (!medium_super_sound(&super))
 		return fail(ctx, -EUCLEAN, "%s: %s was changed while it was opened: open it again",
@@ -51,20 +51,17 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 		return fail(ctx, -ESTALE, "%s was made again while it was opened: open it again",
 			name);
 	dev->owner = st.st_uid;
-	if (!dev->medium.runtime) /* what lies beside the table is its owner's */
+	if (!dev->medium.runtime) /* trust the table's owner beside the table */
 		dev->folder.owner = st.st_uid;
 	dev->single_inode = super.single_inode != 0;
-	/* what a group may write was not made here: see medium_make() */
+	/* a table that its group may write was not created by libspeckv: see medium_make() */
 	dev->made_file = super.made_file && !dev->single_inode;
 	if (!dev->single_inode && st.st_mode & S_IWGRP)
 		return fail(ctx, -EACCES,
 			"%s: %s can be written by its group (gid %u, mode %04o): 'chmod go-w %s' ends that",
 			name, path, st.st_gid, st.st_mode & 07777, path);
 	dev->durability = super.durability;
-	/*
-	 * There is no command that gives a device a calibration: modes that need one are this
-	 * machine's.
-	 */
+	/* A device cannot be given a calibration: calibrated modes are always the host's. */
 	dev->codec_modes = dev->medium.backend->keeps_blocks
 		? info->codec_modes & ~speckv_codec_calibrated_modes()
 		: 0;
@@ -72,7 +69,8 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 	if (dev->medium_bytes > (dev->medium.node ? dev->medium.node_bytes : (uint64_t)st.st_size))
 		dev->medium_bytes = dev->medium.node ? dev->medium.node_bytes
 						     : (uint64_t)st.st_size;
-	device_lock_guard(dev); /* asked for again, and its error told, when it is needed */
+	/* on error it is retried when needed, and the error reported then */
+	device_lock_guard(dev);
 	return 0;
 }
 
@@ -139,7 +137,7 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 		if (!medium.path[0] || info.state == SPECKV_MEDIUM_DENIED ||
 			info.state == SPECKV_MEDIUM_OFFLINE)
 			return medium_refuse(ctx, &medium, &info);
-		/* the device is the truth: this is only what we know of it */
+		/* the device is authoritative: the table is only a cache */
 		rc = medium_make(ctx, &medium, info.state != SPECKV_MEDIUM_ABSENT);
 		made = rc == 1;
 		if (rc >= 0)
@@ -176,12 +174,12 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	fork_guard_add(&dev->guard, -1, dev->table, sizeof(*dev->table));
 	if (dev->writable)
 		medium_register(ctx, &medium);
-	if (flags & ADOPT) { /* its pools; only who may manage the device may look */
+	if (flags & ADOPT) { /* adopt its pools; needs the right to manage the device */
 		rc = device_manage(dev);
 		if (rc) {
 			/*
-			 * ours, and its pools are not known yet: the next open looks again. -EBUSY:
-			 * a manager uses it
+			 * created here, and its pools not yet adopted: remove it, so that the next
+			 * open retries. -EBUSY: a manager uses it
 			 */
 			if (made && rc != -EBUSY && file_same(&dev->folder, medium.path, dev->fd))
 				unlinkat(dev->folder.fd, path_name(medium.path), 0);
@@ -232,7 +230,7 @@ struct speckv_ctx *speckv_device_ctx(struct speckv_device *dev)
 	return dev->ctx;
 }
 
-/* ---- room on a single inode: first fit between the extents of the pools --------------------- */
+/* ---- description ---------------------------------------------------------------------------- */
 
 int speckv_device_info(struct speckv_device *dev, struct speckv_device_info *info)
 {

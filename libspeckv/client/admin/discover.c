@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The devices of a runtime folder: its own media, emulated cards, and runtime_dir/media/NAME ->
- * path for media that lie elsewhere.
+ * Discovery: media of the runtime folder, emulated cards, and the links of its media/ to media at
+ * paths.
  */
 #include <dirent.h>
 #include <stdlib.h>
@@ -38,7 +38,7 @@ static int tell_one(struct speckv_ctx *ctx, const char *device, void *arg)
 	return tell(ctx, device, teller->cb, teller->arg);
 }
 
-/* The device name of an entry of a folder; false where it is none. */
+/* The device name of an entry of a folder; false: none. */
 typedef bool (*namer)(const struct folder *folder, const char *entry,
 	char name[SPECKV_PATH_BYTES + 8]);
 
@@ -65,8 +65,8 @@ static bool name_linked(const struct folder *folder, const char *entry,
 }
 
 /*
- * Those of a folder of the runtime folder (NULL: itself), until the callback has had enough. One
- * that is not trusted has none.
+ * Call back for each device of a subfolder of the runtime folder (NULL: itself). An untrusted
+ * folder has none.
  */
 static int each(struct speckv_ctx *ctx, const char *folder, namer name_of, speckv_device_cb cb,
 	void *arg)

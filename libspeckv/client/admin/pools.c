@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Pools are planned and created. Others: describe.c, settings.c, resize.c, removal.c. */
+/* Planning and creation of pools. The rest: describe.c, settings.c, resize.c, removal.c. */
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
@@ -20,7 +20,7 @@ static bool geometry_unset(const struct speckv_geometry *g)
 	return !g->layers && !g->kv_heads && !g->head_dim && !g->tokens && !g->dtype;
 }
 
-/* Fill in the defaults and refuse what cannot be. */
+/* Fill in the defaults and validate. */
 static int config_check(struct speckv_device *dev, const struct speckv_pool_config *in,
 	struct speckv_pool_config *out, struct region_plan *plan,
 	struct speckv_calibration_info *calibration)
@@ -43,7 +43,10 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 	if (geometry_unset(&in->geometry)) {
 		out->geometry = default_geometry;
 		if (in->calibration) {
-			/* blocks of all that it was made for, or of the rest of it */
+			/*
+			 * by default all layers and heads of the calibration, from the first ones
+			 * on
+			 */
 			if (in->first_layer >= calibration->layers ||
 				in->first_head >= calibration->kv_heads)
 				return fail(ctx, -ERANGE,
@@ -94,17 +97,16 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 	if (out->tenant_quota_bytes && out->tenant_quota_bytes < plan->block_bytes)
 		return fail(ctx, -EINVAL, "tenant quota %s is below one block of %s",
 			human(a, out->tenant_quota_bytes), human(b, plan->block_bytes));
-	out->quota_bytes -= out->quota_bytes % plan->page_bytes; /* kept in pages */
+	out->quota_bytes -= out->quota_bytes % plan->page_bytes; /* stored as pages */
 	out->tenant_quota_bytes -= out->tenant_quota_bytes % plan->page_bytes;
 	return 0;
 }
 
 /*
- * Names for what a new pool needs for a moment: its draft, its file of locks, and its link, which
- * tmpfs counts too.
+ * Inodes that a new pool needs at its peak: draft, lock file, and the link, which tmpfs counts too.
  */
 #define POOL_INODES 3
-/* And a new table: folder of pools, table, file of locks. */
+/* The same, of a new table: folder of pools, table, lock file. */
 #define TABLE_INODES 3
 
 static int no_room(struct speckv_device *dev, const char *name, uint64_t want, uint64_t have)
@@ -118,10 +120,7 @@ static int no_room(struct speckv_device *dev, const char *name, uint64_t want, u
 		human(b, have), (unsigned long long)have);
 }
 
-/*
- * Can the files of such a pool be made, by this process and in that file system? Beside `inodes`
- * for other files.
- */
+/* Can this process create the files of such a pool in that file system, with `inodes` others? */
 static int files_check(struct speckv_device *dev, const char *name, const struct region_plan *plan,
 	uint64_t inodes)
 {
@@ -151,10 +150,7 @@ static int files_check(struct speckv_device *dev, const char *name, const struct
 	return need > room ? no_room(dev, name, need, room) : 0;
 }
 
-/*
- * What create() needs of a device that is managed, or inspected; the number of the record that it
- * would take.
- */
+/* Check a creation on a managed or inspected device; the number of the record for it. */
 static int create_check(struct speckv_device *dev, const struct speckv_pool_config *full,
 	const struct region_plan *plan, bool inspect)
 {
@@ -163,7 +159,7 @@ static int create_check(struct speckv_device *dev, const struct speckv_pool_conf
 	uint64_t room;
 
 	if (device_look(dev, full->name, &other) >= 0 && inspect)
-		/* the caller sees what is there, and needs what was planned to compare it */
+		/* the caller compares the existing pool with the plan */
 		return 0;
 	if (device_look(dev, full->name, &other) >= 0)
 		return fail(dev->ctx, -EEXIST,
@@ -192,7 +188,7 @@ static int create_check(struct speckv_device *dev, const struct speckv_pool_conf
 					   : number;
 }
 
-/* A device that is there. */
+/* Plan on an existing device. */
 static int plan_on(struct speckv_ctx *ctx, const char *device,
 	const struct speckv_pool_config *config, struct speckv_pool_config *planned)
 {
@@ -215,8 +211,8 @@ static int plan_on(struct speckv_ctx *ctx, const char *device,
 }
 
 /*
- * What will be overwritten as a medium of fixed size: judged before that, as nothing brings back
- * what was there.
+ * Plan on a medium that would be formatted: the plan is checked first, as formatting cannot be
+ * undone.
  */
 static int plan_over(struct speckv_device *dev, const struct speckv_pool_config *config,
 	struct speckv_pool_config *planned)
@@ -273,7 +269,7 @@ int speckv_pool_plan(struct speckv_ctx *ctx, const char *device,
 	return rc;
 }
 
-/* A pool that was made and whose record did not reach the medium. */
+/* Undo a creation whose record could not be flushed. */
 static void unmake(struct speckv_device *dev, const struct lay_pool_record *record)
 {
 	dev->medium.backend->pool_delete(dev, record->uuid);
@@ -286,7 +282,8 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 {
 	struct speckv_calibration_info calibration;
 	struct speckv_pool_config full;
-	struct lay_pool_record *record, made; /* shared, and ours: others may write the medium */
+	/* shared, and private: other processes may write the medium */
+	struct lay_pool_record *record, made;
 	struct region_plan plan;
 	int number, rc;
 
@@ -320,7 +317,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 		made.table_bytes = plan.data_offset;
 		rc = device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes,
 			&made.extent[0]);
-		if (rc) { /* there was room: another writer of the table took it */
+		if (rc) { /* taken by another writer of the table since the check */
 			rc = no_room(dev, full.name, plan.data_offset + plan.capacity_bytes,
 				device_largest_free(dev, NULL));
 			goto out;
@@ -335,7 +332,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	}
 	record = &dev->table->pools[number];
 	memcpy((void *)record, (const void *)&made, sizeof(made));
-	rc = device_flush(dev); /* what it is, and then that it is */
+	rc = device_flush(dev); /* the record's contents before its state */
 	if (!rc) {
 		store_release(&record->state, SPECKV_POOL_CREATING);
 		rc = device_flush(dev);
@@ -343,7 +340,7 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	if (!rc)
 		rc = dev->medium.backend->pool_create(dev, &full, &plan, &made);
 	if (!rc) {
-		/* a device that keeps its pools has its own */
+		/* assigned by a device that keeps its pools */
 		record->generation = made.generation;
 		rc = region_make(dev, &made, &full, &plan);
 		if (rc)

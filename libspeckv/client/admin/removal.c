@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Removing pools, one of a device or all: whatever may refuse is looked at for every pool before
- * the first is touched.
+ * Removal of one or more pools: every check for all pools precedes the first change.
  */
 #include <stdlib.h>
 
@@ -9,9 +8,9 @@
 
 struct going {
 	struct lay_pool_record *record;
-	/* a copy: on a medium of fixed size the record is not only ours to write */
+	/* a copy: on a medium of fixed size others may write the record */
 	char name[SPECKV_NAME_BYTES];
-	struct region *region; /* NULL: nothing is left there that could be in use */
+	struct region *region; /* NULL: no usable region is left */
 	uint64_t pages; /* of its data, before region_end() */
 	uint32_t state; /* before the removal */
 };
@@ -20,7 +19,7 @@ static int look(struct speckv_device *dev, struct going *going)
 {
 	int rc = dev->single_inode ? 0 : region_remove(dev, going->record, true);
 
-	/* that no client has ever seen */
+	/* no client can have attached */
 	if (rc || load_acquire(&going->record->state) == SPECKV_POOL_CREATING)
 		return rc;
 	going->region = malloc(sizeof(*going->region));
@@ -68,13 +67,13 @@ static void zero_pool(struct region *r, uint64_t pages, struct told *told)
 }
 
 /*
- * What the device refuses stays; what it did not answer to is for the next manager, which compares.
- * Returns how many are gone there.
+ * Pools that the device refuses to delete stay; those without an answer are left to the next
+ * manager. Returns how many it deleted.
  */
 static size_t delete_from_device(struct speckv_device *dev, struct going *list, size_t n, int *rc)
 {
 	for (size_t i = 0; i < n; i++) {
-		/* it zeroes the pages before another pool gets them */
+		/* the device zeroes the pages before reuse */
 		*rc = dev->medium.backend->pool_delete(dev, list[i].record->uuid);
 		if (!*rc)
 			continue;
@@ -126,7 +125,7 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 	if (rc || dry_run)
 		goto out;
 	/*
-	 * From here on no client gets in. Those that came in since are seen, and a manager that
+	 * From here on no client can attach: recheck for those that did meanwhile. A manager that
 	 * dies before region_end() has removed nothing.
 	 */
 	for (size_t i = 0; i < n; i++) {
@@ -149,7 +148,7 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 	gone = delete_from_device(dev, list, n, &rc);
 	for (size_t i = 0; i < gone; i++)
 		if (list[i].region) {
-			/* late openers find no pool, and readers without a client slot are told */
+			/* fails later opens, and stops readers without a client slot */
 			region_end(list[i].region);
 			failed = region_flush(list[i].region, list[i].region->head,
 				sizeof(list[i].region->head->pool));
@@ -185,7 +184,7 @@ static int destroy(struct speckv_device *dev, const char *name, bool dry_run,
 	if (rc)
 		return rc;
 	if (number >= 0 && dev->settled >> number & 1 && device_look(dev, name, &copy) < 0) {
-		/* a dead manager's work, ended just now */
+		/* removed just now by the recovery of a dead manager's work */
 		device_unmanage(dev);
 		return 0;
 	}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What a pool and a device report: events, statistics, tenants, clients, the calibration. */
+/* Reports of a pool and a device: events, statistics, tenants, clients, the calibration. */
 #include <stdlib.h>
 
 #include "admin.h"
@@ -77,7 +77,7 @@ const char *speckv_event_kind_name(unsigned int kind)
 	return kind < sizeof(names) / sizeof(names[0]) ? names[kind] : NULL;
 }
 
-/* Sums are not stored beside their parts: they cannot disagree with them. */
+/* Sums are computed, not stored: always consistent with their parts. */
 static void add_up(uint64_t counters[SPECKV_COUNTERS])
 {
 	counters[SPECKV_COUNT_GETS] = counters[SPECKV_COUNT_HITS] + counters[SPECKV_COUNT_MISSES];
@@ -100,7 +100,7 @@ int speckv_pool_stats(struct speckv_device *dev, const char *name, struct speckv
 	memset(stats, 0, sizeof(*stats));
 	stats->taken_ns = now_ns();
 	stats->since_ns = load_acquire(&region.head->pool.stats_since_ns);
-	/* backwards: parts before what they are parts of (LOOKUP_MISSES is of no other) */
+	/* downwards: parts before their totals (LOOKUP_MISSES has none) */
 	for (unsigned int i = SPECKV_COUNTERS; i-- > 0;)
 		stats->counters[i] = load_acquire(&region.head->stats.counters[i]);
 	add_up(stats->counters);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
  * Resizing a pool in use. Growing adds backing, then publishes the new end. Shrinking retires the
- * free pages above the new end (so that no client can claim them), moves or drops the blocks there,
- * publishes the new end, and gives the memory back. Where blocks go is found in resize_places.c;
- * how one goes there is in resize_move.c.
+ * free pages above the new end (no client can claim them), moves or drops the blocks there,
+ * publishes the new end, and frees the memory. Places for blocks: resize_places.c; the move of one:
+ * resize_move.c.
  */
 #include <stdlib.h>
 
@@ -11,12 +11,9 @@
 
 #define PUBLISH_TRIES 100
 
-/* ---- the claim to a pool's size ------------------------------------------------------------- */
+/* ---- shrinking ------------------------------------------------------------------------------ */
 
-/*
- * One pass over what stands above the mark. Returns how many pages are not retired yet, or an
- * error.
- */
+/* One pass over the pages above the mark. Returns how many are not yet retired, or an error. */
 static int64_t empty_once(struct job *job, uint64_t *busy_word)
 {
 	struct region *r = &job->pool->region;
@@ -24,7 +21,9 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 	char a[32];
 
 	*busy_word = 0;
-	/* who held it may have gone, and a client that has it takes this resize for abandoned */
+	/*
+	 * retry: a client that holds the resize lock considers this resize abandoned and undoes it
+	 */
 	if (!job->held)
 		job->held = resize_begin(r) == 0;
 	if (load_acquire(&r->head->pool.claim_limit) != job->to)
@@ -35,7 +34,7 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 		int rc;
 
 		if (job->progress && p >= told) {
-			/* before the first block goes, and then every so often */
+			/* before the first block is moved, then every 1,024 pages */
 			told = p + 1024;
 			if (job->progress(p > job->to ? p - job->to : 0, job->from - job->to,
 				    job->arg))
@@ -51,7 +50,7 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 			n = lay_value(word);
 			rc = move_block(job, p, NULL);
 			if (rc == -ENOSPC && job->evict) {
-				/* keep the more recently used of the two */
+				/* evict the less recently used of the two */
 				if (pages_evict(job->pool, n, job->to,
 					    load_relaxed(&r->entries[region_entry_of(r, p)].used)) ==
 					EVICT_DONE)
@@ -65,7 +64,7 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 					job->name, human(a, job->to * r->page_bytes));
 			if (rc && rc != -EAGAIN)
 				return rc;
-			left += n; /* looked at again, and retired, in the next pass */
+			left += n; /* retired in the next pass */
 		} else if (word != LAY_RETIRED) {
 			if (lay_state(word) == LAY_CLAIMED)
 				*busy_word = word;
@@ -76,7 +75,7 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 	return (int64_t)left;
 }
 
-/* Move what has a place. What changed meanwhile is left to empty_once(). */
+/* Move blocks to their planned places. empty_once() handles any that changed meanwhile. */
 static int follow_places(struct job *job, const struct place *places, size_t n)
 {
 	int rc = 0;
@@ -136,10 +135,9 @@ static int shrink(struct job *job)
 }
 
 /*
- * No client claims above the smaller of both sizes until the new one has reached the medium.
- * -EAGAIN, the size as it was: one that had the old limit did so where a late undo of an earlier
- * resize had freed a retired page. Those that claim from now on see that the size changed, and give
- * it back.
+ * Clients claim below the smaller of both sizes until the new one is on the medium. -EAGAIN, the
+ * size unchanged: a client with the old limit claimed a page that a late undo of an earlier resize
+ * had freed. Later claims detect the change of size and release their run.
  */
 static int publish_size(struct job *job, uint64_t pages)
 {
@@ -152,7 +150,7 @@ static int publish_size(struct job *job, uint64_t pages)
 	atomic_fetch_add(&pool->size_sequence, 1);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (pages < job->from && pages_claimed_above(r, pages, job->from)) {
-		/* the smaller one may have reached the medium by itself */
+		/* the smaller size may have been written back already */
 		rc = resize_store(r, job->from);
 		if (!rc)
 			return -EAGAIN;
@@ -169,11 +167,11 @@ static int publish_size(struct job *job, uint64_t pages)
 	}
 	store_release(&pool->claim_limit, 0);
 	atomic_fetch_add(&pool->size_sequence, 1);
-	atomic_fetch_add(&pool->freed, 1); /* failed searches may succeed now */
+	atomic_fetch_add(&pool->freed, 1); /* failed searches may be repeated */
 	return rc;
 }
 
-/* A record that others may write meanwhile: a private copy, checked. */
+/* Private, checked copy of a record that others may write. */
 static int copy_record(struct job *job, struct lay_pool_record *copy)
 {
 	if (record_copy(job->dev, job->pool->region.record, copy) && record_sane(job->dev, copy) &&
@@ -183,7 +181,7 @@ static int copy_record(struct job *job, struct lay_pool_record *copy)
 		job->name, job->dev->medium.name);
 }
 
-/* Give back what a failed growth had taken. */
+/* Free what a failed growth had allocated. */
 static void shrink_back(struct job *job, struct lay_pool_record *record,
 	const struct lay_pool_record *old)
 {
@@ -221,13 +219,13 @@ static int add_extent(struct job *job, struct lay_pool_record *record,
 	if (job->dry_run)
 		return 0;
 	record->extent[last + 1] = extent;
-	/* a death in between must not leave an extent that is counted and not set */
+	/* the extent before its count */
 	atomic_thread_fence(memory_order_seq_cst);
 	record->extents = last + 2;
 	return 0;
 }
 
-/* Is there room for it? On a single inode its extent is entered in the record. */
+/* Check for room. On a single inode, add the extent to the record. */
 static int make_room(struct job *job, struct lay_pool_record *record,
 	const struct lay_pool_record *old)
 {
@@ -237,7 +235,7 @@ static int make_room(struct job *job, struct lay_pool_record *record,
 	int rc = job->dev->medium.backend->pool_resize(job->dev, record, job->to * r->page_bytes,
 		job->dry_run);
 
-	if (rc || !r->data) /* its tables have room for the largest size */
+	if (rc || !r->data) /* no data here: the tables have room for the largest size */
 		return rc;
 	if (job->dev->single_inode)
 		return add_extent(job, record, old, bytes);
@@ -279,7 +277,7 @@ static int grow(struct job *job, struct lay_pool_record *record)
 		return fail(job->dev->ctx, rc, "pool %s (%s) cannot grow to %s: %s", job->name,
 			r->path, human(a, job->to * r->page_bytes), words);
 	}
-	if (job->dev->single_inode) /* it may have been another pool's */
+	if (job->dev->single_inode) /* may hold another pool's old data */
 		memset(r->data + job->from * r->page_bytes, 0,
 			(job->to - job->from) * r->page_bytes);
 	pages_unretire(r, job->from, job->to);
@@ -292,9 +290,9 @@ static int grow(struct job *job, struct lay_pool_record *record)
 }
 
 /*
- * The claim to the size: a client may hold it for the moment that undoing a dead manager's shrink
- * takes. No other manager resizes, so one that keeps it keeps no resize out: what it undoes late is
- * done again, and publish_size() makes sure.
+ * Take the resize lock. A client may hold it while it undoes a dead manager's shrink. The manager's
+ * lock already excludes other resizes, so after PATIENCE_NS go on without it: a late undo is
+ * redone, and publish_size() rechecks.
  */
 static int begin(struct job *job)
 {
@@ -329,9 +327,7 @@ static int shrink_and_publish(struct job *job)
 	return rc;
 }
 
-/*
- * A dry run maps the pool as the run does, and is no client: nothing is rebuilt, marked or entered.
- */
+/* A dry run maps the pool without becoming a client: no rebuild, no mark, no slot. */
 static int look_at(struct job *job)
 {
 	int rc;
@@ -418,8 +414,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		store_release(&record->state, SPECKV_POOL_RESIZING);
 		rc = device_flush(dev);
 		/*
-		 * a quota that was the whole pool stays so, and is never seen below a size that
-		 * grew
+		 * a quota of the whole pool follows its size, and is never below it during a growth
 		 */
 		if (!rc && job.to > job.from && quota == job.from)
 			store_release(&job.pool->region.head->pool.quota_pages, job.to);
@@ -429,7 +424,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 			store_release(&job.pool->region.head->pool.quota_pages, quota);
 		if (!rc && job.to < job.from) {
 			region_release_backing(&job.pool->region, job.to, job.from);
-			/* where it cannot now, the next manager makes the device follow */
+			/* on failure the next manager resizes on the device */
 			job.pool->region.backend->clear(&job.pool->region, job.to,
 				job.from - job.to);
 			dev->medium.backend->pool_resize(dev, record, capacity, false);
@@ -446,10 +441,10 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 				human(a, job.from << job.pool->region.page_shift),
 				human(b, capacity));
 		}
-		/* where this fails the next manager ends it at the size in the pool's header */
+		/* if this fails the next manager takes the size from the pool's header */
 		if (!rc)
 			rc = device_flush(dev);
-		/* reaches the medium later: a size that is there cannot be half told */
+		/* not flushed: only the new size can be on the medium by now */
 		store_release(&record->state, SPECKV_POOL_ACTIVE);
 		if (job.held)
 			resize_end(&job.pool->region);

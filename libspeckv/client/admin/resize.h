@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* A resize on its way, between resize.c, resize_places.c and resize_move.c. */
+/* State of a resize, shared by resize.c, resize_places.c and resize_move.c. */
 #ifndef SPECKV_CLIENT_RESIZE_H
 #define SPECKV_CLIENT_RESIZE_H
 
 #include "admin.h"
 
-#define PATIENCE_NS 2000000000ull /* without getting on */
+#define PATIENCE_NS 2000000000ull /* without progress */
 
 struct job {
 	struct speckv_device *dev;
@@ -14,38 +14,33 @@ struct job {
 	uint64_t from, to; /* pages */
 	bool evict, dry_run;
 	/*
-	 * a dead manager left a shrink, which is undone before this one begins: dry runs reckon
-	 * with it
+	 * a dead manager left a shrink, undone before this one begins: a dry run anticipates that
 	 */
 	bool undone;
-	bool held; /* the claim to the size */
+	bool held; /* the resize lock */
 	speckv_progress_cb progress;
 	void *arg;
 };
 
-/* Where a run goes in a shrink. */
+/* Destination of a run in a shrink. */
 struct place {
 	uint64_t page, to;
 	uint32_t pages;
 };
 
-/* That a client holds what this word of the page map says: -EBUSY, text set. */
+/* -EBUSY, text set: a client holds the run of this page-map word. */
 int busy_above(struct job *job, uint64_t word);
-/*
- * Pages above the mark that clients hold: puts under way end by themselves, allocations do not. 0,
- * or -EBUSY.
- */
+/* Wait for claims above the mark to end: puts do, allocations do not. 0, or -EBUSY. */
 int claims_end(struct job *job);
 /*
- * A place below the mark for each block above it: the longest first, each in the shortest free run
- * that holds it. A shrink that does not evict needs all of them, and follows them, so that one that
- * is refused has moved nothing. 0, -ENOSPC or -ENOMEM, text set.
+ * Plan a place below the mark for each block above it: longest first, best fit. Without eviction
+ * all blocks need one, so that a refused shrink has moved nothing. 0, -ENOSPC or -ENOMEM, text set.
  */
 int places_below(struct job *job, struct place **places, size_t *n);
 
 /*
- * Copy a block to a run below the new end, under its own key, and switch over. `place`: where it is
- * to go, if that is still free.
+ * Copy a block to a run below the new end, under its own key, and switch over. `place`: its planned
+ * place; -ENOSPC if no longer free.
  */
 int move_block(struct job *job, uint64_t page, const struct place *place);
 int drop_block(struct job *job, uint64_t page);

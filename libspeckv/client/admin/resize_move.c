@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* One block in a shrink: copied below the new end, or dropped. */
+/* Moving a block below the new end of a shrink, or dropping it. */
 #include "resize.h"
 
 static int not_written(struct job *job, const struct run *copy)
@@ -49,7 +49,7 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 		return not_written(job, &run);
 	if (rc) {
 		pages_release(r, job->pool->owner, &run);
-		if (rc != -EAGAIN) { /* it was bad where it was */
+		if (rc != -EAGAIN) { /* bad at its old place */
 			pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
 				"the block at page %llu does not verify; dropped instead of moved",
 				(unsigned long long)page);
@@ -68,7 +68,7 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 		store_release(&r->entries[moved.entry].generation, 0);
 		return not_written(job, &run);
 	}
-	if (!pages_switch(job->pool, &old, &run)) { /* dropped meanwhile: it must not come back */
+	if (!pages_switch(job->pool, &old, &run)) { /* dropped meanwhile: release the copy */
 		uint64_t generation = run.generation;
 
 		move_end(job->pool);
@@ -92,7 +92,7 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 	index_orphan(r, &found);
 	index_remove(r, &key, found.entry, found.generation);
 	store_release(&r->entries[found.entry].generation, 0);
-	r->backend->invalidate(r, &old); /* what it misses goes when the tail is cleared */
+	r->backend->invalidate(r, &old); /* best effort: clearing the tail covers the rest */
 	pages_release(r, job->pool->owner, &old);
 	if (rc)
 		block_drop(job->pool, &key, &moved);

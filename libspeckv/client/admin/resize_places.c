@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * A shrink before its first block moves: what clients hold above the new end, and a place below it
- * for each block.
+ * Planning a shrink: wait for claims above the new end, then find a place below it for each block.
  */
 #include <stdlib.h>
 
@@ -20,10 +19,7 @@ int busy_above(struct job *job, uint64_t word)
 		job->name, client->pid, command);
 }
 
-/*
- * Is this a run of a client that died? The run itself first gives its pages back where the pool is
- * attached, and not in a dry run.
- */
+/* In a dry run: does this run belong to a dead client? (A real run reaps those first.) */
 static bool dead_claim(struct job *job, uint64_t word)
 {
 	struct region *r = &job->pool->region;
@@ -37,7 +33,7 @@ static bool dead_claim(struct job *job, uint64_t word)
 		!client_alive(r, slot);
 }
 
-/* How many pages from this one on are free, or will be before the first block moves. */
+/* Pages from this one on that are free, or will be before the first block moves. */
 static uint64_t free_from(struct job *job, uint64_t page, uint64_t end)
 {
 	struct region *r = &job->pool->region;
@@ -54,7 +50,7 @@ static uint64_t free_from(struct job *job, uint64_t page, uint64_t end)
 	return n;
 }
 
-/* The first page that has to be empty. */
+/* The first page that must be emptied. */
 static uint64_t first_to_move(struct job *job)
 {
 	struct region *r = &job->pool->region;
@@ -85,8 +81,8 @@ int claims_end(struct job *job)
 }
 
 /*
- * Free runs by their length: which is the shortest that is long enough? Those above the longest run
- * of a block count as that long.
+ * Free runs, by length, for a best-fit search: lists per length, and a two-level bitmap of those in
+ * use. Lengths above LAY_RUN_MAX count as that.
  */
 struct gaps {
 	uint64_t *page, *pages;
@@ -115,7 +111,7 @@ static struct gaps *gaps_free(struct gaps *g)
 	return NULL;
 }
 
-/* The first set bit at or after `from` of so many words; SIZE_MAX: none. */
+/* First set bit at or after `from` in n words; SIZE_MAX: none. */
 static size_t bit_from(const uint64_t *words, size_t n, size_t from)
 {
 	for (size_t w = from / 64; w < n; w++) {
@@ -127,7 +123,7 @@ static size_t bit_from(const uint64_t *words, size_t n, size_t from)
 	return SIZE_MAX;
 }
 
-/* Take the place of a run out of the shortest gap that has room for it. False: there is none. */
+/* Take pages from the shortest gap that fits. False: none. */
 static bool gap_take(struct gaps *g, uint32_t pages, uint64_t *page)
 {
 	size_t words = sizeof(g->filled) / 8, length = bit_from(g->filled, pages / 64 + 1, pages),
@@ -163,7 +159,7 @@ static int longest_first(const void *a, const void *b)
 				    : (x->page > y->page) - (x->page < y->page);
 }
 
-/* Grow an array for one more. */
+/* Grow an array for one more element. */
 static bool room_for_one(void *array, size_t n, size_t *room, size_t size)
 {
 	void *more;
@@ -178,7 +174,7 @@ static bool room_for_one(void *array, size_t n, size_t *room, size_t size)
 	return true;
 }
 
-/* The free runs below a page. */
+/* Collect the free runs below `end`. */
 static struct gaps *gaps_below(struct job *job, uint64_t end, uint64_t *free_pages)
 {
 	struct gaps *g = calloc(1, sizeof(*g));

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Does this machine compute what the format says, and does the medium hold what it is given?
- * Changes nothing that is stored.
+ * Self-test: the codecs and checksums of this build, and the medium. Non-destructive.
  */
 #include <stdlib.h>
 
@@ -48,7 +47,7 @@ static void test_superblock(struct selftest *t)
 
 static void test_checksum(struct selftest *t)
 {
-	/* RFC 3720 B.4 and every catalogue of CRCs: 0xe3069283 */
+	/* RFC 3720 B.4: 0xe3069283 */
 	static const char check[] = "123456789";
 	uint8_t *from = malloc(1 << 16), *to = malloc(1 << 16);
 	uint64_t start = clock_ns();
@@ -107,7 +106,7 @@ static void test_codec(struct selftest *t, unsigned int codec)
 	if (!rc && (codec == SPECKV_CODEC_RAW || codec == SPECKV_CODEC_LOSSLESS) &&
 		memcmp(raw, back, raw_bytes) != 0)
 		rc = -EBADMSG;
-	if (!rc) { /* a flipped bit must be seen */
+	if (!rc) { /* a flipped bit must be detected */
 		frame[frame_bytes / 2] ^= 4;
 		rc = speckv_frame_verify(frame, frame_bytes) == -EBADMSG ? 0 : -EUCLEAN;
 	}

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Owner, mode and limits of a pool are changed. */
+/* Changes of a pool's owner, mode and limits. */
 #include <grp.h>
 #include <linux/capability.h>
 #include <stdlib.h>
@@ -9,7 +9,7 @@
 
 #include "admin.h"
 
-/* May this user give the pool's file away, or change its mode? As the kernel judges it. */
+/* May this user change the file's owner or mode? By the kernel's rules. */
 static int may_own(struct speckv_device *dev, const struct lay_pool_record *record,
 	struct region *r, uint32_t uid, uint32_t gid, uint32_t mode)
 {
@@ -42,7 +42,7 @@ static int may_own(struct speckv_device *dev, const struct lay_pool_record *reco
 	return 0;
 }
 
-/* Do the record, the pool's file and its locks have this owner and mode? */
+/* Do the record, the pool's file and its lock file have this owner and mode? */
 static bool owned_so(const struct region *r, const struct lay_pool_record *record,
 	const struct lay_pool_record *wanted)
 {
@@ -58,8 +58,8 @@ static bool owned_so(const struct region *r, const struct lay_pool_record *recor
 }
 
 /*
- * A record with the owner and mode that its pool's file has: a manager that died may have got no
- * further.
+ * Copy of a record, with the owner and mode of its pool's file: a manager may have died between the
+ * two changes.
  */
 static int as_its_file(struct speckv_device *dev, const struct lay_pool_record *record,
 	const struct region *r, struct lay_pool_record *copy)
@@ -78,7 +78,7 @@ static int as_its_file(struct speckv_device *dev, const struct lay_pool_record *
 	return 0;
 }
 
-/* Owner and mode that are wanted, judged; nothing is changed. */
+/* Compute and check the wanted owner and mode; changes nothing. */
 static int check_owner(struct speckv_device *dev, const struct lay_pool_record *record,
 	struct region *r, unsigned int mask, const struct speckv_pool_config *config,
 	struct lay_pool_record *wanted)
@@ -105,8 +105,8 @@ static int check_owner(struct speckv_device *dev, const struct lay_pool_record *
 }
 
 /*
- * What fails in the middle is taken back. A death leaves file, locks and record apart: the record
- * lets the file have either mode meanwhile, and the same call again, or a repair, ends it.
+ * Undone on failure. A death in between leaves file, lock file and record different: the record
+ * permits either mode meanwhile, and the same call again, or a repair, completes it.
  */
 static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, struct region *r,
 	const struct lay_pool_record *wanted)
@@ -148,7 +148,7 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 	return rc;
 }
 
-/* What is wanted of the header, judged; nothing is changed. */
+/* Wanted limits in the header. */
 struct limits {
 	uint64_t quota, tenant;
 	uint32_t eviction;
@@ -188,7 +188,7 @@ static int check_limits(struct speckv_device *dev, struct region *r, unsigned in
 	return 0;
 }
 
-/* What was asked for, as it is now. */
+/* Log the changed settings with their new values. */
 static void set_event(struct region *r, unsigned int mask)
 {
 	const struct lay_pool_record *record = &r->dev->table->pools[r->record];
@@ -221,7 +221,7 @@ static void store_limits(struct lay_pool *pool, const struct limits *limits)
 	store_release(&pool->eviction, limits->eviction);
 }
 
-/* What was judged, all of it or nothing. */
+/* Apply the checked settings, all or none. */
 static int set_all(struct speckv_device *dev, struct lay_pool_record *record, struct region *r,
 	const struct lay_pool_record *wanted, const struct limits *limits)
 {
