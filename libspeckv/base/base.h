@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What all of the host library may use: the context, error texts, clocks, atomic accesses, locks of
- * bytes of files.
+ * Common to the host library: the context, error texts, clocks, atomic accesses, byte locks.
  */
 #ifndef SPECKV_BASE_BASE_H
 #define SPECKV_BASE_BASE_H
@@ -27,11 +26,11 @@
 
 struct speckv_ctx {
 	char runtime_dir[SPECKV_PATH_BYTES];
-	bool runtime_named; /* by SPECKV_RUNTIME_DIR: this user's choice, not the library's */
+	bool runtime_named; /* set by SPECKV_RUNTIME_DIR, not by default */
 };
 /*
- * Record the error text of this thread. The value is `code`: a macro, so that static analysis sees
- * it.
+ * Set this thread's error text; evaluates to `code`. A macro, so that static analysis sees the
+ * value.
  */
 #define fail(ctx, code, ...)                   \
 	__extension__({                        \
@@ -41,31 +40,28 @@ struct speckv_ctx {
 	})
 void fail_text(struct speckv_ctx *ctx, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
-uint64_t now_ns(void); /* CLOCK_REALTIME: stamps that people read, and nothing else */
+uint64_t now_ns(void); /* CLOCK_REALTIME, for time stamps only */
 uint64_t clock_ns(void); /* CLOCK_MONOTONIC, for intervals */
 int random_bytes(void *buffer, size_t bytes);
-/* the program's name, without arguments: those may hold secrets, and say little */
+/* the program's name, without arguments, which may hold secrets */
 void own_command(char command[64]);
 bool name_ok(const char *name);
-/*
- * Which boot of the machine this is, as far as this process can see it: all zero where it cannot.
- * Containers may have their own.
- */
+/* ID of the current boot; all zero if it cannot be read. Containers may have their own. */
 void boot_id(uint8_t id[16]);
 /* "1.5 GiB" into a buffer of 32; returns it. */
 const char *human(char buffer[32], uint64_t bytes);
 
 /* ---- locks.c -------------------------------------------------------------------------------- */
 
-int lock_byte(int fd, long long byte); /* 0 or -EAGAIN... */
-/* the same, with others; turns one's own lock into a shared one */
+int lock_byte(int fd, long long byte); /* 0, -EAGAIN (held), others */
+/* shared; downgrades an exclusive lock of this description */
 int lock_byte_shared(int fd, long long byte);
-/* 1 held by another, or not to be told; 0 free */
+/* 1: held by another, or unknown; 0: free */
 int lock_holder(int fd, long long byte, int *pid);
-/* Held by another with a shared lock, for which permission to read is enough? */
+/* Is the lock held shared by another? Read permission is enough for that. */
 bool lock_shared(int fd, long long byte);
 int unlock_byte(int fd, long long byte);
-/* Permissions of users who may read and not write. */
+/* Read permissions of the classes of users without write permission. */
 mode_t readers_only(mode_t mode);
 
 #endif

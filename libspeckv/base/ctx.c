@@ -11,7 +11,7 @@
 
 #define RUNTIME_DIR "/dev/shm/speckv"
 
-/* Like errno: of this thread, for the context it happened in. */
+/* Per thread, like errno, with the context it belongs to. */
 static _Thread_local struct {
 	const struct speckv_ctx *ctx;
 	char text[512];
@@ -115,7 +115,7 @@ static size_t read_small(const char *path, char *text, size_t bytes)
 
 void own_command(char command[64])
 {
-	const char *name = program_invocation_short_name; /* of a script it is its interpreter's */
+	const char *name = program_invocation_short_name; /* of a script: its interpreter */
 	char comm[32];
 	size_t got = read_small("/proc/self/comm", comm, sizeof(comm));
 
@@ -123,12 +123,12 @@ void own_command(char command[64])
 		comm[--got] = 0;
 	if (!name || !*name)
 		name = "?";
-	/* the kernel cuts what is longer */
+	/* the kernel truncates comm to 15 bytes */
 	if (got && !(got == 15 && strncmp(name, comm, got) == 0))
 		name = comm;
 	memset(command, 0, 64);
 	snprintf(command, 64, "%.63s", name);
-	for (char *c = command; *c; c++) /* control bytes never reach a terminal through us */
+	for (char *c = command; *c; c++) /* no control bytes for terminals */
 		if ((unsigned char)*c < 0x20 || *c == 0x7f)
 			*c = ' ';
 }

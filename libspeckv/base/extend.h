@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Files made longer without the signal that a limit on their size sends. */
+/* Extending files without SIGXFSZ. */
 #ifndef SPECKV_BASE_EXTEND_H
 #define SPECKV_BASE_EXTEND_H
 
@@ -9,10 +9,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/*
- * May this process make files of so many bytes (RLIMIT_FSIZE)? The limit in `most`, which may be
- * NULL.
- */
+/* Does RLIMIT_FSIZE allow files of this size? `most` gets the limit; may be NULL. */
 static inline bool file_size_allowed(uint64_t bytes, uint64_t *most)
 {
 	struct rlimit limit;
@@ -23,7 +20,7 @@ static inline bool file_size_allowed(uint64_t bytes, uint64_t *most)
 	return !known || bytes <= limit.rlim_cur;
 }
 
-/* As ftruncate(): EFBIG beyond the limit, where ftruncate() would end the process by SIGXFSZ. */
+/* ftruncate(), with EFBIG in place of SIGXFSZ beyond the limit. */
 static inline int file_extend(int fd, uint64_t bytes)
 {
 	if (file_size_allowed(bytes, NULL))

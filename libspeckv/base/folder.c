@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Folders and files by descriptor, refused where another user could have made or can change them.
+ * Folders and files by descriptor, refused where another user could have created or can change
+ * them.
  */
 #include <fcntl.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include "base.h"
 #include "folder.h"
 
-#define LINKS_MOST 40 /* as the kernel's own limit */
+#define LINKS_MOST 40 /* as in the kernel */
 
 const struct file_rule private_file = { .owner = NO_OWNER };
 
@@ -43,10 +44,7 @@ static bool in_group(gid_t gid)
 	return found;
 }
 
-/*
- * Another user's, shared with a group that this process is in. Root shares nothing so: what it does
- * is beyond any group.
- */
+/* Is it another user's, but readable through a group of this process? Never for root. */
 static bool group_shares(const struct stat *st)
 {
 	mode_t need = S_ISDIR(st->st_mode) ? S_IRGRP | S_IXGRP : S_IRGRP;
@@ -96,7 +94,7 @@ static int refuse_kind(struct speckv_ctx *ctx, const char *path, const struct st
 		: S_ISREG(st->st_mode)		? "a file"
 						: "a device node";
 
-	/* a slip of the pen may name any file */
+	/* may name any file by mistake: do not suggest its removal */
 	if (strcmp(path, ctx->runtime_dir) == 0 && ctx->runtime_named)
 		return fail(ctx, folder && !S_ISLNK(st->st_mode) ? -ENOTDIR : -EACCES,
 			"the runtime folder %s is %s: choose another, 'export SPECKV_RUNTIME_DIR=$(mktemp -d /dev/shm/speckv-XXXXXX)'",
@@ -106,7 +104,7 @@ static int refuse_kind(struct speckv_ctx *ctx, const char *path, const struct st
 		folder ? "folder" : "regular file", S_ISDIR(st->st_mode) ? "-r " : "", path);
 }
 
-/* Could any user exchange what has a name in the folder of the first `length` bytes of a path? */
+/* Can any user replace entries of this folder, the first `length` bytes of a path? */
 static int exchangeable(struct speckv_ctx *ctx, const char *path, size_t length,
 	const struct stat *st)
 {
@@ -138,13 +136,13 @@ static int denied(struct speckv_ctx *ctx, const char *path, int error)
 struct walk {
 	struct speckv_ctx *ctx;
 	const char *path; /* for texts */
-	char rest[2 * SPECKV_PATH_BYTES]; /* still to go: links are replaced by what they lead to */
-	int fd; /* O_PATH: the folder that was reached */
-	size_t length; /* of what was to go at first */
+	char rest[2 * SPECKV_PATH_BYTES]; /* remaining path; links are replaced by their targets */
+	int fd; /* O_PATH: the folder reached so far */
+	size_t length; /* of the initial `rest` */
 	unsigned int links;
 };
 
-/* Put what a link says before the rest. */
+/* Prepend a link's target to the rest. */
 static int take_link(struct walk *w, int link_fd, const struct stat *st, const char *rest)
 {
 	char target[SPECKV_PATH_BYTES], joined[sizeof(w->rest)];
@@ -175,7 +173,7 @@ static int take_link(struct walk *w, int link_fd, const struct stat *st, const c
 	return 0;
 }
 
-/* One step. 1: arrived. */
+/* Advance by one component. 1: done. */
 static int step(struct walk *w)
 {
 	char name[256], *at = w->rest;
@@ -191,7 +189,7 @@ static int step(struct walk *w)
 		return fail(w->ctx, -ENAMETOOLONG, "%s: the path is too long", w->path);
 	memcpy(name, at, length);
 	name[length] = 0;
-	/* after a link the place in the text is a guess: the whole path then */
+	/* after a link the position in the text is unknown: show the whole path */
 	if (fstat(w->fd, &st) == 0)
 		rc = exchangeable(w->ctx, w->path,
 			w->links || strlen(w->rest) > w->length ? strlen(w->path)
@@ -220,8 +218,8 @@ static int step(struct walk *w)
 }
 
 /*
- * The folder of the first `length` bytes of a path, as an O_PATH descriptor. `from`: where it
- * begins, -1: at the root.
+ * Open the folder of the first `length` bytes of a path, as an O_PATH descriptor. `from`: starting
+ * folder; -1: the root.
  */
 static int walk(struct speckv_ctx *ctx, int from, const char *path, size_t length, const char *text)
 {
@@ -247,7 +245,7 @@ static int walk(struct speckv_ctx *ctx, int from, const char *path, size_t lengt
 
 /* ---- folders -------------------------------------------------------------------------------- */
 
-/* Look at a folder that is open as O_PATH, and open it for use. */
+/* Check a folder that is open as O_PATH, and reopen it for use. */
 static int take_folder(struct speckv_ctx *ctx, int path_fd, uid_t above, const char *path,
 	unsigned int flags, struct folder *out)
 {
@@ -262,7 +260,7 @@ static int take_folder(struct speckv_ctx *ctx, int path_fd, uid_t above, const c
 	if (st.st_mode & (S_IWGRP | S_IWOTH))
 		return refuse_writers(ctx, path, &st);
 	out->fd = openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	/* search permission is enough for names that are known */
+	/* search permission is enough for known names */
 	if (out->fd < 0 && errno == EACCES)
 		out->fd = openat(path_fd, ".", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	if (out->fd < 0)
@@ -371,7 +369,7 @@ static int judge_file(struct speckv_ctx *ctx, const struct folder *in, const cha
 		return refuse_owner(ctx, path, st);
 	if (st->st_mode & (S_IWGRP | S_IWOTH) & ~rule->writers)
 		return refuse_writers(ctx, path, st);
-	/* a name that another user may have given to a file of ours */
+	/* another user may have linked this name to a file of ours */
 	if (!in->trusted && S_ISREG(st->st_mode) && st->st_nlink > 1)
 		return fail(ctx, -EACCES,
 			"%s has %lu names (hard links): remove the others, 'find / -xdev -samefile %s' lists them",
@@ -387,7 +385,7 @@ int file_open(struct speckv_ctx *ctx, const struct folder *in, const char *path,
 	struct stat st;
 	int fd, rc;
 
-	/* opening a device or a FIFO may do something: look before, and again at what was opened */
+	/* opening a device or a FIFO has side effects: check first, and again after the open */
 	if (fstatat(in->fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
 		if (!S_ISREG(st.st_mode) && !(rule->node && S_ISCHR(st.st_mode)))
 			return flags & O_EXCL ? -EEXIST : refuse_kind(ctx, path, &st, false);
@@ -460,7 +458,7 @@ int speckv_file_open(struct speckv_ctx *ctx, int folder, const char *path, int f
 
 int folder_flush(const struct folder *folder)
 {
-	/* EINVAL: a file system that keeps no folder on a medium */
+	/* EINVAL: the file system does not flush folders */
 	int fd, rc = fsync(folder->fd) == 0 || errno == EINVAL ? 0 : -errno;
 
 	if (rc != -EBADF)
@@ -468,7 +466,7 @@ int folder_flush(const struct folder *folder)
 	/* an O_PATH descriptor cannot be flushed */
 	fd = openat(folder->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		/* a folder that this user may write and not read, and so not flush */
+		/* write permission without read: cannot be flushed */
 		return errno == EACCES ? 0 : -errno;
 	rc = fsync(fd) == 0 || errno == EINVAL ? 0 : -errno;
 	close(fd);

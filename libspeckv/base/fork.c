@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What happens to guarded descriptors and mappings at fork(). */
+/* Handling of guarded descriptors and mappings at fork(). */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -22,16 +22,13 @@ static void parent(void)
 	pthread_mutex_unlock(&lock);
 }
 
-/*
- * MADV_DONTFORK left a hole, which nothing else may have taken yet: the handlers run before fork()
- * returns.
- */
+/* Fill the hole that MADV_DONTFORK left. Still unused: this handler runs before fork() returns. */
 static void fill(struct fork_guard *guard)
 {
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
 	void *at = mmap(guard->map, guard->map_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
 
-	if (at == MAP_FAILED) /* strict overcommit counts what may be written */
+	if (at == MAP_FAILED) /* strict overcommit counts writable mappings */
 		at = mmap(guard->map, guard->map_bytes, PROT_READ, flags, -1, 0);
 	if (at == guard->map)
 		return;
@@ -103,7 +100,7 @@ void fork_guard_release(struct fork_guard *guard)
 			*g = guard->next;
 			break;
 		}
-	if (guard->fd >= 0) /* before fork() can go on: nothing would close it in the child */
+	if (guard->fd >= 0) /* with fork() excluded: the child would inherit it unguarded */
 		close(guard->fd);
 	pthread_mutex_unlock(&lock);
 	if (guard->map)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What of a handle must not reach a forked child: descriptors whose locks or connections would
- * outlive the parent, and shared mappings.
+ * Parts of a handle that a forked child must not inherit: descriptors whose locks or connections
+ * would outlive the parent, and shared mappings.
  */
 #ifndef SPECKV_BASE_FORK_H
 #define SPECKV_BASE_FORK_H
@@ -10,9 +10,9 @@
 #include <stddef.h>
 
 /*
- * A handle ends at fork(). In the child its descriptor is closed, and private zero pages stand
- * where its mapping was, so that a pointer into it is no fault, and the range belongs to nothing
- * else until the handle is closed. Threads: any; a guard belongs to one handle.
+ * A handle ends at fork(). In the child its descriptor is closed, and private zero pages replace
+ * its mapping: pointers into it do not fault, and the range stays reserved until the handle is
+ * closed. Threads: any; a guard belongs to one handle.
  */
 struct fork_guard {
 	struct fork_guard *next;
@@ -22,20 +22,20 @@ struct fork_guard {
 	unsigned int forks;
 };
 
-/* From now on `fd` (or -1) and the mapping (or NULL) are the guard's. */
+/* The guard takes ownership of `fd` (or -1) and the mapping (or NULL). */
 void fork_guard_add(struct fork_guard *guard, int fd, void *map, size_t map_bytes);
-/* Memory that goes with a guard that has none yet. */
+/* Add a mapping to a guard without one. */
 void fork_guard_map(struct fork_guard *guard, void *map, size_t map_bytes);
 /*
- * Keep fork() out: between both a descriptor is opened and made a guard's, so that no child has it
- * that the guard does not know. Short, and not twice by one thread.
+ * Exclude fork() while a descriptor is opened and handed to a guard, so that no child inherits it
+ * unguarded. Short; not recursive.
  */
 void fork_hold(void);
 void fork_guard_add_held(struct fork_guard *guard, int fd, void *map, size_t map_bytes);
 void fork_let(void);
 /* Close the descriptor and unmap the memory, in the parent or in a child. */
 void fork_guard_release(struct fork_guard *guard);
-/* Was fork() called since fork_guard_add(), and is this the child? */
+/* Is this a child forked since fork_guard_add()? */
 bool fork_guard_stale(const struct fork_guard *guard);
 
 #endif

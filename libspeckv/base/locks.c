@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Open-file-description locks, which the kernel drops when their holder dies, whatever kills it. A
- * shared lock needs read permission only, and blocks an exclusive one: locks lie in files that only
- * users who may write what they guard can open.
+ * Open-file-description locks: the kernel drops them when their holder dies. A shared lock needs
+ * read permission only and blocks an exclusive one, so locks are in files that only users who may
+ * write the guarded data can open.
  */
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -47,7 +47,7 @@ int lock_holder(int fd, long long byte, int *pid)
 	struct flock lock;
 
 	if (lock_call(fd, F_OFD_GETLK, F_WRLCK, byte, &lock) != 0)
-		return 1; /* cannot tell: assume held */
+		return 1; /* unknown: assume held */
 	if (pid)
 		*pid = lock.l_pid;
 	return lock.l_type != F_UNLCK;
@@ -60,7 +60,7 @@ bool lock_shared(int fd, long long byte)
 	return lock_call(fd, F_OFD_GETLK, F_WRLCK, byte, &lock) == 0 && lock.l_type == F_RDLCK;
 }
 
-/* ---- a device's ----------------------------------------------------------------------------- */
+/* ---- permissions of files of locks ---------------------------------------------------------- */
 
 mode_t readers_only(mode_t mode)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How long an entry of a card's log is, as this build writes it and reads it at least. For card/
- * and client/card.
+ * Entry sizes of a card's logs: what this build writes, and at least reads. For card/ and
+ * client/card.
  */
 #ifndef SPECKV_BASE_LOG_ENTRIES_H
 #define SPECKV_BASE_LOG_ENTRIES_H
@@ -10,7 +10,7 @@
 
 #include <linux/speckv.h> /* the uapi */
 
-/* 0: there is no such log. */
+/* 0: no such log. */
 static inline uint32_t speckv_log_entry_bytes(unsigned int log)
 {
 	switch (log) {
