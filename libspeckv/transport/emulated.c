@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Emulated cards: a folder each in the runtime folder, with the sockets admin, io and control of
- * the process that is the card.
+ * Emulated cards: each is a folder in the runtime folder, with the sockets admin, io and control of
+ * its process.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -97,7 +97,7 @@ static int why_unreachable(struct speckv_ctx *ctx, const char *device, const cha
 	}
 }
 
-/* The folder of a card, and the path of a socket in it. */
+/* Open the folder of a card, and build the path of a socket in it. */
 static int find_socket(struct speckv_ctx *ctx, const char *device, const char *socket,
 	char path[SPECKV_PATH_BYTES], struct folder *folder)
 {
@@ -177,7 +177,7 @@ static int emulated_list(struct speckv_ctx *ctx,
 	struct folder in;
 	int n, rc = 0;
 
-	if (runtime_folder(ctx, FOLDER, 0, &in) != 0) /* one that is not trusted has none */
+	if (runtime_folder(ctx, FOLDER, 0, &in) != 0) /* an untrusted folder has none */
 		return 0;
 	n = scandirat(in.fd, ".", &list, NULL, versionsort);
 	for (int i = 0; i < n; i++) {

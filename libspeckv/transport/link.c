@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The link of a PCI function, from its PCI Express capability (PCIe 5.0, 7.5.3). What the other
- * side writes there is bounded here.
+ * The link of a PCI function, from its PCI Express capability (PCIe 5.0, 7.5.3). The list is not
+ * trusted.
  */
 #include <string.h>
 
@@ -33,7 +33,7 @@ int transport_link(struct transport *t, struct transport_link *out)
 	memset(out, 0, sizeof(*out));
 	rc = t->ops->read_config(t, FIRST, &at, sizeof(at));
 	for (unsigned int n = 0; !rc && n < MOST && at >= HEADER_BYTES; n++) {
-		/* no more capabilities than there is room for: no ring */
+		/* bounded: the list may be circular */
 		at &= 0xfc;
 		rc = t->ops->read_config(t, at, entry, sizeof(entry));
 		if (rc || entry[0] != EXPRESS) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Queue pairs: rings, doorbells, completions. The rules are in kmod/include/uapi/linux/speckv.h. */
+/* Queue pairs: rings, doorbells, completions. The protocol is in kmod/include/uapi/linux/speckv.h. */
 #include <errno.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -10,10 +10,10 @@
 #include "transport.h"
 
 /*
- * Looks at a completion ring before the first look at the clock and the peer, which are system
- * calls: the least and the most. Each wait in which looking was enough allows the next one a few
- * more, up to some milliseconds, for which a hypervisor may have the card's core; one in which it
- * was not halves them: where the two share a core, looking only keeps the card from it.
+ * Polls of a completion ring before the first system call (clock, liveness of the peer): minimum
+ * and maximum. Adaptive: a wait that ends while polling raises the number by 1/64, up to some
+ * milliseconds, for which a hypervisor may deschedule the card; one that does not halves it, as
+ * polling keeps the card from running where both share a core.
  */
 #define SPINS_LEAST 2048u
 #define SPINS_MOST 131072u
@@ -53,8 +53,8 @@ static int write64(struct transport *t, uint32_t offset, uint64_t value)
 }
 
 /*
- * A card that stopped: to an I/O function it will not be ready, whatever is waited for. An admin
- * function can still ask why.
+ * The card stopped: for an I/O function it never becomes ready. An admin function can still query
+ * the cause.
  */
 static bool stopped(uint32_t status)
 {
@@ -98,7 +98,7 @@ int queue_open_admin(struct queue *q, struct transport *t, unsigned int sq_log2)
 
 	*q = (struct queue){ .transport = t, .number = QUEUE_ADMIN, .spins = SPINS_LEAST };
 	rc = take_rings(q, sq_log2);
-	if (!rc) /* whatever ran here before is gone */
+	if (!rc) /* reset: discard the state of an earlier user */
 		rc = t->ops->write32(t, offsetof(speckv_regs_t, CONTROL),
 			SPECKV_REGS__CONTROL__RESET_bm);
 	if (!rc)
@@ -221,7 +221,9 @@ static struct speckv_doorbell_page *page_of(const struct queue *q)
 		: &q->transport->doorbells[q->number / SPECKV_DOORBELL_SLOTS];
 }
 
-/* Ring a doorbell: shared memory and, only if the card sleeps, a kick; or a register. */
+/*
+ * Ring a doorbell: in shared memory, with a kick only if the card sleeps, or by a register write.
+ */
 static int ring(struct queue *q, bool completion, uint32_t value)
 {
 	struct speckv_doorbell_page *page = page_of(q);
@@ -245,7 +247,7 @@ static int ring(struct queue *q, bool completion, uint32_t value)
 			: &page->slot[q->number % SPECKV_DOORBELL_SLOTS].sq_tail);
 	atomic_store_explicit(bell, value, memory_order_release);
 	if (completion)
-		return 0; /* room for more: a card that sleeps needs none */
+		return 0; /* frees completion slots: a sleeping card needs none */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (__builtin_expect(atomic_load_explicit((_Atomic uint32_t *)&page->need_wake,
 				     memory_order_relaxed) == 0,
@@ -263,7 +265,8 @@ int queue_ring(struct queue *q)
 bool queue_reap(struct queue *q, struct speckv_cqe *out)
 {
 	struct speckv_cqe *slot = &q->cq[q->cq_head & q->cq_mask];
-	uint16_t want = !((q->cq_head / (q->cq_mask + 1)) & 1); /* the first round writes 1 */
+	/* the phase is 1 in the first round */
+	uint16_t want = !((q->cq_head / (q->cq_mask + 1)) & 1);
 	uint16_t phase =
 		atomic_load_explicit((_Atomic uint16_t *)&slot->phase, memory_order_acquire);
 	uint32_t consumed;
@@ -272,7 +275,7 @@ bool queue_reap(struct queue *q, struct speckv_cqe *out)
 		return false;
 	*out = *slot;
 	q->cq_head++;
-	/* only how far: what a card says of slots that are not its own is ignored */
+	/* advance at most to our tail: the card's sq_head is not trusted */
 	consumed = ((uint32_t)out->sq_head - q->sq_head) & q->sq_mask;
 	if (consumed <= q->sq_tail - q->sq_head)
 		q->sq_head += consumed;
@@ -308,9 +311,9 @@ int queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns)
 		}
 		if (now - start > timeout_ns)
 			return -ETIMEDOUT;
-		q->transport->system_calls += 2; /* alive() and this */
-		sched_yield(); /* the card may be a process that wants this very core */
-		if (now - start > 2000000) { /* not a matter of microseconds: let others run */
+		q->transport->system_calls += 2; /* alive() and now_ns() */
+		sched_yield(); /* the card may be a process on this core */
+		if (now - start > 2000000) { /* after 2 ms, sleep between polls */
 			q->transport->system_calls++;
 			nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
 		}
@@ -330,7 +333,7 @@ int queue_call(struct queue *q, const void *entry, uint64_t timeout_ns, uint64_t
 	queue_put(q, &sqe);
 	for (rc = queue_ring(q); !rc; spent = now_ns() - start) {
 		rc = spent > timeout_ns ? -ETIMEDOUT : queue_wait(q, &done, timeout_ns - spent);
-		/* events, and answers to commands that were given up, are not ours */
+		/* skip events, and completions of abandoned commands */
 		if (!rc && done.command_id == sqe.command_id)
 			break;
 	}
@@ -343,7 +346,7 @@ int queue_call(struct queue *q, const void *entry, uint64_t timeout_ns, uint64_t
 	return status_errno(done.status);
 }
 
-/* ---- status codes: the errno beside each in the uapi header --------------------------------- */
+/* ---- status codes, with their errno in the uapi header -------------------------------------- */
 
 static const struct {
 	uint16_t status;
@@ -401,7 +404,7 @@ int status_errno(uint16_t status)
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
 		if (table[i].status == status)
 			return -table[i].error;
-	return -EIO; /* a newer card's */
+	return -EIO; /* from a newer card */
 }
 
 const char *status_text(uint16_t status)

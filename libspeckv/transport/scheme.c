@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The schemes of device names that are cards. */
+/* Selection of a transport by the scheme of a device name. */
 #include "scheme.h"
 
 static const struct transport_scheme *const schemes[] = { &transport_emulated };

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How software reaches a card: registers, memory that the card can reach, and queue pairs over
- * them. A transport knows no pools. vfio_user.c: an emulated card's socket. queue.c: rings and
- * doorbells, the same over every transport.
+ * Access to a card: registers, memory shared with the card, and queue pairs over them. Independent
+ * of pools. vfio_user.c: an emulated card's socket. queue.c: rings and doorbells, common to all
+ * transports.
  *
  * Threads: one at a time on each queue; callers lock. Queues of one transport may be used by
- * threads at the same time, once it is open.
+ * different threads at the same time, once it is open.
  */
 #ifndef SPECKV_TRANSPORT_TRANSPORT_H
 #define SPECKV_TRANSPORT_TRANSPORT_H
@@ -23,8 +23,8 @@ struct transport_ops {
 	int (*read32)(struct transport *transport, uint32_t offset, uint32_t *value);
 	int (*write32)(struct transport *transport, uint32_t offset, uint32_t value);
 	/*
-	 * A call that the driver answers: SPECKV_IOC_INFO, POOL_OPEN, POOL_CLOSE with their
-	 * structures. Negative errno.
+	 * A driver call: SPECKV_IOC_INFO, POOL_OPEN, POOL_CLOSE with their structures. Negative
+	 * errno.
 	 */
 	int (*driver)(struct transport *transport, uint32_t request, void *argument, size_t bytes);
 	/*
@@ -34,7 +34,7 @@ struct transport_ops {
 	int (*post32)(struct transport *transport, uint32_t offset, uint32_t value);
 	int (*read_config)(struct transport *transport, uint32_t offset, void *data,
 		uint32_t bytes);
-	/* 0 while the other side is there, else a negative errno. May make a system call. */
+	/* 0 while the peer is connected, else a negative errno. May make a system call. */
 	int (*alive)(struct transport *transport);
 	void (*close)(struct transport *transport);
 };
@@ -43,18 +43,18 @@ struct transport {
 	const struct transport_ops *ops;
 	/* shared with the card; NULL: doorbells are register writes */
 	struct speckv_doorbell_page *doorbells;
-	/* Memory that both sides reach; parts are taken from its start and never given back. */
+	/* Memory shared with the card; allocated from its start and never freed. */
 	uint8_t *arena;
-	uint64_t arena_address; /* as the card names it */
+	uint64_t arena_address; /* in the card's address space */
 	size_t arena_bytes, arena_taken;
-	/* made since it was opened, by messages and by waits that were long */
+	/* since the open, by messages and by long waits */
 	_Atomic uint64_t system_calls;
 	uint16_t vendor, device; /* PCI identification */
 };
 
 /*
- * Where a socket is: its folder's descriptor (-1: only the path is known), its whole path, and the
- * user whose process listens there, who is trusted beside root and this user.
+ * Place of a socket: its folder's descriptor (-1: use the path), its whole path, and the user
+ * trusted as its listener, besides root and this user.
  */
 struct transport_place {
 	int folder;
@@ -68,32 +68,23 @@ struct transport_place {
 int transport_open_vfio_user(struct transport_place place, size_t arena_bytes,
 	struct transport **out);
 /*
- * Connect a stream socket, through its folder's descriptor: a path may lead elsewhere by now, and
- * an address holds 107 bytes of one. 0, or a negative errno: -ENOENT, -EACCES, -ECONNREFUSED,
+ * Connect a stream socket through its folder's descriptor: the path may lead elsewhere by now, and
+ * sun_path holds only 107 bytes. 0, or a negative errno: -ENOENT, -EACCES, -ECONNREFUSED,
  * -ETIMEDOUT (does not accept), -EKEYREJECTED (another user's process).
  */
 int transport_dial(int fd, struct transport_place place);
-/*
- * Take memory from the arena, zero, as no part is given twice, aligned to `align` (a power of two).
- * NULL: used up.
- */
+/* Allocate zeroed memory from the arena, aligned to `align` (a power of two). NULL: used up. */
 void *transport_take(struct transport *transport, size_t bytes, size_t align);
 static inline uint64_t transport_address(const struct transport *transport, const void *pointer)
 {
 	return transport->arena_address + (uint64_t)((const uint8_t *)pointer - transport->arena);
 }
 
-/*
- * The PCI Express link: megatransfers a second and lanes, as trained and at most. 0 where the other
- * side does not say.
- */
+/* The PCI Express link: megatransfers a second and lanes, current and maximum. 0: not reported. */
 struct transport_link {
 	uint32_t speed, lanes, speed_most, lanes_most;
 };
-/*
- * Errors: what read_config() says. A function that has no such capability has no such link: all
- * zero.
- */
+/* Errors: those of read_config(). All zero for a function without the capability. */
 int transport_link(struct transport *transport, struct transport_link *out);
 
 /* ---- queue pairs ---------------------------------------------------------------------------- */
@@ -102,52 +93,50 @@ int transport_link(struct transport *transport, struct transport_link *out);
 
 struct queue {
 	struct transport *transport;
-	unsigned int number; /* QUEUE_ADMIN, or of the function */
+	unsigned int number; /* QUEUE_ADMIN, or its number within the function */
 	struct speckv_sqe *sq;
 	struct speckv_cqe *cq;
 	struct speckv_buffer_entry *buffers;
 	uint32_t sq_mask, cq_mask, buffer_count;
 	uint32_t sq_tail, sq_head, cq_head; /* free-running */
-	uint32_t cq_rung; /* the head that the card was told */
-	uint64_t kicks; /* how often the card slept: each cost a system call */
-	/* how long a wait looks before it makes a system call: see queue_wait() */
+	uint32_t cq_rung; /* the last head written to the doorbell */
+	uint64_t kicks; /* doorbells that found the card asleep, a system call each */
+	/* polls before the first system call of a wait: see queue_wait() */
 	unsigned int spins;
 };
 
 /*
- * Program and enable the admin queue (the function must be a privileged one), and wait until the
- * card is ready.
+ * Program and enable the admin queue (of a privileged function), and wait until the card is ready.
  */
 int queue_open_admin(struct queue *queue, struct transport *transport, unsigned int sq_log2);
 /* Program and enable I/O queue pair `number`, polled, with a buffer table of `buffers` entries. */
 int queue_open_io(struct queue *queue, struct transport *transport, unsigned int number,
 	unsigned int sq_log2, unsigned int buffers);
-/* Enter a part of the arena in the buffer table. */
+/* Add a part of the arena to the buffer table. */
 int queue_register(struct queue *queue, unsigned int index, void *pointer, uint64_t bytes,
 	uint32_t flags);
 /*
- * Is the pair still enabled? 0, -ECANCELED after a reset, -EIO: the card stopped on a fatal error,
- * or why it cannot be told. Makes system calls.
+ * Is the pair still enabled? 0, -ECANCELED (reset), -EIO (the card stopped on a fatal error), or
+ * the error of the register read. Makes system calls.
  */
 int queue_check(struct queue *queue);
 void queue_close(struct queue *queue);
-/* Entries that may be filled now. */
+/* Free entries of the submission ring. */
 static inline unsigned int queue_room(const struct queue *queue)
 {
 	return queue->sq_mask - (queue->sq_tail - queue->sq_head);
 }
 /*
- * Put an entry in the ring; queue_ring() tells the card of all that were put. The caller has looked
- * at queue_room().
+ * Put an entry in the ring, after a check of queue_room(); queue_ring() submits all that were put.
  */
 void queue_put(struct queue *queue, const void *entry);
 int queue_ring(struct queue *queue);
-/* One completion, if there is one: true. */
+/* Take one completion. False: none. */
 bool queue_reap(struct queue *queue, struct speckv_cqe *out);
-/* Wait for one completion. Errors: -ETIMEDOUT, and what alive() says. */
+/* Wait for one completion. Errors: -ETIMEDOUT, and those of alive(). */
 int queue_wait(struct queue *queue, struct speckv_cqe *out, uint64_t timeout_ns);
 /*
- * One command, alone: put, ring, wait. Returns 0 and the result, or the errno of the completion's
+ * Execute one command: put, ring, wait. Returns 0 and the result, or the errno of the completion's
  * status, negative.
  */
 int queue_call(struct queue *queue, const void *entry, uint64_t timeout_ns, uint64_t *result,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * The client's side of vfio-user: connect to an emulated card's socket, map its doorbells, give it
- * an arena of shared memory. Registers are messages; the data path is shared memory only. Messages
- * are answered within ANSWER_MS or the card is taken for dead.
+ * vfio-user client: connect to an emulated card's socket, map its doorbells, share an arena of
+ * memory with it. Registers are messages; the data path is shared memory only. A card that does not
+ * answer a message within ANSWER_MS is considered dead.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,11 +30,11 @@
 
 struct vfio_user {
 	struct transport transport;
-	int fd; /* the connection's guard's */
+	int fd; /* owned by `connection` */
 	struct fork_guard connection, memory;
-	pthread_mutex_t asking; /* one message and its answer at a time */
+	pthread_mutex_t asking; /* one message and its reply at a time */
 	uint16_t next_id;
-	_Atomic int broken; /* why nothing works any more */
+	_Atomic int broken; /* errno that ended the connection */
 };
 
 static int broken(struct vfio_user *v, int error)
@@ -144,7 +144,7 @@ static int receive_all(struct vfio_user *v, void *data, size_t bytes, int *fd, i
 	return 0;
 }
 
-/* Ask and wait for the answer, of at most `answer_bytes`; *got says how many came. */
+/* Send a message and wait for its reply, of at most `answer_bytes`; *got: bytes received. */
 static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, size_t bytes,
 	int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
 {
@@ -169,10 +169,7 @@ static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, s
 		left = r.bytes - sizeof(r);
 		if ((r.flags & 0xf) == VFU_REPLY && r.id == h.id && r.command == command)
 			break;
-		/*
-		 * a request of the card: everything it may reach is mapped, so the answer to any is
-		 * no
-		 */
+		/* a request of the card: all of its memory is mapped, so reject any */
 		for (size_t n; left; left -= n) {
 			uint8_t waste[4096];
 
@@ -187,7 +184,7 @@ static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, s
 			if (send_all(v, &no, sizeof(no), -1, until))
 				return v->broken;
 		}
-		if (now_ms() >= until) /* there may be no end of them */
+		if (now_ms() >= until) /* bound the wait: requests might never end */
 			return broken(v, -ETIMEDOUT);
 	}
 	if (left > answer_bytes)
@@ -207,7 +204,7 @@ static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t b
 	if (fork_guard_stale(&v->connection))
 		return -EOWNERDEAD;
 	pthread_mutex_lock(&v->asking);
-	v->transport.system_calls += 2; /* at least: one to send, one to receive */
+	v->transport.system_calls += 2; /* at least: one send, one receive */
 	rc = ask_locked(v, command, body, bytes, send_fd, answer, answer_bytes, got, fd);
 	pthread_mutex_unlock(&v->asking);
 	return rc;
@@ -366,11 +363,11 @@ static int map_doorbells(struct vfio_user *v)
 
 	memcpy(&info, answer, sizeof(info));
 	if (!rc && (got < sizeof(info) || info.bytes != BAR0_BYTES))
-		rc = -EPROTO; /* some device, but not a card of this register map */
+		rc = -EPROTO; /* a device, but not a card of this register map */
 	if (!rc && fd >= 0) {
 		int seals = fcntl(fd, F_GET_SEALS);
 
-		/* memory that could be cut under us is not mapped */
+		/* map only memory that cannot shrink */
 		if (seals >= 0 && seals & F_SEAL_SHRINK &&
 			lseek(fd, 0, SEEK_END) >= (off_t)BAR0_BYTES) {
 			map = mmap(NULL, BAR0_BYTES - DOORBELLS, PROT_READ | PROT_WRITE, MAP_SHARED,
@@ -412,7 +409,7 @@ static int give_arena(struct vfio_user *v, size_t bytes)
 	return rc;
 }
 
-/* Was it a process of a trusted user that began to listen? */
+/* Was the listener a process of a trusted user? */
 static int peer_trusted(int fd, uid_t owner)
 {
 	struct ucred peer = { .uid = (uid_t)-1 };
@@ -445,7 +442,7 @@ int transport_dial(int fd, struct transport_place place)
 		n = snprintf(address.sun_path, sizeof(address.sun_path), "%s", place.path);
 	if (n >= (int)sizeof(address.sun_path))
 		rc = -ENAMETOOLONG;
-	/* a card that accepts no connection lets its queue run full */
+	/* connect() blocks when the card does not accept */
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	if (!rc && connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
 		rc = errno == EAGAIN ? -ETIMEDOUT : -errno;

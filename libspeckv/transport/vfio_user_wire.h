@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * vfio-user 0.9 on the wire, as far as both sides speak it; little-endian. Source: the protocol's
- * specification in libvfio-user. For this folder and emulator/.
+ * vfio-user 0.9 on the wire, the part in use; little-endian. Source: the protocol's specification
+ * in libvfio-user. For this folder and emulator/.
  */
 #ifndef SPECKV_TRANSPORT_VFIO_USER_WIRE_H
 #define SPECKV_TRANSPORT_VFIO_USER_WIRE_H
@@ -38,7 +38,7 @@ struct vfu_header {
 };
 _Static_assert(sizeof(struct vfu_header) == 16, "vfio-user header");
 
-/* VFU_REGION_READ, VFU_REGION_WRITE; the bytes follow it. */
+/* VFU_REGION_READ, VFU_REGION_WRITE; followed by the data. */
 struct vfu_access {
 	uint64_t offset;
 	uint32_t region, bytes;
@@ -50,7 +50,7 @@ struct vfu_dma_map {
 	uint64_t offset, address, bytes;
 };
 
-/* The first bytes of VFU_GET_REGION, both ways. */
+/* First bytes of VFU_GET_REGION, request and reply. */
 struct vfu_region_info {
 	uint32_t argsz, flags, index, cap_offset;
 	uint64_t bytes, offset;
