@@ -3,19 +3,17 @@
  * speckv/base.h - conventions shared by every libspeckv header.
  *
  * Errors:   functions return 0 (or a count) on success and a negative errno on failure;
- * speckv_strerror() gives the text
- *           that says which of several causes it was, and what to do next.
+ *           speckv_strerror() gives the text: which of several causes it was, and what to do next.
  * Units:    every size is in bytes, every time in nanoseconds (CLOCK_REALTIME for stamps), unless
- * the name says otherwise. Threads:  handles may be shared by threads unless a function says
- * otherwise. A handle is destroyed when no other thread is
- *           in a call on it or on what was made from it: a count of users would cost every get a
- *           contended cache line, so the caller sees to that (the Python package counts). Batches
- *           that were submitted need no care: closing waits for them.
- * Fork:     handles do not survive fork(); in the child every call on them fails with -EOWNERDEAD
- * and takes no lock that
- *           another thread may have held. Destroying them there is allowed, in the usual order, and
- *           takes nothing from the parent. Memory of the parent's allocations reads as zeros in the
- *           child, and what is written to it goes nowhere.
+ *           the name says otherwise.
+ * Threads:  handles may be shared by threads unless a function says otherwise. Destroy a handle
+ *           only when no other thread is in a call on it or on anything created from it. The
+ *           caller ensures that (the Python package counts users): a count here would cost every
+ *           get a contended cache line. Submitted batches need no care: closing waits for them.
+ * Fork:     handles do not survive fork(). In the child every call on them fails with -EOWNERDEAD,
+ *           and takes no lock that another thread may have held. Destroying them there, in the
+ *           usual order, is allowed and does not affect the parent. Memory of the parent's
+ *           allocations reads as zeros in the child, and writes to it are lost.
  */
 #ifndef SPECKV_BASE_H
 #define SPECKV_BASE_H
@@ -45,7 +43,7 @@ enum speckv_dtype {
 
 /** Codec mode. The values are part of the frame format (codec/FORMAT.md). */
 enum speckv_codec {
-	SPECKV_CODEC_RAW = 0, /**< bytes as they are */
+	SPECKV_CODEC_RAW = 0, /**< unencoded */
 	SPECKV_CODEC_INT8_DELTA_RLE = 1, /**< the reference paper's Algorithm 2 */
 	SPECKV_CODEC_Q4X = 2, /**< fixed rate, no calibration */
 	SPECKV_CODEC_Q5C = 3, /**< fixed rate, calibrated */
@@ -67,7 +65,7 @@ struct speckv_geometry {
 	uint8_t reserved[7];
 };
 
-/** Library context: configuration and the error text. Cheap; make one per thread if you like. */
+/** Library context: configuration and the error text. Cheap; one per thread is fine. */
 struct speckv_ctx;
 /** A card or a host engine. */
 struct speckv_device;
@@ -92,9 +90,9 @@ void speckv_ctx_destroy(struct speckv_ctx *ctx);
 /** The runtime folder in force. Valid as long as the context. */
 const char *speckv_ctx_runtime_dir(const struct speckv_ctx *ctx);
 /**
- * Text of the calling thread's last error on any handle of this context: one line, what was tried,
- * why it failed, what to type next. Empty when there was none. Valid until this thread's next
- * failing call.
+ * Text of the calling thread's last error on any handle of this context: one line with what was
+ * tried, why it failed, and what to type next. Empty if there was none. Valid until this thread's
+ * next failing call.
  */
 const char *speckv_strerror(const struct speckv_ctx *ctx);
 
@@ -113,7 +111,7 @@ int speckv_dtype_from_name(const char *name);
  * without a calibration.
  */
 uint32_t speckv_codec_modes(void);
-/** The same, of the modes that need a calibration (speckv/codec.h). */
+/** The same, for the modes that need a calibration (speckv/codec.h). */
 uint32_t speckv_codec_calibrated_modes(void);
 
 #ifdef __cplusplus

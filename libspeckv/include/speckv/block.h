@@ -4,9 +4,9 @@
  * engines.
  *
  * All calls take batches. The synchronous ones make no system call and no heap allocation in steady
- * state. Blocks are immutable once put; a put of a key that is there is a no-op. A get never yields
- * wrong bytes: every section's CRC-32C is verified, a bad one is a miss (-EBADMSG) and an event,
- * and the buffer is zeroed.
+ * state. Blocks are immutable once put; a put of an existing key is a no-op. A get never returns
+ * wrong bytes: every section's CRC-32C is verified; on a mismatch the get is a miss (-EBADMSG), an
+ * event is logged, and the buffer is zeroed.
  */
 #ifndef SPECKV_BLOCK_H
 #define SPECKV_BLOCK_H
@@ -29,25 +29,24 @@ struct speckv_attach {
 	const char *tenant; /**< accounting name; NULL: "<command>-<pid>" */
 	uint32_t flags;
 	/**
-	 * threads for asynchronous and shared calls, started at the first one; 0: 2, or one less
-	 * than `threads`
+	 * threads for asynchronous and shared calls, started at the first one; 0: 2, or `threads` -
+	 * 1 if that is more
 	 */
 	uint32_t workers;
-	/** staging buffer (tier L2) for prefetch; 0: 64 MiB, made at the first prefetch */
+	/** staging buffer (tier L2) for prefetch; 0: 64 MiB, allocated at the first prefetch */
 	uint64_t staging_bytes;
 };
 /**
  * Attach to a pool. `attach` may be NULL. Errors: -ENOENT, -EACCES, -EUSERS (all client slots
- * taken), -EBADMSG (truncated), -EUCLEAN, -EPROTONOSUPPORT, -EBUSY (being created or destroyed); of
- * the pool's calibration, which is loaded here: -EBADMSG (not the bytes that its digest names),
- * -EUCLEAN (lost).
+ * taken), -EBADMSG (truncated), -EUCLEAN, -EPROTONOSUPPORT, -EBUSY (being created or destroyed);
+ * from loading the pool's calibration: -EBADMSG (does not match its digest), -EUCLEAN (lost).
  */
 int speckv_pool_open(struct speckv_device *dev, const char *name,
 	const struct speckv_attach *attach, struct speckv_pool **out);
 /**
  * Detach: waits for submitted operations, frees this client's allocations. No other thread may be
- * in a call on the pool, its operations or its allocations, nor begin one (base.h, Threads). NULL
- * is allowed.
+ * in a call on the pool, its operations or its allocations, or begin one (base.h, Threads). NULL is
+ * allowed.
  */
 void speckv_pool_close(struct speckv_pool *pool);
 struct speckv_ctx *speckv_pool_ctx(struct speckv_pool *pool);
@@ -57,7 +56,7 @@ uint64_t speckv_pool_block_bytes(const struct speckv_pool *pool);
 enum speckv_request_flags {
 	/** put: `parent` is the block before this one in the prefix chain */
 	SPECKV_REQUEST_HAS_PARENT = 1u << 0,
-	SPECKV_REQUEST_EXISTED = 1u << 8, /**< out, put: the key was there */
+	SPECKV_REQUEST_EXISTED = 1u << 8, /**< out, put: the key existed */
 	SPECKV_REQUEST_STAGED = 1u << 9, /**< out, get: served from the staging buffer */
 };
 /**
@@ -71,13 +70,14 @@ struct speckv_request {
 	/** put: block bytes exactly; get: at least the bytes of the layer range */
 	uint64_t buffer_bytes;
 	/**
-	 * put: position of the block's first token in its sequence; calibrated modes decode by it
+	 * put: position of the block's first token in its sequence; calibrated modes need it to
+	 * decode
 	 */
 	uint64_t first_position;
 	uint16_t layer_first, layer_count; /**< get: layer range; count 0: all */
 	uint32_t flags; /**< enum speckv_request_flags, in and out */
 	/**
-	 * out: 0; put: -ENOSPC, -EDQUOT, -EINVAL, -ENODATA...; get: -ENOENT (miss), -EBADMSG (did
+	 * out: 0; put: -ENOSPC, -EDQUOT, -EINVAL, -ENODATA...; get: -ENOENT (miss), -EBADMSG (does
 	 * not verify)
 	 */
 	int32_t status;
@@ -85,10 +85,10 @@ struct speckv_request {
 };
 
 /**
- * Put / get a batch. Returns how many succeeded (a put that EXISTED counts), or a negative errno
- * when the batch as a whole could not start (-EINVAL, -EOWNERDEAD, -EROFS). Per-block results are
- * in `status`. Where the pool's file was removed or cut short, each is -ESTALE, as in batches that
- * were submitted, and the calls below return -ESTALE.
+ * Put / get a batch. Returns how many succeeded (a put that EXISTED counts), or a negative errno if
+ * the batch could not start (-EINVAL, -EOWNERDEAD, -EROFS). Per-block results are in `status`. Once
+ * the pool's file was removed or truncated, every status is -ESTALE, also in submitted batches, and
+ * the calls below return -ESTALE.
  */
 int speckv_put(struct speckv_pool *pool, struct speckv_request *requests, size_t count);
 int speckv_get(struct speckv_pool *pool, struct speckv_request *requests, size_t count);
@@ -98,15 +98,15 @@ int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_
 /** Length of the longest prefix of keys[] that is stored. */
 int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys, size_t count);
 /**
- * Stage blocks, and with the parameter prefetch_depth = d up to d blocks that followed each one
- * most recently. Returns at once; the worker threads do it. Returns how many were accepted.
+ * Stage blocks, and with the parameter prefetch_depth = d, chains of up to d blocks: of each block
+ * its most recent successor. Asynchronous, on the worker threads. Returns how many were accepted.
  */
 int speckv_prefetch(struct speckv_pool *pool, const struct speckv_key *keys, size_t count);
 /** Mark as just used. Returns how many were found. */
 int speckv_touch(struct speckv_pool *pool, const struct speckv_key *keys, size_t count);
 /** Drop. Returns how many were found. */
 int speckv_drop(struct speckv_pool *pool, const struct speckv_key *keys, size_t count);
-/** Up to `max` keys that followed `key` in the prefix tree, most recent first. Returns how many. */
+/** Up to `max` successors of `key` in the prefix tree, most recent first. Returns how many. */
 int speckv_children(struct speckv_pool *pool, const struct speckv_key *key,
 	struct speckv_key *children, size_t max);
 
@@ -131,11 +131,11 @@ int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 /** 1: complete, 0: not yet. Errors: -EOWNERDEAD. */
 int speckv_op_poll(struct speckv_op *op);
 /**
- * Wait at most timeout_ns (-1: for ever). Returns what the synchronous call would, or -ETIMEDOUT.
+ * Wait at most timeout_ns (-1: forever). Returns the result of the synchronous call, or -ETIMEDOUT.
  */
 int speckv_op_wait(struct speckv_op *op, int64_t timeout_ns);
 /**
- * Give the handle back; waits if it is not complete, but not in a forked child. Before
+ * Release the handle, after waiting for its completion, except in a forked child. Call before
  * speckv_pool_close().
  */
 void speckv_op_release(struct speckv_op *op);
@@ -143,12 +143,12 @@ void speckv_op_release(struct speckv_op *op);
 /* ---- parameters of this attachment ---------------------------------------------------------- */
 
 /**
- * prefetch_depth  1..16   how far speckv_prefetch() follows the chain (default 1: only the keys
- * named) codec           name    mode for puts through this attachment (default: the pool's) verify
- * on|off  reading back what a put encoded before it is published (default off) threads
- * 1..64   how many share the blocks of one put or get: the caller and worker threads (default 1:
- * the caller) Errors: -EINVAL with a text that lists the keys, or the values, that would be
- * accepted; -EOPNOTSUPP.
+ * prefetch_depth  1..16   length of the chain that speckv_prefetch() stages (default 1: no more)
+ * codec           name    mode for puts through this attachment (default: the pool's)
+ * verify          on|off  read back and verify each put before it is published (default off)
+ * threads         1..64   threads that share the blocks of one put or get: the caller and workers
+ *                         (default 1: the caller)
+ * Errors: -EINVAL with a text that lists the accepted keys or values; -EOPNOTSUPP.
  */
 int speckv_param_set(struct speckv_pool *pool, const char *key, const char *value);
 /** Writes the value as text. Errors: -EINVAL, -ENOSPC (buffer too small). */
@@ -157,8 +157,8 @@ int speckv_param_get(struct speckv_pool *pool, const char *key, char *value, siz
 /* ---- allocations: unsealed fills ------------------------------------------------------------ */
 
 /**
- * Allocate zeroed pool memory for this client; given back by speckv_mem_free(), at close, and when
- * the process dies. Errors: -ENOSPC, -EDQUOT, -EINVAL, -EROFS.
+ * Allocate zeroed pool memory for this client; freed by speckv_mem_free(), at close, and when the
+ * process dies. Errors: -ENOSPC, -EDQUOT, -EINVAL, -EROFS.
  */
 int speckv_mem_alloc(struct speckv_pool *pool, uint64_t bytes, struct speckv_mem **out);
 void speckv_mem_free(struct speckv_mem *mem);
@@ -167,17 +167,17 @@ uint64_t speckv_mem_bytes(const struct speckv_mem *mem);
 uint64_t speckv_mem_address(const struct speckv_mem *mem);
 /** Pointer to a range, valid until the allocation is freed. Errors: -ERANGE. */
 int speckv_mem_access(struct speckv_mem *mem, uint64_t offset, uint64_t bytes, void **pointer);
-/** Bring a range near (page-in, cache): a hint. Errors: -ERANGE. */
+/** Prefetch a range (page-in, cache): a hint. Errors: -ERANGE. */
 int speckv_mem_prefetch(struct speckv_mem *mem, uint64_t offset, uint64_t bytes);
-/**
- * Seal: the allocation holds one raw block; publish it under `key` (a put of what is there). The
- * allocation is freed.
- */
+/** Seal an allocation that holds one raw block: put it under `key`, and free the allocation. */
 int speckv_mem_seal(struct speckv_mem *mem, const struct speckv_request *request);
 
 /* ---- keys ----------------------------------------------------------------------------------- */
 
-/** All that makes KV of equal tokens different. Strings may be NULL (empty); none is truncated. */
+/**
+ * Everything that makes the KV of equal tokens different. Strings may be NULL (empty); none is
+ * truncated.
+ */
 struct speckv_key_spec {
 	uint8_t model_digest[32];
 	struct speckv_geometry geometry; /**< `layers` of the engine's KV-cache group */

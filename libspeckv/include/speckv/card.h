@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /**
- * speckv/card.h - cards, as their administrators see them: identity, health, logs, firmware,
- * settings, tests, prefetcher; and the process behind an emulated card.
+ * speckv/card.h - administration of cards: identity, health, logs, firmware, settings, tests,
+ * prefetcher; and the process behind an emulated card.
  *
  * Card names: emu:NAME, an emulated card (speckvctl emu start NAME). Pools of a card are those of a
- * device: device.h, pool.h. Who may open a card's admin socket administers it; others get -EACCES
- * from speckv_admin_open().
+ * device: device.h, pool.h. Administration needs permission to open the card's admin socket;
+ * without it speckv_admin_open() returns -EACCES.
  */
 #ifndef SPECKV_CARD_PUBLIC_H
 #define SPECKV_CARD_PUBLIC_H
@@ -18,32 +18,32 @@
 extern "C" {
 #endif
 
-/** A connection to a card's privileged queue pair. Threads: any; commands go one at a time. */
+/** A connection to a card's privileged queue pair. Threads: any; commands are serialized. */
 struct speckv_admin;
 
 /**
- * 1: a device name of a card, by its scheme, whether it is there or not; 0: of another device, or
- * none. NULL is allowed.
+ * 1: `device` has the scheme of a card's name, whether or not the card exists; 0: any other name.
+ * NULL is allowed.
  */
 int speckv_device_is_card(const char *device);
 
 /**
  * Connect to a card. Errors: -ENOENT (no such card), -ENXIO (not running), -EACCES, -EOPNOTSUPP
- * (not a card's name, or what listens there is not a card), -EPROTONOSUPPORT (register map of
- * another major version), -ETIMEDOUT (does not answer), -EIO (stopped on a fatal error). Every
- * function here may also return -ECONNRESET and -ETIMEDOUT when the card goes away or hangs in the
- * middle of a command: then only speckv_admin_close() is left.
+ * (not a card's name, or the listener is not a card), -EPROTONOSUPPORT (register map of another
+ * major version), -ETIMEDOUT (does not answer), -EIO (stopped on a fatal error). Every function
+ * here may also return -ECONNRESET and -ETIMEDOUT when the card disconnects or hangs within a
+ * command: then only speckv_admin_close() is left.
  */
 int speckv_admin_open(struct speckv_ctx *ctx, const char *card, struct speckv_admin **out);
-/** Close; gives the firmware lock back. NULL is allowed. */
+/** Close, and release the firmware lock. NULL is allowed. */
 void speckv_admin_close(struct speckv_admin *admin);
 
 /* ---- what it is ----------------------------------------------------------------------------- */
 
-/** What a card can do; bits of `abilities`. */
+/** Abilities of a card; bits of `abilities`. */
 enum speckv_ability {
 	SPECKV_ABILITY_ADMIN = 1 << 0,
-	/** pools and codec; without it: the factory personality */
+	/** pools and codec; without it: the factory image only */
 	SPECKV_ABILITY_ENGINE = 1 << 1,
 	SPECKV_ABILITY_PREDICTOR = 1 << 2,
 	SPECKV_ABILITY_DIRECTORY = 1 << 3,
@@ -57,12 +57,12 @@ enum speckv_ability {
 	SPECKV_ABILITY_THERMAL = 1 << 11,
 };
 
-/** Places of images. */
+/** Image slots. */
 enum speckv_image {
-	SPECKV_IMAGE_GOLDEN = 0, /**< the built-in one: cannot be written */
+	SPECKV_IMAGE_GOLDEN = 0, /**< the factory image: cannot be written */
 	SPECKV_IMAGE_A = 1,
 	SPECKV_IMAGE_B = 2,
-	SPECKV_IMAGE_PREVIOUS = 3, /**< activation only: the one that ran before */
+	SPECKV_IMAGE_PREVIOUS = 3, /**< activation only: the image that ran before */
 };
 
 #define SPECKV_CARD_KEY_SLOTS 4
@@ -79,7 +79,7 @@ struct speckv_card_info {
 	uint32_t abilities; /**< bits of enum speckv_ability */
 	uint32_t codec_modes; /**< bit map of modes */
 	uint32_t running; /**< enum speckv_image */
-	uint32_t security_version; /**< lowest that a bundle may have */
+	uint32_t security_version; /**< lowest accepted for a bundle */
 	uint32_t pools, pools_max;
 	uint32_t functions_max, queue_pairs_max, sessions;
 	uint32_t transfer_bytes; /**< most raw bytes of one command */
@@ -88,7 +88,7 @@ struct speckv_card_info {
 	uint64_t build_id;
 	uint64_t memory_bytes, memory_free_bytes;
 	uint8_t model_digest[32]; /**< SHA-256 of the prefetcher's file */
-	/** SHA-256 of each key that may sign bundles: 32 bytes each */
+	/** SHA-256 of each trusted bundle key: 32 bytes each */
 	uint8_t key_ids[128];
 };
 int speckv_admin_info(struct speckv_admin *admin, struct speckv_card_info *info);
@@ -98,7 +98,7 @@ enum speckv_condition {
 	SPECKV_CONDITION_THROTTLED = 1 << 0,
 	SPECKV_CONDITION_TRIPPED = 1 << 1,
 	SPECKV_CONDITION_MEMORY = 1 << 2, /**< poisoned pages exist */
-	SPECKV_CONDITION_FELL_BACK = 1 << 3, /**< runs another image than was asked for */
+	SPECKV_CONDITION_FELL_BACK = 1 << 3, /**< runs another image than the one activated */
 	SPECKV_CONDITION_FATAL = 1 << 4,
 };
 
@@ -109,22 +109,22 @@ struct speckv_card_health {
 	uint64_t power_cycles, unsafe_power_cycles;
 	uint64_t corrected_errors, uncorrected_errors, poisoned_pages;
 	uint64_t throttled_ns;
-	uint64_t flash_erases; /**< of the slot that was erased most often */
-	/** I/O commands under way: submitted by any client, and not completed */
+	uint64_t flash_erases; /**< of the most erased slot */
+	/** I/O commands in progress, of all clients */
 	uint32_t outstanding;
-	/** The link, as trained and at most; 0: not told. */
+	/** The link, current and maximum; 0: not reported. */
 	uint32_t link_megatransfers, link_lanes, link_megatransfers_most, link_lanes_most;
 	uint32_t reserved;
 };
 int speckv_admin_health(struct speckv_admin *admin, struct speckv_card_health *health);
 
 /**
- * Counters and latencies of the card, or of one pool by its number; names as those of a pool:
+ * Counters and latencies of the card, or of one pool by its number; named as those of a pool:
  * pool.h.
  */
 int speckv_admin_stats(struct speckv_admin *admin, unsigned int pool, struct speckv_stats *stats);
 
-/** Number of the pool of this name, as logs and statistics of the card have it. Errors: -ENOENT. */
+/** Number of the pool of this name, as in logs and statistics of the card. Errors: -ENOENT. */
 int speckv_admin_pool(struct speckv_admin *admin, const char *name, uint32_t *number);
 
 /** Rights of one function to one pool. */
@@ -136,8 +136,8 @@ struct speckv_card_grant {
 };
 typedef int (*speckv_card_grant_cb)(const struct speckv_card_grant *grant, void *arg);
 /**
- * Who may use which pool now: whose work a reset of the card would stop. Non-zero from the callback
- * stops and is returned.
+ * List current rights to pools: the work that a reset of the card would interrupt. A non-zero
+ * result of the callback stops, and is returned.
  */
 int speckv_admin_grants(struct speckv_admin *admin, speckv_card_grant_cb cb, void *arg);
 
@@ -152,8 +152,8 @@ struct speckv_card_event {
 };
 typedef int (*speckv_card_event_cb)(const struct speckv_card_event *event, void *arg);
 /**
- * Events after a sequence number, oldest first; the card keeps the last 256. Non-zero from the
- * callback stops and is returned.
+ * Events after a sequence number, oldest first; the card keeps the last 256. A non-zero result of
+ * the callback stops, and is returned.
  */
 int speckv_admin_events(struct speckv_admin *admin, uint64_t after, speckv_card_event_cb cb,
 	void *arg);
@@ -164,14 +164,14 @@ struct speckv_card_error {
 	uint64_t sequence, time_ns;
 	uint32_t function, queue; /**< queue 0xffff: the admin queue */
 	uint32_t command_id, opcode;
-	/** field: offset in the entry, of a value that it may not have */
+	/** field: offset of the invalid field in the entry */
 	uint32_t pool, field;
 	uint32_t status, reserved;
 	uint64_t address;
 	char text[80]; /**< of the status */
 };
 typedef int (*speckv_card_error_cb)(const struct speckv_card_error *error, void *arg);
-/** Commands that failed, as events. */
+/** Failed commands; as speckv_admin_events(). */
 int speckv_admin_errors(struct speckv_admin *admin, uint64_t after, speckv_card_error_cb cb,
 	void *arg);
 
@@ -179,8 +179,8 @@ int speckv_admin_errors(struct speckv_admin *admin, uint64_t after, speckv_card_
 
 enum speckv_image_state {
 	SPECKV_IMAGE_EMPTY = 0,
-	SPECKV_IMAGE_WRITING = 1, /**< a download is in progress, or was cut off */
-	SPECKV_IMAGE_WRITTEN = 2, /**< whole, not yet verified */
+	SPECKV_IMAGE_WRITING = 1, /**< a download is in progress, or was interrupted */
+	SPECKV_IMAGE_WRITTEN = 2, /**< complete, not yet verified */
 	SPECKV_IMAGE_VERIFIED = 3, /**< committed: may be activated */
 	SPECKV_IMAGE_TRIAL = 4, /**< activated, has not reported healthy yet */
 	SPECKV_IMAGE_GOOD = 5, /**< has booted and reported healthy */
@@ -191,11 +191,11 @@ struct speckv_card_slot {
 	uint32_t image, state; /**< enum speckv_image, enum speckv_image_state */
 	uint32_t rtl_major, rtl_minor, rtl_patch;
 	uint32_t security_version;
-	uint32_t boots; /**< first boots that were begun */
+	uint32_t boots; /**< first boots attempted */
 	uint32_t running;
 	uint64_t build_id;
 	uint64_t bitstream_bytes;
-	uint64_t received_bytes; /**< of a download that is not committed */
+	uint64_t received_bytes; /**< of an uncommitted download */
 	uint64_t committed_ns;
 	uint8_t bitstream_sha256[32];
 	uint8_t key_id[32]; /**< of the signer */
@@ -206,24 +206,22 @@ typedef int (*speckv_card_slot_cb)(const struct speckv_card_slot *slot, void *ar
 int speckv_admin_slots(struct speckv_admin *admin, speckv_card_slot_cb cb, void *arg);
 
 enum speckv_lock_flags {
-	/** say whether another process has it: nothing is taken or made */
+	/** report whether another process holds the lock; change nothing */
 	SPECKV_LOCK_DRY_RUN = 1 << 0,
 };
-/**
- * Be the only one who writes this card's flash, until close. Errors: -EBUSY (says who), -EACCES.
- */
+/** Take the card's firmware lock, until close. Errors: -EBUSY (names the holder), -EACCES. */
 int speckv_admin_firmware_lock(struct speckv_admin *admin, unsigned int flags);
 /**
- * How many bytes of this very bundle a slot holds: where a download would go on. Errors: -EBUSY
- * (the running slot), -EOPNOTSUPP (no flash).
+ * How many bytes of this bundle a slot holds: the offset at which a download would resume. Errors:
+ * -EBUSY (the running slot), -EOPNOTSUPP (no flash).
  */
 int speckv_admin_firmware_received(struct speckv_admin *admin, unsigned int image,
 	const void *bundle, uint64_t bytes, uint64_t *received);
 /**
- * Send a bundle to a slot, going on where an earlier download of the same bundle stopped. The
- * running image stays as it is. Needs the firmware lock. A callback that returns non-zero stops it
- * between two pieces: -ECANCELED. Errors: -EBUSY (the running slot), -EIO (flash), -EINVAL (empty,
- * or larger than a slot).
+ * Write a bundle to a slot, resuming an earlier download of the same bundle. The running image is
+ * unaffected. Needs the firmware lock. A non-zero result of the callback stops between two pieces:
+ * -ECANCELED. Errors: -EBUSY (the running slot), -EIO (flash), -EINVAL (empty, or larger than a
+ * slot).
  */
 int speckv_admin_firmware_download(struct speckv_admin *admin, unsigned int image,
 	const void *bundle, uint64_t bytes, speckv_progress_cb progress, void *arg);
@@ -231,34 +229,33 @@ enum speckv_commit_flags {
 	SPECKV_COMMIT_DRY_RUN = 1 << 0, /**< verify only */
 };
 /**
- * Have the card verify what was downloaded and enter it in its boot record. Needs the firmware
- * lock, except for a dry run. Errors: -EINVAL (another part, or not all is there), -EBADMSG
- * (digest, signature), -EPERM (signer not trusted, or security version too low), -EIO (flash).
- * Committed before: 0.
+ * Have the card verify a download and enter it in its boot record. Needs the firmware lock, except
+ * for a dry run. Errors: -EINVAL (another part, or incomplete), -EBADMSG (digest, signature),
+ * -EPERM (untrusted signer, or security version too low), -EIO (flash). Already committed: 0.
  */
 int speckv_admin_firmware_commit(struct speckv_admin *admin, unsigned int image, const void *bundle,
 	uint64_t bytes, unsigned int flags);
 enum speckv_activation_need {
 	SPECKV_ACTIVATED = 0, /**< the card reboots into it now */
-	/** it becomes another PCI device: reset the card and enumerate again */
+	/** appears as another PCI device: reset the card and rescan */
 	SPECKV_ACTIVATED_NEEDS_RESCAN = 1,
 	SPECKV_ACTIVATED_NEEDS_POWER_CYCLE = 2,
 };
 struct speckv_activation {
 	uint32_t need; /**< enum speckv_activation_need */
 	uint32_t image; /**< enum speckv_image that boots next; never SPECKV_IMAGE_PREVIOUS */
-	uint32_t engine; /**< 1: pools can be used once it runs; 0: it comes up without an engine */
+	uint32_t engine; /**< 1: pools are usable once it runs; 0: it boots without an engine */
 	uint32_t reserved;
 };
 enum speckv_activate_flags {
-	SPECKV_ACTIVATE_DRY_RUN = 1 << 0, /**< the card's checks and answer; nothing is written */
+	SPECKV_ACTIVATE_DRY_RUN = 1 << 0, /**< the card's checks and reply; nothing is written */
 };
 /**
- * Boot an image: a committed bundle's slot, the golden image, or the one that ran before; `bundle`
- * may be NULL for the latter two. Needs the firmware lock, except for a dry run. Every queue pair
- * of the card goes when it reboots. Golden always boots; below the card's security version it comes
- * up without an engine. Errors: -EALREADY (runs already, or no image ran before), -EBUSY (nothing
- * committed there), -EBADMSG (holds another bundle), -EPERM (no lock, or its security version is
+ * Boot an image: a slot with a committed bundle, the golden image, or the previous one; `bundle`
+ * may be NULL for the latter two. Needs the firmware lock, except for a dry run. The reboot ends
+ * every queue pair of the card. Golden always boots; below the card's security version it boots
+ * without an engine. Errors: -EALREADY (already running, or no previous image), -EBUSY (nothing
+ * committed in the slot), -EBADMSG (holds another bundle), -EPERM (no lock, or security version
  * below the card's), -EIO (flash). `out` may be NULL.
  */
 int speckv_admin_firmware_activate(struct speckv_admin *admin, unsigned int image,
@@ -272,50 +269,50 @@ enum speckv_setting {
 	SPECKV_SETTING_INTERRUPT_COALESCING = 2,
 	SPECKV_SETTING_SCRUB_SECONDS = 3, /**< 0: off */
 	SPECKV_SETTING_PREFETCH_BYTES_PER_SECOND = 4, /**< 0: no limit */
-	SPECKV_SETTING_PREFETCH_DEPTH = 5, /**< 1..16; 0: adapts by itself */
+	SPECKV_SETTING_PREFETCH_DEPTH = 5, /**< 1..16; 0: adaptive */
 	SPECKV_SETTING_RECALL_TIMEOUT_MS = 6,
-	/** how long, at least, doorbells are polled before the card sleeps; 0: for ever */
+	/** minimum polling of doorbells before the card sleeps; 0: forever */
 	SPECKV_SETTING_POLL_MICROSECONDS = 7,
 };
 int speckv_admin_setting(struct speckv_admin *admin, unsigned int setting, int64_t *value);
 enum speckv_set_flags {
 	SPECKV_SET_SAVE = 1 << 0, /**< keep it over a power cycle */
 };
-/** Errors: -EINVAL (a value that it may not have), -EIO (flash). */
+/** Errors: -EINVAL (invalid value), -EIO (flash). */
 int speckv_admin_set(struct speckv_admin *admin, unsigned int setting, int64_t value,
 	unsigned int flags);
 
 enum speckv_restart {
 	SPECKV_RESTART_ENGINE = 1, /**< all queue pairs; pools stay */
-	SPECKV_RESTART_CARD = 2, /**< reboots the card; this connection's queue pair goes too */
-	SPECKV_RESTART_COUNTERS = 3, /**< statistics start again from zero */
+	SPECKV_RESTART_CARD = 2, /**< reboots the card, and ends this connection's queue pair */
+	SPECKV_RESTART_COUNTERS = 3, /**< resets the statistics */
 };
 int speckv_admin_reset(struct speckv_admin *admin, unsigned int what);
 /**
- * Every self-test of the card, a step each, as speckv_device_selftest(). Returns 0, or the first
- * failing step's error.
+ * Run every self-test of the card, a step each, as speckv_device_selftest(). Returns 0, or the
+ * first failing step's error.
  */
 int speckv_admin_selftest(struct speckv_admin *admin, speckv_selftest_cb cb, void *arg);
 
 /* ---- prefetcher ----------------------------------------------------------------------------- */
 
 /**
- * Load a model file. The one before stays in force until the new one is whole. Errors: -EALREADY
- * (this very file is loaded), -EILSEQ (not a model), -EINVAL (empty, or too large), -EOPNOTSUPP
- * (factory personality).
+ * Load a model file. The previous model stays in use until the new one is complete. Errors:
+ * -EALREADY (already loaded), -EILSEQ (not a model), -EINVAL (empty, or too large), -EOPNOTSUPP
+ * (factory image).
  */
 int speckv_admin_model_load(struct speckv_admin *admin, const void *file, uint64_t bytes,
 	speckv_progress_cb progress, void *arg);
-/** Errors: -EALREADY (none is loaded). */
+/** Errors: -EALREADY (none loaded). */
 int speckv_admin_model_unload(struct speckv_admin *admin);
 
 /* ---- the process behind an emulated card ---------------------------------------------------- */
 
 /**
- * One command of the emulator, which no card has, and its answer, a line of JSON: "status", "stop",
- * "temperature MILLICELSIUS", "inject FAULT POOL VALUE COUNT". Errors: as speckv_admin_open(),
- * -EOPNOTSUPP (not an emulated card), -EINVAL (no such command or fault), -ENOENT (the card has no
- * such pool or page), -ENOSPC (`bytes` are too few).
+ * Send one command to the emulator process, and receive its reply, a line of JSON: "status",
+ * "stop", "temperature MILLICELSIUS", "inject FAULT POOL VALUE COUNT". Errors: as
+ * speckv_admin_open(), -EOPNOTSUPP (not an emulated card), -EINVAL (no such command or fault),
+ * -ENOENT (the card has no such pool or page), -ENOSPC (`bytes` too small).
  */
 int speckv_emu_control(struct speckv_ctx *ctx, const char *card, const char *command, char *answer,
 	size_t bytes);

@@ -2,9 +2,9 @@
 /**
  * speckv/codec.h - frames: encode, parse, verify, decode. Format: libspeckv/codec/FORMAT.md.
  *
- * Stateless and thread-safe. Sizes are in bytes. No function here trusts a frame: every offset and
- * length in it is bounded, it may change while it is read (a frame in shared memory), and then the
- * result is an error or a CRC mismatch, never a fault.
+ * Stateless and thread-safe. Sizes are in bytes. Frames are untrusted: every offset and length is
+ * bounds-checked, and a frame in shared memory may change during a read; the result is then an
+ * error or a CRC mismatch, never a fault.
  */
 #ifndef SPECKV_CODEC_H
 #define SPECKV_CODEC_H
@@ -19,14 +19,14 @@ extern "C" {
 #define SPECKV_SECTION_BYTES 16
 #define SPECKV_FRAME_ALIGN 64
 
-/** What a frame repeats of its place, so that a forged or stale one is nothing. */
+/** Identity of a frame: its key and its place. A stale or forged frame does not match. */
 struct speckv_frame_identity {
 	uint8_t key[SPECKV_KEY_BYTES];
 	uint8_t pool_uuid[SPECKV_UUID_BYTES];
 	uint64_t generation; /**< of the page run */
 	uint64_t pool_address; /**< byte address of the frame in pool-virtual space */
 	uint64_t first_position; /**< position of the first token */
-	/** the tenant charged for it, by the pool's own number; 0: not said */
+	/** the tenant charged for it, by the pool's number plus 1; 0: not given */
 	uint32_t tenant;
 	uint32_t reserved; /**< 0 */
 };
@@ -42,12 +42,9 @@ struct speckv_frame {
 	uint64_t frame_bytes; /**< header, section table and payload */
 };
 
-/**
- * Most bytes a frame of this shape can take in this mode (0: invalid); the encoder never writes
- * more.
- */
+/** Most bytes of a frame of this shape in this mode (0: invalid); the encoder never writes more. */
 uint64_t speckv_frame_max_bytes(const struct speckv_geometry *geometry, unsigned int codec);
-/** Fewest bytes a frame of this shape can take in this mode (0: invalid). */
+/** Fewest bytes of a frame of this shape in this mode (0: invalid). */
 uint64_t speckv_frame_min_bytes(const struct speckv_geometry *geometry, unsigned int codec);
 
 /**
@@ -60,13 +57,12 @@ int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int cod
 	const struct speckv_frame_identity *identity, const void *raw, uint64_t raw_bytes,
 	void *frame, uint64_t frame_capacity, uint64_t *frame_bytes);
 /**
- * Parse and validate the header found at `frame` (`available` bytes may be read). Errors: -EBADMSG
- * (not a frame, damaged, cut short), -EPROTONOSUPPORT (version), -EOPNOTSUPP (mode).
+ * Parse and validate the header at `frame` (`available` bytes are readable). Errors: -EBADMSG (not
+ * a frame, damaged, truncated), -EPROTONOSUPPORT (version), -EOPNOTSUPP (mode).
  */
 int speckv_frame_parse(const void *frame, uint64_t available, struct speckv_frame *out);
 /**
- * Rewrite identity and header CRC of a frame that was copied to another place. The payload is not
- * touched.
+ * Rewrite identity and header CRC of a frame copied to another place. The payload is not touched.
  */
 int speckv_frame_readdress(void *frame, uint64_t available,
 	const struct speckv_frame_identity *identity);
@@ -86,7 +82,7 @@ int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, ui
  */
 struct speckv_calibration;
 
-/** What a calibration is for. */
+/** Scope of a calibration. */
 struct speckv_calibration_info {
 	/** names it in frames: the first bytes of the file's SHA-256 */
 	uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES];
@@ -97,12 +93,12 @@ struct speckv_calibration_info {
 };
 
 /**
- * Load a calibration from `bytes` bytes of its file; they may be freed afterwards. Every number in
- * it is checked. Errors: -EBADMSG (not a calibration, or damaged), -EOPNOTSUPP (made for a later
+ * Load a calibration from `bytes` bytes of its file, which may be freed afterwards. Every number in
+ * it is validated. Errors: -EBADMSG (not a calibration, or damaged), -EOPNOTSUPP (of a later
  * version, or an unknown rotary embedding), -EFBIG (over 1 GiB), -EINVAL, -ENOMEM.
  */
 int speckv_calibration_load(const void *file, uint64_t bytes, struct speckv_calibration **out);
-/** NULL is allowed. No frame may be in work with it. */
+/** NULL is allowed. No call may be using it. */
 void speckv_calibration_free(struct speckv_calibration *calibration);
 /** Errors: -EINVAL. */
 int speckv_calibration_describe(const struct speckv_calibration *calibration,
@@ -126,26 +122,26 @@ int speckv_frame_decode_calibrated(const struct speckv_frame *parsed,
 	const struct speckv_calibration *calibration, const void *frame, uint64_t available,
 	unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity);
 
-/** What the frames of a batch have in common. */
+/** Common parameters of the frames of a batch. */
 struct speckv_frame_batch {
 	struct speckv_geometry geometry;
 	const struct speckv_calibration *calibration; /**< NULL: none */
-	/** to encode in; a frame says itself what it is in */
+	/** to encode in; a frame to decode has its own */
 	uint32_t codec;
-	/** of the blocks in the calibration, to encode */
+	/** first layer and head of the blocks in the calibration, to encode */
 	uint32_t layer_first, head_first;
-	/** with the caller's; 0: one for each CPU that the process may use. At most 64 */
+	/** the caller included; 0: one for each CPU that the process may use. At most 64 */
 	uint32_t threads;
 	uint64_t reserved; /**< 0 */
 };
 
-/** One of them. */
+/** One frame of a batch. */
 struct speckv_frame_job {
-	struct speckv_frame_identity identity; /**< to encode; found in the frame when decoded */
+	struct speckv_frame_identity identity; /**< encode: in; decode: out */
 	void *raw;
-	uint64_t raw_bytes; /**< of the block, and of the room for it */
+	uint64_t raw_bytes; /**< of the block, and of the buffer */
 	void *frame; /**< 64-byte aligned to encode */
-	uint64_t frame_capacity; /**< bytes there, to write or to read */
+	uint64_t frame_capacity; /**< bytes of the frame buffer, to write or to read */
 	uint64_t frame_bytes; /**< out: the frame's length */
 	/** out: 0 or the error of the single call; -EINVAL also for a frame of another shape */
 	int32_t status;
@@ -153,9 +149,9 @@ struct speckv_frame_job {
 };
 
 /**
- * Encode, or parse and decode, `count` blocks over several threads. Each job is as a single call;
- * one that fails leaves the others alone. Decoded blocks that are large together are stored round
- * the caches. Returns how many failed. Errors: -EINVAL.
+ * Encode, or parse and decode, `count` blocks on several threads. Each job is like a single call; a
+ * failure does not affect the others. Large batches are decoded with non-temporal stores. Returns
+ * how many failed. Errors: -EINVAL.
  */
 int64_t speckv_frame_encode_batch(const struct speckv_frame_batch *batch,
 	struct speckv_frame_job *jobs, uint64_t count);
@@ -174,8 +170,8 @@ uint32_t speckv_crc32c(uint32_t crc, const void *data, uint64_t bytes);
 uint32_t speckv_crc32c_copy(uint32_t crc, void *destination, const void *source, uint64_t bytes);
 
 /**
- * Instruction sets with own kernels: force one for tests. Returns 0, -EINVAL, or -EOPNOTSUPP (not
- * on this CPU). Names: "portable", "sse42", "avx2", "avx512"; "auto" picks the best. Process-wide;
+ * Select the instruction set of the kernels, for tests. Returns 0, -EINVAL, or -EOPNOTSUPP (not on
+ * this CPU). Names: "portable", "sse42", "avx2", "avx512"; "auto" selects the best. Process-wide;
  * also SPECKV_ISA in the environment.
  */
 int speckv_isa_force(const char *name);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/** speckv/speckv.h - everything. See the example in libspeckv/examples/quickstart.c. */
+/** speckv/speckv.h - all headers. Example: libspeckv/examples/quickstart.c. */
 #ifndef SPECKV_SPECKV_H
 #define SPECKV_SPECKV_H
 
