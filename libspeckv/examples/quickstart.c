@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The whole way in one file: a pool on host memory, blocks in and out, look-ups, and what errors
- * look like.
+ * libspeckv in one file: a pool on host memory, puts, look-ups, gets, and errors.
  *
  *     cc quickstart.c $(pkg-config --cflags --libs speckv) -o quickstart && ./quickstart
  *
- * The pool is called quickstart, lies on host:DRAM and is removed again at the end.
+ * The pool quickstart is created on host:DRAM and removed at the end.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -17,10 +16,7 @@
 
 enum { BLOCKS = 4 };
 
-/*
- * Every function returns 0 (or a count) or a negative errno; the context keeps the text that says
- * why.
- */
+/* Functions return 0 (or a count), or a negative errno; the context holds the error text. */
 static int must(struct speckv_ctx *ctx, int rc)
 {
 	if (rc < 0) {
@@ -31,8 +27,8 @@ static int must(struct speckv_ctx *ctx, int rc)
 }
 
 /*
- * Keys say everything that makes the KV of equal tokens different; the engine's block hash is only
- * a part of it.
+ * A key covers everything that makes the KV of equal tokens different; the engine's block hash is
+ * one part.
  */
 static void make_keys(const struct speckv_geometry *geometry, struct speckv_key *keys)
 {
@@ -67,13 +63,13 @@ static void use_blocks(struct speckv_ctx *ctx, struct speckv_pool *pool,
 		requests[i].buffer = kv + i * block_bytes;
 		requests[i].buffer_bytes = block_bytes;
 		requests[i].first_position = (uint64_t)i * 64;
-		if (i > 0) { /* linked to the block before it: prefetch and eviction know chains */
+		if (i > 0) { /* link to the previous block: prefetch and eviction follow chains */
 			requests[i].parent = keys[i - 1];
 			requests[i].flags = SPECKV_REQUEST_HAS_PARENT;
 		}
 	}
 
-	/* The last block is left out, to be missed below. */
+	/* The last block is not stored: a miss below. */
 	printf("put:    %d of %d blocks stored\n",
 		must(ctx, speckv_put(pool, requests, BLOCKS - 1)), BLOCKS - 1);
 	must(ctx, speckv_lookup(pool, keys, BLOCKS, present));
@@ -120,7 +116,7 @@ int main(void)
 	make_keys(&info.config.geometry, keys);
 	use_blocks(ctx, pool, keys);
 
-	/* An error is a number for programs and one line for people. */
+	/* An error is a number, and one line of text. */
 	rc = speckv_param_set(pool, "prefetch_depth", "1000");
 	printf("error:  %d: %s\n", rc, speckv_strerror(ctx));
 
