@@ -9,7 +9,7 @@
 
 #include "store.h"
 
-#define FILE_MOST (UINT64_C(1) << 30) /* as FORMAT.md section 7.1 says */
+#define FILE_MOST (UINT64_C(1) << 30) /* FORMAT.md section 7.1 */
 
 bool calibration_needed(unsigned int codec)
 {

@@ -78,10 +78,11 @@ struct pool_backend {
 		const struct block_ref *found, struct layers layers, bool ahead, void *raw,
 		uint64_t bytes);
 	/*
-	 * Several reads at once. reads_begin() is told the whole group, of which those `present`
-	 * were found, and returns how many may be under way; read_start() may be left out.
-	 * read_take() is a read() that uses what was started in the slot, if it is the same.
-	 * Between begin and end no other operation of this thread may be a read or a write.
+	 * Pipelined reads of a group of blocks. reads_begin() gets the whole group, with `found`
+	 * valid where `present`, and returns the number of slots (0: failed, see reads->error).
+	 * read_start() is optional. read_take() completes the read in the slot if it is of this
+	 * block and these layers, else reads synchronously. Between begin and end this thread may
+	 * not call read or write.
 	 */
 	unsigned int (*reads_begin)(struct region *region, struct reads *reads,
 		const struct block_ref *found, const uint8_t *present, size_t n);

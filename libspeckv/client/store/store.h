@@ -17,7 +17,7 @@ struct medium {
 	char name[SPECKV_NAME_BYTES * 4];
 	char path[SPECKV_PATH_BYTES]; /* of the superblock's inode; empty: none */
 	const struct device_backend *backend;
-	bool runtime; /* lies in the runtime folder */
+	bool runtime; /* in the runtime folder */
 	bool node; /* a device node (devdax) */
 	int numa_node; /* -1: none */
 	uint64_t node_bytes; /* size of a device node */
@@ -137,7 +137,7 @@ int device_table_current(struct speckv_device *dev, const struct folder *in);
 
 /* ---- lockfiles.c: the files that hold the locks of a device and of its pools ---------------- */
 
-/* May this user manage the device, as far as files say? */
+/* May this user manage the device, by file ownership and permissions? */
 bool device_may_manage(const struct speckv_device *dev);
 /*
  * Open the manager's lock file, for a user who may manage: a file in the folder of pools, or the
@@ -184,7 +184,8 @@ struct region {
 	int own_slot;
 	uint8_t *base;
 	uint64_t mapped_bytes;
-	struct lay_extent mapped[LAY_EXTENTS]; /* single inode: what lies end to end from `base` */
+	/* single inode: extents mapped end to end from `base` */
+	struct lay_extent mapped[LAY_EXTENTS];
 	char path[SPECKV_PATH_BYTES];
 	struct lay_pool_head *head;
 	struct lay_bucket *directory;
