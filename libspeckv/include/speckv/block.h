@@ -143,7 +143,7 @@ void speckv_op_release(struct speckv_op *op);
 /* ---- parameters of this attachment ---------------------------------------------------------- */
 
 /**
- * prefetch_depth  1..16   length of the chain that speckv_prefetch() stages (default 1: no more)
+ * prefetch_depth  1..16   blocks that speckv_prefetch() stages per key, along its chain (default 1)
  * codec           name    mode for puts through this attachment (default: the pool's)
  * verify          on|off  read back and verify each put before it is published (default off)
  * threads         1..64   threads that share the blocks of one put or get: the caller and workers
