@@ -52,7 +52,7 @@ static uint16_t identify(struct card_context *context)
 	return card_data_write(context, command->data_address, &out, sizeof(out));
 }
 
-/* What IDENTIFY and CREATE_POOL have in common. */
+/* Checks common to IDENTIFY and CREATE_POOL. */
 static uint16_t data_command(struct card_context *context)
 {
 	const struct speckv_cmd_data *command = &context->entry->data;
@@ -110,7 +110,7 @@ static uint16_t reset(struct card_context *context)
 	case SPECKV_RESET_CARD:
 		if (card->temperature >= card->config.trip_millicelsius ||
 			(card->ops.memory_lost && card->ops.memory_lost(card->arg)))
-			return SPECKV_STATUS_NOT_READY; /* what stopped it is still there */
+			return SPECKV_STATUS_NOT_READY; /* the cause persists */
 		card->fatal = 0;
 		card->reboot_wanted = true;
 		card_event(card, SPECKV_CARD_RESET, SPECKV_WARNING, context->function->index, 0,
@@ -124,7 +124,7 @@ static uint16_t reset(struct card_context *context)
 	}
 }
 
-/* A card that stopped says why, and can be reset. */
+/* A stopped card still reports the cause and accepts a reset. */
 static bool in_fatal(uint8_t opcode)
 {
 	return opcode == SPECKV_ADMIN_IDENTIFY || opcode == SPECKV_ADMIN_GET_LOG ||

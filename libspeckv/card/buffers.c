@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Registered buffers: index and offset become bus addresses here, and nowhere else. Table entries
- * are copied once and kept.
+ * Registered buffers: the only place that translates index and offset to bus addresses. Table
+ * entries are copied once and cached.
  */
 #include "card/internal.h"
 
@@ -33,7 +33,7 @@ void card_dma_end(struct card_function *function, const struct card_queue *queue
 		card->ops.dma_end(card->arg, function->index);
 }
 
-/* What a command reads, or CARD_WAIT. */
+/* Read host memory for a command, or return CARD_WAIT. */
 static uint16_t host_read(struct card_context *context, uint64_t at, uint64_t address, void *to,
 	uint64_t bytes)
 {
@@ -76,8 +76,8 @@ uint16_t card_buffer_find(struct card_context *context, uint16_t index, uint64_t
 			return status;
 		buffer->entry = entry;
 		/*
-		 * An entry that is not in use, or not right, is looked at again: it may be filled
-		 * in later without an invalidation.
+		 * Do not cache an unused or invalid entry: it may be filled in later without an
+		 * invalidation.
 		 */
 		buffer->known = entry.flags &&
 			!(entry.flags &
@@ -116,7 +116,7 @@ uint16_t card_buffer_write(struct card_context *context, uint16_t index, uint64_
 }
 
 /*
- * The buffer itself, where it can be reached; NULL and status OK: go through card_buffer_read() and
+ * Direct pointer to a buffer. NULL with status OK: not mapped, use card_buffer_read() and
  * card_buffer_write().
  */
 uint8_t *card_buffer_direct(struct card_context *context, uint16_t index, uint64_t offset,

@@ -21,7 +21,7 @@ static void set_defaults(struct speckv_card_config *config)
 			config->stage_bytes = 64u << 20;
 	}
 	config->stage_bytes = config->stage_bytes / SPECKV_CARD_PAGE_BYTES * SPECKV_CARD_PAGE_BYTES;
-	/* What sessions remember takes at most 1/16 of device memory. */
+	/* Sessions of all functions take at most 1/16 of device memory. */
 	for (uint32_t n = 1024; !config->sessions; n /= 2)
 		if (n == 1 ||
 			(uint64_t)n * config->functions_max * sizeof(struct memory_session) <=
@@ -107,9 +107,7 @@ void speckv_card_destroy(struct speckv_card *card)
 {
 	if (!card)
 		return;
-	/*
-	 * Power is off: tables stay as they are, and fills are found unfinished by the next start.
-	 */
+	/* Power is off: leave the tables as they are. The next start drops unfinished fills. */
 	for (unsigned int f = 0; f < CARD_FUNCTIONS; f++)
 		if (card->functions[f])
 			card_function_free(card->functions[f]);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * The directory: what every page of a pool holds, and which queue pairs (agents) hold a block. A
- * fill is E or M and has one owner; sealing makes it S; an invalidation recalls the holders and
- * fences those that stay silent.
+ * The directory: the state of every page of a pool, and the queue pairs (agents) that hold each
+ * block. A fill is E or M and has one owner; sealing makes it S; an invalidation recalls the
+ * holders and fences those that do not answer.
  */
 #include "card/directory.h"
 
-/* The block that begins at this address; NULL: beyond the pool, or not at the start of a page. */
+/* The block that starts at this address; NULL: beyond the pool, or not on a page boundary. */
 struct card_block *card_block_at(struct card_pool *pool, uint64_t address)
 {
 	if (address % page_bytes(pool) || address / page_bytes(pool) >= pool->pages)
@@ -14,7 +14,7 @@ struct card_block *card_block_at(struct card_pool *pool, uint64_t address)
 	return &pool->blocks[address / page_bytes(pool)];
 }
 
-/* A sealed block. */
+/* Look up a sealed block. */
 uint16_t card_block_find(struct card_context *context, struct card_pool *pool, uint64_t address,
 	uint64_t generation, struct card_block **out)
 {
@@ -29,10 +29,7 @@ uint16_t card_block_find(struct card_context *context, struct card_pool *pool, u
 	return SPECKV_STATUS_OK;
 }
 
-/*
- * May something new be put there? `address` is at the start of a page, and the range is in the
- * pool.
- */
+/* Is the range free? `address` is on a page boundary, and the range is within the pool. */
 bool card_run_free(const struct card_pool *pool, uint64_t address, uint64_t bytes, uint16_t *status)
 {
 	uint64_t first = address / page_bytes(pool),
@@ -97,10 +94,7 @@ void card_agent_let_go(struct speckv_card *card, unsigned int agent)
 	queue->agent = CARD_AGENTS;
 }
 
-/*
- * One agent gives a block up. What that means to an invalidation which waits for it, its next look
- * tells.
- */
+/* Drop one holder. An INVALIDATE that waits for the block re-checks when `released` changes. */
 static void release(struct speckv_card *card, struct card_pool *pool, struct card_block *block,
 	unsigned int agent)
 {
@@ -128,8 +122,8 @@ void card_block_free(struct speckv_card *card, struct card_pool *pool, struct ca
 	bool frame = block->state == BLOCK_SEALED || block->state == BLOCK_DYING;
 
 	/*
-	 * The header goes, so that what is left of the frame is nothing. A page holds it whole: 256
-	 * bytes at least.
+	 * Zero the header, so that the rest no longer parses as a frame. It lies in one page: pages
+	 * have at least 256 bytes.
 	 */
 	if (entry & MAP_VALID)
 		memset(card->memory + (entry & ~(uint64_t)(SPECKV_CARD_PAGE_BYTES - 1)) +
@@ -148,7 +142,8 @@ void card_block_free(struct speckv_card *card, struct card_pool *pool, struct ca
 	}
 }
 
-#define HOLD_STEP 64 /* pages of which it is kept together which agents may hold some */
+/* pages per entry of `holding`, the bit map of agents that may hold one of them */
+#define HOLD_STEP 64
 
 static void drop_some(struct speckv_card *card, struct card_queue *queue, struct card_pool *pool,
 	uint64_t first)
@@ -168,8 +163,8 @@ static void drop_some(struct speckv_card *card, struct card_queue *queue, struct
 }
 
 /*
- * Everything that this queue pair holds in one pool (0: all) is given up. A pool is large: only
- * where it may hold something is looked.
+ * Drop all holds of a queue pair in one pool (0: all pools). Scans only the parts of the pool in
+ * which it may hold a block.
  */
 void card_agent_drop(struct speckv_card *card, struct card_queue *queue, unsigned int only)
 {
@@ -210,10 +205,7 @@ void card_directory_recover(struct speckv_card *card, struct card_pool *pool)
 			block->bytes <= (uint64_t)block->pages * page_bytes(pool) &&
 			block->bytes >= SPECKV_FRAME_HEADER_BYTES && (entry & MAP_VALID);
 
-		/*
-		 * Cheap where a header and its sections' table lie in one page, as they do unless
-		 * pages are not contiguous.
-		 */
+		/* Parsing is cheap if header and section table lie in one page, the usual case. */
 		if (good &&
 			address % SPECKV_CARD_PAGE_BYTES + block->bytes <= SPECKV_CARD_PAGE_BYTES) {
 			struct speckv_frame frame;
@@ -228,8 +220,8 @@ void card_directory_recover(struct speckv_card *card, struct card_pool *pool)
 		block->recalling = 0;
 		if (!good) {
 			/*
-			 * A fill, or one that was being invalidated: its rest pages follow and are
-			 * orphans now.
+			 * A fill, or a block whose invalidation was interrupted: its rest pages
+			 * follow and are orphans.
 			 */
 			if (block->state != BLOCK_FREE && block->state != BLOCK_REST &&
 				(entry & MAP_VALID))
@@ -277,7 +269,7 @@ static uint16_t hold(struct card_context *context, struct card_pool *pool, struc
 	}
 	if (!(block->holders >> agent & 1)) {
 		queue->held++;
-		block->recalled &= ~(UINT64_C(1) << agent); /* that was about an earlier hold */
+		block->recalled &= ~(UINT64_C(1) << agent); /* of an earlier hold */
 	}
 	block->holders |= UINT64_C(1) << agent;
 	pool->holding[(block - pool->blocks) / HOLD_STEP] |= UINT64_C(1) << agent;
@@ -306,7 +298,7 @@ uint16_t card_range_begin(struct card_context *context, uint32_t right, uint8_t 
 	return SPECKV_STATUS_OK;
 }
 
-/* And all of it can be reached. */
+/* As card_range_begin(), and the whole range is mapped. */
 static uint16_t range_check(struct card_context *context, uint32_t right, uint8_t flags,
 	struct card_pool **pool)
 {
@@ -330,8 +322,8 @@ static uint16_t acquire_shared(struct card_context *context)
 	if (is_fill(block) && block->generation == range->generation && !holds(context, block))
 		return card_at(context, range->address, SPECKV_STATUS_CONFLICT);
 	/*
-	 * The block that begins there: a client may know its run of pages only, and not how much of
-	 * it the frame took.
+	 * Look up by start address: a client may know only the page run, not the frame's length in
+	 * it.
 	 */
 	status = card_block_find(context, pool, range->address, range->generation, &block);
 	return status ? status : hold(context, pool, block);
@@ -370,7 +362,7 @@ uint16_t card_acquire(struct card_context *context)
 								      : acquire_exclusive(context);
 }
 
-/* A fill becomes a block if a frame that says where it lies is in it. */
+/* Seal a fill: publish it if it contains a frame whose identity names this place. */
 static uint16_t seal(struct card_context *context, struct card_pool *pool, struct card_block *block)
 {
 	struct speckv_card *card = context->card;
@@ -418,7 +410,7 @@ uint16_t card_writeback(struct card_context *context)
 	     releasing = range->flags & SPECKV_WRITEBACK_RELEASE;
 	struct card_block *block;
 	struct card_pool *pool;
-	/* Who may only read must still be able to answer a recall. */
+	/* RELEASE needs only the right to read: a reader must be able to answer a recall. */
 	uint16_t status = range_check(context,
 		releasing && !sealing ? SPECKV_RIGHT_READ : SPECKV_RIGHT_WRITE,
 		SPECKV_WRITEBACK_SEAL | SPECKV_WRITEBACK_RELEASE, &pool);

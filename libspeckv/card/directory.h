@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Blocks of a pool and their holders, between directory.c and invalidate.c. */
+/* Blocks of a pool and their holders: shared by directory.c and invalidate.c. */
 #ifndef SPECKV_CARD_DIRECTORY_H
 #define SPECKV_CARD_DIRECTORY_H
 
@@ -41,9 +41,9 @@ static inline struct card_queue *agent_queue(struct speckv_card *card, unsigned 
 						    : NULL;
 }
 
-/* An agent holds one block less; with none it is no agent any more. */
+/* Drop one hold of an agent; the last one frees its agent slot. */
 void card_agent_let_go(struct speckv_card *card, unsigned int agent);
-/* Pool, rights, and a range of whole pages. */
+/* Check pool, rights, and that the range is whole pages. */
 uint16_t card_range_begin(struct card_context *context, uint32_t right, uint8_t flags,
 	struct card_pool **pool);
 

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
-/*
- * Fatal errors; the world around the card: temperature, and faults that tests and `device inject`
- * ask for.
- */
+/* Fatal errors, temperature, and injected faults (tests, `device inject`). */
 #include "card/internal.h"
 
-/* What the causes mean, as in rtl/regs/speckv.rdl. */
+/* Text of the causes in rtl/regs/speckv.rdl. */
 static const char *const causes[] = {
 	[SPECKV_FATAL_MEMORY] = "device memory that holds tables failed",
 	[SPECKV_FATAL_THERMAL] = "its temperature reached the limit",
@@ -95,7 +92,7 @@ static int poison(struct speckv_card *card, unsigned int number, uint64_t addres
 	}
 	card->poisoned_pages++;
 	memory_superblock(card)->uncorrected = ++card->uncorrected;
-	/* Staged copies of it are sound, but must not be served any more. */
+	/* Staged copies are intact, but must not be served any more. */
 	card_stage_drop(card, number, address / SPECKV_CARD_PAGE_BYTES * SPECKV_CARD_PAGE_BYTES,
 		SPECKV_CARD_PAGE_BYTES);
 	card_event(card, SPECKV_CARD_POISONED, SPECKV_ERROR, 0, number, address,

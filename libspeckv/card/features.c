@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * SET_FEATURE and GET_FEATURE. Those of the card are kept in flash when asked for, those of a pool
- * always, with the pool.
+ * SET_FEATURE and GET_FEATURE. Card features are saved in flash on request, pool features always,
+ * with the pool.
  */
 #include "card/internal.h"
 
@@ -27,7 +27,7 @@ static bool card_value_valid(const struct speckv_card *card, unsigned int featur
 	}
 }
 
-/* The temperature may be on the other side of a new limit. */
+/* Re-evaluate throttling against a new limit. */
 static void applied(struct speckv_card *card, unsigned int feature)
 {
 	if (feature == SPECKV_FEATURE_THROTTLE_MILLICELSIUS)
@@ -154,7 +154,7 @@ uint16_t card_set_feature(struct card_context *context)
 	if (status)
 		return status;
 	if (context->entry->value.feature == SPECKV_FEATURE_POOL_PREFETCH)
-		return CARD_INVALID(context, value.feature); /* to look at only */
+		return CARD_INVALID(context, value.feature); /* read only */
 	return context->entry->value.feature <= LAST ? set_card(context) : set_pool(context);
 }
 

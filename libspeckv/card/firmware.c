@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT
 /*
- * FW commands and booting. The card trusts a slot only as far as the boot record says, and boots
- * one only after it has verified it again: signature by a key of the key slots, part, bitstream,
- * security version (bitstreams/FORMAT.md, section 5). An RTL configuration without a management
- * controller would compare a digest here and say so with CAPS.flash_signature = 0; this model
- * always verifies signatures.
+ * FW commands and booting. The boot record decides which slots may boot; a slot is verified again
+ * before every boot: signature by a key of the key slots, part, bitstream, security version
+ * (bitstreams/FORMAT.md, section 5). An RTL configuration without a management controller would
+ * compare a digest here and report CAPS.flash_signature = 0; this model always verifies signatures.
  */
 #include <stdio.h>
 
 #include "bundle/bundle.h"
 #include "card/internal.h"
 
-#define TRIALS 2 /* first boots that may be cut off before an image is given up */
+#define TRIALS 2 /* interrupted first boots before an image is rejected */
 
 static uint16_t from_bundle(int rc)
 {
@@ -35,7 +34,7 @@ static uint16_t from_bundle(int rc)
 	}
 }
 
-/* Verify with all keys, or with those only that may lower the security version. */
+/* Verify with all keys, or only with those that may lower the security version. */
 static int verify_with(const struct speckv_card *card, unsigned int slot, uint64_t bytes,
 	bool downgrade_keys, uint32_t floor, struct speckv_bundle_manifest *manifest)
 {
@@ -77,8 +76,8 @@ static struct flash_slot *slot_of(struct flash_record *record, unsigned int slot
 }
 
 /*
- * Below the security version of the card. A key may lower that once for each commit: `lowers` is 0
- * when the image has reported healthy, and when the version has risen since.
+ * Is the slot below the card's security version? A key may lower the version once per commit:
+ * `lowers` is cleared when the image reports healthy, and when the version rises.
  */
 static bool too_old(const struct flash_record *record, const struct flash_slot *entry)
 {
@@ -91,8 +90,8 @@ static bool committed(const struct flash_slot *entry)
 }
 
 /*
- * Golden below the security version of the card is for recovery only: it identifies itself and
- * takes bundles, without an engine.
+ * A golden image below the card's security version is for recovery only: identification and FW
+ * commands, without an engine.
  */
 static bool has_engine(const struct speckv_card *card, unsigned int slot)
 {
@@ -102,7 +101,7 @@ static bool has_engine(const struct speckv_card *card, unsigned int slot)
 				card->flash.record.security_version);
 }
 
-/* Is the slot still the bundle that was committed? */
+/* Does the slot still hold the bundle that was committed? */
 uint16_t card_slot_intact(const struct speckv_card *card, unsigned int slot)
 {
 	const struct flash_slot *entry = &card->flash.record.slot[slot - SPECKV_SLOT_A];
@@ -119,8 +118,8 @@ uint16_t card_slot_intact(const struct speckv_card *card, unsigned int slot)
 }
 
 /*
- * The image runs. What it raises or lowers is written now; if that fails, it is done at the next
- * boot.
+ * The image is healthy: write the resulting state and security version. A failed write is repeated
+ * at the next boot.
  */
 static void healthy(struct speckv_card *card, unsigned int slot)
 {
@@ -131,8 +130,7 @@ static void healthy(struct speckv_card *card, unsigned int slot)
 		entry->security_version <= record.security_version)
 		return;
 	/*
-	 * A commit below V was meant for V as it was: once V rises, neither slot may lower it
-	 * without another commit.
+	 * Permission to lower V was given for the current V: a rise of V revokes it in both slots.
 	 */
 	if (entry->security_version > record.security_version)
 		slot_of(&record, slot == SPECKV_SLOT_A ? SPECKV_SLOT_B : SPECKV_SLOT_A)->lowers = 0;
@@ -143,7 +141,7 @@ static void healthy(struct speckv_card *card, unsigned int slot)
 	flash_store(card, &record);
 }
 
-/* First boot of an image: that it was begun is remembered before, its health after. 0: it runs. */
+/* First boot of an image: record the attempt before it and the health after it. 0: it runs. */
 static uint16_t trial(struct speckv_card *card, unsigned int slot)
 {
 	struct flash_record record = card->flash.record;
@@ -184,7 +182,7 @@ static uint16_t try_slot(struct speckv_card *card, unsigned int slot)
 static void reject(struct speckv_card *card, struct flash_record *record, unsigned int slot,
 	uint16_t status)
 {
-	if (status != SPECKV_STATUS_FW_DOWNGRADE) { /* that is no fault of the slot */
+	if (status != SPECKV_STATUS_FW_DOWNGRADE) { /* not a defect of the slot */
 		slot_of(record, slot)->state = SPECKV_SLOT_STATE_REJECTED;
 		slot_of(record, slot)->status = status;
 	}
@@ -206,7 +204,7 @@ static unsigned int choose(struct speckv_card *card)
 	for (unsigned int i = 0; i < 3; i++) {
 		uint16_t status;
 
-		/* An image that never ran well is not fallen back to; golden is what remains. */
+		/* Fall back only to an image that has been healthy, else to golden. */
 		if (i &&
 			(tries[i] == wanted || tries[i] == SPECKV_SLOT_GOLDEN ||
 				slot_of(&card->flash.record, tries[i])->state !=
@@ -226,7 +224,7 @@ static unsigned int choose(struct speckv_card *card)
 		record = card->flash.record;
 		record.next = (uint8_t)booted;
 		record.previous = SPECKV_SLOT_GOLDEN;
-		/* If this cannot be written, the next boot comes to the same end. */
+		/* If this write fails, the next boot repeats the fallback. */
 		flash_store(card, &record);
 		card->flash.record.next = (uint8_t)booted;
 	}
@@ -296,7 +294,7 @@ static bool updatable(const struct speckv_card *card, unsigned int slot)
 	return (slot == SPECKV_SLOT_A || slot == SPECKV_SLOT_B) && slot != card->flash.running;
 }
 
-/* What the slot holds has been found not to be what was sent: it comes again from the start. */
+/* The contents failed the digest check: download again from the start. */
 static bool rotten(const struct flash_slot *entry)
 {
 	return entry->state == SPECKV_SLOT_STATE_REJECTED &&
@@ -397,7 +395,7 @@ static uint16_t commit(struct card_context *context)
 	status = verify(card, command->slot, bytes, record.security_version, &lowers, &manifest);
 	if (!status && speckv_bundle_inspect(flash_bundle(card, command->slot), bytes, &inspected))
 		status = SPECKV_STATUS_FW_SIGNATURE;
-	/* Too old since it was committed: that is no fault of the slot. */
+	/* Became too old after its commit: not a defect of the slot. */
 	if (status)
 		return refuse(context, command->slot, status,
 			dry || (again && status == SPECKV_STATUS_FW_DOWNGRADE));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Flash: boot record, key slots, update slots. Every change is one that may be cut at any byte: the
- * record has two copies of which only the older is written, a chunk counts when its mark has been
- * cleared after it, and marks are whole bytes. What has to come before something else is made
- * durable first, since a medium with a cache keeps no order of its own.
+ * Flash: boot record, key slots, update slots. Every update survives a cut at any byte: the record
+ * has two copies of which only the older is written, a chunk counts when its mark has been cleared
+ * after it, and marks are whole bytes. Ordered updates are separated by a sync, since a medium with
+ * a cache does not preserve write order.
  */
 #include "card/internal.h"
 
@@ -66,7 +66,7 @@ int flash_program(struct speckv_card *card, uint64_t offset, const void *data, u
 	}
 	if (card->ops.flash_program(card->arg, offset, data, bytes))
 		return -EIO;
-	/* A cell that was not erased, or is worn out, keeps other bits: look. */
+	/* Verify: a cell that was not erased, or is worn out, keeps other bits. */
 	return memcmp(card->config.flash + offset, data, bytes) ? -EIO : 0;
 }
 
@@ -130,7 +130,8 @@ int flash_store(struct speckv_card *card, struct flash_record *record)
 	record->crc = record_crc(record);
 	at = record->sequence % 2 * FLASH_SECTOR;
 	/*
-	 * What it says is so before it is said, and one copy is whole before the other is touched.
+	 * Sync the contents before the record that describes them, and one copy before the other is
+	 * erased.
 	 */
 	if (flash_sync(card) || flash_erase(card, at, FLASH_SECTOR) ||
 		flash_program(card, at, record, sizeof(*record)) || flash_sync(card))
@@ -184,7 +185,7 @@ int flash_begin(struct speckv_card *card, unsigned int slot, uint64_t bundle_byt
 	uint64_t at = flash_slot_offset(card, slot);
 	uint32_t erases = entry->erases;
 
-	/* The record stops trusting the slot before it changes. */
+	/* Invalidate the slot in the record before it changes. */
 	memset(entry, 0, sizeof(*entry));
 	entry->state = SPECKV_SLOT_STATE_WRITING;
 	entry->erases = erases + 1;
@@ -195,7 +196,7 @@ int flash_begin(struct speckv_card *card, unsigned int slot, uint64_t bundle_byt
 	card->flash.receiving = 0;
 	memcpy(download.bundle_digest, digest, sizeof(download.bundle_digest));
 	download.crc = download_crc(&download);
-	/* No mark of an earlier download may stand below the head of this one. */
+	/* Erase the marks of an earlier download durably before the new header is written. */
 	if (flash_store(card, &record) || flash_erase(card, at, FLASH_SECTOR) || flash_sync(card) ||
 		flash_program(card, at, &download, sizeof(download)))
 		return -EIO;
@@ -235,7 +236,7 @@ int flash_receive(struct speckv_card *card, const uint8_t *data, uint64_t bytes)
 		if (n > bytes)
 			n = bytes;
 		if (receive_in_chunk(card, data, n)) {
-			/* What was cut is erased and received again. */
+			/* The interrupted chunk is erased and received again. */
 			card->flash.receiving = 0;
 			return -EIO;
 		}

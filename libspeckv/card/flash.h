@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What lies in flash: MEMORY.md. */
+/* Layout of flash: MEMORY.md. */
 #ifndef SPECKV_CARD_FLASH_H
 #define SPECKV_CARD_FLASH_H
 
@@ -10,19 +10,19 @@
 
 #define FLASH_SECTOR 4096u
 #define FLASH_FEATURES 8
-#define FLASH_CHUNK 65536u /* what is received is remembered in such steps */
+#define FLASH_CHUNK 65536u /* granularity of download progress */
 
-/* What the boot record knows of a slot. */
+/* State of a slot in the boot record. */
 struct flash_slot {
 	uint8_t state; /* enum speckv_slot_state of the register map */
-	uint8_t boots; /* first boots that were begun */
-	uint16_t status; /* REJECTED: why */
+	uint8_t boots; /* first boots started */
+	uint16_t status; /* REJECTED: the reason */
 	uint32_t security_version;
 	uint32_t revision;
 	uint32_t erases;
 	/*
-	 * committed below the security version, by a key that may lower it; 0 once it was healthy,
-	 * or that version has risen
+	 * committed below the security version, by a key that may lower it; cleared when the image
+	 * is healthy or the version rises
 	 */
 	uint32_t lowers;
 	uint32_t reserved;
@@ -33,14 +33,14 @@ struct flash_slot {
 	char version[32];
 };
 
-/* Two copies in sectors of their own; the one with the higher sequence and a right CRC counts. */
+/* Two copies in separate sectors; the one with the higher sequence and a valid CRC counts. */
 struct flash_record {
 	uint32_t magic;
 	uint32_t version;
 	uint64_t sequence;
 	uint32_t security_version; /* the lowest that is committed, activated or booted */
 	uint8_t next; /* SPECKV_SLOT_* to boot */
-	uint8_t previous; /* that ran before `next` */
+	uint8_t previous; /* slot that ran before `next` */
 	uint8_t fell_back; /* slot that failed its boot, since the last activation */
 	uint8_t reserved;
 	struct flash_slot slot[2]; /* A, B */
@@ -50,8 +50,8 @@ struct flash_record {
 };
 
 /*
- * First sector of a slot: what is being received. Marks follow, a byte per chunk: 0x00 when it has
- * been received whole.
+ * First sector of a slot: the download in progress. Marks follow, one byte per chunk: 0x00 when the
+ * chunk is complete.
  */
 struct flash_download {
 	uint32_t magic;
@@ -67,7 +67,7 @@ struct flash_state {
 	uint8_t running; /* SPECKV_SLOT_* */
 	struct speckv_card_key keys[SPECKV_CARD_KEYS];
 	unsigned int key_count;
-	/* Of the slot that is being received; 0: none. */
+	/* Slot of the download in progress; 0: none. */
 	uint8_t receiving;
 	uint64_t received;
 	struct flash_download download;
@@ -75,21 +75,21 @@ struct flash_state {
 
 struct speckv_card;
 
-/* Read the boot record and the keys. False: there was no record (a new card, or a lost one). */
+/* Read the boot record and the keys. False: no valid record (a new card, or a lost one). */
 bool flash_open(struct speckv_card *card);
-/* Write the record over the older copy. 0 or -EIO: then the old one still counts. */
+/* Write the record over the older copy. -EIO: the current copy stays valid. */
 int flash_store(struct speckv_card *card, struct flash_record *record);
 uint64_t flash_slot_offset(const struct speckv_card *card, unsigned int slot);
 /* The bundle in a slot. */
 const uint8_t *flash_bundle(const struct speckv_card *card, unsigned int slot);
 int flash_erase(struct speckv_card *card, uint64_t offset, uint64_t bytes);
 int flash_program(struct speckv_card *card, uint64_t offset, const void *data, uint64_t bytes);
-/* Begin to receive a bundle, go on after a break (`received` is set), take a piece. 0 or -EIO. */
+/* Begin a download, resume it (sets `received`), receive a piece. 0 or -EIO. */
 int flash_begin(struct speckv_card *card, unsigned int slot, uint64_t bundle_bytes,
 	const uint8_t *digest);
 bool flash_resume(struct speckv_card *card, unsigned int slot);
 int flash_receive(struct speckv_card *card, const uint8_t *data, uint64_t bytes);
-/* What the slot holds of a bundle, whole or not. False: nothing. */
+/* Download progress of a slot, complete or not. False: none. */
 bool flash_progress(const struct speckv_card *card, unsigned int slot, struct flash_download *out,
 	uint64_t *received);
 

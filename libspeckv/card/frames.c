@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * READ and PREFETCH: find a frame, verify it, decode layers of it. What a frame is, the codec
- * knows.
+ * READ and PREFETCH: find a frame, verify it, decode layers of it. The codec owns the frame format.
  */
 #include "card/internal.h"
 #include "codec/frame.h"
@@ -50,9 +49,9 @@ static uint64_t layers_bytes(const struct card_pool *pool, uint16_t count)
 }
 
 /*
- * `to_host`: the destination is the peer's memory. What a card writes there goes round its own
- * caches, as over a bus: the peer read these lines last, so that to store into them is to fetch
- * each from its core first, which takes longer than all the rest.
+ * `to_host`: the destination is peer memory. Use streaming stores: the peer's core read these lines
+ * last, and a cached store would first transfer each line from it, which costs more than the
+ * decoding.
  */
 static uint16_t decode(struct card_context *context, struct card_pool *pool, uint64_t address,
 	const struct speckv_frame *parsed, const uint8_t *frame, uint16_t first, uint16_t count,
@@ -69,7 +68,7 @@ static uint16_t decode(struct card_context *context, struct card_pool *pool, uin
 	return rc ? SPECKV_STATUS_INTERNAL : SPECKV_STATUS_OK;
 }
 
-/* The pool's bandwidth limit: CARD_WAIT until it is this command's turn. */
+/* Apply the pool's bandwidth limit: CARD_WAIT until the command may start. */
 uint16_t card_bandwidth(struct card_context *context, struct card_pool *pool, uint64_t bytes)
 {
 	uint64_t rate = pool->record.description.burst_bytes_per_second,
@@ -137,7 +136,7 @@ static void account(struct card_context *context, struct card_pool *pool, struct
 	card_tally(context->card, pool, SPECKV_COUNT_BYTES_OUT_STORED, stored);
 }
 
-/* The frame as it is, verified first. */
+/* Return the encoded frame, verified. */
 static uint16_t read_frame(struct card_context *context, struct card_pool *pool)
 {
 	const struct speckv_cmd_read *read = &context->entry->read;
@@ -165,7 +164,7 @@ static uint16_t read_frame(struct card_context *context, struct card_pool *pool)
 	return SPECKV_STATUS_OK;
 }
 
-/* Decoded layers into the command's buffer, out of the staging memory when they lie there. */
+/* Decode layers into the command's buffer, from staging memory on a hit. */
 static uint16_t read_layers(struct card_context *context, struct card_pool *pool,
 	const struct layers *layers)
 {
@@ -279,7 +278,7 @@ uint16_t card_prefetch(struct card_context *context)
 	if (status)
 		return status;
 	if (deadline && card_now(context->card) > context->command->start_ns + deadline)
-		return SPECKV_STATUS_OK; /* result 0: not worth having any more */
+		return SPECKV_STATUS_OK; /* result 0: past the deadline */
 	bytes = layers_bytes(pool, layers.count);
 	if (read->flags & SPECKV_READ_STAGE) {
 		if (read->buffer)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Functions: a connection each, with registers, doorbells, queue pairs, rights and sessions of its
- * own.
+ * Functions: one per connection, each with registers, doorbells, queue pairs, rights and sessions.
  */
 #include "card/internal.h"
 
@@ -15,7 +14,7 @@ static void pairs_disable(struct card_function *function, bool complete)
 		card_queue_disable(function, &function->admin_queue, complete);
 }
 
-/* CONTROL.enable went to 0: what is in flight ends ABORTED. */
+/* CONTROL.enable was cleared: commands in flight end ABORTED. */
 void card_function_disable(struct card_function *function)
 {
 	if (function->ready)
@@ -24,7 +23,7 @@ void card_function_disable(struct card_function *function)
 	function->control &= ~SPECKV_REGS__CONTROL__ENABLE_bm;
 }
 
-/* Nothing is completed any more: whose memory it is now is not known. */
+/* Post no completions: the owner of the memory may have changed. */
 void card_function_reset(struct card_function *function)
 {
 	struct speckv_card *card = function->card;
@@ -116,7 +115,7 @@ void speckv_card_function_remove(struct speckv_card *card, unsigned int index)
 
 	if (!function)
 		return;
-	/* The shared pages may be gone already. */
+	/* The shared pages may be unmapped already. */
 	function->doorbells = function->own_doorbells;
 	card_function_reset(function);
 	card->pairs_used -= function->pairs;

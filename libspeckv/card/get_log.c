@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-/* GET_LOG: entries of a log on their way to the host. */
+/* GET_LOG: copy entries of a log to the host. */
 #include <stdio.h>
 
 #include "base/log_entries.h"
 #include "card/internal.h"
 
-/* Entries on their way to the host: those after `after`, as many as there is room for. */
+/* Emits the entries that come after `after`, as many as fit. */
 struct writer {
 	struct card_context *context;
 	struct speckv_log_header header;
@@ -25,7 +25,7 @@ static void emit(struct writer *w, const void *entry)
 	w->header.entries++;
 }
 
-/* In logs without sequences `after` says how many to skip. */
+/* Logs without sequence numbers: `after` is the number of entries to skip. */
 static void emit_counted(struct writer *w, const void *entry)
 {
 	w->header.last++;
@@ -181,7 +181,8 @@ static uint16_t log_blocks(struct writer *w)
 		if (block->state != BLOCK_SEALED ||
 			card_frame_find(w->context, pool, entry.address, entry.generation, NULL,
 				&found, &frame, &parsed))
-			continue; /* one that does not verify is none; the event log has it */
+			/* skip frames that do not verify; the lookup has logged an event */
+			continue;
 		entry.first_position = parsed.identity.first_position;
 		memcpy(entry.key, parsed.identity.key, sizeof(entry.key));
 		emit(w, &entry);

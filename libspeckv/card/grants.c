@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Who may use a pool: rights of functions and of queue pairs. */
+/* Access to pools: rights of functions and of queue pairs. */
 #include "card/internal.h"
 
-/* Every right to a pool, and everything that is going on in it, ends. */
+/* Revoke every right to a pool and abort the commands on it. */
 void card_grants_drop(struct speckv_card *card, unsigned int number)
 {
 	for (unsigned int f = 0; f < card->functions_max; f++) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What a card says it is, in registers and in IDENTIFY. */
+/* Identification of the card, in registers and in IDENTIFY. */
 #include "card/internal.h"
 
 uint32_t card_caps(const struct card_function *function)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the rooms of the card model share. MEMORY.md describes what lies in device memory and flash.
+ * Declarations shared by the sources of the card model. MEMORY.md describes the layout of device
+ * memory and flash.
  */
 #ifndef SPECKV_CARD_INTERNAL_H
 #define SPECKV_CARD_INTERNAL_H
@@ -20,9 +21,9 @@
 #include "card/flash.h"
 #include "card/memory.h"
 
-#define CARD_WAIT 0xffff /* a command that is not finished: no status code */
+#define CARD_WAIT 0xffff /* not a status: the command is not finished */
 #define CARD_AGENTS SPECKV_CARD_AGENTS
-#define CARD_IN_FLIGHT 128 /* commands of one queue pair that wait */
+#define CARD_IN_FLIGHT 128 /* waiting commands per queue pair */
 #define CARD_TLB 64
 #define CARD_ADMIN_LOG2 8
 #define CARD_IO_LOG2 12
@@ -73,24 +74,22 @@ union card_entry {
 struct card_command {
 	union card_entry entry;
 	uint64_t start_ns;
-	uint64_t ready_ns; /* not before, unless `event` is no longer `seen`; UINT64_MAX: stuck */
-	const uint32_t *event; /* NULL: only time */
+	/* earliest time to run it, unless `event` differs from `seen`; UINT64_MAX: stuck */
+	uint64_t ready_ns;
+	const uint32_t *event; /* NULL: wait for time only */
 	uint32_t seen;
-	/*
-	 * Of an invalidation: what it is at, the page of its range where it goes on, the first one
-	 * that is still held, and until when.
-	 */
+	/* INVALIDATE: phase, next page of its range, first page still held, and deadline. */
 	uint8_t phase;
 	bool any;
 	uint64_t cursor, held, deadline_ns;
 	uint64_t result;
 	uint64_t address; /* for the error log */
 	uint32_t field;
-	/* function->answers when it began to wait for host memory; 0: it does not */
+	/* function->answers when it began to wait for host memory; 0: not waiting */
 	uint32_t asked;
 	struct memory_reservation reservation;
 	bool waits_for_all;
-	bool throttled; /* waited for its pool's bandwidth already */
+	bool throttled; /* was delayed by its pool's bandwidth limit */
 };
 
 struct card_buffer {
@@ -108,27 +107,27 @@ struct card_queue {
 	uint16_t agent; /* CARD_AGENTS: holds nothing */
 	enum card_queue_state state;
 	uint16_t status;
-	/* As written to the registers. */
+	/* Registers as written. */
 	uint32_t sq_lo, sq_hi, cq_lo, cq_hi, table_lo, table_hi, buffer_count, size, control,
 		invalidate;
-	/* As they were when the queue pair was enabled. */
+	/* Values latched when the queue pair was enabled. */
 	uint64_t sq_base, cq_base, table;
 	uint32_t sq_entries, cq_entries, buffers, vector;
 	bool interrupt;
 	uint32_t sq_head, cq_tail;
-	uint32_t asked; /* as a command's, for the next entry */
+	uint32_t asked; /* as in card_command, for fetching the next entry */
 	uint16_t phase;
 	struct card_buffer *buffer;
 	struct card_command *waiting; /* CARD_IN_FLIGHT, in the order of submission */
 	unsigned int waits, next_wait;
-	uint32_t held; /* blocks that this queue pair holds */
+	uint32_t held; /* blocks held by this queue pair */
 	uint32_t unsignalled; /* completions since the last interrupt */
 	uint64_t first_unsignalled_ns;
-	uint64_t revoked; /* notices that found no room yet: bit map of pools */
-	uint64_t untold; /* recalls that found none: bit map of pools */
-	uint64_t untold_at; /* page of the first of them up to which it was told since */
-	uint64_t untold_ns; /* when to look for room again, at the latest */
-	uint64_t events; /* sequence to tell; 0: none */
+	uint64_t revoked; /* pending revocation notices: bit map of pools */
+	uint64_t untold; /* pools with recalls not posted yet: bit map */
+	uint64_t untold_at; /* next page to scan in the first of them */
+	uint64_t untold_ns; /* latest time to check for room again */
+	uint64_t events; /* event sequence to notify; 0: none */
 	struct card_rights grant[SPECKV_CARD_POOLS + 1];
 };
 
@@ -150,21 +149,21 @@ struct card_function {
 	struct card_rights grant[SPECKV_CARD_POOLS + 1];
 	uint64_t counters[CARD_COUNTERS];
 	uint64_t snapshot[CARD_COUNTERS + 1];
-	uint32_t answers; /* of host memory that was not to be had at once; never 0 */
-	uint64_t transfer; /* whose command reads such memory; 0: none */
+	uint32_t answers; /* asynchronous host reads completed; never 0 */
+	uint64_t transfer; /* card_transfer() of the command with such a read; 0: none */
 	bool held;
 };
 
-/* What is kept per function number, across connections. */
+/* State per function number, kept across connections. */
 struct card_place {
-	uint64_t spent_ns; /* lately */
-	bool sessions; /* its sessions are not all zero */
+	uint64_t spent_ns; /* recent */
+	bool sessions; /* its sessions may be non-zero */
 };
-/* What a user's functions may enter in the logs, together: kept across its connections. */
+/* Log quota of a user, shared by its functions and kept across its connections. */
 struct card_user {
 	bool known;
 	uint32_t number;
-	uint64_t gone_ns; /* when the last function of it was removed */
+	uint64_t gone_ns; /* when its last function was removed */
 	struct card_allowance {
 		uint64_t since_ns;
 		uint32_t used, left_out;
@@ -178,23 +177,23 @@ struct card_statistics {
 	uint64_t histograms[SPECKV_HISTOGRAMS][SPECKV_HIST_BUCKETS];
 };
 
-/* A pool at run time; the truth is in device memory. */
+/* A pool at run time; the authoritative copy is in device memory. */
 struct card_pool {
 	bool present;
 	uint16_t number; /* 1..SPECKV_CARD_POOLS */
 	struct memory_pool record;
 	uint64_t *map; /* one entry per translation page */
 	struct card_block *blocks; /* one entry per page of the pool: the directory */
-	uint64_t *holding; /* agents that may hold some of a few pages; NULL: none holds any */
-	uint64_t pages; /* of the pool's own size, within its capacity */
+	uint64_t *holding; /* agents that may hold a block, per HOLD_STEP pages; NULL: no holders */
+	uint64_t pages; /* within the capacity, in pages of the pool */
 	uint64_t block_bytes; /* raw */
-	uint64_t frame_bytes; /* most that a frame takes in any mode */
+	uint64_t frame_bytes; /* largest frame of any mode */
 	uint64_t used_pages, stored_bytes, count;
-	uint64_t free_ns; /* the bandwidth limit lets commands start from here on */
-	uint32_t released; /* counts what may let an invalidation go on */
+	uint64_t free_ns; /* earliest start under the bandwidth limit */
+	uint32_t released; /* incremented when a block being invalidated loses a holder */
 	struct card_statistics statistics;
 	struct speckv_pace pace;
-	/* the session that was asked about last */
+	/* the session scored last */
 	struct {
 		uint64_t life;
 		uint16_t function;
@@ -206,7 +205,7 @@ struct card_stage {
 	uint16_t pool; /* 0: free */
 	uint16_t layer_first, layer_count;
 	bool used;
-	bool predicted; /* by PREDICT: what becomes of it tells how far ahead to look */
+	bool predicted; /* staged by PREDICT: its use or eviction adjusts the pool's depth */
 	uint64_t address, generation, at, bytes;
 	uint64_t used_ns;
 };
@@ -225,19 +224,19 @@ struct speckv_card {
 	uint8_t *memory;
 	struct memory_layout layout;
 	uint32_t *page_map; /* one entry per device page */
-	uint8_t *backed; /* a bit per device page: it is known that what backs it is there */
-	uint64_t stage_backed; /* bytes of the staging memory that are */
+	uint8_t *backed; /* bit per device page: known to be backed */
+	uint64_t stage_backed; /* bytes of staging memory known to be backed */
 	uint64_t free_pages;
-	uint64_t next_page; /* where the search for free pages goes on */
-	uint64_t give_up_at; /* free pages from here on are to be given up */
+	uint64_t next_page; /* where the search for free pages resumes */
+	uint64_t give_up_at; /* release the backing of free pages from here on */
 
 	struct card_function *functions[CARD_FUNCTIONS];
 	unsigned int functions_max, pairs_used;
-	unsigned int reserving; /* commands for which pages are being backed */
+	unsigned int reserving; /* commands with a reservation in progress */
 	struct card_place places[CARD_FUNCTIONS];
 	struct card_user users[CARD_FUNCTIONS];
 	struct card_allowance all_events, all_errors; /* of all users */
-	/* numbers of the functions there are, by time spent, least first */
+	/* numbers of the functions in use, least time spent first */
 	uint8_t order[CARD_FUNCTIONS];
 	unsigned int order_count;
 	uint64_t halved_ns;
@@ -256,7 +255,8 @@ struct speckv_card {
 	uint32_t model_received;
 	/* the model in force, read from device memory; NULL: none */
 	struct speckv_predictor *predictor;
-	uint32_t predictor_number; /* of the model, since power-on: state of another one is none */
+	/* of the model, since power-on; session state of another model is void */
+	uint32_t predictor_number;
 	uint64_t lives; /* sessions begun since power-on */
 	struct card_statistics statistics;
 	uint64_t counters[CARD_COUNTERS];
@@ -272,8 +272,8 @@ struct speckv_card {
 	bool shut_down;
 	bool engine;
 	bool rebooted;
-	bool reboot_wanted; /* after the completion of the command that asked for it */
-	bool give_up_all; /* free pages, also where this process did not back them */
+	bool reboot_wanted; /* after the completion of the requesting command */
+	bool give_up_all; /* release all free pages, including those backed by an earlier process */
 
 	int32_t temperature;
 	bool throttled;
@@ -290,7 +290,7 @@ struct speckv_card {
 	} fault;
 };
 
-/* Who runs a command. */
+/* Context in which a command runs. */
 struct card_context {
 	struct speckv_card *card;
 	struct card_function *function;
@@ -309,7 +309,7 @@ static inline uint64_t card_wall(const struct speckv_card *card)
 	return card->ops.wall_ns ? card->ops.wall_ns(card->arg) : card_now(card);
 }
 
-/* Where a field lies in the entry, for the error log. */
+/* Offset of a field in the entry, for the error log. */
 #define CARD_FIELD(context, member) \
 	((uint32_t)((const uint8_t *)&(context)->entry->member - (context)->entry->bytes))
 #define CARD_INVALID(context, member) card_invalid(context, CARD_FIELD(context, member))
@@ -366,11 +366,11 @@ struct speckv_doorbell *card_doorbell(struct card_function *function,
 	const struct card_queue *queue);
 bool card_buffer_busy(const struct card_queue *queue, uint16_t index);
 void card_buffer_forget(struct card_queue *queue, uint16_t index);
-/* Posts if there is room: false, try again later. */
+/* Post a notice. False: no room, try again later. */
 bool card_notice(struct card_function *function, struct card_queue *queue, uint16_t notice,
 	uint64_t result);
 void card_revoke(struct card_function *function, struct card_queue *queue, unsigned int pool);
-/* I/O commands that were submitted and are not completed, of all functions. */
+/* I/O commands submitted but not completed, of all functions. */
 uint32_t card_outstanding(struct speckv_card *card);
 void card_abort_pool(struct speckv_card *card, unsigned int pool, uint16_t status);
 static inline bool card_queue_is_admin(const struct card_queue *queue)
@@ -378,27 +378,30 @@ static inline bool card_queue_is_admin(const struct card_queue *queue)
 	return queue->index == SPECKV_ALL_QUEUES;
 }
 uint32_t card_queue_tail(struct card_function *function, const struct card_queue *queue);
-/* Completion entries that may be written. A head that cannot be right fails the queue pair. */
+/* Free completion entries. An invalid head fails the queue pair. */
 uint32_t card_queue_room(struct card_function *function, struct card_queue *queue);
 void card_queue_signal(struct card_function *function, struct card_queue *queue);
-/* Forget a command in flight, by its place. */
+/* Drop a command in flight, by its index. */
 void card_queue_remove(struct card_queue *queue, unsigned int place);
 /* Post the completion of a command. */
 void card_command_end(struct card_context *context, uint16_t status);
 
-/* Which command a transfer from host memory belongs to: ids are a queue pair's own. Never 0. */
+/*
+ * Identifies the command that owns a transfer from host memory: ids are unique per queue pair.
+ * Never 0.
+ */
 static inline uint64_t card_transfer(const struct card_queue *queue, uint16_t id)
 {
 	return UINT64_C(1) << 32 | (uint64_t)queue->index << 16 | id;
 }
 
 /*
- * buffers.c: host memory, registered buffers and admin data. Return a status; CARD_WAIT: not to be
- * had now.
+ * buffers.c: host memory, registered buffers and admin data. Return a status; CARD_WAIT: not
+ * available yet.
  */
 int card_dma_read(struct card_function *function, struct card_queue *queue, uint16_t id,
 	uint64_t address, void *to, uint64_t bytes);
-/* The command `id` of a queue pair is over, or, if `all`, whatever it was reading. */
+/* The command `id` of a queue pair has ended or, if `all`, any command of it: end its transfer. */
 void card_dma_end(struct card_function *function, const struct card_queue *queue, uint16_t id,
 	bool all);
 uint16_t card_buffer_find(struct card_context *context, uint16_t index, uint64_t offset,
@@ -413,7 +416,7 @@ uint16_t card_data_read(struct card_context *context, uint64_t address, void *to
 uint16_t card_data_write(struct card_context *context, uint64_t address, const void *from,
 	uint64_t bytes);
 
-/* io.c, admin.c: run one command. CARD_WAIT: look at it again later. */
+/* io.c, admin.c: run one command. CARD_WAIT: run it again later. */
 uint16_t card_io(struct card_context *context);
 uint16_t card_admin(struct card_context *context);
 
@@ -423,24 +426,24 @@ uint16_t card_copy(struct card_context *context);
 uint16_t card_read(struct card_context *context);
 uint16_t card_prefetch(struct card_context *context);
 /*
- * A sealed frame that says it is this one; key_prefix NULL: of any key. `frame` lies in device
- * memory, or in scratch memory.
+ * Look up a sealed frame and check its identity; key_prefix NULL: any key. `frame` is in device
+ * memory or in scratch memory.
  */
 uint16_t card_frame_find(struct card_context *context, struct card_pool *pool, uint64_t address,
 	uint64_t generation, const uint8_t *key_prefix, struct card_block **block,
 	const uint8_t **frame, struct speckv_frame *parsed);
-/* The pool's bandwidth limit: CARD_WAIT until it is this command's turn. */
+/* Apply the pool's bandwidth limit: CARD_WAIT until the command may start. */
 uint16_t card_bandwidth(struct card_context *context, struct card_pool *pool, uint64_t bytes);
 uint16_t card_frame_damaged(struct card_context *context, struct card_pool *pool, uint64_t address);
 /*
- * Decode a frame into the card's staging memory. `staged`: its raw bytes, 0 when that was not to be
- * had now.
+ * Decode a frame into the card's staging memory. `staged`: its raw bytes, 0 if it could not be
+ * staged now.
  */
 uint16_t card_stage_frame(struct card_context *context, struct card_pool *pool, uint64_t address,
 	uint64_t generation, const uint8_t *key_prefix, uint16_t layer_first, uint16_t layer_count,
 	uint64_t *staged);
 
-/* stage.c: decoded blocks in device memory, ahead of need */
+/* stage.c: decoded, prefetched blocks in device memory */
 const struct card_stage *card_stage_find(struct speckv_card *card, unsigned int pool,
 	uint64_t address, uint64_t generation, uint16_t layer_first, uint16_t layer_count);
 const uint8_t *card_stage_use(struct card_context *context, const struct card_stage *stage);
@@ -464,7 +467,7 @@ uint16_t card_memory_write(struct card_context *context, struct card_pool *pool,
 uint16_t card_pool_find(struct card_context *context, unsigned int number, uint32_t right,
 	struct card_pool **out);
 
-/* directory.c: blocks and who holds them */
+/* directory.c: blocks and their holders */
 struct card_block *card_block_at(struct card_pool *pool, uint64_t address);
 uint16_t card_block_find(struct card_context *context, struct card_pool *pool, uint64_t address,
 	uint64_t generation, struct card_block **out);
@@ -474,7 +477,7 @@ void card_block_publish(struct speckv_card *card, struct card_pool *pool, uint64
 	uint64_t generation, uint64_t bytes);
 void card_block_free(struct speckv_card *card, struct card_pool *pool, struct card_block *block);
 void card_agent_drop(struct speckv_card *card, struct card_queue *queue, unsigned int pool);
-/* Tell a queue pair of recalls that it had no room for, a little at a time. */
+/* Retry the recalls that a queue pair had no room for, in bounded steps. */
 void card_recall_again(struct card_function *function, struct card_queue *queue);
 void card_directory_recover(struct speckv_card *card, struct card_pool *pool);
 uint16_t card_acquire(struct card_context *context);
@@ -486,7 +489,7 @@ uint16_t card_touch(struct card_context *context);
 uint16_t card_predict(struct card_context *context);
 void card_sessions_forget(struct speckv_card *card, unsigned int function);
 uint32_t card_predictor_test(struct speckv_card *card);
-/* Blocks ahead that one PREDICT may stage. */
+/* Maximum number of blocks that one PREDICT may stage. */
 uint32_t card_depth(const struct speckv_card *card, const struct card_pool *pool);
 
 /* model.c, digest.c */
@@ -515,8 +518,7 @@ void card_event(struct speckv_card *card, uint16_t kind, uint16_t severity, unsi
 	unsigned int pool, uint64_t value, const char *format, ...)
 	__attribute__((format(printf, 7, 8)));
 /*
- * One that an I/O command caused: it counts to the share of the function's user, and is left out
- * beyond it.
+ * Log an event caused by an I/O command, within the quota of the function's user; drop it beyond.
  */
 void card_event_by(struct card_function *function, uint16_t kind, uint16_t severity,
 	unsigned int pool, uint64_t value, const char *format, ...)
@@ -538,7 +540,8 @@ void card_logs_recover(struct speckv_card *card);
 void card_logs_clear(struct speckv_card *card);
 
 /* features.c, settings.c, selftest.c */
-#define CARD_FEATURE_FIRST SPECKV_FEATURE_THROTTLE_MILLICELSIUS /* of the card's own */
+/* features of the card, not of a pool */
+#define CARD_FEATURE_FIRST SPECKV_FEATURE_THROTTLE_MILLICELSIUS
 #define CARD_FEATURE_LAST SPECKV_FEATURE_POLL_MICROSECONDS
 uint16_t card_set_feature(struct card_context *context);
 uint16_t card_get_feature(struct card_context *context);

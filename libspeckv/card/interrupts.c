@@ -17,7 +17,7 @@ void card_interrupt(struct card_function *function, unsigned int vector)
 	}
 }
 
-/* Set bits of INT_STATUS; a bit that was clear and is enabled raises vector 0. */
+/* Set bits of INT_STATUS; a newly set bit that is enabled raises vector 0. */
 void card_notify(struct card_function *function, uint32_t bits)
 {
 	uint32_t fresh = bits & ~function->int_status;

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: MIT
-/*
- * INVALIDATE: holders of a block are recalled, those that stay silent are fenced, and then it is
- * gone.
- */
+/* INVALIDATE: recall the holders of a block, fence those that do not answer, then free it. */
 #include "card/directory.h"
 
-/* Tell one holder that has not been told. False: it has no room for that. */
+/* Post a recall to one holder. False: its completion ring has no room. */
 static bool recall_from(struct card_function *function, struct card_queue *queue,
 	struct card_pool *pool, struct card_block *block)
 {
@@ -19,7 +16,7 @@ static bool recall_from(struct card_function *function, struct card_queue *queue
 	return true;
 }
 
-/* Post a recall to every holder. Queues without room get it later: card_recall_again(). */
+/* Post a recall to every holder. card_recall_again() retries queues without room. */
 static void recall(struct speckv_card *card, struct card_pool *pool, struct card_block *block)
 {
 	for (unsigned int agent = 0; agent < CARD_AGENTS; agent++) {
@@ -38,7 +35,7 @@ static void recall(struct speckv_card *card, struct card_pool *pool, struct card
 	}
 }
 
-#define RECALL_STEP 1024 /* pages of a pool that are looked at in one turn */
+#define RECALL_STEP 1024 /* pages scanned per turn */
 
 void card_recall_again(struct card_function *function, struct card_queue *queue)
 {
@@ -61,17 +58,17 @@ void card_recall_again(struct card_function *function, struct card_queue *queue)
 }
 
 enum { INVALIDATE_CHECK, INVALIDATE_RECALL, INVALIDATE_WAIT };
-#define INVALIDATE_STEP 4096 /* pages of a range that are looked at in one turn, */
-#define INVALIDATE_BLOCK 32 /* where a block that is recalled or goes counts as so many */
+#define INVALIDATE_STEP 4096 /* pages of a range scanned per turn; */
+#define INVALIDATE_BLOCK 32 /* a block that is recalled or freed counts as this many */
 
-/* Where this turn ends: a page of the range. */
+/* End of this turn's scan, as a page of the range. */
 static uint64_t invalidate_end(const struct card_command *command, uint64_t count)
 {
 	return command->cursor + INVALIDATE_STEP < count ? command->cursor + INVALIDATE_STEP
 							 : count;
 }
 
-/* Everything in the range must be right before anything is changed. */
+/* Validate the whole range before anything is changed. */
 static uint16_t invalidate_check(struct card_context *context, struct card_pool *pool,
 	uint64_t first, uint64_t count)
 {
@@ -104,7 +101,7 @@ static uint16_t invalidate_check(struct card_context *context, struct card_pool 
 			    : card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
 }
 
-/* One block of the range: true when it is gone. */
+/* Invalidate one block: true when it is free. */
 static bool invalidate_block(struct card_context *context, struct card_pool *pool,
 	struct card_block *block, bool first_look, bool late)
 {
@@ -112,7 +109,7 @@ static bool invalidate_block(struct card_context *context, struct card_pool *poo
 	bool mine = holds(context, block);
 
 	if (!first_look && !block->recalling)
-		return true; /* something new lies there */
+		return true; /* freed and reused since */
 	if (is_fill(block) && mine) {
 		card_block_free(card, pool, block);
 		return true;
@@ -126,7 +123,7 @@ static bool invalidate_block(struct card_context *context, struct card_pool *poo
 			if (block->holders >> agent & 1)
 				card_queue_fence(card, agent);
 	if (block->state == BLOCK_FREE)
-		return true; /* it was the fenced one's fill */
+		return true; /* a fill of the fenced agent */
 	if (!block->holders) {
 		card_block_free(card, pool, block);
 		return true;
@@ -141,7 +138,7 @@ static bool invalidate_block(struct card_context *context, struct card_pool *poo
 	return false;
 }
 
-/* What can go at once does; of what others hold, the holders are told. */
+/* Free blocks without other holders; post recalls for the rest. */
 static uint16_t invalidate_recall(struct card_context *context, struct card_pool *pool,
 	uint64_t first, uint64_t count)
 {
@@ -155,7 +152,7 @@ static uint16_t invalidate_recall(struct card_context *context, struct card_pool
 		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
 			continue;
 		looked += INVALIDATE_BLOCK;
-		/* Something new lies there since it was checked. */
+		/* Reused since the check. */
 		if ((range->generation && block->generation != range->generation) ||
 			command->cursor + block->pages > count)
 			continue;
@@ -166,10 +163,7 @@ static uint16_t invalidate_recall(struct card_context *context, struct card_pool
 	return command->cursor < count ? CARD_WAIT : SPECKV_STATUS_OK;
 }
 
-/*
- * Blocks that were recalled are waited for one after the other, until the first of them is given up
- * or time is over.
- */
+/* Wait for the recalled blocks in order. Past the deadline, fence the remaining holders. */
 static uint16_t invalidate_wait(struct card_context *context, struct card_pool *pool,
 	uint64_t first, uint64_t count)
 {
@@ -195,9 +189,7 @@ static uint16_t invalidate_wait(struct card_context *context, struct card_pool *
 	return SPECKV_STATUS_OK;
 }
 
-/*
- * A little at a time, and what is not over yet goes on where it was: a range may be a whole pool.
- */
+/* Work in bounded steps and resume at the cursor: a range may be a whole pool. */
 uint16_t card_invalidate(struct card_context *context)
 {
 	const struct speckv_cmd_range *range = &context->entry->range;
@@ -218,7 +210,7 @@ uint16_t card_invalidate(struct card_context *context)
 		command->cursor = 0;
 		command->held = UINT64_MAX;
 	}
-	/* The pool may have become smaller since: there was nothing in that part. */
+	/* The pool may have shrunk since; the part cut off held no blocks. */
 	count = first >= pool->pages	      ? 0
 		: count < pool->pages - first ? count
 					      : pool->pages - first;

@@ -92,7 +92,7 @@ uint16_t card_io(struct card_context *context)
 	if (status == CARD_WAIT || !context->entry->sqe.pool ||
 		card_pool_find(context, context->entry->sqe.pool, 0, &pool))
 		return status;
-	/* Without a right to the pool its statistics are not touched either. */
+	/* Without a right to the pool, do not touch its statistics. */
 	if (status == SPECKV_STATUS_DENIED)
 		return status;
 	if (status)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Events, errors, counters, latencies. Events and errors are rings in device memory and outlive a
+ * Events, errors, counters, latencies. Events and errors are rings in device memory and survive a
  * restart.
  */
 #include <stdarg.h>
@@ -9,12 +9,12 @@
 #include "card/internal.h"
 
 /*
- * Entries of a log that I/O functions may cause at once, and how soon there is room for one more:
- * those of one user, and of all together.
+ * Rate limits on log entries caused by I/O functions, as token buckets: per user, and for all users
+ * together.
  */
 struct rule {
 	uint32_t burst;
-	uint32_t assured; /* that a user may cause whatever the others did */
+	uint32_t assured; /* guaranteed to a user whatever the others use */
 	uint64_t each_ns;
 };
 static const struct rule event_rule = { 8, 2, UINT64_C(30000000000) },
@@ -32,8 +32,8 @@ static bool has_room(struct card_allowance *a, const struct rule *rule, uint64_t
 }
 
 /*
- * The rings keep 256 entries: a user that can cause as many as it likes would push out those of the
- * others, and one that can use up what all have together would keep the others' from being entered.
+ * The rings keep 256 entries. The limit per user keeps one user from evicting the others' entries,
+ * the guaranteed share keeps it from using up the common limit.
  */
 static bool allowed(const struct speckv_card *card, struct card_allowance *own,
 	const struct rule *own_rule, struct card_allowance *all, const struct rule *all_rule)
@@ -49,8 +49,8 @@ static bool allowed(const struct speckv_card *card, struct card_allowance *own,
 }
 
 /*
- * Of this number, or the one that nothing was heard of for the longest time: there are as many as
- * functions.
+ * Find a user by number, or reuse the slot of the one disconnected longest: there are as many slots
+ * as functions.
  */
 struct card_user *card_user(struct speckv_card *card, uint32_t number)
 {
@@ -90,7 +90,7 @@ const char *card_size(char text[CARD_SIZE_TEXT], uint64_t bytes)
 	return text;
 }
 
-/* `user`: NULL, or the one to whose share it counts. */
+/* `user`: whose quota is charged, or NULL. */
 __attribute__((format(printf, 3, 0))) static void enter(struct speckv_card *card,
 	struct card_user *user, const char *format, va_list list, struct speckv_log_event *event)
 {
@@ -116,7 +116,7 @@ __attribute__((format(printf, 3, 0))) static void enter(struct speckv_card *card
 	to->sequence = event->sequence;
 	card->event_sequence = event->sequence;
 	card_notify_admins(card, SPECKV_REGS__INT_STATUS__EVENT_LOG_bm);
-	/* Who uses the pool hears that there is something to ask about. */
+	/* Notify the queue pairs with a right to the pool. */
 	for (unsigned int f = 0; event->pool && f < card->functions_max; f++) {
 		struct card_function *function = card->functions[f];
 
@@ -182,7 +182,7 @@ void card_error(struct card_context *context, uint16_t status)
 	*memory_error(card, error.sequence) = error;
 }
 
-/* Where the rings end. */
+/* Find the newest sequence numbers of the rings. */
 void card_logs_recover(struct speckv_card *card)
 {
 	for (uint64_t i = 0; i < MEMORY_EVENTS; i++) {
@@ -199,7 +199,9 @@ void card_logs_recover(struct speckv_card *card)
 	}
 }
 
-/* Sequences go on: who asks for what came after something must not be shown it again. */
+/*
+ * Sequence numbers continue, so that readers polling by sequence miss no entry and see none twice.
+ */
 void card_logs_clear(struct speckv_card *card)
 {
 	memset(memory_event(card, 0), 0, MEMORY_EVENTS * sizeof(struct speckv_log_event));

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 /*
- * Device memory: superblock, pool records, page map, allocation. All that a card has to remember
- * lies here or in flash, and may be cut off between any two stores: a structure is written before
- * what points at it.
+ * Device memory: superblock, pool records, page map, allocation. The persistent state is here and
+ * in flash. A process may be killed between any two stores: a structure is written before the
+ * pointer to it.
  */
 #include "card/internal.h"
 
-#define BACKED_UNIT 4096 /* bytes of which either all are backed or none */
-#define RESERVE_STEP 8 /* pages that are backed before others have their turn */
-#define GIVE_UP_STEP 16 /* pages that are given up then */
-#define GIVE_UP_LOOKS 4096 /* that are looked at */
+#define BACKED_UNIT 4096 /* granularity of backing */
+#define RESERVE_STEP 8 /* pages backed per turn */
+#define GIVE_UP_STEP 16 /* pages released per turn */
+#define GIVE_UP_LOOKS 4096 /* pages scanned per turn */
 
 static bool lay_out(struct speckv_card *card)
 {
@@ -103,7 +103,7 @@ void memory_zero_pages(struct speckv_card *card, uint64_t page, uint64_t count)
 	for (uint64_t i = 0; i < count; i++)
 		if (gone)
 			set_backed(card, page + i, false);
-		else if (page_back(card, page + i)) /* else there is nothing to zero */
+		else if (page_back(card, page + i)) /* otherwise there is nothing to zero */
 			memset(memory_page(card, page + i), 0, SPECKV_CARD_PAGE_BYTES);
 }
 
@@ -114,7 +114,7 @@ void memory_clear(struct speckv_card *card, uint64_t offset, uint64_t bytes)
 	for (uint64_t end = offset + bytes, n; offset < end; offset += n) {
 		n = BACKED_UNIT - offset % BACKED_UNIT;
 		n = n < end - offset ? n : end - offset;
-		/* else nothing backs it: there is nothing to zero */
+		/* otherwise there is no backing, and nothing to zero */
 		if (!memory_take(card, offset, n))
 			memset(card->memory + offset, 0, n);
 	}
@@ -125,7 +125,7 @@ static bool page_free(uint32_t entry)
 	return !(entry & (PAGE_OWNER | PAGE_POISON));
 }
 
-/* Clean, and backed. */
+/* Zero a dirty page and back it. */
 static bool page_ready(struct speckv_card *card, uint64_t page)
 {
 	if (card->page_map[page] & PAGE_DIRTY) {
@@ -169,7 +169,7 @@ static bool pass_begin(struct speckv_card *card, struct memory_reservation *r)
 int memory_reserve(struct speckv_card *card, struct memory_reservation *r, uint64_t run,
 	uint64_t more)
 {
-	/* this call looks at all that is wanted */
+	/* this call scans the whole reservation */
 	bool whole = !r->active || r->run != run || r->more != more;
 	unsigned int made = 0;
 
@@ -198,8 +198,8 @@ int memory_reserve(struct speckv_card *card, struct memory_reservation *r, uint6
 		if (whole)
 			return r->found == run + more ? 0 : -ENOSPC;
 		/*
-		 * Others had their turn in between, and may have taken or given up some of it: look
-		 * once more at all of it.
+		 * Others ran in between and may have taken or released some of the pages: scan all
+		 * of it once more.
 		 */
 		whole = true;
 		if (!pass_begin(card, r))
@@ -240,7 +240,7 @@ void memory_give_up(struct speckv_card *card)
 		card->ops.memory_zero(card->arg,
 			card->layout.first_page + first * SPECKV_CARD_PAGE_BYTES,
 			n * SPECKV_CARD_PAGE_BYTES))
-		card->give_up_at = card->layout.pages; /* what backs it cannot be given up */
+		card->give_up_at = card->layout.pages; /* backing cannot be released here */
 	else
 		for (uint64_t page = first; page < first + n; page++) {
 			set_backed(card, page, false);
@@ -291,7 +291,7 @@ void memory_page_give(struct speckv_card *card, uint64_t page)
 		card->free_pages++;
 }
 
-/* What a resize that was cut off had mapped already, or not unmapped yet. */
+/* Finish an interrupted resize: clear the map beyond the capacity. */
 static void pool_finish(struct speckv_card *card, unsigned int number)
 {
 	struct card_pool *pool = &card->pools[number];
@@ -302,12 +302,10 @@ static void pool_finish(struct speckv_card *card, unsigned int number)
 	pool->present = true;
 }
 
-/*
- * Pages that say they are a pool's and that no table knows: a cut in the middle of an assignment.
- */
+/* Free pages that carry a pool's number but are in no table: an assignment was interrupted. */
 static void pages_sweep(struct speckv_card *card)
 {
-	/* Mark those that are known with a bit that no other code uses, then look at the rest. */
+	/* Mark the pages in tables with a bit that no other code uses, then scan the rest. */
 	const uint32_t known = 1u << 31;
 
 	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++) {
@@ -361,7 +359,7 @@ static void recover(struct speckv_card *card)
 	pages_sweep(card);
 }
 
-/* What a pool has been promised is there, also where an earlier version of the card left holes. */
+/* Back all pages owned by pools, including holes left by an earlier version of the card. */
 static int back_owned(struct speckv_card *card)
 {
 	for (uint64_t page = 0; page < card->layout.pages; page++)
@@ -397,7 +395,7 @@ void memory_format(struct speckv_card *card)
 
 	memset(super, 0, 4096);
 	memory_ordered();
-	/* Sessions are cleared where a connection begins: unused memory need not even be backed. */
+	/* Sessions are cleared when a connection begins; unused ones need no backing. */
 	memset(card->memory + 4096, 0, card->layout.sessions - 4096);
 	memset(card->memory + card->layout.events, 0, card->layout.model - card->layout.events);
 	for (uint64_t page = 0; page < card->layout.pages; page++)
@@ -418,8 +416,8 @@ int memory_open(struct speckv_card *card)
 	if (!card->backed)
 		return -ENOMEM;
 	/*
-	 * Before the first look: to read memory that is not there takes it, too. The rest is taken
-	 * where it is first used.
+	 * Back the tables before reading them: a read of a hole would allocate it, too. The rest is
+	 * backed on first use.
 	 */
 	if (memory_take(card, 0, card->layout.sessions) ||
 		memory_take(card, card->layout.events, card->layout.model - card->layout.events))
@@ -437,10 +435,10 @@ int memory_open(struct speckv_card *card)
 	super->power_cycles++;
 	card->uncorrected = super->uncorrected;
 	for (unsigned int f = 0; f < card->functions_max; f++)
-		card->places[f].sessions = true; /* of another run */
+		card->places[f].sessions = true; /* of an earlier run */
 	if (back_owned(card))
 		return -ENOSPC;
-	/* what an earlier process backed for a pool that it did not come to make */
+	/* backing left by an earlier process for a pool that it did not finish creating */
 	card->give_up_all = true;
 	recover(card);
 	return 0;

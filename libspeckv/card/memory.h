@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What lies in device memory: MEMORY.md. Offsets only, so that it can be mapped anywhere. */
+/* Layout of device memory: MEMORY.md. Offsets only, so that it can be mapped anywhere. */
 #ifndef SPECKV_CARD_MEMORY_H
 #define SPECKV_CARD_MEMORY_H
 
@@ -14,7 +14,7 @@
 #define MEMORY_VERSION 0
 #define MEMORY_EVENTS 256
 #define MEMORY_ERRORS 256
-/* of one model; there are two places, so that a bad one replaces nothing */
+/* per model; there are two places, so that a failed load does not replace the active model */
 #define MEMORY_MODEL_BYTES (2u << 20)
 
 /* At offset 0. */
@@ -26,8 +26,8 @@ struct memory_superblock {
 	uint64_t bytes;
 	uint32_t sessions, functions;
 	uint64_t stage_bytes;
-	uint64_t first_page; /* where the layout ends: another version of the card has another */
-	/* Changes in operation, a word at a time. */
+	uint64_t first_page; /* end of the layout; differs between versions of the card */
+	/* Updated in operation, one word at a time. */
 	uint64_t changing;
 	uint64_t generation; /* of the pool made last */
 	uint64_t power_cycles, unsafe_power_cycles;
@@ -40,25 +40,25 @@ struct memory_superblock {
 };
 
 /*
- * A pool, twice: the copy with the higher sequence and a right CRC counts. Written one after the
- * other.
+ * A pool, in two copies, written one after the other: the one with the higher sequence and a valid
+ * CRC counts.
  */
 struct memory_pool {
 	uint64_t sequence;
-	struct speckv_pool_description description; /* without the fields that are counted */
-	uint64_t reserve_bytes; /* what the tables are made for */
+	struct speckv_pool_description description; /* without the counted fields */
+	uint64_t reserve_bytes; /* size for which the tables were allocated */
 	uint64_t table_page, table_pages; /* device pages of map and directory */
 	uint32_t present;
 	uint32_t crc; /* of everything before */
 };
 
-/* A slot of a function's sessions. Forgotten with the connection, and so at every start. */
+/* A session slot of a function. Cleared with the connection, and so at every start. */
 struct memory_session {
 	uint64_t last_ns;
-	uint64_t life; /* a number that no other session has had */
+	uint64_t life; /* unique number of the session */
 	uint32_t steps; /* 0: unused */
 	uint32_t gap; /* mean of log2 of the gaps in milliseconds, 8 fractional bits */
-	uint32_t model; /* whose state it is: speckv_card.predictor_number; 0: of none */
+	uint32_t model; /* model of the state: speckv_card.predictor_number; 0: none */
 	uint8_t reserved[36];
 	struct speckv_predictor_state state;
 };
@@ -67,7 +67,7 @@ struct memory_session {
 #define PAGE_OWNER 0xffffu /* pool number; 0: free */
 #define PAGE_TABLE (1u << 16) /* holds the pool's tables */
 #define PAGE_DIRTY (1u << 17) /* free, not zeroed yet */
-#define PAGE_POISON (1u << 18) /* uncorrectable error: never given to a pool again */
+#define PAGE_POISON (1u << 18) /* uncorrectable error: never allocated again */
 
 /* Entries of a pool's map: device address of the page, and rights. */
 #define MAP_VALID 1u
@@ -83,27 +83,27 @@ enum card_block_state {
 	BLOCK_DYING, /* being invalidated: its holders have been recalled */
 };
 
-/* One page of a pool in the directory. */
+/* Directory entry of one page of a pool. */
 struct card_block {
 	uint64_t generation;
 	uint64_t holders; /* bit map of agents */
-	uint64_t recalled; /* agents that have been told */
+	uint64_t recalled; /* agents to which a recall was posted */
 	uint64_t used_ns;
 	uint32_t pages;
 	uint32_t bytes; /* of the frame; of a fill: of its pages */
 	uint32_t head;
 	uint32_t uses;
 	uint8_t state; /* stored last */
-	uint8_t owner; /* agent that fills */
-	uint8_t recalling; /* an invalidation wants it */
+	uint8_t owner; /* agent that owns the fill */
+	uint8_t recalling; /* an INVALIDATE is waiting for it */
 	uint8_t reserved[13];
 };
 
-/* How far memory_reserve() came: zero before the first call. */
+/* Progress of memory_reserve(); zero before the first call. */
 struct memory_reservation {
-	uint64_t run, more; /* that are wanted */
-	uint64_t first, start; /* page of the run; where the search for the others begins */
-	uint64_t at, found; /* pages looked at, and those of them that are backed now */
+	uint64_t run, more; /* pages requested */
+	uint64_t first, start; /* first page of the run; where the search for the others begins */
+	uint64_t at, found; /* pages scanned, and those of them that are backed */
 	bool active;
 };
 
@@ -121,8 +121,8 @@ _Static_assert(sizeof(struct memory_pool) <= 512, "two copies in a page");
 struct speckv_card;
 
 /*
- * Recover what is there, or format blank memory. 0, -EINVAL, -EUCLEAN, -ENOSPC (what backs the
- * memory has no room), -ENOMEM.
+ * Recover existing contents, or format blank memory. 0, -EINVAL, -EUCLEAN, -ENOSPC (no space for
+ * the backing), -ENOMEM.
  */
 int memory_open(struct speckv_card *card);
 void memory_format(struct speckv_card *card);
@@ -132,25 +132,25 @@ struct memory_session *memory_session(const struct speckv_card *card, unsigned i
 struct speckv_log_event *memory_event(const struct speckv_card *card, uint64_t sequence);
 struct speckv_log_error *memory_error(const struct speckv_card *card, uint64_t sequence);
 uint8_t *memory_page(const struct speckv_card *card, uint64_t page);
-/* Pages that are free: what backs them may go. */
+/* Zero free pages; may release their backing. */
 void memory_zero_pages(struct speckv_card *card, uint64_t page, uint64_t count);
-/* Zero a part of device memory outside of the pages; what backs it may go. */
+/* Zero a part of device memory outside of the pages; may release its backing. */
 void memory_clear(struct speckv_card *card, uint64_t offset, uint64_t bytes);
-/* What backs a part of device memory outside of the pages: 0, -ENOSPC. */
+/* Allocate backing for a part of device memory outside of the pages: 0, -ENOSPC. */
 int memory_take(struct speckv_card *card, uint64_t offset, uint64_t bytes);
 /*
- * Back a run of `run` free pages and `more` of the others, a little at a time. 0: they are there,
- * and taking them cannot fail before the next call; -EAGAIN: call again; -ENOSPC: not so many are
- * free, or what backs them has no room.
+ * Back a run of `run` free pages and `more` others, in bounded steps. 0: done, and taking them
+ * cannot fail before the next call; -EAGAIN: call again; -ENOSPC: not enough free pages or space
+ * for the backing.
  */
 int memory_reserve(struct speckv_card *card, struct memory_reservation *reservation, uint64_t run,
 	uint64_t more);
-/* The command is over, whatever became of it: what was backed and not taken may be given up. */
+/* The command has ended: pages backed for it and not taken may be released. */
 void memory_reserve_end(struct speckv_card *card, struct memory_reservation *reservation);
-/* Is there, as far as is known, memory that backs free pages? Give some of it up. */
+/* May free pages have backing to release? */
 bool memory_gives_up(const struct speckv_card *card);
 void memory_give_up(struct speckv_card *card);
-/* Gives a zeroed page to `owner`; UINT64_MAX: none is free, or none that can be backed. */
+/* Assign a zeroed page to `owner`; UINT64_MAX: none is free, or none can be backed. */
 uint64_t memory_page_take(struct speckv_card *card, uint32_t owner);
 uint64_t memory_pages_take(struct speckv_card *card, uint64_t count, uint32_t owner);
 void memory_page_give(struct speckv_card *card, uint64_t page);
@@ -162,16 +162,16 @@ static inline uint64_t memory_align(uint64_t value, uint64_t to)
 {
 	return (value + to - 1) / to * to;
 }
-/* Stores before stay before: a process may be killed between them, not have them turned round. */
+/* Release fence: a process may be killed between two stores, which must not be reordered. */
 static inline void memory_ordered(void)
 {
 	atomic_thread_fence(memory_order_release);
 }
 /* The valid copy of a pool's record; false: there is none. */
 bool memory_pool_load(const struct speckv_card *card, unsigned int number, struct memory_pool *out);
-/* Write a pool's record: from here on it is so. */
+/* Write a pool's record: the commit point of a change. */
 void memory_pool_store(struct speckv_card *card, unsigned int number);
-/* Point map and directory at the record's tables. False: they are not this pool's. */
+/* Attach map and directory from the record's tables. False: the tables are not this pool's. */
 bool memory_pool_attach(struct speckv_card *card, unsigned int number);
 void memory_pool_release(struct speckv_card *card, unsigned int number);
 bool memory_pool_check(const struct speckv_card *card, unsigned int number);

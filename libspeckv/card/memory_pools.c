@@ -75,7 +75,7 @@ bool memory_pool_attach(struct speckv_card *card, unsigned int number)
 	return true;
 }
 
-/* Give back what belongs to the pool, whatever its tables say. */
+/* Free everything that the page map assigns to the pool, whatever its tables contain. */
 void memory_pool_release(struct speckv_card *card, unsigned int number)
 {
 	struct card_pool *pool = &card->pools[number];
@@ -94,7 +94,10 @@ void memory_pool_release(struct speckv_card *card, unsigned int number)
 	card_tlb_flush(card, number);
 }
 
-/* Every mapped page is this pool's own data page, and none is mapped beyond the capacity. */
+/*
+ * Check that every mapped page is this pool's own data page, and none is mapped beyond the
+ * capacity.
+ */
 bool memory_pool_check(const struct speckv_card *card, unsigned int number)
 {
 	const struct card_pool *pool = &card->pools[number];

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * LOAD_MODEL: the file of a prefetcher arrives in parts, is checked whole and kept in device
- * memory. It is the file that train-prefetcher writes; libspeckv/predictor reads it, here as in the
- * client, and what it does not take is no model.
+ * LOAD_MODEL: the file of a prefetcher arrives in parts, is validated as a whole and stored in
+ * device memory. The file is written by train-prefetcher; libspeckv/predictor parses it, as in the
+ * client, and rejects anything else.
  */
 #include "card/internal.h"
 
-/* A model that this card can run, or NULL: features travel in a submission entry. */
+/* Parse a model that this card can run, or NULL: features are limited by the submission entry. */
 static struct speckv_predictor *parse(const uint8_t *file, uint64_t bytes, bool *no_memory)
 {
 	struct speckv_predictor *model;
@@ -22,7 +22,7 @@ static struct speckv_predictor *parse(const uint8_t *file, uint64_t bytes, bool 
 	return model;
 }
 
-/* From here on this one computes. What sessions remember is another model's: they begin anew. */
+/* Activate a model. Session state of the previous model is void: sessions start anew. */
 static void put_in_force(struct speckv_card *card, struct speckv_predictor *model)
 {
 	speckv_predictor_destroy(card->predictor);
@@ -37,7 +37,7 @@ static uint8_t *place(const struct speckv_card *card, uint32_t which)
 	return card->memory + card->layout.model + (uint64_t)which * MEMORY_MODEL_BYTES;
 }
 
-/* The model in force, or NULL. */
+/* The active model, or NULL. */
 const uint8_t *card_model(const struct speckv_card *card, uint64_t *bytes)
 {
 	const struct memory_superblock *super = memory_superblock(card);
@@ -57,7 +57,7 @@ void card_model_unload(struct speckv_card *card)
 	put_in_force(card, NULL);
 }
 
-/* What lies in device memory is still what was loaded. */
+/* Does the model in device memory still match its digest? */
 bool card_model_intact(const struct speckv_card *card)
 {
 	const struct memory_superblock *super = memory_superblock(card);
@@ -67,7 +67,7 @@ bool card_model_intact(const struct speckv_card *card)
 		!memcmp(digest, super->model_digest, 32);
 }
 
-/* After a start: a model that is not whole is none. */
+/* After a start: drop a model that does not verify. */
 void card_model_recover(struct speckv_card *card)
 {
 	struct memory_superblock *super = memory_superblock(card);

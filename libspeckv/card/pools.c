@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Pools: create, resize, delete, sanitize. A record is written last when a pool grows, first when
+ * Pools: create, resize, delete, sanitize. The record is written last when a pool grows, first when
  * it shrinks.
  */
 #include "card/internal.h"
@@ -21,7 +21,7 @@ static bool name_valid(const char name[64])
 	return true;
 }
 
-/* A pool by number and uuid: a number alone may have been given to another one. */
+/* Find a pool by number and uuid: the number alone may have been reused. */
 uint16_t card_pool_by_uuid(struct card_context *context, unsigned int number, const uint8_t *uuid,
 	struct card_pool **out)
 {
@@ -46,7 +46,7 @@ void card_pool_describe(const struct card_pool *pool, struct speckv_pool_descrip
 	out->raw_bytes = pool->count * pool->block_bytes;
 }
 
-/* Scratch memory only grows: a pool that exists can always be served. */
+/* Scratch memory only grows, so that an existing pool can always be served. */
 int card_scratch(struct speckv_card *card, uint64_t frame_bytes, uint64_t raw_bytes)
 {
 	uint8_t **at[] = { &card->frame_scratch, &card->raw_scratch };
@@ -69,7 +69,7 @@ int card_scratch(struct speckv_card *card, uint64_t frame_bytes, uint64_t raw_by
 	return 0;
 }
 
-/* What follows from the description. */
+/* Fields derived from the description. */
 int card_pool_prepare(struct speckv_card *card, struct card_pool *pool)
 {
 	struct speckv_geometry geometry;
@@ -96,7 +96,7 @@ int card_pool_prepare(struct speckv_card *card, struct card_pool *pool)
 
 #define DESCRIPTION_AT(member) ((uint32_t)offsetof(struct speckv_pool_description, member))
 
-/* The offset of the first member that may not be so, or CARD_NO_FIELD. */
+/* Offset of the first invalid member, or CARD_NO_FIELD. */
 static uint32_t description_check(const struct speckv_card *card,
 	const struct speckv_pool_description *d)
 {
@@ -137,7 +137,7 @@ static uint32_t description_check(const struct speckv_card *card,
 	return CARD_NO_FIELD;
 }
 
-/* Map device pages to [from, to) of the pool. On failure those that were taken are given back. */
+/* Map device pages to [from, to) of the pool. On failure, free those already taken. */
 static bool map_pages(struct speckv_card *card, struct card_pool *pool, uint64_t from, uint64_t to)
 {
 	for (uint64_t i = from; i < to; i++) {
@@ -177,7 +177,7 @@ static uint16_t make_pool(struct card_context *context, struct card_pool *pool,
 	r->table_pages = (table + SPECKV_CARD_PAGE_BYTES - 1) / SPECKV_CARD_PAGE_BYTES;
 	switch (memory_reserve(card, &context->command->reservation, r->table_pages, pages)) {
 	case -EAGAIN:
-		return CARD_WAIT; /* others have their turn: much of it takes a while */
+		return CARD_WAIT; /* yield: backing many pages takes a while */
 	case 0:
 		break;
 	default:
@@ -395,7 +395,7 @@ static uint64_t zero_pool(struct speckv_card *card, struct card_pool *pool)
 		if (pool->blocks[i].state != BLOCK_FREE && pool->blocks[i].state != BLOCK_REST)
 			card_block_free(card, pool, &pool->blocks[i]);
 	for (uint64_t i = 0; i < pages; i++)
-		if (pool->map[i] & MAP_VALID) /* it stays the pool's, and backed */
+		if (pool->map[i] & MAP_VALID) /* stays mapped and backed */
 			memset(memory_page(card,
 				       (pool->map[i] - card->layout.first_page) /
 					       SPECKV_CARD_PAGE_BYTES),
@@ -450,7 +450,7 @@ uint16_t card_sanitize(struct card_context *context)
 	return SPECKV_STATUS_OK;
 }
 
-/* ---- what a driver in front of the card does ------------------------------------------------ */
+/* ---- driver-side calls ---------------------------------------------------------------------- */
 
 bool speckv_card_pool(const struct speckv_card *card, const uint8_t uuid[16],
 	struct speckv_pool_description *out)

@@ -2,30 +2,30 @@
 /*
  * TOUCH and PREDICT: state per session in device memory, and the return score.
  *
- * With a model, once the session has taken a step with it, a candidate's score is the chance that
- * the session comes back within the model's window, of 2^30 (speckv_curve_score): one for all
- * blocks of a session, comparable between sessions. No step is taken for it.
+ * With a model, once the session has taken a step with it, a candidate's score is the probability
+ * that the session returns within the model's window, in units of 2^-30 (speckv_curve_score): the
+ * same for all blocks of a session, comparable between sessions. Scoring does not advance the
+ * state.
  *
- * Otherwise it is recency, and never above 0: -256 * (log2(1 + a) + log2(1 + w)) in integer
- * arithmetic, with eight bits behind the point of each logarithm: `a` milliseconds since the
- * candidate's frame was last used, `w` milliseconds until the session is expected. What a session
- * does next is taken from how long it has been away: w is its usual gap (mean of the logarithms)
- * until that has passed, and the time it is away from then on, as with times that have no scale.
- * Without a session, or before its second event, w is only the time away (0 without a session): the
- * most recent child, weighted with the session's own rhythm. So it is where no model is loaded, and
- * where the pool's guard holds (speckv_pace_came).
+ * Otherwise the score is recency, and never above 0: -256 * (log2(1 + a) + log2(1 + w)) in integer
+ * arithmetic, with 8 fractional bits in each logarithm: `a` milliseconds since the candidate's
+ * frame was last used, `w` the expected milliseconds until the session returns. w is the session's
+ * usual gap (mean of the logarithms) until that has passed, then the time since its last event, as
+ * for scale-free gaps. Without a session, or before its second event, w is only that time (0
+ * without a session). Recency is used if no model is loaded, and while the pool's guard is engaged
+ * (speckv_pace_came).
  *
- * A frame that is not there scores the least.
+ * An absent frame has the lowest score.
  */
 #include "card/internal.h"
 
 #define SCORE_ABSENT INT32_MIN
 
-/* log2 of v >= 1 with eight bits behind the point, rounded down. */
+/* log2 of v >= 1 with 8 fractional bits, rounded down. */
 static uint32_t log2_8(uint64_t v)
 {
 	unsigned int whole = 63u - (unsigned int)__builtin_clzll(v);
-	/* [1, 2) with 31 bits behind the point */
+	/* [1, 2) with 31 fractional bits */
 	uint64_t x = whole >= 31 ? v >> (whole - 31) : v << (31 - whole);
 	uint32_t bits = whole;
 
@@ -48,7 +48,7 @@ static bool has_state(const struct speckv_card *card, const struct memory_sessio
 	return card->predictor && session->steps && session->model == card->predictor_number;
 }
 
-/* Who came back decides who was right about it: that is told of the pool where it came. */
+/* A session returned: score model against LRU, update the guard. */
 static void came_back(struct card_context *context, struct card_pool *pool,
 	const struct memory_session *session)
 {
@@ -92,7 +92,7 @@ static void step(struct card_context *context, struct card_pool *pool,
 	card_count(context, COUNT_INFERENCES, 1);
 }
 
-/* How likely it comes back within the window. */
+/* Probability of a return within the window. */
 static uint32_t chance(const struct speckv_card *card, const struct memory_session *session,
 	uint64_t now)
 {
@@ -106,8 +106,7 @@ static uint32_t chance(const struct speckv_card *card, const struct memory_sessi
 }
 
 /*
- * Model and recency on who comes back first: this session, or the other that was asked about before
- * it.
+ * Record which session model and recency expect back first: this one, or the one scored before it.
  */
 static void contest(struct card_context *context, struct card_pool *pool,
 	const struct memory_session *session, uint32_t score, uint64_t now)
@@ -147,7 +146,7 @@ void card_sessions_forget(struct speckv_card *card, unsigned int function)
 	card->places[function].sessions = false;
 }
 
-/* They are memory only where a function has used one. */
+/* Session memory is backed on a function's first use. */
 static bool sessions_there(struct card_context *context)
 {
 	struct speckv_card *card = context->card;
@@ -167,7 +166,7 @@ static bool session_bad(const struct card_context *context, uint32_t slot, bool 
 	return slot == SPECKV_NO_SESSION ? needed : slot >= context->card->config.sessions;
 }
 
-/* A model takes as many features as it was made for. */
+/* The feature count must match the model's. */
 static bool features_bad(const struct speckv_card *card, uint8_t count)
 {
 	return count > SPECKV_FEATURES ||
@@ -215,7 +214,7 @@ uint16_t card_touch(struct card_context *context)
 	return SPECKV_STATUS_OK;
 }
 
-/* What all candidates of one PREDICT have in common. */
+/* Inputs to the scores that all candidates of one PREDICT share. */
 struct outlook {
 	uint64_t now;
 	bool learned;
@@ -235,8 +234,8 @@ static int32_t score(struct card_pool *pool, const struct speckv_candidate *cand
 }
 
 /*
- * Best first, ties to the earlier candidate, until the budget is used up or it is as far ahead as
- * is worth it. A block that cannot be staged is passed over.
+ * Stage in order of score, ties to the earlier candidate, up to the byte budget and the prefetch
+ * depth. Skip blocks that cannot be staged.
  */
 static void stage_best(struct card_context *context, struct card_pool *pool,
 	const struct speckv_candidate *candidates, unsigned int count,
@@ -324,7 +323,7 @@ uint16_t card_predict(struct card_context *context)
 	}
 	if (session && !outlook.learned)
 		outlook.wait = session_wait(session, outlook.now);
-	/* Only the scores are written back: the rest is the client's and may have changed. */
+	/* Write back only the scores: the other fields are the client's and may have changed. */
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t at = predict->candidates_offset + i * sizeof(candidates[0]) +
 			offsetof(struct speckv_candidate, score);
@@ -341,8 +340,8 @@ uint16_t card_predict(struct card_context *context)
 }
 
 /*
- * Known answers of the arithmetic, and the model is what was loaded: for the self-test. Returns how
- * many are wrong.
+ * Self-test: known answers of the arithmetic, and the model's digest. Returns the number of
+ * failures.
  */
 uint32_t card_predictor_test(struct speckv_card *card)
 {

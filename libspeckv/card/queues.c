@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Queue pairs: enabled and disabled, completions, what ends commands in flight. How commands are
- * run: run.c.
+ * Queue pairs: enabling, disabling, completions, aborting commands in flight. Execution of
+ * commands: run.c.
  */
 #include "card/internal.h"
 
@@ -29,7 +29,7 @@ static uint32_t head_of(struct card_function *function, const struct card_queue 
 					  : load_doorbell(&card_doorbell(function, queue)->cq_head);
 }
 
-/* What was kept for commands in flight goes before they are forgotten. */
+/* Release the reservations of commands in flight before those are dropped. */
 static void unreserve(struct speckv_card *card, struct card_queue *queue)
 {
 	for (unsigned int i = 0; i < queue->waits; i++)
@@ -56,10 +56,7 @@ void card_queue_fail(struct card_function *function, struct card_queue *queue, u
 uint32_t card_queue_room(struct card_function *function, struct card_queue *queue)
 {
 	uint32_t head = head_of(function, queue), mask = queue->cq_entries - 1;
-	/*
-	 * What the peer may have consumed at most: everything between what it had consumed and
-	 * cq_tail.
-	 */
+	/* Upper bound of the entries in use: from the last head to cq_tail. */
 	uint32_t used = (queue->cq_tail - head) & mask;
 
 	if (head > mask) {
@@ -119,7 +116,7 @@ static bool post(struct card_function *function, struct card_queue *queue, uint1
 bool card_notice(struct card_function *function, struct card_queue *queue, uint16_t notice,
 	uint64_t result)
 {
-	/* A place is kept for every command in flight. */
+	/* One entry is reserved for every command in flight. */
 	if (queue->state != QUEUE_ENABLED || card_queue_room(function, queue) <= queue->waits)
 		return false;
 	return post(function, queue, SPECKV_EVENT_COMMAND_ID, notice, result, false);
@@ -217,8 +214,8 @@ static void doorbells_zero(struct card_function *function, struct card_queue *qu
 }
 
 /*
- * What is in flight ends ABORTED if `complete`, without a word otherwise. The next user of the pair
- * finds its doorbells at zero.
+ * End commands in flight with ABORTED if `complete`, silently otherwise, and reset the doorbells
+ * for the next user of the pair.
  */
 void card_queue_disable(struct card_function *function, struct card_queue *queue, bool complete)
 {
@@ -249,7 +246,7 @@ void card_queue_disable(struct card_function *function, struct card_queue *queue
 	queue->status = 0;
 }
 
-/* An agent did not answer a recall: it may do nothing more until it is disabled. */
+/* Fence an agent that did not answer a recall: it runs no commands until it is disabled. */
 void card_queue_fence(struct speckv_card *card, unsigned int agent)
 {
 	struct card_function *function = card->functions[card->agents[agent].function];
@@ -307,7 +304,7 @@ void card_queue_remove(struct card_queue *queue, unsigned int i)
 		(queue->waits - i) * sizeof(*queue->waiting));
 }
 
-/* End what waits and names this pool in one queue pair. */
+/* Abort the waiting commands of one queue pair that name this pool. */
 static void abort_in_queue(struct card_function *function, struct card_queue *queue,
 	unsigned int pool, uint16_t status)
 {
@@ -332,7 +329,7 @@ static void abort_in_queue(struct card_function *function, struct card_queue *qu
 	}
 }
 
-/* Rights to a pool became fewer: what is going on there ends, and what is held is given up. */
+/* Rights to a pool were reduced: abort its commands and drop its holds. */
 void card_revoke(struct card_function *function, struct card_queue *queue, unsigned int pool)
 {
 	if (queue->state != QUEUE_ENABLED)

@@ -19,7 +19,7 @@ static uint32_t status(const struct card_function *function)
 	if (function->fatal || card->fatal)
 		value |= SPECKV_REGS__STATUS__FATAL_bm;
 	if (function->shutdown)
-		/* DONE: the model has nothing that takes time */
+		/* DONE: the model shuts down at once */
 		value |= 2u << SPECKV_REGS__STATUS__SHUTDOWN_bp;
 	if (card->throttled)
 		value |= SPECKV_REGS__STATUS__THROTTLED_bm;
@@ -267,7 +267,7 @@ static void set_enable(struct card_function *function, bool enable)
 		card_function_disable(function);
 		return;
 	}
-	/* Who administers a card that stopped can still ask it why. */
+	/* The admin function can be enabled on a stopped card, to read the cause. */
 	if (function->ready || function->fatal || (card->fatal && !function->admin) ||
 		card->shut_down)
 		return;
@@ -324,7 +324,7 @@ static void write_control(struct card_function *function, uint32_t value)
 static void write_snapshot(struct card_function *function)
 {
 	const struct speckv_card *card = function->card;
-	/* An unprivileged function sees what it did itself: the others' load is not its affair. */
+	/* An unprivileged function reads only its own counters. */
 	const uint64_t *counters = function->admin ? card->counters : function->counters;
 
 	function->snapshot[0] = (card_now(card) - card->boot_ns) / CYCLE_NS;

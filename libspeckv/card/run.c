@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT
 /*
- * Commands are run: fetch, start, wait, complete. An entry is copied once. One is only fetched when
- * there is room for its completion, so that a peer that does not consume completions stops its own
- * queue and nothing else.
+ * Execution of commands: fetch, start, wait, complete. An entry is copied once, and fetched only if
+ * its completion has room, so that a peer that does not consume completions stops its own queue and
+ * nothing else.
  */
 #include "card/internal.h"
 
-#define FETCH_TURN 16 /* entries of one queue pair before it is the next one's turn */
-#define SLICE_NS 20000u /* after which it is another function's turn */
-#define RUN_NS 60000u /* of one run: the sockets are looked at in between */
+#define FETCH_TURN 16 /* entries per queue pair and turn */
+#define SLICE_NS 20000u /* per function and turn */
+#define RUN_NS 60000u /* per run; the sockets are polled in between */
 #define HALVE_NS 4000000u
-#define RETRY_NS 1000000u /* a card that could sleep looks that often for room for a recall */
+#define RETRY_NS 1000000u /* interval at which an idle card checks for room for recalls */
 
-/* Does the command `id` wait for host memory: for what it asked for, or for its turn to ask? */
+/*
+ * Is the command `id` waiting for host memory: for its own reads, or for another command's to end?
+ */
 static bool parked(const struct card_function *function, const struct card_queue *queue,
 	uint16_t id, uint32_t asked)
 {
@@ -58,10 +60,7 @@ static bool id_in_use(const struct card_queue *queue, uint16_t id)
 	return false;
 }
 
-/*
- * Is there nothing to be done for a command that was copied, behind `earlier` others of its queue
- * pair? Costs next to nothing.
- */
+/* Must a fetched command keep waiting, with `earlier` others before it in its queue pair? Cheap. */
 static bool waits(const struct card_context *context, unsigned int earlier, uint64_t now)
 {
 	const struct card_command *command = context->command;
@@ -82,7 +81,7 @@ static uint16_t start(struct card_context *context)
 	return card_queue_is_admin(context->queue) ? card_admin(context) : card_io(context);
 }
 
-/* Faults that were asked for delay a command before it does anything. */
+/* Injected faults delay a command before it has any effect. */
 static void delay(struct speckv_card *card, const struct card_queue *queue,
 	struct card_command *command)
 {
@@ -98,7 +97,7 @@ static void delay(struct speckv_card *card, const struct card_queue *queue,
 	}
 }
 
-/* Copy one entry and begin it; the time of that. False: the queue pair cannot go on now. */
+/* Copy one entry and start it; updates `now`. False: the queue pair cannot continue now. */
 static bool fetch(struct card_function *function, struct card_queue *queue, uint64_t *now)
 {
 	struct speckv_card *card = function->card;
@@ -151,12 +150,13 @@ static bool fetch(struct card_function *function, struct card_queue *queue, uint
 		card_command_end(&context, SPECKV_STATUS_COMMAND_ID_IN_USE);
 		return true;
 	}
-	/* FLUSH speaks of everything before it. */
+	/* FLUSH waits for all commands before it. */
 	command->waits_for_all = command->entry.sqe.flags & SPECKV_CMD_FENCE ||
 		(!card_queue_is_admin(queue) && command->entry.sqe.opcode == SPECKV_IO_FLUSH);
 	delay(card, queue, command);
 	/*
-	 * In flight while it runs: a notice that it causes must leave its completion's place free.
+	 * Count it as in flight while it runs: a notice that it causes must not use its
+	 * completion's entry.
 	 */
 	queue->waits++;
 	status = waits(&context, queue->waits - 1, *now) ? CARD_WAIT : start(&context);
@@ -169,7 +169,7 @@ static bool fetch(struct card_function *function, struct card_queue *queue, uint
 	return true;
 }
 
-/* Run commands in flight until `end`; the next turn resumes at the first that was not run. */
+/* Run commands in flight until `end`; the next turn resumes at the first one not run. */
 static unsigned int run_waiting(struct card_function *function, struct card_queue *queue,
 	uint64_t end, uint64_t *now)
 {
@@ -191,7 +191,7 @@ static unsigned int run_waiting(struct card_function *function, struct card_queu
 		}
 		status = start(&context);
 		if (queue->state != QUEUE_ENABLED || queue->waits != before) {
-			/* it ended others of this queue pair: look again */
+			/* it ended others of this queue pair: indices have moved */
 			*now = card_now(function->card);
 			break;
 		}
@@ -233,10 +233,7 @@ static bool coalesced(const struct speckv_card *card, const struct card_queue *q
 		card_now(card) >= queue->first_unsignalled_ns + (rule >> 16 & 0xffff) * 1000;
 }
 
-/*
- * A turn of one queue pair, until about `end`; an entry is fetched in any case. `now` goes on with
- * what that takes.
- */
+/* One turn of a queue pair, until about `end`; fetches at least one entry. Advances `now`. */
 static unsigned int run_queue(struct card_function *function, struct card_queue *queue,
 	unsigned int most, uint64_t end, uint64_t *now)
 {
@@ -272,7 +269,7 @@ static unsigned int run_queue(struct card_function *function, struct card_queue 
 	return done;
 }
 
-/* A turn of one function: each of its queue pairs in turn, from where the last one ended. */
+/* One turn of a function: its queue pairs round-robin, from where the last turn ended. */
 static unsigned int run_function(struct card_function *function, unsigned int commands,
 	uint64_t *now)
 {
@@ -295,7 +292,7 @@ static unsigned int run_function(struct card_function *function, unsigned int co
 	return done;
 }
 
-/* Least first. What changed since the last time is little. */
+/* Insertion sort by time spent, least first: the order is almost sorted. */
 static void order(struct speckv_card *card)
 {
 	for (unsigned int i = 1; i < card->order_count; i++) {
@@ -384,7 +381,7 @@ bool speckv_card_in_use(const struct speckv_card *card, unsigned int index)
 	return false;
 }
 
-/* When a queue pair has something to do that no doorbell tells of. */
+/* Earliest time at which a queue pair needs service without a doorbell write. */
 static uint64_t next_of(const struct speckv_card *card, const struct card_function *function,
 	const struct card_queue *queue)
 {
@@ -449,7 +446,7 @@ uint32_t card_outstanding(struct speckv_card *card)
 	return all;
 }
 
-/* Has some doorbell moved? */
+/* Has any doorbell moved? */
 static bool work_waits(struct speckv_card *card)
 {
 	for (unsigned int f = 0; f < card->functions_max; f++) {
@@ -466,7 +463,8 @@ static bool work_waits(struct speckv_card *card)
 			struct card_queue *queue = &function->pair[q];
 
 			/*
-			 * Without room for a completion there is no work, whatever the tail says.
+			 * Without room for a completion there is nothing to fetch, whatever the
+			 * tail.
 			 */
 			if (queue->state == QUEUE_ENABLED &&
 				card_queue_tail(function, queue) != queue->sq_head &&

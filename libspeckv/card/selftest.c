@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* SELF_TEST: each part against known answers. Changes nothing that is stored. */
+/* SELF_TEST: known-answer tests of each part. Stored data is not changed. */
 #include <stdio.h>
 
 #include "card/internal.h"
@@ -10,7 +10,7 @@ static void say(struct card_test *test, bool good, const char *text)
 	snprintf(test->text, sizeof(test->text), "%s", text);
 }
 
-/* Patterns through one free page, and the tables' checks. */
+/* Write patterns to one free page, and check the tables. */
 static void test_memory(struct card_context *context, struct card_test *test)
 {
 	static const uint8_t patterns[] = { 0x00, 0xff, 0x55, 0xaa };
@@ -33,7 +33,7 @@ static void test_memory(struct card_context *context, struct card_test *test)
 	say(test, good, good ? "four patterns through a free page" : "a pattern came back changed");
 }
 
-/* The admin ring lies where the card read this command a moment ago. */
+/* Read the admin ring again, from which this command was fetched. */
 static void test_dma(struct card_context *context, struct card_test *test)
 {
 	uint8_t entry[SPECKV_SQE_BYTES];
@@ -47,10 +47,7 @@ struct vector {
 	uint32_t codec, frame_crc;
 };
 
-/*
- * CRC of the frame that a mode makes of the block below, and of what it decodes to. Modes without
- * one are held to a round trip.
- */
+/* CRC of the golden frame of the block below, per mode. Other modes get a round-trip test. */
 static const struct vector vectors[] = {
 	{ SPECKV_CODEC_RAW, 0x81e6af91 },
 	{ SPECKV_CODEC_INT8_DELTA_RLE, 0x07e47ccf },
@@ -192,7 +189,7 @@ uint16_t card_self_test(struct card_context *context)
 			failed |= test->test;
 		card->tests_run++;
 	}
-	/* The result is the point of it: a test that failed is not a command that failed. */
+	/* Report failures in the result: the command itself succeeded. */
 	context->command->result = failed;
 	return SPECKV_STATUS_OK;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The values of the card's features, as delivered or as saved in flash. */
+/* Values of the card's features: defaults, or saved in flash. */
 #include "card/internal.h"
 
 #define FIRST CARD_FEATURE_FIRST
@@ -13,7 +13,7 @@ uint64_t card_feature(const struct speckv_card *card, unsigned int feature)
 	return (uint64_t)card->features[feature - FIRST];
 }
 
-/* As delivered, or as saved. */
+/* Defaults, overridden by saved values. */
 void card_features_reset(struct speckv_card *card)
 {
 	static const int64_t defaults[FLASH_FEATURES] = {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * Staging memory: a ring of decoded blocks in device memory. What is written over unread was
- * fetched in vain, and is counted so. Outside of the entries it is zero: a block that is no longer
- * staged leaves nothing that outlives its pool.
+ * Staging memory: a ring of decoded blocks in device memory. An entry overwritten before use counts
+ * as an unused prefetch. Memory outside of the entries is zero: nothing of a dropped block outlives
+ * its pool.
  */
 #include "card/internal.h"
 
-#define BURST_NS 10000000 /* a prefetch that would have to wait longer for its turn is dropped */
+#define BURST_NS 10000000 /* a prefetch that would have to wait longer is dropped */
 
 static void settle(struct speckv_card *card, const struct card_stage *stage, bool used)
 {
@@ -14,7 +14,9 @@ static void settle(struct speckv_card *card, const struct card_stage *stage, boo
 		speckv_pace_settle(&card->pools[stage->pool].pace, used);
 }
 
-/* Its bytes go with it; those before `until` are about to be written over. */
+/*
+ * Drop an entry and zero its bytes, except those before `until`, which are about to be overwritten.
+ */
 static void drop(struct speckv_card *card, struct card_stage *stage, uint64_t until)
 {
 	uint64_t from = stage->at < until ? until : stage->at, end = stage->at + stage->bytes;
@@ -57,9 +59,9 @@ const uint8_t *card_stage_use(struct card_context *context, const struct card_st
 	return card->memory + card->layout.stage + stage->at;
 }
 
-#define STAGE_STEP (1u << 20) /* of memory that is taken for it at a time */
+#define STAGE_STEP (1u << 20) /* backing is allocated in steps of this */
 
-/* Where the next `bytes` go; NULL: they are too many, or there is no memory for them. */
+/* Reserve `bytes` in the ring; NULL: too large, or no backing. */
 uint8_t *card_stage_begin(struct speckv_card *card, uint64_t bytes)
 {
 	if (bytes > card->config.stage_bytes)
@@ -110,7 +112,7 @@ void card_stage_end(struct card_context *context, unsigned int pool, uint64_t ad
 	card->stage_next += stage->bytes;
 }
 
-/* Blocks that are no longer what was staged. */
+/* Drop the staged copies of a range. */
 void card_stage_drop(struct speckv_card *card, unsigned int pool, uint64_t address, uint64_t bytes)
 {
 	for (unsigned int i = 0; i < CARD_STAGES; i++) {
@@ -123,7 +125,7 @@ void card_stage_drop(struct speckv_card *card, unsigned int pool, uint64_t addre
 	}
 }
 
-/* All of it, whatever this process knows of: an earlier one may have been killed. */
+/* Clear all of it, including what an earlier, killed process staged. */
 void card_stage_clear(struct speckv_card *card)
 {
 	memory_clear(card, card->layout.stage, card->config.stage_bytes);
@@ -131,7 +133,7 @@ void card_stage_clear(struct speckv_card *card)
 	card->stage_next = card->stage_backed = 0;
 }
 
-/* Prefetches give way: to their own limit, and to heat. */
+/* Throttle prefetches: by their rate limit, and by temperature. */
 bool card_stage_budget(struct speckv_card *card, uint64_t bytes)
 {
 	uint64_t rate = card_feature(card, SPECKV_FEATURE_PREFETCH_BYTES_PER_SECOND),

@@ -6,8 +6,8 @@
 #include "card/internal.h"
 
 /*
- * A pool that this queue pair has the right to use. Without any right nothing is said about whether
- * the pool exists.
+ * Look up a pool to which this queue pair has the right. Without it, the status does not reveal
+ * whether the pool exists.
  */
 uint16_t card_pool_find(struct card_context *context, unsigned int number, uint32_t right,
 	struct card_pool **out)
@@ -39,7 +39,7 @@ static uint64_t translate(struct card_context *context, struct card_pool *pool, 
 	card_count(context, COUNT_TLB_MISSES, 1);
 	entry = pool->map[page];
 	device = (entry - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
-	/* The page map has the last word: a wrong entry cannot reach what is another pool's. */
+	/* The page map is authoritative: a corrupt entry cannot reach another pool's page. */
 	if (!(entry & MAP_VALID) || device >= card->layout.pages ||
 		(card->page_map[device] & (PAGE_OWNER | PAGE_TABLE)) != pool->number)
 		return 0;
@@ -57,7 +57,7 @@ static uint16_t fault(struct card_context *context, uint64_t address)
 	return card_at(context, address, SPECKV_STATUS_TRANSLATION_FAULT);
 }
 
-/* The page at `address`, checked: its bytes from there on. */
+/* Translate and check `address`; the bytes of its page from there on. */
 static uint16_t page_at(struct card_context *context, struct card_pool *pool, uint64_t address,
 	uint8_t **out)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* WRITE and COPY: nothing is published before all of it is right and in place. */
+/* WRITE and COPY: a frame is published only when it is complete and in place. */
 #include "card/internal.h"
 
 static uint16_t from_errno(int rc)
@@ -21,7 +21,7 @@ static uint16_t from_errno(int rc)
 	}
 }
 
-/* May a frame of this length be stored there now? */
+/* Check a frame's length against capacity and quota. */
 static uint16_t admit(struct card_context *context, const struct card_pool *pool,
 	uint64_t frame_bytes, uint64_t capacity)
 {
@@ -48,7 +48,7 @@ static void publish(struct card_context *context, struct card_pool *pool, uint64
 	card_tally(card, pool, SPECKV_COUNT_BYTES_IN_STORED, frame_bytes);
 }
 
-/* A page run that nothing lies in: `bytes` from the start of a page. */
+/* Check that a page run is mapped and free: `bytes` from the start of a page. */
 static uint16_t run_check(struct card_context *context, struct card_pool *pool, uint64_t address,
 	uint64_t bytes, uint8_t **contiguous)
 {
@@ -110,10 +110,7 @@ static uint16_t write_raw(struct card_context *context, struct card_pool *pool)
 		status = read_identity(context, pool, &identity);
 	if (status)
 		return status;
-	/*
-	 * Encoders look at values more than once: all but plain copying gets values that hold
-	 * still.
-	 */
+	/* Encoders read values more than once: all modes but raw get a private copy. */
 	raw = card_buffer_direct(context, write->buffer, write->buffer_offset, write->bytes, false,
 		&status);
 	if (!status && (!raw || write->codec != SPECKV_CODEC_RAW)) {
@@ -140,7 +137,7 @@ static uint16_t write_raw(struct card_context *context, struct card_pool *pool)
 	return SPECKV_STATUS_OK;
 }
 
-/* A frame that the host encoded: copied once, and the copy must be right in every byte. */
+/* Store a frame encoded by the host: copied once, then the copy is verified. */
 static uint16_t write_frame(struct card_context *context, struct card_pool *pool)
 {
 	const struct speckv_cmd_write *write = &context->entry->write;
@@ -183,7 +180,7 @@ static uint16_t write_frame(struct card_context *context, struct card_pool *pool
 	return SPECKV_STATUS_OK;
 }
 
-/* Bytes into a fill that this queue pair holds. */
+/* Write into a fill held by this queue pair. */
 static uint16_t write_fill(struct card_context *context, struct card_pool *pool)
 {
 	const struct speckv_cmd_write *write = &context->entry->write;
