@@ -50,7 +50,7 @@ static unsigned int say(char *answer, unsigned int bytes, unsigned int at, const
 	return n > 0 ? at + (unsigned int)n : at;
 }
 
-/* Who is connected: the process that connected, as the kernel saw it then. */
+/* List the connections, with the peer's credentials at the time of connect(). */
 static void status(struct emulator *e, char *answer, unsigned int bytes)
 {
 	const char *separator = "";
@@ -64,7 +64,8 @@ static void status(struct emulator *e, char *answer, unsigned int bytes)
 		e->engine->ops->has_engine(e->engine) ? "true" : "false",
 		e->engine->ops->running_slot(e->engine), e->started_ns);
 	for (unsigned int i = 0; i < EMU_FUNCTIONS; i++) {
-		struct emu_function *f = e->functions[i]; /* those that have not greeted are none */
+		/* connections before their greeting have no function */
+		struct emu_function *f = e->functions[i];
 		struct ucred peer = { .pid = 0, .uid = (uid_t)-1 };
 		socklen_t length = sizeof(peer);
 

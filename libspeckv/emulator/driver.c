@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * An emulated card has no driver in front of it that knows who asks. This stands in: it answers
- * what the driver's ioctls INFO, POOL_OPEN and POOL_CLOSE would, maps uid, gid and mode of a pool
- * to grants, and takes for identity what the kernel says of the socket's peer.
+ * Stands in for the driver, which an emulated card does not have: answers the ioctls INFO,
+ * POOL_OPEN and POOL_CLOSE, maps uid, gid and mode of a pool to grants, and identifies a client by
+ * the credentials of its socket.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@ void emu_driver_peer(struct emu_function *f, int fd)
 	struct ucred peer;
 	socklen_t bytes = sizeof(peer);
 
-	f->uid = f->gid = (uint32_t)-1; /* no user, where the kernel does not say */
+	f->uid = f->gid = (uint32_t)-1; /* no user, if the kernel reports no credentials */
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes) == 0) {
 		f->uid = peer.uid;
 		f->gid = peer.gid;
@@ -36,7 +36,7 @@ static bool in_group(const struct emu_function *f, uint32_t gid)
 	return f->gid == gid;
 }
 
-/* As the kernel judges a file of this owner and mode. */
+/* The kernel's permission check for a file of this owner and mode. */
 static uint32_t rights(const struct emu_function *f, const struct speckv_pool_description *pool)
 {
 	uint32_t mode = pool->mode;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * One connection is one PCI function of the card: configuration space, BARs, interrupts, and its
- * window on the peer's memory.
+ * One connection is one PCI function of the card: configuration space, BARs, interrupts, and access
+ * to the peer's memory.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -75,8 +75,7 @@ static void config_make(struct emu_function *f)
 	put32(c + 0x108, 0x00000000);
 	put16(c + 0x10a, 0x0004);
 	/*
-	 * what a host may write: command, BARs, cache line, interrupt line, MSI-X control, device
-	 * control
+	 * host-writable: command, BARs, cache line, interrupt line, MSI-X control, device control
 	 */
 	memset(w + 0x04, 0xff, 2);
 	w[0x0c] = w[0x3c] = 0xff;
@@ -135,7 +134,7 @@ static int region_read(void *device, unsigned int region, uint64_t offset, void 
 	switch (region) {
 	case EMU_BAR0:
 		for (uint32_t at = 0; at < bytes;) {
-			/* the card has aligned 32-bit registers; a host may ask for any bytes */
+			/* the card has aligned 32-bit registers; a host may read any bytes */
 			uint32_t value = f->engine->ops->read32(f->engine, (unsigned int)f->number,
 				(uint32_t)(offset + at) & ~3u);
 			uint32_t skip = (uint32_t)(offset + at) & 3,
@@ -171,7 +170,7 @@ static int region_write(void *device, unsigned int region, uint64_t offset, cons
 	switch (region) {
 	case EMU_BAR0:
 		for (uint32_t at = 0; at + 4 <= bytes && !(offset & 3); at += 4) {
-			/* partial writes have no meaning to any register */
+			/* partial writes are ignored: no register supports them */
 			uint32_t value;
 
 			memcpy(&value, from + at, sizeof(value));
@@ -199,7 +198,7 @@ static int region_write(void *device, unsigned int region, uint64_t offset, cons
 
 static void dma_unmapped(void *device, uint64_t address, uint64_t bytes)
 {
-	/* the card holds no pointers between commands: dma_direct() is asked again for each */
+	/* the card keeps no pointers between commands: each calls dma_direct() again */
 	(void)device;
 	(void)address;
 	(void)bytes;
@@ -215,7 +214,7 @@ static int reset(void *device)
 	return 0;
 }
 
-/* Now it is one: registers, doorbells, queue pairs. */
+/* The greeting is complete: create the function with its doorbells and queue pairs. */
 static int greeted(void *device)
 {
 	struct emu_function *f = device;
@@ -312,7 +311,7 @@ void emu_function_close(struct emu_function *f)
 	free(f);
 }
 
-/* ---- what the card asks of the outside ------------------------------------------------------ */
+/* ---- callbacks of the card ------------------------------------------------------------------ */
 
 static struct emu_function *function_of(struct emulator *e, unsigned int number)
 {
@@ -348,8 +347,8 @@ static int card_dma_publish(void *arg, unsigned int function, uint64_t address, 
 	struct emulator *e = arg;
 	struct emu_function *f = function_of(e, function);
 	/*
-	 * nothing is confirmed that was written into the void; once the card has stopped, it says
-	 * why
+	 * do not publish completions of writes that were lost; once the card has stopped, its admin
+	 * function is served again to report the cause
 	 */
 	bool lost = e->memory_error && !(e->memory_told && f && f->admin);
 	_Atomic uint16_t *at = NULL;
@@ -389,7 +388,7 @@ static int card_memory_zero(void *arg, uint64_t offset, uint64_t bytes)
 		: -errno;
 }
 
-/* Zeros, where there was nothing. */
+/* Holes are filled with zeros. */
 static int card_memory_take(void *arg, uint64_t offset, uint64_t bytes)
 {
 	struct emulator *e = arg;
@@ -406,7 +405,7 @@ static bool card_memory_lost(void *arg)
 	return ((struct emulator *)arg)->memory_error;
 }
 
-/* How many of `bytes` are written before power is lost. */
+/* Bytes that are written before the power cut. */
 static uint64_t before_cut(const struct emulator *e, uint64_t bytes)
 {
 	return e->cut && e->cut_bytes < bytes ? e->cut_bytes : bytes;
@@ -415,7 +414,7 @@ static uint64_t before_cut(const struct emulator *e, uint64_t bytes)
 static void after_write(struct emulator *e, uint64_t written, uint64_t bytes)
 {
 	if (written < bytes)
-		raise(SIGKILL); /* no handler, no farewell */
+		raise(SIGKILL); /* no handlers, no clean-up */
 	if (e->cut)
 		e->cut_bytes -= bytes;
 }
@@ -442,7 +441,7 @@ static int card_flash_program(void *arg, uint64_t offset, const void *data, uint
 	return e->flash_error;
 }
 
-/* The file's pages reach its medium in any order, unless they are waited for. */
+/* Without a sync the kernel writes the file's pages back in any order. */
 static int card_flash_sync(void *arg)
 {
 	struct emulator *e = arg;

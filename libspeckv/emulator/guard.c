@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What to do about a bus error in memory that others can take away. */
+/* SIGBUS handler for mappings whose backing can vanish. */
 #include "guard.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@ static struct watched {
 	int *error;
 	bool page;
 } watched[WATCHED];
-static unsigned int used, next_free; /* all that are watched lie before `used` */
+static unsigned int used, next_free; /* all watched mappings are below `used` */
 
 static void on_bus_error(int number, siginfo_t *info, void *context)
 {
@@ -38,7 +38,7 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
 		*w->error = -EFAULT;
 		return;
 	}
-	/* none of ours: the instruction is run again, and ends the process */
+	/* not watched: the instruction faults again and ends the process */
 	signal(number, SIG_DFL);
 }
 

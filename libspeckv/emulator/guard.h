@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory that may be gone when it is touched (SIGBUS): a peer's file whose pages cannot be had, the
- * card's own on a full file system. In its place comes memory that is private to this process, and
- * its owner hears of it; the process goes on.
+ * Mappings whose backing can vanish (SIGBUS on access): a peer's file that was truncated or
+ * punched, the card's own on a full file system. Private memory replaces the mapping, an error is
+ * recorded for its owner, and the process continues.
  */
 #ifndef SPECKV_EMULATOR_GUARD_H
 #define SPECKV_EMULATOR_GUARD_H
@@ -13,8 +13,8 @@
 /* Once, before the first guard_add(). */
 void guard_begin(void);
 /*
- * Watch a mapping; *error becomes -EFAULT when it had to be replaced: all of it, or the page alone.
- * False: there are as many as can be watched.
+ * Watch a mapping; *error becomes -EFAULT when it was replaced: as a whole, or only the `page`.
+ * False: too many mappings.
  */
 bool guard_add(void *at, size_t bytes, int *error, bool page);
 void guard_remove(const void *at);

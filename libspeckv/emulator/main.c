@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * speckv-emu: a card as a process. Everything it has to keep lies in two files, `memory` and
- * `flash`, of its state folder; it may be killed at any instant and started again. Sockets in the
- * same folder: `admin` (privileged), `io`, `control` (the emulator's own commands).
+ * speckv-emu: a card as a process. Its persistent state is in two files of the state folder,
+ * `memory` and `flash`; it may be killed at any instant and restarted. Sockets in the same folder:
+ * `admin` (privileged), `io`, `control` (commands to the emulator itself).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,11 +24,12 @@
 #include "emulator.h"
 #include "guard.h"
 
-#define BATCH 256 /* commands between two looks at the sockets */
-#define SOCKETS_NS 50000u /* between two looks at the sockets while there are commands */
-#define LOOKS 64 /* idle rounds between two looks at the sockets, */
-#define CLOCKS 8 /* and at the clock: commands may go on in them, and none end */
-/* most time without a command before the card sleeps, unless its setting says more */
+#define BATCH 256 /* commands between polls of the sockets */
+#define SOCKETS_NS 50000u /* between polls of the sockets while commands complete */
+#define LOOKS 64 /* idle rounds between polls of the sockets */
+/* and between reads of the clock; a command may progress in an idle round, but none completes */
+#define CLOCKS 8
+/* upper bound on polling without a command before the card sleeps, unless its feature is longer */
 #define PATIENCE_NS 2000000u
 #define SLOT_BYTES (8u << 20)
 #define FLASH_DRAFT "flash.new"
@@ -51,7 +52,7 @@ static uint64_t read_clock(clockid_t clock)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* It cannot be set, and goes on while the machine sleeps. */
+/* Not settable, and counts while the machine is suspended. */
 uint64_t emu_now_ns(void *arg)
 {
 	(void)arg;
@@ -64,7 +65,7 @@ uint64_t emu_wall_ns(void *arg)
 	return read_clock(CLOCK_REALTIME);
 }
 
-/* What this start has made, and takes away again where it fails. */
+/* Files created by this start, removed if it fails. */
 static struct {
 	int folder_fd;
 	const char *names[8];
@@ -96,7 +97,7 @@ void emu_die(const char *what, const char *path, int error)
 	exit(1);
 }
 
-/* A file system has no room: say how much is wanted of it, and how much it has. */
+/* No space in a file system: report how much is needed and how much is free. */
 __attribute__((noreturn)) static void no_room(const char *path, uint64_t bytes)
 {
 	struct statvfs room = { 0 };
@@ -121,7 +122,7 @@ static int card_take(int fd, uint64_t bytes)
 	return rc;
 }
 
-/* A file of this folder, wherever its path leads by now. */
+/* Open a file of the folder by descriptor: the folder's path may have changed. */
 static int open_in(int folder_fd, const char *name, int flags)
 {
 	return openat(folder_fd, name, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -137,10 +138,7 @@ static uint8_t *map_state(const char *path, int fd, uint64_t bytes)
 	return map;
 }
 
-/*
- * What lies in its folder is the card's: made when it is not there, or empty. False: it was there,
- * with this size.
- */
+/* Validate a state file, which is created if missing or empty. False: it exists with this size. */
 static bool state_is_new(const char *path, int fd, uint64_t bytes)
 {
 	struct stat st;
@@ -171,7 +169,7 @@ static void size_state(const char *path, int fd, uint64_t bytes)
 			path, errno);
 }
 
-/* A draft that is complete takes its name, and stays there when power is lost. */
+/* Rename a complete draft to its final name, durably. */
 static void keep(const char *folder, int folder_fd, int fd, const char *draft, const char *name)
 {
 	if (fd < 0 || folder_fd < 0 || fsync(fd) != 0 ||
@@ -186,7 +184,7 @@ static int open_draft(const char *folder, int folder_fd, const char *draft)
 {
 	int fd;
 
-	unlinkat(folder_fd, draft, 0); /* of a start that was killed */
+	unlinkat(folder_fd, draft, 0); /* left by a killed start */
 	fd = open_in(folder_fd, draft, O_RDWR | O_CREAT | O_EXCL);
 	if (fd < 0)
 		emu_die("cannot make a file in", folder, errno);
@@ -210,8 +208,8 @@ static void open_memory(struct emulator *e, const char *folder, int folder_fd)
 }
 
 /*
- * Flash has keys in it from its first moment, or is not there. Its space is reserved, also where
- * what was there is sparse.
+ * `flash` appears with its keys already in it. Its space is reserved, also if an existing file is
+ * sparse.
  */
 static void open_flash(struct emulator *e, const char *folder, int folder_fd,
 	const struct speckv_card_key *keys, unsigned int key_count)
@@ -244,8 +242,8 @@ static void open_flash(struct emulator *e, const char *folder, int folder_fd,
 }
 
 /*
- * The card's uuid, text in a file beside its memory, for users who may not connect to the card.
- * Made once.
+ * The card's uuid, as text in a file beside its memory, for users who may not connect to the card.
+ * Created once.
  */
 static void card_uuid(const char *folder, int folder_fd, uint8_t uuid[16])
 {
@@ -306,9 +304,9 @@ static bool is_time_to_look(unsigned int idle, uint64_t served)
 }
 
 /*
- * A card that sleeps costs its clients a system call to wake it. It looks at doorbells for as long
- * as its setting says before it sleeps, and longer after a sleep that turned out short: a client
- * that was off its core for a moment, and not one that had no more to ask.
+ * Waking a sleeping card costs its clients a system call. It polls doorbells for at least its
+ * configured time before it sleeps, and longer after a short sleep: that client was preempted
+ * rather than idle.
  */
 static void loop(struct emulator *e)
 {
@@ -319,14 +317,14 @@ static void loop(struct emulator *e)
 		uint64_t poll_ns = e->engine->ops->poll_ns(e->engine);
 
 		if (e->engine->ops->run(e->engine, BATCH)) {
-			if (waited) /* a doorbell ended the sleep */
+			if (waited) /* woken by a doorbell */
 				patience = waited >= PATIENCE_NS   ? patience / 2
 					: 2 * waited < PATIENCE_NS ? 2 * waited
 								   : PATIENCE_NS;
 			waited = idle = 0;
 			idle_since = emu_now_ns(e);
 			if (idle_since - served > SOCKETS_NS) {
-				/* looking at the sockets costs as much as a command or two */
+				/* polling the sockets costs as much as a command or two */
 				emu_peers_serve(e, 0);
 				served = idle_since;
 			}
@@ -345,15 +343,12 @@ static void loop(struct emulator *e)
 				idle_since += waited;
 				idle = 0;
 			} else {
-				/* the next command's client may want this very core */
+				/* the client may need this core for its next command */
 				sched_yield();
 			}
 		}
 		if (e->memory_error) {
-			/*
-			 * what was written there is lost: nothing more is, until the process is
-			 * restarted
-			 */
+			/* writes to it are lost: stop the card until the process is restarted */
 			e->engine->ops->inject(e->engine, SPECKV_CARD_FAULT_FATAL, 0, FATAL_MEMORY,
 				1);
 			e->memory_told = true;
@@ -390,7 +385,7 @@ static uint64_t parse_bytes(const char *text, const char *option)
 	return value;
 }
 
-/* The public key that this card trusts: 32 raw bytes, as hexadecimal digits. */
+/* A public key that this card trusts: 32 raw bytes in hexadecimal. */
 static void parse_key(const char *text, struct speckv_card_key *key)
 {
 	for (unsigned int i = 0; i < 32; i++) {
@@ -489,26 +484,24 @@ int main(int argc, char **argv)
 			folder, (unsigned int)owner.st_uid, (unsigned int)owner.st_mode & 07777);
 		return 1;
 	}
-	/* who may open it may hold it */
+	/* permission to open it is permission to hold it */
 	lock_fd = openat(folder_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (lock_fd < 0)
 		emu_die("cannot open the lock in", folder, errno);
 	for (int tries = 0; flock(lock_fd, LOCK_EX | LOCK_NB) != 0; tries++) {
 		if (tries < 10) {
-			/*
-			 * another process may hold it for a moment, to see whether a card runs here
-			 */
+			/* another process may hold it briefly, to probe for a running card */
 			nanosleep(&(struct timespec){ .tv_nsec = 20000000 }, NULL);
 			continue;
 		}
 		fprintf(stderr, "speckv-emu: a card runs in %s already\n", folder);
 		return 1;
 	}
-	/* shows to those who may not open the lock that it runs; another's there decides nothing */
+	/* also visible to users without access to `lock`; advisory: failure is ignored */
 	flock(folder_fd, LOCK_EX | LOCK_NB);
 	made_here.folder_fd = folder_fd;
 	guard_begin();
-	signal(SIGXFSZ, SIG_IGN); /* an error of the call is enough */
+	signal(SIGXFSZ, SIG_IGN); /* the failing call returns an error */
 	open_memory(&e, folder, folder_fd);
 	e.config.flash_slot_bytes = SLOT_BYTES;
 	e.config.flash_bytes = speckv_card_flash_bytes(SLOT_BYTES);
@@ -522,7 +515,7 @@ int main(int argc, char **argv)
 	e.config.flash = e.flash;
 	snprintf(e.config.model, sizeof(e.config.model), "speckv-emu");
 	snprintf(e.config.serial, sizeof(e.config.serial), "%.31s", e.name);
-	/* what the bundles of bitstreams/ are for */
+	/* the part named by the bundles in bitstreams/ */
 	snprintf(e.config.part, sizeof(e.config.part), "LFE5U-85F-6BG381C");
 	signal(SIGPIPE, SIG_IGN);
 	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = on_signal }, NULL);
@@ -539,7 +532,7 @@ int main(int argc, char **argv)
 	if (rc)
 		emu_die("the card does not start from the state in", folder, -rc);
 	emu_peers_begin(&e, folder, folder_fd);
-	made_here.count = 0; /* it stays */
+	made_here.count = 0; /* started: keep the files */
 	e.started_ns = emu_wall_ns(&e);
 	printf("ready\n");
 	fflush(stdout);
@@ -547,7 +540,7 @@ int main(int argc, char **argv)
 	emu_peers_end(&e);
 	e.engine->ops->close(e.engine);
 	flock(folder_fd, LOCK_UN);
-	/* before the process ends: that may wait for a peer's file to be closed */
+	/* before exit, which may wait for a peer's file to be closed */
 	flock(lock_fd, LOCK_UN);
 	return 0;
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Who is connected, and whose turn it is. Nothing here waits for a peer. A turn ends after some
- * tens of microseconds; peers on which less time was spent lately come first. What one user may
- * hold is bounded, and a part of everything is left for who administers the card.
+ * Connections and their scheduling. Nothing here waits for a peer. A turn ends after some tens of
+ * microseconds; peers with the least recent time come first. Resources are limited per user, and a
+ * part of each is reserved for administrators.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,16 +21,16 @@
 #include "emulator.h"
 
 #define TURN_NS 50000u
-#define MESSAGES 16 /* of one peer before it is another's turn */
-#define ACCEPTS 4 /* of one socket in a turn */
-#define GREETINGS 4 /* peers of those that have not greeted, in a turn */
-#define EVENTS 64 /* of a turn */
-#define LOOK_MS 20 /* between two looks at who takes too long */
-/* longer between two turns, or past the end of a sleep: this process had no processor */
+#define MESSAGES 16 /* per peer and turn */
+#define ACCEPTS 4 /* per socket and turn */
+#define GREETINGS 4 /* peers served before their greeting, per turn */
+#define EVENTS 64 /* per turn */
+#define LOOK_MS 20 /* between checks for expired peers */
+/* a longer gap between turns, or oversleep: this process was not running */
 #define LATE_MS 20
-/* a function without a queue pair that said nothing for so long may be ended for another one */
+/* idle time after which a function without a queue pair may be ended to make room */
 #define IDLE_MS 1000
-#define CONTROL_MS 5000 /* a control connection says something, or is closed */
+#define CONTROL_MS 5000 /* a control connection silent for so long is closed */
 #define USER_OUT (128ull << 20)
 
 enum kind { LISTENER, PEER, CONTROL };
@@ -54,7 +54,8 @@ static void watch(const struct emulator *e, int operation, int fd, enum kind kin
 }
 
 /*
- * In this very folder: its path may lead elsewhere by now, and an address holds 107 bytes of one.
+ * Bind through the folder's descriptor: its path may have changed, or exceed the 107 bytes of an
+ * address.
  */
 static int listener(const char *folder, int folder_fd, const char *name, mode_t mode)
 {
@@ -63,7 +64,7 @@ static int listener(const char *folder, int folder_fd, const char *name, mode_t 
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s", folder_fd,
 		name);
-	unlinkat(folder_fd, name, 0); /* ours: the folder's lock is held */
+	unlinkat(folder_fd, name, 0); /* stale: the folder's lock is held */
 	if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
 		emu_die("cannot make a socket in", folder, errno);
 	emu_made(name);
@@ -79,14 +80,14 @@ void emu_peers_begin(struct emulator *e, const char *folder, int folder_fd)
 	int rc;
 
 	/*
-	 * memory that a peer lends is there, or will be: more than a few times what the machine has
-	 * is a trick
+	 * mapped memory of a peer needs backing: a request for several times the machine's RAM is
+	 * bogus
 	 */
 	vu_limits.connection_mapped_bytes = 2 * ram;
 	vu_limits.user_mapped_bytes = 4 * ram;
 	vu_limits.user_out_bytes = USER_OUT;
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
-		/* each peer may have us hold some dozens */
+		/* each peer may need some dozens of descriptors */
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
 	}
@@ -110,9 +111,9 @@ void emu_peers_begin(struct emulator *e, const char *folder, int folder_fd)
 		watch(e, EPOLL_CTL_ADD, e->listeners[i], LISTENER, i, POLLIN);
 }
 
-/* ---- who is let in -------------------------------------------------------------------------- */
+/* ---- admission ------------------------------------------------------------------------------ */
 
-/* Root and the card's owner, who could end it just as well. */
+/* Root and the card's owner: they could kill the process anyway. */
 static bool trusted(uint32_t uid)
 {
 	return uid == 0 || uid == geteuid();
@@ -145,8 +146,7 @@ static void end(struct emulator *e, unsigned int slot)
 }
 
 /*
- * Connections that have not greeted yet: how many of this user (NULL: of all), and which is the
- * oldest; -1: there is none.
+ * Count connections before their greeting, of this user (NULL: all), and find the oldest; -1: none.
  */
 static unsigned int ungreeted(const struct emulator *e, const struct vu_user *user, int *oldest)
 {
@@ -165,7 +165,7 @@ static unsigned int ungreeted(const struct emulator *e, const struct vu_user *us
 	return count;
 }
 
-/* End an unused function: no queue pair, nothing said. Of this user, or of any. */
+/* End one idle function, of this user or of any: no queue pair, and silent for IDLE_MS. */
 static bool end_idle(struct emulator *e, const struct vu_user *user)
 {
 	int64_t before = now_ms() - IDLE_MS;
@@ -228,7 +228,7 @@ static bool accept_peer(struct emulator *e, int listening, bool admin)
 	if (slot == EMU_PEERS && ungreeted(e, NULL, &oldest)) {
 		slot = (unsigned int)oldest;
 		end(e, slot);
-		user = user_of(e, peer.uid); /* that one's may be free now */
+		user = user_of(e, peer.uid); /* ended, it may have freed a user slot */
 	}
 	if (slot == EMU_PEERS || !user || vu_release_stuck(peer.uid)) {
 		vu_release(fd, peer.uid, true);
@@ -247,16 +247,16 @@ static bool accept_peer(struct emulator *e, int listening, bool admin)
 	return true;
 }
 
-/* ---- the emulator's own commands ------------------------------------------------------------ */
+/* ---- commands to the emulator itself -------------------------------------------------------- */
 
 static void close_control(struct emulator *e, unsigned int slot)
 {
-	/* only the card's owner and root may connect to it */
+	/* only the card's owner and root can connect to it */
 	vu_release(e->controls[slot].fd, geteuid(), true);
 	e->controls[slot].fd = -1;
 }
 
-/* There is always room for one more: who said nothing for the longest time goes. */
+/* A new connection always gets a slot: the one silent longest is closed. */
 static bool accept_control(struct emulator *e)
 {
 	int fd = accept4(e->listeners[2], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -274,7 +274,7 @@ static bool accept_control(struct emulator *e)
 	return true;
 }
 
-/* One line in, one line out; what does not come in one piece is not one of our commands. */
+/* One line in, one line out. A command that does not arrive in one piece is rejected. */
 static void serve_control(struct emulator *e, unsigned int slot)
 {
 	char line[256], answer[EMU_ANSWER_BYTES];
@@ -293,19 +293,19 @@ static void serve_control(struct emulator *e, unsigned int slot)
 	close_control(e, slot);
 }
 
-/* ---- turns ---------------------------------------------------------------------------------- */
+/* ---- scheduling ----------------------------------------------------------------------------- */
 
-/* What became of a connection in the meantime: it is over; it has more to send, or room again. */
+/* After a turn: close a failed connection, flush its output, update its poll events and hold. */
 static void settle(struct emulator *e, unsigned int slot)
 {
 	struct emu_function *f = e->peers[slot];
 	short events = vu_events(f->connection);
 
 	if (events != f->events && events & POLLOUT) {
-		/* posted since: most likely there is room for it */
+		/* posted since the last poll: the socket most likely has room */
 		vu_flush(f->connection);
 		events = vu_events(f->connection);
-		/* of what is here already no event will tell */
+		/* poll does not report data that is already buffered */
 		f->ready |= vu_pending(f->connection);
 	}
 	if (vu_error(f->connection)) {
@@ -336,8 +336,8 @@ static void serve(struct emu_function *f)
 }
 
 /*
- * A few of those that have not greeted yet, each in its turn: they have no share that time could
- * count against.
+ * Serve a few connections before their greeting, round-robin: they have no function to charge the
+ * time to.
  */
 static void serve_ungreeted(struct emulator *e)
 {
@@ -421,7 +421,7 @@ int64_t emu_peers_deadline_ms(const struct emulator *e)
 	return first == INT64_MAX ? first : first + 1;
 }
 
-/* Time for which this process was stopped, or had no processor, is not the peers'. */
+/* Time in which this process was stopped, or had no CPU, is not charged to the peers. */
 static int wait_for_events(struct emulator *e, struct epoll_event *events, int timeout_ms)
 {
 	int64_t before = now_ms(), busy = before - e->served_ms, slept;
@@ -459,10 +459,7 @@ void emu_peers_serve(struct emulator *e, int timeout_ms)
 		}
 	}
 	serve_ready(e);
-	/*
-	 * after those that are there: who comes now may have to take the place of one that had
-	 * nothing to say
-	 */
+	/* after existing peers: a new one may take the place of an idle one */
 	for (unsigned int i = 0; i < ACCEPTS && listening[2] && accept_control(e); i++)
 		;
 	for (unsigned int l = 0; l < 2; l++)

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /*
- * Closing descriptors that came from a peer. How long close() takes is the peer's choice (a file
- * system in user space, a socket that lingers): threads wait for that. Each user has three lanes:
- * for the descriptors that it sent, for its sockets, and for those of its sockets in which none
- * waits that it sent; none holds up another. One thread works on a lane; where none of its
- * descriptors was closed between two looks, twice as many do, up to LANE_THREADS.
+ * Closing descriptors received from a peer. The peer controls how long close() takes (FUSE, a
+ * lingering socket), so threads do it. Each user has three lanes: descriptors it sent, its sockets,
+ * and its sockets without descriptors in flight; a lane does not delay another. A lane starts with
+ * one thread; if none of its descriptors was closed between two checks, its thread limit doubles,
+ * up to LANE_THREADS.
  *
  * The card's thread never waits for the lock: what it cannot hand over now it hands over in its
- * next turn, and what it asks is in atomic counters. Lanes are made, linked and freed by it alone.
+ * next turn, and it polls atomic counters. Only this thread creates, links and frees lanes.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -21,20 +21,18 @@
 #include "vfio_user.h"
 
 #define LANE_THREADS 64
-/*
- * with more than this nothing is taken any more from those of the user's connections that sent some
- */
+/* above this, stop receiving from those of the user's connections that sent descriptors */
 #define LANE_WAITING 64
-#define LANE_FULL 128 /* and from none of them */
-#define HANDED 64 /* are handed over at once, fewer at the end of a turn */
-#define STUCK_MS 1000 /* and with none of them closed for so long the user is done with */
-#define THREADS 1024 /* on lanes of users other than root and the card's owner, */
-#define FIRST_THREADS 2048 /* for lanes that have none yet */
-#define IDLE 8 /* threads that are kept when there is nothing to close */
-/* more than this between two looks: it was this process that did not run */
+#define LANE_FULL 128 /* above this, stop receiving from all of them */
+#define HANDED 64 /* hand over at this count, otherwise at the end of a turn */
+#define STUCK_MS 1000 /* lane full and nothing closed for so long: the user's connections end */
+#define THREADS 1024 /* on lanes of users other than root and the card's owner */
+#define FIRST_THREADS 2048 /* the same, for the first thread of a lane */
+#define IDLE 8 /* idle threads kept */
+/* a longer gap between checks: this process was not running */
 #define GAP_MS 200
 #define STACK_BYTES 65536u
-#define READS 16 /* of what was sent over a socket and not taken, before it is given up */
+#define READS 16 /* limit on reads of unreceived data before a socket is closed with it */
 
 enum kind { DESCRIPTORS, SOCKETS, EMPTY_SOCKETS };
 
@@ -44,24 +42,24 @@ struct item {
 };
 
 struct lane {
-	/* of those that threads see, with the lock; of all, the card's thread's */
+	/* list for the threads, under the lock; list of all lanes, of the card's thread */
 	struct lane *next, *next_made;
 	uint32_t uid;
 	enum kind kind;
 	bool linked;
-	_Atomic bool moved; /* one was closed since the last look */
-	_Atomic unsigned int waiting; /* handed over, and not begun */
-	_Atomic unsigned int busy, most; /* threads on it, now and at most */
-	struct item *first, **end; /* with the lock */
-	struct item *kept; /* not handed over: the card's thread's */
+	_Atomic bool moved; /* a descriptor was closed since the last check */
+	_Atomic unsigned int waiting; /* handed over, not started */
+	_Atomic unsigned int busy, most; /* threads on it: current and limit */
+	struct item *first, **end; /* under the lock */
+	struct item *kept; /* not handed over yet; card's thread only */
 	unsigned int kept_count;
 	int64_t moved_ms;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
-static struct lane *lanes; /* with the lock */
-static unsigned int threads, idle, busy_for_strangers; /* with the lock */
+static struct lane *lanes; /* under the lock */
+static unsigned int threads, idle, busy_for_strangers; /* under the lock */
 static struct lane *made;
 static unsigned int all_kept;
 static _Atomic unsigned int all_waiting;
@@ -72,7 +70,7 @@ static bool stranger(const struct lane *l)
 	return l->uid != 0 && l->uid != geteuid();
 }
 
-/* So many threads more may work on this lane. */
+/* How many more threads may work on this lane. */
 static unsigned int wanted(const struct lane *l)
 {
 	unsigned int n = l->most > l->busy ? l->most - l->busy : 0;
@@ -132,8 +130,8 @@ static void *closer(void *unused)
 }
 
 /*
- * With the lock: enough threads for what can be closed now. Those that cannot be had are tried for
- * again at the next look.
+ * Under the lock: start threads for the descriptors that can be closed now. A failure is retried at
+ * the next check.
  */
 static void begin_threads(void)
 {
@@ -156,7 +154,7 @@ static void begin_threads(void)
 	pthread_attr_setstacksize(&attributes, STACK_BYTES);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are the main thread's */
+	pthread_sigmask(SIG_SETMASK, &all, &before); /* only the main thread handles signals */
 	for (pthread_t thread;
 		idle < needed && pthread_create(&thread, &attributes, closer, NULL) == 0; threads++)
 		idle++;
@@ -220,7 +218,7 @@ static void release(const int *fds, unsigned int n, uint32_t uid, enum kind kind
 		struct item *item = malloc(sizeof(*item));
 
 		if (!item)
-			break; /* it stays open: no memory is a lesser harm than waiting here */
+			break; /* leaked: without memory, that is better than blocking here */
 		*item = (struct item){ .next = l->kept, .fd = fds[i] };
 		l->kept = item;
 		l->kept_count++;
@@ -236,15 +234,15 @@ void vu_release_all(const int *fds, unsigned int n, uint32_t uid)
 }
 
 /*
- * Do no descriptors wait in a socket? What else waits is read, if `read` says so. A byte out of
- * band may have some, and is not read.
+ * Is a socket free of descriptors in flight? If `read`, drain other data first. Out-of-band data
+ * may carry descriptors and is not read.
  */
 static bool is_empty(int fd, bool read)
 {
 	static char waste[65536];
 	int left = 1;
 
-	if (shutdown(fd, SHUT_RDWR) != 0) /* else nothing is added any more */
+	if (shutdown(fd, SHUT_RDWR) != 0) /* otherwise nothing more can be added */
 		return false;
 	for (unsigned int i = 0; read && i < READS; i++) {
 		struct iovec iov = { waste, sizeof(waste) };
@@ -262,7 +260,7 @@ void vu_release(int fd, uint32_t uid, bool socket)
 {
 	enum kind kind = DESCRIPTORS;
 
-	if (socket) /* those that cannot be closed hold up no more than those that are like them */
+	if (socket) /* a socket whose close() blocks delays only sockets of its kind */
 		kind = is_empty(fd, waiting(find(uid, SOCKETS)) > LANE_WAITING) ? EMPTY_SOCKETS
 										: SOCKETS;
 	release(&fd, 1, uid, kind);
@@ -287,7 +285,7 @@ bool vu_release_stuck(uint32_t uid)
 		look_ms - l->moved_ms > STUCK_MS;
 }
 
-/* With the lock. */
+/* Under the lock. */
 static void forget_the_empty(void)
 {
 	for (struct lane **at = &made; *at;) {

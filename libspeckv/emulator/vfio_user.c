@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * One vfio-user connection: messages in and out. What requests mean: vfio_user_requests.c. The
- * memory of the peer: vfio_user_dma.c.
+ * One vfio-user connection: sending and receiving messages. Request handling: vfio_user_requests.c.
+ * DMA: vfio_user_dma.c.
  */
 #include "vfio_user_internal.h"
 
@@ -89,8 +89,8 @@ void vu_close(struct vu_connection *c)
 	for (unsigned int i = 0; i < VU_VECTORS; i++)
 		if (c->irq[i] >= 0)
 			vu_release(c->irq[i], c->user->uid, false);
-	shutdown(c->fd, SHUT_RDWR); /* its peer hears of it at once */
-	/* and what was sent over it and not taken is closed with it */
+	shutdown(c->fd, SHUT_RDWR); /* EOF reaches the peer at once */
+	/* closes the descriptors in flight on it, too */
 	vu_release(c->fd, c->user->uid, true);
 	c->user->out_bytes -= c->out_capacity;
 	free(c->in);
@@ -131,7 +131,7 @@ bool vu_held(const struct vu_connection *c)
 	return vu_full(c) || c->in_flight > PIECES_PAUSE;
 }
 
-/* Nothing is read that would only wait here. */
+/* Stop receiving while output or the closing of descriptors is backed up. */
 static bool closed_to(const struct vu_connection *c)
 {
 	if (vu_full(c))
@@ -205,7 +205,7 @@ int vu_flush(struct vu_connection *c)
 		c->out_ms = vu_now_ms();
 	}
 	c->out_first = 0;
-	if (c->out_capacity > OUT_PAUSE && !c->out_bytes) { /* memory of a burst is not kept */
+	if (c->out_capacity > OUT_PAUSE && !c->out_bytes) { /* do not keep the buffer of a burst */
 		c->user->out_bytes -= c->out_capacity;
 		c->out_capacity = 0;
 		free(c->out);
@@ -227,7 +227,8 @@ static int queue(struct vu_connection *c, const void *data, size_t bytes)
 			if (want > OUT_BYTES ||
 				c->user->out_bytes + room - c->out_capacity >
 					vu_limits.user_out_bytes)
-				return vu_over(c, -ENOBUFS); /* it asks and does not read */
+				/* the peer sends requests and does not read replies */
+				return vu_over(c, -ENOBUFS);
 			grown = realloc(c->out, room);
 			if (!grown)
 				return vu_over(c, -ENOMEM);
@@ -243,14 +244,16 @@ static int queue(struct vu_connection *c, const void *data, size_t bytes)
 	return 0;
 }
 
-/* A message, with at most one descriptor. Goes out at the end of a turn, with all others. */
+/* Queue a message, with at most one descriptor. Sent at the end of a turn, with all others. */
 int vu_post(struct vu_connection *c, const struct vfu_header *header, const void *body,
 	size_t bytes, int fd)
 {
 	if (c->error)
 		return c->error;
 	if (fd >= 0) {
-		/* a descriptor rides on bytes of its own message: everything before must be out */
+		/*
+		 * a descriptor must be sent with bytes of its own message: flush everything before
+		 */
 		char control[CMSG_SPACE(sizeof(int))] = { 0 };
 		struct iovec iov[2] = { { (void *)(uintptr_t)header, sizeof(*header) },
 			{ (void *)(uintptr_t)body, bytes } };
@@ -309,9 +312,9 @@ int vu_begin(void)
 }
 
 /*
- * An eventfd is counted up by the kernel's completion of a read of our own: write() would wait
- * where the peer, who shares the descriptor's flags, fills the counter and makes it block. What is
- * no eventfd is not signalled.
+ * Signal an eventfd through the completion of an AIO read (IOCB_FLAG_RESFD): a write() would block
+ * when the peer, which shares the file status flags, has cleared O_NONBLOCK and filled the counter.
+ * Other files are not signalled.
  */
 static void signal_by_kernel(int fd)
 {
@@ -394,7 +397,7 @@ static int receive(struct vu_connection *c)
 	return 0;
 }
 
-/* The next message, if all of it is there. */
+/* Read the header of the next message. True: the message is complete. */
 static bool whole(struct vu_connection *c, struct vfu_header *h)
 {
 	if (c->error || c->in_bytes < sizeof(*h))
@@ -435,7 +438,7 @@ int vu_serve(struct vu_connection *c, unsigned int messages)
 			vu_answered(c, &h, body, h.bytes - sizeof(h));
 			continue;
 		}
-		/* sent with this message, not a later one */
+		/* received with this message, not a later one */
 		c->with_fds = c->fd_count && c->fd_end <= c->in_first;
 		vu_handle(c, &h, body, h.bytes - sizeof(h));
 		if (c->with_fds)

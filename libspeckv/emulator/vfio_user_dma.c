@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The memory of a peer: mapped where its owner cannot cut it, else read and written by messages,
- * whose answers nothing waits for.
+ * The memory of a peer: mapped if its owner cannot truncate it, otherwise accessed by asynchronous
+ * messages.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -24,7 +24,8 @@ void vu_unmap(struct vu_connection *c, struct mapping *m)
 {
 	if (m->memory) {
 		guard_remove(m->memory);
-		if (munmap(m->memory, m->bytes) == 0) { /* what is still there still counts */
+		if (munmap(m->memory, m->bytes) == 0) {
+			/* otherwise it is still mapped, and still counts */
 			c->user->mapped_bytes -= m->bytes;
 			c->mapped_bytes -= m->bytes;
 		}
@@ -42,7 +43,7 @@ void *vu_dma_pointer(struct vu_connection *c, uint64_t address, uint64_t bytes, 
 	return m->memory + (address - m->address);
 }
 
-/* A place for the answer to a message of ours; its number is the message's id. */
+/* Allocate a slot for the answer to one of our messages; its index is the message's id. */
 static struct piece *piece_take(struct vu_connection *c, uint16_t *id)
 {
 	if (!c->pieces)
@@ -65,7 +66,7 @@ static struct piece *piece_take(struct vu_connection *c, uint16_t *id)
 	return NULL;
 }
 
-/* One message of ours to the peer's memory. Nothing waits for its answer here. */
+/* Send one DMA message to the peer; asynchronous. */
 static int ask(struct vu_connection *c, unsigned int command, uint64_t address, const uint8_t *data,
 	uint64_t bytes, uint32_t read, uint64_t at)
 {
@@ -92,8 +93,8 @@ static int ask(struct vu_connection *c, unsigned int command, uint64_t address, 
 }
 
 /*
- * What a command has read already, or asked for. They come in the same order each time that it is
- * run.
+ * Find a read of the current command, complete or pending. A restarted command repeats its reads in
+ * the same order.
  */
 static struct read *read_find(struct vu_connection *c, uint64_t address, uint64_t bytes)
 {
@@ -215,7 +216,7 @@ int vu_dma_write(struct vu_connection *c, uint64_t address, const void *from, ui
 	return 0;
 }
 
-/* An answer to a message of ours; an unsolicited one is ignored. */
+/* Handle an answer to one of our messages; ignore an unsolicited one. */
 void vu_answered(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
 	size_t bytes)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* Requests of a vfio-user peer: memory that it lends, regions, interrupts. */
+/* Requests of a vfio-user peer: DMA mappings, regions, interrupts. */
 #include "vfio_user_internal.h"
 
 #include <errno.h>
@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 /*
- * Memory that its owner can cut under us is not mapped, nor a part of a huge page, which is mapped
- * whole: it is read and written by message.
+ * Map only memory that its owner cannot truncate, and no part of a huge page, which is mapped as a
+ * whole. Other memory is accessed by message.
  */
 static bool can_be_mapped(int fd, uint64_t offset, uint64_t bytes)
 {
@@ -33,8 +33,8 @@ static bool can_be_mapped(int fd, uint64_t offset, uint64_t bytes)
 struct vu_limits vu_limits = { UINT64_MAX, UINT64_MAX, UINT64_MAX };
 
 /*
- * Memory is only mapped within what a connection, and a user, may have. Each connection may map
- * VU_SMALL_BYTES, whatever the user's others hold.
+ * Limit mapped memory per connection and per user. Each connection may map VU_SMALL_BYTES, whatever
+ * the user's others hold.
  */
 static bool within(const struct vu_connection *c, uint64_t bytes)
 {
@@ -79,9 +79,7 @@ static int dma_map(struct vu_connection *c, const struct vfu_header *h, const ui
 		if (m->memory == MAP_FAILED)
 			return vu_refuse(c, h, -errno);
 		if (!guard_add(m->memory, map.bytes, &c->error, false)) {
-			/*
-			 * its pages may be taken away all the same: a hole in a file of huge pages
-			 */
+			/* its pages can still vanish: a hole punched in a hugetlbfs file */
 			munmap(m->memory, map.bytes);
 			return vu_refuse(c, h, -ENOSPC);
 		}
@@ -168,12 +166,12 @@ static int set_irqs(struct vu_connection *c, const struct vfu_header *h, const u
 	memcpy(&set, body, sizeof(set));
 	if (set.index >= VU_IRQ_TYPES)
 		return vu_refuse(c, h, -EINVAL);
-	/* only MSI-X is there, and only triggers can be set */
+	/* only MSI-X exists, and only its triggers can be set */
 	if (set.index != VU_MSIX || !(set.flags & 0x20))
 		return set.count ? vu_refuse(c, h, -EINVAL) : vu_reply(c, h, NULL, 0);
 	if (set.start > c->vectors || set.count > c->vectors - set.start)
 		return vu_refuse(c, h, -EINVAL);
-	if (set.flags & 1 && set.count == 0) { /* all off */
+	if (set.flags & 1 && set.count == 0) { /* disable all */
 		for (unsigned int i = 0; i < VU_VECTORS; i++)
 			if (c->irq[i] >= 0) {
 				vu_release(c->irq[i], c->user->uid, false);
@@ -181,7 +179,7 @@ static int set_irqs(struct vu_connection *c, const struct vfu_header *h, const u
 			}
 		return vu_reply(c, h, NULL, 0);
 	}
-	if (set.flags & 1) { /* a test: trigger them */
+	if (set.flags & 1) { /* loopback test: trigger them */
 		for (uint32_t i = 0; i < set.count; i++)
 			vu_interrupt(c, set.start + i);
 		return vu_reply(c, h, NULL, 0);
@@ -193,7 +191,7 @@ static int set_irqs(struct vu_connection *c, const struct vfu_header *h, const u
 		unsigned int vector = set.start + i;
 		bool given = i < given_fds;
 
-		/* a descriptor that could block us is not taken */
+		/* make it non-blocking, or refuse it */
 		if (given && fcntl(c->fds[i], F_SETFL, O_NONBLOCK) != 0)
 			return vu_refuse(c, h, -errno);
 		if (c->irq[vector] >= 0)
@@ -224,8 +222,8 @@ static int region_access(struct vu_connection *c, const struct vfu_header *h, co
 		return vu_refuse(c, h, -EINVAL);
 	if (h->command == VFU_REGION_WRITE) {
 		/*
-		 * the data is the message's own, and the reply goes first: QEMU answers no DMA
-		 * while it waits for one
+		 * reply first: QEMU answers no DMA while it waits for the reply, and the data is in
+		 * the message
 		 */
 		rc = vu_reply(c, h, &access, sizeof(access));
 		if (!rc && access.bytes)
@@ -259,7 +257,7 @@ static int version(struct vu_connection *c, const struct vfu_header *h, const ui
 	if (bytes < 4 || c->greeted)
 		return vu_over(c, -EPROTO);
 	memcpy(&major, body, 2);
-	if (major != 0) { /* there is no other version to agree on */
+	if (major != 0) { /* no other version to negotiate */
 		vu_refuse(c, h, -EINVAL);
 		vu_flush(c);
 		return vu_over(c, -EPROTO);
