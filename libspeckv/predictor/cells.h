@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The arithmetic of speckv/predictor.h beside the weights, all within 32 bits but for one product,
- * so that compilers make vectors of it. Included by every variant.
+ * The arithmetic of speckv/predictor.h apart from the matrix products, all within 32 bits but for
+ * one product, so that compilers vectorise it. Included by every variant.
  */
 #ifndef SPECKV_PREDICTOR_CELLS_H
 #define SPECKV_PREDICTOR_CELLS_H
@@ -15,16 +15,16 @@
 #define CELLS SPECKV_PREDICTOR_HIDDEN
 #define SIGMOID_END (16 << 12) /* the logistic function is flat beyond */
 
-/* A sum in units of 2^-12. Of 2^21 x 2^24 at most, twice, and a bias of 2^20: it fits. */
+/* A sum in units of 2^-12. It fits: two products of 2^21 x 2^24 at most, and a bias of 2^20. */
 static inline int32_t scaled_sum(int64_t sum, int32_t bias)
 {
-	/* >> rounds down in every compiler that builds us */
+	/* >> of a negative number rounds down in every supported compiler */
 	return (int32_t)((sum + (1 << 15)) >> 16) + bias;
 }
 
 /*
  * The logistic function of x in units of 2^-12, in units of 2^-24: a table of 16 entries a unit,
- * straight between.
+ * interpolated linearly.
  */
 static inline int32_t sigmoid24(int32_t x)
 {
@@ -41,7 +41,7 @@ static inline int32_t sigmoid24(int32_t x)
 	return x > 0 ? (1 << 24) - value : value;
 }
 
-/* Both of x in units of 2^-12, in units of 2^-15. */
+/* Sigmoid and tanh of x in units of 2^-12, in units of 2^-15. */
 static inline int32_t sigmoid15(int32_t x)
 {
 	return (sigmoid24(x) + 256) >> 9;
@@ -61,7 +61,7 @@ static inline void cells_gates(const int32_t *input, const int32_t *input_scale,
 			(int64_t)recurrent[row] * recurrent_scale[row];
 		int32_t gate = scaled_sum(sum, bias[row]);
 
-		/* What comes of it is the same, and twice as much still fits. */
+		/* Clamped: the functions are flat beyond, and twice the value still fits. */
 		gate = gate > SIGMOID_END ? SIGMOID_END : gate;
 		gates[row] = gate < -SIGMOID_END ? -SIGMOID_END : gate;
 	}

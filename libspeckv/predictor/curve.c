@@ -55,7 +55,7 @@ uint32_t predictor_half(uint64_t halves)
 
 	if (halves >> 16 >= 17)
 		return 0;
-	/* 1 - 0.6719 x + 0.1719 x^2 for 2^-x: right at both ends, within 0.3% between. */
+	/* 1 - 0.6719 x + 0.1719 x^2 for 2^-x: exact at both ends, within 0.3% between. */
 	return (uint32_t)((0x10000 - (part * (44033 - (part * 11265 >> 16)) >> 16)) >>
 		(halves >> 16));
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A model file: safetensors, as train-prefetcher writes it, to the flat form that lstm.c loads.
- * Everything is validated before use, against what such a model has.
+ * Model files: safetensors as written by train-prefetcher, converted to the flat form that lstm.c
+ * loads. Everything is validated before use.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,10 +13,11 @@
 #include "codec/safetensors.h"
 #include "predictor/model.h"
 
-#define FILE_MOST (UINT64_C(128) << 20) /* a header of the format's limit, and room for any model */
+/* a header of the format's maximum size, and room for any model */
+#define FILE_MOST (UINT64_C(128) << 20)
 #define ROWS (4 * SPECKV_PREDICTOR_HIDDEN)
 #define HIDDEN SPECKV_PREDICTOR_HIDDEN
-#define FEATURES 0xfffe /* a dimension that the file chooses, and so are the bins */
+#define FEATURES 0xfffe /* placeholders: dimensions that the file chooses */
 #define BINS 0xffff
 #define EDGES 0xfffd /* one more than the bins */
 
@@ -45,7 +46,7 @@ static const struct wanted tensors[] = {
 
 #define TENSORS (sizeof(tensors) / sizeof(tensors[0]))
 
-/* ---- what it says --------------------------------------------------------------------------- */
+/* ---- validation ----------------------------------------------------------------------------- */
 
 static uint64_t dimension(uint32_t wanted, uint64_t features, uint64_t bins)
 {
@@ -61,7 +62,7 @@ static uint64_t dimension(uint32_t wanted, uint64_t features, uint64_t bins)
 	}
 }
 
-/* Every tensor is there, of its type and shape, and there is no other. */
+/* Check that exactly these tensors exist, with their types and shapes. */
 static int check_tensors(const struct safetensors *file, const struct safetensors_tensor **found,
 	uint64_t *features, uint64_t *bins)
 {

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Plain C that compilers make vectors of: built once for each PREDICTOR_ISA. */
+/* Portable C that compilers vectorise: built once for each PREDICTOR_ISA. */
 #include "predictor/cells.h"
 #include "predictor/kernels.h"
 
-/*
- * 16 bits each: products of pairs are added in one instruction wherever there are vectors at all.
- */
+/* Widened to 16 bits: every SIMD set multiplies and adds pairs of them in one instruction. */
 static void pack(const int8_t *weights, uint32_t rows, uint32_t columns, void *to, int32_t *offsets)
 {
 	int16_t *out = to;
@@ -35,7 +33,7 @@ static void matvec(const void *weights, const int32_t *offsets, uint32_t rows, u
 
 	for (uint32_t i = 0; i < columns; i++)
 		wide[i] = vector[i];
-	/* A length that is known is worth a third of the time. */
+	/* A constant length saves a third of the time. */
 	if (columns == SPECKV_PREDICTOR_HIDDEN)
 		multiply(weights, rows, SPECKV_PREDICTOR_HIDDEN, wide, sums);
 	else if (columns == PREDICTOR_COLUMNS)

@@ -10,13 +10,13 @@
 #define PREDICTOR_COLUMNS 32
 #define PREDICTOR_ROWS 64
 
-/* What takes the time of a step, for one instruction set. All of them give the same, to the bit. */
+/* The hot loops of a step, for one instruction set. All variants agree bit for bit. */
 struct predictor_kernels {
 	const char *isa;
 	uint32_t weight_bytes;
 	/*
-	 * Weights row by row to the form that matvec wants: rows x columns x weight_bytes, aligned
-	 * to 64; offsets [rows].
+	 * Convert weights from row-major order to the layout of matvec: rows x columns x
+	 * weight_bytes, aligned to 64; offsets [rows].
 	 */
 	void (*pack)(const int8_t *weights, uint32_t rows, uint32_t columns, void *to,
 		int32_t *offsets);
@@ -26,10 +26,10 @@ struct predictor_kernels {
 	 */
 	void (*matvec)(const void *weights, const int32_t *offsets, uint32_t rows, uint32_t columns,
 		const int8_t *vector, int32_t *sums);
-	/* The four gates of every unit from the sums of a layer. */
+	/* Compute the four gates of every unit from the sums of a layer. */
 	void (*gates)(const int32_t *input, const int32_t *input_scale, const int32_t *recurrent,
 		const int32_t *recurrent_scale, const int32_t *bias, int32_t *gates);
-	/* Cells and outputs from the gates. */
+	/* Update cells and outputs from the gates. */
 	void (*cells)(const int32_t *gates, int16_t *cell, int8_t *hidden);
 };
 

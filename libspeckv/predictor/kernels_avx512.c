@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * AVX-512 with VNNI: four products of bytes and their sum in each of 16 lanes, a lane a row: no sum
- * is across lanes.
+ * AVX-512 with VNNI: four products of bytes and their sum in each of 16 lanes, one row a lane: no
+ * horizontal sums.
  */
 #include <immintrin.h>
 
@@ -9,11 +9,11 @@
 #include "predictor/kernels.h"
 
 #define LANES 16
-#define QUAD 4 /* columns of one lane */
+#define QUAD 4 /* columns per lane */
 
 /*
- * For each 64 rows, for each 4 columns: 64 rows x 4 bytes. The instruction wants one side unsigned:
- * it gets the vector plus 128, and the offset is what that adds.
+ * Layout: for each 64 rows, for each 4 columns: 64 rows x 4 bytes. The instruction needs one
+ * unsigned operand: it gets the vector plus 128, and `offsets` corrects for that.
  */
 static void pack(const int8_t *weights, uint32_t rows, uint32_t columns, void *to, int32_t *offsets)
 {

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * One step of a quantised LSTM with a survival head. The arithmetic, to the bit, is that of
- * speckv/predictor.h.
- */
+/* One step of a quantised LSTM with a survival head, bit-exact as speckv/predictor.h defines it. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -23,11 +20,11 @@
 #define BIAS_MAX (1 << 20)
 #define EDGE_MAX 0x80000000u
 
-/* Rows of weights with what makes sums of them numbers in units of 2^-12. */
+/* Rows of weights, and the scales that convert their sums to units of 2^-12. */
 struct rows {
-	uint32_t rows; /* padded, as the columns */
+	uint32_t rows; /* padded, as are the columns */
 	uint32_t columns;
-	void *weights; /* as the kernels want them */
+	void *weights; /* packed by the kernels */
 	int32_t offsets[ROWS];
 	int32_t scale[ROWS];
 };
@@ -51,7 +48,7 @@ struct speckv_predictor {
 
 /* ---- loading -------------------------------------------------------------------------------- */
 
-/* What is left of the bytes; the length of the whole was checked before anything is taken. */
+/* Remaining bytes; the total length was checked before. */
 struct cursor {
 	const uint8_t *at;
 	bool bad;
@@ -158,7 +155,8 @@ static const struct predictor_kernels *best_kernels(void)
 		&predictor_kernels_avx2,
 		&predictor_kernels_avx512,
 	};
-	const char *isa = speckv_isa_name(); /* so that forcing one there forces it here */
+	/* shared with the codec, so that speckv_isa_force() applies to both */
+	const char *isa = speckv_isa_name();
 
 	for (size_t i = 0; i < sizeof(variants) / sizeof(variants[0]); i++)
 		if (!strcmp(variants[i]->isa, isa))

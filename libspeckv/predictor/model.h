@@ -4,7 +4,7 @@
 
 #include <speckv/predictor.h>
 
-/* How far ahead a score of this model looks. */
+/* Set the prediction window of a model's scores. */
 void predictor_set_window(struct speckv_predictor *model, uint32_t window_ms);
 
 #endif

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How far ahead to fetch, and whether to follow the model: counts of what happened, so that it can
- * be replayed.
+ * Prefetch depth, and the guard between model and recency: functions of counted outcomes, so that
+ * they can be replayed.
  */
 #include <speckv/predictor.h>
 
 /*
- * Depth. An unused prefetch costs its transfer and the place of something else, and the next one
- * costs it again; one that is used saves a single wait. So deeper only where three of four are
- * used, and half as deep where less than half are: as with congestion, all sessions share one
- * channel. 16 outcomes are few enough to follow a change within two moves; 8 between moves let each
- * depth be judged by outcomes of its own.
+ * Depth. An unused prefetch costs its transfer and evicts something else, and each further one
+ * costs the same again; a used one saves a single wait. So the depth rises only if three of four
+ * are used, and halves if less than half are: multiplicative decrease, as in congestion control,
+ * since all sessions share one channel. 16 outcomes are few enough to follow a change within two
+ * moves; 8 between moves let each depth be judged by its own outcomes.
  */
 #define DEPTH_START 4
 #define OUTCOMES 16
@@ -19,10 +19,10 @@
 #define SHALLOWER (OUTCOMES / 2)
 
 /*
- * Guard. Where model and recency agree nothing can be learned about either. Of 64 disagreements a
- * model that is no better than a coin wins less than 24 (3/8) in 1.6 of 100 windows, and then
- * nothing is lost by recency; one that wins 60 of 100 does so in 1 of 3,000. Given up only when it
- * wins as often as it loses, so that it does not flutter.
+ * Guard. Only disagreements between model and recency carry information. Of 64 disagreements a
+ * model no better than a coin wins less than 24 (3/8) in 1.6 of 100 windows, and then falling back
+ * to recency loses nothing; one that wins 60 of 100 does so in 1 of 3,000. Released only when the
+ * model wins as often as it loses, as hysteresis.
  */
 #define CONTESTS 64
 #define ENGAGE (CONTESTS * 3 / 8)
@@ -62,7 +62,7 @@ void speckv_pace_contest(struct speckv_pace *pace, uint64_t model, uint64_t rece
 
 	if (model == recency)
 		return;
-	/* Asked often is not more often right: a pair counts once until it is decided. */
+	/* Count a pair once until it is decided, however often it is scored. */
 	for (uint32_t i = 0; i < SPECKV_PACE_OPEN; i++)
 		if (pace->open >> i & 1 && pace->by_model[i] == model &&
 			pace->by_recency[i] == recency)

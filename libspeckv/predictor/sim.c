@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A GPU's cache in front of a pool that has everything, played through a trace: integers only, one
- * result everywhere.
+ * Trace-driven simulation of a GPU's cache in front of a pool that holds every block. Integers
+ * only: the result is the same everywhere.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -23,17 +23,17 @@
 #define TICKS_MAX (1u << 27)
 
 struct block {
-	uint64_t sequence; /* of its last touch or arrival: orders equals */
-	uint64_t ready_ns; /* of a prefetched one: when it has arrived */
-	uint64_t weight_ms; /* when `weight` was right */
+	uint64_t sequence; /* of its last touch or arrival; breaks ties */
+	uint64_t ready_ns; /* arrival time of a prefetched block */
+	uint64_t weight_ms; /* time at which `weight` was computed */
 	uint64_t weight; /* accesses, decayed, in units of 2^-16 */
 	uint32_t score;
 	uint32_t owner; /* last request that touched it */
-	uint32_t children; /* different successors */
-	uint32_t recent[CHILDREN]; /* of these, those seen last */
+	uint32_t children; /* distinct successors */
+	uint32_t recent[CHILDREN]; /* the most recent of these */
 	uint32_t slot; /* in `cached` */
 	bool in, seen;
-	/* prefetched and not needed since; that was counted as issued */
+	/* prefetched and not used since; counted as issued */
 	bool fetched, counted;
 };
 
@@ -55,15 +55,15 @@ struct sim {
 	uint64_t capacity;
 	struct speckv_sim_result *result;
 	struct block *blocks;
-	/* Entries whose block has moved on are stale and are dropped when they come up. */
+	/* Entries whose block has changed are stale, and are dropped when they reach the top. */
 	struct entry *heap;
 	uint64_t entries, room;
 	uint32_t *cached, cached_count;
-	uint8_t *done; /* [request] continued by another */
-	uint32_t *missing; /* [request] its blocks that are not in the cache */
-	/* requests that none has continued, in order; continued ones leave now and then */
+	uint8_t *done; /* [request] has a continuation */
+	uint32_t *missing; /* [request] number of its blocks missing from the cache */
+	/* requests without a continuation, in order; others are removed lazily */
 	uint32_t *live, live_count;
-	uint32_t *scores; /* [request] at the tick `stamp` says */
+	uint32_t *scores; /* [request] score at tick `stamps` */
 	uint64_t *stamps;
 	struct candidate *candidates;
 	uint32_t *queue, queued;
@@ -107,7 +107,7 @@ static uint64_t decayed(const struct block *block, uint64_t now_ms)
 		16;
 }
 
-/* The chance that a shared block is needed within the window, at its own recent rate. */
+/* The probability that a shared block is needed within the window, at its own recent rate. */
 static uint32_t shared_score(const struct sim *sim, const struct block *block, uint64_t now)
 {
 	if (block->children < PREDICTOR_SHARED)
@@ -126,7 +126,7 @@ static uint32_t block_score(const struct sim *sim, const struct block *block, ui
 	return owner_score > shared ? owner_score : shared;
 }
 
-/* ---- the cache: a heap, the first to go on top ---------------------------------------------- */
+/* ---- the cache: a heap with the next victim on top ------------------------------------------ */
 
 static bool goes_before(const struct entry *a, const struct entry *b)
 {
@@ -152,7 +152,7 @@ static void sift_down(struct entry *heap, uint64_t n, uint64_t at)
 	heap[at] = moving;
 }
 
-/* Anew from what is in the cache. */
+/* Rebuild from the cache's contents. */
 static void rebuild(struct sim *sim)
 {
 	for (uint32_t i = 0; i < sim->cached_count; i++) {
@@ -172,7 +172,8 @@ static void push(struct sim *sim, uint32_t node)
 	uint64_t at;
 
 	if (sim->entries == sim->room) {
-		rebuild(sim); /* holds this block too: the room is for more than twice the cache */
+		/* includes this block: the heap has room for more than twice the cache */
+		rebuild(sim);
 		return;
 	}
 	at = sim->entries++;
@@ -183,7 +184,7 @@ static void push(struct sim *sim, uint32_t node)
 	sim->heap[at] = entry;
 }
 
-/* The block that goes first; the cache is not empty. */
+/* The next victim; the cache is not empty. */
 static uint32_t first_to_go(struct sim *sim)
 {
 	for (;;) {
@@ -261,7 +262,7 @@ static int by_score(const void *a, const void *b)
 	return x->request < y->request ? 1 : -1; /* the later one first */
 }
 
-/* Sessions that are worth it, the best first. */
+/* Sessions worth prefetching, best first. */
 static uint32_t rank(struct sim *sim, uint64_t now)
 {
 	uint32_t kept = 0, ranked = 0;
@@ -294,8 +295,8 @@ static void fetch_by_score(struct sim *sim, uint64_t now)
 		uint32_t request = sim->candidates[i].request, score = sim->candidates[i].score;
 
 		/*
-		 * Without scores in the cache nothing else keeps one session from driving out a
-		 * better one.
+		 * If the cache has no scores, nothing else keeps a session from evicting the blocks
+		 * of a better one.
 		 */
 		considered += trace->first[request + 1] - trace->first[request];
 		if (!scored && considered > sim->config->capacity_blocks)
@@ -399,7 +400,7 @@ static void demand(struct sim *sim, uint32_t request, uint64_t now)
 	}
 }
 
-/* Judges the chain predictor by this step and teaches it. */
+/* Score the chain predictor on this step, then train it. */
 static void follow(struct sim *sim, uint32_t node, uint32_t next, bool was_stored, uint64_t now)
 {
 	struct block *block = &sim->blocks[node];
@@ -440,7 +441,7 @@ static void arrive(struct sim *sim, uint32_t request, uint64_t now)
 		follow(sim, chain[k - 1], chain[k], k < trace->stored[request], now);
 
 	own = scored ? request_score(sim, request, now) : 0;
-	/* From the end on, so that the beginning, which others may share, is the most recent. */
+	/* From the end, so that the prefix, which other requests may share, is the most recent. */
 	for (uint32_t k = length; k > 0; k--) {
 		struct block *block = &sim->blocks[chain[k - 1]];
 
@@ -523,7 +524,7 @@ static int sim_alloc(struct sim *sim)
 	for (uint32_t i = 0; i < sim->trace->requests; i++)
 		if (sim->trace->first[i + 1] - sim->trace->first[i] > longest)
 			longest = sim->trace->first[i + 1] - sim->trace->first[i];
-	/* A request's blocks are all in the cache for a moment, before others go. */
+	/* All blocks of a request are in the cache for a moment, before others are evicted. */
 	if (sim->config->capacity_blocks + longest < kept)
 		kept = sim->config->capacity_blocks + longest;
 	sim->room = 4 * (kept + 1) + 1024;

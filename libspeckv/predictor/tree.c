@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Opaque block ids to the nodes of a prefix tree, and requests to the turns of sessions. */
+/* Maps opaque block ids to the nodes of a prefix tree, and requests to the turns of sessions. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,7 @@
 #define IDS_MAX ((uint64_t)1 << 31)
 #define EMPTY 0xffffffffu
 
-/* Open addressing on (parent node, id); a slot holds the node, whose key stands in the arrays. */
+/* Open addressing on (parent node, id); a slot holds the node, whose key is in the arrays. */
 struct table {
 	uint32_t *slots;
 	uint64_t mask;

@@ -2,7 +2,7 @@
 #ifndef SPECKV_PREDICTOR_TREE_H
 #define SPECKV_PREDICTOR_TREE_H
 
-/* A node with so many different successors is shared by sessions, as a system prompt is. */
+/* A node with this many distinct successors counts as shared by sessions, as a system prompt is. */
 #define PREDICTOR_SHARED 3
 
 #endif
