@@ -2,9 +2,9 @@
 /*
  * Bundles: bitstreams/FORMAT.md in C.
  *
- * Every part of a bundle has exactly one encoding, so that a byte that was changed is a bundle that
- * is refused: header and envelope are compared with literals, the manifest is read by the table
- * that writes it, base64 has its unused bits zero.
+ * Every part of a bundle has exactly one encoding, so that any changed byte is detected: header and
+ * envelope are compared with literals, the manifest is read by the table that writes it, unused
+ * bits of base64 are zero.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -146,7 +146,7 @@ static void put_base64(struct writer *w, const uint8_t *bytes, size_t n)
 	}
 }
 
-/* Up to the closing quote, which stays. */
+/* Read up to the closing quote, which is not consumed. */
 static size_t read_base64(struct reader *r, uint8_t *out, size_t capacity)
 {
 	size_t n = 0;
@@ -187,7 +187,7 @@ static size_t read_base64(struct reader *r, uint8_t *out, size_t capacity)
 
 enum kind { INTEGER, TEXT, HEX };
 
-/* In the order of RFC 8785: by name. The table is the manifest's whole grammar. */
+/* Sorted by name, as RFC 8785 demands. The table is the manifest's whole grammar. */
 static const struct field {
 	const char *name;
 	enum kind kind;
@@ -287,7 +287,7 @@ static void put_member(struct writer *w, const struct field *f, const uint8_t *a
 	put_text(w, "\"");
 }
 
-/* The one encoding of a manifest; 0: a field does not fit. */
+/* Write the unique encoding of a manifest; 0: a field does not fit. */
 static size_t write_manifest(const struct speckv_bundle_manifest *manifest, uint8_t *out,
 	size_t capacity)
 {
@@ -379,7 +379,7 @@ static size_t write_envelope(const struct envelope *envelope, uint8_t *out, size
 
 #define PAE_BYTES_MAX (PAYLOAD_BYTES_MAX + 64)
 
-/* What is signed: DSSE's pre-authentication encoding of type and payload. */
+/* The signed bytes: DSSE's pre-authentication encoding of type and payload. */
 static size_t write_pae(const struct envelope *envelope, uint8_t *out)
 {
 	struct writer w = { (char *)out, (char *)out + PAE_BYTES_MAX, false };
@@ -578,7 +578,7 @@ int speckv_bundle_inspect(const void *bytes, size_t n, struct speckv_bundle *out
 	return 0;
 }
 
-/* Header, envelope and zeros in front of a bitstream that is in its place. */
+/* Write header, envelope and padding in front of a bitstream that is already in place. */
 static int write_front(const struct envelope *envelope, uint8_t *bytes, uint64_t bitstream_bytes)
 {
 	size_t n;

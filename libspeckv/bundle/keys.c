@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The keys that sign bundles: made, named, and as PEM. For the host that keeps them; a card has
- * public keys in slots.
+ * Signing keys of bundles: generation, key ids, PEM. For the host; a card has only public keys in
+ * slots.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -86,7 +86,7 @@ int speckv_bundle_public_to_pem(const uint8_t public_key[SPECKV_BUNDLE_KEY_BYTES
 	return write_pem(key, false, pem, capacity);
 }
 
-/* Instead of libcrypto's own, which would ask at the terminal. */
+/* Replaces libcrypto's callback, which would prompt at the terminal. */
 static int no_passphrase(char *buffer, int size, int writing, void *asked)
 {
 	*(bool *)asked = true;
