@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * speckv.h - what lies in memory between software and a CXL-SpecKV card, and the driver's ioctls.
- * Version 0: free to change everywhere at once. Registers are in rtl/regs/speckv.rdl. Usable from
- * the kernel and from user space, C11 and C++.
+ * speckv.h - the in-memory interface between software and a CXL-SpecKV card, and the driver's
+ * ioctls. Version 0: free to change everywhere at once. Registers are in rtl/regs/speckv.rdl.
+ * Usable from the kernel and from user space, C11 and C++.
  *
  * Layout: everything a card sees is little endian; every structure has its natural alignment and
  * names its padding, so 32- and 64-bit programs agree; speckv_layout.h asserts every offset. Fields
  * named `reserved`, and flag bits without a name, must be zero: the card answers
- * SPECKV_STATUS_INVALID otherwise, so that they can get a meaning later.
+ * SPECKV_STATUS_INVALID otherwise, so that they can be defined later.
  *
- * Rings: software owns the slots from its tail up to the last sq_head that it saw in a completion,
- * and the card the others.
+ * Rings: software owns the slots from its tail up to the last sq_head of a completion, and the card
+ * owns the others.
  * - Submission: fill the 64-byte entry, then store SQ_TAIL of the doorbell slot with release order.
- *   A card copies an entry once and checks the copy; changing it afterwards changes nothing.
+ *   A card copies an entry once and checks the copy; later changes have no effect.
  * - Completion: the card writes its data, waits until those writes are acknowledged, writes the
  *   body of the completion, and last, with release order, `phase`. Software loads `phase` with
  *   acquire order; a slot is new when bit 0 differs from the previous round's (the ring starts
@@ -21,13 +21,13 @@
  *   wait for all before it. Queue pairs have no order between them. A READ that was submitted after
  *   the completion of a WRITE sees it.
  * - Doorbell memory (SPECKV_CAP_SHARED_DOORBELL): the card polls it. Before it sleeps it stores
- *   need_wake = 1, fences and looks at the tails again. Software stores its tail, fences, loads
- *   need_wake, and only if that is 1 pays for a kick (SPECKV_IOC_KICK, or the KICK register). The
- *   card stores 0 when it wakes.
+ *   need_wake = 1, fences and re-reads the tails. Software stores its tail, fences, loads
+ *   need_wake, and kicks only if it is 1 (SPECKV_IOC_KICK, or the KICK register). The card stores
+ *   0 when it wakes.
  *
  * Ownership: a client allocates page runs in pool-virtual space and trims them when a WRITE returns
- * the true length. The card maps pages, keeps to pool bounds and to the grant table, and zeroes
- * pages before they change owner. Buffers are named by index and offset in the queue pair's buffer
+ * the true length. The card maps pages, enforces pool bounds and the grant table, and zeroes pages
+ * before they change owner. Buffers are addressed by index and offset in the queue pair's buffer
  * table, which only the driver (or the function's owner) can write.
  */
 #ifndef _UAPI_SPECKV_H
@@ -73,11 +73,11 @@
 #define SPECKV_QUEUE_LOG2_MAX 14
 #define SPECKV_EVENT_COMMAND_ID 0xffff /* no command has it: the completion is an event */
 
-/* Every submission entry begins like this. */
+/* Common head of all submission entries. */
 struct speckv_sqe {
 	__u8 opcode; /* SPECKV_ADMIN_* on the admin queue, SPECKV_IO_* on the others */
 	__u8 flags; /* SPECKV_CMD_*, and the opcode's own from bit 2 on */
-	__le16 command_id; /* returned in the completion; not in use by a command in flight */
+	__le16 command_id; /* returned in the completion; unique among the commands in flight */
 	__le16 pool; /* pool number; 0: none */
 	__le16 buffer; /* I/O: index in the buffer table; admin: reserved */
 	__u8 body[56];
@@ -88,7 +88,7 @@ struct speckv_sqe {
 #define SPECKV_CMD_QUIET (1u << 1) /* no interrupt for this completion */
 
 struct speckv_cqe {
-	__aligned_le64 result; /* what the opcode says; 0 on error */
+	__aligned_le64 result; /* defined by the opcode; 0 on error */
 	__le16 sq_head; /* entries before it have been copied: their slots are free */
 	__le16 command_id;
 	__le16 status; /* SPECKV_STATUS_*; events: SPECKV_NOTICE_* */
@@ -98,14 +98,14 @@ struct speckv_cqe {
 /* Events that arrive in an I/O completion ring (command_id SPECKV_EVENT_COMMAND_ID). */
 /* result: bits 47:0 address, 63:48 pool; answer: WRITEBACK_RELEASE */
 #define SPECKV_NOTICE_RECALL 1
-/* result: pool. A grant was taken back; commands on it fail from now on */
+/* result: pool. A grant was revoked; commands on the pool fail from now on */
 #define SPECKV_NOTICE_REVOKED 2
 #define SPECKV_NOTICE_EVENTS 3 /* result: sequence. The event log has grown */
 
 /* One queue pair's doorbells, a cache line of its own. */
 struct speckv_doorbell {
-	__le32 sq_tail; /* index after the last entry that is ready, modulo the ring */
-	__le32 cq_head; /* index after the last completion that was consumed, modulo the ring */
+	__le32 sq_tail; /* index after the last valid entry, modulo the ring */
+	__le32 cq_head; /* index after the last consumed completion, modulo the ring */
 	__u8 reserved[56];
 };
 
@@ -150,7 +150,7 @@ struct speckv_buffer_entry {
 /* speckv_cmd_range: an unsealed fill; fails on sealed frames */
 #define SPECKV_IO_ACQUIRE_EXCLUSIVE 0x07
 #define SPECKV_IO_WRITEBACK 0x08 /* speckv_cmd_range */
-/* speckv_cmd_bare; when this queue pair's earlier writes are durable */
+/* speckv_cmd_bare; completes when this queue pair's earlier writes are durable */
 #define SPECKV_IO_FLUSH 0x09
 #define SPECKV_IO_TOUCH 0x0a /* speckv_cmd_touch */
 #define SPECKV_IO_PREDICT 0x0b /* speckv_cmd_predict; result: prefetches issued */
@@ -165,9 +165,9 @@ struct speckv_cmd_bare {
 };
 
 /*
- * Encode one raw block of the pool's shape and store the frame, sealed. The identity lies in a
- * registered buffer (struct speckv_block_identity, aligned to 64) and is copied once. Nothing is
- * published when it fails.
+ * Encode one raw block of the pool's shape and store the frame, sealed. The identity is in a
+ * registered buffer (struct speckv_block_identity, aligned to 64) and is copied once. On failure
+ * nothing is published.
  */
 struct speckv_cmd_write {
 	__u8 opcode;
@@ -186,7 +186,7 @@ struct speckv_cmd_write {
 	__u8 reserved1[20];
 };
 
-/* the buffer holds a frame that the host encoded: checked, then stored as it is */
+/* the buffer holds a frame encoded by the host: verified, then stored unchanged */
 #define SPECKV_WRITE_FRAME (1u << 2)
 #define SPECKV_WRITE_FILL (1u << 3) /* raw bytes into a fill held exclusively; no identity */
 
@@ -194,15 +194,15 @@ struct speckv_block_identity {
 	__u8 key[32];
 	__aligned_le64 generation; /* of the page run */
 	__aligned_le64 first_position; /* position of the first token */
-	/* whom the host charges for the block: kept in the frame, no meaning to the card */
+	/* tenant charged by the host: stored in the frame, not interpreted by the card */
 	__le32 tenant;
 	__u8 reserved[12];
 };
 
 /*
  * READ: verify and decode layers [layer_first, layer_first + layer_count) into the buffer.
- * PREFETCH: the same ahead of need, with low priority. The frame must repeat pool, address,
- * generation and the key's first 16 bytes, or the answer is NOT_FOUND.
+ * PREFETCH: the same ahead of need, with low priority. Pool, address, generation and the key's
+ * first 16 bytes must match the frame's, otherwise the status is NOT_FOUND.
  */
 struct speckv_cmd_read {
 	__u8 opcode;
@@ -217,7 +217,7 @@ struct speckv_cmd_read {
 	__le16 layer_count; /* 0: all */
 	__aligned_le64 generation;
 	__u8 key_prefix[16];
-	__le32 deadline_us; /* PREFETCH: not worth having after this time; 0: none */
+	__le32 deadline_us; /* PREFETCH: dropped after this time; 0: no limit */
 	__le32 reserved;
 };
 
@@ -225,8 +225,8 @@ struct speckv_cmd_read {
 #define SPECKV_READ_STAGE (1u << 3) /* PREFETCH: into the card's own staging memory, no buffer */
 
 /*
- * Copy a sealed frame, in one pool or between two; the copy's header says where it lies. Both pools
- * must be granted.
+ * Copy a sealed frame, within a pool or between two; the copy's header names its new place. Both
+ * pools must be granted.
  */
 struct speckv_cmd_copy {
 	__u8 opcode;
@@ -251,19 +251,21 @@ struct speckv_cmd_range {
 	__le16 buffer; /* reserved */
 	__aligned_le64 address;
 	__aligned_le64 bytes; /* whole pages */
-	__aligned_le64 generation; /* INVALIDATE: 0, whatever blocks lie in the range */
+	__aligned_le64 generation; /* INVALIDATE: 0 matches any block in the range */
 	__u8 reserved[32];
 };
 
-/* the fill holds a whole frame with its identity: publish it, shared */
+/* the fill holds a complete frame with its identity: publish it, shared */
 #define SPECKV_WRITEBACK_SEAL (1u << 2)
-/* give up every right to the range: the answer to a recall */
+/* drop every hold on the range: the answer to a recall */
 #define SPECKV_WRITEBACK_RELEASE (1u << 3)
 
 #define SPECKV_FEATURES 32
 #define SPECKV_CANDIDATES 64
 
-/* Mark a frame as just used; with features, advance the session's recurrent state by one step. */
+/*
+ * Mark a frame as recently used; with features, advance the session's recurrent state by one step.
+ */
 struct speckv_cmd_touch {
 	__u8 opcode;
 	__u8 flags;
@@ -272,8 +274,8 @@ struct speckv_cmd_touch {
 	__le16 buffer; /* reserved */
 	__aligned_le64 address;
 	__aligned_le64 generation;
-	__le32 session; /* slot; SPECKV_NO_SESSION: only the frame is touched */
-	__u8 feature_count; /* 0: no step; otherwise as many as the model that is loaded takes */
+	__le32 session; /* slot; SPECKV_NO_SESSION: only mark the frame */
+	__u8 feature_count; /* 0: no step; otherwise the count of the loaded model */
 	__u8 reserved[3];
 	__s8 features[SPECKV_FEATURES];
 };
@@ -281,10 +283,10 @@ struct speckv_cmd_touch {
 #define SPECKV_NO_SESSION 0xffffffffu
 
 /*
- * Score candidates for a session, into the candidates. With a model, and a session that has taken a
- * step with it: the chance that the session comes back within the model's window, of 2^30, the same
- * for all that are there. Without, or while the pool's guard holds (SPECKV_FEATURE_POOL_PREFETCH):
- * the most recently used first, never above 0.
+ * Score candidates for a session, in place. With a model, and a session that has taken a step with
+ * it: the probability that the session returns within the model's window, in units of 2^-30, the
+ * same for all frames present. Otherwise, or while the pool's guard is engaged
+ * (SPECKV_FEATURE_POOL_PREFETCH): by recency, the most recently used first, never above 0.
  */
 struct speckv_cmd_predict {
 	__u8 opcode;
@@ -296,24 +298,24 @@ struct speckv_cmd_predict {
 	__aligned_le64 candidates_offset;
 	__le32 session;
 	__u8 candidate_count; /* at most SPECKV_CANDIDATES */
-	/* 0: score with the state as it is; otherwise a step first, as in TOUCH */
+	/* 0: score with the current state; otherwise take a step first, as in TOUCH */
 	__u8 feature_count;
-	__u8 depth; /* 1..16: at most so many blocks are staged; the pool's own depth may be less */
+	__u8 depth; /* 1..16: most blocks staged; the pool's own depth may be less */
 	__u8 reserved0;
 	__s8 features[SPECKV_FEATURES];
-	__le32 budget_bytes; /* SPECKV_PREDICT_STAGE: raw bytes to stage at most */
+	__le32 budget_bytes; /* SPECKV_PREDICT_STAGE: most raw bytes staged */
 	__le32 reserved1;
 };
 
 #define SPECKV_PREDICT_STAGE (1u << 2) /* stage the best candidates in the card's memory */
-#define SPECKV_PREDICT_RESET (1u << 3) /* forget the session's state first */
+#define SPECKV_PREDICT_RESET (1u << 3) /* reset the session's state first */
 
 struct speckv_candidate {
-	__aligned_le64 tag; /* the client's own; not looked at */
+	__aligned_le64 tag; /* opaque to the card */
 	__aligned_le64 address;
 	__aligned_le64 generation;
 	__le32 bytes; /* of the frame */
-	__le32 score; /* out, signed: larger is more likely; -2^31: not there */
+	__le32 score; /* out, signed: larger is more likely; -2^31: frame absent */
 };
 
 /* ---- admin commands: the privileged queue pair only ----------------------------------------- */
@@ -361,7 +363,7 @@ struct speckv_cmd_log {
 	__le16 pool;
 	__le16 buffer; /* reserved */
 	__aligned_le64 data_address; /* aligned to 64 */
-	__le32 data_bytes; /* whole entries only are written */
+	__le32 data_bytes; /* only whole entries are written */
 	__le16 log; /* SPECKV_LOG_* */
 	__le16 reserved0;
 	/*
@@ -372,7 +374,7 @@ struct speckv_cmd_log {
 	__u8 reserved1[32];
 };
 
-#define SPECKV_LOG_CLEAR (1u << 2) /* SPECKV_LOG_COUNTERS: start again from zero after the read */
+#define SPECKV_LOG_CLEAR (1u << 2) /* SPECKV_LOG_COUNTERS: reset to zero after the read */
 
 struct speckv_cmd_pool {
 	__u8 opcode;
@@ -381,12 +383,12 @@ struct speckv_cmd_pool {
 	__le16 pool;
 	__le16 buffer; /* reserved */
 	__aligned_le64 capacity_bytes; /* RESIZE_POOL */
-	__u8 uuid[16]; /* of the pool: a number that was given to another pool is refused */
+	__u8 uuid[16]; /* of the pool: a reused number is refused */
 	__le32 action; /* SANITIZE: SPECKV_SANITIZE_* */
 	__u8 reserved[28];
 };
 
-#define SPECKV_POOL_DRY_RUN (1u << 2) /* say whether it would work, change nothing */
+#define SPECKV_POOL_DRY_RUN (1u << 2) /* run all checks, change nothing */
 
 #define SPECKV_SANITIZE_FREE 1 /* device memory of no pool */
 #define SPECKV_SANITIZE_POOL 2 /* contents of `pool`; the pool stays */
@@ -407,7 +409,7 @@ struct speckv_cmd_model {
 	__u8 digest[32];
 };
 
-#define SPECKV_MODEL_UNLOAD (1u << 2) /* no data: sessions go back to LRU */
+#define SPECKV_MODEL_UNLOAD (1u << 2) /* unload: no data; sessions fall back to LRU */
 
 struct speckv_cmd_firmware {
 	__u8 opcode;
@@ -417,17 +419,17 @@ struct speckv_cmd_firmware {
 	__le16 reserved;
 	/* DOWNLOAD; aligned to 64; 0, as the following, in the others */
 	__aligned_le64 data_address;
-	__le32 data_bytes; /* 0: only tell how much was received of this bundle */
+	__le32 data_bytes; /* 0: only report how much of this bundle was received */
 	__le32 data_crc32c; /* of this piece */
-	/* of this piece; pieces come in order, and the result says where to go on after a break */
+	/* of this piece; pieces arrive in order, and a download resumes at the result */
 	__le32 offset;
 	__le32 total_bytes; /* of the bundle */
 	/* SHA-256 of the bundle, as it lies in a file; ACTIVATE of PREVIOUS and GOLDEN: zero */
 	__u8 digest[32];
 };
 
-#define SPECKV_FW_RESTART (1u << 2) /* DOWNLOAD: forget what was received, erase the slot */
-/* COMMIT, ACTIVATE: every check and the result, nothing is written */
+#define SPECKV_FW_RESTART (1u << 2) /* DOWNLOAD: discard what was received, erase the slot */
+/* COMMIT, ACTIVATE: run all checks and return the result, write nothing */
 #define SPECKV_FW_DRY_RUN (1u << 3)
 
 #define SPECKV_SLOT_GOLDEN 0 /* ACTIVATE only */
@@ -436,7 +438,7 @@ struct speckv_cmd_firmware {
 #define SPECKV_SLOT_PREVIOUS 3 /* ACTIVATE only: the slot that ran before */
 /*
  * Result of ACTIVATE: bits 7:0 what it needs, bits 15:8 the slot that boots next (never PREVIOUS),
- * bit 16 whether it has an engine.
+ * bit 16 set if that slot has an engine.
  */
 #define SPECKV_ACTIVATION_DONE 0
 #define SPECKV_ACTIVATION_NEEDS_RESCAN 1
@@ -455,15 +457,16 @@ struct speckv_cmd_value {
 	__u8 reserved[48];
 };
 
-#define SPECKV_FEATURE_SAVE (1u << 2) /* SET_FEATURE: keep it over a power cycle */
+#define SPECKV_FEATURE_SAVE (1u << 2) /* SET_FEATURE: persist over a power cycle */
 
 #define SPECKV_FEATURE_THROTTLE_MILLICELSIUS 0x01 /* signed; below the trip temperature */
 #define SPECKV_FEATURE_INTERRUPT_COALESCING 0x02 /* bits 15:0 completions, 31:16 microseconds */
-#define SPECKV_FEATURE_SCRUB_SECONDS 0x03 /* memory scrubbed once in so long; 0: off */
+#define SPECKV_FEATURE_SCRUB_SECONDS 0x03 /* period of a full scrub of the memory; 0: off */
 #define SPECKV_FEATURE_PREFETCH_BYTES_PER_SECOND 0x04
-#define SPECKV_FEATURE_PREFETCH_DEPTH 0x05 /* 1..16; 0: every pool's adapts by itself */
-#define SPECKV_FEATURE_RECALL_TIMEOUT_MS 0x06 /* an agent silent for so long is fenced */
-/* how long doorbell memory is polled before need_wake; 0: never sleeps */
+#define SPECKV_FEATURE_PREFETCH_DEPTH 0x05 /* 1..16; 0: adaptive, for each pool */
+/* an agent that has not answered a recall by then is fenced */
+#define SPECKV_FEATURE_RECALL_TIMEOUT_MS 0x06
+/* time to poll doorbell memory before need_wake; 0: never sleeps */
 #define SPECKV_FEATURE_POLL_MICROSECONDS 0x07
 #define SPECKV_FEATURE_POOL_QUOTA_BYTES 0x10 /* of a pool, as the following */
 #define SPECKV_FEATURE_POOL_GUARANTEED_BYTES_PER_SECOND 0x11
@@ -472,9 +475,9 @@ struct speckv_cmd_value {
 #define SPECKV_FEATURE_POOL_OWNER 0x14 /* bits 31:0 uid, 63:32 gid */
 #define SPECKV_FEATURE_POOL_MODE 0x15 /* permission bits */
 /*
- * Read only. Bits 7:0 depth in force, 8 the guard holds: recency instead of the model; of the last
+ * Read only. Bits 7:0 current depth, 8 guard engaged: recency instead of the model; of the last
  * prefetches (at most 16) 23:16 settled, 31:24 of these used; of the last contests with recency (at
- * most 64) 39:32 decided, 47:40 won by the model; 63:48 how many times the guard has taken over.
+ * most 64) 39:32 decided, 47:40 won by the model; 63:48 number of times the guard engaged.
  */
 #define SPECKV_FEATURE_POOL_PREFETCH 0x16
 
@@ -491,8 +494,8 @@ struct speckv_cmd_value {
 #define SPECKV_RESET_COUNTERS 3
 
 /*
- * Let one queue pair, or all of one function, use a pool. Rights 0 takes the grant back, with DMA
- * drained. The reset of a function takes all its grants back.
+ * Grant one queue pair, or all of one function, rights to a pool. Rights 0 revokes the grant, after
+ * its DMA has drained. A reset of the function revokes all its grants.
  */
 struct speckv_cmd_grant {
 	__u8 opcode;
@@ -500,7 +503,7 @@ struct speckv_cmd_grant {
 	__le16 command_id;
 	__le16 pool;
 	__le16 function; /* register FUNCTION */
-	__le16 queue; /* SPECKV_ALL_QUEUES: every one of the function, also those made later */
+	__le16 queue; /* SPECKV_ALL_QUEUES: all of the function, including those created later */
 	__le16 reserved0;
 	__le32 rights; /* SPECKV_RIGHT_* */
 	__u8 uuid[16]; /* of the pool */
@@ -515,7 +518,7 @@ struct speckv_cmd_grant {
 
 #define SPECKV_STATUS_OK 0x000
 #define SPECKV_STATUS_INVALID_OPCODE 0x001 /* EOPNOTSUPP */
-#define SPECKV_STATUS_INVALID 0x002 /* EINVAL: a field has a value that it may not have */
+#define SPECKV_STATUS_INVALID 0x002 /* EINVAL: a field has an invalid value */
 #define SPECKV_STATUS_COMMAND_ID_IN_USE 0x003 /* EEXIST */
 #define SPECKV_STATUS_ABORTED 0x004 /* ECANCELED: queue pair disabled, or reset */
 #define SPECKV_STATUS_INTERNAL 0x005 /* EIO */
@@ -530,7 +533,7 @@ struct speckv_cmd_grant {
 #define SPECKV_STATUS_NO_ROOM 0x104 /* ENOSPC: the frame is longer than its page run */
 #define SPECKV_STATUS_NOT_FOUND 0x105 /* ENOENT: no frame of this identity there */
 #define SPECKV_STATUS_CORRUPT 0x106 /* EBADMSG: a checksum did not verify */
-/* ENODATA: the codec cannot hold these values; nothing was published */
+/* ENODATA: the mode cannot represent these values; nothing was published */
 #define SPECKV_STATUS_NONFINITE 0x107
 #define SPECKV_STATUS_NO_CODEC 0x108 /* EOPNOTSUPP: the card lacks this mode */
 #define SPECKV_STATUS_CONFLICT 0x109 /* EBUSY: another agent holds it exclusively */
@@ -548,7 +551,7 @@ struct speckv_cmd_grant {
 #define SPECKV_STATUS_NO_FEATURE 0x207 /* EINVAL */
 #define SPECKV_STATUS_BAD_MODEL 0x208 /* EILSEQ: shape, digest or format */
 #define SPECKV_STATUS_TEST_FAILED 0x209 /* EIO: see SPECKV_LOG_SELF_TEST */
-/* EINVAL: a DOWNLOAD of 0 bytes tells where to go on; COMMIT: not all is there */
+/* EINVAL: piece out of order (a DOWNLOAD of 0 bytes returns the next offset); COMMIT: incomplete */
 #define SPECKV_STATUS_FW_OFFSET 0x301
 #define SPECKV_STATUS_FW_PART 0x302 /* EINVAL: the bundle is for another card */
 #define SPECKV_STATUS_FW_DIGEST 0x303 /* EBADMSG */
@@ -573,8 +576,8 @@ struct speckv_shape {
 
 struct speckv_identify {
 	__le16 version; /* 0 */
-	__le16 function; /* that was asked */
-	__le32 bytes; /* of this structure that mean something */
+	__le16 function; /* number of this function */
+	__le32 bytes; /* valid bytes of this structure */
 	__u8 uuid[16];
 	char model[32]; /* text, zero-padded */
 	char serial[32];
@@ -600,21 +603,21 @@ struct speckv_identify {
 	__u8 running_slot; /* SPECKV_SLOT_* */
 	__u8 reserved0;
 	__le32 security_version;
-	__le32 commit_timeout_ms; /* longest time of FW_COMMIT */
+	__le32 commit_timeout_ms; /* upper bound on the time of FW_COMMIT */
 	__u8 model_digest[32]; /* of the prefetcher that is loaded; zero: none */
 	__u8 key_digests[4][32]; /* SHA-256 of the public keys in the key slots */
 	__u8 reserved1[3744];
 };
 
 /*
- * A pool, as CREATE_POOL wants it and SPECKV_LOG_POOLS tells it. Fields marked out are zero in
- * CREATE_POOL.
+ * Description of a pool: input of CREATE_POOL, entry of SPECKV_LOG_POOLS. Fields marked out are
+ * zero in CREATE_POOL.
  */
 struct speckv_pool_description {
 	char name[64]; /* [A-Za-z0-9._-], no leading dot, zero-padded */
 	__u8 uuid[16]; /* chosen by the creator */
 	__aligned_le64 capacity_bytes;
-	__aligned_le64 max_bytes; /* how far RESIZE_POOL may go; 0: no reserve */
+	__aligned_le64 max_bytes; /* limit of RESIZE_POOL; 0: no reserve */
 	__aligned_le64 quota_bytes; /* stored bytes; 0: capacity */
 	__aligned_le64 guaranteed_bytes_per_second;
 	__aligned_le64 burst_bytes_per_second; /* 0: no limit */
@@ -628,7 +631,7 @@ struct speckv_pool_description {
 	__le32 pool_flags; /* SPECKV_POOL_FLAG_* */
 	__le16 pool; /* out: its number */
 	__le16 state; /* out: 1 active, 2 creating, 3 resizing, 4 destroying */
-	__aligned_le64 generation; /* out: grows with every pool made on this card */
+	__aligned_le64 generation; /* out: increases with every pool created on this card */
 	__aligned_le64 created_ns; /* out */
 	__aligned_le64 used_bytes; /* out: pages mapped to frames and fills */
 	__aligned_le64 stored_bytes; /* out */
@@ -653,13 +656,10 @@ struct speckv_pool_description {
 struct speckv_log_header {
 	__le16 log;
 	__le16 version; /* 0 */
-	__le32 entry_bytes; /* a newer card's entries may be longer: step by this */
+	__le32 entry_bytes; /* may be larger on a newer card: step by this */
 	__le32 entries; /* that follow */
-	__le32 lost; /* entries that a ring dropped since `after` */
-	/*
-	 * sequence of the newest entry there is; SPECKV_LOG_BLOCKS: the address to go on from, 0:
-	 * that was all
-	 */
+	__le32 lost; /* entries after `after` that the ring has dropped */
+	/* sequence of the newest entry; SPECKV_LOG_BLOCKS: address to resume from, 0: complete */
 	__aligned_le64 last;
 	__aligned_le64 time_ns; /* the card's clock */
 };
@@ -684,7 +684,7 @@ struct speckv_log_health {
 #define SPECKV_HEALTH_THROTTLED (1u << 0)
 #define SPECKV_HEALTH_TRIPPED (1u << 1)
 #define SPECKV_HEALTH_MEMORY (1u << 2) /* uncorrectable errors: poisoned pages exist */
-#define SPECKV_HEALTH_FELL_BACK (1u << 3) /* runs another image than was asked for */
+#define SPECKV_HEALTH_FELL_BACK (1u << 3) /* not running the requested image */
 #define SPECKV_HEALTH_FATAL (1u << 4)
 
 struct speckv_log_error {
@@ -731,7 +731,7 @@ struct speckv_log_event {
 #define SPECKV_CARD_FW_COMMITTED 16 /* value: slot */
 #define SPECKV_CARD_FW_REJECTED 17 /* value: status */
 #define SPECKV_CARD_FW_ACTIVATED 18 /* value: slot */
-/* the prefetcher does worse than recency in a pool. value: contests won of 64 */
+/* the prefetcher is worse than recency in a pool. value: contests won of 64 */
 #define SPECKV_CARD_GUARD_ENGAGED 19
 #define SPECKV_CARD_GUARD_RELEASED 20
 
@@ -768,7 +768,7 @@ struct speckv_log_grant {
 	__le32 granted; /* how many times it was set */
 };
 
-/* What a client needs to make its index of a pool anew. */
+/* Entry from which a client rebuilds its index of a pool. */
 struct speckv_log_block {
 	__aligned_le64 address;
 	__aligned_le64 generation;
@@ -779,7 +779,10 @@ struct speckv_log_block {
 	__u8 key[32];
 };
 
-/* struct speckv_stats of libspeckv: the same counters and buckets, so that one code shows both. */
+/*
+ * struct speckv_stats of libspeckv: the same counters and buckets, so that the same code prints
+ * both.
+ */
 struct speckv_log_counters {
 	__aligned_le64 taken_ns;
 	__aligned_le64 since_ns;
@@ -793,12 +796,12 @@ struct speckv_log_counters {
  * Every argument begins with `size` (sizeof, as the caller was compiled) and `flags` (0, or what
  * the comment says). A driver reads at most the size that it knows, takes missing fields as zero,
  * and answers E2BIG when unknown ones are not. Errors otherwise: EINVAL, EFAULT, EACCES, ENODEV
- * (card gone), EBUSY, ENOSPC, EINTR. All is given back when the file is closed.
+ * (card gone), EBUSY, ENOSPC, EINTR. Closing the file releases everything.
  */
 struct speckv_ioc_info {
 	__u32 size;
 	__u32 flags;
-	__u32 map_version; /* out, as all that follows */
+	__u32 map_version; /* out, as are all following */
 	__u32 rtl_revision;
 	__u32 caps;
 	__u32 codec_modes;
@@ -806,17 +809,17 @@ struct speckv_ioc_info {
 	__u8 uuid[16];
 	__u32 sessions;
 	__u32 transfer_bytes;
-	__u32 queue_pairs; /* that one file may have */
-	__u32 buffers; /* that one queue pair may have */
+	__u32 queue_pairs; /* limit per file */
+	__u32 buffers; /* limit per queue pair */
 	__s32 numa_node;
 	__u32 queue_log2_max;
 	__aligned_u64 doorbell_offset; /* for mmap: this file's doorbell page */
-	__aligned_u64 memory_free_bytes; /* a hint: for new pools and their tables */
+	__aligned_u64 memory_free_bytes; /* hint: available for new pools and their tables */
 	__u8 reserved[40];
 };
 
 /*
- * Ask for rights to a pool for all queue pairs of this file: the driver compares uid, gid and mode,
+ * Request rights to a pool for all queue pairs of this file: the driver checks uid, gid and mode,
  * then grants.
  */
 struct speckv_ioc_pool {
@@ -850,8 +853,7 @@ struct speckv_ioc_queue {
 };
 
 /*
- * Pin memory and enter it in a queue pair's buffer table; UNREGISTER waits until no transfer uses
- * it.
+ * Pin memory and add it to a queue pair's buffer table; UNREGISTER waits until no transfer uses it.
  */
 struct speckv_ioc_buffer {
 	__u32 size;
@@ -865,7 +867,7 @@ struct speckv_ioc_buffer {
 	__aligned_u64 bytes;
 };
 
-/* Wake a card that polls doorbell memory and sleeps. */
+/* Wake a sleeping card that polls doorbell memory. */
 struct speckv_ioc_kick {
 	__u32 size;
 	__u32 flags; /* 0 */
@@ -875,22 +877,22 @@ struct speckv_ioc_kick {
 struct speckv_ioc_events {
 	__u32 size;
 	__u32 flags; /* 0 */
-	__s32 event_fd; /* -1: no more */
+	__s32 event_fd; /* -1: stop */
 	__u32 reserved;
 };
 
 /*
- * One admin command (CAP_SYS_ADMIN). The driver puts bus addresses in. RESET of the card in use:
+ * One admin command (CAP_SYS_ADMIN). The driver fills in bus addresses. RESET of the card in use:
  * EBUSY.
  */
 struct speckv_ioc_admin {
 	__u32 size;
 	__u32 flags; /* 0 */
-	/* an admin entry; command_id and data_address are the driver's */
+	/* an admin entry; the driver sets command_id and data_address */
 	__u8 command[SPECKV_SQE_BYTES];
 	__aligned_u64 data; /* address in the process, or 0 */
 	__u32 data_bytes;
-	__u32 timeout_ms; /* 0: the driver's own */
+	__u32 timeout_ms; /* 0: the driver's default */
 	__aligned_u64 result; /* out */
 	__u32 status; /* out: SPECKV_STATUS_*; the ioctl itself returns 0 when the card answered */
 	__u32 reserved;
@@ -908,9 +910,10 @@ struct speckv_ioc_admin {
 #define SPECKV_IOC_ADMIN _IOWR('S', 0x09, struct speckv_ioc_admin)
 
 /*
- * An emulated card has no driver in front of it. Its emulator stands in: a region of the vfio-user
- * device takes this, followed by the argument of INFO, POOL_OPEN or POOL_CLOSE, as one write at
- * offset 0, and a read of the same bytes returns the answer. Who asks is the peer of the socket.
+ * Without a driver, the emulator of a card stands in for it: a region of the vfio-user device
+ * accepts this structure, followed by the argument of INFO, POOL_OPEN or POOL_CLOSE, as one write
+ * at offset 0; a read of the same bytes returns the answer. The caller is identified by the
+ * credentials of its socket.
  */
 #define SPECKV_DRIVER_REGION 9
 #define SPECKV_DRIVER_BYTES 512
