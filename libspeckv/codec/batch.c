@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Many frames at once, over several threads. The threads take the next frame as they come free:
- * frames differ in what they cost.
+ * Encode or decode many frames with several threads. Frames differ in cost, so each thread takes
+ * the next one when it is idle.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -35,7 +35,7 @@ static void encode_one(const struct speckv_frame_batch *batch, struct speckv_fra
 			  job->raw_bytes, job->frame, job->frame_capacity, &job->frame_bytes);
 }
 
-/* The frame says what it is; it must be of the batch's shape. */
+/* The frame names its own mode; its shape must be the batch's. */
 static int decode_frame(const struct speckv_frame_batch *batch, struct speckv_frame_job *job,
 	bool streamed)
 {
@@ -49,7 +49,7 @@ static int decode_frame(const struct speckv_frame_batch *batch, struct speckv_fr
 		return -EINVAL;
 	job->identity = parsed.identity;
 	job->frame_bytes = parsed.frame_bytes;
-	/* Blocks that the mode could not hold were stored raw, and name none. */
+	/* Blocks that the mode could not represent were stored raw, without a calibration. */
 	if (batch->calibration && memcmp(parsed.calibration, none, sizeof(none)) != 0)
 		return speckv_frame_decode_calibrated(&parsed, batch->calibration, job->frame,
 			job->frame_capacity, 0, parsed.geometry.layers, job->raw, job->raw_bytes);
@@ -61,7 +61,7 @@ static void decode_one(const struct speckv_frame_batch *batch, struct speckv_fra
 	bool streamed)
 {
 	job->status = job->raw && job->frame ? decode_frame(batch, job, streamed) : -EINVAL;
-	/* What comes before decoding leaves `raw` alone. */
+	/* Errors before decoding do not write to `raw`. */
 	if (job->status && job->raw)
 		memset(job->raw, 0, job->raw_bytes);
 }
@@ -81,7 +81,7 @@ static void *work(void *argument)
 	}
 }
 
-/* CPUs that this process may use. */
+/* Number of CPUs in this process's affinity mask. */
 static unsigned int processors(void)
 {
 	cpu_set_t set;
@@ -96,7 +96,7 @@ static int64_t run(struct shared *shared)
 	pthread_t thread[THREADS_MAX];
 
 	threads = threads < THREADS_MAX ? threads : THREADS_MAX;
-	/* One of them is the caller; a thread that cannot be had is done without. */
+	/* The caller is one of the threads; a failed pthread_create() only means fewer. */
 	while (started + 1 < threads && started + 1 < shared->count &&
 		!pthread_create(&thread[started], NULL, work, shared))
 		started++;

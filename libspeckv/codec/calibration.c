@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Calibration files: safetensors, read once, copied into tables of known size and checked number by
- * number. FORMAT.md section 7 is the definition. Nothing of the file is trusted and nothing of it
- * is kept.
+ * Calibration files: safetensors, read once, validated number by number and copied into tables of
+ * known size. Defined by FORMAT.md section 7. The file is untrusted, and no reference to it is
+ * kept.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,7 +19,7 @@
 
 /* ---- tables --------------------------------------------------------------------------------- */
 
-/* Where in the list of all tensors those of a mode begin. */
+/* Index of each mode's first tensor in the list of all tensors. */
 enum { TURNS = 0, Q5C = 1, E7C = Q5C + Q5C_TENSORS, TENSORS = E7C + E7C_TENSORS };
 
 bool calibration_shape_is(const struct tensor *t, unsigned int dimensions, const uint64_t *shape)
@@ -145,8 +145,8 @@ static bool any_found(const struct tensor *wanted, unsigned int count)
 }
 
 /*
- * A calibration has nothing else in it, and nothing that is empty. `wanted` ends with a nameless
- * one.
+ * Match the file against `wanted`, which ends with a NULL name: a calibration has no other tensors,
+ * and no empty ones.
  */
 static int collect(const struct safetensors *file, struct tensor *wanted)
 {
@@ -200,8 +200,8 @@ static int load(const struct safetensors *file, struct speckv_calibration *c)
 	c->has_q5c = any_found(wanted + Q5C, Q5C_TENSORS);
 	c->has_e7c = any_found(wanted + E7C, E7C_TENSORS);
 	/*
-	 * Both modes' means have the shape that everything else follows; that they agree is looked
-	 * at in turn.
+	 * The shape of a mode's mean gives layers, heads and head size; the other tensors are
+	 * checked against it.
 	 */
 	mean = &wanted[c->has_q5c ? (int)Q5C + Q5C_MEAN : (int)E7C + E7C_MEAN];
 	if (!mean->found || mean->dimensions != 4 || mean->shape[0] > LAYERS_MOST ||

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A calibration in memory: checked when it was loaded, constant afterwards. */
+/* A calibration in memory: validated at load time, read-only afterwards. */
 #ifndef SPECKV_CODEC_CALIBRATION_H
 #define SPECKV_CODEC_CALIBRATION_H
 
@@ -37,24 +37,22 @@ struct speckv_calibration {
 	uint8_t digest[SPECKV_CALIBRATION_DIGEST_BYTES];
 	unsigned int layers, kv_heads, head_dim;
 	enum rotary_kind rotary;
-	uint64_t *turns; /* of each pair a position, in 2^-64 turns; NULL without an embedding */
+	/* positions to phases of each pair, in 2^-64 turns; NULL without an embedding */
+	uint64_t *turns;
 	struct rotary_steps *steps; /* of each pair */
 	struct calibration_q5c q5c;
 	struct calibration_e7c e7c;
 	bool has_q5c, has_e7c;
 };
 
-/*
- * A section's parameter in calibrated modes: which layer and which head of the calibration come
- * first.
- */
+/* A section's parameter in calibrated modes: its first layer and first head in the calibration. */
 static inline uint32_t calibration_parameter(unsigned int layer, unsigned int head)
 {
 	return layer | head << 16;
 }
 
 /*
- * Do the heads of a section with this parameter lie in the calibration, and does it hold the mode?
+ * Does the calibration have the mode, and the layer and all heads of a section with this parameter?
  */
 bool calibration_covers(const struct speckv_calibration *calibration, unsigned int codec,
 	const struct speckv_geometry *geometry, uint32_t parameter);
@@ -63,14 +61,11 @@ void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32
 	enum codec_tensor tensor, unsigned int head, struct q5c_tables *out);
 void calibration_e7c_tables(const struct speckv_calibration *calibration, uint32_t parameter,
 	enum codec_tensor tensor, unsigned int head, struct e7c_tables *out);
-/* False: K is stored as it is. */
+/* False: K has no rotation to undo. */
 bool calibration_rotation(const struct speckv_calibration *calibration, uint64_t position,
 	struct rotary_rotation *out);
 
-/*
- * A rotation that is kept until another is asked for: blocks of 64 tokens find theirs once for all
- * heads.
- */
+/* Caches one rotation: blocks of 64 tokens compute theirs once for all heads. */
 struct calibration_turn {
 	struct rotary_rotation rotation;
 	uint64_t position;
@@ -78,13 +73,13 @@ struct calibration_turn {
 };
 
 /*
- * Of group number `group` of a block's tensor; NULL where there is none. `turn` begins as not
- * known.
+ * The rotation of group number `group` of a block's tensor; NULL: none. Initialise turn->known to
+ * false.
  */
 const struct rotary_rotation *calibration_turn(const struct codec_calibrated *by,
 	enum codec_tensor tensor, unsigned int group, struct calibration_turn *turn);
 
-/* ---- loading, of the parts of a file -------------------------------------------------------- */
+/* ---- loading: shared by calibration.c and calibration_e7c.c --------------------------------- */
 
 enum calibration_q5c_tensor { Q5C_BITS, Q5C_UNIT, Q5C_MEAN, Q5C_LEVELS, Q5C_SHAPING, Q5C_TENSORS };
 enum calibration_e7c_tensor {
@@ -102,7 +97,7 @@ enum calibration_e7c_tensor {
 	E7C_TENSORS
 };
 
-/* One that a calibration may have, by name and type; what is found is its shape and its bytes. */
+/* A tensor of a calibration: name and type wanted, shape and data found. */
 struct tensor {
 	const char *name, *dtype;
 	uint64_t shape[SAFETENSORS_DIMENSIONS];
@@ -111,13 +106,13 @@ struct tensor {
 	bool found;
 };
 
-/* Is the tensor there, of this shape? */
+/* Does the tensor exist, with this shape? */
 bool calibration_shape_is(const struct tensor *t, unsigned int dimensions, const uint64_t *shape);
-/* Its first rows of numbers of 16 bits; NULL without memory. */
+/* Copy its first rows of 16-bit numbers; NULL: out of memory. */
 int16_t *calibration_words(const struct tensor *t, uint64_t rows, uint64_t row_words);
 bool calibration_mean_valid(const int16_t *mean, unsigned int head_dim);
 /*
- * Layers, heads and head size are known. -EBADMSG, -ENOMEM; what there is by then is freed with the
+ * Needs layers, heads and head size. -EBADMSG, -ENOMEM; partial results are freed with the
  * calibration.
  */
 int calibration_load_e7c(struct speckv_calibration *c, const struct tensor *wanted);

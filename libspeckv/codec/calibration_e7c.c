@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The tables of mode e7c in a calibration file, checked number by number. FORMAT.md 7.1 and 9.1 are
- * the definition.
+ * The tables of mode e7c in a calibration file, validated number by number. Defined by FORMAT.md
+ * 7.1 and 9.1.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -50,7 +50,7 @@ static int load_coders(struct calibration_e7c *to, const struct tensor *frequenc
 	to->coders = calloc(frequencies->shape[0], sizeof(*to->coders));
 	if (!to->coders)
 		return -ENOMEM;
-	/* Anything can be escaped, so anything can be coded. */
+	/* Every table can code an escape, and so any level. */
 	for (uint64_t i = 0; i < frequencies->shape[0]; i++)
 		if (!codec_range_table(frequencies->data + i * RANGE_SYMBOLS, &to->coders[i]) ||
 			!to->coders[i].frequency[RANGE_ESCAPE])
@@ -63,7 +63,7 @@ static int32_t magnitude(int32_t x)
 	return x < 0 ? -x : x;
 }
 
-/* No sum of the codec can leave 32 bits. */
+/* Bound all sums of the codec to 32 bits. */
 static bool sums_valid(const struct e7c_tables *t, unsigned int head_dim)
 {
 	for (unsigned int c = 0; c < head_dim; c++) {
@@ -86,9 +86,8 @@ static bool sums_valid(const struct e7c_tables *t, unsigned int head_dim)
 }
 
 /*
- * Does the analysis find what the synthesis put together? Tried with a level of 1 or -1 in every
- * coefficient, in nine patterns that tell any two coefficients apart: each must be found within
- * half a step.
+ * Does the analysis invert the synthesis? Tried with a level of 1 or -1 in every coefficient, in
+ * nine sign patterns that distinguish any two coefficients: each must be within half a step.
  */
 static bool inverse_valid(const struct e7c_tables *t, unsigned int head_dim)
 {
@@ -124,7 +123,7 @@ static bool coefficients_valid(const struct e7c_tables *t, uint64_t coders)
 	return true;
 }
 
-/* Of the coefficients of a head, `most` in the file, those that it has. */
+/* Copy the coefficients in use of a head; the file has `most`. */
 static void copy_coefficients(struct calibration_e7c *to, const struct tensor *wanted,
 	uint64_t head, uint64_t most, unsigned int head_dim)
 {

@@ -15,7 +15,7 @@
 
 #include "kernels.h"
 
-/* What the low and the high half of a lane are multiplied by to move it so many bits. */
+/* Factors of the low and the high half of a lane that move it by so many bits. */
 #define FOLD_2048 0xdcb17aa4, 0xb9e02b86
 #define FOLD_1024 0x6992cea2, 0x0d3b6092
 #define FOLD_512 0x740eef02, 0x9e4addf8
@@ -24,9 +24,9 @@
 #define FOLD_128 0xf20c0dfe, 0x493c7d27
 
 /*
- * How far ahead of the fold the source is fetched: the processor's own prefetchers stop at the end
- * of a page. Nothing behind the end of the source is asked for, so that random blocks cost no more
- * bandwidth than they have bytes. Measured best of 0.5 to 16 KiB.
+ * Prefetch distance: hardware prefetchers stop at page boundaries. Nothing past the end of the
+ * source is fetched, so that small random blocks do not waste bandwidth. Measured best of 0.5 to 16
+ * KiB.
  */
 #define LEAD 4096
 
@@ -73,7 +73,7 @@ INLINE wide fold(wide value, long long low, long long high, wide next)
 	return fold_by(value, _mm512_set_epi64(high, low, high, low, high, low, high, low), next);
 }
 
-/* Lanes 0 to 2 carried onto lane 3, which keeps its place. */
+/* Fold lanes 0 to 2 onto lane 3, which stays in place. */
 INLINE __m128i join(wide sum)
 {
 	static const long long by[8] = { FOLD_384, FOLD_256, FOLD_128, 0, 0 };
@@ -132,7 +132,7 @@ INLINE wide fold(wide value, long long low, long long high, wide next)
 	return (wide){ fold_by(value.low, by, next.low), fold_by(value.high, by, next.high) };
 }
 
-/* Lanes 0 to 2 carried onto lane 3, which keeps its place. */
+/* Fold lanes 0 to 2 onto lane 3, which stays in place. */
 INLINE __m128i join(wide sum)
 {
 	static const long long by[8] = { FOLD_384, FOLD_256, FOLD_128, 0, 0 };
@@ -204,7 +204,7 @@ INLINE void fetch(const uint8_t *from, size_t bytes)
 		_mm_prefetch((const char *)from + at, _MM_HINT_T0);
 }
 
-/* STORES_STREAMED: `to` is on a line. */
+/* STORES_STREAMED: `to` is aligned to a cache line. */
 INLINE CODEC_RACING uint32_t run(uint32_t state, enum stores stores, uint8_t *to,
 	const uint8_t *from, size_t bytes)
 {
@@ -243,7 +243,7 @@ INLINE CODEC_RACING uint32_t run(uint32_t state, enum stores stores, uint8_t *to
 		sum = fold(sum, FOLD_512, next);
 	}
 	if (stores == STORES_STREAMED)
-		_mm_sfence(); /* what is published afterwards is published after these */
+		_mm_sfence(); /* order the streamed stores before later ones */
 	last = join(sum);
 	state = (uint32_t)_mm_crc32_u64(_mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(last)),
 		(uint64_t)_mm_extract_epi64(last, 1));
@@ -265,7 +265,7 @@ CODEC_RACING uint32_t NAMED(codec_crc_copy)(uint32_t state, void *destination, c
 CODEC_RACING uint32_t NAMED(codec_crc_stream)(uint32_t state, void *destination, const void *source,
 	size_t bytes)
 {
-	/* Short ones are read back soon, and the fence would cost more than it saves. */
+	/* Small copies are read back soon, and the fence would cost more than it saves. */
 	if (bytes < 4096 || (uintptr_t)destination % 64)
 		return run(state, STORES_CACHED, destination, source, bytes);
 	return run(state, STORES_STREAMED, destination, source, bytes);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * CRC-32C with the crc32 instruction: three streams side by side hide its latency, a carry-less
+ * CRC-32C with the crc32 instruction: three interleaved streams hide its latency, a carry-less
  * multiply joins them.
  *
  * Joining: the register after A then B is register(A) * x^(8 * bytes of B) + register(B). Of two
@@ -13,7 +13,10 @@
 
 #include "kernels.h"
 
-/* The three streams, and how far ahead of them the source is fetched; nothing behind its end is. */
+/*
+ * Prefetch distance and the lengths of the three streams; nothing past the end of the source is
+ * fetched.
+ */
 #define LEAD 6144
 #define LONG_STREAM 1024
 #define SHIFT_1024 0x170076fau
@@ -45,7 +48,7 @@ static inline __attribute__((always_inline)) CODEC_RACING uint64_t step(uint64_t
 	return _mm_crc32_u64(state, word);
 }
 
-/* The same of 16 bytes, past the caches; `to` is aligned so. */
+/* As step(), for 16 bytes, with a streaming store; `to` is aligned to 16. */
 static inline __attribute__((always_inline)) CODEC_RACING uint64_t step_past(uint64_t state,
 	uint8_t *to, const uint8_t *from)
 {
@@ -57,7 +60,7 @@ static inline __attribute__((always_inline)) CODEC_RACING uint64_t step_past(uin
 		(uint64_t)_mm_extract_epi64(words, 1));
 }
 
-/* Three streams of n bytes; what lies LEAD bytes on, up to `end`, is fetched meanwhile. */
+/* Three streams of n bytes; prefetches LEAD bytes ahead, up to `end`. */
 static inline __attribute__((always_inline)) CODEC_RACING uint32_t streams(uint32_t state,
 	enum stores stores, uint8_t *to, const uint8_t *from, size_t n, uint32_t shift_one,
 	uint32_t shift_two, const uint8_t *end)
@@ -84,7 +87,7 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t streams(uint3
 	return shift((uint32_t)a, shift_two) ^ shift((uint32_t)b, shift_one) ^ (uint32_t)c;
 }
 
-/* STORES_STREAMED: `to` is on a line. */
+/* STORES_STREAMED: `to` is aligned to a cache line. */
 static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state,
 	enum stores stores, uint8_t *to, const uint8_t *from, size_t bytes)
 {
@@ -107,7 +110,7 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t 
 			to += 3 * SHORT_STREAM;
 	}
 	if (stores == STORES_STREAMED)
-		_mm_sfence(); /* what is published afterwards is published after these */
+		_mm_sfence(); /* order the streamed stores before later ones */
 	wide = state;
 	for (; bytes >= 8; bytes -= 8) {
 		wide = step(wide, copy, to, from);
@@ -141,7 +144,7 @@ CODEC_RACING uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, co
 CODEC_RACING uint32_t codec_crc_stream_sse42(uint32_t state, void *destination, const void *source,
 	size_t bytes)
 {
-	/* Short ones are read back soon, and the fence would cost more than it saves. */
+	/* Small copies are read back soon, and the fence would cost more than it saves. */
 	if (bytes < 4096 || (uintptr_t)destination % 64)
 		return run(state, STORES_CACHED, destination, source, bytes);
 	return run(state, STORES_STREAMED, destination, source, bytes);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Mode e7c: calibrated, entropy-coded. Values minus a static mean (K: with the rotary embedding
- * taken off) are transformed by a matrix of the calibration for each head, quantised, and coded by
- * static tables. Groups that this does not fit are stored. FORMAT.md section 9 is the definition.
+ * undone) are transformed by a matrix of the calibration for each head, quantised, and coded by
+ * static tables. Groups that do not fit are stored. Defined by FORMAT.md section 9.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,7 +18,7 @@ static bool supports(const struct speckv_geometry *geometry)
 		codec_head_dim_lossy(geometry->head_dim);
 }
 
-/* Any layer and head: only the calibration knows how many there are. */
+/* Any layer and head: only the calibration knows their number. */
 static bool parameter_valid(uint32_t parameter)
 {
 	(void)parameter;
@@ -39,13 +39,13 @@ static uint64_t section_max(const struct speckv_geometry *geometry, enum codec_t
 static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_tensor tensor)
 {
 	(void)tensor;
-	/* The least states take as many bytes as they hold. */
+	/* The smallest states take as many bytes as the plain bits that they hold. */
 	return groups_of(geometry) * (E7C_COUNTS_BYTES + RANGE_LAST_BYTES);
 }
 
 /* ---- encoding ------------------------------------------------------------------------------- */
 
-/* false: the group had better be stored. */
+/* false: the group is stored instead. */
 static bool give_coded(struct piece_sink *sink, const struct e7c_tables *tables,
 	unsigned int head_dim, const int16_t *levels)
 {
@@ -121,7 +121,7 @@ static int encode(const struct codec_calibrated *by, const struct speckv_geometr
 
 /* ---- decoding ------------------------------------------------------------------------------- */
 
-/* Levels of a group whose counts, the first of them `code`, are still to be read. */
+/* Decode the levels of a group; `code` is its first count, the others are not read yet. */
 static bool take_coded(struct piece_source *source, uint32_t code, const struct e7c_tables *tables,
 	unsigned int head_dim, int16_t *levels)
 {

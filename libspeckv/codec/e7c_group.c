@@ -2,9 +2,8 @@
 /*
  * Mode e7c: the kernels of one group, 64 tokens of one head. FORMAT.md section 9 is the definition.
  *
- * This one source is compiled for every instruction set (CODEC_ISA), as rows.h says. What matters
- * to speed, the product of a matrix with rows of tokens and the signs, is written out for each; the
- * rest is left to the compiler.
+ * Compiled once for every instruction set (CODEC_ISA), see rows.h. The hot parts, matrix products
+ * and signs, have intrinsics for each; the rest is vectorised by the compiler.
  */
 #include <errno.h>
 
@@ -12,10 +11,10 @@
 #include "kernels.h"
 #include "rows.h"
 
-/* Two rows of 16-bit numbers: what one multiply-add takes. */
+/* Two rows of 16-bit numbers: the operand of one multiply-add. */
 #define PAIR (2 * TOKENS)
 
-/* Bytes of the planes of plain low bits, which come before the signs. */
+/* Bytes of the planes of low plain bits, which precede the signs. */
 static inline uint32_t planes_bytes(const struct e7c_tables *tables)
 {
 	uint32_t bytes = 0;
@@ -27,7 +26,7 @@ static inline uint32_t planes_bytes(const struct e7c_tables *tables)
 
 /* ---- masks of 64 tokens --------------------------------------------------------------------- */
 
-/* Which numbers are negative. */
+/* Mask of negative numbers. */
 static inline uint64_t negative(const int16_t *row)
 {
 	uint64_t mask = 0;
@@ -46,7 +45,7 @@ static inline uint64_t negative(const int16_t *row)
 	return mask;
 }
 
-/* Which numbers have this bit. */
+/* Mask of numbers with this bit set. */
 static inline uint64_t with_bit(const int16_t *row, unsigned int bit)
 {
 	row16_t up;
@@ -56,7 +55,7 @@ static inline uint64_t with_bit(const int16_t *row, unsigned int bit)
 	return negative(up);
 }
 
-/* The lowest bits of `from`, as many as `to` has, at the places of those. */
+/* Deposit the lowest bits of `from` at the set bits of `to` (pdep). */
 static inline uint64_t deposit(uint64_t from, uint64_t to)
 {
 #if defined(__BMI2__)
@@ -70,7 +69,7 @@ static inline uint64_t deposit(uint64_t from, uint64_t to)
 #endif
 }
 
-/* The reverse: the bits of `from` that `to` has, together. */
+/* The inverse: gather the bits of `from` at the set bits of `to` (pext). */
 static inline uint64_t extract(uint64_t from, uint64_t to)
 {
 #if defined(__BMI2__)
@@ -84,7 +83,7 @@ static inline uint64_t extract(uint64_t from, uint64_t to)
 #endif
 }
 
-/* A number at the places of `mask`. */
+/* Write `number` where `mask` is set, 0 elsewhere. */
 static inline void spread(uint64_t mask, int16_t number, int16_t *row)
 {
 #if defined(__AVX512BW__)
@@ -109,10 +108,7 @@ static inline void spread(uint64_t mask, int16_t number, int16_t *row)
 
 /* ---- the product ---------------------------------------------------------------------------- */
 
-/*
- * Two rows as the product wants them: with multiply-adds token by token, otherwise one behind the
- * other.
- */
+/* Lay out two rows for product(): interleaved by token for multiply-adds, otherwise consecutive. */
 static inline void couple(const int16_t *first, const int16_t *second, int16_t *out)
 {
 #if defined(__AVX2__)
@@ -127,7 +123,7 @@ static inline void couple(const int16_t *first, const int16_t *second, int16_t *
 }
 
 #if defined(__AVX2__)
-/* Two neighbours of a matrix in every lane. */
+/* Two adjacent matrix elements, for broadcasting. */
 static inline int two(const int16_t *at)
 {
 	int both;
@@ -138,7 +134,7 @@ static inline int two(const int16_t *at)
 #endif
 
 /*
- * out(o) = the sum over i of matrix(o, i) * in(i); `outs` is a multiple of 4. No sum leaves 32
+ * out(o) = the sum over i of matrix(o, i) * in(i); `outs` is a multiple of 4. No sum exceeds 32
  * bits.
  */
 static void product(const int16_t *matrix, unsigned int stride, unsigned int outs,
@@ -308,7 +304,7 @@ uint32_t NAME(codec_e7c_part_, CODEC_ISA)(const int16_t *levels, unsigned int he
 		set = negative(minus);
 		its = extract(negative(levels), set);
 		count = (unsigned int)__builtin_popcountll(set);
-		/* Words are written when they are full. */
+		/* Flush full words. */
 		string |= its << filled;
 		if (filled + count >= 64) {
 			codec_put64(signs, string);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How 16-bit floats are put together, for modes that take them apart in integer arithmetic. */
+/* Layouts of 16-bit floats, for modes that process them in integer arithmetic. */
 #ifndef SPECKV_CODEC_FLOAT16_H
 #define SPECKV_CODEC_FLOAT16_H
 
@@ -8,7 +8,7 @@
 struct float_layout {
 	unsigned int mantissa_bits;
 	int bias;
-	uint16_t infinity; /* its bits; magnitudes from here on are not finite */
+	uint16_t infinity; /* bit pattern; larger magnitudes are NaN */
 };
 
 static const struct float_layout float_bf16 = { 7, 127, 0x7f80 }, float_fp16 = { 10, 15, 0x7c00 };
@@ -55,8 +55,8 @@ static inline int32_t float_align(uint32_t magnitude, int shift)
 }
 
 /*
- * Bits of the number nearest to magnitude * 2^exponent, ties to even; too large becomes the largest
- * finite one.
+ * Bits of the number nearest to magnitude * 2^exponent, ties to even; overflow saturates to the
+ * largest finite number.
  */
 static inline uint32_t float_nearest(const struct float_layout *layout, uint32_t magnitude,
 	int exponent)

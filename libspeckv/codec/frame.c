@@ -2,8 +2,8 @@
 /*
  * Frames: header, section table, payload. FORMAT.md is the specification.
  *
- * A frame may lie in memory that other processes write. Header and table entries are therefore
- * copied once, through the copying checksum, and only the private copy is looked at.
+ * A frame may be in memory that other processes write. Header and table entries are therefore
+ * copied once, by the copying checksum, and only the private copy is used.
  */
 #include <errno.h>
 #include <string.h>
@@ -16,9 +16,9 @@
 #define MAGIC 0x46564b53u /* "SKVF" */
 #define VERSION 0
 #define HEADER_CRC_AT (SPECKV_FRAME_HEADER_BYTES - 4)
-/* Table entries copied at a time: a page. */
+/* Table entries copied at a time: a page of them. */
 #define TABLE_CHUNK 256
-/* How much of what comes next is fetched while the present is looked at. */
+/* Prefetch distance while parsing. */
 #define LEAD 2048
 
 _Static_assert(SPECKV_SECTION_BYTES == 16, "an entry is four words");
@@ -39,7 +39,7 @@ static uint64_t payload_line(uint64_t sections)
 	return codec_lines(SPECKV_FRAME_HEADER_BYTES + SPECKV_SECTION_BYTES * sections);
 }
 
-/* The mode, when the shape is valid and the mode takes it. */
+/* Find the mode; checks that the shape is valid and supported. */
 static int mode_for(const struct speckv_geometry *geometry, unsigned int codec,
 	const struct codec_mode **out)
 {
@@ -95,7 +95,7 @@ static void zero_to_line(uint8_t *frame, uint64_t from)
 	memset(frame + from, 0, codec_lines(from) * SPECKV_FRAME_ALIGN - from);
 }
 
-/* `parameter`: of section 0, in calibrated modes. */
+/* `parameter`: that of section 0, in calibrated modes. */
 static int encode_frame(const struct speckv_geometry *geometry, unsigned int codec,
 	const struct speckv_calibration *calibration, uint32_t parameter,
 	const struct speckv_frame_identity *identity, const void *raw, uint64_t raw_bytes,
@@ -197,7 +197,7 @@ int speckv_frame_encode_calibrated(const struct speckv_geometry *geometry, unsig
 		frame_capacity, frame_bytes);
 }
 
-/* A private copy of the header, magic, checksum and version looked at. */
+/* Copy the header, check magic, checksum and version. */
 static int copy_header(const void *frame, uint64_t available,
 	uint8_t header[SPECKV_FRAME_HEADER_BYTES])
 {
@@ -221,7 +221,7 @@ static void get_section(const uint8_t *entry, struct codec_section *section)
 	section->parameter = codec_get32(entry + 12);
 }
 
-/* Does the section lie in the payload and have a length and parameter of its mode? */
+/* Is the section within the payload, with a length and parameter valid for its mode? */
 static bool section_valid(const struct speckv_frame *parsed, const struct codec_mode *mode,
 	enum codec_tensor tensor, const struct codec_section *section)
 {
@@ -236,7 +236,7 @@ static bool section_valid(const struct speckv_frame *parsed, const struct codec_
 }
 
 /*
- * The whole table: checksum, and sections that follow each other without a gap to the end of the
+ * Check the whole table: checksum, and consecutive sections without gaps up to the end of the
  * frame.
  */
 static int check_table(const struct speckv_frame *parsed, const struct codec_mode *mode,
@@ -305,7 +305,7 @@ int speckv_frame_parse(const void *frame, uint64_t available, struct speckv_fram
 		parsed.frame_bytes < speckv_frame_min_bytes(&parsed.geometry, parsed.codec) ||
 		parsed.frame_bytes > speckv_frame_max_bytes(&parsed.geometry, parsed.codec))
 		return -EBADMSG;
-	/* Only calibrated modes name a calibration; no mode of this version has a flag. */
+	/* Exactly the calibrated modes name a calibration; no flags are defined. */
 	if (!memcmp(parsed.calibration, zero, sizeof(zero)) != !mode->decode_calibrated ||
 		codec_get16(header + 114))
 		return -EBADMSG;
@@ -333,7 +333,7 @@ int speckv_frame_readdress(void *frame, uint64_t available,
 	return 0;
 }
 
-/* One table entry, copied and bounded. */
+/* Copy one table entry and check its bounds. */
 static int copy_section(const struct speckv_frame *parsed, const struct codec_mode *mode,
 	const uint8_t *frame, uint32_t index, struct codec_section *section)
 {
@@ -387,7 +387,7 @@ int speckv_frame_verify(const void *frame, uint64_t available)
 	return 0;
 }
 
-/* `parsed` is the caller's and may not be what parse gave it. */
+/* `parsed` comes from the caller and may differ from what was parsed: check it again. */
 static int check_parsed(const struct speckv_frame *parsed, uint64_t available,
 	const struct codec_mode **mode)
 {
@@ -403,7 +403,7 @@ static int check_parsed(const struct speckv_frame *parsed, uint64_t available,
 	return parsed->frame_bytes <= available ? 0 : -EBADMSG;
 }
 
-/* One section of a calibrated mode; the calibration is the frame's. */
+/* Decode one section of a calibrated mode; `calibration` has the digest of the frame. */
 static int decode_calibrated(const struct speckv_frame *parsed, const struct codec_mode *mode,
 	const struct speckv_calibration *calibration, const uint8_t *frame, uint32_t index,
 	const struct codec_section *section, uint8_t *raw)
@@ -459,8 +459,8 @@ static int decode_frame(const struct speckv_frame *parsed,
 	if (!parsed || !frame || !raw)
 		return -EINVAL;
 	/*
-	 * Layers in the block, so that what an error zeroes is never more than what success would
-	 * have filled.
+	 * Limited to the layers of the block, so that an error zeroes no more than success would
+	 * have written.
 	 */
 	bytes = least(layer_count, parsed->geometry.layers) * 2 *
 		codec_section_raw_bytes(&parsed->geometry);

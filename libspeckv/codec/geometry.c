@@ -5,9 +5,9 @@
 
 #include "mode.h"
 
-/* Frames count bytes in 32 bits; half of that leaves room for tables in every mode. */
+/* Frames count bytes in 32 bits; half of that leaves room for the tables of every mode. */
 #define RAW_BYTES_MAX ((uint64_t)1 << 31)
-/* The header counts sections, two a layer, in 16 bits. */
+/* The header counts sections, two per layer, in 16 bits. */
 #define LAYERS_MAX 32767
 
 static const char *const dtype_names[] = {
@@ -136,7 +136,7 @@ uint64_t speckv_geometry_bytes(const struct speckv_geometry *geometry)
 		return 0;
 	section = codec_section_raw_bytes(geometry);
 	sections = 2 * (uint64_t)geometry->layers;
-	/* 0 also when a dimension is 0 or the type unknown. */
+	/* Also 0 if a dimension is 0 or the type unknown. */
 	if (!section || !sections || section > RAW_BYTES_MAX / sections)
 		return 0;
 	return section * sections;

@@ -2,9 +2,9 @@
 /*
  * Mode int8-delta-rle: the reference paper's Algorithm 2. Each token of a head is scaled to int8 by
  * its largest magnitude; successive tokens are subtracted channel by channel; runs of equal
- * differences are shortened.
+ * differences are run-length coded.
  *
- * Kept for comparison: differences of real KV hardly ever repeat. FORMAT.md has the definition.
+ * Kept for comparison: differences of real KV rarely repeat. Defined by FORMAT.md section 4.
  */
 #include <errno.h>
 #include <string.h>
@@ -77,8 +77,8 @@ static uint32_t quantise(const struct float_layout *layout, uint32_t magnitude, 
 	uint32_t down = float_split(layout, largest, &divisor) - exponent;
 
 	/*
-	 * Q_MAX * 2^11 is less than half of 2^7 << 20: such a value is 0, and below that nothing
-	 * overflows.
+	 * Q_MAX * 2^11 is less than half of 2^7 << 20: such a value rounds to 0, and smaller shifts
+	 * do not overflow.
 	 */
 	return down >= 20 ? 0 : round_quotient(Q_MAX * significand, divisor << down);
 }
@@ -90,7 +90,7 @@ static uint32_t scale_back(const struct float_layout *layout, uint32_t q, uint32
 	uint32_t exponent = float_split(layout, largest, &significand);
 	uint32_t numerator = q * significand;
 
-	/* As many significant bits as the type has, unless the exponent ends first. */
+	/* Normalise to the type's significant bits, or to the smallest exponent. */
 	while (exponent > 1 && numerator &&
 		2 * numerator < (Q_MAX << (layout->mantissa_bits + 1))) {
 		numerator *= 2;
@@ -98,11 +98,11 @@ static uint32_t scale_back(const struct float_layout *layout, uint32_t q, uint32
 	}
 	if (!numerator)
 		return 0;
-	/* The implicit bit adds one to the exponent field, a carry out of the rounding another. */
+	/* The implicit bit adds one to the exponent field, a carry of the rounding another. */
 	return ((exponent - 1) << layout->mantissa_bits) + round_quotient(numerator, Q_MAX);
 }
 
-/* Scales and wrapped differences of one group: 64 tokens of one head. */
+/* Compute scales and wrapped differences of one group: 64 tokens of one head. */
 static int group_differences(const struct float_layout *layout, unsigned int head_dim,
 	const uint8_t *raw, uint8_t *scales, uint8_t *differences)
 {
@@ -145,8 +145,8 @@ static size_t run_at(const uint8_t *at, const uint8_t *end)
 }
 
 /*
- * Longest run first, else literals up to the next run. Returns the bytes written: at most 129/128
- * of the input and one.
+ * Emit runs where possible, otherwise literals up to the next run. Returns the bytes written: at
+ * most 129/128 of the input, plus one.
  */
 static size_t shorten(const uint8_t *from, size_t bytes, uint8_t *to)
 {
@@ -174,7 +174,7 @@ static size_t shorten(const uint8_t *from, size_t bytes, uint8_t *to)
 	return (size_t)(to - start);
 }
 
-/* Returns 1 when FORM_RUNS would not be shorter than FORM_STORED. */
+/* Returns 1 if FORM_RUNS is not shorter than FORM_STORED. */
 static int encode_form(const struct speckv_geometry *geometry, enum form form, const uint8_t *raw,
 	uint8_t *out, struct codec_section *section)
 {
@@ -217,10 +217,10 @@ static int encode(const struct speckv_geometry *geometry, enum codec_tensor tens
 	return rc == 1 ? encode_form(geometry, FORM_STORED, raw, out, section) : rc;
 }
 
-/* The section as a stream: bytes are copied, checksummed and looked at once. */
+/* A section as a stream: bytes are copied and checksummed once, then read from the copy. */
 struct stream {
 	const uint8_t *from;
-	uint64_t left; /* not yet copied */
+	uint64_t left; /* bytes not copied yet */
 	uint32_t crc;
 	size_t at, have;
 	uint8_t window[4096];
@@ -253,7 +253,7 @@ static bool stream_read(struct stream *stream, uint8_t *to, size_t bytes)
 	return true;
 }
 
-/* Exactly `bytes` differences; a code that would give more is bad. */
+/* Expand to exactly `bytes` differences; a code for more is invalid. */
 static bool lengthen(struct stream *stream, uint8_t *to, size_t bytes)
 {
 	while (bytes) {
@@ -287,7 +287,7 @@ static bool group_values(const struct float_layout *layout, unsigned int head_di
 	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++) {
 		uint32_t largest = codec_get16(scales + 2 * t);
 
-		if (largest >= layout->infinity) /* a sign bit too */
+		if (largest >= layout->infinity) /* also catches a sign bit */
 			return false;
 		for (unsigned int c = 0; c < head_dim; c++) {
 			uint32_t bits;

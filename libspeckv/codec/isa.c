@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Which kernels run: the best that the CPU has, unless SPECKV_ISA or speckv_isa_force() says
- * otherwise.
+ * Kernel selection: the best variant for the CPU, unless SPECKV_ISA or speckv_isa_force() overrides
+ * it.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -15,20 +15,17 @@
 
 struct variant {
 	struct codec_kernels kernels;
-	uint32_t needs; /* CODEC_CPU_*: whatever their files are compiled for */
+	uint32_t needs; /* CODEC_CPU_*: the instruction sets its files are compiled for */
 };
 
-/* Every flag of meson.build's lists is among these. */
+/* Cover every flag in the lists of meson.build. */
 #define SSE42 (CODEC_CPU_SSE42 | CODEC_CPU_PCLMUL)
 #define AVX2                                                                        \
 	(SSE42 | CODEC_CPU_AVX2 | CODEC_CPU_FMA | CODEC_CPU_F16C | CODEC_CPU_BMI2 | \
 		CODEC_CPU_POPCNT)
 /* the level of Zen 3, and of Intel's processors without AVX-512 */
 #define VPCLMUL (AVX2 | CODEC_CPU_VPCLMULQDQ)
-/*
- * The level of Ice Lake and Zen 4: earlier AVX-512 parts lack the carry-less multiply and the byte
- * permutes.
- */
+/* The level of Ice Lake and Zen 4: earlier AVX-512 CPUs lack VPCLMULQDQ and VBMI. */
 #define AVX512                                                                   \
 	(VPCLMUL | CODEC_CPU_AVX512F | CODEC_CPU_AVX512BW | CODEC_CPU_AVX512DQ | \
 		CODEC_CPU_AVX512VL | CODEC_CPU_AVX512CD | CODEC_CPU_AVX512VBMI | \
@@ -79,7 +76,7 @@ static uint32_t cpu_features(void)
 	.lossless_merge = codec_lossless_merge_##decode, \
 	.lossless_split = codec_lossless_split_##encode, .range_code = codec_range_code_##encode
 
-/* Slowest first. */
+/* Ordered from slowest to fastest. */
 static const struct variant variants[] = {
 	{ { "portable", .crc = codec_crc_portable, .crc_copy = codec_crc_copy_portable,
 		  .crc_stream = codec_crc_copy_portable, Q4X(portable, portable),
@@ -104,7 +101,7 @@ static const struct variant variants[] = {
 
 #define VARIANTS (sizeof(variants) / sizeof(variants[0]))
 
-/* NULL until the first call. Racing first calls choose the same. */
+/* NULL until the first call. Concurrent first calls choose the same table. */
 static _Atomic(const struct codec_kernels *) current;
 
 static bool usable(const struct variant *variant, uint32_t features)
@@ -128,14 +125,14 @@ int codec_kernels_choose(uint32_t features, const char *name, const struct codec
 		*out = best(features);
 		return 0;
 	}
-	/* A name may have several tables; the best comes last. */
+	/* A name may have several tables; the fastest is last. */
 	for (size_t i = VARIANTS; i > 0; i--)
 		if (!strcmp(name, variants[i - 1].kernels.name) &&
 			usable(&variants[i - 1], features)) {
 			*out = &variants[i - 1].kernels;
 			return 0;
 		}
-	/* Known, not for this CPU. */
+	/* A known name, but not supported by this CPU. */
 	if (!strcmp(name, "sse42") || !strcmp(name, "avx2") || !strcmp(name, "avx512"))
 		return -EOPNOTSUPP;
 	return -EINVAL;
@@ -150,13 +147,13 @@ const struct codec_kernels *codec_kernels(void)
 	if (__builtin_expect(kernels != NULL, 1))
 		return kernels;
 	/*
-	 * A name that cannot be had here counts as "auto": no caller could handle an error here,
-	 * and speckv_isa_name() shows the choice.
+	 * An unsupported name means "auto": callers could not handle an error here, and
+	 * speckv_isa_name() reports the choice.
 	 */
 	wanted = getenv("SPECKV_ISA");
 	if (!wanted || codec_kernels_choose(cpu_features(), wanted, &kernels))
 		kernels = best(cpu_features());
-	/* A speckv_isa_force() in between wins. */
+	/* A concurrent speckv_isa_force() wins. */
 	if (atomic_compare_exchange_strong(&current, &none, kernels))
 		return kernels;
 	return none;

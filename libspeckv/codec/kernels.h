@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The inner loops that have a variant for some instruction set, and the table they are called
- * through.
+ * Inner loops with variants per instruction set, and the table for their dispatch.
  *
  * Every kernel has one portable reference. A variant gives the same bytes for every input; the
- * tests hold each one to the reference on the machine they run on.
+ * tests compare each one that the machine supports with the reference.
  *
- * Sources of the checksum kernels may be shared memory that another process writes at the same
- * moment. Such a kernel loads each source byte exactly once, so that the checksum is always that of
- * the bytes it stored; the caller decides by it.
+ * Sources of the checksum kernels may be shared memory that another process writes concurrently.
+ * Such a kernel loads each source byte exactly once, so that the checksum always matches the bytes
+ * stored; the caller compares it.
  */
 #ifndef SPECKV_CODEC_KERNELS_H
 #define SPECKV_CODEC_KERNELS_H
@@ -27,42 +26,42 @@ struct rotary_rotation;
 struct rotary_steps;
 
 /*
- * Readers race with writers by design and decide by the checksum afterwards: keep the thread
- * sanitizer out of these loops.
+ * Readers race with writers by design and validate by checksum afterwards: exclude these loops from
+ * the thread sanitizer.
  */
 #define CODEC_RACING __attribute__((no_sanitize("thread")))
 
 /*
- * Makes a loaded value opaque: without it the compiler may load the same source byte again for its
+ * Makes a loaded value opaque: otherwise the compiler may load the same source byte again for its
  * second use.
  */
 #define CODEC_LOADED_ONCE(value) __asm__ volatile("" : "+r"(value))
 
 struct codec_kernels {
 	const char *name;
-	/* CRC-32C register before -> after; neither inverted on the way in nor on the way out. */
+	/* Update a CRC-32C register; no inversion before or after. */
 	uint32_t (*crc)(uint32_t state, const void *data, size_t bytes);
-	/* The same, storing what was checksummed. */
+	/* The same, and store the checksummed bytes. */
 	uint32_t (*crc_copy)(uint32_t state, void *destination, const void *source, size_t bytes);
 	/*
-	 * crc_copy to memory that is not read again soon (a frame): may go round the caches.
+	 * crc_copy to memory that is not read again soon (a frame): may use streaming stores.
 	 * Ordered before later stores.
 	 */
 	uint32_t (*crc_stream)(uint32_t state, void *destination, const void *source, size_t bytes);
 	/*
-	 * Mode q4x: one group, 64 tokens of one head, to or from a private buffer on a line, any
-	 * bytes in it. Encoding gives -ENODATA for values the mode cannot hold. `streamed`: round
-	 * the caches where `raw` is on a line.
+	 * Mode q4x: one group, 64 tokens of one head, to or from a private buffer aligned to a
+	 * line, with arbitrary contents. Encoding returns -ENODATA for values that the mode cannot
+	 * represent. `streamed`: streaming stores, if `raw` is aligned to a line.
 	 */
 	int (*q4x_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
 		enum codec_tensor tensor, uint8_t *group);
 	void (*q4x_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype,
 		enum codec_tensor tensor, uint8_t *raw, bool streamed);
 	/*
-	 * Range coding: symbols of `runs` times 64 elements from `bytes` of code, with RANGE_SLACK
-	 * readable behind; states in and out. A run's table is tables[which[run]], or the only one
-	 * where `which` is NULL. false: the code does not end there. And the reverse, which returns
-	 * the bytes of code that it wrote up to `end`.
+	 * Range decoding: symbols of `runs` times 64 elements from `bytes` of code, with
+	 * RANGE_SLACK readable bytes after it; updates `states`. A run uses tables[which[run]], or
+	 * the only table if `which` is NULL. false: decoding does not end exactly at the end of the
+	 * code. range_code encodes, and returns the bytes of code written below `end`.
 	 */
 	bool (*range_symbols)(const struct range_table *tables, const uint8_t *which,
 		const uint8_t *code, uint32_t bytes, unsigned int runs, uint32_t *states,
@@ -70,25 +69,25 @@ struct codec_kernels {
 	uint32_t (*range_code)(const struct range_table *tables, const uint8_t *which,
 		const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end);
 	/*
-	 * Mode lossless: one group, in the pieces that lossless.c says. Elements from symbols,
-	 * plain bits (with slack) and escapes, of which there are as many as symbols call for.
+	 * Mode lossless: assemble the elements of one group from symbols, plain bits (with slack)
+	 * and escapes, one for each escape symbol.
 	 */
 	void (*lossless_merge)(const uint8_t *symbols, const uint8_t *plain, const uint8_t *escapes,
 		const uint16_t *base, unsigned int head_dim, unsigned int dtype, uint8_t *raw,
 		bool streamed);
 	/*
-	 * The reverse. Returns how many escapes there are; more than LOSSLESS_ESCAPES_MAX are not
+	 * Split a group. Returns the number of escapes; those beyond LOSSLESS_ESCAPES_MAX are not
 	 * written. `plain` has slack.
 	 */
 	uint32_t (*lossless_split)(const uint8_t *raw, const struct range_table *table,
 		const uint16_t *base, unsigned int head_dim, unsigned int dtype, uint8_t *symbols,
 		uint8_t *plain, uint8_t *escapes);
-	/* The rotation of a group from the angles of its first token and those within it. */
+	/* Rotation of a group, from the angles of its first token and the steps within it. */
 	void (*rotary_turn)(const struct rotary_angle *bases, const struct rotary_steps *steps,
 		unsigned int pairs, struct rotary_rotation *out);
 	/*
-	 * Mode q5c: as q4x, by the tables of the head; `rotation` is NULL where there is none.
-	 * Decoding: false where a scale is none.
+	 * Mode q5c: as q4x, with the tables of the head; `rotation` NULL: none. Decoding returns
+	 * false for an invalid scale.
 	 */
 	int (*q5c_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
 		const struct q5c_tables *tables, const struct rotary_rotation *rotation,
@@ -97,9 +96,8 @@ struct codec_kernels {
 		const struct q5c_tables *tables, const struct rotary_rotation *rotation,
 		uint8_t *raw);
 	/*
-	 * Mode e7c, in the same way: the levels of each coefficient, `rank` rows of 64 tokens on
-	 * lines, to values; and from values, -ENODATA as above, E7C_TO_BE_STORED where the group
-	 * has none.
+	 * Mode e7c, likewise: values from levels, `rank` rows of 64 tokens aligned to lines; and
+	 * levels from values, -ENODATA as above, E7C_TO_BE_STORED if they do not fit.
 	 */
 	void (*e7c_restore)(const int16_t *levels, unsigned int head_dim, unsigned int dtype,
 		const struct e7c_tables *tables, const struct rotary_rotation *rotation,
@@ -108,20 +106,20 @@ struct codec_kernels {
 		const struct e7c_tables *tables, const struct rotary_rotation *rotation,
 		int16_t *levels);
 	/*
-	 * Levels from symbols, plain bits (with slack) and as many escapes as symbols call for;
-	 * false where those do not fit.
+	 * Levels from symbols, plain bits (with slack) and one escape for each escape symbol; false
+	 * if they do not match.
 	 */
 	bool (*e7c_join)(const uint8_t *symbols, const uint8_t *plain, uint32_t plain_bytes,
 		const uint8_t *escapes, const struct e7c_tables *tables, int16_t *levels);
-	/* The reverse, as lossless_split. `plain` has eight bytes more. */
+	/* The inverse, as lossless_split. `plain` has eight bytes of slack. */
 	uint32_t (*e7c_part)(const int16_t *levels, unsigned int head_dim,
 		const struct e7c_tables *tables, uint8_t *symbols, uint8_t *plain,
 		uint32_t *plain_bytes, uint8_t *escapes);
 };
 
 /*
- * Ask for memory that will be read soon: a hint, never a fault. Inlined always: GCC takes a
- * function that only asks for one without effect, and drops calls of it.
+ * Prefetch a range: a hint that never faults. always_inline: GCC treats a function that only
+ * prefetches as free of side effects, and drops calls of it.
  */
 static inline __attribute__((always_inline)) void codec_fetch(const void *from, size_t bytes)
 {
@@ -130,8 +128,8 @@ static inline __attribute__((always_inline)) void codec_fetch(const void *from, 
 }
 
 /*
- * Of a token's 16-bit values: encoders ask a little before they look at them, and for the next
- * group, which mostly lies behind this one, while they are at work, few lines at a time.
+ * Prefetch one token of 16-bit values: encoders prefetch a little ahead and, while they work, a few
+ * lines at a time of the next group, which mostly follows in memory.
  */
 #define CODEC_FETCH_TOKENS 16
 static inline __attribute__((always_inline)) void codec_fetch_token(const uint8_t *raw,
@@ -140,9 +138,9 @@ static inline __attribute__((always_inline)) void codec_fetch_token(const uint8_
 	codec_fetch(raw + 2 * (size_t)token * head_dim, 2 * (size_t)head_dim);
 }
 
-/* The table in force; chosen at the first call. */
+/* The active table; chosen at the first call. */
 const struct codec_kernels *codec_kernels(void);
-/* What a CPU may have that some kernels need. */
+/* CPU features that kernels need. */
 enum codec_cpu {
 	CODEC_CPU_SSE42 = 1 << 0,
 	CODEC_CPU_PCLMUL = 1 << 1,
@@ -162,13 +160,13 @@ enum codec_cpu {
 	CODEC_CPU_AVX512BF16 = 1 << 15,
 };
 /*
- * The table of this name ("auto": the best) that a CPU with these features can run. -EOPNOTSUPP:
- * none of them, -EINVAL: no such name.
+ * The table of this name ("auto": the best) for a CPU with these features. -EOPNOTSUPP: not
+ * supported, -EINVAL: no such name.
  */
 int codec_kernels_choose(uint32_t features, const char *name, const struct codec_kernels **out);
 /*
- * Table number `index`, slowest first, NULL past the end. `usable` says whether this CPU runs it.
- * For tests.
+ * Table number `index`, slowest first, NULL past the end. `usable`: supported by this CPU. For
+ * tests.
  */
 const struct codec_kernels *codec_kernels_variant(unsigned int index, int *usable);
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * Mode lossless: every bit comes back. Exponents, and the top bit of the mantissa, are coded by how
- * often they occur in the section (range coding with 64 interleaved states); signs and the rest of
- * the mantissa are as good as noise and stay as they are. What does not become smaller is stored as
- * it is. FORMAT.md section 6 is the definition; the portable kernels follow it word by word.
+ * Mode lossless. Exponents and the top bit of the mantissa are range-coded with 64 interleaved
+ * states by their frequencies in the section; signs and the rest of the mantissa are nearly
+ * incompressible and stay plain. A section that does not shrink is stored. Defined by FORMAT.md
+ * section 6; the portable kernels follow it word by word.
  */
 #include <errno.h>
 #include <string.h>
@@ -41,8 +41,8 @@ static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_t
 
 	(void)tensor;
 	/*
-	 * The least states take as many bytes as they hold; less than the raw bytes for every dtype
-	 * and head size.
+	 * The smallest states take as many bytes as the plain bits that they hold. Less than the
+	 * raw bytes for every dtype and head size.
 	 */
 	return LOSSLESS_HEADER_BYTES + groups_of(geometry) * (LOSSLESS_COUNTS_BYTES + plain);
 }
@@ -50,13 +50,13 @@ static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_t
 /* ---- tables --------------------------------------------------------------------------------- */
 
 /*
- * Base of every channel: the section's origin, and so many octaves as the head's offsets say.
- * `offsets` NULL: none.
+ * Base value of every channel: the section's origin plus the head's offsets, in octaves. `offsets`
+ * NULL: none.
  */
 void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int head_dim,
 	uint16_t *base)
 {
-	/* Runs of 64 elements may begin in any channel: loads go on with the first ones. */
+	/* Runs of 64 elements may begin in any channel: repeat the first ones after the end. */
 	for (unsigned int i = 0; i < head_dim + RANGE_STATES; i++) {
 		unsigned int c = i % head_dim;
 
@@ -67,7 +67,7 @@ void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int h
 
 /* ---- portable kernels ----------------------------------------------------------------------- */
 
-/* Inlined for each dtype: shifts by constants. */
+/* Inlined for each dtype, so that shifts are by constants. */
 #define INLINE static inline __attribute__((always_inline))
 
 #define FOR_LAYOUT(dtype, call)                                    \
@@ -137,8 +137,8 @@ INLINE uint32_t split(const uint8_t *raw, const struct range_table *table, const
 			uint32_t value = word >> low & mask, symbol = (value - base[c]) & mask;
 
 			/*
-			 * Eight elements' bits at most before whole bytes are written: 8 * 7, or 4
-			 * * 10.
+			 * Whole bytes are flushed after at most eight elements (8 * 7 bits) or four
+			 * (4 * 10).
 			 */
 			string |= (uint64_t)(word >> (8 * layout.bytes - 1) << low |
 					  (word & ((1u << low) - 1)))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Mode lossless: the numbers of FORMAT.md section 6 that the kernels share. */
+/* Mode lossless: constants of FORMAT.md section 6 shared by the kernels. */
 #ifndef SPECKV_CODEC_LOSSLESS_H
 #define SPECKV_CODEC_LOSSLESS_H
 
@@ -11,27 +11,24 @@
 
 #define LOSSLESS_ELEMENTS_MAX (CODEC_GROUP_TOKENS * CODEC_HEAD_DIM_MAX)
 
-/* What the section's parameter says. */
+/* Values of a section's parameter. */
 enum lossless_form { LOSSLESS_STORED = 0, LOSSLESS_CODED = 1, LOSSLESS_SHIFTED = 2 };
 
 /* Frequencies and origin. */
 #define LOSSLESS_HEADER_BYTES (RANGE_SYMBOLS + 2)
-/* In front of a group: how many bytes of code, how many escapes, powers of the states. */
+/* Before a group: bytes of code, number of escapes, powers of the states. */
 #define LOSSLESS_COUNTS_BYTES (4 + RANGE_POWERS_BYTES)
-/* More are no group: 4 a channel. */
+/* A group has at most 4 a channel. */
 #define LOSSLESS_ESCAPES_MAX(head_dim) (4u * (head_dim))
 #define LOSSLESS_PLAIN_MAX (LOSSLESS_ELEMENTS_MAX * 10 / 8)
 #define LOSSLESS_RECORD_MAX                                                                        \
 	(RANGE_STATES_MAX + LOSSLESS_ELEMENTS_MAX + 2 * LOSSLESS_ESCAPES_MAX(CODEC_HEAD_DIM_MAX) + \
 		LOSSLESS_PLAIN_MAX)
 
-/*
- * How an element is taken apart: sign and all but the top bit of the mantissa stay as they are, the
- * rest is coded.
- */
+/* Split of an element: the sign and the mantissa below its top bit are plain, the rest is coded. */
 struct lossless_layout {
 	unsigned int bytes; /* of an element */
-	unsigned int plain; /* bits left as they are: as many as the mantissa has */
+	unsigned int plain; /* plain bits: as many as the mantissa has */
 };
 
 static inline struct lossless_layout lossless_layout(unsigned int dtype)
@@ -53,15 +50,15 @@ static inline uint32_t lossless_plain_bytes(unsigned int head_dim, unsigned int 
 	return CODEC_GROUP_TOKENS * head_dim * plain / 8;
 }
 
-/* Values that are coded: exponent and top bit of the mantissa. */
+/* Mask of coded values: exponent and top bit of the mantissa. */
 static inline uint32_t lossless_value_mask(struct lossless_layout layout)
 {
 	return (1u << (8 * layout.bytes - layout.plain)) - 1;
 }
 
 /*
- * Base of every channel: the section's origin, and so many octaves as the head's offsets say.
- * `offsets` NULL: none.
+ * Base value of every channel: the section's origin plus the head's offsets, in octaves. `offsets`
+ * NULL: none.
  */
 void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int head_dim,
 	uint16_t *base);
@@ -69,8 +66,8 @@ int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_ten
 	const uint8_t *raw, uint8_t *out, struct codec_section *section);
 
 /*
- * Puts the escaped values into 64 elements that were put together as if they were none, where `set`
- * has bits. Returns where the next escapes are.
+ * Replace the values of escaped elements, those of 64 in `set`, after the merge. Returns the
+ * position of the next escapes.
  */
 static inline const uint8_t *lossless_patch(uint8_t *elements, uint64_t set, const uint8_t *escapes,
 	struct lossless_layout layout)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Mode lossless with AVX2; FORMAT.md section 6 is the definition, lossless.c the reference,
- * lossless_avx512.c the model.
+ * Mode lossless with AVX2, after lossless_avx512.c. Defined by FORMAT.md section 6; lossless.c is
+ * the reference.
  */
 #include <immintrin.h>
 
@@ -11,8 +11,8 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /*
- * Where the plain bits of eight elements are: two bytes each, and what to multiply them by so that
- * they come to the top.
+ * Positions of the plain bits of eight elements: two bytes each, and the factor that shifts them to
+ * the top.
  */
 struct places {
 	__m256i bytes, up;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Mode lossless with AVX-512 (VBMI, VNNI); FORMAT.md section 6 is the definition, lossless.c the
+ * Mode lossless with AVX-512 (VBMI, VNNI). Defined by FORMAT.md section 6; lossless.c is the
  * reference.
  */
 #include <immintrin.h>
@@ -11,7 +11,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Where the plain bits of 32 elements are: two bytes each, and how far up to shift them. */
+/* Positions of the plain bits of 32 elements: two bytes each, and the left shift to the top. */
 struct places {
 	__m512i bytes, up;
 };
@@ -42,7 +42,7 @@ INLINE __m512i put_together(const uint8_t *symbols, const uint8_t *plain, const 
 	low = _mm512_or_si512(low, _mm512_slli_epi16(value, bits - 1));
 	if (element_bits == 8)
 		fields = _mm512_srli_epi16(fields, 8);
-	/* Of fields the sign, of the others what is below it. */
+	/* The sign from `fields`, the bits below it from `low`. */
 	return _mm512_ternarylogic_epi64(_mm512_set1_epi16((short)(1u << (element_bits - 1))),
 		fields, low, 0xca);
 }
@@ -116,7 +116,7 @@ void codec_lossless_merge_avx512(const uint8_t *symbols, const uint8_t *plain,
 
 /* ---- encode --------------------------------------------------------------------------------- */
 
-/* 32 words apart: symbols, and the plain bits of each four as one number in a 64-bit lane. */
+/* Split 32 words: symbols, and the plain bits of each four as one number in a 64-bit lane. */
 INLINE uint32_t split_words(__m512i words, __m512i base, __m512i names, unsigned int bits,
 	uint8_t *symbols, uint64_t *fours, uint16_t *values)
 {
@@ -147,7 +147,7 @@ INLINE uint32_t split(const uint8_t *raw, const struct range_table *table, const
 	unsigned int channel = 0;
 	uint16_t names[32];
 
-	/* A symbol without a share is an escape too. */
+	/* A symbol of frequency 0 is escaped, too. */
 	for (unsigned int s = 0; s < RANGE_SYMBOLS; s++)
 		names[s] = (uint16_t)(table->frequency[s] ? s : RANGE_ESCAPE);
 	names[RANGE_ESCAPE] = RANGE_ESCAPE;
@@ -158,7 +158,7 @@ INLINE uint32_t split(const uint8_t *raw, const struct range_table *table, const
 			_mm512_loadu_si512(base + channel), _mm512_loadu_si512(names), bits,
 			symbols + first, fours, values);
 
-		/* Whole words are stored; what is too much of one the next one overwrites. */
+		/* Whole words are stored; the next store overwrites the excess. */
 		if (4 * bits % 8 == 0)
 			for (unsigned int i = 0; i < 8; i++, plain += bits / 2)
 				memcpy(plain, &fours[i], 8);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Mode lossless, the encoder's choices: frequencies, origin, offsets of channels, and whether to
+ * Mode lossless, choices of the encoder: frequencies, origin, offsets of channels, and whether to
  * code a section at all.
  */
 #include <string.h>
@@ -11,21 +11,22 @@
 
 /* An offset is one of 16 octaves. */
 #define OFFSET_MAX 15
-/* Values less twice the offset, and so much more that they are not negative. */
+/* Bias that keeps values less twice the offset from being negative. */
 #define VALUES_LEAST (2 * OFFSET_MAX)
 #define VALUES (512 + VALUES_LEAST)
 #define WINDOW RANGE_ESCAPE
-/* What an escape costs beside its symbol. */
+/* Cost of an escape in addition to its symbol. */
 #define ESCAPE_BITS 16
 
 struct counts {
-	uint32_t of[2][VALUES]; /* neighbours apart: equal ones would wait for each other */
+	/* adjacent elements count separately: equal ones would serialise on the same counter */
+	uint32_t of[2][VALUES];
 };
 
 struct plan {
 	uint8_t frequency[RANGE_SYMBOLS];
 	uint16_t origin;
-	uint64_t cost; /* 1/256 bit */
+	uint64_t cost; /* in 1/256 bit */
 };
 
 struct shape {
@@ -50,7 +51,7 @@ static void token_values(const struct shape *shape, const uint8_t *raw, unsigned
 			values[c] = (uint16_t)(codec_get16(raw + 2 * (size_t)c) >> down & mask);
 }
 
-/* Mean octave of each channel of a head, to nearest. */
+/* Mean octave of each channel of a head, rounded to nearest. */
 static void mean_octaves(const struct shape *shape, const uint8_t *raw, uint32_t *octaves)
 {
 	uint32_t sum[CODEC_HEAD_DIM_MAX] = { 0 };
@@ -84,7 +85,7 @@ static void make_offsets(const struct shape *shape, const uint8_t *raw, uint32_t
 			offset_of(octaves[c + 1], lowest) << 4);
 }
 
-/* How often each value occurs in a head, as it is and less its channel's offset. */
+/* Histograms of a head: of values, and of values less their channel's offset. */
 static void count_head(const struct shape *shape, const uint8_t *raw, const uint8_t *offsets,
 	struct counts *as_is, struct counts *shifted)
 {
@@ -116,9 +117,8 @@ static uint32_t symbol_cost(uint32_t frequency)
 }
 
 /*
- * Shares of 256 for each symbol that occurs, as near to optimal as shares can be: rounded, at least
- * 1, then given or taken one by one where it costs least. A symbol that is rarer than an escape is
- * dear is left to the escapes.
+ * Frequencies out of 256 for each symbol that occurs, near optimal: rounded, at least 1, then
+ * adjusted one by one where it costs least. Symbols with a share below 1/2048 are escaped.
  */
 static void make_frequencies(const uint64_t *count, uint64_t all, uint8_t *frequency)
 {
@@ -146,7 +146,8 @@ static void make_frequencies(const uint64_t *count, uint64_t all, uint8_t *frequ
 			if (share[s] <= fewer)
 				continue;
 			/*
-			 * Loss of the last one, gain of the next one: about count / (share -+ 1/2).
+			 * Loss of the last unit, gain of the next one: about count / (share -+
+			 * 1/2).
 			 */
 			if (best == RANGE_SYMBOLS ||
 				(fewer ? kept[s] * (2 * share[best] - 1) <
@@ -162,7 +163,7 @@ static void make_frequencies(const uint64_t *count, uint64_t all, uint8_t *frequ
 		frequency[s] = (uint8_t)share[s];
 }
 
-/* The best window of 31 values, frequencies for it, and what coding by them takes. */
+/* Find the best window of 31 values, its frequencies, and the cost of coding by them. */
 static void make_plan(const struct counts *counts, struct plan *plan)
 {
 	uint64_t count[VALUES], window = 0, most = 0, all = 0;
@@ -190,7 +191,7 @@ static void make_plan(const struct counts *counts, struct plan *plan)
 		}
 }
 
-/* Returns the form, and all that the header needs. */
+/* Returns the form, with the plan and offset base that its header needs. */
 static enum lossless_form choose(const struct shape *shape, const uint8_t *raw, struct plan *plan,
 	uint32_t *lowest)
 {
@@ -220,7 +221,7 @@ static enum lossless_form choose(const struct shape *shape, const uint8_t *raw, 
 	return LOSSLESS_SHIFTED;
 }
 
-/* false when the group is not worth it. */
+/* false: coding the group is not worth it. */
 static bool encode_group(struct piece_sink *sink, const struct range_table *table,
 	const uint16_t *base, const struct speckv_geometry *geometry, const uint8_t *raw)
 {

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a codec mode is to the frame around it: how long a section may be, and how one is made and
- * read.
+ * Interface of a codec mode to the frame: bounds on a section's length, encoding and decoding.
  *
  * A section is one tensor (K or V) of one layer: [kv_heads][tokens][head_dim]. Sections are read
- * from memory that may change at any moment, so a mode reads each byte once, through the copying
+ * from memory that may change concurrently, so a mode reads each byte once, by the copying
  * checksum, and works on its private copy.
  */
 #ifndef SPECKV_CODEC_MODE_H
@@ -16,7 +15,7 @@
 #include <speckv/codec.h>
 
 #define CODEC_GROUP_TOKENS 64
-#define CODEC_HEAD_DIM_MAX 256 /* of the lossy modes; raw takes any */
+#define CODEC_HEAD_DIM_MAX 256 /* of the lossy modes; raw has no limit */
 
 enum codec_tensor { CODEC_K = 0, CODEC_V = 1 };
 
@@ -26,28 +25,28 @@ struct codec_section {
 };
 
 /*
- * Calibrated modes work on integers of at most this magnitude, in units of 2^unit that the
- * calibration says; means too.
+ * Calibrated modes work on integers up to this magnitude, in units of 2^unit given by the
+ * calibration; so do means.
  */
 #define CODEC_INPUT_MAX 16383
 #define CODEC_UNIT_MIN (-60)
 #define CODEC_UNIT_MAX 40
 
-/* What calibrated modes need beside the shape. */
+/* Inputs of calibrated modes in addition to the shape. */
 struct codec_calibrated {
 	const struct speckv_calibration *calibration;
 	uint64_t position; /* of the block's first token */
 };
 
 struct codec_mode {
-	/* Does this mode hold tensors of this (valid) shape and type? */
+	/* Does this mode support tensors of this (valid) shape and type? */
 	bool (*supports)(const struct speckv_geometry *geometry);
 	bool (*parameter_valid)(uint32_t parameter);
 	uint64_t (*section_max)(const struct speckv_geometry *geometry, enum codec_tensor tensor);
 	uint64_t (*section_min)(const struct speckv_geometry *geometry, enum codec_tensor tensor);
 	/*
-	 * `out` has room for section_max; fills in length, crc and parameter. -ENODATA: a value
-	 * this mode cannot hold.
+	 * `out` has room for section_max; sets length, crc and parameter. -ENODATA: a value that
+	 * this mode cannot represent.
 	 */
 	int (*encode)(const struct speckv_geometry *geometry, enum codec_tensor tensor,
 		const uint8_t *raw, uint8_t *out, struct codec_section *section);
@@ -59,7 +58,7 @@ struct codec_mode {
 		const struct codec_section *section, const uint8_t *in, uint8_t *raw,
 		bool streamed);
 	/*
-	 * Calibrated modes have these instead. section->parameter is given, and its layer and heads
+	 * Calibrated modes have these instead. section->parameter is set, and its layer and heads
 	 * are in the calibration.
 	 */
 	int (*encode_calibrated)(const struct codec_calibrated *by,
@@ -77,9 +76,9 @@ extern const struct codec_mode codec_mode_lossless;
 extern const struct codec_mode codec_mode_q5c;
 extern const struct codec_mode codec_mode_e7c;
 
-/* NULL when this build lacks the mode. */
+/* NULL: not in this build. */
 const struct codec_mode *codec_mode_find(unsigned int codec);
-/* Bytes of an element, 0 when the type is unknown. */
+/* Bytes of an element, 0 if the type is unknown. */
 unsigned int codec_dtype_bytes(unsigned int dtype);
 /* Raw bytes of one section of a valid shape. */
 uint64_t codec_section_raw_bytes(const struct speckv_geometry *geometry);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sections of no fixed length, read and written piece by piece, each through the copying checksum.
+ * Sections of variable length, read and written piece by piece, each through the copying checksum.
  */
 #ifndef SPECKV_CODEC_PIECE_H
 #define SPECKV_CODEC_PIECE_H
 
 #include "kernels.h"
 
-/* A section that is read once. */
+/* A section being read, once. */
 struct piece_source {
 	const uint8_t *from;
 	uint64_t left;
@@ -24,7 +24,7 @@ static inline bool piece_take(struct piece_source *source, uint8_t *to, uint64_t
 	return true;
 }
 
-/* Where a section has come to. */
+/* A section being written. */
 struct piece_sink {
 	uint8_t *to;
 	uint64_t used, most;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Mode q4x: fixed rate, trellis-coded. K is rotated by a Hadamard transform, less the mean of its
- * group, and held in 4 bits, V in 3 bits as it is; one 8-bit logarithmic scale a token. FORMAT.md
- * section 5 is the definition; the portable kernels below follow it word by word.
+ * group, and quantised to 4 bits, V to 3 bits without a rotation; one 8-bit logarithmic scale per
+ * token. Defined by FORMAT.md section 5; the portable kernels below follow it word by word.
  */
 #include <errno.h>
 #include <limits.h>
@@ -61,7 +61,7 @@ static int measure(const struct float_layout *layout, const uint8_t *raw, unsign
 	return 0;
 }
 
-/* A token's values as integers, in units of 2^unit. */
+/* Convert a token's values to integers, in units of 2^unit. */
 static void align(const struct float_layout *layout, const uint8_t *raw, unsigned int head_dim,
 	int unit, int32_t *out)
 {
@@ -87,10 +87,7 @@ static int32_t largest_of(const int32_t *values, unsigned int count)
 	return largest;
 }
 
-/*
- * The fine cell that z lies in: 8 (K) or 16 (V) to each step of the union codebook, as far as a
- * byte goes.
- */
+/* The fine cell of z: 8 (K) or 16 (V) per step of the union codebook, saturated to a byte. */
 static int cell(int32_t z, unsigned int t, enum codec_tensor tensor)
 {
 	int magnitude = (z < 0 ? -z : z) * q4x_reciprocal[t] >> (tensor == CODEC_K ? 16 : 15);
@@ -102,15 +99,15 @@ static int cell(int32_t z, unsigned int t, enum codec_tensor tensor)
 	return z < 0 ? -magnitude - 1 : magnitude;
 }
 
-/* Bits of a union step's cells: a subset's levels lie four steps apart. */
+/* log2 of the cells per union step; a subset's levels are four steps apart. */
 static unsigned int fine_log2(enum codec_tensor tensor)
 {
 	return tensor == CODEC_K ? 3 : 4;
 }
 
 /*
- * Where the cell lies among those of a subset, from -128 on: its upper bits are the level's place,
- * those below the distance from it.
+ * Position of the cell in a subset, biased by 128: the upper bits are the index of the level, the
+ * lower ones the distance from it.
  */
 static unsigned int within(int cell_number, unsigned int subset, enum codec_tensor tensor)
 {
@@ -126,8 +123,8 @@ static unsigned int saturate(unsigned int metric)
 }
 
 /*
- * The codes of one token from its cells: the path of least squared error through the trellis, as
- * far as the metrics see.
+ * Quantise one token's cells: the path of least squared error through the trellis, with saturating
+ * metrics.
  */
 static void quantise(const int *cells, unsigned int head_dim, enum codec_tensor tensor,
 	uint8_t *codes)
@@ -140,13 +137,13 @@ static void quantise(const int *cells, unsigned int head_dim, enum codec_tensor 
 		unsigned int distance[4], next[4], least = 255;
 
 		for (unsigned int j = 0; j < 4; j++) {
-			/* Of a step the sixteenths between, an odd number. */
+			/* Distance in sixteenths of a step, an odd number. */
 			int apart = 2 * (int)(within(cells[c], j, tensor) >> (fine - 3) & 31) - 31;
 
 			distance[j] = (unsigned int)(apart * apart) >> (outer ? 2 : 4);
 		}
 		/*
-		 * State: 2 p(c) + p(c-1); it is reached from those where the latter is their upper
+		 * State: 2 p(c) + p(c-1); its predecessors are those with p(c-1) as their upper
 		 * bit.
 		 */
 		for (unsigned int s = 0; s < 4; s++) {
@@ -187,7 +184,8 @@ static void write_codes(const uint8_t *codes, unsigned int head_dim, unsigned in
 }
 
 /*
- * One token of integers in units of 2^unit; `mean` of its coefficients is NULL where there is none.
+ * Encode one token of integers in units of 2^unit; `mean`, in coefficients, is NULL if the group
+ * has none.
  */
 static int encode_token(int32_t *z, int unit, const int32_t *mean, unsigned int head_dim,
 	enum codec_tensor tensor, uint8_t *scale, uint8_t *out)
@@ -270,7 +268,7 @@ int codec_q4x_encode_portable(const uint8_t *raw, unsigned int head_dim, unsigne
 	return 0;
 }
 
-/* The mean's coefficients, transformed: by channel, in its half steps. */
+/* The mean of each channel, transformed back, in half steps of its scale. */
 static void read_mean(const uint8_t *part, unsigned int head_dim, int32_t *levels)
 {
 	for (unsigned int c = 0; c < head_dim; c++)
@@ -280,7 +278,7 @@ static void read_mean(const uint8_t *part, unsigned int head_dim, int32_t *level
 	q4x_rotate(levels, head_dim);
 }
 
-/* A token's levels, in half steps. */
+/* Decode a token's levels, in half steps. */
 static void read_levels(const uint8_t *in, unsigned int head_dim, enum codec_tensor tensor,
 	int32_t *levels)
 {
@@ -294,7 +292,7 @@ static void read_levels(const uint8_t *in, unsigned int head_dim, enum codec_ten
 			u |= (unsigned int)in[at / 8 + 1] << 8;
 		u = u >> at % 8 & (zero - 1);
 		path = u >> (bits - 1);
-		/* `before`: the two path bits before this, the nearer one lower. */
+		/* `before`: the two previous path bits, the last one lowest. */
 		i = (u & (zero / 2 - 1)) << 2 | (path << 1 ^ (before & 2)) | (before & 1);
 		levels[c] = i >= zero ? positive[i - zero] : -(int32_t)positive[zero - 1 - i];
 		before = before << 1 | path;
@@ -303,7 +301,7 @@ static void read_levels(const uint8_t *in, unsigned int head_dim, enum codec_ten
 
 /*
  * The binary32 number nearest to the sum of first * 2^first_exponent and second *
- * 2^second_exponent: magnitude * 2^exponent.
+ * 2^second_exponent, as magnitude * 2^exponent.
  */
 static uint32_t nearest_sum(int64_t first, int first_exponent, int64_t second, int second_exponent,
 	bool *negative, int *exponent)
@@ -312,7 +310,7 @@ static uint32_t nearest_sum(int64_t first, int first_exponent, int64_t second, i
 	int64_t sum;
 	int down = 0;
 
-	/* Exponents lie 31 apart at most, numbers below 2^24. */
+	/* The exponents differ by at most 31, the numbers are below 2^24. */
 	*exponent = first_exponent < second_exponent ? first_exponent : second_exponent;
 	sum = first * (INT64_C(1) << (first_exponent - *exponent)) +
 		second * (INT64_C(1) << (second_exponent - *exponent));

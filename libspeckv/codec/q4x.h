@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Mode q4x: the numbers of FORMAT.md section 5 that the kernels share. */
+/* Mode q4x: constants of FORMAT.md section 5 shared by the kernels. */
 #ifndef SPECKV_CODEC_Q4X_H
 #define SPECKV_CODEC_Q4X_H
 
@@ -12,27 +12,24 @@
 #define Q4X_V_BITS 3
 #define Q4X_SCALES CODEC_GROUP_TOKENS
 /*
- * Integers that a token becomes: bits of the largest below its leading one, and of a group of K
- * with a mean alike.
+ * Precision of the integers of a token: bits below the leading one of its largest magnitude, or of
+ * the group's for K with a mean.
  */
 #define Q4X_K_PRECISION 20
 #define Q4X_V_PRECISION 12
-/*
- * How many octaves below the group's largest magnitude a token's may lie for the group to have a
- * mean.
- */
+/* A group has a mean only if the largest magnitudes of its tokens are within this many octaves. */
 #define Q4X_MEAN_OCTAVES 5
-/* Fine cells, on either side of zero, where levels begin to lie twice as far apart. */
+/* In fine cells from zero: beyond this, levels are twice as far apart. */
 #define Q4X_KNEE 80
-/* The least of the four metrics is taken from all after so many channels. */
+/* Every so many channels the least of the four metrics is subtracted from all. */
 #define Q4X_LEVELLING 4
 
 /* 2^(i/8) * 2^10, rounded. */
 static const uint16_t q4x_mantissas[8] = { 1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878 };
 /*
  * For t = 0..8: the half step H(t), 2^(7.5 + t/8) from the numbers above, and its reciprocal 2^18 /
- * H(t). Coefficients are brought to a size where the wanted half step is one of these. The scale
- * code of H(t) in units of 2^w is 8 w + t + Q4X_CODE.
+ * H(t). Coefficients are scaled so that the half step is one of these. The scale code of H(t) in
+ * units of 2^w is 8 w + t + Q4X_CODE.
  */
 #define Q4X_STEPS 9
 #define Q4X_CODE 237
@@ -40,8 +37,8 @@ static const int16_t q4x_half_step[Q4X_STEPS] = { 181, 197, 215, 235, 256, 279, 
 static const int16_t q4x_reciprocal[Q4X_STEPS] = { 1448, 1328, 1218, 1117, 1024, 939, 861, 790,
 	724 };
 /*
- * Levels above zero, in half steps; those below mirror them. V's are K's of its own size, with the
- * knee halfway.
+ * Levels above zero, in half steps; those below mirror them. V's levels are K's scaled to its size,
+ * with the knee halfway.
  */
 static const uint8_t q4x_levels_k[16] = { 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 22, 26, 30, 34, 38,
 	42 };
@@ -52,15 +49,13 @@ static inline unsigned int q4x_bits(enum codec_tensor tensor)
 	return tensor == CODEC_K ? Q4X_K_BITS : Q4X_V_BITS;
 }
 
-/* Half steps that the largest magnitude may have: half a cell beyond the last level. */
+/* Largest magnitude in half steps: half a cell beyond the last level. */
 static inline int q4x_reach(enum codec_tensor tensor)
 {
 	return tensor == CODEC_K ? 46 : 24;
 }
 
-/*
- * Bytes of one token's codes, of a group's mean, and of a group: its scales, its mean, its tokens.
- */
+/* Bytes of a token's codes, of a group's mean, and of a group: scales, mean, tokens. */
 static inline uint32_t q4x_token_bytes(unsigned int head_dim, enum codec_tensor tensor)
 {
 	return head_dim * q4x_bits(tensor) / 8;
@@ -87,8 +82,8 @@ static inline uint32_t q4x_group_bytes(unsigned int head_dim, enum codec_tensor 
 	(Q4X_SCALES + Q4X_MEAN_MAX + CODEC_GROUP_TOKENS * CODEC_HEAD_DIM_MAX * Q4X_K_BITS / 8)
 
 /*
- * Channels are rotated in slices: the largest power of two that divides the head size, 128 at most.
- * Returns its logarithm.
+ * Channels are rotated in slices of the largest power of two that divides the head size, at most
+ * 128. Returns its logarithm.
  */
 static inline unsigned int q4x_slice_log2(unsigned int head_dim)
 {
@@ -111,8 +106,8 @@ static inline void q4x_rotate(int32_t *values, unsigned int head_dim)
 }
 
 /*
- * Coefficients of a group's mean that are held; the byte of the last two is the scale code, and
- * they count as zero.
+ * Coefficients of a group's mean that are stored; the byte of the last two holds the scale code
+ * instead, and they count as zero.
  */
 static inline unsigned int q4x_means(unsigned int head_dim)
 {
@@ -120,9 +115,9 @@ static inline unsigned int q4x_means(unsigned int head_dim)
 }
 
 /*
- * The mean of a group as the frame holds it, from each channel's sum of integers in units of 2^unit
- * over the tokens: writes the mean part and gives in `mean` what each coefficient is to be less.
- * false where no scale code reaches; nothing is written then.
+ * Encode the mean of a group, from the sums over its tokens in units of 2^unit: writes the mean
+ * part, and to `mean` what to subtract from each coefficient. false: out of range of the scale
+ * codes; nothing is written.
  */
 static inline bool q4x_mean_encode(const int32_t *sums, unsigned int head_dim, int unit,
 	uint8_t *part, int32_t *mean)

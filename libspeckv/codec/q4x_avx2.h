@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What both directions of mode q4x share in AVX2. */
+/* Shared by the AVX2 encoder and decoder of mode q4x. */
 #ifndef SPECKV_CODEC_Q4X_AVX2_H
 #define SPECKV_CODEC_Q4X_AVX2_H
 
@@ -10,7 +10,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* The thread's mode may round otherwise; ours is to nearest, ties to even. */
+/* Set rounding to nearest, ties to even: the thread may use another mode. Returns the old MXCSR. */
 INLINE unsigned int round_to_nearest(void)
 {
 	unsigned int before = _mm_getcsr();
@@ -19,7 +19,7 @@ INLINE unsigned int round_to_nearest(void)
 	return before;
 }
 
-/* Constant head sizes: registers and loops are laid out for each. */
+/* Dispatch on constant head sizes, so that registers are allocated and loops unrolled for each. */
 #define FOR_HEAD_SIZE(head_dim, call, ...)      \
 	do {                                    \
 		switch (head_dim) {             \

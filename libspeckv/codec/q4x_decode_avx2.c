@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Decoding of mode q4x with AVX2 (FMA, F16C); FORMAT.md section 5 is the definition, q4x.c the
+ * Decoding of mode q4x with AVX2 (FMA, F16C). Defined by FORMAT.md section 5; q4x.c is the
  * reference.
  *
- * Floating point appears only where it is exact or where its rounding is the one that the format
- * asks for: products of integers below 2^24 and powers of two, the one sum that is rounded to
- * binary32.
+ * Floating point is used only where it is exact, or where the format defines the rounding: products
+ * of integers below 2^24 and powers of two, and the one sum that is rounded to binary32.
  */
 #include <string.h>
 
@@ -28,7 +27,7 @@ INLINE void half_steps(const uint8_t *scales, float *out)
 	for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t += 8) {
 		__m256i code = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(scales + t)));
 		__m256i step = _mm256_sub_epi32(code, _mm256_set1_epi32(1));
-		/* 2^(step / 8 - 32), made as the bits of a float */
+		/* 2^(step / 8 - 32), built from its bits */
 		__m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_srai_epi32(step, 3),
 							  _mm256_set1_epi32(127 - 32)),
 			23);
@@ -42,18 +41,15 @@ INLINE void half_steps(const uint8_t *scales, float *out)
 	}
 }
 
-/*
- * The upper halves of the lanes of both, each rounded to nearest, ties to even: `even` in the even
- * words.
- */
+/* Round the 32-bit lanes of both to bf16, nearest, ties to even: `even` to the even words. */
 INLINE __m256i round_bf16(__m256 even, __m256 odd)
 {
 	__m256i a = _mm256_castps_si256(even), b = _mm256_castps_si256(odd);
 	__m256i high = _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xaa),
 		low = _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
 	/*
-	 * low + 0x7fff, and one more for an odd number: the average is half of that and keeps what
-	 * the sum carries
+	 * low + 0x7fff, plus one for an odd number, overflows if it rounds up: computed as an
+	 * average, half of that, which keeps the carry
 	 */
 	__m256i most = _mm256_or_si256(_mm256_and_si256(high, _mm256_set1_epi16(1)),
 		_mm256_set1_epi16(0x7ffe));
@@ -68,8 +64,8 @@ INLINE __m128i round_fp16(__m256 value)
 }
 
 /*
- * 16 integers times the half step, plus the mean: bf16 even channels before odd ones, fp16 as they
- * come. A scale of 0 gives the mean, or +0.
+ * 16 integers times the half step, plus the mean: in bf16 even channels before odd ones, in fp16 in
+ * order. A scale of 0 gives the mean, or +0.
  */
 INLINE __m256i scaled(__m256i v, float half_step, const float *mean, unsigned int dtype)
 {
@@ -93,10 +89,10 @@ INLINE __m256i scaled(__m256i v, float half_step, const float *mean, unsigned in
 
 /* ---- K -------------------------------------------------------------------------------------- */
 
-/* Levels of K are kept without a sign: so much more than they are. */
+/* Levels of K are biased to be unsigned. */
 #define BIAS 42
 #define LEVEL(i) ((int8_t)(BIAS + (i)))
-/* By number, 8 (p(c) xor p(c-2)) + m(c), for p(c-1) = 0, then for p(c-1) = 1. */
+/* Indexed by 8 (p(c) xor p(c-2)) + m(c), for p(c-1) = 0, then for p(c-1) = 1. */
 static const int8_t levels[2][16] = {
 	{ LEVEL(-42), LEVEL(-26), LEVEL(-15), LEVEL(-7), LEVEL(1), LEVEL(9), LEVEL(17), LEVEL(30),
 		LEVEL(-34), LEVEL(-19), LEVEL(-11), LEVEL(-3), LEVEL(5), LEVEL(13), LEVEL(22),
@@ -117,10 +113,7 @@ INLINE __m256i pick(__m256i number, __m256i path)
 		_mm256_shuffle_epi8(one, number), path);
 }
 
-/*
- * Butterflies of the pairs that differ in one bit of the register's number; none where `wanted` is
- * not set.
- */
+/* Butterflies between registers whose numbers differ in one bit; none unless `wanted`. */
 INLINE void between(__m256i *r, unsigned int bit, bool wanted)
 {
 	for (unsigned int i = 0; i < 8 && wanted; i++)
@@ -132,10 +125,7 @@ INLINE void between(__m256i *r, unsigned int bit, bool wanted)
 		}
 }
 
-/*
- * The pairs that differ in one bit of the register's number give it a place among their words,
- * which give another up for it.
- */
+/* Swap one bit of the register number with one bit of the position within registers. */
 #define EXCHANGE(r, bit, low, high)                                     \
 	do {                                                            \
 		for (unsigned int i = 0; i < 8; i++)                    \
@@ -148,13 +138,13 @@ INLINE void between(__m256i *r, unsigned int bit, bool wanted)
 	} while (0)
 
 /*
- * The transform of 128 channels in slices of 2^slice_log2, out of bytes of the even channels and of
- * the odd ones, all `bias` more than they stand for. In natural order, 16 channels a register; but
- * the first two channels of a slice are too large by `bias` times its size.
+ * The transform of 128 channels in slices of 2^slice_log2, from bytes of the even and of the odd
+ * channels, all with `bias` added. In natural order, 16 channels a register; but the first two
+ * channels of a slice are too large by `bias` times the slice's size.
  *
- * Each bit of the channel's number takes its turn as the number of a register, where butterflies
- * need no shuffle: numbered 4, 2, 1 they are channel bits 6, 0, 1 at first, and words are 3, 4, 2,
- * lanes 5; they end as 6, 5, 4 and 0, 1, 2, 3.
+ * Each channel bit in turn becomes a bit of the register number, where butterflies need no shuffle.
+ * Register bits 4, 2, 1 are channel bits 6, 0, 1 at first, words are 3, 4, 2, lanes 5; at the end
+ * they are 6, 5, 4 and 0, 1, 2, 3.
  */
 INLINE void transform(const __m256i *even, const __m256i *odd, int bias, unsigned int slice_log2,
 	__m256i *r)
@@ -165,8 +155,8 @@ INLINE void transform(const __m256i *even, const __m256i *odd, int bias, unsigne
 
 	for (unsigned int half = 0; half < 2; half++) {
 		/*
-		 * Channel bit 0: sums are twice the bias too large, differences are made so. Then
-		 * bit 1, whose own differences lose it.
+		 * Channel bit 0: sums have twice the bias, and it is added to differences. Then bit
+		 * 1, whose differences cancel it.
 		 */
 		__m256i s = _mm256_add_epi8(even[half], odd[half]);
 		__m256i d = _mm256_add_epi8(_mm256_sub_epi8(even[half], odd[half]),
@@ -185,7 +175,7 @@ INLINE void transform(const __m256i *even, const __m256i *odd, int bias, unsigne
 	EXCHANGE(r, 1, _mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
 	between(r, 1, slice_log2 > 4);
 	EXCHANGE(r, 2, _mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
-	between(r, 2, true); /* 3 */
+	between(r, 2, true); /* channel bit 3 */
 	EXCHANGE(r, 2, _mm256_permute2x128_si256(a, b, 0x20),
 		_mm256_permute2x128_si256(a, b, 0x31));
 	between(r, 2, slice_log2 > 5);
@@ -199,8 +189,8 @@ INLINE __m256i excess(int bias, unsigned int slice_log2)
 }
 
 /*
- * Levels of 128 channels, with their bias, out of 64 bytes and the byte before; `keep` has zeros
- * where a token starts.
+ * Decode biased levels of 128 channels from 64 bytes and the preceding one; `keep` is zero where a
+ * token starts.
  */
 INLINE void read_levels(const uint8_t *codes, const uint8_t *keep, __m256i *even, __m256i *odd)
 {
@@ -219,7 +209,7 @@ INLINE void read_levels(const uint8_t *codes, const uint8_t *keep, __m256i *even
 	}
 }
 
-/* What each channel of a group is to be more, in the order of scaled(). */
+/* Decode the mean of each channel of a group, in the order of scaled(). */
 INLINE void read_mean(const uint8_t *group, unsigned int head_dim, unsigned int dtype, float *mean)
 {
 	const __m256i nibble = _mm256_set1_epi8(15);
@@ -253,7 +243,7 @@ INLINE void read_mean(const uint8_t *group, unsigned int head_dim, unsigned int 
 				a = _mm256_madd_epi16(v, _mm256_set1_epi32(1));
 				b = _mm256_srai_epi32(v, 16);
 			}
-			/* plus zero: without a mean it is +0 */
+			/* adding zero turns -0 into +0: no mean */
 			_mm256_storeu_ps(mean + c + 16 * i,
 				_mm256_fmadd_ps(_mm256_cvtepi32_ps(a), _mm256_set1_ps(by * power),
 					_mm256_setzero_ps()));
@@ -264,14 +254,12 @@ INLINE void read_mean(const uint8_t *group, unsigned int head_dim, unsigned int 
 	}
 }
 
-/*
- * Channels run on over the tokens of a group: 128 at a time, 16 of which are always of one token.
- */
+/* Chunks of 128 channels may span tokens; 16 channels at a time belong to one token. */
 INLINE void decode_k(const uint8_t *group, unsigned int head_dim, unsigned int dtype, uint8_t *raw,
 	bool streamed)
 {
 	unsigned int slice_log2 = q4x_slice_log2(head_dim), first = 0, at = 0;
-	/* After so many bytes tokens start at the same places of a chunk again. */
+	/* Token starts repeat in the chunks after so many bytes. */
 	unsigned int period = head_dim % 128 == 0 ? head_dim / 2
 		: head_dim == 64		  ? 64
 		: head_dim == 80		  ? 320
@@ -306,7 +294,7 @@ INLINE void decode_k(const uint8_t *group, unsigned int head_dim, unsigned int d
 
 /* ---- V -------------------------------------------------------------------------------------- */
 
-/* 16 values a token, looked up byte by byte by 8 (p(c) xor p(c-2)) + 2 m + p(c-1). */
+/* Table of the 16 values of a token, indexed bytewise by 8 (p(c) xor p(c-2)) + 2 m + p(c-1). */
 struct values {
 	__m256i low, high;
 };
@@ -315,19 +303,19 @@ INLINE struct values value_table(float half_step, unsigned int dtype)
 {
 	const __m256 by = _mm256_set1_ps(half_step), zero = _mm256_setzero_ps();
 	/*
-	 * Half of each: numbers 0 to 3 and 8 to 11, then 4 to 7 and 12 to 15; packing by lanes puts
-	 * them in order.
+	 * Halves of the table: numbers 0 to 3 and 8 to 11, then 4 to 7 and 12 to 15; packing by
+	 * lanes restores the order.
 	 */
 	__m256 a = _mm256_setr_ps(-20, -16, -7, -5, -12, -9, -3, -1),
 	       b = _mm256_setr_ps(1, 3, 9, 12, 5, 7, 16, 20);
 	const __m256i split = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14,
 		1, 3, 5, 7, 9, 11, 13, 15));
-	/* Of bf16, whose rounding takes one from either in turn. */
+	/* The order of bf16, whose rounding interleaves both halves. */
 	const __m256i woven = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14,
 		1, 5, 9, 13, 3, 7, 11, 15));
 	__m256i words;
 
-	/* plus zero: a scale of 0 is +0, whatever the sign */
+	/* adding zero: a scale of 0 gives +0, whatever the sign */
 	a = _mm256_fmadd_ps(a, by, zero);
 	b = _mm256_fmadd_ps(b, by, zero);
 	if (dtype == SPECKV_DTYPE_BF16) {
@@ -345,15 +333,15 @@ INLINE struct values value_table(float half_step, unsigned int dtype)
 }
 
 /*
- * Numbers of 16 channels, whose codes begin at `codes`; what lies before is the token's, unless it
- * starts there.
+ * Table indices of 16 channels whose codes begin at `codes`; the preceding byte belongs to the
+ * token, unless it starts here.
  */
 INLINE __m256i numbers(const uint8_t *codes, bool start)
 {
 	/*
-	 * To each word the two bytes that hold p(c-2), m(c-1), p(c-1), m(c), p(c), seven bits that
-	 * then move to its top; bytes count from the one before. Where a token starts that one is
-	 * left out.
+	 * Each word gets the two bytes with p(c-2), m(c-1), p(c-1), m(c), p(c), seven bits that are
+	 * then shifted to its top; byte 0 is the preceding one, which is masked at the start of a
+	 * token.
 	 */
 	const __m256i take = _mm256_setr_epi8(0, 1, 0, 1, 1, 2, 1, 2, 2, 3, 2, 3, 2, 3, 3, 4, 3, 4,
 		3, 4, 4, 5, 4, 5, 5, 6, 5, 6, 5, 6, 6, 7);
@@ -362,8 +350,8 @@ INLINE __m256i numbers(const uint8_t *codes, bool start)
 	const __m256i up = _mm256_broadcastsi128_si256(_mm_setr_epi16(1 << 5, 1 << 2, 1 << 7,
 		1 << 4, 1 << 9, 1 << 6, 1 << 3, 1 << 8));
 	/*
-	 * What is loaded too much is another token's, or, at the end, behind what the group's
-	 * buffer holds for V.
+	 * The load reads past these codes: into the next token or, at the end, into the slack of
+	 * the group's buffer for V.
 	 */
 	__m256i x = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(codes - 1)));
 
@@ -390,8 +378,8 @@ INLINE void decode_v(const uint8_t *group, unsigned int head_dim, unsigned int d
 			if (c + 16 < head_dim)
 				b = numbers(codes + 6, false);
 			/*
-			 * Bytes of the first and the second 16 by turns of eight: what unpacking
-			 * them takes.
+			 * Interleave the first and second 16 in runs of eight bytes, as unpacking
+			 * expects.
 			 */
 			a = _mm256_packus_epi16(a, b);
 			low = _mm256_shuffle_epi8(values.low, a);

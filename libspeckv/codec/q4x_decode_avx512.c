@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Decoding of mode q4x with AVX-512 (VBMI); FORMAT.md section 5 is the definition, q4x.c the
- * reference, q4x_decode_avx2.c the sibling.
+ * Decoding of mode q4x with AVX-512 (VBMI). Defined by FORMAT.md section 5; q4x.c is the reference.
+ * See q4x_decode_avx2.c, too.
  *
- * Floating point appears only where it is exact or where its rounding is the one that the format
- * asks for, whatever the thread's mode.
+ * Floating point is used only where it is exact, or where the format defines the rounding; the
+ * thread's rounding mode has no effect.
  */
 #include <immintrin.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 #include "kernels.h"
 #include "q4x.h"
 
-/* Built twice: a second time for processors that round to bf16 themselves. */
+/* Built twice: the second time for CPUs with native bf16 rounding. */
 #ifdef CODEC_NATIVE_BF16
 #define DECODE codec_q4x_decode_avx512bf16
 #else
@@ -39,7 +39,7 @@ INLINE void half_steps(const uint8_t *scales, float *out)
 		__m512i code = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(scales + t)));
 		__mmask16 some = _mm512_test_epi32_mask(code, code);
 		__m512i step = _mm512_sub_epi32(code, _mm512_set1_epi32(1));
-		/* 2^(step / 8 - 32), made as the bits of a float */
+		/* 2^(step / 8 - 32), built from its bits */
 		__m512i power = _mm512_slli_epi32(_mm512_add_epi32(_mm512_srli_epi32(step, 3),
 							  _mm512_set1_epi32(127 - 32)),
 			23);
@@ -57,7 +57,7 @@ INLINE __m512 scaled(__m512 value, __m512 scale, __m512 more)
 		_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-/* 32 floats to 16 bits each: to nearest, ties to even. */
+/* Round 32 floats to 16 bits each: nearest, ties to even. */
 INLINE __m512i to_floats(unsigned int dtype, __m512 low, __m512 high)
 {
 	const __m512 most = _mm512_set1_ps(65504), least = _mm512_set1_ps(-65504);
@@ -88,10 +88,7 @@ INLINE __m512i to_floats(unsigned int dtype, __m512 low, __m512 high)
 
 /* ---- K -------------------------------------------------------------------------------------- */
 
-/*
- * Butterflies of the pairs that differ in one bit of the register's number; none where `wanted` is
- * not set.
- */
+/* Butterflies between registers whose numbers differ in one bit; none unless `wanted`. */
 INLINE void between(__m512i *r, unsigned int bit, bool wanted)
 {
 #pragma GCC unroll 4
@@ -104,10 +101,7 @@ INLINE void between(__m512i *r, unsigned int bit, bool wanted)
 		}
 }
 
-/*
- * The pairs that differ in one bit of the register's number give it a place among their words, or
- * lanes, which give another up for it.
- */
+/* Swap one bit of the register number with one bit of the position within registers. */
 #define EXCHANGE(r, bit, low, high)                                     \
 	do {                                                            \
 		for (unsigned int i = 0; i < 4; i++)                    \
@@ -119,17 +113,17 @@ INLINE void between(__m512i *r, unsigned int bit, bool wanted)
 			}                                               \
 	} while (0)
 
-/* Which 32 channels of 128 a register of transform() holds. */
+/* The 32 channels of 128 in register i of transform(). */
 #define PIECE(i) ((i) >> 1 | ((i) & 1) << 1)
 
 /*
- * The transform of 128 channels in slices of 2^slice_log2, out of bytes of the even channels and of
- * the odd ones, all `bias` more than they stand for. In natural order within a register; the first
- * two channels of a slice are too large by `bias` times its size.
+ * The transform of 128 channels in slices of 2^slice_log2, from bytes of the even and of the odd
+ * channels, all with `bias` added. In natural order within a register; the first two channels of a
+ * slice are too large by `bias` times the slice's size.
  *
- * Each bit of the channel's number takes its turn as the number of a register, where butterflies
- * need no shuffle: numbered 2, 1 they are channel bits 0, 1 at first, words are 3, 4, 2, lanes 5,
- * 6; they end as 5, 6 and 0, 1, 2 and 3, 4.
+ * Each channel bit in turn becomes a bit of the register number, where butterflies need no shuffle.
+ * Register bits 2, 1 are channel bits 0, 1 at first, words are 3, 4, 2, lanes 5, 6; at the end they
+ * are 5, 6 and 0, 1, 2 and 3, 4.
  */
 INLINE void transform(__m512i even, __m512i odd, int bias, unsigned int slice_log2, __m512i *r)
 {
@@ -137,8 +131,8 @@ INLINE void transform(__m512i even, __m512i odd, int bias, unsigned int slice_lo
 	const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3,
 		6, 7, 10, 11, 14, 15));
 	/*
-	 * Channel bit 0: sums are twice the bias too large, differences are made so. Then bit 1,
-	 * whose own differences lose it.
+	 * Channel bit 0: sums have twice the bias, and it is added to differences. Then bit 1,
+	 * whose differences cancel it.
 	 */
 	__m512i s = _mm512_shuffle_epi8(_mm512_add_epi8(even, odd), order);
 	__m512i d = _mm512_add_epi8(_mm512_sub_epi8(even, odd), _mm512_set1_epi8((char)(2 * bias)));
@@ -153,14 +147,14 @@ INLINE void transform(__m512i even, __m512i odd, int bias, unsigned int slice_lo
 	EXCHANGE(r, 1, _mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
 	between(r, 1, slice_log2 > 4);
 	EXCHANGE(r, 2, _mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
-	between(r, 2, true); /* 3 */
+	between(r, 2, true); /* channel bit 3 */
 	EXCHANGE(r, 2, _mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
 	between(r, 2, slice_log2 > 5);
 	EXCHANGE(r, 1, _mm512_shuffle_i64x2(a, b, 0x88), _mm512_shuffle_i64x2(a, b, 0xdd));
 	between(r, 1, slice_log2 > 6);
 }
 
-/* What register i of transform() is too large by. */
+/* The bias left in register i of transform(). */
 INLINE __m512i excess(int bias, unsigned int slice_log2, unsigned int i)
 {
 	const __mmask32 low = 32 * PIECE(i) % (1u << slice_log2) == 0 ? 3 : 0,
@@ -170,8 +164,8 @@ INLINE __m512i excess(int bias, unsigned int slice_log2, unsigned int i)
 }
 
 /*
- * Levels of K by number, 16 p(c-1) + 8 (p(c) xor p(c-2)) + m(c), twice over, for there is one bit
- * more that may be anything. They are kept without a sign: BIAS more than they are.
+ * Levels of K, biased to be unsigned, indexed by 16 p(c-1) + 8 (p(c) xor p(c-2)) + m(c); repeated,
+ * since the index has one more, arbitrary bit.
  */
 #define BIAS 42
 #define LEVEL(i) ((int8_t)(BIAS + (i)))
@@ -183,12 +177,12 @@ INLINE __m512i excess(int bias, unsigned int slice_log2, unsigned int i)
 		LEVEL(15), LEVEL(26), LEVEL(42)
 static const int8_t levels[64] __attribute__((aligned(64))) = { LEVELS, LEVELS };
 
-/* Bits of `yes` where the mask has ones, of `no` elsewhere. */
+/* Bits of `yes` where the mask is set, of `no` elsewhere. */
 #define SELECT(mask, yes, no) _mm512_ternarylogic_epi64(mask, yes, no, 0xca)
 
 /*
- * Levels of 128 channels, with their bias, out of 64 bytes and the byte before; `keep` has no bit
- * where a token starts.
+ * Decode biased levels of 128 channels from 64 bytes and the preceding one; `keep` is clear where a
+ * token starts.
  */
 INLINE void read_levels(const uint8_t *codes, uint64_t keep, __m512i *even, __m512i *odd)
 {
@@ -197,7 +191,7 @@ INLINE void read_levels(const uint8_t *codes, uint64_t keep, __m512i *even, __m5
 	__m512i x = _mm512_loadu_si512(codes), before = _mm512_maskz_loadu_epi8(keep, codes - 1);
 	__m512i number = _mm512_xor_si512(x, _mm512_and_si512(before, path));
 
-	/* p(c-1) moves above the nibble: of an even channel out of the byte before. */
+	/* p(c-1) moves above the nibble: for an even channel from the preceding byte. */
 	*even = _mm512_permutexvar_epi8(SELECT(nibble, number, _mm512_srli_epi16(before, 3)),
 		table);
 	*odd = _mm512_permutexvar_epi8(SELECT(nibble, _mm512_srli_epi16(number, 4),
@@ -205,7 +199,7 @@ INLINE void read_levels(const uint8_t *codes, uint64_t keep, __m512i *even, __m5
 		table);
 }
 
-/* What each channel of a group is to be more. */
+/* Decode the mean of each channel of a group. */
 INLINE void read_mean(const uint8_t *group, unsigned int head_dim, float *mean)
 {
 	const __m512i nibble = _mm512_set1_epi8(15);
@@ -244,9 +238,7 @@ INLINE void read_mean(const uint8_t *group, unsigned int head_dim, float *mean)
 	}
 }
 
-/*
- * Channels run on over the tokens of a group: 128 at a time, 16 of which are always of one token.
- */
+/* Chunks of 128 channels may span tokens; 16 channels at a time belong to one token. */
 INLINE void decode_k(const uint8_t *group, unsigned int head_dim, unsigned int dtype, uint8_t *raw,
 	bool streamed)
 {
@@ -260,7 +252,7 @@ INLINE void decode_k(const uint8_t *group, unsigned int head_dim, unsigned int d
 		__m512i even, odd, sums[4];
 		uint64_t starts = 0;
 
-		/* `next`: the byte of this chunk that starts a token */
+		/* `next`: the next byte of this chunk at which a token starts */
 		for (; next < 64; next += head_dim / 2)
 			starts |= UINT64_C(1) << next;
 		next -= 64;
@@ -286,22 +278,22 @@ INLINE void decode_k(const uint8_t *group, unsigned int head_dim, unsigned int d
 
 /* ---- V -------------------------------------------------------------------------------------- */
 
-/* 16 values a token, looked up by 8 (p(c) xor p(c-2)) + 2 m(c) + p(c-1). */
+/* 16 values per token, indexed by 8 (p(c) xor p(c-2)) + 2 m(c) + p(c-1). */
 INLINE void decode_v(const uint8_t *group, unsigned int head_dim, unsigned int dtype, uint8_t *raw,
 	bool streamed)
 {
 	const __m512 every =
 		_mm512_setr_ps(-20, -16, -7, -5, 1, 3, 9, 12, -12, -9, -3, -1, 5, 7, 16, 20);
 	/*
-	 * 32 codes, 12 bytes and the one before: quadword j takes the three bytes that hold p(c-2),
-	 * m(c-1), p(c-1), m(c), p(c) of channels 4j .. 4j+3, of which each word takes its seven
-	 * bits; those above are left as they fall.
+	 * 32 codes, 12 bytes and the preceding one: quadword j takes the three bytes with p(c-2),
+	 * m(c-1), p(c-1), m(c), p(c) of channels 4j .. 4j+3, and each word its seven bits of them;
+	 * higher bits are arbitrary.
 	 */
 	const __m512i shift = _mm512_broadcast_i32x4(_mm_setr_epi8(4, 0, 7, 0, 10, 0, 13, 0, 0, 0,
 		3, 0, 6, 0, 9, 0));
 	/*
-	 * Where tokens start, at the first or the 17th of 32 channels or both, there is nothing
-	 * before.
+	 * Mask the previous codes where a token starts: at the first or the 17th of 32 channels, or
+	 * both.
 	 */
 	uint16_t clear[4][32], values[CODEC_GROUP_TOKENS][16] __attribute__((aligned(64)));
 	const uint8_t *codes = group + q4x_codes_at(head_dim, CODEC_V);
@@ -343,7 +335,8 @@ INLINE void decode_v(const uint8_t *group, unsigned int head_dim, unsigned int d
 			at = _mm512_srli_epi16(_mm512_xor_si512(at, _mm512_slli_epi16(at, 6)), 3);
 			table = _mm512_broadcast_i64x4(_mm256_load_si256(
 				(const __m256i *)(const void *)values[first / head_dim]));
-			if (head_dim % 32) { /* the upper 16 channels may be the next token's */
+			if (head_dim % 32) {
+				/* the upper 16 channels may belong to the next token */
 				table = _mm512_inserti64x4(table,
 					_mm256_load_si256((const __m256i *)(const void *)
 							values[(first + 16) / head_dim]),
@@ -353,7 +346,8 @@ INLINE void decode_v(const uint8_t *group, unsigned int head_dim, unsigned int d
 					_mm512_set1_epi16(16));
 			}
 			/*
-			 * The table repeats after 16 entries: bits above the number do not matter.
+			 * The table repeats after 16 entries: higher bits of the index do not
+			 * matter.
 			 */
 			put(raw + 2 * (size_t)first, _mm512_permutexvar_epi16(at, table), streamed);
 		}

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Encoding of mode q4x with AVX2 (F16C); FORMAT.md section 5 is the definition, q4x.c the
- * reference.
+ * Encoding of mode q4x with AVX2 (F16C). Defined by FORMAT.md section 5; q4x.c is the reference.
  *
- * In two halves. Token by token, values become coefficients and these the cells they lie in, a byte
- * each. Turned round, those of one channel of 32 tokens are a register, and 32 trellises are
- * searched at once, channel by channel; so come out their codes, to be turned back.
+ * In two phases. Token by token, values are converted to coefficients and these to cells, a byte
+ * each. After a transposition a register holds one channel of 32 tokens, and 32 trellises are
+ * searched at once, channel by channel; the resulting codes are transposed back.
  */
 #include <errno.h>
 #include <limits.h>
@@ -15,11 +14,11 @@
 #include "q4x_avx2.h"
 #include "q4x_trellis.h"
 
-/* Beyond these a token is zero, or refused, whatever the rest. */
+/* Beyond these exponents a token is zero, or refused, whatever its other values. */
 #define EXPONENT_MAX 60
 
 /*
- * Registers of a token: of 32-bit integers, of 16-bit ones; and bytes of its cells: whole
+ * Registers per token, of 32-bit and of 16-bit integers; and bytes of a token's cells, in whole
  * registers.
  */
 #define WIDE_MAX (CODEC_HEAD_DIM_MAX / 8)
@@ -28,11 +27,11 @@
 /* ---- cells ---------------------------------------------------------------------------------- */
 
 /*
- * Channels change places on the way. 16 values are two registers of 32-bit integers: of bf16 even
- * channels and odd ones, so that channel bit 0 numbers the registers and bits 1, 2, 3 the lanes; of
- * fp16 the halves, by bit 3 and bits 0, 1, 2. Call these bits r and a, b, c. The transform ends
- * with c numbering registers, lanes b, r, a; packing to bytes numbers those of 32 channels b, r, c,
- * channel bit 4, a (K) or, as there is no transform, a, b, r, channel bit 4, c (V).
+ * Order of channels during encoding. 16 values are two registers of 32-bit integers: in bf16 even
+ * and odd channels, so that channel bit 0 is the register and bits 1, 2, 3 the lane; in fp16 the
+ * two halves, by bit 3 and bits 0, 1, 2. Call these bits r and a, b, c. After the transform c is
+ * the register, lanes are b, r, a; packing to bytes gives 32 channels the order b, r, c, channel
+ * bit 4, a (K) or, without the transform, a, b, r, channel bit 4, c (V).
  */
 struct places {
 	uint8_t r, a, b, c; /* bit numbers */
@@ -44,7 +43,7 @@ INLINE struct places places(unsigned int dtype)
 					  : (struct places){ 3, 0, 1, 2 };
 }
 
-/* Where the cell of a channel lies among a token's. */
+/* Index of a channel's cell within its token. */
 INLINE unsigned int cell_at(unsigned int channel, unsigned int dtype, enum codec_tensor tensor)
 {
 	struct places p = places(dtype);
@@ -56,7 +55,7 @@ INLINE unsigned int cell_at(unsigned int channel, unsigned int dtype, enum codec
 				   : a | b << 1 | r << 2 | high << 3 | c << 4);
 }
 
-/* Where its coefficient lies after the transform. */
+/* Index of its coefficient after the transform. */
 INLINE unsigned int coefficient_at(unsigned int channel, unsigned int dtype)
 {
 	struct places p = places(dtype);
@@ -76,12 +75,12 @@ INLINE uint32_t largest_magnitude(const uint8_t *raw, unsigned int head_dim)
 			_mm256_and_si256(_mm256_loadu_si256((const __m256i *)(raw + 2 * c)),
 				_mm256_set1_epi16(0x7fff)));
 	half = _mm_max_epu16(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
-	/* There is an instruction for the least word. */
+	/* phminposuw finds the least word, so search the complement. */
 	half = _mm_minpos_epu16(_mm_xor_si128(half, _mm_set1_epi32(-1)));
 	return ~(uint32_t)_mm_cvtsi128_si32(half) & 0xffff;
 }
 
-/* 16 values times a power of two, to the nearest integers. */
+/* Scale 16 values by a power of two and round to integers. */
 INLINE void align(const uint8_t *raw, unsigned int dtype, __m256 power, __m256i *out)
 {
 	__m256i words = _mm256_loadu_si256((const __m256i *)raw);
@@ -99,15 +98,15 @@ INLINE void align(const uint8_t *raw, unsigned int dtype, __m256 power, __m256i 
 	out[1] = _mm256_cvtps_epi32(_mm256_mul_ps(b, power));
 }
 
-/* 2^exponent, made as the bits of a float. */
+/* 2^exponent, built from its bits. */
 INLINE __m256 power_of_two(int exponent)
 {
 	return _mm256_castsi256_ps(_mm256_set1_epi32((127 + exponent) << 23));
 }
 
 /*
- * A butterfly of one lane bit with two registers at once, whose halves are given: which of the two
- * takes the bit's place.
+ * A butterfly on one lane bit of two registers, given its halves; the register takes the place of
+ * the lane bit.
  */
 INLINE void exchange(__m256i *a, __m256i *b, __m256i low, __m256i high)
 {
@@ -115,7 +114,7 @@ INLINE void exchange(__m256i *a, __m256i *b, __m256i low, __m256i high)
 	*b = _mm256_sub_epi32(low, high);
 }
 
-/* Registers that are transformed without a stop: half of them all, or those of a slice. */
+/* Registers transformed in one block: half of the 16 available, or fewer for a smaller slice. */
 INLINE unsigned int block_size(unsigned int head_dim)
 {
 	return q4x_slice_log2(head_dim) < 6 ? (1u << q4x_slice_log2(head_dim)) / 8 : 8;
@@ -154,30 +153,30 @@ INLINE int32_t largest_of(__m256i x)
 }
 
 /*
- * Tokens go through each step several at a time: within one, every step waits for the result of the
- * one before.
+ * Batch several tokens per step, to hide latency: within one token, every step depends on the one
+ * before.
  */
 #define BATCH 8
 
 struct token {
 	__m256i values[WIDE_MAX]; /* of K */
-	int32_t top, bottom; /* of these, or of V's; they need not round alike */
-	int unit; /* their exponent */
+	int32_t top, bottom; /* largest and smallest value; a negative one may round differently */
+	int unit; /* exponent of the values */
 	bool zero;
 };
 
 struct group {
 	uint8_t cells[CODEC_GROUP_TOKENS][CODEC_HEAD_DIM_MAX] __attribute__((aligned(32)));
 	int exponent[CODEC_GROUP_TOKENS]; /* of the largest magnitude */
-	int32_t largest[CODEC_GROUP_TOKENS]; /* that as an integer, of V */
+	int32_t largest[CODEC_GROUP_TOKENS]; /* the same as an integer, for V */
 	bool zero[CODEC_GROUP_TOKENS];
-	/* of coefficients, as the transform leaves them */
+	/* of coefficients, in the order after the transform */
 	int32_t mean[CODEC_HEAD_DIM_MAX] __attribute__((aligned(32)));
 };
 
 /*
- * Exponents, and whether the group may have a mean. -ENODATA: not finite, or far beyond the largest
- * scale.
+ * Measure exponents, and whether the group may have a mean. -ENODATA: not finite, or far beyond the
+ * largest scale.
  */
 INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_dim,
 	unsigned int dtype, bool *alike, int *top)
@@ -209,12 +208,12 @@ INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_di
 	return 0;
 }
 
-/* The mean of a group whose tokens are all aligned to `unit`. */
+/* Compute the mean of a group whose tokens are all aligned to `unit`. */
 INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head_dim,
 	unsigned int dtype, int unit, uint8_t *part)
 {
 	const __m256 power = power_of_two(-unit);
-	/* of which head_dim are used */
+	/* head_dim of them are used */
 	int32_t sums[CODEC_HEAD_DIM_MAX] = { 0 }, mean[CODEC_HEAD_DIM_MAX] = { 0 };
 
 	for (unsigned int c = 0; c < head_dim; c += 16) {
@@ -241,7 +240,7 @@ INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head
 	return true;
 }
 
-/* One register of what a token becomes, less the mean. */
+/* Store one register of coefficients, less the mean. */
 INLINE void put(struct token *token, const struct group *group, unsigned int i, __m256i value,
 	__m256i *most, __m256i *least)
 {
@@ -251,7 +250,7 @@ INLINE void put(struct token *token, const struct group *group, unsigned int i, 
 	token->values[i] = value;
 }
 
-/* Of K. A zero token's values are all made 0. */
+/* Coefficients of K. A zero token's values are all set to 0. */
 INLINE void coefficients(struct token *token, const struct group *group, const uint8_t *raw,
 	unsigned int head_dim, unsigned int dtype)
 {
@@ -286,8 +285,8 @@ INLINE void coefficients(struct token *token, const struct group *group, const u
 }
 
 /*
- * The cells of 16 coefficients: magnitudes divided and companded, mirrored by the sign; words
- * beyond a byte are left to saturation.
+ * Cells of 16 coefficients: magnitudes scaled and companded, mirrored by the sign; packing
+ * saturates words to bytes.
  */
 INLINE __m256i cells16(__m256i z, __m256i by)
 {
@@ -299,8 +298,8 @@ INLINE __m256i cells16(__m256i z, __m256i by)
 }
 
 /*
- * Scale and cells of a token: of K from its coefficients, of V from its values. -ENODATA: beyond
- * the largest scale.
+ * Compute scale and cells of a token: of K from its coefficients, of V from its values. -ENODATA:
+ * beyond the largest scale.
  */
 INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim,
 	unsigned int dtype, enum codec_tensor tensor, uint8_t *scale, uint8_t *cells)
@@ -336,7 +335,7 @@ INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim
 		}
 		words[i] = _mm256_packs_epi32(pair[0], pair[1]);
 	}
-	/* How many of the half steps are too small; the ninth never is. */
+	/* Count the half steps that are too small; the ninth never is. */
 	steps = _mm_mullo_epi16(_mm_loadu_si128((const __m128i *)q4x_half_step),
 		_mm_set1_epi16((int16_t)q4x_reach(tensor)));
 	steps = _mm_cmpgt_epi16(_mm_set1_epi16((int16_t)largest), steps);
@@ -360,8 +359,7 @@ INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim
 /* ---- codes ---------------------------------------------------------------------------------- */
 
 /*
- * 16 by 16 bytes in either lane, turned round: four times, rows eight apart are woven into two that
- * follow each other.
+ * Transpose 16 by 16 bytes in each lane: four rounds, each interleaving rows that are eight apart.
  */
 INLINE void turn(__m256i *x)
 {
@@ -379,15 +377,15 @@ INLINE void turn(__m256i *x)
 
 #define LANES 32
 
-/* What the search keeps of 32 tokens. */
+/* State of the search for 32 tokens. */
 struct trellis {
 	uint8_t cells[CODEC_HEAD_DIM_MAX][LANES];
 	/*
-	 * Of eight channels, for each state after them, the path that led there: the two path bits
-	 * before and the first six.
+	 * For each eight channels and final state, the best path: the two path bits before, and the
+	 * first six.
 	 */
 	uint8_t paths[CODEC_HEAD_DIM_MAX / 8][4][LANES];
-	/* The same of the path that was taken; behind the last the two path bits that end it. */
+	/* The path bits taken; the last entry holds the final two. */
 	uint8_t taken[CODEC_HEAD_DIM_MAX / 8 + 1][LANES];
 	uint8_t codes[CODEC_HEAD_DIM_MAX / 2][LANES]; /* bytes of the tokens' codes */
 } __attribute__((aligned(32)));
@@ -402,7 +400,7 @@ INLINE void store(uint8_t *to, __m256i value)
 	_mm256_store_si256((__m256i *)(void *)to, value);
 }
 
-/* By state, for eight channels: metrics and paths go on by one channel at a time. */
+/* Viterbi search, eight channels at a time: metrics and paths advance by one channel per step. */
 INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int head_dim,
 	enum codec_tensor tensor)
 {
@@ -419,7 +417,7 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 		for (unsigned int k = 0; k < 8; k++) {
 			__m256i cell = load(trellis->cells[order[8 * chunk + k]]), distance[4],
 				next[4], way[4];
-			/* The top bit says whether the cell is beyond the knee. */
+			/* The top bit is set if the cell is beyond the knee. */
 			__m256i outer =
 				_mm256_subs_epu8(_mm256_add_epi8(cell, _mm256_set1_epi8(Q4X_KNEE)),
 					_mm256_set1_epi8(2 * Q4X_KNEE - 128));
@@ -431,7 +429,9 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 				at = _mm256_and_si256(tensor == CODEC_K ? at
 									: _mm256_srli_epi16(at, 1),
 					_mm256_set1_epi8(31));
-				/* 16 and more is e beyond the level, 15 and less as far below */
+				/*
+				 * 16 and above is e beyond the level, 15 and below as far before it
+				 */
 				at = _mm256_or_si256(_mm256_subs_epu8(at, _mm256_set1_epi8(16)),
 					_mm256_subs_epu8(_mm256_set1_epi8(15), at));
 				distance[j] = _mm256_blendv_epi8(_mm256_shuffle_epi8(near, at),
@@ -463,7 +463,7 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 		for (unsigned int s = 0; s < 4; s++)
 			store(trellis->paths[chunk][s], path[s]);
 	}
-	/* The last state's bits, in the top bits of bytes: of equal metrics the lowest. */
+	/* Bits of the final state, in the top bits of bytes; ties go to the lowest state. */
 	a = _mm256_min_epu8(metric[0], metric[1]);
 	b = _mm256_min_epu8(metric[2], metric[3]);
 	high = _mm256_xor_si256(_mm256_cmpeq_epi8(_mm256_min_epu8(a, b), a), _mm256_set1_epi8(-1));
@@ -547,7 +547,7 @@ INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int hea
 	}
 }
 
-/* The codes of 32 tokens from their cells. */
+/* Quantise the cells of 32 tokens to codes. */
 INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *order,
 	unsigned int head_dim, enum codec_tensor tensor, uint8_t *codes)
 {
@@ -571,11 +571,11 @@ INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *
 	}
 	search(&trellis, order, head_dim, tensor);
 	name(&trellis, order, head_dim, tensor);
-	/* what head sizes give, which no reader of this function alone can see */
+	/* implied by the head sizes; for the compiler */
 	if (bytes < 16 || bytes > CODEC_HEAD_DIM_MAX / 2)
 		__builtin_unreachable();
 	for (unsigned int block = 0; block < (bytes + 15) / 16; block++) {
-		/* The last 16 may be some of those before once more. */
+		/* The last 16 may overlap the previous ones. */
 		unsigned int first = 16 * block + 16 <= bytes ? 16 * block : bytes - 16;
 		__m256i x[16];
 
@@ -594,8 +594,8 @@ INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *
 }
 
 /*
- * Once for each tensor and not for each head size: nothing in it is laid out for one, and compilers
- * took minutes over 24 copies.
+ * One copy per tensor instead of per head size: nothing depends on a constant size, and compilers
+ * took minutes for 24 copies.
  */
 static __attribute__((noinline)) void quantise_k(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX],
 	const uint8_t *order, unsigned int head_dim, uint8_t *codes)

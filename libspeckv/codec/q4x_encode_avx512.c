@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Encoding of mode q4x with AVX-512 (VBMI); FORMAT.md section 5 is the definition, q4x.c the
- * reference. It goes about it as q4x_encode_avx2.c does, all 64 trellises of a group at once; where
- * a comment is missing here it is there.
+ * Encoding of mode q4x with AVX-512 (VBMI). Defined by FORMAT.md section 5; q4x.c is the reference.
+ * The method is that of q4x_encode_avx2.c, with all 64 trellises of a group at once; see there for
+ * comments missing here.
  */
 #include <errno.h>
 #include <immintrin.h>
@@ -15,12 +15,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Beyond these a token is zero, or refused, whatever the rest. */
+/* Beyond these exponents a token is zero, or refused, whatever its other values. */
 #define EXPONENT_MAX 60
 
 /*
- * Blocks of 32 channels, two registers of 32-bit integers each; the last one of 80 channels is half
- * empty. And bytes of a token's cells.
+ * Blocks of 32 channels, two registers of 32-bit integers each; for a head size of 80 the last one
+ * is half empty. And bytes of a token's cells.
  */
 #define BLOCKS(head_dim) (((head_dim) + 31) / 32)
 #define WIDE_MAX (CODEC_HEAD_DIM_MAX / 16)
@@ -29,11 +29,10 @@
 /* ---- cells ---------------------------------------------------------------------------------- */
 
 /*
- * Channels change places on the way. Of bf16 channel bit 0 numbers the registers of a block and
- * bits 1 to 4 the lanes; of fp16 bit 4 and bits 0 to 3. Call these bits r and a, b, c, d. The
- * transform ends with d numbering registers, lanes b, r, a, c; packing to bytes numbers those of 64
- * channels b, r, d, channel bit 5, a, c (K) or, as there is no transform, a, b, r, channel bit 5,
- * c, d (V).
+ * Order of channels during encoding. In bf16 channel bit 0 is the register of a block and bits 1 to
+ * 4 the lane; in fp16 bit 4 and bits 0 to 3. Call these bits r and a, b, c, d. After the transform
+ * d is the register, lanes are b, r, a, c; packing to bytes gives 64 channels the order b, r, d,
+ * channel bit 5, a, c (K) or, without the transform, a, b, r, channel bit 5, c, d (V).
  */
 struct places {
 	uint8_t r, a, b, c, d; /* bit numbers */
@@ -45,7 +44,7 @@ INLINE struct places places(unsigned int dtype)
 					  : (struct places){ 4, 0, 1, 2, 3 };
 }
 
-/* Where the cell of a channel lies among a token's. */
+/* Index of a channel's cell within its token. */
 INLINE unsigned int cell_at(unsigned int channel, unsigned int dtype, enum codec_tensor tensor)
 {
 	struct places p = places(dtype);
@@ -58,7 +57,7 @@ INLINE unsigned int cell_at(unsigned int channel, unsigned int dtype, enum codec
 				   : a | b << 1 | r << 2 | high << 3 | c << 4 | d << 5);
 }
 
-/* Where its coefficient lies after the transform. */
+/* Index of its coefficient after the transform. */
 INLINE unsigned int coefficient_at(unsigned int channel, unsigned int dtype)
 {
 	struct places p = places(dtype);
@@ -68,7 +67,7 @@ INLINE unsigned int coefficient_at(unsigned int channel, unsigned int dtype)
 			(channel >> p.a & 1) << 2 | (channel >> p.c & 1) << 3);
 }
 
-/* The words of a block that a token has. */
+/* Mask of the words of a block that belong to the token. */
 INLINE __mmask32 words_of(unsigned int head_dim, unsigned int block)
 {
 	return 32 * (block + 1) <= head_dim ? 0xffffffffu : 0xffffu;
@@ -89,7 +88,7 @@ INLINE uint32_t largest_magnitude(const uint8_t *raw, unsigned int head_dim)
 	}
 	half = _mm256_max_epu16(_mm512_castsi512_si256(most), _mm512_extracti64x4_epi64(most, 1));
 	quarter = _mm_max_epu16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-	/* There is an instruction for the least word. */
+	/* phminposuw finds the least word, so search the complement. */
 	quarter = _mm_minpos_epu16(_mm_xor_si128(quarter, _mm_set1_epi32(-1)));
 	return ~(uint32_t)_mm_cvtsi128_si32(quarter) & 0xffff;
 }
@@ -100,7 +99,7 @@ INLINE __m512i integers(__m512 x, __m512 power)
 		_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
-/* A block times a power of two, to the nearest integers. */
+/* Scale a block by a power of two and round to integers. */
 INLINE void align(const uint8_t *raw, __mmask32 there, unsigned int dtype, __m512 power,
 	__m512i *out)
 {
@@ -117,13 +116,15 @@ INLINE void align(const uint8_t *raw, __mmask32 there, unsigned int dtype, __m51
 	}
 }
 
-/* 2^exponent, made as the bits of a float. */
+/* 2^exponent, built from its bits. */
 INLINE __m512 power_of_two(int exponent)
 {
 	return _mm512_castsi512_ps(_mm512_set1_epi32((127 + exponent) << 23));
 }
 
-/* The bit that numbers two registers, and then what takes its place. */
+/*
+ * A butterfly on the bit that selects the register, after the exchange given by `low` and `high`.
+ */
 INLINE void butterfly(__m512i *a, __m512i *b, __m512i low, __m512i high, bool wanted)
 {
 	*a = wanted ? _mm512_add_epi32(low, high) : low;
@@ -164,30 +165,30 @@ INLINE void rotate(__m512i *values, unsigned int head_dim, unsigned int dtype)
 }
 
 /*
- * Tokens go through each step several at a time: within one, every step waits for the result of the
- * one before.
+ * Batch several tokens per step, to hide latency: within one token, every step depends on the one
+ * before.
  */
 #define BATCH 8
 
 struct token {
 	__m512i values[WIDE_MAX]; /* of K */
-	int32_t top, bottom; /* of these, or of V's; they need not round alike */
-	int unit; /* their exponent */
+	int32_t top, bottom; /* largest and smallest value; a negative one may round differently */
+	int unit; /* exponent of the values */
 	bool zero;
 };
 
 struct group {
 	uint8_t cells[CODEC_GROUP_TOKENS][CODEC_HEAD_DIM_MAX] __attribute__((aligned(64)));
 	int exponent[CODEC_GROUP_TOKENS]; /* of the largest magnitude */
-	int32_t largest[CODEC_GROUP_TOKENS]; /* that as an integer, of V */
+	int32_t largest[CODEC_GROUP_TOKENS]; /* the same as an integer, for V */
 	bool zero[CODEC_GROUP_TOKENS];
-	/* of coefficients, as the transform leaves them */
+	/* of coefficients, in the order after the transform */
 	int32_t mean[CODEC_HEAD_DIM_MAX] __attribute__((aligned(64)));
 };
 
 /*
- * Exponents, and whether the group may have a mean. -ENODATA: not finite, or far beyond the largest
- * scale.
+ * Measure exponents, and whether the group may have a mean. -ENODATA: not finite, or far beyond the
+ * largest scale.
  */
 INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_dim,
 	unsigned int dtype, bool *alike, int *top)
@@ -219,12 +220,12 @@ INLINE int measure(struct group *group, const uint8_t *raw, unsigned int head_di
 	return 0;
 }
 
-/* The mean of a group whose tokens are all aligned to `unit`. */
+/* Compute the mean of a group whose tokens are all aligned to `unit`. */
 INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head_dim,
 	unsigned int dtype, int unit, uint8_t *part)
 {
 	const __m512 power = power_of_two(-unit);
-	/* of which head_dim are used */
+	/* head_dim of them are used */
 	int32_t sums[CODEC_HEAD_DIM_MAX + 16] = { 0 }, mean[CODEC_HEAD_DIM_MAX] = { 0 };
 
 	for (unsigned int i = 0; i < BLOCKS(head_dim); i++) {
@@ -253,7 +254,7 @@ INLINE bool take_mean(struct group *group, const uint8_t *raw, unsigned int head
 	return true;
 }
 
-/* Of K. A zero token's values are all made 0. */
+/* Coefficients of K. A zero token's values are all set to 0. */
 INLINE void coefficients(struct token *token, const struct group *group, const uint8_t *raw,
 	unsigned int head_dim, unsigned int dtype)
 {
@@ -278,8 +279,8 @@ INLINE void coefficients(struct token *token, const struct group *group, const u
 }
 
 /*
- * The cells of 32 coefficients: magnitudes divided and companded, mirrored by the sign; words
- * beyond a byte are left to saturation.
+ * Cells of 32 coefficients: magnitudes scaled and companded, mirrored by the sign; packing
+ * saturates words to bytes.
  */
 INLINE __m512i cells32(__m512i z, __m512i by)
 {
@@ -291,8 +292,8 @@ INLINE __m512i cells32(__m512i z, __m512i by)
 }
 
 /*
- * Scale and cells of a token: of K from its coefficients, of V from its values. -ENODATA: beyond
- * the largest scale.
+ * Compute scale and cells of a token: of K from its coefficients, of V from its values. -ENODATA:
+ * beyond the largest scale.
  */
 INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim,
 	unsigned int dtype, enum codec_tensor tensor, uint8_t *scale, uint8_t *cells)
@@ -329,7 +330,7 @@ INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim
 		}
 		words[i] = _mm512_packs_epi32(pair[0], pair[1]);
 	}
-	/* How many of the half steps are too small; the ninth never is. */
+	/* Count the half steps that are too small; the ninth never is. */
 	steps = _mm_mullo_epi16(_mm_loadu_si128((const __m128i *)q4x_half_step),
 		_mm_set1_epi16((int16_t)q4x_reach(tensor)));
 	t = (unsigned int)__builtin_popcount(_mm_cmpgt_epi16_mask(_mm_set1_epi16((int16_t)largest),
@@ -355,7 +356,7 @@ INLINE int divide(struct token *token, const uint8_t *raw, unsigned int head_dim
 
 #define LANES CODEC_GROUP_TOKENS
 
-/* What the search keeps of a group. */
+/* State of the search for a group. */
 struct trellis {
 	uint8_t cells[CODEC_HEAD_DIM_MAX][LANES];
 	uint8_t paths[CODEC_HEAD_DIM_MAX / 8][4][LANES];
@@ -373,7 +374,7 @@ INLINE void store(uint8_t *to, __m512i value)
 	_mm512_store_si512(to, value);
 }
 
-/* 16 by 16 bytes in each of four lanes, turned round. */
+/* Transpose 16 by 16 bytes in each of four lanes. */
 INLINE void turn(__m512i *x)
 {
 #pragma GCC unroll 4
@@ -392,8 +393,8 @@ INLINE void turn(__m512i *x)
 }
 
 /*
- * By where a cell lies among those of a subset, 16 below its level and 16 beyond it: the metric of
- * the distance, then the same beyond the knee.
+ * Indexed by the position of a cell in a subset, 16 below its level and 16 above it: the metric of
+ * the distance, then the metric beyond the knee.
  */
 #define BELOW(of)                                                                                 \
 	of(15), of(14), of(13), of(12), of(11), of(10), of(9), of(8), of(7), of(6), of(5), of(4), \
@@ -417,7 +418,7 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 		for (unsigned int k = 0; k < 8; k++) {
 			__m512i cell = load(trellis->cells[order[8 * chunk + k]]), distance[4],
 				next[4], way[4];
-			/* The top bit says whether the cell is beyond the knee. */
+			/* The top bit is set if the cell is beyond the knee. */
 			__m512i outer =
 				_mm512_subs_epu8(_mm512_add_epi8(cell, _mm512_set1_epi8(Q4X_KNEE)),
 					_mm512_set1_epi8(2 * Q4X_KNEE - 128));
@@ -430,7 +431,7 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 
 				at = tensor == CODEC_K ? at : _mm512_srli_epi16(at, 1);
 				/*
-				 * bits of `outer` where `place` has none; the upper two do not
+				 * bits of `outer` where `place` is clear; the upper two do not
 				 * matter
 				 */
 				distance[j] = _mm512_permutexvar_epi8(
@@ -461,7 +462,7 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 		for (unsigned int s = 0; s < 4; s++)
 			store(trellis->paths[chunk][s], path[s]);
 	}
-	/* The last state's bits: of equal metrics the lowest. */
+	/* Bits of the final state; ties go to the lowest state. */
 	a = _mm512_min_epu8(metric[0], metric[1]);
 	b = _mm512_min_epu8(metric[2], metric[3]);
 	high = _mm512_cmplt_epu8_mask(b, a);
@@ -543,7 +544,7 @@ INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int hea
 	}
 }
 
-/* The codes of a group from its cells. */
+/* Quantise the cells of a group to codes. */
 INLINE void quantise(const struct group *group, const uint8_t *order, unsigned int head_dim,
 	enum codec_tensor tensor, uint8_t *codes)
 {
@@ -579,11 +580,11 @@ INLINE void quantise(const struct group *group, const uint8_t *order, unsigned i
 	}
 	search(&trellis, order, head_dim, tensor);
 	name(&trellis, order, head_dim, tensor);
-	/* what head sizes give, which no reader of this function alone can see */
+	/* implied by the head sizes; for the compiler */
 	if (bytes < 16 || bytes > CODEC_HEAD_DIM_MAX / 2)
 		__builtin_unreachable();
 	for (unsigned int block = 0; block < (bytes + 15) / 16; block++) {
-		/* The last 16 may be some of those before once more. */
+		/* The last 16 may overlap the previous ones. */
 		unsigned int first = 16 * block + 16 <= bytes ? 16 * block : bytes - 16;
 		__m512i x[16];
 
@@ -607,8 +608,8 @@ INLINE void quantise(const struct group *group, const uint8_t *order, unsigned i
 }
 
 /*
- * Once for each tensor and not for each head size: nothing in it is laid out for one, and compilers
- * took minutes over 24 copies.
+ * One copy per tensor instead of per head size: nothing depends on a constant size, and compilers
+ * took minutes for 24 copies.
  */
 static __attribute__((noinline)) void quantise_k(const struct group *group, const uint8_t *order,
 	unsigned int head_dim, uint8_t *codes)

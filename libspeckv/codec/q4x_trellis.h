@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tables of mode q4x's encoder, for kernels that search the trellises of many tokens side by side,
- * a byte each.
+ * Tables of mode q4x's encoder, for kernels that search the trellises of many tokens in parallel, a
+ * byte each.
  */
 #ifndef SPECKV_CODEC_Q4X_TRELLIS_H
 #define SPECKV_CODEC_Q4X_TRELLIS_H
@@ -9,8 +9,7 @@
 #include "q4x.h"
 
 /*
- * Metrics of the distances, 2 e + 1 sixteenths of a step: where levels lie far apart, and
- * elsewhere.
+ * Metrics of distances of 2 e + 1 sixteenths of a step: where levels are far apart, and elsewhere.
  */
 #define FAR(e) ((int8_t)(uint8_t)((2 * (e) + 1) * (2 * (e) + 1) / 4))
 #define NEAR(e) ((int8_t)((2 * (e) + 1) * (2 * (e) + 1) / 16))
@@ -19,15 +18,15 @@
 		of(12), of(13), of(14), of(15)
 
 /*
- * What is added to a cell so that the upper bits of the sum, which saturates, are the place in
- * subset j, those below the distance.
+ * Added to a cell with saturation: the upper bits of the sum are the index in subset j, the lower
+ * ones the distance.
  */
 #define OFFSET(j, tensor) ((tensor) == CODEC_K ? 12 - 8 * (j) : 24 - 16 * (j))
 
 /*
- * Tables by the path bits p(c-2), p(c-1), p(c), p(c+1), the first lowest: the offset of the subset
- * that follows for channel c and c + 1, and what the path adds to the codes of both; the place
- * comes with its top bit turned, as cells have a sign.
+ * Tables indexed by the path bits p(c-2), p(c-1), p(c), p(c+1), the first lowest: the offset of the
+ * subset for channel c and c + 1, and the path's contribution to both codes. The top bit of the
+ * index is inverted, since cells are signed.
  */
 #define BIT(w, i) ((w) >> (i) & 1)
 #define SUBSET(w) (2 * (BIT(w, 2) ^ BIT(w, 0)) + BIT(w, 1))

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
- * Mode q5c: fixed rate, calibrated. Values minus a static mean (K: with the rotary embedding taken
- * off) are rotated by a Hadamard transform and held in 1 to 5 bits a channel, as the calibration
- * says for each head. FORMAT.md section 8 is the definition.
+ * Mode q5c: fixed rate, calibrated. Values minus a static mean (K: with the rotary embedding
+ * undone) are rotated by a Hadamard transform and quantised to 1 to 5 bits a channel, a width that
+ * the calibration gives for each head. Defined by FORMAT.md section 8.
  */
 #include <errno.h>
 
@@ -16,7 +16,7 @@ static bool supports(const struct speckv_geometry *geometry)
 		codec_head_dim_lossy(geometry->head_dim);
 }
 
-/* Any layer and head: only the calibration knows how many there are. */
+/* Any layer and head: only the calibration knows their number. */
 static bool parameter_valid(uint32_t parameter)
 {
 	return true;

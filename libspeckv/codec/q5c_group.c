@@ -2,8 +2,8 @@
 /*
  * Mode q5c: the kernels of one group, 64 tokens of one head. FORMAT.md section 8 is the definition.
  *
- * This one source is compiled for every instruction set (CODEC_ISA), as rows.h says: row by row
- * with a token in each lane, so that compilers vectorise it.
+ * Compiled once for every instruction set (CODEC_ISA), see rows.h: row by row with a token in each
+ * lane, so that compilers vectorise it.
  */
 #include <errno.h>
 #include <string.h>
@@ -16,7 +16,7 @@
 #include "q5c.h"
 #include "rows.h"
 
-/* 2^(8 + t/8), rounded, t = 0..47: the candidates for a scale. */
+/* 2^(8 + t/8), rounded, t = 0..47: the candidate steps. */
 #define STEPS 48
 static const int16_t sizes[STEPS] = { 256, 279, 304, 332, 362, 395, 431, 470, 512, 558, 609, 664,
 	724, 790, 861, 939, 1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878, 2048, 2233, 2435, 2656,
@@ -28,7 +28,7 @@ static const int16_t reciprocals[STEPS] = { 16384, 15033, 13797, 12633, 11586, 1
 	2233, 2048, 1878, 1723, 1579, 1448, 1328, 1218, 1117, 1024, 939, 861, 790, 724, 664, 609,
 	558, 512, 470, 431, 395, 362, 332, 304, 279 };
 
-/* Rows are channels. */
+/* Transform across rows, which are channels. */
 static void hadamard(row_t *rows, unsigned int head_dim)
 {
 	unsigned int slice = 1u << q4x_slice_log2(head_dim);
@@ -47,7 +47,7 @@ static void hadamard(row_t *rows, unsigned int head_dim)
 /* ---- encode --------------------------------------------------------------------------------- */
 
 /*
- * Each token's coefficients to 13 bits and a sign for the largest; `down` says by how many bits.
+ * Normalise each token so that its largest coefficient has 13 bits and a sign; `down` is the shift.
  * All-zero tokens: down = INT32_MIN.
  */
 static void normalise(row_t *rows, unsigned int head_dim, int32_t *down)
@@ -74,7 +74,7 @@ static void normalise(row_t *rows, unsigned int head_dim, int32_t *down)
 				right[t];
 }
 
-/* The levels and what lies between them, in the order in which a value climbs them. */
+/* Levels and thresholds in ascending order; a value adds the rise of every threshold below it. */
 struct ladder {
 	int32_t least, threshold[Q5C_LEVELS_MAX], rise[Q5C_LEVELS_MAX];
 	unsigned int rungs;
@@ -90,7 +90,7 @@ static void ladder_of(const struct q5c_tables *tables, struct ladder *ladder)
 	}
 }
 
-/* The nearest level of each value, and its number where wanted. */
+/* The nearest level of each value and, if wanted, its code. */
 static void quantise(const struct ladder *ladder, const int32_t *values, const int32_t *reciprocal,
 	int32_t *level, int32_t *code)
 {
@@ -113,8 +113,8 @@ static void quantise(const struct ladder *ladder, const int32_t *values, const i
 }
 
 /*
- * The step of each token: the one, of five round its root mean square, with the least squared
- * error.
+ * Choose the step of each token: of five around its root mean square, the one with the least
+ * squared error.
  */
 static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder *ladder,
 	int32_t *chosen)
@@ -162,9 +162,9 @@ static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder
 }
 
 /*
- * Codes, channel by channel: each channel's target is moved by what the errors of the channels
- * before it make worth while, so that the errors end up where attention does not look. The decoder
- * knows nothing of it.
+ * Quantise channel by channel with error feedback: each channel's target is corrected for the
+ * errors of earlier channels, so that the total error has little effect on attention. Decoding does
+ * not depend on it.
  */
 static void shape(row_t *rows, unsigned int head_dim, const struct q5c_tables *tables,
 	const struct ladder *ladder, const int32_t *chosen, uint8_t *planes)
@@ -226,7 +226,7 @@ int NAME(codec_q5c_encode_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim
 
 /* ---- decode --------------------------------------------------------------------------------- */
 
-/* The level of each token's code. */
+/* Look up the level of each token's code. */
 static void look_up(const int16_t *levels, const uint8_t *planes, unsigned int bits, int32_t *row)
 {
 #if defined(__AVX512BW__)

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 /*
- * Range coding with 64 interleaved states and static tables. FORMAT.md section 6.3 is the
- * definition; the portable kernels follow it word by word.
+ * Range coding with 64 interleaved states and static tables. Defined by FORMAT.md section 6.3; the
+ * portable kernels follow it word by word.
  */
 #include "kernels.h"
 #include "range.h"
 
-/* false when the frequencies do not sum to 256. */
+/* false: the frequencies do not sum to 256. */
 bool codec_range_table(const uint8_t *frequency, struct range_table *table)
 {
 	unsigned int start = 0;
@@ -39,9 +39,7 @@ bool codec_range_symbols_portable(const struct range_table *tables, const uint8_
 			return false;
 		for (unsigned int k = 0; k < RANGE_STATES; k++) {
 			uint32_t state = states[k], slot = table->slot[state % 256];
-			/*
-			 * Whether a byte is taken is a matter of chance: no branch would guess it.
-			 */
+			/* Branchless: whether a byte is consumed is unpredictable. */
 			uint32_t small;
 
 			symbols[range_element(k)] = (uint8_t)(slot >> 8);
@@ -55,8 +53,7 @@ bool codec_range_symbols_portable(const struct range_table *tables, const uint8_
 }
 
 /*
- * The decoder's steps backwards, from the last one on. Returns the bytes of code, which end where
- * `end` points.
+ * The decoder's steps in reverse, from the last one. Returns the bytes of code, which end at `end`.
  */
 uint32_t codec_range_code_portable(const struct range_table *tables, const uint8_t *which,
 	const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end)
@@ -71,7 +68,7 @@ uint32_t codec_range_code_portable(const struct range_table *tables, const uint8
 			uint32_t state = states[k], frequency = table->frequency[s],
 				 large = state >= frequency * RANGE_STATE_MIN;
 
-			/* Written in any case, kept where it is due. */
+			/* Always written, kept only if due. */
 			end[-1] = (uint8_t)state;
 			end -= large;
 			state >>= 8 * large;

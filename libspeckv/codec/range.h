@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Range coding, of every mode that codes by how often symbols occur: the numbers of FORMAT.md
- * section 6.3 that the kernels share.
- */
+/* Range coding, shared by all entropy-coded modes: constants of FORMAT.md section 6.3. */
 #ifndef SPECKV_CODEC_RANGE_H
 #define SPECKV_CODEC_RANGE_H
 
@@ -14,54 +11,49 @@
 #define RANGE_STATES 64
 #define RANGE_SYMBOLS 32
 #define RANGE_ESCAPE 31
-/* Coder states lie from here to 256 times that. */
+/* Coder states are from this to 256 times this. */
 #define RANGE_STATE_MIN (1u << 15)
-/*
- * In a group: three bits each for the power of two that a state reaches, then the bits below that.
- */
+/* In a group: three bits for the power of two of each state, then the bits below it. */
 #define RANGE_POWERS_BYTES (3 * RANGE_STATES / 8)
 #define RANGE_STATES_MAX (22 * RANGE_STATES / 8)
-/* The last plain bits of a group: 15 in the first state of each coder. */
+/* The last plain bits of a group: 15 in the initial state of each encoder. */
 #define RANGE_LAST_BITS 15
 #define RANGE_LAST_BYTES (RANGE_STATES * RANGE_LAST_BITS / 8)
-/* Vector loads may begin on the last byte. */
+/* Vector loads may begin at the last byte. */
 #define RANGE_SLACK 64
 
-/* Which of 64 elements is coder `k`'s: four neighbours are the bytes of one 32-bit lane. */
+/* The element of coder `k` among 64: four neighbours are the bytes of one 32-bit lane. */
 static inline unsigned int range_element(unsigned int k)
 {
 	return 4 * (k % 16) + k / 16;
 }
 
-/* The same frequencies, out of 256, in the forms that decoders and encoders look them up in. */
+/* Frequencies, out of 256, in the forms used for look-ups by decoders and encoders. */
 struct range_table {
 	uint32_t slot[256]; /* frequency | symbol << 8 | (slot - start) << 16 */
 	uint32_t entry[RANGE_SYMBOLS]; /* frequency | (-start mod 2^16) << 16 */
-	uint64_t reciprocal[RANGE_SYMBOLS]; /* of the frequency, in 2^-32, a little more */
+	uint64_t reciprocal[RANGE_SYMBOLS]; /* of the frequency, in 2^-32: floor + 1 */
 	uint8_t symbol[256];
 	uint8_t frequency[RANGE_SYMBOLS], start[RANGE_SYMBOLS];
-	uint32_t held; /* bit by bit: which symbols have a share */
+	uint32_t held; /* bit map of symbols with a frequency above 0 */
 };
 
-/* false when the frequencies do not sum to 256. */
+/* false: the frequencies do not sum to 256. */
 bool codec_range_table(const uint8_t *frequency, struct range_table *table);
 
-/* `count` bits, 25 at most, from bit `at` on; three bytes behind the first may be looked at. */
+/* Read `count` bits, at most 25, from bit `at`; reads up to three bytes beyond. */
 static inline uint32_t range_get_bits(const uint8_t *string, uint32_t at, unsigned int count)
 {
 	return codec_get32(string + at / 8) >> at % 8 & ((1u << count) - 1);
 }
 
-/* To a string that is zero from there on, for the same three bytes. */
+/* Write bits to a string that is zero from there on; touches the same three bytes. */
 static inline void range_put_bits(uint8_t *string, uint32_t at, uint32_t bits)
 {
 	codec_put32(string + at / 8, codec_get32(string + at / 8) | bits << at % 8);
 }
 
-/*
- * Bytes of 64 states, which their powers tell; three bytes behind those may be looked at, here and
- * below.
- */
+/* Bytes of 64 states, from their powers; here and below, up to three bytes beyond are read. */
 static inline uint32_t range_states_bytes(const uint8_t *powers)
 {
 	uint32_t bits = 0;
@@ -83,7 +75,7 @@ static inline void range_read_states(const uint8_t *powers, const uint8_t *from,
 	}
 }
 
-/* Both places are zero, with three bytes behind. Returns the bytes of the states. */
+/* Both destinations are zeroed, with three bytes of slack. Returns the bytes of the states. */
 static inline uint32_t range_write_states(const uint32_t *states, uint8_t *powers, uint8_t *to)
 {
 	uint32_t at = 0;
@@ -98,7 +90,7 @@ static inline uint32_t range_write_states(const uint32_t *states, uint8_t *power
 	return (at + 7) / 8;
 }
 
-/* The last plain bits are what an encoder's states begin with .. */
+/* The last plain bits are the initial states of the encoder .. */
 static inline void range_begin(const uint8_t *last, uint32_t *states)
 {
 	for (unsigned int k = 0; k < RANGE_STATES; k++)
@@ -107,8 +99,8 @@ static inline void range_begin(const uint8_t *last, uint32_t *states)
 }
 
 /*
- * .. and what a decoder's end with. `last` is zero, with three bytes behind. false: the states are
- * none to end with.
+ * .. and the final states of the decoder. `last` is zeroed, with three bytes of slack. false:
+ * invalid final states.
  */
 static inline bool range_end(const uint32_t *states, uint8_t *last)
 {

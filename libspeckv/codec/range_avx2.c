@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Range coding with AVX2; FORMAT.md section 6.3 is the definition, range.c the reference,
- * range_avx512.c the model.
+ * Range coding with AVX2, after range_avx512.c. Defined by FORMAT.md section 6.3; range.c is the
+ * reference.
  */
 #include <immintrin.h>
 
@@ -10,7 +10,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* For each set of lanes that take a byte, in order: which one; 0x80 for none. */
+/* For each mask of lanes that consume a byte: the index of the byte of each lane; 0x80: none. */
 struct spread {
 	uint8_t of[256][8];
 };

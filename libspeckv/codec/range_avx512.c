@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * Range coding with AVX-512 (VBMI, VNNI); FORMAT.md section 6.3 is the definition, range.c the
+ * Range coding with AVX-512 (VBMI, VNNI). Defined by FORMAT.md section 6.3; range.c is the
  * reference.
  */
 #include <immintrin.h>
@@ -11,9 +11,9 @@
 #define INLINE static inline __attribute__((always_inline))
 
 /*
- * Four registers of 16 states. The bytes of a 32-bit lane are four neighbouring elements, one of
- * each register, so that one look-up finds 64 symbols, in their order. A state's step is one
- * multiply-add: (state >> 8) * frequency + 1 * -start, on top of its low byte.
+ * Four registers of 16 states. The bytes of a 32-bit lane are four neighbouring elements, one per
+ * register, so that one look-up finds 64 symbols in order. A state's step is one multiply-add:
+ * (state >> 8) * frequency + 1 * -start, added to its low byte.
  */
 INLINE bool find_symbols(const struct range_table *tables, const uint8_t *which,
 	const uint8_t *code, uint32_t bytes, unsigned int runs, uint32_t *states, uint8_t *symbols)
@@ -68,7 +68,7 @@ INLINE bool find_symbols(const struct range_table *tables, const uint8_t *which,
 	return code == end;
 }
 
-/* One table stays in registers. */
+/* A single table stays in registers. */
 bool codec_range_symbols_avx512(const struct range_table *tables, const uint8_t *which,
 	const uint8_t *code, uint32_t bytes, unsigned int runs, uint32_t *states, uint8_t *symbols)
 {
@@ -76,7 +76,7 @@ bool codec_range_symbols_avx512(const struct range_table *tables, const uint8_t 
 		     : find_symbols(tables, NULL, code, bytes, runs, states, symbols);
 }
 
-/* A table as an encoder looks it up. */
+/* A table in the encoder's form. */
 struct shares {
 	__m512i frequency[2], start[2];
 	__m512 reciprocal[2];
@@ -94,10 +94,7 @@ INLINE void load_shares(const struct range_table *table, struct shares *to)
 	}
 }
 
-/*
- * The quotient by a frequency is that of floats, which is off by one at most, put right by its
- * remainder.
- */
+/* Division by a frequency in floating point: off by at most one, and corrected by the remainder. */
 INLINE uint32_t make_code(const struct range_table *tables, const uint8_t *which,
 	const uint8_t *symbols, unsigned int runs, uint32_t *states, uint8_t *end)
 {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* FORMAT.md section 7.2. */
+/* Rotary embedding: FORMAT.md section 7.2. */
 #include "rotary.h"
 
 #define QUARTER 512
@@ -47,7 +47,7 @@ static int16_t sine(unsigned int step)
 
 struct rotary_angle rotary_angle(uint64_t phase)
 {
-	/* To the nearest of 2048 steps, halves up; a full turn is none. */
+	/* Round to the nearest of 2048 steps, halves up, modulo a full turn. */
 	unsigned int step = (unsigned int)((phase + (UINT64_C(1) << 52)) >> 53);
 
 	return (struct rotary_angle){ .cosine = sine((step + QUARTER) % (4 * QUARTER)),

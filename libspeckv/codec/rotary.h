@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Rotary position embedding in integers: the one sine table of all modes that un-rotate K. */
+/*
+ * Rotary position embedding in integers: the sine table shared by all modes that undo the rotation
+ * of K.
+ */
 #ifndef SPECKV_CODEC_ROTARY_H
 #define SPECKV_CODEC_ROTARY_H
 
@@ -9,7 +12,7 @@
 
 #define ROTARY_PAIRS_MAX (CODEC_HEAD_DIM_MAX / 2)
 
-/* Which channels make a pair. */
+/* Pairing of channels. */
 enum rotary_kind {
 	ROTARY_NONE = 0,
 	ROTARY_HALVES = 1, /* i and i + head_dim / 2 */
@@ -21,21 +24,21 @@ struct rotary_angle {
 	int16_t cosine, sine;
 };
 
-/* Angles by which a pair turns within a group: cosine and sine by token. */
+/* Angles of a pair within a group: cosine and sine by token. */
 struct rotary_steps {
 	int16_t cosine[CODEC_GROUP_TOKENS], sine[CODEC_GROUP_TOKENS];
 };
 
 /*
- * The rotary embedding of one group of tokens: the angles of each pair; NULL for tensors without
- * one.
+ * The rotary embedding of one group of tokens: the angles of each pair. Passed as NULL for tensors
+ * without one.
  */
 struct rotary_rotation {
 	struct rotary_steps pairs[ROTARY_PAIRS_MAX];
 	enum rotary_kind kind;
 };
 
-/* Of the angle `phase`, in 2^-64 turns. */
+/* Cosine and sine of `phase`, in 2^-64 turns. */
 struct rotary_angle rotary_angle(uint64_t phase);
 
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The rotary embedding of a group of tokens, compiled for every instruction set. FORMAT.md 7.2 is
- * the definition.
+ * The rotary embedding of a group of tokens, compiled for every instruction set. Defined by
+ * FORMAT.md 7.2.
  */
 #include "kernels.h"
 #include "rows.h"

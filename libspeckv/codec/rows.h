@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calibrated modes: a group, 64 tokens of one head, as rows of integers, a channel a row and a
- * token a lane, from values and back. FORMAT.md 8.2 and 8.3 are the definition.
+ * Calibrated modes: conversion of a group, 64 tokens of one head, between values and rows of
+ * integers, a channel a row and a token a lane. Defined by FORMAT.md 8.2 and 8.3.
  *
  * For sources that are compiled once for every instruction set (CODEC_ISA): arithmetic is on
- * integers, or on binary32 where that is exact but for one rounding that is defined, and most loops
- * are left to the compiler, so that no variant can differ.
+ * integers, or on binary32 where that is exact except for one defined rounding, so that variants
+ * cannot differ; most loops are left to the compiler.
  */
 #ifndef SPECKV_CODEC_ROWS_H
 #define SPECKV_CODEC_ROWS_H
@@ -50,8 +50,7 @@ static inline float power_of_two(int exponent)
 }
 
 /*
- * A channel's words, as they lie in memory, as numbers of binary32, which is exact; not finite ones
- * stay so.
+ * Convert a channel's little-endian words to binary32, exactly; infinities and NaNs are preserved.
  */
 static inline void to_floats(const uint16_t *words, unsigned int dtype, float *values)
 {
@@ -81,10 +80,7 @@ static inline void to_floats(const uint16_t *words, unsigned int dtype, float *v
 #endif
 }
 
-/*
- * Eight by eight words, moved as they are: columns of `from` become rows of `to`; rows are so many
- * words apart.
- */
+/* Transpose eight by eight words: columns of `from` become rows of `to`; strides are in words. */
 static inline void transpose(const void *from, unsigned int from_wide, void *to,
 	unsigned int to_wide)
 {
@@ -117,8 +113,8 @@ static inline void transpose(const void *from, unsigned int from_wide, void *to,
 }
 
 /*
- * A channel's words as integers; where one is not finite or too large `outside` becomes negative.
- * All binary32 is exact but the one rounding.
+ * Convert a channel's words to integers; `outside` becomes negative for a token that is not finite
+ * or too large. binary32 is exact but for the one rounding.
  */
 static inline void row_of(const uint16_t *words, unsigned int dtype, int unit, int32_t *row,
 	int32_t *outside)
@@ -134,7 +130,7 @@ static inline void row_of(const uint16_t *words, unsigned int dtype, int unit, i
 		int32_t inside, q;
 
 		memcpy(&bits, &x, sizeof(bits));
-		/* 16384; what is not finite is larger */
+		/* 16384; infinities and NaNs compare larger */
 		inside = -((int32_t)(bits & 0x7fffffff) < 0x46800000);
 		bits &= (uint32_t)inside;
 		memcpy(&x, &bits, sizeof(x));
@@ -144,7 +140,7 @@ static inline void row_of(const uint16_t *words, unsigned int dtype, int unit, i
 	}
 }
 
-/* Inputs as integers; false where one is not finite or too large. */
+/* Convert inputs to integers; false: one is not finite or too large. */
 static inline bool rows_of(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit,
 	row_t *rows)
 {
@@ -153,7 +149,7 @@ static inline bool rows_of(const uint8_t *raw, unsigned int head_dim, unsigned i
 	int32_t any = 0;
 
 	for (unsigned int c = 0; c < head_dim; c += 8) {
-		/* As much of the next group, which mostly lies behind this one. */
+		/* Prefetch as much of the next group, which mostly follows in memory. */
 		codec_fetch(raw + 2 * TOKENS * (size_t)(head_dim + c), 2 * TOKENS * 8);
 		for (unsigned int t = 0; t < TOKENS; t += 8)
 			transpose(raw + 2 * (t * head_dim + c), head_dim, &words[0][t], TOKENS);
@@ -184,7 +180,7 @@ static inline void unrotate(row_t *rows, unsigned int head_dim,
 }
 
 /*
- * Inputs in units, K with its rotation taken off, less the mean; false where one is not finite or
+ * Load inputs in units, with the rotation of K undone, less the mean; false: one is not finite or
  * too large.
  */
 static inline bool rows_load(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
@@ -201,8 +197,8 @@ static inline bool rows_load(const uint8_t *raw, unsigned int head_dim, unsigned
 }
 
 /*
- * A row of 64 results, in 2^(unit - 8), as words of the type. Below 2^24: exact in binary32, and
- * never subnormal there.
+ * Convert a row of 64 results, in 2^(unit - 8), to words of the type. They are below 2^24: exact in
+ * binary32, and never subnormal there.
  */
 static inline void to_words(const int32_t *row, unsigned int dtype, int unit, uint16_t *words)
 {
@@ -242,7 +238,7 @@ static inline void to_words(const int32_t *row, unsigned int dtype, int unit, ui
 #endif
 }
 
-/* What lies on pairs of rows goes back to its angle; everything comes out in 1/256 units. */
+/* Rotate pairs of rows back by their angles; results are in 1/256 units. */
 static inline void rotate(row_t *rows, unsigned int head_dim,
 	const struct rotary_rotation *rotation)
 {
@@ -262,8 +258,8 @@ static inline void rotate(row_t *rows, unsigned int head_dim,
 }
 
 /*
- * Values in units, of at most 16 bits: K turned to where it was, everything as words of the type,
- * token by token.
+ * Store values in units, of at most 16 bits: rotate K, convert to words of the type, token by
+ * token.
  */
 static inline void rows_store(row_t *rows, unsigned int head_dim, unsigned int dtype, int unit,
 	const struct rotary_rotation *rotation, uint8_t *raw)

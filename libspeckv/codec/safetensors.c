@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: MIT
-/*
- * Reading the header of a safetensors file, byte by byte, within bounds: nothing of the file is
- * trusted.
- */
+/* Parser of the header of a safetensors file, bounded by the file: nothing in it is trusted. */
 #include <errno.h>
 #include <float.h>
 #include <stdlib.h>
@@ -21,7 +18,7 @@ struct scan {
 	size_t strings_used, strings_room;
 	unsigned int depth;
 	bool metadata_seen;
-	int rc; /* the first thing that is wrong */
+	int rc; /* the first error */
 };
 
 static void wrong(struct scan *s)
@@ -58,7 +55,7 @@ static bool utf8_valid(const uint8_t *at, const uint8_t *end)
 	return true;
 }
 
-/* The next character that is not blank; 0 at the end. */
+/* Skip white space; 0 at the end. */
 static char peek(struct scan *s)
 {
 	while (s->at < s->end &&
@@ -139,7 +136,7 @@ static size_t put_utf8(char *to, uint32_t code)
 	return 4;
 }
 
-/* After the backslash. Surrogates come in pairs, the high one first. */
+/* Parse an escape, after the backslash. Surrogates come in pairs, the high one first. */
 static uint32_t escape(struct scan *s)
 {
 	static const char plain[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
@@ -171,7 +168,7 @@ static uint32_t escape(struct scan *s)
 }
 
 /*
- * Of a string with escapes, which is never longer than what stands in the file. `s->at`: its first
+ * Decode a string with escapes, which is never longer than its encoding. `s->at`: its first
  * backslash.
  */
 static struct text unescape(struct scan *s, const char *first)
@@ -230,7 +227,7 @@ static bool digit(const struct scan *s)
 	return s->at < s->end && *s->at >= '0' && *s->at <= '9';
 }
 
-/* An integer as the format wants them: no sign, no leading zero, no fraction. */
+/* An integer of the format: no sign, no leading zero, no fraction. */
 static uint64_t integer(struct scan *s)
 {
 	uint64_t value = 0;
@@ -249,8 +246,7 @@ static uint64_t integer(struct scan *s)
 }
 
 /*
- * Any number, of a member that means nothing here. One beyond a double's range is none: so the
- * reference has it.
+ * Skip a number in an ignored member. One beyond a double's range is an error, as in the reference.
  */
 static void number(struct scan *s)
 {
@@ -312,11 +308,11 @@ static void word(struct scan *s, const char *what)
 		s->at += n;
 }
 
-/* Any value, of a member that means nothing here. */
+/* Skip the value of an ignored member. */
 static void skip(struct scan *s)
 {
 	unsigned int outer = s->depth;
-	uint8_t objects[DEPTH_MOST + 1]; /* whether the containers that are open are objects */
+	uint8_t objects[DEPTH_MOST + 1]; /* for each open container: is it an object? */
 
 	do {
 		char c = peek(s);
@@ -347,8 +343,8 @@ static void skip(struct scan *s)
 			wrong(s);
 		}
 		/*
-		 * After a value: the next one of this container, or its end and perhaps that of
-		 * others.
+		 * After a value: the next one of this container, or the end of this and perhaps of
+		 * outer ones.
 		 */
 		while (!s->rc && s->depth > outer && !take(s, ','))
 			leave(s, objects[s->depth] ? '}' : ']');
@@ -406,7 +402,7 @@ static void dtype(struct scan *s, struct safetensors_tensor *out)
 		{ "I64", 64 },
 		{ "U64", 64 },
 	};
-	bool wrapped = peek(s) == '{'; /* {"U8": null}, which the reference reads as "U8" */
+	bool wrapped = peek(s) == '{'; /* {"U8": null}, which the reference accepts for "U8" */
 	struct text name;
 
 	if (wrapped)
@@ -455,7 +451,7 @@ static void offsets(struct scan *s, struct safetensors_tensor *out)
 
 /*
  * {"dtype": "I16", "shape": [8, 2], "data_offsets": [0, 32]}; or the three as an array, which the
- * reference reads too.
+ * reference accepts, too.
  */
 static void tensor(struct scan *s, struct safetensors_tensor *out)
 {
@@ -552,7 +548,7 @@ static void header(struct scan *s)
 		wrong(s);
 }
 
-/* ---- what it says --------------------------------------------------------------------------- */
+/* ---- validation ----------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
 {
@@ -574,7 +570,7 @@ static int by_offset(const void *a, const void *b)
 	return x->end < y->end ? -1 : x->end > y->end;
 }
 
-/* Of a name that comes twice the last one counts. */
+/* Of duplicate names the last one counts. */
 static void drop_repeated(struct safetensors *out)
 {
 	size_t kept = 0;
@@ -594,8 +590,8 @@ static void drop_repeated(struct safetensors *out)
 }
 
 /*
- * Every tensor is as long as its type and shape say; one begins where the one before ends, and the
- * last ends with the file.
+ * Check that every tensor's length follows from type and shape, and that tensors are contiguous up
+ * to the end of the file.
  */
 static int check(struct safetensors *out)
 {
