@@ -155,12 +155,12 @@ int emulated_connect(struct speckv_ctx *ctx, const char *device, const char *soc
 int emulated_unreachable(struct speckv_ctx *ctx, const char *device, const char *socket_name,
 	int rc)
 {
-	struct folder folder = { .fd = -1 };
 	char path[SPECKV_PATH_BYTES];
-	int gone = find_socket(ctx, device, socket_name, path, &folder);
 
-	folder_close(&folder);
-	return gone ? gone : why_unreachable(ctx, device, path, rc);
+	/* for the text only: a folder that has gone since is not the reason */
+	snprintf(path, sizeof(path), "%.*s/" FOLDER "/%.200s/%s", SPECKV_PATH_BYTES - 256,
+		ctx->runtime_dir, name_of(device), socket_name);
+	return why_unreachable(ctx, device, path, rc);
 }
 
 static int role_unreachable(struct speckv_ctx *ctx, const char *device, enum transport_role role,

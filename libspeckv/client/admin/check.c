@@ -41,7 +41,7 @@ static bool check_doubtful(struct check *c, uint64_t page)
 	struct block_ref found;
 	struct speckv_key key;
 
-	if (!index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page ||
+	if (r->data || !index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page ||
 		!index_doubtful(r, &found))
 		return false;
 	c->report->repaired += c->repair && block_drop(c->pool, &key, &found);

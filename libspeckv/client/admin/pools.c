@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: MIT
 /* Planning and creation of pools. The rest: describe.c, settings.c, resize.c, removal.c. */
 #include <fcntl.h>
-#include <grp.h>
-#include <linux/capability.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "admin.h"

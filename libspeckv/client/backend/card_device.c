@@ -36,14 +36,15 @@ int card_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium)
 	char path[SPECKV_PATH_BYTES], text[64] = "";
 	struct folder folder;
 	ssize_t got;
-	int rc = transport_folder(ctx, name, path, &folder), fd;
+	int rc, fd;
 
-	if (rc && rc != -ENOENT)
-		return rc;
 	memset(medium, 0, sizeof(*medium));
 	medium->numa_node = -1;
 	medium->runtime = medium->named = true;
 	snprintf(medium->name, sizeof(medium->name), "%s", name);
+	rc = transport_folder(ctx, name, path, &folder);
+	if (rc && rc != -ENOENT)
+		return rc;
 	if (rc)
 		return 0; /* no path: no medium */
 	fd = file_open(ctx, &folder, "uuid", O_RDONLY, 0, &private_file);

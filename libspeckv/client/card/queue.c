@@ -156,12 +156,13 @@ int card_admin_usable(struct card_admin *admin)
 static int not_answered(const struct card_admin *admin, int rc)
 {
 	char advice[ADVICE_BYTES];
+	bool advised = transport_scheme(admin->name)->advise(admin->name, ADVISE_LOOK, advice);
 
 	if (rc == -ETIMEDOUT)
 		return fail(admin->ctx, rc, "%s does not answer a command", admin->name);
-	transport_scheme(admin->name)->advise(admin->name, ADVISE_LOOK, advice);
 	return fail(admin->ctx, rc == -ECONNRESET || rc == -EPROTO ? -ECONNRESET : rc,
-		"%s went away in the middle of a command; %s", admin->name, advice);
+		"%s went away in the middle of a command%s%s", admin->name, advised ? "; " : "",
+		advised ? advice : "");
 }
 
 int card_admin_ask(struct card_admin *admin, const void *entry, const void *in, size_t in_bytes,

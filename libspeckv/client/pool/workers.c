@@ -109,6 +109,9 @@ static struct workers *workers_get(struct speckv_pool *pool)
 		while (w->threads < n && pthread_create(&w->thread[w->threads], NULL, work, w) == 0)
 			w->threads++;
 		if (!w->threads) {
+			pthread_cond_destroy(&w->work);
+			pthread_cond_destroy(&w->done);
+			pthread_mutex_destroy(&w->lock);
 			free(w);
 			w = NULL;
 		}

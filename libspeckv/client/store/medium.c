@@ -2,18 +2,14 @@
 /*
  * Names of media, and their folders and files. Their contents: medium_probe.c, medium_make.c.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "store.h"
-#include "base/extend.h"
 
 static bool read_u64(const char *path, uint64_t *value)
 {

@@ -82,7 +82,7 @@ struct pool_backend {
 	 * valid where `present`, and returns the number of slots (0: failed, see reads->error).
 	 * read_start() is optional. read_take() completes the read in the slot if it is of this
 	 * block and these layers, else reads synchronously. Between begin and end this thread may
-	 * not call read or write.
+	 * only call invalidate, clear and copy: read, write and frame wait for a connection's lane.
 	 */
 	unsigned int (*reads_begin)(struct region *region, struct reads *reads,
 		const struct block_ref *found, const uint8_t *present, size_t n);
