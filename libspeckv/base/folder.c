@@ -78,10 +78,10 @@ static int refuse_writers(struct speckv_ctx *ctx, const char *path, const struct
 {
 	if (st->st_mode & S_ISVTX)
 		return fail(ctx, -EACCES,
-			"%s is a folder of all users (mode %04o): choose one in it, 'export SPECKV_RUNTIME_DIR=$(mktemp -d %s/speckv-XXXXXX)'",
+			"%s is writable by all users (mode %04o): choose a folder in it, 'export SPECKV_RUNTIME_DIR=$(mktemp -d %s/speckv-XXXXXX)'",
 			path, st->st_mode & 07777, path);
 	return fail(ctx, -EACCES,
-		"%s can be written by other users (uid %u, gid %u, mode %04o): 'chmod go-w %s' ends that",
+		"%s can be written by other users (uid %u, gid %u, mode %04o): 'chmod go-w %s' fixes it",
 		path, st->st_uid, st->st_gid, st->st_mode & 07777, path);
 }
 
@@ -113,8 +113,8 @@ static int exchangeable(struct speckv_ctx *ctx, const char *path, size_t length,
 	if (!(st->st_mode & S_IWOTH) || st->st_mode & S_ISVTX)
 		return 0;
 	return fail(ctx, -EACCES,
-		"any user can exchange what lies in %.*s (mode %04o): 'chmod +t %.*s' ends that",
-		shown, length ? path : "/", st->st_mode & 07777, shown, length ? path : "/");
+		"any user can replace files in %.*s (mode %04o): 'chmod +t %.*s' fixes it", shown,
+		length ? path : "/", st->st_mode & 07777, shown, length ? path : "/");
 }
 
 static int denied(struct speckv_ctx *ctx, const char *path, int error)
@@ -342,7 +342,7 @@ int folder_open(struct speckv_ctx *ctx, const char *path, unsigned int flags, st
 	}
 	rc = folder_holding(ctx, path, &above);
 	if (rc == -ENOENT)
-		return fail(ctx, rc, "the folder that is to hold %s is not there", path);
+		return fail(ctx, rc, "the parent folder of %s does not exist", path);
 	if (!rc)
 		rc = folder_enter(ctx, &above, path,
 			flags & SPECKV_FOLDER_PLAIN ? flags : flags | FOLDER_LINK, out);
@@ -394,7 +394,7 @@ int file_open(struct speckv_ctx *ctx, const struct folder *in, const char *path,
 	if (fd < 0 && errno == EEXIST)
 		return -EEXIST;
 	if (fd < 0 && errno == EROFS)
-		return fail(ctx, -EROFS, "%s lies on a read-only file system", path);
+		return fail(ctx, -EROFS, "%s is on a read-only file system", path);
 	if (fd < 0 && errno == ENOSPC)
 		return fail(ctx, -ENOSPC, "cannot make %s: %s", path,
 			space_words(words, in->fd, 0, ENOSPC));
@@ -448,7 +448,7 @@ int speckv_file_open(struct speckv_ctx *ctx, int folder, const char *path, int f
 	if (!ctx || !path || !*path_name(path))
 		return -EINVAL;
 	if (fstat(folder, &st) != 0 || !S_ISDIR(st.st_mode))
-		return fail(ctx, -ENOTDIR, "%s: descriptor %d is not a folder's", path, folder);
+		return fail(ctx, -ENOTDIR, "%s: descriptor %d is not a folder", path, folder);
 	in.owner = st.st_uid;
 	fd = file_open(ctx, &in, path, flags, mode, &private_file);
 	if (fd == -ENOENT || fd == -EEXIST)
@@ -479,7 +479,7 @@ const char *space_words(char text[SPACE_WORDS], int fd, uint64_t want, int error
 	struct statvfs vfs;
 
 	if (error == EROFS)
-		snprintf(text, SPACE_WORDS, "it lies on a read-only file system");
+		snprintf(text, SPACE_WORDS, "it is on a read-only file system");
 	else if (error == ENOSPC && fd >= 0 && fstatvfs(fd, &vfs) == 0 && vfs.f_files &&
 		vfs.f_favail == 0)
 		snprintf(text, SPACE_WORDS,

@@ -43,10 +43,10 @@ static int emulated_folder(struct speckv_ctx *ctx, const char *device, char path
 	if (rc == -ENOENT && emulated.fd >= 0 &&
 		fstatat(emulated.fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		rc = fail(ctx, -ENOENT,
-			"%s: the folder that %s leads to is gone; 'speckvctl emu stop %s --remove' forgets the card",
+			"%s: the folder that %s points to is gone; 'speckvctl emu stop %s --remove' removes the card",
 			device, path, name);
 	else if (rc == -ENOENT)
-		rc = fail(ctx, -ENOENT, "no emulated card %s: 'speckvctl emu start %s' makes one",
+		rc = fail(ctx, -ENOENT, "no emulated card %s: 'speckvctl emu start %s' creates one",
 			name, name);
 	folder_close(&emulated);
 	return rc;
@@ -74,7 +74,7 @@ static int why_unreachable(struct speckv_ctx *ctx, const char *device, const cha
 	}
 	case -EKEYREJECTED:
 		return fail(ctx, -EACCES,
-			"%s: what listens at %s is another user's process: 'speckvctl emu stop %s' and start it again",
+			"%s: the listener at %s is another user's process: 'speckvctl emu stop %s' and start it again",
 			device, path, name);
 	case -ETIMEDOUT:
 		return fail(ctx, rc,
@@ -83,14 +83,14 @@ static int why_unreachable(struct speckv_ctx *ctx, const char *device, const cha
 	case -EPROTO:
 	case -EPROTOTYPE:
 	case -ENOTSOCK:
-		return fail(ctx, -EOPNOTSUPP, "%s: what listens at %s is not a card", device, path);
+		return fail(ctx, -EOPNOTSUPP, "%s: the listener at %s is not a card", device, path);
 	case -EUSERS:
 		return fail(ctx, rc,
-			"%s has as many connections as it takes of this user: 'speckvctl emu status %s' lists them",
+			"%s: this user's connection limit is reached: 'speckvctl emu status %s' lists them",
 			device, name);
 	case -ECONNRESET:
 		return fail(ctx, rc,
-			"%s closed the connection; it has as many as it takes, or stopped: 'speckvctl emu status %s'",
+			"%s closed the connection: its connection limit is reached, or it stopped: 'speckvctl emu status %s'",
 			device, name);
 	default:
 		return fail(ctx, rc, "%s: cannot connect to %s: %s", device, path, strerror(-rc));

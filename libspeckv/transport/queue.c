@@ -353,13 +353,13 @@ static const struct {
 	int error;
 	const char *text;
 } table[] = {
-	{ SPECKV_STATUS_INVALID_OPCODE, EOPNOTSUPP, "the card does not know this command" },
-	{ SPECKV_STATUS_INVALID, EINVAL, "a field has a value that it may not have" },
+	{ SPECKV_STATUS_INVALID_OPCODE, EOPNOTSUPP, "the card does not support this command" },
+	{ SPECKV_STATUS_INVALID, EINVAL, "invalid field" },
 	{ SPECKV_STATUS_COMMAND_ID_IN_USE, EEXIST, "command id in use" },
 	{ SPECKV_STATUS_ABORTED, ECANCELED, "the command was aborted by a reset" },
 	{ SPECKV_STATUS_INTERNAL, EIO, "internal error of the card" },
 	{ SPECKV_STATUS_BUSY, EBUSY, "busy" },
-	{ SPECKV_STATUS_DENIED, EACCES, "no grant, or not this right" },
+	{ SPECKV_STATUS_DENIED, EACCES, "no grant, or access not granted" },
 	{ SPECKV_STATUS_NOT_READY, EAGAIN, "the card is not ready" },
 	{ SPECKV_STATUS_TIMEOUT, ETIMEDOUT, "timeout in the card" },
 	{ SPECKV_STATUS_NO_ENGINE, EOPNOTSUPP,
@@ -393,7 +393,7 @@ static const struct {
 	{ SPECKV_STATUS_FW_SIGNATURE, EBADMSG, "the signature does not verify" },
 	{ SPECKV_STATUS_FW_KEY, EPERM, "signed by a key that the card does not trust" },
 	{ SPECKV_STATUS_FW_DOWNGRADE, EPERM, "security version below the card's" },
-	{ SPECKV_STATUS_FW_SLOT, EBUSY, "that slot runs, or holds nothing committed" },
+	{ SPECKV_STATUS_FW_SLOT, EBUSY, "the slot is running, or holds no committed image" },
 	{ SPECKV_STATUS_FW_FLASH, EIO, "flash erase or write failed" },
 };
 
@@ -412,5 +412,5 @@ const char *status_text(uint16_t status)
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
 		if (table[i].status == status)
 			return table[i].text;
-	return status == SPECKV_STATUS_OK ? "done" : "an error that this build does not know";
+	return status == SPECKV_STATUS_OK ? "done" : "unknown error";
 }

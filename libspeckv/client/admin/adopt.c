@@ -48,7 +48,7 @@ static int take_over(struct speckv_device *dev, const struct folder *pools, cons
 	if (!rc && known_uuid(dev, found.uuid))
 		rc = fail(dev->ctx, -EEXIST, "another pool has its uuid");
 	if (!rc && !record)
-		rc = fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can", dev->medium.name,
+		rc = fail(dev->ctx, -ENOSPC, "%s has %d pools, the maximum", dev->medium.name,
 			LAY_POOLS);
 	if (rc) {
 		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,

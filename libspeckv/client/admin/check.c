@@ -263,7 +263,7 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 		return c.repair
 			? 0
 			: fail(dev->ctx, -EUCLEAN,
-				  "pool %s: %llu bad blocks, %llu blocks not in the index, %llu leaked pages; 'speckvctl pool check %s %s --repair' mends it",
+				  "pool %s: %llu bad blocks, %llu blocks not in the index, %llu leaked pages; 'speckvctl pool check %s %s --repair' fixes it",
 				  name, (unsigned long long)report->blocks_bad,
 				  (unsigned long long)report->blocks_unindexed,
 				  (unsigned long long)report->pages_leaked, dev->medium.name, name);

@@ -42,7 +42,7 @@ static int erase(struct speckv_device *dev)
 	if (dev->made_file) {
 		rc = folder_flush(&dev->folder);
 		if (rc)
-			fail_text(dev->ctx, "that %s is removed did not reach the medium: %s",
+			fail_text(dev->ctx, "the removal of %s did not reach the medium: %s",
 				dev->medium.path, strerror(-rc));
 		if (medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &hidden) == 0) {
 			pools_tidy(dev, &hidden);

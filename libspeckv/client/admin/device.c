@@ -31,7 +31,7 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 	if (dev->fd < 0)
 		return dev->fd;
 	if (fstat(dev->fd, &st) != 0)
-		return fail(ctx, -errno, "%s: cannot look at %s: %s", name, path, strerror(errno));
+		return fail(ctx, -errno, "%s: cannot access %s: %s", name, path, strerror(errno));
 	if (!dev->medium.node && (uint64_t)st.st_size < sizeof(struct lay_device))
 		return fail(ctx, -EBADMSG, "%s: %s was cut short", name, path);
 	dev->table = mmap(NULL, sizeof(*dev->table), PROT_READ | (dev->writable ? PROT_WRITE : 0),
@@ -48,7 +48,7 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 	memcpy(dev->uuid, super.uuid, sizeof(dev->uuid));
 	if (memcmp(dev->uuid, info->uuid, sizeof(dev->uuid)) != 0 ||
 		!file_same(&dev->folder, path, dev->fd))
-		return fail(ctx, -ESTALE, "%s was made again while it was opened: open it again",
+		return fail(ctx, -ESTALE, "%s was recreated while it was opened: open it again",
 			name);
 	dev->owner = st.st_uid;
 	if (!dev->medium.runtime) /* trust the table's owner beside the table */
@@ -58,7 +58,7 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 	dev->made_file = super.made_file && !dev->single_inode;
 	if (!dev->single_inode && st.st_mode & S_IWGRP)
 		return fail(ctx, -EACCES,
-			"%s: %s can be written by its group (gid %u, mode %04o): 'chmod go-w %s' ends that",
+			"%s: %s can be written by its group (gid %u, mode %04o): 'chmod go-w %s' fixes it",
 			name, path, st.st_gid, st.st_mode & 07777, path);
 	dev->durability = super.durability;
 	/* A device cannot be given a calibration: calibrated modes are always the host's. */
@@ -102,11 +102,11 @@ int medium_refuse(struct speckv_ctx *ctx, const struct medium *medium,
 			info->path, info->found);
 	case SPECKV_MEDIUM_INCOMPLETE:
 		return fail(ctx, -EUCLEAN,
-			"%s holds %s; make it anew: 'speckvctl pool create' with --yes", info->path,
-			info->found);
+			"%s holds %s; create it again: 'speckvctl pool create' with --yes",
+			info->path, info->found);
 	case SPECKV_MEDIUM_TRUNCATED:
 		return fail(ctx, -EBADMSG,
-			"%s holds %s; restore the file, or make it anew: 'speckvctl pool create' with --yes",
+			"%s holds %s; restore the file, or create it again: 'speckvctl pool create' with --yes",
 			info->path, info->found);
 	default:
 		return 0;

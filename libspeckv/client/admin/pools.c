@@ -130,10 +130,10 @@ static int files_check(struct speckv_device *dev, const char *name, const struct
 	if (!dev->medium.backend->keeps_blocks &&
 		faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		return fail(dev->ctx, -EEXIST,
-			"%s is there, and no pool of %s: 'speckvctl pool check %s %s --repair' takes it over where it is whole; or move it away, 'mv %s /var/tmp/', or choose another name",
+			"%s exists and is not a pool of %s: 'speckvctl pool check %s %s --repair' takes it over if it is intact; or move it away, 'mv %s /var/tmp/', or choose another name",
 			path, dev->medium.name, dev->medium.name, name, path);
 	if (medium_read_only(&dev->medium))
-		return fail(dev->ctx, -EROFS, "cannot make %s: it lies on a read-only file system",
+		return fail(dev->ctx, -EROFS, "cannot make %s: it is on a read-only file system",
 			path);
 	rc = file_size_check(dev->ctx, path, region_file_bytes(dev, plan),
 		", or give a smaller --max-size");
@@ -167,8 +167,8 @@ static int create_check(struct speckv_device *dev, const struct speckv_pool_conf
 			load_acquire(&dev->left[i]) == RECORD_GONE)
 			number = i;
 	if (number < 0)
-		return fail(dev->ctx, -ENOSPC, "%s has %d pools, as many as it can",
-			dev->medium.name, LAY_POOLS);
+		return fail(dev->ctx, -ENOSPC, "%s has %d pools, the maximum", dev->medium.name,
+			LAY_POOLS);
 	if (dev->single_inode) {
 		struct lay_extent extent;
 

@@ -39,7 +39,7 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 			if (job->progress(p > job->to ? p - job->to : 0, job->from - job->to,
 				    job->arg))
 				return fail(job->dev->ctx, -ECANCELED,
-					"resize of pool %s was cancelled; its size is as it was",
+					"resize of pool %s was cancelled; its size is unchanged",
 					job->name);
 		}
 		if (word == LAY_FREE) {
@@ -60,7 +60,7 @@ static int64_t empty_once(struct job *job, uint64_t *busy_word)
 			}
 			if (rc == -ENOSPC)
 				return fail(job->dev->ctx, -ENOSPC,
-					"pool %s holds more than %s of blocks; drop some, or let the least recently used go: --evict",
+					"pool %s holds more than %s of blocks; drop some, or evict the least recently used: --evict",
 					job->name, human(a, job->to * r->page_bytes));
 			if (rc && rc != -EAGAIN)
 				return rc;
@@ -84,7 +84,7 @@ static int follow_places(struct job *job, const struct place *places, size_t n)
 		if (job->progress && i % 1024 == 0 &&
 			job->progress(0, job->from - job->to, job->arg))
 			return fail(job->dev->ctx, -ECANCELED,
-				"resize of pool %s was cancelled; its size is as it was",
+				"resize of pool %s was cancelled; its size is unchanged",
 				job->name);
 		rc = move_block(job, places[i].page, &places[i]);
 		rc = rc == -EAGAIN || rc == -ENOSPC ? 0 : rc;
@@ -120,7 +120,7 @@ static int shrink(struct job *job)
 			left = word
 				? busy_above(job, word)
 				: fail(job->dev->ctx, -EUCLEAN,
-					  "pool %s cannot shrink: %lld pages above the new end are leaked; 'speckvctl pool check %s %s --repair' mends that",
+					  "pool %s cannot shrink: %lld pages above the new end are leaked; 'speckvctl pool check %s %s --repair' fixes it",
 					  job->name, (long long)left, job->dev->medium.name,
 					  job->name);
 			break;
@@ -160,7 +160,7 @@ static int publish_size(struct job *job, uint64_t pages)
 			resize_store(r, job->from);
 	}
 	if (rc) {
-		fail_text(job->dev->ctx, "pool %s: %s cannot be written: %s; its size is as it was",
+		fail_text(job->dev->ctx, "pool %s: %s cannot be written: %s; its size is unchanged",
 			job->name, r->path, strerror(-rc));
 		resize_undo(r);
 		return rc;
@@ -213,9 +213,8 @@ static int add_extent(struct job *job, struct lay_pool_record *record,
 		return 0;
 	}
 	if (old->extents == LAY_EXTENTS)
-		return fail(job->dev->ctx, -ENOSPC,
-			"pool %s is in %d pieces already, as many as it can be", job->name,
-			LAY_EXTENTS - 1);
+		return fail(job->dev->ctx, -ENOSPC, "pool %s is in %d pieces already, the maximum",
+			job->name, LAY_EXTENTS - 1);
 	if (job->dry_run)
 		return 0;
 	record->extent[last + 1] = extent;
@@ -321,7 +320,7 @@ static int shrink_and_publish(struct job *job)
 	if (rc == -EAGAIN) {
 		resize_undo(r);
 		return fail(job->dev->ctx, -EBUSY,
-			"pool %s cannot shrink: its clients go on claiming pages above the new end; try again",
+			"pool %s cannot shrink: its clients keep claiming pages above the new end; try again",
 			job->name);
 	}
 	return rc;
@@ -376,7 +375,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		return -EINVAL;
 	job.dry_run = flags & SPECKV_RESIZE_DRY_RUN;
 	if (!capacity_bytes || capacity_bytes > 1ull << 56)
-		return fail(dev->ctx, -EINVAL, "pool %s cannot be of %llu bytes", name,
+		return fail(dev->ctx, -EINVAL, "pool %s cannot have a size of %llu bytes", name,
 			(unsigned long long)capacity_bytes);
 	capacity = (capacity_bytes + LAY_UNIT - 1) / LAY_UNIT * LAY_UNIT;
 	rc = job.dry_run ? device_inspect(dev) : device_manage(dev);

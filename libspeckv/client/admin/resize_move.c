@@ -7,7 +7,7 @@ static int not_written(struct job *job, const struct run *copy)
 	struct region *r = &job->pool->region;
 
 	pages_release(r, job->pool->owner, copy);
-	return fail(job->dev->ctx, -EIO, "pool %s: %s cannot be written; its size is as it was",
+	return fail(job->dev->ctx, -EIO, "pool %s: %s cannot be written; its size is unchanged",
 		job->name, r->path);
 }
 

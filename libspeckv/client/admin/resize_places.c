@@ -243,9 +243,9 @@ int places_below(struct job *job, struct place **places, size_t *n)
 		return 0;
 	if (need > room)
 		return fail(job->dev->ctx, -ENOSPC,
-			"pool %s holds more than %s of blocks; drop some, or let the least recently used go: --evict",
+			"pool %s holds more than %s of blocks; drop some, or evict the least recently used: --evict",
 			job->name, human(a, job->to * r->page_bytes));
 	return fail(job->dev->ctx, -ENOSPC,
-		"pool %s holds more blocks than fit below %s, where %s are free in pieces too short for them; drop some, or let the least recently used go: --evict",
+		"pool %s holds more blocks than fit below %s, where %s are free in pieces too short for them; drop some, or evict the least recently used: --evict",
 		job->name, human(a, job->to * r->page_bytes), human(b, room * r->page_bytes));
 }

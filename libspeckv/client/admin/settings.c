@@ -21,7 +21,7 @@ static int may_own(struct speckv_device *dev, const struct lay_pool_record *reco
 	int n;
 
 	if (fstat(r->fd, &st) != 0)
-		return fail(dev->ctx, -errno, "pool %s: cannot look at %s: %s", record->name,
+		return fail(dev->ctx, -errno, "pool %s: cannot access %s: %s", record->name,
 			r->path, strerror(errno));
 	if (syscall(SYS_capget, &header, caps) != 0)
 		memset(caps, 0, sizeof(caps));
@@ -70,7 +70,7 @@ static int as_its_file(struct speckv_device *dev, const struct lay_pool_record *
 	if (dev->single_inode)
 		return 0;
 	if (fstat(r->fd, &st) != 0)
-		return fail(dev->ctx, -errno, "pool %s: cannot look at %s: %s", record->name,
+		return fail(dev->ctx, -errno, "pool %s: cannot access %s: %s", record->name,
 			r->path, strerror(errno));
 	copy->uid = st.st_uid;
 	copy->gid = st.st_gid;
@@ -139,7 +139,7 @@ static int set_owner(struct speckv_device *dev, struct lay_pool_record *record, 
 		if (pool_file_own(r->fd, &before, (mode_t)before.mode) ||
 			pool_file_own(r->lock_fd, &before, pool_lock_mode(before.mode)))
 			pool_event(r, SPECKV_EVENT_POOL_SET, SPECKV_WARNING,
-				"owner or mode were changed in part, and could not be set back");
+				"owner or mode were changed in part, and could not be restored");
 		dev->medium.backend->pool_owner(dev, record, before.uid, before.gid, before.mode);
 	}
 	record->uid = rc ? before.uid : wanted->uid;
@@ -243,9 +243,8 @@ static int set_all(struct speckv_device *dev, struct lay_pool_record *record, st
 	store_limits(pool, &before);
 	region_flush(r, r->head, sizeof(*pool));
 	set_owner(dev, record, r, &owner);
-	return fail(dev->ctx, rc,
-		"pool %s: %s cannot be written: %s; its settings are as they were", r->fixed.name,
-		r->path, strerror(-rc));
+	return fail(dev->ctx, rc, "pool %s: %s cannot be written: %s; its settings are unchanged",
+		r->fixed.name, r->path, strerror(-rc));
 }
 
 int speckv_pool_set(struct speckv_device *dev, const char *name, unsigned int mask,

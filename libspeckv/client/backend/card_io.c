@@ -126,7 +126,7 @@ static int connect_card(struct card_io *io)
 	rc = granted(io);
 	if (rc == -EACCES)
 		fail(r->dev->ctx, rc,
-			"pool %s: the card gives this user no such right to it; 'speckvctl pool set %s %s --owner or --mode' changes that",
+			"pool %s: the card grants this user no such access to it; 'speckvctl pool set %s %s --owner or --mode' changes that",
 			r->fixed.name, r->dev->medium.name, r->fixed.name);
 	else if (rc)
 		fail(r->dev->ctx, rc,

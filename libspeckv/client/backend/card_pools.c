@@ -98,7 +98,7 @@ static int card_full(struct speckv_device *dev, const char *name, uint64_t bytes
 			(unsigned long long)identity.memory_free_bytes);
 	folder_close(&folder);
 	return fail(dev->ctx, -ENOSPC,
-		"pool %s needs %s, and %s, where the memory of %s lies, has %s free: make room there, or ask for less",
+		"pool %s needs %s, and %s, which holds the memory of %s, has %s free: make room there, or ask for less",
 		name, human(size, bytes), behind.path, dev->medium.name,
 		human(room, medium_available(&behind)));
 }
@@ -177,8 +177,8 @@ int card_pool_create(struct speckv_device *dev, const struct speckv_pool_config 
 		rc = list_pools(dev, list);
 	made = rc ? NULL : listed(list, d.uuid);
 	if (!rc && !made)
-		rc = fail(dev->ctx, -EIO, "%s made pool %s and does not list it", dev->medium.name,
-			record->name);
+		rc = fail(dev->ctx, -EIO, "%s created pool %s but does not list it",
+			dev->medium.name, record->name);
 	if (made) {
 		record->generation = made->generation;
 		record->created_ns = made->created_ns;
@@ -301,7 +301,7 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 		if (load_acquire(&dev->table->pools[i].state) == 0)
 			number = i;
 	if (number < 0)
-		return fail(dev->ctx, -ENOSPC, "%s has more pools than this machine can keep",
+		return fail(dev->ctx, -ENOSPC, "%s has more pools than this machine's table holds",
 			dev->medium.name);
 	record = &dev->table->pools[number];
 	memcpy(&config.geometry, &d->shape, sizeof(config.geometry));
@@ -311,7 +311,7 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 	rc = region_plan(dev->ctx, &config, true, &plan);
 	if (!rc && (plan.capacity_bytes != d->capacity_bytes || plan.max_bytes != config.max_bytes))
 		rc = fail(dev->ctx, -EOPNOTSUPP,
-			"pool %s of %s has a size that this build does not make", d->name,
+			"pool %s of %s has a size that this build does not support", d->name,
 			dev->medium.name);
 	if (rc)
 		return rc;
@@ -339,7 +339,7 @@ static int adopt(struct speckv_device *dev, const struct speckv_pool_description
 	}
 	if (!rc && (kept || lost))
 		device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_INFO,
-			"pool %.40s taken over from the card: %llu blocks, %llu of no use",
+			"pool %.40s taken over from the card: %llu blocks, %llu unusable",
 			record->name, (unsigned long long)kept, (unsigned long long)lost);
 	return rc;
 }
@@ -349,7 +349,8 @@ static void forget(struct speckv_device *dev, struct lay_pool_record *record)
 	store_release(&record->state, SPECKV_POOL_DESTROYING);
 	region_remove(dev, record, false);
 	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,
-		"pool %.63s is not on the card any more: forgotten here too", record->name);
+		"pool %.63s is no longer on the card: removed from this machine's table",
+		record->name);
 	store_release(&record->state, 0);
 }
 
@@ -364,7 +365,7 @@ int card_manage(struct speckv_device *dev, bool inspect)
 		return rc;
 	if (memcmp(card_identity(admin)->uuid, dev->uuid, sizeof(dev->uuid)) != 0) {
 		rc = fail(dev->ctx, -ESTALE,
-			"%s is another card than the one that was opened here: open the device again",
+			"%s is not the card that was opened: open the device again",
 			dev->medium.name);
 		card_unmanage(dev);
 		return rc;

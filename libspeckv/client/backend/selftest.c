@@ -33,7 +33,7 @@ void mapped_selftest(struct speckv_device *dev, speckv_selftest_cb step, void *a
 
 	if (dev->single_inode) {
 		selftest_step(step, arg, "memory", start, 0,
-			"left alone: this medium has no room that is surely free");
+			"skipped: this medium has no space known to be free");
 		return;
 	}
 	if (dev->medium.runtime) {

@@ -80,17 +80,15 @@ static int check_image(struct speckv_admin *admin, unsigned int image, uint64_t 
 		return fail(admin->ctx, -EINVAL, "%s: slot A or B can be written, not %u",
 			card_name(admin->card), image);
 	if (!bytes || bytes > UINT32_MAX)
-		return fail(admin->ctx, -EINVAL,
-			"a bundle has neither 0 bytes nor more than 4 GiB");
+		return fail(admin->ctx, -EINVAL, "a bundle must be 1 byte to 4 GiB");
 	return 0;
 }
 
 static int check_lock(struct speckv_admin *admin)
 {
-	return admin->lock_fd >= 0
-		? 0
-		: fail(admin->ctx, -EPERM, "%s: the firmware lock is needed first",
-			  card_name(admin->card));
+	return admin->lock_fd >= 0 ? 0
+				   : fail(admin->ctx, -EPERM, "%s: the firmware lock is not held",
+					     card_name(admin->card));
 }
 
 static int explain(struct speckv_admin *admin, int rc, uint16_t status, unsigned int image)
@@ -101,7 +99,7 @@ static int explain(struct speckv_admin *admin, int rc, uint16_t status, unsigned
 	switch (status) {
 	case SPECKV_STATUS_FW_SLOT:
 		return fail(admin->ctx, rc,
-			"%s: slot %c runs now, or holds nothing for that; 'speckvctl device show %s' shows its slots",
+			"%s: slot %c is running, or holds no image for it; 'speckvctl device show %s' shows its slots",
 			name, slot, name);
 	case SPECKV_STATUS_INVALID_OPCODE:
 		return fail(admin->ctx, rc, "%s has no flash", name);
@@ -109,7 +107,7 @@ static int explain(struct speckv_admin *admin, int rc, uint16_t status, unsigned
 		return fail(admin->ctx, rc, "%s: the bundle is larger than a slot", name);
 	case SPECKV_STATUS_FW_FLASH:
 		return fail(admin->ctx, rc,
-			"%s: erasing or writing slot %c failed; the same command goes on from there",
+			"%s: erasing or writing slot %c failed; the same command resumes there",
 			name, slot);
 	default:
 		return rc;
@@ -122,7 +120,8 @@ static int received(struct speckv_admin *admin, struct speckv_cmd_firmware *comm
 	int rc = card_admin_ask(admin->card, command, NULL, 0, NULL, 0, 0, at, &status);
 
 	if (!rc && *at > command->total_bytes)
-		return fail(admin->ctx, -EBADMSG, "%s says to have more of a bundle than there is",
+		return fail(admin->ctx, -EBADMSG,
+			"%s reports more bytes received than the bundle has",
 			card_name(admin->card));
 	return rc ? explain(admin, rc, status, command->slot) : 0;
 }
@@ -163,7 +162,7 @@ int speckv_admin_firmware_download(struct speckv_admin *admin, unsigned int imag
 
 		if (progress && progress(at, bytes, arg))
 			return fail(admin->ctx, -ECANCELED,
-				"%s: stopped; the same command goes on from there",
+				"%s: stopped; the same command resumes there",
 				card_name(admin->card));
 		n = n < bytes - at ? n : bytes - at;
 		piece = ask;
@@ -217,7 +216,7 @@ int speckv_admin_firmware_activate(struct speckv_admin *admin, unsigned int imag
 	if (!rc && (image == SPECKV_IMAGE_A || image == SPECKV_IMAGE_B))
 		rc = bundle
 			? card_digest(admin->ctx, bundle, bytes, command.digest)
-			: fail(admin->ctx, -EINVAL, "%s: a slot is activated by its bundle", name);
+			: fail(admin->ctx, -EINVAL, "%s: name the bundle to activate a slot", name);
 	if (rc)
 		return rc;
 	rc = card_admin_ask(admin->card, &command, NULL, 0, NULL, 0, 0, &result, &status);
@@ -234,17 +233,17 @@ int speckv_admin_firmware_activate(struct speckv_admin *admin, unsigned int imag
 			name,
 			image == SPECKV_IMAGE_A		  ? "slot A"
 				: image == SPECKV_IMAGE_B ? "slot B"
-							  : "the image that ran before",
+							  : "the previous image",
 			name);
 	case SPECKV_STATUS_FW_SLOT:
 		if (image == SPECKV_IMAGE_PREVIOUS)
 			return fail(admin->ctx, -EALREADY,
-				"%s: there is no image that ran before, to go back to; 'speckvctl device show %s' shows its slots",
+				"%s: there is no previous image to roll back to; 'speckvctl device show %s' shows its slots",
 				name, name);
 		return rc;
 	case SPECKV_STATUS_FW_FLASH:
 		return fail(admin->ctx, rc,
-			"%s: writing the boot record failed; the image before still boots next; the same command tries again",
+			"%s: writing the boot record failed; the previous image still boots next; repeat the command",
 			name);
 	case SPECKV_STATUS_INVALID_OPCODE:
 		return explain(admin, rc, status, image);

@@ -62,7 +62,7 @@ int card_stopped(struct speckv_ctx *ctx, const char *device_name, struct transpo
 {
 	static const char *const causes[] = { NULL, "its memory failed",
 		"a transfer of its own tables failed", "it was too hot",
-		"its engine failed a check of itself" };
+		"its engine failed a consistency check" };
 	uint32_t status = 0, cause = 0, temperature = 0, trip = 0;
 	char heat[64] = "", advice[ADVICE_BYTES];
 	int rc = t->ops->read32(t, offsetof(speckv_regs_t, STATUS), &status);
@@ -228,8 +228,8 @@ int card_identify(struct card_admin *admin, struct speckv_identify *out)
 
 	if (!rc && out->version != 0)
 		rc = fail(admin->ctx, -EPROTONOSUPPORT,
-			"%s describes itself in version %u, which this build does not know",
-			admin->name, out->version);
+			"%s: unsupported version %u of the identify data", admin->name,
+			out->version);
 	return rc;
 }
 

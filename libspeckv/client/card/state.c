@@ -389,7 +389,7 @@ int speckv_admin_setting(struct speckv_admin *admin, unsigned int setting, int64
 	int rc;
 
 	if (!setting || setting > SPECKV_SETTING_POLL_MICROSECONDS)
-		return fail(admin->ctx, -EINVAL, "no setting of a card has the number %u", setting);
+		return fail(admin->ctx, -EINVAL, "unknown card setting %u", setting);
 	rc = card_admin_call(admin->card, &command, NULL, 0, NULL, 0, 0, &result);
 	*value = (int64_t)result;
 	return rc;
@@ -405,8 +405,8 @@ int speckv_admin_set(struct speckv_admin *admin, unsigned int setting, int64_t v
 
 	if (!setting || setting > SPECKV_SETTING_POLL_MICROSECONDS ||
 		flags & ~(unsigned int)SPECKV_SET_SAVE)
-		return fail(admin->ctx, -EINVAL,
-			"no setting of a card has the number %u, or unknown flags", setting);
+		return fail(admin->ctx, -EINVAL, "unknown card setting %u, or unknown flags",
+			setting);
 	return card_admin_call(admin->card, &command, NULL, 0, NULL, 0, 0, NULL);
 }
 
@@ -467,8 +467,7 @@ int speckv_admin_model_load(struct speckv_admin *admin, const void *file, uint64
 	int rc;
 
 	if (!bytes || bytes > UINT32_MAX)
-		return fail(admin->ctx, -EINVAL,
-			"a prefetcher's file has neither 0 bytes nor more than 4 GiB");
+		return fail(admin->ctx, -EINVAL, "a prefetcher's file must be 1 byte to 4 GiB");
 	rc = card_digest(admin->ctx, file, bytes, command.digest);
 	if (!rc)
 		rc = card_identify(admin->card, &id);
@@ -482,11 +481,11 @@ int speckv_admin_model_load(struct speckv_admin *admin, const void *file, uint64
 		rc = card_admin_ask(admin->card, &command, from + at, n, NULL, 0, 0, NULL, &status);
 		if (status == SPECKV_STATUS_INVALID)
 			rc = fail(admin->ctx, -EINVAL,
-				"%s: its prefetcher's memory is smaller than this file, or another administrator loads one",
+				"%s: its prefetcher's memory is smaller than this file, or another administrator is loading one",
 				card_name(admin->card));
 		if (!rc && progress && progress(at + n, bytes, arg))
 			rc = fail(admin->ctx, -ECANCELED,
-				"%s: loading was stopped; the prefetcher before is in force",
+				"%s: loading was stopped; the previous prefetcher stays in force",
 				card_name(admin->card));
 	}
 	return rc;

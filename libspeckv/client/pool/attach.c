@@ -265,7 +265,7 @@ static int slot_take(struct speckv_pool *pool, bool alone, bool manager)
 		clients_reap(pool, NULL);
 	}
 	return fail(pool->ctx, -EUSERS,
-		"pool %s has %d clients, as many as it can; close one ('speckvctl pool show' lists them)",
+		"pool %s has %d clients, the maximum; close one ('speckvctl pool show' lists them)",
 		r->fixed.name, LAY_SLOT_MANAGER);
 }
 

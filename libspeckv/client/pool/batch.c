@@ -8,8 +8,8 @@ static int start(struct speckv_pool *pool, const void *items, size_t n, bool wri
 	if (!pool)
 		return -EINVAL;
 	if ((n && !items) || n > INT32_MAX)
-		return fail(pool->ctx, -EINVAL, "a batch of %zu without its %s", n,
-			items ? "limit of 2^31 - 1" : "array");
+		return fail(pool->ctx, -EINVAL, "batch of %zu requests: %s", n,
+			items ? "more than 2^31 - 1" : "no array");
 	return pool_usable(pool, write);
 }
 

@@ -145,7 +145,7 @@ static int manage(struct speckv_device *dev, bool inspect)
 		return rc;
 	if (!dev->writable && medium_read_only(&dev->medium))
 		return fail(dev->ctx, -EROFS,
-			"%s: %s lies on a read-only file system, on which nothing can be changed",
+			"%s: %s is on a read-only file system, on which nothing can be changed",
 			dev->medium.name, dev->medium.path);
 	if (!device_may_manage(dev))
 		return fail(dev->ctx, -EACCES,

@@ -32,7 +32,7 @@ int speckv_mem_alloc(struct speckv_pool *pool, uint64_t bytes, struct speckv_mem
 		return rc;
 	pages = bytes / pool->region.page_bytes + (bytes % pool->region.page_bytes != 0);
 	if (!bytes || pages > LAY_RUN_MAX)
-		return fail(pool->ctx, -EINVAL, "an allocation is of 1 to %llu bytes here",
+		return fail(pool->ctx, -EINVAL, "allocation size must be 1 to %llu bytes",
 			(unsigned long long)LAY_RUN_MAX * pool->region.page_bytes);
 	mem = calloc(1, sizeof(*mem));
 	if (!mem)

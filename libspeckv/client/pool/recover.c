@@ -256,7 +256,7 @@ bool client_reap(struct region *r, unsigned int slot, uint64_t state, uint64_t *
 	memcpy(command, client->command, sizeof(command));
 	command[63] = 0;
 	pool_event(r, SPECKV_EVENT_CLIENT_DIED, SPECKV_WARNING,
-		"pid %u (%s) died, tenant %.40s; %s taken back", client->pid, command,
+		"pid %u (%s) died, tenant %.40s; %s reclaimed", client->pid, command,
 		tenant < LAY_TENANTS ? r->head->tenants[tenant].name : "?",
 		human(size, got * r->page_bytes));
 	store_release(&client->allocated_pages, 0);

@@ -194,7 +194,7 @@ int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 	*out = NULL;
 	if ((n && !requests) || n > INT32_MAX || opcode < SPECKV_OP_PUT ||
 		opcode > SPECKV_OP_LOOKUP)
-		return fail(pool->ctx, -EINVAL, "submit: operation %u on %zu requests is not one",
+		return fail(pool->ctx, -EINVAL, "submit: invalid operation %u or request count %zu",
 			opcode, n);
 	rc = pool_usable(pool, opcode != SPECKV_OP_GET && opcode != SPECKV_OP_LOOKUP);
 	if (rc)
@@ -207,8 +207,7 @@ int speckv_submit(struct speckv_pool *pool, unsigned int opcode, struct speckv_r
 	if (!op) {
 		pthread_mutex_unlock(&w->lock);
 		return fail(pool->ctx, -EAGAIN,
-			"%d batches are in flight, as many as there can be; wait for one",
-			SPECKV_OPS_MAX);
+			"%d batches are in flight, the maximum; wait for one", SPECKV_OPS_MAX);
 	}
 	w->free = op->next;
 	op->next = NULL;

@@ -83,7 +83,6 @@ bool removal_undone(struct speckv_device *dev, struct lay_pool_record *r)
 	region_close(&region);
 	store_release(&r->state, SPECKV_POOL_ACTIVE);
 	device_event(dev, SPECKV_EVENT_RECOVERED, SPECKV_WARNING,
-		"pool %.63s stays: the manager that was to remove it died before it began",
-		r->name);
+		"pool %.63s kept: the manager removing it died before it started", r->name);
 	return true;
 }

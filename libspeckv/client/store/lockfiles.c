@@ -16,7 +16,7 @@ static int lock_inode(struct speckv_device *dev, int flags)
 		return fd;
 	close(fd);
 	return fail(dev->ctx, -EACCES,
-		"%s: users who may only read %s (mode %04o) could hold its locks: 'chmod go-rw %s' ends that",
+		"%s: users who may only read %s (mode %04o) could hold its locks: 'chmod go-rw %s' fixes it",
 		dev->medium.name, dev->medium.path, st.st_mode & 07777, dev->medium.path);
 }
 
@@ -211,7 +211,7 @@ int pool_lock_open(struct speckv_device *dev, const struct folder *pools,
 	if (fd == -EACCES && fstatat(pools->fd, record->name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
 		pool_lock_differs(pools, name, &st))
 		return fail(dev->ctx, fd,
-			"pool %s: its locks, %s, have another owner or mode than the pool: 'speckvctl pool check %s %s --repair' as uid %u mends that",
+			"pool %s: its locks, %s, have another owner or mode than the pool: 'speckvctl pool check %s %s --repair' as uid %u fixes it",
 			record->name, path, dev->medium.name, record->name, dev->owner);
 	return fd;
 }

@@ -53,7 +53,7 @@ int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium
 	medium->numa_node = -1;
 	if (!name || strncmp(name, "host:", 5) != 0)
 		return fail(ctx, -EOPNOTSUPP,
-			"%s: this build knows the devices emu:NAME, host:DRAM, host:numaN, host:/path and host:/dev/daxX.Y",
+			"%s: this build supports the devices emu:NAME, host:DRAM, host:numaN, host:/path and host:/dev/daxX.Y",
 			name ? name : "(null)");
 	if (strlen(name) >= sizeof(medium->name))
 		return fail(ctx, -EINVAL, "device name longer than %zu bytes",
@@ -85,7 +85,7 @@ int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium
 	}
 	if (*rest != '/')
 		return fail(ctx, -EINVAL,
-			"%s: after 'host:' comes DRAM, numaN, or an absolute path", name);
+			"%s: 'host:' must be followed by DRAM, numaN, or an absolute path", name);
 	if (rest[strlen(rest) - 1] == '/')
 		return fail(ctx, -EINVAL,
 			"%s: names a folder; a medium is a file or a /dev/dax* node", name);
@@ -94,7 +94,7 @@ int medium_parse(struct speckv_ctx *ctx, const char *name, struct medium *medium
 	if (lstat(rest, &st) != 0)
 		return errno == EACCES
 			? fail(ctx, -EACCES,
-				  "%s: no permission to look at it; run as a user who may search its folder",
+				  "%s: no permission to access it; run as a user with search permission on its folder",
 				  name)
 			: strncmp(rest, "/dev/", 5) == 0 && strncmp(rest, "/dev/shm/", 9) != 0
 			? fail(ctx, -ENODEV,

@@ -208,7 +208,7 @@ static int format_check(struct speckv_ctx *ctx, const struct medium *medium, int
 	*bytes = (medium->node ? medium->node_bytes : (uint64_t)st.st_size) & ~(LAY_UNIT - 1);
 	if (medium->runtime) /* this was a table whose pools are files of their own */
 		return fail(ctx, -EEXIST,
-			"%s is no table that this build can read: remove it with 'rm %s', and 'speckvctl pool create' takes over the pools beside it",
+			"%s is not a table that this build can read: remove it with 'rm %s', and 'speckvctl pool create' takes over the pools beside it",
 			medium->path, medium->path);
 	if (*bytes < 2 * LAY_UNIT)
 		return fail(ctx, -ENOSPC,
@@ -216,7 +216,7 @@ static int format_check(struct speckv_ctx *ctx, const struct medium *medium, int
 			medium->path, medium->path);
 	if (!medium->node && readers_only(st.st_mode) && st.st_uid != geteuid() && geteuid() != 0)
 		return fail(ctx, -EPERM,
-			"cannot format %s: users who may only read it (mode %04o) could hold its locks: 'chmod go-r %s' as uid %u ends that",
+			"cannot format %s: users who may only read it (mode %04o) could hold its locks: 'chmod go-r %s' as uid %u fixes it",
 			medium->path, st.st_mode & 07777, medium->path, st.st_uid);
 	if (lock_holder(fd, LAY_LOCK_MANAGER, NULL))
 		return fail(ctx, -EBUSY, "cannot format %s: another manager uses it", medium->path);

@@ -106,7 +106,7 @@ static void judge(const struct lay_superblock *super, uint64_t size,
 			"a speckv superblock that is damaged (its checksum does not match)");
 	} else if (size < super->medium_bytes || super->medium_bytes < sizeof(struct lay_device)) {
 		info->state = SPECKV_MEDIUM_TRUNCATED;
-		snprintf(info->found, sizeof(info->found), "SpecKV format, %s of %s are left",
+		snprintf(info->found, sizeof(info->found), "SpecKV format, truncated to %s of %s",
 			human(have, size), human(want, super->medium_bytes));
 	} else {
 		info->state = SPECKV_MEDIUM_READY;
@@ -213,7 +213,7 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium,
 		} else {
 			info->state = SPECKV_MEDIUM_TRUNCATED;
 			snprintf(info->found, sizeof(info->found),
-				"SpecKV format, %zd bytes are left", got);
+				"SpecKV format, truncated to %zd bytes", got);
 		}
 	} else {
 		info->state = SPECKV_MEDIUM_UNRECOGNIZED;

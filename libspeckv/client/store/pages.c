@@ -273,7 +273,7 @@ void pages_retire(struct speckv_pool *pool, const struct run *run)
 		    LAY_RETIRED))
 		sub_relaxed(&r->head->pool.used_pages, run->pages);
 	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
-		"memory of the card went bad: %s at page %llu are not used any more",
+		"memory of the card went bad: %s at page %llu retired",
 		human(size, (uint64_t)run->pages * r->page_bytes), (unsigned long long)run->page);
 }
 

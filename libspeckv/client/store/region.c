@@ -81,7 +81,7 @@ static int open_fds(struct speckv_device *dev, const struct lay_pool_record *rec
 		r->lock_fd = r->fd < 0 ? r->fd : pool_lock_open(dev, NULL, record, writable);
 		if (r->lock_fd >= 0 && !file_same(&dev->folder, dev->medium.path, dev->fd))
 			return fail(ctx, -ESTALE,
-				"%s was made again since it was opened here: open the device again",
+				"%s was recreated since it was opened: open the device again",
 				dev->medium.name);
 		return r->lock_fd < 0 ? r->lock_fd : 0;
 	}
@@ -140,7 +140,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	if (r->fd < 0 || fstat(r->fd, &st) != 0 ||
 		(!dev->medium.node && (uint64_t)st.st_size < offset + sizeof(struct lay_pool))) {
 		rc = fail(ctx, -EBADMSG,
-			"pool %s: its file %s was cut short; 'speckvctl pool destroy' removes what is left",
+			"pool %s: its file %s was truncated; 'speckvctl pool destroy' removes what is left",
 			name, r->path);
 		goto bad;
 	}
@@ -176,7 +176,7 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 		char have[32], want[32];
 
 		rc = fail(ctx, -EBADMSG,
-			"pool %s: its file %s was cut short (%s of %s); 'speckvctl pool destroy' removes what is left",
+			"pool %s: its file %s was truncated (%s of %s); 'speckvctl pool destroy' removes what is left",
 			name, r->path, human(have, (uint64_t)st.st_size),
 			human(want, r->mapped_bytes));
 		goto bad;
@@ -407,7 +407,7 @@ int pool_usable(struct speckv_pool *pool, bool write)
 int pool_lost_text(struct speckv_pool *pool)
 {
 	return fail(pool->ctx, -ESTALE,
-		"pool %s: its file %s was removed or cut short while it was used; attach again, or create it again",
+		"pool %s: its file %s was removed or truncated while in use; attach again, or create it again",
 		pool->region.fixed.name, pool->region.path);
 }
 

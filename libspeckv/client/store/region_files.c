@@ -80,7 +80,7 @@ int region_remove(struct speckv_device *dev, const struct lay_pool_record *recor
 	int fd, rc;
 
 	if (!memchr(record->name, 0, sizeof(record->name)) || !name_ok(record->name))
-		return fail(dev->ctx, -EUCLEAN, "%s: a record with a name that no pool can have",
+		return fail(dev->ctx, -EUCLEAN, "%s: a record with an invalid pool name",
 			dev->medium.name);
 	rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, 0, &pools);
 	if (rc)
@@ -111,7 +111,7 @@ int region_remove(struct speckv_device *dev, const struct lay_pool_record *recor
 		(folder_flush(&pools) != 0 ||
 			(unlinkat(pools.fd, lock, 0) == 0 && folder_flush(&pools) != 0)))
 		rc = fail(dev->ctx, -EIO,
-			"that %s.pools/%s is removed did not reach the medium; the next change of %s finishes it",
+			"the removal of %s.pools/%s did not reach the medium; the next change of %s finishes it",
 			dev->medium.path, record->name, dev->medium.name);
 	folder_close(&pools);
 	return rc;
@@ -183,7 +183,7 @@ int region_left(struct speckv_device *dev, const struct folder *pools, const cha
 	}
 	if (map == MAP_FAILED || pool.magic != LAY_POOL_MAGIC || pool.version != LAY_VERSION ||
 		load_acquire(&pool.state) != LAY_MEDIUM_READY) {
-		rc = fail(dev->ctx, -EUCLEAN, "it is no pool of layout version %d", LAY_VERSION);
+		rc = fail(dev->ctx, -EUCLEAN, "it is not a pool of layout version %d", LAY_VERSION);
 		goto out;
 	}
 	memset((void *)record, 0, sizeof(*record));
@@ -194,7 +194,7 @@ int region_left(struct speckv_device *dev, const struct folder *pools, const cha
 		!speckv_codec_name(pool.codec) || pages > pool.max_pages)
 		rc = fail(dev->ctx, -EUCLEAN, "its header is damaged, or of another pool");
 	else if ((uint64_t)st.st_size < pool.region_bytes)
-		rc = fail(dev->ctx, -EBADMSG, "it was cut short");
+		rc = fail(dev->ctx, -EBADMSG, "it was truncated");
 	if (rc)
 		goto out;
 	memcpy(record->name, pool.name, sizeof(record->name));

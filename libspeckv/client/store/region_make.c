@@ -137,7 +137,7 @@ static int publish_file(struct speckv_device *dev, const struct folder *pools, c
 			return 0;
 	}
 	return fail(dev->ctx, -EEXIST,
-		"%s.pools/%s is there, and no pool of %s: move it away, 'mv %s.pools/%s /var/tmp/', or choose another name",
+		"%s.pools/%s exists and is not a pool of %s: move it away, 'mv %s.pools/%s /var/tmp/', or choose another name",
 		dev->medium.path, record->name, dev->medium.name, dev->medium.path, record->name);
 }
 

@@ -113,7 +113,7 @@ int file_size_check(struct speckv_ctx *ctx, const char *path, uint64_t bytes, co
 	if (file_size_allowed(bytes, &most))
 		return 0;
 	return fail(ctx, -EFBIG,
-		"%s needs a file of %s, and this process may make files of %s: raise that ('ulimit -f')%s",
+		"%s needs a file of %s, and the limit of this process is %s: raise it ('ulimit -f')%s",
 		path, human(want, bytes), human(have, most), else_do);
 }
 

@@ -29,7 +29,7 @@ int device_table_current(struct speckv_device *dev, const struct folder *in)
 		file_same(in, dev->medium.path, dev->fd))
 		return 0;
 	return fail(dev->ctx, -ESTALE,
-		"%s was closed, or made again, since it was opened here: open the device again",
+		"%s was closed or recreated since it was opened: open the device again",
 		dev->medium.name);
 }
 

@@ -112,12 +112,12 @@ def build(manifest: Manifest, bitstream: Buffer) -> bytearray:
             else:
                 setattr(wanted, name, value.encode("ascii") if name in _TEXTS else value)
     except (IndexError, OverflowError, ValueError) as exc:  # the last one: not ASCII too
-        raise InvalidError(errno.EINVAL, f"a manifest cannot say this: {exc}") from exc
+        raise InvalidError(errno.EINVAL, f"invalid manifest: {exc}") from exc
     out = bytearray(int(lib.SPECKV_BUNDLE_BITSTREAM_OFFSET) + len(bitstream))
     rc = lib.speckv_bundle_build(
         wanted, ffi.from_buffer(bitstream), len(bitstream), ffi.from_buffer(out, require_writable=True), len(out)
     )
-    check(rc, what="a bundle was not built: a field of the manifest, or an empty or too long bitstream")
+    check(rc, what="bundle not built: invalid manifest field, or empty or too long bitstream")
     return out
 
 

@@ -578,7 +578,7 @@ def control(context: Context, name: str, command: str) -> dict[str, Any]:
         if not isinstance(said, dict):
             raise ValueError(said)
     except ValueError as exc:
-        raise SpeckvError(errno.EPROTO, f"{name}: its emulator's answer is not understood: {exc}") from exc
+        raise SpeckvError(errno.EPROTO, f"{name}: unexpected answer of its emulator: {exc}") from exc
     return said
 
 

@@ -125,7 +125,7 @@ class Handle:
     def check(self) -> None:
         """Raise what a call would that may not begin."""
         if self._born != _forks:
-            raise error(errno.EOWNERDEAD, f"{self.what} is of before fork(): open it again in the child")
+            raise error(errno.EOWNERDEAD, f"{self.what} was opened before fork(): open it again in the child")
         if self.pointer is None:
             raise error(errno.EBADF, f"{self.what} is closed")
 

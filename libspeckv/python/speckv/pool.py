@@ -126,7 +126,7 @@ class Pool(Owner):
         """Keys of the blocks that followed `key`, the most recent first."""
         memory, count = key_memory(key)
         if count != 1:
-            raise InvalidError(errno.EINVAL, f"children of one key, not of {count}")
+            raise InvalidError(errno.EINVAL, f"children() takes one key, not {count}")
         found = ffi.new(KEYS, max(0, limit))
         number = self._check(self._handle.call(lib.speckv_children, memory, found, max(0, limit)))
         return [bytes(ffi.buffer(found[index].bytes)) for index in range(number)]
@@ -196,7 +196,7 @@ class Pool(Owner):
         where = rows(buffers, len(keys), write=True)
         if layers is None and len(keys) and where.row_bytes < self.block_bytes:
             raise InvalidError(
-                errno.EINVAL, f"a block of pool {self.name} needs {self.block_bytes} bytes, here are {where.row_bytes}"
+                errno.EINVAL, f"a block of pool {self.name} needs {self.block_bytes} bytes, got {where.row_bytes}"
             )
         batch.fill(keys, where)
         if layers is not None:

@@ -367,7 +367,7 @@ def c_text(text: str) -> bytes:
     """Text as a C string; what C would silently cut off is refused."""
     encoded = text.encode("utf-8", "surrogateescape")
     if 0 in encoded:
-        raise InvalidError(errno.EINVAL, f"{text!r} has a NUL in it")
+        raise InvalidError(errno.EINVAL, f"{text!r} contains a NUL")
     return encoded
 
 

@@ -183,8 +183,9 @@ static void another_card_is_not_the_one_that_was_opened(void)
 	CHECK(system(command) == 0, "rm");
 	test_card_start();
 	sleep_us(150000);
-	REFUSED(-ESTALE, "another card", speckv_pool_create(old, &config, NULL));
-	REFUSED(-ESTALE, "another card", speckv_pool_destroy(old, "chat", NULL, NULL));
+	REFUSED(-ESTALE, "is not the card that was opened", speckv_pool_create(old, &config, NULL));
+	REFUSED(-ESTALE, "is not the card that was opened",
+		speckv_pool_destroy(old, "chat", NULL, NULL));
 	EXPECT(-ENODEV, get_number(pool, 1, buffer)); /* gone, and not looked for on another card */
 	now = open_device("emu:card", 0);
 	EXPECT(0, speckv_pool_create(now, &config, NULL));

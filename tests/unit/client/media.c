@@ -94,9 +94,9 @@ static void a_fixed_medium(void)
 	refused(-EUCLEAN, SPECKV_MEDIUM_INCOMPLETE, "checksum");
 	write_at(path, 0, &super, sizeof(super));
 	CHECK(truncate(path, 5 * MIB) == 0, "cut");
-	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "format, 5 MiB of 16 MiB are left");
+	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "format, truncated to 5 MiB of 16 MiB");
 	CHECK(truncate(path, 1000) == 0, "cut");
-	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "1000 bytes are left");
+	refused(-EBADMSG, SPECKV_MEDIUM_TRUNCATED, "truncated to 1000 bytes");
 	CHECK(truncate(path, 16 * MIB) == 0, "whole again");
 	remove_device(name);
 	unlink(path);
@@ -136,9 +136,9 @@ static void pools_of_files(void)
 	REFUSED(-EUCLEAN, "damaged", speckv_pool_open(dev, "pool", NULL, &pool));
 	write_at(path, 0, &saved, sizeof(saved));
 	CHECK(truncate(path, st.st_size - 4096) == 0, "cut");
-	REFUSED(-EBADMSG, "cut short", speckv_pool_open(dev, "pool", NULL, &pool));
+	REFUSED(-EBADMSG, "truncated", speckv_pool_open(dev, "pool", NULL, &pool));
 	CHECK(truncate(path, 100) == 0, "cut");
-	REFUSED(-EBADMSG, "cut short", speckv_pool_open(dev, "pool", NULL, &pool));
+	REFUSED(-EBADMSG, "truncated", speckv_pool_open(dev, "pool", NULL, &pool));
 	/* still described, as far as the record goes */
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
 	CHECK(!info.accessible && info.config.capacity_bytes == 2 * MIB, "described");
@@ -189,7 +189,8 @@ static void pools_of_files(void)
 	REFUSED(-ENODEV, "no such node",
 		speckv_device_open(test_ctx, "host:/dev/dax99.9", 0, &dev));
 	REFUSED(-EOPNOTSUPP, "devdax", speckv_device_open(test_ctx, "host:/dev/null", 0, &dev));
-	REFUSED(-EOPNOTSUPP, "this build knows", speckv_device_open(test_ctx, "sata:0", 0, &dev));
+	REFUSED(-EOPNOTSUPP, "this build supports",
+		speckv_device_open(test_ctx, "sata:0", 0, &dev));
 	remove_device(name);
 	CHECK(stat(name + 5, &st) != 0, "a file that the library made goes with its device");
 }

@@ -117,7 +117,7 @@ static void the_runtime_folder_is_of_this_user_or_root(void)
 	CHECK(chown(runtime, 0, 0) == 0 && chmod(runtime, 0775) == 0, "chmod");
 	shut("host:DRAM", -EACCES, "chmod go-w");
 	CHECK(chmod(runtime, 01777) == 0, "chmod");
-	shut("host:DRAM", -EACCES, "is a folder of all users");
+	shut("host:DRAM", -EACCES, "is writable by all users");
 	CHECK(chmod(runtime, 0755) == 0, "chmod");
 
 	/* a link of another user leads nowhere, one of root does, wherever it stands in the path */

@@ -47,7 +47,7 @@ static void one(enum media kind, off_t keep)
 	}
 	EXPECT(-ESTALE, rc);
 	EXPECT(-ESTALE, get_number(pool, 3, buffer));
-	CHECK(strstr(speckv_strerror(test_ctx), "removed or cut short"), "%s",
+	CHECK(strstr(speckv_strerror(test_ctx), "removed or truncated"), "%s",
 		speckv_strerror(test_ctx));
 	CHECK(state_of(dev) == (keep < 0 ? SPECKV_POOL_LOST : SPECKV_POOL_DAMAGED), "state %u",
 		state_of(dev));
