@@ -29,7 +29,7 @@ def note(text: str) -> None:
 def note_sorted(trace: str, moved: int) -> None:
     """That a trace's lines were not used in their order, if so."""
     if moved:
-        note(f"{trace}: {moved:,} requests stood behind later ones, and were sorted by time")
+        note(f"{trace}: {moved:,} requests were out of order, and were sorted by time")
 
 
 def confirm(loss: str, *, yes: bool, as_json: bool, command: str) -> None:

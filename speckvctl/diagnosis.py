@@ -233,7 +233,7 @@ def _pools(name: str, dev: object) -> Iterator[Check]:
         path = f"{dev.info().path}.pools/{file}"
         yield failed(
             name,
-            f"{dev.name}: {path} is no pool of it; where check --repair cannot take it over, move the file away",
+            f"{dev.name}: {path} is not a pool of it; if check --repair cannot take it over, move the file away",
             f"speckvctl pool check {dev.name} {file} --repair",
         )
     for pool in pools:
@@ -242,7 +242,7 @@ def _pools(name: str, dev: object) -> Iterator[Check]:
         if pool.state in ("lost", "damaged"):
             troubled = True
             what = (
-                "lost: its file is gone" if pool.state == "lost" else "damaged: its file was cut short or overwritten"
+                "lost: its file is gone" if pool.state == "lost" else "damaged: its file was truncated or overwritten"
             )
             yield failed(
                 name,

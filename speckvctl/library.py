@@ -139,7 +139,7 @@ def repaired_device(name: str, pool: str) -> Iterator[speckv.Device]:
                     dev.close()
                     ctx.remove(name)  # made for nothing
                 raise DamagedError(
-                    f"{path} is no whole pool: it cannot be taken over", f"mv {path} /var/tmp/", errno.EUCLEAN
+                    f"{path} is not an intact pool: it cannot be taken over", f"mv {path} /var/tmp/", errno.EUCLEAN
                 )
             yield dev
 

@@ -255,7 +255,7 @@ def tell_left_over(dev: speckv.Device, found: speckv.DeviceInfo) -> None:
     if found.state == "absent" and taken and not library.is_card(found.name):
         note(f"the table of {found.name} was gone; taken over from {found.path}.pools: {', '.join(taken)}")
     if left := library.left_over(found, taken):
-        note(f"warning: {found.path}.pools holds files that are no pools of {found.name}: {', '.join(left)}")
+        note(f"warning: {found.path}.pools holds files that are not pools of {found.name}: {', '.join(left)}")
 
 
 def refuse_existing(dev: speckv.Device, wish: Wish, planned: speckv.PoolConfig) -> None:
@@ -271,10 +271,10 @@ def refuse_existing(dev: speckv.Device, wish: Wish, planned: speckv.PoolConfig) 
     if have != want:
         differing.append(f"calibration {have}, not {want}")
     if not found.accessible:
-        where = f"{dev.name} already has a pool '{wish.name}', which this user may not look into"
+        where = f"{dev.name} already has a pool '{wish.name}', which this user may not read"
         raise CliError(where, "another name", errno.EEXIST)
     if not differing:
-        raise NothingToDoError(f"pool {wish.name} of {dev.name} exists already, as asked", None, errno.EALREADY)
+        raise NothingToDoError(f"pool {wish.name} of {dev.name} exists already, as requested", None, errno.EALREADY)
     raise CliError(
         f"{dev.name} already has a pool '{wish.name}' with other settings: {', '.join(differing)}",
         f"speckvctl pool show {dev.name} {wish.name}",

@@ -28,18 +28,18 @@ NOUNS: dict[str, Noun] = {
     ),
     "flash": Noun("Put a signed bitstream into a card, and start it."),
     "pool": Noun(
-        "Create pools, look at them, change, check and destroy them.",
+        "Create, show, change, check and destroy pools.",
         ("create", "list", "show", "resize", "set", "destroy", "check"),
         {"ls": "list", "rm": "destroy", "delete": "destroy"},
     ),
     "bitstream": Noun(
-        "Build, look at, verify and sign bundles of bitstreams.",
+        "Build, show, verify and sign bundles of bitstreams.",
         ("build", "inspect", "verify", "sign", "keygen"),
         {"show": "inspect"},
     ),
     "train-prefetcher": Noun("Train a prefetcher on serving traces."),
     "prefetcher": Noun(
-        "Evaluate prefetchers on real traces, load them into cards, look at models.", ("eval", "load", "unload", "show")
+        "Evaluate prefetchers on real traces, load them into cards, show models.", ("eval", "load", "unload", "show")
     ),
     "codec": Noun(
         "Evaluate codecs on real K and V, and turn tensors into frames and back.",
@@ -57,8 +57,8 @@ NOUNS: dict[str, Noun] = {
 #: What the environment decides, for help and manual pages.
 ENVIRONMENT = {
     "SPECKV_RUNTIME_DIR": (
-        "Directory that holds host:DRAM, host:numaN and emulated cards. Default: /dev/shm/speckv; for a user without "
-        "one that root made, /dev/shm/speckv-UID."
+        "Directory that holds host:DRAM, host:numaN and emulated cards. Default: /dev/shm/speckv if "
+        "root has created it, else /dev/shm/speckv-UID."
     ),
     "SPECKV_ISA": "Forces the kernels of checksums and codecs, for tests. Default: the best that the processor has.",
     "NO_COLOR": "No colour, on a terminal too.",

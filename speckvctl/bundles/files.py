@@ -83,9 +83,7 @@ def check_replaceable(path: Path) -> None:
     if not os.path.lexists(path):
         return
     if not path.is_file():
-        raise UsageError(f"{path} is no file; nothing was changed", "name another with --output")
+        raise UsageError(f"{path} is not a regular file; nothing was changed", "name another with --output")
     with path.open("rb") as stream:
         if stream.read(8) != b"SPKVBNDL":
-            raise UsageError(
-                f"{path} is something else than a bundle; nothing was changed", "name another with --output"
-            )
+            raise UsageError(f"{path} is not a bundle; nothing was changed", "name another with --output")

@@ -49,7 +49,7 @@ def _check_guarded(path: Path) -> None:
     status = path.stat()
     if status.st_uid != 0 or status.st_mode & 0o022:
         raise DeniedError(
-            f"{path} can be written by others than root, so no key in {FOLDER} is trusted",
+            f"{path} can be written by users other than root, so no key in {FOLDER} is trusted",
             f"chown root {path} && chmod go-w {path}",
             errno.EPERM,
         )

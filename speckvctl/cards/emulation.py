@@ -162,7 +162,7 @@ def describe(ctx: speckv.Context, name: str) -> EmulatedCard:
     making, status, pid = _read_making(folder), None, None
     state, detail = "stopped", f"speckvctl emu start {name}"
     if not folder.is_dir():
-        state, detail = "lost", f"its folder is gone; speckvctl emu stop {name} --remove forgets it"
+        state, detail = "lost", f"its folder is gone; speckvctl emu stop {name} --remove removes it"
     elif is_running(folder):
         pid = holder(folder)
         try:
@@ -239,7 +239,7 @@ def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool
     fresh = not (folder / "memory").exists()
     if fresh and folder.is_dir() and not all(map(_is_own, os.listdir(folder))):
         raise UsageError(
-            f"{folder} holds something else than a card; nothing was changed", "an empty folder with --dir"
+            f"{folder} holds something other than a card; nothing was changed", "an empty folder with --dir"
         )
     return folder, _agree(name, folder, wish, fresh), fresh
 
@@ -472,7 +472,8 @@ def stop(ctx: speckv.Context, name: str) -> Stopped:
         return Stopped(True, False)
     if pid is None:
         raise CliError(
-            f"emu:{name} does not stop, and the kernel does not say which process it is", f"end what holds {folder}"
+            f"emu:{name} does not stop, and the kernel does not report its process",
+            f"end the process that holds {folder}",
         )
     for number in (signal.SIGTERM, signal.SIGKILL):
         _signal(pid, number)

@@ -211,10 +211,10 @@ def refuse_clients(ctx: speckv.Context, admin: card.Admin, *, committed: bool = 
     """A card that starts again takes its clients' queues away: they have to stop first."""
     holders = description.clients(ctx, admin)
     if holders:
-        state = "; the bundle is in its slot, and waits" if committed else "; nothing was changed"
+        state = "; the bundle is in its slot, not activated" if committed else "; nothing was changed"
         raise BusyError(
             f"{admin.name} is in use by {description.named(holders)}{state}",
-            "end them, and type the same again",
+            "end them, and repeat the command",
             errno.EBUSY,
         )
 
@@ -243,7 +243,7 @@ def wait_for_boot(ctx: speckv.Context, device: str, after: int) -> card.CardInfo
     import speckv
 
     until = time.monotonic() + BOOT_SECONDS
-    pause, last = 0.005, "it does not say that it has started again"
+    pause, last = 0.005, "it did not report its start"
     while time.monotonic() < until:
         try:
             with speckv.card.Admin(ctx, device) as admin:

@@ -44,7 +44,7 @@ def change(admin: card.Admin, wanted: dict[str, int], *, save: bool, dry_run: bo
     before = description.settings(admin)
     changed = {name: value for name, value in wanted.items() if before[name] != value}
     if not changed and not save:
-        raise NothingToDoError(f"{admin.name}: it already is as asked", None, errno.EALREADY)
+        raise NothingToDoError(f"{admin.name}: already as requested", None, errno.EALREADY)
     if not dry_run:
         _set_all(admin, wanted if save else changed, before, save=save)
     return results.DeviceSet(

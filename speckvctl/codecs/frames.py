@@ -101,7 +101,7 @@ class Reader:
             entry, position = self._entry(item, position)
             self.entries.append(entry)
         if position != len(self._bytes):
-            raise FramesError(path, f"{len(self._bytes) - position} bytes lie behind the last frame")
+            raise FramesError(path, f"{len(self._bytes) - position} bytes follow the last frame")
         self.size = position
 
     @property
@@ -120,7 +120,7 @@ class Reader:
         if magic != MAGIC:
             raise FramesError(self.path, "not a file of frames")
         if codec.crc32c(head[: HEAD.size]) != struct.unpack_from("<I", head, HEAD.size)[0]:
-            raise FramesError(self.path, "damaged: its head does not match its checksum")
+            raise FramesError(self.path, "damaged: its header does not match its checksum")
         if version != VERSION:
             reason = f"a file of frames of version {version}; this build reads {VERSION}"
             raise FramesError(self.path, reason, errno.EPROTONOSUPPORT)
@@ -149,7 +149,7 @@ class Reader:
         sound = sound and (layer is None or (type(layer) is int and 0 <= layer < 1 << 15)) and type(tokens) is int
         if not sound or not 0 < tokens <= MAX_TOKENS or tokens % self.block_tokens:
             shown = jsontext.shown(k_name) if isinstance(k_name, str) else "without a name"
-            raise FramesError(self.path, f"a pair in its directory cannot be: {shown}")
+            raise FramesError(self.path, f"invalid pair in its directory: {shown}")
         frames: list[codec.Frame] = []
         position = begin
         for index in range(tokens // self.block_tokens):
@@ -228,9 +228,7 @@ def check_replaceable(path: Path) -> None:
         with path.open("rb") as stream:
             if stream.read(len(MAGIC)) == MAGIC:
                 return
-    raise UsageError(
-        f"{path} is something else than a file of frames; nothing was changed", "name another with --output"
-    )
+    raise UsageError(f"{path} is not a file of frames; nothing was changed", "name another with --output")
 
 
 def _lines(size: int) -> int:

@@ -116,7 +116,7 @@ class Mode:
 
     def _layer(self, pair: Pair) -> int:
         if pair.layer is None and self.calibration is not None:
-            reason = f"{pair.k_name}: {self.name} needs the number of its layer, and the name does not tell it"
+            reason = f"{pair.k_name}: {self.name} needs the number of its layer, and the name does not have it"
             raise UsageError(reason, "a name such as layers.3.k")
         return pair.layer or 0
 

@@ -254,5 +254,5 @@ def check_replaceable(path: Path) -> None:
         read_header(path)
     except DamagedTensorsError:
         raise UsageError(
-            f"{path} is something else than a safetensors file; nothing was changed", "name another with --output"
+            f"{path} is not a safetensors file; nothing was changed", "name another with --output"
         ) from None

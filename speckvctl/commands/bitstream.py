@@ -29,7 +29,7 @@ SecurityVersion = Annotated[
 
 @app.callback()
 def bitstream() -> None:
-    """Build, look at, verify and sign bundles: bitstreams with a manifest and a signature.
+    """Build, show, verify and sign bundles: bitstreams with a manifest and a signature.
 
     A card takes a bundle whose signer it trusts, for its own part, of no lower security version than it has seen.
     This machine trusts the signers whose public keys are in /etc/speckv/keys.d.
@@ -44,7 +44,7 @@ def bitstream() -> None:
 @app.verb("build")
 def build_bundle(
     bitstream: Annotated[Path, typer.Argument(metavar="BITSTREAM", help="The bitstream, as the tools wrote it.")],
-    report: Annotated[Path, typer.Argument(metavar="REPORT", help="The report of its build, JSON.")],
+    report: Annotated[Path, typer.Argument(metavar="REPORT", help="Its build report, JSON.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="File to write.")],
     key: Annotated[
         Path | None, typer.Option("--key", metavar="SECRET", help="Sign with this key. Default: unsigned.")
@@ -55,7 +55,8 @@ def build_bundle(
 ) -> None:
     """Put a bitstream and what its build's report says of it into a bundle.
 
-    rtl/syn/build.py writes both. The same input gives the same bytes. Another bundle is written over, another file not.
+    rtl/syn/build.py writes both. The same input gives the same bytes. An existing bundle is replaced, any other file is
+    not.
 
     \b
     Examples:
@@ -176,7 +177,7 @@ def sign_bundle(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Sign a bundle. A signature that it has is replaced: a bundle has one.
+    """Sign a bundle. An existing signature is replaced.
 
     Exit code 3 when this key has signed it already.
 
@@ -218,7 +219,7 @@ def make_key(
 ) -> None:
     """Make a key pair that signs bundles: NAME.pem, which is secret, and NAME.pub, which verifiers need.
 
-    Nothing is written over. To trust the key, put NAME.pub into /etc/speckv/keys.d.
+    Existing files are not replaced. To trust the key, put NAME.pub into /etc/speckv/keys.d.
 
     \b
     Examples:

@@ -107,7 +107,7 @@ def eval_codec(
     stored and come back decoded, and only what follows is counted, as when a serving engine restores a prefix. The
     error of the increase is over documents. This needs torch.
 
-    Speeds are of one core on this file's tensors, which caches may hold.
+    Speeds are of one core, on tensors that may be in its caches.
 
     \b
     Examples:
@@ -167,7 +167,7 @@ def eval_codec(
 
 def _blocks_of(block_tokens: int) -> int:
     if block_tokens % BLOCK_TOKENS:
-        raise UsageError(f"--block-tokens: {block_tokens} is no multiple of {BLOCK_TOKENS}", "--block-tokens 64")
+        raise UsageError(f"--block-tokens: {block_tokens} is not a multiple of {BLOCK_TOKENS}", "--block-tokens 64")
     return block_tokens
 
 
@@ -275,8 +275,8 @@ def encode_file(
 ) -> None:
     """Turn a file's K and V into frames. Tensors that are neither are left out, and named.
 
-    The size of FRAMES is what codec eval calls stored; --dry-run encodes too, to tell it. Another file of frames is
-    written over, another file is not; a failure leaves what was there.
+    The size of FRAMES is what codec eval calls stored; --dry-run encodes too, to tell it. An existing file of
+    frames is replaced, any other file is not; a failure leaves it unchanged.
 
     \b
     Examples:
@@ -335,8 +335,8 @@ def decode_file(
 ) -> None:
     """Turn a file of frames back into K and V, names, shapes and dtypes as they were. Every checksum is verified.
 
-    --dry-run decodes too, to verify them. Another safetensors file is written over, another file is not; a failure
-    leaves what was there.
+    --dry-run decodes too, to verify them. An existing safetensors file is replaced, any other file is not; a
+    failure leaves it unchanged.
 
     \b
     Examples:
@@ -386,7 +386,7 @@ def calibrate(
         ),
     ] = None,
     documents: Documents = None,
-    seed: Annotated[int, whole("--seed", metavar="N", least=0, most=1 << 62, help="Seed for what is drawn.")] = 0,
+    seed: Annotated[int, whole("--seed", metavar="N", least=0, most=1 << 62, help="Seed of the random draws.")] = 0,
     compute: Compute = "cpu",
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -395,8 +395,8 @@ def calibrate(
 
     The model is run, forwards and back, to learn where in K and V small errors change its predictions. In q5c heads
     that matter get more bits, and the encoder moves errors to where they do not matter. In e7c each head gets a
-    transform that puts what matters into few coefficients; its ratio is that of the last documents with what the first
-    ones taught, and other text may take more or less. Some ten documents of 2048 tokens are enough; a calibration
+    transform that puts what matters into few coefficients; its ratio is measured on the last documents, with tables
+    from the first ones; other text may take more or less. Some ten documents of 2048 tokens are enough; a calibration
     should not be evaluated on the text it was made from. This needs torch, and minutes of CPU. --dry-run checks
     all that can be known without the model's weights; what ratio e7c reaches cannot.
 
@@ -474,7 +474,7 @@ def calibrate(
 @app.verb("vectors")
 def golden_vectors(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Golden frames: index.txt and NAME.frame.")],
-    write: Annotated[bool, typer.Option("--write", help="Write them as this build makes them.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Replace them with those of this build.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:

@@ -48,7 +48,7 @@ def list_devices(as_json: Json = False) -> None:
 
     ALLOCATED is what pools and their tables take of a device, whether blocks fill it or not; FREE is what a new pool
     can get now, which for DRAM is also limited by the machine's free memory. Hardware is what the kernel shows:
-    memory-only NUMA nodes, devdax nodes, CXL memory and cards; a line below says what to type before it can be used.
+    memory-only NUMA nodes, devdax nodes, CXL memory and cards; a line below names the command that makes it usable.
 
     \b
     Examples:
@@ -206,7 +206,7 @@ def set_device(
             metavar="N",
             least=1,
             most=600_000,
-            help="Fence a client that does not answer within it.",
+            help="Fence a client that takes longer to answer.",
         ),
     ] = None,
     save: Annotated[bool, typer.Option("--save", help="Persist across restarts.")] = False,
@@ -232,7 +232,7 @@ def set_device(
     }
     named = {name: value for name, value in wanted.items() if value is not None}
     if not named and throttle is None:
-        raise UsageError("nothing to set was named", f"speckvctl device set {device} --prefetch-depth 4")
+        raise UsageError("no setting was named", f"speckvctl device set {device} --prefetch-depth 4")
     with description.administered(device) as admin:
         if throttle is not None:
             settings.check_throttle(admin, throttle)
@@ -251,7 +251,7 @@ def _rate(text: str) -> int:
 def inject_fault(
     device: Card,
     fault: Annotated[
-        str, typer.Argument(metavar="FAULT", help="A fault of the list above.", autocompletion=completion.faults)
+        str, typer.Argument(metavar="FAULT", help="A fault from the list above.", autocompletion=completion.faults)
     ],
     pool: Annotated[
         str | None,
@@ -292,7 +292,7 @@ def inject_fault(
 
     library.check_device_name(device)
     if not library.is_card(device):
-        raise UnsupportedError(f"{device}: only emulated cards fail when they are asked to", "speckvctl emu list")
+        raise UnsupportedError(f"{device}: only emulated cards take injected faults", "speckvctl emu list")
     if fault not in speckv.card.FAULTS:
         raise UsageError(f"there is no fault '{fault}'", f"one of {', '.join(speckv.card.FAULTS)}")
     value = _fault_value(fault, value)
@@ -310,7 +310,7 @@ def _fault_value(fault: str, value: int | None) -> int:
         raise UsageError("--value: the temperature in millidegrees Celsius is needed", "--value 90000")
     if fault == "fatal" and value is not None and value not in FATAL_CAUSES:
         causes = ", ".join(f"{number} {cause}" for number, cause in FATAL_CAUSES.items())
-        raise UsageError(f"--value: {value} is no cause of a fatal error; there are {causes}", "--value 3")
+        raise UsageError(f"--value: {value} is not a cause of a fatal error; there are {causes}", "--value 3")
     least = -(2**31) if fault == "temperature" else 0
     most = 2**31 - 1 if fault == "temperature" else 2**64 - 1
     if value is not None and not least <= value <= most:

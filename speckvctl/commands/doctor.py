@@ -12,7 +12,7 @@ app = App()
 
 @app.verb("doctor")
 def doctor(as_json: Json = False) -> None:
-    """Check that this machine can run pools, and say what to type where it cannot. Nothing is changed.
+    """Check that this machine can run pools, and name the command to run where it cannot. Nothing is changed.
 
     Each check ends as ok, warning or failed. Exit code 1 when one failed.
 

@@ -71,7 +71,7 @@ def start_card(
 ) -> None:
     """Start a card in the background, and return when it is ready. Exit code 3 when it is running already.
 
-    A card that exists is started with the settings it was created with. Its memory takes room as pools are made.
+    A card that exists is started with the settings it was created with. Its memory is allocated as pools are created.
 
     \b
     Examples:
@@ -126,7 +126,7 @@ def stop_card(
 ) -> None:
     """Stop a card. What it holds stays, unless --remove is given. Exit code 3 when it is not running.
 
-    Clients lose their connection, and no block. A card that does not end by itself is killed.
+    Clients lose their connection, but no blocks. A card that does not exit by itself is killed.
 
     \b
     Examples:

@@ -27,7 +27,7 @@ def flash(
     slot: Annotated[
         str | None, typer.Option("--slot", metavar="a|b", help="Where to write it. Default: where nothing runs.")
     ] = None,
-    rollback: Annotated[bool, typer.Option("--rollback", help="Start the image that ran before.")] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Start the previous image.")] = False,
     golden: Annotated[bool, typer.Option("--golden", help="Start the built-in image.")] = False,
     trusted: Annotated[
         list[Path] | None,
@@ -44,16 +44,16 @@ def flash(
     """Put a signed bitstream into a card, start it, and compare what runs then. Exit code 3 when it runs already.
 
     This machine and the card both verify the bundle: its signer, its part, its security version, its bitstream. The
-    slot that runs is not touched until the new one has started well; a card that does not start it goes back by
-    itself. What was interrupted goes on where it stopped when the same is typed again.
+    slot that runs is not touched until the new one has started well; if that fails, the card boots the old one again.
+    The same command resumes an interrupted flash where it stopped.
 
-    A card never starts an image whose security version is below the highest that has run well on it, unless a key that
-    the card was made with for that signed it. --golden always starts; below that version it comes up without an engine,
-    to be flashed. Going back on a card with pools says which go out of service, and needs --yes.
+    A card never starts an image whose security version is below the highest that has run well on it, unless it is
+    signed by a key that the card was created with for that. --golden always starts; below that version it has no
+    engine until it is flashed. Going back on a card with pools says which go out of service, and needs --yes.
 
-    Clients have to end first: the card starts again. "activation" in the JSON says what that took: done,
-    needs_rescan (the card became another device, and was looked for again), or needs_power_cycle (it runs the old
-    image until the machine, or the emulated card, is started again).
+    Clients have to end first: the card restarts. "activation" in the JSON is the outcome: done, needs_rescan (the card
+    became another device, and was found again), or needs_power_cycle (it runs the old image until the machine, or the
+    emulated card, is started again).
 
     Emulated cards trust the keys they were made with; other cards only those in /etc/speckv/keys.d.
 

@@ -228,19 +228,17 @@ HostDevice = Annotated[
 ]
 Card = Annotated[
     str,
-    typer.Argument(metavar="DEVICE", help="A card: emu:NAME, as emu start makes it.", autocompletion=completion.cards),
+    typer.Argument(metavar="DEVICE", help="A card: emu:NAME, created by emu start.", autocompletion=completion.cards),
 ]
 OptionalDevice = Annotated[
     str | None,
-    typer.Argument(
-        metavar="DEVICE", help="The device; without it, every one there is.", autocompletion=completion.devices
-    ),
+    typer.Argument(metavar="DEVICE", help="The device. Default: all.", autocompletion=completion.devices),
 ]
 OptionalPool = Annotated[
     str | None,
-    typer.Argument(metavar="POOL", help="The pool; without it, every pool.", autocompletion=completion.pools),
+    typer.Argument(metavar="POOL", help="The pool. Default: all.", autocompletion=completion.pools),
 ]
 PoolName = Annotated[str, typer.Argument(metavar="POOL", help="Name of the pool.", autocompletion=completion.pools)]
 Json = Annotated[bool, typer.Option("--json", "-j", help="Print one JSON document, for failures too.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask: lose what the command says will be lost.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Skip the confirmation of what will be lost.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]

@@ -31,7 +31,7 @@ def _option(flag: str, metavar: str, what: str, default: str, complete: completi
 
 _QUOTA = ("--quota", "SIZE", "Stored bytes allowed in total, or none.")
 _TENANT_QUOTA = ("--tenant-quota", "SIZE", "Stored bytes allowed to one tenant, or none.")
-_EVICTION = ("--eviction", "lru|none", "What a put does that finds no room: drop the oldest blocks, or fail.")
+_EVICTION = ("--eviction", "lru|none", "When a put finds no space: evict the oldest blocks, or fail.")
 _OWNER = ("--owner", "USER[:GROUP]", "Owner of the pool.")
 _MODE = ("--mode", "OCTAL", "Permissions, as of a file: 0660 lets the group use it.")
 _evictions = completion.words(*pools.EVICTIONS)
@@ -39,7 +39,7 @@ _evictions = completion.words(*pools.EVICTIONS)
 
 @app.callback()
 def pool() -> None:
-    """Create pools, look at them, change, check and destroy them.
+    """Create, show, change, check and destroy pools.
 
     A pool is a named share of a device's memory with a capacity, an owner, a codec and quotas. Serving engines store
     KV blocks in it. "pool ls", "pool rm" and "pool delete" are list and destroy.
@@ -126,7 +126,7 @@ def create_pool(
         typer.Option("--page-bytes", metavar="SIZE", help="Page size. Default: 1/64 of a block, 1 KiB at least."),
     ] = None,
     eviction: Annotated[str | None, _option(*_EVICTION, "lru", _evictions)] = None,
-    owner: Annotated[str | None, _option(*_OWNER, "the user who creates it")] = None,
+    owner: Annotated[str | None, _option(*_OWNER, "the creating user")] = None,
     mode: Annotated[str | None, _option(*_MODE, "0600")] = None,
     single_tenant: Annotated[
         bool, typer.Option("--single-tenant", help="One trusted tenant: short engine hashes are accepted as keys.")
@@ -141,7 +141,7 @@ def create_pool(
 
     Exit code 3 when the pool exists with these settings already.
 
-    A file or devdax node that holds something else is refused, and what was found is named; --yes overwrites it.
+    A file or devdax node with other contents is refused, and the contents are named; --yes overwrites them.
     Files of pools whose table was lost are taken over, not overwritten.
     The shape of a block is given by --block-bytes alone, or by --layers, --kv-heads, --head-dim, --tokens and --dtype.
 
@@ -317,7 +317,7 @@ def set_pool(
         mode=parse_mode(mode) if mode else None,
     )
     if settings.empty:
-        raise UsageError("nothing was named to set", f"speckvctl pool set {device} {pool} --quota 32MiB")
+        raise UsageError("no setting was named", f"speckvctl pool set {device} {pool} --quota 32MiB")
     with library.device(device) as dev:
         finished = pools.change(dev, pool, settings, dry_run=dry_run)
     finish(finished, as_json=as_json)
@@ -329,7 +329,7 @@ def destroy_pool(
 ) -> None:
     """Destroy a pool: zero its memory and return it to the device. Its blocks are lost.
 
-    A pool in use is not destroyed; the error names who uses it.
+    A pool in use is not destroyed; the error names its clients.
 
     \b
     Examples:
@@ -371,8 +371,8 @@ def check_pool(
 ) -> None:
     """Check a pool, in use or not. Exit code 7 when something was found and not repaired.
 
-    Without --repair nothing is changed: the findings are what --repair would mend. Where the table of a device is lost
-    and a pool's file is left, --repair makes a new table and takes the pool over.
+    Without --repair nothing is changed: the findings are what it would repair. Where the table of a device is lost and
+    a pool's file is left, --repair creates a new table and takes the pool over.
 
     \b
     Examples:

@@ -28,7 +28,7 @@ app = App(no_args_is_help=True)
 
 @app.callback()
 def prefetcher() -> None:
-    """Evaluate prefetchers on real traces, load them into cards, and look at model files.
+    """Evaluate prefetchers on real traces, load them into cards, and show model files.
 
     A prefetcher predicts which idle session returns, and when. That decides what stays in the GPU's cache and what is
     prefetched.
@@ -93,8 +93,8 @@ def eval_prefetcher(
     trace. A trace must have one clock for all its sessions.
 
     \b
-    lru         the least recently used block goes; nothing is fetched
-    child       LRU; what followed last time on a request's last block is fetched
+    lru         the least recently used block is evicted; nothing is fetched
+    child       LRU; the last successor of a request's last block is fetched
     popularity  LRU; sessions with many recent turns are fetched
     age         one survival curve for all sessions, learned from what came before T
     mlp         a model without memory, trained for at most a minute on what came before T
@@ -192,7 +192,7 @@ def load_prefetcher(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Load a model into a card; the previous one decides until it is complete. Exit code 3 when it is loaded already.
+    """Load a model into a card; the previous one stays in use until then. Exit code 3 when it is loaded already.
 
     \b
     Examples:
@@ -227,7 +227,7 @@ def load_prefetcher(
 
 @app.verb("unload")
 def unload_prefetcher(device: Card, dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Unload a card's model: least recently used decides again. Exit code 3 when there is none.
+    """Unload a card's model: eviction is by least recent use again. Exit code 3 when there is none.
 
     \b
     Examples:

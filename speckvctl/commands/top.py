@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = App()
 
-#: Between two ticks, and between the two looks of --once.
+#: Seconds between two ticks, and between the two samples of --once.
 INTERVAL_SECONDS = 2.0
 ONCE_SECONDS = 0.5
 
@@ -54,9 +54,9 @@ def top(
         ),
     ] = None,
     count: Annotated[
-        int | None, whole("--count", metavar="N", least=1, most=1 << 53, help="End after N ticks.")
+        int | None, whole("--count", metavar="N", least=1, most=1 << 53, help="Exit after N ticks.")
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Print one tick, from two looks, and end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print one tick, from two samples, and exit.")] = False,
     columns: Annotated[
         int | None,
         whole(
@@ -77,14 +77,14 @@ def top(
 ) -> None:
     """Watch devices, pools, tenants and prefetchers while they work.
 
-    Keys: arrows choose a pool, enter looks into it (tenants, clients, histograms), escape leads back; s sorts,
+    Keys: arrows choose a pool, enter opens it (tenants, clients, histograms), escape leads back; s sorts,
     r reverses, / filters, p pauses, t changes hit shares and latencies from the last interval to totals, ? explains
     keys and columns, q leaves.
 
-    Rates need two looks. --json and --once begin with one that is not shown, so that each of their documents has
-    rates; the first frame of the screen has none. Every figure of a frame is one of the document of its tick: --record
-    keeps them. A figure that is unavailable is "-", and null in JSON: health, temperature, link and queue depth, which
-    is the commands under way, are a card's.
+    Rates need two samples. --json and --once begin with one that is not shown, so that each of their documents has
+    rates; the first frame of the screen has none. Every figure of a frame is in the document of its tick, which
+    --record keeps. A figure that is unavailable is "-", and null in JSON: health, temperature, link and queue depth
+    (commands in flight) are a card's.
 
     Prefetcher: accuracy is the staged blocks that a get was served from over the blocks asked to be staged; coverage
     is the same over gets that found their block; unused is staged blocks thrown out unread over staged blocks. Late

@@ -164,7 +164,7 @@ def load(path: Path) -> Model:
             raise ModelError(path, f"{name} {found}; {expected[0]} {expected[1]} was expected", errno.EOPNOTSUPP)
     if len(shapes) != len(layout()):
         extra = sorted(shapes.keys() - {name for name, _, _ in layout()})
-        raise ModelError(path, f"{extra[0][:80]} is no tensor of this kind of model", errno.EOPNOTSUPP)
+        raise ModelError(path, f"{extra[0][:80]} is not a tensor of this kind of model", errno.EOPNOTSUPP)
     model = Model(tensors, *_described(path, metadata))
     try:
         loaded = model.predictor()

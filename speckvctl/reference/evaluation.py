@@ -57,7 +57,7 @@ def check_options(
             "--model DIR --tokens FILE",
         )
     if prefix_tokens is not None and prefix_tokens % 64:
-        raise UsageError(f"--prefix-tokens: {prefix_tokens} is no multiple of 64", "--prefix-tokens 1024")
+        raise UsageError(f"--prefix-tokens: {prefix_tokens} is not a multiple of 64", "--prefix-tokens 1024")
     if model is not None:
         check_compute(compute)
 

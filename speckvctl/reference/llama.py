@@ -197,7 +197,7 @@ def _shape(path: Path) -> Shape:
         raise ModelError(path, f"a model of type {str(config.get('model_type'))[:40]}, not llama", errno.EOPNOTSUPP)
     rope = config.get("rope_parameters") or {}
     if not isinstance(rope, dict):
-        raise ModelError(path, "rope_parameters is no object")
+        raise ModelError(path, "rope_parameters is not an object")
     scaling = config.get("rope_scaling") or (rope if rope.get("rope_type", "default") != "default" else None)
     if scaling or config.get("attention_bias") or config.get("mlp_bias") or config.get("hidden_act", "silu") != "silu":
         raise ModelError(path, "rope scaling, biases and activations but silu are not run here", errno.EOPNOTSUPP)

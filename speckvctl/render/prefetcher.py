@@ -46,7 +46,7 @@ def evaluated(document: results.PrefetcherEval) -> list[str]:
         ]
     )
     if document.seen_in_training:
-        lines += ["", paint("The model has seen part of what is counted.", "yellow") + " These are no honest figures."]
+        lines += ["", paint("The model has seen part of what is counted.", "yellow") + " The figures are biased."]
     if document.scores is not None:
         lines += ["", f"Wrote {one_line(document.scores)}."]
     return [*lines, "", *_DEFINITIONS]

@@ -218,8 +218,8 @@ def _(document: results.DeviceClose) -> list[str]:
 
 #: States in which no user can look inside, and what is left to do.
 _CLOSED = {
-    "lost": "lost: its file is gone; 'speckvctl pool destroy' forgets it",
-    "damaged": "damaged: its file was cut short or overwritten; 'speckvctl pool destroy' removes it",
+    "lost": "lost: its file is gone; 'speckvctl pool destroy' removes it",
+    "damaged": "damaged: its file was truncated or overwritten; 'speckvctl pool destroy' removes it",
     "creating": "creating; if that was interrupted, 'speckvctl pool destroy' removes it",
     "destroying": "destroying; if that was interrupted, 'speckvctl pool destroy' finishes it",
 }

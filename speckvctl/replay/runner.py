@@ -136,7 +136,7 @@ def plan(config: ReplayConfig) -> Plan:
             pool = device.pool(config.pool)
             if not pool.accessible:
                 device.tenants(config.pool)  # one that is lost or damaged says so here
-                raise error(errno.EACCES, f"pool {config.pool} of {config.device}: this user may not use it")
+                raise error(errno.EACCES, f"pool {config.pool} of {config.device}: no permission to use it")
             calibrated = None
             if pool.calibration is not None:
                 calibrated = Calibrated(

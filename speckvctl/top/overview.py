@@ -218,7 +218,7 @@ def sections(
         parts.append(pool_section(document, chosen, trends, pools))
     elif document.pools:
         wanted = chosen.editor.text if chosen.editor else chosen.filter
-        parts.append(sentence(f"No pool has '{wanted}' in its name. Escape forgets the filter."))
+        parts.append(sentence(f"No pool has '{wanted}' in its name. Escape clears the filter."))
     else:
         ready = [device for device in devices if device.state == "ready"]
         where, size = (ready[0].name, suggested_size(ready[0].free_bytes)) if ready else ("host:DRAM", "64MiB")

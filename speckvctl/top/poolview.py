@@ -19,12 +19,12 @@ from speckvctl.top.state import Tab, Window
 HELP = """\
 KEYS, OVERVIEW
   up down       choose a pool (k, j, page up, page down, home, end too)
-  enter, right  look into it
+  enter, right  open it
   s             next order: name, used, raw, ratio, hit, in, out, p99
   r             reverse the order
   /             show only pools with this in device/pool: enter keeps it,
                 escape gives it up; arrows, ctrl-a, e, u, k, w edit
-  escape        forget the filter
+  escape        clear the filter
 KEYS, ONE POOL
   1 to 5        summary, tenants, clients, histograms, events
   left, right   the tab before, the next tab
@@ -80,7 +80,7 @@ def pool_lines(
 ) -> list[Text]:
     heading = [_tabs(tab), Text()]
     if top.stats is None:
-        return [*heading, Text("This user may not look into it. Next: speckvctl doctor")]
+        return [*heading, Text("No permission to look inside. Next: speckvctl doctor")]
     match tab:
         case Tab.SUMMARY:
             body = _summary(top, trend, width)

@@ -45,9 +45,9 @@ Record = Callable[[results.Top], None]
 def require() -> None:
     instead = "speckvctl top --once, or speckvctl top --json"
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("top draws on a terminal, and here is none", instead)
+        raise UsageError("top needs a terminal", instead)
     if os.environ.get("TERM", "") in ("", "dumb", "unknown"):
-        raise UsageError("top needs a terminal with a cursor, and TERM names none", instead)
+        raise UsageError("top needs a terminal with a cursor; TERM names none", instead)
 
 
 class Screen:

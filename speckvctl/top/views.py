@@ -19,7 +19,7 @@ _KEYS: dict[View, Sequence[tuple[str, str]]] = {
     View.OVERVIEW: (
         ("q", "quit"),
         ("?", "help"),
-        ("enter", "look into"),
+        ("enter", "open"),
         ("s", "sort"),
         ("r", "reverse"),
         ("/", "filter"),
@@ -65,7 +65,7 @@ def once(document: results.Top, chosen: State, width: int) -> list[Text]:
     if document.interval_ns is None or not document.pools:
         return lines
     told = (
-        f"Rates are of the last {document.interval_ns / 1e9:.2f} s, between two looks; "
+        f"Rates are of the last {document.interval_ns / 1e9:.2f} s, between two samples; "
         "shares and latencies are since creation or the last reset."
     )
     return [*lines, Text(), *overview.folded(told, width, "dim")]
@@ -91,7 +91,7 @@ def _pages(
         return poolview.help_lines(width)
     top = chosen.inspected(document)
     if top is None:
-        return [Text("This pool is gone. Escape leads back to the others.")]
+        return [Text("This pool is gone. Escape returns to the list.")]
     trend = trends.get(top.pool.uuid)
     return poolview.pool_lines(top, chosen.tab, chosen.window, trend, events, width)
 

@@ -203,7 +203,7 @@ def test_settings_are_changed_and_only_saved_ones_kept(card: Card, cli: Cli) -> 
         ("prefetch rate", "no limit", "1.86 GiB/s"),
     ]
     assert done["settings"]["prefetch_depth"] == 4
-    refused(cli("device", "set", "emu:card0", "--prefetch-depth", "4"), 3, "as asked")
+    refused(cli("device", "set", "emu:card0", "--prefetch-depth", "4"), 3, "as requested")
     for extra in ([], ["--dry-run"]):  # one of two values cannot be: neither is set
         both = ["device", "set", "emu:card0", "--prefetch-depth", "5", "--prefetch-rate", "8EiB", *extra]
         refused(cli(*both), 2, "--prefetch-rate", "8EiB")

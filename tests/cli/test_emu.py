@@ -167,7 +167,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(cli: Cli, context: speck
     strange = cli.folder / "strange"
     strange.mkdir()
     (strange / "thesis.tex").write_text("years of work")
-    refused(cli("emu", "start", "card0", "--dir", "strange"), 2, "something else")
+    refused(cli("emu", "start", "card0", "--dir", "strange"), 2, "something other than a card")
     for name in ("a/b", "../x", "", ".hidden", "emu:", "x" * 64):
         refused(cli("emu", "start", "--", name), 2, "name")
     refused(cli("emu", "start", "card0", "--key", strange / "thesis.tex"), 2, "thesis.tex")

@@ -125,10 +125,12 @@ def test_a_file_that_is_no_whole_pool_is_kept_and_named(cli: Cli, device: tuple[
     assert refused.code == 7 and f"mv {cut} /var/tmp/" in refused.err
     assert not table.exists()
     done = cli.ok("pool", "create", name, "another", "--size", "2M")
-    assert "no pools of" in done.err and "blocks, shared" in done.err
+    assert "not pools of" in done.err and "blocks, shared" in done.err
     refused = cli("pool", "create", name, "blocks", "--size", "2M", "--yes")
     assert refused.code == 1 and str(cut) in refused.err
     details = [check["detail"] for check in cli("doctor", "--json").document["checks"] if check["status"] == "failed"]
-    assert any(f"{cut} is no pool" in text for text in details) and any(f"{damaged} is no" in text for text in details)
+    assert any(f"{cut} is not a pool" in text for text in details) and any(
+        f"{damaged} is not" in text for text in details
+    )
     assert (cut.read_bytes(), damaged.stat().st_ino) == kept
     assert sorted(described(cli, name)) == ["another"]

@@ -121,7 +121,7 @@ def test_a_model_is_judged_on_what_it_has_not_seen_or_it_is_said(chat: Cli) -> N
     assert late["gpu_hit_share"] == trained["rows"][-1]["gpu_hit_share"]
     early = chat.document(*EVAL, "new.safetensors", "conversations.jsonl", "--score-from-ms", "0")
     assert early["seen_in_training"] is True
-    assert "no honest figures" in chat.ok(*EVAL, "new.safetensors", "conversations.jsonl", "--score-from-ms", "0").out
+    assert "figures are biased" in chat.ok(*EVAL, "new.safetensors", "conversations.jsonl", "--score-from-ms", "0").out
 
 
 def test_real_traces_give_the_figures_that_are_known(cli: Cli, shared_dir: Path) -> None:

@@ -656,7 +656,7 @@ def test_a_terminal_that_goes_away_ends_it(world: Cli) -> None:
 
 def test_what_cannot_be_shown_is_refused_in_a_line(world: Cli) -> None:
     refused = {
-        (): "top draws on a terminal, and here is none",
+        (): "top needs a terminal",
         ("--once", "--sort", "size"): "--sort: 'size' is not one of name, used, raw",
         ("--once", "--interval", "0"): "--interval: '0' is not a number from 0.05",
         ("--once", "--interval", "nan"): "--interval: 'nan' is not a number from 0.05",

@@ -128,7 +128,7 @@ BROKEN_MODELS: dict[str, tuple[dict[str, Any], str]] = {
     "a fraction": ({"vocab_size": 50.5}, "vocab_size: a whole number"),
     "no epsilon": ({"rms_norm_eps": None}, "rms_norm_eps: a number"),
     "an endless theta": ({"rope_theta": 1e31}, "rope_theta: a number"),
-    "rope of another kind": ({"rope_parameters": [1]}, "rope_parameters is no object"),
+    "rope of another kind": ({"rope_parameters": [1]}, "rope_parameters is not an object"),
     "other weights": ({"hidden_size": 64}, "was expected"),
     "more layers than weights": ({"num_hidden_layers": 3}, "has no tensor model.layers.2"),
 }

@@ -205,7 +205,7 @@ def test_another_shape_is_named(tmp_path: Path) -> None:
     missing = {name: tensor for name, tensor in tensors.items() if name != "head_bias"}
     assert "head_bias is missing" in str(refused(tmp_path / "m", save(missing, metadata=metadata)))
     more = {**tensors, "attention": np.zeros(1, np.int8)}
-    assert "attention is no tensor" in str(refused(tmp_path / "m", save(more, metadata=metadata)))
+    assert "attention is not a tensor" in str(refused(tmp_path / "m", save(more, metadata=metadata)))
 
 
 def test_numbers_out_of_their_range_are_refused_by_the_library(tmp_path: Path) -> None:
