@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command's first steps, short enough that Ctrl-C is answered while the rest is loaded."""
+"""Entry point, kept short so that Ctrl-C is handled while the rest is imported."""
 
 import gc
 import sys

@@ -19,12 +19,12 @@ from speckvctl.render.text import room, wrapped
 from speckvctl.tree import ENVIRONMENT, NOUNS, command_path, given, normalized, streams_documents, suggestions
 
 EXIT_CODES = "Exit codes:\n" + "\n".join(f"  {int(code)}  {text}" for code, text in MEANING.items())
-#: The commands import no module for the sake of help; as wide as theirs.
+#: Width of help, as in commands/options.py, which help of the root does not import.
 HELP_COLUMNS = 110
 
 
 class _CarriedError(Exception):
-    """A failure of a command on its way past typer, which would end without a word on some."""
+    """Carries a command's exception past typer, which exits silently on some."""
 
     def __init__(self, carried: Exception) -> None:
         super().__init__(str(carried))
@@ -54,7 +54,7 @@ class LazyRoot(TyperGroup):
         return command
 
     def get_params(self, ctx: Any) -> list[Any]:
-        """Without typer's own options for completion: theirs breaks words at colons, which device names have."""
+        """Omit typer's completion options: they split words at colons, which device names contain."""
         return [p for p in super().get_params(ctx) if p.name not in ("install_completion", "show_completion")]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

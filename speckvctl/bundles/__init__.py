@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Bundles on disk: the files, the keys beside them, and which keys this machine trusts. The library judges bytes."""
+"""Bundles on disk: files, keys, and the keys this machine trusts. The library verifies the bytes."""

@@ -17,7 +17,7 @@ KEY_BYTES_MAX = 1 << 16
 
 @contextmanager
 def refusals(path: Path) -> Iterator[None]:
-    """The library's refusal of what is in a file, with the file's name and what to type next."""
+    """Add the file's name and the next command to the library's refusal of its contents."""
     from speckv import bundle
 
     try:
@@ -61,7 +61,7 @@ def read_public_key(path: Path) -> bytes:
 
 
 def public_key_of(path: Path, pem: bytes) -> bytes:
-    """The key in the text of a file."""
+    """Parse a public key file."""
     from speckv import bundle
 
     with refusals_of_keys(path):
@@ -79,7 +79,7 @@ def refusals_of_keys(path: Path) -> Iterator[None]:
 
 
 def check_replaceable(path: Path) -> None:
-    """A bundle may be written over, anything else may not."""
+    """Only a bundle may be overwritten."""
     if not os.path.lexists(path):
         return
     if not path.is_file():

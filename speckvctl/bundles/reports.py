@@ -20,7 +20,7 @@ _NUMBERS = ("clock_hz", "fmax_hz", "map_major", "map_minor", "rtl_major", "rtl_m
 
 
 def manifest_of(path: Path, bitstream: Path, data: bytes, security_version: int) -> Manifest:
-    """What the report says, after holding it against the bitstream it is about."""
+    """The manifest from a report, checked against its bitstream."""
     from speckv import bundle
 
     report = _parse(path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which keys may sign bundles for this machine: the public keys in /etc/speckv/keys.d, or those named instead."""
+"""Trusted signing keys: the public keys in /etc/speckv/keys.d, or those given instead."""
 
 from __future__ import annotations
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Calibrations are made from a model and documents. Needs torch. For the command `codec calibrate`."""
+"""Computes calibrations from a model and documents, for `codec calibrate`. Needs torch."""

@@ -30,7 +30,7 @@ LEVEL_MAX = 2047
 SYMBOLS, ESCAPE, ESCAPE_BITS = 32, 31, 16
 LOW_MAX = 6
 TABLES, TABLE_ROUNDS = 64, 12
-#: What a bit is worth, in squared steps: a coefficient that takes more than it saves is left out.
+#: Cost of a bit in squared steps: a coefficient that costs more than it saves is dropped.
 BIT_WORTH = 0.1
 SAMPLE_BYTES = 256 << 20  # of coefficients, as float32
 TRIAL_BYTES = 48 << 20  # of blocks to find the step with
@@ -43,7 +43,7 @@ STEP_MAX = 16000  # in units
 
 @dataclass
 class _Transform:
-    """Of a head: to coefficients of which an error costs its square, and back; and coefficients of some tokens."""
+    """One head: the transform to coefficients with quadratic error cost, its inverse, and sample coefficients."""
 
     forward: Array  # [coefficient][channel]
     back: Array  # [coefficient][channel]
@@ -53,8 +53,8 @@ class _Transform:
 def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], Array, float, float]:
     """The tables, the bits of a value of every head, the frames' ratio and the expected loss of a token in nats.
 
-    Transforms fit the text that they are made from better than any other. So the step is found with those of some
-    documents and frames of others, and goes with the transforms of all of them.
+    Transforms overfit the text they are made from. So the step is searched with the transforms of some documents
+    and the frames of others, and is used with the transforms of all.
     """
     common = statistics.tables(model, found, "e7c")
     early = _transforms(model, found.early, found.blocks)
@@ -67,11 +67,11 @@ def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], 
 
 
 def check(shape: Shape, ratio: float) -> None:
-    """What is within reach is known only of a model's values."""
+    """No check: the reachable ratio depends on the model's values."""
 
 
 def _step(ratio: float, transforms: dict[Place, _Transform], reaches: Callable[[float], float]) -> tuple[float, float]:
-    """The least step that reaches the ratio, nearly, and what it reaches: by false position, of logarithms."""
+    """Approximate the least step that reaches the ratio, by false position on logarithms; also the ratio reached."""
     coarse = max(float(np.sqrt((t.sample**2).mean(0).max())) for t in transforms.values())
     high = np.log(coarse * 2), np.log(reaches(coarse * 2) / ratio)
     if high[1] < 0:
@@ -92,7 +92,7 @@ def _step(ratio: float, transforms: dict[Place, _Transform], reaches: Callable[[
 
 
 def _some(blocks: list[Any], count: int) -> list[Any]:
-    """As many, evenly."""
+    """That many items, evenly spaced."""
     return [blocks[i * len(blocks) // count] for i in range(count)] if count < len(blocks) else blocks
 
 
@@ -171,7 +171,7 @@ def _tables(
 
 
 def _counted(sample: Array) -> tuple[Array, Array, Array]:
-    """Of the coefficients that are worth it: plain low bits, counts of symbols, and plain bits a level."""
+    """For the coefficients kept: plain low bits, symbol counts, and plain bits per level."""
     magnitudes = np.minimum(np.floor(np.abs(sample) + ROUNDING / FRACTION), LEVEL_MAX)
     saved = (sample**2 - (np.abs(sample) - magnitudes) ** 2).mean(0)
     width = sample.shape[1]
@@ -210,7 +210,7 @@ def _symbols(counts: Array, low: int) -> Array:
 
 
 def _analysis(exact: Array) -> tuple[Array, Array]:
-    """A matrix of steps as integers of fractions, and how many bits more each row has: as many as fit."""
+    """A matrix in fixed point, and the extra fraction bits of each row: as many as fit."""
     scaled = exact * FRACTION
     room = np.minimum(ROW_MAX / np.abs(scaled).sum(1), WORD_MAX / np.abs(scaled).max(1)) * 0.999
     down = np.minimum(np.floor(np.log2(room)), DOWN_MAX)
@@ -231,7 +231,7 @@ def _synthesis(exact: Array) -> tuple[Array, int]:
 
 
 def _symbol_bits(frequencies: Array) -> Array:
-    """What each symbol takes by each table; one without a share is escaped."""
+    """Bits of each symbol under each table; a symbol without a frequency is escaped."""
     shares = np.maximum(frequencies, 1e-9) / 256
     escaped = -np.log2(shares[:, ESCAPE:]) + ESCAPE_BITS
     bits = np.where(frequencies > 0, -np.log2(shares), escaped)
@@ -240,7 +240,7 @@ def _symbol_bits(frequencies: Array) -> Array:
 
 
 def _cluster(histograms: Array) -> tuple[Array, Array]:
-    """Tables, and which of them each histogram goes by: those by which all take the fewest bits."""
+    """Cluster the histograms: tables and the table of each histogram, minimising total bits."""
     count = min(TABLES, len(histograms))
     shares = histograms / histograms.sum(1, keepdims=True)
     order = np.argsort(shares @ np.arange(SYMBOLS), kind="stable")
@@ -255,7 +255,7 @@ def _cluster(histograms: Array) -> tuple[Array, Array]:
 
 
 def _frequencies(counts: Array) -> Array:
-    """Shares of 256, one at least for 0, what occurs and the escape; what is rarer than an escape is dear has none."""
+    """Frequencies of 256: at least 1 for symbol 0, the escape and every symbol kept; those below 1/2048 are escaped."""
     total = counts.sum()
     kept = np.where(counts * 2048 >= total, counts, 0.0)
     kept[ESCAPE] = total - kept[:ESCAPE].sum()

@@ -28,7 +28,7 @@ class Made:
 
 
 def check(shape: Shape, *, ratio: float | None, codec: str) -> None:
-    """Refuse what make() would refuse, as far as the model's shape tells."""
+    """Refuse what make() would refuse, as far as the model's shape decides it."""
     if shape.head_dim not in statistics.HEAD_DIMS:
         raise CalibrationError(f"head size {shape.head_dim}: {codec} takes {', '.join(map(str, statistics.HEAD_DIMS))}")
     mode = MODES[codec]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Tables of the mode q5c: how errors are shaped, and how many bits each head has.
+"""Tables of the mode q5c: noise shaping, and the bits of each head.
 
-From where errors hurt come the shaping of errors, and, with the errors that the codec itself makes at each width, the
-width of every head.
+The sensitivity of the loss gives the noise shaping and, with the codec's own errors at each width, the width of every
+head.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def _least_bytes(shape: Shape) -> int:
 
 
 def _frame_bytes(shape: Shape, widths: Array) -> int:
-    """Of a frame of one 64-token block, all layers: header and table, and 64 scales and the codes of each head."""
+    """Frame of one 64-token block of all layers: header, table, and per head 64 scales and the codes."""
     front = -(-(128 + 32 * shape.layers) // 64) * 64
     return int(front + (BLOCK + BLOCK * shape.head_dim // 8 * widths.astype(np.int64)).sum())
 
 
 def _tables(model: Llama, found: Study) -> dict[str, Array]:
-    """Everything but widths and levels, which depend on them."""
+    """All tables except widths and levels, which are derived from these."""
     shape = model.shape
     shaping = np.zeros((shape.layers, 2, shape.kv_heads, shape.head_dim * (shape.head_dim - 1) // 2), np.int16)
     rotation = _rotation(shape.head_dim).double().numpy()
@@ -87,7 +87,7 @@ def _rotation(head_dim: int) -> Any:
 
 
 def _shaping(sensitivity: Array) -> Array:
-    """What an error in each channel makes worth while in the later ones, below the diagonal, in 1/512.
+    """Noise shaping: the weight of each channel's error in later channels, below the diagonal, in 1/512.
 
     e' S e = sum of D(i) (e(i) + sum over j < i of U(i, j) e(j))^2: channel i, quantised after those before it, aims at
     its value plus sum U(i, j) e(j).
@@ -104,7 +104,7 @@ def _shaping(sensitivity: Array) -> Array:
 
 @cache
 def levels(width: int) -> Array:
-    """The Lloyd-Max levels of a normal distribution, 256 the deviation."""
+    """Lloyd-Max levels of a normal distribution with standard deviation 256."""
     x = np.linspace(-6, 6, 24001)
     density = np.exp(-x * x / 2)
     found = np.linspace(-2.2, 2.2, 2**width) if width > 1 else np.array([-0.8, 0.8])
@@ -116,7 +116,7 @@ def levels(width: int) -> Array:
 
 
 def _widths(losses: Array, budget: int) -> npt.NDArray[np.uint8]:
-    """The bits of every head, `budget` in all, each spent where it saves most."""
+    """Greedy allocation of `budget` bits: each goes to the head where it saves most."""
     widths = np.ones(losses.shape[1:], np.uint8)
     best = np.minimum.accumulate(losses, 0)
     for _ in range(budget - widths.size):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What a model's KV looks like, and where errors in it hurt: what calibrations are made from.
+"""Statistics for calibrations: a model's KV, and the sensitivity of its loss to errors in it.
 
-The model is run on text that it is not judged on later. A target drawn from the model's own prediction at every place
+The text is not used for evaluation. A target sampled from the model's own prediction at every position
 makes the squared gradient of the loss an estimate of how much a small error in any stored value costs (Fisher
 information).
 """
@@ -36,7 +36,7 @@ SAMPLE_BYTES = 1 << 30  # of blocks kept to try codecs on
 
 
 class CalibrationError(Exception):
-    """A calibration that cannot be made, or not as asked."""
+    """A calibration cannot be made with these parameters."""
 
     def __init__(self, reason: str, number: int = errno.EINVAL) -> None:
         super().__init__(reason)
@@ -72,7 +72,7 @@ class Head:
 
 @dataclass
 class Study:
-    """What the model's KV showed."""
+    """Statistics of the model's KV."""
 
     heads: dict[Place, Head] = field(default_factory=dict)
     tokens: int = 0
@@ -85,7 +85,7 @@ class Study:
 
     @property
     def late(self) -> list[tuple[int, Any, Any]]:
-        """Blocks of the documents that `early` lacks; of one document, all."""
+        """Blocks of the documents that `early` excludes; with one document, all."""
         return self.blocks[self.early_blocks :] or self.blocks
 
 
@@ -156,7 +156,7 @@ def _add(model: Llama, found: Study, leaves: list[KV], gradients: Any) -> None:
 
 
 def unrotated(model: Llama, x: Any, first: int = 0) -> Any:
-    """Without its rotary embedding; [...][token from `first` on][channel]."""
+    """Undo the rotary embedding; [...][token from `first` on][channel]."""
     half = x.shape[-1] // 2
     turns = model.shape.rope_theta ** -(torch.arange(half, dtype=torch.float64, device=x.device) / half)
     places = torch.arange(first, first + x.shape[-2], dtype=torch.float64, device=x.device)
@@ -165,7 +165,7 @@ def unrotated(model: Llama, x: Any, first: int = 0) -> Any:
 
 
 def tables(model: Llama, found: Study, prefix: str) -> dict[str, Array]:
-    """What every mode's tables have: the rotary embedding, and the units and means of heads."""
+    """Tables common to all modes: the rotary embedding, and the units and means of heads."""
     shape = model.shape
     unit = np.zeros((shape.layers, 2, shape.kv_heads), np.int8)
     mean = np.zeros((*unit.shape, shape.head_dim), np.int16)
@@ -185,7 +185,7 @@ def file(tables: dict[str, Array], **about: str) -> bytes:
 
 
 def ratio(blocks: list[tuple[int, Any, Any]], codec: speckv.Codec, tables: dict[str, Array]) -> float:
-    """Bytes of blocks over those of their frames."""
+    """Bytes of blocks over bytes of their frames."""
     calibration = Calibration(file(tables))
     frames = [_frame(position, values, codec, calibration).nbytes for position, values, _ in blocks]
     return float(sum(values.numel() * values.element_size() for _, values, _ in blocks) / sum(frames))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The record of what was done to cards: a line of JSON each, only ever appended to."""
+"""The audit log of cards: append-only, one line of JSON per action."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def path(runtime_dir: str) -> Path:
 
 
 def record(ctx: speckv.Context, action: str, device: str, result: str, **facts: Any) -> Path | None:
-    """Append who did what to which card, and how it ended. None, and a warning, where that cannot be written."""
+    """Append user, action, card and result. Returns None after a warning if the log cannot be written."""
     line = {
         "time_ns": time.time_ns(),
         "uid": os.getuid(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the library says of a card, as what is shown of it."""
+"""Converts the library's data about a card to results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import speckv
     from speckv import card
 
-#: errno of a card that cannot be asked -> the state that is shown of it.
+#: errno of an unreachable card -> the state shown.
 _STATES = {
     errno.ENOENT: "absent",
     errno.ENXIO: "offline",
@@ -32,7 +32,7 @@ _STATES = {
 
 @contextmanager
 def administered(name: str) -> Iterator[card.Admin]:
-    """The administration of a card; a host device has none."""
+    """Connect to a card as its administrator; refused for a host device."""
     import speckv
 
     library.check_device_name(name)
@@ -45,7 +45,7 @@ def administered(name: str) -> Iterator[card.Admin]:
 def look(
     ctx: speckv.Context, name: str, *, refuse: tuple[str, ...] = ()
 ) -> tuple[results.Device, Card | None, list[results.Pool]]:
-    """A card as a device, whether it can be asked or not; `refuse`: states that are errors."""
+    """A card as a device, reachable or not; `refuse`: states that are errors."""
     import speckv
 
     try:
@@ -81,7 +81,7 @@ def devices(ctx: speckv.Context) -> list[results.Device]:
 
 
 def as_client(ctx: speckv.Context, name: str) -> results.Device | None:
-    """A card as those see it who may use it, but not administer it."""
+    """A card without the fields that need administration rights."""
     info = ctx.probe(name)
     if info.state not in ("ready", "absent"):
         return None
@@ -99,7 +99,7 @@ def as_client(ctx: speckv.Context, name: str) -> results.Device | None:
 
 @contextmanager
 def opened(ctx: speckv.Context, admin: card.Admin) -> Iterator[list[speckv.Device]]:
-    """A card as a device, for its pools: nothing for one without an engine."""
+    """Open a card's pools; yields nothing for a card without an engine."""
     if not admin.info().has_engine:
         yield []
         return
@@ -108,12 +108,12 @@ def opened(ctx: speckv.Context, admin: card.Admin) -> Iterator[list[speckv.Devic
 
 
 def managed(device: results.Device, info: speckv.DeviceInfo) -> results.Device:
-    """With the name of who manages the card's pools now: this machine's table of them has the lock."""
+    """Add the process that holds the manager lock; the lock is on this machine's table of the card's pools."""
     return replace(device, manager_pid=info.manager_pid or None, manager_command=info.manager_command or None)
 
 
 def stopped(admin: card.Admin, health: card.Health | None = None) -> str | None:
-    """Why a card stopped on a fatal error, as its own log has it; None: it goes on."""
+    """Cause of a fatal error from the card's log; None: the card is running."""
     if "fatal" not in map(str, (health or admin.health()).conditions):
         return None
     said = [event.text for event in admin.events() if str(event.kind) == "fatal"]
@@ -220,7 +220,7 @@ def card_result(ctx: speckv.Context, admin: card.Admin) -> Card:
 
 
 def link_result(health: card.Health) -> CardLink | None:
-    """None where the card does not tell."""
+    """None if the card does not report it."""
     if not health.link_lanes or not health.link_megatransfers:
         return None
     return CardLink(
@@ -256,7 +256,7 @@ def slot_result(slot: card.Slot) -> CardSlot:
 
 
 def functions(ctx: speckv.Context, name: str) -> list[CardFunction]:
-    """Who is connected to a card. None where its emulator does not say."""
+    """Connections to a card. None if its emulator does not report them."""
     import speckv
 
     try:
@@ -275,7 +275,7 @@ def function_results(status: card.EmulatorStatus) -> list[CardFunction]:
 
 
 def command_of(pid: int) -> str | None:
-    """The name of a process's program, as the library has it of a pool's clients; never its arguments."""
+    """The name of a process's program, in the form the library reports for clients; without arguments."""
     try:
         name = Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
         if len(name) == 15:  # the kernel cuts what is longer
@@ -287,7 +287,7 @@ def command_of(pid: int) -> str | None:
 
 
 def clients(ctx: speckv.Context, admin: card.Admin) -> list[CardFunction]:
-    """The other processes that have rights to a card's pools: whom a reboot of the card would stop."""
+    """Other processes with grants on a card's pools: a restart of the card disconnects them."""
     using = {grant.function for grant in admin.grants()}
     return [one for one in functions(ctx, admin.name) if one.function in using]
 

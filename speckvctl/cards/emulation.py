@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Emulated cards as processes: found, started, stopped. The lock on a card's folder says whether it runs, and who.
+"""Emulated cards as processes: find, start, stop. The holder of the lock in a card's folder is the card's process.
 
-RUNTIME/emu/NAME is the folder, or a link to it: memory, flash and uuid are the card's own; `card.json` says how it was
-made, `keys.d` which keys it was given, `log` what its process said.
+RUNTIME/emu/NAME is the folder, or a link to it: memory, flash and uuid are the card's own; `card.json` has its creation
+parameters, `keys.d` its keys, `log` the output of its process.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ MEMORY_BYTES_MIN, MEMORY_BYTES_MAX = 8 << 20, 16 << 40
 KEY_SLOTS = 4
 START_SECONDS = 30
 STOP_SECONDS = 5
-#: What lies in a card's folder; nothing else is ever removed from it.
+#: The files of a card's folder; no other file in it is ever removed.
 KEPT = ("memory", "flash", "flash.new", "uuid", "uuid.new", "card.json", "log", "flash.lock", "lock")
 SOCKETS = ("admin", "io", "control")
 LOCK = "lock"
-#: In the folder of all cards: held while one is made or removed.
+#: Lock in the folder of all cards, held while a card is created or removed.
 MANAGING = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Making:
-    """How a card was made; it cannot be changed afterwards."""
+    """Creation parameters of a card; immutable."""
 
     memory_bytes: int
     factory: bool
@@ -71,7 +71,7 @@ class Making:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What was asked for at a start; None: whatever it was made with, or the default."""
+    """Parameters of a start; None: as the card was created, or the default."""
 
     folder: Path | None = None
     memory_bytes: int | None = None
@@ -99,9 +99,9 @@ def place(ctx: speckv.Context, name: str) -> Path:
 
 
 def is_running(folder: Path) -> bool:
-    """A card that runs holds its lock, whatever became of its sockets.
+    """Whether the card's process holds its lock; the state of its sockets does not matter.
 
-    Only its owner may open the lock, and so hold it. Others see a lock on the folder, which decides nothing.
+    Only the owner can open the lock file, and so hold the lock. A lock of another user on the folder is ignored.
     """
     try:
         descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -122,7 +122,7 @@ def is_running(folder: Path) -> bool:
 
 
 def holder(folder: Path) -> int | None:
-    """The process that holds the lock of a card, as the kernel lists it."""
+    """The holder of a card's lock, from the kernel's list of locks."""
     try:
         status = (folder / LOCK).lstat()
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
@@ -213,7 +213,7 @@ def program() -> Path:
 
 
 def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool]:
-    """Where and how a card would be started, and whether it is new; refused for what can be seen without doing it."""
+    """Folder and parameters of a start, and whether the card is new; refuses all that a start would, if foreseeable."""
     _check_managing(ctx)
     link = place(ctx, name)
     folder = Path(os.path.realpath(link))
@@ -245,12 +245,12 @@ def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool
 
 
 def _is_own(name: str) -> bool:
-    """Whether a name in a folder is one that a card has there, or that a start which was killed left."""
+    """Whether a name belongs to a card's folder, or is a leftover of a killed start."""
     return name in (*KEPT, *SOCKETS, "keys.d") or folders.draft_of(name) in KEPT
 
 
 def _check_managing(ctx: speckv.Context, *, make: bool = True) -> None:
-    """Refuse what _managing() would refuse, and make nothing."""
+    """Refuse what _managing() would refuse; create nothing."""
     runtime = Path(ctx.runtime_dir)
     if make and not folders.check_opens(ctx, runtime):
         return
@@ -264,7 +264,7 @@ def _check_managing(ctx: speckv.Context, *, make: bool = True) -> None:
 
 
 def _check_folder(ctx: speckv.Context, path: Path) -> None:
-    """Refuse a card's folder in which a start could not write."""
+    """Refuse a card's folder that a start could not write to."""
     if not folders.check_opens(ctx, path):
         return
     folders.check_writable(path, f"cannot write in {path}")
@@ -275,7 +275,7 @@ def _check_folder(ctx: speckv.Context, path: Path) -> None:
 
 
 def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:
-    """What the card is, and is asked to be. A card that was made stays what it is."""
+    """Compare the request with an existing card, whose parameters are immutable."""
     made = None if fresh else _read_making(folder)
     if made is None and not fresh:  # started by hand: its files tell the size
         made = Making(memory_bytes=(folder / "memory").stat().st_size, factory=bool(wish.factory), power_cycle=False)
@@ -313,7 +313,7 @@ def _with(option: str, has: bool) -> str:
 
 
 def too_large(name: str, folder: Path, making: Making) -> str | None:
-    """Said of a card whose memory does not fit in its file system: it starts, and pools that do not fit are refused."""
+    """Warning if a card's memory exceeds its file system: it starts, and pools that do not fit are refused."""
     room = os.statvfs(next(place for place in (folder, *folder.parents) if place.is_dir()))
     free, machine = room.f_bavail * room.f_frsize, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError):  # what it holds already is not wanted again
@@ -327,7 +327,7 @@ def too_large(name: str, folder: Path, making: Making) -> str | None:
 
 
 def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], None] | None = None) -> EmulatedCard:
-    """Start a card in the background, and come back when it is ready. `warn` is told of one that is too large."""
+    """Start a card in the background; return when it is ready. `warn` is called if it is too large."""
     executable = program()
     if not os.path.lexists(place(ctx, name).parent / MANAGING):
         plan(ctx, name, wish)  # a refusal makes no folder
@@ -351,7 +351,7 @@ def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], N
 
 @contextmanager
 def _managing(ctx: speckv.Context, *, make: bool = False) -> Iterator[folders.Folder]:
-    """The folder of all cards, held: cards are made and removed one at a time. Other users cannot open the lock."""
+    """Lock the folder of all cards: create and remove are serialised. Other users cannot open the lock."""
     with folders.runtime(ctx, "emu", make=make) as cards:
         descriptor = cards.open(MANAGING, os.O_RDWR | os.O_CREAT)
         try:
@@ -378,7 +378,7 @@ def _undone_unless_started(
 
 
 def _unlink_link(cards: folders.Folder, name: str) -> None:
-    """Forget where a card lives; its folder, where it lies here, is not a link."""
+    """Remove the link to a card's folder; a folder that is not a link stays."""
     if (cards.path / name).is_symlink():
         cards.remove(name)
 
@@ -483,7 +483,7 @@ def stop(ctx: speckv.Context, name: str) -> Stopped:
 
 
 def _signal(pid: int, number: int) -> None:
-    """To this very process: a number may have been given to another since."""
+    """Signal this process, not one that reused its pid."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -509,7 +509,7 @@ def _ends(folder: Path) -> bool:
 
 
 def remove(ctx: speckv.Context, name: str) -> None:
-    """Forget a card that does not run: its memory, its flash, its keys."""
+    """Remove a stopped card: memory, flash, keys."""
     with _managing(ctx) as cards:
         path = Path(os.path.realpath(place(ctx, name)))
         if is_running(path):
@@ -524,7 +524,7 @@ def remove(ctx: speckv.Context, name: str) -> None:
 
 
 def _forget_pools(ctx: speckv.Context, folder: folders.Folder) -> None:
-    """What this machine knows of the card's pools, under the card's uuid."""
+    """Remove this machine's tables of the card's pools, by the card's uuid."""
     import speckv
 
     try:
@@ -550,7 +550,7 @@ def _empty(folder: folders.Folder) -> None:
 
 
 def trusted_keys(ctx: speckv.Context, folder: Path) -> list[bytes]:
-    """Keys that a card was given when it was made."""
+    """Keys that a card was created with."""
     import speckv
 
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The way of a bundle into a card: judged here, sent, judged by the card, started, and read back from what runs."""
+"""Flashing: verify on the host, download, commit (the card verifies), activate, read back the running version."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOOT_SECONDS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What was asked for: a bundle for a slot, or to go back to what is there."""
+    """The request: a bundle for a slot, or a rollback to an image on the card."""
 
     device: str
     path: Path | None = None
@@ -53,7 +53,7 @@ class Bundle:
 
 
 def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback, agree: Callable[[str], None]) -> results.Flash:
-    """`agree` is asked before pools go out of service, and raises when the answer is no."""
+    """`agree` is called before pools go out of service, and raises to abort."""
     import speckv
 
     with speckv.card.Admin(ctx, wish.device) as admin:
@@ -128,7 +128,7 @@ def _judged(ctx: speckv.Context, wish: Wish, info: card.CardInfo) -> Bundle:
 
 
 def _keys(ctx: speckv.Context, wish: Wish, info: card.CardInfo) -> list[bytes]:
-    """An emulated card's own keys, and the test key, may sign for it; for others only what this machine trusts."""
+    """Trusted keys: for an emulated card its own and the test key; for other cards this machine's trusted keys."""
     from speckvctl.cards.testkey import TEST_PUBLIC_KEY
 
     if wish.trusted:
@@ -141,7 +141,7 @@ def _keys(ctx: speckv.Context, wish: Wish, info: card.CardInfo) -> list[bytes]:
 
 
 def _choose(wish: Wish, admin: card.Admin, slots: list[card.Slot], bundle: Bundle | None) -> str:
-    """The image to start next: a slot that does not run, preferably the one that already has some of this bundle."""
+    """The target slot: one that is not running, preferably with a partial download of this bundle."""
     running = next(slot for slot in slots if slot.running)
     if bundle is None:
         if wish.back_to == "golden" and running.image == "golden":
@@ -175,7 +175,7 @@ def _choose(wish: Wish, admin: card.Admin, slots: list[card.Slot], bundle: Bundl
 
 
 def _back(wish: Wish, admin: card.Admin, info: card.CardInfo, image: str) -> card.Started:
-    """What going back would start. The card makes the checks that it makes when it is done."""
+    """The image a rollback would start. The card runs the same checks as for the activation."""
     import speckv
 
     try:
@@ -208,7 +208,7 @@ def _loss(wish: Wish, slots: list[card.Slot], back: card.Started, pools: list[st
 
 
 def refuse_clients(ctx: speckv.Context, admin: card.Admin, *, committed: bool = False) -> None:
-    """A card that starts again takes its clients' queues away: they have to stop first."""
+    """Refuse while clients are connected: a restart destroys their queue pairs."""
     holders = description.clients(ctx, admin)
     if holders:
         state = "; the bundle is in its slot, not activated" if committed else "; nothing was changed"
@@ -225,7 +225,7 @@ def refuse_clients(ctx: speckv.Context, admin: card.Admin, *, committed: bool = 
 def _activate(
     ctx: speckv.Context, admin: card.Admin, image: str, bundle: Bundle | None
 ) -> tuple[card.Activation, card.CardInfo | None]:
-    """Start the image; what runs afterwards, or None when only a power cycle starts it."""
+    """Activate the image; returns the running image, or None if a power cycle is needed."""
     from speckv.card import Activation, Restart
 
     events = admin.events()
@@ -239,7 +239,7 @@ def _activate(
 
 
 def wait_for_boot(ctx: speckv.Context, device: str, after: int) -> card.CardInfo:
-    """What runs once the card has started again: an event of its own log says that it has."""
+    """Wait for the boot event in the card's log; returns the running image."""
     import speckv
 
     until = time.monotonic() + BOOT_SECONDS
@@ -259,7 +259,7 @@ def wait_for_boot(ctx: speckv.Context, device: str, after: int) -> card.CardInfo
 
 
 def _compare(wish: Wish, image: str, bundle: Bundle | None, running: card.CardInfo) -> None:
-    """Is what runs what was asked for? The card may have fallen back."""
+    """Check that the requested image runs: the card may have fallen back."""
     right = running.running == image
     if bundle is not None:
         right = right and running.build_id == bundle.manifest.build_id
@@ -280,7 +280,7 @@ def _compare(wish: Wish, image: str, bundle: Bundle | None, running: card.CardIn
 def _recorded(
     ctx: speckv.Context, wish: Wish, facts: dict[str, Any]
 ) -> Iterator[Callable[[str, card.CardInfo | None], Path | None]]:
-    """The audit record: that it was begun, and how it ended."""
+    """Write the audit records: start and result."""
     audit.record(ctx, wish.action, wish.device, "begun", **facts)
 
     def finish(activation: str, running: card.CardInfo | None) -> Path | None:

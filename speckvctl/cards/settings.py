@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `device set` changes on a card, and how it is written for people."""
+"""Settings that `device set` changes on a card, and their display form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from speckv import card
 
 
-#: What people call them.
+#: Display names.
 LABELS = {
     "throttle_millicelsius": "throttle",
     "interrupt_coalescing": "interrupts",
@@ -28,7 +28,7 @@ LABELS = {
 
 
 def check_throttle(admin: card.Admin, celsius: float) -> None:
-    """Refuse a temperature that the card would refuse with fewer words."""
+    """Refuse a temperature that the card would refuse, with a clearer message."""
     trip = admin.health().trip_millicelsius
     if not 0 <= celsius * 1000 < trip:
         raise UsageError(
@@ -38,7 +38,7 @@ def check_throttle(admin: card.Admin, celsius: float) -> None:
 
 
 def change(admin: card.Admin, wanted: dict[str, int], *, save: bool, dry_run: bool) -> results.DeviceSet:
-    """Set what differs from what is. Saving writes every one that was named, for it may not have been saved before."""
+    """Apply the settings that differ. `save` writes all that were named: a current value may not be saved yet."""
     from speckvctl.cards import description
 
     before = description.settings(admin)
@@ -60,7 +60,7 @@ def change(admin: card.Admin, wanted: dict[str, int], *, save: bool, dry_run: bo
 
 
 def _set_all(admin: card.Admin, wanted: dict[str, int], before: dict[str, int], *, save: bool) -> None:
-    """Set all, or none: what was set before one is refused gets its old value again."""
+    """Apply all settings or none: a refusal rolls back those already set."""
     import speckv
 
     done: list[str] = []

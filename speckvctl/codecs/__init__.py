@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Codecs judged: what a mode or a peer saves, and what it costs, on tensors and by really running a model on them."""
+"""Evaluation of codecs and peers: ratio and loss, on tensors and by running a model on decoded KV."""

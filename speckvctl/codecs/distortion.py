@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ratio and errors of one mode on a file's tensors. Everything is counted that `codec encode` would write."""
+"""Ratio and errors of one mode on a file's tensors. Sizes count all that `codec encode` writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Loss:
-    """Sums of squares over K, or over V, of what was and of what changed."""
+    """Sums of squares over K or over V: of values and of errors."""
 
     signal: float = 0.0
     error: float = 0.0
@@ -40,7 +40,7 @@ class Loss:
 
     @property
     def relative_rmse(self) -> float | None:
-        """Root of the mean squared error over that of the values; None where all values are zero and one changed."""
+        """RMS error over RMS value; None if all values are zero and one changed."""
         if not self.error:
             return 0.0
         return math.sqrt(self.error / self.signal) if self.signal and math.isfinite(self.signal) else None
@@ -53,7 +53,7 @@ def _energy(values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> float
 
 @dataclass
 class Tally:
-    """What one coder made of one pair, or of all."""
+    """Results of one coder on one pair, or on all."""
 
     raw_bytes: int = 0
     stored_bytes: int = 0
@@ -66,7 +66,7 @@ class Tally:
 
     @property
     def exact(self) -> bool:
-        """Every bit came back."""
+        """Whether the codec is bit-exact on this input."""
         return self.k.bits_kept and self.v.bits_kept
 
     def merge(self, other: Tally) -> None:
@@ -84,7 +84,7 @@ def compare(pair: Pair, decoded: Pair, stored_bytes: int) -> Tally:
 
 
 def judge(mode: Mode, pairs: Sequence[Pair], block_tokens: int, progress: Progress) -> tuple[Tally, list[Tally]]:
-    """Of all pairs, the file's own head and directory included, and of each pair's frames."""
+    """Tally of all pairs, including the file's header and directory, and of each pair's frames."""
     rows = []
     total = Tally(stored_bytes=frames.overhead(pairs, block_tokens))
     for done, pair in enumerate(pairs):

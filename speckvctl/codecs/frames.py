@@ -66,13 +66,13 @@ def overhead(pairs: Sequence[Pair], block_tokens: int) -> int:
 
 
 def check_names(path: Path, pairs: Sequence[Pair], block_tokens: int) -> None:
-    """Refuse tensors whose names a file of frames has no room for."""
+    """Refuse tensor names that exceed the directory of a file of frames."""
     if len(directory(pairs, block_tokens)) > MAX_DIRECTORY_BYTES:
         raise FramesError(path, f"the tensors' names take more than {MAX_DIRECTORY_BYTES >> 20} MiB", errno.EINVAL)
 
 
 def write(path: Path, pairs: Sequence[Pair], block_tokens: int, frames: Coded) -> int:
-    """A file of the pairs' frames, given pair by pair; its size. A failure on the way leaves what was there."""
+    """Write a file of frames, pair by pair; returns its size. A failure leaves an existing file unchanged."""
     check_names(path, pairs, block_tokens)
     text = directory(pairs, block_tokens)
     head = HEAD.pack(MAGIC, VERSION, len(text), codec.crc32c(text))
@@ -86,7 +86,7 @@ def write(path: Path, pairs: Sequence[Pair], block_tokens: int, frames: Coded) -
 
 
 class Reader:
-    """A file of frames, its directory and every frame's header checked. Sections are verified as they are decoded."""
+    """A file of frames. Opening checks the directory and every frame's header; decoding verifies the sections."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -178,7 +178,7 @@ class Reader:
 
 
 def decode(reader: Reader, modes: Mapping[Codec, Mode], output: Path | None, progress: Progress) -> int:
-    """Every frame verified and decoded, into a safetensors file where one is named; the tensors' bytes."""
+    """Verify and decode every frame, optionally into a safetensors file; returns the tensors' bytes."""
     shapes, places = {}, {}
     for entry in reader.entries:
         geometry = entry.frames[0].geometry
@@ -221,7 +221,7 @@ def _decoded(reader: Reader, entry: Entry, modes: Mapping[Codec, Mode]) -> Itera
 
 
 def check_replaceable(path: Path) -> None:
-    """A file of frames may be written over, anything else may not."""
+    """Only a file of frames may be overwritten."""
     if not os.path.lexists(path):
         return
     if path.is_file():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The modes of the C library as this package judges and uses them: blocks of one layer, frames, and back."""
+"""The modes of the C library: encode blocks of one layer to frames, decode, and time both."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TIMED_TURNS = 15
 
 @dataclass(frozen=True)
 class Rates:
-    """Raw bytes a second on one core; None where it would say nothing."""
+    """Raw bytes per second on one core; None if not meaningful."""
 
     encode: float | None
     decode: float | None
@@ -58,7 +58,7 @@ class Mode:
 
     @property
     def calibration_digest(self) -> str | None:
-        """Hexadecimal; None in modes without a calibration."""
+        """Hexadecimal; None for modes without a calibration."""
         return self.calibration.digest.hex() if self.calibration else None
 
     def encode(self, pair: Pair, block_tokens: int) -> list[Bytes]:
@@ -76,7 +76,7 @@ class Mode:
         return [codec.decode_frame(frame, calibration=self.calibration) for frame in frames]
 
     def rates(self, pairs: list[Pair]) -> Rates:
-        """Of whole tensors, one after the other, memory to memory; the median turn of each."""
+        """Rates over whole tensors in turn, memory to memory; the median round of each."""
         timed: list[Pair] = []
         for pair in pairs:
             if sum(other.raw_bytes for other in timed) < TIMED_BYTES:
@@ -97,7 +97,7 @@ class Mode:
         return Rates(raw_bytes / _median_seconds(encodes), raw_bytes / _median_seconds(decodes))
 
     def store(self, dtype: speckv.DType) -> Stored:
-        """What perplexity is measured with."""
+        """The store that perplexity is measured with."""
         return Stored(self, dtype)
 
     def frame(
@@ -121,7 +121,7 @@ class Mode:
         return pair.layer or 0
 
     def _explained(self, exc: speckv.SpeckvError, pair: Pair) -> Exception:
-        """The library's refusal in terms of the file."""
+        """The library's refusal, in terms of the file."""
         where = f"{pair.k_name} and {pair.v_name}"
         if exc.errno == errno.ENODATA:
             reason = f"{where}: a value is not finite, or beyond what {self.name} can hold"
@@ -137,7 +137,7 @@ class Mode:
 
 @dataclass
 class Stored:
-    """A mode as the cache of a running model; it counts what its frames take. A block that it refuses is kept raw."""
+    """A mode as the cache of a running model; counts frame bytes. A block that the codec refuses is kept raw."""
 
     mode: Mode
     dtype: speckv.DType
@@ -149,7 +149,7 @@ class Stored:
 
     @property
     def ratio(self) -> float:
-        """Of frames that hold all layers of a block, as a pool's do: sections are the same, there are fewer headers."""
+        """Ratio for frames of all layers of a block, as in a pool: the same sections, fewer headers."""
         blocks = self.frames // self.layers
         return self.raw_bytes / (self.layer_bytes + blocks * _front(self.layers) - self.frames * _front(1))
 
@@ -191,7 +191,7 @@ def _front(layers: int) -> int:
 
 
 def _median_seconds(works: list[Callable[[], Any]]) -> float:
-    """Sum over the works of the median of their turns, which interleave."""
+    """Sum of the median times of interleaved jobs."""
     turns: list[list[float]] = [[] for _ in works]
     end = time.perf_counter() + TIMED_SECONDS
     while not turns[0] or (len(turns[0]) < TIMED_TURNS and time.perf_counter() < end):
@@ -203,7 +203,7 @@ def _median_seconds(works: list[Callable[[], Any]]) -> float:
 
 
 def mode(name: str, calibration: Path | None = None, *, of_frames: bool = False) -> Mode:
-    """A mode by its name; `of_frames`: one that frames are in, which may need no calibration though one is given."""
+    """A mode by its name; `of_frames`: the mode of given frames, where an unneeded calibration is ignored."""
     built = ", ".join([*codec.modes(), *CALIBRATED])
     try:
         wanted = Codec(name)
