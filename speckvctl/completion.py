@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a shell's TAB key offers for values: devices, pools, cards, and the words of options. Silent whatever fails."""
+"""Shell completion of values: devices, pools, cards, option choices. Silent on any failure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Completer = Callable[[typer.Context, str], list[str]]
 
 
 def script(shell: str) -> str:
-    """What makes a shell ask this program."""
+    """The script that registers completion with a shell."""
     return (Path(__file__).parent / "completions" / f"speckvctl.{shell}").read_text(encoding="utf-8")
 
 
 def _values(found: Callable[[typer.Context], Iterable[str]]) -> Completer:
-    """Candidates that must be looked for: none where that fails, and never a word on the terminal."""
+    """Look up candidates; a failure yields none and prints nothing."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         names: list[str] = []
@@ -58,7 +58,7 @@ def _card_names(ctx: typer.Context) -> Iterable[str]:
 
 
 def _pools(ctx: typer.Context) -> Iterable[str]:
-    """Those of the device that the line names so far, or of all."""
+    """Pools of the device on the command line, or of all devices."""
     from speckvctl import library
 
     with library.chosen_devices(ctx.params.get("device")) as found:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The person at the terminal: warnings, questions and progress. All of it goes to stderr; stdout carries data only."""
+"""Warnings, confirmation and progress. All goes to stderr; stdout carries data only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ProgressCallback = Callable[[int, int], None]
 
-#: A call that is over sooner than this shows no bar.
+#: A shorter call shows no bar.
 PATIENCE_SECONDS = 0.7
 
 
@@ -27,13 +27,13 @@ def note(text: str) -> None:
 
 
 def note_sorted(trace: str, moved: int) -> None:
-    """That a trace's lines were not used in their order, if so."""
+    """Report that a trace's requests had to be sorted, if so."""
     if moved:
         note(f"{trace}: {moved:,} requests were out of order, and were sorted by time")
 
 
 def confirm(loss: str, *, yes: bool, as_json: bool, command: str) -> None:
-    """Go on only when the person agreed: by --yes, as in `command`, or by typing yes after reading what will be lost.
+    """Require confirmation of a loss: --yes, as in `command`, or yes typed at the prompt.
 
     Without a terminal on both ends, and with --json, there is no question: the verb is refused and names --yes.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `speckvctl doctor` looks at. Each check answers for itself, so that one that breaks hides no other."""
+"""The checks of `speckvctl doctor`. They are isolated: an exception in one does not hide the others."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from speckvctl.quantities import format_size, user_name
 from speckvctl.render.text import plural
 from speckvctl.results import Check
 
-#: Below these, pools are so small that something is likely wrong.
+#: Less than this leaves room for trivial pools only.
 SMALL_MEMORY = 1 << 30
 SMALL_TMPFS = 256 << 20
-#: Open-file-description locks in every file system, and MADV_POPULATE_WRITE, are there.
+#: Has MADV_POPULATE_WRITE, and open-file-description locks in every file system.
 OLDEST_KERNEL = (5, 14)
 INSTALL = "pip install . in the source tree"
 MACHINES = ("x86_64", "aarch64")
@@ -91,7 +91,7 @@ def _runtime_dir() -> Path:
 
 
 def _runtime_folder(name: str) -> Iterator[Check]:
-    """Whose it is, and whose the folders in it are: as every command looks before it uses them."""
+    """Owner and mode of the runtime folder and its subfolders: the check that every command makes before use."""
     import speckv
 
     with speckv.Context() as ctx:
@@ -284,7 +284,7 @@ def _nearest(path: Path) -> Path:
 
 
 def _mount(path: Path) -> tuple[str, str]:
-    """(mount point, file system) that holds a path."""
+    """(mount point, file system) of a path."""
     best = ("/", "unknown")
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         fields, _, rest = line.partition(" - ")

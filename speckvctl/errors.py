@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Errors that the command line finds by itself, and how any exception becomes one line, a document and an exit code.
+"""Errors of the command line, and the conversion of any exception to one line, a document and an exit code.
 
-Errors of the library arrive as exceptions that carry `errno`; they are recognised by that, so that nothing has to be
-imported before it is needed.
+Errors of the library arrive as exceptions that carry `errno`; matching on it avoids importing the
+library before it is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class CliError(Exception):
-    """One clear line: what was tried and why it failed; `next_step` is what to type next."""
+    """One line: what was tried and why it failed; `next_step` is the command to run next."""
 
     exit_code = ExitCode.FAILED
 
@@ -36,7 +36,7 @@ class UsageError(CliError):
 
 
 class ConfirmationError(UsageError):
-    """A destructive verb without --yes where no question can be asked."""
+    """A destructive verb without --yes where no prompt is possible."""
 
 
 class NothingToDoError(CliError):
@@ -74,7 +74,7 @@ class InterruptedByUserError(CliError):
 
 MAX_MESSAGE = 600
 
-#: What to type next after an error of the library, whose text already says it to people; for the JSON document.
+#: The next command after an error of the library, for the JSON document; the error text has it already.
 _NEXT = {
     ExitCode.NOT_FOUND: "speckvctl pool list",
     ExitCode.NOT_PERMITTED: "speckvctl doctor",
@@ -87,7 +87,7 @@ def from_library(exc: BaseException) -> bool:
 
 
 def _usage(exc: BaseException) -> str:
-    """What a usage error of typer says, in the words of the others."""
+    """Reword a usage error of typer in the style of the others."""
     option = getattr(exc, "option_name", None)
     if option is not None and hasattr(exc, "possibilities"):
         from difflib import get_close_matches
@@ -105,7 +105,7 @@ def _usage(exc: BaseException) -> str:
 
 
 def describe(exc: BaseException, command_path: str) -> ErrorDocument:
-    """Turn any exception that reached the top into the document that both renderers print."""
+    """Convert any exception to the error document that both renderers print."""
     from speckvctl.results import ErrorDetail, ErrorDocument
 
     number = getattr(exc, "errno", None)
@@ -154,7 +154,7 @@ def describe(exc: BaseException, command_path: str) -> ErrorDocument:
 
 
 def _bounded(message: str) -> str:
-    """Names and values come from others, and may be as long as they like."""
+    """Truncate names and values: input of any length may end up in a message."""
     return message if len(message) <= MAX_MESSAGE else f"{message[: MAX_MESSAGE // 2]}...{message[-MAX_MESSAGE // 3 :]}"
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The logs of devices and their pools as one stream, with hot plug events of the machine where it is followed."""
+"""The logs of devices and pools merged into one stream; with --follow also hot-plug events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Filter:
 
 @dataclass
 class Reader:
-    """Reads what is new in every log since the last read."""
+    """Reads the new events of every log since the last read."""
 
     filters: Filter
     matched: bool = False
@@ -79,7 +79,7 @@ class Reader:
         return [card_event(admin.name, event) for event in self._wanted(log, events)]
 
     def _wanted(self, log: tuple[str, str], events: Iterable[_E]) -> Iterator[_E]:
-        """Events since the time asked for, and all that follow one of them: the clock may have been set back since."""
+        """Events since the given time, and all that follow one in its log: the clock may have been set back since."""
         for event in events:
             if event.time_ns >= self.filters.since_ns:
                 self._reached.add(log)
@@ -106,7 +106,7 @@ def in_order(rows: Iterable[results.EventRow]) -> list[results.EventRow]:
 def read(
     ctx: speckv.Context, device: str | None, reader: Reader, *, warn: bool = True, strict: bool = True
 ) -> list[results.EventRow]:
-    """What is new in every log, or in those of one device; `strict`: that device must be there."""
+    """New events of every log, or of one device's logs; `strict`: the device must exist."""
     if device is None:
         return reader.read(library.ready_devices(ctx, warn=warn), _every_card(ctx))
     if library.is_card(device):
@@ -120,7 +120,7 @@ def read(
 
 
 def _every_card(ctx: speckv.Context) -> Iterator[card.Admin]:
-    """Cards that this user may administer, and that run."""
+    """Running cards that this user may administer."""
     import speckv
 
     for name in speckv.card.emulated(ctx):
@@ -159,7 +159,7 @@ def card_event(device: str, event: card.CardEvent) -> results.EventRow:
 
 
 def follow(device: str | None, filters: Filter) -> Iterator[list[results.EventRow]]:
-    """Batches of events, first what the logs hold, then what happens, until the consumer stops."""
+    """Yield batches of events: the logs' contents, then new events, until the consumer stops."""
     reader = Reader(filters)
     first = True
     plugged: queue.SimpleQueue[results.EventRow] = queue.SimpleQueue()
@@ -179,7 +179,7 @@ def follow(device: str | None, filters: Filter) -> Iterator[list[results.EventRo
 
 
 def _read_once(reader: Reader, device: str | None, *, warn: bool) -> list[results.EventRow]:
-    """A named device may come later, or go and come again, while it is followed."""
+    """Read once; while following, a named device may be absent for a time."""
     if device is not None:
         library.check_device_name(device)
     with library.context() as ctx:
@@ -194,7 +194,7 @@ def _take(plugged: queue.SimpleQueue[results.EventRow]) -> list[results.EventRow
 
 
 def _watch(stop: threading.Event, plugged: queue.SimpleQueue[results.EventRow]) -> threading.Thread | None:
-    """Hear of hardware that comes and goes; None, and a warning, where the machine does not tell."""
+    """Watch hot plug; None, after a warning, if the machine does not report it."""
     from speckvctl import discovery
 
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The exit codes of speckvctl, the errno values that lead to them, and their documentation: all of it, only here."""
+"""The exit codes of speckvctl, their errno values and their documentation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MEANING: dict[ExitCode, str] = {
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C",
 }
 
-#: What a shell reports for a program that SIGPIPE ended; not a code of ours.
+#: A shell's status for a program killed by SIGPIPE; not an exit code of speckvctl.
 OUTPUT_CLOSED = 141
 
 _FROM_ERRNO: dict[int, ExitCode] = {

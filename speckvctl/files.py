@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files that commands read and write: read whole and bounded, written whole or not at all."""
+"""Files that commands read and write: bounded reads, atomic writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PREFIX_BYTES = 200  # of a draft's name; a name has 255 at most
 
 
 def read(path: Path, most: int) -> bytes:
-    """All of a file that has at most so many bytes."""
+    """Read a whole file; refuse more than `most` bytes."""
     with path.open("rb") as stream:
         data = stream.read(most + 1)
     if len(data) > most:
@@ -27,7 +27,7 @@ def read(path: Path, most: int) -> bytes:
 
 
 def check_place(path: Path, option: str = "--output") -> None:
-    """That a file can be written there, before anything takes time."""
+    """Check early that a file can be written there."""
     folder = path.parent
     if not folder.is_dir():
         raise AbsentError(f"{option}: {path}: {folder} is not a folder", f"mkdir -p {folder}", errno.ENOENT)
@@ -39,11 +39,11 @@ def check_place(path: Path, option: str = "--output") -> None:
 
 @contextmanager
 def replacing(path: Path, *, mode: int | None = None, new: bool = False) -> Iterator[IO[bytes]]:
-    """A stream whose bytes become the file once they are whole and durable; a failure leaves what was there.
+    """A stream that replaces the file atomically once complete and durable; a failure leaves the old file.
 
-    Until then they are in a draft beside it, under a name that no other process has. `mode`: permission bits; without
-    it those of the file that is replaced, or what the process's mask leaves. `new`: fail when something is there.
-    Errors of the file system name the file, never the draft. Pipes and terminals are written as they are.
+    Until then the bytes are in a temporary file beside it, with a name unique to this process. `mode`: permission
+    bits; default: those of the replaced file, or those the umask allows. `new`: fail if the file exists.
+    Errors of the file system name the file, never the temporary one. Pipes and terminals are written as they are.
     """
     if not new and _is_stream(path):
         with _naming(path, others=True), path.open("wb") as stream:
@@ -71,20 +71,20 @@ def replacing(path: Path, *, mode: int | None = None, new: bool = False) -> Iter
 
 
 def write(path: Path, data: bytes | bytearray, *, mode: int | None = None, new: bool = False) -> None:
-    """Write a file so that it is seen whole, or not at all."""
+    """Write a file atomically."""
     with replacing(path, mode=mode, new=new) as stream:
         stream.write(data)
 
 
 def check_new(path: Path) -> None:
-    """Some files are never written over."""
+    """Refuse to overwrite a file."""
     if os.path.lexists(path):
         raise CliError(f"{path} is there already; nothing was changed", "name another", errno.EEXIST)
 
 
 @contextmanager
 def _naming(path: Path, *, others: bool = False) -> Iterator[None]:
-    """Errors of the file system with that path. `others`: those that name a file of their own are left as they are."""
+    """Set this path in errors of the file system. `others`: leave errors that name a file of their own."""
     try:
         yield
     except OSError as exc:
@@ -108,7 +108,7 @@ def _is_stream(path: Path) -> bool:
 
 
 def _followed(path: Path) -> Path:
-    """Where a link leads; not one that another user left in a folder that all may write in."""
+    """Resolve a link; refuse one that another user made in a folder writable by all."""
     if not path.is_symlink():
         return path
     link, folder = path.lstat(), path.parent.stat()
@@ -126,7 +126,7 @@ def _link_new(draft: str, place: Path) -> None:
 
 
 def _mode(path: Path) -> int:
-    """That of the file that is replaced, or what the process's mask leaves."""
+    """The mode of the replaced file, or what the umask allows."""
     if path.exists():
         return path.stat().st_mode & 0o777  # never set-user-ID: the file is ours now
     mask = os.umask(0)
@@ -135,7 +135,7 @@ def _mode(path: Path) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in it durable."""
+    """fsync a folder, to make a new name durable."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:  # a folder may be written in without being readable

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Folders in which commands act, by descriptor. The library looks whose they are, and refuses (speckv/folder.h)."""
+"""Folders opened by descriptor. The library checks owner and mode, and refuses untrusted ones (speckv/folder.h)."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _SMALL_BYTES = 1 << 16  # of a key, or a card's uuid
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that only root and this user can change. Names in it are looked up by descriptor, through no link."""
+    """A folder that only root and this user can change. Names in it resolve from its descriptor, without links."""
 
     context: speckv.Context
     path: Path
     descriptor: int
 
     def open(self, name: str, flags: int, mode: int = 0o600) -> int:
-        """A regular file in it, of root or this user, which no other user may write."""
+        """Open a regular file in it that is owned by root or this user and not writable by others."""
         return self.context.open_file(self.descriptor, self.path / name, flags, mode)
 
     def read(self, name: str) -> bytes:
-        """All of a small file."""
+        """Read a small file."""
         with os.fdopen(self.open(name, os.O_RDONLY), "rb") as stream:
             data = stream.read(_SMALL_BYTES + 1)
         if len(data) > _SMALL_BYTES:
@@ -41,7 +41,7 @@ class Folder:
         return data
 
     def write(self, name: str, data: bytes, mode: int = 0o644) -> None:
-        """Write a file so that it is seen whole, or not at all."""
+        """Write a file atomically."""
         draft = f".{name}.{secrets.token_hex(8)}"
         try:
             with os.fdopen(self.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as stream:
@@ -66,12 +66,12 @@ class Folder:
         return sorted(os.listdir(self.descriptor))
 
     def remove(self, name: str) -> None:
-        """Remove a file or a link; nothing where there is none."""
+        """Remove a file or a link, if present."""
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.descriptor)
 
     def remove_folder(self, name: str, *, whole: bool = False) -> None:
-        """Remove a folder in it, or leave what cannot be removed: with what lies in it, or if it is empty."""
+        """Remove a folder in it, with its contents or only if empty; ignore what cannot be removed."""
         with suppress(OSError):
             if whole:
                 shutil.rmtree(name, dir_fd=self.descriptor)
@@ -88,14 +88,14 @@ class Folder:
 
 
 def draft_of(name: str) -> str:
-    """The name that a draft of Folder.write() was to get; empty: it is none."""
+    """The target name of a temporary file of Folder.write(); empty if the name is not of one."""
     found = re.fullmatch(r"\.(.+)\.[0-9a-f]{16}", name)
     return found[1] if found else ""
 
 
 @contextmanager
 def opened(ctx: speckv.Context, path: Path, *, make: bool = False, link: bool = True) -> Iterator[Folder]:
-    """A folder, made where it is missing if so wished. Raises speckv.SpeckvError where it is not to be trusted."""
+    """Open a folder; `make` creates a missing one. Raises speckv.SpeckvError if it is not trusted."""
     descriptor = ctx.open_folder(path, make=make, link=link)
     try:
         yield Folder(ctx, path, descriptor)
@@ -115,7 +115,7 @@ def runtime(ctx: speckv.Context, name: str | None = None, *, make: bool = False)
 
 
 def check_opens(ctx: speckv.Context, path: Path, *, link: bool = True) -> bool:
-    """Refuse what `opened(make=True)` would refuse, and make nothing. False: it would be made."""
+    """Refuse what `opened(make=True)` would refuse; create nothing. False: it would be created."""
     import speckv
 
     try:
@@ -129,14 +129,14 @@ def check_opens(ctx: speckv.Context, path: Path, *, link: bool = True) -> bool:
 
 
 def check_writable(folder: Path, failure: str) -> None:
-    """Refuse a folder in which this process can make no name."""
+    """Refuse a folder in which this process cannot create files."""
     if not os.access(folder, os.W_OK | os.X_OK):
         number = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
         raise OSError(number, f"{failure}: {os.strerror(number)}")
 
 
 def trouble(ctx: speckv.Context, path: Path, *, link: bool = True) -> tuple[str, str | None] | None:
-    """Why a folder is not trusted, and the command that mends it. None: it is, or it is not there."""
+    """Why a folder is not trusted, and the command that fixes it. None: trusted or absent."""
     import speckv
 
     try:
@@ -147,6 +147,6 @@ def trouble(ctx: speckv.Context, path: Path, *, link: bool = True) -> tuple[str,
 
 
 def command_in(text: str) -> str | None:
-    """The command that an error text of the library says in quotes."""
+    """The quoted command in an error text of the library."""
     found = re.search(r"'((?:export|rm|chmod|sudo|speckvctl|mv|find) [^']*)'", text)
     return found.group(1) if found else None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""JSON as RFC 8259 has it, read strictly: a key twice, NaN and numbers beyond float64 are errors.
+"""Strict JSON (RFC 8259): duplicate keys, NaN and numbers beyond float64 are errors.
 
-Reasons are in plain words and name the place; those of the json module never reach a user.
+Error texts are plain and name the position; those of the json module are not shown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn
 
-#: Marks at the beginning of a text, and what they say of it.
+#: Byte order marks, and the encodings they indicate.
 _MARKS = (
     (b"\xff\xfe\x00\x00", "UTF-32"),
     (b"\x00\x00\xfe\xff", "UTF-32"),
@@ -25,11 +25,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class JsonError(ValueError):
-    """A text that is not JSON; str() says why, and where."""
+    """Not JSON; str() is the reason and the position."""
 
 
 def loads(data: bytes | str) -> Any:
-    """The value of a JSON text; JsonError where it has none."""
+    """Parse a JSON text; JsonError if it is not valid."""
     text = data if isinstance(data, str) else decode(data)
     try:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_number)
@@ -46,7 +46,7 @@ def loads(data: bytes | str) -> Any:
 
 
 def read(path: Path, most: int) -> dict[str, Any]:
-    """The object that a file of at most so many bytes holds; JsonError where it holds none."""
+    """Parse the object in a file of at most `most` bytes; JsonError if there is none."""
     with path.open("rb") as stream:
         data = stream.read(most + 1)
     if len(data) > most:
@@ -84,7 +84,7 @@ def shown(text: str) -> str:
 
 
 def has_surrogate(text: str) -> bool:
-    """Half a character, which no encoding of Unicode can hold."""
+    """Whether a text has a lone surrogate, which cannot be encoded."""
     return _SURROGATE.search(text) is not None
 
 

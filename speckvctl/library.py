@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The way from the commands to the library `speckv`, and its answers as the results that renderers take.
+"""Calls the library `speckv` for the commands, and converts its data to results for the renderers.
 
-`speckv` and everything it imports is loaded here, on first use, so that help and usage errors cost nothing.
+`speckv` and everything it imports is imported here, on first use, so that help and usage errors stay fast.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def is_card(name: str) -> bool:
 
 
 def check_device_name(name: str) -> str:
-    """Refuse what is no device name, or a kind of device that this build does not have, before anything is touched."""
+    """Refuse an invalid device name, or an unsupported kind of device, before any access."""
     if name.startswith(("host:", "emu:")) and not name.endswith(":"):
         return name
     if name.startswith("/dev/speckv"):
@@ -50,7 +50,7 @@ def check_device_name(name: str) -> str:
 
 
 def first_pool(ctx: speckv.Context, name: str = "host:DRAM") -> str:
-    """The command that makes a pool on a device, with a size that fits what is free."""
+    """The command that creates a pool on a device, with a size that fits the free space."""
     import speckv
 
     free: int | None = None
@@ -60,7 +60,7 @@ def first_pool(ctx: speckv.Context, name: str = "host:DRAM") -> str:
 
 
 def left_over(info: speckv.DeviceInfo, known: Iterable[str] = ()) -> list[str]:
-    """Files beside a table that are pools by their place, and that it does not name: it was lost, or made again."""
+    """Pool files without a record in the table: the table was lost or recreated."""
     if is_card(info.name) or info.state not in ("absent", "ready") or info.single_inode:
         return []
     try:
@@ -71,7 +71,7 @@ def left_over(info: speckv.DeviceInfo, known: Iterable[str] = ()) -> list[str]:
 
 
 def hidden_left(info: speckv.DeviceInfo, known: Iterable[str] = ()) -> list[str]:
-    """Drafts and files of locks of pools beside a table, by their uuid, that are none of the known."""
+    """Temporary and lock files of pools, by uuid, that belong to no known pool."""
     if is_card(info.name) or info.state not in ("absent", "ready") or info.single_inode:
         return []
     of_known = {uuid.replace("-", "") for uuid in known}
@@ -82,9 +82,9 @@ def hidden_left(info: speckv.DeviceInfo, known: Iterable[str] = ()) -> list[str]
 
 
 def require_ready(info: speckv.DeviceInfo) -> None:
-    """Say plainly what stands in the way of opening a device; the library's own errors cover the rest.
+    """Refuse a device that cannot be opened, with the next command; the library's errors cover the rest.
 
-    A card that is there has no medium before its first pool: opening it says what is wrong with it.
+    A reachable card has no medium before its first pool: for a card, opening it reports the error.
     """
     if is_card(info.name):
         require_permission(info)
@@ -125,7 +125,7 @@ def device(name: str) -> Iterator[speckv.Device]:
 
 @contextmanager
 def repaired_device(name: str, pool: str) -> Iterator[speckv.Device]:
-    """An existing device, open; where a pool's file is left of a table that is gone, with that pool entered again."""
+    """Open an existing device; if its table is lost, adopt the named pool's file first."""
     check_device_name(name)
     with context() as ctx:
         info = ctx.probe(name)
@@ -145,7 +145,7 @@ def repaired_device(name: str, pool: str) -> Iterator[speckv.Device]:
 
 
 def ready_devices(ctx: speckv.Context, *, warn: bool = True) -> Iterator[speckv.Device]:
-    """Every host engine that can be opened; the others are named on stderr."""
+    """Open every host device that is usable; warn about the others."""
     import speckv
 
     for info in ctx.devices():
@@ -165,7 +165,7 @@ def ready_devices(ctx: speckv.Context, *, warn: bool = True) -> Iterator[speckv.
 
 @contextmanager
 def chosen_devices(name: str | None) -> Iterator[Iterator[speckv.Device]]:
-    """The named device, or all there are."""
+    """The named device, or all devices."""
     if name is not None:
         with device(name) as dev:
             yield iter([dev])
@@ -175,7 +175,7 @@ def chosen_devices(name: str | None) -> Iterator[Iterator[speckv.Device]]:
 
 
 def hardware() -> list[results.Hardware] | None:
-    """What the kernel shows that could carry an engine; without libudev its NUMA nodes alone, None without those."""
+    """Hardware that could carry an engine; without libudev only NUMA nodes, None if there are none."""
     from speckvctl import discovery
 
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pools as an administrator asks for them: shapes, what a dry run can foresee, and changes of settings."""
+"""Creating and changing pools: block shapes, checks of a dry run, and settings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Calibrated:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """A pool to be made; None where the library's default is wanted."""
+    """Parameters of a new pool; None: the library's default."""
 
     name: str
     capacity_bytes: int
@@ -91,7 +91,7 @@ def check_eviction(text: str) -> str:
 def read_calibration(
     codec_name: str, path: Path | None, *, first_layer: int | None, first_head: int | None
 ) -> Calibrated | None:
-    """What --calibration names, for a codec that needs one; for the others None, and nothing may be named."""
+    """Read --calibration for a codec that needs one; None for the others, which refuse it."""
     from speckv.types import calibrated_modes
 
     needed = codec_name in calibrated_modes()
@@ -125,7 +125,7 @@ def read_calibration(
 
 
 def check_fit(shape: Shape, calibrated: Calibrated) -> None:
-    """Blocks must be of the model that was calibrated; a part of it is named, so that none is taken by mistake."""
+    """Check the block shape against the calibrated model; a part of it must be requested explicitly."""
     rest = calibrated.rest
     for what, asked, there, part in (
         ("head size", shape.head_dim, rest.head_dim, None),
@@ -150,7 +150,7 @@ def choose_shape(
     dtype: str | None,
     base: Shape | None = None,
 ) -> Shape:
-    """The shape of a block, from its size alone or from its parts; what is not given is that of `base`."""
+    """The shape of a block, from its size alone or from its dimensions; the default is `base`."""
     parts = {"layers": layers, "kv_heads": kv_heads, "head_dim": head_dim, "tokens": tokens, "dtype": dtype}
     given = {name: value for name, value in parts.items() if value is not None}
     if block_bytes is None:
@@ -240,7 +240,7 @@ def _result(
 
 
 def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: str | None) -> results.PoolCreate:
-    """What create() would do, refused for the reasons that can be seen without doing it."""
+    """What create() would do; refuses all that create() would, if foreseeable."""
     planned = ctx.plan_pool(found.name, _config(found, wish))
     if found.state == "ready":
         with ctx.open(found.name) as dev:
@@ -250,7 +250,7 @@ def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: st
 
 
 def tell_left_over(dev: speckv.Device, found: speckv.DeviceInfo) -> None:
-    """What was found beside a table that was lost: taken over, or left as it is."""
+    """Report the files found beside a lost table: adopted, or left alone."""
     taken = [pool.config.name for pool in dev.pools()]
     if found.state == "absent" and taken and not library.is_card(found.name):
         note(f"the table of {found.name} was gone; taken over from {found.path}.pools: {', '.join(taken)}")
@@ -259,7 +259,7 @@ def tell_left_over(dev: speckv.Device, found: speckv.DeviceInfo) -> None:
 
 
 def refuse_existing(dev: speckv.Device, wish: Wish, planned: speckv.PoolConfig) -> None:
-    """A pool of that name: nothing to do where it is the same, an error that says what differs where it is not."""
+    """A pool of that name exists: nothing to do if it is the same, else an error with the differences."""
     found = next((pool for pool in dev.pools() if pool.config.name == wish.name), None)
     if found is None:
         return
@@ -291,7 +291,7 @@ def _differing(
     old: speckv.PoolConfig,
     new: speckv.PoolConfig,
 ) -> list[tuple[str, str, str]]:
-    """The settings that are not the same, with both texts: sizes in bytes where rounded they would look the same."""
+    """The settings that differ, with both texts: sizes in bytes if they would round to the same text."""
     exact, rounded = [(described(old, of), described(new, of)) for of in (_exactly, format_size)]
     found = []
     for name in exact[0]:
@@ -302,7 +302,7 @@ def _differing(
 
 
 def _compared(config: speckv.PoolConfig, size: Callable[[int], str]) -> dict[str, str]:
-    """What two pools of one name must have in common to be the same."""
+    """The settings that must be equal for two pools to count as the same."""
     shape = config.geometry
     return {
         "size": size(config.capacity_bytes),
@@ -318,7 +318,7 @@ def _compared(config: speckv.PoolConfig, size: Callable[[int], str]) -> dict[str
 def create(
     ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: str | None, *, overwrite: bool
 ) -> results.PoolCreate:
-    """Make the pool, and first the host engine if there is none. A new engine that got no pool does not stay."""
+    """Create a pool, and the host device if absent. A new device is removed again if the pool fails."""
     import speckv
 
     config = _config(found, wish)
@@ -341,12 +341,12 @@ def create(
 
 
 def _card_codes(found: speckv.DeviceInfo, wish: Wish) -> bool:
-    """Where blocks will be encoded and decoded: a card has no way to a calibration."""
+    """Whether the card encodes and decodes the blocks; it cannot use a calibration."""
     return library.is_card(found.name) and wish.calibrated is None and wish.codec in found.codec_modes
 
 
 def _take_back(ctx: speckv.Context, name: str) -> None:
-    """Undo the creation of a device that got no pool, unless another process has put one on it."""
+    """Remove a new device without pools, unless another process created one on it."""
     import speckv
 
     try:

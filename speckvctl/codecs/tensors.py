@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Files of K and V tensors (safetensors), read and written to the byte; no value is interpreted here.
+"""Files of K and V tensors (safetensors), read and written byte for byte; no value is interpreted here.
 
-A tensor is K or V by the words of its name (`doc3.layer0.k`, `layers.0.value`), has the shape [head][token][channel],
-and belongs to the tensor of the other kind whose name is the same but for that word.
+A tensor is K or V by a word of its name (`doc3.layer0.k`, `layers.0.value`) and has the shape [head][token][channel].
+Its pair is the tensor whose name differs in that word only.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class TensorsError(Exception):
-    """A file whose tensors cannot serve here."""
+    """A file without usable tensors."""
 
     errno = errno.EINVAL
 
@@ -51,7 +51,7 @@ class DamagedTensorsError(TensorsError):
 
 
 class ForeignTensorsError(TensorsError):
-    """K or V in numbers that no KV cache holds."""
+    """K or V in a dtype that no KV cache uses."""
 
     errno = errno.EOPNOTSUPP
 
@@ -87,12 +87,12 @@ class Pair:
         return speckv.Geometry(1, self.heads, self.head_dim, tokens, self.dtype)
 
     def blocks(self, tokens: int) -> Iterator[Bytes]:
-        """The raw bytes [K, V][head][token][byte] of one run of tokens after the other."""
+        """Yield the raw bytes [K, V][head][token][byte] of successive runs of tokens."""
         for begin in range(0, self.tokens, tokens):
             yield np.stack((self.k[:, begin : begin + tokens], self.v[:, begin : begin + tokens]))
 
     def with_blocks(self, blocks: list[Bytes]) -> Pair:
-        """The same pair with other values, put together from blocks of its bytes."""
+        """The same pair with the values of these blocks."""
         shape = (2, self.heads, -1, self.k.shape[2])
         k, v = np.concatenate([block.reshape(shape) for block in blocks], 2)
         return Pair(self.k_name, self.v_name, self.layer, self.dtype, k, v)
@@ -103,7 +103,7 @@ def element_bytes(dtype: speckv.DType) -> int:
 
 
 def floats(values: Bytes, dtype: speckv.DType) -> npt.NDArray[np.float32]:
-    """Numbers of [..., byte] as [..., channel]."""
+    """Convert [..., byte] to float32 [..., channel]."""
     if dtype == speckv.DType.BF16:
         words = np.ascontiguousarray(values).view("<u2").astype(np.uint32) << np.uint32(16)
         wide: npt.NDArray[np.float32] = words.view(np.float32)
@@ -134,7 +134,7 @@ def _fp8_values(dtype: speckv.DType) -> npt.NDArray[np.float32]:
 
 
 def kind_of(name: str) -> str | None:
-    """Whether a tensor of that name is K or V; None: neither, or K before its rotation."""
+    """Whether a name is of K or V; None: neither, or K before its rotary embedding."""
     words = set(re.split(r"[^a-z0-9]+", name.lower()))
     if words & {"prerope", "pre"}:
         return None
@@ -143,7 +143,7 @@ def kind_of(name: str) -> str | None:
 
 
 def _place(name: str) -> str:
-    """The name with the word that says K or V taken out."""
+    """The name without the word that makes it K or V."""
     parts = re.split(r"([^A-Za-z0-9]+)", name)
     return "".join("*" if part.lower() in ("k", "key", "keys", "v", "value", "values") else part for part in parts)
 
@@ -157,7 +157,7 @@ def layer_of(name: str) -> int | None:
 
 
 def read_header(path: Path) -> dict[str, tensorfiles.Entry]:
-    """The tensors of a file that is sound, by name."""
+    """Validate a file's header; returns its tensors by name."""
     try:
         return tensorfiles.entries(path)
     except tensorfiles.UnsoundError as exc:
@@ -165,13 +165,13 @@ def read_header(path: Path) -> dict[str, tensorfiles.Entry]:
 
 
 def dtype_of(entry: tensorfiles.Entry) -> str:
-    """The pool's name for it, where there is one."""
+    """The pool's name of a dtype, if it has one."""
     known = DTYPES.get(entry.dtype)
     return str(known[0]) if known else entry.dtype.lower()
 
 
 def read_pairs(path: Path, multiple: int) -> tuple[list[Pair], list[str]]:
-    """All K and V of a file, in the order of their names, and the names of the tensors that are neither.
+    """All pairs of a file in the order of their names, and the names of the tensors that are neither K nor V.
 
     Every tensor has a whole number of blocks of `multiple` tokens. Values are mapped, not read.
     """
@@ -245,7 +245,7 @@ def write_tensors(
 
 
 def check_replaceable(path: Path) -> None:
-    """A safetensors file may be written over, anything else may not."""
+    """Only a safetensors file may be overwritten."""
     if not os.path.lexists(path):
         return
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Golden frames: each line of index.txt computed again and compared. tests/vectors/README.md says what is there."""
+"""Golden frames: recompute each line of index.txt and compare. See tests/vectors/README.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_INDEX_BYTES = 1 << 20
 MAX_BLOCK_BYTES = 16 << 20
 MAX_DIFFERENCES = 20
 
-#: That of every golden frame.
+#: Of every golden frame.
 IDENTITY = codec.Identity(
     key=bytes(range(32)),
     pool_uuid=bytes(range(0xA0, 0xB0)),
@@ -61,7 +61,7 @@ class Found:
 
 
 def check(folder: Path, progress: Progress) -> Found:
-    """Hold this build to the folder, with every set of kernels of this machine."""
+    """Compare this build with the folder, with every set of kernels of this machine."""
     vectors, found = read_index(folder / "index.txt"), Found()
     for done, vector in enumerate(vectors):
         progress(done, len(vectors))
@@ -87,7 +87,7 @@ def check(folder: Path, progress: Progress) -> Found:
 
 
 def _read(folder: Path, vector: Vector, frame: bytes) -> str:
-    """What a stored frame says of itself, of a mode whose inputs are made with their calibration, in C only."""
+    """The checksums of a stored frame of a calibrated mode, whose input only the C generator can make."""
     file = read(folder / f"{vector.name}.safetensors", MAX_BLOCK_BYTES)
     words = [f"{codec.crc32c(file):08x}", vector.told.split()[1], str(len(frame)), f"{codec.crc32c(frame):08x}"]
     try:
@@ -98,7 +98,7 @@ def _read(folder: Path, vector: Vector, frame: bytes) -> str:
 
 
 def update(folder: Path, dry_run: bool, progress: Progress) -> Found:
-    """Write the folder as this build makes it; what there is stays. Differences are never left."""
+    """Rewrite checksums and frames from this build; the lines of the index stay."""
     index = folder / "index.txt"
     vectors, found, lines = read_index(index), Found(isas=[codec.isa()]), []
     frames: dict[Path, bytes] = {}
@@ -122,7 +122,7 @@ def update(folder: Path, dry_run: bool, progress: Progress) -> Found:
 
 
 def make(vector: Vector, block: Words) -> tuple[str, npt.NDArray[np.uint8] | None]:
-    """What index.txt says of a vector by this build, and its frame."""
+    """The fields of index.txt that this build computes for a vector, and its frame."""
     raw = block.view(np.uint8)
     told = f"{codec.crc32c(raw):08x} "
     try:
@@ -209,7 +209,7 @@ class _Draws:
 
 
 def values(geometry: Geometry, style: str, seed: int) -> Words:
-    """A block of that style and seed."""
+    """The input block of a style and seed."""
     bf16 = geometry.dtype == speckv.DType.BF16
     infinity, one, mantissa = (0x7F80, 0x3F80, 7) if bf16 else (0x7C00, 0x3C00, 10)
     below = _Draws(seed).below

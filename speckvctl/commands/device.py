@@ -305,7 +305,7 @@ def inject_fault(
 
 
 def _fault_value(fault: str, value: int | None) -> int:
-    """What was given, if the fault takes it; what it means when nothing was."""
+    """Validate the value given for a fault, or return its default."""
     if fault == "temperature" and value is None:
         raise UsageError("--value: the temperature in millidegrees Celsius is needed", "--value 90000")
     if fault == "fatal" and value is not None and value not in FATAL_CAUSES:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Arguments and options that several verbs share, so that they read and behave the same everywhere."""
+"""Arguments and options shared by several verbs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from speckvctl.tree import NOUNS, verb_suggestions
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _TYPE = re.compile(r"\s+<[^>]*>$")
 _REQUIRED = re.compile(r"\s*\[required\]$")
-#: Help uses what a wide terminal has, up to where lines are still easy to read.
+#: Widest help: longer lines are hard to read.
 HELP_COLUMNS = 110
-#: Arguments that may be given as options of that name too, in every command that takes them.
+#: Arguments also accepted as options of that name.
 NAMED = ("device", "pool")
 
 
@@ -52,7 +52,7 @@ class PlainCommand(TyperCommand):
     """
 
     def _named(self) -> dict[str, Any]:
-        """Arguments that may be given as options, by the option."""
+        """Arguments also accepted as options, by the option."""
         own = {option for parameter in self.params for option in parameter.opts if option.startswith("-")}
         return {
             f"--{p.name}": p
@@ -67,7 +67,7 @@ class PlainCommand(TyperCommand):
         return super().parse_args(ctx, self._placed(ctx, args))
 
     def _placed(self, ctx: Any, args: list[str]) -> list[str]:
-        """The command line with --device and --pool among the arguments, in their order."""
+        """Move the values of --device and --pool to their places among the arguments."""
         named = self._named()
         if not named or not any(word.partition("=")[0] in named for word in args):
             return args
@@ -175,7 +175,7 @@ class NounGroup(TyperGroup):
 
 
 class App(typer.Typer):
-    """A noun: plain help, and errors left to the one handler at the top."""
+    """A noun: plain help; errors go to the handler in app.py."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(

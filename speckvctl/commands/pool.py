@@ -203,7 +203,7 @@ def create_pool(
 
 
 def _with_yes(words: list[str]) -> str:
-    """The command that was typed, with --yes among its options."""
+    """The command line given, with --yes added."""
     end = words.index("--") if "--" in words else len(words)
     return shlex.join(["speckvctl", *words[:end], "--yes", *words[end:]])
 

@@ -123,7 +123,7 @@ def top(
 
 @contextmanager
 def _recording(path: str | None) -> Iterator[Callable[[results.Top], None]]:
-    """What appends the document of a tick to a file, if one was asked for."""
+    """Yield a function that appends a tick's document to the --record file; a no-op without one."""
     if path is None:
         yield lambda document: None
         return
@@ -153,7 +153,7 @@ def _stream(
     once: bool,
     as_json: bool,
 ) -> None:
-    """Ticks on stdout; the pools in the order that was asked for."""
+    """Print ticks on stdout, with the pools sorted by --sort."""
     from speckvctl.top.state import Window
 
     model.baseline()

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Codecs beside their peers. For the command `codec compare` alone."""
+"""Codecs compared with peers, for `codec compare`."""

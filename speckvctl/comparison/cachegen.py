@@ -2,9 +2,9 @@
 """A CacheGen-style coder, written from the paper (Liu et al., SIGCOMM 2024), not its authors' code.
 
 Tokens are taken in groups of ten. The first of a group, the anchor, is quantised to 8 bits; the others as differences
-from what the anchor comes back as, in fewer levels the deeper the layer is; a token's scale is its largest value, in
-fp16. The integers are coded by an rANS coder with a model for each channel. In the paper those are tables profiled for
-the language model; here they learn while they code, so that nothing is hidden in a table.
+from the decoded anchor, in fewer levels in deeper layers; a token's scale is its largest value, in
+fp16. The integers are coded by an rANS coder with a model for each channel. In the paper the models are tables
+profiled for the language model; here they adapt while coding, so that no table needs to be counted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def levels(layer: int, layers: int) -> int:
 
 
 def quantised(x: Tensor, count: int) -> tuple[Tensor, list[tuple[Tensor, int]]]:
-    """[...][token][channel] as it comes back, and the integers of anchors and differences with their levels."""
+    """[...][token][channel] after quantisation; the integers of anchors and differences, with their levels."""
     import torch
 
     tokens = x.shape[-2]
@@ -54,7 +54,7 @@ def _uniform(x: Tensor, count: int) -> Parts:
 
 
 def code(x: Tensor, count: int) -> tuple[Tensor, int]:
-    """One tensor [1][head][token][channel] coded and decoded again: its values, and the bytes between."""
+    """Code and decode one tensor [1][head][token][channel]: its values, and the coded bytes."""
     back, parts = quantised(x, count)
     size = 2 * x.shape[-2] * x.shape[-3]  # scales
     for codes, of in parts:
@@ -70,14 +70,14 @@ def code(x: Tensor, count: int) -> tuple[Tensor, int]:
 
 
 class _Model:
-    """How often each symbol was seen in each stream, as probabilities that add up to 1 << BITS."""
+    """Adaptive symbol frequencies of each stream; they sum to 1 << BITS."""
 
     def __init__(self, streams: int, count: int) -> None:
         self._seen = np.ones((streams, count), np.int64)
         self._rows = np.arange(streams)
 
     def bounds(self) -> Ints:
-        """[stream][symbol + 1]: where each symbol's share begins."""
+        """[stream][symbol + 1]: cumulative frequencies."""
         total = self._seen.cumsum(1)
         count = self._seen.shape[1]
         spare = (1 << BITS) - count  # each symbol has a share of at least 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What others do with K and V, in the same run: byte compressors, casts and quantisers without a calibration.
+"""Peers, measured in the same run: byte compressors, casts and quantisers without a calibration.
 
-Byte compressors see the same blocks as our modes and are timed; the rest is arithmetic on floats that shows loss and
-size, not speed. Sizes count every scale and offset, but no header, table or checksum: they flatter the peers.
+Byte compressors see the same blocks as our modes and are timed; the rest is arithmetic on floats, for loss and
+size, not speed. Sizes count every scale and offset, but no header, table or checksum: this favours the peers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tensor = Any  # torch.Tensor, float32 [document][head][token][channel]
 
 @dataclass(frozen=True)
 class Compressor:
-    """Bytes in, fewer bytes out, nothing lost."""
+    """A lossless byte compressor."""
 
     name: str
     pack: Callable[[bytes], bytes]
@@ -33,7 +33,7 @@ class Compressor:
     shuffled: bool = False  # all low bytes, then all high bytes
 
     def code(self, pair: Pair) -> tuple[Tally, list[float]]:
-        """What it saves, and the seconds each way."""
+        """Compressed size, and the seconds each way."""
         stored, times, blocks = 0, [0.0, 0.0], []
         width = element_bytes(pair.dtype) if self.shuffled else 1
         for block in pair.blocks(BLOCK_TOKENS):
@@ -67,7 +67,7 @@ def _woven(data: Bytes, width: int) -> Bytes:
 
 @dataclass(frozen=True)
 class Quantiser:
-    """Floats in, nearby floats out."""
+    """A lossy quantiser of floats."""
 
     name: str
     k_bits: float  # of a value, scales and offsets included
@@ -76,7 +76,7 @@ class Quantiser:
     v: Callable[[Tensor], Tensor]
 
     def store(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """As the cache of a model whose KV is bf16."""
+        """The quantiser as the cache of a model with KV in bf16."""
         return self.k(k).bfloat16().float(), self.v(v).bfloat16().float()
 
     def judge(self, pairs: list[Pair]) -> tuple[Tally, Rates]:
@@ -97,7 +97,7 @@ class Quantiser:
 class CacheGen:
     """The coder of speckvctl/comparison/cachegen.py. Ratio and loss are of whole tensors: its unit is a long chunk.
 
-    `layers` of the model that the tensors are from; None: as many as the tensors' names tell.
+    `layers` of the model that the tensors are from; None: derived from the tensors' names.
     """
 
     layers: int | None = None
@@ -130,7 +130,7 @@ def tensor(pair: Pair, half: Bytes) -> Tensor:
 
 
 def rounded(pair: Pair, values: Tensor) -> Bytes:
-    """As the pair's dtype, in its bytes."""
+    """Round to the pair's dtype; returns its bytes."""
     import torch
 
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp8_e4m3": torch.float8_e4m3fn}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rate and distortion as one SVG drawing: what is saved to the right, what it costs upwards."""
+"""Rate-distortion plot as SVG: ratio on the x axis, loss on the y axis."""
 
 from __future__ import annotations
 

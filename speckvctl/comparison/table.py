@@ -69,7 +69,7 @@ class Row:
 
 
 def coders(only: list[str] | None, calibration: Path | None, *, peers: bool) -> tuple[list[Coder], dict[str, str]]:
-    """What to compare, and what not, with the reason."""
+    """The coders to compare, and those left out with the reason."""
     found: list[Coder] = []
     left_out: dict[str, str] = {}
     for name in only or [str(mode) for mode in Codec]:
@@ -96,7 +96,7 @@ def _peers(left_out: dict[str, str]) -> list[Coder]:
 
 
 def judge(coders: list[Coder], pairs: list[Pair], left_out: dict[str, str], progress: Progress) -> list[Row]:
-    """Every coder on every tensor; one that cannot hold them is left out and says why."""
+    """Run every coder on every tensor; one that cannot encode them is left out with the reason."""
     rows = []
     for done, coder in enumerate(coders):
         progress(done, len(coders))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Finding cards and memory on this machine. pyudev is imported only when something is looked for."""
+"""Discovery of cards and memory on this machine. pyudev is imported on first use."""
 
 from speckvctl.discovery.devices import DiscoveryError, Found, FoundKind, discover, memory_nodes
 from speckvctl.discovery.hotplug import HotplugAction, HotplugEvent, watch

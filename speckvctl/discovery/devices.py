@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What this machine has that can hold KV pools: cards, CXL memory, dax devices, memory-only NUMA nodes."""
+"""Hardware that can hold KV pools: cards, CXL memory, dax devices, memory-only NUMA nodes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FoundKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One thing that was found. `name` is what to type at the command line; `sysfs_path` tells two things apart."""
+    """One piece of hardware. `name` is its command-line name; `sysfs_path` identifies it."""
 
     kind: FoundKind
     name: str
@@ -53,8 +53,8 @@ class Found:
 
 
 def udev_context() -> Any:
-    """A connection to udev. pyudev is imported here, so that commands which never look for devices do not pay for it,
-    and loads libudev only now."""
+    """A connection to udev. pyudev and libudev are loaded here, so that commands without discovery do not pay for
+    them."""
     try:
         return importlib.import_module("pyudev").Context()
     except (ImportError, OSError, AttributeError) as error:  # no pyudev; no libudev.so.1, or one that is not whole
@@ -64,7 +64,7 @@ def udev_context() -> Any:
 
 
 def discover(context: Any | None = None, sysfs_root: str = "/sys") -> list[Found]:
-    """Everything found, cards first, in a stable order. Devices that vanish while they are looked at are left out."""
+    """All hardware, cards first, in a stable order. Devices removed during discovery are left out."""
     context = udev_context() if context is None else context
     dax = [_Device(device) for device in context.list_devices(subsystem="dax")]
     found = [
@@ -78,7 +78,7 @@ def discover(context: Any | None = None, sysfs_root: str = "/sys") -> list[Found
 
 
 def memory_nodes(sysfs_root: str = "/sys") -> list[Found]:
-    """NUMA nodes with memory and no CPUs: how the kernel shows CXL (or other) memory that it took as its own."""
+    """NUMA nodes with memory and no CPUs: CXL (or other) memory onlined as system memory."""
     found = []
     for folder in Path(sysfs_root, "devices/system/node").glob("node*"):
         match = _NODE.fullmatch(folder.name)
@@ -98,12 +98,12 @@ def memory_nodes(sysfs_root: str = "/sys") -> list[Found]:
 
 
 def _size(value: int | None) -> int | None:
-    """Bytes as they can be; None for what no machine has."""
+    """A plausible size in bytes; None otherwise."""
     return None if value is None or value >= 1 << 60 else value
 
 
 class _Device:
-    """The few things read of a udev device, typed; a missing or unreadable attribute is None."""
+    """Typed access to a udev device's attributes; missing or unreadable: None."""
 
     def __init__(self, device: Any) -> None:
         self.raw = device
@@ -120,7 +120,7 @@ class _Device:
         return None if value is None else value.decode("utf-8", "replace").strip()
 
     def number(self, attribute: str) -> int | None:
-        """Decimal, or hexadecimal with 0x, as the kernel writes them; not below 0."""
+        """Parse decimal, or hexadecimal with 0x, as the kernel writes them; negative: None."""
         value = self.text(attribute)
         return int(value, 0) if value is not None and _NUMBER.fullmatch(value) else None
 
@@ -298,7 +298,7 @@ def _dax(devices: list[_Device], sysfs_root: str) -> Iterator[Found]:
 
 
 def _kmem_note(name: str, node: int | None, sysfs_root: str) -> str:
-    """Of a device that kmem made system memory, whose blocks need not be online."""
+    """Note on a device bound to kmem: system memory, whose blocks may be offline."""
     where = "a NUMA node" if node is None else f"NUMA node {node}"
     back = f"give it back with daxctl reconfigure-device -f -m devdax {name}"
     has = None if node is None else _node_has_memory(node, sysfs_root)

@@ -45,7 +45,7 @@ def watch(
 ) -> Iterator[HotplugEvent]:
     """Events from the moment of this call (not of the first next()) until `stop` is set or returns True.
 
-    `source`: "udev" hears events after udev's rules ran, "kernel" before; by default udev where its daemon runs.
+    `source`: "udev" receives events after udev's rules ran, "kernel" before; default: udev if its daemon runs.
     """
     context = udev_context() if context is None else context
     if source is None:
@@ -104,7 +104,7 @@ def _events(
 
 
 def _drain(monitor: Any, poll_seconds: float) -> list[tuple[str, str]]:
-    """Uevents that are waiting, as (action, sysfs path); empty when none came in time."""
+    """Pending uevents as (action, sysfs path); empty after a timeout."""
     batch: list[tuple[str, str]] = []
     timeout = poll_seconds
     while len(batch) < _BATCH:

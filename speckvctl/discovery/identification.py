@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a card is recognised, for Python: the values of kmod/include/uapi/linux/speckv.h, which a test holds equal.
+"""PCI ids of cards, for Python: the values of kmod/include/uapi/linux/speckv.h; a test compares them.
 
 PROVISIONAL: the vendor id is the FPGA maker's (Altera) and the device ids are not registered with it. They change,
 there and here at once, before a card leaves a laboratory.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trace as the predictor sees it: one event a turn of a session, sessions found by the prefix tree, ids opaque."""
+"""A trace as the predictor's input: one event per turn of a session; sessions are found by the prefix tree."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from speckvctl.replay.traces import Trace
 
 Floats = npt.NDArray[np.float64]
 
-#: A model is trained on the first 60% of a trace's time, chosen by the next 20% and judged by the last 20%.
+#: Shares of a trace's time: 60% training, 20% validation, 20% test.
 TRAIN_SHARE, CHOOSE_SHARE = 0.6, 0.8
 
 
 class DatasetError(Exception):
-    """A trace that holds too little, or cannot be put on one clock."""
+    """A trace with too few turns, or without a common clock."""
 
     errno = errno.EINVAL
 
@@ -88,7 +88,7 @@ def read(path: Path, on_request: Callable[[int], None] = lambda count: None) -> 
 
 
 def _returned(times: Floats, parent: npt.NDArray[np.int64]) -> Floats:
-    """When the first turn that continues each one came."""
+    """The time of the first turn that continues each turn."""
     returned = np.full(len(times), np.inf)
     turns = np.nonzero(parent >= 0)[0][::-1]  # of several, the earliest is written last
     returned[parent[turns]] = times[turns]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Evaluation: a score, a policy and a budget played through a trace, beside LRU."""
+"""Evaluation: simulates a trace with a score, a policy and a prefetch budget, compared with LRU."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIMED_STEPS = 2000
 
 @dataclass(frozen=True)
 class Scorer:
-    """What decides: curves of every turn, and how the cache uses them."""
+    """A policy: survival curves of every turn, and their use by the cache."""
 
     name: str
     policy: Policy = Policy.LRU
@@ -65,7 +65,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Measures:
-    """Shares are None where nothing was there to count."""
+    """Shares are None if their denominator is 0."""
 
     result: SimResult
 
@@ -110,12 +110,12 @@ def lru() -> Scorer:
 
 
 def child() -> Scorer:
-    """What followed last time on a request's last block is fetched."""
+    """Prefetch the last successor of a request's last block."""
     return Scorer("child", prefetch=Prefetch.CHILD)
 
 
 def popularity(data: Dataset) -> Scorer:
-    """Sessions with many turns, decayed with a half-life of 300 s, are fetched; least recently used goes."""
+    """Prefetch sessions by turn count, decayed with a half-life of 300 s; evict by LRU."""
     turns = np.minimum(features.turns(data.parent) + 1, 8)
     values = turns[:, None] / 8 * np.exp2(-survival.EDGES / HALF_LIFE_S)[None, :]
     curves = np.rint(values * predictor.ONE).astype(np.uint32)
@@ -123,7 +123,7 @@ def popularity(data: Dataset) -> Scorer:
 
 
 def age(data: Dataset, learned_until: float) -> Scorer:
-    """One survival curve for all, from what was seen until a time (seconds)."""
+    """One survival curve for all sessions, from the trace up to a time (seconds)."""
     event, risk = survival.labels(data, learned_until)
     seen = data.times < learned_until
     hazards = survival.age_hazards(event[seen], risk[seen])
@@ -135,14 +135,14 @@ def returning(name: str, hazards: Floats) -> Scorer:
 
 
 def quantised(data: Dataset, model: Model) -> Scorer:
-    """A model as the C library runs it."""
+    """A quantised model, run by the C library."""
     inputs = features.quantise(features.matrix(data), model.mean, model.deviation)
     _, curves = model.predictor().run(inputs, parent=data.linked.parent)
     return Scorer("model", Policy.SCORE, Prefetch.SCORE, Curve.SURVIVAL, curves, model.window_ms)
 
 
 def step_times_ns(data: Dataset, model: Model) -> tuple[int, int]:
-    """Median and 99th percentile of one step, called from here, over the first turns of a trace."""
+    """Median and 99th percentile of one inference step called from Python, over a trace's first turns."""
     loaded = model.predictor()
     inputs = features.quantise(features.matrix(data)[:TIMED_STEPS], model.mean, model.deviation)
     state = None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What is known of a turn when it begins, as numbers.
+"""The features of a turn, all known when it begins.
 
-Nothing of the turn's own answer is among them: how long it will be and why it will stop is not known yet. The answer
-before it is known, and is used.
+The turn's own response is excluded: its length and stop reason are not known yet. Those of the previous response are
+used.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NAMES = (
     "log_last_answer_s",
 )
 
-#: int8 is the standardised feature times this: 4 standard deviations to either side, then the end of the range.
+#: int8 is the standardised feature times this: the range is 4 standard deviations to either side.
 PER_DEVIATION = 127 / 4
 
 
@@ -74,5 +74,5 @@ def matrix(data: Dataset) -> Floats:
 
 
 def quantise(values: Floats, mean: Floats, deviation: Floats) -> Int8:
-    """As the model takes them: half to even, the ends of the range for what lies beyond."""
+    """Quantise for the model: round half to even, saturate."""
     return np.clip(np.rint((values - mean) / deviation * PER_DEVIATION), -127, 127).astype(np.int8)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Model files: safetensors with int8 weights, their scales, and metadata that says what the model was made from.
+"""Model files: safetensors with int8 weights, their scales, and the model's provenance as metadata.
 
 The tensors and the arithmetic are those of speckv/predictor.h; `flat` is the form that the C library loads.
 """
@@ -34,7 +34,7 @@ Tensors = dict[str, npt.NDArray[Any]]
 
 
 class ModelError(Exception):
-    """A file that is no model, or not one that this version can run."""
+    """Not a model file, or not supported by this version."""
 
     def __init__(self, path: Path, reason: str, number: int = errno.EBADMSG) -> None:
         super().__init__(f"{path}: {reason}")
@@ -76,7 +76,7 @@ class Model:
         return predictor.Predictor(self.flat())
 
     def has_seen(self, trace_digest: str, from_s: float) -> bool:
-        """True: something of that trace from that time on was learned from, or chosen by."""
+        """Whether that trace from that time on overlaps the training or validation part."""
         made = zip(self.provenance.trace_digests, self.provenance.chosen_until_s, strict=True)
         return any(digest == trace_digest and from_s < until for digest, until in made)
 
@@ -100,7 +100,7 @@ def _stored(dtype: str) -> str:
 
 
 def quantise(weights: dict[str, Floats]) -> Tensors:
-    """A trained LSTM and head (torch's names and gate order) as int8 with one scale a row."""
+    """Quantise a trained LSTM and head (torch's names and gate order) to int8 with one scale per row."""
     tensors: Tensors = {"edges_ms": survival.EDGES_MS}
     for layer in range(predictor.LAYERS):
         step = 1 / features.PER_DEVIATION if layer == 0 else 1 / 127
@@ -130,7 +130,7 @@ def _bias(bias: Floats) -> npt.NDArray[np.int32]:
 
 
 def save(model: Model, path: Path) -> None:
-    """Written beside its place, then moved there: a file of that name is a whole model, or the one that was there."""
+    """Write atomically: temporary file, then rename."""
     from safetensors.numpy import save as serialise
 
     metadata = {
@@ -149,7 +149,7 @@ def save(model: Model, path: Path) -> None:
 
 
 def load(path: Path) -> Model:
-    """Read and check a model file, down to what the C library says of it."""
+    """Read and validate a model file, by the C library too."""
     metadata, shapes, tensors = _read(path)
     if metadata.get("format") != FORMAT:
         raise ModelError(path, "safetensors, but not a model of speckvctl train-prefetcher")
@@ -176,7 +176,7 @@ def load(path: Path) -> Model:
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, tuple[str, list[int]]], Tensors]:
-    """Metadata, type and shape of each tensor, and those that a model may have."""
+    """Metadata, the type and shape of each tensor, and the tensors of the layout."""
     wanted = {name for name, _, _ in layout()}
     try:
         with tensorfiles.opened(path) as file:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Time to return as bins with a hazard each; what a trace's end cuts off is censored, never counted as "never"."""
+"""Time to return in bins with a hazard each; sessions open at a trace's end are censored, not counted as "never"."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ BINS = len(EDGES) - 1
 
 
 def labels(data: Dataset, seen_until: float) -> tuple[Floats, Floats]:
-    """(came back in the bin, share of the bin in which it could), each (turns, bins), by what was seen until a time.
+    """(returned in the bin, exposure in the bin), each (turns, bins), censored at a time.
 
-    A session that is cut off within a bin counts for the share of the bin that was seen. Without it, a bin that only
-    returns can end would look as if every session came back in it.
+    A session censored within a bin counts with the observed share of the bin. Otherwise a censored bin would count its
+    returns only, with a hazard of 1.
     """
     came = data.returned <= seen_until
     idle = np.maximum(0.0, np.minimum(data.returned, seen_until) - data.times)
@@ -35,7 +35,7 @@ def labels(data: Dataset, seen_until: float) -> tuple[Floats, Floats]:
 
 
 def age_hazards(event: Floats, risk: Floats) -> Floats:
-    """The age-only curve: of those that were there, the share that came back, drawn a little towards 2%."""
+    """The age-only curve: returns over sessions at risk, shrunk a little towards 2%."""
     return np.asarray((event.sum(0) + 0.2) / (risk.sum(0) + 10.0))
 
 
@@ -57,6 +57,6 @@ def curves(hazards: Floats) -> npt.NDArray[np.uint32]:
 
 
 def hazards_of(values: npt.NDArray[np.uint32]) -> Floats:
-    """Back from curves: what the C inference says, bin by bin."""
+    """Hazards per bin from survival curves of the C inference."""
     shares = values.astype(np.float64)
     return np.asarray(1 - shares[:, 1:] / np.maximum(shares[:, :-1], 1.0))

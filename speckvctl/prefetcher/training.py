@@ -29,7 +29,7 @@ PATIENCE = 6  # rounds without a better validation loss
 MAX_EPOCHS = 120
 LEAST_TURNS, LEAST_RETURNS = 50, 10
 
-#: How the figures beside a new model are taken.
+#: Settings for the figures of a new model.
 JUDGED_CACHE_SHARE, JUDGED_BLOCKS_PER_SECOND = 0.05, 50.0
 MLP_SECONDS = 60.0
 
@@ -37,7 +37,7 @@ Progress = Callable[[str, int, float], None]  # what is trained, round, share of
 
 
 def torch_version() -> str | None:
-    """Of the torch that is installed, without importing it."""
+    """Version of the installed torch, without importing it."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -70,7 +70,7 @@ class Split:
 
     @classmethod
     def of(cls, data: Dataset) -> Split:
-        """60% of the time to learn from, 20% to choose by, 20% to be judged by; never shuffled."""
+        """Split by time, never shuffled: 60% training, 20% validation, 20% test."""
         early, late = TRAIN_SHARE * data.end, CHOOSE_SHARE * data.end
         return cls(
             data=data,
@@ -98,7 +98,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Trained:
-    """What one training gave."""
+    """The result of one training."""
 
     hazards: list[Floats]  # of each trace's turns
     weights: dict[str, Floats]
@@ -115,7 +115,7 @@ class Segment:
 
 
 def segments(parent: Ints, wanted: npt.NDArray[np.bool_], trace: int) -> list[Segment]:
-    """Paths from first turns on, cut so that every wanted turn is counted once, with what came before it."""
+    """Cut paths from first turns into segments with warm-up, so that every wanted turn counts in the loss once."""
     has_wanted_child = np.zeros(len(parent), bool)
     has_wanted_child[parent[wanted & (parent >= 0)]] = True
     taken = np.zeros(len(parent), bool)
@@ -140,14 +140,14 @@ def segments(parent: Ints, wanted: npt.NDArray[np.bool_], trace: int) -> list[Se
 
 
 def standardise(splits: Sequence[Split]) -> tuple[Floats, Floats]:
-    """Mean and deviation of each feature over the training parts; a feature that never changes counts as it is."""
+    """Mean and deviation of each feature over the training parts; a constant feature has deviation 1."""
     values = np.concatenate([split.values[split.train] for split in splits])
     deviation = values.std(axis=0)
     return values.mean(axis=0), np.where(deviation < 1e-6, 1.0, deviation)
 
 
 def as_the_model_sees(values: Floats, mean: Floats, deviation: Floats) -> Floats:
-    """Rounded and bounded as in int8: what is trained on is what will be there."""
+    """Round and saturate as in int8, so that training and inference have the same inputs."""
     return features.quantise(values, mean, deviation) / features.PER_DEVIATION
 
 
@@ -161,7 +161,7 @@ def train(
     seconds: float,
     progress: Progress,
 ) -> Trained:
-    """Fit "lstm" or "mlp". The best round by the validation part is kept; the last part is not looked at."""
+    """Fit "lstm" or "mlp". Keeps the best round on the validation part; the test part is not used."""
     import torch
 
     torch.manual_seed(seed)
@@ -270,7 +270,7 @@ def _train(
 
 
 def _hazards(torch: Any, network: Any, kind: str, split: Split, inputs: npt.NDArray[np.float32]) -> Floats:
-    """Of every turn, from its session's first turn on."""
+    """Hazards of every turn, run from its session's first turn."""
     out = np.zeros((len(inputs), survival.BINS))
     with torch.no_grad():
         if kind == "mlp":
@@ -293,7 +293,7 @@ def _hazards(torch: Any, network: Any, kind: str, split: Split, inputs: npt.NDAr
 
 @dataclass(frozen=True)
 class Row:
-    """One way to decide, judged by the last part of one trace."""
+    """One policy, evaluated on the test part of one trace."""
 
     trace: str
     name: str
@@ -309,7 +309,7 @@ class Outcome:
 
 
 def train_model(splits: Sequence[Split], *, seed: int, seconds: float, progress: Progress) -> Outcome:
-    """Train the MLP control (a quarter of the time) and the LSTM, quantise, and judge both beside the baselines."""
+    """Train the MLP control (a quarter of the time) and the LSTM, quantise, and compare with the baselines."""
     mean, deviation = standardise(splits)
     fit = partial(train, splits=splits, mean=mean, deviation=deviation, seed=seed)
     control = fit("mlp", seconds=seconds / 4, progress=lambda kind, epoch, share: progress(kind, epoch, share / 4))
@@ -341,7 +341,7 @@ def train_model(splits: Sequence[Split], *, seed: int, seconds: float, progress:
 
 
 def judge(split: Split, model: Model, control: Floats, unrounded: Floats) -> list[Row]:
-    """The model, what it was before it was rounded to int8, and the baselines, on the last part of a trace."""
+    """Evaluate the model, its float version and the baselines on the test part of a trace."""
     data = split.data
     settings = Settings(JUDGED_CACHE_SHARE, JUDGED_BLOCKS_PER_SECOND, CHOOSE_SHARE * data.end * 1000)
     event, risk = split.train_labels
@@ -366,7 +366,7 @@ def judge(split: Split, model: Model, control: Floats, unrounded: Floats) -> lis
 
 
 def mlp_baseline(data: Dataset, learn_until: float) -> Scorer:
-    """The control, trained for at most a minute on what was seen until a time; its last quarter says when to stop."""
+    """The MLP control, trained for at most a minute on the trace up to a time; its last quarter stops it."""
     early = 0.75 * learn_until
     split = Split(
         data=data,
