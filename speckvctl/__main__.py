@@ -7,7 +7,7 @@ import sys
 
 def run() -> int:
     try:
-        gc.disable()  # imports make hardly any garbage, and much that the collector would look through
+        gc.disable()  # imports create hardly any garbage, and many objects for the collector to scan
         from speckvctl.app import main
 
         gc.freeze()

@@ -177,6 +177,6 @@ def _fail(exc: Exception, arguments: list[str]) -> int:
             show(document, as_json=True, compact=streams_documents(path, arguments))
         except typer.Exit as stop:
             return stop.exit_code
-        except CliError:  # stdout is what failed
+        except CliError:  # stdout failed
             pass
     return document.error.exit_code

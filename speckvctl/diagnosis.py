@@ -44,7 +44,7 @@ def examine() -> list[Check]:
             checks += look(name)
         except ImportError:
             checks.append(failed(name, "not looked at: the library cannot be loaded", INSTALL))
-        except Exception as exc:  # a check that breaks is a finding, not the end of the examination
+        except Exception as exc:  # an exception is a finding, and the other checks run
             checks.append(
                 failed(name, describe(exc, "speckvctl doctor").error.message, "SPECKVCTL_DEBUG=1 speckvctl doctor")
             )
@@ -162,7 +162,7 @@ def _media(name: str) -> Iterator[Check]:
     found = False
     with speckv.Context() as ctx:
         stopped = {}
-        with suppress(speckv.PermissionDeniedError):  # a folder that is not trusted: the check of folders says so
+        with suppress(speckv.PermissionDeniedError):  # an untrusted folder: reported by the check of folders
             stopped = {card.name: card.found for card in description.devices(ctx) if card.state == "failed"}
         for info in ctx.devices():
             found = True
@@ -180,7 +180,7 @@ def _media(name: str) -> Iterator[Check]:
                     yield from _pools(name, dev)
             except speckv.SpeckvError as exc:
                 yield warning(name, f"{info.name}: {exc}", f"speckvctl device show {info.name}")
-        for place in _places(Path(ctx.runtime_dir)):  # without a table it is no device
+        for place in _places(Path(ctx.runtime_dir)):  # no table, so no device
             info = ctx.probe(place)
             if info.state == "absent" and (left := library.left_over(info)):
                 found = True

@@ -60,7 +60,7 @@ class Reader:
                 try:
                     rows += self._new(dev, (uuid, info.uuid), info.config.name)
                 except speckv.NotFoundError:
-                    continue  # destroyed since it was listed: the device's own log tells that
+                    continue  # destroyed since it was listed: the device's log has that event
         return in_order(rows)
 
     def _new(self, dev: speckv.Device, log: tuple[str, str], pool: str | None) -> list[results.EventRow]:

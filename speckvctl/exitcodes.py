@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     BUSY = 6
     VERIFICATION_FAILED = 7
     UNSUPPORTED = 8
-    INTERRUPTED = 130  # what a shell reports for a program that SIGINT ended
+    INTERRUPTED = 130  # a shell's status for a program killed by SIGINT
 
     @property
     def label(self) -> str:

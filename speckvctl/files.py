@@ -14,7 +14,7 @@ from typing import IO
 
 from speckvctl.errors import AbsentError, CliError, DeniedError, UsageError, from_library
 
-_PREFIX_BYTES = 200  # of a draft's name; a name has 255 at most
+_PREFIX_BYTES = 200  # of a temporary file's name; a name has at most 255
 
 
 def read(path: Path, most: int) -> bytes:
@@ -66,7 +66,7 @@ def replacing(path: Path, *, mode: int | None = None, new: bool = False) -> Iter
                 os.replace(draft, place)
             _sync_folder(place.parent)
     finally:
-        with suppress(OSError):  # it has taken its place
+        with suppress(OSError):  # renamed already
             os.unlink(draft)
 
 
@@ -128,7 +128,7 @@ def _link_new(draft: str, place: Path) -> None:
 def _mode(path: Path) -> int:
     """The mode of the replaced file, or what the umask allows."""
     if path.exists():
-        return path.stat().st_mode & 0o777  # never set-user-ID: the file is ours now
+        return path.stat().st_mode & 0o777  # never set-user-ID: the new file belongs to this user
     mask = os.umask(0)
     os.umask(mask)
     return 0o666 & ~mask
@@ -138,7 +138,7 @@ def _sync_folder(folder: Path) -> None:
     """fsync a folder, to make a new name durable."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:  # a folder may be written in without being readable
+    except PermissionError:  # a folder can be writable but not readable
         return
     try:
         os.fsync(descriptor)

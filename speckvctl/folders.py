@@ -52,7 +52,7 @@ class Folder:
             os.replace(draft, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
             os.fsync(self.descriptor)
         finally:
-            with suppress(OSError):  # it has taken its place
+            with suppress(OSError):  # renamed already
                 os.unlink(draft, dir_fd=self.descriptor)
 
     def has(self, name: str) -> bool:

@@ -39,7 +39,7 @@ def loads(data: bytes | str) -> Any:
         raise JsonError(f"not JSON: it ends at {where}" if ends else f"not JSON: unexpected text at {where}") from exc
     except JsonError:
         raise
-    except ValueError as exc:  # a limit of int()
+    except ValueError as exc:  # int() limits the number of digits
         raise JsonError("a number has more digits than any that is read here") from exc
     except RecursionError as exc:
         raise JsonError("nested too deeply") from exc

@@ -137,7 +137,7 @@ def repaired_device(name: str, pool: str) -> Iterator[speckv.Device]:
                 path = f"{info.path}.pools/{pool}"
                 if info.state == "absent" and not dev.pools():
                     dev.close()
-                    ctx.remove(name)  # made for nothing
+                    ctx.remove(name)  # created in vain
                 raise DamagedError(
                     f"{path} is not an intact pool: it cannot be taken over", f"mv {path} /var/tmp/", errno.EUCLEAN
                 )
@@ -204,7 +204,7 @@ def hardware_result(found: object) -> results.Hardware:
     )
 
 
-# ---- the library's answers as results --------------------------------------------------------------------------------
+# ---- conversion to results -------------------------------------------------------------------------------------------
 
 
 def _identity(number: int) -> int | None:
@@ -262,7 +262,7 @@ def pool_result(device_name: str, info: speckv.PoolInfo) -> results.Pool:
     inside = bool(info.accessible)
     effective = None
     if inside and info.used_bytes and info.raw_bytes:
-        # By pages, not by frame bytes: what rounding costs is part of what a page of this pool holds.
+        # By pages, not by frame bytes: the rounding to pages is part of a page's cost.
         effective = config.capacity_bytes * info.raw_bytes // info.used_bytes
     return results.Pool(
         device=device_name,

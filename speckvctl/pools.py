@@ -42,7 +42,7 @@ class Calibrated:
     path: Path
     file: bytes
     digest: str
-    first_layer: int | None  # None: not said, so that the blocks must be of all there is
+    first_layer: int | None  # None: not given, so the blocks must cover the whole model
     first_head: int | None
     rest: Shape  # of that part, to the model's end
 
@@ -323,9 +323,10 @@ def create(
 
     config = _config(found, wish)
     if found.state not in ("ready", "absent") and not overwrite:
-        ctx.open(found.name, create=True).close()  # refused, with what lies there and the way out
-    planned = ctx.plan_pool(found.name, config)  # refuses what cannot be right before anything is opened, and so made
-    fresh = found.state == "absent" and not library.is_card(found.name)  # a card is there without a pool
+        ctx.open(found.name, create=True).close()  # refused: names the contents found and the next command
+    # Refuses invalid parameters before the device is created.
+    planned = ctx.plan_pool(found.name, config)
+    fresh = found.state == "absent" and not library.is_card(found.name)  # a card exists without pools
     with ctx.open(found.name, create=True, format=overwrite and not fresh and found.state != "ready") as dev:
         tell_left_over(dev, found)
         fresh = fresh and not dev.pools()

@@ -28,7 +28,7 @@ def parse_whole(text: str, option: str, least: int, most: int) -> int:
 
 
 def parse_decimal(text: str, option: str, least: float, most: float, *, or_zero: bool = False) -> float:
-    """`or_zero`: 0 is taken too, where the least is above it."""
+    """`or_zero`: 0 is accepted too, although below `least`."""
     if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip()) and len(text) < 400:
         value = float(text)
         if least <= value <= most or (or_zero and value == 0):
@@ -77,7 +77,7 @@ def format_size(size: int | None) -> str:
     if size is None:
         return "-"
     for letter, power in reversed(_POWERS.items()):
-        # The rounded figure decides, so that 1023.7 MiB is shown as 1 GiB and never as "1024 MiB".
+        # Round before choosing the unit: 1023.7 MiB is 1 GiB, never "1024 MiB".
         if size >= (1 << 10 * power) * 1023.5 / 1024:
             value = size / (1 << 10 * power)
             digits = 2 if value < 9.995 else 1 if value < 99.95 else 0

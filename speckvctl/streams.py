@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Standard input, output and error as commands need them, whatever the process was started with.
+"""Standard input, output and error, made usable whatever state they were inherited in.
 
-What cannot be written to stdout is one clear error, as with cat; a reader that went away ends the program without a
-word; what cannot be written to stderr is lost. Characters that the terminal's encoding lacks are written as escapes.
+A failed write to stdout is one clear error, as with cat; a closed pipe ends the program silently; failed writes to
+stderr are ignored. Characters that the terminal's encoding lacks are written as escapes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from speckvctl.exitcodes import OUTPUT_CLOSED
 
 
 def prepare() -> None:
-    """Make the three streams usable; CliError when stdout is closed. Does nothing to streams that a caller replaced."""
+    """Make the three streams usable; CliError if stdout is closed. Streams that a caller replaced are left alone."""
     _hold_places()
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
@@ -37,7 +37,7 @@ def prepare() -> None:
 
 
 def _hold_places() -> None:
-    """Let no file that is opened later become descriptor 0, 1 or 2, which others write to."""
+    """Occupy descriptors 0, 1 and 2, so that no file opened later gets one of them."""
     for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
@@ -86,7 +86,7 @@ class _Errors(io.TextIOWrapper):
 
 
 def _discard(number: int) -> None:
-    """What is still buffered must not fail again when the interpreter flushes at exit."""
+    """Discard buffered output, so that the interpreter's flush at exit does not fail again."""
     with suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, number)

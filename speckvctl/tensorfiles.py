@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Safetensors files, read by the `safetensors` package: no other reader here says what is sound."""
+"""Safetensors files, read and validated by the `safetensors` package only."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class UnsoundError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies in its file."""
+    """A tensor's place in its file."""
 
-    dtype: str  # as the format names it
+    dtype: str  # name in the format
     shape: list[int]
     offset: int  # of its first byte in the file
     nbytes: int
@@ -51,7 +51,7 @@ def opened(path: Path, framework: str = "np") -> Iterator[Any]:
         raise UnsoundError(f"not a safetensors file, or damaged or cut short: {_reason(str(exc))}") from exc
 
 
-#: What the reader's text begins with or holds, and the same in our words.
+#: Error texts of the reader -> texts of this package.
 _REASONS = (
     ("header too small", "it ends within its header"),
     ("invalid header length", "it ends within its header"),
@@ -70,7 +70,7 @@ _REASONS = (
 
 
 def _reason(text: str) -> str:
-    """What is wrong with a file of which the reader says this."""
+    """Reword an error text of the reader."""
     dtype = re.search(r"unknown variant `([^`]{0,40})", text)
     if dtype:
         return f"a tensor's dtype is {dtype[1]}, which this build does not know"
@@ -82,7 +82,7 @@ def entries(path: Path) -> dict[str, Entry]:
     with opened(path) as file, path.open("rb") as stream:
         at = 8 + int.from_bytes(stream.read(8), "little")
         found = {}
-        for name in file.offset_keys():  # the data has no holes: each begins where the one before ends
+        for name in file.offset_keys():  # the data has no gaps: each tensor begins where the previous one ends
             tensor = file.get_slice(name)
             dtype, shape = str(tensor.get_dtype()), list(tensor.get_shape())
             if dtype not in BITS:

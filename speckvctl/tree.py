@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The command tree: nouns, their verbs, and one line about each noun.
 
-It stands apart from the commands so that `speckvctl --help` imports none of them. A test holds this list, the tree
-that is planned and the registered commands together.
+Separate from the commands, so that `speckvctl --help` imports none of them. A test compares this list with the planned
+tree and the registered commands.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from difflib import get_close_matches
 class Noun:
     summary: str
     verbs: tuple[str, ...] = ()  # empty: the noun is a command itself
-    aliases: Mapping[str, str] = field(default_factory=dict)  # other words for its verbs
+    aliases: Mapping[str, str] = field(default_factory=dict)  # aliases of its verbs
 
 
 NOUNS: dict[str, Noun] = {
@@ -54,7 +54,7 @@ NOUNS: dict[str, Noun] = {
 }
 
 
-#: What the environment decides, for help and manual pages.
+#: Environment variables, for help and manual pages.
 ENVIRONMENT = {
     "SPECKV_RUNTIME_DIR": (
         "Directory that holds host:DRAM, host:numaN and emulated cards. Default: /dev/shm/speckv if "
@@ -79,26 +79,26 @@ def command_path(arguments: Sequence[str]) -> str:
     return " ".join(path)
 
 
-#: Short options that take no value, and so can stand in one word, before one that takes the rest of it: -yj, -jo FILE.
+#: Short options without a value, which can be combined before one with a value: -yj, -jo FILE.
 _FLAGS, _VALUED = "fhjyV", "o"
 
 
 def given(arguments: Sequence[str], long: str, short: str = "") -> bool:
-    """Whether a flag is on a command line that may not be valid, so that it cannot be asked for it."""
+    """Whether a flag is on a command line that may be invalid and so cannot be parsed."""
     words = arguments[: arguments.index("--")] if "--" in arguments else arguments
     pattern = re.compile(f"-[{_FLAGS}]*{short}[{_FLAGS}]*([{_VALUED}].*)?", re.DOTALL)
     return long in words or any(bool(short) and pattern.fullmatch(word) for word in words)
 
 
 def streams_documents(path: str, arguments: Sequence[str]) -> bool:
-    """Whether a command prints one document a line, until it ends or is ended."""
+    """Whether a command prints a stream of documents, one per line."""
     if path == "speckvctl top":
         return not given(arguments, "--once")
     return path == "speckvctl events" and given(arguments, "--follow", "f")
 
 
 def normalized(arguments: Sequence[str]) -> list[str]:
-    """A command line with the words that hands type in the places where the commands take them.
+    """Rewrite common variants of a command line to the form that the commands accept.
 
     "help pool create" and "pool help create" are "pool create --help"; "version" is "--version"; --json before the noun
     is an option of the verb.
@@ -124,7 +124,7 @@ def normalized(arguments: Sequence[str]) -> list[str]:
 
 
 def suggestions(word: str) -> list[str]:
-    """Commands that a word which names none may have meant, without "speckvctl"."""
+    """Commands similar to an unknown word, without "speckvctl"."""
     with_verb = [f"{noun} {word}" for noun, entry in NOUNS.items() if word in entry.verbs or word in entry.aliases]
     return with_verb or get_close_matches(word, [*NOUNS, "help", "version"], 2)
 

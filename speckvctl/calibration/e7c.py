@@ -24,18 +24,18 @@ from speckvctl.reference.perplexity import BLOCK
 
 CODEC = speckv.Codec.E7C
 RATIO = 7.5
-DAMPING = 0.3  # of the mean sensitivity, added to that of every direction: few documents do not know all of them
-ROUNDING = 115  # of 256: a level is the next one from 1 - 115/256 of a step on
+DAMPING = 0.3  # share of the mean sensitivity added in every direction: few documents do not cover all of them
+ROUNDING = 115  # of 256: rounding offset; a level begins at 1 - 115/256 of a step
 LEVEL_MAX = 2047
 SYMBOLS, ESCAPE, ESCAPE_BITS = 32, 31, 16
 LOW_MAX = 6
 TABLES, TABLE_ROUNDS = 64, 12
 #: Cost of a bit in squared steps: a coefficient that costs more than it saves is dropped.
 BIT_WORTH = 0.1
-SAMPLE_BYTES = 256 << 20  # of coefficients, as float32
-TRIAL_BYTES = 48 << 20  # of blocks to find the step with
+SAMPLE_BYTES = 256 << 20  # coefficients, as float32
+TRIAL_BYTES = 48 << 20  # blocks for the search of the step
 STEP_ROUNDS, STEP_CLOSE = 24, 0.003
-FRACTION = 256  # coefficients come in so many fractions of a step
+FRACTION = 256  # fractions of a step in which coefficients are expressed
 ROW_MAX, COLUMN_MAX, WORD_MAX = (1 << 18) - 1, (1 << 20) - 1, 32767
 DOWN_MAX, SHIFT_MAX = 18, 20
 STEP_MAX = 16000  # in units
@@ -83,7 +83,7 @@ def _step(ratio: float, transforms: dict[Place, _Transform], reaches: Callable[[
     for _ in range(STEP_ROUNDS):
         if high[1] < STEP_CLOSE:
             break
-        # A little towards the end that must be reached; never so near an end that nothing is gained.
+        # Biased towards the end that must be reached, and kept away from both ends so that the bracket shrinks.
         share = min(max((STEP_CLOSE / 2 - low[1]) / (high[1] - low[1]), 0.1), 0.9)
         at = low[0] + share * (high[0] - low[0])
         found = at, np.log(reaches(float(np.exp(at))) / ratio)
@@ -158,7 +158,7 @@ def _tables(
         made["e7c.rank"][place] = rank
         made["e7c.low"][place][:rank] = low
         made["e7c.table"][place][:rank] = which[at : at + rank]
-        # A step beyond all values is as good as one just beyond them, and fits a word.
+        # Clamp: a step beyond all values is equivalent to one just beyond them, and fits a word.
         back = transform.back[:rank] * step / unit
         reach = np.maximum(np.abs(back).max(1, keepdims=True) / STEP_MAX, 1.0)
         made["e7c.analysis"][place][:rank], made["e7c.down"][place][:rank] = _analysis(

@@ -27,7 +27,7 @@ WIDTHS = range(1, 6)
 LEVELS = 32
 DEVIATION = 256  # of a level table
 SHAPING_ONE, SHAPING_MAX = 512, 65535
-DAMPING = 0.1  # of the mean sensitivity, added to that of every direction: few documents do not know all of them
+DAMPING = 0.1  # share of the mean sensitivity added in every direction: few documents do not cover all of them
 
 
 def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], Array, float, float]:

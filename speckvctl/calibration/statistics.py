@@ -30,9 +30,9 @@ Place = tuple[int, int, int]  # layer, K or V, KV head
 
 FORMAT, VERSION = "speckv-calibration", "0"
 HEAD_DIMS = (64, 80, 96, 128, 192, 256)
-INPUT_MAX = 16383  # of an integer input; a quarter of it for the largest value seen
+INPUT_MAX = 16383  # largest integer input; the largest value seen maps to a quarter of it
 HEADROOM = 4
-SAMPLE_BYTES = 1 << 30  # of blocks kept to try codecs on
+SAMPLE_BYTES = 1 << 30  # blocks kept to evaluate codecs on
 
 
 class CalibrationError(Exception):
@@ -79,7 +79,7 @@ class Study:
     documents: int = 0
     nats: float = 0.0
     blocks: list[tuple[int, Any, Any]] = field(default_factory=list)  # first position, values, gradients; all layers
-    # Without the last quarter of the documents: what is made of that can be tried on the rest.
+    # Excludes the last quarter of the documents, which validates what is made from these.
     early: dict[Place, Head] = field(default_factory=dict)
     early_blocks: int = 0
 

@@ -42,7 +42,7 @@ def record(ctx: speckv.Context, action: str, device: str, result: str, **facts: 
         with folders.runtime(ctx) as folder:
             descriptor = folder.open(NAME, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, (json.dumps(line) + "\n").encode())  # one write: lines of two never mix
+            os.write(descriptor, (json.dumps(line) + "\n").encode())  # one write: no interleaving
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

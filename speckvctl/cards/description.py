@@ -278,7 +278,7 @@ def command_of(pid: int) -> str | None:
     """The name of a process's program, in the form the library reports for clients; without arguments."""
     try:
         name = Path(f"/proc/{pid}/comm").read_bytes().removesuffix(b"\n")
-        if len(name) == 15:  # the kernel cuts what is longer
+        if len(name) == 15:  # the kernel truncates longer names
             whole = os.path.basename(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0])
             name = whole if whole.startswith(name) else name
     except OSError:

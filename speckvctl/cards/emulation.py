@@ -95,7 +95,7 @@ def place(ctx: speckv.Context, name: str) -> Path:
     return Path(ctx.runtime_dir, "emu", name)
 
 
-# ---- who holds a folder ----------------------------------------------------------------------------------------------
+# ---- lock holder -----------------------------------------------------------------------------------------------------
 
 
 def is_running(folder: Path) -> bool:
@@ -137,7 +137,7 @@ def holder(folder: Path) -> int | None:
     return None
 
 
-# ---- looking ---------------------------------------------------------------------------------------------------------
+# ---- look-up ---------------------------------------------------------------------------------------------------------
 
 
 def find(ctx: speckv.Context, name: str) -> EmulatedCard:
@@ -226,7 +226,7 @@ def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool
         if os.path.lexists(link) and wanted != folder:
             raise UsageError(f"emu:{name} lives in {folder}, not in {wanted}; nothing was changed", "another NAME")
         folder = wanted
-    if folder.parent.is_dir() or wish.folder is not None:  # else the folder of all cards is made first
+    if folder.parent.is_dir() or wish.folder is not None:  # otherwise the start creates the folder of all cards first
         _check_folder(ctx, folder)
     if is_running(folder):
         pid = holder(folder)
@@ -277,7 +277,7 @@ def _check_folder(ctx: speckv.Context, path: Path) -> None:
 def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:
     """Compare the request with an existing card, whose parameters are immutable."""
     made = None if fresh else _read_making(folder)
-    if made is None and not fresh:  # started by hand: its files tell the size
+    if made is None and not fresh:  # not started by speckvctl: take the size from its files
         made = Making(memory_bytes=(folder / "memory").stat().st_size, factory=bool(wish.factory), power_cycle=False)
     if made is None:
         memory = wish.memory_bytes or MEMORY_BYTES
@@ -316,7 +316,7 @@ def too_large(name: str, folder: Path, making: Making) -> str | None:
     """Warning if a card's memory exceeds its file system: it starts, and pools that do not fit are refused."""
     room = os.statvfs(next(place for place in (folder, *folder.parents) if place.is_dir()))
     free, machine = room.f_bavail * room.f_frsize, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError):  # what it holds already is not wanted again
+    with suppress(OSError):  # blocks already allocated are not needed again
         free += (folder / "memory").stat().st_blocks * 512
     if making.memory_bytes <= free:
         return None
@@ -330,7 +330,7 @@ def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], N
     """Start a card in the background; return when it is ready. `warn` is called if it is too large."""
     executable = program()
     if not os.path.lexists(place(ctx, name).parent / MANAGING):
-        plan(ctx, name, wish)  # a refusal makes no folder
+        plan(ctx, name, wish)  # a refusal creates no folder
     with _managing(ctx, make=True) as cards:
         path, making, fresh = plan(ctx, name, wish)
         existed = path.exists()
@@ -395,7 +395,7 @@ def _launch(executable: Path, name: str, folder: folders.Folder, making: Making)
     command = [str(executable), "--dir", str(folder.path), "--name", name, "--memory", str(making.memory_bytes)]
     command += ["--factory"] if making.factory else []
     command += ["--power-cycle"] if making.power_cycle else []
-    for key in trusted_keys(folder.context, folder.path):  # written to the flash when that is made, and never again
+    for key in trusted_keys(folder.context, folder.path):  # provisioned when the flash is created, only then
         command += ["--key", key.hex()]
     descriptor = folder.open("log", os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     with os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace") as log:
@@ -404,7 +404,7 @@ def _launch(executable: Path, name: str, folder: folders.Folder, making: Making)
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, cwd="/", start_new_session=True
         )
         if _became_ready(process):
-            process.returncode = 0  # it lives on, and is not waited for
+            process.returncode = 0  # it outlives this process: not reaped here
             return
         ended = process.poll()
         if ended is None:
@@ -446,7 +446,7 @@ def check_stop(ctx: speckv.Context, card: EmulatedCard, *, remove: bool) -> None
         except speckv.PermissionDeniedError:
             raise
         except speckv.SpeckvError:
-            pass  # it hangs since, or ended
+            pass  # hung or exited since
     if remove:
         _check_managing(ctx, make=False)
         if folder.is_dir():
@@ -467,7 +467,7 @@ def stop(ctx: speckv.Context, name: str) -> Stopped:
     except speckv.PermissionDeniedError:
         raise
     except speckv.SpeckvError:
-        pass  # it hangs, or goes at this moment
+        pass  # hung, or exiting
     if _ends(folder):
         return Stopped(True, False)
     if pid is None:
@@ -518,7 +518,7 @@ def remove(ctx: speckv.Context, name: str) -> None:
             with folders.opened(ctx, path) as folder:
                 _forget_pools(ctx, folder)
                 _empty(folder)
-            with suppress(OSError):  # what is not ours stays, and the folder with it
+            with suppress(OSError):  # foreign files stay, and so does the folder
                 path.rmdir()
         _unlink_link(cards, name)
 

@@ -32,8 +32,8 @@ HEADER_BYTES, SECTION_BYTES = 128, 16
 
 MAX_CALIBRATION_BYTES = 1 << 30
 
-TIMED_BYTES = 64 << 20  # of a file: more would say the same
-TIMED_SECONDS = 1.0  # each way, once every tensor had its turn
+TIMED_BYTES = 64 << 20  # of a file: more adds no information
+TIMED_SECONDS = 1.0  # each way, after one pass over every tensor
 TIMED_TURNS = 15
 
 

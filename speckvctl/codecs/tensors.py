@@ -62,7 +62,7 @@ class Pair:
 
     k_name: str
     v_name: str
-    layer: int | None  # where the name tells it
+    layer: int | None  # if the name has it
     dtype: speckv.DType
     k: Bytes  # [head][token][byte]
     v: Bytes

@@ -181,7 +181,7 @@ def _count(found: Found, vector: Vector, stored: bool) -> None:
     found.modes[vector.codec] = vectors + 1, frames + stored
 
 
-# ---- inputs, as tests/vectors/inputs.h makes them --------------------------------------------------------------------
+# ---- inputs, as in tests/vectors/inputs.h ----------------------------------------------------------------------------
 
 
 class _Draws:

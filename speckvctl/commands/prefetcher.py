@@ -204,7 +204,7 @@ def load_prefetcher(
     from speckvctl.prefetcher import model as models
 
     path = Path(model)
-    models.load(path)  # the card checks no more than its form
+    models.load(path)  # the card validates only the format
     data = path.read_bytes()
     with description.administered(device) as admin, progress(f"loading into {device}", "bytes") as tell:
         info = admin.info()

@@ -41,7 +41,7 @@ def stats(
     with library.device(device) as dev:
         names = [pool] if pool is not None else [info.config.name for info in dev.pools() if info.accessible]
         shown = [library.stats_result(dev.stats(name), name, dev.tenants(name)) for name in names]
-        for step in ([True] if dry_run else [True, False]) if reset else []:  # all may be reset, or none is
+        for step in ([True] if dry_run else [True, False]) if reset else []:  # check all before any is reset
             for name in names:
                 dev.reset_stats(name, dry_run=step)
     next_step = None

@@ -49,7 +49,7 @@ def train_prefetcher(
     path = Path(output)
     check_place(path)
     if path.exists():
-        model.load(path)  # another model is written over, another file is not
+        model.load(path)  # only a model file may be overwritten
     version = training.torch_version()
     if not dry_run:
         training.require_torch()

@@ -19,7 +19,7 @@ ANCHOR_LEVELS = 255
 LEVELS = (31, 15, 11)  # of differences: first, middle and last third of the layers
 
 BITS = 14  # of a probability
-LOW = 1 << 16  # least state of a coder, which is renewed by 16 bits
+LOW = 1 << 16  # lower bound of the coder's state; renormalised by 16 bits
 
 Tensor = Any  # torch.Tensor
 Ints = npt.NDArray[np.int64]
@@ -66,7 +66,7 @@ def code(x: Tensor, count: int) -> tuple[Tensor, int]:
     return back, size
 
 
-# ---- rANS, one stream a column, with a model that learns -------------------------------------------------------------
+# ---- adaptive rANS, one stream per column ----------------------------------------------------------------------------
 
 
 class _Model:
@@ -80,7 +80,7 @@ class _Model:
         """[stream][symbol + 1]: cumulative frequencies."""
         total = self._seen.cumsum(1)
         count = self._seen.shape[1]
-        spare = (1 << BITS) - count  # each symbol has a share of at least 1
+        spare = (1 << BITS) - count  # each frequency is at least 1
         inner = total * spare // total[:, -1:] + np.arange(1, count + 1)
         return np.concatenate((np.zeros((len(total), 1), np.int64), inner), 1)
 
@@ -100,7 +100,7 @@ def encode(symbols: Ints, count: int) -> tuple[npt.NDArray[np.uint16], npt.NDArr
         model.learn(symbols[step])
     state = np.full(streams, LOW, np.int64)
     words: list[npt.NDArray[np.uint16]] = []
-    for step in range(steps - 1, -1, -1):  # a decoder meets the symbols in their order
+    for step in range(steps - 1, -1, -1):  # rANS encodes in reverse: the decoder reads the symbols in order
         full = state >= widths[step] << (32 - BITS)
         words.append((state[full] & 0xFFFF).astype(np.uint16))
         state[full] >>= 16

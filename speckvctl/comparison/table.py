@@ -49,7 +49,7 @@ class Row:
                 return "coder"
 
     def result(self) -> results.CodecRow:
-        # What gives back every bit gives back the reference.
+        # A bit-exact coder has the reference's perplexity.
         none: float | None = 0.0 if self.run and self.tally.exact else None
         blocks, prefix = self.blocks, self.prefix
         return results.CodecRow(

@@ -57,7 +57,7 @@ def udev_context() -> Any:
     them."""
     try:
         return importlib.import_module("pyudev").Context()
-    except (ImportError, OSError, AttributeError) as error:  # no pyudev; no libudev.so.1, or one that is not whole
+    except (ImportError, OSError, AttributeError) as error:  # no pyudev; libudev.so.1 missing or damaged
         missing = "pyudev" if isinstance(error, ModuleNotFoundError) else "libudev"
         advice = "pip install pyudev" if missing == "pyudev" else "Debian, Ubuntu: apt install libudev1"
         raise DiscoveryError(f"cannot look for devices: {missing} cannot be loaded ({advice})") from error
@@ -284,7 +284,7 @@ def _below(region: _Device, dax: list[_Device]) -> list[_Device]:
 def _dax(devices: list[_Device], sysfs_root: str) -> Iterator[Found]:
     for device in devices:
         size = device.size()
-        if not size:  # the empty seed of a region, or gone
+        if not size:  # the region's empty seed device, or removed meanwhile
             continue
         node = device.node_number("target_node")
         node = device.numa_node if node is None else node

@@ -67,9 +67,7 @@ def _events(
     stopped: Callable[[], bool],
     poll_seconds: float,
 ) -> Iterator[HotplugEvent]:
-    gone: set[str] = (
-        set()
-    )  # the kernel says "remove" before it takes the folder away: what we see there is no longer real
+    gone: set[str] = set()  # the kernel sends "remove" before it deletes the sysfs folder: ignore what is still there
     unsettled = False
     while not stopped():
         batch = _drain(monitor, poll_seconds)
@@ -78,7 +76,7 @@ def _events(
         unsettled = any(action == "remove" for action, _ in batch)
         changed = set()
         for action, path in batch:
-            # In order, so that a card that leaves and comes back between two looks is two events, not none.
+            # In order, so that a card removed and added again between two scans gives two events, not none.
             if action == "remove":
                 gone.add(path)
                 if path in known:
@@ -89,7 +87,7 @@ def _events(
                 gone.discard(path)
                 if action == "change":
                     changed.add(path)
-        # One look at everything: a uevent of one device decides what others are worth (driver bound, region made).
+        # Full scan: a uevent of one device can change others (driver bound, region created).
         seen = {found.sysfs_path: found for found in discover(context, sysfs_root)}
         gone &= seen.keys()
         now = {path: found for path, found in seen.items() if path not in gone}
@@ -114,7 +112,7 @@ def _drain(monitor: Any, poll_seconds: float) -> list[tuple[str, str]]:
             if error.errno != errno.ENOBUFS:
                 raise
             device = None
-            batch.append((_OVERFLOW, ""))  # the kernel dropped some: the look at everything makes up for them
+            batch.append((_OVERFLOW, ""))  # the kernel dropped uevents: the full scan covers them
         if device is None:
             break
         batch.append((device.action, device.sys_path))

@@ -32,18 +32,18 @@ class Dataset:
 
     path: Path
     digest: str
-    moved: int  # requests that stood behind later ones in the file
+    moved: int  # requests that were out of order in the file
     linked: predictor.LinkedTrace
-    block_ids: npt.NDArray[np.uint64]  # of each node, as the file has them
+    block_ids: npt.NDArray[np.uint64]  # of each node, ids as in the file
     times: Floats  # seconds since the first request
     parent: npt.NDArray[np.int64]
-    returned: Floats  # seconds, when the session came back; inf: not within the trace
+    returned: Floats  # time of the session's next turn; inf: not within the trace
     blocks: npt.NDArray[np.int64]
     stored: npt.NDArray[np.int64]
     input_tokens: npt.NDArray[np.int64]
     output_tokens: npt.NDArray[np.int64]
     stops: list[str | None]
-    answers: Floats  # seconds until the answer ended; nan: the trace does not say
+    answers: Floats  # seconds until the response ended; nan: not in the trace
 
     def __len__(self) -> int:
         return len(self.times)
@@ -90,6 +90,6 @@ def read(path: Path, on_request: Callable[[int], None] = lambda count: None) -> 
 def _returned(times: Floats, parent: npt.NDArray[np.int64]) -> Floats:
     """The time of the first turn that continues each turn."""
     returned = np.full(len(times), np.inf)
-    turns = np.nonzero(parent >= 0)[0][::-1]  # of several, the earliest is written last
+    turns = np.nonzero(parent >= 0)[0][::-1]  # of several, the earliest is stored last and wins
     returned[parent[turns]] = times[turns]
     return returned

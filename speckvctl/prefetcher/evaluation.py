@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 Curves = npt.NDArray[np.uint32]
 
 BASELINES = ("lru", "child", "popularity", "age", "mlp")
-HALF_LIFE_S = 300.0  # of popularity
+HALF_LIFE_S = 300.0  # half-life of popularity, seconds
 WINDOW_MS = 30_000
 TIMED_STEPS = 2000
 
@@ -102,7 +102,7 @@ def measure(data: Dataset, scorer: Scorer, settings: Settings) -> Measures:
     return Measures(predictor.simulate(data.linked, settings.config(data, scorer)))
 
 
-# ---- what decides ----------------------------------------------------------------------------------------------------
+# ---- policies --------------------------------------------------------------------------------------------------------
 
 
 def lru() -> Scorer:

@@ -17,12 +17,12 @@ Int8 = npt.NDArray[np.int8]
 
 #: In the order of the columns; part of a model file.
 NAMES = (
-    "continues",  # a turn of a session that has been here
+    "continues",  # a turn of a known session
     "log_gap_s",  # since its last turn
-    "log_last_gap_s",  # between the two before
+    "log_last_gap_s",  # between the two turns before
     "log_blocks",
     "log_new_blocks",
-    "reused_share",  # of the last turn's blocks
+    "reused_share",  # of the previous turn's blocks
     "log_input_tokens",
     "log_turn",
     "log_load",  # requests of all sessions in the last minute

@@ -49,8 +49,8 @@ class Provenance:
     trace_digests: list[str]  # SHA-256 of the files
     seed: int
     split: str
-    train_until_s: list[float]  # of each trace: no turn after this was learned from
-    chosen_until_s: list[float]  # nor any after this looked at
+    train_until_s: list[float]  # of each trace: end of the training part
+    chosen_until_s: list[float]  # end of the validation part
     train_turns: int
     epochs: int
     validation_loss: float | None

@@ -22,8 +22,8 @@ from speckvctl.prefetcher.model import Model, Provenance, quantise
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-SEGMENT = 64  # turns that are learned from at once
-WARM_UP = 16  # turns before them that only make the state
+SEGMENT = 64  # turns per segment that count in the loss
+WARM_UP = 16  # turns before them that only warm up the state
 BATCH = 32  # segments
 PATIENCE = 6  # rounds without a better validation loss
 MAX_EPOCHS = 120
@@ -33,7 +33,7 @@ LEAST_TURNS, LEAST_RETURNS = 50, 10
 JUDGED_CACHE_SHARE, JUDGED_BLOCKS_PER_SECOND = 0.05, 50.0
 MLP_SECONDS = 60.0
 
-Progress = Callable[[str, int, float], None]  # what is trained, round, share of the time
+Progress = Callable[[str, int, float], None]  # model, round, share of the time
 
 
 def torch_version() -> str | None:
@@ -111,7 +111,7 @@ class Trained:
 class Segment:
     trace: int
     turns: Ints  # a path of a session's tree
-    counted: npt.NDArray[np.bool_]  # learned from: each turn in one segment
+    counted: npt.NDArray[np.bool_]  # in the loss: each turn in one segment
 
 
 def segments(parent: Ints, wanted: npt.NDArray[np.bool_], trace: int) -> list[Segment]:
@@ -166,7 +166,7 @@ def train(
 
     torch.manual_seed(seed)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the order of sums, and so the result, does not depend on the machine's cores
+    torch.set_num_threads(1)  # fixes the order of sums, so that the result does not depend on the number of cores
     try:
         return _train(torch, kind, splits, mean, deviation, seed, seconds, progress)
     finally:
@@ -185,7 +185,7 @@ def _network(torch: Any, kind: str, start: Floats) -> Any:
             else:
                 self.mlp = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
             self.head = nn.Linear(hidden, survival.BINS)
-            nn.init.zeros_(self.head.weight)  # it begins as the age-only curve
+            nn.init.zeros_(self.head.weight)  # initialised to the age-only curve
             self.head.bias.data = torch.tensor(np.log(start / (1 - start)), dtype=torch.float32)
 
         def forward(self, values: Any) -> Any:
@@ -288,7 +288,7 @@ def _hazards(torch: Any, network: Any, kind: str, split: Split, inputs: npt.NDAr
     return out
 
 
-# ---- a model and what stands beside it -------------------------------------------------------------------------------
+# ---- comparison with baselines ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A model that computes with caches as they come back: perplexity beside the raw cache. Needs torch.
+"""Runs a model on decoded KV: perplexity compared with the raw cache. Needs torch.
 
 For the commands `codec eval`, `codec compare`, `codec calibrate`, and for calibration/ and comparison/.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A model and documents as the commands name them, and the perplexities of codecs on them."""
+"""Loads the model and documents given to a command, and measures the perplexities of codecs on them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Model:
     ids: Any
     prefix: int
     dtype: speckv.DType = speckv.DType.BF16
-    reference: float | None = None  # perplexities with nothing lost, once measured
+    reference: float | None = None  # perplexities on the raw cache, cached
     prefix_reference: float | None = None
 
     def measure(self, stores: Mapping[str, Any], progress: Progress) -> dict[str, tuple[Cost, Cost]]:
-        """What each store costs, by the rule of blocks and by that of a prefix."""
+        """The cost of each store, by the block rule and by the prefix rule."""
         from speckvctl.reference import perplexity
         from speckvctl.reference.perplexity import Rule
 
@@ -48,7 +48,7 @@ def check_options(
     prefix_tokens: int | None,
     compute: str = "cpu",
 ) -> None:
-    """Before anything takes time."""
+    """Check the options early."""
     if (model is None) != (tokens is None):
         raise UsageError("--model and --tokens go together", "both of them, or neither")
     if model is None and (documents is not None or skip or prefix_tokens is not None or compute != "cpu"):
@@ -72,7 +72,7 @@ def require_torch() -> None:
 
 
 def check_compute(name: str) -> None:
-    """That torch is there, and has this device."""
+    """Check that torch is installed and has this device."""
     kind, _, index = name.partition(":")
     if not (name == "cpu" or (kind == "cuda" and (name == kind or (index.isascii() and index.isdigit())))):
         raise UsageError(f"--compute: '{name}' is neither cpu nor a GPU", "--compute cpu, cuda or cuda:1")

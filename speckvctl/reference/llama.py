@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A Llama model as far as judging a codec needs it: hidden states from token ids, with the KV cache in the open.
+"""A Llama model for codec evaluation: hidden states from token ids, with an accessible KV cache.
 
 Weights are kept, and everything is computed, in float32; K and V are rounded to the cache's dtype, K after RoPE, as a
 serving engine stores them. Needs torch; takes whatever device it is given.
@@ -21,16 +21,16 @@ from speckvctl import jsontext, tensorfiles
 
 MAX_JSON_BYTES = 16 << 20
 DTYPES = ("BF16", "F16", "F32", "F64")  # narrower weights need scales, which are not read
-ROWS = 256  # query rows of one attention call where nothing makes it shorter
+ROWS = 256  # most query rows of one attention call
 
 Tensor = Any  # torch.Tensor
 KV = tuple[Tensor, Tensor]  # each [document][KV head][token][channel]
-#: What the cache makes of the K and V of one layer's first tokens: (layer, K, V) -> K and V as they come back.
+#: A cache of one layer's first tokens: (layer, K, V) -> decoded K and V.
 Store = Callable[[int, Tensor, Tensor], KV]
 
 
 class ModelError(Exception):
-    """A folder that holds no model, or not one that can be run here."""
+    """Not a model folder, or a model that is not supported."""
 
     def __init__(self, path: Path, reason: str, number: int = errno.EBADMSG) -> None:
         super().__init__(f"{path}: {reason}")
@@ -70,9 +70,9 @@ class Llama:
     ) -> Tensor:
         """Final hidden states [document][token][channel] of token ids [document][token].
 
-        `past`: K and V of the tokens before these, layer by layer, as they came back from wherever they were.
-        `store`: every full block of these tokens goes through it; a token sees blocks before its own as they come
-        back, and its own block as it was. `keep` is shown each layer's K and V as they go into the cache.
+        `past`: decoded K and V of the tokens before these, layer by layer. `store`: every full block of these tokens
+        goes through it; a token attends to decoded earlier blocks, and to its own block raw. `keep` is called with
+        each layer's K and V as they enter the cache.
         """
         before = past[0][0].shape[2] if past else 0
         tokens = ids.shape[1]
@@ -93,7 +93,7 @@ class Llama:
         return self._norm(x, "model.norm.weight")
 
     def losses(self, hidden: Tensor, targets: Tensor) -> list[float]:
-        """Mean negative log-likelihood, one a document, of the tokens that follow."""
+        """Mean negative log-likelihood of the next tokens, one value per document."""
         head = self.weights["model.embed_tokens.weight" if self.shape.tied else "lm_head.weight"]
         rows = zip(hidden, targets, strict=True)
         return [float(F.cross_entropy(F.linear(row, head), target)) for row, target in rows]
@@ -121,7 +121,7 @@ class Llama:
         return q * cos + _turned(q) * sin, self._rounded(k * cos + _turned(k) * sin), v
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, stored: KV | None, block: int, before: int) -> Tensor:
-        """Causal attention [document][token][head * channel]. Before a row's own block it sees what `stored` has."""
+        """Causal attention [document][token][head * channel]. Blocks before a row's own come from `stored`."""
         documents, heads, tokens, width = q.shape
         group = heads // self.shape.kv_heads
         step = block if stored is not None else ROWS
@@ -157,7 +157,7 @@ class Llama:
 
 
 def _turned(x: Tensor) -> Tensor:
-    """Channel i and i + half as the parts of a complex number, times the imaginary unit."""
+    """Multiply by i, with channels c and c + half as real and imaginary parts."""
     half = x.shape[-1] // 2
     return torch.cat((-x[..., half:], x[..., :half]), -1)
 
@@ -176,7 +176,7 @@ def load(folder: Path, dtype: str = "bf16", device: str = "cpu") -> Llama:
 
 
 def check(folder: Path) -> Shape:
-    """The shape of a model that load() would take, as far as its config.json and the heads of its files tell."""
+    """The shape of a model that load() would accept, judged by its config.json and the headers of its files."""
     shape = _shape(folder / "config.json")
     for path, wanted in _files(folder, _wanted(shape)).items():
         with _opened(path, wanted):
@@ -252,7 +252,7 @@ def _wanted(shape: Shape) -> dict[str, list[int]]:
 
 
 def _files(folder: Path, wanted: dict[str, list[int]]) -> dict[Path, dict[str, list[int]]]:
-    """Which file has which of the tensors, and their sizes."""
+    """Map the tensors, with their sizes, to files."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
         return {single: wanted}
@@ -268,7 +268,7 @@ def _files(folder: Path, wanted: dict[str, list[int]]) -> dict[Path, dict[str, l
 
 @contextmanager
 def _opened(path: Path, wanted: dict[str, list[int]]) -> Iterator[Any]:
-    """A file that has these tensors, of these sizes."""
+    """Open a file, and check that it has these tensors of these sizes."""
     if not path.exists():
         raise ModelError(path, "is missing", errno.ENOENT)
     try:

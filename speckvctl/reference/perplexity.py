@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What a codec costs a model: perplexity with attention really run on decoded KV, by two rules.
+"""The cost of a codec: perplexity with attention run on decoded KV, by two rules.
 
-*blocks*, the study's rule: every full 64-token block of every layer is the decoded one for all later tokens; only the
-block that a token is in is as it was. Losses in one layer change what the next one stores.
+*blocks*, the study's rule: every full 64-token block of every layer is the decoded one for all later tokens; only a
+token's own block is raw. Losses in one layer change what the next one stores.
 *prefix*, a serving engine's: the first tokens' KV was made without loss, stored, and comes back decoded; what follows
 is computed on it, raw, and only what follows is counted.
 
@@ -27,8 +27,8 @@ import torch
 from speckvctl.reference.llama import KV, Llama, Shape, Store
 
 BLOCK = 64
-PREFIX = 1024  # tokens that are restored in the rule of that name
-BATCH = 2  # documents that are run at once
+PREFIX = 1024  # restored tokens in the prefix rule
+BATCH = 2  # documents per run
 MAX_TOKENS_FILE_BYTES = 1 << 30
 
 Floats = npt.NDArray[np.float64]
@@ -42,7 +42,7 @@ class Rule(StrEnum):
 
 
 class TokensError(Exception):
-    """A file of token ids that this model cannot be run on."""
+    """A file of token ids that is invalid or does not fit the model."""
 
     def __init__(self, path: Path, reason: str, number: int = errno.EINVAL) -> None:
         super().__init__(f"{path}: {reason}")
@@ -51,7 +51,7 @@ class TokensError(Exception):
 
 @dataclass(frozen=True)
 class Cost:
-    """Losses in nats a token, one a document, with nothing lost and with the codec."""
+    """Losses in nats per token, one per document, on the raw cache and with the codec."""
 
     reference: Floats
     decoded: Floats
@@ -70,7 +70,7 @@ class Cost:
 
     @property
     def standard_error_percent(self) -> float | None:
-        """Of the increase; None for a single document."""
+        """Standard error of the increase; None for a single document."""
         if len(self.reference) < 2:
             return None
         spread = float((self.decoded - self.reference).std(ddof=1)) / math.sqrt(len(self.reference))
@@ -120,7 +120,7 @@ def measure(
 
 
 class _Raw:
-    """A batch run without loss; it keeps the KV of the prefix as it went into the cache."""
+    """A batch run on the raw cache; keeps the prefix's KV as it entered the cache."""
 
     def __init__(self, model: Llama, tokens: Any, prefix: int) -> None:
         self._model, self._tokens, self._prefix = model, tokens, prefix

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Renderers: a typed result in, text out. They know nothing of devices."""
+"""Renderers: a typed result in, text out. They do not access devices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write(text: str) -> None:
-    """Write to stdout now."""
+    """Write to stdout and flush."""
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -32,7 +32,7 @@ def show(document: Document, *, as_json: bool, compact: bool = False) -> None:
 
 
 def finish(document: Document, *, as_json: bool) -> None:
-    """Show the result of a command and end with the exit code that it stands for."""
+    """Print the result of a command and exit with its exit code."""
     show(document, as_json=as_json)
     if document.exit_code is not ExitCode.DONE:
         raise typer.Exit(int(document.exit_code))

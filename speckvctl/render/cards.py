@@ -21,7 +21,7 @@ STATES = {
 
 
 def facts_of(card: results.Card) -> list[tuple[str, str]]:
-    """What `device show` says of a card, after what it says of every device."""
+    """The facts that `device show` adds for a card."""
     temperature = f"{card.temperature_millicelsius / 1000:g} C"
     limits = f"slows at {card.throttle_millicelsius / 1000:g} C, stops at {card.trip_millicelsius / 1000:g} C"
     memory = f"{format_count(card.corrected_errors)} corrected, {format_count(card.uncorrected_errors)} uncorrected "
@@ -58,7 +58,7 @@ def link_text(link: results.CardLink | None) -> str:
 
 
 def tables_of(card: results.Card) -> list[str]:
-    """Its slots, and who is connected."""
+    """Tables of a card's slots and connections."""
     lines = ["", *_slots(card.slots)] if card.slots else []
     return [*lines, "", *_functions(card.functions)] if card.functions else lines
 

@@ -40,7 +40,7 @@ STATES = {
     **cards.STATES,
 }
 
-#: How a pool's placement reads beside its codec.
+#: Texts for a pool's placement.
 _PLACEMENTS = {"card": "by the card", "host": "by this machine"}
 
 
@@ -216,7 +216,7 @@ def _(document: results.DeviceClose) -> list[str]:
 # ---- pools -----------------------------------------------------------------------------------------------------------
 
 
-#: States in which no user can look inside, and what is left to do.
+#: Unusable states, and the command that ends them.
 _CLOSED = {
     "lost": "lost: its file is gone; 'speckvctl pool destroy' removes it",
     "damaged": "damaged: its file was truncated or overwritten; 'speckvctl pool destroy' removes it",
@@ -484,7 +484,7 @@ def _pool_stats(stats: results.PoolStats) -> list[str]:
 def _(document: results.EventsDocument) -> list[str]:
     if not document.events:
         return ["No events."]
-    # No heading: a stream of batches must look like one list.
+    # No heading, so that successive batches read as one list.
     width = room()
     lines: list[str] = []
     for event in document.events:

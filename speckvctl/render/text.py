@@ -21,19 +21,19 @@ def paint(text: str, style: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Names, commands and messages come from others: they may neither break lines nor reach the terminal raw."""
+    """Escape control characters: names, commands and messages are untrusted, and must not break lines."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 _ESCAPE = re.compile("\x1b\\[[0-9;]*m")
-#: A table's last column is wrapped only where it keeps this much.
+#: Least width to which a table's last column is wrapped.
 _LEAST_COLUMN = 24
 
 
 def room(stream: TextIO | None = None) -> int | None:
-    """Cells of a line of a terminal: COLUMNS, or its own. None in a pipe, where lines are never wrapped.
+    """Width of the terminal: COLUMNS, or its own. None in a pipe, where lines are never wrapped.
 
-    COLUMNS alone does not mean that a terminal reads: readline exports it to what its program runs.
+    COLUMNS alone does not imply a terminal: readline exports it to child processes.
     """
     stream = sys.stdout if stream is None else stream
     if stream is None or not stream.isatty():
@@ -42,7 +42,7 @@ def room(stream: TextIO | None = None) -> int | None:
         return int(columns)
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError):  # a terminal that does not know its size
+    except (OSError, ValueError):  # the terminal reports no size
         return 80
 
 
@@ -51,7 +51,7 @@ def cells(text: str) -> int:
 
 
 def wrapped(text: str, columns: int | None, indent: str = "") -> list[str]:
-    """A sentence in lines that fit, broken between words; a command that is typed next gets a line of its own."""
+    """Wrap a sentence between words; a command after "Next:" gets a line of its own."""
     if columns is None or cells(text) <= columns:
         return [text]
     said, mark, command = _split_command(text)
@@ -81,13 +81,13 @@ def _filled(words: list[str], columns: int, indent: str, end: str, first: str = 
 
 
 class Row(str):
-    """A line of a table: its columns stand below those of the others, and it is not wrapped again."""
+    """A line of a table: aligned already, not to be wrapped."""
 
     __slots__ = ()
 
 
 def hung(head: str, text: str, columns: int | None) -> list[str]:
-    """Text in lines of which the second and later ones start where it starts in the first."""
+    """Wrap text with a hanging indent."""
     left = cells(head)
     if columns is None or columns - left < _LEAST_COLUMN:
         return [Row(f"{head}{text}".rstrip())]
@@ -99,7 +99,7 @@ def hung(head: str, text: str, columns: int | None) -> list[str]:
 def columns(headings: Sequence[str], rows: Iterable[Sequence[str]], styles: dict[str, str] | None = None) -> list[str]:
     """Aligned columns, two spaces apart; only the last one is wrapped. A heading that starts with ">" is right-aligned.
 
-    `styles` colours whole cells by their text ("ready": "green"); it is applied after the widths are known.
+    `styles` colours whole cells by their text ("ready": "green"); applied after the widths are computed.
     """
     titles = [heading.lstrip(">") for heading in headings]
     right = [heading.startswith(">") for heading in headings]

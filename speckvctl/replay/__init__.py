@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Replay of block traces against a pool: the load generator, and the check that every byte comes back right."""
+"""Replay of block traces against a pool: a load generator that verifies every byte read."""
 
 from __future__ import annotations
 

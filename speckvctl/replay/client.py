@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """One client process of a replay: attaches to the pool, serves the requests it is handed, and counts.
 
-The parent hands out chunks of requests and gets a Tally back for each; the client asks for the next by answering. It
-ends when the parent says so, and also when the parent is gone.
+The parent sends chunks of requests and receives a Tally for each, which also requests the next chunk. A client exits
+on the parent's command or when the pipe closes.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from speckvctl.replay.payload import Calibrated, Contents
 
 BATCH_BYTES = 1 << 20
 MAX_BATCH = 64
-#: What only a card says, of itself or by its silence.
+#: Reason for ENODEV, which only a card returns.
 _CARD_GONE = "the card has stopped, or does not answer; 'speckvctl device list' says which and why"
 MAX_DESCRIBED = 8
-MAX_WAIT_SECONDS = 3600.0  # in one call of poll(), which cannot count to a month
+MAX_WAIT_SECONDS = 3600.0  # longest wait of one poll(), whose timeout is 32 bits of milliseconds
 _FULL = (-errno.ENOSPC, -errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a client process needs to begin."""
+    """Parameters of a client process."""
 
     runtime_dir: str
     device: str
@@ -49,7 +49,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A request as a client gets it; `due_ns` is a CLOCK_MONOTONIC time, 0: at once."""
+    """A request for a client; `due_ns` is a CLOCK_MONOTONIC time, 0: at once."""
 
     scope: str
     ids: tuple[int, ...]
@@ -58,7 +58,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A block that came back with other bytes than it must have; offset None: its checksum did not verify."""
+    """A block with wrong bytes; offset None: its checksum did not verify."""
 
     block: str
     offset: int | None
@@ -70,7 +70,7 @@ class Mismatch:
 
 @dataclass(slots=True)
 class Tally:
-    """What a client did so far."""
+    """Counters of a client."""
 
     requests: int = 0
     blocks_asked: int = 0
@@ -91,7 +91,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A client could not go on."""
+    """The error that stopped a client."""
 
     number: int | None
     text: str
@@ -114,14 +114,14 @@ class Client:
 
         @functools.lru_cache(maxsize=1 << 17)
         def key(name: bytes, index: int = 0) -> bytes:
-            # An engine's hash is of all tokens up to the block: it tells the position, by which such codecs decode.
+            # An engine's hash covers all tokens up to the block, and so its position, which these codecs depend on.
             where = b"\0%d" % index if placed else b""
             return speckv.derive_key(spec, hashlib.sha256(scope + name + where).digest())
 
         self._key = key
 
     def serve(self, work: Work) -> None:
-        """Read the longest prefix that is there, check every byte of it, and put the rest."""
+        """Get the longest stored prefix, verify every byte, and put the rest."""
         names = [_name(work.scope, block) for block in work.ids]
         keys = [self._key(name, index) for index, name in enumerate(names)]
         tally = self.tally
@@ -138,10 +138,10 @@ class Client:
         missing = vanished + missing
         for first in range(0, len(missing), self._batch):
             if not self._write(names, keys, missing[first : first + self._batch]):
-                break  # no room: what follows would hang in the air
+                break  # no space: later blocks would lack their parents
 
     def _read(self, names: Sequence[bytes], keys: Sequence[bytes], indices: range) -> list[int]:
-        """Get and verify a batch; returns what is no longer there."""
+        """Get and verify a batch; returns the indices of blocks evicted since the look-up."""
         buffers = self._buffers[: len(indices)]
         begin = time.perf_counter_ns()
         statuses = self._pool.get([keys[index] for index in indices], buffers)
@@ -166,7 +166,7 @@ class Client:
         return vanished
 
     def _write(self, names: Sequence[bytes], keys: Sequence[bytes], indices: Sequence[int]) -> bool:
-        """Put a batch, each block linked to the one before it; False when there is no room."""
+        """Put a batch, each block linked to its predecessor; False if there is no space."""
         buffers = self._buffers[: len(indices)]
         for index, buffer in zip(indices, buffers, strict=True):
             self._contents.fill(names[index], buffer)
@@ -220,8 +220,8 @@ def _shown(name: bytes) -> str:
 
 
 def client_main(connection: Connection, setup: Setup) -> None:
-    """The process: answer every chunk of work with a Tally, until the parent says stop (None) or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it came blocked, see runner.py
+    """The process: answer every chunk with a Tally until the parent sends None or closes the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited blocked, see runner.py
     try:
         with (
             speckv.Context(setup.runtime_dir) as context,
@@ -237,14 +237,14 @@ def client_main(connection: Connection, setup: Setup) -> None:
                 _serve_chunk(client, chunk, connection)
                 connection.send(client.tally)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # the parent is gone
+        return  # the parent exited
     except Exception as exc:
         number = getattr(exc, "errno", None)
         connection.send(Failure(number if isinstance(number, int) else None, str(exc) or type(exc).__name__))
 
 
 def _serve_chunk(client: Client, chunk: Iterable[Work], connection: Connection) -> None:
-    """Serve the requests when they are due; what the parent sends meanwhile, or its end, cuts the chunk short."""
+    """Serve requests when they are due; a message from the parent, or its exit, ends the chunk early."""
     for work in chunk:
         while (wait := (work.due_ns - time.monotonic_ns()) / 1e9) > MAX_WAIT_SECONDS:
             if connection.poll(MAX_WAIT_SECONDS):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What the blocks of a trace hold: real KV, put together from the tensors of a safetensors file.
+"""The contents of a trace's blocks: real KV, assembled from the tensors of a safetensors file.
 
-Every section (layer, K or V, head) of a block is made of windows of consecutive tokens, taken from places that a hash
-of the trace, the block's id and the section picks. So a block is the same in every process and every run, different ids
-hold different bytes, and a lossy codec meets the statistics of real K and V. K comes from tensors named k, V from those
+Every section (layer, K or V, head) of a block consists of windows of consecutive tokens, at positions chosen by a hash
+of the trace, the block's id and the section. So a block is the same in every process and every run, different ids have
+different bytes, and a lossy codec meets the statistics of real K and V. K comes from tensors named k, V from those
 named v; `k_prerope` is not what an engine stores and is left alone.
 """
 
@@ -74,7 +74,7 @@ class Contents:
 
     @property
     def exact(self) -> bool:
-        """Whether the codec gives back the very bytes that were put."""
+        """Whether the codec is lossless."""
         return self.codec in _EXACT
 
     def fill(self, block: bytes, out: Bytes) -> None:
@@ -88,7 +88,7 @@ class Contents:
             self._windows[kind].take(numbers[:, index], target[:, index])
 
     def expected(self, block: bytes, position: int) -> Bytes:
-        """What a get must give: the raw bytes, or for a lossy codec what its encode and decode make of them."""
+        """The expected result of a get: the raw bytes, encoded and decoded if the codec is lossy."""
         known = self._references.get((block, position))
         if known is not None:
             self._references.move_to_end((block, position))

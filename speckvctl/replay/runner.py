@@ -42,18 +42,18 @@ class ReplayConfig:
     clients: int = 1
     speed: float | None = None  # 1: the trace's own time; None: as fast as possible
     max_rate: float | None = None  # requests a second, all clients together
-    limit: int | None = None  # requests; None: all
+    limit: int | None = None  # most requests; None: all
     until_ms: float | None = None  # only requests up to this time of the trace (of each session, where it has a clock)
-    trace_format: str | None = None  # None: whatever the file holds
-    block_bytes: int | None = None  # what the caller thinks that a block of the pool has; None: whatever it has
+    trace_format: str | None = None  # None: detected from the file
+    block_bytes: int | None = None  # required raw block size of the pool; None: any
     tenant: str | None = None  # client n is the tenant NAME-n; None: "replay"
-    seed: int = 0  # another one gives other keys and other contents
+    seed: int = 0  # changes keys and contents
     runtime_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayProgress:
-    """How far it is."""
+    """Progress of a replay."""
 
     requests: int
     requests_total: int
@@ -66,7 +66,7 @@ class ReplayProgress:
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What happened. Times are what the clients saw, per block: a batch's time divided by its blocks."""
+    """Results of a replay. Latencies are as clients measured them, per block: a batch's time over its blocks."""
 
     trace_format: str
     block_bytes: int
@@ -86,7 +86,7 @@ class ReplayResult:
     get_p99_ns: int | None
     put_p50_ns: int | None
     put_p99_ns: int | None
-    get_bytes_per_second: float | None  # while in calls, clients added up
+    get_bytes_per_second: float | None  # time in calls, sum over clients
     put_bytes_per_second: float | None
     verified_blocks: int
     mismatches: int
@@ -98,7 +98,7 @@ class ReplayResult:
 
     @property
     def verified(self) -> bool:
-        """Every block that came back had the bytes that it must have."""
+        """Whether every block read had the expected bytes."""
         return self.mismatches == 0
 
 
@@ -107,14 +107,14 @@ OnProgress = Callable[[ReplayProgress], object]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A replay whose trace, KV file and pool were checked; nothing was changed yet."""
+    """A checked replay: trace, KV file and pool; nothing was changed yet."""
 
     config: ReplayConfig
     trace: Trace
     setup: Setup
     requests: int
     blocks: int
-    moved: int  # requests of the trace that stood behind later ones
+    moved: int  # requests of the trace that were out of order
 
 
 def plan(config: ReplayConfig) -> Plan:
@@ -135,7 +135,7 @@ def plan(config: ReplayConfig) -> Plan:
         with context.open(config.device) as device:
             pool = device.pool(config.pool)
             if not pool.accessible:
-                device.tenants(config.pool)  # one that is lost or damaged says so here
+                device.tenants(config.pool)  # a lost or damaged pool fails here
                 raise error(errno.EACCES, f"pool {config.pool} of {config.device}: no permission to use it")
             calibrated = None
             if pool.calibration is not None:
@@ -186,17 +186,17 @@ def execute(plan: Plan, on_progress: OnProgress | None = None) -> ReplayResult:
     seconds = (time.monotonic_ns() - begin) / 1e9
     if crew.failures and not crew.interrupted and not any(tally.requests for tally in crew.tallies.values()):
         failure = crew.failures[0]
-        raise error(failure.number or errno.EIO, failure.text)  # nothing was done: say why, not how little
+        raise error(failure.number or errno.EIO, failure.text)  # nothing was done: raise the cause
     after = _stored(plan.setup)
     return _summary(plan, crew, seconds, (after[0] - before[0], after[1] - before[1]))
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """A client is started whole or not at all.
+    """Defer SIGINT while a client starts.
 
-    Ctrl-C reaches the whole group, and what a client does about it is the parent's to say: from its first instruction
-    on, for a mask is inherited. Another thread may take the signal all the same, and the main one would be interrupted.
+    Ctrl-C reaches the whole process group, but only the parent handles it: clients inherit the blocked mask. Another
+    thread may still receive the signal, and Python would interrupt the main one.
     """
     pressed: list[int] = []
     main = threading.current_thread() is threading.main_thread()
@@ -213,7 +213,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 class _Crew:
-    """The client processes, seen from the parent."""
+    """The client processes, in the parent."""
 
     def __init__(self, plan: Plan, on_progress: OnProgress | None, begin_ns: int) -> None:
         self.tallies: dict[int, Tally] = {}
@@ -228,13 +228,13 @@ class _Crew:
         self._scheduler: Scheduler | None = None
 
     def work(self) -> None:
-        """Start the clients and deal until the trace is at its end, or a client fails."""
+        """Start the clients and distribute requests until the trace ends or a client fails."""
         self._start()
         config = self._plan.config
         while self._connections and not self.failures:
             for number in self._answers(None):
                 if self._scheduler is None and len(self.tallies) == len(self._processes):
-                    self._scheduler = Scheduler(  # time begins when every client is ready
+                    self._scheduler = Scheduler(  # the clock starts when every client is ready
                         iter(self._plan.trace),
                         config.clients,
                         speed=config.speed,
@@ -249,7 +249,7 @@ class _Crew:
                     self._deal(number, self._scheduler)
 
     def dismiss(self) -> None:
-        """Tell the clients to stop, take their last tallies, and see to it that none is left."""
+        """Stop the clients, collect their last tallies, and reap every one."""
         for number in tuple(self._connections):
             self._send(number, None)
         deadline = time.monotonic() + _GRACE_SECONDS
@@ -287,10 +287,10 @@ class _Crew:
                 process.start()
                 self._processes[number] = process
                 self._connections[number] = ours
-            theirs.close()  # so that its end is seen when the client dies
+            theirs.close()  # so that a client's death is seen as EOF
 
     def _answers(self, timeout: float | None) -> list[int]:
-        """Wait for clients; returns those that sent a tally. Those that ended are taken off the list."""
+        """Wait for clients; returns those that sent a tally. Exited clients are removed from the list."""
         numbers = {id(connection): number for number, connection in self._connections.items()}
         answered = []
         for ready in wait(list(self._connections.values()), timeout):
@@ -312,7 +312,7 @@ class _Crew:
     def _deal(self, number: int, scheduler: Scheduler) -> None:
         chunk = scheduler.chunk(number)
         if chunk == []:
-            return  # stays parked until others have worked
+            return  # parked until other clients make progress
         self._parked.discard(number)
         self._send(number, chunk)
 
@@ -323,7 +323,7 @@ class _Crew:
             self._lost(number)
 
     def _lost(self, number: int) -> None:
-        """A client closed its end: it was told to stop, or it died."""
+        """A client closed its end of the pipe: it was stopped, or it died."""
         process = self._processes[number]
         process.join(5.0)
         if process.exitcode != 0:
@@ -357,7 +357,7 @@ def _how_it_ended(code: int) -> str:
 
 
 def _stored(setup: Setup) -> tuple[int, int]:
-    """Raw and stored bytes that were put into the pool so far."""
+    """Raw and stored bytes put into the pool so far."""
     with speckv.Context(setup.runtime_dir) as context, context.open(setup.device) as device:
         counters = device.stats(setup.pool).counters
     return counters["bytes_in_raw"], counters["bytes_in_stored"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which client serves a request, and when: turns of one session stay with one client, clocks are those of the trace."""
+"""Assigns requests to clients, with their times: the turns of a session stay with one client."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from speckvctl.replay.traces import Request
 
 CHUNK_BLOCKS = 512
 CHUNK_REQUESTS = 32
-MAX_WAITING = 4096  # requests read ahead for clients that are slow to ask
+MAX_WAITING = 4096  # requests read ahead for slow clients
 _MAX_SESSIONS = 1 << 20
 
 
 class Scheduler:
-    """Deals a trace's requests to clients, round robin by session.
+    """Distributes a trace's requests to clients, round robin by session.
 
-    Where a trace names no sessions, a request belongs to the session whose last prompt it continues. `speed` 1 keeps
+    Without session ids in the trace, a request belongs to the session whose last prompt it continues. `speed` 1 is
     the trace's time, 2 is twice as fast; None: no waiting. `max_rate` bounds the requests a second of all clients.
     """
 
@@ -48,7 +48,7 @@ class Scheduler:
         self.exhausted = False
 
     def chunk(self, client: int) -> list[Work] | None:
-        """The next requests of a client; empty: ask again when others have worked; None: there are no more."""
+        """The next requests of a client; empty: retry after progress of other clients; None: no more."""
         mine = self._waiting[client]
         while len(mine) < CHUNK_REQUESTS and not self.exhausted and self._room():
             self._read()
@@ -77,7 +77,7 @@ class Scheduler:
         if request.session is not None:
             return self._remember(request.session, self._sessions.get(request.session))
         # The last block of a prompt is partial and replaced as the session goes on; the one before it, its tail, stays.
-        # A tail in the first half of a prompt, or at its own tail's place, is rather a system prompt that many share.
+        # A tail in the first half of a prompt, or at its own tail's position, is taken for a shared system prompt.
         ids = request.ids
         tail = len(ids) - 2
         for index in range(tail - 1, (len(ids) - 1) // 2 - 1, -1):
@@ -107,7 +107,7 @@ class Scheduler:
                 start = self._session_starts.get(session)
                 if start is None:
                     start = self._session_starts[session] = self._session_ends_ns[client]
-                    while len(self._session_starts) > self._clients:  # a session is one line: an older one is over
+                    while len(self._session_starts) > self._clients:  # a session is one line
                         self._session_starts.popitem(last=False)
                 due = start + int(request.time_ms * 1e6 / self._speed)
                 self._session_ends_ns[client] = max(due, self._session_ends_ns[client])

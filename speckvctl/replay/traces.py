@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Readers of block traces. A trace is read line by line and checked strictly; a broken line is named with its number.
 
-Formats, told apart by what the file holds, never by its name (plain, gzip or xz, from a file or a pipe):
+Formats, detected by the file's contents, never by its name (plain, gzip or xz, from a file or a pipe):
 
 mooncake       one request a line: timestamp (ms), input_length, output_length, hash_ids. Ids are the file's.
 fleet          the same with session_id.
 weka-sessions  one session a line: id, hash_id_scope, requests[{t (s), hash_ids, ...}], sub-agents' requests nested.
                Ids are the session's own where the scope is "local"; every session has a clock of its own.
 
-Times count from the first request, whatever the trace's clock began at. Lines that are out of order of time are sorted,
-and counted, so that commands can say so.
+Times count from the first request, whatever the trace's first timestamp. Out-of-order lines are sorted and counted, so
+that commands can report them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _ACCEPTED = (
 
 
 class TraceError(Exception):
-    """A trace that cannot be used: the file, the line and what is wrong with it."""
+    """An unusable trace: the file, the line and the reason."""
 
     errno = errno.EBADMSG
 
@@ -62,18 +62,18 @@ class TraceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: the chain of blocks that its prompt needs, the first one first."""
+    """One request: the chain of its prompt's blocks, in order."""
 
     line: int
-    time_ms: float  # since the trace began, or since the session began
+    time_ms: float  # since the start of the trace, or of the session
     session: str | None
     session_clock: bool  # time_ms counts from the session's beginning
     scope: str  # ids compare only within one scope; empty: the whole file
     ids: tuple[int, ...]
     input_tokens: int = 0
     output_tokens: int = 0
-    stop: str | None = None  # why the answer ended, where the trace says so
-    answer_ms: float | None = None  # time until it ended, where the trace says so
+    stop: str | None = None  # stop reason of the response, if in the trace
+    answer_ms: float | None = None  # time until the response ended, if in the trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,11 @@ class Survey:
 
     requests: int
     blocks: int
-    moved: int = 0  # requests that stood behind later ones and were sorted
+    moved: int = 0  # requests that were out of order and were sorted
 
 
 class Trace:
-    """A trace, opened once: what is read later are the bytes that were checked. A pipe is kept in a temporary file.
+    """A trace, opened once, so that later reads see the bytes that were checked. A pipe is spooled to a temporary file.
 
     Iterating reads it from the start; nothing but the current line is held in memory, unless lines must be sorted.
     """
@@ -112,7 +112,7 @@ class Trace:
                 yield request
 
     def survey(self, limit: int | None = None) -> Survey:
-        """Read and check the whole trace, or its first requests; raises what is wrong with it."""
+        """Read and check the whole trace, or its first requests; raises TraceError."""
         requests = blocks = moved = 0
         latest = -math.inf
         for request in self._rebased():
@@ -134,7 +134,7 @@ class Trace:
         return self._survey
 
     def load(self, on_request: Callable[[int], None] = lambda count: None) -> tuple[list[Request], int]:
-        """All requests in the order of time, equal times as they came; and how many stood behind a later one."""
+        """All requests in the order of time, equal times as they came; and the number out of order."""
         loaded: list[Request] = []
         moved, latest = 0, -math.inf
         for request in self._rebased():
@@ -151,7 +151,7 @@ class Trace:
         return loaded, moved
 
     def _rebased(self) -> Iterator[Request]:
-        """As the file has them, times counted from the first."""
+        """Requests in file order, with times relative to the first."""
         for number, text in self._lines():
             for request in self._parse(_Line(self.path, number, _loads(self.path, number, text))):
                 if request.session_clock:
@@ -198,7 +198,7 @@ class Trace:
         line.fail(f"not a trace format that is known; {_ACCEPTED}")
 
 
-#: Heads of traces in CSV that are widely used, in lower case without spaces.
+#: Header lines of well-known CSV traces, in lower case without spaces.
 _CSV_HEADS = {
     "timestamp,contexttokens,generatedtokens": "a CSV trace of Azure's",
     "timestamp,model,requesttokens,responsetokens,totaltokens,logtype": "a CSV trace of BurstGPT's",
@@ -209,7 +209,7 @@ _CSV_HEADS = {
 
 
 def _guessed(text: bytes) -> str | None:
-    """What a first line is that is no JSON object, where it tells."""
+    """A hint on a first line that is not a JSON object, if recognised."""
     head = text.decode("ascii", "replace").strip().lower().replace(" ", "").replace('"', "")
     if head in _CSV_HEADS:
         return f"{_CSV_HEADS[head]}: it counts tokens and has no block ids, so what requests share is not known"
@@ -223,7 +223,7 @@ def _guessed(text: bytes) -> str | None:
 
 
 class _File:
-    """A descriptor of a regular file; of what came through a pipe, if the path is one."""
+    """A descriptor of a regular file, or of the spooled contents of a pipe."""
 
     def __init__(self, path: Path) -> None:
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
@@ -245,7 +245,7 @@ class _File:
 
 
 def _spooled(path: Path, pipe: int) -> int:
-    """All that comes through a pipe, in a temporary file that has no name."""
+    """Spool a pipe to an unnamed temporary file."""
     try:
         with tempfile.TemporaryFile() as kept:
             size = 0
@@ -262,7 +262,7 @@ def _spooled(path: Path, pipe: int) -> int:
 
 
 class _At(io.RawIOBase):
-    """A file read from its beginning, with a place of its own in it."""
+    """A reader of a descriptor with an offset of its own."""
 
     def __init__(self, file: _File) -> None:
         self._file = file
@@ -278,7 +278,7 @@ class _At(io.RawIOBase):
 
 
 class _Unpacked(io.RawIOBase):
-    """xz, one stream or several, unpacked in bounded memory."""
+    """Decompresses one or more xz streams in bounded memory."""
 
     def __init__(self, packed: io.BufferedReader[_At]) -> None:
         self._packed = packed

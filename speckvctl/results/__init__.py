@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What commands hand to a renderer: one frozen dataclass a document, fields named as in the JSON.
+"""Documents that commands pass to a renderer: one frozen dataclass each, fields named as in the JSON.
 
-The same object feeds the table and the JSON, so the two cannot disagree. Units stand in the names; None means that a
-value is not available. `schemas/*.json` publishes the same shapes, and a test holds the two together.
+The same object feeds the table and the JSON, so the two cannot disagree. Units are in the names; None means that a
+value is not available. `schemas/*.json` publishes the same shapes; a test compares them.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is shown of a card: parts of documents, fields named as in the JSON."""
+"""Parts of documents about a card; fields named as in the JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from speckvctl.results.described import Said
 
 @dataclass(frozen=True, kw_only=True)
 class CardSlot:
-    """A place of an image. What is in it is None where nothing was committed."""
+    """An image slot; its contents are None if nothing was committed."""
 
     image: Annotated[str, Said("golden, a or b.")]
     state: Annotated[
@@ -43,7 +43,7 @@ class CardFunction:
 
 @dataclass(frozen=True, kw_only=True)
 class CardLink:
-    """The PCI Express link to a card: as trained, and at most."""
+    """The PCI Express link to a card: trained and maximum speed and width."""
 
     megatransfers_per_second: Annotated[int, Said("Rate of one lane.", minimum=1)]
     lanes: Annotated[int, Said("Lanes that are in use.", minimum=1)]
@@ -94,7 +94,7 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class EmulatedCard:
-    """A process that is a card, or its state without one."""
+    """An emulated card: its process, or its state while stopped."""
 
     name: Annotated[str, Said("Name of the card, without emu:.")]
     device: Annotated[str, Said("Name of the device.")]

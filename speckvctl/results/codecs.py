@@ -34,7 +34,7 @@ class CodecTensors:
 
 @dataclass(frozen=True, kw_only=True)
 class CodecEval(Document):
-    """Perplexities are None without a model. The plain ones are by the rule of blocks, prefix_* by that of a prefix."""
+    """Perplexities are None without a model. The plain ones are by the block rule, prefix_* by the prefix rule."""
 
     schema: ClassVar[str] = "speckvctl.codec-eval"
     prints: ClassVar[str] = "What `speckvctl codec eval --json` prints."
@@ -149,7 +149,7 @@ class CodecCompare(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class CodecCalibrate(Document):
-    """k_bits and v_bits: of each layer, of each KV head. A dry run calibrates nothing, and knows none of them."""
+    """k_bits and v_bits: per layer and KV head; None in a dry run, which does not calibrate."""
 
     schema: ClassVar[str] = "speckvctl.codec-calibrate"
     prints: ClassVar[str] = "What `speckvctl codec calibrate --json` prints."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every document is, and the one of an error."""
+"""The base of every document, and the error document."""
 
 from __future__ import annotations
 

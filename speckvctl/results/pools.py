@@ -22,7 +22,7 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """A pool. What is inside is None when this user may not look."""
+    """A pool; its contents are None without permission."""
 
     device: Annotated[str, Said("Name of the device, as typed.")]
     name: Annotated[str, Said("Name.")]
@@ -133,7 +133,7 @@ class PoolShow(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolPlan:
-    """What a new pool would be, before there is one."""
+    """A planned pool."""
 
     name: Annotated[str, Said("Name.")]
     codec: Annotated[

@@ -12,7 +12,7 @@ from speckvctl.results.document import Document
 
 @dataclass(frozen=True, kw_only=True)
 class PrefetcherEval(Document):
-    """Counts and shares are of what happened from score_from_ms on; None where there was nothing to count."""
+    """Counts and shares are of the time from score_from_ms on; None if their denominator is 0."""
 
     schema: ClassVar[str] = "speckvctl.prefetcher-eval"
     prints: ClassVar[str] = "What `speckvctl prefetcher eval --json` prints."
@@ -62,7 +62,7 @@ class PrefetcherEval(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingTrace:
-    """A trace and its parts: learned from, chosen by, judged by."""
+    """A trace and its training, validation and test parts."""
 
     trace: Annotated[str, Said("Name of the file.")]
     digest: Annotated[str, Said("SHA-256 of the file.")]
@@ -75,7 +75,7 @@ class TrainingTrace:
 
 @dataclass(frozen=True, kw_only=True)
 class PrefetcherRow:
-    """One way to decide, on the part of one trace that nothing was learned from."""
+    """One policy on the test part of one trace."""
 
     trace: Annotated[str, Said("Name of the trace file.")]
     name: Annotated[str, Said("What decides: a baseline or the model.")]

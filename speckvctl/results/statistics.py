@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents about what happens: counters, events, the live view."""
+"""Documents on activity: counters, events, the live view."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from speckvctl.results.pools import Client, Pool, Tenant
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Quantiles are upper bounds of histogram buckets; None when nothing was measured."""
+    """Quantiles are upper bounds of histogram buckets; None without samples."""
 
     count: Annotated[int, Said("Samples.", minimum=0)]
     p50_ns: Annotated[int | None, Said("Median.", minimum=0)]
@@ -134,7 +134,7 @@ class TopDevice:
 
 @dataclass(frozen=True, kw_only=True)
 class Prefetching:
-    """What a pool's counters say of prefetches. Shares are None where there is nothing to divide by, or no counter."""
+    """Prefetching by a pool's counters. Shares are None without a denominator, or without a counter."""
 
     asked: Annotated[int, Said("Blocks asked to be staged.", minimum=0)]
     staged: Annotated[int, Said("Blocks staged.", minimum=0)]
@@ -176,7 +176,7 @@ class TenantRates:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolInterval:
-    """What happened in a pool between two ticks; the differences of what PoolStats has in sum."""
+    """A pool's activity between two ticks: differences of the totals in PoolStats."""
 
     elapsed_ns: Annotated[int, Said("Time since the tick before, by a clock that does not step.", minimum=0)]
     in_bytes_per_second: Annotated[int, Said("Raw bytes put.", minimum=0)]
@@ -205,7 +205,7 @@ class HistogramBucket:
 
 @dataclass(frozen=True, kw_only=True)
 class TopPool:
-    """A pool at one tick; what is inside is None, or empty, when this user may not look."""
+    """A pool at one tick; its contents are None or empty without permission."""
 
     pool: Annotated[Pool, Said("The pool, as pool show has it.")]
     stats: Annotated[PoolStats | None, Said("Its statistics, as stats has them; null when this user may not look.")]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The live view. What is known at a tick (sampling, model), what keys do (keys, state), how it looks (columns, views),
-and the terminal that holds them together (terminal).
+"""The live view: samples and ticks (sampling, model), keys (keys, state), layout (columns, views) and the main loop
+(terminal).
 
-A frame is made from the document of its tick and from nothing else, so that the screen and --json cannot disagree.
+A frame is rendered from the document of its tick alone, so that the screen and --json cannot disagree.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tables that fit: the columns that matter least go first when the terminal is narrow, figures are never cut."""
+"""Tables that fit the terminal: the least important columns are dropped first, figures are never cut."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def table(
 ) -> list[Text]:
     """Titles, and `count` rows from `first` on. Widths are those of all rows, so that scrolling moves nothing.
 
-    `marked`: title of the column that orders the rows; `note`: stands behind the titles.
+    `marked`: title of the column that orders the rows; `note`: follows the titles.
     """
     texts = [[column.cell(row) if column.trend else one_line(column.cell(row)) for column in columns] for row in rows]
     natural = [

@@ -38,5 +38,5 @@ def sparkline(values: Sequence[int | None], width: int) -> str:
 
 
 def bar(part: int, whole: int, width: int) -> str:
-    """Something is shown for everything above nothing."""
+    """A bar; any value above 0 shows at least a sliver."""
     return BARS[-1] * (max(1, part * width // whole) if part and whole and width else 0)

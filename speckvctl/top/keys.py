@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a terminal sends, as keys: "a", "enter", "up", "ctrl-u". Bytes may arrive cut anywhere."""
+"""Decodes terminal input to keys: "a", "enter", "up", "ctrl-u". Input may be split anywhere."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _CONTROLS = {
 }
 _SEQUENCE = re.compile(r"\x1b[\[O]([0-9;?]*)([A-Za-z~])")
 _BEGUN = re.compile(r"\x1b([\[O][0-9;?]*)?$")
-#: Longer than any sequence that a terminal sends: what goes on after that is no sequence.
+#: No sequence of a terminal is longer.
 _LONGEST = 32
 
 
 class Decoder:
-    """Feed bytes, take keys. An escape that nothing follows is the key "escape", once settle() says that time is up."""
+    """Feed bytes, take keys. A lone escape becomes the key "escape" after settle()."""
 
     def __init__(self) -> None:
         self._text = codecs.getincrementaldecoder("utf-8")("replace")
@@ -50,7 +50,7 @@ class Decoder:
 
     @property
     def waiting(self) -> bool:
-        """Whether what came so far may be the beginning of a sequence."""
+        """Whether the pending bytes may be the start of a sequence."""
         return bool(self._rest)
 
     def feed(self, data: bytes) -> list[str]:
@@ -78,7 +78,7 @@ class Decoder:
             else:
                 keys.append("escape")
                 at += 1
-                if text[at : at + 1] in ("[", "O"):  # the torso of a sequence is not typed text
+                if text[at : at + 1] in ("[", "O"):  # a partial sequence is not text
                     at = len(text)
         self._rest = text[at:]
         return keys

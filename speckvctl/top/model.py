@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From looks to ticks: the document of each, rates from two, and what sparklines need of the last ones."""
+"""Turns samples into ticks: the document of each, rates between two, and the history for sparklines."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from speckvctl.top.sampling import DeviceSample, PoolSample, Sample, Sampler
 if TYPE_CHECKING:
     import speckv
 
-#: Ticks that a sparkline can show, and events that are remembered.
+#: Ticks kept for sparklines, and events kept.
 HISTORY = 120
 EVENTS = 200
-#: Events of the first tick, which has no tick before it to be newer than.
+#: Events shown at the first tick, which has no predecessor.
 FIRST_EVENTS = 20
 OPERATIONS = ("get", "put", "lookup", "stage")
 
 
 @dataclass
 class Trend:
-    """A pool's last ticks, the newest last; None where there was nothing to measure."""
+    """A pool's last ticks, the newest last; None without a measurement."""
 
     read: deque[int | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
     written: deque[int | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
@@ -47,7 +47,7 @@ class Model:
     _last: Sample | None = None
 
     def baseline(self) -> None:
-        """Take a sample and publish none: the tick that follows has rates."""
+        """Take a sample without a tick, so that the next tick has rates."""
         self._last = self.sampler.look()
         self.events.extend(self._last.events[-FIRST_EVENTS:])
 
@@ -125,7 +125,7 @@ def top_pool(device: DeviceSample, now: PoolSample, before: PoolSample | None) -
 
 
 def prefetching(counters: dict[str, int], depth: int | None) -> results.Prefetching:
-    """Shares of an interval: what was asked for, or staged, before it and used in it is not counted above the whole."""
+    """Shares of an interval, capped at 1: blocks requested or staged before it may be used in it."""
     asked, staged = counters["prefetches"], counters["prefetched"]
     used, unused = counters["prefetch_used"], counters["prefetch_unused"]
     return results.Prefetching(
@@ -149,7 +149,7 @@ def buckets(stats: speckv.Stats, operation: str) -> list[results.HistogramBucket
 
 
 def interval(before: PoolSample | None, now: PoolSample, depth: int | None) -> results.PoolInterval | None:
-    """What happened between two looks; None where the counters began anew in between."""
+    """Activity between two samples; None if the counters were reset in between."""
     if before is None or before.stats is None or now.stats is None or now.at_ns <= before.at_ns:
         return None
     grown = growth(before.stats, now.stats)
@@ -187,7 +187,7 @@ def growth(before: speckv.Stats, now: speckv.Stats) -> speckv.Stats | None:
 def tenant_rates(
     before: list[speckv.TenantInfo], now: list[speckv.TenantInfo], elapsed: int
 ) -> list[results.TenantRates]:
-    """A slot that another tenant took, or whose counts began anew, has no rates yet."""
+    """No rates for a slot whose tenant changed or whose counters were reset."""
     known = {(tenant.index, tenant.name): tenant for tenant in before}
     rates = []
     for tenant in now:

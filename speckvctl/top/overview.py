@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The first view: devices, pools, prefetchers, tenants, events, as much of each as the screen has room for."""
+"""The first view: devices, pools, prefetchers, tenants and events, as much of each as fits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def shade(words: str) -> str:
 
 @dataclass(frozen=True)
 class TenantRow:
-    """A tenant, with where it belongs and what it did lately."""
+    """A tenant, with its pool and its recent activity."""
 
     device: str
     pool: str
@@ -85,7 +85,7 @@ def wrong_columns() -> list[Column[results.TopDevice]]:
 def pool_columns(
     window: Window, trends: Mapping[str, Trend] | None, *, many_devices: bool
 ) -> list[Column[results.TopPool]]:
-    """Titles that end in "/s" are of the last interval always; HIT and latencies are of the window."""
+    """Columns with "/s" are always of the last interval; HIT and latencies are of the window."""
 
     def quantile(operation: str, name: str) -> Callable[[results.TopPool], str]:
         def cell(top: results.TopPool) -> str:
@@ -190,7 +190,7 @@ def event_columns() -> list[Column[results.EventRow]]:
 
 @dataclass
 class Section:
-    """A table, or a sentence where there is nothing to put into one."""
+    """A table, or a sentence if it would be empty."""
 
     rows: int
     draw: Callable[[int, int], list[Text]]
@@ -232,7 +232,7 @@ def sections(
     return [*parts, *log(events)]
 
 
-#: Orders whose column has another title.
+#: Orders whose column has a different title.
 _TITLES = {"name": "POOL", "in": "IN/s", "out": "OUT/s", "p99": "GETp99"}
 
 
@@ -253,7 +253,7 @@ def pool_section(
 
 
 def log(events: Sequence[results.EventRow]) -> list[Section]:
-    """The last ones, the newest at the bottom."""
+    """The last events, the newest at the bottom."""
     if not events:
         return []
     shown = list(events)
@@ -272,7 +272,7 @@ def sentence(text: str) -> Section:
 
 
 def folded(text: str, width: int, style: str = "") -> list[Text]:
-    """A sentence in lines that fit."""
+    """Wrap a sentence."""
     lines = [Text(line, style, no_wrap=True) for line in textwrap.wrap(one_line(text), max(1, width))]
     for line in lines:
         line.truncate(width)
@@ -284,7 +284,7 @@ def more(total: int, count: int, first: int = 0) -> str:
 
 
 def allot(parts: Sequence[Section], height: int) -> list[int | None]:
-    """Rows for each section; None: there is no room even for its title and one row."""
+    """Rows for each section; None: no room for its title and one row."""
     rows: list[int | None] = [None] * len(parts)
     left = height + 1  # the first one needs no blank line before it
     by_need = sorted(range(len(parts)), key=lambda i: parts[i].need)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The view of one pool, in tabs; and the page of help. Lines as many as there are: who draws scrolls."""
+"""The view of one pool, in tabs, and the help page. Returns all lines; the renderer scrolls."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One look at every device and pool: what the library says at this instant, with the time it was asked."""
+"""A sample of every device and pool: the library's data, with the time of the calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PoolSample:
 
 @dataclass(frozen=True)
 class DeviceSample:
-    """A device; what stands after the pools is a card's."""
+    """A device; fields after the pools are of cards only."""
 
     device: results.Device
     pools: list[PoolSample] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Sample:
 
 
 class Sampler:
-    """Looks at one device, or at all there are. Devices and pools may come and go between two looks."""
+    """Samples one device, or all. Devices and pools may appear and disappear between two samples."""
 
     def __init__(self, device: str | None) -> None:
         if device is not None:
@@ -57,7 +57,7 @@ class Sampler:
         self._log = eventlog.Reader(eventlog.Filter())
 
     def require(self) -> None:
-        """A device that was named must be there when the command starts; later it may go and come again."""
+        """A named device must exist at the start; later it may disappear and return."""
         if self.device is None:
             return
         if library.is_card(self.device):
@@ -100,7 +100,7 @@ class Sampler:
             with ctx.open(info.name) as dev:
                 pools += _pools_of(dev)
                 events += self._log.read([dev])
-        except speckv.SpeckvError as exc:  # it went away, or is being made anew: said in its row, and looked at again
+        except speckv.SpeckvError as exc:  # gone or being recreated: shown in its row, and retried
             return DeviceSample(replace(described, state="failed", found=str(exc)), pools)
         return DeviceSample(described, pools)
 
@@ -126,7 +126,7 @@ class Sampler:
         except speckv.SpeckvError as exc:
             described = description.unreachable(ctx, name, exc)
         pools = []
-        if described.state == "denied":  # who may not administer it may still have pools on it
+        if described.state == "denied":  # without administration rights the pools may still be accessible
             with suppress(speckv.SpeckvError), ctx.open(name) as dev:
                 pools += _pools_of(dev)
         return DeviceSample(described, pools)

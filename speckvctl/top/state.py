@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the person chose, and what a key changes in it. Knows pools by their identity, and nothing of terminals."""
+"""The view's state and its changes by keys. Pools are identified by uuid; independent of terminals."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Tab(StrEnum):
 
 
 class Window(StrEnum):
-    """What hit shares and latencies are of."""
+    """The period of hit shares and latencies."""
 
     NOW = "now"
     TOTAL = "total"
 
 
 class Wish(StrEnum):
-    """What the one who holds the terminal is to do after a key."""
+    """Actions for the main loop after a key."""
 
     NOTHING = "nothing"
     DRAW = "draw"
@@ -86,7 +86,7 @@ ORDERS: dict[str, Callable[[results.TopPool, Window], _Figure]] = {
 
 
 def ordered(pools: list[results.TopPool], order: str, backwards: bool, window: Window) -> list[results.TopPool]:
-    """By the figure, then by name; pools that have none come last either way."""
+    """Sort by the figure, then by name; pools without one are last in both directions."""
     figure = ORDERS[order]
     named = sorted(pools, key=lambda top: (top.pool.name, top.pool.device), reverse=backwards and order == "name")
     if order == "name":
@@ -154,7 +154,7 @@ class State:
     """How many the view has; who draws knows."""
     _back: tuple[View, int] = (View.OVERVIEW, 0)
 
-    # -- what is shown
+    # -- display
 
     def pools(self, document: results.Top) -> list[results.TopPool]:
         wanted = (self.editor.text if self.editor else self.filter).casefold()
@@ -162,7 +162,7 @@ class State:
         return ordered(found, self.order, self.backwards, self.window)
 
     def cursor(self, pools: list[results.TopPool]) -> int | None:
-        """Index of the selected pool; the first one where it is gone."""
+        """Index of the selected pool; the first if it is gone."""
         for index, top in enumerate(pools):
             if top.pool.uuid == self.selected:
                 return index
@@ -238,7 +238,7 @@ class State:
         return Wish.DRAW
 
     def _moved(self, key: str, at: int, count: int) -> int | None:
-        """Where a key takes a cursor, or an offset; None: the key is another one."""
+        """The new cursor or offset after a key; None: not a movement key."""
         steps = {"up": -1, "k": -1, "down": 1, "j": 1, "page-up": -self.page, "page-down": self.page}
         ends = {"home": 0, "g": 0, "end": count - 1, "G": count - 1}
         to = ends.get(key, at + steps[key] if key in steps else None)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The loop that holds a terminal: keys in, frames out, a tick when its time has come.
 
-Whatever ends it, the terminal is given back as it was: a key, an exception, a signal, a stop by Ctrl-Z. Signals only
-wake the loop, by a byte in a pipe; what they ask for is done between two frames.
+The terminal is restored on every exit: key, exception, signal, stop by Ctrl-Z. Signals only wake the loop, by a byte in
+a pipe; they are handled between two frames.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from speckvctl.top.keys import Decoder
 from speckvctl.top.model import Model
 from speckvctl.top.state import State, Wish
 
-#: Alternate screen, no cursor, no wrapping at the right edge; and all of it back.
+#: Alternate screen, no cursor, no wrapping at the right edge; and the reverse.
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
 _LEAVE = "\x1b[?7h\x1b[?25h\x1b[0m\x1b[?1049l"
-#: How long after an escape a sequence may still go on.
+#: Time after an escape in which a sequence may continue.
 _ESCAPE_SECONDS = 0.05
 _FATAL = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _HEARD = (*_FATAL, signal.SIGINT, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
-#: For terminals that are not of UTF-8.
+#: For terminals without UTF-8.
 _ASCII = str.maketrans("▁▂▃▄▅▆▇█…▲▼", "_.,-~=*#~^v")
 
 Record = Callable[[results.Top], None]
@@ -51,7 +51,7 @@ def require() -> None:
 
 
 class Screen:
-    """Lines on a terminal, of which only those are written that changed."""
+    """Lines on a terminal; only changed ones are written."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -63,7 +63,7 @@ class Screen:
         self._console = Console(
             file=self._buffer,
             force_terminal=True,
-            no_color=plain,  # bold, underlined and reversed stay: they show what is chosen
+            no_color=plain,  # keep bold, underline and reverse: they mark the selection
             color_system="standard" if plain else "auto",
             legacy_windows=False,
             highlight=False,
@@ -73,7 +73,7 @@ class Screen:
         )
 
     def size(self) -> tuple[int, int]:
-        """Columns and lines; a terminal that does not know its size is taken for the classic one."""
+        """Columns and lines; 80 x 24 if the terminal reports no size."""
         try:
             columns, lines = os.get_terminal_size(self._descriptor)
         except OSError:
@@ -114,7 +114,7 @@ class Screen:
 
 
 class Signals:
-    """Signals as bytes in a pipe, for select() to wake up by."""
+    """Writes signals to a pipe, to wake select()."""
 
     def __init__(self) -> None:
         self.descriptor, self._in = os.pipe()
@@ -138,18 +138,18 @@ class Signals:
 
     @staticmethod
     def pass_on(number: int) -> None:
-        """What this signal does to a program that does not hear it."""
+        """Apply the signal's default action."""
         handler = signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-        signal.signal(number, handler)  # of a stop: reached when it goes on
+        signal.signal(number, handler)  # after a stop signal: reached on SIGCONT
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
-    """The byte in the pipe says it all."""
+    """No action: the wakeup fd carries the signal."""
 
 
 def run(model: Model, chosen: State, *, interval: float, count: int | None, record: Record) -> None:
-    """Until a key or a signal ends it, or `count` ticks were shown. A fatal signal ends the process after clean-up."""
+    """Run until a quit key, a signal or `count` ticks. A fatal signal ends the process after clean-up."""
     keyboard, screen = sys.stdin.fileno(), Screen(sys.stdout.fileno())
     signals = Signals()
     fatal: int | None = None
@@ -164,7 +164,7 @@ def run(model: Model, chosen: State, *, interval: float, count: int | None, reco
                 screen.leave()
                 termios.tcsetattr(keyboard, termios.TCSANOW, before)
             except (OSError, termios.error):
-                pass  # the terminal itself is gone
+                pass  # the terminal is gone
     finally:
         signals.close()
     if fatal is not None:
@@ -172,7 +172,7 @@ def run(model: Model, chosen: State, *, interval: float, count: int | None, reco
 
 
 def _take_over(keyboard: int) -> None:
-    """Keys as they are typed. A read never waits: Ctrl-C throws away what select() has seen, and no more may come."""
+    """Enter raw key input. Reads do not block: Ctrl-C may flush input that select() has reported."""
     tty.setcbreak(keyboard, termios.TCSANOW)
     modes = termios.tcgetattr(keyboard)
     modes[6][termios.VMIN] = 0
@@ -251,7 +251,7 @@ class _Loop:
         self.screen.show(lines, size)
 
     def _stop(self, heard: set[int]) -> None:
-        """Ctrl-Z: the shell gets its terminal, and we get ours again when we go on."""
+        """Ctrl-Z: restore the terminal and stop; take it again on SIGCONT."""
         if signal.SIGTSTP in heard:
             self.screen.leave()
             termios.tcsetattr(self.keyboard, termios.TCSANOW, self.before)

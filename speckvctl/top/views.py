@@ -14,7 +14,7 @@ from speckvctl.top import overview, poolview
 from speckvctl.top.model import Trend
 from speckvctl.top.state import State, View, Window
 
-#: The first ones are kept longest.
+#: In order of priority: the last are dropped first.
 _KEYS: dict[View, Sequence[tuple[str, str]]] = {
     View.OVERVIEW: (
         ("q", "quit"),
@@ -47,7 +47,7 @@ def frame(
     width: int,
     height: int,
 ) -> list[Text]:
-    """What the screen shows of a tick. Notes in `chosen` how far it can be scrolled."""
+    """Render a tick. Stores the scroll limits in `chosen`."""
     room = max(0, height - 2)
     if chosen.view is View.OVERVIEW:
         parts = overview.sections(document, chosen, trends, _of_interest(document, chosen, events))
@@ -60,7 +60,7 @@ def frame(
 
 
 def once(document: results.Top, chosen: State, width: int) -> list[Text]:
-    """Everything, of one tick: no cursor, no keys, as many lines as it takes."""
+    """Render a tick in full, without cursor and keys."""
     lines = overview.lines(overview.sections(document, chosen, None, document.events), width, None)
     if document.interval_ns is None or not document.pools:
         return lines
@@ -97,7 +97,7 @@ def _pages(
 
 
 def _scrolled(lines: list[Text], chosen: State, room: int) -> list[Text]:
-    """From the offset on; the tabs of a pool stay."""
+    """Scroll to the offset; the tabs of a pool stay."""
     fixed = 2 if chosen.view is View.POOL and len(lines) > 2 and room > 4 else 0
     rest, room = lines[fixed:], room - fixed
     chosen.page = max(1, room - 1)
@@ -137,7 +137,7 @@ def _footing(chosen: State, width: int) -> Text:
     line = Text(no_wrap=True)
     if chosen.editor is not None:
         before, after = chosen.editor.text[: chosen.editor.at], chosen.editor.text[chosen.editor.at :]
-        # The part around the cursor is what must be seen.
+        # Keep the cursor's surroundings visible.
         before = before[-max(1, width - len("filter: ") - 1 - min(len(after), 8)) :]
         line.append("filter: ", "bold").append(before)
         line.append(after[:1] or " ", "reverse").append(after[1:])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trace and the KV that are shipped, for machines without real data (README.md)."""
+"""The sample trace and KV, for machines without real data (README.md)."""
 
 from __future__ import annotations
 

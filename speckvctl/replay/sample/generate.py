@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Makes the sample data beside it; README.md says what they are.
+"""Generates the sample data in this folder; see README.md.
 
 python -m speckvctl.replay.sample.generate [FOLDER]
 """
@@ -41,11 +41,11 @@ def trace_lines(seed: int = SEED) -> list[str]:
         chain = list(systems[rng.choices((0, 1, 2), (5, 3, 2))[0]])
         tokens = len(chain) * BLOCK_TOKENS
         for _ in range(rng.choice((1, 2, 3, 4, 6, 9))):
-            tokens += rng.randint(40, 2600)  # the user's turn, documents included
+            tokens += rng.randint(40, 2600)  # the user's turn, including documents
             while len(chain) < tokens // BLOCK_TOKENS:
                 chain += fresh(1)
             output = rng.randint(20, 700)
-            partial = fresh(1) if tokens % BLOCK_TOKENS else []  # a partial last block never comes again
+            partial = fresh(1) if tokens % BLOCK_TOKENS else []  # a partial last block is never reused
             requests.append((time, tokens, output, chain + partial))
             tokens += output
             time += output * 20.0 + rng.lognormvariate(math.log(9000.0), 0.9)
@@ -59,8 +59,8 @@ def trace_lines(seed: int = SEED) -> list[str]:
 def kv_tensors(seed: int = SEED) -> dict[str, npt.NDArray[np.uint16]]:
     """K (after rotary embedding) and V as bf16 bit patterns, [head][token][channel].
 
-    Channels follow slow walks over the tokens with noise on top. K has what real K has: a few channels, fixed for a
-    head, with a mean and a spread several times the others', and the rotation on top; V is even and small.
+    Channels follow slow walks over the tokens with noise on top. As in real K, a few channels of a head have a mean and
+    a spread several times the others', before the rotation; V is even and small.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
 
@@ -95,7 +95,7 @@ def _rotate(rows: Floats) -> Floats:
 
 
 def _bf16(values: Floats) -> npt.NDArray[np.uint16]:
-    """Rounded to nearest even."""
+    """Round to nearest even."""
     bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
     return ((bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) >> np.uint64(16)).astype(np.uint16)
 
