@@ -15,7 +15,7 @@ from pathlib import Path
 
 SUBJECT = re.compile(r"[a-z][a-z0-9_./-]*: \S.*")
 MOST = 72
-#: A change of these alone needs no reason beside its subject.
+#: A change of these alone needs no body.
 TESTS = ("tests/",)
 #: Subjects that git writes; a rebase or a merge ends them.
 BY_GIT = re.compile(r"(Merge|Revert|fixup!|squash!|amend!) .*")
@@ -23,7 +23,7 @@ SCISSORS = re.compile(r"(?m)^# -+ >8 -+$.*", re.DOTALL)  # `git commit -v` puts 
 
 
 def git(*words: str) -> str:
-    # A container may run this as another user than the one who owns the tree.
+    # In a container, another user may own the tree.
     command = ["git", "-c", "safe.directory=*", *words]
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout
 

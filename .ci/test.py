@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 BUILD = ROOT / "build"
 CI = os.environ.get("CI") == "true"
-#: Tests at a time: many wait for clocks and other processes, and leave a core idle.
+#: Parallel tests: many wait for clocks and other processes and leave a core idle.
 WORKERS = os.environ.get("SPECKV_TEST_WORKERS") or str(max(1, len(os.sched_getaffinity(0)) * 3 // 2))
 # What runs once more with an emulated card in the place of memory: every pool, block, replay and CLI test, the examples
 # of the help among them. Not cli/test_discovery.py and cli/test_manual.py: they look at a machine's hardware and at
@@ -40,7 +40,7 @@ NOT_SUITES = {"accept", "bench", "vectors"}  # run by make accept and make bench
 
 @dataclass
 class Result:
-    """What one suite did."""
+    """Results of a suite."""
 
     passed: int = 0
     failures: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Result:
     seconds: float = 0.0
 
     def missing(self, tool: str) -> None:
-        """A tool that is not there: an error in CI, elsewhere a skip with its name."""
+        """A missing tool: an error in CI, elsewhere a skip that names it."""
         (self.failures if CI else self.skips).append(f"{tool} is not installed")
 
 
@@ -67,8 +67,8 @@ def run(command: Sequence[object], *, env: dict[str, str] | None = None, minutes
 
 
 def build(folder: Path, options: Sequence[str]) -> str | None:
-    """Set up and compile a build folder, quietly when it works; otherwise what failed."""
-    # tests/meson.build takes the folders it finds: meson itself would not notice a new one.
+    """Set up and compile a build folder; silent on success, returns the failure otherwise."""
+    # tests/meson.build globs folders: meson itself would not notice a new one.
     plan = " ".join([*options, *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("tests/**/meson.build"))])
     stamp = folder / "plan"
     setup: list[object] = [BIN / "meson", "setup", "--wipe", folder, "-Dpython=disabled", *options]
@@ -97,7 +97,7 @@ def read_junit(path: Path, status: int, result: Result) -> None:
         elif skip is not None:
             output = (case.findtext("system-out") or "").strip().splitlines()
             reason = skip.get("message") or (output[-1] if output else "no reason given")
-            optional = "torch" in reason  # left out by .ci/setup where there is no CPU build
+            optional = "torch" in reason  # omitted by .ci/setup if there is no CPU build
             missing = CI and "is not installed" in reason and not optional
             (result.failures if missing else result.skips).append(f"{name}: {reason}")
         else:
@@ -118,7 +118,7 @@ def meson_suite(name: str, options: Sequence[str], tests: Sequence[str], minutes
             return
         log = folder / "meson-logs" / "junit.junit.xml"
         log.unlink(missing_ok=True)
-        # ThreadSanitizer needs the address space where it expects it, which randomization may not leave.
+        # ThreadSanitizer needs a fixed address-space layout, without randomization.
         still = ["setarch", "--addr-no-randomize"] if name == "c-tsan" else []
         if still and subprocess.run([*still, "true"], check=False).returncode:
             still = []
@@ -141,8 +141,8 @@ def pytest_suite(folder: str, *files: str, on_card: bool = False) -> Callable[[R
         log = BUILD / "junit" / f"{folder.replace('/', '-')}.xml"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
-        # PYTHONSAFEPATH: the package that is tested is the installed one, not the folder that happens to lie here.
-        # loadfile: the tests of a file may share what they made, and stay together.
+        # PYTHONSAFEPATH: test the installed package, not the one in this folder.
+        # loadfile: the tests of a file may share state and stay together.
         command = [
             BIN / "pytest",
             "-q",
@@ -168,7 +168,7 @@ def tidy(result: Result) -> None:
     files = sorted({os.path.normpath(Path(e["directory"]) / e["file"]) for e in entries})
     files = [f for f in files if Path(f).is_relative_to(ROOT / "libspeckv")]
 
-    # A source is looked at again when it, a header, the configuration or the tool changed.
+    # A source is checked again if it, a header, the configuration or the tool changed.
     headers = sorted((ROOT / "libspeckv").rglob("*.h"))
     surroundings = b"".join(p.read_bytes() for p in [ROOT / ".ci" / "clang-tidy", ROOT / "pyproject.toml", *headers])
     (BUILD / "tidy").mkdir(exist_ok=True)
@@ -243,7 +243,7 @@ def suites() -> dict[str, Callable[[Result], None]]:
 
 
 def table(results: dict[str, Result]) -> None:
-    """The last thing on the terminal; its last line is for scripts."""
+    """Print the table of results; its last line is for scripts."""
     width = max(map(len, results), default=0) + 2
     print(f"\n{'suite':<{width}}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>10}")
     for name, r in results.items():
@@ -280,7 +280,7 @@ def main() -> int:
     results: dict[str, Result] = {}
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="speckv-test-", dir=shm) as runtime:
-        os.environ["SPECKV_RUNTIME_DIR"] = runtime  # of C tests that make none of their own
+        os.environ["SPECKV_RUNTIME_DIR"] = runtime  # for C tests that do not create one
         for name in names:
             print(f"\n== {name}", flush=True)
             results[name], start = Result(), time.monotonic()
