@@ -4,9 +4,9 @@
 
     build_cffi.py --include-dir libspeckv/include --output _speckv.c
 
-The declarations are read out of the headers, so a changed header changes the binding and nothing is typed twice. What
-the script understands: comments, include guards, `extern "C"`, includes of <speckv/...>, object-like macros with an
-integer value, enums, structs, callback types, prototypes. Anything else stops the build with the file and line.
+The declarations are parsed from the headers, so the binding follows a changed header. The parser supports comments,
+include guards, `extern "C"`, includes of <speckv/...>, object-like macros with an integer value, enums, structs,
+callback types and prototypes. Anything else stops the build with the file and line.
 
 Every callback type gets an `extern "Python"` twin named TYPE_python, so that Python functions can be handed to C.
 """
@@ -37,11 +37,11 @@ _SYSTEM_HEADERS = {"stddef.h", "stdint.h", "stdbool.h"}
 
 
 class HeaderError(Exception):
-    """A header holds something that this script does not understand."""
+    """A header has a construct that the parser does not support."""
 
 
 class Headers:
-    """The public headers, read in the order in which the compiler would see them."""
+    """The public headers, in the order of inclusion."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (HeaderError, OSError) as error:
         print(f"build_cffi.py: {error}", file=sys.stderr)
         return 1
-    from cffi import FFI  # only here, so that the parser can be tested without it
+    from cffi import FFI  # imported here, so that the parser can be tested without it
 
     builder = FFI()
     builder.cdef(cdef)

@@ -67,8 +67,7 @@ if TYPE_CHECKING:
     from speckv.pool import Params, Pool
     from speckv.requests import Buffers, Keys, Statuses
 else:
-    #: What needs numpy, which takes longer to import than most administration takes, and what few need: imported at
-    #: its first use.
+    #: Imported on first use: names that need numpy, whose import takes longer than most administration, and rare ones.
     _ON_DEMAND = {
         "Buffers": "requests",
         "Keys": "requests",

@@ -36,12 +36,12 @@ _KEY_REASONS = {
 
 
 class RefusedError(DamagedError):
-    """A bundle, or a file that should hold a key, is refused; `errno` says why (speckv/bundle.h)."""
+    """A bundle or a key file is refused; `errno` is the reason (speckv/bundle.h)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a bundle says of its bitstream. A new bundle gets size and digest from the bitstream itself."""
+    """A bundle's description of its bitstream. In a new bundle, size and digest are computed."""
 
     name: str
     configuration: str
@@ -66,10 +66,10 @@ _BYTES = ("build_id", "bitstream_sha256")
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a bundle says, before its signature is verified."""
+    """A bundle's contents, before its signature is verified."""
 
     manifest: Manifest
-    key_id: bytes | None  # SHA-256 of the public key that is said to have signed
+    key_id: bytes | None  # SHA-256 of the claimed signer's public key
 
 
 def verify(
@@ -92,7 +92,7 @@ def verify(
 
 
 def inspect(data: Buffer) -> Bundle:
-    """What a bundle says, whichever key signed it; RefusedError when it is damaged."""
+    """Parse a bundle without verifying its signature; RefusedError if it is damaged."""
     out = ffi.new("struct speckv_bundle *")
     _accept(lib.speckv_bundle_inspect(ffi.from_buffer(data), len(data), out), _REASONS)
     return Bundle(_manifest(out.manifest), bytes(ffi.buffer(out.key_id)) if out.is_signed else None)
@@ -111,7 +111,7 @@ def build(manifest: Manifest, bitstream: Buffer) -> bytearray:
                 room[:] = value
             else:
                 setattr(wanted, name, value.encode("ascii") if name in _TEXTS else value)
-    except (IndexError, OverflowError, ValueError) as exc:  # the last one: not ASCII too
+    except (IndexError, OverflowError, ValueError) as exc:  # the last one includes: not ASCII
         raise InvalidError(errno.EINVAL, f"invalid manifest: {exc}") from exc
     out = bytearray(int(lib.SPECKV_BUNDLE_BITSTREAM_OFFSET) + len(bitstream))
     rc = lib.speckv_bundle_build(
@@ -122,7 +122,7 @@ def build(manifest: Manifest, bitstream: Buffer) -> bytearray:
 
 
 def sign(data: bytearray, secret_key: bytes) -> None:
-    """Sign a bundle in place; a signature that it has is replaced."""
+    """Sign a bundle in place, replacing an existing signature."""
     _need_key(secret_key)
     _accept(lib.speckv_bundle_sign(ffi.from_buffer(data, require_writable=True), len(data), secret_key), _REASONS)
 
@@ -155,12 +155,12 @@ def public_to_pem(public: bytes) -> str:
 
 
 def secret_from_pem(pem: bytes) -> bytes:
-    """The secret key in a file; RefusedError where there is none."""
+    """Parse a secret key file; RefusedError if it is not one."""
     return _bytes(lambda out: lib.speckv_bundle_secret_from_pem(pem, len(pem), out), _KEY_REASONS)
 
 
 def public_from_pem(pem: bytes) -> bytes:
-    """The public key in a file; RefusedError where there is none."""
+    """Parse a public key file; RefusedError if it is not one."""
     return _bytes(lambda out: lib.speckv_bundle_public_from_pem(pem, len(pem), out), _KEY_REASONS)
 
 

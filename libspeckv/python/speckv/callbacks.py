@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Python functions as C callbacks. What a function raises stops the C call, and is raised again when that returned."""
+"""Python functions as C callbacks. An exception cancels the C call and is raised again after its return."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from speckv._speckv import ffi, lib
 class Relay:
     """Carries one Python function through one C call.
 
-    function(*arguments) gets the C arguments without the trailing `void *arg`; what it returns is true to stop.
+    function(*arguments) gets the C arguments without the trailing `void *arg`; a true result cancels.
     """
 
     def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
         self._error: BaseException | None = None
-        self.arg = ffi.new_handle(self)  # alive as long as this object is: the caller keeps it until C has returned
+        self.arg = ffi.new_handle(self)  # lives as long as this object, which the caller keeps until C returns
 
     def call(self, *arguments: Any) -> int:
         try:
             return 1 if self._function(*arguments) else 0
-        except BaseException as exc:  # KeyboardInterrupt too: it must not get lost in C
+        except BaseException as exc:  # KeyboardInterrupt too: it must not be lost in C
             self._error = exc
             return 1
 
     def finish(self) -> None:
-        """Raise what the function raised."""
+        """Raise the function's exception, if any."""
         if self._error is not None:
             raise self._error
 
@@ -41,7 +41,7 @@ def _relay_progress(done: int, total: int, arg: Any) -> int:
     return int(ffi.from_handle(arg).call(done, total))
 
 
-# error=1: should even the relay fail, C stops rather than goes on.
+# error=1: if the relay itself fails, C stops.
 for _name in (
     "device",
     "selftest",

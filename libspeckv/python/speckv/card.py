@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Cards, as their administrators see them: identity, health, logs, firmware, settings, tests, prefetcher; and the
-process behind an emulated card.
+"""Administration of cards: identity, health, logs, firmware, settings, tests, prefetcher; and control of emulated
+cards' processes.
 
 with speckv.Context() as context, speckv.card.Admin(context, "emu:card0") as admin:
     print(admin.info().part, admin.health().temperature_millicelsius)
@@ -27,7 +27,7 @@ from speckv.types import Codec, SelftestStep, Severity, Stats, c_text, from_c, m
 if TYPE_CHECKING:
     from speckv.context import Context
 
-#: Called with bytes done and total; return True to stop: what is done is kept.
+#: Called with bytes done and total; return True to stop, keeping what is done.
 Progress = Callable[[int, int], bool | None]
 
 _Enum = TypeVar("_Enum", bound=StrEnum)
@@ -50,7 +50,7 @@ class Ability(StrEnum):
 
 
 class Condition(StrEnum):
-    """What keeps a card from being healthy."""
+    """Conditions of an unhealthy card."""
 
     THROTTLED = "throttled"
     TRIPPED = "tripped"
@@ -60,7 +60,7 @@ class Condition(StrEnum):
 
 
 class Image(StrEnum):
-    """A place of an image; PREVIOUS: the one that ran before, for activation only."""
+    """An image slot; PREVIOUS: the previously running image, for activation only."""
 
     GOLDEN = "golden"
     A = "a"
@@ -85,7 +85,7 @@ class Activation(StrEnum):
 
 
 class Restart(StrEnum):
-    """What a reset starts again: all queue pairs, the whole card, or its statistics."""
+    """Scope of a reset: all queue pairs, the whole card, or its statistics."""
 
     ENGINE = "engine"
     CARD = "card"
@@ -194,7 +194,7 @@ class Health:
     throttled_ns: int
     flash_erases: int
     outstanding: int
-    link_megatransfers: int  # the link: 0 where the card does not tell
+    link_megatransfers: int  # the link: 0 if the card does not report it
     link_lanes: int
     link_megatransfers_most: int
     link_lanes_most: int
@@ -219,11 +219,11 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What an activation takes, and what boots next."""
+    """What an activation requires, and the next boot image."""
 
     activation: Activation
     image: Image
-    has_engine: bool  # False: pools wait until an image with an engine runs
+    has_engine: bool  # False: pools are unavailable until an image with an engine runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,13 +322,13 @@ class Admin(Owner):
         return stats_from_c(c)
 
     def pool_number(self, name: str) -> int:
-        """The number by which the card knows a pool."""
+        """The card's number of a pool."""
         out = ffi.new("uint32_t *")
         self._check(self._handle.call(lib.speckv_admin_pool, c_text(name), out))
         return int(out[0])
 
     def grants(self) -> list[Grant]:
-        """Who may use which pool now."""
+        """The grants in force: functions and their rights to pools."""
 
         def convert(c: Any) -> Grant:
             return Grant(can_write=bool(c.can_write), **_numbers(c, "function", "queue", "pool"))
@@ -382,14 +382,14 @@ class Admin(Owner):
         return self._collect(lib.speckv_admin_slots, callbacks.CARD_SLOT, convert)
 
     def lock_firmware(self, *, dry_run: bool = False) -> None:
-        """Be the only one who writes this card's flash, until close; BusyError says who else does.
+        """Lock the card's flash for writing, until close; BusyError names the holder.
 
-        A dry run only asks whether another process does.
+        A dry run only checks that no other process holds the lock.
         """
         self._check(self._handle.call(lib.speckv_admin_firmware_lock, lib.SPECKV_LOCK_DRY_RUN if dry_run else 0))
 
     def firmware_received(self, image: str, bundle: bytes) -> int:
-        """How many bytes of this very bundle a slot holds."""
+        """Bytes of this bundle that a slot has received."""
         out = ffi.new("uint64_t *")
         self._check(
             self._handle.call(
@@ -399,7 +399,7 @@ class Admin(Owner):
         return int(out[0])
 
     def download_firmware(self, image: str, bundle: bytes, progress: Progress | None = None) -> None:
-        """Send a bundle to a slot, going on where an earlier download of it stopped. Needs the lock."""
+        """Send a bundle to a slot, resuming an earlier download of it. Needs the lock."""
         relay = callbacks.Relay(progress or (lambda done, total: None))
         rc = self._handle.call(
             lib.speckv_admin_firmware_download,
@@ -425,7 +425,7 @@ class Admin(Owner):
         )
 
     def activate_firmware(self, image: str, bundle: bytes | None = None, *, dry_run: bool = False) -> Started:
-        """Boot a committed bundle's slot, the golden image or the one that ran before; or say what that takes."""
+        """Boot a committed bundle's slot, the golden or the previous image; or report what that requires."""
         out = ffi.new("struct speckv_activation *")
         data = ffi.NULL if bundle is None else ffi.from_buffer(bundle)
         flags = lib.SPECKV_ACTIVATE_DRY_RUN if dry_run else 0
@@ -457,7 +457,7 @@ class Admin(Owner):
         self._check(rc)
 
     def reset(self, what: str = Restart.CARD) -> None:
-        """Reset; after Restart.CARD this connection is of no use any more."""
+        """Reset; Restart.CARD invalidates this connection."""
         self._check(self._handle.call(lib.speckv_admin_reset, _value(Restart, what)))
 
     def selftest(self, on_step: Callable[[SelftestStep], None] | None = None) -> list[SelftestStep]:
@@ -473,13 +473,13 @@ class Admin(Owner):
         rc = self._handle.call(lib.speckv_admin_selftest, callbacks.SELFTEST, relay.arg)
         relay.finish()
         if all(step.passed for step in steps):
-            self._check(rc)  # it could not even begin
+            self._check(rc)  # it could not start
         return steps
 
     # ---- prefetcher
 
     def load_model(self, file: bytes, progress: Progress | None = None) -> None:
-        """Load a prefetcher; the one before stays in force until this one is whole."""
+        """Load a prefetcher; the previous one stays in force until the load is complete."""
         relay = callbacks.Relay(progress or (lambda done, total: None))
         rc = self._handle.call(
             lib.speckv_admin_model_load,
@@ -550,14 +550,14 @@ class EmulatorStatus:
 
 
 def is_card(device: str) -> bool:
-    """Is this device name one of a card, by its scheme, whether that is there or not?"""
+    """Whether a device name is a card's, by its scheme; the card need not exist."""
     return bool(lib.speckv_device_is_card(c_text(device)))
 
 
 def emulated(context: Context) -> list[str]:
     """Device names of the emulated cards of the runtime folder, running or not."""
     try:
-        os.close(context.open_folder(context.runtime_dir, group=True))  # looked at even where no card is in it
+        os.close(context.open_folder(context.runtime_dir, group=True))  # checked even without cards in it
         folder = context.open_folder(os.path.join(context.runtime_dir, "emu"), group=True, link=False)
     except NotFoundError:
         return []
@@ -599,18 +599,18 @@ def status(context: Context, name: str) -> EmulatorStatus:
 
 
 def stop(context: Context, name: str) -> None:
-    """Ask an emulated card to end; its state stays."""
+    """Ask an emulated card to exit; its state is kept."""
     control(context, name, "stop")
 
 
 def inject(context: Context, name: str, fault: str, *, pool: int = 0, value: int = 0, count: int = 1) -> None:
-    """Make an emulated card fail: FAULTS names what it can do."""
+    """Inject a fault from FAULTS into an emulated card."""
     if fault not in FAULTS:
         raise InvalidError(errno.EINVAL, f"no fault '{fault}'; there are {', '.join(FAULTS)}")
     control(context, name, f"inject {fault} {pool} {value} {count}")
 
 
-#: Faults of an emulated card, and what they do; `value`, `count` and `pool` as said.
+#: Faults of an emulated card, with the use of `value`, `count` and `pool`.
 FAULTS: dict[str, str] = {
     "lost-interrupt": "the next COUNT interrupts do not arrive",
     "duplicate-interrupt": "the next COUNT interrupts arrive twice",

@@ -39,7 +39,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a frame repeats of its place."""
+    """Identity fields of a frame: its pool, place, generation and key."""
 
     key: bytes = bytes(32)
     pool_uuid: bytes = bytes(16)
@@ -93,7 +93,7 @@ def frame_min_bytes(geometry: Geometry, codec: Codec | str) -> int:
 
 
 def frame_room(geometry: Geometry, codec: Codec | str) -> Bytes:
-    """Memory that any frame of this shape fits in, for encode_frame()."""
+    """A buffer for any frame of this shape, for encode_frame()."""
     return _aligned(frame_max_bytes(geometry, codec))
 
 
@@ -111,7 +111,7 @@ def encode_frame(
     """One block, in C order in anything that holds bytes, as a frame (uint8, 64-byte aligned).
 
     Calibrated modes need the calibration, and which of its layers and KV heads the block begins with.
-    `out`: room for it, frame_room() of that shape; what is returned is a part of it.
+    `out`: a buffer from frame_room() of that shape; the result is a view of it.
     """
     identity = identity or Identity()
     place = ffi.new(
@@ -147,12 +147,12 @@ def encode_frame(
 
 
 def parse_frame(frame: Any) -> Frame:
-    """The header of a frame; DamagedError where there is none or it does not verify."""
+    """Parse a frame's header; DamagedError if it is missing or does not verify."""
     return _frame(_parse(rows(frame, 1, write=False)))
 
 
 def verify_frame(frame: Any) -> None:
-    """Check the header and every section's checksum; DamagedError where one does not verify."""
+    """Check the header and every section's checksum; DamagedError if one does not verify."""
     where = rows(frame, 1, write=False)
     check(lib.speckv_frame_verify(_pointer(where), where.row_bytes), what="verifying a frame")
 
@@ -160,7 +160,7 @@ def verify_frame(frame: Any) -> None:
 def decode_frame(
     frame: Any, *, layers: tuple[int, int] | None = None, out: Any = None, calibration: Calibration | None = None
 ) -> Any:
-    """The raw bytes of a frame, or of its layers (first, how many), verified; into `out` where given."""
+    """Verify and decode a frame, or its layers (first, count); into `out` if given."""
     where = rows(frame, 1, write=False)
     parsed = _parse(where)
     first, count = layers or (0, int(parsed.geometry.layers))
@@ -179,7 +179,7 @@ def decode_frame(
 
 
 def crc32c(data: Any, crc: int = 0) -> int:
-    """CRC-32C of the bytes; `crc` is that of what came before."""
+    """CRC-32C of the bytes, continuing from `crc`."""
     where = rows(data, 1, write=False)
     return int(lib.speckv_crc32c(crc, _pointer(where), where.row_bytes))
 

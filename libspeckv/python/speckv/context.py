@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Context: where everything starts."""
+"""Context: the root object of the binding."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Context(Owner):
         if rc and folder and not folder.startswith("/"):
             raise InvalidError(rc, f"the runtime folder '{folder}' (SPECKV_RUNTIME_DIR) is not an absolute path")
         check(rc, what=f"runtime folder {folder}")
-        self._ctx = out[0]  # for its texts only, which outlive it
+        self._ctx = out[0]  # only for error texts, which outlive it
         self._handle = Handle("the context", out[0], lib.speckv_ctx_destroy)
 
     @property
@@ -57,13 +57,13 @@ class Context(Owner):
         return found
 
     def probe(self, name: str) -> DeviceInfo:
-        """Look at what lies at a device name, and change nothing."""
+        """Probe a device name without changes."""
         info = ffi.new("struct speckv_device_info *")
         self._check(self._handle.call(lib.speckv_device_probe, c_text(name), info))
         return from_c(DeviceInfo, info)
 
     def open(self, name: str, *, create: bool = False, format: bool = False) -> Device:
-        """Open a device; `create` makes a missing medium, `format` overwrites one that is not ours."""
+        """Open a device; `create` creates a missing medium, `format` overwrites foreign contents."""
         flags = (lib.SPECKV_OPEN_CREATE if create else 0) | (lib.SPECKV_OPEN_FORMAT if format else 0)
         out = ffi.new("struct speckv_device **")
 
@@ -75,13 +75,13 @@ class Context(Owner):
         return device
 
     def plan_pool(self, device: str, config: PoolConfig) -> PoolConfig:
-        """What Device.create_pool() would make of `config`, the defaults filled in: nothing is opened or made."""
+        """`config` with the defaults of Device.create_pool() filled in; opens and creates nothing."""
         planned = ffi.new("struct speckv_pool_config *")
         self._check(self._handle.call(lib.speckv_pool_plan, c_text(device), config.to_c(), planned))
         return from_c(PoolConfig, planned)
 
     def remove(self, name: str, *, pools: bool = False, dry_run: bool = False) -> None:
-        """Close a host device for good; `pools` destroys its pools too, zeroing them."""
+        """Remove a host device; `pools` destroys and zeroes its pools too."""
         flags = (lib.SPECKV_REMOVE_POOLS if pools else 0) | (lib.SPECKV_REMOVE_DRY_RUN if dry_run else 0)
         self._check(self._handle.call(lib.speckv_device_remove, c_text(name), flags))
 
@@ -90,15 +90,15 @@ class Context(Owner):
     ) -> int:
         """The descriptor of a folder that only root and this user can change; the caller closes it.
 
-        `make`: where it is missing. `group`: another user's too, if a group of this process may read it. `link`: the
-        last part of the path may be a link that root or this user made.
+        `make`: create it if missing. `group`: accept another user's, if a group of this process may read it. `link`:
+        the last component may be a link made by root or this user.
         """
         flags = (lib.SPECKV_FOLDER_MAKE if make else 0) | (lib.SPECKV_FOLDER_GROUP if group else 0)
         flags |= 0 if link else lib.SPECKV_FOLDER_PLAIN
         return self._descriptor(self._handle.call(lib.speckv_folder_open, c_text(os.fspath(path)), flags))
 
     def open_file(self, folder: int, path: str | os.PathLike[str], flags: int, mode: int = 0o600) -> int:
-        """The descriptor of a regular file in an open folder: the last part of `path`, never through a link."""
+        """The descriptor of a regular file in an open folder: the last component of `path`, not a link."""
         return self._descriptor(self._handle.call(lib.speckv_file_open, folder, c_text(os.fspath(path)), flags, mode))
 
     def _descriptor(self, rc: int) -> int:

@@ -32,18 +32,18 @@ from speckv.types import (
 if TYPE_CHECKING:
     from speckv.pool import Pool
 
-#: Called with units done and total; return True to cancel where that is safe.
+#: Called with units done and total; return True to cancel at the next safe point.
 Progress = Callable[[int, int], bool | None]
 
 _Item = TypeVar("_Item")
 
 
 class Device(Owner):
-    """Made by Context.open(). Close it, or use it as a context manager; that closes its pools' attachments."""
+    """Created by Context.open(). Close it, or use it as a context manager; that closes its pools' attachments."""
 
     def __init__(self, name: str, pointer: Any, parent: Handle) -> None:
         self.name = name
-        self._ctx = lib.speckv_device_ctx(pointer)  # for its texts only, which outlive it
+        self._ctx = lib.speckv_device_ctx(pointer)  # only for error texts, which outlive it
         self._handle = Handle(f"device {name}", pointer, lib.speckv_device_close, parent)
 
     def info(self) -> DeviceInfo:
@@ -64,7 +64,7 @@ class Device(Owner):
         rc = self._handle.call(lib.speckv_device_selftest, callbacks.SELFTEST, relay.arg)
         relay.finish()
         if all(step.passed for step in steps):
-            self._check(rc)  # it could not even begin
+            self._check(rc)  # it could not start
         return steps
 
     def create_pool(self, config: PoolConfig) -> PoolInfo:
@@ -103,7 +103,7 @@ class Device(Owner):
         flags = (lib.SPECKV_RESIZE_EVICT if evict else 0) | (lib.SPECKV_RESIZE_DRY_RUN if dry_run else 0)
         info = ffi.new("struct speckv_pool_info *")
         config = ffi.new("struct speckv_pool_config *")
-        put_number(config, "capacity_bytes", capacity_bytes)  # refuses what does not fit before C sees it
+        put_number(config, "capacity_bytes", capacity_bytes)  # refuses out-of-range values before the C call
         self._with_progress(
             progress, lib.speckv_pool_resize, c_text(name), config.capacity_bytes, flags, result=(info,)
         )
@@ -121,7 +121,7 @@ class Device(Owner):
         mode: int | None = None,
         dry_run: bool = False,
     ) -> PoolInfo:
-        """Change what is given, all of it or nothing. NothingToDoError when nothing would change."""
+        """Change the given settings, all or none. NothingToDoError if nothing would change."""
         config = ffi.new("struct speckv_pool_config *", {"uid": 0xFFFFFFFF, "gid": 0xFFFFFFFF})
         mask = lib.SPECKV_SET_DRY_RUN if dry_run else 0
         for field, number, bit in (
@@ -135,7 +135,7 @@ class Device(Owner):
                 put_number(config, field, number)
                 mask |= bit
         if mask & lib.SPECKV_SET_OWNER and (uid is None or gid is None):
-            now = self.pool(name).config.to_c()  # owner is set as a whole: keep the half that was not given
+            now = self.pool(name).config.to_c()  # uid and gid are set together: keep the one not given
             if uid is None:
                 config.uid = now.uid
             else:
@@ -148,7 +148,7 @@ class Device(Owner):
         return from_c(PoolInfo, info)
 
     def destroy_pool(self, name: str, *, dry_run: bool = False, progress: Progress | None = None) -> None:
-        """Zero and remove a pool; `dry_run` only raises what that would."""
+        """Zero and remove a pool; `dry_run` only raises the errors."""
         if dry_run:
             self._check(self._handle.call(lib.speckv_pool_destroy_check, c_text(name)))
             return
@@ -157,7 +157,7 @@ class Device(Owner):
     def check_pool(
         self, name: str, *, deep: bool = False, repair: bool = False, progress: Progress | None = None
     ) -> CheckReport:
-        """Check a pool, in use or not. What it finds is in the report (`.clean`), not an exception."""
+        """Check a pool, in use or not. Findings are in the report (`.clean`), not exceptions."""
         flags = (lib.SPECKV_CHECK_DEEP if deep else 0) | (lib.SPECKV_CHECK_REPAIR if repair else 0)
         report = ffi.new("struct speckv_check_report *")
         rc = self._with_progress(
@@ -172,7 +172,7 @@ class Device(Owner):
         return stats_from_c(stats)
 
     def reset_stats(self, pool: str, *, dry_run: bool = False) -> None:
-        """Set counters and histograms to zero; `dry_run`: only raise what that would raise."""
+        """Set counters and histograms to zero; `dry_run` only raises the errors."""
         function = lib.speckv_pool_stats_reset_check if dry_run else lib.speckv_pool_stats_reset
         self._check(self._handle.call(function, c_text(pool)))
 
@@ -197,7 +197,7 @@ class Device(Owner):
         staging_bytes: int = 0,
     ) -> Pool:
         """Attach this process to a pool, to put and get blocks."""
-        from speckv.pool import Pool  # here: it needs numpy, and administration does not
+        from speckv.pool import Pool  # imported here: it needs numpy, administration does not
 
         name = ffi.NULL if tenant is None else ffi.new("char[]", c_text(tenant))
         attach = ffi.new("struct speckv_attach *", {"tenant": name})

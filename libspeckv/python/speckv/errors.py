@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What can go wrong. One function, check(), turns the C library's return codes into these."""
+"""Exceptions; check() converts the C library's return codes to them."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class PermissionDeniedError(SpeckvError):
 
 
 class BusyError(SpeckvError):
-    """In use; the text says by whom."""
+    """In use; the text names the holder."""
 
 
 class StaleError(SpeckvError):
-    """The device or pool was closed, destroyed or made again since this handle was opened: open it again."""
+    """The device or pool was closed, destroyed or recreated since this handle was opened: open it again."""
 
 
 class PoolFullError(SpeckvError):
@@ -41,11 +41,11 @@ class PoolFullError(SpeckvError):
 
 
 class ExistsError(SpeckvError):
-    """It is there already, or something else is."""
+    """It exists already, or something else of that name does."""
 
 
 class NothingToDoError(SpeckvError):
-    """It already is as asked."""
+    """Already as requested."""
 
 
 class VersionError(SpeckvError):
@@ -57,11 +57,11 @@ class UnsupportedError(SpeckvError):
 
 
 class DamagedError(SpeckvError):
-    """What is stored does not verify."""
+    """Stored data does not verify."""
 
 
 class InvalidError(SpeckvError, ValueError):
-    """A value that cannot be right."""
+    """An invalid value."""
 
 
 class UnknownParameterError(InvalidError, KeyError):
@@ -73,11 +73,11 @@ class ClosedError(SpeckvError):
 
 
 class ForkedError(SpeckvError):
-    """The object was opened before fork(), and is the parent's: open it again in the child."""
+    """The object belongs to the parent process: open it again in the child."""
 
 
 class WaitTimeoutError(SpeckvError, TimeoutError):
-    """The operation is still going on."""
+    """The operation is still in progress."""
 
 
 _BY_ERRNO: dict[int, type[SpeckvError]] = {
@@ -116,9 +116,9 @@ def error(number: int, text: str = "") -> SpeckvError:
 
 
 def check(rc: int, ctx: Any = None, what: str = "") -> int:
-    """Return `rc`, or raise what it stands for, with the text that this thread's last call left in the context.
+    """Return `rc`, or raise its exception, with the text of this thread's last call in the context.
 
-    Functions without a context leave no text: `what` then says what was tried.
+    Functions without a context leave no text: `what` then describes the call.
     """
     if rc >= 0:
         return rc

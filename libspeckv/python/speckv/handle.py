@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Ownership of C handles: destroyed after their children, and never under a call or an array that uses them."""
+"""Ownership of C handles: destroyed after their children, and never during a call or while an array uses them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from speckv.errors import error
 
 _POLL_SECONDS = 0.0005
 
-#: How many forks lie between the first process and this one, and the thread that came through the last of them.
+#: Forks since the first process, and the thread that survived the last one.
 _forks = 0
 _survivor = 0
 
@@ -33,13 +33,12 @@ class Handle:
     """A pointer to a C object with the function that destroys it.
 
     Every call on the object goes through call(), which any thread may use. close() ends it: calls that begin later
-    raise ClosedError, the children are closed first, and calls that other threads are in are waited for. What cannot be
-    waited for (an array over its memory, a call of this very thread further up its stack) delays the end instead: the
-    object, and its parents with it, is destroyed when the last of these is gone. In a forked child calls raise
-    ForkedError.
+    raise ClosedError, the children are closed first, and calls in other threads are waited for. An array over its
+    memory, or a call further up this thread's stack, cannot be waited for and defers the destruction: the object, and
+    its parents with it, is destroyed when the last of these is gone. In a forked child calls raise ForkedError.
 
-    No lock is held, as close() also runs in finalizers and signal handlers: `_users`, `_pins`, `_owned` and `children`
-    are changed by single operations of lists and sets, which threads cannot interrupt.
+    No locks are used, because close() also runs in finalizers and signal handlers: `_users`, `_pins`, `_owned` and
+    `children` are changed by single operations of lists and sets, which are atomic between threads.
     """
 
     __slots__ = (
@@ -58,16 +57,16 @@ class Handle:
     )
 
     def __init__(self, what: str, pointer: Any, destroy: Callable[[Any], object], parent: Handle | None = None) -> None:
-        """Made within a call of the parent. ClosedError when that was closed meanwhile."""
+        """Created within a call of the parent. ClosedError if that was closed meanwhile."""
         self.what = what
-        self.pointer = pointer  # None from the moment on that no call may begin
+        self.pointer = pointer  # None: no new call may begin
         self.parent = parent
         self.children: set[Handle] = set()
         self.closed = False
         self.ended = False  # destroyed
-        self._users: list[int] = []  # the thread of every call under way
+        self._users: list[int] = []  # the thread of every call in progress
         self._pins: list[None] = []
-        self._owned = [pointer]  # who takes it out destroys it
+        self._owned = [pointer]  # whoever pops it destroys it
         self._born = _forks
         self._destroy = destroy
         if parent is not None:
@@ -103,19 +102,19 @@ class Handle:
             self._users.append(thread)
             try:
                 owned = self._owned.pop()
-            except IndexError:  # another thread spends it, or has closed it
+            except IndexError:  # spent or closed by another thread
                 raise error(errno.EBADF, f"{self.what} is closed") from None
             self.pointer = None  # no other call may begin
             self._wait_for_others()
             self._check_pins()  # one of those calls may have pinned it
-            rcs.extend(map(function, (owned,), *zip(arguments)))  # no signal handler raises between return and storing
+            rcs.extend(map(function, (owned,), *zip(arguments)))  # no signal handler runs between return and store
         finally:
             if rcs and rcs[0] >= 0:
                 self.closed = True
                 self._end()
             elif owned is not None:
                 self.pointer = owned
-                if self.closed:  # by another thread, which left the end to this one
+                if self.closed:  # by another thread, which deferred the destruction to this one
                     self.pointer = None
                 self._owned.append(owned)
             self._users.remove(thread)
@@ -123,7 +122,7 @@ class Handle:
         return rcs[0]
 
     def check(self) -> None:
-        """Raise what a call would that may not begin."""
+        """Raise if no call may begin."""
         if self._born != _forks:
             raise error(errno.EOWNERDEAD, f"{self.what} was opened before fork(): open it again in the child")
         if self.pointer is None:
@@ -140,10 +139,10 @@ class Handle:
         self._pins.pop()
         self._settle()
 
-    # -- the end
+    # -- destruction
 
     def close(self) -> None:
-        """Destroy now, or as soon as nothing needs it. More than once is harmless."""
+        """Destroy now, or as soon as nothing uses it. Idempotent."""
         self.closed = True
         self.pointer = None
         for child in tuple(self.children):
@@ -153,11 +152,11 @@ class Handle:
         self._settle()
 
     def _busy(self) -> bool:
-        """Whether a call is under way. A child has only the thread of its parent that forked."""
+        """Whether a call is in progress. In a forked child, only the forking thread exists."""
         return bool(self._users) if self._born == _forks else _survivor in self._users
 
     def _wait_for_others(self) -> None:
-        """Until no other thread is in a call, or is ending it. A child has no other threads of its parent's."""
+        """Wait until no other thread is in a call or destroys it. A forked child does not have these threads."""
         me = get_ident()
         while self._born == _forks and any(user != me for user in tuple(self._users)):
             time.sleep(_POLL_SECONDS)
@@ -171,7 +170,7 @@ class Handle:
             return  # another thread destroys it
         thread = get_ident()
         try:
-            self._users.append(thread)  # who closes it, or its parent, waits
+            self._users.append(thread)  # makes close() of it or its parent wait
             self._destroy(pointer)
         finally:
             self._end()
@@ -185,14 +184,14 @@ class Handle:
 
 
 class Owner:
-    """What every object around a handle has in common."""
+    """Base class of objects with a handle."""
 
     _handle: Handle
 
     def close(self) -> None:
-        """Give it back, and what was made through it; more than once is harmless.
+        """Release it and its children; idempotent.
 
-        Threads that are in a call on it finish that call first, and their next one raises ClosedError.
+        Calls in other threads finish first; their next one raises ClosedError.
         """
         self._handle.close()
 

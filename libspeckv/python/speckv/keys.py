@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Block keys: everything that makes the KV of equal tokens different goes into the 32 bytes, in one C function."""
+"""Block keys: 32 bytes, derived in C from all that makes the KV of equal tokens differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SINGLE_TENANT = 1  # struct speckv_key_spec.flags
 
 @dataclass(frozen=True, slots=True)
 class KeySpec:
-    """What a key stands for besides the engine's block hash; the fields are those of struct speckv_key_spec."""
+    """Inputs of a key besides the engine's block hash; the fields are those of struct speckv_key_spec."""
 
     model_digest: bytes
     geometry: Geometry
@@ -33,7 +33,7 @@ class KeySpec:
 
 @functools.lru_cache(maxsize=64)
 def _c_spec(spec: KeySpec) -> tuple[Any, Any]:
-    """The C struct, and what its pointers point to."""
+    """The C struct, and the memory that it points to."""
     if len(spec.model_digest) != 32:
         raise InvalidError(errno.EINVAL, f"a model digest has 32 bytes, not {len(spec.model_digest)}")
     texts = {name: ffi.new("char[]", c_text(getattr(spec, name))) for name in _TEXTS}

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Memory(Owner):
-    """Made by Pool.alloc(). While an array over it is alive the memory stays valid: free() takes effect after that."""
+    """Created by Pool.alloc(). free() takes effect when no array over it is alive."""
 
     def __init__(self, pool: Pool, pointer: Any, parent: Handle) -> None:
         self._pool = pool
         self.nbytes = int(lib.speckv_mem_bytes(pointer))
         self.address = int(lib.speckv_mem_address(pointer))
-        self._handle = Handle("the allocation", pointer, lib.speckv_mem_free, parent)  # last: others may close it now
+        self._handle = Handle("the allocation", pointer, lib.speckv_mem_free, parent)  # last: others may close it
         self._array: weakref.ref[npt.NDArray[np.uint8]] | None = None
 
     def __len__(self) -> int:
@@ -57,11 +57,11 @@ class Memory(Owner):
         return np.frombuffer(self._handle.call(pinned), np.uint8)
 
     def prefetch(self, offset: int, nbytes: int) -> None:
-        """Bring a range near: a hint."""
+        """Prefetch a range: a hint."""
         self._check(self._handle.call(lib.speckv_mem_prefetch, _size(offset), _size(nbytes)))
 
     def seal(self, key: bytes, *, parent: bytes | None = None, position: int = 0) -> None:
-        """Publish the contents, one raw block, under `key`. The allocation is gone then: leave no array over it."""
+        """Publish the contents, one raw block, under `key`. Consumes the allocation: drop arrays over it first."""
         self._handle.check()
         request = ffi.new("struct speckv_request *", {"first_position": _size(position)})
         for field, value in ((request.key, key), (request.parent, parent)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Op: the handle of a batch that is under way."""
+"""Op: the handle of an asynchronous batch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from speckv.errors import ClosedError, check
 from speckv.handle import Handle, Owner
 from speckv.requests import Batch, Statuses
 
-_SLICE_NS = 100_000_000  # waits are cut into slices so that Ctrl-C is heard
+_SLICE_NS = 100_000_000  # waits are sliced so that Ctrl-C is handled
 _CLOSING_SECONDS = 0.001
 
 
 class Op(Owner):
-    """Made by Pool.submit_put() and submit_get(). It keeps keys and buffers alive until it is complete."""
+    """Created by Pool.submit_put() and submit_get(). It keeps keys and buffers alive until it is complete."""
 
     def __init__(self, pointer: Any, parent: Handle, ctx: Any, batch: Batch, count: int, owner: object) -> None:
         self._batch = batch
@@ -31,7 +31,7 @@ class Op(Owner):
         """Whether it is complete; does not wait."""
         try:
             return self._handle.ended or check(int(self._handle.call(lib.speckv_op_poll)), self._ctx) == 1
-        except ClosedError:  # another thread is about to end it
+        except ClosedError:  # another thread is destroying it
             return self._handle.ended
 
     def wait(self, timeout: float | None = None) -> Statuses:
@@ -42,7 +42,7 @@ class Op(Owner):
             left = _SLICE_NS if deadline is None else max(0, min(_SLICE_NS, deadline - time.monotonic_ns()))
             try:
                 rc = int(self._handle.call(lib.speckv_op_wait, left))
-            except ClosedError:  # another thread is about to end it
+            except ClosedError:  # another thread is destroying it
                 rc = -errno.ETIMEDOUT
                 time.sleep(min(_CLOSING_SECONDS, left / 1e9))
             if rc != -errno.ETIMEDOUT:

@@ -36,23 +36,23 @@ _get, _put, _memmove, _from_buffer = lib.speckv_get, lib.speckv_put, ffi.memmove
 
 
 class Pool(Owner):
-    """Made by Device.attach(). Threads may share it.
+    """Created by Device.attach(). Threads may share it.
 
-    Block data is read and written where it lies: numpy arrays, CPU torch tensors (bf16 too) and bytes-like objects, in
+    Block data is read and written in place: numpy arrays, CPU torch tensors (bf16 too) and bytes-like objects, in
     C order, never copied or converted. Results are per block: 0, or a negative errno.
     """
 
     def __init__(self, name: str, pointer: Any, parent: Handle) -> None:
         self.name = name
         self.block_bytes = int(lib.speckv_pool_block_bytes(pointer))
-        self._ctx = lib.speckv_pool_ctx(pointer)  # for its texts only, which outlive it
+        self._ctx = lib.speckv_pool_ctx(pointer)  # only for error texts, which outlive it
         self._handle = Handle(f"pool {name}", pointer, lib.speckv_pool_close, parent)
         self.params: MutableMapping[str, str] = Params(self)
 
     # -- blocks
 
     def put(self, keys: Keys, buffers: Buffers, *, parents: Any = None, positions: Any = None) -> Statuses:
-        """Store blocks. A key that is there stays as it is (status 0).
+        """Store blocks. A key already stored is left unchanged (status 0).
 
         `parents`: for every key the key of the block before it in its chain, or None. `positions`: of each block's
         first token in its sequence; one integer stands for all.
@@ -71,7 +71,7 @@ class Pool(Owner):
             give(batch)
 
     def get(self, keys: Keys, buffers: Buffers, *, layers: tuple[int, int] | None = None) -> Statuses:
-        """Read blocks into the buffers. Status -ENOENT: not there. `layers`: (first, how many), only those."""
+        """Read blocks into the buffers. Status -ENOENT: not stored. `layers`: (first, count), only those."""
         if layers is None and type(keys) is bytes and type(buffers) is np.ndarray:
             statuses = self._one(_get, keys, buffers, True)
             if statuses is not None:
@@ -107,19 +107,19 @@ class Pool(Owner):
         return present
 
     def lookup_prefix(self, keys: Keys) -> int:
-        """How many of the keys, from the first on, are stored without a gap."""
+        """The length of the stored prefix of the keys."""
         return self._check(self._handle.call(lib.speckv_lookup_prefix, *key_memory(keys)))
 
     def prefetch(self, keys: Keys) -> int:
-        """Stage blocks in the background, params["prefetch_depth"] deep along their chains. How many were accepted."""
+        """Stage blocks in background, params["prefetch_depth"] deep along chains. Returns how many were accepted."""
         return self._check(self._handle.call(lib.speckv_prefetch, *key_memory(keys)))
 
     def touch(self, keys: Keys) -> int:
-        """Mark as just used. How many were found."""
+        """Mark as just used. Returns how many were found."""
         return self._check(self._handle.call(lib.speckv_touch, *key_memory(keys)))
 
     def drop(self, keys: Keys) -> int:
-        """Drop blocks. How many were found."""
+        """Drop blocks. Returns how many were found."""
         return self._check(self._handle.call(lib.speckv_drop, *key_memory(keys)))
 
     def children(self, key: bytes, limit: int = 64) -> list[bytes]:
@@ -149,13 +149,13 @@ class Pool(Owner):
     def __repr__(self) -> str:
         return f"<speckv.Pool {self.name}{' closed' if self._handle.closed else ''}>"
 
-    # -- inside
+    # -- internals
 
     def _check(self, rc: int) -> int:
         return check(rc, self._ctx)
 
     def _one(self, function: Any, key: bytes, buffer: npt.NDArray[Any], write: bool) -> Statuses | None:
-        """The short way for one block in a contiguous array; None: take the general way, which words the errors too."""
+        """Fast path for one block in a contiguous array; None: use the general path, which also reports errors."""
         if len(key) != KEY_BYTES or buffer.nbytes != self.block_bytes:
             return None
         try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which idle session comes back, and when: quantised inference, and the cache simulator that judges it.
+"""Prediction of session returns: quantised inference, and a cache simulator to evaluate it.
 
 Arrays are numpy's. Shares are 30-bit fixed point as in C (ONE is 1); times are nanoseconds unless a name says ms.
 """
@@ -35,7 +35,7 @@ EVENT = np.dtype(
 
 
 class Curve(IntEnum):
-    """What a request's curve says at each edge."""
+    """Meaning of a request's curve at each edge."""
 
     SURVIVAL = int(lib.SPECKV_CURVE_SURVIVAL)
     SCORE = int(lib.SPECKV_CURVE_SCORE)
@@ -87,7 +87,7 @@ class Predictor:
         before: npt.NDArray[np.uint8] | None = None,
         parent: UInt32 | None = None,
     ) -> tuple[npt.NDArray[np.uint8], UInt32]:
-        """Turns in order, (n, features) in; states and curves out. Turn i goes on from parent[i], or from `before`."""
+        """Turns in order, (n, features) in; states and curves out. Turn i continues parent[i], or `before`."""
         features = np.ascontiguousarray(features, np.int8)
         if features.ndim != 2 or features.shape[1] != self.features:
             raise ValueError(f"features of shape {features.shape}; (n, {self.features}) were expected")
@@ -120,7 +120,7 @@ class Predictor:
 
 
 def curve_score(kind: Curve, edges_ms: UInt32, values: UInt32, age_ms: int, window_ms: int) -> int:
-    """The score at an age, of ONE."""
+    """The score at an age, as a share of ONE."""
     if len(edges_ms) != len(values) or len(edges_ms) < 2:
         raise ValueError("a curve has a value for each of two edges or more")
     edges_ms, values = np.ascontiguousarray(edges_ms, np.uint32), np.ascontiguousarray(values, np.uint32)
@@ -130,7 +130,7 @@ def curve_score(kind: Curve, edges_ms: UInt32, values: UInt32, age_ms: int, wind
 
 @dataclass(frozen=True, slots=True)
 class LinkedTrace:
-    """A trace as the prefix tree sees it; the arrays are those of struct speckv_trace."""
+    """A trace as nodes of the prefix tree; the arrays are those of struct speckv_trace."""
 
     time_ns: UInt64
     first: UInt64
@@ -145,7 +145,7 @@ class LinkedTrace:
 
 
 def link(time_ns: UInt64, first: UInt64, ids: UInt64) -> LinkedTrace:
-    """Opaque block ids to nodes of the prefix tree, and requests to turns of sessions."""
+    """Map opaque block ids to nodes of the prefix tree, and requests to turns of sessions."""
     time_ns, first, ids = (np.ascontiguousarray(array, np.uint64) for array in (time_ns, first, ids))
     requests = len(time_ns)
     if len(first) != requests + 1 or int(first[-1]) != len(ids):
@@ -168,7 +168,7 @@ def link(time_ns: UInt64, first: UInt64, ids: UInt64) -> LinkedTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimConfig:
-    """Settings of one simulation; `values` is (requests, edges), or None where nothing needs a score."""
+    """Settings of one simulation; `values` is (requests, edges), or None if no score is needed."""
 
     capacity_blocks: int
     policy: Policy = Policy.LRU
@@ -201,12 +201,12 @@ class SimResult:
 
 
 def simulate(trace: LinkedTrace, config: SimConfig) -> SimResult:
-    """Play a trace against a cache."""
+    """Simulate a trace against a cache."""
     return _simulate(trace, config, np.zeros(0, EVENT))
 
 
 def simulate_logged(trace: LinkedTrace, config: SimConfig) -> tuple[SimResult, npt.NDArray[np.void]]:
-    """The same, and every demand, prefetch and eviction in its order."""
+    """simulate(), with a log of every demand, prefetch and eviction in order."""
     log = np.zeros(simulate(trace, config).events, EVENT)
     return _simulate(trace, config, log), log
 

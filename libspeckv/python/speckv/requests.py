@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Batches of struct speckv_request, filled from Python objects without copying what the blocks hold."""
+"""Batches of struct speckv_request, filled from Python objects without copying block data."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ _SCRATCH_LIMIT = 1 << 14
 
 
 def take(count: int) -> Batch:
-    """This thread's batch, taken out while in use, so that a signal handler that calls us too gets another one."""
+    """Take this thread's batch while in use, so that a signal handler in between gets another one."""
     batch = _scratch.batch
     if batch is None or batch.capacity < count:
         return Batch(max(64, 1 << (count - 1).bit_length()))
@@ -148,7 +148,7 @@ def take(count: int) -> Batch:
 
 
 def give(batch: Batch) -> None:
-    """Give it back for the thread's next call."""
+    """Return the batch for the thread's next call."""
     if batch.capacity <= _SCRATCH_LIMIT:
         _scratch.batch = batch
 
@@ -184,7 +184,7 @@ def key_memory(keys: Keys) -> tuple[Any, int]:
 
 
 class Span(NamedTuple):
-    """Where an array lies: strides in bytes."""
+    """Address, shape and strides of an array, in bytes."""
 
     address: int
     shape: tuple[int, ...]
@@ -203,7 +203,7 @@ class Rows(NamedTuple):
 
 
 def rows(buffers: Buffers, count: int, *, write: bool) -> Rows:
-    """The blocks' addresses in whatever the caller keeps them in; nothing is copied or converted."""
+    """The blocks' addresses in the caller's buffers; nothing is copied or converted."""
     if isinstance(buffers, list | tuple):
         if len(buffers) != count:
             raise InvalidError(errno.EINVAL, f"{len(buffers)} buffers for {count} keys")
@@ -245,7 +245,7 @@ def _usable(span: Span, contiguous: bool, write: bool) -> None:
 
 
 def _contiguous_bytes(span: Span, first: int) -> int | None:
-    """Bytes of the dimensions from `first` on where they lie in C order without gaps; None where they do not."""
+    """Bytes of the dimensions from `first` on if contiguous in C order, else None."""
     expected = span.item_bytes
     for size, stride in zip(reversed(span.shape[first:]), reversed(span.strides[first:]), strict=True):
         if size != 1 and stride != expected:
@@ -255,11 +255,11 @@ def _contiguous_bytes(span: Span, first: int) -> int | None:
 
 
 def span_of(buffer: object) -> Span:
-    """Where an object's bytes lie: numpy, a CPU torch tensor of any dtype, the buffer protocol, or DLPack."""
+    """Address and layout of an object: numpy, a CPU torch tensor of any dtype, the buffer protocol, or DLPack."""
     if isinstance(buffer, np.ndarray):
         address, read_only = buffer.__array_interface__["data"]
         return Span(int(address), buffer.shape, buffer.strides, buffer.itemsize, bool(read_only), buffer)
-    if hasattr(buffer, "data_ptr"):  # a torch tensor: numpy has no bf16, so its own methods are asked
+    if hasattr(buffer, "data_ptr"):  # a torch tensor: use its own methods, because numpy has no bf16
         return _tensor_span(buffer)
     try:
         view = memoryview(buffer)  # type: ignore[arg-type]

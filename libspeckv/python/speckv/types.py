@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the library tells and takes, as frozen dataclasses: field names and units are those of the C structs."""
+"""The library's data and parameters as frozen dataclasses; field names and units are those of the C structs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MediumState(StrEnum):
     INCOMPLETE = "incomplete"
     TRUNCATED = "truncated"
     DENIED = "denied"
-    OFFLINE = "offline"  # a card that does not answer
+    OFFLINE = "offline"  # an unresponsive card
 
 
 class Durability(StrEnum):
@@ -179,7 +179,7 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """What an administrator chooses; 0 and None stand for the library's defaults (pool.h)."""
+    """Parameters of a pool; 0 and None stand for the library's defaults (pool.h)."""
 
     name: str
     capacity_bytes: int
@@ -196,10 +196,10 @@ class PoolConfig:
     single_tenant: bool = False
     first_layer: int = 0  # of the pool's blocks in the calibration, and first_head
     first_head: int = 0
-    calibration: bytes | None = None  # its file; None in what the library tells: Device.calibration() gives it
+    calibration: bytes | None = None  # its file; None in data from the library: see Device.calibration()
 
     def to_c(self) -> Any:
-        """A new struct speckv_pool_config, good for as long as this object lives: it points to `calibration`."""
+        """A new struct speckv_pool_config, valid for the lifetime of this object: it points to `calibration`."""
         config = ffi.new("struct speckv_pool_config *")
         put_text(config, "name", self.name)
         config.geometry = self.geometry.to_c()[0]
@@ -364,7 +364,7 @@ def text_of(field: Any) -> str:
 
 
 def c_text(text: str) -> bytes:
-    """Text as a C string; what C would silently cut off is refused."""
+    """Text as a C string; refused if C would truncate it."""
     encoded = text.encode("utf-8", "surrogateescape")
     if 0 in encoded:
         raise InvalidError(errno.EINVAL, f"{text!r} contains a NUL")
@@ -372,7 +372,7 @@ def c_text(text: str) -> bytes:
 
 
 def put_text(struct: Any, field: str, text: str) -> None:
-    """Copy text into a char array with its NUL; nothing is cut off silently."""
+    """Copy text with its NUL into a char array; refused if it does not fit."""
     encoded = c_text(text)
     room = ffi.sizeof(getattr(struct, field)) - 1
     if len(encoded) > room:
@@ -422,7 +422,7 @@ def _convert(hint: Any, name: str, struct: Any) -> object:
 
 
 def _digest(field: Any) -> bytes | None:
-    """A digest, where there is one; of a configuration there is only a pointer, which the library leaves NULL."""
+    """A digest, if present; a configuration has only a pointer, which the library leaves NULL."""
     if ffi.typeof(field).kind == "pointer":
         return None
     digest = bytes(ffi.buffer(field))
@@ -430,7 +430,7 @@ def _digest(field: Any) -> bytes | None:
 
 
 def _unknown(enum: type[StrEnum], value: int) -> StrEnum:
-    """A value that a newer library, or a damaged medium, has and this binding does not know: shown, not hidden."""
+    """An unknown value, of a newer library or a damaged medium: passed through."""
     member = str.__new__(enum, f"unknown({value})")
     member._name_ = "UNKNOWN"
     member._value_ = str(member)
