@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fixtures of every suite: no test sees, or leaves anything in, the machine's own runtime folder."""
+"""Fixtures of every suite: tests are isolated from the machine's own runtime folder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# Timing is a benchmark's affair, and CI must fail on the same examples that a developer sees.
+# No deadlines: tests do not measure time. Derandomised: CI fails on the same examples as a local run.
 hypothesis.settings.register_profile("speckv", deadline=None, derandomize=os.environ.get("CI") == "true")
 hypothesis.settings.load_profile("speckv")
 
 
-# Under nohup, or as a background job of a script, Ctrl-C is ignored, and so it would be in every program we start.
+# Under nohup, or as a background job of a script, SIGINT is ignored, and child processes would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -32,7 +32,7 @@ EMULATOR = os.environ.get("SPECKV_TEST_EMULATOR")
 MEMORY = "emu:card" if EMULATOR else "host:DRAM"
 
 _ENGINE = "of host engines only: a card is there without them, and is stopped, not closed"
-#: What does not run with a card in the place of memory, and why.
+#: Tests that do not run on a card in place of memory, and why.
 NOT_ON_CARD = {
     "test_a_device_that_is_not_there_or_not_a_device[host:DRAM": "the card in its place is there",
     "stands_in_the_help[device close]": _ENGINE,
@@ -81,7 +81,7 @@ def runtime_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def stored(pool: str, content: bytes) -> tuple[Path, int]:
-    """The file that holds these bytes of a pool, and where: the pool's own, or the memory of the card."""
+    """The file and offset of these bytes of a pool: the pool's own file, or the card's memory."""
     runtime = Path(os.environ["SPECKV_RUNTIME_DIR"])
     path = runtime / "emu" / "card" / "memory" if EMULATOR else runtime / "DRAM.pools" / pool
     with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as memory:
@@ -91,7 +91,7 @@ def stored(pool: str, content: bytes) -> tuple[Path, int]:
 
 
 def end_cards(runtime_dir: Path) -> None:
-    """End the emulated cards that a test has left running: whoever holds the lock of a card's folder."""
+    """Kill the emulated cards that a test left running: the holders of the locks in cards' folders."""
     folders = [os.stat(folder) for folder in runtime_dir.glob("emu/*") if folder.is_dir()]
     if not folders:
         return

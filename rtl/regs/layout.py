@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Sizes and offsets of kmod/include/uapi/linux/speckv.h, as the compiler sees them.
 
-usage: python rtl/regs/layout.py     after a deliberate change of the contract: writes speckv_layout.h (the asserts
-that every user of the header compiles) and tests/unit/contracts/uapi_layout.txt (the table that the tests pin).
+usage: python rtl/regs/layout.py     after a deliberate change of the contract: writes speckv_layout.h (static assertions
+for every user of the header) and tests/unit/contracts/uapi_layout.txt (the table pinned by the tests).
 """
 
 import re
@@ -67,7 +67,7 @@ def declared() -> dict[str, list[str]]:
 
 
 def measure(compiler: Sequence[str]) -> Layout:
-    """What this compiler makes of the header without the asserts."""
+    """Sizes and offsets by this compiler, without the assertions."""
     structures = declared()
     lines = []
     for name, members in structures.items():

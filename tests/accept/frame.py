@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Points of acceptance: a promise, the command that shows it, the figure in its output, the bar it must reach.
+"""Acceptance points: a promise, the command that measures it, the figure in its output, the bar.
 
-A row passes only if its command ended with success, its figure was found, and the figure reaches the bar. What could
-not be measured is never a pass. A suite is a module of tests/accept/suites with a list `POINTS`.
+A row passes only if its command succeeded, its figure was found, and the figure reaches the bar. A row that was not
+measured never passes. A suite is a module of tests/accept/suites with a list `POINTS`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ LOGS = ROOT / "build" / "accept"
 
 
 class NotMeasuredError(Exception):
-    """The output does not hold the figure; the text says why."""
+    """The figure is not in the output; the text is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number; `note` is what a reader needs beside it."""
+    """A number; `note` qualifies it."""
 
     value: float
     unit: str = ""
@@ -44,7 +44,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What a figure must reach. `relation` is one of the four in RELATIONS."""
+    """The bar for a figure. `relation` is one of RELATIONS."""
 
     relation: str
     value: float
@@ -78,7 +78,7 @@ def exactly(value: float) -> Bar:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command did."""
+    """The result of a command."""
 
     status: int
     stdout: str
@@ -90,14 +90,14 @@ class Outcome:
         return f"{self.stdout}\n{self.stderr}"
 
     def find(self, pattern: str) -> re.Match[str]:
-        """The last place where a regular expression matches the output."""
+        """The last match of a regular expression in the output."""
         found = list(re.finditer(pattern, self.output, re.MULTILINE))
         if not found:
             raise NotMeasuredError(f"no /{pattern}/ in the output")
         return found[-1]
 
 
-#: What the `make accept SUITE=x` around us tells a `make` that a row runs: not its business.
+#: Variables of the enclosing `make accept SUITE=x`, removed for a `make` that a row runs.
 OF_MAKE = frozenset({"SUITE", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"})
 
 
@@ -120,7 +120,7 @@ class Verdict(StrEnum):
     SHOWN = "shown"  # no bar
     NOT_MEASURED = "NOT MEASURED"
     LEFT_OUT = "left out"  # optional, and not measured
-    NOT_RUN = "not run"  # left out by who called
+    NOT_RUN = "not run"  # left out by the caller
 
 
 FAILED = frozenset({Verdict.MISS, Verdict.NOT_MEASURED})
@@ -136,10 +136,10 @@ class Row:
 
 
 def judge(point: Point, outcome: Outcome) -> Row:
-    """A row from what its command did."""
+    """A row from its command's result."""
     try:
         figure = point.measure(outcome)
-    except (NotMeasuredError, ValueError, LookupError, TypeError) as error:  # output of another shape
+    except (NotMeasuredError, ValueError, LookupError, TypeError) as error:  # output of a different shape
         why = str(error) if isinstance(error, NotMeasuredError) else f"{type(error).__name__}: {error}"
         if outcome.status:
             why = f"exit status {outcome.status}: {why}"

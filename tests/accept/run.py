@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Acceptance: one row per promise, with the command that shows it, the figure, the bar, and whether it is reached.
+"""Acceptance: one row per promise, with its command, the figure, the bar, and whether it is reached.
 
 Usage: .venv/bin/python tests/accept/run.py [--suite NAME] [--skip-slow] [--only REGEX] [--json]; no suite: all built
 Exit status 1 when a row misses its bar or could not be measured. Output of the commands: build/accept/NN.log.
@@ -35,7 +35,7 @@ def points(suite: str) -> list[Point]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as text: the promise on a line of its own, what was measured below it."""
+    """Rows as text: the promise on a line of its own, the measurement below it."""
     lines = []
     for row in rows:
         figure, bar = row.figure or "-", row.point.bar or "none"
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="speckv-accept-", dir=shm) as runtime:
-        # PYTHONSAFEPATH: what is accepted is the installed package, not the folder that happens to lie here.
+        # PYTHONSAFEPATH: test the installed package, not the one in this folder.
         environment = {"SPECKV_RUNTIME_DIR": runtime, "PYTHONSAFEPATH": "1"}
         run = Runner(environment, announce=lambda text: print(f"accept: {text}", file=sys.stderr, flush=True))
         for suite in arguments.suite or suites():

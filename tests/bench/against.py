@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The commit that is checked out beside another, in one run: both built alike, run in turns, ratios of medians.
+"""Compares the checked-out commit with another: both built alike, run in turns, ratios of medians.
 
 Usage: .venv/bin/python tests/bench/against.py REVISION [--rounds N] [--json]
 A ratio is new over old, as speed: above 1 is faster. Rates are first divided by the peer of the same process (memcpy,
-a hash map), so that a busy machine counts for both. Changes that are not committed are not measured, and a line on
-stderr says so. Exit status 0 whatever the ratios: bars are for the caller.
+a hash map), so that load affects both. Uncommitted changes are not measured; a line on stderr says so.
+Exit status 0 whatever the ratios: the caller applies bars.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SERIES = {
     "card_put": ("card_put", "memcpy_put"),
     "lookup": ("speckv_lookup", "hash_map_lookup"),
 }
-#: CPU time of blocks put into a full pool, so that each makes another one go; divided by that of a copy.
+#: CPU time of puts into a full pool, each of which evicts a block; divided by that of a copy.
 EVICT = """
 import time
 import numpy as np, speckv
@@ -80,7 +80,7 @@ def commit_of(revision: str) -> str:
 
 
 def prepare(commit: str) -> Path:
-    """A tree of the commit with its benchmark programs and its Python package, made once."""
+    """Check out and build a commit's benchmark programs and Python package, once."""
     tree = WORK / commit[:12]
     if (tree / ".ready").exists():
         return tree
@@ -110,7 +110,7 @@ def series(tree: Path, program: str, *options: object) -> dict[str, float]:
 
 
 def environment_of(tree: Path, runtime: str) -> dict[str, str]:
-    """For Python of a tree."""
+    """Environment for a tree's Python."""
     environment = {**os.environ, "SPECKV_RUNTIME_DIR": runtime, "PYTHONPATH": str(tree / "site"), "PYTHONSAFEPATH": "1"}
     environment["OPENBLAS_NUM_THREADS"] = "1"
     environment.pop("PYTHONDONTWRITEBYTECODE", None)

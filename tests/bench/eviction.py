@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Hit shares of a pool's eviction beside those of exact LRU, over traces.
+"""Compares hit shares of a pool's eviction with exact LRU, over traces.
 
 Usage: eviction.py [--sizes 0.05,0.2,0.5] [--requests 1500] [--blocks 150000] [--batch 64] [--runs 3] [--json]
        [TRACE...]
-Each request looks its chain up, gets the prefix that is there and puts the rest: in a real pool of small blocks, and in
-a list of as many that drops the block unused for longest. The size is a share of the trace's distinct blocks, rounded
-to whole units of a pool. Two that need no file come first: a chain a little longer than its pool, in a loop, and
-sessions that take turns. Ends with 1 where a pool serves less than LRU, beyond half a point, or where its own counters
-do not say what it served. Which blocks are looked at is random: a share is the mean of a few pools.
+Each request looks its chain up, gets the stored prefix and puts the rest: in a real pool of small blocks, and in an
+LRU list of the same size. The size is a share of the trace's distinct blocks, rounded
+to whole units of a pool. Two built-in traces come first: a loop over a chain a little longer than its pool, and
+interleaved sessions. Exit status 1 if a pool is more than half a point below LRU, or if its own counters are wrong. The
+eviction samples blocks at random: a share is the mean of a few pools.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from speckvctl.replay.traces import Trace
 
 GEOMETRY = speckv.Geometry(layers=1, kv_heads=1, head_dim=16, tokens=64, dtype=speckv.DType.BF16)
 PAGE = 256
-SLACK = 0.005  # the sample is random
+SLACK = 0.005  # eviction samples at random
 
 Chain = tuple[bytes, ...]
 
@@ -147,7 +147,7 @@ def main() -> int:
                 told = statistics.mean(told for _, _, told in runs)
                 row = Row(name, size, held, wanted, served_by_lru(chains, held) / wanted, share, told)
                 worse |= row.pool < row.lru - SLACK
-                for served, _, counted in runs:  # each wanted block is counted once, and served or not
+                for served, _, counted in runs:  # each wanted block is counted once, as served or not
                     if counted != served / wanted:
                         print(f"eviction: {name}, {size}: served {served / wanted}, counted {counted}", file=sys.stderr)
                         worse = True

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Blocks out of a pool, out of Redis and out of LMCache's local CPU backend, as a Python program gets them.
+"""Reads blocks from a pool, from Redis and from LMCache's local CPU backend, in Python.
 
 Usage: python_peers.py [--mib 256] [--rounds 5] [--batch 32] [--redis SOCKET --redis-pid PID] [--lmcache]
-Same blocks, same random order, one core, in turns of one batch. Prints one series a line, and for a peer that cannot
-take part {"skipped": NAME, "reason": TEXT}.
+Same blocks, same random order, one core, in turns of one batch. Prints one series per line, and for a peer that cannot
+run {"skipped": NAME, "reason": TEXT}.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Read = Callable[[list[int]], None]  # these blocks, as one batch
 
 @contextlib.contextmanager
 def pool_reader(keys: list[bytes], blocks: Any, ring: Any) -> Iterator[Read]:
-    """Ours: batches of keys into a numpy array."""
+    """speckv: batches of keys into a numpy array."""
     capacity = (len(keys) + 64) * (BLOCK + 1024)
     with speckv.Context() as context, context.open("host:DRAM", create=True) as device:
         device.create_pool(speckv.PoolConfig(name="bench", capacity_bytes=capacity))
@@ -112,7 +112,7 @@ def main() -> None:
     lines: list[dict[str, object]] = []
     printed = sys.stdout
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # peers log where they like
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # peers may log to stdout
         peers: dict[str, Read] = {"python_speckv_get": stack.enter_context(pool_reader(keys, blocks, ring))}
         wanted: dict[str, Callable[[], contextlib.AbstractContextManager[Read]]] = {}
         if arguments.redis:
@@ -124,7 +124,7 @@ def main() -> None:
         for name, enter in wanted.items():
             try:
                 peers[name] = stack.enter_context(enter())
-            except Exception as error:  # somebody else's program: whatever it raises, it is not there
+            except Exception as error:  # third-party code: any exception counts as unavailable
                 lines.append({"skipped": name, "reason": f"{type(error).__name__}: {error}".splitlines()[0]})
         seconds: dict[str, list[float]] = {name: [] for name in peers}
         for turn in range(arguments.rounds + 1):  # the first one warms up

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Throughput beside named peers of the same run: medians, ratios, and the machine they hold for.
+"""Throughput compared with peers in the same run: medians, ratios, and the machine.
 
 Usage: .venv/bin/python tests/bench/run.py [--json] [--quick]
 The programs are built in build/bench, optimised and without sanitizers. Peers take turns of about a millisecond. A rate
-is that of the median turn, so that what else had the core does not count, for anybody.
+is that of the median turn, which excludes other load on the core.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Seconds of each turn, all turns for the same work."""
+    """Seconds of each turn; every turn does the same work."""
 
     units: int
     seconds: list[float]
@@ -44,7 +44,7 @@ class Series:
         return self.units / statistics.median(self.seconds)
 
     def over(self, peer: Series) -> float:
-        """How many times the peer's rate."""
+        """The ratio to the peer's rate."""
         return self.rate / peer.rate
 
 
@@ -60,7 +60,7 @@ class Figure:
 class Measured:
     series: dict[str, Series] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)  # tools that .ci/apt-packages should have brought
+    missing: list[str] = field(default_factory=list)  # tools from .ci/apt-packages
 
     def read(self, output: str) -> None:
         for line in output.splitlines():
@@ -79,7 +79,7 @@ class Measured:
 
 
 def last_level_cache() -> int:
-    """Bytes; 0 when the kernel does not say."""
+    """Bytes; 0 if the kernel does not report it."""
     sizes = {}
     for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
         number, unit = re.fullmatch(r"(\d+)([KMG]?)", (index / "size").read_text().strip()).groups()  # type: ignore[union-attr]
@@ -88,7 +88,7 @@ def last_level_cache() -> int:
 
 
 def machine() -> dict[str, str | int]:
-    """What the figures hold for."""
+    """The machine of the figures."""
     model = re.search(r"^(?:model name|CPU implementer)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
     try:
         from speckv import codec
@@ -123,7 +123,7 @@ def build() -> None:
     meson = BIN / "meson"
     options = ["-Dpython=disabled", "--buildtype=release", "-Dwerror=false"]
     ready = (BUILD / "build.ninja").exists() or call(meson, "setup", BUILD, *options)
-    if ready and not has_hiredis():  # it may have come since: meson remembers what it did not find
+    if ready and not has_hiredis():  # it may have been installed since: meson caches a failed look-up
         ready = call(meson, "setup", "--clearcache", "--reconfigure", BUILD)
     if not ready or not call(meson, "compile", "-C", BUILD, "bench"):
         raise SystemExit("bench: the programs do not build")
@@ -136,7 +136,7 @@ def has_hiredis() -> bool:
 
 
 def install_peers() -> None:
-    """Python peers, beside .venv and not in it. A failure is for the peer to report when it is imported."""
+    """Python peers, beside .venv and not in it. A failure shows when the peer is imported."""
     done, wanted = PEERS / ".done", (HERE / "peers.txt").read_text()
     if done.exists() and done.read_text() == wanted:
         return
@@ -149,7 +149,7 @@ def install_peers() -> None:
 
 @contextlib.contextmanager
 def redis_server(folder: Path) -> Iterator[list[str]]:
-    """A server that keeps nothing, on a socket of its own: the options that name it. Empty when it is not installed."""
+    """Start a Redis without persistence on a private socket; yields its options, empty if it is not installed."""
     server, socket = shutil.which("redis-server"), folder / "redis.sock"
     if not server:
         yield []
@@ -182,7 +182,7 @@ def run(measured: Measured, folder: Path, *command: object) -> None:
 
 
 def measure(quick: bool) -> Measured:
-    """Build, run every program, and say who could not take part."""
+    """Build and run every program; also the peers that could not run, with reasons."""
     measured = Measured()
     size = ["--mib", max(256, 4 * last_level_cache() >> 20), "--batch", BATCH]
     rounds, keys = (3, 1 << 17) if quick else (9, 1 << 20)
@@ -209,7 +209,7 @@ def measure(quick: bool) -> Measured:
                 *card,
                 *(redis if has_hiredis() else []),
             )
-        with redis_server(folder) as redis:  # a fresh one, without the blocks of the last
+        with redis_server(folder) as redis:  # a fresh folder, without the previous blocks
             program = [BIN / "python", HERE / "python_peers.py"]
             run(measured, folder, *program, *size, "--rounds", rounds, "--lmcache", *redis)
         run(measured, folder, programs / "lookups", "--keys", keys, "--rounds", rounds)
@@ -255,7 +255,7 @@ RATIOS = {
 
 
 def figures(series: dict[str, Series]) -> list[Figure]:
-    """Every rate that was measured, then every ratio whose two sides were."""
+    """All rates measured, then all ratios with both sides measured."""
     found = [
         Figure(f"{name}_{unit}_per_s", series[name].rate, f"{unit}/s", text)
         for name, (unit, text) in RATES.items()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Cards for tests of the command line: started in this process, in the test's own runtime folder."""
+"""Cards for tests of the command line, in the test's own runtime folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RELEASED = REPOSITORY / "bitstreams" / "regs-only-ecp5-85f.bundle"
 TEST_SECRET = bundle.secret_from_pem((REPOSITORY / "bitstreams" / "keys" / "test.pem").read_bytes())
 PART = "LFE5U-85F-6BG381C"
 
-#: Where the bundles lie in the file `flash`: libspeckv/card/MEMORY.md, for slots of 8 MiB.
+#: Offsets of the bundles in the file `flash` (libspeckv/card/MEMORY.md), for slots of 8 MiB.
 SLOT_A = 4 * 4096 + 4096
 SLOT_B = SLOT_A + (8 << 20) + 4096
 
@@ -40,7 +40,7 @@ class Card:
         emulation.start(self.context, "card0", self.wish)
 
     def again(self) -> None:
-        """After it was killed, or stopped."""
+        """Start it again after a kill or a stop."""
         emulation.start(self.context, "card0", emulation.Wish())
 
     @property
@@ -86,7 +86,7 @@ def make_bundle(
     revision: tuple[int, int, int] = (1, 2, 3),
     size: int = 200_000,
 ) -> Path:
-    """A bundle of a made-up bitstream, as large as several pieces of a download."""
+    """A bundle of a synthetic bitstream, several download pieces long."""
     bitstream = b"".join(sha256(f"{revision} {n}".encode()).digest() for n in range(size // 32 + 1))[:size]
     major, minor, patch = revision
     manifest = bundle.Manifest(
@@ -113,7 +113,7 @@ def make_bundle(
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """A process that does nothing for a while."""
+    """Suspend a process (SIGSTOP) for a while."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

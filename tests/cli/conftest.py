@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Runs the installed `speckvctl` as people and scripts do: as a process, in folders of its own.
+"""Runs the installed `speckvctl` as a process, in folders of its own.
 
-A command that needs nothing but arguments is a fork of an interpreter that has loaded the installed package before
-(forked.py). So a module that a command should have loaded is not missed there: every verb is also run once as a process
-of its own (test_tree.py), as are commands with an environment or streams of their own, under signals, and in the tests
-of installing. SPECKV_TEST_PROCESSES=1 makes every command one.
+A command that needs only arguments is a fork of an interpreter that has preloaded the installed package (forked.py).
+This would hide a missing import, so every verb also runs once as a new process (test_tree.py), as do commands with an
+environment or streams of their own, under signals, and in the tests of installing. SPECKV_TEST_PROCESSES=1 makes every
+command a new process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.conftest import MEMORY
 from tests.unit.codec_eval import tiny
 
 SPECKVCTL = Path(sys.executable).parent / "speckvctl"
-SECONDS = 240.0  # after which a command hangs
+SECONDS = 240.0  # a command that takes longer hangs
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Finished:
 
     @property
     def line(self) -> str:
-        """What was said on stderr, which must be one line."""
+        """The text on stderr, which must be one line."""
         lines = self.err.splitlines()
         assert len(lines) == 1, f"{self.arguments}: not one line on stderr: {self.err!r}"
         return lines[0]
@@ -60,7 +60,7 @@ class Finished:
 
 
 def worded(*arguments: str | Path) -> list[str]:
-    """The words of a command, on the device that the tests run on."""
+    """The words of a command, with the device under test."""
     return [str(word).replace("host:DRAM", MEMORY) for word in arguments]
 
 
@@ -92,12 +92,12 @@ class Cli:
             with self.start(*arguments, **settings) as process:
                 out, err = process.communicate(timeout=SECONDS)
             code = process.returncode
-        # what is said of a card is said of it in the words of the test
+        # map texts about the card back to the device name in the test
         out, err = (text.replace(MEMORY, "host:DRAM") for text in (out, err))
         return Finished(tuple(map(str, arguments)), code, out, err)
 
     def line(self, command: str) -> Finished:
-        """A command line as it stands in help."""
+        """Run a command line copied from help."""
         words = shlex.split(command)
         assert words[0] == "speckvctl"
         return self(*words[1:])
@@ -108,7 +108,7 @@ class Cli:
         return done
 
     def document(self, *arguments: str | Path) -> dict[str, Any]:
-        """The JSON document of a command that succeeds, held to its schema."""
+        """The JSON document of a successful command, validated against its schema."""
         done = self.ok(*arguments, "--json")
         assert done.err == ""
         assert done.out.endswith("}\n")
@@ -116,7 +116,7 @@ class Cli:
         return done.document
 
     def failure(self, *arguments: str | Path) -> dict[str, Any]:
-        """The JSON error of a command that fails, held to its schema and to what is said without --json."""
+        """The JSON error of a failing command, validated against its schema and the text without --json."""
         done = self(*arguments, "--json")
         document = done.document
         validate(document)
@@ -145,7 +145,7 @@ def schema_of(name: str) -> dict[str, Any]:
 
 
 def closed(schema: Any) -> Any:
-    """The schema with every key listed: users' copies stay open to new keys, ours must name what we print."""
+    """Forbid additional properties: published schemas allow new keys, tests require all to be listed."""
     if isinstance(schema, list):
         return [closed(item) for item in schema]
     if not isinstance(schema, dict):
@@ -162,12 +162,12 @@ def validate(document: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator(closed(schema)).validate(document)
 
 
-# ---- a world to run in -----------------------------------------------------------------------------------------------
+# ---- environments ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def chat(cli: Cli) -> Cli:
-    """A host engine with one pool of 64 MiB, and in the folder what commands take: traces, a model, bundles, a key."""
+    """A host device with a pool of 64 MiB, and a folder of input files: traces, a model, bundles, a key."""
     with speckv.Context() as context, context.open(MEMORY, create=True) as device:
         device.create_pool(speckv.PoolConfig("chat", 64 << 20))
     write_trace(cli.folder / "trace.jsonl")
@@ -180,13 +180,13 @@ def chat(cli: Cli) -> Cli:
 
 @pytest.fixture
 def card(chat: Cli) -> Cli:
-    """The world of `chat`, and emu:card0: an emulated card that trusts the key which signed the bundles there."""
+    """`chat`, and emu:card0: an emulated card that trusts the signer of the bundles there."""
     chat.ok("emu", "start", "card0", "--memory", "64MiB", "--key", "test.pub")
     return chat
 
 
 def write_model(folder: Path) -> None:
-    """The trace that is shipped, and a model of the right shape that has learned nothing."""
+    """Write the sample trace and an untrained model."""
     from speckvctl.replay import sample
     from tests.unit.prefetcher.blank import blank_model
 
@@ -195,7 +195,7 @@ def write_model(folder: Path) -> None:
 
 
 def write_bundles(folder: Path, bitstream: bytes = b"no bitstream, but bytes") -> None:
-    """What a build of a bitstream leaves: bitstream and report; a bundle of them, signed and not; the key pair."""
+    """Write the output of a bitstream build, signed and unsigned bundles of it, and the key pair."""
     report: dict[str, Any] = {
         "report": "speckv.bitstream",
         "version": 0,
@@ -229,7 +229,7 @@ def write_bundles(folder: Path, bitstream: bytes = b"no bitstream, but bytes") -
 
 
 def write_trace(path: Path, requests: int = 12) -> None:
-    """Sessions that come back: each request repeats the blocks of the one before it, and adds two."""
+    """Write a trace of sessions: each request repeats its predecessor's blocks and adds two."""
     with path.open("w", encoding="utf-8") as stream:
         for number in range(requests):
             session, turn = number % 3, number // 3
@@ -253,7 +253,7 @@ def write_kv(path: Path, dtype: str = "BF16", head_dim: int = 128) -> Path:
 
 
 def write_frames(folder: Path) -> None:
-    """K and V, the same as frames, and some golden frames."""
+    """Write K and V, the same as frames, and some golden frames."""
     write_kv(folder / "kv.safetensors")
     pairs, _ = tensors.read_pairs(folder / "kv.safetensors", 64)
     frames.write(folder / "kv.frames", pairs, 64, (modes.mode("q4x").encode(pair, 64) for pair in pairs))
@@ -269,7 +269,7 @@ def write_frames(folder: Path) -> None:
 
 
 def write_calibration(folder: Path) -> None:
-    """Of a model with two layers of one KV head of 64 channels."""
+    """Write a calibration of a model with two layers of one KV head of 64 channels."""
     golden = Path(__file__).resolve().parent.parent / "vectors" / "calibrated"
     shutil.copy(golden / "q5c-bf16-h64-halves-smooth-5.safetensors", folder / "calibration.safetensors")
 
@@ -303,20 +303,20 @@ def held(pool: str, device: str = MEMORY, blocks: int = 0) -> Iterator[subproces
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """A digest of every file under a folder: equal snapshots mean that nothing was changed, made or lost."""
+    """A digest of every file under a folder: equal snapshots mean that no file changed."""
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): digest(path.read_bytes()) for path in files}
 
 
 def digest(data: bytes) -> str:
-    """Of a medium: without the note on who held the manager lock last (bytes 80 to 152 of the superblock)."""
+    """Digest of a medium, without the last manager lock holder (bytes 80 to 152 of the superblock)."""
     if data.startswith(b"SPECKVM\0"):
         data = data[:80] + data[152:]
     return hashlib.sha256(data).hexdigest()
 
 
 def described(cli: Cli) -> list[Any]:
-    """What can be seen of devices and pools; not free memory, which breathes, nor tenants, who may be visitors."""
+    """The visible state of devices and pools, without free memory and tenants, which vary."""
     devices, pools = cli.document("device", "list")["devices"], cli.document("pool", "list")["pools"]
     for device in devices:
         del device["free_bytes"]
@@ -330,7 +330,7 @@ Unchanged = Callable[[], None]
 
 @pytest.fixture
 def unchanged(runtime_dir: Path, tmp_path: Path) -> Callable[[], Unchanged]:
-    """Remember the state; the function that comes back asserts that it is the same."""
+    """Save the state; the returned function asserts that it is unchanged."""
 
     def remember() -> Unchanged:
         before = snapshot(runtime_dir), snapshot(tmp_path)

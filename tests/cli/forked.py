@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Commands as forked children of one interpreter that has loaded them: what a process of its own spends on imports is
-saved. A child has its own arguments, folder, environment, stdin, stdout, stderr and exit code, runs the same
+"""Runs commands as forked children of a preloaded interpreter, which saves the time of imports.
+
+A child has its own arguments, folder, environment, stdin, stdout, stderr and exit code, runs the same
 `speckvctl.__main__.run` and ends as an interpreter ends.
 
-As a script: that interpreter. It serves the socket which is its stdin, until the other end is closed.
+As a script: that interpreter. It serves the socket on its stdin until the peer closes it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _REQUEST_BYTES = 1 << 20
 
 
 class Server:
-    """Of one pytest process; started with the first command, gone when that process is."""
+    """The server of one pytest process; started by its first command, exits with it."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -40,7 +41,7 @@ class Server:
     ) -> tuple[int, str, str]:
         """Exit code, as subprocess has it, stdout and stderr of a command."""
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # two numbers, never read as one
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # two separate numbers
         request = json.dumps({"arguments": arguments, "folder": str(folder), "environment": environment}).encode()
         assert len(request) < _REQUEST_BYTES
         try:
@@ -75,13 +76,13 @@ class Server:
                     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                         end.setsockopt(socket.SOL_SOCKET, option, _REQUEST_BYTES)
                 command = [sys.executable, "-P", __file__]
-                # streams of the kind that commands have: neither terminals nor files
+                # pipes, as usual for commands: neither terminals nor files
                 self._process = subprocess.Popen(command, stdin=theirs.fileno(), stdout=subprocess.PIPE, cwd="/")
         return self._socket
 
 
 def _read(descriptors: list[int], timeout: float) -> list[bytes]:
-    """All that comes until each is closed at its other end."""
+    """Read all descriptors until EOF."""
     until = time.monotonic() + timeout
     said: dict[int, list[bytes]] = {descriptor: [] for descriptor in descriptors}
     with selectors.DefaultSelector() as selector:
@@ -117,13 +118,13 @@ def preload() -> None:
     typer.main.get_command = functools.cache(typer.main.get_command)
     from speckvctl import app, tree
 
-    for noun in tree.NOUNS:  # makes its commands, and loads what parsing takes; touches nothing
+    for noun in tree.NOUNS:  # builds the commands and loads the parser; no side effects
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             assert app.main([noun, "--no-such-option"]) == 2
 
 
 def serve(requests: socket.socket) -> list[str] | None:
-    """Fork a child for every request. In a child: its arguments. None: the other end was closed."""
+    """Fork a child for every request. Returns its arguments in a child, None at EOF."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         request, descriptors, _, _ = socket.recv_fds(requests, _REQUEST_BYTES, 3)
@@ -139,12 +140,12 @@ def serve(requests: socket.socket) -> list[str] | None:
 def _child(request: Any, out: int, err: int, reply: int) -> list[str]:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
-    if child:  # waits for it, and tells how it ended
+    if child:  # reaps it, and reports its status
         for descriptor in (0, 1, 2, out, err):
             os.close(descriptor)
         os.write(reply, str(child).encode())
         _, status = os.waitpid(child, 0)
-        with suppress(OSError):  # it is not waited for any more
+        with suppress(OSError):  # the client no longer waits for it
             os.write(reply, str(status).encode())
         os._exit(0)
     nothing = os.open(os.devnull, os.O_RDONLY)

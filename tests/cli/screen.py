@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A screen of `top`, read back: its tables, and the cells that a document of the same tick asks for."""
+"""Parses a screen of `top`: its tables, and the cells expected from the document of the same tick."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BARS = "▁▂▃▄▅▆▇█"
 Document = dict[str, Any]
 
 
-# ---- the figures of a document, as a screen has to show them ---------------------------------------------------------
+# ---- expected cells --------------------------------------------------------------------------------------------------
 
 
 def pools_of(document: Document) -> dict[str, Document]:
@@ -134,13 +134,13 @@ def clock(nanoseconds: int) -> str:
 
 
 def picture(values: list[int | None]) -> str:
-    """The last eight ticks, the highest of them full height."""
+    """Sparkline of the last eight ticks, the highest at full height."""
     top = max((value for value in values[-8:] if value is not None), default=0)
     bars = [" " if value is None else BARS[value * len(BARS) // (top + 1)] for value in values[-8:]]
     return "".join(bars).rjust(8)
 
 
-# ---- a screen, read back ---------------------------------------------------------------------------------------------
+# ---- parser ----------------------------------------------------------------------------------------------------------
 
 FIRST_TITLES = {"DEVICE", "POOL", "PREFETCHER", "TENANT", "TIME", "TRAFFIC", "LATENCY", "COUNTER", "PID", "NOT_READY"}
 FREE_TEXT = {"FOUND", "EVENT", "COMMAND", "WHY"}
@@ -179,7 +179,7 @@ def tables(lines: list[str]) -> dict[str, list[dict[str, str]]]:
 
 
 def same(row: dict[str, str], expected: dict[str, str]) -> None:
-    """Every cell that is there is the expected one; names may be cut."""
+    """Every cell present has the expected text; names may be cut."""
     assert len(row) >= 3
     for title, cell in row.items():
         wanted = expected[title]
@@ -188,7 +188,7 @@ def same(row: dict[str, str], expected: dict[str, str]) -> None:
 
 
 def check_overview(terminal: Terminal, document: Document, history: list[Document], window: str) -> set[str]:
-    """Every figure of the overview is one of the document. Returns the titles of the tables that were to be seen."""
+    """Check the overview's figures against the document. Returns the titles of the visible tables."""
     heading = terminal.lines[0]
     assert clock(document["time_ns"]) in heading and f"tick {document['tick']}" in heading
     assert f"over {document['interval_ns'] / 1e9:.2f}s" in heading and f"  {window}  " in heading
@@ -222,7 +222,7 @@ def check_overview(terminal: Terminal, document: Document, history: list[Documen
 
 
 def whole_page(terminal: Terminal) -> list[str]:
-    """What a tab of a pool holds, by scrolling through it line by line."""
+    """The full contents of a pool's tab, by scrolling line by line."""
 
     def place() -> tuple[int, ...]:
         found = re.match(r"(\d+) to (\d+) of (\d+)  ", terminal.lines[-1])

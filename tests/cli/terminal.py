@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A terminal for programs that draw: a pty of a size, keys typed into it, an emulator that says what is to be seen."""
+"""A terminal for full-screen programs: a pty, key input, and an emulator of the screen."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Terminal:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    # -- what is to be seen
+    # -- the screen
 
     @property
     def lines(self) -> list[str]:
@@ -86,20 +86,20 @@ class Terminal:
         """Lines whose first cell is in reverse."""
         return [line for row, line in enumerate(self.lines) if self.screen.buffer[row][0].reverse]
 
-    # -- what happens
+    # -- input
 
     def press(self, *keys: str) -> None:
         """Keys by name, or text."""
         os.write(self._ours, "".join(KEYS.get(key, key) for key in keys).encode())
 
     def resize(self, columns: int, lines: int) -> None:
-        """As a window manager does it: the kernel tells the command by SIGWINCH."""
+        """Resize the pty; the kernel sends SIGWINCH."""
         self.screen.resize(lines, columns)
         self.screen.reset()
         self._set_size(columns, lines)
 
     def until(self, seen: Callable[[], Any], why: str = "") -> None:
-        """Read until it is to be seen, and the rest of the frame that shows it."""
+        """Read until a text is visible, and to the end of that frame."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not seen():
             if time.monotonic() > deadline or not self._read(0.1):
@@ -114,13 +114,13 @@ class Terminal:
         self.until(lambda: all(text in self.text for text in texts), ", ".join(texts))
 
     def hang_up(self) -> None:
-        """As a window that is closed."""
+        """Close the terminal (SIGHUP)."""
         os.close(self._theirs)
         os.close(self._ours)
         self._ours = self._theirs = -1
 
     def end(self) -> int:
-        """Read to the end; the exit code."""
+        """Read until EOF; returns the exit code."""
         while self.process.poll() is None:
             self._read(0.1)
         while self._read(0, still=True):
@@ -128,18 +128,18 @@ class Terminal:
         return self.process.returncode
 
     def restored(self) -> bool:
-        """Whether the terminal is as it was: its modes, its cursor, its first screen."""
+        """Whether the terminal is restored: modes, cursor, main screen."""
         shown = all(self.sent.rfind(b"\x1b[?%dh" % mode) > self.sent.rfind(b"\x1b[?%dl" % mode) for mode in (25, 7))
         back = self.sent.rfind(b"\x1b[?1049l") > self.sent.rfind(b"\x1b[?1049h")
         return shown and back and termios.tcgetattr(self._theirs) == self.modes
 
-    # -- inside
+    # -- internals
 
     def _set_size(self, columns: int, lines: int) -> None:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
     def _read(self, seconds: float, *, still: bool = False) -> bool:
-        """False: nothing more will come; `still`: or nothing came in that time."""
+        """Read once. False: EOF; with `still`: or a timeout."""
         ready, _, _ = select.select([self._ours], [], [], seconds)
         if not ready:
             return not still and self.process.poll() is None

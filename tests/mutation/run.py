@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Break the source in one place at a time, in a copy, and see whether the tests that are named for it fail.
+"""Mutation tests: apply one patch at a time to a copy of the source, and check that the named tests fail.
 
 usage: python tests/mutation/run.py [--only REGEX] [--list] [--json FILE] [--keep FOLDER]     (`make mutation` for all)
 
-patches.toml has the patches: a file, the text to replace (which must stand there exactly once), the new text, and the
-tests that must notice. The copy is built once; then each patch is applied, built, tested and taken back. Exit code 0
-only when every patch is killed: a patch that does not apply or does not compile proves nothing, and is an error.
+patches.toml has the patches: a file, the text to replace (which must occur exactly once), the new text, and the tests
+that must fail. The copy is built once; then each patch is applied, built, tested and reverted. Exit code 0 only if
+every patch is killed: a patch that does not apply or does not compile is an error.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-PATIENCE = 10  # times as long as the test takes unbroken, and at least:
+PATIENCE = 10  # timeout: multiple of the unpatched test's time, and minimum
 LEAST_SECONDS = 120.0
 BASELINE_SECONDS = 900.0
 BUILD_SECONDS = 1800.0
@@ -60,11 +60,11 @@ class Outcome:
 
 @dataclass
 class Tree:
-    """The copy and what was built of it."""
+    """The copy and its builds."""
 
     root: Path
     targets: dict[str, list[str]] = field(default_factory=dict)  # of a meson test: what ninja builds for it
-    baseline: dict[str, float] = field(default_factory=dict)  # seconds of each test, unbroken
+    baseline: dict[str, float] = field(default_factory=dict)  # seconds of each test, unpatched
 
     @property
     def build(self) -> Path:
@@ -102,7 +102,7 @@ def read_patches(path: Path) -> list[Patch]:
 
 
 def problem_of(patch: Patch, root: Path) -> str | None:
-    """Why it cannot be applied. None: it can."""
+    """Why a patch cannot be applied. None: it can."""
     path = root / patch.file
     if not path.is_file():
         return "its file is not there"
@@ -114,7 +114,7 @@ def problem_of(patch: Patch, root: Path) -> str | None:
 
 
 def copy_tree(to: Path) -> None:
-    """What git knows of the working tree, and what is new in it."""
+    """Copy the tracked and the new files of the working tree."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode().split("\0")
     for name in filter(None, names):
@@ -127,7 +127,7 @@ def copy_tree(to: Path) -> None:
 
 
 def run(command: Sequence[object], cwd: Path, seconds: float, env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Exit code and output of a command whose whole group of processes ends with it; -1 when it took too long."""
+    """Run a command in a process group that ends with it; exit code (-1: timeout) and output."""
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         with subprocess.Popen(
             [str(word) for word in command],
@@ -158,7 +158,7 @@ def environment(tree: Tree) -> dict[str, str]:
 
 
 def build_tree(tree: Tree, patches: Sequence[Patch]) -> None:
-    """Configure and build once: what the patches' tests need."""
+    """Configure and build the targets of the patches' tests once."""
     wanted = {name for patch in patches for name in patch.meson}
     if wanted:
         command = [BIN / "meson", "setup", tree.build, tree.root, "-Dpython=disabled", "-Dwerror=false"]
@@ -228,7 +228,7 @@ def tests_of(patch: Patch) -> list[tuple[str, Callable[[Tree, str, float], tuple
 
 
 def check_unbroken(tree: Tree, patches: Sequence[Patch]) -> None:
-    """A test that fails by itself would kill everything."""
+    """Check that the tests pass unpatched: a failing test would kill every patch."""
     for patch in patches:
         for name, test in tests_of(patch):
             if name in tree.baseline:
@@ -272,7 +272,7 @@ def judge(tree: Tree, patch: Patch) -> Outcome:
     return Outcome(patch.name, patch.file, "survived", ", ".join(name for name, _ in tests_of(patch)))
 
 
-# ---- telling ---------------------------------------------------------------------------------------------------------
+# ---- report ----------------------------------------------------------------------------------------------------------
 
 
 def table(outcomes: Sequence[Outcome]) -> None:

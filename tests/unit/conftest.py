@@ -15,8 +15,8 @@ from tests.conftest import MEMORY
 
 @pytest.fixture
 def device(runtime_dir: Path) -> Iterator[object]:
-    """This machine's memory, or a card, open, without pools."""
-    import speckv  # here: some suites run without the package
+    """An open device without pools: host memory, or a card."""
+    import speckv  # imported here: some suites run without the package
 
     with speckv.Context() as context, context.open(MEMORY, create=True) as opened:
         yield opened

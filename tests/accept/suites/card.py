@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A card in your hands: what the emulated card, flashing, the live view and the first prefetcher promise."""
+"""The promises of the emulated card, flashing, the live view and the first prefetcher."""
 
 from __future__ import annotations
 

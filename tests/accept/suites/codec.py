@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The codec: what it saves, what it costs a model, how fast it is, and that others can check all of it.
+"""The promises of the codecs: ratio, cost in perplexity, speed, and independent verification of all of it.
 
 Needs the optional real data (../shared/model). A mode that this build lacks is a row that is not measured: a miss.
 SPECKV_ACCEPT_COMPUTE=cuda runs the model on a GPU: a minute a row instead of a quarter of an hour.
@@ -21,12 +21,12 @@ TOKENS = "../shared/model/eval_dev.npy"
 ON = f"--model {MODEL} --tokens {TOKENS} --compute {os.environ.get('SPECKV_ACCEPT_COMPUTE', 'cpu')}"
 SPECKVCTL = ".venv/bin/speckvctl"
 
-#: A calibration is made from the first documents and judged on the others.
+#: A calibration is made from the first documents and evaluated on the others.
 CALIBRATED = 16
 LOSSY_PEERS = {"fp8 e4m3 cast", "MXFP4", "KIVI 4-bit", "CacheGen-style"}
 EXACT_PEERS = {"zstd -1", "zstd -3", "lz4", "byte shuffle + zstd -1"}
 FIXED_RATE = {"q4x", "q5c"}
-#: Text differs in what it takes where the rate is not fixed: a calibration aims so much higher.
+#: Margin on the ratio: in variable-rate modes the size depends on the text.
 RESERVE = {"e7c": 1.02}
 
 
@@ -38,7 +38,7 @@ def at_most(value: float) -> Bar:
 
 
 def document(outcome: Outcome) -> dict[str, Any]:
-    """The JSON document of the command, or why there is none."""
+    """The JSON document of the command; not measured, with the reason, without one."""
     if not outcome.stdout.strip().startswith("{"):
         raise NotMeasuredError((outcome.stderr.strip().splitlines() or ["it said nothing"])[-1])
     found: dict[str, Any] = json.loads(outcome.stdout[outcome.stdout.index("{") :])
@@ -52,7 +52,7 @@ def key(name: str, unit: str = "", scale: float = 1.0) -> Measure:
 
 
 def increase(rule: str = "", above: float = 0.0) -> Measure:
-    """Of perplexity, in percent; not measured where the ratio is not `above`."""
+    """Increase of perplexity in percent; not measured unless the ratio is above `above`."""
 
     def measure(outcome: Outcome) -> Figure:
         said = document(outcome)
@@ -66,7 +66,7 @@ def increase(rule: str = "", above: float = 0.0) -> Measure:
 
 
 def ratio_of(dtype: str) -> Measure:
-    """Of the tensors of one dtype, in frames of one layer."""
+    """Ratio of the tensors of one dtype, in frames of one layer."""
 
     def measure(outcome: Outcome) -> Figure:
         rows = [row for row in document(outcome)["tensors"] if row["dtype"] == dtype]
@@ -76,7 +76,7 @@ def ratio_of(dtype: str) -> Measure:
 
 
 def with_vnni(measure: Measure) -> Measure:
-    """Not measured by other kernels than those of AVX-512 with VNNI."""
+    """Measured with AVX-512 VNNI kernels only."""
 
     def measured(outcome: Outcome) -> Figure:
         isa = document(outcome)["isa"]
@@ -88,7 +88,7 @@ def with_vnni(measure: Measure) -> Measure:
 
 
 def agreement(outcome: Outcome) -> Figure:
-    """Groups of all modes that two sets of vector kernels and the reference gave the same bits for."""
+    """Groups of all modes on which two sets of vector kernels and the reference agree bit for bit."""
     failed = meson_failures(outcome)
     if failed.value:
         return Figure(0, "groups", "they differ: see the log")
@@ -144,7 +144,7 @@ def run(mode: str, more: str = "") -> str:
 
 
 def calibration(mode: str, ratio: float) -> tuple[str, str]:
-    """A file for at least that ratio, and what makes it."""
+    """A calibration file for at least that ratio, and the command that makes it."""
     file = f"build/accept/{mode}-{ratio}.safetensors"
     make = f"{SPECKVCTL} codec calibrate {ON} --documents {CALIBRATED} --codec {mode}"
     make += f" --ratio {ratio * RESERVE.get(mode, 1):.3f}"
@@ -152,7 +152,7 @@ def calibration(mode: str, ratio: float) -> tuple[str, str]:
 
 
 def calibrated(mode: str, ratio: float) -> str:
-    """A calibration, and what it gives on other documents."""
+    """A calibration, and its results on other documents."""
     file, make = calibration(mode, ratio)
     return f"{make} && {run(mode, f' --calibration {file} --skip-documents {CALIBRATED}')}"
 
@@ -170,7 +170,7 @@ FORMAT = f"{PYTEST} tests/unit/codec_eval/test_frames.py"
 
 
 def targets(mode: str, bars: list[tuple[float, float]]) -> list[Point]:
-    """Two rows for each ratio and the increase that it may cost."""
+    """Two rows for each ratio and the largest allowed increase."""
     rows = []
     for ratio, most in bars:
         command = calibrated(mode, ratio)
@@ -191,7 +191,7 @@ def targets(mode: str, bars: list[tuple[float, float]]) -> list[Point]:
 
 
 POINTS = [
-    # what is saved, and what it costs
+    # ratio and perplexity
     Point("q4x: ratio, frames of one layer and 64 tokens", evaluated("q4x"), key("ratio", "x"), at_least(4.35)),
     Point("q4x: perplexity increase, rule of blocks", run("q4x"), increase(), at_most(0.30), True, minutes=120),
     Point("... rule of a prefix", run("q4x"), increase("prefix_"), None, True, minutes=120),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From a bare machine to a served trace: what the foundation promises."""
+"""The promises of the foundation: from a bare machine to a served trace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def counted(pattern: str, unit: str = "") -> Measure:
 
 
 def said(pattern: str, unit: str = "times") -> Measure:
-    """How often the output says so."""
+    """The number of matches in the output."""
     return lambda outcome: Figure(len(re.findall(pattern, outcome.output, re.MULTILINE)), unit)
 
 
@@ -75,14 +75,14 @@ def table_seconds(outcome: Outcome) -> Figure:
 
 
 def skips_without_reason(outcome: Outcome) -> Figure:
-    """Of as many skips as the last line of `make test` counts."""
+    """Skips without a reason, among those that the last line of `make test` counts."""
     skips = int(outcome.find(r"^\d+ passed, \d+ failed, (\d+) skipped$")[1])
     reasons = re.findall(r"^skipped: \S+: \S.*$", outcome.stdout, re.M)
     return Figure(skips - len(reasons), "skips", f"{skips} skipped")
 
 
 def bench(name: str, unit: str) -> Measure:
-    """A figure of the benchmark's JSON, or its word on why there is none."""
+    """A figure of the benchmark's JSON; not measured, with its reason, without one."""
 
     def measure(outcome: Outcome) -> Figure:
         if not outcome.stdout.strip():
@@ -109,7 +109,7 @@ PYTEST = ".venv/bin/pytest -q"
 TREE = f"{PYTEST} tests/cli/test_tree.py"
 
 
-#: The folder of the C tests, which `make test` has made or nobody yet.
+#: The build folder of the C tests, which `make test` may not have created yet.
 C_BUILD = ".venv/bin/python .ci/test.py --build >&2"
 
 
@@ -135,7 +135,7 @@ POINTS = [
     Point(
         "make test: nothing fails", TEST, counted(r"^\d+ passed, (\d+) failed", "failed"), exactly(0), True, minutes=60
     ),
-    # The foundation alone was to take less than 10 minutes, and took 399 s; the whole project has 30.
+    # The limit for the foundation alone was 10 minutes (399 s measured); for the whole project it is 30.
     Point("make test: under 30 minutes warm", TEST, table_seconds, below(1800), True, minutes=60),
     Point("make test: every skip has its reason", TEST, skips_without_reason, exactly(0), True, minutes=60),
     Point("make demo: ends with a summary", "make demo", said("^What to type next"), exactly(1)),

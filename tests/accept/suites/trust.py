@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""No way in, nothing lost, nothing misreported: beside strangers, faults, threads, forks, clocks and odd screens."""
+"""Promises on trust, loss and reporting: under hostile peers, faults, threads, forks, clock changes, odd terminals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from tests.accept.frame import Figure, NotMeasuredError, Outcome, Point, at_least, below, exactly
 from tests.accept.suites.foundation import C_BUILD, PYTEST, counted, meson_failures, pytest_failures, said
 
-#: The last commit before this suite's subject was worked on: what speed is compared with.
+#: The baseline commit for comparisons of speed.
 BASELINE = "675964f"
 
 
@@ -41,13 +41,13 @@ def of_lru(outcome: Outcome, only: str = "") -> Figure:
 
 
 def not_killed(outcome: Outcome) -> Figure:
-    """Patches of `make mutation` that no test noticed, or that do not apply."""
+    """Patches of `make mutation` that no test caught, or that do not apply."""
     found = outcome.find(r"^(\d+) of (\d+) killed")
     return Figure(int(found[2]) - int(found[1]), "patches")
 
 
 def not_handled(outcome: Outcome) -> Figure:
-    """Programs that show a fault still: 0 is handled, 77 cannot be tried on this machine."""
+    """Programs that still show a fault: exit code 0 is handled, 77 cannot run on this machine."""
     ends = dict(re.findall(r"^(F\d+)\S* ended (\d+)$", outcome.stdout, re.M))
     if not ends:
         raise NotMeasuredError("the programs are not there")
@@ -78,7 +78,7 @@ CARD_KILLS_AT_ONCE = (
     f"{C_BUILD} && for i in $(seq 10); do for j in 1 2 3; do {EMULATOR} {TORTURE} 1000 & p[j]=$!; done; "
     "for j in 1 2 3; do wait ${p[j]} || exit 1; done; done"
 )
-#: Programs of others, each of which shows a fault and ends with 0 where it is handled.
+#: External programs, each of which provokes a fault and exits with 0 if it is handled.
 FIELD = (
     "t=$(mktemp -d); mkdir $t/field; cp -r ../shared/repro/field/. $t/field/; cp $t/field/lib.sh $t/; "
     "for f in $t/field/F*.sh; do SPECKVCTL=$PWD/.venv/bin/speckvctl timeout 300 bash $f >/dev/null 2>&1; "

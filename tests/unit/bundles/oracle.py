@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""bitstreams/FORMAT.md read by somebody else: a verifier with nothing of the library's, for tests. Slow and plain.
+"""An independent verifier of bitstreams/FORMAT.md for tests; shares no code with the library. Slow and plain.
 
 Ed25519 is RFC 8032's verification equation with integers.
 """
@@ -61,7 +61,7 @@ def read_envelope(text: bytes) -> tuple[bytes, tuple[str, bytes] | None]:
         envelope = json.loads(text.decode("ascii"))
         payload = base64.b64decode(envelope["payload"], validate=True)
         signatures = [(one["keyid"], base64.b64decode(one["sig"], validate=True)) for one in envelope["signatures"]]
-        # One encoding: what was read, written again.
+        # Canonical encoding: re-encoding gives the same bytes.
         again = {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": TYPE.decode(),

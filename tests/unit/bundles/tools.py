@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tools that a test needs and a machine may lack: a skip that names them, a failure in CI."""
+"""Optional tools of tests: a missing one is a skip that names it, a failure in CI."""
 
 from __future__ import annotations
 

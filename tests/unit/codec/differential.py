@@ -51,7 +51,7 @@ def as_text(rng: random.Random, header: dict[str, Any]) -> str:
 
 
 def values(rng: random.Random, header: dict[str, Any]) -> None:
-    """Change what the header says, so that it stays JSON."""
+    """Mutate values in the header, which stays valid JSON."""
     if not header:
         return
     name = rng.choice(list(header))
@@ -91,7 +91,7 @@ def characters(rng: random.Random, text: bytes) -> bytes:
 
 
 def member_twice(rng: random.Random, text: str, header: dict[str, Any]) -> str:
-    """A name that comes twice, as it was or with another's description."""
+    """Duplicate a key, with its own or another value."""
     if not header:
         return text
     one, other = rng.choice(list(header)), rng.choice(list(header))

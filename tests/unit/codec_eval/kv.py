@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Files of K and V made for a test."""
+"""Generates files of K and V for tests."""
 
 from __future__ import annotations
 

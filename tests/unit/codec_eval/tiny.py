@@ -69,7 +69,7 @@ def write(folder: Path, *, shards: int = 1, seed: int = 7, **changes: Any) -> di
 
 
 def documents(count: int, tokens: int, seed: int = 3) -> npt.NDArray[np.uint16]:
-    """Token ids that are not all alike in how surprising they are."""
+    """Token ids of varying predictability."""
     rng = np.random.default_rng(seed)
     return np.minimum(rng.geometric(0.1, (count, tokens)), VOCABULARY - 1).astype(np.uint16)
 
@@ -84,14 +84,14 @@ Change = Callable[[int, Floats, Floats], tuple[Floats, Floats]]
 
 
 class Engine:
-    """One document, token by token: what a serving engine does, as plainly as it can be said."""
+    """One document, token by token: a minimal serving engine."""
 
     def __init__(self, weights: dict[str, Floats]) -> None:
         self._w = {name.removeprefix("model.").removesuffix(".weight"): w for name, w in weights.items()}
         self.cache: list[tuple[list[Floats], list[Floats]]] = [([], []) for _ in range(LAYERS)]
 
     def replace(self, first: int, last: int, change: Change) -> None:
-        """Let tokens [first, last) of the cache go through `change`."""
+        """Apply `change` to tokens [first, last) of the cache."""
         for layer, (keys, values) in enumerate(self.cache):
             old = (np.stack(kept[first:last], 1) for kept in (keys, values))  # [head][token][channel]
             new = change(layer, *old)

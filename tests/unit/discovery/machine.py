@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A machine made of recorded device trees: a program of its own, because umockdev-wrapper stands in for /sys and udev.
+"""A simulated machine of recorded device trees; a separate program, because umockdev-wrapper replaces /sys and udev.
 
 usage: umockdev-wrapper python machine.py SCRIPT.json
 
@@ -28,7 +28,7 @@ from typing import Any
 
 from speckvctl.discovery import HotplugEvent, discover, watch
 
-_QUIET_SECONDS = 0.4  # after the last step: time for an event too many to arrive
+_QUIET_SECONDS = 0.4  # after the last step: time for a surplus event to arrive
 _DEADLINE_SECONDS = 30.0
 
 
@@ -70,7 +70,7 @@ class Testbed:
         self._c.umockdev_testbed_uevent(self._bed, f"/sys{devpath}".encode(), action.encode())
 
     def remove(self, devpath: str) -> None:
-        # As the kernel does it: the uevent first, then the folder goes.
+        # In the kernel's order: the uevent first, then the folder is removed.
         self.uevent(devpath, "remove")
         self._c.umockdev_testbed_remove_device(self._bed, f"/sys{devpath}".encode())
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Sequences of TOUCH and PREDICT, and what a card must answer: tests/card/scores.txt, held to the card by tests/card.
+"""Sequences of TOUCH and PREDICT with the expected answers: tests/card/scores.txt, run on the card by tests/card.
 
     python -m tests.unit.predictor.card_scores > tests/card/scores.txt
 
@@ -24,7 +24,7 @@ SESSIONS = 6
 
 
 def numbers(seed: int, start: int, count: int) -> npt.NDArray[np.uint64]:
-    """What model_random draws: SplitMix64."""
+    """The random numbers of model_random: SplitMix64."""
     z = np.arange(start + 1, start + count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

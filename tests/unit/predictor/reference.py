@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What libspeckv/predictor computes, written again: plainly, slowly, in Python's integers."""
+"""Reference implementation of libspeckv/predictor: plain and slow, in Python integers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Weights:
 
 
 def random_weights(seed: int, features: int, bins: int, loud: float = 1.0) -> Weights:
-    """Numbers of the size that training gives; `loud` ones drive everything into its limits."""
+    """Weights of trained magnitude; `loud` ones saturate."""
     rng = np.random.default_rng(seed)
 
     def scale(rows: int, columns: int) -> npt.NDArray[np.int64]:
@@ -153,7 +153,7 @@ def half(x: int) -> int:
     return (0x10000 - (part * (44033 - (part * 11265 >> 16)) >> 16)) >> (x >> 16)
 
 
-# ---- how far ahead, and whether at all -------------------------------------------------------------------------------
+# ---- prefetch depth and guard ----------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -235,7 +235,7 @@ class Block:
 
 @dataclass
 class Sim:
-    """Played request by request; every choice looks at everything."""
+    """The simulator, request by request; every choice by exhaustive search."""
 
     times: list[int]
     chains: list[list[int]]

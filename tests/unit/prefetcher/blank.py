@@ -26,7 +26,7 @@ PROVENANCE = Provenance(
 
 
 def random_network(seed: int = 0) -> dict[str, Any]:
-    """What torch would hand over."""
+    """Random parameters in the form of torch."""
     rng = np.random.default_rng(seed)
     rows, hidden = 4 * predictor.HIDDEN, predictor.HIDDEN
     shapes: dict[str, tuple[int, ...]] = {"head.weight": (survival.BINS, hidden), "head.bias": (survival.BINS,)}
