@@ -13,7 +13,7 @@ import pytest
 
 SECTIONS = {
     "A first pool": "every block is lost",
-    "A card that anyone can start": "stop card0 --remove",
+    "An emulated card": "stop card0 --remove",
 }
 
 
