@@ -34,8 +34,8 @@ def events(
     """Show what happened to devices and pools, oldest first, in local time.
 
     The logs are rings: a device keeps its last 256 events and a pool its last 128; a card keeps its own log, of
-    boots, firmware, temperature and errors. With --follow, hot plug and
-    unplug of cards and memory are shown too, and --json prints one document a line.
+    boots, firmware, temperature and errors. With --follow, hot plug and unplug of cards and memory are shown too, and
+    --json prints one document a line.
 
     \b
     Examples:

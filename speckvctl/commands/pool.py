@@ -76,7 +76,7 @@ def create_pool(
     calibration: Annotated[
         Path | None,
         typer.Option(
-            "--calibration", metavar="FILE", help="For a codec that needs one, q5c; the pool keeps it: codec calibrate."
+            "--calibration", metavar="FILE", help="For q5c and e7c, made by codec calibrate; the pool keeps a copy."
         ),
     ] = None,
     first_layer: Annotated[
