@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Sizes and offsets of kmod/include/uapi/linux/speckv.h, as the compiler sees them.
 
-usage: python rtl/regs/layout.py     after a deliberate change of the contract: writes speckv_layout.h (static assertions
-for every user of the header) and tests/unit/contracts/uapi_layout.txt (the table pinned by the tests).
+usage: python rtl/regs/layout.py     after a deliberate change of the contract: writes speckv_layout.h (static
+assertions for every user of the header) and tests/unit/contracts/uapi_layout.txt (the table pinned by the tests).
 """
 
 import re
@@ -93,7 +93,10 @@ def measure(compiler: Sequence[str]) -> Layout:
 
 
 def table(layout: Layout) -> str:
-    lines = ["# SPDX-License-Identifier: MIT", "# structure size, then member offset size: written by rtl/regs/layout.py"]
+    lines = [
+        "# SPDX-License-Identifier: MIT",
+        "# structure size, then member offset size: written by rtl/regs/layout.py",
+    ]
     for name, (size, members) in layout.items():
         lines.append(f"{name} {size}")
         lines += [f"\t{member.name} {member.offset} {member.size}" for member in members]

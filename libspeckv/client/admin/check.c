@@ -41,8 +41,8 @@ static bool check_doubtful(struct check *c, uint64_t page)
 	struct block_ref found;
 	struct speckv_key key;
 
-	if (r->data || !index_entry(r, region_entry_of(r, page), &found, &key) || found.page != page ||
-		!index_doubtful(r, &found))
+	if (r->data || !index_entry(r, region_entry_of(r, page), &found, &key) ||
+		found.page != page || !index_doubtful(r, &found))
 		return false;
 	c->report->repaired += c->repair && block_drop(c->pool, &key, &found);
 	return true;
