@@ -67,7 +67,7 @@ def _pools(ctx: typer.Context) -> Iterable[str]:
 
 
 def _codecs(ctx: typer.Context) -> Iterable[str]:
-    from speckvctl.pools import CODECS
+    from speckvctl.results.words import CODECS
 
     return CODECS
 
@@ -85,7 +85,7 @@ def _faults(ctx: typer.Context) -> Iterable[str]:
 
 
 def _dtypes(ctx: typer.Context) -> Iterable[str]:
-    from speckvctl.pools import DTYPES
+    from speckvctl.results.words import DTYPES
 
     return DTYPES
 

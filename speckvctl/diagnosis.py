@@ -157,13 +157,13 @@ def _tmpfs(name: str) -> Iterator[Check]:
 def _media(name: str) -> Iterator[Check]:
     import speckv
 
-    from speckvctl.cards import description
+    from speckvctl.cards import access
 
     found = False
     with speckv.Context() as ctx:
         stopped = {}
         with suppress(speckv.PermissionDeniedError):  # an untrusted folder: reported by the check of folders
-            stopped = {card.name: card.found for card in description.devices(ctx) if card.state == "failed"}
+            stopped = {card.name: card.found for card in access.devices(ctx) if card.state == "failed"}
         for info in ctx.devices():
             found = True
             if info.name in stopped:

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from speckvctl import library, results
-from speckvctl.cards.description import opened
+from speckvctl import describe, library, results
+from speckvctl.cards.access import opened
 from speckvctl.console import note
 from speckvctl.quantities import format_size
 
@@ -67,7 +67,7 @@ class Reader:
         events = dev.events(pool, after=self._seen.get(log, 0))
         if events:
             self._seen[log] = events[-1].sequence
-        return [library.event_result(dev.name, event) for event in self._wanted(log, events)]
+        return [describe.event(dev.name, event) for event in self._wanted(log, events)]
 
     def _new_of_card(self, admin: card.Admin) -> list[results.EventRow]:
         if self.filters.pool is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Calls the library `speckv` for the commands, and converts its data to results for the renderers.
+"""Calls the library `speckv` for the commands.
 
 `speckv` and everything it imports is imported here, on first use, so that help and usage errors stay fast.
 """
@@ -13,15 +13,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from speckvctl import results
+from speckvctl import describe, results
 from speckvctl.console import note
 from speckvctl.errors import AbsentError, DamagedError, DeniedError, UnsupportedError, UsageError
-from speckvctl.quantities import format_mode, suggested_size
+from speckvctl.quantities import suggested_size
 
 if TYPE_CHECKING:
     import speckv
-
-_UNKNOWN_ID = 0xFFFFFFFF
 
 
 @contextmanager
@@ -183,195 +181,5 @@ def hardware() -> list[results.Hardware] | None:
     except discovery.DiscoveryError as exc:
         note(f"warning: {exc}; of hardware, only memory-only NUMA nodes are listed")
         nodes = discovery.memory_nodes()
-        return [hardware_result(item) for item in nodes] if nodes else None
-    return [hardware_result(item) for item in found]
-
-
-def hardware_result(found: object) -> results.Hardware:
-    from speckvctl.discovery import Found
-
-    assert isinstance(found, Found)
-    return results.Hardware(
-        kind=str(found.kind),
-        name=found.name,
-        sysfs_path=found.sysfs_path,
-        driver=found.driver,
-        vendor_id=found.vendor_id,
-        device_id=found.device_id,
-        numa_node=found.numa_node,
-        capacity_bytes=found.capacity_bytes,
-        note=found.note,
-    )
-
-
-# ---- conversion to results -------------------------------------------------------------------------------------------
-
-
-def _identity(number: int) -> int | None:
-    return None if number == _UNKNOWN_ID else number
-
-
-def device_result(info: speckv.DeviceInfo) -> results.Device:
-    ready = info.state == "ready"
-    seen = info.state not in ("absent", "denied")
-    return results.Device(
-        name=info.name,
-        kind="host-engine",
-        state=str(info.state),
-        found=info.found,
-        path=info.path,
-        uuid=info.uuid if ready else None,
-        layout_version=info.layout_version if seen and info.state != "unrecognized" else None,
-        durability=str(info.durability),
-        single_inode=bool(info.single_inode),
-        numa_node=info.numa_node if info.numa_node >= 0 else None,
-        uid=_identity(info.uid),
-        gid=_identity(info.gid),
-        mode=format_mode(info.mode) if _identity(info.uid) is not None else None,
-        pools=info.pools if ready else None,
-        codecs=[str(codec) for codec in info.codec_modes],
-        capacity_bytes=info.capacity_bytes or None,
-        allocated_bytes=info.allocated_bytes if ready else None,
-        free_bytes=info.free_bytes,
-        created_ns=info.created_ns if ready else None,
-        manager_pid=info.manager_pid or None,
-        manager_command=info.manager_command or None,
-    )
-
-
-def ratio(raw_bytes: int, stored_bytes: int) -> float | None:
-    return raw_bytes / stored_bytes if stored_bytes else None
-
-
-def share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
-
-
-def geometry_result(geometry: speckv.Geometry) -> results.Geometry:
-    return results.Geometry(
-        layers=geometry.layers,
-        kv_heads=geometry.kv_heads,
-        head_dim=geometry.head_dim,
-        tokens=geometry.tokens,
-        dtype=str(geometry.dtype),
-    )
-
-
-def pool_result(device_name: str, info: speckv.PoolInfo) -> results.Pool:
-    config = info.config
-    inside = bool(info.accessible)
-    effective = None
-    if inside and info.used_bytes and info.raw_bytes:
-        # By pages, not by frame bytes: the rounding to pages is part of a page's cost.
-        effective = config.capacity_bytes * info.raw_bytes // info.used_bytes
-    return results.Pool(
-        device=device_name,
-        name=config.name,
-        uuid=info.uuid,
-        path=info.path,
-        state=str(info.state),
-        accessible=inside,
-        codec=str(config.codec),
-        calibration_digest=info.calibration.hex() if info.calibration else None,
-        placement=str(info.placement),
-        eviction=str(config.eviction),
-        geometry=geometry_result(config.geometry),
-        block_bytes=info.block_bytes,
-        page_bytes=config.page_bytes,
-        single_tenant=bool(config.single_tenant),
-        uid=config.uid if config.uid is not None else _UNKNOWN_ID,
-        gid=config.gid if config.gid is not None else _UNKNOWN_ID,
-        mode=format_mode(config.mode),
-        capacity_bytes=config.capacity_bytes,
-        max_bytes=config.max_bytes,
-        quota_bytes=config.quota_bytes,
-        tenant_quota_bytes=config.tenant_quota_bytes or None,
-        table_bytes=info.table_bytes if inside else None,
-        used_bytes=info.used_bytes if inside else None,
-        free_bytes=info.free_bytes if inside else None,
-        blocks=info.blocks if inside else None,
-        raw_bytes=info.raw_bytes if inside else None,
-        stored_bytes=info.stored_bytes if inside else None,
-        ratio=ratio(info.raw_bytes, info.stored_bytes) if inside else None,
-        effective_capacity_bytes=effective,
-        clients=info.clients if inside else None,
-        tenants=info.tenants if inside else None,
-        resizes=info.resizes if inside else None,
-        created_ns=info.created_ns,
-    )
-
-
-def tenant_results(tenants: list[speckv.TenantInfo]) -> list[results.Tenant]:
-    return [
-        results.Tenant(
-            name=tenant.name,
-            index=tenant.index,
-            clients=tenant.clients,
-            used_bytes=tenant.used_bytes,
-            blocks=tenant.blocks,
-            puts=tenant.puts,
-            gets=tenant.gets,
-            hits=tenant.hits,
-            misses=tenant.misses,
-            lookup_misses=tenant.lookup_misses,
-            wanted=tenant.wanted,
-            hit_share=share(tenant.hits, tenant.wanted),
-            in_bytes=tenant.bytes_in,
-            out_bytes=tenant.bytes_out,
-            evicted_blocks=tenant.evicted_blocks,
-        )
-        for tenant in tenants
-    ]
-
-
-def client_results(clients: list[speckv.ClientInfo], tenants: list[speckv.TenantInfo]) -> list[results.Client]:
-    names = {tenant.index: tenant.name for tenant in tenants}
-    return [
-        results.Client(
-            pid=client.pid,
-            command=client.command,
-            uid=client.uid,
-            tenant=names.get(client.tenant),
-            alive=bool(client.alive),
-            attached_ns=client.attached_ns,
-            allocated_bytes=client.allocated_bytes,
-        )
-        for client in clients
-    ]
-
-
-def stats_result(stats: speckv.Stats, pool: str, tenants: list[speckv.TenantInfo]) -> results.PoolStats:
-    counters = dict(stats.counters)
-    return results.PoolStats(
-        pool=pool,
-        taken_ns=stats.taken_ns,
-        since_ns=stats.since_ns,
-        hit_share=share(counters["hits"], counters["wanted"]),
-        ratio=ratio(counters["bytes_in_raw"], counters["bytes_in_stored"]),
-        counters=counters,
-        latency={operation: latency_result(stats, operation) for operation in ("get", "put", "lookup", "stage")},
-        tenants=tenant_results(tenants),
-    )
-
-
-def latency_result(stats: speckv.Stats, operation: str) -> results.Latency:
-    return results.Latency(
-        count=sum(stats.histogram(operation)),
-        p50_ns=stats.quantile(operation, 0.5),
-        p90_ns=stats.quantile(operation, 0.9),
-        p99_ns=stats.quantile(operation, 0.99),
-        p999_ns=stats.quantile(operation, 0.999),
-    )
-
-
-def event_result(device_name: str, event: speckv.Event) -> results.EventRow:
-    return results.EventRow(
-        time_ns=event.time_ns,
-        device=device_name,
-        pool=event.pool or None,
-        sequence=event.sequence,
-        severity=str(event.severity),
-        kind=str(event.kind),
-        pid=event.pid or None,
-        text=event.text,
-    )
+        return [describe.hardware(item) for item in nodes] if nodes else None
+    return [describe.hardware(item) for item in found]

@@ -10,17 +10,15 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speckvctl import library, results
+from speckvctl import describe, library, results
 from speckvctl.console import note
 from speckvctl.errors import CliError, NothingToDoError, UnsupportedError, UsageError
 from speckvctl.quantities import format_mode, format_size, group_name, user_name
+from speckvctl.results.words import CODECS, DTYPES, EVICTIONS
 
 if TYPE_CHECKING:
     import speckv
 
-DTYPES = ("bf16", "fp16", "fp8_e4m3", "fp8_e5m2")
-CODECS = ("raw", "int8-delta-rle", "q4x", "q5c", "e7c", "lossless")
-EVICTIONS = ("lru", "none")
 ALLOCATION_UNIT = 2 << 20
 #: (KV heads, channels a head) of the smallest blocks, largest first; more bytes are more layers. 64 tokens of bf16.
 _GRAINS = ((2, 128), (1, 128), (1, 64))
@@ -219,7 +217,7 @@ def _result(
         calibration_digest=wish.calibrated.digest if wish.calibrated else None,
         placement="card" if _card_codes(found, wish) else "host",
         eviction=str(config.eviction),
-        geometry=library.geometry_result(config.geometry),
+        geometry=describe.geometry(config.geometry),
         block_bytes=config.geometry.block_bytes,
         asked_bytes=wish.capacity_bytes,
         capacity_bytes=config.capacity_bytes,
@@ -332,7 +330,7 @@ def create(
         fresh = fresh and not dev.pools()
         refuse_existing(dev, wish, planned)
         try:
-            pool = library.pool_result(found.name, dev.create_pool(config))
+            pool = describe.pool(found.name, dev.create_pool(config))
         except speckv.SpeckvError:
             dev.close()
             if fresh:
@@ -386,7 +384,7 @@ def change(dev: speckv.Device, name: str, settings: Settings, *, dry_run: bool) 
             results.Change(setting=name, before=old, after=new)
             for name, old, new in _differing(_changeable, before.config, after.config)
         ],
-        pool=library.pool_result(dev.name, after),
+        pool=describe.pool(dev.name, after),
     )
 
 

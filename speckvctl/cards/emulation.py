@@ -24,9 +24,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from speckvctl import folders
+from speckvctl import describe, folders
 from speckvctl.bundles import files
-from speckvctl.cards import description
 from speckvctl.cards.testkey import TEST_PUBLIC_KEY
 from speckvctl.errors import (
     AbsentError,
@@ -145,16 +144,16 @@ def find(ctx: speckv.Context, name: str) -> EmulatedCard:
     folder = place(ctx, name)
     if not os.path.lexists(folder):
         raise AbsentError(f"no emulated card {name}", f"speckvctl emu start {name}", errno.ENOENT)
-    return describe(ctx, name)
+    return described(ctx, name)
 
 
 def all_cards(ctx: speckv.Context) -> list[EmulatedCard]:
     from speckv import card
 
-    return [describe(ctx, device.removeprefix("emu:")) for device in card.emulated(ctx)]
+    return [described(ctx, device.removeprefix("emu:")) for device in card.emulated(ctx)]
 
 
-def describe(ctx: speckv.Context, name: str) -> EmulatedCard:
+def described(ctx: speckv.Context, name: str) -> EmulatedCard:
     import speckv
 
     link = place(ctx, name)
@@ -185,7 +184,7 @@ def describe(ctx: speckv.Context, name: str) -> EmulatedCard:
         engine=status.engine if status else None,
         running_image=str(status.running) if status else None,
         started_ns=status.started_ns if status else None,
-        functions=description.function_results(status) if status else [],
+        functions=describe.card_functions(status) if status else [],
     )
 
 
@@ -346,7 +345,7 @@ def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], N
             _launch(executable, name, folder, making)
             if warn and (large := too_large(name, path, making)):
                 warn(large)
-    return describe(ctx, name)
+    return described(ctx, name)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from speckvctl import results
 from speckvctl.bundles import files, trust
-from speckvctl.cards import audit, description, emulation
+from speckvctl.cards import access, audit, emulation
 from speckvctl.console import ProgressCallback
 from speckvctl.errors import BusyError, CliError, DamagedError, NothingToDoError, UnsupportedError
 from speckvctl.render.text import plural
@@ -196,7 +196,7 @@ def _pools(ctx: speckv.Context, admin: card.Admin) -> list[str]:
     """Names of the pools that are in service now: none on a card without an engine."""
     if not admin.info().pools:
         return []
-    with description.opened(ctx, admin) as devices:
+    with access.opened(ctx, admin) as devices:
         return [pool.config.name for device in devices for pool in device.pools()]
 
 
@@ -209,11 +209,11 @@ def _loss(wish: Wish, slots: list[card.Slot], back: card.Started, pools: list[st
 
 def refuse_clients(ctx: speckv.Context, admin: card.Admin, *, committed: bool = False) -> None:
     """Refuse while clients are connected: a restart destroys their queue pairs."""
-    holders = description.clients(ctx, admin)
+    holders = access.clients(ctx, admin)
     if holders:
         state = "; the bundle is in its slot, not activated" if committed else "; nothing was changed"
         raise BusyError(
-            f"{admin.name} is in use by {description.named(holders)}{state}",
+            f"{admin.name} is in use by {access.named(holders)}{state}",
             "end them, and repeat the command",
             errno.EBUSY,
         )

@@ -39,9 +39,9 @@ def check_throttle(admin: card.Admin, celsius: float) -> None:
 
 def change(admin: card.Admin, wanted: dict[str, int], *, save: bool, dry_run: bool) -> results.DeviceSet:
     """Apply the settings that differ. `save` writes all that were named: a current value may not be saved yet."""
-    from speckvctl.cards import description
+    from speckvctl.cards import access
 
-    before = description.settings(admin)
+    before = access.settings(admin)
     changed = {name: value for name, value in wanted.items() if before[name] != value}
     if not changed and not save:
         raise NothingToDoError(f"{admin.name}: already as requested", None, errno.EALREADY)
@@ -55,7 +55,7 @@ def change(admin: card.Admin, wanted: dict[str, int], *, save: bool, dry_run: bo
             results.Change(setting=LABELS[name], before=as_text(name, before[name]), after=as_text(name, value))
             for name, value in changed.items()
         ],
-        settings={**before, **wanted} if dry_run else description.settings(admin),
+        settings={**before, **wanted} if dry_run else access.settings(admin),
     )
 
 

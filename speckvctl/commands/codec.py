@@ -12,8 +12,8 @@ from speckvctl import completion, files, results
 from speckvctl.commands.options import App, DryRun, Json, decimal, whole
 from speckvctl.console import ProgressCallback, progress
 from speckvctl.errors import UsageError
-from speckvctl.pools import CODECS
 from speckvctl.render import finish
+from speckvctl.results.words import CODECS
 
 if TYPE_CHECKING:
     from speckvctl.codecs.distortion import Tally

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from speckvctl import completion, library, results
-from speckvctl.cards import description
+from speckvctl import completion, describe, library, results
+from speckvctl.cards import access
 from speckvctl.commands.options import App, Card, Device, DryRun, HostDevice, Json, Yes, decimal, whole
 from speckvctl.console import confirm, progress
 from speckvctl.errors import UnsupportedError, UsageError
@@ -56,8 +56,8 @@ def list_devices(as_json: Json = False) -> None:
       speckvctl device list --json
     """
     with library.context() as ctx:
-        engines = [library.device_result(info) for info in ctx.devices() if not library.is_card(info.name)]
-        devices = [*engines, *description.devices(ctx)]
+        engines = [describe.device(info) for info in ctx.devices() if not library.is_card(info.name)]
+        devices = [*engines, *access.devices(ctx)]
         next_step = None if devices else library.first_pool(ctx)
     finish(results.DeviceList(devices=devices, hardware=library.hardware(), next=next_step), as_json=as_json)
 
@@ -77,7 +77,7 @@ def show_device(device: Device, as_json: Json = False) -> None:
     library.check_device_name(device)
     if library.is_card(device):
         with library.context() as ctx:
-            shown, card, inside = description.look(ctx, device, refuse=("absent", "denied"))
+            shown, card, inside = access.look(ctx, device, refuse=("absent", "denied"))
         finish(results.DeviceShow(device=shown, pools=inside, card=card), as_json=as_json)
         return
     with library.context() as ctx:
@@ -87,8 +87,8 @@ def show_device(device: Device, as_json: Json = False) -> None:
         if info.state == "ready":
             with ctx.open(device) as dev:
                 info = dev.info()
-                pools = [library.pool_result(device, pool) for pool in dev.pools()]
-    finish(results.DeviceShow(device=library.device_result(info), pools=pools, card=None), as_json=as_json)
+                pools = [describe.pool(device, pool) for pool in dev.pools()]
+    finish(results.DeviceShow(device=describe.device(info), pools=pools, card=None), as_json=as_json)
 
 
 @app.verb("reset")
@@ -117,8 +117,8 @@ def reset_device(
     if engine and counters:
         raise UsageError("--engine and --counters exclude each other", f"speckvctl device reset {device} --engine")
     what = "engine" if engine else "counters" if counters else "card"
-    with description.administered(device) as admin, library.context() as ctx:
-        lost = 0 if counters else len(description.clients(ctx, admin))
+    with access.administered(device) as admin, library.context() as ctx:
+        lost = 0 if counters else len(access.clients(ctx, admin))
         if lost and not force:
             flashing.refuse_clients(ctx, admin)
         info = admin.info()
@@ -145,7 +145,7 @@ def selftest_device(device: Device, as_json: Json = False) -> None:
       speckvctl device selftest emu:card0
     """
     opened: AbstractContextManager[speckv.Device | speckv.card.Admin] = (
-        description.administered(device) if library.is_card(device) else library.device(device)
+        access.administered(device) if library.is_card(device) else library.device(device)
     )
     with opened as dev, progress("self-test", "steps") as tell:
         done = 0
@@ -233,7 +233,7 @@ def set_device(
     named = {name: value for name, value in wanted.items() if value is not None}
     if not named and throttle is None:
         raise UsageError("no setting was named", f"speckvctl device set {device} --prefetch-depth 4")
-    with description.administered(device) as admin:
+    with access.administered(device) as admin:
         if throttle is not None:
             settings.check_throttle(admin, throttle)
         document = settings.change(admin, named, save=save, dry_run=dry_run)
@@ -296,7 +296,7 @@ def inject_fault(
     if fault not in speckv.card.FAULTS:
         raise UsageError(f"there is no fault '{fault}'", f"one of {', '.join(speckv.card.FAULTS)}")
     value = _fault_value(fault, value)
-    with description.administered(device) as admin, library.context() as ctx:
+    with access.administered(device) as admin, library.context() as ctx:
         number = admin.pool_number(pool) if pool is not None else 0
         if not dry_run:
             speckv.card.inject(ctx, device, fault, pool=number, value=value, count=count)

@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from speckvctl import completion, library, pools, results
+from speckvctl import completion, describe, library, pools, results
 from speckvctl.commands.options import App, Device, DryRun, Json, OptionalDevice, PoolName, Yes, whole
 from speckvctl.console import confirm, progress
 from speckvctl.errors import UsageError
 from speckvctl.quantities import format_size, parse_limit, parse_mode, parse_owner, parse_positive_size
 from speckvctl.render import finish
 from speckvctl.render.text import plural
+from speckvctl.results.words import CODECS, EVICTIONS
 
 app = App(no_args_is_help=True)
 
@@ -34,7 +35,7 @@ _TENANT_QUOTA = ("--tenant-quota", "SIZE", "Stored bytes allowed to one tenant, 
 _EVICTION = ("--eviction", "lru|none", "When a put finds no space: evict the oldest blocks, or fail.")
 _OWNER = ("--owner", "USER[:GROUP]", "Owner of the pool.")
 _MODE = ("--mode", "OCTAL", "Permissions, as of a file: 0660 lets the group use it.")
-_evictions = completion.words(*pools.EVICTIONS)
+_evictions = completion.words(*EVICTIONS)
 
 
 @app.callback()
@@ -69,7 +70,7 @@ def create_pool(
         typer.Option(
             "--codec",
             metavar="CODEC",
-            help=f"How blocks are stored: {', '.join(pools.CODECS)}.",
+            help=f"How blocks are stored: {', '.join(CODECS)}.",
             autocompletion=completion.codecs,
         ),
     ] = "raw",
@@ -218,7 +219,7 @@ def list_pools(device: OptionalDevice = None, as_json: Json = False) -> None:
       speckvctl pool list host:DRAM --json
     """
     with library.chosen_devices(device) as devices:
-        found = [library.pool_result(dev.name, info) for dev in devices for info in dev.pools()]
+        found = [describe.pool(dev.name, info) for dev in devices for info in dev.pools()]
     next_step = None
     if not found:
         with library.context() as ctx:
@@ -243,9 +244,9 @@ def show_pool(device: Device, pool: PoolName, as_json: Json = False) -> None:
         tenants = dev.tenants(pool) if info.accessible else []
         clients = dev.clients(pool) if info.accessible else []
     document = results.PoolShow(
-        pool=library.pool_result(device, info),
-        tenants=library.tenant_results(tenants),
-        clients=library.client_results(clients, tenants),
+        pool=describe.pool(device, info),
+        tenants=describe.tenants(tenants),
+        clients=describe.clients(clients, tenants),
     )
     finish(document, as_json=as_json)
 
@@ -280,7 +281,7 @@ def resize_pool(
         from_bytes=before.config.capacity_bytes,
         to_bytes=-(-wanted // unit) * unit if dry_run else info.config.capacity_bytes,
         blocks_dropped=None if dry_run else max(0, before.blocks - info.blocks),
-        pool=library.pool_result(device, info),
+        pool=describe.pool(device, info),
     )
     finish(document, as_json=as_json)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speckvctl import completion, results
-from speckvctl.cards import description
+from speckvctl.cards import access
 from speckvctl.commands.options import App, Card, DryRun, Json, decimal
 from speckvctl.console import note_sorted, progress
 from speckvctl.errors import NothingToDoError, UnsupportedError, UsageError
@@ -206,7 +206,7 @@ def load_prefetcher(
     path = Path(model)
     models.load(path)  # the card validates only the format
     data = path.read_bytes()
-    with description.administered(device) as admin, progress(f"loading into {device}", "bytes") as tell:
+    with access.administered(device) as admin, progress(f"loading into {device}", "bytes") as tell:
         info = admin.info()
         digest = hashlib.sha256(data).digest()
         if info.model_digest == digest:
@@ -234,7 +234,7 @@ def unload_prefetcher(device: Card, dry_run: DryRun = False, as_json: Json = Fal
       speckvctl prefetcher unload emu:card0 --dry-run
       speckvctl prefetcher unload emu:card0
     """
-    with description.administered(device) as admin:
+    with access.administered(device) as admin:
         digest = admin.info().model_digest
         if digest is None:
             raise NothingToDoError(f"{device} has no prefetcher loaded", None, errno.EALREADY)

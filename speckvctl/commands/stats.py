@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from speckvctl import library, results
+from speckvctl import describe, library, results
 from speckvctl.commands.options import App, Device, DryRun, Json, OptionalPool
 from speckvctl.render import finish
 
@@ -40,7 +40,7 @@ def stats(
     """
     with library.device(device) as dev:
         names = [pool] if pool is not None else [info.config.name for info in dev.pools() if info.accessible]
-        shown = [library.stats_result(dev.stats(name), name, dev.tenants(name)) for name in names]
+        shown = [describe.statistics(dev.stats(name), name, dev.tenants(name)) for name in names]
         for step in ([True] if dry_run else [True, False]) if reset else []:  # check all before any is reset
             for name in names:
                 dev.reset_stats(name, dry_run=step)

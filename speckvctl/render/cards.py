@@ -6,18 +6,8 @@ from __future__ import annotations
 from speckvctl import results
 from speckvctl.cards import settings
 from speckvctl.quantities import format_count, format_duration, format_size, format_time, user_name
+from speckvctl.render.dispatch import STATES, lines_of
 from speckvctl.render.text import columns, one_line, paint, pairs, plural
-
-STATES = {
-    "running": "green",
-    "good": "green",
-    "verified": "green",
-    "trial": "yellow",
-    "writing": "yellow",
-    "hung": "red",
-    "lost": "red",
-    "rejected": "red",
-}
 
 
 def facts_of(card: results.Card) -> list[tuple[str, str]]:
@@ -99,6 +89,7 @@ def _functions(functions: list[results.CardFunction]) -> list[str]:
     )
 
 
+@lines_of.register
 def changed(document: results.DeviceSet) -> list[str]:
     would = "Would set" if document.dry_run else "Set"
     lines = [f"{would} {one.setting} of {document.device}: {one.before} -> {one.after}" for one in document.changes]
@@ -106,6 +97,7 @@ def changed(document: results.DeviceSet) -> list[str]:
     return lines or [f"{document.device}: already as asked{kept}."]
 
 
+@lines_of.register
 def reset(document: results.DeviceReset) -> list[str]:
     what = {"card": "", "engine": "the engine of ", "counters": "the statistics of "}[document.what]
     if document.dry_run:
@@ -114,6 +106,7 @@ def reset(document: results.DeviceReset) -> list[str]:
     return [f"Reset {what}{document.device}{runs}."]
 
 
+@lines_of.register
 def injected(document: results.DeviceInject) -> list[str]:
     would = "would inject" if document.dry_run else "injected"
     where = f" in pool {document.pool}" if document.pool else ""
@@ -128,6 +121,7 @@ ACTIVATIONS = {
 }
 
 
+@lines_of.register
 def flashed(document: results.Flash) -> list[str]:
     what = {"flash": one_line(document.bundle or ""), "rollback": "the previous image", "golden": "the golden image"}
     what_text = what[document.action]
@@ -182,6 +176,7 @@ def _card(card: results.EmulatedCard) -> list[str]:
     return lines
 
 
+@lines_of.register
 def started(document: results.EmuStart) -> list[str]:
     card = document.card
     if document.dry_run:
@@ -191,6 +186,7 @@ def started(document: results.EmuStart) -> list[str]:
     return [f"Started {card.device}, process {card.pid}, in {one_line(card.folder)}. Next: {next_step}"]
 
 
+@lines_of.register
 def stopped(document: results.EmuStop) -> list[str]:
     name = f"emu:{document.name}"
     if document.dry_run:
@@ -201,6 +197,7 @@ def stopped(document: results.EmuStop) -> list[str]:
     return [f"{how} {name}{', and removed it' if document.removed else ''}."]
 
 
+@lines_of.register
 def listed(document: results.EmuList) -> list[str]:
     if not document.cards:
         return ["No emulated card. Next: speckvctl emu start card0"]
@@ -222,16 +219,19 @@ def listed(document: results.EmuList) -> list[str]:
     return lines + [one_line(f"{card.device}: {card.detail}") for card in document.cards if card.detail]
 
 
+@lines_of.register
 def status(document: results.EmuStatus) -> list[str]:
     return _card(document.card)
 
 
+@lines_of.register
 def loaded(document: results.PrefetcherLoad) -> list[str]:
     would = "Would load" if document.dry_run else "Loaded"
     instead = f", in place of {document.replaced_digest}" if document.replaced_digest else ""
     return [f"{would} {one_line(document.model)} into {document.device}{instead}:", document.digest]
 
 
+@lines_of.register
 def unloaded(document: results.PrefetcherUnload) -> list[str]:
     would = "Would unload" if document.dry_run else "Unloaded"
     return [f"{would} the prefetcher of {document.device}:", document.digest]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from speckvctl import results
 from speckvctl.quantities import format_count, format_ratio, format_size
+from speckvctl.render.dispatch import lines_of
 from speckvctl.render.text import columns, one_line, pairs, plural
 
 _RULES = [
@@ -27,6 +28,7 @@ def _increase(percent: float | None, error: float | None) -> str:
     return f"{percent:+.3f}%" + (f" ± {error:.3f}" if error is not None else "")
 
 
+@lines_of.register
 def evaluated(document: results.CodecEval) -> list[str]:
     sizes = f"{format_size(document.raw_bytes)} raw, {format_size(document.stored_bytes)} stored"
     sizes += f" in frames of {document.block_tokens} tokens"
@@ -92,6 +94,7 @@ def evaluated(document: results.CodecEval) -> list[str]:
     return lines
 
 
+@lines_of.register
 def compared(document: results.CodecCompare) -> list[str]:
     with_model = document.perplexity_reference is not None
     lines = columns(
@@ -129,6 +132,7 @@ def compared(document: results.CodecCompare) -> list[str]:
     return lines
 
 
+@lines_of.register
 def calibrated(document: results.CodecCalibrate) -> list[str]:
     text = f"{plural(document.documents, 'document')} of {one_line(document.tokens)}"
     if document.dry_run:
@@ -155,6 +159,7 @@ def calibrated(document: results.CodecCalibrate) -> list[str]:
     ]
 
 
+@lines_of.register
 def encoded(document: results.CodecEncode) -> list[str]:
     lines = pairs(
         [
@@ -169,6 +174,7 @@ def encoded(document: results.CodecEncode) -> list[str]:
     return [*lines, f"{'Would write' if document.dry_run else 'Wrote'} {one_line(document.frames)}."]
 
 
+@lines_of.register
 def decoded(document: results.CodecDecode) -> list[str]:
     return [
         *pairs(
@@ -182,6 +188,7 @@ def decoded(document: results.CodecDecode) -> list[str]:
     ]
 
 
+@lines_of.register
 def vectors(document: results.CodecVectors) -> list[str]:
     lines = columns(
         ["CODEC", ">VECTORS", ">STORED"],

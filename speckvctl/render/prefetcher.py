@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from speckvctl import results
 from speckvctl.quantities import format_count, format_duration, format_share, format_size
+from speckvctl.render.dispatch import lines_of
 from speckvctl.render.text import columns, one_line, paint, pairs, plural
 
 _DEFINITIONS = [
@@ -16,6 +17,7 @@ _DEFINITIONS = [
 ]
 
 
+@lines_of.register
 def evaluated(document: results.PrefetcherEval) -> list[str]:
     cache = f"{format_count(document.cache_blocks)} blocks ({format_share(document.cache_share)} of the trace's)"
     issued = f"{format_count(document.issued_blocks)} blocks: {format_count(document.useful_blocks)} useful, "
@@ -52,6 +54,7 @@ def evaluated(document: results.PrefetcherEval) -> list[str]:
     return [*lines, "", *_DEFINITIONS]
 
 
+@lines_of.register
 def trained(document: results.TrainPrefetcher) -> list[str]:
     lines = columns(
         ["TRACE", ">REQUESTS", ">LEARN", ">VALIDATE", ">TEST", ">RETURNS"],
@@ -118,6 +121,7 @@ def _verdicts(rows: list[results.PrefetcherRow]) -> list[str]:
     return lines
 
 
+@lines_of.register
 def shown(document: results.PrefetcherShow) -> list[str]:
     learned = [
         f"{name} (until {until:,.0f} s, chosen by what came until {chosen:,.0f} s)"

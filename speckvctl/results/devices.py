@@ -11,6 +11,7 @@ from speckvctl.results.cards import Card, EmulatedCard
 from speckvctl.results.described import Said
 from speckvctl.results.document import Change, Document
 from speckvctl.results.pools import Pool
+from speckvctl.results.words import DEVICE_STATES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +24,7 @@ class Device:
         str,
         Said(
             "State.",
-            enum=[
-                "ready",
-                "unrecognized",
-                "other_version",
-                "incomplete",
-                "truncated",
-                "denied",
-                "absent",
-                "factory",
-                "offline",
-                "failed",
-            ],
+            enum=[*DEVICE_STATES],
         ),
     ]
     found: Annotated[str, Said("What lies there, for people.")]

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from speckvctl.exitcodes import ExitCode
 from speckvctl.results.described import Said
 from speckvctl.results.document import Change, Document
+from speckvctl.results.words import CODECS, DTYPES, EVICTIONS, PLACEMENTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class Geometry:
     kv_heads: Annotated[int, Said("KV heads.", minimum=0)]
     head_dim: Annotated[int, Said("Channels of a head.", minimum=0)]
     tokens: Annotated[int, Said("Tokens in a block.", minimum=0)]
-    dtype: Annotated[str, Said("Element type.", enum=["bf16", "fp16", "fp8_e4m3", "fp8_e5m2"])]
+    dtype: Annotated[str, Said("Element type.", enum=[*DTYPES])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,7 @@ class Pool:
     path: Annotated[str, Said("File or node that holds it.")]
     state: Annotated[str, Said("State.", enum=["active", "creating", "resizing", "destroying"])]
     accessible: Annotated[bool, Said("False: no permission to look inside; what is inside is null.")]
-    codec: Annotated[
-        str, Said("How blocks are stored.", enum=["raw", "int8-delta-rle", "q4x", "q5c", "e7c", "lossless"])
-    ]
+    codec: Annotated[str, Said("How blocks are stored.", enum=[*CODECS])]
     calibration_digest: Annotated[
         str | None,
         Said(
@@ -41,9 +40,9 @@ class Pool:
         ),
     ]
     placement: Annotated[
-        str, Said("Where blocks are encoded and decoded: by the card, or by this machine.", enum=["host", "card"])
+        str, Said("Where blocks are encoded and decoded: by the card, or by this machine.", enum=[*PLACEMENTS])
     ]
-    eviction: Annotated[str, Said("What a put does that finds no room.", enum=["lru", "none"])]
+    eviction: Annotated[str, Said("What a put does that finds no room.", enum=[*EVICTIONS])]
     geometry: Annotated[Geometry, Said("Shape of a block.")]
     block_bytes: Annotated[int, Said("Raw bytes of one block.", minimum=0)]
     page_bytes: Annotated[int, Said("Bytes of a page.", minimum=0)]
@@ -136,9 +135,7 @@ class PoolPlan:
     """A planned pool."""
 
     name: Annotated[str, Said("Name.")]
-    codec: Annotated[
-        str, Said("How blocks are stored.", enum=["raw", "int8-delta-rle", "q4x", "q5c", "e7c", "lossless"])
-    ]
+    codec: Annotated[str, Said("How blocks are stored.", enum=[*CODECS])]
     calibration_digest: Annotated[
         str | None,
         Said(
@@ -147,9 +144,9 @@ class PoolPlan:
         ),
     ]
     placement: Annotated[
-        str, Said("Where blocks are encoded and decoded: by the card, or by this machine.", enum=["host", "card"])
+        str, Said("Where blocks are encoded and decoded: by the card, or by this machine.", enum=[*PLACEMENTS])
     ]
-    eviction: Annotated[str, Said("What a put does that finds no room.", enum=["lru", "none"])]
+    eviction: Annotated[str, Said("What a put does that finds no room.", enum=[*EVICTIONS])]
     geometry: Annotated[Geometry, Said("Shape of a block.")]
     block_bytes: Annotated[int, Said("Raw bytes of one block.", minimum=0)]
     asked_bytes: Annotated[

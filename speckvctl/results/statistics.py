@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 from speckvctl.results.described import Said
 from speckvctl.results.document import Document
 from speckvctl.results.pools import Client, Pool, Tenant
+from speckvctl.results.words import DEVICE_STATES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,18 +84,7 @@ class TopDevice:
         str,
         Said(
             "State.",
-            enum=[
-                "ready",
-                "unrecognized",
-                "other_version",
-                "incomplete",
-                "truncated",
-                "denied",
-                "absent",
-                "factory",
-                "offline",
-                "failed",
-            ],
+            enum=[*DEVICE_STATES],
         ),
     ]
     found: Annotated[str, Said("What lies there, for people.")]
@@ -115,7 +105,7 @@ class TopDevice:
         ),
     ]
     pools: Annotated[int | None, Said("Pools on it.", minimum=0)]
-    clients: Annotated[int | None, Said("Clients attached to the pools that this user may look into.", minimum=0)]
+    clients: Annotated[int | None, Said("Clients attached to the pools that this user may access.", minimum=0)]
     capacity_bytes: Annotated[int | None, Said("Capacity.", minimum=0)]
     allocated_bytes: Annotated[
         int | None,

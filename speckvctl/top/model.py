@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from speckvctl import library, results
+from speckvctl import describe, results
 from speckvctl.top.sampling import DeviceSample, PoolSample, Sample, Sampler
 
 if TYPE_CHECKING:
@@ -111,15 +111,15 @@ def top_device(sample: DeviceSample, pools: list[results.TopPool], *, told: bool
 
 def top_pool(device: DeviceSample, now: PoolSample, before: PoolSample | None) -> results.TopPool:
     stats, depth = now.stats, device.prefetch_depth
-    pool = library.pool_result(device.device.name, now.info)
+    pool = describe.pool(device.device.name, now.info)
     if stats is None:
         return results.TopPool(pool=pool, stats=None, prefetching=None, interval=None, clients=[], histograms={})
     return results.TopPool(
         pool=pool,
-        stats=library.stats_result(stats, pool.name, now.tenants),
+        stats=describe.statistics(stats, pool.name, now.tenants),
         prefetching=prefetching(stats.counters, depth),
         interval=interval(before, now, depth),
-        clients=library.client_results(now.clients, now.tenants),
+        clients=describe.clients(now.clients, now.tenants),
         histograms={operation: buckets(stats, operation) for operation in OPERATIONS},
     )
 
@@ -133,9 +133,9 @@ def prefetching(counters: dict[str, int], depth: int | None) -> results.Prefetch
         staged=staged,
         used=used,
         unused=unused,
-        accuracy=library.share(min(used, asked), asked),
-        coverage=library.share(min(used, counters["hits"]), counters["hits"]),
-        unused_share=library.share(min(unused, staged), staged),
+        accuracy=describe.share(min(used, asked), asked),
+        coverage=describe.share(min(used, counters["hits"]), counters["hits"]),
+        unused_share=describe.share(min(unused, staged), staged),
         late_share=None,
         depth=depth,
     )
@@ -162,9 +162,9 @@ def interval(before: PoolSample | None, now: PoolSample, depth: int | None) -> r
         out_bytes_per_second=per_second(counters["bytes_out_raw"], elapsed),
         gets_per_second=round(counters["gets"] * 1e9 / elapsed, 3),
         puts_per_second=round(counters["puts"] * 1e9 / elapsed, 3),
-        hit_share=library.share(counters["hits"], counters["wanted"]),
+        hit_share=describe.share(counters["hits"], counters["wanted"]),
         counters=counters,
-        latency={operation: library.latency_result(grown, operation) for operation in OPERATIONS},
+        latency={operation: describe.latency(grown, operation) for operation in OPERATIONS},
         prefetching=prefetching(counters, depth),
         tenants=tenant_rates(before.tenants, now.tenants, elapsed),
     )
@@ -200,7 +200,7 @@ def tenant_rates(
             results.TenantRates(
                 name=tenant.name,
                 index=tenant.index,
-                hit_share=library.share(tenant.hits - old.hits, tenant.wanted - old.wanted),
+                hit_share=describe.share(tenant.hits - old.hits, tenant.wanted - old.wanted),
                 in_bytes_per_second=per_second(tenant.bytes_in - old.bytes_in, elapsed),
                 out_bytes_per_second=per_second(tenant.bytes_out - old.bytes_out, elapsed),
             )

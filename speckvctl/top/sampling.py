@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from speckvctl import eventlog, library, results
-from speckvctl.cards import description
+from speckvctl import describe, eventlog, library, results
+from speckvctl.cards import access
 
 if TYPE_CHECKING:
     import speckv
@@ -62,7 +62,7 @@ class Sampler:
             return
         if library.is_card(self.device):
             with library.context() as ctx:
-                description.look(ctx, self.device, refuse=("absent",))
+                access.look(ctx, self.device, refuse=("absent",))
             return
         with library.device(self.device):
             pass
@@ -92,7 +92,7 @@ class Sampler:
     def _look_at(self, ctx: speckv.Context, info: speckv.DeviceInfo, events: list[results.EventRow]) -> DeviceSample:
         import speckv
 
-        described = library.device_result(info)
+        described = describe.device(info)
         if info.state != "ready":
             return DeviceSample(described)
         pools: list[PoolSample] = []
@@ -111,20 +111,20 @@ class Sampler:
             with speckv.card.Admin(ctx, name) as admin:
                 info, health = admin.info(), admin.health()
                 depth = admin.setting(speckv.card.Setting.PREFETCH_DEPTH)
-                with description.opened(ctx, admin) as devices:
+                with access.opened(ctx, admin) as devices:
                     pools = [pool for dev in devices for pool in _pools_of(dev)]
                     events += self._log.read(devices, [admin])
                 return DeviceSample(
-                    description.device_result(info, description.stopped(admin, health)),
+                    describe.card_device(info, access.stopped(admin, health)),
                     pools,
                     health=",".join(map(str, health.conditions)) or "healthy",
                     temperature_millicelsius=health.temperature_millicelsius,
                     prefetch_depth=depth,
-                    link=str(link) if (link := description.link_result(health)) else None,
+                    link=str(link) if (link := describe.card_link(health)) else None,
                     queue_depth=health.outstanding,
                 )
         except speckv.SpeckvError as exc:
-            described = description.unreachable(ctx, name, exc)
+            described = describe.unreachable_card(ctx, name, exc)
         pools = []
         if described.state == "denied":  # without administration rights the pools may still be accessible
             with suppress(speckv.SpeckvError), ctx.open(name) as dev:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 import speckv
 
-from speckvctl.cards import description, settings
+from speckvctl.cards import access, settings
 from speckvctl.errors import UsageError
 from tests.cli.cards import RELEASED, SLOT_A, Card
 from tests.cli.conftest import Cli, held, validate, write_model
@@ -96,11 +96,11 @@ def test_of_several_settings_all_are_set_or_none(card: Card) -> None:
             self.admin.set(name, value, save=save)
 
     with card.administer() as admin:
-        before = description.settings(admin)
+        before = access.settings(admin)
         wanted = {"prefetch_depth": 7, "poll_microseconds": 9, "scrub_seconds": 5, "recall_timeout_ms": 77}
         with pytest.raises(UsageError, match=r"refuses scrub every 5 s; nothing was changed"):
             settings.change(cast("speckv.card.Admin", Picky(admin)), wanted, save=False, dry_run=False)
-        assert description.settings(admin) == before
+        assert access.settings(admin) == before
 
 
 WRITER = """

@@ -71,7 +71,7 @@ def test_what_a_card_holds_outlives_its_process(context: speckv.Context) -> None
         device.create_pool(speckv.PoolConfig("chat", 8 << 20))
         uuid = device.info().uuid
     card.kill(signal.SIGKILL)
-    assert emulation.describe(context, "card0").state == "stopped"
+    assert emulation.described(context, "card0").state == "stopped"
     card.again()
     with context.open(card.name) as device:
         assert ([pool.name for pool in device.pools()], device.info().uuid) == (["chat"], uuid)

@@ -56,7 +56,7 @@ def test_lines_fit_a_page(repository: Path) -> None:
 
 
 def test_codecs_are_in_one_table(repository: Path) -> None:
-    from speckvctl.pools import CODECS
+    from speckvctl.results.words import CODECS
 
     table = (repository / "README.md").read_text(encoding="utf-8").split("\n## Codecs\n")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `([a-z0-9-]+)`", table, re.MULTILINE)) == set(CODECS)

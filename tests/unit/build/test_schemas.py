@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 
 import pytest
+import speckv
 
 from speckvctl import results
-from speckvctl.results import schemas
+from speckvctl.results import schemas, words
 from speckvctl.results.described import Said
 
 DOCUMENTS = results.Document.__subclasses__()
@@ -20,6 +21,14 @@ DOCUMENTS = results.Document.__subclasses__()
 def test_a_schema_is_that_of_its_dataclass(document: type[results.Document], repository: Path) -> None:
     path = repository / "speckvctl" / "schemas" / f"{document.schema.removeprefix('speckvctl.')}.json"
     assert path.read_text("utf-8") == schemas.text_of(document), "run python -m speckvctl.results.schemas"
+
+
+def test_words_are_those_of_the_library() -> None:
+    assert {*words.DTYPES} == {*map(str, speckv.DType)}
+    assert {*words.CODECS} == {*map(str, speckv.Codec)}
+    assert {*words.PLACEMENTS} == {*map(str, speckv.Placement)}
+    assert {*words.EVICTIONS} == {*map(str, speckv.Eviction)}
+    assert {*words.DEVICE_STATES} == {*map(str, speckv.MediumState)} | {"factory", "failed"}  # of a card alone
 
 
 def test_a_field_without_a_description_is_refused() -> None:
