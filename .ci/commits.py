@@ -47,8 +47,8 @@ def main(arguments: list[str]) -> int:
         if BY_GIT.match(message.lstrip()):
             return 0
         # Nothing staged: the message alone is amended.
-        files = git("diff", "--cached", "--name-only") or git("show", "--format=", "--name-only", "HEAD")
-        messages = {"this commit": (message, files.splitlines())}
+        staged = git("diff", "--cached", "--name-only") or git("show", "--format=", "--name-only", "HEAD")
+        messages = {"this commit": (message, staged.splitlines())}
     else:
         added = git("log", "--diff-filter=A", "--format=%H", "--", Path(__file__).name).split()
         since = [f"{added[-1]}..HEAD"] if added else ["-0"]

@@ -25,7 +25,7 @@ BIN = ROOT / ".venv" / "bin"
 BUILD = ROOT / "build"
 CI = os.environ.get("CI") == "true"
 #: Parallel tests: many wait for clocks and other processes and leave a core idle.
-WORKERS = os.environ.get("SPECKV_TEST_WORKERS") or str(max(1, len(os.sched_getaffinity(0)) * 3 // 2))
+WORKERS = os.environ.get("SPECKV_TEST_WORKERS") or str(2 * len(os.sched_getaffinity(0)))
 # What runs once more with an emulated card in the place of memory: every pool, block, replay and CLI test, the examples
 # of the help among them. Not cli/test_discovery.py and cli/test_manual.py: they look at a machine's hardware and at
 # texts, and at no device.

@@ -48,7 +48,7 @@ def test_as_a_hook_it_sees_what_git_hands_it(repository: Path, tmp_path: Path) -
 
     def hook(message: str) -> int:
         (tmp_path / "message").write_text(message, "utf-8")
-        command = [sys.executable, tmp_path / ".ci" / "commits.py", tmp_path / "message"]
+        command = [sys.executable, str(tmp_path / ".ci" / "commits.py"), str(tmp_path / "message")]
         return subprocess.run(command, capture_output=True, check=False).returncode
 
     (tmp_path / ".ci").mkdir()
