@@ -1,16 +1,26 @@
 # SPDX-License-Identifier: MIT
 """The memory contract (uapi/linux/speckv.h): layout pinned, compiles everywhere, agrees with its neighbours."""
 
+from __future__ import annotations
+
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from rtl.regs import layout as uapi
+if TYPE_CHECKING:
+    from rtl.regs import layout as uapi
+else:  # a script of the tree, not of a package
+    spec = importlib.util.spec_from_file_location("layout", Path(__file__).parents[3] / "rtl/regs/layout.py")
+    uapi = sys.modules["layout"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(uapi)
 
 CC, CXX = os.environ.get("CC", "cc"), os.environ.get("CXX", "c++")
 WARNINGS = ["-Wall", "-Wextra", "-Werror"]
