@@ -15,6 +15,10 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#ifdef HAVE_ISAL
+#include <isa-l/crc.h>
+#endif
+
 #include <speckv/codec.h>
 
 #include "../vectors/calibration_e7c.h"
@@ -55,6 +59,14 @@ static void run_crc(struct work *w)
 	for (size_t i = 0; i < w->blocks; i++)
 		sink += speckv_crc32c(0, w->source + w->from[i] * w->block, w->block);
 }
+
+#ifdef HAVE_ISAL
+static void run_isal_crc(struct work *w)
+{
+	for (size_t i = 0; i < w->blocks; i++)
+		sink += crc32_iscsi(w->source + w->from[i] * w->block, (int)w->block, 0);
+}
+#endif
 
 static void run_copy(struct work *w)
 {
@@ -220,6 +232,9 @@ static const struct peer peers[] = {
 	{ "memcpy", "auto", run_memcpy, 0 },
 	{ "memcpy, one destination", "auto", run_memcpy_reused, 1 },
 	{ "crc32c", "auto", run_crc, 0 },
+#ifdef HAVE_ISAL
+	{ "crc32c, ISA-L's", "auto", run_isal_crc, 0 },
+#endif
 	{ "crc32c_copy", "auto", run_copy, 0 },
 	{ "crc32c_copy, one destination", "auto", run_copy_reused, 1 },
 	{ "raw frame: parse, decode", "auto", run_decode, 0 },
