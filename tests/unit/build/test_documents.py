@@ -35,3 +35,28 @@ def test_make_targets_that_are_named_are_there(repository: Path) -> None:
 
 def test_the_picture_is_what_its_source_draws(repository: Path) -> None:
     subprocess.run([sys.executable, "docs/picture.py", "--check"], cwd=repository, check=True)
+
+
+def test_suites_that_are_named_are_there(repository: Path) -> None:
+    listed = subprocess.run(
+        [sys.executable, ".ci/test.py", "--list"], cwd=repository, check=True, capture_output=True, text=True
+    ).stdout.split()
+    named = re.findall(r'make test SUITE="([^"]+)"', "".join((repository / n).read_text("utf-8") for n in DOCUMENTS))
+    assert named
+    assert {suite for names in named for suite in names.split()} <= set(listed)
+
+
+#: What a newcomer looks for, and the file that a guess by the folders' names leads to.
+SOUGHT = {
+    "libspeckv/client/pool/evict.c": "pages_claim(",
+    "libspeckv/client/backend/card.c": "SPECKV_IO_READ",
+    "libspeckv/bundle/bundle.c": "EVP_DigestVerify(",
+    "libspeckv/codec/q4x_decode_avx2.c": "decode",
+    "speckvctl/results/pools.py": "class PoolShow(",
+    "libspeckv/transport/vfio_user_wire.h": "struct vfu_header",
+}
+
+
+@pytest.mark.parametrize("file", SOUGHT)
+def test_folders_are_named_for_what_lies_in_them(repository: Path, file: str) -> None:
+    assert SOUGHT[file] in (repository / file).read_text("utf-8")
