@@ -7,29 +7,13 @@
 #define TEST_CARD_RIG_H
 
 #include <errno.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <speckv/codec.h>
 
+#include "../check.h"
 #include "card/internal.h"
 #include "transport/inproc.h"
-
-#define CHECK(condition, ...)                                                           \
-	do {                                                                            \
-		if (!(condition)) {                                                     \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-			fprintf(stderr, __VA_ARGS__);                                   \
-			fputc('\n', stderr);                                            \
-			exit(1);                                                        \
-		}                                                                       \
-	} while (0)
-
-#define EQUAL(a, b)                                                                               \
-	CHECK((uint64_t)(a) == (uint64_t)(b), "0x%llx, expected 0x%llx", (unsigned long long)(a), \
-		(unsigned long long)(b))
 
 #define REG(member) ((uint32_t)offsetof(speckv_regs_t, member))
 #define PAIR(n, member)           \

@@ -10,7 +10,7 @@
  */
 #include "bundle/bundle.c"
 
-#include "check.h"
+#include "sample.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

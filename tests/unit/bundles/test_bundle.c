@@ -5,7 +5,7 @@
  */
 #include "bundle/bundle.h"
 
-#include "check.h"
+#include "sample.h"
 
 #define BITSTREAM 3000u
 #define TOTAL (FRONT + BITSTREAM)

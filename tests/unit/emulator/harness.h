@@ -7,15 +7,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "../../check.h"
 #include "transport/transport.h"
-
-#define HOLDS(condition)                                                                        \
-	do {                                                                                    \
-		if (!(condition)) {                                                             \
-			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-			exit(1);                                                                \
-		}                                                                               \
-	} while (0)
 
 struct card_process {
 	char folder[128];

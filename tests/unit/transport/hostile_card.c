@@ -26,15 +26,8 @@
 
 #include <speckv_regs.h>
 
+#include "../../check.h"
 #include "transport/transport.h"
-
-#define HOLDS(condition)                                                                        \
-	do {                                                                                    \
-		if (!(condition)) {                                                             \
-			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-			exit(1);                                                                \
-		}                                                                               \
-	} while (0)
 
 #define HANG_S 40 /* what takes longer than this never ends */
 #define PATIENT_MS 15000 /* the client waits 10 s for an answer */

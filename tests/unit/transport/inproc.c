@@ -1,22 +1,14 @@
 // SPDX-License-Identifier: MIT
 /* Queue pairs over an engine in this process: the client's rings against the model of the card. */
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <speckv/codec.h>
 
 #include <speckv_regs.h>
+#include "../../check.h"
 #include "transport/inproc.h"
-
-#define HOLDS(condition)                                                                        \
-	do {                                                                                    \
-		if (!(condition)) {                                                             \
-			fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-			exit(1);                                                                \
-		}                                                                               \
-	} while (0)
 
 #define MEMORY_BYTES (16u << 20)
 #define BLOCK_BYTES (2u * 64 * 64 * 2)

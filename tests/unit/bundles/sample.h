@@ -1,28 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What the C tests of bundles share: a check that says what failed, random numbers, a manifest and
- * a signed bundle.
- */
-#ifndef TEST_BUNDLES_CHECK_H
-#define TEST_BUNDLES_CHECK_H
+/* What the C tests of bundles share: random numbers, a manifest and a signed bundle. */
+#ifndef TEST_BUNDLES_SAMPLE_H
+#define TEST_BUNDLES_SAMPLE_H
 
 #include <errno.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <speckv/bundle.h>
 
-#define CHECK(condition, ...)                                                           \
-	do {                                                                            \
-		if (!(condition)) {                                                     \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-			fprintf(stderr, __VA_ARGS__);                                   \
-			fputc('\n', stderr);                                            \
-			exit(1);                                                        \
-		}                                                                       \
-	} while (0)
+#include "../../check.h"
 
 #define FRONT SPECKV_BUNDLE_BITSTREAM_OFFSET
 
