@@ -248,41 +248,88 @@ static void accounts_hold(struct speckv_card *card)
 	}
 }
 
+/* Somebody else: function 2 with pool 2, and a block in it. Returns what that block is. */
+static uint8_t *somebody_else(struct bench *b, struct bench *victim)
+{
+	struct speckv_pool_description d = rig_pool("victim", 1u << 18, SPECKV_CODEC_RAW);
+	union card_entry e;
+	uint8_t *copy;
+	uint64_t at;
+
+	*victim = *b;
+	EQUAL(rig_function(b->rig, false, 1), 2);
+	EQUAL(rig_create(&b->admin, &d, &victim->pool), 0);
+	EQUAL(rig_grant(&b->admin, 2, 0, (unsigned int)victim->pool, d.uuid, 3), 0);
+	victim->client = rig_queue(b->rig, 2, 0, 4, 6);
+	copy = rig_at(b->rig, 2, rig_alloc(b->rig, 2, 1u << 16));
+	memcpy(copy, rig_at(b->rig, 1, b->raw), b->block_bytes);
+	client_buffer(&victim->client, BUFFER_RAW,
+		HOST_BASE + 2 * HOST_STEP + (uint64_t)(copy - b->rig->host[2]), 1u << 16,
+		SPECKV_BUFFER_CARD_READS);
+	client_buffer(&victim->client, BUFFER_IDENTITY, rig_alloc(b->rig, 2, 4096), 4096,
+		SPECKV_BUFFER_CARD_READS);
+	client_buffer(&victim->client, BUFFER_OUT, rig_alloc(b->rig, 2, 1u << 17), 1u << 17,
+		SPECKV_BUFFER_CARD_WRITES);
+	e = bench_write(b, 0, 1, 1);
+	at = b->rig->host_used[2] - (1u << 17) - 4096;
+	memcpy(b->rig->host[2] + at, rig_at(b->rig, 1, b->identity), 64);
+	e.write.pool = (uint16_t)victim->pool;
+	e.write.codec = SPECKV_CODEC_RAW;
+	EQUAL(client_run(&victim->client, &e, NULL), 0);
+	return copy;
+}
+
+/* The next thing that the peer does. */
+static void act(struct bench *b, struct input *in, bool privileged, uint64_t scratch)
+{
+	uint8_t what = (uint8_t)take(in, 1);
+	union card_entry e;
+
+	switch (what % 8) {
+	case 0:
+		poke(b, in, privileged ? (unsigned int)take(in, 1) % 2 : 1);
+		break;
+	case 1:
+		b->rig->now += take(in, 4);
+		break;
+	case 2:
+		if (privileged) {
+			e = admin_entry(b, in, scratch);
+			mutate(&e, in);
+			client_submit(&b->admin, &e);
+		}
+		break;
+	case 3:
+		*(uint8_t *)(b->rig->host[1] + take(in, 3) % HOST_BYTES) = (uint8_t)take(in, 1);
+		break;
+	default:
+		e = io_entry(b, in);
+		mutate(&e, in);
+		client_submit(&b->client, &e);
+		break;
+	}
+	if (what & 0x40) {
+		struct speckv_cqe cqe;
+
+		speckv_card_run(b->rig->card, 20);
+		while (client_poll(&b->client, &cqe))
+			;
+		while (privileged && client_poll(&b->admin, &cqe))
+			;
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct input in = { data, data + size };
 	struct bench b, victim;
 	bool privileged = take(&in, 1) & 1;
-	struct speckv_pool_description d = rig_pool("victim", 1u << 18, SPECKV_CODEC_RAW);
 	uint64_t scratch;
 	uint8_t *copy;
 
 	bench_begin(&b, SPECKV_CODEC_INT8_DELTA_RLE);
 	b.rig->direct = size & 1;
-	/* Somebody else: function 2 with pool 2. */
-	victim = b;
-	EQUAL(rig_function(b.rig, false, 1), 2);
-	EQUAL(rig_create(&b.admin, &d, &victim.pool), 0);
-	EQUAL(rig_grant(&b.admin, 2, 0, (unsigned int)victim.pool, d.uuid, 3), 0);
-	victim.client = rig_queue(b.rig, 2, 0, 4, 6);
-	copy = rig_at(b.rig, 2, rig_alloc(b.rig, 2, 1u << 16));
-	memcpy(copy, rig_at(b.rig, 1, b.raw), b.block_bytes);
-	client_buffer(&victim.client, BUFFER_RAW,
-		HOST_BASE + 2 * HOST_STEP + (uint64_t)(copy - b.rig->host[2]), 1u << 16,
-		SPECKV_BUFFER_CARD_READS);
-	client_buffer(&victim.client, BUFFER_IDENTITY, rig_alloc(b.rig, 2, 4096), 4096,
-		SPECKV_BUFFER_CARD_READS);
-	client_buffer(&victim.client, BUFFER_OUT, rig_alloc(b.rig, 2, 1u << 17), 1u << 17,
-		SPECKV_BUFFER_CARD_WRITES);
-	{
-		union card_entry e = bench_write(&b, 0, 1, 1);
-		uint64_t at = b.rig->host_used[2] - (1u << 17) - 4096;
-
-		memcpy(b.rig->host[2] + at, rig_at(b.rig, 1, b.identity), 64);
-		e.write.pool = (uint16_t)victim.pool;
-		e.write.codec = SPECKV_CODEC_RAW;
-		EQUAL(client_run(&victim.client, &e, NULL), 0);
-	}
+	copy = somebody_else(&b, &victim);
 	scratch = rig_alloc(b.rig, 0, 1u << 19);
 	if (size & 2) {
 		struct model_file model = model_of_rule();
@@ -291,44 +338,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		free(model.bytes);
 	}
 	b.rig->dma.outside = 0;
-	while (in.at < in.end) {
-		uint8_t what = (uint8_t)take(&in, 1);
-		union card_entry e;
-
-		switch (what % 8) {
-		case 0:
-			poke(&b, &in, privileged ? (unsigned int)take(&in, 1) % 2 : 1);
-			break;
-		case 1:
-			b.rig->now += take(&in, 4);
-			break;
-		case 2:
-			if (privileged) {
-				e = admin_entry(&b, &in, scratch);
-				mutate(&e, &in);
-				client_submit(&b.admin, &e);
-			}
-			break;
-		case 3:
-			*(uint8_t *)(b.rig->host[1] + take(&in, 3) % HOST_BYTES) =
-				(uint8_t)take(&in, 1);
-			break;
-		default:
-			e = io_entry(&b, &in);
-			mutate(&e, &in);
-			client_submit(&b.client, &e);
-			break;
-		}
-		if (what & 0x40) {
-			struct speckv_cqe cqe;
-
-			speckv_card_run(b.rig->card, 20);
-			while (client_poll(&b.client, &cqe))
-				;
-			while (privileged && client_poll(&b.admin, &cqe))
-				;
-		}
-	}
+	while (in.at < in.end)
+		act(&b, &in, privileged, scratch);
 	speckv_card_run(b.rig->card, 100);
 	accounts_hold(b.rig->card);
 	if (!privileged) {

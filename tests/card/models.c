@@ -202,3 +202,66 @@ uint16_t model_unload(struct client *admin)
 
 	return client_run(admin, &e, NULL);
 }
+
+/* ---- a card with a model -------------------------------------------------------------------- */
+
+uint16_t model_touch(struct bench *b, uint64_t address, uint32_t session, const int8_t *features,
+	unsigned int count)
+{
+	union card_entry e = { .touch = { .opcode = SPECKV_IO_TOUCH,
+				       .pool = 1,
+				       .address = address,
+				       .generation = 1,
+				       .session = session,
+				       .feature_count = (uint8_t)count } };
+
+	memcpy(e.touch.features, features, count);
+	return client_run(&b->client, &e, NULL);
+}
+
+union card_entry model_ask(uint32_t session, unsigned int candidates)
+{
+	return (union card_entry){ .predict = { .opcode = SPECKV_IO_PREDICT,
+					   .pool = 1,
+					   .buffer = BUFFER_BOTH,
+					   .session = session,
+					   .candidate_count = (uint8_t)candidates,
+					   .depth = 16 } };
+}
+
+int32_t model_score(struct bench *b, uint32_t session, const int8_t *features, unsigned int count,
+	uint8_t flags)
+{
+	struct speckv_candidate *c = rig_at(b->rig, 1, b->frames);
+	union card_entry e = model_ask(session, 1);
+
+	c[0] = (struct speckv_candidate){ .generation = 1 };
+	e.predict.flags = flags;
+	e.predict.feature_count = (uint8_t)count;
+	if (count)
+		memcpy(e.predict.features, features, count);
+	EQUAL(client_run(&b->client, &e, NULL), 0);
+	return (int32_t)c[0].score;
+}
+
+uint64_t model_figure(struct bench *b, unsigned int shift)
+{
+	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_GET_FEATURE,
+				       .pool = 1,
+				       .feature = SPECKV_FEATURE_POOL_PREFETCH } };
+	uint64_t value;
+
+	EQUAL(client_run(&b->admin, &e, &value), 0);
+	return value >> shift & 0xff;
+}
+
+struct bench model_bench(const struct model_file *model)
+{
+	struct bench b;
+
+	bench_begin(&b, SPECKV_CODEC_RAW);
+	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
+	if (model)
+		EQUAL(model_load(&b.admin, model), 0);
+	return b;
+}

@@ -27,6 +27,8 @@
 #define HOST_STEP UINT64_C(0x0100000000) /* from one function's addresses to the next's */
 #define HOST_BYTES (4u << 20)
 #define RIG_FUNCTIONS 6
+#define RIG_MS UINT64_C(1000000) /* of its clock */
+#define RIG_SECOND (1000 * RIG_MS)
 #define RIG_SLOT_BYTES (512u << 10)
 
 struct rig {
@@ -99,6 +101,13 @@ uint16_t client_submit(struct client *client, const void *entry);
 bool client_poll(struct client *client, struct speckv_cqe *out);
 /* Submit, run, wait: status. */
 uint16_t client_run(struct client *client, const void *entry, uint64_t *result);
+/* `good`, but for this field: what its client is told. */
+#define CLIENT_WRONG(client, member, value, expected)              \
+	do {                                                       \
+		union card_entry wrong = good;                     \
+		wrong.member = (value);                            \
+		EQUAL(client_run(client, &wrong, NULL), expected); \
+	} while (0)
 void client_buffer(struct client *client, unsigned int index, uint64_t address, uint64_t bytes,
 	uint32_t flags);
 
@@ -127,12 +136,16 @@ struct bench {
 #define BUFFER_OUT 2 /* card writes */
 #define BUFFER_BOTH 3 /* card reads and writes */
 #define BENCH_PAGE 4096
+#define RUN (10 * BENCH_PAGE) /* pages of a block */
 void bench_begin(struct bench *b, uint32_t codec);
 void bench_connect(struct bench *b);
 void bench_end(struct bench *b);
 void bench_fill(struct bench *b, uint64_t seed); /* the raw block */
 union card_entry bench_write(struct bench *b, uint64_t address, uint64_t generation, uint8_t key);
 union card_entry bench_read(struct bench *b, uint64_t address, uint64_t generation, uint8_t key);
+/* A command on a range of the pool that bench_begin() makes. */
+union card_entry bench_range(uint8_t opcode, uint64_t address, uint64_t bytes, uint64_t generation,
+	uint8_t flags);
 uint16_t bench_put(struct bench *b, uint64_t address, uint64_t generation, uint8_t key,
 	uint64_t *result);
 uint16_t bench_get(struct bench *b, uint64_t address, uint64_t generation, uint8_t key,

@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* Admin commands: good ones, bad ones, logs. */
+/* Admin commands: good ones and bad ones. */
 #include "rig.h"
 
-#define WRONG(member, value, expected)                               \
-	do {                                                         \
-		union card_entry wrong = good;                       \
-		wrong.member = (value);                              \
-		EQUAL(client_run(&b.admin, &wrong, NULL), expected); \
-	} while (0)
+#define WRONG(member, value, expected) CLIENT_WRONG(&b.admin, member, value, expected)
 
 static void identify_says_what_the_registers_say(void)
 {
@@ -312,72 +307,6 @@ static void staging_memory_keeps_nothing_that_is_no_longer_staged(void)
 	bench_end(&b);
 }
 
-static void logs_page_through_and_say_what_was_lost(void)
-{
-	struct bench b;
-	struct speckv_log_header header;
-	struct speckv_log_error *errors = calloc(300, sizeof(*errors));
-	struct speckv_log_counters counters;
-	struct speckv_log_health health;
-	struct speckv_log_event events[8];
-	struct speckv_log_grant grants[8];
-
-	bench_begin(&b, SPECKV_CODEC_RAW);
-	for (unsigned int i = 0; i < 300; i++) {
-		EQUAL(bench_get(&b, i % 20 * BENCH_PAGE, 1, 1, NULL), SPECKV_STATUS_NOT_FOUND);
-		b.rig->now += UINT64_C(1000000000); /* slowly enough for each to be entered */
-	}
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 0, errors, 300 * sizeof(*errors), &header),
-		0);
-	EQUAL(header.entries, 256);
-	EQUAL(header.lost, 44);
-	EQUAL(header.last, 300);
-	EQUAL(errors[0].sequence, 45);
-	EQUAL(errors[0].status, SPECKV_STATUS_NOT_FOUND);
-	EQUAL(errors[0].pool, 1);
-	EQUAL(errors[0].function, 1);
-	EQUAL(errors[0].opcode, SPECKV_IO_READ);
-	EQUAL(errors[0].address, 44 % 20 * BENCH_PAGE);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 298, errors, 300 * sizeof(*errors), &header),
-		0);
-	EQUAL(header.entries, 2);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 60, errors, 3 * sizeof(*errors) + 1, &header),
-		0);
-	EQUAL(header.entries, 3);
-	EQUAL(errors[2].sequence, 63);
-	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
-	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_COUNTERS, 1, 0, &counters, sizeof(counters), &header),
-		0);
-	EQUAL(counters.counters[SPECKV_COUNT_PUTS], 1);
-	EQUAL(counters.counters[SPECKV_COUNT_GETS], 301);
-	EQUAL(counters.counters[SPECKV_COUNT_HITS], 1);
-	EQUAL(counters.counters[SPECKV_COUNT_MISSES], 300);
-	EQUAL(counters.counters[SPECKV_COUNT_BYTES_OUT_RAW], b.block_bytes);
-	{
-		uint64_t gets = 0;
-
-		for (int i = 0; i < SPECKV_HIST_BUCKETS; i++)
-			gets += counters.histograms[SPECKV_HIST_GET][i];
-		EQUAL(gets, 1);
-	}
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_COUNTERS, 2, 0, &counters, sizeof(counters), &header),
-		SPECKV_STATUS_NO_POOL);
-	EQUAL(rig_log(&b.admin, 0x77, 0, 0, &counters, 0, &header), SPECKV_STATUS_NO_LOG);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_HEALTH, 0, 0, &health, sizeof(health), &header), 0);
-	EQUAL(health.state, 0);
-	EQUAL(health.temperature_millicelsius, 45000);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, sizeof(events), &header), 0);
-	EQUAL(header.entries, 2);
-	EQUAL(events[0].kind, SPECKV_CARD_BOOTED);
-	EQUAL(events[1].kind, SPECKV_CARD_POOL_CREATED);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_GRANTS, 0, 0, grants, sizeof(grants), &header), 0);
-	EQUAL(header.entries, 1);
-	EQUAL(grants[0].queue, SPECKV_ALL_QUEUES);
-	free(errors);
-	bench_end(&b);
-}
-
 static void features_have_bounds(void)
 {
 	struct bench b;
@@ -546,7 +475,6 @@ int main(void)
 	deleted_pools_leave_nothing_behind();
 	sanitize_zeroes_what_it_says();
 	staging_memory_keeps_nothing_that_is_no_longer_staged();
-	logs_page_through_and_say_what_was_lost();
 	features_have_bounds();
 	pool_features_are_kept_with_the_pool();
 	self_test_passes_and_finds_damage();

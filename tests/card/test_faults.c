@@ -2,8 +2,6 @@
 /* DMA that fails at every point, injected faults, and processes killed at any moment. */
 #include "rig.h"
 
-#define RUN (10 * BENCH_PAGE)
-
 /* Tables, directory and counts say the same. */
 static void accounts_hold(struct speckv_card *card)
 {

@@ -5,8 +5,6 @@
  */
 #include "rig.h"
 
-#define RUN (10 * BENCH_PAGE)
-
 /* A second client that knows everything of the first: pool number, addresses, generation, key. */
 static struct client stranger(struct bench *b)
 {

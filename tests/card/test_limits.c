@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* What one function, or a lack of memory, may not do to the others. */
+/* What one function may not do to the others. */
 #include <sys/mman.h>
 
 #include "rig.h"
@@ -10,18 +10,6 @@ static struct client bench_with_another(struct bench *b, uint32_t codec)
 	bench_begin(b, codec);
 	EQUAL(rig_function(b->rig, false, 1), 2);
 	return rig_queue(b->rig, 2, 0, 4, 5);
-}
-
-static void create_begins(struct client *admin, const struct speckv_pool_description *d)
-{
-	uint64_t data = rig_alloc(admin->rig, admin->function, sizeof(*d));
-	struct speckv_cmd_data create = {
-		.opcode = SPECKV_ADMIN_CREATE_POOL, .data_address = data, .data_bytes = sizeof(*d)
-	};
-
-	memcpy(rig_at(admin->rig, admin->function, data), d, sizeof(*d));
-	client_submit(admin, &create);
-	speckv_card_run(admin->rig->card, 1000);
 }
 
 /* ---- host memory that comes later ----------------------------------------------------------- */
@@ -174,27 +162,14 @@ static uint64_t translations(const struct bench *b)
 	return b->rig->card->counters[COUNT_TLB_HITS] + b->rig->card->counters[COUNT_TLB_MISSES];
 }
 
-static union card_entry range(uint8_t opcode, uint64_t address, uint64_t bytes, uint64_t generation,
-	uint8_t flags)
-{
-	union card_entry e = { .range = { .opcode = opcode,
-				       .pool = 1,
-				       .flags = flags,
-				       .address = address,
-				       .bytes = bytes,
-				       .generation = generation } };
-
-	return e;
-}
-
 #define APART SPECKV_CARD_PAGE_BYTES /* a block in a translation page of its own */
 
 static void an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up(void)
 {
-	union card_entry share = range(SPECKV_IO_ACQUIRE_SHARED, 0, 10 * BENCH_PAGE, 1, 0),
-			 all = range(SPECKV_IO_INVALIDATE, 0, 1u << 20, 0, 0);
+	union card_entry share = bench_range(SPECKV_IO_ACQUIRE_SHARED, 0, 10 * BENCH_PAGE, 1, 0),
+			 all = bench_range(SPECKV_IO_INVALIDATE, 0, 1u << 20, 0, 0);
 	union card_entry give =
-		range(SPECKV_IO_WRITEBACK, 0, 10 * BENCH_PAGE, 1, SPECKV_WRITEBACK_RELEASE);
+		bench_range(SPECKV_IO_WRITEBACK, 0, 10 * BENCH_PAGE, 1, SPECKV_WRITEBACK_RELEASE);
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } };
 	struct client holders[2];
 	struct speckv_cqe cqe;
@@ -251,8 +226,9 @@ static void an_invalidation_that_waits_is_looked_at_when_a_holder_gives_up(void)
 static void a_large_range_is_invalidated_a_little_at_a_time(void)
 {
 	struct speckv_pool_description d = rig_pool("fine", 4u << 20, SPECKV_CODEC_RAW);
-	union card_entry fill = range(SPECKV_IO_ACQUIRE_EXCLUSIVE, 0, 256, 1, 0),
-			 give = range(SPECKV_IO_WRITEBACK, 0, 256, 1, SPECKV_WRITEBACK_RELEASE);
+	union card_entry fill = bench_range(SPECKV_IO_ACQUIRE_EXCLUSIVE, 0, 256, 1, 0),
+			 give = bench_range(SPECKV_IO_WRITEBACK, 0, 256, 1,
+				 SPECKV_WRITEBACK_RELEASE);
 	union card_entry nop = { .bare = { .opcode = SPECKV_IO_NOP } }, all;
 	unsigned int turns = 0;
 	struct speckv_cqe cqe;
@@ -267,7 +243,7 @@ static void a_large_range_is_invalidated_a_little_at_a_time(void)
 		0);
 	for (uint64_t at = 0; at < d.capacity_bytes; at += 1u << 18)
 		EQUAL(bench_put(&b, at, 1, 1, NULL), 0);
-	all = range(SPECKV_IO_INVALIDATE, 0, d.capacity_bytes, 1, 0);
+	all = bench_range(SPECKV_IO_INVALIDATE, 0, d.capacity_bytes, 1, 0);
 	all.range.pool = (uint16_t)b.pool;
 	/* What is wrong at its end is found before anything is changed. */
 	EQUAL(bench_put(&b, d.capacity_bytes - (1u << 16), 2, 1, NULL), 0);
@@ -334,8 +310,8 @@ static void a_large_range_is_invalidated_a_little_at_a_time(void)
 static void what_is_held_is_given_up_without_a_look_at_the_rest(void)
 {
 	struct speckv_pool_description d = rig_pool("fine", 4u << 20, SPECKV_CODEC_RAW);
-	union card_entry fill =
-		range(SPECKV_IO_ACQUIRE_EXCLUSIVE, d.capacity_bytes - (1u << 16), 1u << 16, 1, 0);
+	union card_entry fill = bench_range(SPECKV_IO_ACQUIRE_EXCLUSIVE,
+		d.capacity_bytes - (1u << 16), 1u << 16, 1, 0);
 	struct card_pool *pool;
 	struct client other;
 	struct bench b;
@@ -438,353 +414,6 @@ static void commands_that_wait_for_bandwidth_do_not_read_the_clock(void)
 	bench_end(&b);
 }
 
-static struct rig *slow;
-static unsigned int slow_pages;
-
-/* A page that takes long. */
-static int take_slowly(void *arg, uint64_t offset, uint64_t bytes)
-{
-	(void)arg;
-	(void)offset;
-	slow_pages += bytes == SPECKV_CARD_PAGE_BYTES;
-	slow->now += 20000;
-	return 0;
-}
-
-/* In turns of about as long as one step takes, whether it completes something or not. */
-static void the_time_of_a_command_that_goes_on_counts_and_ends_the_turn(void)
-{
-	struct speckv_pool_description pools[2] = { rig_pool("second", 3u << 20, SPECKV_CODEC_RAW),
-		rig_pool("third", 3u << 20, SPECKV_CODEC_RAW) };
-	struct speckv_cqe cqe;
-	unsigned int done = 0;
-	struct bench b;
-
-	bench_begin(&b, SPECKV_CODEC_RAW);
-	slow = b.rig;
-	memset(b.rig->card->backed, 0, b.rig->card->layout.pages / 8);
-	b.rig->card->ops.memory_take = take_slowly;
-	create_begins(&b.admin, &pools[0]);
-	create_begins(&b.admin, &pools[1]);
-	for (unsigned int turn = 0; turn < 100 && done < 2; turn++) {
-		uint64_t spent = speckv_card_spent(b.rig->card, 0), before = b.rig->now;
-
-		slow_pages = 0;
-		speckv_card_run(b.rig->card, 1000);
-		CHECK(slow_pages <= 8, "turn %u: %u pages", turn, slow_pages);
-		CHECK(slow_pages < 8 || speckv_card_spent(b.rig->card, 0) >= spent / 2 + 8 * 20000,
-			"%llu ns of %llu were counted",
-			(unsigned long long)(speckv_card_spent(b.rig->card, 0) - spent),
-			(unsigned long long)(b.rig->now - before));
-		while (client_poll(&b.admin, &cqe)) {
-			EQUAL(cqe.status, 0);
-			done++;
-		}
-	}
-	EQUAL(done, 2);
-	bench_end(&b);
-}
-
-/* ---- logs ----------------------------------------------------------------------------------- */
-
-/* Events of this kind, and with this in their text. */
-static unsigned int entered(const struct speckv_log_event *events, uint32_t count, uint16_t kind,
-	const char *text)
-{
-	unsigned int n = 0;
-
-	for (uint32_t i = 0; i < count; i++)
-		n += events[i].kind == kind && (!text || strstr(events[i].text, text));
-	return n;
-}
-
-/*
- * The functions of one user share what it may enter, and also many users leave room for those of
- * another one.
- */
-static void a_user_has_room_in_the_logs_whatever_the_others_do(void)
-{
-	struct speckv_log_event *events = calloc(300, sizeof(*events));
-	struct speckv_log_header header;
-	unsigned int hostile[4];
-	struct bench b;
-
-	bench_begin(&b, SPECKV_CODEC_RAW);
-	b.rig->user = 1001;
-	for (unsigned int i = 0; i < 4; i++)
-		hostile[i] = rig_function(b.rig, false, 1);
-	for (unsigned int n = 0; n < 400; n++) {
-		if (n % 100 == 99) { /* nor does another connection help */
-			speckv_card_function_remove(b.rig->card, hostile[n % 4]);
-			hostile[n % 4] = rig_function(b.rig, false, 1);
-		}
-		card_event_by(b.rig->card->functions[hostile[n % 4]], SPECKV_CARD_CORRUPT,
-			SPECKV_ERROR, 1, n, "of one user");
-	}
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header),
-		0);
-	EQUAL(entered(events, header.entries, SPECKV_CARD_CORRUPT, "of one user"), 8);
-	speckv_card_function_remove(b.rig->card, hostile[3]);
-	for (b.rig->user = 2000; b.rig->user < 2040; b.rig->user++) {
-		unsigned int function = rig_function(b.rig, false, 1);
-
-		for (unsigned int n = 0; n < 20; n++)
-			card_event_by(b.rig->card->functions[function], SPECKV_CARD_CORRUPT,
-				SPECKV_ERROR, 1, n, "of many users");
-		speckv_card_function_remove(b.rig->card, function);
-	}
-	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
-	memset(memory_page(b.rig->card,
-		       (b.rig->card->pools[1].map[0] - b.rig->card->layout.first_page) /
-			       SPECKV_CARD_PAGE_BYTES) +
-			5000,
-		0x55, 100);
-	EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_CORRUPT);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header),
-		0);
-	EQUAL(header.lost, 0);
-	EQUAL(entered(events, header.entries, SPECKV_CARD_CORRUPT, "does not verify"), 1);
-	EQUAL(entered(events, header.entries, SPECKV_CARD_POOL_CREATED, NULL), 1);
-	CHECK(entered(events, header.entries, SPECKV_CARD_CORRUPT, "of many users") <= 64 + 2 * 40,
-		"few enough for the ring");
-	free(events);
-	bench_end(&b);
-}
-
-static void one_function_cannot_push_the_others_out_of_the_logs(void)
-{
-	struct speckv_log_event *events = calloc(300, sizeof(*events));
-	struct speckv_log_error *errors = calloc(300, sizeof(*errors));
-	struct speckv_log_header header;
-	unsigned int corrupt = 0;
-	bool created = false;
-	struct bench b;
-
-	bench_begin(&b, SPECKV_CODEC_RAW);
-	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
-	/* its frame, wherever it lies: the payload's first bytes */
-	for (uint64_t i = 0; i < b.rig->config.memory_bytes - 8; i += 64)
-		if (!memcmp(b.rig->memory + i, rig_at(b.rig, 1, b.raw), 64))
-			b.rig->memory[i] ^= 1;
-	for (unsigned int i = 0; i < 1000; i++)
-		EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_CORRUPT);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header),
-		0);
-	EQUAL(header.lost, 0);
-	for (uint32_t i = 0; i < header.entries; i++) {
-		corrupt += events[i].kind == SPECKV_CARD_CORRUPT;
-		created |= events[i].kind == SPECKV_CARD_POOL_CREATED;
-	}
-	CHECK(created && corrupt && corrupt <= 8, "%u events of one function", corrupt);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_ERRORS, 0, 0, errors, 300 * sizeof(*errors), &header),
-		0);
-	CHECK(header.lost == 0 && header.entries <= 64, "%u errors of one function",
-		header.entries);
-	b.rig->now += UINT64_C(60000000000);
-	EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_CORRUPT);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header),
-		0);
-	CHECK(strstr(events[header.entries - 1].text, "left out"), "what was left out is told: %s",
-		events[header.entries - 1].text);
-	/* Nor by reads of a page whose memory failed. */
-	b.rig->now += UINT64_C(600000000000);
-	EQUAL(speckv_card_inject(b.rig->card, SPECKV_CARD_FAULT_POISON, 1, 0, 1), 0);
-	for (unsigned int i = 0; i < 300; i++)
-		EQUAL(bench_get(&b, 0, 1, 1, NULL), SPECKV_STATUS_POISONED);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, 300 * sizeof(*events), &header),
-		0);
-	EQUAL(header.lost, 0);
-	EQUAL(entered(events, header.entries, SPECKV_CARD_POOL_CREATED, NULL), 1);
-	/* one of the page, eight of its reads */
-	EQUAL(entered(events, header.entries, SPECKV_CARD_POISONED, NULL), 1 + 8);
-	free(events);
-	free(errors);
-	bench_end(&b);
-}
-
-/* ---- memory that is not there --------------------------------------------------------------- */
-
-#define UNIT 4096u
-static uint64_t left; /* bytes that there are */
-static bool taken[(16u << 20) / UNIT];
-
-static int take(void *arg, uint64_t offset, uint64_t bytes)
-{
-	for (uint64_t at = offset / UNIT; at < (offset + bytes + UNIT - 1) / UNIT; at++) {
-		if (taken[at])
-			continue;
-		if (left < UNIT)
-			return -ENOSPC;
-		left -= UNIT;
-		taken[at] = true;
-	}
-	return 0;
-}
-
-static int give(void *arg, uint64_t offset, uint64_t bytes)
-{
-	struct rig *rig = arg;
-
-	memset(rig->memory + offset, 0, bytes);
-	for (uint64_t at = offset / UNIT; at < (offset + bytes) / UNIT; at++) {
-		left += taken[at] ? UNIT : 0;
-		taken[at] = false;
-	}
-	return 0;
-}
-
-/* Until nothing is left to give up. */
-static void settle(struct rig *rig)
-{
-	for (int i = 0; i < 10000 && !speckv_card_next_ns(rig->card); i++)
-		speckv_card_run(rig->card, 1);
-}
-
-/* Pages that belong to no pool and are backed. */
-static unsigned int backed_in_vain(const struct rig *rig)
-{
-	const struct speckv_card *card = rig->card;
-	unsigned int n = 0;
-
-	for (uint64_t page = 0; page < card->layout.pages; page++)
-		n += !(card->page_map[page] & PAGE_OWNER) &&
-			taken[(card->layout.first_page + page * SPECKV_CARD_PAGE_BYTES) / UNIT];
-	return n;
-}
-
-static void memory_for_a_pool_that_is_not_made_is_given_up(void)
-{
-	struct speckv_pool_description second = rig_pool("second", 4u << 20, SPECKV_CODEC_RAW),
-				       third = rig_pool("third", 4u << 20, SPECKV_CODEC_RAW);
-	union card_entry resize = { .pool = { .opcode = SPECKV_ADMIN_RESIZE_POOL,
-					    .pool = 1,
-					    .capacity_bytes = 1u << 21 } };
-	struct card_command *command;
-	struct client another;
-	unsigned int before;
-	struct speckv_cqe cqe;
-	struct bench b;
-
-	bench_begin(&b, SPECKV_CODEC_RAW);
-	memcpy(resize.pool.uuid, b.uuid, 16);
-	b.rig->ops.memory_take = b.rig->card->ops.memory_take = take;
-	b.rig->ops.memory_zero = b.rig->card->ops.memory_zero = give;
-	memset(taken, 0, sizeof(taken));
-	left = 64u << 20;
-	rig_restart(b.rig);
-	bench_connect(&b);
-	settle(b.rig);
-	EQUAL(backed_in_vain(b.rig), 0);
-	/* A step goes on where the last one stopped. */
-	create_begins(&b.admin, &second);
-	command = &b.rig->card->functions[0]->admin_queue.waiting[0];
-	for (unsigned int step = 1; step <= 4; step++) {
-		EQUAL(command->reservation.found, 8 * step);
-		CHECK(command->reservation.at >= 8 * step, "at %llu",
-			(unsigned long long)command->reservation.at);
-		EQUAL(backed_in_vain(b.rig), 8 * step);
-		speckv_card_run(b.rig->card, 1000);
-	}
-	/* Its client ends; another one's command goes on, and keeps what it has. */
-	EQUAL(rig_function(b.rig, true, 0), 2);
-	another = rig_admin(b.rig, 2);
-	create_begins(&another, &third);
-	rig_write(b.rig, 0, REG(CONTROL), 1u << 31);
-	before = backed_in_vain(b.rig);
-	speckv_card_run(b.rig->card, 1000);
-	CHECK(backed_in_vain(b.rig) >= before, "nothing is taken from under it");
-	for (int i = 0; i < 100 && !client_poll(&another, &cqe); i++)
-		speckv_card_run(b.rig->card, 1000);
-	EQUAL(cqe.status, 0);
-	EQUAL(b.rig->card->reserving, 0);
-	settle(b.rig);
-	EQUAL(backed_in_vain(b.rig), 0);
-	/* The growth of a pool. */
-	client_submit(&another, &resize);
-	speckv_card_run(b.rig->card, 1000);
-	CHECK(backed_in_vain(b.rig) >= 8, "begun");
-	speckv_card_function_remove(b.rig->card, 2);
-	settle(b.rig);
-	EQUAL(backed_in_vain(b.rig), 0);
-	/* The process itself ends. */
-	b.admin = rig_admin(b.rig, 0);
-	create_begins(&b.admin, &second);
-	CHECK(backed_in_vain(b.rig) >= 8, "begun");
-	rig_restart(b.rig);
-	settle(b.rig);
-	EQUAL(backed_in_vain(b.rig), 0);
-	/*
-	 * What is given up under way (SANITIZE does that) is found missing at the end, and not
-	 * looked for at each step.
-	 */
-	bench_connect(&b);
-	create_begins(&b.admin, &second);
-	speckv_card_run(b.rig->card, 1000);
-	command = &b.rig->card->functions[0]->admin_queue.waiting[0];
-	EQUAL(command->reservation.found, 16);
-	for (uint64_t page = 0; page < b.rig->card->layout.pages; page++)
-		if (!(b.rig->card->page_map[page] & PAGE_OWNER))
-			memory_zero_pages(b.rig->card, page, 1);
-	EQUAL(backed_in_vain(b.rig), 0);
-	speckv_card_run(b.rig->card, 1000);
-	EQUAL(command->reservation.found, 24);
-	EQUAL(backed_in_vain(b.rig), 8);
-	for (int i = 0; i < 100 && !client_poll(&b.admin, &cqe); i++)
-		speckv_card_run(b.rig->card, 1000);
-	EQUAL(cqe.status, 0);
-	for (uint64_t page = 0; page < b.rig->card->layout.pages; page++)
-		CHECK(!(b.rig->card->page_map[page] & PAGE_OWNER) ||
-				taken[(b.rig->card->layout.first_page +
-					      page * SPECKV_CARD_PAGE_BYTES) /
-					UNIT],
-			"page %llu of a pool is not backed", (unsigned long long)page);
-	bench_end(&b);
-}
-
-static void a_pool_is_made_of_memory_that_is_there(void)
-{
-	struct speckv_pool_description second = rig_pool("second", 4u << 20, SPECKV_CODEC_RAW);
-	union card_entry resize = { .pool = { .opcode = SPECKV_ADMIN_RESIZE_POOL,
-					    .pool = 1,
-					    .capacity_bytes = 1u << 21 } };
-	uint64_t number, free_pages;
-	struct bench b;
-
-	bench_begin(&b, SPECKV_CODEC_RAW);
-	memcpy(resize.pool.uuid, b.uuid, 16);
-	b.rig->card->ops.memory_take = take;
-	b.rig->card->ops.memory_zero = give;
-	free_pages = b.rig->card->free_pages;
-	left = 2u << 20; /* less than it is asked for, though the card has as many pages */
-	EQUAL(rig_create(&b.admin, &second, &number), SPECKV_STATUS_NO_MEMORY);
-	settle(b.rig);
-	EQUAL(left, 2u << 20); /* what was taken in vain was given up */
-	EQUAL(b.rig->card->free_pages, free_pages);
-	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
-	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
-	left = 5u << 20;
-	EQUAL(rig_create(&b.admin, &second, &number), 0);
-	CHECK(left < 1u << 20, "and now it is backed, with its tables: %llu left",
-		(unsigned long long)left);
-	left = 0;
-	EQUAL(client_run(&b.admin, &resize, NULL), SPECKV_STATUS_NO_MEMORY);
-	EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
-	bench_end(&b);
-}
-
-static void a_card_does_not_start_without_memory_for_its_tables(void)
-{
-	struct rig *rig = rig_new();
-
-	rig->ops.memory_take = take;
-	memset(taken, 0, sizeof(taken));
-	left = 4096;
-	EQUAL(speckv_card_create(&rig->ops, rig, &rig->config, &rig->card), -ENOSPC);
-	left = 64u << 20;
-	rig_power_on(rig);
-	rig_free(rig);
-}
-
 int main(void)
 {
 	a_command_that_waits_for_host_memory_blocks_no_other_function();
@@ -795,11 +424,5 @@ int main(void)
 	what_is_held_is_given_up_without_a_look_at_the_rest();
 	an_answer_from_host_memory_runs_the_command_that_asked();
 	commands_that_wait_for_bandwidth_do_not_read_the_clock();
-	the_time_of_a_command_that_goes_on_counts_and_ends_the_turn();
-	one_function_cannot_push_the_others_out_of_the_logs();
-	a_user_has_room_in_the_logs_whatever_the_others_do();
-	a_pool_is_made_of_memory_that_is_there();
-	memory_for_a_pool_that_is_not_made_is_given_up();
-	a_card_does_not_start_without_memory_for_its_tables();
 	return 0;
 }

@@ -1,91 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
- * LOAD_MODEL, TOUCH, PREDICT: what a loaded model says is what the card answers and acts on.
- * Argument: scores.txt.
+ * LOAD_MODEL, TOUCH, PREDICT: what a loaded model says is what the card answers. Argument:
+ * scores.txt.
  */
 #include "models.h"
 
-#define RUN (10 * BENCH_PAGE)
-#define MS UINT64_C(1000000)
-#define SECOND (1000 * MS)
-#define SOON 100 /* first feature for model_of_rule() */
-#define NEVER (-100)
-
-#define WRONG(who, member, value, expected)                        \
-	do {                                                       \
-		union card_entry wrong = good;                     \
-		wrong.member = (value);                            \
-		EQUAL(client_run(&b.who, &wrong, NULL), expected); \
-	} while (0)
-
-static uint16_t touch(struct bench *b, uint64_t address, uint32_t session, const int8_t *features,
-	unsigned int count)
-{
-	union card_entry e = { .touch = { .opcode = SPECKV_IO_TOUCH,
-				       .pool = 1,
-				       .address = address,
-				       .generation = 1,
-				       .session = session,
-				       .feature_count = (uint8_t)count } };
-
-	memcpy(e.touch.features, features, count);
-	return client_run(&b->client, &e, NULL);
-}
-
-static union card_entry ask(uint32_t session, unsigned int candidates)
-{
-	return (union card_entry){ .predict = { .opcode = SPECKV_IO_PREDICT,
-					   .pool = 1,
-					   .buffer = BUFFER_BOTH,
-					   .session = session,
-					   .candidate_count = (uint8_t)candidates,
-					   .depth = 16 } };
-}
-
-/* The score of the block at 0 for a session. */
-static int32_t score(struct bench *b, uint32_t session, const int8_t *features, unsigned int count,
-	uint8_t flags)
-{
-	struct speckv_candidate *c = rig_at(b->rig, 1, b->frames);
-	union card_entry e = ask(session, 1);
-
-	c[0] = (struct speckv_candidate){ .generation = 1 };
-	e.predict.flags = flags;
-	e.predict.feature_count = (uint8_t)count;
-	if (count)
-		memcpy(e.predict.features, features, count);
-	EQUAL(client_run(&b->client, &e, NULL), 0);
-	return (int32_t)c[0].score;
-}
-
-static uint64_t figure(struct bench *b, unsigned int shift)
-{
-	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_GET_FEATURE,
-				       .pool = 1,
-				       .feature = SPECKV_FEATURE_POOL_PREFETCH } };
-	uint64_t value;
-
-	EQUAL(client_run(&b->admin, &e, &value), 0);
-	return value >> shift & 0xff;
-}
-#define DEPTH 0
-#define GUARDED 8
-#define SETTLED 16
-#define USED 24
-#define DECIDED 32
-#define WON 40
-#define ENGAGED 48
-
-static struct bench with_model(const struct model_file *model)
-{
-	struct bench b;
-
-	bench_begin(&b, SPECKV_CODEC_RAW);
-	EQUAL(bench_put(&b, 0, 1, 1, NULL), 0);
-	if (model)
-		EQUAL(model_load(&b.admin, model), 0);
-	return b;
-}
+#define WRONG(who, member, value, expected) CLIENT_WRONG(&b.who, member, value, expected)
 
 /* ---- scores --------------------------------------------------------------------------------- */
 
@@ -139,7 +59,7 @@ static void scores_are_those_of_the_library_and_of_the_reference(const char *pat
 
 			if (b.rig)
 				bench_end(&b);
-			b = with_model(&model);
+			b = model_bench(&model);
 			speckv_predictor_destroy(d.model);
 			memset(&d, 0, sizeof(d));
 			EQUAL(speckv_predictor_parse(model.bytes, model.length, &d.model), 0);
@@ -152,11 +72,11 @@ static void scores_are_those_of_the_library_and_of_the_reference(const char *pat
 		CHECK(b.rig, "a model comes first: %s", line);
 		if (sscanf(line, "%llu figures %u %u %u %u %u", &ms, &depth, &guarded, &engaged,
 			    &decided, &won) == 6) {
-			EQUAL(figure(&b, DEPTH), depth);
-			EQUAL(figure(&b, GUARDED), guarded);
-			EQUAL(figure(&b, ENGAGED), engaged);
-			EQUAL(figure(&b, DECIDED), decided);
-			EQUAL(figure(&b, WON), won);
+			EQUAL(model_figure(&b, MODEL_DEPTH), depth);
+			EQUAL(model_figure(&b, MODEL_GUARDED), guarded);
+			EQUAL(model_figure(&b, MODEL_ENGAGED), engaged);
+			EQUAL(model_figure(&b, MODEL_DECIDED), decided);
+			EQUAL(model_figure(&b, MODEL_WON), won);
 			continue;
 		}
 		CHECK(sscanf(line, "%llu %15s %u%n", &ms, verb, &session, &used) == 3, "%s", line);
@@ -167,10 +87,10 @@ static void scores_are_those_of_the_library_and_of_the_reference(const char *pat
 		 * Of two times a step's is the earlier one within its millisecond, so that
 		 * differences are whole ones.
 		 */
-		b.rig->now = begin + ms * MS + (count ? 200000 : 700000);
+		b.rig->now = begin + ms * RIG_MS + (count ? 200000 : 700000);
 		equals = strchr(line, '=');
 		if (!strcmp(verb, "touch")) {
-			EQUAL(touch(&b, 0, session, inputs, count), 0);
+			EQUAL(model_touch(&b, 0, session, inputs, count), 0);
 			direct_step(&d, session, ms, inputs);
 			continue;
 		}
@@ -180,7 +100,7 @@ static void scores_are_those_of_the_library_and_of_the_reference(const char *pat
 		if (count)
 			direct_step(&d, session, ms, inputs);
 		{
-			int32_t answer = score(&b, session, inputs, count,
+			int32_t answer = model_score(&b, session, inputs, count,
 				verb[0] == 'r' ? SPECKV_PREDICT_RESET : 0);
 
 			if (equals[2] == '-') {
@@ -201,39 +121,39 @@ static void scores_are_those_of_the_library_and_of_the_reference(const char *pat
 static void without_state_recency_answers(void)
 {
 	struct model_file rule = model_of_rule(), other = model_random(5, 2, 3);
-	struct bench b = with_model(NULL);
-	static const int8_t soon[3] = { SOON };
+	struct bench b = model_bench(NULL);
+	static const int8_t soon[3] = { MODEL_SOON };
 
 	/* Any number of features is a turn, as long as nobody looks at them. */
-	EQUAL(touch(&b, 0, 1, soon, 3), 0);
-	b.rig->now += SECOND;
-	CHECK(score(&b, 1, soon, 2, 0) < 0, "no model");
+	EQUAL(model_touch(&b, 0, 1, soon, 3), 0);
+	b.rig->now += RIG_SECOND;
+	CHECK(model_score(&b, 1, soon, 2, 0) < 0, "no model");
 	EQUAL(model_load(&b.admin, &rule), 0);
-	CHECK(score(&b, 1, NULL, 0, 0) < 0, "no step with the model yet");
-	EQUAL(touch(&b, 0, 1, soon, 3), SPECKV_STATUS_INVALID);
-	EQUAL(touch(&b, 0, 1, soon, 1), SPECKV_STATUS_INVALID);
+	CHECK(model_score(&b, 1, NULL, 0, 0) < 0, "no step with the model yet");
+	EQUAL(model_touch(&b, 0, 1, soon, 3), SPECKV_STATUS_INVALID);
+	EQUAL(model_touch(&b, 0, 1, soon, 1), SPECKV_STATUS_INVALID);
 	{
-		union card_entry good = ask(1, 1);
+		union card_entry good = model_ask(1, 1);
 
 		WRONG(client, predict.feature_count, 1, SPECKV_STATUS_INVALID);
 		WRONG(client, predict.feature_count, 3, SPECKV_STATUS_INVALID);
 	}
-	CHECK(score(&b, 1, NULL, 0, 0) < 0, "a refused command is no step");
-	EQUAL(touch(&b, 0, 1, soon, 2), 0);
-	CHECK(score(&b, 1, NULL, 0, 0) > SPECKV_PREDICTOR_ONE / 2, "the model's word");
-	CHECK(score(&b, 2, NULL, 0, 0) <= 0, "another session has none");
-	CHECK(score(&b, SPECKV_NO_SESSION, NULL, 0, 0) <= 0, "nor has nobody");
+	CHECK(model_score(&b, 1, NULL, 0, 0) < 0, "a refused command is no step");
+	EQUAL(model_touch(&b, 0, 1, soon, 2), 0);
+	CHECK(model_score(&b, 1, NULL, 0, 0) > SPECKV_PREDICTOR_ONE / 2, "the model's word");
+	CHECK(model_score(&b, 2, NULL, 0, 0) <= 0, "another session has none");
+	CHECK(model_score(&b, SPECKV_NO_SESSION, NULL, 0, 0) <= 0, "nor has nobody");
 	/* What was remembered belongs to the model. */
 	EQUAL(model_load(&b.admin, &rule), 0);
-	CHECK(score(&b, 1, NULL, 0, 0) <= 0, "loaded again");
-	EQUAL(touch(&b, 0, 1, soon, 2), 0);
+	CHECK(model_score(&b, 1, NULL, 0, 0) <= 0, "loaded again");
+	EQUAL(model_touch(&b, 0, 1, soon, 2), 0);
 	EQUAL(model_load(&b.admin, &other), 0);
-	CHECK(score(&b, 1, NULL, 0, 0) <= 0, "another model");
+	CHECK(model_score(&b, 1, NULL, 0, 0) <= 0, "another model");
 	EQUAL(model_load(&b.admin, &rule), 0);
-	EQUAL(touch(&b, 0, 1, soon, 2), 0);
+	EQUAL(model_touch(&b, 0, 1, soon, 2), 0);
 	EQUAL(model_unload(&b.admin), 0);
 	EQUAL(model_unload(&b.admin), SPECKV_STATUS_NO_MODEL);
-	CHECK(score(&b, 1, NULL, 0, 0) <= 0, "unloaded");
+	CHECK(model_score(&b, 1, NULL, 0, 0) <= 0, "unloaded");
 	bench_end(&b);
 	free(rule.bytes);
 	free(other.bytes);
@@ -242,8 +162,8 @@ static void without_state_recency_answers(void)
 static void the_model_outlives_power_and_sessions_do_not(void)
 {
 	struct model_file rule = model_of_rule();
-	struct bench b = with_model(&rule);
-	static const int8_t soon[2] = { SOON };
+	struct bench b = model_bench(&rule);
+	static const int8_t soon[2] = { MODEL_SOON };
 	struct speckv_identify *id;
 	union card_entry e = { .data = { .opcode = SPECKV_ADMIN_IDENTIFY,
 				       .data_bytes = sizeof(*id) } };
@@ -255,9 +175,10 @@ static void the_model_outlives_power_and_sessions_do_not(void)
 		id = rig_at(b.rig, 0, e.data.data_address);
 		EQUAL(client_run(&b.admin, &e, NULL), 0);
 		CHECK(!memcmp(id->model_digest, digest, 32), "IDENTIFY names the model");
-		CHECK(score(&b, 1, NULL, 0, 0) <= 0, "nobody was here");
-		EQUAL(touch(&b, 0, 1, soon, 2), 0);
-		CHECK(score(&b, 1, NULL, 0, 0) > SPECKV_PREDICTOR_ONE / 2, "the model's word");
+		CHECK(model_score(&b, 1, NULL, 0, 0) <= 0, "nobody was here");
+		EQUAL(model_touch(&b, 0, 1, soon, 2), 0);
+		CHECK(model_score(&b, 1, NULL, 0, 0) > SPECKV_PREDICTOR_ONE / 2,
+			"the model's word");
 		if (round)
 			break;
 		rig_restart(b.rig);
@@ -278,7 +199,7 @@ static void the_model_outlives_power_and_sessions_do_not(void)
 static void a_model_that_was_damaged_in_memory_is_none(void)
 {
 	struct model_file rule = model_of_rule();
-	struct bench b = with_model(&rule);
+	struct bench b = model_bench(&rule);
 	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_SELF_TEST,
 				       .value = SPECKV_TEST_PREDICTOR } };
 	uint64_t failed;
@@ -299,31 +220,53 @@ static void a_model_that_was_damaged_in_memory_is_none(void)
 static void sessions_of_functions_are_their_own(void)
 {
 	struct model_file rule = model_of_rule();
-	struct bench b = with_model(&rule), other = b;
-	static const int8_t soon[2] = { SOON };
+	struct bench b = model_bench(&rule), other = b;
+	static const int8_t soon[2] = { MODEL_SOON };
 
 	EQUAL(rig_function(b.rig, false, 1), 2);
 	EQUAL(rig_grant(&b.admin, 2, 0, 1, b.uuid, SPECKV_RIGHT_READ), 0);
 	other.client = rig_queue(b.rig, 2, 0, 4, 6);
-	EQUAL(touch(&b, 0, 3, soon, 2), 0);
+	EQUAL(model_touch(&b, 0, 3, soon, 2), 0);
 	EQUAL(memory_session(b.rig->card, 1, 3)->steps, 1);
 	EQUAL(memory_session(b.rig->card, 2, 3)->steps, 0);
-	EQUAL(touch(&other, 0, 3, (int8_t[]){ NEVER, 0 }, 2), 0);
+	EQUAL(model_touch(&other, 0, 3, (int8_t[]){ MODEL_NEVER, 0 }, 2), 0);
 	CHECK(memcmp(&memory_session(b.rig->card, 1, 3)->state,
 		      &memory_session(b.rig->card, 2, 3)->state,
 		      sizeof(struct speckv_predictor_state)),
 		"two states");
-	CHECK(score(&b, 3, NULL, 0, 0) > SPECKV_PREDICTOR_ONE / 2, "as it was");
+	CHECK(model_score(&b, 3, NULL, 0, 0) > SPECKV_PREDICTOR_ONE / 2, "as it was");
 	bench_end(&b);
 	free(rule.bytes);
 }
 
 /* ---- models that are none ------------------------------------------------------------------- */
 
+/* Numbers and signs of the table changed as a forger would. */
+static void forged_tables_have_no_other_shape(struct rig *rig, const struct model_file *model,
+	uint8_t *file)
+{
+	struct speckv_predictor *predictor;
+
+	for (unsigned int i = 0; i < 3000; i++) {
+		static const char signs[] = "0123456789,:[]{}\"\\ 99";
+
+		memcpy(file, model->bytes, 8 + model->table);
+		for (unsigned int n = 1 + rig_below(rig, 4); n; n--)
+			file[rig_below(rig, 8 + (uint32_t)model->table)] =
+				(uint8_t)signs[rig_below(rig, sizeof(signs) - 1)];
+		if (!speckv_predictor_parse(file, model->length - rig_below(rig, 2), &predictor)) {
+			CHECK(speckv_predictor_features(predictor) == 2 &&
+					speckv_predictor_bins(predictor) == 2,
+				"no other shape fits");
+			speckv_predictor_destroy(predictor);
+		}
+	}
+}
+
 static void models_are_checked_whole(void)
 {
 	struct model_file model = model_of_rule();
-	struct bench b = with_model(&model);
+	struct bench b = model_bench(&model);
 	union card_entry good = { .model = { .opcode = SPECKV_ADMIN_LOAD_MODEL,
 					  .total_bytes = (uint32_t)model.length } };
 	struct speckv_predictor *predictor;
@@ -379,21 +322,7 @@ static void models_are_checked_whole(void)
 	for (uint64_t i = 0; i < model.length; i += i < 8 + model.table ? 1 : 997)
 		CHECK(speckv_predictor_parse(file, i, &predictor) < 0, "cut at %llu",
 			(unsigned long long)i);
-	/* Numbers and signs of the table changed as a forger would. */
-	for (unsigned int i = 0; i < 3000; i++) {
-		static const char signs[] = "0123456789,:[]{}\"\\ 99";
-
-		memcpy(file, model.bytes, 8 + model.table);
-		for (unsigned int n = 1 + rig_below(b.rig, 4); n; n--)
-			file[rig_below(b.rig, 8 + (uint32_t)model.table)] =
-				(uint8_t)signs[rig_below(b.rig, sizeof(signs) - 1)];
-		if (!speckv_predictor_parse(file, model.length - rig_below(b.rig, 2), &predictor)) {
-			CHECK(speckv_predictor_features(predictor) == 2 &&
-					speckv_predictor_bins(predictor) == 2,
-				"no other shape fits");
-			speckv_predictor_destroy(predictor);
-		}
-	}
+	forged_tables_have_no_other_shape(b.rig, &model, file);
 	free(model.bytes);
 	/* More features than a command carries. */
 	model = model_random(3, SPECKV_FEATURES + 1, 4);
@@ -403,233 +332,6 @@ static void models_are_checked_whole(void)
 	EQUAL(model_load(&b.admin, &model), 0);
 	bench_end(&b);
 	free(model.bytes);
-}
-
-/* ---- staging -------------------------------------------------------------------------------- */
-
-#define BLOCKS 20
-
-/*
- * Stage for a session what is there, and read so many of the blocks that were staged. Returns how
- * many were.
- */
-static uint64_t stage(struct bench *b, uint32_t session, unsigned int first, unsigned int depth,
-	unsigned int used)
-{
-	struct speckv_candidate *c = rig_at(b->rig, 1, b->frames);
-	union card_entry e = ask(session, BLOCKS);
-	uint64_t issued;
-
-	for (unsigned int i = 0; i < BLOCKS; i++)
-		c[i] = (struct speckv_candidate){ .address = (first + i) % BLOCKS * RUN,
-			.generation = 1 };
-	e.predict.flags = SPECKV_PREDICT_STAGE;
-	e.predict.budget_bytes = 1u << 30;
-	e.predict.depth = (uint8_t)depth;
-	EQUAL(client_run(&b->client, &e, &issued), 0);
-	for (unsigned int i = 0; i < used && i < issued; i++)
-		EQUAL(bench_get(b, (first + i) % BLOCKS * RUN, 1, 1, NULL), 0);
-	return issued;
-}
-
-/* Staged blocks are thrown out, so that what was not read counts as unused. */
-static void clear_stage(struct bench *b)
-{
-	for (unsigned int i = 0; i < BLOCKS; i++)
-		card_stage_drop(b->rig->card, 1, i * RUN, RUN);
-}
-
-static void depth_follows_what_became_of_prefetches(void)
-{
-	struct model_file rule = model_of_rule();
-	struct bench b = with_model(&rule);
-	static const int8_t soon[2] = { SOON }, never[2] = { NEVER };
-	union card_entry set = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE,
-					 .feature = SPECKV_FEATURE_PREFETCH_DEPTH } };
-	uint64_t depth;
-
-	for (unsigned int i = 1; i < BLOCKS; i++)
-		EQUAL(bench_put(&b, i * RUN, 1, 1, NULL), 0);
-	EQUAL(touch(&b, 0, 1, never, 2), 0);
-	CHECK(score(&b, 1, NULL, 0, 0) < SPECKV_PREDICTOR_ONE / 10, "not soon");
-	b.rig->now += 600 * SECOND;
-	EQUAL(touch(&b, 0, 1, soon, 2), 0);
-	EQUAL(stage(&b, 1, 0, 16, 0), 4);
-	EQUAL(stage(&b, 1, 0, 3, 0), 3);
-	clear_stage(&b);
-	EQUAL(figure(&b, SETTLED), 4);
-	EQUAL(figure(&b, USED), 0);
-	/* All used: deeper and deeper. */
-	for (unsigned int i = 0; i < 60; i++) {
-		depth = figure(&b, DEPTH);
-		EQUAL(touch(&b, 0, 1, soon, 2), 0);
-		EQUAL(stage(&b, 1, i, 16, 16), depth);
-		clear_stage(&b);
-		CHECK(figure(&b, DEPTH) >= depth || figure(&b, USED) < 12, "no step back");
-	}
-	EQUAL(figure(&b, DEPTH), 16);
-	EQUAL(figure(&b, USED), 16);
-	/* A quarter: back, and never to none. */
-	for (unsigned int i = 0; i < 60; i++) {
-		depth = figure(&b, DEPTH);
-		EQUAL(stage(&b, 1, i, 16, (unsigned int)(depth + 3) / 4 - (depth == 1)), depth);
-		clear_stage(&b);
-	}
-	EQUAL(figure(&b, DEPTH), 1);
-	/* Fixed is fixed. */
-	set.value.value = 7;
-	EQUAL(client_run(&b.admin, &set, NULL), 0);
-	EQUAL(figure(&b, DEPTH), 7);
-	EQUAL(stage(&b, 1, 0, 16, 0), 7);
-	clear_stage(&b);
-	set.value.value = 0;
-	EQUAL(client_run(&b.admin, &set, NULL), 0);
-	EQUAL(figure(&b, DEPTH), 1);
-	/* What the client fetched by itself says nothing about the model. */
-	depth = figure(&b, USED);
-	{
-		union card_entry e = { .read = { .opcode = SPECKV_IO_PREFETCH,
-					       .pool = 1,
-					       .generation = 1,
-					       .flags = SPECKV_READ_STAGE } };
-
-		memset(e.read.key_prefix, 1, 16);
-		EQUAL(client_run(&b.client, &e, NULL), 0);
-		EQUAL(bench_get(&b, 0, 1, 1, NULL), 0);
-		EQUAL(figure(&b, USED), depth);
-	}
-	bench_end(&b);
-	free(rule.bytes);
-}
-
-/* A session that will hardly come is not worth a byte. */
-static void what_is_not_worth_it_is_not_staged(void)
-{
-	struct model_file rule = model_of_rule();
-	struct bench b = with_model(&rule);
-	static const int8_t never[2] = { -127 };
-
-	EQUAL(touch(&b, 0, 1, never, 2), 0);
-	CHECK(score(&b, 1, NULL, 0, 0) > SPECKV_PREDICTOR_WORTH, "a little");
-	EQUAL(stage(&b, 1, 0, 16, 0), 1); /* only the first block exists */
-	clear_stage(&b);
-	b.rig->now += 11 * SECOND;
-	CHECK(score(&b, 1, NULL, 0, 0) <= SPECKV_PREDICTOR_WORTH, "%d", score(&b, 1, NULL, 0, 0));
-	EQUAL(stage(&b, 1, 0, 16, 0), 0);
-	bench_end(&b);
-	free(rule.bytes);
-}
-
-/* ---- the guard ------------------------------------------------------------------------------ */
-
-/*
- * Two sessions, of which one says SOON and then the other NEVER: recency says that the second comes
- * first, the model the first one. `right`: so it happens.
- */
-static void round_of(struct bench *b, bool right)
-{
-	static const int8_t soon[2] = { SOON }, never[2] = { NEVER };
-	unsigned int first = 1, second = 2;
-
-	EQUAL(touch(b, 0, first, soon, 2), 0);
-	score(b, first, NULL, 0, 0);
-	b->rig->now += SECOND;
-	EQUAL(touch(b, 0, second, never, 2), 0);
-	score(b, second, NULL, 0, 0);
-	b->rig->now += SECOND;
-	EQUAL(touch(b, 0, right ? first : second, never, 2), 0);
-	b->rig->now += SECOND;
-}
-
-static void a_model_that_does_worse_than_recency_is_left_aside(void)
-{
-	struct model_file rule = model_of_rule();
-	struct bench b = with_model(&rule);
-	static const int8_t soon[2] = { SOON };
-	struct speckv_log_header header;
-	struct speckv_log_event events[64];
-	unsigned int engaged = 0, released = 0, rounds;
-
-	for (unsigned int i = 0; i < 100; i++)
-		round_of(&b, true);
-	EQUAL(figure(&b, GUARDED), 0);
-	EQUAL(figure(&b, DECIDED), 64);
-	EQUAL(figure(&b, WON), 64);
-	/* The load changes: what it learned is the wrong way round. */
-	for (rounds = 0; !figure(&b, GUARDED); rounds++) {
-		CHECK(rounds < 64, "within a window");
-		CHECK(score(&b, 1, soon, 2, 0) > 0, "still believed");
-		round_of(&b, false);
-	}
-	CHECK(rounds > 32, "%u: not by a few", rounds);
-	CHECK(score(&b, 1, soon, 2, 0) <= 0, "recency answers");
-	EQUAL(figure(&b, ENGAGED), 1);
-	/* And back: it is asked on, so that it can be seen to be right again. */
-	for (rounds = 0; figure(&b, GUARDED); rounds++) {
-		CHECK(rounds < 64, "within a window");
-		round_of(&b, true);
-	}
-	CHECK(rounds > 4, "%u: not by a few", rounds);
-	CHECK(score(&b, 1, soon, 2, 0) > 0, "believed again");
-	EQUAL(figure(&b, ENGAGED), 1);
-	EQUAL(rig_log(&b.admin, SPECKV_LOG_EVENTS, 0, 0, events, sizeof(events), &header), 0);
-	for (unsigned int i = 0; i < header.entries; i++) {
-		engaged += events[i].kind == SPECKV_CARD_GUARD_ENGAGED && events[i].pool == 1;
-		released += events[i].kind == SPECKV_CARD_GUARD_RELEASED && events[i].pool == 1;
-	}
-	EQUAL(engaged, 1);
-	EQUAL(released, 1);
-	/* A new model begins anew. */
-	EQUAL(model_load(&b.admin, &rule), 0);
-	EQUAL(figure(&b, DECIDED), 0);
-	bench_end(&b);
-	free(rule.bytes);
-}
-
-/* Who left does not come back as somebody else in its slot. */
-static void a_session_that_was_forgotten_is_in_no_contest(void)
-{
-	struct model_file rule = model_of_rule();
-	struct bench b = with_model(&rule);
-	static const int8_t soon[2] = { SOON }, never[2] = { NEVER };
-
-	for (int forget = 0; forget < 2; forget++) {
-		score(&b, 1, soon, 2, 0);
-		if (forget)
-			score(&b, 1, NULL, 0, SPECKV_PREDICT_RESET);
-		EQUAL(touch(&b, 0, 1, soon, 2), 0);
-		b.rig->now += SECOND;
-		score(&b, 2, never, 2, 0);
-		EQUAL(touch(&b, 0, 1, soon, 2), 0);
-		EQUAL(figure(&b, DECIDED), 1);
-	}
-	score(&b, 1, soon, 2, 0);
-	b.rig->now += SECOND;
-	score(&b, 2, never, 2, 0);
-	score(&b, 1, NULL, 0, SPECKV_PREDICT_RESET);
-	EQUAL(touch(&b, 0, 1, soon, 2), 0);
-	EQUAL(figure(&b, DECIDED), 1);
-	bench_end(&b);
-	free(rule.bytes);
-}
-
-static void its_figures_are_only_to_look_at(void)
-{
-	struct bench b = with_model(NULL);
-	union card_entry e = { .value = { .opcode = SPECKV_ADMIN_SET_FEATURE,
-				       .pool = 1,
-				       .feature = SPECKV_FEATURE_POOL_PREFETCH,
-				       .value = 3 } };
-
-	EQUAL(client_run(&b.admin, &e, NULL), SPECKV_STATUS_INVALID);
-	EQUAL(figure(&b, DEPTH), 4);
-	e.value.opcode = SPECKV_ADMIN_GET_FEATURE;
-	e.value.value = 0;
-	e.value.pool = 2;
-	EQUAL(client_run(&b.admin, &e, NULL), SPECKV_STATUS_NO_POOL);
-	e.value.feature++;
-	EQUAL(client_run(&b.admin, &e, NULL), SPECKV_STATUS_NO_FEATURE);
-	bench_end(&b);
 }
 
 /* ---- room ----------------------------------------------------------------------------------- */
@@ -675,11 +377,6 @@ int main(int argc, char **argv)
 	a_model_that_was_damaged_in_memory_is_none();
 	sessions_of_functions_are_their_own();
 	models_are_checked_whole();
-	depth_follows_what_became_of_prefetches();
-	what_is_not_worth_it_is_not_staged();
-	a_model_that_does_worse_than_recency_is_left_aside();
-	a_session_that_was_forgotten_is_in_no_contest();
-	its_figures_are_only_to_look_at();
 	sessions_take_a_sixteenth_of_memory_at_most();
 	return 0;
 }

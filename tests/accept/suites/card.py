@@ -18,7 +18,7 @@ from tests.accept.suites.foundation import (
 
 COMMANDS = f"{C_BUILD} && build/c/tests/unit/emulator/bench_emulator build/c/libspeckv/emulator/speckv-emu"
 HOSTILE = f"{C_BUILD} && build/c/tests/unit/emulator/hostile_peers build/c/libspeckv/emulator/speckv-emu 5"
-CUTS = f"{C_BUILD} && build/c/tests/card/test_card_flash 1000"
+CUTS = f"{C_BUILD} && build/c/tests/card/test_card_flash_cuts 1000"
 KILLS = meson("client on a card, 1,000 kills at random instants")
 DEATHS = meson("client a card is killed, restarted, forgotten, stuck and poisoned")
 FLASH = f"{PYTEST} tests/cli/test_flash.py"

@@ -70,7 +70,7 @@ TORTURE = "build/c/tests/unit/client/client_torture"
 EMULATOR = "env SPECKV_TEST_EMULATOR=build/c/libspeckv/emulator/speckv-emu"
 HOSTILE = f"{C_BUILD} && build/c/tests/unit/emulator/hostile_peers build/c/libspeckv/emulator/speckv-emu 10"
 EVICTION = ".venv/bin/python tests/bench/eviction.py $(ls ../shared/data/traces/*.[gx]z 2>/dev/null)"
-CUTS = f"{C_BUILD} && build/c/tests/card/test_card_flash 1000"
+CUTS = f"{C_BUILD} && build/c/tests/card/test_card_flash_cuts 1000"
 POWER = f"{C_BUILD} && build/c/tests/unit/client/client_powerloss 40"
 MIXED = f"{C_BUILD} && {TORTURE} 1000 0 mixed"
 CARD_KILLS = f"{C_BUILD} && for i in $(seq 10); do {EMULATOR} {TORTURE} 1000 || exit 1; done"
@@ -113,7 +113,10 @@ POINTS = [
         below(10),
     ),
     Point("A3 ... calls of the good client that failed", HOSTILE, counted(r"failed (\d+)", "failed"), exactly(0)),
-    c("A4 nothing boots below the security version: activate, rollback, golden, resume, boot", tests("card flash")),
+    c(
+        "A4 nothing boots below the security version: activate, rollback, golden, resume, boot",
+        tests("card flash", "card flash boots", "card flash cuts"),
+    ),
     py(
         "A4 ... from the command line, with pools named that go out of service",
         "tests/cli/test_flash.py -k 'security_version or going_back or rollback_and_golden'",
@@ -156,7 +159,7 @@ POINTS = [
         client("a file that goes or shrinks under its clients ends calls, not processes"),
     ),
     py("B6 space is reserved before it is promised: full tmpfs, limits, read-only", "tests/cli/test_space.py"),
-    c("B6 ... by a card", tests("card limits")),
+    c("B6 ... by a card", tests("card backing")),
     c(
         "B7 a dead manager cripples no client",
         client(
