@@ -77,81 +77,99 @@ static uint64_t make_pool(struct transport *admin, const uint8_t uuid[16])
 	return number;
 }
 
-int main(void)
+/* A pool, and a grant to read it. */
+static void open_pool(struct transport *admin, struct transport *io, struct speckv_ioc_pool *open)
 {
 	static const uint8_t uuid[16] = "pool-uuid-00001";
 	struct speckv_ioc_info info = { .size = sizeof(info) };
-	struct speckv_ioc_pool open = { .size = sizeof(open), .flags = SPECKV_RIGHT_READ };
-	struct machine machine = { .now = 1 };
-	struct emu_engine *engine = power_on(&machine);
-	struct speckv_block_identity *identity;
-	struct transport *admin, *io;
-	uint8_t *raw, *out;
-	struct queue queue;
-	uint64_t frame = 0;
 
-	HOLDS(transport_open_inproc(engine, &machine.host, true, 1, 1u << 20, &admin) == 0);
-	HOLDS(transport_open_inproc(engine, &machine.host, false, 2, 1u << 20, &io) == 0);
 	HOLDS(inproc_function(admin) != inproc_function(io));
 	HOLDS(io->ops->driver(io, SPECKV_IOC_INFO, &info, sizeof(info)) == 0);
 	HOLDS(info.memory_bytes && info.memory_bytes <= MEMORY_BYTES && info.queue_pairs == 2);
-	memcpy(open.uuid, uuid, 16);
-	HOLDS(io->ops->driver(io, SPECKV_IOC_POOL_OPEN, &open, sizeof(open)) == -ENOENT);
+	memcpy(open->uuid, uuid, 16);
+	HOLDS(io->ops->driver(io, SPECKV_IOC_POOL_OPEN, open, sizeof(*open)) == -ENOENT);
 	HOLDS(make_pool(admin, uuid) == 1);
-	HOLDS(io->ops->driver(io, SPECKV_IOC_POOL_OPEN, &open, sizeof(open)) == 0);
-	HOLDS(open.pool == 1 && open.page_bytes == 4096 && open.tokens == 64);
+	HOLDS(io->ops->driver(io, SPECKV_IOC_POOL_OPEN, open, sizeof(*open)) == 0);
+	HOLDS(open->pool == 1 && open->page_bytes == 4096 && open->tokens == 64);
+}
 
-	raw = transport_take(io, BLOCK_BYTES, 4096);
-	out = transport_take(io, BLOCK_BYTES, 4096);
-	identity = transport_take(io, sizeof(*identity), 64);
-	HOLDS(raw && out && identity && queue_open_io(&queue, io, 0, 4, 4) == 0);
-	HOLDS(queue_register(&queue, 0, raw, BLOCK_BYTES, SPECKV_BUFFER_CARD_READS) == 0);
-	HOLDS(queue_register(&queue, 1, out, BLOCK_BYTES, SPECKV_BUFFER_CARD_WRITES) == 0);
-	HOLDS(queue_register(&queue, 2, identity, sizeof(*identity), SPECKV_BUFFER_CARD_READS) ==
-		0);
-	HOLDS(queue_register(&queue, 4, raw, 64, SPECKV_BUFFER_CARD_READS) == -EINVAL);
+struct buffers {
+	uint8_t *raw, *out;
+	struct speckv_block_identity *identity;
+};
+
+/* A queue pair, and the buffers of a block and its identity in its table. */
+static void open_queue(struct transport *io, struct queue *queue, struct buffers *b)
+{
+	b->raw = transport_take(io, BLOCK_BYTES, 4096);
+	b->out = transport_take(io, BLOCK_BYTES, 4096);
+	b->identity = transport_take(io, sizeof(*b->identity), 64);
+	HOLDS(b->raw && b->out && b->identity && queue_open_io(queue, io, 0, 4, 4) == 0);
+	HOLDS(queue_register(queue, 0, b->raw, BLOCK_BYTES, SPECKV_BUFFER_CARD_READS) == 0);
+	HOLDS(queue_register(queue, 1, b->out, BLOCK_BYTES, SPECKV_BUFFER_CARD_WRITES) == 0);
+	HOLDS(queue_register(queue, 2, b->identity, sizeof(*b->identity),
+		      SPECKV_BUFFER_CARD_READS) == 0);
+	HOLDS(queue_register(queue, 4, b->raw, 64, SPECKV_BUFFER_CARD_READS) == -EINVAL);
 	for (unsigned int i = 0; i < BLOCK_BYTES; i++)
-		raw[i] = i & 1 ? 0x3f : (uint8_t)(i * 7);
-	identity->generation = 5;
-	memset(identity->key, 9, sizeof(identity->key));
+		b->raw[i] = i & 1 ? 0x3f : (uint8_t)(i * 7);
+	b->identity->generation = 5;
+	memset(b->identity->key, 9, sizeof(b->identity->key));
+}
 
-	{
-		struct speckv_cmd_write write = { .opcode = SPECKV_IO_WRITE,
-			.pool = 1,
-			.buffer = 0,
-			.bytes = BLOCK_BYTES,
-			.capacity = 10 * 4096,
-			.identity_buffer = 2 };
-		struct speckv_cmd_read read = { .opcode = SPECKV_IO_READ,
-			.pool = 1,
-			.buffer = 1,
-			.capacity = BLOCK_BYTES,
-			.generation = 5 };
+static void blocks_go_through(struct machine *machine, struct transport *io, struct queue *queue,
+	struct buffers *b, struct speckv_ioc_pool *open)
+{
+	struct speckv_cmd_write write = { .opcode = SPECKV_IO_WRITE,
+		.pool = 1,
+		.buffer = 0,
+		.bytes = BLOCK_BYTES,
+		.capacity = 10 * 4096,
+		.identity_buffer = 2 };
+	struct speckv_cmd_read read = { .opcode = SPECKV_IO_READ,
+		.pool = 1,
+		.buffer = 1,
+		.capacity = BLOCK_BYTES,
+		.generation = 5 };
+	uint64_t frame = 0;
 
-		memset(read.key_prefix, 9, sizeof(read.key_prefix));
-		/* the grant has no right to write */
-		HOLDS(queue_call(&queue, &write, SECOND, NULL, NULL) == -EACCES);
-		open.flags = SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE;
-		HOLDS(io->ops->driver(io, SPECKV_IOC_POOL_OPEN, &open, sizeof(open)) == 0);
-		HOLDS(queue_call(&queue, &write, SECOND, &frame, NULL) == 0 && frame);
-		HOLDS(queue_call(&queue, &read, SECOND, NULL, NULL) == 0);
-		HOLDS(memcmp(raw, out, BLOCK_BYTES) == 0);
-		read.generation = 6;
-		HOLDS(queue_call(&queue, &read, SECOND, NULL, NULL) == -ENOENT);
+	memset(read.key_prefix, 9, sizeof(read.key_prefix));
+	/* the grant has no right to write */
+	HOLDS(queue_call(queue, &write, SECOND, NULL, NULL) == -EACCES);
+	open->flags = SPECKV_RIGHT_READ | SPECKV_RIGHT_WRITE;
+	HOLDS(io->ops->driver(io, SPECKV_IOC_POOL_OPEN, open, sizeof(*open)) == 0);
+	HOLDS(queue_call(queue, &write, SECOND, &frame, NULL) == 0 && frame);
+	HOLDS(queue_call(queue, &read, SECOND, NULL, NULL) == 0);
+	HOLDS(memcmp(b->raw, b->out, BLOCK_BYTES) == 0);
+	read.generation = 6;
+	HOLDS(queue_call(queue, &read, SECOND, NULL, NULL) == -ENOENT);
 
-		/* a buffer beyond the arena: the bus refuses, and it is counted */
-		queue.buffers[0].address += 1u << 20;
-		HOLDS(queue_register(&queue, 1, out, BLOCK_BYTES, SPECKV_BUFFER_CARD_WRITES) == 0);
-		HOLDS(io->ops->write32(io,
-			      (uint32_t)(offsetof(speckv_regs_t, QUEUES) +
-				      offsetof(speckv_regs__QUEUES__PAIRx__stride40_t,
-					      BUFFER_INVALIDATE)),
-			      1u << 31) == 0);
-		HOLDS(machine.host.outside == 0);
-		write.address = 16 * 4096;
-		HOLDS(queue_call(&queue, &write, SECOND, NULL, NULL) == -EFAULT);
-		HOLDS(machine.host.outside > 0);
-	}
+	/* a buffer beyond the arena: the bus refuses, and it is counted */
+	queue->buffers[0].address += 1u << 20;
+	HOLDS(queue_register(queue, 1, b->out, BLOCK_BYTES, SPECKV_BUFFER_CARD_WRITES) == 0);
+	HOLDS(io->ops->write32(io,
+		      (uint32_t)(offsetof(speckv_regs_t, QUEUES) +
+			      offsetof(speckv_regs__QUEUES__PAIRx__stride40_t, BUFFER_INVALIDATE)),
+		      1u << 31) == 0);
+	HOLDS(machine->host.outside == 0);
+	write.address = 16 * 4096;
+	HOLDS(queue_call(queue, &write, SECOND, NULL, NULL) == -EFAULT);
+	HOLDS(machine->host.outside > 0);
+}
+
+int main(void)
+{
+	struct speckv_ioc_pool open = { .size = sizeof(open), .flags = SPECKV_RIGHT_READ };
+	struct machine machine = { .now = 1 };
+	struct emu_engine *engine = power_on(&machine);
+	struct transport *admin, *io;
+	struct buffers buffers;
+	struct queue queue;
+
+	HOLDS(transport_open_inproc(engine, &machine.host, true, 1, 1u << 20, &admin) == 0);
+	HOLDS(transport_open_inproc(engine, &machine.host, false, 2, 1u << 20, &io) == 0);
+	open_pool(admin, io, &open);
+	open_queue(io, &queue, &buffers);
+	blocks_go_through(&machine, io, &queue, &buffers, &open);
 
 	/* rings longer than their memory, once around, with a completion for each */
 	for (unsigned int i = 0; i < 100; i++) {
