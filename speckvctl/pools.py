@@ -46,7 +46,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class PoolRequest:
     """Parameters of a new pool; None: the library's default."""
 
     name: str
@@ -171,23 +171,23 @@ def choose_shape(
     )
 
 
-def _config(found: speckv.DeviceInfo, wish: Wish) -> speckv.PoolConfig:
+def _config(found: speckv.DeviceInfo, request: PoolRequest) -> speckv.PoolConfig:
     import speckv
     from speckv.types import calibrated_modes, modes
 
-    if wish.codec not in CODECS:
-        raise UsageError(f"--codec: '{wish.codec}' is not one of {', '.join(CODECS)}")
+    if request.codec not in CODECS:
+        raise UsageError(f"--codec: '{request.codec}' is not one of {', '.join(CODECS)}")
     built = (*modes(), *calibrated_modes())
-    if wish.codec not in built:
-        raise UnsupportedError(f"--codec: {wish.codec} is not in this build", f"one of {', '.join(built)}")
-    uid, gid = wish.owner or (None, None)
-    shape = wish.shape
+    if request.codec not in built:
+        raise UnsupportedError(f"--codec: {request.codec} is not in this build", f"one of {', '.join(built)}")
+    uid, gid = request.owner or (None, None)
+    shape = request.shape
     return speckv.PoolConfig(
-        name=wish.name,
-        capacity_bytes=wish.capacity_bytes,
-        max_bytes=wish.max_bytes or 0,
-        quota_bytes=wish.quota_bytes or 0,
-        tenant_quota_bytes=wish.tenant_quota_bytes or 0,
+        name=request.name,
+        capacity_bytes=request.capacity_bytes,
+        max_bytes=request.max_bytes or 0,
+        quota_bytes=request.quota_bytes or 0,
+        tenant_quota_bytes=request.tenant_quota_bytes or 0,
         geometry=speckv.Geometry(
             layers=shape.layers,
             kv_heads=shape.kv_heads,
@@ -195,31 +195,35 @@ def _config(found: speckv.DeviceInfo, wish: Wish) -> speckv.PoolConfig:
             tokens=shape.tokens,
             dtype=speckv.DType(shape.dtype),
         ),
-        codec=speckv.Codec(wish.codec),
-        eviction=speckv.Eviction(wish.eviction),
-        page_bytes=wish.page_bytes or 0,
+        codec=speckv.Codec(request.codec),
+        eviction=speckv.Eviction(request.eviction),
+        page_bytes=request.page_bytes or 0,
         uid=uid,
         gid=gid,
-        mode=wish.mode or 0,
-        single_tenant=wish.single_tenant,
-        first_layer=(wish.calibrated.first_layer or 0) if wish.calibrated else 0,
-        first_head=(wish.calibrated.first_head or 0) if wish.calibrated else 0,
-        calibration=wish.calibrated.file if wish.calibrated else None,
+        mode=request.mode or 0,
+        single_tenant=request.single_tenant,
+        first_layer=(request.calibrated.first_layer or 0) if request.calibrated else 0,
+        first_head=(request.calibrated.first_head or 0) if request.calibrated else 0,
+        calibration=request.calibrated.file if request.calibrated else None,
     )
 
 
 def _result(
-    found: speckv.DeviceInfo, wish: Wish, config: speckv.PoolConfig, replaced: str | None, pool: results.Pool | None
+    found: speckv.DeviceInfo,
+    request: PoolRequest,
+    config: speckv.PoolConfig,
+    replaced: str | None,
+    pool: results.Pool | None,
 ) -> results.PoolCreate:
     plan = results.PoolPlan(
         name=config.name,
         codec=str(config.codec),
-        calibration_digest=wish.calibrated.digest if wish.calibrated else None,
-        placement="card" if _card_codes(found, wish) else "host",
+        calibration_digest=request.calibrated.digest if request.calibrated else None,
+        placement="card" if _card_codes(found, request) else "host",
         eviction=str(config.eviction),
         geometry=describe.geometry(config.geometry),
         block_bytes=config.geometry.block_bytes,
-        asked_bytes=wish.capacity_bytes,
+        asked_bytes=request.capacity_bytes,
         capacity_bytes=config.capacity_bytes,
         quota_bytes=config.quota_bytes,
         tenant_quota_bytes=config.tenant_quota_bytes or None,
@@ -237,14 +241,16 @@ def _result(
     )
 
 
-def plan(ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: str | None) -> results.PoolCreate:
+def plan(
+    ctx: speckv.Context, found: speckv.DeviceInfo, request: PoolRequest, replaced: str | None
+) -> results.PoolCreate:
     """What create() would do; refuses all that create() would, if foreseeable."""
-    planned = ctx.plan_pool(found.name, _config(found, wish))
+    planned = ctx.plan_pool(found.name, _config(found, request))
     if found.state == "ready":
         with ctx.open(found.name) as dev:
             found = dev.info()
-            refuse_existing(dev, wish, planned)
-    return _result(found, wish, planned, replaced, None)
+            refuse_existing(dev, request, planned)
+    return _result(found, request, planned, replaced, None)
 
 
 def tell_left_over(dev: speckv.Device, found: speckv.DeviceInfo) -> None:
@@ -256,26 +262,26 @@ def tell_left_over(dev: speckv.Device, found: speckv.DeviceInfo) -> None:
         note(f"warning: {found.path}.pools holds files that are not pools of {found.name}: {', '.join(left)}")
 
 
-def refuse_existing(dev: speckv.Device, wish: Wish, planned: speckv.PoolConfig) -> None:
+def refuse_existing(dev: speckv.Device, request: PoolRequest, planned: speckv.PoolConfig) -> None:
     """A pool of that name exists: nothing to do if it is the same, else an error with the differences."""
-    found = next((pool for pool in dev.pools() if pool.config.name == wish.name), None)
+    found = next((pool for pool in dev.pools() if pool.config.name == request.name), None)
     if found is None:
         return
     differing = [f"{name} {have}, not {want}" for name, have, want in _differing(_compared, found.config, planned)]
     have, want = (
         found.calibration.hex() if found.calibration else "none",
-        wish.calibrated.digest if wish.calibrated else "none",
+        request.calibrated.digest if request.calibrated else "none",
     )
     if have != want:
         differing.append(f"calibration {have}, not {want}")
     if not found.accessible:
-        where = f"{dev.name} already has a pool '{wish.name}', which this user may not read"
+        where = f"{dev.name} already has a pool '{request.name}', which this user may not read"
         raise CliError(where, "another name", errno.EEXIST)
     if not differing:
-        raise NothingToDoError(f"pool {wish.name} of {dev.name} exists already, as requested", None, errno.EALREADY)
+        raise NothingToDoError(f"pool {request.name} of {dev.name} exists already, as requested", None, errno.EALREADY)
     raise CliError(
-        f"{dev.name} already has a pool '{wish.name}' with other settings: {', '.join(differing)}",
-        f"speckvctl pool show {dev.name} {wish.name}",
+        f"{dev.name} already has a pool '{request.name}' with other settings: {', '.join(differing)}",
+        f"speckvctl pool show {dev.name} {request.name}",
         errno.EEXIST,
     )
 
@@ -314,12 +320,12 @@ def _compared(config: speckv.PoolConfig, size: Callable[[int], str]) -> dict[str
 
 
 def create(
-    ctx: speckv.Context, found: speckv.DeviceInfo, wish: Wish, replaced: str | None, *, overwrite: bool
+    ctx: speckv.Context, found: speckv.DeviceInfo, request: PoolRequest, replaced: str | None, *, overwrite: bool
 ) -> results.PoolCreate:
     """Create a pool, and the host device if absent. A new device is removed again if the pool fails."""
     import speckv
 
-    config = _config(found, wish)
+    config = _config(found, request)
     if found.state not in ("ready", "absent") and not overwrite:
         ctx.open(found.name, create=True).close()  # refused: names the contents found and the next command
     # Refuses invalid parameters before the device is created.
@@ -328,7 +334,7 @@ def create(
     with ctx.open(found.name, create=True, format=overwrite and not fresh and found.state != "ready") as dev:
         tell_left_over(dev, found)
         fresh = fresh and not dev.pools()
-        refuse_existing(dev, wish, planned)
+        refuse_existing(dev, request, planned)
         try:
             pool = describe.pool(found.name, dev.create_pool(config))
         except speckv.SpeckvError:
@@ -336,12 +342,12 @@ def create(
             if fresh:
                 _take_back(ctx, found.name)
             raise
-    return _result(found, wish, planned, replaced, pool)
+    return _result(found, request, planned, replaced, pool)
 
 
-def _card_codes(found: speckv.DeviceInfo, wish: Wish) -> bool:
+def _card_codes(found: speckv.DeviceInfo, request: PoolRequest) -> bool:
     """Whether the card encodes and decodes the blocks; it cannot use a calibration."""
-    return library.is_card(found.name) and wish.calibrated is None and wish.codec in found.codec_modes
+    return library.is_card(found.name) and request.calibrated is None and request.codec in found.codec_modes
 
 
 def _take_back(ctx: speckv.Context, name: str) -> None:

@@ -69,7 +69,7 @@ class Making:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class StartRequest:
     """Parameters of a start; None: as the card was created, or the default."""
 
     folder: Path | None = None
@@ -211,7 +211,7 @@ def program() -> Path:
     return Path(found)
 
 
-def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool]:
+def plan(ctx: speckv.Context, name: str, request: StartRequest) -> tuple[Path, Making, bool]:
     """Folder and parameters of a start, and whether the card is new; refuses all that a start would, if foreseeable."""
     _check_managing(ctx)
     link = place(ctx, name)
@@ -220,16 +220,18 @@ def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool
         raise AbsentError(
             f"the folder of emu:{name}, {folder}, is gone", f"speckvctl emu stop {name} --remove", errno.ENOENT
         )
-    if wish.folder is not None:
-        wanted = Path(os.path.realpath(wish.folder))
+    if request.folder is not None:
+        wanted = Path(os.path.realpath(request.folder))
         if os.path.lexists(link) and wanted != folder:
             raise UsageError(f"emu:{name} lives in {folder}, not in {wanted}; nothing was changed", "another NAME")
         folder = wanted
-    if folder.parent.is_dir() or wish.folder is not None:  # otherwise the start creates the folder of all cards first
+    if (
+        folder.parent.is_dir() or request.folder is not None
+    ):  # otherwise the start creates the folder of all cards first
         _check_folder(ctx, folder)
     if is_running(folder):
         pid = holder(folder)
-        _agree(name, folder, wish, False)
+        _agree(name, folder, request, False)
         raise NothingToDoError(
             f"emu:{name} is running already" + (f", as process {pid}" if pid else ""),
             f"speckvctl emu status {name}",
@@ -240,7 +242,7 @@ def plan(ctx: speckv.Context, name: str, wish: Wish) -> tuple[Path, Making, bool
         raise UsageError(
             f"{folder} holds something other than a card; nothing was changed", "an empty folder with --dir"
         )
-    return folder, _agree(name, folder, wish, fresh), fresh
+    return folder, _agree(name, folder, request, fresh), fresh
 
 
 def _is_own(name: str) -> bool:
@@ -273,25 +275,25 @@ def _check_folder(ctx: speckv.Context, path: Path) -> None:
     trusted_keys(ctx, path)
 
 
-def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:
+def _agree(name: str, folder: Path, request: StartRequest, fresh: bool) -> Making:
     """Compare the request with an existing card, whose parameters are immutable."""
     made = None if fresh else _read_making(folder)
     if made is None and not fresh:  # not started by speckvctl: take the size from its files
-        made = Making(memory_bytes=(folder / "memory").stat().st_size, factory=bool(wish.factory), power_cycle=False)
+        made = Making(memory_bytes=(folder / "memory").stat().st_size, factory=bool(request.factory), power_cycle=False)
     if made is None:
-        memory = wish.memory_bytes or MEMORY_BYTES
+        memory = request.memory_bytes or MEMORY_BYTES
         if not MEMORY_BYTES_MIN <= memory <= MEMORY_BYTES_MAX:
             least, most = format_size(MEMORY_BYTES_MIN), format_size(MEMORY_BYTES_MAX)
             raise UsageError(f"--memory: {format_size(memory)}: a card has {least} to {most}", "--memory 1GiB")
-        if len(wish.keys) > KEY_SLOTS:
-            raise UsageError(f"--key: {len(wish.keys)} keys, and a card has room for {KEY_SLOTS}", "fewer --key")
+        if len(request.keys) > KEY_SLOTS:
+            raise UsageError(f"--key: {len(request.keys)} keys, and a card has room for {KEY_SLOTS}", "fewer --key")
         return Making(
             memory_bytes=memory,
-            factory=bool(wish.factory),
-            power_cycle=bool(wish.power_cycle),
+            factory=bool(request.factory),
+            power_cycle=bool(request.power_cycle),
         )
     for field, option in (("memory_bytes", "--memory"), ("factory", "--factory"), ("power_cycle", "--power-cycle")):
-        wanted = getattr(wish, field)
+        wanted = getattr(request, field)
         if wanted is not None and wanted != getattr(made, field):
             has = getattr(made, field)
             is_so = f"has {format_size(has)} of memory" if field == "memory_bytes" else f"was made {_with(option, has)}"
@@ -299,7 +301,7 @@ def _agree(name: str, folder: Path, wish: Wish, fresh: bool) -> Making:
                 f"{option}: emu:{name} {is_so}, and cannot be changed; nothing was done",
                 f"speckvctl emu stop {name} --remove, and start it again",
             )
-    if wish.keys:
+    if request.keys:
         raise UsageError(
             f"--key: the keys of emu:{name} were written when it was made; nothing was changed",
             f"speckvctl emu stop {name} --remove, and start it again",
@@ -325,13 +327,15 @@ def too_large(name: str, folder: Path, making: Making) -> str | None:
     )
 
 
-def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], None] | None = None) -> EmulatedCard:
+def start(
+    ctx: speckv.Context, name: str, request: StartRequest, *, warn: Callable[[str], None] | None = None
+) -> EmulatedCard:
     """Start a card in the background; return when it is ready. `warn` is called if it is too large."""
     executable = program()
     if not os.path.lexists(place(ctx, name).parent / MANAGING):
-        plan(ctx, name, wish)  # a refusal creates no folder
+        plan(ctx, name, request)  # a refusal creates no folder
     with _managing(ctx, make=True) as cards:
-        path, making, fresh = plan(ctx, name, wish)
+        path, making, fresh = plan(ctx, name, request)
         existed = path.exists()
         with (
             folders.opened(ctx, path, make=True) as folder,
@@ -340,7 +344,7 @@ def start(ctx: speckv.Context, name: str, wish: Wish, *, warn: Callable[[str], N
             if not cards.has(name):
                 cards.link(name, path)
             if fresh:
-                _write_keys(folder, wish.keys or (TEST_PUBLIC_KEY,))
+                _write_keys(folder, request.keys or (TEST_PUBLIC_KEY,))
                 folder.write("card.json", f"{json.dumps(asdict(making))}\n".encode())
             _launch(executable, name, folder, making)
             if warn and (large := too_large(name, path, making)):

@@ -28,7 +28,7 @@ BOOT_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wish:
+class FlashRequest:
     """The request: a bundle for a slot, or a rollback to an image on the card."""
 
     device: str
@@ -52,28 +52,30 @@ class Bundle:
     sha256: str
 
 
-def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback, agree: Callable[[str], None]) -> results.Flash:
+def flash(
+    ctx: speckv.Context, request: FlashRequest, progress: ProgressCallback, agree: Callable[[str], None]
+) -> results.Flash:
     """`agree` is called before pools go out of service, and raises to abort."""
     import speckv
 
-    with speckv.card.Admin(ctx, wish.device) as admin:
+    with speckv.card.Admin(ctx, request.device) as admin:
         info, slots = admin.info(), admin.slots()
         if not slots:
-            raise UnsupportedError(f"{wish.device} has no flash")
-        bundle = None if wish.path is None else _judged(ctx, wish, info)
-        image = _choose(wish, admin, slots, bundle)
+            raise UnsupportedError(f"{request.device} has no flash")
+        bundle = None if request.path is None else _judged(ctx, request, info)
+        image = _choose(request, admin, slots, bundle)
         refuse_clients(ctx, admin)
-        admin.lock_firmware(dry_run=wish.dry_run)
+        admin.lock_firmware(dry_run=request.dry_run)
         held = admin.firmware_received(image, bundle.data) if bundle is not None else 0
-        back = None if bundle is not None else _back(wish, admin, info, image)
+        back = None if bundle is not None else _back(request, admin, info, image)
         next_image = image if back is None else str(back.image)
         pools = [] if back is None else _pools(ctx, admin)
-        if wish.dry_run:
+        if request.dry_run:
             if bundle is not None and held == len(bundle.data):
                 admin.commit_firmware(image, bundle.data, dry_run=True)
-            return _document(wish, info, bundle, next_image, held, pools)
+            return _document(request, info, bundle, next_image, held, pools)
         if back is not None and pools:
-            agree(_loss(wish, slots, back, pools))
+            agree(_loss(request, slots, back, pools))
         facts = {
             "uuid": info.uuid,
             "image": image,
@@ -87,52 +89,52 @@ def flash(ctx: speckv.Context, wish: Wish, progress: ProgressCallback, agree: Ca
             },
             "before": {"image": str(info.running), "rtl_revision": info.rtl_revision},
         }
-        with _recorded(ctx, wish, facts) as finish:
+        with _recorded(ctx, request, facts) as finish:
             if bundle is not None:
                 admin.download_firmware(image, bundle.data, progress)
                 admin.commit_firmware(image, bundle.data)
             refuse_clients(ctx, admin, committed=bundle is not None)
             activation, running = _activate(ctx, admin, image, bundle)
             if running is not None:
-                _compare(wish, next_image, bundle, running)
+                _compare(request, next_image, bundle, running)
             file = finish(str(activation), running)
     return _document(
-        wish, info, bundle, next_image, held, pools, activation=str(activation), running=running, file=file
+        request, info, bundle, next_image, held, pools, activation=str(activation), running=running, file=file
     )
 
 
 # ---- before anything is written --------------------------------------------------------------------------------------
 
 
-def _judged(ctx: speckv.Context, wish: Wish, info: card.CardInfo) -> Bundle:
+def _judged(ctx: speckv.Context, request: FlashRequest, info: card.CardInfo) -> Bundle:
     from speckv import bundle
 
-    assert wish.path is not None
-    data = files.read_bundle(wish.path)
-    keys = _keys(ctx, wish, info)
+    assert request.path is not None
+    data = files.read_bundle(request.path)
+    keys = _keys(ctx, request, info)
     try:
-        with files.refusals(wish.path):
+        with files.refusals(request.path):
             manifest = bundle.verify(data, keys, part=info.part, security_version=info.security_version)
             key_id = bundle.inspect(data).key_id
     except DamagedError as exc:
         if exc.errno != errno.ESTALE:
             raise
-        raise _too_old(wish, str(exc), info) from exc
+        raise _too_old(request, str(exc), info) from exc
     if key_id not in info.key_ids:
         raise DamagedError(
-            f"{wish.path}: {wish.device} does not trust its signer, {(key_id or b'').hex()[:16]}",
-            f"speckvctl device show {wish.device}, for the keys that it trusts",
+            f"{request.path}: {request.device} does not trust its signer, {(key_id or b'').hex()[:16]}",
+            f"speckvctl device show {request.device}, for the keys that it trusts",
             errno.EKEYREJECTED,
         )
-    return Bundle(wish.path, data, manifest, key_id, sha256(data).hexdigest())
+    return Bundle(request.path, data, manifest, key_id, sha256(data).hexdigest())
 
 
-def _keys(ctx: speckv.Context, wish: Wish, info: card.CardInfo) -> list[bytes]:
+def _keys(ctx: speckv.Context, request: FlashRequest, info: card.CardInfo) -> list[bytes]:
     """Trusted keys: for an emulated card its own and the test key; for other cards this machine's trusted keys."""
     from speckvctl.cards.testkey import TEST_PUBLIC_KEY
 
-    if wish.trusted:
-        return [key.public for key in trust.trusted(wish.trusted)]
+    if request.trusted:
+        return [key.public for key in trust.trusted(request.trusted)]
     if "emulated" not in info.abilities:
         return [key.public for key in trust.trusted(None)]
     own = emulation.trusted_keys(ctx, Path(info.path))
@@ -140,27 +142,27 @@ def _keys(ctx: speckv.Context, wish: Wish, info: card.CardInfo) -> list[bytes]:
     return [*own, TEST_PUBLIC_KEY, *machine]
 
 
-def _choose(wish: Wish, admin: card.Admin, slots: list[card.Slot], bundle: Bundle | None) -> str:
+def _choose(request: FlashRequest, admin: card.Admin, slots: list[card.Slot], bundle: Bundle | None) -> str:
     """The target slot: one that is not running, preferably with a partial download of this bundle."""
     running = next(slot for slot in slots if slot.running)
     if bundle is None:
-        if wish.back_to == "golden" and running.image == "golden":
-            raise NothingToDoError(f"{wish.device} runs its golden image already", None, errno.EALREADY)
-        assert wish.back_to is not None
-        return wish.back_to
+        if request.back_to == "golden" and running.image == "golden":
+            raise NothingToDoError(f"{request.device} runs its golden image already", None, errno.EALREADY)
+        assert request.back_to is not None
+        return request.back_to
     if running.bitstream_sha256 == bundle.manifest.bitstream_sha256:
         raise NothingToDoError(
-            f"{wish.device} runs this bitstream already, in slot {running.image.upper()}; nothing to do",
-            f"speckvctl device show {wish.device}",
+            f"{request.device} runs this bitstream already, in slot {running.image.upper()}; nothing to do",
+            f"speckvctl device show {request.device}",
             errno.EALREADY,
         )
-    if wish.image is not None:
-        if wish.image == running.image:
-            other = "b" if wish.image == "a" else "a"
+    if request.image is not None:
+        if request.image == running.image:
+            other = "b" if request.image == "a" else "a"
             raise BusyError(
-                f"slot {wish.image.upper()} of {wish.device} is the one that runs", f"--slot {other}", errno.EBUSY
+                f"slot {request.image.upper()} of {request.device} is the one that runs", f"--slot {other}", errno.EBUSY
             )
-        return wish.image
+        return request.image
     free = [slot for slot in slots if not slot.running and slot.image != "golden"]
     spare = ("empty", "rejected", "writing", "written")
     return max(
@@ -174,20 +176,20 @@ def _choose(wish: Wish, admin: card.Admin, slots: list[card.Slot], bundle: Bundl
     ).image
 
 
-def _back(wish: Wish, admin: card.Admin, info: card.CardInfo, image: str) -> card.Started:
+def _back(request: FlashRequest, admin: card.Admin, info: card.CardInfo, image: str) -> card.Started:
     """The image a rollback would start. The card runs the same checks as for the activation."""
     import speckv
 
     try:
         return admin.activate_firmware(image, dry_run=True)
     except speckv.PermissionDeniedError as exc:
-        raise _too_old(wish, str(exc), info) from exc
+        raise _too_old(request, str(exc), info) from exc
 
 
-def _too_old(wish: Wish, why: str, info: card.CardInfo) -> DamagedError:
+def _too_old(request: FlashRequest, why: str, info: card.CardInfo) -> DamagedError:
     return DamagedError(
-        f"{why}; {wish.device} accepts security version {info.security_version} at least",
-        f"speckvctl flash {wish.device} BUNDLE, with one of that version",
+        f"{why}; {request.device} accepts security version {info.security_version} at least",
+        f"speckvctl flash {request.device} BUNDLE, with one of that version",
         errno.ESTALE,
     )
 
@@ -200,10 +202,10 @@ def _pools(ctx: speckv.Context, admin: card.Admin) -> list[str]:
         return [pool.config.name for device in devices for pool in device.pools()]
 
 
-def _loss(wish: Wish, slots: list[card.Slot], back: card.Started, pools: list[str]) -> str:
+def _loss(request: FlashRequest, slots: list[card.Slot], back: card.Started, pools: list[str]) -> str:
     revision = next(slot.rtl_revision for slot in slots if slot.image == back.image)
     until = "while the card starts" if back.has_engine else "until an image with an engine is flashed: it has none"
-    what = f"{plural(len(pools), 'pool')} of {wish.device} ({', '.join(pools)})"
+    what = f"{plural(len(pools), 'pool')} of {request.device} ({', '.join(pools)})"
     return f"starting image {back.image}, revision {revision}, takes {what} out of service {until}"
 
 
@@ -258,7 +260,7 @@ def wait_for_boot(ctx: speckv.Context, device: str, after: int) -> card.CardInfo
     raise CliError(f"{device} did not come back within {BOOT_SECONDS} s: {last}", f"speckvctl device show {device}")
 
 
-def _compare(wish: Wish, image: str, bundle: Bundle | None, running: card.CardInfo) -> None:
+def _compare(request: FlashRequest, image: str, bundle: Bundle | None, running: card.CardInfo) -> None:
     """Check that the requested image runs: the card may have fallen back."""
     right = running.running == image
     if bundle is not None:
@@ -266,9 +268,9 @@ def _compare(wish: Wish, image: str, bundle: Bundle | None, running: card.CardIn
         right = right and running.rtl_revision == _revision(bundle.manifest)
     if not right:
         raise DamagedError(
-            f"{wish.device} runs image {running.running}, revision {running.rtl_revision}, not what was asked for:"
+            f"{request.device} runs image {running.running}, revision {running.rtl_revision}, not what was asked for:"
             " the image did not report healthy, and the card fell back",
-            f"speckvctl device show {wish.device}",
+            f"speckvctl device show {request.device}",
             errno.EBADMSG,
         )
 
@@ -278,20 +280,20 @@ def _compare(wish: Wish, image: str, bundle: Bundle | None, running: card.CardIn
 
 @contextmanager
 def _recorded(
-    ctx: speckv.Context, wish: Wish, facts: dict[str, Any]
+    ctx: speckv.Context, request: FlashRequest, facts: dict[str, Any]
 ) -> Iterator[Callable[[str, card.CardInfo | None], Path | None]]:
     """Write the audit records: start and result."""
-    audit.record(ctx, wish.action, wish.device, "begun", **facts)
+    audit.record(ctx, request.action, request.device, "begun", **facts)
 
     def finish(activation: str, running: card.CardInfo | None) -> Path | None:
         after = running and {"image": str(running.running), "rtl_revision": running.rtl_revision}
-        return audit.record(ctx, wish.action, wish.device, "done", **facts, activation=activation, after=after)
+        return audit.record(ctx, request.action, request.device, "done", **facts, activation=activation, after=after)
 
     try:
         yield finish
     except BaseException as exc:
         why = str(exc) or type(exc).__name__
-        audit.record(ctx, wish.action, wish.device, "failed", **facts, reason=why)
+        audit.record(ctx, request.action, request.device, "failed", **facts, reason=why)
         raise
 
 
@@ -300,7 +302,7 @@ def _revision(manifest: Manifest) -> str:
 
 
 def _document(
-    wish: Wish,
+    request: FlashRequest,
     before: card.CardInfo,
     bundle: Bundle | None,
     image: str,
@@ -313,9 +315,9 @@ def _document(
 ) -> results.Flash:
     now = running or before
     return results.Flash(
-        device=wish.device,
-        dry_run=wish.dry_run,
-        action=wish.action,
+        device=request.device,
+        dry_run=request.dry_run,
+        action=request.action,
         bundle=None if bundle is None else str(bundle.path),
         bundle_bytes=None if bundle is None else len(bundle.data),
         bundle_sha256=None if bundle is None else bundle.sha256,

@@ -79,7 +79,7 @@ def start_card(
       speckvctl emu start card1 --memory 64MiB --factory --dir card1 --json
     """
     name = emulation.name_of(name)
-    wish = emulation.Wish(
+    request = emulation.StartRequest(
         folder=folder,
         memory_bytes=parse_positive_size(memory, "--memory") if memory else None,
         factory=factory or None,
@@ -89,12 +89,12 @@ def start_card(
     with library.context() as ctx:
         if dry_run:
             emulation.program()
-            where, making, _ = emulation.plan(ctx, name, wish)
+            where, making, _ = emulation.plan(ctx, name, request)
             if large := emulation.too_large(name, where, making):
                 note(large)
             card = _planned(name, where, making)
         else:
-            card = emulation.start(ctx, name, wish, warn=note)
+            card = emulation.start(ctx, name, request, warn=note)
     finish(results.EmuStart(dry_run=dry_run, card=card), as_json=as_json)
 
 

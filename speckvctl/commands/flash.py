@@ -75,7 +75,7 @@ def flash(
         raise UsageError(problem, f"speckvctl flash {device} BUNDLE")
     if slot is not None and bundle is None:
         raise UsageError("--slot says where a bundle goes; there is none", f"speckvctl flash {device} BUNDLE --slot a")
-    wish = flashing.Wish(
+    request = flashing.FlashRequest(
         device=device,
         path=bundle,
         image=slot.lower() if slot else None,
@@ -89,5 +89,5 @@ def flash(
         confirm(loss, yes=yes, as_json=as_json, command=f"speckvctl flash {device} {option} --yes")
 
     with library.context() as ctx, progress(f"flashing {device}", "bytes") as tell:
-        document = flashing.flash(ctx, wish, tell, agree)
+        document = flashing.flash(ctx, request, tell, agree)
     finish(document, as_json=as_json)

@@ -171,7 +171,7 @@ def create_pool(
     )
     if calibrated:
         pools.check_fit(shape, calibrated)
-    wish = pools.Wish(
+    request = pools.PoolRequest(
         name=pool,
         capacity_bytes=capacity_bytes,
         max_bytes=parse_positive_size(max_size, "--max-size") if max_size else None,
@@ -195,11 +195,11 @@ def create_pool(
             confirm(loss, yes=yes, as_json=as_json, command=_with_yes(sys.argv[1:]))
             yes = True
         if dry_run:
-            created = pools.plan(ctx, found, wish, replaced)
+            created = pools.plan(ctx, found, request, replaced)
         else:
             with progress(f"creating {pool}") as tell:
                 tell(0, 0)
-                created = pools.create(ctx, found, wish, replaced, overwrite=yes)
+                created = pools.create(ctx, found, request, replaced, overwrite=yes)
     finish(created, as_json=as_json)
 
 

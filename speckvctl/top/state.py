@@ -33,7 +33,7 @@ class Window(StrEnum):
     TOTAL = "total"
 
 
-class Wish(StrEnum):
+class Action(StrEnum):
     """Actions for the main loop after a key."""
 
     NOTHING = "nothing"
@@ -173,33 +173,33 @@ class State:
 
     # -- keys
 
-    def press(self, key: str, document: results.Top) -> Wish:
+    def press(self, key: str, document: results.Top) -> Action:
         if self.editor is not None:
             return self._edit(key)
         if self.view is View.HELP:
             if key in ("?", "escape", "enter", "q"):
                 self.view, self.offset = self._back
-                return Wish.DRAW
+                return Action.DRAW
             return self._scroll(key)
         match key:
             case "q" | "ctrl-c":
-                return Wish.QUIT
+                return Action.QUIT
             case "?" | "h":
                 self._back, self.view, self.offset = (self.view, self.offset), View.HELP, 0
             case "p":
                 self.paused = not self.paused
-                return Wish.DRAW if self.paused else Wish.TICK
+                return Action.DRAW if self.paused else Action.TICK
             case " ":
-                return Wish.TICK
+                return Action.TICK
             case "t":
                 self.window = Window.TOTAL if self.window is Window.NOW else Window.NOW
             case _:
                 if self.view is View.POOL:
                     return self._press_in_pool(key)
                 return self._press_in_overview(key, document)
-        return Wish.DRAW
+        return Action.DRAW
 
-    def _press_in_overview(self, key: str, document: results.Top) -> Wish:
+    def _press_in_overview(self, key: str, document: results.Top) -> Action:
         pools = self.pools(document)
         at = self.cursor(pools)
         match key:
@@ -218,10 +218,10 @@ class State:
             case _ if at is not None and (to := self._moved(key, at, len(pools))) is not None:
                 self.selected = pools[to].pool.uuid
             case _:
-                return Wish.NOTHING
-        return Wish.DRAW
+                return Action.NOTHING
+        return Action.DRAW
 
-    def _press_in_pool(self, key: str) -> Wish:
+    def _press_in_pool(self, key: str) -> Action:
         tabs = list(Tab)
         at = tabs.index(self.tab)
         match key:
@@ -235,7 +235,7 @@ class State:
                 self.tab, self.offset = tabs[int(key) - 1], 0
             case _:
                 return self._scroll(key)
-        return Wish.DRAW
+        return Action.DRAW
 
     def _moved(self, key: str, at: int, count: int) -> int | None:
         """The new cursor or offset after a key; None: not a movement key."""
@@ -244,14 +244,14 @@ class State:
         to = ends.get(key, at + steps[key] if key in steps else None)
         return None if to is None else max(0, min(count - 1, to))
 
-    def _scroll(self, key: str) -> Wish:
+    def _scroll(self, key: str) -> Action:
         to = self._moved(key, min(self.offset, self.last_offset), self.last_offset + 1)
         if to is None:
-            return Wish.NOTHING
+            return Action.NOTHING
         self.offset = to
-        return Wish.DRAW
+        return Action.DRAW
 
-    def _edit(self, key: str) -> Wish:
+    def _edit(self, key: str) -> Action:
         assert self.editor is not None
         if key == "enter":
             self.filter, self.editor = self.editor.text.strip(), None
@@ -259,4 +259,4 @@ class State:
             self.editor = None
         else:
             self.editor.press(key)
-        return Wish.DRAW
+        return Action.DRAW

@@ -27,7 +27,7 @@ from speckvctl.errors import UsageError
 from speckvctl.top import views
 from speckvctl.top.keys import Decoder
 from speckvctl.top.model import Model
-from speckvctl.top.state import State, Wish
+from speckvctl.top.state import Action, State
 
 #: Alternate screen, no cursor, no wrapping at the right edge; and the reverse.
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"
@@ -229,15 +229,15 @@ class _Loop:
                 keys += ["ctrl-c"] if signal.SIGINT in heard else []
                 self._stop(heard)
             wishes = {self.chosen.press(key, self.document) for key in keys}
-            if Wish.QUIT in wishes:
+            if Action.QUIT in wishes:
                 return None
-            if Wish.TICK in wishes or (not self.chosen.paused and time.monotonic() >= due):
+            if Action.TICK in wishes or (not self.chosen.paused and time.monotonic() >= due):
                 if self.count is not None and self.document.tick >= self.count:
                     return None
                 self.document = self._tick()
                 due = time.monotonic() + self.interval
-                wishes.add(Wish.DRAW)
-            if Wish.DRAW in wishes or self.signals.descriptor in ready:
+                wishes.add(Action.DRAW)
+            if Action.DRAW in wishes or self.signals.descriptor in ready:
                 self._draw()
 
     def _tick(self) -> results.Top:

@@ -31,17 +31,17 @@ class Card:
 
     name = "emu:card0"
 
-    def __init__(self, context: speckv.Context, **wish: object) -> None:
+    def __init__(self, context: speckv.Context, **request: object) -> None:
         self.context = context
-        self.wish = emulation.Wish(**{"memory_bytes": 64 << 20, **wish})  # type: ignore[arg-type]
+        self.request = emulation.StartRequest(**{"memory_bytes": 64 << 20, **request})  # type: ignore[arg-type]
         self.start()
 
     def start(self) -> None:
-        emulation.start(self.context, "card0", self.wish)
+        emulation.start(self.context, "card0", self.request)
 
     def again(self) -> None:
         """Start it again after a kill or a stop."""
-        emulation.start(self.context, "card0", emulation.Wish())
+        emulation.start(self.context, "card0", emulation.StartRequest())
 
     @property
     def folder(self) -> Path:

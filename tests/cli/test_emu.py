@@ -53,7 +53,7 @@ def test_of_several_starts_at_once_one_makes_the_card(cli: Cli, context: speckv.
     (card,) = emulation.all_cards(context)
     assert (card.state, card.memory_bytes) == ("running", sizes[codes.index(0)] << 20)
     emulation.stop(context, "card0")
-    emulation.start(context, "card0", emulation.Wish())
+    emulation.start(context, "card0", emulation.StartRequest())
 
 
 def test_a_card_that_died_while_it_was_made_is_made_whole_by_the_next_start(context: speckv.Context) -> None:

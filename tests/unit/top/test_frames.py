@@ -16,7 +16,7 @@ from speckvctl.top import overview, views
 from speckvctl.top.columns import Column, table
 from speckvctl.top.figures import bar, sparkline
 from speckvctl.top.model import Trend
-from speckvctl.top.state import ORDERS, State, Wish, ordered
+from speckvctl.top.state import ORDERS, Action, State, ordered
 
 KEYS = ["s", "r", "S", "/", "p", " ", "t", "?", "enter", "escape", "up", "down", "left", "right", "home", "end"]
 KEYS += ["page-up", "page-down", "tab", "back-tab", "backspace", "1", "2", "3", "4", "5", "k", "j", "x", "ß", "語"]
@@ -193,7 +193,7 @@ def test_a_frame_fits_whatever_it_shows(document: results.Top, keys: list[str], 
         assert len(lines) == height
         assert {line.cell_len for line in lines} == {width}
         assert all("\n" not in line.plain and "\x1b" not in line.plain for line in lines)
-        assert chosen.press(key, document) in Wish if key else True
+        assert chosen.press(key, document) in Action if key else True
     assert all(line.cell_len <= max(20, width) for line in views.once(document, State(), max(20, width)))
 
 
