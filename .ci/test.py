@@ -135,7 +135,7 @@ def meson_suite(name: str, options: Sequence[str], tests: Sequence[str], minutes
 
 
 def pytest_suite(folder: str, *files: str, on_card: bool = False) -> Callable[[Result], None]:
-    """One folder below tests/, or some files, against the installed package; on an emulated card instead of memory."""
+    """One folder below tests/, rtl/, or some files, against the installed package; on an emulated card instead of memory."""
 
     def go(result: Result) -> None:
         log = BUILD / "junit" / f"{folder.replace('/', '-')}.xml"
@@ -149,7 +149,7 @@ def pytest_suite(folder: str, *files: str, on_card: bool = False) -> Callable[[R
             f"--numprocesses={WORKERS}",
             "--dist=loadfile",
             f"--junit-xml={log}",
-            *(f"tests/{name}" for name in files or [folder]),
+            *([f"tests/{name}" for name in files] or ["rtl" if folder == "rtl" else f"tests/{folder}"]),
         ]
         card = {"SPECKV_TEST_EMULATOR": str(BIN / "speckv-emu")} if on_card else {}
         read_junit(log, run(command, env={"PYTHONSAFEPATH": "1", **card}), result)
@@ -237,6 +237,7 @@ def suites() -> dict[str, Callable[[Result], None]]:
             [*plain, "--no-suite", "no-tsan", sanitize[1]],
         ),
         **{f: pytest_suite(f) for f in sorted(folders) if f.split("/")[0] not in NOT_SUITES},
+        "rtl": pytest_suite("rtl"),
         "on-card": pytest_suite("on-card", *ON_CARD, on_card=True),
         "soak": meson_suite("c", [], ["--suite", "soak", "--timeout-multiplier=0"], minutes=240),
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The report of a bitstream's build (rtl/syn/build.py writes it), as the manifest of its bundle."""
+"""The report of a bitstream's build (rtl/boards/ulx3s/build.py writes it), as the manifest of its bundle."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def _parse(path: Path) -> dict[str, Any]:
     try:
         report = jsontext.read(path, MAX_BYTES)
     except jsontext.JsonError as exc:
-        raise UsageError(f"{path} is not the report of a build: {exc}", "python rtl/syn/build.py") from exc
+        raise UsageError(f"{path} is not the report of a build: {exc}", "python rtl/boards/ulx3s/build.py") from exc
     if report.get("report") != KIND:
-        raise UsageError(f"{path} is not the report of a build", "python rtl/syn/build.py")
+        raise UsageError(f"{path} is not the report of a build", "python rtl/boards/ulx3s/build.py")
     if report.get("version") != VERSION:
         raise UnsupportedError(f"{path}: a report of version {report.get('version')}, not {VERSION}")
     return report

@@ -55,8 +55,8 @@ def build_bundle(
 ) -> None:
     """Put a bitstream and what its build's report says of it into a bundle.
 
-    rtl/syn/build.py writes both. The same input gives the same bytes. An existing bundle is replaced, any other file is
-    not.
+    rtl/boards/ulx3s/build.py writes both. The same input gives the same bytes. An existing bundle is replaced, any
+    other file is not.
 
     \b
     Examples:

