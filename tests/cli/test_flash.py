@@ -94,8 +94,8 @@ def test_a_dry_run_says_it_and_writes_nothing(factory: Card, cli: Cli) -> None:
 
 def test_rollback_and_golden_go_back(card: Card, cli: Cli) -> None:
     refused(cli("flash", "emu:card0", "--golden"), 3, "golden")
-    refused(cli("flash", "emu:card0", "--rollback"), 3, "before")
-    refused(cli("flash", "emu:card0", "--rollback", "--dry-run"), 3, "before")
+    refused(cli("flash", "emu:card0", "--rollback"), 3, "no previous image")
+    refused(cli("flash", "emu:card0", "--rollback", "--dry-run"), 3, "no previous image")
     cli.ok("flash", "emu:card0", make_bundle(cli.folder / "first.bundle", revision=(1, 0, 0)))
     cli.ok("flash", "emu:card0", make_bundle(cli.folder / "second.bundle", revision=(2, 0, 0)))
     before = card.flash_digest()

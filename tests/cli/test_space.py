@@ -174,18 +174,18 @@ def test_a_limit_on_files_is_an_error_with_both_numbers_and_no_signal(runtime_di
     mib = 1 << 20
     number, text = limited(10 << 10, 4 * mib, 4 * mib, 8 * mib)
     assert number in (errno.EFBIG, -errno.EFBIG)
-    assert f"{runtime_dir}/DRAM needs a file of 100 KiB" in text and "files of 10 KiB" in text and "ulimit -f" in text
+    assert f"{runtime_dir}/DRAM needs a file of 100 KiB" in text and "this process is 10 KiB" in text and "ulimit -f" in text
     assert not list(runtime_dir.rglob("*"))
     number, text = limited(8 * mib, 4 * mib, 64 * mib, 8 * mib)
     assert number in (errno.EFBIG, -errno.EFBIG)
-    assert f"{runtime_dir}/DRAM.pools/pool needs a file of 6" in text and "files of 8 MiB" in text
+    assert f"{runtime_dir}/DRAM.pools/pool needs a file of 6" in text and "this process is 8 MiB" in text
     assert [path.name for path in (runtime_dir / "DRAM.pools").iterdir()] == [".lock"]
     # what is within the limit is made and grown
     assert limited(80 * mib, 4 * mib, 64 * mib, 32 * mib) == [0, ""]
 
 
 def test_a_command_under_a_limit_on_files_leaves_nothing(runtime_dir: Path) -> None:
-    for limit, text in ((10 << 10, "files of 10 KiB"), (2 << 20, "or give a smaller --max-size")):
+    for limit, text in ((10 << 10, "this process is 10 KiB"), (2 << 20, "or give a smaller --max-size")):
         for extra in ([], ["--dry-run"]):
             done = subprocess.run(
                 [str(SPECKVCTL), *SMALL, *extra],
