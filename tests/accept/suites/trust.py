@@ -90,7 +90,10 @@ POINTS = [
     # A. Trust and isolation
     c(
         "A1 folders, tables, files and links of another user are refused, on every path",
-        client("what another user made or can change is refused and not touched"),
+        client(
+            "what another user made or can change is refused and not touched",
+            "a pool is for its owner and its group, also while it changes hands",
+        ),
     ),
     py("A1 ... by privileged commands too, and doctor says the same", "tests/cli/test_trust.py"),
     py("A2 ... nor of a card", "tests/cli/test_trust.py -k locks"),
@@ -98,7 +101,8 @@ POINTS = [
     c(
         "A2 no lock or table can be held by those who may not write",
         client(
-            "what another user made or can change is refused and not touched",
+            "what another user can hold stops no manager",
+            "a writer of a table directs no manager",
             "one manager at a time, dead ones are finished, handles end at fork",
         ),
     ),
