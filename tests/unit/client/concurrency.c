@@ -22,15 +22,81 @@ static struct shared *shared;
 static struct speckv_device *device;
 static struct speckv_pool *common;
 
+/* n requests and keys; `want` has room for a block. */
+struct batch {
+	struct speckv_request *requests;
+	struct speckv_key *keys;
+	uint8_t *want;
+	unsigned int n;
+};
+
+static void put_batch(struct speckv_pool *pool, const struct batch *b)
+{
+	int rc;
+
+	for (unsigned int i = 0; i < b->n; i++)
+		fill_block(&b->keys[i], b->requests[i].buffer, SMALL_BYTES);
+	rc = speckv_put(pool, b->requests, b->n);
+	CHECK(rc >= 0, "%d", rc);
+	for (unsigned int i = 0; i < b->n; i++)
+		CHECK(b->requests[i].status == 0 || b->requests[i].status == -ENOSPC, "put: %d",
+			b->requests[i].status);
+	shared->puts += (uint64_t)rc;
+	shared->failed += b->n - (uint64_t)rc;
+}
+
+static void get_batch(struct speckv_pool *pool, const struct batch *b, uint64_t *random)
+{
+	struct speckv_op *op;
+	int rc;
+
+	for (unsigned int i = 0; i < b->n; i++)
+		b->requests[i].flags = 0;
+	if (below(random, 3)) {
+		rc = speckv_get(pool, b->requests, b->n);
+	} else {
+		rc = speckv_submit(pool, SPECKV_OP_GET, b->requests, b->n, &op);
+		if (rc == 0) {
+			rc = speckv_op_wait(op, -1);
+			speckv_op_release(op);
+		}
+	}
+	CHECK(rc >= 0, "%d", rc);
+	for (unsigned int i = 0; i < b->n; i++) {
+		if (b->requests[i].status == -ENOENT) {
+			shared->misses++;
+			continue;
+		}
+		EXPECT(0, b->requests[i].status);
+		fill_block(&b->keys[i], b->want, SMALL_BYTES);
+		CHECK(memcmp(b->requests[i].buffer, b->want, SMALL_BYTES) == 0, "wrong bytes");
+		shared->hits++;
+	}
+}
+
+static void allocate(struct speckv_pool *pool, uint64_t *random)
+{
+	struct speckv_mem *mem;
+	void *pointer;
+	int rc = speckv_mem_alloc(pool, 1 + below(random, SMALL_BYTES), &mem);
+
+	CHECK(rc == 0 || rc == -ENOSPC, "%d", rc);
+	if (rc)
+		return;
+	EXPECT(0, speckv_mem_access(mem, 0, speckv_mem_bytes(mem), &pointer));
+	CHECK(all_bytes(pointer, speckv_mem_bytes(mem), 0), "zeroed");
+	memset(pointer, 0x5a, speckv_mem_bytes(mem));
+	sched_yield();
+	CHECK(all_bytes(pointer, speckv_mem_bytes(mem), 0x5a), "its owner's alone");
+	speckv_mem_free(mem);
+}
+
 static void hammer(struct speckv_pool *pool, uint64_t random, unsigned int batch)
 {
 	struct speckv_request *requests = calloc(batch, sizeof(*requests));
 	struct speckv_key *keys = calloc(batch, sizeof(*keys));
 	uint8_t *blocks = line_alloc(batch * SMALL_BYTES), *want = line_alloc(SMALL_BYTES),
 		*present = calloc(batch, 1);
-	struct speckv_mem *mem;
-	struct speckv_op *op;
-	void *pointer;
 	int rc;
 
 	while (!atomic_load(&shared->stop)) {
@@ -50,15 +116,7 @@ static void hammer(struct speckv_pool *pool, uint64_t random, unsigned int batch
 		case 0:
 		case 1:
 		case 2:
-			for (unsigned int i = 0; i < n; i++)
-				fill_block(&keys[i], requests[i].buffer, SMALL_BYTES);
-			rc = speckv_put(pool, requests, n);
-			CHECK(rc >= 0, "%d", rc);
-			for (unsigned int i = 0; i < n; i++)
-				CHECK(requests[i].status == 0 || requests[i].status == -ENOSPC,
-					"put: %d", requests[i].status);
-			shared->puts += (uint64_t)rc;
-			shared->failed += n - (uint64_t)rc;
+			put_batch(pool, &(struct batch){ requests, keys, want, n });
 			break;
 		case 3:
 			rc = speckv_drop(pool, keys, n);
@@ -76,41 +134,10 @@ static void hammer(struct speckv_pool *pool, uint64_t random, unsigned int batch
 			CHECK(speckv_prefetch(pool, keys, n) >= 0, "prefetch");
 			break;
 		case 6:
-			rc = speckv_mem_alloc(pool, 1 + below(&random, SMALL_BYTES), &mem);
-			CHECK(rc == 0 || rc == -ENOSPC, "%d", rc);
-			if (rc)
-				break;
-			EXPECT(0, speckv_mem_access(mem, 0, speckv_mem_bytes(mem), &pointer));
-			CHECK(all_bytes(pointer, speckv_mem_bytes(mem), 0), "zeroed");
-			memset(pointer, 0x5a, speckv_mem_bytes(mem));
-			sched_yield();
-			CHECK(all_bytes(pointer, speckv_mem_bytes(mem), 0x5a), "its owner's alone");
-			speckv_mem_free(mem);
+			allocate(pool, &random);
 			break;
 		default:
-			for (unsigned int i = 0; i < n; i++)
-				requests[i].flags = 0;
-			if (below(&random, 3)) {
-				rc = speckv_get(pool, requests, n);
-			} else {
-				rc = speckv_submit(pool, SPECKV_OP_GET, requests, n, &op);
-				if (rc == 0) {
-					rc = speckv_op_wait(op, -1);
-					speckv_op_release(op);
-				}
-			}
-			CHECK(rc >= 0, "%d", rc);
-			for (unsigned int i = 0; i < n; i++) {
-				if (requests[i].status == -ENOENT) {
-					shared->misses++;
-					continue;
-				}
-				EXPECT(0, requests[i].status);
-				fill_block(&keys[i], want, SMALL_BYTES);
-				CHECK(memcmp(requests[i].buffer, want, SMALL_BYTES) == 0,
-					"wrong bytes");
-				shared->hits++;
-			}
+			get_batch(pool, &(struct batch){ requests, keys, want, n }, &random);
 		}
 	}
 	free(requests);

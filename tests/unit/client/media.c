@@ -102,9 +102,9 @@ static void a_fixed_medium(void)
 	unlink(path);
 }
 
-static void pools_of_files(void)
+/* Leaves the pool destroyed. */
+static void a_pool_that_is_damaged(struct speckv_device *dev)
 {
-	struct speckv_device *dev;
 	struct speckv_pool_config config = small_pool("pool", 2 * MIB);
 	struct speckv_pool_info info;
 	struct speckv_pool *pool;
@@ -115,9 +115,6 @@ static void pools_of_files(void)
 	struct stat st;
 	int fd;
 
-	snprintf(name, sizeof(name), "host:%s/new.kv", test_dir);
-	REFUSED(-ENOENT, "speckvctl pool create", speckv_device_open(test_ctx, name, 0, &dev));
-	dev = open_device(name, SPECKV_OPEN_CREATE);
 	EXPECT(0, speckv_pool_create(dev, &config, &info));
 	memcpy(path, info.path, sizeof(path));
 	fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -145,8 +142,14 @@ static void pools_of_files(void)
 	CHECK(unlink(path) == 0, "unlink");
 	REFUSED(-EUCLEAN, "is gone", speckv_pool_open(dev, "pool", NULL, &pool));
 	EXPECT(0, speckv_pool_destroy(dev, "pool", NULL, NULL)); /* and can be removed */
+}
 
-	/* larger than what is free, names that are none, names that are taken */
+/* Larger than what is free, names that are none, names that are taken. */
+static void pools_that_cannot_be(struct speckv_device *dev)
+{
+	struct speckv_pool_config config = small_pool("pool", 2 * MIB);
+	struct speckv_pool_info info;
+
 	config.capacity_bytes = 1ull << 40;
 	REFUSED(-ENOSPC, "free (", speckv_pool_create(dev, &config, NULL));
 	config = small_pool("pool", 2 * MIB);
@@ -179,7 +182,11 @@ static void pools_of_files(void)
 	REFUSED(-EINVAL, "mode 0066", speckv_pool_create(dev, &config, NULL));
 	EXPECT(0, speckv_pool_info(dev, "pool", &info));
 	REFUSED(-ENOENT, "no pool 'other'", speckv_pool_info(dev, "other", &info));
-	speckv_device_close(dev);
+}
+
+static void devices_that_cannot_be(void)
+{
+	struct speckv_device *dev;
 
 	REFUSED(-EINVAL, "", speckv_device_open(test_ctx, name, 8, &dev));
 	REFUSED(-EINVAL, "", speckv_device_open(test_ctx, "host:relative", 0, &dev));
@@ -191,6 +198,20 @@ static void pools_of_files(void)
 	REFUSED(-EOPNOTSUPP, "devdax", speckv_device_open(test_ctx, "host:/dev/null", 0, &dev));
 	REFUSED(-EOPNOTSUPP, "this build supports",
 		speckv_device_open(test_ctx, "sata:0", 0, &dev));
+}
+
+static void pools_of_files(void)
+{
+	struct speckv_device *dev;
+	struct stat st;
+
+	snprintf(name, sizeof(name), "host:%s/new.kv", test_dir);
+	REFUSED(-ENOENT, "speckvctl pool create", speckv_device_open(test_ctx, name, 0, &dev));
+	dev = open_device(name, SPECKV_OPEN_CREATE);
+	a_pool_that_is_damaged(dev);
+	pools_that_cannot_be(dev);
+	speckv_device_close(dev);
+	devices_that_cannot_be();
 	remove_device(name);
 	CHECK(stat(name + 5, &st) != 0, "a file that the library made goes with its device");
 }

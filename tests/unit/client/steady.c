@@ -105,10 +105,17 @@ static void say(const char *text)
 		_exit(1);
 }
 
-/* In a child of its own: the filter cannot be taken off. */
-static int measure(void *arg)
+struct material {
+	struct speckv_pool *pool;
+	struct speckv_request *puts;
+	struct speckv_key *keys;
+	uint8_t *block, *out, *present;
+};
+
+/* A pool and what is asked of it, once through everything. */
+static void prepare(struct material *m, const struct calibration_file *file)
 {
-	bool calibrated = arg != NULL;
+	bool calibrated = file != NULL;
 	const char *name = calibrated ? "calibrated" : "steady";
 	struct speckv_pool_config config = small_pool(name, calibrated ? 4 * MIB : 16 * MIB);
 	struct speckv_device *dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
@@ -117,13 +124,9 @@ static int measure(void *arg)
 	uint8_t *block = line_alloc(SMALL_BYTES), *out = line_alloc(SMALL_BYTES),
 		*present = calloc(OPERATIONS, 1);
 	struct speckv_pool *pool;
-	uint64_t before, hits = 0;
 	struct timespec t;
-	char text[200];
 
 	if (calibrated) {
-		const struct calibration_file *file = arg;
-
 		config.codec = SPECKV_CODEC_Q5C;
 		config.calibration = file->bytes;
 		config.calibration_bytes = file->length;
@@ -154,6 +157,15 @@ static int measure(void *arg)
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	clock_gettime(CLOCK_REALTIME, &t);
 	clock_gettime(CLOCK_REALTIME_COARSE, &t);
+	*m = (struct material){ pool, puts, keys, block, out, present };
+}
+
+/* From here on both are counted: 0, SKIP where this machine cannot, 1 where they are not. */
+static int begin_counting(void)
+{
+	struct timespec t;
+	uint64_t before;
+
 	if (!trap_system_calls())
 		return SKIP;
 	clock_gettime(CLOCK_MONOTONIC, &t);
@@ -166,22 +178,37 @@ static int measure(void *arg)
 		atomic_load(&allocations) != before + 2)
 		return 1; /* the counters count */
 	system_calls = 0;
+	return 0;
+}
+
+/* In a child of its own: the filter cannot be taken off. */
+static int measure(void *arg)
+{
+	struct material m;
+	uint64_t before, hits = 0;
+	char text[200];
+	int rc;
+
+	prepare(&m, arg);
+	rc = begin_counting();
+	if (rc)
+		return rc;
 	before = atomic_load(&allocations);
 	for (unsigned int i = 1000; i < OPERATIONS; i += 100)
-		if (speckv_put(pool, &puts[i], 100) != 100)
+		if (speckv_put(m.pool, &m.puts[i], 100) != 100)
 			return 1;
 	for (unsigned int i = 0; i < OPERATIONS; i++) {
 		struct speckv_request get = {
-			.key = keys[i], .buffer = out, .buffer_bytes = SMALL_BYTES
+			.key = m.keys[i], .buffer = m.out, .buffer_bytes = SMALL_BYTES
 		};
 
-		hits += speckv_get(pool, &get, 1) == 1;
+		hits += speckv_get(m.pool, &get, 1) == 1;
 	}
-	hits += (uint64_t)speckv_lookup(pool, keys, OPERATIONS, present);
+	hits += (uint64_t)speckv_lookup(m.pool, m.keys, OPERATIONS, m.present);
 	for (unsigned int i = 0; i < OPERATIONS; i += 10)
-		hits += (uint64_t)speckv_lookup_prefix(pool, &keys[i], 10);
-	hits += (uint64_t)speckv_touch(pool, keys, OPERATIONS);
-	hits += (uint64_t)speckv_drop(pool, keys, OPERATIONS);
+		hits += (uint64_t)speckv_lookup_prefix(m.pool, &m.keys[i], 10);
+	hits += (uint64_t)speckv_touch(m.pool, m.keys, OPERATIONS);
+	hits += (uint64_t)speckv_drop(m.pool, m.keys, OPERATIONS);
 	if (system_calls || atomic_load(&allocations) != before || !hits) {
 		snprintf(text, sizeof(text),
 			"%d system calls (the last is number %d), %llu allocations, %llu hits\n",
