@@ -150,17 +150,68 @@ struct tally {
 	unsigned long groups, stored, refused, escaped, packed;
 };
 
-static void kernels_agree(uint64_t *seed, unsigned long groups, struct tally *tally)
+/* A group analysed by each set of kernels; `reference` is the portable one's. */
+static void analyse_alike(const uint8_t *raw, const struct speckv_geometry *g,
+	const struct e7c_tables *tables, const struct rotary_rotation *rotation,
+	struct made *reference)
 {
-	static int16_t synthesis[MOST * MOST], analysis[MOST * MOST];
-	static uint8_t out[2][2 * TOKENS * MOST] __attribute__((aligned(64))),
-		raw[2 * TOKENS * MOST] __attribute__((aligned(64)));
-	static struct made reference, mine;
+	static struct made mine;
+	const struct codec_kernels *kernels;
+	int usable;
+
+	make(codec_kernels_variant(0, &usable), raw, g, tables, rotation, reference);
+	for (unsigned int i = 1; (kernels = codec_kernels_variant(i, &usable)); i++) {
+		if (!usable)
+			continue;
+		make(kernels, raw, g, tables, rotation, &mine);
+		CHECK(mine.rc == reference->rc, "%s: %d, not %d", kernels->name, mine.rc,
+			reference->rc);
+		CHECK(mine.rc ||
+				!memcmp(mine.levels, reference->levels,
+					2 * (size_t)tables->rank * TOKENS),
+			"%s analyses otherwise: head size %u", kernels->name, g->head_dim);
+	}
+}
+
+/* The reference's levels packed, restored and read back by each set of kernels. */
+static void pack_alike(uint64_t *seed, const struct speckv_geometry *g,
+	const struct e7c_tables *tables, const struct rotary_rotation *rotation,
+	struct made *reference, struct tally *tally)
+{
+	static uint8_t out[2][2 * TOKENS * MOST] __attribute__((aligned(64)));
+	static struct made mine;
 	const struct codec_kernels *portable, *kernels;
-	struct rotary_rotation rotation;
+	uint64_t bytes = speckv_geometry_bytes(g) / 2;
 	int usable;
 
 	portable = codec_kernels_variant(0, &usable);
+	memcpy(mine.levels, reference->levels, sizeof(mine.levels));
+	pack(portable, g->head_dim, tables, reference);
+	portable->e7c_restore(reference->levels, g->head_dim, g->dtype, tables, rotation, out[0]);
+	tally->escaped += reference->escapes > 0;
+	for (unsigned int i = 1; (kernels = codec_kernels_variant(i, &usable)); i++) {
+		if (!usable)
+			continue;
+		pack(kernels, g->head_dim, tables, &mine);
+		same_packing(kernels->name, reference, &mine, tables->rank, g->head_dim);
+		kernels->e7c_restore(reference->levels, g->head_dim, g->dtype, tables, rotation,
+			out[1]);
+		CHECK(!memcmp(out[0], out[1], bytes),
+			"%s restores otherwise: head size %u, rank %u", kernels->name, g->head_dim,
+			tables->rank);
+		if (reference->escapes <= E7C_ESCAPES_MAX(g->head_dim))
+			for (int damage = 0; damage < 3; damage++, tally->packed++)
+				read_back(seed, portable, kernels, reference, tables, damage);
+	}
+}
+
+static void kernels_agree(uint64_t *seed, unsigned long groups, struct tally *tally)
+{
+	static int16_t synthesis[MOST * MOST], analysis[MOST * MOST];
+	static uint8_t raw[2 * TOKENS * MOST] __attribute__((aligned(64)));
+	static struct made reference;
+	struct rotary_rotation rotation;
+
 	for (unsigned long n = 0; n < groups; n++) {
 		struct speckv_geometry g = { 1, 1, head_dims[random_below(seed, 6)], 64,
 			(uint8_t)(1 + random_below(seed, 2)), { 0 } };
@@ -170,7 +221,7 @@ static void kernels_agree(uint64_t *seed, unsigned long groups, struct tally *ta
 		struct speckv_calibration *calibration;
 		struct calibration_file file;
 		struct e7c_tables tables;
-		bool rotated;
+		const struct rotary_rotation *turn;
 
 		shape.unit = g.dtype == SPECKV_DTYPE_BF16 ? (int)random_below(seed, 90) - 60
 							  : (int)random_below(seed, 22) - 20;
@@ -178,7 +229,8 @@ static void kernels_agree(uint64_t *seed, unsigned long groups, struct tally *ta
 		file = random_e7c_calibration(seed, &shape);
 		calibration = loaded(&file);
 		calibration_e7c_tables(calibration, 0, (enum codec_tensor)(n & 1), 0, &tables);
-		rotated = calibration_rotation(calibration, random_next(seed), &rotation);
+		turn = calibration_rotation(calibration, random_next(seed), &rotation) ? &rotation
+										       : NULL;
 		for (int round = 0; round < 6; round++) {
 			fill(seed, &g, (uint16_t *)(void *)raw, bytes / 2,
 				g.dtype == SPECKV_DTYPE_FP16 && tables.unit > 1 ? 1 : tables.unit);
@@ -190,23 +242,10 @@ static void kernels_agree(uint64_t *seed, unsigned long groups, struct tally *ta
 				tables.synthesis = synthesis;
 				tables.analysis = analysis;
 			}
-			make(portable, raw, &g, &tables, rotated ? &rotation : NULL, &reference);
+			analyse_alike(raw, &g, &tables, turn, &reference);
 			tally->groups++;
 			tally->stored += reference.rc == E7C_TO_BE_STORED;
 			tally->refused += reference.rc == -ENODATA;
-			for (unsigned int i = 1; (kernels = codec_kernels_variant(i, &usable));
-				i++) {
-				if (!usable)
-					continue;
-				make(kernels, raw, &g, &tables, rotated ? &rotation : NULL, &mine);
-				CHECK(mine.rc == reference.rc, "%s: %d, not %d", kernels->name,
-					mine.rc, reference.rc);
-				CHECK(mine.rc ||
-						!memcmp(mine.levels, reference.levels,
-							2 * (size_t)tables.rank * TOKENS),
-					"%s analyses otherwise: head size %u", kernels->name,
-					g.head_dim);
-			}
 			if (reference.rc || round == 2 || round == 5)
 				any_levels(seed, &tables, reference.levels);
 			if (round == 5) /* the largest, of one sign or both */
@@ -215,28 +254,7 @@ static void kernels_agree(uint64_t *seed, unsigned long groups, struct tally *ta
 						(int16_t)(e % TOKENS < 32 || random_below(seed, 2)
 								? E7C_LEVEL_MAX
 								: -E7C_LEVEL_MAX);
-			memcpy(mine.levels, reference.levels, sizeof(mine.levels));
-			pack(portable, g.head_dim, &tables, &reference);
-			portable->e7c_restore(reference.levels, g.head_dim, g.dtype, &tables,
-				rotated ? &rotation : NULL, out[0]);
-			tally->escaped += reference.escapes > 0;
-			for (unsigned int i = 1; (kernels = codec_kernels_variant(i, &usable));
-				i++) {
-				if (!usable)
-					continue;
-				pack(kernels, g.head_dim, &tables, &mine);
-				same_packing(kernels->name, &reference, &mine, tables.rank,
-					g.head_dim);
-				kernels->e7c_restore(reference.levels, g.head_dim, g.dtype, &tables,
-					rotated ? &rotation : NULL, out[1]);
-				CHECK(!memcmp(out[0], out[1], bytes),
-					"%s restores otherwise: head size %u, rank %u",
-					kernels->name, g.head_dim, tables.rank);
-				if (reference.escapes <= E7C_ESCAPES_MAX(g.head_dim))
-					for (int damage = 0; damage < 3; damage++, tally->packed++)
-						read_back(seed, portable, kernels, &reference,
-							&tables, damage);
-			}
+			pack_alike(seed, &g, &tables, turn, &reference, tally);
 		}
 		speckv_calibration_free(calibration);
 		free(file.bytes);

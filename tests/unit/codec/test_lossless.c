@@ -141,27 +141,10 @@ static void every_pattern(void)
 	free(frame);
 }
 
-/*
- * Kernels beside the portable ones: any symbols, any plain bits; code of any bytes, of the right
- * and the wrong length.
- */
-static void kernels_agree(uint64_t *seed, const struct codec_kernels *kernels)
+static void any_table(uint64_t *seed, struct range_table *table)
 {
-	static const uint8_t dtypes[] = { SPECKV_DTYPE_BF16, SPECKV_DTYPE_FP16,
-		SPECKV_DTYPE_FP8_E4M3, SPECKV_DTYPE_FP8_E5M2 };
-	unsigned int hd = head_dims[random_below(seed, 6)], dtype = dtypes[random_below(seed, 4)],
-		     left = 256, n = CODEC_GROUP_TOKENS * hd;
-	uint32_t states[3][RANGE_STATES], escapes, code_bytes, cut;
-	uint8_t frequency[RANGE_SYMBOLS] = { 0 }, offsets[CODEC_HEAD_DIM_MAX / 2];
-	uint8_t *symbols = line_alloc(n), *again = line_alloc(n),
-		*plain = line_alloc(LOSSLESS_PLAIN_MAX + RANGE_SLACK);
-	uint8_t *plain_too = line_alloc(LOSSLESS_PLAIN_MAX + RANGE_SLACK),
-		*code = line_alloc(n + RANGE_SLACK);
-	uint8_t *escaped = line_alloc(2 * n), *escaped_too = line_alloc(2 * n),
-		*raw = line_alloc(2 * n), *back = line_alloc(2 * n);
-	uint16_t base[CODEC_HEAD_DIM_MAX + RANGE_STATES];
-	struct range_table table;
-	bool good;
+	uint8_t frequency[RANGE_SYMBOLS] = { 0 };
+	unsigned int left = 256;
 
 	while (left) {
 		unsigned int s = random_below(seed, RANGE_SYMBOLS),
@@ -172,7 +155,59 @@ static void kernels_agree(uint64_t *seed, const struct codec_kernels *kernels)
 		frequency[s] = (uint8_t)(frequency[s] + share);
 		left -= share;
 	}
-	CHECK(codec_range_table(frequency, &table), "256");
+	CHECK(codec_range_table(frequency, table), "256");
+}
+
+/* Any symbols, any plain bits, any values escaped. */
+static void merges_agree(uint64_t *seed, const struct codec_kernels *kernels, const uint16_t *base,
+	unsigned int hd, unsigned int dtype)
+{
+	unsigned int n = CODEC_GROUP_TOKENS * hd;
+	uint8_t *symbols = line_alloc(n), *plain = line_alloc(LOSSLESS_PLAIN_MAX + RANGE_SLACK),
+		*escaped = line_alloc(2 * n), *raw = line_alloc(2 * n), *back = line_alloc(2 * n);
+
+	for (unsigned int i = 0; i < n; i++) {
+		symbols[i] = (uint8_t)random_below(seed, random_below(seed, 90) ? 31 : 32);
+		escaped[2 * i] = (uint8_t)random_next(seed);
+		escaped[2 * i + 1] = (uint8_t)random_next(seed);
+	}
+	for (unsigned int i = 0; i < LOSSLESS_PLAIN_MAX; i++)
+		plain[i] = (uint8_t)random_next(seed);
+	codec_lossless_merge_portable(symbols, plain, escaped, base, hd, dtype, raw, false);
+	kernels->lossless_merge(symbols, plain, escaped, base, hd, dtype, back,
+		random_below(seed, 2));
+	CHECK(!memcmp(raw, back, (size_t)n * codec_dtype_bytes(dtype)),
+		"%s: merge, dtype %u, head %u", kernels->name, dtype, hd);
+	free(symbols);
+	free(plain);
+	free(escaped);
+	free(raw);
+	free(back);
+}
+
+/*
+ * Kernels beside the portable ones: any symbols, any plain bits; code of any bytes, of the right
+ * and the wrong length.
+ */
+static void kernels_agree(uint64_t *seed, const struct codec_kernels *kernels)
+{
+	static const uint8_t dtypes[] = { SPECKV_DTYPE_BF16, SPECKV_DTYPE_FP16,
+		SPECKV_DTYPE_FP8_E4M3, SPECKV_DTYPE_FP8_E5M2 };
+	unsigned int hd = head_dims[random_below(seed, 6)], dtype = dtypes[random_below(seed, 4)],
+		     n = CODEC_GROUP_TOKENS * hd;
+	uint32_t states[3][RANGE_STATES], escapes, code_bytes, cut;
+	uint8_t offsets[CODEC_HEAD_DIM_MAX / 2];
+	uint8_t *symbols = line_alloc(n), *again = line_alloc(n),
+		*plain = line_alloc(LOSSLESS_PLAIN_MAX + RANGE_SLACK);
+	uint8_t *plain_too = line_alloc(LOSSLESS_PLAIN_MAX + RANGE_SLACK),
+		*code = line_alloc(n + RANGE_SLACK);
+	uint8_t *escaped = line_alloc(2 * n), *escaped_too = line_alloc(2 * n),
+		*raw = line_alloc(2 * n), *back = line_alloc(2 * n);
+	uint16_t base[CODEC_HEAD_DIM_MAX + RANGE_STATES];
+	struct range_table table;
+	bool good;
+
+	any_table(seed, &table);
 	for (unsigned int i = 0; i < sizeof(offsets); i++)
 		offsets[i] = (uint8_t)random_next(seed);
 	codec_lossless_base((uint16_t)random_next(seed), offsets, hd, base);
@@ -222,20 +257,7 @@ static void kernels_agree(uint64_t *seed, const struct codec_kernels *kernels)
 	CHECK(kernels->range_symbols(&table, NULL, code, cut, hd, states[1], again) == good,
 		"%s: the end of the code", kernels->name);
 	CHECK(!memcmp(symbols, again, n), "%s: symbols of any bytes", kernels->name);
-
-	/* merge */
-	for (unsigned int i = 0; i < n; i++) {
-		symbols[i] = (uint8_t)random_below(seed, random_below(seed, 90) ? 31 : 32);
-		escaped[2 * i] = (uint8_t)random_next(seed);
-		escaped[2 * i + 1] = (uint8_t)random_next(seed);
-	}
-	for (unsigned int i = 0; i < LOSSLESS_PLAIN_MAX; i++)
-		plain[i] = (uint8_t)random_next(seed);
-	codec_lossless_merge_portable(symbols, plain, escaped, base, hd, dtype, raw, false);
-	kernels->lossless_merge(symbols, plain, escaped, base, hd, dtype, back,
-		random_below(seed, 2));
-	CHECK(!memcmp(raw, back, (size_t)n * codec_dtype_bytes(dtype)),
-		"%s: merge, dtype %u, head %u", kernels->name, dtype, hd);
+	merges_agree(seed, kernels, base, hd, dtype);
 	free(symbols);
 	free(again);
 	free(plain);

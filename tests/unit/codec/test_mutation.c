@@ -45,12 +45,111 @@ static int attempt(const uint8_t *frame, uint64_t bytes, uint8_t **out, uint64_t
 	return !rc;
 }
 
+/* A frame that is sound, and what it decodes to. */
+struct sound {
+	unsigned int layers;
+	uint64_t bytes, length;
+	uint8_t *frame, *whole;
+};
+
+static void flip_bits(uint64_t *seed, const struct sound *s)
+{
+	uint64_t out_bytes = 0;
+	uint8_t *out;
+
+	for (int i = 0; i < 400; i++) {
+		/* Half of the flips in header and table. */
+		uint64_t at = i & 1 ? random_below(seed, 128 + 32u * s->layers)
+				    : random_below(seed, (uint32_t)s->length);
+		uint8_t *bad = copy_exactly(s->frame, s->length);
+		int taken;
+
+		bad[at] ^= (uint8_t)(1u << random_below(seed, 8));
+		taken = attempt(bad, s->length, &out, &out_bytes);
+		if (taken) /* padding: no harm, but not a perfect frame */
+			CHECK(out_bytes == s->bytes && !memcmp(out, s->whole, s->bytes) &&
+					speckv_frame_verify(bad, s->length) == -EBADMSG,
+				"byte %llu", (unsigned long long)at);
+		free(out);
+		free(bad);
+	}
+}
+
+/* Cut anywhere: the sanitizer watches the end. */
+static void cut_short(uint64_t *seed, const struct sound *s)
+{
+	uint64_t out_bytes = 0;
+	uint8_t *out;
+
+	for (int i = 0; i < 200; i++) {
+		uint64_t cut = i < 160 ? (uint64_t)i : random_below(seed, (uint32_t)s->length);
+		uint8_t *bad = copy_exactly(s->frame, cut);
+
+		CHECK(!attempt(bad, cut, &out, &out_bytes) && !out, "cut to %llu",
+			(unsigned long long)cut);
+		free(bad);
+	}
+}
+
+/* A field doctored and the checksums made right again: a forger's frame. */
+static void forge_fields(uint64_t *seed, const struct sound *s)
+{
+	uint64_t out_bytes = 0;
+	uint8_t *out;
+
+	for (int i = 0; i < 600; i++) {
+		uint8_t *bad = copy_exactly(s->frame, s->length);
+		uint64_t at = 4 + random_below(seed, 124 + 32u * s->layers);
+		int width = 1 << random_below(seed, 3);
+
+		for (int k = 0; k < width && at + (uint64_t)k < s->length; k++)
+			bad[at + (uint64_t)k] = (uint8_t)(random_below(seed, 3)
+					? random_next(seed)
+					: random_below(seed, 2) * 255);
+		/* The table is sealed by the count in the header, as far as there are bytes. */
+		if (((uint64_t)bad[112] | (uint64_t)bad[113] << 8) * 16 + 128 <= s->length)
+			reseal(bad);
+		attempt(bad, s->length, &out, &out_bytes);
+		free(out);
+		free(bad);
+	}
+}
+
+/* Sections of any bytes under a right checksum: decoders take them or refuse them. */
+static void fill_sections(uint64_t *seed, const struct sound *s)
+{
+	uint64_t out_bytes = 0;
+	uint8_t *out;
+
+	for (int i = 0; i < 200; i++) {
+		uint8_t *bad = copy_exactly(s->frame, s->length);
+
+		for (uint32_t k = 0; k < 2u * s->layers; k++) {
+			uint8_t *entry = bad + 128 + 16 * k, *section = bad + 64ull * get32(entry);
+			uint32_t bytes_here = get32(entry + 4), flips = random_below(seed, 20);
+
+			for (; flips; flips--)
+				section[random_below(seed, bytes_here)] =
+					(uint8_t)random_next(seed);
+			if (!random_below(seed, 4))
+				put32(entry + 12, random_below(seed, 3));
+			put32(entry + 8, speckv_crc32c(0, section, bytes_here));
+		}
+		reseal(bad);
+		if (attempt(bad, s->length, &out, &out_bytes))
+			CHECK(!speckv_frame_verify(bad, s->length), "checksums are right");
+		free(out);
+		free(bad);
+	}
+}
+
 static void mutate(uint64_t *seed, unsigned int codec)
 {
 	struct speckv_geometry g = random_geometry(seed);
 	struct speckv_frame_identity id = random_identity(seed);
 	uint64_t bytes, most, length, out_bytes = 0;
-	uint8_t *raw, *frame, *whole, *out;
+	uint8_t *raw, *frame, *whole;
+	struct sound sound;
 
 	g.layers = (uint16_t)(1 + random_below(seed, 2));
 	g.kv_heads = 1;
@@ -63,70 +162,11 @@ static void mutate(uint64_t *seed, unsigned int codec)
 		(uint16_t *)(void *)raw, bytes / 2);
 	CHECK(!speckv_frame_encode(&g, codec, &id, raw, bytes, frame, most, &length), "encode");
 	CHECK(attempt(frame, length, &whole, &out_bytes) && out_bytes == bytes, "sound");
-
-	for (int i = 0; i < 400; i++) {
-		/* Half of the flips in header and table. */
-		uint64_t at = i & 1 ? random_below(seed, 128 + 32u * g.layers)
-				    : random_below(seed, (uint32_t)length);
-		uint8_t *bad = copy_exactly(frame, length);
-		int taken;
-
-		bad[at] ^= (uint8_t)(1u << random_below(seed, 8));
-		taken = attempt(bad, length, &out, &out_bytes);
-		if (taken) /* padding: no harm, but not a perfect frame */
-			CHECK(out_bytes == bytes && !memcmp(out, whole, bytes) &&
-					speckv_frame_verify(bad, length) == -EBADMSG,
-				"byte %llu", (unsigned long long)at);
-		free(out);
-		free(bad);
-	}
-	/* Cut anywhere: the sanitizer watches the end. */
-	for (int i = 0; i < 200; i++) {
-		uint64_t cut = i < 160 ? (uint64_t)i : random_below(seed, (uint32_t)length);
-		uint8_t *bad = copy_exactly(frame, cut);
-
-		CHECK(!attempt(bad, cut, &out, &out_bytes) && !out, "cut to %llu",
-			(unsigned long long)cut);
-		free(bad);
-	}
-	/* A field doctored and the checksums made right again: a forger's frame. */
-	for (int i = 0; i < 600; i++) {
-		uint8_t *bad = copy_exactly(frame, length);
-		uint64_t at = 4 + random_below(seed, 124 + 32u * g.layers);
-		int width = 1 << random_below(seed, 3);
-
-		for (int k = 0; k < width && at + (uint64_t)k < length; k++)
-			bad[at + (uint64_t)k] = (uint8_t)(random_below(seed, 3)
-					? random_next(seed)
-					: random_below(seed, 2) * 255);
-		/* The table is sealed by the count in the header, as far as there are bytes. */
-		if (((uint64_t)bad[112] | (uint64_t)bad[113] << 8) * 16 + 128 <= length)
-			reseal(bad);
-		attempt(bad, length, &out, &out_bytes);
-		free(out);
-		free(bad);
-	}
-	/* Sections of any bytes under a right checksum: decoders take them or refuse them. */
-	for (int i = 0; i < 200; i++) {
-		uint8_t *bad = copy_exactly(frame, length);
-
-		for (uint32_t s = 0; s < 2u * g.layers; s++) {
-			uint8_t *entry = bad + 128 + 16 * s, *section = bad + 64ull * get32(entry);
-			uint32_t bytes_here = get32(entry + 4), flips = random_below(seed, 20);
-
-			for (uint32_t k = 0; k < flips; k++)
-				section[random_below(seed, bytes_here)] =
-					(uint8_t)random_next(seed);
-			if (!random_below(seed, 4))
-				put32(entry + 12, random_below(seed, 3));
-			put32(entry + 8, speckv_crc32c(0, section, bytes_here));
-		}
-		reseal(bad);
-		if (attempt(bad, length, &out, &out_bytes))
-			CHECK(!speckv_frame_verify(bad, length), "checksums are right");
-		free(out);
-		free(bad);
-	}
+	sound = (struct sound){ g.layers, bytes, length, frame, whole };
+	flip_bits(seed, &sound);
+	cut_short(seed, &sound);
+	forge_fields(seed, &sound);
+	fill_sections(seed, &sound);
 	free(raw);
 	free(frame);
 	free(whole);
