@@ -163,7 +163,7 @@ int main(int argc, char **argv)
 	HOLDS(card_admin_open(ctx, "emu:card0", &admin) == 0);
 	HOLDS(strcmp(card_identity(admin)->part, "LFE5U-85F-6BG381C") == 0);
 	HOLDS(card_admin_call(admin, &odd, NULL, 0, NULL, 0, 0, NULL) == -EINVAL &&
-		strstr(speckv_strerror(ctx), "emu:card0: a field"));
+		strstr(speckv_strerror(ctx), "emu:card0: invalid"));
 	HOLDS(card_admin_open(ctx, "emu:card0", &second) == 0); /* two at once */
 	HOLDS(card_identify(second, &identity) == 0 &&
 		identity.function != card_identity(admin)->function);
