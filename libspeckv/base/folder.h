@@ -64,9 +64,6 @@ const char *path_name(const char *path);
 /* folder_enter(): the name may be a trusted user's link to such a folder */
 #define FOLDER_LINK (1u << 16)
 
-/* Open a subfolder of the runtime folder; name NULL: the runtime folder itself. */
-int runtime_folder(struct speckv_ctx *ctx, const char *name, unsigned int flags,
-	struct folder *out);
 #define SPACE_WORDS 200
 /*
  * Text for a failure to create or extend a file, with needed and free space. `fd`: any file in its
@@ -75,5 +72,11 @@ int runtime_folder(struct speckv_ctx *ctx, const char *name, unsigned int flags,
 const char *space_words(char text[SPACE_WORDS], int fd, uint64_t want, int error);
 /* fsync() a folder: names created, renamed and removed in it. */
 int folder_flush(const struct folder *folder);
+
+/* runtime.c */
+
+/* Open a subfolder of the runtime folder; name NULL: the runtime folder itself. */
+int runtime_folder(struct speckv_ctx *ctx, const char *name, unsigned int flags,
+	struct folder *out);
 
 #endif
