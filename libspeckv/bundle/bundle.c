@@ -8,13 +8,14 @@
  */
 #include <errno.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <string.h>
 
 #include <openssl/err.h>
 #include <openssl/evp.h>
 
 #include "bundle/bundle.h"
+#include "bundle/manifest.h"
+#include "bundle/text.h"
 
 #define VERSION 0u
 #define PAYLOAD_BYTES_MAX 1024u
@@ -22,310 +23,6 @@
 #define PAYLOAD_TYPE "application/vnd.speckv.bundle.v0+json"
 
 static const char magic[8] = { 'S', 'P', 'K', 'V', 'B', 'N', 'D', 'L' };
-
-/* ---- text: read and written by the same rules ----------------------------------------------- */
-
-struct reader {
-	const uint8_t *at;
-	const uint8_t *end;
-	bool bad;
-};
-
-struct writer {
-	char *at;
-	char *end;
-	bool bad;
-};
-
-static void expect(struct reader *r, const char *literal)
-{
-	size_t n = strlen(literal);
-
-	if (r->bad || (size_t)(r->end - r->at) < n || memcmp(r->at, literal, n) != 0) {
-		r->bad = true;
-		return;
-	}
-	r->at += n;
-}
-
-static bool next_is(const struct reader *r, char c)
-{
-	return !r->bad && r->at < r->end && *r->at == (uint8_t)c;
-}
-
-static void put(struct writer *w, const char *text, size_t n)
-{
-	if (w->bad || (size_t)(w->end - w->at) < n) {
-		w->bad = true;
-		return;
-	}
-	memcpy(w->at, text, n);
-	w->at += n;
-}
-
-static void put_text(struct writer *w, const char *text)
-{
-	put(w, text, strlen(text));
-}
-
-static void put_integer(struct writer *w, uint64_t value)
-{
-	char digits[24];
-
-	snprintf(digits, sizeof(digits), "%llu", (unsigned long long)value);
-	put_text(w, digits);
-}
-
-static uint64_t read_integer(struct reader *r, uint64_t max)
-{
-	uint64_t value = 0;
-	const uint8_t *first = r->at;
-
-	while (!r->bad && r->at < r->end && *r->at >= '0' && *r->at <= '9') {
-		uint64_t digit = (uint64_t)(*r->at - '0');
-
-		if (value > (max - digit) / 10) {
-			r->bad = true;
-			return 0;
-		}
-		value = 10 * value + digit;
-		r->at++;
-	}
-	if (r->at == first || (*first == '0' && r->at - first > 1))
-		r->bad = true;
-	return value;
-}
-
-static const char hex_digits[] = "0123456789abcdef";
-
-static void put_hex(struct writer *w, const uint8_t *bytes, size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		put(w, &hex_digits[bytes[i] >> 4], 1);
-		put(w, &hex_digits[bytes[i] & 15], 1);
-	}
-}
-
-static int hex_value(uint8_t c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-static void read_hex(struct reader *r, uint8_t *out, size_t n)
-{
-	if (r->bad || (size_t)(r->end - r->at) / 2 < n) {
-		r->bad = true;
-		return;
-	}
-	for (size_t i = 0; i < n; i++, r->at += 2) {
-		int high = hex_value(r->at[0]), low = hex_value(r->at[1]);
-
-		if (high < 0 || low < 0) {
-			r->bad = true;
-			return;
-		}
-		out[i] = (uint8_t)(high << 4 | low);
-	}
-}
-
-static const char base64_digits[] =
-	"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-static void put_base64(struct writer *w, const uint8_t *bytes, size_t n)
-{
-	for (size_t i = 0; i < n; i += 3) {
-		size_t have = n - i < 3 ? n - i : 3;
-		uint32_t bits = (uint32_t)bytes[i] << 16;
-
-		bits |= have > 1 ? (uint32_t)bytes[i + 1] << 8 : 0;
-		bits |= have > 2 ? bytes[i + 2] : 0;
-		for (size_t k = 0; k < 4; k++)
-			put(w, k <= have ? &base64_digits[bits >> (18 - 6 * k) & 63] : "=", 1);
-	}
-}
-
-/* Read up to the closing quote, which is not consumed. */
-static size_t read_base64(struct reader *r, uint8_t *out, size_t capacity)
-{
-	size_t n = 0;
-
-	while (!r->bad && !next_is(r, '"')) {
-		uint32_t bits = 0;
-		size_t have = 3;
-
-		if (r->end - r->at < 4) {
-			r->bad = true;
-			return 0;
-		}
-		if (r->at[3] == '=')
-			have = r->at[2] == '=' ? 1 : 2;
-		for (size_t k = 0; k <= have; k++) {
-			const char *digit = r->at[k] ? strchr(base64_digits, r->at[k]) : NULL;
-
-			if (!digit) {
-				r->bad = true;
-				return 0;
-			}
-			bits |= (uint32_t)(digit - base64_digits) << (18 - 6 * k);
-		}
-		r->at += 4;
-		/* Padding only at the end, and unused bits zero: one encoding for each value. */
-		if ((have < 3 && (!next_is(r, '"') || bits & ((1u << (24 - 8 * have)) - 1))) ||
-			have > capacity - n) {
-			r->bad = true;
-			return 0;
-		}
-		for (size_t k = 0; k < have; k++)
-			out[n++] = (uint8_t)(bits >> (16 - 8 * k));
-	}
-	return n;
-}
-
-/* ---- manifest ------------------------------------------------------------------------------- */
-
-enum kind { INTEGER, TEXT, HEX };
-
-/* Sorted by name, as RFC 8785 demands. The table is the manifest's whole grammar. */
-static const struct field {
-	const char *name;
-	enum kind kind;
-	size_t offset;
-	size_t bytes;
-	uint64_t max;
-} fields[] = {
-#define MANIFEST struct speckv_bundle_manifest
-#define FIELD(name, kind, max) \
-	{ #name, kind, offsetof(MANIFEST, name), sizeof(((MANIFEST *)0)->name), max }
-	FIELD(bitstream_bytes, INTEGER, SPECKV_BUNDLE_BITSTREAM_BYTES_MAX),
-	FIELD(bitstream_sha256, HEX, 0),
-	FIELD(build_id, HEX, 0),
-	FIELD(clock_hz, INTEGER, 1000000000000),
-	FIELD(configuration, TEXT, 0),
-	FIELD(fmax_hz, INTEGER, 1000000000000),
-	FIELD(map_major, INTEGER, UINT16_MAX),
-	FIELD(map_minor, INTEGER, UINT16_MAX),
-	FIELD(name, TEXT, 0),
-	FIELD(part, TEXT, 0),
-	FIELD(rtl_major, INTEGER, UINT16_MAX),
-	FIELD(rtl_minor, INTEGER, UINT8_MAX),
-	FIELD(rtl_patch, INTEGER, UINT8_MAX),
-	FIELD(security_version, INTEGER, UINT32_MAX),
-	FIELD(tools, TEXT, 0),
-#undef FIELD
-#undef MANIFEST
-};
-
-#define FIELDS (sizeof(fields) / sizeof(fields[0]))
-
-static bool plain(uint8_t c)
-{
-	return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
-}
-
-static uint64_t get_number(const struct field *f, const uint8_t *at)
-{
-	uint32_t narrow;
-	uint64_t wide;
-
-	if (f->bytes == sizeof(narrow)) {
-		memcpy(&narrow, at, sizeof(narrow));
-		return narrow;
-	}
-	memcpy(&wide, at, sizeof(wide));
-	return wide;
-}
-
-static void set_number(const struct field *f, uint8_t *at, uint64_t value)
-{
-	uint32_t narrow = (uint32_t)value;
-
-	if (f->bytes == sizeof(narrow))
-		memcpy(at, &narrow, sizeof(narrow));
-	else
-		memcpy(at, &value, sizeof(value));
-}
-
-static void read_text(struct reader *r, char *out, size_t capacity)
-{
-	size_t n = 0;
-
-	expect(r, "\"");
-	while (!r->bad && r->at < r->end && plain(*r->at) && n < capacity - 1)
-		out[n++] = (char)*r->at++;
-	out[n] = '\0';
-	r->bad = r->bad || n == 0;
-	expect(r, "\"");
-}
-
-static void put_member(struct writer *w, const struct field *f, const uint8_t *at)
-{
-	size_t n;
-
-	put_text(w, "\"");
-	put_text(w, f->name);
-	put_text(w, "\":");
-	switch (f->kind) {
-	case INTEGER:
-		w->bad = w->bad || get_number(f, at) > f->max;
-		put_integer(w, get_number(f, at));
-		return;
-	case HEX:
-		put_text(w, "\"");
-		put_hex(w, at, f->bytes);
-		break;
-	case TEXT:
-		n = strnlen((const char *)at, f->bytes);
-		w->bad = w->bad || n == 0 || n == f->bytes;
-		for (size_t i = 0; i < n; i++)
-			w->bad = w->bad || !plain(at[i]);
-		put_text(w, "\"");
-		put(w, (const char *)at, n < f->bytes ? n : 0);
-		break;
-	}
-	put_text(w, "\"");
-}
-
-/* Write the unique encoding of a manifest; 0: a field does not fit. */
-static size_t write_manifest(const struct speckv_bundle_manifest *manifest, uint8_t *out,
-	size_t capacity)
-{
-	struct writer w = { (char *)out, (char *)out + capacity, manifest->bitstream_bytes == 0 };
-
-	for (size_t i = 0; i < FIELDS; i++) {
-		put_text(&w, i ? "," : "{");
-		put_member(&w, &fields[i], (const uint8_t *)manifest + fields[i].offset);
-	}
-	put_text(&w, "}");
-	return w.bad ? 0 : (size_t)(w.at - (char *)out);
-}
-
-static int read_manifest(const uint8_t *payload, size_t n, struct speckv_bundle_manifest *out)
-{
-	struct reader r = { payload, payload + n, false };
-
-	memset(out, 0, sizeof(*out));
-	for (size_t i = 0; i < FIELDS; i++) {
-		const struct field *f = &fields[i];
-		uint8_t *at = (uint8_t *)out + f->offset;
-
-		expect(&r, i ? ",\"" : "{\"");
-		expect(&r, f->name);
-		expect(&r, "\":");
-		if (f->kind == INTEGER) {
-			set_number(f, at, read_integer(&r, f->max));
-		} else if (f->kind == TEXT) {
-			read_text(&r, (char *)at, f->bytes);
-		} else {
-			expect(&r, "\"");
-			read_hex(&r, at, f->bytes);
-			expect(&r, "\"");
-		}
-	}
-	expect(&r, "}");
-	return r.bad || r.at != r.end || out->bitstream_bytes == 0 ? -EBADMSG : 0;
-}
 
 /* ---- envelope ------------------------------------------------------------------------------- */
 
@@ -339,41 +36,41 @@ struct envelope {
 
 static int read_envelope(const uint8_t *bytes, size_t n, struct envelope *out)
 {
-	struct reader r = { bytes, bytes + n, n > SPECKV_BUNDLE_ENVELOPE_BYTES_MAX };
+	struct bundle_reader r = { bytes, bytes + n, n > SPECKV_BUNDLE_ENVELOPE_BYTES_MAX };
 
 	memset(out, 0, sizeof(*out));
-	expect(&r, "{\"payload\":\"");
-	out->payload_bytes = read_base64(&r, out->payload, sizeof(out->payload));
-	expect(&r, "\",\"payloadType\":\"" PAYLOAD_TYPE "\",\"signatures\":[");
-	if (next_is(&r, '{')) {
+	bundle_expect(&r, "{\"payload\":\"");
+	out->payload_bytes = bundle_read_base64(&r, out->payload, sizeof(out->payload));
+	bundle_expect(&r, "\",\"payloadType\":\"" PAYLOAD_TYPE "\",\"signatures\":[");
+	if (bundle_next_is(&r, '{')) {
 		out->is_signed = true;
-		expect(&r, "{\"keyid\":\"");
-		read_hex(&r, out->key_id, sizeof(out->key_id));
-		expect(&r, "\",\"sig\":\"");
-		if (read_base64(&r, out->signature, sizeof(out->signature)) !=
+		bundle_expect(&r, "{\"keyid\":\"");
+		bundle_read_hex(&r, out->key_id, sizeof(out->key_id));
+		bundle_expect(&r, "\",\"sig\":\"");
+		if (bundle_read_base64(&r, out->signature, sizeof(out->signature)) !=
 			sizeof(out->signature))
 			r.bad = true;
-		expect(&r, "\"}");
+		bundle_expect(&r, "\"}");
 	}
-	expect(&r, "]}");
+	bundle_expect(&r, "]}");
 	return r.bad || r.at != r.end ? -EBADMSG : 0;
 }
 
 static size_t write_envelope(const struct envelope *envelope, uint8_t *out, size_t capacity)
 {
-	struct writer w = { (char *)out, (char *)out + capacity, false };
+	struct bundle_writer w = { (char *)out, (char *)out + capacity, false };
 
-	put_text(&w, "{\"payload\":\"");
-	put_base64(&w, envelope->payload, envelope->payload_bytes);
-	put_text(&w, "\",\"payloadType\":\"" PAYLOAD_TYPE "\",\"signatures\":[");
+	bundle_put_text(&w, "{\"payload\":\"");
+	bundle_put_base64(&w, envelope->payload, envelope->payload_bytes);
+	bundle_put_text(&w, "\",\"payloadType\":\"" PAYLOAD_TYPE "\",\"signatures\":[");
 	if (envelope->is_signed) {
-		put_text(&w, "{\"keyid\":\"");
-		put_hex(&w, envelope->key_id, sizeof(envelope->key_id));
-		put_text(&w, "\",\"sig\":\"");
-		put_base64(&w, envelope->signature, sizeof(envelope->signature));
-		put_text(&w, "\"}");
+		bundle_put_text(&w, "{\"keyid\":\"");
+		bundle_put_hex(&w, envelope->key_id, sizeof(envelope->key_id));
+		bundle_put_text(&w, "\",\"sig\":\"");
+		bundle_put_base64(&w, envelope->signature, sizeof(envelope->signature));
+		bundle_put_text(&w, "\"}");
 	}
-	put_text(&w, "]}");
+	bundle_put_text(&w, "]}");
 	return w.bad ? 0 : (size_t)(w.at - (char *)out);
 }
 
@@ -382,14 +79,14 @@ static size_t write_envelope(const struct envelope *envelope, uint8_t *out, size
 /* The signed bytes: DSSE's pre-authentication encoding of type and payload. */
 static size_t write_pae(const struct envelope *envelope, uint8_t *out)
 {
-	struct writer w = { (char *)out, (char *)out + PAE_BYTES_MAX, false };
+	struct bundle_writer w = { (char *)out, (char *)out + PAE_BYTES_MAX, false };
 
-	put_text(&w, "DSSEv1 ");
-	put_integer(&w, strlen(PAYLOAD_TYPE));
-	put_text(&w, " " PAYLOAD_TYPE " ");
-	put_integer(&w, envelope->payload_bytes);
-	put_text(&w, " ");
-	put(&w, (const char *)envelope->payload, envelope->payload_bytes);
+	bundle_put_text(&w, "DSSEv1 ");
+	bundle_put_integer(&w, strlen(PAYLOAD_TYPE));
+	bundle_put_text(&w, " " PAYLOAD_TYPE " ");
+	bundle_put_integer(&w, envelope->payload_bytes);
+	bundle_put_text(&w, " ");
+	bundle_put(&w, (const char *)envelope->payload, envelope->payload_bytes);
 	return (size_t)(w.at - (char *)out);
 }
 
@@ -447,7 +144,7 @@ int speckv_envelope_verify(const void *bytes, size_t n, const struct speckv_bund
 	if (!rc)
 		rc = authenticate(&envelope, keys);
 	if (!rc)
-		rc = read_manifest(envelope.payload, envelope.payload_bytes, &manifest);
+		rc = bundle_read_manifest(envelope.payload, envelope.payload_bytes, &manifest);
 	if (rc)
 		return rc;
 	if (keys->part && strcmp(keys->part, manifest.part) != 0)
@@ -554,7 +251,7 @@ static int read_bundle(const uint8_t *bytes, size_t n, struct envelope *envelope
 	if (!rc)
 		rc = read_envelope(at, *envelope_bytes, envelope);
 	if (!rc)
-		rc = read_manifest(envelope->payload, envelope->payload_bytes, manifest);
+		rc = bundle_read_manifest(envelope->payload, envelope->payload_bytes, manifest);
 	return rc ? rc : verify_bitstream(bytes, n, manifest);
 }
 
@@ -614,7 +311,7 @@ int speckv_bundle_build(const struct speckv_bundle_manifest *manifest, const voi
 	if (rc)
 		return rc;
 	envelope.payload_bytes =
-		write_manifest(&filled, envelope.payload, sizeof(envelope.payload));
+		bundle_write_manifest(&filled, envelope.payload, sizeof(envelope.payload));
 	if (!envelope.payload_bytes)
 		return -EINVAL;
 	memmove((uint8_t *)out + SPECKV_BUNDLE_BITSTREAM_OFFSET, bitstream, bitstream_bytes);

@@ -70,8 +70,8 @@ static void manifest(const uint8_t *text, size_t n)
 
 	if (n > PAYLOAD_BYTES_MAX)
 		return;
-	if (!read_manifest(text, n, &read)) {
-		CHECK(write_manifest(&read, out, sizeof(out)) == n, "another length");
+	if (!bundle_read_manifest(text, n, &read)) {
+		CHECK(bundle_write_manifest(&read, out, sizeof(out)) == n, "another length");
 		CHECK(!memcmp(out, text, n), "another encoding of a manifest was accepted");
 	}
 	memcpy(signing.payload, text, n);
