@@ -549,9 +549,10 @@ void card_features_reset(struct speckv_card *card);
 uint64_t card_feature(const struct speckv_card *card, unsigned int feature);
 uint16_t card_self_test(struct card_context *context);
 
-/* firmware.c */
+/* firmware.c, boot.c */
 uint16_t card_firmware(struct card_context *context);
 void card_boot(struct speckv_card *card);
+/* Does the slot still hold the bundle that was committed? */
 uint16_t card_slot_intact(const struct speckv_card *card, unsigned int slot);
 
 #endif
