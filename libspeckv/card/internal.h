@@ -395,6 +395,10 @@ static inline uint64_t card_transfer(const struct card_queue *queue, uint16_t id
 	return UINT64_C(1) << 32 | (uint64_t)queue->index << 16 | id;
 }
 
+/* shares.c */
+void card_shares_order(struct speckv_card *card);
+void card_shares_halve(struct speckv_card *card, uint64_t now);
+
 /*
  * buffers.c: host memory, registered buffers and admin data. Return a status; CARD_WAIT: not
  * available yet.

@@ -9,7 +9,6 @@
 #define FETCH_TURN 16 /* entries per queue pair and turn */
 #define SLICE_NS 20000u /* per function and turn */
 #define RUN_NS 60000u /* per run; the sockets are polled in between */
-#define HALVE_NS 4000000u
 #define RETRY_NS 1000000u /* interval at which an idle card checks for room for recalls */
 
 /*
@@ -292,51 +291,13 @@ static unsigned int run_function(struct card_function *function, unsigned int co
 	return done;
 }
 
-/* Insertion sort by time spent, least first: the order is almost sorted. */
-static void order(struct speckv_card *card)
-{
-	for (unsigned int i = 1; i < card->order_count; i++) {
-		uint8_t function = card->order[i];
-		unsigned int at = i;
-
-		for (; at &&
-			card->places[card->order[at - 1]].spent_ns >
-				card->places[function].spent_ns;
-			at--)
-			card->order[at] = card->order[at - 1];
-		card->order[at] = function;
-	}
-}
-
-static void halve(struct speckv_card *card, uint64_t now)
-{
-	uint64_t times = (now - card->halved_ns) / HALVE_NS;
-
-	if (!times)
-		return;
-	card->halved_ns = now;
-	for (unsigned int f = 0; f < card->functions_max; f++)
-		card->places[f].spent_ns = times < 64 ? card->places[f].spent_ns >> times : 0;
-}
-
-void speckv_card_spend(struct speckv_card *card, unsigned int function, uint64_t ns)
-{
-	if (function < card->functions_max)
-		card->places[function].spent_ns += ns;
-}
-
-uint64_t speckv_card_spent(const struct speckv_card *card, unsigned int function)
-{
-	return function < card->functions_max ? card->places[function].spent_ns : 0;
-}
-
 unsigned int speckv_card_run(struct speckv_card *card, unsigned int commands)
 {
 	uint64_t start = card_now(card), now = start;
 	unsigned int done = 0;
 
-	halve(card, now);
-	order(card);
+	card_shares_halve(card, now);
+	card_shares_order(card);
 	for (unsigned int i = 0; i < card->order_count && done < commands && now - start < RUN_NS;
 		i++) {
 		struct card_function *function = card->functions[card->order[i]];
