@@ -9,9 +9,9 @@
 /* The block that starts at this address; NULL: beyond the pool, or not on a page boundary. */
 struct card_block *card_block_at(struct card_pool *pool, uint64_t address)
 {
-	if (address % page_bytes(pool) || address / page_bytes(pool) >= pool->pages)
+	if (address % card_page_bytes(pool) || address / card_page_bytes(pool) >= pool->pages)
 		return NULL;
-	return &pool->blocks[address / page_bytes(pool)];
+	return &pool->blocks[address / card_page_bytes(pool)];
 }
 
 /* Look up a sealed block. */
@@ -32,8 +32,8 @@ uint16_t card_block_find(struct card_context *context, struct card_pool *pool, u
 /* Is the range free? `address` is on a page boundary, and the range is within the pool. */
 bool card_run_free(const struct card_pool *pool, uint64_t address, uint64_t bytes, uint16_t *status)
 {
-	uint64_t first = address / page_bytes(pool),
-		 count = (bytes + page_bytes(pool) - 1) / page_bytes(pool);
+	uint64_t first = address / card_page_bytes(pool),
+		 count = (bytes + card_page_bytes(pool) - 1) / card_page_bytes(pool);
 
 	for (uint64_t i = first; i < first + count; i++) {
 		const struct card_block *block = &pool->blocks[i];
@@ -52,13 +52,13 @@ bool card_run_free(const struct card_pool *pool, uint64_t address, uint64_t byte
 static void block_fill(struct speckv_card *card, struct card_pool *pool, uint64_t address,
 	uint64_t generation, uint64_t bytes, enum card_block_state state, uint8_t owner)
 {
-	uint32_t head = (uint32_t)(address / page_bytes(pool)),
-		 count = (uint32_t)((bytes + page_bytes(pool) - 1) / page_bytes(pool));
+	uint32_t head = (uint32_t)(address / card_page_bytes(pool)),
+		 count = (uint32_t)((bytes + card_page_bytes(pool) - 1) / card_page_bytes(pool));
 	struct card_block *block = &pool->blocks[head];
 
 	for (uint32_t i = 1; i < count; i++) {
 		pool->blocks[head + i].head = head;
-		set_state(&pool->blocks[head + i], BLOCK_REST);
+		card_block_set_state(&pool->blocks[head + i], BLOCK_REST);
 	}
 	block->generation = generation;
 	block->holders = 0;
@@ -70,7 +70,7 @@ static void block_fill(struct speckv_card *card, struct card_pool *pool, uint64_
 	block->uses = 0;
 	block->owner = owner;
 	block->recalling = 0;
-	set_state(block, state);
+	card_block_set_state(block, state);
 	pool->used_pages += count;
 	if (state == BLOCK_SEALED) {
 		pool->stored_bytes += bytes;
@@ -86,7 +86,7 @@ void card_block_publish(struct speckv_card *card, struct card_pool *pool, uint64
 
 void card_agent_let_go(struct speckv_card *card, unsigned int agent)
 {
-	struct card_queue *queue = agent_queue(card, agent);
+	struct card_queue *queue = card_agent_queue(card, agent);
 
 	if (!queue || --queue->held)
 		return;
@@ -116,7 +116,7 @@ static void release_all(struct speckv_card *card, struct card_block *block)
 
 void card_block_free(struct speckv_card *card, struct card_pool *pool, struct card_block *block)
 {
-	uint64_t address = block_address(pool, block),
+	uint64_t address = card_block_address(pool, block),
 		 entry = pool->map[address / SPECKV_CARD_PAGE_BYTES];
 	uint32_t head = (uint32_t)(block - pool->blocks), count = block->pages;
 	bool frame = block->state == BLOCK_SEALED || block->state == BLOCK_DYING;
@@ -129,12 +129,12 @@ void card_block_free(struct speckv_card *card, struct card_pool *pool, struct ca
 		memset(card->memory + (entry & ~(uint64_t)(SPECKV_CARD_PAGE_BYTES - 1)) +
 				address % SPECKV_CARD_PAGE_BYTES,
 			0, SPECKV_FRAME_HEADER_BYTES);
-	card_stage_drop(card, pool->number, address, (uint64_t)count * page_bytes(pool));
+	card_stage_drop(card, pool->number, address, (uint64_t)count * card_page_bytes(pool));
 	release_all(card, block);
 	pool->released += block->recalling;
-	set_state(block, BLOCK_FREE);
+	card_block_set_state(block, BLOCK_FREE);
 	for (uint32_t i = 1; i < count; i++)
-		set_state(&pool->blocks[head + i], BLOCK_FREE);
+		card_block_set_state(&pool->blocks[head + i], BLOCK_FREE);
 	pool->used_pages -= count;
 	if (frame) {
 		pool->stored_bytes -= block->bytes;
@@ -155,7 +155,7 @@ static void drop_some(struct speckv_card *card, struct card_queue *queue, struct
 		if (block->state == BLOCK_FREE || block->state == BLOCK_REST ||
 			!(block->holders >> agent & 1))
 			continue;
-		if (is_fill(block))
+		if (card_block_is_fill(block))
 			card_block_free(card, pool, block);
 		else
 			release(card, pool, block, agent);
@@ -195,14 +195,14 @@ void card_directory_recover(struct speckv_card *card, struct card_pool *pool)
 	pool->used_pages = pool->stored_bytes = pool->count = 0;
 	while (i < pool->pages) {
 		struct card_block *block = &pool->blocks[i];
-		uint64_t address = i * page_bytes(pool),
+		uint64_t address = i * card_page_bytes(pool),
 			 entry = pool->map[address / SPECKV_CARD_PAGE_BYTES];
 		const uint8_t *at = card->memory +
 			(entry & ~(uint64_t)(SPECKV_CARD_PAGE_BYTES - 1)) +
 			address % SPECKV_CARD_PAGE_BYTES;
 		bool good = block->state == BLOCK_SEALED && block->pages &&
 			block->pages <= pool->pages - i &&
-			block->bytes <= (uint64_t)block->pages * page_bytes(pool) &&
+			block->bytes <= (uint64_t)block->pages * card_page_bytes(pool) &&
 			block->bytes >= SPECKV_FRAME_HEADER_BYTES && (entry & MAP_VALID);
 
 		/* Parsing is cheap if header and section table lie in one page, the usual case. */
@@ -253,7 +253,7 @@ static uint16_t hold(struct card_context *context, struct card_pool *pool, struc
 
 	if (!pool->holding)
 		pool->holding =
-			calloc(pool->record.reserve_bytes / page_bytes(pool) / HOLD_STEP + 1,
+			calloc(pool->record.reserve_bytes / card_page_bytes(pool) / HOLD_STEP + 1,
 				sizeof(*pool->holding));
 	if (!pool->holding)
 		return SPECKV_STATUS_NO_MEMORY;
@@ -291,9 +291,9 @@ uint16_t card_range_begin(struct card_context *context, uint32_t right, uint8_t 
 	status = card_pool_find(context, range->pool, right, pool);
 	if (status)
 		return status;
-	if (range->address % page_bytes(*pool))
+	if (range->address % card_page_bytes(*pool))
 		return CARD_INVALID(context, range.address);
-	if (!range->bytes || range->bytes % page_bytes(*pool))
+	if (!range->bytes || range->bytes % card_page_bytes(*pool))
 		return CARD_INVALID(context, range.bytes);
 	return SPECKV_STATUS_OK;
 }
@@ -319,7 +319,8 @@ static uint16_t acquire_shared(struct card_context *context)
 	if (status)
 		return status;
 	block = card_block_at(pool, range->address);
-	if (is_fill(block) && block->generation == range->generation && !holds(context, block))
+	if (card_block_is_fill(block) && block->generation == range->generation &&
+		!card_block_held(context, block))
 		return card_at(context, range->address, SPECKV_STATUS_CONFLICT);
 	/*
 	 * Look up by start address: a client may know only the page run, not the frame's length in
@@ -341,8 +342,9 @@ static uint16_t acquire_exclusive(struct card_context *context)
 	if (range->bytes > UINT32_MAX)
 		return CARD_INVALID(context, range.bytes);
 	block = card_block_at(pool, range->address);
-	if (is_fill(block) && holds(context, block) && block->generation == range->generation &&
-		range->bytes / page_bytes(pool) == block->pages)
+	if (card_block_is_fill(block) && card_block_held(context, block) &&
+		block->generation == range->generation &&
+		range->bytes / card_page_bytes(pool) == block->pages)
 		return SPECKV_STATUS_OK;
 	if (!card_run_free(pool, range->address, range->bytes, &status))
 		return card_at(context, range->address, status);
@@ -366,8 +368,8 @@ uint16_t card_acquire(struct card_context *context)
 static uint16_t seal(struct card_context *context, struct card_pool *pool, struct card_block *block)
 {
 	struct speckv_card *card = context->card;
-	uint64_t address = block_address(pool, block),
-		 capacity = (uint64_t)block->pages * page_bytes(pool);
+	uint64_t address = card_block_address(pool, block),
+		 capacity = (uint64_t)block->pages * card_page_bytes(pool);
 	uint64_t bytes = capacity < pool->frame_bytes ? capacity : pool->frame_bytes,
 		 quota = pool->record.description.quota_bytes;
 	uint16_t status = card_memory_read(context, pool, address, card->frame_scratch, bytes);
@@ -389,13 +391,13 @@ static uint16_t seal(struct card_context *context, struct card_pool *pool, struc
 		return card_at(context, address, SPECKV_STATUS_CORRUPT);
 	if (quota && pool->stored_bytes + frame.frame_bytes > quota)
 		return SPECKV_STATUS_QUOTA;
-	keep = (uint32_t)((frame.frame_bytes + page_bytes(pool) - 1) / page_bytes(pool));
+	keep = (uint32_t)((frame.frame_bytes + card_page_bytes(pool) - 1) / card_page_bytes(pool));
 	for (uint32_t i = block->pages; i-- > keep;)
-		set_state(block + i, BLOCK_FREE);
+		card_block_set_state(block + i, BLOCK_FREE);
 	pool->used_pages -= block->pages - keep;
 	block->pages = keep;
 	block->bytes = (uint32_t)frame.frame_bytes;
-	set_state(block, BLOCK_SEALED);
+	card_block_set_state(block, BLOCK_SEALED);
 	pool->stored_bytes += block->bytes;
 	pool->count++;
 	context->command->result = block->bytes;
@@ -423,8 +425,8 @@ uint16_t card_writeback(struct card_context *context)
 	if (block->state == BLOCK_FREE || block->state == BLOCK_REST ||
 		block->generation != range->generation)
 		return card_at(context, range->address, SPECKV_STATUS_NOT_FOUND);
-	if (is_fill(block)) {
-		if (!holds(context, block))
+	if (card_block_is_fill(block)) {
+		if (!card_block_held(context, block))
 			return card_at(context, range->address, SPECKV_STATUS_CONFLICT);
 		if (sealing) {
 			status = seal(context, pool, block);
@@ -434,12 +436,12 @@ uint16_t card_writeback(struct card_context *context)
 			card_block_free(context->card, pool, block);
 			return SPECKV_STATUS_OK;
 		} else {
-			set_state(block, BLOCK_EXCLUSIVE);
+			card_block_set_state(block, BLOCK_EXCLUSIVE);
 		}
 	} else if (sealing) {
 		return card_at(context, range->address, SPECKV_STATUS_SEALED);
 	}
-	if (releasing && holds(context, block))
+	if (releasing && card_block_held(context, block))
 		release(context->card, pool, block, context->queue->agent);
 	return SPECKV_STATUS_OK;
 }

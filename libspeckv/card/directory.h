@@ -5,22 +5,23 @@
 
 #include "card/internal.h"
 
-static inline uint32_t page_bytes(const struct card_pool *pool)
+static inline uint32_t card_page_bytes(const struct card_pool *pool)
 {
 	return pool->record.description.page_bytes;
 }
 
-static inline uint64_t block_address(const struct card_pool *pool, const struct card_block *block)
+static inline uint64_t card_block_address(const struct card_pool *pool,
+	const struct card_block *block)
 {
-	return (uint64_t)(block - pool->blocks) * page_bytes(pool);
+	return (uint64_t)(block - pool->blocks) * card_page_bytes(pool);
 }
 
-static inline bool is_fill(const struct card_block *block)
+static inline bool card_block_is_fill(const struct card_block *block)
 {
 	return block->state == BLOCK_EXCLUSIVE || block->state == BLOCK_MODIFIED;
 }
 
-static inline void set_state(struct card_block *block, enum card_block_state state)
+static inline void card_block_set_state(struct card_block *block, enum card_block_state state)
 {
 	atomic_thread_fence(memory_order_release);
 	*(volatile uint8_t *)&block->state = (uint8_t)state;
@@ -28,12 +29,13 @@ static inline void set_state(struct card_block *block, enum card_block_state sta
 }
 
 /* Does this queue pair hold the block? */
-static inline bool holds(const struct card_context *context, const struct card_block *block)
+static inline bool card_block_held(const struct card_context *context,
+	const struct card_block *block)
 {
 	return context->queue->agent < CARD_AGENTS && (block->holders >> context->queue->agent & 1);
 }
 
-static inline struct card_queue *agent_queue(struct speckv_card *card, unsigned int agent)
+static inline struct card_queue *card_agent_queue(struct speckv_card *card, unsigned int agent)
 {
 	struct card_function *function = card->functions[card->agents[agent].function];
 

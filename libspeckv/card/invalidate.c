@@ -6,7 +6,7 @@
 static bool recall_from(struct card_function *function, struct card_queue *queue,
 	struct card_pool *pool, struct card_block *block)
 {
-	uint64_t where = block_address(pool, block) | (uint64_t)pool->number << 48;
+	uint64_t where = card_block_address(pool, block) | (uint64_t)pool->number << 48;
 
 	if (!card_notice(function, queue, SPECKV_NOTICE_RECALL, where))
 		return false;
@@ -25,7 +25,7 @@ static void recall(struct speckv_card *card, struct card_pool *pool, struct card
 
 		if (!(block->holders & bit) || (block->recalled & bit))
 			continue;
-		queue = agent_queue(card, agent);
+		queue = card_agent_queue(card, agent);
 		if (!queue ||
 			recall_from(card->functions[card->agents[agent].function], queue, pool,
 				block))
@@ -76,8 +76,8 @@ static uint16_t invalidate_check(struct card_context *context, struct card_pool 
 	struct card_command *command = context->command;
 	uint64_t end = invalidate_end(command, count);
 	uint8_t *unused;
-	uint16_t status = card_map(context, pool, (first + command->cursor) * page_bytes(pool),
-		(end - command->cursor) * page_bytes(pool), &unused);
+	uint16_t status = card_map(context, pool, (first + command->cursor) * card_page_bytes(pool),
+		(end - command->cursor) * card_page_bytes(pool), &unused);
 
 	if (status)
 		return status;
@@ -89,7 +89,7 @@ static uint16_t invalidate_check(struct card_context *context, struct card_pool 
 		if (block->state == BLOCK_FREE || block->state == BLOCK_REST)
 			continue;
 		if (range->generation && block->generation != range->generation)
-			return card_at(context, block_address(pool, block),
+			return card_at(context, card_block_address(pool, block),
 				SPECKV_STATUS_NOT_FOUND);
 		if (command->cursor + block->pages > count)
 			return CARD_INVALID(context, range.bytes);
@@ -106,11 +106,11 @@ static bool invalidate_block(struct card_context *context, struct card_pool *poo
 	struct card_block *block, bool first_look, bool late)
 {
 	struct speckv_card *card = context->card;
-	bool mine = holds(context, block);
+	bool mine = card_block_held(context, block);
 
 	if (!first_look && !block->recalling)
 		return true; /* freed and reused since */
-	if (is_fill(block) && mine) {
+	if (card_block_is_fill(block) && mine) {
 		card_block_free(card, pool, block);
 		return true;
 	}
@@ -129,9 +129,9 @@ static bool invalidate_block(struct card_context *context, struct card_pool *poo
 		return true;
 	}
 	if (block->state == BLOCK_SEALED) {
-		set_state(block, BLOCK_DYING);
-		card_stage_drop(card, pool->number, block_address(pool, block),
-			(uint64_t)block->pages * page_bytes(pool));
+		card_block_set_state(block, BLOCK_DYING);
+		card_stage_drop(card, pool->number, card_block_address(pool, block),
+			(uint64_t)block->pages * card_page_bytes(pool));
 	}
 	block->recalling = 1;
 	recall(card, pool, block);
@@ -200,8 +200,8 @@ uint16_t card_invalidate(struct card_context *context)
 
 	if (status)
 		return status;
-	first = range->address / page_bytes(pool);
-	count = range->bytes / page_bytes(pool);
+	first = range->address / card_page_bytes(pool);
+	count = range->bytes / card_page_bytes(pool);
 	if (command->phase == INVALIDATE_CHECK) {
 		status = invalidate_check(context, pool, first, count);
 		if (status)
