@@ -274,7 +274,6 @@ void card_count(struct card_context *context, enum card_counter counter, uint64_
 void card_tally(struct speckv_card *card, struct card_pool *pool, unsigned int counter, uint64_t n);
 void card_latency(struct speckv_card *card, struct card_pool *pool, unsigned int histogram,
 	uint64_t ns);
-unsigned int card_bucket(uint64_t ns);
 void card_logs_recover(struct speckv_card *card);
 void card_logs_clear(struct speckv_card *card);
 

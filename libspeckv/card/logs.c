@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/histogram.h"
 #include "card/internal.h"
 
 /*
@@ -223,23 +224,11 @@ void card_tally(struct speckv_card *card, struct card_pool *pool, unsigned int c
 		pool->statistics.counters[counter] += n;
 }
 
-/* Buckets of speckv/pool.h. */
-unsigned int card_bucket(uint64_t ns)
-{
-	unsigned int log, bucket;
-
-	if (ns < 4)
-		return (unsigned int)ns;
-	log = 63u - (unsigned int)__builtin_clzll(ns);
-	bucket = 4 * (log - 1) + (unsigned int)(ns >> (log - 2) & 3);
-	return bucket < SPECKV_HIST_BUCKETS ? bucket : SPECKV_HIST_BUCKETS - 1;
-}
-
 void card_latency(struct speckv_card *card, struct card_pool *pool, unsigned int histogram,
 	uint64_t ns)
 {
-	card->statistics.histograms[histogram][card_bucket(ns)]++;
-	pool->statistics.histograms[histogram][card_bucket(ns)]++;
+	card->statistics.histograms[histogram][histogram_bucket(ns)]++;
+	pool->statistics.histograms[histogram][histogram_bucket(ns)]++;
 }
 
 void card_statistics_clear(struct speckv_card *card, struct card_statistics *statistics)

@@ -7,24 +7,13 @@
 #include <unistd.h>
 
 #include "store.h"
+#include "base/histogram.h"
 
 void count(struct speckv_pool *pool, unsigned int counter, uint64_t n)
 {
 	if (n && !pool->read_only)
 		atomic_fetch_add_explicit(&pool->region.head->stats.counters[counter], n,
 			memory_order_release);
-}
-
-/* Log-linear: four buckets to a power of two, as HdrHistogram with two significant bits. */
-static unsigned int bucket_of(uint64_t ns)
-{
-	unsigned int top, bucket;
-
-	if (ns < 4)
-		return (unsigned int)ns;
-	top = 63u - (unsigned int)__builtin_clzll(ns);
-	bucket = (top - 1) * 4 + (unsigned int)(ns >> (top - 2) & 3);
-	return bucket < SPECKV_HIST_BUCKETS ? bucket : SPECKV_HIST_BUCKETS - 1;
 }
 
 uint64_t speckv_histogram_bound(unsigned int bucket)
@@ -60,7 +49,8 @@ uint64_t speckv_histogram_quantile(const uint64_t buckets[SPECKV_HIST_BUCKETS], 
 void count_time(struct speckv_pool *pool, unsigned int histogram, uint64_t ns)
 {
 	if (!pool->read_only)
-		add_relaxed(&pool->region.head->stats.histograms[histogram][bucket_of(ns)], 1);
+		add_relaxed(&pool->region.head->stats.histograms[histogram][histogram_bucket(ns)],
+			1);
 }
 
 /* ---- events: rings whose slots carry their own sequence number ------------------------------ */
