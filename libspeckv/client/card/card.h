@@ -76,6 +76,10 @@ struct speckv_admin {
 	int lock_fd; /* holds the firmware lock; -1: not held */
 	struct fork_guard lock; /* of lock_fd */
 };
+/*
+ * Copy a card's text (zero-padded, perhaps unterminated), with control characters replaced by '?'.
+ */
+void card_text(char *to, size_t room, const char *from, size_t bytes);
 int card_digest(struct speckv_ctx *ctx, const void *data, uint64_t bytes, uint8_t digest[32]);
 
 #endif

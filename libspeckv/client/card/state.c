@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* <speckv/card.h>: a card's identity, health, logs, settings, tests and prefetcher. */
+/* <speckv/card.h>: a card's identity, settings, tests and prefetcher. */
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -18,9 +18,6 @@ _Static_assert((int)SPECKV_ABILITY_ENGINE == SPECKV_CAP_ENGINE &&
 		(int)SPECKV_ABILITY_EMULATED == SPECKV_CAP_EMULATED &&
 		(int)SPECKV_ABILITY_THERMAL == SPECKV_CAP_THERMAL,
 	"abilities are capabilities");
-_Static_assert((int)SPECKV_CONDITION_MEMORY == SPECKV_HEALTH_MEMORY &&
-		(int)SPECKV_CONDITION_FATAL == SPECKV_HEALTH_FATAL,
-	"conditions are health bits");
 _Static_assert((int)SPECKV_SETTING_THROTTLE_MILLICELSIUS == SPECKV_FEATURE_THROTTLE_MILLICELSIUS &&
 		(int)SPECKV_SETTING_POLL_MICROSECONDS == SPECKV_FEATURE_POLL_MICROSECONDS,
 	"settings are features");
@@ -30,8 +27,6 @@ _Static_assert((int)SPECKV_RESTART_ENGINE == SPECKV_RESET_ENGINE &&
 _Static_assert(sizeof(((struct speckv_card_info *)0)->key_ids) ==
 		sizeof(((struct speckv_identify *)0)->key_digests),
 	"a name for every key");
-_Static_assert(sizeof(struct speckv_stats) == sizeof(struct speckv_log_counters),
-	"one shape of statistics");
 
 int card_digest(struct speckv_ctx *ctx, const void *data, uint64_t bytes, uint8_t digest[32])
 {
@@ -73,10 +68,7 @@ void speckv_admin_close(struct speckv_admin *admin)
 	free(admin);
 }
 
-/*
- * Copy a card's text (zero-padded, perhaps unterminated), with control characters replaced by '?'.
- */
-static void text(char *to, size_t room, const char *from, size_t bytes)
+void card_text(char *to, size_t room, const char *from, size_t bytes)
 {
 	size_t n = 0;
 
@@ -99,9 +91,9 @@ int speckv_admin_info(struct speckv_admin *admin, struct speckv_card_info *info)
 	if (rc)
 		return rc;
 	folder_close(&folder);
-	text(info->model, sizeof(info->model), id.model, sizeof(id.model));
-	text(info->serial, sizeof(info->serial), id.serial, sizeof(id.serial));
-	text(info->part, sizeof(info->part), id.part, sizeof(id.part));
+	card_text(info->model, sizeof(info->model), id.model, sizeof(id.model));
+	card_text(info->serial, sizeof(info->serial), id.serial, sizeof(id.serial));
+	card_text(info->part, sizeof(info->part), id.part, sizeof(id.part));
 	memcpy(info->uuid, id.uuid, sizeof(info->uuid));
 	info->map_major = id.map_version >> 16;
 	info->map_minor = id.map_version & 0xffff;
@@ -133,250 +125,6 @@ int speckv_admin_info(struct speckv_admin *admin, struct speckv_card_info *info)
 			memcpy(info->key_ids + 32 * (size_t)info->keys++, id.key_digests[slot], 32);
 	}
 	return 0;
-}
-
-/* ---- logs ----------------------------------------------------------------------------------- */
-
-static int take_health(const struct speckv_log_header *header, const void *entry, void *arg)
-{
-	(void)header;
-	memcpy(arg, entry, sizeof(struct speckv_log_health));
-	return 0;
-}
-
-int speckv_admin_health(struct speckv_admin *admin, struct speckv_card_health *health)
-{
-	struct transport_link link;
-	struct speckv_log_health log;
-	int rc;
-
-	memset(&log, 0, sizeof(log));
-	rc = card_log(admin->card, SPECKV_LOG_HEALTH, 0, 0, take_health, &log);
-	if (!rc)
-		rc = card_link(admin->card, &link);
-	if (rc)
-		return rc;
-	*health = (struct speckv_card_health){
-		.temperature_millicelsius = (int32_t)log.temperature_millicelsius,
-		.throttle_millicelsius = (int32_t)log.throttle_millicelsius,
-		.trip_millicelsius = (int32_t)log.trip_millicelsius,
-		.conditions = log.state,
-		.uptime_ns = log.uptime_ns,
-		.power_cycles = log.power_cycles,
-		.unsafe_power_cycles = log.unsafe_power_cycles,
-		.corrected_errors = log.corrected_errors,
-		.uncorrected_errors = log.uncorrected_errors,
-		.poisoned_pages = log.poisoned_pages,
-		.throttled_ns = log.throttled_ns,
-		.flash_erases = log.flash_erases,
-		.outstanding = log.outstanding,
-		.link_megatransfers = link.speed,
-		.link_lanes = link.lanes,
-		.link_megatransfers_most = link.speed_most,
-		.link_lanes_most = link.lanes_most,
-	};
-	return 0;
-}
-
-static int take_stats(const struct speckv_log_header *header, const void *entry, void *arg)
-{
-	(void)header;
-	memcpy(arg, entry, sizeof(struct speckv_stats));
-	return 0;
-}
-
-int speckv_admin_stats(struct speckv_admin *admin, unsigned int pool, struct speckv_stats *stats)
-{
-	memset(stats, 0, sizeof(*stats));
-	return card_log(admin->card, SPECKV_LOG_COUNTERS, pool, 0, take_stats, stats);
-}
-
-struct named_pool {
-	const char *name;
-	uint32_t number;
-};
-
-static int compare_name(const struct speckv_log_header *header, const void *entry, void *arg)
-{
-	struct named_pool *wanted = arg;
-	struct speckv_pool_description pool;
-
-	(void)header;
-	memcpy(&pool, entry, sizeof(pool));
-	if (strncmp(pool.name, wanted->name, sizeof(pool.name)) == 0)
-		wanted->number = pool.pool;
-	return 0;
-}
-
-int speckv_admin_pool(struct speckv_admin *admin, const char *name, uint32_t *number)
-{
-	struct named_pool wanted = { .name = name };
-	int rc = card_log(admin->card, SPECKV_LOG_POOLS, 0, 0, compare_name, &wanted);
-
-	*number = wanted.number;
-	if (!rc && !wanted.number)
-		rc = fail(admin->ctx, -ENOENT,
-			"%s has no pool '%.63s'; 'speckvctl pool list %s' shows what it has",
-			card_name(admin->card), name, card_name(admin->card));
-	return rc;
-}
-
-struct relay {
-	struct speckv_admin *admin;
-	speckv_card_event_cb event;
-	speckv_card_error_cb error;
-	speckv_card_slot_cb slot;
-	speckv_selftest_cb step;
-	speckv_card_grant_cb grant;
-	void *arg;
-	unsigned int running;
-	int failed;
-};
-
-static int relay_grant(const struct speckv_log_header *header, const void *entry, void *arg)
-{
-	const struct relay *relay = arg;
-	struct speckv_card_grant grant = { 0 };
-	struct speckv_log_grant log;
-
-	(void)header;
-	memcpy(&log, entry, sizeof(log));
-	grant.function = log.function;
-	grant.queue = log.queue;
-	grant.pool = log.pool;
-	grant.can_write = !!(log.rights & SPECKV_RIGHT_WRITE);
-	return relay->grant(&grant, relay->arg);
-}
-
-int speckv_admin_grants(struct speckv_admin *admin, speckv_card_grant_cb cb, void *arg)
-{
-	struct relay relay = { .admin = admin, .grant = cb, .arg = arg };
-
-	return card_log(admin->card, SPECKV_LOG_GRANTS, 0, 0, relay_grant, &relay);
-}
-
-static int relay_event(const struct speckv_log_header *header, const void *entry, void *arg)
-{
-	const struct relay *relay = arg;
-	struct speckv_log_event log;
-	struct speckv_card_event event = { 0 };
-
-	(void)header;
-	memcpy(&log, entry, sizeof(log));
-	event.sequence = log.sequence;
-	event.time_ns = log.time_ns;
-	event.kind = log.kind;
-	event.severity = log.severity;
-	event.function = log.function;
-	event.pool = log.pool;
-	event.value = log.value;
-	text(event.text, sizeof(event.text), log.text, sizeof(log.text));
-	return relay->event(&event, relay->arg);
-}
-
-int speckv_admin_events(struct speckv_admin *admin, uint64_t after, speckv_card_event_cb cb,
-	void *arg)
-{
-	struct relay relay = { .admin = admin, .event = cb, .arg = arg };
-
-	return card_log(admin->card, SPECKV_LOG_EVENTS, 0, after, relay_event, &relay);
-}
-
-const char *speckv_card_event_name(unsigned int kind)
-{
-	static const char *const names[] = {
-		[SPECKV_CARD_BOOTED] = "booted",
-		[SPECKV_CARD_FELL_BACK] = "fell_back",
-		[SPECKV_CARD_RESET] = "reset",
-		[SPECKV_CARD_FATAL] = "fatal",
-		[SPECKV_CARD_THROTTLED] = "throttled",
-		[SPECKV_CARD_COOLED] = "cooled",
-		[SPECKV_CARD_POISONED] = "poisoned",
-		[SPECKV_CARD_CORRUPT] = "corrupt",
-		[SPECKV_CARD_FENCED] = "fenced",
-		[SPECKV_CARD_POOL_CREATED] = "pool_created",
-		[SPECKV_CARD_POOL_RESIZED] = "pool_resized",
-		[SPECKV_CARD_POOL_DELETED] = "pool_deleted",
-		[SPECKV_CARD_SANITIZED] = "sanitized",
-		[SPECKV_CARD_MODEL_LOADED] = "model_loaded",
-		[SPECKV_CARD_MODEL_UNLOADED] = "model_unloaded",
-		[SPECKV_CARD_FW_COMMITTED] = "firmware_committed",
-		[SPECKV_CARD_FW_REJECTED] = "firmware_rejected",
-		[SPECKV_CARD_FW_ACTIVATED] = "firmware_activated",
-		[SPECKV_CARD_GUARD_ENGAGED] = "guard_engaged",
-		[SPECKV_CARD_GUARD_RELEASED] = "guard_released",
-	};
-
-	return kind < sizeof(names) / sizeof(names[0]) ? names[kind] : NULL;
-}
-
-static int relay_error(const struct speckv_log_header *header, const void *entry, void *arg)
-{
-	const struct relay *relay = arg;
-	struct speckv_card_error error = { 0 };
-	struct speckv_log_error log;
-
-	(void)header;
-	memcpy(&log, entry, sizeof(log));
-	error.sequence = log.sequence;
-	error.time_ns = log.time_ns;
-	error.function = log.function;
-	error.queue = log.queue;
-	error.command_id = log.command_id;
-	error.opcode = log.opcode;
-	error.pool = log.pool;
-	error.field = log.field;
-	error.status = log.status;
-	error.address = log.address;
-	snprintf(error.text, sizeof(error.text), "%s", status_text(log.status));
-	return relay->error(&error, relay->arg);
-}
-
-int speckv_admin_errors(struct speckv_admin *admin, uint64_t after, speckv_card_error_cb cb,
-	void *arg)
-{
-	struct relay relay = { .admin = admin, .error = cb, .arg = arg };
-
-	return card_log(admin->card, SPECKV_LOG_ERRORS, 0, after, relay_error, &relay);
-}
-
-static int relay_slot(const struct speckv_log_header *header, const void *entry, void *arg)
-{
-	const struct relay *relay = arg;
-	struct speckv_card_slot slot = { 0 };
-	struct speckv_log_slot log;
-
-	(void)header;
-	memcpy(&log, entry, sizeof(log));
-	slot.image = log.slot;
-	slot.state = log.state;
-	slot.rtl_major = log.rtl_revision >> 16;
-	slot.rtl_minor = log.rtl_revision >> 8 & 0xff;
-	slot.rtl_patch = log.rtl_revision & 0xff;
-	slot.security_version = log.security_version;
-	slot.boots = log.boots;
-	slot.running = log.slot == relay->running;
-	slot.build_id = log.build_id;
-	slot.bitstream_bytes = log.bytes;
-	slot.received_bytes = log.received_bytes;
-	slot.committed_ns = log.committed_ns;
-	memcpy(slot.bitstream_sha256, log.digest, 32);
-	memcpy(slot.key_id, log.key_digest, 32);
-	if (log.state == SPECKV_IMAGE_REJECTED)
-		snprintf(slot.reason, sizeof(slot.reason), "%s", status_text(log.status));
-	return relay->slot(&slot, relay->arg);
-}
-
-int speckv_admin_slots(struct speckv_admin *admin, speckv_card_slot_cb cb, void *arg)
-{
-	struct speckv_identify id;
-	int rc = card_identify(admin->card, &id); /* the running slot may have changed */
-	struct relay relay = { .admin = admin, .slot = cb, .arg = arg };
-
-	if (rc)
-		return rc;
-	relay.running = id.running_slot;
-	return card_log(admin->card, SPECKV_LOG_FLASH, 0, 0, relay_slot, &relay);
 }
 
 /* ---- settings, resets ----------------------------------------------------------------------- */
@@ -419,12 +167,19 @@ int speckv_admin_reset(struct speckv_admin *admin, unsigned int what)
 
 /* ---- self-test ------------------------------------------------------------------------------ */
 
+struct test_relay {
+	struct speckv_admin *admin;
+	speckv_selftest_cb step;
+	void *arg;
+	int failed;
+};
+
 static int relay_test(const struct speckv_log_header *header, const void *entry, void *arg)
 {
 	static const char *const names[SPECKV_TESTS] = { "memory", "dma", "codec", "translation",
 		"predictor", "flash" };
 	struct speckv_selftest_step step = { .name = "unknown" };
-	struct relay *relay = arg;
+	struct test_relay *relay = arg;
 	struct speckv_log_test log;
 
 	(void)header;
@@ -432,7 +187,7 @@ static int relay_test(const struct speckv_log_header *header, const void *entry,
 	for (unsigned int i = 0; i < SPECKV_TESTS; i++)
 		if (log.test == 1u << i)
 			snprintf(step.name, sizeof(step.name), "%s", names[i]);
-	text(step.detail, sizeof(step.detail), log.text, sizeof(log.text));
+	card_text(step.detail, sizeof(step.detail), log.text, sizeof(log.text));
 	step.result = status_errno((uint16_t)log.status);
 	step.elapsed_ns = log.elapsed_ns;
 	if (step.result && !relay->failed)
@@ -445,7 +200,7 @@ int speckv_admin_selftest(struct speckv_admin *admin, speckv_selftest_cb cb, voi
 {
 	struct speckv_cmd_value command = { .opcode = SPECKV_ADMIN_SELF_TEST,
 		.value = (1u << SPECKV_TESTS) - 1 };
-	struct relay relay = { .admin = admin, .step = cb, .arg = arg };
+	struct test_relay relay = { .admin = admin, .step = cb, .arg = arg };
 	int rc = card_admin_call(admin->card, &command, NULL, 0, NULL, 0, SELFTEST_PATIENCE_NS,
 		NULL);
 
