@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Frames: header, section table, payload. FORMAT.md is the specification.
+ * Frames: header, section table, payload. FORMAT.md is the specification. Decoding:
+ * frame_decode.c.
  *
  * A frame may be in memory that other processes write. Header and table entries are therefore
  * copied once, by the copying checksum, and only the private copy is used.
@@ -9,29 +10,16 @@
 #include <string.h>
 
 #include "calibration.h"
-#include "frame.h"
+#include "frame_parts.h"
 #include "kernels.h"
-#include "mode.h"
 
 #define MAGIC 0x46564b53u /* "SKVF" */
 #define VERSION 0
 #define HEADER_CRC_AT (SPECKV_FRAME_HEADER_BYTES - 4)
 /* Table entries copied at a time: a page of them. */
 #define TABLE_CHUNK 256
-/* Prefetch distance while parsing. */
-#define LEAD 2048
 
 _Static_assert(SPECKV_SECTION_BYTES == 16, "an entry is four words");
-
-static uint64_t least(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
-static enum codec_tensor tensor_of(unsigned int section)
-{
-	return section & 1 ? CODEC_V : CODEC_K;
-}
 
 /* Line of the first section. */
 static uint64_t payload_line(uint64_t sections)
@@ -39,8 +27,7 @@ static uint64_t payload_line(uint64_t sections)
 	return codec_lines(SPECKV_FRAME_HEADER_BYTES + SPECKV_SECTION_BYTES * sections);
 }
 
-/* Find the mode; checks that the shape is valid and supported. */
-static int mode_for(const struct speckv_geometry *geometry, unsigned int codec,
+int codec_frame_mode(const struct speckv_geometry *geometry, unsigned int codec,
 	const struct codec_mode **out)
 {
 	if (!speckv_geometry_bytes(geometry))
@@ -53,7 +40,7 @@ uint64_t speckv_frame_max_bytes(const struct speckv_geometry *geometry, unsigned
 {
 	const struct codec_mode *mode;
 
-	if (mode_for(geometry, codec, &mode))
+	if (codec_frame_mode(geometry, codec, &mode))
 		return 0;
 	return SPECKV_FRAME_ALIGN *
 		(payload_line(2ULL * geometry->layers) +
@@ -66,7 +53,7 @@ uint64_t speckv_frame_min_bytes(const struct speckv_geometry *geometry, unsigned
 {
 	const struct codec_mode *mode;
 
-	if (mode_for(geometry, codec, &mode))
+	if (codec_frame_mode(geometry, codec, &mode))
 		return 0;
 	return SPECKV_FRAME_ALIGN *
 		(payload_line(2ULL * geometry->layers) +
@@ -111,7 +98,7 @@ static int encode_frame(const struct speckv_geometry *geometry, unsigned int cod
 
 	if (!identity || !raw || !frame || !frame_bytes || (uintptr_t)frame % SPECKV_FRAME_ALIGN)
 		return -EINVAL;
-	rc = mode_for(geometry, codec, &mode);
+	rc = codec_frame_mode(geometry, codec, &mode);
 	if (rc)
 		return rc;
 	if (raw_bytes != speckv_geometry_bytes(geometry) ||
@@ -133,11 +120,11 @@ static int encode_frame(const struct speckv_geometry *geometry, unsigned int cod
 				.position = identity->first_position };
 
 			section.parameter = parameter + i / 2;
-			rc = mode->encode_calibrated(&by, geometry, tensor_of(i),
+			rc = mode->encode_calibrated(&by, geometry, codec_tensor_of(i),
 				(const uint8_t *)raw + i * section_raw,
 				to + line * SPECKV_FRAME_ALIGN, &section);
 		} else {
-			rc = mode->encode(geometry, tensor_of(i),
+			rc = mode->encode(geometry, codec_tensor_of(i),
 				(const uint8_t *)raw + i * section_raw,
 				to + line * SPECKV_FRAME_ALIGN, &section);
 		}
@@ -205,7 +192,7 @@ static int copy_header(const void *frame, uint64_t available,
 
 	if (!frame || available < SPECKV_FRAME_HEADER_BYTES)
 		return -EBADMSG;
-	codec_fetch(frame, least(available, LEAD));
+	codec_fetch(frame, codec_least(available, CODEC_FRAME_LEAD));
 	crc = speckv_crc32c_copy(0, header, frame, HEADER_CRC_AT);
 	speckv_crc32c_copy(0, header + HEADER_CRC_AT, (const uint8_t *)frame + HEADER_CRC_AT, 4);
 	if (codec_get32(header) != MAGIC || codec_get32(header + HEADER_CRC_AT) != crc)
@@ -247,7 +234,7 @@ static int check_table(const struct speckv_frame *parsed, const struct codec_mod
 	uint32_t crc = 0;
 
 	for (uint32_t first = 0; first < parsed->sections; first += TABLE_CHUNK) {
-		uint32_t count = (uint32_t)least(TABLE_CHUNK, parsed->sections - first);
+		uint32_t count = (uint32_t)codec_least(TABLE_CHUNK, parsed->sections - first);
 
 		crc = speckv_crc32c_copy(crc, chunk,
 			frame + SPECKV_FRAME_HEADER_BYTES + (uint64_t)first * SPECKV_SECTION_BYTES,
@@ -257,7 +244,7 @@ static int check_table(const struct speckv_frame *parsed, const struct codec_mod
 
 			get_section(chunk + i * SPECKV_SECTION_BYTES, &section);
 			if (section.offset_lines != line ||
-				!section_valid(parsed, mode, tensor_of(first + i), &section))
+				!section_valid(parsed, mode, codec_tensor_of(first + i), &section))
 				return -EBADMSG;
 			line += codec_lines(section.length);
 		}
@@ -296,7 +283,7 @@ int speckv_frame_parse(const void *frame, uint64_t available, struct speckv_fram
 	parsed.sections = codec_get16(header + 112);
 	if (!codec_mode_find(parsed.codec))
 		return -EOPNOTSUPP;
-	rc = mode_for(&parsed.geometry, parsed.codec, &mode);
+	rc = codec_frame_mode(&parsed.geometry, parsed.codec, &mode);
 	if (rc)
 		return rc == -EINVAL ? -EBADMSG : rc;
 	if (parsed.raw_bytes != speckv_geometry_bytes(&parsed.geometry) ||
@@ -333,8 +320,7 @@ int speckv_frame_readdress(void *frame, uint64_t available,
 	return 0;
 }
 
-/* Copy one table entry and check its bounds. */
-static int copy_section(const struct speckv_frame *parsed, const struct codec_mode *mode,
+int codec_frame_section(const struct speckv_frame *parsed, const struct codec_mode *mode,
 	const uint8_t *frame, uint32_t index, struct codec_section *section)
 {
 	uint8_t entry[SPECKV_SECTION_BYTES];
@@ -343,7 +329,7 @@ static int copy_section(const struct speckv_frame *parsed, const struct codec_mo
 		frame + SPECKV_FRAME_HEADER_BYTES + (uint64_t)index * SPECKV_SECTION_BYTES,
 		sizeof(entry));
 	get_section(entry, section);
-	return section_valid(parsed, mode, tensor_of(index), section) ? 0 : -EBADMSG;
+	return section_valid(parsed, mode, codec_tensor_of(index), section) ? 0 : -EBADMSG;
 }
 
 /* Padding up to the next line must be zero. */
@@ -376,7 +362,7 @@ int speckv_frame_verify(const void *frame, uint64_t available)
 		struct codec_section section;
 		uint64_t at;
 
-		rc = copy_section(&parsed, mode, frame, i, &section);
+		rc = codec_frame_section(&parsed, mode, frame, i, &section);
 		if (rc)
 			return rc;
 		at = (uint64_t)section.offset_lines * SPECKV_FRAME_ALIGN;
@@ -385,131 +371,4 @@ int speckv_frame_verify(const void *frame, uint64_t available)
 			return -EBADMSG;
 	}
 	return 0;
-}
-
-/* `parsed` comes from the caller and may differ from what was parsed: check it again. */
-static int check_parsed(const struct speckv_frame *parsed, uint64_t available,
-	const struct codec_mode **mode)
-{
-	int rc = mode_for(&parsed->geometry, parsed->codec, mode);
-
-	if (rc)
-		return rc;
-	if (parsed->sections != 2u * parsed->geometry.layers ||
-		parsed->raw_bytes != speckv_geometry_bytes(&parsed->geometry) ||
-		parsed->frame_bytes > speckv_frame_max_bytes(&parsed->geometry, parsed->codec) ||
-		parsed->frame_bytes < speckv_frame_min_bytes(&parsed->geometry, parsed->codec))
-		return -EINVAL;
-	return parsed->frame_bytes <= available ? 0 : -EBADMSG;
-}
-
-/* Decode one section of a calibrated mode; `calibration` has the digest of the frame. */
-static int decode_calibrated(const struct speckv_frame *parsed, const struct codec_mode *mode,
-	const struct speckv_calibration *calibration, const uint8_t *frame, uint32_t index,
-	const struct codec_section *section, uint8_t *raw)
-{
-	struct codec_calibrated by = { .calibration = calibration,
-		.position = parsed->identity.first_position };
-
-	if (!calibration_covers(calibration, parsed->codec, &parsed->geometry,
-		    section->parameter - index / 2) ||
-		section->parameter % (UINT32_C(1) << 16) < index / 2)
-		return -EBADMSG;
-	return mode->decode_calibrated(&by, &parsed->geometry, tensor_of(index), section,
-		frame + (uint64_t)section->offset_lines * SPECKV_FRAME_ALIGN, raw);
-}
-
-static int decode_layers(const struct speckv_frame *parsed, const struct codec_mode *mode,
-	const struct speckv_calibration *calibration, const uint8_t *frame,
-	unsigned int layer_first, unsigned int layer_count, uint8_t *raw, bool streamed)
-{
-	uint64_t section_raw = codec_section_raw_bytes(&parsed->geometry);
-
-	for (uint32_t i = 2 * layer_first; i < 2 * (layer_first + layer_count); i++) {
-		struct codec_section section;
-		int rc = copy_section(parsed, mode, frame, i, &section);
-
-		if (!rc && i + 1 < 2 * (layer_first + layer_count))
-			codec_fetch(frame +
-					(section.offset_lines + codec_lines(section.length)) *
-						SPECKV_FRAME_ALIGN,
-				LEAD);
-		if (!rc && calibration)
-			rc = decode_calibrated(parsed, mode, calibration, frame, i, &section, raw);
-		else if (!rc)
-			rc = mode->decode(&parsed->geometry, tensor_of(i), &section,
-				frame + (uint64_t)section.offset_lines * SPECKV_FRAME_ALIGN, raw,
-				streamed);
-		if (rc)
-			return rc;
-		raw += section_raw;
-	}
-	return 0;
-}
-
-static int decode_frame(const struct speckv_frame *parsed,
-	const struct speckv_calibration *calibration, const void *frame, uint64_t available,
-	unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity,
-	bool streamed)
-{
-	const struct codec_mode *mode;
-	uint64_t bytes;
-	int rc;
-
-	if (!parsed || !frame || !raw)
-		return -EINVAL;
-	/*
-	 * Limited to the layers of the block, so that an error zeroes no more than success would
-	 * have written.
-	 */
-	bytes = least(layer_count, parsed->geometry.layers) * 2 *
-		codec_section_raw_bytes(&parsed->geometry);
-	rc = check_parsed(parsed, available, &mode);
-	if (!rc &&
-		(layer_first > parsed->geometry.layers ||
-			layer_count > parsed->geometry.layers - layer_first))
-		rc = -EINVAL;
-	if (!rc && !calibration != !mode->decode_calibrated)
-		rc = -EINVAL;
-	if (!rc && calibration &&
-		memcmp(parsed->calibration, calibration->digest, sizeof(calibration->digest)))
-		rc = -EILSEQ;
-	if (!rc && bytes > raw_capacity)
-		rc = -ENOSPC;
-	if (!rc)
-		rc = decode_layers(parsed, mode, calibration, frame, layer_first, layer_count, raw,
-			streamed);
-	if (rc)
-		memset(raw, 0, least(bytes, raw_capacity));
-	return rc;
-}
-
-int codec_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available,
-	unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity,
-	bool streamed)
-{
-	return decode_frame(parsed, NULL, frame, available, layer_first, layer_count, raw,
-		raw_capacity, streamed);
-}
-
-int speckv_frame_decode_calibrated(const struct speckv_frame *parsed,
-	const struct speckv_calibration *calibration, const void *frame, uint64_t available,
-	unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity)
-{
-	if (!calibration)
-		return -EINVAL;
-	return decode_frame(parsed, calibration, frame, available, layer_first, layer_count, raw,
-		raw_capacity, false);
-}
-
-int speckv_frame_decode(const struct speckv_frame *parsed, const void *frame, uint64_t available,
-	unsigned int layer_first, unsigned int layer_count, void *raw, uint64_t raw_capacity)
-{
-	bool streamed = parsed &&
-		least(layer_count, parsed->geometry.layers) * 2 *
-				codec_section_raw_bytes(&parsed->geometry) >=
-			CODEC_STREAMED_BYTES;
-
-	return codec_frame_decode(parsed, frame, available, layer_first, layer_count, raw,
-		raw_capacity, streamed);
 }
