@@ -11,14 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "json.h"
+
 #define SAFETENSORS_HEADER_MOST UINT64_C(100000000)
 #define SAFETENSORS_DIMENSIONS 5
-
-/* UTF-8 with its escapes decoded; not terminated. NULL: absent. */
-struct text {
-	const char *at;
-	size_t length;
-};
 
 struct safetensors_tensor {
 	struct text name;
@@ -63,11 +59,5 @@ void safetensors_close(struct safetensors *file);
 const struct safetensors_tensor *safetensors_find(const struct safetensors *file, const char *name);
 /* The value of this key in `__metadata__`. */
 struct text safetensors_about(const struct safetensors *file, const char *key);
-
-static inline bool text_is(struct text text, const char *what)
-{
-	return text.at && text.length == __builtin_strlen(what) &&
-		!__builtin_memcmp(text.at, what, text.length);
-}
 
 #endif
