@@ -11,81 +11,20 @@
 #include <speckv/predictor.h>
 
 #include "predictor/curve.h"
+#include "predictor/sim.h"
 #include "predictor/tree.h"
 
 #define NONE SPECKV_NO_REQUEST
 #define ONE ((uint32_t)SPECKV_PREDICTOR_ONE)
 #define MS 1000000ull
 #define HALF_LIFE_MS 300000
-#define CHILDREN 4
 #define CHILD_DEPTH 16
 #define QUEUE_MAX 4096
 #define TICKS_MAX (1u << 27)
 
-struct block {
-	uint64_t sequence; /* of its last touch or arrival; breaks ties */
-	uint64_t ready_ns; /* arrival time of a prefetched block */
-	uint64_t weight_ms; /* time at which `weight` was computed */
-	uint64_t weight; /* accesses, decayed, in units of 2^-16 */
-	uint32_t score;
-	uint32_t owner; /* last request that touched it */
-	uint32_t children; /* distinct successors */
-	uint32_t recent[CHILDREN]; /* the most recent of these */
-	uint32_t slot; /* in `cached` */
-	bool in, seen;
-	/* prefetched and not used since; counted as issued */
-	bool fetched, counted;
-};
-
-struct entry {
-	uint64_t sequence;
-	uint32_t score;
-	uint32_t block;
-};
-
-struct candidate {
-	uint32_t score;
-	uint32_t request;
-};
-
-struct sim {
-	const struct speckv_trace *trace;
-	const struct speckv_sim_config *config;
-	struct speckv_sim_event *events;
-	uint64_t capacity;
-	struct speckv_sim_result *result;
-	struct block *blocks;
-	/* Entries whose block has changed are stale, and are dropped when they reach the top. */
-	struct entry *heap;
-	uint64_t entries, room;
-	uint32_t *cached, cached_count;
-	uint8_t *done; /* [request] has a continuation */
-	uint32_t *missing; /* [request] number of its blocks missing from the cache */
-	/* requests without a continuation, in order; others are removed lazily */
-	uint32_t *live, live_count;
-	uint32_t *scores; /* [request] score at tick `stamps` */
-	uint64_t *stamps;
-	struct candidate *candidates;
-	uint32_t *queue, queued;
-	uint64_t sequence, ticks;
-	uint64_t channel_ns; /* when the channel is free */
-};
-
 static bool counts(const struct sim *sim, uint64_t now)
 {
 	return now >= sim->config->count_from_ns;
-}
-
-static void tell(struct sim *sim, uint32_t action, uint32_t node, uint64_t now, uint64_t ready)
-{
-	uint64_t at = sim->result->events++;
-
-	if (at < sim->capacity)
-		sim->events[at] = (struct speckv_sim_event){ .time_ns = now,
-			.ready_ns = ready,
-			.node = node,
-			.score = sim->blocks[node].score,
-			.action = action };
 }
 
 /* ---- scores --------------------------------------------------------------------------------- */
@@ -101,14 +40,14 @@ static uint32_t request_score(const struct sim *sim, uint32_t request, uint64_t 
 		(now - sim->trace->time_ns[request]) / MS, config->window_ms);
 }
 
-static uint64_t decayed(const struct block *block, uint64_t now_ms)
+static uint64_t decayed(const struct sim_block *block, uint64_t now_ms)
 {
 	return block->weight * predictor_half(((now_ms - block->weight_ms) << 16) / HALF_LIFE_MS) >>
 		16;
 }
 
 /* The probability that a shared block is needed within the window, at its own recent rate. */
-static uint32_t shared_score(const struct sim *sim, const struct block *block, uint64_t now)
+static uint32_t shared_score(const struct sim *sim, const struct sim_block *block, uint64_t now)
 {
 	if (block->children < PREDICTOR_SHARED)
 		return 0;
@@ -118,134 +57,29 @@ static uint32_t shared_score(const struct sim *sim, const struct block *block, u
 			<< 14);
 }
 
-static uint32_t block_score(const struct sim *sim, const struct block *block, uint32_t owner_score,
-	uint64_t now)
+static uint32_t block_score(const struct sim *sim, const struct sim_block *block,
+	uint32_t owner_score, uint64_t now)
 {
 	uint32_t shared = shared_score(sim, block, now);
 
 	return owner_score > shared ? owner_score : shared;
 }
 
-/* ---- the cache: a heap with the next victim on top ------------------------------------------ */
-
-static bool goes_before(const struct entry *a, const struct entry *b)
-{
-	return a->score != b->score ? a->score < b->score : a->sequence < b->sequence;
-}
-
-static void sift_down(struct entry *heap, uint64_t n, uint64_t at)
-{
-	struct entry moving = heap[at];
-
-	for (;;) {
-		uint64_t child = 2 * at + 1;
-
-		if (child >= n)
-			break;
-		if (child + 1 < n && goes_before(&heap[child + 1], &heap[child]))
-			child++;
-		if (!goes_before(&heap[child], &moving))
-			break;
-		heap[at] = heap[child];
-		at = child;
-	}
-	heap[at] = moving;
-}
-
-/* Rebuild from the cache's contents. */
-static void rebuild(struct sim *sim)
-{
-	for (uint32_t i = 0; i < sim->cached_count; i++) {
-		const struct block *block = &sim->blocks[sim->cached[i]];
-
-		sim->heap[i] = (struct entry){ block->sequence, block->score, sim->cached[i] };
-	}
-	sim->entries = sim->cached_count;
-	for (uint64_t i = sim->entries / 2; i > 0; i--)
-		sift_down(sim->heap, sim->entries, i - 1);
-}
-
-static void push(struct sim *sim, uint32_t node)
-{
-	const struct block *block = &sim->blocks[node];
-	struct entry entry = { block->sequence, block->score, node };
-	uint64_t at;
-
-	if (sim->entries == sim->room) {
-		/* includes this block: the heap has room for more than twice the cache */
-		rebuild(sim);
-		return;
-	}
-	at = sim->entries++;
-	while (at && goes_before(&entry, &sim->heap[(at - 1) / 2])) {
-		sim->heap[at] = sim->heap[(at - 1) / 2];
-		at = (at - 1) / 2;
-	}
-	sim->heap[at] = entry;
-}
-
-/* The next victim; the cache is not empty. */
-static uint32_t first_to_go(struct sim *sim)
-{
-	for (;;) {
-		const struct entry *top = &sim->heap[0];
-		const struct block *block = &sim->blocks[top->block];
-
-		if (block->in && block->sequence == top->sequence && block->score == top->score)
-			return top->block;
-		sim->heap[0] = sim->heap[--sim->entries];
-		sift_down(sim->heap, sim->entries, 0);
-	}
-}
-
-static void put_in(struct sim *sim, uint32_t node, uint32_t score)
-{
-	struct block *block = &sim->blocks[node];
-
-	block->sequence = ++sim->sequence;
-	block->score = score;
-	if (!block->in) {
-		block->in = true;
-		block->slot = sim->cached_count;
-		sim->cached[sim->cached_count++] = node;
-		if (block->owner != NONE)
-			sim->missing[block->owner]--;
-	}
-	push(sim, node);
-}
-
-static void evict(struct sim *sim, uint64_t now)
-{
-	uint32_t node = first_to_go(sim);
-	struct block *block = &sim->blocks[node];
-	uint32_t last = sim->cached[--sim->cached_count];
-
-	tell(sim, SPECKV_SIM_EVICT, node, now, now);
-	sim->cached[block->slot] = last;
-	sim->blocks[last].slot = block->slot;
-	block->in = false;
-	if (block->fetched && block->counted)
-		sim->result->unused++;
-	block->fetched = false;
-	if (block->owner != NONE)
-		sim->missing[block->owner]++;
-}
-
 /* ---- fetching ahead ------------------------------------------------------------------------- */
 
 static void fetch(struct sim *sim, uint32_t node, uint32_t score, uint64_t now)
 {
-	struct block *block = &sim->blocks[node];
+	struct sim_block *block = &sim->blocks[node];
 
 	if (sim->channel_ns < now)
 		sim->channel_ns = now;
 	sim->channel_ns += sim->config->transfer_ns;
-	put_in(sim, node, score);
+	sim_cache_put(sim, node, score);
 	block->ready_ns = sim->channel_ns;
 	block->fetched = true;
 	block->counted = counts(sim, now);
 	sim->result->issued += block->counted;
-	tell(sim, SPECKV_SIM_PREFETCH, node, now, block->ready_ns);
+	sim_tell(sim, SPECKV_SIM_PREFETCH, node, now, block->ready_ns);
 }
 
 static bool channel_full(const struct sim *sim, uint64_t now)
@@ -255,7 +89,7 @@ static bool channel_full(const struct sim *sim, uint64_t now)
 
 static int by_score(const void *a, const void *b)
 {
-	const struct candidate *x = a, *y = b;
+	const struct sim_candidate *x = a, *y = b;
 
 	if (x->score != y->score)
 		return x->score < y->score ? 1 : -1;
@@ -277,7 +111,7 @@ static uint32_t rank(struct sim *sim, uint64_t now)
 			continue;
 		score = request_score(sim, request, now);
 		if (score > SPECKV_PREDICTOR_WORTH)
-			sim->candidates[ranked++] = (struct candidate){ score, request };
+			sim->candidates[ranked++] = (struct sim_candidate){ score, request };
 	}
 	sim->live_count = kept;
 	qsort(sim->candidates, ranked, sizeof(*sim->candidates), by_score);
@@ -302,18 +136,18 @@ static void fetch_by_score(struct sim *sim, uint64_t now)
 		if (!scored && considered > sim->config->capacity_blocks)
 			return;
 		for (uint64_t k = trace->first[request]; k < trace->first[request + 1]; k++) {
-			const struct block *block = &sim->blocks[trace->nodes[k]];
+			const struct sim_block *block = &sim->blocks[trace->nodes[k]];
 
 			if (block->in || block->owner != request)
 				continue;
 			if (channel_full(sim, now))
 				return;
 			if (sim->cached_count >= sim->config->capacity_blocks) {
-				uint64_t least = sim->blocks[first_to_go(sim)].score;
+				uint64_t least = sim->blocks[sim_cache_victim(sim)].score;
 
 				if (scored && least * 11 / 10 + ONE / 1000000 >= score)
 					return;
-				evict(sim, now);
+				sim_cache_evict(sim, now);
 			}
 			fetch(sim, trace->nodes[k], scored ? score : 0, now);
 		}
@@ -338,7 +172,7 @@ static void fetch_children(struct sim *sim, uint64_t now)
 		if (channel_full(sim, now))
 			break;
 		if (sim->cached_count >= sim->config->capacity_blocks)
-			evict(sim, now);
+			sim_cache_evict(sim, now);
 		fetch(sim, sim->queue[i], 0, now);
 	}
 	sim->queued = 0;
@@ -351,7 +185,7 @@ static void tick(struct sim *sim, uint64_t now)
 	sim->ticks++;
 	if (config->policy == SPECKV_SIM_SCORE) {
 		for (uint32_t i = 0; i < sim->cached_count; i++) {
-			struct block *block = &sim->blocks[sim->cached[i]];
+			struct sim_block *block = &sim->blocks[sim->cached[i]];
 
 			if (sim->stamps[block->owner] != sim->ticks) {
 				sim->stamps[block->owner] = sim->ticks;
@@ -359,7 +193,7 @@ static void tick(struct sim *sim, uint64_t now)
 			}
 			block->score = block_score(sim, block, sim->scores[block->owner], now);
 		}
-		rebuild(sim);
+		sim_cache_rebuild(sim);
 	}
 	if (!config->transfer_ns)
 		return;
@@ -378,9 +212,9 @@ static void demand(struct sim *sim, uint32_t request, uint64_t now)
 	struct speckv_sim_result *result = sim->result;
 
 	for (uint32_t k = 0; k < stored; k++) {
-		struct block *block = &sim->blocks[chain[k]];
+		struct sim_block *block = &sim->blocks[chain[k]];
 
-		tell(sim, SPECKV_SIM_DEMAND, chain[k], now, now);
+		sim_tell(sim, SPECKV_SIM_DEMAND, chain[k], now, now);
 		if (!block->in)
 			continue;
 		if (block->fetched && block->ready_ns > now) {
@@ -403,8 +237,8 @@ static void demand(struct sim *sim, uint32_t request, uint64_t now)
 /* Score the chain predictor on this step, then train it. */
 static void follow(struct sim *sim, uint32_t node, uint32_t next, bool was_stored, uint64_t now)
 {
-	struct block *block = &sim->blocks[node];
-	uint32_t known = block->children < CHILDREN ? block->children : CHILDREN, at = 0;
+	struct sim_block *block = &sim->blocks[node];
+	uint32_t known = block->children < SIM_CHILDREN ? block->children : SIM_CHILDREN, at = 0;
 
 	while (at < known && block->recent[at] != next)
 		at++;
@@ -417,7 +251,7 @@ static void follow(struct sim *sim, uint32_t node, uint32_t next, bool was_store
 		sim->blocks[next].seen = true;
 		block->children++;
 	}
-	if (at == CHILDREN)
+	if (at == SIM_CHILDREN)
 		at--;
 	memmove(block->recent + 1, block->recent, at * sizeof(block->recent[0]));
 	block->recent[0] = next;
@@ -443,7 +277,7 @@ static void arrive(struct sim *sim, uint32_t request, uint64_t now)
 	own = scored ? request_score(sim, request, now) : 0;
 	/* From the end, so that the prefix, which other requests may share, is the most recent. */
 	for (uint32_t k = length; k > 0; k--) {
-		struct block *block = &sim->blocks[chain[k - 1]];
+		struct sim_block *block = &sim->blocks[chain[k - 1]];
 
 		if (!block->in) {
 			if (block->owner != NONE)
@@ -455,10 +289,10 @@ static void arrive(struct sim *sim, uint32_t request, uint64_t now)
 			block->weight = decayed(block, now / MS) + 0x10000;
 			block->weight_ms = now / MS;
 		}
-		put_in(sim, chain[k - 1], scored ? block_score(sim, block, own, now) : 0);
+		sim_cache_put(sim, chain[k - 1], scored ? block_score(sim, block, own, now) : 0);
 	}
 	while (sim->cached_count > sim->config->capacity_blocks)
-		evict(sim, now);
+		sim_cache_evict(sim, now);
 	if (length && sim->config->prefetch == SPECKV_SIM_FETCH_CHILD)
 		queue_children(sim, chain[length - 1]);
 }
