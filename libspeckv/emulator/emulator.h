@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * speckv-emu: the card model as a process. main.c: options, state files, main loop; peers.c:
- * sockets, admission and scheduling; function.c: one connection is one PCI function; control.c:
+ * speckv-emu: the card model as a process. main.c: options, main loop; state.c: state files;
+ * peers.c: sockets, admission and scheduling; function.c: one connection is one PCI function; control.c:
  * commands to the emulator itself (status, faults, stop); driver.c: stands in for the driver of a
  * real card.
  */
@@ -117,8 +117,27 @@ void emu_control(struct emulator *emulator, const char *line, char *answer, unsi
 /* CLOCK_BOOTTIME: intervals. emu_wall_ns(): timestamps in logs. */
 uint64_t emu_now_ns(void *arg);
 uint64_t emu_wall_ns(void *arg);
-/* Register a file created by this start: it is removed if the start fails. */
+
+/* Files made from now on, in this folder, are removed if the start fails. */
+void emu_state_begin(int folder_fd);
+/* Register a file made by this start. */
 void emu_made(const char *name);
+/* Started: keep the files. */
+void emu_state_keep(void);
+void emu_state_memory(struct emulator *emulator, const char *folder, int folder_fd);
+/*
+ * `flash` appears with its keys already in it. Its space is reserved, also if an existing file is
+ * sparse.
+ */
+void emu_state_flash(struct emulator *emulator, const char *folder, int folder_fd,
+	const struct speckv_card_key *keys, unsigned int key_count);
+/*
+ * The card's uuid, as text in a file beside its memory, for users who may not connect to the card.
+ * Created once.
+ */
+void emu_state_uuid(const char *folder, int folder_fd, uint8_t uuid[16]);
 __attribute__((noreturn)) void emu_die(const char *what, const char *path, int error);
+/* No space in a file system: report how much is needed and how much is free. */
+__attribute__((noreturn)) void emu_no_room(const char *path, uint64_t bytes);
 
 #endif
