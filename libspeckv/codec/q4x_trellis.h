@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Tables of mode q4x's encoder, for kernels that search the trellises of many tokens in parallel, a
- * byte each.
+ * Tables and state of mode q4x's encoder, for kernels that search the trellises of LANES tokens in
+ * parallel, a byte each. The source that includes this has defined LANES.
  */
 #ifndef SPECKV_CODEC_Q4X_TRELLIS_H
 #define SPECKV_CODEC_Q4X_TRELLIS_H
@@ -36,5 +36,18 @@
 #define ODD_V(w) OFFSET(SUBSET((w) >> 1), CODEC_V)
 #define PATHS_K(w) ((int8_t)(uint8_t)(0x44 | BIT(w, 2) << 3 | BIT(w, 3) << 7))
 #define PATHS_V(w) (0x12 | BIT(w, 2) << 2 | BIT(w, 3) << 5)
+
+/* State of the search for LANES tokens. */
+struct trellis {
+	uint8_t cells[CODEC_HEAD_DIM_MAX][LANES];
+	/*
+	 * For each eight channels and final state, the best path: the two path bits before, and the
+	 * first six.
+	 */
+	uint8_t paths[CODEC_HEAD_DIM_MAX / 8][4][LANES];
+	/* The path bits taken; the last entry holds the final two. */
+	uint8_t taken[CODEC_HEAD_DIM_MAX / 8 + 1][LANES];
+	uint8_t codes[CODEC_HEAD_DIM_MAX / 2][LANES]; /* bytes of the tokens' codes */
+} __attribute__((aligned(LANES)));
 
 #endif

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* Between the phases of the vector encoders of mode q4x: cells to codes. */
+#ifndef SPECKV_CODEC_Q4X_CODES_H
+#define SPECKV_CODEC_Q4X_CODES_H
+
+#include "mode.h"
+
+/*
+ * Codes of a group from the cells of its tokens, of which `order` has the place of each channel.
+ */
+#define CODEC_Q4X_CODES(isa)                                                           \
+	void codec_q4x_codes_##isa(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX],         \
+		const uint8_t *order, unsigned int head_dim, enum codec_tensor tensor, \
+		uint8_t *codes)
+CODEC_Q4X_CODES(avx2);
+CODEC_Q4X_CODES(avx512);
+
+#endif
