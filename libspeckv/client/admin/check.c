@@ -179,6 +179,44 @@ static void check_directory(struct check *c)
 		}
 }
 
+/* Check every page. -ECANCELED, or as check_block(); no text. */
+static int check_pages(struct check *c, uint64_t pages, speckv_progress_cb progress, void *arg)
+{
+	struct speckv_check_report *report = c->report;
+	uint64_t told = 0;
+	int rc;
+
+	for (uint64_t p = 0; p < pages;) {
+		uint64_t word = load_acquire(&c->pool->region.page_map[p]), step = 1;
+
+		if (progress && p >= told) {
+			told = p + pages / 200 + 1;
+			if (progress(p, pages, arg))
+				return -ECANCELED;
+		}
+		switch (lay_state(word)) {
+		case LAY_FREE:
+			report->pages_free++;
+			break;
+		case LAY_HEAD:
+			rc = check_block(c, p, word);
+			if (rc)
+				return rc;
+			step = lay_value(word) && lay_value(word) <= pages - p ? lay_value(word)
+									       : 1;
+			report->pages_used += step;
+			break;
+		case LAY_CLAIMED:
+			step = check_claim(c, p, word, pages);
+			break;
+		default:
+			check_orphan(c, p, word);
+		}
+		p += step;
+	}
+	return 0;
+}
+
 int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int flags,
 	speckv_progress_cb progress, void *arg, struct speckv_check_report *report)
 {
@@ -189,8 +227,8 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 	struct check c = { .report = report,
 		.deep = flags & SPECKV_CHECK_DEEP,
 		.repair = flags & SPECKV_CHECK_REPAIR };
-	uint64_t pages, told = 0;
 	unsigned int dead = 0;
+	uint64_t pages;
 	int rc;
 
 	if (!dev || !report)
@@ -215,40 +253,14 @@ int speckv_pool_check(struct speckv_device *dev, const char *name, unsigned int 
 	}
 	pages = region_pages(&c.pool->region);
 	report->pages = pages;
-	for (uint64_t p = 0; p < pages;) {
-		uint64_t word = load_acquire(&c.pool->region.page_map[p]), step = 1;
-
-		if (progress && p >= told) {
-			told = p + pages / 200 + 1;
-			if (progress(p, pages, arg)) {
-				speckv_pool_close(c.pool);
-				return fail(dev->ctx, -ECANCELED, "check of pool %s was cancelled",
-					name);
-			}
-		}
-		switch (lay_state(word)) {
-		case LAY_FREE:
-			report->pages_free++;
-			break;
-		case LAY_HEAD:
-			rc = check_block(&c, p, word);
-			if (rc) {
-				speckv_pool_close(c.pool);
-				return fail(dev->ctx, rc,
-					"pool %s: %s went away during the check; check it again when it is back",
-					name, dev->medium.name);
-			}
-			step = lay_value(word) && lay_value(word) <= pages - p ? lay_value(word)
-									       : 1;
-			report->pages_used += step;
-			break;
-		case LAY_CLAIMED:
-			step = check_claim(&c, p, word, pages);
-			break;
-		default:
-			check_orphan(&c, p, word);
-		}
-		p += step;
+	rc = check_pages(&c, pages, progress, arg);
+	if (rc) {
+		speckv_pool_close(c.pool);
+		return rc == -ECANCELED
+			? fail(dev->ctx, rc, "check of pool %s was cancelled", name)
+			: fail(dev->ctx, rc,
+				  "pool %s: %s went away during the check; check it again when it is back",
+				  name, dev->medium.name);
 	}
 	check_directory(&c);
 	if (progress)

@@ -113,6 +113,32 @@ int medium_refuse(struct speckv_ctx *ctx, const struct medium *medium,
 	}
 }
 
+/* Create what a device that is not ready lacks, where `flags` allow it. `made`: by this call. */
+static int make_medium(struct speckv_ctx *ctx, const struct medium *medium, unsigned int *flags,
+	struct speckv_device_info *info, bool *made)
+{
+	bool absent = info->state == SPECKV_MEDIUM_ABSENT;
+	int rc;
+
+	if (medium->backend->keeps_blocks) {
+		if (!medium->path[0] || info->state == SPECKV_MEDIUM_DENIED ||
+			info->state == SPECKV_MEDIUM_OFFLINE)
+			return medium_refuse(ctx, medium, info);
+		/* the device is authoritative: the table is only a cache */
+		*flags |= ADOPT;
+	} else if (!(*flags & SPECKV_OPEN_CREATE) || info->state == SPECKV_MEDIUM_DENIED ||
+		(!absent && !(*flags & SPECKV_OPEN_FORMAT))) {
+		return medium_refuse(ctx, medium, info);
+	}
+	rc = medium_make(ctx, medium, !absent);
+	*made = rc == 1;
+	if (rc >= 0)
+		rc = device_probe(ctx, medium, info);
+	if (!rc && !medium->backend->keeps_blocks && info->state != SPECKV_MEDIUM_READY)
+		rc = medium_refuse(ctx, medium, info);
+	return rc;
+}
+
 int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int flags,
 	struct speckv_device **out)
 {
@@ -131,35 +157,10 @@ int speckv_device_open(struct speckv_ctx *ctx, const char *name, unsigned int fl
 	rc = device_parse(ctx, name, &medium);
 	if (!rc)
 		rc = device_probe(ctx, &medium, &info);
+	if (!rc && info.state != SPECKV_MEDIUM_READY)
+		rc = make_medium(ctx, &medium, &flags, &info, &made);
 	if (rc)
 		return rc;
-	if (medium.backend->keeps_blocks && info.state != SPECKV_MEDIUM_READY) {
-		if (!medium.path[0] || info.state == SPECKV_MEDIUM_DENIED ||
-			info.state == SPECKV_MEDIUM_OFFLINE)
-			return medium_refuse(ctx, &medium, &info);
-		/* the device is authoritative: the table is only a cache */
-		rc = medium_make(ctx, &medium, info.state != SPECKV_MEDIUM_ABSENT);
-		made = rc == 1;
-		if (rc >= 0)
-			rc = device_probe(ctx, &medium, &info);
-		if (rc)
-			return rc;
-		flags |= ADOPT;
-	} else if (info.state != SPECKV_MEDIUM_READY) {
-		bool absent = info.state == SPECKV_MEDIUM_ABSENT;
-
-		if (!(flags & SPECKV_OPEN_CREATE) || info.state == SPECKV_MEDIUM_DENIED ||
-			(!absent && !(flags & SPECKV_OPEN_FORMAT)))
-			return medium_refuse(ctx, &medium, &info);
-		rc = medium_make(ctx, &medium, !absent);
-		made = rc == 1;
-		if (rc >= 0)
-			rc = device_probe(ctx, &medium, &info);
-		if (!rc && info.state != SPECKV_MEDIUM_READY)
-			rc = medium_refuse(ctx, &medium, &info);
-		if (rc)
-			return rc;
-	}
 	dev = calloc(1, sizeof(*dev));
 	if (!dev)
 		return fail(ctx, -ENOMEM, "out of memory");

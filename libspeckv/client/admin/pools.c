@@ -274,6 +274,49 @@ static void unmake(struct speckv_device *dev, const struct lay_pool_record *reco
 		region_remove(dev, record, false);
 }
 
+/* The record of a new pool, without its place. */
+static void record_init(struct speckv_device *dev, const struct speckv_pool_config *full,
+	const struct speckv_calibration_info *calibration, struct lay_pool_record *made)
+{
+	memset((void *)made, 0, sizeof(*made));
+	memcpy(made->name, full->name, sizeof(made->name));
+	random_bytes(made->uuid, sizeof(made->uuid));
+	made->uuid[6] = (uint8_t)((made->uuid[6] & 0x0f) | 0x40);
+	made->uuid[8] = (uint8_t)((made->uuid[8] & 0x3f) | 0x80);
+	made->generation = atomic_fetch_add(&dev->table->super.next_generation, 1);
+	made->uid = full->uid;
+	made->gid = full->gid;
+	made->mode = full->mode;
+	made->codec = full->codec;
+	made->capacity_bytes = full->capacity_bytes;
+	made->max_bytes = full->max_bytes;
+	made->created_ns = now_ns();
+	memcpy(made->calibration, calibration->digest, sizeof(made->calibration));
+}
+
+static int record_place(struct speckv_device *dev, const struct speckv_pool_config *full,
+	const struct region_plan *plan, struct lay_pool_record *made)
+{
+	int rc;
+
+	if (dev->single_inode) {
+		made->table_bytes = plan->data_offset;
+		rc = device_extent_alloc(dev, plan->data_offset + plan->capacity_bytes,
+			&made->extent[0]);
+		if (rc) /* taken by another writer of the table since the check */
+			return no_room(dev, full->name, plan->data_offset + plan->capacity_bytes,
+				device_largest_free(dev, NULL));
+		made->extent[1] = (struct lay_extent){ made->extent[0].offset + plan->data_offset,
+			plan->capacity_bytes };
+		made->extent[0].bytes = plan->data_offset;
+		made->extents = 2;
+	} else {
+		made->table_bytes = region_backing_bytes(dev, plan) -
+			(dev->medium.backend->keeps_blocks ? 0 : plan->capacity_bytes);
+	}
+	return 0;
+}
+
 int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_config *config,
 	struct speckv_pool_info *info)
 {
@@ -296,37 +339,10 @@ int speckv_pool_create(struct speckv_device *dev, const struct speckv_pool_confi
 	number = rc = create_check(dev, &full, &plan, false);
 	if (rc < 0)
 		goto out;
-	memset((void *)&made, 0, sizeof(made));
-	memcpy(made.name, full.name, sizeof(made.name));
-	random_bytes(made.uuid, sizeof(made.uuid));
-	made.uuid[6] = (uint8_t)((made.uuid[6] & 0x0f) | 0x40);
-	made.uuid[8] = (uint8_t)((made.uuid[8] & 0x3f) | 0x80);
-	made.generation = atomic_fetch_add(&dev->table->super.next_generation, 1);
-	made.uid = full.uid;
-	made.gid = full.gid;
-	made.mode = full.mode;
-	made.codec = full.codec;
-	made.capacity_bytes = full.capacity_bytes;
-	made.max_bytes = full.max_bytes;
-	made.created_ns = now_ns();
-	memcpy(made.calibration, calibration.digest, sizeof(made.calibration));
-	if (dev->single_inode) {
-		made.table_bytes = plan.data_offset;
-		rc = device_extent_alloc(dev, plan.data_offset + plan.capacity_bytes,
-			&made.extent[0]);
-		if (rc) { /* taken by another writer of the table since the check */
-			rc = no_room(dev, full.name, plan.data_offset + plan.capacity_bytes,
-				device_largest_free(dev, NULL));
-			goto out;
-		}
-		made.extent[1] = (struct lay_extent){ made.extent[0].offset + plan.data_offset,
-			plan.capacity_bytes };
-		made.extent[0].bytes = plan.data_offset;
-		made.extents = 2;
-	} else {
-		made.table_bytes = region_backing_bytes(dev, &plan) -
-			(dev->medium.backend->keeps_blocks ? 0 : plan.capacity_bytes);
-	}
+	record_init(dev, &full, &calibration, &made);
+	rc = record_place(dev, &full, &plan, &made);
+	if (rc)
+		goto out;
 	record = &dev->table->pools[number];
 	memcpy((void *)record, (const void *)&made, sizeof(made));
 	rc = device_flush(dev); /* the record's contents before its state */

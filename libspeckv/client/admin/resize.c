@@ -357,6 +357,74 @@ static int would_fit(struct job *job)
 	return rc;
 }
 
+/* Is the new size another, within the limit, and enough for a block? Text set. */
+static int size_check(struct job *job, uint64_t capacity)
+{
+	const struct region *r = &job->pool->region;
+	uint64_t block_pages = (speckv_frame_max_bytes(&r->fixed.geometry, SPECKV_CODEC_RAW) +
+				       r->page_bytes - 1) >>
+		r->page_shift;
+	char a[32], b[32];
+
+	if (job->to == job->from)
+		return fail(job->dev->ctx, -EALREADY, "pool %s has that size already (%s)",
+			job->name, human(a, capacity));
+	if (job->to > r->fixed.max_pages)
+		return fail(job->dev->ctx, -ENOSPC,
+			"pool %s can grow to %s at most (--max-size at creation), not to %s",
+			job->name, human(a, r->fixed.max_pages * r->page_bytes),
+			human(b, capacity));
+	if (job->to < block_pages)
+		return fail(job->dev->ctx, -EINVAL, "a pool of %s cannot hold even one block",
+			human(a, capacity));
+	return 0;
+}
+
+static int resize(struct job *job, struct lay_pool_record *record, uint64_t capacity)
+{
+	struct region *r = &job->pool->region;
+	uint64_t quota;
+	char a[32], b[32];
+	int rc = begin(job);
+
+	if (rc)
+		return rc;
+	quota = load_acquire(&r->head->pool.quota_pages);
+	store_release(&record->state, SPECKV_POOL_RESIZING);
+	rc = device_flush(job->dev);
+	/* a quota of the whole pool follows its size, and is never below it during a growth */
+	if (!rc && job->to > job->from && quota == job->from)
+		store_release(&r->head->pool.quota_pages, job->to);
+	if (!rc)
+		rc = job->to > job->from ? grow(job, record) : shrink_and_publish(job);
+	if (rc)
+		store_release(&r->head->pool.quota_pages, quota);
+	if (!rc && job->to < job->from) {
+		region_release_backing(r, job->to, job->from);
+		/* on failure the next manager resizes on the device */
+		r->backend->clear(r, job->to, job->from - job->to);
+		job->dev->medium.backend->pool_resize(job->dev, record, capacity, false);
+		if (job->dev->single_inode)
+			extents_cut(record, r->fixed.data_offset + capacity);
+	}
+	if (!rc) {
+		if (quota == job->from || quota > job->to)
+			store_release(&r->head->pool.quota_pages, job->to);
+		record->capacity_bytes = capacity;
+		add_relaxed(&r->head->pool.resizes, 1);
+		pool_event(r, SPECKV_EVENT_POOL_RESIZED, SPECKV_INFO, "resized from %s to %s",
+			human(a, job->from << r->page_shift), human(b, capacity));
+	}
+	/* if this fails the next manager takes the size from the pool's header */
+	if (!rc)
+		rc = device_flush(job->dev);
+	/* not flushed: only the new size can be on the medium by now */
+	store_release(&record->state, SPECKV_POOL_ACTIVE);
+	if (job->held)
+		resize_end(r);
+	return rc;
+}
+
 int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t capacity_bytes,
 	unsigned int flags, speckv_progress_cb progress, void *arg, struct speckv_pool_info *info)
 {
@@ -367,8 +435,7 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 		.progress = progress,
 		.arg = arg };
 	struct lay_pool_record *record;
-	uint64_t capacity, block_pages;
-	char a[32], b[32];
+	uint64_t capacity;
 	int rc;
 
 	if (!dev || !name)
@@ -391,63 +458,11 @@ int speckv_pool_resize(struct speckv_device *dev, const char *name, uint64_t cap
 					record->capacity_bytes >> job.pool->region.page_shift)
 			      : region_pages(&job.pool->region);
 	job.to = capacity >> job.pool->region.page_shift;
-	block_pages = (speckv_frame_max_bytes(&job.pool->region.fixed.geometry, SPECKV_CODEC_RAW) +
-			      job.pool->region.page_bytes - 1) >>
-		job.pool->region.page_shift;
-	if (job.to == job.from)
-		rc = fail(dev->ctx, -EALREADY, "pool %s has that size already (%s)", name,
-			human(a, capacity));
-	else if (job.to > job.pool->region.fixed.max_pages)
-		rc = fail(dev->ctx, -ENOSPC,
-			"pool %s can grow to %s at most (--max-size at creation), not to %s", name,
-			human(a, job.pool->region.fixed.max_pages * job.pool->region.page_bytes),
-			human(b, capacity));
-	else if (job.to < block_pages)
-		rc = fail(dev->ctx, -EINVAL, "a pool of %s cannot hold even one block",
-			human(a, capacity));
-	else if (job.dry_run)
+	rc = size_check(&job, capacity);
+	if (!rc && job.dry_run)
 		rc = job.to > job.from ? room_to_grow(&job, record) : would_fit(&job);
-	else if ((rc = begin(&job)) == 0) {
-		uint64_t quota = load_acquire(&job.pool->region.head->pool.quota_pages);
-
-		store_release(&record->state, SPECKV_POOL_RESIZING);
-		rc = device_flush(dev);
-		/*
-		 * a quota of the whole pool follows its size, and is never below it during a growth
-		 */
-		if (!rc && job.to > job.from && quota == job.from)
-			store_release(&job.pool->region.head->pool.quota_pages, job.to);
-		if (!rc)
-			rc = job.to > job.from ? grow(&job, record) : shrink_and_publish(&job);
-		if (rc)
-			store_release(&job.pool->region.head->pool.quota_pages, quota);
-		if (!rc && job.to < job.from) {
-			region_release_backing(&job.pool->region, job.to, job.from);
-			/* on failure the next manager resizes on the device */
-			job.pool->region.backend->clear(&job.pool->region, job.to,
-				job.from - job.to);
-			dev->medium.backend->pool_resize(dev, record, capacity, false);
-			if (dev->single_inode)
-				extents_cut(record, job.pool->region.fixed.data_offset + capacity);
-		}
-		if (!rc) {
-			if (quota == job.from || quota > job.to)
-				store_release(&job.pool->region.head->pool.quota_pages, job.to);
-			record->capacity_bytes = capacity;
-			add_relaxed(&job.pool->region.head->pool.resizes, 1);
-			pool_event(&job.pool->region, SPECKV_EVENT_POOL_RESIZED, SPECKV_INFO,
-				"resized from %s to %s",
-				human(a, job.from << job.pool->region.page_shift),
-				human(b, capacity));
-		}
-		/* if this fails the next manager takes the size from the pool's header */
-		if (!rc)
-			rc = device_flush(dev);
-		/* not flushed: only the new size can be on the medium by now */
-		store_release(&record->state, SPECKV_POOL_ACTIVE);
-		if (job.held)
-			resize_end(&job.pool->region);
-	}
+	else if (!rc)
+		rc = resize(&job, record, capacity);
 	if (job.dry_run) {
 		region_close(&job.pool->region);
 		free(job.pool);

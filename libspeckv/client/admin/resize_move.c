@@ -11,6 +11,36 @@ static int not_written(struct job *job, const struct run *copy)
 		job->name, r->path);
 }
 
+/*
+ * Copy the block to the claimed run, which is released on error. `failed`: failed flushes before.
+ * -EAGAIN: another block by now, or bad and dropped.
+ */
+static int copy_block(struct job *job, const struct speckv_key *key, const struct block_ref *found,
+	const struct run *run, uint64_t failed)
+{
+	struct region *r = &job->pool->region;
+	int rc = r->backend->copy(r, key, found, run);
+
+	if (rc == -ENODEV || rc == -EACCES) {
+		pages_release(r, job->pool->owner, run);
+		return fail(job->dev->ctx, rc, "pool %s: %s does not answer", job->name,
+			job->dev->medium.name);
+	}
+	if (rc && load_acquire(&r->flushes_failed) != failed)
+		return not_written(job, run);
+	if (rc) {
+		pages_release(r, job->pool->owner, run);
+		if (rc != -EAGAIN) { /* bad at its old place */
+			pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
+				"the block at page %llu does not verify; dropped instead of moved",
+				(unsigned long long)found->page);
+			block_drop(job->pool, key, found);
+		}
+		return -EAGAIN;
+	}
+	return 0;
+}
+
 int move_block(struct job *job, uint64_t page, const struct place *place)
 {
 	struct region *r = &job->pool->region;
@@ -39,24 +69,9 @@ int move_block(struct job *job, uint64_t page, const struct place *place)
 			: -ENOSPC;
 	if (rc)
 		return rc;
-	rc = r->backend->copy(r, &key, &found, &run);
-	if (rc == -ENODEV || rc == -EACCES) {
-		pages_release(r, job->pool->owner, &run);
-		return fail(job->dev->ctx, rc, "pool %s: %s does not answer", job->name,
-			job->dev->medium.name);
-	}
-	if (rc && load_acquire(&r->flushes_failed) != failed)
-		return not_written(job, &run);
-	if (rc) {
-		pages_release(r, job->pool->owner, &run);
-		if (rc != -EAGAIN) { /* bad at its old place */
-			pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,
-				"the block at page %llu does not verify; dropped instead of moved",
-				(unsigned long long)page);
-			block_drop(job->pool, &key, &found);
-		}
-		return -EAGAIN;
-	}
+	rc = copy_block(job, &key, &found, &run, failed);
+	if (rc)
+		return rc;
 	index_fill(r, &run, &key, load_acquire(&r->entries[found.entry].first_position),
 		found.frame_bytes, found.raw_bytes, found.tenant,
 		load_acquire(&r->entries[found.entry].used));
