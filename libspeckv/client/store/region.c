@@ -108,14 +108,105 @@ static int open_fds(struct speckv_device *dev, const struct lay_pool_record *rec
 		: rc;
 }
 
-static int open_once(struct speckv_device *dev, const char *name, bool writable, struct region *r)
+/* Read the header, and check it against its record and its file's size. Text set. */
+static int read_head(struct region *r, const char *name, const struct lay_pool_record *record)
 {
-	struct speckv_ctx *ctx = dev->ctx;
-	bool single = dev->single_inode, guarded;
-	struct lay_pool_record record;
+	struct speckv_ctx *ctx = r->dev->ctx;
+	bool single = r->dev->single_inode;
 	struct lay_pool *probe;
 	uint64_t offset;
 	struct stat st;
+
+	offset = single ? record->extent[0].offset : 0;
+	if (r->fd < 0 || fstat(r->fd, &st) != 0 ||
+		(!r->dev->medium.node && (uint64_t)st.st_size < offset + sizeof(struct lay_pool)))
+		return fail(ctx, -EBADMSG,
+			"pool %s: its file %s was cut short; 'speckvctl pool destroy' removes what is left",
+			name, r->path);
+	probe = mmap(NULL, single ? LAY_UNIT : sizeof(*probe), PROT_READ, MAP_SHARED, r->fd,
+		(off_t)offset);
+	if (probe == MAP_FAILED)
+		return fail(ctx, -errno, "pool %s: cannot map %s: %s", name, r->path,
+			strerror(errno));
+	memcpy((void *)&r->fixed, (const void *)probe, sizeof(r->fixed));
+	munmap(probe, single ? LAY_UNIT : sizeof(*probe));
+	if (r->fixed.magic == LAY_POOL_MAGIC && r->fixed.version != LAY_VERSION)
+		return fail(ctx, -EPROTONOSUPPORT,
+			"pool %s has layout version %u; this build reads version %u: use the release that made it",
+			name, r->fixed.version, LAY_VERSION);
+	if (r->fixed.magic != LAY_POOL_MAGIC || load_acquire(&r->fixed.state) != LAY_MEDIUM_READY ||
+		!region_head_sane(&r->fixed, record))
+		return fail(ctx, -EUCLEAN,
+			"pool %s: its header in %s is %s; 'speckvctl pool destroy' removes it",
+			name, r->path,
+			r->fixed.magic == LAY_POOL_MAGIC &&
+					load_acquire(&r->fixed.state) == LAY_MEDIUM_MAKING
+				? "incomplete"
+				: "damaged");
+	r->mapped_bytes = r->dev->medium.backend->keeps_blocks ? r->fixed.data_offset
+							       : r->fixed.region_bytes;
+	if (!single && (uint64_t)st.st_size < r->mapped_bytes) {
+		char have[32], want[32];
+
+		return fail(ctx, -EBADMSG,
+			"pool %s: its file %s was cut short (%s of %s); 'speckvctl pool destroy' removes what is left",
+			name, r->path, human(have, (uint64_t)st.st_size),
+			human(want, r->mapped_bytes));
+	}
+	return 0;
+}
+
+/* Reserve addresses for the pool's largest size, so that pointers stay valid. NULL: errno. */
+static uint8_t *reserve_addresses(uint64_t bytes)
+{
+	uint8_t *base = mmap(NULL, bytes + LAY_UNIT, PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t skip;
+
+	if (base == MAP_FAILED)
+		return NULL;
+	/* aligned to the unit, as devdax requires */
+	skip = (LAY_UNIT - (uintptr_t)base % LAY_UNIT) % LAY_UNIT;
+	if (skip)
+		munmap(base, skip);
+	base += skip;
+	munmap(base + bytes, LAY_UNIT - skip);
+	return base;
+}
+
+static int map_all(struct region *r, const char *name, const struct lay_pool_record *record)
+{
+	bool single = r->dev->single_inode;
+	int rc = single ? map_extents(r, record) : map_piece(r, 0, 0, r->mapped_bytes);
+
+	if (!rc && single && mapped_bytes(r) < r->fixed.data_offset)
+		rc = -EUCLEAN; /* the record does not cover the pool's tables */
+	if (rc)
+		return fail(r->dev->ctx, rc, "pool %s: cannot map it: %s", name, strerror(-rc));
+	/* where the system allows it for shared memory */
+	madvise(r->base, r->mapped_bytes, MADV_HUGEPAGE);
+	return 0;
+}
+
+/* The parts of a mapped region, and its constants. */
+static void find_parts(struct region *r)
+{
+	r->head = (struct lay_pool_head *)r->base;
+	r->directory = (struct lay_bucket *)(r->base + r->fixed.directory_offset);
+	r->page_map = (_Atomic uint64_t *)(r->base + r->fixed.page_map_offset);
+	r->entries = (struct lay_entry *)(r->base + r->fixed.entry_offset);
+	r->data = r->dev->medium.backend->keeps_blocks ? NULL : r->base + r->fixed.data_offset;
+	r->page_bytes = r->fixed.page_bytes;
+	r->page_shift = (uint32_t)__builtin_ctz(r->page_bytes);
+	r->min_run = r->fixed.min_run;
+	r->durable = r->dev->durability == SPECKV_DURABLE_POWER;
+	r->backend = r->dev->medium.backend->pool;
+}
+
+static int open_once(struct speckv_device *dev, const char *name, bool writable, struct region *r)
+{
+	struct lay_pool_record record;
+	bool guarded;
 	int rc;
 
 	memset(r, 0, sizeof(*r));
@@ -136,89 +227,21 @@ static int open_once(struct speckv_device *dev, const char *name, bool writable,
 	fork_let();
 	if (rc)
 		goto bad;
-	offset = single ? record.extent[0].offset : 0;
-	if (r->fd < 0 || fstat(r->fd, &st) != 0 ||
-		(!dev->medium.node && (uint64_t)st.st_size < offset + sizeof(struct lay_pool))) {
-		rc = fail(ctx, -EBADMSG,
-			"pool %s: its file %s was truncated; 'speckvctl pool destroy' removes what is left",
-			name, r->path);
+	rc = read_head(r, name, &record);
+	if (rc)
 		goto bad;
-	}
-	probe = mmap(NULL, single ? LAY_UNIT : sizeof(*probe), PROT_READ, MAP_SHARED, r->fd,
-		(off_t)offset);
-	if (probe == MAP_FAILED) {
-		rc = fail(ctx, -errno, "pool %s: cannot map %s: %s", name, r->path,
+	r->base = reserve_addresses(r->mapped_bytes);
+	if (!r->base) {
+		rc = fail(dev->ctx, -errno, "pool %s: no address space for it: %s", name,
 			strerror(errno));
 		goto bad;
 	}
-	memcpy((void *)&r->fixed, (const void *)probe, sizeof(r->fixed));
-	munmap(probe, single ? LAY_UNIT : sizeof(*probe));
-	if (r->fixed.magic == LAY_POOL_MAGIC && r->fixed.version != LAY_VERSION) {
-		rc = fail(ctx, -EPROTONOSUPPORT,
-			"pool %s has layout version %u; this build reads version %u: use the release that made it",
-			name, r->fixed.version, LAY_VERSION);
+	rc = map_all(r, name, &record);
+	if (rc)
 		goto bad;
-	}
-	if (r->fixed.magic != LAY_POOL_MAGIC || load_acquire(&r->fixed.state) != LAY_MEDIUM_READY ||
-		!region_head_sane(&r->fixed, &record)) {
-		rc = fail(ctx, -EUCLEAN,
-			"pool %s: its header in %s is %s; 'speckvctl pool destroy' removes it",
-			name, r->path,
-			r->fixed.magic == LAY_POOL_MAGIC &&
-					load_acquire(&r->fixed.state) == LAY_MEDIUM_MAKING
-				? "incomplete"
-				: "damaged");
-		goto bad;
-	}
-	r->mapped_bytes = dev->medium.backend->keeps_blocks ? r->fixed.data_offset
-							    : r->fixed.region_bytes;
-	if (!single && (uint64_t)st.st_size < r->mapped_bytes) {
-		char have[32], want[32];
-
-		rc = fail(ctx, -EBADMSG,
-			"pool %s: its file %s was truncated (%s of %s); 'speckvctl pool destroy' removes what is left",
-			name, r->path, human(have, (uint64_t)st.st_size),
-			human(want, r->mapped_bytes));
-		goto bad;
-	}
-	/* Reserve addresses for the pool's largest size, so that pointers stay valid. */
-	r->base = mmap(NULL, r->mapped_bytes + LAY_UNIT, PROT_NONE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (r->base == MAP_FAILED) {
-		r->base = NULL;
-		rc = fail(ctx, -errno, "pool %s: no address space for it: %s", name,
-			strerror(errno));
-		goto bad;
-	}
-	{ /* aligned to the unit, as devdax requires */
-		uint64_t skip = (LAY_UNIT - (uintptr_t)r->base % LAY_UNIT) % LAY_UNIT;
-
-		if (skip)
-			munmap(r->base, skip);
-		r->base += skip;
-		munmap(r->base + r->mapped_bytes, LAY_UNIT - skip);
-	}
-	rc = single ? map_extents(r, &record) : map_piece(r, 0, 0, r->mapped_bytes);
-	if (!rc && single && mapped_bytes(r) < r->fixed.data_offset)
-		rc = -EUCLEAN; /* the record does not cover the pool's tables */
-	if (rc) {
-		rc = fail(ctx, rc, "pool %s: cannot map it: %s", name, strerror(-rc));
-		goto bad;
-	}
-	/* where the system allows it for shared memory */
-	madvise(r->base, r->mapped_bytes, MADV_HUGEPAGE);
-	r->head = (struct lay_pool_head *)r->base;
-	r->directory = (struct lay_bucket *)(r->base + r->fixed.directory_offset);
-	r->page_map = (_Atomic uint64_t *)(r->base + r->fixed.page_map_offset);
-	r->entries = (struct lay_entry *)(r->base + r->fixed.entry_offset);
-	r->data = dev->medium.backend->keeps_blocks ? NULL : r->base + r->fixed.data_offset;
-	r->page_bytes = r->fixed.page_bytes;
-	r->page_shift = (uint32_t)__builtin_ctz(r->page_bytes);
-	r->min_run = r->fixed.min_run;
-	r->durable = dev->durability == SPECKV_DURABLE_POWER;
-	r->backend = dev->medium.backend->pool;
+	find_parts(r);
 	if (r->backend->open(r) != 0) {
-		rc = fail(ctx, -ENOMEM, "out of memory");
+		rc = fail(dev->ctx, -ENOMEM, "out of memory");
 		goto bad;
 	}
 	store_release(&r->size_sequence, ~0ull);

@@ -147,95 +147,142 @@ static int made_flush(struct speckv_device *dev, const void *address, uint64_t b
 						       : 0;
 }
 
-int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
-	const struct speckv_pool_config *config, const struct region_plan *plan)
+/* Write the tables to a file at `offset`, and mark the pool as ready. */
+static int write_tables(struct speckv_device *dev, int fd, uint64_t offset,
+	const struct lay_pool_record *record, const struct speckv_pool_config *config,
+	const struct region_plan *plan)
 {
 	/* bytes to map */
 	uint64_t tables = plan->calibration_bytes || dev->single_inode ? plan->data_offset
-								       : plan->page_map_offset,
-		 offset = 0;
-	struct folder pools = { .fd = -1 };
-	struct speckv_ctx *ctx = dev->ctx;
-	struct lay_pool_head *head;
-	char draft[48], words[SPACE_WORDS];
-	int fd = dev->fd, rc = 0;
+								       : plan->page_map_offset;
+	struct lay_pool_head *head =
+		mmap(NULL, tables, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
+	int rc;
 
-	if (dev->single_inode) {
-		offset = record->extent[0].offset;
-	} else {
-		rc = medium_pools(ctx, &dev->medium, &dev->folder, FOLDER_MAKE, &pools);
-		if (rc)
-			return rc;
-		pool_hidden_name(record, "new", draft);
-		fd = openat(pools.fd, draft, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
-			0600);
-		if (fd < 0) {
-			rc = errno;
-			rc = fail(ctx, -rc, "cannot make %s.pools/%s: %s", dev->medium.path,
-				record->name, space_words(words, pools.fd, 0, rc));
-			folder_close(&pools);
-			return rc;
-		}
-		rc = reserve_all(dev, fd, plan);
+	if (head == MAP_FAILED)
+		return -errno;
+	/* a medium of fixed size has old contents: clear all tables */
+	if (dev->single_inode)
+		memset((uint8_t *)head + sizeof(*head), 0, tables - sizeof(*head));
+	head_init(head, record, config, plan);
+	rc = made_flush(dev, head, tables);
+	if (!rc) {
+		store_release(&head->pool.state, LAY_MEDIUM_READY);
+		rc = made_flush(dev, head, sizeof(head->pool));
 	}
-	head = rc ? MAP_FAILED
-		  : mmap(NULL, tables, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)offset);
-	if (head == MAP_FAILED) {
-		if (!rc)
-			rc = -errno;
-	} else {
-		/* a medium of fixed size has old contents: clear all tables */
-		if (dev->single_inode)
-			memset((uint8_t *)head + sizeof(*head), 0, tables - sizeof(*head));
-		head_init(head, record, config, plan);
-		rc = made_flush(dev, head, tables);
-		if (!rc) {
-			store_release(&head->pool.state, LAY_MEDIUM_READY);
-			rc = made_flush(dev, head, sizeof(head->pool));
-		}
-		munmap(head, tables);
+	munmap(head, tables);
+	return rc;
+}
+
+static int open_draft(struct speckv_device *dev, const struct folder *pools, const char *draft,
+	const struct lay_pool_record *record)
+{
+	char words[SPACE_WORDS];
+	int fd, rc;
+
+	fd = openat(pools->fd, draft, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd >= 0)
+		return fd;
+	rc = errno;
+	return fail(dev->ctx, -rc, "cannot make %s.pools/%s: %s", dev->medium.path, record->name,
+		space_words(words, pools->fd, 0, rc));
+}
+
+/* Give the draft its owner and mode, and flush it. */
+static int finish_draft(int fd, const struct speckv_pool_config *config)
+{
+	int rc = 0;
+
+	if ((config->uid != geteuid() || config->gid != getegid()) &&
+		fchown(fd, config->uid, config->gid) != 0)
+		rc = -errno;
+	if (!rc && fchmod(fd, config->mode) != 0)
+		rc = -errno;
+	if (!rc && fsync(fd) != 0)
+		rc = -errno;
+	return rc;
+}
+
+static void unlink_lock(struct speckv_device *dev, const struct folder *pools,
+	const struct lay_pool_record *record)
+{
+	char lock[48];
+
+	if (dev->medium.backend->keeps_blocks)
+		return;
+	pool_hidden_name(record, "lock", lock);
+	unlinkat(pools->fd, lock, 0);
+}
+
+/* Give the complete draft the pool's name, durably. Text set. */
+static int publish(struct speckv_device *dev, const struct folder *pools, const char *draft,
+	const struct lay_pool_record *record)
+{
+	int rc = publish_file(dev, pools, draft, record);
+
+	unlinkat(pools->fd, draft, 0);
+	if (!rc && folder_flush(pools) != 0) {
+		unlinkat(pools->fd, record->name, 0);
+		rc = fail(dev->ctx, -EIO,
+			"the name of pool %s did not reach the medium: %s.pools cannot be written",
+			record->name, dev->medium.path);
 	}
-	if (!dev->single_inode) {
-		if (!rc && (config->uid != geteuid() || config->gid != getegid()) &&
-			fchown(fd, config->uid, config->gid) != 0)
-			rc = -errno;
-		if (!rc && fchmod(fd, config->mode) != 0)
-			rc = -errno;
-		if (!rc && fsync(fd) != 0)
-			rc = -errno;
-		close(fd);
-		if (!rc)
-			rc = pool_lock_make(&pools, record);
-		if (rc == -ENOSPC || rc == -EROFS) /* while the space is still in use */
-			space_words(words, pools.fd, region_backing_bytes(dev, plan), -rc);
-		if (!rc) {
-			rc = publish_file(dev, &pools, draft, record);
-			unlinkat(pools.fd, draft, 0);
-			if (!rc && folder_flush(&pools) != 0) {
-				unlinkat(pools.fd, record->name, 0);
-				rc = fail(ctx, -EIO,
-					"the name of pool %s did not reach the medium: %s.pools cannot be written",
-					record->name, dev->medium.path);
-			}
-			if (rc && !dev->medium.backend->keeps_blocks) {
-				pool_hidden_name(record, "lock", draft);
-				unlinkat(pools.fd, draft, 0);
-			}
-			folder_close(&pools);
-			return rc;
-		}
-		unlinkat(pools.fd, draft, 0);
-		pool_hidden_name(record, "lock", draft);
-		if (!dev->medium.backend->keeps_blocks)
-			unlinkat(pools.fd, draft, 0);
-		folder_close(&pools);
-	}
-	if (!dev->single_inode && (rc == -ENOSPC || rc == -EROFS))
-		return fail(ctx, rc, "cannot make %s.pools/%s: %s", dev->medium.path, record->name,
-			words);
+	if (rc)
+		unlink_lock(dev, pools, record);
+	return rc;
+}
+
+/* Set the text of an error. `words`: of a full or read-only file system. */
+static int not_made(struct speckv_device *dev, const struct lay_pool_record *record,
+	const struct speckv_pool_config *config, int rc, const char *words)
+{
+	if (words && (rc == -ENOSPC || rc == -EROFS))
+		return fail(dev->ctx, rc, "cannot make %s.pools/%s: %s", dev->medium.path,
+			record->name, words);
 	if (rc == -EPERM)
-		return fail(ctx, rc,
+		return fail(dev->ctx, rc,
 			"cannot give pool %s to uid %u gid %u: only root may give files away",
 			record->name, config->uid, config->gid);
-	return rc ? fail(ctx, rc, "cannot make pool %s: %s", record->name, strerror(-rc)) : 0;
+	return fail(dev->ctx, rc, "cannot make pool %s: %s", record->name, strerror(-rc));
+}
+
+int region_make(struct speckv_device *dev, const struct lay_pool_record *record,
+	const struct speckv_pool_config *config, const struct region_plan *plan)
+{
+	char draft[48], words[SPACE_WORDS] = "";
+	struct folder pools;
+	int fd, rc;
+
+	if (dev->single_inode) {
+		rc = write_tables(dev, dev->fd, record->extent[0].offset, record, config, plan);
+		return rc ? not_made(dev, record, config, rc, NULL) : 0;
+	}
+	rc = medium_pools(dev->ctx, &dev->medium, &dev->folder, FOLDER_MAKE, &pools);
+	if (rc)
+		return rc;
+	pool_hidden_name(record, "new", draft);
+	fd = open_draft(dev, &pools, draft, record);
+	if (fd < 0) {
+		folder_close(&pools);
+		return fd;
+	}
+	rc = reserve_all(dev, fd, plan);
+	if (!rc)
+		rc = write_tables(dev, fd, 0, record, config, plan);
+	if (!rc)
+		rc = finish_draft(fd, config);
+	close(fd);
+	if (!rc)
+		rc = pool_lock_make(&pools, record);
+	if (!rc) {
+		rc = publish(dev, &pools, draft, record);
+		folder_close(&pools);
+		return rc;
+	}
+	if (rc == -ENOSPC || rc == -EROFS) /* while the space is still in use */
+		space_words(words, pools.fd, region_backing_bytes(dev, plan), -rc);
+	unlinkat(pools.fd, draft, 0);
+	unlink_lock(dev, &pools, record);
+	folder_close(&pools);
+	return not_made(dev, record, config, rc, words);
 }
