@@ -34,7 +34,7 @@ int speckv_file_open(struct speckv_ctx *ctx, int folder, const char *path, int f
 	if (!ctx || !path || !*path_name(path))
 		return -EINVAL;
 	if (fstat(folder, &st) != 0 || !S_ISDIR(st.st_mode))
-		return fail(ctx, -ENOTDIR, "%s: descriptor %d is not a folder's", path, folder);
+		return fail(ctx, -ENOTDIR, "%s: descriptor %d is not a folder", path, folder);
 	in.owner = st.st_uid;
 	fd = file_open(ctx, &in, path, flags, mode, &private_file);
 	if (fd == -ENOENT || fd == -EEXIST)

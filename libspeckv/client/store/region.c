@@ -121,7 +121,7 @@ static int read_head(struct region *r, const char *name, const struct lay_pool_r
 	if (r->fd < 0 || fstat(r->fd, &st) != 0 ||
 		(!r->dev->medium.node && (uint64_t)st.st_size < offset + sizeof(struct lay_pool)))
 		return fail(ctx, -EBADMSG,
-			"pool %s: its file %s was cut short; 'speckvctl pool destroy' removes what is left",
+			"pool %s: its file %s was truncated; 'speckvctl pool destroy' removes what is left",
 			name, r->path);
 	probe = mmap(NULL, single ? LAY_UNIT : sizeof(*probe), PROT_READ, MAP_SHARED, r->fd,
 		(off_t)offset);
@@ -149,7 +149,7 @@ static int read_head(struct region *r, const char *name, const struct lay_pool_r
 		char have[32], want[32];
 
 		return fail(ctx, -EBADMSG,
-			"pool %s: its file %s was cut short (%s of %s); 'speckvctl pool destroy' removes what is left",
+			"pool %s: its file %s was truncated (%s of %s); 'speckvctl pool destroy' removes what is left",
 			name, r->path, human(have, (uint64_t)st.st_size),
 			human(want, r->mapped_bytes));
 	}
