@@ -325,7 +325,7 @@ static void start(struct emulator *e, const char *folder)
 				? e->config.memory_bytes - (uint64_t)st.st_blocks * 512
 				: e->config.memory_bytes);
 	}
-	if (rc)
+	if (rc || !e->engine)
 		emu_die("the card does not start from the state in", folder, -rc);
 }
 

@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <speckv/predictor.h>
-
 #include "predictor/curve.h"
 #include "predictor/sim.h"
 #include "predictor/tree.h"

@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <speckv/predictor.h>
+#include "predictor/simulation.h"
 
 #define SIM_CHILDREN 4
 

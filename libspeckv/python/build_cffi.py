@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Write the C source of the extension module speckv._speckv from the public headers.
 
-    build_cffi.py --include-dir libspeckv/include --output _speckv.c
+    build_cffi.py --include-dir libspeckv/include [--private HEADER] --output _speckv.c
 
 The declarations are parsed from the headers, so the binding follows a changed header. The parser supports comments,
 include guards, `extern "C"`, includes of <speckv/...>, object-like macros with an integer value, enums, structs,
@@ -52,10 +52,11 @@ class Headers:
 
     def read(self, name: str) -> None:
         """Read one header and what it includes; each is read once."""
-        if name in self.seen:
-            return
-        self.seen.add(name)
-        path = self.folder / name
+        if name not in self.seen:
+            self.seen.add(name)
+            self.parse(self.folder / name)
+
+    def parse(self, path: Path) -> None:
         text = _COMMENT.sub(lambda match: " " + "\n" * match.group().count("\n"), path.read_text(encoding="utf-8"))
         text = text.replace("\\\n", " ")
         pending: list[str] = []
@@ -185,20 +186,23 @@ def _evaluate(node: ast.expr, names: dict[str, int]) -> int:
     raise ValueError("not a constant expression")
 
 
-def declarations(include_dir: Path) -> str:
-    """The cdef of the public headers."""
+def declarations(include_dir: Path, *private: Path) -> str:
+    """The cdef of the public headers, and of private ones that the module has beside the library."""
     headers = Headers(include_dir)
     headers.read(ROOT_HEADER)
+    for path in private:
+        headers.parse(path)
     return "\n".join(headers.declarations + headers.callbacks) + "\n"
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the C source of speckv._speckv from the public headers.")
     parser.add_argument("--include-dir", type=Path, required=True, help="the folder that holds speckv/speckv.h")
+    parser.add_argument("--private", type=Path, action="append", default=[], help="a header of sources linked into it")
     parser.add_argument("--output", type=Path, required=True, help="the C file to write")
     options = parser.parse_args(arguments)
     try:
-        cdef = declarations(options.include_dir)
+        cdef = declarations(options.include_dir, *options.private)
     except (HeaderError, OSError) as error:
         print(f"build_cffi.py: {error}", file=sys.stderr)
         return 1
@@ -206,7 +210,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     builder = FFI()
     builder.cdef(cdef)
-    builder.set_source(MODULE, f"#include <{ROOT_HEADER}>\n")
+    own = "".join(f'#include "{path.parent.name}/{path.name}"\n' for path in options.private)
+    builder.set_source(MODULE, f"#include <{ROOT_HEADER}>\n{own}")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     builder.emit_c_code(str(options.output))
     return 0

@@ -174,7 +174,11 @@ def test_a_limit_on_files_is_an_error_with_both_numbers_and_no_signal(runtime_di
     mib = 1 << 20
     number, text = limited(10 << 10, 4 * mib, 4 * mib, 8 * mib)
     assert number in (errno.EFBIG, -errno.EFBIG)
-    assert f"{runtime_dir}/DRAM needs a file of 100 KiB" in text and "this process is 10 KiB" in text and "ulimit -f" in text
+    assert (
+        f"{runtime_dir}/DRAM needs a file of 100 KiB" in text
+        and "this process is 10 KiB" in text
+        and "ulimit -f" in text
+    )
     assert not list(runtime_dir.rglob("*"))
     number, text = limited(8 * mib, 4 * mib, 64 * mib, 8 * mib)
     assert number in (errno.EFBIG, -errno.EFBIG)

@@ -10,10 +10,10 @@
 #include <string.h>
 
 #include <speckv/codec.h>
-#include <speckv/predictor.h>
 
 #include "predictor/kernels.h"
 #include "predictor/sigmoid.h"
+#include "predictor/simulation.h"
 
 #define CHECK(condition)                                                                \
 	do {                                                                            \
