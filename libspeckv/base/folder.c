@@ -23,7 +23,7 @@ const char *path_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-static bool own(uid_t uid)
+static bool owner_trusted(uid_t uid)
 {
 	return uid == 0 || uid == geteuid();
 }
@@ -149,7 +149,7 @@ static int take_link(struct walk *w, int link_fd, const struct stat *st, const c
 	ssize_t got;
 	int root;
 
-	if (!own(st->st_uid))
+	if (!owner_trusted(st->st_uid))
 		return fail(w->ctx, -EACCES,
 			"%s leads through a symbolic link that uid %u made: name the folder itself",
 			w->path, st->st_uid);
@@ -174,7 +174,7 @@ static int take_link(struct walk *w, int link_fd, const struct stat *st, const c
 }
 
 /* Advance by one component. 1: done. */
-static int step(struct walk *w)
+static int walk_step(struct walk *w)
 {
 	char name[256], *at = w->rest;
 	size_t length;
@@ -221,7 +221,8 @@ static int step(struct walk *w)
  * Open the folder of the first `length` bytes of a path, as an O_PATH descriptor. `from`: starting
  * folder; -1: the root.
  */
-static int walk(struct speckv_ctx *ctx, int from, const char *path, size_t length, const char *text)
+static int walk_path(struct speckv_ctx *ctx, int from, const char *path, size_t length,
+	const char *text)
 {
 	struct walk w = { .ctx = ctx, .path = text, .length = length };
 	int rc = 0;
@@ -235,7 +236,7 @@ static int walk(struct speckv_ctx *ctx, int from, const char *path, size_t lengt
 	if (w.fd < 0)
 		return denied(ctx, path, errno);
 	while (!rc)
-		rc = step(&w);
+		rc = walk_step(&w);
 	if (rc == 1)
 		return w.fd;
 	if (w.fd >= 0)
@@ -255,7 +256,8 @@ static int take_folder(struct speckv_ctx *ctx, int path_fd, uid_t above, const c
 		return denied(ctx, path, errno);
 	if (!S_ISDIR(st.st_mode))
 		return refuse_kind(ctx, path, &st, true);
-	if (!own(st.st_uid) && st.st_uid != above && !(flags & FOLDER_GROUP && group_shares(&st)))
+	if (!owner_trusted(st.st_uid) && st.st_uid != above &&
+		!(flags & FOLDER_GROUP && group_shares(&st)))
 		return refuse_owner(ctx, path, &st);
 	if (st.st_mode & (S_IWGRP | S_IWOTH))
 		return refuse_writers(ctx, path, &st);
@@ -276,7 +278,7 @@ int folder_holding(struct speckv_ctx *ctx, const char *path, struct folder *out)
 	int fd, rc;
 
 	*out = (struct folder){ .fd = -1, .owner = NO_OWNER };
-	fd = walk(ctx, -1, path, (size_t)(path_name(path) - path), path);
+	fd = walk_path(ctx, -1, path, (size_t)(path_name(path) - path), path);
 	if (fd < 0)
 		return fd;
 	rc = fstat(fd, &st) != 0 ? denied(ctx, path, errno)
@@ -286,7 +288,7 @@ int folder_holding(struct speckv_ctx *ctx, const char *path, struct folder *out)
 		return rc;
 	}
 	out->fd = fd;
-	out->trusted = own(st.st_uid) && !(st.st_mode & (S_IWGRP | S_IWOTH));
+	out->trusted = owner_trusted(st.st_uid) && !(st.st_mode & (S_IWGRP | S_IWOTH));
 	return 0;
 }
 
@@ -316,7 +318,7 @@ int folder_enter(struct speckv_ctx *ctx, const struct folder *in, const char *pa
 		rc = denied(ctx, path, errno);
 	if (!rc && S_ISLNK(st.st_mode) && flags & FOLDER_LINK) {
 		close(fd);
-		fd = walk(ctx, in->fd, name, strlen(name), path);
+		fd = walk_path(ctx, in->fd, name, strlen(name), path);
 		if (fd < 0)
 			return fd;
 	}
@@ -333,7 +335,7 @@ int folder_open(struct speckv_ctx *ctx, const char *path, unsigned int flags, st
 
 	*out = (struct folder){ .fd = -1, .owner = NO_OWNER };
 	if (!path_name(path)[0]) { /* ends with a slash, or is the root */
-		int fd = walk(ctx, -1, path, strlen(path), path);
+		int fd = walk_path(ctx, -1, path, strlen(path), path);
 
 		rc = fd < 0 ? fd : take_folder(ctx, fd, NO_OWNER, path, flags, out);
 		if (fd >= 0)
@@ -364,7 +366,7 @@ static int judge_file(struct speckv_ctx *ctx, const struct folder *in, const cha
 {
 	if (!S_ISREG(st->st_mode) && !(rule->node && S_ISCHR(st->st_mode)))
 		return refuse_kind(ctx, path, st, false);
-	if (!own(st->st_uid) && st->st_uid != in->owner && st->st_uid != rule->owner &&
+	if (!owner_trusted(st->st_uid) && st->st_uid != in->owner && st->st_uid != rule->owner &&
 		!(rule->group && group_shares(st)))
 		return refuse_owner(ctx, path, st);
 	if (st->st_mode & (S_IWGRP | S_IWOTH) & ~rule->writers)

@@ -23,7 +23,7 @@ static void parent(void)
 }
 
 /* Fill the hole that MADV_DONTFORK left. Still unused: this handler runs before fork() returns. */
-static void fill(struct fork_guard *guard)
+static void guard_fill(struct fork_guard *guard)
 {
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
 	void *at = mmap(guard->map, guard->map_bytes, PROT_READ | PROT_WRITE, flags, -1, 0);
@@ -44,21 +44,21 @@ static void child(void)
 			close(g->fd);
 		g->fd = -1;
 		if (g->map)
-			fill(g);
+			guard_fill(g);
 	}
 	list = NULL;
 	atomic_fetch_add(&forks, 1);
 	pthread_mutex_unlock(&lock);
 }
 
-static void watch(void)
+static void handlers_install(void)
 {
 	pthread_atfork(prepare, parent, child);
 }
 
 void fork_hold(void)
 {
-	pthread_once(&once, watch);
+	pthread_once(&once, handlers_install);
 	pthread_mutex_lock(&lock);
 }
 

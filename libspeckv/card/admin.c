@@ -88,7 +88,7 @@ static void reset_engine(struct card_context *context)
 		SPECKV_RESET_ENGINE, "engine reset");
 }
 
-static uint16_t reset(struct card_context *context)
+static uint16_t reset_card(struct card_context *context)
 {
 	const struct speckv_cmd_value *command = &context->entry->value;
 	struct speckv_card *card = context->card;
@@ -160,7 +160,7 @@ uint16_t card_admin(struct card_context *context)
 	case SPECKV_ADMIN_GET_FEATURE:
 		return card_get_feature(context);
 	case SPECKV_ADMIN_RESET:
-		return reset(context);
+		return reset_card(context);
 	case SPECKV_ADMIN_GRANT:
 		return card_grant(context);
 	default:

@@ -114,7 +114,7 @@ static void healthy(struct speckv_card *card, unsigned int slot)
 }
 
 /* First boot of an image: record the attempt before it and the health after it. 0: it runs. */
-static uint16_t trial(struct speckv_card *card, unsigned int slot)
+static uint16_t run_trial(struct speckv_card *card, unsigned int slot)
 {
 	struct flash_record record = card->flash.record;
 	struct flash_slot *entry = card_slot(&record, slot);
@@ -145,7 +145,7 @@ static uint16_t try_slot(struct speckv_card *card, unsigned int slot)
 		return SPECKV_STATUS_FW_DOWNGRADE;
 	status = card_slot_intact(card, slot);
 	if (!status && entry->state == SPECKV_SLOT_STATE_TRIAL)
-		status = trial(card, slot);
+		status = run_trial(card, slot);
 	if (!status)
 		healthy(card, slot);
 	return status;

@@ -52,7 +52,7 @@ void card_buffer_forget(struct card_queue *queue, uint16_t index)
 		queue->buffer[index].known = false;
 }
 
-static uint16_t bad(struct card_context *context, uint64_t offset)
+static uint16_t bad_buffer(struct card_context *context, uint64_t offset)
 {
 	return card_at(context, offset, SPECKV_STATUS_BAD_BUFFER);
 }
@@ -64,7 +64,7 @@ uint16_t card_buffer_find(struct card_context *context, uint16_t index, uint64_t
 	struct card_buffer *buffer;
 
 	if (index >= queue->buffers)
-		return bad(context, offset);
+		return bad_buffer(context, offset);
 	buffer = &queue->buffer[index];
 	if (!buffer->known) {
 		struct speckv_buffer_entry entry;
@@ -86,11 +86,11 @@ uint16_t card_buffer_find(struct card_context *context, uint16_t index, uint64_t
 			entry.address % 4096 == 0 && entry.bytes <= UINT64_MAX - entry.address &&
 			!entry.reserved0 && !entry.reserved1;
 		if (!buffer->known)
-			return bad(context, offset);
+			return bad_buffer(context, offset);
 	}
 	if ((buffer->entry.flags & rights) != rights || offset > buffer->entry.bytes ||
 		bytes > buffer->entry.bytes - offset)
-		return bad(context, offset);
+		return bad_buffer(context, offset);
 	*address = buffer->entry.address + offset;
 	return SPECKV_STATUS_OK;
 }

@@ -245,7 +245,8 @@ void card_directory_recover(struct speckv_card *card, struct card_pool *pool)
 
 /* ---- commands ------------------------------------------------------------------------------- */
 
-static uint16_t hold(struct card_context *context, struct card_pool *pool, struct card_block *block)
+static uint16_t hold_block(struct card_context *context, struct card_pool *pool,
+	struct card_block *block)
 {
 	struct speckv_card *card = context->card;
 	struct card_queue *queue = context->queue;
@@ -327,7 +328,7 @@ static uint16_t acquire_shared(struct card_context *context)
 	 * it.
 	 */
 	status = card_block_find(context, pool, range->address, range->generation, &block);
-	return status ? status : hold(context, pool, block);
+	return status ? status : hold_block(context, pool, block);
 }
 
 static uint16_t acquire_exclusive(struct card_context *context)
@@ -350,7 +351,7 @@ static uint16_t acquire_exclusive(struct card_context *context)
 		return card_at(context, range->address, status);
 	block_fill(context->card, pool, range->address, range->generation, range->bytes,
 		BLOCK_EXCLUSIVE, CARD_AGENTS);
-	status = hold(context, pool, block);
+	status = hold_block(context, pool, block);
 	if (status)
 		card_block_free(context->card, pool, block);
 	else
@@ -365,7 +366,8 @@ uint16_t card_acquire(struct card_context *context)
 }
 
 /* Seal a fill: publish it if it contains a frame whose identity names this place. */
-static uint16_t seal(struct card_context *context, struct card_pool *pool, struct card_block *block)
+static uint16_t seal_block(struct card_context *context, struct card_pool *pool,
+	struct card_block *block)
 {
 	struct speckv_card *card = context->card;
 	uint64_t address = card_block_address(pool, block),
@@ -429,7 +431,7 @@ uint16_t card_writeback(struct card_context *context)
 		if (!card_block_held(context, block))
 			return card_at(context, range->address, SPECKV_STATUS_CONFLICT);
 		if (sealing) {
-			status = seal(context, pool, block);
+			status = seal_block(context, pool, block);
 			if (status)
 				return status;
 		} else if (releasing) {

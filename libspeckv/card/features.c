@@ -132,7 +132,7 @@ static uint16_t set_pool(struct card_context *context)
 	return SPECKV_STATUS_OK;
 }
 
-static uint16_t check(struct card_context *context, uint8_t flags)
+static uint16_t check_feature(struct card_context *context, uint8_t flags)
 {
 	const struct speckv_cmd_value *command = &context->entry->value;
 
@@ -149,7 +149,7 @@ static uint16_t check(struct card_context *context, uint8_t flags)
 
 uint16_t card_set_feature(struct card_context *context)
 {
-	uint16_t status = check(context, SPECKV_FEATURE_SAVE);
+	uint16_t status = check_feature(context, SPECKV_FEATURE_SAVE);
 
 	if (status)
 		return status;
@@ -162,7 +162,7 @@ uint16_t card_get_feature(struct card_context *context)
 {
 	const struct speckv_cmd_value *command = &context->entry->value;
 	struct speckv_card *card = context->card;
-	uint16_t status = check(context, 0);
+	uint16_t status = check_feature(context, 0);
 
 	if (status)
 		return status;

@@ -9,7 +9,7 @@ static bool committed(const struct flash_slot *entry)
 	return entry->state >= SPECKV_SLOT_STATE_VERIFIED && entry->state <= SPECKV_SLOT_STATE_GOOD;
 }
 
-static uint16_t check(struct card_context *context, uint8_t flags, bool data)
+static uint16_t check_command(struct card_context *context, uint8_t flags, bool data)
 {
 	const struct speckv_cmd_firmware *command = &context->entry->firmware;
 
@@ -50,7 +50,7 @@ static uint16_t download(struct card_context *context)
 	struct speckv_card *card = context->card;
 	struct flash_state *flash = &card->flash;
 	bool known;
-	uint16_t status = check(context, SPECKV_FW_RESTART, true);
+	uint16_t status = check_command(context, SPECKV_FW_RESTART, true);
 
 	if (status)
 		return status;
@@ -117,7 +117,7 @@ static uint16_t commit(struct card_context *context)
 	struct flash_slot *entry;
 	uint8_t digest[32];
 	uint64_t bytes;
-	uint16_t status = check(context, SPECKV_FW_DRY_RUN, false);
+	uint16_t status = check_command(context, SPECKV_FW_DRY_RUN, false);
 
 	if (status)
 		return status;
@@ -177,7 +177,7 @@ static uint16_t activate(struct card_context *context)
 	struct speckv_card *card = context->card;
 	struct flash_record record = card->flash.record;
 	unsigned int slot = command->slot, how = card->config.activation;
-	uint16_t status = check(context, SPECKV_FW_DRY_RUN, false);
+	uint16_t status = check_command(context, SPECKV_FW_DRY_RUN, false);
 
 	if (status)
 		return status;

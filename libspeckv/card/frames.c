@@ -93,7 +93,7 @@ struct layers {
 	uint16_t first, count;
 };
 
-static uint16_t check(struct card_context *context, uint8_t flags, struct card_pool **pool,
+static uint16_t check_read(struct card_context *context, uint8_t flags, struct card_pool **pool,
 	struct layers *layers)
 {
 	const struct speckv_cmd_read *read = &context->entry->read;
@@ -217,7 +217,7 @@ uint16_t card_read(struct card_context *context)
 {
 	struct card_pool *pool;
 	struct layers layers;
-	uint16_t status = check(context, SPECKV_READ_FRAME, &pool, &layers);
+	uint16_t status = check_read(context, SPECKV_READ_FRAME, &pool, &layers);
 
 	if (status)
 		return status;
@@ -273,7 +273,7 @@ uint16_t card_prefetch(struct card_context *context)
 	uint64_t bytes, deadline = (uint64_t)read->deadline_us * 1000;
 	struct card_pool *pool;
 	struct layers layers;
-	uint16_t status = check(context, SPECKV_READ_STAGE, &pool, &layers);
+	uint16_t status = check_read(context, SPECKV_READ_STAGE, &pool, &layers);
 
 	if (status)
 		return status;

@@ -13,7 +13,7 @@ struct writer {
 	uint16_t status;
 };
 
-static void emit(struct writer *w, const void *entry)
+static void emit_entry(struct writer *w, const void *entry)
 {
 	const struct speckv_cmd_log *command = &w->context->entry->log;
 	uint64_t at = sizeof(w->header) + (uint64_t)w->header.entries * w->header.entry_bytes;
@@ -30,7 +30,7 @@ static void emit_counted(struct writer *w, const void *entry)
 {
 	w->header.last++;
 	if (w->seen++ >= w->after)
-		emit(w, entry);
+		emit_entry(w, entry);
 }
 
 static void log_health(struct writer *w)
@@ -90,7 +90,7 @@ static void log_rings(struct writer *w, bool events)
 
 		memcpy(&sequence, entry, sizeof(sequence));
 		if (sequence == i)
-			emit(w, entry);
+			emit_entry(w, entry);
 	}
 }
 
@@ -185,7 +185,7 @@ static uint16_t log_blocks(struct writer *w)
 			continue;
 		entry.first_position = parsed.identity.first_position;
 		memcpy(entry.key, parsed.identity.key, sizeof(entry.key));
-		emit(w, &entry);
+		emit_entry(w, &entry);
 		if (w->status)
 			break;
 		if (w->header.entries == before) {

@@ -2,7 +2,7 @@
 /* I/O commands: dispatch, rights, latencies. */
 #include "card/internal.h"
 
-static uint16_t bare(struct card_context *context)
+static uint16_t check_bare(struct card_context *context)
 {
 	const struct speckv_cmd_bare *command = &context->entry->bare;
 
@@ -25,7 +25,7 @@ static uint16_t dispatch(struct card_context *context)
 	switch (context->entry->sqe.opcode) {
 	case SPECKV_IO_NOP:
 	case SPECKV_IO_FLUSH:
-		return bare(context);
+		return check_bare(context);
 	case SPECKV_IO_WRITE:
 		return card_write(context);
 	case SPECKV_IO_READ:

@@ -7,7 +7,7 @@
 #include "card/internal.h"
 
 /* Parse a model that this card can run, or NULL: features are limited by the submission entry. */
-static struct speckv_predictor *parse(const uint8_t *file, uint64_t bytes, bool *no_memory)
+static struct speckv_predictor *parse_model(const uint8_t *file, uint64_t bytes, bool *no_memory)
 {
 	struct speckv_predictor *model;
 	int rc = speckv_predictor_parse(file, bytes, &model);
@@ -32,7 +32,7 @@ static void put_in_force(struct speckv_card *card, struct speckv_predictor *mode
 		memset(&card->pools[n].pace, 0, sizeof(card->pools[n].pace));
 }
 
-static uint8_t *place(const struct speckv_card *card, uint32_t which)
+static uint8_t *model_place(const struct speckv_card *card, uint32_t which)
 {
 	return card->memory + card->layout.model + (uint64_t)which * MEMORY_MODEL_BYTES;
 }
@@ -43,7 +43,7 @@ const uint8_t *card_model(const struct speckv_card *card, uint64_t *bytes)
 	const struct memory_superblock *super = memory_superblock(card);
 
 	*bytes = super->model_bytes;
-	return super->model_bytes ? place(card, super->model_place) : NULL;
+	return super->model_bytes ? model_place(card, super->model_place) : NULL;
 }
 
 void card_model_unload(struct speckv_card *card)
@@ -63,7 +63,7 @@ bool card_model_intact(const struct speckv_card *card)
 	const struct memory_superblock *super = memory_superblock(card);
 	uint8_t digest[32];
 
-	return card_sha256(place(card, super->model_place), super->model_bytes, digest) &&
+	return card_sha256(model_place(card, super->model_place), super->model_bytes, digest) &&
 		!memcmp(digest, super->model_digest, 32);
 }
 
@@ -80,12 +80,13 @@ void card_model_recover(struct speckv_card *card)
 		card_model_unload(card);
 		return;
 	}
-	put_in_force(card, parse(place(card, super->model_place), super->model_bytes, &no_memory));
+	put_in_force(card,
+		parse_model(model_place(card, super->model_place), super->model_bytes, &no_memory));
 	if (!card->predictor)
 		card_model_unload(card);
 }
 
-static uint16_t whole(struct card_context *context)
+static uint16_t model_complete(struct card_context *context)
 {
 	const struct speckv_cmd_model *command = &context->entry->model;
 	struct speckv_card *card = context->card;
@@ -97,10 +98,10 @@ static uint16_t whole(struct card_context *context)
 	bool no_memory;
 
 	card->model_received = 0;
-	if (!card_sha256(place(card, at), command->total_bytes, digest) ||
+	if (!card_sha256(model_place(card, at), command->total_bytes, digest) ||
 		memcmp(digest, command->digest, 32))
 		return SPECKV_STATUS_BAD_MODEL;
-	model = parse(place(card, at), command->total_bytes, &no_memory);
+	model = parse_model(model_place(card, at), command->total_bytes, &no_memory);
 	if (!model)
 		return no_memory ? SPECKV_STATUS_INTERNAL : SPECKV_STATUS_BAD_MODEL;
 	super->model_bytes = 0;
@@ -156,11 +157,12 @@ uint16_t card_load_model(struct card_context *context)
 			MEMORY_MODEL_BYTES))
 		return SPECKV_STATUS_NO_MEMORY;
 	status = card_data_read(context, command->data_address,
-		place(card, !memory_superblock(card)->model_place) + command->offset,
+		model_place(card, !memory_superblock(card)->model_place) + command->offset,
 		command->data_bytes);
 	if (status)
 		return status;
 	card->model_received = command->offset + command->data_bytes;
 	context->command->result = card->model_received;
-	return card->model_received == command->total_bytes ? whole(context) : SPECKV_STATUS_OK;
+	return card->model_received == command->total_bytes ? model_complete(context)
+							    : SPECKV_STATUS_OK;
 }

@@ -268,7 +268,7 @@ static uint16_t pool_command(struct card_context *context, uint8_t flags, struct
 		    : SPECKV_STATUS_OK;
 }
 
-static uint16_t grow(struct card_context *context, struct card_pool *pool, uint64_t from,
+static uint16_t grow_pool(struct card_context *context, struct card_pool *pool, uint64_t from,
 	uint64_t to, bool dry)
 {
 	struct speckv_card *card = context->card;
@@ -333,7 +333,7 @@ uint16_t card_resize_pool(struct card_context *context)
 	if (bytes > pool->record.reserve_bytes)
 		return SPECKV_STATUS_NO_MEMORY;
 	if (bytes > old)
-		status = grow(context, pool, old / SPECKV_CARD_PAGE_BYTES,
+		status = grow_pool(context, pool, old / SPECKV_CARD_PAGE_BYTES,
 			bytes / SPECKV_CARD_PAGE_BYTES, dry);
 	else
 		status = shrink(context, pool, old / SPECKV_CARD_PAGE_BYTES,

@@ -66,7 +66,7 @@ static void came_back(struct card_context *context, struct card_pool *pool,
 		after.guarded ? ": recency takes over" : ": the model is followed again");
 }
 
-static void step(struct card_context *context, struct card_pool *pool,
+static void step_session(struct card_context *context, struct card_pool *pool,
 	struct memory_session *session, const int8_t *features)
 {
 	struct speckv_card *card = context->card;
@@ -209,7 +209,8 @@ uint16_t card_touch(struct card_context *context)
 	block->uses++;
 	card_tally(card, pool, SPECKV_COUNT_TOUCHES, 1);
 	if (touch->feature_count)
-		step(context, pool, memory_session(card, context->function->index, touch->session),
+		step_session(context, pool,
+			memory_session(card, context->function->index, touch->session),
 			touch->features);
 	return SPECKV_STATUS_OK;
 }
@@ -222,7 +223,7 @@ struct outlook {
 	uint32_t wait; /* otherwise */
 };
 
-static int32_t score(struct card_pool *pool, const struct speckv_candidate *candidate,
+static int32_t score_candidate(struct card_pool *pool, const struct speckv_candidate *candidate,
 	const struct outlook *outlook)
 {
 	const struct card_block *block = card_block_at(pool, candidate->address);
@@ -313,7 +314,7 @@ uint16_t card_predict(struct card_context *context)
 		if (predict->flags & SPECKV_PREDICT_RESET)
 			memset(session, 0, sizeof(*session));
 		if (predict->feature_count)
-			step(context, pool, session, predict->features);
+			step_session(context, pool, session, predict->features);
 	}
 	outlook.now = card_now(card);
 	if (session && has_state(card, session)) {
@@ -328,7 +329,7 @@ uint16_t card_predict(struct card_context *context)
 		uint64_t at = predict->candidates_offset + i * sizeof(candidates[0]) +
 			offsetof(struct speckv_candidate, score);
 
-		candidates[i].score = (uint32_t)score(pool, &candidates[i], &outlook);
+		candidates[i].score = (uint32_t)score_candidate(pool, &candidates[i], &outlook);
 		status = card_buffer_write(context, predict->buffer, at, &candidates[i].score,
 			sizeof(candidates[i].score));
 		if (status)

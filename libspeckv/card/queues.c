@@ -88,7 +88,7 @@ static void signal_completion(struct card_function *function, struct card_queue 
 		card_queue_signal(function, queue);
 }
 
-static bool post(struct card_function *function, struct card_queue *queue, uint16_t id,
+static bool post_completion(struct card_function *function, struct card_queue *queue, uint16_t id,
 	uint16_t status, uint64_t result, bool quiet)
 {
 	struct speckv_card *card = function->card;
@@ -119,7 +119,7 @@ bool card_notice(struct card_function *function, struct card_queue *queue, uint1
 	/* One entry is reserved for every command in flight. */
 	if (queue->state != QUEUE_ENABLED || card_queue_room(function, queue) <= queue->waits)
 		return false;
-	return post(function, queue, SPECKV_EVENT_COMMAND_ID, notice, result, false);
+	return post_completion(function, queue, SPECKV_EVENT_COMMAND_ID, notice, result, false);
 }
 
 void card_command_end(struct card_context *context, uint16_t status)
@@ -141,8 +141,8 @@ void card_command_end(struct card_context *context, uint16_t status)
 			return;
 		}
 	}
-	post(function, queue, command->entry.sqe.command_id, status, status ? 0 : command->result,
-		command->entry.sqe.flags & SPECKV_CMD_QUIET);
+	post_completion(function, queue, command->entry.sqe.command_id, status,
+		status ? 0 : command->result, command->entry.sqe.flags & SPECKV_CMD_QUIET);
 }
 
 /* ---- enabling and disabling ----------------------------------------------------------------- */

@@ -60,7 +60,7 @@ static bool id_in_use(const struct card_queue *queue, uint16_t id)
 }
 
 /* Must a fetched command keep waiting, with `earlier` others before it in its queue pair? Cheap. */
-static bool waits(const struct card_context *context, unsigned int earlier, uint64_t now)
+static bool must_wait(const struct card_context *context, unsigned int earlier, uint64_t now)
 {
 	const struct card_command *command = context->command;
 
@@ -72,7 +72,7 @@ static bool waits(const struct card_context *context, unsigned int earlier, uint
 }
 
 /* Run it. CARD_WAIT: it stays in flight. */
-static uint16_t start(struct card_context *context)
+static uint16_t start_command(struct card_context *context)
 {
 	context->command->waits_for_all = false;
 	context->command->asked = 0;
@@ -81,7 +81,7 @@ static uint16_t start(struct card_context *context)
 }
 
 /* Injected faults delay a command before it has any effect. */
-static void delay(struct speckv_card *card, const struct card_queue *queue,
+static void delay_command(struct speckv_card *card, const struct card_queue *queue,
 	struct card_command *command)
 {
 	if (card_queue_is_admin(queue))
@@ -97,7 +97,7 @@ static void delay(struct speckv_card *card, const struct card_queue *queue,
 }
 
 /* Copy one entry and start it; updates `now`. False: the queue pair cannot continue now. */
-static bool fetch(struct card_function *function, struct card_queue *queue, uint64_t *now)
+static bool fetch_command(struct card_function *function, struct card_queue *queue, uint64_t *now)
 {
 	struct speckv_card *card = function->card;
 	struct card_command *command = &queue->waiting[queue->waits];
@@ -152,13 +152,13 @@ static bool fetch(struct card_function *function, struct card_queue *queue, uint
 	/* FLUSH waits for all commands before it. */
 	command->waits_for_all = command->entry.sqe.flags & SPECKV_CMD_FENCE ||
 		(!card_queue_is_admin(queue) && command->entry.sqe.opcode == SPECKV_IO_FLUSH);
-	delay(card, queue, command);
+	delay_command(card, queue, command);
 	/*
 	 * Count it as in flight while it runs: a notice that it causes must not use its
 	 * completion's entry.
 	 */
 	queue->waits++;
-	status = waits(&context, queue->waits - 1, *now) ? CARD_WAIT : start(&context);
+	status = must_wait(&context, queue->waits - 1, *now) ? CARD_WAIT : start_command(&context);
 	if (queue->state != QUEUE_ENABLED)
 		return false;
 	if (status == CARD_WAIT)
@@ -184,11 +184,11 @@ static unsigned int run_waiting(struct card_function *function, struct card_queu
 		unsigned int before = queue->waits;
 		uint16_t status;
 
-		if (waits(&context, i, *now)) {
+		if (must_wait(&context, i, *now)) {
 			i++;
 			continue;
 		}
-		status = start(&context);
+		status = start_command(&context);
 		if (queue->state != QUEUE_ENABLED || queue->waits != before) {
 			/* it ended others of this queue pair: indices have moved */
 			*now = card_now(function->card);
@@ -257,7 +257,7 @@ static unsigned int run_queue(struct card_function *function, struct card_queue 
 	for (unsigned int n = 0;
 		n < most && n < FETCH_TURN && queue->state == QUEUE_ENABLED && !card->reboot_wanted;
 		n++) {
-		if ((n && *now > end) || !fetch(function, queue, now))
+		if ((n && *now > end) || !fetch_command(function, queue, now))
 			break;
 		done++;
 	}

@@ -4,7 +4,7 @@
 
 #include "card/internal.h"
 
-static void say(struct card_test *test, bool good, const char *text)
+static void set_result(struct card_test *test, bool good, const char *text)
 {
 	test->status = good ? SPECKV_STATUS_OK : SPECKV_STATUS_TEST_FAILED;
 	snprintf(test->text, sizeof(test->text), "%s", text);
@@ -20,7 +20,7 @@ static void test_memory(struct card_context *context, struct card_test *test)
 	uint8_t *at;
 
 	if (page == UINT64_MAX) {
-		say(test, true, "no free page to write to");
+		set_result(test, true, "no free page to write to");
 		return;
 	}
 	at = memory_page(card, page);
@@ -30,7 +30,8 @@ static void test_memory(struct card_context *context, struct card_test *test)
 			good = ((volatile uint8_t *)at)[k] == patterns[i];
 	}
 	memory_page_give(card, page);
-	say(test, good, good ? "four patterns through a free page" : "a pattern came back changed");
+	set_result(test, good,
+		good ? "four patterns through a free page" : "a pattern came back changed");
 }
 
 /* Read the admin ring again, from which this command was fetched. */
@@ -40,7 +41,8 @@ static void test_dma(struct card_context *context, struct card_test *test)
 	bool good = !context->card->ops.dma_read(context->card->arg, context->function->index,
 		context->queue->sq_base, entry, sizeof(entry));
 
-	say(test, good, good ? "the admin ring can be read" : "the admin ring cannot be read");
+	set_result(test, good,
+		good ? "the admin ring can be read" : "the admin ring cannot be read");
 }
 
 struct vector {
@@ -107,25 +109,25 @@ static void test_codec(struct card_context *context, struct card_test *test)
 	}
 	if (good)
 		snprintf(text, sizeof(text), "checksum and %u modes", modes);
-	say(test, good, modes ? text : "the checksum is wrong");
+	set_result(test, good, modes ? text : "the checksum is wrong");
 }
 
 static void test_translation(struct card_context *context, struct card_test *test)
 {
 	for (unsigned int n = 1; n <= SPECKV_CARD_POOLS; n++)
 		if (context->card->pools[n].present && !memory_pool_check(context->card, n)) {
-			say(test, false,
+			set_result(test, false,
 				"a pool's page table points at a page that is not its own");
 			return;
 		}
-	say(test, true, "every page of every pool is its own");
+	set_result(test, true, "every page of every pool is its own");
 }
 
 static void test_predictor(struct card_context *context, struct card_test *test)
 {
 	bool good = !card_predictor_test(context->card);
 
-	say(test, good,
+	set_result(test, good,
 		good ? "known scores, and the model that was loaded"
 		     : "a known score is wrong, or the model is damaged");
 }
@@ -135,7 +137,7 @@ static void test_flash(struct card_context *context, struct card_test *test)
 	struct speckv_card *card = context->card;
 
 	if (!card->config.flash) {
-		say(test, true, "this card has no flash");
+		set_result(test, true, "this card has no flash");
 		return;
 	}
 	for (unsigned int slot = SPECKV_SLOT_A; slot <= SPECKV_SLOT_B; slot++) {
@@ -143,11 +145,11 @@ static void test_flash(struct card_context *context, struct card_test *test)
 
 		if (state >= SPECKV_SLOT_STATE_VERIFIED && state <= SPECKV_SLOT_STATE_GOOD &&
 			card_slot_intact(card, slot)) {
-			say(test, false, "a slot is not the bundle that was committed");
+			set_result(test, false, "a slot is not the bundle that was committed");
 			return;
 		}
 	}
-	say(test, true, "committed slots verify");
+	set_result(test, true, "committed slots verify");
 }
 
 uint16_t card_self_test(struct card_context *context)

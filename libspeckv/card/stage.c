@@ -17,7 +17,7 @@ static void settle(struct speckv_card *card, const struct card_stage *stage, boo
 /*
  * Drop an entry and zero its bytes, except those before `until`, which are about to be overwritten.
  */
-static void drop(struct speckv_card *card, struct card_stage *stage, uint64_t until)
+static void drop_stage(struct speckv_card *card, struct card_stage *stage, uint64_t until)
 {
 	uint64_t from = stage->at < until ? until : stage->at, end = stage->at + stage->bytes;
 
@@ -84,7 +84,7 @@ uint8_t *card_stage_begin(struct speckv_card *card, uint64_t bytes)
 
 		if (stage->pool && stage->at < card->stage_next + bytes &&
 			card->stage_next < stage->at + stage->bytes)
-			drop(card, stage, card->stage_next + bytes);
+			drop_stage(card, stage, card->stage_next + bytes);
 	}
 	return card->memory + card->layout.stage + card->stage_next;
 }
@@ -99,7 +99,7 @@ void card_stage_end(struct card_context *context, unsigned int pool, uint64_t ad
 		if (!card->stages[i].pool || card->stages[i].used_ns < stage->used_ns)
 			stage = &card->stages[i];
 	if (stage->pool)
-		drop(card, stage, 0);
+		drop_stage(card, stage, 0);
 	*stage = (struct card_stage){ .pool = (uint16_t)pool,
 		.address = address,
 		.generation = generation,
@@ -121,7 +121,7 @@ void card_stage_drop(struct speckv_card *card, unsigned int pool, uint64_t addre
 		if (stage->pool != pool || stage->address < address ||
 			stage->address - address >= bytes)
 			continue;
-		drop(card, stage, 0);
+		drop_stage(card, stage, 0);
 	}
 }
 

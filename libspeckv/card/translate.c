@@ -49,7 +49,7 @@ static uint64_t translate(struct card_context *context, struct card_pool *pool, 
 	return entry;
 }
 
-static uint16_t fault(struct card_context *context, uint64_t address)
+static uint16_t map_fault(struct card_context *context, uint64_t address)
 {
 	card_count(context, COUNT_FAULTS, 1);
 	card_notify(context->function, SPECKV_REGS__INT_STATUS__FAULT_bm);
@@ -66,7 +66,7 @@ static uint16_t page_at(struct card_context *context, struct card_pool *pool, ui
 	uint64_t device = (entry - card->layout.first_page) / SPECKV_CARD_PAGE_BYTES;
 
 	if (!entry)
-		return fault(context, address);
+		return map_fault(context, address);
 	if (card->page_map[device] & PAGE_POISON) {
 		card_event_by(context->function, SPECKV_CARD_POISONED, SPECKV_ERROR, pool->number,
 			address, "uncorrectable memory error at %llu", (unsigned long long)address);
@@ -82,7 +82,7 @@ static uint16_t bounds(struct card_context *context, struct card_pool *pool, uin
 	uint64_t capacity = pool->record.description.capacity_bytes;
 
 	if (address > capacity || bytes > capacity - address)
-		return fault(context, address > capacity ? address : capacity);
+		return map_fault(context, address > capacity ? address : capacity);
 	return SPECKV_STATUS_OK;
 }
 

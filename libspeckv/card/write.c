@@ -22,7 +22,7 @@ static uint16_t from_errno(int rc)
 }
 
 /* Check a frame's length against capacity and quota. */
-static uint16_t admit(struct card_context *context, const struct card_pool *pool,
+static uint16_t admit_write(struct card_context *context, const struct card_pool *pool,
 	uint64_t frame_bytes, uint64_t capacity)
 {
 	uint64_t quota = pool->record.description.quota_bytes;
@@ -125,7 +125,7 @@ static uint16_t write_raw(struct card_context *context, struct card_pool *pool)
 		write->bytes, to, to == contiguous ? write->capacity : card->frame_scratch_bytes,
 		&frame_bytes));
 	if (!status)
-		status = admit(context, pool, frame_bytes, write->capacity);
+		status = admit_write(context, pool, frame_bytes, write->capacity);
 	if (!status && to != contiguous)
 		status = card_memory_write(context, pool, write->address, to, frame_bytes);
 	if (status) {
@@ -169,7 +169,7 @@ static uint16_t write_frame(struct card_context *context, struct card_pool *pool
 		return CARD_INVALID(context, write.identity_offset);
 	if (memcmp(&frame.geometry, &pool->record.description.shape, sizeof(frame.geometry)))
 		return CARD_INVALID(context, write.buffer);
-	status = admit(context, pool, frame.frame_bytes, write->capacity);
+	status = admit_write(context, pool, frame.frame_bytes, write->capacity);
 	if (!status)
 		status = card_memory_write(context, pool, write->address, card->frame_scratch,
 			frame.frame_bytes);
@@ -313,7 +313,7 @@ uint16_t card_copy(struct card_context *context)
 	status = from_errno(speckv_frame_readdress(card->frame_scratch, parsed.frame_bytes,
 		&parsed.identity));
 	if (!status)
-		status = admit(context, to, parsed.frame_bytes, copy->capacity);
+		status = admit_write(context, to, parsed.frame_bytes, copy->capacity);
 	if (!status)
 		status = card_memory_write(context, to, copy->destination_address,
 			card->frame_scratch, parsed.frame_bytes);

@@ -66,7 +66,7 @@ static void decode_one(const struct speckv_frame_batch *batch, struct speckv_fra
 		memset(job->raw, 0, job->raw_bytes);
 }
 
-static void *work(void *argument)
+static void *thread_main(void *argument)
 {
 	struct shared *shared = argument;
 
@@ -89,7 +89,7 @@ static unsigned int processors(void)
 	return sched_getaffinity(0, sizeof(set), &set) ? 1 : (unsigned int)CPU_COUNT(&set);
 }
 
-static int64_t run(struct shared *shared)
+static int64_t run_jobs(struct shared *shared)
 {
 	unsigned int threads = shared->batch->threads ? shared->batch->threads : processors(),
 		     started = 0;
@@ -98,15 +98,15 @@ static int64_t run(struct shared *shared)
 	threads = threads < THREADS_MAX ? threads : THREADS_MAX;
 	/* The caller is one of the threads; a failed pthread_create() only means fewer. */
 	while (started + 1 < threads && started + 1 < shared->count &&
-		!pthread_create(&thread[started], NULL, work, shared))
+		!pthread_create(&thread[started], NULL, thread_main, shared))
 		started++;
-	work(shared);
+	thread_main(shared);
 	while (started)
 		pthread_join(thread[--started], NULL);
 	return (int64_t)shared->failed;
 }
 
-static bool valid(const struct speckv_frame_batch *batch, const struct speckv_frame_job *jobs,
+static bool batch_valid(const struct speckv_frame_batch *batch, const struct speckv_frame_job *jobs,
 	uint64_t count)
 {
 	return batch && (jobs || !count) && speckv_geometry_bytes(&batch->geometry) &&
@@ -118,7 +118,7 @@ int64_t speckv_frame_encode_batch(const struct speckv_frame_batch *batch,
 {
 	struct shared shared = { .batch = batch, .jobs = jobs, .count = count, .run = encode_one };
 
-	return valid(batch, jobs, count) ? run(&shared) : -EINVAL;
+	return batch_valid(batch, jobs, count) ? run_jobs(&shared) : -EINVAL;
 }
 
 int64_t speckv_frame_decode_batch(const struct speckv_frame_batch *batch,
@@ -126,8 +126,8 @@ int64_t speckv_frame_decode_batch(const struct speckv_frame_batch *batch,
 {
 	struct shared shared = { .batch = batch, .jobs = jobs, .count = count, .run = decode_one };
 
-	if (!valid(batch, jobs, count))
+	if (!batch_valid(batch, jobs, count))
 		return -EINVAL;
 	shared.streamed = count * speckv_geometry_bytes(&batch->geometry) >= CODEC_STREAMED_BYTES;
-	return run(&shared);
+	return run_jobs(&shared);
 }

@@ -169,7 +169,7 @@ static int collect(const struct safetensors *file, struct tensor *wanted)
 	return found == file->count ? 0 : -EBADMSG;
 }
 
-static int load(const struct safetensors *file, struct speckv_calibration *c)
+static int load_tables(const struct safetensors *file, struct speckv_calibration *c)
 {
 	struct tensor wanted[TENSORS + 1] = {
 		[TURNS] = { .name = "rotary.turns", .dtype = "U64" },
@@ -227,7 +227,7 @@ static int load_file(const uint8_t *file, uint64_t bytes, struct speckv_calibrat
 	int rc = safetensors_open(file, bytes, &table);
 
 	if (!rc)
-		rc = load(&table, c);
+		rc = load_tables(&table, c);
 	safetensors_close(&table);
 	if (rc)
 		return rc;

@@ -48,8 +48,8 @@ static inline __attribute__((always_inline)) uint32_t slice(uint64_t word, unsig
 		table[first + 1][word >> 48 & 0xff] ^ table[first][word >> 56];
 }
 
-static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state, bool copy,
-	uint8_t *to, const uint8_t *from, size_t bytes)
+static inline __attribute__((always_inline)) CODEC_RACING uint32_t crc_run(uint32_t state,
+	bool copy, uint8_t *to, const uint8_t *from, size_t bytes)
 {
 	pthread_once(&table_once, table_make);
 	for (; bytes >= 16; bytes -= 16, from += 16) {
@@ -78,13 +78,13 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t 
 
 CODEC_RACING uint32_t codec_crc_portable(uint32_t state, const void *data, size_t bytes)
 {
-	return run(state, false, NULL, data, bytes);
+	return crc_run(state, false, NULL, data, bytes);
 }
 
 CODEC_RACING uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *source,
 	size_t bytes)
 {
-	return run(state, true, destination, source, bytes);
+	return crc_run(state, true, destination, source, bytes);
 }
 
 uint32_t speckv_crc32c(uint32_t crc, const void *data, uint64_t bytes)

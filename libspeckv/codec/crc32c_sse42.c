@@ -29,7 +29,7 @@ typedef uint64_t __attribute__((may_alias, aligned(1))) unaligned_u64;
 
 enum stores { STORES_NONE, STORES_CACHED, STORES_STREAMED };
 
-static inline __attribute__((always_inline)) uint32_t shift(uint32_t state, uint32_t by)
+static inline __attribute__((always_inline)) uint32_t crc_shift(uint32_t state, uint32_t by)
 {
 	__m128i product =
 		_mm_clmulepi64_si128(_mm_cvtsi32_si128((int)state), _mm_cvtsi32_si128((int)by), 0);
@@ -37,8 +37,8 @@ static inline __attribute__((always_inline)) uint32_t shift(uint32_t state, uint
 	return (uint32_t)_mm_crc32_u64(0, (uint64_t)_mm_cvtsi128_si64(product));
 }
 
-static inline __attribute__((always_inline)) CODEC_RACING uint64_t step(uint64_t state, bool copy,
-	uint8_t *to, const uint8_t *from)
+static inline __attribute__((always_inline)) CODEC_RACING uint64_t crc_step(uint64_t state,
+	bool copy, uint8_t *to, const uint8_t *from)
 {
 	uint64_t word = *(const unaligned_u64 *)from;
 
@@ -80,15 +80,15 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t streams(uint3
 		c = step_past(c, to + 2 * n + i, from + 2 * n + i);
 	}
 	for (size_t i = 0; stores != STORES_STREAMED && i < n; i += 8) {
-		a = step(a, copy, copy ? to + i : NULL, from + i);
-		b = step(b, copy, copy ? to + n + i : NULL, from + n + i);
-		c = step(c, copy, copy ? to + 2 * n + i : NULL, from + 2 * n + i);
+		a = crc_step(a, copy, copy ? to + i : NULL, from + i);
+		b = crc_step(b, copy, copy ? to + n + i : NULL, from + n + i);
+		c = crc_step(c, copy, copy ? to + 2 * n + i : NULL, from + 2 * n + i);
 	}
-	return shift((uint32_t)a, shift_two) ^ shift((uint32_t)b, shift_one) ^ (uint32_t)c;
+	return crc_shift((uint32_t)a, shift_two) ^ crc_shift((uint32_t)b, shift_one) ^ (uint32_t)c;
 }
 
 /* STORES_STREAMED: `to` is aligned to a cache line. */
-static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t state,
+static inline __attribute__((always_inline)) CODEC_RACING uint32_t crc_run(uint32_t state,
 	enum stores stores, uint8_t *to, const uint8_t *from, size_t bytes)
 {
 	bool copy = stores != STORES_NONE;
@@ -113,7 +113,7 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t 
 		_mm_sfence(); /* order the streamed stores before later ones */
 	wide = state;
 	for (; bytes >= 8; bytes -= 8) {
-		wide = step(wide, copy, to, from);
+		wide = crc_step(wide, copy, to, from);
 		from += 8;
 		if (copy)
 			to += 8;
@@ -132,13 +132,13 @@ static inline __attribute__((always_inline)) CODEC_RACING uint32_t run(uint32_t 
 
 CODEC_RACING uint32_t codec_crc_sse42(uint32_t state, const void *data, size_t bytes)
 {
-	return run(state, STORES_NONE, NULL, data, bytes);
+	return crc_run(state, STORES_NONE, NULL, data, bytes);
 }
 
 CODEC_RACING uint32_t codec_crc_copy_sse42(uint32_t state, void *destination, const void *source,
 	size_t bytes)
 {
-	return run(state, STORES_CACHED, destination, source, bytes);
+	return crc_run(state, STORES_CACHED, destination, source, bytes);
 }
 
 CODEC_RACING uint32_t codec_crc_stream_sse42(uint32_t state, void *destination, const void *source,
@@ -146,6 +146,6 @@ CODEC_RACING uint32_t codec_crc_stream_sse42(uint32_t state, void *destination, 
 {
 	/* Small copies are read back soon, and the fence would cost more than it saves. */
 	if (bytes < 4096 || (uintptr_t)destination % 64)
-		return run(state, STORES_CACHED, destination, source, bytes);
-	return run(state, STORES_STREAMED, destination, source, bytes);
+		return crc_run(state, STORES_CACHED, destination, source, bytes);
+	return crc_run(state, STORES_STREAMED, destination, source, bytes);
 }

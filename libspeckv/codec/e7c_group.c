@@ -124,7 +124,7 @@ static inline void couple(const int16_t *first, const int16_t *second, int16_t *
 
 #if defined(__AVX2__)
 /* Two adjacent matrix elements, for broadcasting. */
-static inline int two(const int16_t *at)
+static inline int load_pair(const int16_t *at)
 {
 	int both;
 
@@ -157,7 +157,7 @@ static void product(const int16_t *matrix, unsigned int stride, unsigned int out
 					_mm512_load_si512(in + (size_t)p * PAIR + 32 * (size_t)k);
 #pragma GCC unroll 4
 			for (unsigned int j = 0; j < 4; j++) {
-				__m512i by = _mm512_set1_epi32(two(row + (size_t)j * stride +
+				__m512i by = _mm512_set1_epi32(load_pair(row + (size_t)j * stride +
 					2 * (size_t)p));
 
 #pragma GCC unroll 4
@@ -179,8 +179,10 @@ static void product(const int16_t *matrix, unsigned int stride, unsigned int out
 				for (unsigned int k = 0; k < 4; k++)
 					sum[j][k] = _mm256_setzero_si256();
 			for (unsigned int p = 0; p < pairs; p++) {
-				__m256i by[2] = { _mm256_set1_epi32(two(row + 2 * (size_t)p)),
-					_mm256_set1_epi32(two(row + stride + 2 * (size_t)p)) };
+				__m256i by[2] = {
+					_mm256_set1_epi32(load_pair(row + 2 * (size_t)p)),
+					_mm256_set1_epi32(load_pair(row + stride + 2 * (size_t)p))
+				};
 
 #pragma GCC unroll 4
 				for (unsigned int k = 0; k < 4; k++) {

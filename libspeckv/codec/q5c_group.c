@@ -166,7 +166,7 @@ static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder
  * errors of earlier channels, so that the total error has little effect on attention. Decoding does
  * not depend on it.
  */
-static void shape(row_t *rows, unsigned int head_dim, const struct q5c_tables *tables,
+static void shape_rows(row_t *rows, unsigned int head_dim, const struct q5c_tables *tables,
 	const struct ladder *ladder, const int32_t *chosen, uint8_t *planes)
 {
 	row16_t errors[CODEC_HEAD_DIM_MAX];
@@ -220,7 +220,7 @@ int NAME(codec_q5c_encode_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim
 		group[t] = down[t] == INT32_MIN
 			? 0
 			: (uint8_t)(1 + chosen[t] + 8 * (down[t] - slice_log2 + 19));
-	shape(rows, head_dim, tables, &ladder, chosen, group + Q5C_SCALES);
+	shape_rows(rows, head_dim, tables, &ladder, chosen, group + Q5C_SCALES);
 	return 0;
 }
 

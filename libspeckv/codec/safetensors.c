@@ -16,7 +16,7 @@ struct header {
 	bool metadata_seen;
 };
 
-static void *grown(struct json_scan *s, void *list, size_t count, size_t *room, size_t bytes)
+static void *grow_list(struct json_scan *s, void *list, size_t count, size_t *room, size_t bytes)
 {
 	size_t more = *room ? *room * 2 : 16;
 	void *now;
@@ -32,7 +32,7 @@ static void *grown(struct json_scan *s, void *list, size_t count, size_t *room, 
 	return now;
 }
 
-static void dtype(struct json_scan *s, struct safetensors_tensor *out)
+static void read_dtype(struct json_scan *s, struct safetensors_tensor *out)
 {
 	static const struct {
 		const char *name;
@@ -82,7 +82,7 @@ static void dtype(struct json_scan *s, struct safetensors_tensor *out)
 		json_wrong(s);
 }
 
-static void shape(struct json_scan *s, struct safetensors_tensor *out)
+static void read_shape(struct json_scan *s, struct safetensors_tensor *out)
 {
 	uint64_t elements = 1;
 
@@ -118,9 +118,9 @@ static void tensor(struct json_scan *s, struct safetensors_tensor *out)
 
 	if (json_peek(s) == '[') {
 		json_enter(s, '[');
-		dtype(s, out);
+		read_dtype(s, out);
 		json_expect(s, ',');
-		shape(s, out);
+		read_shape(s, out);
 		json_expect(s, ',');
 		offsets(s, out);
 		json_leave(s, ']');
@@ -135,12 +135,12 @@ static void tensor(struct json_scan *s, struct safetensors_tensor *out)
 			if (text_is(key, "dtype")) {
 				if (out->bits)
 					json_wrong(s);
-				dtype(s, out);
+				read_dtype(s, out);
 			} else if (text_is(key, "shape")) {
 				if (has_shape)
 					json_wrong(s);
 				has_shape = true;
-				shape(s, out);
+				read_shape(s, out);
 			} else if (text_is(key, "data_offsets")) {
 				if (has_offsets)
 					json_wrong(s);
@@ -175,7 +175,7 @@ static void metadata(struct header *h)
 
 			json_expect(s, ':');
 			entry.value = json_string(s);
-			out->metadata = grown(s, out->metadata, out->entries, &h->entry_room,
+			out->metadata = grow_list(s, out->metadata, out->entries, &h->entry_room,
 				sizeof(entry));
 			if (!s->rc)
 				out->metadata[out->entries++] = entry;
@@ -199,8 +199,8 @@ static void read_header(struct header *h)
 				continue;
 			}
 			tensor(s, &one);
-			out->tensors =
-				grown(s, out->tensors, out->count, &h->tensor_room, sizeof(one));
+			out->tensors = grow_list(s, out->tensors, out->count, &h->tensor_room,
+				sizeof(one));
 			if (!s->rc)
 				out->tensors[out->count++] = one;
 		} while (json_take(s, ','));
@@ -254,7 +254,7 @@ static void drop_repeated(struct safetensors *out)
  * Check that every tensor's length follows from type and shape, and that tensors are contiguous up
  * to the end of the file.
  */
-static int check(struct safetensors *out)
+static int check_tensors(struct safetensors *out)
 {
 	uint64_t at = 0;
 
@@ -293,7 +293,7 @@ int safetensors_open(const uint8_t *file, uint64_t bytes, struct safetensors *ou
 	out->data_bytes = bytes - 8 - length;
 	read_header(&h);
 	out->strings = h.json.strings;
-	return h.json.rc ? h.json.rc : check(out);
+	return h.json.rc ? h.json.rc : check_tensors(out);
 }
 
 void safetensors_close(struct safetensors *file)

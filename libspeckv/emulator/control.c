@@ -39,7 +39,8 @@ static void failed(char *answer, unsigned int bytes, int error, const char *mess
 	snprintf(answer, bytes, "{\"error\": %d, \"message\": \"%s\"}\n", error, message);
 }
 
-static unsigned int say(char *answer, unsigned int bytes, unsigned int at, const char *format, ...)
+static unsigned int append(char *answer, unsigned int bytes, unsigned int at, const char *format,
+	...)
 {
 	va_list list;
 	int n;
@@ -56,7 +57,7 @@ static void status(struct emulator *e, char *answer, unsigned int bytes)
 	const char *separator = "";
 	unsigned int at;
 
-	at = say(answer, bytes, 0,
+	at = append(answer, bytes, 0,
 		"{\"error\": 0, \"name\": \"%s\", \"pid\": %d, \"memory_bytes\": %" PRIu64
 		", \"engine\": %s, \"running_slot\": %u, \"started_ns\": %" PRIu64
 		", \"connections\": [",
@@ -72,13 +73,13 @@ static void status(struct emulator *e, char *answer, unsigned int bytes)
 		if (!f)
 			continue;
 		getsockopt(vu_fd(f->connection), SOL_SOCKET, SO_PEERCRED, &peer, &length);
-		at = say(answer, bytes, at,
+		at = append(answer, bytes, at,
 			"%s{\"function\": %d, \"admin\": %s, \"pid\": %d, \"uid\": %u}", separator,
 			f->number, f->admin ? "true" : "false", (int)peer.pid,
 			(unsigned int)peer.uid);
 		separator = ", ";
 	}
-	at = say(answer, bytes, at, "]}\n");
+	at = append(answer, bytes, at, "]}\n");
 	if (at >= bytes)
 		failed(answer, bytes, ENOSPC, "the answer does not fit");
 }

@@ -204,7 +204,7 @@ static void dma_unmapped(void *device, uint64_t address, uint64_t bytes)
 	(void)bytes;
 }
 
-static int reset(void *device)
+static int reset_function(void *device)
 {
 	struct emu_function *f = device;
 
@@ -265,7 +265,7 @@ static const struct vu_ops ops = {
 	.region_write = region_write,
 	.region_info = region_info,
 	.dma_unmapped = dma_unmapped,
-	.reset = reset,
+	.reset = reset_function,
 	.greeted = greeted,
 	.dma_answered = dma_answered,
 	.dma_failed = dma_failed,

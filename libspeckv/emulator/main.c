@@ -83,7 +83,7 @@ static bool is_time_to_look(unsigned int idle, uint64_t served)
  * configured time before it sleeps, and longer after a short sleep: that client was preempted
  * rather than idle.
  */
-static void loop(struct emulator *e)
+static void serve_loop(struct emulator *e)
 {
 	uint64_t idle_since = emu_now_ns(e), served = 0, patience = 0, waited = 0;
 	unsigned int idle = 0;
@@ -312,7 +312,7 @@ static void configure(struct emulator *e, const struct options *o, int folder_fd
 	snprintf(e->config.part, sizeof(e->config.part), "LFE5U-85F-6BG381C");
 }
 
-static void start(struct emulator *e, const char *folder)
+static void start_card(struct emulator *e, const char *folder)
 {
 	int rc;
 
@@ -345,13 +345,13 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	sigaction(SIGTERM, &(struct sigaction){ .sa_handler = on_signal }, NULL);
 	sigaction(SIGINT, &(struct sigaction){ .sa_handler = on_signal }, NULL);
-	start(&e, o.folder);
+	start_card(&e, o.folder);
 	emu_peers_begin(&e, o.folder, folder_fd);
 	emu_state_keep();
 	e.started_ns = emu_wall_ns(&e);
 	printf("ready\n");
 	fflush(stdout);
-	loop(&e);
+	serve_loop(&e);
 	emu_peers_end(&e);
 	e.engine->ops->close(e.engine);
 	flock(folder_fd, LOCK_UN);

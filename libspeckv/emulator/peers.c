@@ -43,7 +43,7 @@ static int64_t now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static void watch(const struct emulator *e, int operation, int fd, enum kind kind,
+static void epoll_watch(const struct emulator *e, int operation, int fd, enum kind kind,
 	unsigned int index, short events)
 {
 	struct epoll_event event = { .events = (events & POLLIN ? EPOLLIN : 0) |
@@ -108,7 +108,7 @@ void emu_peers_begin(struct emulator *e, const char *folder, int folder_fd)
 	e->listeners[1] = listener(folder, folder_fd, "io", 0660);
 	e->listeners[2] = listener(folder, folder_fd, "control", 0600);
 	for (unsigned int i = 0; i < 3; i++)
-		watch(e, EPOLL_CTL_ADD, e->listeners[i], LISTENER, i, POLLIN);
+		epoll_watch(e, EPOLL_CTL_ADD, e->listeners[i], LISTENER, i, POLLIN);
 }
 
 /* ---- admission ------------------------------------------------------------------------------ */
@@ -134,7 +134,7 @@ static struct vu_user *user_of(struct emulator *e, uint32_t uid)
 	return free_one;
 }
 
-static void end(struct emulator *e, unsigned int slot)
+static void end_peer(struct emulator *e, unsigned int slot)
 {
 	struct emu_function *f = e->peers[slot];
 	struct vu_user *user = f->user;
@@ -175,7 +175,7 @@ static bool end_idle(struct emulator *e, const struct vu_user *user)
 
 		if (f && f->number >= 0 && (!user || f->user == user) && f->heard_ms < before &&
 			!e->engine->ops->in_use(e->engine, (unsigned int)f->number)) {
-			end(e, i);
+			end_peer(e, i);
 			return true;
 		}
 	}
@@ -216,18 +216,18 @@ static bool accept_peer(struct emulator *e, int listening, bool admin)
 
 	if (fd < 0) {
 		if ((errno == EMFILE || errno == ENFILE) && ungreeted(e, NULL, &oldest))
-			end(e, (unsigned int)oldest);
+			end_peer(e, (unsigned int)oldest);
 		return false;
 	}
 	getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &bytes);
 	user = user_of(e, peer.uid);
 	if (user && ungreeted(e, user, &oldest) >= EMU_UNGREETED)
-		end(e, (unsigned int)oldest);
+		end_peer(e, (unsigned int)oldest);
 	while (slot < EMU_PEERS && e->peers[slot])
 		slot++;
 	if (slot == EMU_PEERS && ungreeted(e, NULL, &oldest)) {
 		slot = (unsigned int)oldest;
-		end(e, slot);
+		end_peer(e, slot);
 		user = user_of(e, peer.uid); /* ended, it may have freed a user slot */
 	}
 	if (slot == EMU_PEERS || !user || vu_release_stuck(peer.uid)) {
@@ -243,7 +243,7 @@ static bool accept_peer(struct emulator *e, int listening, bool admin)
 	f->ready = f->unheard = true;
 	f->events = POLLIN;
 	e->peers[slot] = f;
-	watch(e, EPOLL_CTL_ADD, fd, PEER, slot, f->events);
+	epoll_watch(e, EPOLL_CTL_ADD, fd, PEER, slot, f->events);
 	return true;
 }
 
@@ -270,7 +270,7 @@ static bool accept_control(struct emulator *e)
 	if (e->controls[slot].fd >= 0)
 		close_control(e, slot);
 	e->controls[slot] = (struct emu_line){ fd, now_ms() };
-	watch(e, EPOLL_CTL_ADD, fd, CONTROL, slot, POLLIN);
+	epoll_watch(e, EPOLL_CTL_ADD, fd, CONTROL, slot, POLLIN);
 	return true;
 }
 
@@ -309,12 +309,12 @@ static void settle(struct emulator *e, unsigned int slot)
 		f->ready |= vu_pending(f->connection);
 	}
 	if (vu_error(f->connection)) {
-		end(e, slot);
+		end_peer(e, slot);
 		return;
 	}
 	if (events != f->events) {
 		f->events = events;
-		watch(e, EPOLL_CTL_MOD, vu_fd(f->connection), PEER, slot, events);
+		epoll_watch(e, EPOLL_CTL_MOD, vu_fd(f->connection), PEER, slot, events);
 	}
 	if (f->number >= 0 && vu_held(f->connection) != f->held) {
 		f->held = !f->held;
@@ -322,12 +322,12 @@ static void settle(struct emulator *e, unsigned int slot)
 	}
 }
 
-static uint64_t spent(const struct emulator *e, const struct emu_function *f)
+static uint64_t time_spent(const struct emulator *e, const struct emu_function *f)
 {
 	return e->engine->ops->spent(e->engine, (unsigned int)f->number);
 }
 
-static void serve(struct emu_function *f)
+static void serve_peer(struct emu_function *f)
 {
 	vu_serve(f->connection, MESSAGES);
 	f->ready = vu_pending(f->connection);
@@ -349,7 +349,7 @@ static void serve_ungreeted(struct emulator *e)
 
 		if (!f || !f->ready || f->number >= 0)
 			continue;
-		serve(f);
+		serve_peer(f);
 		served++;
 		e->greet_next = (slot + 1) % EMU_PEERS;
 	}
@@ -365,7 +365,9 @@ static void serve_ready(struct emulator *e)
 
 		if (!e->peers[i] || !e->peers[i]->ready || e->peers[i]->number < 0)
 			continue;
-		for (count++; at && spent(e, e->peers[ready[at - 1]]) > spent(e, e->peers[i]); at--)
+		for (count++;
+			at && time_spent(e, e->peers[ready[at - 1]]) > time_spent(e, e->peers[i]);
+			at--)
 			ready[at] = ready[at - 1];
 		ready[at] = i;
 	}
@@ -373,7 +375,7 @@ static void serve_ready(struct emulator *e)
 		struct emu_function *f = e->peers[ready[i]];
 		uint64_t then = now;
 
-		serve(f);
+		serve_peer(f);
 		now = emu_now_ns(e);
 		e->engine->ops->spend(e->engine, (unsigned int)f->number, now - then);
 	}
@@ -478,5 +480,5 @@ void emu_peers_end(struct emulator *e)
 {
 	for (unsigned int i = 0; i < EMU_PEERS; i++)
 		if (e->peers[i])
-			end(e, i);
+			end_peer(e, i);
 }

@@ -79,7 +79,7 @@ static unsigned int wanted(const struct lane *l)
 	return stranger(l) && busy_for_strangers >= (l->busy ? THREADS : FIRST_THREADS) ? 0 : n;
 }
 
-static struct lane *pick(void)
+static struct lane *pick_lane(void)
 {
 	struct lane *best = NULL;
 
@@ -94,7 +94,7 @@ static void *closer(void *unused)
 	(void)unused;
 	pthread_mutex_lock(&lock);
 	for (;;) {
-		struct lane *l = pick();
+		struct lane *l = pick_lane();
 		struct item *item;
 
 		if (!l && idle > IDLE)
@@ -162,7 +162,7 @@ static void begin_threads(void)
 	pthread_attr_destroy(&attributes);
 }
 
-static struct lane *find(uint32_t uid, enum kind kind)
+static struct lane *find_lane(uint32_t uid, enum kind kind)
 {
 	struct lane *l = made;
 
@@ -204,7 +204,7 @@ void vu_release_turn(void)
 
 static void release(const int *fds, unsigned int n, uint32_t uid, enum kind kind)
 {
-	struct lane *l = find(uid, kind);
+	struct lane *l = find_lane(uid, kind);
 
 	if (n && !l && (l = calloc(1, sizeof(*l)))) {
 		l->uid = uid;
@@ -261,8 +261,8 @@ void vu_release(int fd, uint32_t uid, bool socket)
 	enum kind kind = DESCRIPTORS;
 
 	if (socket) /* a socket whose close() blocks delays only sockets of its kind */
-		kind = is_empty(fd, waiting(find(uid, SOCKETS)) > LANE_WAITING) ? EMPTY_SOCKETS
-										: SOCKETS;
+		kind = is_empty(fd, waiting(find_lane(uid, SOCKETS)) > LANE_WAITING) ? EMPTY_SOCKETS
+										     : SOCKETS;
 	release(&fd, 1, uid, kind);
 }
 
@@ -274,12 +274,12 @@ bool vu_release_waiting(void)
 bool vu_release_full(uint32_t uid, bool sender)
 {
 	return vu_release_waiting() &&
-		waiting(find(uid, DESCRIPTORS)) > (sender ? LANE_WAITING : LANE_FULL);
+		waiting(find_lane(uid, DESCRIPTORS)) > (sender ? LANE_WAITING : LANE_FULL);
 }
 
 bool vu_release_stuck(uint32_t uid)
 {
-	const struct lane *l = vu_release_waiting() ? find(uid, DESCRIPTORS) : NULL;
+	const struct lane *l = vu_release_waiting() ? find_lane(uid, DESCRIPTORS) : NULL;
 
 	return l && waiting(l) > LANE_WAITING && l->busy == LANE_THREADS && !l->moved &&
 		look_ms - l->moved_ms > STUCK_MS;

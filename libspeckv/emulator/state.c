@@ -135,7 +135,8 @@ static void size_state(const char *path, int fd, uint64_t bytes)
 }
 
 /* Rename a complete draft to its final name, durably. */
-static void keep(const char *folder, int folder_fd, int fd, const char *draft, const char *name)
+static void keep_file(const char *folder, int folder_fd, int fd, const char *draft,
+	const char *name)
 {
 	if (fd < 0 || folder_fd < 0 || fsync(fd) != 0 ||
 		renameat(folder_fd, draft, folder_fd, name) != 0)
@@ -199,7 +200,7 @@ void emu_state_flash(struct emulator *e, const char *folder, int folder_fd,
 		return;
 	if (speckv_card_flash_provision(&emu_card_ops, e, bytes, keys, key_count) != 0)
 		emu_die("cannot provision the flash in", folder, EIO);
-	keep(folder, folder_fd, e->flash_fd, FLASH_DRAFT, "flash");
+	keep_file(folder, folder_fd, e->flash_fd, FLASH_DRAFT, "flash");
 }
 
 void emu_state_uuid(const char *folder, int folder_fd, uint8_t uuid[16])
@@ -237,6 +238,6 @@ void emu_state_uuid(const char *folder, int folder_fd, uint8_t uuid[16])
 	fd = open_draft(folder, folder_fd, UUID_DRAFT);
 	if (write(fd, text, at) != (ssize_t)at || fchmod(fd, 0644) != 0)
 		emu_die("cannot write the uuid in", folder, errno);
-	keep(folder, folder_fd, fd, UUID_DRAFT, "uuid");
+	keep_file(folder, folder_fd, fd, UUID_DRAFT, "uuid");
 	close(fd);
 }

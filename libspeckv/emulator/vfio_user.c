@@ -214,7 +214,7 @@ int vu_flush(struct vu_connection *c)
 	return c->error;
 }
 
-static int queue(struct vu_connection *c, const void *data, size_t bytes)
+static int queue_reply(struct vu_connection *c, const void *data, size_t bytes)
 {
 	if (c->out_first + c->out_bytes + bytes > c->out_capacity) {
 		size_t want = c->out_bytes + bytes, room = want + want / 2 + 4096;
@@ -273,7 +273,7 @@ int vu_post(struct vu_connection *c, const struct vfu_header *header, const void
 		n = sendmsg(c->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
 		return n == (ssize_t)(sizeof(*header) + bytes) ? 0 : vu_over(c, -ECONNRESET);
 	}
-	if (queue(c, header, sizeof(*header)) || (bytes && queue(c, body, bytes)))
+	if (queue_reply(c, header, sizeof(*header)) || (bytes && queue_reply(c, body, bytes)))
 		return c->error;
 	return 0;
 }
@@ -398,7 +398,7 @@ static int receive(struct vu_connection *c)
 }
 
 /* Read the header of the next message. True: the message is complete. */
-static bool whole(struct vu_connection *c, struct vfu_header *h)
+static bool message_complete(struct vu_connection *c, struct vfu_header *h)
 {
 	if (c->error || c->in_bytes < sizeof(*h))
 		return false;
@@ -427,7 +427,7 @@ int vu_serve(struct vu_connection *c, unsigned int messages)
 
 	if (vu_flush(c) == 0 && !closed_to(c) && !vu_pending(c))
 		receive(c);
-	for (bool more = true; more && messages && !vu_full(c) && whole(c, &h);
+	for (bool more = true; more && messages && !vu_full(c) && message_complete(c, &h);
 		messages--, more = now_ns() < until) {
 		const uint8_t *body = c->in + c->in_first + sizeof(h);
 

@@ -67,8 +67,8 @@ static struct piece *piece_take(struct vu_connection *c, uint16_t *id)
 }
 
 /* Send one DMA message to the peer; asynchronous. */
-static int ask(struct vu_connection *c, unsigned int command, uint64_t address, const uint8_t *data,
-	uint64_t bytes, uint32_t read, uint64_t at)
+static int send_request(struct vu_connection *c, unsigned int command, uint64_t address,
+	const uint8_t *data, uint64_t bytes, uint32_t read, uint64_t at)
 {
 	uint8_t body[16 + DMA_PIECE];
 	struct vfu_header header = { .command = (uint16_t)command };
@@ -131,7 +131,7 @@ static int read_begin(struct vu_connection *c, uint64_t address, uint64_t bytes)
 		.at = at,
 		.missing = (bytes + DMA_PIECE - 1) / DMA_PIECE };
 	for (uint64_t n = 0; n < bytes; n += DMA_PIECE)
-		if (ask(c, VFU_DMA_READ, address + n, NULL,
+		if (send_request(c, VFU_DMA_READ, address + n, NULL,
 			    bytes - n < DMA_PIECE ? bytes - n : DMA_PIECE, c->read_count, at + n))
 			return c->error;
 	c->read_count++;
@@ -207,7 +207,7 @@ int vu_dma_write(struct vu_connection *c, uint64_t address, const void *from, ui
 			memcpy(m->memory + (address - m->address), data, n);
 		} else {
 			n = n < DMA_PIECE ? n : DMA_PIECE;
-			if (ask(c, VFU_DMA_WRITE, address, data, n, 0, 0))
+			if (send_request(c, VFU_DMA_WRITE, address, data, n, 0, 0))
 				return c->error;
 		}
 		address += n;

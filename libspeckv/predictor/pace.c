@@ -28,7 +28,7 @@
 #define ENGAGE (CONTESTS * 3 / 8)
 #define RELEASE (CONTESTS / 2)
 
-static uint32_t ones(uint64_t bits)
+static uint32_t count_ones(uint64_t bits)
 {
 	return (uint32_t)__builtin_popcountll(bits);
 }
@@ -48,7 +48,7 @@ void speckv_pace_settle(struct speckv_pace *pace, int used)
 	if (++pace->since_move < MOVE_EVERY || pace->settled < OUTCOMES)
 		return;
 	pace->since_move = 0;
-	hits = ones(pace->outcomes);
+	hits = count_ones(pace->outcomes);
 	if (hits >= DEEPER && depth < SPECKV_PACE_DEPTH_MAX)
 		depth++;
 	else if (hits < SHALLOWER && depth > 1)
@@ -80,10 +80,10 @@ static void decide(struct speckv_pace *pace, int model_won)
 		pace->decided++;
 	if (pace->decided < CONTESTS)
 		return;
-	if (!pace->guarded && ones(pace->contests) < ENGAGE) {
+	if (!pace->guarded && count_ones(pace->contests) < ENGAGE) {
 		pace->guarded = 1;
 		pace->engaged++;
-	} else if (pace->guarded && ones(pace->contests) >= RELEASE) {
+	} else if (pace->guarded && count_ones(pace->contests) >= RELEASE) {
 		pace->guarded = 0;
 	}
 }
@@ -107,8 +107,8 @@ void speckv_pace_figures(const struct speckv_pace *pace, struct speckv_pace_figu
 		.guarded = pace->guarded,
 		.engaged = pace->engaged,
 		.settled = pace->settled,
-		.used = ones(pace->outcomes),
+		.used = count_ones(pace->outcomes),
 		.decided = pace->decided,
-		.won = ones(pace->contests),
+		.won = count_ones(pace->contests),
 	};
 }

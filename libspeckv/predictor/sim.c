@@ -65,7 +65,7 @@ static uint32_t block_score(const struct sim *sim, const struct sim_block *block
 
 /* ---- fetching ahead ------------------------------------------------------------------------- */
 
-static void fetch(struct sim *sim, uint32_t node, uint32_t score, uint64_t now)
+static void fetch_block(struct sim *sim, uint32_t node, uint32_t score, uint64_t now)
 {
 	struct sim_block *block = &sim->blocks[node];
 
@@ -95,7 +95,7 @@ static int by_score(const void *a, const void *b)
 }
 
 /* Sessions worth prefetching, best first. */
-static uint32_t rank(struct sim *sim, uint64_t now)
+static uint32_t rank_requests(struct sim *sim, uint64_t now)
 {
 	uint32_t kept = 0, ranked = 0;
 
@@ -120,7 +120,7 @@ static void fetch_by_score(struct sim *sim, uint64_t now)
 {
 	const struct speckv_trace *trace = sim->trace;
 	bool scored = sim->config->policy == SPECKV_SIM_SCORE;
-	uint32_t ranked = rank(sim, now);
+	uint32_t ranked = rank_requests(sim, now);
 	uint64_t considered = 0;
 
 	for (uint32_t i = 0; i < ranked; i++) {
@@ -147,7 +147,7 @@ static void fetch_by_score(struct sim *sim, uint64_t now)
 					return;
 				sim_cache_evict(sim, now);
 			}
-			fetch(sim, trace->nodes[k], scored ? score : 0, now);
+			fetch_block(sim, trace->nodes[k], scored ? score : 0, now);
 		}
 	}
 }
@@ -171,12 +171,12 @@ static void fetch_children(struct sim *sim, uint64_t now)
 			break;
 		if (sim->cached_count >= sim->config->capacity_blocks)
 			sim_cache_evict(sim, now);
-		fetch(sim, sim->queue[i], 0, now);
+		fetch_block(sim, sim->queue[i], 0, now);
 	}
 	sim->queued = 0;
 }
 
-static void tick(struct sim *sim, uint64_t now)
+static void score_tick(struct sim *sim, uint64_t now)
 {
 	const struct speckv_sim_config *config = sim->config;
 
@@ -396,7 +396,7 @@ int speckv_sim_run(const struct speckv_trace *trace, const struct speckv_sim_con
 	rc = sim_alloc(&sim);
 	for (uint32_t i = 0; !rc && i < trace->requests; i++) {
 		for (; next_tick <= trace->time_ns[i]; next_tick += config->tick_ns)
-			tick(&sim, next_tick);
+			score_tick(&sim, next_tick);
 		arrive(&sim, i, trace->time_ns[i]);
 	}
 	for (uint32_t i = 0; !rc && i < sim.cached_count; i++)

@@ -50,7 +50,7 @@ void sim_cache_rebuild(struct sim *sim)
 		sift_down(sim->heap, sim->entries, i - 1);
 }
 
-static void push(struct sim *sim, uint32_t node)
+static void heap_push(struct sim *sim, uint32_t node)
 {
 	const struct sim_block *block = &sim->blocks[node];
 	struct sim_entry entry = { block->sequence, block->score, node };
@@ -95,7 +95,7 @@ void sim_cache_put(struct sim *sim, uint32_t node, uint32_t score)
 		if (block->owner != SPECKV_NO_REQUEST)
 			sim->missing[block->owner]--;
 	}
-	push(sim, node);
+	heap_push(sim, node);
 }
 
 void sim_cache_evict(struct sim *sim, uint64_t now)

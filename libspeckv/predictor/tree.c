@@ -20,7 +20,7 @@ struct table {
 	uint32_t nodes;
 };
 
-static uint64_t mix(uint64_t x)
+static uint64_t hash_mix(uint64_t x)
 {
 	x ^= x >> 30;
 	x *= 0xbf58476d1ce4e5b9;
@@ -31,7 +31,7 @@ static uint64_t mix(uint64_t x)
 
 static uint32_t find_or_add(struct table *table, uint32_t above, uint64_t id)
 {
-	uint64_t at = mix(mix(id) + above) & table->mask;
+	uint64_t at = hash_mix(hash_mix(id) + above) & table->mask;
 
 	for (;; at = (at + 1) & table->mask) {
 		uint32_t node = table->slots[at];

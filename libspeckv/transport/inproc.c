@@ -71,7 +71,7 @@ static struct inproc *inproc_of(const struct transport *transport)
 }
 
 /* Until it has nothing more to do now. */
-static void run(struct inproc *in)
+static void run_engine(struct inproc *in)
 {
 	while (in->engine->ops->run(in->engine, BATCH))
 		;
@@ -81,7 +81,7 @@ static int read32(struct transport *transport, uint32_t offset, uint32_t *value)
 {
 	struct inproc *in = inproc_of(transport);
 
-	run(in);
+	run_engine(in);
 	*value = in->engine->ops->read32(in->engine, in->function, offset);
 	return 0;
 }
@@ -91,7 +91,7 @@ static int write32(struct transport *transport, uint32_t offset, uint32_t value)
 	struct inproc *in = inproc_of(transport);
 
 	in->engine->ops->write32(in->engine, in->function, offset, value);
-	run(in);
+	run_engine(in);
 	return 0;
 }
 
@@ -152,7 +152,7 @@ static int read_config(struct transport *transport, uint32_t offset, void *data,
 
 static int alive(struct transport *transport)
 {
-	run(inproc_of(transport));
+	run_engine(inproc_of(transport));
 	return 0;
 }
 

@@ -26,7 +26,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static inline void relax(void)
+static inline void cpu_relax(void)
 {
 #if defined(__x86_64__)
 	__builtin_ia32_pause();
@@ -224,7 +224,7 @@ static struct speckv_doorbell_page *page_of(const struct queue *q)
 /*
  * Ring a doorbell: in shared memory, with a kick only if the card sleeps, or by a register write.
  */
-static int ring(struct queue *q, bool completion, uint32_t value)
+static int ring_doorbell(struct queue *q, bool completion, uint32_t value)
 {
 	struct speckv_doorbell_page *page = page_of(q);
 	struct transport *t = q->transport;
@@ -259,7 +259,7 @@ static int ring(struct queue *q, bool completion, uint32_t value)
 
 int queue_ring(struct queue *q)
 {
-	return ring(q, false, q->sq_tail & q->sq_mask);
+	return ring_doorbell(q, false, q->sq_tail & q->sq_mask);
 }
 
 bool queue_reap(struct queue *q, struct speckv_cqe *out)
@@ -281,7 +281,7 @@ bool queue_reap(struct queue *q, struct speckv_cqe *out)
 		q->sq_head += consumed;
 	if (q->cq_head - q->cq_rung > q->cq_mask / 4 || q->number == QUEUE_ADMIN) {
 		q->cq_rung = q->cq_head;
-		ring(q, true, q->cq_head & q->cq_mask);
+		ring_doorbell(q, true, q->cq_head & q->cq_mask);
 	}
 	return true;
 }
@@ -298,7 +298,7 @@ int queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_ns)
 					q->spins += q->spins / 64;
 				return 0;
 			}
-			relax();
+			cpu_relax();
 		}
 		rc = q->transport->ops->alive(q->transport);
 		if (rc)

@@ -14,7 +14,8 @@ const struct transport_scheme *transport_scheme(const char *device)
 	return NULL;
 }
 
-static int find(struct speckv_ctx *ctx, const char *device, const struct transport_scheme **out)
+static int find_scheme(struct speckv_ctx *ctx, const char *device,
+	const struct transport_scheme **out)
 {
 	*out = transport_scheme(device);
 	return *out ? 0
@@ -27,7 +28,7 @@ int transport_open(struct speckv_ctx *ctx, const char *device, enum transport_ro
 	size_t arena_bytes, struct transport **out)
 {
 	const struct transport_scheme *scheme;
-	int rc = find(ctx, device, &scheme);
+	int rc = find_scheme(ctx, device, &scheme);
 
 	*out = NULL;
 	return rc ? rc : scheme->open(ctx, device, role, arena_bytes, out);
@@ -37,7 +38,7 @@ int transport_folder(struct speckv_ctx *ctx, const char *device, char path[SPECK
 	struct folder *out)
 {
 	const struct transport_scheme *scheme;
-	int rc = find(ctx, device, &scheme);
+	int rc = find_scheme(ctx, device, &scheme);
 
 	*out = (struct folder){ .fd = -1, .owner = NO_OWNER };
 	return rc ? rc : scheme->folder(ctx, device, path, out);

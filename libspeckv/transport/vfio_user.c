@@ -196,8 +196,8 @@ static int ask_locked(struct vfio_user *v, uint16_t command, const void *body, s
 	return r.flags & VFU_ERROR ? -(int)(r.error && r.error < 4096 ? r.error : EIO) : 0;
 }
 
-static int ask(struct vfio_user *v, uint16_t command, const void *body, size_t bytes, int send_fd,
-	void *answer, size_t answer_bytes, size_t *got, int *fd)
+static int exchange(struct vfio_user *v, uint16_t command, const void *body, size_t bytes,
+	int send_fd, void *answer, size_t answer_bytes, size_t *got, int *fd)
 {
 	int rc;
 
@@ -216,7 +216,7 @@ static int region_read(struct vfio_user *v, uint32_t region, uint64_t offset, vo
 	struct vfu_access access = { offset, region, bytes };
 	uint8_t answer[sizeof(access) + ACCESS_BYTES] = { 0 };
 	size_t got = 0;
-	int rc = ask(v, VFU_REGION_READ, &access, sizeof(access), -1, answer,
+	int rc = exchange(v, VFU_REGION_READ, &access, sizeof(access), -1, answer,
 		sizeof(access) + bytes, &got, NULL);
 
 	if (!rc && got != sizeof(access) + bytes)
@@ -234,8 +234,8 @@ static int region_write(struct vfio_user *v, uint32_t region, uint64_t offset, c
 
 	memcpy(body, &access, sizeof(access));
 	memcpy(body + sizeof(access), data, bytes);
-	return ask(v, VFU_REGION_WRITE, body, sizeof(access) + bytes, -1, answer, sizeof(answer),
-		NULL, NULL);
+	return exchange(v, VFU_REGION_WRITE, body, sizeof(access) + bytes, -1, answer,
+		sizeof(answer), NULL, NULL);
 }
 
 static int read32(struct transport *t, uint32_t offset, uint32_t *value)
@@ -337,13 +337,14 @@ static const struct transport_ops ops = { .read32 = read32,
 	.alive = alive,
 	.close = close_vfio_user };
 
-static int greet(struct vfio_user *v)
+static int negotiate(struct vfio_user *v)
 {
 	static const char hello[] = "\0\0\0\0{\"capabilities\":{\"max_msg_fds\":4}}";
 	uint8_t answer[512] = { 0 };
 	uint16_t major;
 	size_t got = 0;
-	int rc = ask(v, VFU_VERSION, hello, sizeof(hello), -1, answer, sizeof(answer), &got, NULL);
+	int rc = exchange(v, VFU_VERSION, hello, sizeof(hello), -1, answer, sizeof(answer), &got,
+		NULL);
 
 	if (rc)
 		return rc == -ETIMEDOUT || rc == -ECONNRESET || rc == -EUSERS ? rc : -EPROTO;
@@ -357,8 +358,8 @@ static int map_doorbells(struct vfio_user *v)
 	uint8_t answer[128] = { 0 };
 	size_t got = 0;
 	int fd = -1,
-	    rc = ask(v, VFU_GET_REGION, &request, sizeof(request), -1, answer, sizeof(answer), &got,
-		    &fd);
+	    rc = exchange(v, VFU_GET_REGION, &request, sizeof(request), -1, answer, sizeof(answer),
+		    &got, &fd);
 	void *map;
 
 	memcpy(&info, answer, sizeof(info));
@@ -401,7 +402,7 @@ static int give_arena(struct vfio_user *v, size_t bytes)
 			v->transport.arena = at;
 			v->transport.arena_bytes = bytes;
 			v->transport.arena_address = ARENA_ADDRESS;
-			rc = ask(v, VFU_DMA_MAP, &map, sizeof(map), fd, NULL, 0, NULL, NULL);
+			rc = exchange(v, VFU_DMA_MAP, &map, sizeof(map), fd, NULL, 0, NULL, NULL);
 		}
 	}
 	if (fd >= 0)
@@ -473,7 +474,7 @@ int transport_open_vfio_user(struct transport_place place, size_t arena_bytes,
 	if (!rc)
 		rc = transport_dial(v->fd, place);
 	if (!rc)
-		rc = greet(v);
+		rc = negotiate(v);
 	if (!rc)
 		rc = region_read(v, VFU_CONFIG_REGION, 0, &id, sizeof(id));
 	if (!rc) {

@@ -26,7 +26,7 @@ static int pools_of(struct speckv_device *dev, unsigned int flags, struct lay_po
  * Only without pools. The name goes first: a manager that dies in between leaves no table without
  * its magic under it, and no table without its lock file.
  */
-static int erase(struct speckv_device *dev)
+static int erase_table(struct speckv_device *dev)
 {
 	char pools[SPECKV_PATH_BYTES + 16];
 	struct folder hidden;
@@ -92,7 +92,7 @@ int speckv_device_remove(struct speckv_ctx *ctx, const char *name, unsigned int 
 	if (!rc && n)
 		rc = pools_remove(dev, records, n, dry_run, NULL, NULL);
 	if (!rc && !dry_run)
-		rc = erase(dev);
+		rc = erase_table(dev);
 	device_unmanage(dev);
 	speckv_device_close(dev);
 	if (!rc && !dry_run && !medium.runtime)

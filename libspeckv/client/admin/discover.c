@@ -10,7 +10,7 @@
 #include "admin.h"
 #include "transport/scheme.h"
 
-static int tell(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, void *arg)
+static int report_device(struct speckv_ctx *ctx, const char *name, speckv_device_cb cb, void *arg)
 {
 	struct speckv_device_info info;
 	struct speckv_device *dev;
@@ -35,7 +35,7 @@ static int tell_one(struct speckv_ctx *ctx, const char *device, void *arg)
 {
 	const struct teller *teller = arg;
 
-	return tell(ctx, device, teller->cb, teller->arg);
+	return report_device(ctx, device, teller->cb, teller->arg);
 }
 
 /* The device name of an entry of a folder; false: none. */
@@ -68,8 +68,8 @@ static bool name_linked(const struct folder *folder, const char *entry,
  * Call back for each device of a subfolder of the runtime folder (NULL: itself). An untrusted
  * folder has none.
  */
-static int each(struct speckv_ctx *ctx, const char *folder, namer name_of, speckv_device_cb cb,
-	void *arg)
+static int each_entry(struct speckv_ctx *ctx, const char *folder, namer name_of,
+	speckv_device_cb cb, void *arg)
 {
 	char name[SPECKV_PATH_BYTES + 8];
 	struct dirent **list = NULL;
@@ -81,7 +81,7 @@ static int each(struct speckv_ctx *ctx, const char *folder, namer name_of, speck
 	n = scandirat(in.fd, ".", &list, NULL, versionsort);
 	for (int i = 0; i < n; i++) {
 		if (!rc && name_of(&in, list[i]->d_name, name))
-			rc = tell(ctx, name, cb, arg);
+			rc = report_device(ctx, name, cb, arg);
 		free(list[i]);
 	}
 	free(list);
@@ -99,8 +99,8 @@ int speckv_device_foreach(struct speckv_ctx *ctx, speckv_device_cb cb, void *arg
 		return rc == -ENOENT ? 0 : rc;
 	rc = transport_list(ctx, tell_one, &(struct teller){ cb, arg });
 	if (!rc)
-		rc = each(ctx, NULL, name_runtime, cb, arg);
-	return rc ? rc : each(ctx, "media", name_linked, cb, arg);
+		rc = each_entry(ctx, NULL, name_runtime, cb, arg);
+	return rc ? rc : each_entry(ctx, "media", name_linked, cb, arg);
 }
 
 int speckv_device_probe(struct speckv_ctx *ctx, const char *name, struct speckv_device_info *info)

@@ -15,7 +15,7 @@ struct going {
 	uint32_t state; /* before the removal */
 };
 
-static int look(struct speckv_device *dev, struct going *going)
+static int check_removal(struct speckv_device *dev, struct going *going)
 {
 	int rc = dev->single_inode ? 0 : region_remove(dev, going->record, true);
 
@@ -118,7 +118,7 @@ int pools_remove(struct speckv_device *dev, struct lay_pool_record *const *recor
 		list[i].record = records[i];
 		/* the list is zeroed */
 		memcpy(list[i].name, records[i]->name, sizeof(list[i].name) - 1);
-		rc = look(dev, &list[i]);
+		rc = check_removal(dev, &list[i]);
 		if (!rc)
 			rc = unused(dev, &list[i]);
 	}

@@ -255,7 +255,7 @@ static int room_to_grow(struct job *job, struct lay_pool_record *record)
 	return rc ? rc : make_room(job, record, &old);
 }
 
-static int grow(struct job *job, struct lay_pool_record *record)
+static int grow_pool(struct job *job, struct lay_pool_record *record)
 {
 	struct region *r = &job->pool->region;
 	struct lay_pool_record old, grown;
@@ -293,7 +293,7 @@ static int grow(struct job *job, struct lay_pool_record *record)
  * lock already excludes other resizes, so after PATIENCE_NS go on without it: a late undo is
  * redone, and publish_size() rechecks.
  */
-static int begin(struct job *job)
+static int begin_resize(struct job *job)
 {
 	uint64_t patience = clock_ns() + PATIENCE_NS;
 	int rc;
@@ -385,7 +385,7 @@ static int resize(struct job *job, struct lay_pool_record *record, uint64_t capa
 	struct region *r = &job->pool->region;
 	uint64_t quota;
 	char a[32], b[32];
-	int rc = begin(job);
+	int rc = begin_resize(job);
 
 	if (rc)
 		return rc;
@@ -396,7 +396,7 @@ static int resize(struct job *job, struct lay_pool_record *record, uint64_t capa
 	if (!rc && job->to > job->from && quota == job->from)
 		store_release(&r->head->pool.quota_pages, job->to);
 	if (!rc)
-		rc = job->to > job->from ? grow(job, record) : shrink_and_publish(job);
+		rc = job->to > job->from ? grow_pool(job, record) : shrink_and_publish(job);
 	if (rc)
 		store_release(&r->head->pool.quota_pages, quota);
 	if (!rc && job->to < job->from) {

@@ -279,7 +279,7 @@ static int card_rebuild(struct region *r, uint16_t number, uint64_t *kept, uint6
  * Create the record and the tables of a pool that only the card has: created by another machine, or
  * before the last reboot.
  */
-static int adopt(struct speckv_device *dev, const struct speckv_pool_description *d)
+static int adopt_pool(struct speckv_device *dev, const struct speckv_pool_description *d)
 {
 	struct speckv_pool_config config = { .capacity_bytes = d->capacity_bytes,
 		.max_bytes = d->max_bytes,
@@ -402,7 +402,7 @@ int card_manage(struct speckv_device *dev, bool inspect)
 	}
 	for (unsigned int i = 0; !rc && i < list->count; i++)
 		if (list->pools[i].pool)
-			rc = adopt(dev, &list->pools[i]);
+			rc = adopt_pool(dev, &list->pools[i]);
 	free(list);
 	if (rc)
 		card_unmanage(dev);

@@ -18,7 +18,7 @@ static long long pool_byte(struct region *r)
 	return LAY_LOCK_POOL(r->dev->single_inode ? r->record : 0, r->fixed.generation);
 }
 
-static bool known(const uint8_t boot[16])
+static bool boot_known(const uint8_t boot[16])
 {
 	static const uint8_t unknown[16];
 
@@ -27,7 +27,7 @@ static bool known(const uint8_t boot[16])
 
 static bool same_boot(struct region *r, const uint8_t boot[16])
 {
-	return known(boot) &&
+	return boot_known(boot) &&
 		memcmp(boot, r->head->pool.boot_id, sizeof(r->head->pool.boot_id)) == 0;
 }
 
@@ -38,7 +38,7 @@ static bool same_boot(struct region *r, const uint8_t boot[16])
 static int settle(struct speckv_pool *pool, const uint8_t boot[16])
 {
 	struct region *r = &pool->region;
-	bool rebooted = known(boot) && known(r->head->pool.boot_id),
+	bool rebooted = boot_known(boot) && boot_known(r->head->pool.boot_id),
 	     closed = load_acquire(&r->head->pool.closed) == 1;
 	uint64_t kept = 0, lost = 0;
 	int rc = closed ? 0 : region_rebuild(r, &kept, &lost);
@@ -67,7 +67,7 @@ static int settle(struct speckv_pool *pool, const uint8_t boot[16])
  * Lock the pool's byte: exclusively, where recovery may be needed and no client is attached; else
  * shared.
  */
-static int enter(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
+static int enter_pool(struct speckv_pool *pool, const uint8_t boot[16], bool *alone)
 {
 	struct region *r = &pool->region;
 	uint64_t start = clock_ns();
@@ -112,7 +112,7 @@ static int entered(struct speckv_pool *pool, const uint8_t boot[16], bool alone)
 	 * Clients of different boot IDs are attached: containers. No boot ID can now tell whether
 	 * the machine crashed.
 	 */
-	if (!same_boot(r, boot) && known(boot) && known(head->boot_id))
+	if (!same_boot(r, boot) && boot_known(boot) && boot_known(head->boot_id))
 		memset(head->boot_id, 0, sizeof(head->boot_id));
 	if (load_acquire(&head->closed)) {
 		store_release(&head->closed, 0);
@@ -296,7 +296,7 @@ int client_join(struct speckv_pool *pool, const struct speckv_attach *attach)
 	if (rc)
 		return rc;
 	boot_id(boot);
-	rc = enter(pool, boot, &alone);
+	rc = enter_pool(pool, boot, &alone);
 	if (rc)
 		return rc;
 	rc = slot_take(pool, alone, manager);

@@ -3,7 +3,7 @@
 
 #include "pool.h"
 
-static int start(struct speckv_pool *pool, const void *items, size_t n, bool write)
+static int check_batch(struct speckv_pool *pool, const void *items, size_t n, bool write)
 {
 	if (!pool)
 		return -EINVAL;
@@ -13,8 +13,8 @@ static int start(struct speckv_pool *pool, const void *items, size_t n, bool wri
 	return pool_usable(pool, write);
 }
 
-static int run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests,
-	size_t n)
+static int run_requests(struct speckv_pool *pool, unsigned int opcode,
+	struct speckv_request *requests, size_t n)
 {
 	unsigned int threads = load_relaxed(&pool->threads);
 
@@ -25,23 +25,23 @@ static int run(struct speckv_pool *pool, unsigned int opcode, struct speckv_requ
 
 int speckv_put(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
 {
-	int rc = start(pool, requests, n, true);
+	int rc = check_batch(pool, requests, n, true);
 
-	return rc ? rc : run(pool, SPECKV_OP_PUT, requests, n);
+	return rc ? rc : run_requests(pool, SPECKV_OP_PUT, requests, n);
 }
 
 int speckv_get(struct speckv_pool *pool, struct speckv_request *requests, size_t n)
 {
-	int rc = start(pool, requests, n, false);
+	int rc = check_batch(pool, requests, n, false);
 
-	return rc ? rc : run(pool, SPECKV_OP_GET, requests, n);
+	return rc ? rc : run_requests(pool, SPECKV_OP_GET, requests, n);
 }
 
 int speckv_lookup(struct speckv_pool *pool, const struct speckv_key *keys, size_t n,
 	uint8_t *present)
 {
 	uint64_t began;
-	int rc = start(pool, keys, n, false), hits = 0;
+	int rc = check_batch(pool, keys, n, false), hits = 0;
 
 	if (rc)
 		return rc;
@@ -62,7 +62,7 @@ int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys
 {
 	enum { GROUP = 32 };
 	uint8_t present[GROUP];
-	int rc = start(pool, keys, n, false);
+	int rc = check_batch(pool, keys, n, false);
 	size_t length = 0, looked = 0;
 	uint64_t began;
 
@@ -86,7 +86,7 @@ int speckv_lookup_prefix(struct speckv_pool *pool, const struct speckv_key *keys
 	return pool_unless_lost(pool, (int)length);
 }
 
-static int each(struct speckv_pool *pool, unsigned int opcode, const struct speckv_key *keys,
+static int each_key(struct speckv_pool *pool, unsigned int opcode, const struct speckv_key *keys,
 	size_t n)
 {
 	enum { GROUP = 16 };
@@ -105,23 +105,23 @@ static int each(struct speckv_pool *pool, unsigned int opcode, const struct spec
 
 int speckv_touch(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
 {
-	int rc = start(pool, keys, n, true);
+	int rc = check_batch(pool, keys, n, true);
 
-	return rc ? rc : each(pool, SPECKV_OP_TOUCH, keys, n);
+	return rc ? rc : each_key(pool, SPECKV_OP_TOUCH, keys, n);
 }
 
 int speckv_drop(struct speckv_pool *pool, const struct speckv_key *keys, size_t n)
 {
-	int rc = start(pool, keys, n, true);
+	int rc = check_batch(pool, keys, n, true);
 
-	return rc ? rc : each(pool, SPECKV_OP_DROP, keys, n);
+	return rc ? rc : each_key(pool, SPECKV_OP_DROP, keys, n);
 }
 
 int speckv_children(struct speckv_pool *pool, const struct speckv_key *key,
 	struct speckv_key *children, size_t max)
 {
 	struct block_ref found;
-	int rc = start(pool, key, 1, false);
+	int rc = check_batch(pool, key, 1, false);
 
 	if (rc)
 		return rc;

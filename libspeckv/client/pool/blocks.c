@@ -244,8 +244,8 @@ void block_count_lookups(struct speckv_pool *pool, uint64_t n, uint64_t hits, ui
 
 /* ---- batches -------------------------------------------------------------------------------- */
 
-static int one(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *request,
-	uint64_t tick)
+static int run_request(struct speckv_pool *pool, unsigned int opcode,
+	struct speckv_request *request, uint64_t tick)
 {
 	struct region *r = &pool->region;
 	struct block_ref found;
@@ -394,7 +394,7 @@ static int run_lookups(struct speckv_pool *pool, struct speckv_request *requests
 	return done;
 }
 
-static int batch(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests,
+static int run_group(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests,
 	size_t n)
 {
 	uint64_t tick;
@@ -408,7 +408,7 @@ static int batch(struct speckv_pool *pool, unsigned int opcode, struct speckv_re
 		return run_lookups(pool, requests, n);
 	tick = opcode == SPECKV_OP_TOUCH ? use_ticks(&pool->region, n) : 0;
 	for (size_t i = 0; i < n; i++) {
-		requests[i].status = one(pool, opcode, &requests[i], tick--);
+		requests[i].status = run_request(pool, opcode, &requests[i], tick--);
 		done += requests[i].status == 0;
 	}
 	if (opcode == SPECKV_OP_DROP)
@@ -421,7 +421,7 @@ static int batch(struct speckv_pool *pool, unsigned int opcode, struct speckv_re
 int batch_run(struct speckv_pool *pool, unsigned int opcode, struct speckv_request *requests,
 	size_t n)
 {
-	int done = region_lost(&pool->region) ? 0 : batch(pool, opcode, requests, n);
+	int done = region_lost(&pool->region) ? 0 : run_group(pool, opcode, requests, n);
 
 	if (pool_unless_lost(pool, 0) == 0)
 		return done;

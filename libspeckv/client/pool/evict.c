@@ -433,7 +433,7 @@ static uint64_t claim_limit(struct speckv_pool *pool, uint64_t below)
 	return below && below < limit ? below : limit;
 }
 
-static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
+static int claim_run(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
 {
 	struct region *r = &pool->region;
 	uint64_t limit = claim_limit(pool, below);
@@ -482,7 +482,7 @@ static int claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t
 int pages_claim(struct speckv_pool *pool, uint32_t n, struct run *run, uint64_t below)
 {
 	uint64_t failed = load_relaxed(&pool->region.flushes_failed);
-	int rc = claim(pool, n, run, below);
+	int rc = claim_run(pool, n, run, below);
 
 	/* perhaps full only because an eviction could not be flushed */
 	return (rc == -ENOSPC || rc == -EDQUOT) &&

@@ -9,7 +9,7 @@
 
 #define KEY_TAG "speckv block key, version 0"
 
-static bool field(EVP_MD_CTX *md, const void *data, size_t bytes)
+static bool hash_field(EVP_MD_CTX *md, const void *data, size_t bytes)
 {
 	uint8_t length[8];
 
@@ -25,12 +25,12 @@ static bool number(EVP_MD_CTX *md, uint64_t value)
 
 	for (int i = 0; i < 8; i++)
 		bytes[i] = (uint8_t)(value >> (8 * i));
-	return field(md, bytes, sizeof(bytes));
+	return hash_field(md, bytes, sizeof(bytes));
 }
 
-static bool text(EVP_MD_CTX *md, const char *s)
+static bool hash_text(EVP_MD_CTX *md, const char *s)
 {
-	return field(md, s ? s : "", s ? strlen(s) : 0);
+	return hash_field(md, s ? s : "", s ? strlen(s) : 0);
 }
 
 int speckv_key_derive(const struct speckv_key_spec *spec, const void *engine_hash,
@@ -49,14 +49,14 @@ int speckv_key_derive(const struct speckv_key_spec *spec, const void *engine_has
 	if (!md)
 		return -ENOMEM;
 	g = &spec->geometry;
-	ok = EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && text(md, KEY_TAG) &&
-		field(md, spec->model_digest, sizeof(spec->model_digest)) &&
+	ok = EVP_DigestInit_ex(md, EVP_sha256(), NULL) == 1 && hash_text(md, KEY_TAG) &&
+		hash_field(md, spec->model_digest, sizeof(spec->model_digest)) &&
 		number(md, g->layers) && number(md, g->kv_heads) && number(md, g->head_dim) &&
-		number(md, g->tokens) && number(md, g->dtype) && text(md, spec->rope) &&
-		text(md, spec->scales) && number(md, spec->parallel_rank) &&
+		number(md, g->tokens) && number(md, g->dtype) && hash_text(md, spec->rope) &&
+		hash_text(md, spec->scales) && number(md, spec->parallel_rank) &&
 		number(md, spec->parallel_size) && number(md, spec->group) &&
-		text(md, spec->tenant_secret) && text(md, spec->cache_salt) &&
-		field(md, engine_hash, hash_bytes) &&
+		hash_text(md, spec->tenant_secret) && hash_text(md, spec->cache_salt) &&
+		hash_field(md, engine_hash, hash_bytes) &&
 		EVP_DigestFinal_ex(md, out->bytes, &bytes) == 1 && bytes == sizeof(out->bytes);
 	EVP_MD_CTX_free(md);
 	return ok ? 0 : -EIO;

@@ -112,7 +112,7 @@ static uint8_t *bytes_of(struct speckv_mem *mem)
 	return mem->shadow ? mem->shadow : mem->pool->region.data + speckv_mem_address(mem);
 }
 
-static int range(struct speckv_mem *mem, uint64_t offset, uint64_t bytes)
+static int mem_range(struct speckv_mem *mem, uint64_t offset, uint64_t bytes)
 {
 	int rc = pool_usable(mem->pool, true);
 
@@ -135,7 +135,7 @@ int speckv_mem_access(struct speckv_mem *mem, uint64_t offset, uint64_t bytes, v
 	if (!mem || !pointer)
 		return -EINVAL;
 	*pointer = NULL;
-	rc = range(mem, offset, bytes);
+	rc = mem_range(mem, offset, bytes);
 	if (!rc)
 		*pointer = bytes_of(mem) + offset;
 	return rc;
@@ -148,7 +148,7 @@ int speckv_mem_prefetch(struct speckv_mem *mem, uint64_t offset, uint64_t bytes)
 
 	if (!mem)
 		return -EINVAL;
-	rc = range(mem, offset, bytes);
+	rc = mem_range(mem, offset, bytes);
 	if (rc)
 		return rc;
 	start = (uintptr_t)(bytes_of(mem) + offset);

@@ -28,7 +28,7 @@ struct staging {
 	_Atomic uint64_t clock;
 };
 
-static bool holds(const struct slot *slot, const struct speckv_key *key,
+static bool slot_holds(const struct slot *slot, const struct speckv_key *key,
 	const struct block_ref *found)
 {
 	uint64_t w[4];
@@ -120,7 +120,7 @@ bool staging_read(struct speckv_pool *pool, const struct speckv_key *key,
 		struct slot *slot = &set[i];
 		uint64_t sequence = load_acquire(&slot->sequence);
 
-		if (sequence & 1 || !holds(slot, key, found))
+		if (sequence & 1 || !slot_holds(slot, key, found))
 			continue;
 		racing_copy(raw, slot_data(pool, s, slot) + offset, bytes);
 		atomic_thread_fence(memory_order_acquire);
@@ -137,12 +137,12 @@ static bool staged(struct staging *s, const struct speckv_key *key, const struct
 	struct slot *set = set_of(s, found);
 
 	for (int i = 0; i < WAYS; i++)
-		if (holds(&set[i], key, found))
+		if (slot_holds(&set[i], key, found))
 			return true;
 	return false;
 }
 
-static int stage(struct speckv_pool *pool, const struct speckv_key *key,
+static int stage_block(struct speckv_pool *pool, const struct speckv_key *key,
 	const struct block_ref *found)
 {
 	struct staging *s = load_acquire(&pool->staging);
@@ -204,7 +204,7 @@ int staging_fill(struct speckv_pool *pool, const struct speckv_key *key)
 
 		if (i)
 			count(pool, SPECKV_COUNT_PREFETCHES, 1);
-		rc = stage(pool, &at, &found);
+		rc = stage_block(pool, &at, &found);
 		if (rc || i + 1 == depth || !index_children(&pool->region, &found, &at, &child, 1))
 			break;
 		found = child;

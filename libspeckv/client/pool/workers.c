@@ -43,7 +43,7 @@ static void complete(struct workers *w, struct speckv_op *op, int result)
 		pthread_cond_broadcast(&w->done);
 }
 
-static void *work(void *arg)
+static void *worker_main(void *arg)
 {
 	struct workers *w = arg;
 
@@ -106,7 +106,8 @@ static struct workers *workers_get(struct speckv_pool *pool)
 			w->free = &w->ops[i];
 		}
 		n = n < MOST_WORKERS ? n : MOST_WORKERS;
-		while (w->threads < n && pthread_create(&w->thread[w->threads], NULL, work, w) == 0)
+		while (w->threads < n &&
+			pthread_create(&w->thread[w->threads], NULL, worker_main, w) == 0)
 			w->threads++;
 		if (!w->threads) {
 			pthread_cond_destroy(&w->work);

@@ -15,7 +15,7 @@
 
 #define MOVE_STEPS 1000
 
-static uint64_t mix(uint64_t x)
+static uint64_t hash_mix(uint64_t x)
 {
 	x ^= x >> 32; /* Degski/Mulvey finaliser */
 	x *= 0xd6e8feb86659fd93ull;
@@ -30,7 +30,7 @@ uint64_t key_hash(const struct region *r, const struct speckv_key *key)
 
 	memcpy(w, key->bytes, sizeof(w));
 	for (int i = 0; i < 4; i++)
-		h = mix(h ^ w[i]) + 0x9e3779b97f4a7c15ull;
+		h = hash_mix(h ^ w[i]) + 0x9e3779b97f4a7c15ull;
 	return h;
 }
 
@@ -41,7 +41,7 @@ static struct lay_bucket *first_bucket(const struct region *r, uint64_t hash)
 
 static struct lay_bucket *second_bucket(const struct region *r, uint64_t hash)
 {
-	uint64_t other = mix(hash) & r->fixed.bucket_mask;
+	uint64_t other = hash_mix(hash) & r->fixed.bucket_mask;
 
 	if (other == (hash & r->fixed.bucket_mask))
 		other = (other + 1) & r->fixed.bucket_mask;

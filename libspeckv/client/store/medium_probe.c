@@ -85,7 +85,7 @@ bool medium_super_sound(const struct lay_superblock *super)
 		super->crc == medium_super_crc(super);
 }
 
-static void judge(const struct lay_superblock *super, uint64_t size,
+static void judge_super(const struct lay_superblock *super, uint64_t size,
 	struct speckv_device_info *info)
 {
 	char have[32], want[32];
@@ -209,7 +209,7 @@ int medium_probe(struct speckv_ctx *ctx, const struct medium *medium,
 	} else if ((size_t)got >= sizeof(uint64_t) &&
 		memcmp(bytes, &(uint64_t){ LAY_DEVICE_MAGIC }, sizeof(uint64_t)) == 0) {
 		if ((size_t)got >= sizeof(struct lay_superblock)) {
-			judge((const struct lay_superblock *)bytes, size, info);
+			judge_super((const struct lay_superblock *)bytes, size, info);
 		} else {
 			info->state = SPECKV_MEDIUM_TRUNCATED;
 			snprintf(info->found, sizeof(info->found),

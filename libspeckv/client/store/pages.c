@@ -12,7 +12,7 @@
  */
 #include "store.h"
 
-static bool swap(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
+static bool swap_word(_Atomic uint64_t *word, uint64_t expected, uint64_t desired)
 {
 	return atomic_compare_exchange_strong_explicit(word, &expected, desired,
 		memory_order_acq_rel, memory_order_acquire);
@@ -23,7 +23,7 @@ static void release_tail(struct region *r, uint64_t head, uint64_t generation, u
 	uint32_t end)
 {
 	for (uint32_t i = end; i-- > first;)
-		swap(&r->page_map[head + i], lay_word(LAY_CONT, i, generation), LAY_FREE);
+		swap_word(&r->page_map[head + i], lay_word(LAY_CONT, i, generation), LAY_FREE);
 }
 
 void pages_hint_push(struct region *r, uint64_t page, uint32_t pages)
@@ -33,7 +33,7 @@ void pages_hint_push(struct region *r, uint64_t page, uint32_t pages)
 	store_release(&r->head->hints[at], page << 18 | pages);
 }
 
-static void freed(struct region *r, uint64_t page, uint32_t pages)
+static void run_freed(struct region *r, uint64_t page, uint32_t pages)
 {
 	sub_relaxed(&r->head->pool.used_pages, pages);
 	pages_hint_push(r, page, pages);
@@ -57,14 +57,16 @@ static bool try_claim(struct speckv_pool *pool, uint64_t page, uint32_t n, struc
 		generation = add_relaxed(&r->head->pool.next_run_generation, 1) &
 			LAY_GENERATION_MASK;
 	while (!generation);
-	if (!swap(&r->page_map[page], LAY_FREE, lay_word(LAY_CLAIMED, pool->owner, generation)))
+	if (!swap_word(&r->page_map[page], LAY_FREE,
+		    lay_word(LAY_CLAIMED, pool->owner, generation)))
 		return false;
 	for (uint32_t i = 1; i < n; i++)
-		if (!swap(&r->page_map[page + i], LAY_FREE, lay_word(LAY_CONT, i, generation))) {
+		if (!swap_word(&r->page_map[page + i], LAY_FREE,
+			    lay_word(LAY_CONT, i, generation))) {
 			*blocked = page + i;
 			release_tail(r, page, generation, 1, i);
-			swap(&r->page_map[page], lay_word(LAY_CLAIMED, pool->owner, generation),
-				LAY_FREE);
+			swap_word(&r->page_map[page],
+				lay_word(LAY_CLAIMED, pool->owner, generation), LAY_FREE);
 			/* searches that failed on these pages may be repeated */
 			atomic_fetch_add(&r->head->pool.freed, 1);
 			return false;
@@ -89,7 +91,8 @@ bool pages_claim_hint(struct speckv_pool *pool, uint32_t n, struct run *run, uin
 		uint64_t hint = load_acquire(cell), page = hint >> 18;
 		uint32_t pages = hint & LAY_RUN_MAX;
 
-		if (!hint || pages < n || page >= limit || n > limit - page || !swap(cell, hint, 0))
+		if (!hint || pages < n || page >= limit || n > limit - page ||
+			!swap_word(cell, hint, 0))
 			continue;
 		if (!try_claim(pool, page, n, run, &blocked))
 			continue;
@@ -159,7 +162,7 @@ void pages_trim(struct speckv_pool *pool, struct run *run, uint32_t pages)
 		sub_relaxed(&r->head->pool.used_pages, run->pages - pages);
 		atomic_fetch_add(&r->head->pool.freed, 1);
 	} else {
-		freed(r, run->page + pages, run->pages - pages);
+		run_freed(r, run->page + pages, run->pages - pages);
 	}
 	run->pages = pages;
 }
@@ -171,12 +174,12 @@ int pages_publish(struct speckv_pool *pool, const struct run *run)
 
 	/* order the payload, streaming stores included, before the publishing store */
 	atomic_thread_fence(memory_order_seq_cst);
-	if (!swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation),
+	if (!swap_word(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation),
 		    lay_word(LAY_HEAD, run->pages, run->generation)))
 		return -EOWNERDEAD;
 	rc = region_flush(r, (const void *)&r->page_map[run->page], run->pages * 8ull);
 	if (rc &&
-		swap(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation),
+		swap_word(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation),
 			lay_word(LAY_CLAIMED, pool->owner, run->generation)))
 		pages_release(r, pool->owner, run);
 	return rc;
@@ -186,12 +189,12 @@ bool pages_unpublish(struct speckv_pool *pool, const struct run *run)
 {
 	struct region *r = &pool->region;
 
-	if (!swap(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation),
+	if (!swap_word(&r->page_map[run->page], lay_word(LAY_HEAD, run->pages, run->generation),
 		    lay_word(LAY_CLAIMED, pool->owner, run->generation)))
 		return false;
 	if (!region_flush(r, (const void *)&r->page_map[run->page], 8))
 		return true;
-	swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation),
+	swap_word(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation),
 		lay_word(LAY_HEAD, run->pages, run->generation));
 	return false;
 }
@@ -222,10 +225,10 @@ int move_settle(struct speckv_pool *pool, const struct run *from, const struct r
 	if (!region_flush(r, (const void *)&r->page_map[to->page], to->pages * 8ull) &&
 		!region_flush(r, (const void *)&r->page_map[from->page], 8))
 		return 0;
-	if (!swap(&r->page_map[to->page], lay_word(LAY_HEAD, to->pages, to->generation),
+	if (!swap_word(&r->page_map[to->page], lay_word(LAY_HEAD, to->pages, to->generation),
 		    lay_word(LAY_CLAIMED, pool->owner, to->generation)))
 		return 0; /* dropped meanwhile: nothing to restore */
-	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation),
+	swap_word(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation),
 		lay_word(LAY_HEAD, from->pages, from->generation));
 	return -EIO;
 }
@@ -240,16 +243,16 @@ bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct
 	struct region *r = &pool->region;
 
 	atomic_thread_fence(memory_order_seq_cst);
-	if (!swap(&r->page_map[from->page], lay_word(LAY_HEAD, from->pages, from->generation),
+	if (!swap_word(&r->page_map[from->page], lay_word(LAY_HEAD, from->pages, from->generation),
 		    lay_word(LAY_CLAIMED, pool->owner, from->generation)))
 		return false;
 	/* flushed in move_settle(): readers that miss wait meanwhile */
-	if (swap(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation),
+	if (swap_word(&r->page_map[to->page], lay_word(LAY_CLAIMED, pool->owner, to->generation),
 		    lay_word(LAY_HEAD, to->pages, to->generation)) ||
 		load_acquire(&r->page_map[to->page]) ==
 			lay_word(LAY_HEAD, to->pages, to->generation))
 		return true;
-	swap(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation),
+	swap_word(&r->page_map[from->page], lay_word(LAY_CLAIMED, pool->owner, from->generation),
 		lay_word(LAY_HEAD, from->pages, from->generation));
 	return false; /* this client was reaped and its copy released */
 }
@@ -257,8 +260,9 @@ bool pages_switch(struct speckv_pool *pool, const struct run *from, const struct
 void pages_release(struct region *r, uint32_t owner, const struct run *run)
 {
 	release_tail(r, run->page, run->generation, 1, run->pages);
-	if (swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, owner, run->generation), LAY_FREE))
-		freed(r, run->page, run->pages);
+	if (swap_word(&r->page_map[run->page], lay_word(LAY_CLAIMED, owner, run->generation),
+		    LAY_FREE))
+		run_freed(r, run->page, run->pages);
 }
 
 void pages_retire(struct speckv_pool *pool, const struct run *run)
@@ -267,9 +271,9 @@ void pages_retire(struct speckv_pool *pool, const struct run *run)
 	char size[32];
 
 	for (uint32_t i = run->pages; --i > 0;)
-		swap(&r->page_map[run->page + i], lay_word(LAY_CONT, i, run->generation),
+		swap_word(&r->page_map[run->page + i], lay_word(LAY_CONT, i, run->generation),
 			LAY_RETIRED);
-	if (swap(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation),
+	if (swap_word(&r->page_map[run->page], lay_word(LAY_CLAIMED, pool->owner, run->generation),
 		    LAY_RETIRED))
 		sub_relaxed(&r->head->pool.used_pages, run->pages);
 	pool_event(r, SPECKV_EVENT_BAD_BLOCK, SPECKV_ERROR,

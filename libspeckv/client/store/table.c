@@ -131,7 +131,8 @@ static int by_offset(const void *a, const void *b)
 	return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
-static size_t taken(struct speckv_device *dev, struct lay_extent list[LAY_POOLS * LAY_EXTENTS + 1])
+static size_t list_taken(struct speckv_device *dev,
+	struct lay_extent list[LAY_POOLS * LAY_EXTENTS + 1])
 {
 	size_t n = 0;
 
@@ -160,7 +161,7 @@ static uint64_t gap_after(const struct lay_extent *list, size_t n, size_t i, uin
 int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_extent *out)
 {
 	struct lay_extent list[LAY_POOLS * LAY_EXTENTS + 1];
-	size_t n = taken(dev, list);
+	size_t n = list_taken(dev, list);
 
 	for (size_t i = 0; i < n; i++)
 		if (gap_after(list, n, i, dev->medium_bytes) >= bytes) {
@@ -173,7 +174,7 @@ int device_extent_alloc(struct speckv_device *dev, uint64_t bytes, struct lay_ex
 uint64_t device_largest_free(struct speckv_device *dev, uint64_t *total_free)
 {
 	struct lay_extent list[LAY_POOLS * LAY_EXTENTS + 1];
-	size_t n = taken(dev, list);
+	size_t n = list_taken(dev, list);
 	uint64_t largest = 0, total = 0;
 
 	for (size_t i = 0; i < n; i++) {
