@@ -35,23 +35,27 @@ static bool broken(struct rig *rig)
 static int dma_read(void *arg, unsigned int function, uint64_t address, void *to, uint64_t bytes)
 {
 	struct rig *rig = arg;
-	int rc = broken(rig) ? -EFAULT : inproc_dma_read(&rig->dma, function, address, to, bytes);
 
-	if (!rc && rig->peer)
+	/* the window first: an access outside of it counts where another fault is injected too */
+	if (!inproc_reach(&rig->dma, function, address, bytes) || broken(rig))
+		return -EFAULT;
+	inproc_dma_read(&rig->dma, function, address, to, bytes);
+	if (rig->peer)
 		rig->peer(rig, function, address, bytes, false);
-	return rc;
+	return 0;
 }
 
 static int dma_write(void *arg, unsigned int function, uint64_t address, const void *from,
 	uint64_t bytes)
 {
 	struct rig *rig = arg;
-	int rc = broken(rig) ? -EFAULT
-			     : inproc_dma_write(&rig->dma, function, address, from, bytes);
 
-	if (!rc && rig->peer)
+	if (!inproc_reach(&rig->dma, function, address, bytes) || broken(rig))
+		return -EFAULT;
+	inproc_dma_write(&rig->dma, function, address, from, bytes);
+	if (rig->peer)
 		rig->peer(rig, function, address, bytes, true);
-	return rc;
+	return 0;
 }
 
 static int dma_publish(void *arg, unsigned int function, uint64_t address, uint16_t value)

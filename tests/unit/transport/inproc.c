@@ -17,6 +17,7 @@
 struct machine {
 	struct inproc_host host; /* first: what the engine's DMA is handed */
 	uint64_t now;
+	void *memory; /* of the card */
 };
 
 static uint64_t now_ns(void *arg)
@@ -44,7 +45,7 @@ static struct emu_engine *power_on(struct machine *machine)
 	struct speckv_card_config config = { .memory_bytes = MEMORY_BYTES, .golden_engine = true };
 	struct emu_engine *engine;
 
-	config.memory = aligned_alloc(4096, MEMORY_BYTES);
+	config.memory = machine->memory = aligned_alloc(4096, MEMORY_BYTES);
 	HOLDS(config.memory);
 	memset(config.memory, 0, MEMORY_BYTES);
 	memcpy(config.uuid, "card-uuid-000001", 16);
@@ -183,5 +184,6 @@ int main(void)
 	io->ops->close(io);
 	admin->ops->close(admin);
 	engine->ops->close(engine);
+	free(machine.memory);
 	return 0;
 }
