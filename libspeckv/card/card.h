@@ -2,8 +2,8 @@
 /*
  * The functional model of the card: one process's emulated card, and the oracle of the RTL tests.
  *
- * It obeys rtl/regs/speckv.rdl (registers), kmod/include/uapi/linux/speckv.h (what lies in memory) and
- * bitstreams/FORMAT.md. It does no I/O, starts no thread and keeps nothing outside `struct
+ * It obeys rtl/regs/speckv.rdl (registers), kmod/include/uapi/linux/speckv.h (what lies in memory)
+ * and bitstreams/FORMAT.md. It does no I/O, starts no thread and keeps nothing outside `struct
  * speckv_card`, device memory and flash: clock, host memory, interrupts and flash are callbacks.
  * Execution is deterministic: the same calls and callback results give the same state, bit for bit.
  *

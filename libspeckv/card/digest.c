@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+/* SHA-256, for models and bundles. */
 #include <openssl/evp.h>
 
 #include "card/internal.h"

@@ -2,7 +2,8 @@
 /*
  * The engine of a card behind a table of operations: what emulator/ and transport/inproc drive. The
  * functional model (card.h) is one, the verilated RTL will be another. Each operation keeps the
- * contract of the function of card.h that has its name. Threads: as there, one at a time.
+ * contract of the function of card.h that has its name; close() is speckv_card_destroy(), not of
+ * NULL. Threads: as there, one at a time.
  */
 #ifndef SPECKV_CARD_ENGINE_H
 #define SPECKV_CARD_ENGINE_H

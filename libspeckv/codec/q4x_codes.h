@@ -7,6 +7,7 @@
 
 /*
  * Codes of a group from the cells of its tokens, of which `order` has the place of each channel.
+ * Rows are aligned to a vector, and read up to its end beyond `head_dim`.
  */
 #define CODEC_Q4X_CODES(isa)                                                           \
 	void codec_q4x_codes_##isa(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX],         \

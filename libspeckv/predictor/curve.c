@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /* Scores by age, read off a curve. */
 #include <speckv/predictor.h>
 

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+/* Decay of scores. For this folder. */
 #ifndef SPECKV_PREDICTOR_CURVE_H
 #define SPECKV_PREDICTOR_CURVE_H
 

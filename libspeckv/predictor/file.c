@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /*
  * Model files: safetensors as written by train-prefetcher, converted to the flat form that lstm.c
  * loads. Everything is validated before use.

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /* Portable C that compilers vectorise: built once for each PREDICTOR_ISA. */
 #include "predictor/cells.h"
 #include "predictor/kernels.h"

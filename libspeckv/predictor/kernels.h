@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+/* One step of the network, by instruction set. For lstm.c. */
 #ifndef SPECKV_PREDICTOR_KERNELS_H
 #define SPECKV_PREDICTOR_KERNELS_H
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /*
  * AVX-512 with VNNI: four products of bytes and their sum in each of 16 lanes, one row a lane: no
  * horizontal sums.

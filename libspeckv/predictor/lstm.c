@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /* One step of a quantised LSTM with a survival head, bit-exact as speckv/predictor.h defines it. */
 #include <errno.h>
 #include <stdbool.h>

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+/* What only the loader of model files sets. For this folder. */
 #ifndef SPECKV_PREDICTOR_MODEL_H
 #define SPECKV_PREDICTOR_MODEL_H
 

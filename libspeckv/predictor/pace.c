@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /*
  * Prefetch depth, and the guard between model and recency: functions of counted outcomes, so that
  * they can be replayed.

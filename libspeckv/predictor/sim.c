@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /*
  * Trace-driven simulation of a GPU's cache in front of a pool that holds every block. Integers
  * only: the result is the same everywhere.
@@ -23,6 +23,18 @@
 static bool counts(const struct sim *sim, uint64_t now)
 {
 	return now >= sim->config->count_from_ns;
+}
+
+void sim_tell(struct sim *sim, uint32_t action, uint32_t node, uint64_t now, uint64_t ready)
+{
+	uint64_t at = sim->result->events++;
+
+	if (at < sim->capacity)
+		sim->events[at] = (struct speckv_sim_event){ .time_ns = now,
+			.ready_ns = ready,
+			.node = node,
+			.score = sim->blocks[node].score,
+			.action = action };
 }
 
 /* ---- scores --------------------------------------------------------------------------------- */

@@ -1,18 +1,6 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /* The simulated cache: a heap with the next victim on top. */
 #include "predictor/sim.h"
-
-void sim_tell(struct sim *sim, uint32_t action, uint32_t node, uint64_t now, uint64_t ready)
-{
-	uint64_t at = sim->result->events++;
-
-	if (at < sim->capacity)
-		sim->events[at] = (struct speckv_sim_event){ .time_ns = now,
-			.ready_ns = ready,
-			.node = node,
-			.score = sim->blocks[node].score,
-			.action = action };
-}
 
 static bool goes_before(const struct sim_entry *a, const struct sim_entry *b)
 {

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /* Maps opaque block ids to the nodes of a prefix tree, and requests to the turns of sessions. */
 #include <errno.h>
 #include <stdlib.h>

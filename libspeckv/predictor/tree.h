@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+/* When a node of a trace belongs to no session. For this folder. */
 #ifndef SPECKV_PREDICTOR_TREE_H
 #define SPECKV_PREDICTOR_TREE_H
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
-/* Queue pairs: rings, doorbells, completions. The protocol is in kmod/include/uapi/linux/speckv.h. */
+/*
+ * Queue pairs: rings, doorbells, completions. The protocol is in kmod/include/uapi/linux/speckv.h.
+ */
 #include <errno.h>
 #include <sched.h>
 #include <stdatomic.h>
