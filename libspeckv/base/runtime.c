@@ -38,7 +38,7 @@ int speckv_file_open(struct speckv_ctx *ctx, int folder, const char *path, int f
 	in.owner = st.st_uid;
 	fd = file_open(ctx, &in, path, flags, mode, &private_file);
 	if (fd == -ENOENT || fd == -EEXIST)
-		fail_text(ctx, "%s %s", path, fd == -ENOENT ? "is not there" : "is there already");
+		fail_text(ctx, "%s %s", path, fd == -ENOENT ? "does not exist" : "exists already");
 	return fd;
 }
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * speckv-emu: the card model as a process. main.c: options, main loop; state.c: state files;
- * peers.c: sockets, admission and scheduling; function.c: one connection is one PCI function; control.c:
- * commands to the emulator itself (status, faults, stop); driver.c: stands in for the driver of a
- * real card.
+ * peers.c: sockets, admission and scheduling; function.c: one connection is one PCI function;
+ * control.c: commands to the emulator itself (status, faults, stop); driver.c: stands in for the
+ * driver of a real card.
  */
 #ifndef SPECKV_EMULATOR_EMULATOR_H
 #define SPECKV_EMULATOR_EMULATOR_H

@@ -326,7 +326,7 @@ static void start_card(struct emulator *e, const char *folder)
 				: e->config.memory_bytes);
 	}
 	if (rc || !e->engine)
-		emu_die("the card does not start from the state in", folder, -rc);
+		emu_die("the card does not start from the state in", folder, rc ? -rc : EIO);
 }
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /*
  * libspeckv in one file: a pool on host memory, puts, look-ups, gets, and errors.
  *

@@ -33,7 +33,7 @@ static int open_table(struct speckv_device *dev, const struct speckv_device_info
 	if (fstat(dev->fd, &st) != 0)
 		return fail(ctx, -errno, "%s: cannot access %s: %s", name, path, strerror(errno));
 	if (!dev->medium.node && (uint64_t)st.st_size < sizeof(struct lay_device))
-		return fail(ctx, -EBADMSG, "%s: %s was cut short", name, path);
+		return fail(ctx, -EBADMSG, "%s: %s was truncated", name, path);
 	dev->table = mmap(NULL, sizeof(*dev->table), PROT_READ | (dev->writable ? PROT_WRITE : 0),
 		MAP_SHARED, dev->fd, 0);
 	if (dev->table == MAP_FAILED) {

@@ -61,7 +61,7 @@ static int load_file(struct speckv_ctx *ctx, const void *file, uint64_t bytes,
 		return 0;
 	case -EOPNOTSUPP:
 		return fail(ctx, rc,
-			"the calibration was made for a later version, or has a rotary embedding that this build does not know");
+			"the calibration was made for a later version, or has a rotary embedding that this build does not support");
 	case -EFBIG:
 		return fail(ctx, rc, "the calibration has %llu bytes, more than 1 GiB",
 			(unsigned long long)bytes);

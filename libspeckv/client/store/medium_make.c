@@ -230,7 +230,7 @@ int medium_format_check(struct speckv_ctx *ctx, const struct medium *medium, uin
 
 	if (rc)
 		return rc == -ENOENT
-			? fail(ctx, rc, "cannot make %s: its folder is not there", medium->path)
+			? fail(ctx, rc, "cannot make %s: its folder does not exist", medium->path)
 			: rc;
 	fd = medium_open(ctx, medium, &in, O_RDWR);
 	folder_close(&in);
@@ -331,7 +331,7 @@ int medium_make(struct speckv_ctx *ctx, const struct medium *medium, bool format
 
 	rc = medium_folder(ctx, medium, FOLDER_MAKE, &in);
 	if (rc == -ENOENT)
-		return fail(ctx, rc, "cannot make %s: its folder is not there", medium->path);
+		return fail(ctx, rc, "cannot make %s: its folder does not exist", medium->path);
 	if (rc)
 		return rc;
 	fd = medium_open(ctx, medium, &in, O_RDWR);

@@ -421,7 +421,7 @@ int pool_usable(struct speckv_pool *pool, bool write)
 		region_pages(&pool->region);
 		if (load_relaxed(&pool->region.gone))
 			return fail(pool->ctx, -ESTALE,
-				"pool %s was destroyed since it was opened here: open it again",
+				"pool %s was destroyed since it was opened: open it again",
 				pool->region.fixed.name);
 	}
 	return 0;

@@ -363,9 +363,9 @@ static void folders_and_files_for_programs(void)
 	fd = speckv_file_open(test_ctx, folder, file, O_WRONLY | O_CREAT | O_EXCL, 0600);
 	CHECK(fd >= 0 && fcntl(fd, F_GETFD) & FD_CLOEXEC, "%s", speckv_strerror(test_ctx));
 	close(fd);
-	REFUSED(-EEXIST, "is there already",
+	REFUSED(-EEXIST, "exists already",
 		speckv_file_open(test_ctx, folder, file, O_WRONLY | O_CREAT | O_EXCL, 0600));
-	REFUSED(-ENOENT, "is not there", speckv_file_open(test_ctx, folder, "none", O_RDONLY, 0));
+	REFUSED(-ENOENT, "does not exist", speckv_file_open(test_ctx, folder, "none", O_RDONLY, 0));
 	CHECK(chown(file, STRANGER, STRANGER) == 0, "chown");
 	REFUSED(-EACCES, "belongs to uid 65534",
 		speckv_file_open(test_ctx, folder, file, O_RDONLY, 0));
