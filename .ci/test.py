@@ -135,7 +135,7 @@ def meson_suite(name: str, options: Sequence[str], tests: Sequence[str], minutes
 
 
 def pytest_suite(folder: str, *files: str, on_card: bool = False) -> Callable[[Result], None]:
-    """One folder below tests/, rtl/, or some files, against the installed package; on an emulated card instead of memory."""
+    """A folder below tests/, or rtl/, or some files: the installed package; on an emulated card instead of memory."""
 
     def go(result: Result) -> None:
         log = BUILD / "junit" / f"{folder.replace('/', '-')}.xml"

@@ -115,7 +115,7 @@ def member_of(enum: type[_Enum], value: int) -> _Enum:
     try:
         return values_of(enum)[value]
     except KeyError:
-        raise SpeckvError(errno.EPROTONOSUPPORT, f"the card reports {value}, which this build does not support") from None
+        raise SpeckvError(errno.EPROTONOSUPPORT, f"the card reports {value}, unknown to this build") from None
 
 
 def value_of(enum: type[_Enum], member: str) -> int:
