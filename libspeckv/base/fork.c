@@ -22,7 +22,10 @@ static void parent(void)
 	pthread_mutex_unlock(&lock);
 }
 
-/* Fill the hole that MADV_DONTFORK left. Still unused: this handler runs before fork() returns. */
+/*
+ * MADV_DONTFORK left a hole in the child: map zero pages there, so that pointers into it do not
+ * fault. The range is still free, as this handler runs before fork() returns.
+ */
 static void guard_fill(struct fork_guard *guard)
 {
 	const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;

@@ -384,7 +384,7 @@ int card_manage(struct speckv_device *dev, bool inspect)
 			continue;
 		}
 		if (pool && (state == SPECKV_POOL_CREATING || state == SPECKV_POOL_DESTROYING)) {
-			/* its manager died: delete it on the card; device.c finishes the record */
+			/* its manager died: delete it on the card; admin/device.c finishes the record */
 			rc = card_pool_delete(dev, record->uuid);
 			pool->pool = 0;
 		} else if (!pool && state == SPECKV_POOL_DESTROYING) {

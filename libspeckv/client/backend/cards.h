@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The operations on a card, between card_device.c, card_pools.c and card.c; see store/operations.h.
+ * The operations on a card, between card_device.c, card_pools.c and card_blocks.c; see store/operations.h.
  */
 #ifndef SPECKV_CLIENT_CARDS_H
 #define SPECKV_CLIENT_CARDS_H

@@ -3,10 +3,11 @@
 
 #include "pool.h"
 
+/* What a read's result means, once the block is known to be there still, or to be another. */
 int read_judge(struct region *r, const struct block_ref *found, int rc)
 {
 	if (rc == -ENODEV || rc == -EACCES || rc == -EBUSY)
-		return rc; /* says nothing of the block */
+		return rc; /* about the access, not the contents of the block */
 	if (!index_current(r, found) || (rc && region_stale(r)))
 		return -EAGAIN;
 	return rc ? -EBADMSG : 0;

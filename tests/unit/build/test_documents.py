@@ -49,9 +49,9 @@ def test_suites_that_are_named_are_there(repository: Path) -> None:
 #: What a newcomer looks for, and the file that a guess by the folders' names leads to.
 SOUGHT = {
     "libspeckv/client/pool/evict.c": "pages_claim(",
-    "libspeckv/client/backend/card.c": "SPECKV_IO_READ",
+    "libspeckv/client/backend/card_blocks.c": "SPECKV_IO_READ",
     "libspeckv/bundle/bundle.c": "EVP_DigestVerify(",
-    "libspeckv/codec/q4x_decode_avx2.c": "decode",
+    "libspeckv/codec/q4x_decode_avx2.c": "codec_q4x_decode",
     "speckvctl/results/pools.py": "class PoolShow(",
     "libspeckv/transport/vfio_user_wire.h": "struct vfu_header",
 }

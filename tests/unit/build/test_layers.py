@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-#: Folders of libspeckv, from the lowest. `client/card` is the administrator's way to a card, `backend/card.c` a pool's.
+#: Folders of libspeckv, from the lowest. `client/card` is the administrator's way to a card, `backend/` a pool's.
 LAYERS = (
     "base",
     "transport",

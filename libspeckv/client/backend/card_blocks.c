@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "card_io.h"
+#include "card_connection.h"
 
 /*
  * memcpy() of a whole block is one string instruction, nine times slower on some processors where

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Connection to a card for one pool, between card_io.c and card.c. */
+/* Connection to a card for one pool, between card_connection.c and card_blocks.c. */
 #ifndef SPECKV_CLIENT_CARD_IO_H
 #define SPECKV_CLIENT_CARD_IO_H
 

@@ -6,7 +6,7 @@
  */
 #include <stdlib.h>
 
-#include "card_io.h"
+#include "card_connection.h"
 
 #define NESTED (CARD_LANES - 1)
 #define ARENA_MOST (64ull << 20)
