@@ -17,8 +17,8 @@ SUBJECT = re.compile(r"[a-z][a-z0-9_./-]*: \S.*")
 MOST = 72
 #: A change of these alone needs no body.
 TESTS = ("tests/",)
-#: Subjects that git writes; a rebase or a merge ends them.
-BY_GIT = re.compile(r"(Merge|Revert|fixup!|squash!|amend!) .*")
+#: Subjects that git writes for commits that a rebase folds into others, and merges.
+BY_GIT = re.compile(r"(Merge|fixup!|squash!|amend!) .*")
 SCISSORS = re.compile(r"(?m)^# -+ >8 -+$.*", re.DOTALL)  # `git commit -v` puts the diff below it
 
 

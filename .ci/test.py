@@ -169,7 +169,7 @@ def tidy(result: Result) -> None:
     files = [f for f in files if Path(f).is_relative_to(ROOT / "libspeckv")]
 
     # A source is checked again if it, a header, the configuration or the tool changed.
-    headers = sorted((ROOT / "libspeckv").rglob("*.h"))
+    headers = sorted(p for f in ("libspeckv", "kmod/include", "rtl/regs") for p in (ROOT / f).rglob("*.h"))
     surroundings = b"".join(p.read_bytes() for p in [ROOT / ".ci" / "clang-tidy", ROOT / "pyproject.toml", *headers])
     (BUILD / "tidy").mkdir(exist_ok=True)
 

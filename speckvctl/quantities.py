@@ -177,7 +177,7 @@ def parse_since(text: str, now_ns: int | None = None) -> int:
 
 
 def format_time(nanoseconds: int | None) -> str:
-    """Local time to the second, for people."""
+    """Local time to the second, for display."""
     if not nanoseconds:
         return "-"
     seconds = nanoseconds // 10**9

@@ -57,8 +57,8 @@ NOUNS: dict[str, Noun] = {
 #: Environment variables, for help and manual pages.
 ENVIRONMENT = {
     "SPECKV_RUNTIME_DIR": (
-        "Directory that holds host:DRAM, host:numaN and emulated cards. Default: /dev/shm/speckv if "
-        "root has created it, else /dev/shm/speckv-UID."
+        "Directory that holds host:DRAM, host:numaN and emulated cards. Default: /dev/shm/speckv for root, "
+        "and for users if root has created it; else /dev/shm/speckv-UID."
     ),
     "SPECKV_ISA": "Forces the kernels of checksums and codecs, for tests. Default: the best that the processor has.",
     "NO_COLOR": "No colour, on a terminal too.",

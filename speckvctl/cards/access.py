@@ -119,7 +119,7 @@ def settings(admin: card.Admin) -> dict[str, int]:
 
 
 def functions(ctx: speckv.Context, name: str) -> list[CardFunction]:
-    """Connections to a card. None if its emulator does not report them."""
+    """Connections to a card; empty if its emulator does not report them."""
     import speckv
 
     try:

@@ -161,7 +161,7 @@ def described(ctx: speckv.Context, name: str) -> EmulatedCard:
     making, status, pid = _read_making(folder), None, None
     state, detail = "stopped", f"speckvctl emu start {name}"
     if not folder.is_dir():
-        state, detail = "lost", f"its folder is gone; speckvctl emu stop {name} --remove removes it"
+        state, detail = "lost", f"its folder is gone; speckvctl emu stop {name} --remove removes its name"
     elif is_running(folder):
         pid = holder(folder)
         try:
@@ -476,7 +476,7 @@ def stop(ctx: speckv.Context, name: str) -> Stopped:
     if pid is None:
         raise CliError(
             f"emu:{name} does not stop, and the kernel does not report its process",
-            f"end the process that holds {folder}",
+            f"fuser -v {folder}/lock, and end that process",
         )
     for number in (signal.SIGTERM, signal.SIGKILL):
         _signal(pid, number)

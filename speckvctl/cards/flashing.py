@@ -130,7 +130,7 @@ def _judged(ctx: speckv.Context, request: FlashRequest, info: card.CardInfo) -> 
 
 
 def _keys(ctx: speckv.Context, request: FlashRequest, info: card.CardInfo) -> list[bytes]:
-    """Trusted keys: for an emulated card its own and the test key; for other cards this machine's trusted keys."""
+    """`trusted` alone if given; else this machine's keys, and for an emulated card also its own and the test key."""
     from speckvctl.cards.testkey import TEST_PUBLIC_KEY
 
     if request.trusted:
@@ -216,7 +216,7 @@ def refuse_clients(ctx: speckv.Context, admin: card.Admin, *, committed: bool = 
         state = "; the bundle is in its slot, not activated" if committed else "; nothing was changed"
         raise BusyError(
             f"{admin.name} is in use by {access.named(holders)}{state}",
-            "end them, and repeat the command",
+            f"end them (speckvctl device show {admin.name} lists its connections), and repeat the command",
             errno.EBUSY,
         )
 
@@ -268,7 +268,7 @@ def _compare(request: FlashRequest, image: str, bundle: Bundle | None, running: 
         right = right and running.rtl_revision == _revision(bundle.manifest)
     if not right:
         raise DamagedError(
-            f"{request.device} runs image {running.running}, revision {running.rtl_revision}, not what was asked for:"
+            f"{request.device} runs image {running.running}, revision {running.rtl_revision}, not the requested one:"
             " the image did not report healthy, and the card fell back",
             f"speckvctl device show {request.device}",
             errno.EBADMSG,

@@ -5,5 +5,5 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Digest of bitstreams/keys/test.pub; a test compares them.
+#: The public key in bitstreams/keys/test.pub; a test compares them.
 TEST_PUBLIC_KEY: Final = bytes.fromhex("cf8717975401389dfd168a0315235e2386d5d0bcb6aac773ad803b5c0d183d64")

@@ -98,7 +98,7 @@ def _read(folder: Path, vector: Vector, frame: bytes) -> str:
 
 
 def update(folder: Path, dry_run: bool, progress: Progress) -> Found:
-    """Rewrite checksums and frames from this build; the lines of the index stay."""
+    """Rewrite checksums and frames from this build; the list of vectors stays."""
     index = folder / "index.txt"
     vectors, found, lines = read_index(index), Found(isas=[codec.isa()]), []
     frames: dict[Path, bytes] = {}

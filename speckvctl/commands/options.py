@@ -129,7 +129,7 @@ class PlainCommand(TyperCommand):
             if parameter.param_type_name != "argument":
                 continue
             piece = parameter.metavar or (parameter.name or "").upper()
-            if " " not in piece:  # the help texts state what is optional or repeated
+            if " " not in piece:  # several words state themselves what is optional or repeated
                 piece += "..." if parameter.nargs != 1 and not piece.endswith("...") else ""
                 piece = piece if parameter.required else f"[{piece}]"
             pieces.append(piece)

@@ -192,7 +192,9 @@ def load_prefetcher(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Load a model into a card; the previous one stays in use until then. Exit code 3 when it is loaded already.
+    """Load a model into a card; the previous one stays in use until it is complete.
+
+    Exit code 3 when it is loaded already.
 
     \b
     Examples:

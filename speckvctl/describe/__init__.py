@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Objects of the library `speckv` to documents of results/. Pure conversions: nothing here opens a device."""
+"""Objects of the library `speckv` to documents of results/. Nothing here opens a device; the owner of a path and
+the name of a process are looked up.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents about bundles as text for people."""
+"""Documents about bundles as text."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents about cards as text for people."""
+"""Documents about cards as text."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def changed(document: results.DeviceSet) -> list[str]:
     would = "Would set" if document.dry_run else "Set"
     lines = [f"{would} {one.setting} of {document.device}: {one.before} -> {one.after}" for one in document.changes]
     kept = ", and saved over a power cycle" if document.saved else ""
-    return lines or [f"{document.device}: already as asked{kept}."]
+    return lines or [f"{document.device}: already as requested{kept}."]
 
 
 @lines_of.register

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents about codecs as text for people."""
+"""Documents about codecs as text."""
 
 from __future__ import annotations
 

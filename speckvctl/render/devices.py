@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents about devices as text for people."""
+"""Documents about devices as text."""
 
 from __future__ import annotations
 

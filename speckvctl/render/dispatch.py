@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a file a noun registers its texts with, and what several of them use. Imported by the files of this folder."""
+"""From a document to its lines; what several renderers share. Imported by the files of this folder."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The report of `doctor` as text for people."""
+"""The report of `doctor` as text."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents about pools as text for people."""
+"""Documents about pools as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PLACEMENTS = {"card": "by the card", "host": "by this machine"}
 
 #: Unusable states, and the command that ends them.
 _CLOSED = {
-    "lost": "lost: its file is gone; 'speckvctl pool destroy' removes it",
+    "lost": "lost: its file is gone; 'speckvctl pool destroy' removes its record",
     "damaged": "damaged: its file was truncated or overwritten; 'speckvctl pool destroy' removes it",
     "creating": "creating; if that was interrupted, 'speckvctl pool destroy' removes it",
     "destroying": "destroying; if that was interrupted, 'speckvctl pool destroy' finishes it",

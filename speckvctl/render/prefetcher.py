@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Documents about prefetchers as text for people; every figure with its definition."""
+"""Documents about prefetchers as text; every figure with its definition."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Results of a replay as text for people."""
+"""Results of a replay as text."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Statistics and events as text for people."""
+"""Statistics and events as text."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class ReplayResult:
     get_p99_ns: int | None
     put_p50_ns: int | None
     put_p99_ns: int | None
-    get_bytes_per_second: float | None  # time in calls, sum over clients
+    get_bytes_per_second: float | None  # over the time in calls, clients added up
     put_bytes_per_second: float | None
     verified_blocks: int
     mismatches: int
@@ -136,7 +136,11 @@ def plan(config: ReplayConfig) -> Plan:
             pool = device.pool(config.pool)
             if not pool.accessible:
                 device.tenants(config.pool)  # a lost or damaged pool fails here
-                raise error(errno.EACCES, f"pool {config.pool} of {config.device}: no permission to use it")
+                raise error(
+                    errno.EACCES,
+                    f"pool {config.pool} of {config.device}: no permission to use it; "
+                    f"'speckvctl pool show {config.device} {config.pool}' shows its owner",
+                )
             calibrated = None
             if pool.calibration is not None:
                 calibrated = Calibrated(

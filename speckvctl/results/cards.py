@@ -38,7 +38,7 @@ class CardFunction:
     admin: Annotated[bool, Said("True: it may administer the card.")]
     pid: Annotated[int, Said("Process.", minimum=0)]
     uid: Annotated[int, Said("User of the process.", minimum=0)]
-    command: Annotated[str | None, Said("Its command line; null when it has ended.")]
+    command: Annotated[str | None, Said("Name of its program, without arguments; null when it has ended.")]
 
 
 @dataclass(frozen=True, kw_only=True)

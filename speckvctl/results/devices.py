@@ -27,7 +27,7 @@ class Device:
             enum=[*DEVICE_STATES],
         ),
     ]
-    found: Annotated[str, Said("What lies there, for people.")]
+    found: Annotated[str, Said("Description of what is there, one line.")]
     path: Annotated[str, Said("File or node that holds it.")]
     uuid: Annotated[str | None, Said("RFC 9562 identifier.")]
     layout_version: Annotated[int | None, Said("Version of the medium's layout.", minimum=0)]
@@ -100,7 +100,7 @@ class Step:
     passed: Annotated[bool, Said("True when nothing failed.")]
     errno: Annotated[str | None, Said("Symbolic errno, such as ENOENT; null when there was none.")]
     elapsed_ns: Annotated[int, Said("Time it took.", minimum=0)]
-    detail: Annotated[str, Said("One line for people.")]
+    detail: Annotated[str, Said("Description, one line.")]
 
 
 @dataclass(frozen=True, kw_only=True)

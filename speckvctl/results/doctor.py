@@ -15,7 +15,7 @@ from speckvctl.results.document import Document
 class Check:
     name: Annotated[str, Said("Name.")]
     status: Annotated[str, Said("Outcome.", enum=["ok", "warning", "failed"])]
-    detail: Annotated[str, Said("One line for people.")]
+    detail: Annotated[str, Said("Description, one line.")]
     next: Annotated[str | None, Said("What to type next; null when there is nothing to do.")] = field(default=None)
 
 

@@ -90,9 +90,15 @@ def _entry(hint: Any, keywords: dict[str, Any], definitions: dict[str, Any]) -> 
 
 
 def main() -> None:
-    folder = Path(__file__).resolve().parent.parent / "schemas"
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "pyproject.toml").exists():
+        raise SystemExit(f"{root} is not a source tree: run this in one, without PYTHONSAFEPATH")
     for document in results.Document.__subclasses__():
-        (folder / f"{document.schema.removeprefix('speckvctl.')}.json").write_text(text_of(document), "utf-8")
+        path = root / "speckvctl" / "schemas" / f"{document.schema.removeprefix('speckvctl.')}.json"
+        text = text_of(document)
+        if not path.exists() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+            print(path.relative_to(root))
 
 
 if __name__ == "__main__":

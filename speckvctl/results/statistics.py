@@ -64,7 +64,7 @@ class EventRow:
     severity: Annotated[str, Said("Severity.", enum=["info", "warning", "error"])]
     kind: Annotated[str, Said("Kind.")]
     pid: Annotated[int | None, Said("Process.", minimum=0)]
-    text: Annotated[str, Said("One line for people.")]
+    text: Annotated[str, Said("Description, one line.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class TopDevice:
             enum=[*DEVICE_STATES],
         ),
     ]
-    found: Annotated[str, Said("What lies there, for people.")]
+    found: Annotated[str, Said("Description of what is there, one line.")]
     health: Annotated[
         str | None,
         Said("A card's health: healthy, or its conditions with commas between them; null where there is no card."),

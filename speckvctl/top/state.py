@@ -147,11 +147,11 @@ class State:
     offset: int = 0
     """First line shown of a view that is longer than the screen."""
     page: int = 10
-    """Lines of a page; who draws knows."""
+    """Lines of a page; set by the renderer."""
     last_offset: int = 0
-    """The offset that shows the last line; who draws knows."""
+    """The offset that shows the last line; set by the renderer."""
     lines: int = 0
-    """How many the view has; who draws knows."""
+    """Lines of the view; set by the renderer."""
     _back: tuple[View, int] = (View.OVERVIEW, 0)
 
     # -- display

@@ -97,7 +97,7 @@ POINTS = [
     Point("another user's pool is out of reach, with a stolen index too", DEATHS, meson_failures, exactly(0)),
     Point(
         "the I/O socket cannot administer",
-        f"{PYTEST} tests/cli/test_flash.py -k nobody_else",
+        f"{PYTEST} tests/cli/test_flash.py::test_no_other_user_flashes_a_card",
         pytest_failures,
         exactly(0),
     ),

@@ -26,7 +26,7 @@ def said(pattern: str, unit: str = "times") -> Measure:
 
 
 def pytest_failures(outcome: Outcome) -> Figure:
-    """Failures of a pytest run in which something ran and nothing was skipped silently."""
+    """Failures of a pytest run in which something ran; skips stand in the note."""
     last = outcome.find(r"^(?:=+ )?(\d+ (?:passed|failed|skipped|error|deselected).*) in [\d.]+s")[1]
     count = {word.rstrip("s"): int(number) for number, word in re.findall(r"(\d+) (\w+)", last)}
     if not count.get("passed", 0) + count.get("failed", 0):

@@ -60,4 +60,5 @@ def test_as_a_hook_it_sees_what_git_hands_it(repository: Path, tmp_path: Path) -
     assert hook("ci: add it\n" + diff_below) != 0  # the diff of `git commit -v` is no body
     git("commit", "-q", "-m", "ci: add it\n\nBecause.")
     assert hook("ci: add it") != 0  # nothing is staged: the message of that commit is amended
-    assert hook("fixup! ci: add it") == hook('Revert "ci: add it"\n') == hook("Merge branch 'x'") == 0
+    assert hook("fixup! ci: add it") == hook("Merge branch 'x'") == 0
+    assert hook('Revert "ci: add it"\n') != 0  # it stays, and has a form like any other

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -11,6 +12,7 @@ import pytest
 import speckv
 
 from speckvctl import results
+from speckvctl.render.dispatch import lines_of
 from speckvctl.results import schemas, words
 from speckvctl.results.described import Said
 
@@ -71,3 +73,13 @@ def test_keywords_go_where_they_belong_each_time() -> None:
         assert properties["rows"]["type"] == ["array", "null"]
         assert properties["rows"]["items"] == {"type": "array", "items": {"type": "number", "maximum": 1}}
         assert made["$defs"]["Inner"]["properties"]["name"]["pattern"] == "^a"
+
+
+def test_each_document_has_a_renderer() -> None:
+    from speckvctl.render import table
+
+    for document in DOCUMENTS:
+        if document not in (results.ErrorDocument, results.Top):  # stderr, and a screen of its own
+            for name in table.RENDERERS[document.__module__.rpartition(".")[2]]:
+                importlib.import_module(f"speckvctl.render.{name}")
+            assert lines_of.dispatch(document) is not lines_of.dispatch(object), document.schema

@@ -100,8 +100,13 @@ def test_a_changed_layout_does_not_compile(tmp_path: Path, old: str, new: str) -
     shutil.copy(uapi.ASSERTS, tmp_path / "linux")
     text = uapi.HEADER.read_text(encoding="utf-8")
     assert text.count(old) == 1
-    (tmp_path / "linux/speckv.h").write_text(text.replace(old, new), encoding="utf-8")
-    assert compiles("#include <linux/speckv.h>\n", [CC, "-x", "c", "-std=c11"], [f"-I{tmp_path}"]).returncode != 0
+    changed, program = tmp_path / "linux/speckv.h", "#include <linux/speckv.h>\n"
+    changed.write_text(text, encoding="utf-8")
+    assert compiles(program, [CC, "-x", "c", "-std=c11"], [f"-I{tmp_path}"]).returncode == 0
+    changed.write_text(text.replace(old, new), encoding="utf-8")
+    done = compiles(program, [CC, "-x", "c", "-std=c11"], [f"-I{tmp_path}"])
+    assert done.returncode != 0
+    assert "static assertion" in done.stderr or "has no member" in done.stderr
 
 
 def test_every_command_is_64_bytes_and_begins_alike(layout: uapi.Layout) -> None:
