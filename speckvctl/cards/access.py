@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from speckvctl import describe, library, results
 from speckvctl.errors import UnsupportedError
-from speckvctl.results.cards import Card, CardFunction
 
 if TYPE_CHECKING:
     import speckv
@@ -31,7 +30,7 @@ def administered(name: str) -> Iterator[card.Admin]:
 
 def look(
     ctx: speckv.Context, name: str, *, refuse: tuple[str, ...] = ()
-) -> tuple[results.Device, Card | None, list[results.Pool]]:
+) -> tuple[results.Device, results.Card | None, list[results.Pool]]:
     """A card as a device, reachable or not; `refuse`: states that are errors."""
     import speckv
 
@@ -108,7 +107,7 @@ def stopped(admin: card.Admin, health: card.Health | None = None) -> str | None:
     return f"{why}; speckvctl device reset {admin.name}"
 
 
-def card_of(ctx: speckv.Context, admin: card.Admin) -> Card:
+def card_of(ctx: speckv.Context, admin: card.Admin) -> results.Card:
     return describe.card(admin.info(), admin.health(), settings(admin), admin.slots(), functions(ctx, admin.name))
 
 
@@ -118,7 +117,7 @@ def settings(admin: card.Admin) -> dict[str, int]:
     return {str(setting): admin.setting(setting) for setting in Setting}
 
 
-def functions(ctx: speckv.Context, name: str) -> list[CardFunction]:
+def functions(ctx: speckv.Context, name: str) -> list[results.CardFunction]:
     """Connections to a card; empty if its emulator does not report them."""
     import speckv
 
@@ -129,13 +128,13 @@ def functions(ctx: speckv.Context, name: str) -> list[CardFunction]:
     return describe.card_functions(status)
 
 
-def clients(ctx: speckv.Context, admin: card.Admin) -> list[CardFunction]:
+def clients(ctx: speckv.Context, admin: card.Admin) -> list[results.CardFunction]:
     """Other processes with grants on a card's pools: a restart of the card disconnects them."""
     using = {grant.function for grant in admin.grants()}
     return [one for one in functions(ctx, admin.name) if one.function in using]
 
 
-def named(holders: list[CardFunction]) -> str:
+def named(holders: list[results.CardFunction]) -> str:
     """Each process once: "process 12 (vllm), process 14"."""
     seen = {one.pid: one.command for one in holders}
     return ", ".join(f"process {pid}" + (f" ({command})" if command else "") for pid, command in seen.items())

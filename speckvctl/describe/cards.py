@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from speckvctl import results
 from speckvctl.quantities import format_mode
-from speckvctl.results.cards import Card, CardFunction, CardLink, CardSlot
 
 if TYPE_CHECKING:
     import speckv
@@ -93,10 +92,10 @@ def card(
     health: speckv.card.Health,
     settings: dict[str, int],
     slots: list[speckv.card.Slot],
-    functions: list[CardFunction],
-) -> Card:
+    functions: list[results.CardFunction],
+) -> results.Card:
     """A card as its administrator sees it; `settings` by name."""
-    return Card(
+    return results.Card(
         model=info.model,
         serial=info.serial,
         part=info.part,
@@ -130,11 +129,11 @@ def card(
     )
 
 
-def card_link(health: speckv.card.Health) -> CardLink | None:
+def card_link(health: speckv.card.Health) -> results.CardLink | None:
     """None if the card does not report it."""
     if not health.link_lanes or not health.link_megatransfers:
         return None
-    return CardLink(
+    return results.CardLink(
         megatransfers_per_second=health.link_megatransfers,
         lanes=health.link_lanes,
         megatransfers_per_second_most=health.link_megatransfers_most,
@@ -142,9 +141,9 @@ def card_link(health: speckv.card.Health) -> CardLink | None:
     )
 
 
-def card_slot(slot: speckv.card.Slot) -> CardSlot:
+def card_slot(slot: speckv.card.Slot) -> results.CardSlot:
     committed = bool(slot.bitstream_bytes)
-    return CardSlot(
+    return results.CardSlot(
         image=str(slot.image),
         state=str(slot.state),
         running=slot.running,
@@ -160,9 +159,11 @@ def card_slot(slot: speckv.card.Slot) -> CardSlot:
     )
 
 
-def card_functions(status: speckv.card.EmulatorStatus) -> list[CardFunction]:
+def card_functions(status: speckv.card.EmulatorStatus) -> list[results.CardFunction]:
     return [
-        CardFunction(function=one.function, admin=one.admin, pid=one.pid, uid=one.uid, command=_command_of(one.pid))
+        results.CardFunction(
+            function=one.function, admin=one.admin, pid=one.pid, uid=one.uid, command=_command_of(one.pid)
+        )
         for one in status.connections
         if one.pid != os.getpid()
     ]

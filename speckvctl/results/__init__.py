@@ -7,100 +7,191 @@ value is not available. `schemas/*.json` publishes the same shapes; a test compa
 
 from __future__ import annotations
 
-from speckvctl.results.bitstream import (
-    BitstreamBuild,
-    BitstreamInspect,
-    BitstreamKeygen,
-    BitstreamManifest,
-    BitstreamSign,
-    BitstreamVerify,
-)
-from speckvctl.results.cards import (
-    Card,
-    CardFunction,
-    CardLink,
-    CardSlot,
-    EmulatedCard,
-)
-from speckvctl.results.codecs import (
-    CodecCalibrate,
-    CodecCompare,
-    CodecDecode,
-    CodecEncode,
-    CodecEval,
-    CodecLeftOut,
-    CodecRow,
-    CodecTensors,
-    CodecVectors,
-    VectorModes,
-)
-from speckvctl.results.devices import (
-    Device,
-    DeviceClose,
-    DeviceInject,
-    DeviceList,
-    DeviceReset,
-    DeviceSelftest,
-    DeviceSet,
-    DeviceShow,
-    EmuList,
-    EmuStart,
-    EmuStatus,
-    EmuStop,
-    Flash,
-    Hardware,
-    Step,
-)
-from speckvctl.results.doctor import (
-    Check,
-    DoctorReport,
-)
-from speckvctl.results.document import (
-    Change,
-    Document,
-    ErrorDetail,
-    ErrorDocument,
-)
-from speckvctl.results.pools import (
-    Client,
-    Geometry,
-    Pool,
-    PoolCheck,
-    PoolCreate,
-    PoolDestroy,
-    PoolList,
-    PoolPlan,
-    PoolResize,
-    PoolSet,
-    PoolShow,
-    Tenant,
-)
-from speckvctl.results.prefetcher import (
-    PrefetcherEval,
-    PrefetcherLoad,
-    PrefetcherRow,
-    PrefetcherShow,
-    PrefetcherUnload,
-    TrainingTrace,
-    TrainPrefetcher,
-)
-from speckvctl.results.replay import (
-    Replay,
-)
-from speckvctl.results.statistics import (
-    EventRow,
-    EventsDocument,
-    HistogramBucket,
-    Latency,
-    PoolInterval,
-    PoolStats,
-    Prefetching,
-    StatsDocument,
-    TenantRates,
-    Top,
-    TopDevice,
-    TopPool,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from speckvctl.results.bitstream import (
+        BitstreamBuild,
+        BitstreamInspect,
+        BitstreamKeygen,
+        BitstreamManifest,
+        BitstreamSign,
+        BitstreamVerify,
+    )
+    from speckvctl.results.cards import (
+        Card,
+        CardFunction,
+        CardLink,
+        CardSlot,
+        EmulatedCard,
+    )
+    from speckvctl.results.codecs import (
+        CodecCalibrate,
+        CodecCompare,
+        CodecDecode,
+        CodecEncode,
+        CodecEval,
+        CodecLeftOut,
+        CodecRow,
+        CodecTensors,
+        CodecVectors,
+        VectorModes,
+    )
+    from speckvctl.results.devices import (
+        Device,
+        DeviceClose,
+        DeviceInject,
+        DeviceList,
+        DeviceReset,
+        DeviceSelftest,
+        DeviceSet,
+        DeviceShow,
+        EmuList,
+        EmuStart,
+        EmuStatus,
+        EmuStop,
+        Flash,
+        Hardware,
+        Step,
+    )
+    from speckvctl.results.doctor import (
+        Check,
+        DoctorReport,
+    )
+    from speckvctl.results.document import (
+        Change,
+        Document,
+        ErrorDetail,
+        ErrorDocument,
+    )
+    from speckvctl.results.pools import (
+        Client,
+        Geometry,
+        Pool,
+        PoolCheck,
+        PoolCreate,
+        PoolDestroy,
+        PoolList,
+        PoolPlan,
+        PoolResize,
+        PoolSet,
+        PoolShow,
+        Tenant,
+    )
+    from speckvctl.results.prefetcher import (
+        PrefetcherEval,
+        PrefetcherLoad,
+        PrefetcherRow,
+        PrefetcherShow,
+        PrefetcherUnload,
+        TrainingTrace,
+        TrainPrefetcher,
+    )
+    from speckvctl.results.replay import (
+        Replay,
+    )
+    from speckvctl.results.statistics import (
+        EventRow,
+        EventsDocument,
+        HistogramBucket,
+        Latency,
+        PoolInterval,
+        PoolStats,
+        Prefetching,
+        StatsDocument,
+        TenantRates,
+        Top,
+        TopDevice,
+        TopPool,
+    )
+
+#: Where each document is. A module is loaded when one of its names is first used: making a dataclass takes a
+#: millisecond, and a command prints one of some forty documents.
+_MODULES = {
+    "BitstreamBuild": "bitstream",
+    "BitstreamInspect": "bitstream",
+    "BitstreamKeygen": "bitstream",
+    "BitstreamManifest": "bitstream",
+    "BitstreamSign": "bitstream",
+    "BitstreamVerify": "bitstream",
+    "Card": "cards",
+    "CardFunction": "cards",
+    "CardLink": "cards",
+    "CardSlot": "cards",
+    "EmulatedCard": "cards",
+    "CodecCalibrate": "codecs",
+    "CodecCompare": "codecs",
+    "CodecDecode": "codecs",
+    "CodecEncode": "codecs",
+    "CodecEval": "codecs",
+    "CodecLeftOut": "codecs",
+    "CodecRow": "codecs",
+    "CodecTensors": "codecs",
+    "CodecVectors": "codecs",
+    "VectorModes": "codecs",
+    "Device": "devices",
+    "DeviceClose": "devices",
+    "DeviceInject": "devices",
+    "DeviceList": "devices",
+    "DeviceReset": "devices",
+    "DeviceSelftest": "devices",
+    "DeviceSet": "devices",
+    "DeviceShow": "devices",
+    "EmuList": "devices",
+    "EmuStart": "devices",
+    "EmuStatus": "devices",
+    "EmuStop": "devices",
+    "Flash": "devices",
+    "Hardware": "devices",
+    "Step": "devices",
+    "Check": "doctor",
+    "DoctorReport": "doctor",
+    "Change": "document",
+    "Document": "document",
+    "ErrorDetail": "document",
+    "ErrorDocument": "document",
+    "Client": "pools",
+    "Geometry": "pools",
+    "Pool": "pools",
+    "PoolCheck": "pools",
+    "PoolCreate": "pools",
+    "PoolDestroy": "pools",
+    "PoolList": "pools",
+    "PoolPlan": "pools",
+    "PoolResize": "pools",
+    "PoolSet": "pools",
+    "PoolShow": "pools",
+    "Tenant": "pools",
+    "PrefetcherEval": "prefetcher",
+    "PrefetcherLoad": "prefetcher",
+    "PrefetcherRow": "prefetcher",
+    "PrefetcherShow": "prefetcher",
+    "PrefetcherUnload": "prefetcher",
+    "TrainingTrace": "prefetcher",
+    "TrainPrefetcher": "prefetcher",
+    "Replay": "replay",
+    "EventRow": "statistics",
+    "EventsDocument": "statistics",
+    "HistogramBucket": "statistics",
+    "Latency": "statistics",
+    "PoolInterval": "statistics",
+    "PoolStats": "statistics",
+    "Prefetching": "statistics",
+    "StatsDocument": "statistics",
+    "TenantRates": "statistics",
+    "Top": "statistics",
+    "TopDevice": "statistics",
+    "TopPool": "statistics",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
+
 
 __all__ = [
     "BitstreamBuild",

@@ -13,6 +13,8 @@ from speckvctl.results.document import Document
 
 @dataclass(frozen=True, kw_only=True)
 class BitstreamManifest:
+    """What a bundle says of its bitstream."""
+
     name: Annotated[str, Said("What was built.")]
     configuration: Annotated[str, Said("Which of its configurations, such as regs-only.")]
     part: Annotated[str, Said("FPGA part, as cards name it.")]
@@ -29,8 +31,9 @@ class BitstreamManifest:
 
 @dataclass(frozen=True, kw_only=True)
 class BitstreamBuild(Document):
+    """What `speckvctl bitstream build --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.bitstream-build"
-    prints: ClassVar[str] = "What `speckvctl bitstream build --json` prints."
     bundle: Annotated[str, Said("File of the bundle, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was written.")]
     bundle_bytes: Annotated[int, Said("Size of the bundle.", minimum=0)]
@@ -40,8 +43,9 @@ class BitstreamBuild(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class BitstreamInspect(Document):
+    """What `speckvctl bitstream inspect --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.bitstream-inspect"
-    prints: ClassVar[str] = "What `speckvctl bitstream inspect --json` prints."
     bundle: Annotated[str, Said("File of the bundle, as typed.")]
     bundle_bytes: Annotated[int, Said("Size of the bundle.", minimum=0)]
     key_id: Annotated[str | None, Said("SHA-256 of the public key that is said to have signed; null: unsigned.")]
@@ -50,8 +54,9 @@ class BitstreamInspect(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class BitstreamVerify(Document):
+    """What `speckvctl bitstream verify --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.bitstream-verify"
-    prints: ClassVar[str] = "What `speckvctl bitstream verify --json` prints."
     bundle: Annotated[str, Said("File of the bundle, as typed.")]
     bundle_bytes: Annotated[int, Said("Size of the bundle.", minimum=0)]
     key_id: Annotated[str, Said("SHA-256 of the public key that signed.")]
@@ -61,8 +66,9 @@ class BitstreamVerify(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class BitstreamSign(Document):
+    """What `speckvctl bitstream sign --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.bitstream-sign"
-    prints: ClassVar[str] = "What `speckvctl bitstream sign --json` prints."
     bundle: Annotated[str, Said("File of the bundle, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was written.")]
     changed: Annotated[bool, Said("False: this key had signed it already.")]
@@ -77,8 +83,9 @@ class BitstreamSign(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class BitstreamKeygen(Document):
+    """What `speckvctl bitstream keygen --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.bitstream-keygen"
-    prints: ClassVar[str] = "What `speckvctl bitstream keygen --json` prints."
     secret_key: Annotated[str, Said("File of the secret key.")]
     public_key: Annotated[str, Said("File of the public key.")]
     dry_run: Annotated[bool, Said("True: nothing was written.")]

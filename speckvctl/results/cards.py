@@ -56,6 +56,8 @@ class CardLink:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
+    """What only a card has, as its administrator sees it."""
+
     model: Annotated[str, Said("Kind of card.")]
     serial: Annotated[str, Said("Serial number.")]
     part: Annotated[str, Said("FPGA part, as a bundle's manifest names it.")]

@@ -34,10 +34,12 @@ class CodecTensors:
 
 @dataclass(frozen=True, kw_only=True)
 class CodecEval(Document):
-    """Perplexities are None without a model. The plain ones are by the block rule, prefix_* by the prefix rule."""
+    """What `speckvctl codec eval --json` prints.
+
+    Perplexities are None without a model. The plain ones are by the block rule, prefix_* by the prefix rule.
+    """
 
     schema: ClassVar[str] = "speckvctl.codec-eval"
-    prints: ClassVar[str] = "What `speckvctl codec eval --json` prints."
     file: Annotated[str, Said("safetensors file with K and V.")]
     codec: Annotated[str, Said("Mode.")]
     calibration: Annotated[str | None, Said("Calibration file; null in modes without one.")]
@@ -122,14 +124,17 @@ class CodecRow:
 
 @dataclass(frozen=True, kw_only=True)
 class CodecLeftOut:
+    """A peer that could not be compared."""
+
     name: Annotated[str, Said("Mode or peer.")]
     reason: Annotated[str, Said("Why.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecCompare(Document):
+    """What `speckvctl codec compare --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.codec-compare"
-    prints: ClassVar[str] = "What `speckvctl codec compare --json` prints."
     file: Annotated[str, Said("safetensors file with K and V.")]
     isa: Annotated[str, Said("Set of kernels in use.")]
     raw_bytes: Annotated[int, Said("Bytes of K and V.", minimum=0)]
@@ -149,10 +154,12 @@ class CodecCompare(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class CodecCalibrate(Document):
-    """k_bits and v_bits: per layer and KV head; None in a dry run, which does not calibrate."""
+    """What `speckvctl codec calibrate --json` prints.
+
+    k_bits and v_bits: per layer and KV head; None in a dry run, which does not calibrate.
+    """
 
     schema: ClassVar[str] = "speckvctl.codec-calibrate"
-    prints: ClassVar[str] = "What `speckvctl codec calibrate --json` prints."
     file: Annotated[str, Said("Calibration, a safetensors file.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     codec: Annotated[str, Said("Mode that it is for.")]
@@ -186,8 +193,9 @@ class CodecCalibrate(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class CodecEncode(Document):
+    """What `speckvctl codec encode --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.codec-encode"
-    prints: ClassVar[str] = "What `speckvctl codec encode --json` prints."
     file: Annotated[str, Said("safetensors file with K and V.")]
     frames: Annotated[str, Said("File of frames.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
@@ -204,8 +212,9 @@ class CodecEncode(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class CodecDecode(Document):
+    """What `speckvctl codec decode --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.codec-decode"
-    prints: ClassVar[str] = "What `speckvctl codec decode --json` prints."
     frames: Annotated[str, Said("File of frames.")]
     file: Annotated[str, Said("safetensors file.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
@@ -227,8 +236,9 @@ class VectorModes:
 
 @dataclass(frozen=True, kw_only=True)
 class CodecVectors(Document):
+    """What `speckvctl codec vectors --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.codec-vectors"
-    prints: ClassVar[str] = "What `speckvctl codec vectors --json` prints."
     folder: Annotated[str, Said("Folder of golden frames.")]
     written: Annotated[bool, Said("True: the folder was written.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]

@@ -74,8 +74,9 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceList(Document):
+    """What `speckvctl device list --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.device-list"
-    prints: ClassVar[str] = "What `speckvctl device list --json` prints."
     devices: Annotated[list[Device], Said("Host engines that exist.")]
     hardware: Annotated[
         list[Hardware] | None, Said("Cards and memory that the kernel shows; null when it cannot be asked.")
@@ -85,8 +86,9 @@ class DeviceList(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceShow(Document):
+    """What `speckvctl device show --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.device-show"
-    prints: ClassVar[str] = "What `speckvctl device show --json` prints."
     device: Annotated[Device, Said("Name of the device, as typed.")]
     pools: Annotated[list[Pool], Said("Pools.")]
     card: Annotated[
@@ -96,6 +98,8 @@ class DeviceShow(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
+    """One step of a self-test."""
+
     name: Annotated[str, Said("Name.")]
     passed: Annotated[bool, Said("True when nothing failed.")]
     errno: Annotated[str | None, Said("Symbolic errno, such as ENOENT; null when there was none.")]
@@ -105,8 +109,9 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSelftest(Document):
+    """What `speckvctl device selftest --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.device-selftest"
-    prints: ClassVar[str] = "What `speckvctl device selftest --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     passed: Annotated[bool, Said("True when nothing failed.")]
     steps: Annotated[list[Step], Said("Steps, in the order they ran.")]
@@ -118,8 +123,9 @@ class DeviceSelftest(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceClose(Document):
+    """What `speckvctl device close --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.device-close"
-    prints: ClassVar[str] = "What `speckvctl device close --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     pools_destroyed: Annotated[list[str], Said("Names of the pools that went with it.")]
@@ -129,8 +135,9 @@ class DeviceClose(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSet(Document):
+    """What `speckvctl device set --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.device-set"
-    prints: ClassVar[str] = "What `speckvctl device set --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     saved: Annotated[bool, Said("True: kept over a power cycle.")]
@@ -140,8 +147,9 @@ class DeviceSet(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceReset(Document):
+    """What `speckvctl device reset --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.device-reset"
-    prints: ClassVar[str] = "What `speckvctl device reset --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     what: Annotated[str, Said("What was started again.", enum=["card", "engine", "counters"])]
@@ -151,8 +159,9 @@ class DeviceReset(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceInject(Document):
+    """What `speckvctl device inject --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.device-inject"
-    prints: ClassVar[str] = "What `speckvctl device inject --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     fault: Annotated[str, Said("Fault, by name.")]
@@ -163,10 +172,12 @@ class DeviceInject(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Flash(Document):
-    """What is in the running image is read back from the card, after it was started again."""
+    """What `speckvctl flash --json` prints.
+
+    What is in the running image is read back from the card, after it was started again.
+    """
 
     schema: ClassVar[str] = "speckvctl.flash"
-    prints: ClassVar[str] = "What `speckvctl flash --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     action: Annotated[str, Said("What was asked for.", enum=["flash", "rollback", "golden"])]
@@ -200,16 +211,18 @@ class Flash(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class EmuStart(Document):
+    """What `speckvctl emu start --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.emu-start"
-    prints: ClassVar[str] = "What `speckvctl emu start --json` prints."
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     card: Annotated[EmulatedCard, Said("The card.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmuStop(Document):
+    """What `speckvctl emu stop --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.emu-stop"
-    prints: ClassVar[str] = "What `speckvctl emu stop --json` prints."
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     name: Annotated[str, Said("Name of the card, without emu:.")]
     stopped: Annotated[bool, Said("True: it was running, and is not any more.")]
@@ -219,13 +232,15 @@ class EmuStop(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class EmuList(Document):
+    """What `speckvctl emu list --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.emu-list"
-    prints: ClassVar[str] = "What `speckvctl emu list --json` prints."
     cards: Annotated[list[EmulatedCard], Said("Emulated cards of the runtime folder.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EmuStatus(Document):
+    """What `speckvctl emu status --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.emu-status"
-    prints: ClassVar[str] = "What `speckvctl emu status --json` prints."
     card: Annotated[EmulatedCard, Said("The card.")]

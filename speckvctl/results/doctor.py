@@ -13,6 +13,8 @@ from speckvctl.results.document import Document
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
+    """One check of the machine."""
+
     name: Annotated[str, Said("Name.")]
     status: Annotated[str, Said("Outcome.", enum=["ok", "warning", "failed"])]
     detail: Annotated[str, Said("Description, one line.")]
@@ -21,8 +23,9 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorReport(Document):
+    """What `speckvctl doctor --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.doctor"
-    prints: ClassVar[str] = "What `speckvctl doctor --json` prints."
     failed: Annotated[int, Said("Checks that failed.", minimum=0)]
     warnings: Annotated[int, Said("Checks that warn.", minimum=0)]
     checks: Annotated[list[Check], Said("Checks, in order.")]

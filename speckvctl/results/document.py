@@ -12,8 +12,9 @@ from speckvctl.results.described import Said
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
+    """What a command prints. The first paragraph of a subclass is the description of its schema."""
+
     schema: ClassVar[str]
-    prints: ClassVar[str]  # what its schema says of the whole
     version: ClassVar[int] = 0
 
     @property
@@ -23,6 +24,8 @@ class Document:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorDetail:
+    """Why a command failed."""
+
     code: Annotated[
         str,
         Said(
@@ -48,8 +51,9 @@ class ErrorDetail:
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorDocument(Document):
+    """What any command with --json prints when it fails."""
+
     schema: ClassVar[str] = "speckvctl.error"
-    prints: ClassVar[str] = "What any command with --json prints when it fails."
     error: Annotated[ErrorDetail, Said("What went wrong.")]
 
     @property
@@ -59,6 +63,8 @@ class ErrorDocument(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
+    """A setting before and after."""
+
     setting: Annotated[str, Said("Setting.")]
     before: Annotated[str, Said("Value before.")]
     after: Annotated[str, Said("Value after.")]

@@ -14,6 +14,8 @@ from speckvctl.results.words import CODECS, DTYPES, EVICTIONS, PLACEMENTS
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
+    """Shape of a block."""
+
     layers: Annotated[int, Said("Layers in a block.", minimum=0)]
     kv_heads: Annotated[int, Said("KV heads.", minimum=0)]
     head_dim: Annotated[int, Said("Channels of a head.", minimum=0)]
@@ -73,6 +75,8 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class Tenant:
+    """A tenant and its counters."""
+
     name: Annotated[str, Said("Name.")]
     index: Annotated[int, Said("Number of the tenant in its pool.", minimum=0)]
     clients: Annotated[int, Said("Clients.", minimum=0)]
@@ -104,6 +108,8 @@ class Tenant:
 
 @dataclass(frozen=True, kw_only=True)
 class Client:
+    """A process attached to a pool."""
+
     pid: Annotated[int, Said("Process.", minimum=0)]
     command: Annotated[str, Said("The name of its program.")]
     uid: Annotated[int, Said("Owner.", minimum=0)]
@@ -115,16 +121,18 @@ class Client:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolList(Document):
+    """What `speckvctl pool list --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.pool-list"
-    prints: ClassVar[str] = "What `speckvctl pool list --json` prints."
     pools: Annotated[list[Pool], Said("Pools.")]
     next: Annotated[str | None, Said("What to type next where there is nothing to show yet.")] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PoolShow(Document):
+    """What `speckvctl pool show --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.pool-show"
-    prints: ClassVar[str] = "What `speckvctl pool show --json` prints."
     pool: Annotated[Pool, Said("Name of the pool.")]
     tenants: Annotated[list[Tenant], Said("Tenants.")]
     clients: Annotated[list[Client], Said("Clients.")]
@@ -162,8 +170,9 @@ class PoolPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolCreate(Document):
+    """What `speckvctl pool create --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.pool-create"
-    prints: ClassVar[str] = "What `speckvctl pool create --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     device_created: Annotated[bool, Said("True: the host device was made too.")]
@@ -174,8 +183,9 @@ class PoolCreate(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolResize(Document):
+    """What `speckvctl pool resize --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.pool-resize"
-    prints: ClassVar[str] = "What `speckvctl pool resize --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     from_bytes: Annotated[int, Said("Capacity before.", minimum=0)]
@@ -186,8 +196,9 @@ class PoolResize(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSet(Document):
+    """What `speckvctl pool set --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.pool-set"
-    prints: ClassVar[str] = "What `speckvctl pool set --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     changes: Annotated[list[Change], Said("Settings that changed, as text.")]
@@ -196,8 +207,9 @@ class PoolSet(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolDestroy(Document):
+    """What `speckvctl pool destroy --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.pool-destroy"
-    prints: ClassVar[str] = "What `speckvctl pool destroy --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     pool: Annotated[str, Said("Name of the pool.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
@@ -209,8 +221,9 @@ class PoolDestroy(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolCheck(Document):
+    """What `speckvctl pool check --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.pool-check"
-    prints: ClassVar[str] = "What `speckvctl pool check --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     pool: Annotated[str, Said("Name of the pool.")]
     deep: Annotated[bool, Said("True: every section's checksum was verified.")]

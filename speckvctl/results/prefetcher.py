@@ -12,10 +12,12 @@ from speckvctl.results.document import Document
 
 @dataclass(frozen=True, kw_only=True)
 class PrefetcherEval(Document):
-    """Counts and shares are of the time from score_from_ms on; None if their denominator is 0."""
+    """What `speckvctl prefetcher eval --json` prints.
+
+    Counts and shares are of the time from score_from_ms on; None if their denominator is 0.
+    """
 
     schema: ClassVar[str] = "speckvctl.prefetcher-eval"
-    prints: ClassVar[str] = "What `speckvctl prefetcher eval --json` prints."
     model: Annotated[str | None, Said("Model file; null with a baseline.")]
     baseline: Annotated[str | None, Said("Name of the baseline; null with a model.")]
     trace: Annotated[str, Said("Trace file.")]
@@ -95,8 +97,9 @@ class PrefetcherRow:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainPrefetcher(Document):
+    """What `speckvctl train-prefetcher --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.train-prefetcher"
-    prints: ClassVar[str] = "What `speckvctl train-prefetcher --json` prints."
     output: Annotated[str, Said("Model file.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     torch: Annotated[str | None, Said("Version of torch; null: not installed.")]
@@ -116,8 +119,9 @@ class TrainPrefetcher(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class PrefetcherShow(Document):
+    """What `speckvctl prefetcher show --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.prefetcher-show"
-    prints: ClassVar[str] = "What `speckvctl prefetcher show --json` prints."
     model: Annotated[str, Said("Model file.")]
     digest: Annotated[str, Said("SHA-256 of the file.")]
     file_bytes: Annotated[int, Said("Size of the file.", minimum=0)]
@@ -141,8 +145,9 @@ class PrefetcherShow(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class PrefetcherLoad(Document):
+    """What `speckvctl prefetcher load --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.prefetcher-load"
-    prints: ClassVar[str] = "What `speckvctl prefetcher load --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     model: Annotated[str, Said("Model file.")]
@@ -152,8 +157,9 @@ class PrefetcherLoad(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class PrefetcherUnload(Document):
+    """What `speckvctl prefetcher unload --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.prefetcher-unload"
-    prints: ClassVar[str] = "What `speckvctl prefetcher unload --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     digest: Annotated[str, Said("SHA-256 of the file, 64 hexadecimal digits.")]

@@ -13,8 +13,9 @@ from speckvctl.results.document import Document
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Document):
+    """What `speckvctl replay --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.replay"
-    prints: ClassVar[str] = "What `speckvctl replay --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     pool: Annotated[str, Said("Name of the pool.")]
     trace: Annotated[str, Said("Trace file.")]

@@ -9,6 +9,7 @@ Imported by tests alone.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import types
 import typing
@@ -21,6 +22,13 @@ from speckvctl.results.described import Said
 _TYPES = {str: "string", int: "integer", bool: "boolean", float: "number"}
 _SCHEMA = "Name of this document."
 _VERSION = "Version of this document's shape; 0 until the contracts are frozen."
+
+
+def documents() -> list[type[results.Document]]:
+    """Every document, in the order of their modules."""
+    for name in results.__all__:
+        getattr(results, name)
+    return results.Document.__subclasses__()
 
 
 def schema_of(document: type[results.Document]) -> dict[str, Any]:
@@ -37,7 +45,7 @@ def schema_of(document: type[results.Document]) -> dict[str, Any]:
         "$id": f"urn:speckv:{name}:{version}",
         "$comment": "SPDX-License-Identifier: MIT",
         "title": name,
-        "description": document.prints,
+        "description": " ".join(inspect.cleandoc(document.__doc__ or "").split("\n\n")[0].split()),
         "type": "object",
         "required": [*head, *body["required"]],
         "properties": {**head, **body["properties"]},
@@ -93,7 +101,7 @@ def main() -> None:
     root = Path(__file__).resolve().parents[2]
     if not (root / "pyproject.toml").exists():
         raise SystemExit(f"{root} is not a source tree: run this in one, without PYTHONSAFEPATH")
-    for document in results.Document.__subclasses__():
+    for document in documents():
         path = root / "speckvctl" / "schemas" / f"{document.schema.removeprefix('speckvctl.')}.json"
         text = text_of(document)
         if not path.exists() or path.read_text("utf-8") != text:

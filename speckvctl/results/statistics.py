@@ -25,6 +25,8 @@ class Latency:
 
 @dataclass(frozen=True, kw_only=True)
 class PoolStats:
+    """Counters and latencies of a pool."""
+
     pool: Annotated[str, Said("Name of the pool.")]
     taken_ns: Annotated[int, Said("When it was read, CLOCK_REALTIME.", minimum=0)]
     since_ns: Annotated[int, Said("Creation, or the last reset, CLOCK_REALTIME.", minimum=0)]
@@ -46,8 +48,9 @@ class PoolStats:
 
 @dataclass(frozen=True, kw_only=True)
 class StatsDocument(Document):
+    """What `speckvctl stats --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.stats"
-    prints: ClassVar[str] = "What `speckvctl stats --json` prints."
     device: Annotated[str, Said("Name of the device, as typed.")]
     reset: Annotated[bool, Said("True: the counters were shown and then set to zero.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
@@ -57,6 +60,8 @@ class StatsDocument(Document):
 
 @dataclass(frozen=True, kw_only=True)
 class EventRow:
+    """An event of a device."""
+
     time_ns: Annotated[int, Said("When it happened, CLOCK_REALTIME.", minimum=0)]
     device: Annotated[str, Said("Name of the device, as typed.")]
     pool: Annotated[str | None, Said("Name of the pool.")]
@@ -69,8 +74,9 @@ class EventRow:
 
 @dataclass(frozen=True, kw_only=True)
 class EventsDocument(Document):
+    """What `speckvctl events --json` prints."""
+
     schema: ClassVar[str] = "speckvctl.events"
-    prints: ClassVar[str] = "What `speckvctl events --json` prints."
     events: Annotated[list[EventRow], Said("Events, oldest first.")]
 
 
@@ -157,6 +163,8 @@ class Prefetching:
 
 @dataclass(frozen=True, kw_only=True)
 class TenantRates:
+    """A tenant in one interval."""
+
     name: Annotated[str, Said("Name.")]
     index: Annotated[int, Said("Number of the tenant in its pool.", minimum=0)]
     hit_share: Annotated[float | None, Said("The same since the tick before.", minimum=0, maximum=1)]
@@ -189,6 +197,8 @@ class PoolInterval:
 
 @dataclass(frozen=True, kw_only=True)
 class HistogramBucket:
+    """Samples of latency up to a bound."""
+
     up_to_ns: Annotated[int, Said("Upper bound of the bucket, inclusive.", minimum=0)]
     count: Annotated[int, Said("Samples in it; empty buckets are left out.", minimum=0)]
 
@@ -214,10 +224,9 @@ class TopPool:
 
 @dataclass(frozen=True, kw_only=True)
 class Top(Document):
+    """What `speckvctl top --json` prints: one document a tick, each on a line of its own, or one with --once."""
+
     schema: ClassVar[str] = "speckvctl.top"
-    prints: ClassVar[str] = (
-        "What `speckvctl top --json` prints: one document a tick, each on a line of its own, or one with --once."
-    )
     tick: Annotated[int, Said("Number of the tick, from 1 on.", minimum=0)]
     time_ns: Annotated[int, Said("When it was taken, CLOCK_REALTIME.", minimum=0)]
     interval_ns: Annotated[

@@ -171,6 +171,7 @@ AS_NOBODY = """
 import contextlib, encodings.ascii, io, os, sys
 import numpy, speckv, speckv.bundle, speckv.card, speckv.codec, speckvctl.console, speckvctl.eventlog, speckvctl.pools
 import speckvctl.render.json, speckvctl.render.table
+import speckvctl.results.cards, speckvctl.results.devices, speckvctl.results.pools, speckvctl.results.statistics
 import speckvctl.render.cards, speckvctl.render.devices, speckvctl.render.pools, speckvctl.render.statistics
 from speckvctl.app import main
 with contextlib.redirect_stderr(open(os.devnull, "w")):

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import typer
 
-from speckvctl import results, tree
 from speckvctl.app import app, main
 from speckvctl.exitcodes import MEANING, ExitCode
+from speckvctl.results import schemas, tree
 from speckvctl.tree import NOUNS
 from tests.cli.conftest import SPECKVCTL, Cli, described, held, validate, write_calibration, write_kv
 from tests.conftest import MEMORY
@@ -524,7 +524,7 @@ def test_tables_and_json_show_the_same_pool_in_use(chat: Cli) -> None:
 
 # ---- schemas ---------------------------------------------------------------------------------------------------------
 
-DOCUMENTS = results.Document.__subclasses__()
+DOCUMENTS = schemas.documents()
 
 
 def test_there_is_a_schema_for_every_document_and_no_other() -> None:

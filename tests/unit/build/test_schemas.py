@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -16,7 +18,7 @@ from speckvctl.render.dispatch import lines_of
 from speckvctl.results import schemas, words
 from speckvctl.results.described import Said
 
-DOCUMENTS = results.Document.__subclasses__()
+DOCUMENTS = schemas.documents()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.schema)
@@ -36,8 +38,9 @@ def test_words_are_those_of_the_library() -> None:
 def test_a_field_without_a_description_is_refused() -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Bare:
+        """Nothing."""
+
         schema: ClassVar[str] = "speckvctl.bare"
-        prints: ClassVar[str] = "Nothing."
         version: ClassVar[int] = 0
         size: int
 
@@ -52,8 +55,12 @@ class Inner:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outer:
+    """All kinds.
+
+    And more.
+    """
+
     schema: ClassVar[str] = "speckvctl.outer"
-    prints: ClassVar[str] = "All kinds."
     version: ClassVar[int] = 3
     inner: Annotated[Inner | None, Said("One.")]
     many: Annotated[list[Inner], Said("Many.")]
@@ -65,6 +72,7 @@ def test_keywords_go_where_they_belong_each_time() -> None:
     for _ in range(2):
         made = schemas.schema_of(Outer)  # type: ignore[arg-type]
         assert made["$id"] == "urn:speckv:speckvctl.outer:3"
+        assert made["description"] == "All kinds."
         assert made["required"] == ["schema", "version", "inner", "many", "sizes", "rows"]
         properties = made["properties"]
         assert properties["inner"] == {"description": "One.", "anyOf": [{"$ref": "#/$defs/Inner"}, {"type": "null"}]}
@@ -83,3 +91,19 @@ def test_each_document_has_a_renderer() -> None:
             for name in table.RENDERERS[document.__module__.rpartition(".")[2]]:
                 importlib.import_module(f"speckvctl.render.{name}")
             assert lines_of.dispatch(document) is not lines_of.dispatch(object), document.schema
+
+
+def test_documents_are_loaded_from_where_they_are() -> None:
+    for name in results.__all__:
+        assert getattr(results, name).__module__ == f"speckvctl.results.{results._MODULES[name]}"
+    assert set(results._MODULES) == set(results.__all__)
+    with pytest.raises(AttributeError, match="NoSuchDocument"):
+        results.NoSuchDocument  # noqa: B018
+
+
+def test_a_command_loads_the_documents_that_it_prints() -> None:
+    program = "import sys; from speckvctl import results; results.PoolList; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.startswith("speckvctl.results.")}
+    assert "speckvctl.results.pools" in loaded
+    assert not loaded & {f"speckvctl.results.{name}" for name in ("bitstream", "codecs", "prefetcher", "statistics")}
