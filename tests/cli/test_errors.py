@@ -86,6 +86,14 @@ def overwrite(path: Path, offset: int, data: bytes) -> None:
         stream.write(data)
 
 
+def flip(path: Path, offset: int) -> None:
+    """Change a byte, whatever it was."""
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        (value,) = stream.read(1)
+    overwrite(path, offset, bytes([value ^ 0x55]))
+
+
 def verbs_on(device: str, pool: str) -> list[list[str]]:
     return [
         ["pool", "create", device, "another", "--size", "8MiB"],
@@ -122,7 +130,7 @@ def test_a_half_initialised_medium(cli: Cli, medium: Path, unchanged: Remember) 
 
 
 def test_a_damaged_superblock(cli: Cli, medium: Path, unchanged: Remember) -> None:
-    overwrite(medium, 20, b"\x55")
+    flip(medium, 20)
     check = unchanged()
     for arguments in verbs_on(f"host:{medium}", "kept")[::3]:
         refused(cli(*arguments), 7, str(medium))
@@ -508,7 +516,7 @@ def test_a_check_that_finds_something_says_what_and_repairs_it_when_asked(chat: 
     with held("chat", blocks=4):
         pass
     path, where = stored("chat", bytes(range(256)) * 4)
-    overwrite(path, where, b"\xff")
+    flip(path, where)
     found = chat("pool", "check", "host:DRAM", "chat", "--deep", "--json")
     assert (found.code, found.document["clean"], found.document["blocks_bad"]) == (7, False, 1)
     text = chat("pool", "check", "host:DRAM", "chat", "--deep")
