@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import typer
 
+from speckvctl import tree
 from speckvctl.app import app, main
 from speckvctl.exitcodes import MEANING, ExitCode
-from speckvctl.results import schemas, tree
+from speckvctl.results import schemas
 from speckvctl.tree import NOUNS
 from tests.cli.conftest import SPECKVCTL, Cli, described, held, validate, write_calibration, write_kv
 from tests.conftest import MEMORY
