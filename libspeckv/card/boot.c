@@ -203,7 +203,7 @@ static unsigned int choose(struct speckv_card *card)
 	return booted;
 }
 
-/* Power-on, or a reset of the card: functions start anew, pools stay. */
+/* Power-on, or a reset of the card: functions are reset, pools stay. */
 void card_boot(struct speckv_card *card)
 {
 	for (unsigned int f = 0; f < card->functions_max; f++)

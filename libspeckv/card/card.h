@@ -206,7 +206,7 @@ unsigned int speckv_card_in_flight(const struct speckv_card *card, unsigned int 
 /* Does this function have an enabled queue pair? */
 bool speckv_card_in_use(const struct speckv_card *card, unsigned int function);
 /*
- * Minimum time to poll doorbell memory before speckv_card_sleep(); 0: for ever.
+ * Minimum time to poll doorbell memory before speckv_card_sleep(); 0: never sleep.
  * SPECKV_FEATURE_POLL_MICROSECONDS.
  */
 uint64_t speckv_card_poll_ns(const struct speckv_card *card);

@@ -22,7 +22,7 @@ static struct speckv_predictor *parse_model(const uint8_t *file, uint64_t bytes,
 	return model;
 }
 
-/* Activate a model. Session state of the previous model is void: sessions start anew. */
+/* Activate a model. Session state of the previous model is void: sessions restart. */
 static void put_in_force(struct speckv_card *card, struct speckv_predictor *model)
 {
 	speckv_predictor_destroy(card->predictor);

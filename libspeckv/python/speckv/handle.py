@@ -66,7 +66,7 @@ class Handle:
         self.ended = False  # destroyed
         self._users: list[int] = []  # the thread of every call in progress
         self._pins: list[None] = []
-        self._owned = [pointer]  # whoever pops it destroys it
+        self._owned = [pointer]  # the call that pops it destroys it
         self._born = _forks
         self._destroy = destroy
         if parent is not None:
