@@ -2,7 +2,7 @@
 /*
  * Fuzzing the card through what a peer can reach: registers, rings, buffers, time.
  * LLVMFuzzerTestOneInput is libFuzzer's entry: build with -fsanitize=fuzzer,address. With
- * -DSTANDALONE a main of its own runs random inputs, as many as it is told.
+ * -DSTANDALONE a main of its own runs a given number of random inputs.
  *
  * The first byte: bit 0, the peer has the admin queue too. Without it nothing that the peer does
  * may touch another client's pool; with it the card's own accounts must hold.
@@ -248,7 +248,7 @@ static void accounts_hold(struct speckv_card *card)
 	}
 }
 
-/* Somebody else: function 2 with pool 2, and a block in it. Returns what that block is. */
+/* Another user: function 2 with pool 2, and a block in it. Returns that block's contents. */
 static uint8_t *somebody_else(struct bench *b, struct bench *victim)
 {
 	struct speckv_pool_description d = rig_pool("victim", 1u << 18, SPECKV_CODEC_RAW);

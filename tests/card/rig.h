@@ -101,7 +101,7 @@ uint16_t client_submit(struct client *client, const void *entry);
 bool client_poll(struct client *client, struct speckv_cqe *out);
 /* Submit, run, wait: status. */
 uint16_t client_run(struct client *client, const void *entry, uint64_t *result);
-/* `good`, but for this field: what its client is told. */
+/* Status of `good` with this field changed. */
 #define CLIENT_WRONG(client, member, value, expected)              \
 	do {                                                       \
 		union card_entry wrong = good;                     \

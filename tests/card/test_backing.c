@@ -169,7 +169,7 @@ static void memory_for_a_pool_that_is_not_made_is_given_up(void)
 	bench_connect(&b);
 	settle(b.rig);
 	EQUAL(backed_in_vain(b.rig), 0);
-	/* A step goes on where the last one stopped. */
+	/* A step continues from the last one. */
 	create_begins(&b.admin, &second);
 	command = &b.rig->card->functions[0]->admin_queue.waiting[0];
 	for (unsigned int step = 1; step <= 4; step++) {
@@ -179,7 +179,7 @@ static void memory_for_a_pool_that_is_not_made_is_given_up(void)
 		EQUAL(backed_in_vain(b.rig), 8 * step);
 		speckv_card_run(b.rig->card, 1000);
 	}
-	/* Its client ends; another one's command goes on, and keeps what it has. */
+	/* Its client ends; another client's command continues with its reservation. */
 	EQUAL(rig_function(b.rig, true, 0), 2);
 	another = rig_admin(b.rig, 2);
 	create_begins(&another, &third);

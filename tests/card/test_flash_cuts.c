@@ -147,7 +147,7 @@ static void whole_after_a_loss(struct rig *rig, uint64_t cut, unsigned int step,
 /*
  * Power is lost with a cache in front of the flash: of what was written since the last sync any
  * part has reached the medium, in any order. Each such state boots a whole image and not golden,
- * keeps the security version, and goes on where it was.
+ * keeps the security version, and resumes.
  */
 static void reorderings(unsigned long wanted)
 {
@@ -220,7 +220,7 @@ static void reorderings(unsigned long wanted)
 static uint16_t walk(struct rig *rig, struct client *admin, unsigned int step, unsigned int slot,
 	const struct fw_bundle *bundle)
 {
-	if (step == 0) { /* stops in the middle; a later step goes on */
+	if (step == 0) { /* stops in the middle; a later step resumes */
 		union card_entry e = fw_entry(SPECKV_ADMIN_FW_DOWNLOAD, slot, bundle);
 		uint64_t data = rig_alloc(rig, 0, 70000);
 
@@ -246,7 +246,7 @@ static uint16_t walk(struct rig *rig, struct client *admin, unsigned int step, u
 
 /*
  * Random steps, each of which power may cut: flash, go back, go to golden, a download that stops
- * and goes on, a commit that waits. What runs is never below the security version, which falls only
+ * and resumes, a commit that waits. What runs is never below the security version, which falls only
  * to an image of the key for it.
  */
 static void walks(unsigned long wanted)

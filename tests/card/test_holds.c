@@ -251,7 +251,7 @@ static void own_holds_are_given_up_silently(void)
 	bench_end(&b);
 }
 
-/* A recall of a fill: its owner is told, and the fill goes with the owner's answer. */
+/* A recall of a fill: its owner gets a notice, and the owner's answer drops the fill. */
 static void fills_of_others_are_recalled(void)
 {
 	union card_entry fill = bench_range(SPECKV_IO_ACQUIRE_EXCLUSIVE, RUN, RUN, 6, 0),

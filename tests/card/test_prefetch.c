@@ -178,14 +178,14 @@ static void a_model_that_does_worse_than_recency_is_left_aside(void)
 	}
 	EQUAL(engaged, 1);
 	EQUAL(released, 1);
-	/* A new model begins anew. */
+	/* A new model has no state of the old one. */
 	EQUAL(model_load(&b.admin, &rule), 0);
 	EQUAL(model_figure(&b, MODEL_DECIDED), 0);
 	bench_end(&b);
 	free(rule.bytes);
 }
 
-/* Who left does not come back as somebody else in its slot. */
+/* A session that was evicted is not taken for the new one in its slot. */
 static void a_session_that_was_forgotten_is_in_no_contest(void)
 {
 	struct model_file rule = model_of_rule();
