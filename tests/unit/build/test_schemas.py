@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar
 
 import pytest
 import speckv
+from speckv import card
 
 from speckvctl import results
 from speckvctl.render.dispatch import lines_of
@@ -33,6 +34,12 @@ def test_words_are_those_of_the_library() -> None:
     assert {*words.PLACEMENTS} == {*map(str, speckv.Placement)}
     assert {*words.EVICTIONS} == {*map(str, speckv.Eviction)}
     assert {*words.DEVICE_STATES} == {*map(str, speckv.MediumState)} | {"factory", "failed"}  # of a card alone
+    shown = schemas.schema_of(results.DeviceShow)["$defs"]
+    assert {*shown["CardSlot"]["properties"]["state"]["enum"]} == {*map(str, card.ImageState)}
+    assert {*shown["Device"]["properties"]["durability"]["enum"]} == {*map(str, speckv.Durability), None}
+    flashed = schemas.schema_of(results.Flash)["properties"]
+    assert {*flashed["activation"]["enum"]} == {*map(str, card.Activation), None}
+    assert {*schemas.schema_of(results.DeviceReset)["properties"]["what"]["enum"]} == {*map(str, card.Restart)}
 
 
 def test_a_field_without_a_description_is_refused() -> None:
