@@ -89,7 +89,7 @@ class DeviceShow(Document):
     """What `speckvctl device show --json` prints."""
 
     schema: ClassVar[str] = "speckvctl.device-show"
-    device: Annotated[Device, Said("Name of the device, as typed.")]
+    device: Annotated[Device, Said("The device.")]
     pools: Annotated[list[Pool], Said("Pools.")]
     card: Annotated[
         Card | None, Said("What only a card has; null for a host device, and for a card that does not answer.")

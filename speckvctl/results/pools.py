@@ -133,7 +133,7 @@ class PoolShow(Document):
     """What `speckvctl pool show --json` prints."""
 
     schema: ClassVar[str] = "speckvctl.pool-show"
-    pool: Annotated[Pool, Said("Name of the pool.")]
+    pool: Annotated[Pool, Said("The pool.")]
     tenants: Annotated[list[Tenant], Said("Tenants.")]
     clients: Annotated[list[Client], Said("Clients.")]
 
@@ -178,7 +178,7 @@ class PoolCreate(Document):
     device_created: Annotated[bool, Said("True: the host device was made too.")]
     replaced: Annotated[str | None, Said("What was overwritten to make it; null when nothing was.")]
     plan: Annotated[PoolPlan, Said("What was asked for, with the defaults that are known before.")]
-    pool: Annotated[Pool | None, Said("Name of the pool.")]
+    pool: Annotated[Pool | None, Said("The pool as created; null in a dry run.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ class PoolResize(Document):
     from_bytes: Annotated[int, Said("Capacity before.", minimum=0)]
     to_bytes: Annotated[int, Said("Capacity after.", minimum=0)]
     blocks_dropped: Annotated[int | None, Said("Blocks that did not fit; null in a dry run.", minimum=0)]
-    pool: Annotated[Pool, Said("Name of the pool.")]
+    pool: Annotated[Pool, Said("The pool afterwards; in a dry run as it is.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +202,7 @@ class PoolSet(Document):
     device: Annotated[str, Said("Name of the device, as typed.")]
     dry_run: Annotated[bool, Said("True: nothing was changed.")]
     changes: Annotated[list[Change], Said("Settings that changed, as text.")]
-    pool: Annotated[Pool, Said("Name of the pool.")]
+    pool: Annotated[Pool, Said("The pool with the changes, in a dry run too.")]
 
 
 @dataclass(frozen=True, kw_only=True)
