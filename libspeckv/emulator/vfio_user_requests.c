@@ -93,10 +93,7 @@ static int dma_map(struct vu_connection *c, const struct vfu_header *h, const ui
 static int dma_unmap(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
 	size_t bytes)
 {
-	struct {
-		uint32_t argsz, flags;
-		uint64_t address, bytes;
-	} unmap;
+	struct vfu_dma_unmap unmap;
 
 	if (bytes < sizeof(unmap))
 		return vu_refuse(c, h, -EINVAL);
@@ -116,13 +113,8 @@ static int dma_unmap(struct vu_connection *c, const struct vfu_header *h, const 
 static int get_region(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
 	size_t bytes)
 {
-	struct {
-		struct vfu_region_info region;
-		uint16_t cap_id, cap_version; /* VFIO_REGION_INFO_CAP_SPARSE_MMAP */
-		uint32_t cap_next, areas, reserved;
-		uint64_t area_offset, area_bytes;
-	} info;
 	struct vu_region region = { .fd = -1 };
+	struct vfu_region_part info;
 	struct vfu_region_info asked;
 
 	if (bytes < sizeof(asked))
@@ -156,9 +148,7 @@ static int get_region(struct vu_connection *c, const struct vfu_header *h, const
 static int set_irqs(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
 	size_t bytes)
 {
-	struct {
-		uint32_t argsz, flags, index, start, count;
-	} set;
+	struct vfu_irq_set set;
 	unsigned int given_fds;
 
 	if (bytes < sizeof(set))
@@ -276,22 +266,24 @@ static int version(struct vu_connection *c, const struct vfu_header *h, const ui
 static int get_irq(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
 	size_t bytes)
 {
-	uint32_t info[4] = { 16, 0, 0, 0 };
+	struct vfu_irq_info info;
 
-	if (bytes < 16)
+	if (bytes < sizeof(info))
 		return vu_refuse(c, h, -EINVAL);
-	memcpy(&info[2], body + 8, 4);
-	if (info[2] >= VU_IRQ_TYPES)
+	memcpy(&info, body, sizeof(info));
+	if (info.index >= VU_IRQ_TYPES)
 		return vu_refuse(c, h, -EINVAL);
-	info[1] = info[2] == VU_MSIX ? 1 : 0; /* eventfd */
-	info[3] = info[2] == VU_MSIX ? c->vectors : 0;
-	return vu_reply(c, h, info, sizeof(info));
+	info.argsz = sizeof(info);
+	info.flags = info.index == VU_MSIX ? 1 : 0;
+	info.count = info.index == VU_MSIX ? c->vectors : 0;
+	return vu_reply(c, h, &info, sizeof(info));
 }
 
 int vu_handle(struct vu_connection *c, const struct vfu_header *h, const uint8_t *body,
 	size_t bytes)
 {
-	static const uint32_t info[4] = { 16, 1 | 2, VU_REGIONS, VU_IRQ_TYPES }; /* reset, PCI */
+	static const struct vfu_device_info info = { sizeof(info), 1 | 2, VU_REGIONS,
+		VU_IRQ_TYPES };
 
 	if (!c->greeted && h->command != VFU_VERSION)
 		return vu_over(c, -EPROTO);
@@ -303,7 +295,7 @@ int vu_handle(struct vu_connection *c, const struct vfu_header *h, const uint8_t
 	case VFU_DMA_UNMAP:
 		return dma_unmap(c, h, body, bytes);
 	case VFU_GET_INFO:
-		return vu_reply(c, h, info, sizeof(info));
+		return vu_reply(c, h, &info, sizeof(info));
 	case VFU_GET_REGION:
 		return get_region(c, h, body, bytes);
 	case VFU_GET_IRQ:

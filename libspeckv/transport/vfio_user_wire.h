@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 enum vfu_command {
-	VFU_VERSION = 1,
+	VFU_VERSION = 1, /* two 16-bit numbers, then JSON */
 	VFU_DMA_MAP,
 	VFU_DMA_UNMAP,
 	VFU_GET_INFO,
@@ -50,10 +50,42 @@ struct vfu_dma_map {
 	uint64_t offset, address, bytes;
 };
 
-/* First bytes of VFU_GET_REGION, request and reply. */
+/* VFU_DMA_UNMAP, request and reply. */
+struct vfu_dma_unmap {
+	uint32_t argsz, flags;
+	uint64_t address, bytes;
+};
+
+/* Reply to VFU_GET_INFO. Flags: 1 it can be reset, 2 it is a PCI device. */
+struct vfu_device_info {
+	uint32_t argsz, flags, regions, irqs;
+};
+
+/* VFU_GET_REGION, request and reply. */
 struct vfu_region_info {
 	uint32_t argsz, flags, index, cap_offset;
 	uint64_t bytes, offset;
+};
+
+/* Reply to VFU_GET_REGION for a region of which one part can be mapped. */
+struct vfu_region_part {
+	struct vfu_region_info region;
+	uint16_t cap_id, cap_version; /* VFIO_REGION_INFO_CAP_SPARSE_MMAP */
+	uint32_t cap_next, areas, reserved;
+	uint64_t area_offset, area_bytes;
+};
+
+/* VFU_GET_IRQ, request and reply. Flags: 1 it signals an eventfd. */
+struct vfu_irq_info {
+	uint32_t argsz, flags, index, count;
+};
+
+/*
+ * VFU_SET_IRQS; descriptors of eventfds come with the message. Flags: 1 no data, 4 eventfds; 0x20
+ * triggers.
+ */
+struct vfu_irq_set {
+	uint32_t argsz, flags, index, start, count;
 };
 
 #endif
