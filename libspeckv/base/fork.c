@@ -23,8 +23,9 @@ static void parent(void)
 }
 
 /*
- * MADV_DONTFORK left a hole in the child: map zero pages there, so that pointers into it do not
- * fault. The range is still free, as this handler runs before fork() returns.
+ * MADV_DONTFORK left a hole in the child: map zero pages there, so that accesses do not fault. The
+ * range is still free, as this handler runs before fork() returns. If no mapping succeeds, it stays
+ * a hole.
  */
 static void guard_fill(struct fork_guard *guard)
 {

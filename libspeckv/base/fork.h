@@ -11,8 +11,9 @@
 
 /*
  * A handle ends at fork(). In the child its descriptor is closed, and private zero pages replace
- * its mapping: pointers into it do not fault, and the range stays reserved until the handle is
- * closed. Threads: any; a guard belongs to one handle.
+ * its mapping: reads of it do not fault, nor do writes, unless strict overcommit leaves no room for
+ * writable pages; the range stays reserved until the handle is closed. Threads: any; a guard
+ * belongs to one handle.
  */
 struct fork_guard {
 	struct fork_guard *next;

@@ -3,8 +3,8 @@
  * Bundles: bitstreams/FORMAT.md in C.
  *
  * Every part of a bundle has exactly one encoding, so that any changed byte is detected: header and
- * envelope are compared with literals, the manifest is read by the table that writes it, unused
- * bits of base64 are zero.
+ * envelope are compared with literals, the manifest is read by the table that writes it (fields[] in
+ * manifest.c), unused bits of base64 are zero.
  */
 #include <errno.h>
 #include <stdbool.h>

@@ -12,8 +12,8 @@ static inline struct flash_slot *card_slot(struct flash_record *record, unsigned
 }
 
 /*
- * Is the slot below the card's security version? A key may lower the version once per commit:
- * `lowers` is cleared when the image reports healthy, and when the version rises.
+ * Is the slot below the card's security version, without permission to lower it? A key may permit
+ * that once per commit: flash_slot.lowers.
  */
 static inline bool card_slot_too_old(const struct flash_record *record,
 	const struct flash_slot *entry)

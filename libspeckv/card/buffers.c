@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Registered buffers: the only place that translates index and offset to bus addresses. Table
- * entries are copied once and cached.
+ * Registered buffers: the only place that translates index and offset to bus addresses. A table
+ * entry is copied at its first use and cached until card_buffer_forget().
  */
 #include "card/internal.h"
 

@@ -154,13 +154,13 @@ void speckv_card_destroy(struct speckv_card *card);
 
 /*
  * Add a connection. Returns the number of the function, or -EUSERS (too many functions or queue
- * pairs), -ENOMEM, -EINVAL.
+ * pairs), -ENOMEM, -EINVAL (more than 256 queue pairs).
  */
 int speckv_card_function_add(struct speckv_card *card,
 	const struct speckv_card_function_config *config);
 /*
  * Remove a connection: no DMA and no interrupt for this function from here on; its rights, fills
- * and sessions are dropped.
+ * and predictor sessions are dropped.
  */
 void speckv_card_function_remove(struct speckv_card *card, unsigned int function);
 /* FLR, as CONTROL.reset. Queue pairs and rights are dropped, pools stay. */

@@ -15,6 +15,7 @@ struct emu_engine;
 struct emu_engine_ops {
 	void (*close)(struct emu_engine *engine);
 
+	/* -EUSERS (too many functions or queue pairs), -ENOMEM, -EINVAL (more than 256 pairs) */
 	int (*function_add)(struct emu_engine *engine,
 		const struct speckv_card_function_config *config);
 	void (*function_remove)(struct emu_engine *engine, unsigned int function);

@@ -21,8 +21,8 @@ struct flash_slot {
 	uint32_t revision;
 	uint32_t erases;
 	/*
-	 * committed below the security version, by a key that may lower it; cleared when the image
-	 * is healthy or the version rises
+	 * 1: this image is below flash_record.security_version, signed by a key that may lower it,
+	 * and does so once it is healthy; cleared then, or when flash_record.security_version rises
 	 */
 	uint32_t lowers;
 	uint32_t reserved;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * Functions: one per connection, each with registers, doorbells, queue pairs, rights and sessions.
+ * Functions: one per connection, each with registers, doorbells, queue pairs, rights and sessions of
+ * the predictor.
  */
 #include "card/internal.h"
 

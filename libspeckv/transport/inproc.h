@@ -32,9 +32,9 @@ int inproc_dma_publish(void *host, unsigned int function, uint64_t address, uint
 
 /*
  * Add a function to the engine, with an arena of this size as its window on `host`, which the
- * engine's DMA goes to. Doorbells are register writes; of the driver's calls it answers INFO,
- * POOL_OPEN (of every pool, to every caller) and POOL_CLOSE. The engine outlives the transport.
- * Errors: those of function_add(), -ENOMEM.
+ * engine's DMA goes to. The transport's doorbells are register writes, and its driver() answers
+ * INFO, POOL_OPEN (of every pool, to every caller) and POOL_CLOSE. The engine outlives it. Errors:
+ * those of function_add() in card/engine.h, -EUSERS beyond INPROC_FUNCTIONS too, -ENOMEM.
  */
 int transport_open_inproc(struct emu_engine *engine, struct inproc_host *host, bool admin,
 	unsigned int queue_pairs, size_t arena_bytes, struct transport **out);

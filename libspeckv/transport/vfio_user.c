@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * vfio-user client: connect to an emulated card's socket, map its doorbells, share an arena of
- * memory with it. Registers are messages; the data path is shared memory only. A card that does not
+ * memory with it. Registers are messages. Rings and data are shared memory; a doorbell is too, where
+ * its page is mapped, and a message is sent only to wake a card that sleeps. A card that does not
  * answer a message within ANSWER_MS is considered dead.
  */
 #include <errno.h>

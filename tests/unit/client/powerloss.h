@@ -9,8 +9,8 @@
 	CHECK((size_t)snprintf(out, sizeof(out), __VA_ARGS__) < sizeof(out), "a path is too long")
 
 /*
- * How what is pending is mixed into a state: none of it, all of it, or by chance in pieces of so
- * many bytes.
+ * How what is pending is mixed into a state: none of it, all of it, or each piece of a file by
+ * chance, in a size drawn for the file from granules[] in powerloss_record.c.
  */
 enum powerloss_mixture { NOTHING, EVERYTHING, CHANCE };
 
