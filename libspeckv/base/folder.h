@@ -50,7 +50,7 @@ int folder_enter(struct speckv_ctx *ctx, const struct folder *in, const char *pa
 void folder_close(struct folder *folder);
 /*
  * Open a file in a folder; `path` is its whole path; `flags` and `mode` as open(2). Returns the
- * descriptor. Errors: those of folder_open().
+ * descriptor. Errors: those of folder_open(), -EROFS and -ENOSPC (text set), -EEXIST (no text).
  */
 int file_open(struct speckv_ctx *ctx, const struct folder *in, const char *path, int flags,
 	mode_t mode, const struct file_rule *rule);
