@@ -50,10 +50,7 @@ static void check(const struct work *w, const char *what, int got, size_t wanted
 		give_up("%s: %d of %zu: %s", what, got, wanted, speckv_strerror(w->ctx));
 }
 
-/*
- * Fill the requests of one batch: block i of the order, to or from the place that `from_source`
- * says.
- */
+/* Fill the requests of one batch, with buffers in `source` or in `ring`. */
 static void load_batch(struct work *w, size_t base, int from_source)
 {
 	for (size_t i = 0; i < w->batch; i++) {

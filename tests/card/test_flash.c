@@ -35,7 +35,7 @@ static void the_whole_way_from_the_factory(void)
 	EQUAL(rig_read(rig, 0, REG(FLASH_SLOT[0])),
 		SPECKV_SLOT_STATE_GOOD | (fw_old->revision & 0xffffff00));
 	EQUAL(rig_read(rig, 0, REG(FLASH_SECURITY)), 5);
-	/* The running slot is not written; the other one takes effect by itself. */
+	/* The running slot is refused; the other one is activated without a reset by the host. */
 	admin = fw_administer(rig);
 	EQUAL(fw_download(&admin, SPECKV_SLOT_A, fw_new, 50000, 0), SPECKV_STATUS_FW_SLOT);
 	EQUAL(fw_download(&admin, SPECKV_SLOT_GOLDEN, fw_new, 50000, 0), SPECKV_STATUS_FW_SLOT);

@@ -85,9 +85,7 @@ static void a_command_that_waits_for_host_memory_blocks_no_other_function(void)
 	speckv_card_dma_answered(b.rig->card, 1);
 	speckv_card_run(b.rig->card, 1000);
 	CHECK(client_poll(&b.client, &cqe) && !cqe.status, "now it has");
-	/*
-	 * entry, buffer table, identity, data: each comes later, and the command is the same for it
-	 */
+	/* late answers for entry, buffer table, identity and data change nothing of a command */
 	bench_fill(&b, 1);
 	entry = bench_write(&b, 0, 1, 1);
 	EQUAL(run_with_answers(&b, &entry), 0);

@@ -45,7 +45,7 @@ void test_card_stop(int number)
 	test_card_pid = 0;
 }
 
-/* What became of the card, for who reads of a failure: ended, and how; or what its process does. */
+/* Print with a failure how the card's process ended, or what it is doing. */
 static void test_card_report(void)
 {
 	static const char *const files[] = { "stat", "wchan" };

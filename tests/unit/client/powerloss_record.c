@@ -20,8 +20,8 @@ struct version {
 };
 
 /*
- * One file, told by its inode. `seen`: as it was at the last look; `safe`: what no power loss takes
- * away.
+ * One file, identified by its inode. `seen`: as it was at the last look; `safe`: what no power loss
+ * takes away.
  */
 struct file {
 	ino_t inode;
