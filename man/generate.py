@@ -51,7 +51,7 @@ def sections(help_text: str) -> tuple[str, list[list[str]], list[str]]:
     for part in parts:
         lines = [line for line in part.splitlines() if line.strip() != "\b"]
         if lines and lines[0].strip() == "Examples:":
-            examples = [line.strip() for line in lines[1:]]
+            examples = textwrap.dedent("\n".join(lines[1:])).splitlines()
         elif "\b" in part:
             paragraphs.append([*tagged(rows(lines), "Cm")])
         else:

@@ -60,8 +60,10 @@ def build_bundle(
 
     \b
     Examples:
-      speckvctl bitstream build regs-only.bit regs-only.json -o new.bundle --dry-run
-      speckvctl bitstream build regs-only.bit regs-only.json -o new.bundle --key test.pem
+      speckvctl bitstream build regs-only.bit regs-only.json -o new.bundle \\
+          --dry-run
+      speckvctl bitstream build regs-only.bit regs-only.json -o new.bundle \\
+          --key test.pem
     """
     from speckv import bundle
 
@@ -140,7 +142,8 @@ def verify_bundle(
     \b
     Examples:
       speckvctl bitstream verify regs-only.bundle --trust test.pub
-      speckvctl bitstream verify regs-only.bundle --trust test.pub --part LFE5U-85F-6BG381C --json
+      speckvctl bitstream verify regs-only.bundle --trust test.pub \\
+          --part LFE5U-85F-6BG381C --json
     """
     from speckv import bundle
 

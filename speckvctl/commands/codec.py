@@ -223,7 +223,8 @@ def compare_codecs(
     \b
     Examples:
       speckvctl codec compare kv.safetensors --no-peers
-      speckvctl codec compare kv.safetensors --codec raw --codec q4x --svg plot.svg --json
+      speckvctl codec compare kv.safetensors --codec raw --codec q4x \\
+          --svg plot.svg --json
     """
     from speckv import codec as library
 
@@ -281,7 +282,8 @@ def encode_file(
     \b
     Examples:
       speckvctl codec encode kv.safetensors -o new.frames --dry-run
-      speckvctl codec encode kv.safetensors -o new.frames --codec int8-delta-rle --json
+      speckvctl codec encode kv.safetensors -o new.frames \\
+          --codec int8-delta-rle --json
     """
     from speckvctl.codecs import frames, modes, tensors
 
@@ -404,8 +406,10 @@ def calibrate(
 
     \b
     Examples:
-      speckvctl codec calibrate --model model --tokens tokens.npy -o new.safetensors --documents 1 --json
-      speckvctl codec calibrate --model model --tokens tokens.npy -o new.safetensors --documents 1 --codec e7c --ratio 4
+      speckvctl codec calibrate --model model --tokens tokens.npy \\
+          -o new.safetensors --documents 1 --json
+      speckvctl codec calibrate --model model --tokens tokens.npy \\
+          -o new.safetensors --documents 1 --codec e7c --ratio 4
     """
     import math
 

@@ -217,7 +217,8 @@ def set_device(
 
     \b
     Examples:
-      speckvctl device set emu:card0 --prefetch-depth 4 --prefetch-rate 2GB --dry-run
+      speckvctl device set emu:card0 --prefetch-depth 4 --prefetch-rate 2GB \\
+          --dry-run
       speckvctl device set emu:card0 --throttle-celsius 80 --save
     """
     from speckvctl.cards import settings
@@ -278,8 +279,9 @@ def inject_fault(
     stuck, unstick       COUNT commands never complete; those that hang go on
     lost-completion      the next COUNT commands are done and not answered
     bad-boot             the next COUNT first boots do not report healthy
-    fatal                the card stops with cause VALUE: 1 memory, 2 DMA, 3 temperature (default), 4 internal,
-                         5 admin queue, 6 admin doorbell
+    fatal                the card stops with cause VALUE: 1 memory, 2 DMA,
+                         3 temperature (default), 4 internal, 5 admin queue,
+                         6 admin doorbell
     temperature          the card is VALUE millidegrees Celsius warm
     power-cut            power is lost after VALUE more bytes of flash
 

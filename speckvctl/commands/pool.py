@@ -152,10 +152,13 @@ def create_pool(
     \b
     Examples:
       speckvctl pool create host:DRAM chat --size 64MiB
-      speckvctl pool create host:DRAM code --size 64MiB --quota 32MiB --eviction none
-      speckvctl pool create host:DRAM llama --size 64MiB --layers 2 --kv-heads 8 --head-dim 128
+      speckvctl pool create host:DRAM code --size 64MiB --quota 32MiB \\
+          --eviction none
+      speckvctl pool create host:DRAM llama --size 64MiB \\
+          --layers 2 --kv-heads 8 --head-dim 128
       speckvctl pool create host:DRAM batch --size 64MiB --mode 0660 --dry-run
-      speckvctl pool create host:DRAM small --size 64MiB --codec q5c --calibration calibration.safetensors
+      speckvctl pool create host:DRAM small --size 64MiB \\
+          --codec q5c --calibration calibration.safetensors
     """
     library.check_device_name(device)
     capacity_bytes = parse_positive_size(size, "--size")

@@ -96,14 +96,18 @@ def eval_prefetcher(
     lru         the least recently used block is evicted; nothing is fetched
     child       LRU; the last successor of a request's last block is fetched
     popularity  LRU; sessions with many recent turns are fetched
-    age         one survival curve for all sessions, learned from what came before T
-    mlp         a model without memory, trained for at most a minute on what came before T
+    age         one survival curve for all sessions, learned from what came
+                before T
+    mlp         a model without memory, trained for at most a minute on what
+                came before T
 
     \b
     Examples:
       speckvctl prefetcher eval model.safetensors conversations.jsonl
-      speckvctl prefetcher eval --baseline age conversations.jsonl --cache-share 0.1 --json
-      speckvctl prefetcher eval --baseline lru conversations.jsonl --score-from-ms 0 --scores log.jsonl
+      speckvctl prefetcher eval --baseline age conversations.jsonl \\
+          --cache-share 0.1 --json
+      speckvctl prefetcher eval --baseline lru conversations.jsonl \\
+          --score-from-ms 0 --scores log.jsonl
     """
     from speckvctl.prefetcher import dataset, evaluation, model
 

@@ -42,7 +42,8 @@ def train_prefetcher(
     \b
     Examples:
       speckvctl train-prefetcher conversations.jsonl -o new.safetensors --dry-run
-      speckvctl train-prefetcher conversations.jsonl -o new.safetensors --minutes 5 --dry-run --json
+      speckvctl train-prefetcher conversations.jsonl -o new.safetensors \\
+          --minutes 5 --dry-run --json
     """
     from speckvctl.prefetcher import dataset, model, training
 

@@ -96,7 +96,12 @@ def test_the_design_here_is_that_of_the_house_plan(shared_dir: Path) -> None:
 def examples(path: str) -> list[str]:
     text = COMMANDS[path].help or ""
     _, _, after = text.partition("Examples:\n")
-    return [line.strip() for line in after.splitlines() if line.strip()]
+    return [line.strip() for line in joined(after).splitlines() if line.strip()]
+
+
+def joined(text: str) -> str:
+    """Each command of an example in one line."""
+    return re.sub(r" \\\n +", " ", text)
 
 
 #: What must be there before the examples of a command are typed, in their order. Default: the world of `chat`.
@@ -146,11 +151,21 @@ def test_help_shows_the_examples_and_every_option_says_what_it_does(
     path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*path.split(), "--help"]) == 0
-    help_text = capsys.readouterr().out
+    help_text = joined(capsys.readouterr().out)
     for line in examples(path):
         assert line in help_text
     for parameter in COMMANDS[path].params:
         assert parameter.help, f"speckvctl {path}: {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_help_fits_a_terminal_of_80_columns(
+    path: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*path.split(), "--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines and not [line for line in lines if len(line) > 80]
 
 
 @pytest.mark.parametrize("path", VERBS)
