@@ -14,15 +14,6 @@
 
 #include <speckv/speckv.h>
 
-#define HOLDS(condition)                                                                       \
-	do {                                                                                   \
-		if (!(condition)) {                                                            \
-			fprintf(stderr, "%s:%d: does not hold: %s (%s)\n", __FILE__, __LINE__, \
-				#condition, fixture.ctx ? speckv_strerror(fixture.ctx) : "");  \
-			exit(1);                                                               \
-		}                                                                              \
-	} while (0)
-
 #define POOL_BYTES (64ull << 20)
 
 /* This machine's memory, or the emulated card that was started for the test. */
@@ -34,6 +25,9 @@ static struct {
 	struct speckv_device *device;
 	struct speckv_pool *pool;
 } fixture;
+
+#define CHECK_REASON() (fixture.ctx ? speckv_strerror(fixture.ctx) : "no context")
+#include "../../check.h"
 
 struct behaviour {
 	const char *name;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the client's tests share: checks that say what failed, a private runtime folder that goes
- * away, an alarm against hangs, child processes, the three kinds of media, and blocks whose bytes
- * follow from their keys.
+ * What the client's tests share: checks that clean up, a private runtime folder that goes away, an
+ * alarm against hangs, child processes, the three kinds of media, and blocks whose bytes follow from
+ * their keys.
  */
 #ifndef TEST_CLIENT_HARNESS_H
 #define TEST_CLIENT_HARNESS_H
@@ -25,22 +25,15 @@
 
 #include <speckv/speckv.h>
 
-#define MIB (1ull << 20)
-
 /*
- * _exit: in a child the parent's clean-up is not ours, and a sanitizer's leak report would hide the
- * message.
+ * Report on the card, remove the private folder in the process that made it, and _exit(): atexit()
+ * functions of a parent are not for its child, and a leak report would hide the message.
  */
-#define CHECK(condition, ...)                                                                  \
-	do {                                                                                   \
-		if (!(condition)) {                                                            \
-			fprintf(stderr, "%s:%d: [%d] %s: ", __FILE__, __LINE__, (int)getpid(), \
-				#condition);                                                   \
-			fprintf(stderr, " " __VA_ARGS__);                                      \
-			fputc('\n', stderr);                                                   \
-			test_failed();                                                         \
-		}                                                                              \
-	} while (0)
+__attribute__((noreturn)) void test_failed(void);
+#define CHECK_FAILED() test_failed()
+#include "../../check.h"
+
+#define MIB (1ull << 20)
 
 /* A call that must return exactly this; the library's text goes with a surprise. */
 #define EXPECT(expected, call)                                                        \
@@ -66,8 +59,6 @@ static inline bool sanitized(void)
 	return false;
 #endif
 }
-
-__attribute__((noreturn)) void test_failed(void);
 
 extern struct speckv_ctx *test_ctx;
 extern char test_dir[256];

@@ -6,7 +6,7 @@
 #ifndef TEST_CODEC_AGREE_H
 #define TEST_CODEC_AGREE_H
 
-#include "check.h"
+#include "harness.h"
 #include "codec/mode.h"
 
 #define AGREE_KINDS 8

@@ -7,7 +7,7 @@
 #define TEST_CODEC_CALIBRATED_H
 
 #include "../../vectors/calibration_e7c.h"
-#include "check.h"
+#include "harness.h"
 #include "codec/calibration.h"
 #include "codec/kernels.h"
 

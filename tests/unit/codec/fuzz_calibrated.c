@@ -9,7 +9,7 @@
  *   place changes, by this as well
  */
 #include "../../vectors/calibration_e7c.h"
-#include "check.h"
+#include "harness.h"
 #include "guided.h"
 
 enum { CONTROL = 4 };

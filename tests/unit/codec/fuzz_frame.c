@@ -8,7 +8,7 @@
  *   kernels; bit 3: read some layers only 1, 2  after so many steps of the reader (0: never) .. 3,
  *   4  .. the byte at this place of the frame .. 5     .. changes by this
  */
-#include "check.h"
+#include "harness.h"
 #include "guided.h"
 
 enum { CONTROL = 6 };

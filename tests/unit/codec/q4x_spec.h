@@ -3,7 +3,7 @@
 #ifndef TEST_CODEC_Q4X_SPEC_H
 #define TEST_CODEC_Q4X_SPEC_H
 
-#include "check.h"
+#include "harness.h"
 #include "codec/kernels.h"
 #include "codec/q4x.h"
 

@@ -3,7 +3,7 @@
  * Batches: whatever the number of threads, each job gives what a single call gives; one that fails
  * leaves the others alone.
  */
-#include "check.h"
+#include "harness.h"
 
 enum { JOBS = 23 };
 

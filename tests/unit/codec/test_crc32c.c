@@ -3,7 +3,7 @@
  * CRC-32C: published vectors, and every kernel of this machine held to a bitwise reference of the
  * test's own.
  */
-#include "check.h"
+#include "harness.h"
 #include "codec/kernels.h"
 
 static uint32_t bitwise(uint32_t crc, const uint8_t *data, size_t bytes)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* Frames: round trips over random shapes, layer ranges, identity, limits, refusals. */
-#include "check.h"
+#include "harness.h"
 
 static void raw_round_trip(uint64_t *seed)
 {

@@ -5,7 +5,7 @@
  */
 #include <math.h>
 
-#include "check.h"
+#include "harness.h"
 
 static double value(const struct speckv_geometry *g, uint16_t bits)
 {

@@ -12,7 +12,7 @@
 #include <speckv/codec.h>
 
 #include "codec/kernels.h"
-#include "check.h"
+#include "harness.h"
 
 #define ALL 0xffffu
 

@@ -4,7 +4,7 @@
  * bytes than raw takes; every set of kernels gives what the portable one gives, on groups of its
  * own making and on any bytes; what is no section is refused.
  */
-#include "check.h"
+#include "harness.h"
 #include "codec/frame.h"
 #include "codec/kernels.h"
 #include "codec/lossless.h"

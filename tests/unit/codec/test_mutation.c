@@ -3,7 +3,7 @@
  * Damaged frames: bits flipped, bytes replaced, ends cut, fields doctored and sealed again. Named
  * errors, zeroed output, no crash.
  */
-#include "check.h"
+#include "harness.h"
 
 static uint8_t *copy_exactly(const uint8_t *frame, uint64_t bytes)
 {

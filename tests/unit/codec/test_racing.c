@@ -8,7 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "check.h"
+#include "harness.h"
 
 struct scene {
 	struct speckv_geometry geometry;

@@ -15,13 +15,7 @@
 #include "predictor/sigmoid.h"
 #include "predictor/simulation.h"
 
-#define CHECK(condition)                                                                \
-	do {                                                                            \
-		if (!(condition)) {                                                     \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition); \
-			exit(1);                                                        \
-		}                                                                       \
-	} while (0)
+#include "../../check.h"
 
 static uint64_t state = 1;
 
@@ -40,7 +34,7 @@ static void *of(size_t n)
 {
 	void *p = malloc(n ? n : 1);
 
-	CHECK(p);
+	HOLDS(p);
 	return p;
 }
 
@@ -82,7 +76,7 @@ static uint8_t *make_model(uint32_t features, uint32_t bins, size_t *bytes)
 	at += (size_t)bins * 128;
 	for (uint32_t i = 0; i < 2 * bins; i++, at += 4)
 		put32(at, below(1 << 18));
-	CHECK(at == flat + n);
+	HOLDS(at == flat + n);
 	seal(flat, n);
 	*bytes = n;
 	return flat;
@@ -98,10 +92,10 @@ static void run_model(const struct speckv_predictor *model)
 	for (int turn = 0; turn < 3; turn++) {
 		for (uint32_t i = 0; i < features; i++)
 			input[i] = (int8_t)next();
-		CHECK(!speckv_predictor_step(model, turn ? &session : NULL, input, &session,
+		HOLDS(!speckv_predictor_step(model, turn ? &session : NULL, input, &session,
 			survival));
 		for (uint32_t i = 1; i <= bins; i++)
-			CHECK(survival[i] <= survival[i - 1] &&
+			HOLDS(survival[i] <= survival[i - 1] &&
 				survival[0] == SPECKV_PREDICTOR_ONE);
 	}
 	free(survival);
@@ -123,7 +117,7 @@ static void models(void)
 		run_model(model);
 		speckv_predictor_destroy(model);
 	} else {
-		CHECK(changes);
+		HOLDS(changes);
 	}
 	free(flat);
 }
@@ -180,8 +174,8 @@ static void traces(void)
 			.values = values };
 		int rc = speckv_sim_run(&trace, &config, events, 64, &result);
 
-		CHECK(!rc || rc == -EINVAL);
-		CHECK(rc || result.issued == result.useful + result.late + result.unused);
+		HOLDS(!rc || rc == -EINVAL);
+		HOLDS(rc || result.issued == result.useful + result.late + result.unused);
 	}
 	free(first);
 	free(times);
@@ -258,7 +252,7 @@ static void kernels(const struct predictor_kernels *k)
 	int64_t plain[4 * UNITS];
 	uint32_t most = 1 + below(1 << 21), scale = 1 + below(1 << below(25));
 
-	CHECK(packed);
+	HOLDS(packed);
 	draw_bytes(weights, (size_t)rows * columns);
 	draw_bytes(vector, columns);
 	k->pack(weights, rows, columns, packed, offsets);
@@ -268,7 +262,7 @@ static void kernels(const struct predictor_kernels *k)
 
 		for (uint32_t i = 0; i < columns; i++)
 			sum += (int64_t)weights[row * columns + i] * vector[i];
-		CHECK(sum == sums[row]);
+		HOLDS(sum == sums[row]);
 	}
 
 	for (int i = 0; i < 4 * UNITS; i++) {
@@ -291,8 +285,8 @@ static void kernels(const struct predictor_kernels *k)
 	k->gates(a, scale_a, b, scale_b, bias, gates);
 	k->cells(gates, cell, hidden);
 	plain_cells(plain, expected_cell, expected_hidden);
-	CHECK(!memcmp(cell, expected_cell, sizeof(cell)));
-	CHECK(!memcmp(hidden, expected_hidden, sizeof(hidden)));
+	HOLDS(!memcmp(cell, expected_cell, sizeof(cell)));
+	HOLDS(!memcmp(hidden, expected_hidden, sizeof(hidden)));
 	free(weights);
 	free(vector);
 	free(sums);
@@ -310,7 +304,7 @@ static void every_variant(void)
 		kernels(&predictor_kernels_avx2);
 	if (!speckv_isa_force("avx512"))
 		kernels(&predictor_kernels_avx512);
-	CHECK(!speckv_isa_force("auto"));
+	HOLDS(!speckv_isa_force("auto"));
 #endif
 }
 
@@ -325,7 +319,7 @@ int main(int argc, char **argv)
 			traces();
 		every_variant();
 	}
-	CHECK(speckv_predictor_load(NULL, 0, NULL) == -EINVAL);
+	HOLDS(speckv_predictor_load(NULL, 0, NULL) == -EINVAL);
 	speckv_predictor_destroy(NULL);
 	return 0;
 }

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * What the codec's C tests share: a check that says what failed, memory with watched ends, random
- * shapes.
- */
-#ifndef TEST_CODEC_CHECK_H
-#define TEST_CODEC_CHECK_H
+/* What the codec's C tests share: memory with watched ends, random shapes, doctored frames. */
+#ifndef TEST_CODEC_HARNESS_H
+#define TEST_CODEC_HARNESS_H
 
 #include <errno.h>
 #include <stdbool.h>
@@ -17,17 +14,8 @@
 
 #include <speckv/codec.h>
 
+#include "../../check.h"
 #include "../../vectors/inputs.h"
-
-#define CHECK(condition, ...)                                                           \
-	do {                                                                            \
-		if (!(condition)) {                                                     \
-			fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #condition); \
-			fprintf(stderr, __VA_ARGS__);                                   \
-			fputc('\n', stderr);                                            \
-			exit(1);                                                        \
-		}                                                                       \
-	} while (0)
 
 /* Never NULL, on a line, exactly that long: what is behind it is the sanitizer's. */
 static inline void *line_alloc(uint64_t bytes)
