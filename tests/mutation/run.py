@@ -3,9 +3,11 @@
 
 usage: python tests/mutation/run.py [--only REGEX] [--list] [--json FILE] [--keep FOLDER]     (`make mutation` for all)
 
-patches.toml has the patches: a file, the text to replace (which must occur exactly once), the new text, and the tests
-that must fail. The copy is built once; then each patch is applied, built, tested and reverted. Exit code 0 only if
-every patch is killed: a patch that does not apply or does not compile is an error.
+patches/SUBSYSTEM.toml have the patches: a file, the text to replace (`old`, which must occur exactly once), the new
+text, and the tests that must fail: of meson by their names, of pytest by their ids. A patch is a promise that the
+property is tested, not that its line is the only one for it. The copy is built once; then each patch is applied, built,
+tested and reverted. Exit code 0 only if every patch is killed: a patch that does not apply or does not compile is an
+error.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+PATCHES = Path(__file__).with_name("patches")
 PATIENCE = 10  # timeout: multiple of the unpatched test's time, and minimum
 LEAST_SECONDS = 120.0
 BASELINE_SECONDS = 900.0
@@ -78,27 +81,27 @@ class Tree:
 # ---- patches ---------------------------------------------------------------------------------------------------------
 
 
-def read_patches(path: Path) -> list[Patch]:
-    document = tomllib.loads(path.read_text("utf-8"))
-    patches = [
-        Patch(
-            name=entry["name"],
-            file=entry["file"],
-            old=entry["old"],
-            new=entry["new"],
-            meson=tuple(entry.get("meson", ())),
-            pytest=tuple(entry.get("pytest", ())),
-        )
-        for entry in document["patch"]
-    ]
-    names = [patch.name for patch in patches]
-    for name in names:
-        if names.count(name) > 1:
-            raise SystemExit(f"{path}: two patches are named '{name}'")
-    for patch in patches:
-        if not (patch.meson or patch.pytest) or patch.old == patch.new:
-            raise SystemExit(f"{path}: '{patch.name}' changes nothing, or names no test")
-    return patches
+def read_patches(folder: Path) -> list[Patch]:
+    """The patches of every file of a folder, in the order of their names."""
+    patches: dict[str, Patch] = {}
+    for path in sorted(folder.glob("*.toml")):
+        for entry in tomllib.loads(path.read_text("utf-8"))["patch"]:
+            patch = Patch(
+                name=entry["name"],
+                file=entry["file"],
+                old=entry["old"],
+                new=entry["new"],
+                meson=tuple(entry.get("meson", ())),
+                pytest=tuple(entry.get("pytest", ())),
+            )
+            if patch.name in patches:
+                raise SystemExit(f"{path}: two patches are named '{patch.name}'")
+            if not (patch.meson or patch.pytest) or patch.old == patch.new:
+                raise SystemExit(f"{path}: '{patch.name}' changes nothing, or names no test")
+            if patch.part != path.stem:
+                raise SystemExit(f"{path}: '{patch.name}' belongs into {patch.part}.toml")
+            patches[patch.name] = patch
+    return list(patches.values())
 
 
 def problem_of(patch: Patch, root: Path) -> str | None:
@@ -289,7 +292,7 @@ def main() -> int:
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the outcomes there too")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, help="make the copy there, and leave it")
     options = parser.parse_args()
-    patches = read_patches(Path(__file__).with_name("patches.toml"))
+    patches = read_patches(PATCHES)
     patches = [p for p in patches if re.search(options.only, p.name) or re.search(options.only, p.file)]
     if not patches:
         raise SystemExit(f"mutation: no patch matches {options.only!r}")
