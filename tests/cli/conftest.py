@@ -17,6 +17,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -183,6 +184,31 @@ def card(chat: Cli) -> Cli:
     """`chat`, and emu:card0: an emulated card that trusts the signer of the bundles there."""
     chat.ok("emu", "start", "card0", "--memory", "64MiB", "--key", "test.pub")
     return chat
+
+
+@pytest.fixture
+def world(cli: Cli) -> Cli:
+    """Three pools: one with prefetches and misses by two tenants, one that a tenant has only filled, one empty."""
+    with speckv.Context() as context, context.open("host:DRAM", create=True) as device:
+        device.create_pool(speckv.PoolConfig("replayed", 16 << 20))
+        device.create_pool(
+            speckv.PoolConfig("chat", 64 << 20, codec=speckv.Codec.Q4X, geometry=speckv.Geometry(layers=2))
+        )
+        device.create_pool(speckv.PoolConfig("empty", 8 << 20))
+        for number, tenant in enumerate(("serve-a", "serve-b")):
+            with device.attach("chat", tenant=tenant, staging_bytes=8 << 20) as pool:
+                keys = [bytes([number, index]) * 16 for index in range(20 + 10 * number)]
+                blocks = np.random.default_rng(number).integers(0, 60, (len(keys), pool.block_bytes), np.uint8)
+                assert not pool.put(keys, blocks).any()
+                while device.stats("chat").counters["prefetched"] < 3 * (number + 1):
+                    pool.prefetch(keys[:6])  # a hint: one that meets another is dropped
+                    time.sleep(0.02)
+                pool.get([*keys[:12], b"absent" + bytes(26)], np.empty((13, pool.block_bytes), np.uint8))
+        with device.attach("replayed", tenant="real") as pool:
+            keys = [number.to_bytes(32, "big") for number in range(40)]
+            assert not pool.put(keys, np.ones((len(keys), pool.block_bytes), np.uint8)).any()
+            assert not pool.get(keys, np.empty((len(keys), pool.block_bytes), np.uint8)).any()
+    return cli
 
 
 def write_model(folder: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Parses a screen of `top`: its tables, and the cells expected from the document of the same tick."""
+"""Screens of `top`: their tables, and checks against the cells expected from the document of the same tick."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import re
 import time
 from typing import Any
 
-from speckvctl.quantities import format_count, format_duration, format_ratio, format_share, format_size
+from speckvctl.quantities import (
+    format_count,
+    format_duration,
+    format_ratio,
+    format_share,
+    format_size,
+    format_time,
+)
 from tests.cli.terminal import Terminal
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -235,3 +242,96 @@ def whole_page(terminal: Terminal) -> list[str]:
         terminal.until(lambda wanted=wanted: place()[0] == wanted, "the next line")  # type: ignore[misc]
         lines.append(terminal.lines[-2])
     return lines
+
+
+# ---- the pages of a pool ---------------------------------------------------------------------------------------------
+
+
+def counted(latency: Document, name: str, of: str) -> dict[str, str]:
+    quantiles = {"P50": "p50_ns", "P90": "p90_ns", "P99": "p99_ns", "P99.9": "p999_ns"}
+    figures = {title: duration(latency[key]) for title, key in quantiles.items()}
+    return {"LATENCY": name, "OF": of, "COUNT": format_count(latency["count"]), **figures}
+
+
+def check_summary(terminal: Terminal, entry: Document) -> None:
+    lines = whole_page(terminal)
+    pool, stats, now = entry["pool"], entry["stats"], entry["interval"]
+    cut = next(index for index, line in enumerate(lines) if line.startswith("TRAFFIC"))
+    facts = " ".join(" ".join(lines[:cut]).split())
+    for fact in (
+        f"Used {size(pool['used_bytes'])} of {size(pool['capacity_bytes'])}",
+        f"Quota {size(pool['quota_bytes'])}",
+        f"Blocks {format_count(pool['blocks'])}",
+        f"Raw {size(pool['raw_bytes'])} in {size(pool['stored_bytes'])}",
+        f"Ratio {format_ratio(pool['ratio'])}",
+        f"Effective {size(pool['effective_capacity_bytes'])}",
+        f"Counts since {format_time(stats['since_ns'])}",
+        f"Codec {pool['codec']}, eviction {pool['eviction']}",
+        f"Block {size(pool['block_bytes'])}: ",
+    ):
+        assert fact in facts
+        facts = facts.replace(fact, "")
+    shape = pool["geometry"]
+    rest = f"{shape['layers']}x{shape['kv_heads']}x{shape['tokens']}x{shape['head_dim']}"
+    assert rest in facts and not re.search(r"\d", facts.replace(rest, "").replace(shape["dtype"], ""))
+    pictures = [line for line in lines if line.startswith(("OUT/s ", "IN/s ", "P99 of get"))]
+    assert len(pictures) == 3 and all(set(line[12:]) <= {*BARS, " "} for line in pictures)
+    seen = tables([line for line in lines[cut:] if line not in pictures])
+
+    total, lately = seen["TRAFFIC"]
+    same(total, dict.fromkeys(total, "-") | {"TRAFFIC": "total", "HIT": format_share(stats["hit_share"])})
+    same(lately, pool_cells(entry, "now") | {"TRAFFIC": "now"})
+    rows = [
+        counted(source["latency"][name], name, of)
+        for name in ("get", "put", "lookup", "stage")
+        if stats["latency"][name]["count"]
+        for source, of in ((stats, "total"), (now, "now"))
+    ]
+    assert len(rows) >= 4
+    for row, expected in zip(seen["LATENCY"], rows, strict=True):
+        same(row, expected)
+    for row, source in zip(seen["PREFETCHER"], (entry, now), strict=True):
+        same(row, prefetch_cells(row["PREFETCHER"], source["prefetching"]))
+    assert [row["PREFETCHER"] for row in seen["PREFETCHER"]] == ["total", "now"]
+    for row, (name, count) in zip(seen["COUNTER"], stats["counters"].items(), strict=True):
+        same(row, {"COUNTER": name, "TOTAL": format_count(count), "NOW": format_count(now["counters"][name])})
+
+
+def check_histograms(terminal: Terminal, entry: Document) -> None:
+    lines = [line for line in whole_page(terminal) if line]
+    for operation, buckets in entry["histograms"].items():
+        if not buckets:
+            continue
+        assert lines.pop(0).split() == [operation.upper(), "COUNT", "SHARE"]
+        whole = sum(bucket["count"] for bucket in buckets)
+        assert whole == entry["stats"]["latency"][operation]["count"]
+        for bucket in buckets:
+            bound, count, share, *bar = lines.pop(0).split()
+            assert (bound, count) == (duration(bucket["up_to_ns"]), format_count(bucket["count"]))
+            assert share == format_share(bucket["count"] / whole) and len(bar) == 1 and set(bar[0]) == {BARS[-1]}
+    assert not lines
+
+
+def check_pool(terminal: Terminal, name: str, document: Document, window: str) -> None:
+    """Every tab of the pool that is looked into."""
+    entry = pools_of(document)[name]
+    terminal.press("1")
+    terminal.see(f"{name} on host:DRAM", "TRAFFIC")
+    check_summary(terminal, entry)
+    terminal.press("2")
+    terminal.see("TENANT ")
+    rows = tables(terminal.lines[3:-1])["TENANT"]
+    for row, tenant in zip(rows, entry["stats"]["tenants"], strict=True):
+        same(row, tenant_cells(entry, tenant, window))
+    terminal.press("3")
+    if entry["clients"]:
+        terminal.see("COMMAND")
+        (row,), (client,) = tables(terminal.lines[3:-1])["PID"], entry["clients"]
+        assert (row["PID"], row["TENANT"], row["ALIVE"]) == (str(client["pid"]), client["tenant"], "yes")
+        assert (row["UID"], row["HOLDS"]) == (str(client["uid"]), size(client["allocated_bytes"]))
+        assert row["SINCE"] == format_time(client["attached_ns"]).replace(" ", "T")
+    else:
+        terminal.see("No clients.")
+    terminal.press("4")
+    terminal.see("SHARE")
+    check_histograms(terminal, entry)

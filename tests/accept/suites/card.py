@@ -22,7 +22,7 @@ CUTS = f"{C_BUILD} && build/c/tests/card/test_card_flash_cuts 1000"
 KILLS = meson("client on a card, 1,000 kills at random instants")
 DEATHS = meson("client a card is killed, restarted, forgotten, stuck and poisoned")
 FLASH = f"{PYTEST} tests/cli/test_flash.py"
-TOP = f"{PYTEST} tests/cli/test_top.py"
+TOP = f"{PYTEST} tests/cli/test_top.py tests/cli/test_top_keys.py tests/cli/test_top_ends.py"
 ON_CARD = "env SPECKV_TEST_EMULATOR=.venv/bin/speckv-emu"
 SHOTS = "make readme-shots && git status --porcelain man/pictures"
 

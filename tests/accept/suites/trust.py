@@ -220,7 +220,7 @@ POINTS = [
     py("C5 figures of the system are looked at before they are told", "tests/unit/discovery"),
     py("C6 every number of every option is used or refused", "tests/cli/test_numbers.py", minutes=60),
     py("C6 ... streams closed or full, and Ctrl-C", "tests/cli/test_streams.py", minutes=60),
-    py("C7 no cursor: refused; no colour: still visible", "tests/cli/test_top.py -k 'cursor or colour'"),
+    py("C7 no cursor: refused; no colour: still visible", "tests/cli/test_top_ends.py -k 'cursor or colour'"),
     # D. The command line
     py(
         "D the command tree, its help, aliases, sizes and errors",
