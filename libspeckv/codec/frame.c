@@ -14,7 +14,7 @@
 #include "kernels.h"
 
 #define MAGIC 0x46564b53u /* "SKVF" */
-#define VERSION 0
+#define VERSION 1
 #define HEADER_CRC_AT (SPECKV_FRAME_HEADER_BYTES - 4)
 /* Table entries copied at a time: a page of them. */
 #define TABLE_CHUNK 256
@@ -124,7 +124,7 @@ static int encode_frame(const struct speckv_geometry *geometry, unsigned int cod
 				(const uint8_t *)raw + i * section_raw,
 				to + line * SPECKV_FRAME_ALIGN, &section);
 		} else {
-			rc = mode->encode(geometry, codec_tensor_of(i),
+			rc = mode->encode(geometry, codec_tensor_of(i), identity->first_position,
 				(const uint8_t *)raw + i * section_raw,
 				to + line * SPECKV_FRAME_ALIGN, &section);
 		}

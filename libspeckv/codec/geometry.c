@@ -24,6 +24,8 @@ static const char *const codec_names[] = {
 	[SPECKV_CODEC_Q5C] = "q5c",
 	[SPECKV_CODEC_E7C] = "e7c",
 	[SPECKV_CODEC_LOSSLESS] = "lossless",
+	[SPECKV_CODEC_Q3X] = "q3x",
+	[SPECKV_CODEC_Q5X] = "q5x",
 };
 
 static const struct codec_mode *const modes[] = {
@@ -33,6 +35,8 @@ static const struct codec_mode *const modes[] = {
 	[SPECKV_CODEC_LOSSLESS] = &codec_mode_lossless,
 	[SPECKV_CODEC_Q5C] = &codec_mode_q5c,
 	[SPECKV_CODEC_E7C] = &codec_mode_e7c,
+	[SPECKV_CODEC_Q3X] = &codec_mode_q3x,
+	[SPECKV_CODEC_Q5X] = &codec_mode_q5x,
 };
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))

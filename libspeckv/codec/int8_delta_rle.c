@@ -208,10 +208,11 @@ static int encode_form(const struct speckv_geometry *geometry, enum form form, c
 }
 
 static int encode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
-	const uint8_t *raw, uint8_t *out, struct codec_section *section)
+	uint64_t position, const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
 	int rc;
 
+	(void)position;
 	(void)tensor;
 	rc = encode_form(geometry, FORM_RUNS, raw, out, section);
 	return rc == 1 ? encode_form(geometry, FORM_STORED, raw, out, section) : rc;

@@ -68,8 +68,8 @@ static uint32_t cpu_features(void)
 	.q5c_decode = codec_q5c_decode_##isa, .e7c_restore = codec_e7c_restore_##isa, \
 	.e7c_analyse = codec_e7c_analyse_##isa, .e7c_join = codec_e7c_join_##isa,     \
 	.e7c_part = codec_e7c_part_##isa
-#define Q4X(decode, encode) \
-	.q4x_encode = codec_q4x_encode_##encode, .q4x_decode = codec_q4x_decode_##decode
+#define QX(decode, encode) \
+	.qx_encode = codec_qx_encode_##encode, .qx_decode = codec_qx_decode_##decode
 
 #define LOSSLESS(decode, encode)                         \
 	.range_symbols = codec_range_symbols_##decode,   \
@@ -79,21 +79,21 @@ static uint32_t cpu_features(void)
 /* Ordered from slowest to fastest. */
 static const struct variant variants[] = {
 	{ { "portable", .crc = codec_crc_portable, .crc_copy = codec_crc_copy_portable,
-		  .crc_stream = codec_crc_copy_portable, Q4X(portable, portable),
+		  .crc_stream = codec_crc_copy_portable, QX(portable, portable),
 		  CALIBRATED(portable), LOSSLESS(portable, portable) },
 		0 },
 #if defined(__x86_64__)
-	{ { "sse42", CRC(sse42), Q4X(portable, portable), CALIBRATED(portable),
+	{ { "sse42", CRC(sse42), QX(portable, portable), CALIBRATED(portable),
 		  LOSSLESS(portable, portable) },
 		SSE42 },
-	{ { "avx2", CRC(sse42), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) },
+	{ { "avx2", CRC(sse42), QX(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) },
 		AVX2 },
-	{ { "avx2", CRC(vpclmul), Q4X(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) },
+	{ { "avx2", CRC(vpclmul), QX(avx2, avx2), CALIBRATED(avx2), LOSSLESS(avx2, portable) },
 		VPCLMUL },
-	{ { "avx512", CRC(avx512), Q4X(avx512, avx512), CALIBRATED(avx512),
+	{ { "avx512", CRC(avx512), QX(avx512, avx512), CALIBRATED(avx512),
 		  LOSSLESS(avx512, avx512) },
 		AVX512 },
-	{ { "avx512", CRC(avx512), Q4X(avx512bf16, avx512), CALIBRATED(avx512),
+	{ { "avx512", CRC(avx512), QX(avx512bf16, avx512), CALIBRATED(avx512),
 		  LOSSLESS(avx512, avx512) },
 		AVX512BF16 },
 #endif

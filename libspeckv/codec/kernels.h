@@ -49,14 +49,15 @@ struct codec_kernels {
 	 */
 	uint32_t (*crc_stream)(uint32_t state, void *destination, const void *source, size_t bytes);
 	/*
-	 * Mode q4x: one group, 64 tokens of one head, to or from a private buffer aligned to a
-	 * line, with arbitrary contents. Encoding returns -ENODATA for values that the mode cannot
-	 * represent. `streamed`: streaming stores, if `raw` is aligned to a line.
+	 * Fixed-rate modes: one group, 64 tokens of one head in 3 to 5 bits a channel, to or from a
+	 * private buffer aligned to a line, with arbitrary contents. The first `sinks` tokens are
+	 * left out: their places hold zeros. Encoding returns -ENODATA for values that cannot be
+	 * represented. `streamed`: streaming stores, if `raw` is aligned to a line.
 	 */
-	int (*q4x_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
-		enum codec_tensor tensor, uint8_t *group);
-	void (*q4x_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype,
-		enum codec_tensor tensor, uint8_t *raw, bool streamed);
+	int (*qx_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
+		unsigned int bits, enum codec_tensor tensor, unsigned int sinks, uint8_t *group);
+	void (*qx_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype,
+		unsigned int bits, enum codec_tensor tensor, uint8_t *raw, bool streamed);
 	/*
 	 * Range decoding: symbols of `runs` times 64 elements from `bytes` of code, with
 	 * RANGE_SLACK readable bytes after it; updates `states`. A run uses tables[which[run]], or
@@ -86,7 +87,7 @@ struct codec_kernels {
 	void (*rotary_turn)(const struct rotary_angle *bases, const struct rotary_steps *steps,
 		unsigned int pairs, struct rotary_rotation *out);
 	/*
-	 * Mode q5c: as q4x, with the tables of the head; `rotation` NULL: none. Decoding returns
+	 * Mode q5c: as the fixed-rate ones, with the tables of the head; `rotation` NULL: none. Decoding returns
 	 * false for an invalid scale.
 	 */
 	int (*q5c_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
@@ -174,14 +175,15 @@ uint32_t codec_crc_portable(uint32_t state, const void *data, size_t bytes);
 uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *source,
 	size_t bytes);
 
-#define CODEC_Q4X_ENCODE(isa)                                                                     \
-	int codec_q4x_encode_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, \
-		enum codec_tensor tensor, uint8_t *group)
-#define CODEC_Q4X_DECODE(isa)                                                    \
-	void codec_q4x_decode_##isa(const uint8_t *group, unsigned int head_dim, \
-		unsigned int dtype, enum codec_tensor tensor, uint8_t *raw, bool streamed)
-CODEC_Q4X_ENCODE(portable);
-CODEC_Q4X_DECODE(portable);
+#define CODEC_QX_ENCODE(isa)                                                                     \
+	int codec_qx_encode_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, \
+		unsigned int bits, enum codec_tensor tensor, unsigned int sinks, uint8_t *group)
+#define CODEC_QX_DECODE(isa)                                                                   \
+	void codec_qx_decode_##isa(const uint8_t *group, unsigned int head_dim,                \
+		unsigned int dtype, unsigned int bits, enum codec_tensor tensor, uint8_t *raw, \
+		bool streamed)
+CODEC_QX_ENCODE(portable);
+CODEC_QX_DECODE(portable);
 
 #define CODEC_RANGE_DECODE(isa)                                                                \
 	bool codec_range_symbols_##isa(const struct range_table *tables, const uint8_t *which, \
@@ -237,11 +239,11 @@ CODEC_CALIBRATED_KERNELS(portable);
 CODEC_CRC(sse42);
 CODEC_CRC(vpclmul);
 CODEC_CRC(avx512);
-CODEC_Q4X_ENCODE(avx2);
-CODEC_Q4X_ENCODE(avx512);
-CODEC_Q4X_DECODE(avx2);
-CODEC_Q4X_DECODE(avx512);
-CODEC_Q4X_DECODE(avx512bf16);
+CODEC_QX_ENCODE(avx2);
+CODEC_QX_ENCODE(avx512);
+CODEC_QX_DECODE(avx2);
+CODEC_QX_DECODE(avx512);
+CODEC_QX_DECODE(avx512bf16);
 CODEC_RANGE_DECODE(avx2);
 CODEC_RANGE_DECODE(avx512);
 CODEC_RANGE_ENCODE(avx512);

@@ -63,7 +63,7 @@ static inline uint32_t lossless_value_mask(struct lossless_layout layout)
 void codec_lossless_base(uint16_t origin, const uint8_t *offsets, unsigned int head_dim,
 	uint16_t *base);
 int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
-	const uint8_t *raw, uint8_t *out, struct codec_section *section);
+	uint64_t position, const uint8_t *raw, uint8_t *out, struct codec_section *section);
 
 /*
  * Replace the values of escaped elements, those of 64 in `set`, after the merge. Returns the

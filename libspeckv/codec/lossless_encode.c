@@ -296,12 +296,13 @@ static bool encode_coded(const struct speckv_geometry *geometry, const uint8_t *
 }
 
 int codec_lossless_encode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
-	const uint8_t *raw, uint8_t *out, struct codec_section *section)
+	uint64_t position, const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
 	uint64_t raw_bytes = codec_section_raw_bytes(geometry);
 	struct piece_sink sink = { out, 0, raw_bytes - 1, ~0u };
 	enum lossless_form form;
 
+	(void)position;
 	(void)tensor;
 	if (!encode_coded(geometry, raw, &sink, &form)) {
 		sink.used = raw_bytes;

@@ -45,11 +45,11 @@ struct codec_mode {
 	uint64_t (*section_max)(const struct speckv_geometry *geometry, enum codec_tensor tensor);
 	uint64_t (*section_min)(const struct speckv_geometry *geometry, enum codec_tensor tensor);
 	/*
-	 * `out` has room for section_max; sets length, crc and parameter. -ENODATA: a value that
-	 * this mode cannot represent.
+	 * `out` has room for section_max; sets length, crc and parameter. `position`: of the
+	 * block's first token. -ENODATA: a value that this mode cannot represent.
 	 */
 	int (*encode)(const struct speckv_geometry *geometry, enum codec_tensor tensor,
-		const uint8_t *raw, uint8_t *out, struct codec_section *section);
+		uint64_t position, const uint8_t *raw, uint8_t *out, struct codec_section *section);
 	/*
 	 * `in` has section->length readable bytes, between section_min and section_max; `streamed`
 	 * as in frame.h. -EBADMSG.
@@ -71,7 +71,9 @@ struct codec_mode {
 
 extern const struct codec_mode codec_mode_raw;
 extern const struct codec_mode codec_mode_int8_delta_rle;
+extern const struct codec_mode codec_mode_q3x;
 extern const struct codec_mode codec_mode_q4x;
+extern const struct codec_mode codec_mode_q5x;
 extern const struct codec_mode codec_mode_lossless;
 extern const struct codec_mode codec_mode_q5c;
 extern const struct codec_mode codec_mode_e7c;

@@ -12,7 +12,7 @@
 #endif
 
 #include "kernels.h"
-#include "q4x.h"
+#include "qx.h"
 #include "q5c.h"
 #include "rows.h"
 
@@ -31,7 +31,7 @@ static const int16_t reciprocals[STEPS] = { 16384, 15033, 13797, 12633, 11586, 1
 /* Transform across rows, which are channels. */
 static void hadamard(row_t *rows, unsigned int head_dim)
 {
-	unsigned int slice = 1u << q4x_slice_log2(head_dim);
+	unsigned int slice = 1u << qx_slice_log2(head_dim);
 
 	for (unsigned int half = 1; half < slice; half *= 2)
 		for (unsigned int i = 0; i < head_dim; i++)
@@ -206,7 +206,7 @@ int NAME(codec_q5c_encode_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim
 	unsigned int dtype, const struct q5c_tables *tables, const struct rotary_rotation *rotation,
 	uint8_t *group)
 {
-	int32_t slice_log2 = (int32_t)q4x_slice_log2(head_dim);
+	int32_t slice_log2 = (int32_t)qx_slice_log2(head_dim);
 	row_t rows[CODEC_HEAD_DIM_MAX], down, chosen;
 	struct ladder ladder;
 

@@ -23,10 +23,11 @@ static uint64_t section_bytes(const struct speckv_geometry *geometry, enum codec
 }
 
 static int encode(const struct speckv_geometry *geometry, enum codec_tensor tensor,
-	const uint8_t *raw, uint8_t *out, struct codec_section *section)
+	uint64_t position, const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
 	uint64_t bytes = section_bytes(geometry, tensor);
 
+	(void)position;
 	section->length = (uint32_t)bytes;
 	section->parameter = 0;
 	section->crc = ~codec_kernels()->crc_stream(~0u, out, raw, bytes);

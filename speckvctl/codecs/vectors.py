@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +126,9 @@ def make(vector: Vector, block: Words) -> tuple[str, npt.NDArray[np.uint8] | Non
     raw = block.view(np.uint8)
     told = f"{codec.crc32c(raw):08x} "
     try:
-        frame = codec.encode_frame(vector.geometry, vector.codec, raw, identity=IDENTITY)
+        # blocks of mixed values begin their sequence
+        identity = replace(IDENTITY, first_position=0) if vector.style == "mixed" else IDENTITY
+        frame = codec.encode_frame(vector.geometry, vector.codec, raw, identity=identity)
     except speckv.SpeckvError as exc:
         return told + ("nodata" if exc.errno == errno.ENODATA else f"error {exc.errno}"), None
     decoded = codec.decode_frame(frame)
@@ -222,7 +224,7 @@ def values(geometry: Geometry, style: str, seed: int) -> Words:
             if style == "mixed":
                 now = ("smooth", "tiny", "zero", "wide")[below(4)]
             if now == "wide":
-                top = (one >> mantissa) + 11 - below(36 if bf16 else 25) << mantissa
+                top = (one >> mantissa) + 5 - below(30 if bf16 else 19) << mantissa
         if now == "smooth":
             value = one - 0x200 + below(0x300)
         elif now == "wide":

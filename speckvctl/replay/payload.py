@@ -116,7 +116,7 @@ class Contents:
                 first_head=self._calibrated.first_head if self._calibrated else 0,
             )
         except speckv.SpeckvError as exc:
-            if exc.errno == errno.ENODATA:  # not finite: the library stores such a block raw
+            if exc.errno == errno.ENODATA:  # the library stores such a block bit-exact
                 return raw
             raise
         decoded: Bytes = speckv.codec.decode_frame(frame, calibration=self._calibration)

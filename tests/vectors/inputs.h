@@ -36,7 +36,7 @@ enum style {
 	STYLE_OUTLIER, /* tiny, with the largest finite value here and there */
 	STYLE_ZERO, /* zeros of both signs */
 	/*
-	 * each run of 64 values within a few octaves, anywhere from 2^-27 (2^-14 in fp16) to 2^12
+	 * each run of 64 values within a few octaves, anywhere from 2^-27 (2^-14 in fp16) to 2^6
 	 */
 	STYLE_WIDE,
 	STYLE_MIXED, /* for each run of 64 values one of smooth, tiny, zero, wide */
@@ -65,8 +65,8 @@ static inline void random_values(uint64_t *state, const struct speckv_geometry *
 		if (style == STYLE_MIXED && i % 64 == 0)
 			now = mix[random_below(state, 4)];
 		if (now == STYLE_WIDE && i % 64 == 0)
-			top = ((one >> mantissa) + 11 -
-				      random_below(state, g->dtype == SPECKV_DTYPE_BF16 ? 36 : 25))
+			top = ((one >> mantissa) + 5 -
+				      random_below(state, g->dtype == SPECKV_DTYPE_BF16 ? 30 : 19))
 				<< mantissa;
 		switch (now) {
 		case STYLE_BITS:

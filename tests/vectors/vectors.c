@@ -41,12 +41,15 @@ static void *need(void *at)
 	return at;
 }
 
-/* Key 0, 1, 2, ...; the other fields recognisable in a dump. */
-static struct speckv_frame_identity identity(void)
+/*
+ * Key 0, 1, 2, ...; the other fields recognisable in a dump. Blocks of mixed values begin their
+ * sequence.
+ */
+static struct speckv_frame_identity identity(enum style style)
 {
 	struct speckv_frame_identity id = { .generation = 0x0102030405060708,
 		.pool_address = 0x1112131415161700,
-		.first_position = 4096 };
+		.first_position = style == STYLE_MIXED ? 0 : 4096 };
 
 	for (int i = 0; i < SPECKV_KEY_BYTES; i++)
 		id.key[i] = (uint8_t)i;
@@ -57,7 +60,7 @@ static struct speckv_frame_identity identity(void)
 
 static void make(const struct vector *v, struct made *m)
 {
-	struct speckv_frame_identity id = identity();
+	struct speckv_frame_identity id = identity(v->style);
 	uint64_t most = speckv_frame_max_bytes(&v->geometry, v->codec), seed = v->seed;
 	struct speckv_frame parsed;
 
@@ -144,7 +147,10 @@ static int each(visitor see, void *arg)
 					if (!codec && !mixed) /* bytes are bytes */
 						continue;
 					/* groups with a mean */
-					if (codec == SPECKV_CODEC_Q4X && style == STYLE_CHANNELS)
+					if ((codec == SPECKV_CODEC_Q3X ||
+						    codec == SPECKV_CODEC_Q4X ||
+						    codec == SPECKV_CODEC_Q5X) &&
+						style == STYLE_CHANNELS)
 						stored = h == 0 || (h == 1 && dtype == 1);
 					if (codec == SPECKV_CODEC_LOSSLESS) /* its three forms */
 						stored = h == 0 &&

@@ -32,7 +32,7 @@ static int config_check(struct speckv_device *dev, const struct speckv_pool_conf
 		return fail(ctx, -EINVAL,
 			"pool name '%.63s': use 1 to 63 letters, digits, '.', '_' or '-', not beginning with '.' or '-'",
 			in->name);
-	if (in->codec > SPECKV_CODEC_LOSSLESS || !speckv_codec_name(in->codec))
+	if (!speckv_codec_name(in->codec))
 		return fail(ctx, -EINVAL, "codec %u does not exist", in->codec);
 	rc = calibration_judge(ctx, in, calibration);
 	if (rc)

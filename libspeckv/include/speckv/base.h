@@ -49,6 +49,8 @@ enum speckv_codec {
 	SPECKV_CODEC_Q5C = 3, /**< fixed rate, calibrated */
 	SPECKV_CODEC_E7C = 4, /**< calibrated transform and entropy coding */
 	SPECKV_CODEC_LOSSLESS = 5, /**< bit-exact */
+	SPECKV_CODEC_Q3X = 6, /**< fixed rate, no calibration: the smallest */
+	SPECKV_CODEC_Q5X = 7, /**< fixed rate, no calibration: the most accurate */
 };
 
 /**

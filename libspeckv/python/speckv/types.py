@@ -33,6 +33,8 @@ class Codec(StrEnum):
     Q5C = "q5c"
     E7C = "e7c"
     LOSSLESS = "lossless"
+    Q3X = "q3x"
+    Q5X = "q5x"
 
 
 class MediumState(StrEnum):

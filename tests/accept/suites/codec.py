@@ -192,7 +192,7 @@ def targets(mode: str, bars: list[tuple[float, float]]) -> list[Point]:
 
 POINTS = [
     # ratio and perplexity
-    Point("q4x: ratio, frames of one layer and 64 tokens", evaluated("q4x"), key("ratio", "x"), at_least(4.35)),
+    Point("q4x: ratio, frames of one layer and 64 tokens", evaluated("q4x"), key("ratio", "x"), at_least(4.3)),
     Point("q4x: perplexity increase, rule of blocks", run("q4x"), increase(), at_most(0.30), True, minutes=120),
     Point("... rule of a prefix", run("q4x"), increase("prefix_"), None, True, minutes=120),
     *targets("q5c", [(5.0, 0.35), (5.5, 0.50)]),

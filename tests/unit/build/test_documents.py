@@ -51,7 +51,7 @@ SOUGHT = {
     "libspeckv/client/pool/evict.c": "pages_claim(",
     "libspeckv/client/backend/card_blocks.c": "SPECKV_IO_READ",
     "libspeckv/bundle/bundle.c": "EVP_DigestVerify(",
-    "libspeckv/codec/q4x_decode_avx2.c": "codec_q4x_decode",
+    "libspeckv/codec/qx_decode_avx2.c": "CODEC_QX_DECODE(avx2)",
     "speckvctl/results/pools.py": "class PoolShow(",
     "libspeckv/transport/vfio_user_wire.h": "struct vfu_header",
 }

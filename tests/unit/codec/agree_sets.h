@@ -6,11 +6,11 @@
 #include "agree.h"
 #include "calibrated.h"
 
-enum mode { Q4X, Q5C, E7C, MODES };
+enum mode { FIXED, Q5C, E7C, MODES };
 
 struct tally {
 	uint64_t groups, refused, any_bytes;
-	uint64_t means, stored, escaped; /* of q4x; of e7c */
+	uint64_t means, alone, stored, escaped; /* two of the fixed-rate modes, two of e7c */
 };
 
 struct worker {

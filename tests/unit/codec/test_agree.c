@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * Every set of kernels gives, to the bit, what the portable reference gives: the same groups, the
- * same refusals, the same values. Half of the groups are q4x's, a quarter each q5c's and e7c's.
+ * same refusals, the same values. Half of the groups are the fixed-rate modes', a quarter each q5c's and e7c's.
  *
  * Usage: test_codec_agree [GROUPS [SEED [WORKERS [MODE]]]]      groups of 64 tokens; workers:
  * processes, 0 for one on each core; of one mode only
@@ -18,9 +18,9 @@
 #include <unistd.h>
 
 #include "agree_sets.h"
-#include "codec/q4x.h"
+#include "codec/qx.h"
 
-static const char *const names[MODES] = { "q4x", "q5c", "e7c" };
+static const char *const names[MODES] = { "fixed-rate", "q5c", "e7c" };
 
 const struct codec_kernels *agree_sets[8];
 unsigned int agree_set_count;
@@ -54,42 +54,49 @@ uint64_t agree_words[TOKENS * MOST / 4 + 8] __attribute__((aligned(64)));
 uint8_t agree_decoded[2 * TOKENS * MOST] __attribute__((aligned(64))),
 	agree_expected[2 * TOKENS * MOST] __attribute__((aligned(64)));
 
-static void compare_q4x(uint64_t *seed, struct tally *tally, uint64_t *kinds)
+static void compare_fixed(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 {
-	static uint8_t reference[Q4X_GROUP_MAX] __attribute__((aligned(64))),
-		mine[Q4X_GROUP_MAX] __attribute__((aligned(64)));
+	static uint8_t reference[QX_GROUP_MAX] __attribute__((aligned(64))),
+		mine[QX_GROUP_MAX] __attribute__((aligned(64)));
 	uint64_t how = random_next(seed);
 	enum codec_tensor tensor = how & 1 ? CODEC_K : CODEC_V;
-	/* Scales reach from about 2^-22 to 2^12.75. */
+	unsigned int bits = 3 + (unsigned int)(how >> 24) % 3, sinks = how >> 32 & 3 ? 0 : 4;
+	/* Scales of V reach from about 2^-22 to 2^12.75, of K from 2^-10 to 2^6. */
 	struct group_shape s = how & 2
-		? (struct group_shape){ SPECKV_DTYPE_BF16, agree_any_head_dim(how >> 2), 127 - 26,
-			  38 }
-		: (struct group_shape){ SPECKV_DTYPE_FP16, agree_any_head_dim(how >> 2), 0, 27 };
-	uint32_t bytes = q4x_group_bytes(s.head_dim, tensor);
+		? (struct group_shape){ SPECKV_DTYPE_BF16, agree_any_head_dim(how >> 2),
+			  tensor == CODEC_K ? 127 - 17 : 127 - 26, tensor == CODEC_K ? 26 : 38 }
+		: (struct group_shape){ SPECKV_DTYPE_FP16, agree_any_head_dim(how >> 2), 0,
+			  tensor == CODEC_K ? 24 : 27 };
+	uint32_t bytes = qx_group_bytes(s.head_dim, bits, tensor);
 	const uint8_t *raw = (uint8_t *)agree_words;
 	int rc;
 
 	make_group(seed, &s, agree_words, kinds);
-	rc = agree_sets[0]->q4x_encode(raw, s.head_dim, s.dtype, tensor, reference);
-	FOR_EACH_SET(k, q4x_encode)
+	rc = agree_sets[0]->qx_encode(raw, s.head_dim, s.dtype, bits, tensor, sinks, reference);
+	FOR_EACH_SET(k, qx_encode)
 	{
 		memset(mine, STALE, bytes);
-		agree_hold(agree_sets[k]->q4x_encode(raw, s.head_dim, s.dtype, tensor, mine) == rc,
+		agree_hold(agree_sets[k]->qx_encode(raw, s.head_dim, s.dtype, bits, tensor, sinks,
+				   mine) == rc,
 			k, "status", &s);
 		agree_hold(rc || !memcmp(mine, reference, bytes), k, "codes", &s);
 	}
 	tally->refused += !!rc;
-	tally->means += !rc && tensor == CODEC_K && reference[Q4X_SCALES + s.head_dim / 2 - 1];
+	tally->means += !rc && tensor == CODEC_K &&
+		reference[QX_SCALES + s.head_dim * QX_FIELD_BITS / 8];
+	for (unsigned int t = 0; !rc && tensor == CODEC_K && t < TOKENS; t++)
+		tally->alone += reference[t] & QX_ALONE && reference[t] & ~QX_ALONE;
 	if (rc || !(how >> 13 & 7)) {
 		tally->any_bytes++;
 		agree_any_bytes(seed, reference, bytes);
 	}
-	agree_sets[0]->q4x_decode(reference, s.head_dim, s.dtype, tensor, agree_expected, false);
-	FOR_EACH_SET(k, q4x_decode)
+	agree_sets[0]->qx_decode(reference, s.head_dim, s.dtype, bits, tensor, agree_expected,
+		false);
+	FOR_EACH_SET(k, qx_decode)
 	{
 		memset(agree_decoded, STALE, 2u * TOKENS * s.head_dim);
-		agree_sets[k]->q4x_decode(reference, s.head_dim, s.dtype, tensor, agree_decoded,
-			how >> 16 & 1);
+		agree_sets[k]->qx_decode(reference, s.head_dim, s.dtype, bits, tensor,
+			agree_decoded, how >> 16 & 1);
 		agree_hold(!memcmp(agree_decoded, agree_expected, 2u * TOKENS * s.head_dim), k,
 			"values", &s);
 	}
@@ -97,14 +104,14 @@ static void compare_q4x(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 
 static void work(struct worker *w)
 {
-	static void (*const compare[MODES])(uint64_t *, struct tally *, uint64_t *) = { compare_q4x,
-		agree_q5c, agree_e7c };
+	static void (*const compare[MODES])(uint64_t *, struct tally *,
+		uint64_t *) = { compare_fixed, agree_q5c, agree_e7c };
 	uint64_t seed = w->seed;
 
 	agree_who = w;
 	for (agree_group = 0; agree_group < w->groups; agree_group++) {
 		agree_mode = only != MODES ? only
-			: agree_group & 1  ? Q4X
+			: agree_group & 1  ? FIXED
 			: agree_group & 2  ? Q5C
 					   : E7C;
 		compare[agree_mode](&seed, &w->modes[agree_mode], w->kinds);
@@ -172,6 +179,7 @@ static void report(const struct worker *workers, unsigned int count)
 			sum.refused += t->refused;
 			sum.any_bytes += t->any_bytes;
 			sum.means += t->means;
+			sum.alone += t->alone;
 			sum.stored += t->stored;
 			sum.escaped += t->escaped;
 		}
@@ -179,8 +187,9 @@ static void report(const struct worker *workers, unsigned int count)
 			names[m], (unsigned long long)sum.groups,
 			(unsigned long long)(sum.groups * TOKENS), (unsigned long long)sum.refused,
 			(unsigned long long)sum.any_bytes);
-		if (m == Q4X)
-			printf(", %llu with a mean", (unsigned long long)sum.means);
+		if (m == FIXED)
+			printf(", %llu with a mean, %llu tokens without it",
+				(unsigned long long)sum.means, (unsigned long long)sum.alone);
 		if (m == E7C)
 			printf(", %llu to be stored, %llu with escapes",
 				(unsigned long long)sum.stored, (unsigned long long)sum.escaped);
@@ -190,7 +199,8 @@ static void report(const struct worker *workers, unsigned int count)
 		CHECK(sum.refused + sum.stored < sum.groups / 2, "%s: too few are compared",
 			names[m]);
 		CHECK(sum.any_bytes < sum.groups * 5 / 8, "%s: too few are their own", names[m]);
-		CHECK(m != Q4X || sum.means > sum.groups / 10, "too few groups have a mean");
+		CHECK(m != FIXED || (sum.means > sum.groups / 10 && sum.alone > sum.groups / 10),
+			"too few groups have a mean, or tokens without it");
 		CHECK(m != E7C || (sum.stored > sum.groups / 50 && sum.escaped > sum.groups / 10),
 			"too few groups are stored or have escapes");
 	}

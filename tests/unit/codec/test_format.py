@@ -20,7 +20,7 @@ import pytest
 
 VECTORS = Path(__file__).resolve().parents[2] / "vectors"
 FRAMES = sorted(path.stem for path in VECTORS.glob("*.frame"))
-MODES = {0: "raw", 1: "int8-delta-rle", 2: "q4x", 3: "q5c", 4: "e7c", 5: "lossless"}
+MODES = {0: "raw", 1: "int8-delta-rle", 2: "q4x", 3: "q5c", 4: "e7c", 5: "lossless", 6: "q3x", 7: "q5x"}
 DTYPES = {1: "bf16", 2: "fp16", 3: "fp8_e4m3", 4: "fp8_e5m2"}
 MANTISSA_BITS = {"bf16": 7, "fp16": 10}
 BIAS = {"bf16": 127, "fp16": 15}
@@ -65,7 +65,7 @@ def parse(frame: bytes) -> Header:
     magic, version, mode, dtype = struct.unpack_from("<4sHBB", frame, 0)
     layers, kv_heads, head_dim, tokens, raw_bytes, frame_bytes = struct.unpack_from("<4H2I", frame, 8)
     sections, flags, table_crc, tenant, header_crc = struct.unpack_from("<2H3I", frame, 112)
-    assert (magic, version, flags, tenant) == (b"SKVF", 0, 0, 0)
+    assert (magic, version, flags, tenant) == (b"SKVF", 1, 0, 0)
     assert header_crc == crc32c(frame[:124])
     assert frame_bytes == len(frame) and frame_bytes % 64 == 0
     assert sections == 2 * layers
@@ -149,8 +149,8 @@ def decode_int8_delta_rle(header: Header, tensor: int, parameter: int, section: 
     return struct.pack(f"<{len(words)}H", *words)
 
 
-Q4X_EIGHTHS = [1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878]
-Q4X_LEVELS = [[1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 22, 26, 30, 34, 38, 42], [1, 3, 5, 7, 9, 12, 16, 20]]
+EIGHTHS = [1024, 1117, 1218, 1328, 1448, 1579, 1722, 1878]
+QX_BITS = {"q3x": (3, 3), "q4x": (4, 3), "q5x": (5, 4)}
 
 
 def walsh_hadamard(values: list[int]) -> list[int]:
@@ -163,8 +163,8 @@ def transformed(values: list[int]) -> list[int]:
     return [x for c in range(0, len(values), piece) for x in walsh_hadamard(values[c : c + piece])]
 
 
-def half_step(scale: int) -> Fraction:
-    return Fraction(Q4X_EIGHTHS[(scale - 1) % 8]) * Fraction(2) ** ((scale - 1) // 8 - 32) if scale else Fraction(0)
+def half_step(scale: int, octaves: int = -32) -> Fraction:
+    return Fraction(EIGHTHS[(scale - 1) % 8]) * Fraction(2) ** ((scale - 1) // 8 + octaves) if scale else Fraction(0)
 
 
 def binary32(x: Fraction) -> Fraction:
@@ -177,8 +177,15 @@ def binary32(x: Fraction) -> Fraction:
     return round(x / unit) * unit  # ties to even
 
 
-def levels_q4x(string: int, head_dim: int, tensor: int) -> list[int]:
-    bits, positive = (4, 3)[tensor], Q4X_LEVELS[tensor]
+def sign(c: int, head_dim: int) -> int:
+    piece = min(128, head_dim & -head_dim)
+    half = (piece.bit_length() - 1) // 2
+    return -1 if (c % piece & c % piece >> half & (1 << half) - 1).bit_count() % 2 else 1
+
+
+def qx_levels(string: int, head_dim: int, bits: int) -> list[int]:
+    inner = 5 * 2 ** (bits - 3)
+    positive = [2 * k + 1 if k < inner else 2 * inner + 2 + 4 * (k - inner) for k in range(2**bits)]
     every = [-x for x in reversed(positive)] + positive
     paths, levels = [0, 0], []
     for c in range(head_dim):
@@ -188,29 +195,38 @@ def levels_q4x(string: int, head_dim: int, tensor: int) -> list[int]:
     return levels
 
 
-def decode_q4x(header: Header, tensor: int, parameter: int, section: bytes) -> bytes:
-    assert parameter == 0
-    bits, head_dim = (4, 3)[tensor], header.head_dim
-    token_bytes, mean_bytes = head_dim * bits // 8, (head_dim // 2 + 63) // 64 * 64 if tensor == 0 else 0
-    group_bytes = 64 + mean_bytes + 64 * token_bytes
-    assert len(section) == header.kv_heads * header.tokens // 64 * group_bytes and group_bytes % 64 == 0
+def decode_fixed(header: Header, tensor: int, parameter: int, section: bytes) -> bytes:
+    assert parameter == (0 if header.first_position else 4)
+    bits, head_dim, is_k = QX_BITS[header.mode][tensor], header.head_dim, tensor == 0
+    token_bytes, side_bytes = head_dim * bits // 8, (7 * head_dim // 8 + 1 + 63) // 64 * 64 if is_k else 0
+    group_bytes, groups = 64 + side_bytes + 64 * token_bytes, header.kv_heads * header.tokens // 64
+    assert len(section) == groups * group_bytes + 2 * header.kv_heads * parameter * head_dim and group_bytes % 64 == 0
     words: list[int] = []
-    for group in range(0, len(section), group_bytes):
-        means = [Fraction(0)] * head_dim
-        if tensor == 0:
-            part = section[group + 64 : group + 64 + head_dim // 2]
-            assert not any(section[group + 64 + head_dim // 2 : group + 64 + mean_bytes])
-            nibbles = [byte >> shift & 15 for byte in part[:-1] for shift in (0, 4)]
-            if part[-1]:
-                means = [w * half_step(part[-1]) for w in transformed([x - 8 for x in nibbles] + [0, 0])]
+    for group in range(0, groups * group_bytes, group_bytes):
+        means, factors = [Fraction(0)] * head_dim, [1] * head_dim
+        if is_k:
+            part, end = section[group + 64 :], 7 * head_dim // 8
+            fields = [int.from_bytes(part[:end], "little") >> 7 * c & 127 for c in range(head_dim)]
+            means = [((field & 31) - 16) * half_step(part[end]) for field in fields]
+            factors = [1 << (field >> 5) for field in fields]
+            assert not any(part[end + 1 : side_bytes])
         for token in range(64):
-            start = group + 64 + mean_bytes + token * token_bytes
+            start = group + 64 + side_bytes + token * token_bytes
             string = int.from_bytes(section[start : start + token_bytes], "little")
-            levels = levels_q4x(string, head_dim, tensor)
-            values = transformed(levels) if tensor == 0 else levels
-            step = half_step(section[group + token])
-            words += [nearest(header.dtype, binary32(v * step + mean)) for v, mean in zip(values, means, strict=True)]
-    return struct.pack(f"<{len(words)}H", *words)
+            byte = section[group + token]
+            step = half_step(byte & 127, -24) if is_k else half_step(byte)
+            alone = is_k and byte > 127
+            words += [
+                nearest(header.dtype, sign(c, head_dim) * binary32(v * step * factors[c] + (0 if alone else means[c])))
+                for c, v in enumerate(transformed(qx_levels(string, head_dim, bits)))
+            ]
+    raw = struct.pack(f"<{len(words)}H", *words)
+    at = groups * group_bytes
+    for head in range(header.kv_heads if parameter else 0):
+        first, length = head * 2 * header.tokens * head_dim, 2 * parameter * head_dim
+        raw = raw[:first] + section[at : at + length] + raw[first + length :]
+        at += length
+    return raw
 
 
 LOSSLESS_PLAIN = {"bf16": 7, "fp16": 10, "fp8_e4m3": 3, "fp8_e5m2": 2}
@@ -482,7 +498,9 @@ def test_calibrated_frame_decodes_by_the_specification(name: str) -> None:
 DECODERS: dict[str, Callable[[Header, int, int, bytes], bytes]] = {
     "raw": decode_raw,
     "int8-delta-rle": decode_int8_delta_rle,
-    "q4x": decode_q4x,
+    "q3x": decode_fixed,
+    "q4x": decode_fixed,
+    "q5x": decode_fixed,
     "lossless": decode_lossless,
 }
 

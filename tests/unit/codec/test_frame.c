@@ -82,6 +82,46 @@ static void raw_round_trip(uint64_t *seed)
 }
 
 /* Modes with loss: bounded sizes, repeatable bytes, every range equal to its part of the whole. */
+/* The first tokens of a sequence come back as they were, whatever they were; the same later not. */
+static void first_tokens(uint64_t *seed, unsigned int codec)
+{
+	struct speckv_geometry g = random_geometry(seed);
+	struct speckv_frame_identity id = random_identity(seed);
+	uint64_t bytes = speckv_geometry_bytes(&g), most = speckv_frame_max_bytes(&g, codec),
+		 length, later;
+	unsigned int token = 2u * g.head_dim, heads = 2u * g.layers * g.kv_heads;
+	uint8_t *raw = line_alloc(bytes), *out = line_alloc(bytes), *frame = line_alloc(most);
+	struct speckv_frame parsed;
+
+	random_values(seed, &g, STYLE_SMOOTH, (uint16_t *)(void *)raw, bytes / 2);
+	CHECK(!speckv_frame_encode(&g, codec, &id, raw, bytes, frame, most, &later), "later");
+	for (unsigned int head = 0; head < heads; head++)
+		for (unsigned int i = 0; i < 4 * token; i++)
+			raw[(uint64_t)head * g.tokens * token + i] = (uint8_t)random_next(seed);
+	CHECK(speckv_frame_encode(&g, codec, &id, raw, bytes, frame, most, &length) == -ENODATA ||
+			length == later,
+		"any bits, further on");
+	id.first_position = 0;
+	CHECK(!speckv_frame_encode(&g, codec, &id, raw, bytes, frame, most, &length) &&
+			length == later + 4ull * token * heads,
+		"%s: %llu bytes instead of %llu", speckv_codec_name(codec),
+		(unsigned long long)length, (unsigned long long)later);
+	CHECK(!speckv_frame_verify(frame, length) && !speckv_frame_parse(frame, length, &parsed) &&
+			!speckv_frame_decode(&parsed, frame, length, 0, g.layers, out, bytes),
+		"decode");
+	for (unsigned int head = 0; head < heads; head++) {
+		uint64_t at = (uint64_t)head * g.tokens * token;
+
+		CHECK(!memcmp(raw + at, out + at, 4 * token), "%s: head %u",
+			speckv_codec_name(codec), head);
+		CHECK(memcmp(raw + at + 4 * token, out + at + 4 * token, token),
+			"the next is coded");
+	}
+	free(raw);
+	free(out);
+	free(frame);
+}
+
 static void lossy_round_trip(uint64_t *seed, unsigned int codec)
 {
 	struct speckv_geometry g = random_geometry(seed);
@@ -169,7 +209,8 @@ static void refusals(void)
 	CHECK(!speckv_geometry_bytes(&bad), "larger than a frame can be");
 	CHECK(!speckv_geometry_bytes(NULL), "NULL");
 
-	/* Values and types that modes with loss cannot hold. */
+	/* Values and types that modes with loss cannot hold, but for the first tokens of all. */
+	id.first_position = 64;
 	for (unsigned int codec = 1; codec < 8; codec++) {
 		if (!(speckv_codec_modes() >> codec & 1) || codec == SPECKV_CODEC_LOSSLESS)
 			continue;
@@ -211,7 +252,7 @@ static void names(void)
 	for (unsigned int i = 0; i < 10; i++) {
 		const char *codec = speckv_codec_name(i), *dtype = speckv_dtype_name(i);
 
-		CHECK(!codec == (i > 5) && (!codec || speckv_codec_from_name(codec) == (int)i),
+		CHECK(!codec == (i > 7) && (!codec || speckv_codec_from_name(codec) == (int)i),
 			"codec %u", i);
 		CHECK(!dtype == (i < 1 || i > 4) &&
 				(!dtype || speckv_dtype_from_name(dtype) == (int)i),
@@ -235,5 +276,10 @@ int main(void)
 	for (unsigned int codec = 1; codec < 8; codec++)
 		for (int i = 0; i < 60 && speckv_codec_modes() >> codec & 1; i++)
 			lossy_round_trip(&seed, codec);
+	for (int i = 0; i < 20; i++) {
+		first_tokens(&seed, SPECKV_CODEC_Q3X);
+		first_tokens(&seed, SPECKV_CODEC_Q4X);
+		first_tokens(&seed, SPECKV_CODEC_Q5X);
+	}
 	return 0;
 }

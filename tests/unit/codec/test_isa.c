@@ -79,12 +79,12 @@ static void parts_of_a_level_are_left_out_where_the_cpu_lacks_them(void)
 	CHECK(!codec_kernels_choose(ALL, "avx512", &with) &&
 			!codec_kernels_choose(ALL & ~CODEC_CPU_AVX512BF16, "avx512", &without),
 		"both");
-	CHECK(with->q4x_decode != without->q4x_decode && with->crc == without->crc,
+	CHECK(with->qx_decode != without->qx_decode && with->crc == without->crc,
 		"avx512 without bfloat16");
 	CHECK(!codec_kernels_choose(AVX2 | CODEC_CPU_VPCLMULQDQ, "avx2", &with) &&
 			!codec_kernels_choose(AVX2, "avx2", &without),
 		"both");
-	CHECK(with->crc != without->crc && with->q4x_decode == without->q4x_decode,
+	CHECK(with->crc != without->crc && with->qx_decode == without->qx_decode,
 		"avx2 without the wide carry-less multiply");
 }
 #else

@@ -158,7 +158,7 @@ static void mutate(uint64_t *seed, unsigned int codec)
 	most = speckv_frame_max_bytes(&g, codec);
 	raw = line_alloc(bytes);
 	frame = line_alloc(most);
-	random_values(seed, &g, random_below(seed, 2) ? STYLE_SMOOTH : STYLE_CONSTANT,
+	random_values(seed, &g, random_below(seed, 2) ? STYLE_SMOOTH : STYLE_CHANNELS,
 		(uint16_t *)(void *)raw, bytes / 2);
 	CHECK(!speckv_frame_encode(&g, codec, &id, raw, bytes, frame, most, &length), "encode");
 	CHECK(attempt(frame, length, &whole, &out_bytes) && out_bytes == bytes, "sound");
@@ -185,9 +185,10 @@ static void versions_and_modes(void)
 		int error;
 	} cases[] = {
 		{ 0, 'X', -EBADMSG },
-		{ 4, 1, -EPROTONOSUPPORT },
+		{ 4, 0, -EPROTONOSUPPORT }, /* an earlier draft */
+		{ 4, 2, -EPROTONOSUPPORT },
 		{ 5, 255, -EPROTONOSUPPORT },
-		{ 6, 7, -EOPNOTSUPP },
+		{ 6, 8, -EOPNOTSUPP },
 		{ 6, 200, -EOPNOTSUPP },
 		{ 7, 0, -EBADMSG },
 		{ 7, 9, -EBADMSG },

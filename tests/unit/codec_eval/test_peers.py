@@ -106,7 +106,7 @@ def test_every_peer_and_mode_stands_in_the_table_or_says_why_not(pairs: list[ten
     rows = table.judge(coders, pairs, left_out, lambda _, __: None)
     names = {row.coder.name for row in rows} | set(left_out)
     assert names == {
-        *("raw", "int8-delta-rle", "q4x", "q5c", "e7c", "lossless"),
+        *("raw", "int8-delta-rle", "q3x", "q4x", "q5x", "q5c", "e7c", "lossless"),
         *("zstd -1", "zstd -3", "lz4", "byte shuffle + zstd -1"),
         *("fp8 e4m3 cast", "MXFP4", "KIVI 4-bit", "CacheGen-style"),
     }

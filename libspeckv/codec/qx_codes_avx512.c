@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT
 /*
- * Codes of mode q4x with AVX-512 (VBMI). The method is that of q4x_codes_avx2.c, with all 64
- * trellises of a group at once; see there for comments missing here.
+ * Codes of the fixed-rate modes with AVX-512 (VBMI). The method is that of qx_codes_avx2.c, with
+ * all 64 trellises of a group at once; see there for comments missing here.
  */
 #include <immintrin.h>
 
 #include "kernels.h"
-#include "q4x_codes.h"
+#include "qx_codes.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #define LANES CODEC_GROUP_TOKENS
 
-#include "q4x_trellis.h"
+#include "qx_trellis.h"
 
 #define CELLS(head_dim) (((head_dim) + 63) / 64 * 64)
 
@@ -52,11 +52,15 @@ INLINE void turn(__m512i *x)
 		of(3), of(2), of(1), of(0)
 static const int8_t metrics[64]
 	__attribute__((aligned(64))) = { BELOW(NEAR), SIXTEEN(NEAR), BELOW(FAR), SIXTEEN(FAR) };
+/* Of 5 bits, eight below and eight above; the fifth bit of the position is the level's. */
+static const int8_t metrics5[64] __attribute__((aligned(64))) = { SIXTEEN(NEAR5), SIXTEEN(NEAR5),
+	SIXTEEN(FAR5), SIXTEEN(FAR5) };
 
 INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int head_dim,
-	enum codec_tensor tensor)
+	unsigned int bits)
 {
-	const __m512i table = _mm512_load_si512(metrics), place = _mm512_set1_epi8(31);
+	const __m512i table = _mm512_load_si512(bits == 5 ? metrics5 : metrics),
+		      place = _mm512_set1_epi8(31);
 	__m512i metric[4] = { _mm512_setzero_si512(), _mm512_set1_epi8(-1), _mm512_set1_epi8(-1),
 		_mm512_set1_epi8(-1) },
 		path[4], a, b;
@@ -71,16 +75,16 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 				next[4], way[4];
 			/* The top bit is set if the cell is beyond the knee. */
 			__m512i outer =
-				_mm512_subs_epu8(_mm512_add_epi8(cell, _mm512_set1_epi8(Q4X_KNEE)),
-					_mm512_set1_epi8(2 * Q4X_KNEE - 128));
+				_mm512_subs_epu8(_mm512_add_epi8(cell, _mm512_set1_epi8(QX_KNEE)),
+					_mm512_set1_epi8(2 * QX_KNEE - 128));
 
 			outer = _mm512_srli_epi16(outer, 2);
 #pragma GCC unroll 4
 			for (int j = 0; j < 4; j++) {
 				__m512i at = _mm512_adds_epi8(cell,
-					_mm512_set1_epi8((char)OFFSET(j, tensor)));
+					_mm512_set1_epi8((char)OFFSET(j, (int)bits)));
 
-				at = tensor == CODEC_K ? at : _mm512_srli_epi16(at, 1);
+				at = bits == 3 ? _mm512_srli_epi16(at, 1) : at;
 				/*
 				 * bits of `outer` where `place` is clear; the upper two do not
 				 * matter
@@ -104,7 +108,7 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 			a = _mm512_min_epu8(_mm512_min_epu8(next[0], next[1]),
 				_mm512_min_epu8(next[2], next[3]));
 			for (unsigned int s = 0; s < 4; s++) {
-				metric[s] = k % Q4X_LEVELLING == Q4X_LEVELLING - 1
+				metric[s] = k % QX_LEVELLING == QX_LEVELLING - 1
 					? _mm512_sub_epi8(next[s], a)
 					: next[s];
 				path[s] = way[s];
@@ -133,28 +137,36 @@ INLINE void search(struct trellis *trellis, const uint8_t *order, unsigned int h
 	}
 }
 
-INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int head_dim,
-	enum codec_tensor tensor)
+/* The path bits p(c-2) .. p(c+1) of the channels c = 0, 2, 4, 6 of eight. */
+INLINE void windows(const struct trellis *trellis, unsigned int chunk, __m512i *window)
 {
-	const __m128i even_k = _mm_setr_epi8(SIXTEEN(EVEN_K)),
-		      even_v = _mm_setr_epi8(SIXTEEN(EVEN_V));
-	const __m128i odd_k = _mm_setr_epi8(SIXTEEN(ODD_K)), odd_v = _mm_setr_epi8(SIXTEEN(ODD_V));
-	const __m128i paths_k = _mm_setr_epi8(SIXTEEN(PATHS_K)),
-		      paths_v = _mm_setr_epi8(SIXTEEN(PATHS_V));
-	const __m512i even = _mm512_broadcast_i32x4(tensor == CODEC_K ? even_k : even_v);
-	const __m512i odd = _mm512_broadcast_i32x4(tensor == CODEC_K ? odd_k : odd_v);
-	const __m512i paths = _mm512_broadcast_i32x4(tensor == CODEC_K ? paths_k : paths_v);
+	const __m512i nibble = _mm512_set1_epi8(15), three = _mm512_set1_epi8(3);
+	__m512i taken = load(trellis->taken[chunk]), after = load(trellis->taken[chunk + 1]);
+
+	window[0] = _mm512_and_si512(taken, nibble);
+	window[1] = _mm512_and_si512(_mm512_srli_epi16(taken, 2), nibble);
+	window[2] = _mm512_and_si512(_mm512_srli_epi16(taken, 4), nibble);
+	window[3] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(taken, 6), three),
+		_mm512_slli_epi16(_mm512_and_si512(after, three), 2));
+}
+
+INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int head_dim,
+	unsigned int bits)
+{
+	const __m128i even_4 = _mm_setr_epi8(SIXTEEN(EVEN4)),
+		      even_3 = _mm_setr_epi8(SIXTEEN(EVEN3));
+	const __m128i odd_4 = _mm_setr_epi8(SIXTEEN(ODD4)), odd_3 = _mm_setr_epi8(SIXTEEN(ODD3));
+	const __m128i paths_4 = _mm_setr_epi8(SIXTEEN(PATHS4)),
+		      paths_3 = _mm_setr_epi8(SIXTEEN(PATHS3));
+	const __m512i even = _mm512_broadcast_i32x4(bits == 4 ? even_4 : even_3);
+	const __m512i odd = _mm512_broadcast_i32x4(bits == 4 ? odd_4 : odd_3);
+	const __m512i paths = _mm512_broadcast_i32x4(bits == 4 ? paths_4 : paths_3);
 	const __m512i nibble = _mm512_set1_epi8(15), three = _mm512_set1_epi8(3);
 
 	for (unsigned int chunk = 0; chunk < head_dim / 8; chunk++) {
-		__m512i taken = load(trellis->taken[chunk]),
-			after = load(trellis->taken[chunk + 1]), window[4], pair[4];
+		__m512i window[4], pair[4];
 
-		window[0] = _mm512_and_si512(taken, nibble);
-		window[1] = _mm512_and_si512(_mm512_srli_epi16(taken, 2), nibble);
-		window[2] = _mm512_and_si512(_mm512_srli_epi16(taken, 4), nibble);
-		window[3] = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(taken, 6), three),
-			_mm512_slli_epi16(_mm512_and_si512(after, three), 2));
+		windows(trellis, chunk, window);
 #pragma GCC unroll 4
 		for (unsigned int i = 0; i < 4; i++) {
 			__m512i a = load(trellis->cells[order[8 * chunk + 2 * i]]),
@@ -162,7 +174,7 @@ INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int hea
 
 			a = _mm512_adds_epi8(a, _mm512_shuffle_epi8(even, window[i]));
 			b = _mm512_adds_epi8(b, _mm512_shuffle_epi8(odd, window[i]));
-			if (tensor == CODEC_K) {
+			if (bits == 4) {
 				a = _mm512_and_si512(_mm512_srli_epi16(a, 5), _mm512_set1_epi8(7));
 				b = _mm512_and_si512(_mm512_srli_epi16(b, 1),
 					_mm512_set1_epi8(7 << 4));
@@ -173,10 +185,10 @@ INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int hea
 			}
 			pair[i] = _mm512_xor_si512(_mm512_or_si512(a, b),
 				_mm512_shuffle_epi8(paths, window[i]));
-			if (tensor == CODEC_K)
+			if (bits == 4)
 				store(trellis->codes[4 * chunk + i], pair[i]);
 		}
-		if (tensor == CODEC_V) { /* six bits each: three bytes */
+		if (bits == 3) { /* six bits each: three bytes */
 			__m512i first = _mm512_and_si512(_mm512_slli_epi16(pair[1], 6),
 				_mm512_set1_epi8((char)0xc0));
 			__m512i second = _mm512_and_si512(_mm512_slli_epi16(pair[2], 4),
@@ -195,11 +207,58 @@ INLINE void name(struct trellis *trellis, const uint8_t *order, unsigned int hea
 	}
 }
 
+/* Bits of x, shifted within bytes. */
+INLINE __m512i left(__m512i x, unsigned int by)
+{
+	return _mm512_and_si512(_mm512_slli_epi16(x, by), _mm512_set1_epi8((char)(0xff << by)));
+}
+
+INLINE __m512i right(__m512i x, unsigned int by)
+{
+	return _mm512_and_si512(_mm512_srli_epi16(x, by), _mm512_set1_epi8((char)(0xff >> by)));
+}
+
+INLINE void name_5(struct trellis *trellis, const uint8_t *order, unsigned int head_dim)
+{
+	const __m512i even = _mm512_broadcast_i32x4(_mm_setr_epi8(SIXTEEN(EVEN5)));
+	const __m512i odd = _mm512_broadcast_i32x4(_mm_setr_epi8(SIXTEEN(ODD5)));
+	const __m512i path = _mm512_broadcast_i32x4(_mm_setr_epi8(SIXTEEN(PATH5)));
+	const __m512i next = _mm512_broadcast_i32x4(_mm_setr_epi8(SIXTEEN(NEXT5)));
+	const __m512i nibble = _mm512_set1_epi8(15);
+
+	for (unsigned int chunk = 0; chunk < head_dim / 8; chunk++) {
+		__m512i window[4], u[8];
+
+		windows(trellis, chunk, window);
+#pragma GCC unroll 8
+		for (unsigned int i = 0; i < 8; i++) {
+			__m512i a = load(trellis->cells[order[8 * chunk + i]]);
+
+			a = _mm512_adds_epi8(a,
+				_mm512_shuffle_epi8(i % 2 ? odd : even, window[i / 2]));
+			a = _mm512_and_si512(_mm512_srli_epi16(a, 4), nibble);
+			u[i] = _mm512_xor_si512(a,
+				_mm512_shuffle_epi8(i % 2 ? next : path, window[i / 2]));
+		}
+		store(trellis->codes[5 * chunk], _mm512_or_si512(u[0], left(u[1], 5)));
+		store(trellis->codes[5 * chunk + 1],
+			_mm512_or_si512(_mm512_or_si512(right(u[1], 3), left(u[2], 2)),
+				left(u[3], 7)));
+		store(trellis->codes[5 * chunk + 2],
+			_mm512_or_si512(right(u[3], 1), left(u[4], 4)));
+		store(trellis->codes[5 * chunk + 3],
+			_mm512_or_si512(_mm512_or_si512(right(u[4], 4), left(u[5], 1)),
+				left(u[6], 6)));
+		store(trellis->codes[5 * chunk + 4],
+			_mm512_or_si512(right(u[6], 2), left(u[7], 3)));
+	}
+}
+
 /* Quantise the cells of a group to codes. */
 INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *order,
-	unsigned int head_dim, enum codec_tensor tensor, uint8_t *codes)
+	unsigned int head_dim, unsigned int bits, uint8_t *codes)
 {
-	unsigned int bytes = q4x_token_bytes(head_dim, tensor);
+	unsigned int bytes = qx_token_bytes(head_dim, bits);
 	struct trellis trellis;
 
 	for (unsigned int c = 0; c < CELLS(head_dim); c += 16) {
@@ -229,10 +288,13 @@ INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *
 		for (unsigned int i = 0; i < 16; i++)
 			store(trellis.cells[c + i], x[i]);
 	}
-	search(&trellis, order, head_dim, tensor);
-	name(&trellis, order, head_dim, tensor);
+	search(&trellis, order, head_dim, bits);
+	if (bits == 5)
+		name_5(&trellis, order, head_dim);
+	else
+		name(&trellis, order, head_dim, bits);
 	/* implied by the head sizes; for the compiler */
-	if (bytes < 16 || bytes > CODEC_HEAD_DIM_MAX / 2)
+	if (bytes < 16 || bytes > CODEC_HEAD_DIM_MAX * QX_BITS_MAX / 8)
 		__builtin_unreachable();
 	for (unsigned int block = 0; block < (bytes + 15) / 16; block++) {
 		/* The last 16 may overlap the previous ones. */
@@ -259,22 +321,21 @@ INLINE void quantise(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *
 }
 
 /*
- * One copy per tensor instead of per head size: nothing depends on a constant size, and compilers
- * took minutes for 24 copies.
+ * One copy per width instead of per head size: nothing depends on a constant size, and compilers
+ * took minutes for so many copies.
  */
-static __attribute__((noinline)) void quantise_k(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX],
-	const uint8_t *order, unsigned int head_dim, uint8_t *codes)
-{
-	quantise(cells, order, head_dim, CODEC_K, codes);
-}
+#define CODES_OF(width)                                                           \
+	static __attribute__((noinline)) void codes_##width(                      \
+		const uint8_t (*cells)[CODEC_HEAD_DIM_MAX], const uint8_t *order, \
+		unsigned int head_dim, uint8_t *codes)                            \
+	{                                                                         \
+		quantise(cells, order, head_dim, width, codes);                   \
+	}
+CODES_OF(3)
+CODES_OF(4)
+CODES_OF(5)
 
-static __attribute__((noinline)) void quantise_v(const uint8_t (*cells)[CODEC_HEAD_DIM_MAX],
-	const uint8_t *order, unsigned int head_dim, uint8_t *codes)
+CODEC_QX_CODES(avx512)
 {
-	quantise(cells, order, head_dim, CODEC_V, codes);
-}
-
-CODEC_Q4X_CODES(avx512)
-{
-	(tensor == CODEC_K ? quantise_k : quantise_v)(cells, order, head_dim, codes);
+	(bits == 3 ? codes_3 : bits == 4 ? codes_4 : codes_5)(cells, order, head_dim, codes);
 }

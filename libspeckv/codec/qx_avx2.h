@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Shared by the AVX2 encoder and decoder of mode q4x. */
-#ifndef SPECKV_CODEC_Q4X_AVX2_H
-#define SPECKV_CODEC_Q4X_AVX2_H
+/* Shared by the AVX2 encoder and decoder of the fixed-rate modes. */
+#ifndef SPECKV_CODEC_QX_AVX2_H
+#define SPECKV_CODEC_QX_AVX2_H
 
 #include <immintrin.h>
 
 #include "kernels.h"
-#include "q4x.h"
+#include "qx.h"
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -17,6 +17,23 @@ INLINE unsigned int round_to_nearest(void)
 
 	_mm_setcsr(before & ~(unsigned int)_MM_ROUND_MASK);
 	return before;
+}
+
+/*
+ * The sign bits that are changed, of eight of the 16 channels from `channel` on: in bf16 the even
+ * ones, then the odd ones, in fp16 in order.
+ */
+INLINE __m256i negated_bits(unsigned int head_dim, unsigned int channel, unsigned int second,
+	unsigned int dtype)
+{
+	const __m256i shifts = dtype == SPECKV_DTYPE_BF16
+		? _mm256_setr_epi32(31, 29, 27, 25, 23, 21, 19, 17)
+		: _mm256_setr_epi32(31, 30, 29, 28, 27, 26, 25, 24);
+	uint32_t bits = (uint32_t)(qx_negated(head_dim) >> channel % 64) & 0xffff;
+
+	bits >>= second * (dtype == SPECKV_DTYPE_BF16 ? 1 : 8);
+	return _mm256_and_si256(_mm256_sllv_epi32(_mm256_set1_epi32((int)bits), shifts),
+		_mm256_set1_epi32(INT32_MIN));
 }
 
 /* Dispatch on constant head sizes, so that registers are allocated and loops unrolled for each. */
