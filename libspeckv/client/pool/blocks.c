@@ -92,7 +92,9 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	do
 		rc = encode(pool, codec, request, &run, &frame_bytes);
 	while (rc == -EHWPOISON && ++tries < PUT_TRIES); /* retry on other pages after bad memory */
-	if (rc == -ENODATA) /* non-finite values: store this block raw */
+	if (rc == -ENODATA) /* values that the codec cannot hold: store this block bit-exact */
+		rc = encode(pool, SPECKV_CODEC_LOSSLESS, request, &run, &frame_bytes);
+	if (rc == -EOPNOTSUPP)
 		rc = encode(pool, SPECKV_CODEC_RAW, request, &run, &frame_bytes);
 	if (rc)
 		return rc == -EHWPOISON ? -EIO : rc;
