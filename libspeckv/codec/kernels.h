@@ -87,8 +87,8 @@ struct codec_kernels {
 	void (*rotary_turn)(const struct rotary_angle *bases, const struct rotary_steps *steps,
 		unsigned int pairs, struct rotary_rotation *out);
 	/*
-	 * Mode q5c: as the fixed-rate ones, with the tables of the head; `rotation` NULL: none. Decoding returns
-	 * false for an invalid scale.
+	 * Mode q5c: as the fixed-rate ones, with the tables of the head; `rotation` NULL: none.
+	 * Decoding returns false for an invalid scale.
 	 */
 	int (*q5c_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
 		const struct q5c_tables *tables, const struct rotary_rotation *rotation,

@@ -124,7 +124,7 @@ INLINE void take_side(struct group *group, const uint8_t *raw, unsigned int head
 	for (unsigned int c = 0; c < head_dim; c++)
 		by_channel[c] = sums[value_at(c, dtype)];
 	qx_side_mean(by_channel, CODEC_GROUP_TOKENS - sinks, head_dim, unit, &side, base);
-	if (head_dim % 32) { /* some of the last places may be nobody's */
+	if (head_dim % 32) { /* the last places may hold no channel */
 		memset(group->base, 0, sizeof(group->base));
 		memset(group->up, 0, sizeof(group->up));
 		memset(group->weights, 0, sizeof(group->weights));
