@@ -28,6 +28,7 @@ enum kind {
 	KIND_OFFSETS, /* channels far off zero */
 	KIND_ALONE, /* and tokens far from the others */
 	KIND_OUTLIERS, /* channels that stand out */
+	KIND_SHARES, /* any share of the channels stands out, by more than is counted */
 	KIND_ZERO_TOKENS, /* with and without a mean */
 	KIND_ZERO,
 	KIND_SUBNORMAL,
@@ -57,6 +58,7 @@ static void choose_recipe(uint64_t *seed, enum kind kind, struct recipe *r)
 	double apart = random_below(seed, 2) ? 30 : 3;
 	bool outliers = kind == KIND_OUTLIERS ||
 		((kind == KIND_OFFSETS || kind == KIND_ALONE) && random_below(seed, 2));
+	unsigned int share = 1 + random_below(seed, 64);
 
 	r->scale = power(seed, -3, 1);
 	for (unsigned int c = 0; c < MOST; c++) {
@@ -64,6 +66,8 @@ static void choose_recipe(uint64_t *seed, enum kind kind, struct recipe *r)
 			: outliers && !random_below(seed, 12) ? power(seed, 1, 7)
 							      : 1;
 		r->offset[c] = kind == KIND_OFFSETS || kind == KIND_ALONE ? apart * bell(seed) : 0;
+		if (kind == KIND_SHARES && random_below(seed, 64) < share)
+			r->factor[c] = 2048;
 		if (kind == KIND_ZERO_TOKENS && r->scale < 1)
 			r->offset[c] = 5;
 		if (kind == KIND_CONSTANT) {
