@@ -19,8 +19,9 @@ import torch
 
 from speckvctl.calibration import statistics
 from speckvctl.calibration.statistics import Array, CalibrationError, Head, Place, Study
-from speckvctl.reference.llama import Llama, Shape
-from speckvctl.reference.perplexity import BLOCK
+from speckvctl.reference import rotary
+from speckvctl.reference.decoder import Decoder, Shape
+from speckvctl.reference.documents import BLOCK
 
 CODEC = speckv.Codec.E7C
 RATIO = 7.5
@@ -50,7 +51,7 @@ class _Transform:
     sample: Array  # [token][coefficient]
 
 
-def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], Array, float, float]:
+def tables(model: Decoder, found: Study, ratio: float) -> tuple[dict[str, Array], Array, float, float]:
     """The tables, the bits of a value of every head, the frames' ratio and the expected loss of a token in nats.
 
     Transforms overfit the text they are made from. So the step is searched with the transforms of some documents
@@ -99,13 +100,13 @@ def _some(blocks: list[Any], count: int) -> list[Any]:
 # ---- transforms ------------------------------------------------------------------------------------------------------
 
 
-def _transforms(model: Llama, heads: dict[Place, Head], blocks: list[Any]) -> dict[Place, _Transform]:
-    shape = model.shape
+def _transforms(model: Decoder, heads: dict[Place, Head], blocks: list[Any]) -> dict[Place, _Transform]:
+    shape, turns = model.shape, rotary.turns(model)
     of_block = 4 * shape.layers * 2 * shape.kv_heads * BLOCK * shape.head_dim
     blocks = _some(blocks, max(1, SAMPLE_BYTES // of_block))
     values = torch.stack([block.float() for _, block, _ in blocks])
     values[:, :, 0] = torch.stack(
-        [statistics.unrotated(model, x, first) for (first, _, _), x in zip(blocks, values[:, :, 0], strict=True)]
+        [statistics.unrotated(turns, x, first) for (first, _, _), x in zip(blocks, values[:, :, 0], strict=True)]
     )
     made = {}
     for place, head in heads.items():
@@ -129,7 +130,7 @@ def _transform(covariance: Array, sensitivity: Array) -> tuple[Array, Array]:
 
 
 def _tables(
-    model: Llama, common: dict[str, Array], transforms: dict[Place, _Transform], step: float
+    model: Decoder, common: dict[str, Array], transforms: dict[Place, _Transform], step: float
 ) -> tuple[dict[str, Array], Array]:
     """All tables for this step, and the bits of a value of every head."""
     size = common["e7c.unit"].shape

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from speckvctl.calibration import e7c, q5c, statistics
 from speckvctl.calibration.statistics import Array, CalibrationError, Progress
-from speckvctl.reference.llama import Llama, Shape
+from speckvctl.reference.decoder import Decoder, Shape
 
 MODES = {module.CODEC: module for module in (q5c, e7c)}
 MAX_BYTES_OUT = 1 << 30
@@ -36,7 +36,7 @@ def check(shape: Shape, *, ratio: float | None, codec: str) -> None:
 
 
 def make(
-    model: Llama,
+    model: Decoder,
     ids: Array,
     *,
     ratio: float | None = None,

@@ -18,8 +18,8 @@ import torch
 
 from speckvctl.calibration import statistics
 from speckvctl.calibration.statistics import Array, CalibrationError, Study
-from speckvctl.reference.llama import Llama, Shape
-from speckvctl.reference.perplexity import BLOCK
+from speckvctl.reference.decoder import Decoder, Shape
+from speckvctl.reference.documents import BLOCK
 
 CODEC = speckv.Codec.Q5C
 RATIO = 6.0
@@ -30,7 +30,7 @@ SHAPING_ONE, SHAPING_MAX = 512, 65535
 DAMPING = 0.1  # share of the mean sensitivity added in every direction: few documents do not cover all of them
 
 
-def tables(model: Llama, found: Study, ratio: float) -> tuple[dict[str, Array], Array, float, float]:
+def tables(model: Decoder, found: Study, ratio: float) -> tuple[dict[str, Array], Array, float, float]:
     """The tables, the bits of every head, the frames' ratio and the expected loss of a token in nats."""
     common = _tables(model, found)
     losses = np.stack([_losses(model, found, common, width) for width in WIDTHS])
@@ -58,7 +58,7 @@ def _frame_bytes(shape: Shape, widths: Array) -> int:
     return int(front + (BLOCK + BLOCK * shape.head_dim // 8 * widths.astype(np.int64)).sum())
 
 
-def _tables(model: Llama, found: Study) -> dict[str, Array]:
+def _tables(model: Decoder, found: Study) -> dict[str, Array]:
     """All tables except widths and levels, which are derived from these."""
     shape = model.shape
     shaping = np.zeros((shape.layers, 2, shape.kv_heads, shape.head_dim * (shape.head_dim - 1) // 2), np.int16)
@@ -129,7 +129,7 @@ def _widths(losses: Array, budget: int) -> npt.NDArray[np.uint8]:
     return widths
 
 
-def _losses(model: Llama, found: Study, common: dict[str, Array], width: int) -> Array:
+def _losses(model: Decoder, found: Study, common: dict[str, Array], width: int) -> Array:
     """Expected loss if every head had this width."""
     shape = model.shape
     every = np.full((shape.layers, 2, shape.kv_heads), width, np.uint8)

@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from speckv.codec import Calibration
 
-from speckvctl.reference.llama import KV, Llama, Shape
-from speckvctl.reference.perplexity import BLOCK
+from speckvctl.reference import rotary
+from speckvctl.reference.decoder import KV, Decoder, Shape, by_blocks
+from speckvctl.reference.documents import BLOCK
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -94,10 +95,11 @@ def raw_bytes(shape: Shape) -> int:
     return shape.layers * 2 * shape.kv_heads * BLOCK * shape.head_dim * 2
 
 
-def study(model: Llama, ids: Array, seed: int, progress: Progress | None) -> Study:
+def study(model: Decoder, ids: Array, seed: int, progress: Progress | None) -> Study:
     found = Study()
     shape = model.shape
     rng = np.random.default_rng(seed)
+    turns = rotary.turns(model)
     generator = torch.Generator(device=model.device).manual_seed(seed)
     block_bytes = 2 * raw_bytes(shape)
     per_document = max(1, min(ids.shape[1] // BLOCK, SAMPLE_BYTES // block_bytes // len(ids)))
@@ -112,9 +114,8 @@ def study(model: Llama, ids: Array, seed: int, progress: Progress | None) -> Stu
             return pair
 
         tokens = torch.from_numpy(document[None]).to(model.device)
-        hidden = model.hidden(tokens, store=capture, block=BLOCK)
-        logits = F.linear(hidden[0], model.weights["model.embed_tokens.weight" if shape.tied else "lm_head.weight"])
-        likelihood = F.log_softmax(logits, -1)
+        hidden = model.hidden(tokens, store=capture, rows=by_blocks(tokens.shape[1], BLOCK))
+        likelihood = F.log_softmax(model.logits(hidden[0]), -1)
         with torch.no_grad():
             drawn = torch.multinomial(likelihood.exp(), 1, generator=generator)
             found.nats += float(F.nll_loss(likelihood[:-1], tokens[0, 1:], reduction="sum"))
@@ -124,7 +125,7 @@ def study(model: Llama, ids: Array, seed: int, progress: Progress | None) -> Stu
         found.tokens += len(document) - 1
         found.documents += 1
         with torch.no_grad():
-            _add(model, found, leaves, gradients)
+            _add(turns, found, leaves, gradients)
             full = leaves[0][0].shape[2] // BLOCK
             for block in rng.choice(full, min(per_document, full), replace=False):
                 part = slice(int(block) * BLOCK, (int(block) + 1) * BLOCK)
@@ -139,14 +140,14 @@ def study(model: Llama, ids: Array, seed: int, progress: Progress | None) -> Stu
     return found
 
 
-def _add(model: Llama, found: Study, leaves: list[KV], gradients: Any) -> None:
+def _add(turns: Array | None, found: Study, leaves: list[KV], gradients: Any) -> None:
     for layer, pair in enumerate(leaves):
         for tensor, values in enumerate(pair):
             slopes = gradients[2 * layer + tensor]
             largest = values.abs().amax((0, 2, 3))
             if tensor == 0:
-                values, slopes = (unrotated(model, x) for x in (values, slopes))
-            for head in range(model.shape.kv_heads):
+                values, slopes = (unrotated(turns, x) for x in (values, slopes))
+            for head in range(values.shape[1]):
                 x, g = values[0, head].double(), slopes[0, head].double()
                 sums = found.heads.setdefault((layer, tensor, head), Head(0, 0, 0))
                 sums.total, sums.products = sums.total + x.sum(0), sums.products + x.T @ x
@@ -155,16 +156,17 @@ def _add(model: Llama, found: Study, leaves: list[KV], gradients: Any) -> None:
                 sums.largest = max(sums.largest, float(largest[head]))
 
 
-def unrotated(model: Llama, x: Any, first: int = 0) -> Any:
-    """Undo the rotary embedding; [...][token from `first` on][channel]."""
+def unrotated(turns: Array | None, x: Any, first: int = 0) -> Any:
+    """Undo the rotary embedding; [...][token from `first` on][channel]. `turns` are those of reference.rotary."""
+    if turns is None:
+        return x
     half = x.shape[-1] // 2
-    turns = model.shape.rope_theta ** -(torch.arange(half, dtype=torch.float64, device=x.device) / half)
     places = torch.arange(first, first + x.shape[-2], dtype=torch.float64, device=x.device)
-    angles = torch.outer(places, turns).repeat(1, 2)
+    angles = torch.outer(places, torch.from_numpy(turns).to(x.device)).repeat(1, 2)
     return x * angles.cos().float() + torch.cat((x[..., half:], -x[..., :half]), -1) * angles.sin().float()
 
 
-def tables(model: Llama, found: Study, prefix: str) -> dict[str, Array]:
+def tables(model: Decoder, found: Study, prefix: str) -> dict[str, Array]:
     """Tables common to all modes: the rotary embedding, and the units and means of heads."""
     shape = model.shape
     unit = np.zeros((shape.layers, 2, shape.kv_heads), np.int8)
@@ -172,8 +174,9 @@ def tables(model: Llama, found: Study, prefix: str) -> dict[str, Array]:
     for place, head in found.heads.items():
         unit[place] = head.unit
         mean[place] = np.clip(np.rint(head.mean * 2.0**-head.unit), -INPUT_MAX, INPUT_MAX)
-    half = shape.head_dim // 2
-    turns = [round(shape.rope_theta ** -(i / half) / (2 * math.pi) * 2**64) for i in range(half)]
+    radians = rotary.turns(model)
+    radians = np.zeros(shape.head_dim // 2) if radians is None else radians
+    turns = [round(angle / (2 * math.pi) * 2**64) for angle in radians]
     return {"rotary.turns": np.array(turns, np.uint64), f"{prefix}.unit": unit, f"{prefix}.mean": mean}
 
 

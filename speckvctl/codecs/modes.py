@@ -23,7 +23,7 @@ from speckvctl.codecs.tensors import Bytes, Pair, element_bytes
 from speckvctl.errors import DamagedError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
-    from speckvctl.reference.llama import KV
+    from speckvctl.reference.decoder import KV
 
 BLOCK_TOKENS = 64
 CALIBRATED = (Codec.Q5C, Codec.E7C)
@@ -97,7 +97,7 @@ class Mode:
         return Rates(raw_bytes / _median_seconds(encodes), raw_bytes / _median_seconds(decodes))
 
     def store(self, dtype: speckv.DType) -> Stored:
-        """The store that perplexity is measured with."""
+        """The store that the loss is measured with."""
         return Stored(self, dtype)
 
     def frame(
@@ -137,13 +137,17 @@ class Mode:
 
 @dataclass
 class Stored:
-    """A mode as the cache of a running model; counts frame bytes. A block that the codec refuses is kept raw."""
+    """A mode as the cache of a running model; counts frame bytes.
+
+    A block that the codec refuses is kept bit-exact, as pools keep it.
+    """
 
     mode: Mode
     dtype: speckv.DType
     raw_bytes: int = 0
     layer_bytes: int = 0  # of frames of one layer each
     frames: int = 0
+    refused: int = 0  # frames of layers that are kept bit-exact
     layers: int = 0
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(os.cpu_count()))
 
@@ -164,8 +168,10 @@ class Stored:
         pieces = [(d, t) for d in range(rows.shape[0]) for t in range(0, rows.shape[3], BLOCK_TOKENS)]
         geometry = speckv.Geometry(1, rows.shape[2], k.shape[-1], BLOCK_TOKENS, self.dtype)
 
-        def code(piece: tuple[int, int]) -> int:
+        def code(piece: tuple[int, int]) -> tuple[int, bool]:
+            """Bytes of the frame, and whether it is bit-exact in place of the mode."""
             document, first = piece
+            refused = False
             place = document, slice(None), slice(None), slice(first, first + BLOCK_TOKENS)
             block = np.ascontiguousarray(rows[place])
             try:
@@ -173,11 +179,13 @@ class Stored:
             except speckv.SpeckvError as exc:
                 if exc.errno != errno.ENODATA:
                     raise
-                frame = codec.encode_frame(geometry, Codec.RAW, block)
+                frame, refused = codec.encode_frame(geometry, Codec.LOSSLESS, block), True
             out[place] = self.mode.decode([frame])[0].reshape(block.shape)
-            return int(frame.nbytes)
+            return int(frame.nbytes), refused
 
-        self.layer_bytes += sum(self._pool.map(code, pieces))
+        coded = list(self._pool.map(code, pieces))
+        self.layer_bytes += sum(size for size, _ in coded)
+        self.refused += sum(refused for _, refused in coded)
         self.frames += len(pieces)
         self.layers = max(self.layers, layer + 1)
         self.raw_bytes += rows.nbytes

@@ -45,10 +45,14 @@ BlockTokens = Annotated[
     int, whole("--block-tokens", metavar="N", least=64, most=65472, help="Tokens of a frame, a multiple of 64.")
 ]
 ModelFolder = Annotated[
-    Path | None, typer.Option("--model", metavar="DIR", help="Llama model, as published: run it on decoded KV.")
+    Path | None,
+    typer.Option(
+        "--model", metavar="MODEL", help="Decoder, a folder as published or a GGUF file: run it on decoded KV."
+    ),
 ]
 Tokens = Annotated[
-    Path | None, typer.Option("--tokens", metavar="FILE", help="Token ids to run it on, .npy [document][token].")
+    Path | None,
+    typer.Option("--tokens", metavar="FILE", help="What to run it on: token ids, .npy [document][token], or text."),
 ]
 Documents = Annotated[
     int | None, whole("--documents", metavar="N", least=1, most=1 << 20, help="Use at most N documents.")
@@ -100,12 +104,13 @@ def eval_codec(
     compute: Compute = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Evaluate one codec on a file's K and V: ratio, errors, speed, and with a model its cost in perplexity.
+    """Evaluate one codec on a file's K and V: ratio, errors, speed, and with a model what it costs.
 
     With --model and --tokens the model is run on what comes out of the codec, by two rules. Blocks: every full block
     of 64 tokens, of every layer, is the decoded one for all tokens after it. Prefix: the first tokens' K and V were
-    stored and come back decoded, and only what follows is counted, as when a serving engine restores a prefix. The
-    error of the increase is over documents. This needs torch.
+    stored and come back decoded, and only what follows is counted, as when a serving engine restores a prefix. KL is
+    the divergence of the prediction from that on raw K and V: the figure to rank codecs by. Errors are over documents.
+    Any decoder that transformers has will do, if all its layers keep K and V alike. This needs torch and transformers.
 
     Speeds are of one core, on tensors that may be in its caches.
 
@@ -125,12 +130,12 @@ def eval_codec(
     with progress("coding", "tensors") as tell:
         total, rows = distortion.judge(mode, pairs, block_tokens, tell)
     rates = mode.rates(pairs)
-    run = cost = prefix = stored = None
+    run = blocks = prefix = stored = None
     if model is not None and tokens is not None:
         run = evaluation.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
         stored = mode.store(run.dtype)
         with progress("running the model", "documents") as tell:
-            cost, prefix = run.measure({mode.name: stored}, tell)[mode.name]
+            blocks, prefix = run.measure({mode.name: stored}, tell)[mode.name]
     document = results.CodecEval(
         file=str(file),
         codec=mode.name,
@@ -149,16 +154,12 @@ def eval_codec(
         model=str(model) if model else None,
         tokens=str(tokens) if tokens else None,
         documents=len(run.ids) if run else None,
-        perplexity_reference=cost.perplexity_reference if cost else None,
-        perplexity=cost.perplexity if cost else None,
-        perplexity_increase_percent=cost.increase_percent if cost else None,
-        perplexity_standard_error_percent=cost.standard_error_percent if cost else None,
+        blocks=evaluation.described(blocks),
         prefix_tokens=run.prefix if run else None,
-        prefix_perplexity_reference=prefix.perplexity_reference if prefix else None,
-        prefix_perplexity=prefix.perplexity if prefix else None,
-        prefix_perplexity_increase_percent=prefix.increase_percent if prefix else None,
-        prefix_perplexity_standard_error_percent=prefix.standard_error_percent if prefix else None,
+        prefix=evaluation.described(prefix),
         run_ratio=stored.ratio if stored else None,
+        run_blocks=stored.frames if stored else None,
+        run_bit_exact_blocks=stored.refused if stored else None,
         tensors=[_tensors(pair, row) for pair, row in zip(pairs, rows, strict=True)],
         skipped=others,
     )
@@ -214,11 +215,11 @@ def compare_codecs(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare all codecs and their peers in one table: ratio, errors, speed, and with a model perplexity.
+    """Compare all codecs and their peers in one table: ratio, errors, speed, and with a model its loss.
 
     Peers: zstd -1 and -3, lz4, byte shuffle with zstd, a cast to fp8, MXFP4, KIVI with 4 bits, and a CacheGen-style
     coder, which is our own from the paper. Compressors of bytes get the same blocks of 64 tokens and lose nothing. The
-    sizes of the others count scales, offsets and entropy-coded bits, but no headers. Perplexity is that of codec eval.
+    sizes of the others count scales, offsets and entropy-coded bits, but no headers. Loss is that of codec eval.
 
     \b
     Examples:
@@ -252,9 +253,7 @@ def compare_codecs(
         model=str(model) if model else None,
         tokens=str(tokens) if tokens else None,
         documents=len(run.ids) if run else None,
-        perplexity_reference=run.reference if run else None,
         prefix_tokens=run.prefix if run else None,
-        prefix_perplexity_reference=run.prefix_reference if run else None,
         rows=[row.result() for row in rows],
         left_out=[results.CodecLeftOut(name=name, reason=reason) for name, reason in left_out.items()],
         plot=str(svg) if svg else None,
@@ -368,9 +367,12 @@ def decode_file(
 
 @app.verb("calibrate")
 def calibrate(
-    model: Annotated[Path, typer.Option("--model", metavar="DIR", help="Llama model, as published.")],
+    model: Annotated[
+        Path, typer.Option("--model", metavar="MODEL", help="Decoder, a folder as published or a GGUF file.")
+    ],
     tokens: Annotated[
-        Path, typer.Option("--tokens", metavar="FILE", help="Token ids to run it on, .npy [document][token].")
+        Path,
+        typer.Option("--tokens", metavar="FILE", help="What to run it on: token ids, .npy [document][token], or text."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Calibration to write.")],
     codec_name: Annotated[
@@ -399,8 +401,8 @@ def calibrate(
     that matter get more bits, and the encoder moves errors to where they do not matter. In e7c each head gets a
     transform that puts what matters into few coefficients; its ratio is measured on the last documents, with tables
     from the first ones; other text may take more or less. Some ten documents of 2048 tokens are enough; a calibration
-    should not be evaluated on the text it was made from. This needs torch, and minutes of CPU. --dry-run checks
-    all that can be known without the model's weights; what ratio e7c reaches cannot.
+    should not be evaluated on the text it was made from. This needs torch and transformers, and minutes of CPU.
+    --dry-run checks all that can be known without the model's weights; what ratio e7c reaches cannot.
 
     Pools and frames name the calibration by its digest. Frames cannot be read without that file: keep it.
 
@@ -426,10 +428,11 @@ def calibrate(
     files.check_place(output)
     tensors.check_replaceable(output)
     from speckvctl.calibration import making
-    from speckvctl.reference import llama, perplexity
+    from speckvctl.reference import documents as reading
+    from speckvctl.reference import loading
 
-    shape = llama.check(model)
-    ids = perplexity.read_tokens(tokens, shape, documents)
+    shape = loading.check(model)
+    ids = reading.read(tokens, shape, documents, tokenizer=lambda: loading.tokenizer(model))
     making.check(shape, ratio=ratio, codec=codec_name)
     if dry_run:
         planned = results.CodecCalibrate(
@@ -450,7 +453,7 @@ def calibrate(
         )
         finish(planned, as_json=as_json)
         return
-    loaded = llama.load(model, device=compute)
+    loaded = loading.load(model, device=compute)
     with progress("calibrating", "documents") as tell:
         made = making.make(
             loaded, ids, ratio=ratio, codec=codec_name, seed=seed, source=f"{model.name} {tokens.name}", progress=tell

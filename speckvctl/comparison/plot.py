@@ -22,10 +22,10 @@ def write(path: Path, document: results.CodecCompare) -> None:
 
 
 def draw(document: results.CodecCompare) -> str:
-    by_perplexity = document.perplexity_reference is not None
-    points = [(row, _cost(row, by_perplexity)) for row in document.rows]
+    with_model = document.model is not None
+    points = [(row, _cost(row, with_model)) for row in document.rows]
     shown = [(row, cost) for row, cost in points if cost is not None]
-    title = "perplexity increase, %" if by_perplexity else "relative error of K and V, %"
+    title = "KL by blocks, milli-nats a token" if with_model else "relative error of K and V, %"
     ratios = [row.ratio for row, _ in shown] or [1.0]
     costs = [cost for _, cost in shown] or [0.0]
     x = _axis(min(1.0, *ratios), max(2.0, *ratios) * 1.05, LEFT, WIDTH - RIGHT)
@@ -42,7 +42,7 @@ def draw(document: results.CodecCompare) -> str:
     ]
     taken: list[float] = []
     for row, cost in sorted(shown, key=lambda point: -point[1]):
-        error = row.perplexity_standard_error_percent if by_perplexity else None
+        error = row.blocks.kl_standard_error_millinats if with_model and row.blocks else None
         place = x(row.ratio), y(cost)
         if error:
             lines.append(
@@ -63,9 +63,9 @@ def draw(document: results.CodecCompare) -> str:
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _cost(row: results.CodecRow, by_perplexity: bool) -> float | None:
-    if by_perplexity:
-        return row.perplexity_increase_percent
+def _cost(row: results.CodecRow, with_model: bool) -> float | None:
+    if with_model:
+        return 0.0 if row.exact else row.blocks.kl_millinats if row.blocks else None
     if row.k_relative_rmse is None or row.v_relative_rmse is None:
         return None
     return 100 * math.sqrt((row.k_relative_rmse**2 + row.v_relative_rmse**2) / 2)

@@ -18,10 +18,11 @@ from speckvctl.codecs.modes import CALIBRATED, Mode, Rates
 from speckvctl.codecs.tensors import Pair
 from speckvctl.comparison import peers
 from speckvctl.errors import CliError, UnsupportedError
+from speckvctl.reference import evaluation
 
 if TYPE_CHECKING:
     from speckvctl.reference.evaluation import Model
-    from speckvctl.reference.perplexity import Cost
+    from speckvctl.reference.loss import Loss
 
 Progress = Callable[[int, int], None]
 Coder = Mode | peers.Compressor | peers.Quantiser | peers.CacheGen
@@ -32,9 +33,8 @@ class Row:
     coder: Coder
     tally: Tally
     rates: Rates
-    blocks: Cost | None = None
-    prefix: Cost | None = None
-    run: bool = False  # with a model
+    blocks: Loss | None = None
+    prefix: Loss | None = None
 
     @property
     def kind(self) -> str:
@@ -49,9 +49,6 @@ class Row:
                 return "coder"
 
     def result(self) -> results.CodecRow:
-        # A bit-exact coder has the reference's perplexity.
-        none: float | None = 0.0 if self.run and self.tally.exact else None
-        blocks, prefix = self.blocks, self.prefix
         return results.CodecRow(
             name=self.coder.name,
             kind=self.kind,
@@ -61,10 +58,8 @@ class Row:
             decode_bytes_per_second=self.rates.decode,
             k_relative_rmse=self.tally.k.relative_rmse,
             v_relative_rmse=self.tally.v.relative_rmse,
-            perplexity_increase_percent=blocks.increase_percent if blocks else none,
-            perplexity_standard_error_percent=blocks.standard_error_percent if blocks else none,
-            prefix_perplexity_increase_percent=prefix.increase_percent if prefix else none,
-            prefix_perplexity_standard_error_percent=prefix.standard_error_percent if prefix else none,
+            blocks=evaluation.described(self.blocks),
+            prefix=evaluation.described(self.prefix),
         )
 
 
@@ -112,11 +107,10 @@ def judge(coders: list[Coder], pairs: list[Pair], left_out: dict[str, str], prog
 
 
 def run(rows: list[Row], model: Model, progress: Progress) -> None:
-    """Perplexity of every row that loses something, all on the same documents."""
-    layers = model.llama.shape.layers
+    """The loss of every row, all on the same documents."""
+    layers = model.decoder.shape.layers
     stores: dict[str, Any] = {}
     for row in rows:
-        row.run = True
         match row.coder:
             case Mode() if not row.tally.exact:
                 stores[row.coder.name] = row.coder.store(model.dtype)
@@ -124,6 +118,6 @@ def run(rows: list[Row], model: Model, progress: Progress) -> None:
                 stores[row.coder.name] = row.coder.store
             case peers.CacheGen():
                 stores[row.coder.name] = peers.CacheGen(layers).store
-    costs = model.measure(stores, progress) if stores else {}
+    found = model.measure(stores, progress) if stores else {}
     for row in rows:
-        row.blocks, row.prefix = costs.get(row.coder.name, (None, None))
+        row.blocks, row.prefix = found.get(row.coder.name, (None, None))

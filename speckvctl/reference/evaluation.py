@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Loads the model and documents given to a command, and measures the perplexities of codecs on them."""
+"""Loads the model and documents given to a command, and measures what codecs cost on them."""
 
 from __future__ import annotations
 
@@ -10,34 +10,46 @@ from typing import TYPE_CHECKING, Any
 
 import speckv
 
+from speckvctl import results
 from speckvctl.errors import UnsupportedError, UsageError
 
 if TYPE_CHECKING:
-    from speckvctl.reference.llama import Llama
-    from speckvctl.reference.perplexity import Cost
+    from speckvctl.reference.decoder import Decoder
+    from speckvctl.reference.loss import Loss
 
 Progress = Callable[[int, int], None]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Model:
-    llama: Llama
+    decoder: Decoder
     ids: Any
     prefix: int
     dtype: speckv.DType = speckv.DType.BF16
-    reference: float | None = None  # perplexities on the raw cache, cached
-    prefix_reference: float | None = None
 
-    def measure(self, stores: Mapping[str, Any], progress: Progress) -> dict[str, tuple[Cost, Cost]]:
-        """The cost of each store, by the block rule and by the prefix rule."""
-        from speckvctl.reference import perplexity
-        from speckvctl.reference.perplexity import Rule
+    def measure(self, stores: Mapping[str, Any], progress: Progress) -> dict[str, tuple[Loss, Loss]]:
+        """The loss of each store, by the block rule and by the prefix rule."""
+        from speckvctl.reference import loss
+        from speckvctl.reference.loss import Rule
 
-        costs = perplexity.measure(self.llama, self.ids, stores, prefix=self.prefix, progress=progress)
-        found = {name: (costs[name, Rule.BLOCKS], costs[name, Rule.PREFIX]) for name in stores}
-        for blocks, prefix in found.values():
-            self.reference, self.prefix_reference = blocks.perplexity_reference, prefix.perplexity_reference
-        return found
+        losses = loss.measure(self.decoder, self.ids, stores, prefix=self.prefix, progress=progress)
+        return {name: (losses[name, Rule.BLOCKS], losses[name, Rule.PREFIX]) for name in stores}
+
+
+def described(loss: Loss | None) -> results.CodecLoss | None:
+    if loss is None:
+        return None
+    return results.CodecLoss(
+        perplexity_reference=loss.perplexity_reference,
+        perplexity=loss.perplexity,
+        perplexity_increase_percent=loss.increase_percent,
+        perplexity_standard_error_percent=loss.standard_error_percent,
+        kl_millinats=loss.kl,
+        kl_standard_error_millinats=loss.kl_standard_error,
+        worst_document=loss.worst,
+        worst_kl_millinats=1000 * float(loss.divergence[loss.worst]),
+        top1_agreement=float(loss.agreement.mean()),
+    )
 
 
 def check_options(
@@ -84,15 +96,24 @@ def check_compute(name: str) -> None:
 
 
 def load(
-    folder: Path, tokens: Path, documents: int | None, skip: int, prefix_tokens: int | None, compute: str = "cpu"
+    model: Path, tokens: Path, documents: int | None, skip: int, prefix_tokens: int | None, compute: str = "cpu"
 ) -> Model:
-    from speckvctl.reference import llama, perplexity
+    from speckvctl.reference import loading
 
-    model = llama.load(folder, device=compute)
-    ids = perplexity.read_tokens(tokens, model.shape, documents, skip=skip)
+    ids, prefix = _documents(model, tokens, loading.check(model), documents, skip, prefix_tokens)
+    return Model(loading.load(model, device=compute), ids, prefix)
+
+
+def _documents(
+    model: Path, tokens: Path, shape: Any, documents: int | None, skip: int, prefix_tokens: int | None
+) -> tuple[Any, int]:
+    from speckvctl.reference import documents as reading
+    from speckvctl.reference import loading
+
+    ids = reading.read(tokens, shape, documents, skip=skip, tokenizer=lambda: loading.tokenizer(model))
     prefix = prefix_tokens or ids.shape[1] // 2 // 64 * 64
     if prefix + 2 > ids.shape[1]:
         raise UsageError(
             f"--prefix-tokens: nothing of {ids.shape[1]} tokens is left behind {prefix}", "a smaller --prefix-tokens"
         )
-    return Model(model, ids, prefix)
+    return ids, prefix

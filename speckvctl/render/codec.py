@@ -63,42 +63,56 @@ def evaluated(document: results.CodecEval) -> list[str]:
     ]
     if document.skipped:
         lines += ["", f"Neither K nor V: {one_line(', '.join(document.skipped))}."]
-    if document.perplexity is None:
+    if document.blocks is None or document.prefix is None:
         return lines
+    rules = [("blocks", document.blocks), (f"prefix of {document.prefix_tokens}", document.prefix)]
+    kept = f"{document.run_bit_exact_blocks} of {plural(document.run_blocks or 0, 'block')} of a layer"
     lines += [
         "",
-        f"Perplexity of {one_line(document.model or '')} on {plural(document.documents or 0, 'document')}:",
+        f"{one_line(document.model or '')} on {plural(document.documents or 0, 'document')}:",
         *columns(
-            ["RULE", ">RAW", ">DECODED", ">INCREASE"],
+            ["RULE", ">PERPLEXITY", ">DECODED", ">INCREASE", ">KL, MNAT", ">WORST", ">SAME TOP-1"],
             [
                 [
-                    "blocks",
-                    f"{document.perplexity_reference:.4f}",
-                    f"{document.perplexity:.4f}",
-                    _increase(document.perplexity_increase_percent, document.perplexity_standard_error_percent),
-                ],
-                [
-                    f"prefix of {document.prefix_tokens}",
-                    f"{document.prefix_perplexity_reference:.4f}",
-                    f"{document.prefix_perplexity:.4f}",
-                    _increase(
-                        document.prefix_perplexity_increase_percent, document.prefix_perplexity_standard_error_percent
-                    ),
-                ],
+                    rule,
+                    f"{loss.perplexity_reference:.4f}",
+                    f"{loss.perplexity:.4f}",
+                    _increase(loss.perplexity_increase_percent, loss.perplexity_standard_error_percent),
+                    _divergence(loss),
+                    f"{loss.worst_kl_millinats:.2f} (#{loss.worst_document})",
+                    _percent(loss.top1_agreement),
+                ]
+                for rule, loss in rules
             ],
         ),
         f"Ratio of the model's own K and V, all layers of a block in a frame: {document.run_ratio:.3f}x.",
+        f"Stored bit-exact, since the codec cannot hold them: {kept}.",
         "",
         *_RULES,
     ]
     return lines
 
 
+def _divergence(loss: results.CodecLoss) -> str:
+    error = loss.kl_standard_error_millinats
+    return f"{loss.kl_millinats:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
+def _losses(row: results.CodecRow) -> list[str]:
+    if row.blocks is None or row.prefix is None:
+        return ["exact" if row.exact else "-"] * 4
+    rules = (row.blocks, row.prefix)
+    return [_divergence(loss) for loss in rules] + [
+        _increase(loss.perplexity_increase_percent, loss.perplexity_standard_error_percent) for loss in rules
+    ]
+
+
 @lines_of.register
 def compared(document: results.CodecCompare) -> list[str]:
-    with_model = document.perplexity_reference is not None
+    with_model = document.model is not None
     lines = columns(
-        ["NAME", ">RATIO", ">ENCODE", ">DECODE", ">K ERROR", ">V ERROR"] + [">BLOCKS", ">PREFIX"] * with_model,
+        ["NAME", ">RATIO", ">ENCODE", ">DECODE", ">K ERROR", ">V ERROR"]
+        + [">KL, BLOCKS", ">KL, PREFIX", ">PERPLEXITY, BLOCKS", ">PREFIX"] * with_model,
         [
             [
                 row.name,
@@ -107,13 +121,8 @@ def compared(document: results.CodecCompare) -> list[str]:
                 _rate(row.decode_bytes_per_second),
                 "exact" if row.exact else _percent(row.k_relative_rmse),
                 "exact" if row.exact else _percent(row.v_relative_rmse),
+                *(_losses(row) if with_model else []),
             ]
-            + [
-                _increase(row.perplexity_increase_percent, row.perplexity_standard_error_percent),
-                _increase(row.prefix_perplexity_increase_percent, row.prefix_perplexity_standard_error_percent),
-            ]
-            * 1
-            * with_model
             for row in document.rows
         ],
     )
@@ -122,9 +131,9 @@ def compared(document: results.CodecCompare) -> list[str]:
     if with_model:
         lines += [
             "",
-            f"Increase of perplexity on {plural(document.documents or 0, 'document')} of "
-            f"{document.perplexity_reference:.4f} (blocks) and {document.prefix_perplexity_reference:.4f} (a prefix of "
-            f"{document.prefix_tokens} tokens), with its standard error.",
+            f"KL in thousandths of a nat a token, and increase of perplexity, on "
+            f"{plural(document.documents or 0, 'document')}, each with its standard error; a prefix of "
+            f"{document.prefix_tokens} tokens.",
             *_RULES,
         ]
     if document.plot is not None:

@@ -33,11 +33,36 @@ class CodecTensors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodecEval(Document):
-    """What `speckvctl codec eval --json` prints.
+class CodecLoss:
+    """What a codec costs a model by one rule; means over documents and over their tokens that count."""
 
-    Perplexities are None without a model. The plain ones are by the block rule, prefix_* by the prefix rule.
-    """
+    perplexity_reference: Annotated[float, Said("Perplexity with nothing lost.", minimum=0)]
+    perplexity: Annotated[float, Said("Perplexity on decoded K and V.", minimum=0)]
+    perplexity_increase_percent: Annotated[float, Said("Increase over the reference.")]
+    perplexity_standard_error_percent: Annotated[
+        float | None, Said("Standard error of that increase, over documents; null for one document.", minimum=0)
+    ]
+    kl_millinats: Annotated[
+        float,
+        Said(
+            "Divergence (Kullback-Leibler) from the prediction on raw K and V to that on decoded ones, in thousandths "
+            "of a nat a token.",
+            minimum=0,
+        ),
+    ]
+    kl_standard_error_millinats: Annotated[
+        float | None, Said("Its standard error, over documents; null for one document.", minimum=0)
+    ]
+    worst_document: Annotated[int, Said("Document with the largest divergence, of those run, from 0.", minimum=0)]
+    worst_kl_millinats: Annotated[float, Said("Divergence of that document.", minimum=0)]
+    top1_agreement: Annotated[
+        float, Said("Share of tokens whose likeliest successor stays the same.", minimum=0, maximum=1)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecEval(Document):
+    """What `speckvctl codec eval --json` prints. Losses are None without a model."""
 
     schema: ClassVar[str] = "speckvctl.codec-eval"
     file: Annotated[str, Said("safetensors file with K and V.")]
@@ -57,35 +82,22 @@ class CodecEval(Document):
         Said("Root of the mean squared error of K over that of K; null: K is all zero and is not any more.", minimum=0),
     ]
     v_relative_rmse: Annotated[float | None, Said("The same of V.", minimum=0)]
-    model: Annotated[str | None, Said("Folder of the model; null: none was run.")]
-    tokens: Annotated[str | None, Said("File of token ids; null: no model was run.")]
+    model: Annotated[str | None, Said("Folder or GGUF file of the model; null: none was run.")]
+    tokens: Annotated[str | None, Said("File of token ids, or text; null: no model was run.")]
     documents: Annotated[int | None, Said("Documents that it was run on.", minimum=0)]
-    perplexity_reference: Annotated[float | None, Said("Perplexity with nothing lost, rule of blocks.", minimum=0)]
-    perplexity: Annotated[
-        float | None,
-        Said(
-            "Perplexity where every full block of 64 tokens of every layer is the decoded one for later tokens.",
-            minimum=0,
-        ),
-    ]
-    perplexity_increase_percent: Annotated[float | None, Said("Increase over the reference, rule of blocks.")]
-    perplexity_standard_error_percent: Annotated[
-        float | None, Said("Standard error of that increase, over documents; null for one document.", minimum=0)
+    blocks: Annotated[
+        CodecLoss | None,
+        Said("Loss where every full block of 64 tokens of every layer is the decoded one for later tokens."),
     ]
     prefix_tokens: Annotated[int | None, Said("Tokens restored in the rule of a prefix.", minimum=0)]
-    prefix_perplexity_reference: Annotated[
-        float | None, Said("Perplexity of what follows the prefix, with nothing lost.", minimum=0)
-    ]
-    prefix_perplexity: Annotated[
-        float | None, Said("Perplexity of what follows a prefix that comes back decoded.", minimum=0)
-    ]
-    prefix_perplexity_increase_percent: Annotated[float | None, Said("Increase over that reference.")]
-    prefix_perplexity_standard_error_percent: Annotated[
-        float | None, Said("Standard error of that increase, over documents; null for one document.", minimum=0)
-    ]
+    prefix: Annotated[CodecLoss | None, Said("Loss of what follows a prefix that comes back decoded.")]
     run_ratio: Annotated[
         float | None,
         Said("Ratio of the K and V that the model made, in frames of 64 tokens of all its layers.", minimum=0),
+    ]
+    run_blocks: Annotated[int | None, Said("Blocks of one layer that the model made, by both rules.", minimum=0)]
+    run_bit_exact_blocks: Annotated[
+        int | None, Said("Of them, those that the codec cannot hold: they are stored bit-exact.", minimum=0)
     ]
     tensors: Annotated[list[CodecTensors], Said("Each layer of the file.")]
     skipped: Annotated[list[str], Said("Tensors that are neither K nor V.")]
@@ -112,14 +124,8 @@ class CodecRow:
         Said("Root of the mean squared error of K over that of K; null: K is all zero and is not any more.", minimum=0),
     ]
     v_relative_rmse: Annotated[float | None, Said("The same of V.", minimum=0)]
-    perplexity_increase_percent: Annotated[float | None, Said("Increase of perplexity, rule of blocks; null: not run.")]
-    perplexity_standard_error_percent: Annotated[
-        float | None, Said("Standard error of that increase, over documents; null for one document.", minimum=0)
-    ]
-    prefix_perplexity_increase_percent: Annotated[float | None, Said("The same, rule of a prefix.")]
-    prefix_perplexity_standard_error_percent: Annotated[
-        float | None, Said("Standard error of that increase, over documents; null for one document.", minimum=0)
-    ]
+    blocks: Annotated[CodecLoss | None, Said("Loss by the rule of blocks; null: no model, or nothing to lose.")]
+    prefix: Annotated[CodecLoss | None, Said("Loss by the rule of a prefix; null: no model, or nothing to lose.")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +145,10 @@ class CodecCompare(Document):
     isa: Annotated[str, Said("Set of kernels in use.")]
     raw_bytes: Annotated[int, Said("Bytes of K and V.", minimum=0)]
     block_tokens: Annotated[int, Said("Tokens of a frame.", minimum=0)]
-    model: Annotated[str | None, Said("Folder of the model; null: none was run.")]
-    tokens: Annotated[str | None, Said("File of token ids; null: no model was run.")]
+    model: Annotated[str | None, Said("Folder or GGUF file of the model; null: none was run.")]
+    tokens: Annotated[str | None, Said("File of token ids, or text; null: no model was run.")]
     documents: Annotated[int | None, Said("Documents that it was run on.", minimum=0)]
-    perplexity_reference: Annotated[float | None, Said("Perplexity with nothing lost, rule of blocks.", minimum=0)]
     prefix_tokens: Annotated[int | None, Said("Tokens restored in the rule of a prefix.", minimum=0)]
-    prefix_perplexity_reference: Annotated[
-        float | None, Said("Perplexity of what follows the prefix, with nothing lost.", minimum=0)
-    ]
     rows: Annotated[list[CodecRow], Said("Modes and peers.")]
     left_out: Annotated[list[CodecLeftOut], Said("What could not be compared, and why.")]
     plot: Annotated[str | None, Said("SVG that was written.")]
@@ -167,8 +169,8 @@ class CodecCalibrate(Document):
         str | None, Said("Digest that pools and frames name it by, in hexadecimal; null in a dry run.")
     ]
     file_bytes: Annotated[int | None, Said("Bytes of the calibration; null in a dry run.", minimum=0)]
-    model: Annotated[str, Said("Folder of the model.")]
-    tokens: Annotated[str, Said("File of the token ids that the model was run on.")]
+    model: Annotated[str, Said("Folder or GGUF file of the model.")]
+    tokens: Annotated[str, Said("File of the token ids, or text, that the model was run on.")]
     documents: Annotated[int, Said("Documents that the model was run on.", minimum=0)]
     document_tokens: Annotated[int, Said("Tokens predicted in them.", minimum=0)]
     ratio: Annotated[

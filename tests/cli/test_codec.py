@@ -57,23 +57,29 @@ def test_the_shared_model_is_run_on_what_was_decoded(cache: Cli) -> None:
     run = ("--model", "model", "--tokens", "tokens.npy")
     lossy = cache.document("codec", "eval", "kv16.safetensors", *run, "--documents", "2", "--prefix-tokens", "64")
     assert (lossy["documents"], lossy["prefix_tokens"]) == (2, 64)
-    for key in ("perplexity", "prefix_perplexity"):
-        increase = 100 * (lossy[key] / lossy[f"{key}_reference"] - 1)
+    for rule in (lossy["blocks"], lossy["prefix"]):
+        increase = 100 * (rule["perplexity"] / rule["perplexity_reference"] - 1)
         assert increase != 0
-        assert lossy[f"{key}_increase_percent"] == pytest.approx(increase, abs=1e-9)
-        assert lossy[f"{key}_standard_error_percent"] > 0
+        assert rule["perplexity_increase_percent"] == pytest.approx(increase, abs=1e-9)
+        assert rule["perplexity_standard_error_percent"] > 0 and rule["kl_standard_error_millinats"] > 0
+        assert 0 < rule["kl_millinats"] < rule["worst_kl_millinats"] and rule["worst_document"] in (0, 1)
+        assert 0.5 < rule["top1_agreement"] <= 1
     assert 3.5 < lossy["run_ratio"] < 4.5
+    # Two documents, two layers: three blocks by one rule, one by the other.
+    assert (lossy["run_blocks"], lossy["run_bit_exact_blocks"]) == (16, 0)
     raw = cache.document("codec", "eval", "kv16.safetensors", "--codec", "raw", *run, "--skip-documents", "1")
-    assert raw["documents"] == 2 and raw["perplexity_reference"] != lossy["perplexity_reference"]
-    assert abs(raw["perplexity_increase_percent"]) < 1e-3
-    assert raw["prefix_perplexity_increase_percent"] == 0
+    assert raw["documents"] == 2
+    assert raw["blocks"]["perplexity_reference"] != lossy["blocks"]["perplexity_reference"]
+    assert abs(raw["blocks"]["perplexity_increase_percent"]) < 1e-3 and raw["blocks"]["kl_millinats"] < 1e-3
+    assert raw["prefix"]["kl_millinats"] < 1e-6 and raw["prefix"]["top1_agreement"] == 1
     table = cache.document("codec", "compare", "kv16.safetensors", *run, "--documents", "2", "--prefix-tokens", "64")
     rows = {row["name"]: row for row in table["rows"]}
-    for key in ("perplexity_increase_percent", "prefix_perplexity_increase_percent"):
+    for key in ("blocks", "prefix"):
         assert rows["q4x"][key] == pytest.approx(lossy[key], rel=1e-6)
-        assert rows["raw"][key] == rows["zstd -1"][key] == 0
-        assert rows["KIVI 4-bit"][key] not in (None, 0)
-    assert "± " in cache.ok("codec", "eval", "kv16.safetensors", *run).out
+        assert rows["raw"][key] is None and rows["zstd -1"][key] is None
+        assert rows["KIVI 4-bit"][key]["kl_millinats"] > 0
+    shown = cache.ok("codec", "eval", "kv16.safetensors", *run).out
+    assert "± " in shown and "KL, MNAT" in shown and "0 of 24 blocks of a layer" in shown
 
 
 def test_the_plot_is_written_with_the_table(cache: Cli) -> None:

@@ -51,16 +51,16 @@ def key(name: str, unit: str = "", scale: float = 1.0) -> Measure:
     return lambda outcome: Figure(scale * document(outcome)[name], unit)
 
 
-def increase(rule: str = "", above: float = 0.0) -> Measure:
+def increase(rule: str = "blocks", above: float = 0.0) -> Measure:
     """Increase of perplexity in percent; not measured unless the ratio is above `above`."""
 
     def measure(outcome: Outcome) -> Figure:
         said = document(outcome)
         if said["run_ratio"] < above:
             raise NotMeasuredError(f"the ratio is {said['run_ratio']:.3f}, below {above}")
-        error, count = said[f"{rule}perplexity_standard_error_percent"], said["documents"]
+        error, count = said[rule]["perplexity_standard_error_percent"], said["documents"]
         note = f"± {error:.3f}, {count} documents, ratio {said['run_ratio']:.3f}x"
-        return Figure(said[f"{rule}perplexity_increase_percent"], "%", note)
+        return Figure(said[rule]["perplexity_increase_percent"], "%", note)
 
     return measure
 
@@ -185,7 +185,7 @@ def targets(mode: str, bars: list[tuple[float, float]]) -> list[Point]:
                 True,
                 minutes=240,
             ),
-            Point("... rule of a prefix", command, increase("prefix_", above=ratio), None, True, minutes=240),
+            Point("... rule of a prefix", command, increase("prefix", above=ratio), None, True, minutes=240),
         ]
     return rows
 
@@ -194,7 +194,7 @@ POINTS = [
     # ratio and perplexity
     Point("q4x: ratio, frames of one layer and 64 tokens", evaluated("q4x"), key("ratio", "x"), at_least(4.3)),
     Point("q4x: perplexity increase, rule of blocks", run("q4x"), increase(), at_most(0.30), True, minutes=120),
-    Point("... rule of a prefix", run("q4x"), increase("prefix_"), None, True, minutes=120),
+    Point("... rule of a prefix", run("q4x"), increase("prefix"), None, True, minutes=120),
     *targets("q5c", [(5.0, 0.35), (5.5, 0.50)]),
     *targets("e7c", [(5.6, 0.35), (6.3, 0.50)]),
     Point("lossless: ratio of bf16", evaluated("lossless"), ratio_of("bf16"), at_least(1.40)),

@@ -16,30 +16,30 @@ from safetensors.numpy import load, save  # noqa: E402
 from speckv.codec import Calibration, Identity, decode_frame, encode_frame  # noqa: E402
 
 from speckvctl.calibration import e7c, making, q5c, statistics  # noqa: E402
-from speckvctl.reference import llama  # noqa: E402
+from speckvctl.reference import decoder, loading  # noqa: E402
 from tests.unit.codec_eval import tiny  # noqa: E402
 
 SHAPE = speckv.Geometry(tiny.LAYERS, tiny.KV_HEADS, tiny.HEAD_DIM, 64)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> llama.Llama:
+def model(tmp_path_factory: pytest.TempPathFactory) -> decoder.Decoder:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     tiny.write(folder)
-    return llama.load(folder)
+    return loading.load(folder)
 
 
-def make(model: llama.Llama, codec: str) -> making.Made:
+def make(model: decoder.Decoder, codec: str) -> making.Made:
     return making.make(model, tiny.documents(4, 200).astype(np.int64), ratio=5.0, codec=codec, source="tests")
 
 
 @pytest.fixture(scope="module")
-def made(model: llama.Llama) -> making.Made:
+def made(model: decoder.Decoder) -> making.Made:
     return make(model, "q5c")
 
 
 @pytest.fixture(scope="module")
-def made_e7c(model: llama.Llama) -> making.Made:
+def made_e7c(model: decoder.Decoder) -> making.Made:
     return make(model, "e7c")
 
 
@@ -52,7 +52,7 @@ def through(file: bytes, words: Any, position: int) -> tuple[Any, int]:
     return out, len(frame)
 
 
-def block(model: llama.Llama, first: int, seed: int = 11) -> Any:
+def block(model: decoder.Decoder, first: int, seed: int = 11) -> Any:
     """KV of 64 tokens that were not calibrated on, as bf16 words [layer][K, V][head][token][channel]."""
     kept: list[Any] = []
     ids = torch.from_numpy(tiny.documents(1, first + 64, seed).astype(np.int64))
@@ -65,7 +65,7 @@ def values(words: Any) -> Any:
     return (words.astype(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
-def test_the_file_loads_and_frames_keep_the_ratio(model: llama.Llama, made: making.Made) -> None:
+def test_the_file_loads_and_frames_keep_the_ratio(model: decoder.Decoder, made: making.Made) -> None:
     loaded = Calibration(made.file)
     assert (loaded.layers, loaded.kv_heads, loaded.head_dim) == (tiny.LAYERS, tiny.KV_HEADS, tiny.HEAD_DIM)
     assert loaded.codecs == (speckv.Codec.Q5C,)
@@ -75,7 +75,7 @@ def test_the_file_loads_and_frames_keep_the_ratio(model: llama.Llama, made: maki
     assert words.nbytes / size == pytest.approx(made.ratio)
 
 
-def test_values_come_back_with_the_true_position_only(model: llama.Llama, made: making.Made) -> None:
+def test_values_come_back_with_the_true_position_only(model: decoder.Decoder, made: making.Made) -> None:
     words = block(model, 128)
     exact = values(words)
 
@@ -140,21 +140,21 @@ def test_the_file_says_what_it_was_made_from(made: making.Made) -> None:
     assert b'"source":"tests"' in made.file and b'"documents":"4"' in made.file
 
 
-def test_a_ratio_out_of_reach_is_refused(model: llama.Llama) -> None:
+def test_a_ratio_out_of_reach_is_refused(model: decoder.Decoder) -> None:
     with pytest.raises(statistics.CalibrationError, match="out of reach"):
         making.make(model, tiny.documents(1, 140).astype(np.int64), ratio=15.0)
     with pytest.raises(statistics.CalibrationError, match="out of reach"):
         making.check(model.shape, ratio=15.0, codec="q5c")
 
 
-def test_the_same_seed_makes_the_same_file(model: llama.Llama, made: making.Made, tmp_path: Path) -> None:
+def test_the_same_seed_makes_the_same_file(model: decoder.Decoder, made: making.Made, tmp_path: Path) -> None:
     assert load(make(model, "q5c").file)["q5c.bits"].tolist() == made.bits.tolist()
 
 
 # ---- e7c -------------------------------------------------------------------------------------------------------------
 
 
-def test_e7c_meets_the_ratio_with_its_own_frames(model: llama.Llama, made_e7c: making.Made) -> None:
+def test_e7c_meets_the_ratio_with_its_own_frames(model: decoder.Decoder, made_e7c: making.Made) -> None:
     loaded = Calibration(made_e7c.file)
     assert loaded.codecs == (speckv.Codec.E7C,) and loaded.head_dim == tiny.HEAD_DIM
     assert 5.0 <= made_e7c.ratio < 5.2 and made_e7c.loss_nats > 0
@@ -169,7 +169,7 @@ def test_e7c_costs_less_than_q5c_at_the_same_ratio(made: making.Made, made_e7c: 
     assert made_e7c.loss_nats < made.loss_nats
 
 
-def test_one_file_may_serve_both_modes(model: llama.Llama, made: making.Made, made_e7c: making.Made) -> None:
+def test_one_file_may_serve_both_modes(model: decoder.Decoder, made: making.Made, made_e7c: making.Made) -> None:
     both = statistics.file(load(made.file) | load(made_e7c.file))
     loaded = Calibration(both)
     assert loaded.codecs == (speckv.Codec.Q5C, speckv.Codec.E7C)
@@ -223,6 +223,6 @@ def test_symbols_count_levels_by_their_high_part() -> None:
     assert e7c._symbols(counts, 1)[0, [0, 1, 30, 31]].tolist() == [3, 7, 0, 18]
 
 
-def test_a_ratio_beyond_e7c_is_refused(model: llama.Llama) -> None:
+def test_a_ratio_beyond_e7c_is_refused(model: decoder.Decoder) -> None:
     with pytest.raises(statistics.CalibrationError, match="out of reach"):
         making.make(model, tiny.documents(1, 140).astype(np.int64), ratio=60.0, codec="e7c")

@@ -64,7 +64,9 @@ def write(folder: Path, *, shards: int = 1, seed: int = 7, **changes: Any) -> di
     places = {name: f"model-{1 + i % shards}.safetensors" for i, name in enumerate(weights)}
     for place in set(places.values()):
         save_file({name: weights[name] for name in weights if places[name] == place}, folder / place)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}), encoding="utf-8")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": places}), encoding="utf-8"
+    )
     return weights
 
 
@@ -100,6 +102,10 @@ class Engine:
 
     def step(self, token: int, target: int) -> float:
         """The loss of `target` after `token`."""
+        return -float(self.predict(token)[target])
+
+    def predict(self, token: int) -> Floats:
+        """Logarithms of the probabilities of what follows `token`."""
         position = len(self.cache[0][0])
         x = self._w["embed_tokens"][token]
         for layer, (keys, values) in enumerate(self.cache):
@@ -107,7 +113,7 @@ class Engine:
             q, k, v = (
                 (self._w[f"layers.{layer}.self_attn.{name}_proj"] @ h).reshape(-1, HEAD_DIM) for name in ("q", "k", "v")
             )
-            keys.append(bf16(self._rope(bf16(k), position)))
+            keys.append(bf16(self._rope(k, position)))
             values.append(bf16(v))
             q = self._rope(q, position)
             mixed = []
@@ -122,7 +128,8 @@ class Engine:
             up = self._w[f"layers.{layer}.mlp.up_proj"] @ h
             x = x + self._w[f"layers.{layer}.mlp.down_proj"] @ (gate / (1 + np.exp(-gate)) * up)
         logits = self._w["embed_tokens"] @ self._norm(x, "norm")
-        return float(np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[target])
+        made: Floats = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+        return made
 
     def _norm(self, x: Floats, name: str) -> Floats:
         normed: Floats = x / np.sqrt((x**2).mean() + EPSILON) * self._w[name]
