@@ -178,6 +178,22 @@ def test_a_card_that_stopped_says_why_and_what_helps(card: Card, cli: Cli) -> No
     refused(cli("device", "set", "emu:card0", "--throttle-celsius", "1000"), 2, "--throttle-celsius", "105")
 
 
+def test_a_client_that_asks_until_the_reset_is_served_right_after_it(card: Card, cli: Cli) -> None:
+    from speckvctl.cards import flashing
+
+    cli.ok("pool", "create", "emu:card0", "chat", "--size", "8MiB")
+    cli.ok("device", "inject", "emu:card0", "temperature", "--value", "110000")
+    cli.ok("device", "inject", "emu:card0", "temperature", "--value", "40000")
+    with card.context.open(card.name) as device, device.attach("chat") as pool:
+        block = bytearray(pool.block_bytes)
+        with card.administer() as admin:
+            last = admin.events()[-1].sequence
+            assert pool.put([bytes(32)], [block])[0] == -errno.ENODEV
+            admin.reset("card")
+        flashing.wait_for_boot(card.context, card.name, last)
+        assert pool.put([bytes(32)], [block])[0] == 0
+
+
 def test_events_of_a_card_are_followed_through_its_death(card: Card, cli: Cli) -> None:
     follower = cli.start("events", "emu:card0", "--follow", "--json")
     assert follower.stdout is not None

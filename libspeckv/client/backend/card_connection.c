@@ -95,7 +95,7 @@ static int granted(struct card_io *io)
 	return 0;
 }
 
-static int connect_card(struct card_io *io)
+static int try_connect(struct card_io *io)
 {
 	struct region *r = io->region;
 	uint64_t most = speckv_frame_max_bytes(&r->fixed.geometry, SPECKV_CODEC_RAW),
@@ -103,14 +103,11 @@ static int connect_card(struct card_io *io)
 	uint64_t depth;
 	int rc;
 
-	if (io->tried_ns && clock_ns() - io->tried_ns < RETRY_NS && io->error)
-		return io->error;
 	disconnect(io);
 	store_release(&io->broken, false);
 	io->slot_bytes = ((most > other ? most : other) + 4095) & ~4095ull;
 	depth = ARENA_MOST / CARD_LANES / io->slot_bytes;
 	io->depth = depth > READS_MOST ? READS_MOST : depth < 2 ? 2 : (unsigned int)depth;
-	io->tried_ns = clock_ns();
 	rc = card_dial(r->dev->ctx, r->dev->medium.name, TRANSPORT_IO,
 		CARD_LANES * (io->depth * io->slot_bytes + RINGS_BYTES), &io->transport);
 	if (rc) {
@@ -136,6 +133,23 @@ static int connect_card(struct card_io *io)
 		disconnect(io);
 	io->error = !rc || rc == -EACCES ? rc : -ENODEV;
 	return io->error;
+}
+
+/*
+ * A card that took long to fail is not tried again at once. Any other error is found anew each
+ * time: a reset, a start or a change of rights may have ended its cause.
+ */
+static int connect_card(struct card_io *io)
+{
+	uint64_t began = clock_ns(), ended;
+	int rc;
+
+	if (io->error && began < io->again_ns)
+		return io->error;
+	rc = try_connect(io);
+	ended = clock_ns();
+	io->again_ns = ended - began > RETRY_NS ? ended + RETRY_NS : 0;
+	return rc;
 }
 
 static int open_lane(struct card_io *io, struct lane *lane)

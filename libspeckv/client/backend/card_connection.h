@@ -27,7 +27,7 @@ struct card_io {
 	pthread_mutex_t opening;
 	struct transport *transport;
 	_Atomic bool broken;
-	uint64_t tried_ns;
+	uint64_t again_ns;
 	int error; /* of the last try */
 	uint16_t pool;
 	uint32_t modes;
