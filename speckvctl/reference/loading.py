@@ -79,7 +79,7 @@ def tokenizer(path: Path) -> Callable[[str], list[int]]:
     try:
         found = _transformers().AutoTokenizer.from_pretrained(place, trust_remote_code=False, **_LOCAL, **named)
     except Exception as exc:
-        raise ModelError(path, f"has no tokenizer that transformers can load ({_said(exc)})", errno.ENOENT) from exc
+        raise ModelError(path, "has no tokenizer that transformers can load; give token ids, .npy, instead") from exc
     return lambda text: list(found(text, verbose=False)["input_ids"])
 
 
