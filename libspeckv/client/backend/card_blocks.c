@@ -353,6 +353,7 @@ static int card_frame(struct region *r, uint64_t page, uint64_t generation, uint
 const struct pool_backend card_pool = {
 	.open = card_io_open,
 	.close = card_io_close,
+	.begin = card_io_begin,
 	.connect = card_connect,
 	.write = card_write,
 	.read = card_read,

@@ -135,20 +135,27 @@ static int try_connect(struct card_io *io)
 	return io->error;
 }
 
+void card_io_begin(struct region *r)
+{
+	struct card_io *io = r->io;
+
+	add_relaxed(&io->calls, 1);
+}
+
 /*
- * A card that took long to fail is not tried again at once. Any other error is found anew each
- * time: a reset, a start or a change of rights may have ended its cause.
+ * An error stands for RETRY_NS in the call that met it. A call that begins later, if only during
+ * the try, tries anew: a reset, a start or a change of rights may have ended the cause.
  */
 static int connect_card(struct card_io *io)
 {
-	uint64_t began = clock_ns(), ended;
+	uint64_t calls = load_acquire(&io->calls);
 	int rc;
 
-	if (io->error && began < io->again_ns)
+	if (io->error && io->tried_calls == calls && clock_ns() - io->tried_ns < RETRY_NS)
 		return io->error;
 	rc = try_connect(io);
-	ended = clock_ns();
-	io->again_ns = ended - began > RETRY_NS ? ended + RETRY_NS : 0;
+	io->tried_calls = calls;
+	io->tried_ns = clock_ns();
 	return rc;
 }
 

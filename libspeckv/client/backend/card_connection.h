@@ -27,7 +27,8 @@ struct card_io {
 	pthread_mutex_t opening;
 	struct transport *transport;
 	_Atomic bool broken;
-	uint64_t again_ns;
+	_Atomic uint64_t calls; /* that began */
+	uint64_t tried_calls, tried_ns; /* of the last try: at its begin, at its end */
 	int error; /* of the last try */
 	uint16_t pool;
 	uint32_t modes;
@@ -39,6 +40,7 @@ struct card_io {
 
 int card_io_open(struct region *region);
 void card_io_close(struct region *region, bool child);
+void card_io_begin(struct region *region);
 /* Return with a working connection, `use` held for reading. */
 int card_io_enter(struct card_io *io);
 /* card_io_enter(), and lock a lane. `nested`: this thread may hold another lane. */

@@ -19,6 +19,10 @@ static void mapped_close(struct region *r, bool child)
 {
 }
 
+static void mapped_begin(struct region *r)
+{
+}
+
 static int mapped_write(struct region *r, const struct run *run, unsigned int codec,
 	const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes, bool verify,
 	uint64_t *frame_bytes)
@@ -141,6 +145,7 @@ static int mapped_clear(struct region *r, uint64_t page, uint64_t pages)
 static const struct pool_backend mapped_pool = {
 	.open = mapped_open,
 	.close = mapped_close,
+	.begin = mapped_begin,
 	.connect = mapped_open,
 	.write = mapped_write,
 	.read = mapped_read,

@@ -402,6 +402,7 @@ static int run_group(struct speckv_pool *pool, unsigned int opcode, struct speck
 	uint64_t tick;
 	int done = 0;
 
+	pool->region.backend->begin(&pool->region);
 	if (opcode == SPECKV_OP_PUT)
 		return run_puts(pool, requests, n);
 	if (opcode == SPECKV_OP_GET)

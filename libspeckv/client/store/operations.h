@@ -56,6 +56,8 @@ struct pool_backend {
 	 * fork()
 	 */
 	void (*close)(struct region *region, bool child);
+	/* A call on blocks begins: a state of the device found for an earlier one is not its own. */
+	void (*begin)(struct region *region);
 	/*
 	 * Is the device reachable, with this pool's rights? Called before an eviction for a write.
 	 * Text set.

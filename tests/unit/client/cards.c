@@ -34,8 +34,7 @@ int __wrap_queue_wait(struct queue *q, struct speckv_cqe *out, uint64_t timeout_
 	return 0;
 }
 
-/* One of the emulator's own commands. */
-__attribute__((format(printf, 1, 2))) static void control(const char *format, ...)
+void cards_control(const char *format, ...)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	char line[128], answer[600] = "";
@@ -86,7 +85,6 @@ static void a_card_that_is_killed_comes_back_with_its_blocks(void)
 		/* not dropped: it would be there again */
 		EXPECT(0, speckv_drop(cards_pool, &key, 1));
 		test_card_start();
-		sleep_us(150000);
 		for (uint64_t n = 0; n < BLOCKS; n++)
 			EXPECT(0, get_number(cards_pool, n, cards_buffer));
 		EXPECT(0, put_number(cards_pool, 2000 + (uint64_t)round, cards_buffer));
@@ -185,10 +183,10 @@ static void a_pool_that_is_gone_from_the_card_is_forgotten(void)
 static void a_command_that_never_comes_back_is_an_error_and_no_hang(void)
 {
 	cards_begin("stuck", SPECKV_CODEC_RAW);
-	control("inject stuck 0 0 %llu\n", 1ull);
+	cards_control("inject stuck 0 0 %llu\n", 1ull);
 	/* given up, and asked again over another connection */
 	EXPECT(0, get_number(cards_pool, 3, cards_buffer));
-	control("inject slow 0 %llu 2\n", 30000000ull);
+	cards_control("inject slow 0 %llu 2\n", 30000000ull);
 	EXPECT(0, get_number(cards_pool, 4, cards_buffer));
 	for (uint64_t n = 0; n < BLOCKS; n++)
 		EXPECT(0, get_number(cards_pool, n, cards_buffer));
@@ -233,7 +231,7 @@ static void die_while_dropping(bool carried_out)
 	pthread_t thread;
 
 	card_counts(&before, &outstanding);
-	control("inject %s 0 0 1\n", carried_out ? "lost-completion" : "stuck");
+	cards_control("inject %s 0 0 1\n", carried_out ? "lost-completion" : "stuck");
 	CHECK(pthread_create(&thread, NULL, drop_seven, NULL) == 0, "thread");
 	do {
 		sleep_us(1000);
@@ -242,7 +240,6 @@ static void die_while_dropping(bool carried_out)
 	test_card_stop(SIGKILL);
 	CHECK(pthread_join(thread, NULL) == 0, "join");
 	test_card_start();
-	sleep_us(150000);
 }
 
 static void a_drop_whose_answer_is_lost_leaves_a_miss(void)
@@ -295,7 +292,6 @@ static void a_card_that_dies_during_a_repair_keeps_its_blocks(void)
 		speckv_pool_check(cards_dev, "repaired", SPECKV_CHECK_REPAIR, kill_the_card,
 			&killed, &report));
 	test_card_start();
-	sleep_us(150000);
 	for (uint64_t n = 0; n < BLOCKS; n++)
 		EXPECT(0, get_number(cards_pool, n, cards_buffer));
 	expect_sound(cards_dev, "repaired", BLOCKS);
@@ -308,7 +304,7 @@ static void a_page_that_went_bad_is_a_miss(void)
 
 	cards_begin("poisoned", SPECKV_CODEC_RAW);
 	for (uint64_t at = 0; at < 8 * MIB; at += MIB / 4) /* clients begin anywhere */
-		control("inject poison 1 %llu 1\n", (unsigned long long)at);
+		cards_control("inject poison 1 %llu 1\n", (unsigned long long)at);
 	for (uint64_t n = 0; n < BLOCKS; n++) {
 		int rc = get_number(cards_pool, n, cards_buffer);
 
@@ -417,6 +413,7 @@ int main(void)
 	cards_buffer = line_alloc(2 * SMALL_BYTES);
 	REFUSED(-ENOENT, "emu start other", speckv_device_open(test_ctx, "emu:other", 0, &none));
 	a_card_that_is_killed_comes_back_with_its_blocks();
+	cards_resets();
 	cards_under_traffic();
 	an_index_that_is_gone_is_made_anew_from_the_card();
 	a_calibration_goes_with_what_this_machine_knew();

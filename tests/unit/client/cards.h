@@ -15,6 +15,11 @@ extern uint8_t *cards_buffer; /* of two blocks */
 
 void cards_begin(const char *name, uint32_t codec);
 void cards_end(const char *name);
+/* One of the emulator's own commands. */
+__attribute__((format(printf, 1, 2))) void cards_control(const char *format, ...);
+
+/* A card stops, is reset, and is used on. */
+void cards_resets(void);
 
 /* A card goes while processes, and threads of one attachment, have commands under way. */
 void cards_under_traffic(void);

@@ -54,7 +54,6 @@ static void a_card_that_dies_under_traffic_gives_no_wrong_byte(void)
 	}
 	EXPECT(0, wait_child(child[0]));
 	EXPECT(0, wait_child(child[1]));
-	sleep_us(150000);
 	for (uint64_t n = 0; n < BLOCKS; n++)
 		EXPECT(0, get_number(cards_pool, n, cards_buffer));
 	expect_sound(cards_dev, "dying", -1);
@@ -97,7 +96,7 @@ static void read_together(uint8_t *blocks, uint64_t *seed)
 	}
 }
 
-/* A card that was told to boot does so a little later, and a try that failed counts for a while. */
+/* A card that was told to boot does so a little later. */
 static int at_last(int (*call)(struct speckv_pool *pool, uint64_t n, uint8_t *buffer), uint64_t n,
 	uint8_t *blocks)
 {

@@ -182,7 +182,6 @@ static void another_card_is_not_the_one_that_was_opened(void)
 	snprintf(command, sizeof(command), "rm -r '%s'/emu/card", test_dir);
 	CHECK(system(command) == 0, "rm");
 	test_card_start();
-	sleep_us(150000);
 	REFUSED(-ESTALE, "is not the card that was opened", speckv_pool_create(old, &config, NULL));
 	REFUSED(-ESTALE, "is not the card that was opened",
 		speckv_pool_destroy(old, "chat", NULL, NULL));
