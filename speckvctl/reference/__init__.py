@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs a model on decoded KV: perplexity compared with the raw cache. Needs torch.
+"""Runs a model on decoded KV: its loss compared with that on the raw cache. Needs torch and transformers.
 
 For the commands `codec eval`, `codec compare`, `codec calibrate`, and for calibration/ and comparison/.
 """

@@ -37,6 +37,7 @@ class Model:
 
 
 def described(loss: Loss | None) -> results.CodecLoss | None:
+    """The loss as a document has it."""
     if loss is None:
         return None
     return results.CodecLoss(
@@ -98,22 +99,14 @@ def check_compute(name: str) -> None:
 def load(
     model: Path, tokens: Path, documents: int | None, skip: int, prefix_tokens: int | None, compute: str = "cpu"
 ) -> Model:
-    from speckvctl.reference import loading
-
-    ids, prefix = _documents(model, tokens, loading.check(model), documents, skip, prefix_tokens)
-    return Model(loading.load(model, device=compute), ids, prefix)
-
-
-def _documents(
-    model: Path, tokens: Path, shape: Any, documents: int | None, skip: int, prefix_tokens: int | None
-) -> tuple[Any, int]:
     from speckvctl.reference import documents as reading
     from speckvctl.reference import loading
 
+    shape = loading.check(model)
     ids = reading.read(tokens, shape, documents, skip=skip, tokenizer=lambda: loading.tokenizer(model))
     prefix = prefix_tokens or ids.shape[1] // 2 // 64 * 64
     if prefix + 2 > ids.shape[1]:
         raise UsageError(
             f"--prefix-tokens: nothing of {ids.shape[1]} tokens is left behind {prefix}", "a smaller --prefix-tokens"
         )
-    return ids, prefix
+    return Model(loading.load(model, device=compute), ids, prefix)

@@ -119,6 +119,7 @@ def _from(path: Path, device: str) -> Any:
         if named:
             on["config"] = config = transformers.AutoConfig.from_pretrained(place, **_LOCAL, **named)
             _complete(path, config)
+            _check_sizes(path, config.get_text_config().to_dict())
             if device == "meta":  # its tensors would be read
                 with torch.device("meta"):
                     return transformers.AutoModelForCausalLM.from_config(config, attn_implementation=NAME).eval()
@@ -134,6 +135,8 @@ def _from(path: Path, device: str) -> Any:
             **named,
             **on,
         )
+    except ModelError:
+        raise
     except OSError as exc:
         if exc.filename is not None:
             raise
@@ -210,13 +213,17 @@ def _check_config(path: Path, config: dict[str, Any]) -> None:
         raise ModelError(path, "its weights need scales or tables, which are not read here", errno.EOPNOTSUPP)
     text = config.get("text_config")
     for part in (config, text if isinstance(text, dict) else {}):
-        for name, most in SIZES.items():
-            value = part.get(name)
-            if value is not None and (type(value) is not int or not 1 <= value <= most):
-                raise ModelError(path, f"{name}: a whole number from 1 to {most} is needed")
+        _check_sizes(path, part)
         if part.get("kv_lora_rank"):
             reason = "keeps latent vectors in place of K and V (MLA), which codecs that lose something do not take"
             raise ModelError(path, reason, errno.EOPNOTSUPP)
+
+
+def _check_sizes(path: Path, config: dict[str, Any]) -> None:
+    for name, most in SIZES.items():
+        value = config.get(name)
+        if value is not None and (type(value) is not int or not 1 <= value <= most):
+            raise ModelError(path, f"{name}: a whole number from 1 to {most} is needed")
 
 
 def _files(folder: Path) -> list[Path]:

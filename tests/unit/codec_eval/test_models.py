@@ -126,12 +126,20 @@ def test_a_gguf_file_is_the_model_that_it_was_made_from(tmp_path: Path) -> None:
     assert torch.allclose(*made, atol=1e-4)
 
 
-def write_gguf(gguf: Any, path: Path, weights: dict[str, tiny.Floats]) -> None:
+def test_a_gguf_file_with_more_layers_than_any_model_is_refused_at_once(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf", reason="it is not installed: pip install 'speckv[codec]'")
+    pytest.importorskip("accelerate", reason="it is not installed: pip install 'speckv[codec]'")
+    write_gguf(gguf, tmp_path / "model.gguf", tiny.write(tmp_path / "model"), layers=1 << 30)
+    with pytest.raises(loading.ModelError, match="num_hidden_layers: a whole number from 1 to 4096"):
+        loading.check(tmp_path / "model.gguf")
+
+
+def write_gguf(gguf: Any, path: Path, weights: dict[str, tiny.Floats], layers: int = tiny.LAYERS) -> None:
     """In GGUF the rows of q and k of a llama are interleaved."""
     writer = gguf.GGUFWriter(str(path), "llama")
     writer.add_context_length(tiny.CONTEXT)
     writer.add_embedding_length(tiny.HIDDEN)
-    writer.add_block_count(tiny.LAYERS)
+    writer.add_block_count(layers)
     writer.add_feed_forward_length(tiny.INNER)
     writer.add_head_count(tiny.HEADS)
     writer.add_head_count_kv(tiny.KV_HEADS)
