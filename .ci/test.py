@@ -45,6 +45,7 @@ class Result:
     passed: int = 0
     failures: list[str] = field(default_factory=list)
     skips: list[str] = field(default_factory=list)
+    why: dict[str, list[str]] = field(default_factory=dict)  # of a failed test, the last lines of its output
     seconds: float = 0.0
 
     def missing(self, tool: str) -> None:
@@ -94,6 +95,8 @@ def read_junit(path: Path, status: int, result: Result) -> None:
         skip, bad = case.find("skipped"), [*case.iter("failure"), *case.iter("error")]
         if bad:
             result.failures.append(name)
+            output = [e.text or "" for e in (*bad, *case.iter("system-out"), *case.iter("system-err"))]
+            result.why[name] = "\n".join(output).strip().splitlines()[-12:]
         elif skip is not None:
             output = (case.findtext("system-out") or "").strip().splitlines()
             reason = skip.get("message") or (output[-1] if output else "no reason given")
@@ -255,6 +258,8 @@ def table(results: dict[str, Result]) -> None:
     ):
         for line in lines:
             print(f"{title}: {' '.join(line.split())}")
+    for name, why in ((n, w) for r in results.values() for n, w in r.why.items()):
+        print(f"why: {name}:", *why, sep="\n    ")  # again, as a log may be cut in its middle
     passed = sum(r.passed for r in results.values())
     failed, skipped = sum(len(r.failures) for r in results.values()), sum(len(r.skips) for r in results.values())
     print(f"{passed} passed, {failed} failed, {skipped} skipped")
