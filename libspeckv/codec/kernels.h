@@ -56,6 +56,9 @@ struct codec_kernels {
 	 */
 	int (*qx_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
 		unsigned int bits, enum codec_tensor tensor, unsigned int sinks, uint8_t *group);
+	/* Whether the error of a group as it was encoded is a small enough share of its energy. */
+	bool (*qx_guard)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
+		enum codec_tensor tensor, const uint8_t *group);
 	void (*qx_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype,
 		unsigned int bits, enum codec_tensor tensor, uint8_t *raw, bool streamed);
 	/*
@@ -182,8 +185,12 @@ uint32_t codec_crc_copy_portable(uint32_t state, void *destination, const void *
 	void codec_qx_decode_##isa(const uint8_t *group, unsigned int head_dim,                \
 		unsigned int dtype, unsigned int bits, enum codec_tensor tensor, uint8_t *raw, \
 		bool streamed)
+#define CODEC_QX_GUARD(isa)                                                                      \
+	bool codec_qx_guard_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, \
+		enum codec_tensor tensor, const uint8_t *group)
 CODEC_QX_ENCODE(portable);
 CODEC_QX_DECODE(portable);
+CODEC_QX_GUARD(portable);
 
 #define CODEC_RANGE_DECODE(isa)                                                                \
 	bool codec_range_symbols_##isa(const struct range_table *tables, const uint8_t *which, \
@@ -240,7 +247,9 @@ CODEC_CRC(sse42);
 CODEC_CRC(vpclmul);
 CODEC_CRC(avx512);
 CODEC_QX_ENCODE(avx2);
+CODEC_QX_GUARD(avx2);
 CODEC_QX_ENCODE(avx512);
+CODEC_QX_GUARD(avx512);
 CODEC_QX_DECODE(avx2);
 CODEC_QX_DECODE(avx512);
 CODEC_QX_DECODE(avx512bf16);

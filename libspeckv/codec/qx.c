@@ -412,11 +412,14 @@ static int encode(const struct speckv_geometry *geometry, unsigned int bits,
 	uint8_t group[QX_GROUP_MAX] __attribute__((aligned(64)));
 
 	for (uint64_t i = 0; i < groups_of(geometry); i++) {
-		int rc = kernels->qx_encode(raw + i * group_raw, geometry->head_dim,
-			geometry->dtype, bits, tensor, i % groups ? 0 : sinks, group);
+		const uint8_t *values = raw + i * group_raw;
+		int rc = kernels->qx_encode(values, geometry->head_dim, geometry->dtype, bits,
+			tensor, i % groups ? 0 : sinks, group);
 
 		if (rc)
 			return rc;
+		if (!kernels->qx_guard(values, geometry->head_dim, geometry->dtype, tensor, group))
+			return -ENODATA;
 		state = kernels->crc_stream(state, out, group, bytes);
 		out += bytes;
 	}
