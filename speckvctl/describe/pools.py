@@ -72,6 +72,8 @@ def pool(device_name: str, info: speckv.PoolInfo) -> results.Pool:
         clients=info.clients if inside else None,
         tenants=info.tenants if inside else None,
         resizes=info.resizes if inside else None,
+        puts=info.puts if inside else None,
+        puts_bit_exact=info.puts_bit_exact if inside else None,
         created_ns=info.created_ns,
     )
 

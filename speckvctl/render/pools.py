@@ -11,6 +11,9 @@ from speckvctl.render.text import columns, one_line, paint, pairs, plural
 #: Texts for a pool's placement.
 _PLACEMENTS = {"card": "by the card", "host": "by this machine"}
 
+#: Codecs that store every block so.
+_BIT_EXACT = ("raw", "lossless")
+
 #: Unusable states, and the command that ends them.
 _CLOSED = {
     "lost": "lost: its file is gone; 'speckvctl pool destroy' removes its record",
@@ -71,6 +74,14 @@ def tenant_table(tenants: list[results.Tenant]) -> list[str]:
     )
 
 
+def _bit_exact(pool: results.Pool) -> str:
+    """How many blocks the codec did not take."""
+    if not pool.puts or pool.puts_bit_exact is None:
+        return "-"
+    part = format_share(pool.puts_bit_exact / pool.puts)
+    return f"{format_count(pool.puts_bit_exact)} of {format_count(pool.puts)} blocks put ({part})"
+
+
 def _shape(geometry: results.Geometry) -> str:
     layers = plural(geometry.layers, "layer")
     heads = plural(geometry.kv_heads, "KV head")
@@ -104,6 +115,7 @@ def shown(document: results.PoolShow) -> list[str]:
                 f"{format_size(pool.stored_bytes)} stored)",
             ),
             ("Codec", f"{pool.codec}, {_PLACEMENTS[pool.placement]}"),
+            *([] if pool.codec in _BIT_EXACT else [("Bit-exact", _bit_exact(pool))]),
             *([("Calibration", pool.calibration_digest)] if pool.calibration_digest else []),
             ("Block", f"{format_size(pool.block_bytes)}: {_shape(pool.geometry)}"),
             ("Page", format_size(pool.page_bytes)),

@@ -30,7 +30,11 @@ def _pool_stats(stats: results.PoolStats) -> list[str]:
             ("Pool", f"{stats.pool}, since {format_time(stats.since_ns)}"),
             ("Hit share", f"{format_share(stats.hit_share)}: {c['hits']} of {c['wanted']} wanted blocks served"),
             ("Gets", f"{c['gets']}, {c['misses']} not there, {c['bad']} of them bad"),
-            ("Puts", f"{c['puts']} stored, {c['put_existed']} were there, {c['put_failed']} failed"),
+            (
+                "Puts",
+                f"{c['puts']} stored, {c['put_bit_exact']} of them bit-exact, {c['put_existed']} were there, "
+                f"{c['put_failed']} failed",
+            ),
             ("Look-ups", f"{c['lookups']}, {c['lookup_hits']} found"),
             ("Removed", f"{c['evictions']} evicted, {c['drops']} dropped"),
             (

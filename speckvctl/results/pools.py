@@ -70,6 +70,11 @@ class Pool:
     clients: Annotated[int | None, Said("Clients.", minimum=0)]
     tenants: Annotated[int | None, Said("Tenants.", minimum=0)]
     resizes: Annotated[int | None, Said("How often it was resized.", minimum=0)]
+    puts: Annotated[int | None, Said("Blocks stored since the statistics were last set to zero.", minimum=0)]
+    puts_bit_exact: Annotated[
+        int | None,
+        Said("Of these, blocks that the codec could not hold well enough and that were stored bit-exact.", minimum=0),
+    ]
     created_ns: Annotated[int, Said("When it was made, CLOCK_REALTIME.", minimum=0)]
 
 

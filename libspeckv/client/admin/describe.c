@@ -31,6 +31,9 @@ static void describe_region(struct region *r, struct speckv_pool_info *info)
 	info->raw_bytes = census.raw_bytes;
 	info->stored_bytes = census.stored_bytes;
 	info->resizes = load_acquire(&pool->resizes);
+	/* the part before its total */
+	info->puts_bit_exact = load_acquire(&r->head->stats.counters[SPECKV_COUNT_PUT_BIT_EXACT]);
+	info->puts = load_acquire(&r->head->stats.counters[SPECKV_COUNT_PUTS]);
 	for (unsigned int slot = 0; slot < LAY_CLIENTS; slot++)
 		info->clients += load_acquire(&r->head->clients[slot].state) & 1 &&
 			client_alive(r, slot);

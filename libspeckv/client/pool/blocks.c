@@ -76,6 +76,7 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	struct block_ref found;
 	struct run run;
 	int rc, tries = 0;
+	bool exact;
 
 	request->flags &= ~(uint32_t)(SPECKV_REQUEST_EXISTED | SPECKV_REQUEST_STAGED);
 	if (!request->buffer || request->buffer_bytes != raw)
@@ -92,7 +93,8 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	do
 		rc = encode(pool, codec, request, &run, &frame_bytes);
 	while (rc == -EHWPOISON && ++tries < PUT_TRIES); /* retry on other pages after bad memory */
-	if (rc == -ENODATA) /* values that the codec cannot hold: store this block bit-exact */
+	exact = rc == -ENODATA;
+	if (exact) /* values that the codec cannot hold well enough */
 		rc = encode(pool, SPECKV_CODEC_LOSSLESS, request, &run, &frame_bytes);
 	if (rc == -EOPNOTSUPP)
 		rc = encode(pool, SPECKV_CODEC_RAW, request, &run, &frame_bytes);
@@ -120,6 +122,8 @@ int block_put(struct speckv_pool *pool, struct speckv_request *request, uint64_t
 	}
 	adopt(pool, request, &found);
 	count(pool, SPECKV_COUNT_PUTS, 1);
+	if (exact)
+		count(pool, SPECKV_COUNT_PUT_BIT_EXACT, 1);
 	count(pool, SPECKV_COUNT_BYTES_IN_RAW, raw);
 	count(pool, SPECKV_COUNT_BYTES_IN_STORED, frame_bytes);
 	add_relaxed(&tenant->puts, 1);

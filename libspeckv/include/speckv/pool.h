@@ -96,6 +96,8 @@ struct speckv_pool_info {
 	uint64_t table_bytes; /**< index, page map and other tables */
 	uint64_t created_ns;
 	uint64_t resizes;
+	/** SPECKV_COUNT_PUTS and SPECKV_COUNT_PUT_BIT_EXACT */
+	uint64_t puts, puts_bit_exact;
 	uint32_t clients, tenants;
 	uint32_t placement; /**< enum speckv_placement */
 	uint32_t reserved;
@@ -228,6 +230,8 @@ enum speckv_counter {
 	SPECKV_COUNT_RECLAIMED_PAGES, /**< pages reclaimed from dead clients */
 	SPECKV_COUNT_LOOKUP_MISSES, /**< not found; by prefix: all from the first missing one on */
 	SPECKV_COUNT_WANTED, /**< gets, and look-up misses */
+	/** of the puts: blocks that the codec could not hold well enough, stored bit-exact */
+	SPECKV_COUNT_PUT_BIT_EXACT,
 	SPECKV_COUNTERS = 32,
 };
 enum speckv_histogram {

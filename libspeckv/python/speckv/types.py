@@ -237,6 +237,8 @@ class PoolInfo:
     table_bytes: int
     created_ns: int
     resizes: int
+    puts: int
+    puts_bit_exact: int
     clients: int
     tenants: int
     placement: Placement

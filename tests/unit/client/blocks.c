@@ -227,10 +227,63 @@ static void packed(void)
 	CHECK(info.blocks == 2 && info.raw_bytes == 2 * SMALL_BYTES, "blocks");
 	CHECK(info.stored_bytes == frame_bytes + exact_bytes, "stored %llu",
 		(unsigned long long)info.stored_bytes);
+	CHECK(info.puts == 2 && info.puts_bit_exact == 1, "%llu of %llu",
+		(unsigned long long)info.puts_bit_exact, (unsigned long long)info.puts);
 	speckv_pool_close(pool);
 	expect_sound(dev, "packed", 2);
 	free(frame);
 	free(want);
+	speckv_device_close(dev);
+	remove_device(MEMORY);
+}
+
+/*
+ * The fixed-rate modes store a block bit-exact of which a part differs so little from a constant
+ * that nothing of the difference would be left, and count it.
+ */
+static void guarded(void)
+{
+	static const enum speckv_codec modes[] = { SPECKV_CODEC_Q3X, SPECKV_CODEC_Q4X,
+		SPECKV_CODEC_Q5X };
+	struct speckv_device *dev = open_device(MEMORY, SPECKV_OPEN_CREATE);
+	struct speckv_pool_config config = small_pool("guarded", 4 * MIB);
+	struct speckv_key plain = key_of(1), odd = key_of(2);
+	struct speckv_stats stats;
+	struct speckv_pool *pool;
+
+	for (unsigned int m = 0; m < 3; m++) {
+		config.codec = modes[m];
+		EXPECT(0, speckv_pool_create(dev, &config, NULL));
+		pool = attach_pool(dev, "guarded", "tester");
+		for (size_t i = 0, noise = 1; i < SMALL_BYTES / 2; i++) {
+			/* signed numbers from 0.5 to 2 */
+			uint16_t word;
+
+			noise = noise * 1664525 + 1013904223;
+			word = (uint16_t)((noise >> 8 & 0x80ff) + 0x3f00);
+			memcpy(in + 2 * i, &word, 2);
+		}
+		EXPECT(0, put_block(pool, &plain, in, SMALL_BYTES));
+		EXPECT(0, get_block(pool, &plain, out, SMALL_BYTES));
+		CHECK(memcmp(out, in, SMALL_BYTES) != 0, "coded");
+		for (size_t i = 0; i < 64 * 64; i++) { /* the last group: V of the last head */
+			uint16_t word = (uint16_t)(0x3f80 + i % 64);
+
+			memcpy(in + SMALL_BYTES - 2 * 64 * 64 + 2 * i, &word, 2);
+		}
+		EXPECT(0, put_block(pool, &odd, in, SMALL_BYTES));
+		EXPECT(0, get_block(pool, &odd, out, SMALL_BYTES));
+		CHECK(memcmp(out, in, SMALL_BYTES) == 0, "kept bit for bit");
+		EXPECT(0, speckv_pool_stats(dev, "guarded", &stats));
+		CHECK(stats.counters[SPECKV_COUNT_PUTS] == 2 &&
+				stats.counters[SPECKV_COUNT_PUT_BIT_EXACT] == 1,
+			"%llu of %llu",
+			(unsigned long long)stats.counters[SPECKV_COUNT_PUT_BIT_EXACT],
+			(unsigned long long)stats.counters[SPECKV_COUNT_PUTS]);
+		speckv_pool_close(pool);
+		expect_sound(dev, "guarded", 2);
+		EXPECT(0, speckv_pool_destroy(dev, "guarded", NULL, NULL));
+	}
 	speckv_device_close(dev);
 	remove_device(MEMORY);
 }
@@ -276,6 +329,7 @@ int main(void)
 	for (int kind = 0; kind < test_media(); kind++)
 		one_medium((enum media)kind);
 	packed();
+	guarded();
 	exact();
 	free(in);
 	free(out);

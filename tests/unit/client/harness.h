@@ -187,7 +187,7 @@ static inline bool all_bytes(const void *buffer, uint64_t bytes, uint8_t value)
 
 /* ---- devices and pools ---------------------------------------------------------------------- */
 
-/* 16 KiB of raw bf16. */
+/* 32 KiB of raw bf16. */
 static const struct speckv_geometry small_shape = {
 	.layers = 2, .kv_heads = 1, .head_dim = 64, .tokens = 64, .dtype = SPECKV_DTYPE_BF16
 };

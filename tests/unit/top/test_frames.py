@@ -116,6 +116,8 @@ def pool_named(name: str, **figures: int | None) -> results.Pool:
         effective_capacity_bytes=figures.get("raw_bytes"),
         ratio=None,
         resizes=0,
+        puts=0,
+        puts_bit_exact=0,
         created_ns=1,
         **{**known, **figures},
     )
