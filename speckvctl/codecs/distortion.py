@@ -14,27 +14,33 @@ from speckvctl.codecs.modes import Mode
 from speckvctl.codecs.tensors import Bytes, Pair, floats
 
 Progress = Callable[[int, int], None]
+GROUP_TOKENS = 64
 
 
 @dataclass
 class Loss:
-    """Sums of squares over K or over V: of values and of errors."""
+    """Sums of squares over K or over V: of values, of their differences from the mean, and of errors.
+
+    The mean is that of each channel over a group of 64 tokens.
+    """
 
     signal: float = 0.0
+    centred: float = 0.0
     error: float = 0.0
     bits_kept: bool = True
 
     def add(self, was: Bytes, now: Bytes, pair: Pair) -> None:
+        before = floats(was, pair.dtype)
+        self.signal += _energy(before)
+        self.centred += _centred_energy(before)
         if np.array_equal(was, now):
-            self.signal += _energy(floats(was, pair.dtype))
             return
         self.bits_kept = False
-        before, after = floats(was, pair.dtype), floats(now, pair.dtype)
-        self.signal += _energy(before)
-        self.error += _energy(after.astype(np.float64) - before)
+        self.error += _energy(floats(now, pair.dtype).astype(np.float64) - before)
 
     def merge(self, other: Loss) -> None:
         self.signal += other.signal
+        self.centred += other.centred
         self.error += other.error
         self.bits_kept &= other.bits_kept
 
@@ -44,6 +50,20 @@ class Loss:
         if not self.error:
             return 0.0
         return math.sqrt(self.error / self.signal) if self.signal and math.isfinite(self.signal) else None
+
+    @property
+    def error_share(self) -> float | None:
+        """Squared error over the squared differences from the mean; None if there are none and a value changed."""
+        if not self.error:
+            return 0.0
+        return self.error / self.centred if self.centred and math.isfinite(self.centred) else None
+
+
+def _centred_energy(values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> float:
+    """Of [head][token][channel], a whole number of groups of tokens."""
+    groups = values.reshape(values.shape[0], -1, GROUP_TOKENS, values.shape[-1]).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return _energy(groups - groups.mean(2, keepdims=True))
 
 
 def _energy(values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> float:
@@ -57,6 +77,8 @@ class Tally:
 
     raw_bytes: int = 0
     stored_bytes: int = 0
+    blocks: int = 0
+    bit_exact_blocks: int = 0  # those that the mode refuses
     k: Loss = field(default_factory=Loss)
     v: Loss = field(default_factory=Loss)
 
@@ -72,6 +94,8 @@ class Tally:
     def merge(self, other: Tally) -> None:
         self.raw_bytes += other.raw_bytes
         self.stored_bytes += other.stored_bytes
+        self.blocks += other.blocks
+        self.bit_exact_blocks += other.bit_exact_blocks
         self.k.merge(other.k)
         self.v.merge(other.v)
 
@@ -92,5 +116,7 @@ def judge(mode: Mode, pairs: Sequence[Pair], block_tokens: int, progress: Progre
         coded = mode.encode(pair, block_tokens)
         decoded = pair.with_blocks(mode.decode(coded))
         rows.append(compare(pair, decoded, sum(frame.nbytes for frame in coded)))
+        rows[-1].blocks = len(coded)
+        rows[-1].bit_exact_blocks = sum(mode.refused(frame) for frame in coded)
         total.merge(rows[-1])
     return total, rows

@@ -19,7 +19,7 @@ import speckv
 from speckv import Codec, codec
 
 from speckvctl import files
-from speckvctl.codecs.tensors import Bytes, Pair, element_bytes
+from speckvctl.codecs.tensors import Bytes, Pair, element_bytes, floats
 from speckvctl.errors import DamagedError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
@@ -62,25 +62,41 @@ class Mode:
         return self.calibration.digest.hex() if self.calibration else None
 
     def encode(self, pair: Pair, block_tokens: int) -> list[Bytes]:
-        """Frames of successive runs of tokens, the first at position 0."""
+        """Frames of successive runs of tokens, the first at position 0.
+
+        A block that the codec refuses is coded bit-exact, as pools do. Raises if values are not finite.
+        """
         geometry = pair.geometry(block_tokens)
         frames = []
         for index, block in enumerate(pair.blocks(block_tokens)):
             try:
                 frames.append(self.frame(geometry, block, self._layer(pair), index * block_tokens))
             except speckv.SpeckvError as exc:
-                raise self._explained(exc, pair) from exc
+                if exc.errno != errno.ENODATA or not np.isfinite(floats(block, pair.dtype)).all():
+                    raise self._explained(exc, pair) from exc
+                frames.append(self._exact(geometry, block, index * block_tokens))
         return frames
+
+    def _exact(self, geometry: speckv.Geometry, block: Bytes, position: int) -> Bytes:
+        return codec.encode_frame(geometry, Codec.LOSSLESS, block, identity=codec.Identity(first_position=position))
+
+    def refused(self, frame: Bytes) -> bool:
+        """Whether a frame that encode() made is bit-exact in place of this mode."""
+        return bool(codec.parse_frame(frame).codec != self.codec)
 
     def decode(self, frames: Iterable[Bytes]) -> list[Bytes]:
         return [codec.decode_frame(frame, calibration=self.calibration) for frame in frames]
 
     def rates(self, pairs: list[Pair]) -> Rates:
-        """Rates over whole tensors in turn, memory to memory; the median round of each."""
+        """Rates over whole tensors in turn, memory to memory; the median round of each.
+
+        Tensors that the codec refuses as a whole are left out.
+        """
         timed: list[Pair] = []
         for pair in pairs:
             if sum(other.raw_bytes for other in timed) < TIMED_BYTES:
                 timed.append(pair)
+        raw_bytes = 0
         encodes: list[Callable[[], Any]] = []
         decodes: list[Callable[[], Any]] = []
         for pair in timed:
@@ -90,10 +106,17 @@ class Mode:
             geometry, raw = pair.geometry(tokens), next(pair.blocks(tokens))
             room, out = codec.frame_room(geometry, self.codec), np.zeros(raw.nbytes, np.uint8)
             room.fill(0)
-            frame = self.frame(geometry, raw, self._layer(pair), 0, room)
+            try:
+                frame = self.frame(geometry, raw, self._layer(pair), 0, room)
+            except speckv.SpeckvError as exc:
+                if exc.errno != errno.ENODATA:
+                    raise
+                continue
+            raw_bytes += raw.nbytes
             encodes.append(partial(self.frame, geometry, raw, self._layer(pair), 0, room))
             decodes.append(partial(codec.decode_frame, frame, out=out, calibration=self.calibration))
-        raw_bytes = sum(pair.raw_bytes for pair in timed)
+        if not encodes:
+            return Rates(None, None)
         return Rates(raw_bytes / _median_seconds(encodes), raw_bytes / _median_seconds(decodes))
 
     def store(self, dtype: speckv.DType) -> Stored:
@@ -124,7 +147,7 @@ class Mode:
         """The library's refusal, in terms of the file."""
         where = f"{pair.k_name} and {pair.v_name}"
         if exc.errno == errno.ENODATA:
-            reason = f"{where}: a value is not finite, or beyond what {self.name} can hold"
+            reason = f"{where}: a value is not finite"
             return UnsupportedError(reason, "--codec lossless or raw", exc.errno)
         if exc.errno == errno.ERANGE:
             shape = f"layer {pair.layer} with {pair.heads} KV heads of size {pair.head_dim}"

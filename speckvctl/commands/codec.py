@@ -147,10 +147,14 @@ def eval_codec(
         stored_bytes=total.stored_bytes,
         ratio=total.ratio,
         exact=total.exact,
+        file_blocks=total.blocks,
+        file_bit_exact_blocks=total.bit_exact_blocks,
         encode_bytes_per_second=rates.encode,
         decode_bytes_per_second=rates.decode,
         k_relative_rmse=total.k.relative_rmse,
         v_relative_rmse=total.v.relative_rmse,
+        k_error_share=total.k.error_share,
+        v_error_share=total.v.error_share,
         model=str(model) if model else None,
         tokens=str(tokens) if tokens else None,
         documents=len(run.ids) if run else None,
@@ -186,6 +190,8 @@ def _tensors(pair: Pair, tally: Tally) -> results.CodecTensors:
         ratio=tally.ratio,
         k_relative_rmse=tally.k.relative_rmse,
         v_relative_rmse=tally.v.relative_rmse,
+        k_error_share=tally.k.error_share,
+        v_error_share=tally.v.error_share,
     )
 
 
@@ -292,7 +298,7 @@ def encode_file(
     frames.check_replaceable(output)
     frames.check_names(output, pairs, block_tokens)
     with progress("encoding", "tensors") as tell:
-        stored = _encode(mode, pairs, block_tokens, output, dry_run, tell)
+        stored, exact = _encode(mode, pairs, block_tokens, output, dry_run, tell)
     raw = sum(pair.raw_bytes for pair in pairs)
     document = results.CodecEncode(
         file=str(file),
@@ -303,6 +309,7 @@ def encode_file(
         block_tokens=block_tokens,
         tensors=2 * len(pairs),
         frame_count=sum(pair.tokens for pair in pairs) // block_tokens,
+        bit_exact_frames=exact,
         raw_bytes=raw,
         stored_bytes=stored,
         ratio=raw / stored,
@@ -313,17 +320,25 @@ def encode_file(
 
 def _encode(
     mode: Mode, pairs: list[Pair], block_tokens: int, output: Path, dry_run: bool, tell: ProgressCallback
-) -> int:
+) -> tuple[int, int]:
+    """Bytes of the file, and how many of its frames are bit-exact as the codec refuses their values."""
     from speckvctl.codecs import frames
 
+    exact = 0
+
     def coded() -> frames.Coded:
+        nonlocal exact
         for done, pair in enumerate(pairs):
             tell(done, len(pairs))
-            yield mode.encode(pair, block_tokens)
+            made = mode.encode(pair, block_tokens)
+            exact += sum(mode.refused(frame) for frame in made)
+            yield made
 
     if dry_run:
-        return frames.overhead(pairs, block_tokens) + sum(frame.nbytes for of_pair in coded() for frame in of_pair)
-    return frames.write(output, pairs, block_tokens, coded())
+        size = frames.overhead(pairs, block_tokens) + sum(frame.nbytes for of_pair in coded() for frame in of_pair)
+    else:
+        size = frames.write(output, pairs, block_tokens, coded())
+    return size, exact
 
 
 @app.verb("decode")

@@ -58,6 +58,8 @@ class Row:
             decode_bytes_per_second=self.rates.decode,
             k_relative_rmse=self.tally.k.relative_rmse,
             v_relative_rmse=self.tally.v.relative_rmse,
+            k_error_share=self.tally.k.error_share,
+            v_error_share=self.tally.v.error_share,
             blocks=evaluation.described(self.blocks),
             prefix=evaluation.described(self.prefix),
         )

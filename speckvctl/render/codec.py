@@ -35,6 +35,8 @@ def evaluated(document: results.CodecEval) -> list[str]:
     errors = "nothing: every bit comes back"
     if not document.exact:
         errors = f"K {_percent(document.k_relative_rmse)}, V {_percent(document.v_relative_rmse)} relative error"
+        errors += f"; of what differs from the mean: K {_percent(document.k_error_share)}"
+        errors += f", V {_percent(document.v_error_share)} of the energy"
     speed = f"{_rate(document.encode_bytes_per_second)} in, {_rate(document.decode_bytes_per_second)} out"
     rows = [
         ("File", document.file),
@@ -44,11 +46,14 @@ def evaluated(document: results.CodecEval) -> list[str]:
         ("Loses", errors),
         ("Speed", f"{speed}, one core, {document.isa}"),
     ]
+    if document.file_bit_exact_blocks:
+        exact = f"{document.file_bit_exact_blocks} of {plural(document.file_blocks, 'frame')}"
+        rows.append(("Bit-exact", f"{exact}, since the codec cannot hold them"))
     lines = pairs(rows)
     lines += [
         "",
         *columns(
-            ["LAYER", "K", ">RATIO", ">K ERROR", ">V ERROR"],
+            ["LAYER", "K", ">RATIO", ">K ERROR", ">V ERROR", ">K SHARE", ">V SHARE"],
             [
                 [
                     "-" if row.layer is None else str(row.layer),
@@ -56,6 +61,8 @@ def evaluated(document: results.CodecEval) -> list[str]:
                     f"{row.ratio:.3f}x",
                     _percent(row.k_relative_rmse),
                     _percent(row.v_relative_rmse),
+                    _percent(row.k_error_share),
+                    _percent(row.v_error_share),
                 ]
                 for row in document.tensors
             ],
@@ -178,6 +185,8 @@ def encoded(document: results.CodecEncode) -> list[str]:
             ("Frames", f"{format_size(document.stored_bytes)}, ratio {document.ratio:.3f}x"),
         ]
     )
+    if document.bit_exact_frames:
+        lines.append(f"Bit-exact, since the codec cannot hold them: {plural(document.bit_exact_frames, 'frame')}.")
     if document.skipped:
         lines.append(f"Neither K nor V, left out: {one_line(', '.join(document.skipped))}.")
     return [*lines, f"{'Would write' if document.dry_run else 'Wrote'} {one_line(document.frames)}."]

@@ -30,6 +30,15 @@ class CodecTensors:
         Said("Root of the mean squared error of K over that of K; null: K is all zero and is not any more.", minimum=0),
     ]
     v_relative_rmse: Annotated[float | None, Said("The same of V.", minimum=0)]
+    k_error_share: Annotated[
+        float | None,
+        Said(
+            "Squared error of K over the squared differences of K from the mean of each channel over 64 tokens; null: "
+            "there are none, and K changed.",
+            minimum=0,
+        ),
+    ]
+    v_error_share: Annotated[float | None, Said("The same of V.", minimum=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +84,10 @@ class CodecEval(Document):
     stored_bytes: Annotated[int, Said("Bytes of the frames, headers, tables and checksums included.", minimum=0)]
     ratio: Annotated[float, Said("raw_bytes / stored_bytes.", minimum=0)]
     exact: Annotated[bool, Said("True: every bit comes back.")]
+    file_blocks: Annotated[int, Said("Frames of one layer that the file makes.", minimum=0)]
+    file_bit_exact_blocks: Annotated[
+        int, Said("Of them, those that the codec cannot hold: they are stored bit-exact.", minimum=0)
+    ]
     encode_bytes_per_second: Annotated[float | None, Said("Raw bytes in, one core; null: not timed.", minimum=0)]
     decode_bytes_per_second: Annotated[float | None, Said("Raw bytes out, one core; null: not timed.", minimum=0)]
     k_relative_rmse: Annotated[
@@ -82,6 +95,15 @@ class CodecEval(Document):
         Said("Root of the mean squared error of K over that of K; null: K is all zero and is not any more.", minimum=0),
     ]
     v_relative_rmse: Annotated[float | None, Said("The same of V.", minimum=0)]
+    k_error_share: Annotated[
+        float | None,
+        Said(
+            "Squared error of K over the squared differences of K from the mean of each channel over 64 tokens; null: "
+            "there are none, and K changed.",
+            minimum=0,
+        ),
+    ]
+    v_error_share: Annotated[float | None, Said("The same of V.", minimum=0)]
     model: Annotated[str | None, Said("Folder or GGUF file of the model; null: none was run.")]
     tokens: Annotated[str | None, Said("File of token ids, or text; null: no model was run.")]
     documents: Annotated[int | None, Said("Documents that it was run on.", minimum=0)]
@@ -124,6 +146,15 @@ class CodecRow:
         Said("Root of the mean squared error of K over that of K; null: K is all zero and is not any more.", minimum=0),
     ]
     v_relative_rmse: Annotated[float | None, Said("The same of V.", minimum=0)]
+    k_error_share: Annotated[
+        float | None,
+        Said(
+            "Squared error of K over the squared differences of K from the mean of each channel over 64 tokens; null: "
+            "there are none, and K changed.",
+            minimum=0,
+        ),
+    ]
+    v_error_share: Annotated[float | None, Said("The same of V.", minimum=0)]
     blocks: Annotated[CodecLoss | None, Said("Loss by the rule of blocks; null: no model, or nothing to lose.")]
     prefix: Annotated[CodecLoss | None, Said("Loss by the rule of a prefix; null: no model, or nothing to lose.")]
 
@@ -206,6 +237,9 @@ class CodecEncode(Document):
     block_tokens: Annotated[int, Said("Tokens of a frame.", minimum=0)]
     tensors: Annotated[int, Said("Tensors.", minimum=0)]
     frame_count: Annotated[int, Said("Frames.", minimum=0)]
+    bit_exact_frames: Annotated[
+        int, Said("Of them, those whose values the codec cannot hold: they are bit-exact.", minimum=0)
+    ]
     raw_bytes: Annotated[int, Said("Bytes of K and V.", minimum=0)]
     stored_bytes: Annotated[int, Said("Bytes of the frames, headers, tables and checksums included.", minimum=0)]
     ratio: Annotated[float, Said("raw_bytes / stored_bytes.", minimum=0)]

@@ -34,6 +34,17 @@ def relative_rmse(was: dict[str, Any], now: dict[str, Any], kind: str) -> float:
     return float(np.sqrt(errors / sum((was[name].astype(np.float64) ** 2).sum() for name in names)))
 
 
+def error_share(was: dict[str, Any], now: dict[str, Any], kind: str) -> float:
+    names = [name for name in now if name.endswith(f".{kind}")]
+    errors = energy = 0.0
+    for name in names:
+        groups = was[name].astype(np.float64)
+        groups = groups.reshape(groups.shape[0], -1, 64, groups.shape[-1])
+        errors += ((now[name].astype(np.float64) - was[name]) ** 2).sum()
+        energy += ((groups - groups.mean(2, keepdims=True)) ** 2).sum()
+    return errors / energy
+
+
 @pytest.mark.parametrize("mode", codec.modes())
 def test_a_third_party_finds_the_figures_of_eval_in_the_files(mode: str, cache: Cli) -> None:
     said = cache.document("codec", "eval", "kv16.safetensors", "--codec", mode)
@@ -45,6 +56,9 @@ def test_a_third_party_finds_the_figures_of_eval_in_the_files(mode: str, cache: 
     assert said["ratio"] == sum(tensor.nbytes for tensor in now.values()) / size == made["ratio"]
     assert said["k_relative_rmse"] == pytest.approx(relative_rmse(was, now, "k"), rel=1e-9)
     assert said["v_relative_rmse"] == pytest.approx(relative_rmse(was, now, "v"), rel=1e-9)
+    for kind in "kv":
+        assert said[f"{kind}_error_share"] == pytest.approx(error_share(was, now, kind), rel=1e-9)
+    assert (said["file_bit_exact_blocks"], made["bit_exact_frames"]) == (0, 0)
     assert said["exact"] == all(np.array_equal(now[name], was[name]) for name in now)
     assert said["exact"] == (mode in ("raw", "lossless"))
     assert said["encode_bytes_per_second"] > 0 and said["decode_bytes_per_second"] > 0

@@ -165,6 +165,22 @@ def test_values_that_are_not_finite_are_refused_with_the_tensors_name(tmp_path: 
     assert modes.mode("raw").encode(pairs[0], 64)
 
 
+def test_blocks_that_a_mode_would_spoil_are_kept_bit_exact_and_counted(tmp_path: Path) -> None:
+    bits = kv.like_kv((1, 192, 64))
+    bits[0, 64:128] = 0x3F80 + np.arange(64) % 2  # constants: nothing differs from the mean
+    path = kv.write(tmp_path / "kv.safetensors", {"a.k": ("BF16", kv.like_kv((1, 192, 64))), "a.v": ("BF16", bits)})
+    pairs, _ = tensors.read_pairs(path, 64)
+    mode = modes.mode("q4x")
+    made = mode.encode(pairs[0], 64)
+    assert [mode.refused(frame) for frame in made] == [False, True, False]
+    assert [codec.parse_frame(frame).identity.first_position for frame in made] == [0, 64, 128]
+    back = pairs[0].with_blocks(mode.decode(made))
+    assert np.array_equal(back.v[:, 64:128], pairs[0].v[:, 64:128])
+    total, _ = distortion.judge(mode, pairs, 64, lambda done, of: None)
+    assert (total.blocks, total.bit_exact_blocks, total.exact) == (3, 1, False)
+    assert mode.rates(pairs).encode is None  # all tokens in one frame
+
+
 def test_a_shape_that_a_mode_does_not_take_is_refused_with_the_tensors_name(tmp_path: Path) -> None:
     bits = kv.like_kv((1, 64, 72))
     path = kv.write(tmp_path / "kv.safetensors", {"a.k": ("BF16", bits), "a.v": ("BF16", bits)})
