@@ -223,9 +223,10 @@ def compare_codecs(
 ) -> None:
     """Compare all codecs and their peers in one table: ratio, errors, speed, and with a model its loss.
 
-    Peers: zstd -1 and -3, lz4, byte shuffle with zstd, a cast to fp8, MXFP4, KIVI with 4 bits, and a CacheGen-style
-    coder, which is our own from the paper. Compressors of bytes get the same blocks of 64 tokens and lose nothing. The
-    sizes of the others count scales, offsets and entropy-coded bits, but no headers. Loss is that of codec eval.
+    Peers: zstd -1 and -3, lz4, byte shuffle with zstd, casts to fp8 with and without a scale of each head, MXFP4,
+    NVFP4, KIVI with 4 bits, and coders after TurboQuant and CacheGen, which are our own from the papers. Compressors
+    of bytes get the same blocks of 64 tokens and lose nothing. The sizes of the others count scales, offsets and
+    entropy-coded bits, but no headers. Loss is that of codec eval.
 
     \b
     Examples:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from speckvctl.codecs.distortion import Tally, compare
 from speckvctl.codecs.modes import BLOCK_TOKENS, Rates
 from speckvctl.codecs.tensors import Bytes, Pair, element_bytes, floats
 from speckvctl.comparison import cachegen
+from speckvctl.comparison import quantisers as arithmetic
 from speckvctl.errors import UnsupportedError
 
 Tensor = Any  # torch.Tensor, float32 [document][head][token][channel]
@@ -74,6 +76,7 @@ class Quantiser:
     v_bits: float
     k: Callable[[Tensor], Tensor]
     v: Callable[[Tensor], Tensor]
+    row_bits: int = 0  # of a token of K or V
 
     def store(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The quantiser as the cache of a model with KV in bf16."""
@@ -86,8 +89,8 @@ class Quantiser:
                 reason = f"{pair.k_name}: {self.name} takes groups of 64 channels, not a head size of {pair.head_dim}"
                 raise UnsupportedError(reason)
             k, v = rounded(pair, self.k(tensor(pair, pair.k))), rounded(pair, self.v(tensor(pair, pair.v)))
-            values = pair.heads * pair.tokens * pair.head_dim
-            stored = round(values * (self.k_bits + self.v_bits) / 8)
+            rows = pair.heads * pair.tokens
+            stored = round(rows * (pair.head_dim * (self.k_bits + self.v_bits) + 2 * self.row_bits) / 8)
             decoded = Pair(pair.k_name, pair.v_name, pair.layer, pair.dtype, k, v)
             total.merge(compare(pair, decoded, stored))
         return total, Rates(None, None)
@@ -139,45 +142,6 @@ def rounded(pair: Pair, values: Tensor) -> Bytes:
     return found
 
 
-# ---- the quantisers --------------------------------------------------------------------------------------------------
-
-
-def fp8(x: Tensor) -> Tensor:
-    """A cast to e4m3 without a scale; beyond 448 it saturates."""
-    import torch
-
-    return x.clamp(-448, 448).to(torch.float8_e4m3fn).float()
-
-
-def mxfp4(x: Tensor) -> Tensor:
-    """OCP MX: 32 channels share a power of two, each is e2m1."""
-    import torch
-
-    groups = x.unflatten(-1, (-1, 32))
-    most = groups.abs().amax(-1, keepdim=True)
-    scale = torch.exp2(torch.floor(torch.log2(most.clamp_min(2.0**-120))) - 2)
-    scaled = (groups / scale).clamp(-6, 6)
-    size = scaled.abs()
-    step = torch.where(size < 2, 0.5, torch.where(size < 4, 1.0, 2.0))
-    return ((size / step).round() * step * scaled.sign() * scale).flatten(-2)
-
-
-def kivi_k(x: Tensor) -> Tensor:
-    """KIVI: 4 bits, each channel of 64 successive tokens with its least value and step in fp16."""
-    return _asymmetric(x.unflatten(-2, (-1, 64)), -2).flatten(-3, -2)
-
-
-def kivi_v(x: Tensor) -> Tensor:
-    """KIVI: 4 bits, 64 channels of each token with their least value and step in fp16."""
-    return _asymmetric(x.unflatten(-1, (-1, 64)), -1).flatten(-2)
-
-
-def _asymmetric(x: Tensor, axis: int) -> Tensor:
-    least = x.amin(axis, keepdim=True).half().float()
-    step = ((x.amax(axis, keepdim=True) - least) / 15).clamp_min(6e-8).half().float()
-    return ((x - least) / step).round().clamp(0, 15) * step + least
-
-
 def compressors() -> list[Compressor]:
     try:
         import lz4.frame
@@ -202,8 +166,18 @@ def quantisers() -> list[Quantiser | CacheGen]:
     except ImportError as exc:
         raise UnsupportedError(f"these peers need torch: {exc}", "pip install '.[codec]' in the source tree") from exc
     return [
-        Quantiser("fp8 e4m3 cast", 8, 8, fp8, fp8),
-        Quantiser("MXFP4", 4.25, 4.25, mxfp4, mxfp4),
-        Quantiser("KIVI 4-bit", 4.5, 4.5, kivi_k, kivi_v),
+        Quantiser("fp8 e4m3 cast", 8, 8, arithmetic.fp8, arithmetic.fp8),
+        Quantiser("fp8 e4m3 scaled", 8, 8, arithmetic.fp8_scaled, arithmetic.fp8_scaled),
+        Quantiser("MXFP4", 4.25, 4.25, arithmetic.mxfp4, arithmetic.mxfp4),
+        Quantiser("NVFP4", 4.5, 4.5, arithmetic.nvfp4, arithmetic.nvfp4),
+        Quantiser("KIVI 4-bit", 4.5, 4.5, arithmetic.kivi_k, arithmetic.kivi_v),
+        Quantiser(
+            "TurboQuant-like 4/3",
+            4,
+            3,
+            partial(arithmetic.turboquant, bits=4),
+            partial(arithmetic.turboquant, bits=3),
+            row_bits=16,
+        ),
         CacheGen(),
     ]

@@ -84,7 +84,10 @@ def coders(only: list[str] | None, calibration: Path | None, *, peers: bool) -> 
 
 def _peers(left_out: dict[str, str]) -> list[Coder]:
     found: list[Coder] = []
-    for name, make in (("zstd, lz4", peers.compressors), ("fp8, MXFP4, KIVI, CacheGen-style", peers.quantisers)):
+    for name, make in (
+        ("zstd, lz4", peers.compressors),
+        ("fp8, MXFP4, NVFP4, KIVI, TurboQuant, CacheGen", peers.quantisers),
+    ):
         try:
             found += make()
         except UnsupportedError as exc:

@@ -23,7 +23,10 @@ SPECKVCTL = ".venv/bin/speckvctl"
 
 #: A calibration is made from the first documents and evaluated on the others.
 CALIBRATED = 16
-LOSSY_PEERS = {"fp8 e4m3 cast", "MXFP4", "KIVI 4-bit", "CacheGen-style"}
+LOSSY_PEERS = {
+    *("fp8 e4m3 cast", "fp8 e4m3 scaled", "MXFP4", "NVFP4", "KIVI 4-bit"),
+    *("TurboQuant-like 4/3", "CacheGen-style"),
+}
 EXACT_PEERS = {"zstd -1", "zstd -3", "lz4", "byte shuffle + zstd -1"}
 FIXED_RATE = {"q4x", "q5c"}
 #: Margin on the ratio: in variable-rate modes the size depends on the text.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
 
 from speckvctl.codecs import tensors  # noqa: E402
-from speckvctl.comparison import cachegen, peers, plot, table  # noqa: E402
+from speckvctl.comparison import cachegen, peers, plot, quantisers, table  # noqa: E402
 from tests.unit.codec_eval import kv  # noqa: E402
 
 FILE_SHAPE = (2, 128, 128)
@@ -45,8 +45,11 @@ def test_quantisers_take_the_bits_that_they_are_known_for(pairs: list[tensors.Pa
     found = {peer.name: peer.judge(pairs)[0] for peer in peers.quantisers() if isinstance(peer, peers.Quantiser)}
     assert {name: round(tally.ratio, 3) for name, tally in found.items()} == {
         "fp8 e4m3 cast": 2.0,
+        "fp8 e4m3 scaled": 2.0,
         "MXFP4": 3.765,
+        "NVFP4": 3.556,
         "KIVI 4-bit": 3.556,
+        "TurboQuant-like 4/3": 4.414,
     }
     errors = {name: tally.k.relative_rmse or 0 for name, tally in found.items()}
     assert 0.01 < errors["fp8 e4m3 cast"] < 0.05 < errors["KIVI 4-bit"] < errors["MXFP4"] < 0.2
@@ -54,7 +57,7 @@ def test_quantisers_take_the_bits_that_they_are_known_for(pairs: list[tensors.Pa
 
 def test_mxfp4_is_the_nearest_of_its_fifteen_values_times_a_power_of_two() -> None:
     x = torch.from_numpy(np.random.default_rng(5).normal(0, 3, (1, 1, 1, 64)).astype(np.float32))
-    found = peers.mxfp4(x)[0, 0, 0].numpy()
+    found = quantisers.mxfp4(x)[0, 0, 0].numpy()
     grid = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
     for group, values in zip(found.reshape(2, 32), x.numpy().reshape(2, 32), strict=True):
         scale = 2.0 ** (np.floor(np.log2(np.abs(values).max())) - 2)
@@ -63,9 +66,34 @@ def test_mxfp4_is_the_nearest_of_its_fifteen_values_times_a_power_of_two() -> No
         assert np.allclose(np.abs(np.abs(values) - np.abs(group)) / scale, nearest)
 
 
+def test_nvfp4_holds_what_it_has_codes_for_and_rounds_the_rest_to_a_sixth_of_the_largest() -> None:
+    grid = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.5, -1, -1.5, -2, -3, -4, -6, 0])
+    x = torch.stack((448 * grid, 30 * grid, grid / 64, 0 * grid)).flatten()[None, None, None]
+    assert torch.equal(quantisers.nvfp4(x), x)
+    x = torch.from_numpy(np.random.default_rng(5).normal(0, 3, (1, 2, 64, 64)).astype(np.float32))
+    groups, errors = (y.unflatten(-1, (-1, 16)).abs().amax(-1) for y in (x, quantisers.nvfp4(x) - x))
+    assert (errors <= groups / 6 * 1.07).all() and errors.mean() > groups.mean() / 20
+
+
+def test_fp8_with_a_scale_is_not_cut_off_where_the_cast_is() -> None:
+    x = torch.from_numpy(np.random.default_rng(5).normal(0, 400, (1, 2, 64, 64)).astype(np.float32))
+    scaled, cast = ((y - x).abs().max() for y in (quantisers.fp8_scaled(x), quantisers.fp8(x)))
+    assert scaled < x.abs().max() / 16 < cast
+    assert torch.allclose(quantisers.fp8_scaled(x * 2.0**-60), quantisers.fp8_scaled(x) * 2.0**-60)
+
+
+@pytest.mark.parametrize(("bits", "error"), [(3, 0.03454), (4, 0.009497)])
+def test_turboquant_like_has_the_error_of_its_quantiser_whatever_the_values(bits: int, error: float) -> None:
+    """Distortions of Max, 1960, table I."""
+    x = torch.from_numpy(np.random.default_rng(5).standard_t(2, (1, 2, 512, 128)).astype(np.float32))
+    found = (quantisers.turboquant(x, bits) - x).square().sum() / x.square().sum()
+    assert float(found) == pytest.approx(error, rel=0.03)
+    assert not quantisers.turboquant(torch.zeros(1, 1, 4, 64), bits).any()
+
+
 def test_kivi_keeps_the_ends_of_each_group_and_steps_between_them() -> None:
     x = torch.from_numpy(np.random.default_rng(6).normal(0, 2, (1, 2, 128, 128)).astype(np.float32))
-    k, v = peers.kivi_k(x), peers.kivi_v(x)
+    k, v = quantisers.kivi_k(x), quantisers.kivi_v(x)
     assert max(len(np.unique(k[0, 0, :64, channel])) for channel in range(128)) <= 16
     assert max(len(np.unique(v[0, 0, token, :64])) for token in range(128)) <= 16
     step = (x[0, 0, :64].amax(0) - x[0, 0, :64].amin(0)) / 15
@@ -108,7 +136,8 @@ def test_every_peer_and_mode_stands_in_the_table_or_says_why_not(pairs: list[ten
     assert names == {
         *("raw", "int8-delta-rle", "q3x", "q4x", "q5x", "q5c", "e7c", "lossless"),
         *("zstd -1", "zstd -3", "lz4", "byte shuffle + zstd -1"),
-        *("fp8 e4m3 cast", "MXFP4", "KIVI 4-bit", "CacheGen-style"),
+        *("fp8 e4m3 cast", "fp8 e4m3 scaled", "MXFP4", "NVFP4", "KIVI 4-bit"),
+        *("TurboQuant-like 4/3", "CacheGen-style"),
     }
     assert {row.kind for row in rows} == {"mode", "compressor", "quantiser", "coder"}
 
