@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from speckvctl.codecs.modes import Mode
     from speckvctl.codecs.tensors import Pair
     from speckvctl.reference.evaluation import Model
+    from speckvctl.reference.loss import Loss
 
 app = App(no_args_is_help=True)
 
@@ -101,6 +102,9 @@ def eval_codec(
     documents: Documents = None,
     skip_documents: SkipDocuments = 0,
     prefix_tokens: PrefixTokens = None,
+    by_layer: Annotated[
+        bool, typer.Option("--by-layer", help="Also run the model once for each layer, with that layer alone coded.")
+    ] = False,
     compute: Compute = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -110,6 +114,7 @@ def eval_codec(
     of 64 tokens, of every layer, is the decoded one for all tokens after it. Prefix: the first tokens' K and V were
     stored and come back decoded, and only what follows is counted, as when a serving engine restores a prefix. KL is
     the divergence of the prediction from that on raw K and V: the figure to rank codecs by. Errors are over documents.
+    --by-layer shows which layers it comes from.
     Any decoder that transformers has will do, if all its layers keep K and V alike. This needs torch and transformers.
 
     Speeds are of one core, on tensors that may be in its caches.
@@ -125,17 +130,20 @@ def eval_codec(
     from speckvctl.reference import evaluation
 
     mode = modes.mode(codec_name, calibration)
-    evaluation.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute)
+    evaluation.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute, by_layer=by_layer)
     pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
     with progress("coding", "tensors") as tell:
         total, rows = distortion.judge(mode, pairs, block_tokens, tell)
     rates = mode.rates(pairs)
-    run = blocks = prefix = stored = None
+    run = blocks = prefix = stored = layers = None
     if model is not None and tokens is not None:
         run = evaluation.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
         stored = mode.store(run.dtype)
+        ones = evaluation.by_layer(lambda: mode.store(run.dtype), run.decoder.shape.layers) if by_layer else {}
         with progress("running the model", "documents") as tell:
-            blocks, prefix = run.measure({mode.name: stored}, tell)[mode.name]
+            losses = run.measure({mode.name: stored, **ones}, tell)
+        blocks, prefix = losses[mode.name]
+        layers = [_layer_loss(one.layer, *losses[name]) for name, one in ones.items()] if by_layer else None
     document = results.CodecEval(
         file=str(file),
         codec=mode.name,
@@ -158,12 +166,13 @@ def eval_codec(
         model=str(model) if model else None,
         tokens=str(tokens) if tokens else None,
         documents=len(run.ids) if run else None,
-        blocks=evaluation.described(blocks),
+        blocks=evaluation.described(blocks) if blocks else None,
         prefix_tokens=run.prefix if run else None,
-        prefix=evaluation.described(prefix),
+        prefix=evaluation.described(prefix) if prefix else None,
         run_ratio=stored.ratio if stored else None,
         run_blocks=stored.frames if stored else None,
         run_bit_exact_blocks=stored.refused if stored else None,
+        layers=layers,
         tensors=[_tensors(pair, row) for pair, row in zip(pairs, rows, strict=True)],
         skipped=others,
     )
@@ -174,6 +183,12 @@ def _blocks_of(block_tokens: int) -> int:
     if block_tokens % BLOCK_TOKENS:
         raise UsageError(f"--block-tokens: {block_tokens} is not a multiple of {BLOCK_TOKENS}", "--block-tokens 64")
     return block_tokens
+
+
+def _layer_loss(layer: int, blocks: Loss, prefix: Loss) -> results.CodecLayerLoss:
+    from speckvctl.reference.evaluation import described
+
+    return results.CodecLayerLoss(layer=layer, blocks=described(blocks), prefix=described(prefix))
 
 
 def _tensors(pair: Pair, tally: Tally) -> results.CodecTensors:

@@ -60,8 +60,8 @@ class Row:
             v_relative_rmse=self.tally.v.relative_rmse,
             k_error_share=self.tally.k.error_share,
             v_error_share=self.tally.v.error_share,
-            blocks=evaluation.described(self.blocks),
-            prefix=evaluation.described(self.prefix),
+            blocks=evaluation.described(self.blocks) if self.blocks else None,
+            prefix=evaluation.described(self.prefix) if self.prefix else None,
         )
 
 

@@ -36,10 +36,24 @@ class Model:
         return {name: (losses[name, Rule.BLOCKS], losses[name, Rule.PREFIX]) for name in stores}
 
 
-def described(loss: Loss | None) -> results.CodecLoss | None:
+@dataclass(frozen=True)
+class OneLayer:
+    """A store that codes one layer; the others stay raw."""
+
+    store: Any
+    layer: int
+
+    def __call__(self, layer: int, k: Any, v: Any) -> Any:
+        return self.store(layer, k, v) if layer == self.layer else (k, v)
+
+
+def by_layer(make: Callable[[], Any], layers: int) -> dict[str, OneLayer]:
+    """A store for each layer, named by its number."""
+    return {str(layer): OneLayer(make(), layer) for layer in range(layers)}
+
+
+def described(loss: Loss) -> results.CodecLoss:
     """The loss as a document has it."""
-    if loss is None:
-        return None
     return results.CodecLoss(
         perplexity_reference=loss.perplexity_reference,
         perplexity=loss.perplexity,
@@ -60,13 +74,15 @@ def check_options(
     skip: int,
     prefix_tokens: int | None,
     compute: str = "cpu",
+    *,
+    by_layer: bool = False,
 ) -> None:
     """Check the options early."""
     if (model is None) != (tokens is None):
         raise UsageError("--model and --tokens go together", "both of them, or neither")
-    if model is None and (documents is not None or skip or prefix_tokens is not None or compute != "cpu"):
+    if model is None and (documents is not None or skip or prefix_tokens is not None or compute != "cpu" or by_layer):
         raise UsageError(
-            "--documents, --skip-documents, --prefix-tokens and --compute say how a model is run",
+            "--documents, --skip-documents, --prefix-tokens, --by-layer and --compute say how a model is run",
             "--model DIR --tokens FILE",
         )
     if prefix_tokens is not None and prefix_tokens % 64:

@@ -92,12 +92,34 @@ def evaluated(document: results.CodecEval) -> list[str]:
                 for rule, loss in rules
             ],
         ),
+        *(_by_layer(document.layers) if document.layers else []),
         f"Ratio of the model's own K and V, all layers of a block in a frame: {document.run_ratio:.3f}x.",
         f"Stored bit-exact, since the codec cannot hold them: {kept}.",
         "",
         *_RULES,
     ]
     return lines
+
+
+def _by_layer(layers: list[results.CodecLayerLoss]) -> list[str]:
+    """Divergence of each layer alone, and its share of their sum."""
+    sums = [sum(row.blocks.kl_millinats for row in layers), sum(row.prefix.kl_millinats for row in layers)]
+    return [
+        "",
+        *columns(
+            ["ONE LAYER", ">KL, BLOCKS", ">SHARE", ">KL, PREFIX", ">SHARE"],
+            [
+                [str(row.layer)]
+                + [
+                    cell
+                    for loss, whole in zip((row.blocks, row.prefix), sums, strict=True)
+                    for cell in (_divergence(loss), _percent(loss.kl_millinats / whole if whole else None))
+                ]
+                for row in layers
+            ],
+        ),
+        "",
+    ]
 
 
 def _divergence(loss: results.CodecLoss) -> str:

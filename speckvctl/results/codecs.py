@@ -70,6 +70,15 @@ class CodecLoss:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodecLayerLoss:
+    """What a codec costs a model where only one layer is coded."""
+
+    layer: Annotated[int, Said("Number of the layer, from 0.", minimum=0)]
+    blocks: Annotated[CodecLoss, Said("Loss by blocks.")]
+    prefix: Annotated[CodecLoss, Said("Loss behind a prefix.")]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CodecEval(Document):
     """What `speckvctl codec eval --json` prints. Losses are None without a model."""
 
@@ -120,6 +129,9 @@ class CodecEval(Document):
     run_blocks: Annotated[int | None, Said("Blocks of one layer that the model made, by both rules.", minimum=0)]
     run_bit_exact_blocks: Annotated[
         int | None, Said("Of them, those that the codec cannot hold: they are stored bit-exact.", minimum=0)
+    ]
+    layers: Annotated[
+        list[CodecLayerLoss] | None, Said("Losses where one layer alone is coded, with --by-layer; null: not run.")
     ]
     tensors: Annotated[list[CodecTensors], Said("Each layer of the file.")]
     skipped: Annotated[list[str], Said("Tensors that are neither K nor V.")]

@@ -92,6 +92,13 @@ def test_the_shared_model_is_run_on_what_was_decoded(cache: Cli) -> None:
         assert rows["q4x"][key] == pytest.approx(lossy[key], rel=1e-6)
         assert rows["raw"][key] is None and rows["zstd -1"][key] is None
         assert rows["KIVI 4-bit"][key]["kl_millinats"] > 0
+    apart = cache.document("codec", "eval", "kv16.safetensors", *run, "--documents", "2", "--by-layer")
+    assert [row["layer"] for row in apart["layers"]] == [0, 1] and lossy["layers"] is None
+    for rule in ("blocks", "prefix"):
+        parts = [row[rule]["kl_millinats"] for row in apart["layers"]]
+        assert all(0 < part < 1.5 * apart[rule]["kl_millinats"] for part in parts) and parts[0] != parts[1]
+        assert 0.5 < sum(parts) / apart[rule]["kl_millinats"] < 2
+    assert "ONE LAYER" in cache.ok("codec", "eval", "kv16.safetensors", *run, "--by-layer").out
     shown = cache.ok("codec", "eval", "kv16.safetensors", *run).out
     assert "± " in shown and "KL, MNAT" in shown and "0 of 24 blocks of a layer" in shown
 
