@@ -43,7 +43,7 @@ NOUNS: dict[str, Noun] = {
     ),
     "codec": Noun(
         "Evaluate codecs on real K and V, and turn tensors into frames and back.",
-        ("eval", "calibrate", "compare", "encode", "decode", "vectors"),
+        ("eval", "compare", "extract", "calibrate", "encode", "decode", "vectors"),
     ),
     "replay": Noun("Drive a pool with a real serving trace and verify every byte."),
     "top": Noun("Watch devices, pools, tenants and prefetchers live."),

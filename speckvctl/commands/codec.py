@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""speckvctl codec: eval, calibrate, compare, encode, decode, vectors."""
+"""speckvctl codec: eval, extract, calibrate, compare, encode, decode, vectors."""
 
 from __future__ import annotations
 
@@ -392,6 +392,70 @@ def decode_file(
         frame_count=sum(len(entry.frames) for entry in reader.entries),
         raw_bytes=raw,
         stored_bytes=reader.size,
+    )
+    finish(document, as_json=as_json)
+
+
+@app.verb("extract")
+def extract(
+    model: Annotated[
+        Path, typer.Option("--model", metavar="MODEL", help="Decoder, a folder as published or a GGUF file.")
+    ],
+    tokens: Annotated[
+        Path,
+        typer.Option("--tokens", metavar="FILE", help="What to run it on: token ids, .npy [document][token], or text."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="safetensors file to write.")],
+    documents: Documents = None,
+    skip_documents: SkipDocuments = 0,
+    compute: Compute = "cpu",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Write the K and V that a model makes of a text, in bf16, as the other verbs read them.
+
+    Tensors are named doc0.layer0.k and have the shape [head][token][channel], after the rotary embedding; whole blocks
+    of 64 tokens only. Any decoder that transformers has will do, if all its layers keep K and V alike. --dry-run
+    checks all that can be known without the model's weights, and tells the size. An existing safetensors file is
+    replaced, any other file is not; a failure leaves it unchanged. This needs torch and transformers.
+
+    \b
+    Examples:
+      speckvctl codec extract --model model --tokens tokens.npy \\
+          -o new.safetensors --documents 1
+      speckvctl codec extract --model model --tokens tokens.npy \\
+          -o new.safetensors --dry-run --json
+    """
+    import math
+
+    from speckvctl.codecs import tensors
+    from speckvctl.reference import documents as reading
+    from speckvctl.reference import evaluation, loading
+
+    evaluation.check_compute(compute)
+    files.check_place(output)
+    tensors.check_replaceable(output)
+    from speckvctl.reference import extraction
+
+    shape = loading.check(model)
+    ids = reading.read(tokens, shape, documents, skip=skip_documents, tokenizer=lambda: loading.tokenizer(model))
+    made = extraction.shapes(shape, ids)
+    if not dry_run:
+        loaded = loading.load(model, device=compute)
+        with progress("running the model", "documents") as tell:
+            extraction.write(loaded, ids, output, tell)
+    document = results.CodecExtract(
+        file=str(output),
+        dry_run=dry_run,
+        model=str(model),
+        tokens=str(tokens),
+        documents=len(ids),
+        document_tokens=next(iter(made.values()))[1][1],
+        layers=shape.layers,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        dtype="bf16",
+        raw_bytes=2 * sum(math.prod(size) for _, size in made.values()),
     )
     finish(document, as_json=as_json)
 

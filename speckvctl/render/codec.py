@@ -198,6 +198,24 @@ def calibrated(document: results.CodecCalibrate) -> list[str]:
 
 
 @lines_of.register
+def extracted(document: results.CodecExtract) -> list[str]:
+    heads = (
+        f"{plural(document.layers, 'layer')}, {plural(document.kv_heads, 'KV head')} of {document.head_dim} channels"
+    )
+    return [
+        *pairs(
+            [
+                ("Model", one_line(document.model)),
+                ("Shape", f"{heads}, {document.dtype}"),
+                ("Documents", f"{document.documents} of {plural(document.document_tokens, 'token')}"),
+                ("Size", format_size(document.raw_bytes)),
+            ]
+        ),
+        f"{'Would write' if document.dry_run else 'Wrote'} {one_line(document.file)}.",
+    ]
+
+
+@lines_of.register
 def encoded(document: results.CodecEncode) -> list[str]:
     lines = pairs(
         [

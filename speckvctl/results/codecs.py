@@ -237,6 +237,24 @@ class CodecCalibrate(Document):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodecExtract(Document):
+    """What `speckvctl codec extract --json` prints."""
+
+    schema: ClassVar[str] = "speckvctl.codec-extract"
+    file: Annotated[str, Said("safetensors file.")]
+    dry_run: Annotated[bool, Said("True: nothing was changed.")]
+    model: Annotated[str, Said("Folder or GGUF file of the model.")]
+    tokens: Annotated[str, Said("File of token ids, or text.")]
+    documents: Annotated[int, Said("Documents.", minimum=0)]
+    document_tokens: Annotated[int, Said("Tokens of each whose K and V are written.", minimum=0)]
+    layers: Annotated[int, Said("Layers of the model.", minimum=0)]
+    kv_heads: Annotated[int, Said("KV heads.", minimum=0)]
+    head_dim: Annotated[int, Said("Channels of a head.", minimum=0)]
+    dtype: Annotated[str, Said("dtype.")]
+    raw_bytes: Annotated[int, Said("Bytes of K and V.", minimum=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CodecEncode(Document):
     """What `speckvctl codec encode --json` prints."""
 

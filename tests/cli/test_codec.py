@@ -103,6 +103,34 @@ def test_the_shared_model_is_run_on_what_was_decoded(cache: Cli) -> None:
     assert "± " in shown and "KL, MNAT" in shown and "0 of 24 blocks of a layer" in shown
 
 
+def test_extracted_tensors_are_the_models_own_cache_and_other_verbs_read_them(cache: Cli) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
+    transformers = pytest.importorskip(
+        "transformers", reason="transformers is not installed: pip install 'speckv[codec]'"
+    )
+    tiny.write(cache.folder / "model")
+    np.save(cache.folder / "tokens.npy", tiny.documents(3, 200))
+    call = ("codec", "extract", "--model", "model", "--tokens", "tokens.npy", "-o", "made.safetensors")
+    said = cache.document(*call, "--skip-documents", "1")
+    assert (said["documents"], said["document_tokens"]) == (2, 192)
+    made = load_file(cache.folder / "made.safetensors")
+    assert sum(tensor.nbytes for tensor in made.values()) == said["raw_bytes"]
+    model = transformers.AutoModelForCausalLM.from_pretrained(cache.folder / "model", dtype=torch.float32)
+    for document, ids in enumerate(tiny.documents(3, 200)[1:]):
+        with torch.no_grad():
+            own = model(torch.from_numpy(ids[None].astype(np.int64)), use_cache=True).past_key_values
+        for layer, states in enumerate(own.layers):
+            for kind, values in (("k", states.keys), ("v", states.values)):
+                found = made[f"doc{document}.layer{layer}.{kind}"].astype(np.float32)
+                expected = values[0, :, :192].bfloat16().float().numpy()
+                assert np.allclose(found, expected, rtol=2**-7, atol=1e-6)
+    assert len(made) == 2 * 2 * len(own.layers)
+    assert cache.document("codec", "eval", "made.safetensors")["raw_bytes"] == said["raw_bytes"]
+    before = (cache.folder / "made.safetensors").read_bytes()
+    assert cache.document(*call, "--documents", "1", "--dry-run")["raw_bytes"] == said["raw_bytes"] // 2
+    assert (cache.folder / "made.safetensors").read_bytes() == before
+
+
 def test_the_plot_is_written_with_the_table(cache: Cli) -> None:
     text = cache.ok("codec", "compare", "kv16.safetensors", "--codec", "q4x", "--no-peers", "--svg", "plot.svg").out
     assert "Wrote plot.svg." in text

@@ -29,6 +29,7 @@ BESIDE: dict[str, list[str]] = {
     "bitstream verify": ["regs-only.bundle", "--trust", "test.pub"],
     "codec calibrate": ["--model", "none", "--tokens", "none.npy", "-o", "made.safetensors", "--dry-run"],
     "codec compare": ["none.safetensors"],
+    "codec extract": ["--model", "none", "--tokens", "none.npy", "-o", "made.safetensors", "--dry-run"],
     "codec encode": ["kv.safetensors", "-o", "made.frames", "--dry-run"],
     "codec eval": ["none.safetensors"],
     "device inject": ["emu:none", "slow", "--dry-run"],

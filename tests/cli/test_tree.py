@@ -30,7 +30,7 @@ DESIGNED: dict[str, set[str]] = {
     "pool": {"create", "list", "show", "resize", "set", "destroy", "check", "migrate", "save", "restore", "diff"},
     "train-prefetcher": set(),
     "prefetcher": {"eval", "load", "unload", "show"},
-    "codec": {"eval", "calibrate", "compare", "encode", "decode", "vectors"},
+    "codec": {"eval", "calibrate", "compare", "extract", "encode", "decode", "vectors"},
     "replay": set(),
     **{
         noun: set()
@@ -45,7 +45,7 @@ BUILT: dict[str, set[str]] = {
     "pool": {"create", "list", "show", "resize", "set", "destroy", "check"},
     "train-prefetcher": set(),
     "prefetcher": {"eval", "load", "unload", "show"},
-    "codec": {"eval", "calibrate", "compare", "encode", "decode", "vectors"},
+    "codec": {"eval", "calibrate", "compare", "extract", "encode", "decode", "vectors"},
     "replay": set(),
     "top": set(),
     "stats": set(),
@@ -114,7 +114,7 @@ WITH_CARD = {
 
 
 def need_torch(path: str) -> None:
-    if path in ("train-prefetcher", "codec calibrate"):
+    if path in ("train-prefetcher", "codec calibrate", "codec extract"):
         pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
 
 
@@ -416,6 +416,10 @@ CALLS: dict[str, tuple[list[str], list[str]]] = {
         ["codec", "calibrate", "--model", "model", "--tokens", "tokens.npy", "-o", "new.safetensors"],
         ["codec", "calibrate", "--model", "model", "--tokens", "tokens.npy", "-o", "trace.jsonl"],
     ),
+    "codec extract": (
+        ["codec", "extract", "--model", "model", "--tokens", "tokens.npy", "-o", "new.safetensors"],
+        ["codec", "extract", "--model", "model", "--tokens", "tokens.npy", "-o", "trace.jsonl"],
+    ),
     "codec compare": (
         ["codec", "compare", "kv.safetensors", "--no-peers"],
         ["codec", "compare", "kv.safetensors", "--codec", "none"],
@@ -452,7 +456,7 @@ def test_json_of_success_is_one_valid_document_and_nothing_else(verb: str, reque
 def test_json_of_a_dry_run_is_valid_and_nothing_is_changed(
     verb: str, request: pytest.FixtureRequest, unchanged: Callable[[], Callable[[], None]]
 ) -> None:
-    if verb == "codec calibrate":  # looks at the model, and for its GPU
+    if verb in ("codec calibrate", "codec extract"):  # they look at the model, and for its GPU
         need_torch(verb)
     chat = world(verb, request)
     write_kv(chat.folder / "kv.safetensors")
