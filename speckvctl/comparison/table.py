@@ -14,7 +14,7 @@ from speckvctl import results
 from speckvctl.codecs import distortion as judging
 from speckvctl.codecs import modes
 from speckvctl.codecs.distortion import Tally
-from speckvctl.codecs.modes import CALIBRATED, Mode, Rates
+from speckvctl.codecs.modes import CALIBRATED, Mode, Rates, Stored
 from speckvctl.codecs.tensors import Pair
 from speckvctl.comparison import peers
 from speckvctl.errors import CliError, UnsupportedError
@@ -35,6 +35,7 @@ class Row:
     rates: Rates
     blocks: Loss | None = None
     prefix: Loss | None = None
+    stored: Stored | None = None  # of a mode that a model was run on
 
     @property
     def kind(self) -> str:
@@ -62,6 +63,9 @@ class Row:
             v_error_share=self.tally.v.error_share,
             blocks=evaluation.described(self.blocks) if self.blocks else None,
             prefix=evaluation.described(self.prefix) if self.prefix else None,
+            run_ratio=self.stored.ratio if self.stored else None,
+            run_blocks=self.stored.frames if self.stored else None,
+            run_bit_exact_blocks=self.stored.refused if self.stored else None,
         )
 
 
@@ -118,7 +122,7 @@ def run(rows: list[Row], model: Model, progress: Progress) -> None:
     for row in rows:
         match row.coder:
             case Mode() if not row.tally.exact:
-                stores[row.coder.name] = row.coder.store(model.dtype)
+                stores[row.coder.name] = row.stored = row.coder.store(model.dtype)
             case peers.Quantiser():
                 stores[row.coder.name] = row.coder.store
             case peers.CacheGen():

@@ -169,6 +169,14 @@ class CodecRow:
     v_error_share: Annotated[float | None, Said("The same of V.", minimum=0)]
     blocks: Annotated[CodecLoss | None, Said("Loss by the rule of blocks; null: no model, or nothing to lose.")]
     prefix: Annotated[CodecLoss | None, Said("Loss by the rule of a prefix; null: no model, or nothing to lose.")]
+    run_ratio: Annotated[
+        float | None,
+        Said("Ratio of the K and V that the model made, in frames of 64 tokens of all its layers.", minimum=0),
+    ]
+    run_blocks: Annotated[int | None, Said("Blocks of one layer that the model made, by both rules.", minimum=0)]
+    run_bit_exact_blocks: Annotated[
+        int | None, Said("Of them, those that the mode cannot hold: they are stored bit-exact.", minimum=0)
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 """The promises of the codecs: ratio, cost in perplexity, speed, and independent verification of all of it.
 
 Needs the optional real data (../shared/model). A mode that this build lacks is a row that is not measured: a miss.
+SPECKV_ACCEPT_MODELS names a folder of models that others made; see models.py.
 SPECKV_ACCEPT_COMPUTE=cuda runs the model on a GPU: a minute a row instead of a quarter of an hour.
 """
 
@@ -12,13 +13,15 @@ import os
 import re
 from typing import Any
 
+from tests.accept import models
 from tests.accept.frame import Bar, Figure, NotMeasuredError, Outcome, Point, at_least, exactly
 from tests.accept.suites.foundation import PYTEST, Measure, counted, meson, meson_failures, pytest_failures, said
 
 KV = "../shared/model/kv_dev.safetensors"
 MODEL = "../shared/model"
 TOKENS = "../shared/model/eval_dev.npy"
-ON = f"--model {MODEL} --tokens {TOKENS} --compute {os.environ.get('SPECKV_ACCEPT_COMPUTE', 'cpu')}"
+COMPUTE = os.environ.get("SPECKV_ACCEPT_COMPUTE", "cpu")
+ON = f"--model {MODEL} --tokens {TOKENS} --compute {COMPUTE}"
 SPECKVCTL = ".venv/bin/speckvctl"
 
 #: A calibration is made from the first documents and evaluated on the others.
@@ -198,6 +201,7 @@ POINTS = [
     Point("q4x: ratio, frames of one layer and 64 tokens", evaluated("q4x"), key("ratio", "x"), at_least(4.3)),
     Point("q4x: perplexity increase, rule of blocks", run("q4x"), increase(), at_most(0.30), True, minutes=120),
     Point("... rule of a prefix", run("q4x"), increase("prefix"), None, True, minutes=120),
+    *models.points(document, COMPUTE),
     *targets("q5c", [(5.0, 0.35), (5.5, 0.50)]),
     *targets("e7c", [(5.6, 0.35), (6.3, 0.50)]),
     Point("lossless: ratio of bf16", evaluated("lossless"), ratio_of("bf16"), at_least(1.40)),
