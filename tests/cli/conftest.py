@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shlex
 import shutil
 import struct
@@ -265,7 +266,7 @@ def write_trace(path: Path, requests: int = 12) -> None:
 
 
 def write_kv(path: Path, dtype: str = "BF16", head_dim: int = 128) -> Path:
-    """A safetensors file with a K and a V tensor [2 heads][256 tokens][head_dim] of finite numbers."""
+    """A safetensors file with a K and a V tensor [2 heads][256 tokens][head_dim] of numbers like those of a cache."""
     size = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1}[dtype]
     count = 2 * 256 * head_dim * size
     tensors = {
@@ -273,7 +274,9 @@ def write_kv(path: Path, dtype: str = "BF16", head_dim: int = 128) -> Path:
         for index, name in enumerate(("layers.0.k", "layers.0.v"))
     }
     header = json.dumps(tensors).encode()
-    values = bytes((7 * index + index // 251) % 0x3C for index in range(2 * count))
+    values = bytearray(random.Random(7).randbytes(2 * count))
+    for index in range(size - 1, len(values), size):  # signs, and exponents just below that of 1
+        values[index] = values[index] & 0x80 | 0x3C | values[index] & 3
     path.write_bytes(struct.pack("<Q", len(header)) + header + values)
     return path
 
