@@ -124,7 +124,9 @@ def test_extracted_tensors_are_the_models_own_cache_and_other_verbs_read_them(ca
         for layer, states in enumerate(own.layers):
             for kind, values in (("k", states.keys), ("v", states.values)):
                 found = made[f"doc{document}.layer{layer}.{kind}"].float()
-                assert torch.allclose(found, values[0, :, :192].bfloat16().float(), rtol=2**-7, atol=1e-6)
+                # Later layers see those before them through a cache of bf16.
+                near = {"rtol": 2**-7, "atol": 0.05 if layer else 1e-6}
+                assert torch.allclose(found, values[0, :, :192].bfloat16().float(), **near)
     assert len(made) == 2 * 2 * len(own.layers)
     assert cache.document("codec", "eval", "made.safetensors")["raw_bytes"] == said["raw_bytes"]
     before = (cache.folder / "made.safetensors").read_bytes()
