@@ -68,8 +68,8 @@ static uint32_t cpu_features(void)
 	.q5c_decode = codec_q5c_decode_##isa, .e7c_restore = codec_e7c_restore_##isa, \
 	.e7c_analyse = codec_e7c_analyse_##isa, .e7c_join = codec_e7c_join_##isa,     \
 	.e7c_part = codec_e7c_part_##isa
-#define QX(decode, encode)                                                                   \
-	.qx_encode = codec_qx_encode_##encode, .qx_decode = codec_qx_decode_##decode,        \
+#define QX(decode, encode)                                                            \
+	.qx_encode = codec_qx_encode_##encode, .qx_decode = codec_qx_decode_##decode, \
 	.qx_guard = codec_qx_guard_##encode
 
 #define LOSSLESS(decode, encode)                         \

@@ -429,13 +429,13 @@ def extract(
     import math
 
     from speckvctl.codecs import tensors
-    from speckvctl.reference import documents as reading
-    from speckvctl.reference import evaluation, loading
+    from speckvctl.reference import evaluation
 
     evaluation.check_compute(compute)
     files.check_place(output)
     tensors.check_replaceable(output)
-    from speckvctl.reference import extraction
+    from speckvctl.reference import documents as reading
+    from speckvctl.reference import extraction, loading
 
     shape = loading.check(model)
     ids = reading.read(tokens, shape, documents, skip=skip_documents, tokenizer=lambda: loading.tokenizer(model))

@@ -130,7 +130,7 @@ def world(path: str, request: pytest.FixtureRequest) -> Cli:
 def test_every_example_works_as_it_stands_in_the_help(path: str, cli: Cli, request: pytest.FixtureRequest) -> None:
     lines = examples(path)
     assert lines, f"the help of speckvctl {path} has no example"
-    if any(line.split()[1:3] == ["codec", "calibrate"] for line in lines):
+    if any(line.split()[1:3] in (["codec", "calibrate"], ["codec", "extract"]) for line in lines):
         need_torch(path)
     if path not in NOTHING:
         world(path, request)
