@@ -140,6 +140,17 @@ static bool get_staged(struct speckv_pool *pool, unsigned int i)
 	return request.flags & SPECKV_REQUEST_STAGED;
 }
 
+/* A block is counted as staged just before it can be read. */
+static bool becomes_staged(struct speckv_pool *pool, unsigned int i)
+{
+	for (int tries = 0; tries < 10000; tries++) {
+		if (get_staged(pool, i))
+			return true;
+		sleep_us(500);
+	}
+	return false;
+}
+
 static void prefetch_stages(struct speckv_device *dev)
 {
 	struct speckv_attach attach = { .tenant = "stager", .staging_bytes = 64 * SMALL_BYTES };
@@ -156,7 +167,7 @@ static void prefetch_stages(struct speckv_device *dev)
 	CHECK(!get_staged(pool, 10), "nothing is staged yet");
 	EXPECT(1, speckv_prefetch(pool, &keys[10], 1));
 	wait_staged(dev, 1);
-	CHECK(get_staged(pool, 10) && !get_staged(pool, 11), "that one, and no other");
+	CHECK(becomes_staged(pool, 10) && !get_staged(pool, 11), "that one, and no other");
 	used = counter(dev, SPECKV_COUNT_PREFETCH_USED);
 	CHECK(used == 1, "%llu", (unsigned long long)used);
 
@@ -165,14 +176,17 @@ static void prefetch_stages(struct speckv_device *dev)
 	EXPECT(1, speckv_prefetch(pool, &keys[20], 1));
 	wait_staged(dev, 5);
 	for (unsigned int i = 20; i < 24; i++)
-		CHECK(get_staged(pool, i), "block %u", i);
+		CHECK(becomes_staged(pool, i), "block %u", i);
 	CHECK(!get_staged(pool, 24), "and no farther");
 
 	/* a layer of a staged block */
 	EXPECT(0, speckv_param_set(pool, "prefetch_depth", "1"));
 	EXPECT(1, speckv_prefetch(pool, &keys[11], 1));
 	wait_staged(dev, 6);
-	EXPECT(1, speckv_get(pool, &layer, 1));
+	for (int tries = 0; tries < 10000 && !(layer.flags & SPECKV_REQUEST_STAGED); tries++) {
+		sleep_us(tries ? 500 : 0);
+		EXPECT(1, speckv_get(pool, &layer, 1));
+	}
 	fill_block(&keys[11], scratch + SMALL_BYTES, SMALL_BYTES);
 	CHECK(layer.flags & SPECKV_REQUEST_STAGED &&
 			memcmp(scratch, scratch + SMALL_BYTES + SMALL_BYTES / 2, SMALL_BYTES / 2) ==
