@@ -139,7 +139,7 @@ def eval_codec(
     if model is not None and tokens is not None:
         run = evaluation.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
         stored = mode.store(run.dtype)
-        ones = evaluation.by_layer(lambda: mode.store(run.dtype), run.decoder.shape.layers) if by_layer else {}
+        ones = evaluation.by_layer(mode.store(run.dtype), run.decoder.shape.layers) if by_layer else {}
         with progress("running the model", "documents") as tell:
             losses = run.measure({mode.name: stored, **ones}, tell)
         blocks, prefix = losses[mode.name]

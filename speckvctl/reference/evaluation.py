@@ -47,9 +47,9 @@ class OneLayer:
         return self.store(layer, k, v) if layer == self.layer else (k, v)
 
 
-def by_layer(make: Callable[[], Any], layers: int) -> dict[str, OneLayer]:
+def by_layer(store: Any, layers: int) -> dict[str, OneLayer]:
     """A store for each layer, named by its number."""
-    return {str(layer): OneLayer(make(), layer) for layer in range(layers)}
+    return {str(layer): OneLayer(store, layer) for layer in range(layers)}
 
 
 def described(loss: Loss) -> results.CodecLoss:
