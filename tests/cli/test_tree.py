@@ -38,6 +38,8 @@ DESIGNED: dict[str, set[str]] = {
     },
     "emu": {"start", "stop", "list", "status"},
 }
+#: Verbs that the house's plan does not have: to evaluate a codec on a model takes the model's K and V.
+ADDED = {"extract"}
 BUILT: dict[str, set[str]] = {
     "bitstream": {"build", "inspect", "verify", "sign", "keygen"},
     "device": {"list", "show", "reset", "selftest", "set", "inject", "close"},
@@ -87,7 +89,7 @@ def test_the_design_here_is_that_of_the_house_plan(shared_dir: Path) -> None:
     block = plan[plan.index("## 10. Command line") :].split("```")[1]
     words = set(re.findall(r"[a-z][a-z-]+", re.sub(r"\(.*?\)|drives a pool.*", "", block)))
     ours = set(DESIGNED) | {verb for verbs in DESIGNED.values() for verb in verbs}
-    assert ours <= words
+    assert ours - words == ADDED
 
 
 # ---- help and its examples -------------------------------------------------------------------------------------------
