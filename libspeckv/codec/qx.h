@@ -32,9 +32,9 @@
 #define QX_EXPONENT_MOST 3
 
 /*
- * The encoders' guard: the largest share of a group's energy that its error may be. On Qwen2.5-1.5B,
- * SmolLM2-135M, Gemma 3 270M and a model of our own it is up to .4 of K's in q3x, .1 in q4x and .03
- * in q5x, and up to .08 of V's.
+ * The encoders' guard: the largest share of a group's energy that its error may be. On
+ * Qwen2.5-Coder-1.5B, SmolLM2-135M, Gemma 3 270M and a model of our own it is up to .4 of K's in
+ * q3x, .1 in q4x and .03 in q5x, and up to .08 of V's.
  */
 #define QX_GUARD_K 0.6
 #define QX_GUARD_V 0.5

@@ -50,8 +50,9 @@ uint64_t speckv_frame_min_bytes(const struct speckv_geometry *geometry, unsigned
 /**
  * Encode one block into `frame` (64-byte aligned, speckv_frame_max_bytes() long), header and
  * section table included. Returns 0 and the frame's length. Errors: -EINVAL, -EOPNOTSUPP (mode),
- * -ENODATA (a value that is not finite, or too large for the mode: the caller stores the block
- * bit-exact), -ENOSPC (frame_capacity). Calibrated modes: -EINVAL, see below.
+ * -ENODATA (a value that is not finite, or too large for the mode; q3x, q4x, q5x: or an error that
+ * would be a large share of the signal: the caller stores the block bit-exact), -ENOSPC
+ * (frame_capacity). Calibrated modes: -EINVAL, see below.
  */
 int speckv_frame_encode(const struct speckv_geometry *geometry, unsigned int codec,
 	const struct speckv_frame_identity *identity, const void *raw, uint64_t raw_bytes,
