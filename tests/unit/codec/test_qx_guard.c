@@ -57,6 +57,13 @@ static void fill(uint64_t *seed, const struct qx_shape *s, struct recipe *r, dou
 	}
 }
 
+static void encode(const struct qx_shape *s, const uint16_t *raw, uint8_t *group)
+{
+	CHECK(!codec_qx_encode_portable((const uint8_t *)raw, s->head_dim, s->dtype, s->bits,
+		      s->tensor, s->sinks, group),
+		"encoded");
+}
+
 /* Squared error by squared signal, over the tokens that are judged. */
 static double share(const struct qx_shape *s, const double *exact, const uint16_t *raw,
 	const uint8_t *group)
@@ -113,9 +120,7 @@ static void refused_by_their_error(uint64_t *seed, unsigned long groups)
 			s.dtype = SPECKV_DTYPE_BF16;
 		r.turn = !k ? 0 : random_below(seed, 2) ? 1 : 0.002;
 		fill(seed, &s, &r, exact, raw);
-		CHECK(!codec_qx_encode_portable((uint8_t *)raw, s.head_dim, s.dtype, s.bits,
-			      s.tensor, 0, group),
-			"encoded");
+		encode(&s, raw, group);
 		kept = codec_qx_guard_portable((uint8_t *)raw, s.head_dim, s.dtype, s.tensor,
 			group);
 		found = share(&s, exact, raw, group);
@@ -140,9 +145,7 @@ static bool kept(const struct qx_shape *s, const uint16_t *raw)
 	uint8_t *group = line_alloc(QX_GROUP_MAX);
 	bool verdict;
 
-	CHECK(!codec_qx_encode_portable((const uint8_t *)raw, s->head_dim, s->dtype, s->bits,
-		      s->tensor, s->sinks, group),
-		"encoded");
+	encode(s, raw, group);
 	verdict = codec_qx_guard_portable((const uint8_t *)raw, s->head_dim, s->dtype, s->tensor,
 		group);
 	free(group);
@@ -184,9 +187,7 @@ static void decided_alike(uint64_t *seed, const struct codec_kernels *kernels, u
 		s.dtype = random_below(seed, 2) ? SPECKV_DTYPE_FP16 : SPECKV_DTYPE_BF16;
 		r.signal = ldexp(0.8 + 1.2 * even(seed), -(int)s.bits);
 		fill(seed, &s, &r, exact, raw);
-		CHECK(!codec_qx_encode_portable((uint8_t *)raw, s.head_dim, s.dtype, s.bits,
-			      s.tensor, 0, group),
-			"encoded");
+		encode(&s, raw, group);
 		expected = codec_qx_guard_portable((uint8_t *)raw, s.head_dim, s.dtype, s.tensor,
 			group);
 		CHECK(kernels->qx_guard((uint8_t *)raw, s.head_dim, s.dtype, s.tensor, group) ==
