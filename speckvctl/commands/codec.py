@@ -55,6 +55,13 @@ Tokens = Annotated[
     Path | None,
     typer.Option("--tokens", metavar="FILE", help="What to run it on: token ids, .npy [document][token], or text."),
 ]
+RunModel = Annotated[
+    Path, typer.Option("--model", metavar="MODEL", help="Decoder, a folder as published or a GGUF file.")
+]
+RunTokens = Annotated[
+    Path,
+    typer.Option("--tokens", metavar="FILE", help="What to run it on: token ids, .npy [document][token], or text."),
+]
 Documents = Annotated[
     int | None, whole("--documents", metavar="N", least=1, most=1 << 20, help="Use at most N documents.")
 ]
@@ -398,13 +405,8 @@ def decode_file(
 
 @app.verb("extract")
 def extract(
-    model: Annotated[
-        Path, typer.Option("--model", metavar="MODEL", help="Decoder, a folder as published or a GGUF file.")
-    ],
-    tokens: Annotated[
-        Path,
-        typer.Option("--tokens", metavar="FILE", help="What to run it on: token ids, .npy [document][token], or text."),
-    ],
+    model: RunModel,
+    tokens: RunTokens,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="safetensors file to write.")],
     documents: Documents = None,
     skip_documents: SkipDocuments = 0,
@@ -462,13 +464,8 @@ def extract(
 
 @app.verb("calibrate")
 def calibrate(
-    model: Annotated[
-        Path, typer.Option("--model", metavar="MODEL", help="Decoder, a folder as published or a GGUF file.")
-    ],
-    tokens: Annotated[
-        Path,
-        typer.Option("--tokens", metavar="FILE", help="What to run it on: token ids, .npy [document][token], or text."),
-    ],
+    model: RunModel,
+    tokens: RunTokens,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Calibration to write.")],
     codec_name: Annotated[
         str,
