@@ -8,6 +8,7 @@ thread; models of several threads do not share state.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -43,9 +44,9 @@ def by_blocks(tokens: int, block: int) -> Rows:
     return [(begin, min(begin + block, tokens), begin) for begin in range(0, tokens, block)]
 
 
-def behind_prefix(tokens: int, prefix: int) -> Rows:
-    """The first `prefix` tokens come from the store for all that follow, and are raw for each other."""
-    return [(0, prefix, 0), (prefix, tokens, prefix)]
+def restored(store: Store, kept: Sequence[KV]) -> list[KV]:
+    """The KV of a prefix, a pair per layer, as it comes back from a store."""
+    return [store(layer, k.contiguous(), v.contiguous()) for layer, (k, v) in enumerate(kept)]
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,24 @@ class Decoder:
             mask = torch.zeros(len(ids), 1, ids.shape[1], ids.shape[1], device=ids.device)
         with _running(_Tap(self.dtype, rows, store, keep)):
             return self.module.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+
+    def prefix(self, ids: Tensor) -> list[KV]:
+        """KV of token ids [document][token] as they enter the cache, float32, a pair per layer."""
+        found: dict[int, KV] = {}
+        self.hidden(ids, keep=lambda layer, k, v: found.update({layer: (k, v)}))
+        return [found[layer] for layer in range(self.shape.layers)]
+
+    def behind(self, kept: Sequence[KV], ids: Tensor) -> Tensor:
+        """Final hidden states [document][token][channel] of token ids that follow a prefix whose KV is `kept`."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for layer, (k, v) in enumerate(kept):
+            cache.update(k, v, layer)
+        forward = self.module.base_model.forward
+        name = "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
+        with _running(_Tap(self.dtype, [(0, ids.shape[1], 0)])):
+            return self.module.base_model(input_ids=ids, use_cache=True, **{name: cache}).last_hidden_state
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [...][word] of final hidden states."""
@@ -132,20 +151,22 @@ def attention(
     if tap.store is not None and seen:
         stored = tap.store(layer, k[:, :, :seen].contiguous(), v[:, :, :seen].contiguous())
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    before = key.shape[2] - query.shape[2]  # tokens of a prefix that was run earlier
     out = []
-    for begin, end, first in _pieces(tap.rows, query):
-        keys, values = k[:, :, :end], v[:, :, :end]
+    for begin, end, first in _pieces(tap.rows, query, key.shape[2]):
+        last = before + end
+        keys, values = k[:, :, :last], v[:, :, :last]
         if stored is not None and first:
-            keys = torch.cat((stored[0][:, :, :first], k[:, :, first:end]), 2)
-            values = torch.cat((stored[1][:, :, :first], v[:, :, first:end]), 2)
-        mask = None if attention_mask is None else attention_mask[:, :, begin:end, :end].float()
+            keys = torch.cat((stored[0][:, :, :first], k[:, :, first:last]), 2)
+            values = torch.cat((stored[1][:, :, :first], v[:, :, first:last]), 2)
+        mask = None if attention_mask is None else attention_mask[:, :, begin:end, :last].float()
         out.append(_mixed(query[:, :, begin:end].float() * scale, keys, values, mask, softcap, s_aux))
     return torch.cat(out, 2).transpose(1, 2).to(query.dtype).contiguous(), None
 
 
-def _pieces(rows: Rows, query: Tensor) -> Iterator[tuple[int, int, int]]:
+def _pieces(rows: Rows, query: Tensor, keys: int) -> Iterator[tuple[int, int, int]]:
     """`rows` in pieces whose scores fit in memory."""
-    step = max(64, SCORES // (query.shape[0] * query.shape[1] * query.shape[2]))
+    step = max(64, SCORES // (query.shape[0] * query.shape[1] * keys))
     for begin, end, stored in rows:
         for piece in range(begin, end, step):
             yield piece, min(piece + step, end), stored

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from speckvctl.reference.decoder import Decoder, Rows, Store, behind_prefix, by_blocks
+from speckvctl.reference.decoder import KV, Decoder, Store, by_blocks, restored
 from speckvctl.reference.documents import BLOCK, Ints
 
 PREFIX = 1024  # restored tokens in the prefix rule
@@ -105,23 +105,28 @@ def measure(
     found: dict[tuple[str, Rule], list[Any]] = {(name, rule): [] for name in stores for rule in rules}
     total, done = len(ids) * (1 + len(stores) * len(rules)), 0
     seen = ids.shape[1] - 1  # tokens that are run: the last one is a target only
-    ways: dict[Rule, tuple[Rows, int]] = {
-        Rule.BLOCKS: (by_blocks(seen, BLOCK), 0),
-        Rule.PREFIX: (behind_prefix(seen, prefix), prefix),
-    }
+    first = {Rule.BLOCKS: 0, Rule.PREFIX: prefix}
     with torch.inference_mode():
         for chunk in _batches(ids, batch):
             tokens = torch.from_numpy(chunk).to(model.device)
-            raw = model.hidden(tokens[:, :-1])
+            kept: list[KV] = []
+
+            def keep(_layer: int, k: Any, v: Any, kept: list[KV] = kept) -> None:
+                kept.append((k[:, :, :prefix], v[:, :, :prefix]))
+
+            raw = model.hidden(tokens[:, :-1], keep=keep)
             done += len(chunk)
             for name, store in stores.items():
                 for rule in rules:
                     if progress is not None:
                         progress(done, total)
-                    rows, first = ways[rule]
-                    hidden = model.hidden(tokens[:, :-1], store=store, rows=rows)
+                    if rule is Rule.BLOCKS:
+                        hidden = model.hidden(tokens[:, :-1], store=store, rows=by_blocks(seen, BLOCK))
+                    else:
+                        hidden = model.behind(restored(store, kept), tokens[:, prefix:-1])
+                    at = first[rule]
                     found[name, rule] += [
-                        _compared(model, *row, first) for row in zip(raw, hidden, tokens[:, 1:], strict=True)
+                        _compared(model, *row) for row in zip(raw[:, at:], hidden, tokens[:, at + 1 :], strict=True)
                     ]
                     done += len(chunk)
             if progress is not None:
@@ -129,11 +134,11 @@ def measure(
     return {key: Loss(*np.array(rows).T) for key, rows in found.items()}
 
 
-def _compared(model: Decoder, raw: Any, hidden: Any, targets: Any, first: int) -> list[float]:
-    """The figures of Loss for the tokens of one document from `first` on."""
+def _compared(model: Decoder, raw: Any, hidden: Any, targets: Any) -> list[float]:
+    """The figures of Loss for successive tokens of one document."""
     sums = torch.zeros(4, dtype=torch.float64, device=raw.device)
     step = max(1, LOGITS // model.shape.vocabulary)
-    for begin in range(first, len(raw), step):
+    for begin in range(0, len(raw), step):
         part = slice(begin, begin + step)
         a, b = (model.logits(x[part]).log_softmax(-1) for x in (raw, hidden))
         wanted = targets[part, None]
@@ -146,7 +151,7 @@ def _compared(model: Decoder, raw: Any, hidden: Any, targets: Any, first: int) -
                 (a.argmax(-1) == b.argmax(-1)).sum().double(),
             )
         )
-    return list((sums / (len(raw) - first)).tolist())
+    return list((sums / len(raw)).tolist())
 
 
 def _batches(ids: Ints, size: int) -> Iterator[Ints]:

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 transformers = pytest.importorskip("transformers", reason="it is not installed: pip install 'speckv[codec]'")
 
 from speckvctl.reference import loading, rotary  # noqa: E402
-from speckvctl.reference.decoder import Decoder, behind_prefix  # noqa: E402
+from speckvctl.reference.decoder import Decoder, restored  # noqa: E402
 from tests.unit.codec_eval import tiny  # noqa: E402
 
 SIZES = {
@@ -89,10 +89,12 @@ def test_a_family_attends_to_what_its_store_gives_back(family: str, tmp_path: Pa
         for layer in cache.layers:
             layer.keys, layer.values = coarse(0, layer.keys, layer.values)
         wanted = own(ids[:, 128:], cache=cache, use_cache=True).logits
-        found = exact.logits(exact.hidden(ids, store=coarse, rows=behind_prefix(200, 128)))
-    assert torch.allclose(found[:, :128], plain[:, :128], atol=2e-4)
-    assert torch.allclose(found[:, 128:], wanted, atol=2e-4)
-    assert not torch.allclose(found[:, 128:], plain[:, 128:], atol=2e-2)
+        kept = exact.prefix(ids[:, :128])
+        found = exact.logits(exact.behind(restored(coarse, kept), ids[:, 128:]))
+        raw = exact.logits(exact.behind(kept, ids[:, 128:]))
+    assert torch.allclose(raw, plain[:, 128:], atol=2e-4)
+    assert torch.allclose(found, wanted, atol=2e-4)
+    assert not torch.allclose(found, plain[:, 128:], atol=2e-2)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
