@@ -106,7 +106,7 @@ def _transforms(model: Decoder, heads: dict[Place, Head], blocks: list[Any]) -> 
     blocks = _some(blocks, max(1, SAMPLE_BYTES // of_block))
     values = torch.stack([block.float() for _, block, _ in blocks])
     values[:, :, 0] = torch.stack(
-        [statistics.unrotated(turns, x, first) for (first, _, _), x in zip(blocks, values[:, :, 0], strict=True)]
+        [rotary.unrotated(turns, x, first) for (first, _, _), x in zip(blocks, values[:, :, 0], strict=True)]
     )
     made = {}
     for place, head in heads.items():

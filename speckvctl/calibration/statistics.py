@@ -146,7 +146,7 @@ def _add(turns: Array | None, found: Study, leaves: list[KV], gradients: Any) ->
             slopes = gradients[2 * layer + tensor]
             largest = values.abs().amax((0, 2, 3))
             if tensor == 0:
-                values, slopes = (unrotated(turns, x) for x in (values, slopes))
+                values, slopes = (rotary.unrotated(turns, x) for x in (values, slopes))
             for head in range(values.shape[1]):
                 x, g = values[0, head].double(), slopes[0, head].double()
                 sums = found.heads.setdefault((layer, tensor, head), Head(0, 0, 0))
@@ -154,16 +154,6 @@ def _add(turns: Array | None, found: Study, leaves: list[KV], gradients: Any) ->
                 sums.sensitivity = sums.sensitivity + g.T @ g
                 sums.count += len(x)
                 sums.largest = max(sums.largest, float(largest[head]))
-
-
-def unrotated(turns: Array | None, x: Any, first: int = 0) -> Any:
-    """Undo the rotary embedding; [...][token from `first` on][channel]. `turns` are those of reference.rotary."""
-    if turns is None:
-        return x
-    half = x.shape[-1] // 2
-    places = torch.arange(first, first + x.shape[-2], dtype=torch.float64, device=x.device)
-    angles = torch.outer(places, torch.from_numpy(turns).to(x.device)).repeat(1, 2)
-    return x * angles.cos().float() + torch.cat((x[..., half:], -x[..., :half]), -1) * angles.sin().float()
 
 
 def tables(model: Decoder, found: Study, prefix: str) -> dict[str, Array]:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The rotary embedding of a decoder, where it is one that calibrations can undo. Needs torch. For calibration/."""
+"""The rotary embedding of a decoder, where it is one that can be undone. Needs torch.
+
+For calibration/ and comparison/.
+"""
 
 from __future__ import annotations
 
@@ -42,3 +45,18 @@ def turns(decoder: Decoder) -> npt.NDArray[np.float64] | None:
     size = (cos[0] ** 2 + sin[0] ** 2).sqrt()  # a scale for long contexts, which stays in K
     apart = max(float((cos - size * angles.cos()).abs().max()), float((sin - size * angles.sin()).abs().max()))
     return None if apart > APART * float(size.max()) else np.asarray(found.numpy())
+
+
+def unrotated(turns: npt.NDArray[np.float64] | None, x: Any, first: int = 0) -> Any:
+    """Undo the embedding; float32 [...][token from `first` on][channel]. `turns` as turns() gives them."""
+    if turns is None:
+        return x
+    half = x.shape[-1] // 2
+    places = torch.arange(first, first + x.shape[-2], dtype=torch.float64, device=x.device)
+    angles = torch.outer(places, torch.from_numpy(turns).to(x.device)).repeat(1, 2)
+    return x * angles.cos().float() + torch.cat((x[..., half:], -x[..., :half]), -1) * angles.sin().float()
+
+
+def rotated(turns: npt.NDArray[np.float64], x: Any, first: int = 0) -> Any:
+    """The inverse of unrotated()."""
+    return unrotated(-turns, x, first)

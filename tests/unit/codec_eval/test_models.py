@@ -100,8 +100,6 @@ def test_a_family_attends_to_what_its_store_gives_back(family: str, tmp_path: Pa
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_without_their_rotary_embedding_do_not_move_with_the_position(family: str, tmp_path: Path) -> None:
     """In the first layer the same token has the same K everywhere but for its embedding."""
-    from speckvctl.calibration.statistics import unrotated
-
     model = loading.load(written(tmp_path / "model", family))
     exact = Decoder(model.shape, model.module, torch.float32)
     keys: list[Any] = []
@@ -110,7 +108,7 @@ def test_keys_without_their_rotary_embedding_do_not_move_with_the_position(famil
     turns = rotary.turns(model)
     assert (turns is not None) == FAMILIES[family][2]
     if turns is not None:
-        still = unrotated(turns, keys[0])
+        still = rotary.unrotated(turns, keys[0])
         assert torch.allclose(still, still[:, :, :1].expand_as(still), atol=2e-3)
         assert not torch.allclose(keys[0], still, atol=0.1)
 
