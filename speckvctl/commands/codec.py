@@ -192,9 +192,10 @@ def _blocks_of(block_tokens: int) -> int:
     return block_tokens
 
 
-def _layer_loss(layer: int, blocks: Loss, prefix: Loss) -> results.CodecLayerLoss:
+def _layer_loss(layer: int, blocks: Loss | None, prefix: Loss) -> results.CodecLayerLoss:
     from speckvctl.reference.evaluation import described
 
+    assert blocks is not None  # a mode codes each layer by itself
     return results.CodecLayerLoss(layer=layer, blocks=described(blocks), prefix=described(prefix))
 
 
@@ -246,7 +247,8 @@ def compare_codecs(
     """Compare all codecs and their peers in one table: ratio, errors, speed, and with a model its loss.
 
     Peers: zstd -1 and -3, lz4, byte shuffle with zstd, casts to fp8 with and without a scale of each head, MXFP4,
-    NVFP4, KIVI with 4 bits, and coders after TurboQuant and CacheGen, which are our own from the papers. Compressors
+    NVFP4, KIVI with 4 bits, and coders after TurboQuant, CacheGen and KVTC, which are our own from the papers. The last
+    is fitted to the model on the documents that --skip-documents leaves out; without them it is left out. Compressors
     of bytes get the same blocks of 64 tokens and lose nothing. The sizes of the others count scales, offsets and
     entropy-coded bits, but no headers. Loss is that of codec eval.
 
@@ -267,11 +269,15 @@ def compare_codecs(
         files.check_place(svg, "--svg")
     pairs, _ = tensors.read_pairs(file, BLOCK_TOKENS)
     coders, left_out = table.coders(only, calibration, peers=peers)
-    with progress("coding", "codecs") as tell:
-        rows = table.judge(coders, pairs, left_out, tell)
     run: Model | None = None
     if model is not None and tokens is not None:
         run = evaluation.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
+    if peers:
+        with progress("fitting", "documents") as tell:
+            coders += table.fitted(run, left_out, tell)
+    with progress("coding", "codecs") as tell:
+        rows = table.judge(coders, pairs, left_out, tell)
+    if run is not None:
         with progress("running the model", "documents") as tell:
             table.run(rows, run, tell)
     document = results.CodecCompare(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from speckv import Codec
 
@@ -21,11 +21,12 @@ from speckvctl.errors import CliError, UnsupportedError
 from speckvctl.reference import evaluation
 
 if TYPE_CHECKING:
+    from speckvctl.comparison.kvtc import Kvtc
     from speckvctl.reference.evaluation import Model
     from speckvctl.reference.loss import Loss
 
 Progress = Callable[[int, int], None]
-Coder = Mode | peers.Compressor | peers.Quantiser | peers.CacheGen
+Coder: TypeAlias = "Mode | peers.Peer | Kvtc"
 
 
 @dataclass
@@ -99,6 +100,23 @@ def _peers(left_out: dict[str, str]) -> list[Coder]:
     return found
 
 
+FITTED = "KVTC"
+
+
+def fitted(model: Model | None, left_out: dict[str, str], progress: Progress) -> list[Coder]:
+    """The peers that are fitted to a model, on the documents that are skipped; without them, left out."""
+    if model is None or model.skipped is None:
+        left_out[FITTED] = "it is fitted to a model on the documents that --skip-documents leaves out"
+        return []
+    from speckvctl.comparison import kvtc
+
+    try:
+        return [kvtc.fit(model.decoder, model.skipped(), progress)]
+    except UnsupportedError as exc:
+        left_out[FITTED] = exc.message
+        return []
+
+
 def judge(coders: list[Coder], pairs: list[Pair], left_out: dict[str, str], progress: Progress) -> list[Row]:
     """Run every coder on every tensor; one that cannot encode them is left out with the reason."""
     rows = []
@@ -117,16 +135,28 @@ def judge(coders: list[Coder], pairs: list[Pair], left_out: dict[str, str], prog
 
 def run(rows: list[Row], model: Model, progress: Progress) -> None:
     """The loss of every row, all on the same documents."""
-    layers = model.decoder.shape.layers
+    stores, kept = _stores(rows, model)
+    found = model.measure(stores, progress) if stores else {}
+    for row in rows:
+        if row.coder.name in found:
+            row.blocks, row.prefix = found[row.coder.name]
+        row.stored = kept.get(row.coder.name)
+
+
+def _stores(rows: list[Row], model: Model) -> tuple[dict[str, Any], dict[str, Stored]]:
+    """The stores of all rows that lose something, by their names, and those of them that count their bytes."""
     stores: dict[str, Any] = {}
+    counted: dict[str, Stored] = {}
     for row in rows:
         match row.coder:
             case Mode() if not row.tally.exact:
-                stores[row.coder.name] = row.stored = row.coder.store(model.dtype)
+                stores[row.coder.name] = counted[row.coder.name] = row.coder.store(model.dtype)
             case peers.Quantiser():
                 stores[row.coder.name] = row.coder.store
             case peers.CacheGen():
-                stores[row.coder.name] = peers.CacheGen(layers).store
-    found = model.measure(stores, progress) if stores else {}
-    for row in rows:
-        row.blocks, row.prefix = found.get(row.coder.name, (None, None))
+                stores[row.coder.name] = peers.CacheGen(model.decoder.shape.layers).store
+            case peers.Compressor() | Mode():
+                pass
+            case fitted:
+                stores[row.coder.name] = fitted
+    return stores, counted

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -44,8 +44,17 @@ def by_blocks(tokens: int, block: int) -> Rows:
     return [(begin, min(begin + block, tokens), begin) for begin in range(0, tokens, block)]
 
 
-def restored(store: Store, kept: Sequence[KV]) -> list[KV]:
+@runtime_checkable
+class Whole(Protocol):
+    """A store that codes all layers of a prefix together."""
+
+    def whole(self, kept: Sequence[KV]) -> list[KV]: ...
+
+
+def restored(store: Store | Whole, kept: Sequence[KV]) -> list[KV]:
     """The KV of a prefix, a pair per layer, as it comes back from a store."""
+    if isinstance(store, Whole):
+        return store.whole(kept)
     return [store(layer, k.contiguous(), v.contiguous()) for layer, (k, v) in enumerate(kept)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,15 +26,16 @@ class Model:
     decoder: Decoder
     ids: Any
     prefix: int
+    skipped: Callable[[], Any] | None = None  # the documents before `ids`, to fit peers on; None: none
     dtype: speckv.DType = speckv.DType.BF16
 
-    def measure(self, stores: Mapping[str, Any], progress: Progress) -> dict[str, tuple[Loss, Loss]]:
-        """The loss of each store, by the block rule and by the prefix rule."""
+    def measure(self, stores: Mapping[str, Any], progress: Progress) -> dict[str, tuple[Loss | None, Loss]]:
+        """The loss of each store, by the block rule, unless it codes layers together, and by the prefix rule."""
         from speckvctl.reference import loss
         from speckvctl.reference.loss import Rule
 
         losses = loss.measure(self.decoder, self.ids, stores, prefix=self.prefix, progress=progress)
-        return {name: (losses[name, Rule.BLOCKS], losses[name, Rule.PREFIX]) for name in stores}
+        return {name: (losses.get((name, Rule.BLOCKS)), losses[name, Rule.PREFIX]) for name in stores}
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,11 @@ def load(
     from speckvctl.reference import loading
 
     shape = loading.check(model)
-    ids = reading.read(tokens, shape, documents, skip=skip, tokenizer=lambda: loading.tokenizer(model))
+    read = partial(reading.read, tokens, shape, tokenizer=lambda: loading.tokenizer(model))
+    ids = read(documents, skip=skip)
     prefix = prefix_tokens or ids.shape[1] // 2 // 64 * 64
     if prefix + 2 > ids.shape[1]:
         raise UsageError(
             f"--prefix-tokens: nothing of {ids.shape[1]} tokens is left behind {prefix}", "a smaller --prefix-tokens"
         )
-    return Model(loading.load(model, device=compute), ids, prefix)
+    return Model(loading.load(model, device=compute), ids, prefix, partial(read, skip) if skip else None)

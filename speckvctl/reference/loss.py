@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from speckvctl.reference.decoder import KV, Decoder, Store, by_blocks, restored
+from speckvctl.reference.decoder import KV, Decoder, Store, Whole, by_blocks, restored
 from speckvctl.reference.documents import BLOCK, Ints
 
 PREFIX = 1024  # restored tokens in the prefix rule
@@ -90,7 +90,7 @@ def _standard_error(values: Floats) -> float | None:
 def measure(
     model: Decoder,
     ids: Ints,
-    stores: Mapping[str, Store],
+    stores: Mapping[str, Store | Whole],
     *,
     rules: Sequence[Rule] = tuple(Rule),
     prefix: int = PREFIX,
@@ -100,10 +100,16 @@ def measure(
     """Each store's cost by each rule, on documents [document][token] of equal length.
 
     A store is called with (layer, K, V) of whole blocks that begin at position 0, float32 [document][KV head][token]
-    [channel] whose every value the cache's dtype holds, and gives K and V back as they come out of the codec.
+    [channel] whose every value the cache's dtype holds, and gives K and V back as they come out of the codec. One that
+    codes all layers together is run by the prefix rule alone.
     """
-    found: dict[tuple[str, Rule], list[Any]] = {(name, rule): [] for name in stores for rule in rules}
-    total, done = len(ids) * (1 + len(stores) * len(rules)), 0
+    found: dict[tuple[str, Rule], list[Any]] = {
+        (name, rule): []
+        for name, store in stores.items()
+        for rule in rules
+        if rule is Rule.PREFIX or not isinstance(store, Whole)
+    }
+    total, done = len(ids) * (1 + len(found)), 0
     seen = ids.shape[1] - 1  # tokens that are run: the last one is a target only
     first = {Rule.BLOCKS: 0, Rule.PREFIX: prefix}
     with torch.inference_mode():
@@ -116,19 +122,16 @@ def measure(
 
             raw = model.hidden(tokens[:, :-1], keep=keep)
             done += len(chunk)
-            for name, store in stores.items():
-                for rule in rules:
-                    if progress is not None:
-                        progress(done, total)
-                    if rule is Rule.BLOCKS:
-                        hidden = model.hidden(tokens[:, :-1], store=store, rows=by_blocks(seen, BLOCK))
-                    else:
-                        hidden = model.behind(restored(store, kept), tokens[:, prefix:-1])
-                    at = first[rule]
-                    found[name, rule] += [
-                        _compared(model, *row) for row in zip(raw[:, at:], hidden, tokens[:, at + 1 :], strict=True)
-                    ]
-                    done += len(chunk)
+            for (name, rule), rows in found.items():
+                store, at = stores[name], first[rule]
+                if progress is not None:
+                    progress(done, total)
+                if rule is Rule.PREFIX or isinstance(store, Whole):
+                    hidden = model.behind(restored(store, kept), tokens[:, prefix:-1])
+                else:
+                    hidden = model.hidden(tokens[:, :-1], store=store, rows=by_blocks(seen, BLOCK))
+                rows += [_compared(model, *row) for row in zip(raw[:, at:], hidden, tokens[:, at + 1 :], strict=True)]
+                done += len(chunk)
             if progress is not None:
                 progress(done, total)
     return {key: Loss(*np.array(rows).T) for key, rows in found.items()}

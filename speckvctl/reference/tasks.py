@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from speckvctl.reference import taskitems
-from speckvctl.reference.decoder import KV, Decoder, Shape, Store, restored
+from speckvctl.reference.decoder import KV, Decoder, Shape, Store, Whole, restored
 from speckvctl.reference.documents import BLOCK
 
 ARITHMETIC_TOKENS, CODE_TOKENS = 256, 512  # stored of a prompt, unless what it needs is longer
@@ -225,10 +225,10 @@ def _hidden(cutter: _Cutter, text: taskitems.Haystack, tokens: int) -> Ids:
 
 
 def run(
-    model: Decoder, tasks: Mapping[Task, Sequence[Context]], stores: Mapping[str, Store], progress: Progress
+    model: Decoder, tasks: Mapping[Task, Sequence[Context]], stores: Mapping[str, Store | Whole], progress: Progress
 ) -> dict[str, dict[Task, Score]]:
     """Each store's score in each task. A store is called as by reference.loss, with the stored tokens of a context."""
-    ways: dict[str | None, Store] = {None: lambda _layer, k, v: (k, v)}
+    ways: dict[str | None, Store | Whole] = {None: lambda _layer, k, v: (k, v)}
     ways.update(stores)
     total = len(ways) * sum(len(context.items) for contexts in tasks.values() for context in contexts)
     done = 0

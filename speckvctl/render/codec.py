@@ -128,11 +128,11 @@ def _divergence(loss: results.CodecLoss) -> str:
 
 
 def _losses(row: results.CodecRow) -> list[str]:
-    if row.blocks is None or row.prefix is None:
-        return ["exact" if row.exact else "-"] * 4
+    none = "exact" if row.exact else "-"
     rules = (row.blocks, row.prefix)
-    return [_divergence(loss) for loss in rules] + [
-        _increase(loss.perplexity_increase_percent, loss.perplexity_standard_error_percent) for loss in rules
+    return [_divergence(loss) if loss else none for loss in rules] + [
+        _increase(loss.perplexity_increase_percent, loss.perplexity_standard_error_percent) if loss else none
+        for loss in rules
     ]
 
 

@@ -167,7 +167,7 @@ class CodecRow:
         ),
     ]
     v_error_share: Annotated[float | None, Said("The same of V.", minimum=0)]
-    blocks: Annotated[CodecLoss | None, Said("Loss by the rule of blocks; null: no model, or nothing to lose.")]
+    blocks: Annotated[CodecLoss | None, Said("Loss by the rule of blocks; null: not run, or nothing to lose.")]
     prefix: Annotated[CodecLoss | None, Said("Loss by the rule of a prefix; null: no model, or nothing to lose.")]
     run_ratio: Annotated[
         float | None,
