@@ -82,6 +82,27 @@ PrefixTokens = Annotated[
     int | None,
     whole("--prefix-tokens", metavar="N", least=64, most=1 << 24, help="Length of the restored prefix. Default: half."),
 ]
+Tasks = Annotated[
+    bool,
+    typer.Option("--tasks", help="Let the model answer arithmetic, needles in a long text, and code on decoded KV."),
+]
+TaskItems = Annotated[
+    int | None,
+    whole("--task-items", metavar="N", least=1, most=1 << 20, help="Questions of each task. Default: 400."),
+]
+Context = Annotated[
+    int | None,
+    whole(
+        "--context",
+        metavar="N",
+        least=256,
+        most=1 << 24,
+        help="Tokens of the text with needles. Default: the model's longest, 32768 at most.",
+    ),
+]
+TaskSeed = Annotated[
+    int | None, whole("--seed", metavar="N", least=0, most=1 << 62, help="Seed of the tasks. Default: 0.")
+]
 
 
 @app.callback()
@@ -109,6 +130,10 @@ def eval_codec(
     documents: Documents = None,
     skip_documents: SkipDocuments = 0,
     prefix_tokens: PrefixTokens = None,
+    tasks: Tasks = False,
+    task_items: TaskItems = None,
+    context: Context = None,
+    seed: TaskSeed = None,
     by_layer: Annotated[
         bool, typer.Option("--by-layer", help="Also run the model once for each layer, with that layer alone coded.")
     ] = False,
@@ -122,6 +147,12 @@ def eval_codec(
     stored and come back decoded, and only what follows is counted, as when a serving engine restores a prefix. KL is
     the divergence of the prediction from that on raw K and V: the figure to rank codecs by. Errors are over documents.
     --by-layer shows which layers it comes from.
+
+    With --model and --tasks the model answers questions with one right answer, made from a seed: arithmetic, needles in
+    a text of --context tokens, and completion of code. Whole blocks of each prompt were stored and come back decoded.
+    Right answers are counted, and compared with those on raw K and V; errors are of pairs of answers. A model of one
+    billion parameters takes minutes on a GPU, and hours on a CPU: use fewer --task-items and a shorter --context there.
+
     Any decoder that transformers has will do, if all its layers keep K and V alike. This needs torch and transformers.
 
     Speeds are of one core, on tensors that may be in its caches.
@@ -130,6 +161,8 @@ def eval_codec(
     Examples:
       speckvctl codec eval kv.safetensors
       speckvctl codec eval kv.safetensors --codec int8-delta-rle --json
+      speckvctl codec eval kv.safetensors --tasks --model model \\
+          --task-items 2 --context 1024
     """
     from speckv import codec as library
 
@@ -137,20 +170,28 @@ def eval_codec(
     from speckvctl.reference import evaluation
 
     mode = modes.mode(codec_name, calibration)
-    evaluation.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute, by_layer=by_layer)
+    plan = evaluation.plan(tasks=tasks, items=task_items, context=context, seed=seed)
+    evaluation.check_options(
+        model, tokens, documents, skip_documents, prefix_tokens, compute, by_layer=by_layer, tasks=plan
+    )
     pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
     with progress("coding", "tensors") as tell:
         total, rows = distortion.judge(mode, pairs, block_tokens, tell)
     rates = mode.rates(pairs)
-    run = blocks = prefix = stored = layers = None
-    if model is not None and tokens is not None:
-        run = evaluation.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
+    run = blocks = prefix = stored = layers = answers = asked = None
+    if model is not None:
+        run = evaluation.load(model, tokens, documents, skip_documents, prefix_tokens, compute, plan)
+    if run is not None and run.ids is not None:
         stored = mode.store(run.dtype)
         ones = evaluation.by_layer(mode.store(run.dtype), run.decoder.shape.layers) if by_layer else {}
         with progress("running the model", "documents") as tell:
             losses = run.measure({mode.name: stored, **ones}, tell)
         blocks, prefix = losses[mode.name]
         layers = [_layer_loss(one.layer, *losses[name]) for name, one in ones.items()] if by_layer else None
+    if run is not None and run.tasks is not None:
+        asked = mode.store(run.dtype)
+        with progress("answering", "items") as tell:
+            answers = evaluation.described_tasks(run, run.answer({mode.name: asked}, tell)[mode.name])
     document = results.CodecEval(
         file=str(file),
         codec=mode.name,
@@ -172,7 +213,7 @@ def eval_codec(
         v_error_share=total.v.error_share,
         model=str(model) if model else None,
         tokens=str(tokens) if tokens else None,
-        documents=len(run.ids) if run else None,
+        documents=len(run.ids) if run and run.ids is not None else None,
         blocks=evaluation.described(blocks) if blocks else None,
         prefix_tokens=run.prefix if run else None,
         prefix=evaluation.described(prefix) if prefix else None,
@@ -180,6 +221,9 @@ def eval_codec(
         run_blocks=stored.frames if stored else None,
         run_bit_exact_blocks=stored.refused if stored else None,
         layers=layers,
+        task_seed=plan.seed if plan else None,
+        tasks=answers,
+        tasks_ratio=asked.ratio if asked else None,
         tensors=[_tensors(pair, row) for pair, row in zip(pairs, rows, strict=True)],
         skipped=others,
     )
@@ -237,6 +281,10 @@ def compare_codecs(
     documents: Documents = None,
     skip_documents: SkipDocuments = 0,
     prefix_tokens: PrefixTokens = None,
+    tasks: Tasks = False,
+    task_items: TaskItems = None,
+    context: Context = None,
+    seed: TaskSeed = None,
     compute: Compute = "cpu",
     svg: Annotated[
         Path | None,
@@ -250,13 +298,15 @@ def compare_codecs(
     NVFP4, KIVI with 4 bits, and coders after TurboQuant, CacheGen and KVTC, which are our own from the papers. The last
     is fitted to the model on the documents that --skip-documents leaves out; without them it is left out. Compressors
     of bytes get the same blocks of 64 tokens and lose nothing. The sizes of the others count scales, offsets and
-    entropy-coded bits, but no headers. Loss is that of codec eval.
+    entropy-coded bits, but no headers. Losses and tasks are those of codec eval.
 
     \b
     Examples:
       speckvctl codec compare kv.safetensors --no-peers
       speckvctl codec compare kv.safetensors --codec raw --codec q4x \\
           --svg plot.svg --json
+      speckvctl codec compare kv.safetensors --codec q4x --no-peers \\
+          --tasks --model model --task-items 2 --context 1024
     """
     from speckv import codec as library
 
@@ -264,22 +314,26 @@ def compare_codecs(
     from speckvctl.comparison import plot, table
     from speckvctl.reference import evaluation
 
-    evaluation.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute)
+    plan = evaluation.plan(tasks=tasks, items=task_items, context=context, seed=seed)
+    evaluation.check_options(model, tokens, documents, skip_documents, prefix_tokens, compute, tasks=plan)
     if svg is not None:
         files.check_place(svg, "--svg")
     pairs, _ = tensors.read_pairs(file, BLOCK_TOKENS)
     coders, left_out = table.coders(only, calibration, peers=peers)
     run: Model | None = None
-    if model is not None and tokens is not None:
-        run = evaluation.load(model, tokens, documents, skip_documents, prefix_tokens, compute)
+    if model is not None:
+        run = evaluation.load(model, tokens, documents, skip_documents, prefix_tokens, compute, plan)
     if peers:
         with progress("fitting", "documents") as tell:
             coders += table.fitted(run, left_out, tell)
     with progress("coding", "codecs") as tell:
         rows = table.judge(coders, pairs, left_out, tell)
-    if run is not None:
+    if run is not None and run.ids is not None:
         with progress("running the model", "documents") as tell:
             table.run(rows, run, tell)
+    if run is not None and run.tasks is not None:
+        with progress("answering", "items") as tell:
+            table.answer(rows, run, tell)
     document = results.CodecCompare(
         file=str(file),
         isa=library.isa(),
@@ -287,8 +341,9 @@ def compare_codecs(
         block_tokens=BLOCK_TOKENS,
         model=str(model) if model else None,
         tokens=str(tokens) if tokens else None,
-        documents=len(run.ids) if run else None,
+        documents=len(run.ids) if run and run.ids is not None else None,
         prefix_tokens=run.prefix if run else None,
+        task_seed=plan.seed if plan else None,
         rows=[row.result() for row in rows],
         left_out=[results.CodecLeftOut(name=name, reason=reason) for name, reason in left_out.items()],
         plot=str(svg) if svg else None,

@@ -22,7 +22,7 @@ def write(path: Path, document: results.CodecCompare) -> None:
 
 
 def draw(document: results.CodecCompare) -> str:
-    with_model = document.model is not None
+    with_model = document.tokens is not None
     points = [(row, _cost(row, with_model)) for row in document.rows]
     shown = [(row, cost) for row, cost in points if cost is not None]
     title = "KL by blocks, milli-nats a token" if with_model else "relative error of K and V, %"

@@ -37,6 +37,8 @@ class Row:
     blocks: Loss | None = None
     prefix: Loss | None = None
     stored: Stored | None = None  # of a mode that a model was run on
+    tasks: list[results.CodecTask] | None = None
+    tasks_stored: Stored | None = None
 
     @property
     def kind(self) -> str:
@@ -67,6 +69,8 @@ class Row:
             run_ratio=self.stored.ratio if self.stored else None,
             run_blocks=self.stored.frames if self.stored else None,
             run_bit_exact_blocks=self.stored.refused if self.stored else None,
+            tasks=self.tasks,
+            tasks_ratio=self.tasks_stored.ratio if self.tasks_stored else None,
         )
 
 
@@ -141,6 +145,16 @@ def run(rows: list[Row], model: Model, progress: Progress) -> None:
         if row.coder.name in found:
             row.blocks, row.prefix = found[row.coder.name]
         row.stored = kept.get(row.coder.name)
+
+
+def answer(rows: list[Row], model: Model, progress: Progress) -> None:
+    """The answers of every row to the same questions."""
+    stores, kept = _stores(rows, model)
+    found = model.answer(stores, progress) if stores else {}
+    for row in rows:
+        scores = found.get(row.coder.name)
+        row.tasks = evaluation.described_tasks(model, scores) if scores else None
+        row.tasks_stored = kept.get(row.coder.name)
 
 
 def _stores(rows: list[Row], model: Model) -> tuple[dict[str, Any], dict[str, Stored]]:

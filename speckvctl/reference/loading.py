@@ -73,13 +73,13 @@ def check(path: Path) -> Shape:
     return _probe(path, _from(path, "meta"))
 
 
-def tokenizer(path: Path) -> Callable[[str], list[int]]:
-    """The tokenizer that lies beside the weights: text -> ids."""
+def tokenizer(path: Path, instead: str = "give token ids, .npy, instead") -> Callable[[str], list[int]]:
+    """The tokenizer that lies beside the weights: text -> ids. `instead`: what to do where there is none."""
     place, named = _place(path)
     try:
         found = _transformers().AutoTokenizer.from_pretrained(place, trust_remote_code=False, **_LOCAL, **named)
     except Exception as exc:
-        raise ModelError(path, "has no tokenizer that transformers can load; give token ids, .npy, instead") from exc
+        raise ModelError(path, f"has no tokenizer that transformers can load; {instead}") from exc
     return lambda text: list(found(text, verbose=False)["input_ids"])
 
 

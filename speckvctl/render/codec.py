@@ -70,8 +70,9 @@ def evaluated(document: results.CodecEval) -> list[str]:
     ]
     if document.skipped:
         lines += ["", f"Neither K nor V: {one_line(', '.join(document.skipped))}."]
+    tasks = _tasks(document) if document.tasks else []
     if document.blocks is None or document.prefix is None:
-        return lines
+        return lines + tasks
     rules = [("blocks", document.blocks), (f"prefix of {document.prefix_tokens}", document.prefix)]
     kept = f"{document.run_bit_exact_blocks} of {plural(document.run_blocks or 0, 'block')} of a layer"
     lines += [
@@ -97,8 +98,71 @@ def evaluated(document: results.CodecEval) -> list[str]:
         f"Stored bit-exact, since the codec cannot hold them: {kept}.",
         "",
         *_RULES,
+        *tasks,
     ]
     return lines
+
+
+def _points(value: float, error: float | None, sign: str = "") -> str:
+    return f"{value:{sign}.2f}" + (f" ± {error:.2f}" if error is not None else "")
+
+
+def _difference(task: results.CodecTask) -> str:
+    return _points(task.difference_points, task.difference_standard_error_points, "+")
+
+
+def _reference(task: results.CodecTask) -> str:
+    return _points(task.reference_percent, task.reference_standard_error_points)
+
+
+def _prompts(tasks: list[results.CodecTask], seed: int | None) -> str:
+    sizes = ", ".join(f"{task.stored_tokens:,} ({task.name})" for task in tasks if task.stored_tokens is not None)
+    return f"Whole blocks of a prompt come back decoded, in tokens: {sizes}. Seed {seed}."
+
+
+def _tasks(document: results.CodecEval) -> list[str]:
+    tasks = document.tasks or []
+    return [
+        "",
+        f"{one_line(document.model or '')}, right answers in percent:",
+        *columns(
+            ["TASK", ">ITEMS", ">RAW K AND V", ">DECODED", ">POINTS", ">LOST", ">GAINED"],
+            [
+                [
+                    task.name,
+                    format_count(task.items),
+                    _reference(task),
+                    f"{task.percent:.2f}",
+                    _difference(task),
+                    format_count(task.lost),
+                    format_count(task.gained),
+                ]
+                for task in tasks
+            ],
+        ),
+        _prompts(tasks, document.task_seed),
+        f"Ratio of the K and V of the prompts, all layers of a block in a frame: {document.tasks_ratio:.3f}x.",
+    ]
+
+
+def _compared_tasks(document: results.CodecCompare) -> list[str]:
+    """The answers on raw K and V, and how far each row is from them."""
+    rows = [(row, row.tasks) for row in document.rows if row.tasks]
+    if not rows:
+        return []
+    tasks = rows[0][1]
+    return [
+        "",
+        *columns(
+            ["TASKS", *(f">{task.name.upper()}" for task in tasks)],
+            [
+                ["raw, percent right", *map(_reference, tasks)],
+                *([f"{row.name}, points", *map(_difference, found)] for row, found in rows),
+            ],
+        ),
+        f"Each on {plural(tasks[0].items, 'item')}, with its standard error; of differences it is paired.",
+        _prompts(tasks, document.task_seed),
+    ]
 
 
 def _by_layer(layers: list[results.CodecLayerLoss]) -> list[str]:
@@ -138,7 +202,7 @@ def _losses(row: results.CodecRow) -> list[str]:
 
 @lines_of.register
 def compared(document: results.CodecCompare) -> list[str]:
-    with_model = document.model is not None
+    with_model = document.tokens is not None
     lines = columns(
         ["NAME", ">RATIO", ">ENCODE", ">DECODE", ">K ERROR", ">V ERROR"]
         + [">KL, BLOCKS", ">KL, PREFIX", ">PERPLEXITY, BLOCKS", ">PREFIX"] * with_model,
@@ -165,6 +229,7 @@ def compared(document: results.CodecCompare) -> list[str]:
             f"{document.prefix_tokens} tokens.",
             *_RULES,
         ]
+    lines += _compared_tasks(document)
     if document.plot is not None:
         lines += ["", f"Wrote {one_line(document.plot)}."]
     return lines

@@ -79,6 +79,32 @@ class CodecLayerLoss:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodecTask:
+    """Answers of a model on decoded K and V, beside its answers on raw ones to the same questions."""
+
+    name: Annotated[
+        str,
+        Said("Task; average: the mean of the others.", enum=["arithmetic", "needle", "code", "average"]),
+    ]
+    items: Annotated[int, Said("Questions.", minimum=1)]
+    stored_tokens: Annotated[
+        int | None, Said("Tokens of a prompt that come back decoded, at most; null: of an average.", minimum=64)
+    ]
+    reference_percent: Annotated[float, Said("Right answers on raw K and V, in percent.", minimum=0, maximum=100)]
+    reference_standard_error_points: Annotated[
+        float | None, Said("Its standard error, over prompts; null for one prompt.", minimum=0)
+    ]
+    percent: Annotated[float, Said("Right answers on decoded K and V, in percent.", minimum=0, maximum=100)]
+    difference_points: Annotated[float, Said("percent - reference_percent.", minimum=-100, maximum=100)]
+    difference_standard_error_points: Annotated[
+        float | None,
+        Said("Its standard error, of answers in pairs, over prompts; null for one prompt.", minimum=0),
+    ]
+    lost: Annotated[int, Said("Answers that are right on raw K and V alone.", minimum=0)]
+    gained: Annotated[int, Said("Answers that are right on decoded K and V alone.", minimum=0)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class CodecEval(Document):
     """What `speckvctl codec eval --json` prints. Losses are None without a model."""
 
@@ -133,6 +159,9 @@ class CodecEval(Document):
     layers: Annotated[
         list[CodecLayerLoss] | None, Said("Losses where one layer alone is coded, with --by-layer; null: not run.")
     ]
+    task_seed: Annotated[int | None, Said("Seed of the tasks; null: they were not run.", minimum=0)]
+    tasks: Annotated[list[CodecTask] | None, Said("Answers to tasks, with --tasks; null: not run.")]
+    tasks_ratio: Annotated[float | None, Said("Ratio of the K and V of their prompts, as run_ratio.", minimum=0)]
     tensors: Annotated[list[CodecTensors], Said("Each layer of the file.")]
     skipped: Annotated[list[str], Said("Tensors that are neither K nor V.")]
 
@@ -177,6 +206,8 @@ class CodecRow:
     run_bit_exact_blocks: Annotated[
         int | None, Said("Of them, those that the mode cannot hold: they are stored bit-exact.", minimum=0)
     ]
+    tasks: Annotated[list[CodecTask] | None, Said("Answers to tasks; null: not run, or nothing to lose.")]
+    tasks_ratio: Annotated[float | None, Said("Ratio of the K and V of their prompts, as run_ratio.", minimum=0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +231,7 @@ class CodecCompare(Document):
     tokens: Annotated[str | None, Said("File of token ids, or text; null: no model was run.")]
     documents: Annotated[int | None, Said("Documents that it was run on.", minimum=0)]
     prefix_tokens: Annotated[int | None, Said("Tokens restored in the rule of a prefix.", minimum=0)]
+    task_seed: Annotated[int | None, Said("Seed of the tasks; null: they were not run.", minimum=0)]
     rows: Annotated[list[CodecRow], Said("Modes and peers.")]
     left_out: Annotated[list[CodecLeftOut], Said("What could not be compared, and why.")]
     plot: Annotated[str | None, Said("SVG that was written.")]

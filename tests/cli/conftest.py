@@ -289,7 +289,8 @@ def write_frames(folder: Path) -> None:
     golden = Path(__file__).resolve().parent.parent / "vectors"
     lines = (golden / "index.txt").read_text("ascii").splitlines(keepends=True)
     kept = [line for line in lines if "-h64-mixed" in line and line.startswith(("raw", "q4x"))]
-    tiny.write(folder / "model", num_hidden_layers=1)
+    tiny.write(folder / "model", num_hidden_layers=1, max_position_embeddings=2048)
+    tiny.write_tokenizer(folder / "model")
     np.save(folder / "tokens.npy", tiny.documents(1, 130))
     (folder / "vectors").mkdir()
     (folder / "vectors" / "index.txt").write_text("".join(kept), "ascii")

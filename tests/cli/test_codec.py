@@ -103,6 +103,48 @@ def test_the_shared_model_is_run_on_what_was_decoded(cache: Cli) -> None:
     assert "± " in shown and "KL, MNAT" in shown and "0 of 24 blocks of a layer" in shown
 
 
+def test_the_model_answers_questions_on_what_was_decoded(cache: Cli) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
+    tiny.write(cache.folder / "model", max_position_embeddings=2048)
+    tiny.write_tokenizer(cache.folder / "model")
+    run = ("--tasks", "--model", "model", "--task-items", "4", "--context", "512", "--seed", "3")
+    said = cache.document("codec", "eval", "kv16.safetensors", *run)
+    tasks = {row["name"]: row for row in said["tasks"]}
+    assert list(tasks) == ["arithmetic", "needle", "code", "average"]
+    assert [tasks[name]["items"] for name in tasks] == [4, 4, 4, 12]
+    assert (said["tokens"], said["blocks"], said["task_seed"]) == (None, None, 3)
+    assert 3.5 < said["tasks_ratio"] < 4.5 and tasks["arithmetic"]["stored_tokens"] == 256
+    raw = cache.document("codec", "eval", "kv16.safetensors", "--codec", "raw", *run)
+    for row in raw["tasks"]:
+        assert row["percent"] == row["reference_percent"] == tasks[row["name"]]["reference_percent"]
+        assert row["difference_points"] == row["lost"] == row["gained"] == 0
+    np.save(cache.folder / "tokens.npy", tiny.documents(5, 260))
+    on = ("--tokens", "tokens.npy", "--skip-documents", "3", "--documents", "2")
+    table = cache.document("codec", "compare", "kv16.safetensors", "--codec", "q4x", "--codec", "raw", *run, *on)
+    rows = {row["name"]: row for row in table["rows"]}
+    assert rows["q4x"]["tasks"] == said["tasks"] and rows["q4x"]["prefix"]["kl_millinats"] > 0
+    assert rows["raw"]["tasks"] is None and rows["zstd -1"]["tasks"] is None
+    assert len(rows["fp8 e4m3 scaled"]["tasks"]) == 4
+    # The file is not of this model.
+    assert any(left["name"] == "KVTC-like 8x" and "all layers" in left["reason"] for left in table["left_out"])
+    made = ("codec", "extract", "--model", "model", "--tokens", "tokens.npy", "-o", "made.safetensors")
+    cache.ok(*made, "--documents", "1")
+    fitted = cache.ok("codec", "compare", "made.safetensors", "--codec", "q4x", *run, *on).out
+    assert "KVTC-like 8x, points" in fitted and "raw, percent right" in fitted
+    assert "GAINED" in cache.ok("codec", "eval", "kv16.safetensors", *run, *on, "--by-layer").out
+
+
+def test_tasks_that_a_model_cannot_be_given_are_refused_and_say_why(cache: Cli) -> None:
+    pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
+    tiny.write(cache.folder / "model")
+    call = ("codec", "eval", "kv16.safetensors", "--tasks", "--model", "model")
+    assert "has no tokenizer" in cache.failure(*call)["message"]
+    tiny.write_tokenizer(cache.folder / "model")
+    long = cache.failure(*call, "--context", "513")
+    assert long["exit_code"] == 2 and "more than the 512 of model" in long["message"]
+    assert "the model takes 512" in cache.failure(*call)["message"]  # the code task needs more
+
+
 def test_extracted_tensors_are_the_models_own_cache_and_other_verbs_read_them(cache: Cli) -> None:
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
     transformers = pytest.importorskip(
@@ -251,6 +293,11 @@ WRONG_OPTIONS = [
     (["--prefix-tokens", "100", "--model", "m", "--tokens", "t"], 2),
     (["--model", "none", "--tokens", "none.npy"], 4),
     (["--compute", "cuda"], 2),
+    (["--tasks"], 2),
+    (["--task-items", "3"], 2),
+    (["--context", "300", "--model", "m", "--tokens", "t"], 2),
+    (["--tasks", "--model", "m", "--documents", "3"], 2),
+    (["--tasks", "--model", "m", "--context", "100"], 2),
     (["--model", "m", "--tokens", "t", "--compute", "abacus"], 2),
     (["--model", "m", "--tokens", "t", "--compute", "cuda:99"], 8),
 ]

@@ -70,6 +70,24 @@ def write(folder: Path, *, shards: int = 1, seed: int = 7, **changes: Any) -> di
     return weights
 
 
+def write_tokenizer(folder: Path) -> None:
+    """A tokenizer of single characters, small letters for capital ones, beside a model of VOCABULARY tokens."""
+    known = ["?", *'\n 0123456789abcdefghijklmnopqrstuvwxyz.+-*=_()":,']
+    assert len(known) <= VOCABULARY
+    model = {
+        "type": "BPE",
+        "vocab": {character: i for i, character in enumerate(known)},
+        "merges": [],
+        "unk_token": "?",
+    }
+    text = json.dumps(
+        {"version": "1.0", "added_tokens": [], "normalizer": {"type": "Lowercase"}, "model": model},
+    )
+    (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    config = json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "?"})
+    (folder / "tokenizer_config.json").write_text(config, encoding="utf-8")
+
+
 def documents(count: int, tokens: int, seed: int = 3) -> npt.NDArray[np.uint16]:
     """Token ids of varying predictability."""
     rng = np.random.default_rng(seed)
