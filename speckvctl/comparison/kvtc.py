@@ -64,8 +64,8 @@ class Transform:
     basis: Tensor  # [component][value]
     groups: tuple[Group, ...]
 
-    def code(self, x: Tensor) -> tuple[Tensor, int]:
-        """The vectors as they come back, and the coded bytes."""
+    def code(self, x: Tensor, *, sized: bool) -> tuple[Tensor, int]:
+        """The vectors as they come back, and the coded bytes if they are asked for."""
         found = (x - self.mean) @ self.basis.T
         back = torch.zeros_like(found)
         parts = []
@@ -73,8 +73,9 @@ class Transform:
             part = slice(group.first, group.first + group.size)
             codes, least, step = _codes(found[:, part], group.bits)
             back[:, part] = codes * step + least
-            parts.append(_packed(codes.to(torch.uint8).cpu().numpy(), group.bits))
-            parts.append(torch.cat((least, step), 1).half().cpu().numpy().tobytes())
+            if sized:
+                parts.append(_packed(codes.to(torch.uint8).cpu().numpy(), group.bits))
+                parts.append(torch.cat((least, step), 1).half().cpu().numpy().tobytes())
         return back @ self.basis + self.mean, len(zlib.compress(b"".join(parts), 6))
 
 
@@ -141,9 +142,9 @@ class Kvtc:
 
     def whole(self, kept: Sequence[KV]) -> list[KV]:
         """A prefix as it comes back, in bf16."""
-        return self._coded(kept)[0]
+        return self._coded(kept, sized=False)[0]
 
-    def _coded(self, kept: Sequence[KV]) -> tuple[list[KV], int]:
+    def _coded(self, kept: Sequence[KV], *, sized: bool) -> tuple[list[KV], int]:
         back = [(k.clone(), v.clone()) for k, v in kept]
         size, tokens = 0, kept[0][0].shape[2]
         inner = slice(FIRST, max(FIRST, tokens - LAST))
@@ -152,7 +153,7 @@ class Kvtc:
                 for half, transform in enumerate(transforms):
                     turns = None if half else self.turns
                     x = _vectors([kept[layer][half][document, :, inner] for layer in span], turns)
-                    values, coded = transform.code(x)
+                    values, coded = transform.code(x, sized=sized)
                     size += coded
                     parts = values.view(len(x), len(span), self.heads, self.head_dim).permute(1, 2, 0, 3)
                     for layer, part in zip(span, parts, strict=True):
@@ -171,7 +172,7 @@ class Kvtc:
                 raise UnsupportedError(reason, "a file that codec extract made of it")
             kept = [(tensor(pair, pair.k), tensor(pair, pair.v)) for pair in document]
             device = self.transforms[0][0].mean.device
-            back, size = self._coded([(k.to(device), v.to(device)) for k, v in kept])
+            back, size = self._coded([(k.to(device), v.to(device)) for k, v in kept], sized=True)
             for pair, (k, v) in zip(document, back, strict=True):
                 inner = slice(BLOCK_TOKENS, pair.tokens - LAST)  # errors are of whole blocks
                 names = pair.k_name, pair.v_name, pair.layer, pair.dtype
