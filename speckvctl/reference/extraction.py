@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writes the K and V that a model makes of documents to a safetensors file. Imported by commands/codec.py."""
+"""Writes the K and V that a model makes of documents to a safetensors file. Imported by commands/codec/."""
 
 from __future__ import annotations
 

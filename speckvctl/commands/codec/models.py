@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""speckvctl codec: eval, extract, calibrate, compare, encode, decode, vectors."""
+"""speckvctl codec: eval, compare, extract, calibrate, the verbs that run a model."""
 
 from __future__ import annotations
 
@@ -9,117 +9,38 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from speckvctl import completion, files, results
-from speckvctl.commands.options import App, DryRun, Json, decimal, whole
-from speckvctl.console import ProgressCallback, progress
+from speckvctl.commands.codec.options import (
+    BLOCK_TOKENS,
+    BlockTokens,
+    Calibration,
+    CodecName,
+    Compute,
+    Context,
+    Documents,
+    File,
+    ModelFolder,
+    PrefixTokens,
+    RunModel,
+    RunTokens,
+    SkipDocuments,
+    TaskItems,
+    Tasks,
+    TaskSeed,
+    Tokens,
+    blocks_of,
+)
+from speckvctl.commands.options import DryRun, Json, decimal, whole
+from speckvctl.console import progress
 from speckvctl.errors import UsageError
 from speckvctl.render import finish
-from speckvctl.results.words import CODECS
 
 if TYPE_CHECKING:
     from speckvctl.codecs.distortion import Tally
-    from speckvctl.codecs.modes import Mode
     from speckvctl.codecs.tensors import Pair
     from speckvctl.reference.evaluation import Model
     from speckvctl.reference.loss import Loss
 
-app = App(no_args_is_help=True)
 
-BLOCK_TOKENS = 64
-
-File = Annotated[
-    Path, typer.Argument(metavar="FILE", help="safetensors with tensors named k and v, [head][token][channel].")
-]
-Frames = Annotated[Path, typer.Argument(metavar="FRAMES", help="A file of frames, as codec encode writes it.")]
-CodecName = Annotated[
-    str,
-    typer.Option(
-        "--codec",
-        metavar="CODEC",
-        help=f"{', '.join(CODECS[:-1])} or {CODECS[-1]}.",
-        autocompletion=completion.codecs,
-    ),
-]
-Calibration = Annotated[
-    Path | None, typer.Option("--calibration", metavar="FILE", help="For q5c and e7c: codec calibrate makes it.")
-]
-BlockTokens = Annotated[
-    int, whole("--block-tokens", metavar="N", least=64, most=65472, help="Tokens of a frame, a multiple of 64.")
-]
-ModelFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--model", metavar="MODEL", help="Decoder, a folder as published or a GGUF file: run it on decoded KV."
-    ),
-]
-Tokens = Annotated[
-    Path | None,
-    typer.Option("--tokens", metavar="FILE", help="What to run it on: token ids, .npy [document][token], or text."),
-]
-RunModel = Annotated[
-    Path, typer.Option("--model", metavar="MODEL", help="Decoder, a folder as published or a GGUF file.")
-]
-RunTokens = Annotated[
-    Path,
-    typer.Option("--tokens", metavar="FILE", help="What to run it on: token ids, .npy [document][token], or text."),
-]
-Documents = Annotated[
-    int | None, whole("--documents", metavar="N", least=1, most=1 << 20, help="Use at most N documents.")
-]
-SkipDocuments = Annotated[
-    int,
-    whole(
-        "--skip-documents",
-        metavar="N",
-        least=0,
-        most=1 << 20,
-        help="Skip the first N documents (those used for calibration).",
-    ),
-]
-Compute = Annotated[
-    str, typer.Option("--compute", metavar="DEVICE", help="Where the model runs: cpu, or a GPU: cuda, cuda:1.")
-]
-PrefixTokens = Annotated[
-    int | None,
-    whole("--prefix-tokens", metavar="N", least=64, most=1 << 24, help="Length of the restored prefix. Default: half."),
-]
-Tasks = Annotated[
-    bool,
-    typer.Option("--tasks", help="Let the model answer arithmetic, needles in a long text, and code on decoded KV."),
-]
-TaskItems = Annotated[
-    int | None,
-    whole("--task-items", metavar="N", least=1, most=1 << 20, help="Questions of each task. Default: 400."),
-]
-Context = Annotated[
-    int | None,
-    whole(
-        "--context",
-        metavar="N",
-        least=256,
-        most=1 << 24,
-        help="Tokens of the text with needles. Default: the model's longest, 32768 at most.",
-    ),
-]
-TaskSeed = Annotated[
-    int | None, whole("--seed", metavar="N", least=0, most=1 << 62, help="Seed of the tasks. Default: 0.")
-]
-
-
-@app.callback()
-def codec() -> None:
-    """Evaluate codecs on real K and V, and turn tensors into frames and back.
-
-    Ratios are against what the cache holds (16 bits a value in bf16 and fp16) and count every header, table and
-    checksum of what codec encode writes.
-
-    \b
-    Examples:
-      speckvctl codec eval kv.safetensors
-      speckvctl codec compare kv.safetensors --no-peers
-    """
-
-
-@app.verb("eval")
 def eval_codec(
     file: File,
     codec_name: CodecName = "q4x",
@@ -174,7 +95,7 @@ def eval_codec(
     evaluation.check_options(
         model, tokens, documents, skip_documents, prefix_tokens, compute, by_layer=by_layer, tasks=plan
     )
-    pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
+    pairs, others = tensors.read_pairs(file, blocks_of(block_tokens))
     with progress("coding", "tensors") as tell:
         total, rows = distortion.judge(mode, pairs, block_tokens, tell)
     rates = mode.rates(pairs)
@@ -230,12 +151,6 @@ def eval_codec(
     finish(document, as_json=as_json)
 
 
-def _blocks_of(block_tokens: int) -> int:
-    if block_tokens % BLOCK_TOKENS:
-        raise UsageError(f"--block-tokens: {block_tokens} is not a multiple of {BLOCK_TOKENS}", "--block-tokens 64")
-    return block_tokens
-
-
 def _layer_loss(layer: int, blocks: Loss | None, prefix: Loss) -> results.CodecLayerLoss:
     from speckvctl.reference.evaluation import described
 
@@ -262,7 +177,6 @@ def _tensors(pair: Pair, tally: Tally) -> results.CodecTensors:
     )
 
 
-@app.verb("compare")
 def compare_codecs(
     file: File,
     only: Annotated[
@@ -353,118 +267,6 @@ def compare_codecs(
     finish(document, as_json=as_json)
 
 
-@app.verb("encode")
-def encode_file(
-    file: File,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FRAMES", help="File of frames to write.")],
-    codec_name: CodecName = "q4x",
-    calibration: Calibration = None,
-    block_tokens: BlockTokens = BLOCK_TOKENS,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Turn a file's K and V into frames. Tensors that are neither are left out, and named.
-
-    The size of FRAMES is what codec eval calls stored; --dry-run encodes too, to tell it. An existing file of
-    frames is replaced, any other file is not; a failure leaves it unchanged.
-
-    \b
-    Examples:
-      speckvctl codec encode kv.safetensors -o new.frames --dry-run
-      speckvctl codec encode kv.safetensors -o new.frames \\
-          --codec int8-delta-rle --json
-    """
-    from speckvctl.codecs import frames, modes, tensors
-
-    mode = modes.mode(codec_name, calibration)
-    pairs, others = tensors.read_pairs(file, _blocks_of(block_tokens))
-    files.check_place(output)
-    frames.check_replaceable(output)
-    frames.check_names(output, pairs, block_tokens)
-    with progress("encoding", "tensors") as tell:
-        stored, exact = _encode(mode, pairs, block_tokens, output, dry_run, tell)
-    raw = sum(pair.raw_bytes for pair in pairs)
-    document = results.CodecEncode(
-        file=str(file),
-        frames=str(output),
-        dry_run=dry_run,
-        codec=mode.name,
-        calibration_digest=mode.calibration_digest,
-        block_tokens=block_tokens,
-        tensors=2 * len(pairs),
-        frame_count=sum(pair.tokens for pair in pairs) // block_tokens,
-        bit_exact_frames=exact,
-        raw_bytes=raw,
-        stored_bytes=stored,
-        ratio=raw / stored,
-        skipped=others,
-    )
-    finish(document, as_json=as_json)
-
-
-def _encode(
-    mode: Mode, pairs: list[Pair], block_tokens: int, output: Path, dry_run: bool, tell: ProgressCallback
-) -> tuple[int, int]:
-    """Bytes of the file, and how many of its frames are bit-exact as the codec refuses their values."""
-    from speckvctl.codecs import frames
-
-    exact = 0
-
-    def coded() -> frames.Coded:
-        nonlocal exact
-        for done, pair in enumerate(pairs):
-            tell(done, len(pairs))
-            made = mode.encode(pair, block_tokens)
-            exact += sum(mode.refused(frame) for frame in made)
-            yield made
-
-    if dry_run:
-        size = frames.overhead(pairs, block_tokens) + sum(frame.nbytes for of_pair in coded() for frame in of_pair)
-    else:
-        size = frames.write(output, pairs, block_tokens, coded())
-    return size, exact
-
-
-@app.verb("decode")
-def decode_file(
-    source: Frames,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="safetensors file to write.")],
-    calibration: Calibration = None,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Turn a file of frames back into K and V, names, shapes and dtypes as they were. Every checksum is verified.
-
-    --dry-run decodes too, to verify them. An existing safetensors file is replaced, any other file is not; a
-    failure leaves it unchanged.
-
-    \b
-    Examples:
-      speckvctl codec decode kv.frames -o new.safetensors --dry-run
-      speckvctl codec decode kv.frames -o new.safetensors --json
-    """
-    from speckvctl.codecs import frames, modes, tensors
-
-    reader = frames.Reader(source)
-    codecs = [modes.mode(name, calibration, of_frames=True) for name in reader.modes]
-    files.check_place(output)
-    tensors.check_replaceable(output)
-    with progress("decoding", "tensors") as tell:
-        raw = frames.decode(reader, {mode.codec: mode for mode in codecs}, None if dry_run else output, tell)
-    document = results.CodecDecode(
-        frames=str(source),
-        file=str(output),
-        dry_run=dry_run,
-        codecs=list(reader.modes),
-        tensors=2 * len(reader.entries),
-        frame_count=sum(len(entry.frames) for entry in reader.entries),
-        raw_bytes=raw,
-        stored_bytes=reader.size,
-    )
-    finish(document, as_json=as_json)
-
-
-@app.verb("extract")
 def extract(
     model: RunModel,
     tokens: RunTokens,
@@ -523,7 +325,6 @@ def extract(
     finish(document, as_json=as_json)
 
 
-@app.verb("calibrate")
 def calibrate(
     model: RunModel,
     tokens: RunTokens,
@@ -627,38 +428,5 @@ def calibrate(
         expected_increase_percent=100 * math.expm1(made.loss_nats),
         k_bits=made.bits[:, 0].tolist(),
         v_bits=made.bits[:, 1].tolist(),
-    )
-    finish(document, as_json=as_json)
-
-
-@app.verb("vectors")
-def golden_vectors(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Golden frames: index.txt and NAME.frame.")],
-    write: Annotated[bool, typer.Option("--write", help="Replace them with those of this build.")] = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Compare this build with golden frames, with every kernel set of this machine; exit code 7 where it differs.
-
-    Every line of index.txt is computed again: its input from style and seed, its frame, and what that decodes to. With
-    --write the checksums in index.txt and the stored frames become those of this build; the lines themselves stay. Of
-    codecs with a calibration the stored frames are read, no others are made.
-
-    \b
-    Examples:
-      speckvctl codec vectors vectors
-      speckvctl codec vectors vectors --write --dry-run --json
-    """
-    from speckvctl.codecs import vectors
-
-    with progress("checking", "vectors") as tell:
-        found = vectors.update(folder, dry_run, tell) if write else vectors.check(folder, tell)
-    document = results.CodecVectors(
-        folder=str(folder),
-        written=write and not dry_run,
-        dry_run=dry_run,
-        isas=found.isas,
-        modes=[results.VectorModes(codec=name, vectors=n, stored_frames=m) for name, (n, m) in found.modes.items()],
-        differences=found.differences,
     )
     finish(document, as_json=as_json)
