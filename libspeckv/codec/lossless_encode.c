@@ -3,6 +3,7 @@
  * Mode lossless, choices of the encoder: frequencies, origin, offsets of channels, and whether to
  * code a section at all.
  */
+#include <endian.h>
 #include <string.h>
 
 #include "kernels.h"
@@ -11,16 +12,24 @@
 
 /* An offset is one of 16 octaves. */
 #define OFFSET_MAX 15
+#define VALUES 512
 /* Bias that keeps values less twice the offset from being negative. */
 #define VALUES_LEAST (2 * OFFSET_MAX)
-#define VALUES (512 + VALUES_LEAST)
+#define PLACES (VALUES_LEAST + VALUES)
+/* Bytes to prefetch ahead at most: they stay in the cache of the second level. */
+#define AHEAD_MOST (256u << 10)
 #define WINDOW RANGE_ESCAPE
 /* Cost of an escape in addition to its symbol. */
 #define ESCAPE_BITS 16
 
+/*
+ * Values by the offset of their channel, from which follow the histograms of both forms. Four
+ * neighbours count separately: equal ones would serialise on the same counter. Rows are zeroed when
+ * an offset first occurs.
+ */
 struct counts {
-	/* adjacent elements count separately: equal ones would serialise on the same counter */
-	uint32_t of[2][VALUES];
+	uint32_t of[(OFFSET_MAX + 1) * VALUES][4];
+	uint32_t seen; /* bit map of offsets */
 };
 
 struct plan {
@@ -32,38 +41,62 @@ struct plan {
 struct shape {
 	struct lossless_layout layout;
 	unsigned int heads, tokens, head_dim;
-	uint32_t mask;
+	size_t token_bytes, ahead;
 };
 
-/* The values of a token. */
-static void token_values(const struct shape *shape, const uint8_t *raw, unsigned int token,
-	uint16_t *values)
+static inline __attribute__((always_inline)) void add(const uint8_t *token, unsigned int head_dim,
+	unsigned int bytes, unsigned int plain, const uint16_t *to, uint16_t *sums)
 {
-	const unsigned int down = shape->layout.plain - 1, head_dim = shape->head_dim;
-	const uint16_t mask = (uint16_t)shape->mask;
+	const uint16_t mask =
+		(uint16_t)lossless_value_mask((struct lossless_layout){ bytes, plain });
 
-	raw += (size_t)token * head_dim * shape->layout.bytes;
-	if (shape->layout.bytes == 1)
-		for (unsigned int c = 0; c < head_dim; c++)
-			values[c] = (uint16_t)(raw[c] >> down & mask);
-	else
-		for (unsigned int c = 0; c < head_dim; c++)
-			values[c] = (uint16_t)(codec_get16(raw + 2 * (size_t)c) >> down & mask);
+	for (unsigned int c = 0; c < head_dim; c++) {
+		uint16_t word = token[c];
+
+		if (bytes == 2) {
+			memcpy(&word, token + 2 * (size_t)c, sizeof(word));
+			word = le16toh(word);
+		}
+		sums[c] = (uint16_t)(to[c] + (word >> (plain - 1) & mask));
+	}
+}
+
+/* Add the values of a token to 16-bit numbers, one a channel; shifts are by constants. */
+static void add_values(const struct shape *shape, const uint8_t *token, const uint16_t *to,
+	uint16_t *sums)
+{
+	switch (shape->layout.plain) {
+	case 7:
+		add(token, shape->head_dim, 2, 7, to, sums);
+		break;
+	case 10:
+		add(token, shape->head_dim, 2, 10, to, sums);
+		break;
+	case 3:
+		add(token, shape->head_dim, 1, 3, to, sums);
+		break;
+	default:
+		add(token, shape->head_dim, 1, 2, to, sums);
+		break;
+	}
 }
 
 /* Mean octave of each channel of a head, rounded to nearest. */
 static void mean_octaves(const struct shape *shape, const uint8_t *raw, uint32_t *octaves)
 {
-	uint32_t sum[CODEC_HEAD_DIM_MAX] = { 0 };
-	uint16_t values[CODEC_HEAD_DIM_MAX];
+	uint32_t all[CODEC_HEAD_DIM_MAX] = { 0 };
 
-	for (unsigned int t = 0; t < shape->tokens; t++) {
-		token_values(shape, raw, t, values);
+	for (unsigned int first = 0; first < shape->tokens; first += CODEC_GROUP_TOKENS) {
+		uint16_t sums[CODEC_HEAD_DIM_MAX] = { 0 };
+
+		/* Of 64 tokens: below 2^15. */
+		for (unsigned int t = 0; t < CODEC_GROUP_TOKENS; t++, raw += shape->token_bytes)
+			add_values(shape, raw, sums, sums);
 		for (unsigned int c = 0; c < shape->head_dim; c++)
-			sum[c] += values[c];
+			all[c] += sums[c];
 	}
 	for (unsigned int c = 0; c < shape->head_dim; c++)
-		octaves[c] = (sum[c] + shape->tokens) / (2 * shape->tokens);
+		octaves[c] = (all[c] + shape->tokens) / (2 * shape->tokens);
 }
 
 static uint8_t offset_of(uint32_t octave, uint32_t lowest)
@@ -85,19 +118,33 @@ static void make_offsets(const struct shape *shape, const uint8_t *raw, uint32_t
 			offset_of(octaves[c + 1], lowest) << 4);
 }
 
-/* Histograms of a head: of values, and of values less their channel's offset. */
-static void count_head(const struct shape *shape, const uint8_t *raw, const uint8_t *offsets,
-	struct counts *as_is, struct counts *shifted)
+static inline unsigned int offset_at(const uint8_t *offsets, unsigned int c)
 {
-	uint16_t least[CODEC_HEAD_DIM_MAX], values[CODEC_HEAD_DIM_MAX];
+	return offsets[c / 2] >> 4 * (c % 2) & 15;
+}
 
-	for (unsigned int c = 0; c < shape->head_dim; c++)
-		least[c] = (uint16_t)(VALUES_LEAST - 2 * (offsets[c / 2] >> 4 * (c % 2) & 15));
-	for (unsigned int t = 0; t < shape->tokens; t++) {
-		token_values(shape, raw, t, values);
-		for (unsigned int c = 0; c < shape->head_dim; c++) {
-			as_is->of[c % 2][values[c] + VALUES_LEAST]++;
-			shifted->of[c % 2][values[c] + least[c]]++;
+static void count_head(const struct shape *shape, const uint8_t *raw, const uint8_t *offsets,
+	struct counts *counts)
+{
+	uint16_t rows[CODEC_HEAD_DIM_MAX], places[CODEC_HEAD_DIM_MAX];
+
+	for (unsigned int c = 0; c < shape->head_dim; c++) {
+		unsigned int offset = offset_at(offsets, c);
+
+		rows[c] = (uint16_t)(offset * VALUES);
+		if (!(counts->seen >> offset & 1))
+			memset(counts->of[rows[c]], 0, VALUES * sizeof(counts->of[0]));
+		counts->seen |= 1u << offset;
+	}
+	for (unsigned int t = 0; t < shape->tokens; t++, raw += shape->token_bytes) {
+		/* Prefetch the next section, which mostly follows in memory. */
+		codec_fetch(raw + shape->ahead, shape->token_bytes);
+		add_values(shape, raw, rows, places);
+		for (unsigned int c = 0; c < shape->head_dim; c += 4) {
+			counts->of[places[c]][0]++;
+			counts->of[places[c + 1]][1]++;
+			counts->of[places[c + 2]][2]++;
+			counts->of[places[c + 3]][3]++;
 		}
 	}
 }
@@ -164,13 +211,13 @@ static void make_frequencies(const uint64_t *count, uint64_t all, uint8_t *frequ
 }
 
 /* Find the best window of 31 values, its frequencies, and the cost of coding by them. */
-static void make_plan(const struct counts *counts, struct plan *plan)
+static void make_plan(const uint32_t *counts, struct plan *plan)
 {
-	uint64_t count[VALUES], window = 0, most = 0, all = 0;
+	uint64_t count[PLACES], window = 0, most = 0, all = 0;
 	unsigned int first = 0;
 
-	for (unsigned int v = 0; v < VALUES; v++) {
-		count[v] = (uint64_t)counts->of[0][v] + counts->of[1][v];
+	for (unsigned int v = 0; v < PLACES; v++) {
+		count[v] = counts[v];
 		all += count[v];
 		window += count[v];
 		if (v >= WINDOW)
@@ -195,10 +242,12 @@ static void make_plan(const struct counts *counts, struct plan *plan)
 static enum lossless_form choose(const struct shape *shape, const uint8_t *raw, struct plan *plan,
 	uint32_t *lowest)
 {
-	size_t head_bytes = (size_t)shape->tokens * shape->head_dim * shape->layout.bytes;
-	struct counts as_is = { 0 }, shifted = { 0 };
+	size_t head_bytes = shape->tokens * shape->token_bytes;
+	uint32_t as_is[PLACES] = { 0 }, shifted[PLACES] = { 0 };
+	struct counts counts;
 	struct plan other;
 
+	counts.seen = 0;
 	*lowest = UINT32_MAX;
 	for (unsigned int head = 0; head < shape->heads; head++) {
 		uint32_t octaves[CODEC_HEAD_DIM_MAX];
@@ -211,10 +260,18 @@ static enum lossless_form choose(const struct shape *shape, const uint8_t *raw, 
 		uint8_t offsets[CODEC_HEAD_DIM_MAX / 2];
 
 		make_offsets(shape, raw + head * head_bytes, *lowest, offsets);
-		count_head(shape, raw + head * head_bytes, offsets, &as_is, &shifted);
+		count_head(shape, raw + head * head_bytes, offsets, &counts);
 	}
-	make_plan(&as_is, plan);
-	make_plan(&shifted, &other);
+	for (unsigned int f = 0; f <= OFFSET_MAX; f++)
+		for (unsigned int v = 0; v < VALUES && counts.seen >> f & 1; v++) {
+			const uint32_t *of = counts.of[f * VALUES + v];
+			uint32_t count = of[0] + of[1] + of[2] + of[3];
+
+			as_is[VALUES_LEAST + v] += count;
+			shifted[VALUES_LEAST - 2 * f + v] += count;
+		}
+	make_plan(as_is, plan);
+	make_plan(shifted, &other);
 	if (other.cost + (uint64_t)shape->heads * shape->head_dim * 4 * 256 >= plan->cost)
 		return LOSSLESS_CODED;
 	*plan = other;
@@ -259,9 +316,11 @@ static bool encode_coded(const struct speckv_geometry *geometry, const uint8_t *
 {
 	const struct shape shape = { lossless_layout(geometry->dtype), geometry->kv_heads,
 		geometry->tokens, geometry->head_dim,
-		lossless_value_mask(lossless_layout(geometry->dtype)) };
-	size_t head_bytes = (size_t)shape.tokens * shape.head_dim * shape.layout.bytes,
-	       group_bytes = head_bytes / shape.tokens * CODEC_GROUP_TOKENS;
+		(size_t)geometry->head_dim * lossless_layout(geometry->dtype).bytes,
+		codec_section_raw_bytes(geometry) < AHEAD_MOST ? codec_section_raw_bytes(geometry)
+							       : AHEAD_MOST };
+	size_t head_bytes = shape.tokens * shape.token_bytes,
+	       group_bytes = CODEC_GROUP_TOKENS * shape.token_bytes;
 	uint8_t header[LOSSLESS_HEADER_BYTES], offsets[CODEC_HEAD_DIM_MAX / 2];
 	uint16_t base[CODEC_HEAD_DIM_MAX + RANGE_STATES];
 	struct range_table table;
