@@ -88,11 +88,11 @@ OTHERS = {
     "codec calibrate --model model --tokens tokens.npy -o new.safetensors": 0,
     "codec calibrate --model model --tokens tokens.npy -o trace.jsonl": 2,
     "codec calibrate --model model --tokens tokens.npy -o new.safetensors --ratio 15": 2,
-    "codec calibrate --model model --tokens trace.jsonl -o new.safetensors": 7,
+    "codec calibrate --model model --tokens kv.safetensors -o new.safetensors": 7,
     "codec calibrate --model none --tokens tokens.npy -o new.safetensors": 4,
     "codec extract --model model --tokens tokens.npy -o new.safetensors": 0,
     "codec extract --model model --tokens tokens.npy -o trace.jsonl": 2,
-    "codec extract --model model --tokens trace.jsonl -o new.safetensors": 7,
+    "codec extract --model model --tokens kv.safetensors -o new.safetensors": 7,
     "codec extract --model none --tokens tokens.npy -o new.safetensors": 4,
 }
 

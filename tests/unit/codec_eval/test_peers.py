@@ -157,7 +157,7 @@ def test_the_plot_shows_every_row_that_has_a_loss(pairs: list[tensors.Pair]) -> 
 
     coders, left_out = table.coders(["raw", "q4x"], None, peers=False)
     rows = [row.result() for row in table.judge(coders, pairs, left_out, lambda _, __: None)]
-    blank: dict[str, Any] = dict.fromkeys(("model", "tokens", "documents", "prefix_tokens", "plot"))
+    blank: dict[str, Any] = dict.fromkeys(("model", "tokens", "documents", "prefix_tokens", "task_seed", "plot"))
     document = results.CodecCompare(
         file="a<b.safetensors", isa="portable", raw_bytes=1, block_tokens=64, rows=rows, left_out=[], **blank
     )
