@@ -85,8 +85,9 @@ static void add_values(const struct shape *shape, const uint8_t *token, const ui
 static void mean_octaves(const struct shape *shape, const uint8_t *raw, uint32_t *octaves)
 {
 	uint32_t all[CODEC_HEAD_DIM_MAX] = { 0 };
+	unsigned int tokens = 0;
 
-	for (unsigned int first = 0; first < shape->tokens; first += CODEC_GROUP_TOKENS) {
+	do {
 		uint16_t sums[CODEC_HEAD_DIM_MAX] = { 0 };
 
 		/* Of 64 tokens: below 2^15. */
@@ -94,9 +95,10 @@ static void mean_octaves(const struct shape *shape, const uint8_t *raw, uint32_t
 			add_values(shape, raw, sums, sums);
 		for (unsigned int c = 0; c < shape->head_dim; c++)
 			all[c] += sums[c];
-	}
+		tokens += CODEC_GROUP_TOKENS;
+	} while (tokens < shape->tokens);
 	for (unsigned int c = 0; c < shape->head_dim; c++)
-		octaves[c] = (all[c] + shape->tokens) / (2 * shape->tokens);
+		octaves[c] = (all[c] + tokens) / (2 * tokens);
 }
 
 static uint8_t offset_of(uint32_t octave, uint32_t lowest)
