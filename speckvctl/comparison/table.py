@@ -171,6 +171,6 @@ def _stores(rows: list[Row], model: Model) -> tuple[dict[str, Any], dict[str, St
                 stores[row.coder.name] = peers.CacheGen(model.decoder.shape.layers).store
             case peers.Compressor() | Mode():
                 pass
-            case fitted:
-                stores[row.coder.name] = fitted
+            case whole:
+                stores[row.coder.name] = whole
     return stores, counted
