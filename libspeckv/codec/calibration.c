@@ -47,16 +47,6 @@ bool calibration_mean_valid(const int16_t *mean, unsigned int head_dim)
 	return true;
 }
 
-static bool levels_valid(const int16_t *levels, unsigned int bits)
-{
-	for (unsigned int i = 0; i < Q5C_LEVELS_MAX; i++)
-		if (i >> bits ? levels[i] != 0
-			      : levels[i] > Q5C_LEVEL_MAX || levels[i] < -Q5C_LEVEL_MAX ||
-					(i && levels[i] <= levels[i - 1]))
-			return false;
-	return true;
-}
-
 static bool shaping_valid(const int16_t *shaping, unsigned int head_dim)
 {
 	for (unsigned int row = 1; row < head_dim; row++) {
@@ -76,21 +66,18 @@ static int load_q5c(struct speckv_calibration *c, const struct tensor *wanted)
 	uint64_t triangle = (uint64_t)c->head_dim * (c->head_dim - 1) / 2;
 
 	const uint64_t mean[4] = { c->layers, 2, c->kv_heads, c->head_dim },
-		       levels[4] = { c->layers, 2, c->kv_heads, Q5C_LEVELS_MAX };
-	const uint64_t shaping[4] = { c->layers, 2, c->kv_heads, triangle };
+		       shaping[4] = { c->layers, 2, c->kv_heads, triangle };
 
 	if (!calibration_shape_is(&wanted[Q5C_BITS], 3, mean) ||
 		!calibration_shape_is(&wanted[Q5C_UNIT], 3, mean) ||
 		!calibration_shape_is(&wanted[Q5C_MEAN], 4, mean) ||
-		!calibration_shape_is(&wanted[Q5C_LEVELS], 4, levels) ||
 		!calibration_shape_is(&wanted[Q5C_SHAPING], 4, shaping))
 		return -EBADMSG;
 	c->q5c.bits = malloc(heads);
 	c->q5c.unit = malloc(heads);
 	c->q5c.mean = calibration_words(&wanted[Q5C_MEAN], heads, c->head_dim);
-	c->q5c.levels = calibration_words(&wanted[Q5C_LEVELS], heads, Q5C_LEVELS_MAX);
 	c->q5c.shaping = calibration_words(&wanted[Q5C_SHAPING], heads, triangle);
-	if (!c->q5c.bits || !c->q5c.unit || !c->q5c.mean || !c->q5c.levels || !c->q5c.shaping)
+	if (!c->q5c.bits || !c->q5c.unit || !c->q5c.mean || !c->q5c.shaping)
 		return -ENOMEM;
 	memcpy(c->q5c.bits, wanted[Q5C_BITS].data, heads);
 	memcpy(c->q5c.unit, wanted[Q5C_UNIT].data, heads);
@@ -98,7 +85,6 @@ static int load_q5c(struct speckv_calibration *c, const struct tensor *wanted)
 		if (c->q5c.bits[i] < 1 || c->q5c.bits[i] > Q5C_BITS_MAX ||
 			c->q5c.unit[i] < CODEC_UNIT_MIN || c->q5c.unit[i] > CODEC_UNIT_MAX ||
 			!calibration_mean_valid(c->q5c.mean + i * c->head_dim, c->head_dim) ||
-			!levels_valid(c->q5c.levels + i * Q5C_LEVELS_MAX, c->q5c.bits[i]) ||
 			!shaping_valid(c->q5c.shaping + i * triangle, c->head_dim))
 			return -EBADMSG;
 	return 0;
@@ -176,7 +162,6 @@ static int load_tables(const struct safetensors *file, struct speckv_calibration
 		[Q5C + Q5C_BITS] = { .name = "q5c.bits", .dtype = "U8" },
 		[Q5C + Q5C_UNIT] = { .name = "q5c.unit", .dtype = "I8" },
 		[Q5C + Q5C_MEAN] = { .name = "q5c.mean", .dtype = "I16" },
-		[Q5C + Q5C_LEVELS] = { .name = "q5c.levels", .dtype = "I16" },
 		[Q5C + Q5C_SHAPING] = { .name = "q5c.shaping", .dtype = "I16" },
 		[E7C + E7C_RANK] = { .name = "e7c.rank", .dtype = "I16" },
 		[E7C + E7C_UNIT] = { .name = "e7c.unit", .dtype = "I8" },
@@ -195,7 +180,7 @@ static int load_tables(const struct safetensors *file, struct speckv_calibration
 
 	if (rc || !text_is(safetensors_about(file, "format"), "speckv-calibration"))
 		return -EBADMSG;
-	if (!text_is(safetensors_about(file, "version"), "0"))
+	if (!text_is(safetensors_about(file, "version"), "1"))
 		return -EOPNOTSUPP;
 	c->has_q5c = any_found(wanted + Q5C, Q5C_TENSORS);
 	c->has_e7c = any_found(wanted + E7C, E7C_TENSORS);
@@ -267,7 +252,6 @@ void speckv_calibration_free(struct speckv_calibration *calibration)
 	free(calibration->q5c.bits);
 	free(calibration->q5c.unit);
 	free(calibration->q5c.mean);
-	free(calibration->q5c.levels);
 	free(calibration->q5c.shaping);
 	calibration_free_e7c(&calibration->e7c);
 	free(calibration);
@@ -292,7 +276,7 @@ int speckv_calibration_describe(const struct speckv_calibration *calibration,
 bool calibration_covers(const struct speckv_calibration *calibration, unsigned int codec,
 	const struct speckv_geometry *geometry, uint32_t parameter)
 {
-	uint32_t layer = parameter & 0xffff, head = parameter >> 16;
+	uint32_t layer = parameter & CALIBRATION_LAYER, head = parameter >> 16;
 
 	return ((codec == SPECKV_CODEC_Q5C && calibration->has_q5c) ||
 		       (codec == SPECKV_CODEC_E7C && calibration->has_e7c)) &&
@@ -305,13 +289,13 @@ void calibration_q5c_tables(const struct speckv_calibration *calibration, uint32
 	enum codec_tensor tensor, unsigned int head, struct q5c_tables *out)
 {
 	uint64_t head_dim = calibration->head_dim;
-	uint64_t at = ((parameter & 0xffff) * 2 + (uint64_t)tensor) * calibration->kv_heads +
+	uint64_t at =
+		((parameter & CALIBRATION_LAYER) * 2 + (uint64_t)tensor) * calibration->kv_heads +
 		(parameter >> 16) + head;
 
 	out->bits = calibration->q5c.bits[at];
 	out->unit = calibration->q5c.unit[at];
 	out->mean = calibration->q5c.mean + at * head_dim;
-	out->levels = calibration->q5c.levels + at * Q5C_LEVELS_MAX;
 	out->shaping = calibration->q5c.shaping + at * (head_dim * (head_dim - 1) / 2);
 }
 

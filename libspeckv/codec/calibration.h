@@ -10,13 +10,13 @@
 #include "q5c.h"
 #include "rotary.h"
 #include "safetensors.h"
+#include "sinks.h"
 
 /* Tables of mode q5c: of layer l, tensor x, head h at ((l * 2 + x) * kv_heads + h). */
 struct calibration_q5c {
 	uint8_t *bits;
 	int8_t *unit;
 	int16_t *mean; /* [head_dim] */
-	int16_t *levels; /* [Q5C_LEVELS_MAX] */
 	int16_t *shaping; /* [head_dim * (head_dim - 1) / 2] */
 };
 
@@ -45,10 +45,21 @@ struct speckv_calibration {
 	bool has_q5c, has_e7c;
 };
 
-/* A section's parameter in calibrated modes: its first layer and first head in the calibration. */
+/*
+ * A section's parameter in calibrated modes: its first layer and first head in the calibration, and
+ * whether its leading tokens are stored as they are.
+ */
+#define CALIBRATION_SINKS 0x8000u
+#define CALIBRATION_LAYER 0x7fffu
+
 static inline uint32_t calibration_parameter(unsigned int layer, unsigned int head)
 {
 	return layer | head << 16;
+}
+
+static inline unsigned int calibration_sinks(uint32_t parameter)
+{
+	return parameter & CALIBRATION_SINKS ? CODEC_SINKS : 0;
 }
 
 /*
@@ -81,7 +92,7 @@ const struct rotary_rotation *calibration_turn(const struct codec_calibrated *by
 
 /* ---- loading: shared by calibration.c and calibration_e7c.c --------------------------------- */
 
-enum calibration_q5c_tensor { Q5C_BITS, Q5C_UNIT, Q5C_MEAN, Q5C_LEVELS, Q5C_SHAPING, Q5C_TENSORS };
+enum calibration_q5c_tensor { Q5C_BITS, Q5C_UNIT, Q5C_MEAN, Q5C_SHAPING, Q5C_TENSORS };
 enum calibration_e7c_tensor {
 	E7C_RANK,
 	E7C_UNIT,

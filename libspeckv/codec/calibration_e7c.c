@@ -211,6 +211,6 @@ void calibration_e7c_tables(const struct speckv_calibration *calibration, uint32
 	enum codec_tensor tensor, unsigned int head, struct e7c_tables *out)
 {
 	*out = tables_of(calibration,
-		((parameter & 0xffff) * 2 + (uint64_t)tensor) * calibration->kv_heads +
+		((parameter & CALIBRATION_LAYER) * 2 + (uint64_t)tensor) * calibration->kv_heads +
 			(parameter >> 16) + head);
 }

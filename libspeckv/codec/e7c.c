@@ -33,7 +33,8 @@ static uint64_t groups_of(const struct speckv_geometry *geometry)
 static uint64_t section_max(const struct speckv_geometry *geometry, enum codec_tensor tensor)
 {
 	(void)tensor;
-	return groups_of(geometry) * e7c_stored_bytes(geometry->head_dim);
+	return groups_of(geometry) * e7c_stored_bytes(geometry->head_dim) +
+		sinks_bytes(geometry, CODEC_SINKS);
 }
 
 static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_tensor tensor)
@@ -78,11 +79,11 @@ static bool give_coded(struct piece_sink *sink, const struct e7c_tables *tables,
 
 static int encode_group(struct piece_sink *sink, const struct e7c_tables *tables,
 	const struct rotary_rotation *rotation, const struct speckv_geometry *geometry,
-	const uint8_t *raw)
+	unsigned int sinks, const uint8_t *raw)
 {
 	int16_t levels[E7C_RANK_MAX * CODEC_GROUP_TOKENS] __attribute__((aligned(64)));
 	int rc = codec_kernels()->e7c_analyse(raw, geometry->head_dim, geometry->dtype, tables,
-		rotation, levels);
+		rotation, sinks, levels);
 	static const uint8_t mark[2] = { 0xff, 0xff };
 
 	if (rc < 0 || (!rc && give_coded(sink, tables, geometry->head_dim, levels)))
@@ -97,6 +98,8 @@ static int encode(const struct codec_calibrated *by, const struct speckv_geometr
 	enum codec_tensor tensor, const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
 	struct piece_sink sink = { out, 0, section_max(geometry, tensor), ~0u };
+	unsigned int sinks = sinks_at(by->position);
+	const uint8_t *values = raw;
 	struct calibration_turn turn;
 
 	turn.known = false;
@@ -107,13 +110,17 @@ static int encode(const struct codec_calibrated *by, const struct speckv_geometr
 		for (unsigned int i = 0; i < geometry->tokens / CODEC_GROUP_TOKENS; i++) {
 			const struct rotary_rotation *rotation =
 				calibration_turn(by, tensor, i, &turn);
-			int rc = encode_group(&sink, &tables, rotation, geometry, raw);
+			int rc = encode_group(&sink, &tables, rotation, geometry, i ? 0 : sinks,
+				values);
 
 			if (rc)
 				return rc;
-			raw += 2 * (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
+			values += 2 * (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
 		}
 	}
+	if (!sinks_give(&sink, geometry, sinks, raw))
+		return -ENODATA;
+	section->parameter |= sinks ? CALIBRATION_SINKS : 0;
 	section->length = (uint32_t)sink.used;
 	section->crc = ~sink.state;
 	return 0;
@@ -182,6 +189,7 @@ static int decode(const struct codec_calibrated *by, const struct speckv_geometr
 {
 	struct piece_source source = { in, section->length, ~0u };
 	struct calibration_turn turn;
+	uint8_t *values = raw;
 
 	turn.known = false;
 	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
@@ -192,11 +200,13 @@ static int decode(const struct codec_calibrated *by, const struct speckv_geometr
 			const struct rotary_rotation *rotation =
 				calibration_turn(by, tensor, i, &turn);
 
-			if (!decode_group(&source, &tables, rotation, geometry, raw))
+			if (!decode_group(&source, &tables, rotation, geometry, values))
 				return -EBADMSG;
-			raw += 2 * (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
+			values += 2 * (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
 		}
 	}
+	if (!sinks_take(&source, geometry, calibration_sinks(section->parameter), raw))
+		return -EBADMSG;
 	return !source.left && ~source.state == section->crc ? 0 : -EBADMSG;
 }
 

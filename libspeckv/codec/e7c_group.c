@@ -231,13 +231,13 @@ static inline int32_t greatest(const int32_t *row)
 
 int NAME(codec_e7c_analyse_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim,
 	unsigned int dtype, const struct e7c_tables *tables, const struct rotary_rotation *rotation,
-	int16_t *levels)
+	unsigned int sinks, int16_t *levels)
 {
 	int16_t pairs[CODEC_HEAD_DIM_MAX / 2 * PAIR] __attribute__((aligned(64)));
 	row_t rows[CODEC_HEAD_DIM_MAX];
 	row_t most = { 0 }, largest = { 0 };
 
-	if (!rows_load(raw, head_dim, dtype, tables->unit, tables->mean, rotation, rows))
+	if (!rows_load(raw, head_dim, dtype, tables->unit, tables->mean, rotation, sinks, rows))
 		return -ENODATA;
 	for (unsigned int c = 0; c < head_dim; c += 2) {
 		row16_t two_rows[2];

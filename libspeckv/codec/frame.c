@@ -177,7 +177,7 @@ int speckv_frame_encode_calibrated(const struct speckv_geometry *geometry, unsig
 {
 	if (!calibration)
 		return -EINVAL;
-	if (layer_first > UINT16_MAX || head_first > UINT16_MAX)
+	if (layer_first > CALIBRATION_LAYER || head_first > UINT16_MAX)
 		return -ERANGE;
 	return encode_frame(geometry, codec, calibration,
 		calibration_parameter(layer_first, head_first), identity, raw, raw_bytes, frame,

@@ -34,7 +34,7 @@ static int decode_calibrated(const struct speckv_frame *parsed, const struct cod
 
 	if (!calibration_covers(calibration, parsed->codec, &parsed->geometry,
 		    section->parameter - index / 2) ||
-		section->parameter % (UINT32_C(1) << 16) < index / 2)
+		(section->parameter & CALIBRATION_LAYER) < index / 2)
 		return -EBADMSG;
 	return mode->decode_calibrated(&by, &parsed->geometry, codec_tensor_of(index), section,
 		frame + (uint64_t)section->offset_lines * SPECKV_FRAME_ALIGN, raw);

@@ -90,12 +90,13 @@ struct codec_kernels {
 	void (*rotary_turn)(const struct rotary_angle *bases, const struct rotary_steps *steps,
 		unsigned int pairs, struct rotary_rotation *out);
 	/*
-	 * Mode q5c: as the fixed-rate ones, with the tables of the head; `rotation` NULL: none.
+	 * Mode q5c: as the fixed-rate ones, with the tables of the head; `rotation` NULL: none. The
+	 * first `sinks` tokens are coded as the mean.
 	 * Decoding returns false for an invalid scale.
 	 */
 	int (*q5c_encode)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
 		const struct q5c_tables *tables, const struct rotary_rotation *rotation,
-		uint8_t *group);
+		unsigned int sinks, uint8_t *group);
 	bool (*q5c_decode)(const uint8_t *group, unsigned int head_dim, unsigned int dtype,
 		const struct q5c_tables *tables, const struct rotary_rotation *rotation,
 		uint8_t *raw);
@@ -108,7 +109,7 @@ struct codec_kernels {
 		uint8_t *raw);
 	int (*e7c_analyse)(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
 		const struct e7c_tables *tables, const struct rotary_rotation *rotation,
-		int16_t *levels);
+		unsigned int sinks, int16_t *levels);
 	/*
 	 * Levels from symbols, plain bits (with slack) and one escape for each escape symbol; false
 	 * if they do not match.
@@ -218,7 +219,7 @@ CODEC_LOSSLESS_ENCODE(portable);
 		struct rotary_rotation *out);                                                      \
 	int codec_q5c_encode_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,  \
 		const struct q5c_tables *tables, const struct rotary_rotation *rotation,           \
-		uint8_t *group);                                                                   \
+		unsigned int sinks, uint8_t *group);                                               \
 	bool codec_q5c_decode_##isa(const uint8_t *group, unsigned int head_dim,                   \
 		unsigned int dtype, const struct q5c_tables *tables,                               \
 		const struct rotary_rotation *rotation, uint8_t *raw);                             \
@@ -227,7 +228,7 @@ CODEC_LOSSLESS_ENCODE(portable);
 		const struct rotary_rotation *rotation, uint8_t *raw);                             \
 	int codec_e7c_analyse_##isa(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, \
 		const struct e7c_tables *tables, const struct rotary_rotation *rotation,           \
-		int16_t *levels);                                                                  \
+		unsigned int sinks, int16_t *levels);                                              \
 	bool codec_e7c_join_##isa(const uint8_t *symbols, const uint8_t *plain,                    \
 		uint32_t plain_bytes, const uint8_t *escapes, const struct e7c_tables *tables,     \
 		int16_t *levels);                                                                  \

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 /*
  * Mode q5c: fixed rate, calibrated. Values minus a static mean (K: with the rotary embedding
- * undone) are rotated by a Hadamard transform and quantised to 1 to 5 bits a channel, a width that
- * the calibration gives for each head. Defined by FORMAT.md section 8.
+ * undone) are rotated by a Hadamard transform and quantised by a trellis code to 1 to 5 bits a channel,
+ * a width that the calibration gives for each head. Defined by FORMAT.md section 8.
  */
 #include <errno.h>
 
 #include "calibration.h"
 #include "kernels.h"
+#include "piece.h"
 #include "q5c.h"
 
 static bool supports(const struct speckv_geometry *geometry)
@@ -30,7 +31,7 @@ static uint64_t section_bytes(const struct speckv_geometry *geometry, unsigned i
 
 static uint64_t section_max(const struct speckv_geometry *geometry, enum codec_tensor tensor)
 {
-	return section_bytes(geometry, Q5C_BITS_MAX);
+	return section_bytes(geometry, Q5C_BITS_MAX) + sinks_bytes(geometry, CODEC_SINKS);
 }
 
 static uint64_t section_min(const struct speckv_geometry *geometry, enum codec_tensor tensor)
@@ -42,11 +43,11 @@ static int encode(const struct codec_calibrated *by, const struct speckv_geometr
 	enum codec_tensor tensor, const uint8_t *raw, uint8_t *out, struct codec_section *section)
 {
 	const struct codec_kernels *kernels = codec_kernels();
-	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS;
+	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS, sinks = sinks_at(by->position);
+	struct piece_sink sink = { out, 0, section_max(geometry, tensor), ~0u };
 	uint8_t group[Q5C_GROUP_MAX] __attribute__((aligned(64)));
+	const uint8_t *values = raw;
 	struct calibration_turn turn;
-	uint32_t state = ~0u;
-	uint64_t length = 0;
 
 	turn.known = false;
 	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
@@ -54,21 +55,21 @@ static int encode(const struct codec_calibrated *by, const struct speckv_geometr
 
 		calibration_q5c_tables(by->calibration, section->parameter, tensor, head, &tables);
 		for (unsigned int i = 0; i < groups; i++) {
-			uint32_t bytes = q5c_group_bytes(geometry->head_dim, tables.bits);
 			const struct rotary_rotation *rotation =
 				calibration_turn(by, tensor, i, &turn);
-			int rc = kernels->q5c_encode(raw, geometry->head_dim, geometry->dtype,
-				&tables, rotation, group);
+			int rc = kernels->q5c_encode(values, geometry->head_dim, geometry->dtype,
+				&tables, rotation, i ? 0 : sinks, group);
 
 			if (rc)
 				return rc;
-			state = kernels->crc_stream(state, out + length, group, bytes);
-			raw += 2 * CODEC_GROUP_TOKENS * geometry->head_dim;
-			length += bytes;
+			piece_give(&sink, group, q5c_group_bytes(geometry->head_dim, tables.bits));
+			values += 2 * (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
 		}
 	}
-	section->length = (uint32_t)length;
-	section->crc = ~state;
+	sinks_give(&sink, geometry, sinks, raw);
+	section->parameter |= sinks ? CALIBRATION_SINKS : 0;
+	section->length = (uint32_t)sink.used;
+	section->crc = ~sink.state;
 	return 0;
 }
 
@@ -78,10 +79,10 @@ static int decode(const struct codec_calibrated *by, const struct speckv_geometr
 {
 	const struct codec_kernels *kernels = codec_kernels();
 	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS;
+	struct piece_source source = { in, section->length, ~0u };
 	uint8_t group[Q5C_GROUP_MAX] __attribute__((aligned(64)));
 	struct calibration_turn turn;
-	uint32_t state = ~0u;
-	uint64_t length = 0;
+	uint8_t *values = raw;
 
 	turn.known = false;
 	for (unsigned int head = 0; head < geometry->kv_heads; head++) {
@@ -89,21 +90,20 @@ static int decode(const struct codec_calibrated *by, const struct speckv_geometr
 
 		calibration_q5c_tables(by->calibration, section->parameter, tensor, head, &tables);
 		for (unsigned int i = 0; i < groups; i++) {
-			uint32_t bytes = q5c_group_bytes(geometry->head_dim, tables.bits);
 			const struct rotary_rotation *rotation =
 				calibration_turn(by, tensor, i, &turn);
 
-			if (bytes > section->length - length)
+			if (!piece_take(&source, group,
+				    q5c_group_bytes(geometry->head_dim, tables.bits)) ||
+				!kernels->q5c_decode(group, geometry->head_dim, geometry->dtype,
+					&tables, rotation, values))
 				return -EBADMSG;
-			state = kernels->crc_copy(state, group, in + length, bytes);
-			if (!kernels->q5c_decode(group, geometry->head_dim, geometry->dtype,
-				    &tables, rotation, raw))
-				return -EBADMSG;
-			raw += 2 * CODEC_GROUP_TOKENS * geometry->head_dim;
-			length += bytes;
+			values += 2 * (size_t)CODEC_GROUP_TOKENS * geometry->head_dim;
 		}
 	}
-	return length == section->length && ~state == section->crc ? 0 : -EBADMSG;
+	if (!sinks_take(&source, geometry, calibration_sinks(section->parameter), raw))
+		return -EBADMSG;
+	return !source.left && ~source.state == section->crc ? 0 : -EBADMSG;
 }
 
 const struct codec_mode codec_mode_q5c = {

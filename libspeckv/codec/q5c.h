@@ -8,13 +8,11 @@
 #include "mode.h"
 
 #define Q5C_BITS_MAX 5
-#define Q5C_LEVELS_MAX (1 << Q5C_BITS_MAX)
 #define Q5C_SCALES CODEC_GROUP_TOKENS
 /* Largest scale code; a larger one is damage. */
 #define Q5C_SCALE_MAX 224
 
-/* Limits of a calibration that bound all sums below to 32 bits. */
-#define Q5C_LEVEL_MAX 2047
+/* Limit of a calibration that bounds all sums below to 32 bits. */
 #define Q5C_SHAPING_MAX 65535 /* sum of a row's magnitudes, in 1/512 */
 
 /* 2^(i/8) * 2^11, rounded. */
@@ -25,7 +23,6 @@ struct q5c_tables {
 	unsigned int bits;
 	int unit; /* inputs are converted to integers, in units of 2^unit */
 	const int16_t *mean; /* per channel, before rotation, in units */
-	const int16_t *levels; /* 2^bits of them, ascending; 256 is the standard deviation */
 	/*
 	 * below the diagonal, row by row: feedback of errors of earlier channels to later ones, in
 	 * 1/512
@@ -33,7 +30,10 @@ struct q5c_tables {
 	const int16_t *shaping;
 };
 
-/* A group: its scales, then for each channel a row of 64 codes in bit planes. */
+/*
+ * A group: its scales, then for each channel a row of 64 codes in bit planes, the path bits of the
+ * trellis last.
+ */
 static inline uint32_t q5c_group_bytes(unsigned int head_dim, unsigned int bits)
 {
 	return Q5C_SCALES + CODEC_GROUP_TOKENS / 8 * head_dim * bits;

@@ -28,6 +28,39 @@ static const int16_t reciprocals[STEPS] = { 16384, 15033, 13797, 12633, 11586, 1
 	2233, 2048, 1878, 1723, 1579, 1448, 1328, 1218, 1117, 1024, 939, 861, 790, 724, 664, 609,
 	558, 512, 470, 431, 395, 362, 332, 304, 279 };
 
+/*
+ * Levels above zero at each width; below it they are the same, negative. 256 is one standard
+ * deviation. They are the centroids of what a search of this trellis assigns to each level, of a
+ * normal distribution, found by repeating search and centroids (Marcellin and Fischer, "Trellis
+ * coded quantization of memoryless and Gauss-Markov sources", IEEE Transactions on Communications
+ * 38, 1990): errors of -4.97, -10.5, -16.1, -21.9 and -27.7 dB.
+ */
+static const int16_t halves[Q5C_BITS_MAX + 1][1 << Q5C_BITS_MAX] = {
+	{ 0 },
+	{ 100, 305 },
+	{ 46, 162, 275, 479 },
+	{ 28, 90, 149, 216, 285, 368, 477, 652 },
+	{ 15, 47, 77, 110, 141, 175, 209, 245, 282, 323, 367, 417, 477, 551, 650, 802 },
+	{ 8, 25, 41, 58, 74, 92, 108, 125, 142, 160, 177, 195, 212, 231, 249, 269, 289, 310, 331,
+		353, 376, 401, 428, 456, 488, 523, 562, 608, 661, 725, 810, 938 },
+};
+#define LEVELS_MAX (2 << Q5C_BITS_MAX)
+
+/*
+ * All levels of a width, ascending, twice as many as codes: level i is in subset i mod 4, and a path
+ * through the trellis gives the subset of every channel.
+ */
+static void levels_of(unsigned int bits, int16_t *levels)
+{
+	int half = 1 << bits;
+
+	memset(levels, 0, LEVELS_MAX * sizeof(*levels));
+	for (int i = 0; i < half; i++) {
+		levels[half + i] = halves[bits][i];
+		levels[half - 1 - i] = (int16_t)-halves[bits][i];
+	}
+}
+
 /* Transform across rows, which are channels. */
 static void hadamard(row_t *rows, unsigned int head_dim)
 {
@@ -74,188 +107,350 @@ static void normalise(row_t *rows, unsigned int head_dim, int32_t *down)
 				right[t];
 }
 
-/* Levels and thresholds in ascending order; a value adds the rise of every threshold below it. */
-struct ladder {
-	int32_t least, threshold[Q5C_LEVELS_MAX], rise[Q5C_LEVELS_MAX];
-	unsigned int rungs;
-};
-
-static void ladder_of(const struct q5c_tables *tables, struct ladder *ladder)
-{
-	ladder->rungs = (1u << tables->bits) - 1;
-	ladder->least = tables->levels[0];
-	for (unsigned int i = 0; i < ladder->rungs; i++) {
-		ladder->threshold[i] = (tables->levels[i] + tables->levels[i + 1] + 1) >> 1;
-		ladder->rise[i] = tables->levels[i + 1] - tables->levels[i];
-	}
-}
-
-/* The nearest level of each value and, if wanted, its code. */
-static void quantise(const struct ladder *ladder, const int32_t *values, const int32_t *reciprocal,
-	int32_t *level, int32_t *code)
-{
-	row_t n;
-
-	for (unsigned int t = 0; t < TOKENS; t++) {
-		n[t] = (values[t] * reciprocal[t] + 8192) >> 14;
-		level[t] = ladder->least;
-	}
-	if (code)
-		memset(code, 0, sizeof(row_t));
-	for (unsigned int i = 0; i < ladder->rungs; i++)
-		for (unsigned int t = 0; t < TOKENS; t++) {
-			int32_t above = -(n[t] >= ladder->threshold[i]);
-
-			level[t] += above & ladder->rise[i];
-			if (code)
-				code[t] -= above;
-		}
-}
-
 /*
- * Choose the step of each token: of five around its root mean square, the one with the least
- * squared error.
+ * The step of a token: the least for which its root mean square, and its largest magnitude, are not
+ * too many steps. Found on normal, Laplacian and real values; finer steps lose more in the tails
+ * than they gain elsewhere.
  */
-static void choose_steps(row_t *rows, unsigned int head_dim, const struct ladder *ladder,
-	int32_t *chosen)
+static const uint16_t spreads[Q5C_BITS_MAX + 1] = { 0, 14, 13, 10, 9, 10 }; /* in 1/8, squared */
+static const uint16_t reaches[Q5C_BITS_MAX + 1] = { 0, 1013, 795, 743, 805, 927 }; /* in 1/256 */
+
+static void choose_steps(row_t *rows, unsigned int head_dim, unsigned int bits, int32_t *chosen)
 {
-	uint64_t least[TOKENS] = { 0 }, energy[TOKENS] = { 0 };
-	row_t first;
+	uint64_t energy[TOKENS] = { 0 };
+	row_t most = { 0 };
 
 	for (unsigned int c = 0; c < head_dim; c++)
-		for (unsigned int t = 0; t < TOKENS; t++)
-			energy[t] += (uint32_t)(rows[c][t] * rows[c][t]);
+		for (unsigned int t = 0; t < TOKENS; t++) {
+			int32_t magnitude = rows[c][t] < 0 ? -rows[c][t] : rows[c][t];
+
+			energy[t] += (uint32_t)(magnitude * magnitude);
+			most[t] = magnitude > most[t] ? magnitude : most[t];
+		}
 	for (unsigned int t = 0; t < TOKENS; t++) {
 		int32_t at = 0;
 
-		while (at < STEPS - 2 &&
-			(uint64_t)((uint32_t)sizes[at] * (uint32_t)sizes[at]) * head_dim <
-				energy[t])
+		while (at < STEPS - 1 &&
+			((uint64_t)((uint32_t)sizes[at] * (uint32_t)sizes[at]) * head_dim *
+						spreads[bits] <
+					8 * energy[t] ||
+				sizes[at] * reaches[bits] < 256 * most[t]))
 			at++;
-		first[t] = at + 1;
-	}
-	for (int32_t candidate = 0; candidate < 5; candidate++) {
-		uint64_t error[TOKENS] = { 0 };
-		row_t step, reciprocal, level;
-
-		for (unsigned int t = 0; t < TOKENS; t++) {
-			int32_t at = first[t] > candidate ? first[t] - candidate : 0;
-
-			step[t] = sizes[at];
-			reciprocal[t] = reciprocals[at];
-		}
-		for (unsigned int c = 0; c < head_dim; c++) {
-			quantise(ladder, rows[c], reciprocal, level, NULL);
-			for (unsigned int t = 0; t < TOKENS; t++) {
-				int32_t e = limit(rows[c][t] - ((level[t] * step[t] + 128) >> 8),
-					32767);
-
-				error[t] += (uint32_t)(e * e);
-			}
-		}
-		for (unsigned int t = 0; t < TOKENS; t++)
-			if (!candidate || error[t] < least[t]) {
-				least[t] = error[t];
-				chosen[t] = first[t] > candidate ? first[t] - candidate : 0;
-			}
+		chosen[t] = at;
 	}
 }
 
 /*
- * Quantise channel by channel with error feedback: each channel's target is corrected for the
- * errors of earlier channels, so that the total error has little effect on attention. Decoding does
- * not depend on it.
+ * The search: for some tokens at a time, the best path of codes to each state of the trellis, which
+ * is the last two path bits, the newer one lower. A path carries the errors that it has made, and
+ * they correct its targets (error feedback): each channel's target makes up for the errors of
+ * earlier channels, so that the total error has little effect on attention. Decoding does not
+ * depend on it.
  */
-static void shape_rows(row_t *rows, unsigned int head_dim, const struct q5c_tables *tables,
-	const struct ladder *ladder, const int32_t *chosen, uint8_t *planes)
+#define LANES 16
+#define STATES 4
+#define RUNGS_MAX (1 << (Q5C_BITS_MAX - 1))
+
+typedef int32_t lanes_t[LANES] __attribute__((aligned(64)));
+typedef int16_t lanes16_t[LANES] __attribute__((aligned(32)));
+
+/* A subset's levels: a value adds the rise of every threshold that it reaches. */
+struct ladder {
+	int16_t least, threshold[RUNGS_MAX], rise[RUNGS_MAX];
+};
+
+struct search {
+	/* of each state's path: errors of two channels side by side */
+	int16_t errors[CODEC_HEAD_DIM_MAX / 2][STATES][LANES][2] __attribute__((aligned(64)));
+	/* of the best path to each state: its code less the path bit, FROM_UPPER */
+	uint8_t from[CODEC_HEAD_DIM_MAX][STATES][LANES] __attribute__((aligned(64)));
+	lanes_t cost[STATES];
+	struct ladder ladders[4];
+	unsigned int rungs;
+};
+
+/* The path came from the state whose older path bit was 1. */
+#define FROM_UPPER 0x80
+
+static void ladders_of(unsigned int bits, struct search *search)
 {
-	row16_t errors[CODEC_HEAD_DIM_MAX];
-	const int16_t *weights = tables->shaping;
-	row_t step, reciprocal;
+	int16_t levels[LEVELS_MAX];
 
-	for (unsigned int t = 0; t < TOKENS; t++) {
-		step[t] = sizes[chosen[t]];
-		reciprocal[t] = reciprocals[chosen[t]];
-	}
-	for (unsigned int c = 0; c < head_dim; c++) {
-		row_t target = { 0 }, level, code;
+	levels_of(bits, levels);
+	search->rungs = (1u << (bits - 1)) - 1;
+	for (unsigned int j = 0; j < 4; j++) {
+		struct ladder *ladder = &search->ladders[j];
 
-		for (unsigned int before = 0; before < c; before++)
-			for (unsigned int t = 0; t < TOKENS; t++)
-				target[t] += weights[before] * errors[before][t];
-		weights += c;
-		for (unsigned int t = 0; t < TOKENS; t++)
-			target[t] = limit(rows[c][t] + ((target[t] + 256) >> 9), 16383);
-		quantise(ladder, target, reciprocal, level, code);
-		for (unsigned int t = 0; t < TOKENS; t++)
-			errors[c][t] =
-				(int16_t)limit(rows[c][t] - ((level[t] * step[t] + 128) >> 8),
-					16383);
-		for (unsigned int bit = 0; bit < tables->bits; bit++) {
-			uint64_t plane = 0;
+		ladder->least = levels[j];
+		for (unsigned int i = 0; i < search->rungs; i++) {
+			int below = levels[4 * i + j], above = levels[4 * i + 4 + j];
 
-			for (unsigned int t = 0; t < TOKENS; t++)
-				plane |= (uint64_t)(code[t] >> bit & 1) << t;
-			codec_put64(planes, plane);
-			planes += 8;
+			ladder->threshold[i] = (int16_t)((below + above + 1) >> 1);
+			ladder->rise[i] = (int16_t)(above - below);
 		}
 	}
+}
+
+/* What a state's errors so far add to the target of channel `channel`, in 1/512. */
+static void feed_back(const struct search *search, unsigned int state, const int16_t *weights,
+	unsigned int channel, int32_t *sum)
+{
+	unsigned int pairs = (channel + 1) / 2;
+
+#if defined(__AVX512BW__)
+	__m512i total = _mm512_setzero_si512();
+
+	for (unsigned int i = 0; i < pairs; i++) {
+		int both;
+
+		memcpy(&both, weights + 2 * (size_t)i, sizeof(both));
+		total = _mm512_add_epi32(total,
+			_mm512_madd_epi16(_mm512_load_si512(search->errors[i][state]),
+				_mm512_set1_epi32(both)));
+	}
+	_mm512_store_si512(sum, total);
+#elif defined(__AVX2__)
+	__m256i total[2] = { _mm256_setzero_si256(), _mm256_setzero_si256() };
+
+	for (unsigned int i = 0; i < pairs; i++) {
+		const __m256i *errors = (const __m256i *)(const void *)search->errors[i][state];
+		__m256i by;
+		int both;
+
+		memcpy(&both, weights + 2 * (size_t)i, sizeof(both));
+		by = _mm256_set1_epi32(both);
+		for (unsigned int half = 0; half < 2; half++)
+			total[half] = _mm256_add_epi32(total[half],
+				_mm256_madd_epi16(_mm256_load_si256(errors + half), by));
+	}
+	for (unsigned int half = 0; half < 2; half++)
+		_mm256_store_si256((__m256i *)(void *)sum + half, total[half]);
+#else
+	memset(sum, 0, sizeof(lanes_t));
+	for (unsigned int i = 0; i < pairs; i++)
+		for (unsigned int t = 0; t < LANES; t++)
+			sum[t] += weights[2 * i] * search->errors[i][state][t][0] +
+				weights[2 * i + 1] * search->errors[i][state][t][1];
+#endif
+}
+
+/* A continuation of a state's path by one code. */
+struct branch {
+	lanes_t cost;
+	lanes16_t error, code;
+};
+
+/* By the nearest level of a subset. */
+static void extend(const struct search *search, unsigned int state, unsigned int subset,
+	const int32_t *values, const int32_t *targets, const int32_t *step,
+	const int32_t *reciprocal, struct branch *branch)
+{
+	const struct ladder *ladder = &search->ladders[subset];
+	lanes16_t n, level;
+
+	for (unsigned int t = 0; t < LANES; t++) {
+		n[t] = (int16_t)((targets[t] * reciprocal[t] + 8192) >> 14);
+		level[t] = ladder->least;
+		branch->code[t] = 0;
+	}
+	for (unsigned int i = 0; i < search->rungs; i++)
+		for (unsigned int t = 0; t < LANES; t++) {
+			int16_t above = (int16_t)-(n[t] >= ladder->threshold[i]);
+
+			level[t] = (int16_t)(level[t] + (above & ladder->rise[i]));
+			branch->code[t] = (int16_t)(branch->code[t] - above);
+		}
+	for (unsigned int t = 0; t < LANES; t++) {
+		int32_t found = (level[t] * step[t] + 128) >> 8,
+			miss = limit(targets[t] - found, 16383);
+
+		branch->error[t] = (int16_t)limit(values[t] - found, 16383);
+		branch->cost[t] = search->cost[state][t] + miss * miss;
+	}
+}
+
+/* Every state takes the better of the two paths that lead to it; ties to the lower one. */
+static void choose_paths(struct search *search, unsigned int channel,
+	struct branch branches[STATES][2])
+{
+	lanes_t upper[STATES];
+	lanes16_t error[STATES];
+	lanes_t least;
+
+	for (unsigned int state = 0; state < STATES; state++) {
+		const struct branch *low = &branches[state >> 1][state & 1],
+				    *high = &branches[state >> 1 | 2][state & 1];
+
+		for (unsigned int t = 0; t < LANES; t++) {
+			int32_t mask = -(high->cost[t] < low->cost[t]);
+
+			upper[state][t] = mask;
+			search->cost[state][t] = mask ? high->cost[t] : low->cost[t];
+			error[state][t] = mask ? high->error[t] : low->error[t];
+			search->from[channel][state][t] =
+				(uint8_t)(mask ? high->code[t] | FROM_UPPER : low->code[t]);
+		}
+	}
+	for (unsigned int t = 0; t < LANES; t++) {
+		least[t] = search->cost[0][t];
+		for (unsigned int state = 1; state < STATES; state++)
+			least[t] = search->cost[state][t] < least[t] ? search->cost[state][t]
+								     : least[t];
+	}
+	for (unsigned int state = 0; state < STATES; state++)
+		for (unsigned int t = 0; t < LANES; t++)
+			search->cost[state][t] -= least[t];
+	for (unsigned int i = 0; i < (channel + 1) / 2; i++) {
+		lanes_t old[STATES], *errors = (lanes_t *)(void *)search->errors[i];
+
+		memcpy(old, errors, sizeof(old));
+		for (unsigned int state = 0; state < STATES; state++)
+			for (unsigned int t = 0; t < LANES; t++)
+				errors[state][t] = upper[state][t] ? old[state >> 1 | 2][t]
+								   : old[state >> 1][t];
+	}
+	for (unsigned int state = 0; state < STATES; state++)
+		for (unsigned int t = 0; t < LANES; t++) {
+			search->errors[channel / 2][state][t][channel % 2] = error[state][t];
+			if (channel % 2 == 0)
+				search->errors[channel / 2][state][t][1] = 0;
+		}
+}
+
+/* Put the bits of the best path's codes of LANES tokens, of which the first is `first`. */
+static void trace_back(const struct search *search, unsigned int head_dim, unsigned int bits,
+	unsigned int first, uint64_t (*planes)[Q5C_BITS_MAX])
+{
+	uint8_t state[LANES] = { 0 };
+
+	for (unsigned int t = 0; t < LANES; t++)
+		for (unsigned int other = 1; other < STATES; other++)
+			if (search->cost[other][t] < search->cost[state[t]][t])
+				state[t] = (uint8_t)other;
+	for (unsigned int c = head_dim; c-- > 0;) {
+		uint8_t code[LANES] __attribute__((aligned(16)));
+
+		for (unsigned int t = 0; t < LANES; t++) {
+			uint8_t odd = state[t] & 1, one = state[t] & 2,
+				low = odd ? search->from[c][1][t] : search->from[c][0][t],
+				high = odd ? search->from[c][3][t] : search->from[c][2][t],
+				from = one ? high : low;
+
+			code[t] = (uint8_t)((from & (FROM_UPPER - 1)) | odd << (bits - 1));
+			state[t] = (uint8_t)(state[t] >> 1 | (from & FROM_UPPER ? 2 : 0));
+		}
+		for (unsigned int bit = 0; bit < bits; bit++) {
+			uint64_t plane = 0;
+
+#if defined(__SSE2__)
+			plane = (uint32_t)_mm_movemask_epi8(
+				_mm_sll_epi16(_mm_load_si128((const __m128i *)(const void *)code),
+					_mm_cvtsi32_si128(7 - (int)bit)));
+#else
+			for (unsigned int t = 0; t < LANES; t++)
+				plane |= (uint64_t)(code[t] >> bit & 1) << t;
+#endif
+			planes[c][bit] |= plane << first;
+		}
+	}
+}
+
+static void search_codes(row_t *rows, unsigned int head_dim, const struct q5c_tables *tables,
+	const int32_t *chosen, uint8_t *out)
+{
+	uint64_t planes[CODEC_HEAD_DIM_MAX][Q5C_BITS_MAX];
+	struct search search;
+
+	memset(planes, 0, head_dim * sizeof(planes[0]));
+	ladders_of(tables->bits, &search);
+	for (unsigned int first = 0; first < TOKENS; first += LANES) {
+		const int16_t *shaping = tables->shaping;
+		lanes_t step, reciprocal;
+
+		for (unsigned int t = 0; t < LANES; t++) {
+			step[t] = sizes[chosen[first + t]];
+			reciprocal[t] = reciprocals[chosen[first + t]];
+			/* Both path bits before the first channel are 0. */
+			for (unsigned int state = 0; state < STATES; state++)
+				search.cost[state][t] = state ? 1 << 30 : 0;
+		}
+		for (unsigned int c = 0; c < head_dim; shaping += c, c++) {
+			int16_t weights[CODEC_HEAD_DIM_MAX + 1];
+			struct branch branches[STATES][2];
+
+			memcpy(weights, shaping, c * sizeof(*weights));
+			weights[c] = 0;
+			for (unsigned int state = 0; state < STATES; state++) {
+				const int32_t *values = rows[c] + first;
+				lanes_t target;
+
+				feed_back(&search, state, weights, c, target);
+				for (unsigned int t = 0; t < LANES; t++)
+					target[t] =
+						limit(values[t] + ((target[t] + 256) >> 9), 16383);
+				for (unsigned int bit = 0; bit < 2; bit++)
+					extend(&search, state, 2 * (bit ^ state >> 1) + (state & 1),
+						values, target, step, reciprocal,
+						&branches[state][bit]);
+			}
+			choose_paths(&search, c, branches);
+		}
+		trace_back(&search, head_dim, tables->bits, first, planes);
+	}
+	for (unsigned int c = 0; c < head_dim; c++)
+		for (unsigned int bit = 0; bit < tables->bits; bit++, out += 8)
+			codec_put64(out, planes[c][bit]);
 }
 
 int NAME(codec_q5c_encode_, CODEC_ISA)(const uint8_t *raw, unsigned int head_dim,
 	unsigned int dtype, const struct q5c_tables *tables, const struct rotary_rotation *rotation,
-	uint8_t *group)
+	unsigned int sinks, uint8_t *group)
 {
 	int32_t slice_log2 = (int32_t)qx_slice_log2(head_dim);
 	row_t rows[CODEC_HEAD_DIM_MAX], down, chosen;
-	struct ladder ladder;
 
-	if (!rows_load(raw, head_dim, dtype, tables->unit, tables->mean, rotation, rows))
+	if (!rows_load(raw, head_dim, dtype, tables->unit, tables->mean, rotation, sinks, rows))
 		return -ENODATA;
 	hadamard(rows, head_dim);
 	normalise(rows, head_dim, down);
-	ladder_of(tables, &ladder);
-	choose_steps(rows, head_dim, &ladder, chosen);
+	choose_steps(rows, head_dim, tables->bits, chosen);
 	for (unsigned int t = 0; t < TOKENS; t++)
 		group[t] = down[t] == INT32_MIN
 			? 0
 			: (uint8_t)(1 + chosen[t] + 8 * (down[t] - slice_log2 + 19));
-	shape_rows(rows, head_dim, tables, &ladder, chosen, group + Q5C_SCALES);
+	search_codes(rows, head_dim, tables, chosen, group + Q5C_SCALES);
 	return 0;
 }
 
 /* ---- decode --------------------------------------------------------------------------------- */
 
-/* Look up the level of each token's code. */
-static void look_up(const int16_t *levels, const uint8_t *planes, unsigned int bits, int32_t *row)
+/* Look up the level of each token, whose index has these bit planes. */
+static void look_up(const int16_t *levels, const uint64_t *planes, int32_t *row)
 {
 #if defined(__AVX512BW__)
-	__m512i code = _mm512_setzero_si512(), table = _mm512_loadu_si512(levels);
+	__m512i index = _mm512_setzero_si512(), low = _mm512_loadu_si512(levels),
+		high = _mm512_loadu_si512(levels + 32);
 
-	for (unsigned int bit = 0; bit < bits; bit++)
-		code = _mm512_or_si512(code,
-			_mm512_maskz_set1_epi8(codec_get64(planes + 8 * bit), (char)(1 << bit)));
+	for (unsigned int bit = 0; bit <= Q5C_BITS_MAX; bit++)
+		index = _mm512_or_si512(index,
+			_mm512_maskz_set1_epi8(planes[bit], (char)(1 << bit)));
 	for (unsigned int half = 0; half < 2; half++) {
-		__m512i wide = _mm512_cvtepu8_epi16(half ? _mm512_extracti64x4_epi64(code, 1)
-							 : _mm512_castsi512_si256(code));
+		__m512i wide = _mm512_cvtepu8_epi16(half ? _mm512_extracti64x4_epi64(index, 1)
+							 : _mm512_castsi512_si256(index));
 
-		wide = _mm512_permutexvar_epi16(wide, table);
+		wide = _mm512_permutex2var_epi16(low, wide, high);
 		_mm512_store_si512(row + 32 * half,
 			_mm512_cvtepi16_epi32(_mm512_castsi512_si256(wide)));
 		_mm512_store_si512(row + 32 * half + 16,
 			_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(wide, 1)));
 	}
 #else
-	uint64_t plane[Q5C_BITS_MAX] = { 0 };
-
-	for (unsigned int bit = 0; bit < bits; bit++)
-		plane[bit] = codec_get64(planes + 8 * bit);
 	for (unsigned int t = 0; t < TOKENS; t++) {
-		unsigned int code = 0;
+		unsigned int index = 0;
 
-		for (unsigned int bit = 0; bit < Q5C_BITS_MAX; bit++)
-			code |= (unsigned int)(plane[bit] >> t & 1) << bit;
-		row[t] = levels[code];
+		for (unsigned int bit = 0; bit <= Q5C_BITS_MAX; bit++)
+			index |= (unsigned int)(planes[bit] >> t & 1) << bit;
+		row[t] = levels[index];
 	}
 #endif
 }
@@ -265,6 +460,8 @@ bool NAME(codec_q5c_decode_, CODEC_ISA)(const uint8_t *group, unsigned int head_
 	uint8_t *raw)
 {
 	row_t rows[CODEC_HEAD_DIM_MAX], mantissa, shift, half;
+	uint64_t path[2] = { 0 }; /* path bits of the channel before, and of the one before it */
+	int16_t levels[LEVELS_MAX];
 	uint8_t largest = 0;
 
 	for (unsigned int t = 0; t < TOKENS; t++) {
@@ -277,9 +474,20 @@ bool NAME(codec_q5c_decode_, CODEC_ISA)(const uint8_t *group, unsigned int head_
 	}
 	if (largest > Q5C_SCALE_MAX)
 		return false;
-	for (unsigned int c = 0; c < head_dim; c++)
-		look_up(tables->levels, group + Q5C_SCALES + 8 * tables->bits * c, tables->bits,
-			rows[c]);
+	levels_of(tables->bits, levels);
+	group += Q5C_SCALES;
+	for (unsigned int c = 0; c < head_dim; c++) {
+		uint64_t planes[Q5C_BITS_MAX + 1] = { path[0] }, taken;
+
+		for (unsigned int bit = 0; bit + 1 < tables->bits; bit++, group += 8)
+			planes[2 + bit] = codec_get64(group);
+		taken = codec_get64(group);
+		group += 8;
+		planes[1] = taken ^ path[1];
+		path[1] = path[0];
+		path[0] = taken;
+		look_up(levels, planes, rows[c]);
+	}
 	hadamard(rows, head_dim);
 	for (unsigned int c = 0; c < head_dim; c++)
 		for (unsigned int t = 0; t < TOKENS; t++) {

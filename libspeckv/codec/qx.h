@@ -14,8 +14,6 @@
 #define QX_BITS_MIN 3
 #define QX_BITS_MAX 5
 #define QX_SCALES CODEC_GROUP_TOKENS
-/* Leading tokens of a sequence, stored as they are. */
-#define QX_SINKS 4
 /* Integers have this many bits below the leading one of the largest magnitude. */
 #define QX_PRECISION 17
 /* In fine cells from zero: beyond this, levels are twice as far apart. */

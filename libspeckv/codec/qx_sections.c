@@ -7,6 +7,7 @@
 
 #include "qx.h"
 #include "kernels.h"
+#include "sinks.h"
 
 static bool supports(const struct speckv_geometry *geometry)
 {
@@ -17,7 +18,7 @@ static bool supports(const struct speckv_geometry *geometry)
 /* The number of leading tokens that are stored as they are. */
 static bool parameter_valid(uint32_t parameter)
 {
-	return parameter == 0 || parameter == QX_SINKS;
+	return parameter == 0 || parameter == CODEC_SINKS;
 }
 
 static uint64_t groups_of(const struct speckv_geometry *geometry)
@@ -29,7 +30,7 @@ static uint64_t bytes_of(const struct speckv_geometry *geometry, unsigned int bi
 	enum codec_tensor tensor, unsigned int sinks)
 {
 	return groups_of(geometry) * qx_group_bytes(geometry->head_dim, bits, tensor) +
-		2ULL * geometry->kv_heads * sinks * geometry->head_dim;
+		sinks_bytes(geometry, sinks);
 }
 
 static int encode(const struct speckv_geometry *geometry, unsigned int bits,
@@ -37,9 +38,9 @@ static int encode(const struct speckv_geometry *geometry, unsigned int bits,
 	struct codec_section *section)
 {
 	const struct codec_kernels *kernels = codec_kernels();
-	uint32_t bytes = qx_group_bytes(geometry->head_dim, bits, tensor), state = ~0u;
-	unsigned int sinks = position ? 0 : QX_SINKS,
-		     groups = geometry->tokens / CODEC_GROUP_TOKENS;
+	uint32_t bytes = qx_group_bytes(geometry->head_dim, bits, tensor);
+	unsigned int sinks = sinks_at(position), groups = geometry->tokens / CODEC_GROUP_TOKENS;
+	struct piece_sink sink = { out, 0, bytes_of(geometry, bits, tensor, sinks), ~0u };
 	size_t group_raw = 2 * CODEC_GROUP_TOKENS * (size_t)geometry->head_dim;
 	uint8_t group[QX_GROUP_MAX] __attribute__((aligned(64)));
 
@@ -52,17 +53,11 @@ static int encode(const struct speckv_geometry *geometry, unsigned int bits,
 			return rc;
 		if (!kernels->qx_guard(values, geometry->head_dim, geometry->dtype, tensor, group))
 			return -ENODATA;
-		state = kernels->crc_stream(state, out, group, bytes);
-		out += bytes;
+		piece_give(&sink, group, bytes);
 	}
-	for (unsigned int head = 0; head < geometry->kv_heads && sinks; head++) {
-		uint32_t length = 2 * sinks * geometry->head_dim;
-
-		state = kernels->crc_stream(state, out, raw + head * groups * group_raw, length);
-		out += length;
-	}
-	section->length = (uint32_t)bytes_of(geometry, bits, tensor, sinks);
-	section->crc = ~state;
+	sinks_give(&sink, geometry, sinks, raw);
+	section->length = (uint32_t)sink.used;
+	section->crc = ~sink.state;
 	section->parameter = sinks;
 	return 0;
 }
@@ -72,27 +67,21 @@ static int decode(const struct speckv_geometry *geometry, unsigned int bits,
 	uint8_t *raw, bool streamed)
 {
 	const struct codec_kernels *kernels = codec_kernels();
-	uint32_t bytes = qx_group_bytes(geometry->head_dim, bits, tensor), state = ~0u;
-	unsigned int groups = geometry->tokens / CODEC_GROUP_TOKENS, sinks = section->parameter;
+	uint32_t bytes = qx_group_bytes(geometry->head_dim, bits, tensor);
+	struct piece_source source = { in, section->length, ~0u };
 	size_t group_raw = 2 * CODEC_GROUP_TOKENS * (size_t)geometry->head_dim;
 	uint8_t group[QX_GROUP_MAX] __attribute__((aligned(64)));
 
-	if (section->length != bytes_of(geometry, bits, tensor, sinks))
+	if (section->length != bytes_of(geometry, bits, tensor, section->parameter))
 		return -EBADMSG;
 	for (uint64_t i = 0; i < groups_of(geometry); i++) {
-		state = kernels->crc_copy(state, group, in, bytes);
-		codec_fetch(in + bytes, bytes);
+		piece_take(&source, group, bytes);
+		codec_fetch(source.from, bytes);
 		kernels->qx_decode(group, geometry->head_dim, geometry->dtype, bits, tensor,
 			raw + i * group_raw, streamed);
-		in += bytes;
 	}
-	for (unsigned int head = 0; head < geometry->kv_heads && sinks; head++) {
-		uint32_t length = 2 * sinks * geometry->head_dim;
-
-		state = kernels->crc_copy(state, raw + head * groups * group_raw, in, length);
-		in += length;
-	}
-	return ~state == section->crc ? 0 : -EBADMSG;
+	sinks_take(&source, geometry, section->parameter, raw);
+	return ~source.state == section->crc ? 0 : -EBADMSG;
 }
 
 #define MODE(name, k_bits, v_bits)                                                                 \
@@ -100,7 +89,7 @@ static int decode(const struct speckv_geometry *geometry, unsigned int bits,
 		enum codec_tensor tensor)                                                          \
 	{                                                                                          \
 		return bytes_of(geometry, tensor == CODEC_K ? (k_bits) : (v_bits), tensor,         \
-			QX_SINKS);                                                                 \
+			CODEC_SINKS);                                                              \
 	}                                                                                          \
 	static uint64_t name##_min(const struct speckv_geometry *geometry,                         \
 		enum codec_tensor tensor)                                                          \

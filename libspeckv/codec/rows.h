@@ -140,9 +140,9 @@ static inline void row_of(const uint16_t *words, unsigned int dtype, int unit, i
 	}
 }
 
-/* Convert inputs to integers; false: one is not finite or too large. */
+/* Convert inputs to integers; false: one behind the sinks is not finite or too large. */
 static inline bool rows_of(const uint8_t *raw, unsigned int head_dim, unsigned int dtype, int unit,
-	row_t *rows)
+	unsigned int sinks, row_t *rows)
 {
 	uint16_t words[8][TOKENS] __attribute__((aligned(64)));
 	row_t outside = { 0 };
@@ -156,7 +156,7 @@ static inline bool rows_of(const uint8_t *raw, unsigned int head_dim, unsigned i
 		for (unsigned int i = 0; i < 8; i++)
 			row_of(words[i], dtype, unit, rows[c + i], outside);
 	}
-	for (unsigned int t = 0; t < TOKENS; t++)
+	for (unsigned int t = sinks; t < TOKENS; t++)
 		any |= outside[t];
 	return any >= 0;
 }
@@ -180,19 +180,23 @@ static inline void unrotate(row_t *rows, unsigned int head_dim,
 }
 
 /*
- * Load inputs in units, with the rotation of K undone, less the mean; false: one is not finite or
- * too large.
+ * Load inputs in units, with the rotation of K undone, less the mean; the first `sinks` tokens,
+ * whatever they hold, as zeros. False: another is not finite or too large.
  */
 static inline bool rows_load(const uint8_t *raw, unsigned int head_dim, unsigned int dtype,
-	int unit, const int16_t *mean, const struct rotary_rotation *rotation, row_t *rows)
+	int unit, const int16_t *mean, const struct rotary_rotation *rotation, unsigned int sinks,
+	row_t *rows)
 {
-	if (!rows_of(raw, head_dim, dtype, unit, rows))
+	if (!rows_of(raw, head_dim, dtype, unit, sinks, rows))
 		return false;
 	if (rotation)
 		unrotate(rows, head_dim, rotation);
-	for (unsigned int c = 0; c < head_dim; c++)
+	for (unsigned int c = 0; c < head_dim; c++) {
 		for (unsigned int t = 0; t < TOKENS; t++)
 			rows[c][t] -= mean[c];
+		for (unsigned int t = 0; t < sinks; t++)
+			rows[c][t] = 0;
+	}
 	return true;
 }
 

@@ -59,12 +59,12 @@ def tables(model: Decoder, found: Study, ratio: float) -> tuple[dict[str, Array]
     """
     common = statistics.tables(model, found, "e7c")
     early = _transforms(model, found.early, found.blocks)
-    trial = _some(found.late, max(1, TRIAL_BYTES // statistics.raw_bytes(model.shape)))
+    trial = statistics.some(found.late, TRIAL_BYTES // statistics.raw_bytes(model.shape))
     step, reached = _step(
         ratio, early, lambda step: statistics.ratio(trial, CODEC, _tables(model, common, early, step)[0])
     )
     made, bits = _tables(model, common, _transforms(model, found.heads, found.blocks), step)
-    return made, bits, reached, float(statistics.losses(found, CODEC, made).sum())
+    return made, bits, reached, float(statistics.losses(trial, CODEC, made).sum())
 
 
 def check(shape: Shape, ratio: float) -> None:
@@ -92,18 +92,13 @@ def _step(ratio: float, transforms: dict[Place, _Transform], reaches: Callable[[
     return float(np.exp(high[0])), float(ratio * np.exp(high[1]))
 
 
-def _some(blocks: list[Any], count: int) -> list[Any]:
-    """That many items, evenly spaced."""
-    return [blocks[i * len(blocks) // count] for i in range(count)] if count < len(blocks) else blocks
-
-
 # ---- transforms ------------------------------------------------------------------------------------------------------
 
 
 def _transforms(model: Decoder, heads: dict[Place, Head], blocks: list[Any]) -> dict[Place, _Transform]:
     shape, turns = model.shape, rotary.turns(model)
     of_block = 4 * shape.layers * 2 * shape.kv_heads * BLOCK * shape.head_dim
-    blocks = _some(blocks, max(1, SAMPLE_BYTES // of_block))
+    blocks = statistics.some(blocks, SAMPLE_BYTES // of_block)
     values = torch.stack([block.float() for _, block, _ in blocks])
     values[:, :, 0] = torch.stack(
         [rotary.unrotated(turns, x, first) for (first, _, _), x in zip(blocks, values[:, :, 0], strict=True)]

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,11 +30,14 @@ from speckvctl.reference.documents import BLOCK
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 Place = tuple[int, int, int]  # layer, K or V, KV head
+Block = tuple[int, Any, Any]  # first position, values, gradients; all layers
 
-FORMAT, VERSION = "speckv-calibration", "0"
+FORMAT, VERSION = "speckv-calibration", "1"
 HEAD_DIMS = (64, 80, 96, 128, 192, 256)
 INPUT_MAX = 16383  # largest integer input; the largest value seen maps to a quarter of it
 HEADROOM = 4
+SINKS = 4  # leading tokens of a sequence, which frames keep as they are: FORMAT.md 5.1
+SEQUENCE = 2048  # tokens of a sequence, of which ratios are
 SAMPLE_BYTES = 1 << 30  # blocks kept to evaluate codecs on
 
 
@@ -79,13 +84,13 @@ class Study:
     tokens: int = 0
     documents: int = 0
     nats: float = 0.0
-    blocks: list[tuple[int, Any, Any]] = field(default_factory=list)  # first position, values, gradients; all layers
+    blocks: list[Block] = field(default_factory=list)
     # Excludes the last quarter of the documents, which validates what is made from these.
     early: dict[Place, Head] = field(default_factory=dict)
     early_blocks: int = 0
 
     @property
-    def late(self) -> list[tuple[int, Any, Any]]:
+    def late(self) -> list[Block]:
         """Blocks of the documents that `early` excludes; with one document, all."""
         return self.blocks[self.early_blocks :] or self.blocks
 
@@ -144,11 +149,11 @@ def _add(turns: Array | None, found: Study, leaves: list[KV], gradients: Any) ->
     for layer, pair in enumerate(leaves):
         for tensor, values in enumerate(pair):
             slopes = gradients[2 * layer + tensor]
-            largest = values.abs().amax((0, 2, 3))
+            largest = values[:, :, SINKS:].abs().amax((0, 2, 3))
             if tensor == 0:
                 values, slopes = (rotary.unrotated(turns, x) for x in (values, slopes))
             for head in range(values.shape[1]):
-                x, g = values[0, head].double(), slopes[0, head].double()
+                x, g = values[0, head, SINKS:].double(), slopes[0, head, SINKS:].double()
                 sums = found.heads.setdefault((layer, tensor, head), Head(0, 0, 0))
                 sums.total, sums.products = sums.total + x.sum(0), sums.products + x.T @ x
                 sums.sensitivity = sums.sensitivity + g.T @ g
@@ -177,26 +182,33 @@ def file(tables: dict[str, Array], **about: str) -> bytes:
     return bytes(save(tables, metadata=metadata))
 
 
-def ratio(blocks: list[tuple[int, Any, Any]], codec: speckv.Codec, tables: dict[str, Array]) -> float:
+def ratio(blocks: list[Block], codec: speckv.Codec, tables: dict[str, Array]) -> float:
     """Bytes of blocks over bytes of their frames."""
     calibration = Calibration(file(tables))
     frames = [_frame(position, values, codec, calibration).nbytes for position, values, _ in blocks]
     return float(sum(values.numel() * values.element_size() for _, values, _ in blocks) / sum(frames))
 
 
-def losses(found: Study, codec: speckv.Codec, tables: dict[str, Array]) -> Array:
-    """Expected loss a token, in nats, [layer][K, V][KV head], by the codec's own errors."""
+def losses(blocks: list[Block], codec: speckv.Codec, tables: dict[str, Array]) -> Array:
+    """Expected loss a token, in nats, [layer][K, V][KV head], by the codec's own errors in these blocks."""
     calibration = Calibration(file(tables))
-    total: Any = 0
-    tokens = 0
-    for position, values, slopes in found.blocks:
+
+    def of(block: Block) -> Any:
+        position, values, slopes = block
         out = np.empty(values.shape, np.int16)
         speckv.codec.decode_frame(_frame(position, values, codec, calibration), out=out, calibration=calibration)
         decoded = torch.from_numpy(out).view(values.dtype)
-        errors = ((decoded.float() - values.float()) * slopes.float()).sum(-1)
-        total = total + errors.double().pow(2).sum(-1) / 2
-        tokens += values.shape[-2]
-    return np.asarray((total / tokens).numpy())
+        return ((decoded.float() - values.float()) * slopes.float()).sum(-1).double().pow(2).sum(-1) / 2
+
+    tokens = sum(values.shape[-2] for _, values, _ in blocks)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return np.asarray((sum(pool.map(of, blocks)) / tokens).numpy())
+
+
+def some(blocks: list[Block], count: int) -> list[Block]:
+    """That many blocks, evenly spaced; at least one."""
+    count = max(1, count)
+    return [blocks[i * len(blocks) // count] for i in range(count)] if count < len(blocks) else blocks
 
 
 def _frame(position: int, values: Any, codec: speckv.Codec, calibration: Calibration) -> Any:

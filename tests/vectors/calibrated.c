@@ -66,7 +66,7 @@ static int vector(struct folder *f, unsigned int codec, struct speckv_geometry g
 {
 	struct speckv_frame_identity id = { .generation = 7,
 		.pool_address = 0x4000,
-		.first_position = UINT64_C(1234567) + g.head_dim };
+		.first_position = bits < 16 && bits % 4 == 1 ? 0 : UINT64_C(1234567) + g.head_dim };
 	struct calibration_shape shape = { g.layers + 1u, 2u * g.kv_heads - 1, g.head_dim, bits,
 		rotaries[rotary], g.dtype == SPECKV_DTYPE_BF16 ? -9 : -11 };
 	uint64_t bytes = speckv_geometry_bytes(&g), most = speckv_frame_max_bytes(&g, codec),

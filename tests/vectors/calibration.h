@@ -38,21 +38,21 @@ static inline struct calibration_file random_calibration(uint64_t *state,
 	uint64_t heads = (uint64_t)shape->layers * 2 * shape->kv_heads,
 		 triangle = (uint64_t)shape->head_dim * (shape->head_dim - 1) / 2;
 	uint64_t turns = strcmp(shape->rotary, "none") ? 4ull * shape->head_dim : 0, at = 0, size;
-	uint64_t lengths[6] = { turns, 2 * heads * shape->head_dim, 64 * heads,
-		2 * heads * triangle, heads, heads };
+	uint64_t lengths[5] = { turns, 2 * heads * shape->head_dim, 2 * heads * triangle, heads,
+		heads };
 	struct calibration_file file = { 0 };
 	char table[2048];
 	uint8_t *to;
 	int used;
 
 	used = snprintf(table, sizeof(table),
-		"{\"__metadata__\":{\"format\":\"speckv-calibration\",\"version\":\"0\",\"rotary\":\"%s\"}",
+		"{\"__metadata__\":{\"format\":\"speckv-calibration\",\"version\":\"1\",\"rotary\":\"%s\"}",
 		shape->rotary);
-	for (int i = turns ? 0 : 1; i < 6; i++) {
-		static const char *const names[] = { "rotary.turns", "q5c.mean", "q5c.levels",
-			"q5c.shaping", "q5c.bits", "q5c.unit" };
-		static const char *const types[] = { "U64", "I16", "I16", "I16", "U8", "I8" };
-		const uint64_t last[6] = { 0, shape->head_dim, 32, triangle, 0, 0 };
+	for (int i = turns ? 0 : 1; i < 5; i++) {
+		static const char *const names[] = { "rotary.turns", "q5c.mean", "q5c.shaping",
+			"q5c.bits", "q5c.unit" };
+		static const char *const types[] = { "U64", "I16", "I16", "U8", "I8" };
+		const uint64_t last[5] = { 0, shape->head_dim, triangle, 0, 0 };
 
 		used += snprintf(table + used, sizeof(table) - (size_t)used,
 			",\"%s\":{\"dtype\":\"%s\",\"shape\":[", names[i], types[i]);
@@ -84,16 +84,6 @@ static inline struct calibration_file random_calibration(uint64_t *state,
 			8);
 	for (uint64_t i = 0; i < heads * shape->head_dim; i++, to += 2)
 		calibration_put(to, (uint64_t)random_below(state, 1200) - 600, 2);
-	for (uint64_t head = 0; head < heads; head++, to += 64) {
-		unsigned int bits = shape->bits ? shape->bits : 1 + head % 5;
-		int level = -500 - (int)random_below(state, 200);
-
-		memset(to, 0, 64);
-		for (unsigned int i = 0; i < 1u << bits; i++) {
-			calibration_put(to + 2 * i, (uint64_t)level, 2);
-			level += 1 + (int)random_below(state, 2400 >> bits);
-		}
-	}
 	for (uint64_t head = 0; head < heads; head++)
 		for (unsigned int row = 1; row < shape->head_dim; row++)
 			for (unsigned int c = 0; c < row; c++, to += 2)

@@ -39,7 +39,7 @@ static inline struct calibration_file calibration_of(const char *rotary,
 	int used;
 
 	used = snprintf(table, sizeof(table),
-		"{\"__metadata__\":{\"format\":\"speckv-calibration\",\"version\":\"0\",\"rotary\":\"%s\"}",
+		"{\"__metadata__\":{\"format\":\"speckv-calibration\",\"version\":\"1\",\"rotary\":\"%s\"}",
 		rotary);
 	for (unsigned int i = 0; i < count; i++) {
 		uint64_t bytes = calibration_tensor_bytes(&tensors[i]);

@@ -13,8 +13,8 @@ struct head {
 enum { HEADS = 12, HEAD_GROUPS = 512 }; /* of each mode, and for how many groups one is kept */
 
 /*
- * As much as a loader takes of means and levels, and of weights in a row: no sum may leave its 32
- * bits, nor any limit be missed.
+ * As much as a loader takes of means, and of weights in a row: no sum may leave its 32 bits, nor any
+ * limit be missed.
  */
 static void q5c_to_limits(uint64_t *seed, struct speckv_calibration *c)
 {
@@ -24,13 +24,7 @@ static void q5c_to_limits(uint64_t *seed, struct speckv_calibration *c)
 	for (unsigned int i = 0; i < 2 * c->head_dim; i++)
 		c->q5c.mean[i] =
 			(int16_t)(random_below(seed, 2) ? CODEC_INPUT_MAX : -CODEC_INPUT_MAX);
-	for (unsigned int tensor = 0; tensor < 2; tensor++) {
-		int most = (1 << c->q5c.bits[tensor]) - 1;
-
-		for (int i = 0; i <= most; i++)
-			c->q5c.levels[(int)tensor * Q5C_LEVELS_MAX + i] = (int16_t)(one_sign
-					? Q5C_LEVEL_MAX - most + i
-					: i * 2 * Q5C_LEVEL_MAX / most - Q5C_LEVEL_MAX);
+	for (unsigned int tensor = 0; tensor < 2; tensor++)
 		for (int row = 1; row < (int)c->head_dim; row++)
 			for (int before = 0; before < row; before++) {
 				int size = row < 3 ? 32767 / row : Q5C_SHAPING_MAX / row;
@@ -38,7 +32,6 @@ static void q5c_to_limits(uint64_t *seed, struct speckv_calibration *c)
 				*weight++ = (int16_t)(!one_sign && random_below(seed, 2) ? -size
 											 : size);
 			}
-	}
 }
 
 /*
@@ -153,6 +146,7 @@ void agree_q5c(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	uint64_t how = random_next(seed);
 	const struct rotary_rotation *rotation;
 	const uint8_t *raw = (uint8_t *)agree_words;
+	unsigned int sinks = how >> 10 & 7 ? 0 : CODEC_SINKS;
 	struct q5c_tables tables;
 	struct group_shape s;
 	uint32_t bytes;
@@ -164,12 +158,13 @@ void agree_q5c(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	rotation = turned(seed, h, &s);
 	bytes = q5c_group_bytes(s.head_dim, tables.bits);
 	make_group(seed, &s, agree_words, kinds);
-	rc = agree_sets[0]->q5c_encode(raw, s.head_dim, s.dtype, &tables, rotation, reference);
+	rc = agree_sets[0]->q5c_encode(raw, s.head_dim, s.dtype, &tables, rotation, sinks,
+		reference);
 	FOR_EACH_SET(k, q5c_encode)
 	{
 		memset(mine, STALE, bytes);
 		agree_hold(agree_sets[k]->q5c_encode(raw, s.head_dim, s.dtype, &tables, rotation,
-				   mine) == rc,
+				   sinks, mine) == rc,
 			k, "status", &s);
 		agree_hold(rc || !memcmp(mine, reference, bytes), k, "codes", &s);
 	}
@@ -238,6 +233,7 @@ void agree_e7c(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	uint64_t how = random_next(seed);
 	const struct rotary_rotation *rotation;
 	const uint8_t *raw = (uint8_t *)agree_words;
+	unsigned int sinks = how >> 10 & 7 ? 0 : CODEC_SINKS;
 	struct e7c_tables tables;
 	struct group_shape s;
 	size_t bytes;
@@ -248,13 +244,13 @@ void agree_e7c(uint64_t *seed, struct tally *tally, uint64_t *kinds)
 	rotation = turned(seed, h, &s);
 	bytes = 2 * (size_t)tables.rank * TOKENS;
 	make_group(seed, &s, agree_words, kinds);
-	rc = agree_sets[0]->e7c_analyse(raw, s.head_dim, s.dtype, &tables, rotation,
+	rc = agree_sets[0]->e7c_analyse(raw, s.head_dim, s.dtype, &tables, rotation, sinks,
 		reference.levels);
 	FOR_EACH_SET(k, e7c_analyse)
 	{
 		memset(mine.levels, STALE, bytes);
 		agree_hold(agree_sets[k]->e7c_analyse(raw, s.head_dim, s.dtype, &tables, rotation,
-				   mine.levels) == rc,
+				   sinks, mine.levels) == rc,
 			k, "status", &s);
 		agree_hold(rc || !memcmp(mine.levels, reference.levels, bytes), k, "levels", &s);
 	}

@@ -333,7 +333,7 @@ def read_calibration(file: bytes) -> Tables:
     length = int.from_bytes(file[:8], "little")
     table, data = json.loads(file[8 : 8 + length]), file[8 + length :]
     metadata = table.pop("__metadata__")
-    assert metadata["format"] == "speckv-calibration" and metadata["version"] == "0"
+    assert metadata["format"] == "speckv-calibration" and metadata["version"] == "1"
     numbers = {}
     for name, entry in table.items():
         begin, end = entry["data_offsets"]
@@ -362,16 +362,51 @@ def limit(x: int, most: int) -> int:
     return max(-most, min(most, x))
 
 
+# Section 8.2: the levels above zero at each width.
+Q5C_HALVES = {
+    1: [100, 305],
+    2: [46, 162, 275, 479],
+    3: [28, 90, 149, 216, 285, 368, 477, 652],
+    4: [15, 47, 77, 110, 141, 175, 209, 245, 282, 323, 367, 417, 477, 551, 650, 802],
+    # fmt: off
+    5: [8, 25, 41, 58, 74, 92, 108, 125, 142, 160, 177, 195, 212, 231, 249, 269,
+        289, 310, 331, 353, 376, 401, 428, 456, 488, 523, 562, 608, 661, 725, 810, 938],
+    # fmt: on
+}
+
+
+def q5c_levels(codes: list[int], bits: int) -> list[int]:
+    """Levels of a token's codes, channel by channel."""
+    levels = [-x for x in reversed(Q5C_HALVES[bits])] + Q5C_HALVES[bits]
+    found, one_before, two_before = [], 0, 0
+    for u in codes:
+        path = u >> bits - 1
+        found.append(levels[4 * (u % (1 << bits - 1)) + 2 * (path ^ two_before) + one_before])
+        one_before, two_before = path, one_before
+    return found
+
+
+def with_sinks(section: bytes, at: int, header: Header, parameter: int, out: bytes) -> bytes:
+    """The section's values with the first tokens of each head, which lie at its end, put in their places."""
+    length = 2 * 4 * header.head_dim if parameter >> 15 & 1 else 0
+    for head in range(header.kv_heads):
+        first = head * 2 * header.tokens * header.head_dim
+        out = out[:first] + section[at : at + length] + out[first + length :]
+        at += length
+    assert at == len(section)
+    return out
+
+
 Q5C_EIGHTHS = [2048, 2233, 2435, 2656, 2896, 3158, 3444, 3756]
 
 
 def decode_q5c(header: Header, tensor: int, parameter: int, section: bytes, tables: Tables) -> bytes:
-    layer, first_head, head_dim = parameter & 0xFFFF, parameter >> 16, header.head_dim
+    layer, first_head, head_dim = parameter & 0x7FFF, parameter >> 16, header.head_dim
     words: list[int] = []
     at = 0
     for head in range(first_head, first_head + header.kv_heads):
         (bits,), (unit,) = tables.of("q5c.bits", layer, tensor, head), tables.of("q5c.unit", layer, tensor, head)
-        mean, levels = tables.of("q5c.mean", layer, tensor, head), tables.of("q5c.levels", layer, tensor, head)
+        mean = tables.of("q5c.mean", layer, tensor, head)
         for group in range(header.tokens // 64):
             scales, planes = section[at : at + 64], section[at + 64 : at + 64 + 8 * head_dim * bits]
             at += 64 + 8 * head_dim * bits
@@ -379,16 +414,14 @@ def decode_q5c(header: Header, tensor: int, parameter: int, section: bytes, tabl
             for token, scale in enumerate(scales):
                 assert scale <= 224
                 codes = [sum((strings[c * bits + k] >> token & 1) << k for k in range(bits)) for c in range(head_dim)]
-                found = [levels[u] for u in codes]
-                found = transformed(found)
+                found = transformed(q5c_levels(codes, bits))
                 k = 30 - (scale - 1) // 8
                 found = [
                     limit((v * Q5C_EIGHTHS[(scale - 1) % 8] + 2 ** (k - 1)) >> k, 32767) if scale else 0 for v in found
                 ]
                 found = [limit(y + m, 32767) for y, m in zip(found, mean, strict=True)]
                 words += turned(found, header, tensor, group, token, unit, tables)
-    assert at == len(section)
-    return struct.pack(f"<{len(words)}H", *words)
+    return with_sinks(section, at, header, parameter, struct.pack(f"<{len(words)}H", *words))
 
 
 def turned(z: list[int], header: Header, tensor: int, group: int, token: int, unit: int, tables: Tables) -> list[int]:
@@ -415,7 +448,7 @@ def rotated(z: list[int], base: int, token: int, tables: Tables) -> list[int]:
 
 
 def decode_e7c(header: Header, tensor: int, parameter: int, section: bytes, tables: Tables) -> bytes:
-    layer, first_head, head_dim = parameter & 0xFFFF, parameter >> 16, header.head_dim
+    layer, first_head, head_dim = parameter & 0x7FFF, parameter >> 16, header.head_dim
     frequencies = [bytes(tables.numbers["e7c.frequencies"][i : i + 32]) for i in range(0, 32 * 256, 32)]
     out = b""
     at = 0
@@ -442,8 +475,7 @@ def decode_e7c(header: Header, tensor: int, parameter: int, section: bytes, tabl
                     total = sum(levels[64 * i + token] * own["synthesis"][i * head_dim + c] for i in range(rank))
                     z.append(limit((total + 2 ** (shift - 1) >> shift) + own["mean"][c], 32767))
                 out += struct.pack(f"<{head_dim}H", *turned(z, header, tensor, group, token, unit, tables))
-    assert at == len(section)
-    return out
+    return with_sinks(section, at, header, parameter, out)
 
 
 def e7c_levels(section: bytes, at: int, low: list[int], tables: list[bytes]) -> tuple[list[int], int]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,12 @@ def test_the_file_loads_and_frames_keep_the_ratio(model: decoder.Decoder, made: 
     assert loaded.codecs == (speckv.Codec.Q5C,)
     assert made.ratio >= 5.0 and made.documents == 4 and made.tokens == 4 * 199 and made.loss_nats > 0
     words = block(model, 64)
-    _, size = through(made.file, words, 64)
-    assert words.nbytes / size == pytest.approx(made.ratio)
+    (_, size), (_, first) = through(made.file, words, 64), through(made.file, block(model, 0), 0)
+    assert first - size == pytest.approx(
+        2 * 4 * tiny.HEAD_DIM * 2 * tiny.KV_HEADS * tiny.LAYERS, abs=64 * 2 * tiny.LAYERS
+    )
+    blocks = statistics.SEQUENCE // 64
+    assert blocks * words.nbytes / (first + (blocks - 1) * size) == pytest.approx(made.ratio, rel=2e-3)
 
 
 def test_values_come_back_with_the_true_position_only(model: decoder.Decoder, made: making.Made) -> None:
@@ -98,21 +103,22 @@ def test_shaping_puts_errors_where_they_do_not_hurt() -> None:
         "q5c.unit": np.full((1, 2, 1), -9, np.int8),
         "q5c.mean": np.zeros((1, 2, 1, width), np.int16),
         "q5c.bits": np.full((1, 2, 1), 3, np.uint8),
-        "q5c.levels": np.zeros((1, 2, 1, 32), np.int16),
         "q5c.shaping": np.zeros((1, 2, 1, width * (width - 1) // 2), np.int16),
     }
-    tables["q5c.levels"][..., :8] = q5c.levels(3)
     about = {"format": statistics.FORMAT, "version": statistics.VERSION, "rotary": "none"}
     plain = Calibration(save(tables, about))
-    tables["q5c.shaping"][...] = q5c._shaping(sensitivity)[rows, columns]
+    tables["q5c.shaping"][...] = q5c._shaping(sensitivity, 0.1)[rows, columns]
     shaped = Calibration(save(tables, about))
     shape = speckv.Geometry(1, 1, width, 64)
     words = torch.from_numpy(rng.normal(size=(2, 64, width))).bfloat16().view(torch.int16).numpy()
+    behind = Identity(first_position=64)
     rotation = q5c._rotation(width).numpy()
     cost, error = [], []
     for loaded in (plain, shaped):
         out = np.empty_like(words)
-        decode_frame(encode_frame(shape, "q5c", words, calibration=loaded), out=out, calibration=loaded)
+        decode_frame(
+            encode_frame(shape, "q5c", words, identity=behind, calibration=loaded), out=out, calibration=loaded
+        )
         lost = (values(out) - values(words)) @ rotation
         cost.append(float(np.einsum("xtc,cd,xtd->", lost, sensitivity, lost)))
         error.append(float((lost**2).sum()))
@@ -127,11 +133,60 @@ def test_bits_go_where_they_save_most() -> None:
     assert (q5c._widths(losses, 99) == 5).all()
 
 
-def test_level_tables_are_those_of_a_normal_distribution() -> None:
-    # Max, "Quantizing for minimum distortion" (1960), table I.
-    assert q5c.levels(1).tolist() == [-204, 204]
-    assert np.allclose(q5c.levels(2) / 256, [-1.510, -0.4528, 0.4528, 1.510], atol=2e-3)
-    assert np.allclose(q5c.levels(3)[4:] / 256, [0.2451, 0.7560, 1.344, 2.152], atol=3e-3)
+@pytest.mark.parametrize(("bits", "scalar"), [(1, 4.40), (2, 9.30), (3, 14.62), (4, 20.22), (5, 26.01)])
+def test_trellis_codes_lose_less_than_the_best_scalar_quantiser(bits: int, scalar: float) -> None:
+    # Decibels of a normal distribution. Max, "Quantizing for minimum distortion" (1960), table I: the best without one.
+    width = 128
+    tables = {
+        "q5c.unit": np.full((1, 2, 1), -10, np.int8),
+        "q5c.mean": np.zeros((1, 2, 1, width), np.int16),
+        "q5c.bits": np.full((1, 2, 1), bits, np.uint8),
+        "q5c.shaping": np.zeros((1, 2, 1, width * (width - 1) // 2), np.int16),
+    }
+    about = {"format": statistics.FORMAT, "version": statistics.VERSION, "rotary": "none"}
+    numbers = np.random.default_rng(6).normal(size=(2, 640, width))
+    words = torch.from_numpy(numbers).half().view(torch.int16).numpy()
+    shape = speckv.Geometry(1, 1, width, 640, speckv.DType("fp16"))
+    out = np.empty_like(words)
+    loaded = Calibration(save(tables, about))
+    frame = encode_frame(shape, "q5c", words, identity=Identity(first_position=64), calibration=loaded)
+    decode_frame(frame, out=out, calibration=loaded)
+    errors = out.view(np.float16).astype(float) - numbers
+    assert -10 * np.log10((errors**2).mean()) > scalar + 0.25
+
+
+@pytest.mark.parametrize("codec", ["q5c", "e7c"])
+def test_sinks_come_back_as_they_are_and_are_not_calibrated_on(
+    codec: str, model: decoder.Decoder, made: making.Made, made_e7c: making.Made
+) -> None:
+    file = {"q5c": made, "e7c": made_e7c}[codec].file
+    words = block(model, 0)
+    words[:, :, :, : statistics.SINKS] = 0x7F80  # infinities
+    found, _ = through(file, words, 0)
+    assert (found[:, :, :, : statistics.SINKS] == 0x7F80).all()
+    assert np.isfinite(values(found[:, :, :, statistics.SINKS :])).all()
+    with pytest.raises(speckv.SpeckvError):
+        through(file, words, 64)
+    ids = tiny.documents(1, 200).astype(np.int64)
+    study = statistics.study(model, ids, 0, None)
+    assert {head.count for head in study.heads.values()} == {192 - statistics.SINKS}  # of full blocks
+
+
+def test_shaping_that_does_not_help_on_other_documents_is_left_out(
+    model: decoder.Decoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = statistics.study(model, tiny.documents(4, 200).astype(np.int64), 0, None)
+    common = statistics.tables(model, study, "q5c")
+    sizes = []
+
+    def losses(blocks: Any, _codec: Any, tables: Any) -> Any:
+        assert len(blocks) and all(any(block is late for late in study.late) for block in blocks)
+        sizes.append(np.abs(tables["q5c.shaping"].astype(int)).sum(-1))
+        return sizes[-1].astype(float)
+
+    monkeypatch.setattr(statistics, "losses", losses)
+    assert np.isinf(q5c._dampings(model.shape, study, common)).all()
+    assert all((more >= less).all() for more, less in itertools.pairwise(sizes)) and not sizes[-1].any()
 
 
 def test_the_file_says_what_it_was_made_from(made: making.Made) -> None:
