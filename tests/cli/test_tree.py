@@ -115,9 +115,12 @@ WITH_CARD = {
 }
 
 
+NO_TORCH = "torch is not installed: pip install 'speckv[codec]'"
+
+
 def need_torch(path: str) -> None:
     if path in ("train-prefetcher", "codec calibrate", "codec extract"):
-        pytest.importorskip("torch", reason="torch is not installed: pip install 'speckv[codec]'")
+        pytest.importorskip("torch", reason=NO_TORCH)
 
 
 def world(path: str, request: pytest.FixtureRequest) -> Cli:
@@ -132,8 +135,8 @@ def world(path: str, request: pytest.FixtureRequest) -> Cli:
 def test_every_example_works_as_it_stands_in_the_help(path: str, cli: Cli, request: pytest.FixtureRequest) -> None:
     lines = examples(path)
     assert lines, f"the help of speckvctl {path} has no example"
-    if any(line.split()[1:3] in (["codec", "calibrate"], ["codec", "extract"]) for line in lines):
-        need_torch(path)
+    if any(line.split()[1:3] in (["codec", "calibrate"], ["codec", "extract"]) or "--model" in line for line in lines):
+        pytest.importorskip("torch", reason=NO_TORCH)
     if path not in NOTHING:
         world(path, request)
     else:
