@@ -137,7 +137,7 @@ def test_bits_go_where_they_save_most() -> None:
 def test_trellis_codes_lose_less_than_the_best_scalar_quantiser(bits: int, scalar: float) -> None:
     # Decibels of a normal distribution. Max, "Quantizing for minimum distortion" (1960), table I: the best without one.
     width = 128
-    tables = {
+    tables: dict[str, Any] = {
         "q5c.unit": np.full((1, 2, 1), -10, np.int8),
         "q5c.mean": np.zeros((1, 2, 1, width), np.int16),
         "q5c.bits": np.full((1, 2, 1), bits, np.uint8),
