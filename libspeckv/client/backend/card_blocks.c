@@ -7,6 +7,8 @@
 
 #include "card_connection.h"
 
+#define TRIES 3 /* of a command that the card may lose */
+
 /*
  * memcpy() of a whole block is one string instruction, nine times slower on some processors where
  * the destination's page offset is slightly above the source's. Slots are page-aligned; malloc()
@@ -73,6 +75,12 @@ static int card_connect(struct region *r)
 	return rc;
 }
 
+/* The pages hold a block: of a client that died, or of a try whose completion was lost. */
+static bool occupied(int rc)
+{
+	return rc == -EROFS || rc == -EBUSY;
+}
+
 static int write_once(struct region *r, const struct run *run, unsigned int codec,
 	const struct speckv_frame_identity *identity, const void *raw, uint64_t bytes,
 	uint64_t *frame_bytes)
@@ -116,19 +124,29 @@ static int card_write(struct region *r, const struct run *run, unsigned int code
 {
 	int rc = -ENODEV;
 
-	for (int tries = 0; tries < 3; tries++) {
+	for (int tries = 0; tries < TRIES && rc == -ENODEV; tries++) {
 		rc = write_once(r, run, codec, identity, raw, bytes, frame_bytes);
-		if (rc == -EROFS || rc == -EBUSY) {
-			/* block of a client that died, or of a try whose completion was lost */
+		if (occupied(rc)) {
 			rc = card_clear(r, run->page, run->pages);
 			if (!rc)
-				continue;
+				rc = write_once(r, run, codec, identity, raw, bytes, frame_bytes);
 		}
-		if (rc != -ENODEV)
-			break;
 	}
 	if (!rc && (!*frame_bytes || *frame_bytes > (uint64_t)run->pages << r->page_shift))
 		rc = -EBADMSG; /* no valid size of a stored frame */
+	return rc;
+}
+
+static int copy_once(struct card_io *io, struct speckv_cmd_copy *copy)
+{
+	struct lane *lane;
+	int rc = lane_enter(io, true, &lane);
+
+	if (rc)
+		return rc;
+	copy->pool = copy->destination_pool = io->pool;
+	rc = lane_call(io, lane, 0, copy, NULL);
+	lane_leave(io, lane);
 	return rc;
 }
 
@@ -142,25 +160,16 @@ static int card_copy(struct region *r, const struct speckv_key *key, const struc
 		.generation = from->generation,
 		.destination_generation = to->generation,
 		.capacity = (uint32_t)((uint64_t)to->pages << r->page_shift) };
-	struct lane *lane;
-	uint64_t frame_bytes;
 	int rc = -ENODEV;
 
 	memcpy(copy.key_prefix, key->bytes, sizeof(copy.key_prefix));
-	for (int tries = 0; tries < 3; tries++) {
-		rc = lane_enter(io, true, &lane);
-		if (rc)
-			break;
-		copy.pool = copy.destination_pool = io->pool;
-		rc = lane_call(io, lane, 0, &copy, &frame_bytes);
-		lane_leave(io, lane);
-		if (rc == -EROFS || rc == -EBUSY) {
+	for (int tries = 0; tries < TRIES && rc == -ENODEV; tries++) {
+		rc = copy_once(io, &copy);
+		if (occupied(rc)) {
 			rc = card_clear(r, to->page, to->pages);
 			if (!rc)
-				continue;
+				rc = copy_once(io, &copy);
 		}
-		if (rc != -ENODEV)
-			break;
 	}
 	return rc && rc != -ENODEV && rc != -EACCES && !index_current(r, from) ? -EAGAIN : rc;
 }
