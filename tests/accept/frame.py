@@ -97,6 +97,7 @@ class Outcome:
         return found[-1]
 
 
+TAIL_LINES = 12  # of a failed command
 #: Variables of the enclosing `make accept SUITE=x`, removed for a `make` that a row runs.
 OF_MAKE = frozenset({"SUITE", "MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL"})
 
@@ -133,10 +134,13 @@ class Row:
     figure: Figure | None = None
     note: str = ""
     seconds: float = 0.0
+    #: The end of the output of a command that failed: a log of a machine that is gone cannot be read.
+    tail: tuple[str, ...] = ()
 
 
 def judge(point: Point, outcome: Outcome) -> Row:
     """A row from its command's result."""
+    tail = tuple(outcome.output.rstrip().splitlines()[-TAIL_LINES:]) if outcome.status else ()
     try:
         figure = point.measure(outcome)
     except (NotMeasuredError, ValueError, LookupError, TypeError) as error:  # output of a different shape
@@ -144,10 +148,10 @@ def judge(point: Point, outcome: Outcome) -> Row:
         if outcome.status:
             why = f"exit status {outcome.status}: {why}"
         verdict = Verdict.LEFT_OUT if point.optional and not outcome.status else Verdict.NOT_MEASURED
-        return Row(point, verdict, None, why, outcome.seconds)
+        return Row(point, verdict, None, why, outcome.seconds, tail)
     if outcome.status:
         note = f"exit status {outcome.status}" + (f"; {figure.note}" if figure.note else "")
-        return Row(point, Verdict.MISS, figure, note, outcome.seconds)
+        return Row(point, Verdict.MISS, figure, note, outcome.seconds, tail)
     if point.bar is None:
         return Row(point, Verdict.SHOWN, figure, figure.note, outcome.seconds)
     verdict = Verdict.PASS if point.bar.reached(figure) else Verdict.MISS

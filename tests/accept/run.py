@@ -42,6 +42,7 @@ def table(rows: Sequence[Row]) -> str:
         lines.append(f"{row.verdict:<12}  {row.point.text}")
         lines.append(f"{'':14}figure {figure}   bar {bar}" + (f"   ({row.note})" if row.note else ""))
         lines.append(f"{'':14}$ {row.point.command}")
+        lines += [f"{'':14}| {line}" for line in row.tail]
     return "\n".join(lines)
 
 
@@ -61,6 +62,7 @@ def as_json(suite: str, row: Row) -> dict[str, object]:
         "pass": row.verdict == Verdict.PASS,
         "note": row.note,
         "seconds": round(row.seconds, 3),
+        "tail": list(row.tail),
     }
 
 
