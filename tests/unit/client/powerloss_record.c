@@ -291,8 +291,8 @@ static void make_safe(struct file *f, uint64_t from, uint64_t to)
 	f->pendings = kept;
 }
 
-/* File and offset that lie at an address. */
-static bool mapped_at(const void *address, ino_t *inode, uint64_t *offset)
+/* File and offset that lie at an address, and how much of that mapping follows. */
+static bool mapped_at(const uint8_t *address, ino_t *inode, uint64_t *offset, uint64_t *left)
 {
 	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	FILE *maps = fd < 0 ? NULL : fdopen(fd, "r");
@@ -308,6 +308,7 @@ static bool mapped_at(const void *address, ino_t *inode, uint64_t *offset)
 		if ((uintptr_t)address >= start && (uintptr_t)address < end) {
 			*inode = (ino_t)number;
 			*offset = at + (uintptr_t)address - start;
+			*left = end - (uintptr_t)address;
 			found = true;
 		}
 	}
@@ -317,13 +318,15 @@ static bool mapped_at(const void *address, ino_t *inode, uint64_t *offset)
 
 /*
  * What a flush covers is safe once the call succeeded: one that the kernel refuses (of an O_PATH
- * descriptor) makes nothing safe.
+ * descriptor) makes nothing safe. A pool's extents follow each other in memory and not in the file:
+ * a flush may cover the end of one and the start of the next.
  */
 int msync(void *address, size_t bytes, int flags)
 {
-	uint64_t offset;
+	const uint8_t *at = address, *end = at + (bytes + 4095) / 4096 * 4096;
+	uint64_t offset, left;
 	ino_t inode;
-	bool recorded = powerloss_recording && mapped_at(address, &inode, &offset);
+	bool recorded = powerloss_recording && mapped_at(at, &inode, &offset, &left);
 	int rc;
 
 	if (recorded) {
@@ -331,8 +334,11 @@ int msync(void *address, size_t bytes, int flags)
 		powerloss_crash("before a flush");
 	}
 	rc = (int)syscall(SYS_msync, address, bytes, flags);
-	if (recorded && rc == 0)
-		make_safe(file_of(inode), offset, offset + (bytes + 4095) / 4096 * 4096);
+	for (; recorded && rc == 0 && at < end; at += left) {
+		CHECK(mapped_at(at, &inode, &offset, &left), "flushed and not mapped");
+		left = left < (uint64_t)(end - at) ? left : (uint64_t)(end - at);
+		make_safe(file_of(inode), offset, offset + left);
+	}
 	return rc;
 }
 
