@@ -18,7 +18,7 @@ import speckv
 import torch
 
 from speckvctl.calibration import statistics
-from speckvctl.calibration.statistics import Array, CalibrationError, Head, Place, Study
+from speckvctl.calibration.statistics import SINKS, Array, CalibrationError, Head, Place, Study
 from speckvctl.reference import rotary
 from speckvctl.reference.decoder import Decoder, Shape
 from speckvctl.reference.documents import BLOCK
@@ -106,7 +106,9 @@ def _transforms(model: Decoder, heads: dict[Place, Head], blocks: list[Any]) -> 
     made = {}
     for place, head in heads.items():
         forward, back = _transform(head.covariance, head.sensitivity.cpu().numpy() / head.count)
-        tokens = values[(slice(None), *place)].reshape(-1, shape.head_dim).numpy() - head.mean
+        own = values[(slice(None), *place)]
+        kept = [x[SINKS if first == 0 else 0 :] for x, (first, _, _) in zip(own, blocks, strict=True)]
+        tokens = torch.cat(kept).numpy() - head.mean
         made[place] = _Transform(forward, back, (tokens @ forward.T).astype(np.float32))
     return made
 
