@@ -53,6 +53,15 @@ void cards_control(const char *format, ...)
 	close(fd);
 }
 
+void cards_restart(enum speckv_restart what)
+{
+	struct speckv_admin *admin;
+
+	EXPECT(0, speckv_admin_open(test_ctx, "emu:card", &admin));
+	EXPECT(0, speckv_admin_reset(admin, what));
+	speckv_admin_close(admin);
+}
+
 void cards_begin(const char *name, uint32_t codec)
 {
 	struct speckv_pool_config config = small_pool(name, 8 * MIB);
@@ -281,15 +290,6 @@ static void *put_again(void *arg)
 	return arg;
 }
 
-static void reset_engine(void)
-{
-	struct speckv_admin *admin;
-
-	EXPECT(0, speckv_admin_open(test_ctx, "emu:card", &admin));
-	EXPECT(0, speckv_admin_reset(admin, SPECKV_RESTART_ENGINE));
-	speckv_admin_close(admin);
-}
-
 /*
  * The first try stores the block and its answer is lost, the second is lost itself, the third is
  * told that the pages hold a block: they are cleared and the block is written once more, not taken
@@ -309,12 +309,12 @@ static void a_put_whose_answers_are_lost_is_written_again(void)
 		now = card_counts();
 	} while (now.puts == before.puts);
 	cards_control("inject stuck 0 0 1\n");
-	reset_engine();
+	cards_restart(SPECKV_RESTART_ENGINE);
 	do {
 		sleep_us(1000);
 		now = card_counts();
 	} while (now.outstanding == 0);
-	reset_engine();
+	cards_restart(SPECKV_RESTART_ENGINE);
 	CHECK(pthread_join(thread, NULL) == 0, "join");
 	for (uint64_t n = 0; n <= BLOCKS; n++)
 		EXPECT(0, get_number(cards_pool, n, cards_buffer));

@@ -3,6 +3,8 @@
 #ifndef TEST_CLIENT_CARDS_H
 #define TEST_CLIENT_CARDS_H
 
+#include <speckv/card.h>
+
 #include "client/admin/admin.h"
 
 #include "harness.h"
@@ -17,6 +19,9 @@ void cards_begin(const char *name, uint32_t codec);
 void cards_end(const char *name);
 /* One of the emulator's own commands. */
 __attribute__((format(printf, 1, 2))) void cards_control(const char *format, ...);
+
+/* Start the card, or a part of it, anew. A card boots before it serves its next connection. */
+void cards_restart(enum speckv_restart what);
 
 /* A card stops, is reset, and is used on. */
 void cards_resets(void);

@@ -28,16 +28,6 @@ static void stop_the_card(void)
 	cards_control("inject fatal 0 %u 1\n", 4u);
 }
 
-static void reset_the_card(void)
-{
-	struct speckv_admin *admin;
-
-	EXPECT(0, speckv_admin_open(test_ctx, "emu:card", &admin));
-	/* it boots before it serves its next connection */
-	EXPECT(0, speckv_admin_reset(admin, SPECKV_RESTART_CARD));
-	speckv_admin_close(admin);
-}
-
 static void a_state_that_is_over_is_not_reported(void)
 {
 	cards_begin("over", SPECKV_CODEC_RAW);
@@ -47,7 +37,7 @@ static void a_state_that_is_over_is_not_reported(void)
 		stop_the_card();
 		EXPECT(-ENODEV, get_number(cards_pool, 1, cards_buffer));
 		EXPECT(-ENODEV, put_number(cards_pool, 1000 + round, cards_buffer));
-		reset_the_card();
+		cards_restart(SPECKV_RESTART_CARD);
 		if (round < 3)
 			EXPECT(0, put_number(cards_pool, 1000 + round, cards_buffer));
 		EXPECT(0, get_number(cards_pool, 1, cards_buffer));
@@ -81,7 +71,7 @@ static void a_stopped_card_is_not_asked_anew_for_every_block(void)
 		CHECK(dials - before >= 1 && dials - before < BLOCKS / 2, "asked %u times",
 			dials - before);
 	}
-	reset_the_card();
+	cards_restart(SPECKV_RESTART_CARD);
 	for (uint64_t n = 0; n < BLOCKS; n++)
 		EXPECT(0, get_number(cards_pool, n, cards_buffer));
 	cards_end("batch");

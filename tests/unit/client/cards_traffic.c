@@ -157,14 +157,8 @@ static void a_connection_is_made_anew_under_the_traffic_of_threads(void)
 			CHECK(waits < 20000, "nothing is read any more");
 		sleep_us((long)below(&seed, 20000));
 		if (i % 2) { /* its queues go, the card stays */
-			struct speckv_admin *admin;
-
-			EXPECT(0, speckv_admin_open(test_ctx, "emu:card", &admin));
-			EXPECT(0,
-				speckv_admin_reset(admin,
-					below(&seed, 2) ? SPECKV_RESTART_ENGINE
-							: SPECKV_RESTART_CARD));
-			speckv_admin_close(admin);
+			cards_restart(below(&seed, 2) ? SPECKV_RESTART_ENGINE
+						      : SPECKV_RESTART_CARD);
 		} else {
 			test_card_stop(SIGKILL);
 			sleep_us((long)below(&seed, 20000));
