@@ -64,8 +64,11 @@ def test_a_figure_that_is_not_there_is_not_a_pass() -> None:
 
 
 def test_a_good_figure_of_a_command_that_failed_is_a_miss() -> None:
-    row = judge(point(at_least(1)), outcome("figure 5\n", status=3))
+    row = judge(point(at_least(1)), outcome("".join(f"line {i}\n" for i in range(30)) + "figure 5\n", status=3))
     assert row.verdict == Verdict.MISS and "exit status 3" in row.note
+    shown = accept.table([row])
+    assert "| figure 5" in shown and "| line 29" in shown and "| line 9" not in shown
+    assert not judge(point(at_least(1)), outcome("figure 5\n")).tail
 
 
 def test_output_of_another_shape_is_not_a_pass_and_not_a_crash() -> None:

@@ -242,6 +242,16 @@ def test_one_file_may_serve_both_modes(model: decoder.Decoder, made: making.Made
         Calibration(statistics.file(load(made.file) | smaller))
 
 
+def test_samples_of_e7c_leave_out_what_frames_keep_as_it_is(model: decoder.Decoder) -> None:
+    study = statistics.study(model, tiny.documents(1, 200).astype(np.int64), 0, None)
+    for position, words, _ in study.blocks:
+        if position == 0:
+            words[:, :, :, : statistics.SINKS] = 1e30
+    sinks = statistics.SINKS * sum(position == 0 for position, _, _ in study.blocks)
+    for transform in e7c._transforms(model, study.heads, study.blocks).values():
+        assert len(transform.sample) == 64 * len(study.blocks) - sinks and np.abs(transform.sample).max() < 1e20
+
+
 def test_transforms_decorrelate_and_make_errors_cost_their_square() -> None:
     rng = np.random.default_rng(3)
     width = 16

@@ -97,6 +97,17 @@ def test_a_family_attends_to_what_its_store_gives_back(family: str, tmp_path: Pa
     assert not torch.allclose(found, plain[:, 128:], atol=2e-2)
 
 
+def test_a_model_runs_in_full_single_precision(tmp_path: Path) -> None:
+    folder = written(tmp_path / "model", "llama")
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        loading.load(folder)
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_without_their_rotary_embedding_do_not_move_with_the_position(family: str, tmp_path: Path) -> None:
     """In the first layer the same token has the same K everywhere but for its embedding."""
