@@ -21,7 +21,7 @@ from speckvctl.reference.decoder import Decoder, Shape
 from speckvctl.reference.documents import BLOCK
 
 CODEC = speckv.Codec.Q5C
-RATIO = 6.0
+RATIO = 5.0
 WIDTHS = range(1, 6)
 SHAPING_ONE, SHAPING_MAX = 512, 65535
 #: Shares of the mean sensitivity added in every direction, for few documents do not cover all of them; infinity: no

@@ -340,7 +340,7 @@ def calibrate(
             metavar="R",
             least=1,
             most=64,
-            help="Least compression ratio. Default: 6 in q5c, 7.5 in e7c.",
+            help="Least compression ratio. Default: 5 in q5c, 7.5 in e7c.",
         ),
     ] = None,
     documents: Documents = None,
@@ -357,6 +357,9 @@ def calibrate(
     from the first ones; other text may take more or less. Some ten documents of 2048 tokens are enough; a calibration
     should not be evaluated on the text it was made from. This needs torch and transformers, and minutes of CPU.
     --dry-run checks all that can be known without the model's weights; what ratio e7c reaches cannot.
+
+    What these modes lose differs from model to model, and on some it is more than q3x loses without a calibration:
+    run 'codec eval' on other text before a pool uses the file.
 
     Pools and frames name the calibration by its digest. Frames cannot be read without that file: keep it.
 
