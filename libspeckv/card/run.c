@@ -7,8 +7,8 @@
 #include "card/internal.h"
 
 #define FETCH_TURN 16 /* entries per queue pair and turn */
-#define SLICE_NS 20000u /* per function and turn */
-#define RUN_NS 60000u /* per run; the sockets are polled in between */
+#define SLICE_NS 5000u /* per function and turn */
+#define RUN_NS 10000u /* per run; the sockets are polled in between */
 #define RETRY_NS 1000000u /* interval at which an idle card checks for room for recalls */
 
 /*

@@ -101,7 +101,7 @@ static void serve_loop(struct emulator *e)
 			if (idle_since - served > SOCKETS_NS) {
 				/* polling the sockets costs as much as a command or two */
 				emu_peers_serve(e, 0);
-				served = idle_since;
+				served = emu_now_ns(e);
 			}
 		} else if (is_time_to_look(++idle, served)) {
 			uint64_t now = emu_now_ns(e),

@@ -20,10 +20,10 @@
 
 #include "emulator.h"
 
-#define TURN_NS 50000u
+#define TURN_NS 10000u
 #define MESSAGES 16 /* per peer and turn */
-#define ACCEPTS 4 /* per socket and turn */
-#define GREETINGS 4 /* peers served before their greeting, per turn */
+#define ACCEPTS 1 /* per socket and turn */
+#define GREETINGS 1 /* peers served before their greeting, per turn */
 #define EVENTS 64 /* per turn */
 #define LOOK_MS 20 /* between checks for expired peers */
 /* a longer gap between turns, or oversleep: this process was not running */

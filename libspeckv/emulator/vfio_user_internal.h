@@ -17,7 +17,9 @@
 #define SENDER_MS 1000
 /* the kernel's maximum (SCM_MAX_FD): none is left for it to close */
 #define SENT_FDS 253
-#define RECEIVE_BYTES (64u << 10)
+#define RECEIVE_BYTES (8u << 10)
+#define WINDOW_FIRST 64u /* limit of a first receipt, and of one after one longer than RECEIVE_NS */
+#define RECEIVE_NS 15000
 #define IN_BYTES (MESSAGE_BYTES + RECEIVE_BYTES)
 #define GREETING_BYTES 4096 /* limit for messages before the greeting */
 /* output queue: the most that one command of a card writes, and replies */
@@ -74,7 +76,7 @@ struct vu_connection {
 	int irq[VU_VECTORS];
 	/* in: bytes [in_first, in_first + in_bytes) */
 	uint8_t *in;
-	size_t in_first, in_bytes;
+	size_t in_first, in_bytes, window; /* window: limit of the next receipt */
 	unsigned int released; /* descriptors of the peer closed, since released_ms */
 	int64_t released_ms;
 	int64_t part_ms; /* time at which a partial message arrived */
