@@ -11,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -251,7 +251,8 @@ static void a_turn_ends_however_many_requests_there_are(void)
 	device.busy_ns = 200000;
 	for (unsigned int turn = 1; turn <= 16; turn++) {
 		HOLDS(vu_serve(b.card, 16) == 0);
-		HOLDS(device.reads == turn);
+		/* the first receipt brings at least two; then it depends on its time how many */
+		HOLDS(device.reads == turn && (turn > 1 || vu_pending(b.card)));
 	}
 	HOLDS(!vu_pending(b.card));
 	close_both(&b);
