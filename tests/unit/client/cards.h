@@ -20,7 +20,7 @@ void cards_end(const char *name);
 /* One of the emulator's own commands. */
 __attribute__((format(printf, 1, 2))) void cards_control(const char *format, ...);
 
-/* Start the card, or a part of it, anew. A card boots before it serves its next connection. */
+/* Restart the card or a part of it; a card boots before it serves its next connection. */
 void cards_restart(enum speckv_restart what);
 
 /* A card stops, is reset, and is used on. */
