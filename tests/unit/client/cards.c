@@ -207,121 +207,6 @@ static void a_command_that_never_comes_back_is_an_error_and_no_hang(void)
 	cards_end("stuck");
 }
 
-struct card_counts {
-	uint64_t puts, drops; /* of pool "doubtful" */
-	uint64_t outstanding; /* commands that the card has and has not answered */
-};
-
-static struct card_counts card_counts(void)
-{
-	struct speckv_card_health health;
-	struct speckv_admin *admin;
-	struct speckv_stats stats;
-	uint32_t number;
-
-	EXPECT(0, speckv_admin_open(test_ctx, "emu:card", &admin));
-	EXPECT(0, speckv_admin_pool(admin, "doubtful", &number));
-	EXPECT(0, speckv_admin_stats(admin, number, &stats));
-	EXPECT(0, speckv_admin_health(admin, &health));
-	speckv_admin_close(admin);
-	return (struct card_counts){ .puts = stats.counters[SPECKV_COUNT_PUTS],
-		.drops = stats.counters[SPECKV_COUNT_DROPS],
-		.outstanding = health.outstanding };
-}
-
-static void *drop_seven(void *arg)
-{
-	struct speckv_key key = key_of(7);
-
-	/* nobody answers: not dropped, for all that is known */
-	EXPECT(0, speckv_drop(cards_pool, &key, 1));
-	return arg;
-}
-
-/* The card dies with the order to drop a block: carried out and not answered, or not even begun. */
-static void die_while_dropping(bool carried_out)
-{
-	struct card_counts before = card_counts(), now;
-	pthread_t thread;
-
-	cards_control("inject %s 0 0 1\n", carried_out ? "lost-completion" : "stuck");
-	CHECK(pthread_create(&thread, NULL, drop_seven, NULL) == 0, "thread");
-	do {
-		sleep_us(1000);
-		now = card_counts();
-	} while (carried_out ? now.drops == before.drops : now.outstanding == 0);
-	test_card_stop(SIGKILL);
-	CHECK(pthread_join(thread, NULL) == 0, "join");
-	test_card_start();
-}
-
-static void a_drop_whose_answer_is_lost_leaves_a_miss(void)
-{
-	enum { REPAIR, PUT, DROP, WAYS };
-	struct speckv_check_report report;
-	struct speckv_stats stats;
-	struct speckv_key key = key_of(7);
-
-	cards_begin("doubtful", SPECKV_CODEC_RAW);
-	for (int round = 0; round < 2 * WAYS; round++) {
-		die_while_dropping(round < WAYS);
-		EXPECT(-ENOENT, get_number(cards_pool, 7, cards_buffer));
-		expect_sound(cards_dev, "doubtful", BLOCKS - 1);
-		if (round % WAYS == DROP)
-			EXPECT(1, speckv_drop(cards_pool, &key, 1));
-		if (round % WAYS == PUT) /* and is not told that it is there */
-			EXPECT(0, put_number(cards_pool, 7, cards_buffer));
-		EXPECT(0, check_pool(cards_dev, "doubtful", SPECKV_CHECK_REPAIR, &report));
-		CHECK(report.repaired == (round % WAYS == REPAIR), "%llu repaired",
-			(unsigned long long)report.repaired);
-		EXPECT(0, put_number(cards_pool, 7, cards_buffer));
-		for (uint64_t n = 0; n < BLOCKS; n++)
-			EXPECT(0, get_number(cards_pool, n, cards_buffer));
-		expect_sound(cards_dev, "doubtful", BLOCKS);
-	}
-	EXPECT(0, speckv_pool_stats(cards_dev, "doubtful", &stats));
-	CHECK(stats.counters[SPECKV_COUNT_BAD] == 0, "no block was bad");
-	cards_end("doubtful");
-}
-
-static void *put_again(void *arg)
-{
-	EXPECT(0, put_number(cards_pool, BLOCKS, cards_buffer));
-	return arg;
-}
-
-/*
- * The first try stores the block and its answer is lost, the second is lost itself, the third is
- * told that the pages hold a block: they are cleared and the block is written once more, not taken
- * for written.
- */
-static void a_put_whose_answers_are_lost_is_written_again(void)
-{
-	struct card_counts before, now;
-	pthread_t thread;
-
-	cards_begin("doubtful", SPECKV_CODEC_RAW);
-	before = card_counts();
-	cards_control("inject lost-completion 0 0 1\n");
-	CHECK(pthread_create(&thread, NULL, put_again, NULL) == 0, "thread");
-	do {
-		sleep_us(1000);
-		now = card_counts();
-	} while (now.puts == before.puts);
-	cards_control("inject stuck 0 0 1\n");
-	cards_restart(SPECKV_RESTART_ENGINE);
-	do {
-		sleep_us(1000);
-		now = card_counts();
-	} while (now.outstanding == 0);
-	cards_restart(SPECKV_RESTART_ENGINE);
-	CHECK(pthread_join(thread, NULL) == 0, "join");
-	for (uint64_t n = 0; n <= BLOCKS; n++)
-		EXPECT(0, get_number(cards_pool, n, cards_buffer));
-	expect_sound(cards_dev, "doubtful", BLOCKS + 1);
-	cards_end("doubtful");
-}
-
 static int kill_the_card(uint64_t done, uint64_t total, void *arg)
 {
 	bool *killed = arg;
@@ -470,8 +355,7 @@ int main(void)
 	a_calibration_goes_with_what_this_machine_knew();
 	a_pool_that_is_gone_from_the_card_is_forgotten();
 	a_command_that_never_comes_back_is_an_error_and_no_hang();
-	a_drop_whose_answer_is_lost_leaves_a_miss();
-	a_put_whose_answers_are_lost_is_written_again();
+	cards_answers();
 	a_card_that_dies_during_a_repair_keeps_its_blocks();
 	a_page_that_went_bad_is_a_miss();
 	a_pool_of_another_user_is_out_of_reach();

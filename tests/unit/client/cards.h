@@ -23,6 +23,9 @@ __attribute__((format(printf, 1, 2))) void cards_control(const char *format, ...
 /* Restart the card or a part of it; a card boots before it serves its next connection. */
 void cards_restart(enum speckv_restart what);
 
+/* Answers of a card are lost, of commands that it carried out. */
+void cards_answers(void);
+
 /* A card stops, is reset, and is used on. */
 void cards_resets(void);
 
