@@ -58,7 +58,7 @@ def tables(model: Decoder, found: Study, ratio: float) -> tuple[dict[str, Array]
     and the frames of others, and is used with the transforms of all.
     """
     common = statistics.tables(model, found, "e7c")
-    early = _transforms(model, found.early, found.blocks)
+    early = _transforms(model, found.early, found.blocks[: found.early_blocks])
     trial = statistics.some(found.late, TRIAL_BYTES // statistics.raw_bytes(model.shape))
     step, reached = _step(
         ratio, early, lambda step: statistics.ratio(trial, CODEC, _tables(model, common, early, step)[0])
