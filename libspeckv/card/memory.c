@@ -389,7 +389,15 @@ static void superblock_fill(const struct speckv_card *card, struct memory_superb
 	super->crc = superblock_crc(super);
 }
 
-void memory_format(struct speckv_card *card)
+/* Release the backing of all pages, which leaves zeros. False: not possible here. */
+static bool pages_give_up(struct speckv_card *card)
+{
+	return card->ops.memory_zero &&
+		!card->ops.memory_zero(card->arg, card->layout.first_page,
+			card->layout.pages * SPECKV_CARD_PAGE_BYTES);
+}
+
+static void memory_format(struct speckv_card *card, bool clean)
 {
 	struct memory_superblock *super = memory_superblock(card);
 
@@ -399,7 +407,7 @@ void memory_format(struct speckv_card *card)
 	memset(card->memory + 4096, 0, card->layout.sessions - 4096);
 	memset(card->memory + card->layout.events, 0, card->layout.model - card->layout.events);
 	for (uint64_t page = 0; page < card->layout.pages; page++)
-		card->page_map[page] = PAGE_DIRTY;
+		card->page_map[page] = clean ? 0 : PAGE_DIRTY;
 	memset(card->pools, 0, sizeof(card->pools));
 	memory_ordered();
 	superblock_fill(card, super);
@@ -408,7 +416,7 @@ void memory_format(struct speckv_card *card)
 int memory_open(struct speckv_card *card)
 {
 	struct memory_superblock *super = memory_superblock(card), wanted = { 0 };
-	bool blank;
+	bool blank, clean = false;
 
 	if (!lay_out(card))
 		return -EINVAL;
@@ -425,7 +433,9 @@ int memory_open(struct speckv_card *card)
 	blank = card_zero(card->memory, 4096);
 	superblock_fill(card, &wanted);
 	if (card->config.format_memory || blank) {
-		memory_format(card);
+		/* new memory holds nothing, and this takes no time */
+		clean = blank && pages_give_up(card);
+		memory_format(card, clean);
 	} else if (super->crc != superblock_crc(super) || super->crc != wanted.crc) {
 		return -EUCLEAN;
 	} else if (!super->clean) {
@@ -439,7 +449,8 @@ int memory_open(struct speckv_card *card)
 	if (back_owned(card))
 		return -ENOSPC;
 	/* backing left by an earlier process for a pool that it did not finish creating */
-	card->give_up_all = true;
+	card->give_up_all = !clean;
+	card->give_up_at = clean ? card->layout.pages : 0;
 	recover(card);
 	return 0;
 }

@@ -125,7 +125,6 @@ struct speckv_card;
  * the backing), -ENOMEM.
  */
 int memory_open(struct speckv_card *card);
-void memory_format(struct speckv_card *card);
 struct memory_superblock *memory_superblock(const struct speckv_card *card);
 struct memory_session *memory_session(const struct speckv_card *card, unsigned int function,
 	uint32_t slot);

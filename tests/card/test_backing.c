@@ -255,11 +255,32 @@ static void a_card_does_not_start_without_memory_for_its_tables(void)
 	rig_free(rig);
 }
 
+/* Blank memory is clean when the card is there: nothing is left to do, and nothing of another's. */
+static void blank_memory_is_clean_at_once(void)
+{
+	struct rig *rig = rig_new();
+
+	rig->ops.memory_take = take;
+	rig->ops.memory_zero = give;
+	memset(taken, 0, sizeof(taken));
+	left = 64u << 20;
+	memset(rig->memory + (15u << 20), 0x5a, 1u << 20);
+	rig_power_on(rig);
+	EQUAL(speckv_card_next_ns(rig->card), UINT64_MAX);
+	for (uint64_t page = 0; page < rig->card->layout.pages; page++)
+		CHECK(!(rig->card->page_map[page] & PAGE_DIRTY), "page %llu is dirty",
+			(unsigned long long)page);
+	for (uint64_t at = 15u << 20; at < 16u << 20; at++)
+		CHECK(!rig->memory[at], "byte %llu is left", (unsigned long long)at);
+	rig_free(rig);
+}
+
 int main(void)
 {
 	the_time_of_a_command_that_goes_on_counts_and_ends_the_turn();
 	a_pool_is_made_of_memory_that_is_there();
 	memory_for_a_pool_that_is_not_made_is_given_up();
 	a_card_does_not_start_without_memory_for_its_tables();
+	blank_memory_is_clean_at_once();
 	return 0;
 }
